@@ -1,0 +1,89 @@
+"""The fastest local stand-in we could write: one canned 14-day, two-channel answer, no routing, no budget but a huge one.
+
+It exists to keep the server out of the measurement: a raw asyncio protocol that answers each request
+from bytes made once (28 variation rows and 14 day totals, about 9 KB of JSON). Only the ``Date`` and
+rate-limit headers follow the clock. Run ``python server.py PORT``; it serves until it is killed.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from email.utils import formatdate
+
+DAYS = 14
+EMAIL = [
+    "sent", "opens", "machine_open", "unique_opens", "clicks", "unique_clicks", "unsubscribes", "bounces",
+    "delivered", "reported_spam", "unique_recipients", "conversions", "conversions_by_send_time",
+    "conversions1", "conversions1_by_send_time",
+]  # fmt: skip
+PUSH = [
+    "sent", "delivered", "undelivered", "delivery_failed", "direct_opens", "total_opens", "bounces",
+    "body_clicks", "unique_recipients", "conversions", "conversions_by_send_time", "conversions1",
+    "conversions1_by_send_time",
+]  # fmt: skip
+TOTALS = ["unique_recipients", "conversions", "conversions_by_send_time"]
+
+
+def body() -> bytes:
+    """One answer: 14 days, e-mail and iOS push, one variation each."""
+
+    def counters(names: list[str], day: int) -> dict[str, object]:
+        return {name: (day * 7919 + at * 104729) % 10000 for at, name in enumerate(names)} | {"revenue": day * 12.5}
+
+    data = [
+        {
+            "time": f"2026-11-{day + 1:02d}",
+            "messages": {
+                "email": [{"variation_name": "Variant 1"} | counters(EMAIL, day)],
+                "ios_push": [{"variation_name": "Variant 1"} | counters(PUSH, day + 3)],
+            },
+        }
+        | counters(TOTALS, day)
+        for day in range(DAYS)
+    ]
+    return json.dumps({"message": "success", "data": data}).encode()
+
+
+BODY = body()
+LIMIT = 2_000_000_000
+
+
+class Answer(asyncio.Protocol):
+    """Counts request ends in the byte stream; a request has no body, so every blank line is one."""
+
+    transport: asyncio.Transport
+    head = b""
+    made_at = 0.0
+    tail = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport to write to."""
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Answer as many requests as ended in these bytes."""
+        data = self.tail + data
+        requests = data.count(b"\r\n\r\n")
+        self.tail = data[-3:] if not data.endswith(b"\r\n\r\n") else b""
+        now = time.time()
+        if now - Answer.made_at > 0.5:
+            Answer.made_at = now
+            reset = (int(now) // 3600 + 1) * 3600
+            Answer.head = (
+                f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n"
+                f"Date: {formatdate(now, usegmt=True)}\r\nX-RateLimit-Limit: {LIMIT}\r\n"
+                f"X-RateLimit-Remaining: {LIMIT - 1}\r\nX-RateLimit-Reset: {reset}\r\n\r\n"
+            ).encode()
+        self.transport.write((Answer.head + BODY) * requests)
+
+
+async def main(port: int) -> None:
+    """Serve on loopback until killed."""
+    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", port)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))

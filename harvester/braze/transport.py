@@ -1,0 +1,163 @@
+"""One ``GET /sends/data_series``: the only door to aiohttp's client.
+
+It sends one request on the wire, never two: aiohttp's silent resend on a dead kept-alive connection is
+suppressed, since every request costs budget. It never follows a redirect (the key must not travel), never
+reads a proxy or netrc from the environment, and never returns a body larger than the cap.
+Every foreign error leaves here as an ``ExchangeError``, most specific first.
+"""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from harvester.braze.budget import BudgetReport
+from harvester.clock import Clock
+from harvester.errors import ExchangeError
+from harvester.model import Pair
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+"""Decoded size at which an answer is dropped: a hundred times the largest plausible one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: status line, decoded body, and what the headers say of the budget."""
+
+    status: int
+    body: bytes = field(repr=False)
+    budget: BudgetReport
+    latency_seconds: float
+    request_id: str = ""
+
+
+class Transport(Protocol):
+    """The lowest seam: whoever implements this can stand in for Braze."""
+
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        """Ask once. Raises ``ExchangeError`` when no whole answer came."""
+        ...
+
+    def scrub(self, text: str) -> str:
+        """Take the API key out of a text, since Braze echoes it in the body of a 401."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        ...
+
+
+async def _never_resend(
+    request: aiohttp.ClientRequest, handler: Callable[..., aiohttp.client._RequestContextManager]
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from resending by itself: it does so on these two errors only, and only unseen by us."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise translated(error) from None
+
+
+def translated(error: Exception) -> ExchangeError:
+    """Turn an error of aiohttp into ours; the cause is a closed set, the detail never holds a header.
+
+    ``str`` of a ``ClientResponseError`` is its message alone; its ``repr`` prints the request headers
+    and with them the key, so nothing here uses it. A status inside such an error is aiohttp's own
+    (400 for whatever it could not parse) and is ignored.
+    """
+    causes: tuple[tuple[type[Exception], str], ...] = (
+        (TimeoutError, "timeout"),
+        (aiohttp.ClientSSLError, "tls"),
+        (aiohttp.ClientConnectorDNSError, "dns"),
+        (aiohttp.ClientConnectorError, "connect"),
+        (aiohttp.ServerDisconnectedError, "disconnected"),
+        (aiohttp.ClientPayloadError, "truncated"),
+        (aiohttp.ClientResponseError, "malformed"),
+        (aiohttp.ClientError, "network"),
+        (ssl.SSLError, "tls"),
+        (OSError, "network"),
+        (ValueError, "malformed"),
+    )
+    cause = next(cause for kind, cause in causes if isinstance(error, kind))
+    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return ExchangeError(cause, text[:200] or type(error).__name__)
+
+
+class BrazeTransport:
+    """The real thing, over one session with kept-alive connections."""
+
+    def __init__(
+        self, *, endpoint: str, api_key: str, connections: int, clock: Clock, timeout_seconds: float = 30.0
+    ) -> None:
+        """Open a session for ``endpoint`` (an origin such as ``https://rest.fra-01.braze.eu``).
+
+        ``timeout_seconds`` bounds the whole exchange, a slow drip included.
+        """
+        self._url = endpoint.rstrip("/") + "/sends/data_series"
+        self._api_key = api_key
+        self._clock = clock
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=connections, ttl_dns_cache=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=min(10.0, timeout_seconds)),
+            headers={"Authorization": f"Bearer {api_key}", "User-Agent": "harvester"},
+            middlewares=(_never_resend,),
+        )
+
+    def __repr__(self) -> str:
+        """Name the place, never the key."""
+        return f"BrazeTransport({self._url})"
+
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        """Ask once for a pair's daily series (see the protocol)."""
+        url = self._target(pair, length_days, ending_at)
+        started = self._clock.monotonic()
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                body = await _capped(response.content)
+                headers = response.headers
+                status = response.status
+        except ExchangeError:
+            raise
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise translated(error) from None
+        return Answer(
+            status=status,
+            body=body,
+            budget=BudgetReport.from_headers(headers),
+            latency_seconds=self._clock.monotonic() - started,
+            request_id=headers.get("X-Request-Id", ""),
+        )
+
+    def _target(self, pair: Pair, length_days: int, ending_at: float) -> URL:
+        """Build the request's URL; ids are opaque and may hold anything, so every reserved character is quoted."""
+        ending = datetime.fromtimestamp(ending_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return URL(
+            f"{self._url}?campaign_id={quote(pair.campaign_id, safe='')}&send_id={quote(pair.send_id, safe='')}"
+            f"&length={length_days}&ending_at={quote(ending, safe='')}",
+            encoded=True,
+        )
+
+    def scrub(self, text: str) -> str:
+        """Take the key out of a text."""
+        return text.replace(self._api_key, "[key]")
+
+    async def close(self) -> None:
+        """Close the session."""
+        await self._session.close()
+
+
+async def _capped(content: aiohttp.StreamReader) -> bytes:
+    """Read a body to its end, or raise once it has decoded to more than the cap."""
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await content.readany():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise ExchangeError("oversized", f"the answer is larger than {MAX_BODY_BYTES} bytes")
+    return b"".join(chunks)

@@ -1,0 +1,104 @@
+"""What can go wrong, and what is to be done about it.
+
+The base class says what the process does, the leaf says what happened::
+
+    HarvesterError                 exit code  what the user does
+    ├── UsageError                     2      mends the command, the configuration or the input
+    ├── WorkspaceHalted                4      mends the key, its permissions or the endpoint, then runs again
+    ├── StorageError                   5      mends the disk, the folder or the bucket, then runs again
+    │   ├── LedgerError                       ... the ledger cannot be opened, read or written
+    │   └── SinkError                         ... a part cannot be created
+    │       └── PartConflict                  ... a part's name is taken by other bytes: never overwritten
+    └── ExchangeError                  -      nothing: one exchange with the API failed, the harvest tries again
+
+Every message is one sentence that names the thing and says what to do. None holds a secret.
+Errors of foreign libraries are translated at the door of the library, once.
+
+The second half of this page is the table from HTTP status to what it means for a reading.
+"""
+
+from enum import Enum, IntEnum
+
+
+class ExitCode(IntEnum):
+    """The closed list of exit codes."""
+
+    COMPLETE = 0
+    BUG = 1
+    USAGE = 2
+    PARTIAL = 3
+    HALTED = 4
+    STORAGE = 5
+    INTERRUPTED = 130
+
+
+class HarvesterError(Exception):
+    """Something the harvester expects to go wrong; its message is meant for people."""
+
+    exit_code = ExitCode.BUG
+
+
+class UsageError(HarvesterError):
+    """The command, the configuration or the input is not usable as given."""
+
+    exit_code = ExitCode.USAGE
+
+
+class WorkspaceHalted(HarvesterError):  # noqa: N818 - the field's word is "halted", and every log says so
+    """A workspace takes no further call until its key, permission or endpoint is mended."""
+
+    exit_code = ExitCode.HALTED
+
+
+class StorageError(HarvesterError):
+    """A place that must keep data does not."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class LedgerError(StorageError):
+    """The ledger cannot be opened, read or written."""
+
+
+class SinkError(StorageError):
+    """A part cannot be created where it belongs."""
+
+
+class PartConflict(SinkError):  # noqa: N818 - a conflict is a state of the place, not of the program
+    """A part's name is taken by other bytes. Nothing was overwritten."""
+
+
+class ExchangeError(HarvesterError):
+    """One exchange with the API brought no usable answer. ``cause`` is a closed set, for counting."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        """Keep the cause for the books and the detail for the log."""
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+
+
+class Meaning(Enum):
+    """What an answer's status means for the reading that asked."""
+
+    ANSWER = "answer"
+    TRANSIENT = "transient"
+    THROTTLED = "throttled"
+    REJECTED = "rejected"
+    HALTED = "halted"
+
+
+_MEANINGS = {200: Meaning.ANSWER, 408: Meaning.TRANSIENT, 429: Meaning.THROTTLED} | dict.fromkeys(
+    (401, 403, 415), Meaning.HALTED
+)
+
+
+def meaning_of(status: int) -> Meaning:
+    """Classify a status line as read from the wire.
+
+    400, 404 and other 4xx end the reading; 401, 403 and 415 speak of the key, so they halt the workspace
+    (error pages of the API's documentation). Everything unknown is transient: a status nobody documents
+    must never settle a pair.
+    """
+    if status in _MEANINGS:
+        return _MEANINGS[status]
+    return Meaning.REJECTED if 400 <= status < 500 else Meaning.TRANSIENT

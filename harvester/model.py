@@ -1,0 +1,159 @@
+"""The nouns of the harvest: what is asked, what came of it, what is written.
+
+Everything here is frozen and knows nothing of HTTP, SQL or files. Times are UTC seconds since the epoch
+(``float``) unless a name says otherwise; ids are opaque text exactly as the customer gave it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+DAY_SECONDS = 86_400.0
+RETENTION_SECONDS = 14 * DAY_SECONDS
+"""How long Braze keeps a send's analytics: 14 days after the send (documentation of the endpoint)."""
+
+GRACE_SECONDS = DAY_SECONDS
+"""How long past retention a pair is still asked for: which zone and which end of day 14 count is undocumented."""
+
+MAX_ID_CHARACTERS = 64
+"""Braze's own limit for a send id: ASCII, at most 64 characters (documentation of the identifier types)."""
+
+DATASET = "send_analytics"
+"""The name of the dataset that holds the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A send's identity: one ``(campaign_id, send_id)`` of one workspace."""
+
+    workspace: str
+    campaign_id: str
+    send_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """A pair as a source hands it over, with the time of its send where that is known."""
+
+    pair: Pair
+    sent_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line of input that names no pair: where it stands, which field is wrong and why."""
+
+    source: str
+    line: int
+    field: str
+    problem: str
+    text: str
+
+
+class Verdict(StrEnum):
+    """What a captured answer holds. Only ``activity`` is plain success."""
+
+    ACTIVITY = "activity"
+    ZERO = "zero"
+    EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A planned capture of a pair, leased to one batch.
+
+    ``ending_at`` is pinned, so that a retry asks the same question; ``deadline`` is when the data expires.
+    """
+
+    pair_id: int
+    pair: Pair
+    name: str
+    ending_at: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Readings of one workspace claimed together: the unit of lease, of output and of commit."""
+
+    id: str
+    token: str
+    workspace: str
+    claimed_at: float
+    readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A reading that brought an answer: its verdict and its rows, one NDJSON line each."""
+
+    verdict: Verdict
+    captured_at: float
+    rows: bytes
+    row_count: int
+    drift: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A reading whose pair the API refuses. ``reason`` is a closed set (``status_400``), ``detail`` is free text."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A reading to try again later: its cause was transient."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A reading that was claimed but never asked: it goes back as it was."""
+
+
+Outcome = Captured | Rejected | Deferred | Returned
+"""What became of a leased reading. The first two end it; the others give it back to the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A reading together with its outcome, as it is sealed (rows are in the part, not here)."""
+
+    reading: Reading
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The immutable object that holds a batch's rows: its place in the dataset, its bytes and their digest."""
+
+    dataset: str
+    name: str
+    sha256: str
+    size_bytes: int
+    row_count: int
+    data: bytes
+
+    def __repr__(self) -> str:
+        """Leave the bytes out."""
+        return f"Part({self.dataset}/{self.name}, {self.row_count} rows, {self.size_bytes} bytes)"
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The balance of a ledger, in pairs. ``accepted`` is counted apart from the states it must equal."""
+
+    accepted: int
+    captured: Mapping[Verdict, int]
+    rejected: Mapping[str, int]
+    expired: int
+    pending: int
+
+    @property
+    def balanced(self) -> bool:
+        """Whether accepted = captured + rejected + expired + pending."""
+        ended = sum(self.captured.values()) + sum(self.rejected.values()) + self.expired
+        return self.accepted == ended + self.pending
