@@ -1,0 +1,143 @@
+"""The ledger as the rest of the house sees it: awaitable verbs, each one transaction on the ledger's own thread.
+
+It owns the database, this process's identity as an owner of batches, and the names of batches. It must never
+let a foreign error out: whatever the database says leaves here as a ``LedgerError``.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Concatenate, ParamSpec, Self, TypeVar
+
+from sqlalchemy import Connection, Engine, insert, inspect, select
+from sqlalchemy.exc import DBAPIError
+
+from harvester.clock import Clock
+from harvester.errors import LedgerError
+from harvester.ledger import verbs
+from harvester.ledger.schedule import deferral_seconds
+from harvester.ledger.schema import SCHEMA_VERSION, about, metadata
+from harvester.ledger.sqlite import OwnerLock, connect
+from harvester.model import Batch, Deferred, Part, Settlement
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LEASE_SECONDS = 120.0
+
+
+class Ledger:
+    """One ledger, opened by one process.
+
+    Use it as an async context manager, or ``await Ledger.open(path, ...)`` and ``close`` it.
+    """
+
+    def __init__(self, path: Path, engine: Engine, *, clock: Clock, jitter: random.Random) -> None:
+        """Take an engine that speaks to the database at ``path``; ``open`` is the usual way in."""
+        self.path = path
+        self.ledger_id = ""
+        self._owner = secrets.token_hex(8)
+        self._engine = engine
+        self._clock = clock
+        self._jitter = jitter
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._lock: OwnerLock | None = None
+
+    @classmethod
+    async def open(cls, path: Path, *, clock: Clock, jitter: random.Random | None = None) -> Self:
+        """Open or create the ledger. Raises ``LedgerError`` when it cannot be used, saying why."""
+        ledger = cls(path, connect(path), clock=clock, jitter=jitter or random.Random())  # noqa: S311 - jitter, no secret
+        try:
+            ledger.ledger_id = await ledger.do(_prepared)
+            ledger._lock = OwnerLock(path, ledger._owner)
+        except BaseException:
+            await ledger.close()
+            raise
+        return ledger
+
+    async def __aenter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the file, the lock and the thread."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        self._thread.shutdown()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    async def do(self, verb: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a verb as one transaction; it is committed, durably, when this returns. Raises ``LedgerError``."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: self._transaction(verb, *args, **kwargs))
+
+    def _transaction(self, verb: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with self._engine.begin() as connection:
+                return verb(connection, *args, **kwargs)
+        except DBAPIError as error:
+            raise LedgerError(f"the ledger {self.path} cannot be used: {error.orig}; nothing sealed is lost") from None
+
+    async def claim(self, workspace: str, *, limit: int) -> Batch | None:
+        """Lease up to ``limit`` due readings, nearest deadline first."""
+        now = self._clock.wall()
+        # Time first, so that names sort as batches were claimed; then chance, so that no two owners agree on one.
+        batch_id = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S%f}Z-{secrets.token_hex(4)}"
+        return await self.do(
+            verbs.claim, workspace, batch_id=batch_id, token=secrets.token_hex(8), owner=self._owner,
+            limit=limit, now=now, lease_until=now + LEASE_SECONDS,
+        )  # fmt: skip
+
+    async def renew(self, batch_ids: Sequence[str]) -> set[str]:
+        """Lengthen the lease of open batches; gives those that are still ours."""
+        until = self._clock.wall() + LEASE_SECONDS
+        return await self.do(verbs.renew, batch_ids, owner=self._owner, lease_until=until)
+
+    async def seal(
+        self, batch: Batch, settlements: Sequence[Settlement], part: Part | None, *, destination: str
+    ) -> bool:
+        """Record what became of a batch, with its part's bytes. False if the batch had been given to another."""
+        deferred = [each.reading.pair_id for each in settlements if isinstance(each.outcome, Deferred)]
+
+        def sealed(connection: Connection) -> bool:
+            before = verbs.deferrals_of(connection, deferred) if deferred else {}
+            delays = {pair_id: deferral_seconds(count, self._jitter) for pair_id, count in before.items()}
+            now = self._clock.wall()
+            return verbs.seal(
+                connection, batch, settlements, part, destination=destination, now=now, deferral_delays=delays
+            )
+
+        return await self.do(sealed)
+
+    async def recover(self) -> list[verbs.Unstored]:
+        """Take back what dead or lapsed owners held; gives the sealed batches that are now ours to create."""
+        assert self._lock is not None
+        lock = self._lock
+        owners = await self.do(verbs.unfinished_owners)
+        dead = [owner for owner in owners if owner != self._owner and lock.is_dead(owner)]
+        lock.clear_dead()
+        return await self.do(verbs.recover, dead_owners=dead, owner=self._owner, now=self._clock.wall())
+
+
+def _prepared(connection: Connection) -> str:
+    """Make the tables of a new ledger; give the ledger's id. Raises ``LedgerError`` for a schema we don't know."""
+    tables = set(inspect(connection).get_table_names())
+    if about.name not in tables:
+        if tables:
+            raise LedgerError("this file is a database of something else; give --state another file")
+        metadata.create_all(connection)
+        connection.execute(insert(about).values(ledger_id=secrets.token_hex(16), schema_version=SCHEMA_VERSION))
+    ledger_id, version = connection.execute(select(about.c.ledger_id, about.c.schema_version)).one()
+    if version != SCHEMA_VERSION:
+        raise LedgerError(f"this ledger has schema {version}, this harvester knows {SCHEMA_VERSION}; upgrade the harvester")
+    return str(ledger_id)

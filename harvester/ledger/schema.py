@@ -1,0 +1,107 @@
+"""The ledger's tables, for every database that SQLAlchemy Core speaks.
+
+A pair is always in one state. ``waiting``: its reading is due later. ``due``: it may be claimed. ``leased``:
+an open batch holds it. ``settled``: it has its outcome. A batch is ``open`` until it is sealed and ``sealed``
+until its part is stored; a batch that lapsed is deleted, for its readings went back.
+"""
+
+from sqlalchemy import (
+    BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, UniqueConstraint, text,
+)  # fmt: skip
+
+SCHEMA_VERSION = 1
+
+NEVER = 253_402_300_799.0
+"""The last second of the year 9999: a pair that was forced does not expire."""
+
+metadata = MetaData()
+_key = BigInteger().with_variant(Integer, "sqlite")
+
+about = Table(
+    "about",
+    metadata,
+    Column("ledger_id", String, primary_key=True),
+    Column("schema_version", Integer, nullable=False),
+)
+
+pairs = Table(
+    "pair",
+    metadata,
+    Column("id", _key, primary_key=True),
+    Column("workspace", String, nullable=False),
+    Column("campaign_id", String, nullable=False),
+    Column("send_id", String, nullable=False),
+    Column("sent_at", Float),
+    Column("first_seen_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("reading", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("deferrals", Integer, nullable=False, default=0),
+    Column("ending_at", Float),
+    Column("batch_id", String),
+    Column("outcome", String),
+    Column("verdict", String),
+    Column("reason", String),
+    UniqueConstraint("workspace", "campaign_id", "send_id"),
+)
+
+outcomes = Table(
+    "outcome",
+    metadata,
+    Column("id", _key, primary_key=True),
+    Column("pair_id", ForeignKey("pair.id"), nullable=False),
+    Column("reading", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("verdict", String),
+    Column("reason", String),
+    Column("detail", String),
+    Column("ended_at", Float, nullable=False),
+    Column("batch_id", String),
+)
+
+batches = Table(
+    "batch",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("workspace", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("token", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("claimed_at", Float, nullable=False),
+    Column("lease_until", Float, nullable=False),
+)
+
+parts = Table(
+    "part",
+    metadata,
+    Column("batch_id", ForeignKey("batch.id"), primary_key=True),
+    Column("dataset", String, primary_key=True),
+    Column("destination", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("row_count", Integer, nullable=False),
+    Column("data", LargeBinary),
+    Column("stored_order", Integer, unique=True),
+    Column("stored_at", Float),
+)
+
+workspaces = Table(
+    "workspace",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("halted_at", Float, nullable=False),
+    Column("halted_because", String, nullable=False),
+)
+
+
+def _partial(name: str, *columns: object, where: str) -> Index:
+    """Index only the rows in a state: claiming stays quick however many pairs are settled."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
+_partial("pair_due", pairs.c.workspace, pairs.c.expires_at, pairs.c.id, where="state = 'due'")
+_partial("pair_waiting", pairs.c.workspace, pairs.c.due_at, where="state = 'waiting'")
+_partial("pair_leased", pairs.c.batch_id, where="state = 'leased'")
+_partial("batch_unstored", batches.c.state, batches.c.owner, where="state <> 'stored'")

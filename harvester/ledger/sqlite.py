@@ -1,0 +1,105 @@
+"""The default database: one SQLite file, and the lock that tells which of its owners are alive.
+
+Writing transactions begin immediately and are synchronous, so a commit that returned is durable. An owner
+holds an advisory lock on a file of its own for as long as its process lives; the kernel drops it at any
+death, ``kill -9`` included, so a successor need not wait for a lease to run out.
+"""
+
+import fcntl
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
+
+from harvester.errors import LedgerError
+
+_NETWORK_FILE_SYSTEMS = re.compile(r"nfs|cifs|smb|9p|afs|ceph|gluster|lustre|fuse\.(sshfs|s3fs|rclone|gcsfuse|goofys)")
+_MOUNTS = Path("/proc/self/mounts")
+
+
+def connect(path: Path) -> Engine:
+    """Open the file for one thread at a time; folders are made as needed. Raises ``LedgerError``."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerError(f"cannot make the ledger's folder {path.parent}: {error.strerror}; choose another --state") from None
+    kind = _file_system(path.parent.resolve())
+    if _NETWORK_FILE_SYSTEMS.match(kind):
+        raise LedgerError(f"the ledger {path} would lie on a network file system ({kind}), whose locks cannot be trusted; give --state a file on a local disk")
+    engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 30})
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver would begin too late, and not immediately
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "journal_size_limit = 67108864"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _file_system(folder: Path) -> str:
+    """Name the kind of file system a folder lies on; empty where the system does not tell."""
+    try:
+        mounts = [line.split()[1:3] for line in _MOUNTS.read_text().splitlines()]
+    except OSError:
+        return ""
+    holding = [(point, kind) for point, kind in mounts if folder.is_relative_to(point)]
+    return max(holding, key=lambda mount: len(mount[0]))[1] if holding else ""
+
+
+class OwnerLock:
+    """This process's sign of life beside the ledger, and a look at the others'."""
+
+    def __init__(self, ledger: Path, owner: str) -> None:
+        """Take the lock of ``owner``. Raises ``LedgerError`` where the folder does not let it."""
+        self._folder = ledger.with_name(ledger.name + ".owners")
+        self._mine = self._folder / owner
+        try:
+            self._folder.mkdir(exist_ok=True)
+            self._file = self._locked()
+        except OSError as error:
+            raise LedgerError(f"cannot lock {self._mine}: {error.strerror}; is the ledger's folder writable?") from None
+
+    def _locked(self) -> int:
+        """Open and lock our file; again if another process cleared it between the two, taking it for a dead one's."""
+        while True:
+            file = os.open(self._mine, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if self._mine.exists() and self._mine.stat().st_ino == os.fstat(file).st_ino:
+                return file
+            os.close(file)
+
+    def is_dead(self, owner: str) -> bool:
+        """Tell whether another owner's process has ended; clears what it left."""
+        path = self._folder / owner
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            path.unlink(missing_ok=True)
+            return True
+        finally:
+            os.close(file)
+
+    def clear_dead(self) -> None:
+        """Remove the locks of owners that have ended."""
+        for path in self._folder.iterdir():
+            if path != self._mine:
+                self.is_dead(path.name)
+
+    def release(self) -> None:
+        """Give up the lock and its file."""
+        self._mine.unlink(missing_ok=True)
+        os.close(self._file)

@@ -1,0 +1,149 @@
+"""A folder on a local disk as a sink: a part is there whole and durable, or not at all.
+
+Write beside, flush to the disk, link under the final name, flush the folder: the link fails where the name is
+taken, so nothing is ever overwritten. A failed flush is never tried again on the same file, since the kernel
+may have dropped the data it could not write.
+"""
+
+import asyncio
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+
+from harvester.errors import PartConflict, SinkError
+from harvester.model import DATASET, Part
+
+MARKER = f"{DATASET}/_ledger.json"
+_STALE_SECONDS = 3600.0
+
+
+class FolderSink:
+    """Parts below a local folder; files in the making lie in its ``.harvester/tmp``."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder; nothing is touched before ``attach``."""
+        self.folder = folder
+        self._making = folder / ".harvester" / "tmp"
+
+    async def attach(self, ledger_id: str) -> str:
+        """Mark the dataset as this ledger's (see the protocol)."""
+        with _translated(self.folder):
+            return await asyncio.to_thread(self._attach, ledger_id)
+
+    async def create(self, part: Part) -> None:
+        """Create a part (see the protocol)."""
+        with _translated(self.folder):
+            await asyncio.to_thread(self._create, part.name, part.data)
+
+    def _attach(self, ledger_id: str) -> str:
+        self._sweep()
+        marker = self.folder / MARKER
+        if not marker.exists():
+            dataset_id = secrets.token_hex(16)
+            try:
+                self._create(MARKER, orjson.dumps({"dataset": dataset_id, "ledger": ledger_id}) + b"\n")
+            except PartConflict:
+                pass  # another process was quicker; what it wrote is read below
+        try:
+            written = orjson.loads(marker.read_bytes())
+            owner, dataset_id = str(written["ledger"]), str(written["dataset"])
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise SinkError(f"{marker} is damaged; restore it, or harvest into a new folder") from None
+        if owner != ledger_id:
+            raise SinkError(
+                f"{self.folder} was harvested with another ledger (its id is {owner}); "
+                "name that ledger with --state, or harvest into a new folder"
+            )
+        return dataset_id
+
+    def _sweep(self) -> None:
+        """Make the folder for files in the making, and clear what a killed process left in it."""
+        self._making.mkdir(parents=True, exist_ok=True)
+        stale_before = os.stat(self._touched()).st_mtime - _STALE_SECONDS
+        for left in self._making.iterdir():
+            if left.lstat().st_mtime < stale_before:
+                left.unlink(missing_ok=True)
+
+    def _touched(self) -> Path:
+        """Give a file made just now: the disk's own clock is the one that dated the others."""
+        probe = self._making / "now"
+        probe.touch()
+        return probe
+
+    def _create(self, name: str, data: bytes) -> None:
+        target = self.folder / name
+        _make_folders(target.parent)
+        making = self._making / f"{target.name}.{secrets.token_hex(4)}"
+        try:
+            file = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            try:
+                _write_all(file, data)
+                os.fsync(file)
+            finally:
+                os.close(file)
+            try:
+                os.link(making, target)
+            except FileExistsError:
+                _must_equal(target, data)
+            _flush_folder(target.parent)
+        finally:
+            making.unlink(missing_ok=True)
+
+
+@contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    """Turn an operating system's error into a sentence that tells what to do."""
+    advice = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EACCES: "let this user write there",
+        errno.EPERM: "let this user write there, on a file system that has hard links",
+        errno.EROFS: "mount it writable",
+        errno.EIO: "check the disk",
+    }
+    try:
+        yield
+    except OSError as error:
+        what = advice.get(error.errno or 0, "mend it")
+        raise SinkError(
+            f"cannot write to {folder}: {error.strerror or error}; {what} and run the same command again, "
+            "nothing sealed is lost"
+        ) from None
+
+
+def _write_all(file: int, data: bytes) -> None:
+    """Write every byte: a nearly full disk takes fewer than asked, without an error."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and the missing ones above it, each durable in its parent before it is used."""
+    missing = [folder, *folder.parents]
+    for each in reversed([each for each in missing if not each.exists()]):
+        each.mkdir(exist_ok=True)
+        _flush_folder(each.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _must_equal(target: Path, data: bytes) -> None:
+    """Accept a taken name if it holds the same bytes, and make those durable: their writer may have died before."""
+    file = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(file, "rb") as there:
+        if hashlib.sha256(there.read()).digest() != hashlib.sha256(data).digest():
+            raise PartConflict(f"{target} exists with other bytes; it was left as it is, move it away if it is not ours")
+        os.fsync(there.fileno())

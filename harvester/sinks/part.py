@@ -1,0 +1,90 @@
+"""Rows become a part: NDJSON, compressed as it streams in. The only door to the compressors.
+
+The writer keeps what is compressed, never the rows: a batch of a thousand answers is some 25 MB of rows and
+2 MB of part. Compression runs on a thread of its own, in the order the rows came.
+"""
+
+import asyncio
+import hashlib
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import zstandard
+
+from harvester.model import DATASET, Batch, Part
+
+_CHUNK_BYTES = 512 * 1024
+
+
+class Compression(StrEnum):
+    """How parts are compressed."""
+
+    ZSTD = "zstd"
+    GZIP = "gzip"
+    NONE = "none"
+
+
+class _Plain:
+    def compress(self, data: bytes) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+
+_SUFFIXES = {Compression.ZSTD: ".zst", Compression.GZIP: ".gz", Compression.NONE: ""}
+_thread = ThreadPoolExecutor(1, thread_name_prefix="compress")
+
+
+def _compressor(compression: Compression) -> Any:
+    match compression:
+        case Compression.ZSTD:
+            return zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
+        case Compression.GZIP:
+            return zlib.compressobj(6, zlib.DEFLATED, 31)  # 31: with a gzip header, whose time is 0
+        case Compression.NONE:
+            return _Plain()
+
+
+class PartWriter:
+    """Takes a batch's rows and ends as its part."""
+
+    def __init__(self, batch: Batch, compression: Compression) -> None:
+        """Begin the part of ``batch``; its name holds no user data, only the day of the claim and the batch's id."""
+        day = datetime.fromtimestamp(batch.claimed_at, UTC).date().isoformat()
+        self._name = f"{DATASET}/captured_date={day}/{batch.id}.ndjson{_SUFFIXES[compression]}"
+        self._compressor = _compressor(compression)
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._compressed: list[bytes] = []
+        self._row_count = 0
+
+    async def add(self, rows: bytes, row_count: int) -> None:
+        """Add the rows of one capture, whole lines."""
+        self._waiting.append(rows)
+        self._waiting_bytes += len(rows)
+        self._row_count += row_count
+        if self._waiting_bytes >= _CHUNK_BYTES:
+            await self._compress()
+
+    async def finish(self) -> Part | None:
+        """Give the part; None where there was no row."""
+        if self._row_count == 0:
+            return None
+        await self._compress()
+        loop = asyncio.get_running_loop()
+        data, digest = await loop.run_in_executor(_thread, self._ended)
+        return Part(DATASET, self._name, digest, len(data), self._row_count, data)
+
+    async def _compress(self) -> None:
+        chunk, self._waiting, self._waiting_bytes = b"".join(self._waiting), [], 0
+        loop = asyncio.get_running_loop()
+        # The thread takes chunks in the order of submission, so rows keep theirs.
+        self._compressed.append(await loop.run_in_executor(_thread, self._compressor.compress, chunk))
+
+    def _ended(self) -> tuple[bytes, str]:
+        data = b"".join(self._compressed) + self._compressor.flush()
+        return data, hashlib.sha256(data).hexdigest()

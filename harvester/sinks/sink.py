@@ -1,0 +1,23 @@
+"""What a place for parts must be able to do."""
+
+from typing import Protocol
+
+from harvester.model import Part
+
+
+class Sink(Protocol):
+    """A place that keeps parts. Both verbs may be repeated without harm."""
+
+    async def attach(self, ledger_id: str) -> str:
+        """Mark the dataset as this ledger's, or find that mark; gives the dataset's own id.
+
+        Raises ``SinkError`` when the dataset belongs to another ledger, or the place cannot be used.
+        """
+        ...
+
+    async def create(self, part: Part) -> None:
+        """Make a part durable under its name, if that name is free. Equal bytes there already are success.
+
+        Raises ``PartConflict`` when other bytes have the name, ``SinkError`` when the place fails.
+        """
+        ...

@@ -1,0 +1,34 @@
+"""Standard output as a sink: rows as plain NDJSON, for a pipe.
+
+A pipe cannot tell what its reader kept, so this sink is at-least-once: a part whose writing was cut off is
+written again by the next run.
+"""
+
+import asyncio
+from typing import BinaryIO
+
+from harvester.errors import SinkError
+from harvester.model import Part
+
+
+class StdoutSink:
+    """Writes every part to one stream."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        """Take the stream; parts must come uncompressed."""
+        self._stream = stream
+
+    async def attach(self, ledger_id: str) -> str:  # noqa: ARG002 - a pipe has no place for a mark
+        """Accept any ledger."""
+        return "stdout"
+
+    async def create(self, part: Part) -> None:
+        """Write a part. Raises ``SinkError`` when the reader has gone."""
+        try:
+            await asyncio.to_thread(self._write, part.data)
+        except OSError as error:
+            raise SinkError(f"cannot write to standard output: {error.strerror}") from None
+
+    def _write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._stream.flush()
