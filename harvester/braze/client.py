@@ -1,0 +1,145 @@
+"""A reading becomes an outcome: the policy around one exchange. The only door to tenacity.
+
+What is transient is tried a few times, then deferred to the ledger; what is refused is recorded; a 429 moves
+the pacer and costs no try; a refused key halts the workspace. An exception never leaves here for a queue.
+"""
+
+import asyncio
+from collections import Counter
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from harvester.braze.pacer import Held, Pacer
+from harvester.braze.series import captured
+from harvester.braze.transport import Answer, Transport
+from harvester.clock import Clock
+from harvester.errors import ExchangeError, Meaning, meaning_of
+from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Reading, Rejected, Returned
+
+TRIES = 3
+REJECTIONS_TO_HALT = 20
+"""So many refusals in a row without one capture are a wrong host or path, not so many wrong pairs."""
+
+log = structlog.get_logger()
+
+
+class Client:
+    """Captures readings of one workspace. ``calls`` and ``answers`` count what was sent and what came back."""
+
+    def __init__(self, *, transport: Transport, pacer: Pacer, clock: Clock, length_days: int) -> None:
+        """Ask through ``transport`` when ``pacer`` permits, for ``length_days`` days (1 to 100) before ``ending_at``."""
+        self.calls: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()
+        self.halted_because: str | None = None
+        self._transport = transport
+        self._pacer = pacer
+        self._clock = clock
+        self._length_days = length_days
+        self._stopping = asyncio.Event()
+        self._rejections = 0
+        self._tries = AsyncRetrying(
+            stop=stop_after_attempt(TRIES),
+            wait=wait_random_exponential(multiplier=0.5, max=8),
+            retry=retry_if_exception(lambda error: isinstance(error, ExchangeError) and pacer.may_retry()),
+            sleep=self._pause,
+            before_sleep=self._count_retry,
+            reraise=True,
+        ).wraps(self._try)
+
+    def stop(self) -> None:
+        """End every wait; what is in flight may still land."""
+        self._stopping.set()
+        self._pacer.stop()
+
+    async def capture(self, reading: Reading, *, batch_id: str) -> Outcome:
+        """Ask for a reading until it has an outcome. Never raises for anything the API or the network does."""
+        self.calls["first"] += 1
+        try:
+            return await self._tries(reading, batch_id)
+        except Held:
+            return Returned()
+        except ExchangeError as error:
+            log.info("reading_deferred", cause=error.cause, campaign_id=reading.pair.campaign_id, send_id=reading.pair.send_id)
+            return Deferred(error.cause)
+
+    async def _try(self, reading: Reading, batch_id: str) -> Outcome:
+        """One try: as many exchanges as there are 429s, and one more. Raises ``ExchangeError`` or ``Held``."""
+        urgent = reading.deadline - self._clock.wall() < DAY_SECONDS
+        while True:
+            answer = await self._exchange(reading, urgent=urgent)
+            match meaning_of(answer.status):
+                case Meaning.ANSWER:
+                    return self._read(answer, reading, batch_id)
+                case Meaning.THROTTLED:
+                    self._pacer.throttled()
+                    self.calls["after_429"] += 1
+                case Meaning.REJECTED:
+                    return self._rejected(answer)
+                case Meaning.HALTED:
+                    self._halt(f"status {answer.status}: {self._detail(answer)}")
+                    return Returned()
+                case Meaning.TRANSIENT:
+                    self._pacer.failed()
+                    raise ExchangeError(f"status_{answer.status}", self._detail(answer))
+
+    async def _exchange(self, reading: Reading, *, urgent: bool) -> Answer:
+        """Send one request when it may leave, and tell the pacer what came of it."""
+        await self._pacer.permit(urgent=urgent)
+        answer: Answer | None = None
+        try:
+            answer = await self._transport.send_series(
+                reading.pair, length_days=self._length_days, ending_at=reading.ending_at
+            )
+        except ExchangeError as error:
+            self.answers[error.cause] += 1
+            self._pacer.failed()
+            raise
+        finally:
+            self._pacer.landed(answer.budget if answer else None, answer.latency_seconds if answer else None)
+        self.answers[f"status_{answer.status}"] += 1
+        return answer
+
+    def _read(self, answer: Answer, reading: Reading, batch_id: str) -> Captured:
+        try:
+            capture = captured(answer.body, reading, batch_id=batch_id, captured_at=self._clock.wall())
+        except ExchangeError as error:
+            self.answers[error.cause] += 1
+            self._pacer.failed()
+            log.warning("answer_unusable", cause=error.cause, body=self._detail(answer), request_id=answer.request_id)
+            raise
+        self._pacer.succeeded()
+        self._rejections = 0
+        self.halted_because = None
+        return capture
+
+    def _rejected(self, answer: Answer) -> Rejected:
+        self._rejections += 1
+        self._pacer.succeeded()
+        detail = self._detail(answer)
+        if self._rejections >= REJECTIONS_TO_HALT:
+            self._halt(f"{self._rejections} pairs refused in a row without one capture, the last with status {answer.status}: {detail}")
+        return Rejected(f"status_{answer.status}", detail)
+
+    def _halt(self, because: str) -> None:
+        if self.halted_because is None:
+            log.error("workspace_halted", because=because)
+        self.halted_because = because
+        self._pacer.halt()
+
+    def _detail(self, answer: Answer) -> str:
+        """Give the beginning of a body, safe to log and to store: without the key, without control characters."""
+        return self._transport.scrub(answer.body[:400].decode("utf-8", "replace"))[:200].encode("unicode_escape").decode()
+
+    def _count_retry(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self.calls[f"retry_after_{error.cause if isinstance(error, ExchangeError) else 'unknown'}"] += 1
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep between tries, unless stopping."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+        raise Held("stopping", self._clock.monotonic())

@@ -1,0 +1,237 @@
+"""When a call may leave: the only door to aiolimiter, and the only place where the harvest waits for Braze.
+
+One mechanism serves start-up, a new window, a 429, an overloaded server and a halted workspace alike: a
+*hold* (why, until when), then *probing* (one call in flight until a good answer), then a ramp (one more in
+flight for every good answer). Beneath it the budget's pace is smoothed by a bucket that holds *time*: it drains
+one second a second, and a call costs ``1 / pace`` seconds. So the pace may change at any moment, and one
+limiter serves for life.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from aiolimiter import AsyncLimiter
+
+from harvester.braze.budget import Budget, BudgetReport
+from harvester.clock import Clock
+from harvester.errors import HarvesterError
+
+BURST_SECONDS = 0.1
+SLICE_SECONDS = 0.05
+"""The part of a call's cost paid at a time: less than the burst, so that a late timer loses nothing."""
+
+FAILURES_TO_HOLD = 10
+OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS = 15.0, 300.0
+THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS = 15.0, 3660.0
+HALTED_SECONDS = 600.0
+RETRIES_PER_READING = 0.2
+_RETRIES_KEPT = 20.0
+
+
+class Held(HarvesterError):  # noqa: N818 - it is a state to act on, not a failure
+    """No call may leave for longer than a worker should wait; the reading goes back to the ledger."""
+
+    def __init__(self, cause: str, until: float) -> None:
+        """Say why (budget, throttled, overload, halted or stopping) and until when, in monotonic seconds."""
+        super().__init__(f"held because of {cause}")
+        self.cause = cause
+        self.until = until
+
+
+@dataclass(frozen=True, slots=True)
+class PaceState:
+    """What the pacer is doing, for people. Zeros until the first answer has told of the budget."""
+
+    pace: float
+    limit: int
+    remaining: int
+    reserve_calls: int
+    seconds_to_reset: float
+    in_flight: int
+    held_because: str | None
+    held_seconds: float
+    calls: int
+    throttled: int
+    waited_seconds: float
+
+
+class Pacer:
+    """Lets the calls of one workspace leave, politely."""
+
+    def __init__(
+        self, *, reserve: float, max_rate: float, clock: Clock, jitter: random.Random,
+        urgent_reserve: float | None = None, longest_wait_seconds: float = 5.0,
+    ) -> None:  # fmt: skip
+        """Keep ``reserve`` (a share of the limit) free and never exceed ``max_rate`` calls per second.
+
+        ``urgent_reserve`` is what urgent calls keep free instead. A wait longer than ``longest_wait_seconds``
+        is not waited for: ``permit`` raises ``Held``.
+        """
+        self._budget = Budget(reserve)
+        self._urgent_reserve = reserve if urgent_reserve is None else min(urgent_reserve, reserve)
+        self._max_rate = max_rate
+        self._clock = clock
+        self._jitter = jitter
+        self._longest_wait_seconds = longest_wait_seconds
+        self._bucket = AsyncLimiter(BURST_SECONDS, BURST_SECONDS)
+        self._first_in_line = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._hold: Held | None = None
+        self._allowed = 1
+        self._stopped = False
+        self._in_flight = 0
+        self._latency_seconds = 0.1
+        self._failures = 0
+        self._holds_in_a_row = 0
+        self._retries = _RETRIES_KEPT / 2
+        self._calls = self._throttled = 0
+        self._waited_seconds = 0.0
+
+    def __repr__(self) -> str:
+        """Show what it is doing."""
+        return f"Pacer({self.state()})"
+
+    async def permit(self, *, urgent: bool = False) -> None:
+        """Wait until one call may leave, and charge it. Each permit must be followed by one ``landed``.
+
+        Raises ``Held`` when that would take too long, or when stopping.
+        """
+        reserve = self._urgent_reserve if urgent else self._budget.reserve
+        async with self._first_in_line:
+            owed = 1.0
+            while owed > 1e-9:
+                now = self._clock.monotonic()
+                if (hold := self._holding(now, reserve)) is not None:
+                    if hold.cause == "stopping" or hold.until - now > self._longest_wait_seconds:
+                        raise hold
+                    await self._change(hold.until - now)
+                    self._waited_seconds += self._clock.monotonic() - now
+                elif self._in_flight >= self._may_fly(now):
+                    await self._change(None)
+                else:
+                    pace = max(self._pace(now, reserve), 1e-3)
+                    paid = min(owed / pace, SLICE_SECONDS)
+                    await self._bucket.acquire(paid)
+                    owed -= paid * pace
+            self._in_flight += 1
+            self._calls += 1
+
+    def landed(self, report: BudgetReport | None, latency_seconds: float | None) -> None:
+        """Take note that a call has ended, and of what its answer told of the budget, if there was one."""
+        self._in_flight -= 1
+        if latency_seconds is not None:
+            self._latency_seconds += 0.1 * (latency_seconds - self._latency_seconds)
+        if report is not None:
+            self._budget.observe(report, self._clock.monotonic())
+        self._changed.set()
+
+    def succeeded(self) -> None:
+        """Take note of a good answer: probing ends, the ramp goes on."""
+        self._failures = self._holds_in_a_row = 0
+        self._retries = min(self._retries + RETRIES_PER_READING, _RETRIES_KEPT)
+        if self._hold is None:
+            self._allowed += 1
+
+    def failed(self) -> None:
+        """Take note of a transient failure: ten in a row, or one while probing, are an overload."""
+        self._failures += 1
+        if self._hold is None and (self._failures >= FAILURES_TO_HOLD or self._holds_in_a_row):
+            self._back_off("overload", OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS)
+
+    def may_retry(self) -> bool:
+        """Tell whether a retry may be spent: they stay under a fifth of the readings, even in a storm."""
+        if self._retries < 1 or self._hold is not None:
+            return False
+        self._retries -= 1
+        return True
+
+    def throttled(self) -> None:
+        """Take note of a 429: all calls stop at once. A burst of them is one lesson."""
+        self._throttled += 1
+        now = self._clock.monotonic()
+        if self._hold is not None and self._hold.cause == "throttled":
+            return
+        left = self._budget.seconds_to_reset(now) if self._budget.known else 0.0
+        if left > 0:
+            self._set_hold("throttled", now + left + self._jitter.uniform(0, min(1.0, 0.01 * left)))
+        else:
+            self._back_off("throttled", THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS)
+
+    def halt(self) -> None:
+        """Stop all calls but one probe every ten minutes: the key, its permission or the endpoint is wrong."""
+        self._set_hold("halted", self._clock.monotonic() + HALTED_SECONDS)
+
+    def stop(self) -> None:
+        """Let no further call leave; whoever waits is told at once."""
+        self._stopped = True
+        self._changed.set()
+
+    def holding(self) -> Held | None:
+        """Give the hold that a call would meet now, if it is one not worth waiting for."""
+        now = self._clock.monotonic()
+        hold = self._holding(now, self._urgent_reserve)
+        return hold if hold is not None and hold.until - now > self._longest_wait_seconds else None
+
+    def state(self) -> PaceState:
+        """Say what it is doing."""
+        now, budget = self._clock.monotonic(), self._budget
+        hold = self._holding(now, budget.reserve)
+        return PaceState(
+            pace=0.0 if hold else self._pace(now, budget.reserve),
+            limit=budget.limit,
+            remaining=budget.remaining,
+            reserve_calls=round(budget.reserve * budget.limit),
+            seconds_to_reset=max(0.0, budget.seconds_to_reset(now)) if budget.known else 0.0,
+            in_flight=self._in_flight,
+            held_because=hold.cause if hold else None,
+            held_seconds=max(0.0, hold.until - now) if hold else 0.0,
+            calls=self._calls,
+            throttled=self._throttled,
+            waited_seconds=self._waited_seconds,
+        )
+
+    def _pace(self, now: float, reserve: float) -> float:
+        if not self._budget.known or self._budget.seconds_to_reset(now) <= 0:
+            return self._max_rate
+        pace = self._budget.pace(
+            now, in_flight=self._in_flight, latency_seconds=self._latency_seconds, reserve=reserve
+        )
+        return min(max(pace, 0.0), self._max_rate)
+
+    def _may_fly(self, now: float) -> int:
+        """Give the calls that may be in flight: one while nothing certain is known of the present window."""
+        passed = self._budget.known and self._budget.seconds_to_reset(now) <= 0
+        return 1 if passed or self._budget.suspicious else self._allowed
+
+    def _holding(self, now: float, reserve: float) -> Held | None:
+        if self._stopped:
+            return Held("stopping", now)
+        if self._hold is not None:
+            if now < self._hold.until:
+                return self._hold
+            self._hold = None
+            self._allowed = 1
+        if self._budget.known and self._budget.seconds_to_reset(now) > 0 and self._pace(now, reserve) <= 0:
+            wait = self._budget.wait_seconds(now, in_flight=self._in_flight, reserve=reserve)
+            return Held("budget", now + max(wait, SLICE_SECONDS))
+        return None
+
+    def _set_hold(self, cause: str, until: float) -> None:
+        self._hold = Held(cause, until)
+        self._allowed = 1
+        self._changed.set()
+
+    def _back_off(self, cause: str, first_seconds: float, max_seconds: float) -> None:
+        seconds = min(first_seconds * 2.0**self._holds_in_a_row, max_seconds) * self._jitter.uniform(0.75, 1.0)
+        self._holds_in_a_row += 1
+        self._set_hold(cause, self._clock.monotonic() + seconds)
+
+    async def _change(self, seconds: float | None) -> None:
+        """Wait for something to happen, or for a time. Only the first in line ever waits here."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass

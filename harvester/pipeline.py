@@ -1,0 +1,261 @@
+"""From due readings to stored parts: the only file about concurrency.
+
+Three stages, joined by bounded queues. *Claim* leases a batch and hands out its readings; *workers* turn each
+into an outcome and add its rows to the batch's part; *commit* takes a batch whose last reading is back and
+seals, creates and stores it. To stop is to end the first stage and let the others run dry.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+import structlog
+
+from harvester.braze.client import Client
+from harvester.braze.pacer import Held, Pacer
+from harvester.clock import Clock
+from harvester.errors import PartConflict, SinkError
+from harvester.ledger import Ledger
+from harvester.ledger.ledger import LEASE_SECONDS
+from harvester.ledger.verbs import conflicted, halt, next_due_at, resume, sealed_part, stored
+from harvester.model import Batch, Captured, Outcome, Part, Reading, Rejected, Returned, Settlement
+from harvester.sinks import Compression, PartWriter, Sink
+
+BATCH_READINGS = 1000
+BATCH_SECONDS = 60.0
+FIRST_BATCH_READINGS = 100
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this process has done so far, for progress and summary."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    parts: int = 0
+    rows: int = 0
+    part_bytes: int = 0
+
+
+class _OpenBatch:
+    """A batch being harvested: its part in the making, and the readings that are not back yet."""
+
+    def __init__(self, batch: Batch, compression: Compression) -> None:
+        self.batch = batch
+        self.part = PartWriter(batch, compression)
+        self.settlements: list[Settlement] = []
+        self.lost = False
+
+    @property
+    def complete(self) -> bool:
+        return len(self.settlements) == len(self.batch.readings)
+
+
+class Harvest:
+    """The harvest of one workspace, until nothing is left that is worth waiting for."""
+
+    def __init__(
+        self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer, sink: Sink, destination: str,
+        clock: Clock, compression: Compression, concurrency: int, max_deferrals: int,
+    ) -> None:  # fmt: skip
+        """Readings deferred more than ``max_deferrals`` times are left pending; ``destination`` is the dataset's id."""
+        self.workspace = workspace
+        self.tally = Tally()
+        self._ledger = ledger
+        self._client = client
+        self._pacer = pacer
+        self._sink = sink
+        self._destination = destination
+        self._clock = clock
+        self._compression = compression
+        self._concurrency = concurrency
+        self._max_deferrals = max_deferrals
+        self._readings: asyncio.Queue[tuple[_OpenBatch, Reading] | None] = asyncio.Queue(concurrency)
+        self._complete: asyncio.Queue[_OpenBatch | None] = asyncio.Queue()
+        self._open: dict[str, _OpenBatch] = {}
+        self._room = asyncio.Semaphore(2)
+        self._settled = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._failure: SinkError | None = None
+
+    def stop(self) -> None:
+        """Claim no more; let what is in flight run dry."""
+        self._stopping.set()
+        self._settled.set()
+        self._client.stop()
+
+    async def run(self) -> None:
+        """Harvest to the end. Raises ``SinkError`` or ``LedgerError`` once everything that can be is sealed."""
+        async with asyncio.TaskGroup() as group:
+            renewal = group.create_task(self._renew(), name=f"renew {self.workspace}")
+            commit = group.create_task(self._commit_all(), name=f"commit {self.workspace}")
+            workers = [
+                group.create_task(self._work(), name=f"worker {self.workspace} {number}")
+                for number in range(self._concurrency)
+            ]
+            await self._claim_all()
+            for _ in workers:
+                await self._readings.put(None)
+            await asyncio.wait(workers)
+            await self._complete.put(None)
+            await commit
+            renewal.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _claim_all(self) -> None:
+        """Lease batch after batch until nothing is due that is worth waiting for."""
+        while not self._stopping.is_set():
+            hold = self._pacer.holding()
+            if hold is not None:
+                if hold.cause == "halted":
+                    return
+                await self._wait_out(hold)
+                continue
+            await self._room.acquire()
+            self._settled.clear()
+            batch = await self._ledger.claim(self.workspace, limit=self._batch_limit())
+            if batch is None:
+                self._room.release()
+                if not await self._wait_for_due():
+                    return
+                continue
+            opened = _OpenBatch(batch, self._compression)
+            self._open[batch.id] = opened
+            for reading in batch.readings:
+                if self._stopping.is_set():
+                    await self._take_back(opened, reading, Returned())
+                else:
+                    await self._readings.put((opened, reading))
+
+    def _batch_limit(self) -> int:
+        """Give what the pace can serve in about a minute: a kill costs no more than that."""
+        state = self._pacer.state()
+        if not state.calls:
+            return FIRST_BATCH_READINGS
+        return max(1, min(BATCH_READINGS, round(state.pace * BATCH_SECONDS)))
+
+    async def _wait_out(self, hold: Held) -> None:
+        """Wait until a hold is over, or for the stop."""
+        log.info("waiting", workspace=self.workspace, cause=hold.cause, seconds=round(hold.until - self._clock.monotonic(), 1))
+        await self._stop_within(hold.until - self._clock.monotonic())
+
+    async def _wait_for_due(self) -> bool:
+        """Wait for the next due reading; False when none will come that is worth waiting for."""
+        if self._open:
+            await self._settled.wait()  # what is open now may yet be deferred
+            return True
+        due_at = await self._ledger.do(next_due_at, self.workspace, max_deferrals=self._max_deferrals)
+        if due_at is None:
+            return False
+        await self._stop_within(max(0.05, due_at - self._clock.wall()))
+        return True
+
+    async def _stop_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    async def _work(self) -> None:
+        """Turn readings into outcomes until there are no more."""
+        while (job := await self._readings.get()) is not None:
+            opened, reading = job
+            if opened.lost:
+                outcome: Outcome = Returned()
+            else:
+                outcome = await self._client.capture(reading, batch_id=opened.batch.id)
+            await self._take_back(opened, reading, outcome)
+
+    async def _take_back(self, opened: _OpenBatch, reading: Reading, outcome: Outcome) -> None:
+        """Add an outcome to its batch; the last one sends the batch on."""
+        if isinstance(outcome, Captured):
+            await opened.part.add(outcome.rows, outcome.row_count)
+            # The rows are in the part now; the settlement needs the verdict alone.
+            outcome = Captured(outcome.verdict, outcome.captured_at, b"", outcome.row_count, outcome.drift)
+        opened.settlements.append(Settlement(reading, outcome))
+        if opened.complete:
+            await self._complete.put(opened)
+
+    async def _commit_all(self) -> None:
+        """Seal, create and store batches as they complete."""
+        while (opened := await self._complete.get()) is not None:
+            try:
+                await self._commit(opened)
+            finally:
+                del self._open[opened.batch.id]
+                self._room.release()
+                self._settled.set()
+
+    async def _commit(self, opened: _OpenBatch) -> None:
+        part = await opened.part.finish()
+        sealed = await self._ledger.seal(opened.batch, opened.settlements, part, destination=self._destination)
+        if not sealed:
+            log.warning("batch_lost", batch_id=opened.batch.id, workspace=self.workspace)
+            return
+        self._count(opened, part)
+        if self._client.halted_because is not None:
+            await self._ledger.do(halt, self.workspace, because=self._client.halted_because, now=self._clock.wall())
+        elif any(isinstance(each.outcome, Captured) for each in opened.settlements):
+            await self._ledger.do(resume, self.workspace)
+        if part is not None and self._failure is None:
+            try:
+                await store(self._ledger, self._sink, opened.batch.id, part, now=self._clock.wall())
+            except SinkError as error:
+                self._failure = error
+                self.stop()
+
+    def _count(self, opened: _OpenBatch, part: Part | None) -> None:
+        for settlement in opened.settlements:
+            match settlement.outcome:
+                case Captured() as outcome:
+                    self.tally.outcomes[outcome.verdict.value] += 1
+                case Rejected():
+                    self.tally.outcomes["rejected"] += 1
+                case _:
+                    pass
+        if part is not None:
+            self.tally.parts += 1
+            self.tally.rows += part.row_count
+            self.tally.part_bytes += part.size_bytes
+        log.info("batch_sealed", batch_id=opened.batch.id, workspace=self.workspace, readings=len(opened.settlements),
+                 rows=part.row_count if part else 0)  # fmt: skip
+
+    async def _renew(self) -> None:
+        """Lengthen our leases at a third of their length; what was given to another is no longer asked."""
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            mine = dict(self._open)
+            kept = await self._ledger.renew(list(mine)) if mine else set()
+            for batch_id, opened in mine.items():
+                opened.lost = batch_id not in kept
+
+
+async def store(ledger: Ledger, sink: Sink, batch_id: str, part: Part, *, now: float) -> None:
+    """Create a sealed part and note that it is stored. Raises ``SinkError``; the part stays sealed then."""
+    try:
+        await sink.create(part)
+    except PartConflict:
+        await ledger.do(conflicted, batch_id)
+        raise
+    await ledger.do(stored, batch_id, now=now)
+
+
+async def recover(ledger: Ledger, sink: Sink, destination: str, *, clock: Clock) -> int:
+    """Take back what a dead process held, and create the parts it had sealed. Gives the number of those.
+
+    Raises ``SinkError`` when sealed parts were meant for another dataset.
+    """
+    unstored = await ledger.recover()
+    for batch in unstored:
+        if batch.destination != destination:
+            raise SinkError(
+                f"the ledger {ledger.path} holds a part that was sealed for another place; "
+                "run once with the output of that time, or give --state another ledger"
+            )
+        part = await ledger.do(sealed_part, batch.batch_id)
+        if part is not None:
+            await store(ledger, sink, batch.batch_id, part, now=clock.wall())
+    return len(unstored)

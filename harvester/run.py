@@ -1,0 +1,213 @@
+"""A historical capture, once: pairs into the ledger, harvest, summary. The composition root of ``harvester run``."""
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from harvester.braze.client import Client
+from harvester.braze.pacer import Pacer
+from harvester.braze.transport import BrazeTransport
+from harvester.clock import Clock
+from harvester.errors import ExitCode
+from harvester.ledger import Ledger
+from harvester.ledger.verbs import books, enqueue, hurry
+from harvester.model import BadLine, Books, Enqueued
+from harvester.pipeline import Harvest, recover
+from harvester.settings import Settings
+from harvester.sinks import Compression, Sink
+from harvester.sources import Input, RejectsFile
+
+ENQUEUE_PAIRS = 2000
+GRACE_SECONDS = 25.0
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did and how the ledger stands after it."""
+
+    books: Books
+    lines: int = 0
+    bad_lines: int = 0
+    rejects_file: str | None = None
+    naive_times: int = 0
+    parts: int = 0
+    rows: int = 0
+    part_bytes: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    throttled: int = 0
+    waited_seconds: float = 0.0
+    halted: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The closed list of exit codes, the gravest first."""
+        if self.halted:
+            return ExitCode.HALTED
+        if self.interrupted and self.books.pending:
+            return ExitCode.INTERRUPTED
+        if self.books.pending or self.books.rejected or self.books.expired or self.bad_lines:
+            return ExitCode.PARTIAL
+        return ExitCode.COMPLETE
+
+
+@dataclass(slots=True)
+class _Wired:
+    """One workspace, put together."""
+
+    transport: BrazeTransport
+    pacer: Pacer
+    client: Client
+    harvest: Harvest
+
+
+class Run:
+    """One run over one ledger and one sink."""
+
+    def __init__(self, settings: Settings, *, ledger: Ledger, sink: Sink, clock: Clock, compression: Compression) -> None:
+        """Take what is open already; ``capture`` does the work."""
+        self._settings = settings
+        self._ledger = ledger
+        self._sink = sink
+        self._clock = clock
+        self._compression = compression
+        self._wired: dict[str, _Wired] = {}
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Claim no more, and let what is in flight land."""
+        self._stopped = True
+        for each in self._wired.values():
+            each.harvest.stop()
+
+    def progress(self) -> dict[str, tuple[Harvest, Pacer]]:
+        """Give what a progress view looks at, by workspace."""
+        return {name: (each.harvest, each.pacer) for name, each in self._wired.items()}
+
+    async def capture(self, pairs: Input, rejects: RejectsFile, *, forced: bool = False) -> Summary:
+        """Enqueue, harvest, sum up. Raises ``UsageError`` for unusable input, ``StorageError`` when a place fails."""
+        keys = {name: workspace.key() for name, workspace in self._settings.workspaces.items()}
+        destination = await self._sink.attach(self._ledger.ledger_id)
+        await recover(self._ledger, self._sink, destination, clock=self._clock)
+        for name in self._settings.workspaces:
+            await self._ledger.do(hurry, name, now=self._clock.wall())
+        with _stopped_by_signals(self.stop):
+            await self._enqueue_all(pairs, rejects, forced=forced)
+            try:
+                for name, key in keys.items():
+                    self._wired[name] = self._wire(name, key, destination)
+                if self._stopped:
+                    self.stop()
+                async with asyncio.TaskGroup() as group:
+                    for name, each in self._wired.items():
+                        group.create_task(each.harvest.run(), name=f"harvest {name}")
+            except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
+                raise _first(failures) from None
+            finally:
+                for each in self._wired.values():
+                    await each.transport.close()
+        return await self._summary(pairs, rejects)
+
+    def _wire(self, name: str, key: str, destination: str) -> _Wired:
+        workspace, settings = self._settings.workspaces[name], self._settings
+        transport = BrazeTransport(
+            endpoint=workspace.endpoint, api_key=key, connections=settings.concurrency, clock=self._clock,
+            timeout_seconds=settings.request_timeout_seconds,
+        )  # fmt: skip
+        pacer = Pacer(
+            reserve=workspace.reserve, urgent_reserve=workspace.urgent_reserve, max_rate=workspace.max_rate,
+            clock=self._clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
+        )  # fmt: skip
+        client = Client(transport=transport, pacer=pacer, clock=self._clock, length_days=settings.length)
+        harvest = Harvest(
+            workspace=name, ledger=self._ledger, client=client, pacer=pacer, sink=self._sink, destination=destination,
+            clock=self._clock, compression=self._compression, concurrency=settings.concurrency,
+            max_deferrals=settings.max_deferrals,
+        )  # fmt: skip
+        return _Wired(transport, pacer, client, harvest)
+
+    async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:
+        arrivals: list[Enqueued] = []
+        now = self._clock.wall()
+        for each in pairs.read():
+            if isinstance(each, BadLine):
+                rejects.add(each)
+                continue
+            arrivals.append(each)
+            if len(arrivals) == ENQUEUE_PAIRS:
+                await self._ledger.do(enqueue, arrivals, now=now, forced=forced)
+                arrivals = []
+            if self._stopped:
+                return
+        await self._ledger.do(enqueue, arrivals, now=now, forced=forced)
+
+    async def _summary(self, pairs: Input, rejects: RejectsFile) -> Summary:
+        summary = Summary(
+            books=await self._ledger.do(books), lines=pairs.lines, bad_lines=rejects.count,
+            rejects_file=str(rejects.path) if rejects.count else None, naive_times=pairs.naive_times,
+            interrupted=self._stopped,
+        )  # fmt: skip
+        for name, each in self._wired.items():
+            state, tally = each.pacer.state(), each.harvest.tally
+            summary.parts += tally.parts
+            summary.rows += tally.rows
+            summary.part_bytes += tally.part_bytes
+            summary.calls += each.client.calls
+            summary.answers += each.client.answers
+            summary.throttled += state.throttled
+            summary.waited_seconds += state.waited_seconds
+            if each.client.halted_because is not None:
+                summary.halted[name] = each.client.halted_because
+        return summary
+
+
+def _first(failures: BaseExceptionGroup[Exception]) -> Exception:
+    """Give the first failure inside nested groups."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    assert isinstance(failure, Exception)
+    return failure
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM stop; the second one, or the end of the grace, cancels: the ledger makes that safe."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    timers: list[asyncio.TimerHandle] = []
+
+    def told() -> None:
+        if timers:
+            task.cancel()
+            return
+        log.warning("stopping", hint="what is in flight lands first; a second signal ends at once")
+        timers.append(loop.call_later(GRACE_SECONDS, task.cancel))
+        stop()
+
+    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+    for each in signals:
+        loop.add_signal_handler(each, told)
+    try:
+        yield
+    finally:
+        for each in signals:
+            loop.remove_signal_handler(each)
+        for timer in timers:
+            timer.cancel()
+
+
+def state_of(out: str, state: Path | None) -> Path:
+    """Give the ledger's file: named, or inside the output folder."""
+    return state if state is not None else Path(out) / ".harvester" / "ledger.db"

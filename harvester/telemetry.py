@@ -1,0 +1,22 @@
+"""Logs: structured, to stderr, for people on a terminal and as JSON where asked."""
+
+import logging
+import sys
+
+import orjson
+import structlog
+
+
+def set_up_logs(*, json: bool, level: str) -> None:
+    """Send what is at ``level`` or above to stderr, one event a line; control characters never pass as they are."""
+    renderer = structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=repr).decode())
+    lines = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer if json else lines,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

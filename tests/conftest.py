@@ -1,0 +1,47 @@
+"""What tests share: a stand-in API, and the harvester as a process of its own."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zstandard
+
+KEY = "canary-key-0123456789"
+
+
+class Command:
+    """``harvester`` as a user runs it, with the key in the environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "BRAZE_API_KEY": KEY}
+
+    def start(self, *arguments: str, **options) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "harvester", *arguments],
+            cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+
+    async def run(self, *arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
+        """Run to the end while this process's loop goes on (the stand-in may live on it)."""
+        process = self.start(*arguments, stdin=subprocess.PIPE)
+        out, err = await asyncio.to_thread(process.communicate, stdin)
+        return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def harvester(tmp_path):
+    return Command(tmp_path)
+
+
+def rows_of(folder: Path) -> list[dict]:
+    """All rows of all parts of a harvested folder."""
+    rows = []
+    for part in sorted(folder.glob("send_analytics/*/*.ndjson.zst")):
+        data = zstandard.ZstdDecompressor().decompressobj().decompress(part.read_bytes())
+        rows += [json.loads(line) for line in data.split(b"\n") if line]
+    return rows

@@ -1,0 +1,150 @@
+"""``harvester run`` from outside: a process, a stand-in API, and files."""
+
+import asyncio
+import csv
+import json
+import signal
+from collections import Counter
+from pathlib import Path
+
+from harvester.simulator import Simulator, SimulatorConfig
+from conftest import KEY, rows_of
+
+
+def write_pairs(path: Path, simulator: Simulator, *more: tuple[str, str]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["campaign_id", "send_id"])
+        writer.writerows((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
+        writer.writerows(more)
+
+
+async def test_every_pair_is_captured_once_and_a_second_run_asks_nothing(harvester, tmp_path):
+    """All pairs of the input end in the parts, once, and what was sealed is never asked again."""
+    async with Simulator(SimulatorConfig(pairs=300, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json")
+        code, out, err = await harvester.run(*arguments)
+        assert code == 0, err
+        summary = json.loads(out)
+        assert summary["books"]["balanced"]
+        assert summary["books"]["accepted"] == sum(summary["books"]["captured"].values()) == 300
+        captures = Counter(
+            (row["campaign_id"], row["send_id"]) for row in rows_of(tmp_path / "harvest") if row["level"] == "capture"
+        )
+        assert captures == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
+        asked = simulator.answers.total()
+        assert (await harvester.run(*arguments))[0] == 0
+        assert simulator.answers.total() == asked
+
+
+async def test_killed_at_any_moment_it_goes_on_and_nothing_is_lost_or_twice(harvester, tmp_path):
+    """Five SIGKILLs, faults all along: the books balance, each pair has one capture, parts never change."""
+    config = SimulatorConfig(pairs=1500, limit=10_000_000, api_key=KEY, fault_rate=0.03, latency_seconds=0.02)
+    async with Simulator(config) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json", "--concurrency", "16")
+        parts: dict[Path, bytes] = {}
+        for kill in range(5):
+            process = harvester.start(*arguments)
+            until = simulator.answers.total() + 120 + 60 * kill
+            while simulator.answers.total() < until and process.poll() is None:
+                await asyncio.sleep(0)
+            process.kill()
+            await asyncio.to_thread(process.communicate)
+            now = {path: path.read_bytes() for path in tmp_path.glob("harvest/send_analytics/*/*.zst")}
+            assert all(now[path] == data for path, data in parts.items())
+            parts = now
+        code, out, err = await harvester.run(*arguments)
+        assert code == 0, err
+        summary = json.loads(out)
+        assert summary["books"]["balanced"]
+        assert sum(summary["books"]["captured"].values()) == 1500
+    captures = Counter(
+        (row["campaign_id"], row["send_id"]) for row in rows_of(tmp_path / "harvest") if row["level"] == "capture"
+    )
+    assert captures == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
+    assert all(path.read_bytes() == data for path, data in parts.items())
+
+
+async def test_bad_lines_and_refused_pairs_are_told_and_the_rest_goes_on(harvester, tmp_path):
+    """A bad line is named by file, line and field in the rejects file; a refused pair stands in the books."""
+    async with Simulator(SimulatorConfig(pairs=20, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator, ("no-such-campaign", "s"), ("c", ""), ("c", "x" * 65))
+        code, out, _ = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url, "--json")
+    summary = json.loads(out)
+    assert code == 3
+    assert summary["books"]["rejected"] == {"status_400": 1}
+    assert sum(summary["books"]["captured"].values()) == 20
+    bad = [json.loads(line) for line in (tmp_path / "harvest/.harvester/rejects.ndjson").read_text().splitlines()]
+    assert [(each["source"], each["line"], each["field"]) for each in bad] == [
+        ("pairs.csv", 23, "send_id"),
+        ("pairs.csv", 24, "send_id"),
+    ]
+
+
+async def test_a_refused_key_halts_and_is_shown_nowhere(harvester, tmp_path):
+    """A 401 echoes the key; the run ends with exit 4, nothing is lost, and the key is in no output and no file."""
+    async with Simulator(SimulatorConfig(pairs=50, limit=1_000_000, api_key="another-key")) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        code, out, err = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url, "--json")
+        assert code == 4
+        assert json.loads(out)["books"]["pending"] == 50
+        assert simulator.answers.total() == 1
+    assert KEY not in out + err
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+async def test_an_interrupted_run_keeps_what_it_has_and_says_so(harvester, tmp_path):
+    """The first SIGINT lets what is in flight land and ends with 130; the same command then ends with 0."""
+    config = SimulatorConfig(pairs=400, limit=10_000_000, api_key=KEY, latency_seconds=0.05)
+    async with Simulator(config) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json", "--concurrency", "8")
+        process = harvester.start(*arguments)
+        while simulator.answers.total() < 40:
+            await asyncio.sleep(0)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.to_thread(process.communicate)
+        assert process.returncode == 130, err
+        books = json.loads(out)["books"]
+        assert books["balanced"]
+        assert sum(books["captured"].values()) >= 40
+        code, out, err = await harvester.run(*arguments)
+        assert code == 0, err
+        assert simulator.answers.total() == 400
+
+
+async def test_rows_go_down_a_pipe_when_asked(harvester, tmp_path):
+    """With ``-o -`` standard output holds rows and nothing else, and no file is left behind."""
+    async with Simulator(SimulatorConfig(pairs=30, limit=1_000_000, api_key=KEY)) as simulator:
+        lines = [
+            json.dumps({"campaign_id": each.pair.campaign_id, "send_id": each.pair.send_id})
+            for each in simulator.population
+        ]
+        code, out, err = await harvester.run(
+            "run", "-", "-o", "-", "--endpoint", simulator.url, stdin="\n".join(lines).encode()
+        )
+    assert code == 0, err
+    assert sum(json.loads(line)["level"] == "capture" for line in out.splitlines()) == 30
+    assert not list(tmp_path.rglob("*.db"))
+
+
+async def test_mistakes_of_the_user_are_one_sentence(harvester, tmp_path):
+    """Wrong input, endpoint or ledger: exit 2 and a sentence, never a traceback."""
+    (tmp_path / "pairs.csv").write_text("a,b\n1,2\n")
+    for arguments in (
+        ("run", "missing.csv", "--endpoint", "https://rest.fra-01.braze.eu"),
+        ("run", "pairs.csv", "--endpoint", "https://rest.fra-01.braze.eu"),
+        ("run", "pairs.csv", "--endpoint", "http://rest.fra-01.braze.eu"),
+        ("run", "pairs.csv", "--endpoint", "https://evil.example"),
+        ("run", "pairs.csv"),
+        ("run", "pairs.csv", "--endpoint", "https://rest.fra-01.braze.eu", "--reserve", "7"),
+        ("status", "-o", "nowhere"),
+    ):
+        code, out, err = await harvester.run(*arguments)
+        assert (code, out) == (2, ""), (arguments, err)
+        assert "Traceback" not in err
+        assert err.count("harvester: ") == 1
