@@ -334,7 +334,7 @@ def _write_pairs(path: Path, simulator: Any) -> None:
 
 def _books(balance: Any) -> dict[str, Any]:
     return {
-        "accepted": balance.accepted, "captured": dict(balance.captured), "rejected": dict(balance.rejected),
+        "accepted": balance.accepted, "captured": {verdict.value: count for verdict, count in balance.captured.items()}, "rejected": dict(balance.rejected),
         "expired": balance.expired, "pending": balance.pending, "balanced": balance.balanced,
     }  # fmt: skip
 
