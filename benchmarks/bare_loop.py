@@ -17,7 +17,7 @@ TASKS = 64
 
 
 def rows(campaign_id: str, send_id: str, captured_at: str, answer: dict) -> bytes:
-    """The rows of one answer: one per variation and one per day."""
+    """Give the rows of one answer: one per variation and one per day."""
     fixed = {"workspace": "default", "campaign_id": campaign_id, "send_id": send_id}
     rest = {"reading": "once", "captured_at": captured_at, "verdict": "activity", "batch_id": "none"}
     lines = []

@@ -47,12 +47,20 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 _place = _options(
-    click.option("-o", "--out", default="./harvest", show_default=True, help="Folder for the parts; - writes rows to stdout."),
-    click.option("--state", type=click.Path(path_type=Path, dir_okay=False), help="The ledger's file  [default: inside OUT]"),
+    click.option(
+        "-o", "--out", default="./harvest", show_default=True, help="Folder for the parts; - writes rows to stdout."
+    ),
+    click.option(
+        "--state", type=click.Path(path_type=Path, dir_okay=False), help="The ledger's file  [default: inside OUT]"
+    ),
 )
 _logs = _options(
     click.option("--log-json", is_flag=True, help="Logs as JSON."),
-    click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info, warning on a terminal]"),
+    click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="[default: info, warning on a terminal]",
+    ),
 )
 
 
@@ -73,14 +81,20 @@ def main() -> None:
 @_place
 @click.option("--endpoint", help="Your REST endpoint  [env: BRAZE_ENDPOINT]; the key comes from BRAZE_API_KEY.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="A file that holds the API key.")
-@click.option("--allow-unknown-host", is_flag=True, default=None, help="Accept an endpoint that is no known Braze host.")
-@click.option("--config", type=click.Path(path_type=Path), envvar="HARVESTER_CONFIG", help="A TOML file, for several workspaces.")
+@click.option(
+    "--allow-unknown-host", is_flag=True, default=None, help="Accept an endpoint that is no known Braze host."
+)
+@click.option(
+    "--config", type=click.Path(path_type=Path), envvar="HARVESTER_CONFIG", help="A TOML file, for several workspaces."
+)
 @click.option("--length", type=int, help="Days to ask for, 1 to 100  [default: 15]")
 @click.option("--reserve", type=float, help="Share of the hourly budget never touched  [default: 0.2]")
 @click.option("--max-rate", type=float, help="Calls per second never exceeded  [default: 1000]")
 @click.option("--concurrency", type=int, help="Calls in flight at the most  [default: 64]")
 @click.option("--compression", type=click.Choice(["zstd", "gzip", "none"]), help="[default: zstd]")
-@click.option("--max-deferrals", type=int, help="Times a failing pair is put off before it is left for the next run  [default: 4]")
+@click.option(
+    "--max-deferrals", type=int, help="Times a failing pair is put off before it is left for the next run  [default: 4]"
+)
 @click.option("--force", is_flag=True, help="Ask for pairs beyond retention too.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON, to stdout (to stderr with -o -).")
 @_logs
@@ -243,7 +257,9 @@ def parts(out: str, state: Path | None, since: int) -> None:
         since = page[-1].order
 
 
-async def _captured(settings: "Settings", pairs: tuple[str, ...], out: str, state: Path | None, *, forced: bool = False) -> "Summary":
+async def _captured(
+    settings: "Settings", pairs: tuple[str, ...], out: str, state: Path | None, *, forced: bool = False
+) -> "Summary":
     """Open ledger, sink and input, and run."""
     import contextlib
     import tempfile
@@ -329,7 +345,9 @@ def _write_pairs(path: Path, simulator: Any) -> None:
         writer = csv.writer(file)
         writer.writerow(["campaign_id", "send_id", "sent_at"])
         for each in simulator.population:
-            writer.writerow([each.pair.campaign_id, each.pair.send_id, datetime.fromtimestamp(each.sent_at, UTC).isoformat()])
+            writer.writerow(
+                [each.pair.campaign_id, each.pair.send_id, datetime.fromtimestamp(each.sent_at, UTC).isoformat()]
+            )
 
 
 def _books(balance: Any) -> dict[str, Any]:
@@ -396,5 +414,3 @@ def _json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = False
     import orjson
 
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode(), err=to_stderr)
-
-

@@ -138,7 +138,12 @@ class Harvest:
 
     async def _wait_out(self, hold: Held) -> None:
         """Wait until a hold is over, or for the stop."""
-        log.info("waiting", workspace=self.workspace, cause=hold.cause, seconds=round(hold.until - self._clock.monotonic(), 1))
+        log.info(
+            "waiting",
+            workspace=self.workspace,
+            cause=hold.cause,
+            seconds=round(hold.until - self._clock.monotonic(), 1),
+        )
         await self._stop_within(hold.until - self._clock.monotonic())
 
     async def _wait_for_due(self) -> bool:

@@ -74,7 +74,9 @@ class _Wired:
 class Run:
     """One run over one ledger and one sink."""
 
-    def __init__(self, settings: Settings, *, ledger: Ledger, sink: Sink, clock: Clock, compression: Compression) -> None:
+    def __init__(
+        self, settings: Settings, *, ledger: Ledger, sink: Sink, clock: Clock, compression: Compression
+    ) -> None:
         """Take what is open already; ``capture`` does the work."""
         self._settings = settings
         self._ledger = ledger

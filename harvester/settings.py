@@ -69,7 +69,9 @@ class Workspace(BaseModel):
         if not text:
             raise UsageError("there is no API key: set BRAZE_API_KEY or give --api-key-file")
         if not _KEY.fullmatch(text):
-            raise UsageError("the API key is malformed: 8 to 200 printable ASCII characters without blanks are expected")
+            raise UsageError(
+                "the API key is malformed: 8 to 200 printable ASCII characters without blanks are expected"
+            )
         return text
 
 
@@ -123,7 +125,9 @@ def load(config: Path | None, given: dict[str, Any], workspace: dict[str, Any]) 
             named["api_key"] = SecretStr(key)
         if "endpoint" not in named:
             if not (endpoint := os.environ.get("BRAZE_ENDPOINT")):
-                raise UsageError("no endpoint: set BRAZE_ENDPOINT or give --endpoint https://rest.fra-01.braze.eu (yours)")
+                raise UsageError(
+                    "no endpoint: set BRAZE_ENDPOINT or give --endpoint https://rest.fra-01.braze.eu (yours)"
+                )
             named["endpoint"] = endpoint
         values = {"workspaces": {"default": named}}
     try:

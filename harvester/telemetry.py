@@ -9,7 +9,9 @@ import structlog
 
 def set_up_logs(*, json: bool, level: str) -> None:
     """Send what is at ``level`` or above to stderr, one event a line; control characters never pass as they are."""
-    renderer = structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=repr).decode())
+    renderer = structlog.processors.JSONRenderer(
+        serializer=lambda event, **_: orjson.dumps(event, default=repr).decode()
+    )
     lines = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
     structlog.configure(
         processors=[

@@ -7,8 +7,9 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from harvester.simulator import Simulator, SimulatorConfig
 from conftest import KEY, rows_of
+
+from harvester.simulator import Simulator, SimulatorConfig
 
 
 def write_pairs(path: Path, simulator: Simulator, *more: tuple[str, str]) -> None:

@@ -92,7 +92,9 @@ class Budget:
         if reset_at > server_time + LONGEST_WINDOW_SECONDS + 2 or reset_at < self._reset_at or remaining > limit:
             return
         if reset_at > self._reset_at:
-            self._length = min(reset_at - self._reset_at, LONGEST_WINDOW_SECONDS) if self.known else reset_at - server_time
+            self._length = (
+                min(reset_at - self._reset_at, LONGEST_WINDOW_SECONDS) if self.known else reset_at - server_time
+            )
             self._reset_at = reset_at
             self._offset = offset
             self._draw(limit, remaining, now)

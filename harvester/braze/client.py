@@ -60,7 +60,12 @@ class Client:
         except Held:
             return Returned()
         except ExchangeError as error:
-            log.info("reading_deferred", cause=error.cause, campaign_id=reading.pair.campaign_id, send_id=reading.pair.send_id)
+            log.info(
+                "reading_deferred",
+                cause=error.cause,
+                campaign_id=reading.pair.campaign_id,
+                send_id=reading.pair.send_id,
+            )
             return Deferred(error.cause)
 
     async def _try(self, reading: Reading, batch_id: str) -> Outcome:
@@ -118,7 +123,9 @@ class Client:
         self._pacer.succeeded()
         detail = self._detail(answer)
         if self._rejections >= REJECTIONS_TO_HALT:
-            self._halt(f"{self._rejections} pairs refused in a row without one capture, the last with status {answer.status}: {detail}")
+            self._halt(
+                f"{self._rejections} pairs refused in a row without one capture, the last with status {answer.status}: {detail}"
+            )
         return Rejected(f"status_{answer.status}", detail)
 
     def _halt(self, because: str) -> None:
@@ -129,7 +136,9 @@ class Client:
 
     def _detail(self, answer: Answer) -> str:
         """Give the beginning of a body, safe to log and to store: without the key, without control characters."""
-        return self._transport.scrub(answer.body[:400].decode("utf-8", "replace"))[:200].encode("unicode_escape").decode()
+        return (
+            self._transport.scrub(answer.body[:400].decode("utf-8", "replace"))[:200].encode("unicode_escape").decode()
+        )
 
     def _count_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

@@ -194,9 +194,7 @@ class Pacer:
     def _pace(self, now: float, reserve: float) -> float:
         if not self._budget.known or self._budget.seconds_to_reset(now) <= 0:
             return self._max_rate
-        pace = self._budget.pace(
-            now, in_flight=self._in_flight, latency_seconds=self._latency_seconds, reserve=reserve
-        )
+        pace = self._budget.pace(now, in_flight=self._in_flight, latency_seconds=self._latency_seconds, reserve=reserve)
         return min(max(pace, 0.0), self._max_rate)
 
     def _may_fly(self, now: float) -> int:

@@ -63,9 +63,9 @@ class _Rows:
     def __init__(self, reading: Reading) -> None:
         pair = reading.pair
         self._reading = reading
-        self._head = _members(
-            workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id
-        ) + b',"date":'
+        self._head = (
+            _members(workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id) + b',"date":'
+        )
         self._places: dict[tuple[object, ...], bytes] = {}
         self._pieces: list[bytes] = []
         self._before = b"{"

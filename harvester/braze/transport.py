@@ -7,7 +7,7 @@ Every foreign error leaves here as an ``ExchangeError``, most specific first.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -53,7 +53,7 @@ class Transport(Protocol):
 
 
 async def _never_resend(
-    request: aiohttp.ClientRequest, handler: Callable[..., aiohttp.client._RequestContextManager]
+    request: aiohttp.ClientRequest, handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 ) -> aiohttp.ClientResponse:
     """Keep aiohttp from resending by itself: it does so on these two errors only, and only unseen by us."""
     try:

@@ -64,7 +64,9 @@ class Ledger:
         """Give itself."""
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close."""
         await self.close()
 
@@ -139,5 +141,7 @@ def _prepared(connection: Connection) -> str:
         connection.execute(insert(about).values(ledger_id=secrets.token_hex(16), schema_version=SCHEMA_VERSION))
     ledger_id, version = connection.execute(select(about.c.ledger_id, about.c.schema_version)).one()
     if version != SCHEMA_VERSION:
-        raise LedgerError(f"this ledger has schema {version}, this harvester knows {SCHEMA_VERSION}; upgrade the harvester")
+        raise LedgerError(
+            f"this ledger has schema {version}, this harvester knows {SCHEMA_VERSION}; upgrade the harvester"
+        )
     return str(ledger_id)

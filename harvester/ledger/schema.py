@@ -5,8 +5,21 @@ an open batch holds it. ``settled``: it has its outcome. A batch is ``open`` unt
 until its part is stored; a batch that lapsed is deleted, for its readings went back.
 """
 
+from typing import Any
+
 from sqlalchemy import (
-    BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, UniqueConstraint, text,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
 )  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -96,7 +109,7 @@ workspaces = Table(
 )
 
 
-def _partial(name: str, *columns: object, where: str) -> Index:
+def _partial(name: str, *columns: Column[Any], where: str) -> Index:
     """Index only the rows in a state: claiming stays quick however many pairs are settled."""
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 

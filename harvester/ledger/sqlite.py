@@ -24,11 +24,17 @@ def connect(path: Path) -> Engine:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LedgerError(f"cannot make the ledger's folder {path.parent}: {error.strerror}; choose another --state") from None
+        raise LedgerError(
+            f"cannot make the ledger's folder {path.parent}: {error.strerror}; choose another --state"
+        ) from None
     kind = _file_system(path.parent.resolve())
     if _NETWORK_FILE_SYSTEMS.match(kind):
-        raise LedgerError(f"the ledger {path} would lie on a network file system ({kind}), whose locks cannot be trusted; give --state a file on a local disk")
-    engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 30})
+        raise LedgerError(
+            f"the ledger {path} would lie on a network file system ({kind}), whose locks cannot be trusted; give --state a file on a local disk"
+        )
+    engine = create_engine(
+        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 30}
+    )
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "begin", _begin)
     return engine

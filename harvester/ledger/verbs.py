@@ -14,7 +14,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 from harvester.ledger.schedule import ONCE, expires_at
 from harvester.ledger.schema import NEVER, batches, outcomes, pairs, parts, workspaces
 from harvester.model import (
-    GRACE_SECONDS, Batch, Books, Captured, Deferred, Enqueued, Pair, Part, Reading, Rejected, Settlement, Verdict,
+    GRACE_SECONDS,
+    Batch,
+    Books,
+    Captured,
+    Deferred,
+    Enqueued,
+    Pair,
+    Part,
+    Reading,
+    Rejected,
+    Settlement,
+    Verdict,
 )  # fmt: skip
 
 _OPEN = ("due", "waiting", "leased")
@@ -95,7 +106,7 @@ def _meet_known(connection: Connection, values: list[dict[str, Any]], *, forced:
     same = and_(*(pairs.c[key] == bindparam(f"new_{key}") for key in keys[:3]))
     if not forced:
         later = func.coalesce(pairs.c.sent_at, 0) < bindparam("new_sent_at")
-        moved = {pairs.c[key]: bindparam(f"new_{key}") for key in ("sent_at", "expires_at")}
+        moved: dict[Any, Any] = {pairs.c[key]: bindparam(f"new_{key}") for key in ("sent_at", "expires_at")}
         connection.execute(update(pairs).where(same, later, pairs.c.state.in_(_OPEN)).values(moved), given)
         same = and_(same, later)
     reopened: dict[Any, Any] = {pairs.c[key]: bindparam(f"new_{key}") for key in ("expires_at", "due_at")}
@@ -105,7 +116,9 @@ def _meet_known(connection: Connection, values: list[dict[str, Any]], *, forced:
     connection.execute(update(pairs).where(same, expired).values({**reopened, **_reopened_values()}), given)
     if forced:
         connection.execute(
-            update(pairs).where(same, pairs.c.state.in_(_OPEN)).values({pairs.c.expires_at: bindparam("new_expires_at")}),
+            update(pairs)
+            .where(same, pairs.c.state.in_(_OPEN))
+            .values({pairs.c.expires_at: bindparam("new_expires_at")}),
             given,
         )
 
@@ -120,9 +133,7 @@ def _reopened_values() -> dict[Any, Any]:
 def wake(connection: Connection, workspace: str, *, now: float) -> None:
     """Make waiting readings due whose time has come, and end those whose pair has expired."""
     mine = pairs.c.workspace == workspace
-    connection.execute(
-        update(pairs).where(mine, pairs.c.state == "waiting", pairs.c.due_at <= now).values(state="due")
-    )
+    connection.execute(update(pairs).where(mine, pairs.c.state == "waiting", pairs.c.due_at <= now).values(state="due"))
     gone = and_(mine, pairs.c.state == "due", pairs.c.expires_at <= now)
     columns = ("pair_id", "reading", "outcome", "ended_at")
     ending = select(pairs.c.id, pairs.c.reading, literal("expired"), literal(now)).where(gone)
@@ -158,8 +169,13 @@ def claim(
         return None
     connection.execute(
         insert(batches).values(
-            id=batch_id, workspace=workspace, owner=owner, token=token, state="open",
-            claimed_at=now, lease_until=lease_until,
+            id=batch_id,
+            workspace=workspace,
+            owner=owner,
+            token=token,
+            state="open",
+            claimed_at=now,
+            lease_until=lease_until,
         )  # fmt: skip
     )
     readings = tuple(
@@ -188,11 +204,22 @@ def seal(
         row = {"pair_id": pair_id, "reading": settlement.reading.name, "ended_at": now, "batch_id": batch.id}
         match outcome:
             case Captured():
-                ended.append(row | {"outcome": "captured", "verdict": outcome.verdict.value, "reason": None, "detail": None})
+                ended.append(
+                    row | {"outcome": "captured", "verdict": outcome.verdict.value, "reason": None, "detail": None}
+                )
             case Rejected():
-                ended.append(row | {"outcome": "rejected", "verdict": None, "reason": outcome.reason, "detail": outcome.detail})
+                ended.append(
+                    row | {"outcome": "rejected", "verdict": None, "reason": outcome.reason, "detail": outcome.detail}
+                )
             case Deferred():
-                back.append({"back_id": pair_id, "back_state": "waiting", "back_due": now + deferral_delays[pair_id], "back_more": 1})
+                back.append(
+                    {
+                        "back_id": pair_id,
+                        "back_state": "waiting",
+                        "back_due": now + deferral_delays[pair_id],
+                        "back_more": 1,
+                    }
+                )
             case _:
                 back.append({"back_id": pair_id, "back_state": "due", "back_due": now, "back_more": 0})
     if ended:
@@ -203,20 +230,27 @@ def seal(
     if part is not None:
         connection.execute(
             insert(parts).values(
-                batch_id=batch.id, dataset=part.dataset, destination=destination, name=part.name, sha256=part.sha256,
-                size_bytes=part.size_bytes, row_count=part.row_count, data=part.data,
+                batch_id=batch.id,
+                dataset=part.dataset,
+                destination=destination,
+                name=part.name,
+                sha256=part.sha256,
+                size_bytes=part.size_bytes,
+                row_count=part.row_count,
+                data=part.data,
             )  # fmt: skip
         )
     return True
 
 
 def _settle(connection: Connection, ended: list[dict[str, Any]]) -> None:
-    settled = {
+    settled: dict[Any, Any] = {
         pairs.c.state: "settled", pairs.c.batch_id: None, pairs.c.outcome: bindparam("end_outcome"),
         pairs.c.verdict: bindparam("end_verdict"), pairs.c.reason: bindparam("end_reason"),
     }  # fmt: skip
     values = [
-        {"end_id": row["pair_id"]} | {f"end_{key}": row[key] for key in ("outcome", "verdict", "reason")} for row in ended
+        {"end_id": row["pair_id"]} | {f"end_{key}": row[key] for key in ("outcome", "verdict", "reason")}
+        for row in ended
     ]
     connection.execute(update(pairs).where(pairs.c.id == bindparam("end_id")).values(settled), values)
 
@@ -266,9 +300,7 @@ def recover(connection: Connection, *, dead_owners: Iterable[str], owner: str, n
 
     Sealed batches of such owners become ours; they are returned, oldest first, to be created again.
     """
-    lapsed = and_(
-        batches.c.owner != owner, batches.c.owner.in_(list(dead_owners)) | (batches.c.lease_until < now)
-    )
+    lapsed = and_(batches.c.owner != owner, batches.c.owner.in_(list(dead_owners)) | (batches.c.lease_until < now))
     lost = select(batches.c.id).where(batches.c.state == "open", lapsed)
     connection.execute(
         update(pairs)

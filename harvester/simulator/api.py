@@ -75,7 +75,9 @@ class Simulator:
             await site.start()
         except OSError as error:
             await self._runner.cleanup()
-            raise UsageError(f"cannot listen on port {self.config.port}: {error.strerror}; choose another --port") from None
+            raise UsageError(
+                f"cannot listen on port {self.config.port}: {error.strerror}; choose another --port"
+            ) from None
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         if self.config.log is not None:
             self._log = self.config.log.open("ab", buffering=0)
@@ -83,7 +85,9 @@ class Simulator:
             self._neighbour = asyncio.create_task(self._spend(), name="neighbour")
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop listening."""
         if self._neighbour is not None:
             self._neighbour.cancel()
@@ -147,7 +151,10 @@ class Simulator:
             self._seen[send_id] += 1
             if named[2] is None or self._seen[send_id] <= int(named[2]):
                 return named[1]
-        if self.config.fault_rate and _number(self.config.seed, self._number) % 10_000 < self.config.fault_rate * 10_000:
+        if (
+            self.config.fault_rate
+            and _number(self.config.seed, self._number) % 10_000 < self.config.fault_rate * 10_000
+        ):
             return _BY_RATE[_number(self.config.seed, "kind", self._number) % len(_BY_RATE)]
         return None
 
@@ -175,7 +182,10 @@ def _unauthorized(key: str) -> web.Response:
     """Refuse as recorded: the budget's headers are there but empty, and the body echoes the key."""
     empty = dict.fromkeys(("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"), "")
     return web.Response(
-        status=401, body=orjson.dumps({"message": f"Invalid API key: {key}"}), content_type="application/json", headers=empty
+        status=401,
+        body=orjson.dumps({"message": f"Invalid API key: {key}"}),
+        content_type="application/json",
+        headers=empty,
     )
 
 

@@ -67,16 +67,27 @@ def _day(date: str, channels: list[str], size: int, since: int, age_days: float)
     late = min(1.0, 0.6 + 0.1 * max(0.0, age_days - max(since, 0)))
     conversions = int(size * 0.02 * fade * late)
     by_send_time = int(size * 0.04 * min(1.0, 0.3 + 0.1 * age_days)) if since == 0 else 0
-    shared = {"unique_recipients": size if since == 0 else 0, "conversions": conversions, "conversions_by_send_time": by_send_time}
+    shared = {
+        "unique_recipients": size if since == 0 else 0,
+        "conversions": conversions,
+        "conversions_by_send_time": by_send_time,
+    }
     messages: dict[str, list[dict[str, Any]]] = {}
     for channel in channels:
         counters = {
-            name: int(size * share) if since == 0 and name.startswith(("sent", "delivered")) else int(size * share * fade)
+            name: int(size * share)
+            if since == 0 and name.startswith(("sent", "delivered"))
+            else int(size * share * fade)
             if not name.startswith(("sent", "delivered"))
             else 0
             for name, share in _CHANNELS[channel].items()
         }
         variant = {"variation_name": "Variant 1", **counters, "revenue": round(conversions * 19.9, 2), **shared}
-        control = {"variation_name": "Control Group", "enrolled": size // 10 if since == 0 else 0, "revenue": 0.0, **shared}
+        control = {
+            "variation_name": "Control Group",
+            "enrolled": size // 10 if since == 0 else 0,
+            "revenue": 0.0,
+            **shared,
+        }
         messages[channel] = [variant, control] if channel == "email" else [variant]
     return {"time": date, "messages": messages, "revenue": round(conversions * 19.9 * len(channels), 2), **shared}

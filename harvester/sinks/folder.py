@@ -145,5 +145,7 @@ def _must_equal(target: Path, data: bytes) -> None:
     file = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(file, "rb") as there:
         if hashlib.sha256(there.read()).digest() != hashlib.sha256(data).digest():
-            raise PartConflict(f"{target} exists with other bytes; it was left as it is, move it away if it is not ours")
+            raise PartConflict(
+                f"{target} exists with other bytes; it was left as it is, move it away if it is not ours"
+            )
         os.fsync(there.fileno())

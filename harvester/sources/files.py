@@ -55,7 +55,9 @@ class Input:
     def _enqueued(self, record: Mapping[str, object]) -> Enqueued:
         workspace = record.get("workspace") or (self._workspaces[0] if len(self._workspaces) == 1 else None)
         if workspace not in self._workspaces:
-            raise _Unusable("workspace", f"{workspace!r} is none of the configured workspaces {', '.join(self._workspaces)}")
+            raise _Unusable(
+                "workspace", f"{workspace!r} is none of the configured workspaces {', '.join(self._workspaces)}"
+            )
         pair = Pair(str(workspace), _id(record, "campaign_id"), _id(record, "send_id"))
         return Enqueued(pair, self._time(record.get("sent_at")))
 
