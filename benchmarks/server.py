@@ -1,4 +1,4 @@
-"""The fastest local stand-in we could write: one canned 14-day, two-channel answer, no routing, no budget but a huge one.
+"""The fastest local stand-in we could write: one canned 14-day, two-channel answer and a huge budget.
 
 It exists to keep the server out of the measurement: a raw asyncio protocol that answers each request
 from bytes made once (28 variation rows and 14 day totals, about 9 KB of JSON). Only the ``Date`` and

@@ -12,6 +12,7 @@ from harvester import __version__
 from harvester.errors import ExitCode, HarvesterError, UsageError
 
 if TYPE_CHECKING:
+    from harvester.ledger.verbs import StoredPart
     from harvester.run import Run, Summary
     from harvester.settings import Settings
 
@@ -145,7 +146,7 @@ def demo(out: str, pairs: int) -> None:
         )
         async with Simulator(config) as simulator:
             folder = Path(out)
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - before anything runs beside it
             listed = folder / "pairs.csv"
             if not listed.exists():
                 _write_pairs(listed, simulator)
@@ -251,10 +252,13 @@ def parts(out: str, state: Path | None, since: int) -> None:
 
     from harvester.ledger.verbs import stored_parts
 
-    while page := _asked(out, state, lambda tx, after=since: stored_parts(tx, after=after, limit=1000)):
-        for part in page:
+    def page(after: int) -> "list[StoredPart]":
+        return _asked(out, state, lambda tx: stored_parts(tx, after=after, limit=1000))
+
+    while following := page(since):
+        for part in following:
             _json(asdict(part), indent=False)
-        since = page[-1].order
+        since = following[-1].order
 
 
 async def _captured(
@@ -305,7 +309,10 @@ async def _progress(job: "Run") -> None:
             for name, (harvest, pacer) in job.progress().items():
                 pace = pacer.state()
                 done = sum(harvest.tally.outcomes.values())
-                line = f"{name}: {done} pairs done, {pace.calls} calls, {pace.pace:.0f}/s, budget {pace.remaining} of {pace.limit} left (reserve {pace.reserve_calls})"
+                line = (
+                    f"{name}: {done} pairs done, {pace.calls} calls, {pace.pace:.0f}/s, "
+                    f"budget {pace.remaining} of {pace.limit} left (reserve {pace.reserve_calls})"
+                )
                 if pace.held_because:
                     line += f", waiting for {pace.held_because}: {pace.held_seconds:.0f} s"
                 lines.append(line)
@@ -352,7 +359,9 @@ def _write_pairs(path: Path, simulator: Any) -> None:
 
 def _books(balance: Any) -> dict[str, Any]:
     return {
-        "accepted": balance.accepted, "captured": {verdict.value: count for verdict, count in balance.captured.items()}, "rejected": dict(balance.rejected),
+        "accepted": balance.accepted,
+        "captured": {verdict.value: count for verdict, count in balance.captured.items()},
+        "rejected": dict(balance.rejected),
         "expired": balance.expired, "pending": balance.pending, "balanced": balance.balanced,
     }  # fmt: skip
 
@@ -401,13 +410,13 @@ def _look(folder: Path) -> None:
     """Show what was harvested, as any DuckDB user would ask it."""
     import duckdb
 
-    parts = f"{folder}/send_analytics/*/*.ndjson.zst"
     query = (
         "SELECT channel, count(DISTINCT (campaign_id, send_id)) AS pairs, sum(sent)::BIGINT AS sent, "
-        f"sum(conversions)::BIGINT AS conversions FROM read_json('{parts}', union_by_name = true) "
+        "sum(conversions)::BIGINT AS conversions FROM read_json(?, union_by_name = true) "
         "WHERE level = 'variation' GROUP BY channel ORDER BY sent DESC"
     )
-    click.echo(f"\n{query};\n{duckdb.sql(query)}")
+    parts = f"{folder}/send_analytics/*/*.ndjson.zst"
+    click.echo(f"\n{query.replace('?', repr(parts))};\n{duckdb.sql(query, params=[parts])}")
 
 
 def _json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = False) -> None:

@@ -59,7 +59,7 @@ class Harvest:
         self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer, sink: Sink, destination: str,
         clock: Clock, compression: Compression, concurrency: int, max_deferrals: int,
     ) -> None:  # fmt: skip
-        """Readings deferred more than ``max_deferrals`` times are left pending; ``destination`` is the dataset's id."""
+        """Leave pending what was deferred more than ``max_deferrals`` times; ``destination`` is the dataset's id."""
         self.workspace = workspace
         self.tally = Tally()
         self._ledger = ledger

@@ -134,7 +134,7 @@ def load(config: Path | None, given: dict[str, Any], workspace: dict[str, Any]) 
         return Settings(**(values | {name: value for name, value in given.items() if value is not None}))
     except ValidationError as error:
         problems = [
-            f"  {'.'.join(str(step) for step in each['loc']) or 'settings'}: {each['msg'].removeprefix('Value error, ')}"
+            f"  {'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg'].removeprefix('Value error, ')}"
             for each in error.errors(include_input=False, include_url=False)
         ]
         raise UsageError("the settings are not usable:\n" + "\n".join(problems)) from None

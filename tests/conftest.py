@@ -17,10 +17,12 @@ class Command:
     """``harvester`` as a user runs it, with the key in the environment."""
 
     def __init__(self, folder: Path) -> None:
+        """Run in ``folder``."""
         self.folder = folder
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "BRAZE_API_KEY": KEY}
 
     def start(self, *arguments: str, **options) -> subprocess.Popen:
+        """Begin a process."""
         return subprocess.Popen(
             [sys.executable, "-m", "harvester", *arguments],
             cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
@@ -35,6 +37,7 @@ class Command:
 
 @pytest.fixture
 def harvester(tmp_path):
+    """The command, in a folder of its own."""
     return Command(tmp_path)
 
 

@@ -13,6 +13,7 @@ from harvester.simulator import Simulator, SimulatorConfig
 
 
 def write_pairs(path: Path, simulator: Simulator, *more: tuple[str, str]) -> None:
+    """Write all sends of the stand-in, and some more lines."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["campaign_id", "send_id"])

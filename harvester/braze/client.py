@@ -28,7 +28,7 @@ class Client:
     """Captures readings of one workspace. ``calls`` and ``answers`` count what was sent and what came back."""
 
     def __init__(self, *, transport: Transport, pacer: Pacer, clock: Clock, length_days: int) -> None:
-        """Ask through ``transport`` when ``pacer`` permits, for ``length_days`` days (1 to 100) before ``ending_at``."""
+        """Ask through ``transport`` when ``pacer`` permits, for ``length_days`` (1 to 100) before ``ending_at``."""
         self.calls: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
         self.halted_because: str | None = None
@@ -124,7 +124,8 @@ class Client:
         detail = self._detail(answer)
         if self._rejections >= REJECTIONS_TO_HALT:
             self._halt(
-                f"{self._rejections} pairs refused in a row without one capture, the last with status {answer.status}: {detail}"
+                f"{self._rejections} pairs refused in a row without one capture, "
+                f"the last with status {answer.status}: {detail}"
             )
         return Rejected(f"status_{answer.status}", detail)
 

@@ -100,7 +100,7 @@ class _Rows:
             self._add(date, self._place("variation", channel), {"unrecognized": variation})
 
     def _add(self, date: bytes, place: bytes, counters: dict[str, Any]) -> None:
-        """Add one row and look at its counters: is anything counted, is anything no plain number?"""
+        """Add one row, and note whether anything is counted in it and whether anything is no plain number."""
         try:
             total = sum(counters.values())
         except TypeError:

@@ -30,7 +30,8 @@ def connect(path: Path) -> Engine:
     kind = _file_system(path.parent.resolve())
     if _NETWORK_FILE_SYSTEMS.match(kind):
         raise LedgerError(
-            f"the ledger {path} would lie on a network file system ({kind}), whose locks cannot be trusted; give --state a file on a local disk"
+            f"the ledger {path} would lie on a network file system ({kind}), whose locks cannot be trusted; "
+            "give --state a file on a local disk"
         )
     engine = create_engine(
         f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 30}
@@ -61,7 +62,7 @@ def _file_system(folder: Path) -> str:
 
 
 class OwnerLock:
-    """This process's sign of life beside the ledger, and a look at the others'."""
+    """Our process's sign of life beside the ledger, and a look at the others'."""
 
     def __init__(self, ledger: Path, owner: str) -> None:
         """Take the lock of ``owner``. Raises ``LedgerError`` where the folder does not let it."""

@@ -266,7 +266,7 @@ def _give_back(connection: Connection, back: list[dict[str, Any]]) -> None:
 def deferrals_of(connection: Connection, pair_ids: Sequence[int]) -> dict[int, int]:
     """Tell how often each of these pairs was deferred before."""
     rows = connection.execute(select(pairs.c.id, pairs.c.deferrals).where(pairs.c.id.in_(pair_ids)))
-    return {pair_id: deferrals for pair_id, deferrals in rows}
+    return {row.id: row.deferrals for row in rows}
 
 
 def stored(connection: Connection, batch_id: str, *, now: float) -> None:
@@ -377,7 +377,7 @@ def books(connection: Connection) -> Books:
 def reading_counts(connection: Connection) -> dict[str, int]:
     """Count readings by outcome; ``pending`` are the open ones."""
     ended = connection.execute(select(outcomes.c.outcome, func.count()).group_by(outcomes.c.outcome))
-    counts = {outcome: count for outcome, count in ended}
+    counts = {row[0]: row[1] for row in ended}
     still = select(func.count()).select_from(pairs).where(pairs.c.state.in_(_OPEN))
     return counts | {"pending": connection.execute(still).scalar_one()}
 
@@ -385,7 +385,7 @@ def reading_counts(connection: Connection) -> dict[str, int]:
 def batch_counts(connection: Connection) -> dict[str, int]:
     """Count batches by state."""
     rows = connection.execute(select(batches.c.state, func.count()).group_by(batches.c.state))
-    return {state: count for state, count in rows}
+    return {row[0]: row[1] for row in rows}
 
 
 def expiring(connection: Connection, *, before: float) -> int:
@@ -427,7 +427,7 @@ def resume(connection: Connection, workspace: str) -> None:
 def halted(connection: Connection) -> dict[str, str]:
     """Name the halted workspaces, each with its cause."""
     rows = connection.execute(select(workspaces.c.name, workspaces.c.halted_because))
-    return {name: because for name, because in rows}
+    return {row.name: row.halted_because for row in rows}
 
 
 def stored_parts(connection: Connection, *, after: int, limit: int) -> list[StoredPart]:

@@ -225,7 +225,8 @@ async def _redirect(_request: web.Request, grant: Grant) -> web.StreamResponse:
 
 
 FAULTS: dict[str, Callable[[web.Request, Grant], Awaitable[web.StreamResponse]]] = {
-    "reset": _reset, "truncated": _truncated, "html": _html, "nosuccess": _nosuccess, "slow": _slow, "redirect": _redirect,
+    "reset": _reset, "truncated": _truncated, "html": _html,
+    "nosuccess": _nosuccess, "slow": _slow, "redirect": _redirect,
 }  # fmt: skip
 _BY_RATE = ("500", "502", "503", "520", "reset", "truncated", "html", "nosuccess")
 

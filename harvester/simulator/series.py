@@ -19,7 +19,9 @@ _CHANNELS: dict[str, dict[str, float]] = {
     },
     "ios_push": {"sent": 1.0, "direct_opens": 0.05, "total_opens": 0.09, "bounces": 0.02, "body_clicks": 0.03},
     "android_push": {"sent": 1.0, "direct_opens": 0.04, "total_opens": 0.07, "bounces": 0.03, "body_clicks": 0.02},
-    "sms": {"sent": 1.0, "sent_to_carrier": 0.99, "delivered": 0.96, "rejected": 0.01, "clicks": 0.06, "opt_out": 0.003},
+    "sms": {
+        "sent": 1.0, "sent_to_carrier": 0.99, "delivered": 0.96, "rejected": 0.01, "clicks": 0.06, "opt_out": 0.003,
+    },
     "webhook": {"sent": 1.0, "errors": 0.01},
 }  # fmt: skip
 _NAMES = tuple(_CHANNELS)
@@ -34,7 +36,8 @@ def population(*, seed: int, pairs: int, now: float, workspace: str = "default")
     """Give the sends that exist: ids of several shapes, sent over the last 13 days."""
     for index in range(pairs):
         campaign = str(UUID(int=_number(seed, "campaign", index // 25) << 64 | 0x4000_8000_0000_0000_0000))
-        shapes = (f"send-{index:07d}", str(UUID(int=_number(seed, "send", index) << 40)), f"{_number(seed, index) % 10**12:012d}",
+        shapes = (f"send-{index:07d}", str(UUID(int=_number(seed, "send", index) << 40)),
+                  f"{_number(seed, index) % 10**12:012d}",
                   f"spring/sale & more #{index}")  # fmt: skip
         send = shapes[0] if index % 10 < 6 else shapes[1 + index % 3]
         age = (_number(seed, "age", index) % 10_000) / 10_000 * 13 * DAY_SECONDS

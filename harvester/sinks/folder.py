@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import orjson
@@ -46,10 +46,8 @@ class FolderSink:
         marker = self.folder / MARKER
         if not marker.exists():
             dataset_id = secrets.token_hex(16)
-            try:
+            with suppress(PartConflict):  # another process was quicker; what it wrote is read below
                 self._create(MARKER, orjson.dumps({"dataset": dataset_id, "ledger": ledger_id}) + b"\n")
-            except PartConflict:
-                pass  # another process was quicker; what it wrote is read below
         try:
             written = orjson.loads(marker.read_bytes())
             owner, dataset_id = str(written["ledger"]), str(written["dataset"])
@@ -65,7 +63,7 @@ class FolderSink:
     def _sweep(self) -> None:
         """Make the folder for files in the making, and clear what a killed process left in it."""
         self._making.mkdir(parents=True, exist_ok=True)
-        stale_before = os.stat(self._touched()).st_mtime - _STALE_SECONDS
+        stale_before = self._touched().stat().st_mtime - _STALE_SECONDS
         for left in self._making.iterdir():
             if left.lstat().st_mtime < stale_before:
                 left.unlink(missing_ok=True)

@@ -97,7 +97,7 @@ def _opened(name: str, stdin: BinaryIO) -> TextIO:
     if name != "-" and not name.endswith((".csv", ".ndjson", ".jsonl")):
         raise UsageError(f"{name}: cannot tell what it is; name it .csv, .ndjson or .jsonl")
     try:
-        raw = stdin if name == "-" else Path(name).open("rb")
+        raw = stdin if name == "-" else Path(name).open("rb")  # noqa: SIM115 - read() closes it
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}; check the name of the file") from None
     return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="backslashreplace", newline="")
