@@ -25,7 +25,8 @@ from harvester.errors import UsageError
 from harvester.simulator.budget import Grant, SharedBudget
 from harvester.simulator.series import _number, answer, population
 
-_FAULT = re.compile(r"fault-(\d{3}|[a-z]+)(?:x(\d+))?")
+_LENGTH = re.compile(r"[1-9][0-9]?|100")
+_FAULT = re.compile(r"fault-(\d{3}|[a-z]+?)(?:x(\d+))?(?![a-z0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,9 @@ class Simulator:
     async def _series(self, request: web.Request) -> web.StreamResponse:
         if self.config.latency_seconds:
             await asyncio.sleep(self.config.latency_seconds)
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if given != self.config.api_key:
+        authorization = request.headers.get("Authorization", "")
+        given = authorization.removeprefix("Bearer ")
+        if authorization != f"Bearer {self.config.api_key}":
             return self._told(request, _unauthorized(given), None)
         grant = self.budget.take(time.time())
         if not grant.allowed:
@@ -131,7 +133,7 @@ class Simulator:
             return _reply(400, {"message": "Invalid Campaign ID"}, grant)
         if not send_id:
             return _reply(400, {"message": "send_id is required"}, grant)
-        if not length.isdigit() or not 1 <= int(length) <= 100:
+        if _LENGTH.fullmatch(length) is None:
             return _reply(400, {"message": "length must be between 1 and 100"}, grant)
         now = time.time()
         try:

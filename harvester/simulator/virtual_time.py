@@ -1,0 +1,72 @@
+"""An event loop whose time jumps: an hour of waiting for budget passes in milliseconds, and always the same way.
+
+It is for code that waits on timers, futures and queues only. It must never serve sockets or threads: what is
+under way outside the loop looks like idleness to it, and time would jump past the answer.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+TURN_SECONDS = 1e-6
+"""How far time moves by itself in each turn of the loop. Were it still, a limiter whose next slot is off by less
+than a float can tell would sleep for 0 s for ever."""
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Lets the loop's time pass where a real selector would sleep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Give what is ready; where nothing is, jump to the next timer. Raises RuntimeError where there is none."""
+        ready = super().select(0)
+        if timeout is None and not ready:
+            raise RuntimeError("nothing is ready and no timer is set: this would wait for ever")
+        self.now += TURN_SECONDS
+        if not ready and timeout is not None:
+            self.now += max(timeout, 0.0)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop that begins at second 0 and never waits."""
+
+    def __init__(self) -> None:
+        """Begin at second 0."""
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._jumping.now
+
+
+class VirtualClock:
+    """Both times of the harvest, moved by the running ``VirtualLoop``."""
+
+    def __init__(self, starts_at: float = 1_767_225_600.0) -> None:
+        """Let the wall clock stand at ``starts_at`` (epoch seconds; by default 2026-01-01) at the loop's second 0."""
+        self.starts_at = starts_at
+
+    def monotonic(self) -> float:
+        """Seconds of the running event loop."""
+        return asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        """UTC seconds since the epoch."""
+        return self.starts_at + self.monotonic()
+
+
+def run_virtual(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end in a loop of its own, and give its result.
+
+    Raises RuntimeError when everything waits and nothing could ever wake it, instead of hanging.
+    """
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main)
