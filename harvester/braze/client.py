@@ -38,14 +38,14 @@ class Client:
         self._length_days = length_days
         self._stopping = asyncio.Event()
         self._rejections = 0
-        self._tries = AsyncRetrying(
+        self._retrying = AsyncRetrying(
             stop=stop_after_attempt(TRIES),
             wait=wait_random_exponential(multiplier=0.5, max=8),
             retry=retry_if_exception(lambda error: isinstance(error, ExchangeError) and pacer.may_retry()),
             sleep=self._pause,
             before_sleep=self._count_retry,
             reraise=True,
-        ).wraps(self._try)
+        )
 
     def stop(self) -> None:
         """End every wait; what is in flight may still land."""
@@ -56,7 +56,10 @@ class Client:
         """Ask for a reading until it has an outcome. Never raises for anything the API or the network does."""
         self.calls["first"] += 1
         try:
-            return await self._tries(reading, batch_id)
+            try:
+                return await self._try(reading, batch_id)
+            except ExchangeError as error:
+                return await self._try_again(reading, batch_id, error)
         except Held:
             return Returned()
         except ExchangeError as error:
@@ -67,6 +70,18 @@ class Client:
                 send_id=reading.pair.send_id,
             )
             return Deferred(error.cause)
+
+    async def _try_again(self, reading: Reading, batch_id: str, first: ExchangeError) -> Outcome:
+        """Go on after a first try that failed; it counts as one. Only failures pay for the machinery of retries."""
+        failed = [first]
+
+        async def tries() -> Outcome:
+            if failed:
+                raise failed.pop()
+            return await self._try(reading, batch_id)
+
+        outcome: Outcome = await self._retrying(tries)
+        return outcome
 
     async def _try(self, reading: Reading, batch_id: str) -> Outcome:
         """One try: as many exchanges as there are 429s, and one more. Raises ``ExchangeError`` or ``Held``."""

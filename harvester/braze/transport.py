@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
 
@@ -135,10 +136,9 @@ class BrazeTransport:
 
     def _target(self, pair: Pair, length_days: int, ending_at: float) -> URL:
         """Build the request's URL; ids are opaque and may hold anything, so every reserved character is quoted."""
-        ending = datetime.fromtimestamp(ending_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return URL(
-            f"{self._url}?campaign_id={quote(pair.campaign_id, safe='')}&send_id={quote(pair.send_id, safe='')}"
-            f"&length={length_days}&ending_at={quote(ending, safe='')}",
+            f"{self._url}?campaign_id={_quoted(pair.campaign_id)}&send_id={quote(pair.send_id, safe='')}"
+            f"&length={length_days}&ending_at={_moment(ending_at)}",
             encoded=True,
         )
 
@@ -149,6 +149,18 @@ class BrazeTransport:
     async def close(self) -> None:
         """Close the session."""
         await self._session.close()
+
+
+@lru_cache(maxsize=1024)
+def _quoted(campaign_id: str) -> str:
+    """Quote a campaign's id, which many sends share."""
+    return quote(campaign_id, safe="")
+
+
+@lru_cache(maxsize=64)
+def _moment(seconds: float) -> str:
+    """Give a time as strict RFC 3339, quoted; a batch shares it."""
+    return quote(datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), safe="")
 
 
 async def _capped(content: aiohttp.StreamReader) -> bytes:
