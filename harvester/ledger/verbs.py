@@ -6,10 +6,10 @@ A batch is fenced by its token: a verb that finds the token changed does nothing
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, literal, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from harvester.ledger.schedule import ONCE, expires_at
 from harvester.ledger.schema import NEVER, batches, outcomes, pairs, parts, workspaces
@@ -62,7 +62,7 @@ class Unstored:
 
 def _insert_new(connection: Connection) -> Any:
     """Give the database's own ``INSERT ... ON CONFLICT DO NOTHING``, which the two spell alike but apart."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    dialect = import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
     return dialect.insert(pairs).on_conflict_do_nothing()
 
 
@@ -223,8 +223,7 @@ def seal(
             case _:
                 back.append({"back_id": pair_id, "back_state": "due", "back_due": now, "back_more": 0})
     if ended:
-        connection.execute(insert(outcomes), ended)
-        _settle(connection, ended)
+        _settle(connection, ended, batch.id)
     if back:
         _give_back(connection, back)
     if part is not None:
@@ -243,16 +242,16 @@ def seal(
     return True
 
 
-def _settle(connection: Connection, ended: list[dict[str, Any]]) -> None:
+def _settle(connection: Connection, ended: list[dict[str, Any]], batch_id: str) -> None:
+    """Record outcomes, and settle their pairs by one statement that reads what was just recorded."""
+    before = connection.execute(select(func.coalesce(func.max(outcomes.c.id), 0))).scalar_one()
+    connection.execute(insert(outcomes), ended)
+    recorded = and_(outcomes.c.id > before, outcomes.c.batch_id == batch_id, outcomes.c.pair_id == pairs.c.id)
     settled: dict[Any, Any] = {
-        pairs.c.state: "settled", pairs.c.batch_id: None, pairs.c.outcome: bindparam("end_outcome"),
-        pairs.c.verdict: bindparam("end_verdict"), pairs.c.reason: bindparam("end_reason"),
+        pairs.c.state: "settled", pairs.c.batch_id: None, pairs.c.outcome: outcomes.c.outcome,
+        pairs.c.verdict: outcomes.c.verdict, pairs.c.reason: outcomes.c.reason,
     }  # fmt: skip
-    values = [
-        {"end_id": row["pair_id"]} | {f"end_{key}": row[key] for key in ("outcome", "verdict", "reason")}
-        for row in ended
-    ]
-    connection.execute(update(pairs).where(pairs.c.id == bindparam("end_id")).values(settled), values)
+    connection.execute(update(pairs).where(recorded).values(settled))
 
 
 def _give_back(connection: Connection, back: list[dict[str, Any]]) -> None:
