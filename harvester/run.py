@@ -6,9 +6,8 @@ import gc
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import structlog
 
@@ -18,7 +17,7 @@ from harvester.braze.transport import BrazeTransport
 from harvester.clock import Clock
 from harvester.errors import ExitCode
 from harvester.ledger import Ledger
-from harvester.ledger.verbs import books, enqueue, hurry
+from harvester.ledger.verbs import EnqueueCount, books, enqueue, hurry, pending
 from harvester.model import BadLine, Books, Enqueued
 from harvester.pipeline import Harvest, recover
 from harvester.settings import Settings
@@ -84,6 +83,8 @@ class Run:
         self._sink = sink
         self._clock = clock
         self._compression = compression
+        self.enqueued = 0
+        self.pending_at_start: dict[str, int] = {}
         self._wired: dict[str, _Wired] = {}
         self._stopped = False
 
@@ -107,6 +108,7 @@ class Run:
         with _stopped_by_signals(self.stop):
             await self._enqueue_all(pairs, rejects, forced=forced)
             try:
+                self.pending_at_start = await self._ledger.do(pending)
                 for name, key in keys.items():
                     self._wired[name] = self._wire(name, key, destination)
                 if self._stopped:
@@ -141,19 +143,10 @@ class Run:
         return _Wired(transport, pacer, client, harvest)
 
     async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:
-        arrivals: list[Enqueued] = []
-        now = self._clock.wall()
-        for each in pairs.read():
-            if isinstance(each, BadLine):
-                rejects.add(each)
-                continue
-            arrivals.append(each)
-            if len(arrivals) == ENQUEUE_PAIRS:
-                await self._ledger.do(enqueue, arrivals, now=now, forced=forced)
-                arrivals = []
+        async for count in enqueue_all(self._ledger, pairs, rejects, now=self._clock.wall(), forced=forced):
+            self.enqueued += count.new + count.known
             if self._stopped:
                 return
-        await self._ledger.do(enqueue, arrivals, now=now, forced=forced)
 
     async def _summary(self, pairs: Input, rejects: RejectsFile) -> Summary:
         summary = Summary(
@@ -173,6 +166,22 @@ class Run:
             if each.client.halted_because is not None:
                 summary.halted[name] = each.client.halted_because
         return summary
+
+
+async def enqueue_all(
+    ledger: Ledger, pairs: Input, rejects: RejectsFile, *, now: float, forced: bool = False
+) -> AsyncIterator[EnqueueCount]:
+    """Put all pairs of an input into the ledger, some thousand at a time; bad lines go to the rejects file."""
+    arrivals: list[Enqueued] = []
+    for each in pairs.read():
+        if isinstance(each, BadLine):
+            rejects.add(each)
+            continue
+        arrivals.append(each)
+        if len(arrivals) == ENQUEUE_PAIRS:
+            yield await ledger.do(enqueue, arrivals, now=now, forced=forced)
+            arrivals = []
+    yield await ledger.do(enqueue, arrivals, now=now, forced=forced)
 
 
 def _first(failures: BaseExceptionGroup[Exception]) -> Exception:
@@ -210,8 +219,3 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
             loop.remove_signal_handler(each)
         for timer in timers:
             timer.cancel()
-
-
-def state_of(out: str, state: Path | None) -> Path:
-    """Give the ledger's file: named, or inside the output folder."""
-    return state if state is not None else Path(out) / ".harvester" / "ledger.db"

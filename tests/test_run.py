@@ -5,6 +5,7 @@ import csv
 import json
 import signal
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 from conftest import KEY, rows_of
@@ -16,9 +17,11 @@ def write_pairs(path: Path, simulator: Simulator, *more: tuple[str, str]) -> Non
     """Write all sends of the stand-in, and some more lines."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["campaign_id", "send_id"])
-        writer.writerows((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
-        writer.writerows(more)
+        writer.writerow(["campaign_id", "send_id", "sent_at"])
+        for each in simulator.population:
+            sent_at = datetime.fromtimestamp(each.sent_at, UTC).isoformat()
+            writer.writerow([each.pair.campaign_id, each.pair.send_id, sent_at])
+        writer.writerows([*pair, ""] for pair in more)
 
 
 async def test_every_pair_is_captured_once_and_a_second_run_asks_nothing(harvester, tmp_path):
@@ -150,3 +153,60 @@ async def test_mistakes_of_the_user_are_one_sentence(harvester, tmp_path):
         assert (code, out) == (2, ""), (arguments, err)
         assert "Traceback" not in err
         assert err.count("harvester: ") == 1
+
+
+async def test_expired_pairs_cost_no_call_and_force_asks_them(harvester, tmp_path):
+    """A send beyond retention is expired without a call; ``--force`` asks, and the books then say captured."""
+    async with Simulator(SimulatorConfig(pairs=10, limit=1_000_000, api_key=KEY)) as simulator:
+        campaign = simulator.population[0].pair.campaign_id
+        (tmp_path / "old.csv").write_text(f"campaign_id,send_id,sent_at\n{campaign},old,2020-01-01\n")
+        arguments = ("run", "old.csv", "--endpoint", simulator.url, "--json")
+        code, out, _ = await harvester.run(*arguments)
+        assert (code, json.loads(out)["books"]["expired"], simulator.answers.total()) == (3, 1, 0)
+        code, out, _ = await harvester.run(*arguments, "--force")
+        assert (code, json.loads(out)["books"]["expired"], simulator.answers.total()) == (0, 0, 1)
+
+
+async def test_the_demo_runs_twice_and_shows_the_data(harvester):
+    """The first command of the README works, and works again."""
+    for _ in range(2):
+        code, out, err = await harvester.run("demo", "--pairs", "200")
+        assert code == 0, err
+        assert "accepted   200 pairs" in err
+        assert "email" in out
+
+
+async def test_plan_enqueue_status_requeue_parts_agree(harvester, tmp_path):
+    """What is planned is what is then called; what is refused is listed and can be requeued; parts are listed."""
+    async with Simulator(SimulatorConfig(pairs=40, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator, ("no-such-campaign", "s"))
+        code, out, _ = await harvester.run("plan", "pairs.csv", "--json")
+        assert (code, json.loads(out)["calls"]) == (0, 41)
+        code, out, _ = await harvester.run("enqueue", "pairs.csv")
+        assert (code, out) == (0, "41 pairs are new, 0 were known\n")
+        code, _, err = await harvester.run("run", "--endpoint", simulator.url)
+        assert (code, simulator.answers.total()) == (3, 41), err
+        code, out, _ = await harvester.run("plan", "pairs.csv", "--json")
+        assert json.loads(out)["calls"] == 0
+        code, out, _ = await harvester.run("status")
+        assert "no-such-campaign" in out
+        code, out, _ = await harvester.run("requeue", "--outcome", "rejected", "--reason", "status_400")
+        assert out.startswith("1 pairs")
+        code, out, _ = await harvester.run("parts")
+        listed = [json.loads(line) for line in out.splitlines()]
+        assert sum(part["row_count"] for part in listed) == len(rows_of(tmp_path / "harvest"))
+        code, out, _ = await harvester.run("parts", "--since", str(listed[-1]["order"]))
+        assert out == ""
+
+
+async def test_doctor_says_what_to_mend(harvester):
+    """A good set-up is well; a wrong key is told as such, and is not shown."""
+    async with Simulator(SimulatorConfig(pairs=10, api_key=KEY)) as simulator:
+        code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
+        assert code == 0, out + err
+        assert "never overwrites" in out
+        harvester.env["BRAZE_API_KEY"] = "a-wrong-key-4711"
+        code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
+        assert code == 2
+        assert "sends.data_series" in out
+        assert "4711" not in out + err

@@ -8,6 +8,8 @@ death, ``kill -9`` included, so a successor need not wait for a lease to run out
 import fcntl
 import os
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +112,12 @@ class OwnerLock:
         """Give up the lock and its file."""
         self._mine.unlink(missing_ok=True)
         os.close(self._file)
+
+
+def copy(path: Path, to: Path) -> None:
+    """Copy a ledger, whole and consistent, also while others write to it. Raises ``LedgerError``."""
+    try:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
+            source.backup(target)
+    except sqlite3.Error as error:
+        raise LedgerError(f"cannot copy the ledger {path}: {error}") from None

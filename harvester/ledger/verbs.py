@@ -104,23 +104,13 @@ def _meet_known(connection: Connection, values: list[dict[str, Any]], *, forced:
     keys = ("workspace", "campaign_id", "send_id", "sent_at", "expires_at", "due_at")
     given = [{f"new_{key}": value[key] for key in keys} for value in values]
     same = and_(*(pairs.c[key] == bindparam(f"new_{key}") for key in keys[:3]))
+    moved: dict[Any, Any] = {pairs.c.expires_at: bindparam("new_expires_at")}
     if not forced:
-        later = func.coalesce(pairs.c.sent_at, 0) < bindparam("new_sent_at")
-        moved: dict[Any, Any] = {pairs.c[key]: bindparam(f"new_{key}") for key in ("sent_at", "expires_at")}
-        connection.execute(update(pairs).where(same, later, pairs.c.state.in_(_OPEN)).values(moved), given)
-        same = and_(same, later)
-    reopened: dict[Any, Any] = {pairs.c[key]: bindparam(f"new_{key}") for key in ("expires_at", "due_at")}
-    if not forced:
-        reopened[pairs.c.sent_at] = bindparam("new_sent_at")
-    expired = pairs.c.outcome == "expired"
-    connection.execute(update(pairs).where(same, expired).values({**reopened, **_reopened_values()}), given)
-    if forced:
-        connection.execute(
-            update(pairs)
-            .where(same, pairs.c.state.in_(_OPEN))
-            .values({pairs.c.expires_at: bindparam("new_expires_at")}),
-            given,
-        )
+        same = and_(same, func.coalesce(pairs.c.sent_at, 0) < bindparam("new_sent_at"))
+        moved[pairs.c.sent_at] = bindparam("new_sent_at")
+    reopened = moved | _reopened_values() | {pairs.c.due_at: bindparam("new_due_at")}
+    connection.execute(update(pairs).where(same, pairs.c.outcome == "expired").values(reopened), given)
+    connection.execute(update(pairs).where(same, pairs.c.state != "settled").values(moved), given)
 
 
 def _reopened_values() -> dict[Any, Any]:
@@ -371,6 +361,12 @@ def books(connection: Connection) -> Books:
         elif outcome == "expired":
             expired += count
     return Books(accepted=accepted, captured=captured, rejected=rejected, expired=expired, pending=pending)
+
+
+def pending(connection: Connection) -> dict[str, int]:
+    """Count the open pairs of each workspace."""
+    still = select(pairs.c.workspace, func.count()).where(pairs.c.state.in_(_OPEN)).group_by(pairs.c.workspace)
+    return {row[0]: row[1] for row in connection.execute(still)}
 
 
 def reading_counts(connection: Connection) -> dict[str, int]:

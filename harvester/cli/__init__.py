@@ -1,0 +1,55 @@
+"""The command line: arguments, progress and exit codes.
+
+A command imports what it needs when it runs, so that ``--help`` is quick. Nothing below this floor reads
+arguments, prints, or ends the process.
+"""
+
+from typing import Any
+
+import click
+
+from harvester import __version__
+from harvester.cli import capture, ledger, stand_in
+from harvester.errors import ExitCode, HarvesterError
+
+EXIT_CODES = """\b
+Exit codes: 0 complete, 1 bug, 2 usage or configuration, 3 partial (some rejected, expired,
+deferred or unreadable), 4 workspace halted, 5 storage, 130 interrupted."""
+
+
+class _Commands(click.Group):
+    """Turns what the harvester expects to go wrong into one sentence and its exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HarvesterError as error:
+            click.echo(f"harvester: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("harvester: interrupted; run the same command again to go on", err=True)
+            ctx.exit(ExitCode.INTERRUPTED)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Keep the order in which one meets them."""
+        del ctx
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, epilog=EXIT_CODES)
+@click.version_option(__version__)
+def main() -> None:
+    """Capture Braze send analytics before they expire.
+
+    \b
+    Examples:
+      harvester demo
+      BRAZE_API_KEY=... harvester run sends.csv --endpoint https://rest.fra-01.braze.eu
+    """
+
+
+for command in (
+    stand_in.demo, capture.run, capture.plan, capture.enqueue, ledger.status, ledger.requeue,
+    ledger.parts, capture.doctor, stand_in.simulate,
+):  # fmt: skip
+    main.add_command(command)

@@ -1,0 +1,207 @@
+"""Commands around a historical capture: run, and what goes before it (plan, enqueue, doctor)."""
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harvester.cli import options, show
+from harvester.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from harvester.doctor import Finding
+    from harvester.plan import Plan
+    from harvester.run import Summary
+    from harvester.settings import Settings
+    from harvester.sinks import Compression, Sink
+
+
+@click.command()
+@click.argument("pairs", nargs=-1)
+@options.place
+@options.workspace
+@options.pace
+@click.option("--force", is_flag=True, help="Ask for pairs beyond retention too.")
+@click.option("--json", is_flag=True, help="The summary as JSON, to stdout (to stderr with -o -).")
+@options.logs
+def run(pairs: tuple[str, ...], out: str, state: Path | None, **given: Any) -> None:
+    """Capture the sends in PAIRS (CSV, NDJSON or Parquet files, or - for stdin), once.
+
+    Columns: campaign_id, send_id and, where known, sent_at (ISO 8601) and workspace. Killed or interrupted,
+    the same command goes on where it was; without PAIRS it works off what the ledger holds.
+
+    \b
+    Examples:
+      harvester run sends.csv --endpoint https://rest.fra-01.braze.eu
+      harvester run - -o - < sends.ndjson | head
+    """
+    if not pairs and not options.ledger_path(out, state).exists():
+        raise UsageError("name a file of pairs, such as: harvester run sends.csv")
+    options.set_up_logs(given)
+    settings = options.settings_of(given)
+    done = asyncio.run(captured(settings, pairs, out, state, forced=given["force"]))
+    show.summary(done, json=given["json"], to_stderr=out == "-")
+    sys.exit(done.exit_code)
+
+
+@click.command()
+@click.argument("pairs", nargs=-1, required=True)
+@options.place
+@click.option("--workspace", "workspaces", multiple=True, help="A workspace's name; several for several.")
+@click.option("--limit", default=250_000, show_default=True, help="Calls the workspace has in an hour.")
+@click.option("--reserve", default=0.2, show_default=True, help="Share of the hourly budget never touched.")
+@click.option("--max-rate", default=1000.0, show_default=True, help="Calls per second never exceeded.")
+@click.option("--json", is_flag=True, help="As JSON.")
+def plan(pairs: tuple[str, ...], out: str, state: Path | None, workspaces: tuple[str, ...], **given: Any) -> None:
+    """Tell what capturing PAIRS takes: calls, minutes, share of the budget, deadlines missed. Spends nothing.
+
+    \b
+    Example:
+      harvester plan sends.csv --reserve 0.5
+    """
+    from dataclasses import asdict
+
+    ahead, known, bad = asyncio.run(_planned(pairs, options.ledger_path(out, state), workspaces or ("default",), given))
+    if given["json"]:
+        show.as_json(asdict(ahead) | {"settled": known, "bad_lines": bad})
+        return
+    click.echo(
+        f"calls      {ahead.calls} ({known} pairs more are settled already or expired, {bad} lines unreadable)\n"
+        f"pace       {ahead.pace:.1f} a second, if nobody else spends\n"
+        f"time       {ahead.seconds / 60:.1f} minutes\n"
+        f"budget     {ahead.share_of_hour:.1%} of one hour's {given['limit']} calls\n"
+        f"missed     {ahead.missed} pairs would expire before their turn"
+    )
+
+
+async def _planned(
+    pairs: tuple[str, ...], path: Path, workspaces: tuple[str, ...], given: dict[str, Any]
+) -> "tuple[Plan, int, int]":
+    """Enqueue into a copy of the ledger, and look at what is pending there."""
+    from harvester.clock import SystemClock
+    from harvester.ledger import Ledger, verbs
+    from harvester.ledger.sqlite import copy
+    from harvester.plan import plan as planned
+    from harvester.run import enqueue_all
+    from harvester.sources import Input, RejectsFile
+
+    clock = SystemClock()
+    now = clock.wall()
+    listed = Input(pairs, workspaces=list(workspaces), stdin=sys.stdin.buffer, now=now)
+    with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
+        draft = Path(folder) / "ledger.db"
+        if path.exists():  # noqa: ASYNC240 - nothing runs beside it
+            copy(path, draft)
+        async with await Ledger.open(draft, clock=clock) as ledger:
+            rejects = RejectsFile(Path(folder) / "rejects.ndjson")
+            async for _ in enqueue_all(ledger, listed, rejects, now=now):
+                pass
+            for workspace in workspaces:
+                await ledger.do(verbs.wake, workspace, now=now)
+            limits = {name: given[name] for name in ("limit", "reserve", "max_rate")}
+            ahead = await ledger.do(lambda tx: planned(verbs.deadlines(tx), now=now, **limits))
+            balance = await ledger.do(verbs.books)
+    return ahead, balance.accepted - balance.pending, rejects.count
+
+
+@click.command()
+@click.argument("pairs", nargs=-1, required=True)
+@options.place
+@click.option("--workspace", "workspaces", multiple=True, help="A workspace's name; several for several.")
+def enqueue(pairs: tuple[str, ...], out: str, state: Path | None, workspaces: tuple[str, ...]) -> None:
+    """Add PAIRS to a ledger, that of a running harvest too; harvester run without PAIRS captures them.
+
+    \b
+    Example:
+      harvester enqueue more.csv && harvester run
+    """
+    from harvester.clock import SystemClock
+    from harvester.ledger import Ledger
+    from harvester.run import enqueue_all
+    from harvester.sources import Input, RejectsFile
+
+    clock = SystemClock()
+    path = options.ledger_path(out, state)
+    listed = Input(pairs, workspaces=list(workspaces or ("default",)), stdin=sys.stdin.buffer, now=clock.wall())
+    rejects = RejectsFile(path.with_name("rejects.ndjson"))
+
+    async def add() -> tuple[int, int]:
+        new = known = 0
+        async with await Ledger.open(path, clock=clock) as ledger:
+            async for count in enqueue_all(ledger, listed, rejects, now=clock.wall()):
+                new, known = new + count.new, known + count.known
+        return new, known
+
+    new, known = asyncio.run(add())
+    click.echo(
+        f"{new} pairs are new, {known} were known"
+        + (f", {rejects.count} lines unreadable, see {rejects.path}" if rejects.count else "")
+    )
+    sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
+
+
+@click.command()
+@options.place
+@options.workspace
+def doctor(out: str, state: Path | None, **given: Any) -> None:
+    """Check key, permission, endpoint, clock, ledger and sink, and say what to mend. Spends one call a workspace.
+
+    \b
+    Example:
+      harvester doctor --endpoint https://rest.fra-01.braze.eu
+    """
+    from harvester.clock import SystemClock
+    from harvester.doctor import examine
+
+    settings = options.settings_of(given)
+
+    async def look() -> "list[Finding]":
+        with _opened(settings, out, state) as (sink, _, path):
+            return await examine(settings, ledger=path, sink=sink, clock=SystemClock())
+
+    findings = asyncio.run(look())
+    for finding in findings:
+        click.echo(f"{'well ' if finding.well else 'WRONG'}  {finding.subject}: {finding.text}")
+    sys.exit(ExitCode.COMPLETE if all(finding.well for finding in findings) else ExitCode.USAGE)
+
+
+@contextlib.contextmanager
+def _opened(settings: "Settings", out: str, state: Path | None) -> "Iterator[tuple[Sink, Compression, Path]]":
+    """Choose the sink that ``--out`` names, and the ledger's file."""
+    from harvester.sinks import Compression, FolderSink, StdoutSink
+
+    if out != "-":
+        yield FolderSink(Path(out)), Compression(settings.compression), options.ledger_path(out, state)
+        return
+    with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
+        # Rows that went down a pipe cannot be gone on from, so without --state nothing is kept.
+        yield StdoutSink(sys.stdout.buffer), Compression.NONE, state or Path(folder) / "ledger.db"
+
+
+async def captured(
+    settings: "Settings", pairs: tuple[str, ...], out: str, state: Path | None, *, forced: bool = False
+) -> "Summary":
+    """Open input, sink and ledger, and run, with a progress view where a person looks on."""
+    from harvester.clock import SystemClock
+    from harvester.ledger import Ledger
+    from harvester.run import Run
+    from harvester.sources import Input, RejectsFile
+
+    clock = SystemClock()
+    listed = Input(pairs, workspaces=list(settings.workspaces), stdin=sys.stdin.buffer, now=clock.wall())
+    with _opened(settings, out, state) as (sink, compression, path):
+        async with await Ledger.open(path, clock=clock) as ledger:
+            job = Run(settings, ledger=ledger, sink=sink, clock=clock, compression=compression)
+            rejects = RejectsFile(path.with_name("rejects.ndjson"))
+            view = asyncio.create_task(show.progress(job), name="progress") if sys.stderr.isatty() else None
+            try:
+                return await job.capture(listed, rejects, forced=forced)
+            finally:
+                if view is not None:
+                    view.cancel()
+                    await asyncio.wait([view])

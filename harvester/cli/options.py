@@ -1,0 +1,109 @@
+"""Options that several commands share, and what they lead to."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from harvester.errors import UsageError
+
+if TYPE_CHECKING:
+    from harvester.settings import Settings
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+place = _together(
+    click.option(
+        "-o", "--out", default="./harvest", show_default=True, help="Folder for the parts; - writes rows to stdout."
+    ),
+    click.option("--state", type=click.Path(path_type=Path), help="The ledger's file  [default: inside OUT]"),
+)
+logs = _together(
+    click.option("--log-json", is_flag=True, help="Logs as JSON."),
+    click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="[default: info, warning on a terminal]",
+    ),
+)
+workspace = _together(
+    click.option("--endpoint", help="Your REST endpoint  [env: BRAZE_ENDPOINT]; the key comes from BRAZE_API_KEY."),
+    click.option("--api-key-file", type=click.Path(path_type=Path), help="A file that holds the API key."),
+    click.option(
+        "--allow-unknown-host", is_flag=True, default=None, help="Accept an endpoint that is no known Braze host."
+    ),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        envvar="HARVESTER_CONFIG",
+        help="A TOML file, for several workspaces.",
+    ),
+    click.option("--reserve", type=float, help="Share of the hourly budget never touched  [default: 0.2]"),
+    click.option("--max-rate", type=float, help="Calls per second never exceeded  [default: 1000]"),
+)
+pace = _together(
+    click.option("--length", type=int, help="Days to ask for, 1 to 100  [default: 15]"),
+    click.option("--concurrency", type=int, help="Calls in flight at the most  [default: 64]"),
+    click.option("--compression", type=click.Choice(["zstd", "gzip", "none"]), help="[default: zstd]"),
+    click.option(
+        "--max-deferrals",
+        type=int,
+        help="Times a failing pair is put off before it is left for the next run  [default: 4]",
+    ),
+)
+
+
+def settings_of(given: dict[str, Any]) -> "Settings":
+    """Load settings from what the command line named, the environment and the file."""
+    from harvester.settings import load
+
+    return load(
+        given.get("config"),
+        {name: given.get(name) for name in ("length", "concurrency", "compression", "max_deferrals")},
+        {name: given.get(name) for name in ("endpoint", "api_key_file", "allow_unknown_host", "reserve", "max_rate")},
+    )
+
+
+def set_up_logs(given: dict[str, Any]) -> None:
+    """Send logs to stderr, few of them where a person looks on."""
+    from harvester.telemetry import set_up_logs as set_up
+
+    set_up(
+        json=given.get("log_json", False),
+        level=given.get("log_level") or ("warning" if sys.stderr.isatty() else "info"),
+    )
+
+
+def ledger_path(out: str, state: Path | None) -> Path:
+    """Give the ledger's file: named, or inside the output folder."""
+    return state if state is not None else Path(out) / ".harvester" / "ledger.db"
+
+
+def asked(out: str, state: Path | None, verb: Callable[[Any], T]) -> T:
+    """Run one verb on a ledger that exists already."""
+    from harvester.clock import SystemClock
+    from harvester.ledger import Ledger
+
+    path = ledger_path(out, state)
+    if not path.exists():
+        raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
+
+    async def ask() -> T:
+        async with await Ledger.open(path, clock=SystemClock()) as ledger:
+            return await ledger.do(verb)
+
+    return asyncio.run(ask())

@@ -1,0 +1,109 @@
+"""What people and machines see: books, summary, progress."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harvester.model import Books
+
+if TYPE_CHECKING:
+    from harvester.run import Run, Summary
+
+
+def as_json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = False) -> None:
+    """Print JSON, to stdout unless that carries rows."""
+    import orjson
+
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode(), err=to_stderr)
+
+
+def books(balance: Books) -> dict[str, Any]:
+    """Give the books for machines."""
+    return {
+        "accepted": balance.accepted,
+        "captured": {verdict.value: count for verdict, count in balance.captured.items()},
+        "rejected": dict(balance.rejected),
+        "expired": balance.expired,
+        "pending": balance.pending,
+        "balanced": balance.balanced,
+    }
+
+
+def book_lines(balance: Books) -> list[str]:
+    """Give the books for people."""
+    captured = ", ".join(f"{count} {verdict}" for verdict, count in sorted(balance.captured.items())) or "0"
+    rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(balance.rejected.items())) or "0"
+    return [
+        f"accepted   {balance.accepted} pairs" + ("" if balance.balanced else "   THE BOOKS DO NOT BALANCE"),
+        f"captured   {captured}",
+        f"rejected   {rejected}",
+        f"expired    {balance.expired}",
+        f"pending    {balance.pending}",
+    ]
+
+
+def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> None:
+    """Print the summary: for people to stderr, for machines to stdout."""
+    if json:
+        as_json(
+            {
+                "books": books(done.books), "lines": done.lines, "bad_lines": done.bad_lines,
+                "rejects_file": done.rejects_file, "parts": done.parts, "rows": done.rows,
+                "part_bytes": done.part_bytes, "calls": dict(done.calls), "answers": dict(done.answers),
+                "throttled": done.throttled, "waited_seconds": round(done.waited_seconds, 3),
+                "halted": done.halted, "exit_code": int(done.exit_code),
+            },
+            to_stderr=to_stderr,
+        )  # fmt: skip
+        return
+    lines = book_lines(done.books)
+    lines.append(f"wrote      {done.rows} rows in {done.parts} parts, {done.part_bytes / 1e6:.1f} MB")
+    for name, counts in (("calls", done.calls), ("answers", done.answers)):
+        listed = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.items())) or "none"
+        lines.append(f"{name:<10} {listed}")
+    lines.append(f"waited     {done.waited_seconds:.1f} s for budget")
+    if done.bad_lines:
+        lines.append(f"unread     {done.bad_lines} of {done.lines} lines, see {done.rejects_file}")
+    if done.naive_times:
+        lines.append(f"note       {done.naive_times} times without a zone were taken as UTC")
+    lines += [f"halted     {name}: {because}" for name, because in done.halted.items()]
+    if done.halted:
+        lines.append(
+            "Mend the key, its permission or the endpoint (harvester doctor), then run the same command again."
+        )
+    elif done.books.pending:
+        lines.append("Some pairs are pending: run the same command again to go on.")
+    click.echo("\n".join(lines), err=True)
+
+
+async def progress(job: "Run") -> None:
+    """Show a line for each workspace while the run lasts."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+        while True:
+            live.update(Text("\n".join(_progress_lines(job))))
+            await asyncio.sleep(0.25)
+
+
+def _progress_lines(job: "Run") -> list[str]:
+    lines = [f"reading pairs: {job.enqueued} so far"] if not job.progress() else []
+    for name, (harvest, pacer) in job.progress().items():
+        pace = pacer.state()
+        done = harvest.tally.outcomes.total()
+        left = max(0, job.pending_at_start.get(name, 0) - done)
+        line = (
+            f"{name}: {done} pairs done, {left} left, {pace.calls} calls, {pace.pace:.0f}/s, "
+            f"budget {pace.remaining} of {pace.limit} left (reserve {pace.reserve_calls})"
+        )
+        if pace.calls > done:
+            line += f", {pace.calls - done} calls again or in flight"
+        if pace.held_because:
+            line += f", waiting for {pace.held_because}: {pace.held_seconds:.0f} s more"
+        elif pace.pace > 0:
+            line += f", about {left / pace.pace / 60:.1f} min to go"
+        lines.append(line)
+    return lines
