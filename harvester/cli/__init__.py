@@ -4,12 +4,14 @@ A command imports what it needs when it runs, so that ``--help`` is quick. Nothi
 arguments, prints, or ends the process.
 """
 
+import os
+import sys
 from typing import Any
 
 import click
 
 from harvester import __version__
-from harvester.cli import capture, ledger, stand_in
+from harvester.cli import capture, ledger, stand_in, view
 from harvester.errors import ExitCode, HarvesterError
 
 EXIT_CODES = """\b
@@ -26,6 +28,10 @@ class _Commands(click.Group):
         except HarvesterError as error:
             click.echo(f"harvester: {error}", err=True)
             ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            # Whoever reads our output has seen enough; the interpreter must not try to flush the rest.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(ExitCode.COMPLETE)
         except KeyboardInterrupt:
             click.echo("harvester: interrupted; run the same command again to go on", err=True)
             ctx.exit(ExitCode.INTERRUPTED)
@@ -50,6 +56,6 @@ def main() -> None:
 
 for command in (
     stand_in.demo, capture.run, capture.plan, capture.enqueue, ledger.status, ledger.requeue,
-    ledger.parts, capture.doctor, stand_in.simulate,
+    view.latest, ledger.parts, capture.doctor, stand_in.simulate,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""Pairs from CSV and NDJSON files and from standard input, streamed line by line.
+"""Pairs from CSV, NDJSON and Parquet files and from standard input, streamed.
 
 A line that names no pair becomes a ``BadLine``; the rest goes on. Ids are opaque: any ASCII text of 1 to 64
 characters without NUL (which no database keeps as text), taken as it is but for blanks around a CSV field.
@@ -7,7 +7,7 @@ characters without NUL (which no database keeps as text), taken as it is but for
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -15,9 +15,12 @@ import orjson
 
 from harvester.errors import UsageError
 from harvester.model import DAY_SECONDS, MAX_ID_CHARACTERS, BadLine, Enqueued, Pair
+from harvester.tables import parquet_rows
 
 REQUIRED = ("campaign_id", "send_id")
+COLUMNS = (*REQUIRED, "sent_at", "workspace")
 MAX_LINE_CHARACTERS = 65_536
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Unusable(Exception):  # noqa: N818 - it never leaves this file
@@ -28,29 +31,40 @@ class _Unusable(Exception):  # noqa: N818 - it never leaves this file
 
 
 class Input:
-    """Files of pairs, told by their names (``.csv``, ``.ndjson``, ``.jsonl``); ``-`` is standard input."""
+    """Files of pairs, told by their names: ``.csv``, ``.ndjson``, ``.jsonl``, ``.parquet``, or ``-`` for stdin."""
 
     def __init__(self, names: Sequence[str], *, workspaces: Sequence[str], stdin: BinaryIO, now: float) -> None:
-        """Open all files, so that a missing one is told before anything is enqueued. Raises ``UsageError``."""
+        """Look at all files, so that a missing one is told before anything is enqueued. Raises ``UsageError``."""
         self._workspaces = tuple(workspaces)
         self._latest = now + DAY_SECONDS
         self.lines = 0
         self.naive_times = 0
-        self._files = [(name, _opened(name, stdin)) for name in names]
+        self._names = tuple(names)
+        self._stdin = stdin
+        for name in names:
+            _check(name)
 
     def read(self) -> Iterator[Enqueued | BadLine]:
         """Give what each line holds. Raises ``UsageError`` for a file that is not of its kind at all."""
-        for name, file in self._files:
-            with file:
-                for line, record in _records(name, file):
-                    self.lines += 1
-                    if isinstance(record, BadLine):
-                        yield record
-                        continue
-                    try:
-                        yield self._enqueued(record)
-                    except _Unusable as error:
-                        yield BadLine(name, line, error.field, error.problem, str(dict(record))[:500])
+        for name in self._names:
+            for line, record in self._records(name):
+                self.lines += 1
+                yield record if isinstance(record, BadLine) else self._told(name, line, record)
+
+    def _records(self, name: str) -> Iterator[tuple[int, Mapping[str, object] | BadLine]]:
+        if name.endswith(".parquet"):
+            yield from _parquet(name)
+            return
+        raw = self._stdin if name == "-" else Path(name).open("rb")  # noqa: SIM115 - closed by the wrapper around it
+        # Bytes that are no UTF-8 survive as surrogates, which no id and no JSON may hold.
+        with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            yield from _records(name, file)
+
+    def _told(self, name: str, line: int, record: Mapping[str, object]) -> Enqueued | BadLine:
+        try:
+            return self._enqueued(record)
+        except _Unusable as error:
+            return BadLine(name, line, error.field, error.problem, str(dict(record))[:500])
 
     def _enqueued(self, record: Mapping[str, object]) -> Enqueued:
         workspace = record.get("workspace") or (self._workspaces[0] if len(self._workspaces) == 1 else None)
@@ -73,10 +87,9 @@ class Input:
         if when.tzinfo is None:
             self.naive_times += 1
             when = when.replace(tzinfo=UTC)
-        try:
-            seconds = when.timestamp()
-        except (ValueError, OverflowError):
-            raise _Unusable("sent_at", f"{given!r} is out of range") from None
+        seconds = (when - _EPOCH).total_seconds()
+        if seconds < 0:
+            raise _Unusable("sent_at", f"{given!r} lies before 1970")
         if seconds > self._latest:
             raise _Unusable("sent_at", f"{given!r} lies in the future")
         return seconds
@@ -93,14 +106,16 @@ def _id(record: Mapping[str, object], field: str) -> str:
     return value
 
 
-def _opened(name: str, stdin: BinaryIO) -> TextIO:
-    if name != "-" and not name.endswith((".csv", ".ndjson", ".jsonl")):
-        raise UsageError(f"{name}: cannot tell what it is; name it .csv, .ndjson or .jsonl")
+def _check(name: str) -> None:
+    """Raise ``UsageError`` unless a name is that of a file we can read."""
+    if name == "-":
+        return
+    if not name.endswith((".csv", ".ndjson", ".jsonl", ".parquet")):
+        raise UsageError(f"{name}: cannot tell what it is; name it .csv, .ndjson, .jsonl or .parquet")
     try:
-        raw = stdin if name == "-" else Path(name).open("rb")  # noqa: SIM115 - read() closes it
+        Path(name).open("rb").close()
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}; check the name of the file") from None
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="backslashreplace", newline="")
 
 
 def _records(name: str, file: TextIO) -> Iterator[tuple[int, Mapping[str, object] | BadLine]]:
@@ -108,6 +123,16 @@ def _records(name: str, file: TextIO) -> Iterator[tuple[int, Mapping[str, object
     if name.endswith((".ndjson", ".jsonl")) or (name == "-" and first.lstrip().startswith("{")):
         return _ndjson(name, first, file)
     return _csv(name, first, file)
+
+
+def _parquet(name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Give the rows of a Parquet file; its times come as times, and are written out for the one that reads text."""
+    for number, row in enumerate(parquet_rows(Path(name), COLUMNS), 1):
+        missing = [field for field in REQUIRED if field not in row]
+        if missing:
+            raise UsageError(f"{name}: has no column {' and '.join(missing)}; it needs {' and '.join(REQUIRED)}")
+        sent_at = row.get("sent_at")
+        yield number, row | {"sent_at": sent_at.isoformat()} if isinstance(sent_at, date) else row
 
 
 def _lines(first: str, file: TextIO) -> Iterator[str]:
@@ -167,6 +192,7 @@ class RejectsFile:
     def add(self, bad: BadLine) -> None:
         """Write one bad line."""
         self.count += 1
-        line = {"source": bad.source, "line": bad.line, "field": bad.field, "problem": bad.problem, "text": bad.text}
+        text, problem = (each.encode("utf-8", "backslashreplace").decode() for each in (bad.text, bad.problem))
+        line = {"source": bad.source, "line": bad.line, "field": bad.field, "problem": problem, "text": text}
         with self.path.open("ab") as file:
             file.write(orjson.dumps(line) + b"\n")

@@ -1,0 +1,155 @@
+"""Pairs from files: what is read, what is told, and that nothing breaks the rest."""
+
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harvester.errors import UsageError
+from harvester.model import BadLine, Enqueued
+from harvester.sources import Input, RejectsFile
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
+
+
+def read(name, *, stdin=b"", workspaces=("default",)):
+    """Read one file; gives pairs and bad lines."""
+    return list(Input([str(name)], workspaces=workspaces, stdin=io.BytesIO(stdin), now=NOW).read())
+
+
+def ids(found):
+    """The ids of the pairs among what was read."""
+    return [(each.pair.campaign_id, each.pair.send_id) for each in found if isinstance(each, Enqueued)]
+
+
+def problems(found):
+    """Line, field and problem of the bad lines."""
+    return [(each.line, each.field, each.problem) for each in found if isinstance(each, BadLine)]
+
+
+def test_csv_as_spreadsheets_write_it(tmp_path):
+    """A BOM, mixed newlines, quotes, blanks around fields, other columns, no newline at the end: all is read."""
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(b'\xef\xbb\xbfother,campaign_id , send_id\r\n1, c1 ,s1\n2,"c,2","s ""2"""\r\n\n3,c3,s3')
+    assert ids(read(path)) == [("c1", "s1"), ("c,2", 's "2"'), ("c3", "s3")]
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "problem"),
+    [
+        ("c,", "send_id", "empty"),
+        ("c," + "x" * 65, "send_id", "64 ASCII"),
+        ("c,é", "send_id", "64 ASCII"),
+        ("c", "", "1 fields where the header has 2"),
+        ("c,s,more", "", "3 fields"),
+    ],
+)
+def test_a_bad_csv_line_is_told_by_line_and_field_and_the_rest_goes_on(tmp_path, line, field, problem):
+    """Every kind of bad line names its place, and its neighbours are read."""
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"campaign_id,send_id\na,b\n{line}\ny,z\n")
+    found = read(path)
+    assert ids(found) == [("a", "b"), ("y", "z")]
+    ((number, where, what),) = problems(found)
+    assert (number, where) == (3, field)
+    assert problem in what
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b"{", "no JSON"),
+        (b"[]", "no JSON object"),
+        (b'{"campaign_id": "c"}', "missing"),
+        (b'{"campaign_id": "c", "send_id": 7}', "leading zeros"),
+        (b'{"campaign_id": "c", "send_id": "a\\u0000b"}', "NUL"),
+        (b'{"campaign_id": "c", "send_id": "s", "sent_at": 1764000000}', "ambiguous"),
+        (b'{"campaign_id": "c", "send_id": "s", "sent_at": "soon"}', "ISO 8601"),
+        (b'{"campaign_id": "c", "send_id": "s", "sent_at": "2030-01-01"}', "future"),
+        (b'{"campaign_id": "c", "send_id": "s", "sent_at": "0001-01-01T00:00:00+14:00"}', "before 1970"),
+        (b'{"campaign_id": "c", "send_id": "s", "workspace": "x"}', "none of the configured workspaces default"),
+        (b'{"campaign_id": "c", "send_id": "\xff"}', "no JSON"),
+    ],
+)
+def test_a_bad_ndjson_line_is_told_and_the_rest_goes_on(line, problem):
+    """Standard input whose first line is an object is NDJSON; each bad line says what is wrong with it."""
+    good = b'{"campaign_id": "a", "send_id": "b"}\n'
+    found = read("-", stdin=good + line + b"\n" + good)
+    assert ids(found) == [("a", "b"), ("a", "b")]
+    assert problem in problems(found)[0][2]
+
+
+def test_times_are_utc_unless_they_say_otherwise():
+    """Dates, offsets and Z are understood; a time without a zone is UTC, and counted so that it can be told."""
+    lines = ["2026-11-20", "2026-11-20T01:00:00+01:00", "2026-11-20T00:00:00Z", ""]
+    text = "campaign_id,send_id,sent_at\n" + "".join(f"c,s{at},{time}\n" for at, time in enumerate(lines))
+    pairs = Input(["-"], workspaces=["default"], stdin=io.BytesIO(text.encode()), now=NOW)
+    midnight = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
+    assert [each.sent_at for each in pairs.read()] == [midnight, midnight, midnight, None]
+    assert pairs.naive_times == 1
+
+
+def test_parquet_keeps_text_and_times(tmp_path):
+    """Ids of digits keep their zeros, timestamps and dates are times."""
+    path = tmp_path / "pairs.parquet"
+    duckdb.execute(
+        "COPY (SELECT '007' AS campaign_id, 's' || i AS send_id, TIMESTAMP '2026-11-20' AS sent_at, 1 AS x "
+        f"FROM range(5000) t(i)) TO '{path}'"
+    )
+    found = read(path)
+    assert len(ids(found)) == 5000
+    assert ids(found)[7] == ("007", "s7")
+    assert found[0].sent_at == datetime(2026, 11, 20, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("missing.csv", None, "No such file"),
+        ("a.csv", b"", "must name the columns campaign_id and send_id"),
+        ("a.csv", b"x,y\n1,2\n", "found: x, y"),
+        ("a.txt", b"", "cannot tell what it is"),
+        ("a.parquet", b"no", "Parquet"),
+    ],
+)
+def test_a_file_that_is_none_is_told_in_a_sentence(tmp_path, name, content, says):
+    """What cannot be a list of pairs at all is a usage error that names the file."""
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=says) as told:
+        read(path)
+    assert name in str(told.value)
+
+
+def test_a_missing_file_is_told_before_anything_is_read(tmp_path):
+    """All files are opened first."""
+    (tmp_path / "a.csv").write_text("campaign_id,send_id\nc,s\n")
+    with pytest.raises(UsageError):
+        Input([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], workspaces=["w"], stdin=io.BytesIO(), now=NOW)
+
+
+@given(st.binary(max_size=300))
+def test_no_input_breaks_the_reader(noise):
+    """Whatever bytes follow a header, the reader gives pairs and bad lines, and no other error."""
+    for first in (b"campaign_id,send_id\n", b'{"campaign_id":"c","send_id":"s"}\n'):
+        for each in read("-", stdin=first + noise):
+            assert isinstance(each, Enqueued | BadLine)
+
+
+def test_the_rejects_file_begins_anew_with_each_run(tmp_path):
+    """A second run of the same command does not add the same bad lines again."""
+    path = tmp_path / "rejects.ndjson"
+    for _ in range(2):
+        rejects = RejectsFile(path)
+        rejects.add(BadLine("a.csv", 3, "send_id", "empty", "c,\x1b[31m"))
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["line"] == 3
+    assert "\x1b" not in line
+    RejectsFile(path)
+    assert not Path(path).exists()
