@@ -108,26 +108,34 @@ class Harvest:
         """Lease batch after batch until nothing is due that is worth waiting for."""
         while not self._stopping.is_set():
             hold = self._pacer.holding()
-            if hold is not None:
-                if hold.cause == "halted":
-                    return
+            if hold is not None and hold.cause == "halted":
+                return
+            urgent_only = hold is not None and self._pacer.holding(urgent=True) is None
+            if hold is not None and not urgent_only:
                 await self._wait_out(hold)
                 continue
             await self._room.acquire()
             self._settled.clear()
-            batch = await self._ledger.claim(self.workspace, limit=self._batch_limit())
-            if batch is None:
-                self._room.release()
-                if not await self._wait_for_due():
-                    return
+            limit = FIRST_BATCH_READINGS if urgent_only else self._batch_limit()
+            batch = await self._ledger.claim(self.workspace, limit=limit, urgent_only=urgent_only)
+            if batch is not None:
+                await self._hand_out(batch)
                 continue
-            opened = _OpenBatch(batch, self._compression)
-            self._open[batch.id] = opened
-            for reading in batch.readings:
-                if self._stopping.is_set():
-                    await self._take_back(opened, reading, Returned())
-                else:
-                    await self._readings.put((opened, reading))
+            self._room.release()
+            if hold is not None:
+                await self._wait_out(hold)
+            elif not await self._wait_for_due():
+                return
+
+    async def _hand_out(self, batch: Batch) -> None:
+        """Give a batch's readings to the workers; when stopping, what they have not taken goes back."""
+        opened = _OpenBatch(batch, self._compression)
+        self._open[batch.id] = opened
+        for reading in batch.readings:
+            if self._stopping.is_set():
+                await self._take_back(opened, reading, Returned())
+            else:
+                await self._readings.put((opened, reading))
 
     def _batch_limit(self) -> int:
         """Give what the pace can serve in about a minute: a kill costs no more than that."""

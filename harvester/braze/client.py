@@ -15,7 +15,7 @@ from harvester.braze.series import captured
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock
 from harvester.errors import ExchangeError, Meaning, meaning_of
-from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Reading, Rejected, Returned
+from harvester.model import Captured, Deferred, Outcome, Reading, Rejected, Returned
 
 TRIES = 3
 REJECTIONS_TO_HALT = 20
@@ -85,7 +85,7 @@ class Client:
 
     async def _try(self, reading: Reading, batch_id: str) -> Outcome:
         """One try: as many exchanges as there are 429s, and one more. Raises ``ExchangeError`` or ``Held``."""
-        urgent = reading.deadline - self._clock.wall() < DAY_SECONDS
+        urgent = reading.urgent(self._clock.wall())
         while True:
             answer = await self._exchange(reading, urgent=urgent)
             match meaning_of(answer.status):

@@ -102,15 +102,15 @@ class Pacer:
             owed = 1.0
             while owed > 1e-9:
                 now = self._clock.monotonic()
-                if (hold := self._holding(now, reserve)) is not None:
-                    if hold.cause == "stopping" or hold.until - now > self._longest_wait_seconds:
-                        raise hold
-                    await self._change(hold.until - now)
+                pace = self._pace(now, reserve)
+                if isinstance(pace, Held):
+                    if pace.cause == "stopping" or pace.until - now > self._longest_wait_seconds:
+                        raise pace
+                    await self._change(pace.until - now)
                     self._waited_seconds += self._clock.monotonic() - now
                 elif self._in_flight >= self._may_fly(now):
                     await self._change(None)
                 else:
-                    pace = max(self._pace(now, reserve), 1e-3)
                     paid = min(owed / pace, SLICE_SECONDS)
                     await self._bucket.acquire(paid)
                     owed -= paid * pace
@@ -167,18 +167,19 @@ class Pacer:
         self._stopped = True
         self._changed.set()
 
-    def holding(self) -> Held | None:
+    def holding(self, *, urgent: bool = False) -> Held | None:
         """Give the hold that a call would meet now, if it is one not worth waiting for."""
         now = self._clock.monotonic()
-        hold = self._holding(now, self._urgent_reserve)
-        return hold if hold is not None and hold.until - now > self._longest_wait_seconds else None
+        pace = self._pace(now, self._urgent_reserve if urgent else self._budget.reserve)
+        return pace if isinstance(pace, Held) and pace.until - now > self._longest_wait_seconds else None
 
     def state(self) -> PaceState:
         """Say what it is doing."""
         now, budget = self._clock.monotonic(), self._budget
-        hold = self._holding(now, budget.reserve)
+        pace = self._pace(now, budget.reserve)
+        hold = pace if isinstance(pace, Held) else None
         return PaceState(
-            pace=0.0 if hold else self._pace(now, budget.reserve),
+            pace=0.0 if isinstance(pace, Held) else pace,
             limit=budget.limit,
             remaining=budget.remaining,
             reserve_calls=round(budget.reserve * budget.limit),
@@ -191,18 +192,8 @@ class Pacer:
             waited_seconds=self._waited_seconds,
         )
 
-    def _pace(self, now: float, reserve: float) -> float:
-        if not self._budget.known or self._budget.seconds_to_reset(now) <= 0:
-            return self._max_rate
-        pace = self._budget.pace(now, in_flight=self._in_flight, latency_seconds=self._latency_seconds, reserve=reserve)
-        return min(max(pace, 0.0), self._max_rate)
-
-    def _may_fly(self, now: float) -> int:
-        """Give the calls that may be in flight: one while nothing certain is known of the present window."""
-        passed = self._budget.known and self._budget.seconds_to_reset(now) <= 0
-        return 1 if passed or self._budget.suspicious else self._allowed
-
-    def _holding(self, now: float, reserve: float) -> Held | None:
+    def _pace(self, now: float, reserve: float) -> float | Held:
+        """Give the calls per second that may leave now, or why none may."""
         if self._stopped:
             return Held("stopping", now)
         if self._hold is not None:
@@ -210,10 +201,19 @@ class Pacer:
                 return self._hold
             self._hold = None
             self._allowed = 1
-        if self._budget.known and self._budget.seconds_to_reset(now) > 0 and self._pace(now, reserve) <= 0:
-            wait = self._budget.wait_seconds(now, in_flight=self._in_flight, reserve=reserve)
+        budget = self._budget
+        if not budget.known or budget.seconds_to_reset(now) <= 0:
+            return self._max_rate
+        pace = budget.pace(now, in_flight=self._in_flight, latency_seconds=self._latency_seconds, reserve=reserve)
+        if pace <= 0:
+            wait = budget.wait_seconds(now, in_flight=self._in_flight, reserve=reserve)
             return Held("budget", now + max(wait, SLICE_SECONDS))
-        return None
+        return min(pace, self._max_rate)
+
+    def _may_fly(self, now: float) -> int:
+        """Give the calls that may be in flight: one while nothing certain is known of the present window."""
+        passed = self._budget.known and self._budget.seconds_to_reset(now) <= 0
+        return 1 if passed or self._budget.suspicious else self._allowed
 
     def _set_hold(self, cause: str, until: float) -> None:
         self._hold = Held(cause, until)

@@ -4,6 +4,7 @@ Nothing here commits, waits, reads a clock or draws a random number: time, ident
 A batch is fenced by its token: a verb that finds the token changed does nothing and says so.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -133,7 +134,7 @@ def wake(connection: Connection, workspace: str, *, now: float) -> None:
 
 def claim(
     connection: Connection, workspace: str, *, batch_id: str, token: str, owner: str,
-    limit: int, now: float, lease_until: float, expiring_before: float = NEVER + 1,
+    limit: int, now: float, lease_until: float, expiring_before: float = math.inf,
 ) -> Batch | None:  # fmt: skip
     """Lease due readings, nearest deadline first, as one batch. None when nothing is due.
 
