@@ -1,9 +1,9 @@
 """What the workspace's hourly budget allows right now: arithmetic only, no waiting and no clock of its own.
 
 The rule is *the line*. At a window's first answer a straight line is drawn from what is left down to the
-reserve at the reset. Who is on the line goes at its slope; when others spend, ``remaining`` falls below it and
-we slow down or wait; when they don't, we speed up by a quarter at the most. ``remaining`` counts everybody, so
-live sending and other harvesters are seen without being asked.
+reserve at the reset; all together should follow it. Below the line we slow down or wait, above it we speed up by
+a quarter at the most, and we go at our *share* of that pace: our part of all that was spent lately.
+``remaining`` counts everybody, so live sending and other harvesters are seen without being asked.
 
 Braze's clock is never compared with ours. ``Date`` has whole seconds and arrives late, so ``Date`` minus our
 receipt is never more than the true offset of the two clocks: the largest one seen in a window is a lower
@@ -21,6 +21,9 @@ LONGEST_WINDOW_SECONDS = 3600.0
 SPEED_UP = 1.25
 _HORIZON_SHARE = 0.02
 _OUTLIER_SHARE = 0.1
+_LATELY_SECONDS = 1.0
+_LEAST_SHARE = 0.02
+"""Who was crowded out altogether still asks now and then, and so finds out when the others have gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ class Budget:
         self._drawn_remaining = 0
         self._drawn_at = 0.0
         self._length = 0.0
-        self._drain = 0.0
+        self._spent = 0.0
+        self._spent_by_us = 0.0
         self._seen_at = 0.0
 
     @property
@@ -102,54 +106,62 @@ class Budget:
         self._offset = max(self._offset, offset)
         if limit != self.limit:
             self._draw(limit, remaining, now)
-        elif remaining < self.remaining:
-            self._lower(remaining, now)
-        else:
-            self.suspicious = False
+        elif self._believed(remaining):
+            self._count_spent(max(0, self.remaining - remaining), now)
+            self.remaining = min(self.remaining, remaining)
 
     def _draw(self, limit: int, remaining: int, now: float) -> None:
         self.limit, self.remaining = limit, remaining
         self._drawn_remaining, self._drawn_at = remaining, now
-        self._drain, self._seen_at, self.suspicious = 0.0, now, False
+        self._seen_at, self.suspicious = now, False
 
-    def _lower(self, remaining: int, now: float) -> None:
-        """Take a lower ``remaining``; a sudden deep fall is believed only when a second answer says so too."""
-        fall = self.remaining - remaining
-        if fall > max(10.0, _OUTLIER_SHARE * self.limit) and not self.suspicious:
-            self.suspicious = True
-            return
-        self.suspicious = False
-        elapsed = now - self._seen_at
-        if elapsed > 0:
-            weight = min(1.0, elapsed)  # an average over about the last second
-            self._drain += weight * (fall / elapsed - self._drain)
-            self._seen_at = now
-        self.remaining = remaining
+    def _believed(self, remaining: int) -> bool:
+        """Doubt a sudden deep fall until a second answer tells of it too."""
+        deep = self.remaining - remaining > max(10.0, _OUTLIER_SHARE * self.limit)
+        self.suspicious = deep and not self.suspicious
+        return not self.suspicious
+
+    def _count_spent(self, fall: int, now: float) -> None:
+        """Add one call of ours, and everybody's, to what was spent lately; what is long ago counts ever less."""
+        kept = math.exp((self._seen_at - now) / _LATELY_SECONDS)
+        self._spent_by_us = self._spent_by_us * kept + 1
+        self._spent = self._spent * kept + fall
+        self._seen_at = now
+
+    @property
+    def share(self) -> float:
+        """Give our part, 0 to 1, of all that was spent lately."""
+        if self._spent <= self._spent_by_us:
+            return 1.0
+        return max(_LEAST_SHARE, self._spent_by_us / self._spent)
 
     def spare(self, in_flight: int, reserve: float) -> float:
-        """Give the calls left above the reserve, those on their way already taken off."""
-        return self.remaining - in_flight - reserve * self.limit
+        """Give the calls left above the reserve; those on their way, of ours and of our likes, are taken off."""
+        return self.remaining - in_flight / self.share - reserve * self.limit
 
     def pace(self, now: float, *, in_flight: int, latency_seconds: float, reserve: float) -> float:
         """Give the calls per second that may leave now; 0 or less means to wait."""
         left = self.seconds_to_reset(now)
         spare = self.spare(in_flight, reserve)
-        floor_calls = reserve * self.limit
-        drawn_left = left + (now - self._drawn_at)
-        slope = (self._drawn_remaining - floor_calls) / max(drawn_left, 1e-3)
+        slope = self._slope(now, left, reserve)
         if spare < 1 or slope <= 0:
             return 0.0
-        horizon = max(_HORIZON_SHARE * self._length, 6 * latency_seconds, 1e-3)
-        error = spare - slope * left
-        on_the_line = slope * min(max(1 + error / (slope * horizon), 0.0), SPEED_UP)
-        to_the_end = (spare - self._drain * latency_seconds) / max(left, 6 * latency_seconds, 1e-3)
-        return min(on_the_line, to_the_end)
+        soon = 6 * latency_seconds
+        horizon = max(_HORIZON_SHARE * self._length, soon, 1e-3)
+        on_the_line = slope * min(max(1 + (spare - slope * left) / (slope * horizon), 0.0), SPEED_UP)
+        drain = self._spent / _LATELY_SECONDS
+        to_the_end = (spare - drain * latency_seconds) / max(left, soon, 1e-3)
+        return self.share * min(on_the_line, to_the_end)
+
+    def _slope(self, now: float, left: float, reserve: float) -> float:
+        """Give the slope of the line, in calls per second."""
+        return (self._drawn_remaining - reserve * self.limit) / max(left + (now - self._drawn_at), 1e-3)
 
     def wait_seconds(self, now: float, *, in_flight: int, reserve: float) -> float:
         """Give the time for which ``pace`` will stay 0 if nobody spends: until the line has come down, or the reset."""
         left = max(self.seconds_to_reset(now), 0.0)
         spare = self.spare(in_flight, reserve)
-        slope = (self._drawn_remaining - reserve * self.limit) / max(left + (now - self._drawn_at), 1e-3)
+        slope = self._slope(now, left, reserve)
         if spare < 1 or slope <= 0:
             return left
         return min(left, max(0.0, left - spare / slope - _HORIZON_SHARE * self._length))

@@ -61,14 +61,14 @@ class Pacer:
 
     def __init__(
         self, *, reserve: float, max_rate: float, clock: Clock, jitter: random.Random,
-        urgent_reserve: float | None = None, longest_wait_seconds: float = 5.0,
+        urgent_reserve: float | None = None, longest_wait_seconds: float = 5.0, budget: Budget | None = None,
     ) -> None:  # fmt: skip
         """Keep ``reserve`` (a share of the limit) free and never exceed ``max_rate`` calls per second.
 
         ``urgent_reserve`` is what urgent calls keep free instead. A wait longer than ``longest_wait_seconds``
         is not waited for: ``permit`` raises ``Held``.
         """
-        self._budget = Budget(reserve)
+        self._budget = budget or Budget(reserve)
         self._urgent_reserve = reserve if urgent_reserve is None else min(urgent_reserve, reserve)
         self._max_rate = max_rate
         self._clock = clock

@@ -1,0 +1,230 @@
+"""Harvesters that don't know of each other share a workspace's budget with live sending: who is refused?
+
+``python benchmarks/budget.py [--quick]`` runs the harvester's own pacing on virtual time against the stand-in's
+budget: 1, 4 and 8 harvesters, beside no neighbour, a steady one, a bursty one and a campaign late in the window,
+in windows of an hour and of five seconds, and prints a line for each. ``--rule naive`` paces by what is left above
+the reserve until the reset instead, for comparison. ``--quick`` has a tenth of the calls in a tenth of the time.
+
+The ideal time is that of one harvester that knows the future: all that the neighbour leaves above the reserve, at
+an even rate. ``below`` counts our calls that took from the reserve, ``flying`` those in flight at the most.
+"""
+
+import argparse
+import asyncio
+import math
+import random
+import statistics
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+from harvester.braze.budget import Budget, BudgetReport
+from harvester.braze.pacer import Held, Pacer
+from harvester.simulator.budget import SharedBudget
+from harvester.simulator.neighbour import Bursty, Campaign, Neighbour, Steady
+from harvester.simulator.virtual_time import VirtualClock, run_virtual
+
+RESERVE = 0.2
+WORKERS = 64
+HOURLY_LIMIT = 250_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Who shares which budget. The harvesters have work for ``windows`` windows of what is left for them."""
+
+    harvesters: int
+    neighbour: str
+    limit: int = HOURLY_LIMIT
+    window_seconds: float = 3600.0
+    windows: float = 2.0
+    latency_seconds: float = 0.15
+    starts_at_fraction: float = 0.1
+    rule: str = "line"
+
+
+@dataclass(slots=True)
+class Result:
+    """What happened. ``calls_below_reserve`` is the worst window's count."""
+
+    neighbour_calls: int = 0
+    neighbour_refused: int = 0
+    throttled: int = 0
+    calls: int = 0
+    calls_below_reserve: int = 0
+    most_in_flight: int = 0
+    lowest_remaining: int = 0
+    seconds: float = 0.0
+    ideal_seconds: float = 0.0
+    calls_by_window: dict[int, int] = field(default_factory=dict)
+
+
+def neighbour_of(kind: str, window_seconds: float) -> Neighbour | None:
+    """Give a neighbour whose bursts and campaign keep their shape in any window."""
+    burst = window_seconds / 12
+    return {
+        "none": None,
+        "steady": Steady(0.3),
+        "bursty": Bursty(0.3, burst_seconds=burst / 5, every_seconds=burst),
+        "campaign": Campaign(0.4, starts_at_fraction=0.6, lasts_fraction=0.1),
+    }[kind]
+
+
+class Naive(Budget):
+    """The rule that comes to mind first: what is left above the reserve, spread evenly until the reset."""
+
+    def pace(self, now: float, *, in_flight: int, latency_seconds: float, reserve: float) -> float:
+        """Divide what is left by the time that is left."""
+        left = max(self.seconds_to_reset(now), 6 * latency_seconds)
+        return max(0.0, self.spare(in_flight, reserve) / left)
+
+
+class _World:
+    """The budget as all see it, and the harvesters' calls to it."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.result = Result()
+        self.budget = SharedBudget(scenario.limit, scenario.window_seconds)
+        self.clock = VirtualClock()
+        self.random = random.Random(7)
+        self.reserve_calls = RESERVE * scenario.limit
+        self.in_flight = 0
+        self._below: dict[int, int] = {}
+        neighbour = neighbour_of(scenario.neighbour, scenario.window_seconds)
+        self.neighbour = neighbour
+        share = neighbour.share if neighbour else 0.0
+        left = (1 - RESERVE - share) * scenario.limit
+        self.to_do = self.calls_to_do = round(scenario.windows * left)
+        self.result.ideal_seconds = self.calls_to_do / left * scenario.window_seconds
+
+    def window(self) -> int:
+        return int(self.clock.wall() // self.scenario.window_seconds)
+
+    async def spend(self) -> None:
+        """Be the neighbour."""
+        assert self.neighbour is not None
+        window_seconds = self.scenario.window_seconds
+        step = window_seconds / 3000
+        since = 0.0
+        while True:
+            await asyncio.sleep(step)
+            until = self.clock.wall() % window_seconds
+            if until < since:
+                self.take_as_neighbour(since, window_seconds)
+                since = 0.0
+            self.take_as_neighbour(since, until)
+            since = until
+
+    def take_as_neighbour(self, since: float, until: float) -> None:
+        assert self.neighbour is not None
+        for _ in range(self.neighbour.calls_due(self.scenario.limit, self.scenario.window_seconds, since, until)):
+            self.result.neighbour_calls += 1
+            self.result.neighbour_refused += not self.budget.take(self.clock.wall()).allowed
+
+    async def call(self) -> tuple[bool, BudgetReport, float]:
+        """Be one exchange: half the latency there, the budget, half of it back. ``Date`` has whole seconds."""
+        started = self.clock.monotonic()
+        way = self.scenario.latency_seconds / 2
+        self.in_flight += 1
+        self.result.most_in_flight = max(self.result.most_in_flight, self.in_flight)
+        await asyncio.sleep(way * self.random.uniform(0.5, 1.5))
+        grant = self.budget.take(self.clock.wall())
+        sent = math.floor(self.clock.wall())
+        if grant.allowed and grant.remaining < self.reserve_calls:
+            self._below[self.window()] = self._below.get(self.window(), 0) + 1
+        self.result.calls_by_window[self.window()] = self.result.calls_by_window.get(self.window(), 0) + 1
+        await asyncio.sleep(way * self.random.uniform(0.5, 1.5))
+        self.in_flight -= 1
+        report = BudgetReport(grant.limit, grant.remaining, grant.reset_at, sent)
+        return grant.allowed, report, self.clock.monotonic() - started
+
+    def end(self) -> Result:
+        self.result.calls_below_reserve = max(self._below.values(), default=0)
+        self.result.lowest_remaining = self.budget.lowest_remaining
+        return self.result
+
+
+async def _worker(world: _World, pacer: Pacer, offset: float) -> None:
+    """Ask as the pipeline does: a hold that is too long to wait in line for is slept out."""
+    await asyncio.sleep(offset)
+    while world.to_do > 0:
+        try:
+            await pacer.permit()
+        except Held as hold:
+            await asyncio.sleep(max(0.0, hold.until - world.clock.monotonic()) + 0.001)
+            continue
+        allowed, report, latency = await world.call()
+        pacer.landed(report, latency)
+        if allowed:
+            world.to_do -= 1
+            world.result.calls += 1
+            pacer.succeeded()
+        else:
+            world.result.throttled += 1
+            pacer.throttled()
+
+
+async def _run(scenario: Scenario) -> Result:
+    world = _World(scenario)
+    await asyncio.sleep(scenario.starts_at_fraction * scenario.window_seconds)
+    spending = asyncio.create_task(world.spend()) if world.neighbour else None
+    started = world.clock.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for each in range(scenario.harvesters):
+            pacer = Pacer(
+                reserve=RESERVE, max_rate=5000.0, clock=world.clock, jitter=random.Random(each),
+                budget=Naive(RESERVE) if scenario.rule == "naive" else None,
+            )  # fmt: skip
+            for _ in range(WORKERS):
+                group.create_task(_worker(world, pacer, offset=0.01 * each))
+    world.result.seconds = world.clock.monotonic() - started
+    if spending is not None:
+        spending.cancel()
+    return world.end()
+
+
+def simulate(scenario: Scenario) -> Result:
+    """Run one scenario on virtual time."""
+    return run_virtual(_run(scenario))
+
+
+def scenarios(*, quick: bool, rule: str) -> Iterable[Scenario]:
+    """Give the lines of the table."""
+    scale = 0.1 if quick else 1.0
+    for window_seconds in (3600.0 * scale, 5.0):
+        limit = round(HOURLY_LIMIT / 3600 * window_seconds)
+        windows = 1.5 if window_seconds > 5 else 12
+        for kind in ("none", "steady", "bursty", "campaign"):
+            for harvesters in (1, 4, 8):
+                yield Scenario(harvesters, kind, limit=limit, window_seconds=window_seconds, windows=windows, rule=rule)
+
+
+def line(scenario: Scenario, result: Result) -> str:
+    """Give a line of the table."""
+    return (
+        f"{scenario.window_seconds:8.0f} {scenario.harvesters:10} {scenario.neighbour:10} "
+        f"{result.neighbour_refused:7} of {result.neighbour_calls:<7} {result.throttled:6} "
+        f"{result.lowest_remaining:8} {round(RESERVE * scenario.limit):8} {result.calls_below_reserve:6} "
+        f"{result.most_in_flight:6} {result.seconds / result.ideal_seconds:10.2f}"
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rule", choices=["line", "naive"], default="line")
+    given = parser.parse_args()
+    print("window s harvesters neighbour  refused of its calls our 429s lowest  reserve  below flying  time/ideal")
+    listed = list(scenarios(quick=given.quick, rule=given.rule))
+    ratios = []
+    with ProcessPoolExecutor() as pool:
+        for scenario, result in zip(listed, pool.map(simulate, listed), strict=True):
+            print(line(scenario, result), flush=True)
+            ratios.append(result.seconds / result.ideal_seconds)
+    print(f"time / ideal, median of all: {statistics.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()
