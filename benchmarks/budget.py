@@ -1,4 +1,4 @@
-"""Harvesters that don't know of each other share a workspace's budget with live sending: who is refused?
+"""Harvesters that don't know of each other share a budget with live sending, on virtual time: who is refused.
 
 ``python benchmarks/budget.py [--quick]`` runs the harvester's own pacing on virtual time against the stand-in's
 budget: 1, 4 and 8 harvesters, beside no neighbour, a steady one, a bursty one and a campaign late in the window,

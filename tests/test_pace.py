@@ -1,0 +1,303 @@
+"""When calls may leave: the line, the pace, and every reason to stop. All of it on virtual time."""
+
+import asyncio
+import contextlib
+import random
+
+import pytest
+from benchmarks.budget import Scenario, simulate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harvester.braze.budget import Budget, BudgetReport
+from harvester.braze.pacer import Held, Pacer
+from harvester.simulator.virtual_time import VirtualClock, run_virtual
+
+HOUR = 3600.0
+
+
+def pacer_of(clock: VirtualClock, **given) -> Pacer:
+    """A pacer of which only what matters is named."""
+    return Pacer(**({"reserve": 0.2, "max_rate": 1000.0, "clock": clock, "jitter": random.Random(1)} | given))
+
+
+def told(clock: VirtualClock, *, remaining: int, limit: int = 250_000, resets_in: float = HOUR) -> BudgetReport:
+    """What an answer tells, with Braze's clock an hour ahead of ours."""
+    now = clock.wall() + HOUR
+    return BudgetReport(limit=limit, remaining=remaining, reset_at=now + resets_in, server_time=now)
+
+
+async def answered(pacer: Pacer, report: BudgetReport | None = None) -> None:
+    """One good exchange."""
+    await pacer.permit()
+    pacer.landed(report, 0.05)
+    pacer.succeeded()
+
+
+@pytest.mark.parametrize("neighbour", ["none", "steady", "bursty", "campaign"])
+@pytest.mark.parametrize("harvesters", [1, 4, 8])
+@pytest.mark.parametrize("window_seconds", [100.0, 5.0])
+def test_live_sending_is_never_refused(harvesters, neighbour, window_seconds):
+    """Harvesters that don't know of each other leave live sending all it needs, and do not draw on the reserve.
+
+    But for what was in flight when others crossed it, and as much again that left before the news came back.
+    """
+    limit = round(70 * window_seconds)
+    result = simulate(Scenario(harvesters, neighbour, limit=limit, window_seconds=window_seconds, windows=1.5))
+    assert result.neighbour_refused == 0
+    assert result.throttled == 0
+    assert result.calls_below_reserve <= 2 * result.most_in_flight
+
+
+def test_the_whole_share_is_used():
+    """Alone with the budget, two windows' work takes about two windows: polite is not idle."""
+    result = simulate(Scenario(1, "none", limit=7000, window_seconds=100.0, starts_at_fraction=0.0))
+    assert result.seconds < 1.1 * result.ideal_seconds
+
+
+@pytest.mark.parametrize("rate", [1.0, 7.0, 69.4, 450.0, 2000.0])
+def test_the_pace_holds_within_two_percent(rate):
+    """Whatever the rate, a minute's calls are those of the rate, and no second has many more."""
+
+    async def calls_by_second() -> list[int]:
+        clock = VirtualClock()
+        pacer = pacer_of(clock, max_rate=rate)
+        for _ in range(64):  # past the ramp
+            await answered(pacer)
+        began, counts = clock.monotonic(), [0] * 60
+
+        async def work() -> None:
+            while True:
+                await pacer.permit()
+                counts[int(clock.monotonic() - began)] += 1
+                await asyncio.sleep(0.02)
+                pacer.landed(None, 0.02)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(59.99), asyncio.TaskGroup() as group:
+                for _ in range(64):
+                    group.create_task(work())
+        return counts
+
+    counts = run_virtual(calls_by_second())
+    assert sum(counts) == pytest.approx(60 * rate, rel=0.02)
+    assert max(counts) <= max(rate * 1.15, rate + 1)
+
+
+def test_the_first_call_goes_alone_until_it_is_answered():
+    """At start nobody knows what is left, so one call finds out before others leave."""
+
+    async def in_flight() -> tuple[int, int]:
+        clock = VirtualClock()
+        pacer = pacer_of(clock)
+        waiting = [asyncio.create_task(pacer.permit()) for _ in range(5)]
+        await asyncio.sleep(1)
+        alone = sum(task.done() for task in waiting)
+        pacer.landed(told(clock, remaining=200_000), 0.05)
+        pacer.succeeded()
+        await asyncio.sleep(1)
+        ramped = sum(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        return alone, ramped
+
+    assert run_virtual(in_flight()) == (1, 3)
+
+
+def test_below_the_reserve_nothing_leaves_before_the_reset():
+    """A spent budget is held until the reset by Braze's clock, an hour ahead of ours, and then asked by one call."""
+
+    async def resumed_after() -> float:
+        clock = VirtualClock()
+        pacer = pacer_of(clock, longest_wait_seconds=HOUR)
+        await answered(pacer, told(clock, remaining=50_000, resets_in=600))
+        began = clock.monotonic()
+        await pacer.permit()
+        return clock.monotonic() - began
+
+    assert run_virtual(resumed_after()) == pytest.approx(600, abs=2)
+
+
+def test_a_long_wait_is_refused_so_that_readings_can_go_back():
+    """A worker does not sit on a leased reading for the rest of the hour."""
+
+    async def held() -> Held:
+        clock = VirtualClock()
+        pacer = pacer_of(clock)
+        await answered(pacer, told(clock, remaining=10))
+        with pytest.raises(Held) as caught:
+            await pacer.permit()
+        return caught.value
+
+    assert run_virtual(held()).cause == "budget"
+
+
+def test_the_urgent_reserve_is_for_urgent_readings_alone():
+    """Between the two reserves an urgent call leaves and another does not."""
+
+    async def permitted() -> tuple[bool, bool]:
+        clock = VirtualClock()
+        pacer = pacer_of(clock, urgent_reserve=0.05)
+        await answered(pacer, told(clock, remaining=30_000))
+        return pacer.holding() is None, pacer.holding(urgent=True) is None
+
+    assert run_virtual(permitted()) == (False, True)
+
+
+def test_a_429_stops_everyone_until_the_reset_and_is_one_lesson():
+    """Sixty-four 429s at once are one pause; after the reset one call probes."""
+
+    async def resumed() -> tuple[float, int]:
+        clock = VirtualClock()
+        pacer = pacer_of(clock, longest_wait_seconds=HOUR)
+        for _ in range(64):
+            await answered(pacer, told(clock, remaining=200_000, resets_in=300 - clock.monotonic()))
+        for _ in range(64):
+            await pacer.permit()
+        for _ in range(64):
+            pacer.landed(told(clock, remaining=0, resets_in=300 - clock.monotonic()), 0.05)
+            pacer.throttled()
+        waiting = [asyncio.create_task(pacer.permit()) for _ in range(10)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        when = clock.monotonic()
+        await asyncio.sleep(5)
+        done = sum(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        return when, done
+
+    when, done = run_virtual(resumed())
+    assert 300 <= when <= 303
+    assert done == 1
+
+
+def test_429s_without_headers_back_off_longer_and_longer_up_to_an_hour():
+    """Where nothing tells of a reset, pauses double and never exceed 61 minutes."""
+
+    async def pauses() -> list[float]:
+        clock = VirtualClock()
+        pacer = pacer_of(clock, longest_wait_seconds=2 * HOUR)
+        found = []
+        for _ in range(12):
+            began = clock.monotonic()
+            await pacer.permit()
+            found.append(clock.monotonic() - began)
+            pacer.landed(None, 0.05)
+            pacer.throttled()
+        return found[1:]
+
+    found = run_virtual(pauses())
+    assert found[0] < found[3] < found[6]
+    assert max(found) <= 3661
+
+
+def test_an_overloaded_server_is_probed_by_one_call_and_recovers():
+    """Ten failures in a row hold all calls; a probe that succeeds lets the ramp go on."""
+
+    async def story() -> tuple[str | None, str | None]:
+        clock = VirtualClock()
+        pacer = pacer_of(clock, longest_wait_seconds=HOUR)
+        for _ in range(10):
+            await pacer.permit()
+            pacer.landed(None, 0.05)
+            pacer.failed()
+        held = pacer.state().held_because
+        await answered(pacer)
+        await answered(pacer)
+        return held, pacer.state().held_because
+
+    assert run_virtual(story()) == ("overload", None)
+
+
+def test_retries_stay_below_a_fifth_of_the_readings():
+    """In a storm the wire sees at most 1.2 calls a reading, and a few to begin with."""
+
+    async def allowed() -> int:
+        clock = VirtualClock()
+        pacer = pacer_of(clock)
+        retried = 0
+        for _ in range(1000):
+            await answered(pacer)
+            retried += pacer.may_retry()
+        return retried
+
+    assert run_virtual(allowed()) <= 0.2 * 1000 + 20
+
+
+def test_stop_ends_every_wait_at_once():
+    """A wait of an hour for budget ends the moment the harvest is told to stop."""
+
+    async def stopped_after() -> float:
+        clock = VirtualClock()
+        pacer = pacer_of(clock, longest_wait_seconds=2 * HOUR)
+        await answered(pacer, told(clock, remaining=10))
+        waiting = [asyncio.create_task(pacer.permit()) for _ in range(8)]
+        await asyncio.sleep(10)
+        pacer.stop()
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(each, Held) and each.cause == "stopping" for each in ended)
+        return clock.monotonic()
+
+    assert run_virtual(stopped_after()) < 12
+
+
+def test_a_lone_outlier_needs_a_second_answer():
+    """One answer that says the budget is spent does not stop a harvest; two do."""
+    budget = Budget(0.2)
+    now = 100.0
+
+    def report(remaining: int) -> BudgetReport:
+        return BudgetReport(limit=1000, remaining=remaining, reset_at=5000.0, server_time=2000.0)
+
+    budget.observe(report(900), now)
+    budget.observe(report(0), now + 1)
+    assert budget.remaining == 900
+    budget.observe(report(0), now + 2)
+    assert budget.remaining == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-RateLimit-Limit": "", "X-RateLimit-Remaining": "", "X-RateLimit-Reset": ""},
+        {"X-RateLimit-Limit": "250000", "X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "1767229200000"},
+        {"X-RateLimit-Limit": "250000", "X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "-7"},
+        {"X-RateLimit-Limit": "250000", "X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "soon"},
+        {"X-RateLimit-Limit": "250000", "X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "1767229200.5"},
+        {"X-RateLimit-Limit": "250000", "X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "2082758400"},
+        {"X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "250000", "X-RateLimit-Reset": "1767229200"},
+        {"X-RateLimit-Limit": "9" * 400, "X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "1767229200"},
+    ],
+)
+def test_headers_that_make_no_sense_are_not_believed(headers):
+    """Absent, empty, negative, in milliseconds, ten years ahead: the budget stays as it was."""
+    budget = Budget(0.2)
+    budget.observe(BudgetReport.from_headers(headers | {"Date": "Thu, 01 Jan 2026 00:30:00 GMT"}), 10.0)
+    assert not budget.known
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    answers=st.lists(
+        st.tuples(
+            st.integers(0, 300), st.integers(0, 300), st.integers(0, 8000), st.integers(0, 8000), st.floats(0, 60)
+        ),
+        max_size=60,
+    ),
+    in_flight=st.integers(0, 64),
+)
+def test_no_answers_make_the_budget_ask_for_the_impossible(answers, in_flight):
+    """Whatever answers say and in whatever order, the pace is a finite number and the wait ends with the window."""
+    budget, now = Budget(0.2), 0.0
+    for limit, remaining, reset_at, server_time, elapsed in answers:
+        now += elapsed
+        budget.observe(BudgetReport(limit, remaining, float(reset_at), float(server_time)), now)
+        if not budget.known:
+            continue
+        pace = budget.pace(now, in_flight=in_flight, latency_seconds=0.1, reserve=0.2)
+        wait = budget.wait_seconds(now, in_flight=in_flight, reserve=0.2)
+        assert -1e9 < pace < 1e9
+        assert 0 <= wait <= 3700
+        if budget.remaining <= 0.2 * budget.limit:
+            assert pace == 0
