@@ -5,10 +5,10 @@ import contextlib
 import random
 
 import pytest
-from benchmarks.budget import Scenario, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.budget import Scenario, simulate
 from harvester.braze.budget import Budget, BudgetReport
 from harvester.braze.pacer import Held, Pacer
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
