@@ -11,7 +11,13 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)  # fmt: skip
 
 from harvester.errors import UsageError
 
@@ -98,20 +104,23 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *others: object,
+        **named: object,
     ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
-        """Let the command line win over the environment, and that over the file."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return init_settings, env_settings
+        """Take what is given and nothing else: ``load`` merges file, environment and command line."""
+        del settings_cls, others, named
+        return (init_settings,)
 
 
 def load(config: Path | None, given: dict[str, Any], workspace: dict[str, Any]) -> Settings:
-    """Read settings. ``given`` and ``workspace`` hold what the command line named; None means not named.
+    """Read settings: the command line wins over the environment, and that over the file.
 
-    Without a file there is one workspace, ``default``, from the command line, ``BRAZE_ENDPOINT`` and
-    ``BRAZE_API_KEY``. Raises ``UsageError`` with every problem at once.
+    ``given`` and ``workspace`` hold what the command line named; None means not named. Without a file there is one
+    workspace, ``default``, from the command line, ``BRAZE_ENDPOINT`` and ``BRAZE_API_KEY``.
+    Raises ``UsageError`` with every problem at once.
     """
     values: dict[str, Any] = {}
     if config is not None:
@@ -131,10 +140,19 @@ def load(config: Path | None, given: dict[str, Any], workspace: dict[str, Any]) 
             named["endpoint"] = endpoint
         values = {"workspaces": {"default": named}}
     try:
+        values = _merged(values, EnvSettingsSource(Settings)())
         return Settings(**(values | {name: value for name, value in given.items() if value is not None}))
+    except SettingsError as error:
+        raise UsageError(f"the environment is not usable: {error}") from None
     except ValidationError as error:
         problems = [
             f"  {'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg'].removeprefix('Value error, ')}"
             for each in error.errors(include_input=False, include_url=False)
         ]
         raise UsageError("the settings are not usable:\n" + "\n".join(problems)) from None
+
+
+def _merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """Lay one tree of settings over another."""
+    both = (name for name in low.keys() & high.keys() if isinstance(low[name], dict) and isinstance(high[name], dict))
+    return low | high | {name: _merged(low[name], high[name]) for name in both}
