@@ -194,7 +194,7 @@ def scenarios(*, quick: bool, rule: str) -> Iterable[Scenario]:
     scale = 0.1 if quick else 1.0
     for window_seconds in (3600.0 * scale, 5.0):
         limit = round(HOURLY_LIMIT / 3600 * window_seconds)
-        windows = 1.5 if window_seconds > 5 else 12
+        windows = 3 if window_seconds > 5 else 12
         for kind in ("none", "steady", "bursty", "campaign"):
             for harvesters in (1, 4, 8):
                 yield Scenario(harvesters, kind, limit=limit, window_seconds=window_seconds, windows=windows, rule=rule)

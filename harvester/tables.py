@@ -65,6 +65,19 @@ def write_latest(folder: Path, out: Path | None, kind: str, *, memory_limit_mb: 
     return int(written[0]) if written else 0
 
 
+def look(folder: Path) -> tuple[str, str]:
+    """Give a query over a harvested folder as any user of DuckDB would ask it, and its answer as a table."""
+    import duckdb  # noqa: PLC0415 - as above
+
+    query = (
+        "SELECT channel, count(DISTINCT (campaign_id, send_id)) AS pairs, sum(sent)::BIGINT AS sent, "  # noqa: S608 - quoted
+        "sum(conversions)::BIGINT AS conversions "
+        f"FROM read_json({_text(f'{folder}/{DATASET}/*/*.ndjson.zst')}, union_by_name = true) "
+        "WHERE level = 'variation' GROUP BY channel ORDER BY sent DESC"
+    )
+    return query, str(duckdb.sql(query))
+
+
 def parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Give the rows of a Parquet file, with those of the wanted columns that it has, streamed.
 

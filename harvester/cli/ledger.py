@@ -1,6 +1,5 @@
 """Commands about a ledger: status, requeue, parts."""
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harvester.cli import options, show
+from harvester.clock import SystemClock
 
 if TYPE_CHECKING:
     from harvester.ledger.verbs import StoredPart
@@ -27,7 +27,7 @@ def status(out: str, state: Path | None, *, json: bool) -> None:
     """
     from harvester.ledger import verbs
 
-    soon = time.time() + AT_RISK_SECONDS
+    soon = SystemClock().wall() + AT_RISK_SECONDS
     balance, readings, batches, halted, at_risk, rejected = options.asked(
         out,
         state,
@@ -66,7 +66,9 @@ def requeue(out: str, state: Path | None, outcome: str, reason: str | None) -> N
     """
     from harvester.ledger import verbs
 
-    count = options.asked(out, state, lambda tx: verbs.requeue(tx, outcome=outcome, reason=reason, now=time.time()))
+    count = options.asked(
+        out, state, lambda tx: verbs.requeue(tx, outcome=outcome, reason=reason, now=SystemClock().wall())
+    )
     click.echo(f"{count} pairs are pending again; harvester run takes them up")
 
 

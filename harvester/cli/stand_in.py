@@ -29,6 +29,7 @@ def demo(out: str, pairs: int) -> None:
     """
     from harvester.settings import load
     from harvester.simulator import Simulator, SimulatorConfig
+    from harvester.tables import look
 
     options.set_up_logs({"log_level": "error"})
     folder = Path(out)
@@ -51,21 +52,9 @@ def demo(out: str, pairs: int) -> None:
 
     done = asyncio.run(show_it())
     show.summary(done)
-    _look(folder)
+    query, table = look(folder)
+    click.echo(f"\n{query};\n{table}")
     sys.exit(done.exit_code)
-
-
-def _look(folder: Path) -> None:
-    """Show what was harvested, as any DuckDB user would ask it."""
-    import duckdb
-
-    query = (
-        "SELECT channel, count(DISTINCT (campaign_id, send_id)) AS pairs, sum(sent)::BIGINT AS sent, "
-        "sum(conversions)::BIGINT AS conversions FROM read_json(?, union_by_name = true) "
-        "WHERE level = 'variation' GROUP BY channel ORDER BY sent DESC"
-    )
-    parts = f"{folder}/send_analytics/*/*.ndjson.zst"
-    click.echo(f"\n{query.replace('?', repr(parts))};\n{duckdb.sql(query, params=[parts])}")
 
 
 @click.command()

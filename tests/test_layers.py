@@ -1,0 +1,91 @@
+"""The house only imports downward, each library has its doors, and time and environment come through theirs."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parent.parent / "harvester"
+MODULES = sorted(HOUSE.rglob("*.py"))
+
+FLOORS = {
+    "model": 0, "errors": 0, "clock": 0,
+    "settings": 1, "telemetry": 1, "tables": 1, "simulator": 1,
+    "sources": 2, "ledger": 2, "braze": 2, "sinks": 2,
+    "pipeline": 3,
+    "run": 4, "plan": 4, "doctor": 4,
+    "cli": 5, "__main__": 6,
+}  # fmt: skip
+
+DOORS = {
+    "aiohttp": {"braze/transport.py", "simulator"},
+    "aiolimiter": {"braze/pacer.py"},
+    "click": {"cli"},
+    "duckdb": {"tables.py"},
+    "orjson": {"braze/series.py", "simulator", "sinks/folder.py", "sources/files.py", "telemetry.py", "cli/show.py"},
+    "pydantic": {"settings.py"},
+    "pydantic_settings": {"settings.py"},
+    "rich": {"cli/show.py"},
+    "sqlalchemy": {"ledger"},
+    "sqlite3": {"ledger/sqlite.py"},
+    "tenacity": {"braze/client.py"},
+    "yarl": {"braze/transport.py"},
+    "zstandard": {"sinks/part.py", "tables.py"},
+}
+"""Which files or rooms may import a library. orjson is the JSON of the house; only its hot path is in braze."""
+
+
+def imported(module: Path) -> list[str]:
+    """All modules that a module imports, those inside functions too."""
+    names = []
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def room(module: Path) -> str:
+    """The room a module is in: the first name below the house."""
+    return module.relative_to(HOUSE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_a_module_imports_from_floors_below_or_its_own_room(module):
+    """A reader can start at floor 0 and never needs to look up."""
+    if room(module) == "__init__":
+        assert not imported(module)
+        return
+    for name in imported(module):
+        if name.startswith("harvester.") and name.split(".")[1] in FLOORS:
+            there = name.split(".")[1]
+            assert there == room(module) or FLOORS[there] < FLOORS[room(module)], name
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_each_library_has_its_doors(module):
+    """A library can be replaced by rewriting the files named here."""
+    here = module.relative_to(HOUSE)
+    for name in imported(module):
+        library = name.split(".")[0]
+        if library in DOORS:
+            assert DOORS[library] & {str(here), here.parts[0]}, f"{here} imports {library}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_time_and_environment_come_through_their_doors(module):
+    """Tests own the clock, and settings are read in one place; the stand-in API has a clock of its own."""
+    source, here = module.read_text(), room(module)
+    if here not in ("clock", "simulator"):
+        for call in ("time.time(", "time.monotonic(", "datetime.now(", "utcnow("):
+            assert call not in source, call
+    if here != "settings":
+        assert "os.environ" not in source
+        assert "getenv" not in source
+
+
+def test_every_room_has_its_floor():
+    """A new room is placed on purpose."""
+    assert {room(module) for module in MODULES} - {"__init__"} == set(FLOORS)
