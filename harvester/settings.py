@@ -1,23 +1,35 @@
 """Settings from a TOML file, the environment and secret files, checked as a whole before anything starts.
 
-The only door to pydantic. Every problem is told at once, by name, and never with a value that may be secret.
+The only door to pydantic. Every problem is told at once, by name, and never with a value: a key may stand
+where another setting was meant.
 """
 
 import os
 import re
 import tomllib
+from collections.abc import Iterable
+from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-)  # fmt: skip
+)
 
 from harvester.errors import UsageError
 
@@ -28,52 +40,71 @@ BRAZE_HOSTS = frozenset(
 )
 """The 15 REST hosts of Braze's own list of instances (documentation of the data centers)."""
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_ORIGIN = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?", re.ASCII | re.IGNORECASE)
 _KEY = re.compile(r"[\x21-\x7e]{8,200}")
+_KEY_SOURCES = ("api_key", "api_key_file")
+_NO_ENDPOINT = "is missing: set BRAZE_ENDPOINT, or give --endpoint https://rest.fra-01.braze.eu (yours)"
 
 
 class Workspace(BaseModel):
     """One Braze workspace: where it is, how to be let in, and how polite to be there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
-    endpoint: str
     allow_unknown_host: bool = False
+    endpoint: str
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
     reserve: float = Field(default=0.2, ge=0, lt=1)
     urgent_reserve: float | None = Field(default=None, ge=0, lt=1)
     max_rate: float = Field(default=1000.0, gt=0)
 
-    @model_validator(mode="after")
-    def _host_is_known(self) -> "Workspace":
-        parts = urlsplit(self.endpoint)
-        host = parts.hostname or ""
-        if parts.username or parts.password or parts.query or parts.fragment or parts.path not in ("", "/"):
-            raise ValueError("endpoint must be an origin such as https://rest.fra-01.braze.eu, with nothing behind it")
-        if host in _LOOPBACK and parts.scheme in ("http", "https"):
-            return self
-        if parts.scheme != "https":
-            raise ValueError("endpoint must begin with https:// (plain http is for loopback only)")
-        if host not in BRAZE_HOSTS and not self.allow_unknown_host:
-            raise ValueError(
-                f"endpoint {host!r} is none of the {len(BRAZE_HOSTS)} known Braze REST hosts; "
-                "mend it, or say --allow-unknown-host (allow_unknown_host = true)"
-            )
-        return self
+    @field_validator("endpoint")
+    @classmethod
+    def _host_is_known(cls, value: str, others: ValidationInfo) -> str:
+        """Give the endpoint as it was understood, so that what is called is what was checked."""
+        origin = _ORIGIN.fullmatch(value)
+        if origin is None:
+            raise ValueError("must be an origin such as https://rest.fra-01.braze.eu, with nothing before or behind it")
+        scheme, host, port = origin[1].lower(), origin[2].lower(), origin[3] or ""
+        if host not in _LOOPBACK:
+            if scheme != "https":
+                raise ValueError("must begin with https:// (plain http is for loopback only)")
+            if host not in BRAZE_HOSTS and not others.data.get("allow_unknown_host"):
+                raise ValueError(
+                    f"names none of the {len(BRAZE_HOSTS)} known Braze REST hosts; "
+                    "mend it, or say --allow-unknown-host (allow_unknown_host = true)"
+                )
+        return f"{scheme}://{host}{port}"
+
+    @field_validator("api_key_file")
+    @classmethod
+    def _one_key(cls, value: Path | None, others: ValidationInfo) -> Path | None:
+        if value is not None and others.data.get("api_key") is not None:
+            raise ValueError("give api_key or api_key_file, not both")
+        return value
 
     def key(self) -> str:
-        """Give the API key from its file or setting. Raises ``UsageError``, which never holds the key."""
+        """Give the API key from its file or setting. Raises ``UsageError``, which never holds the key.
+
+        Nor does it hold the file's name: more than one user has put the key itself there.
+        """
         if self.api_key_file is not None:
             try:
-                text = self.api_key_file.read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                raise UsageError(f"cannot read the API key from {self.api_key_file}: {type(error).__name__}") from None
+                text = self.api_key_file.read_text(encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"cannot read the file of the API key (api_key_file): {error.strerror}") from None
+            except ValueError:
+                raise UsageError("the file of the API key (api_key_file) holds no text") from None
         else:
             text = self.api_key.get_secret_value() if self.api_key else ""
         text = text.strip()
         if not text:
-            raise UsageError("there is no API key: set BRAZE_API_KEY or give --api-key-file")
+            raise UsageError(
+                "there is no API key: set BRAZE_API_KEY or give --api-key-file; "
+                "of several workspaces, each has its own api_key_file, or HARVESTER_WORKSPACES__NAME__API_KEY"
+            )
         if not _KEY.fullmatch(text):
             raise UsageError(
                 "the API key is malformed: 8 to 200 printable ASCII characters without blanks are expected"
@@ -81,14 +112,18 @@ class Workspace(BaseModel):
         return text
 
 
+WorkspaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
 class Settings(BaseSettings):
-    """All settings, each at its default."""
+    """All settings, each at its default. By itself it reads nothing; ``load`` does."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HARVESTER_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
-    )
+        env_prefix="HARVESTER_", env_nested_delimiter="__", env_ignore_empty=True,
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False,
+    )  # fmt: skip
 
-    workspaces: dict[str, Workspace]
+    workspaces: dict[WorkspaceName, Workspace]
     length: int = Field(default=15, ge=1, le=100)
     concurrency: int = Field(default=64, ge=1, le=1024)
     compression: Literal["zstd", "gzip", "none"] = "zstd"
@@ -97,10 +132,24 @@ class Settings(BaseSettings):
 
     @field_validator("workspaces")
     @classmethod
-    def _some_workspace(cls, value: dict[str, Workspace]) -> dict[str, Workspace]:
+    def _told_apart(cls, value: dict[str, Workspace]) -> dict[str, Workspace]:
         if not value:
             raise ValueError("no workspace is configured")
+        if len({_as_variable(name) for name in value}) < len(value):
+            raise ValueError("two names differ only in case or marks, so the environment cannot tell them apart")
         return value
+
+    def keys(self) -> dict[str, str]:
+        """Give the API key of each workspace. Raises ``UsageError`` with every problem at once."""
+        found, problems = {}, []
+        for name, workspace in self.workspaces.items():
+            try:
+                found[name] = workspace.key()
+            except UsageError as problem:
+                problems.append(f"  workspaces.{name}: {problem}")
+        if problems:
+            raise UsageError("not every workspace has a usable API key:\n" + "\n".join(problems))
+        return found
 
     @classmethod
     def settings_customise_sources(
@@ -110,49 +159,89 @@ class Settings(BaseSettings):
         *others: object,
         **named: object,
     ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
-        """Take what is given and nothing else: ``load`` merges file, environment and command line."""
-        del settings_cls, others, named
+        """Take what is given and nothing else."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
 
 def load(config: Path | None, given: dict[str, Any], workspace: dict[str, Any]) -> Settings:
     """Read settings: the command line wins over the environment, and that over the file.
 
-    ``given`` and ``workspace`` hold what the command line named; None means not named. Without a file there is one
-    workspace, ``default``, from the command line, ``BRAZE_ENDPOINT`` and ``BRAZE_API_KEY``.
-    Raises ``UsageError`` with every problem at once.
+    ``given`` and ``workspace`` hold what the command line named; None means not named. ``workspace``, like
+    ``BRAZE_ENDPOINT`` and ``BRAZE_API_KEY``, speaks of the only workspace: that of the file, or of
+    ``HARVESTER_WORKSPACES__NAME__...``, or else one named ``default``. Raises ``UsageError`` with every problem
+    at once.
     """
-    values: dict[str, Any] = {}
-    if config is not None:
-        try:
-            values = tomllib.loads(config.read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"cannot read the configuration {config}: {error}") from None
-    else:
-        named = {name: value for name, value in workspace.items() if value is not None}
-        if "api_key_file" not in named and (key := os.environ.get("BRAZE_API_KEY")):
-            named["api_key"] = SecretStr(key)
-        if "endpoint" not in named:
-            if not (endpoint := os.environ.get("BRAZE_ENDPOINT")):
-                raise UsageError(
-                    "no endpoint: set BRAZE_ENDPOINT or give --endpoint https://rest.fra-01.braze.eu (yours)"
-                )
-            named["endpoint"] = endpoint
-        values = {"workspaces": {"default": named}}
+    file = _from_file(config)
+    environment = _from_environment(_workspaces(file))
+    names = {**_workspaces(file), **_workspaces(environment)} or {"default": {}}
+    named = _named(workspace)
+    if len(names) > 1 and named:
+        options = ", ".join("--" + name.replace("_", "-") for name in named)
+        raise UsageError(f"{options} cannot tell which of {len(names)} workspaces is meant; put it in the file")
+    braze = _named({name: os.environ.get(f"BRAZE_{name.upper()}") or None for name in ("endpoint", "api_key")})
+    only = names if len(names) == 1 else ()
+    layers = (
+        file, {"workspaces": dict.fromkeys(only, braze)}, environment,
+        {"workspaces": dict.fromkeys(only, named)}, _named(given),
+    )  # fmt: skip
     try:
-        values = _merged(values, EnvSettingsSource(Settings)())
-        return Settings(**(values | {name: value for name, value in given.items() if value is not None}))
-    except SettingsError as error:
-        raise UsageError(f"the environment is not usable: {error}") from None
+        return Settings(**reduce(_over, layers))
     except ValidationError as error:
-        problems = [
-            f"  {'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg'].removeprefix('Value error, ')}"
-            for each in error.errors(include_input=False, include_url=False)
-        ]
+        problems = [_told(each) for each in error.errors(include_input=False, include_url=False)]
         raise UsageError("the settings are not usable:\n" + "\n".join(problems)) from None
 
 
-def _merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """Lay one tree of settings over another."""
-    both = (name for name in low.keys() & high.keys() if isinstance(low[name], dict) and isinstance(high[name], dict))
-    return low | high | {name: _merged(low[name], high[name]) for name in both}
+def _told(problem: ErrorDetails) -> str:
+    message = _NO_ENDPOINT if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
+    return f"  {'.'.join(map(str, problem['loc']))}: {message}"
+
+
+def _from_file(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read the configuration {config}: {error}") from None
+
+
+def _from_environment(names: Iterable[str]) -> dict[str, Any]:
+    """Read ``HARVESTER_...``, where ``__`` leads into a table.
+
+    Variables that name no setting are let pass: an orchestrator sets some for a service of this name.
+    """
+    try:
+        values = EnvSettingsSource(Settings)()
+    except SettingsError:
+        raise UsageError("HARVESTER_WORKSPACES is no JSON object") from None
+    spelled = {_as_variable(name): name for name in names}
+    found = {spelled.get(_as_variable(name), name): table for name, table in _workspaces(values).items()}
+    return values | {"workspaces": found}
+
+
+def _as_variable(name: str) -> str:
+    """Spell a workspace's name as in the name of a variable, which holds neither case nor marks."""
+    return re.sub(r"[.-]", "_", name).upper()
+
+
+def _workspaces(layer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    tables = layer.get("workspaces", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise UsageError("workspaces must hold a table for each workspace, such as [workspaces.eu]")
+    return tables
+
+
+def _named(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay one layer over another: tables merge, all else is replaced; one source of the key replaces the other."""
+    merged = dict(below)
+    if any(name in above for name in _KEY_SOURCES):
+        merged = {name: value for name, value in merged.items() if name not in _KEY_SOURCES}
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
