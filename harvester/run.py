@@ -100,7 +100,7 @@ class Run:
 
     async def capture(self, pairs: Input, rejects: RejectsFile, *, forced: bool = False) -> Summary:
         """Enqueue, harvest, sum up. Raises ``UsageError`` for unusable input, ``StorageError`` when a place fails."""
-        keys = {name: workspace.key() for name, workspace in self._settings.workspaces.items()}
+        keys = self._settings.keys()
         destination = await self._sink.attach(self._ledger.ledger_id)
         await recover(self._ledger, self._sink, destination, clock=self._clock)
         for name in self._settings.workspaces:
