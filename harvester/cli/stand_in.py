@@ -27,7 +27,7 @@ def demo(out: str, pairs: int) -> None:
     Example:
       harvester demo && harvester demo   # the second time nothing is left to ask
     """
-    from harvester.settings import load
+    from harvester.settings import Settings, Workspace
     from harvester.simulator import Simulator, SimulatorConfig
     from harvester.tables import look
 
@@ -47,7 +47,7 @@ def demo(out: str, pairs: int) -> None:
         async with Simulator(config) as simulator:
             if not listed.exists():
                 write_pairs(listed, simulator)
-            settings = load(None, {}, {"endpoint": simulator.url, "api_key_file": key})
+            settings = Settings(workspaces={"default": Workspace(endpoint=simulator.url, api_key_file=key)})
             return await captured(settings, (str(listed),), out, None)
 
     done = asyncio.run(show_it())
