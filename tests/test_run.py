@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from conftest import KEY, rows_of
 
 from harvester.simulator import Simulator, SimulatorConfig
@@ -120,6 +121,23 @@ async def test_an_interrupted_run_keeps_what_it_has_and_says_so(harvester, tmp_p
         code, out, err = await harvester.run(*arguments)
         assert code == 0, err
         assert simulator.answers.total() == 400
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+async def test_a_wait_of_an_hour_for_budget_ends_when_told_to(harvester, tmp_path, sent):
+    """While the budget is spent a signal ends the run at once, with 130 and what it has stored."""
+    async with Simulator(SimulatorConfig(pairs=50, limit=1, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        process = harvester.start("run", "pairs.csv", "--endpoint", simulator.url, "--json")
+        assert process.stderr is not None
+        while b"event=waiting" not in await asyncio.to_thread(process.stderr.readline):
+            assert process.poll() is None
+        process.send_signal(sent)
+        out, _ = await asyncio.to_thread(process.communicate, timeout=20)
+    books = json.loads(out)["books"]
+    assert process.returncode == 130
+    assert books["balanced"]
+    assert sum(books["captured"].values()) == 1
 
 
 async def test_rows_go_down_a_pipe_when_asked(harvester, tmp_path):
