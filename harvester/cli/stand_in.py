@@ -108,7 +108,7 @@ _SHARE = click.FloatRange(0, 1)
     default=1.0,
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Let its clock run so many times as fast: windows pass and sends expire sooner.",
+    help="Let its clock run so many times as fast, so that sends expire sooner. A client keeps its own time.",
 )
 @click.option(
     "--neighbour",
@@ -149,7 +149,8 @@ def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tu
     Examples:
       harvester simulate --write-pairs pairs.csv --fault-rate 0.05 &
       BRAZE_API_KEY=demo-key harvester run pairs.csv --endpoint http://127.0.0.1:8765
-      harvester simulate --speed 60 --neighbour campaign --neighbour-share 0.5   # an hour passes in a minute
+      harvester simulate --window-seconds 60 --limit 4000 --neighbour campaign --neighbour-share 0.5
+      harvester simulate --speed 14400   # a day passes in six seconds
     """
     from harvester.clock import SystemClock
     from harvester.simulator import Simulator, SimulatorConfig

@@ -9,6 +9,7 @@ answered, even if nobody lived to read it, and what is not in the log never left
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from datetime import date
 from email.utils import formatdate
 from functools import lru_cache
@@ -35,7 +36,10 @@ class Simulator:
     """A running stand-in; use it as an async context manager and ask at ``url``."""
 
     def __init__(self, config: SimulatorConfig, clock: Clock | None = None) -> None:
-        """Hold the sends in memory, about 300 bytes each. All times are those of ``clock``."""
+        """Hold the sends in memory, about 300 bytes each. All times are those of ``clock``.
+
+        ``answers`` counts by status, or by fault where not even a status left.
+        """
         self.config = config
         self.url = ""
         self.answers: Counter[str] = Counter()
@@ -94,7 +98,7 @@ class Simulator:
         fault = self._fault(query.get("send_id", "")) if judged.status in (200, 400) else None
         if fault is not None:
             answer = faults.spoiled(answer, fault)
-        self._note(judged, answer, fault, query.get("campaign_id"), query.get("send_id"), now)
+        self._note(judged, answer, fault, query, now)
         return answer
 
     def _headers(self, judged: Judgement, now: float) -> dict[str, str]:
@@ -122,17 +126,16 @@ class Simulator:
         return None
 
     def _note(
-        self, judged: Judgement, answer: web.Response, fault: str | None, campaign_id: str | None,
-        send_id: str | None, now: float,
-    ) -> None:  # fmt: skip
+        self, judged: Judgement, answer: web.Response, fault: str | None, query: Mapping[str, str], now: float
+    ) -> None:
         """Count an answer and log it. A verdict stands only where the body leaves as it was."""
         status = None if isinstance(answer, faults.Unanswered) else answer.status
         self.answers[str(status or fault)] += 1
         if self._log is None:
             return
         line = {
-            "campaign_id": campaign_id,
-            "send_id": send_id,
+            "campaign_id": query.get("campaign_id"),
+            "send_id": query.get("send_id"),
             "status": status,
             "fault": fault,
             "verdict": judged.verdict if status == 200 and answer.body is judged.body else None,

@@ -46,7 +46,10 @@ class SharedBudget:
         return Grant(taken == 1, self.limit, remaining, (self._window + 1) * self._window_seconds)
 
     def pass_time(self, now: float) -> None:
-        """Let windows end and the neighbour spend, up to ``now``. A time that was passed already changes nothing."""
+        """Let windows end and the neighbour spend, up to ``now``. A time that was passed already changes nothing.
+
+        Windows that begin and end unseen are left out of the books: alone, a neighbour is refused nothing.
+        """
         window, into_seconds = divmod(now, self._window_seconds)
         if window > self._window:
             if self._window >= 0:

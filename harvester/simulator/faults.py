@@ -1,8 +1,8 @@
 """Ways in which an answer goes wrong: each takes the answer that would have left, and gives what leaves instead.
 
-Documented: the statuses, and that a 502 never reached the server. Recorded: Cloudflare stands in front, so pages in
-HTML and 52x statuses are inferred, as is that nobody counts budget behind them. Everything else is what networks,
-proxies and mistakes bring about, and says nothing of Braze. No fault is answered before it is in the log.
+Documented: 500, 502, 503 and 504, and that a 502 never reached the server. Recorded: Cloudflare stands in front.
+Inferred from both: 52x statuses, and pages in HTML that tell nothing of the budget. All else is what networks, proxies
+and mistakes bring about, and no claim about Braze. A call that meets a fault is charged, which is the cautious guess.
 
 A send id may ask for a fault: ``fault-503`` anywhere in it meets one every time, ``fault-503x2`` the first two times.
 """
@@ -73,22 +73,22 @@ def not_json(answer: web.Response) -> web.Response:
 
 
 def empty_body(answer: web.Response) -> web.Response:
-    """Say 200 and nothing else."""
+    """Answer without a body."""
     return _with_body(answer, b"")
 
 
 def empty_object(answer: web.Response) -> web.Response:
-    """Say 200 and {}."""
+    """Answer with {}."""
     return _with_body(answer, b"{}")
 
 
 def nosuccess(answer: web.Response) -> web.Response:
-    """Say 200 with another message than success."""
+    """Answer with another message than success."""
     return _with_body(answer, b'{"message":"queued"}')
 
 
 def html(_answer: web.Response) -> web.Response:
-    """Say 200 with a page, as a proxy's challenge does."""
+    """Answer 200 with a page, as a proxy's challenge does."""
     return _page(200, "Just a moment...")
 
 
@@ -174,7 +174,7 @@ def spoiled(answer: web.Response, name: str) -> web.Response:
     if status in _NO_SERVER:
         return _page(status, f"{status}: the origin server did not answer")
     answer.set_status(status)
-    return _with_body(answer, b'{"message":"a fault that was asked for"}')
+    return _with_body(answer, b'{"message":"fault"}')
 
 
 def described() -> str:

@@ -85,18 +85,18 @@ class Report:
     control: bool
     events: int
 
-    def day(self, day: DayOfSend) -> Counters:
+    def day(self, seen: DayOfSend) -> Counters:
         """Give ``messages`` and the totals of a day."""
         messages: dict[str, list[Counters]] = {}
         for channel in self.channels:
             messages[channel] = [
-                self._variation(day, channel, f"Variant {number}", day.size * share)
+                self._variation(seen, channel, f"Variant {number}", seen.size * share)
                 for number, share in enumerate(self.split, start=1)
             ]
             if channel == "email" and self.control:
-                enrolled = day.size * _CONTROL_SHARE
-                group = {"variation_name": "Control Group", "enrolled": int(enrolled) if day.went_out else 0}
-                messages[channel].append(group | self._conversions(day, enrolled))
+                enrolled = seen.size * _CONTROL_SHARE
+                group = {"variation_name": "Control Group", "enrolled": int(enrolled) if seen.went_out else 0}
+                messages[channel].append(group | self._conversions(seen, enrolled))
         rows = [row for variations in messages.values() for row in variations]
         totals = {
             name: sum([row[name] for row in rows])
@@ -106,21 +106,21 @@ class Report:
         recipients, revenue = rows[0]["unique_recipients"], sum([row["revenue"] for row in rows])
         return {"messages": messages, **totals, "unique_recipients": recipients, "revenue": round(revenue, 2)}
 
-    def _variation(self, day: DayOfSend, channel: str, name: str, part: float) -> Counters:
+    def _variation(self, seen: DayOfSend, channel: str, name: str, part: float) -> Counters:
         at_once, later = _COUNTERS[channel]
         return {
             "variation_name": name,
-            **{counter: int(part * share) if day.went_out else 0 for counter, share in at_once.items()},
-            **{counter: day.came(part * share) for counter, share in later.items()},
-            **self._conversions(day, part),
+            **{counter: int(part * share) if seen.went_out else 0 for counter, share in at_once.items()},
+            **{counter: seen.came(part * share) for counter, share in later.items()},
+            **self._conversions(seen, part),
         }
 
-    def _conversions(self, day: DayOfSend, part: float) -> Counters:
+    def _conversions(self, seen: DayOfSend, part: float) -> Counters:
         """Count conversions: late ones change the row of the day of the send, however long past it is."""
-        counted: Counters = {"unique_recipients": day.size if day.went_out else 0}
+        counted: Counters = {"unique_recipients": seen.size if seen.went_out else 0}
         for event, by_send_time, share in _EVENTS[: self.events]:
-            counted[event] = day.came(part * share)
-            counted[by_send_time] = int(part * share * day.so_far) if day.went_out else 0
+            counted[event] = seen.came(part * share)
+            counted[by_send_time] = int(part * share * seen.so_far) if seen.went_out else 0
         counted["revenue"] = round(counted["conversions"] * _DOLLARS_EACH, 2)
         return counted
 

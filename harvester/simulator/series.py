@@ -21,7 +21,7 @@ from harvester.simulator.report import Counters, DayOfSend, report_of
 UnknownPairs = Literal["zero", "empty"]
 """How to answer for a send that is unknown or expired: with days of zeros, or without days."""
 
-UPDATED_SECONDS = 3600.0
+_UPDATED_SECONDS = 3600.0
 
 
 def answer(
@@ -29,17 +29,18 @@ def answer(
 ) -> tuple[Verdict, bytes]:
     """Give the body of a 200, and the verdict that a reader must come to.
 
-    ``sent_at`` is None for a send that does not exist; times are epoch seconds. Nothing later than ``now`` is ever
-    counted, whatever days are asked for. Of the sends that exist, one in 50 has no days and one in 20 only zeros.
+    ``sent_at`` is None for a send that is unknown; one still to come is unknown too. Times are epoch seconds. Nothing
+    later than ``now`` is ever counted, whatever days are asked for. Of the sends that exist, one in 50 has no days and
+    one in 20 only zeros.
     """
     drawn = draw(seed, asked.campaign_id, asked.send_id)
-    alive = sent_at is not None and now - sent_at <= RETENTION_SECONDS
+    alive = sent_at is not None and 0 <= now - sent_at <= RETENTION_SECONDS
     if drawn % 50 == 0 if alive else unknown_pairs == "empty":
         return Verdict.EMPTY, _body([], drawn)
     nothing = _nothing(seed, asked.campaign_id)
     days = dict.fromkeys(range(asked.last_day - asked.length_days + 1, asked.last_day + 1), nothing)
     if sent_at is not None and alive and drawn % 20 != 1:
-        report, until = report_of(seed, asked.campaign_id), now // UPDATED_SECONDS * UPDATED_SECONDS
+        report, until = report_of(seed, asked.campaign_id), now // _UPDATED_SECONDS * _UPDATED_SECONDS
         for day in range(max(min(days), day_of(sent_at)), min(asked.last_day, day_of(until)) + 1):
             days[day] = _encoded(report.day(_seen(day, 200 + drawn % 20_000, sent_at, until)))
     active = any(day is not nothing and day != nothing for day in days.values())
