@@ -11,6 +11,7 @@ import click
 
 from harvester.cli import options, show
 from harvester.cli.capture import captured
+from harvester.errors import UsageError
 
 if TYPE_CHECKING:
     from harvester.run import Summary
@@ -57,43 +58,122 @@ def demo(out: str, pairs: int) -> None:
     sys.exit(done.exit_code)
 
 
+def _list_faults(context: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
+    """Print the faults and end."""
+    del option
+    if value:
+        from harvester.simulator.faults import described
+
+        click.echo(described())
+        context.exit()
+
+
+_SHARE = click.FloatRange(0, 1)
+
+
 @click.command()
-@click.option("--port", default=8765, show_default=True, help="Port on 127.0.0.1.")
-@click.option("--seed", default=1, show_default=True, help="All it answers follows from this and the time.")
-@click.option("--pairs", default=5000, show_default=True, help="How many sends exist.")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port on 127.0.0.1.")
+@click.option("--seed", default=1, show_default=True, help="All it answers follows from this, the day and the time.")
+@click.option("--pairs", default=5000, show_default=True, type=click.IntRange(1), help="How many sends exist.")
 @click.option("--write-pairs", "listed", type=click.Path(path_type=Path), help="Write the sends that exist as CSV.")
-@click.option("--limit", default=250_000, show_default=True, help="Calls per window.")
-@click.option("--window-seconds", default=3600.0, show_default=True, help="Length of a window.")
-@click.option("--fault-rate", default=0.0, show_default=True, help="Share of calls that meet a fault, 0 to 1.")
-@click.option("--neighbour-share", default=0.0, show_default=True, help="Share of the budget that others spend.")
-@click.option("--latency-seconds", default=0.0, show_default=True, help="Time each answer takes.")
-@click.option("--log", type=click.Path(path_type=Path), help="Append every answer to this NDJSON file.")
-def simulate(listed: Path | None, **given: Any) -> None:
-    """Run the stand-in API by itself; its key is demo-key.
+@click.option(
+    "--day",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="The day by which all were sent; name it to go on with a list written earlier  [default: today]",
+)
+@click.option(
+    "--unknown-pairs",
+    type=click.Choice(["zero", "empty"]),
+    default="zero",
+    show_default=True,
+    help="Answer for unknown and expired sends with days of zeros, or without days; which one Braze does is not known.",
+)
+@click.option("--limit", default=250_000, show_default=True, type=click.IntRange(0), help="Calls per window.")
+@click.option(
+    "--window-seconds", default=3600.0, show_default=True, type=click.FloatRange(1), help="Length of a window."
+)
+@click.option(
+    "--speed",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Let its clock run so many times as fast, so that sends expire sooner. A client keeps its own time.",
+)
+@click.option(
+    "--neighbour",
+    type=click.Choice(["none", "steady", "bursty", "campaign"]),
+    default="steady",
+    show_default=True,
+    help="How others spend their share: evenly, in six bursts a window, or late and all at once.",
+)
+@click.option(
+    "--neighbour-share", default=0.0, show_default=True, type=_SHARE, help="Share of every window that others spend."
+)
+@click.option("--fault-rate", default=0.0, show_default=True, type=_SHARE, help="Share of calls that meet a fault.")
+@click.option("--fault", "faults", multiple=True, help="Draw from this fault alone; several for several.")
+@click.option(
+    "--list-faults",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_faults,
+    help="List the faults and end.",
+)
+@click.option(
+    "--latency-seconds",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Time each answer takes, by your clock.",
+)
+@click.option(
+    "--log", type=click.Path(path_type=Path), help="Append every answer to this NDJSON file, before it leaves."
+)
+def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tuple[str, ...], **given: Any) -> None:
+    """Run the stand-in API by itself; its key is demo-key, and forbidden-key lacks the permission.
+
+    A send id may ask for a fault: fault-503 anywhere in it meets one every time, fault-503x2 the first two times.
 
     \b
-    Example:
+    Examples:
       harvester simulate --write-pairs pairs.csv --fault-rate 0.05 &
       BRAZE_API_KEY=demo-key harvester run pairs.csv --endpoint http://127.0.0.1:8765
+      harvester simulate --window-seconds 60 --limit 4000 --neighbour campaign --neighbour-share 0.5
+      harvester simulate --speed 14400   # a day passes in six seconds
     """
+    from harvester.clock import SystemClock
     from harvester.simulator import Simulator, SimulatorConfig
+    from harvester.simulator.fast_clock import FastClock
+
+    if faults:
+        given["faults"] = faults
+        if not given["fault_rate"]:
+            raise UsageError("say how many calls meet these faults, such as --fault-rate 0.05")
+    config = SimulatorConfig(day=day.date() if day else None, **given)
+    simulator = Simulator(config, FastClock(SystemClock(), speed))
 
     async def serve() -> None:
-        async with Simulator(SimulatorConfig(**given)) as simulator:
+        async with simulator:
             if listed is not None:
                 write_pairs(listed, simulator)
-            click.echo(f"serving {given['pairs']} sends on {simulator.url}; Ctrl-C ends it", err=True)
+            again = f"--day {simulator.day} goes on with them"
+            click.echo(f"serving {config.pairs} sends on {simulator.url}; Ctrl-C ends it, {again}", err=True)
             await asyncio.Event().wait()
 
     try:
         asyncio.run(serve())
     except KeyboardInterrupt:
-        click.echo("stopped", err=True)
+        told = ", ".join(f"{count} x {status}" for status, count in sorted(simulator.answers.items())) or "nothing"
+        click.echo(f"answered {told}; others were refused {simulator.budget.neighbour_refused} calls", err=True)
 
 
 def write_pairs(path: Path, simulator: "Simulator") -> None:
-    """Write the sends that exist, as a user's own list would have them."""
-    with path.open("w", newline="") as file:
+    """Write the sends that exist, as a user's own list would have them. Raises ``UsageError`` where it cannot."""
+    try:
+        file = path.open("w", newline="")
+    except OSError as error:
+        raise UsageError(f"cannot write the list of sends {path}: {error.strerror}") from None
+    with file:
         writer = csv.writer(file)
         writer.writerow(["campaign_id", "send_id", "sent_at"])
         for each in simulator.population:

@@ -8,6 +8,10 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from harvester.errors import UsageError
+
+KINDS = ("none", "steady", "bursty", "campaign")
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbour(ABC):
@@ -70,6 +74,27 @@ class Campaign(Neighbour):
     def spent(self, window_seconds: float, at: float) -> float:
         """Stay at nothing until the start, then grow in a straight line."""
         return _clamped((at / window_seconds - self.starts_at_fraction) / self.lasts_fraction)
+
+
+def neighbour_of(kind: str, share: float, window_seconds: float) -> Neighbour | None:
+    """Give the neighbour of a kind in ``KINDS``, or None where nobody spends.
+
+    Bursts last a sixtieth of the window and come six times in it: a minute every ten of an hour. A campaign begins
+    at minute 36 of an hour and lasts 12. Raises ``UsageError`` for another kind, and for one that spends nothing.
+    """
+    match kind:
+        case "none":
+            return None
+        case "steady":
+            return Steady(share) if share else None
+        case "bursty" | "campaign" if not share:
+            raise UsageError(f"say how much of the budget the {kind} neighbour spends, such as --neighbour-share 0.5")
+        case "bursty":
+            return Bursty(share, burst_seconds=window_seconds / 60, every_seconds=window_seconds / 6)
+        case "campaign":
+            return Campaign(share, starts_at_fraction=0.6, lasts_fraction=0.2)
+        case _:
+            raise UsageError(f"there is no neighbour {kind!r}; choose one of {', '.join(KINDS)}")
 
 
 def _clamped(part: float) -> float:
