@@ -1,0 +1,89 @@
+"""A scripted server for one exchange: raw bytes, cut, dripped or never sent. It counts the requests on the wire."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter, "BadServer"], Awaitable[None]]
+
+
+class BadServer:
+    """What has been asked so far, and where."""
+
+    def __init__(self) -> None:
+        """Begin with nothing asked."""
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.url = ""
+
+
+@asynccontextmanager
+async def serving(script: Script) -> AsyncIterator[BadServer]:
+    """Serve each connection by a script, on loopback."""
+    server = BadServer()
+    tasks: set[asyncio.Task] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        tasks.add(asyncio.current_task())
+        try:
+            await script(reader, writer, server)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    try:
+        yield server
+    finally:
+        listening.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def request(reader: asyncio.StreamReader, server: BadServer) -> bytes:
+    """Read one request's head."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    server.requests.append(head)
+    return head
+
+
+def answering(data: bytes, *, then: str = "close") -> Script:
+    """Answer every request with these bytes, then close, reset or keep the connection."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: BadServer) -> None:
+        while True:
+            await request(reader, server)
+            writer.write(data)
+            await writer.drain()
+            if then == "reset":
+                writer.transport.abort()
+                return
+            if then == "close":
+                return
+            if then == "silence":
+                await asyncio.Event().wait()
+
+    return script
+
+
+def dripping(data: bytes, seconds: float) -> Script:
+    """Answer byte by byte."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: BadServer) -> None:
+        await request(reader, server)
+        for at in range(len(data)):
+            writer.write(data[at : at + 1])
+            await writer.drain()
+            await asyncio.sleep(seconds)
+
+    return script
+
+
+def whole(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+    """A well-formed answer."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
