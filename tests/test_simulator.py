@@ -90,6 +90,13 @@ def test_a_limit_that_changes_midway_holds_at_once():
     assert (raised.limit, raised.remaining) == (20, 13)
 
 
+def test_a_clock_that_is_set_back_refills_nothing():
+    """Time that has passed does not come again: the window of the later time stays, and so does what it gave away."""
+    budget = SharedBudget(2, 60.0)
+    assert [budget.take(now).remaining for now in (60.0, 59.0, 0.0)] == [1, 0, 0]
+    assert budget.refused == 1
+
+
 # The neighbours
 
 
