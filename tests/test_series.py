@@ -1,0 +1,157 @@
+"""What an answer means: its verdict and its rows, for what Braze documents and for whatever else it may send."""
+
+import json
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harvester.braze.series import FIXED_COLUMNS, captured
+from harvester.errors import ExchangeError
+from harvester.model import Pair, Reading, Verdict
+
+READING = Reading(1, Pair("eu", "c", "s"), "once", 1_767_225_600.0, 1_767_225_600.0)
+
+
+def capture_of(answer):
+    """The capture of an answer, given as an object or as bytes."""
+    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    return captured(body, READING, batch_id="batch", captured_at=1_767_225_600.5)
+
+
+def rows_of(answer) -> list[dict]:
+    """Its rows, read back line by line."""
+    capture = capture_of(answer)
+    lines = capture.rows.split(b"\n")
+    assert lines.pop() == b""
+    assert len(lines) == capture.row_count
+    return [json.loads(line) for line in lines]
+
+
+def success(*days) -> dict:
+    """An answer that Braze calls a success."""
+    return {"message": "success", "data": list(days)}
+
+
+DAY = {
+    "time": "2026-11-01",
+    "messages": {
+        "email": [
+            {"variation_name": "A", "variation_api_id": "v-1", "sent": 5, "opens": 2},
+            {"variation_name": "Control Group", "enrolled": 3},
+        ],
+        "sms": [{"variation_name": "A", "sent": 1}],
+    },
+    "unique_recipients": 6, "conversions": 1, "revenue": 12.5,
+}  # fmt: skip
+
+
+def test_each_variation_each_day_and_the_capture_itself_is_a_row():
+    """The rows of one day: three variations, the day's totals, and a trace of the capture."""
+    rows = rows_of(success(DAY))
+    assert [(row["level"], row["channel"], row["variation_name"]) for row in rows] == [
+        ("variation", "email", "A"), ("variation", "email", "Control Group"), ("variation", "sms", "A"),
+        ("day", None, None), ("capture", None, None),
+    ]  # fmt: skip
+    assert rows[0] | {"sent": 5, "opens": 2, "variation_api_id": "v-1", "date": "2026-11-01"} == rows[0]
+    assert rows[1]["enrolled"] == 3
+    assert rows[3]["revenue"] == 12.5
+    assert "sent" not in rows[3]
+    assert all(list(row)[: len(FIXED_COLUMNS)] == list(FIXED_COLUMNS) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("days", "verdict"),
+    [
+        ([], Verdict.EMPTY),
+        ([{"time": "2026-11-01", "messages": {}}], Verdict.ZERO),
+        ([{"time": "2026-11-01", "messages": {"sms": [{"sent": 0}]}, "conversions": 0, "revenue": 0.0}], Verdict.ZERO),
+        ([{"time": "2026-11-01", "messages": {"sms": [{"sent": 1}]}}], Verdict.ACTIVITY),
+        ([{"time": "2026-11-01", "messages": {}, "conversions": 1}], Verdict.ACTIVITY),
+        ([{"time": "2026-11-01", "messages": {}}, DAY], Verdict.ACTIVITY),
+    ],
+)
+def test_an_empty_answer_has_an_honest_name(days, verdict):
+    """No days is empty, days that count nothing are zero, and only what counts is activity."""
+    assert capture_of(success(*days)).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"<html>", b"\xef\xbb\xbf{}", b'{"message":"success","data":[]}x', b"[]", b"null", b"{}",
+        b'{"message":"success"}', b'{"message":"success","data":{}}', b'{"message":"queued","data":[]}', b'{"data":[]}',
+        b'{"message":"success","data":[NaN]}', b'{"message":"success","data":["\xff"]}',
+        b'{"message":"success","data":["\\ud800"]}', b'{"message":"success","data":' + b"[" * 100_000,
+        b'{"message":"success","data":[1e400]}',
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_says_nothing_of_the_pair(body):
+    """Broken JSON, another shape or another message is an error to try again, never a verdict."""
+    with pytest.raises(ExchangeError):
+        capture_of(body)
+
+
+def test_an_answer_cut_at_any_byte_is_no_answer():
+    """A body that ends early never counts, wherever it ends."""
+    body = json.dumps(success(DAY)).encode()
+    for at in range(len(body)):
+        with pytest.raises(ExchangeError):
+            capture_of(body[:at])
+
+
+@pytest.mark.parametrize("odd", ["7", None, [1], {"a": 1}])
+def test_an_odd_counter_passes_through_and_is_called_drift(odd):
+    """What Braze changes one day is kept as it came, and told."""
+    day = {"time": "2026-11-01", "messages": {"sms": [{"variation_name": "A", "sent": 1, "new_counter": odd}]}}
+    rows = rows_of(success(day))
+    assert rows[0]["new_counter"] == odd
+    assert rows[0]["sent"] == 1
+    assert capture_of(success(day)).drift
+    assert not capture_of(success(DAY)).drift
+
+
+def test_a_counter_that_bears_a_columns_name_does_not_hide_the_column():
+    """Whatever Braze calls a counter, a row says which pair and day it is of."""
+    day = {"time": "2026-11-01", "messages": {"sms": [{"campaign_id": 9, "level": 9, "date": 9, "sent": 1}]}}
+    row = rows_of(success(day))[0]
+    assert (row["campaign_id"], row["level"], row["date"], row["sent"]) == ("c", "variation", "2026-11-01", 1)
+
+
+def test_text_with_line_ends_stays_on_one_line():
+    """A variation named with newlines, NUL, escapes or U+2028 is one line of the part and comes back as it was."""
+    name = 'a\nb\r\0\x1b[31m\u2028\u0085"\\'
+    day = {"time": "2026-11-01", "messages": {"sms": [{"variation_name": name, "sent": 1}]}}
+    assert rows_of(success(day))[0]["variation_name"] == name
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+        st.sampled_from(["time", "messages", "sms", "sent", "date", "variation_name", "workspace", "x\n"])
+        | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+        inner, max_size=5,
+    ),
+    max_leaves=25,
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(JSON, max_size=5))
+def test_no_success_is_ever_dropped_whatever_its_days_are(days):
+    """Any list of anything makes rows that can be read back, each naming its pair; nothing raises."""
+    rows = rows_of(success(*days))
+    assert rows[-1]["level"] == "capture"
+    for row in rows:
+        assert (row["workspace"], row["campaign_id"], row["send_id"], row["batch_id"]) == ("eu", "c", "s", "batch")
+        assert list(row)[: len(FIXED_COLUMNS)] == list(FIXED_COLUMNS)
+
+
+def test_rows_load_in_duckdb(tmp_path):
+    """The first thing a reader does with a part works on an odd one too."""
+    part = tmp_path / "part.ndjson"
+    part.write_bytes(capture_of(success(DAY, {"time": "2026-11-02", "messages": {"new": [{"sent": 2**60}]}})).rows)
+    found = duckdb.sql(f"SELECT sum(sent) FROM read_json('{part}', union_by_name = true)").limit(1).fetchall()
+    assert found == [(2**60 + 6,)]
