@@ -5,6 +5,7 @@ arguments, prints, or ends the process.
 """
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -23,6 +24,8 @@ class _Commands(click.Group):
     """Turns what the harvester expects to go wrong into one sentence and its exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        # The first process of a container has no default for SIGTERM: the kernel would drop it.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return super().invoke(ctx)
         except HarvesterError as error:
