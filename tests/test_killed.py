@@ -45,14 +45,16 @@ class Scene:
         with (folder / "p.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("campaign_id", "send_id"), *sorted(self.pairs)])
 
-    async def run(self, *kill: str) -> int:
-        """Run once, killed as told; gives the exit code."""
-        strace = ["strace", "-f", "-o", "/dev/null", *kill] if kill else []
+    async def run(self, *inject: str) -> int:
+        """Run once, with what strace is told to do to it; gives the exit code. What it said is in ``said``."""
+        strace = ["strace", "-f", "-o", "/dev/null", *inject] if inject else []
         process = await asyncio.create_subprocess_exec(
             *strace, *self.arguments, cwd=self.folder, env=self.command.env,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        return await process.wait()
+        _, said = await process.communicate()
+        self.said = said.decode()
+        return process.returncode
 
     def asked(self) -> Counter:
         """How often each pair was asked so far."""
@@ -86,6 +88,11 @@ class Scene:
         assert code in (-9, 137)
         if again:
             await self.run(*kill)
+        await self.complete()
+        return True
+
+    async def complete(self) -> None:
+        """Run to the end undisturbed, and judge."""
         settled, asked, parts = self.settled(), self.asked(), self.parts()
         assert await self.run() == 0
         more = self.asked() - asked
@@ -97,7 +104,6 @@ class Scene:
             if row["level"] == "capture"
         )
         assert captures == Counter(self.pairs), "a pair is missing or twice"
-        return True
 
 
 @needs_strace
@@ -126,3 +132,24 @@ async def test_killed_at_every_durable_step_it_goes_on(tmp_path):
     assert killed["fdatasync"] >= 5, f"the ledger's commits were not met: {killed}"
     assert killed["fsync"] >= 4, f"the part's flushes were not met: {killed}"
     assert killed["link"] == 2, f"marker and part were not met: {killed}"
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    ("call", "error", "at"),
+    [
+        ("fsync", "EIO", 2), ("fsync", "ENOSPC", 5), ("link", "ENOSPC", 2),
+        ("fdatasync", "EIO", 5), ("pwrite64", "ENOSPC", 2), ("pwrite64", "ENOSPC", 60),
+    ],
+)  # fmt: skip
+async def test_a_disk_that_fails_ends_the_run_and_loses_nothing(tmp_path, call, error, at):
+    """A full or broken disk is exit 5 and a sentence; once it is mended the same command goes on exactly."""
+    log = tmp_path / "answers.ndjson"
+    config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)
+    async with Simulator(config) as simulator:
+        scene = Scene(tmp_path / "scene", simulator, log, 0)
+        code = await scene.run("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={at}+")
+        assert code == 5, scene.said
+        assert "Traceback" not in scene.said
+        assert scene.said.count("harvester: ") == 1
+        await scene.complete()
