@@ -1,0 +1,153 @@
+"""The policy around one exchange: what is tried again, deferred, refused, and what stops a whole workspace."""
+
+import asyncio
+import random
+from collections.abc import Iterable, Iterator
+
+import orjson
+import pytest
+import structlog
+
+from harvester.braze.budget import BudgetReport
+from harvester.braze.client import REJECTIONS_TO_HALT, Client
+from harvester.braze.pacer import Pacer
+from harvester.braze.transport import Answer
+from harvester.errors import ExchangeError
+from harvester.model import Captured, Deferred, Pair, Reading, Rejected, Returned, Verdict
+from harvester.simulator.virtual_time import VirtualClock, run_virtual
+
+KEY = "canary-key-0123456789"
+GOOD = orjson.dumps({"message": "success", "data": []})
+
+
+class Script:
+    """A wire that answers by a script: a status, or an error to raise. Counts what was asked."""
+
+    def __init__(self, steps: Iterable[int | ExchangeError]) -> None:
+        """Take the answers in order."""
+        self.steps: Iterator[int | ExchangeError] = iter(steps)
+        self.asked = 0
+
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        """Answer as the script says."""
+        self.asked += 1
+        await asyncio.sleep(0.05)
+        step = next(self.steps)
+        if isinstance(step, ExchangeError):
+            raise step
+        body = GOOD if step == 200 else f"no\x1b[31m, {KEY} is not it".encode()
+        return Answer(status=step, body=body, budget=BudgetReport(), latency_seconds=0.05)
+
+    def scrub(self, text: str) -> str:
+        """Take the key out."""
+        return text.replace(KEY, "[key]")
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def reading(number: int = 1) -> Reading:
+    """A reading that has time."""
+    return Reading(number, Pair("w", "c", f"s{number}"), "once", 1e9, 1e12)
+
+
+def captured_by(steps: Iterable[int | ExchangeError], readings: int = 1):
+    """Capture readings one after the other; gives the outcomes, the wire and the client."""
+    wire = Script(steps)
+
+    async def capture() -> tuple:
+        clock = VirtualClock()
+        pacer = Pacer(
+            reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1), longest_wait_seconds=7200.0
+        )  # fmt: skip
+        client = Client(transport=wire, pacer=pacer, clock=clock, length_days=15)
+        return [await client.capture(reading(number), batch_id="b") for number in range(readings)], wire, client
+
+    return run_virtual(capture())
+
+
+def forever(step: int | ExchangeError) -> Iterator[int | ExchangeError]:
+    """The same again and again."""
+    while True:
+        yield step
+
+
+@pytest.mark.parametrize("failure", [500, 502, 408, 520, 302, 204, ExchangeError("timeout", "slow")])
+def test_what_is_transient_is_tried_thrice_and_then_deferred(failure):
+    """A passing failure costs three calls at the most, and the reading stays in the plan."""
+    (outcome,), wire, _ = captured_by(forever(failure))
+    assert isinstance(outcome, Deferred)
+    assert wire.asked == 3
+
+
+def test_a_failure_that_passes_is_a_capture():
+    """The second or third try counts as much as the first."""
+    (outcome,), wire, _ = captured_by([503, ExchangeError("disconnected", "gone"), 200])
+    assert isinstance(outcome, Captured)
+    assert outcome.verdict is Verdict.EMPTY
+    assert wire.asked == 3
+
+
+def test_a_429_costs_no_try():
+    """A failure and five 429s later there still is a try left."""
+    (outcome,), wire, _ = captured_by([503, 429, 429, 429, 429, 429, 200])
+    assert isinstance(outcome, Captured)
+    assert wire.asked == 7
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 422])
+def test_a_refused_pair_is_rejected_at_once_with_its_reason(status):
+    """Asking again would cost budget and change nothing; the detail is safe to show."""
+    (outcome,), wire, _ = captured_by([status])
+    assert outcome == Rejected(f"status_{status}", "no\\x1b[31m, [key] is not it")
+    assert wire.asked == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 415])
+def test_a_refused_key_halts_and_the_reading_goes_back(status):
+    """One call finds out; the reading is as it was, and the cause does not show the key."""
+    (outcome,), wire, client = captured_by([status])
+    assert outcome == Returned()
+    assert wire.asked == 1
+    assert str(status) in client.halted_because
+    assert KEY not in client.halted_because
+
+
+def test_twenty_refusals_in_a_row_halt_and_a_capture_starts_the_count_anew():
+    """A wrong host refuses everything; twenty wrong pairs among good ones do not look like that."""
+    steps = [400] * (REJECTIONS_TO_HALT - 1) + [200] + [400] * (REJECTIONS_TO_HALT - 1)
+    _, _, client = captured_by(steps, readings=len(steps))
+    assert client.halted_because is None
+    _, _, client = captured_by([400] * REJECTIONS_TO_HALT, readings=REJECTIONS_TO_HALT)
+    assert client.halted_because is not None
+
+
+def test_in_a_storm_the_wire_sees_few_more_calls_than_readings():
+    """When everything fails, retries stop being granted: at most 1.2 calls a reading, and a few to begin with."""
+    outcomes, wire, _ = captured_by(forever(503), readings=300)
+    assert all(isinstance(outcome, Deferred) for outcome in outcomes)
+    assert wire.asked <= 1.2 * 300 + 20
+
+
+def test_stop_ends_the_pause_between_tries():
+    """A reading that waits to be tried again goes back when the harvest stops."""
+
+    async def stopped() -> tuple:
+        clock = VirtualClock()
+        pacer = Pacer(reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1))
+        client = Client(transport=Script(forever(503)), pacer=pacer, clock=clock, length_days=15)
+        task = asyncio.create_task(client.capture(reading(), batch_id="b"))
+        await asyncio.sleep(0.06)
+        client.stop()
+        return await task
+
+    assert run_virtual(stopped()) == Returned()
+
+
+def test_nothing_logged_holds_the_key_or_a_control_character():
+    """Braze echoes the key in a 401; the log says what it said without it."""
+    with structlog.testing.capture_logs() as logs:
+        captured_by([401])
+    assert logs
+    assert KEY not in str(logs)
+    assert not [value for each in logs for value in each.values() if "\x1b" in str(value)]
