@@ -237,9 +237,16 @@ class Harvest:
                  rows=part.row_count if part else 0)  # fmt: skip
 
     async def _renew(self) -> None:
-        """Lengthen our leases at a third of their length; what was given to another is no longer asked."""
+        """Lengthen our leases at a third of their length; what was given to another is no longer asked.
+
+        It is also a good moment to say how things stand: batches may take long where the pace is low.
+        """
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
+            state = self._pacer.state()
+            log.info("progress", workspace=self.workspace, settled=self.tally.outcomes.total(), calls=state.calls,
+                     calls_per_minute=round(60 * state.pace, 1), remaining=state.remaining, limit=state.limit,
+                     held_because=state.held_because)  # fmt: skip
             mine = dict(self._open)
             kept = await self._ledger.renew(list(mine)) if mine else set()
             for batch_id, opened in mine.items():
