@@ -108,7 +108,7 @@ class Harvest:
         """Lease batch after batch until nothing is due that is worth waiting for."""
         while not self._stopping.is_set():
             hold = self._pacer.holding()
-            if hold is not None and hold.cause == "halted":
+            if hold is not None and (hold.cause == "halted" or self._given_up(hold)):
                 return
             urgent_only = hold is not None and self._pacer.holding(urgent=True) is None
             if hold is not None and not urgent_only:
@@ -136,6 +136,15 @@ class Harvest:
                 await self._take_back(opened, reading, Returned())
             else:
                 await self._readings.put((opened, reading))
+
+    def _given_up(self, hold: Held) -> bool:
+        """Whether the server has been overloaded or away for so long that what is pending is left to the next run."""
+        tried = self._pacer.state().holds_in_a_row
+        if hold.cause != "overload" or tried <= self._max_deferrals:
+            return False
+        log.warning("giving_up", workspace=self.workspace, probes_in_vain=tried - 1,
+                    hint="the API does not answer; run the same command again later")  # fmt: skip
+        return True
 
     def _batch_limit(self) -> int:
         """Give what the pace can serve in about a minute: a kill costs no more than that."""

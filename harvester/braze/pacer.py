@@ -51,6 +51,7 @@ class PaceState:
     in_flight: int
     held_because: str | None
     held_seconds: float
+    holds_in_a_row: int
     calls: int
     throttled: int
     waited_seconds: float
@@ -187,6 +188,7 @@ class Pacer:
             in_flight=self._in_flight,
             held_because=hold.cause if hold else None,
             held_seconds=max(0.0, hold.until - now) if hold else 0.0,
+            holds_in_a_row=self._holds_in_a_row,
             calls=self._calls,
             throttled=self._throttled,
             waited_seconds=self._waited_seconds,
