@@ -65,8 +65,9 @@ class FolderSink:
         self._making.mkdir(parents=True, exist_ok=True)
         stale_before = self._touched().stat().st_mtime - _STALE_SECONDS
         for left in self._making.iterdir():
-            if left.lstat().st_mtime < stale_before:
-                left.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # whoever was making it has just finished
+                if left.lstat().st_mtime < stale_before:
+                    left.unlink()
 
     def _touched(self) -> Path:
         """Give a file made just now: the disk's own clock is the one that dated the others."""
