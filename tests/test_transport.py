@@ -155,6 +155,37 @@ async def test_what_a_body_left_over_is_not_read_as_the_next_answer():
         await transport.close()
 
 
+async def test_an_answer_that_nobody_asked_for_is_not_the_next_ones():
+    """What a server sends of itself on a kept connection is never read as the numbers of the next pair."""
+    unasked = asyncio.Event()
+
+    async def script(reader, writer, server) -> None:
+        await request(reader, server)
+        writer.write(whole(GOOD))
+        await writer.drain()
+        if len(server.requests) == 1:
+            await unasked.wait()
+            writer.write(whole(b'{"message":"success","data":[]}'))
+            await writer.drain()
+        await request(reader, server)
+        writer.write(whole(GOOD))
+        await writer.drain()
+
+    async with serving(script) as server:
+        transport = transport_to(server.url)
+        first = await transport.send_series(PAIR, length_days=15, ending_at=1e9)
+        unasked.set()
+        for _ in range(20):  # let it arrive
+            await asyncio.sleep(0)
+        try:
+            second = await transport.send_series(PAIR, length_days=15, ending_at=1e9)
+            assert second.body == GOOD
+        except ExchangeError:
+            pass  # as good: it is tried again
+        assert first.body == GOOD
+        await transport.close()
+
+
 async def test_proxy_and_netrc_of_the_environment_are_ignored(monkeypatch, tmp_path):
     """The key goes to the endpoint and through nothing that happens to be set."""
     netrc = tmp_path / "netrc"

@@ -1,8 +1,9 @@
 """One ``GET /sends/data_series``: the only door to aiohttp's client.
 
 It sends one request on the wire, never two: aiohttp's silent resend on a dead kept-alive connection is
-suppressed, since every request costs budget. It never follows a redirect (the key must not travel), never
-reads a proxy or netrc from the environment, and never returns a body larger than the cap.
+suppressed, since every request costs budget. It never takes one request's answer for another's, never follows
+a redirect (the key must not travel), never reads a proxy or netrc from the environment, and never returns a body
+larger than the cap.
 Every foreign error leaves here as an ``ExchangeError``, most specific first.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import aiohttp
@@ -88,6 +89,25 @@ def translated(error: Exception) -> ExchangeError:
     return ExchangeError(cause, text[:200] or type(error).__name__)
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Never reuses a connection on which something came that nobody asked for.
+
+    aiohttp would take it for the answer to the next request, and every later answer for that of its predecessor.
+    """
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
+    ) -> aiohttp.connector.Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
+
+
 class BrazeTransport:
     """The real thing, over one session with kept-alive connections."""
 
@@ -102,7 +122,7 @@ class BrazeTransport:
         self._api_key = api_key
         self._clock = clock
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, ttl_dns_cache=60),
+            connector=_Connector(limit=connections, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=min(10.0, timeout_seconds)),
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": "harvester"},
