@@ -225,6 +225,24 @@ async def test_nobody_there_is_an_error_to_try_again():
         await transport.close()
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"oops \x1b[2J%b\r\n\r\n",
+        OK + b"X-Echo: %b",
+        OK + b"X-Echo: %b\x00\r\n\r\n",
+        CHUNKED + b"\r\nzz%b\r\n",
+        OK + b"Content-Length: %b\r\n\r\n",
+    ],
+)
+async def test_a_key_sent_back_in_a_broken_head_is_not_told(reply):
+    """What cannot be parsed is quoted in the error, but for the key and what a terminal would obey."""
+    error, _ = await asked(answering(reply % KEY.encode()))
+    assert isinstance(error, ExchangeError)
+    assert KEY[:8] not in str(error)
+    assert str(error).isprintable()
+
+
 def test_every_error_of_aiohttp_has_a_translation():
     """None of the client's errors can leave through the door as itself, and none brings the request's headers."""
     info = aiohttp.RequestInfo(url=None, method="GET", headers={"Authorization": KEY}, real_url=None)
@@ -237,7 +255,7 @@ def test_every_error_of_aiohttp_has_a_translation():
             error = kind(*("x",) * (4 if kind is aiohttp.ServerFingerprintMismatch else 1))
         else:
             continue  # no error of the client, or made of a live connection and met above
-        ours = translated(error)
+        ours = translated(error, str)
         assert ours.cause in {"timeout", "tls", "disconnected", "truncated", "malformed", "network"}
         assert KEY not in repr(ours) + str(ours)
         translated_kinds.add(kind)

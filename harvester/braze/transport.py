@@ -54,22 +54,12 @@ class Transport(Protocol):
         ...
 
 
-async def _never_resend(
-    request: aiohttp.ClientRequest, handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
-) -> aiohttp.ClientResponse:
-    """Keep aiohttp from resending by itself: it does so on these two errors only, and only unseen by us."""
-    try:
-        return await handler(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise translated(error) from None
+def translated(error: Exception, scrub: Callable[[str], str]) -> ExchangeError:
+    """Turn an error of aiohttp into ours; the cause is a closed set.
 
-
-def translated(error: Exception) -> ExchangeError:
-    """Turn an error of aiohttp into ours; the cause is a closed set, the detail never holds a header.
-
-    ``str`` of a ``ClientResponseError`` is its message alone; its ``repr`` prints the request headers
-    and with them the key, so nothing here uses it. A status inside such an error is aiohttp's own
-    (400 for whatever it could not parse) and is ignored.
+    The detail may quote what the server sent, which may be the key, so it is scrubbed, then cut, then escaped.
+    The ``repr`` of a ``ClientResponseError`` prints the request headers and with them the key, so nothing here
+    uses it. A status inside such an error is aiohttp's own (400 for whatever it could not parse) and is ignored.
     """
     causes: tuple[tuple[type[Exception], str], ...] = (
         (TimeoutError, "timeout"),
@@ -86,7 +76,8 @@ def translated(error: Exception) -> ExchangeError:
     )
     cause = next(cause for kind, cause in causes if isinstance(error, kind))
     text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-    return ExchangeError(cause, text[:200] or type(error).__name__)
+    detail = scrub(text)[:200].encode("unicode_escape").decode()
+    return ExchangeError(cause, detail or type(error).__name__)
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -126,7 +117,7 @@ class BrazeTransport:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=min(10.0, timeout_seconds)),
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": "harvester"},
-            middlewares=(_never_resend,),
+            middlewares=(self._never_resend,),
         )
 
     def __repr__(self) -> str:
@@ -145,7 +136,7 @@ class BrazeTransport:
         except ExchangeError:
             raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise translated(error) from None
+            raise translated(error, self.scrub) from None
         return Answer(
             status=status,
             body=body,
@@ -153,6 +144,17 @@ class BrazeTransport:
             latency_seconds=self._clock.monotonic() - started,
             request_id=headers.get("X-Request-Id", ""),
         )
+
+    async def _never_resend(
+        self,
+        request: aiohttp.ClientRequest,
+        handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]],
+    ) -> aiohttp.ClientResponse:
+        """Keep aiohttp from resending by itself: it does so on these two errors only, and only unseen by us."""
+        try:
+            return await handler(request)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            raise translated(error, self.scrub) from None
 
     def _target(self, pair: Pair, length_days: int, ending_at: float) -> URL:
         """Build the request's URL; ids are opaque and may hold anything, so every reserved character is quoted."""
