@@ -119,6 +119,29 @@ def test_a_counter_that_bears_a_columns_name_does_not_hide_the_column():
     assert (row["campaign_id"], row["level"], row["date"], row["sent"]) == ("c", "variation", "2026-11-01", 1)
 
 
+def test_no_counter_takes_the_place_of_another():
+    """A counter that must be renamed, or a thing that is no counter, gets a name that nothing else has."""
+    row = rows_of(success({"time": "2026-11-01", "messages": {}, "date": 1, "counter_date": 2}))[0]
+    assert {name: row[name] for name in ("date", "counter_date", "counter_counter_date")} == {
+        "date": "2026-11-01", "counter_date": 2, "counter_counter_date": 1,
+    }  # fmt: skip
+    row = rows_of(success({"time": "2026-11-01", "messages": [7], "unrecognized": 8}))[0]
+    assert sorted(str(value) for name, value in row.items() if name.endswith("unrecognized")) == ["8", "[7]"]
+
+
+@pytest.mark.parametrize("depth", [10, 100, 250, 260, 500, 1000, 1030, 100_000])
+@pytest.mark.parametrize("day", ["%s", '{"x":%s}', '{"time":%s}', '{"messages":{"sms":[{"variation_name":%s}]}}'])
+def test_nesting_is_kept_or_refused_at_any_depth(day, depth):
+    """What can be read but not be written again is an error to try again, and never ends the process."""
+    body = '{"message":"success","data":[' + day % ("[" * depth + "]" * depth) + "]}"
+    try:
+        capture = capture_of(body.encode())
+    except ExchangeError:
+        assert depth > 200
+    else:
+        assert capture.drift
+
+
 def test_text_with_line_ends_stays_on_one_line():
     """A variation named with newlines, NUL, escapes or U+2028 is one line of the part and comes back as it was."""
     name = 'a\nb\r\0\x1b[31m\u2028\u0085"\\'

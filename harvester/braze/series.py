@@ -7,6 +7,7 @@ and neither channels nor counters are a closed set. So nothing known is required
 dropped: a value of an unexpected kind passes through and the answer is marked as *drift*.
 """
 
+from collections.abc import Container
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -45,7 +46,13 @@ def days_of(body: bytes) -> list[Any]:
 
 def captured(body: bytes, reading: Reading, *, batch_id: str, captured_at: float) -> Captured:
     """Turn the body of a 200 into a capture: its verdict and its encoded rows. Raises as ``days_of`` does."""
-    days = days_of(body)
+    try:
+        return _capture(days_of(body), reading, batch_id, captured_at)
+    except orjson.JSONEncodeError as error:  # JSON may be read four times as deep as it can be written
+        raise ExchangeError("unparsable", str(error)) from None
+
+
+def _capture(days: list[Any], reading: Reading, batch_id: str, captured_at: float) -> Captured:
     rows = _Rows(reading.pair)
     for day in days:
         rows.add_day(day)
@@ -84,7 +91,7 @@ class _Rows:
                 for variation in variations if isinstance(variations, list) else [variations]:
                     self._add_variation(encoded_date, channel, variation)
         elif channels is not None:
-            day["unrecognized"] = channels
+            day[_free("unrecognized", day)] = channels
         self.add(encoded_date, _place("day"), day)
 
     def _add_variation(self, date: bytes, channel: str, variation: object) -> None:
@@ -122,8 +129,7 @@ class _Rows:
         if not _FIXED.isdisjoint(set().union(*counters)):
             self.drift = True
             counters = [
-                {f"counter_{name}" if name in _FIXED else name: value for name, value in row.items()}
-                for row in counters
+                {_free(name, row) if name in _FIXED else name: value for name, value in row.items()} for row in counters
             ]
         encoded = orjson.dumps(counters)[2:-2].split(b"},{")
         if len(encoded) != len(counters):  # a name or a text holds what separates two rows
@@ -135,6 +141,13 @@ class _Rows:
                 for place, row in zip(self._places, encoded, strict=True)
             ]
         )
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """Give a name like ``name`` that no column and none of the counters ``taken`` has."""
+    while name in _FIXED or name in taken:
+        name = f"counter_{name}"
+    return name
 
 
 @lru_cache(maxsize=4096, typed=True)
