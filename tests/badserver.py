@@ -1,6 +1,9 @@
 """A scripted server for one exchange: raw bytes, cut, dripped or never sent. It counts the requests on the wire."""
 
 import asyncio
+import socket
+import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -18,7 +21,7 @@ class BadServer:
 
 
 @asynccontextmanager
-async def serving(script: Script) -> AsyncIterator[BadServer]:
+async def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[BadServer]:
     """Serve each connection by a script, on loopback."""
     server = BadServer()
     tasks: set[asyncio.Task] = set()
@@ -33,8 +36,8 @@ async def serving(script: Script) -> AsyncIterator[BadServer]:
         finally:
             writer.close()
 
-    listening = await asyncio.start_server(connected, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    listening = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+    server.url = f"{'https' if tls else 'http'}://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     try:
         yield server
     finally:
@@ -60,6 +63,9 @@ def answering(data: bytes, *, then: str = "close") -> Script:
             writer.write(data)
             await writer.drain()
             if then == "reset":
+                # Without this an abort is an orderly end on the wire.
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 writer.transport.abort()
                 return
             if then == "close":
