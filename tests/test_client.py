@@ -35,7 +35,13 @@ class Script:
         step = next(self.steps)
         if isinstance(step, ExchangeError):
             raise step
-        body = GOOD if step == 200 else f"no\x1b[31m, {KEY} is not it".encode()
+        body = (
+            GOOD
+            if step == 200
+            else b"key=" + KEY.encode() * 50
+            if step == 401
+            else f"no\x1b[31m, {KEY} is not it".encode()
+        )
         return Answer(status=step, body=body, budget=BudgetReport(), latency_seconds=0.05)
 
     def scrub(self, text: str) -> str:
@@ -110,7 +116,7 @@ def test_a_refused_key_halts_and_the_reading_goes_back(status):
     assert outcome == Returned()
     assert wire.asked == 1
     assert str(status) in client.halted_because
-    assert KEY not in client.halted_because
+    assert "canary" not in client.halted_because
 
 
 def test_twenty_refusals_in_a_row_halt_and_a_capture_starts_the_count_anew():

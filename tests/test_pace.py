@@ -277,6 +277,11 @@ def test_headers_that_make_no_sense_are_not_believed(headers):
     assert not budget.known
 
 
+def test_a_date_that_no_calendar_has_is_not_believed():
+    """A nonsense Date is a header that tells nothing, not an error."""
+    assert BudgetReport.from_headers({"Date": "Thu, 01 Jan 99999999999 00:00:00 GMT"}).server_time is None
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     answers=st.lists(

@@ -59,7 +59,7 @@ def _date(text: str | None) -> float | None:
     """Read an HTTP date; hundreds of answers share one second, and reading it is slow."""
     try:
         return parsedate_to_datetime(text).timestamp() if text else None
-    except ValueError:
+    except (ValueError, OverflowError):  # a year that no calendar has
         return None
 
 

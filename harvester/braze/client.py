@@ -152,9 +152,9 @@ class Client:
 
     def _detail(self, answer: Answer) -> str:
         """Give the beginning of a body, safe to log and to store: without the key, without control characters."""
-        return (
-            self._transport.scrub(answer.body[:400].decode("utf-8", "replace"))[:200].encode("unicode_escape").decode()
-        )
+        # Scrubbed before it is cut short: a key cut in two would not be known as one.
+        text = self._transport.scrub(answer.body[:65_536].decode("utf-8", "replace"))
+        return text[:200].encode("unicode_escape").decode()
 
     def _count_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
