@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import random
 import signal
 from collections import Counter
@@ -113,7 +112,6 @@ class Run:
                     self._wired[name] = self._wire(name, key, destination)
                 if self._stopped:
                     self.stop()
-                gc.freeze()  # what start-up made lives to the end; to look through it again and again costs a tenth
                 async with asyncio.TaskGroup() as group:
                     for name, each in self._wired.items():
                         group.create_task(each.harvest.run(), name=f"harvest {name}")

@@ -44,7 +44,7 @@ def run(pairs: tuple[str, ...], out: str, state: Path | None, **given: Any) -> N
         raise UsageError("name a file of pairs, such as: harvester run sends.csv")
     options.set_up_logs(given)
     settings = options.settings_of(given)
-    done = asyncio.run(captured(settings, pairs, out, state, forced=given["force"]))
+    done = options.awaited(captured(settings, pairs, out, state, forced=given["force"]))
     show.summary(done, json=given["json"], to_stderr=out == "-")
     sys.exit(done.exit_code)
 
@@ -187,10 +187,11 @@ async def captured(
     settings: "Settings", pairs: tuple[str, ...], out: str, state: Path | None, *, forced: bool = False
 ) -> "Summary":
     """Open input, sink and ledger, and run, with a progress view where a person looks on."""
-    from harvester.clock import SystemClock
-    from harvester.ledger import Ledger
-    from harvester.run import Run
-    from harvester.sources import Input, RejectsFile
+    with options.importing():
+        from harvester.clock import SystemClock
+        from harvester.ledger import Ledger
+        from harvester.run import Run
+        from harvester.sources import Input, RejectsFile
 
     clock = SystemClock()
     listed = Input(pairs, workspaces=list(settings.workspaces), stdin=sys.stdin.buffer, now=clock.wall())

@@ -51,7 +51,7 @@ def demo(out: str, pairs: int) -> None:
             settings = Settings(workspaces={"default": Workspace(endpoint=simulator.url, api_key_file=key)})
             return await captured(settings, (str(listed),), out, None)
 
-    done = asyncio.run(show_it())
+    done = options.awaited(show_it())
     show.summary(done)
     query, table = look(folder)
     click.echo(f"\n{query};\n{table}")
@@ -161,7 +161,7 @@ def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tu
             await asyncio.Event().wait()
 
     try:
-        asyncio.run(serve())
+        options.awaited(serve())
     except KeyboardInterrupt:
         told = ", ".join(f"{count} x {status}" for status, count in sorted(simulator.answers.items())) or "nothing"
         click.echo(f"answered {told}; others were refused {simulator.budget.neighbour_refused} calls", err=True)
