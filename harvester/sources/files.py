@@ -14,20 +14,13 @@ from typing import BinaryIO, TextIO
 import orjson
 
 from harvester.errors import UsageError
-from harvester.model import DAY_SECONDS, MAX_ID_CHARACTERS, BadLine, Enqueued, Pair
+from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair
+from harvester.sources.fields import REQUIRED, Unusable, check_time, id_in
 from harvester.tables import parquet_rows
 
-REQUIRED = ("campaign_id", "send_id")
 COLUMNS = (*REQUIRED, "sent_at", "workspace")
 MAX_LINE_CHARACTERS = 65_536
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class _Unusable(Exception):  # noqa: N818 - it never leaves this file
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(problem)
-        self.field = field
-        self.problem = problem
 
 
 class Input:
@@ -63,47 +56,33 @@ class Input:
     def _told(self, name: str, line: int, record: Mapping[str, object]) -> Enqueued | BadLine:
         try:
             return self._enqueued(record)
-        except _Unusable as error:
+        except Unusable as error:
             return BadLine(name, line, error.field, error.problem, str(dict(record))[:500])
 
     def _enqueued(self, record: Mapping[str, object]) -> Enqueued:
         workspace = record.get("workspace") or (self._workspaces[0] if len(self._workspaces) == 1 else None)
         if workspace not in self._workspaces:
-            raise _Unusable(
+            raise Unusable(
                 "workspace", f"{workspace!r} is none of the configured workspaces {', '.join(self._workspaces)}"
             )
-        pair = Pair(str(workspace), _id(record, "campaign_id"), _id(record, "send_id"))
+        pair = Pair(str(workspace), id_in(record, "campaign_id"), id_in(record, "send_id"))
         return Enqueued(pair, self._time(record.get("sent_at")))
 
     def _time(self, given: object) -> float | None:
         if given is None or given == "":
             return None
         if isinstance(given, int | float):
-            raise _Unusable("sent_at", "a number is ambiguous; give an ISO 8601 time such as 2026-11-20T08:00:00Z")
+            raise Unusable("sent_at", "a number is ambiguous; give an ISO 8601 time such as 2026-11-20T08:00:00Z")
         try:
             when = datetime.fromisoformat(str(given))
         except ValueError:
-            raise _Unusable("sent_at", f"{given!r} is no ISO 8601 time such as 2026-11-20T08:00:00Z") from None
+            raise Unusable("sent_at", f"{given!r} is no ISO 8601 time such as 2026-11-20T08:00:00Z") from None
         if when.tzinfo is None:
             self.naive_times += 1
             when = when.replace(tzinfo=UTC)
         seconds = (when - _EPOCH).total_seconds()
-        if seconds < 0:
-            raise _Unusable("sent_at", f"{given!r} lies before 1970")
-        if seconds > self._latest:
-            raise _Unusable("sent_at", f"{given!r} lies in the future")
+        check_time("sent_at", given, seconds, latest=self._latest)
         return seconds
-
-
-def _id(record: Mapping[str, object], field: str) -> str:
-    value = record.get(field)
-    if not isinstance(value, str):
-        raise _Unusable(field, "missing" if value is None else "must be text: a number loses its leading zeros")
-    if not value:
-        raise _Unusable(field, "empty")
-    if len(value) > MAX_ID_CHARACTERS or not value.isascii() or "\0" in value:
-        raise _Unusable(field, f"must be 1 to {MAX_ID_CHARACTERS} ASCII characters without NUL")
-    return value
 
 
 def _check(name: str) -> None:
