@@ -17,13 +17,12 @@ from harvester.clock import Clock
 from harvester.errors import ExitCode
 from harvester.ledger import Ledger
 from harvester.ledger.verbs import EnqueueCount, books, enqueue, hurry, pending
-from harvester.model import BadLine, Books, Enqueued
+from harvester.model import Books
 from harvester.pipeline import Harvest, recover
 from harvester.settings import Settings
 from harvester.sinks import Compression, Sink
 from harvester.sources import Input, RejectsFile
 
-ENQUEUE_PAIRS = 2000
 GRACE_SECONDS = 25.0
 
 log = structlog.get_logger()
@@ -169,17 +168,13 @@ class Run:
 async def enqueue_all(
     ledger: Ledger, pairs: Input, rejects: RejectsFile, *, now: float, forced: bool = False
 ) -> AsyncIterator[EnqueueCount]:
-    """Put all pairs of an input into the ledger, some thousand at a time; bad lines go to the rejects file."""
-    arrivals: list[Enqueued] = []
-    for each in pairs.read():
-        if isinstance(each, BadLine):
-            rejects.add(each)
-            continue
-        arrivals.append(each)
-        if len(arrivals) == ENQUEUE_PAIRS:
-            yield await ledger.do(enqueue, arrivals, now=now, forced=forced)
-            arrivals = []
-    yield await ledger.do(enqueue, arrivals, now=now, forced=forced)
+    """Put all pairs of an input into the ledger; bad lines go to the rejects file. Others run in between."""
+    for page in pairs.pages(rejects):
+        if page:
+            yield await ledger.do(enqueue, page, now=now, forced=forced)
+        else:
+            await asyncio.sleep(0)
+            yield EnqueueCount(0, 0)
 
 
 def _first(failures: BaseExceptionGroup[Exception]) -> Exception:

@@ -22,6 +22,7 @@ DOORS = {
     "aiolimiter": {"braze/pacer.py"},
     "click": {"cli"},
     "duckdb": {"tables.py"},
+    "fastavro": {"sources/currents.py"},
     "orjson": {
         "braze/series.py",
         "ledger/verbs.py",

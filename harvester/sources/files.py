@@ -1,4 +1,4 @@
-"""Pairs from CSV, NDJSON and Parquet files and from standard input, streamed.
+"""Pairs from CSV, NDJSON and Parquet files and from standard input, streamed; those of Currents through its own file.
 
 A line that names no pair becomes a ``BadLine``; the rest goes on. Ids are opaque: any ASCII text of 1 to 64
 characters without NUL (which no database keeps as text), taken as it is but for blanks around a CSV field.
@@ -6,6 +6,7 @@ characters without NUL (which no database keeps as text), taken as it is but for
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -15,34 +16,73 @@ import orjson
 
 from harvester.errors import UsageError
 from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair
+from harvester.sources.currents import Currents, files_of
 from harvester.sources.fields import REQUIRED, Unusable, check_time, id_in
 from harvester.tables import parquet_rows
 
 COLUMNS = (*REQUIRED, "sent_at", "workspace")
 MAX_LINE_CHARACTERS = 65_536
+PAGE_PAIRS = 2000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Input:
-    """Files of pairs, told by their names: ``.csv``, ``.ndjson``, ``.jsonl``, ``.parquet``, or ``-`` for stdin."""
+    """Where pairs are listed, told by name: ``.csv``, ``.ndjson``, ``.jsonl``, ``.parquet``, or ``-`` for stdin.
+
+    A folder, or a file named ``.avro``, is of Currents; all of these are read as one, after the others. ``lines``
+    counts lines and events, ``skipped`` what a source passes over since it names no pair by right, by cause.
+    """
 
     def __init__(self, names: Sequence[str], *, workspaces: Sequence[str], stdin: BinaryIO, now: float) -> None:
         """Look at all files, so that a missing one is told before anything is enqueued. Raises ``UsageError``."""
         self._workspaces = tuple(workspaces)
+        self._now = now
         self._latest = now + DAY_SECONDS
         self.lines = 0
         self.naive_times = 0
+        self.skipped: Counter[str] = Counter()
         self._names = tuple(names)
         self._stdin = stdin
         for name in names:
             _check(name)
+            if _is_currents(name) and len(self._workspaces) != 1:
+                raise UsageError(f"{name}: Currents names no workspace; enqueue it with --workspace NAME, then run")
 
-    def read(self) -> Iterator[Enqueued | BadLine]:
-        """Give what each line holds. Raises ``UsageError`` for a file that is not of its kind at all."""
+    def read(self) -> Iterator[Enqueued | BadLine | None]:
+        """Give what each line holds; a None now and then where much is read before a pair is known.
+
+        Raises ``UsageError`` for a file that is not of its kind at all.
+        """
         for name in self._names:
+            if _is_currents(name):
+                continue
             for line, record in self._records(name):
                 self.lines += 1
                 yield record if isinstance(record, BadLine) else self._told(name, line, record)
+        yield from self._currents([name for name in self._names if _is_currents(name)])
+
+    def _currents(self, names: Sequence[str]) -> Iterator[Enqueued | BadLine | None]:
+        if not names:
+            return
+        files = (file for name in names for file in files_of(name) or ())
+        currents, before = Currents(files, workspace=self._workspaces[0], now=self._now), self.lines
+        for each in currents.read():
+            self.lines, self.skipped = before + currents.events, currents.skipped
+            yield each
+
+    def pages(self, rejects: "RejectsFile") -> Iterator[list[Enqueued]]:
+        """Give the pairs some thousand at a time, and bad lines to the rejects file. An empty page: nothing yet."""
+        page: list[Enqueued] = []
+        for each in self.read():
+            if isinstance(each, BadLine):
+                rejects.add(each)
+                continue
+            if each is not None:
+                page.append(each)
+            if each is None or len(page) == PAGE_PAIRS:
+                yield page
+                page = []
+        yield page
 
     def _records(self, name: str) -> Iterator[tuple[int, Mapping[str, object] | BadLine]]:
         if name.endswith(".parquet"):
@@ -85,14 +125,26 @@ class Input:
         return seconds
 
 
+def _is_currents(name: str) -> bool:
+    return name != "-" and files_of(name) is not None
+
+
 def _check(name: str) -> None:
-    """Raise ``UsageError`` unless a name is that of a file we can read."""
+    """Raise ``UsageError`` unless a name is that of something we can read."""
     if name == "-":
         return
-    if not name.endswith((".csv", ".ndjson", ".jsonl", ".parquet")):
-        raise UsageError(f"{name}: cannot tell what it is; name it .csv, .ndjson, .jsonl or .parquet")
+    files = files_of(name)
+    if files is None and not name.endswith((".csv", ".ndjson", ".jsonl", ".parquet")):
+        raise UsageError(
+            f"{name}: cannot tell what it is; name it .csv, .ndjson, .jsonl, .parquet or .avro, or a folder of Currents"
+        )
+    first, opener = (name, lambda: Path(name).open("rb")) if files is None else next(files, ("", None))
+    if opener is None:
+        raise UsageError(f"{name}: no folder of Currents, for no .avro file is in it or below it")
+    if first != name:
+        return
     try:
-        Path(name).open("rb").close()
+        opener().close()
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}; check the name of the file") from None
 
@@ -171,7 +223,9 @@ class RejectsFile:
     def add(self, bad: BadLine) -> None:
         """Write one bad line."""
         self.count += 1
-        text, problem = (each.encode("utf-8", "backslashreplace").decode() for each in (bad.text, bad.problem))
-        line = {"source": bad.source, "line": bad.line, "field": bad.field, "problem": problem, "text": text}
+        source, problem, text = (
+            each.encode("utf-8", "backslashreplace").decode() for each in (bad.source, bad.problem, bad.text)
+        )
+        line = {"source": source, "line": bad.line, "field": bad.field, "problem": problem, "text": text}
         with self.path.open("ab") as file:
             file.write(orjson.dumps(line) + b"\n")
