@@ -37,6 +37,7 @@ class Summary:
     bad_lines: int = 0
     rejects_file: str | None = None
     naive_times: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
     parts: int = 0
     rows: int = 0
     part_bytes: int = 0
@@ -82,6 +83,7 @@ class Run:
         self._clock = clock
         self._compression = compression
         self.enqueued = 0
+        self.lines = 0
         self.pending_at_start: dict[str, int] = {}
         self._wired: dict[str, _Wired] = {}
         self._stopped = False
@@ -142,6 +144,7 @@ class Run:
     async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:
         async for count in enqueue_all(self._ledger, pairs, rejects, now=self._clock.wall(), forced=forced):
             self.enqueued += count.new + count.known
+            self.lines = pairs.lines
             if self._stopped:
                 return
 
@@ -149,6 +152,7 @@ class Run:
         summary = Summary(
             books=await self._ledger.do(books), lines=pairs.lines, bad_lines=rejects.count,
             rejects_file=str(rejects.path) if rejects.count else None, naive_times=pairs.naive_times,
+            skipped=pairs.skipped,
             interrupted=self._stopped,
         )  # fmt: skip
         for name, each in self._wired.items():

@@ -13,7 +13,7 @@ FLOORS = {
     "settings": 1, "telemetry": 1, "tables": 1, "simulator": 1,
     "sources": 2, "ledger": 2, "braze": 2, "sinks": 2,
     "pipeline": 3,
-    "run": 4, "plan": 4, "doctor": 4,
+    "run": 4, "plan": 4, "audit": 4, "doctor": 4,
     "cli": 5, "__main__": 6,
 }  # fmt: skip
 

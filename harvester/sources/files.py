@@ -41,12 +41,15 @@ class Input:
         self.lines = 0
         self.naive_times = 0
         self.skipped: Counter[str] = Counter()
-        self._names = tuple(names)
+        of_currents = {name: name != "-" and files_of(name) is not None for name in names}
+        self._currents_names = [name for name in names if of_currents[name]]
+        self._names = [name for name in names if not of_currents[name]]
         self._stdin = stdin
-        for name in names:
+        for name in self._names:
             _check(name)
-            if _is_currents(name) and len(self._workspaces) != 1:
-                raise UsageError(f"{name}: Currents names no workspace; enqueue it with --workspace NAME, then run")
+        if self._currents_names and len(self._workspaces) != 1:
+            name = self._currents_names[0]
+            raise UsageError(f"{name}: Currents names no workspace; enqueue it with --workspace NAME, then run")
 
     def read(self) -> Iterator[Enqueued | BadLine | None]:
         """Give what each line holds; a None now and then where much is read before a pair is known.
@@ -54,17 +57,14 @@ class Input:
         Raises ``UsageError`` for a file that is not of its kind at all.
         """
         for name in self._names:
-            if _is_currents(name):
-                continue
             for line, record in self._records(name):
                 self.lines += 1
                 yield record if isinstance(record, BadLine) else self._told(name, line, record)
-        yield from self._currents([name for name in self._names if _is_currents(name)])
+        if self._currents_names:
+            yield from self._currents()
 
-    def _currents(self, names: Sequence[str]) -> Iterator[Enqueued | BadLine | None]:
-        if not names:
-            return
-        files = (file for name in names for file in files_of(name) or ())
+    def _currents(self) -> Iterator[Enqueued | BadLine | None]:
+        files = (file for name in self._currents_names for file in files_of(name) or ())
         currents, before = Currents(files, workspace=self._workspaces[0], now=self._now), self.lines
         for each in currents.read():
             self.lines, self.skipped = before + currents.events, currents.skipped
@@ -125,26 +125,16 @@ class Input:
         return seconds
 
 
-def _is_currents(name: str) -> bool:
-    return name != "-" and files_of(name) is not None
-
-
 def _check(name: str) -> None:
-    """Raise ``UsageError`` unless a name is that of something we can read."""
+    """Raise ``UsageError`` unless a name is that of a file we can read."""
     if name == "-":
         return
-    files = files_of(name)
-    if files is None and not name.endswith((".csv", ".ndjson", ".jsonl", ".parquet")):
+    if not name.endswith((".csv", ".ndjson", ".jsonl", ".parquet")):
         raise UsageError(
             f"{name}: cannot tell what it is; name it .csv, .ndjson, .jsonl, .parquet or .avro, or a folder of Currents"
         )
-    first, opener = (name, lambda: Path(name).open("rb")) if files is None else next(files, ("", None))
-    if opener is None:
-        raise UsageError(f"{name}: no folder of Currents, for no .avro file is in it or below it")
-    if first != name:
-        return
     try:
-        opener().close()
+        Path(name).open("rb").close()
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}; check the name of the file") from None
 
