@@ -25,7 +25,7 @@ TEXT_COLUMNS = (
 )  # fmt: skip
 KEY = ("workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id")
 _CHUNK_BYTES = 256 * 1024
-_SEND_TIMES_AT_ONCE = 20_000
+_SEND_TIMES_AT_ONCE = 10_000
 _READING = "format = 'newline_delimited', hive_partitioning = false, maximum_object_size = 1048576"
 _NUMBERS = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"})
 _FORMATS = {"ndjson": "(FORMAT json)", "csv": "(FORMAT csv, HEADER)", "parquet": "(FORMAT parquet, COMPRESSION zstd)"}

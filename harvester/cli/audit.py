@@ -32,7 +32,7 @@ def audit(sources: tuple[str, ...], out: str, state: Path | None, workspaces: tu
 
     \b
     Example:
-      harvester audit ./currents --enqueue && harvester run
+      harvester audit ./currents --enqueue; harvester run   # what it missed is captured now
     """
     from harvester.clock import SystemClock
     from harvester.sources import Input, RejectsFile

@@ -53,10 +53,11 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
         as_json(
             {
                 "books": books(done.books), "lines": done.lines, "bad_lines": done.bad_lines,
-                "rejects_file": done.rejects_file, "skipped": dict(done.skipped), "parts": done.parts, "rows": done.rows,
-                "part_bytes": done.part_bytes, "calls": dict(done.calls), "answers": dict(done.answers),
-                "throttled": done.throttled, "waited_seconds": round(done.waited_seconds, 3),
-                "halted": done.halted, "exit_code": int(done.exit_code),
+                "rejects_file": done.rejects_file, "skipped": dict(done.skipped), "parts": done.parts,
+                "rows": done.rows, "part_bytes": done.part_bytes, "calls": dict(done.calls),
+                "answers": dict(done.answers), "throttled": done.throttled,
+                "waited_seconds": round(done.waited_seconds, 3), "halted": done.halted,
+                "exit_code": int(done.exit_code),
             },
             to_stderr=to_stderr,
         )  # fmt: skip
