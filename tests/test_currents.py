@@ -147,7 +147,9 @@ def test_without_a_telling_path_the_record_says_what_a_file_holds(tmp_path, name
 
 def test_the_innermost_event_type_of_a_path_counts(tmp_path):
     """A copy below another type's folder keeps its own type."""
-    put(tmp_path / "event_type=users.messages.email.Open", avro([event()]))
+    path = tmp_path / "event_type=users.messages.email.Open" / f"event_type={EMAIL}" / "a.avro"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(avro([event()]))
     assert read(tmp_path)[0] == {("c", "s"): SENT}
 
 
@@ -221,7 +223,7 @@ def test_a_file_that_breaks_off_keeps_what_stood_before(tmp_path, codec, missing
 
 
 def test_a_file_that_ends_inside_a_count_is_told():
-    """The one place where the library takes a broken file for a whole one."""
+    """A count of events that is cut in two is no end of a file."""
     (bad,) = [each for each in in_memory(avro([event()]) + b"\x80").read() if isinstance(each, BadLine)]
     assert "breaks off" in bad.problem
 

@@ -88,7 +88,7 @@ class Currents:
                     self.skipped[OTHER_TYPES] += 1
                     return
                 self.files += 1
-                for number, record in enumerate(_records(file, reader), 1):
+                for number, record in enumerate(_records(reader), 1):
                     self.events += 1
                     try:
                         self._meet(record, times)
@@ -204,19 +204,14 @@ def _holds_itself(schema: Any, around: tuple[str, ...] = ()) -> bool:
     return any(_holds_itself(each, inside) for each in (*parts, *(field["type"] for field in schema.get("fields", ()))))
 
 
-def _records(file: BinaryIO, reader: Any) -> Iterator[object]:
+def _records(reader: Any) -> Iterator[object]:
     """Give the events behind a header, one block in memory at a time. Raises ``_Unreadable`` where they break off."""
     try:
-        end = file.tell()
         for block in reader:
             yield from block
-            end = block.offset + block.size
-        whole = file.tell() == end
     except Exception as error:  # noqa: BLE001 - damaged data breaks the library anywhere
         raise _Unreadable(f"it breaks off or is damaged ({_told(error)}); fetch it again") from None
-    if not whole:
-        raise _Unreadable("it breaks off; fetch it again")
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:200]
+    return f"{type(error).__name__} {error}".strip()[:200]
