@@ -127,7 +127,10 @@ class Settings(BaseSettings):
     length: int = Field(default=15, ge=1, le=100)
     concurrency: int = Field(default=64, ge=1, le=1024)
     compression: Literal["zstd", "gzip", "none"] = "zstd"
+    raw: bool = False
     max_deferrals: int = Field(default=4, ge=0)
+    max_sealed_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    store_patience_seconds: float = Field(default=60.0, ge=0)
     request_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
 
     @field_validator("workspaces")
@@ -243,3 +246,9 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         old = merged.get(name)
         merged[name] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+def of_aws() -> tuple[str | None, str]:
+    """Give what AWS's own variables say of the profile and of the endpoint of S3 (empty: Amazon's)."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return os.environ.get("AWS_PROFILE") or None, endpoint
