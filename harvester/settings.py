@@ -248,7 +248,13 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def of_aws() -> tuple[str | None, str]:
-    """Give what AWS's own variables say of the profile and of the endpoint of S3 (empty: Amazon's)."""
+def of_stores() -> tuple[str | None, bool]:
+    """Give what the clouds' own variables say of AWS's profile, and whether plain http may be spoken.
+
+    It may to this machine, and elsewhere where one of ``AWS_ALLOW_HTTP``, ``AZURE_ALLOW_HTTP`` and
+    ``GOOGLE_ALLOW_HTTP`` is true.
+    """
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    return os.environ.get("AWS_PROFILE") or None, endpoint
+    origin = _ORIGIN.match(endpoint)
+    told = (os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() for cloud in ("AWS", "AZURE", "GOOGLE"))
+    return os.environ.get("AWS_PROFILE") or None, bool(origin and origin[2] in _LOOPBACK) or "true" in told

@@ -19,7 +19,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
 from harvester.errors import SinkError, UsageError
-from harvester.settings import of_aws
+from harvester.settings import of_stores
 
 _CLIENT: Any = {"timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
 _RETRIES: Any = {
@@ -27,7 +27,6 @@ _RETRIES: Any = {
     "retry_timeout": timedelta(seconds=45),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
 }
-_LOOPBACK = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$)")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 
@@ -47,11 +46,13 @@ _ADVICE = (
         r"AccessDenied|AuthorizationPermissionMismatch|status code: 403",
         "the credentials have no permission; they must create, read and list below it",
     ),
+    (r"status code: 409", "another writer was at the same name; it can be tried again"),
     (r"QuotaExceeded|InsufficientStorage|StorageFull|status code: 507", "it is full; make room"),
     (
         r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google|MissingCredential",
         "there are no credentials; set those of your cloud, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     ),
+    (r"builder error", "plain http is for this machine alone; use https, or say AWS_ALLOW_HTTP=true (AZURE_, GOOGLE_)"),
     (r"kind: Timeout|TimedOut|timed out", "it does not answer in time; check the network and the endpoint"),
     (r"kind: Connect|error sending request", "it cannot be reached; check the network and the endpoint"),
 )
@@ -81,7 +82,7 @@ class Store:
 
         A reply that is lost is asked for again within, so a name may be found taken by our own bytes.
         """
-        with self._translated("write to"):
+        with self._translated(f"write {name} to"):
             try:
                 await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
@@ -89,7 +90,7 @@ class Store:
 
     async def read(self, name: str) -> bytes | None:
         """Give an object's bytes, None where there is none. Raises ``SinkError`` on failure."""
-        with self._translated("read"):
+        with self._translated(f"read {name} from"):
             try:
                 return bytes(await (await obstore.get_async(self._store, name)).bytes_async())
             except FileNotFoundError as missing:
@@ -105,7 +106,7 @@ class Store:
 
     def fetch(self, name: str, to: Path) -> None:
         """Copy an object into a file, in pieces. Raises ``SinkError``, also where there is none."""
-        with self._translated("read"), to.open("wb") as file:
+        with self._translated(f"read {name} from"), to.open("wb") as file:
             for chunk in obstore.get(self._store, name).stream(min_chunk_size=1 << 20):
                 file.write(chunk)
 
@@ -122,24 +123,23 @@ class Store:
 
 
 def fetched(url: str, folder: Path) -> Path:
-    """Copy one object, named by its URL, into a folder under its own name. Raises ``SinkError``, ``UsageError``."""
+    """Copy one object, named by its URL, into a folder under its own name. Raises ``UsageError`` where it cannot."""
     place, _, name = url.rpartition("/")
     to = folder / name
-    Store(place).fetch(name, to)
+    try:
+        Store(place).fetch(name, to)
+    except SinkError as error:
+        raise UsageError(str(error)) from None
     return to
 
 
 def _options(url: str) -> dict[str, Any]:
-    """Give what obstore does not find out by itself: bounds, plain http to this machine, AWS profiles."""
-    profile, endpoint = of_aws()
-    found: dict[str, Any] = {"client_options": dict(_CLIENT), "retry_config": _RETRIES}
-    if not url.startswith("s3://"):
-        return found
-    if _LOOPBACK.match(endpoint):
-        found["client_options"]["allow_http"] = True
-    if profile:
-        found["credential_provider"] = _of_profile(profile)
-    return found
+    """Give what obstore does not find out by itself: bounds, plain http, AWS profiles."""
+    profile, plain_http = of_stores()
+    options: dict[str, Any] = {"client_options": _CLIENT | {"allow_http": plain_http}, "retry_config": _RETRIES}
+    if profile and url.startswith("s3://"):
+        options["credential_provider"] = _of_profile(profile)
+    return options
 
 
 def _of_profile(profile: str) -> Any:
