@@ -7,8 +7,9 @@ The base class says what the process does, the leaf says what happened::
     ├── WorkspaceHalted                4      mends the key, its permissions or the endpoint, then runs again
     ├── StorageError                   5      mends the disk, the folder or the bucket, then runs again
     │   ├── LedgerError                       ... the ledger cannot be opened, read or written
-    │   └── SinkError                         ... a part cannot be created
-    │       └── PartConflict                  ... a part's name is taken by other bytes: never overwritten
+    │   └── SinkError                         ... a part cannot be created; it is tried again
+    │       ├── PartConflict                  ... a part's name is taken by other bytes: never overwritten
+    │       └── SinkClosed                    ... nobody takes parts any more: the reader of a pipe has gone
     └── ExchangeError                  -      nothing: one exchange with the API failed, the harvest tries again
 
 Every message is one sentence that names the thing and says what to do. None holds a secret.
@@ -66,6 +67,10 @@ class SinkError(StorageError):
 
 class PartConflict(SinkError):  # noqa: N818 - a conflict is a state of the place, not of the program
     """A part's name is taken by other bytes. Nothing was overwritten."""
+
+
+class SinkClosed(SinkError):  # noqa: N818 - as above
+    """Nothing will ever be taken again."""
 
 
 class ExchangeError(HarvesterError):

@@ -24,6 +24,18 @@ MAX_ID_CHARACTERS = 64
 DATASET = "send_analytics"
 """The name of the dataset that holds the rows."""
 
+RAW_DATASET = "raw_answers"
+"""The name of the optional dataset that holds the answers as they came, since they cannot be asked for again."""
+
+STORE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
+"""How the names of places in object stores begin; other places are folders and files."""
+
+
+def in_store(place: str) -> bool:
+    """Tell whether a place is an object store's."""
+    scheme, mark, _ = place.partition("://")
+    return bool(mark) and scheme in STORE_SCHEMES
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -92,13 +104,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A reading that brought an answer: its verdict and its rows, one NDJSON line each."""
+    """A reading that brought an answer: its verdict and its rows, one NDJSON line each; ``raw`` where it is kept."""
 
     verdict: Verdict
     captured_at: float
     rows: bytes
     row_count: int
     drift: bool = False
+    raw: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """From due readings to stored parts: the only file about concurrency.
 
 Three stages, joined by bounded queues. *Claim* leases a batch and hands out its readings; *workers* turn each
-into an outcome and add its rows to the batch's part; *commit* takes a batch whose last reading is back and
-seals, creates and stores it. To stop is to end the first stage and let the others run dry.
+into an outcome and add its rows to the batch's part; *commit* takes a batch whose last reading is back, seals it
+and hands it over to be stored. To stop is to end the first stage and let the others run dry.
 """
 
 import asyncio
@@ -14,12 +14,23 @@ import structlog
 from harvester.braze.client import Client
 from harvester.braze.pacer import Held, Pacer
 from harvester.clock import Clock
-from harvester.errors import PartConflict, SinkError
 from harvester.ledger import Ledger
 from harvester.ledger.ledger import LEASE_SECONDS
-from harvester.ledger.verbs import conflicted, halt, next_due_at, resume, sealed_part, stored
-from harvester.model import Batch, Captured, Outcome, Part, Reading, Rejected, Returned, Settlement
-from harvester.sinks import Compression, PartWriter, Sink
+from harvester.ledger.verbs import halt, next_due_at, resume
+from harvester.model import (
+    DATASET,
+    RAW_DATASET,
+    Batch,
+    Captured,
+    Outcome,
+    Part,
+    Reading,
+    Rejected,
+    Returned,
+    Settlement,
+)  # fmt: skip
+from harvester.sinks import Compression, PartWriter
+from harvester.storing import Storing
 
 BATCH_READINGS = 1000
 BATCH_SECONDS = 60.0
@@ -39,11 +50,12 @@ class Tally:
 
 
 class _OpenBatch:
-    """A batch being harvested: its part in the making, and the readings that are not back yet."""
+    """A batch being harvested: its parts in the making, and the readings that are not back yet."""
 
     def __init__(self, batch: Batch, compression: Compression) -> None:
         self.batch = batch
-        self.part = PartWriter(batch, compression)
+        self.rows = PartWriter(batch, DATASET, compression)
+        self.raw = PartWriter(batch, RAW_DATASET, compression)
         self.settlements: list[Settlement] = []
         self.lost = False
 
@@ -56,7 +68,7 @@ class Harvest:
     """The harvest of one workspace, until nothing is left that is worth waiting for."""
 
     def __init__(
-        self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer, sink: Sink, destination: str,
+        self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer, storing: Storing, destination: str,
         clock: Clock, compression: Compression, concurrency: int, max_deferrals: int,
     ) -> None:  # fmt: skip
         """Leave pending what was deferred more than ``max_deferrals`` times; ``destination`` is the dataset's id."""
@@ -65,7 +77,7 @@ class Harvest:
         self._ledger = ledger
         self._client = client
         self._pacer = pacer
-        self._sink = sink
+        self._storing = storing
         self._destination = destination
         self._clock = clock
         self._compression = compression
@@ -77,7 +89,6 @@ class Harvest:
         self._room = asyncio.Semaphore(2)
         self._settled = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._failure: SinkError | None = None
 
     def stop(self) -> None:
         """Claim no more; let what is in flight run dry."""
@@ -86,7 +97,7 @@ class Harvest:
         self._client.stop()
 
     async def run(self) -> None:
-        """Harvest to the end. Raises ``SinkError`` or ``LedgerError`` once everything that can be is sealed."""
+        """Harvest to the end: all is sealed then, and handed over to be stored. Raises ``LedgerError``."""
         async with asyncio.TaskGroup() as group:
             renewal = group.create_task(self._renew(), name=f"renew {self.workspace}")
             commit = group.create_task(self._commit_all(), name=f"commit {self.workspace}")
@@ -101,8 +112,6 @@ class Harvest:
             await self._complete.put(None)
             await commit
             renewal.cancel()
-        if self._failure is not None:
-            raise self._failure
 
     async def _claim_all(self) -> None:
         """Lease batch after batch until nothing is due that is worth waiting for."""
@@ -114,6 +123,8 @@ class Harvest:
             if hold is not None and not urgent_only:
                 await self._wait_out(hold)
                 continue
+            if not await self._storing.room():
+                return
             await self._room.acquire()
             self._settled.clear()
             limit = FIRST_BATCH_READINGS if urgent_only else self._batch_limit()
@@ -194,7 +205,9 @@ class Harvest:
     async def _take_back(self, opened: _OpenBatch, reading: Reading, outcome: Outcome) -> None:
         """Add an outcome to its batch; the last one sends the batch on."""
         if isinstance(outcome, Captured):
-            await opened.part.add(outcome.rows, outcome.row_count)
+            await opened.rows.add(outcome.rows, outcome.row_count)
+            if outcome.raw:
+                await opened.raw.add(outcome.raw, 1)
             # The rows are in the part now; the settlement needs the verdict alone.
             outcome = Captured(outcome.verdict, outcome.captured_at, b"", outcome.row_count, outcome.drift)
         opened.settlements.append(Settlement(reading, outcome))
@@ -212,24 +225,19 @@ class Harvest:
                 self._settled.set()
 
     async def _commit(self, opened: _OpenBatch) -> None:
-        part = await opened.part.finish()
-        sealed = await self._ledger.seal(opened.batch, opened.settlements, part, destination=self._destination)
-        if not sealed:
+        parts = [part for part in (await opened.rows.finish(), await opened.raw.finish()) if part is not None]
+        if not await self._ledger.seal(opened.batch, opened.settlements, parts, destination=self._destination):
             log.warning("batch_lost", batch_id=opened.batch.id, workspace=self.workspace)
             return
-        self._count(opened, part)
+        self._count(opened, parts)
+        if parts:
+            self._storing.add(opened.batch.id, sum(part.size_bytes for part in parts))
         if self._client.halted_because is not None:
             await self._ledger.do(halt, self.workspace, because=self._client.halted_because, now=self._clock.wall())
         elif any(isinstance(each.outcome, Captured) for each in opened.settlements):
             await self._ledger.do(resume, self.workspace)
-        if part is not None and self._failure is None:
-            try:
-                await store(self._ledger, self._sink, opened.batch.id, part, now=self._clock.wall())
-            except SinkError as error:
-                self._failure = error
-                self.stop()
 
-    def _count(self, opened: _OpenBatch, part: Part | None) -> None:
+    def _count(self, opened: _OpenBatch, parts: list[Part]) -> None:
         for settlement in opened.settlements:
             match settlement.outcome:
                 case Captured() as outcome:
@@ -238,12 +246,12 @@ class Harvest:
                     self.tally.outcomes["rejected"] += 1
                 case _:
                     pass
-        if part is not None:
-            self.tally.parts += 1
-            self.tally.rows += part.row_count
-            self.tally.part_bytes += part.size_bytes
+        rows = sum(part.row_count for part in parts if part.dataset == DATASET)
+        self.tally.parts += len(parts)
+        self.tally.rows += rows
+        self.tally.part_bytes += sum(part.size_bytes for part in parts)
         log.info("batch_sealed", batch_id=opened.batch.id, workspace=self.workspace, readings=len(opened.settlements),
-                 rows=part.row_count if part else 0)  # fmt: skip
+                 rows=rows)  # fmt: skip
 
     async def _renew(self) -> None:
         """Lengthen our leases at a third of their length; what was given to another is no longer asked.
@@ -260,31 +268,3 @@ class Harvest:
             kept = await self._ledger.renew(list(mine)) if mine else set()
             for batch_id, opened in mine.items():
                 opened.lost = batch_id not in kept
-
-
-async def store(ledger: Ledger, sink: Sink, batch_id: str, part: Part, *, now: float) -> None:
-    """Create a sealed part and note that it is stored. Raises ``SinkError``; the part stays sealed then."""
-    try:
-        await sink.create(part)
-    except PartConflict:
-        await ledger.do(conflicted, batch_id)
-        raise
-    await ledger.do(stored, batch_id, now=now)
-
-
-async def recover(ledger: Ledger, sink: Sink, destination: str, *, clock: Clock) -> int:
-    """Take back what a dead process held, and create the parts it had sealed. Gives the number of those.
-
-    Raises ``SinkError`` when sealed parts were meant for another dataset.
-    """
-    unstored = await ledger.recover()
-    for batch in unstored:
-        if batch.destination != destination:
-            raise SinkError(
-                f"the ledger {ledger.path} holds a part that was sealed for another place; "
-                "run once with the output of that time, or give --state another ledger"
-            )
-        part = await ledger.do(sealed_part, batch.batch_id)
-        if part is not None:
-            await store(ledger, sink, batch.batch_id, part, now=clock.wall())
-    return len(unstored)

@@ -14,14 +14,15 @@ from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
 from harvester.braze.transport import BrazeTransport
 from harvester.clock import Clock
-from harvester.errors import ExitCode
+from harvester.errors import ExitCode, SinkError
 from harvester.ledger import Ledger
 from harvester.ledger.verbs import EnqueueCount, books, enqueue, hurry, pending
 from harvester.model import Books
-from harvester.pipeline import Harvest, recover
+from harvester.pipeline import Harvest
 from harvester.settings import Settings
 from harvester.sinks import Compression, Sink
 from harvester.sources import Input, RejectsFile
+from harvester.storing import Storing, recover
 
 GRACE_SECONDS = 25.0
 
@@ -47,10 +48,14 @@ class Summary:
     waited_seconds: float = 0.0
     halted: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
+    unstored: int = 0
+    problem: SinkError | None = None
 
     @property
     def exit_code(self) -> ExitCode:
         """The closed list of exit codes, the gravest first."""
+        if self.problem is not None:
+            return ExitCode.STORAGE
         if self.halted:
             return ExitCode.HALTED
         if self.interrupted and self.books.pending:
@@ -81,6 +86,10 @@ class Run:
         self._ledger = ledger
         self._sink = sink
         self._clock = clock
+        self._storing = Storing(
+            ledger, sink, clock=clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
+            max_sealed_bytes=settings.max_sealed_bytes, patience_seconds=settings.store_patience_seconds,
+        )  # fmt: skip
         self._compression = compression
         self.enqueued = 0
         self.lines = 0
@@ -93,16 +102,26 @@ class Run:
         self._stopped = True
         for each in self._wired.values():
             each.harvest.stop()
+        self._storing.stop()
+
+    @property
+    def store_problem(self) -> SinkError | None:
+        """Why sealed parts wait to be stored; None while all is well."""
+        return self._storing.problem
 
     def progress(self) -> dict[str, tuple[Harvest, Pacer]]:
         """Give what a progress view looks at, by workspace."""
         return {name: (each.harvest, each.pacer) for name, each in self._wired.items()}
 
     async def capture(self, pairs: Input, rejects: RejectsFile, *, forced: bool = False) -> Summary:
-        """Enqueue, harvest, sum up. Raises ``UsageError`` for unusable input, ``StorageError`` when a place fails."""
+        """Enqueue, harvest, sum up.
+
+        Raises ``UsageError`` for unusable input, ``StorageError`` when a place fails from the start or the ledger at
+        all. A sink that fails later is the summary's ``problem``.
+        """
         keys = self._settings.keys()
         destination = await self._sink.attach(self._ledger.ledger_id)
-        await recover(self._ledger, self._sink, destination, clock=self._clock)
+        await recover(self._ledger, self._storing, destination)
         for name in self._settings.workspaces:
             await self._ledger.do(hurry, name, now=self._clock.wall())
         with _stopped_by_signals(self.stop):
@@ -114,8 +133,11 @@ class Run:
                 if self._stopped:
                     self.stop()
                 async with asyncio.TaskGroup() as group:
-                    for name, each in self._wired.items():
-                        group.create_task(each.harvest.run(), name=f"harvest {name}")
+                    group.create_task(self._storing.run(), name="storing")
+                    async with asyncio.TaskGroup() as harvests:
+                        for name, each in self._wired.items():
+                            harvests.create_task(each.harvest.run(), name=f"harvest {name}")
+                    self._storing.finish()
             except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
                 raise _first(failures) from None
             finally:
@@ -133,9 +155,12 @@ class Run:
             reserve=workspace.reserve, urgent_reserve=workspace.urgent_reserve, max_rate=workspace.max_rate,
             clock=self._clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
         )  # fmt: skip
-        client = Client(transport=transport, pacer=pacer, clock=self._clock, length_days=settings.length)
+        client = Client(
+            transport=transport, pacer=pacer, clock=self._clock, length_days=settings.length, keep_raw=settings.raw
+        )
         harvest = Harvest(
-            workspace=name, ledger=self._ledger, client=client, pacer=pacer, sink=self._sink, destination=destination,
+            workspace=name, ledger=self._ledger, client=client, pacer=pacer, storing=self._storing,
+            destination=destination,
             clock=self._clock, compression=self._compression, concurrency=settings.concurrency,
             max_deferrals=settings.max_deferrals,
         )  # fmt: skip
@@ -153,7 +178,7 @@ class Run:
             books=await self._ledger.do(books), lines=pairs.lines, bad_lines=rejects.count,
             rejects_file=str(rejects.path) if rejects.count else None, naive_times=pairs.naive_times,
             skipped=pairs.skipped,
-            interrupted=self._stopped,
+            interrupted=self._stopped, unstored=self._storing.waiting, problem=self._storing.problem,
         )  # fmt: skip
         for name, each in self._wired.items():
             state, tally = each.pacer.state(), each.harvest.tally

@@ -127,7 +127,10 @@ class Settings(BaseSettings):
     length: int = Field(default=15, ge=1, le=100)
     concurrency: int = Field(default=64, ge=1, le=1024)
     compression: Literal["zstd", "gzip", "none"] = "zstd"
+    raw: bool = False
     max_deferrals: int = Field(default=4, ge=0)
+    max_sealed_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    store_patience_seconds: float = Field(default=60.0, ge=0)
     request_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
 
     @field_validator("workspaces")
@@ -243,3 +246,15 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         old = merged.get(name)
         merged[name] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+def of_stores() -> tuple[str | None, bool]:
+    """Give what the clouds' own variables say of AWS's profile, and whether plain http may be spoken.
+
+    It may to this machine, and elsewhere where one of ``AWS_ALLOW_HTTP``, ``AZURE_ALLOW_HTTP`` and
+    ``GOOGLE_ALLOW_HTTP`` is true.
+    """
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    origin = _ORIGIN.match(endpoint)
+    told = (os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() for cloud in ("AWS", "AZURE", "GOOGLE"))
+    return os.environ.get("AWS_PROFILE") or None, bool(origin and origin[2] in _LOOPBACK) or "true" in told

@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import zstandard
+from servers import STORES, Bucket
 
 KEY = "canary-key-0123456789"
 
@@ -48,3 +50,17 @@ def rows_of(folder: Path) -> list[dict]:
         data = zstandard.ZstdDecompressor().decompressobj().decompress(part.read_bytes())
         rows += [json.loads(line) for line in data.split(b"\n") if line]
     return rows
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory):
+    """Give an object store by its name; each is started once, when it is first asked for."""
+    with ExitStack() as stack:
+        started: dict[str, Bucket] = {}
+
+        def store(name: str) -> Bucket:
+            if name not in started:
+                started[name] = stack.enter_context(STORES[name](tmp_path_factory.mktemp("store") / name))
+            return started[name]
+
+        yield store

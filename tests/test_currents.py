@@ -398,7 +398,7 @@ async def prepared(path, now):
         batch = await ledger.claim("default", limit=2)
         outcomes = {"s1": captured, "s2": rejected}
         settled = [Settlement(each, outcomes[each.pair.send_id]) for each in batch.readings]
-        await ledger.seal(batch, settled, None, destination="x")
+        await ledger.seal(batch, settled, [], destination="x")
         await ledger.do(verbs.enqueue, [Enqueued(Pair("default", "c", "overdue"), old)], now=now)
         asked = [Pair("default", "c", send) for send in (*sent, "overdue", "nobody")]
         return await ledger.do(verbs.standings, asked, now=now)

@@ -46,6 +46,9 @@ class Clock:
         return self.now
 
 
+DATASETS = ("rows", "raw")
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Two owners do to one ledger whatever owners do, in any order; a dictionary knows how it must stand."""
 
@@ -106,10 +109,10 @@ class LedgerMachine(RuleBasedStateMachine):
         ended = list(zip(batch.readings, kinds, strict=False))
         settlements = [Settlement(reading, OUTCOMES[kind]) for reading, kind in ended]
         captured = any(kind == "captured" for _, kind in ended)
-        part = Part("d", f"{batch.id}.ndjson", "digest", 4, 1, b"rows") if captured else None
+        parts = [Part(each, f"{batch.id}.ndjson", "digest", 4, 1, b"rows") for each in DATASETS if captured]
         delays = {reading.pair_id: 30.0 for reading in batch.readings}
         sealed = self.do(
-            verbs.seal, batch, settlements, part, destination="here", now=self.now, deferral_delays=delays
+            verbs.seal, batch, settlements, parts, destination="here", now=self.now, deferral_delays=delays
         )  # fmt: skip
         assert sealed == (batch.id in self.open)
         if sealed:
@@ -136,15 +139,19 @@ class LedgerMachine(RuleBasedStateMachine):
             n for n, (whose, _) in self.sealed.items() if whose == owner
         )
         for each in unstored:
-            assert self.do(verbs.sealed_part, each.batch_id).data == b"rows"
+            held = self.do(verbs.sealed_parts, each.batch_id)
+            assert each.size_bytes >= sum(part.size_bytes for part in held) > 0
+            assert all(part.data == b"rows" for part in held)
 
     @rule()
     def store(self):
-        """Storing drops the bytes; doing it again changes nothing."""
+        """Storing drops the bytes, one dataset's after the other's; doing it again changes nothing."""
         for name in list(self.sealed)[:1]:
-            for _ in range(2):
-                self.do(verbs.stored, name, now=self.now)
-            assert self.do(verbs.sealed_part, name) is None
+            for dataset in DATASETS:
+                left = {part.dataset for part in self.do(verbs.sealed_parts, name)}
+                for _ in range(2):
+                    self.do(verbs.stored, name, dataset=dataset, now=self.now)
+                assert {part.dataset for part in self.do(verbs.sealed_parts, name)} == left - {dataset}
             del self.sealed[name]
 
     @rule()

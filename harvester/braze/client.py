@@ -6,12 +6,13 @@ the pacer and costs no try; a refused key halts the workspace. An exception neve
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from harvester.braze.pacer import Held, Pacer
-from harvester.braze.series import captured
+from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock
 from harvester.errors import ExchangeError, Meaning, meaning_of
@@ -27,8 +28,13 @@ log = structlog.get_logger()
 class Client:
     """Captures readings of one workspace. ``calls`` and ``answers`` count what was sent and what came back."""
 
-    def __init__(self, *, transport: Transport, pacer: Pacer, clock: Clock, length_days: int) -> None:
-        """Ask through ``transport`` when ``pacer`` permits, for ``length_days`` (1 to 100) before ``ending_at``."""
+    def __init__(
+        self, *, transport: Transport, pacer: Pacer, clock: Clock, length_days: int, keep_raw: bool = False
+    ) -> None:
+        """Ask through ``transport`` when ``pacer`` permits, for ``length_days`` (1 to 100) before ``ending_at``.
+
+        ``keep_raw``: captures bring the answer as it came too.
+        """
         self.calls: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
         self.halted_because: str | None = None
@@ -36,6 +42,7 @@ class Client:
         self._pacer = pacer
         self._clock = clock
         self._length_days = length_days
+        self._keep_raw = keep_raw
         self._stopping = asyncio.Event()
         self._rejections = 0
         self._retrying = AsyncRetrying(
@@ -131,6 +138,8 @@ class Client:
         self._pacer.succeeded()
         self._rejections = 0
         self.halted_because = None
+        if self._keep_raw:
+            return replace(capture, raw=raw_row(answer.body, reading, capture, batch_id=batch_id))
         return capture
 
     def _rejected(self, answer: Answer) -> Rejected:

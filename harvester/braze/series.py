@@ -52,6 +52,16 @@ def captured(body: bytes, reading: Reading, *, batch_id: str, captured_at: float
         raise ExchangeError("unparsable", str(error)) from None
 
 
+def raw_row(body: bytes, reading: Reading, capture: Captured, *, batch_id: str) -> bytes:
+    """Give the row that keeps an answer as it came, as text in ``answer``: not even its spaces are lost."""
+    pair = reading.pair
+    members = _members(
+        workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name,
+        captured_at=_iso(capture.captured_at), verdict=capture.verdict, batch_id=batch_id, answer=body.decode(),
+    )  # fmt: skip
+    return b"{" + members + b"}\n"
+
+
 def _capture(days: list[Any], reading: Reading, batch_id: str, captured_at: float) -> Captured:
     rows = _Rows(reading.pair)
     for day in days:

@@ -12,6 +12,7 @@ import click
 
 from harvester.cli import options, show
 from harvester.errors import ExitCode, UsageError
+from harvester.model import STORE_SCHEMES, in_store
 
 if TYPE_CHECKING:
     from harvester.doctor import Finding
@@ -38,6 +39,7 @@ def run(pairs: tuple[str, ...], out: str, state: Path | None, **given: Any) -> N
     \b
     Examples:
       harvester run sends.csv --endpoint https://rest.fra-01.braze.eu
+      harvester run s3://lake/sends.parquet -o s3://lake/braze
       harvester run - -o - < sends.ndjson | head
     """
     if not pairs and not options.ledger_path(out, state).exists():
@@ -46,6 +48,8 @@ def run(pairs: tuple[str, ...], out: str, state: Path | None, **given: Any) -> N
     settings = options.settings_of(given)
     done = options.awaited(captured(settings, pairs, out, state, forced=given["force"]))
     show.summary(done, json=given["json"], to_stderr=out == "-")
+    if done.problem is not None:
+        raise done.problem
     sys.exit(done.exit_code)
 
 
@@ -159,7 +163,7 @@ def doctor(out: str, state: Path | None, **given: Any) -> None:
 
     \b
     Example:
-      harvester doctor --endpoint https://rest.fra-01.braze.eu
+      harvester doctor --endpoint https://rest.fra-01.braze.eu -o s3://lake/braze
     """
     from harvester.clock import SystemClock
     from harvester.doctor import examine
@@ -181,7 +185,15 @@ def _opened(settings: "Settings", out: str, state: Path | None) -> "Iterator[tup
     """Choose the sink that ``--out`` names, and the ledger's file."""
     from harvester.sinks import Compression, FolderSink, StdoutSink
 
+    if in_store(out):
+        from harvester.sinks.bucket import BucketSink
+        from harvester.stores import Store
+
+        yield BucketSink(Store(out)), Compression(settings.compression), options.ledger_path(out, state)
+        return
     if out != "-":
+        if "://" in out:
+            raise UsageError(f"{out}: write a bucket as {', '.join(f'{scheme}://' for scheme in STORE_SCHEMES)}")
         yield FolderSink(Path(out)), Compression(settings.compression), options.ledger_path(out, state)
         return
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import re
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harvester.errors import UsageError
+from harvester.model import in_store
 
 if TYPE_CHECKING:
     from harvester.settings import Settings
@@ -30,9 +32,17 @@ def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 place = _together(
     click.option(
-        "-o", "--out", default="./harvest", show_default=True, help="Folder for the parts; - writes rows to stdout."
+        "-o",
+        "--out",
+        default="./harvest",
+        show_default=True,
+        help="Folder or bucket for the parts (s3://bucket/prefix, gs://, az://); - writes rows to stdout.",
     ),
-    click.option("--state", type=click.Path(path_type=Path), help="The ledger's file  [default: inside OUT]"),
+    click.option(
+        "--state",
+        type=click.Path(path_type=Path),
+        help="The ledger's file  [default: inside OUT; for a bucket ./.harvester/NAME.db]",
+    ),
 )
 logs = _together(
     click.option("--log-json", is_flag=True, help="Logs as JSON."),
@@ -61,6 +71,7 @@ pace = _together(
     click.option("--length", type=int, help="Days to ask for, 1 to 100  [default: 15]"),
     click.option("--concurrency", type=int, help="Calls in flight at the most  [default: 64]"),
     click.option("--compression", type=click.Choice(["zstd", "gzip", "none"]), help="[default: zstd]"),
+    click.option("--raw", is_flag=True, default=None, help="Keep the answers as they came too, in raw_answers/."),
     click.option(
         "--max-deferrals",
         type=int,
@@ -76,7 +87,7 @@ def settings_of(given: dict[str, Any]) -> "Settings":
 
     return load(
         given.get("config"),
-        {name: given.get(name) for name in ("length", "concurrency", "compression", "max_deferrals")},
+        {name: given.get(name) for name in ("length", "concurrency", "compression", "raw", "max_deferrals")},
         {name: given.get(name) for name in ("endpoint", "api_key_file", "allow_unknown_host", "reserve", "max_rate")},
     )
 
@@ -106,8 +117,12 @@ def set_up_logs(given: dict[str, Any]) -> None:
 
 
 def ledger_path(out: str, state: Path | None) -> Path:
-    """Give the ledger's file: named, or inside the output folder."""
-    return state if state is not None else Path(out) / ".harvester" / "ledger.db"
+    """Give the ledger's file: named, or inside the output folder, or for a bucket one by its name beside us."""
+    if state is not None:
+        return state
+    if in_store(out):
+        return Path(".harvester") / (re.sub(r"[^A-Za-z0-9.]+", "-", out).strip("-") + ".db")
+    return Path(out) / ".harvester" / "ledger.db"
 
 
 def asked(out: str, state: Path | None, verb: Callable[[Any], T]) -> T:

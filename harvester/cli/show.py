@@ -54,10 +54,10 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
             {
                 "books": books(done.books), "lines": done.lines, "bad_lines": done.bad_lines,
                 "rejects_file": done.rejects_file, "skipped": dict(done.skipped), "parts": done.parts,
-                "rows": done.rows, "part_bytes": done.part_bytes, "calls": dict(done.calls),
-                "answers": dict(done.answers), "throttled": done.throttled,
-                "waited_seconds": round(done.waited_seconds, 3), "halted": done.halted,
-                "exit_code": int(done.exit_code),
+                "rows": done.rows, "part_bytes": done.part_bytes, "unstored_batches": done.unstored,
+                "calls": dict(done.calls), "answers": dict(done.answers),
+                "throttled": done.throttled, "waited_seconds": round(done.waited_seconds, 3),
+                "halted": done.halted, "exit_code": int(done.exit_code),
             },
             to_stderr=to_stderr,
         )  # fmt: skip
@@ -68,6 +68,8 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
         listed = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.items())) or "none"
         lines.append(f"{name:<10} {listed}")
     lines.append(f"waited     {done.waited_seconds:.1f} s for budget")
+    if done.unstored:
+        lines.append(f"sealed     {done.unstored} batches wait to be stored: run the same command again")
     if done.bad_lines:
         lines.append(f"unread     {done.bad_lines} of {done.lines} lines, see {done.rejects_file}")
     lines += skipped_lines(done.skipped)
@@ -127,6 +129,8 @@ async def progress(job: "Run") -> None:
 
 def _progress_lines(job: "Run") -> list[str]:
     lines = [f"reading pairs: {job.enqueued} so far, from {job.lines} lines"] if not job.progress() else []
+    if job.store_problem is not None:
+        lines.append(f"sealed parts wait: {job.store_problem}")
     for name, (harvest, pacer) in job.progress().items():
         pace = pacer.state()
         done = harvest.tally.outcomes.total()

@@ -53,6 +53,8 @@ def demo(out: str, pairs: int) -> None:
 
     done = options.awaited(show_it())
     show.summary(done)
+    if done.problem is not None:
+        raise done.problem
     query, table = look(folder)
     click.echo(f"\n{query};\n{table}")
     sys.exit(done.exit_code)

@@ -5,22 +5,42 @@ from pathlib import Path
 
 import click
 
+from harvester.model import DATASET, in_store
+
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("place")
 @click.option("--format", "kind", type=click.Choice(["ndjson", "csv", "parquet"]), default="ndjson", show_default=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="A file  [default: stdout]")
 @click.option("--memory-limit-mb", default=512, show_default=True, help="What does not fit is put on disk for a while.")
-def latest(folder: Path, kind: str, out: Path | None, memory_limit_mb: int) -> None:
-    """Write the latest view of a harvested FOLDER: the newest numbers of each send, day, channel and variation.
+def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> None:
+    """Write the latest view of a harvested PLACE: the newest numbers of each send, day, channel and variation.
+
+    The parts of a bucket are copied to the folder for temporary files (TMPDIR) for as long as they are read.
 
     \b
-    Example:
+    Examples:
       harvester latest ./harvest --format parquet -o latest.parquet
+      harvester latest s3://lake/braze --format csv -o latest.csv
     """
     from harvester.tables import write_latest
 
     with tempfile.TemporaryDirectory(prefix="harvester-") as spill:
+        folder = _copied(place, Path(spill)) if in_store(place) else Path(place)
         rows = write_latest(folder, out, kind, memory_limit_mb=memory_limit_mb, temp_directory=Path(spill))
     if out is not None:
         click.echo(f"{rows} rows in {out}", err=True)
+
+
+def _copied(place: str, to: Path) -> Path:
+    """Copy the parts of a bucket into a folder, laid out as they lie there."""
+    from harvester.stores import Store
+
+    store = Store(place)
+    for name in store.names(DATASET):
+        if name.split("/")[-1].startswith("_"):
+            continue
+        part = to / name
+        part.parent.mkdir(parents=True, exist_ok=True)
+        store.fetch(name, part)
+    return to

@@ -108,9 +108,9 @@ class Ledger:
         return await self.do(verbs.renew, batch_ids, owner=self._owner, lease_until=until)
 
     async def seal(
-        self, batch: Batch, settlements: Sequence[Settlement], part: Part | None, *, destination: str
+        self, batch: Batch, settlements: Sequence[Settlement], parts: Sequence[Part], *, destination: str
     ) -> bool:
-        """Record what became of a batch, with its part's bytes. False if the batch had been given to another."""
+        """Record what became of a batch, with its parts' bytes. False if the batch had been given to another."""
         deferred = [each.reading.pair_id for each in settlements if isinstance(each.outcome, Deferred)]
 
         def sealed(connection: Connection) -> bool:
@@ -118,7 +118,7 @@ class Ledger:
             delays = {pair_id: deferral_seconds(count, self._jitter) for pair_id, count in before.items()}
             now = self._clock.wall()
             return verbs.seal(
-                connection, batch, settlements, part, destination=destination, now=now, deferral_delays=delays
+                connection, batch, settlements, parts, destination=destination, now=now, deferral_delays=delays
             )
 
         return await self.do(sealed)

@@ -73,10 +73,11 @@ class StoredPart:
 
 @dataclass(frozen=True, slots=True)
 class Unstored:
-    """A sealed batch whose part is not known to be stored, and the dataset it was sealed for."""
+    """A sealed batch that is not known to be stored, the dataset it was sealed for, and its size there."""
 
     batch_id: str
     destination: str
+    size_bytes: int
 
 
 def _handed_over(
@@ -217,14 +218,14 @@ def claim(
 
 
 def seal(
-    connection: Connection, batch: Batch, settlements: Iterable[Settlement], part: Part | None,
+    connection: Connection, batch: Batch, settlements: Iterable[Settlement], sealed: Sequence[Part],
     *, destination: str, now: float, deferral_delays: Mapping[int, float],
 ) -> bool:  # fmt: skip
-    """Record outcomes and part together, if the batch is still ours. False, and nothing recorded, if it is not.
+    """Record outcomes and parts together, if the batch is still ours. False, and nothing recorded, if it is not.
 
     ``deferral_delays`` gives for a deferred pair's id the seconds until it is due again.
     """
-    state = "stored" if part is None else "sealed"
+    state = "sealed" if sealed else "stored"
     mine = and_(batches.c.id == batch.id, batches.c.token == batch.token, batches.c.state == "open")
     if connection.execute(update(batches).where(mine).values(state=state)).rowcount != 1:
         return False
@@ -252,7 +253,7 @@ def seal(
         _settle(connection, ended, batch.id, now=now)
     if back:
         _give_back(connection, back)
-    if part is not None:
+    for part in sealed:
         connection.execute(
             insert(parts).values(
                 batch_id=batch.id,
@@ -297,12 +298,14 @@ def deferrals_of(connection: Connection, pair_ids: Sequence[int]) -> dict[int, i
     return {row.id: row.deferrals for row in rows}
 
 
-def stored(connection: Connection, batch_id: str, *, now: float) -> None:
+def stored(connection: Connection, batch_id: str, *, dataset: str, now: float) -> None:
     """Note that a batch's part stands in its dataset, and drop its bytes. Twice is once."""
-    waiting = and_(parts.c.batch_id == batch_id, parts.c.stored_at.is_(None))
+    mine = and_(parts.c.batch_id == batch_id, parts.c.stored_at.is_(None))
     order = select(func.coalesce(func.max(parts.c.stored_order), 0) + 1).scalar_subquery()
-    connection.execute(update(parts).where(waiting).values(data=None, stored_at=now, stored_order=order))
-    connection.execute(update(batches).where(batches.c.id == batch_id).values(state="stored"))
+    this = update(parts).where(mine, parts.c.dataset == dataset)
+    connection.execute(this.values(data=None, stored_at=now, stored_order=order))
+    more = select(parts.c.batch_id).where(mine).exists()
+    connection.execute(update(batches).where(batches.c.id == batch_id, ~more).values(state="stored"))
 
 
 def conflicted(connection: Connection, batch_id: str) -> None:
@@ -338,20 +341,22 @@ def recover(connection: Connection, *, dead_owners: Iterable[str], owner: str, n
     connection.execute(delete(batches).where(batches.c.state == "open", lapsed))
     connection.execute(update(batches).where(batches.c.state == "sealed", lapsed).values(owner=owner))
     unstored = (
-        select(parts.c.batch_id, parts.c.destination)
+        select(parts.c.batch_id, parts.c.destination, func.sum(parts.c.size_bytes))
         .join(batches, batches.c.id == parts.c.batch_id)
         .where(batches.c.state == "sealed", batches.c.owner == owner)
+        .group_by(parts.c.batch_id, parts.c.destination)
         .order_by(parts.c.batch_id)
     )
-    return [Unstored(batch_id, destination) for batch_id, destination in connection.execute(unstored)]
+    return [Unstored(*row) for row in connection.execute(unstored)]
 
 
-def sealed_part(connection: Connection, batch_id: str) -> Part | None:
-    """Give the part of a sealed batch with its bytes; None when it is stored by now."""
-    row = connection.execute(select(parts).where(parts.c.batch_id == batch_id, parts.c.data.is_not(None))).first()
-    if row is None:
-        return None
-    return Part(row.dataset, row.name, row.sha256, row.size_bytes, row.row_count, row.data)
+def sealed_parts(connection: Connection, batch_id: str) -> list[Part]:
+    """Give the parts of a sealed batch with their bytes, those that are not stored by now."""
+    waiting = select(parts).where(parts.c.batch_id == batch_id, parts.c.data.is_not(None)).order_by(parts.c.dataset)
+    return [
+        Part(row.dataset, row.name, row.sha256, row.size_bytes, row.row_count, row.data)
+        for row in connection.execute(waiting)
+    ]
 
 
 def hurry(connection: Connection, workspace: str, *, now: float) -> None:

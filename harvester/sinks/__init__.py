@@ -1,4 +1,7 @@
-"""Where parts go. One protocol, one file per kind of place, and the writer that makes a part's bytes."""
+"""Where parts go. One protocol, one file per kind of place, and the writer that makes a part's bytes.
+
+``bucket`` is imported only where a bucket is meant: its library takes its time.
+"""
 
 from harvester.sinks.folder import FolderSink
 from harvester.sinks.part import Compression, PartWriter

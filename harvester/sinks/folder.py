@@ -14,12 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import orjson
-
 from harvester.errors import PartConflict, SinkError
-from harvester.model import DATASET, Part
+from harvester.model import Part
+from harvester.sinks.marker import MARKER, dataset_of, marker_of
 
-MARKER = f"{DATASET}/_ledger.json"
 _STALE_SECONDS = 3600.0
 
 
@@ -45,20 +43,9 @@ class FolderSink:
         self._sweep()
         marker = self.folder / MARKER
         if not marker.exists():
-            dataset_id = secrets.token_hex(16)
             with suppress(PartConflict):  # another process was quicker; what it wrote is read below
-                self._create(MARKER, orjson.dumps({"dataset": dataset_id, "ledger": ledger_id}) + b"\n")
-        try:
-            written = orjson.loads(marker.read_bytes())
-            owner, dataset_id = str(written["ledger"]), str(written["dataset"])
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise SinkError(f"{marker} is damaged; restore it, or harvest into a new folder") from None
-        if owner != ledger_id:
-            raise SinkError(
-                f"{self.folder} was harvested with another ledger (its id is {owner}); "
-                "name that ledger with --state, or harvest into a new folder"
-            )
-        return dataset_id
+                self._create(MARKER, marker_of(ledger_id))
+        return dataset_of(marker.read_bytes(), ledger_id=ledger_id, place=str(self.folder))
 
     def _sweep(self) -> None:
         """Make the folder for files in the making, and clear what a killed process left in it."""

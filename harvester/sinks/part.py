@@ -14,7 +14,7 @@ from typing import Any
 
 import zstandard
 
-from harvester.model import DATASET, Batch, Part
+from harvester.model import Batch, Part
 
 _CHUNK_BYTES = 512 * 1024
 
@@ -50,12 +50,13 @@ def _compressor(compression: Compression) -> Any:
 
 
 class PartWriter:
-    """Takes a batch's rows and ends as its part."""
+    """Takes a batch's rows and ends as its part in one dataset."""
 
-    def __init__(self, batch: Batch, compression: Compression) -> None:
+    def __init__(self, batch: Batch, dataset: str, compression: Compression) -> None:
         """Begin the part of ``batch``; its name holds no user data, only the day of the claim and the batch's id."""
+        self._dataset = dataset
         day = datetime.fromtimestamp(batch.claimed_at, UTC).date().isoformat()
-        self._name = f"{DATASET}/captured_date={day}/{batch.id}.ndjson{_SUFFIXES[compression]}"
+        self._name = f"{dataset}/captured_date={day}/{batch.id}.ndjson{_SUFFIXES[compression]}"
         self._compressor = _compressor(compression)
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
@@ -77,7 +78,7 @@ class PartWriter:
         await self._compress()
         loop = asyncio.get_running_loop()
         data, digest = await loop.run_in_executor(_thread, self._ended)
-        return Part(DATASET, self._name, digest, len(data), self._row_count, data)
+        return Part(self._dataset, self._name, digest, len(data), self._row_count, data)
 
     async def _compress(self) -> None:
         chunk, self._waiting, self._waiting_bytes = b"".join(self._waiting), [], 0

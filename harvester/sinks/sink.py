@@ -18,6 +18,7 @@ class Sink(Protocol):
     async def create(self, part: Part) -> None:
         """Make a part durable under its name, if that name is free. Equal bytes there already are success.
 
-        Raises ``PartConflict`` when other bytes have the name, ``SinkError`` when the place fails.
+        Raises ``PartConflict`` when other bytes have the name, ``SinkClosed`` when no part will be taken any more,
+        another ``SinkError`` when the place fails for now.
         """
         ...

@@ -7,7 +7,7 @@ written again by the next run.
 import asyncio
 from typing import BinaryIO
 
-from harvester.errors import SinkError
+from harvester.errors import SinkClosed
 from harvester.model import Part
 
 
@@ -23,11 +23,11 @@ class StdoutSink:
         return "stdout"
 
     async def create(self, part: Part) -> None:
-        """Write a part. Raises ``SinkError`` when the reader has gone."""
+        """Write a part. Raises ``SinkClosed`` when the reader has gone."""
         try:
             await asyncio.to_thread(self._write, part.data)
         except OSError as error:
-            raise SinkError(f"cannot write to standard output: {error.strerror}") from None
+            raise SinkClosed(f"cannot write to standard output: {error.strerror}") from None
 
     def _write(self, data: bytes) -> None:
         self._stream.write(data)

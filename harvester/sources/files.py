@@ -6,8 +6,10 @@ characters without NUL (which no database keeps as text), taken as it is but for
 
 import csv
 import io
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -15,7 +17,7 @@ from typing import BinaryIO, TextIO
 import orjson
 
 from harvester.errors import UsageError
-from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair
+from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair, in_store
 from harvester.sources.currents import Currents, files_of
 from harvester.sources.fields import REQUIRED, Unusable, check_time, id_in
 from harvester.tables import parquet_rows
@@ -85,13 +87,14 @@ class Input:
         yield page
 
     def _records(self, name: str) -> Iterator[tuple[int, Mapping[str, object] | BadLine]]:
-        if name.endswith(".parquet"):
-            yield from _parquet(name)
-            return
-        raw = self._stdin if name == "-" else Path(name).open("rb")  # noqa: SIM115 - closed by the wrapper around it
-        # Bytes that are no UTF-8 survive as surrogates, which no id and no JSON may hold.
-        with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            yield from _records(name, file)
+        with _local(name) as path:
+            if name.endswith(".parquet"):
+                yield from _parquet(name, path)
+                return
+            raw = self._stdin if name == "-" else path.open("rb")
+            # Bytes that are no UTF-8 survive as surrogates, which no id and no JSON may hold.
+            with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+                yield from _records(name, file)
 
     def _told(self, name: str, line: int, record: Mapping[str, object]) -> Enqueued | BadLine:
         try:
@@ -133,10 +136,24 @@ def _check(name: str) -> None:
         raise UsageError(
             f"{name}: cannot tell what it is; name it .csv, .ndjson, .jsonl, .parquet or .avro, or a folder of Currents"
         )
+    if in_store(name):
+        return
     try:
         Path(name).open("rb").close()
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}; check the name of the file") from None
+
+
+@contextmanager
+def _local(name: str) -> Iterator[Path]:
+    """Give a file on this disk: an object of a store is copied for as long as it is read."""
+    if not in_store(name):
+        yield Path(name)
+        return
+    from harvester.stores import fetched  # noqa: PLC0415 - only those who use a store wait for its library
+
+    with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
+        yield fetched(name, Path(folder))
 
 
 def _records(name: str, file: TextIO) -> Iterator[tuple[int, Mapping[str, object] | BadLine]]:
@@ -146,9 +163,9 @@ def _records(name: str, file: TextIO) -> Iterator[tuple[int, Mapping[str, object
     return _csv(name, first, file)
 
 
-def _parquet(name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _parquet(name: str, path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Give the rows of a Parquet file; its times come as times, and are written out for the one that reads text."""
-    for number, row in enumerate(parquet_rows(Path(name), COLUMNS), 1):
+    for number, row in enumerate(parquet_rows(path, COLUMNS), 1):
         missing = [field for field in REQUIRED if field not in row]
         if missing:
             raise UsageError(f"{name}: has no column {' and '.join(missing)}; it needs {' and '.join(REQUIRED)}")

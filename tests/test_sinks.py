@@ -1,17 +1,21 @@
-"""What every sink must do, and what only the local folder can get wrong."""
+"""What every sink must do, on a disk and in real object stores, and what only the local folder can get wrong."""
 
 import asyncio
 import hashlib
 import os
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from servers import STORES, Bucket
 
 from harvester.errors import PartConflict, SinkError
 from harvester.model import DATASET, Part
 from harvester.sinks import FolderSink, Sink
+from harvester.sinks.bucket import BucketSink
+from harvester.stores import Store
 
 RACERS = 16
 NAME = f"{DATASET}/captured_date=2026-11-24/batch.ndjson.zst"
@@ -39,13 +43,42 @@ class FolderPlace:
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in files}
 
 
-@pytest.fixture(params=[FolderPlace])
-def place(request, tmp_path):
+class BucketPlace:
+    """A place of its own in a bucket."""
+
+    def __init__(self, bucket: Bucket, folder: Path) -> None:
+        """Begin with a prefix below which nothing is."""
+        self._url = f"{bucket.url}/{uuid.uuid4()}/a place"
+        self._scratch = folder / "scratch"
+
+    def sink(self) -> Sink:
+        """Open the place as one process would."""
+        return BucketSink(Store(self._url))
+
+    def objects(self) -> dict[str, bytes]:
+        """Give all that a reader finds: names and bytes."""
+        found = {}
+        for name in Store(self._url).names():
+            Store(self._url).fetch(name, self._scratch)
+            found[name] = self._scratch.read_bytes()
+        return found
+
+
+Place = FolderPlace | BucketPlace
+
+
+@pytest.fixture(params=["folder", *STORES])
+def place(request, tmp_path, monkeypatch):
     """One place after the other; a new kind of sink is one more parameter."""
-    return request.param(tmp_path)
+    if request.param == "folder":
+        return FolderPlace(tmp_path)
+    bucket = request.getfixturevalue("stores")(request.param)
+    for name, value in bucket.env.items():
+        monkeypatch.setenv(name, value)
+    return BucketPlace(bucket, tmp_path)
 
 
-async def attached(place: FolderPlace, ledger_id: str = "ledger") -> Sink:
+async def attached(place: Place, ledger_id: str = "ledger") -> Sink:
     """Open a place as a run does."""
     sink = place.sink()
     await sink.attach(ledger_id)

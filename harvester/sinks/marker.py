@@ -1,0 +1,33 @@
+"""The marker: one small object in a dataset that names the dataset and the ledger it belongs to.
+
+The ledger is the only copy of the plan, so an empty or another ledger pointed at a dataset is refused.
+"""
+
+import secrets
+
+import orjson
+
+from harvester.errors import SinkError
+from harvester.model import DATASET
+
+MARKER = f"{DATASET}/_ledger.json"
+
+
+def marker_of(ledger_id: str) -> bytes:
+    """Make the marker of a new dataset."""
+    return orjson.dumps({"dataset": secrets.token_hex(16), "ledger": ledger_id}) + b"\n"
+
+
+def dataset_of(marker: bytes, *, ledger_id: str, place: str) -> str:
+    """Give the dataset's id. Raises ``SinkError`` for a damaged marker and for that of another ledger."""
+    try:
+        written = orjson.loads(marker)
+        owner, dataset_id = str(written["ledger"]), str(written["dataset"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise SinkError(f"{place}/{MARKER} is damaged; restore it, or harvest into a new place") from None
+    if owner != ledger_id:
+        raise SinkError(
+            f"{place} was harvested with another ledger (its id is {owner}); "
+            "name that ledger with --state, or harvest into a new place"
+        )
+    return dataset_id

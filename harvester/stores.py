@@ -1,0 +1,163 @@
+"""Object stores: S3 and what speaks like it, GCS, Azure. The only door to obstore.
+
+Every call is bounded in time and tries. Credentials come from each cloud's usual places, which obstore knows:
+environment, web identity, the instance's or the container's role; AWS profiles and SSO where boto3 is installed
+(the extra ``aws``). What a store says of a failure may quote signatures and keys, so nothing of it is passed on
+but its status and its code.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import from_url
+
+from harvester.errors import SinkError, UsageError
+from harvester.settings import of_stores
+
+_CLIENT: Any = {"timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
+_RETRIES: Any = {
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=45),
+    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
+}
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
+
+_ADVICE = (
+    (r"NoSuchBucket|ContainerNotFound|bucket does not exist", "there is no such bucket; check its name and endpoint"),
+    (r"RequestTimeTooSkewed", "the clock of this machine is wrong; set it"),
+    (r"ExpiredToken|TokenRefreshRequired", "the credentials have expired; renew them"),
+    (
+        r"InvalidAccessKeyId|SignatureDoesNotMatch|AuthenticationFailed|InvalidToken|status code: 401",
+        "the credentials are not accepted; check them, and the region (AWS_REGION) too",
+    ),
+    (
+        r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|status code: 30[127]|BareRedirect",
+        "the bucket is in another region; set AWS_REGION",
+    ),
+    (
+        r"AccessDenied|AuthorizationPermissionMismatch|status code: 403",
+        "the credentials have no permission; they must create, read and list below it",
+    ),
+    (r"status code: 409", "another writer was at the same name; it can be tried again"),
+    (r"QuotaExceeded|InsufficientStorage|StorageFull|status code: 507", "it is full; make room"),
+    (
+        r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google|MissingCredential",
+        "there are no credentials; set those of your cloud, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    ),
+    (r"builder error", "plain http is for this machine alone; use https, or say AWS_ALLOW_HTTP=true (AZURE_, GOOGLE_)"),
+    (r"kind: Timeout|TimedOut|timed out", "it does not answer in time; check the network and the endpoint"),
+    (r"kind: Connect|error sending request", "it cannot be reached; check the network and the endpoint"),
+)
+"""What a failure's text gives away, the surest sign first, and what is to be done about it."""
+
+
+class Taken(Exception):  # noqa: N818 - a taken name is an answer, no fault
+    """A name in a store has an object already."""
+
+
+class Store:
+    """What lies below one place, such as ``s3://bucket/prefix``; names are relative to it."""
+
+    def __init__(self, url: str) -> None:
+        """Open a place; nothing is sent yet. Raises ``UsageError`` for one that cannot be."""
+        self.url = url.rstrip("/")
+        if not urlsplit(url).netloc:
+            raise UsageError(f"{url}: names no bucket; write it as s3://bucket/prefix")
+        try:
+            self._store: Any = from_url(self.url, **_options(self.url))
+        except (BaseError, ValueError) as error:
+            missing = "set AZURE_STORAGE_ACCOUNT_NAME" if "Account must" in str(error) else "check the variables of it"
+            raise UsageError(f"{url}: the settings of this store are not usable; {missing}") from None
+
+    async def create(self, name: str, data: bytes) -> None:
+        """Make an object if its name is free. Raises ``Taken`` where it is not, ``SinkError`` on failure.
+
+        A reply that is lost is asked for again within, so a name may be found taken by our own bytes.
+        """
+        with self._translated(f"write {name} to"):
+            try:
+                await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                raise Taken from None
+
+    async def read(self, name: str) -> bytes | None:
+        """Give an object's bytes, None where there is none. Raises ``SinkError`` on failure."""
+        with self._translated(f"read {name} from"):
+            try:
+                return bytes(await (await obstore.get_async(self._store, name)).bytes_async())
+            except FileNotFoundError as missing:
+                if _advice(str(missing)) is None:
+                    return None
+                raise
+
+    def names(self, below: str = "") -> Iterator[str]:
+        """List the objects below a folder in the order of their names, page by page. Raises ``SinkError``."""
+        with self._translated("list"):
+            for page in obstore.list(self._store, prefix=below or None, chunk_size=1000):
+                yield from (entry["path"] for entry in page)
+
+    def fetch(self, name: str, to: Path) -> None:
+        """Copy an object into a file, in pieces. Raises ``SinkError``, also where there is none."""
+        with self._translated(f"read {name} from"), to.open("wb") as file:
+            for chunk in obstore.get(self._store, name).stream(min_chunk_size=1 << 20):
+                file.write(chunk)
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        """Turn an error of obstore into a sentence that tells what to do."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            advice = _advice(str(error)) or "there is nothing of that name; check it"
+            raise SinkError(f"cannot {what} {self.url}: {advice}") from None
+        except (BaseError, OSError) as error:
+            raise SinkError(f"cannot {what} {self.url}: {_told(str(error))}") from None
+
+
+def fetched(url: str, folder: Path) -> Path:
+    """Copy one object, named by its URL, into a folder under its own name. Raises ``UsageError`` where it cannot."""
+    place, _, name = url.rpartition("/")
+    to = folder / name
+    try:
+        Store(place).fetch(name, to)
+    except SinkError as error:
+        raise UsageError(str(error)) from None
+    return to
+
+
+def _options(url: str) -> dict[str, Any]:
+    """Give what obstore does not find out by itself: bounds, plain http, AWS profiles."""
+    profile, plain_http = of_stores()
+    options: dict[str, Any] = {"client_options": _CLIENT | {"allow_http": plain_http}, "retry_config": _RETRIES}
+    if profile and url.startswith("s3://"):
+        options["credential_provider"] = _of_profile(profile)
+    return options
+
+
+def _of_profile(profile: str) -> Any:
+    try:
+        import boto3  # noqa: PLC0415 - only installed where profiles are used
+        from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
+    except ImportError:
+        raise UsageError("AWS_PROFILE is set, but profiles need boto3: pip install 'harvester[aws]'") from None
+    return Boto3CredentialProvider(boto3.Session(profile_name=profile))
+
+
+def _advice(text: str) -> str | None:
+    return next((advice for sign, advice in _ADVICE if re.search(sign, text)), None)
+
+
+def _told(text: str) -> str:
+    """Say what a failure's text means, without its words."""
+    status, code = _STATUS.search(text), _CODE.search(text)
+    seen = " ".join(match[1] for match in (status, code) if match)
+    advice = _advice(text) or "it failed; look at the store's own logs"
+    return f"{advice} ({seen})" if seen else advice

@@ -1,0 +1,171 @@
+"""Sealed parts go to their place: the last steps of the batch protocol, for new batches and for recovered ones.
+
+What is sealed is safe in the ledger, so a place that is away only costs time: storing is tried again and again,
+and harvesting goes on until the ledger holds as many sealed bytes as it may.
+"""
+
+import asyncio
+import random
+from collections import deque
+
+import structlog
+
+from harvester.clock import Clock
+from harvester.errors import PartConflict, SinkClosed, SinkError
+from harvester.ledger import Ledger
+from harvester.ledger.verbs import conflicted, sealed_parts, stored
+from harvester.sinks import Sink
+
+FIRST_PAUSE_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 60.0
+
+log = structlog.get_logger()
+
+
+class Storing:
+    """Takes sealed batches to the sink, one after the other."""
+
+    def __init__(
+        self, ledger: Ledger, sink: Sink, *, clock: Clock, jitter: random.Random,
+        max_sealed_bytes: int, patience_seconds: float,
+    ) -> None:  # fmt: skip
+        """Hold at most about ``max_sealed_bytes`` back; give up on a place that was away for ``patience_seconds``.
+
+        It is given up only once nothing else is left to do: after ``finish``, or when no more may be held back.
+        """
+        self.problem: SinkError | None = None
+        """Why the parts that wait are not stored; None while all is well."""
+        self._ledger = ledger
+        self._sink = sink
+        self._clock = clock
+        self._jitter = jitter
+        self._max_sealed_bytes = max_sealed_bytes
+        self._patience_seconds = patience_seconds
+        self._waiting: deque[tuple[str, int]] = deque()
+        self._sealed_bytes = 0
+        self._away_since = 0.0
+        self._tries_in_vain = 0
+        self._conflict: PartConflict | None = None
+        self._given_up = False
+        self._finishing = False
+        self._stopping = asyncio.Event()
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Tell how many sealed batches are not stored yet."""
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more may be held back."""
+        return self._sealed_bytes >= self._max_sealed_bytes
+
+    def add(self, batch_id: str, size_bytes: int) -> None:
+        """Take on a sealed batch, whose parts lie in the ledger."""
+        self._waiting.append((batch_id, size_bytes))
+        self._sealed_bytes += size_bytes
+        self._work.set()
+
+    def finish(self) -> None:
+        """Let ``run`` end when all that was added is stored."""
+        self._finishing = True
+        self._work.set()
+
+    def stop(self) -> None:
+        """Try what waits once more and no longer."""
+        self._stopping.set()
+        self._room.set()
+
+    async def room(self) -> bool:
+        """Wait until another batch may be sealed; False when that is not to be."""
+        if self.full and not self._stopping.is_set():
+            log.warning("waiting", cause="store", sealed_bytes=self._sealed_bytes, hint=str(self.problem or "storing"))
+        while self.full and not self._given_up and not self._stopping.is_set():
+            self._room.clear()
+            await self._room.wait()
+        return not self.full
+
+    async def run(self) -> None:
+        """Store what is added until it is finished or given up; what is not stored stays sealed, see ``problem``.
+
+        Raises ``SinkClosed`` where no part will ever be taken again, and ``LedgerError``.
+        """
+        while self._waiting or not self._finishing:
+            if not self._waiting:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            batch_id, size_bytes = self._waiting[0]
+            try:
+                await self._store(batch_id)
+            except SinkClosed:
+                raise
+            except PartConflict as error:
+                log.error("part_conflict", batch_id=batch_id, hint=str(error))  # noqa: TRY400 - a sentence, no trace
+                self._conflict = error
+            except SinkError as error:
+                self._note(error)
+                if self._hopeless():
+                    break
+                await self._pause()
+                continue
+            self._waiting.popleft()
+            self._sealed_bytes -= size_bytes
+            self._all_well()
+        self._given_up = bool(self._waiting)
+        self._room.set()
+        self.problem = self.problem or self._conflict
+
+    async def _store(self, batch_id: str) -> None:
+        """Create each part of a batch and note that it is stored. Raises ``SinkError``; the rest stays sealed then."""
+        for part in await self._ledger.do(sealed_parts, batch_id):
+            try:
+                await self._sink.create(part)
+            except PartConflict:
+                await self._ledger.do(conflicted, batch_id)
+                raise
+            await self._ledger.do(stored, batch_id, dataset=part.dataset, now=self._clock.wall())
+
+    def _note(self, error: SinkError) -> None:
+        if self.problem is None:
+            self._away_since = self._clock.monotonic()
+            log.warning("store_away", hint=str(error))
+        self.problem = error
+        self._tries_in_vain += 1
+
+    def _all_well(self) -> None:
+        if self.problem is not None:
+            log.warning("store_back", away_seconds=round(self._clock.monotonic() - self._away_since, 1))
+        self.problem = None
+        self._tries_in_vain = 0
+        if not self.full:
+            self._room.set()
+
+    def _hopeless(self) -> bool:
+        """Whether nothing but the place is waited for, and that for too long."""
+        waited = self._clock.monotonic() - self._away_since
+        return self._stopping.is_set() or ((self._finishing or self.full) and waited >= self._patience_seconds)
+
+    async def _pause(self) -> None:
+        seconds = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self._tries_in_vain - 1, 10), MAX_PAUSE_SECONDS)
+        try:
+            async with asyncio.timeout(seconds * self._jitter.uniform(0.75, 1.0)):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+
+async def recover(ledger: Ledger, storing: Storing, destination: str) -> None:
+    """Take back what a dead process held; what it had sealed is stored first.
+
+    Raises ``SinkError`` when sealed parts were meant for another dataset.
+    """
+    for batch in await ledger.recover():
+        if batch.destination != destination:
+            raise SinkError(
+                f"the ledger {ledger.path} holds a part that was sealed for another place; "
+                "run once with the output of that time, or give --state another ledger"
+            )
+        storing.add(batch.batch_id, batch.size_bytes)

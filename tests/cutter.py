@@ -1,0 +1,71 @@
+"""A proxy between the harvester and an object store that cuts, hangs or loses what it is told to."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+Fate = str | None
+"""What becomes of a request: None is passed on, see ``Cutter``."""
+
+
+class Cutter:
+    """Listens on this machine and passes requests on, one a connection.
+
+    ``fate(method, target)`` decides of each: ``before`` cuts the connection with nothing sent, ``within`` after half
+    of the request, ``after`` loses the reply to what the store has done, ``hang`` never answers, and ``unconditional``
+    takes the precondition out, as a store does that does not know it.
+    """
+
+    def __init__(self, port: int, fate: Callable[[str, str], Fate] = lambda _method, _target: None) -> None:
+        """Stand before the server on ``port``."""
+        self.fate = fate
+        self.requests: list[str] = []
+        self._upstream = port
+
+    async def __aenter__(self) -> Self:
+        """Begin to listen; ``port`` is where."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop listening."""
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await self._pass_on(reader, writer)
+        writer.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, target = head.decode("latin-1").split(" ")[:2]
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
+        body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
+        self.requests.append(f"{method} {target}")
+        fate = self.fate(method, target)
+        if fate == "before":
+            return
+        if fate == "hang":
+            await reader.read()
+            return
+        if fate == "unconditional":
+            head = head.replace(b"if-none-match:", b"x-none-match-:")
+        store_reader, store = await asyncio.open_connection("127.0.0.1", self._upstream)
+        try:
+            sent = head[:-2] + b"connection: close\r\n\r\n" + body
+            if fate == "within":
+                store.write(sent[: len(head) + len(body) // 2])
+                await store.drain()
+                return
+            store.write(sent)
+            reply = await store_reader.read(-1)
+            if fate != "after":
+                writer.write(reply)
+                await writer.drain()
+        finally:
+            store.close()
