@@ -17,14 +17,13 @@ from harvester.clock import Clock
 from harvester.errors import ExitCode, SinkError
 from harvester.ledger import Ledger
 from harvester.ledger.verbs import EnqueueCount, books, enqueue, hurry, pending
-from harvester.model import BadLine, Books, Enqueued
+from harvester.model import Books
 from harvester.pipeline import Harvest
 from harvester.settings import Settings
 from harvester.sinks import Compression, Sink
 from harvester.sources import Input, RejectsFile
 from harvester.storing import Storing, recover
 
-ENQUEUE_PAIRS = 2000
 GRACE_SECONDS = 25.0
 
 log = structlog.get_logger()
@@ -39,6 +38,7 @@ class Summary:
     bad_lines: int = 0
     rejects_file: str | None = None
     naive_times: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
     parts: int = 0
     rows: int = 0
     part_bytes: int = 0
@@ -92,6 +92,7 @@ class Run:
         )  # fmt: skip
         self._compression = compression
         self.enqueued = 0
+        self.lines = 0
         self.pending_at_start: dict[str, int] = {}
         self._wired: dict[str, _Wired] = {}
         self._stopped = False
@@ -168,6 +169,7 @@ class Run:
     async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:
         async for count in enqueue_all(self._ledger, pairs, rejects, now=self._clock.wall(), forced=forced):
             self.enqueued += count.new + count.known
+            self.lines = pairs.lines
             if self._stopped:
                 return
 
@@ -175,6 +177,7 @@ class Run:
         summary = Summary(
             books=await self._ledger.do(books), lines=pairs.lines, bad_lines=rejects.count,
             rejects_file=str(rejects.path) if rejects.count else None, naive_times=pairs.naive_times,
+            skipped=pairs.skipped,
             interrupted=self._stopped, unstored=self._storing.waiting, problem=self._storing.problem,
         )  # fmt: skip
         for name, each in self._wired.items():
@@ -194,17 +197,13 @@ class Run:
 async def enqueue_all(
     ledger: Ledger, pairs: Input, rejects: RejectsFile, *, now: float, forced: bool = False
 ) -> AsyncIterator[EnqueueCount]:
-    """Put all pairs of an input into the ledger, some thousand at a time; bad lines go to the rejects file."""
-    arrivals: list[Enqueued] = []
-    for each in pairs.read():
-        if isinstance(each, BadLine):
-            rejects.add(each)
-            continue
-        arrivals.append(each)
-        if len(arrivals) == ENQUEUE_PAIRS:
-            yield await ledger.do(enqueue, arrivals, now=now, forced=forced)
-            arrivals = []
-    yield await ledger.do(enqueue, arrivals, now=now, forced=forced)
+    """Put all pairs of an input into the ledger; bad lines go to the rejects file. Others run in between."""
+    for page in pairs.pages(rejects):
+        if page:
+            yield await ledger.do(enqueue, page, now=now, forced=forced)
+        else:
+            await asyncio.sleep(0)
+            yield EnqueueCount(0, 0)
 
 
 def _first(failures: BaseExceptionGroup[Exception]) -> Exception:

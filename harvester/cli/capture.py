@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--json", is_flag=True, help="The summary as JSON, to stdout (to stderr with -o -).")
 @options.logs
 def run(pairs: tuple[str, ...], out: str, state: Path | None, **given: Any) -> None:
-    """Capture the sends in PAIRS (CSV, NDJSON or Parquet files, or - for stdin), once.
+    """Capture the sends in PAIRS (CSV, NDJSON or Parquet files, folders of Currents, or - for stdin), once.
 
     Columns: campaign_id, send_id and, where known, sent_at (ISO 8601) and workspace. Killed or interrupted,
     the same command goes on where it was; without PAIRS it works off what the ledger holds.
@@ -103,8 +103,9 @@ async def _planned(
             copy(path, draft)
         async with await Ledger.open(draft, clock=clock) as ledger:
             rejects = RejectsFile(Path(folder) / "rejects.ndjson")
-            async for _ in enqueue_all(ledger, listed, rejects, now=now):
-                pass
+            async with show.reading(listed):
+                async for _ in enqueue_all(ledger, listed, rejects, now=now):
+                    pass
             for workspace in workspaces:
                 await ledger.do(verbs.wake, workspace, now=now)
             limits = {name: given[name] for name in ("limit", "reserve", "max_rate")}
@@ -120,9 +121,12 @@ async def _planned(
 def enqueue(pairs: tuple[str, ...], out: str, state: Path | None, workspaces: tuple[str, ...]) -> None:
     """Add PAIRS to a ledger, that of a running harvest too; harvester run without PAIRS captures them.
 
+    PAIRS are files as for harvester run, or folders of Braze Currents, searched for .avro files at any depth.
+
     \b
-    Example:
+    Examples:
       harvester enqueue more.csv && harvester run
+      harvester enqueue ./currents && harvester run
     """
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
@@ -136,7 +140,7 @@ def enqueue(pairs: tuple[str, ...], out: str, state: Path | None, workspaces: tu
 
     async def add() -> tuple[int, int]:
         new = known = 0
-        async with await Ledger.open(path, clock=clock) as ledger:
+        async with await Ledger.open(path, clock=clock) as ledger, show.reading(listed):
             async for count in enqueue_all(ledger, listed, rejects, now=clock.wall()):
                 new, known = new + count.new, known + count.known
         return new, known
@@ -146,6 +150,8 @@ def enqueue(pairs: tuple[str, ...], out: str, state: Path | None, workspaces: tu
         f"{new} pairs are new, {known} were known"
         + (f", {rejects.count} lines unreadable, see {rejects.path}" if rejects.count else "")
     )
+    for line in show.skipped_lines(listed.skipped):
+        click.echo(line)
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
 

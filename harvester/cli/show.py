@@ -1,6 +1,9 @@
 """What people and machines see: books, summary, progress."""
 
 import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +12,7 @@ from harvester.model import Books
 
 if TYPE_CHECKING:
     from harvester.run import Run, Summary
+    from harvester.sources import Input
 
 
 def as_json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = False) -> None:
@@ -49,8 +53,8 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
         as_json(
             {
                 "books": books(done.books), "lines": done.lines, "bad_lines": done.bad_lines,
-                "rejects_file": done.rejects_file, "parts": done.parts, "rows": done.rows,
-                "part_bytes": done.part_bytes, "unstored_batches": done.unstored,
+                "rejects_file": done.rejects_file, "skipped": dict(done.skipped), "parts": done.parts,
+                "rows": done.rows, "part_bytes": done.part_bytes, "unstored_batches": done.unstored,
                 "calls": dict(done.calls), "answers": dict(done.answers),
                 "throttled": done.throttled, "waited_seconds": round(done.waited_seconds, 3),
                 "halted": done.halted, "exit_code": int(done.exit_code),
@@ -68,6 +72,7 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
         lines.append(f"sealed     {done.unstored} batches wait to be stored: run the same command again")
     if done.bad_lines:
         lines.append(f"unread     {done.bad_lines} of {done.lines} lines, see {done.rejects_file}")
+    lines += skipped_lines(done.skipped)
     if done.naive_times:
         lines.append(f"note       {done.naive_times} times without a zone were taken as UTC")
     lines += [f"halted     {name}: {because}" for name, because in done.halted.items()]
@@ -78,6 +83,36 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
     elif done.books.pending:
         lines.append("Some pairs are pending: run the same command again to go on.")
     click.echo("\n".join(lines), err=True)
+
+
+def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
+    """Tell what a source passed over, by cause."""
+    return [f"skipped    {count} {cause}" for cause, count in sorted(skipped.items())]
+
+
+@contextlib.asynccontextmanager
+async def reading(pairs: "Input") -> AsyncIterator[None]:
+    """Show how far a source is read, where a person looks on."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    view = asyncio.create_task(_reading(pairs), name="progress")
+    try:
+        yield
+    finally:
+        view.cancel()
+        await asyncio.wait([view])
+
+
+async def _reading(pairs: "Input") -> None:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+        while True:
+            live.update(Text(f"read {pairs.lines} lines and events so far"))
+            await asyncio.sleep(0.25)
 
 
 async def progress(job: "Run") -> None:
@@ -93,7 +128,7 @@ async def progress(job: "Run") -> None:
 
 
 def _progress_lines(job: "Run") -> list[str]:
-    lines = [f"reading pairs: {job.enqueued} so far"] if not job.progress() else []
+    lines = [f"reading pairs: {job.enqueued} so far, from {job.lines} lines"] if not job.progress() else []
     if job.store_problem is not None:
         lines.append(f"sealed parts wait: {job.store_problem}")
     for name, (harvest, pacer) in job.progress().items():

@@ -18,6 +18,7 @@ from sqlalchemy import (
     FromClause,
     and_,
     bindparam,
+    case,
     cast,
     delete,
     func,
@@ -145,6 +146,20 @@ def _reopened_values() -> dict[Any, Any]:
         pairs.c.state: "due", pairs.c.deferrals: 0, pairs.c.ending_at: None,
         pairs.c.outcome: None, pairs.c.reason: None, pairs.c.verdict: None,
     }  # fmt: skip
+
+
+def standings(connection: Connection, asked: Sequence[Pair], *, now: float) -> dict[Pair, str]:
+    """Tell of each pair whether it is pending, captured, rejected or expired; one that is not known is left out.
+
+    A pair that nobody asked for before it expired counts as expired, also where no harvest has noted that yet.
+    """
+    columns = (pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
+    given = _handed_over(connection, columns, [(each.workspace, each.campaign_id, each.send_id) for each in asked])
+    same = and_(*(column == given.c[column.name] for column in columns))
+    overdue = and_(pairs.c.state.in_(("due", "waiting")), pairs.c.expires_at <= now)
+    standing = case((pairs.c.state == "settled", pairs.c.outcome), (overdue, "expired"), else_="pending")
+    rows = connection.execute(select(*columns, standing).select_from(given.join(pairs, same)))
+    return {Pair(*identity): word for *identity, word in rows}
 
 
 def wake(connection: Connection, workspace: str, *, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Pairs from CSV, NDJSON and Parquet files and from standard input, streamed.
+"""Pairs from CSV, NDJSON and Parquet files and from standard input, streamed; those of Currents through its own file.
 
 A line that names no pair becomes a ``BadLine``; the rest goes on. Ids are opaque: any ASCII text of 1 to 64
 characters without NUL (which no database keeps as text), taken as it is but for blanks around a CSV field.
@@ -7,6 +7,7 @@ characters without NUL (which no database keeps as text), taken as it is but for
 import csv
 import io
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -16,42 +17,74 @@ from typing import BinaryIO, TextIO
 import orjson
 
 from harvester.errors import UsageError
-from harvester.model import DAY_SECONDS, MAX_ID_CHARACTERS, BadLine, Enqueued, Pair, in_store
+from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair, in_store
+from harvester.sources.currents import Currents, files_of
+from harvester.sources.fields import REQUIRED, Unusable, check_time, id_in
 from harvester.tables import parquet_rows
 
-REQUIRED = ("campaign_id", "send_id")
 COLUMNS = (*REQUIRED, "sent_at", "workspace")
 MAX_LINE_CHARACTERS = 65_536
+PAGE_PAIRS = 2000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class _Unusable(Exception):  # noqa: N818 - it never leaves this file
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(problem)
-        self.field = field
-        self.problem = problem
-
-
 class Input:
-    """Files of pairs, told by their names: ``.csv``, ``.ndjson``, ``.jsonl``, ``.parquet``, or ``-`` for stdin."""
+    """Where pairs are listed, told by name: ``.csv``, ``.ndjson``, ``.jsonl``, ``.parquet``, or ``-`` for stdin.
+
+    A folder, or a file named ``.avro``, is of Currents; all of these are read as one, after the others. ``lines``
+    counts lines and events, ``skipped`` what a source passes over since it names no pair by right, by cause.
+    """
 
     def __init__(self, names: Sequence[str], *, workspaces: Sequence[str], stdin: BinaryIO, now: float) -> None:
         """Look at all files, so that a missing one is told before anything is enqueued. Raises ``UsageError``."""
         self._workspaces = tuple(workspaces)
+        self._now = now
         self._latest = now + DAY_SECONDS
         self.lines = 0
         self.naive_times = 0
-        self._names = tuple(names)
+        self.skipped: Counter[str] = Counter()
+        of_currents = {name: name != "-" and files_of(name) is not None for name in names}
+        self._currents_names = [name for name in names if of_currents[name]]
+        self._names = [name for name in names if not of_currents[name]]
         self._stdin = stdin
-        for name in names:
+        for name in self._names:
             _check(name)
+        if self._currents_names and len(self._workspaces) != 1:
+            name = self._currents_names[0]
+            raise UsageError(f"{name}: Currents names no workspace; enqueue it with --workspace NAME, then run")
 
-    def read(self) -> Iterator[Enqueued | BadLine]:
-        """Give what each line holds. Raises ``UsageError`` for a file that is not of its kind at all."""
+    def read(self) -> Iterator[Enqueued | BadLine | None]:
+        """Give what each line holds; a None now and then where much is read before a pair is known.
+
+        Raises ``UsageError`` for a file that is not of its kind at all.
+        """
         for name in self._names:
             for line, record in self._records(name):
                 self.lines += 1
                 yield record if isinstance(record, BadLine) else self._told(name, line, record)
+        if self._currents_names:
+            yield from self._currents()
+
+    def _currents(self) -> Iterator[Enqueued | BadLine | None]:
+        files = (file for name in self._currents_names for file in files_of(name) or ())
+        currents, before = Currents(files, workspace=self._workspaces[0], now=self._now), self.lines
+        for each in currents.read():
+            self.lines, self.skipped = before + currents.events, currents.skipped
+            yield each
+
+    def pages(self, rejects: "RejectsFile") -> Iterator[list[Enqueued]]:
+        """Give the pairs some thousand at a time, and bad lines to the rejects file. An empty page: nothing yet."""
+        page: list[Enqueued] = []
+        for each in self.read():
+            if isinstance(each, BadLine):
+                rejects.add(each)
+                continue
+            if each is not None:
+                page.append(each)
+            if each is None or len(page) == PAGE_PAIRS:
+                yield page
+                page = []
+        yield page
 
     def _records(self, name: str) -> Iterator[tuple[int, Mapping[str, object] | BadLine]]:
         with _local(name) as path:
@@ -66,47 +99,33 @@ class Input:
     def _told(self, name: str, line: int, record: Mapping[str, object]) -> Enqueued | BadLine:
         try:
             return self._enqueued(record)
-        except _Unusable as error:
+        except Unusable as error:
             return BadLine(name, line, error.field, error.problem, str(dict(record))[:500])
 
     def _enqueued(self, record: Mapping[str, object]) -> Enqueued:
         workspace = record.get("workspace") or (self._workspaces[0] if len(self._workspaces) == 1 else None)
         if workspace not in self._workspaces:
-            raise _Unusable(
+            raise Unusable(
                 "workspace", f"{workspace!r} is none of the configured workspaces {', '.join(self._workspaces)}"
             )
-        pair = Pair(str(workspace), _id(record, "campaign_id"), _id(record, "send_id"))
+        pair = Pair(str(workspace), id_in(record, "campaign_id"), id_in(record, "send_id"))
         return Enqueued(pair, self._time(record.get("sent_at")))
 
     def _time(self, given: object) -> float | None:
         if given is None or given == "":
             return None
         if isinstance(given, int | float):
-            raise _Unusable("sent_at", "a number is ambiguous; give an ISO 8601 time such as 2026-11-20T08:00:00Z")
+            raise Unusable("sent_at", "a number is ambiguous; give an ISO 8601 time such as 2026-11-20T08:00:00Z")
         try:
             when = datetime.fromisoformat(str(given))
         except ValueError:
-            raise _Unusable("sent_at", f"{given!r} is no ISO 8601 time such as 2026-11-20T08:00:00Z") from None
+            raise Unusable("sent_at", f"{given!r} is no ISO 8601 time such as 2026-11-20T08:00:00Z") from None
         if when.tzinfo is None:
             self.naive_times += 1
             when = when.replace(tzinfo=UTC)
         seconds = (when - _EPOCH).total_seconds()
-        if seconds < 0:
-            raise _Unusable("sent_at", f"{given!r} lies before 1970")
-        if seconds > self._latest:
-            raise _Unusable("sent_at", f"{given!r} lies in the future")
+        check_time("sent_at", given, seconds, latest=self._latest)
         return seconds
-
-
-def _id(record: Mapping[str, object], field: str) -> str:
-    value = record.get(field)
-    if not isinstance(value, str):
-        raise _Unusable(field, "missing" if value is None else "must be text: a number loses its leading zeros")
-    if not value:
-        raise _Unusable(field, "empty")
-    if len(value) > MAX_ID_CHARACTERS or not value.isascii() or "\0" in value:
-        raise _Unusable(field, f"must be 1 to {MAX_ID_CHARACTERS} ASCII characters without NUL")
-    return value
 
 
 def _check(name: str) -> None:
@@ -114,7 +133,9 @@ def _check(name: str) -> None:
     if name == "-":
         return
     if not name.endswith((".csv", ".ndjson", ".jsonl", ".parquet")):
-        raise UsageError(f"{name}: cannot tell what it is; name it .csv, .ndjson, .jsonl or .parquet")
+        raise UsageError(
+            f"{name}: cannot tell what it is; name it .csv, .ndjson, .jsonl, .parquet or .avro, or a folder of Currents"
+        )
     if in_store(name):
         return
     try:
@@ -209,7 +230,9 @@ class RejectsFile:
     def add(self, bad: BadLine) -> None:
         """Write one bad line."""
         self.count += 1
-        text, problem = (each.encode("utf-8", "backslashreplace").decode() for each in (bad.text, bad.problem))
-        line = {"source": bad.source, "line": bad.line, "field": bad.field, "problem": problem, "text": text}
+        source, problem, text = (
+            each.encode("utf-8", "backslashreplace").decode() for each in (bad.source, bad.problem, bad.text)
+        )
+        line = {"source": source, "line": bad.line, "field": bad.field, "problem": problem, "text": text}
         with self.path.open("ab") as file:
             file.write(orjson.dumps(line) + b"\n")

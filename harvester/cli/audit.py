@@ -1,0 +1,108 @@
+"""The command that compares sends with the ledger: audit."""
+
+import asyncio
+import contextlib
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harvester.cli import options, show
+from harvester.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from harvester.audit import Audit, Uncovered
+    from harvester.sources import Input, RejectsFile
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True)
+@options.place
+@click.option("--workspace", "workspaces", multiple=True, help="A workspace's name; several for several.")
+@click.option("--enqueue", "adding", is_flag=True, help="Enqueue those that can still be read.")
+@click.option("--json", is_flag=True, help="The list as NDJSON to stdout, the counts as JSON to stderr.")
+def audit(sources: tuple[str, ...], out: str, state: Path | None, workspaces: tuple[str, ...], **given: Any) -> None:
+    """List the sends in SOURCES that the ledger neither holds captured nor pending. Spends nothing.
+
+    SOURCES are those of harvester enqueue, such as a folder of Braze Currents. Each send is told as unknown to
+    the ledger, expired or rejected, and as readable (sent less than 15 days ago) or lost. Ends with 3 while one is
+    not covered, with 0 when all are.
+
+    \b
+    Example:
+      harvester audit ./currents --enqueue; harvester run   # what it missed is captured now
+    """
+    from harvester.clock import SystemClock
+    from harvester.sources import Input, RejectsFile
+
+    path = options.ledger_path(out, state)
+    if not path.exists() and not given["adding"]:
+        raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
+    now = SystemClock().wall()
+    listed = Input(sources, workspaces=list(workspaces or ("default",)), stdin=sys.stdin.buffer, now=now)
+    # A name of its own: the rejects of the last run are that run's.
+    rejects = RejectsFile(path.with_name("audit-rejects.ndjson"))
+    done = asyncio.run(_audited(path, listed, rejects, now=now, **given))
+    _counts(done, listed, rejects, json=given["json"])
+    sys.exit(ExitCode.COMPLETE if done.complete and not rejects.count else ExitCode.PARTIAL)
+
+
+async def _audited(
+    path: Path, listed: "Input", rejects: "RejectsFile", *, now: float, adding: bool, json: bool
+) -> "Audit":
+    """Look, and print each send that is not covered as it is found."""
+    from harvester.audit import Audit
+    from harvester.clock import SystemClock
+    from harvester.ledger import Ledger
+
+    async with await Ledger.open(path, clock=SystemClock()) as ledger, contextlib.AsyncExitStack() as view:
+        await view.enter_async_context(show.reading(listed))
+        looking = Audit(ledger, now=now, adding=adding)
+        async for each in looking.uncovered_in(listed, rejects):
+            await view.aclose()  # the list begins where the view stood
+            if json:
+                show.as_json(_as_dict(each), indent=False)
+            else:
+                click.echo(_as_line(each))
+    return looking
+
+
+def _as_dict(found: "Uncovered") -> dict[str, Any]:
+    pair = found.send.pair
+    return {
+        "workspace": pair.workspace, "campaign_id": pair.campaign_id, "send_id": pair.send_id,
+        "sent_at": _written(found.send.sent_at), "standing": found.standing, "readable": found.readable,
+    }  # fmt: skip
+
+
+def _as_line(found: "Uncovered") -> str:
+    # Ids are quoted, since they may hold anything: a terminal should not obey them.
+    pair = found.send.pair
+    kept = "readable" if found.readable else "lost"
+    sent = _written(found.send.sent_at) or "?"
+    return f"{found.standing:<8} {kept:<8} {sent:<20} {pair.workspace} {pair.campaign_id!r} {pair.send_id!r}"
+
+
+def _written(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _counts(done: "Audit", listed: "Input", rejects: "RejectsFile", *, json: bool) -> None:
+    standings = {
+        word: {"readable": done.uncovered[word, True], "lost": done.uncovered[word, False]}
+        for word in ("unknown", "expired", "rejected")
+    }
+    covered = done.sends - done.uncovered.total()
+    if json:
+        figures = {"sends": done.sends, "covered": covered, "enqueued": done.enqueued, "bad_lines": rejects.count}
+        show.as_json(figures | standings | {"skipped": dict(listed.skipped)}, indent=False, to_stderr=True)
+        return
+    lines = [f"covered    {covered} of {done.sends} sends"]
+    lines += [f"{word:<10} {each['readable']} readable, {each['lost']} lost" for word, each in standings.items()]
+    if done.enqueued:
+        lines.append(f"enqueued   {done.enqueued}; harvester run captures them")
+    if rejects.count:
+        lines.append(f"unread     {rejects.count} lines or files, see {rejects.path}")
+    click.echo("\n".join([*lines, *show.skipped_lines(listed.skipped)]))
