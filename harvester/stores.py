@@ -7,11 +7,12 @@ but its status and its code.
 """
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 import obstore
@@ -27,6 +28,7 @@ _RETRIES: Any = {
     "retry_timeout": timedelta(seconds=45),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
 }
+_SPOOLED_BYTES = 8 * 1024 * 1024
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 
@@ -106,9 +108,19 @@ class Store:
 
     def fetch(self, name: str, to: Path) -> None:
         """Copy an object into a file, in pieces. Raises ``SinkError``, also where there is none."""
-        with self._translated(f"read {name} from"), to.open("wb") as file:
-            for chunk in obstore.get(self._store, name).stream(min_chunk_size=1 << 20):
-                file.write(chunk)
+        with to.open("wb") as file:
+            self._copy(name, file)
+
+    def open(self, name: str) -> BinaryIO:
+        """Give an object to be read like a file: a copy of it, a large one on disk. Raises ``SinkError`` as above."""
+        copy: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES)  # noqa: SIM115 - the caller closes it
+        self._copy(name, copy)
+        copy.seek(0)
+        return cast("BinaryIO", copy)
+
+    def _copy(self, name: str, file: BinaryIO) -> None:
+        with self._translated(f"read {name} from"):
+            file.writelines(obstore.get(self._store, name).stream(min_chunk_size=1 << 20))
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:

@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
@@ -78,8 +78,12 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def answers(port: int, *, seconds: float = 60.0) -> None:
-    """Wait until a server answers at all."""
+class Died(Exception):  # noqa: N818 - it says what happened
+    """A server ended before it answered."""
+
+
+def answers(port: int, *servers: subprocess.Popen, seconds: float = 60.0) -> None:
+    """Wait until a server answers at all. Raises ``Died`` when one of those it needs has ended."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -88,6 +92,8 @@ def answers(port: int, *, seconds: float = 60.0) -> None:
             error.close()
             return
         except OSError:
+            if any(server.poll() is not None for server in servers):
+                raise Died from None
             if time.monotonic() > end:
                 raise
             threading.Event().wait(0.1)
@@ -126,7 +132,21 @@ def moto(_folder: Path) -> Iterator[Bucket]:
 
 @contextmanager
 def radosgw(folder: Path) -> Iterator[Bucket]:
-    """Ceph's gateway, with one monitor and one storage daemon in memory behind it."""
+    """Ceph's gateway, begun anew where one of its daemons ends: another suite may have taken a port meanwhile."""
+    for attempt in range(3):
+        with ExitStack() as stack:
+            try:
+                bucket = stack.enter_context(_ceph(folder / str(attempt)))
+            except Died:
+                continue
+            yield bucket
+            return
+    pytest.fail("radosgw did not start three times", pytrace=False)
+
+
+@contextmanager
+def _ceph(folder: Path) -> Iterator[Bucket]:
+    """One monitor, one storage daemon in memory, one gateway."""
     mon, osd, gateway = needed("ceph-mon"), needed("ceph-osd"), needed("radosgw")
     mon_port, port, cluster, disk = free_port(), free_port(), str(uuid.uuid4()), str(uuid.uuid4())
     conf, user = str(folder / "ceph.conf"), ("--setuser", "root", "--setgroup", "root")
@@ -170,8 +190,11 @@ rgw_thread_pool_size = 32
     with running(mon, "-c", conf, "-i", "a", "-f", *user):
         tool("ceph", "-c", conf, "osd", "new", disk)
         tool(osd, "-c", conf, "-i", "0", "--mkfs", "--osd-uuid", disk, *user)
-        with running(osd, "-c", conf, "-i", "0", "-f", *user), running(gateway, "-c", conf, "-n", "client.rgw", "-f"):
-            answers(port, seconds=120)
+        with (
+            running(osd, "-c", conf, "-i", "0", "-f", *user) as disks,
+            running(gateway, "-c", conf, "-n", "client.rgw", "-f") as door,
+        ):
+            answers(port, disks, door, seconds=120)
             admin = ("radosgw-admin", "-c", conf, "user", "create", "--uid=lake", "--display-name=lake")
             tool(*admin, f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}")
             s3(port).create_bucket(Bucket=BUCKET)

@@ -5,6 +5,7 @@ import io
 import json
 import time
 import tracemalloc
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from harvester.ledger import Ledger, verbs
 from harvester.model import BadLine, Captured, Enqueued, Pair, Rejected, Settlement, Verdict
 from harvester.sources import Input, RejectsFile
 from harvester.sources.currents import Currents
+from harvester.stores import Store
 from harvester.tables import SendTimes
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
@@ -470,3 +472,30 @@ async def test_a_long_scan_lets_others_run(tmp_path):
         await asyncio.sleep(0)
         seen.append((len(page), source.lines))
     assert seen == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 5)]
+
+
+async def test_currents_lie_in_a_bucket_and_the_audit_reads_them_there(stores, harvester, tmp_path, monkeypatch):
+    """The bucket that Braze writes to is read as a folder is: what is broken or no Avro does not stop the rest."""
+    bucket = stores("moto")
+    for name, value in bucket.env.items():
+        monkeypatch.setenv(name, value)
+    place = Store(f"{bucket.url}/{uuid.uuid4()}/currents")
+    recent = int(time.time()) - DAY
+    objects = {
+        f"event_type={EMAIL}/date=2026-11-20-17/a.avro": avro([event("c", "s1", recent), event("c", "s2", recent)]),
+        f"event_type={EMAIL}/date=2026-11-20-18/b.avro": avro([event("c", "s1", recent - 60)], codec="deflate"),
+        f"event_type={EMAIL}/date=2026-11-20-18/broken.avro": b"Obj\x01 and no more",
+        "event_type=users.messages.email.Open/date=2026-11-20-18/c.avro": avro([event("c", "s9", recent)]),
+        "a note.txt": b"no Avro",
+    }
+    for name, data in objects.items():
+        await place.create(name, data)
+    harvester.env |= bucket.env
+    code, out, err = await harvester.run("audit", place.url, "--enqueue", "--json")
+    assert code == 3, err
+    assert {json.loads(line)["send_id"] for line in out.splitlines()} == {"s1", "s2"}
+    assert "broken.avro" in (tmp_path / "harvest/.harvester/audit-rejects.ndjson").read_text()
+    code, out, err = await harvester.run("enqueue", f"{place.url}/event_type={EMAIL}/date=2026-11-20-18/b.avro")
+    assert (code, out.split(",")[0]) == (0, "0 pairs are new"), err
+    code, _, err = await harvester.run("audit", f"{bucket.url}/{uuid.uuid4()}")
+    assert (code, "no .avro object" in err) == (2, True)

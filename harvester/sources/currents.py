@@ -18,12 +18,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from harvester.errors import UsageError
-from harvester.model import DAY_SECONDS, RETENTION_SECONDS, BadLine, Enqueued, Pair
-from harvester.sources.fields import REQUIRED, Unusable, check_time, id_in
+from harvester.model import DAY_SECONDS, RETENTION_SECONDS, BadLine, Enqueued, Pair, in_store
+from harvester.sources.fields import OF_LISTS, REQUIRED, Unusable, check_time, id_in
 from harvester.tables import SendTimes
 
 Opener = Callable[[], BinaryIO]
@@ -116,11 +118,13 @@ class Currents:
 
 
 def files_of(name: str) -> Iterator[tuple[str, Opener]] | None:
-    """Name and open the files of Currents at a place: a folder with all below it, or one ``.avro`` file.
+    """Name and open the files of Currents at a place: a folder or a bucket with all below it, or one ``.avro`` file.
 
-    None for the name of something else. Raises ``UsageError`` where there is nothing to read.
-    This is where another kind of place, such as a bucket, is added.
+    None for the name of something else. Raises ``UsageError`` where there is nothing to read, ``SinkError`` where a
+    bucket cannot be listed.
     """
+    if in_store(name):
+        return None if name.endswith(OF_LISTS) else _files_in_store(name)
     path = Path(name)
     try:
         if path.is_dir():
@@ -133,6 +137,20 @@ def files_of(name: str) -> Iterator[tuple[str, Opener]] | None:
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}; check the name") from None
     return None
+
+
+def _files_in_store(name: str) -> Iterator[tuple[str, Opener]]:
+    from harvester.stores import Store  # noqa: PLC0415 - only those who use a store wait for its library
+
+    if name.endswith(".avro"):
+        place, _, name = name.rpartition("/")
+        return iter([(f"{place}/{name}", partial(Store(place).open, name))])
+    store = Store(name)
+    found = (each for each in store.names() if each.endswith(".avro"))
+    first = next(found, None)
+    if first is None:
+        raise UsageError(f"{name}: no place of Currents, for no .avro object is below it")
+    return ((f"{store.url}/{each}", partial(store.open, each)) for each in chain([first], found))
 
 
 def _files_below(top: Path) -> Iterator[tuple[str, Opener]]:

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from harvester.model import MAX_ID_CHARACTERS
 
+OF_LISTS = (".csv", ".ndjson", ".jsonl", ".parquet")
+"""How the names of lists of pairs end."""
+
 REQUIRED = ("campaign_id", "send_id")
 
 

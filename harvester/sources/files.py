@@ -19,7 +19,7 @@ import orjson
 from harvester.errors import UsageError
 from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair, in_store
 from harvester.sources.currents import Currents, files_of
-from harvester.sources.fields import REQUIRED, Unusable, check_time, id_in
+from harvester.sources.fields import OF_LISTS, REQUIRED, Unusable, check_time, id_in
 from harvester.tables import parquet_rows
 
 COLUMNS = (*REQUIRED, "sent_at", "workspace")
@@ -132,7 +132,7 @@ def _check(name: str) -> None:
     """Raise ``UsageError`` unless a name is that of a file we can read."""
     if name == "-":
         return
-    if not name.endswith((".csv", ".ndjson", ".jsonl", ".parquet")):
+    if not name.endswith(OF_LISTS):
         raise UsageError(
             f"{name}: cannot tell what it is; name it .csv, .ndjson, .jsonl, .parquet or .avro, or a folder of Currents"
         )
