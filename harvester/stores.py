@@ -100,6 +100,18 @@ class Store:
                     return None
                 raise
 
+    async def has(self, name: str) -> bool:
+        """Tell whether there is an object of that name. Raises ``SinkError`` on failure.
+
+        It is asked by listing: with least permissions S3 refuses to read a missing object (403), as it would a
+        forbidden one.
+        """
+        with self._translated("list"):
+            folder = name.rpartition("/")[0]
+            async for page in obstore.list(self._store, prefix=folder or None, offset=name[:-1], chunk_size=1):
+                return any(entry["path"] == name for entry in page)
+            return False
+
     def names(self, below: str = "") -> Iterator[str]:
         """List the objects below a folder in the order of their names, page by page. Raises ``SinkError``."""
         with self._translated("list"):

@@ -21,7 +21,8 @@ class BucketSink:
 
     async def attach(self, ledger_id: str) -> str:
         """Mark the dataset as this ledger's (see the protocol), and prove that the store never overwrites."""
-        marker = await self._store.read(MARKER) or await self._marked(ledger_id)
+        there = await self._store.has(MARKER)
+        marker = (await self._store.read(MARKER) or b"") if there else await self._marked(ledger_id)
         dataset_id = dataset_of(marker, ledger_id=ledger_id, place=self._store.url)
         try:
             await self._store.create(MARKER, marker)  # the same bytes: a store that takes them has lost nothing
