@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from harvester.ledger import Ledger
-from harvester.ledger.schedule import expires_at
-from harvester.ledger.verbs import enqueue, standings
+from harvester.ledger.books import standings
+from harvester.ledger.intake import enqueue
+from harvester.ledger.schedule import ONLY_ONCE
 from harvester.model import Enqueued
 from harvester.sources import Input, RejectsFile
 
@@ -72,4 +73,4 @@ class Audit:
         """Tell whether retention and grace last still; for an expired pair, only a later time of send says so."""
         if standing == "expired" and send.sent_at is None:
             return False
-        return expires_at(send.sent_at, self._now) > self._now
+        return ONLY_ONCE.expires_at(self._now if send.sent_at is None else send.sent_at) > self._now

@@ -77,7 +77,9 @@ class Verdict(StrEnum):
 class Reading:
     """A planned capture of a pair, leased to one batch.
 
-    ``ending_at`` is pinned, so that a retry asks the same question; ``deadline`` is when the data expires.
+    ``ending_at`` is pinned, so that a retry asks the same question; ``deadline`` is when the data expires. ``since`` is
+    when the pair's time began: its send, or its first sight where that is unknown. A pair that is sent anew begins
+    another ``round``.
     """
 
     pair_id: int
@@ -85,6 +87,8 @@ class Reading:
     name: str
     ending_at: float
     deadline: float
+    since: float
+    round: int = 0
 
     def urgent(self, now: float) -> bool:
         """Whether its deadline is near."""

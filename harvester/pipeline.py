@@ -15,8 +15,8 @@ from harvester.braze.client import Client
 from harvester.braze.pacer import Held, Pacer
 from harvester.clock import Clock
 from harvester.ledger import Ledger
+from harvester.ledger.books import halt, next_due_at, resume
 from harvester.ledger.ledger import LEASE_SECONDS
-from harvester.ledger.verbs import halt, next_due_at, resume
 from harvester.model import (
     DATASET,
     RAW_DATASET,

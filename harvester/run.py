@@ -16,7 +16,8 @@ from harvester.braze.transport import BrazeTransport
 from harvester.clock import Clock
 from harvester.errors import ExitCode, SinkError
 from harvester.ledger import Ledger
-from harvester.ledger.verbs import EnqueueCount, books, enqueue, hurry, pending
+from harvester.ledger.books import books, pending
+from harvester.ledger.intake import EnqueueCount, enqueue, hurry
 from harvester.model import Books
 from harvester.pipeline import Harvest
 from harvester.settings import Settings

@@ -13,7 +13,7 @@ import structlog
 from harvester.clock import Clock
 from harvester.errors import PartConflict, SinkClosed, SinkError
 from harvester.ledger import Ledger
-from harvester.ledger.verbs import conflicted, sealed_parts, stored
+from harvester.ledger.batches import conflicted, sealed_parts, stored
 from harvester.sinks import Sink
 
 FIRST_PAUSE_SECONDS = 1.0

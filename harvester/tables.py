@@ -21,7 +21,7 @@ from harvester.model import DATASET
 
 TEXT_COLUMNS = (
     "workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id",
-    "reading", "captured_at", "verdict", "batch_id", "ending_at",
+    "reading", "captured_at", "verdict", "batch_id", "ending_at", "since",
 )  # fmt: skip
 KEY = ("workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id")
 _CHUNK_BYTES = 256 * 1024

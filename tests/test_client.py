@@ -54,7 +54,7 @@ class Script:
 
 def reading(number: int = 1) -> Reading:
     """A reading that has time."""
-    return Reading(number, Pair("w", "c", f"s{number}"), "once", 1e9, 1e12)
+    return Reading(number, Pair("w", "c", f"s{number}"), "once", 1e9, 1e12, 1e9)
 
 
 def captured_by(steps: Iterable[int | ExchangeError], readings: int = 1):

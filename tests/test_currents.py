@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from harvester.clock import SystemClock
 from harvester.errors import UsageError
-from harvester.ledger import Ledger, verbs
+from harvester.ledger import Ledger, books, intake
 from harvester.model import BadLine, Captured, Enqueued, Pair, Rejected, Settlement, Verdict
 from harvester.sources import Input, RejectsFile
 from harvester.sources.currents import Currents
@@ -396,14 +396,14 @@ async def prepared(path, now):
     sent = {"s1": now - DAY, "s2": now - DAY, "s3": old, "again": old, "s4": now - DAY}
     async with await Ledger.open(path, clock=SystemClock()) as ledger:
         arrivals = [Enqueued(Pair("default", "c", send), when) for send, when in sent.items()]
-        await ledger.do(verbs.enqueue, arrivals, now=now)
+        await ledger.do(intake.enqueue, arrivals, now=now)
         batch = await ledger.claim("default", limit=2)
         outcomes = {"s1": captured, "s2": rejected}
         settled = [Settlement(each, outcomes[each.pair.send_id]) for each in batch.readings]
         await ledger.seal(batch, settled, [], destination="x")
-        await ledger.do(verbs.enqueue, [Enqueued(Pair("default", "c", "overdue"), old)], now=now)
+        await ledger.do(intake.enqueue, [Enqueued(Pair("default", "c", "overdue"), old)], now=now)
         asked = [Pair("default", "c", send) for send in (*sent, "overdue", "nobody")]
-        return await ledger.do(verbs.standings, asked, now=now)
+        return await ledger.do(books.standings, asked, now=now)
 
 
 async def test_the_ledger_tells_how_many_pairs_stand_at_once(tmp_path):

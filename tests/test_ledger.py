@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from harvester.errors import LedgerError
-from harvester.ledger import Ledger, verbs
+from harvester.ledger import Ledger, batches, books, intake, leases
 from harvester.ledger.schema import metadata
 from harvester.ledger.sqlite import connect
 from harvester.model import Batch, Captured, Deferred, Enqueued, Pair, Part, Rejected, Returned, Settlement, Verdict
@@ -80,7 +80,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(numbers=st.lists(st.integers(0, 9), min_size=1, max_size=6))
     def enqueue(self, numbers):
         """The same pair any number of times is one pair."""
-        count = self.do(verbs.enqueue, [Enqueued(pair(number)) for number in numbers], now=self.now)
+        count = self.do(intake.enqueue, [Enqueued(pair(number)) for number in numbers], now=self.now)
         new = {pair(number) for number in numbers} - set(self.state)
         assert (count.new, count.known) == (len(new), len(numbers) - len(new))
         self.state |= dict.fromkeys(new, "pending")
@@ -90,7 +90,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """A claim gives only pairs that are pending and that nobody holds."""
         self.number += 1
         batch = self.do(
-            verbs.claim, "w", batch_id=f"b{self.number:04d}", token=f"t{self.number}", owner=owner, limit=limit,
+            batches.claim, "w", batch_id=f"b{self.number:04d}", token=f"t{self.number}", owner=owner, limit=limit,
             now=self.now, lease_until=self.now + 120,
         )  # fmt: skip
         if batch is None:
@@ -112,7 +112,7 @@ class LedgerMachine(RuleBasedStateMachine):
         parts = [Part(each, f"{batch.id}.ndjson", "digest", 4, 1, b"rows") for each in DATASETS if captured]
         delays = {reading.pair_id: 30.0 for reading in batch.readings}
         sealed = self.do(
-            verbs.seal, batch, settlements, parts, destination="here", now=self.now, deferral_delays=delays
+            batches.seal, batch, settlements, parts, destination="here", now=self.now, deferral_delays=delays
         )  # fmt: skip
         assert sealed == (batch.id in self.open)
         if sealed:
@@ -126,7 +126,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def recover(self, owner, dead):
         """What a dead or lapsed owner held goes back; what it had sealed is given to be created, bytes and all."""
         other = "b" if owner == "a" else "a"
-        unstored = self.do(verbs.recover, dead_owners=[other] if dead else [], owner=owner, now=self.now)
+        unstored = self.do(leases.recover, dead_owners=[other] if dead else [], owner=owner, now=self.now)
 
         def lapsed(whose: str, until: float) -> bool:
             return whose != owner and (dead or until < self.now)
@@ -139,7 +139,7 @@ class LedgerMachine(RuleBasedStateMachine):
             n for n, (whose, _) in self.sealed.items() if whose == owner
         )
         for each in unstored:
-            held = self.do(verbs.sealed_parts, each.batch_id)
+            held = self.do(batches.sealed_parts, each.batch_id)
             assert each.size_bytes >= sum(part.size_bytes for part in held) > 0
             assert all(part.data == b"rows" for part in held)
 
@@ -148,17 +148,17 @@ class LedgerMachine(RuleBasedStateMachine):
         """Storing drops the bytes, one dataset's after the other's; doing it again changes nothing."""
         for name in list(self.sealed)[:1]:
             for dataset in DATASETS:
-                left = {part.dataset for part in self.do(verbs.sealed_parts, name)}
+                left = {part.dataset for part in self.do(batches.sealed_parts, name)}
                 for _ in range(2):
-                    self.do(verbs.stored, name, dataset=dataset, now=self.now)
-                assert {part.dataset for part in self.do(verbs.sealed_parts, name)} == left - {dataset}
+                    self.do(batches.stored, name, dataset=dataset, now=self.now)
+                assert {part.dataset for part in self.do(batches.sealed_parts, name)} == left - {dataset}
             del self.sealed[name]
 
     @rule()
     def requeue(self):
         """Rejected pairs get another chance, all of them and no others."""
         rejected = [each for each, state in self.state.items() if state == "rejected"]
-        assert self.do(verbs.requeue, outcome="rejected", now=self.now) == len(rejected)
+        assert self.do(intake.requeue, outcome="rejected", now=self.now) == len(rejected)
         self.state |= dict.fromkeys(rejected, "pending")
 
     @rule(seconds=st.sampled_from([1.0, 31.0, 121.0]))
@@ -169,13 +169,13 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_balance(self):
         """Accepted = captured + rejected + expired + pending, and each is what was done."""
-        books = self.do(verbs.books)
+        told = self.do(books.books)
         states = Counter(self.state.values())
-        assert books.balanced
-        assert books.accepted == len(self.state)
-        assert sum(books.captured.values()) == states["captured"]
-        assert sum(books.rejected.values()) == states["rejected"]
-        assert books.pending == states["pending"]
+        assert told.balanced
+        assert told.accepted == len(self.state)
+        assert sum(told.captured.values()) == states["captured"]
+        assert sum(told.rejected.values()) == states["rejected"]
+        assert told.pending == states["pending"]
 
 
 TestLedgerMachine = LedgerMachine.TestCase
@@ -186,7 +186,7 @@ async def test_sixteen_racers_claim_each_pair_once(tmp_path):
     """As many processes as like may work on one ledger."""
     path = tmp_path / "ledger.db"
     async with await Ledger.open(path, clock=Clock()) as ledger:
-        await ledger.do(verbs.enqueue, [Enqueued(pair(number)) for number in range(400)], now=NOW)
+        await ledger.do(intake.enqueue, [Enqueued(pair(number)) for number in range(400)], now=NOW)
     ledgers = [await Ledger.open(path, clock=Clock()) for _ in range(16)]
 
     async def claimed(ledger: Ledger) -> list[Pair]:
@@ -206,7 +206,7 @@ async def test_the_nearest_deadline_is_claimed_first(tmp_path):
     async with await Ledger.open(tmp_path / "ledger.db", clock=Clock()) as ledger:
         ages = [1, 13, 5, 9, 12]
         arrivals = [Enqueued(pair(days), NOW - days * 86_400) for days in ages]
-        await ledger.do(verbs.enqueue, arrivals, now=NOW)
+        await ledger.do(intake.enqueue, arrivals, now=NOW)
         batch = await ledger.claim("w", limit=3)
         urgent = await ledger.claim("w", limit=3, urgent_only=True)
     assert [reading.pair for reading in batch.readings] == [pair(13), pair(12), pair(9)]
@@ -217,7 +217,7 @@ async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(tmp_p
     """A send id that is used again gets its whole time."""
     async with await Ledger.open(tmp_path / "ledger.db", clock=Clock()) as ledger:
         for sent_at in (NOW - 86_400, NOW - 3600, NOW - 7200):
-            await ledger.do(verbs.enqueue, [Enqueued(pair(1), sent_at)], now=NOW)
+            await ledger.do(intake.enqueue, [Enqueued(pair(1), sent_at)], now=NOW)
         batch = await ledger.claim("w", limit=1)
     assert batch.readings[0].deadline == NOW - 3600 + 14 * 86_400
 
@@ -230,7 +230,7 @@ async def test_a_ledger_that_cannot_be_one_is_refused_with_a_sentence(tmp_path):
     text.write_text("no database " * 1000)
     for path in (newer, damaged):
         async with await Ledger.open(path, clock=Clock()) as ledger:
-            await ledger.do(verbs.enqueue, [Enqueued(pair(number)) for number in range(2000)], now=NOW)
+            await ledger.do(intake.enqueue, [Enqueued(pair(number)) for number in range(2000)], now=NOW)
     with sqlite3.connect(newer) as connection:
         connection.execute("UPDATE about SET schema_version = 99")
     data = bytearray(damaged.read_bytes())
@@ -239,4 +239,4 @@ async def test_a_ledger_that_cannot_be_one_is_refused_with_a_sentence(tmp_path):
     for path in (other, text, newer, damaged):
         with pytest.raises(LedgerError):
             async with await Ledger.open(path, clock=Clock()) as ledger:
-                await ledger.do(verbs.books)
+                await ledger.do(books.books)

@@ -11,7 +11,7 @@ from harvester.braze.series import FIXED_COLUMNS, captured
 from harvester.errors import ExchangeError
 from harvester.model import Pair, Reading, Verdict
 
-READING = Reading(1, Pair("eu", "c", "s"), "once", 1_767_225_600.0, 1_767_225_600.0)
+READING = Reading(1, Pair("eu", "c", "s"), "once", 1_767_225_600.0, 1_767_225_600.0, 1_767_225_600.0)
 
 
 def capture_of(answer):

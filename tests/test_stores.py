@@ -23,7 +23,8 @@ from harvester import stores as stores_module
 from harvester.clock import SystemClock
 from harvester.errors import SinkError, UsageError
 from harvester.ledger import Ledger
-from harvester.ledger.verbs import batch_counts, enqueue
+from harvester.ledger.books import batch_counts
+from harvester.ledger.intake import enqueue
 from harvester.model import DATASET, Captured, Enqueued, Pair, Part, Settlement, Verdict
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sinks.bucket import BucketSink

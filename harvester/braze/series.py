@@ -67,7 +67,7 @@ def _capture(days: list[Any], reading: Reading, batch_id: str, captured_at: floa
     for day in days:
         rows.add_day(day)
     verdict = Verdict.ACTIVITY if rows.active() else Verdict.ZERO if days else Verdict.EMPTY
-    rows.add(b"null", _place("capture"), {"ending_at": _iso(reading.ending_at)})
+    rows.add(b"null", _place("capture"), {"ending_at": _iso(reading.ending_at), "since": _iso(reading.since)})
     shared = _members(reading=reading.name, captured_at=_iso(captured_at), verdict=verdict, batch_id=batch_id)
     return Captured(verdict, captured_at, rows.encoded(shared), row_count=len(rows.counters), drift=rows.drift)
 

@@ -88,7 +88,7 @@ async def _planned(
 ) -> "tuple[Plan, int, int]":
     """Enqueue into a copy of the ledger, and look at what is pending there."""
     from harvester.clock import SystemClock
-    from harvester.ledger import Ledger, verbs
+    from harvester.ledger import Ledger, batches, books
     from harvester.ledger.sqlite import copy
     from harvester.plan import plan as planned
     from harvester.run import enqueue_all
@@ -107,10 +107,10 @@ async def _planned(
                 async for _ in enqueue_all(ledger, listed, rejects, now=now):
                     pass
             for workspace in workspaces:
-                await ledger.do(verbs.wake, workspace, now=now)
+                await ledger.do(batches.wake, workspace, now=now)
             limits = {name: given[name] for name in ("limit", "reserve", "max_rate")}
-            ahead = await ledger.do(lambda tx: planned(verbs.deadlines(tx), now=now, **limits))
-            balance = await ledger.do(verbs.books)
+            ahead = await ledger.do(lambda tx: planned(books.deadlines(tx), now=now, **limits))
+            balance = await ledger.do(books.books)
     return ahead, balance.accepted - balance.pending, rejects.count
 
 

@@ -10,7 +10,7 @@ from harvester.cli import options, show
 from harvester.clock import SystemClock
 
 if TYPE_CHECKING:
-    from harvester.ledger.verbs import StoredPart
+    from harvester.ledger.books import StoredPart
 
 AT_RISK_SECONDS = 86_400.0
 
@@ -25,19 +25,19 @@ def status(out: str, state: Path | None, *, json: bool) -> None:
     Example:
       harvester status -o ./harvest
     """
-    from harvester.ledger import verbs
+    from harvester.ledger import books
 
     soon = SystemClock().wall() + AT_RISK_SECONDS
     balance, readings, batches, halted, at_risk, rejected = options.asked(
         out,
         state,
         lambda tx: (
-            verbs.books(tx),
-            verbs.reading_counts(tx),
-            verbs.batch_counts(tx),
-            verbs.halted(tx),
-            verbs.expiring(tx, before=soon),
-            verbs.last_rejections(tx, limit=5),
+            books.books(tx),
+            books.reading_counts(tx),
+            books.batch_counts(tx),
+            books.halted(tx),
+            books.expiring(tx, before=soon),
+            books.last_rejections(tx, limit=5),
         ),
     )
     if json:
@@ -64,10 +64,10 @@ def requeue(out: str, state: Path | None, outcome: str, reason: str | None) -> N
     Example:
       harvester requeue --outcome rejected --reason status_404
     """
-    from harvester.ledger import verbs
+    from harvester.ledger import intake
 
     count = options.asked(
-        out, state, lambda tx: verbs.requeue(tx, outcome=outcome, reason=reason, now=SystemClock().wall())
+        out, state, lambda tx: intake.requeue(tx, outcome=outcome, reason=reason, now=SystemClock().wall())
     )
     click.echo(f"{count} pairs are pending again; harvester run takes them up")
 
@@ -82,10 +82,10 @@ def parts(out: str, state: Path | None, since: int) -> None:
     Example:
       harvester parts --since 17
     """
-    from harvester.ledger import verbs
+    from harvester.ledger import books
 
     def following(after: int) -> "list[StoredPart]":
-        return options.asked(out, state, lambda tx: verbs.stored_parts(tx, after=after, limit=1000))
+        return options.asked(out, state, lambda tx: books.stored_parts(tx, after=after, limit=1000))
 
     while page := following(since):
         for part in page:

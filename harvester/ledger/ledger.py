@@ -20,10 +20,11 @@ from sqlalchemy.exc import DBAPIError
 
 from harvester.clock import Clock
 from harvester.errors import LedgerError
-from harvester.ledger import verbs
+from harvester.ledger import batches, leases
 from harvester.ledger.schedule import deferral_seconds
 from harvester.ledger.schema import SCHEMA_VERSION, about, metadata
 from harvester.ledger.sqlite import OwnerLock, connect
+from harvester.ledger.upgrade import upgrade
 from harvester.model import GRACE_SECONDS, URGENT_SECONDS, Batch, Deferred, Part, Settlement
 
 P = ParamSpec("P")
@@ -98,14 +99,14 @@ class Ledger:
         # Time first, so that names sort as batches were claimed; then chance, so that no two owners agree on one.
         batch_id = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S%f}Z-{secrets.token_hex(4)}"
         return await self.do(
-            verbs.claim, workspace, batch_id=batch_id, token=secrets.token_hex(8), owner=self._owner,
+            batches.claim, workspace, batch_id=batch_id, token=secrets.token_hex(8), owner=self._owner,
             limit=limit, now=now, lease_until=now + LEASE_SECONDS, expiring_before=expiring_before,
         )  # fmt: skip
 
     async def renew(self, batch_ids: Sequence[str]) -> set[str]:
         """Lengthen the lease of open batches; gives those that are still ours."""
         until = self._clock.wall() + LEASE_SECONDS
-        return await self.do(verbs.renew, batch_ids, owner=self._owner, lease_until=until)
+        return await self.do(leases.renew, batch_ids, owner=self._owner, lease_until=until)
 
     async def seal(
         self, batch: Batch, settlements: Sequence[Settlement], parts: Sequence[Part], *, destination: str
@@ -114,27 +115,27 @@ class Ledger:
         deferred = [each.reading.pair_id for each in settlements if isinstance(each.outcome, Deferred)]
 
         def sealed(connection: Connection) -> bool:
-            before = verbs.deferrals_of(connection, deferred) if deferred else {}
+            before = batches.deferrals_of(connection, deferred) if deferred else {}
             delays = {pair_id: deferral_seconds(count, self._jitter) for pair_id, count in before.items()}
             now = self._clock.wall()
-            return verbs.seal(
+            return batches.seal(
                 connection, batch, settlements, parts, destination=destination, now=now, deferral_delays=delays
             )
 
         return await self.do(sealed)
 
-    async def recover(self) -> list[verbs.Unstored]:
+    async def recover(self) -> list[leases.Unstored]:
         """Take back what dead or lapsed owners held; gives the sealed batches that are now ours to create."""
         assert self._lock is not None
         lock = self._lock
-        owners = await self.do(verbs.unfinished_owners)
+        owners = await self.do(leases.unfinished_owners)
         dead = [owner for owner in owners if owner != self._owner and lock.is_dead(owner)]
         lock.clear_dead()
-        return await self.do(verbs.recover, dead_owners=dead, owner=self._owner, now=self._clock.wall())
+        return await self.do(leases.recover, dead_owners=dead, owner=self._owner, now=self._clock.wall())
 
 
 def _prepared(connection: Connection) -> str:
-    """Make the tables of a new ledger; give the ledger's id. Raises ``LedgerError`` for a schema we don't know."""
+    """Make the tables of a new ledger, or upgrade an older one; give the ledger's id. Raises ``LedgerError``."""
     tables = set(inspect(connection).get_table_names())
     if about.name not in tables:
         if tables:
@@ -143,7 +144,5 @@ def _prepared(connection: Connection) -> str:
         connection.execute(insert(about).values(ledger_id=secrets.token_hex(16), schema_version=SCHEMA_VERSION))
     ledger_id, version = connection.execute(select(about.c.ledger_id, about.c.schema_version)).one()
     if version != SCHEMA_VERSION:
-        raise LedgerError(
-            f"this ledger has schema {version}, this harvester knows {SCHEMA_VERSION}; upgrade the harvester"
-        )
+        upgrade(connection, version)
     return str(ledger_id)

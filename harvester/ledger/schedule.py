@@ -1,22 +1,110 @@
-"""The plan of readings, as pure functions: when a pair expires, and when a deferred reading is due again."""
+"""The plan of readings, as pure functions: when a pair is read, when it expires, when a deferred reading is due again.
+
+A pair's time counts from its send, or from its first sight where the send's time is unknown. Readings are named by
+the age at which they fall due: ``d1`` after a day, and the last one ``final``. Due times are rounded up, so that sends
+that trickle in share batches and parts, with a phase for each workspace, so that workspaces don't all come at once.
+"""
 
 import random
+from dataclasses import dataclass, field
+from zlib import crc32
 
-from harvester.model import GRACE_SECONDS, RETENTION_SECONDS
+from harvester.model import DAY_SECONDS, GRACE_SECONDS, RETENTION_SECONDS
 
 ONCE = "once"
 """The one reading of a historical capture, due as soon as it is enqueued."""
 
+AT_ONCE = "d0"
+"""The first reading of a pair whose time of send is unknown: by now it may be any age."""
+
+FINAL = "final"
+
 DEFERRAL_FIRST_SECONDS = 5.0
 DEFERRAL_MAX_SECONDS = 3600.0
+ROUNDING_SECONDS = 3600.0
 
 
-def expires_at(sent_at: float | None, first_seen_at: float) -> float:
-    """Give the time after which a pair is no longer asked: retention and grace after its send.
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A reading to come: its name and when it falls due."""
 
-    An unknown send cannot be later than its first sight, so that is where its clock starts.
+    name: str
+    due_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingPlan:
+    """When each pair of a workspace is read. Ages in days since the send, rising; the last one's is the final reading.
+
+    Without ages a pair is read once, at once. The planning deadline is ``margin_days`` before the end of retention:
+    what is not read by then is at risk.
     """
-    return (first_seen_at if sent_at is None else sent_at) + RETENTION_SECONDS + GRACE_SECONDS
+
+    ages_days: tuple[float, ...] = ()
+    retention_days: float = RETENTION_SECONDS / DAY_SECONDS
+    margin_days: float = 0.25
+    phase: float = field(default=0.0, compare=False)
+
+    @classmethod
+    def of(
+        cls, workspace: str, ages_days: tuple[float, ...], retention_days: float, margin_days: float
+    ) -> "ReadingPlan":
+        """Make the plan of a workspace, with a phase of its own."""
+        return cls(ages_days, retention_days, margin_days, phase=crc32(workspace.encode()) % 1000 / 1000)
+
+    @property
+    def retention_seconds(self) -> float:
+        """Give how long a pair can be read after its send, without grace."""
+        return self.retention_days * DAY_SECONDS
+
+    @property
+    def margin_seconds(self) -> float:
+        """Give how long before the end of retention the planning deadline is."""
+        return self.margin_days * DAY_SECONDS
+
+    @property
+    def readings(self) -> tuple[tuple[str, float], ...]:
+        """Give each reading's name and the age in seconds at which it falls due."""
+        last = len(self.ages_days) - 1
+        return tuple(
+            (FINAL if index == last else f"d{days:g}", days * DAY_SECONDS) for index, days in enumerate(self.ages_days)
+        )
+
+    def expires_at(self, since: float) -> float:
+        """Give the time after which a pair is no longer asked for: retention and grace after ``since``."""
+        return since + self.retention_seconds + GRACE_SECONDS
+
+    def first(self, sent_at: float | None, now: float) -> Planned:
+        """Plan the first reading of a pair met at ``now``. One reading settles all that are overdue."""
+        if not self.ages_days:
+            return Planned(ONCE, now)
+        if sent_at is None:
+            return Planned(AT_ONCE, now)
+        overdue = [name for name, age in self.readings if sent_at + age <= now]
+        return Planned(overdue[-1], now) if overdue else self._planned(*self.readings[0], sent_at)
+
+    def after(self, name: str, since: float, now: float) -> Planned | None:
+        """Plan the reading that follows ``name``, which ended ``now``; None when that was the last."""
+        if name == ONCE:
+            return None
+        names = [each for each, _ in self.readings]
+        if name in names:
+            later = self.readings[names.index(name) + 1 :]
+        else:  # the one at once, or one of an earlier configuration
+            later = tuple(each for each in self.readings if since + each[1] > now)
+        return self._planned(*later[0], since) if later else None
+
+    def _planned(self, name: str, age_seconds: float, since: float) -> Planned:
+        """Round a due time up, though never past the planning deadline."""
+        every = min(ROUNDING_SECONDS, self.readings[0][1] / 24)
+        phase = self.phase * every
+        due_at = since + age_seconds
+        rounded = due_at + (phase - due_at) % every
+        return Planned(name, max(due_at, min(rounded, since + self.retention_seconds - self.margin_seconds)))
+
+
+ONLY_ONCE = ReadingPlan()
+"""The plan of a historical capture."""
 
 
 def deferral_seconds(deferrals: int, jitter: random.Random) -> float:

@@ -1,8 +1,12 @@
 """The ledger's tables, for every database that SQLAlchemy Core speaks.
 
 A pair is always in one state. ``waiting``: its reading is due later. ``due``: it may be claimed. ``leased``:
-an open batch holds it. ``settled``: it has its outcome. A batch is ``open`` until it is sealed and ``sealed``
-until its part is stored; a batch that lapsed is deleted, for its readings went back.
+an open batch holds it. ``paused``: it is left alone for a while. ``settled``: its last reading has its outcome. A batch
+is ``open`` until it is sealed and ``sealed`` until its part is stored; a batch that lapsed is deleted, for its readings
+went back.
+
+A pair that is sent anew begins another *round*, which an outcome of the round before does not end. ``yields`` marks
+readings that give way: they are neither the pair's first capture nor its final one.
 """
 
 from sqlalchemy import (
@@ -20,7 +24,7 @@ from sqlalchemy import (
     event,
 )  # fmt: skip
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 NEVER = 253_402_300_799.0
 """The last second of the year 9999: a pair that was forced does not expire."""
@@ -54,6 +58,9 @@ pairs = Table(
     Column("outcome", String),
     Column("verdict", String),
     Column("reason", String),
+    Column("round", Integer, nullable=False, default=0, server_default="0"),
+    Column("captures", Integer, nullable=False, default=0, server_default="0"),
+    Column("yields", Integer, nullable=False, default=0, server_default="0"),
     UniqueConstraint("workspace", "campaign_id", "send_id"),
 )
 
@@ -106,6 +113,15 @@ workspaces = Table(
     Column("halted_because", String, nullable=False),
 )
 
+plans = Table(
+    "reading_plan",
+    metadata,
+    Column("workspace", String, primary_key=True),
+    Column("ages_days", String, nullable=False),
+    Column("retention_days", Float, nullable=False),
+    Column("margin_days", Float, nullable=False),
+)
+
 
 def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
     """Index only the rows in a state: claiming stays quick however many pairs are settled."""
@@ -114,7 +130,9 @@ def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
     event.listen(table, "after_create", DDL(index))  # type: ignore[no-untyped-call]
 
 
-_partial("pair_due", pairs, "workspace, expires_at, id", where="state = 'due'")
+_partial("pair_next", pairs, "workspace, yields, expires_at, id", where="state = 'due'")
+_partial("pair_open", pairs, "workspace, expires_at", where="state <> 'settled'")
 _partial("pair_waiting", pairs, "workspace, due_at", where="state = 'waiting'")
 _partial("pair_leased", pairs, "batch_id", where="state = 'leased'")
+_partial("outcome_pair", outcomes, "pair_id", where="pair_id IS NOT NULL")
 _partial("batch_unstored", batches, "state, owner", where="state <> 'stored'")

@@ -1,0 +1,233 @@
+"""The batch protocol in the ledger: claim, seal, stored.
+
+Each verb is a function over one open transaction. Nothing here commits, waits, reads a clock or draws a random number:
+time, identity and jitter are arguments. A batch is fenced by its token: a verb that finds it changed does nothing and
+says so.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    String,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)  # fmt: skip
+
+from harvester.ledger.given import handed_over
+from harvester.ledger.plans import plan_of
+from harvester.ledger.schedule import FINAL, ONCE, ReadingPlan
+from harvester.ledger.schema import batches, outcomes, pairs, parts
+from harvester.model import (
+    GRACE_SECONDS,
+    Batch,
+    Captured,
+    Deferred,
+    Pair,
+    Part,
+    Reading,
+    Rejected,
+    Settlement,
+)  # fmt: skip
+
+_SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
+"""When a pair's time began: see ``Reading.since``."""
+
+_NEXT: Column[Any] = Column("next", String)
+"""The name of the reading that follows one; null after the last."""
+
+
+def wake(connection: Connection, workspace: str, *, now: float) -> int:
+    """Make readings due whose time has come, and end those whose pair has expired. Gives how many expired.
+
+    A pair that came in time gets one try even after that: nobody knows to the hour when its data goes.
+    """
+    mine = pairs.c.workspace == workspace
+    connection.execute(update(pairs).where(mine, pairs.c.state == "waiting", pairs.c.due_at <= now).values(state="due"))
+    due = and_(mine, pairs.c.state == "due", pairs.c.yields.in_((0, 1)))
+    plan = plan_of(connection, workspace)
+    if plan.readings:  # an overdue reading that is the final one by now gives way no longer
+        final_since = plan.expires_at(now - plan.readings[-1][1])
+        connection.execute(
+            update(pairs).where(due, pairs.c.yields == 1, pairs.c.expires_at <= final_since).values(yields=0)
+        )
+    tried = or_(pairs.c.first_seen_at >= pairs.c.expires_at, pairs.c.captures > 0, pairs.c.deferrals > 0)
+    gone = and_(due, pairs.c.expires_at <= now, tried)
+    columns = ("pair_id", "reading", "outcome", "ended_at")
+    ending = select(pairs.c.id, pairs.c.reading, literal("expired"), literal(now)).where(gone)
+    expired = connection.execute(insert(outcomes).from_select(columns, ending)).rowcount
+    connection.execute(update(pairs).where(gone).values(state="settled", outcome="expired"))
+    return expired
+
+
+def claim(
+    connection: Connection, workspace: str, *, batch_id: str, token: str, owner: str,
+    limit: int, now: float, lease_until: float, expiring_before: float = math.inf,
+) -> Batch | None:  # fmt: skip
+    """Lease due readings as one batch: those that yield last, the nearest deadline first. None when nothing is due.
+
+    ``expiring_before`` narrows the claim to pairs that expire before that time. A reading that was overdue for long
+    is claimed as the latest one that is due: one settles them all.
+    """
+    wake(connection, workspace, now=now)
+    nearest = (
+        select(pairs.c.id)
+        .where(pairs.c.workspace == workspace, pairs.c.state == "due", pairs.c.expires_at < expiring_before)
+        .order_by(pairs.c.yields, pairs.c.expires_at, pairs.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    leased = connection.execute(
+        update(pairs)
+        .where(pairs.c.id.in_(nearest.scalar_subquery()))
+        .values(
+            state="leased", batch_id=batch_id, ending_at=func.coalesce(pairs.c.ending_at, now),
+            reading=_latest_due(plan_of(connection, workspace), now),
+        )
+        .returning(
+            pairs.c.expires_at, pairs.c.id, pairs.c.campaign_id, pairs.c.send_id, pairs.c.reading, pairs.c.ending_at,
+            _SINCE, pairs.c.round,
+        )
+    ).all()  # fmt: skip
+    if not leased:
+        return None
+    connection.execute(
+        insert(batches).values(
+            id=batch_id, workspace=workspace, owner=owner, token=token, state="open", claimed_at=now,
+            lease_until=lease_until,
+        )
+    )  # fmt: skip
+    readings = tuple(
+        Reading(pair_id, Pair(workspace, campaign_id, send_id), name, ending_at, expires - GRACE_SECONDS, since, round_)
+        for expires, pair_id, campaign_id, send_id, name, ending_at, since, round_ in sorted(leased, key=tuple)
+    )
+    return Batch(id=batch_id, token=token, workspace=workspace, claimed_at=now, readings=readings)
+
+
+def _latest_due(plan: ReadingPlan, now: float) -> ColumnElement[str]:
+    """Name the latest reading of a plan that has fallen due by now."""
+    passed = [(_SINCE + age <= now, literal(name)) for name, age in reversed(plan.readings)]
+    return case((pairs.c.reading == ONCE, pairs.c.reading), *passed, else_=pairs.c.reading)
+
+
+def seal(
+    connection: Connection, batch: Batch, settlements: Iterable[Settlement], sealed: Sequence[Part],
+    *, destination: str, now: float, deferral_delays: Mapping[int, float],
+) -> bool:  # fmt: skip
+    """Record outcomes and parts together, if the batch is still ours. False, and nothing recorded, if it is not.
+
+    The next reading of each captured pair is planned. ``deferral_delays`` gives for a deferred pair's id the seconds
+    until it is due again.
+    """
+    state = "sealed" if sealed else "stored"
+    mine = and_(batches.c.id == batch.id, batches.c.token == batch.token, batches.c.state == "open")
+    if connection.execute(update(batches).where(mine).values(state=state)).rowcount != 1:
+        return False
+    plan = plan_of(connection, batch.workspace)
+    ended: list[tuple[object, ...]] = []
+    what: tuple[str, str | None, str | None, str | None]
+    back: list[dict[str, object]] = []
+    for settlement in settlements:
+        reading, outcome = settlement.reading, settlement.outcome
+        match outcome:
+            case Captured():
+                following = plan.after(reading.name, reading.since, now)
+                to_come = (following.name, following.due_at) if following else (None, None)
+                what = ("captured", outcome.verdict.value, None, None)
+                ended.append((reading.pair_id, reading.name, *what, *to_come, reading.round))
+            case Rejected():
+                what = ("rejected", None, outcome.reason, outcome.detail)
+                ended.append((reading.pair_id, reading.name, *what, None, None, reading.round))
+            case Deferred():
+                due_at = now + deferral_delays[reading.pair_id]
+                back.append({"back_id": reading.pair_id, "back_due": due_at, "back_more": 1})
+            case _:
+                back.append({"back_id": reading.pair_id, "back_due": None, "back_more": 0})
+    if ended:
+        _end(connection, ended, batch.id, now=now)
+    if back:
+        _give_back(connection, back, now=now)
+    for part in sealed:
+        connection.execute(
+            insert(parts).values(
+                batch_id=batch.id, dataset=part.dataset, destination=destination, name=part.name, sha256=part.sha256,
+                size_bytes=part.size_bytes, row_count=part.row_count, data=part.data,
+            )
+        )  # fmt: skip
+    return True
+
+
+def _end(connection: Connection, ended: Sequence[Sequence[object]], batch_id: str, *, now: float) -> None:
+    """Record outcomes; a pair whose last reading it was is settled, the others wait for their next one.
+
+    A pair that began another round meanwhile waits for the first reading of that.
+    """
+    o, p = outcomes.c, pairs.c
+    columns = (o.pair_id, o.reading, o.outcome, o.verdict, o.reason, o.detail)
+    given = handed_over(connection, (*columns, _NEXT, p.due_at, p.round), ended)
+    told = select(*(given.c[each.name] for each in columns), literal(now), literal(batch_id))
+    connection.execute(insert(outcomes).from_select([*columns, o.ended_at, o.batch_id], told))
+    following, same_round = given.c["next"].is_not(None), p.round == given.c.round
+    goes_on, is_over = and_(same_round, following), and_(same_round, ~following)
+    values: dict[Any, Any] = {
+        p.state: case((is_over, "settled"), else_="waiting"), p.batch_id: None, p.ending_at: None, p.deferrals: 0,
+        p.reading: case((goes_on, given.c["next"]), else_=p.reading),
+        p.due_at: case((goes_on, given.c.due_at), else_=p.due_at),
+        p.yields: case((and_(goes_on, given.c["next"] != FINAL), 1), else_=0),
+        p.captures: p.captures + case((and_(same_round, given.c.outcome == "captured"), 1), else_=0),
+        p.outcome: case((is_over, given.c.outcome), else_=null()),
+        p.verdict: case((same_round, given.c.verdict), else_=null()),
+        p.reason: case((is_over, given.c.reason), else_=null()),
+    }  # fmt: skip
+    connection.execute(update(pairs).where(p.id == given.c.pair_id).values(values))
+
+
+def _give_back(connection: Connection, back: list[dict[str, object]], *, now: float) -> None:
+    due_at: ColumnElement[float] = func.coalesce(bindparam("back_due"), pairs.c.due_at)
+    returned: dict[Any, Any] = {
+        pairs.c.state: case((due_at <= now, "due"), else_="waiting"), pairs.c.due_at: due_at, pairs.c.batch_id: None,
+        pairs.c.deferrals: pairs.c.deferrals + bindparam("back_more"),
+    }  # fmt: skip
+    connection.execute(update(pairs).where(pairs.c.id == bindparam("back_id")).values(returned), back)
+
+
+def deferrals_of(connection: Connection, pair_ids: Sequence[int]) -> dict[int, int]:
+    """Tell how often each of these pairs was deferred before."""
+    rows = connection.execute(select(pairs.c.id, pairs.c.deferrals).where(pairs.c.id.in_(pair_ids)))
+    return {row.id: row.deferrals for row in rows}
+
+
+def stored(connection: Connection, batch_id: str, *, dataset: str, now: float) -> None:
+    """Note that a batch's part stands in its dataset, and drop its bytes. Twice is once."""
+    mine = and_(parts.c.batch_id == batch_id, parts.c.stored_at.is_(None))
+    order = select(func.coalesce(func.max(parts.c.stored_order), 0) + 1).scalar_subquery()
+    this = update(parts).where(mine, parts.c.dataset == dataset)
+    connection.execute(this.values(data=None, stored_at=now, stored_order=order))
+    more = select(parts.c.batch_id).where(mine).exists()
+    connection.execute(update(batches).where(batches.c.id == batch_id, ~more).values(state="stored"))
+
+
+def conflicted(connection: Connection, batch_id: str) -> None:
+    """Set a batch aside whose part's name is taken by other bytes; its own bytes are kept."""
+    connection.execute(update(batches).where(batches.c.id == batch_id).values(state="conflict"))
+
+
+def sealed_parts(connection: Connection, batch_id: str) -> list[Part]:
+    """Give the parts of a sealed batch with their bytes, those that are not stored by now."""
+    waiting = select(parts).where(parts.c.batch_id == batch_id, parts.c.data.is_not(None)).order_by(parts.c.dataset)
+    return [
+        Part(row.dataset, row.name, row.sha256, row.size_bytes, row.row_count, row.data)
+        for row in connection.execute(waiting)
+    ]

@@ -1,0 +1,147 @@
+"""What people, loaders and other rooms want to know of a ledger: it reads, and changes nothing but what is halted.
+
+Each verb is a function over one open transaction; time is an argument.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select
+
+from harvester.ledger.given import handed_over
+from harvester.ledger.schema import batches, outcomes, pairs, parts, workspaces
+from harvester.model import GRACE_SECONDS, Books, Pair, Verdict
+
+_OPEN = ("due", "waiting", "leased", "paused")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A part that stands in its dataset. ``order`` only grows, so it serves a loader as its bookmark."""
+
+    order: int
+    dataset: str
+    name: str
+    sha256: str
+    size_bytes: int
+    row_count: int
+    stored_at: float
+
+
+def books(connection: Connection) -> Books:
+    """Count the pairs by what became of them."""
+    accepted = connection.execute(select(func.count()).select_from(pairs)).scalar_one()
+    captured: dict[Verdict, int] = {}
+    rejected: dict[str, int] = {}
+    expired = pending = 0
+    shape = (pairs.c.state, pairs.c.outcome, pairs.c.verdict, pairs.c.reason)
+    for state, outcome, verdict, reason, count in connection.execute(select(*shape, func.count()).group_by(*shape)):
+        if state in _OPEN:
+            pending += count
+        elif outcome == "captured":
+            captured[Verdict(verdict)] = captured.get(Verdict(verdict), 0) + count
+        elif outcome == "rejected":
+            rejected[reason] = rejected.get(reason, 0) + count
+        elif outcome == "expired":
+            expired += count
+    return Books(accepted=accepted, captured=captured, rejected=rejected, expired=expired, pending=pending)
+
+
+def pending(connection: Connection) -> dict[str, int]:
+    """Count the open pairs of each workspace."""
+    still = select(pairs.c.workspace, func.count()).where(pairs.c.state.in_(_OPEN)).group_by(pairs.c.workspace)
+    return {row[0]: row[1] for row in connection.execute(still)}
+
+
+def reading_counts(connection: Connection) -> dict[str, int]:
+    """Count readings by outcome; ``pending`` are the open ones."""
+    ended = connection.execute(select(outcomes.c.outcome, func.count()).group_by(outcomes.c.outcome))
+    counts = {row[0]: row[1] for row in ended}
+    still = select(func.count()).select_from(pairs).where(pairs.c.state.in_(_OPEN))
+    return counts | {"pending": connection.execute(still).scalar_one()}
+
+
+def batch_counts(connection: Connection) -> dict[str, int]:
+    """Count batches by state."""
+    rows = connection.execute(select(batches.c.state, func.count()).group_by(batches.c.state))
+    return {row[0]: row[1] for row in rows}
+
+
+def expiring(connection: Connection, *, before: float) -> int:
+    """Count the open pairs whose deadline is before a time."""
+    at_risk = and_(pairs.c.state.in_(_OPEN), pairs.c.expires_at - GRACE_SECONDS < before)
+    return connection.execute(select(func.count()).select_from(pairs).where(at_risk)).scalar_one()
+
+
+def deadlines(connection: Connection) -> Iterable[float]:
+    """Give the deadlines of all open pairs, nearest first, streamed."""
+    nearest = select(pairs.c.expires_at).where(pairs.c.state.in_(_OPEN)).order_by(pairs.c.expires_at)
+    for (when,) in connection.execute(nearest.execution_options(yield_per=10_000)):
+        yield when - GRACE_SECONDS
+
+
+def last_rejections(connection: Connection, *, limit: int) -> list[tuple[Pair, str, str]]:
+    """Give the latest rejected pairs, each with reason and detail."""
+    latest = (
+        select(pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id, outcomes.c.reason, outcomes.c.detail)
+        .join(outcomes, outcomes.c.pair_id == pairs.c.id)
+        .where(outcomes.c.outcome == "rejected", pairs.c.outcome == "rejected")
+        .order_by(outcomes.c.id.desc())
+        .limit(limit)
+    )
+    return [(Pair(w, c, s), reason, detail) for w, c, s, reason, detail in connection.execute(latest)]
+
+
+def halt(connection: Connection, workspace: str, *, because: str, now: float) -> None:
+    """Note that a workspace takes no calls, and why."""
+    resume(connection, workspace)
+    connection.execute(insert(workspaces).values(name=workspace, halted_at=now, halted_because=because))
+
+
+def resume(connection: Connection, workspace: str) -> None:
+    """Note that a workspace takes calls again."""
+    connection.execute(delete(workspaces).where(workspaces.c.name == workspace))
+
+
+def halted(connection: Connection) -> dict[str, str]:
+    """Name the halted workspaces, each with its cause."""
+    rows = connection.execute(select(workspaces.c.name, workspaces.c.halted_because))
+    return {row.name: row.halted_because for row in rows}
+
+
+def stored_parts(connection: Connection, *, after: int, limit: int) -> list[StoredPart]:
+    """List stored parts in the order of storing, after a bookmark."""
+    columns = (
+        parts.c.stored_order, parts.c.dataset, parts.c.name, parts.c.sha256,
+        parts.c.size_bytes, parts.c.row_count, parts.c.stored_at,
+    )  # fmt: skip
+    following = select(*columns).where(parts.c.stored_order > after).order_by(parts.c.stored_order).limit(limit)
+    return [StoredPart(*row) for row in connection.execute(following)]
+
+
+def standings(connection: Connection, asked: Sequence[Pair], *, now: float) -> dict[Pair, str]:
+    """Tell of each pair whether it is pending, captured, rejected or expired; one that is not known is left out.
+
+    A pair that nobody asked for before it expired counts as expired, also where no harvest has noted that yet.
+    """
+    columns = (pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
+    given = handed_over(connection, columns, [(each.workspace, each.campaign_id, each.send_id) for each in asked])
+    same = and_(*(column == given.c[column.name] for column in columns))
+    overdue = and_(pairs.c.state.in_(("due", "waiting")), pairs.c.expires_at <= now)
+    standing = case((pairs.c.state == "settled", pairs.c.outcome), (overdue, "expired"), else_="pending")
+    rows = connection.execute(select(*columns, standing).select_from(given.join(pairs, same)))
+    return {Pair(*identity): word for *identity, word in rows}
+
+
+def next_due_at(connection: Connection, workspace: str, *, max_deferrals: int | None = None) -> float | None:
+    """Tell when the next reading falls due; None when none is planned.
+
+    With ``max_deferrals`` only readings count that are due or were deferred, though not more often than that.
+    """
+    if max_deferrals is None:
+        mine = and_(pairs.c.workspace == workspace, pairs.c.state.in_(("due", "waiting")))
+    else:
+        at_hand = or_(pairs.c.state == "due", and_(pairs.c.state == "waiting", pairs.c.deferrals > 0))
+        mine = and_(pairs.c.workspace == workspace, at_hand, pairs.c.deferrals <= max_deferrals)
+    when: float | None = connection.execute(select(func.min(pairs.c.due_at)).where(mine)).scalar_one()
+    return when

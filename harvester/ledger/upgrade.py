@@ -1,0 +1,32 @@
+"""Ledgers of earlier schemas become one of today's, in place and in one transaction: it happens whole or not at all."""
+
+from sqlalchemy import DDL, Connection, Table, update
+
+from harvester.errors import LedgerError
+from harvester.ledger.schema import SCHEMA_VERSION, about, metadata, plans
+
+_STEPS: dict[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE pair ADD COLUMN round INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE pair ADD COLUMN captures INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE pair ADD COLUMN yields INTEGER NOT NULL DEFAULT 0",
+        "DROP INDEX pair_due",
+        "CREATE INDEX pair_next ON pair (workspace, yields, expires_at, id) WHERE state = 'due'",
+        "CREATE INDEX pair_open ON pair (workspace, expires_at) WHERE state <> 'settled'",
+        "CREATE INDEX outcome_pair ON outcome (pair_id) WHERE pair_id IS NOT NULL",
+    ),
+}
+_NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (plans,)}
+
+
+def upgrade(connection: Connection, version: int) -> None:
+    """Bring a ledger of schema ``version`` to today's. Raises ``LedgerError`` for one that is newer, or unknown."""
+    if not 1 <= version <= SCHEMA_VERSION:
+        raise LedgerError(
+            f"this ledger has schema {version}, this harvester knows {SCHEMA_VERSION}; upgrade the harvester"
+        )
+    for each in range(version, SCHEMA_VERSION):
+        for step in _STEPS[each]:
+            connection.execute(DDL(step))  # type: ignore[no-untyped-call]
+        metadata.create_all(connection, tables=_NEW_TABLES[each])
+    connection.execute(update(about).values(schema_version=SCHEMA_VERSION))
