@@ -35,6 +35,11 @@ from harvester.storing import Storing
 BATCH_READINGS = 1000
 BATCH_SECONDS = 60.0
 FIRST_BATCH_READINGS = 100
+LINGER_SECONDS = 1.0
+"""For how long a lasting harvest lets pairs that trickle in gather, so that they share a part."""
+
+LOOK_SECONDS = 60.0
+"""How often a lasting harvest looks for pairs that another process enqueued."""
 
 log = structlog.get_logger()
 
@@ -65,13 +70,16 @@ class _OpenBatch:
 
 
 class Harvest:
-    """The harvest of one workspace, until nothing is left that is worth waiting for."""
+    """The harvest of one workspace, until nothing is left that is worth waiting for, or lasting until it is stopped."""
 
     def __init__(
         self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer, storing: Storing, destination: str,
-        clock: Clock, compression: Compression, concurrency: int, max_deferrals: int,
+        clock: Clock, compression: Compression, concurrency: int, max_deferrals: int | None,
     ) -> None:  # fmt: skip
-        """Leave pending what was deferred more than ``max_deferrals`` times; ``destination`` is the dataset's id."""
+        """Leave pending what was deferred more than ``max_deferrals`` times; ``destination`` is the dataset's id.
+
+        Without ``max_deferrals`` the harvest lasts: it waits for every reading that is planned, and for new pairs.
+        """
         self.workspace = workspace
         self.tally = Tally()
         self._ledger = ledger
@@ -87,14 +95,18 @@ class Harvest:
         self._complete: asyncio.Queue[_OpenBatch | None] = asyncio.Queue()
         self._open: dict[str, _OpenBatch] = {}
         self._room = asyncio.Semaphore(2)
-        self._settled = asyncio.Event()
+        self._look = asyncio.Event()
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
         """Claim no more; let what is in flight run dry."""
         self._stopping.set()
-        self._settled.set()
+        self._look.set()
         self._client.stop()
+
+    def look(self) -> None:
+        """Look for due readings now: pairs came in, or a hold was lifted."""
+        self._look.set()
 
     async def run(self) -> None:
         """Harvest to the end: all is sealed then, and handed over to be stored. Raises ``LedgerError``."""
@@ -116,8 +128,9 @@ class Harvest:
     async def _claim_all(self) -> None:
         """Lease batch after batch until nothing is due that is worth waiting for."""
         while not self._stopping.is_set():
+            self._look.clear()  # what is set from here on was not looked at
             hold = self._pacer.holding()
-            if hold is not None and (hold.cause == "halted" or self._given_up(hold)):
+            if hold is not None and self._given_up(hold):
                 return
             urgent_only = hold is not None and self._pacer.holding(urgent=True) is None
             if hold is not None and not urgent_only:
@@ -126,7 +139,6 @@ class Harvest:
             if not await self._storing.room():
                 return
             await self._room.acquire()
-            self._settled.clear()
             limit = FIRST_BATCH_READINGS if urgent_only else self._batch_limit()
             batch = await self._ledger.claim(self.workspace, limit=limit, urgent_only=urgent_only)
             if batch is not None:
@@ -149,7 +161,11 @@ class Harvest:
                 await self._readings.put((opened, reading))
 
     def _given_up(self, hold: Held) -> bool:
-        """Whether the server has been overloaded or away for so long that what is pending is left to the next run."""
+        """Whether what is pending is left to the next run: the workspace is halted, or nobody answered for long."""
+        if self._max_deferrals is None:
+            return False
+        if hold.cause == "halted":
+            return True
         tried = self._pacer.state().holds_in_a_row
         if hold.cause != "overload" or tried <= self._max_deferrals:
             return False
@@ -172,22 +188,35 @@ class Harvest:
             cause=hold.cause,
             seconds=round(hold.until - self._clock.monotonic(), 1),
         )
-        await self._stop_within(hold.until - self._clock.monotonic())
+        await self._look_within(hold.until - self._clock.monotonic())
 
     async def _wait_for_due(self) -> bool:
         """Wait for the next due reading; False when none will come that is worth waiting for."""
         if self._open:
-            await self._settled.wait()  # what is open now may yet be deferred
+            await self._look.wait()  # what is open now may yet be deferred
             return True
         due_at = await self._ledger.do(next_due_at, self.workspace, max_deferrals=self._max_deferrals)
-        if due_at is None:
-            return False
-        await self._stop_within(max(0.05, due_at - self._clock.wall()))
+        if self._max_deferrals is not None:
+            if due_at is None:
+                return False
+            await self._look_within(max(0.05, due_at - self._clock.wall()))
+            return True
+        seconds = LOOK_SECONDS if due_at is None else min(due_at - self._clock.wall(), LOOK_SECONDS)
+        if await self._look_within(seconds):
+            await self._stop_within(LINGER_SECONDS)
         return True
+
+    async def _look_within(self, seconds: float) -> bool:
+        """Wait for a time; True where there was something to look at before."""
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                return await self._look.wait()
+        except TimeoutError:
+            return False
 
     async def _stop_within(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(max(0.0, seconds)):
+            async with asyncio.timeout(seconds):
                 await self._stopping.wait()
         except TimeoutError:
             pass
@@ -222,7 +251,7 @@ class Harvest:
             finally:
                 del self._open[opened.batch.id]
                 self._room.release()
-                self._settled.set()
+                self._look.set()
 
     async def _commit(self, opened: _OpenBatch) -> None:
         parts = [part for part in (await opened.rows.finish(), await opened.raw.finish()) if part is not None]

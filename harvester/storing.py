@@ -63,7 +63,9 @@ class Storing:
         return self._sealed_bytes >= self._max_sealed_bytes
 
     def add(self, batch_id: str, size_bytes: int) -> None:
-        """Take on a sealed batch, whose parts lie in the ledger."""
+        """Take on a sealed batch, whose parts lie in the ledger; one that is waiting already is not taken twice."""
+        if any(waiting == batch_id for waiting, _ in self._waiting):
+            return
         self._waiting.append((batch_id, size_bytes))
         self._sealed_bytes += size_bytes
         self._work.set()

@@ -163,6 +163,12 @@ class Pacer:
         """Stop all calls but one probe every ten minutes: the key, its permission or the endpoint is wrong."""
         self._set_hold("halted", self._clock.monotonic() + HALTED_SECONDS)
 
+    def mended(self) -> None:
+        """Take note that what halted the workspace may be mended: the next call is a probe, now."""
+        if self._hold is not None and self._hold.cause == "halted":
+            self._hold = None
+            self._changed.set()
+
     def stop(self) -> None:
         """Let no further call leave; whoever waits is told at once."""
         self._stopped = True

@@ -111,6 +111,7 @@ class BrazeTransport:
         """
         self._url = endpoint.rstrip("/") + "/sends/data_series"
         self._api_key = api_key
+        self._keys = {api_key}
         self._clock = clock
         self._session = aiohttp.ClientSession(
             connector=_Connector(limit=connections, ttl_dns_cache=60),
@@ -123,6 +124,15 @@ class BrazeTransport:
     def __repr__(self) -> str:
         """Name the place, never the key."""
         return f"BrazeTransport({self._url})"
+
+    def use_key(self, api_key: str) -> bool:
+        """Ask with this key from now on; False if it is the one in use. Keys cannot be changed at Braze, only replaced."""
+        if api_key == self._api_key:
+            return False
+        self._api_key = api_key
+        self._keys.add(api_key)
+        self._session.headers["Authorization"] = f"Bearer {api_key}"
+        return True
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
         """Ask once for a pair's daily series (see the protocol)."""
@@ -165,8 +175,10 @@ class BrazeTransport:
         )
 
     def scrub(self, text: str) -> str:
-        """Take the key out of a text."""
-        return text.replace(self._api_key, "[key]")
+        """Take the key out of a text, and those before it: an answer may still be under way."""
+        for key in self._keys:
+            text = text.replace(key, "[key]")
+        return text
 
     async def close(self) -> None:
         """Close the session."""
