@@ -1,0 +1,11 @@
+"""Settings from a TOML file, the environment and secret files, checked as a whole before anything starts.
+
+The only door to pydantic. Every problem is told at once, by name, and never with a value: a key may stand
+where another setting was meant.
+"""
+
+from harvester.settings.layers import load, of_stores
+from harvester.settings.model import Settings
+from harvester.settings.workspace import BRAZE_HOSTS, Workspace
+
+__all__ = ["BRAZE_HOSTS", "Settings", "Workspace", "load", "of_stores"]

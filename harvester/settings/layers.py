@@ -1,0 +1,112 @@
+"""Where settings come from, and which place wins: the command line over the environment, and that over the file.
+
+The one place that reads the environment.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterable
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import EnvSettingsSource, SettingsError
+
+from harvester.errors import UsageError
+from harvester.settings.model import Settings
+from harvester.settings.workspace import LOOPBACK, ORIGIN, as_variable
+
+_KEY_SOURCES = ("api_key", "api_key_file")
+_NO_ENDPOINT = "is missing: set BRAZE_ENDPOINT, or give --endpoint https://rest.fra-01.braze.eu (yours)"
+
+
+def load(config: Path | None, given: dict[str, Any], workspace: dict[str, Any]) -> Settings:
+    """Read settings: the command line wins over the environment, and that over the file.
+
+    ``given`` and ``workspace`` hold what the command line named; None means not named. ``workspace``, like
+    ``BRAZE_ENDPOINT`` and ``BRAZE_API_KEY``, speaks of the only workspace: that of the file, or of
+    ``HARVESTER_WORKSPACES__NAME__...``, or else one named ``default``. Raises ``UsageError`` with every problem
+    at once.
+    """
+    file = _from_file(config)
+    environment = _from_environment(_workspaces(file))
+    names = {**_workspaces(file), **_workspaces(environment)} or {"default": {}}
+    named = _named(workspace)
+    if len(names) > 1 and named:
+        options = ", ".join("--" + name.replace("_", "-") for name in named)
+        raise UsageError(f"{options} cannot tell which of {len(names)} workspaces is meant; put it in the file")
+    braze = _named({name: os.environ.get(f"BRAZE_{name.upper()}") or None for name in ("endpoint", "api_key")})
+    only = names if len(names) == 1 else ()
+    layers = (
+        file, {"workspaces": dict.fromkeys(only, braze)}, environment,
+        {"workspaces": dict.fromkeys(only, named)}, _named(given),
+    )  # fmt: skip
+    try:
+        return Settings(**reduce(_over, layers))
+    except ValidationError as error:
+        problems = [_told(each) for each in error.errors(include_input=False, include_url=False)]
+        raise UsageError("the settings are not usable:\n" + "\n".join(problems)) from None
+
+
+def _told(problem: ErrorDetails) -> str:
+    message = _NO_ENDPOINT if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
+    return f"  {'.'.join(map(str, problem['loc']))}: {message}"
+
+
+def _from_file(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read the configuration {config}: {error}") from None
+
+
+def _from_environment(names: Iterable[str]) -> dict[str, Any]:
+    """Read ``HARVESTER_...``, where ``__`` leads into a table.
+
+    Variables that name no setting are let pass: an orchestrator sets some for a service of this name.
+    """
+    try:
+        values = EnvSettingsSource(Settings)()
+    except SettingsError:
+        raise UsageError("HARVESTER_WORKSPACES is no JSON object") from None
+    spelled = {as_variable(name): name for name in names}
+    found = {spelled.get(as_variable(name), name): table for name, table in _workspaces(values).items()}
+    return values | {"workspaces": found}
+
+
+def _workspaces(layer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    tables = layer.get("workspaces", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise UsageError("workspaces must hold a table for each workspace, such as [workspaces.eu]")
+    return tables
+
+
+def _named(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay one layer over another: tables merge, all else is replaced; one source of the key replaces the other."""
+    merged = dict(below)
+    if any(name in above for name in _KEY_SOURCES):
+        merged = {name: value for name, value in merged.items() if name not in _KEY_SOURCES}
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def of_stores() -> tuple[str | None, bool]:
+    """Give what the clouds' own variables say of AWS's profile, and whether plain http may be spoken.
+
+    It may to this machine, and elsewhere where one of ``AWS_ALLOW_HTTP``, ``AZURE_ALLOW_HTTP`` and
+    ``GOOGLE_ALLOW_HTTP`` is true.
+    """
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    origin = ORIGIN.match(endpoint)
+    told = (os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() for cloud in ("AWS", "AZURE", "GOOGLE"))
+    return os.environ.get("AWS_PROFILE") or None, bool(origin and origin[2] in LOOPBACK) or "true" in told

@@ -1,0 +1,59 @@
+"""All settings, their defaults, and what must hold between them. By itself nothing here reads a file or a variable."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from harvester.errors import UsageError
+from harvester.settings.workspace import Workspace, WorkspaceName, as_variable
+
+
+class Settings(BaseSettings):
+    """All settings, each at its default. By itself it reads nothing; ``load`` does."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HARVESTER_", env_nested_delimiter="__", env_ignore_empty=True,
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False,
+    )  # fmt: skip
+
+    workspaces: dict[WorkspaceName, Workspace]
+    length: int = Field(default=15, ge=1, le=100)
+    concurrency: int = Field(default=64, ge=1, le=1024)
+    compression: Literal["zstd", "gzip", "none"] = "zstd"
+    raw: bool = False
+    max_deferrals: int = Field(default=4, ge=0)
+    max_sealed_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    store_patience_seconds: float = Field(default=60.0, ge=0)
+    request_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
+
+    @field_validator("workspaces")
+    @classmethod
+    def _told_apart(cls, value: dict[str, Workspace]) -> dict[str, Workspace]:
+        if not value:
+            raise ValueError("no workspace is configured")
+        if len({as_variable(name) for name in value}) < len(value):
+            raise ValueError("two names differ only in case or marks, so the environment cannot tell them apart")
+        return value
+
+    def keys(self) -> dict[str, str]:
+        """Give the API key of each workspace. Raises ``UsageError`` with every problem at once."""
+        found, problems = {}, []
+        for name, workspace in self.workspaces.items():
+            try:
+                found[name] = workspace.key()
+            except UsageError as problem:
+                problems.append(f"  workspaces.{name}: {problem}")
+        if problems:
+            raise UsageError("not every workspace has a usable API key:\n" + "\n".join(problems))
+        return found
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
+        """Take what is given and nothing else."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
