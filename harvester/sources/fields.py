@@ -1,13 +1,18 @@
 """What a field of a pair may hold: the one place that says whether an id or a time is usable. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
-from harvester.model import MAX_ID_CHARACTERS
+from harvester.model import MAX_ID_CHARACTERS, Pair
 
 OF_LISTS = (".csv", ".ndjson", ".jsonl", ".parquet")
 """How the names of lists of pairs end."""
 
 REQUIRED = ("campaign_id", "send_id")
+COLUMNS = (*REQUIRED, "sent_at", "workspace")
+"""What can be said of a pair, in a file and in a message alike."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Unusable(Exception):  # noqa: N818 - it never leaves the sources, which make a ``BadLine`` of it
@@ -30,6 +35,39 @@ def id_in(record: Mapping[str, object], field: str) -> str:
     if len(value) > MAX_ID_CHARACTERS or not value.isascii() or "\0" in value:
         raise Unusable(field, f"must be 1 to {MAX_ID_CHARACTERS} ASCII characters without NUL")
     return value
+
+
+def pair_in(record: Mapping[str, object], workspaces: Sequence[str]) -> Pair:
+    """Give the pair that a record names; where only one workspace is configured, none need be named.
+
+    Raises ``Unusable``.
+    """
+    workspace = record.get("workspace")
+    if workspace is None or workspace == "":
+        workspace = workspaces[0] if len(workspaces) == 1 else None
+    if workspace not in workspaces:
+        raise Unusable("workspace", f"{workspace!r} is none of the configured workspaces {', '.join(workspaces)}")
+    return Pair(str(workspace), id_in(record, "campaign_id"), id_in(record, "send_id"))
+
+
+def time_in(record: Mapping[str, object], field: str, *, latest: float) -> tuple[float | None, bool]:
+    """Give the time that a field holds, None where it is left out, and whether it had to be taken for UTC.
+
+    Raises ``Unusable``, also for a time after ``latest``.
+    """
+    given = record.get(field)
+    if given is None or given == "":
+        return None, False
+    if isinstance(given, int | float):
+        raise Unusable(field, "a number is ambiguous; give an ISO 8601 time such as 2026-11-20T08:00:00Z")
+    try:
+        when = datetime.fromisoformat(str(given))
+    except ValueError:
+        raise Unusable(field, f"{given!r} is no ISO 8601 time such as 2026-11-20T08:00:00Z") from None
+    naive = when.tzinfo is None
+    seconds = ((when.replace(tzinfo=UTC) if naive else when) - _EPOCH).total_seconds()
+    check_time(field, given, seconds, latest=latest)
+    return seconds, naive
 
 
 def check_time(field: str, given: object, seconds: float, *, latest: float) -> None:

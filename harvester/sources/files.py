@@ -10,22 +10,28 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, Protocol, TextIO
 
 import orjson
 
 from harvester.errors import UsageError
-from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair, in_store
+from harvester.model import DAY_SECONDS, BadLine, Enqueued, in_store
 from harvester.sources.currents import Currents, files_of
-from harvester.sources.fields import OF_LISTS, REQUIRED, Unusable, check_time, id_in
+from harvester.sources.fields import COLUMNS, OF_LISTS, REQUIRED, Unusable, pair_in, time_in
 from harvester.tables import parquet_rows
 
-COLUMNS = (*REQUIRED, "sent_at", "workspace")
 MAX_LINE_CHARACTERS = 65_536
 PAGE_PAIRS = 2000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Rejects(Protocol):
+    """Who is told of bad lines."""
+
+    def add(self, bad: BadLine) -> None:
+        """Take one."""
+        ...
 
 
 class Input:
@@ -72,8 +78,8 @@ class Input:
             self.lines, self.skipped = before + currents.events, currents.skipped
             yield each
 
-    def pages(self, rejects: "RejectsFile") -> Iterator[list[Enqueued]]:
-        """Give the pairs some thousand at a time, and bad lines to the rejects file. An empty page: nothing yet."""
+    def pages(self, rejects: Rejects) -> Iterator[list[Enqueued]]:
+        """Give the pairs some thousand at a time, and bad lines to the rejects. An empty page: nothing yet."""
         page: list[Enqueued] = []
         for each in self.read():
             if isinstance(each, BadLine):
@@ -103,29 +109,10 @@ class Input:
             return BadLine(name, line, error.field, error.problem, str(dict(record))[:500])
 
     def _enqueued(self, record: Mapping[str, object]) -> Enqueued:
-        workspace = record.get("workspace") or (self._workspaces[0] if len(self._workspaces) == 1 else None)
-        if workspace not in self._workspaces:
-            raise Unusable(
-                "workspace", f"{workspace!r} is none of the configured workspaces {', '.join(self._workspaces)}"
-            )
-        pair = Pair(str(workspace), id_in(record, "campaign_id"), id_in(record, "send_id"))
-        return Enqueued(pair, self._time(record.get("sent_at")))
-
-    def _time(self, given: object) -> float | None:
-        if given is None or given == "":
-            return None
-        if isinstance(given, int | float):
-            raise Unusable("sent_at", "a number is ambiguous; give an ISO 8601 time such as 2026-11-20T08:00:00Z")
-        try:
-            when = datetime.fromisoformat(str(given))
-        except ValueError:
-            raise Unusable("sent_at", f"{given!r} is no ISO 8601 time such as 2026-11-20T08:00:00Z") from None
-        if when.tzinfo is None:
-            self.naive_times += 1
-            when = when.replace(tzinfo=UTC)
-        seconds = (when - _EPOCH).total_seconds()
-        check_time("sent_at", given, seconds, latest=self._latest)
-        return seconds
+        pair = pair_in(record, self._workspaces)
+        sent_at, naive = time_in(record, "sent_at", latest=self._latest)
+        self.naive_times += naive
+        return Enqueued(pair, sent_at)
 
 
 def _check(name: str) -> None:
