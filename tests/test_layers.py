@@ -10,12 +10,13 @@ MODULES = sorted(HOUSE.rglob("*.py"))
 
 FLOORS = {
     "model": 0, "errors": 0, "clock": 0,
-    "settings": 1, "telemetry": 1, "tables": 1, "simulator": 1,
+    "settings": 1, "telemetry": 1, "stopping": 1, "tables": 1, "simulator": 1,
     "stores": 2,
     "sources": 3, "ledger": 3, "braze": 3, "sinks": 3,
     "storing": 4, "pipeline": 5,
-    "run": 6, "plan": 6, "audit": 6, "doctor": 6,
-    "cli": 7, "__main__": 8,
+    "wiring": 6,
+    "run": 7, "plan": 7, "audit": 7, "doctor": 7,
+    "cli": 8, "__main__": 9,
 }  # fmt: skip
 
 DOORS = {

@@ -126,7 +126,10 @@ class BrazeTransport:
         return f"BrazeTransport({self._url})"
 
     def use_key(self, api_key: str) -> bool:
-        """Ask with this key from now on; False if it is the one in use. Keys cannot be changed at Braze, only replaced."""
+        """Ask with this key from now on; False if it is in use already.
+
+        Braze's keys cannot be changed, only replaced. What is under way goes on with the one before.
+        """
         if api_key == self._api_key:
             return False
         self._api_key = api_key

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 @click.option("--workspace", "workspaces", multiple=True, help="A workspace's name; several for several.")
 @click.option("--enqueue", "adding", is_flag=True, help="Enqueue those that can still be read.")
 @click.option("--json", is_flag=True, help="The list as NDJSON to stdout, the counts as JSON to stderr.")
-def audit(sources: tuple[str, ...], out: str, state: Path | None, workspaces: tuple[str, ...], **given: Any) -> None:
+def audit(
+    sources: tuple[str, ...], out: str | None, state: Path | None, workspaces: tuple[str, ...], **given: Any
+) -> None:
     """List the sends in SOURCES that the ledger neither holds captured nor pending. Spends nothing.
 
     SOURCES are those of harvester enqueue, such as a folder of Braze Currents. Each send is told as unknown to

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Ask for pairs beyond retention too.")
 @click.option("--json", is_flag=True, help="The summary as JSON, to stdout (to stderr with -o -).")
 @options.logs
-def run(pairs: tuple[str, ...], out: str, state: Path | None, **given: Any) -> None:
+def run(pairs: tuple[str, ...], **given: Any) -> None:
     """Capture the sends in PAIRS (CSV, NDJSON or Parquet files, folders of Currents, or - for stdin), once.
 
     Columns: campaign_id, send_id and, where known, sent_at (ISO 8601) and workspace. Killed or interrupted,
@@ -42,12 +42,12 @@ def run(pairs: tuple[str, ...], out: str, state: Path | None, **given: Any) -> N
       harvester run s3://lake/sends.parquet -o s3://lake/braze
       harvester run - -o - < sends.ndjson | head
     """
-    if not pairs and not options.ledger_path(out, state).exists():
-        raise UsageError("name a file of pairs, such as: harvester run sends.csv")
     options.set_up_logs(given)
     settings = options.settings_of(given)
-    done = options.awaited(captured(settings, pairs, out, state, forced=given["force"]))
-    show.summary(done, json=given["json"], to_stderr=out == "-")
+    if not pairs and not options.ledger_path(settings.out, settings.state).exists():
+        raise UsageError("name a file of pairs, such as: harvester run sends.csv")
+    done = options.awaited(captured(settings, pairs, forced=given["force"]))
+    show.summary(done, json=given["json"], to_stderr=settings.out == "-")
     if done.problem is not None:
         raise done.problem
     sys.exit(done.exit_code)
@@ -61,7 +61,9 @@ def run(pairs: tuple[str, ...], out: str, state: Path | None, **given: Any) -> N
 @click.option("--reserve", default=0.2, show_default=True, help="Share of the hourly budget never touched.")
 @click.option("--max-rate", default=1000.0, show_default=True, help="Calls per second never exceeded.")
 @click.option("--json", is_flag=True, help="As JSON.")
-def plan(pairs: tuple[str, ...], out: str, state: Path | None, workspaces: tuple[str, ...], **given: Any) -> None:
+def plan(
+    pairs: tuple[str, ...], out: str | None, state: Path | None, workspaces: tuple[str, ...], **given: Any
+) -> None:
     """Tell what capturing PAIRS takes: calls, minutes, share of the budget, deadlines missed. Spends nothing.
 
     \b
@@ -118,7 +120,7 @@ async def _planned(
 @click.argument("pairs", nargs=-1, required=True)
 @options.place
 @click.option("--workspace", "workspaces", multiple=True, help="A workspace's name; several for several.")
-def enqueue(pairs: tuple[str, ...], out: str, state: Path | None, workspaces: tuple[str, ...]) -> None:
+def enqueue(pairs: tuple[str, ...], out: str | None, state: Path | None, workspaces: tuple[str, ...]) -> None:
     """Add PAIRS to a ledger, that of a running harvest too; harvester run without PAIRS captures them.
 
     PAIRS are files as for harvester run, or folders of Braze Currents, searched for .avro files at any depth.
@@ -158,7 +160,7 @@ def enqueue(pairs: tuple[str, ...], out: str, state: Path | None, workspaces: tu
 @click.command()
 @options.place
 @options.workspace
-def doctor(out: str, state: Path | None, **given: Any) -> None:
+def doctor(**given: Any) -> None:
     """Check key, permission, endpoint, clock, ledger and sink, and say what to mend. Spends one call a workspace.
 
     \b
@@ -171,7 +173,7 @@ def doctor(out: str, state: Path | None, **given: Any) -> None:
     settings = options.settings_of(given)
 
     async def look() -> "list[Finding]":
-        with _opened(settings, out, state) as (sink, _, path):
+        with opened(settings) as (sink, _, path):
             return await examine(settings, ledger=path, sink=sink, clock=SystemClock())
 
     findings = asyncio.run(look())
@@ -181,9 +183,11 @@ def doctor(out: str, state: Path | None, **given: Any) -> None:
 
 
 @contextlib.contextmanager
-def _opened(settings: "Settings", out: str, state: Path | None) -> "Iterator[tuple[Sink, Compression, Path]]":
-    """Choose the sink that ``--out`` names, and the ledger's file."""
+def opened(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
+    """Choose the sink that ``out`` names, and the ledger's file."""
     from harvester.sinks import Compression, FolderSink, StdoutSink
+
+    out, state = settings.out, settings.state
 
     if in_store(out):
         from harvester.sinks.bucket import BucketSink
@@ -201,9 +205,7 @@ def _opened(settings: "Settings", out: str, state: Path | None) -> "Iterator[tup
         yield StdoutSink(sys.stdout.buffer), Compression.NONE, state or Path(folder) / "ledger.db"
 
 
-async def captured(
-    settings: "Settings", pairs: tuple[str, ...], out: str, state: Path | None, *, forced: bool = False
-) -> "Summary":
+async def captured(settings: "Settings", pairs: tuple[str, ...], *, forced: bool = False) -> "Summary":
     """Open input, sink and ledger, and run, with a progress view where a person looks on."""
     with options.importing():
         from harvester.clock import SystemClock
@@ -213,7 +215,7 @@ async def captured(
 
     clock = SystemClock()
     listed = Input(pairs, workspaces=list(settings.workspaces), stdin=sys.stdin.buffer, now=clock.wall())
-    with _opened(settings, out, state) as (sink, compression, path):
+    with opened(settings) as (sink, compression, path):
         async with await Ledger.open(path, clock=clock) as ledger:
             job = Run(settings, ledger=ledger, sink=sink, clock=clock, compression=compression)
             rejects = RejectsFile(path.with_name("rejects.ndjson"))

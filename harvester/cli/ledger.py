@@ -18,7 +18,7 @@ AT_RISK_SECONDS = 86_400.0
 @click.command()
 @options.place
 @click.option("--json", is_flag=True, help="As JSON.")
-def status(out: str, state: Path | None, *, json: bool) -> None:
+def status(out: str | None, state: Path | None, *, json: bool) -> None:
     """Show the books: accepted = captured + rejected + expired + pending.
 
     \b
@@ -57,7 +57,7 @@ def status(out: str, state: Path | None, *, json: bool) -> None:
 @options.place
 @click.option("--outcome", type=click.Choice(["rejected", "expired"]), required=True, help="Which pairs.")
 @click.option("--reason", help="Only those rejected for this reason, such as status_400.")
-def requeue(out: str, state: Path | None, outcome: str, reason: str | None) -> None:
+def requeue(out: str | None, state: Path | None, outcome: str, reason: str | None) -> None:
     """Give rejected or expired pairs another chance; the next run asks for them.
 
     \b
@@ -75,7 +75,7 @@ def requeue(out: str, state: Path | None, outcome: str, reason: str | None) -> N
 @click.command()
 @options.place
 @click.option("--since", default=0, show_default=True, help="Only parts stored after this one's `order`.")
-def parts(out: str, state: Path | None, since: int) -> None:
+def parts(out: str | None, state: Path | None, since: int) -> None:
     """List stored parts as NDJSON in the order of storing, for incremental loaders.
 
     \b

@@ -17,6 +17,9 @@ from harvester.model import in_store
 if TYPE_CHECKING:
     from harvester.settings import Settings
 
+DEFAULT_OUT = "./harvest"
+_SETTINGS = ("out", "state", "length", "concurrency", "compression", "raw", "max_deferrals")
+
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,13 +37,14 @@ place = _together(
     click.option(
         "-o",
         "--out",
-        default="./harvest",
-        show_default=True,
-        help="Folder or bucket for the parts (s3://bucket/prefix, gs://, az://); - writes rows to stdout.",
+        envvar="HARVESTER_OUT",
+        help="Folder or bucket for the parts (s3://bucket/prefix, gs://, az://); - writes rows to stdout.  "
+        "[default: ./harvest]",
     ),
     click.option(
         "--state",
         type=click.Path(path_type=Path),
+        envvar="HARVESTER_STATE",
         help="The ledger's file  [default: inside OUT; for a bucket ./.harvester/NAME.db]",
     ),
 )
@@ -87,7 +91,7 @@ def settings_of(given: dict[str, Any]) -> "Settings":
 
     return load(
         given.get("config"),
-        {name: given.get(name) for name in ("length", "concurrency", "compression", "raw", "max_deferrals")},
+        {name: given.get(name) for name in _SETTINGS},
         {name: given.get(name) for name in ("endpoint", "api_key_file", "allow_unknown_host", "reserve", "max_rate")},
     )
 
@@ -116,8 +120,9 @@ def set_up_logs(given: dict[str, Any]) -> None:
     )
 
 
-def ledger_path(out: str, state: Path | None) -> Path:
+def ledger_path(out: str | None, state: Path | None) -> Path:
     """Give the ledger's file: named, or inside the output folder, or for a bucket one by its name beside us."""
+    out = out or DEFAULT_OUT
     if state is not None:
         return state
     if in_store(out):
@@ -125,7 +130,7 @@ def ledger_path(out: str, state: Path | None) -> Path:
     return Path(out) / ".harvester" / "ledger.db"
 
 
-def asked(out: str, state: Path | None, verb: Callable[[Any], T]) -> T:
+def asked(out: str | None, state: Path | None, verb: Callable[[Any], T]) -> T:
     """Run one verb on a ledger that exists already."""
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger

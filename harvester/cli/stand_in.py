@@ -48,8 +48,8 @@ def demo(out: str, pairs: int) -> None:
         async with Simulator(config) as simulator:
             if not listed.exists():
                 write_pairs(listed, simulator)
-            settings = Settings(workspaces={"default": Workspace(endpoint=simulator.url, api_key_file=key)})
-            return await captured(settings, (str(listed),), out, None)
+            workspace = Workspace(endpoint=simulator.url, api_key_file=key)
+            return await captured(Settings(workspaces={"default": workspace}, out=out), (str(listed),))
 
     done = options.awaited(show_it())
     show.summary(done)

@@ -1,5 +1,6 @@
 """All settings, their defaults, and what must hold between them. By itself nothing here reads a file or a variable."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -18,6 +19,8 @@ class Settings(BaseSettings):
     )  # fmt: skip
 
     workspaces: dict[WorkspaceName, Workspace]
+    out: str = "./harvest"
+    state: Path | None = None
     length: int = Field(default=15, ge=1, le=100)
     concurrency: int = Field(default=64, ge=1, le=1024)
     compression: Literal["zstd", "gzip", "none"] = "zstd"
@@ -26,6 +29,9 @@ class Settings(BaseSettings):
     max_sealed_bytes: int = Field(default=1 << 30, ge=1 << 20)
     store_patience_seconds: float = Field(default=60.0, ge=0)
     request_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
+    keep_days: float = Field(default=90.0, ge=30)
+    web_host: str = "127.0.0.1"
+    web_port: int = Field(default=8080, ge=0, le=65_535)
 
     @field_validator("workspaces")
     @classmethod

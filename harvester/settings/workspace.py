@@ -4,7 +4,16 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from harvester.errors import UsageError
 
@@ -32,6 +41,9 @@ class Workspace(BaseModel):
     reserve: float = Field(default=0.2, ge=0, lt=1)
     urgent_reserve: float | None = Field(default=None, ge=0, lt=1)
     max_rate: float = Field(default=1000.0, gt=0)
+    ages_days: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 13.0)
+    retention_days: float = Field(default=14.0, gt=0)
+    margin_days: float = Field(default=0.25, ge=0)
 
     @field_validator("endpoint")
     @classmethod
@@ -57,6 +69,15 @@ class Workspace(BaseModel):
         if value is not None and others.data.get("api_key") is not None:
             raise ValueError("give api_key or api_key_file, not both")
         return value
+
+    @model_validator(mode="after")
+    def _ages_fit(self) -> "Workspace":
+        ages = self.ages_days
+        if not ages or list(ages) != sorted(set(ages)):
+            raise ValueError("ages_days must name at least one age, and rise")
+        if self.margin_days >= self.retention_days or ages[-1] > self.retention_days - self.margin_days:
+            raise ValueError("the last of ages_days must come margin_days before the end of retention_days, or sooner")
+        return self
 
     def key(self) -> str:
         """Give the API key from its file or setting. Raises ``UsageError``, which never holds the key.

@@ -1,0 +1,129 @@
+"""The harvest of all workspaces of one ledger into one sink, put together from plain settings.
+
+It owns the transports and what is sealed but not stored. It knows nothing of where pairs come from.
+"""
+
+import asyncio
+import math
+import random
+from dataclasses import dataclass
+
+from harvester.braze.client import Client
+from harvester.braze.pacer import Pacer
+from harvester.braze.transport import BrazeTransport
+from harvester.clock import Clock
+from harvester.ledger import Ledger
+from harvester.pipeline import Harvest
+from harvester.settings import Settings
+from harvester.sinks import Compression, Sink
+from harvester.storing import Storing, recover
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """What serves one workspace."""
+
+    transport: BrazeTransport
+    pacer: Pacer
+    client: Client
+    harvest: Harvest
+
+
+class Harvesting:
+    """Every workspace's harvest, side by side, and the storing of what they seal."""
+
+    def __init__(
+        self, settings: Settings, *, ledger: Ledger, sink: Sink, clock: Clock, compression: Compression,
+        lasting: bool = False,
+    ) -> None:  # fmt: skip
+        """Take what is open already. ``lasting``: it goes on until it is stopped."""
+        self.wired: dict[str, Wired] = {}
+        self.storing = Storing(
+            ledger, sink, clock=clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
+            max_sealed_bytes=settings.max_sealed_bytes,
+            patience_seconds=math.inf if lasting else settings.store_patience_seconds,
+        )  # fmt: skip
+        self._settings = settings
+        self._ledger = ledger
+        self._sink = sink
+        self._clock = clock
+        self._compression = compression
+        self._max_deferrals = None if lasting else settings.max_deferrals
+        self._destination = ""
+        self._stopped = False
+
+    async def open(self) -> None:
+        """Mark the dataset, take back what dead processes held, and make ready.
+
+        Raises ``UsageError`` for a missing key, ``StorageError`` where the sink or the ledger is not usable.
+        """
+        keys = self._settings.keys()
+        self._destination = await self._sink.attach(self._ledger.ledger_id)
+        await self.recover()
+        for name, key in keys.items():
+            self.wired[name] = self._wire(name, key)
+
+    async def recover(self) -> None:
+        """Take back what owners held that died or lost their lease."""
+        await recover(self._ledger, self.storing, self._destination)
+
+    async def run(self) -> None:
+        """Harvest and store to the end. Raises ``LedgerError``, or ``SinkClosed`` where nobody takes parts any more.
+
+        A sink that fails otherwise is the ``problem`` of ``storing``: what was sealed is in the ledger.
+        """
+        if self._stopped:
+            self.stop()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.storing.run(), name="storing")
+                async with asyncio.TaskGroup() as harvests:
+                    for name, each in self.wired.items():
+                        harvests.create_task(each.harvest.run(), name=f"harvest {name}")
+                self.storing.finish()
+        except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
+            raise first_of(failures) from None
+        finally:
+            for each in self.wired.values():
+                await each.transport.close()
+
+    def look(self) -> None:
+        """Look for due readings now: pairs came in."""
+        for each in self.wired.values():
+            each.harvest.look()
+
+    def stop(self) -> None:
+        """Claim no more, and let what is in flight land."""
+        self._stopped = True
+        for each in self.wired.values():
+            each.harvest.stop()
+        self.storing.stop()
+
+    def _wire(self, name: str, key: str) -> Wired:
+        workspace, settings = self._settings.workspaces[name], self._settings
+        transport = BrazeTransport(
+            endpoint=workspace.endpoint, api_key=key, connections=settings.concurrency, clock=self._clock,
+            timeout_seconds=settings.request_timeout_seconds,
+        )  # fmt: skip
+        pacer = Pacer(
+            reserve=workspace.reserve, urgent_reserve=workspace.urgent_reserve, max_rate=workspace.max_rate,
+            clock=self._clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
+        )  # fmt: skip
+        client = Client(
+            transport=transport, pacer=pacer, clock=self._clock, length_days=settings.length, keep_raw=settings.raw
+        )
+        harvest = Harvest(
+            workspace=name, ledger=self._ledger, client=client, pacer=pacer, storing=self.storing,
+            destination=self._destination, clock=self._clock, compression=self._compression,
+            concurrency=settings.concurrency, max_deferrals=self._max_deferrals,
+        )  # fmt: skip
+        return Wired(transport, pacer, client, harvest)
+
+
+def first_of(failures: BaseExceptionGroup[Exception]) -> Exception:
+    """Give the first failure inside nested groups."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    assert isinstance(failure, Exception)
+    return failure
