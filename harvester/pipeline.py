@@ -195,15 +195,17 @@ class Harvest:
         if self._open:
             await self._look.wait()  # what is open now may yet be deferred
             return True
-        due_at = await self._ledger.do(next_due_at, self.workspace, max_deferrals=self._max_deferrals)
-        if self._max_deferrals is not None:
-            if due_at is None:
+        lasting = self._max_deferrals is None
+        while not self._stopping.is_set():
+            due_at = await self._ledger.do(next_due_at, self.workspace, max_deferrals=self._max_deferrals)
+            if due_at is None and not lasting:
                 return False
-            await self._look_within(max(0.05, due_at - self._clock.wall()))
-            return True
-        seconds = LOOK_SECONDS if due_at is None else min(due_at - self._clock.wall(), LOOK_SECONDS)
-        if await self._look_within(seconds):
-            await self._stop_within(LINGER_SECONDS)
+            seconds = LOOK_SECONDS if due_at is None else due_at - self._clock.wall()
+            if seconds <= 0:
+                break
+            if await self._look_within(min(seconds, LOOK_SECONDS)) and lasting:
+                await self._stop_within(LINGER_SECONDS)
+                break
         return True
 
     async def _look_within(self, seconds: float) -> bool:
@@ -239,6 +241,9 @@ class Harvest:
                 await opened.raw.add(outcome.raw, 1)
             # The rows are in the part now; the settlement needs the verdict alone.
             outcome = Captured(outcome.verdict, outcome.captured_at, b"", outcome.row_count, outcome.drift)
+            log.debug("captured", workspace=self.workspace, campaign_id=reading.pair.campaign_id,
+                      send_id=reading.pair.send_id, reading=reading.name, verdict=outcome.verdict.value,
+                      rows=outcome.row_count, drift=outcome.drift, batch_id=opened.batch.id)  # fmt: skip
         opened.settlements.append(Settlement(reading, outcome))
         if opened.complete:
             await self._complete.put(opened)

@@ -6,24 +6,36 @@ It owns the transports and what is sealed but not stored. It knows nothing of wh
 import asyncio
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
-from harvester.braze.transport import BrazeTransport
+from harvester.braze.transport import BrazeTransport, Transport
 from harvester.clock import Clock
 from harvester.ledger import Ledger
 from harvester.pipeline import Harvest
-from harvester.settings import Settings
+from harvester.settings import Settings, Workspace
 from harvester.sinks import Compression, Sink
 from harvester.storing import Storing, recover
+
+Connect = Callable[[Workspace, str, Settings, Clock], Transport]
+"""How a workspace is reached, given its API key: the lowest seam, where a stand-in for Braze may take its place."""
+
+
+def connected(workspace: Workspace, key: str, settings: Settings, clock: Clock) -> Transport:
+    """Reach the real thing."""
+    return BrazeTransport(
+        endpoint=workspace.endpoint, api_key=key, connections=settings.concurrency, clock=clock,
+        timeout_seconds=settings.request_timeout_seconds,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Wired:
     """What serves one workspace."""
 
-    transport: BrazeTransport
+    transport: Transport
     pacer: Pacer
     client: Client
     harvest: Harvest
@@ -34,7 +46,7 @@ class Harvesting:
 
     def __init__(
         self, settings: Settings, *, ledger: Ledger, sink: Sink, clock: Clock, compression: Compression,
-        lasting: bool = False,
+        lasting: bool = False, connect: Connect = connected,
     ) -> None:  # fmt: skip
         """Take what is open already. ``lasting``: it goes on until it is stopped."""
         self.wired: dict[str, Wired] = {}
@@ -43,6 +55,7 @@ class Harvesting:
             max_sealed_bytes=settings.max_sealed_bytes,
             patience_seconds=math.inf if lasting else settings.store_patience_seconds,
         )  # fmt: skip
+        self._connect = connect
         self._settings = settings
         self._ledger = ledger
         self._sink = sink
@@ -101,10 +114,7 @@ class Harvesting:
 
     def _wire(self, name: str, key: str) -> Wired:
         workspace, settings = self._settings.workspaces[name], self._settings
-        transport = BrazeTransport(
-            endpoint=workspace.endpoint, api_key=key, connections=settings.concurrency, clock=self._clock,
-            timeout_seconds=settings.request_timeout_seconds,
-        )  # fmt: skip
+        transport = self._connect(workspace, key, settings, self._clock)
         pacer = Pacer(
             reserve=workspace.reserve, urgent_reserve=workspace.urgent_reserve, max_rate=workspace.max_rate,
             clock=self._clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret

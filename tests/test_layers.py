@@ -15,7 +15,7 @@ FLOORS = {
     "sources": 3, "ledger": 3, "braze": 3, "sinks": 3,
     "storing": 4, "pipeline": 5,
     "wiring": 6,
-    "run": 7, "plan": 7, "audit": 7, "doctor": 7,
+    "run": 7, "service": 7, "plan": 7, "audit": 7, "doctor": 7,
     "cli": 8, "__main__": 9,
 }  # fmt: skip
 

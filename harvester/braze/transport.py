@@ -45,6 +45,10 @@ class Transport(Protocol):
         """Ask once. Raises ``ExchangeError`` when no whole answer came."""
         ...
 
+    def use_key(self, api_key: str) -> bool:
+        """Ask with this key from now on; False if it is in use already."""
+        ...
+
     def scrub(self, text: str) -> str:
         """Take the API key out of a text, since Braze echoes it in the body of a 401."""
         ...
@@ -126,7 +130,7 @@ class BrazeTransport:
         return f"BrazeTransport({self._url})"
 
     def use_key(self, api_key: str) -> bool:
-        """Ask with this key from now on; False if it is in use already.
+        """Ask with this key from now on (see the protocol).
 
         Braze's keys cannot be changed, only replaced. What is under way goes on with the one before.
         """

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from harvester import __version__
-from harvester.cli import audit, capture, ledger, stand_in, view
+from harvester.cli import audit, capture, ledger, serve, stand_in, view
 from harvester.errors import ExitCode, HarvesterError
 
 EXIT_CODES = """\b
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 for command in (
-    stand_in.demo, capture.run, capture.plan, capture.enqueue, audit.audit, ledger.status, ledger.requeue,
+    stand_in.demo, capture.run, serve.serve, capture.plan, capture.enqueue, audit.audit, ledger.status, ledger.requeue,
     view.latest, ledger.parts, capture.doctor, stand_in.simulate,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,0 +1,236 @@
+"""Thirty days of a busy workspace in seconds: the whole service on virtual time, with outages, and a picture of it.
+
+``python benchmarks/month.py [--sends-per-day N] [--picture month.svg]`` lets new sends come in all day long and runs
+the service as it is, over a real ledger, against the stand-in's own judge. In between Braze does not answer for a
+while, the process is down for a while, and live sending takes nearly all of the budget for a while. The verdict comes
+from what the stand-in answered: each send has its final capture between the 13th and the 14th day, and none is lost.
+"""
+
+import argparse
+import asyncio
+import bisect
+import html
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+from pydantic import SecretStr
+from sqlalchemy import Connection, func, select
+
+from harvester.braze.budget import BudgetReport
+from harvester.braze.transport import Answer
+from harvester.clock import Clock
+from harvester.errors import ExchangeError
+from harvester.ledger import Ledger
+from harvester.ledger.books import books
+from harvester.ledger.schema import pairs
+from harvester.model import DAY_SECONDS, Books, Enqueued, Pair, Part
+from harvester.service import Service
+from harvester.settings import Settings, Workspace
+from harvester.simulator.budget import SharedBudget
+from harvester.simulator.config import SimulatorConfig
+from harvester.simulator.judge import PATH, Judge
+from harvester.simulator.neighbour import Steady
+from harvester.simulator.virtual_time import VirtualClock, run_virtual
+from harvester.sinks import Compression
+from harvester.telemetry import set_up_logs
+
+BRAZE_AWAY = (6.2, 6.9)
+PROCESS_DOWN = (15.1, 15.8)
+BUDGET_TAKEN = (22.0, 22.75)
+OUTAGES = {"Braze away": BRAZE_AWAY, "process down": PROCESS_DOWN, "live sending takes all": BUDGET_TAKEN}
+KEY = "month-key"
+HALF_HOUR_SECONDS = 1800.0
+
+
+@dataclass(slots=True)
+class Month:
+    """What happened: per send when it was answered, per day captures by reading and pairs that were overdue."""
+
+    sends: list[Enqueued]
+    starts_at: float
+    answered: dict[str, list[float]] = field(default_factory=dict)
+    captures: dict[int, Counter[str]] = field(default_factory=dict)
+    overdue: list[tuple[float, int]] = field(default_factory=list)
+    books: Books | None = None
+
+    def without_final(self, until: float) -> list[str]:
+        """Name the sends whose window closed before ``until`` without a capture in its last day."""
+        return [
+            each.pair.send_id
+            for each in self.sends
+            if each.sent_at is not None and each.sent_at + 14 * DAY_SECONDS <= until
+            and not any(13 <= (at - each.sent_at) / DAY_SECONDS <= 14 for at in self.answered.get(each.pair.send_id, []))
+        ]  # fmt: skip
+
+
+class _Braze:
+    """The stand-in's judge as a transport: time passes, no socket is opened."""
+
+    def __init__(self, month: Month, limit: int, clock: Clock) -> None:
+        config = SimulatorConfig(api_key=KEY)
+        usual, taken = (SharedBudget(limit, 3600.0, Steady(share)) for share in (0.1, 0.79))
+        self._usual, self._taken = (Judge(config, budget, month.sends) for budget in (usual, taken))
+        self._month = month
+        self._clock = clock
+
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        await asyncio.sleep(0.2)
+        now = self._clock.wall()
+        if _within(BRAZE_AWAY, now - self._month.starts_at):
+            raise ExchangeError("connect", "nobody answers")
+        query: Mapping[str, str] = {
+            "campaign_id": pair.campaign_id, "send_id": pair.send_id, "length": str(length_days),
+            "ending_at": datetime.fromtimestamp(ending_at, UTC).isoformat(),
+        }  # fmt: skip
+        judge = self._taken if _within(BUDGET_TAKEN, now - self._month.starts_at) else self._usual
+        judged = judge.judge("GET", PATH, query, authorization=f"Bearer {KEY}", now=now)
+        grant = judged.grant
+        assert grant is not None
+        if judged.status == 200:
+            self._month.answered.setdefault(pair.send_id, []).append(now)
+        report = BudgetReport(grant.limit, grant.remaining, grant.reset_at, float(int(now)))
+        return Answer(judged.status, judged.body, report, 0.2)
+
+    def use_key(self, api_key: str) -> bool:
+        return False
+
+    def scrub(self, text: str) -> str:
+        return text
+
+    async def close(self) -> None:
+        pass
+
+
+class _Keeping:
+    """A sink that keeps nothing but which captures came on which day."""
+
+    def __init__(self, month: Month) -> None:
+        self._month = month
+
+    async def attach(self, ledger_id: str) -> str:
+        return ledger_id
+
+    async def create(self, part: Part) -> None:
+        for row in map(orjson.loads, part.data.splitlines()):
+            if row["level"] == "capture":
+                day = datetime.fromisoformat(row["captured_at"]).timestamp() - self._month.starts_at
+                self._month.captures.setdefault(int(day // DAY_SECONDS), Counter())[row["reading"]] += 1
+
+
+def _within(days: tuple[float, float], seconds: float) -> bool:
+    return days[0] <= seconds / DAY_SECONDS < days[1]
+
+
+def month(*, sends_per_day: int, days: int, ledger: Path) -> Month:
+    """Live through it; the ledger's file must not exist yet."""
+    clock = VirtualClock()
+    every = DAY_SECONDS / sends_per_day
+    sends = [
+        Enqueued(Pair("eu", f"campaign-{number % 7}", f"send-{number:06d}"), clock.starts_at + number * every)
+        for number in range(sends_per_day * days)
+    ]
+    lived = Month(sends, clock.starts_at)
+    run_virtual(_live(lived, days, limit=3 * sends_per_day, path=ledger, clock=clock))
+    return lived
+
+
+async def _live(lived: Month, days: int, *, limit: int, path: Path, clock: VirtualClock) -> None:
+    workspace = Workspace(endpoint="https://rest.fra-01.braze.eu", api_key=SecretStr(KEY))
+    settings = Settings(workspaces={"eu": workspace}, concurrency=8)
+    braze = _Braze(lived, limit, clock)
+    told = 0
+    for began, ended in ((0.0, PROCESS_DOWN[0]), (PROCESS_DOWN[1], float(days))):
+        await asyncio.sleep(began * DAY_SECONDS - clock.monotonic())
+        async with await Ledger.open(path, clock=clock, jitter=random.Random(1)) as ledger:
+            service = Service(
+                settings, ledger=ledger, sink=_Keeping(lived), clock=clock, compression=Compression.NONE,
+                connect=lambda *_: braze,
+            )  # fmt: skip
+            serving = asyncio.create_task(service.serve())
+            while clock.monotonic() < ended * DAY_SECONDS:
+                await asyncio.sleep(HALF_HOUR_SECONDS)
+                sent = bisect.bisect(lived.sends, clock.wall(), key=lambda each: each.sent_at or 0.0)
+                await service.enqueue(lived.sends[told:sent], once=False)
+                told = sent
+                lived.overdue.append((clock.monotonic(), await ledger.do(_due)))
+            service.stop()
+            await serving
+            lived.books = await ledger.do(books)
+
+
+def _due(connection: Connection) -> int:
+    """Count the readings that wait for their call."""
+    return connection.execute(select(func.count()).where(pairs.c.state.in_(("due", "leased")))).scalar_one()
+
+
+def picture(lived: Month, days: int) -> str:
+    """Draw captures by day and reading, the readings that waited, and the outages, as SVG."""
+    names = ["d1", "d2", "d3", "d5", "d8", "d11", "final"]
+    colours = ["#9ecae1", "#6baed6", "#4292c6", "#3182bd", "#2171b5", "#08519c", "#e6550d"]
+    wide, high, left, base = 900, 420, 50, 300
+    step = (wide - left - 20) / days
+    most = max((sum(counts.values()) for counts in lived.captures.values()), default=1)
+    waiting = max((count for _, count in lived.overdue), default=1) or 1
+    shapes = [
+        f'<rect x="{left + began * step:.1f}" y="20" width="{(ended - began) * step:.1f}" height="{base + 80}" '
+        f'class="out"/><text x="{left + began * step:.1f}" y="14">{html.escape(what)}</text>'
+        for what, (began, ended) in OUTAGES.items()
+    ]
+    for day, counts in sorted(lived.captures.items()):
+        y = float(base)
+        for name, colour in zip(names, colours, strict=True):
+            height = counts[name] / most * (base - 30)
+            y -= height
+            shapes.append(
+                f'<rect x="{left + day * step + 1:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{height:.1f}" '
+                f'fill="{colour}"><title>day {day}: {counts[name]} {name}</title></rect>'
+            )
+    line = " ".join(
+        f"{left + at / DAY_SECONDS * step:.1f},{base + 80 - count / waiting * 65:.1f}" for at, count in lived.overdue
+    )
+    legend = "".join(
+        f'<rect x="{left + 90 * index}" y="{high - 18}" width="12" height="12" fill="{colour}"/>'
+        f'<text x="{left + 90 * index + 17}" y="{high - 8}">{name}</text>'
+        for index, (name, colour) in enumerate(zip(names, colours, strict=True))
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" role="img">'
+        "<title>Captures a day, by reading, and readings that wait for their call</title>"
+        "<style>svg{background:#fff}text{font:12px sans-serif;fill:#333}.out{fill:#fee0d2}</style>"
+        + "".join(shapes)
+        + f'<polyline points="{line}" fill="none" stroke="#333"/>'
+        + f'<text x="4" y="34">{most}</text><text x="4" y="{base}">captures</text>'
+        + f'<text x="4" y="{base + 24}">{waiting}</text><text x="4" y="{base + 80}">waiting</text>{legend}</svg>\n'
+    )
+
+
+def main() -> None:
+    """Live through a month, tell how it went, and draw it where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sends-per-day", type=int, default=100)
+    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--picture", type=Path)
+    given = parser.parse_args()
+    set_up_logs(json=False, level="error")
+    with tempfile.TemporaryDirectory() as folder:
+        lived = month(sends_per_day=given.sends_per_day, days=given.days, ledger=Path(folder) / "ledger.db")
+    until = lived.starts_at + given.days * DAY_SECONDS
+    closed = sum((each.sent_at or 0) + 14 * DAY_SECONDS <= until for each in lived.sends)
+    captures: Counter[str] = sum(lived.captures.values(), Counter())
+    print(f"sends      {len(lived.sends)}, of which the window of {closed} has closed")
+    print("captures   " + ", ".join(f"{count} {name}" for name, count in captures.most_common()))
+    print(f"waiting    {max(count for _, count in lived.overdue)} readings at the most")
+    print(f"lost       {len(lived.without_final(until))} sends have no capture from their last day")
+    print(f"books      {lived.books}")
+    if given.picture:
+        given.picture.write_text(picture(lived, given.days))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The command of the long-lived process: serve."""
+
+import sys
+from typing import Any
+
+import click
+
+from harvester.cli import options
+from harvester.cli.capture import opened
+from harvester.errors import ExitCode, UsageError
+
+
+@click.command()
+@options.place
+@options.workspace
+@options.pace
+@click.option("--until-idle", is_flag=True, help="End once the queues are empty and nothing is due.")
+@options.logs
+def serve(*, until_idle: bool, **given: Any) -> None:
+    """Follow each send until its window closes: sends come by message, parts go out, for as long as it runs.
+
+    A SIGTERM lets what is in flight land, within 25 seconds. Without triggers it serves what others enqueue.
+
+    \b
+    Examples:
+      harvester serve --config harvester.toml
+      harvester serve --config harvester.toml --until-idle   # one container per trigger, or cron
+    """
+    from harvester.clock import SystemClock
+    from harvester.ledger import Ledger
+    from harvester.service import Service
+
+    options.set_up_logs(given)
+    settings = options.settings_of(given)
+    if settings.out == "-":
+        raise UsageError("serve writes to a folder or a bucket: name one with -o")
+
+    async def served() -> ExitCode:
+        clock = SystemClock()
+        with opened(settings) as (sink, compression, path):
+            async with await Ledger.open(path, clock=clock) as ledger:
+                service = Service(
+                    settings, ledger=ledger, sink=sink, clock=clock, compression=compression, until_idle=until_idle
+                )
+                return await service.serve()
+
+    sys.exit(options.awaited(served()))

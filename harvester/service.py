@@ -1,0 +1,127 @@
+"""The long-lived process: triggers in, readings by plan, parts out, until it is told to stop. Its composition root.
+
+It owns what happens beside harvesting: keys that are replaced, owners that die, pairs that come into danger or have
+settled for long. Triggers and harvest meet only in the ledger.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from harvester.clock import Clock
+from harvester.errors import ExitCode, UsageError
+from harvester.ledger import Ledger
+from harvester.ledger.batches import wake
+from harvester.ledger.intake import EnqueueCount, enqueue, prune
+from harvester.ledger.plans import follow
+from harvester.ledger.schedule import ReadingPlan
+from harvester.model import DAY_SECONDS, Enqueued
+from harvester.settings import Settings
+from harvester.sinks import Compression, Sink
+from harvester.stopping import stopped_by_signals
+from harvester.wiring import Connect, Harvesting, connected, first_of
+
+KEYS_SECONDS = 5.0
+"""How often the files of keys are looked at."""
+
+HOUSEKEEPING_SECONDS = 300.0
+
+log = structlog.get_logger()
+
+
+class Service:
+    """One service over one ledger and one sink."""
+
+    def __init__(
+        self, settings: Settings, *, ledger: Ledger, sink: Sink, clock: Clock, compression: Compression,
+        until_idle: bool = False, connect: Connect = connected,
+    ) -> None:  # fmt: skip
+        """Take what is open already. ``until_idle``: it ends once the queues are empty and nothing is due."""
+        self._settings = settings
+        self._ledger = ledger
+        self._clock = clock
+        self._until_idle = until_idle
+        self._harvesting = Harvesting(
+            settings, ledger=ledger, sink=sink, clock=clock, compression=compression, lasting=not until_idle,
+            connect=connect,
+        )  # fmt: skip
+        self._stopping = asyncio.Event()
+        self._pruned_at = 0.0
+
+    def stop(self) -> None:
+        """Take nothing more in, claim no more, and let what is in flight land."""
+        self._stopping.set()
+        self._harvesting.stop()
+
+    async def serve(self) -> ExitCode:
+        """Serve until ``stop``, a signal, or idleness.
+
+        Raises ``UsageError`` for settings that are not usable, ``StorageError`` where ledger or sink fail for good.
+        """
+        for name, workspace in self._settings.workspaces.items():
+            plan = ReadingPlan.of(name, workspace.ages_days, workspace.retention_days, workspace.margin_days)
+            await self._ledger.do(follow, name, plan)
+        await self._harvesting.open()
+        with stopped_by_signals(self.stop):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    beside = [
+                        group.create_task(self._every(KEYS_SECONDS, self._look_at_keys), name="keys"),
+                        group.create_task(self._every(HOUSEKEEPING_SECONDS, self._keep_house), name="housekeeping"),
+                    ]
+                    await self._harvesting.run()
+                    for task in beside:
+                        task.cancel()
+            except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
+                raise first_of(failures) from None
+        return self._exit_code()
+
+    async def enqueue(self, arrivals: Sequence[Enqueued], *, once: bool) -> EnqueueCount:
+        """Take pairs in: they are in the ledger, durably, on return. Raises ``LedgerError``."""
+        count = await self._ledger.do(enqueue, arrivals, now=self._clock.wall(), once=once)
+        if not self._until_idle:
+            self._harvesting.look()
+        return count
+
+    def _exit_code(self) -> ExitCode:
+        if self._harvesting.storing.problem is not None:
+            raise self._harvesting.storing.problem
+        halted = any(each.client.halted_because for each in self._harvesting.wired.values())
+        return ExitCode.HALTED if halted and self._until_idle else ExitCode.COMPLETE
+
+    async def _every(self, seconds: float, duty: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await duty()
+
+    async def _look_at_keys(self) -> None:
+        """Take over a key that was replaced in its file, and probe with it at once if the old one was refused."""
+        for name, each in self._harvesting.wired.items():
+            workspace = self._settings.workspaces[name]
+            if workspace.api_key_file is None:
+                continue
+            try:
+                key = await asyncio.to_thread(workspace.key)
+            except UsageError as error:  # half written, perhaps: the next look will tell
+                log.warning("key_unusable", workspace=name, hint=str(error))
+                continue
+            if each.transport.use_key(key):
+                log.info("key_replaced", workspace=name)
+                each.pacer.mended()
+                each.harvest.look()
+
+    async def _keep_house(self) -> None:
+        """Take back from dead owners, note what expired, forget what settled long ago."""
+        await self._harvesting.recover()
+        now = self._clock.wall()
+        for name in self._settings.workspaces:
+            expired = await self._ledger.do(wake, name, now=now)
+            if expired:
+                log.error(
+                    "expired", workspace=name, pairs=expired, hint="their analytics are gone; see harvester status"
+                )
+        if now - self._pruned_at >= DAY_SECONDS:
+            self._pruned_at = now
+            gone = await self._ledger.do(prune, settled_before=now - self._settings.keep_days * DAY_SECONDS)
+            log.info("pruned", pairs=gone)
