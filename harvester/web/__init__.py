@@ -1,0 +1,17 @@
+"""The web face: what the service shows of itself to people and to machines. Nothing here changes anything."""
+
+from harvester.web.face import Face
+from harvester.web.history import BudgetHistory
+from harvester.web.snapshot import DayOfDeadlines, Rejection, Snapshot, Store, Trigger, Window, WorkspaceNow
+
+__all__ = [
+    "BudgetHistory",
+    "DayOfDeadlines",
+    "Face",
+    "Rejection",
+    "Snapshot",
+    "Store",
+    "Trigger",
+    "Window",
+    "WorkspaceNow",
+]
