@@ -3,8 +3,9 @@
 import random
 from dataclasses import replace
 
+from harvester.ledger.outlook import DayOfDeadlines, Rejection
 from harvester.model import Books, Pair, Verdict
-from harvester.web import DayOfDeadlines, Rejection, Snapshot, Store, Trigger, Window, WorkspaceNow
+from harvester.web import Snapshot, Store, Trigger, Window, WorkspaceNow
 from harvester.web.snapshot import Spent
 
 NOW = 1_795_527_667.0

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.braze.pacer import PaceState
+from harvester.ledger.outlook import Rejection
 from harvester.model import Books, Pair, Verdict
-from harvester.web import BudgetHistory, Rejection, Snapshot, Trigger
+from harvester.web import BudgetHistory, Snapshot, Trigger
 from harvester.web.page import page
 from harvester.web.words import compact
 
@@ -80,9 +81,15 @@ def test_books_are_shown_as_the_sum_that_they_are():
 def test_figures_that_are_old_are_said_to_be():
     """A ledger that cannot be read must not look like a quiet night."""
     read = text(shown.healthy(), "the ledger cannot be used: disk I/O error")
-    assert "Not healthy the ledger cannot be used: disk I/O error" in read
+    assert "Not healthy The ledger cannot be used: disk I/O error" in read
     assert "86,458 pending" in read
-    assert "the ledger cannot be used" in text(None, "the ledger cannot be used")
+    assert "The ledger cannot be used" in text(None, "the ledger cannot be used")
+
+
+def test_a_window_that_has_ended_is_not_drawn_as_if_it_lasted():
+    """A quiet workspace knows nothing of the present window, and its page says so."""
+    quiet = shown.workspace(window=replace(shown.workspace().window, resets_at=shown.NOW - 7200))
+    assert "Nothing was asked since it reset, 2 h ago." in text(replace(shown.healthy(), workspaces=(quiet,)))
 
 
 def test_a_service_that_has_just_started_has_a_page():

@@ -19,12 +19,22 @@ _STATES = ("waiting", "due", "leased", "paused")
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class DayOfDeadlines:
     """The open pairs whose deadline is on one day (UTC, ``at`` its first second), and those of them at risk."""
 
     at: float
     pairs: int
     at_risk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A pair that the API refused: why, in one word of a closed set, what it said, and when."""
+
+    pair: Pair
+    reason: str
+    detail: str
+    ended_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +44,7 @@ class Outlook:
     readings: dict[str, int]
     at_risk: int
     nearest_deadline: float | None
-    days: tuple[Day, ...]
+    days: tuple[DayOfDeadlines, ...]
 
 
 def outlook(connection: Connection, workspace: str, *, now: float, at_risk_before: float, days: int = 15) -> Outlook:
@@ -60,7 +70,7 @@ def outlook(connection: Connection, workspace: str, *, now: float, at_risk_befor
     counts = connection.execute(select(*stretches)).one()
     found, left = [], at_risk
     for midnight, count in zip(midnights, counts, strict=False):
-        found.append(Day(midnight, count, min(left, count)))  # those at risk are the nearest ones
+        found.append(DayOfDeadlines(midnight, count, min(left, count)))  # those at risk are the nearest ones
         left -= found[-1].at_risk
     return Outlook(
         readings={state: count for state, count in zip(_STATES, by_state, strict=True) if count},
@@ -97,8 +107,8 @@ def sealed_bytes(connection: Connection) -> int:
     return int(connection.execute(size).scalar_one())
 
 
-def latest_rejections(connection: Connection, *, limit: int) -> list[tuple[Pair, str, str, float]]:
-    """Give the latest pairs to be rejected that still are, each with reason, detail and time."""
+def latest_rejections(connection: Connection, *, limit: int) -> list[Rejection]:
+    """Give the latest pairs to be rejected that still are, the last one first."""
     refused = outcomes.c.outcome == literal_column("'rejected'")
     latest = (
         select(
@@ -110,4 +120,7 @@ def latest_rejections(connection: Connection, *, limit: int) -> list[tuple[Pair,
         .order_by(outcomes.c.id.desc())
         .limit(limit)
     )  # fmt: skip
-    return [(Pair(w, c, s), reason, detail or "", at) for w, c, s, reason, detail, at in connection.execute(latest)]
+    return [
+        Rejection(Pair(workspace, campaign_id, send_id), reason, detail or "", ended_at)
+        for workspace, campaign_id, send_id, reason, detail, ended_at in connection.execute(latest)
+    ]

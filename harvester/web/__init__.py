@@ -2,13 +2,11 @@
 
 from harvester.web.face import Face
 from harvester.web.history import BudgetHistory
-from harvester.web.snapshot import DayOfDeadlines, Rejection, Snapshot, Store, Trigger, Window, WorkspaceNow
+from harvester.web.snapshot import Snapshot, Store, Trigger, Window, WorkspaceNow
 
 __all__ = [
     "BudgetHistory",
-    "DayOfDeadlines",
     "Face",
-    "Rejection",
     "Snapshot",
     "Store",
     "Trigger",

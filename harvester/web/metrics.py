@@ -41,9 +41,9 @@ class _Seen(Collector):
 
 
 def _budget(seen: Snapshot) -> Iterator[Metric]:
-    """Pace, budget and holds of each workspace. Nothing is told of a budget that no answer has told of yet."""
+    """Pace, budget and holds of each workspace. Nothing is told of a window that no answer has told of."""
     name, every = ("workspace",), seen.workspaces
-    known = [each for each in every if each.window.limit]
+    known = [each for each in every if each.window.lasts(seen.taken_at)]
     yield _gauge("pace_calls_per_second", "Calls that may leave now.", name, [((w.name,), w.pace) for w in every])
     yield _gauge("calls_in_flight", "Calls on their way.", name, [((w.name,), w.in_flight) for w in every])
     yield _gauge("budget_limit_calls", "Calls that the window allows to everybody.", name,
@@ -56,7 +56,7 @@ def _budget(seen: Snapshot) -> Iterator[Metric]:
                  ("workspace", "by"), [((w.name, by), calls) for w in known for by, calls in
                                        (("us", w.window.ours), ("others", w.window.others))])  # fmt: skip
     yield _gauge("budget_reset_seconds", "Seconds until the window resets.", name,
-                 [((w.name,), max(0.0, w.window.resets_at - seen.taken_at)) for w in known])  # fmt: skip
+                 [((w.name,), w.window.resets_at - seen.taken_at) for w in known])  # fmt: skip
     yield _gauge("held", "Whether calls are held, by cause.", ("workspace", "because"),
                  [((w.name, why), w.held_because == why) for w in every for why in HELD])  # fmt: skip
     yield _gauge("halted", "Whether the workspace is halted: its key, permission or endpoint is wrong.", name,

@@ -80,7 +80,7 @@ def _head(snapshot: Snapshot | None, alarms: list[str], now: float) -> Markup:
     seen_at = snapshot.taken_at if snapshot else now
     if alarms:
         said = Markup('<h1>Not healthy</h1><ul class="alarms">{}</ul>').format(
-            Markup("").join(Markup("<li>{}</li>").format(each) for each in alarms)
+            Markup("").join(Markup("<li>{}</li>").format(each[:1].upper() + each[1:]) for each in alarms)
         )
     else:
         assert snapshot is not None  # or else there is a problem

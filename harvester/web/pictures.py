@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
-from harvester.web.snapshot import DayOfDeadlines, Window
+from harvester.ledger.outlook import DayOfDeadlines
+from harvester.web.snapshot import Window
 from harvester.web.words import compact, many, number
 
 WIDTH, HEIGHT = 600.0, 100.0
@@ -78,7 +79,7 @@ def deadlines(days: Sequence[DayOfDeadlines]) -> Markup:
         )
         if at_risk
         else "",
-        names=_cells('<th scope="col">{}</th>', (_day(each.day) for each in days)),
+        names=_cells('<th scope="col">{}</th>', (_day(each.at) for each in days)),
     )
 
 

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
+from harvester.ledger.outlook import Rejection
 from harvester.model import Books
 from harvester.web import pictures
-from harvester.web.snapshot import Rejection, Snapshot, Store, Trigger, Window, WorkspaceNow
+from harvester.web.snapshot import Snapshot, Store, Trigger, Window, WorkspaceNow
 from harvester.web.words import ago, clock, machine, moment, number, shown, volume
 
 _WAITS = {
@@ -67,10 +68,11 @@ def workspace(each: WorkspaceNow, now: float) -> Markup:
 
 
 def _budget(window: Window, now: float) -> Markup:
-    if not window.limit:
-        return Markup(
-            '<figcaption>Budget of this window</figcaption><p class="unknown">No answer has told of it yet.</p>'
-        )
+    if not window.lasts(now):
+        silence = "No answer has told of it yet."
+        if window.limit:
+            silence = f"Nothing was asked since it reset, {ago(window.resets_at, now)}."
+        return Markup('<figcaption>Budget of this window</figcaption><p class="unknown">{}</p>').format(silence)
     legend = (("ours", "ours", window.ours), ("others", "others", window.others),
               ("left", "left", window.remaining), ("reserve", "of which reserve", window.reserve))  # fmt: skip
     keys = (Markup('<li class="{}">{} <b>{}</b></li>').format(kind, word, number(n)) for kind, word, n in legend)
@@ -148,7 +150,7 @@ def rejections(latest: Sequence[Rejection], now: float) -> Markup:
         return Markup('<section class="rejections"><h2>Last rejects</h2><p>None.</p></section>')
     rows = (
         Markup(
-            '<tr><td><code>{}</code></td><td><code>{}</code></td><td>{}</td><td class="bad">{}</td>'
+            '<tr><td><code>{}</code></td><td><code>{}</code></td><td>{}</td><td>{}</td>'
             '<td>{}</td><td><time datetime="{}">{}</time></td></tr>'
         ).format(
             shown(each.pair.campaign_id), shown(each.pair.send_id), shown(each.pair.workspace), shown(each.reason),

@@ -7,7 +7,8 @@ Whether things are well is decided here and nowhere else, from the same values t
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harvester.model import Books, Pair
+from harvester.ledger.outlook import DayOfDeadlines, Rejection
+from harvester.model import Books
 from harvester.web.words import ago, many, shown
 
 HELD = ("budget", "throttled", "overload", "halted", "stopping")
@@ -25,7 +26,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The present window of a workspace's budget, in calls; a limit of 0 until an answer has told of it."""
+    """The last window of a workspace's budget that an answer told of, in calls; a limit of 0 until one has."""
 
     limit: int = 0
     remaining: int = 0
@@ -33,6 +34,10 @@ class Window:
     began_at: float = 0.0
     resets_at: float = 0.0
     spent: tuple[Spent, ...] = ()
+
+    def lasts(self, now: float) -> bool:
+        """Whether it is the present one. Once it has ended, nothing is known of the next until something is asked."""
+        return self.limit > 0 and now < self.resets_at
 
     @property
     def ours(self) -> int:
@@ -43,15 +48,6 @@ class Window:
     def others(self) -> int:
         """Give what others have spent of it, as far as can be inferred."""
         return self.spent[-1].others if self.spent else 0
-
-
-@dataclass(frozen=True, slots=True)
-class DayOfDeadlines:
-    """The open pairs whose deadline is on one day (UTC, named by its first second)."""
-
-    day: float
-    pairs: int
-    at_risk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +94,6 @@ class Store:
     parts: int = 0
     rows: int = 0
     part_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A pair that the API refused: why, in one word of a closed set, what it said, and when."""
-
-    pair: Pair
-    reason: str
-    detail: str
-    ended_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+_GAP = "\N{NO-BREAK SPACE}"
 _STEPS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 LONGEST_TEXT = 300
 
@@ -34,19 +35,17 @@ def volume(size_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a length of time in its two largest units."""
+    """Write a length of time in its two largest units, which no line break parts."""
     total = max(0, round(seconds))
-    days, hours, minutes = total // 86_400, total // 3600 % 24, total // 60 % 60
-    if days:
-        return f"{days} d {hours} h" if hours else f"{days} d"
-    if hours:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    return f"{minutes} min" if minutes else f"{total} s"
+    counts = [(total // 86_400, "d"), (total // 3600 % 24, "h"), (total // 60 % 60, "min")]
+    while counts and not counts[0][0]:
+        del counts[0]
+    return _GAP.join(f"{count}{_GAP}{unit}" for count, unit in counts[:2] if count) or f"{total}{_GAP}s"
 
 
 def ago(at: float, now: float) -> str:
     """Write a time as seen from now."""
-    return f"in {duration(at - now)}" if at >= now else f"{duration(now - at)} ago"
+    return f"in{_GAP}{duration(at - now)}" if at >= now else f"{duration(now - at)} ago"
 
 
 def clock(at: float) -> str:
