@@ -28,11 +28,13 @@ class Looks:
         self.seen: Snapshot | Exception = shown.healthy()
         self.count = 0
         self.now = 0.0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def __call__(self) -> Snapshot:
         """Look."""
         self.count += 1
-        await asyncio.sleep(0)
+        await self.answers.wait()
         if isinstance(self.seen, Exception):
             raise self.seen
         return self.seen
@@ -131,6 +133,25 @@ async def test_nothing_can_be_changed_and_little_be_learnt(http, face):
             assert answer.headers["Referrer-Policy"] == "no-referrer"
             assert answer.headers["Cache-Control"] == "no-store"
             assert "unsafe" not in answer.headers["Content-Security-Policy"]
+
+
+async def test_a_ledger_that_hangs_is_told_too(http, face, looks, monkeypatch):
+    """Probes get an answer while a disk does not give one."""
+    monkeypatch.setattr("harvester.web.face.LOOK_TIMEOUT_SECONDS", 0.01)
+    looks.answers.clear()
+    status, text = await get(http, face, "/readyz")
+    assert (status, text) == (503, "the ledger has not answered for 0 seconds\n")
+    assert await get(http, face, "/livez") == (200, "ok\n")
+
+
+async def test_what_is_no_http_leaves_no_trace(http, face, capfd, caplog):
+    """A port scan fills no log."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(face.url.rpartition(":")[2]))
+    writer.write(b"\x16\x03\x01 \x1b[31m\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.0 400")
+    writer.close()
+    assert (*capfd.readouterr(), caplog.text) == ("", "", "")
+    assert await get(http, face, "/livez") == (200, "ok\n")
 
 
 async def test_a_port_that_is_taken_is_told_in_a_sentence(looks):

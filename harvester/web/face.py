@@ -5,6 +5,7 @@ ledger more often than is cheap: whoever comes within a look's life gets the sam
 """
 
 import asyncio
+import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -37,6 +38,9 @@ HEADERS = {
 
 log = structlog.get_logger()
 
+_STRANGERS = logging.Logger("what strangers send that is no HTTP")  # noqa: LOG001 - it must stand alone: nobody reads it
+_STRANGERS.addHandler(logging.NullHandler())
+
 
 class Face:
     """A listening web face; use it as an async context manager. ``url`` leads to it."""
@@ -66,7 +70,7 @@ class Face:
             web.get("/", self._page),
         ])  # fmt: skip
         app.on_response_prepare.append(_with_headers)
-        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=30, shutdown_timeout=1)
+        self._runner = web.AppRunner(app, access_log=None, logger=_STRANGERS, keepalive_timeout=30, shutdown_timeout=1)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host, self._port).start()
