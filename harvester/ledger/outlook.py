@@ -1,0 +1,126 @@
+"""What the ledger says of the days to come, for people who look often: verbs that only read, over one connection.
+
+Each is cheap on a ledger of a million pairs, for it reads an index of what is still open and never what is settled.
+The states stand in the statements as text, since a database uses an index of some rows only where it can see that
+these are the rows.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, func, literal_column, select
+
+from harvester.ledger.schema import NEVER, batches, outcomes, pairs, parts
+from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair
+
+_OPEN = pairs.c.state != literal_column("'settled'")
+_STATES = ("waiting", "due", "leased", "paused")
+
+
+@dataclass(frozen=True, slots=True)
+class DayOfDeadlines:
+    """The open pairs whose deadline is on one day (UTC, ``at`` its first second), and those of them at risk."""
+
+    at: float
+    pairs: int
+    at_risk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A pair that the API refused: why, in one word of a closed set, what it said, and when."""
+
+    pair: Pair
+    reason: str
+    detail: str
+    ended_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A workspace's open readings by state, and its pairs' deadlines; one that has passed counts on the first day."""
+
+    readings: dict[str, int]
+    at_risk: int
+    nearest_deadline: float | None
+    days: tuple[DayOfDeadlines, ...]
+
+
+def outlook(connection: Connection, workspace: str, *, now: float, at_risk_before: float, days: int = 15) -> Outlook:
+    """Look ahead over a workspace's open pairs; at risk are those whose deadline is before ``at_risk_before``.
+
+    Pairs that were forced have no deadline. Every count is of a stretch of an index, which costs a tenth of grouping.
+    """
+
+    def open_until(deadline: float) -> ScalarSelect[int]:
+        return _count(workspace, _OPEN, pairs.c.expires_at < deadline + GRACE_SECONDS)
+
+    today = now // DAY_SECONDS
+    midnights = [(today + ahead) * DAY_SECONDS for ahead in range(days + 1)]
+    soonest = select(func.min(pairs.c.expires_at)).where(pairs.c.workspace == workspace, _OPEN).scalar_subquery()
+    in_state = (func.count().filter(pairs.c.state == state) for state in _STATES)
+    by_state = connection.execute(select(*in_state).where(pairs.c.workspace == workspace, _OPEN)).one()
+    nearest, at_risk = connection.execute(select(soonest, open_until(at_risk_before))).one()
+    bounds = [-math.inf, *midnights[1:]]
+    stretches = (
+        _count(workspace, _OPEN, pairs.c.expires_at >= begin + GRACE_SECONDS, pairs.c.expires_at < end + GRACE_SECONDS)
+        for begin, end in pairwise(bounds)
+    )
+    counts = connection.execute(select(*stretches)).one()
+    found, left = [], at_risk
+    for midnight, count in zip(midnights, counts, strict=False):
+        found.append(DayOfDeadlines(midnight, count, min(left, count)))  # those at risk are the nearest ones
+        left -= found[-1].at_risk
+    return Outlook(
+        readings={state: count for state, count in zip(_STATES, by_state, strict=True) if count},
+        at_risk=at_risk,
+        nearest_deadline=None if nearest is None or nearest >= NEVER else nearest - GRACE_SECONDS,
+        days=tuple(found),
+    )
+
+
+def _count(workspace: str, *which: ColumnElement[bool]) -> ScalarSelect[int]:
+    return select(func.count()).select_from(pairs).where(pairs.c.workspace == workspace, *which).scalar_subquery()
+
+
+def expired(connection: Connection) -> dict[str, int]:
+    """Count the pairs of each workspace that have expired."""
+    gone = pairs.c.outcome == literal_column("'expired'")
+    rows = connection.execute(select(pairs.c.workspace, func.count()).where(gone).group_by(pairs.c.workspace))
+    return {row[0]: row[1] for row in rows}
+
+
+def unstored_batches(connection: Connection) -> dict[str, int]:
+    """Count the batches that are not stored yet, by state."""
+    waiting = batches.c.state != literal_column("'stored'")
+    rows = connection.execute(select(batches.c.state, func.count()).where(waiting).group_by(batches.c.state))
+    return {row[0]: row[1] for row in rows}
+
+
+def sealed_bytes(connection: Connection) -> int:
+    """Sum up the sizes of the parts that wait in the ledger to be stored."""
+    waiting = select(batches.c.id).where(batches.c.state != literal_column("'stored'"), batches.c.state != "open")
+    size = select(func.coalesce(func.sum(parts.c.size_bytes), 0)).where(
+        parts.c.batch_id.in_(waiting), parts.c.stored_at.is_(None)
+    )
+    return int(connection.execute(size).scalar_one())
+
+
+def latest_rejections(connection: Connection, *, limit: int) -> list[Rejection]:
+    """Give the latest pairs to be rejected that still are, the last one first."""
+    refused = outcomes.c.outcome == literal_column("'rejected'")
+    latest = (
+        select(
+            pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id,
+            outcomes.c.reason, outcomes.c.detail, outcomes.c.ended_at,
+        )
+        .join(outcomes, outcomes.c.pair_id == pairs.c.id)
+        .where(refused, pairs.c.outcome == "rejected")
+        .order_by(outcomes.c.id.desc())
+        .limit(limit)
+    )  # fmt: skip
+    return [
+        Rejection(Pair(workspace, campaign_id, send_id), reason, detail or "", ended_at)
+        for workspace, campaign_id, send_id, reason, detail, ended_at in connection.execute(latest)
+    ]

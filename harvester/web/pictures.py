@@ -1,0 +1,108 @@
+"""The two pictures of the status page, drawn as inline SVG: how a budget is spent, and on which days deadlines lie.
+
+Pure functions from values to markup. A picture is stretched to its place, so it holds shapes alone; its words stand
+beside it as text, which neither shrinks on a phone nor hides from a screen reader.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from markupsafe import Markup
+
+from harvester.ledger.outlook import DayOfDeadlines
+from harvester.web.snapshot import Window
+from harvester.web.words import compact, many, number
+
+WIDTH, HEIGHT = 600.0, 100.0
+_LEAST_BAR = 3.0
+
+HATCHES = Markup(
+    '<svg class="hatches" width="0" height="0" aria-hidden="true"><defs>'
+    '<pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+    '<path d="M0 0V6" class="hatch"/></pattern></defs></svg>'
+)
+"""What the pictures of one page are hatched with, once for all of them."""
+
+
+def budget(window: Window, now: float) -> Markup:
+    """Draw a window from left to right; what is spent of it hangs from above, what is left stands below."""
+    length = max(window.resets_at - window.began_at, 1.0)
+
+    def x(at: float) -> float:
+        return round(min(max((at - window.began_at) / length, 0.0), 1.0) * WIDTH, 1)
+
+    def y(calls: float) -> float:
+        return round(min(calls / window.limit, 1.0) * HEIGHT, 1)
+
+    times = [x(each.at) for each in window.spent]
+    others = list(zip(times, (y(each.others) for each in window.spent), strict=True))
+    both = list(zip(times, (y(each.others + each.ours) for each in window.spent), strict=True))
+    top = [(times[0], 0.0), (times[-1], 0.0)] if times else []
+    floor = y(window.limit - window.reserve)
+    said = (
+        f"Budget of this window: of {number(window.limit)} calls we spent {number(window.ours)}, "
+        f"others {number(window.others)}; {number(window.remaining)} are left, "
+        f"and {number(window.reserve)} of them are kept for live sending."
+    )
+    left = [*both, (times[-1], HEIGHT), (times[0], HEIGHT)] if times else []
+    line = f"M{both[0][0]} {both[0][1]}L{WIDTH} {floor}" if both else ""
+    return Markup(
+        '<svg class="budget" viewBox="0 0 {w} {h}" preserveAspectRatio="none" role="img" aria-label="{said}">'
+        '<path class="left" d="{left}"/><rect class="reserve" y="{floor}" width="{w}" height="{kept}"/>'
+        '<path class="others" d="{others}"/><path class="ours" d="{ours}"/>'
+        '<path class="floor" d="M0 {floor}H{w}"/><path class="line" d="{line}"/>'
+        '<path class="now" d="M{now} 0V{h}"/></svg>'
+    ).format(
+        w=f"{WIDTH:g}", h=f"{HEIGHT:g}", said=said, floor=floor, kept=round(HEIGHT - floor, 2), line=line, now=x(now),
+        left=_area(left), others=_area([*others, *reversed(top)]), ours=_area([*both, *reversed(others)]),
+    )  # fmt: skip
+
+
+def _area(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) + "Z" if points else ""
+
+
+def deadlines(days: Sequence[DayOfDeadlines]) -> Markup:
+    """Give a table with a column and a bar for each day; what is at risk has its own colour, hatch and mark."""
+    most = max((each.pairs for each in days), default=0)
+    at_risk = any(each.at_risk for each in days)
+    return Markup(
+        '<table class="days"><caption>{caption}</caption>'
+        '<tr class="bars"><td></td>{bars}</tr><tr><th scope="row">pairs</th>{counts}</tr>{risk}'
+        '<tr><th scope="row">day</th>{names}</tr></table>'
+    ).format(
+        caption=f"{many(sum(each.pairs for each in days), 'deadline')} in the coming {many(len(days), 'day')}, UTC",
+        bars=_cells("<td>{}</td>", (_bar(each, most) for each in days)),
+        counts=_cells("<td>{}</td>", (compact(each.pairs) if each.pairs else "·" for each in days)),
+        risk=Markup('<tr class="risk"><th scope="row">at risk</th>{}</tr>').format(
+            _cells("<td>{}</td>", (f"▲{compact(each.at_risk)}" if each.at_risk else "" for each in days))
+        )
+        if at_risk
+        else "",
+        names=_cells('<th scope="col">{}</th>', (_day(each.at) for each in days)),
+    )
+
+
+def _cells(cell: str, contents: Iterable[object]) -> Markup:
+    return Markup("").join(Markup(cell).format(content) for content in contents)  # noqa: S704 - our own two cells
+
+
+def _bar(each: DayOfDeadlines, most: int) -> Markup:
+    """Draw one day's pairs, those at risk from the ground up. What there is can be seen, however little it is."""
+
+    def tall(pairs: int) -> float:
+        return round(max(pairs / most * HEIGHT, _LEAST_BAR), 1) if pairs else 0.0
+
+    risk = tall(each.at_risk)
+    rest = max(tall(each.pairs), risk + (_LEAST_BAR if each.pairs > each.at_risk else 0.0))
+    shapes = Markup('<rect class="bar" y="{y}" width="10" height="{h}"/>').format(y=HEIGHT - rest, h=rest)
+    if each.at_risk:
+        shapes += Markup('<rect class="risk" y="{y}" width="10" height="{h}"/>').format(y=HEIGHT - risk, h=risk)
+    return Markup('<svg viewBox="0 0 10 {h}" preserveAspectRatio="none" aria-hidden="true">{shapes}</svg>').format(
+        h=f"{HEIGHT:g}", shapes=shapes
+    )
+
+
+def _day(at: float) -> Markup:
+    day = datetime.fromtimestamp(at, UTC)
+    return Markup("<span>{}</span>{}").format(f"{day:%a}"[:2], day.day)

@@ -1,0 +1,144 @@
+"""All that the face shows, as plain values taken at one moment: the page, the metrics and the probes read this alone.
+
+It must never hold a secret, nor anything that changes after it was taken. What is not known keeps its default.
+Whether things are well is decided here and nowhere else, from the same values that are shown.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harvester.ledger.outlook import DayOfDeadlines, Rejection
+from harvester.model import Books
+from harvester.web.words import ago, many, shown
+
+HELD = ("budget", "throttled", "overload", "halted", "stopping")
+"""Why a workspace's calls may be held, as the pacer names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """The calls that a window's budget had lost by a moment: ours, and the rest, which must have been others'."""
+
+    at: float
+    ours: int
+    others: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The last window of a workspace's budget that an answer told of, in calls; a limit of 0 until one has."""
+
+    limit: int = 0
+    remaining: int = 0
+    reserve: int = 0
+    began_at: float = 0.0
+    resets_at: float = 0.0
+    spent: tuple[Spent, ...] = ()
+
+    def lasts(self, now: float) -> bool:
+        """Whether it is the present one. Once it has ended, nothing is known of the next until something is asked."""
+        return self.limit > 0 and now < self.resets_at
+
+    @property
+    def ours(self) -> int:
+        """Give what we have spent of it."""
+        return self.spent[-1].ours if self.spent else 0
+
+    @property
+    def others(self) -> int:
+        """Give what others have spent of it, as far as can be inferred."""
+        return self.spent[-1].others if self.spent else 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceNow:
+    """One workspace. ``readings`` by state, ``calls`` by cause, ``answers`` by status; the last two since the start."""
+
+    name: str
+    pace: float = 0.0
+    in_flight: int = 0
+    window: Window = Window()
+    held_because: str | None = None
+    held_until: float = 0.0
+    halted_because: str | None = None
+    halted_since: float | None = None
+    waited_seconds: float = 0.0
+    readings: Mapping[str, int] = field(default_factory=dict)
+    at_risk: int = 0
+    expired: int = 0
+    nearest_deadline: float | None = None
+    deadlines: tuple[DayOfDeadlines, ...] = ()
+    calls: Mapping[str, int] = field(default_factory=dict)
+    answers: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A queue that tells of sends. ``messages`` by outcome, since the start."""
+
+    name: str
+    kind: str
+    connected: bool = True
+    last_error: str | None = None
+    messages: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where parts go, and what waits to go there. ``batches`` by state; parts, rows and bytes since the start."""
+
+    place: str = ""
+    problem: str | None = None
+    batches: Mapping[str, int] = field(default_factory=dict)
+    sealed_bytes: int = 0
+    parts: int = 0
+    rows: int = 0
+    part_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The service at one moment. ``problems`` are reasons for not being ready that nothing else here tells of."""
+
+    taken_at: float
+    started_at: float
+    version: str = ""
+    workspaces: tuple[WorkspaceNow, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
+    store: Store = Store()
+    books: Books | None = None
+    rejections: tuple[Rejection, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def not_ready(self) -> list[str]:
+        """Say in sentences why it cannot do its work now; nothing means that it is ready."""
+        reasons = [shown(problem) for problem in self.problems]
+        reasons += [
+            f"Workspace {each.name} is halted: {shown(each.halted_because)}"
+            for each in self.workspaces
+            if each.halted_because is not None
+        ]
+        if self.store.problem is not None:
+            reasons.append(f"Parts cannot be stored: {shown(self.store.problem)}")
+        reasons += [
+            f"Trigger {shown(each.name)} is not connected: {shown(each.last_error or 'no connection yet')}"
+            for each in self.triggers
+            if not each.connected
+        ]
+        return reasons
+
+    def alarms(self) -> list[str]:
+        """Say in sentences all that someone should look at; nothing means that it is healthy."""
+        reasons = [_risk(each, self.taken_at) for each in self.workspaces if each.at_risk]
+        if self.books is not None and not self.books.balanced:
+            reasons.append("The books do not balance: keep the ledger as it is and tell us")
+        return [*reasons, *self.not_ready()]
+
+
+def _risk(workspace: WorkspaceNow, now: float) -> str:
+    sentence = f"{many(workspace.at_risk, 'pair')} of {workspace.name} at risk of expiring unread"
+    if workspace.nearest_deadline is not None:
+        sentence += f"; the nearest deadline is {ago(workspace.nearest_deadline, now)}"
+    if workspace.held_because in ("budget", "throttled"):
+        sentence += ", and the budget lets no call leave"
+    return sentence

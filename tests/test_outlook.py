@@ -1,0 +1,141 @@
+"""The look ahead of a ledger: the same as counting pair by pair, without reading pair by pair."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import event
+
+from harvester.ledger import batches, intake
+from harvester.ledger.outlook import expired, latest_rejections, outlook, sealed_bytes, unstored_batches
+from harvester.ledger.schema import metadata
+from harvester.ledger.sqlite import connect
+from harvester.model import (
+    DATASET,
+    DAY_SECONDS,
+    GRACE_SECONDS,
+    RETENTION_SECONDS,
+    Captured,
+    Enqueued,
+    Pair,
+    Part,
+    Rejected,
+    Settlement,
+    Verdict,
+)
+
+NOW = 1_795_527_667.0
+SOON = NOW + 6 * 3600
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    """An empty ledger; what a test does to it is rolled back."""
+    made = connect(tmp_path_factory.mktemp("ledger") / "ledger.db")
+    with made.begin() as connection:
+        metadata.create_all(connection)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def connection(engine):
+    """One transaction, undone at the end."""
+    with engine.connect() as opened:
+        yield opened
+
+
+def sends(connection, *, ages: list[float], workspace: str = "w") -> None:
+    """Enqueue pairs sent so many seconds ago."""
+    arrivals = [Enqueued(Pair(workspace, "c", f"s{n}"), NOW - age) for n, age in enumerate(ages)]
+    intake.enqueue(connection, arrivals, now=NOW)
+
+
+def harvested(connection, workspace: str, outcomes: list[object], *, batch_id: str, size_bytes: int) -> None:
+    """Claim a batch and seal it with these outcomes and a part."""
+    batch = batches.claim(connection, workspace, batch_id=batch_id, token="t", owner="o", limit=len(outcomes), now=NOW,
+                          lease_until=NOW + 60)  # fmt: skip
+    settlements = [Settlement(reading, outcome) for reading, outcome in zip(batch.readings, outcomes, strict=True)]
+    part = Part(DATASET, f"{batch_id}.ndjson", "0", size_bytes, 1, b"x")
+    assert batches.seal(connection, batch, settlements, [part], destination="d", now=NOW, deferral_delays={})
+
+
+@given(st.lists(st.floats(-5 * DAY_SECONDS, RETENTION_SECONDS + GRACE_SECONDS - 60), max_size=30))
+def test_the_outlook_is_what_counting_pair_by_pair_gives(engine, ages):
+    """Each open pair stands on the day of its deadline, those that are late on the first; others' pairs nowhere."""
+    with engine.connect() as connection:
+        sends(connection, ages=ages)
+        sends(connection, ages=[1.0, 2.0], workspace="another")
+        seen = outlook(connection, "w", now=NOW, at_risk_before=SOON)
+    deadlines = [NOW - age + RETENTION_SECONDS for age in ages]
+    assert sum(seen.readings.values()) == len(ages)
+    assert seen.at_risk == sum(deadline < SOON for deadline in deadlines)
+    assert seen.nearest_deadline == (pytest.approx(min(deadlines), abs=0.01) if ages else None)
+    first = NOW // DAY_SECONDS * DAY_SECONDS
+    assert [day.at for day in seen.days] == [first + ahead * DAY_SECONDS for ahead in range(15)]
+    for ahead, day in enumerate(seen.days):
+        there = [each for each in deadlines if max(each, NOW) // DAY_SECONDS == NOW // DAY_SECONDS + ahead]
+        assert (day.pairs, day.at_risk) == (len(there), sum(deadline < SOON for deadline in there))
+
+
+def test_what_has_its_outcome_runs_out_of_no_time(connection):
+    """Captured and rejected pairs leave the outlook, leased and paused ones stay; the forced have no deadline."""
+    sends(connection, ages=[5 * DAY_SECONDS, 4 * DAY_SECONDS, 3 * DAY_SECONDS, 2 * DAY_SECONDS, DAY_SECONDS])
+    harvested(connection, "w", [Captured(Verdict.ZERO, NOW, b"", 1), Rejected("status_400", "no")], batch_id="b1",
+              size_bytes=7)  # fmt: skip
+    intake.pause(connection, [Pair("w", "c", "s4")])
+    batches.claim(connection, "w", batch_id="b2", token="t", owner="o", limit=1, now=NOW, lease_until=NOW + 60)
+    intake.enqueue(connection, [Enqueued(Pair("w", "c", "old"), NOW - 400 * DAY_SECONDS)], now=NOW, forced=True)
+    seen = outlook(connection, "w", now=NOW, at_risk_before=SOON)
+    assert seen.readings == {"due": 2, "leased": 1, "paused": 1}
+    assert seen.nearest_deadline == pytest.approx(NOW + 11 * DAY_SECONDS)
+    assert sum(day.pairs for day in seen.days) == 3
+
+
+def test_rejects_come_latest_first_and_only_while_they_are_rejected(connection):
+    """A page of them is a list to work off: what was asked again is no longer on it."""
+    sends(connection, ages=[3 * DAY_SECONDS, 2 * DAY_SECONDS])
+    harvested(connection, "w", [Rejected("status_400", "first")], batch_id="b1", size_bytes=1)
+    harvested(connection, "w", [Rejected("status_404", "second")], batch_id="b2", size_bytes=1)
+    found = latest_rejections(connection, limit=5)
+    assert [(each.pair.send_id, each.reason, each.detail) for each in found] == [
+        ("s1", "status_404", "second"), ("s0", "status_400", "first"),
+    ]  # fmt: skip
+    intake.requeue(connection, outcome="rejected", reason="status_404", now=NOW)
+    assert [each.pair.send_id for each in latest_rejections(connection, limit=5)] == ["s0"]
+
+
+def test_what_waits_for_the_store_is_counted_until_it_is_stored(connection):
+    """Batches by state, and the bytes that the ledger holds back."""
+    sends(connection, ages=[3 * DAY_SECONDS, 2 * DAY_SECONDS, DAY_SECONDS])
+    for number, size in (("b1", 100), ("b2", 20)):
+        harvested(connection, "w", [Captured(Verdict.ZERO, NOW, b"", 1)], batch_id=number, size_bytes=size)
+    batches.claim(connection, "w", batch_id="b3", token="t", owner="o", limit=1, now=NOW, lease_until=NOW + 60)
+    assert (unstored_batches(connection), sealed_bytes(connection)) == ({"open": 1, "sealed": 2}, 120)
+    batches.stored(connection, "b1", dataset=DATASET, now=NOW)
+    batches.conflicted(connection, "b2")
+    assert (unstored_batches(connection), sealed_bytes(connection)) == ({"open": 1, "conflict": 1}, 20)
+
+
+def test_expired_pairs_are_counted_by_workspace(connection):
+    """So that an alert can say whose numbers are gone."""
+    sends(connection, ages=[16 * DAY_SECONDS, 20 * DAY_SECONDS, DAY_SECONDS])
+    sends(connection, ages=[DAY_SECONDS], workspace="well")
+    batches.wake(connection, "w", now=NOW)
+    assert expired(connection) == {"w": 2}
+
+
+def test_looking_ahead_reads_no_pair_that_is_settled(connection):
+    """A ledger of many months answers as quickly as a new one: every look goes by an index of what is open."""
+    plans: list[str] = []
+
+    @event.listens_for(connection, "before_cursor_execute")
+    def explain(_connection, cursor, statement, parameters, *_):
+        cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
+        plans.extend(row[3] for row in cursor.fetchall())
+
+    outlook(connection, "w", now=NOW, at_risk_before=SOON)
+    unstored_batches(connection)
+    sealed_bytes(connection)
+    read = {plan for plan in plans if plan.startswith(("SEARCH pair", "SCAN pair", "SCAN batch", "SCAN part"))}
+    assert read
+    assert [plan for plan in read if "INDEX pair_open" not in plan and "INDEX batch_unstored" not in plan] == []
