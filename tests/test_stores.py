@@ -385,9 +385,10 @@ async def sealed(ledger: Ledger, count: int, destination: str) -> list[Part]:
     return parts
 
 
-async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["moto", "radosgw", "azurite"])
+async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, tmp_path, monkeypatch, name):
     """Another process takes over what waits; then the store is back, and both create the same."""
-    bucket, clock = stores("radosgw"), LateClock()
+    bucket, clock = stores(name), LateClock()
     async with Cutter(bucket.port) as cutter:
         url = use(monkeypatch, bucket, cutter.port)
         dataset = await BucketSink(Store(url)).attach("ledger")
