@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import from_url
 
 from harvester.errors import SinkError, UsageError
@@ -33,7 +33,12 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 
 _ADVICE = (
+    (
+        r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google|MissingCredential",
+        "there are no credentials; set those of your cloud, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    ),
     (r"NoSuchBucket|ContainerNotFound|bucket does not exist", "there is no such bucket; check its name and endpoint"),
+    (r"QuotaExceeded|InsufficientStorage|StorageFull|status code: 507", "it is full; make room"),
     (r"RequestTimeTooSkewed", "the clock of this machine is wrong; set it"),
     (r"ExpiredToken|TokenRefreshRequired", "the credentials have expired; renew them"),
     (
@@ -46,14 +51,10 @@ _ADVICE = (
     ),
     (
         r"AccessDenied|AuthorizationPermissionMismatch|status code: 403",
-        "the credentials have no permission; they must create, read and list below it",
+        "the credentials have no permission to create, read and list below it (S3 says so too of what is not there)",
     ),
+    (r"object with invalid path", "an object there has a name with an empty part, . or .. in it; move it away"),
     (r"status code: 409", "another writer was at the same name; it can be tried again"),
-    (r"QuotaExceeded|InsufficientStorage|StorageFull|status code: 507", "it is full; make room"),
-    (
-        r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google|MissingCredential",
-        "there are no credentials; set those of your cloud, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    ),
     (r"builder error", "plain http is for this machine alone; use https, or say AWS_ALLOW_HTTP=true (AZURE_, GOOGLE_)"),
     (r"kind: Timeout|TimedOut|timed out", "it does not answer in time; check the network and the endpoint"),
     (r"kind: Connect|error sending request", "it cannot be reached; check the network and the endpoint"),
@@ -89,6 +90,11 @@ class Store:
                 await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 raise Taken from None
+            except PermissionDeniedError:
+                # To one who must not overwrite, a store may say so before it looks at the precondition.
+                if await self.has(name):
+                    raise Taken from None
+                raise
 
     async def read(self, name: str) -> bytes | None:
         """Give an object's bytes, None where there is none. Raises ``SinkError`` on failure."""
@@ -120,30 +126,33 @@ class Store:
 
     def fetch(self, name: str, to: Path) -> None:
         """Copy an object into a file, in pieces. Raises ``SinkError``, also where there is none."""
-        with to.open("wb") as file:
+        with self._translated(f"read {name} from"), to.open("wb") as file:
             self._copy(name, file)
 
     def open(self, name: str) -> BinaryIO:
         """Give an object to be read like a file: a copy of it, a large one on disk. Raises ``SinkError`` as above."""
         copy: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES)  # noqa: SIM115 - the caller closes it
-        self._copy(name, copy)
-        copy.seek(0)
+        with self._translated(f"read {name} from"):
+            self._copy(name, copy)
+            copy.seek(0)
         return cast("BinaryIO", copy)
 
     def _copy(self, name: str, file: BinaryIO) -> None:
-        with self._translated(f"read {name} from"):
-            file.writelines(obstore.get(self._store, name).stream(min_chunk_size=1 << 20))
+        file.writelines(obstore.get(self._store, name).stream(min_chunk_size=1 << 20))
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
         """Turn an error of obstore into a sentence that tells what to do."""
         try:
             yield
-        except FileNotFoundError as error:
-            advice = _advice(str(error)) or "there is nothing of that name; check it"
-            raise SinkError(f"cannot {what} {self.url}: {advice}") from None
         except (BaseError, OSError) as error:
-            raise SinkError(f"cannot {what} {self.url}: {_told(str(error))}") from None
+            if isinstance(error, OSError) and error.errno is not None:  # this machine's own: obstore's have no number
+                told = f"{error.strerror} on this machine; let TMPDIR name a roomier folder"
+            elif isinstance(error, FileNotFoundError):
+                told = _advice(str(error)) or "there is nothing of that name; check it"
+            else:
+                told = _told(str(error))
+            raise SinkError(f"cannot {what} {self.url}: {told}") from None
 
 
 def fetched(url: str, folder: Path) -> Path:

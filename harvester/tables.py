@@ -29,7 +29,7 @@ _SEND_TIMES_AT_ONCE = 10_000
 _READING = "format = 'newline_delimited', hive_partitioning = false, maximum_object_size = 1048576"
 _NUMBERS = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"})
 _FORMATS = {"ndjson": "(FORMAT json)", "csv": "(FORMAT csv, HEADER)", "parquet": "(FORMAT parquet, COMPRESSION zstd)"}
-_SUFFIXES = (".ndjson", ".ndjson.zst", ".ndjson.gz")
+PART_SUFFIXES = (".ndjson", ".ndjson.zst", ".ndjson.gz")
 
 
 def write_latest(folder: Path, out: Path | None, kind: str, *, memory_limit_mb: int = 512, temp_directory: Path) -> int:
@@ -44,7 +44,7 @@ def write_latest(folder: Path, out: Path | None, kind: str, *, memory_limit_mb: 
     """
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
-    parts = sorted(path for path in (folder / DATASET).glob("*/*") if path.name.endswith(_SUFFIXES))
+    parts = sorted(path for path in (folder / DATASET).glob("*/*") if path.name.endswith(PART_SUFFIXES))
     if not parts:
         raise UsageError(f"nothing was harvested in {folder} yet; it should hold {DATASET}/captured_date=.../")
     if kind == "parquet" and out is None:

@@ -14,14 +14,15 @@ class Cutter:
     """Listens on this machine and passes requests on, one a connection.
 
     ``fate(method, target)`` decides of each: ``before`` cuts the connection with nothing sent, ``within`` after half
-    of the request, ``after`` loses the reply to what the store has done, ``hang`` never answers, and ``unconditional``
-    takes the precondition out, as a store does that does not know it.
+    of the request, ``after`` loses the reply to what the store has done, ``hang`` never answers, ``forbid``
+    answers 403, and ``unconditional`` takes the precondition out, as a store does that does not know it.
     """
 
     def __init__(self, port: int, fate: Callable[[str, str], Fate] = lambda _method, _target: None) -> None:
         """Stand before the server on ``port``."""
         self.fate = fate
         self.requests: list[str] = []
+        self._serving: set[asyncio.Task] = set()
         self._upstream = port
 
     async def __aenter__(self) -> Self:
@@ -33,13 +34,24 @@ class Cutter:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening."""
+        """Stop listening, and let go of every connection."""
         self._server.close()
+        for each in self._serving:
+            each.cancel()
+        if self._serving:
+            await asyncio.wait(self._serving)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await self._pass_on(reader, writer)
-        writer.close()
+        task = asyncio.current_task()
+        self._serving.add(task)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await self._pass_on(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            self._serving.discard(task)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -52,6 +64,9 @@ class Cutter:
             return
         if fate == "hang":
             await reader.read()
+            return
+        if fate == "forbid":
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return
         if fate == "unconditional":
             head = head.replace(b"if-none-match:", b"x-none-match-:")
@@ -69,3 +84,5 @@ class Cutter:
                 await writer.drain()
         finally:
             store.close()
+            with contextlib.suppress(OSError):
+                await store.wait_closed()

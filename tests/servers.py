@@ -14,9 +14,10 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -41,6 +42,8 @@ class Bucket:
     url: str
     port: int
     env: dict[str, str] = field(repr=False)
+    limited: Callable[[str], dict[str, str]] = field(repr=False, default=lambda _rights: {})
+    """Gives the variables of one with these rights alone: a policy of IAM, or the letters of a SAS."""
 
     def through(self, port: int) -> dict[str, str]:
         """The same variables, leading to another port of this machine."""
@@ -54,11 +57,11 @@ class Bucket:
         return {name: client.get_object(Bucket=BUCKET, Key=name)["Body"].read() for name in names}
 
 
-def s3(port: int):
+def s3(port: int, service: str = "s3"):
     """A client of Amazon's own library."""
     return boto3.client(
-        "s3", endpoint_url=f"http://127.0.0.1:{port}", aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
-        region_name="us-east-1", config=Config(s3={"addressing_style": "path"}),
+        service, endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, config=Config(s3={"addressing_style": "path"}),
     )  # fmt: skip
 
 
@@ -70,6 +73,17 @@ def needed(program: str) -> str:
     if found is None:
         pytest.skip(f"{program} is not installed")
     return found
+
+
+def httpfs() -> Path:
+    """Find DuckDB with its extension httpfs: of one version, so it has a folder of its own."""
+    folder = Path(__file__).parent.parent / ".httpfs"
+    missing = f"{folder.name} is missing: pip install --target .httpfs duckdb-extension-httpfs"
+    if not folder.is_dir() and os.environ.get("CI"):
+        pytest.fail(f"{missing}, and CI must not skip", pytrace=False)
+    if not folder.is_dir():
+        pytest.skip(missing)
+    return folder
 
 
 def free_port() -> int:
@@ -175,6 +189,10 @@ mon_data = {folder}/mon
 osd_data = {folder}/osd
 osd_objectstore = memstore
 memstore_device_bytes = 1073741824
+[osd]
+# What it would tell the monitor itself, at times before it knows which cluster this is: "wrong fsid", and it ends.
+osd_class_update_on_start = false
+osd_crush_update_on_start = false
 [client.rgw]
 rgw_data = {folder}/rgw
 rgw_frontends = beast endpoint=127.0.0.1:{port}
@@ -189,16 +207,29 @@ rgw_thread_pool_size = 32
     tool(mon, "-c", conf, "-i", "a", "--mkfs", "--monmap", f"{folder}/monmap", *user)
     with running(mon, "-c", conf, "-i", "a", "-f", *user):
         tool("ceph", "-c", conf, "osd", "new", disk)
+        tool("ceph", "-c", conf, "osd", "crush", "add", "osd.0", "1.0", "root=default")
         tool(osd, "-c", conf, "-i", "0", "--mkfs", "--osd-uuid", disk, *user)
         with (
             running(osd, "-c", conf, "-i", "0", "-f", *user) as disks,
             running(gateway, "-c", conf, "-n", "client.rgw", "-f") as door,
         ):
             answers(port, disks, door, seconds=120)
-            admin = ("radosgw-admin", "-c", conf, "user", "create", "--uid=lake", "--display-name=lake")
-            tool(*admin, f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}")
+            admin = ("radosgw-admin", "-c", conf)
+            owner = (f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}", "--caps=user-policy=*")
+            tool(*admin, "user", "create", "--uid=lake", "--display-name=lake", *owner)
             s3(port).create_bucket(Bucket=BUCKET)
-            yield Bucket("s3", f"s3://{BUCKET}", port, aws(port))
+            s3(port).create_bucket(Bucket="first")
+            s3(port).put_object(Bucket="first", Key="object")  # for the first of all objects Ceph makes its pools
+
+            def limited(policy: str) -> dict[str, str]:
+                name = f"user-{uuid.uuid4()}"
+                tool(*admin, "user", "create", f"--uid={name}", "--display-name=x", f"--access-key={name}",
+                     "--secret-key=limited")  # fmt: skip
+                iam = s3(port, "iam")
+                iam.put_user_policy(UserName=name, PolicyName="harvester", PolicyDocument=policy)
+                return aws(port) | {"AWS_ACCESS_KEY_ID": name, "AWS_SECRET_ACCESS_KEY": "limited"}
+
+            yield Bucket("s3", f"s3://{BUCKET}", port, aws(port), limited)
 
 
 @contextmanager
@@ -215,7 +246,21 @@ def azurite(folder: Path) -> Iterator[Bucket]:
             "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/{account}", "AZURE_ALLOW_HTTP": "true",
         }  # fmt: skip
         _make_container(port, account)
-        yield Bucket("azure", f"az://{BUCKET}", port, env)
+
+        def limited(letters: str) -> dict[str, str]:
+            without_key = {name: value for name, value in env.items() if name != "AZURE_STORAGE_ACCOUNT_KEY"}
+            return without_key | {"AZURE_STORAGE_SAS_TOKEN": _sas(account, letters)}
+
+        yield Bucket("azure", f"az://{BUCKET}", port, env, limited)
+
+
+def _sas(account: str, letters: str) -> str:
+    """Sign a SAS of the container, as Azure's documentation of service SAS says."""
+    ends = "2999-01-01T00:00:00Z"
+    signed = [letters, "", ends, f"/blob/{account}/{BUCKET}", "", "", "", "2021-12-02", "c", *[""] * 7]
+    digest = hmac.new(base64.b64decode(AZURITE_KEY), "\n".join(signed).encode(), hashlib.sha256).digest()
+    fields = {"sv": "2021-12-02", "sr": "c", "sp": letters, "se": ends, "sig": base64.b64encode(digest).decode()}
+    return urllib.parse.urlencode(fields)
 
 
 def _make_container(port: int, account: str) -> None:

@@ -17,11 +17,12 @@ import zstandard
 from aiohttp import web
 from conftest import KEY, Command
 from cutter import Cutter
-from servers import ACCESS_KEY, SECRET_KEY, Bucket, served
+from forked import fork
+from servers import ACCESS_KEY, BUCKET, SECRET_KEY, Bucket, s3, served
 
 from harvester import stores as stores_module
 from harvester.clock import SystemClock
-from harvester.errors import SinkError, UsageError
+from harvester.errors import PartConflict, SinkError, UsageError
 from harvester.ledger import Ledger
 from harvester.ledger.books import batch_counts
 from harvester.ledger.intake import enqueue
@@ -49,9 +50,8 @@ def use(monkeypatch, bucket: Bucket, port: int) -> str:
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Let requests to a store give up after a second, and tries follow each other at once."""
+    """Let tries follow each other at once."""
     soon = timedelta(milliseconds=1)
-    monkeypatch.setitem(stores_module._CLIENT, "timeout", timedelta(seconds=1))
     monkeypatch.setitem(stores_module._RETRIES, "backoff", {"init_backoff": soon, "max_backoff": soon, "base": 2})
 
 
@@ -95,7 +95,7 @@ async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypa
         (403, "SignatureDoesNotMatch", "credentials are not accepted"), (400, "ExpiredToken", "expired"),
         (403, "AccessDenied", "no permission"), (403, "RequestTimeTooSkewed", "clock"),
         (301, "PermanentRedirect", "another region"), (400, "AuthorizationHeaderMalformed", "another region"),
-        (507, "InsufficientStorage", "full"), (503, "SlowDown", "503 SlowDown"),
+        (507, "InsufficientStorage", "full"), (403, "QuotaExceeded", "full"), (503, "SlowDown", "503 SlowDown"),
         (500, "InternalError", "500 InternalError"),
         (409, "ConditionalRequestConflict", "can be tried again"),
     ],
@@ -122,6 +122,37 @@ async def test_what_a_store_refuses_is_a_sentence_that_tells_what_to_do(monkeypa
     assert SECRET_KEY not in str(caught.value)
 
 
+async def test_a_taken_name_is_found_where_the_store_forbids_to_overwrite(stores, monkeypatch):
+    """To one who may only create, a store may answer 403 and not that the name is taken: what lies there decides."""
+    bucket = stores("moto")
+    async with Cutter(bucket.port) as cutter:
+        sink = BucketSink(Store(use(monkeypatch, bucket, cutter.port)))
+        await sink.create(part(b"rows"))
+        cutter.fate = lambda method, _target: "forbid" if method == "PUT" else None
+        await sink.create(part(b"rows"))
+        with pytest.raises(PartConflict):
+            await sink.create(part(b"other rows"))
+        with pytest.raises(SinkError, match="no permission"):
+            await sink.create(part(b"rows", "another"))
+
+
+async def test_a_copy_that_finds_no_room_blames_this_machine(stores, monkeypatch):
+    """The store is well; what is full is the folder for temporary files."""
+    store = Store(use(monkeypatch, stores("moto"), stores("moto").port))
+    await store.create("part", b"rows")
+    with pytest.raises(SinkError, match="No space left on device on this machine; let TMPDIR"):
+        store.fetch("part", Path("/dev/full"))
+
+
+async def test_a_stranger_s_odd_name_is_told(stores, monkeypatch):
+    """A name that no path can spell is in the way of every listing, so it must be said what is wrong."""
+    bucket = stores("moto")
+    url = use(monkeypatch, bucket, bucket.port)
+    s3(bucket.port).put_object(Bucket=BUCKET, Key=f"{url.removeprefix(bucket.url + '/')}/a//b", Body=b"")
+    with pytest.raises(SinkError, match="an empty part"):
+        list(Store(url).names())
+
+
 async def test_real_refusals_are_told_apart(stores, monkeypatch):
     """What Ceph says of a wrong key, a wrong secret, a missing bucket and another's bucket is understood."""
     bucket = stores("radosgw")
@@ -138,6 +169,7 @@ async def test_real_refusals_are_told_apart(stores, monkeypatch):
 
 async def test_a_store_that_hangs_is_given_up_in_time(stores, monkeypatch, hasty):
     """A full store may just hang: each request is bounded, and what it waits for is told."""
+    monkeypatch.setitem(stores_module._CLIENT, "timeout", timedelta(milliseconds=100))
     bucket = stores("moto")
     async with Cutter(bucket.port, lambda _method, _target: "hang") as cutter:
         sink = BucketSink(Store(use(monkeypatch, bucket, cutter.port)))
@@ -195,14 +227,15 @@ class Scene:
             return {name: await store.read(name) for name in names if not name.endswith("_ledger.json")}
 
 
+def rows_in(objects: dict[str, bytes]) -> list[dict]:
+    """All rows of parts."""
+    parts = [zstandard.ZstdDecompressor().decompressobj().decompress(data) for data in objects.values()]
+    return [json.loads(line) for data in parts for line in data.splitlines()]
+
+
 def captures(objects: dict[str, bytes]) -> Counter:
     """How often each pair was captured, by the rows in the bucket."""
-    rows = [
-        json.loads(line)
-        for data in objects.values()
-        for line in zstandard.ZstdDecompressor().decompressobj().decompress(data).splitlines()
-    ]
-    return Counter((row["campaign_id"], row["send_id"]) for row in rows if row["level"] == "capture")
+    return Counter((row["campaign_id"], row["send_id"]) for row in rows_in(objects) if row["level"] == "capture")
 
 
 @pytest.mark.parametrize("cut", ["before", "within", "after"])
@@ -217,7 +250,7 @@ async def test_killed_at_each_put_it_goes_on(stores, tmp_path, monkeypatch, name
         asked, before, code, kill_at = Counter(), {}, -9, 0
         while code != 0:
             kill_at += 1
-            process, puts = scene.command.start(*scene.arguments), 0
+            process, puts = fork(scene.command.folder, scene.command.env, *scene.arguments), 0
 
             def fate(method: str, _target: str, process=process, last=kill_at) -> str | None:
                 nonlocal puts
@@ -228,9 +261,9 @@ async def test_killed_at_each_put_it_goes_on(stores, tmp_path, monkeypatch, name
                 return cut
 
             cutter.fate = fate
-            said = (await asyncio.to_thread(process.communicate))[1].decode()
-            code = process.returncode
-            assert code in (0, -9), said
+            await asyncio.to_thread(process.join)
+            code = process.exitcode
+            assert code in (0, -9), (scene.folder / "output").read_text()
             assert not settled & set(scene.asked() - asked), "what was sealed was asked again"
             now = await scene.objects(monkeypatch)
             assert before.items() <= now.items(), "a part changed or vanished"
@@ -262,6 +295,31 @@ async def test_a_store_that_is_away_ends_the_run_with_all_sealed_and_the_next_on
         assert code == 0, err
         assert scene.asked() == asked
         assert len(captures(await scene.objects(monkeypatch))) == PAIRS
+
+
+async def test_a_stop_while_the_store_hangs_is_obeyed(stores, tmp_path):
+    """The first signal lets what is in flight land; the second ends the run at once, and is no bug of ours."""
+    bucket, hanging = stores("moto"), asyncio.Event()
+    async with (
+        Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator,
+        Cutter(bucket.port) as cutter,
+    ):
+        scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, tmp_path / "log")
+
+        def fate(method: str, target: str) -> str | None:
+            if method == "GET" or "captured_date" not in target:
+                return None
+            hanging.set()
+            return "hang"
+
+        cutter.fate = fate
+        process = scene.command.start(*scene.arguments)
+        await hanging.wait()
+        process.terminate()
+        await asyncio.to_thread(lambda: next(line for line in process.stderr if b"stopping" in line))
+        process.terminate()
+        err = (await asyncio.to_thread(process.communicate))[1].decode()
+        assert (process.returncode, err) == (130, "harvester: interrupted; run the same command again to go on\n")
 
 
 async def test_raw_answers_are_kept_as_they_came(stores, tmp_path):
@@ -299,6 +357,8 @@ async def test_pairs_come_from_a_bucket_and_the_latest_view_too(stores, tmp_path
         assert len({json.loads(line)["send_id"] for line in out.splitlines()}) == 5
         code, _, err = await scene.command.run("plan", f"{listed}/missing.csv")
         assert (code, "missing.csv" in err, "Traceback" in err) == (2, True, False)
+        code, _, err = await scene.command.run("latest", f"{listed}/empty")
+        assert (code, f"nothing was harvested in {listed}/empty" in err) == (2, True)
 
 
 class LateClock(SystemClock):
@@ -325,9 +385,10 @@ async def sealed(ledger: Ledger, count: int, destination: str) -> list[Part]:
     return parts
 
 
-async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["moto", "radosgw", "azurite"])
+async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, tmp_path, monkeypatch, name):
     """Another process takes over what waits; then the store is back, and both create the same."""
-    bucket, clock = stores("radosgw"), LateClock()
+    bucket, clock = stores(name), LateClock()
     async with Cutter(bucket.port) as cutter:
         url = use(monkeypatch, bucket, cutter.port)
         dataset = await BucketSink(Store(url)).attach("ledger")

@@ -4,6 +4,7 @@ A command imports what it needs when it runs, so that ``--help`` is quick. Nothi
 arguments, prints, or ends the process.
 """
 
+import asyncio
 import os
 import signal
 import sys
@@ -35,7 +36,7 @@ class _Commands(click.Group):
             # Whoever reads our output has seen enough; the interpreter must not try to flush the rest.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(ExitCode.COMPLETE)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):  # the latter: a second signal, or the grace is spent
             click.echo("harvester: interrupted; run the same command again to go on", err=True)
             ctx.exit(ExitCode.INTERRUPTED)
 

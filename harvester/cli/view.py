@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from harvester.errors import HarvesterError
 from harvester.model import DATASET, in_store
 
 
@@ -27,7 +28,10 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
 
     with tempfile.TemporaryDirectory(prefix="harvester-") as spill:
         folder = _copied(place, Path(spill)) if in_store(place) else Path(place)
-        rows = write_latest(folder, out, kind, memory_limit_mb=memory_limit_mb, temp_directory=Path(spill))
+        try:
+            rows = write_latest(folder, out, kind, memory_limit_mb=memory_limit_mb, temp_directory=Path(spill))
+        except HarvesterError as error:  # it knows the copy alone
+            raise type(error)(str(error).replace(str(folder), place.rstrip("/"))) from None
     if out is not None:
         click.echo(f"{rows} rows in {out}", err=True)
 
@@ -35,10 +39,11 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
 def _copied(place: str, to: Path) -> Path:
     """Copy the parts of a bucket into a folder, laid out as they lie there."""
     from harvester.stores import Store
+    from harvester.tables import PART_SUFFIXES
 
     store = Store(place)
     for name in store.names(DATASET):
-        if name.split("/")[-1].startswith("_"):
+        if not name.endswith(PART_SUFFIXES):
             continue
         part = to / name
         part.parent.mkdir(parents=True, exist_ok=True)
