@@ -12,7 +12,9 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE pair ADD COLUMN yields INTEGER NOT NULL DEFAULT 0",
         "DROP INDEX pair_due",
         "CREATE INDEX pair_next ON pair (workspace, yields, expires_at, id) WHERE state = 'due'",
-        "CREATE INDEX pair_open ON pair (workspace, expires_at) WHERE state <> 'settled'",
+        "CREATE INDEX pair_open ON pair (workspace, expires_at, state) WHERE state <> 'settled'",
+        "CREATE INDEX pair_expired ON pair (workspace) WHERE outcome = 'expired'",
+        "CREATE INDEX outcome_rejected ON outcome (id) WHERE outcome = 'rejected'",
         "CREATE INDEX outcome_pair ON outcome (pair_id) WHERE pair_id IS NOT NULL",
     ),
 }
