@@ -5,7 +5,8 @@ settled for long. Triggers and harvest meet only in the ledger.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -20,11 +21,14 @@ from harvester.model import DAY_SECONDS, Enqueued
 from harvester.settings import Settings
 from harvester.sinks import Compression, Sink
 from harvester.stopping import stopped_by_signals
+from harvester.watch import Watch
+from harvester.web.face import Face
 from harvester.wiring import Connect, Harvesting, connected, first_of
 
 KEYS_SECONDS = 5.0
 """How often the files of keys are looked at."""
 
+NOTE_SECONDS = 5.0
 HOUSEKEEPING_SECONDS = 300.0
 
 log = structlog.get_logger()
@@ -46,12 +50,11 @@ class Service:
             settings, ledger=ledger, sink=sink, clock=clock, compression=compression, lasting=not until_idle,
             connect=connect,
         )  # fmt: skip
-        self._stopping = asyncio.Event()
+        self._watch = Watch(settings, ledger=ledger, harvesting=self._harvesting, clock=clock)
         self._pruned_at = 0.0
 
     def stop(self) -> None:
         """Take nothing more in, claim no more, and let what is in flight land."""
-        self._stopping.set()
         self._harvesting.stop()
 
     async def serve(self) -> ExitCode:
@@ -65,9 +68,10 @@ class Service:
         await self._harvesting.open()
         with stopped_by_signals(self.stop):
             try:
-                async with asyncio.TaskGroup() as group:
+                async with self._face(), asyncio.TaskGroup() as group:
                     beside = [
                         group.create_task(self._every(KEYS_SECONDS, self._look_at_keys), name="keys"),
+                        group.create_task(self._every(NOTE_SECONDS, self._note), name="history"),
                         group.create_task(self._every(HOUSEKEEPING_SECONDS, self._keep_house), name="housekeeping"),
                     ]
                     await self._harvesting.run()
@@ -84,6 +88,16 @@ class Service:
             self._harvesting.look()
         return count
 
+    @asynccontextmanager
+    async def _face(self) -> AsyncIterator[None]:
+        """Show the service where it is to be seen."""
+        settings = self._settings
+        async with Face(
+            look=self._watch.look, clock=self._clock, host=settings.web_host, port=settings.web_port
+        ) as face:
+            log.info("serving", url=face.url, workspaces=len(settings.workspaces))
+            yield
+
     def _exit_code(self) -> ExitCode:
         if self._harvesting.storing.problem is not None:
             raise self._harvesting.storing.problem
@@ -94,6 +108,9 @@ class Service:
         while True:
             await asyncio.sleep(seconds)
             await duty()
+
+    async def _note(self) -> None:
+        self._watch.note()
 
     async def _look_at_keys(self) -> None:
         """Take over a key that was replaced in its file, and probe with it at once if the old one was refused."""
@@ -121,6 +138,7 @@ class Service:
                 log.error(
                     "expired", workspace=name, pairs=expired, hint="their analytics are gone; see harvester status"
                 )
+        await self._watch.alarm()
         if now - self._pruned_at >= DAY_SECONDS:
             self._pruned_at = now
             gone = await self._ledger.do(prune, settled_before=now - self._settings.keep_days * DAY_SECONDS)

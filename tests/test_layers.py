@@ -15,8 +15,9 @@ FLOORS = {
     "sources": 3, "ledger": 3, "braze": 3, "sinks": 3,
     "storing": 4, "pipeline": 5,
     "wiring": 6, "web": 6,
-    "run": 7, "service": 7, "plan": 7, "audit": 7, "doctor": 7,
-    "cli": 8, "__main__": 9,
+    "watch": 7,
+    "run": 8, "service": 8, "plan": 8, "audit": 8, "doctor": 8,
+    "cli": 9, "__main__": 10,
 }  # fmt: skip
 
 DOORS = {

@@ -109,6 +109,11 @@ def halted(connection: Connection) -> dict[str, str]:
     return {row.name: row.halted_because for row in rows}
 
 
+def halted_since(connection: Connection) -> dict[str, float]:
+    """Tell since when each halted workspace is."""
+    return {row.name: row.halted_at for row in connection.execute(select(workspaces.c.name, workspaces.c.halted_at))}
+
+
 def stored_parts(connection: Connection, *, after: int, limit: int) -> list[StoredPart]:
     """List stored parts in the order of storing, after a bookmark."""
     columns = (

@@ -1,0 +1,143 @@
+"""A service as others see it: the snapshot that the web face shows, and the alarm before a deadline passes.
+
+It reads the ledger and asks the pacers. It must never change anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from harvester import __version__
+from harvester.clock import Clock
+from harvester.ledger import Ledger
+from harvester.ledger import books as ledger_books
+from harvester.ledger import outlook as ahead
+from harvester.model import DAY_SECONDS, Books
+from harvester.settings import Settings
+from harvester.web.history import BudgetHistory
+from harvester.web.snapshot import DayOfDeadlines, Rejection, Snapshot, Store, Trigger, WorkspaceNow
+from harvester.wiring import Harvesting, Wired
+
+BOOKS_SECONDS = 60.0
+"""How long a balance is good for: counting a million settled pairs takes a second."""
+
+ALARM_SECONDS = 3600.0
+"""How often pairs that are at risk are told of again."""
+
+REJECTIONS = 10
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Balance:
+    books: Books
+    taken_at: float
+
+
+class Watch:
+    """Looks at one service. ``note`` it every few seconds, so that the window's history has no gaps."""
+
+    def __init__(self, settings: Settings, *, ledger: Ledger, harvesting: Harvesting, clock: Clock) -> None:
+        """Look at what is put together already; ``triggers`` may be added to."""
+        self.triggers: Sequence[Trigger] = ()
+        self._settings = settings
+        self._ledger = ledger
+        self._harvesting = harvesting
+        self._clock = clock
+        self._started_at = clock.wall()
+        self._histories = {name: BudgetHistory() for name in settings.workspaces}
+        self._balance: _Balance | None = None
+        self._told: dict[str, tuple[int, float]] = {}
+
+    def note(self) -> None:
+        """Take note of how each budget stands."""
+        for name, each in self._harvesting.wired.items():
+            self._histories[name].note(each.pacer.state(), self._clock.wall())
+
+    async def look(self) -> Snapshot:
+        """Give the service at this moment. Raises ``LedgerError``."""
+        now = self._clock.wall()
+        self.note()
+        workspaces = [await self._workspace(name, each, now) for name, each in self._harvesting.wired.items()]
+        rejections = await self._ledger.do(ahead.latest_rejections, limit=REJECTIONS)
+        return Snapshot(
+            taken_at=now, started_at=self._started_at, version=__version__, workspaces=tuple(workspaces),
+            triggers=tuple(self.triggers), store=await self._store(), books=await self._books(now),
+            rejections=tuple(Rejection(*each) for each in rejections),
+        )  # fmt: skip
+
+    async def alarm(self) -> None:
+        """Tell of pairs that may expire unread, before they do: at once when they become more, then every hour."""
+        now = self._clock.wall()
+        for name, each in self._harvesting.wired.items():
+            seen = await self._outlook(name, each, now)
+            count, told_at = self._told.get(name, (0, 0.0))
+            if seen.at_risk and (seen.at_risk > count or now - told_at >= ALARM_SECONDS):
+                left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
+                log.error("at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
+                          held_because=each.pacer.state().held_because)  # fmt: skip
+                self._told[name] = (seen.at_risk, now)
+            elif not seen.at_risk:
+                self._told.pop(name, None)
+
+    async def _workspace(self, name: str, each: Wired, now: float) -> WorkspaceNow:
+        state, seen = each.pacer.state(), await self._outlook(name, each, now)
+        expired = await self._ledger.do(ahead.expired)
+        halted = await self._ledger.do(ledger_books.halted_since)
+        return WorkspaceNow(
+            name=name, pace=state.pace, in_flight=state.in_flight, window=self._histories[name].window,
+            held_because=state.held_because, held_until=now + state.held_seconds,
+            halted_because=each.client.halted_because, halted_since=halted.get(name),
+            waited_seconds=state.waited_seconds, readings=seen.readings, at_risk=seen.at_risk,
+            expired=expired.get(name, 0), nearest_deadline=seen.nearest_deadline,
+            deadlines=tuple(DayOfDeadlines(day.at, day.pairs, day.at_risk) for day in seen.days),
+            calls=dict(each.client.calls), answers=dict(each.client.answers),
+        )  # fmt: skip
+
+    async def _outlook(self, name: str, each: Wired, now: float) -> ahead.Outlook:
+        """Look ahead: at risk is what is late already, and what the pace will not reach before its deadline."""
+        late = now + self._settings.workspaces[name].margin_days * DAY_SECONDS
+        seen = await self._ledger.do(ahead.outlook, name, now=now, at_risk_before=late)
+        beyond = _out_of_reach(seen.days, self._sustained(name, each), now)
+        if beyond is not None and beyond > late:
+            seen = await self._ledger.do(ahead.outlook, name, now=now, at_risk_before=beyond)
+        return seen
+
+    def _sustained(self, name: str, each: Wired) -> float:
+        """Give the calls per second that can be kept up, over hours, if others go on as they are."""
+        workspace, state = self._settings.workspaces[name], each.pacer.state()
+        if each.client.halted_because is not None:
+            return 0.0
+        if not state.limit:
+            return workspace.max_rate
+        window = self._histories[name].window
+        others = window.others / max(self._clock.wall() - window.began_at, 60.0)
+        return max(0.0, min(state.limit * (1 - workspace.reserve) / 3600 - others, workspace.max_rate))
+
+    async def _store(self) -> Store:
+        tallies = [each.harvest.tally for each in self._harvesting.wired.values()]
+        problem = self._harvesting.storing.problem
+        return Store(
+            place=self._settings.out, problem=str(problem) if problem else None,
+            batches=await self._ledger.do(ahead.unstored_batches),
+            sealed_bytes=await self._ledger.do(ahead.sealed_bytes),
+            parts=sum(tally.parts for tally in tallies), rows=sum(tally.rows for tally in tallies),
+            part_bytes=sum(tally.part_bytes for tally in tallies),
+        )  # fmt: skip
+
+    async def _books(self, now: float) -> Books:
+        if self._balance is None or now - self._balance.taken_at >= BOOKS_SECONDS:
+            self._balance = _Balance(await self._ledger.do(ledger_books.books), now)
+        return self._balance.books
+
+
+def _out_of_reach(days: Sequence[ahead.Day], pace: float, now: float) -> float | None:
+    """Give the end of the last day whose pairs cannot all be read before it ends, at that pace; None if all can."""
+    beyond, pairs = None, 0
+    for day in days:
+        pairs += day.pairs
+        if pairs > pace * (day.at + DAY_SECONDS - now):
+            beyond = day.at + DAY_SECONDS
+    return beyond
