@@ -52,6 +52,13 @@ def rows_of(folder: Path) -> list[dict]:
     return rows
 
 
+def pytest_collection_modifyitems(items):
+    """Tests run in several processes; those of object stores in one of them, so that each store is started once."""
+    for item in items:
+        if "stores" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("stores"))
+
+
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory):
     """Give an object store by its name; each is started once, when it is first asked for."""
