@@ -55,7 +55,8 @@ def rows_of(folder: Path) -> list[dict]:
 def pytest_collection_modifyitems(items):
     """Tests run in several processes; those of object stores in one of them, so that each store is started once."""
     for item in items:
-        if "stores" in item.fixturenames:
+        chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if "stores" in item.fixturenames or any(value in STORES for value in chosen if isinstance(value, str)):
             item.add_marker(pytest.mark.xdist_group("stores"))
 
 
