@@ -13,16 +13,24 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import KEY, rows_of
+from canary import KEY
+from conftest import rows_of
 from warm import Warm
 
 from harvester.cli.capture import captured
+from harvester.clock import SystemClock
+from harvester.ledger import Ledger
+from harvester.ledger.ledger import LEASE_SECONDS
+from harvester.run import Run
 from harvester.settings import Settings, Workspace
 from harvester.simulator import Simulator, SimulatorConfig
+from harvester.sinks import Compression, FolderSink
+from harvester.sources import Input, RejectsFile
 
 PAIRS = 6
 STEPS = {"fdatasync": (1, 5), "fsync": (1, 4), "link": (1, 2), "unlink": (1, 2), "pwrite64": (8, 5)}
@@ -136,11 +144,12 @@ async def test_killed_at_every_durable_step_it_goes_on(tmp_path, warm, call):
     ("call", "error", "at"),
     [
         ("fsync", "EIO", 2), ("fsync", "ENOSPC", 5), ("link", "ENOSPC", 2),
+        ("mkdir", "EROFS", 1), ("link", "EROFS", 1), ("link", "EACCES", 2),
         ("fdatasync", "EIO", 5), ("pwrite64", "ENOSPC", 2), ("pwrite64", "ENOSPC", 60),
     ],
 )  # fmt: skip
 async def test_a_disk_that_fails_ends_the_run_and_loses_nothing(tmp_path, warm, call, error, at):
-    """A full or broken disk is exit 5 and a sentence; once it is mended the same command goes on exactly."""
+    """A full, broken or read-only disk is exit 5 and a sentence; once it is mended the same command goes on exactly."""
     log = tmp_path / "answers.ndjson"
     config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)
     async with Simulator(config) as simulator:
@@ -149,5 +158,43 @@ async def test_a_disk_that_fails_ends_the_run_and_loses_nothing(tmp_path, warm, 
         code = await scene.run(f"{call}:error={error}:when={at}+")
         assert code == 5, scene.said
         assert "Traceback" not in scene.said
-        assert scene.said.count("harvester: ") == 1
+        assert sum(line.startswith("harvester: ") for line in scene.said.splitlines()) == 1
         await scene.complete()
+
+
+class LateClock(SystemClock):
+    """A clock by which every lease has run out."""
+
+    def wall(self) -> float:
+        """Epoch seconds."""
+        return super().wall() + 2 * LEASE_SECONDS
+
+
+async def test_a_zombie_writes_nothing(harvester, tmp_path):
+    """A run that slept longer than its lease finds its batch given to another: it is fenced, and no row is twice."""
+    config = SimulatorConfig(pairs=30, limit=10_000_000, api_key=KEY, latency_seconds=0.05)
+    async with Simulator(config) as simulator:
+        pairs = tmp_path / "p.csv"
+        with pairs.open("w", newline="") as file:
+            rows = [(each.pair.campaign_id, each.pair.send_id) for each in simulator.population]
+            csv.writer(file).writerows([("campaign_id", "send_id"), *rows])
+        arguments = ("run", "p.csv", "--endpoint", simulator.url, "--concurrency", "2", "--json")
+        zombie = harvester.start(*arguments)
+        while simulator.answers.total() < 4:
+            await asyncio.sleep(0.01)
+        zombie.send_signal(signal.SIGSTOP)
+        key, clock, folder = tmp_path / "key", LateClock(), tmp_path / "harvest"
+        key.write_text(KEY)
+        settings = Settings(workspaces={"default": Workspace(endpoint=simulator.url, api_key_file=key)})
+        async with await Ledger.open(folder / ".harvester/ledger.db", clock=clock) as ledger:
+            heir = Run(settings, ledger=ledger, sink=FolderSink(folder), clock=clock, compression=Compression.ZSTD)
+            listed = Input([str(pairs)], workspaces=["default"], stdin=sys.stdin.buffer, now=clock.wall())
+            done = await heir.capture(listed, RejectsFile(tmp_path / "rejects.ndjson"))
+        assert sum(done.books.captured.values()) == 30
+        zombie.send_signal(signal.SIGCONT)
+        out, err = await asyncio.to_thread(zombie.communicate)
+    assert zombie.returncode == 0, err
+    assert b"batch_lost" in err
+    assert json.loads(out)["parts"] == 0
+    captures = Counter((row["campaign_id"], row["send_id"]) for row in rows_of(folder) if row["level"] == "capture")
+    assert captures == Counter(rows)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import KEY, rows_of
+from canary import KEY
+from conftest import rows_of
 
 from harvester.simulator import Simulator, SimulatorConfig
 
