@@ -22,11 +22,10 @@ from canary import KEY
 from conftest import rows_of
 from warm import Warm
 
-from harvester.cli.capture import captured
-from harvester.clock import SystemClock
+from harvester.clock import Clock, SystemClock
 from harvester.ledger import Ledger
 from harvester.ledger.ledger import LEASE_SECONDS
-from harvester.run import Run
+from harvester.run import Run, Summary
 from harvester.settings import Settings, Workspace
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sinks import Compression, FolderSink
@@ -47,6 +46,17 @@ def warm():
     """What starts runs quickly."""
     with Warm() as started:
         yield started
+
+
+async def gone_on(folder: Path, url: str, clock: Clock) -> Summary:
+    """Let another owner, which is this process, capture what ``p.csv`` lists, to the same place by the same ledger."""
+    key, out = folder / "key", folder / "harvest"
+    key.write_text(KEY)
+    settings = Settings(workspaces={"default": Workspace(endpoint=url, api_key_file=key)})
+    async with await Ledger.open(out / ".harvester/ledger.db", clock=clock) as ledger:
+        run = Run(settings, ledger=ledger, sink=FolderSink(out), clock=clock, compression=Compression.ZSTD)
+        pairs = Input([str(folder / "p.csv")], workspaces=["default"], stdin=sys.stdin.buffer, now=clock.wall())
+        return await run.capture(pairs, RejectsFile(out / ".harvester/rejects.ndjson"))
 
 
 class Scene:
@@ -108,10 +118,7 @@ class Scene:
     async def complete(self) -> None:
         """Let another process, which is ours, run to the end undisturbed, and judge."""
         settled, asked, parts = self.settled(), self.asked(), self.parts()
-        key = self.folder / "key"
-        key.write_text(KEY)
-        settings = Settings(workspaces={"default": Workspace(endpoint=self.url, api_key_file=key)})
-        done = await captured(settings, (str(self.folder / "p.csv"),), str(self.folder / "harvest"), None)
+        done = await gone_on(self.folder, self.url, SystemClock())
         assert done.exit_code == 0
         more = self.asked() - asked
         assert not settled & set(more), "what was sealed was asked again"
@@ -174,8 +181,7 @@ async def test_a_zombie_writes_nothing(harvester, tmp_path):
     """A run that slept longer than its lease finds its batch given to another: it is fenced, and no row is twice."""
     config = SimulatorConfig(pairs=30, limit=10_000_000, api_key=KEY, latency_seconds=0.05)
     async with Simulator(config) as simulator:
-        pairs = tmp_path / "p.csv"
-        with pairs.open("w", newline="") as file:
+        with (tmp_path / "p.csv").open("w", newline="") as file:
             rows = [(each.pair.campaign_id, each.pair.send_id) for each in simulator.population]
             csv.writer(file).writerows([("campaign_id", "send_id"), *rows])
         arguments = ("run", "p.csv", "--endpoint", simulator.url, "--concurrency", "2", "--json")
@@ -183,18 +189,14 @@ async def test_a_zombie_writes_nothing(harvester, tmp_path):
         while simulator.answers.total() < 4:
             await asyncio.sleep(0.01)
         zombie.send_signal(signal.SIGSTOP)
-        key, clock, folder = tmp_path / "key", LateClock(), tmp_path / "harvest"
-        key.write_text(KEY)
-        settings = Settings(workspaces={"default": Workspace(endpoint=simulator.url, api_key_file=key)})
-        async with await Ledger.open(folder / ".harvester/ledger.db", clock=clock) as ledger:
-            heir = Run(settings, ledger=ledger, sink=FolderSink(folder), clock=clock, compression=Compression.ZSTD)
-            listed = Input([str(pairs)], workspaces=["default"], stdin=sys.stdin.buffer, now=clock.wall())
-            done = await heir.capture(listed, RejectsFile(tmp_path / "rejects.ndjson"))
+        done = await gone_on(tmp_path, simulator.url, LateClock())
         assert sum(done.books.captured.values()) == 30
         zombie.send_signal(signal.SIGCONT)
         out, err = await asyncio.to_thread(zombie.communicate)
     assert zombie.returncode == 0, err
     assert b"batch_lost" in err
     assert json.loads(out)["parts"] == 0
-    captures = Counter((row["campaign_id"], row["send_id"]) for row in rows_of(folder) if row["level"] == "capture")
+    captures = Counter(
+        (row["campaign_id"], row["send_id"]) for row in rows_of(tmp_path / "harvest") if row["level"] == "capture"
+    )
     assert captures == Counter(rows)
