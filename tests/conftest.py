@@ -51,6 +51,7 @@ def rows_of(folder: Path) -> list[dict]:
     return rows
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
     """Tests run in several processes; those of object stores in one of them, so that each store is started once."""
     for item in items:
