@@ -16,7 +16,7 @@ from harvester.ledger import outlook as ahead
 from harvester.model import DAY_SECONDS, Books
 from harvester.settings import Settings
 from harvester.web.history import BudgetHistory
-from harvester.web.snapshot import DayOfDeadlines, Rejection, Snapshot, Store, Trigger, WorkspaceNow
+from harvester.web.snapshot import Snapshot, Store, Trigger, WorkspaceNow
 from harvester.wiring import Harvesting, Wired
 
 BOOKS_SECONDS = 60.0
@@ -61,11 +61,10 @@ class Watch:
         now = self._clock.wall()
         self.note()
         workspaces = [await self._workspace(name, each, now) for name, each in self._harvesting.wired.items()]
-        rejections = await self._ledger.do(ahead.latest_rejections, limit=REJECTIONS)
         return Snapshot(
             taken_at=now, started_at=self._started_at, version=__version__, workspaces=tuple(workspaces),
             triggers=tuple(self.triggers), store=await self._store(), books=await self._books(now),
-            rejections=tuple(Rejection(*each) for each in rejections),
+            rejections=tuple(await self._ledger.do(ahead.latest_rejections, limit=REJECTIONS)),
         )  # fmt: skip
 
     async def alarm(self) -> None:
@@ -92,7 +91,7 @@ class Watch:
             halted_because=each.client.halted_because, halted_since=halted.get(name),
             waited_seconds=state.waited_seconds, readings=seen.readings, at_risk=seen.at_risk,
             expired=expired.get(name, 0), nearest_deadline=seen.nearest_deadline,
-            deadlines=tuple(DayOfDeadlines(day.at, day.pairs, day.at_risk) for day in seen.days),
+            deadlines=seen.days,
             calls=dict(each.client.calls), answers=dict(each.client.answers),
         )  # fmt: skip
 
@@ -133,7 +132,7 @@ class Watch:
         return self._balance.books
 
 
-def _out_of_reach(days: Sequence[ahead.Day], pace: float, now: float) -> float | None:
+def _out_of_reach(days: Sequence[ahead.DayOfDeadlines], pace: float, now: float) -> float | None:
     """Give the end of the last day whose pairs cannot all be read before it ends, at that pace; None if all can."""
     beyond, pairs = None, 0
     for day in days:

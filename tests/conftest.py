@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from canary import KEY, Heard, leaks
 from servers import STORES, Bucket
-
-KEY = "canary-key-0123456789"
 
 
 class Command:
@@ -25,7 +24,7 @@ class Command:
 
     def start(self, *arguments: str, **options) -> subprocess.Popen:
         """Begin a process."""
-        return subprocess.Popen(
+        return Heard(
             [sys.executable, "-m", "harvester", *arguments],
             cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
@@ -50,6 +49,26 @@ def rows_of(folder: Path) -> list[dict]:
         data = zstandard.ZstdDecompressor().decompressobj().decompress(part.read_bytes())
         rows += [json.loads(line) for line in data.split(b"\n") if line]
     return rows
+
+
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
+def pytest_collection_modifyitems(items):
+    """Tests run in several processes; those of object stores in one of them, so that each store is started once."""
+    for item in items:
+        chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if "stores" in item.fixturenames or any(value in STORES for value in chosen if isinstance(value, str)):
+            item.add_marker(pytest.mark.xdist_group("stores"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that leaves a secret anywhere fails, however it ended."""
+    report = yield
+    if call.when == "teardown" and (
+        found := leaks(item.funcargs.get("tmp_path"), (said for _, said in report.sections))
+    ):
+        report.outcome, report.longrepr = "failed", "a secret was found in " + ", ".join(found)
+    return report
 
 
 @pytest.fixture(scope="session")

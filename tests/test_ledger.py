@@ -240,3 +240,13 @@ async def test_a_ledger_that_cannot_be_one_is_refused_with_a_sentence(tmp_path):
         with pytest.raises(LedgerError):
             async with await Ledger.open(path, clock=Clock()) as ledger:
                 await ledger.do(books.books)
+
+
+def test_what_does_not_fit_in_memory_goes_beside_the_ledger(tmp_path, monkeypatch):
+    """In a container with a read-only root there is no other place."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
+    folder = tmp_path / "it's here"
+    with connect(folder / "ledger.db").connect() as connection:
+        connection.exec_driver_sql("CREATE TEMP TABLE wide AS SELECT randomblob(20000000) AS bytes")
+        opened = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        assert [name for name in opened if name.startswith(f"{folder}/etilqs_")]

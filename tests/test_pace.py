@@ -36,7 +36,7 @@ async def answered(pacer: Pacer, report: BudgetReport | None = None) -> None:
 
 @pytest.mark.parametrize("neighbour", ["none", "steady", "bursty", "campaign"])
 @pytest.mark.parametrize("harvesters", [1, 4, 8])
-@pytest.mark.parametrize("window_seconds", [100.0, 5.0])
+@pytest.mark.parametrize("window_seconds", [50.0, 5.0])
 def test_live_sending_is_never_refused(harvesters, neighbour, window_seconds):
     """Harvesters that don't know of each other leave live sending all it needs, and do not draw on the reserve.
 
@@ -57,14 +57,15 @@ def test_the_whole_share_is_used():
 
 @pytest.mark.parametrize("rate", [1.0, 7.0, 69.4, 450.0, 2000.0])
 def test_the_pace_holds_within_two_percent(rate):
-    """Whatever the rate, a minute's calls are those of the rate, and no second has many more."""
+    """Whatever the rate, so many seconds' calls are those of the rate, and no second has many more."""
+    seconds = 60 if rate < 100 else 15
 
     async def calls_by_second() -> list[int]:
         clock = VirtualClock()
         pacer = pacer_of(clock, max_rate=rate)
         for _ in range(64):  # past the ramp
             await answered(pacer)
-        began, counts = clock.monotonic(), [0] * 60
+        began, counts = clock.monotonic(), [0] * seconds
 
         async def work() -> None:
             while True:
@@ -74,13 +75,13 @@ def test_the_pace_holds_within_two_percent(rate):
                 pacer.landed(None, 0.02)
 
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(59.99), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(seconds - 0.01), asyncio.TaskGroup() as group:
                 for _ in range(64):
                     group.create_task(work())
         return counts
 
     counts = run_virtual(calls_by_second())
-    assert sum(counts) == pytest.approx(60 * rate, rel=0.02)
+    assert sum(counts) == pytest.approx(seconds * rate, rel=0.02)
     assert max(counts) <= max(rate * 1.15, rate + 1)
 
 

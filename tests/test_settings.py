@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY
+from canary import KEY
 from pydantic import BaseModel
 
 from harvester.errors import UsageError
@@ -296,11 +296,11 @@ def test_a_key_that_cannot_be_one_is_refused_without_showing_it(tmp_path, conten
 
 def test_a_key_file_that_is_missing_or_unreadable_is_told(tmp_path):
     """With the reason of the system, so that it can be mended."""
-    (tmp_path / "locked").write_text(KEY)
-    (tmp_path / "locked").chmod(0)
+    (tmp_path / "locked.key").write_text(KEY)
+    (tmp_path / "locked.key").chmod(0)
     reasons = {"missing": "No such file", ".": "Is a directory"}
     if os.geteuid() != 0:  # root reads all
-        reasons["locked"] = "Permission denied"
+        reasons["locked.key"] = "Permission denied"
     for name, reason in reasons.items():
         with pytest.raises(UsageError, match=f"api_key_file.*{reason}"):
             one(api_key_file=Path(name)).key()

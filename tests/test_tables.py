@@ -70,6 +70,28 @@ def test_a_counter_that_is_text_somewhere_breaks_nothing(harvest, latest):
     assert {str(row["sent"]) for row in latest(folder)} == {"1", "many"}
 
 
+def test_counters_whose_names_differ_in_case_alone_are_all_there(harvest, latest):
+    """DuckDB takes them for one; each keeps its numbers, in a column of its own, in whichever part it was met."""
+    odd = {"/": 1, "~1": 2, "*": 3, '"': 4, "$.x": 5}
+    folder = harvest(
+        [{"captured_at": "1", "sent": 1, "Sent": 2, "Level": 9, "": 6, **odd}],
+        [{"captured_at": "1", "date": "x", "SENT": 2.5}, {"captured_at": "1", "date": "y", "big": 2**64 - 1}],
+    )
+    rows = {row["date"]: row for row in latest(folder)}
+    assert (
+        rows["2026-11-20"] | {"sent": 1, "Sent_2": 2, "level": "variation", "Level_1": 9, "unnamed": 6} | odd
+        == rows["2026-11-20"]
+    )
+    assert (rows["x"]["SENT_1"], rows["x"]["sent"]) == (2.5, None)
+    assert rows["y"]["big"] == pytest.approx(2**64)
+
+
+def test_what_was_counted_as_text_is_not_hidden_by_a_late_zero(harvest, latest):
+    """A counter that Braze has begun to send as text is still believed over an empty answer that came later."""
+    folder = harvest([{"captured_at": "2026-11-21", "sent": "5"}], [{"captured_at": "2026-12-09", "sent": "0"}])
+    assert [row["sent"] for row in latest(folder)] == ["5"]
+
+
 def test_csv_runs_no_formula_and_parquet_has_types(harvest, tmp_path):
     """A name that a spreadsheet would run is made harmless in CSV; Parquet keeps numbers as numbers."""
     folder = harvest([{"captured_at": "1", "sent": -1, "variation_name": "=cmd()"}])

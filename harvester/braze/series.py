@@ -4,7 +4,8 @@ The shape (documentation of the endpoint, and one recorded answer): an object wi
 ``success`` and ``data``, a list with one element per day: ``time``, ``messages`` by channel (each a list of
 variations), and the day's totals beside them. Days are zero-filled, counters that do not apply are absent,
 and neither channels nor counters are a closed set. So nothing known is required and nothing unknown is
-dropped: a value of an unexpected kind passes through and the answer is marked as *drift*.
+dropped: a value of an unexpected kind passes through and the answer is marked as *drift*. One nested deeper than
+readers of JSON can follow passes through as text.
 """
 
 from collections.abc import Container
@@ -24,6 +25,9 @@ FIXED_COLUMNS = (
 """The columns every row begins with; counters follow under Braze's own names."""
 
 _FIXED = frozenset(FIXED_COLUMNS)
+_MOST_LEVELS = 100
+"""DuckDB refuses a line nested deeper than 128 levels, and with it the whole part."""
+
 _ROUNDED_FROM = 2**63
 """JSON decoding rounds integers from about here on to floats; such a counter is not exact."""
 
@@ -96,6 +100,7 @@ class _Rows:
         date, channels = day.pop("time", None), day.pop("messages", None)
         if not isinstance(date, str) or not isinstance(channels, dict):
             self.drift = True
+            date = _readable(date)
         encoded_date = orjson.dumps(date)
         if isinstance(channels, dict):
             for channel, variations in channels.items():
@@ -130,8 +135,8 @@ class _Rows:
             totals = [sum(counters.values()) for counters in self.counters]
         except TypeError:
             self.drift = True
-            values = (value for counters in self.counters for value in counters.values())
-            return any(value for value in values if isinstance(value, int | float) and not isinstance(value, bool))
+            self.counters = [{name: _readable(value) for name, value in counters.items()} for counters in self.counters]
+            return any(_counts(value) for counters in self.counters for value in counters.values())
         self.drift = self.drift or max(totals, default=0) >= _ROUNDED_FROM
         return any(totals) or any(any(counters.values()) for counters in self.counters)
 
@@ -156,6 +161,31 @@ class _Rows:
         pieces[3::4] = encoded
         pieces.append(b"}\n")
         return b"".join(pieces)
+
+
+def _nested(value: object, levels: int) -> bool:
+    """Tell whether a value is nested deeper than so many levels."""
+    if not isinstance(value, list | dict):
+        return False
+    inner = value if isinstance(value, list) else value.values()
+    return levels == 0 or any(_nested(each, levels - 1) for each in inner)
+
+
+def _readable(value: Any) -> Any:
+    """Give a value as it is, or as JSON in text where readers could not follow it."""
+    return orjson.dumps(value).decode() if _nested(value, _MOST_LEVELS) else value
+
+
+def _counts(value: object) -> bool:
+    """Tell whether a value of whatever kind says that something happened: anything but zeros and nothing."""
+    if isinstance(value, str):
+        try:
+            return float(value) != 0
+        except ValueError:
+            return bool(value.strip())
+    if isinstance(value, list | dict):
+        return any(map(_counts, value if isinstance(value, list) else value.values()))
+    return bool(value)
 
 
 def _free(name: str, taken: Container[str]) -> str:

@@ -39,6 +39,7 @@ def connect(path: Path) -> Engine:
         f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 30}
     )
     event.listen(engine, "connect", _set_up)
+    event.listen(engine, "connect", lambda connection, _record: _spill_into(connection, path.parent))
     event.listen(engine, "begin", _begin)
     return engine
 
@@ -47,6 +48,14 @@ def _set_up(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver would begin too late, and not immediately
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "journal_size_limit = 67108864"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _spill_into(connection: Any, folder: Path) -> None:
+    """Let what does not fit into memory go beside the ledger: the usual place may be read-only, or in memory itself.
+
+    SQLite calls this pragma deprecated and keeps it; its other way in is a variable of the environment.
+    """
+    connection.execute("PRAGMA temp_store_directory = '{}'".format(str(folder.resolve()).replace("'", "''")))
 
 
 def _begin(connection: Connection) -> None:

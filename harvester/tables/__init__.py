@@ -1,0 +1,9 @@
+"""What needs a database for a while: the latest view, Parquet lists of pairs, sends among events. The door to DuckDB.
+
+Memory is bounded by DuckDB's own limit; what does not fit is put on disk for a while.
+"""
+
+from harvester.tables.latest import PART_SUFFIXES, look, write_latest
+from harvester.tables.sends import SendTimes, parquet_rows
+
+__all__ = ["PART_SUFFIXES", "SendTimes", "look", "parquet_rows", "write_latest"]
