@@ -1,0 +1,255 @@
+"""The plan of readings: each send is read at its ages, and anew when it is sent anew."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harvester.ledger import Ledger, batches, books, intake
+from harvester.ledger.plans import follow
+from harvester.ledger.schedule import FINAL, ONCE, ReadingPlan
+from harvester.model import Captured, Enqueued, Pair, Rejected, Settlement, Verdict
+
+NOW = 1_767_225_600.0
+DAY = 86_400.0
+AGES = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 13.0)
+PLAN = ReadingPlan.of("eu", AGES, 14.0, 0.25)
+
+
+class Clock:
+    """A wall clock that tests move."""
+
+    def __init__(self) -> None:
+        """Begin at a round moment."""
+        self.now = NOW
+
+    def wall(self) -> float:
+        """Epoch seconds."""
+        return self.now
+
+    def monotonic(self) -> float:
+        """The same, for nobody here compares the two."""
+        return self.now
+
+
+class Workspace:
+    """A workspace of one ledger, harvested by hand."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        """Take a ledger that follows the plan."""
+        self.ledger = ledger
+        self.clock = clock
+
+    async def enqueue(self, send_id: str, sent_at: float | None = None, **options):
+        """Tell of a send."""
+        return await self.ledger.do(
+            intake.enqueue, [Enqueued(Pair("eu", "c", send_id), sent_at)], now=self.clock.now, **options
+        )
+
+    async def read(self, limit: int = 100, outcome=None) -> list[tuple[str, str]]:
+        """Claim what is due, let it be captured, and give send and reading in the order of the claim."""
+        batch = await self.ledger.claim("eu", limit=limit)
+        if batch is None:
+            return []
+        ended = outcome or Captured(Verdict.ACTIVITY, self.clock.now, b"", 1)
+        assert await self.ledger.seal(batch, [Settlement(each, ended) for each in batch.readings], [], destination="d")
+        return [(each.pair.send_id, each.name) for each in batch.readings]
+
+    async def live(self, days: float) -> list[tuple[str, str]]:
+        """Let time pass from one due reading to the next, and read each."""
+        done, until = [], self.clock.now + days * DAY
+        while (due_at := await self.ledger.do(books.next_due_at, "eu")) is not None and due_at <= until:
+            self.clock.now = max(self.clock.now, due_at)
+            done += await self.read()
+        self.clock.now = until
+        return done
+
+
+@pytest.fixture
+async def eu(tmp_path):
+    """A workspace whose readings follow the usual plan."""
+    clock = Clock()
+    async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+        await ledger.do(follow, "eu", PLAN)
+        yield Workspace(ledger, clock)
+
+
+@given(
+    ages=st.lists(st.floats(0.01, 13), min_size=1, max_size=9, unique=True).map(sorted),
+    since=st.floats(0, 2e9), late=st.floats(0, 20),
+)  # fmt: skip
+def test_every_plan_leads_to_the_final_reading_before_the_planning_deadline(ages, since, late):
+    """Whenever a send is first heard of, its readings come in order, none after the deadline if it can be helped."""
+    plan = ReadingPlan.of("eu", tuple(ages), 14.0, 0.25)
+    now = since + late * DAY
+    reading = plan.first(since, now)
+    names = []
+    while reading is not None:
+        names.append(reading.name)
+        assert reading.due_at == now or reading.due_at <= since + 13.75 * DAY + 1e-3
+        at = max(now, reading.due_at)
+        following = plan.after(reading.name, since, at)
+        assert following is None or following.due_at >= reading.due_at or following.due_at >= since
+        reading = following
+    assert names[-1] == FINAL
+    assert len(names) == len(set(names))
+
+
+async def test_a_send_is_read_at_every_age_and_then_settled(eu):
+    """Seven readings by the names of their ages, the last one in the last day before Braze forgets."""
+    await eu.enqueue("s", NOW)
+    done = await eu.live(13.8)
+    assert done == [("s", name) for name in ("d1", "d2", "d3", "d5", "d8", "d11", "final")]
+    told = await eu.ledger.do(books.books)
+    assert told.captured == {Verdict.ACTIVITY: 1}
+    assert await eu.ledger.do(books.reading_counts) == {"captured": 7, "pending": 0}
+
+
+async def test_a_send_of_unknown_time_is_read_at_once_and_then_by_its_first_sight(eu):
+    """It may be about to expire, so it cannot wait for its first day."""
+    await eu.enqueue("s")
+    assert await eu.live(1.1) == [("s", "d0"), ("s", "d1")]
+
+
+async def test_one_reading_settles_all_that_an_outage_made_overdue(eu):
+    """After six days away a send is read once, as what it is by now, not five times in a row."""
+    await eu.enqueue("s", NOW)
+    eu.clock.now += 6 * DAY
+    assert await eu.live(1) == [("s", "d5")]
+    eu.clock.now += 6.5 * DAY
+    assert await eu.live(1) == [("s", "final")]
+
+
+async def test_sends_that_trickle_in_fall_due_together(eu):
+    """Due times are rounded up to the hour, so that a part holds many sends."""
+    for number in range(6):
+        await eu.enqueue(f"s{number}", NOW + number * 300)
+    eu.clock.now += DAY + 7200
+    assert len({row[0] for row in await eu.ledger.do(due_times)}) <= 2
+
+
+def due_times(connection):
+    """When open readings fall due."""
+    return connection.exec_driver_sql("SELECT due_at FROM pair WHERE state <> 'settled'").all()
+
+
+async def test_readings_in_between_give_way_to_first_and_final_ones(eu):
+    """Where not all can be read, what would be lost comes first, though its deadline may be later."""
+    await eu.enqueue("old", NOW - 5.5 * DAY)
+    await eu.read()
+    eu.clock.now += 3 * DAY  # its d8 is due now
+    await eu.enqueue("new", eu.clock.now - 1.5 * DAY)
+    await eu.enqueue("last", eu.clock.now - 13.2 * DAY)
+    assert [await eu.read(limit=1) for _ in range(3)] == [[("last", "final")], [("new", "d1")], [("old", "d8")]]
+
+
+async def test_a_reading_in_between_that_is_the_last_one_by_now_gives_way_no_longer(eu):
+    """A reading that starved until the last day is the final one, and goes before those that never are."""
+    await eu.enqueue("starved", NOW - 8.5 * DAY)
+    await eu.read()
+    eu.clock.now += 5 * DAY
+    await eu.enqueue("new", eu.clock.now - 1.5 * DAY)
+    assert await eu.read(limit=1) == [("starved", "final")]
+
+
+async def test_a_send_id_that_is_used_again_begins_anew(eu):
+    """A later send has its own fourteen days; the same message again, or an older one, changes nothing."""
+    await eu.enqueue("s", NOW)
+    await eu.live(13.8)
+    await eu.enqueue("s", NOW)
+    await eu.enqueue("s", NOW - DAY)
+    assert await eu.live(2) == []
+    sent_again = eu.clock.now
+    await eu.enqueue("s", sent_again)
+    assert [name for _, name in await eu.live(13.8)] == ["d1", "d2", "d3", "d5", "d8", "d11", "final"]
+
+
+async def test_a_new_round_that_begins_while_the_old_is_being_read_is_not_ended_by_it(eu):
+    """The old answer is kept, and the new round has all its readings."""
+    await eu.enqueue("s", NOW - 13.1 * DAY)
+    batch = await eu.ledger.claim("eu", limit=1)
+    await eu.enqueue("s", NOW)
+    ended = [Settlement(each, Captured(Verdict.ACTIVITY, NOW, b"", 1)) for each in batch.readings]
+    assert await eu.ledger.seal(batch, ended, [], destination="d")
+    assert [name for _, name in await eu.live(2.1)] == ["d1", "d2"]
+
+
+async def test_without_a_time_a_message_is_a_duplicate_until_the_window_has_closed(eu):
+    """Brokers deliver more than once; a month later it must be another send."""
+    await eu.enqueue("s")
+    await eu.live(13.8)
+    await eu.enqueue("s")
+    assert await eu.live(1) == []
+    eu.clock.now += 2 * DAY
+    await eu.enqueue("s")
+    assert await eu.live(0.5) == [("s", "d0")]
+
+
+async def test_what_was_captured_once_is_followed_when_a_service_is_told_of_it(eu):
+    """A historical capture does not keep a send from its plan."""
+    await eu.enqueue("s", NOW - 2.5 * DAY, once=True)
+    assert await eu.read() == [("s", ONCE)]
+    await eu.enqueue("s", NOW - 2.5 * DAY)
+    assert await eu.live(1) == [("s", "d2"), ("s", "d3")]
+
+
+async def test_a_refused_pair_is_settled_and_read_again_when_requeued(eu):
+    """A campaign that does not exist is not asked for six times more, unless someone says so."""
+    await eu.enqueue("s", NOW - 1.5 * DAY)
+    await eu.read(outcome=Rejected("status_400", "Invalid Campaign ID"))
+    assert await eu.live(3) == []
+    assert await eu.ledger.do(intake.requeue, outcome="rejected", now=eu.clock.now) == 1
+    assert await eu.live(0.1) == [("s", "d3")]
+
+
+async def test_a_pair_that_came_in_time_is_tried_once_even_after_its_deadline(eu):
+    """Nobody knows to the hour when its data goes; a pair that came too late costs no call."""
+    await eu.enqueue("starved", NOW)
+    eu.clock.now += 16 * DAY
+    await eu.enqueue("late", NOW)
+    assert await eu.read() == [("starved", "final")]
+    told = await eu.ledger.do(books.books)
+    assert (told.expired, told.captured) == (1, {Verdict.ACTIVITY: 1})
+
+
+async def test_paused_pairs_rest_and_removed_ones_are_forgotten(eu):
+    """Neither is read; a paused one goes on where it was, and the books balance throughout."""
+    for send_id in ("kept", "paused", "removed"):
+        await eu.enqueue(send_id, NOW - 1.5 * DAY)
+    assert await eu.ledger.do(intake.pause, [Pair("eu", "c", "paused")]) == 1
+    assert await eu.ledger.do(intake.remove, [Pair("eu", "c", "removed"), Pair("eu", "c", "never seen")]) == 1
+    assert await eu.read() == [("kept", "d1")]
+    told = await eu.ledger.do(books.books)
+    assert (told.accepted, told.pending, told.balanced) == (2, 2, True)
+    assert await eu.ledger.do(intake.unpause, [Pair("eu", "c", "paused")]) == 1
+    assert await eu.read() == [("paused", "d1")]
+
+
+async def test_what_settled_long_ago_is_forgotten_and_nothing_else(eu):
+    """The ledger does not grow for ever."""
+    await eu.enqueue("old", NOW)
+    await eu.live(13.8)
+    await eu.enqueue("open", eu.clock.now)
+    assert await eu.ledger.do(intake.prune, settled_before=NOW) == 0
+    assert await eu.ledger.do(intake.prune, settled_before=NOW + 16 * DAY) == 1
+    assert (await eu.ledger.do(books.books)).accepted == 1
+
+
+async def test_a_ledger_of_the_first_schema_is_upgraded_where_it_lies(tmp_path):
+    """Its books, its sealed parts and what is due are as they were, and a second opening finds nothing to do."""
+    path = tmp_path / "ledger.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript((Path(__file__).parent / "ledgers" / "schema-1.sql").read_text())
+    for _ in range(2):
+        async with await Ledger.open(path, clock=Clock()) as ledger:
+            told = await ledger.do(books.books)
+            assert (told.accepted, told.pending, told.rejected) == (4, 2, {"status_400": 1})
+            (unstored,) = await ledger.recover()
+            (part,) = await ledger.do(batches.sealed_parts, unstored.batch_id)
+            assert part.data == b"rows"
+            indexes = await ledger.do(lambda tx: tx.exec_driver_sql("SELECT name FROM sqlite_master ORDER BY 1").all())
+    async with await Ledger.open(tmp_path / "new.db", clock=Clock()) as new:
+        made = await new.do(lambda tx: tx.exec_driver_sql("SELECT name FROM sqlite_master ORDER BY 1").all())
+    assert made == indexes
