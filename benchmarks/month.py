@@ -61,12 +61,13 @@ class Month:
 
     def without_final(self, until: float) -> list[str]:
         """Name the sends whose window closed before ``until`` without a capture in its last day."""
-        return [
-            each.pair.send_id
-            for each in self.sends
-            if each.sent_at is not None and each.sent_at + 14 * DAY_SECONDS <= until
-            and not any(13 <= (at - each.sent_at) / DAY_SECONDS <= 14 for at in self.answered.get(each.pair.send_id, []))
-        ]  # fmt: skip
+        missed = []
+        for each in self.sends:
+            assert each.sent_at is not None
+            ages = [(at - each.sent_at) / DAY_SECONDS for at in self.answered.get(each.pair.send_id, ())]
+            if each.sent_at + 14 * DAY_SECONDS <= until and not any(13 <= age <= 14 for age in ages):
+                missed.append(each.pair.send_id)
+        return missed
 
 
 class _Braze:
@@ -98,7 +99,7 @@ class _Braze:
         return Answer(judged.status, judged.body, report, 0.2)
 
     def use_key(self, api_key: str) -> bool:
-        return False
+        return api_key != KEY
 
     def scrub(self, text: str) -> str:
         return text
@@ -115,6 +116,9 @@ class _Keeping:
 
     async def attach(self, ledger_id: str) -> str:
         return ledger_id
+
+    async def owner(self) -> None:
+        return None
 
     async def create(self, part: Part) -> None:
         for row in map(orjson.loads, part.data.splitlines()):

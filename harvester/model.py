@@ -119,6 +119,18 @@ class Captured:
 
 
 @dataclass(frozen=True, slots=True)
+class LastCapture:
+    """What a dataset's parts tell of a pair: its last capture, when its time began, and how often it was captured."""
+
+    pair: Pair
+    reading: str
+    verdict: Verdict
+    captured_at: float
+    since: float
+    captures: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A reading whose pair the API refuses. ``reason`` is a closed set (``status_400``), ``detail`` is free text."""
 

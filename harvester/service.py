@@ -16,14 +16,13 @@ from harvester.ledger import Ledger
 from harvester.ledger.batches import wake
 from harvester.ledger.intake import EnqueueCount, enqueue, prune
 from harvester.ledger.plans import follow
-from harvester.ledger.schedule import ReadingPlan
 from harvester.model import DAY_SECONDS, Enqueued
 from harvester.settings import Settings
 from harvester.sinks import Compression, Sink
 from harvester.stopping import stopped_by_signals
 from harvester.watch import Watch
 from harvester.web.face import Face
-from harvester.wiring import Connect, Harvesting, connected, first_of
+from harvester.wiring import Connect, Harvesting, connected, first_of, plans_of
 
 KEYS_SECONDS = 5.0
 """How often the files of keys are looked at."""
@@ -62,8 +61,7 @@ class Service:
 
         Raises ``UsageError`` for settings that are not usable, ``StorageError`` where ledger or sink fail for good.
         """
-        for name, workspace in self._settings.workspaces.items():
-            plan = ReadingPlan.of(name, workspace.ages_days, workspace.retention_days, workspace.margin_days)
+        for name, plan in plans_of(self._settings).items():
             await self._ledger.do(follow, name, plan)
         await self._harvesting.open()
         with stopped_by_signals(self.stop):

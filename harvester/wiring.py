@@ -14,6 +14,7 @@ from harvester.braze.pacer import Pacer
 from harvester.braze.transport import BrazeTransport, Transport
 from harvester.clock import Clock
 from harvester.ledger import Ledger
+from harvester.ledger.schedule import ReadingPlan
 from harvester.pipeline import Harvest
 from harvester.settings import Settings, Workspace
 from harvester.sinks import Compression, Sink
@@ -29,6 +30,14 @@ def connected(workspace: Workspace, key: str, settings: Settings, clock: Clock) 
         endpoint=workspace.endpoint, api_key=key, connections=settings.concurrency, clock=clock,
         timeout_seconds=settings.request_timeout_seconds,
     )  # fmt: skip
+
+
+def plans_of(settings: Settings) -> dict[str, ReadingPlan]:
+    """Give the plan of readings of each workspace, as it is configured."""
+    return {
+        name: ReadingPlan.of(name, each.ages_days, each.retention_days, each.margin_days)
+        for name, each in settings.workspaces.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

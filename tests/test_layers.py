@@ -16,7 +16,7 @@ FLOORS = {
     "storing": 4, "pipeline": 5,
     "wiring": 6, "web": 6,
     "watch": 7,
-    "run": 8, "service": 8, "plan": 8, "audit": 8, "doctor": 8,
+    "run": 8, "service": 8, "plan": 8, "adopt": 8, "audit": 8, "doctor": 8,
     "cli": 9, "__main__": 10,
 }  # fmt: skip
 

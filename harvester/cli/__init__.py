@@ -60,6 +60,7 @@ def main() -> None:
 
 for command in (
     stand_in.demo, capture.run, serve.serve, capture.plan, capture.enqueue, audit.audit, ledger.status, ledger.requeue,
+    ledger.pause, ledger.unpause, ledger.remove, ledger.backup,
     view.latest, ledger.parts, capture.doctor, stand_in.simulate,
 ):  # fmt: skip
     main.add_command(command)

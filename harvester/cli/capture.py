@@ -16,6 +16,7 @@ from harvester.model import STORE_SCHEMES, in_store
 
 if TYPE_CHECKING:
     from harvester.doctor import Finding
+    from harvester.ledger import Ledger
     from harvester.plan import Plan
     from harvester.run import Summary
     from harvester.settings import Settings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @options.place
 @options.workspace
 @options.pace
+@options.adopting
 @click.option("--force", is_flag=True, help="Ask for pairs beyond retention too.")
 @click.option("--json", is_flag=True, help="The summary as JSON, to stdout (to stderr with -o -).")
 @options.logs
@@ -46,7 +48,7 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
     settings = options.settings_of(given)
     if not pairs and not options.ledger_path(settings.out, settings.state).exists():
         raise UsageError("name a file of pairs, such as: harvester run sends.csv")
-    done = options.awaited(captured(settings, pairs, forced=given["force"]))
+    done = options.awaited(captured(settings, pairs, forced=given["force"], adopting=given["adopt"]))
     show.summary(done, json=given["json"], to_stderr=settings.out == "-")
     if done.problem is not None:
         raise done.problem
@@ -205,7 +207,9 @@ def opened(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
         yield StdoutSink(sys.stdout.buffer), Compression.NONE, state or Path(folder) / "ledger.db"
 
 
-async def captured(settings: "Settings", pairs: tuple[str, ...], *, forced: bool = False) -> "Summary":
+async def captured(
+    settings: "Settings", pairs: tuple[str, ...], *, forced: bool = False, adopting: bool = False
+) -> "Summary":
     """Open input, sink and ledger, and run, with a progress view where a person looks on."""
     with options.importing():
         from harvester.clock import SystemClock
@@ -217,6 +221,8 @@ async def captured(settings: "Settings", pairs: tuple[str, ...], *, forced: bool
     listed = Input(pairs, workspaces=list(settings.workspaces), stdin=sys.stdin.buffer, now=clock.wall())
     with opened(settings) as (sink, compression, path):
         async with await Ledger.open(path, clock=clock) as ledger:
+            if adopting:
+                await adopted(settings, ledger, sink)
             job = Run(settings, ledger=ledger, sink=sink, clock=clock, compression=compression)
             rejects = RejectsFile(path.with_name("rejects.ndjson"))
             view = asyncio.create_task(show.progress(job), name="progress") if sys.stderr.isatty() else None
@@ -226,3 +232,18 @@ async def captured(settings: "Settings", pairs: tuple[str, ...], *, forced: bool
                 if view is not None:
                     view.cancel()
                     await asyncio.wait([view])
+
+
+async def adopted(settings: "Settings", ledger: "Ledger", sink: "Sink") -> None:
+    """Take over the place of ``out``, and tell what came back."""
+    from harvester.adopt import adopt
+    from harvester.cli.view import copied
+    from harvester.clock import SystemClock
+    from harvester.wiring import plans_of
+
+    with tempfile.TemporaryDirectory(prefix="harvester-") as temporary:
+        spill = Path(temporary)
+        parts = copied(settings.out, spill) if in_store(settings.out) else Path(settings.out)
+        count = await adopt(ledger, sink, parts, plans_of(settings), clock=SystemClock(), temp_directory=spill)
+    what = "there is nothing to adopt" if count is None else f"adopted {settings.out}: {count} pairs came back"
+    click.echo(what, err=True)

@@ -1,13 +1,15 @@
-"""Commands about a ledger: status, requeue, parts."""
+"""Commands about a ledger: status, requeue, pause, unpause, remove, parts, backup."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harvester.cli import options, show
 from harvester.clock import SystemClock
+from harvester.errors import ExitCode
 
 if TYPE_CHECKING:
     from harvester.ledger.books import StoredPart
@@ -70,6 +72,70 @@ def requeue(out: str | None, state: Path | None, outcome: str, reason: str | Non
         out, state, lambda tx: intake.requeue(tx, outcome=outcome, reason=reason, now=SystemClock().wall())
     )
     click.echo(f"{count} pairs are pending again; harvester run takes them up")
+
+
+def _about_pairs(name: str, does: str, hint: str) -> click.Command:
+    """Make a command that does one thing to the pairs of a list."""
+
+    @click.command(name, help=f"{does}\n\n\b\nExample:\n  harvester {name} sends.csv")
+    @click.argument("pairs", nargs=-1, required=True)
+    @options.place
+    @click.option("--workspace", "workspaces", multiple=True, help="A workspace's name; several for several.")
+    def command(pairs: tuple[str, ...], out: str | None, state: Path | None, workspaces: tuple[str, ...]) -> None:
+        from harvester.ledger import intake
+        from harvester.sources import Input, RejectsFile
+
+        names, now = list(workspaces or ("default",)), SystemClock().wall()
+        listed = Input(pairs, workspaces=names, stdin=sys.stdin.buffer, now=now)
+        rejects = RejectsFile(options.ledger_path(out, state).with_name(f"{name}-rejects.ndjson"))
+
+        def done(tx: Any) -> int:
+            pages = listed.pages(rejects)
+            return sum(getattr(intake, name)(tx, [each.pair for each in page]) for page in pages if page)
+
+        count = options.asked(out, state, done)
+        click.echo(f"{count} of {listed.lines - rejects.count} pairs: {name}d; {hint}")
+        sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
+
+    return command
+
+
+pause = _about_pairs(
+    "pause", "Leave the sends in PAIRS alone until they are unpaused; they go on being pending.",
+    "those that are being read now are not: say it again in a minute",
+)  # fmt: skip
+unpause = _about_pairs(
+    "unpause", "Take paused sends in PAIRS up again, where they were.", "what fell due meanwhile is read once"
+)
+remove = _about_pairs(
+    "remove", "Forget the sends in PAIRS: they are not read any more, and are in no book. Parts stay as they are.",
+    "those that are being read now are not: say it again in a minute",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("to", type=click.Path(path_type=Path))
+@options.place
+def backup(to: Path, out: str | None, state: Path | None) -> None:
+    """Copy the ledger to the file TO, whole and consistent, also while it is in use.
+
+    To restore it, stop the service and put the copy back. A ledger that goes back in time asks again for what it has
+    forgotten: parts that were created since then stay, and are not known to it.
+
+    \b
+    Example:
+      harvester backup /backups/ledger-$(date +%F).db
+    """
+    from harvester.errors import UsageError
+    from harvester.ledger.sqlite import copy
+
+    path = options.ledger_path(out, state)
+    if not path.exists():
+        raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
+    if to.exists():
+        raise UsageError(f"{to} exists; name a new file")
+    copy(path, to)
+    click.echo(f"{to}: {to.stat().st_size} bytes", err=True)
 
 
 @click.command()

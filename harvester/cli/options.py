@@ -71,6 +71,9 @@ workspace = _together(
     click.option("--reserve", type=float, help="Share of the hourly budget never touched  [default: 0.2]"),
     click.option("--max-rate", type=float, help="Calls per second never exceeded  [default: 1000]"),
 )
+adopting = click.option(
+    "--adopt", is_flag=True, help="Take over a place whose own ledger is lost; its plan is made anew from the parts."
+)
 pace = _together(
     click.option("--length", type=int, help="Days to ask for, 1 to 100  [default: 15]"),
     click.option("--concurrency", type=int, help="Calls in flight at the most  [default: 64]"),

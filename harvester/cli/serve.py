@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from harvester.cli import options
-from harvester.cli.capture import opened
+from harvester.cli.capture import adopted, opened
 from harvester.errors import ExitCode, UsageError
 
 
@@ -15,8 +15,9 @@ from harvester.errors import ExitCode, UsageError
 @options.workspace
 @options.pace
 @click.option("--until-idle", is_flag=True, help="End once the queues are empty and nothing is due.")
+@options.adopting
 @options.logs
-def serve(*, until_idle: bool, **given: Any) -> None:
+def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
     """Follow each send until its window closes: sends come by message, parts go out, for as long as it runs.
 
     A SIGTERM lets what is in flight land, within 25 seconds. Without triggers it serves what others enqueue.
@@ -39,6 +40,8 @@ def serve(*, until_idle: bool, **given: Any) -> None:
         clock = SystemClock()
         with opened(settings) as (sink, compression, path):
             async with await Ledger.open(path, clock=clock) as ledger:
+                if adopt:
+                    await adopted(settings, ledger, sink)
                 service = Service(
                     settings, ledger=ledger, sink=sink, clock=clock, compression=compression, until_idle=until_idle
                 )

@@ -27,7 +27,7 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
     from harvester.tables import write_latest
 
     with tempfile.TemporaryDirectory(prefix="harvester-") as spill:
-        folder = _copied(place, Path(spill)) if in_store(place) else Path(place)
+        folder = copied(place, Path(spill)) if in_store(place) else Path(place)
         try:
             rows = write_latest(folder, out, kind, memory_limit_mb=memory_limit_mb, temp_directory=Path(spill))
         except HarvesterError as error:  # it knows the copy alone
@@ -36,7 +36,7 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
         click.echo(f"{rows} rows in {out}", err=True)
 
 
-def _copied(place: str, to: Path) -> Path:
+def copied(place: str, to: Path) -> Path:
     """Copy the parts of a bucket into a folder, laid out as they lie there."""
     from harvester.stores import Store
     from harvester.tables import PART_SUFFIXES

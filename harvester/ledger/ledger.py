@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from harvester.clock import Clock
 from harvester.errors import LedgerError
-from harvester.ledger import batches, leases
+from harvester.ledger import adoption, batches, leases
 from harvester.ledger.schedule import deferral_seconds
 from harvester.ledger.schema import SCHEMA_VERSION, about, metadata
 from harvester.ledger.sqlite import OwnerLock, connect
@@ -123,6 +123,11 @@ class Ledger:
             )
 
         return await self.do(sealed)
+
+    async def take_identity(self, ledger_id: str) -> None:
+        """Be the ledger of that id from now on: a dataset that bears its mark is ours then."""
+        await self.do(adoption.take_identity, ledger_id)
+        self.ledger_id = ledger_id
 
     async def recover(self) -> list[leases.Unstored]:
         """Take back what dead or lapsed owners held; gives the sealed batches that are now ours to create."""

@@ -8,7 +8,7 @@ import hashlib
 
 from harvester.errors import PartConflict, SinkError
 from harvester.model import Part
-from harvester.sinks.marker import MARKER, dataset_of, marker_of
+from harvester.sinks.marker import MARKER, dataset_of, marker_of, owner_of
 from harvester.stores import Store, Taken
 
 
@@ -32,6 +32,12 @@ class BucketSink:
             f"{self._store.url} overwrites what is there (it ignores If-None-Match), so parts could be lost; "
             "choose another store, or a newer version of this one"
         )
+
+    async def owner(self) -> str | None:
+        """Name the ledger whose mark is there (see the protocol)."""
+        if not await self._store.has(MARKER):
+            return None
+        return owner_of(await self._store.read(MARKER) or b"", place=self._store.url)[0]
 
     async def create(self, part: Part) -> None:
         """Create a part (see the protocol)."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harvester.errors import PartConflict, SinkError
 from harvester.model import Part
-from harvester.sinks.marker import MARKER, dataset_of, marker_of
+from harvester.sinks.marker import MARKER, dataset_of, marker_of, owner_of
 
 _STALE_SECONDS = 3600.0
 
@@ -33,6 +33,16 @@ class FolderSink:
         """Mark the dataset as this ledger's (see the protocol)."""
         with _translated(self.folder):
             return await asyncio.to_thread(self._attach, ledger_id)
+
+    async def owner(self) -> str | None:
+        """Name the ledger whose mark is there (see the protocol)."""
+        marker = self.folder / MARKER
+        with _translated(self.folder):
+            try:
+                written = await asyncio.to_thread(marker.read_bytes)
+            except FileNotFoundError:
+                return None
+        return owner_of(written, place=str(self.folder))[0]
 
     async def create(self, part: Part) -> None:
         """Create a part (see the protocol)."""

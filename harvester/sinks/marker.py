@@ -18,16 +18,21 @@ def marker_of(ledger_id: str) -> bytes:
     return orjson.dumps({"dataset": secrets.token_hex(16), "ledger": ledger_id}) + b"\n"
 
 
-def dataset_of(marker: bytes, *, ledger_id: str, place: str) -> str:
-    """Give the dataset's id. Raises ``SinkError`` for a damaged marker and for that of another ledger."""
+def owner_of(marker: bytes, *, place: str) -> tuple[str, str]:
+    """Give the ledger's id and the dataset's own. Raises ``SinkError`` for a damaged marker."""
     try:
         written = orjson.loads(marker)
-        owner, dataset_id = str(written["ledger"]), str(written["dataset"])
+        return str(written["ledger"]), str(written["dataset"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise SinkError(f"{place}/{MARKER} is damaged; restore it, or harvest into a new place") from None
+
+
+def dataset_of(marker: bytes, *, ledger_id: str, place: str) -> str:
+    """Give the dataset's id. Raises ``SinkError`` for a damaged marker and for that of another ledger."""
+    owner, dataset_id = owner_of(marker, place=place)
     if owner != ledger_id:
         raise SinkError(
             f"{place} was harvested with another ledger (its id is {owner}); "
-            "name that ledger with --state, or harvest into a new place"
+            "name that ledger with --state; if it is lost, say --adopt; or harvest into a new place"
         )
     return dataset_id

@@ -15,6 +15,10 @@ class Sink(Protocol):
         """
         ...
 
+    async def owner(self) -> str | None:
+        """Name the ledger whose mark the dataset bears; None for a new one. Raises ``SinkError``."""
+        ...
+
     async def create(self, part: Part) -> None:
         """Make a part durable under its name, if that name is free. Equal bytes there already are success.
 

@@ -22,6 +22,10 @@ class StdoutSink:
         """Accept any ledger."""
         return "stdout"
 
+    async def owner(self) -> str | None:
+        """Bear no mark."""
+        return None
+
     async def create(self, part: Part) -> None:
         """Write a part. Raises ``SinkClosed`` when the reader has gone."""
         try:

@@ -1,0 +1,38 @@
+"""A ledger takes over a dataset whose own ledger is lost: its plan is made anew from the parts.
+
+Nothing is written to the dataset: the ledger takes the identity that the marker names. What the lost ledger knew and
+the parts do not tell is gone: pairs without a capture, rejects, and which parts a loader has seen.
+"""
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+
+from harvester.clock import Clock
+from harvester.ledger import Ledger
+from harvester.ledger.adoption import restore
+from harvester.ledger.schedule import ReadingPlan
+from harvester.sinks import Sink
+from harvester.tables import last_captures
+
+PAGE_PAIRS = 2000
+
+
+async def adopt(
+    ledger: Ledger, sink: Sink, parts: Path, plans: Mapping[str, ReadingPlan], *, clock: Clock, temp_directory: Path
+) -> int | None:
+    """Take over the dataset of ``sink``, whose parts lie in the folder ``parts``; gives how many pairs came back.
+
+    Those that were not read once are followed on by the plan of their workspace.
+
+    None where there is nothing to adopt: the dataset is new, or this ledger's already. Raises ``StorageError``.
+    """
+    owner = await sink.owner()
+    if owner is None or owner == ledger.ledger_id:
+        return None
+    restored = 0
+    captures = last_captures(parts, temp_directory=temp_directory)
+    while page := list(islice(captures, PAGE_PAIRS)):
+        restored += await ledger.do(restore, page, plans, now=clock.wall())
+    await ledger.take_identity(owner)
+    return restored
