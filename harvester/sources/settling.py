@@ -119,6 +119,7 @@ class Settling:
     async def _finish(self, delivery: Delivery, message: Message) -> str:
         """Import the files of a message, and bury what was bad in it; gives the outcome."""
         self._count_naive(message.naive_times)
+        before = self.pairs_new + self.pairs_known
         problems = [problem for file in message.files if (problem := await self._import(file, once=message.once))]
         if problems:
             await self._buried(delivery, delivery.body, "; ".join(problems))
@@ -129,7 +130,7 @@ class Settling:
             return "ignored"
         if not problems and not message.bad:
             return "enqueued"
-        return "partly" if message.pairs else "buried"
+        return "partly" if message.pairs or self.pairs_new + self.pairs_known > before else "buried"
 
     async def _import(self, file: str, *, once: bool) -> str | None:
         """Enqueue the pairs of a file, a page at a time, read on another thread; gives what was wrong with it."""

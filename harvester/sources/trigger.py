@@ -21,8 +21,6 @@ from harvester.sources.brokers import Broker, Delivery
 from harvester.sources.message import Reader
 from harvester.sources.settling import Enqueue, Settling, Stopped
 
-MAX_WAIT_SECONDS = 60.0
-
 log = structlog.get_logger()
 T = TypeVar("T")
 
@@ -37,9 +35,9 @@ class Trigger:
 
     def __init__(
         self, name: str, broker: Broker, *, reader: Reader, enqueue: Enqueue, clock: Clock,
-        jitter: random.Random, retry_seconds: float = 1.0,
+        jitter: random.Random, wait_first_seconds: float = 1.0, wait_max_seconds: float = 60.0,
     ) -> None:  # fmt: skip
-        """Take a broker that is not connected; ``retry_seconds`` is the first wait after a failure."""
+        """Take a broker that is not connected; after failures in a row the waits grow from the first to the longest."""
         self.name = name
         self.outcomes: Counter[str] = Counter()
         self.connected = False
@@ -48,7 +46,8 @@ class Trigger:
         self.warnings: list[str] = []
         self._broker = broker
         self._jitter = jitter
-        self._retry_seconds = retry_seconds
+        self._wait_first_seconds = wait_first_seconds
+        self._wait_max_seconds = wait_max_seconds
         self._failures = 0
         self._in_hand: Sequence[Delivery] = ()
         self._stopping = asyncio.Event()
@@ -80,7 +79,7 @@ class Trigger:
 
     def _pause_seconds(self) -> float:
         """Grow with every failure in a row, with jitter, so that replicas don't come back all at once."""
-        longest = min(MAX_WAIT_SECONDS, self._retry_seconds * 2.0 ** min(self._failures - 1, 10))
+        longest = min(self._wait_max_seconds, self._wait_first_seconds * 2.0 ** min(self._failures - 1, 10))
         return self._jitter.uniform(longest / 2, longest)
 
     async def _session(self) -> None:

@@ -71,7 +71,8 @@ class Broker(Protocol):
 def trouble(what: str, error: BaseException, *, url: str = "") -> BrokerError:
     """Say what failed and how, in a line that holds no part of the URL's credentials."""
     said = re.sub(r"\s+", " ", str(error)).strip()
-    given = [part for userinfo in re.findall(r"//([^/@]+)@", url) for part in userinfo.split(":")]
+    # A password, or a token that stands alone; what stands before a password is a name, and may be part of any word.
+    given = [userinfo.partition(":")[2] or userinfo for userinfo in re.findall(r"//([^/@]+)@", url)]
     for secret in sorted({url, *given, *map(unquote, given)} - {""}, key=len, reverse=True):
         said = said.replace(secret, "***")
     return BrokerError(f"{what}: {type(error).__name__}{': ' + said[:300] if said else ''}")

@@ -5,11 +5,11 @@ Dead letters are published to a subject, which a stream must keep: JetStream con
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import nats
+from nats.aio.client import Client
 from nats.errors import Error, MaxPayloadError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import ConsumerInfo, StorageType, StreamConfig
@@ -25,10 +25,6 @@ from harvester.sources.brokers.broker import (
     no_dead_letters,
     trouble,
 )
-
-if TYPE_CHECKING:
-    from nats.aio.client import Client
-    from nats.js.client import JetStreamContext
 
 _TIMEOUT_SECONDS = 10
 _PING_SECONDS = 20
@@ -59,12 +55,13 @@ class Queue:
         self._closed = asyncio.Event()
         self._asked = self._url()
         with self._translated():
-            self._client = client = await nats.connect(
+            self._client = client = Client()  # ours to close where connecting fails half-way
+            await client.connect(
                 self._asked.split(","), allow_reconnect=False, connect_timeout=_TIMEOUT_SECONDS,
+                max_reconnect_attempts=1, reconnect_time_wait=0,  # else it would ask a server that is away for minutes
                 ping_interval=_PING_SECONDS, closed_cb=self._lost, error_cb=_told, name="harvester",
             )  # fmt: skip
-            jetstream: JetStreamContext = client.jetstream(timeout=_TIMEOUT_SECONDS)
-            self._jetstream = jetstream
+            jetstream = self._jetstream = client.jetstream(timeout=_TIMEOUT_SECONDS)
             consumer = await jetstream.consumer_info(self._stream, self._consumer)
             self.lease_seconds = consumer.config.ack_wait
             stream = (await jetstream.stream_info(self._stream)).config
@@ -79,20 +76,23 @@ class Queue:
 
     async def receive(self) -> Sequence[Delivery]:
         """Pull what there is."""
-        fetching = asyncio.ensure_future(self._pulling.fetch(BATCH_MESSAGES, timeout=self._wait_seconds))
-        closed = asyncio.ensure_future(self._closed.wait())
+        with self._translated(), contextlib.suppress(NatsTimeout):
+            fetched = await self._while_open(self._pulling.fetch(BATCH_MESSAGES, timeout=self._wait_seconds))
+            return [Delivery(each.data, each.metadata.num_delivered, each) for each in fetched]
+        return []
+
+    async def _while_open(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Await, but no longer than the connection lives: nats-py would wait for the whole timeout."""
+        tasks = asyncio.create_task(work), asyncio.create_task(self._closed.wait())
         try:
-            with self._translated():
-                await asyncio.wait({fetching, closed}, return_when=asyncio.FIRST_COMPLETED)
-                if not fetching.done():
-                    raise ConnectionError("closed")
-                return [Delivery(each.data, each.metadata.num_delivered, each) for each in fetching.result()]
-        except NatsTimeout:
-            return []
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not tasks[0].done():
+                raise ConnectionError("closed")
+            return tasks[0].result()
         finally:
-            for each in (fetching, closed):
+            for each in tasks:
                 each.cancel()
-            await asyncio.gather(fetching, closed, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def empty(self) -> bool:
         """Ask what is neither delivered nor acknowledged."""
@@ -121,7 +121,7 @@ class Queue:
             for each in deliveries:
                 await each.handle.ack()
             assert self._client is not None
-            await self._client.flush(_TIMEOUT_SECONDS)
+            await self._while_open(self._client.flush(_TIMEOUT_SECONDS))
 
     async def close(self) -> None:
         """Let go of the connection."""

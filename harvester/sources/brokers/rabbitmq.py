@@ -64,7 +64,7 @@ class Queue:
     async def receive(self) -> Sequence[Delivery]:
         """Give what has been pushed to us."""
         with self._translated():
-            await self._consume()
+            await asyncio.shield(self._consume())  # aiormq would swallow a cancellation in the middle
             try:
                 found = [await asyncio.wait_for(self._arrived.get(), self._wait_seconds)]
             except TimeoutError:

@@ -32,7 +32,7 @@ _BATCH_ENTRIES = 10
 
 _WAITING = "ApproximateNumberOfMessages"
 _COUNTS = (_WAITING, f"{_WAITING}NotVisible", f"{_WAITING}Delayed")
-_REGION = re.compile(r"https://(?:sqs|queue)\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/")
+_REGION = re.compile(r"https://[^/]*\b([a-z]{2}(?:-[a-z]+)+-[0-9]+)\.[^/]*amazonaws\.com")
 _MEND = "give it a redrive policy, or name a queue's URL as dead_letter"
 
 
@@ -52,15 +52,16 @@ class Queue:
         self._url = queue_url
         self._dead_letter = dead_letter
         self._wait_seconds = wait_seconds
+        self._session = get_session()
         self._stack = AsyncExitStack()
         self._sqs: Any = None
 
     async def open(self) -> list[str]:
         """Make a client and look at the queue's attributes."""
         region = _REGION.match(self._url)
-        config = AioConfig(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 3})
+        config = AioConfig(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 2})
         with self._translated():
-            client = get_session().create_client("sqs", region_name=region and region[1], config=config)
+            client = self._session.create_client("sqs", region_name=region and region[1], config=config)
             self._sqs = await self._stack.enter_async_context(client)
             attributes = await self._attributes("RedrivePolicy", "MessageRetentionPeriod")
             warnings = []
