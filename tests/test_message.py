@@ -168,9 +168,8 @@ def test_without_prefixes_no_pointer_is_followed():
     assert "none of the prefixes" in refused({"version": 1, "file": "s3://lists/braze/a.csv"}, Reader(("eu",), ()))
 
 
-NAMES = (
-    "version once pairs file campaign_id send_id sent_at workspace Records Type Message Event s3 bucket object key name"
-).split()
+NAMES = ["version", "once", "pairs", "file", "campaign_id", "send_id", "sent_at", "workspace"]
+NAMES += ["Records", "Type", "Message", "Event", "s3", "bucket", "object", "key", "name"]
 WORDS = [1, True, "Notification", "s3:TestEvent", "ObjectCreated:Put"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
