@@ -476,7 +476,7 @@ def test_a_trigger_that_cannot_be_is_told_without_its_values(tmp_path, given, sa
     assert KEY not in told
 
 
-@pytest.mark.parametrize(("text", "said"), [("http://hidden-words", "begins with redis or rediss"), (None, "No such file")])
+@pytest.mark.parametrize(("text", "said"), [("http://hidden-words", "begins with redis"), (None, "No such file")])
 def test_a_broker_s_url_that_cannot_be_is_told_at_the_start(tmp_path, text, said):
     """Also where it comes from a file, and without showing it."""
     if text is not None:
