@@ -10,6 +10,7 @@ The base class says what the process does, the leaf says what happened::
     │   └── SinkError                         ... a part cannot be created; it is tried again
     │       ├── PartConflict                  ... a part's name is taken by other bytes: never overwritten
     │       └── SinkClosed                    ... nobody takes parts any more: the reader of a pipe has gone
+    ├── BrokerError                    -      nothing, or mends the broker: the trigger connects again
     └── ExchangeError                  -      nothing: one exchange with the API failed, the harvest tries again
 
 Every message is one sentence that names the thing and says what to do. None holds a secret.
@@ -71,6 +72,10 @@ class PartConflict(SinkError):  # noqa: N818 - a conflict is a state of the plac
 
 class SinkClosed(SinkError):  # noqa: N818 - as above
     """Nothing will ever be taken again."""
+
+
+class BrokerError(HarvesterError):
+    """A message broker, or the connection to it, failed. What was not acknowledged comes again."""
 
 
 class ExchangeError(HarvesterError):

@@ -66,6 +66,10 @@ class Taken(Exception):  # noqa: N818 - a taken name is an answer, no fault
     """A name in a store has an object already."""
 
 
+class Refused(SinkError):  # noqa: N818 - an answer of the store, no fault of it
+    """The store has no object of that name, or none for us: asking again would not help."""
+
+
 class Store:
     """What lies below one place, such as ``s3://bucket/prefix``; names are relative to it."""
 
@@ -146,22 +150,26 @@ class Store:
         try:
             yield
         except (BaseError, OSError) as error:
+            kind: type[SinkError] = Refused if isinstance(error, PermissionDeniedError) else SinkError
             if isinstance(error, OSError) and error.errno is not None:  # this machine's own: obstore's have no number
                 told = f"{error.strerror} on this machine; let TMPDIR name a roomier folder"
             elif isinstance(error, FileNotFoundError):
-                told = _advice(str(error)) or "there is nothing of that name; check it"
+                kind, told = Refused, _advice(str(error)) or "there is nothing of that name; check it"
             else:
                 told = _told(str(error))
-            raise SinkError(f"cannot {what} {self.url}: {told}") from None
+            raise kind(f"cannot {what} {self.url}: {told}") from None
 
 
 def fetched(url: str, folder: Path) -> Path:
-    """Copy one object, named by its URL, into a folder under its own name. Raises ``UsageError`` where it cannot."""
+    """Copy one object, named by its URL, into a folder under its own name.
+
+    Raises ``UsageError`` for one that the store refuses, another ``SinkError`` while the store fails.
+    """
     place, _, name = url.rpartition("/")
     to = folder / name
     try:
         Store(place).fetch(name, to)
-    except SinkError as error:
+    except Refused as error:
         raise UsageError(str(error)) from None
     return to
 

@@ -53,11 +53,13 @@ def rows_of(folder: Path) -> list[dict]:
 
 @pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
-    """Tests run in several processes; those of object stores in one of them, so that each store is started once."""
+    """Tests run in several processes; those of object stores, and of a broker, in one: each server is started once."""
     for item in items:
         chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
         if "stores" in item.fixturenames or any(value in STORES for value in chosen if isinstance(value, str)):
             item.add_marker(pytest.mark.xdist_group("stores"))
+        elif "lab" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group(item.callspec.params["lab"]))
 
 
 @pytest.hookimpl(wrapper=True)

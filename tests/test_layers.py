@@ -21,12 +21,16 @@ FLOORS = {
 }  # fmt: skip
 
 DOORS = {
+    "aio_pika": {"sources/brokers/rabbitmq.py"},
+    "aiobotocore": {"sources/brokers/sqs.py"},
     "aiohttp": {"braze/transport.py", "simulator", "web/face.py"},
     "aiolimiter": {"braze/pacer.py"},
+    "botocore": {"sources/brokers/sqs.py"},
     "click": {"cli"},
     "duckdb": {"tables"},
     "fastavro": {"sources/currents.py"},
     "markupsafe": {"web"},
+    "nats": {"sources/brokers/nats.py"},
     "obstore": {"stores.py"},
     "orjson": {
         "braze/series.py",
@@ -35,12 +39,14 @@ DOORS = {
         "simulator",
         "sinks/marker.py",
         "sources/files.py",
+        "sources/message.py",
         "telemetry.py",
         "cli/show.py",
     },
     "prometheus_client": {"web/metrics.py"},
     "pydantic": {"settings"},
     "pydantic_settings": {"settings"},
+    "redis": {"sources/brokers/redis.py"},
     "rich": {"cli/show.py"},
     "sqlalchemy": {"ledger"},
     "sqlite3": {"ledger/sqlite.py"},

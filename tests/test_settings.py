@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from harvester.errors import UsageError
 from harvester.settings import BRAZE_HOSTS, Settings, Workspace, load
+from harvester.settings.triggers import NATS, SQS, RabbitMQ, Redis
 
 EXAMPLE = Path(__file__).parent.parent / "config" / "harvester.toml"
 BRAZE = "https://rest.fra-01.braze.eu"
@@ -91,11 +92,15 @@ def test_the_example_file_says_the_defaults():
     }
 
 
-@pytest.mark.parametrize(("model", "prefix"), [(Settings, "HARVESTER_"), (Workspace, "HARVESTER_WORKSPACES__EU__")])
+@pytest.mark.parametrize(
+    ("model", "prefix"),
+    [(Settings, "HARVESTER_"), (Workspace, "HARVESTER_WORKSPACES__EU__")]
+    + [(kind, "HARVESTER_TRIGGERS__SENDS__") for kind in (RabbitMQ, SQS, NATS, Redis)],
+)
 def test_the_example_file_holds_every_setting_and_names_its_variable(model, prefix):
     """A setting that is added is added to the example too, with its comment and the name of its variable."""
     text = EXAMPLE.read_text()
-    for name in model.model_fields.keys() - {"workspaces"}:
+    for name in model.model_fields.keys() - {"workspaces", "triggers"}:
         assert re.search(rf"^(# )?{name} = ", text, re.MULTILINE), name
         assert re.search(rf"^# .*\b{prefix}{name.upper()}\b", text, re.MULTILINE), name
 
@@ -183,7 +188,8 @@ def test_workspaces_with_the_same_endpoint_are_well(tmp_path):
 
 async def test_every_problem_is_told_at_once_by_name_and_never_with_its_value(harvester, tmp_path):
     """The key was put where each of the other settings belongs; the one answer names all of them and shows none."""
-    names = [name for name in Settings.model_fields if name not in ("workspaces", "out", "state", "web_host")]
+    kept = ("workspaces", "triggers", "out", "state", "web_host")
+    names = [name for name in Settings.model_fields if name not in kept]
     per_workspace = [name for name in Workspace.model_fields if not name.startswith("api_key")]
     lines = [f'{name} = "{KEY}"' for name in [*names, "unheard_of"]]
     lines += ["[workspaces.eu]", *(f'{name} = "{KEY}"' for name in per_workspace)]
@@ -383,3 +389,99 @@ def test_an_unknown_host_needs_the_flag(endpoint):
 def test_what_is_no_origin_or_not_encrypted_is_refused_even_with_the_flag(endpoint):
     """The flag names another host; it never opens another way to misread an endpoint."""
     assert "workspaces.default.endpoint" in refusal(endpoint=endpoint, allow_unknown_host=True)
+
+
+# Triggers
+
+TRIGGERS = f"""
+[workspaces.eu]
+endpoint = "{BRAZE}"
+[triggers.a]
+kind = "rabbitmq"
+url = "amqp://harvester:{KEY}@mq/vhost"
+queue = "sends"
+prefixes = ["s3://lists/a", "gs://b"]
+[triggers.b-2]
+kind = "sqs"
+queue_url = "https://sqs.eu-central-1.amazonaws.com/1/sends"
+[triggers.c]
+kind = "nats"
+url_file = "url"
+stream = "s"
+consumer = "h"
+[triggers.d]
+kind = "redis"
+url = "rediss://:{KEY}@cache"
+stream = "s"
+"""
+
+
+@pytest.fixture
+def triggers(tmp_path):
+    """A file of one trigger of each kind."""
+    (tmp_path / "url").write_text("nats://token@n\n")
+    path = tmp_path / "triggers.toml"
+    path.write_text(TRIGGERS)
+    return path
+
+
+def test_each_kind_of_trigger_gives_what_its_broker_takes(triggers):
+    """A URL comes as a function, so that a password that changes in its file is seen at the next connection."""
+    settings = loaded(triggers)
+    options = {name: trigger.options() for name, trigger in settings.triggers.items()}
+    urls = {name: given.pop("url")() for name, given in options.items() if "url" in given}
+    assert urls == {"a": f"amqp://harvester:{KEY}@mq/vhost", "c": "nats://token@n", "d": f"rediss://:{KEY}@cache"}
+    assert options == {
+        "a": {"queue": "sends", "dead_letter": None},
+        "b-2": {"queue_url": "https://sqs.eu-central-1.amazonaws.com/1/sends", "dead_letter": None},
+        "c": {"stream": "s", "consumer": "h", "dead_letter": None},
+        "d": {"stream": "s", "group": "harvester", "dead_letter": None},
+    }
+    assert KEY not in repr(settings)
+
+
+def test_variables_reach_triggers_too(set_env, triggers):
+    """A URL from the environment replaces the file's, and a whole trigger may come from there."""
+    set_env(
+        "HARVESTER_TRIGGERS__", A__PREFIXES='["s3://x", "s3://y/z"]', B_2__DEAD_LETTER="https://sqs/1/dead", C__URL="nats://n",
+        NEW__KIND="redis", NEW__URL="redis://r", NEW__STREAM="t",
+    )  # fmt: skip
+    found = loaded(triggers).triggers
+    assert found["a"].prefixes == ("s3://x", "s3://y/z")
+    assert found["b-2"].dead_letter == "https://sqs/1/dead"
+    assert found["c"].options()["url"]() == "nats://n"
+    assert found["new"].options()["stream"] == "t"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (f'kind = "{KEY}"', "kind must be one of rabbitmq, sqs, nats, redis"),
+        (f'url = "{KEY}"', "kind must be one of"),
+        ('kind = "rabbitmq"\nurl = "amqp://x"', "queue: is missing"),
+        ('kind = "rabbitmq"\nqueue = "q"', "give either url or url_file"),
+        (f'kind = "redis"\nstream = "s"\nurl = "{KEY}"\nurl_file = "{KEY}"', "give either url or url_file"),
+        (f'kind = "sqs"\nqueue_url = "{KEY}"', "queue_url"),
+        (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nqueue = "{KEY}"', "queue: Extra inputs"),
+        (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["{KEY}"]', "must be a place in a bucket"),
+        ('kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["s3:///"]', "must be a place in a bucket"),
+    ],
+)
+def test_a_trigger_that_cannot_be_is_told_without_its_values(tmp_path, given, said):
+    """Kinds, members and prefixes are checked before anything connects."""
+    path = tmp_path / "trigger.toml"
+    path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\n[triggers.x]\n{given}\n')
+    told = refusal(path)
+    assert said in told
+    assert KEY not in told
+
+
+@pytest.mark.parametrize(("text", "said"), [("http://hidden-words", "begins with redis"), (None, "No such file")])
+def test_a_broker_s_url_that_cannot_be_is_told_at_the_start(tmp_path, text, said):
+    """Also where it comes from a file, and without showing it."""
+    if text is not None:
+        (tmp_path / "url").write_text(text)
+    trigger = Redis(kind="redis", stream="s", url_file=Path("url"))
+    with pytest.raises(UsageError, match=said) as refused:
+        trigger.options()
+    assert "hidden-words" not in str(refused.value)

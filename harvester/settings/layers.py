@@ -5,7 +5,6 @@ The one place that reads the environment.
 
 import os
 import tomllib
-from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from harvester.errors import UsageError
 from harvester.settings.model import Settings
 from harvester.settings.workspace import LOOPBACK, ORIGIN, as_variable
 
-_KEY_SOURCES = ("api_key", "api_key_file")
+_SOURCES = (("api_key", "api_key_file"), ("url", "url_file"))
+_KINDS = "kind must be one of rabbitmq, sqs, nats, redis"
 _NO_ENDPOINT = "is missing: set BRAZE_ENDPOINT, or give --endpoint https://rest.fra-01.braze.eu (yours)"
 
 
@@ -31,8 +31,8 @@ def load(config: Path | None, given: dict[str, Any], workspace: dict[str, Any]) 
     at once.
     """
     file = _from_file(config)
-    environment = _from_environment(_workspaces(file))
-    names = {**_workspaces(file), **_workspaces(environment)} or {"default": {}}
+    environment = _from_environment(file)
+    names = {**_tables(file, "workspaces"), **_tables(environment, "workspaces")} or {"default": {}}
     named = _named(workspace)
     if len(names) > 1 and named:
         options = ", ".join("--" + name.replace("_", "-") for name in named)
@@ -51,7 +51,11 @@ def load(config: Path | None, given: dict[str, Any], workspace: dict[str, Any]) 
 
 
 def _told(problem: ErrorDetails) -> str:
-    message = _NO_ENDPOINT if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        message = _NO_ENDPOINT if problem["loc"][-1] == "endpoint" else "is missing"
+    if problem["type"].startswith("union_tag"):
+        message = _KINDS
     return f"  {'.'.join(map(str, problem['loc']))}: {message}"
 
 
@@ -64,24 +68,26 @@ def _from_file(config: Path | None) -> dict[str, Any]:
         raise UsageError(f"cannot read the configuration {config}: {error}") from None
 
 
-def _from_environment(names: Iterable[str]) -> dict[str, Any]:
-    """Read ``HARVESTER_...``, where ``__`` leads into a table.
+def _from_environment(file: dict[str, Any]) -> dict[str, Any]:
+    """Read ``HARVESTER_...``, where ``__`` leads into a table; names of tables are spelled as the file does.
 
     Variables that name no setting are let pass: an orchestrator sets some for a service of this name.
     """
     try:
         values = EnvSettingsSource(Settings)()
     except SettingsError:
-        raise UsageError("HARVESTER_WORKSPACES is no JSON object") from None
-    spelled = {as_variable(name): name for name in names}
-    found = {spelled.get(as_variable(name), name): table for name, table in _workspaces(values).items()}
-    return values | {"workspaces": found}
+        raise UsageError("HARVESTER_WORKSPACES, HARVESTER_TRIGGERS or a trigger's PREFIXES is no JSON") from None
+    for kind in ("workspaces", "triggers"):
+        spelled = {as_variable(name): name for name in _tables(file, kind)}
+        tables = _tables(values, kind)
+        values[kind] = {spelled.get(as_variable(name), name): table for name, table in tables.items()}
+    return values
 
 
-def _workspaces(layer: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    tables = layer.get("workspaces", {})
+def _tables(layer: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    tables = layer.get(kind, {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise UsageError("workspaces must hold a table for each workspace, such as [workspaces.eu]")
+        raise UsageError(f"{kind} must hold a table for each {kind[:-1]}, such as [{kind}.eu]")
     return tables
 
 
@@ -90,10 +96,11 @@ def _named(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay one layer over another: tables merge, all else is replaced; one source of the key replaces the other."""
+    """Lay one layer over another: tables merge, all else is replaced; one source of a secret replaces the other."""
     merged = dict(below)
-    if any(name in above for name in _KEY_SOURCES):
-        merged = {name: value for name, value in merged.items() if name not in _KEY_SOURCES}
+    for sources in _SOURCES:
+        if any(name in above for name in sources):
+            merged = {name: value for name, value in merged.items() if name not in sources}
     for name, value in above.items():
         old = merged.get(name)
         merged[name] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value

@@ -1,13 +1,16 @@
 """All settings, their defaults, and what must hold between them. By itself nothing here reads a file or a variable."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from harvester.errors import UsageError
-from harvester.settings.workspace import Workspace, WorkspaceName, as_variable
+from harvester.settings.triggers import Trigger
+from harvester.settings.workspace import Name, Workspace, as_variable
+
+T = TypeVar("T")
 
 
 class Settings(BaseSettings):
@@ -18,7 +21,8 @@ class Settings(BaseSettings):
         extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False,
     )  # fmt: skip
 
-    workspaces: dict[WorkspaceName, Workspace]
+    workspaces: dict[Name, Workspace]
+    triggers: dict[Name, Trigger] = {}
     out: str = "./harvest"
     state: Path | None = None
     length: int = Field(default=15, ge=1, le=100)
@@ -35,9 +39,14 @@ class Settings(BaseSettings):
 
     @field_validator("workspaces")
     @classmethod
-    def _told_apart(cls, value: dict[str, Workspace]) -> dict[str, Workspace]:
+    def _at_least_one(cls, value: dict[str, Workspace]) -> dict[str, Workspace]:
         if not value:
             raise ValueError("no workspace is configured")
+        return value
+
+    @field_validator("workspaces", "triggers")
+    @classmethod
+    def _told_apart(cls, value: dict[str, T]) -> dict[str, T]:
         if len({as_variable(name) for name in value}) < len(value):
             raise ValueError("two names differ only in case or marks, so the environment cannot tell them apart")
         return value

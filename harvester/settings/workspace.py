@@ -106,9 +106,9 @@ class Workspace(BaseModel):
         return text
 
 
-WorkspaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 def as_variable(name: str) -> str:
-    """Spell a workspace's name as in the name of a variable, which holds neither case nor marks."""
+    """Spell the name of a workspace or trigger as in the name of a variable, which holds neither case nor marks."""
     return re.sub(r"[.-]", "_", name).upper()

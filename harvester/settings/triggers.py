@@ -1,0 +1,109 @@
+"""What can be said of a trigger: which broker, how to be let in, and which files its messages may point to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+
+from harvester.errors import UsageError
+from harvester.model import in_store
+
+
+def _place(value: str) -> str:
+    if not in_store(value) or not value.partition("://")[2].strip("/"):
+        raise ValueError("must be a place in a bucket, such as s3://bucket/folder")
+    return value
+
+
+Prefix = Annotated[str, AfterValidator(_place)]
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+class _Trigger(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    prefixes: tuple[Prefix, ...] = ()
+    dead_letter: Text | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Give what the broker of this kind takes. Raises ``UsageError`` where its URL cannot be had."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in ("kind", "prefixes")}
+
+
+class _WithUrl(_Trigger):
+    """A broker whose URL may hold a password, so that it may come from a file."""
+
+    schemes: ClassVar[Sequence[str]] = ()
+
+    url: SecretStr | None = None
+    url_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_url(self) -> "_WithUrl":
+        if (self.url is None) == (self.url_file is None):
+            raise ValueError("give either url or url_file")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Give the URL as a function, so that a file that is replaced is read again; it is tried once."""
+        self.address()
+        given = super().options()
+        del given["url_file"]
+        return given | {"url": self.address}
+
+    def address(self) -> str:
+        """Give the URL. Raises ``UsageError``, which holds neither the URL nor the name of its file."""
+        if self.url is not None:
+            text = self.url.get_secret_value()
+        else:
+            assert self.url_file is not None
+            try:
+                text = self.url_file.read_text(encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"cannot read the file of a broker's URL (url_file): {error.strerror}") from None
+            except ValueError:
+                raise UsageError("the file of a broker's URL (url_file) holds no text") from None
+        text = text.strip()
+        if not text.startswith(tuple(f"{scheme}://" for scheme in self.schemes)):
+            raise UsageError(f"the URL of a broker of this kind begins with {' or '.join(self.schemes)}, then ://")
+        return text
+
+
+class RabbitMQ(_WithUrl):
+    """A queue of RabbitMQ."""
+
+    schemes = ("amqp", "amqps")
+
+    kind: Literal["rabbitmq"]
+    queue: Text
+
+
+class SQS(_Trigger):
+    """A queue of Amazon SQS."""
+
+    kind: Literal["sqs"]
+    queue_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/]+/[^/]+/[^/]+$")]
+
+
+class NATS(_WithUrl):
+    """A durable pull consumer of a JetStream stream."""
+
+    schemes = ("nats", "tls", "ws", "wss")
+
+    kind: Literal["nats"]
+    stream: Text
+    consumer: Text
+
+
+class Redis(_WithUrl):
+    """A Redis stream."""
+
+    schemes = ("redis", "rediss", "unix")
+
+    kind: Literal["redis"]
+    stream: Text
+    group: Text = "harvester"
+
+
+Trigger = Annotated[RabbitMQ | SQS | NATS | Redis, Field(discriminator="kind")]

@@ -1,0 +1,88 @@
+"""What a broker must be able to do for a trigger, and what all of them share.
+
+A broker holds one connection. It never decides what a message means, and never connects again by itself: whatever
+fails leaves it as a ``BrokerError``, and the trigger closes it and opens it anew.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from harvester.errors import BrokerError
+
+BATCH_MESSAGES = 32
+"""Messages taken, settled and acknowledged together, so that they share a transaction of the ledger."""
+
+WAIT_SECONDS = 5.0
+"""How long ``receive`` waits for a first message."""
+
+RETENTION_DAYS = 14
+"""A queue should keep messages for as long as Braze keeps what they are about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as it was delivered: for which time, and what its broker needs to settle it."""
+
+    body: bytes
+    times: int
+    handle: Any
+
+
+class Broker(Protocol):
+    """One queue of one broker. Every verb may raise ``BrokerError``, after which only ``close`` is of use."""
+
+    @property
+    def lease_seconds(self) -> float | None:
+        """For how long a delivery is ours unless ``keep`` is called; None: for as long as the connection."""
+        ...
+
+    async def open(self) -> list[str]:
+        """Connect, look, and give warnings about the queue; nothing is delivered yet."""
+        ...
+
+    async def receive(self) -> Sequence[Delivery]:
+        """Give what there is, at most a batch, or nothing after a wait. May be cancelled: what is lost comes again."""
+        ...
+
+    async def empty(self) -> bool:
+        """Tell whether nothing is left: nothing to deliver, and as far as the broker tells nothing in flight."""
+        ...
+
+    async def keep(self, deliveries: Sequence[Delivery]) -> None:
+        """Lengthen the lease."""
+        ...
+
+    async def bury(self, delivery: Delivery, body: bytes, reason: str) -> None:
+        """Put a body into the dead-letter place, with its reason (printable ASCII); it is there on return."""
+        ...
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Remove messages from the queue: the batch as it was received, whole."""
+        ...
+
+    async def close(self) -> None:
+        """Let go; what was not acknowledged comes again, to us or to another. Raises nothing."""
+        ...
+
+
+def trouble(what: str, error: BaseException, *, url: str = "") -> BrokerError:
+    """Say what failed and how, in a line that holds no part of the URL's credentials."""
+    said = re.sub(r"\s+", " ", str(error)).strip()
+    # A password, or a token that stands alone; what stands before a password is a name, and may be part of any word.
+    given = [userinfo.partition(":")[2] or userinfo for userinfo in re.findall(r"//([^/@]+)@", url)]
+    for secret in sorted({url, *given, *map(unquote, given)} - {""}, key=len, reverse=True):
+        said = said.replace(secret, "***")
+    return BrokerError(f"{what}: {type(error).__name__}{': ' + said[:300] if said else ''}")
+
+
+def kept_too_short(what: str, days: float) -> str:
+    """Warn of a queue that forgets."""
+    return f"{what} keeps messages for {days:.3g} days; let it keep them for {RETENTION_DAYS}, as Braze keeps its data"
+
+
+def no_dead_letters(place: str, advice: str) -> str:
+    """Warn of a queue without a dead-letter place, and say what happens then."""
+    return f"there is no {place} for messages that cannot be understood: the first of them stops this trigger; {advice}"

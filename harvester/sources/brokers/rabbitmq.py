@@ -1,0 +1,153 @@
+"""RabbitMQ, through one connection and one channel. The only door to aio-pika.
+
+The queue pushes as many messages as one batch holds. Dead letters are published to a queue by name and confirmed.
+AMQP tells nothing of a queue's arguments, so neither its type nor its limits can be looked at.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, PublishError
+
+from harvester.errors import BrokerError
+from harvester.sources.brokers.broker import BATCH_MESSAGES, WAIT_SECONDS, Delivery, no_dead_letters, trouble
+
+_TIMEOUT_SECONDS = 10.0
+
+
+class Queue:
+    """One queue; ``dead_letter`` is the name of another, by default the queue's with ``.dead`` behind it."""
+
+    lease_seconds = None
+
+    def __init__(
+        self, *, url: Callable[[], str], queue: str, dead_letter: str | None, wait_seconds: float = WAIT_SECONDS
+    ) -> None:
+        """Take where the queue is; ``url`` is asked at every connection, so that a password may be changed."""
+        self._url = url
+        self._queue = queue
+        self._dead_letter = dead_letter or f"{queue}.dead"
+        self._wait_seconds = wait_seconds
+        self._connection: AbstractConnection | None = None
+        self._channel: AbstractChannel | None = None
+        self._asked = ""
+        self._consuming = False
+        self._arrived: asyncio.Queue[AbstractIncomingMessage | BrokerError] = asyncio.Queue()
+
+    async def open(self) -> list[str]:
+        """Connect and look for both queues."""
+        self._arrived = asyncio.Queue()
+        self._consuming = False
+        self._asked = self._url()
+        with self._translated():
+            connection = self._connection = await aio_pika.connect(self._asked, timeout=_TIMEOUT_SECONDS)
+            channel = self._channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            channel.close_callbacks.add(self._lost)
+            await channel.set_qos(BATCH_MESSAGES)
+            await channel.declare_queue(self._queue, passive=True, timeout=_TIMEOUT_SECONDS)
+            return await self._warnings(connection)
+
+    async def _warnings(self, connection: AbstractConnection) -> list[str]:
+        """Look for the dead-letter queue on a channel of its own: RabbitMQ closes it if there is none."""
+        try:
+            channel = await connection.channel()
+            await channel.declare_queue(self._dead_letter, passive=True, timeout=_TIMEOUT_SECONDS)
+            await channel.close()
+        except ChannelNotFoundEntity:
+            return [no_dead_letters(f"queue {self._dead_letter}", "declare it, or name another as dead_letter")]
+        return []
+
+    async def receive(self) -> Sequence[Delivery]:
+        """Give what has been pushed to us."""
+        with self._translated():
+            await asyncio.shield(self._consume())  # aiormq would swallow a cancellation in the middle
+            try:
+                found = [await asyncio.wait_for(self._arrived.get(), self._wait_seconds)]
+            except TimeoutError:
+                return []
+            while not self._arrived.empty() and len(found) < BATCH_MESSAGES:
+                found.append(self._arrived.get_nowait())
+        for each in found:
+            if isinstance(each, BrokerError):
+                raise each
+        return [_delivery(each) for each in found if not isinstance(each, BrokerError)]
+
+    async def _consume(self) -> None:
+        if self._consuming:
+            return
+        channel = self._opened()
+        underlay = await channel.get_underlay_channel()
+        underlay.on_consumer_cancel_callbacks.add(self._cancelled)
+        queue = await channel.get_queue(self._queue, ensure=False)
+        await queue.consume(self._arrived.put, timeout=_TIMEOUT_SECONDS)
+        self._consuming = True
+
+    async def empty(self) -> bool:
+        """Ask how many messages are ready; those that another consumer holds are not told of."""
+        with self._translated():
+            queue = await self._opened().declare_queue(self._queue, passive=True, timeout=_TIMEOUT_SECONDS)
+            return queue.declaration_result.message_count == 0 and self._arrived.empty()
+
+    async def keep(self, deliveries: Sequence[Delivery]) -> None:
+        """Do nothing: a delivery is ours while the channel is open, at most for the server's consumer_timeout."""
+
+    async def bury(self, delivery: Delivery, body: bytes, reason: str) -> None:
+        """Publish to the dead-letter queue; RabbitMQ returns what no queue takes, and confirms the rest."""
+        headers = dict(delivery.handle.headers) | {"reason": reason}
+        message = aio_pika.Message(body, headers=headers, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+        try:
+            with self._translated():
+                await self._opened().default_exchange.publish(
+                    message, routing_key=self._dead_letter, mandatory=True, timeout=_TIMEOUT_SECONDS
+                )
+        except _Unroutable:
+            raise BrokerError(f"there is no queue {self._dead_letter} for dead letters; declare it") from None
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge up to the last one."""
+        with self._translated():
+            await deliveries[-1].handle.ack(multiple=True)
+
+    async def close(self) -> None:
+        """Close the connection, which gives back what was not acknowledged."""
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None:
+            with suppress(Exception):  # whatever it says, nothing is left to be done about it
+                await asyncio.wait_for(connection.close(), _TIMEOUT_SECONDS)
+
+    def _opened(self) -> AbstractChannel:
+        if self._channel is None or self._channel.is_closed:
+            raise BrokerError(f"the channel to queue {self._queue} is closed")
+        return self._channel
+
+    def _lost(self, _channel: object, error: BaseException | None) -> None:
+        self._arrived.put_nowait(self._trouble(error or ConnectionError("closed")))
+
+    def _cancelled(self, _frame: object) -> None:
+        self._arrived.put_nowait(BrokerError(f"RabbitMQ cancelled our consumer: was queue {self._queue} deleted?"))
+
+    def _trouble(self, error: BaseException) -> BrokerError:
+        return trouble(f"RabbitMQ, queue {self._queue}", error, url=self._asked)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except PublishError:
+            raise _Unroutable from None
+        except (*CONNECTION_EXCEPTIONS, TimeoutError, ValueError) as error:
+            raise self._trouble(error) from None
+
+
+class _Unroutable(Exception):  # noqa: N818 - it never leaves this file
+    """RabbitMQ returned what was published: no queue takes it."""
+
+
+def _delivery(message: AbstractIncomingMessage) -> Delivery:
+    """Quorum queues count in a header how often a message came back; other queues only tell that it did."""
+    returned: Any = message.headers.get("x-delivery-count", int(bool(message.redelivered)))
+    return Delivery(message.body, 1 + (returned if isinstance(returned, int) else 0), message)
