@@ -5,6 +5,7 @@ settled for long. Triggers and harvest meet only in the ledger.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -19,6 +20,9 @@ from harvester.ledger.plans import follow
 from harvester.model import DAY_SECONDS, Enqueued
 from harvester.settings import Settings
 from harvester.sinks import Compression, Sink
+from harvester.sources.brokers import broker
+from harvester.sources.message import Reader
+from harvester.sources.trigger import Trigger
 from harvester.stopping import stopped_by_signals
 from harvester.watch import Watch
 from harvester.web.face import Face
@@ -28,6 +32,7 @@ KEYS_SECONDS = 5.0
 """How often the files of keys are looked at."""
 
 NOTE_SECONDS = 5.0
+DRAIN_SECONDS = 0.25
 HOUSEKEEPING_SECONDS = 300.0
 
 log = structlog.get_logger()
@@ -40,7 +45,10 @@ class Service:
         self, settings: Settings, *, ledger: Ledger, sink: Sink, clock: Clock, compression: Compression,
         until_idle: bool = False, connect: Connect = connected,
     ) -> None:  # fmt: skip
-        """Take what is open already. ``until_idle``: it ends once the queues are empty and nothing is due."""
+        """Take what is open already. ``until_idle``: it ends once the queues are empty and nothing is due.
+
+        Raises ``UsageError`` for a trigger whose client or URL is missing.
+        """
         self._settings = settings
         self._ledger = ledger
         self._clock = clock
@@ -49,11 +57,20 @@ class Service:
             settings, ledger=ledger, sink=sink, clock=clock, compression=compression, lasting=not until_idle,
             connect=connect,
         )  # fmt: skip
-        self._watch = Watch(settings, ledger=ledger, harvesting=self._harvesting, clock=clock)
+        self._triggers = [
+            Trigger(
+                name, broker(each.kind, **each.options()), reader=Reader(tuple(settings.workspaces), each.prefixes),
+                enqueue=self.enqueue, clock=clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
+            )
+            for name, each in settings.triggers.items()
+        ]  # fmt: skip
+        self._watch = Watch(settings, ledger=ledger, harvesting=self._harvesting, triggers=self._triggers, clock=clock)
+        self._undrained = False
         self._pruned_at = 0.0
 
     def stop(self) -> None:
         """Take nothing more in, claim no more, and let what is in flight land."""
+        self._listen_no_more()
         self._harvesting.stop()
 
     async def serve(self) -> ExitCode:
@@ -72,7 +89,13 @@ class Service:
                         group.create_task(self._every(NOTE_SECONDS, self._note), name="history"),
                         group.create_task(self._every(HOUSEKEEPING_SECONDS, self._keep_house), name="housekeeping"),
                     ]
+                    triggers = [group.create_task(each.run(), name=f"trigger {each.name}") for each in self._triggers]
+                    if self._until_idle:
+                        await self._drained()
                     await self._harvesting.run()
+                    self._listen_no_more()
+                    if triggers:
+                        await asyncio.wait(triggers)
                     for task in beside:
                         task.cancel()
             except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
@@ -96,11 +119,30 @@ class Service:
             log.info("serving", url=face.url, workspaces=len(settings.workspaces))
             yield
 
+    def _listen_no_more(self) -> None:
+        for each in self._triggers:
+            each.stop()
+
+    async def _drained(self) -> None:
+        """Take in all that the queues hold, then no more: what comes later waits there for the next start."""
+        until = self._clock.monotonic() + self._settings.store_patience_seconds
+        while not all(each.empty for each in self._triggers) and not self._harvesting.stopped:
+            if all(each.problem is None for each in self._triggers):
+                until = self._clock.monotonic() + self._settings.store_patience_seconds
+            elif self._clock.monotonic() > until:
+                self._undrained = True
+                log.error("trigger_given_up", hint="a queue could not be read to its end; see trigger_waiting above")
+                break
+            await asyncio.sleep(DRAIN_SECONDS)
+        self._listen_no_more()
+
     def _exit_code(self) -> ExitCode:
         if self._harvesting.storing.problem is not None:
             raise self._harvesting.storing.problem
         halted = any(each.client.halted_because for each in self._harvesting.wired.values())
-        return ExitCode.HALTED if halted and self._until_idle else ExitCode.COMPLETE
+        if halted and self._until_idle:
+            return ExitCode.HALTED
+        return ExitCode.PARTIAL if self._undrained else ExitCode.COMPLETE
 
     async def _every(self, seconds: float, duty: Callable[[], Awaitable[None]]) -> None:
         while True:

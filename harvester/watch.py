@@ -15,6 +15,7 @@ from harvester.ledger import books as ledger_books
 from harvester.ledger import outlook as ahead
 from harvester.model import DAY_SECONDS, Books
 from harvester.settings import Settings
+from harvester.sources.trigger import Trigger as Listening
 from harvester.web.history import BudgetHistory
 from harvester.web.snapshot import Snapshot, Store, Trigger, WorkspaceNow
 from harvester.wiring import Harvesting, Wired
@@ -39,9 +40,11 @@ class _Balance:
 class Watch:
     """Looks at one service. ``note`` it every few seconds, so that the window's history has no gaps."""
 
-    def __init__(self, settings: Settings, *, ledger: Ledger, harvesting: Harvesting, clock: Clock) -> None:
-        """Look at what is put together already; ``triggers`` may be added to."""
-        self.triggers: Sequence[Trigger] = ()
+    def __init__(
+        self, settings: Settings, *, ledger: Ledger, harvesting: Harvesting, triggers: Sequence[Listening], clock: Clock
+    ) -> None:
+        """Look at what is put together already."""
+        self._triggers = triggers
         self._settings = settings
         self._ledger = ledger
         self._harvesting = harvesting
@@ -63,7 +66,8 @@ class Watch:
         workspaces = [await self._workspace(name, each, now) for name, each in self._harvesting.wired.items()]
         return Snapshot(
             taken_at=now, started_at=self._started_at, version=__version__, workspaces=tuple(workspaces),
-            triggers=tuple(self.triggers), store=await self._store(), books=await self._books(now),
+            triggers=tuple(self._trigger(each) for each in self._triggers),
+            store=await self._store(), books=await self._books(now),
             rejections=tuple(await self._ledger.do(ahead.latest_rejections, limit=REJECTIONS)),
         )  # fmt: skip
 
@@ -114,6 +118,12 @@ class Watch:
         window = self._histories[name].window
         others = window.others / max(self._clock.wall() - window.began_at, 60.0)
         return max(0.0, min(state.limit * (1 - workspace.reserve) / 3600 - others, workspace.max_rate))
+
+    def _trigger(self, listening: Listening) -> Trigger:
+        return Trigger(
+            name=listening.name, kind=self._settings.triggers[listening.name].kind, connected=listening.problem is None,
+            last_error=listening.problem, messages=dict(listening.outcomes),
+        )  # fmt: skip
 
     async def _store(self) -> Store:
         tallies = [each.harvest.tally for each in self._harvesting.wired.values()]

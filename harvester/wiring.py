@@ -72,7 +72,7 @@ class Harvesting:
         self._compression = compression
         self._max_deferrals = None if lasting else settings.max_deferrals
         self._destination = ""
-        self._stopped = False
+        self.stopped = False
 
     async def open(self) -> None:
         """Mark the dataset, take back what dead processes held, and make ready.
@@ -94,7 +94,7 @@ class Harvesting:
 
         A sink that fails otherwise is the ``problem`` of ``storing``: what was sealed is in the ledger.
         """
-        if self._stopped:
+        if self.stopped:
             self.stop()
         try:
             async with asyncio.TaskGroup() as group:
@@ -116,7 +116,7 @@ class Harvesting:
 
     def stop(self) -> None:
         """Claim no more, and let what is in flight land."""
-        self._stopped = True
+        self.stopped = True
         for each in self.wired.values():
             each.harvest.stop()
         self.storing.stop()

@@ -184,7 +184,7 @@ async def test_what_is_bad_goes_to_the_dead_letters_with_its_reason_and_the_rest
     mixed = b'{"version": 1, "once": true, "pairs": [{"campaign_id": "c", "send_id": "s"}, {"campaign_id": "c"}, 7]}'
     await scene.lab.send(scene.name, b"no JSON", mixed)
     async with scene.running() as trigger:
-        await until(lambda: trigger.outcomes == {"buried": 1, "partly": 1} and trigger.empty)
+        await until(lambda: trigger.outcomes == {"dead_lettered": 1, "partly": 1} and trigger.empty)
     assert await scene.lab.left(scene.name) == 0
     assert scene.arrived == [("c", "s", True)]
     (noise, mended) = sorted(await scene.lab.dead(scene.name))
@@ -207,7 +207,7 @@ async def test_without_a_dead_letter_place_a_bad_message_stays_where_it_is(lab, 
             assert any("dead_letter" in each or "keeps subject" in each for each in trigger.warnings)
         await until_left(scene, 2)
         await lab.bury_place(scene.name)
-        await until(lambda: trigger.outcomes == {"buried": 1, "enqueued": 1} and trigger.empty)
+        await until(lambda: trigger.outcomes == {"dead_lettered": 1, "enqueued": 1} and trigger.empty)
     assert await lab.left(scene.name) == 0
     assert {body for body, _ in await lab.dead(scene.name)} == {b"no JSON"}
 
@@ -373,7 +373,7 @@ async def test_a_message_that_kills_whoever_takes_it_is_buried_in_the_end(scene)
         for _ in range(14):
             await redis.xautoclaim(scene.name, "harvester", "dead", 0)
     async with scene.running() as trigger:
-        await until(lambda: trigger.outcomes["buried"] == 1 and trigger.empty)
+        await until(lambda: trigger.outcomes["dead_lettered"] == 1 and trigger.empty)
     ((body, told),) = await scene.lab.dead(scene.name)
     assert (body, told) == (PAIR, "was delivered 16 times and never settled")
 
@@ -407,7 +407,7 @@ async def test_a_file_dropped_into_the_bucket_is_a_trigger(scene, lists):
     await scene.lab.send(scene.name, whole, partly, absent, broken)
     async with scene.running() as trigger:
         await until(lambda: trigger.outcomes.total() == 4 and trigger.empty)
-        assert trigger.outcomes == {"enqueued": 1, "partly": 1, "buried": 2}
+        assert trigger.outcomes == {"enqueued": 1, "partly": 1, "dead_lettered": 2}
     assert await scene.accepted() == 4501
     told = dict(await scene.lab.dead(scene.name))
     assert "1 of 2 lines name no pair: line 3" in told[partly]

@@ -104,7 +104,7 @@ class Settling:
                 outcomes[await self._finish(delivery, message)] += 1
             else:
                 await self._buried(delivery, delivery.body, message)
-                outcomes["buried"] += 1
+                outcomes["dead_lettered"] += 1
         return outcomes
 
     def _read(self, delivery: Delivery) -> Message | str:
@@ -126,11 +126,11 @@ class Settling:
         elif message.bad:
             await self._buried(delivery, *message.leftover())
         elif not message.pairs and not message.files:
-            log.info("message ignored", why="a store's test event")
+            log.info("message_ignored", why="a store's test event")
             return "ignored"
         if not problems and not message.bad:
             return "enqueued"
-        return "partly" if message.pairs or self.pairs_new + self.pairs_known > before else "buried"
+        return "partly" if message.pairs or self.pairs_new + self.pairs_known > before else "dead_lettered"
 
     async def _import(self, file: str, *, once: bool) -> str | None:
         """Enqueue the pairs of a file, a page at a time, read on another thread; gives what was wrong with it."""
@@ -162,4 +162,4 @@ class Settling:
         told = why.encode("ascii", "backslashreplace").decode()
         told = "".join(mark if mark.isprintable() else " " for mark in told)[:_REASON_CHARACTERS]
         await self._bury(delivery, body, told)
-        log.warning("message buried", reason=told)
+        log.warning("message_dead_lettered", reason=told)

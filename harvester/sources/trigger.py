@@ -28,9 +28,9 @@ T = TypeVar("T")
 class Trigger:
     """One broker's queue, read until ``stop``.
 
-    ``outcomes`` counts messages that were settled: ``enqueued``, ``partly`` (its bad pairs were buried), ``buried``,
-    ``ignored``. ``problem`` says why nothing is received, None while all is well. ``empty`` tells whether the queue was
-    seen empty since the last message.
+    ``outcomes`` counts messages that were settled: ``enqueued``, ``partly`` (its bad pairs were dead-lettered),
+    ``dead_lettered``, ``ignored``. ``problem`` says why nothing is received, None while all is well. ``empty`` tells
+    whether the queue was seen empty since the last message.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Trigger:
             except HarvesterError as error:
                 self._failures += 1
                 self.problem = str(error)
-                self._log.warning("trigger waits", problem=self.problem, failures=self._failures)
+                self._log.warning("trigger_waiting", problem=self.problem, failures=self._failures)
             finally:
                 self.connected = self.empty = False
                 await self._broker.close()
@@ -87,7 +87,7 @@ class Trigger:
         warnings = await self._unless_stopped(self._broker.open())
         for warning in warnings:
             if warning not in self.warnings:
-                self._log.warning("trigger may lose messages", warning=warning)
+                self._log.warning("trigger_may_lose_messages", warning=warning)
         self.warnings = warnings
         self.connected = True
         if self._in_hand:
@@ -123,7 +123,7 @@ class Trigger:
                 try:
                     await self._broker.keep(deliveries)
                 except HarvesterError as error:
-                    self._log.warning("lease not kept", problem=str(error))
+                    self._log.warning("lease_not_kept", problem=str(error))
 
         keeper = asyncio.create_task(keep(), name=f"lease of {self.name}")
         try:
