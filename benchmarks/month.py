@@ -140,7 +140,7 @@ def month(*, sends_per_day: int, days: int, ledger: Path) -> Month:
         for number in range(sends_per_day * days)
     ]
     lived = Month(sends, clock.starts_at)
-    run_virtual(_live(lived, days, limit=3 * sends_per_day, path=ledger, clock=clock))
+    run_virtual(_live(lived, days, limit=30 * sends_per_day, path=ledger, clock=clock))
     return lived
 
 
