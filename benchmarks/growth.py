@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import processes
+
 from harvester.clock import SystemClock
 from harvester.ledger import Ledger, verbs
 from harvester.model import DATASET, Batch, Captured, Enqueued, Pair, Part, Settlement, Verdict

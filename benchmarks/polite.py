@@ -1,11 +1,13 @@
 """Who takes live sending's budget: the same job beside a neighbour, by the harvester and by what others would take.
 
 The stand-in API gives 500 calls in five seconds and answers after 5 ms; a neighbour, like live sending, spends a fifth
-of its budget. All ask for the same 3,000 pairs. What happened is told by the stand-in's own log and books: seconds are those from its first
-answer to its last, and a pair is lost that was never answered well. The ideal is all that the neighbour leaves, above
-the reserve of 20 % for the harvester, down to the last call for the others. Peers are told the documented limit; a
-second line of those that take a limit tells them to leave 20 %, which is right as long as the neighbour is steady.
-``lowest left`` is how much of a window's budget was left at the worst moment.
+of that. All ask for the same 3,000 pairs. What happened is told by the stand-in's own log and books: seconds are those
+from its first answer to its last, and a pair is lost that was never answered well. The ideal is to take all that the
+neighbour leaves: above the reserve of 20 % for the harvester, down to the last call for the others. Peers are told the
+documented limit; a second line of those that take a limit tells them to leave 20 %, which is right as long as the
+neighbour is steady. ``lowest left`` is how much of a window's budget was left at the worst moment. Then it is made
+harder for the harvester: others of its kind that it does not know of, rougher neighbours, a server that tells little or
+late.
 """
 
 import csv

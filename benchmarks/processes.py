@@ -109,9 +109,7 @@ def harvester(url: str, pairs: Path, out: Path, *options: str) -> list[str]:
     return [*command, "--log-level", "error", *options]
 
 
-def peer(
-    name: str, url: str, pairs: Path, out: Path, *options: str, calls: int = 0, seconds: float = 0.0
-) -> list[str]:
+def peer(name: str, url: str, pairs: Path, out: Path, *options: str, calls: int = 0, seconds: float = 0.0) -> list[str]:
     """Give the command of a peer: it may make ``calls`` in ``seconds``, or as many as it likes where that is 0."""
     shutil.rmtree(out, ignore_errors=True)
     command = [str(_environment(name, needs(name))), str(HERE / "peers" / f"{name}.py"), url, str(pairs), str(out)]
