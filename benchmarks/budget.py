@@ -186,7 +186,7 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
                     "harvesters": scenario.harvesters,
                     "neighbour": scenario.neighbour,
                     "of the ideal": result.seconds / result.ideal_seconds,
-                    "our 429s": result.throttled,
+                    "own 429s": result.throttled,
                     "neighbour's calls refused": result.neighbour_refused,
                     "lowest left": result.lowest_remaining,
                     "reserve": round(RESERVE * scenario.limit),

@@ -86,7 +86,7 @@ def _slower(results: Results) -> float | None:
 
 
 PROMISES = (
-    Promise("our calls refused, alone and in trouble", _ours("our 429s"), most=0),
+    Promise("own calls refused, alone and in trouble", _ours("own 429s"), most=0),
     Promise("neighbour's calls refused, %", _ours("neighbour's calls refused"), most=0),
     Promise("pairs lost", _ours("pairs lost"), most=0),
     Promise("time of the ideal, windows of 5 s", _worst("polite", "of the ideal", client="harvester"), most=1.1),
@@ -141,7 +141,7 @@ def write(results: Results, notes: dict[str, str]) -> None:
 def _draw(results: Results) -> None:
     """Draw what was measured."""
     if polite := rows(results, "polite"):
-        columns = ("our 429s", "neighbour's calls refused", "pairs lost", "of the ideal")
+        columns = ("own 429s", "neighbour's calls refused", "pairs lost", "of the ideal")
         picture.bars(HERE / PICTURES["polite"], "Beside live sending: who is refused", polite, "client", columns)
     if speed := rows(results, "speed", pairs=1000):
         columns = ("pairs a second", "CPU seconds per 1,000 pairs", "peak MiB")

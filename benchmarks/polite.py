@@ -5,9 +5,12 @@ of that. All ask for the same 3,000 pairs. What happened is told by the stand-in
 from its first answer to its last, and a pair is lost that was never answered well. The ideal is to take all that the
 neighbour leaves: above the reserve of 20 % for the harvester, down to the last call for the others. Peers are told the
 documented limit; a second line of those that take a limit tells them to leave 20 %, which is right as long as the
-neighbour is steady. ``lowest left`` is how much of a window's budget was left at the worst moment. Then it is made
-harder for the harvester: others of its kind that it does not know of, rougher neighbours, a server that tells little or
-late.
+neighbour is steady. Whoever needs much less than the ideal time took calls that the neighbour needed; a little less is
+possible, since the first and the last window count only in part. ``lowest left`` is how much of a window's budget was
+left at the worst moment.
+
+Then it is made harder for the harvester: others of its kind that it does not know of, rougher neighbours, a server that
+tells little or late.
 """
 
 import csv
@@ -73,7 +76,7 @@ def watched(commands: Commands, *, pairs: int, reserve: float, **stand_in: Any) 
     return {
         "seconds": seconds,
         "of the ideal": seconds / ideal,
-        "our 429s": sum(each["status"] == 429 for each in answers),
+        "own 429s": sum(each["status"] == 429 for each in answers),
         "pairs lost": len(lost),
         "neighbour's calls refused": f"{books['neighbour_refused'] / max(1, books['neighbour_calls']):.1%}",
         "lowest left": books["lowest_remaining"],
