@@ -22,7 +22,10 @@ from typing import Any, TypeVar
 import processes
 
 from harvester.clock import SystemClock
-from harvester.ledger import Ledger, verbs
+from harvester.ledger import Ledger
+from harvester.ledger.batches import stored
+from harvester.ledger.books import books
+from harvester.ledger.intake import enqueue
 from harvester.model import DATASET, Batch, Captured, Enqueued, Pair, Part, Settlement, Verdict
 
 T = TypeVar("T")
@@ -47,10 +50,10 @@ class Growing:
         async with await self._opened() as ledger:
             for first in range(0, self._pairs, PAGE):
                 page = [_sent(at) for at in range(first, min(first + PAGE, self._pairs))]
-                await self._timed("enqueue", ledger.do(verbs.enqueue, page, now=time.time()))
+                await self._timed("enqueue", ledger.do(enqueue, page, now=time.time(), once=True))
             for _ in range(self._pairs // 2 // self._batch):
                 await self._harvest(ledger)
-            await self._timed("status", ledger.do(verbs.books))
+            await self._timed("status", ledger.do(books))
             await ledger.claim("default", limit=self._batch)
         async with await self._timed("open", self._opened()) as ledger:
             await self._timed("recover", ledger.recover())
@@ -76,7 +79,7 @@ class Growing:
         assert batch is not None
         ended = [Settlement(each, Captured(Verdict.ACTIVITY, time.time(), b"", 28)) for each in batch.readings]
         await self._timed("seal", ledger.seal(batch, ended, [_part(batch)], destination="here"))
-        await self._timed("stored", ledger.do(verbs.stored, batch.id, dataset=DATASET, now=time.time()))
+        await self._timed("stored", ledger.do(stored, batch.id, dataset=DATASET, now=time.time()))
 
     async def _timed(self, name: str, verb: Awaitable[T]) -> T:
         started = time.perf_counter()
