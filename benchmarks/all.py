@@ -69,7 +69,7 @@ def main() -> None:
             "versions": versions(), "tables": tables,
         }  # fmt: skip
         page.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        page.write(results, {name: module.__doc__ or "" for name, module in MODULES.items()})
+        page.write(results)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Turns results into the page and its pictures. It computes no figure that the results do not hold.
+"""Turns results into the page and its pictures: ``python benchmarks/page.py``, or ``all.py`` when it has measured.
 
-What was promised stands first, reached or not. Why something is not reached is known to people only: it is written
-here beside the promise.
+It measures nothing. What was promised stands first, kept or not. Why something is not kept is known to people only: it
+is written here beside the promise. What a benchmark does is said by its own first lines.
 """
 
+import ast
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +119,8 @@ TITLES = {
 PICTURES = {"polite": "polite.svg", "speed": "fast.svg", "growth": "growth.svg"}
 
 
-def write(results: Results, notes: dict[str, str]) -> None:
-    """Write the page and the pictures; ``notes`` says of each benchmark what it does."""
+def write(results: Results) -> None:
+    """Write the page and the pictures."""
     parts = [
         "# Benchmarks",
         HOW,
@@ -128,7 +130,8 @@ def write(results: Results, notes: dict[str, str]) -> None:
         if name not in results:
             continue
         found = results[name]
-        parts += [f"## {title}", notes[name].strip().replace("``", "`")]
+        says = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
+        parts += [f"## {title}", says.replace("``", "`")]
         if name in PICTURES:
             parts.append(f"![{title}]({PICTURES[name]})")
         parts += [table(each) for each in found["tables"].values()]
@@ -158,3 +161,7 @@ def table(listed: list[Row]) -> str:
     lines = [names, ["---:" if each else "---" for each in right]]
     lines += [[picture.told(row[name]) for name in names] for row in listed]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    write(json.loads(RESULTS.read_text()))

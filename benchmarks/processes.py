@@ -10,8 +10,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 import uuid
@@ -45,12 +47,10 @@ def run(*commands: Sequence[str], timeout_seconds: float = 900.0) -> list[Used]:
     going = [_quiet(command) for command in commands]
     used = []
     for process in going:
-        pid = 0
-        while not pid:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if not pid and time.perf_counter() - started > timeout_seconds:
-                process.kill()
-            time.sleep(0.002)
+        too_long = threading.Timer(timeout_seconds, os.kill, (process.pid, signal.SIGKILL))
+        too_long.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        too_long.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - started
         used.append(Used(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, process.returncode))
