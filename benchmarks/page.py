@@ -38,7 +38,7 @@ class Promise:
             return None
         kept = (self.most is None or found <= self.most) and (self.least is None or found >= self.least)
         wanted = f"at most {self.most:g}" if self.most is not None else f"at least {self.least:g}"
-        answer = "yes" if kept else f"**no** {self.why_not}".rstrip()
+        answer = "yes" if kept else f"**no**: {self.why_not}".rstrip(": ")
         return {"promise": self.of, "wanted": wanted, "found": found, "kept": answer}
 
 
@@ -87,24 +87,34 @@ def _slower(results: Results) -> float | None:
     return found["harvester latest"] / found["DuckDB, bounded alike"] if found else None
 
 
+SILENT = "an answer that tells nothing of the budget is taken for somebody else's call, so our share looks too small"
+WIRE = "samples: the HTTP client 45 %, rows 27 %, imports 10 %, ledger 5 %, pacing 4 %, compressing 1 %"
+IDLE = (
+    "a call costs more when it comes alone; samples: the HTTP client and its callbacks 44 %, rows 21 %, the loop 10 %"
+)
+IMPORTS = "what is imported holds 70 MiB: aiohttp 14, SQLAlchemy 11, pydantic 10, Python 9, asyncio 8, structlog 5"
+    "what is imported holds 70 MiB: aiohttp 14, SQLAlchemy 11, pydantic 10, Python itself 9, asyncio 8, structlog 5"
+)
+TWICE = "the parts are read twice, and half of the time goes into finding every counter that any of them has"
+
 PROMISES = (
     Promise("own calls refused, alone and in trouble", _ours("own 429s"), most=0),
     Promise("neighbour's calls refused, %", _ours("neighbour's calls refused"), most=0),
     Promise("pairs lost", _ours("pairs lost"), most=0),
     Promise("time of the ideal, windows of 5 s", _worst("polite", "of the ideal", client="harvester"), most=1.1),
-    Promise("the same in trouble, the worst", _worst("troubles", "of the ideal"), most=1.1),
+    Promise("the same in trouble, the worst", _worst("troubles", "of the ideal"), most=1.1, why_not=SILENT),
     Promise(
         "the same in windows of an hour, simulated, the worst",
         _worst("budget", "of the ideal", **{"rule": "line", "window, s": 3600}), most=1.05,
     ),
-    Promise("of the bare loop's speed, 10,000 pairs", _speed(10_000), least=1),
-    Promise("the same, 100,000 pairs", _speed(100_000), least=1),
-    Promise("share of a core at 69 calls a second, %", _worst("default_budget", "% of one core"), most=5),
-    Promise("peak memory at 69 calls a second, MiB", _worst("default_budget", "peak MiB"), most=80),
+    Promise("of the bare loop's speed, 10,000 pairs", _speed(10_000), least=1, why_not=WIRE),
+    Promise("the same, 100,000 pairs", _speed(100_000), least=1, why_not=WIRE),
+    Promise("share of a core at 69 calls a second, %", _worst("default_budget", "% of one core"), most=5, why_not=IDLE),
+    Promise("peak memory at 69 calls a second, MiB", _worst("default_budget", "peak MiB"), most=80, why_not=IMPORTS),
     Promise("seconds to the first call, a ledger of a million", _worst("growth", "first call, s", pairs=10**6), most=2),
     Promise("claim in the largest ledger, times that in 10,000", _grown("claim, us a pair"), most=1.5),
     Promise("seal, likewise", _grown("seal, us a pair"), most=1.5),
-    Promise("latest, times DuckDB bounded alike", _slower, most=1.2),
+    Promise("latest, times DuckDB bounded alike", _slower, most=1.2, why_not=TWICE),
     Promise("latest, peak memory, MiB", _worst("latest", "peak MiB", way="harvester latest"), most=700),
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The processes that are measured: the harvester, its peers in environments of their own, and the servers they ask.
 
-A job is one command; what it used is what the kernel says of the child when it has ended. Peers are never
+A job is one command; what it used is what the kernel says of it when it has ended (``used.py``). Peers are never
 dependencies: each script in ``peers/`` names what it needs in its first lines, and is given an environment in
 ``.cache/``, made at its first use.
 """
@@ -10,11 +10,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
 import tomllib
 import uuid
 from collections.abc import Iterator, Sequence
@@ -43,18 +40,12 @@ class Used:
 
 def run(*commands: Sequence[str], timeout_seconds: float = 900.0) -> list[Used]:
     """Run commands side by side, each to its end; one that takes too long is killed, and its status says so."""
-    started = time.perf_counter()
-    going = [_quiet(command) for command in commands]
-    used = []
-    for process in going:
-        too_long = threading.Timer(timeout_seconds, os.kill, (process.pid, signal.SIGKILL))
-        too_long.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        too_long.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - started
-        used.append(Used(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, process.returncode))
-    return used
+    watched = [sys.executable, "-S", str(HERE / "used.py"), str(timeout_seconds)]
+    going = [
+        subprocess.Popen([*watched, *command], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    return [Used(*json.loads(process.communicate()[0])) for process in going]
 
 
 def done(command: Sequence[str]) -> Used:
@@ -63,10 +54,6 @@ def done(command: Sequence[str]) -> Used:
     if used.status:
         raise SystemExit(f"{' '.join(command)} ended with status {used.status}")
     return used
-
-
-def _quiet(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @contextlib.contextmanager
