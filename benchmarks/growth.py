@@ -52,10 +52,12 @@ class Growing:
             for _ in range(self._pairs // 2 // BATCH):
                 await self._harvest(ledger)
             await self._timed("status", ledger.do(books))
-            await ledger.claim("default", limit=BATCH)
-        async with await self._timed("open", self._opened()) as ledger:
-            await self._timed("recover", ledger.recover())
-        micro = {name: 1e6 * statistics.median(self._took[name][-9:]) for name in self._took}
+        for _ in range(5):
+            async with await self._timed("open", self._opened()) as ledger:
+                await self._timed("recover", ledger.recover())
+                await ledger.claim("default", limit=BATCH)
+        del self._took["recover"][0]  # nobody had died yet
+        micro = {name: 1e6 * statistics.median(took[-9:]) for name, took in self._took.items()}
         return {
             "pairs": self._pairs,
             "enqueue, us a pair": 1e6 * sum(self._took["enqueue"]) / self._pairs,

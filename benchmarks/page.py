@@ -89,12 +89,8 @@ def _slower(results: Results) -> float | None:
 
 SILENT = "an answer that tells nothing of the budget is taken for somebody else's call, so our share looks too small"
 WIRE = "samples: the HTTP client 45 %, rows 27 %, imports 10 %, ledger 5 %, pacing 4 %, compressing 1 %"
-IDLE = (
-    "a call costs more when it comes alone; samples: the HTTP client and its callbacks 44 %, rows 21 %, the loop 10 %"
-)
+IDLE = "a call that comes alone costs more; samples: the HTTP client and its callbacks 44 %, rows 21 %, loop 10 %"
 IMPORTS = "what is imported holds 70 MiB: aiohttp 14, SQLAlchemy 11, pydantic 10, Python 9, asyncio 8, structlog 5"
-    "what is imported holds 70 MiB: aiohttp 14, SQLAlchemy 11, pydantic 10, Python itself 9, asyncio 8, structlog 5"
-)
 TWICE = "the parts are read twice, and half of the time goes into finding every counter that any of them has"
 
 PROMISES = (

@@ -28,7 +28,7 @@ def told(value: object) -> str:
 
 def bars(path: Path, title: str, rows: list[Row], label: str, columns: tuple[str, ...]) -> None:
     """Draw a row of bars for each row, one column beside the other, each to its own scale; our own rows stand out."""
-    left, width, gap, line = 330, 130, 60, 24
+    left, width, gap, line = 330, 130, 75, 24
     top = 66
     drawn = [_text(0, 18, title, "title")]
     for at, column in enumerate(columns):
@@ -46,18 +46,24 @@ def bars(path: Path, title: str, rows: list[Row], label: str, columns: tuple[str
 
 
 def lines(path: Path, title: str, rows: list[Row], across: str, columns: list[str]) -> None:
-    """Draw columns as lines over the logarithm of ``across``."""
+    """Draw columns as lines over ``across``, both ways by their logarithms."""
     left, top, width, height = 50, 44, 460, 240
-    highest = max(row[column] for row in rows for column in columns)
+    powers = [math.log10(row[column]) for row in rows for column in columns]
+    lowest, highest = math.floor(min(powers)), math.ceil(max(powers))
     first, last = (math.log10(rows[at][across]) for at in (0, -1))
+
+    def level(logarithm: float) -> float:
+        return top + height * (highest - logarithm) / ((highest - lowest) or 1.0)
 
     def place(row: Row, column: str) -> tuple[float, float]:
         x = left + width * (math.log10(row[across]) - first) / ((last - first) or 1.0)
-        return x, top + height * (1 - row[column] / highest)
+        return x, level(math.log10(row[column]))
 
     drawn = [_text(0, 18, title, "title")]
     drawn.append(f'<path class="axis" d="M{left} {top}V{top + height}H{left + width}"/>')
-    drawn += [_text(0, top + height * (1 - part) + 4, told(highest * part)) for part in (0.0, 0.5, 1.0)]
+    for power in range(lowest, highest + 1):
+        drawn.append(f'<path class="axis" d="M{left} {level(power):.0f}H{left + width}"/>')
+        drawn.append(_text(0, level(power) + 4, f"{10.0**power:g}"))
     drawn += [_text(place(row, columns[0])[0] - 24, top + height + 20, told(row[across])) for row in rows]
     for at, column in enumerate(columns):
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(row, column) for row in rows))
