@@ -16,7 +16,7 @@ import duckdb
 import processes
 
 from harvester.model import DATASET
-from harvester.tables import KEY
+from harvester.tables.latest import KEY
 
 ROWS_A_PART = 100_000
 ROWS, QUICK_ROWS = 10_000_000, 500_000
