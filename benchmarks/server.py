@@ -2,7 +2,8 @@
 
 It exists to keep the server out of the measurement: a raw asyncio protocol that answers each request
 from bytes made once (28 variation rows and 14 day totals, about 9 KB of JSON). Only the ``Date`` and
-rate-limit headers follow the clock. Run ``python server.py PORT``; it serves until it is killed.
+rate-limit headers follow the clock. It serves until its standard input ends, and tells its address at once and the
+time of the first request when that has come.
 """
 
 import asyncio
@@ -56,6 +57,7 @@ class Answer(asyncio.Protocol):
     head = b""
     made_at = 0.0
     tail = b""
+    asked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport to write to."""
@@ -67,6 +69,9 @@ class Answer(asyncio.Protocol):
         requests = data.count(b"\r\n\r\n")
         self.tail = data[-3:] if not data.endswith(b"\r\n\r\n") else b""
         now = time.time()
+        if requests and not Answer.asked:
+            Answer.asked = True
+            print(now, flush=True)
         if now - Answer.made_at > 0.5:
             Answer.made_at = now
             reset = (int(now) // 3600 + 1) * 3600
@@ -78,12 +83,13 @@ class Answer(asyncio.Protocol):
         self.transport.write((Answer.head + BODY) * requests)
 
 
-async def main(port: int) -> None:
-    """Serve on loopback until killed."""
-    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", port)
+async def main() -> None:
+    """Serve on loopback until standard input ends."""
+    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0)
     async with server:
-        await server.serve_forever()
+        print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main())

@@ -1,128 +1,94 @@
-"""The harvester against the simplest possible loop: the same job, the same server, side by side, in one run.
+"""How fast, without a limit: the same job, the same server, in turn, whole processes from start to exit.
 
-``python benchmarks/speed.py [--pairs 10000] [--runs 5]`` times whole processes, from start to exit, in turn, and
-prints medians and their ratio. ``--memory`` compares the harvester's peak memory at 10,000 and 200,000 pairs
-instead. ``--help-time`` compares ``harvester --help`` with ``python -c "import aiohttp"``.
+The server answers from bytes made once, 42 rows of 28 variations and 14 days an answer. The bare loop is the simplest
+thing that could do the job: 64 aiohttp tasks and no safety at all. It and the harvester write rows; the peers write
+each answer as it came, which is less work. Figures are medians of several runs; ``of the bare loop`` is the median of
+the ratios of pairs per second within a turn.
 """
 
-import argparse
-import os
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).parent
-KEY = "benchmark-key"
+import processes
+from processes import Used
 
-
-def write_pairs(path: Path, count: int) -> None:
-    """Write a list of sends, twenty to a campaign."""
-    with path.open("w") as file:
-        file.write("campaign_id,send_id\n")
-        file.writelines(f"{uuid.UUID(int=at // 20 * 7919)},send-{at:08d}\n" for at in range(count))
+Job = Callable[[str, Path, Path], list[str]]
 
 
-def measured(command: list[str]) -> tuple[float, float, float]:
-    """Run a command to its end; gives wall seconds, CPU seconds and peak memory in MiB."""
-    started = time.perf_counter()
-    environment = os.environ | {"BRAZE_API_KEY": KEY}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its byte-code
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
-    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+def bare_loop(url: str, pairs: Path, folder: Path) -> list[str]:
+    """Give the command of the loop without any safety."""
+    script = str(processes.HERE / "bare_loop.py")
+    return [sys.executable, script, url + "/sends/data_series", str(pairs), str(folder / "bare.ndjson")]
 
 
-class Jobs:
-    """The two ways to do the same job against one server."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        """Work in ``folder``, against the server on ``port``."""
-        self.folder = folder
-        self.url = f"http://127.0.0.1:{port}"
-
-    def bare(self, pairs: Path) -> tuple[float, float, float]:
-        """Run the loop without any safety."""
-        out = self.folder / "bare.ndjson"
-        return measured(
-            [sys.executable, str(HERE / "bare_loop.py"), self.url + "/sends/data_series", str(pairs), str(out)]
-        )
-
-    def harvester(self, pairs: Path) -> tuple[float, float, float]:
-        """Run the harvester, everything on, into an empty folder."""
-        out = self.folder / "harvest"
-        shutil.rmtree(out, ignore_errors=True)
-        command = [sys.executable, "-m", "harvester", "run", str(pairs), "--endpoint", self.url, "-o", str(out)]
-        return measured([*command, "--max-rate", "100000", "--log-level", "error"])
+def harvester(url: str, pairs: Path, folder: Path) -> list[str]:
+    """Give the command of the harvester, everything on."""
+    return processes.harvester(url, pairs, folder / "harvest", "--max-rate", "100000")
 
 
-def row(name: str, figures: list[tuple[float, float, float]], pairs: int) -> None:
-    """Print medians."""
-    wall, cpu, memory = (statistics.median(column) for column in zip(*figures, strict=True))
-    print(f"{name:24} {wall:8.2f} s {pairs / wall:9.0f} pairs/s {cpu:8.2f} CPU s {memory:7.0f} MiB")
+def peer(name: str) -> Job:
+    """Give the command of a peer without a limit."""
+    return lambda url, pairs, folder: processes.peer(name, url, pairs, folder / name)
 
 
-def speed(jobs: Jobs, pairs: Path, count: int, runs: int) -> None:
-    """Compare both, in turn."""
-    figures = [(jobs.bare(pairs), jobs.harvester(pairs)) for _ in range(runs + 1)][1:]
-    row("bare aiohttp loop", [bare for bare, _ in figures], count)
-    row("harvester", [ours for _, ours in figures], count)
-    ratios = [bare[0] / ours[0] for bare, ours in figures]
-    spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
-    print(f"harvester / bare loop    {statistics.median(ratios):.2f} in pairs per second {spread}")
+OURS: dict[str, Job] = {"bare aiohttp loop": bare_loop, "harvester": harvester}
+PEERS: dict[str, Job] = {
+    "Scrapy": peer("scrapy_crawl"),
+    "dlt": peer("dlt_rest"),
+    "Crawlee": peer("crawlee_http"),
+    "Airbyte CDK": peer("airbyte_source"),
+}
 
 
-def memory(jobs: Jobs, folder: Path, runs: int) -> None:
-    """Compare the harvester with itself on twenty times the pairs."""
-    peaks = []
-    for count in (10_000, 200_000):
-        write_pairs(folder / "pairs.csv", count)
-        figures = [jobs.harvester(folder / "pairs.csv") for _ in range(runs)]
-        row(f"harvester, {count} pairs", figures, count)
-        peaks.append(statistics.median(each[2] for each in figures))
-    print(f"peak memory              {peaks[1] / peaks[0]:.2f} times")
+def turns(jobs: dict[str, Job], pairs: int, runs: int) -> dict[str, list[Used]]:
+    """Run every job in turn, ``runs`` times after one that does not count."""
+    used: dict[str, list[Used]] = {name: [] for name in jobs}
+    with tempfile.TemporaryDirectory() as name, processes.serving("server.py") as server:
+        folder = Path(name)
+        listed = processes.write_pairs(folder / "pairs.csv", pairs)
+        for _ in range(runs + 1):
+            for client, job in jobs.items():
+                used[client].append(processes.done(job(server.url, listed, folder)))
+    return {client: each[1:] for client, each in used.items()}
 
 
-def help_time(runs: int) -> None:
+def compared(jobs: dict[str, Job], pairs: int, runs: int) -> Iterator[dict[str, Any]]:
+    """Give a row of medians for each job; the first job is what the others are compared with."""
+    used = turns(jobs, pairs, runs)
+    first = next(iter(used.values()))
+    for client, each in used.items():
+        seconds = statistics.median(one.seconds for one in each)
+        ratios = [one.seconds / other.seconds for one, other in zip(first, each, strict=True)]
+        yield {
+            "pairs": pairs,
+            "client": client,
+            "seconds": seconds,
+            "pairs a second": pairs / seconds,
+            "of the bare loop": statistics.median(ratios),
+            "lowest and highest": f"{min(ratios):.2f} to {max(ratios):.2f}",
+            "CPU seconds per 1,000 pairs": statistics.median(one.cpu_seconds for one in each) / pairs * 1000,
+            "peak MiB": statistics.median(one.peak_mib for one in each),
+        }
+
+
+def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give the rows of the tables as they come."""
+    for row in compared(OURS | PEERS, 1000, 1 if quick else 3):
+        yield "speed", row
+    for pairs, runs in ((10_000, 1 if quick else 5), *(() if quick else ((100_000, 3),))):
+        for row in compared(OURS, pairs, runs):
+            yield "speed", row
+    for row in start(3 if quick else 9):
+        yield "start", row
+
+
+def start(runs: int) -> Iterator[dict[str, Any]]:
     """Compare the start of the command with the import of its largest library."""
     ours, theirs = [sys.executable, "-m", "harvester", "--help"], [sys.executable, "-c", "import aiohttp"]
-    ratios = [measured(ours)[0] / measured(theirs)[0] for _ in range(runs + 1)][1:]
-    print(f"harvester --help         {statistics.median(ratios):.2f} times the import of aiohttp")
-
-
-def main() -> None:
-    """Start the server, run what was asked, stop the server."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=10_000)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--help-time", action="store_true")
-    given = parser.parse_args()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, str(HERE / "server.py"), str(port)])
-    try:
-        time.sleep(1)
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            jobs = Jobs(folder, port)
-            if given.help_time:
-                help_time(given.runs)
-            elif given.memory:
-                memory(jobs, folder, given.runs)
-            else:
-                write_pairs(folder / "pairs.csv", given.pairs)
-                speed(jobs, folder / "pairs.csv", given.pairs, given.runs)
-    finally:
-        server.kill()
-
-
-if __name__ == "__main__":
-    main()
+    used = [(processes.done(ours).seconds, processes.done(theirs).seconds) for _ in range(runs + 1)][1:]
+    for command, column in (("harvester --help", 0), ('python -c "import aiohttp"', 1)):
+        yield {"command": command, "milliseconds": 1000 * statistics.median(each[column] for each in used)}

@@ -141,7 +141,8 @@ def test_a_neighbour_that_finds_nothing_left_is_counted():
     budget = SharedBudget(100, 3600.0, Campaign(0.5, starts_at_fraction=0.5, lasts_fraction=0.5))
     assert sum(budget.take(60.0).allowed for _ in range(80)) == 80
     budget.pass_time(3600.0)
-    assert (budget.neighbour_refused, budget.refused, budget.lowest_remaining) == (30, 0, 0)
+    assert (budget.neighbour_refused, budget.neighbour_calls) == (30, 50)
+    assert (budget.refused, budget.lowest_remaining) == (0, 0)
     assert budget.take(3600.0).remaining == 99
 
 
@@ -676,6 +677,19 @@ async def test_a_silent_answer_is_logged_and_does_not_keep_the_stand_in_from_end
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
+
+
+async def test_a_late_answer_tells_of_a_budget_that_is_gone_by_then():
+    """``late`` is whole, but leaves behind an answer that was judged after it and has less of the budget left."""
+    async with serving() as (simulator, ask):
+        late = asyncio.create_task(ask(send_id="fault-late"))
+        while not simulator.answers:
+            await asyncio.sleep(0)
+        _, newer, _ = await ask()
+        assert not late.done()
+        status, older, body = await late
+        assert (status, json.loads(body)["message"]) == (200, "success")
+        assert int(older["X-RateLimit-Remaining"]) == int(newer["X-RateLimit-Remaining"]) + 1
 
 
 async def test_a_fault_that_does_not_exist_is_refused():

@@ -166,7 +166,9 @@ def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tu
         options.awaited(serve())
     except KeyboardInterrupt:
         told = ", ".join(f"{count} x {status}" for status, count in sorted(simulator.answers.items())) or "nothing"
-        click.echo(f"answered {told}; others were refused {simulator.budget.neighbour_refused} calls", err=True)
+        budget = simulator.budget
+        refused = f"{budget.neighbour_refused} of {budget.neighbour_calls} calls"
+        click.echo(f"answered {told}; others were refused {refused}", err=True)
 
 
 def write_pairs(path: Path, simulator: "Simulator") -> None:

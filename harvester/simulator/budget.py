@@ -29,6 +29,7 @@ class SharedBudget:
         """Begin with a full window, of which the neighbour has spent what it spends up to that moment."""
         self.limit = limit
         self.refused = 0
+        self.neighbour_calls = 0
         self.neighbour_refused = 0
         self.lowest_remaining = limit
         self._window_seconds = window_seconds
@@ -62,6 +63,7 @@ class SharedBudget:
         """Give the neighbour what falls due in this window up to ``until``, as far as there is any left."""
         if self._neighbour is not None:
             due = self._neighbour.calls_due(self.limit, self._window_seconds, self._into_seconds, until)
+            self.neighbour_calls += due
             self.neighbour_refused += due - self._take_up_to(due)
         self._into_seconds = until
 

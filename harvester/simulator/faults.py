@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 LIMIT, REMAINING, RESET = RATE_LIMIT_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 BY_RATE = (
@@ -37,6 +38,17 @@ class Unanswered(web.Response):
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionResetError
+
+
+class Late(web.Response):
+    """An answer that leaves ``seconds`` after it was judged, behind others that were judged later."""
+
+    seconds = 0.5
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Wait, then leave."""
+        await asyncio.sleep(self.seconds)
+        return await super().prepare(request)
 
 
 def reset(_answer: web.Response) -> web.Response:
@@ -99,6 +111,11 @@ def redirect(answer: web.Response) -> web.Response:
     return _with_body(answer, b"")
 
 
+def late(answer: web.Response) -> web.Response:
+    """Answer well, half a second late, so that what it tells of the budget is old."""
+    return Late(status=answer.status, body=answer.body, headers=answer.headers)
+
+
 def headers_missing(answer: web.Response) -> web.Response:
     """Answer well, without the headers of the budget."""
     for name in RATE_LIMIT_HEADERS:
@@ -141,7 +158,7 @@ FAULTS: dict[str, Callable[[web.Response], web.Response]] = {
     fault.__name__: fault
     for fault in (
         reset, slow, truncated, gzip_cut, not_json, empty_body, empty_object, nosuccess, html, redirect,
-        headers_missing, headers_empty, headers_twice, reset_milliseconds, reset_negative, reset_text,
+        late, headers_missing, headers_empty, headers_twice, reset_milliseconds, reset_negative, reset_text,
     )
 }  # fmt: skip
 

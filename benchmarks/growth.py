@@ -1,0 +1,127 @@
+"""Whether the ledger stays quick as it grows: what each verb takes for each pair, from a thousand pairs to a million.
+
+Half of the pairs of each ledger are settled, half wait. Claim, seal and stored are those of the last batches of 250
+readings; ``recover`` gives back one such batch of a dead owner; ``stored`` and ``open`` are milliseconds for a batch
+and for a start. ``status`` counts all pairs. ``first call`` is from the start of ``harvester run``, with the waiting
+pairs in the ledger, and with as many in a list that the ledger does not know.
+"""
+
+import asyncio
+import hashlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import processes
+
+from harvester.clock import SystemClock
+from harvester.ledger import Ledger
+from harvester.ledger.batches import stored
+from harvester.ledger.books import books
+from harvester.ledger.intake import enqueue
+from harvester.model import DATASET, Batch, Captured, Enqueued, Pair, Part, Settlement, Verdict
+
+T = TypeVar("T")
+
+PAGE = 10_000
+BATCH = 250
+BYTES_A_PAIR = 600
+
+
+class Growing:
+    """One ledger of a size, and the seconds that its verbs took."""
+
+    def __init__(self, path: Path, pairs: int) -> None:
+        """Begin with no ledger at ``path``."""
+        self._path = path
+        self._pairs = pairs
+        self._took: dict[str, list[float]] = {}
+
+    async def row(self) -> dict[str, Any]:
+        """Fill the ledger, settle half of it, and time each verb on the way."""
+        async with await self._opened() as ledger:
+            for first in range(0, self._pairs, PAGE):
+                page = [_sent(at) for at in range(first, min(first + PAGE, self._pairs))]
+                await self._timed("enqueue", ledger.do(enqueue, page, now=time.time(), once=True))
+            for _ in range(self._pairs // 2 // BATCH):
+                await self._harvest(ledger)
+            await self._timed("status", ledger.do(books))
+        for _ in range(5):
+            async with await self._timed("open", self._opened()) as ledger:
+                await self._timed("recover", ledger.recover())
+                await ledger.claim("default", limit=BATCH)
+        del self._took["recover"][0]  # nobody had died yet
+        micro = {name: 1e6 * statistics.median(took[-9:]) for name, took in self._took.items()}
+        return {
+            "pairs": self._pairs,
+            "enqueue, us a pair": 1e6 * sum(self._took["enqueue"]) / self._pairs,
+            "claim, us a pair": micro["claim"] / BATCH,
+            "seal, us a pair": micro["seal"] / BATCH,
+            "stored, ms": micro["stored"] / 1000,
+            "status, us a pair": micro["status"] / self._pairs,
+            "open, ms": micro["open"] / 1000,
+            "recover, us a pair": micro["recover"] / BATCH,
+            "ledger MiB": self._path.stat().st_size / 2**20,
+        }
+
+    async def _opened(self) -> Ledger:
+        return await Ledger.open(self._path, clock=SystemClock())
+
+    async def _harvest(self, ledger: Ledger) -> None:
+        """Claim a batch, seal it as captured with a part of a usual size, and note it as stored."""
+        batch = await self._timed("claim", ledger.claim("default", limit=BATCH))
+        assert batch is not None
+        ended = [Settlement(each, Captured(Verdict.ACTIVITY, time.time(), b"", 28)) for each in batch.readings]
+        await self._timed("seal", ledger.seal(batch, ended, [_part(batch)], destination="here"))
+        await self._timed("stored", ledger.do(stored, batch.id, dataset=DATASET, now=time.time()))
+
+    async def _timed(self, name: str, verb: Awaitable[T]) -> T:
+        started = time.perf_counter()
+        result = await verb
+        self._took.setdefault(name, []).append(time.perf_counter() - started)
+        return result
+
+
+def _sent(at: int) -> Enqueued:
+    return Enqueued(Pair("default", f"campaign-{at // 20:08d}", f"send-{at:08d}"), time.time())
+
+
+def _part(batch: Batch) -> Part:
+    data = os.urandom(BYTES_A_PAIR * len(batch.readings))
+    digest = hashlib.sha256(data).hexdigest()
+    return Part(DATASET, f"{batch.id}.ndjson.zst", digest, len(data), 42 * len(batch.readings), data)
+
+
+def first_call(folder: Path, *pairs: str) -> float:
+    """Run the harvester on a folder that holds a ledger, and give the seconds from its start to its first call."""
+    with processes.serving("server.py") as server:
+        command = [sys.executable, "-m", "harvester", "run", *pairs, "--endpoint", server.url, "-o", str(folder)]
+        started = time.time()
+        process = subprocess.Popen(
+            command, env=processes.ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            return float(server.next_line()) - started
+        finally:
+            process.kill()
+            process.wait()
+
+
+def measure(*, quick: bool = False, huge: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give a row for each size; ``huge`` adds ten million pairs."""
+    sizes = [10**3, 10**4, 10**5, *([] if quick else [10**6]), *([10**7] if huge else [])]
+    for pairs in sizes:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            ledger = folder / "known" / ".harvester" / "ledger.db"
+            row = asyncio.run(Growing(ledger, pairs).row())
+            row["first call, s"] = first_call(folder / "known")
+            listed = processes.write_pairs(folder / "pairs.csv", pairs // 2)
+            row["first call of a new list, s"] = first_call(folder / "new", str(listed))
+        yield "growth", row

@@ -1,0 +1,97 @@
+"""``harvester latest`` over a large harvest, against DuckDB asked the same without the care.
+
+The harvest has 10 million rows in parts of 100,000, two captures of each row, half of the later ones counting nothing;
+the view is written as Parquet. DuckDB is asked the same on its own: once as it comes, with all of the memory, and once
+with the bounds of the harvester (512 MB, the same threads). It neither looks whether parts are whole nor finds all
+counters whatever part they first occur in: it guesses columns from the first rows.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import processes
+
+from harvester.model import DATASET
+from harvester.tables.latest import KEY
+
+ROWS_A_PART = 100_000
+ROWS, QUICK_ROWS = 10_000_000, 500_000
+
+ROW = """
+SELECT 'default' AS workspace, 'campaign-' || (key // 500) AS campaign_id, 'send-' || (key // 25) AS send_id,
+    (DATE '2026-11-01' + (key % 14)::INTEGER)::VARCHAR AS date, 'variation' AS level, 'email' AS channel,
+    'Variant ' || (key % 25) AS variation_name, 'once' AS reading, 'activity' AS verdict,
+    '2026-11-' || (15 + later) || 'T12:00:00Z' AS captured_at, 'batch-' || (row // {part}) AS batch_id,
+    counted * (key % 9973) AS sent, counted * (key % 997) AS unique_opens, counted * (key % 991) AS clicks,
+    counted * (key % 97) AS bounces, counted * (key % 89) AS conversions, counted * (key % 83) * 0.5 AS revenue
+FROM (SELECT row, row % {keys} AS key, row // {keys} AS later, (row < {keys} OR row % 2 = 0)::INTEGER AS counted
+    FROM range({first}, {first} + {part}) AS made(row))
+"""
+
+
+def write_harvest(folder: Path, rows: int) -> None:
+    """Write parts as a harvest has them: compressed NDJSON."""
+    day = folder / DATASET / "captured_date=2026-11-15"
+    day.mkdir(parents=True)
+    with duckdb.connect() as connection:
+        for first in range(0, rows, ROWS_A_PART):
+            query = ROW.format(part=ROWS_A_PART, keys=rows // 2, first=first)
+            part = day / f"{first:012d}.ndjson.zst"
+            connection.execute(f"COPY ({query}) TO '{part}' (FORMAT json, COMPRESSION zstd)")
+
+
+def direct(folder: str, out: str, *bounds: str) -> None:
+    """Ask DuckDB for the view as someone would who knows its columns."""
+    keys = ", ".join(name for name in KEY if name != "variation_api_id")
+    newest = f"PARTITION BY {keys} ORDER BY (sent + unique_opens + clicks + bounces + conversions + revenue <> 0) DESC"
+    parts = f"read_json('{folder}/{DATASET}/*/*.ndjson.zst')"
+    query = f"SELECT * FROM {parts} QUALIFY row_number() OVER ({newest}, captured_at DESC, batch_id DESC) = 1"
+    with duckdb.connect() as connection:
+        for bound in bounds:
+            connection.execute(f"SET {bound}")
+        connection.execute(f"COPY ({query}) TO '{out}' (FORMAT parquet, COMPRESSION zstd)")
+
+
+def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give a row for each way to make the view."""
+    rows = QUICK_ROWS if quick else ROWS
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_harvest(folder / "harvest", rows)
+        harvest, out = str(folder / "harvest"), str(folder / "view.parquet")
+        bounds = [
+            "memory_limit = '512MB'", f"temp_directory = '{folder}'", "preserve_insertion_order = false", "threads = 2"
+        ]  # fmt: skip
+        ours = [sys.executable, "-m", "harvester", "latest", harvest, "--format", "parquet", "-o", out]
+        for way, command in {
+            "harvester latest": ours,
+            "DuckDB, all of the memory": [sys.executable, __file__, harvest, out],
+            "DuckDB, bounded alike": [sys.executable, __file__, harvest, out, *bounds],
+        }.items():
+            (used,) = processes.run(command)
+            yield (
+                "latest",
+                {
+                    "way": way,
+                    "rows": rows,
+                    "seconds": used.seconds,
+                    "rows a second": rows / used.seconds,
+                    "CPU seconds": used.cpu_seconds,
+                    "peak MiB": used.peak_mib,
+                    "rows of the view": 0 if used.status else _count(out),
+                    "exit": used.status,
+                },
+            )
+
+
+def _count(path: str) -> int:
+    with duckdb.connect() as connection:
+        return int(connection.execute("SELECT count(*) FROM read_parquet(?)", [path]).fetchall()[0][0])
+
+
+if __name__ == "__main__":
+    direct(*sys.argv[1:])

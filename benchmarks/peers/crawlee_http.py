@@ -1,0 +1,47 @@
+# /// script
+# dependencies = ["crawlee==1.11.0"]
+# ///
+"""Crawlee: its HttpCrawler, tasks per minute as the limit, and its dataset for the answers."""
+
+import asyncio
+import csv
+import json
+import os
+import sys
+from datetime import timedelta
+from urllib.parse import urlencode
+
+from crawlee import ConcurrencySettings, Request
+from crawlee.configuration import Configuration
+from crawlee.crawlers import HttpCrawler, HttpCrawlingContext
+from crawlee.storage_clients import MemoryStorageClient
+
+
+async def main(url: str, pairs_csv: str, out: str, calls: int, seconds: float) -> None:
+    a_minute = {"max_tasks_per_minute": calls / seconds * 60} if calls else {}
+    crawler = HttpCrawler(
+        concurrency_settings=ConcurrencySettings(desired_concurrency=16, max_concurrency=64, **a_minute),
+        storage_client=MemoryStorageClient(),
+        configuration=Configuration(purge_on_start=True, log_level="WARNING"),
+        request_handler_timeout=timedelta(seconds=30),
+    )
+
+    @crawler.router.default_handler
+    async def series(context: HttpCrawlingContext) -> None:
+        answer = json.loads(await context.http_response.read())
+        await context.push_data(context.request.user_data["pair"] | answer)
+
+    headers = {"Authorization": f"Bearer {os.environ['BRAZE_API_KEY']}"}
+    requests = []
+    with open(pairs_csv, newline="") as file:
+        for row in csv.DictReader(file):
+            pair = {name: row[name] for name in ("campaign_id", "send_id")}
+            asked = f"{url}/sends/data_series?{urlencode(pair | {'length': 15})}"
+            requests.append(Request.from_url(asked, headers=headers, user_data={"pair": pair}))
+    await crawler.run(requests)
+    os.makedirs(out)
+    await crawler.export_data(os.path.join(out, "answers.json"))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:4], int(sys.argv[4]), float(sys.argv[5])))

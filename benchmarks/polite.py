@@ -1,0 +1,137 @@
+"""Who takes live sending's budget: the same job beside a neighbour, by the harvester and by what others would take.
+
+The stand-in API gives 500 calls in five seconds and answers after 5 ms; a neighbour, like live sending, spends a fifth
+of that. All ask for the same 3,000 pairs. What happened is told by the stand-in's own log and books: seconds are those
+from its first answer to its last, and a pair is lost that was never answered well. The ideal is to take all that the
+neighbour leaves: above the reserve of 20 % for the harvester, down to the last call for the others. Peers are told the
+documented limit; a second line of those that take a limit tells them to leave 20 %, which is right as long as the
+neighbour is steady. Whoever needs much less than the ideal time took calls that the neighbour needed; a little less is
+possible, since the first and the last window count only in part. ``lowest left`` is how much of a window's budget was
+left at the worst moment.
+
+Then it is made harder for the harvester: others of its kind that it does not know of, rougher neighbours, a server that
+tells little or late.
+"""
+
+import csv
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import processes
+
+LIMIT, WINDOW_SECONDS = 500, 5.0
+SHARE = RESERVE = 0.2
+
+Commands = Callable[[str, Path, Path], list[list[str]]]
+Row = dict[str, Any]
+
+
+def harvesters(count: int = 1) -> Commands:
+    """Give the commands of harvesters that don't know of each other, each with its own ledger and part of the list."""
+
+    def commands(url: str, pairs: Path, folder: Path) -> list[list[str]]:
+        head, *lines = pairs.read_text().splitlines(keepends=True)
+        started = []
+        for at in range(count):
+            mine = folder / f"pairs-{at}.csv"
+            mine.write_text(head + "".join(lines[at::count]))
+            started.append(processes.harvester(url, mine, folder / f"out-{at}"))
+        return started
+
+    return commands
+
+
+def peer(name: str, *options: str, calls: int = LIMIT) -> Commands:
+    """Give the command of a peer that is told to make at most ``calls`` in a window."""
+
+    def commands(url: str, pairs: Path, folder: Path) -> list[list[str]]:
+        return [processes.peer(name, url, pairs, folder / "out", *options, calls=calls, seconds=WINDOW_SECONDS)]
+
+    return commands
+
+
+def watched(commands: Commands, *, pairs: int, reserve: float, **stand_in: Any) -> Row:
+    """Start a job just after a window began, and tell what the stand-in saw of it."""
+    share = stand_in.setdefault("neighbour_share", SHARE)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        listed, log = folder / "pairs.csv", folder / "answers.ndjson"
+        given = {
+            "pairs": pairs, "limit": LIMIT, "window_seconds": WINDOW_SECONDS, "latency_seconds": 0.005,
+            "pairs_csv": str(listed), "log": str(log),
+        }  # fmt: skip
+        with processes.serving("stand_in.py", given | stand_in) as server:
+            ready = commands(server.url, listed, folder)
+            time.sleep(WINDOW_SECONDS - time.time() % WINDOW_SECONDS)
+            used = processes.run(*ready)
+            books = json.loads(server.stop())
+        answers = [json.loads(line) for line in log.open()]
+        lost = _listed(listed) - {(each["campaign_id"], each["send_id"]) for each in answers if each["verdict"]}
+    seconds = answers[-1]["at"] - answers[0]["at"]
+    ideal = pairs / (LIMIT * (1 - share - reserve)) * WINDOW_SECONDS
+    return {
+        "seconds": seconds,
+        "of the ideal": seconds / ideal,
+        "own 429s": sum(each["status"] == 429 for each in answers),
+        "pairs lost": len(lost),
+        "neighbour's calls refused": f"{books['neighbour_refused'] / max(1, books['neighbour_calls']):.1%}",
+        "lowest left": books["lowest_remaining"],
+        "exit": max((each.status for each in used), key=abs),
+    }
+
+
+def _listed(path: Path) -> set[tuple[str, str]]:
+    with path.open(newline="") as file:
+        return {(row["campaign_id"], row["send_id"]) for row in csv.DictReader(file)}
+
+
+def clients(*, quick: bool = False) -> Iterator[Row]:
+    """Compare the harvester with its peers."""
+    pairs, less = 900 if quick else 3000, round(LIMIT * (1 - RESERVE))
+    yield {"client": "harvester"} | watched(harvesters(), pairs=pairs, reserve=RESERVE)
+    for title, commands in {
+        "aiohttp + aiolimiter + tenacity": peer("limiter"),
+        "aiohttp + aiolimiter + tenacity, told to leave 20 %": peer("limiter", calls=less),
+        "Scrapy, AutoThrottle": peer("scrapy_crawl"),
+        "Scrapy, AutoThrottle, 8 calls under way": peer("scrapy_crawl", "8"),
+        "dlt, REST client": peer("dlt_rest"),
+        "Crawlee, HttpCrawler": peer("crawlee_http"),
+        "Crawlee, HttpCrawler, told to leave 20 %": peer("crawlee_http", calls=less),
+        "Airbyte CDK, API budget": peer("airbyte_source"),
+        "Airbyte CDK, API budget, told to leave 20 %": peer("airbyte_source", calls=less),
+    }.items():
+        yield {"client": title} | watched(commands, pairs=pairs, reserve=0.0)
+
+
+def troubles(*, quick: bool = False) -> Iterator[Row]:
+    """Make it harder for the harvester: others of its kind, rougher neighbours, a server that tells little or late."""
+    pairs = 900 if quick else 3000
+    faulty = {"fault_rate": 0.3}
+    for title, count, stand_in in (
+        ("2 harvesters that don't know of each other", 2, {}),
+        ("4 harvesters", 4, {}),
+        ("8 harvesters", 8, {}),
+        ("a neighbour that bursts", 1, {"neighbour": "bursty"}),
+        ("4 harvesters, a neighbour that bursts", 4, {"neighbour": "bursty"}),
+        ("a campaign late in the window", 1, {"neighbour": "campaign"}),
+        ("4 harvesters, a campaign late in the window", 4, {"neighbour": "campaign"}),
+        ("3 of 10 answers without headers", 1, faulty | {"faults": ["headers_missing"]}),
+        ("3 of 10 answers with empty or absurd headers", 1, faulty | {"faults": ["headers_empty", "reset_text"]}),
+        ("3 of 10 answers half a second late, so out of order", 1, faulty | {"faults": ["late"]}),
+        ("the server's clock an hour ahead", 1, {"clock_ahead_seconds": 3600.0}),
+        ("the server's clock an hour behind", 1, {"clock_ahead_seconds": -3600.0}),
+        ("five times as many windows, of a second", 1, {"window_seconds": 1.0, "limit": LIMIT // 5}),
+    ):
+        yield {"trouble": title} | watched(harvesters(count), pairs=pairs, reserve=RESERVE, **stand_in)
+
+
+def measure(*, quick: bool = False) -> Iterator[tuple[str, Row]]:
+    """Give the rows of both tables as they come."""
+    for row in clients(quick=quick):
+        yield "polite", row
+    for row in troubles(quick=quick):
+        yield "troubles", row

@@ -1,0 +1,45 @@
+"""The stand-in for the Braze API as a process of its own, until its standard input ends; then it tells its books.
+
+``python stand_in.py '{"limit": 500, "pairs_csv": "pairs.csv", ...}'`` takes the settings of ``SimulatorConfig``,
+``pairs_csv`` for the sends that exist, and ``clock_ahead_seconds`` for a server whose clock is wrong.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from harvester.cli.stand_in import write_pairs
+from harvester.clock import SystemClock
+from harvester.simulator import Simulator, SimulatorConfig
+
+
+class ClockAhead(SystemClock):
+    """A clock that is wrong by a fixed time."""
+
+    def __init__(self, seconds: float) -> None:
+        """Be ``seconds`` ahead."""
+        self._seconds = seconds
+
+    def wall(self) -> float:
+        """Give a wrong time."""
+        return super().wall() + self._seconds
+
+
+async def main(given: dict[str, Any]) -> None:
+    """Serve, and tell the address at once and the books at the end."""
+    pairs_csv, ahead = given.pop("pairs_csv"), given.pop("clock_ahead_seconds", 0.0)
+    given["faults"] = tuple(given.get("faults", ())) or SimulatorConfig().faults
+    config = SimulatorConfig(**given | {"log": Path(given["log"])})
+    async with Simulator(config, ClockAhead(ahead)) as simulator:
+        write_pairs(Path(pairs_csv), simulator)
+        print(simulator.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+    budget = simulator.budget
+    books = {"neighbour_calls": budget.neighbour_calls, "neighbour_refused": budget.neighbour_refused}
+    print(json.dumps(books | {"lowest_remaining": budget.lowest_remaining}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))
