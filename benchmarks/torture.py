@@ -51,8 +51,8 @@ main()
 """
 """The command, with short leases and a clock that is wrong by the first argument's seconds."""
 
-ENDS = {0, 3, 4, 5, 130, -9}
-"""How a tortured process may end: never with a bug (1), nor as if the user were to blame (2)."""
+ENDS = {0, 3, 4, 5, 130, -9, -15}
+"""How a tortured process may end: never with a bug (1), nor as if the user were to blame (2). -15: told before it began."""
 
 
 class Folder:
@@ -121,6 +121,7 @@ class Torture:
         self.draw, self.seed, self.kills_wanted = random.Random(seed), seed, kills
         self.disk, self.place, self.port = disk, place, free_port()
         self.done: Counter[str] = Counter()
+        self.said = Path(tempfile.mkdtemp(prefix="said-"))
         self.keys = ["torture-key-0"]
         self.lists: list[Path] = []
         self.handed_in: set[Pair] = set()
@@ -172,12 +173,15 @@ class Torture:
             self._api.join()
 
     def start(self) -> subprocess.Popen:
-        """Begin the process under test; what it says goes into files beside it."""
-        with (self.disk / "out").open("wb") as out, (self.disk / f"said-{self.done['started'] % 8}").open("wb") as said:
-            self.done["started"] += 1
+        """Begin the process under test; what it says goes to another disk."""
+        self.done["started"] += 1
+        said, out = (self.said / f"{name}-{self.done['started'] % 8}" for name in ("said", "out"))
+        with out.open("wb") as out_file, said.open("wb") as said_file:
             env = {"PATH": os.environ["PATH"], "HOME": str(self.disk), "HARVESTER_STORE_PATIENCE_SECONDS": "1"}
             env["PYTHONPATH"] = str(Path(__file__).parents[1])
-            return subprocess.Popen(self.command(), cwd=self.disk, env=env | self.place.env, stdout=out, stderr=said)
+            return subprocess.Popen(
+                self.command(), cwd=self.disk, env=env | self.place.env, stdout=out_file, stderr=said_file
+            )
 
     async def ended(self, process: subprocess.Popen, *, within: float = 3.0) -> None:
         """Wait for the end, and judge how it ended."""
@@ -187,7 +191,7 @@ class Torture:
             self.done["kills"] += 1
             process.kill()
         code = process.wait()
-        said = b"".join(path.read_bytes() for path in self.disk.glob("said-*"))
+        said = b"".join(path.read_bytes() for path in self.said.glob("said-*"))
         if code not in ENDS or b"Traceback" in said:
             raise Wrong(f"ended with {code}: {said[-2000:].decode(errors='replace')}")
         if code in (0, 3):
@@ -290,6 +294,7 @@ class Torture:
         self.look_at_books()
         self.witness.all_there(self.handed_in)
         secret_found(self.keys, self.disk)
+        secret_found(self.keys, self.said)
 
 
 def listening(port: int) -> None:
@@ -311,6 +316,7 @@ async def tortured(given: argparse.Namespace, disk: Path) -> Torture:
                 await torture.whole()
             finally:
                 torture.api_away()
+                shutil.rmtree(torture.said)
     return torture
 
 

@@ -77,6 +77,9 @@ class Client:
                 send_id=reading.pair.send_id,
             )
             return Deferred(error.cause)
+        except Exception as bug:  # noqa: BLE001 - one answer that meets a bug of ours must not cost all others their deadline
+            log.error("bug", **_place_of(bug), campaign_id=reading.pair.campaign_id, send_id=reading.pair.send_id)  # noqa: TRY400 - a trace may quote the key
+            return Deferred("bug")
 
     async def _try_again(self, reading: Reading, batch_id: str, first: ExchangeError) -> Outcome:
         """Go on after a first try that failed; it counts as one. Only failures pay for the machinery of retries."""
@@ -177,3 +180,12 @@ class Client:
         except TimeoutError:
             return
         raise Held("stopping", self._clock.monotonic())
+
+
+def _place_of(bug: Exception) -> dict[str, str]:
+    """Tell what happened where in our code, and no value."""
+    trace = bug.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    return {"error": type(bug).__name__, "at": where, "hint": "please report it; the pair is tried again later"}
