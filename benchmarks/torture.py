@@ -52,7 +52,7 @@ main()
 """The command, with short leases and a clock that is wrong by the first argument's seconds."""
 
 ENDS = {0, 3, 4, 5, 130, -9, -15}
-"""How a tortured process may end: never with a bug (1), nor with a usage error (2). -15 is a SIGTERM before it began."""
+"""How a tortured process may end: never with a bug (1) or a usage error (2). -15 is a SIGTERM before it began."""
 
 
 class Folder:

@@ -22,11 +22,15 @@ class Command:
         self.folder = folder
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "BRAZE_API_KEY": KEY}
 
+    def command(self, *arguments: str) -> list[str]:
+        """What to execute."""
+        return [sys.executable, "-m", "harvester", *arguments]
+
     def start(self, *arguments: str, **options) -> subprocess.Popen:
         """Begin a process."""
         return Heard(
-            [sys.executable, "-m", "harvester", *arguments],
-            cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+            self.command(*arguments), cwd=self.folder, env=self.env,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
     async def run(self, *arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:

@@ -5,6 +5,7 @@ the pacer and costs no try; a refused key halts the workspace. An exception neve
 """
 
 import asyncio
+import traceback
 from collections import Counter
 from dataclasses import replace
 
@@ -66,7 +67,7 @@ class Client:
             try:
                 return await self._try(reading, batch_id)
             except ExchangeError as error:
-                return await self._try_again(reading, batch_id, error)
+                return await self._try_again(reading, batch_id, _lightened(error))
         except Held:
             return Returned()
         except ExchangeError as error:
@@ -88,7 +89,10 @@ class Client:
         async def tries() -> Outcome:
             if failed:
                 raise failed.pop()
-            return await self._try(reading, batch_id)
+            try:
+                return await self._try(reading, batch_id)
+            except ExchangeError as error:
+                raise _lightened(error) from None
 
         outcome: Outcome = await self._retrying(tries)
         return outcome
@@ -182,10 +186,15 @@ class Client:
         raise Held("stopping", self._clock.monotonic())
 
 
+def _lightened(error: ExchangeError) -> ExchangeError:
+    """Let go of where an error came from: its frames hold the answer, for as long as it waits to be tried again."""
+    return error.with_traceback(None)
+
+
 def _place_of(bug: Exception) -> dict[str, str]:
-    """Tell what happened where in our code, and no value."""
-    trace = bug.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    """Tell what happened and where our code was, and no value."""
+    where = ""
+    for frame, line in traceback.walk_tb(bug.__traceback__):
+        if "harvester" in frame.f_globals.get("__name__", ""):
+            where = f"{frame.f_globals['__name__']}:{line}"
     return {"error": type(bug).__name__, "at": where, "hint": "please report it; the pair is tried again later"}

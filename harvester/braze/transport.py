@@ -195,7 +195,6 @@ class BrazeTransport:
             return b"".join(chunks)
         finally:
             self._held_bytes -= size
-            chunks.clear()  # an error keeps this frame alive for as long as it is waited to be tried again
 
     def _target(self, pair: Pair, length_days: int, ending_at: float) -> URL:
         """Build the request's URL; ids are opaque and may hold anything, so every reserved character is quoted."""
