@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,24 +27,30 @@ class Command:
         """What to execute."""
         return [sys.executable, "-m", "harvester", *arguments]
 
-    def start(self, *arguments: str, **options) -> subprocess.Popen:
-        """Begin a process."""
+    def start(self, *arguments: str, inside: Sequence[str] = (), **options) -> subprocess.Popen:
+        """Begin a process, ``inside`` another command that executes it."""
         return Heard(
-            self.command(*arguments), cwd=self.folder, env=self.env,
+            [*inside, *self.command(*arguments)], cwd=self.folder, env=self.env,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
-    async def run(self, *arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
+    async def run(
+        self, *arguments: str, stdin: bytes | None = None, inside: Sequence[str] = ()
+    ) -> tuple[int, str, str]:
         """Run to the end while this process's loop goes on (the stand-in may live on it)."""
-        process = self.start(*arguments, stdin=subprocess.PIPE)
+        process = self.start(*arguments, inside=inside, stdin=subprocess.PIPE)
         out, err = await asyncio.to_thread(process.communicate, stdin)
+        assert KEY.encode() not in out + err, "the key was shown"
         return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture
 def harvester(tmp_path):
-    """The command, in a folder of its own."""
-    return Command(tmp_path)
+    """The command, in a folder of its own; in what it leaves there the key is nowhere but where a test put it."""
+    yield Command(tmp_path)
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.suffix not in (".key", ".toml"):
+            assert KEY.encode() not in path.read_bytes(), f"{path} holds the key"
 
 
 def rows_of(folder: Path) -> list[dict]:

@@ -7,6 +7,7 @@ larger than the cap.
 Every foreign error leaves here as an ``ExchangeError``, most specific first.
 """
 
+import codecs
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from harvester.braze.budget import BudgetReport
 from harvester.clock import Clock
 from harvester.errors import ExchangeError
 from harvester.model import Pair
+
+codecs.lookup("unicode_escape")  # loaded on first use otherwise, which fails just when no file can be opened
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Decoded size at which an answer is dropped: a hundred times the largest plausible one."""
