@@ -154,7 +154,4 @@ def awaited(work: Coroutine[Any, Any, T]) -> T:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            return runner.run(work)
-        except asyncio.CancelledError:  # the second signal, or the end of the grace
-            raise KeyboardInterrupt from None
+        return runner.run(work)
