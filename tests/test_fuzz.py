@@ -25,7 +25,7 @@ from harvester.settings import load
 from harvester.sources import Input
 
 T = TypeVar("T")
-READING = Reading(1, Pair("w", "c", "s"), "once", 1e9, 1e9)
+READING = Reading(1, Pair("w", "c", "s"), "once", 1e9, 1e9, 0.0)
 NOW = 1_767_225_600.0
 ANSWER = orjson.dumps(
     {
