@@ -204,12 +204,15 @@ async def test_a_zombie_writes_nothing(harvester, tmp_path):
 
 
 @needs_strace
-async def test_what_is_flushed_is_flushed_before_others_rely_on_it(tmp_path):
+async def test_what_is_flushed_is_flushed_before_others_rely_on_it(harvester, tmp_path):
     """Power may fail at any moment: a part is flushed before it gets its name, and the seal before the part exists."""
+    trace = tmp_path / "trace"
+    strace = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=fsync,fdatasync,link,unlink"]
     async with Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY)) as simulator:
-        scene = Scene(tmp_path / "scene", simulator, tmp_path / "log", 0)
-        trace = tmp_path / "trace"
-        assert await scene.run("-o", str(trace), "-y", "-e", "trace=fsync,fdatasync,link,unlink") == 0
+        sends = "".join(f'{each.pair.campaign_id},"{each.pair.send_id}"\n' for each in simulator.population)
+        (tmp_path / "p.csv").write_text("campaign_id,send_id\n" + sends)
+        code, _, err = await harvester.run("run", "p.csv", "--endpoint", simulator.url, inside=strace)
+        assert code == 0, err
     calls = [line for line in trace.read_text().splitlines() if "(" in line]
     (named,) = [at for at, line in enumerate(calls) if re.search(r'link\("[^"]*", "[^"]*captured_date', line)]
     temporary = calls[named].split('"')[1]
