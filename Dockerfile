@@ -15,11 +15,18 @@ ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 WORKDIR /src
+# All that is not ours is installed from the locks, by hash; scripts/dependencies renews them.
+COPY locks locks
+RUN python -m venv /build && /build/bin/python -m pip install --no-cache-dir --require-hashes -r locks/build.txt \
+    && python -m venv --without-pip /venv \
+    && python -m pip --python /venv/bin/python install --no-cache-dir --no-compile --root-user-action ignore \
+        --require-hashes -r locks/image.txt
 COPY pyproject.toml README.md ./
 COPY harvester harvester
 # Byte-code is compiled here, since a read-only root keeps none; by hash, since layers may be given other times.
-RUN python -m venv --without-pip /venv \
-    && python -m pip --python /venv/bin/python install --no-cache-dir --no-compile --root-user-action ignore . \
+RUN /build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \
+    && python -m pip --python /venv/bin/python install --no-cache-dir --no-compile --root-user-action ignore \
+        --no-deps /wheel/*.whl \
     && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib
 
 FROM ${BASE}

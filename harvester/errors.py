@@ -8,7 +8,7 @@ The base class says what the process does, the leaf says what happened::
     ├── StorageError                   5      mends the disk, the folder or the bucket, then runs again
     │   ├── LedgerError                       ... the ledger cannot be opened, read or written
     │   └── SinkError                         ... a part cannot be created; it is tried again
-    │       ├── PartConflict                  ... a part's name is taken by other bytes: never overwritten
+    │       ├── PartConflict                  ... a part's bytes are not those that were sealed: never written over
     │       └── SinkClosed                    ... nobody takes parts any more: the reader of a pipe has gone
     ├── BrokerError                    -      nothing, or mends the broker: the trigger connects again
     └── ExchangeError                  -      nothing: one exchange with the API failed, the harvest tries again
@@ -67,7 +67,7 @@ class SinkError(StorageError):
 
 
 class PartConflict(SinkError):  # noqa: N818 - a conflict is a state of the place, not of the program
-    """A part's name is taken by other bytes. Nothing was overwritten."""
+    """A part's name is taken by other bytes, or its own are damaged. Nothing was overwritten."""
 
 
 class SinkClosed(SinkError):  # noqa: N818 - as above

@@ -5,6 +5,7 @@ and harvesting goes on until the ledger holds as many sealed bytes as it may.
 """
 
 import asyncio
+import hashlib
 import random
 from collections import deque
 
@@ -14,6 +15,7 @@ from harvester.clock import Clock
 from harvester.errors import PartConflict, SinkClosed, SinkError
 from harvester.ledger import Ledger
 from harvester.ledger.batches import conflicted, sealed_parts, stored
+from harvester.model import Part
 from harvester.sinks import Sink
 
 FIRST_PAUSE_SECONDS = 1.0
@@ -124,6 +126,7 @@ class Storing:
         """Create each part of a batch and note that it is stored. Raises ``SinkError``; the rest stays sealed then."""
         for part in await self._ledger.do(sealed_parts, batch_id):
             try:
+                _check(part)
                 await self._sink.create(part)
             except PartConflict:
                 await self._ledger.do(conflicted, batch_id)
@@ -157,6 +160,15 @@ class Storing:
                 await self._stopping.wait()
         except TimeoutError:
             pass
+
+
+def _check(part: Part) -> None:
+    """Raise ``PartConflict`` unless the bytes are those that were sealed."""
+    if hashlib.sha256(part.data).hexdigest() != part.sha256:
+        raise PartConflict(
+            f"the ledger's bytes of {part.name} are damaged, and were not stored; check the disk, "
+            "and capture its pairs again into a new place"
+        )
 
 
 async def recover(ledger: Ledger, storing: Storing, destination: str) -> None:

@@ -17,8 +17,15 @@ def set_up_logs(*, json: bool, level: str) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer if json else lines,
+            renderer if json else lambda *given: _on_one_line(lines(*given)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _on_one_line(text: str) -> str:
+    """Spell out what a terminal would obey: the renderer quotes line ends alone."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -5,13 +5,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import zstandard
 from canary import KEY, Heard, leaks
+from hypothesis import settings
 from servers import STORES, Bucket
+
+settings.register_profile("short", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=20_000)
+settings.load_profile("short")
 
 
 class Command:
@@ -22,16 +28,22 @@ class Command:
         self.folder = folder
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "BRAZE_API_KEY": KEY}
 
-    def start(self, *arguments: str, **options) -> subprocess.Popen:
-        """Begin a process."""
+    def command(self, *arguments: str) -> list[str]:
+        """What to execute."""
+        return [sys.executable, "-m", "harvester", *arguments]
+
+    def start(self, *arguments: str, inside: Sequence[str] = (), **options) -> subprocess.Popen:
+        """Begin a process, ``inside`` another command that executes it."""
         return Heard(
-            [sys.executable, "-m", "harvester", *arguments],
-            cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+            [*inside, *self.command(*arguments)], cwd=self.folder, env=self.env,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
-    async def run(self, *arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
+    async def run(
+        self, *arguments: str, stdin: bytes | None = None, inside: Sequence[str] = ()
+    ) -> tuple[int, str, str]:
         """Run to the end while this process's loop goes on (the stand-in may live on it)."""
-        process = self.start(*arguments, stdin=subprocess.PIPE)
+        process = self.start(*arguments, inside=inside, stdin=subprocess.PIPE)
         out, err = await asyncio.to_thread(process.communicate, stdin)
         return process.returncode, out.decode(), err.decode()
 

@@ -23,9 +23,9 @@ GOOD = orjson.dumps({"message": "success", "data": []})
 class Script:
     """A wire that answers by a script: a status, or an error to raise. Counts what was asked."""
 
-    def __init__(self, steps: Iterable[int | ExchangeError]) -> None:
+    def __init__(self, steps: Iterable[int | Exception]) -> None:
         """Take the answers in order."""
-        self.steps: Iterator[int | ExchangeError] = iter(steps)
+        self.steps: Iterator[int | Exception] = iter(steps)
         self.asked = 0
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
@@ -33,7 +33,7 @@ class Script:
         self.asked += 1
         await asyncio.sleep(0.05)
         step = next(self.steps)
-        if isinstance(step, ExchangeError):
+        if isinstance(step, Exception):
             raise step
         body = (
             GOOD
@@ -57,7 +57,7 @@ def reading(number: int = 1) -> Reading:
     return Reading(number, Pair("w", "c", f"s{number}"), "once", 1e9, 1e12, 1e9)
 
 
-def captured_by(steps: Iterable[int | ExchangeError], readings: int = 1):
+def captured_by(steps: Iterable[int | Exception], readings: int = 1):
     """Capture readings one after the other; gives the outcomes, the wire and the client."""
     wire = Script(steps)
 
@@ -157,3 +157,13 @@ def test_nothing_logged_holds_the_key_or_a_control_character():
     assert logs
     assert KEY not in str(logs)
     assert not [value for each in logs for value in each.values() if "\x1b" in str(value)]
+
+
+def test_a_bug_of_ours_costs_one_pair_and_not_the_others():
+    """An answer that nobody foresaw is deferred and told, without any value; the next pairs are captured."""
+    with structlog.testing.capture_logs() as logs:
+        outcomes, _, _ = captured_by([RuntimeError(KEY), 200, 200], readings=3)
+    assert [type(outcome) for outcome in outcomes] == [Deferred, Captured, Captured]
+    assert [(each["event"], each["error"]) for each in logs] == [("bug", "RuntimeError")]
+    assert "harvester.braze.client" in logs[0]["at"]
+    assert KEY not in str(logs)

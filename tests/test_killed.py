@@ -10,6 +10,7 @@ import asyncio
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -200,3 +201,27 @@ async def test_a_zombie_writes_nothing(harvester, tmp_path):
         (row["campaign_id"], row["send_id"]) for row in rows_of(tmp_path / "harvest") if row["level"] == "capture"
     )
     assert captures == Counter(rows)
+
+
+@needs_strace
+async def test_what_is_flushed_is_flushed_before_others_rely_on_it(harvester, tmp_path):
+    """Power may fail at any moment: a part is flushed before it gets its name, and the seal before the part exists."""
+    trace = tmp_path / "trace"
+    strace = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=fsync,fdatasync,link,unlink"]
+    async with Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY)) as simulator:
+        sends = "".join(f'{each.pair.campaign_id},"{each.pair.send_id}"\n' for each in simulator.population)
+        (tmp_path / "p.csv").write_text("campaign_id,send_id\n" + sends)
+        code, _, err = await harvester.run("run", "p.csv", "--endpoint", simulator.url, inside=strace)
+        assert code == 0, err
+    calls = [line for line in trace.read_text().splitlines() if "(" in line]
+    (named,) = [at for at, line in enumerate(calls) if re.search(r'link\("[^"]*", "[^"]*captured_date', line)]
+    temporary = calls[named].split('"')[1]
+    flushes = [at for at, line in enumerate(calls) if "fsync(" in line and Path(temporary).name in line]
+    seals = [at for at, line in enumerate(calls[:named]) if "fdatasync(" in line and "ledger.db" in line]
+    assert flushes
+    assert max(flushes) < named
+    assert seals
+    folder_after = [line for line in calls[named:] if "fsync(" in line and "captured_date" in line]
+    stored_after = [line for line in calls[named:] if "fdatasync(" in line and "ledger.db" in line]
+    assert folder_after
+    assert stored_after

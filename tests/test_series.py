@@ -126,6 +126,20 @@ def test_zero_is_said_only_of_zeros(odd, verdict):
     assert (capture.verdict, capture.drift) == (verdict, True)
 
 
+@pytest.mark.parametrize("counter", [b"18446744073709551617", b"9223372036854775808", b"1e300"])
+def test_a_counter_too_large_to_be_exact_is_called_drift(counter):
+    """A number beyond 64 bits is read as a rounded one: kept, and told."""
+    body = b'{"message":"success","data":[{"time":"2026-11-01","messages":{},"sent":' + counter + b"}]}"
+    assert capture_of(body).drift
+    assert rows_of(body)[0]["sent"] == float(counter)
+
+
+def test_of_two_members_of_one_name_the_last_counts_in_every_row():
+    """Which of them is meant is undocumented; what is kept is one of them, and the answer as it came is in --raw."""
+    body = b'{"message":"x","data":[{"time":"2026-11-01","messages":{},"sent":1,"sent":2}],"message":"success"}'
+    assert rows_of(body)[0]["sent"] == 2
+
+
 def test_a_counter_that_bears_a_columns_name_does_not_hide_the_column():
     """Whatever Braze calls a counter, a row says which pair and day it is of."""
     day = {"time": "2026-11-01", "messages": {"sms": [{"campaign_id": 9, "level": 9, "date": 9, "sent": 1}]}}

@@ -1,6 +1,7 @@
 """What every sink must do, on a disk and in real object stores, and what only the local folder can get wrong."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import threading
@@ -251,3 +252,34 @@ async def test_a_link_to_a_folder_is_a_fine_place(folder, tmp_path):
     await sink.attach("ledger")
     await sink.create(part(b"rows"))
     assert (tmp_path / "larger disk" / NAME).read_bytes() == b"rows"
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+async def test_a_flush_that_failed_is_not_tried_again_on_the_same_file(folder, monkeypatch, error):
+    """The kernel may have dropped what it could not write, so only a new file counts."""
+    sink, flush, files = FolderSink(folder), os.fsync, []
+    await sink.attach("ledger")
+
+    def fails_once(file: int) -> None:
+        files.append(os.fstat(file).st_ino)
+        if len(files) == 1:
+            raise OSError(error, os.strerror(error))
+        flush(file)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    (folder / NAME).parent.mkdir()
+    with pytest.raises(SinkError, match="run the same command again"):
+        await sink.create(part(b"rows"))
+    assert not (folder / NAME).exists()
+    await sink.create(part(b"rows"))
+    assert (folder / NAME).read_bytes() == b"rows"
+    assert (folder / NAME).stat().st_ino in files[1:]
+
+
+async def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all(folder, monkeypatch):
+    """A write may take fewer bytes than asked, without an error."""
+    sink, write = FolderSink(folder), os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, bytes(data[:7])))
+    await sink.attach("ledger")
+    await sink.create(part(b"rows" * 100))
+    assert (folder / NAME).read_bytes() == b"rows" * 100

@@ -28,6 +28,7 @@ from harvester.ledger.books import batch_counts
 from harvester.ledger.intake import enqueue
 from harvester.model import DATASET, Captured, Enqueued, Pair, Part, Settlement, Verdict
 from harvester.simulator import Simulator, SimulatorConfig
+from harvester.sinks import FolderSink
 from harvester.sinks.bucket import BucketSink
 from harvester.stores import Store
 from harvester.storing import Storing, recover
@@ -442,3 +443,43 @@ async def test_harvesting_pauses_when_too_much_is_sealed_and_goes_on_when_it_is_
         storing.finish()
         await running
         assert storing.waiting == 0
+
+
+async def test_bytes_that_went_bad_in_the_ledger_are_never_stored(tmp_path):
+    """A sealed part whose bytes have changed on the disk is set aside with an alarm; the others are stored."""
+    path, clock = tmp_path / "ledger.db", SystemClock()
+    sink = FolderSink(tmp_path / "harvest")
+    async with await Ledger.open(path, clock=clock) as ledger:
+        dataset = await sink.attach(ledger.ledger_id)
+        good, bad = await sealed(ledger, 2, dataset)
+        with sqlite3.connect(path) as connection:
+            connection.execute(
+                "UPDATE part SET data = CAST('y' || substr(data, 2) AS BLOB) WHERE name = ?", (bad.name,)
+            )
+        storing = Storing(ledger, sink, clock=clock, jitter=random.Random(1), max_sealed_bytes=1 << 30,
+                          patience_seconds=0.0)  # fmt: skip
+        for each in (bad, good):
+            storing.add(each.name.removeprefix(f"{DATASET}/"), each.size_bytes)
+        storing.finish()
+        await storing.run()
+        assert "damaged" in str(storing.problem)
+        assert await ledger.do(batch_counts) == {"conflict": 1, "stored": 1}
+    assert (tmp_path / "harvest" / good.name).read_bytes() == good.data
+    assert not (tmp_path / "harvest" / bad.name).exists()
+
+
+async def test_a_harvest_never_asks_a_store_to_delete(stores, tmp_path):
+    """Create, read and list are all that it needs, so that is all its credentials must allow."""
+    bucket = stores("moto")
+    async with (
+        Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator,
+        Cutter(bucket.port) as cutter,
+    ):
+        scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, tmp_path / "log")
+        for _ in range(2):
+            assert (await scene.command.run(*scene.arguments))[0] == 0
+    assert {each.split(" ")[0] for each in cutter.requests} == {"GET", "PUT"}
+    place = scene.url.removeprefix("s3://lake/")
+    listings = [each for each in cutter.requests if "list-type" in each]
+    assert all(place in each for each in cutter.requests if each not in listings)
+    assert all(f"prefix={place}" in each.replace("%2F", "/") for each in listings)

@@ -288,3 +288,20 @@ async def test_cancelling_an_exchange_ends_it():
         with pytest.raises(asyncio.CancelledError):
             await task
         await transport.close()
+
+
+async def test_a_name_that_is_looked_up_slowly_does_not_hold_up_others(monkeypatch):
+    """A resolver that never answers ends at the total timeout, and meanwhile the loop serves everybody else."""
+    loop = asyncio.get_running_loop()
+
+    async def never(*_given: object, **_named: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(loop, "getaddrinfo", never)
+    slow = transport_to("http://rest.example.invalid", timeout_seconds=0.3)
+    answer, _ = await asked(answering(whole(GOOD)))
+    assert answer.body == GOOD
+    with pytest.raises(ExchangeError) as caught:
+        await slow.send_series(PAIR, length_days=15, ending_at=1e9)
+    assert caught.value.cause == "timeout"
+    await slow.close()

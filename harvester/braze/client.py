@@ -5,6 +5,7 @@ the pacer and costs no try; a refused key halts the workspace. An exception neve
 """
 
 import asyncio
+import traceback
 from collections import Counter
 from dataclasses import replace
 
@@ -66,7 +67,7 @@ class Client:
             try:
                 return await self._try(reading, batch_id)
             except ExchangeError as error:
-                return await self._try_again(reading, batch_id, error)
+                return await self._try_again(reading, batch_id, _lightened(error))
         except Held:
             return Returned()
         except ExchangeError as error:
@@ -77,6 +78,9 @@ class Client:
                 send_id=reading.pair.send_id,
             )
             return Deferred(error.cause)
+        except Exception as bug:  # noqa: BLE001 - one answer that meets a bug of ours must not cost all others their deadline
+            log.error("bug", **_place_of(bug), campaign_id=reading.pair.campaign_id, send_id=reading.pair.send_id)  # noqa: TRY400 - a trace may quote the key
+            return Deferred("bug")
 
     async def _try_again(self, reading: Reading, batch_id: str, first: ExchangeError) -> Outcome:
         """Go on after a first try that failed; it counts as one. Only failures pay for the machinery of retries."""
@@ -85,7 +89,10 @@ class Client:
         async def tries() -> Outcome:
             if failed:
                 raise failed.pop()
-            return await self._try(reading, batch_id)
+            try:
+                return await self._try(reading, batch_id)
+            except ExchangeError as error:
+                raise _lightened(error) from None
 
         outcome: Outcome = await self._retrying(tries)
         return outcome
@@ -177,3 +184,17 @@ class Client:
         except TimeoutError:
             return
         raise Held("stopping", self._clock.monotonic())
+
+
+def _lightened(error: ExchangeError) -> ExchangeError:
+    """Let go of where an error came from: its frames hold the answer, for as long as it waits to be tried again."""
+    return error.with_traceback(None)
+
+
+def _place_of(bug: Exception) -> dict[str, str]:
+    """Tell what happened and where our code was, and no value."""
+    where = ""
+    for frame, line in traceback.walk_tb(bug.__traceback__):
+        if "harvester" in frame.f_globals.get("__name__", ""):
+            where = f"{frame.f_globals['__name__']}:{line}"
+    return {"error": type(bug).__name__, "at": where, "hint": "please report it; the pair is tried again later"}

@@ -24,6 +24,10 @@ FIXED_COLUMNS = (
 )  # fmt: skip
 """The columns every row begins with; counters follow under Braze's own names."""
 
+MAX_NODES = 200_000
+"""So many lists and objects make no plausible answer, and each takes a hundred times the memory of its bytes."""
+
+_LARGE_BYTES = 1024 * 1024
 _FIXED = frozenset(FIXED_COLUMNS)
 _MOST_LEVELS = 100
 """DuckDB refuses a line nested deeper than 128 levels, and with it the whole part."""
@@ -38,6 +42,8 @@ def days_of(body: bytes) -> list[Any]:
     Raises ``ExchangeError`` for anything else a 200 may carry: broken or truncated JSON, an HTML page,
     another message than success. Such an answer says nothing about the pair.
     """
+    if len(body) > _LARGE_BYTES and body.count(b"{") + body.count(b"[") > MAX_NODES:
+        raise ExchangeError("oversized", f"the answer holds more than {MAX_NODES} lists and objects")
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -7,6 +7,7 @@ larger than the cap.
 Every foreign error leaves here as an ``ExchangeError``, most specific first.
 """
 
+import codecs
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -23,8 +24,15 @@ from harvester.clock import Clock
 from harvester.errors import ExchangeError
 from harvester.model import Pair
 
+codecs.lookup("unicode_escape")  # loaded on first use otherwise, which fails just when no file can be opened
+
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Decoded size at which an answer is dropped: a hundred times the largest plausible one."""
+
+MAX_HELD_BYTES = 64 * 1024 * 1024
+LARGE_BODY_BYTES = 1024 * 1024
+"""Once all answers being read hold so much together, those that are large are dropped: sixty-four bombs at once must
+not take sixty-four times the memory of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,7 @@ class BrazeTransport:
         self._api_key = api_key
         self._keys = {api_key}
         self._clock = clock
+        self._held_bytes = 0
         self._session = aiohttp.ClientSession(
             connector=_Connector(limit=connections, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -147,7 +156,7 @@ class BrazeTransport:
         started = self._clock.monotonic()
         try:
             async with self._session.get(url, allow_redirects=False) as response:
-                body = await _capped(response.content)
+                body = await self._capped(response.content)
                 headers = response.headers
                 status = response.status
         except ExchangeError:
@@ -172,6 +181,23 @@ class BrazeTransport:
             return await handler(request)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
             raise translated(error, self.scrub) from None
+
+    async def _capped(self, content: aiohttp.StreamReader) -> bytes:
+        """Read a body to its end, or raise once it has decoded to more than one of the caps."""
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while chunk := await content.readany():
+                chunks.append(chunk)
+                size += len(chunk)
+                self._held_bytes += len(chunk)
+                if size > MAX_BODY_BYTES:
+                    raise ExchangeError("oversized", f"the answer is larger than {MAX_BODY_BYTES} bytes")
+                if size > LARGE_BODY_BYTES and self._held_bytes > MAX_HELD_BYTES:
+                    raise ExchangeError("oversized", f"answers of more than {MAX_HELD_BYTES} bytes came at once")
+            return b"".join(chunks)
+        finally:
+            self._held_bytes -= size
 
     def _target(self, pair: Pair, length_days: int, ending_at: float) -> URL:
         """Build the request's URL; ids are opaque and may hold anything, so every reserved character is quoted."""
@@ -202,15 +228,3 @@ def _quoted(campaign_id: str) -> str:
 def _moment(seconds: float) -> str:
     """Give a time as strict RFC 3339, quoted; a batch shares it."""
     return quote(datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), safe="")
-
-
-async def _capped(content: aiohttp.StreamReader) -> bytes:
-    """Read a body to its end, or raise once it has decoded to more than the cap."""
-    chunks: list[bytes] = []
-    size = 0
-    while chunk := await content.readany():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise ExchangeError("oversized", f"the answer is larger than {MAX_BODY_BYTES} bytes")
-    return b"".join(chunks)

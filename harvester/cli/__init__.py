@@ -6,6 +6,7 @@ arguments, prints, or ends the process.
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from typing import Any
@@ -27,6 +28,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         # The first process of a container has no default for SIGTERM: the kernel would drop it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the key
         try:
             return super().invoke(ctx)
         except HarvesterError as error:
@@ -36,6 +38,12 @@ class _Commands(click.Group):
             # Whoever reads our output has seen enough; the interpreter must not try to flush the rest.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(ExitCode.COMPLETE)
+        except OSError as error:
+            # A place that no door guards: standard output, the folder of temporary files.
+            where = f" ({error.filename})" if error.filename else ""
+            click.echo(f"harvester: {error.strerror or error}{where}; mend it and run the same command again", err=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(ExitCode.STORAGE)
         except (KeyboardInterrupt, asyncio.CancelledError):  # the latter: a second signal, or the grace is spent
             click.echo("harvester: interrupted; run the same command again to go on", err=True)
             ctx.exit(ExitCode.INTERRUPTED)

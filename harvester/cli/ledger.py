@@ -51,7 +51,7 @@ def status(out: str | None, state: Path | None, *, json: bool) -> None:
     lines.append("batches    " + (", ".join(f"{count} {name}" for name, count in sorted(batches.items())) or "none"))
     lines.append(f"at risk    {at_risk} pending pairs expire within a day")
     lines += [f"halted     {name}: {because}" for name, because in halted.items()]
-    lines += [f"rejected   {pair.campaign_id} {pair.send_id!r}: {reason}: {why}" for pair, reason, why in rejected]
+    lines += [f"rejected   {pair.campaign_id!r} {pair.send_id!r}: {reason}: {why}" for pair, reason, why in rejected]
     click.echo("\n".join(lines))
 
 

@@ -102,6 +102,7 @@ def _translated(folder: Path) -> Iterator[None]:
         errno.EPERM: "let this user write there, on a file system that has hard links",
         errno.EROFS: "mount it writable",
         errno.EIO: "check the disk",
+        errno.EMFILE: "allow it more open files (ulimit -n)",
     }
     try:
         yield

@@ -188,12 +188,14 @@ def _csv(name: str, first: str, file: TextIO) -> Iterator[tuple[int, Mapping[str
         raise UsageError(f"{name}: its first line must name the columns {' and '.join(REQUIRED)}; found: {found[:200]}")
     reader = csv.reader(_lines(file.readline(MAX_LINE_CHARACTERS), file))
     while True:
+        began = reader.line_num + 2
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num + 1, BadLine(name, reader.line_num + 1, "", f"no CSV: {error}", "")
+            problem = f"no CSV: {error}; is there a quote that does not end? it takes in all up to line {{}}"
+            yield began, BadLine(name, began, "", problem.format(reader.line_num + 1), "")
             continue
         number = reader.line_num + 1
         if not fields:

@@ -1,0 +1,118 @@
+"""The verdict on a tortured harvest, from outside alone: what was handed in, what was answered, what lies there.
+
+It never looks into the ledger and imports nothing of the harvester: only ``harvester status`` speaks for it.
+"""
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import zstandard
+
+Pair = tuple[str, str]
+Parts = dict[str, bytes]
+
+
+class Wrong(Exception):  # noqa: N818 - it is the verdict
+    """A promise was broken: which one, and what shows it."""
+
+
+class Witness:
+    """Looks at the parts and at the stand-in's log again and again, and remembers."""
+
+    def __init__(self, log: Path, parts: Callable[[], Parts]) -> None:
+        """Read the stand-in's ``log`` as it grows; ``parts`` gives all parts that a reader finds, by name."""
+        self._log = log
+        self._read_parts = parts
+        self._at = 0
+        self._digests: dict[str, str] = {}
+        self._stored: set[Pair] = set()
+        self._captures: Counter[Pair] = Counter()
+        self._verdicts: dict[Pair, set[str]] = {}
+        self._part_of: dict[Pair, set[str]] = {}
+        self.answers = 0
+
+    def answered(self) -> list[Pair]:
+        """Give the pairs answered since the last look, whole lines alone."""
+        with self._log.open("rb") as file:
+            file.seek(self._at)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._at += len(whole)
+        lines = [json.loads(line) for line in whole.splitlines()]
+        self.answers += len(lines)
+        for line in lines:
+            if line["verdict"]:
+                self._verdicts.setdefault((line["campaign_id"], line["send_id"]), set()).add(line["verdict"])
+        return [(line["campaign_id"], line["send_id"]) for line in lines]
+
+    def look(self) -> None:
+        """Judge what happened since the last look. Call it while no harvester runs: what stands is settled."""
+        again = self._stored & set(self.answered())
+        if again:
+            raise Wrong(f"asked again although stored before: {sorted(again)[:3]}")
+        parts = self._read_parts()
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
+        changed = [name for name, digest in self._digests.items() if digests.get(name) != digest]
+        if changed:
+            raise Wrong(f"a part changed or vanished: {changed[:3]}")
+        for name in digests.keys() - self._digests.keys():
+            self._take(name, parts[name])
+        self._digests = digests
+
+    def _take(self, name: str, data: bytes) -> None:
+        for row in rows_of(name, data):
+            pair = (row["campaign_id"], row["send_id"])
+            self._part_of.setdefault(pair, set()).add(name)
+            if row["level"] != "capture":
+                continue
+            self._captures[pair] += 1
+            self._stored.add(pair)
+            if row["verdict"] not in self._verdicts.get(pair, ()):
+                raise Wrong(f"{pair} is captured as {row['verdict']}, which was never answered")
+
+    def all_there(self, handed_in: set[Pair]) -> None:
+        """Judge at the end: each pair has one capture, all of its rows in one part, and nothing else is there."""
+        missing, twice = handed_in - set(self._captures), [pair for pair, n in self._captures.items() if n > 1]
+        if missing or twice or set(self._captures) - handed_in:
+            raise Wrong(f"missing {sorted(missing)[:3]} ({len(missing)}), twice {twice[:3]} ({len(twice)})")
+        torn = [pair for pair, names in self._part_of.items() if len(names) > 1]
+        if torn:
+            raise Wrong(f"rows in two parts: {torn[:3]}")
+
+    @property
+    def captured(self) -> int:
+        """How many pairs stand in parts."""
+        return len(self._captures)
+
+
+def rows_of(name: str, data: bytes) -> list[dict]:
+    """Give a part's rows. Raises ``Wrong`` for a part that is not whole."""
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True) as reader:
+            text = reader.read()
+        if not text.endswith(b"\n"):
+            raise Wrong(f"{name} ends within a line")
+        return [json.loads(line) for line in text.split(b"\n")[:-1]]
+    except (zstandard.ZstdError, ValueError) as error:
+        raise Wrong(f"{name} is not whole: {error}") from None
+
+
+def balanced(status: bytes) -> None:
+    """Judge ``harvester status --json``: accepted = captured + rejected + expired + pending."""
+    books = json.loads(status)["books"]
+    ended = sum(books["captured"].values()) + sum(books["rejected"].values()) + books["expired"]
+    if books["accepted"] != ended + books["pending"]:
+        raise Wrong(f"the books do not balance: {books}")
+
+
+def secret_found(keys: list[str], folder: Path) -> None:
+    """Judge all files below a folder: no key that was ever valid stands in any of them."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.name.endswith(".key"):
+            data = path.read_bytes()
+            if any(key.encode() in data for key in keys):
+                raise Wrong(f"{path} holds a key")
