@@ -22,6 +22,7 @@ import orjson
 from pydantic import SecretStr
 from sqlalchemy import Connection, func, select
 
+from harvester import pipeline, service
 from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Answer
 from harvester.clock import Clock
@@ -133,6 +134,8 @@ def _within(days: tuple[float, float], seconds: float) -> bool:
 
 def month(*, sends_per_day: int, days: int, ledger: Path) -> Month:
     """Live through it; the ledger's file must not exist yet."""
+    # Nobody else enqueues or dies here: the service need not look for that as often as it does.
+    pipeline.LOOK_SECONDS, service.HOUSEKEEPING_SECONDS, service.NOTE_SECONDS = 1800.0, 3600.0, 900.0
     clock = VirtualClock()
     every = DAY_SECONDS / sends_per_day
     sends = [
@@ -140,7 +143,7 @@ def month(*, sends_per_day: int, days: int, ledger: Path) -> Month:
         for number in range(sends_per_day * days)
     ]
     lived = Month(sends, clock.starts_at)
-    run_virtual(_live(lived, days, limit=30 * sends_per_day, path=ledger, clock=clock))
+    run_virtual(_live(lived, days, limit=300 * sends_per_day, path=ledger, clock=clock))
     return lived
 
 
@@ -152,19 +155,19 @@ async def _live(lived: Month, days: int, *, limit: int, path: Path, clock: Virtu
     for began, ended in ((0.0, PROCESS_DOWN[0]), (PROCESS_DOWN[1], float(days))):
         await asyncio.sleep(began * DAY_SECONDS - clock.monotonic())
         async with await Ledger.open(path, clock=clock, jitter=random.Random(1)) as ledger:
-            service = Service(
+            serving = Service(
                 settings, ledger=ledger, sink=_Keeping(lived), clock=clock, compression=Compression.NONE,
                 connect=lambda *_: braze,
             )  # fmt: skip
-            serving = asyncio.create_task(service.serve())
+            task = asyncio.create_task(serving.serve())
             while clock.monotonic() < ended * DAY_SECONDS:
                 await asyncio.sleep(HALF_HOUR_SECONDS)
                 sent = bisect.bisect(lived.sends, clock.wall(), key=lambda each: each.sent_at or 0.0)
-                await service.enqueue(lived.sends[told:sent], once=False)
+                await serving.enqueue(lived.sends[told:sent], once=False)
                 told = sent
                 lived.overdue.append((clock.monotonic(), await ledger.do(_due)))
-            service.stop()
-            await serving
+            serving.stop()
+            await task
             lived.books = await ledger.do(books)
 
 

@@ -31,9 +31,9 @@ from harvester.wiring import Connect, Harvesting, connected, first_of, plans_of
 KEYS_SECONDS = 5.0
 """How often the files of keys are looked at."""
 
-NOTE_SECONDS = 5.0
+NOTE_SECONDS = 15.0
 DRAIN_SECONDS = 0.25
-HOUSEKEEPING_SECONDS = 300.0
+HOUSEKEEPING_SECONDS = 600.0
 
 log = structlog.get_logger()
 
@@ -85,10 +85,11 @@ class Service:
             try:
                 async with self._face(), asyncio.TaskGroup() as group:
                     beside = [
-                        group.create_task(self._every(KEYS_SECONDS, self._look_at_keys), name="keys"),
                         group.create_task(self._every(NOTE_SECONDS, self._note), name="history"),
                         group.create_task(self._every(HOUSEKEEPING_SECONDS, self._keep_house), name="housekeeping"),
                     ]
+                    if any(each.api_key_file for each in self._settings.workspaces.values()):
+                        beside.append(group.create_task(self._every(KEYS_SECONDS, self._look_at_keys), name="keys"))
                     triggers = [group.create_task(each.run(), name=f"trigger {each.name}") for each in self._triggers]
                     if self._until_idle:
                         await self._drained()

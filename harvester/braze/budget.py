@@ -79,6 +79,7 @@ class Budget:
         self._length = 0.0
         self._spent = 0.0
         self._spent_by_us = 0.0
+        self._silent = 0
         self._seen_at = 0.0
 
     @property
@@ -94,6 +95,7 @@ class Budget:
         """Learn from an answer. Answers come out of order, and may tell nothing or nonsense."""
         limit, remaining, reset_at, server_time = report.limit, report.remaining, report.reset_at, report.server_time
         if limit is None or remaining is None or reset_at is None or server_time is None:
+            self._silent += 1
             return
         offset = server_time - now
         if reset_at > server_time + LONGEST_WINDOW_SECONDS + 2 or reset_at < self._reset_at or remaining > limit:
@@ -125,9 +127,13 @@ class Budget:
         return not self.suspicious
 
     def _count_spent(self, fall: int, now: float) -> None:
-        """Add one call of ours, and everybody's, to what was spent lately; what is long ago counts ever less."""
+        """Add one call of ours, and everybody's, to what was spent lately; what is long ago counts ever less.
+
+        Those of ours whose answers told nothing are in the fall too: not counted, they would pass for others'.
+        """
         kept = math.exp((self._seen_at - now) / _LATELY_SECONDS)
-        self._spent_by_us = self._spent_by_us * kept + 1
+        self._spent_by_us = self._spent_by_us * kept + 1 + self._silent
+        self._silent = 0
         self._spent = self._spent * kept + fall
         self._seen_at = now
 
