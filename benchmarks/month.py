@@ -46,6 +46,7 @@ PROCESS_DOWN = (15.1, 15.8)
 BUDGET_TAKEN = (22.0, 22.75)
 OUTAGES = {"Braze away": BRAZE_AWAY, "process down": PROCESS_DOWN, "live sending takes all": BUDGET_TAKEN}
 KEY = "month-key"
+HOURS_OF_SENDING = (8, 12, 17)
 HALF_HOUR_SECONDS = 1800.0
 
 
@@ -137,14 +138,23 @@ def month(*, sends_per_day: int, days: int, ledger: Path) -> Month:
     # Nobody else enqueues or dies here: the service need not look for that as often as it does.
     pipeline.LOOK_SECONDS, service.HOUSEKEEPING_SECONDS, service.NOTE_SECONDS = 1800.0, 3600.0, 900.0
     clock = VirtualClock()
-    every = DAY_SECONDS / sends_per_day
     sends = [
-        Enqueued(Pair("eu", f"campaign-{number % 7}", f"send-{number:06d}"), clock.starts_at + number * every)
-        for number in range(sends_per_day * days)
+        Enqueued(Pair("eu", f"campaign-{number % 7}", f"send-{day:02d}-{number:06d}"), at)
+        for day in range(days)
+        for number, at in enumerate(_times_of(clock.starts_at + day * DAY_SECONDS, sends_per_day))
     ]
     lived = Month(sends, clock.starts_at)
+    lived.sends.sort(key=lambda each: each.sent_at or 0.0)
     run_virtual(_live(lived, days, limit=300 * sends_per_day, path=ledger, clock=clock))
     return lived
+
+
+def _times_of(day: float, sends: int) -> list[float]:
+    """Give when a day's sends go out: in the morning, at noon and in the evening, over half an hour each."""
+    return [
+        day + HOURS_OF_SENDING[number * len(HOURS_OF_SENDING) // sends] * 3600 + number % 60 * 30
+        for number in range(sends)
+    ]
 
 
 async def _live(lived: Month, days: int, *, limit: int, path: Path, clock: VirtualClock) -> None:
