@@ -116,6 +116,8 @@ class _Keeping:
     def __init__(self, month: Month) -> None:
         self._month = month
 
+    place = "nowhere"
+
     async def attach(self, ledger_id: str) -> str:
         return ledger_id
 

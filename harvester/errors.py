@@ -9,6 +9,7 @@ The base class says what the process does, the leaf says what happened::
     │   ├── LedgerError                       ... the ledger cannot be opened, read or written
     │   └── SinkError                         ... a part cannot be created; it is tried again
     │       ├── PartConflict                  ... a part's bytes are not those that were sealed: never written over
+    │       ├── SinkRefused                   ... the place must not be used: another ledger's, damaged, overwriting
     │       └── SinkClosed                    ... nobody takes parts any more: the reader of a pipe has gone
     ├── BrokerError                    -      nothing, or mends the broker: the trigger connects again
     └── ExchangeError                  -      nothing: one exchange with the API failed, the harvest tries again
@@ -68,6 +69,10 @@ class SinkError(StorageError):
 
 class PartConflict(SinkError):  # noqa: N818 - a conflict is a state of the place, not of the program
     """A part's name is taken by other bytes, or its own are damaged. Nothing was overwritten."""
+
+
+class SinkRefused(SinkError):  # noqa: N818 - as above
+    """A place must not be written to: it is another ledger's, its mark is damaged, or it overwrites."""
 
 
 class SinkClosed(SinkError):  # noqa: N818 - as above

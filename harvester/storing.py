@@ -12,7 +12,7 @@ from collections import deque
 import structlog
 
 from harvester.clock import Clock
-from harvester.errors import PartConflict, SinkClosed, SinkError
+from harvester.errors import PartConflict, SinkClosed, SinkError, SinkRefused
 from harvester.ledger import Ledger
 from harvester.ledger.batches import conflicted, sealed_parts, stored
 from harvester.model import Part
@@ -49,6 +49,7 @@ class Storing:
         self._tries_in_vain = 0
         self._conflict: PartConflict | None = None
         self._given_up = False
+        self._expected: str | None = None
         self._finishing = False
         self._stopping = asyncio.Event()
         self._work = asyncio.Event()
@@ -71,6 +72,11 @@ class Storing:
         self._waiting.append((batch_id, size_bytes))
         self._sealed_bytes += size_bytes
         self._work.set()
+
+    def attach_first(self, dataset_id: str, problem: SinkError) -> None:
+        """Begin with a place that is away, for now because of ``problem``: it must prove to be that dataset first."""
+        self._expected = dataset_id
+        self._note(problem)
 
     def finish(self) -> None:
         """Let ``run`` end when all that was added is stored."""
@@ -97,12 +103,13 @@ class Storing:
         Raises ``SinkClosed`` where no part will ever be taken again, and ``LedgerError``.
         """
         while self._waiting or not self._finishing:
-            if not self._waiting:
+            if not self._waiting and self._expected is None:
                 self._work.clear()
                 await self._work.wait()
                 continue
-            batch_id, size_bytes = self._waiting[0]
+            batch_id, size_bytes = self._waiting[0] if self._waiting else ("", 0)
             try:
+                await self._attach_expected()
                 await self._store(batch_id)
             except SinkClosed:
                 raise
@@ -115,12 +122,20 @@ class Storing:
                     break
                 await self._pause()
                 continue
-            self._waiting.popleft()
-            self._sealed_bytes -= size_bytes
+            if batch_id:
+                self._waiting.popleft()
+                self._sealed_bytes -= size_bytes
             self._all_well()
         self._given_up = bool(self._waiting)
         self._room.set()
-        self.problem = self.problem or self._conflict
+        self.problem = (self.problem if self._waiting else None) or self._conflict
+
+    async def _attach_expected(self) -> None:
+        if self._expected is None:
+            return
+        if await self._sink.attach(self._ledger.ledger_id) != self._expected:
+            raise SinkRefused(f"{self._sink.place} is another dataset than before; give back the one it was")
+        self._expected = None
 
     async def _store(self, batch_id: str) -> None:
         """Create each part of a batch and note that it is stored. Raises ``SinkError``; the rest stays sealed then."""

@@ -13,7 +13,9 @@ from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
 from harvester.braze.transport import BrazeTransport, Transport
 from harvester.clock import Clock
+from harvester.errors import SinkError, SinkRefused
 from harvester.ledger import Ledger
+from harvester.ledger.places import remember, remembered
 from harvester.ledger.schedule import ReadingPlan
 from harvester.pipeline import Harvest
 from harvester.settings import Settings, Workspace
@@ -80,10 +82,26 @@ class Harvesting:
         Raises ``UsageError`` for a missing key, ``StorageError`` where the sink or the ledger is not usable.
         """
         keys = self._settings.keys()
-        self._destination = await self._sink.attach(self._ledger.ledger_id)
+        self._destination = await self._attached()
         await self.recover()
         for name, key in keys.items():
             self.wired[name] = self._wire(name, key)
+
+    async def _attached(self) -> str:
+        """Give the dataset's id. A known place may be away: harvesting begins all the same, since parts can wait."""
+        place = self._sink.place
+        try:
+            dataset_id = await self._sink.attach(self._ledger.ledger_id)
+        except SinkRefused:
+            raise
+        except SinkError as error:
+            known = await self._ledger.do(remembered, place)
+            if known is None:
+                raise
+            self.storing.attach_first(known, error)
+            return known
+        await self._ledger.do(remember, place, dataset_id)
+        return dataset_id
 
     async def recover(self) -> None:
         """Take back what owners held that died or lost their lease."""

@@ -298,6 +298,30 @@ async def test_a_store_that_is_away_ends_the_run_with_all_sealed_and_the_next_on
         assert len(captures(await scene.objects(monkeypatch))) == PAIRS
 
 
+async def test_a_run_that_begins_while_a_known_store_is_away_harvests_all_the_same(stores, tmp_path, monkeypatch):
+    """A deadline does not wait for a bucket: what is asked meanwhile is sealed, and stored once the bucket is back."""
+    bucket, log = stores("moto"), tmp_path / "answers.ndjson"
+    async with (
+        Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator,
+        Cutter(bucket.port) as cutter,
+    ):
+        scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, log)
+        listed = scene.folder / "p.csv"
+        lines = listed.read_text().splitlines(keepends=True)
+        listed.write_text("".join(lines[:6]))
+        assert (await scene.command.run(*scene.arguments))[0] == 0
+        listed.write_text("".join(lines))
+        cutter.fate = lambda _method, _target: "before"
+        code, out, err = await scene.command.run(*scene.arguments, "--json")
+        assert code == 5, err
+        assert json.loads(out)["books"]["pending"] == 0
+        asked = scene.asked()
+        cutter.fate = lambda _method, _target: None
+        assert (await scene.command.run(*scene.arguments))[0] == 0
+        assert scene.asked() == asked
+        assert len(captures(await scene.objects(monkeypatch))) == PAIRS
+
+
 async def test_a_stop_while_the_store_hangs_is_obeyed(stores, tmp_path):
     """The first signal lets what is in flight land; the second ends the run at once, and is no bug of ours."""
     bucket, hanging = stores("moto"), asyncio.Event()

@@ -122,6 +122,13 @@ plans = Table(
     Column("margin_days", Float, nullable=False),
 )
 
+datasets = Table(
+    "dataset",
+    metadata,
+    Column("place", String, primary_key=True),
+    Column("dataset_id", String, nullable=False),
+)
+
 
 def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
     """Index only the rows in a state: claiming stays quick however many pairs are settled."""

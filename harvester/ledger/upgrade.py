@@ -3,7 +3,7 @@
 from sqlalchemy import DDL, Connection, Table, update
 
 from harvester.errors import LedgerError
-from harvester.ledger.schema import SCHEMA_VERSION, about, metadata, plans
+from harvester.ledger.schema import SCHEMA_VERSION, about, datasets, metadata, plans
 
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -18,7 +18,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX outcome_pair ON outcome (pair_id) WHERE pair_id IS NOT NULL",
     ),
 }
-_NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (plans,)}
+_NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (plans, datasets)}
 
 
 def upgrade(connection: Connection, version: int) -> None:

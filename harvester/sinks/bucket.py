@@ -6,7 +6,7 @@ reply, a racing process and a second try all end in a taken name, and what lies 
 
 import hashlib
 
-from harvester.errors import PartConflict, SinkError
+from harvester.errors import PartConflict, SinkError, SinkRefused
 from harvester.model import Part
 from harvester.sinks.marker import MARKER, dataset_of, marker_of, owner_of
 from harvester.stores import Store, Taken
@@ -18,6 +18,7 @@ class BucketSink:
     def __init__(self, store: Store) -> None:
         """Take the place; nothing is sent before ``attach``."""
         self._store = store
+        self.place = store.url
 
     async def attach(self, ledger_id: str) -> str:
         """Mark the dataset as this ledger's (see the protocol), and prove that the store never overwrites."""
@@ -28,7 +29,7 @@ class BucketSink:
             await self._store.create(MARKER, marker)  # the same bytes: a store that takes them has lost nothing
         except Taken:
             return dataset_id
-        raise SinkError(
+        raise SinkRefused(
             f"{self._store.url} overwrites what is there (it ignores If-None-Match), so parts could be lost; "
             "choose another store, or a newer version of this one"
         )

@@ -27,6 +27,7 @@ class FolderSink:
     def __init__(self, folder: Path) -> None:
         """Take the folder; nothing is touched before ``attach``."""
         self.folder = folder
+        self.place = str(folder.absolute())
         self._making = folder / ".harvester" / "tmp"
 
     async def attach(self, ledger_id: str) -> str:

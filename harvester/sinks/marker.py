@@ -7,7 +7,7 @@ import secrets
 
 import orjson
 
-from harvester.errors import SinkError
+from harvester.errors import SinkRefused
 from harvester.model import DATASET
 
 MARKER = f"{DATASET}/_ledger.json"
@@ -19,19 +19,19 @@ def marker_of(ledger_id: str) -> bytes:
 
 
 def owner_of(marker: bytes, *, place: str) -> tuple[str, str]:
-    """Give the ledger's id and the dataset's own. Raises ``SinkError`` for a damaged marker."""
+    """Give the ledger's id and the dataset's own. Raises ``SinkRefused`` for a damaged marker."""
     try:
         written = orjson.loads(marker)
         return str(written["ledger"]), str(written["dataset"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise SinkError(f"{place}/{MARKER} is damaged; restore it, or harvest into a new place") from None
+        raise SinkRefused(f"{place}/{MARKER} is damaged; restore it, or harvest into a new place") from None
 
 
 def dataset_of(marker: bytes, *, ledger_id: str, place: str) -> str:
-    """Give the dataset's id. Raises ``SinkError`` for a damaged marker and for that of another ledger."""
+    """Give the dataset's id. Raises ``SinkRefused`` for a damaged marker and for that of another ledger."""
     owner, dataset_id = owner_of(marker, place=place)
     if owner != ledger_id:
-        raise SinkError(
+        raise SinkRefused(
             f"{place} was harvested with another ledger (its id is {owner}); "
             "name that ledger with --state; if it is lost, say --adopt; or harvest into a new place"
         )

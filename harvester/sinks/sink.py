@@ -8,10 +8,16 @@ from harvester.model import Part
 class Sink(Protocol):
     """A place that keeps parts. Both verbs may be repeated without harm."""
 
+    @property
+    def place(self) -> str:
+        """Name the place; whoever names the same means the same."""
+        ...
+
     async def attach(self, ledger_id: str) -> str:
         """Mark the dataset as this ledger's, or find that mark; gives the dataset's own id.
 
-        Raises ``SinkError`` when the dataset belongs to another ledger, or the place cannot be used.
+        Raises ``SinkRefused`` when the dataset belongs to another ledger or the place must not be used, another
+        ``SinkError`` when it fails for now.
         """
         ...
 

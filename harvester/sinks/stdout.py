@@ -17,6 +17,7 @@ class StdoutSink:
     def __init__(self, stream: BinaryIO) -> None:
         """Take the stream; parts must come uncompressed."""
         self._stream = stream
+        self.place = "-"
 
     async def attach(self, ledger_id: str) -> str:  # noqa: ARG002 - a pipe has no place for a mark
         """Accept any ledger."""
