@@ -94,13 +94,13 @@ class Run:
         Raises ``UsageError`` for unusable input, ``StorageError`` when a place fails from the start or the ledger at
         all. A sink that fails later is the summary's ``problem``.
         """
-        await self._harvesting.open()
-        for name in self._settings.workspaces:
-            await self._ledger.do(hurry, name, now=self._clock.wall())
-        with stopped_by_signals(self.stop):
-            await self._enqueue_all(pairs, rejects, forced=forced)
-            self.pending_at_start = await self._ledger.do(pending)
-            await self._harvesting.run()
+        async with self._harvesting.opened():
+            for name in self._settings.workspaces:
+                await self._ledger.do(hurry, name, now=self._clock.wall())
+            with stopped_by_signals(self.stop):
+                await self._enqueue_all(pairs, rejects, forced=forced)
+                self.pending_at_start = await self._ledger.do(pending)
+                await self._harvesting.run()
         return await self._summary(pairs, rejects)
 
     async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:

@@ -80,28 +80,32 @@ class Service:
         """
         for name, plan in plans_of(self._settings).items():
             await self._ledger.do(follow, name, plan)
-        await self._harvesting.open()
-        with stopped_by_signals(self.stop):
-            try:
-                async with self._face(), asyncio.TaskGroup() as group:
-                    beside = [
-                        group.create_task(self._every(NOTE_SECONDS, self._note), name="history"),
-                        group.create_task(self._every(HOUSEKEEPING_SECONDS, self._keep_house), name="housekeeping"),
-                    ]
-                    if any(each.api_key_file for each in self._settings.workspaces.values()):
-                        beside.append(group.create_task(self._every(KEYS_SECONDS, self._look_at_keys), name="keys"))
-                    triggers = [group.create_task(each.run(), name=f"trigger {each.name}") for each in self._triggers]
-                    if self._until_idle:
-                        await self._drained()
-                    await self._harvesting.run()
-                    self._listen_no_more()
-                    if triggers:
-                        await asyncio.wait(triggers)
-                    for task in beside:
-                        task.cancel()
-            except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
-                raise first_of(failures) from None
+        async with self._harvesting.opened():
+            with stopped_by_signals(self.stop):
+                try:
+                    async with self._face(), asyncio.TaskGroup() as group:
+                        await self._work(group)
+                except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
+                    raise first_of(failures) from None
         return self._exit_code()
+
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        """Let triggers, harvest and what is beside it run, and end them in the order in which nothing is cut off."""
+        beside = [
+            group.create_task(self._every(NOTE_SECONDS, self._note), name="history"),
+            group.create_task(self._every(HOUSEKEEPING_SECONDS, self._keep_house), name="housekeeping"),
+        ]
+        if any(each.api_key_file for each in self._settings.workspaces.values()):
+            beside.append(group.create_task(self._every(KEYS_SECONDS, self._look_at_keys), name="keys"))
+        triggers = [group.create_task(each.run(), name=f"trigger {each.name}") for each in self._triggers]
+        if self._until_idle:
+            await self._drained()
+        await self._harvesting.run()
+        self._listen_no_more()
+        if triggers:
+            await asyncio.wait(triggers)
+        for task in beside:
+            task.cancel()
 
     async def enqueue(self, arrivals: Sequence[Enqueued], *, once: bool) -> EnqueueCount:
         """Take pairs in: they are in the ledger, durably, on return. Raises ``LedgerError``."""

@@ -20,8 +20,8 @@ from harvester.web.history import BudgetHistory
 from harvester.web.snapshot import Snapshot, Store, Trigger, WorkspaceNow
 from harvester.wiring import Harvesting, Wired
 
-BOOKS_SECONDS = 60.0
-"""How long a balance is good for: counting a million settled pairs takes a second."""
+BOOKS_SHARE, BOOKS_MAX_SECONDS = 20.0, 60.0
+"""A balance is good for so many times as long as it took: counting a million settled pairs takes a second."""
 
 ALARM_SECONDS = 3600.0
 """How often pairs that are at risk are told of again."""
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 @dataclass(slots=True)
 class _Balance:
     books: Books
-    taken_at: float
+    good_until: float
 
 
 class Watch:
@@ -67,7 +67,7 @@ class Watch:
         return Snapshot(
             taken_at=now, started_at=self._started_at, version=__version__, workspaces=tuple(workspaces),
             triggers=tuple(self._trigger(each) for each in self._triggers),
-            store=await self._store(), books=await self._books(now),
+            store=await self._store(), books=await self._books(),
             rejections=tuple(await self._ledger.do(ahead.latest_rejections, limit=REJECTIONS)),
         )  # fmt: skip
 
@@ -136,9 +136,12 @@ class Watch:
             part_bytes=sum(tally.part_bytes for tally in tallies),
         )  # fmt: skip
 
-    async def _books(self, now: float) -> Books:
-        if self._balance is None or now - self._balance.taken_at >= BOOKS_SECONDS:
-            self._balance = _Balance(await self._ledger.do(ledger_books.books), now)
+    async def _books(self) -> Books:
+        began = self._clock.monotonic()
+        if self._balance is None or began >= self._balance.good_until:
+            counted = await self._ledger.do(ledger_books.books)
+            ended = self._clock.monotonic()
+            self._balance = _Balance(counted, ended + min(BOOKS_SHARE * (ended - began), BOOKS_MAX_SECONDS))
         return self._balance.books
 
 

@@ -6,7 +6,8 @@ It owns the transports and what is sealed but not stored. It knows nothing of wh
 import asyncio
 import math
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from harvester.braze.client import Client
@@ -76,8 +77,9 @@ class Harvesting:
         self._destination = ""
         self.stopped = False
 
-    async def open(self) -> None:
-        """Mark the dataset, take back what dead processes held, and make ready.
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Mark the dataset, take back what dead processes held, and make ready; let go of all connections at the end.
 
         Raises ``UsageError`` for a missing key, ``StorageError`` where the sink or the ledger is not usable.
         """
@@ -86,6 +88,11 @@ class Harvesting:
         await self.recover()
         for name, key in keys.items():
             self.wired[name] = self._wire(name, key)
+        try:
+            yield
+        finally:
+            for each in self.wired.values():
+                await each.transport.close()
 
     async def _attached(self) -> str:
         """Give the dataset's id. A known place may be away: harvesting begins all the same, since parts can wait."""
@@ -123,9 +130,6 @@ class Harvesting:
                 self.storing.finish()
         except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
             raise first_of(failures) from None
-        finally:
-            for each in self.wired.values():
-                await each.transport.close()
 
     def look(self) -> None:
         """Look for due readings now: pairs came in."""

@@ -95,6 +95,9 @@ class Lab:
         """How many messages are in the queue, delivered or not."""
         raise NotImplementedError
 
+    async def let_go(self, name: str) -> None:
+        """Give back what a consumer holds that is gone, as if its lease had run out."""
+
     def break_off(self) -> None:
         """Kill the server."""
         self.server.kill()
@@ -420,6 +423,13 @@ class RedisStreams(Lab):
         """See ``Lab``."""
         async with self.client() as redis:
             return await redis.xlen(name)
+
+    async def let_go(self, name: str) -> None:
+        """See ``Lab``."""
+        async with self.client() as redis:
+            held = [each["message_id"] for each in await redis.xpending_range(name, "harvester", "-", "+", 1000)]
+            if held:
+                await redis.xclaim(name, "harvester", "nobody", 0, held, idle=DAY_SECONDS * 1000, justid=True)
 
     def close(self) -> None:
         """End it."""

@@ -68,10 +68,10 @@ def pytest_collection_modifyitems(items):
     """Tests run in several processes; those of object stores, and of a broker, in one: each server is started once."""
     for item in items:
         chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if "stores" in item.fixturenames or any(value in STORES for value in chosen if isinstance(value, str)):
-            item.add_marker(pytest.mark.xdist_group("stores"))
-        elif "lab" in item.fixturenames:
+        if "lab" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group(item.callspec.params["lab"]))
+        elif "stores" in item.fixturenames or any(value in STORES for value in chosen if isinstance(value, str)):
+            item.add_marker(pytest.mark.xdist_group("stores"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -97,3 +97,20 @@ def stores(tmp_path_factory):
             return started[name]
 
         yield store
+
+
+@pytest.fixture(scope="session")
+def labs(tmp_path_factory):
+    """Give a broker by its kind; each is started once, when it is first asked for."""
+    from brokers import LABS  # noqa: PLC0415 - the clients of four brokers take a while, and most tests need none
+
+    with ExitStack() as stack:
+        started = {}
+
+        def lab(kind):
+            if kind not in started:
+                started[kind] = LABS[kind](tmp_path_factory.mktemp("broker") / kind)
+                stack.callback(started[kind].close)
+            return started[kind]
+
+        yield lab

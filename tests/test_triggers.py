@@ -6,7 +6,7 @@ import logging
 import random
 import re
 import sys
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from urllib.parse import quote_plus
 
 import pytest
@@ -27,21 +27,6 @@ from harvester.sources.trigger import Trigger
 KINDS = list(LABS)
 PATIENCE_SECONDS = 20
 PAIR = b'{"version": 1, "campaign_id": "c", "send_id": "s"}'
-
-
-@pytest.fixture(scope="module")
-def labs(tmp_path_factory):
-    """Give a broker by its kind; each is started once, when it is first asked for."""
-    with ExitStack() as stack:
-        started = {}
-
-        def lab(kind):
-            if kind not in started:
-                started[kind] = LABS[kind](tmp_path_factory.mktemp("broker") / kind)
-                stack.callback(started[kind].close)
-            return started[kind]
-
-        yield lab
 
 
 @pytest.fixture

@@ -64,7 +64,9 @@ def _from_file(config: Path | None) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {config}: {error.strerror}") from None
+    except ValueError as error:  # no UTF-8, or no TOML
         raise UsageError(f"cannot read the configuration {config}: {error}") from None
 
 

@@ -6,6 +6,7 @@ ledger more often than is cheap: whoever comes within a look's life gets the sam
 
 import asyncio
 import logging
+import os
 import traceback
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -77,7 +78,7 @@ class Face:
         except OSError as error:
             await self._runner.cleanup()
             raise UsageError(
-                f"the web face cannot listen on {self._host}:{self._port}: {error.strerror}; choose another address"
+                f"the web face cannot listen on {self._host}:{self._port}: {_said(error)}; choose another address"
             ) from None
         host = f"[{self._host}]" if ":" in self._host else self._host
         self.url = f"http://{host}:{self._runner.addresses[0][1]}"
@@ -129,6 +130,11 @@ class Face:
                 ended = self._clock.monotonic()
                 self._good_until = ended + min(max(LOOK_SECONDS, LOOK_SHARE * (ended - began)), LOOK_MAX_SECONDS)
             return self._seen, self._problem
+
+
+def _said(error: OSError) -> str:
+    """Give the system's own word, without what asyncio tells around it; a name that is not known has a number below."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
 
 
 @web.middleware

@@ -5,6 +5,7 @@ AMQP tells nothing of a queue's arguments, so neither its type nor its limits ca
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,6 +18,8 @@ from harvester.errors import BrokerError
 from harvester.sources.brokers.broker import BATCH_MESSAGES, WAIT_SECONDS, Delivery, no_dead_letters, trouble
 
 _TIMEOUT_SECONDS = 10.0
+
+logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)  # it says past our log what it raises anyway
 
 
 class Queue:
@@ -44,7 +47,9 @@ class Queue:
         self._consuming = False
         self._asked = self._url()
         with self._translated():
-            connection = self._connection = await aio_pika.connect(self._asked, timeout=_TIMEOUT_SECONDS)
+            # Ours before it is connected, so that one that never was is closed like any other.
+            connection = self._connection = aio_pika.Connection(aio_pika.connection.make_url(self._asked))
+            await connection.connect(timeout=_TIMEOUT_SECONDS)
             channel = self._channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             channel.close_callbacks.add(self._lost)
             await channel.set_qos(BATCH_MESSAGES)
