@@ -123,6 +123,14 @@ def set_up_logs(given: dict[str, Any]) -> None:
     )
 
 
+def traced() -> contextlib.AbstractContextManager[None]:
+    """Tell a collector what takes how long, where OpenTelemetry's variable names one."""
+    from harvester.settings import of_traces
+    from harvester.tracing import traces_to
+
+    return traces_to(of_traces())
+
+
 def ledger_path(out: str | None, state: Path | None) -> Path:
     """Give the ledger's file: named, or inside the output folder, or for a bucket one by its name beside us."""
     out = out or DEFAULT_OUT

@@ -47,4 +47,6 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
                 )
                 return await service.serve()
 
-    sys.exit(options.awaited(served()))
+    with options.traced():
+        code = options.awaited(served())
+    sys.exit(code)
