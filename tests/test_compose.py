@@ -79,7 +79,7 @@ async def test_the_whole_thing_takes_every_send_from_the_queue_to_the_bucket(tmp
     with running(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(world.store)):
         broker = RabbitMQ(tmp_path / "queue", RABBITMQ_CONFIG_FILE=str(tmp_path / "rabbitmq"),
                           RABBITMQ_NODE_PORT=str(world.broker))  # fmt: skip
-        stand_in = world.start("stand-in", "--port", str(world.stand_in), "--pairs", "100")
+        stand_in = world.start("stand-in", "--port", str(world.stand_in), "--pairs", "40", "--fault-rate", "0")
         try:
             answers(world.store)
             for _ in range(2):  # whoever starts it again finds the bucket as it was
@@ -88,7 +88,7 @@ async def test_the_whole_thing_takes_every_send_from_the_queue_to_the_bucket(tmp
             await broker.server.listens()
             while not (tmp_path / "pairs.csv").exists():
                 await asyncio.sleep(0.1)
-            assert "sent 100 sends in 2 messages" in await world.run("sender")
+            assert "sent 40 sends in 1 messages" in await world.run("sender")
             said = await world.run("harvester", "--until-idle")
             [(letter, reason)] = await broker.dead("sends")
             left = await broker.left("sends")
