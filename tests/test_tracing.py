@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+import sys
 
 import pytest
 from aiohttp import web
 from canary import KEY
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from structlog.testing import capture_logs
 from test_run import write_pairs
 
 from harvester.clock import SystemClock
@@ -146,6 +148,15 @@ async def test_messages_are_a_span_when_they_are_settled_and_when_they_are_not()
     unsettled = {"trigger": "sends", "messages": 1}
     # What a ledger did not take is tried again, and settled once more when it comes again, now to be acknowledged.
     assert told == [unsettled, unsettled | {"enqueued": 1}, unsettled | {"enqueued": 1}]
+
+
+def test_an_endpoint_without_the_extra_is_told_and_nothing_fails(monkeypatch):
+    """Whoever asks for traces and lacks their library learns what to install."""
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with capture_logs() as said, traces_to("http://127.0.0.1:4318"):
+        assert begin("batch") is NOTHING
+    assert [each["event"] for each in said] == ["traces_off"]
+    assert "pip install 'harvester[otel]'" in said[0]["hint"]
 
 
 def test_without_an_endpoint_nothing_is_recorded():
