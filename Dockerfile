@@ -4,6 +4,12 @@
 #   docker run --rm --read-only --cap-drop all -v harvest:/data -v "$PWD/sends.csv:/sends.csv:ro" -e BRAZE_API_KEY \
 #     harvester run /sends.csv --endpoint https://rest.fra-01.braze.eu
 #
+#   docker run --read-only --cap-drop all -v harvest:/data -v "$PWD/harvester.toml:/etc/harvester.toml:ro" \
+#     -v "$PWD/secrets:/run/secrets:ro" -p 127.0.0.1:8080:8080 harvester serve --config /etc/harvester.toml
+#
+# Ledger and parts need no name: they go below /data, a bucket's ledger to /data/.harvester. No variable says so here,
+# since it would win over the file. Only where the web face listens is said: inside a container, loopback is nobody's.
+#
 # A folder of the host in place of the volume must be writable for uid 65532, or name its owner with --user: any
 # uid will do. What is in flight lands within 25 seconds of a SIGTERM, so give it docker stop --time 30; killed
 # sooner, the next run goes on all the same.
@@ -35,11 +41,17 @@ RUN python -m compileall -q -j 0 -x '/(tests?|idlelib|lib2to3|turtledemo|(dist|s
         "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
     && install -d -o 65532 -g 65532 /data
 COPY --from=build /venv /venv
-ENV PATH=/venv/bin:$PATH TMPDIR=/data
+ENV PATH=/venv/bin:$PATH TMPDIR=/data HARVESTER_WEB_HOST=0.0.0.0
 WORKDIR /data
 VOLUME /data
 USER 65532:65532
 STOPSIGNAL SIGTERM
+EXPOSE 8080
+# Of serve alone: the other commands have no face, and are well for as long as they run.
+HEALTHCHECK --interval=10s --timeout=10s --start-period=30s --retries=6 CMD ["python", "-c", "\
+import os, urllib.request; \
+b'serve' in open('/proc/1/cmdline', 'rb').read().split(b'\\0') and \
+urllib.request.urlopen(f\"http://127.0.0.1:{os.environ.get('HARVESTER_WEB_PORT', 8080)}/livez\", timeout=9)"]
 ENTRYPOINT ["harvester"]
 CMD ["--help"]
 

@@ -31,6 +31,7 @@ from harvester.model import (
 )  # fmt: skip
 from harvester.sinks import Compression, PartWriter
 from harvester.storing import Storing
+from harvester.tracing import begin
 
 BATCH_READINGS = 1000
 BATCH_SECONDS = 60.0
@@ -63,6 +64,7 @@ class _OpenBatch:
         self.raw = PartWriter(batch, RAW_DATASET, compression)
         self.settlements: list[Settlement] = []
         self.lost = False
+        self.span = begin("batch", workspace=batch.workspace, batch_id=batch.id, readings=len(batch.readings))
 
     @property
     def complete(self) -> bool:
@@ -230,7 +232,12 @@ class Harvest:
             if opened.lost:
                 outcome: Outcome = Returned()
             else:
-                outcome = await self._client.capture(reading, batch_id=opened.batch.id)
+                pair = reading.pair
+                span = opened.span.child(
+                    "capture", campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name
+                )
+                outcome = await self._client.capture(reading, batch_id=opened.batch.id, span=span)
+                span.end(outcome=type(outcome).__name__.lower())
             await self._take_back(opened, reading, outcome)
 
     async def _take_back(self, opened: _OpenBatch, reading: Reading, outcome: Outcome) -> None:
@@ -262,10 +269,13 @@ class Harvest:
         parts = [part for part in (await opened.rows.finish(), await opened.raw.finish()) if part is not None]
         if not await self._ledger.seal(opened.batch, opened.settlements, parts, destination=self._destination):
             log.warning("batch_lost", batch_id=opened.batch.id, workspace=self.workspace)
+            opened.span.end(state="lost")
             return
         self._count(opened, parts)
         if parts:
-            self._storing.add(opened.batch.id, sum(part.size_bytes for part in parts))
+            self._storing.add(opened.batch.id, sum(part.size_bytes for part in parts), span=opened.span)
+        else:
+            opened.span.end(state="stored")  # nothing came of it, so nothing is left to do
         if self._client.halted_because is not None:
             await self._ledger.do(halt, self.workspace, because=self._client.halted_because, now=self._clock.wall())
         elif any(isinstance(each.outcome, Captured) for each in opened.settlements):

@@ -17,6 +17,7 @@ from harvester.ledger import Ledger
 from harvester.ledger.batches import conflicted, sealed_parts, stored
 from harvester.model import Part
 from harvester.sinks import Sink
+from harvester.tracing import NOTHING, Span
 
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 60.0
@@ -43,7 +44,7 @@ class Storing:
         self._jitter = jitter
         self._max_sealed_bytes = max_sealed_bytes
         self._patience_seconds = patience_seconds
-        self._waiting: deque[tuple[str, int]] = deque()
+        self._waiting: deque[tuple[str, int, Span]] = deque()
         self._sealed_bytes = 0
         self._away_since = 0.0
         self._tries_in_vain = 0
@@ -65,11 +66,11 @@ class Storing:
         """Whether no more may be held back."""
         return self._sealed_bytes >= self._max_sealed_bytes
 
-    def add(self, batch_id: str, size_bytes: int) -> None:
+    def add(self, batch_id: str, size_bytes: int, *, span: Span = NOTHING) -> None:
         """Take on a sealed batch, whose parts lie in the ledger; one that is waiting already is not taken twice."""
-        if any(waiting == batch_id for waiting, _ in self._waiting):
+        if any(waiting == batch_id for waiting, _, _ in self._waiting):
             return
-        self._waiting.append((batch_id, size_bytes))
+        self._waiting.append((batch_id, size_bytes, span))
         self._sealed_bytes += size_bytes
         self._work.set()
 
@@ -107,15 +108,17 @@ class Storing:
                 self._work.clear()
                 await self._work.wait()
                 continue
-            batch_id, size_bytes = self._waiting[0] if self._waiting else ("", 0)
+            batch_id, size_bytes, span = self._waiting[0] if self._waiting else ("", 0, NOTHING)
             try:
                 await self._attach_expected()
                 await self._store(batch_id)
+                span.end(state="stored")
             except SinkClosed:
                 raise
             except PartConflict as error:
                 log.error("part_conflict", batch_id=batch_id, hint=str(error))  # noqa: TRY400 - a sentence, no trace
                 self._conflict = error
+                span.end(state="conflict")
             except SinkError as error:
                 self._note(error)
                 if self._hopeless():

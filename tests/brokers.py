@@ -113,8 +113,8 @@ class RabbitMQ(Lab):
 
     kind = "rabbitmq"
 
-    def __init__(self, folder: Path) -> None:
-        """Start both."""
+    def __init__(self, folder: Path, **more: str) -> None:
+        """Start both, with ``more`` variables."""
         needed("rabbitmq-server")
         program = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one on the path is for root or its own user
         port, names = free_port(), free_port()
@@ -127,7 +127,7 @@ class RabbitMQ(Lab):
             "RABBITMQ_LOG_BASE": str(folder / "log"), "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "flags"), "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
-        }  # fmt: skip
+        } | more  # fmt: skip
         self._names = Server(names, needed("epmd"), "-port", str(names), "-address", "127.0.0.1")
         self.server = Server(port, program, env=env)
         self.url = f"amqp://guest:guest@127.0.0.1:{port}"

@@ -10,7 +10,7 @@ MODULES = sorted(HOUSE.rglob("*.py"))
 
 FLOORS = {
     "model": 0, "errors": 0, "clock": 0,
-    "settings": 1, "telemetry": 1, "stopping": 1, "tables": 1, "simulator": 1,
+    "settings": 1, "telemetry": 1, "tracing": 1, "stopping": 1, "tables": 1, "simulator": 1,
     "stores": 2,
     "sources": 3, "ledger": 3, "braze": 3, "sinks": 3,
     "storing": 4, "pipeline": 5,
@@ -32,6 +32,7 @@ DOORS = {
     "markupsafe": {"web"},
     "nats": {"sources/brokers/nats.py"},
     "obstore": {"stores.py"},
+    "opentelemetry": {"tracing.py"},
     "orjson": {
         "braze/series.py",
         "ledger/given.py",

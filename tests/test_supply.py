@@ -11,7 +11,8 @@ TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 DECLARED = {
-    "image": PROJECT["project"]["dependencies"],
+    "image": PROJECT["project"]["dependencies"]
+    + [each for name in ("aws", "nats", "otel", "rabbitmq", "redis", "sqs") for each in EXTRAS[name]],
     "test": PROJECT["project"]["dependencies"] + EXTRAS["test"] + PROJECT["build-system"]["requires"],
     "build": PROJECT["build-system"]["requires"],
 }

@@ -18,6 +18,7 @@ from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock
 from harvester.errors import ExchangeError, Meaning, meaning_of
 from harvester.model import Captured, Deferred, Outcome, Reading, Rejected, Returned
+from harvester.tracing import NOTHING, Span
 
 TRIES = 3
 REJECTIONS_TO_HALT = 20
@@ -60,14 +61,14 @@ class Client:
         self._stopping.set()
         self._pacer.stop()
 
-    async def capture(self, reading: Reading, *, batch_id: str) -> Outcome:
+    async def capture(self, reading: Reading, *, batch_id: str, span: Span = NOTHING) -> Outcome:
         """Ask for a reading until it has an outcome. Never raises for anything the API or the network does."""
         self.calls["first"] += 1
         try:
             try:
-                return await self._try(reading, batch_id)
+                return await self._try(reading, batch_id, span)
             except ExchangeError as error:
-                return await self._try_again(reading, batch_id, _lightened(error))
+                return await self._try_again(reading, batch_id, span, _lightened(error))
         except Held:
             return Returned()
         except ExchangeError as error:
@@ -82,7 +83,7 @@ class Client:
             log.error("bug", **_place_of(bug), campaign_id=reading.pair.campaign_id, send_id=reading.pair.send_id)  # noqa: TRY400 - a trace may quote the key
             return Deferred("bug")
 
-    async def _try_again(self, reading: Reading, batch_id: str, first: ExchangeError) -> Outcome:
+    async def _try_again(self, reading: Reading, batch_id: str, span: Span, first: ExchangeError) -> Outcome:
         """Go on after a first try that failed; it counts as one. Only failures pay for the machinery of retries."""
         failed = [first]
 
@@ -90,18 +91,18 @@ class Client:
             if failed:
                 raise failed.pop()
             try:
-                return await self._try(reading, batch_id)
+                return await self._try(reading, batch_id, span)
             except ExchangeError as error:
                 raise _lightened(error) from None
 
         outcome: Outcome = await self._retrying(tries)
         return outcome
 
-    async def _try(self, reading: Reading, batch_id: str) -> Outcome:
+    async def _try(self, reading: Reading, batch_id: str, span: Span) -> Outcome:
         """One try: as many exchanges as there are 429s, and one more. Raises ``ExchangeError`` or ``Held``."""
         urgent = reading.urgent(self._clock.wall())
         while True:
-            answer = await self._exchange(reading, urgent=urgent)
+            answer = await self._exchange(reading, span, urgent=urgent)
             match meaning_of(answer.status):
                 case Meaning.ANSWER:
                     return self._read(answer, reading, batch_id)
@@ -117,7 +118,7 @@ class Client:
                     self._pacer.failed()
                     raise ExchangeError(f"status_{answer.status}", self._detail(answer))
 
-    async def _exchange(self, reading: Reading, *, urgent: bool) -> Answer:
+    async def _exchange(self, reading: Reading, span: Span, *, urgent: bool) -> Answer:
         """Send one request when it may leave, and tell the pacer what came of it."""
         await self._pacer.permit(urgent=urgent)
         answer: Answer | None = None
@@ -127,11 +128,14 @@ class Client:
             )
         except ExchangeError as error:
             self.answers[error.cause] += 1
+            span.tried(error.cause)
             self._pacer.failed()
             raise
         finally:
             self._pacer.landed(answer.budget if answer else None, answer.latency_seconds if answer else None)
-        self.answers[f"status_{answer.status}"] += 1
+        status = f"status_{answer.status}"
+        self.answers[status] += 1
+        span.tried(status)
         return answer
 
     def _read(self, answer: Answer, reading: Reading, batch_id: str) -> Captured:

@@ -48,7 +48,8 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
     settings = options.settings_of(given)
     if not pairs and not options.ledger_path(settings.out, settings.state).exists():
         raise UsageError("name a file of pairs, such as: harvester run sends.csv")
-    done = options.awaited(captured(settings, pairs, forced=given["force"], adopting=given["adopt"]))
+    with options.traced():
+        done = options.awaited(captured(settings, pairs, forced=given["force"], adopting=given["adopt"]))
     show.summary(done, json=given["json"], to_stderr=settings.out == "-")
     if done.problem is not None:
         raise done.problem

@@ -49,7 +49,7 @@ place = _together(
     ),
 )
 logs = _together(
-    click.option("--log-json", is_flag=True, help="Logs as JSON."),
+    click.option("--log-json/--log-text", default=None, help="Logs as JSON  [default: only of serve, off a terminal]"),
     click.option(
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
@@ -113,14 +113,23 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
-def set_up_logs(given: dict[str, Any]) -> None:
-    """Send logs to stderr, few of them where a person looks on."""
+def set_up_logs(given: dict[str, Any], *, lasting: bool = False) -> None:
+    """Send logs to stderr, few of them where a person looks on; of what lasts, a machine reads them elsewhere."""
     from harvester.telemetry import set_up_logs as set_up
 
+    json = given.get("log_json")
     set_up(
-        json=given.get("log_json", False),
+        json=lasting and not sys.stderr.isatty() if json is None else json,
         level=given.get("log_level") or ("warning" if sys.stderr.isatty() else "info"),
     )
+
+
+def traced() -> contextlib.AbstractContextManager[None]:
+    """Tell a collector what takes how long, where OpenTelemetry's variable names one."""
+    from harvester.settings import of_traces
+    from harvester.tracing import traces_to
+
+    return traces_to(of_traces())
 
 
 def ledger_path(out: str | None, state: Path | None) -> Path:

@@ -31,7 +31,7 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
     from harvester.ledger import Ledger
     from harvester.service import Service
 
-    options.set_up_logs(given)
+    options.set_up_logs(given, lasting=True)
     settings = options.settings_of(given)
     if settings.out == "-":
         raise UsageError("serve writes to a folder or a bucket: name one with -o")
@@ -47,4 +47,6 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
                 )
                 return await service.serve()
 
-    sys.exit(options.awaited(served()))
+    with options.traced():
+        code = options.awaited(served())
+    sys.exit(code)

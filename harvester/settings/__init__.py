@@ -4,8 +4,8 @@ The only door to pydantic. Every problem is told at once, by name, and never wit
 where another setting was meant.
 """
 
-from harvester.settings.layers import load, of_stores
+from harvester.settings.layers import load, of_stores, of_traces
 from harvester.settings.model import Settings
 from harvester.settings.workspace import BRAZE_HOSTS, Workspace
 
-__all__ = ["BRAZE_HOSTS", "Settings", "Workspace", "load", "of_stores"]
+__all__ = ["BRAZE_HOSTS", "Settings", "Workspace", "load", "of_stores", "of_traces"]

@@ -109,6 +109,11 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def of_traces() -> str | None:
+    """Give where traces go, as OpenTelemetry's own variable says; None for nowhere."""
+    return os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None
+
+
 def of_stores() -> tuple[str | None, bool]:
     """Give what the clouds' own variables say of AWS's profile, and whether plain http may be spoken.
 

@@ -20,6 +20,7 @@ from harvester.errors import HarvesterError
 from harvester.sources.brokers import Broker, Delivery
 from harvester.sources.message import Reader
 from harvester.sources.settling import Enqueue, Settling, Stopped
+from harvester.tracing import begin
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -92,7 +93,7 @@ class Trigger:
         self.connected = True
         if self._in_hand:
             # Taken over a connection that is gone. Nothing is received until they can be settled; then they come again.
-            await self.settling.settle(self._in_hand)
+            await self._settle(self._in_hand)
             self._in_hand = ()
         while not self._stopping.is_set():
             deliveries = await self._unless_stopped(self._broker.receive())
@@ -107,10 +108,18 @@ class Trigger:
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         self._in_hand = deliveries
         async with self._kept(deliveries):
-            outcomes = await self.settling.settle(deliveries)
+            outcomes = await self._settle(deliveries)
         self._in_hand = ()
         await self._broker.ack(deliveries)
         self.outcomes += outcomes
+
+    async def _settle(self, deliveries: Sequence[Delivery]) -> Counter[str]:
+        span, outcomes = begin("settle", trigger=self.name, messages=len(deliveries)), Counter[str]()
+        try:
+            outcomes = await self.settling.settle(deliveries)
+        finally:
+            span.end(**outcomes)
+        return outcomes
 
     @asynccontextmanager
     async def _kept(self, deliveries: Sequence[Delivery]) -> AsyncIterator[None]:
