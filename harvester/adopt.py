@@ -5,17 +5,16 @@ the parts do not tell is gone: pairs without a capture, rejects, and which parts
 """
 
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 
 from harvester.clock import Clock
+from harvester.errors import UsageError
 from harvester.ledger import Ledger
 from harvester.ledger.adoption import restore
+from harvester.ledger.books import books
 from harvester.ledger.schedule import ReadingPlan
 from harvester.sinks import Sink
 from harvester.tables import last_captures
-
-PAGE_PAIRS = 2000
 
 
 async def adopt(
@@ -25,14 +24,13 @@ async def adopt(
 
     Those that were not read once are followed on by the plan of their workspace.
 
-    None where there is nothing to adopt: the dataset is new, or this ledger's already. Raises ``StorageError``.
+    None where there is nothing to adopt: the dataset is new, or this ledger's already. It happens whole or not at all.
+    Raises ``UsageError`` for a ledger that is in use, ``StorageError`` where parts or ledger cannot be read.
     """
     owner = await sink.owner()
     if owner is None or owner == ledger.ledger_id:
         return None
-    restored = 0
+    if (await ledger.look(books)).accepted:
+        raise UsageError("only a new ledger can adopt a place, and this one has pairs; give --state a new file")
     captures = last_captures(parts, temp_directory=temp_directory)
-    while page := list(islice(captures, PAGE_PAIRS)):
-        restored += await ledger.do(restore, page, plans, now=clock.wall())
-    await ledger.take_identity(owner)
-    return restored
+    return await ledger.adopt(owner, lambda tx: restore(tx, captures, plans, now=clock.wall()))

@@ -98,6 +98,7 @@ class Harvest:
         self._open: dict[str, _OpenBatch] = {}
         self._room = asyncio.Semaphore(2)
         self._look = asyncio.Event()
+        self._told_of: tuple[str, int] | None = None
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -183,13 +184,11 @@ class Harvest:
         return max(1, min(BATCH_READINGS, round(state.pace * BATCH_SECONDS)))
 
     async def _wait_out(self, hold: Held) -> None:
-        """Wait until a hold is over, or for the stop."""
-        log.info(
-            "waiting",
-            workspace=self.workspace,
-            cause=hold.cause,
-            seconds=round(hold.until - self._clock.monotonic(), 1),
-        )
+        """Wait until a hold is over, or for something to look at."""
+        seconds = round(hold.until - self._clock.monotonic(), 1)
+        if (hold.cause, round(hold.until)) != self._told_of:
+            log.info("waiting", workspace=self.workspace, cause=hold.cause, seconds=seconds)
+            self._told_of = (hold.cause, round(hold.until))
         await self._look_within(hold.until - self._clock.monotonic())
 
     async def _wait_for_due(self) -> bool:
@@ -205,8 +204,9 @@ class Harvest:
             seconds = LOOK_SECONDS if due_at is None else due_at - self._clock.wall()
             if seconds <= 0:
                 break
-            if await self._look_within(min(seconds, LOOK_SECONDS)) and lasting:
-                await self._stop_within(LINGER_SECONDS)
+            if await self._look_within(min(seconds, LOOK_SECONDS)):
+                if lasting:
+                    await self._stop_within(LINGER_SECONDS)
                 break
         return True
 
@@ -309,6 +309,7 @@ class Harvest:
                      calls_per_minute=round(60 * state.pace, 1), remaining=state.remaining, limit=state.limit,
                      held_because=state.held_because)  # fmt: skip
             mine = dict(self._open)
-            kept = await self._ledger.renew(list(mine)) if mine else set()
+            held = [*mine, *self._storing.waiting_ids]
+            kept = await self._ledger.renew(held) if held else set()
             for batch_id, opened in mine.items():
                 opened.lost = batch_id not in kept

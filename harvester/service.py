@@ -33,6 +33,7 @@ KEYS_SECONDS = 5.0
 
 NOTE_SECONDS = 15.0
 DRAIN_SECONDS = 0.25
+DRAIN_MAX_SECONDS = 120.0
 HOUSEKEEPING_SECONDS = 600.0
 
 log = structlog.get_logger()
@@ -110,8 +111,7 @@ class Service:
     async def enqueue(self, arrivals: Sequence[Enqueued], *, once: bool) -> EnqueueCount:
         """Take pairs in: they are in the ledger, durably, on return. Raises ``LedgerError``."""
         count = await self._ledger.do(enqueue, arrivals, now=self._clock.wall(), once=once)
-        if not self._until_idle:
-            self._harvesting.look()
+        self._harvesting.look()
         return count
 
     @asynccontextmanager
@@ -129,14 +129,19 @@ class Service:
             each.stop()
 
     async def _drained(self) -> None:
-        """Take in all that the queues hold, then no more: what comes later waits there for the next start."""
-        until = self._clock.monotonic() + self._settings.store_patience_seconds
-        while not all(each.empty for each in self._triggers) and not self._harvesting.stopped:
-            if all(each.problem is None for each in self._triggers):
-                until = self._clock.monotonic() + self._settings.store_patience_seconds
-            elif self._clock.monotonic() > until:
+        """Take in what the queues hold, until each was seen empty once: what comes later waits for the next start.
+
+        A queue that never is, or that cannot be read, is left after a while: deadlines do not wait for it.
+        """
+        began = self._clock.monotonic()
+        full = {each.name for each in self._triggers}
+        while full and not self._harvesting.stopped:
+            full -= {each.name for each in self._triggers if each.empty}
+            if full and self._clock.monotonic() - began > DRAIN_MAX_SECONDS:
                 self._undrained = True
-                log.error("trigger_given_up", hint="a queue could not be read to its end; see trigger_waiting above")
+                log.error(
+                    "queue_not_drained", triggers=sorted(full), hint="what is left in it waits for the next start"
+                )
                 break
             await asyncio.sleep(DRAIN_SECONDS)
         self._listen_no_more()
@@ -151,8 +156,8 @@ class Service:
 
     async def _every(self, seconds: float, duty: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await asyncio.sleep(seconds)
             await duty()
+            await asyncio.sleep(seconds)
 
     async def _note(self) -> None:
         self._watch.note()

@@ -62,6 +62,11 @@ class Storing:
         return len(self._waiting)
 
     @property
+    def waiting_ids(self) -> list[str]:
+        """Name those batches."""
+        return [batch_id for batch_id, *_ in self._waiting]
+
+    @property
     def full(self) -> bool:
         """Whether no more may be held back."""
         return self._sealed_bytes >= self._max_sealed_bytes
@@ -101,37 +106,43 @@ class Storing:
     async def run(self) -> None:
         """Store what is added until it is finished or given up; what is not stored stays sealed, see ``problem``.
 
-        Raises ``SinkClosed`` where no part will ever be taken again, and ``LedgerError``.
+        Raises ``SinkClosed`` where no part will ever be taken again, ``SinkRefused`` where none must, ``LedgerError``.
         """
         while self._waiting or not self._finishing:
             if not self._waiting and self._expected is None:
                 self._work.clear()
                 await self._work.wait()
                 continue
-            batch_id, size_bytes, span = self._waiting[0] if self._waiting else ("", 0, NOTHING)
             try:
                 await self._attach_expected()
-                await self._store(batch_id)
-                span.end(state="stored")
-            except SinkClosed:
+                await self._store_next()
+            except (SinkClosed, SinkRefused):
                 raise
-            except PartConflict as error:
-                log.error("part_conflict", batch_id=batch_id, hint=str(error))  # noqa: TRY400 - a sentence, no trace
-                self._conflict = error
-                span.end(state="conflict")
             except SinkError as error:
                 self._note(error)
                 if self._hopeless():
                     break
                 await self._pause()
-                continue
-            if batch_id:
-                self._waiting.popleft()
-                self._sealed_bytes -= size_bytes
-            self._all_well()
+            else:
+                self._all_well()
         self._given_up = bool(self._waiting)
         self._room.set()
         self.problem = (self.problem if self._waiting else None) or self._conflict
+
+    async def _store_next(self) -> None:
+        """Store the batch that has waited longest, if there is one. A conflict sets it aside. Raises ``SinkError``."""
+        if not self._waiting:
+            return
+        batch_id, size_bytes, span = self._waiting[0]
+        try:
+            await self._store(batch_id)
+            span.end(state="stored")
+        except PartConflict as error:
+            log.error("part_conflict", batch_id=batch_id, hint=str(error))  # noqa: TRY400 - a sentence, no trace
+            self._conflict = error
+            span.end(state="conflict")
+        self._waiting.popleft()
+        self._sealed_bytes -= size_bytes
 
     async def _attach_expected(self) -> None:
         if self._expected is None:
@@ -168,10 +179,17 @@ class Storing:
 
     def _hopeless(self) -> bool:
         """Whether nothing but the place is waited for, and that for too long."""
+        if self._finishing and self._stopping.is_set():
+            return True
         waited = self._clock.monotonic() - self._away_since
-        return self._stopping.is_set() or ((self._finishing or self.full) and waited >= self._patience_seconds)
+        return (self._finishing or self.full) and waited >= self._patience_seconds
 
     async def _pause(self) -> None:
+        """Wait before the next try; when stopping, for the last batch, after which there is one more."""
+        if self._stopping.is_set() and not self._finishing:
+            self._work.clear()
+            await self._work.wait()
+            return
         seconds = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self._tries_in_vain - 1, 10), MAX_PAUSE_SECONDS)
         try:
             async with asyncio.timeout(seconds * self._jitter.uniform(0.75, 1.0)):
@@ -189,13 +207,16 @@ def _check(part: Part) -> None:
         )
 
 
-async def recover(ledger: Ledger, storing: Storing, destination: str) -> None:
+async def recover(ledger: Ledger, storing: Storing, destination: str, *, beginning: bool) -> None:
     """Take back what a dead process held; what it had sealed is stored first.
 
-    Raises ``SinkError`` when sealed parts were meant for another dataset.
+    When ``beginning``, raises ``SinkError`` for parts that were sealed for another dataset; later they are left alone.
     """
     for batch in await ledger.recover():
         if batch.destination != destination:
+            if not beginning:
+                log.warning("sealed_for_another_place", batch_id=batch.batch_id)
+                continue
             raise SinkError(
                 f"the ledger {ledger.path} holds a part that was sealed for another place; "
                 "run once with the output of that time, or give --state another ledger"

@@ -1,6 +1,6 @@
 """A service as others see it: the snapshot that the web face shows, and the alarm before a deadline passes.
 
-It reads the ledger and asks the pacers. It must never change anything.
+It reads the ledger and asks the pacers, and remembers what it told. It must never change what it looks at.
 """
 
 from collections.abc import Sequence
@@ -53,6 +53,7 @@ class Watch:
         self._histories = {name: BudgetHistory() for name in settings.workspaces}
         self._balance: _Balance | None = None
         self._told: dict[str, tuple[int, float]] = {}
+        self._expired: dict[str, int] = {}
 
     def note(self) -> None:
         """Take note of how each budget stands."""
@@ -63,49 +64,73 @@ class Watch:
         """Give the service at this moment. Raises ``LedgerError``."""
         now = self._clock.wall()
         self.note()
-        workspaces = [await self._workspace(name, each, now) for name, each in self._harvesting.wired.items()]
+        expired = await self._ledger.look(ahead.expired)
+        halted = await self._ledger.look(ledger_books.halted)
+        workspaces = [
+            await self._workspace(
+                name, each, now, expired=expired.get(name, 0), halted_since=halted[name][1] if name in halted else None
+            )
+            for name, each in self._harvesting.wired.items()
+        ]
         return Snapshot(
             taken_at=now, started_at=self._started_at, version=__version__, workspaces=tuple(workspaces),
             triggers=tuple(self._trigger(each) for each in self._triggers),
             store=await self._store(), books=await self._books(),
-            rejections=tuple(await self._ledger.do(ahead.latest_rejections, limit=REJECTIONS)),
+            rejections=tuple(await self._ledger.look(ahead.latest_rejections, limit=REJECTIONS)),
         )  # fmt: skip
 
     async def alarm(self) -> None:
-        """Tell of pairs that may expire unread, before they do: at once when they become more, then every hour."""
+        """Tell of pairs that may expire unread, before they do: at once when they become more, then every hour.
+
+        Tell too of those that have expired since the last look, and of those that nobody serves.
+        """
         now = self._clock.wall()
+        expired = await self._ledger.look(ahead.expired)
+        waiting = await self._ledger.look(ledger_books.pending)
         for name, each in self._harvesting.wired.items():
             seen = await self._outlook(name, each, now)
-            count, told_at = self._told.get(name, (0, 0.0))
-            if seen.at_risk and (seen.at_risk > count or now - told_at >= ALARM_SECONDS):
+            if self._again(name, seen.at_risk, now):
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
                 log.error("at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
                           held_because=each.pacer.state().held_because)  # fmt: skip
-                self._told[name] = (seen.at_risk, now)
-            elif not seen.at_risk:
-                self._told.pop(name, None)
+            if expired.get(name, 0) > self._expired.get(name, expired.get(name, 0)):
+                log.error("expired", workspace=name, pairs=expired[name] - self._expired[name],
+                          hint="their last numbers are gone; harvester status has the books")  # fmt: skip
+        for name in waiting.keys() - self._harvesting.wired.keys():
+            if self._again(f"unserved {name}", waiting[name], now):
+                log.error("unserved", workspace=name, pairs=waiting[name], hint="configure it, or remove its pairs")
+        self._expired = {name: expired.get(name, 0) for name in self._harvesting.wired}
 
-    async def _workspace(self, name: str, each: Wired, now: float) -> WorkspaceNow:
+    def _again(self, what: str, count: int, now: float) -> bool:
+        """Tell whether it is time to raise an alarm: there are more than last time, or that was an hour ago."""
+        before, told_at = self._told.get(what, (0, 0.0))
+        if not count:
+            self._told.pop(what, None)
+        elif count > before or now - told_at >= ALARM_SECONDS:
+            self._told[what] = (count, now)
+            return True
+        return False
+
+    async def _workspace(
+        self, name: str, each: Wired, now: float, *, expired: int, halted_since: float | None
+    ) -> WorkspaceNow:
         state, seen = each.pacer.state(), await self._outlook(name, each, now)
-        expired = await self._ledger.do(ahead.expired)
-        halted = await self._ledger.do(ledger_books.halted_since)
         return WorkspaceNow(
             name=name, pace=state.pace, in_flight=state.in_flight, window=self._histories[name].window,
             held_because=state.held_because, held_until=now + state.held_seconds,
-            halted_because=each.client.halted_because, halted_since=halted.get(name),
-            waited_seconds=state.waited_seconds, readings=seen.readings, at_risk=seen.at_risk,
-            expired=expired.get(name, 0), nearest_deadline=seen.nearest_deadline,
-            deadlines=seen.days,
+            halted_because=each.client.halted_because, halted_since=halted_since,
+            waited_seconds=state.waited_seconds, readings=seen.readings, at_risk=seen.at_risk, expired=expired,
+            nearest_deadline=seen.nearest_deadline, deadlines=seen.days,
             calls=dict(each.client.calls), answers=dict(each.client.answers),
         )  # fmt: skip
 
     async def _outlook(self, name: str, each: Wired, now: float) -> ahead.Outlook:
         """Look ahead: at risk is what is late already, and what the pace will not reach before its deadline."""
         late = now + self._settings.workspaces[name].margin_days * DAY_SECONDS
-        seen = await self._ledger.do(ahead.outlook, name, now=now, at_risk_before=late)
+        seen = await self._ledger.look(ahead.outlook, name, now=now, at_risk_before=late)
         beyond = _out_of_reach(seen.days, self._sustained(name, each), now)
         if beyond is not None and beyond > late:
-            seen = await self._ledger.do(ahead.outlook, name, now=now, at_risk_before=beyond)
+            seen = await self._ledger.look(ahead.outlook, name, now=now, at_risk_before=beyond)
         return seen
 
     def _sustained(self, name: str, each: Wired) -> float:
@@ -130,8 +155,8 @@ class Watch:
         problem = self._harvesting.storing.problem
         return Store(
             place=self._settings.out, problem=str(problem) if problem else None,
-            batches=await self._ledger.do(ahead.unstored_batches),
-            sealed_bytes=await self._ledger.do(ahead.sealed_bytes),
+            batches=await self._ledger.look(ahead.unstored_batches),
+            sealed_bytes=await self._ledger.look(ahead.sealed_bytes),
             parts=sum(tally.parts for tally in tallies), rows=sum(tally.rows for tally in tallies),
             part_bytes=sum(tally.part_bytes for tally in tallies),
         )  # fmt: skip
@@ -139,7 +164,7 @@ class Watch:
     async def _books(self) -> Books:
         began = self._clock.monotonic()
         if self._balance is None or began >= self._balance.good_until:
-            counted = await self._ledger.do(ledger_books.books)
+            counted = await self._ledger.look(ledger_books.books)
             ended = self._clock.monotonic()
             self._balance = _Balance(counted, ended + min(BOOKS_SHARE * (ended - began), BOOKS_MAX_SECONDS))
         return self._balance.books

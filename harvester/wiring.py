@@ -85,7 +85,7 @@ class Harvesting:
         """
         keys = self._settings.keys()
         self._destination = await self._attached()
-        await self.recover()
+        await self.recover(beginning=True)
         for name, key in keys.items():
             self.wired[name] = self._wire(name, key)
         try:
@@ -110,9 +110,9 @@ class Harvesting:
         await self._ledger.do(remember, place, dataset_id)
         return dataset_id
 
-    async def recover(self) -> None:
-        """Take back what owners held that died or lost their lease."""
-        await recover(self._ledger, self.storing, self._destination)
+    async def recover(self, *, beginning: bool = False) -> None:
+        """Take back what owners held that died or lost their lease (see ``storing.recover``)."""
+        await recover(self._ledger, self.storing, self._destination, beginning=beginning)
 
     async def run(self) -> None:
         """Harvest and store to the end. Raises ``LedgerError``, or ``SinkClosed`` where nobody takes parts any more.

@@ -126,7 +126,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def recover(self, owner, dead):
         """What a dead or lapsed owner held goes back; what it had sealed is given to be created, bytes and all."""
         other = "b" if owner == "a" else "a"
-        unstored = self.do(leases.recover, dead_owners=[other] if dead else [], owner=owner, now=self.now)
+        unstored = self.do(
+            leases.recover, dead_owners=[other] if dead else [], owner=owner, now=self.now, lease_until=self.now + 120
+        )
 
         def lapsed(whose: str, until: float) -> bool:
             return whose != owner and (dead or until < self.now)
@@ -134,7 +136,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.open = {name: held for name, held in self.open.items() if not lapsed(held[1], held[2])}
         for name, (whose, until) in self.sealed.items():
             if lapsed(whose, until):
-                self.sealed[name] = (owner, until)
+                self.sealed[name] = (owner, self.now + 120)
         assert [each.batch_id for each in unstored] == sorted(
             n for n, (whose, _) in self.sealed.items() if whose == owner
         )

@@ -111,6 +111,8 @@ class Client:
                     self.calls["after_429"] += 1
                 case Meaning.REJECTED:
                     return self._rejected(answer)
+                case Meaning.HALTED if answer.old_key:
+                    self.calls["after_old_key"] += 1
                 case Meaning.HALTED:
                     self._halt(f"status {answer.status}: {self._detail(answer)}")
                     return Returned()

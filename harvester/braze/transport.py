@@ -37,13 +37,17 @@ not take sixty-four times the memory of one."""
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: status line, decoded body, and what the headers say of the budget."""
+    """What came back: status line, decoded body, and what the headers say of the budget.
+
+    ``old_key``: it was asked with a key that has been replaced meanwhile.
+    """
 
     status: int
     body: bytes = field(repr=False)
     budget: BudgetReport
     latency_seconds: float
     request_id: str = ""
+    old_key: bool = False
 
 
 class Transport(Protocol):
@@ -152,7 +156,7 @@ class BrazeTransport:
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
         """Ask once for a pair's daily series (see the protocol)."""
-        url = self._target(pair, length_days, ending_at)
+        url, key = self._target(pair, length_days, ending_at), self._api_key
         started = self._clock.monotonic()
         try:
             async with self._session.get(url, allow_redirects=False) as response:
@@ -169,6 +173,7 @@ class BrazeTransport:
             budget=BudgetReport.from_headers(headers),
             latency_seconds=self._clock.monotonic() - started,
             request_id=headers.get("X-Request-Id", ""),
+            old_key=key != self._api_key,
         )
 
     async def _never_resend(

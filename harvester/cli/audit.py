@@ -43,7 +43,7 @@ def audit(
     if not path.exists() and not given["adding"]:
         raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
     now = SystemClock().wall()
-    listed = Input(sources, workspaces=list(workspaces or ("default",)), stdin=sys.stdin.buffer, now=now)
+    listed = Input(sources, workspaces=options.workspaces_of(path, workspaces), stdin=sys.stdin.buffer, now=now)
     # A name of its own: the rejects of the last run are that run's.
     rejects = RejectsFile(path.with_name("audit-rejects.ndjson"))
     done = asyncio.run(_audited(path, listed, rejects, now=now, **given))

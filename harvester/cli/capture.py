@@ -75,7 +75,8 @@ def plan(
     """
     from dataclasses import asdict
 
-    ahead, known, bad = asyncio.run(_planned(pairs, options.ledger_path(out, state), workspaces or ("default",), given))
+    path = options.ledger_path(out, state)
+    ahead, known, bad = asyncio.run(_planned(pairs, path, options.workspaces_of(path, workspaces), given))
     if given["json"]:
         show.as_json(asdict(ahead) | {"settled": known, "bad_lines": bad})
         return
@@ -89,7 +90,7 @@ def plan(
 
 
 async def _planned(
-    pairs: tuple[str, ...], path: Path, workspaces: tuple[str, ...], given: dict[str, Any]
+    pairs: tuple[str, ...], path: Path, workspaces: list[str], given: dict[str, Any]
 ) -> "tuple[Plan, int, int]":
     """Enqueue into a copy of the ledger, and look at what is pending there."""
     from harvester.clock import SystemClock
@@ -140,7 +141,8 @@ def enqueue(pairs: tuple[str, ...], out: str | None, state: Path | None, workspa
 
     clock = SystemClock()
     path = options.ledger_path(out, state)
-    listed = Input(pairs, workspaces=list(workspaces or ("default",)), stdin=sys.stdin.buffer, now=clock.wall())
+    names = options.workspaces_of(path, workspaces)
+    listed = Input(pairs, workspaces=names, stdin=sys.stdin.buffer, now=clock.wall())
     rejects = RejectsFile(path.with_name("rejects.ndjson"))
 
     async def add() -> tuple[int, int]:

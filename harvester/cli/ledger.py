@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,8 +13,6 @@ from harvester.errors import ExitCode
 
 if TYPE_CHECKING:
     from harvester.ledger.books import StoredPart
-
-AT_RISK_SECONDS = 86_400.0
 
 
 @click.command()
@@ -27,19 +25,19 @@ def status(out: str | None, state: Path | None, *, json: bool) -> None:
     Example:
       harvester status -o ./harvest
     """
-    from harvester.ledger import books
+    from harvester.ledger import books, outlook
 
-    soon = SystemClock().wall() + AT_RISK_SECONDS
-    balance, readings, batches, halted, at_risk, rejected = options.asked(
+    now = SystemClock().wall()
+    balance, readings, batches, halted, at_risk, rejected = options.looked(
         out,
         state,
         lambda tx: (
             books.books(tx),
             books.reading_counts(tx),
             books.batch_counts(tx),
-            books.halted(tx),
-            books.expiring(tx, before=soon),
-            books.last_rejections(tx, limit=5),
+            {name: because for name, (because, _) in books.halted(tx).items()},
+            outlook.at_risk(tx, now=now),
+            outlook.latest_rejections(tx, limit=5),
         ),
     )
     if json:
@@ -49,9 +47,11 @@ def status(out: str | None, state: Path | None, *, json: bool) -> None:
     lines = show.book_lines(balance)
     lines.append("readings   " + ", ".join(f"{count} {name}" for name, count in sorted(readings.items())))
     lines.append("batches    " + (", ".join(f"{count} {name}" for name, count in sorted(batches.items())) or "none"))
-    lines.append(f"at risk    {at_risk} pending pairs expire within a day")
+    lines.append(f"at risk    {at_risk} pending pairs are past their planning deadline")
     lines += [f"halted     {name}: {because}" for name, because in halted.items()]
-    lines += [f"rejected   {pair.campaign_id!r} {pair.send_id!r}: {reason}: {why}" for pair, reason, why in rejected]
+    lines += [
+        f"rejected   {each.pair.campaign_id!r} {each.pair.send_id!r}: {each.reason}: {each.detail}" for each in rejected
+    ]
     click.echo("\n".join(lines))
 
 
@@ -60,7 +60,7 @@ def status(out: str | None, state: Path | None, *, json: bool) -> None:
 @click.option("--outcome", type=click.Choice(["rejected", "expired"]), required=True, help="Which pairs.")
 @click.option("--reason", help="Only those rejected for this reason, such as status_400.")
 def requeue(out: str | None, state: Path | None, outcome: str, reason: str | None) -> None:
-    """Give rejected or expired pairs another chance; the next run asks for them.
+    """Give rejected or expired pairs another chance; a running service or the next run asks for them.
 
     \b
     Example:
@@ -71,7 +71,7 @@ def requeue(out: str | None, state: Path | None, outcome: str, reason: str | Non
     count = options.asked(
         out, state, lambda tx: intake.requeue(tx, outcome=outcome, reason=reason, now=SystemClock().wall())
     )
-    click.echo(f"{count} pairs are pending again; harvester run takes them up")
+    click.echo(f"{count} pairs are pending again; a running service or harvester run takes them up")
 
 
 def _about_pairs(name: str, does: str, hint: str) -> click.Command:
@@ -85,15 +85,12 @@ def _about_pairs(name: str, does: str, hint: str) -> click.Command:
         from harvester.ledger import intake
         from harvester.sources import Input, RejectsFile
 
-        names, now = list(workspaces or ("default",)), SystemClock().wall()
-        listed = Input(pairs, workspaces=names, stdin=sys.stdin.buffer, now=now)
-        rejects = RejectsFile(options.ledger_path(out, state).with_name(f"{name}-rejects.ndjson"))
-
-        def done(tx: Any) -> int:
-            pages = listed.pages(rejects)
-            return sum(getattr(intake, name)(tx, [each.pair for each in page]) for page in pages if page)
-
-        count = options.asked(out, state, done)
+        path = options.ledger_path(out, state)
+        names = options.workspaces_of(path, workspaces)
+        listed = Input(pairs, workspaces=names, stdin=sys.stdin.buffer, now=SystemClock().wall())
+        rejects = RejectsFile(path.with_name(f"{name}-rejects.ndjson"))
+        pages = ([each.pair for each in page] for page in listed.pages(rejects) if page)
+        count = options.asked_of_each(out, state, getattr(intake, name), pages)
         click.echo(f"{count} of {listed.lines - rejects.count} pairs: {name}d; {hint}")
         sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
@@ -151,7 +148,7 @@ def parts(out: str | None, state: Path | None, since: int) -> None:
     from harvester.ledger import books
 
     def following(after: int) -> "list[StoredPart]":
-        return options.asked(out, state, lambda tx: books.stored_parts(tx, after=after, limit=1000))
+        return options.looked(out, state, lambda tx: books.stored_parts(tx, after=after, limit=1000))
 
     while page := following(since):
         for part in page:

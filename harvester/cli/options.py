@@ -5,7 +5,7 @@ import contextlib
 import gc
 import re
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ from harvester.errors import UsageError
 from harvester.model import in_store
 
 if TYPE_CHECKING:
+    from harvester.ledger import Ledger
     from harvester.settings import Settings
 
 DEFAULT_OUT = "./harvest"
@@ -144,6 +145,32 @@ def ledger_path(out: str | None, state: Path | None) -> Path:
 
 def asked(out: str | None, state: Path | None, verb: Callable[[Any], T]) -> T:
     """Run one verb on a ledger that exists already."""
+
+    async def ask(ledger: "Ledger") -> T:
+        return await ledger.do(verb)
+
+    return _with_ledger(out, state, ask)
+
+
+def looked(out: str | None, state: Path | None, verb: Callable[[Any], T]) -> T:
+    """Run a verb that only reads on a ledger that exists already; who writes to it meanwhile does not wait."""
+
+    async def look(ledger: "Ledger") -> T:
+        return await ledger.look(verb)
+
+    return _with_ledger(out, state, look)
+
+
+def asked_of_each(out: str | None, state: Path | None, verb: Callable[[Any, Any], int], pages: Iterable[Any]) -> int:
+    """Run a verb on each page of what is still being read, and add up what it counts."""
+
+    async def ask(ledger: "Ledger") -> int:
+        return sum([await ledger.do(verb, page) for page in pages])
+
+    return _with_ledger(out, state, ask)
+
+
+def _with_ledger(out: str | None, state: Path | None, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") -> T:
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
 
@@ -151,11 +178,25 @@ def asked(out: str | None, state: Path | None, verb: Callable[[Any], T]) -> T:
     if not path.exists():
         raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
 
-    async def ask() -> T:
+    async def opened() -> T:
         async with await Ledger.open(path, clock=SystemClock()) as ledger:
-            return await ledger.do(verb)
+            return await work(ledger)
 
-    return asyncio.run(ask())
+    return asyncio.run(opened())
+
+
+def workspaces_of(path: Path, named: tuple[str, ...]) -> list[str]:
+    """Choose the workspaces that a list's pairs may be of: those named, or those that the ledger's service serves.
+
+    Raises ``UsageError`` for a name that the service does not serve: its pairs would expire unread.
+    """
+    from harvester.ledger.plans import followed
+
+    served = sorted(looked(None, path, followed)) if path.exists() else []
+    for name in named if served else ():
+        if name not in served:
+            raise UsageError(f"this ledger serves {', '.join(served)}, and no {name}; name one of these")
+    return list(named) or served or ["default"]
 
 
 def awaited(work: Coroutine[Any, Any, T]) -> T:

@@ -3,7 +3,7 @@
 Each verb is a function over one open transaction; time is an argument.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -13,7 +13,7 @@ from harvester.model import LastCapture
 
 
 def restore(
-    connection: Connection, captures: Sequence[LastCapture], plans: Mapping[str, ReadingPlan], *, now: float
+    connection: Connection, captures: Iterable[LastCapture], plans: Mapping[str, ReadingPlan], *, now: float
 ) -> int:
     """Add pairs with what was captured of them last; those that the ledger has already stay. Gives how many are new."""
     added = 0

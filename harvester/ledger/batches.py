@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Float,
     String,
     and_,
     bindparam,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     null,
     or_,
     select,
@@ -31,6 +33,7 @@ from harvester.ledger.plans import plan_of
 from harvester.ledger.schedule import FINAL, ONCE, ReadingPlan
 from harvester.ledger.schema import batches, outcomes, pairs, parts
 from harvester.model import (
+    DAY_SECONDS,
     GRACE_SECONDS,
     Batch,
     Captured,
@@ -64,7 +67,8 @@ def wake(connection: Connection, workspace: str, *, now: float) -> int:
             update(pairs).where(due, pairs.c.yields == 1, pairs.c.expires_at <= final_since).values(yields=0)
         )
     tried = or_(pairs.c.first_seen_at >= pairs.c.expires_at, pairs.c.captures > 0, pairs.c.deferrals > 0)
-    gone = and_(due, pairs.c.expires_at <= now, tried)
+    open_ = and_(mine, pairs.c.state != literal_column("'settled'"), pairs.c.state.in_(("due", "paused")))
+    gone = and_(open_, pairs.c.expires_at <= now, tried | (pairs.c.state == "paused"))
     columns = ("pair_id", "reading", "outcome", "ended_at")
     ending = select(pairs.c.id, pairs.c.reading, literal("expired"), literal(now)).where(gone)
     expired = connection.execute(insert(outcomes).from_select(columns, ending)).rowcount
@@ -79,9 +83,12 @@ def claim(
     """Lease due readings as one batch: those that yield last, the nearest deadline first. None when nothing is due.
 
     ``expiring_before`` narrows the claim to pairs that expire before that time. A reading that was overdue for long
-    is claimed as the latest one that is due: one settles them all.
+    is claimed as the latest one that is due: one settles them all. One that was asked and deferred asks the same again,
+    for a day; then a newer question is worth more.
     """
     wake(connection, workspace, now=now)
+    name = _latest_due(plan_of(connection, workspace), now)
+    asked_already = and_(pairs.c.reading == name, pairs.c.ending_at > now - DAY_SECONDS)
     nearest = (
         select(pairs.c.id)
         .where(pairs.c.workspace == workspace, pairs.c.state == "due", pairs.c.expires_at < expiring_before)
@@ -93,8 +100,8 @@ def claim(
         update(pairs)
         .where(pairs.c.id.in_(nearest.scalar_subquery()))
         .values(
-            state="leased", batch_id=batch_id, ending_at=func.coalesce(pairs.c.ending_at, now),
-            reading=_latest_due(plan_of(connection, workspace), now),
+            state="leased", batch_id=batch_id, reading=name,
+            ending_at=case((asked_already, pairs.c.ending_at), else_=now),
         )
         .returning(
             pairs.c.expires_at, pairs.c.id, pairs.c.campaign_id, pairs.c.send_id, pairs.c.reading, pairs.c.ending_at,
@@ -152,9 +159,9 @@ def seal(
                 ended.append((reading.pair_id, reading.name, *what, None, None, reading.round))
             case Deferred():
                 due_at = now + deferral_delays[reading.pair_id]
-                back.append({"back_id": reading.pair_id, "back_due": due_at, "back_more": 1})
+                back.append(_back(reading, due_at=due_at, more=1, ending_at=reading.ending_at))
             case _:
-                back.append({"back_id": reading.pair_id, "back_due": None, "back_more": 0})
+                back.append(_back(reading, due_at=None, more=0, ending_at=None))
     if ended:
         _end(connection, ended, batch.id, now=now)
     if back:
@@ -194,13 +201,24 @@ def _end(connection: Connection, ended: Sequence[Sequence[object]], batch_id: st
     connection.execute(update(pairs).where(p.id == given.c.pair_id).values(values))
 
 
-def _give_back(connection: Connection, back: list[dict[str, object]], *, now: float) -> None:
-    due_at: ColumnElement[float] = func.coalesce(bindparam("back_due"), pairs.c.due_at)
-    returned: dict[Any, Any] = {
-        pairs.c.state: case((due_at <= now, "due"), else_="waiting"), pairs.c.due_at: due_at, pairs.c.batch_id: None,
-        pairs.c.deferrals: pairs.c.deferrals + bindparam("back_more"),
+def _back(reading: Reading, *, due_at: float | None, more: int, ending_at: float | None) -> dict[str, object]:
+    """Say how a reading goes back: one that was not asked is pinned to no question."""
+    return {
+        "back_id": reading.pair_id, "back_round": reading.round, "back_due": due_at, "back_more": more,
+        "back_ending": ending_at,
     }  # fmt: skip
-    connection.execute(update(pairs).where(pairs.c.id == bindparam("back_id")).values(returned), back)
+
+
+def _give_back(connection: Connection, back: list[dict[str, object]], *, now: float) -> None:
+    """Let readings wait again; a pair that began another round meanwhile waits for the first reading of that."""
+    p, same = pairs.c, pairs.c.round == bindparam("back_round")
+    due_at: ColumnElement[float] = case((same, func.coalesce(bindparam("back_due"), p.due_at)), else_=p.due_at)
+    returned: dict[Any, Any] = {
+        p.state: case((due_at <= now, "due"), else_="waiting"), p.due_at: due_at, p.batch_id: None,
+        p.deferrals: case((same, p.deferrals + bindparam("back_more")), else_=0),
+        p.ending_at: case((same, bindparam("back_ending", type_=Float)), else_=null()),
+    }  # fmt: skip
+    connection.execute(update(pairs).where(p.id == bindparam("back_id")).values(returned), back)
 
 
 def deferrals_of(connection: Connection, pair_ids: Sequence[int]) -> dict[int, int]:

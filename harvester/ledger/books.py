@@ -6,13 +6,15 @@ Each verb is a function over one open transaction; time is an argument.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select
+from sqlalchemy import Connection, and_, case, delete, func, insert, literal_column, select, update
 
 from harvester.ledger.given import handed_over
 from harvester.ledger.schema import batches, outcomes, pairs, parts, workspaces
 from harvester.model import GRACE_SECONDS, Books, Pair, Verdict
 
 _OPEN = ("due", "waiting", "leased", "paused")
+UNSETTLED = pairs.c.state != literal_column("'settled'")
+"""As text, since an index of some rows serves only where the database can see that these are the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def books(connection: Connection) -> Books:
 
 def pending(connection: Connection) -> dict[str, int]:
     """Count the open pairs of each workspace."""
-    still = select(pairs.c.workspace, func.count()).where(pairs.c.state.in_(_OPEN)).group_by(pairs.c.workspace)
+    still = select(pairs.c.workspace, func.count()).where(UNSETTLED).group_by(pairs.c.workspace)
     return {row[0]: row[1] for row in connection.execute(still)}
 
 
@@ -57,7 +59,7 @@ def reading_counts(connection: Connection) -> dict[str, int]:
     """Count readings by outcome; ``pending`` are the open ones."""
     ended = connection.execute(select(outcomes.c.outcome, func.count()).group_by(outcomes.c.outcome))
     counts = {row[0]: row[1] for row in ended}
-    still = select(func.count()).select_from(pairs).where(pairs.c.state.in_(_OPEN))
+    still = select(func.count()).select_from(pairs).where(UNSETTLED)
     return counts | {"pending": connection.execute(still).scalar_one()}
 
 
@@ -67,35 +69,18 @@ def batch_counts(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def expiring(connection: Connection, *, before: float) -> int:
-    """Count the open pairs whose deadline is before a time."""
-    at_risk = and_(pairs.c.state.in_(_OPEN), pairs.c.expires_at - GRACE_SECONDS < before)
-    return connection.execute(select(func.count()).select_from(pairs).where(at_risk)).scalar_one()
-
-
 def deadlines(connection: Connection) -> Iterable[float]:
     """Give the deadlines of all open pairs, nearest first, streamed."""
-    nearest = select(pairs.c.expires_at).where(pairs.c.state.in_(_OPEN)).order_by(pairs.c.expires_at)
+    nearest = select(pairs.c.expires_at).where(UNSETTLED).order_by(pairs.c.expires_at)
     for (when,) in connection.execute(nearest.execution_options(yield_per=10_000)):
         yield when - GRACE_SECONDS
 
 
-def last_rejections(connection: Connection, *, limit: int) -> list[tuple[Pair, str, str]]:
-    """Give the latest rejected pairs, each with reason and detail."""
-    latest = (
-        select(pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id, outcomes.c.reason, outcomes.c.detail)
-        .join(outcomes, outcomes.c.pair_id == pairs.c.id)
-        .where(outcomes.c.outcome == "rejected", pairs.c.outcome == "rejected")
-        .order_by(outcomes.c.id.desc())
-        .limit(limit)
-    )
-    return [(Pair(w, c, s), reason, detail) for w, c, s, reason, detail in connection.execute(latest)]
-
-
 def halt(connection: Connection, workspace: str, *, because: str, now: float) -> None:
-    """Note that a workspace takes no calls, and why."""
-    resume(connection, workspace)
-    connection.execute(insert(workspaces).values(name=workspace, halted_at=now, halted_because=because))
+    """Note that a workspace takes no calls, and why; since when is the first such note's time."""
+    again = update(workspaces).where(workspaces.c.name == workspace).values(halted_because=because)
+    if connection.execute(again).rowcount == 0:
+        connection.execute(insert(workspaces).values(name=workspace, halted_at=now, halted_because=because))
 
 
 def resume(connection: Connection, workspace: str) -> None:
@@ -103,15 +88,9 @@ def resume(connection: Connection, workspace: str) -> None:
     connection.execute(delete(workspaces).where(workspaces.c.name == workspace))
 
 
-def halted(connection: Connection) -> dict[str, str]:
-    """Name the halted workspaces, each with its cause."""
-    rows = connection.execute(select(workspaces.c.name, workspaces.c.halted_because))
-    return {row.name: row.halted_because for row in rows}
-
-
-def halted_since(connection: Connection) -> dict[str, float]:
-    """Tell since when each halted workspace is."""
-    return {row.name: row.halted_at for row in connection.execute(select(workspaces.c.name, workspaces.c.halted_at))}
+def halted(connection: Connection) -> dict[str, tuple[str, float]]:
+    """Name the halted workspaces, each with its cause and since when."""
+    return {row.name: (row.halted_because, row.halted_at) for row in connection.execute(select(workspaces))}
 
 
 def stored_parts(connection: Connection, *, after: int, limit: int) -> list[StoredPart]:
@@ -139,14 +118,17 @@ def standings(connection: Connection, asked: Sequence[Pair], *, now: float) -> d
 
 
 def next_due_at(connection: Connection, workspace: str, *, max_deferrals: int | None = None) -> float | None:
-    """Tell when the next reading falls due; None when none is planned.
+    """Tell when the next reading falls due, 0 for at once; None when none is planned.
 
     With ``max_deferrals`` only readings count that are due or were deferred, though not more often than that.
     """
-    if max_deferrals is None:
-        mine = and_(pairs.c.workspace == workspace, pairs.c.state.in_(("due", "waiting")))
-    else:
-        at_hand = or_(pairs.c.state == "due", and_(pairs.c.state == "waiting", pairs.c.deferrals > 0))
-        mine = and_(pairs.c.workspace == workspace, at_hand, pairs.c.deferrals <= max_deferrals)
-    when: float | None = connection.execute(select(func.min(pairs.c.due_at)).where(mine)).scalar_one()
+    # Two looks into an index each: both states asked for at once, the database would read every pair there is.
+    due = and_(pairs.c.workspace == workspace, pairs.c.state == "due")
+    waiting = and_(pairs.c.workspace == workspace, pairs.c.state == "waiting")
+    if max_deferrals is not None:
+        due = and_(due, pairs.c.deferrals <= max_deferrals)
+        waiting = and_(waiting, pairs.c.deferrals > literal_column("0"), pairs.c.deferrals <= max_deferrals)
+    if connection.execute(select(pairs.c.id).where(due).limit(1)).first():
+        return 0.0
+    when: float | None = connection.execute(select(func.min(pairs.c.due_at)).where(waiting)).scalar_one()
     return when

@@ -3,7 +3,7 @@
 Each verb is a function over one open transaction. Nothing here commits, waits, reads a clock or draws a random number.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -17,6 +17,7 @@ from sqlalchemy import (
     delete,
     func,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -55,10 +56,12 @@ def enqueue(
         other = latest.get(each.pair)
         if other is None or (each.sent_at or 0) > (other.sent_at or 0):
             latest[each.pair] = each
-    plans: dict[str, ReadingPlan] = {}
-    for workspace in {pair.workspace for pair in latest}:
-        plans[workspace] = ONLY_ONCE if once else plan_of(connection, workspace)
-    rows = [_row(each, plans[each.pair.workspace], now, forced=forced) for each in latest.values()]
+    plans = {workspace: plan_of(connection, workspace) for workspace in {pair.workspace for pair in latest}}
+
+    def rows_by(plan_of_each: Callable[[Enqueued], ReadingPlan]) -> list[tuple[object, ...]]:
+        return [_row(each, plan_of_each(each), now, forced=forced) for each in latest.values()]
+
+    rows = rows_by(lambda each: ONLY_ONCE if once else plans[each.pair.workspace])
     given = handed_over(connection, _COLUMNS, rows)
     same_for_all: dict[str, Any] = {"first_seen_at": now, "deferrals": 0}
     # SQLite takes ON CONFLICT after a SELECT for a join's ON, unless a WHERE stands between them.
@@ -69,7 +72,13 @@ def enqueue(
     connection.execute(taking.on_conflict_do_nothing())
     new = connection.execute(select(func.count()).select_from(pairs).where(pairs.c.id > before)).scalar_one()
     if new < len(rows):
-        _meet_known(connection, given, before, now=now, forced=forced)
+        followed = pairs.c.reading != ONCE
+        if once:  # a plan is not ended by a list that is to be read once
+            by_plan = handed_over(connection, _COLUMNS, rows_by(lambda each: plans[each.pair.workspace]))
+            _meet_known(connection, by_plan, before, followed, now=now, forced=forced)
+            _meet_known(connection, given, before, ~followed, now=now, forced=forced)
+        else:
+            _meet_known(connection, given, before, true(), now=now, forced=forced)
     return EnqueueCount(new=new, known=len(arrivals) - new)
 
 
@@ -81,7 +90,9 @@ def _row(arrival: Enqueued, plan: ReadingPlan, now: float, *, forced: bool) -> t
     return (pair.workspace, pair.campaign_id, pair.send_id, sent_at, expires_at, first.name, first.due_at, state)
 
 
-def _meet_known(connection: Connection, given: FromClause, before: int, *, now: float, forced: bool) -> None:
+def _meet_known(
+    connection: Connection, given: FromClause, before: int, which: ColumnElement[bool], *, now: float, forced: bool
+) -> None:
     """Let what a source knows better reach the pairs that the ledger had already.
 
     A later send than the known one begins a new round, since send ids may be used again; so does a pair without a
@@ -92,30 +103,32 @@ def _meet_known(connection: Connection, given: FromClause, before: int, *, now: 
     settled = p.state == "settled"
     later = told.sent_at > func.coalesce(p.sent_at, p.first_seen_at)
     closed = and_(settled, told.sent_at.is_(None), p.expires_at < now)
-    planned = and_(p.reading == ONCE, told.reading != ONCE, told.expires_at > now)
+    # Without a time there is nothing to move a deadline by; only a closed window begins at what is seen now.
+    expires_at = case((and_(told.sent_at.is_(None), ~closed), p.expires_at), else_=told.expires_at)
+    planned = and_(p.reading == ONCE, told.reading != ONCE, expires_at > now)
     again = func.coalesce(or_(later, closed, planned), literal(value=False))
     learnt = and_(~settled, p.sent_at.is_(None), told.sent_at.is_not(None))
     moved: dict[Any, Any] = {
         p.sent_at: func.coalesce(told.sent_at, case((closed, None), else_=p.sent_at)),
-        p.first_seen_at: case((again, now), else_=p.first_seen_at),
-        p.expires_at: told.expires_at, p.reading: told.reading, p.due_at: told.due_at,
+        p.first_seen_at: case((func.coalesce(or_(later, closed), literal(value=False)), now), else_=p.first_seen_at),
+        p.expires_at: expires_at, p.reading: told.reading, p.due_at: told.due_at,
         p.state: case((p.state.in_(("leased", "paused")), p.state), else_=told.state),
         p.round: p.round + case((again, 1), else_=0), p.captures: case((again, 0), else_=p.captures),
         p.yields: 0, p.deferrals: 0, p.outcome: None, p.verdict: None, p.reason: None,
-        p.ending_at: case((p.state == "leased", p.ending_at), else_=None),
+        p.ending_at: None,
     }  # fmt: skip
-    same = [p[column.name] == told[column.name] for column in _IDENTITY]
+    same = [which, p.id <= before, *(p[column.name] == told[column.name] for column in _IDENTITY)]
     if forced:
-        connection.execute(update(pairs).where(*same, p.id <= before, p.outcome == "expired").values(moved))
-        connection.execute(update(pairs).where(*same, p.id <= before, ~settled).values({p.expires_at: NEVER}))
+        connection.execute(update(pairs).where(*same, p.outcome == "expired").values(moved))
+        connection.execute(update(pairs).where(*same, ~settled).values({p.expires_at: NEVER}))
     else:
-        connection.execute(update(pairs).where(*same, p.id <= before, or_(again, learnt)).values(moved))
+        connection.execute(update(pairs).where(*same, or_(again, learnt)).values(moved))
 
 
 def requeue(
     connection: Connection, *, outcome: str, now: float, reason: str | None = None, workspace: str | None = None
 ) -> int:
-    """Open again the pairs that ended as ``outcome`` (for ``reason``). Expired ones will not expire a second time."""
+    """Open again the pairs that ended as ``outcome`` (for ``reason``). Those past their time will not expire again."""
     which: list[ColumnElement[bool]] = [pairs.c.state == "settled", pairs.c.outcome == outcome]
     if reason is not None:
         which.append(pairs.c.reason == reason)
@@ -124,15 +137,14 @@ def requeue(
     values: dict[Any, Any] = {
         pairs.c.state: "due", pairs.c.due_at: now, pairs.c.deferrals: 0, pairs.c.ending_at: None, pairs.c.yields: 0,
         pairs.c.outcome: None, pairs.c.reason: None, pairs.c.verdict: None,
+        pairs.c.expires_at: case((pairs.c.expires_at <= now, NEVER), else_=pairs.c.expires_at),
     }  # fmt: skip
-    if outcome == "expired":
-        values[pairs.c.expires_at] = NEVER
     return connection.execute(update(pairs).where(*which).values(values)).rowcount
 
 
 def hurry(connection: Connection, workspace: str, *, now: float) -> None:
     """Make deferred readings due at once, as if they had never been deferred: a new run takes them up."""
-    deferred = and_(pairs.c.workspace == workspace, pairs.c.state == "waiting", pairs.c.deferrals > 0)
+    deferred = and_(pairs.c.workspace == workspace, pairs.c.state == "waiting", pairs.c.deferrals > literal_column("0"))
     connection.execute(update(pairs).where(deferred).values(due_at=now, deferrals=0))
 
 

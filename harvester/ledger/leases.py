@@ -21,8 +21,8 @@ class Unstored:
 
 
 def renew(connection: Connection, batch_ids: Sequence[str], *, owner: str, lease_until: float) -> set[str]:
-    """Lengthen the lease of open batches; gives those that are still ours."""
-    mine = and_(batches.c.id.in_(batch_ids), batches.c.owner == owner, batches.c.state == "open")
+    """Lengthen the lease of open and sealed batches; gives those that are still ours."""
+    mine = and_(batches.c.id.in_(batch_ids), batches.c.owner == owner, batches.c.state.in_(("open", "sealed")))
     kept = connection.execute(update(batches).where(mine).values(lease_until=lease_until).returning(batches.c.id))
     return set(kept.scalars())
 
@@ -33,10 +33,12 @@ def unfinished_owners(connection: Connection) -> set[str]:
     return set(connection.execute(held).scalars())
 
 
-def recover(connection: Connection, *, dead_owners: Iterable[str], owner: str, now: float) -> list[Unstored]:
+def recover(
+    connection: Connection, *, dead_owners: Iterable[str], owner: str, now: float, lease_until: float
+) -> list[Unstored]:
     """Give back the readings of open batches whose owner is dead or whose lease has run out.
 
-    Sealed batches of such owners become ours; they are returned, oldest first, to be created again.
+    Sealed batches of such owners become ours, until ``lease_until``; they are returned, oldest first, to be created.
     """
     lapsed = and_(batches.c.owner != owner, batches.c.owner.in_(list(dead_owners)) | (batches.c.lease_until < now))
     lost = select(batches.c.id).where(batches.c.state == "open", lapsed)
@@ -46,7 +48,8 @@ def recover(connection: Connection, *, dead_owners: Iterable[str], owner: str, n
         .values(state=case((pairs.c.due_at <= now, "due"), else_="waiting"), batch_id=None)
     )
     connection.execute(delete(batches).where(batches.c.state == "open", lapsed))
-    connection.execute(update(batches).where(batches.c.state == "sealed", lapsed).values(owner=owner))
+    ours = {"owner": owner, "lease_until": lease_until}
+    connection.execute(update(batches).where(batches.c.state == "sealed", lapsed).values(ours))
     unstored = (
         select(parts.c.batch_id, parts.c.destination, func.sum(parts.c.size_bytes))
         .join(batches, batches.c.id == parts.c.batch_id)

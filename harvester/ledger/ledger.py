@@ -23,7 +23,7 @@ from harvester.errors import LedgerError
 from harvester.ledger import adoption, batches, leases
 from harvester.ledger.schedule import deferral_seconds
 from harvester.ledger.schema import SCHEMA_VERSION, about, metadata
-from harvester.ledger.sqlite import OwnerLock, connect
+from harvester.ledger.sqlite import READS_ONLY, OwnerLock, connect
 from harvester.ledger.upgrade import upgrade
 from harvester.model import GRACE_SECONDS, URGENT_SECONDS, Batch, Deferred, Part, Settlement
 
@@ -45,6 +45,7 @@ class Ledger:
         self.ledger_id = ""
         self._owner = secrets.token_hex(8)
         self._engine = engine
+        self._reading = engine.execution_options(**READS_ONLY)
         self._clock = clock
         self._jitter = jitter
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
@@ -83,11 +84,18 @@ class Ledger:
     async def do(self, verb: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a verb as one transaction; it is committed, durably, when this returns. Raises ``LedgerError``."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: self._transaction(verb, *args, **kwargs))
+        return await loop.run_in_executor(self._thread, lambda: self._transaction(self._engine, verb, *args, **kwargs))
 
-    def _transaction(self, verb: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def look(self, verb: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a verb that only reads, without holding up those who write. Raises ``LedgerError``."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: self._transaction(self._reading, verb, *args, **kwargs))
+
+    def _transaction(
+        self, engine: Engine, verb: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         try:
-            with self._engine.begin() as connection:
+            with engine.begin() as connection:
                 return verb(connection, *args, **kwargs)
         except DBAPIError as error:
             raise LedgerError(f"the ledger {self.path} cannot be used: {error.orig}; nothing sealed is lost") from None
@@ -124,10 +132,16 @@ class Ledger:
 
         return await self.do(sealed)
 
-    async def take_identity(self, ledger_id: str) -> None:
-        """Be the ledger of that id from now on: a dataset that bears its mark is ours then."""
-        await self.do(adoption.take_identity, ledger_id)
+    async def adopt(self, ledger_id: str, restore: Callable[[Connection], int]) -> int:
+        """Restore what is known of a dataset, and be the ledger of that id from now on: whole, or not at all."""
+
+        def adopted(connection: Connection) -> int:
+            adoption.take_identity(connection, ledger_id)
+            return restore(connection)
+
+        restored = await self.do(adopted)
         self.ledger_id = ledger_id
+        return restored
 
     async def recover(self) -> list[leases.Unstored]:
         """Take back what dead or lapsed owners held; gives the sealed batches that are now ours to create."""
@@ -136,7 +150,10 @@ class Ledger:
         owners = await self.do(leases.unfinished_owners)
         dead = [owner for owner in owners if owner != self._owner and lock.is_dead(owner)]
         lock.clear_dead()
-        return await self.do(leases.recover, dead_owners=dead, owner=self._owner, now=self._clock.wall())
+        now = self._clock.wall()
+        return await self.do(
+            leases.recover, dead_owners=dead, owner=self._owner, now=now, lease_until=now + LEASE_SECONDS
+        )
 
 
 def _prepared(connection: Connection) -> str:

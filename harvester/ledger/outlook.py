@@ -11,10 +11,11 @@ from itertools import pairwise
 
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, func, literal_column, select
 
+from harvester.ledger.books import UNSETTLED
+from harvester.ledger.plans import plan_of
 from harvester.ledger.schema import NEVER, batches, outcomes, pairs, parts
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair
 
-_OPEN = pairs.c.state != literal_column("'settled'")
 _STATES = ("waiting", "due", "leased", "paused")
 
 
@@ -54,18 +55,18 @@ def outlook(connection: Connection, workspace: str, *, now: float, at_risk_befor
     """
 
     def open_until(deadline: float) -> ScalarSelect[int]:
-        return _count(workspace, _OPEN, pairs.c.expires_at < deadline + GRACE_SECONDS)
+        return _count(workspace, UNSETTLED, pairs.c.expires_at < deadline + GRACE_SECONDS)
 
     today = now // DAY_SECONDS
     midnights = [(today + ahead) * DAY_SECONDS for ahead in range(days + 1)]
-    soonest = select(func.min(pairs.c.expires_at)).where(pairs.c.workspace == workspace, _OPEN).scalar_subquery()
+    soonest = select(func.min(pairs.c.expires_at)).where(pairs.c.workspace == workspace, UNSETTLED).scalar_subquery()
     in_state = (func.count().filter(pairs.c.state == state) for state in _STATES)
-    by_state = connection.execute(select(*in_state).where(pairs.c.workspace == workspace, _OPEN)).one()
+    by_state = connection.execute(select(*in_state).where(pairs.c.workspace == workspace, UNSETTLED)).one()
     nearest, at_risk = connection.execute(select(soonest, open_until(at_risk_before))).one()
     bounds = [-math.inf, *midnights[1:]]
     stretches = (
-        _count(workspace, _OPEN, pairs.c.expires_at >= begin + GRACE_SECONDS, pairs.c.expires_at < end + GRACE_SECONDS)
-        for begin, end in pairwise(bounds)
+        _count(workspace, UNSETTLED, pairs.c.expires_at >= begin, pairs.c.expires_at < end)
+        for begin, end in pairwise(midnight + GRACE_SECONDS for midnight in bounds)
     )
     counts = connection.execute(select(*stretches)).one()
     found, left = [], at_risk
@@ -78,6 +79,16 @@ def outlook(connection: Connection, workspace: str, *, now: float, at_risk_befor
         nearest_deadline=None if nearest is None or nearest >= NEVER else nearest - GRACE_SECONDS,
         days=tuple(found),
     )
+
+
+def at_risk(connection: Connection, *, now: float) -> int:
+    """Count the open pairs of all workspaces whose planning deadline has passed."""
+    counts = []
+    for (workspace,) in connection.execute(select(pairs.c.workspace).where(UNSETTLED).distinct()).all():
+        before = now + plan_of(connection, workspace).margin_seconds + GRACE_SECONDS
+        late = select(_count(workspace, UNSETTLED, pairs.c.expires_at < before))
+        counts.append(connection.execute(late).scalar_one())
+    return sum(counts)
 
 
 def _count(workspace: str, *which: ColumnElement[bool]) -> ScalarSelect[int]:

@@ -15,6 +15,11 @@ def plan_of(connection: Connection, workspace: str) -> ReadingPlan:
     return ReadingPlan.of(workspace, tuple(orjson.loads(row.ages_days)), row.retention_days, row.margin_days)
 
 
+def followed(connection: Connection) -> list[str]:
+    """Name the workspaces that have a plan: those that a service serves."""
+    return list(connection.execute(select(plans.c.workspace)).scalars())
+
+
 def follow(connection: Connection, workspace: str, plan: ReadingPlan) -> None:
     """Let a workspace's readings follow a plan from now on; readings that are planned already stay where they are."""
     connection.execute(delete(plans).where(plans.c.workspace == workspace))

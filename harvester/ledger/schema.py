@@ -140,6 +140,7 @@ def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
 _partial("pair_next", pairs, "workspace, yields, expires_at, id", where="state = 'due'")
 _partial("pair_open", pairs, "workspace, expires_at, state", where="state <> 'settled'")
 _partial("pair_waiting", pairs, "workspace, due_at", where="state = 'waiting'")
+_partial("pair_deferred", pairs, "workspace, due_at", where="state = 'waiting' AND deferrals > 0")
 _partial("pair_leased", pairs, "batch_id", where="state = 'leased'")
 _partial("outcome_pair", outcomes, "pair_id", where="pair_id IS NOT NULL")
 _partial("pair_expired", pairs, "workspace", where="outcome = 'expired'")

@@ -18,6 +18,12 @@ from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from harvester.errors import LedgerError
 
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs|cifs|smb|9p|afs|ceph|gluster|lustre|fuse\.(sshfs|s3fs|rclone|gcsfuse|goofys)")
+READS_ONLY = {"reads_only": True}
+"""The option of a connection whose transactions only read, and so hold up nobody."""
+
+_WAIT_SECONDS = 120.0
+"""For how long another's transaction is waited for: a long list is enqueued in short ones."""
+
 _MOUNTS = Path("/proc/self/mounts")
 
 
@@ -36,7 +42,7 @@ def connect(path: Path) -> Engine:
             "give --state a file on a local disk"
         )
     engine = create_engine(
-        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 30}
+        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _WAIT_SECONDS}
     )
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "connect", lambda connection, _record: _spill_into(connection, path.parent))
@@ -59,7 +65,8 @@ def _spill_into(connection: Any, folder: Path) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads_only = READS_ONLY.items() <= connection.get_execution_options().items()
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
 def _file_system(folder: Path) -> str:
