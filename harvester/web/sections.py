@@ -39,7 +39,8 @@ def _doing(each: WorkspaceNow, now: float) -> str:
         return f"{waits}{between}{clock(each.held_until)}, {ago(each.held_until, now)}"
     if not any(each.readings.get(state) for state in ("due", "leased")):
         return "has nothing due"
-    return f"sends {each.pace:.1f} calls a second" if each.pace < 1000 else f"sends {number(each.pace)} calls a second"
+    pace = f"{each.pace:.1f}" if each.pace < 1000 else number(each.pace)
+    return f"sends up to {pace} calls a second"
 
 
 def workspace(each: WorkspaceNow, now: float) -> Markup:
@@ -154,7 +155,7 @@ def rejections(latest: Sequence[Rejection], now: float) -> Markup:
             '<td>{}</td><td><time datetime="{}">{}</time></td></tr>'
         ).format(
             shown(each.pair.campaign_id), shown(each.pair.send_id), shown(each.pair.workspace), shown(each.reason),
-            shown(each.detail), machine(each.ended_at), ago(each.ended_at, now),
+            shown(each.detail), machine(each.ended_at), ago(min(each.ended_at, now), now),
         )
         for each in latest
     )  # fmt: skip
