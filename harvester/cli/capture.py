@@ -136,6 +136,7 @@ def enqueue(pairs: tuple[str, ...], out: str | None, state: Path | None, workspa
     """
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
+    from harvester.ledger.plans import followed
     from harvester.run import enqueue_all
     from harvester.sources import Input, RejectsFile
 
@@ -145,18 +146,25 @@ def enqueue(pairs: tuple[str, ...], out: str | None, state: Path | None, workspa
     listed = Input(pairs, workspaces=names, stdin=sys.stdin.buffer, now=clock.wall())
     rejects = RejectsFile(path.with_name("rejects.ndjson"))
 
-    async def add() -> tuple[int, int]:
+    async def add() -> tuple[int, int, set[str]]:
         new = known = 0
         async with await Ledger.open(path, clock=clock) as ledger, show.reading(listed):
             async for count in enqueue_all(ledger, listed, rejects, now=clock.wall()):
                 new, known = new + count.new, known + count.known
-        return new, known
+            served = await ledger.do(followed)
+        return new, known, set(names).difference(served)
 
-    new, known = asyncio.run(add())
+    new, known, unserved = asyncio.run(add())
     click.echo(
         f"{new} pairs are new, {known} were known"
         + (f", {rejects.count} lines unreadable, see {rejects.path}" if rejects.count else "")
     )
+    if unserved:
+        click.echo(
+            f"no service has used this ledger for {', '.join(sorted(unserved))} yet: sends of it are read once; "
+            "to follow them, start harvester serve and enqueue them again",
+            err=True,
+        )
     for line in show.skipped_lines(listed.skipped):
         click.echo(line)
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
