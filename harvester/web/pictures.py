@@ -75,12 +75,19 @@ def deadlines(days: Sequence[DayOfDeadlines]) -> Markup:
         bars=_cells("<td>{}</td>", (_bar(each, most) for each in days)),
         counts=_cells("<td>{}</td>", (compact(each.pairs) if each.pairs else "·" for each in days)),
         risk=Markup('<tr class="risk"><th scope="row">at risk</th>{}</tr>').format(
-            _cells("<td>{}</td>", (f"▲{compact(each.at_risk)}" if each.at_risk else "" for each in days))
+            _cells("<td>{}</td>", (_risk(each) for each in days))
         )
         if at_risk
         else "",
         names=_cells('<th scope="col">{}</th>', (_day(each.at) for each in days)),
     )
+
+
+def _risk(day: DayOfDeadlines) -> str:
+    """Mark a day; only where some are safe is a second figure worth its room."""
+    if not day.at_risk:
+        return ""
+    return "▲" if day.at_risk == day.pairs else f"▲{compact(day.at_risk)}"
 
 
 def _cells(cell: str, contents: Iterable[object]) -> Markup:
