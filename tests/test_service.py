@@ -25,7 +25,7 @@ from servers import BUCKET, free_port, s3
 
 from harvester.simulator import Simulator, SimulatorConfig
 
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 180
 DAY_SECONDS = 86_400
 ONE_READING = [1 / DAY_SECONDS]
 AT_FIRST = ("--workspace", "eu", "--workspace", "other")
