@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from harvester.ledger import Ledger, batches, books, intake
 from harvester.ledger.plans import follow
 from harvester.ledger.schedule import FINAL, ONCE, ReadingPlan
-from harvester.model import Captured, Enqueued, Pair, Rejected, Settlement, Verdict
+from harvester.model import Captured, Deferred, Enqueued, Pair, Rejected, Returned, Settlement, Verdict
 
 NOW = 1_767_225_600.0
 DAY = 86_400.0
@@ -212,6 +213,108 @@ async def test_a_pair_that_came_in_time_is_tried_once_even_after_its_deadline(eu
     assert await eu.read() == [("starved", "final")]
     told = await eu.ledger.do(books.books)
     assert (told.expired, told.captured) == (1, {Verdict.ACTIVITY: 1})
+
+
+async def test_a_later_reading_never_asks_an_earlier_one_s_question(eu):
+    """After an outage the final reading asks for all days up to now, though the d11 before it was asked in vain."""
+    await eu.enqueue("s", NOW - 11.05 * DAY)
+    await eu.read(outcome=Deferred("timeout"))
+    eu.clock.now += 2.3 * DAY
+    batch = await eu.ledger.claim("eu", limit=1)
+    assert [(each.name, each.ending_at) for each in batch.readings] == [(FINAL, eu.clock.now)]
+
+
+async def test_a_reading_that_was_asked_in_vain_asks_the_same_again(eu):
+    """A retry must not give other days than the try before it; what was never asked is pinned to nothing."""
+    await eu.enqueue("s", NOW - 1.5 * DAY)
+    await eu.read(outcome=Returned())
+    eu.clock.now += 600
+    asked_at = eu.clock.now
+    await eu.read(outcome=Deferred("timeout"))
+    eu.clock.now += 3600
+    batch = await eu.ledger.claim("eu", limit=1)
+    assert [each.ending_at for each in batch.readings] == [asked_at]
+
+
+async def test_a_list_that_is_read_once_does_not_end_a_plan(eu):
+    """A historical capture that knows a send's time moves its deadline, and its readings go on."""
+    await eu.enqueue("s")
+    await eu.read()
+    await eu.enqueue("s", NOW - DAY, once=True)
+    assert [name for _, name in await eu.live(2.5)] == ["d1", "d2", "d3"]
+
+
+async def test_a_message_without_a_time_moves_no_deadline(eu):
+    """What is known of a send's time is not forgotten when another source does not know it."""
+    await eu.enqueue("s", NOW - 10 * DAY, once=True)
+    await eu.enqueue("s")
+    batch = await eu.ledger.claim("eu", limit=1)
+    assert [each.deadline for each in batch.readings] == [NOW + 4 * DAY]
+
+
+async def test_a_new_round_is_not_hurried_by_the_end_of_the_old_one(eu):
+    """A reading that was deferred while its send went out anew leaves the new send's first reading where it was."""
+    await eu.enqueue("s", NOW - 13.1 * DAY)
+    batch = await eu.ledger.claim("eu", limit=1)
+    await eu.enqueue("s", NOW)
+    ended = [Settlement(each, Deferred("timeout")) for each in batch.readings]
+    assert await eu.ledger.seal(batch, ended, [], destination="d")
+    assert await eu.live(0.9) == []
+    assert await eu.live(0.2) == [("s", "d1")]
+
+
+async def test_a_refused_pair_that_is_requeued_late_is_asked(eu):
+    """Another chance is a call, not a word: it does not expire before it is asked."""
+    await eu.enqueue("s", NOW - 13.5 * DAY)
+    await eu.read()
+    await eu.enqueue("t", NOW - 5.5 * DAY)
+    await eu.read()
+    eu.clock.now += 3 * DAY
+    await eu.read(outcome=Rejected("status_404", "gone"))
+    eu.clock.now += 20 * DAY
+    assert await eu.ledger.do(intake.requeue, outcome="rejected", now=eu.clock.now) == 1
+    assert await eu.live(0.1) == [("t", FINAL)]
+
+
+async def test_a_paused_pair_expires_as_any_other(eu):
+    """Otherwise it would be at risk for ever."""
+    await eu.enqueue("s", NOW)
+    await eu.ledger.do(intake.pause, [Pair("eu", "c", "s")])
+    eu.clock.now += 16 * DAY
+    assert await eu.read() == []
+    assert (await eu.ledger.do(books.books)).expired == 1
+
+
+async def test_since_when_a_workspace_is_halted_is_kept(eu):
+    """Every probe in vain tells of the halt again; it began with the first."""
+    for now in (NOW, NOW + 600):
+        await eu.ledger.do(books.halt, "eu", because=f"refused at {now}", now=now)
+    assert await eu.ledger.do(books.halted) == {"eu": (f"refused at {NOW + 600}", NOW)}
+
+
+@pytest.mark.parametrize(
+    ("verb", "given"),
+    [
+        (books.next_due_at, {"workspace": "eu"}),
+        (books.next_due_at, {"workspace": "eu", "max_deferrals": 4}),
+        (books.pending, {}),
+        (intake.hurry, {"workspace": "eu", "now": NOW}),
+        (batches.wake, {"workspace": "eu", "now": NOW}),
+    ],
+)
+async def test_no_frequent_verb_reads_every_pair(eu, verb, given):
+    """On a ledger of a million pairs each of these is a look into an index."""
+    asked = []
+
+    def explained(connection):
+        event.listen(connection, "before_cursor_execute", lambda *told: asked.append(told[2:4]))
+        verb(connection, **given)
+        plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all() for sql, values in list(asked)]
+        return [row.detail for plan in plans for row in plan if "pair" in row.detail]
+
+    for detail in await eu.ledger.do(explained):
+        assert "SCAN pair" not in detail or "INDEX pair_open" in detail, detail
+        assert "sqlite_autoindex" not in detail, detail
 
 
 async def test_paused_pairs_rest_and_removed_ones_are_forgotten(eu):
