@@ -85,8 +85,8 @@ def _capture(days: list[Any], reading: Reading, batch_id: str, captured_at: floa
 class _Rows:
     """The rows of one answer: date, place and counters of each. This is the hot path.
 
-    Looking at the counters, encoding them and putting the rows together is done for all at once, in C, and only where
-    something is odd row by row.
+    Looking at the counters and putting the rows together is done for all at once, in C, and only where something is
+    odd row by row.
     """
 
     def __init__(self, pair: Pair) -> None:
@@ -154,18 +154,16 @@ class _Rows:
             counters = [
                 {_free(name, row) if name in _FIXED else name: value for name, value in row.items()} for row in counters
             ]
-        encoded = orjson.dumps(counters)[2:-2].split(b"},{")
-        if len(encoded) != len(counters):  # a name or a text holds what separates two rows
-            encoded = [orjson.dumps(row)[1:-1] for row in counters]
         between = {place: place + b"," + shared for place in set(self._places)}
-        pieces = [b"}\n" + self._head] * (4 * len(encoded))
+        with_comma = {place: each + b"," for place, each in between.items()}
+        pieces = [b"\n" + self._head] * (4 * len(counters))
         pieces[0] = self._head
         pieces[1::4] = self._dates
         pieces[2::4] = [
-            between[place] + b"," if row else between[place] for place, row in zip(self._places, encoded, strict=True)
+            (with_comma if row else between)[place] for place, row in zip(self._places, counters, strict=True)
         ]
-        pieces[3::4] = encoded
-        pieces.append(b"}\n")
+        pieces[3::4] = [orjson.dumps(row)[1:] for row in counters]
+        pieces.append(b"\n")
         return b"".join(pieces)
 
 
