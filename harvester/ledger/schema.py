@@ -15,6 +15,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -142,7 +143,7 @@ _partial("pair_open", pairs, "workspace, expires_at, state", where="state <> 'se
 _partial("pair_waiting", pairs, "workspace, due_at", where="state = 'waiting'")
 _partial("pair_deferred", pairs, "workspace, due_at", where="state = 'waiting' AND deferrals > 0")
 _partial("pair_leased", pairs, "batch_id", where="state = 'leased'")
-_partial("outcome_pair", outcomes, "pair_id", where="pair_id IS NOT NULL")
+Index("outcome_pair", outcomes.c.pair_id)  # whole: for its foreign key SQLite never takes a partial one
 _partial("pair_expired", pairs, "workspace", where="outcome = 'expired'")
 _partial("outcome_rejected", outcomes, "id", where="outcome = 'rejected'")
 _partial("batch_unstored", batches, "state, owner", where="state <> 'stored'")

@@ -16,7 +16,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX pair_expired ON pair (workspace) WHERE outcome = 'expired'",
         "CREATE INDEX outcome_rejected ON outcome (id) WHERE outcome = 'rejected'",
         "CREATE INDEX pair_deferred ON pair (workspace, due_at) WHERE state = 'waiting' AND deferrals > 0",
-        "CREATE INDEX outcome_pair ON outcome (pair_id) WHERE pair_id IS NOT NULL",
+        "CREATE INDEX outcome_pair ON outcome (pair_id)",
     ),
 }
 _NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (plans, datasets)}
