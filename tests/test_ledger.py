@@ -1,30 +1,18 @@
-"""The ledger: whatever happens in whatever order, its books balance and what was sealed stays."""
+"""The ledger as a file that several processes share: who is given what, and what it refuses."""
 
 import asyncio
 import sqlite3
-import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from harvester.errors import LedgerError
-from harvester.ledger import Ledger, batches, books, intake, leases
-from harvester.ledger.schema import metadata
+from harvester.ledger import Ledger, books, intake
 from harvester.ledger.sqlite import connect
-from harvester.model import Batch, Captured, Deferred, Enqueued, Pair, Part, Rejected, Returned, Settlement, Verdict
+from harvester.model import Enqueued, Pair
 
 NOW = 1_767_225_600.0
-OUTCOMES = {
-    "captured": Captured(Verdict.ACTIVITY, NOW, b"", 1),
-    "rejected": Rejected("status_400", "no"),
-    "deferred": Deferred("timeout"),
-    "returned": Returned(),
-}
-OWNERS = st.sampled_from(["a", "b"])
 
 
 def pair(number: int) -> Pair:
@@ -44,144 +32,6 @@ class Clock:
     def monotonic(self) -> float:
         """The same, for nobody here compares the two."""
         return self.now
-
-
-DATASETS = ("rows", "raw")
-
-
-class LedgerMachine(RuleBasedStateMachine):
-    """Two owners do to one ledger whatever owners do, in any order; a dictionary knows how it must stand."""
-
-    batches = Bundle("batches")
-
-    def __init__(self) -> None:
-        """Begin with an empty ledger."""
-        super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.engine = connect(Path(self.folder.name) / "ledger.db")
-        with self.engine.begin() as connection:
-            metadata.create_all(connection)
-        self.now = NOW
-        self.number = 0
-        self.state: dict[Pair, str] = {}
-        self.open: dict[str, tuple[Batch, str, float]] = {}
-        self.sealed: dict[str, tuple[str, float]] = {}
-
-    def teardown(self) -> None:
-        """Let go of the file."""
-        self.engine.dispose()
-        self.folder.cleanup()
-
-    def do(self, verb, *given, **named):
-        """One transaction."""
-        with self.engine.begin() as connection:
-            return verb(connection, *given, **named)
-
-    @rule(numbers=st.lists(st.integers(0, 9), min_size=1, max_size=6))
-    def enqueue(self, numbers):
-        """The same pair any number of times is one pair."""
-        count = self.do(intake.enqueue, [Enqueued(pair(number)) for number in numbers], now=self.now)
-        new = {pair(number) for number in numbers} - set(self.state)
-        assert (count.new, count.known) == (len(new), len(numbers) - len(new))
-        self.state |= dict.fromkeys(new, "pending")
-
-    @rule(target=batches, owner=OWNERS, limit=st.integers(1, 5))
-    def claim(self, owner, limit):
-        """A claim gives only pairs that are pending and that nobody holds."""
-        self.number += 1
-        batch = self.do(
-            batches.claim, "w", batch_id=f"b{self.number:04d}", token=f"t{self.number}", owner=owner, limit=limit,
-            now=self.now, lease_until=self.now + 120,
-        )  # fmt: skip
-        if batch is None:
-            return multiple()
-        held = {reading.pair for opened, _, _ in self.open.values() for reading in opened.readings}
-        claimed = [reading.pair for reading in batch.readings]
-        assert len(claimed) == len(set(claimed)) <= limit
-        assert not held & set(claimed)
-        assert all(self.state[each] == "pending" for each in claimed)
-        self.open[batch.id] = (batch, owner, self.now + 120)
-        return batch
-
-    @rule(batch=consumes(batches), kinds=st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=5, max_size=5))
-    def seal(self, batch, kinds):
-        """Who still holds a batch may seal it; a zombie's seal is refused and changes nothing."""
-        ended = list(zip(batch.readings, kinds, strict=False))
-        settlements = [Settlement(reading, OUTCOMES[kind]) for reading, kind in ended]
-        captured = any(kind == "captured" for _, kind in ended)
-        parts = [Part(each, f"{batch.id}.ndjson", "digest", 4, 1, b"rows") for each in DATASETS if captured]
-        delays = {reading.pair_id: 30.0 for reading in batch.readings}
-        sealed = self.do(
-            batches.seal, batch, settlements, parts, destination="here", now=self.now, deferral_delays=delays
-        )  # fmt: skip
-        assert sealed == (batch.id in self.open)
-        if sealed:
-            _, owner, lease_until = self.open.pop(batch.id)
-            for reading, kind in ended:
-                self.state[reading.pair] = kind if kind in ("captured", "rejected") else "pending"
-            if captured:
-                self.sealed[batch.id] = (owner, lease_until)
-
-    @rule(owner=OWNERS, dead=st.booleans())
-    def recover(self, owner, dead):
-        """What a dead or lapsed owner held goes back; what it had sealed is given to be created, bytes and all."""
-        other = "b" if owner == "a" else "a"
-        unstored = self.do(
-            leases.recover, dead_owners=[other] if dead else [], owner=owner, now=self.now, lease_until=self.now + 120
-        )
-
-        def lapsed(whose: str, until: float) -> bool:
-            return whose != owner and (dead or until < self.now)
-
-        self.open = {name: held for name, held in self.open.items() if not lapsed(held[1], held[2])}
-        for name, (whose, until) in self.sealed.items():
-            if lapsed(whose, until):
-                self.sealed[name] = (owner, self.now + 120)
-        assert [each.batch_id for each in unstored] == sorted(
-            n for n, (whose, _) in self.sealed.items() if whose == owner
-        )
-        for each in unstored:
-            held = self.do(batches.sealed_parts, each.batch_id)
-            assert each.size_bytes >= sum(part.size_bytes for part in held) > 0
-            assert all(part.data == b"rows" for part in held)
-
-    @rule()
-    def store(self):
-        """Storing drops the bytes, one dataset's after the other's; doing it again changes nothing."""
-        for name in list(self.sealed)[:1]:
-            for dataset in DATASETS:
-                left = {part.dataset for part in self.do(batches.sealed_parts, name)}
-                for _ in range(2):
-                    self.do(batches.stored, name, dataset=dataset, now=self.now)
-                assert {part.dataset for part in self.do(batches.sealed_parts, name)} == left - {dataset}
-            del self.sealed[name]
-
-    @rule()
-    def requeue(self):
-        """Rejected pairs get another chance, all of them and no others."""
-        rejected = [each for each, state in self.state.items() if state == "rejected"]
-        assert self.do(intake.requeue, outcome="rejected", now=self.now) == len(rejected)
-        self.state |= dict.fromkeys(rejected, "pending")
-
-    @rule(seconds=st.sampled_from([1.0, 31.0, 121.0]))
-    def pass_time(self, seconds):
-        """Leases run out and deferred readings fall due."""
-        self.now += seconds
-
-    @invariant()
-    def the_books_balance(self):
-        """Accepted = captured + rejected + expired + pending, and each is what was done."""
-        told = self.do(books.books)
-        states = Counter(self.state.values())
-        assert told.balanced
-        assert told.accepted == len(self.state)
-        assert sum(told.captured.values()) == states["captured"]
-        assert sum(told.rejected.values()) == states["rejected"]
-        assert told.pending == states["pending"]
-
-
-TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 
 
 async def test_sixteen_racers_claim_each_pair_once(tmp_path):
