@@ -283,6 +283,54 @@ def test_a_date_that_no_calendar_has_is_not_believed():
     assert BudgetReport.from_headers({"Date": "Thu, 01 Jan 99999999999 00:00:00 GMT"}).server_time is None
 
 
+def seen(budget: Budget, now: float, remaining: int, *, limit: int = 1000, reset_at: float = 5000.0) -> None:
+    """An answer, with Braze's clock 2000 s ahead of ours."""
+    budget.observe(BudgetReport(limit, remaining, reset_at, now + 2000.0), now)
+
+
+def test_the_headers_of_an_answer_are_read():
+    """Limit, remaining, reset and the server's own clock, as Braze writes them."""
+    headers = {"X-RateLimit-Limit": "250000", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1767229200"}
+    report = BudgetReport.from_headers(headers | {"Date": "Thu, 01 Jan 2026 00:30:00 GMT"})
+    assert report == BudgetReport(250_000, 0, 1_767_229_200, 1_767_227_400.0)
+
+
+def test_an_untouched_and_small_budget_is_used():
+    """A thousand calls an hour, none of them spent yet: a call leaves every five seconds or so, not never."""
+    budget = Budget(0.2)
+    seen(budget, 0.0, 1000, reset_at=5600.0)
+    assert budget.pace(0.0, in_flight=0, latency_seconds=0.1, reserve=0.2) == pytest.approx(800 / 3600, rel=0.01)
+
+
+def test_calls_whose_answers_told_nothing_are_known_to_be_ours():
+    """Our own timeouts do not pass for a neighbour; what falls without us does, and we take our share."""
+    budget = Budget(0.2)
+    seen(budget, 0.0, 900)
+    for _ in range(3):
+        budget.observe(BudgetReport(), 0.0)
+    seen(budget, 0.0, 896)
+    assert budget.share == 1.0
+    seen(budget, 0.0, 892)
+    assert budget.share == pytest.approx(5 / 8)
+
+
+@pytest.mark.parametrize(("missed_seconds", "window_seconds"), [(0, 100), (0, 1000), (36_000, 3600)])
+def test_behind_the_line_we_wait_as_long_as_is_told(missed_seconds, window_seconds):
+    """Two percent of the window behind the line nothing leaves; once the line has come down that far, calls do."""
+    budget = Budget(0.2)
+    seen(budget, 0.0, 1000, reset_at=2050.0)
+    now, reset_at = missed_seconds + 60.0, missed_seconds + 2050.0 + window_seconds
+    seen(budget, now, 1000, reset_at=reset_at)
+    seen(budget, now, 960, reset_at=reset_at)  # at once, so some five percent ahead of time
+
+    def pace(at: float) -> float:
+        return budget.pace(at, in_flight=0, latency_seconds=0.01, reserve=0.2)
+
+    wait = budget.wait_seconds(now, in_flight=0, reserve=0.2)
+    assert wait == pytest.approx(0.03 * window_seconds, rel=0.2)
+    assert pace(now + 0.9 * wait) == 0 < pace(now + 1.1 * wait)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     answers=st.lists(

@@ -11,7 +11,7 @@ from harvester.braze.series import FIXED_COLUMNS, captured
 from harvester.errors import ExchangeError
 from harvester.model import Pair, Reading, Verdict
 
-READING = Reading(1, Pair("eu", "c", "s"), "once", 1_767_225_600.0, 1_767_225_600.0, 1_767_225_600.0)
+READING = Reading(1, Pair("eu", "c", "s"), "once", 1_767_225_600.0, 1_767_225_600.0, 1_767_225_600.0 - 86_400)
 
 
 def capture_of(answer):
@@ -69,6 +69,7 @@ def test_each_variation_each_day_and_the_capture_itself_is_a_row():
         ([{"time": "2026-11-01", "messages": {"sms": [{"sent": 0}]}, "conversions": 0, "revenue": 0.0}], Verdict.ZERO),
         ([{"time": "2026-11-01", "messages": {"sms": [{"sent": 1}]}}], Verdict.ACTIVITY),
         ([{"time": "2026-11-01", "messages": {}, "conversions": 1}], Verdict.ACTIVITY),
+        ([{"time": "2026-11-01", "messages": {}, "conversions": 5, "revenue": -5.0}], Verdict.ACTIVITY),
         ([{"time": "2026-11-01", "messages": {}}, DAY], Verdict.ACTIVITY),
     ],
 )
@@ -101,6 +102,34 @@ def test_an_answer_cut_at_any_byte_is_no_answer():
             capture_of(body[:at])
 
 
+@pytest.mark.parametrize("days", [[], [DAY]])
+def test_a_capture_tells_what_was_asked(days):
+    """Up to when, and since when the pair's time counts: the rows alone can rebuild a ledger."""
+    row = rows_of(success(*days))[-1]
+    assert (row["level"], row["captured_at"]) == ("capture", "2026-01-01T00:00:00.500Z")
+    assert (row["ending_at"], row["since"]) == ("2026-01-01T00:00:00.000Z", "2025-12-31T00:00:00.000Z")
+
+
+@pytest.mark.parametrize(
+    ("day", "row"),
+    [
+        ("x", {"level": "day", "date": None, "unrecognized": "x"}),
+        ({"time": 5, "messages": {}, "sent": 1}, {"level": "day", "date": 5, "sent": 1}),
+        ({"time": "d", "sent": 1}, {"level": "day", "date": "d", "sent": 1}),
+        ({"time": "d", "messages": [7]}, {"level": "day", "date": "d", "unrecognized": [7]}),
+        ({"time": "d", "messages": {"sms": 7}}, {"level": "variation", "channel": "sms", "unrecognized": 7}),
+        (
+            {"time": "d", "messages": {"sms": [{"variation_name": ["A"], "variation_api_id": 7}]}},
+            {"level": "variation", "channel": "sms", "variation_name": '["A"]', "variation_api_id": "7"},
+        ),
+    ],
+)
+def test_a_day_of_another_shape_is_kept_where_it_belongs_and_called_drift(day, row):
+    """Nothing of it is lost, and someone is told."""
+    assert rows_of(success(day))[0].items() >= row.items()
+    assert capture_of(success(day)).drift
+
+
 @pytest.mark.parametrize("odd", ["7", None, [1], {"a": 1}])
 def test_an_odd_counter_passes_through_and_is_called_drift(odd):
     """What Braze changes one day is kept as it came, and told."""
@@ -129,7 +158,8 @@ def test_zero_is_said_only_of_zeros(odd, verdict):
 @pytest.mark.parametrize("counter", [b"18446744073709551617", b"9223372036854775808", b"1e300"])
 def test_a_counter_too_large_to_be_exact_is_called_drift(counter):
     """A number beyond 64 bits is read as a rounded one: kept, and told."""
-    body = b'{"message":"success","data":[{"time":"2026-11-01","messages":{},"sent":' + counter + b"}]}"
+    other = b',{"time":"2026-11-02","messages":{}}]}'
+    body = b'{"message":"success","data":[{"time":"2026-11-01","messages":{},"sent":' + counter + b"}" + other
     assert capture_of(body).drift
     assert rows_of(body)[0]["sent"] == float(counter)
 
@@ -164,8 +194,9 @@ def test_nesting_is_kept_or_refused_at_any_depth(day, depth, tmp_path):
     body = '{"message":"success","data":[' + day % ("[" * depth + "]" * depth) + "]}"
     try:
         capture = capture_of(body.encode())
-    except ExchangeError:
+    except ExchangeError as refused:
         assert depth > 200
+        assert refused.cause == "unparsable"  # noqa: PT017 - it is refused at some depths only
     else:
         assert capture.drift
         part = tmp_path / "part.ndjson"
