@@ -208,7 +208,6 @@ class Pacer:
             if now < self._hold.until:
                 return self._hold
             self._hold = None
-            self._allowed = 1
         budget = self._budget
         if not budget.known or budget.seconds_to_reset(now) <= 0:
             return self._max_rate
