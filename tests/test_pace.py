@@ -326,6 +326,14 @@ def test_an_untouched_and_small_budget_is_used():
     assert budget.pace(0.0, in_flight=0, latency_seconds=0.1, reserve=0.2) == pytest.approx(800 / 3600, rel=0.01)
 
 
+def test_calls_that_are_on_their_way_are_spent_already():
+    """Ten calls above the reserve and ten in flight: the eleventh waits."""
+    budget = Budget(0.2)
+    seen(budget, 0.0, 210)
+    pace = [budget.pace(0.0, in_flight=calls, latency_seconds=0.1, reserve=0.2) for calls in (0, 10)]
+    assert pace[0] > 0 == pace[1]
+
+
 def test_calls_whose_answers_told_nothing_are_known_to_be_ours():
     """Our own timeouts do not pass for a neighbour; what falls without us does, and we take our share."""
     budget = Budget(0.2)
