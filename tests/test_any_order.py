@@ -75,16 +75,18 @@ class Known:
         expires_at, first = plan.expires_at(now if sent_at is None else sent_at), plan.first(sent_at, now)
         settled = self.state not in ("open", "leased", "paused")
         reopened = settled and sent_at is None and self.expires_at < now
+        expires_at = self.expires_at if sent_at is None and not reopened else expires_at
         planned = self.reading == ONCE != first.name and expires_at > now
-        if (sent_at is not None and sent_at > self.since) or reopened or planned:
-            self.round, self.first_seen_at, self.captures, self.ending_at = self.round + 1, now, 0, None
-        elif not settled and self.sent_at is None and sent_at is not None:
-            self.ending_at = self.ending_at if self.state == "leased" else None
-        else:
+        later = sent_at is not None and sent_at > self.since
+        if later or reopened or planned:
+            self.round, self.captures = self.round + 1, 0
+            self.first_seen_at = now if later or reopened else self.first_seen_at
+        elif settled or self.sent_at is not None or sent_at is None:
             return
         self.sent_at = None if reopened else self.sent_at if sent_at is None else sent_at
         self.state = "open" if settled else self.state
         self.reading, self.due_at, self.expires_at, self.deferrals = first.name, first.due_at, expires_at, 0
+        self.ending_at = None
 
     def latest(self, plan: ReadingPlan, now: float) -> str:
         """Name the reading that it is by now."""
@@ -94,13 +96,15 @@ class Known:
     def end(self, kind: str, reading: Reading, plan: ReadingPlan, now: float) -> None:
         """Take what became of a reading."""
         self.state = "open"
+        self.ending_at = None
         if kind in ("captured", "rejected"):
             self.ended[kind] += 1
-            self.deferrals, self.ending_at = 0, None
+            self.deferrals = 0
         if reading.round != self.round:
-            return
-        if kind == "deferred":
+            self.deferrals = 0
+        elif kind == "deferred":
             self.due_at, self.deferrals = now + DEFERRAL_SECONDS, self.deferrals + 1
+            self.ending_at = reading.ending_at
         elif kind == "rejected":
             self.state = kind
         elif kind == "captured":
@@ -171,17 +175,18 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(target=batches, workspace=WORKSPACES, owner=OWNERS, limit=st.integers(1, 5))
     def claim(self, workspace, owner, limit):
         """A claim gives what is due and no other's, as the reading it is by now; what came in time is tried first."""
-        due = {
-            pair: each
-            for pair, each in self.known.items()
-            if pair.workspace == workspace and each.state == "open" and each.due_at <= self.now
-        }
-        for pair, each in list(due.items()):
+        due = {}
+        for pair, each in self.known.items():
+            over = each.expires_at <= self.now
             tried = each.captures or each.deferrals or each.first_seen_at >= each.expires_at
-            if each.expires_at <= self.now and tried:
+            is_due = each.state == "open" and each.due_at <= self.now
+            if pair.workspace != workspace:
+                continue
+            if over and (each.state == "paused" or (is_due and tried)):
                 each.state = "expired"
                 each.ended["expired"] += 1
-                del due[pair]
+            elif is_due:
+                due[pair] = each
         self.number += 1
         batch = self.do(
             batches.claim, workspace, batch_id=f"b{self.number:04d}", token=f"t{self.number}", owner=owner, limit=limit,
@@ -192,7 +197,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for reading in batch.readings if batch else ():
             pair = due[reading.pair]
             name = pair.latest(PLANS[workspace], self.now)
-            if pair.ending_at is None or name != pair.reading:
+            if pair.ending_at is None or name != pair.reading or pair.ending_at <= self.now - DAY_SECONDS:
                 pair.ending_at = self.now
             pair.reading, pair.state = name, "leased"
             assert (reading.name, reading.since, reading.round) == (name, pair.since, pair.round)
@@ -246,7 +251,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def recover(self, owner, dead):
         """What a dead or lapsed owner held goes back; what it had sealed is given to be created, bytes and all."""
         other = "b" if owner == "a" else "a"
-        unstored = self.do(leases.recover, dead_owners=[other] if dead else [], owner=owner, now=self.now)
+        unstored = self.do(
+            leases.recover, dead_owners=[other] if dead else [], owner=owner, now=self.now, lease_until=self.now + 120
+        )
 
         def lapsed(whose: str, until: float) -> bool:
             return whose != owner and (dead or until < self.now)
@@ -258,7 +265,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     self.known[reading.pair].state = "open"
         for name, (whose, until) in self.sealed.items():
             if lapsed(whose, until):
-                self.sealed[name] = (owner, until)
+                self.sealed[name] = (owner, self.now + 120)
         ours = sorted(name for name, (whose, _) in self.sealed.items() if whose == owner)
         assert [each.batch_id for each in unstored] == ours
         for each in unstored:
@@ -284,7 +291,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.do(intake.requeue, outcome=outcome, now=self.now) == len(again)
         for each in again:
             each.state, each.due_at, each.deferrals, each.ending_at = "open", self.now, 0, None
-            each.expires_at = NEVER if outcome == "expired" else each.expires_at
+            each.expires_at = NEVER if each.expires_at <= self.now else each.expires_at
 
     @rule(workspace=WORKSPACES, numbers=NUMBERS, verb=st.sampled_from([intake.pause, intake.unpause, intake.remove]))
     def rest(self, workspace, numbers, verb):
@@ -322,7 +329,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert readings == {**ended, "pending": pending}
         for workspace in PLANS:
             to_come = [k.due_at for pair, k in self.known.items() if pair.workspace == workspace and k.state == "open"]
-            assert next_due_at[workspace] == min(to_come, default=None)
+            nearest = min(to_come, default=None)
+            assert next_due_at[workspace] == nearest or (next_due_at[workspace] == 0 and nearest <= self.now)
 
 
 TestLedgerMachine = LedgerMachine.TestCase

@@ -315,6 +315,8 @@ async def test_no_frequent_verb_reads_every_pair(eu, verb, given):
     for detail in await eu.ledger.do(explained):
         assert "SCAN pair" not in detail or "INDEX pair_open" in detail, detail
         assert "sqlite_autoindex" not in detail, detail
+
+
 async def test_a_pair_that_was_captured_is_not_asked_for_when_its_time_is_over(eu):
     """Its data is gone; the call would bring nothing, and the books say that the last reading is missing."""
     await eu.enqueue("s", NOW - 1.5 * DAY)
