@@ -1,5 +1,6 @@
 """The plan of readings: each send is read at its ages, and anew when it is sent anew."""
 
+import random
 import sqlite3
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from sqlalchemy import event
 
 from harvester.ledger import Ledger, batches, books, intake
 from harvester.ledger.plans import follow
-from harvester.ledger.schedule import FINAL, ONCE, ReadingPlan
+from harvester.ledger.schedule import FINAL, ONCE, ReadingPlan, deferral_seconds
 from harvester.model import Captured, Deferred, Enqueued, Pair, Rejected, Returned, Settlement, Verdict
 
 NOW = 1_767_225_600.0
@@ -96,6 +97,13 @@ def test_every_plan_leads_to_the_final_reading_before_the_planning_deadline(ages
         reading = following
     assert names[-1] == FINAL
     assert len(names) == len(set(names))
+
+
+def test_deferrals_double_from_five_seconds_to_an_hour():
+    """A passing trouble costs seconds, a lasting one a call an hour; a quarter of chance keeps a herd apart."""
+    for deferrals, most in [(0, 5.0), (1, 10.0), (5, 160.0), (20, 3600.0), (5000, 3600.0)]:
+        delays = [deferral_seconds(deferrals, random.Random(seed)) for seed in range(50)]
+        assert 0.75 * most <= min(delays) < max(delays) <= most
 
 
 async def test_a_send_is_read_at_every_age_and_then_settled(eu):
