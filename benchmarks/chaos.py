@@ -24,7 +24,7 @@ from verdict import Pair, Witness, Wrong, balanced, secret_found
 
 from harvester.simulator import Simulator, SimulatorConfig
 
-LIST_PAIRS = 40
+LIST_PAIRS = 20
 
 ENDS = {0, 3, 4, 5, 130, -9, -10, -15}
 """How a tortured process may end: never with a bug (1) or a usage error (2).
@@ -51,7 +51,7 @@ class Torture:
         self.said = Path(tempfile.mkdtemp(prefix="said-"))
         self.keys = ["torture-key-0"]
         self.handed_in: set[Pair] = set()
-        self.pairs = LIST_PAIRS * (2 * kills + 50)
+        self.pairs = LIST_PAIRS * (3 * kills // 2 + 50)
         self.population = iter(Simulator(SimulatorConfig(seed=seed, pairs=self.pairs)).population)
         self.witness = Witness(disk / "answers.ndjson", place.parts, self.last_reading)
         self._api: BaseProcess | None = None

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from cutter import Cutter
-from servers import Bucket
+from servers import BUCKET, Bucket, s3
 from verdict import Parts
 
 
@@ -35,11 +35,24 @@ class Lake:
     def __init__(self, bucket: Bucket, cutter: Cutter) -> None:
         """Reach the bucket through ``cutter``, and past it for the verdict."""
         self.out, self.env = f"{bucket.url}/harvest", bucket.through(cutter.port)
-        self._bucket, self._cutter = bucket, cutter
+        self._s3, self._cutter = s3(bucket.port), cutter
+        self._tags: dict[str, str] = {}
+        self._read: Parts = {}
 
     def parts(self) -> Parts:
-        """Read what any reader finds."""
-        return {name: data for name, data in self._bucket.objects().items() if name.endswith(".zst")}
+        """Read what any reader finds; what the store says is as it was is not read again."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        found = {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", [])}
+        tags, self._tags = self._tags, found
+        self._read = {
+            name: self._read[name] if tags.get(name) == tag else self._object(name)
+            for name, tag in found.items()
+            if name.endswith(".zst")
+        }
+        return self._read
+
+    def _object(self, name: str) -> bytes:
+        return self._s3.get_object(Bucket=BUCKET, Key=name)["Body"].read()
 
     def trouble(self, draw: random.Random) -> str:
         """Be away, or cut some connections, or be well; what is drawn holds for one process."""
