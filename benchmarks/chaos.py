@@ -225,12 +225,13 @@ class Torture:
             raise Wrong(f"no books: {told.read_text()}")
         return {}
 
-    async def whole(self) -> None:
-        """Torture, then heal everything and let it come to its end. Raises ``Wrong``."""
+    async def whole(self, *, seconds: float) -> None:
+        """Torture for at most so long, then heal everything and let it come to its end. Raises ``Wrong``."""
         self.api()
         await self.set_up()
         await self.hand_in()
-        while self.done["kills"] < self.kills_wanted:
+        until = time.monotonic() + seconds
+        while self.done["kills"] < self.kills_wanted and time.monotonic() < until:
             await self.round()
         self.place.heal()
         self.api(well=True)

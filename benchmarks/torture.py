@@ -13,6 +13,7 @@ parts go.
 
 import argparse
 import asyncio
+import math
 import random
 import shutil
 import subprocess
@@ -49,7 +50,7 @@ async def tortured(given: argparse.Namespace, disk: Path) -> Torture:
             else:
                 torture = OfRuns(disk, place, seed=given.seed, kills=given.kills)
             try:
-                await torture.whole()
+                await torture.whole(seconds=60 * given.minutes)
             except Wrong as wrong:
                 raise Wrong(f"{wrong}\n{dict(torture.done)}") from None
             finally:
@@ -75,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", choices=["redis", "nats", "rabbitmq"], help="torture the service, with this broker")
     parser.add_argument("--kills", type=int, default=30, help="go on until so many processes were killed")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="but for no longer than this")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--store", choices=["folder", "moto"], default="folder")
     parser.add_argument("--disk", type=Path, help=argparse.SUPPRESS)
