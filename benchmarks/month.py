@@ -163,7 +163,7 @@ async def _live(
     lived: Month, days: int, look: Callable[[float], None], *, limit: int, path: Path, clock: VirtualClock
 ) -> None:  # fmt: skip
     workspace = Workspace(endpoint="https://rest.fra-01.braze.eu", api_key=SecretStr(KEY))
-    settings = Settings(workspaces={"eu": workspace}, concurrency=8)
+    settings = Settings(workspaces={"eu": workspace}, concurrency=8, web_port=0)
     braze = _Braze(lived, limit, clock)
     told = 0
     for began, ended in ((0.0, PROCESS_DOWN[0]), (PROCESS_DOWN[1], float(days))):
