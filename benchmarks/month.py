@@ -13,7 +13,7 @@ import html
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,8 +135,8 @@ def _within(days: tuple[float, float], seconds: float) -> bool:
     return days[0] <= seconds / DAY_SECONDS < days[1]
 
 
-def month(*, sends_per_day: int, days: int, ledger: Path) -> Month:
-    """Live through it; the ledger's file must not exist yet."""
+def month(*, sends_per_day: int, days: int, ledger: Path, look: Callable[[float], None] = lambda _day: None) -> Month:
+    """Live through it, and ``look`` every half an hour; the ledger's file must not exist yet."""
     # Nobody else enqueues or dies here: the service need not look for that as often as it does.
     pipeline.LOOK_SECONDS, service.HOUSEKEEPING_SECONDS, service.NOTE_SECONDS = 1800.0, 3600.0, 900.0
     clock = VirtualClock()
@@ -147,7 +147,7 @@ def month(*, sends_per_day: int, days: int, ledger: Path) -> Month:
     ]
     lived = Month(sends, clock.starts_at)
     lived.sends.sort(key=lambda each: each.sent_at or 0.0)
-    run_virtual(_live(lived, days, limit=300 * sends_per_day, path=ledger, clock=clock))
+    run_virtual(_live(lived, days, look, limit=300 * sends_per_day, path=ledger, clock=clock))
     return lived
 
 
@@ -159,9 +159,11 @@ def _times_of(day: float, sends: int) -> list[float]:
     ]
 
 
-async def _live(lived: Month, days: int, *, limit: int, path: Path, clock: VirtualClock) -> None:
+async def _live(
+    lived: Month, days: int, look: Callable[[float], None], *, limit: int, path: Path, clock: VirtualClock
+) -> None:  # fmt: skip
     workspace = Workspace(endpoint="https://rest.fra-01.braze.eu", api_key=SecretStr(KEY))
-    settings = Settings(workspaces={"eu": workspace}, concurrency=8)
+    settings = Settings(workspaces={"eu": workspace}, concurrency=8, web_port=0)
     braze = _Braze(lived, limit, clock)
     told = 0
     for began, ended in ((0.0, PROCESS_DOWN[0]), (PROCESS_DOWN[1], float(days))):
@@ -178,6 +180,7 @@ async def _live(lived: Month, days: int, *, limit: int, path: Path, clock: Virtu
                 await serving.enqueue(lived.sends[told:sent], once=False)
                 told = sent
                 lived.overdue.append((clock.monotonic(), await ledger.do(_due)))
+                look(clock.monotonic() / DAY_SECONDS)
             serving.stop()
             await task
             lived.books = await ledger.do(books)

@@ -13,6 +13,9 @@ from pathlib import Path
 import zstandard
 
 Pair = tuple[str, str]
+Reading = tuple[str, str, str]
+"""A pair, and the name of one of its readings."""
+
 Parts = dict[str, bytes]
 
 
@@ -23,16 +26,20 @@ class Wrong(Exception):  # noqa: N818 - it is the verdict
 class Witness:
     """Looks at the parts and at the stand-in's log again and again, and remembers."""
 
-    def __init__(self, log: Path, parts: Callable[[], Parts]) -> None:
-        """Read the stand-in's ``log`` as it grows; ``parts`` gives all parts that a reader finds, by name."""
+    def __init__(self, log: Path, parts: Callable[[], Parts], last_reading: str) -> None:
+        """Read the stand-in's ``log`` as it grows; ``parts`` gives all parts that a reader finds, by name.
+
+        After its last reading a pair is never asked for again.
+        """
+        self._last_reading = last_reading
         self._log = log
         self._read_parts = parts
         self._at = 0
         self._digests: dict[str, str] = {}
         self._stored: set[Pair] = set()
-        self._captures: Counter[Pair] = Counter()
+        self._captures: Counter[Reading] = Counter()
         self._verdicts: dict[Pair, set[str]] = {}
-        self._part_of: dict[Pair, set[str]] = {}
+        self._part_of: dict[Reading, set[str]] = {}
         self.answers = 0
 
     def answered(self) -> list[Pair]:
@@ -65,28 +72,32 @@ class Witness:
 
     def _take(self, name: str, data: bytes) -> None:
         for row in rows_of(name, data):
-            pair = (row["campaign_id"], row["send_id"])
-            self._part_of.setdefault(pair, set()).add(name)
+            pair, reading = (row["campaign_id"], row["send_id"]), row["reading"]
+            self._part_of.setdefault((*pair, reading), set()).add(name)
             if row["level"] != "capture":
                 continue
-            self._captures[pair] += 1
-            self._stored.add(pair)
+            self._captures[*pair, reading] += 1
+            if reading == self._last_reading:
+                self._stored.add(pair)
             if row["verdict"] not in self._verdicts.get(pair, ()):
                 raise Wrong(f"{pair} is captured as {row['verdict']}, which was never answered")
 
     def all_there(self, handed_in: set[Pair]) -> None:
-        """Judge at the end: each pair has one capture, all of its rows in one part, and nothing else is there."""
-        missing, twice = handed_in - set(self._captures), [pair for pair, n in self._captures.items() if n > 1]
-        if missing or twice or set(self._captures) - handed_in:
-            raise Wrong(f"missing {sorted(missing)[:3]} ({len(missing)}), twice {twice[:3]} ({len(twice)})")
-        torn = [pair for pair, names in self._part_of.items() if len(names) > 1]
+        """Judge at the end: of each pair the last reading is there, each reading once and whole, and nothing else."""
+        missing, strange = handed_in - self._stored, {reading[:2] for reading in self._captures} - handed_in
+        twice = [reading for reading, count in self._captures.items() if count > 1]
+        if missing or twice or strange:
+            told = (f"{what} {sorted(those)[:3]} ({len(those)})" for what, those in
+                    (("missing", missing), ("twice", twice), ("never handed in", strange)))  # fmt: skip
+            raise Wrong(", ".join(told))
+        torn = [reading for reading, names in self._part_of.items() if len(names) > 1]
         if torn:
             raise Wrong(f"rows in two parts: {torn[:3]}")
 
     @property
-    def captured(self) -> int:
-        """How many pairs stand in parts."""
-        return len(self._captures)
+    def captured(self) -> Counter[str]:
+        """How many captures stand in parts, by reading."""
+        return Counter(reading for _, _, reading in self._captures)
 
 
 def rows_of(name: str, data: bytes) -> list[dict]:
@@ -101,12 +112,13 @@ def rows_of(name: str, data: bytes) -> list[dict]:
         raise Wrong(f"{name} is not whole: {error}") from None
 
 
-def balanced(status: bytes) -> None:
-    """Judge ``harvester status --json``: accepted = captured + rejected + expired + pending."""
+def balanced(status: bytes) -> dict:
+    """Judge ``harvester status --json``: accepted = captured + rejected + expired + pending. Gives the books."""
     books = json.loads(status)["books"]
     ended = sum(books["captured"].values()) + sum(books["rejected"].values()) + books["expired"]
     if books["accepted"] != ended + books["pending"]:
         raise Wrong(f"the books do not balance: {books}")
+    return books
 
 
 def secret_found(keys: list[str], folder: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from servers import needed
 
 TOP = Path(__file__).parent.parent
@@ -21,10 +22,14 @@ def test_every_test_that_the_table_of_faults_names_exists():
         assert re.search(rf"^\s*(async )?def {inside[-1]}\(", source, re.MULTILINE), name
 
 
-def test_a_short_torture_ends_well():
+@pytest.mark.parametrize("of", ["run", "serve"])
+def test_a_short_torture_ends_well(of):
     """Kills, zombies, full disks, lost keys, cut stores and clock jumps by a seed: nothing missing, nothing twice."""
     needed("unshare")
     script = [sys.executable, "benchmarks/torture.py", "--kills", "4", "--seed", "2", "--store", "moto"]
+    if of == "serve":
+        needed("redis-server")
+        script += ["--serve", "redis"]
     done = subprocess.run(script, cwd=TOP, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "none missing, none twice" in done.stdout

@@ -1,9 +1,10 @@
 """Killed at each durable step: nothing is lost, nothing is twice, nothing sealed is asked again.
 
 ``strace`` sends SIGKILL at the k-th call of a system call, for every k until a run ends by itself; the writes of the
-ledger's pages, which only a flush makes count, are sampled. The verdict comes from outside: the input, the log of
-the stand-in API, the parts, and the ledger as plain SQLite shows it at the moment of death. What a dead process left
-is taken up by this one, which has all that a start costs behind it.
+ledger's pages, which only a flush makes count, are sampled. It counts in each thread by itself, so runs say nothing
+and have Python's own event loop: then what is written is the marker and the part. The verdict comes from outside: the
+input, the log of the stand-in API, the parts, and the ledger as plain SQLite shows it at the moment of death. What a
+dead process left is taken up by this one, which has all that a start costs behind it.
 """
 
 import asyncio
@@ -33,8 +34,15 @@ from harvester.sinks import Compression, FolderSink
 from harvester.sources import Input, RejectsFile
 
 PAIRS = 6
-STEPS = {"fdatasync": (1, 5), "fsync": (1, 4), "link": (1, 2), "unlink": (1, 2), "pwrite64": (8, 5)}
-"""System calls of the commit path: of how many one is chosen, and how many kills there must be at the least."""
+STEPS = {
+    "fdatasync": (1, 5, 3), "fsync": (1, 4, 2), "write": (1, 2, 1), "link": (1, 2, 1), "unlink": (1, 2, 1),
+    "pwrite64": (8, 5, 2),
+}  # fmt: skip
+"""System calls of the commit path: of how many one is chosen, and how many kills there must be at the least, first in
+a run, then in a recovery."""
+
+SEALED = ("link", 2)
+"""Where a kill leaves a part that is sealed and has no name: the first link is the marker's."""
 
 needs_strace = pytest.mark.skipif(
     shutil.which("strace") is None and not os.environ.get("CI"),
@@ -69,7 +77,7 @@ class Scene:
         self.folder, self.log, self.warm = folder, log, warm
         self.env = {"BRAZE_API_KEY": KEY}
         self.url = simulator.url
-        self.arguments = ["run", "p.csv", "--endpoint", simulator.url]
+        self.arguments = ["run", "p.csv", "--endpoint", simulator.url, "--log-level", "error"]
         self.pairs = {
             (each.pair.campaign_id, each.pair.send_id) for each in simulator.population[first : first + PAIRS]
         }
@@ -104,17 +112,11 @@ class Scene:
         """All parts there are."""
         return {path: path.read_bytes() for path in self.folder.glob("harvest/send_analytics/*/*.zst")}
 
-    async def killed_then_complete(self, call: str, at: int, *, again: bool) -> bool:
-        """Kill the run (and its successor, in recovery), complete it, judge. False when it was never killed."""
-        kill = f"{call}:signal=KILL:when={at}"
-        code = await self.run(kill)
-        if code == 0:
-            return False
-        assert code == -signal.SIGKILL, self.said
-        if again:
-            await self.run(kill)
-        await self.complete()
-        return True
+    async def killed(self, call: str, at: int) -> bool:
+        """Kill the run. False when it came to its end before."""
+        code = await self.run(f"{call}:signal=KILL:when={at}")
+        assert code in (0, -signal.SIGKILL), self.said
+        return code != 0
 
     async def complete(self) -> None:
         """Let another process, which is ours, run to the end undisturbed, and judge."""
@@ -135,15 +137,36 @@ class Scene:
 @needs_strace
 @pytest.mark.parametrize("call", STEPS)
 async def test_killed_at_every_durable_step_it_goes_on(tmp_path, warm, call):
-    """The batch protocol holds at each flush, link and unlink, and when its recovery is killed at the same step."""
-    every, least = STEPS[call]
+    """The batch protocol holds at each flush, write, link and unlink."""
+    every, least, _ = STEPS[call]
     log = tmp_path / "answers.ndjson"
     config = SimulatorConfig(pairs=100 * PAIRS, limit=10_000_000, api_key=KEY, log=log)
     async with Simulator(config) as simulator:
         for number in range(100):
             scene = Scene(tmp_path / str(number), simulator, log, number * PAIRS, warm)
-            if not await scene.killed_then_complete(call, 1 + number * every, again=number % 2 == 1):
+            if not await scene.killed(call, 1 + number * every):
                 break
+            await scene.complete()
+    assert number >= least, f"{call} was met {number} times"
+
+
+@needs_strace
+@pytest.mark.parametrize("call", STEPS)
+async def test_killed_at_every_durable_step_of_its_recovery_it_goes_on(tmp_path, warm, call):
+    """A run that takes up what a killed one left sealed is killed too, at each of its steps; a third one goes on."""
+    every, _, least = STEPS[call]
+    log = tmp_path / "answers.ndjson"
+    async with Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator:
+        first = Scene(tmp_path / "first", simulator, log, 0, warm)
+        assert await first.killed(*SEALED)
+        assert first.settled() == first.pairs
+        assert not first.parts()
+        for number in range(100):
+            scene = Scene(tmp_path / str(number), simulator, log, 0, warm)
+            shutil.copytree(first.folder / "harvest", scene.folder / "harvest")
+            if not await scene.killed(call, 1 + number * every):
+                break
+            await scene.complete()
     assert number >= least, f"{call} was met {number} times"
 
 

@@ -2,13 +2,24 @@
 
 from collections import Counter
 
-from benchmarks.month import month
+import pytest
+
+from benchmarks.month import Month, month
+from benchmarks.soak import Soak
 from harvester.model import DAY_SECONDS
 
 
-def test_every_send_of_a_month_has_its_final_capture(tmp_path):
+@pytest.fixture(scope="module")
+def lived_and_held(tmp_path_factory) -> tuple[Month, Soak]:
+    """A month, and what the process held on each of its days."""
+    soak = Soak()
+    ledger = tmp_path_factory.mktemp("month") / "ledger.db"
+    return month(sends_per_day=24, days=30, ledger=ledger, look=soak.look), soak
+
+
+def test_every_send_of_a_month_has_its_final_capture(lived_and_held):
     """Each send is read in the last day before Braze forgets it, whatever happened before; the books balance."""
-    lived = month(sends_per_day=24, days=30, ledger=tmp_path / "ledger.db")
+    lived, _ = lived_and_held
     assert lived.without_final(lived.starts_at + 30 * DAY_SECONDS) == []
     assert lived.books is not None
     assert lived.books.balanced
@@ -16,3 +27,13 @@ def test_every_send_of_a_month_has_its_final_capture(tmp_path):
     captures = sum(lived.captures.values(), Counter())
     assert captures["final"] >= 24 * 15  # all sends of the first fifteen days
     assert max(map(len, lived.answered.values())) <= 7
+
+
+def test_what_a_service_holds_does_not_grow(lived_and_held):
+    """Memory, open files and tasks are as many in the last days of a month as they were when the process was young."""
+    _, soak = lived_and_held
+    early, late = soak.early_and_late()
+    assert late.day - early.day >= 7
+    assert late.blocks <= 1.02 * early.blocks
+    assert late.open_files <= early.open_files
+    assert late.tasks <= early.tasks

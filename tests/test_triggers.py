@@ -1,15 +1,20 @@
 """Triggers: what every broker must keep to, on real servers, and what becomes of messages."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
 import re
+import socket
+import struct
 import sys
+import threading
 from contextlib import asynccontextmanager
 from urllib.parse import quote_plus
 
 import pytest
+import uvloop
 from brokers import LABS, queue_name
 from cutter import Cutter
 from servers import BUCKET, aws, s3
@@ -425,3 +430,29 @@ def test_a_client_that_is_not_installed_is_named(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UsageError, match=re.escape("pip install 'harvester[redis]'")):
         broker("redis", url=lambda: "redis://x", stream="s", group="g", dead_letter=None)
+
+
+def test_a_redis_that_cuts_every_connection_is_away_and_nothing_worse():
+    """Wherever in the first exchange a connection is cut, the trigger is told; uvloop has a word of its own for it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def cut_all():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.close()
+
+        threading.Thread(target=cut_all, daemon=True).start()
+        url = f"redis://:secret-pass@127.0.0.1:{server.getsockname()[1]}"
+
+        async def open_often():
+            for _ in range(100):
+                queue = broker("redis", url=lambda: url, stream="s", group="g", dead_letter=None)
+                with pytest.raises(BrokerError):
+                    await queue.open()
+                await queue.close()
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(open_often())
+        server.shutdown(socket.SHUT_RDWR)

@@ -4,6 +4,7 @@ It is a script. A line on stdin is a job: folder, environment and arguments, as 
 which waits for another line, so that a tracer can attach first, and then the child's exit code, negative for a signal.
 """
 
+import asyncio
 import ctypes
 import json
 import os
@@ -48,8 +49,11 @@ class Warm:
 
 def _child(folder: str, env: dict[str, str], arguments: list[str]) -> None:
     """Become the command, once told to."""
-    from harvester.cli import main  # noqa: PLC0415 - imported long before, but only where this is the script
+    import uvloop  # noqa: PLC0415 - imported long before, but only where this is the script
 
+    from harvester.cli import main  # noqa: PLC0415 - likewise
+
+    uvloop.new_event_loop = asyncio.new_event_loop  # its wake-ups are writes: a part's would not be found
     ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # where only a parent may trace
     os.read(0, 100)
     os.chdir(folder)
@@ -62,7 +66,9 @@ def _child(folder: str, env: dict[str, str], arguments: list[str]) -> None:
 
 def _serve() -> None:
     """Fork until stdin ends."""
-    from harvester import ledger, run, settings, sinks, sources, telemetry  # noqa: F401, PLC0415 - the warmth
+    import uvloop  # noqa: F401, PLC0415 - the warmth
+
+    from harvester import ledger, run, settings, sinks, sources, telemetry  # noqa: F401, PLC0415 - likewise
     from harvester.cli import main  # noqa: F401, PLC0415 - likewise
 
     while job := os.read(0, 65_536):

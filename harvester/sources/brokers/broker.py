@@ -21,6 +21,9 @@ WAIT_SECONDS = 5.0
 RETENTION_DAYS = 14
 """A queue should keep messages for as long as Braze keeps what they are about."""
 
+CLOSED = RuntimeError
+"""What uvloop raises at a write to a connection that was cut a moment before; the clients let it through."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:

@@ -18,6 +18,7 @@ from nats.js.errors import NotFoundError
 from harvester.model import DAY_SECONDS
 from harvester.sources.brokers.broker import (
     BATCH_MESSAGES,
+    CLOSED,
     RETENTION_DAYS,
     WAIT_SECONDS,
     Delivery,
@@ -127,7 +128,7 @@ class Queue:
         """Let go of the connection."""
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(Error, OSError, asyncio.TimeoutError):
+            with contextlib.suppress(Error, OSError, asyncio.TimeoutError, CLOSED):
                 await client.close()
 
     async def _lost(self) -> None:
@@ -137,7 +138,7 @@ class Queue:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (TimeoutError, Error, OSError, ValueError) as error:
+        except (TimeoutError, Error, OSError, ValueError, CLOSED) as error:
             raise trouble(f"NATS, consumer {self._consumer} of stream {self._stream}", error, url=self._asked) from None
 
 

@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from harvester.sources.brokers.broker import BATCH_MESSAGES, WAIT_SECONDS, Delivery, trouble
+from harvester.sources.brokers.broker import BATCH_MESSAGES, CLOSED, WAIT_SECONDS, Delivery, trouble
 
 _TIMEOUT_SECONDS = 10.0
 _BODY = b"body"
@@ -125,7 +125,7 @@ class Queue:
         client, self._redis = self._redis, None
         if client is None:
             return
-        with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
+        with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError, CLOSED):
             ours = [
                 each
                 for each in await client.xinfo_consumers(self._stream, self._group)
@@ -133,14 +133,14 @@ class Queue:
             ]
             if ours and not ours[0]["pending"]:
                 await client.xgroup_delconsumer(self._stream, self._group, self._name)
-        with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
+        with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError, CLOSED):
             await client.aclose()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (TimeoutError, RedisError, OSError, ValueError) as error:
+        except (TimeoutError, RedisError, OSError, ValueError, CLOSED) as error:
             raise trouble(f"Redis, stream {self._stream}", error, url=self._asked) from None
 
 

@@ -1,0 +1,72 @@
+"""Where a tortured harvester's parts lie, what any reader finds there, and what trouble the place makes."""
+
+import random
+from pathlib import Path
+
+from cutter import Cutter
+from servers import BUCKET, Bucket, s3
+from verdict import Parts
+
+
+class Folder:
+    """Parts on the small disk."""
+
+    def __init__(self, disk: Path) -> None:
+        """Lie in the folder that is the default."""
+        self.out, self.env = "harvest", {}
+        self._top = disk / "harvest"
+
+    def parts(self) -> Parts:
+        """Read what any reader finds."""
+        found = self._top.glob("send_analytics/*/*.zst")
+        return {str(path.relative_to(self._top)): path.read_bytes() for path in found}
+
+    def trouble(self, _draw: random.Random) -> str:
+        """Have none of its own: a disk's trouble is that it fills up."""
+        return ""
+
+    def heal(self) -> None:
+        """Be well."""
+
+
+class Lake:
+    """Parts in a bucket behind a proxy that cuts."""
+
+    def __init__(self, bucket: Bucket, cutter: Cutter) -> None:
+        """Reach the bucket through ``cutter``, and past it for the verdict."""
+        self.out, self.env = f"{bucket.url}/harvest", bucket.through(cutter.port)
+        self._s3, self._cutter = s3(bucket.port), cutter
+        self._tags: dict[str, str] = {}
+        self._read: Parts = {}
+
+    def parts(self) -> Parts:
+        """Read what any reader finds; what the store says is as it was is not read again."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        found = {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", [])}
+        tags, self._tags = self._tags, found
+        self._read = {
+            name: self._read[name] if tags.get(name) == tag else self._object(name)
+            for name, tag in found.items()
+            if name.endswith(".zst")
+        }
+        return self._read
+
+    def _object(self, name: str) -> bytes:
+        return self._s3.get_object(Bucket=BUCKET, Key=name)["Body"].read()
+
+    def trouble(self, draw: random.Random) -> str:
+        """Be away, or cut some connections, or be well; what is drawn holds for one process."""
+        away, sometimes = draw.random() < 0.15, draw.random() < 0.5
+        chance = random.Random(draw.random())
+
+        def fate(_method: str, _target: str) -> str | None:
+            if away or (sometimes and chance.random() < 0.2):
+                return "before" if away else chance.choice(["before", "within", "after"])
+            return None
+
+        self._cutter.fate = fate
+        return "store away" if away else "store cuts" if sometimes else ""
+
+    def heal(self) -> None:
+        """Be well."""
+        self._cutter.fate = lambda _method, _target: None

@@ -1,0 +1,98 @@
+"""``harvester serve``, tortured: pairs by message, readings by ages of seconds, and a broker that is killed too."""
+
+import asyncio
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from brokers import Lab, queue_name
+from chaos import LIST_PAIRS, Torture
+from places import Folder, Lake
+from verdict import Pair, Wrong, secret_found
+
+AGES_SECONDS = (1.5, 4.0, 8.0)
+REST_SECONDS = 180.0
+
+
+class OfService(Torture):
+    """A service with one queue."""
+
+    # Ahead by a little only: what a clock that is wrong by a day puts off, it puts off by a day.
+    jumps = (0.0, 0.0, 0.0, 3.0, -3.0, -3600.0)
+    last_reading = "final"
+    patience_seconds = 1.0
+
+    def __init__(self, disk: Path, place: Folder | Lake, lab: Lab, *, seed: int, kills: int) -> None:
+        """Let messages come through ``lab``."""
+        super().__init__(disk, place, seed=seed, kills=kills)
+        self.lab, self.queue = lab, queue_name()
+        self._known: dict[Pair, float | None] = {}
+        (disk / "broker.key").write_text(lab.url)
+
+    async def set_up(self) -> None:
+        """Make the queue, and settings that lead to it."""
+        await self.lab.server.listens()
+        await self.lab.make(self.queue)
+        names = {name: value for name, value in self.lab.options(self.queue).items() if isinstance(value, str)}
+        ages = [seconds / 86_400 for seconds in AGES_SECONDS]
+        (self.disk / "harvester.toml").write_text("\n".join([
+            f'out = "{self.place.out}"', "web_port = 0",
+            "[workspaces.eu]", f'endpoint = "http://127.0.0.1:{self.port}"', 'api_key_file = "valid.key"',
+            f"ages_days = {ages}",
+            "[triggers.sends]", f'kind = "{self.lab.kind}"', 'url_file = "broker.key"',
+            *(f'{name} = "{value}"' for name, value in names.items()),
+        ]))  # fmt: skip
+
+    def arguments(self) -> list[str]:
+        """Serve; now and then only until nothing is due."""
+        idle = ["--until-idle"] if self.draw.random() < 0.15 else []
+        return ["serve", "--config", "harvester.toml", "--concurrency", str(self.draw.choice([2, 8, 64])), *idle]
+
+    async def hand_in(self) -> None:
+        """Send messages of some pairs each, some with their times; and some pairs, and some messages, again."""
+        pairs = self.new_pairs(self.draw.randrange(1, LIST_PAIRS))
+        self._known |= {pair: time.time() if self.draw.random() < 0.8 else None for pair in pairs}
+        self.handed_in |= set(pairs)
+        pairs += self.draw.choices(sorted(self._known), k=len(pairs) // 2)
+        self.draw.shuffle(pairs)
+        bodies = []
+        while pairs:
+            size = self.draw.randrange(1, 12)
+            bodies.append(self._message(pairs[:size]))
+            pairs = pairs[size:]
+        bodies += self.draw.choices(bodies, k=len(bodies) // 3)
+        self.done["messages"] += len(bodies)
+        await self.lab.send(self.queue, *bodies)
+
+    def _message(self, pairs: list[Pair]) -> bytes:
+        told = []
+        for campaign_id, send_id in pairs:
+            at = self._known[campaign_id, send_id]
+            sent = {} if at is None else {"sent_at": datetime.fromtimestamp(at, UTC).isoformat()}
+            told.append({"campaign_id": campaign_id, "send_id": send_id} | sent)
+        return json.dumps({"version": 1} | (told[0] if len(told) == 1 else {"pairs": told})).encode()
+
+    async def meddle_more(self) -> None:
+        """Kill the broker, and start it again."""
+        self.done["brokers killed"] += 1
+        self.lab.break_off()
+        await asyncio.sleep(self.draw.uniform(0, 1.0))
+        await self.lab.mend()
+
+    async def at_rest(self) -> None:
+        """Serve until the queue is empty and nothing is pending; then a SIGTERM ends it with 0."""
+        process = self.start("serve", "--config", "harvester.toml", right=True)
+        until = time.monotonic() + REST_SECONDS
+        while (left := await self.lab.left(self.queue)) or self.books()["pending"]:
+            if time.monotonic() > until or not process.is_alive():
+                raise Wrong(f"not at rest: {left} messages left, books {self.books()}, exit code {process.exitcode}")
+            await asyncio.sleep(0.5)
+        process.terminate()
+        await self.ended(process, within=30.0)
+        if process.exitcode != 0:
+            raise Wrong(f"a service at rest ended with {process.exitcode}")
+        if dead := await self.lab.dead(self.queue):
+            raise Wrong(f"dead letters: {dead[:3]}")
+        for folder in (self.disk, self.said):
+            secret_found([self.lab.url], folder)

@@ -1,0 +1,89 @@
+"""What is tortured, as processes that begin warm: the harvester with short leases and a wrong clock, and the stand-in.
+
+They are forked from a process that has imported it all, so that kills hit the work and not Python's start. A lease of
+two minutes lasts a second here, and what waits for minutes waits for moments; nothing else differs from the command.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from harvester.simulator import Simulator, SimulatorConfig
+
+LEASE_SECONDS = 1.0
+PRELOADED = ("cli.capture", "cli.serve", "run", "service", "sinks.bucket", "sources", "sources.brokers.redis")
+
+_context = multiprocessing.get_context("forkserver")
+# The main module too, or each child would import it anew.
+_context.set_forkserver_preload(
+    ["__main__", *(f"harvester.{name}" for name in PRELOADED), "sqlalchemy.dialects.sqlite", "uvloop"]
+)
+
+
+def begin(folder: Path, env: dict[str, str], arguments: list[str], *, said: Path, jumps: list[float]) -> BaseProcess:
+    """Begin ``harvester`` in a folder, with this environment and no other.
+
+    Its clock is wrong by the first of ``jumps``, in seconds, and by the next one after each SIGUSR1.
+    """
+    process = _context.Process(target=_harvester, args=(folder, env, arguments, said, jumps))
+    process.start()
+    return process
+
+
+def stand_in(config: SimulatorConfig) -> BaseProcess:
+    """Begin the stand-in for Braze, which serves until it is killed."""
+    process = _context.Process(target=_stand_in, args=(config,), daemon=True)
+    process.start()
+    return process
+
+
+def _stand_in(config: SimulatorConfig) -> None:
+    async def serve() -> None:
+        async with Simulator(config):
+            await asyncio.Event().wait()
+
+    asyncio.run(serve())
+
+
+def _harvester(folder: Path, env: dict[str, str], arguments: list[str], said: Path, jumps: list[float]) -> None:
+    from harvester.cli import main  # noqa: PLC0415 - the torturer itself has no need of it
+
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    _hurry()
+    _go_wrong(jumps)
+    main(arguments)
+
+
+def _hurry() -> None:
+    """Shorten what waits: leases, and looks that come every minute."""
+    from harvester import pipeline, service, storing  # noqa: PLC0415 - likewise
+    from harvester.braze import pacer  # noqa: PLC0415
+    from harvester.ledger import ledger, schedule  # noqa: PLC0415
+    from harvester.sources.brokers import redis  # noqa: PLC0415
+
+    ledger.LEASE_SECONDS = pipeline.LEASE_SECONDS = LEASE_SECONDS
+    redis.Queue.__init__.__kwdefaults__["lease_seconds"] = LEASE_SECONDS
+    service.KEYS_SECONDS = service.HOUSEKEEPING_SECONDS = 0.3
+    schedule.DEFERRAL_FIRST_SECONDS, schedule.DEFERRAL_MAX_SECONDS = 0.2, 2.0
+    pacer.OVERLOAD_FIRST_SECONDS, pacer.OVERLOAD_MAX_SECONDS = 0.5, 2.0
+    storing.FIRST_PAUSE_SECONDS, storing.MAX_PAUSE_SECONDS = 0.2, 1.0
+
+
+def _go_wrong(jumps: list[float]) -> None:
+    told = time.time
+    time.time = lambda: told() + jumps[0]
+
+    def jump(_signal: int, _frame: object) -> None:
+        if len(jumps) > 1:
+            jumps.pop(0)
+
+    signal.signal(signal.SIGUSR1, jump)
