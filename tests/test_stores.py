@@ -430,7 +430,7 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
             ]  # fmt: skip
             for each in parts:
                 storings[0].add(each.name.removeprefix(f"{DATASET}/"), each.size_bytes)
-            await recover(second, storings[1], dataset)
+            await recover(second, storings[1], dataset, beginning=True)
             assert storings[1].waiting == 2
 
             async def away_then_back() -> None:
