@@ -10,8 +10,7 @@ from verdict import Wrong
 class OfRuns(Torture):
     """Historical captures, one after the other."""
 
-    # Ahead by a little only: what is put off under a clock that is a day ahead stays pending for that day.
-    jumps = (0.0, 0.0, 0.0, 3.0, -3.0, -3600.0, -86_400.0)
+    jumps = (0.0, 0.0, 0.0, 3600.0, -3600.0, 86_400.0, -86_400.0)
     last_reading = "once"
     lists: tuple[Path, ...] = ()
     """Those that may not have been read to their end."""

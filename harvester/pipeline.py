@@ -39,7 +39,7 @@ FIRST_BATCH_READINGS = 100
 LINGER_SECONDS = 1.0
 """For how long a lasting harvest lets pairs that trickle in gather, so that they share a part."""
 
-LOOK_SECONDS = 60.0
+LOOK_SECONDS = 10.0
 """How often a lasting harvest looks for pairs that another process enqueued."""
 
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from harvester.braze.pacer import Held, Pacer
 from harvester.braze.series import captured, raw_row
@@ -52,7 +52,6 @@ class Client:
             wait=wait_random_exponential(multiplier=0.5, max=8),
             retry=retry_if_exception(lambda error: isinstance(error, ExchangeError) and pacer.may_retry()),
             sleep=self._pause,
-            before_sleep=self._count_retry,
             reraise=True,
         )
 
@@ -63,10 +62,9 @@ class Client:
 
     async def capture(self, reading: Reading, *, batch_id: str, span: Span = NOTHING) -> Outcome:
         """Ask for a reading until it has an outcome. Never raises for anything the API or the network does."""
-        self.calls["first"] += 1
         try:
             try:
-                return await self._try(reading, batch_id, span)
+                return await self._try(reading, batch_id, span, "first")
             except ExchangeError as error:
                 return await self._try_again(reading, batch_id, span, _lightened(error))
         except Held:
@@ -85,34 +83,39 @@ class Client:
 
     async def _try_again(self, reading: Reading, batch_id: str, span: Span, first: ExchangeError) -> Outcome:
         """Go on after a first try that failed; it counts as one. Only failures pay for the machinery of retries."""
-        failed = [first]
+        failed, last = [first], first.cause
 
         async def tries() -> Outcome:
+            nonlocal last
             if failed:
                 raise failed.pop()
             try:
-                return await self._try(reading, batch_id, span)
+                return await self._try(reading, batch_id, span, f"retry_after_{last}")
             except ExchangeError as error:
+                last = error.cause
                 raise _lightened(error) from None
 
         outcome: Outcome = await self._retrying(tries)
         return outcome
 
-    async def _try(self, reading: Reading, batch_id: str, span: Span) -> Outcome:
-        """One try: as many exchanges as there are 429s, and one more. Raises ``ExchangeError`` or ``Held``."""
+    async def _try(self, reading: Reading, batch_id: str, span: Span, cause: str) -> Outcome:
+        """One try, made for ``cause``: as many exchanges as there are 429s, and one more.
+
+        Raises ``ExchangeError`` or ``Held``.
+        """
         urgent = reading.urgent(self._clock.wall())
         while True:
-            answer = await self._exchange(reading, span, urgent=urgent)
+            answer = await self._exchange(reading, span, cause, urgent=urgent)
             match meaning_of(answer.status):
                 case Meaning.ANSWER:
                     return self._read(answer, reading, batch_id)
                 case Meaning.THROTTLED:
                     self._pacer.throttled()
-                    self.calls["after_429"] += 1
+                    cause = "after_429"
                 case Meaning.REJECTED:
                     return self._rejected(answer)
                 case Meaning.HALTED if answer.old_key:
-                    self.calls["after_old_key"] += 1
+                    cause = "after_old_key"
                 case Meaning.HALTED:
                     self._halt(f"status {answer.status}: {self._detail(answer)}")
                     return Returned()
@@ -120,9 +123,10 @@ class Client:
                     self._pacer.failed()
                     raise ExchangeError(f"status_{answer.status}", self._detail(answer))
 
-    async def _exchange(self, reading: Reading, span: Span, *, urgent: bool) -> Answer:
-        """Send one request when it may leave, and tell the pacer what came of it."""
+    async def _exchange(self, reading: Reading, span: Span, cause: str, *, urgent: bool) -> Answer:
+        """Send one request when it may leave, count it by its cause, and tell the pacer what came of it."""
         await self._pacer.permit(urgent=urgent)
+        self.calls[cause] += 1
         answer: Answer | None = None
         try:
             answer = await self._transport.send_series(
@@ -177,10 +181,6 @@ class Client:
         # Scrubbed before it is cut short: a key cut in two would not be known as one.
         text = self._transport.scrub(answer.body[:65_536].decode("utf-8", "replace"))
         return text[:200].encode("unicode_escape").decode()
-
-    def _count_retry(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        self.calls[f"retry_after_{error.cause if isinstance(error, ExchangeError) else 'unknown'}"] += 1
 
     async def _pause(self, seconds: float) -> None:
         """Sleep between tries, unless stopping."""

@@ -121,7 +121,7 @@ def set_up_logs(given: dict[str, Any], *, lasting: bool = False) -> None:
     json = given.get("log_json")
     set_up(
         json=lasting and not sys.stderr.isatty() if json is None else json,
-        level=given.get("log_level") or ("warning" if sys.stderr.isatty() else "info"),
+        level=given.get("log_level") or ("info" if lasting or not sys.stderr.isatty() else "warning"),
     )
 
 
@@ -138,6 +138,8 @@ def ledger_path(out: str | None, state: Path | None) -> Path:
     out = out or DEFAULT_OUT
     if state is not None:
         return state
+    if out == "-":
+        raise UsageError("rows that went down a pipe have no ledger: name it with --state, or a place with -o")
     if in_store(out):
         return Path(".harvester") / (re.sub(r"[^A-Za-z0-9.]+", "-", out).strip("-") + ".db")
     return Path(out) / ".harvester" / "ledger.db"
