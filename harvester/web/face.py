@@ -78,7 +78,8 @@ class Face:
         except OSError as error:
             await self._runner.cleanup()
             raise UsageError(
-                f"the web face cannot listen on {self._host}:{self._port}: {_said(error)}; choose another web_host or web_port (HARVESTER_WEB_PORT)"
+                f"the web face cannot listen on {self._host}:{self._port}: {_said(error)}; "
+                "choose another web_host or web_port (HARVESTER_WEB_PORT)"
             ) from None
         host = f"[{self._host}]" if ":" in self._host else self._host
         self.url = f"http://{host}:{self._runner.addresses[0][1]}"
