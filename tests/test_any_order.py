@@ -241,11 +241,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(owner=OWNERS)
     def renew(self, owner):
-        """A lease is lengthened for its owner alone, and only while the batch is open."""
+        """A lease is lengthened for its owner alone, while the batch is open or waits to be stored."""
         names = [*self.open, *self.sealed, "b-never"]
         kept = self.do(leases.renew, names, owner=owner, lease_until=self.now + 120)
-        assert kept == {name for name, (_, whose, _) in self.open.items() if whose == owner}
-        self.open |= {name: (self.open[name][0], owner, self.now + 120) for name in kept}
+        mine = {name for name, (_, whose, _) in self.open.items() if whose == owner}
+        waiting = {name for name, (whose, _) in self.sealed.items() if whose == owner}
+        assert kept == mine | waiting
+        self.open |= {name: (self.open[name][0], owner, self.now + 120) for name in mine}
+        self.sealed |= {name: (owner, self.now + 120) for name in waiting}
 
     @rule(owner=OWNERS, dead=st.booleans())
     def recover(self, owner, dead):
