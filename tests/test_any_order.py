@@ -248,7 +248,7 @@ class LedgerMachine(RuleBasedStateMachine):
         waiting = {name for name, (whose, _) in self.sealed.items() if whose == owner}
         assert kept == mine | waiting
         self.open |= {name: (self.open[name][0], owner, self.now + 120) for name in mine}
-        self.sealed |= {name: (owner, self.now + 120) for name in waiting}
+        self.sealed |= dict.fromkeys(waiting, (owner, self.now + 120))
 
     @rule(owner=OWNERS, dead=st.booleans())
     def recover(self, owner, dead):
