@@ -150,7 +150,7 @@ def seal(
         reading, outcome = settlement.reading, settlement.outcome
         match outcome:
             case Captured():
-                following = plan.after(reading.name, reading.since, now)
+                following = plan.after(reading.name, reading.since, batch.claimed_at)
                 to_come = (following.name, following.due_at) if following else (None, None)
                 what = ("captured", outcome.verdict.value, None, None)
                 ended.append((reading.pair_id, reading.name, *what, *to_come, reading.round))

@@ -84,7 +84,7 @@ class ReadingPlan:
         return Planned(overdue[-1], now) if overdue else self._planned(*self.readings[0], sent_at)
 
     def after(self, name: str, since: float, now: float) -> Planned | None:
-        """Plan the reading that follows ``name``, which ended ``now``; None when that was the last."""
+        """Plan the reading that follows ``name``, which was asked ``now``; None when that was the last."""
         if name == ONCE:
             return None
         names = [each for each, _ in self.readings]
