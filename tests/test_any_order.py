@@ -93,7 +93,7 @@ class Known:
         due = [name for name, age in plan.readings if self.since + age <= now]
         return due[-1] if due and self.reading != ONCE else self.reading
 
-    def end(self, kind: str, reading: Reading, plan: ReadingPlan, now: float) -> None:
+    def end(self, kind: str, reading: Reading, plan: ReadingPlan, now: float, asked_at: float) -> None:
         """Take what became of a reading."""
         self.state = "open"
         self.ending_at = None
@@ -109,7 +109,7 @@ class Known:
             self.state = kind
         elif kind == "captured":
             self.captures += 1
-            following = plan.after(reading.name, reading.since, now)
+            following = plan.after(reading.name, reading.since, asked_at)
             if following is None:
                 self.state = kind
             else:
@@ -222,7 +222,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if sealed:
             _, owner, lease_until = self.open.pop(batch.id)
             for reading, kind in ended:
-                self.known[reading.pair].end(kind, reading, PLANS[batch.workspace], self.now)
+                self.known[reading.pair].end(kind, reading, PLANS[batch.workspace], self.now, batch.claimed_at)
             if captured:
                 self.sealed[batch.id] = (owner, lease_until)
 
