@@ -21,6 +21,7 @@ def set_up_logs(*, json: bool, level: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,  # made anew for every event, a logger costs more than most events
     )
 
 
