@@ -31,3 +31,12 @@ class SystemClock:
     def wall(self) -> float:
         """UTC seconds since the epoch."""
         return time.time()
+
+
+async def happens(event: asyncio.Event, *, within: float | None) -> bool:
+    """Wait for an event, at most so many seconds or, without, for as long as it takes; tell whether it came."""
+    try:
+        async with asyncio.timeout(within):
+            return await event.wait()
+    except TimeoutError:
+        return False

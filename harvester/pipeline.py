@@ -6,32 +6,19 @@ and hands it over to be stored. To stop is to end the first stage and let the ot
 """
 
 import asyncio
-from collections import Counter
-from dataclasses import dataclass, field
 
 import structlog
 
 from harvester.braze.client import Client
 from harvester.braze.pacer import Held, Pacer
-from harvester.clock import Clock
+from harvester.clock import Clock, happens
 from harvester.ledger import Ledger
 from harvester.ledger.books import halt, next_due_at, resume
 from harvester.ledger.ledger import LEASE_SECONDS
-from harvester.model import (
-    DATASET,
-    RAW_DATASET,
-    Batch,
-    Captured,
-    Outcome,
-    Part,
-    Reading,
-    Rejected,
-    Returned,
-    Settlement,
-)  # fmt: skip
-from harvester.sinks import Compression, PartWriter
-from harvester.storing import Storing
-from harvester.tracing import begin
+from harvester.model import Batch, Captured, Outcome, Reading, Returned
+from harvester.open_batch import OpenBatch, Tally
+from harvester.sinks import Compression
+from harvester.storing import Storing, recover
 
 BATCH_READINGS = 1000
 BATCH_SECONDS = 60.0
@@ -42,33 +29,10 @@ LINGER_SECONDS = 1.0
 LOOK_SECONDS = 10.0
 """How often a lasting harvest looks for pairs that another process enqueued."""
 
+OTHERS_SECONDS = 2.0
+"""How often a harvest that ends looks whether other processes on the same ledger have ended too."""
+
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Tally:
-    """What this process has done so far, for progress and summary."""
-
-    outcomes: Counter[str] = field(default_factory=Counter)
-    parts: int = 0
-    rows: int = 0
-    part_bytes: int = 0
-
-
-class _OpenBatch:
-    """A batch being harvested: its parts in the making, and the readings that are not back yet."""
-
-    def __init__(self, batch: Batch, compression: Compression) -> None:
-        self.batch = batch
-        self.rows = PartWriter(batch, DATASET, compression)
-        self.raw = PartWriter(batch, RAW_DATASET, compression)
-        self.settlements: list[Settlement] = []
-        self.lost = False
-        self.span = begin("batch", workspace=batch.workspace, batch_id=batch.id, readings=len(batch.readings))
-
-    @property
-    def complete(self) -> bool:
-        return len(self.settlements) == len(self.batch.readings)
 
 
 class Harvest:
@@ -93,9 +57,9 @@ class Harvest:
         self._compression = compression
         self._concurrency = concurrency
         self._max_deferrals = max_deferrals
-        self._readings: asyncio.Queue[tuple[_OpenBatch, Reading] | None] = asyncio.Queue(concurrency)
-        self._complete: asyncio.Queue[_OpenBatch | None] = asyncio.Queue()
-        self._open: dict[str, _OpenBatch] = {}
+        self._readings: asyncio.Queue[tuple[OpenBatch, Reading] | None] = asyncio.Queue(concurrency)
+        self._complete: asyncio.Queue[OpenBatch | None] = asyncio.Queue()
+        self._open: dict[str, OpenBatch] = {}
         self._room = asyncio.Semaphore(2)
         self._look = asyncio.Event()
         self._told_of: tuple[str, int] | None = None
@@ -155,7 +119,7 @@ class Harvest:
 
     async def _hand_out(self, batch: Batch) -> None:
         """Give a batch's readings to the workers; when stopping, what they have not taken goes back."""
-        opened = _OpenBatch(batch, self._compression)
+        opened = OpenBatch(batch, self._compression)
         self._open[batch.id] = opened
         for reading in batch.readings:
             if self._stopping.is_set():
@@ -189,7 +153,7 @@ class Harvest:
         if (hold.cause, round(hold.until)) != self._told_of:
             log.info("waiting", workspace=self.workspace, cause=hold.cause, seconds=seconds)
             self._told_of = (hold.cause, round(hold.until))
-        await self._look_within(hold.until - self._clock.monotonic())
+        await happens(self._look, within=hold.until - self._clock.monotonic())
 
     async def _wait_for_due(self) -> bool:
         """Wait for the next due reading; False when none will come that is worth waiting for."""
@@ -200,30 +164,29 @@ class Harvest:
         while not self._stopping.is_set():
             due_at = await self._ledger.do(next_due_at, self.workspace, max_deferrals=self._max_deferrals)
             if due_at is None and not lasting:
-                return False
+                return await self._others_go_on()
             seconds = LOOK_SECONDS if due_at is None else due_at - self._clock.wall()
             if seconds <= 0:
                 break
-            if await self._look_within(min(seconds, LOOK_SECONDS)):
+            if await happens(self._look, within=min(seconds, LOOK_SECONDS)):
                 if lasting:
-                    await self._stop_within(LINGER_SECONDS)
+                    await happens(self._stopping, within=LINGER_SECONDS)
                 break
         return True
 
-    async def _look_within(self, seconds: float) -> bool:
-        """Wait for a time; True where there was something to look at before."""
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                return await self._look.wait()
-        except TimeoutError:
-            return False
+    async def _others_go_on(self) -> bool:
+        """Wait a little for what other processes have in hand; False when they have nothing.
 
-    async def _stop_within(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        They settle it or give it back, and when one dies it comes to us.
+        """
+        if not await self._ledger.held_by_others(self.workspace):
+            return False
+        if self._told_of != ("others", 0):
+            log.info("waiting", workspace=self.workspace, cause="others", hint="another process has readings in hand")
+            self._told_of = ("others", 0)
+        await happens(self._look, within=OTHERS_SECONDS)
+        await recover(self._ledger, self._storing, self._destination, beginning=False)
+        return True
 
     async def _work(self) -> None:
         """Turn readings into outcomes until there are no more."""
@@ -240,18 +203,9 @@ class Harvest:
                 span.end(outcome=type(outcome).__name__.lower())
             await self._take_back(opened, reading, outcome)
 
-    async def _take_back(self, opened: _OpenBatch, reading: Reading, outcome: Outcome) -> None:
-        """Add an outcome to its batch; the last one sends the batch on."""
-        if isinstance(outcome, Captured):
-            await opened.rows.add(outcome.rows, outcome.row_count)
-            if outcome.raw:
-                await opened.raw.add(outcome.raw, 1)
-            # The rows are in the part now; the settlement needs the verdict alone.
-            outcome = Captured(outcome.verdict, outcome.captured_at, b"", outcome.row_count, outcome.drift)
-            log.debug("captured", workspace=self.workspace, campaign_id=reading.pair.campaign_id,
-                      send_id=reading.pair.send_id, reading=reading.name, verdict=outcome.verdict.value,
-                      rows=outcome.row_count, drift=outcome.drift, batch_id=opened.batch.id)  # fmt: skip
-        opened.settlements.append(Settlement(reading, outcome))
+    async def _take_back(self, opened: OpenBatch, reading: Reading, outcome: Outcome) -> None:
+        """Give a reading back to its batch; the last one sends the batch on."""
+        await opened.take_back(reading, outcome)
         if opened.complete:
             await self._complete.put(opened)
 
@@ -265,13 +219,13 @@ class Harvest:
                 self._room.release()
                 self._look.set()
 
-    async def _commit(self, opened: _OpenBatch) -> None:
-        parts = [part for part in (await opened.rows.finish(), await opened.raw.finish()) if part is not None]
+    async def _commit(self, opened: OpenBatch) -> None:
+        parts = await opened.parts()
         if not await self._ledger.seal(opened.batch, opened.settlements, parts, destination=self._destination):
             log.warning("batch_lost", batch_id=opened.batch.id, workspace=self.workspace)
             opened.span.end(state="lost")
             return
-        self._count(opened, parts)
+        opened.count_into(self.tally, parts)
         if parts:
             self._storing.add(opened.batch.id, sum(part.size_bytes for part in parts), span=opened.span)
         else:
@@ -280,22 +234,6 @@ class Harvest:
             await self._ledger.do(halt, self.workspace, because=self._client.halted_because, now=self._clock.wall())
         elif any(isinstance(each.outcome, Captured) for each in opened.settlements):
             await self._ledger.do(resume, self.workspace)
-
-    def _count(self, opened: _OpenBatch, parts: list[Part]) -> None:
-        for settlement in opened.settlements:
-            match settlement.outcome:
-                case Captured() as outcome:
-                    self.tally.outcomes[outcome.verdict.value] += 1
-                case Rejected():
-                    self.tally.outcomes["rejected"] += 1
-                case _:
-                    pass
-        rows = sum(part.row_count for part in parts if part.dataset == DATASET)
-        self.tally.parts += len(parts)
-        self.tally.rows += rows
-        self.tally.part_bytes += sum(part.size_bytes for part in parts)
-        log.info("batch_sealed", batch_id=opened.batch.id, workspace=self.workspace, readings=len(opened.settlements),
-                 rows=rows)  # fmt: skip
 
     async def _renew(self) -> None:
         """Lengthen our leases at a third of their length; what was given to another is no longer asked.

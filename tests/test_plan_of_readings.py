@@ -232,6 +232,16 @@ async def test_a_later_reading_never_asks_an_earlier_one_s_question(eu):
     assert [(each.name, each.ending_at) for each in batch.readings] == [(FINAL, eu.clock.now)]
 
 
+async def test_a_clock_that_is_set_back_asks_for_no_reading_again(eu):
+    """What was due as the final reading stays that: the one before it was captured already."""
+    await eu.enqueue("a", NOW)
+    await eu.live(11.5)
+    eu.clock.now = NOW + 13.5 * DAY
+    await eu.ledger.do(batches.wake, "eu", now=eu.clock.now)
+    eu.clock.now = NOW + 12 * DAY
+    assert await eu.read() == [("a", FINAL)]
+
+
 async def test_a_reading_that_was_asked_in_vain_asks_the_same_again(eu):
     """A retry must not give other days than the try before it; what was never asked is pinned to nothing."""
     await eu.enqueue("s", NOW - 1.5 * DAY)

@@ -5,6 +5,7 @@ import csv
 import json
 import signal
 from collections import Counter
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,6 +73,26 @@ async def test_killed_at_any_moment_it_goes_on_and_nothing_is_lost_or_twice(harv
     )
     assert captures == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
     assert all(path.read_bytes() == data for path, data in parts.items())
+
+
+async def test_processes_on_one_ledger_end_when_all_is_done_and_take_over_from_the_dead(harvester, tmp_path):
+    """One that has nothing left to claim waits for the other's readings, gets them when it dies, and ends with 0."""
+    async with AsyncExitStack() as stack:
+        config = {"pairs": 5, "limit": 1_000_000, "api_key": KEY}
+        silent = await stack.enter_async_context(Simulator(SimulatorConfig(**config, fault_rate=1.0, faults=("slow",))))
+        simulator = await stack.enter_async_context(Simulator(SimulatorConfig(**config)))
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        first = harvester.start("run", "pairs.csv", "--endpoint", silent.url)
+        while not silent.answers:
+            await asyncio.sleep(0.01)
+        second = harvester.start("run", "pairs.csv", "--endpoint", simulator.url, "--json")
+        await asyncio.to_thread(lambda: next(line for line in second.stderr if b"cause=others" in line))
+        first.kill()
+        out, _ = await asyncio.to_thread(second.communicate)
+        await asyncio.to_thread(first.communicate)
+    assert (second.returncode, json.loads(out)["books"]["pending"]) == (0, 0)
+    captures = Counter(row["send_id"] for row in rows_of(tmp_path / "harvest") if row["level"] == "capture")
+    assert captures == Counter(each.pair.send_id for each in simulator.population)
 
 
 async def test_bad_lines_and_refused_pairs_are_told_and_the_rest_goes_on(harvester, tmp_path):

@@ -15,7 +15,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from harvester.braze.pacer import Held, Pacer
 from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
-from harvester.clock import Clock
+from harvester.clock import Clock, happens
 from harvester.errors import ExchangeError, Meaning, meaning_of
 from harvester.model import Captured, Deferred, Outcome, Reading, Rejected, Returned
 from harvester.tracing import NOTHING, Span
@@ -184,12 +184,8 @@ class Client:
 
     async def _pause(self, seconds: float) -> None:
         """Sleep between tries, unless stopping."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
-        raise Held("stopping", self._clock.monotonic())
+        if await happens(self._stopping, within=seconds):
+            raise Held("stopping", self._clock.monotonic())
 
 
 def _lightened(error: ExchangeError) -> ExchangeError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from aiolimiter import AsyncLimiter
 
 from harvester.braze.budget import Budget, BudgetReport
-from harvester.clock import Clock
+from harvester.clock import Clock, happens
 from harvester.errors import HarvesterError
 
 BURST_SECONDS = 0.1
@@ -235,8 +235,4 @@ class Pacer:
     async def _change(self, seconds: float | None) -> None:
         """Wait for something to happen, or for a time. Only the first in line ever waits here."""
         self._changed.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
+        await happens(self._changed, within=seconds)

@@ -124,8 +124,13 @@ def claim(
 
 
 def _latest_due(plan: ReadingPlan, now: float) -> ColumnElement[str]:
-    """Name the latest reading of a plan that has fallen due by now."""
-    passed = [(_SINCE + age <= now, literal(name)) for name, age in reversed(plan.readings)]
+    """Name the latest reading of a plan that has fallen due by now: never an earlier one than that which was planned.
+
+    A clock that was set back would ask anew for a reading that was captured.
+    """
+    passed = [
+        (or_(pairs.c.reading == name, _SINCE + age <= now), literal(name)) for name, age in reversed(plan.readings)
+    ]
     return case((pairs.c.reading == ONCE, pairs.c.reading), *passed, else_=pairs.c.reading)
 
 

@@ -28,6 +28,14 @@ def renew(connection: Connection, batch_ids: Sequence[str], *, owner: str, lease
     return set(kept.scalars())
 
 
+def held_by_others(connection: Connection, workspace: str, *, owner: str) -> bool:
+    """Tell whether another owner has a workspace's readings in hand."""
+    theirs = select(batches.c.id).where(
+        batches.c.state == "open", batches.c.workspace == workspace, batches.c.owner != owner
+    )
+    return connection.execute(theirs.limit(1)).first() is not None
+
+
 def unfinished_owners(connection: Connection) -> set[str]:
     """Name everyone who holds a batch that is not stored."""
     held = select(batches.c.owner).where(batches.c.state.in_(("open", "sealed"))).distinct()

@@ -116,6 +116,10 @@ class Ledger:
         until = self._clock.wall() + LEASE_SECONDS
         return await self.do(leases.renew, batch_ids, owner=self._owner, lease_until=until)
 
+    async def held_by_others(self, workspace: str) -> bool:
+        """Tell whether another process has a workspace's readings in hand."""
+        return await self.do(leases.held_by_others, workspace, owner=self._owner)
+
     async def seal(
         self, batch: Batch, settlements: Sequence[Settlement], parts: Sequence[Part], *, destination: str
     ) -> bool:
