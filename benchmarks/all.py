@@ -24,8 +24,9 @@ import page
 import polite
 import processes
 import speed
+import together
 
-MODULES = {module.__name__: module for module in (polite, budget, speed, default_budget, growth, latest)}
+MODULES = {module.__name__: module for module in (polite, budget, speed, together, default_budget, growth, latest)}
 PACKAGES = ("harvester", "aiohttp", "aiolimiter", "tenacity", "orjson", "sqlalchemy", "uvloop", "zstandard", "duckdb")
 
 

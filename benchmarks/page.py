@@ -87,8 +87,14 @@ def _slower(results: Results) -> float | None:
     return found["harvester latest"] / found["DuckDB, bounded alike"] if found else None
 
 
+def _times_import(results: Results) -> float | None:
+    found = {row["command"]: row["milliseconds"] for row in rows(results, "start")}
+    return found["harvester --help"] / found['python -c "import aiohttp"'] if found else None
+
+
 SILENT = "an answer that tells nothing of the budget is taken for somebody else's call, so our share looks too small"
 WIRE = "samples: the HTTP client 45 %, rows 27 %, imports 10 %, ledger 5 %, pacing 4 %, compressing 1 %"
+CORES = "two cores carry the server too: all CPU seconds of a pair, twice, do not fit into one second of both"
 IDLE = "a call that comes alone costs more; samples: the HTTP client and its callbacks 44 %, rows 21 %, loop 10 %"
 IMPORTS = "what is imported holds 70 MiB: aiohttp 14, SQLAlchemy 11, pydantic 10, Python 9, asyncio 8, structlog 5"
 TWICE = "the parts are read twice, and half of the time goes into finding every counter that any of them has"
@@ -105,6 +111,10 @@ PROMISES = (
     ),
     Promise("of the bare loop's speed, 10,000 pairs", _speed(10_000), least=1, why_not=WIRE),
     Promise("the same, 100,000 pairs", _speed(100_000), least=1, why_not=WIRE),
+    Promise("harvester --help, times import aiohttp", _times_import, most=2),
+    Promise("peak memory of 200,000 pairs, times that of 10,000", _worst("memory", "times the first"), most=1.15),
+    Promise("two processes on one ledger, times one", _worst("together", "times one process", processes=2), least=1.7,
+            why_not=CORES),
     Promise("share of a core at 69 calls a second, %", _worst("default_budget", "% of one core"), most=5, why_not=IDLE),
     Promise("peak memory at 69 calls a second, MiB", _worst("default_budget", "peak MiB"), most=80, why_not=IMPORTS),
     Promise("seconds to the first call, a ledger of a million", _worst("growth", "first call, s", pairs=10**6), most=2),
@@ -119,8 +129,8 @@ HOW = (
     "The peers are installed into environments of their own, in `benchmarks/.cache`."
 )
 TITLES = {
-    "polite": "Polite", "budget": "Polite, on virtual time", "speed": "Fast", "default_budget": "Idle",
-    "growth": "Growing", "latest": "Reading",
+    "polite": "Polite", "budget": "Polite, on virtual time", "speed": "Fast", "together": "Together",
+    "default_budget": "Idle", "growth": "Growing", "latest": "Reading",
 }  # fmt: skip
 PICTURES = {"polite": "polite.svg", "speed": "fast.svg", "growth": "growth.svg"}
 

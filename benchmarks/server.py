@@ -12,6 +12,8 @@ import sys
 import time
 from email.utils import formatdate
 
+import uvloop
+
 DAYS = 14
 EMAIL = [
     "sent", "opens", "machine_open", "unique_opens", "clicks", "unique_clicks", "unsubscribes", "bounces",
@@ -92,4 +94,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

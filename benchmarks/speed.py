@@ -44,16 +44,16 @@ PEERS: dict[str, Job] = {
 }
 
 
-def turns(jobs: dict[str, Job], pairs: int, runs: int) -> dict[str, list[Used]]:
+def turns(jobs: dict[str, Job], pairs: int, runs: int, *, warm_up: int = 1) -> dict[str, list[Used]]:
     """Run every job in turn, ``runs`` times after one that does not count."""
     used: dict[str, list[Used]] = {name: [] for name in jobs}
     with tempfile.TemporaryDirectory() as name, processes.serving("server.py") as server:
         folder = Path(name)
         listed = processes.write_pairs(folder / "pairs.csv", pairs)
-        for _ in range(runs + 1):
+        for _ in range(warm_up + runs):
             for client, job in jobs.items():
                 used[client].append(processes.done(job(server.url, listed, folder)))
-    return {client: each[1:] for client, each in used.items()}
+    return {client: each[warm_up:] for client, each in used.items()}
 
 
 def compared(jobs: dict[str, Job], pairs: int, runs: int) -> Iterator[dict[str, Any]]:
@@ -84,6 +84,8 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
             yield "speed", row
     for row in start(3 if quick else 9):
         yield "start", row
+    for row in memory((10_000, 20_000 if quick else 200_000)):
+        yield "memory", row
 
 
 def start(runs: int) -> Iterator[dict[str, Any]]:
@@ -92,3 +94,12 @@ def start(runs: int) -> Iterator[dict[str, Any]]:
     used = [(processes.done(ours).seconds, processes.done(theirs).seconds) for _ in range(runs + 1)][1:]
     for command, column in (("harvester --help", 0), ('python -c "import aiohttp"', 1)):
         yield {"command": command, "milliseconds": 1000 * statistics.median(each[column] for each in used)}
+
+
+def memory(sizes: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """Compare the peak memory of one long harvest with that of a short one."""
+    peaks: dict[int, float] = {}
+    for pairs in sizes:
+        (used,) = turns({"harvester": harvester}, pairs, 1, warm_up=0)["harvester"]
+        peaks[pairs] = used.peak_mib
+        yield {"pairs": pairs, "peak MiB": used.peak_mib, "times the first": used.peak_mib / peaks[sizes[0]]}
