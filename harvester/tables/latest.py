@@ -9,6 +9,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import zstandard
 
 from harvester.errors import SinkError, UsageError
 from harvester.model import DATASET
-from harvester.tables.sql import bound, quoted, text, texts
+from harvester.tables.sql import THREADS, bound, quoted, text, texts
 
 TEXT_COLUMNS = (
     "workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id",
@@ -49,7 +50,6 @@ def write_latest(folder: Path, out: Path | None, kind: str, *, memory_limit_mb: 
         raise UsageError(f"nothing was harvested in {folder} yet; it should hold {DATASET}/captured_date=.../")
     if kind == "parquet" and out is None:
         raise UsageError("Parquet cannot be written to standard output; give -o FILE")
-    _check(parts)
     making = temp_directory / "latest" if out is None else out.with_name(f".{out.name}.making")
     try:
         with duckdb.connect() as connection:
@@ -86,21 +86,28 @@ def _counters(connection: Any, parts: list[Path]) -> dict[str, str]:
     Part by part: asked for all at once, DuckDB keeps a buffer for each, and memory would grow with the harvest.
     """
     kinds: dict[str, set[str]] = {}
-    for part in parts:
-        rows = f"read_json({text(str(part))}, sample_size = -1, {_READING})"
-        found = connection.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()  # noqa: S608 - quoted
-        names = {name for name, *_ in found}
-        # DuckDB numbers Sent and sent, which are one to it, and gives up on a counter without a name.
-        if "send_id" not in names or any(map(_NUMBERED.search, names)):
-            found = connection.execute(_members(part)).fetchall()
-        for name, kind, *_ in found:
-            kinds.setdefault(name, set()).add(kind)
+    with ThreadPoolExecutor(THREADS) as pool:  # a compressed part is read by one thread alone
+        for found in pool.map(lambda part: _kinds(connection.cursor(), part), parts):
+            for name, kind in found:
+                kinds.setdefault(name, set()).add(kind)
     types = {}
     for name, met in kinds.items():
         numbers = met - {"JSON", "NULL", '"NULL"'} or met
         types[name] = "BIGINT" if numbers == {"BIGINT"} else "DOUBLE" if numbers <= _NUMBERS else "VARCHAR"
     ordered = sorted(types.keys() - set(TEXT_COLUMNS), key=lambda name: (name != name.lower(), name))
     return {name: types[name] for name in ordered}
+
+
+def _kinds(connection: Any, part: Path) -> list[tuple[str, str]]:
+    """Give the names of all members in a part, once that is known to be whole, with the types of their values."""
+    _check(part)
+    rows = f"read_json({text(str(part))}, sample_size = -1, {_READING})"
+    found = connection.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()  # noqa: S608 - quoted
+    names = {name for name, *_ in found}
+    # DuckDB numbers Sent and sent, which are one to it, and gives up on a counter without a name.
+    if "send_id" not in names or any(map(_NUMBERED.search, names)):
+        found = connection.execute(_members(part)).fetchall()
+    return [(name, kind) for name, kind, *_ in found]
 
 
 def _members(part: Path) -> str:
@@ -161,21 +168,20 @@ def _guarded(name: str) -> str:
     return f"CASE WHEN {risky} THEN '''' || {column} ELSE {column} END AS {column}"
 
 
-def _check(parts: list[Path]) -> None:
-    """Read every compressed part to its end, since DuckDB takes a part that was cut off for a whole one."""
-    for part in parts:
-        stream: Any = None
-        if part.suffix == ".zst":
-            stream = zstandard.ZstdDecompressor().decompressobj()
-        elif part.suffix == ".gz":
-            stream = zlib.decompressobj(31)
-        if stream is None:
-            continue
-        try:
-            with part.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    stream.decompress(chunk)
-        except (zstandard.ZstdError, zlib.error):
-            stream = None
-        if stream is None or not stream.eof:
-            raise SinkError(f"the part {part} is damaged; restore it, or move it away")
+def _check(part: Path) -> None:
+    """Read a compressed part to its end, since DuckDB takes one that was cut off for a whole one."""
+    stream: Any = None
+    if part.suffix == ".zst":
+        stream = zstandard.ZstdDecompressor().decompressobj()
+    elif part.suffix == ".gz":
+        stream = zlib.decompressobj(31)
+    if stream is None:
+        return
+    try:
+        with part.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                stream.decompress(chunk)
+    except (zstandard.ZstdError, zlib.error):
+        stream = None
+    if stream is None or not stream.eof:
+        raise SinkError(f"the part {part} is damaged; restore it, or move it away")

@@ -5,13 +5,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+THREADS = min(4, os.cpu_count() or 1)
+
 
 def bound(connection: Any, memory_limit_mb: int, temp_directory: Path) -> None:
     """Keep a connection within a limit; what does not fit is put on disk for a while."""
     connection.execute(f"SET memory_limit = '{memory_limit_mb}MB'")
     connection.execute(f"SET temp_directory = {text(str(temp_directory))}")
     connection.execute("SET preserve_insertion_order = false")
-    connection.execute(f"SET threads = {min(4, os.cpu_count() or 1)}")
+    connection.execute(f"SET threads = {THREADS}")
 
 
 def text(value: str) -> str:
