@@ -16,7 +16,7 @@ import zstandard
 
 from harvester.model import Batch, Part
 
-_CHUNK_BYTES = 2 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 """So much goes to the thread at a time: handing it over costs the loop about a millisecond's work of its own."""
 
 
