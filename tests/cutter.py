@@ -15,8 +15,9 @@ class Cutter:
 
     ``fate(method, target)`` decides of each: ``before`` cuts the connection with nothing sent, ``within`` after half
     of the request, ``after`` loses the reply to what the store has done, ``hang`` never answers, ``forbid``
-    answers 403, ``unconditional`` takes the precondition out, as a store does that does not know it, and ``brief``
-    lets SQS give a message back after two seconds, where a minute was asked for.
+    answers 403, ``unconditional`` takes the precondition out, as a store does that does not know it, ``flip``
+    turns a bit of what is sent, and ``brief`` lets SQS give a message back after two seconds, where a minute was asked
+    for.
     """
 
     def __init__(self, port: int, fate: Callable[[str, str], Fate] = lambda _method, _target: None) -> None:
@@ -71,6 +72,8 @@ class Cutter:
             return
         if fate == "unconditional":
             head = head.replace(b"if-none-match:", b"x-none-match-:")
+        if fate == "flip":
+            body = bytes([body[0] ^ 1]) + body[1:]
         if fate == "brief":
             body = body.replace(b'"VisibilityTimeout": 60', b'"VisibilityTimeout":  2')
         store_reader, store = await asyncio.open_connection("127.0.0.1", self._upstream)

@@ -200,7 +200,12 @@ rgw_thread_pool_size = 32
 """)
 
     def tool(*command: str) -> None:
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        """Run one of Ceph's programs; a monitor that is just beginning may refuse what it takes a moment later."""
+        for _ in range(3):
+            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+            if done.returncode == 0:
+                return
+        raise AssertionError(f"{' '.join(command)}: {done.stderr}")
 
     address = f"[v1:127.0.0.1:{mon_port}]"
     tool("monmaptool", "--create", "--fsid", cluster, "--addv", "a", address, f"{folder}/monmap")

@@ -79,6 +79,25 @@ async def test_a_connection_cut_at_any_put_changes_nothing(stores, monkeypatch, 
         assert [await Store(url).read(each) for each in sorted(names)[:3]] == [b"rows" * 1000] * 3
 
 
+async def test_what_changes_on_its_way_is_not_taken_and_sent_again(stores, monkeypatch, hasty):
+    """An upload is signed over its digest, which the store holds against what came: no damaged part ever stands."""
+    bucket = stores("radosgw")
+    puts = 0
+
+    def first(method: str, _target: str) -> str | None:
+        nonlocal puts
+        puts += method == "PUT"
+        return "flip" if method == "PUT" and puts == 1 else None
+
+    async with Cutter(bucket.port, first) as cutter:
+        url = use(monkeypatch, bucket, cutter.port)
+        with pytest.raises(SinkError):
+            await BucketSink(Store(url)).create(part(b"rows" * 1000))
+        assert not await asyncio.to_thread(lambda: list(Store(url).names(DATASET)))
+        await BucketSink(Store(url)).create(part(b"rows" * 1000))
+        assert await Store(url).read(f"{DATASET}/batch") == b"rows" * 1000
+
+
 async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypatch):
     """Where a second create is let through, parts could be lost: it is found at the start, by harmless bytes."""
     bucket = stores("moto")
