@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -233,6 +234,8 @@ class Torture:
         until = time.monotonic() + seconds
         while self.done["kills"] < self.kills_wanted and time.monotonic() < until:
             await self.round()
+            if self.done["started"] % 50 == 0:
+                print(f"{self.done['kills']} killed, {len(self.handed_in)} pairs", file=sys.stderr, flush=True)
         self.place.heal()
         self.api(well=True)
         await self.at_rest()
