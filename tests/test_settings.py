@@ -207,6 +207,17 @@ async def test_every_problem_is_told_at_once_by_name_and_never_with_its_value(ha
     assert "4711" not in err
 
 
+def test_a_misspelt_name_is_told_with_its_file_its_table_and_what_may_be_meant(tmp_path):
+    """A setting, one of a table, and a table itself; a name that is like none is told which there are."""
+    path = tmp_path / "misspelt.toml"
+    path.write_text(f'lenght = 3\nzzz = 1\n[workspace.us]\n[workspaces.eu]\nendpoint = "{BRAZE}"\nresreve = 0.3\n')
+    told = refusal(path)
+    assert "misspelt.toml" in told
+    for name, meant in (("lenght", "length"), ("workspace", "workspaces"), ("workspaces.eu.resreve", "reserve")):
+        assert f"  {name}: no setting has this name; did you mean {meant}?" in told
+    assert "  zzz: is none of workspaces, triggers, out," in told
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -298,6 +309,17 @@ def test_a_key_that_cannot_be_one_is_refused_without_showing_it(tmp_path, conten
     with pytest.raises(UsageError, match=said) as refused:
         one(api_key_file=path).key()
     assert KEY not in str(refused.value)
+
+
+def test_a_key_from_a_pipe_is_read_once(tmp_path):
+    """``--api-key-file <(...)`` of a shell serves whoever asks for the key, however often; it is shown nowhere."""
+    reads, writes = os.pipe()
+    os.write(writes, KEY.encode())
+    os.close(writes)
+    settings = loaded(None, endpoint=BRAZE, api_key_file=Path(f"/dev/fd/{reads}"))
+    assert settings.keys() == settings.keys() == {"default": KEY}
+    assert KEY not in repr(settings) + str(settings.model_dump())
+    os.close(reads)
 
 
 def test_a_key_file_that_is_missing_or_unreadable_is_told(tmp_path):
@@ -462,7 +484,7 @@ def test_variables_reach_triggers_too(set_env, triggers):
         ('kind = "rabbitmq"\nqueue = "q"', "give either url or url_file"),
         (f'kind = "redis"\nstream = "s"\nurl = "{KEY}"\nurl_file = "{KEY}"', "give either url or url_file"),
         (f'kind = "sqs"\nqueue_url = "{KEY}"', "queue_url"),
-        (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nqueue = "{KEY}"', "queue: Extra inputs"),
+        (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nqueue = "{KEY}"', "queue: no setting has this name"),
         (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["{KEY}"]', "must be a place in a bucket"),
         ('kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["s3:///"]', "must be a place in a bucket"),
     ],

@@ -3,8 +3,10 @@
 The one place that reads the environment.
 """
 
+import difflib
 import os
 import tomllib
+from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 
 from harvester.errors import UsageError
 from harvester.settings.model import Settings
-from harvester.settings.workspace import LOOPBACK, ORIGIN, as_variable
+from harvester.settings.triggers import KINDS
+from harvester.settings.workspace import LOOPBACK, ORIGIN, Workspace, as_variable
 
 _SOURCES = (("api_key", "api_key_file"), ("url", "url_file"))
-_KINDS = "kind must be one of rabbitmq, sqs, nats, redis"
 _NO_ENDPOINT = "is missing: set BRAZE_ENDPOINT, or give --endpoint https://rest.fra-01.braze.eu (yours)"
 
 
@@ -46,17 +48,36 @@ def load(config: Path | None, given: dict[str, Any], workspace: dict[str, Any]) 
     try:
         return Settings(**reduce(_over, layers))
     except ValidationError as error:
-        problems = [_told(each) for each in error.errors(include_input=False, include_url=False)]
-        raise UsageError("the settings are not usable:\n" + "\n".join(problems)) from None
+        found = error.errors(include_input=False, include_url=False)
+        found.sort(key=lambda each: each["type"] != "extra_forbidden")  # what is missing may only be misspelt
+        problems = [_told(each) for each in found]
+        where = f" of {config} and the environment" if config else ""
+        raise UsageError(f"the settings{where} are not usable:\n" + "\n".join(problems)) from None
 
 
 def _told(problem: ErrorDetails) -> str:
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = _unknown(*problem["loc"])
     if problem["type"] == "missing":
         message = _NO_ENDPOINT if problem["loc"][-1] == "endpoint" else "is missing"
     if problem["type"].startswith("union_tag"):
-        message = _KINDS
+        message = f"kind must be one of {', '.join(KINDS)}"
     return f"  {'.'.join(map(str, problem['loc']))}: {message}"
+
+
+def _unknown(*place: int | str) -> str:
+    """Say of a name that no setting has which one may be meant."""
+    known: Iterable[str] = Settings.model_fields
+    match place:
+        case ("workspaces", _, name):
+            known = Workspace.model_fields
+        case ("triggers", _, kind, name):
+            known = KINDS[str(kind)].model_fields
+        case (*_, name):
+            pass
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"no setting has this name; did you mean {near[0]}?" if near else f"is none of {', '.join(known)}"
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from harvester.errors import UsageError
@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     keep_days: float = Field(default=90.0, ge=30)
     web_host: str = "127.0.0.1"
     web_port: int = Field(default=8080, ge=0, le=65_535)
+    _keys: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("workspaces")
     @classmethod
@@ -52,7 +53,12 @@ class Settings(BaseSettings):
         return value
 
     def keys(self) -> dict[str, str]:
-        """Give the API key of each workspace. Raises ``UsageError`` with every problem at once."""
+        """Give the API key of each workspace. Raises ``UsageError`` with every problem at once.
+
+        Files are read once: one that is a pipe, as a shell's ``<(...)`` is, holds nothing the second time.
+        """
+        if self._keys:
+            return self._keys
         found, problems = {}, []
         for name, workspace in self.workspaces.items():
             try:
@@ -61,6 +67,7 @@ class Settings(BaseSettings):
                 problems.append(f"  workspaces.{name}: {problem}")
         if problems:
             raise UsageError("not every workspace has a usable API key:\n" + "\n".join(problems))
+        self._keys.update(found)
         return found
 
     @classmethod

@@ -1,6 +1,6 @@
 """What can be said of a trigger: which broker, how to be let in, and which files its messages may point to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -106,4 +106,5 @@ class Redis(_WithUrl):
     group: Text = "harvester"
 
 
+KINDS: Mapping[str, type[_Trigger]] = {"rabbitmq": RabbitMQ, "sqs": SQS, "nats": NATS, "redis": Redis}
 Trigger = Annotated[RabbitMQ | SQS | NATS | Redis, Field(discriminator="kind")]
