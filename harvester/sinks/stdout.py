@@ -7,7 +7,7 @@ written again by the next run.
 import asyncio
 from typing import BinaryIO
 
-from harvester.errors import SinkClosed
+from harvester.errors import SinkClosed, SinkRefused
 from harvester.model import Part
 
 
@@ -28,12 +28,16 @@ class StdoutSink:
         return None
 
     async def create(self, part: Part) -> None:
-        """Write a part. Raises ``SinkClosed`` when the reader has gone."""
+        """Write a part. Raises ``SinkClosed`` when the reader has gone, ``SinkRefused`` where half a part may be."""
         try:
             await asyncio.to_thread(self._write, part.data)
+        except BrokenPipeError:
+            raise SinkClosed("nobody reads standard output any more") from None
         except OSError as error:
-            raise SinkClosed(f"cannot write to standard output: {error.strerror}") from None
+            raise SinkRefused(f"cannot write to standard output: {error.strerror}") from None
 
     def _write(self, data: bytes) -> None:
-        self._stream.write(data)
+        view = memoryview(data)
+        while view:  # unbuffered (PYTHONUNBUFFERED), it may take less than asked, without an error
+            view = view[self._stream.write(view) :]
         self._stream.flush()
