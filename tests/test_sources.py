@@ -84,6 +84,23 @@ def test_a_bad_ndjson_line_is_told_and_the_rest_goes_on(line, problem):
     assert problem in problems(found)[0][2]
 
 
+@pytest.mark.parametrize("name", ["a.ndjson", "a.csv"])
+def test_the_text_of_a_bad_row_is_json(tmp_path, name):
+    """What a rejects file holds of a row can be read by a program and sent again."""
+    row = {"campaign_id": "ç\udcff" if name == "a.csv" else "ç", "send_id": "s", "sent_at": "1 May"}
+    path = tmp_path / name
+    lines = ",".join(row) + "\n" + ",".join(row.values()) if name == "a.csv" else json.dumps(row)
+    path.write_text(lines, errors="surrogateescape")
+    (bad,) = read(path)
+    assert json.loads(bad.text) == row
+
+
+def test_a_row_nested_without_end_is_a_bad_line():
+    """Depth alone never ends a run."""
+    (bad,) = read("-", stdin=b'{"campaign_id":' + b"[" * 1000 + b"]" * 1000 + b"}")
+    assert isinstance(bad, BadLine)
+
+
 def test_times_are_utc_unless_they_say_otherwise():
     """Dates, offsets and Z are understood; a time without a zone is UTC, and counted so that it can be told."""
     lines = ["2026-11-20", "2026-11-20T01:00:00+01:00", "2026-11-20T00:00:00Z", ""]
@@ -111,6 +128,7 @@ def test_parquet_keeps_text_and_times(tmp_path):
     ("name", "content", "says"),
     [
         ("missing.csv", None, "No such file"),
+        ("nofolder", None, "No such file or directory"),
         ("a.csv", b"", "must name the columns campaign_id and send_id"),
         ("a.csv", b"x,y\n1,2\n", "found: x, y"),
         ("a.txt", b"", "cannot tell what it is"),

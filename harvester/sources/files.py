@@ -6,6 +6,7 @@ characters without NUL (which no database keeps as text), taken as it is but for
 
 import csv
 import io
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,7 +107,7 @@ class Input:
         try:
             return self._enqueued(record)
         except Unusable as error:
-            return BadLine(name, line, error.field, error.problem, str(dict(record))[:500])
+            return BadLine(name, line, error.field, error.problem, _as_json(record))
 
     def _enqueued(self, record: Mapping[str, object]) -> Enqueued:
         pair = pair_in(record, self._workspaces)
@@ -119,16 +120,15 @@ def _check(name: str) -> None:
     """Raise ``UsageError`` unless a name is that of a file we can read."""
     if name == "-":
         return
+    try:
+        if not in_store(name):
+            Path(name).open("rb").close()
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}; check the name of the file or folder") from None
     if not name.endswith(OF_LISTS):
         raise UsageError(
             f"{name}: cannot tell what it is; name it .csv, .ndjson, .jsonl, .parquet or .avro, or a folder of Currents"
         )
-    if in_store(name):
-        return
-    try:
-        Path(name).open("rb").close()
-    except OSError as error:
-        raise UsageError(f"{name}: {error.strerror}; check the name of the file") from None
 
 
 @contextmanager
@@ -205,6 +205,14 @@ def _csv(name: str, first: str, file: TextIO) -> Iterator[tuple[int, Mapping[str
             yield number, BadLine(name, number, "", problem, ",".join(fields)[:500])
         else:
             yield number, {key: value.strip() for key, value in zip(header, fields, strict=True)}
+
+
+def _as_json(record: Mapping[str, object]) -> str:
+    """Write a record as its line may have been, cut where it is long; one nested too deeply is left out."""
+    try:
+        return json.dumps(dict(record), ensure_ascii=False, default=str)[:500]
+    except RecursionError:
+        return ""
 
 
 class RejectsFile:
