@@ -114,6 +114,13 @@ def test_a_damaged_part_is_named_and_nothing_is_written(harvest, tmp_path):
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_a_folder_that_is_not_there_is_named(harvest, tmp_path):
+    """What cannot be written is not blamed on what is read."""
+    folder = harvest([{"captured_at": "1", "sent": 1}])
+    with pytest.raises(UsageError, match=r"cannot write to the folder .*/nodir: No such file"):
+        write_latest(folder, tmp_path / "nodir" / "out.csv", "csv", temp_directory=tmp_path)
+
+
 def test_nothing_harvested_is_told(tmp_path):
     """A folder without parts is a usage error that says what is missing."""
     with pytest.raises(UsageError, match="nothing was harvested"):

@@ -41,7 +41,7 @@ def write_latest(folder: Path, out: Path | None, kind: str, *, memory_limit_mb: 
     that a row does not have are null. In CSV, text that a spreadsheet would run as a formula gets a leading
     apostrophe. ``kind`` is ndjson, csv or parquet. Gives the number of rows.
 
-    Raises ``UsageError`` where nothing was harvested, ``SinkError`` for a damaged part.
+    Raises ``UsageError`` where nothing was harvested or ``out`` cannot be written, ``SinkError`` for a damaged part.
     """
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
@@ -51,6 +51,11 @@ def write_latest(folder: Path, out: Path | None, kind: str, *, memory_limit_mb: 
     if kind == "parquet" and out is None:
         raise UsageError("Parquet cannot be written to standard output; give -o FILE")
     making = temp_directory / "latest" if out is None else out.with_name(f".{out.name}.making")
+    try:
+        making.touch()
+        making.unlink()
+    except OSError as error:
+        raise UsageError(f"cannot write to the folder {making.parent}: {error.strerror}") from None
     try:
         with duckdb.connect() as connection:
             bound(connection, memory_limit_mb, temp_directory)
