@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import quote_plus
 
 import pytest
+import structlog
 import uvloop
 from brokers import LABS, queue_name
 from cutter import Cutter
@@ -323,6 +324,20 @@ async def test_a_queue_that_forgets_is_warned_of(lab, labs):
     assert len(warnings) == len(told), warnings
     for part in told:
         assert any(part in each for each in warnings), part
+
+
+@pytest.mark.parametrize("lab", ["redis"], indirect=True)
+async def test_an_entry_without_a_body_is_told_as_such(scene):
+    """The dead letter and the log name the field that is missing, and the log the trigger."""
+    async with scene.lab.client() as redis:
+        await redis.xadd(scene.name, {"data": PAIR, "by": "a test"})
+    with structlog.testing.capture_logs() as logs:
+        async with scene.running() as trigger:
+            await until(lambda: trigger.outcomes["dead_lettered"] == 1)
+    [(_, why)] = await scene.lab.dead(scene.name)
+    assert "no field named body" in why
+    [told] = [each for each in logs if each["event"] == "message_dead_lettered"]
+    assert (told["trigger"], told["reason"]) == ("sends", why)
 
 
 @pytest.mark.parametrize("lab", ["redis"], indirect=True)

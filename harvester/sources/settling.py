@@ -76,11 +76,14 @@ class Stopped(Exception):  # noqa: N818 - it never leaves the sources
 class Settling:
     """Settles the messages of one trigger; counts pairs by what the ledger said, and times that named no zone."""
 
-    def __init__(self, *, reader: Reader, enqueue: Enqueue, bury: Bury, stopping: asyncio.Event, clock: Clock) -> None:
+    def __init__(
+        self, trigger: str, *, reader: Reader, enqueue: Enqueue, bury: Bury, stopping: asyncio.Event, clock: Clock
+    ) -> None:
         """Take what understands, what takes pairs, what takes dead letters, and what says that a file be left."""
         self.pairs_new = 0
         self.pairs_known = 0
         self.naive_times = 0
+        self._log = log.bind(trigger=trigger)
         self._reader = reader
         self._enqueue = enqueue
         self._bury = bury
@@ -111,6 +114,8 @@ class Settling:
         """Understand a message, or say why not."""
         if delivery.times > MAX_DELIVERIES:
             return f"was delivered {delivery.times} times and never settled"
+        if delivery.flaw:
+            return delivery.flaw
         try:
             return self._reader.read(delivery.body, latest=self._clock.wall() + DAY_SECONDS)
         except Unusable as error:
@@ -126,7 +131,7 @@ class Settling:
         elif message.bad:
             await self._buried(delivery, *message.leftover())
         elif not message.pairs and not message.files:
-            log.info("message_ignored", why="a store's test event")
+            self._log.info("message_ignored", why="a store's test event")
             return "ignored"
         if not problems and not message.bad:
             return "enqueued"
@@ -150,7 +155,7 @@ class Settling:
 
     def _count_naive(self, times: int) -> None:
         if times and not self.naive_times:
-            log.warning("times without a zone are taken for UTC", hint="write them as 2026-11-20T08:00:00Z")
+            self._log.warning("times without a zone are taken for UTC", hint="write them as 2026-11-20T08:00:00Z")
         self.naive_times += times
 
     async def _add(self, page: Sequence[Enqueued], *, once: bool) -> None:
@@ -162,4 +167,4 @@ class Settling:
         told = why.encode("ascii", "backslashreplace").decode()
         told = "".join(mark if mark.isprintable() else " " for mark in told)[:_REASON_CHARACTERS]
         await self._bury(delivery, body, told)
-        log.warning("message_dead_lettered", reason=told)
+        self._log.warning("message_dead_lettered", reason=told)

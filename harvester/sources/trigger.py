@@ -54,7 +54,7 @@ class Trigger:
         self._stopping = asyncio.Event()
         self._log = log.bind(trigger=name)
         self.settling = Settling(
-            reader=reader, enqueue=enqueue, bury=broker.bury, stopping=self._stopping, clock=clock
+            name, reader=reader, enqueue=enqueue, bury=broker.bury, stopping=self._stopping, clock=clock
         )  # fmt: skip
 
     def stop(self) -> None:

@@ -27,11 +27,15 @@ CLOSED = RuntimeError
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message as it was delivered: for which time, and what its broker needs to settle it."""
+    """A message as it was delivered: for which time, and what its broker needs to settle it.
+
+    ``flaw`` says why it cannot be read, where the broker sees that already.
+    """
 
     body: bytes
     times: int
     handle: Any
+    flaw: str = ""
 
 
 class Broker(Protocol):

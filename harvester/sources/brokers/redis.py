@@ -145,7 +145,8 @@ class Queue:
 
 
 def _delivery(entry: bytes, fields: Mapping[bytes, bytes], times: int) -> Delivery:
-    return Delivery(fields.get(_BODY, b""), times, (entry, dict(fields)))
+    flaw = "" if _BODY in fields else "the entry has no field named body, in which the JSON should be"
+    return Delivery(fields.get(_BODY, b""), times, (entry, dict(fields)), flaw)
 
 
 def _entries(deliveries: Sequence[Delivery]) -> list[bytes]:
