@@ -2,9 +2,20 @@
 
 import logging
 import sys
+from typing import TextIO, cast
 
 import orjson
 import structlog
+
+
+class _Stderr:
+    """Standard error as it is by now: a progress view puts a thing in its place that keeps lines off its own."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def set_up_logs(*, json: bool, level: str) -> None:
@@ -20,7 +31,7 @@ def set_up_logs(*, json: bool, level: str) -> None:
             renderer if json else lambda *given: _on_one_line(lines(*given)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,  # made anew for every event, a logger costs more than most events
     )
 
