@@ -26,6 +26,9 @@ FIRST_BATCH_READINGS = 100
 LINGER_SECONDS = 1.0
 """For how long a lasting harvest lets pairs that trickle in gather, so that they share a part."""
 
+PROBES_UNANSWERED = 2
+"""So many probes in vain are enough where no call of this process was ever answered: nobody may be there."""
+
 LOOK_SECONDS = 10.0
 """How often a lasting harvest looks for pairs that another process enqueued."""
 
@@ -133,11 +136,13 @@ class Harvest:
             return False
         if hold.cause == "halted":
             return True
-        tried = self._pacer.state().holds_in_a_row
-        if hold.cause != "overload" or tried <= self._max_deferrals:
+        state = self._pacer.state()
+        tried = state.holds_in_a_row
+        enough = self._max_deferrals if state.answered else min(self._max_deferrals, PROBES_UNANSWERED)
+        if hold.cause != "overload" or tried <= enough:
             return False
-        log.warning("giving_up", workspace=self.workspace, probes_in_vain=tried - 1,
-                    hint="the API does not answer; run the same command again later")  # fmt: skip
+        log.warning("giving_up", workspace=self.workspace, cause=self._client.why(hold.cause), probes_in_vain=tried - 1,
+                    hint="check the endpoint (harvester doctor), or run the same command again later")  # fmt: skip
         return True
 
     def _batch_limit(self) -> int:
@@ -151,7 +156,7 @@ class Harvest:
         """Wait until a hold is over, or for something to look at."""
         seconds = round(hold.until - self._clock.monotonic(), 1)
         if (hold.cause, round(hold.until)) != self._told_of:
-            log.info("waiting", workspace=self.workspace, cause=hold.cause, seconds=seconds)
+            log.info("waiting", workspace=self.workspace, cause=self._client.why(hold.cause), seconds=seconds)
             self._told_of = (hold.cause, round(hold.until))
         await happens(self._look, within=hold.until - self._clock.monotonic())
 

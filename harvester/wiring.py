@@ -151,8 +151,9 @@ class Harvesting:
             clock=self._clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
         )  # fmt: skip
         client = Client(
-            transport=transport, pacer=pacer, clock=self._clock, length_days=settings.length, keep_raw=settings.raw
-        )
+            transport=transport, endpoint=workspace.endpoint, pacer=pacer, clock=self._clock,
+            length_days=settings.length, keep_raw=settings.raw,
+        )  # fmt: skip
         harvest = Harvest(
             workspace=name, ledger=self._ledger, client=client, pacer=pacer, storing=self.storing,
             destination=self._destination, clock=self._clock, compression=self._compression,

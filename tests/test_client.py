@@ -13,19 +13,26 @@ from harvester.braze.client import REJECTIONS_TO_HALT, Client
 from harvester.braze.pacer import Pacer
 from harvester.braze.transport import Answer
 from harvester.errors import ExchangeError
-from harvester.model import Captured, Deferred, Pair, Reading, Rejected, Returned, Verdict
+from harvester.ledger import Ledger
+from harvester.ledger.books import books
+from harvester.ledger.intake import enqueue
+from harvester.model import Captured, Deferred, Enqueued, Pair, Reading, Rejected, Returned, Verdict
+from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
+from harvester.sinks import Compression, FolderSink
+from harvester.wiring import Harvesting
 
 KEY = "canary-key-0123456789"
+AT = "https://rest.fra-01.braze.eu"
 GOOD = orjson.dumps({"message": "success", "data": []})
 
 
 class Script:
-    """A wire that answers by a script: a status, or an error to raise. Counts what was asked."""
+    """A wire that answers by a script: a status, a body of 200, or an error to raise. Counts what was asked."""
 
-    def __init__(self, steps: Iterable[int | Exception]) -> None:
+    def __init__(self, steps: Iterable[int | bytes | Exception]) -> None:
         """Take the answers in order."""
-        self.steps: Iterator[int | Exception] = iter(steps)
+        self.steps: Iterator[int | bytes | Exception] = iter(steps)
         self.asked = 0
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
@@ -35,6 +42,8 @@ class Script:
         step = next(self.steps)
         if isinstance(step, Exception):
             raise step
+        if isinstance(step, bytes):
+            return Answer(status=200, body=step, budget=BudgetReport(), latency_seconds=0.05)
         body = (
             GOOD
             if step == 200
@@ -57,7 +66,7 @@ def reading(number: int = 1) -> Reading:
     return Reading(number, Pair("w", "c", f"s{number}"), "once", 1e9, 1e12, 1e9)
 
 
-def captured_by(steps: Iterable[int | Exception], readings: int = 1):
+def captured_by(steps: Iterable[int | bytes | Exception], readings: int = 1):
     """Capture readings one after the other; gives the outcomes, the wire and the client."""
     wire = Script(steps)
 
@@ -66,7 +75,7 @@ def captured_by(steps: Iterable[int | Exception], readings: int = 1):
         pacer = Pacer(
             reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1), longest_wait_seconds=7200.0
         )  # fmt: skip
-        client = Client(transport=wire, pacer=pacer, clock=clock, length_days=15)
+        client = Client(transport=wire, pacer=pacer, clock=clock, endpoint=AT, length_days=15)
         return [await client.capture(reading(number), batch_id="b") for number in range(readings)], wire, client
 
     return run_virtual(capture())
@@ -141,7 +150,7 @@ def test_stop_ends_the_pause_between_tries():
     async def stopped() -> tuple:
         clock = VirtualClock()
         pacer = Pacer(reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1))
-        client = Client(transport=Script(forever(503)), pacer=pacer, clock=clock, length_days=15)
+        client = Client(transport=Script(forever(503)), pacer=pacer, clock=clock, endpoint=AT, length_days=15)
         task = asyncio.create_task(client.capture(reading(), batch_id="b"))
         await asyncio.sleep(0.06)
         client.stop()
@@ -157,6 +166,40 @@ def test_nothing_logged_holds_the_key_or_a_control_character():
     assert logs
     assert KEY not in str(logs)
     assert not [value for each in logs for value in each.values() if "\x1b" in str(value)]
+
+
+@pytest.mark.parametrize(("step", "event"), [(401, "workspace_halted"), (b"{}", "answer_unusable")])
+def test_what_is_logged_of_an_answer_names_its_send(step, event):
+    """Workspace, campaign and send: enough to ask Braze about it."""
+    with structlog.testing.capture_logs() as logs:
+        captured_by([step] * 3)
+    told = next(each for each in logs if each["event"] == event)
+    assert (told["workspace"], told["campaign_id"], told["send_id"]) == ("w", "c", "s0")
+
+
+def test_an_endpoint_that_never_answers_is_named_and_given_up_within_a_minute(tmp_path):
+    """Nobody waits for minutes where the address may be wrong; the pairs stay in the plan."""
+    gone = Script(forever(ExchangeError("dns", "no such host")))
+
+    async def story() -> tuple[float, int]:
+        clock = VirtualClock()
+        async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+            pairs = [Enqueued(Pair("eu", "c", f"s{number}")) for number in range(50)]
+            await ledger.do(enqueue, pairs, now=clock.wall(), once=True)
+            harvesting = Harvesting(
+                Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)}), ledger=ledger, clock=clock,
+                sink=FolderSink(tmp_path / "out"), compression=Compression.NONE, connect=lambda *_: gone,
+            )  # fmt: skip
+            async with harvesting.opened():
+                await harvesting.run()
+            return clock.monotonic(), (await ledger.do(books)).pending
+
+    with structlog.testing.capture_logs() as logs:
+        seconds, pending = run_virtual(story())
+    assert (pending, gone.asked < 10, seconds < 60) == (50, True, True)
+    told = [each["cause"] for each in logs if each["event"] in ("waiting", "giving_up")]
+    assert set(told) == {f"{AT} (dns: no such host)"}
+    assert len(told) == 3
 
 
 def test_a_bug_of_ours_costs_one_pair_and_not_the_others():

@@ -128,7 +128,7 @@ def state(*, calls: int, remaining: int, left: float, limit: int = 1000) -> Pace
     """What a pacer says."""
     return PaceState(
         pace=1.0, limit=limit, remaining=remaining, reserve_calls=200, seconds_to_reset=left, in_flight=0,
-        held_because=None, held_seconds=0, holds_in_a_row=0, calls=calls, throttled=0, waited_seconds=0,
+        held_because=None, held_seconds=0, holds_in_a_row=0, calls=calls, throttled=0, waited_seconds=0, answered=True,
     )  # fmt: skip
 
 

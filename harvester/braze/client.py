@@ -31,15 +31,18 @@ class Client:
     """Captures readings of one workspace. ``calls`` and ``answers`` count what was sent and what came back."""
 
     def __init__(
-        self, *, transport: Transport, pacer: Pacer, clock: Clock, length_days: int, keep_raw: bool = False
-    ) -> None:
+        self, *, transport: Transport, endpoint: str, pacer: Pacer, clock: Clock, length_days: int,
+        keep_raw: bool = False,
+    ) -> None:  # fmt: skip
         """Ask through ``transport`` when ``pacer`` permits, for ``length_days`` (1 to 100) before ``ending_at``.
 
-        ``keep_raw``: captures bring the answer as it came too.
+        ``endpoint`` is named where it does not answer. ``keep_raw``: captures bring the answer as it came too.
         """
         self.calls: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
         self.halted_because: str | None = None
+        self._last_failure = ""
+        self._endpoint = endpoint
         self._transport = transport
         self._pacer = pacer
         self._clock = clock
@@ -60,6 +63,10 @@ class Client:
         self._stopping.set()
         self._pacer.stop()
 
+    def why(self, held_because: str) -> str:
+        """Say what is waited for: of an API that does not answer well, where it is and what came of the last call."""
+        return f"{self._endpoint} ({self._last_failure})" if held_because == "overload" else held_because
+
     async def capture(self, reading: Reading, *, batch_id: str, span: Span = NOTHING) -> Outcome:
         """Ask for a reading until it has an outcome. Never raises for anything the API or the network does."""
         try:
@@ -70,15 +77,10 @@ class Client:
         except Held:
             return Returned()
         except ExchangeError as error:
-            log.info(
-                "reading_deferred",
-                cause=error.cause,
-                campaign_id=reading.pair.campaign_id,
-                send_id=reading.pair.send_id,
-            )
+            log.info("reading_deferred", **_names(reading), cause=error.cause)
             return Deferred(error.cause)
         except Exception as bug:  # noqa: BLE001 - one answer that meets a bug of ours must not cost all others their deadline
-            log.error("bug", **_place_of(bug), campaign_id=reading.pair.campaign_id, send_id=reading.pair.send_id)  # noqa: TRY400 - a trace may quote the key
+            log.error("bug", **_place_of(bug), **_names(reading))  # noqa: TRY400 - a trace may quote the key
             return Deferred("bug")
 
     async def _try_again(self, reading: Reading, batch_id: str, span: Span, first: ExchangeError) -> Outcome:
@@ -113,15 +115,14 @@ class Client:
                     self._pacer.throttled()
                     cause = "after_429"
                 case Meaning.REJECTED:
-                    return self._rejected(answer)
+                    return self._rejected(answer, reading)
                 case Meaning.HALTED if answer.old_key:
                     cause = "after_old_key"
                 case Meaning.HALTED:
-                    self._halt(f"status {answer.status}: {self._detail(answer)}")
+                    self._halt(f"status {answer.status}: {self._detail(answer)}", reading)
                     return Returned()
                 case Meaning.TRANSIENT:
-                    self._pacer.failed()
-                    raise ExchangeError(f"status_{answer.status}", self._detail(answer))
+                    raise self._failed(ExchangeError(f"status_{answer.status}", self._detail(answer)))
 
     async def _exchange(self, reading: Reading, span: Span, cause: str, *, urgent: bool) -> Answer:
         """Send one request when it may leave, count it by its cause, and tell the pacer what came of it."""
@@ -135,7 +136,7 @@ class Client:
         except ExchangeError as error:
             self.answers[error.cause] += 1
             span.tried(error.cause)
-            self._pacer.failed()
+            self._failed(error)
             raise
         finally:
             self._pacer.landed(answer.budget if answer else None, answer.latency_seconds if answer else None)
@@ -149,8 +150,9 @@ class Client:
             capture = captured(answer.body, reading, batch_id=batch_id, captured_at=self._clock.wall())
         except ExchangeError as error:
             self.answers[error.cause] += 1
-            self._pacer.failed()
-            log.warning("answer_unusable", cause=error.cause, body=self._detail(answer), request_id=answer.request_id)
+            self._failed(error)
+            log.warning("answer_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
+                        request_id=answer.request_id)  # fmt: skip
             raise
         self._pacer.succeeded()
         self._rejections = 0
@@ -159,20 +161,27 @@ class Client:
             return replace(capture, raw=raw_row(answer.body, reading, capture, batch_id=batch_id))
         return capture
 
-    def _rejected(self, answer: Answer) -> Rejected:
+    def _failed(self, error: ExchangeError) -> ExchangeError:
+        """Tell the pacer, and remember why."""
+        self._last_failure = str(error)
+        self._pacer.failed()
+        return error
+
+    def _rejected(self, answer: Answer, reading: Reading) -> Rejected:
         self._rejections += 1
         self._pacer.succeeded()
         detail = self._detail(answer)
         if self._rejections >= REJECTIONS_TO_HALT:
             self._halt(
                 f"{self._rejections} pairs refused in a row without one capture, "
-                f"the last with status {answer.status}: {detail}"
+                f"the last with status {answer.status}: {detail}",
+                reading,
             )
         return Rejected(f"status_{answer.status}", detail)
 
-    def _halt(self, because: str) -> None:
+    def _halt(self, because: str, reading: Reading) -> None:
         if self.halted_because is None:
-            log.error("workspace_halted", because=because)
+            log.error("workspace_halted", **_names(reading), because=because)
         self.halted_because = because
         self._pacer.halt()
 
@@ -191,6 +200,12 @@ class Client:
 def _lightened(error: ExchangeError) -> ExchangeError:
     """Let go of where an error came from: its frames hold the answer, for as long as it waits to be tried again."""
     return error.with_traceback(None)
+
+
+def _names(reading: Reading) -> dict[str, str]:
+    """Name a reading's send for the log."""
+    pair = reading.pair
+    return {"workspace": pair.workspace, "campaign_id": pair.campaign_id, "send_id": pair.send_id}
 
 
 def _place_of(bug: Exception) -> dict[str, str]:

@@ -22,6 +22,9 @@ SLICE_SECONDS = 0.05
 """The part of a call's cost paid at a time: less than the burst, so that a late timer loses nothing."""
 
 FAILURES_TO_HOLD = 10
+UNANSWERED_TO_HOLD = 3
+"""Where no call was ever answered, nobody may be there: a few failures tell as much as ten."""
+
 OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS = 15.0, 300.0
 THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS = 15.0, 3660.0
 HALTED_SECONDS = 600.0
@@ -55,6 +58,7 @@ class PaceState:
     calls: int
     throttled: int
     waited_seconds: float
+    answered: bool
 
 
 class Pacer:
@@ -83,6 +87,7 @@ class Pacer:
         self._stopped = False
         self._in_flight = 0
         self._latency_seconds = 0.1
+        self._answered = False
         self._failures = 0
         self._holds_in_a_row = 0
         self._retries = _RETRIES_KEPT / 2
@@ -122,6 +127,7 @@ class Pacer:
         """Take note that a call has ended, and of what its answer told of the budget, if there was one."""
         self._in_flight -= 1
         if latency_seconds is not None:
+            self._answered = True
             self._latency_seconds += 0.1 * (latency_seconds - self._latency_seconds)
         if report is not None:
             self._budget.observe(report, self._clock.monotonic())
@@ -137,7 +143,8 @@ class Pacer:
     def failed(self) -> None:
         """Take note of a transient failure: ten in a row, or one while probing, are an overload."""
         self._failures += 1
-        if self._hold is None and (self._failures >= FAILURES_TO_HOLD or self._holds_in_a_row):
+        enough = FAILURES_TO_HOLD if self._answered else UNANSWERED_TO_HOLD
+        if self._hold is None and (self._failures >= enough or self._holds_in_a_row):
             self._back_off("overload", OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS)
 
     def may_retry(self) -> bool:
@@ -198,6 +205,7 @@ class Pacer:
             calls=self._calls,
             throttled=self._throttled,
             waited_seconds=self._waited_seconds,
+            answered=self._answered,
         )
 
     def _pace(self, now: float, reserve: float) -> float | Held:
