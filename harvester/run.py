@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
 from harvester.clock import Clock
 from harvester.errors import ExitCode, SinkError
 from harvester.ledger import Ledger
-from harvester.ledger.books import books, pending
+from harvester.ledger.books import books, books_of_each, pending
 from harvester.ledger.intake import EnqueueCount, enqueue, hurry
 from harvester.model import Books
 from harvester.pipeline import Harvest
@@ -25,6 +26,7 @@ class Summary:
     """What a run did and how the ledger stands after it."""
 
     books: Books
+    workspaces: dict[str, Books] = field(default_factory=dict)
     lines: int = 0
     bad_lines: int = 0
     rejects_file: str | None = None
@@ -82,11 +84,11 @@ class Run:
         """Why sealed parts wait to be stored; None while all is well."""
         return self._harvesting.storing.problem
 
-    def progress(self) -> dict[str, tuple[Harvest, Pacer]]:
+    def progress(self) -> dict[str, tuple[Harvest, Client, Pacer]]:
         """Give what a progress view looks at, by workspace; nothing while pairs are read."""
         if not self.pending_at_start:
             return {}
-        return {name: (each.harvest, each.pacer) for name, each in self._harvesting.wired.items()}
+        return {name: (each.harvest, each.client, each.pacer) for name, each in self._harvesting.wired.items()}
 
     async def capture(self, pairs: Input, rejects: RejectsFile, *, forced: bool = False) -> Summary:
         """Enqueue, harvest, sum up.
@@ -113,7 +115,8 @@ class Run:
     async def _summary(self, pairs: Input, rejects: RejectsFile) -> Summary:
         storing = self._harvesting.storing
         summary = Summary(
-            books=await self._ledger.do(books), lines=pairs.lines, bad_lines=rejects.count,
+            books=await self._ledger.do(books), workspaces=await self._ledger.do(books_of_each),
+            lines=pairs.lines, bad_lines=rejects.count,
             rejects_file=str(rejects.path) if rejects.count else None, naive_times=pairs.naive_times,
             skipped=pairs.skipped,
             interrupted=self._stopped, unstored=storing.waiting, problem=storing.problem,

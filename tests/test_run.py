@@ -170,6 +170,7 @@ async def test_nobody_there_leaves_the_pairs_pending(harvester, tmp_path):
     assert code == 3, err
     assert json.loads(out)["books"]["pending"] == 50
     assert "giving_up" in err
+    assert "http://127.0.0.1:9 (connect: " in err
 
 
 async def test_rows_go_down_a_pipe_when_asked(harvester, tmp_path):
@@ -224,6 +225,8 @@ async def test_the_demo_runs_twice_and_shows_the_data(harvester):
         assert code == 0, err
         assert "accepted   200 pairs" in err
         assert "email" in out
+        assert "goes to ./demo-out" in err
+        assert "demo-out/send_analytics" in out.splitlines()[-1]
 
 
 async def test_plan_enqueue_status_requeue_parts_agree(harvester, tmp_path):

@@ -15,7 +15,7 @@ import click
 
 from harvester import __version__
 from harvester.cli import audit, capture, ledger, serve, stand_in, view
-from harvester.errors import ExitCode, HarvesterError
+from harvester.errors import ExitCode, HarvesterError, SinkClosed
 
 EXIT_CODES = """\b
 Exit codes: 0 complete, 1 bug, 2 usage or configuration, 3 partial (some rejected, expired,
@@ -31,13 +31,13 @@ class _Commands(click.Group):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the key
         try:
             return super().invoke(ctx)
-        except HarvesterError as error:
-            click.echo(f"harvester: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except BrokenPipeError:
+        except (BrokenPipeError, SinkClosed):
             # Whoever reads our output has seen enough; the interpreter must not try to flush the rest.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(ExitCode.COMPLETE)
+        except HarvesterError as error:
+            click.echo(f"harvester: {error}", err=True)
+            ctx.exit(error.exit_code)
         except OSError as error:
             # A place that no door guards: standard output, the folder of temporary files.
             where = f" ({error.filename})" if error.filename else ""
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 for command in (
-    stand_in.demo, capture.run, serve.serve, capture.plan, capture.enqueue, audit.audit, ledger.status, ledger.requeue,
+    stand_in.demo, capture.run, serve.serve, capture.plan, ledger.enqueue, audit.audit, ledger.status, ledger.requeue,
     ledger.pause, ledger.unpause, ledger.remove, ledger.backup,
     view.latest, ledger.parts, capture.doctor, stand_in.simulate,
 ):  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harvester.cli import options, show
-from harvester.errors import ExitCode, UsageError
+from harvester.errors import ExitCode
 
 if TYPE_CHECKING:
     from harvester.audit import Audit, Uncovered
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True)
-@options.place
-@click.option("--workspace", "workspaces", multiple=True, help="A workspace's name; several for several.")
+@options.ledger
+@options.listed
 @click.option("--enqueue", "adding", is_flag=True, help="Enqueue those that can still be read.")
 @click.option("--json", is_flag=True, help="The list as NDJSON to stdout, the counts as JSON to stderr.")
-def audit(
-    sources: tuple[str, ...], out: str | None, state: Path | None, workspaces: tuple[str, ...], **given: Any
-) -> None:
+def audit(sources: tuple[str, ...], path: Path, workspaces: list[str], **given: Any) -> None:
     """List the sends in SOURCES that the ledger neither holds captured nor pending. Spends nothing.
 
     SOURCES are those of harvester enqueue, such as a folder of Braze Currents. Each send is told as unknown to
-    the ledger, expired or rejected, and as readable (sent less than 15 days ago) or lost. Ends with 3 while one is
-    not covered, with 0 when all are.
+    the ledger, expired or rejected, and as readable (sent less than 15 days ago) or lost. Ends with 0 when all are
+    covered, those that --enqueue has just added among them, and with 3 otherwise: lost sends stay lost, rejected ones
+    are for harvester requeue.
 
     \b
     Example:
@@ -39,11 +38,10 @@ def audit(
     from harvester.clock import SystemClock
     from harvester.sources import Input, RejectsFile
 
-    path = options.ledger_path(out, state)
-    if not path.exists() and not given["adding"]:
-        raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
+    if not given["adding"]:
+        options.check_there(path)
     now = SystemClock().wall()
-    listed = Input(sources, workspaces=options.workspaces_of(path, workspaces), stdin=sys.stdin.buffer, now=now)
+    listed = Input(sources, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
     # A name of its own: the rejects of the last run are that run's.
     rejects = RejectsFile(path.with_name("audit-rejects.ndjson"))
     done = asyncio.run(_audited(path, listed, rejects, now=now, **given))

@@ -1,4 +1,4 @@
-"""Commands around a historical capture: run, and what goes before it (plan, enqueue, doctor)."""
+"""Commands around a historical capture: run, and what goes before it (plan, doctor)."""
 
 import asyncio
 import contextlib
@@ -25,18 +25,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("pairs", nargs=-1)
-@options.place
+@options.place_or_pipe
 @options.workspace
 @options.pace
 @options.adopting
-@click.option("--force", is_flag=True, help="Ask for pairs beyond retention too.")
+@click.option("--force", is_flag=True, help="Ask for sends too that are so old that their analytics should be gone.")
 @click.option("--json", is_flag=True, help="The summary as JSON, to stdout (to stderr with -o -).")
 @options.logs
 def run(pairs: tuple[str, ...], **given: Any) -> None:
     """Capture the sends in PAIRS (CSV, NDJSON or Parquet files, folders of Currents, or - for stdin), once.
 
     Columns: campaign_id, send_id and, where known, sent_at (ISO 8601) and workspace. Killed or interrupted,
-    the same command goes on where it was; without PAIRS it works off what the ledger holds.
+    the same command goes on where it was; without PAIRS it works off what the ledger holds. When the reader of -o -
+    goes away, the run ends with 0; with --state, the next one goes on, and writes again what was not taken.
 
     \b
     Examples:
@@ -46,6 +47,7 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
     """
     options.set_up_logs(given)
     settings = options.settings_of(given)
+    settings.keys()  # a start that fails leaves nothing behind
     if not pairs and not options.ledger_path(settings.out, settings.state).exists():
         raise UsageError("name a file of pairs, such as: harvester run sends.csv")
     with options.traced():
@@ -58,16 +60,28 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
 
 @click.command()
 @click.argument("pairs", nargs=-1, required=True)
-@options.place
-@click.option("--workspace", "workspaces", multiple=True, help="A workspace's name; several for several.")
-@click.option("--limit", default=250_000, show_default=True, help="Calls the workspace has in an hour.")
-@click.option("--reserve", default=0.2, show_default=True, help="Share of the hourly budget never touched.")
-@click.option("--max-rate", default=1000.0, show_default=True, help="Calls per second never exceeded.")
-@click.option("--json", is_flag=True, help="As JSON.")
-def plan(
-    pairs: tuple[str, ...], out: str | None, state: Path | None, workspaces: tuple[str, ...], **given: Any
-) -> None:
+@options.ledger
+@options.listed
+@click.option("--limit", default=250_000, show_default=True, type=click.IntRange(1), help="Calls it has in an hour.")
+@click.option(
+    "--reserve",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of the hourly budget never touched.",
+)
+@click.option(
+    "--max-rate",
+    default=1000.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Calls per second never exceeded.",
+)
+@click.option("--json", is_flag=True, help="The same as JSON.")
+def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any) -> None:
     """Tell what capturing PAIRS takes: calls, minutes, share of the budget, deadlines missed. Spends nothing.
+
+    It reckons with one workspace's budget, as --limit, --reserve and --max-rate have it.
 
     \b
     Example:
@@ -75,18 +89,11 @@ def plan(
     """
     from dataclasses import asdict
 
-    path = options.ledger_path(out, state)
-    ahead, known, bad = asyncio.run(_planned(pairs, path, options.workspaces_of(path, workspaces), given))
+    ahead, known, bad = asyncio.run(_planned(pairs, path, workspaces, given))
     if given["json"]:
         show.as_json(asdict(ahead) | {"settled": known, "bad_lines": bad})
         return
-    click.echo(
-        f"calls      {ahead.calls} ({known} pairs more are settled already or expired, {bad} lines unreadable)\n"
-        f"pace       {ahead.pace:.1f} a second, if nobody else spends\n"
-        f"time       {ahead.seconds / 60:.1f} minutes\n"
-        f"budget     {ahead.share_of_hour:.1%} of one hour's {given['limit']} calls\n"
-        f"missed     {ahead.missed} pairs would expire before their turn"
-    )
+    click.echo("\n".join(show.plan_lines(ahead, known=known, bad=bad, limit=given["limit"])))
 
 
 async def _planned(
@@ -121,56 +128,6 @@ async def _planned(
 
 
 @click.command()
-@click.argument("pairs", nargs=-1, required=True)
-@options.place
-@click.option("--workspace", "workspaces", multiple=True, help="A workspace's name; several for several.")
-def enqueue(pairs: tuple[str, ...], out: str | None, state: Path | None, workspaces: tuple[str, ...]) -> None:
-    """Add PAIRS to a ledger, that of a running harvest too; harvester run without PAIRS captures them.
-
-    PAIRS are files as for harvester run, or folders of Braze Currents, searched for .avro files at any depth.
-
-    \b
-    Examples:
-      harvester enqueue more.csv && harvester run
-      harvester enqueue ./currents && harvester run
-    """
-    from harvester.clock import SystemClock
-    from harvester.ledger import Ledger
-    from harvester.ledger.plans import followed
-    from harvester.run import enqueue_all
-    from harvester.sources import Input, RejectsFile
-
-    clock = SystemClock()
-    path = options.ledger_path(out, state)
-    names = options.workspaces_of(path, workspaces)
-    listed = Input(pairs, workspaces=names, stdin=sys.stdin.buffer, now=clock.wall())
-    rejects = RejectsFile(path.with_name("rejects.ndjson"))
-
-    async def add() -> tuple[int, int, set[str]]:
-        new = known = 0
-        async with await Ledger.open(path, clock=clock) as ledger, show.reading(listed):
-            async for count in enqueue_all(ledger, listed, rejects, now=clock.wall()):
-                new, known = new + count.new, known + count.known
-            served = await ledger.do(followed)
-        return new, known, set(names).difference(served)
-
-    new, known, unserved = asyncio.run(add())
-    click.echo(
-        f"{new} pairs are new, {known} were known"
-        + (f", {rejects.count} lines unreadable, see {rejects.path}" if rejects.count else "")
-    )
-    if unserved:
-        click.echo(
-            f"no service has used this ledger for {', '.join(sorted(unserved))} yet: sends of it are read once; "
-            "to follow them, start harvester serve and enqueue them again",
-            err=True,
-        )
-    for line in show.skipped_lines(listed.skipped):
-        click.echo(line)
-    sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
-
-
-@click.command()
 @options.place
 @options.workspace
 def doctor(**given: Any) -> None:
@@ -184,6 +141,8 @@ def doctor(**given: Any) -> None:
     from harvester.doctor import examine
 
     settings = options.settings_of(given)
+    if settings.out == "-":
+        raise UsageError("doctor examines a folder or a bucket: name one with -o")
 
     async def look() -> "list[Finding]":
         with opened(settings) as (sink, _, path):

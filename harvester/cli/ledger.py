@@ -1,5 +1,6 @@
-"""Commands about a ledger: status, requeue, pause, unpause, remove, parts, backup."""
+"""Commands about a ledger: enqueue, status, requeue, pause, unpause, remove, parts, backup."""
 
+import asyncio
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,17 +10,64 @@ import click
 
 from harvester.cli import options, show
 from harvester.clock import SystemClock
-from harvester.errors import ExitCode
+from harvester.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from harvester.ledger.books import StoredPart
 
 
 @click.command()
-@options.place
-@click.option("--json", is_flag=True, help="As JSON.")
-def status(out: str | None, state: Path | None, *, json: bool) -> None:
-    """Show the books: accepted = captured + rejected + expired + pending.
+@click.argument("pairs", nargs=-1, required=True)
+@options.ledger
+@options.listed
+def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
+    """Add PAIRS to a ledger, that of a running harvest too; harvester run without PAIRS captures them.
+
+    PAIRS are files as for harvester run, or folders of Braze Currents, searched for .avro files at any depth.
+
+    \b
+    Examples:
+      harvester enqueue more.csv && harvester run
+      harvester enqueue ./currents && harvester run
+    """
+    from harvester.ledger import Ledger
+    from harvester.ledger.plans import followed
+    from harvester.run import enqueue_all
+    from harvester.sources import Input, RejectsFile
+
+    clock = SystemClock()
+    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=clock.wall())
+    rejects = RejectsFile(path.with_name("rejects.ndjson"))
+
+    async def add() -> tuple[int, int, set[str]]:
+        new = known = 0
+        async with await Ledger.open(path, clock=clock) as ledger, show.reading(listed):
+            async for count in enqueue_all(ledger, listed, rejects, now=clock.wall()):
+                new, known = new + count.new, known + count.known
+            served = await ledger.do(followed)
+        return new, known, set(workspaces).difference(served)
+
+    new, known, unserved = asyncio.run(add())
+    click.echo(
+        f"{new} pairs are new, {known} were known"
+        + (f", {rejects.count} lines unreadable, see {rejects.path}" if rejects.count else "")
+    )
+    if unserved:
+        click.echo(
+            f"no service has used this ledger for {', '.join(sorted(unserved))} yet: sends of it are read once; "
+            "to follow them, start harvester serve and enqueue them again",
+            err=True,
+        )
+    for line in show.skipped_lines(listed.skipped):
+        click.echo(line)
+    sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
+
+
+@click.command()
+@options.ledger
+@click.option("--json", is_flag=True, help="The same as JSON.")
+def status(path: Path, *, json: bool) -> None:
+    """Show the books: accepted = captured + rejected + expired + pending; of each workspace too where there are more.
 
     \b
     Example:
@@ -28,13 +76,14 @@ def status(out: str | None, state: Path | None, *, json: bool) -> None:
     from harvester.ledger import books, outlook
 
     now = SystemClock().wall()
-    balance, readings, batches, halted, at_risk, rejected = options.looked(
-        out,
-        state,
+    balance, each, readings, batches, without_part, halted, at_risk, rejected = options.looked(
+        path,
         lambda tx: (
             books.books(tx),
+            books.books_of_each(tx),
             books.reading_counts(tx),
             books.batch_counts(tx),
+            books.batches_without_part(tx),
             {name: because for name, (because, _) in books.halted(tx).items()},
             outlook.at_risk(tx, now=now),
             outlook.latest_rejections(tx, limit=5),
@@ -42,35 +91,42 @@ def status(out: str | None, state: Path | None, *, json: bool) -> None:
     )
     if json:
         figures = {"readings": readings, "batches": batches, "halted": halted, "at_risk": at_risk}
-        show.as_json({"books": show.books(balance), **figures})
+        show.as_json({"books": show.books(balance), "workspaces": show.books_of_each(each), **figures})
         return
-    lines = show.book_lines(balance)
+    lines = show.book_lines(balance, each)
     lines.append("readings   " + ", ".join(f"{count} {name}" for name, count in sorted(readings.items())))
-    lines.append("batches    " + (", ".join(f"{count} {name}" for name, count in sorted(batches.items())) or "none"))
+    listed = ", ".join(f"{count} {name}" for name, count in sorted(batches.items())) or "none"
+    lines.append("batches    " + listed + (f"; {without_part} brought no row, so made no part" if without_part else ""))
     lines.append(f"at risk    {at_risk} pending pairs are past their planning deadline")
     lines += [f"halted     {name}: {because}" for name, because in halted.items()]
     lines += [
-        f"rejected   {each.pair.campaign_id!r} {each.pair.send_id!r}: {each.reason}: {each.detail}" for each in rejected
+        f"rejected   {one.pair.campaign_id!r} {one.pair.send_id!r}: {one.reason}: {one.detail}" for one in rejected
     ]
     click.echo("\n".join(lines))
 
 
 @click.command()
-@options.place
-@click.option("--outcome", type=click.Choice(["rejected", "expired"]), required=True, help="Which pairs.")
-@click.option("--reason", help="Only those rejected for this reason, such as status_400.")
-def requeue(out: str | None, state: Path | None, outcome: str, reason: str | None) -> None:
+@options.ledger
+@click.option(
+    "--outcome", type=click.Choice(["rejected", "expired"]), required=True, help="How the pairs ended that get it."
+)
+@click.option("--reason", help="Of rejected pairs, only those refused for this reason, such as status_400.")
+def requeue(path: Path, outcome: str, reason: str | None) -> None:
     """Give rejected or expired pairs another chance; a running service or the next run asks for them.
 
     \b
     Example:
       harvester requeue --outcome rejected --reason status_404
     """
-    from harvester.ledger import intake
+    from harvester.ledger import books, intake
 
-    count = options.asked(
-        out, state, lambda tx: intake.requeue(tx, outcome=outcome, reason=reason, now=SystemClock().wall())
-    )
+    if reason is not None and outcome != "rejected":
+        raise UsageError("--reason is of rejected pairs alone; leave it out, or say --outcome rejected")
+    reasons = options.looked(path, books.books).rejected
+    count = options.asked(path, lambda tx: intake.requeue(tx, outcome=outcome, reason=reason, now=SystemClock().wall()))
+    if reason is not None and reason not in reasons:
+        known = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "none at all"
+        click.echo(f"no pair is rejected for the reason {reason!r}; reasons here: {known}", err=True)
     click.echo(f"{count} pairs are pending again; a running service or harvester run takes them up")
 
 
@@ -79,18 +135,16 @@ def _about_pairs(name: str, does: str, hint: str) -> click.Command:
 
     @click.command(name, help=f"{does}\n\n\b\nExample:\n  harvester {name} sends.csv")
     @click.argument("pairs", nargs=-1, required=True)
-    @options.place
-    @click.option("--workspace", "workspaces", multiple=True, help="A workspace's name; several for several.")
-    def command(pairs: tuple[str, ...], out: str | None, state: Path | None, workspaces: tuple[str, ...]) -> None:
+    @options.ledger
+    @options.listed
+    def command(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
         from harvester.ledger import intake
         from harvester.sources import Input, RejectsFile
 
-        path = options.ledger_path(out, state)
-        names = options.workspaces_of(path, workspaces)
-        listed = Input(pairs, workspaces=names, stdin=sys.stdin.buffer, now=SystemClock().wall())
+        listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=SystemClock().wall())
         rejects = RejectsFile(path.with_name(f"{name}-rejects.ndjson"))
         pages = ([each.pair for each in page] for page in listed.pages(rejects) if page)
-        count = options.asked_of_each(out, state, getattr(intake, name), pages)
+        count = options.asked_of_each(path, getattr(intake, name), pages)
         click.echo(f"{count} of {listed.lines - rejects.count} pairs: {name}d; {hint}")
         sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
@@ -112,8 +166,8 @@ remove = _about_pairs(
 
 @click.command()
 @click.argument("to", type=click.Path(path_type=Path))
-@options.place
-def backup(to: Path, out: str | None, state: Path | None) -> None:
+@options.ledger
+def backup(to: Path, path: Path) -> None:
     """Copy the ledger to the file TO, whole and consistent, also while it is in use.
 
     To restore it, stop the service and put the copy back. A ledger that goes back in time asks again for what it has
@@ -123,12 +177,9 @@ def backup(to: Path, out: str | None, state: Path | None) -> None:
     Example:
       harvester backup /backups/ledger-$(date +%F).db
     """
-    from harvester.errors import UsageError
     from harvester.ledger.sqlite import copy
 
-    path = options.ledger_path(out, state)
-    if not path.exists():
-        raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
+    options.check_there(path)
     if to.exists():
         raise UsageError(f"{to} exists; name a new file")
     copy(path, to)
@@ -136,9 +187,9 @@ def backup(to: Path, out: str | None, state: Path | None) -> None:
 
 
 @click.command()
-@options.place
-@click.option("--since", default=0, show_default=True, help="Only parts stored after this one's `order`.")
-def parts(out: str | None, state: Path | None, since: int) -> None:
+@options.ledger
+@click.option("--since", default=0, show_default=True, help="Only parts stored after the one that has this `order`.")
+def parts(path: Path, since: int) -> None:
     """List stored parts as NDJSON in the order of storing, for incremental loaders.
 
     \b
@@ -148,7 +199,7 @@ def parts(out: str | None, state: Path | None, since: int) -> None:
     from harvester.ledger import books
 
     def following(after: int) -> "list[StoredPart]":
-        return options.looked(out, state, lambda tx: books.stored_parts(tx, after=after, limit=1000))
+        return options.looked(path, lambda tx: books.stored_parts(tx, after=after, limit=1000))
 
     while page := following(since):
         for part in page:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import re
 import sys
@@ -34,27 +35,38 @@ def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
-place = _together(
-    click.option(
-        "-o",
-        "--out",
-        envvar="HARVESTER_OUT",
-        help="Folder or bucket for the parts (s3://bucket/prefix, gs://, az://); - writes rows to stdout.  "
-        "[default: ./harvest]",
-    ),
-    click.option(
-        "--state",
-        type=click.Path(path_type=Path),
-        envvar="HARVESTER_STATE",
-        help="The ledger's file  [default: inside OUT; for a bucket ./.harvester/NAME.db]",
-    ),
+def _out(what: str) -> Callable[[F], F]:
+    return click.option("-o", "--out", envvar="HARVESTER_OUT", help=f"{what}  [default: ./harvest]")
+
+
+_PLACE = "Folder or bucket for the parts (s3://bucket/prefix, gs://, az://)"
+_state = click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    envvar="HARVESTER_STATE",
+    help="The ledger's file  [default: inside OUT; for a bucket ./.harvester/NAME.db]",
+)
+_config = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="HARVESTER_CONFIG",
+    help="A TOML file of settings, as config/harvester.toml is; several workspaces and triggers need one.",
+)
+place = _together(_out(_PLACE), _state)
+place_or_pipe = _together(_out(f"{_PLACE}; - writes rows to stdout."), _state)
+_ledger = _together(_out("Folder or bucket of the parts, which tells where the ledger is"), _state, _config)
+listed = click.option(
+    "--workspace",
+    "workspaces",
+    multiple=True,
+    help="A workspace that sends may be of; again for more  [default: those of the service and of --config]",
 )
 logs = _together(
     click.option("--log-json/--log-text", default=None, help="Logs as JSON  [default: only of serve, off a terminal]"),
     click.option(
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
-        help="[default: info, warning on a terminal]",
+        help="Log what is at least so grave  [default: info, warning on a terminal]",
     ),
 )
 workspace = _together(
@@ -63,12 +75,7 @@ workspace = _together(
     click.option(
         "--allow-unknown-host", is_flag=True, default=None, help="Accept an endpoint that is no known Braze host."
     ),
-    click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        envvar="HARVESTER_CONFIG",
-        help="A TOML file, for several workspaces.",
-    ),
+    _config,
     click.option("--reserve", type=float, help="Share of the hourly budget never touched  [default: 0.2]"),
     click.option("--max-rate", type=float, help="Calls per second never exceeded  [default: 1000]"),
 )
@@ -76,10 +83,12 @@ adopting = click.option(
     "--adopt", is_flag=True, help="Take over a place whose own ledger is lost; its plan is made anew from the parts."
 )
 pace = _together(
-    click.option("--length", type=int, help="Days to ask for, 1 to 100  [default: 15]"),
+    click.option("--length", type=int, help="Days of numbers to ask for, the last ones, 1 to 100  [default: 15]"),
     click.option("--concurrency", type=int, help="Calls in flight at the most  [default: 64]"),
-    click.option("--compression", type=click.Choice(["zstd", "gzip", "none"]), help="[default: zstd]"),
-    click.option("--raw", is_flag=True, default=None, help="Keep the answers as they came too, in raw_answers/."),
+    click.option("--compression", type=click.Choice(["zstd", "gzip", "none"]), help="Of the parts  [default: zstd]"),
+    click.option(
+        "--raw", is_flag=True, default=None, help="Keep each answer as it came too, beside the rows, in raw_answers/."
+    ),
     click.option(
         "--max-deferrals",
         type=int,
@@ -145,40 +154,61 @@ def ledger_path(out: str | None, state: Path | None) -> Path:
     return Path(out) / ".harvester" / "ledger.db"
 
 
-def asked(out: str | None, state: Path | None, verb: Callable[[Any], T]) -> T:
+def ledger(work: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that lead to a ledger; the command gets its ``path``, and the ``workspaces`` of a list."""
+
+    @functools.wraps(work)
+    def found(*, config: Path | None, out: str | None, state: Path | None, **given: Any) -> None:
+        configured: Iterable[str] = ()
+        if config is not None:
+            settings = settings_of({"config": config, "out": out, "state": state})
+            out, state, configured = settings.out, settings.state, settings.workspaces
+        path = ledger_path(out, state)
+        if "workspaces" in given:
+            given["workspaces"] = _workspaces(path, given["workspaces"], configured)
+        work(path=path, **given)
+
+    return _ledger(found)
+
+
+def asked(path: Path, verb: Callable[[Any], T]) -> T:
     """Run one verb on a ledger that exists already."""
 
     async def ask(ledger: "Ledger") -> T:
         return await ledger.do(verb)
 
-    return _with_ledger(out, state, ask)
+    return _with_ledger(path, ask)
 
 
-def looked(out: str | None, state: Path | None, verb: Callable[[Any], T]) -> T:
+def looked(path: Path, verb: Callable[[Any], T]) -> T:
     """Run a verb that only reads on a ledger that exists already; who writes to it meanwhile does not wait."""
 
     async def look(ledger: "Ledger") -> T:
         return await ledger.look(verb)
 
-    return _with_ledger(out, state, look)
+    return _with_ledger(path, look)
 
 
-def asked_of_each(out: str | None, state: Path | None, verb: Callable[[Any, Any], int], pages: Iterable[Any]) -> int:
+def asked_of_each(path: Path, verb: Callable[[Any, Any], int], pages: Iterable[Any]) -> int:
     """Run a verb on each page of what is still being read, and add up what it counts."""
 
     async def ask(ledger: "Ledger") -> int:
         return sum([await ledger.do(verb, page) for page in pages])
 
-    return _with_ledger(out, state, ask)
+    return _with_ledger(path, ask)
 
 
-def _with_ledger(out: str | None, state: Path | None, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") -> T:
+def check_there(path: Path) -> None:
+    """Raise ``UsageError`` unless there is a ledger."""
+    if not path.exists():
+        raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
+
+
+def _with_ledger(path: Path, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") -> T:
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
 
-    path = ledger_path(out, state)
-    if not path.exists():
-        raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
+    check_there(path)
 
     async def opened() -> T:
         async with await Ledger.open(path, clock=SystemClock()) as ledger:
@@ -187,18 +217,18 @@ def _with_ledger(out: str | None, state: Path | None, work: "Callable[[Ledger], 
     return asyncio.run(opened())
 
 
-def workspaces_of(path: Path, named: tuple[str, ...]) -> list[str]:
-    """Choose the workspaces that a list's pairs may be of: those named, or those that the ledger's service serves.
+def _workspaces(path: Path, named: tuple[str, ...], configured: Iterable[str]) -> list[str]:
+    """Choose the workspaces that a list's pairs may be of: those named, or those served here and configured.
 
     Raises ``UsageError`` for a name that the service does not serve: its pairs would expire unread.
     """
     from harvester.ledger.plans import followed
 
-    served = sorted(looked(None, path, followed)) if path.exists() else []
+    served = sorted(looked(path, followed)) if path.exists() else []
     for name in named if served else ():
-        if name not in served:
+        if name not in {*served, *configured}:
             raise UsageError(f"this ledger serves {', '.join(served)}, and no {name}; name one of these")
-    return list(named) or served or ["default"]
+    return list(named) or sorted({*served, *configured}) or ["default"]
 
 
 def awaited(work: Coroutine[Any, Any, T]) -> T:

@@ -30,11 +30,15 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
     from harvester.service import Service
+    from harvester.sources.brokers import broker
 
     options.set_up_logs(given, lasting=True)
     settings = options.settings_of(given)
     if settings.out == "-":
         raise UsageError("serve writes to a folder or a bucket: name one with -o")
+    settings.keys()  # a start that fails leaves nothing behind
+    for each in settings.triggers.values():
+        broker(each.kind, **each.options())
 
     async def served() -> ExitCode:
         clock = SystemClock()

@@ -11,6 +11,7 @@ import click
 from harvester.model import Books
 
 if TYPE_CHECKING:
+    from harvester.plan import Plan
     from harvester.run import Run, Summary
     from harvester.sources import Input
 
@@ -34,8 +35,13 @@ def books(balance: Books) -> dict[str, Any]:
     }
 
 
-def book_lines(balance: Books) -> list[str]:
-    """Give the books for people."""
+def books_of_each(balances: Mapping[str, Books]) -> dict[str, Any]:
+    """Give the books of each workspace for machines."""
+    return {name: books(balance) for name, balance in sorted(balances.items())}
+
+
+def book_lines(balance: Books, balances: Mapping[str, Books]) -> list[str]:
+    """Give the books for people, and a line for each workspace where there are several."""
     captured = ", ".join(f"{count} {verdict}" for verdict, count in sorted(balance.captured.items())) or "0"
     rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(balance.rejected.items())) or "0"
     return [
@@ -44,6 +50,33 @@ def book_lines(balance: Books) -> list[str]:
         f"rejected   {rejected}",
         f"expired    {balance.expired}",
         f"pending    {balance.pending}",
+        *(_book_line(name, each) for name, each in sorted(balances.items()) if len(balances) > 1),
+    ]
+
+
+def _book_line(name: str, balance: Books) -> str:
+    captured, rejected = sum(balance.captured.values()), sum(balance.rejected.values())
+    return (
+        f"workspace  {name}: {balance.accepted} pairs, {captured} captured, {rejected} rejected, "
+        f"{balance.expired} expired, {balance.pending} pending"
+    )
+
+
+def plan_lines(ahead: "Plan", *, known: int, bad: int, limit: int) -> list[str]:
+    """Tell what a capture takes, or why there is nothing to ask."""
+    unread = [f"unread     {bad} lines name no pair"] if bad else []
+    if not ahead.calls:
+        why = f"all {known} pairs are settled already or expired" if known else "no pair is listed"
+        return [f"calls      0: {why}", *unread]
+    share = f"{ahead.share_of_hour:.1%}" if ahead.share_of_hour >= 0.001 else "less than 0.1%"
+    return [
+        f"calls      {ahead.calls}" + (f"; {known} pairs more are settled already or expired" if known else ""),
+        f"pace       {ahead.pace:.1f} a second, if nobody else spends; what is left in this hour is not asked",
+        "time       "
+        + (f"{ahead.seconds / 60:.1f} minutes" if ahead.seconds >= 60 else f"{ahead.seconds:.1f} seconds"),
+        f"budget     {share} of one hour's {limit} calls",
+        f"missed     {ahead.missed} pairs would expire before their turn",
+        *unread,
     ]
 
 
@@ -52,7 +85,8 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
     if json:
         as_json(
             {
-                "books": books(done.books), "lines": done.lines, "bad_lines": done.bad_lines,
+                "books": books(done.books), "workspaces": books_of_each(done.workspaces),
+                "lines": done.lines, "bad_lines": done.bad_lines,
                 "rejects_file": done.rejects_file, "skipped": dict(done.skipped), "parts": done.parts,
                 "rows": done.rows, "part_bytes": done.part_bytes, "unstored_batches": done.unstored,
                 "calls": dict(done.calls), "answers": dict(done.answers),
@@ -62,8 +96,9 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
             to_stderr=to_stderr,
         )  # fmt: skip
         return
-    lines = book_lines(done.books)
-    lines.append(f"wrote      {done.rows} rows in {done.parts} parts, {done.part_bytes / 1e6:.1f} MB")
+    lines = book_lines(done.books, done.workspaces)
+    written = f"{done.rows} rows in {done.parts} parts, {done.part_bytes / 1e6:.1f} MB"
+    lines.append("wrote      " + (written if done.parts else "nothing, since this run captured no pair"))
     for name, counts in (("calls", done.calls), ("answers", done.answers)):
         listed = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.items())) or "none"
         lines.append(f"{name:<10} {listed}")
@@ -131,7 +166,7 @@ def _progress_lines(job: "Run") -> list[str]:
     lines = [f"reading pairs: {job.enqueued} so far, from {job.lines} lines"] if not job.progress() else []
     if job.store_problem is not None:
         lines.append(f"sealed parts wait: {job.store_problem}")
-    for name, (harvest, pacer) in job.progress().items():
+    for name, (harvest, client, pacer) in job.progress().items():
         pace = pacer.state()
         done = harvest.tally.outcomes.total()
         left = max(0, job.pending_at_start.get(name, 0) - done)
@@ -142,7 +177,7 @@ def _progress_lines(job: "Run") -> list[str]:
         if pace.calls > done:
             line += f", {pace.calls - done} calls again or in flight"
         if pace.held_because:
-            line += f", waiting for {pace.held_because}: {pace.held_seconds:.0f} s more"
+            line += f", waiting for {client.why(pace.held_because)}: {pace.held_seconds:.0f} s more"
         elif pace.pace > 0:
             line += f", about {left / pace.pace / 60:.1f} min to go"
         lines.append(line)

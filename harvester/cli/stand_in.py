@@ -12,6 +12,7 @@ import click
 from harvester.cli import options, show
 from harvester.cli.capture import captured
 from harvester.errors import UsageError
+from harvester.model import DATASET
 
 if TYPE_CHECKING:
     from harvester.run import Summary
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-o", "--out", default="./demo-out", show_default=True, help="Folder for the parts.")
+@click.option("-o", "--out", default="./demo-out", show_default=True, help="Folder for all that it writes.")
 @click.option("--pairs", default=3000, show_default=True, help="How many sends the stand-in has.")
 def demo(out: str, pairs: int) -> None:
     """Harvest from a stand-in API on this machine: no account, no key, no server.
@@ -41,7 +42,9 @@ def demo(out: str, pairs: int) -> None:
     )
     key.write_text(config.api_key)
     click.echo(
-        f"a stand-in for the Braze API answers for {pairs} sends, 1 % of its answers broken on purpose", err=True
+        f"a stand-in for the Braze API answers for {pairs} sends, 1 % of its answers broken on purpose\n"
+        f"all that is written goes to {out}",
+        err=True,
     )
 
     async def show_it() -> "Summary":
@@ -56,7 +59,7 @@ def demo(out: str, pairs: int) -> None:
     if done.problem is not None:
         raise done.problem
     query, table = look(folder)
-    click.echo(f"\n{query};\n{table}")
+    click.echo(f"\n{query};\n{table}\nThe rows lie in {folder / DATASET}; harvester latest {folder} shows them.")
     sys.exit(done.exit_code)
 
 
@@ -112,7 +115,7 @@ _SHARE = click.FloatRange(0, 1)
     "--neighbour-share", default=0.0, show_default=True, type=_SHARE, help="Share of every window that others spend."
 )
 @click.option("--fault-rate", default=0.0, show_default=True, type=_SHARE, help="Share of calls that meet a fault.")
-@click.option("--fault", "faults", multiple=True, help="Draw from this fault alone; several for several.")
+@click.option("--fault", "faults", multiple=True, help="Meet this fault alone; again for more.")
 @click.option(
     "--list-faults",
     is_flag=True,

@@ -11,9 +11,21 @@ from harvester.model import DATASET, in_store
 
 @click.command()
 @click.argument("place")
-@click.option("--format", "kind", type=click.Choice(["ndjson", "csv", "parquet"]), default="ndjson", show_default=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="A file  [default: stdout]")
-@click.option("--memory-limit-mb", default=512, show_default=True, help="What does not fit is put on disk for a while.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["ndjson", "csv", "parquet"]),
+    default="ndjson",
+    show_default=True,
+    help="How to write it; Parquet needs -o.",
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write it to  [default: stdout]")
+@click.option(
+    "--memory-limit-mb",
+    default=512,
+    show_default=True,
+    help="Memory for sorting; what does not fit is put on disk for a while.",
+)
 def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> None:
     """Write the latest view of a harvested PLACE: the newest numbers of each send, day, channel and variation.
 

@@ -5,6 +5,7 @@ Each verb is a function over one open transaction; time is an argument.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, and_, case, delete, func, insert, literal_column, select, update
 
@@ -13,6 +14,7 @@ from harvester.ledger.schema import batches, outcomes, pairs, parts, workspaces
 from harvester.model import GRACE_SECONDS, Books, Pair, Verdict
 
 _OPEN = ("due", "waiting", "leased", "paused")
+_SHAPE = (pairs.c.state, pairs.c.outcome, pairs.c.verdict, pairs.c.reason)
 UNSETTLED = pairs.c.state != literal_column("'settled'")
 """As text, since an index of some rows serves only where the database can see that these are the rows."""
 
@@ -33,11 +35,24 @@ class StoredPart:
 def books(connection: Connection) -> Books:
     """Count the pairs by what became of them."""
     accepted = connection.execute(select(func.count()).select_from(pairs)).scalar_one()
+    return _balance(accepted, connection.execute(select(*_SHAPE, func.count()).group_by(*_SHAPE)))
+
+
+def books_of_each(connection: Connection) -> dict[str, Books]:
+    """Count the pairs of each workspace by what became of them."""
+    of = pairs.c.workspace
+    accepted = connection.execute(select(of, func.count()).group_by(of)).all()
+    shapes: dict[str, list[Sequence[Any]]] = {}
+    for row in connection.execute(select(of, *_SHAPE, func.count()).group_by(of, *_SHAPE)):
+        shapes.setdefault(row[0], []).append(row[1:])
+    return {name: _balance(count, shapes[name]) for name, count in accepted}
+
+
+def _balance(accepted: int, shapes: Iterable[Sequence[Any]]) -> Books:
     captured: dict[Verdict, int] = {}
     rejected: dict[str, int] = {}
     expired = pending = 0
-    shape = (pairs.c.state, pairs.c.outcome, pairs.c.verdict, pairs.c.reason)
-    for state, outcome, verdict, reason, count in connection.execute(select(*shape, func.count()).group_by(*shape)):
+    for state, outcome, verdict, reason, count in shapes:
         if state in _OPEN:
             pending += count
         elif outcome == "captured":
@@ -67,6 +82,13 @@ def batch_counts(connection: Connection) -> dict[str, int]:
     """Count batches by state."""
     rows = connection.execute(select(batches.c.state, func.count()).group_by(batches.c.state))
     return {row[0]: row[1] for row in rows}
+
+
+def batches_without_part(connection: Connection) -> int:
+    """Count the batches that are done and brought no row, so that there was nothing to store."""
+    with_part = select(parts.c.batch_id).where(parts.c.batch_id == batches.c.id).exists()
+    done = select(func.count()).select_from(batches).where(batches.c.state == "stored", ~with_part)
+    return int(connection.execute(done).scalar_one())
 
 
 def deadlines(connection: Connection) -> Iterable[float]:

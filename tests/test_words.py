@@ -1,0 +1,99 @@
+"""What the command line says to those who are new to it, or did something that cannot work."""
+
+import asyncio
+import json
+import re
+import sys
+
+import pytest
+from canary import KEY
+from test_run import write_pairs
+
+from harvester.cli import show
+from harvester.model import Books
+from harvester.plan import plan
+from harvester.run import Summary
+from harvester.simulator import Simulator, SimulatorConfig
+
+TERMINAL = (sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])")
+BRAZE = "https://rest.fra-01.braze.eu"
+
+
+@pytest.fixture
+async def braze():
+    """A stand-in whose budget never ends."""
+    async with Simulator(SimulatorConfig(pairs=40, limit=1_000_000, api_key=KEY)) as simulator:
+        yield simulator
+
+
+async def test_a_reader_that_goes_away_ends_the_run_quietly_and_nothing_is_lost(harvester, tmp_path, braze):
+    """As ``| head`` does, also where standard output is unbuffered; the next run writes what was not taken."""
+    harvester.env["PYTHONUNBUFFERED"] = "1"
+    write_pairs(tmp_path / "pairs.csv", braze)
+    arguments = ("run", "pairs.csv", "-o", "-", "--state", "ledger.db", "--endpoint", braze.url)
+    process = harvester.start(*arguments)
+    assert process.stdout is not None
+    await asyncio.to_thread(process.stdout.read, 1000)
+    process.stdout.close()
+    process.stdout = None
+    _, err = await asyncio.to_thread(process.communicate)
+    assert (process.returncode, b"harvester: " in err) == (0, False), err
+    code, out, err = await harvester.run(*arguments)
+    assert code == 0, err
+    assert sum(json.loads(line)["level"] == "capture" for line in out.splitlines()) == 40
+    assert braze.answers.total() == 40
+
+
+async def test_logs_stand_on_lines_of_their_own_beside_the_progress(harvester, tmp_path, braze):
+    """On a terminal a log line never begins where the progress ends."""
+    write_pairs(tmp_path / "pairs.csv", braze)
+    _, out, _ = await harvester.run("run", "pairs.csv", "--endpoint", braze.url, "--log-level", "info", inside=TERMINAL)
+    assert "timestamp=" in out
+    assert not re.findall(r"[^\n]{20}(?<![\nK])timestamp=", out), out
+
+
+async def test_a_start_that_cannot_be_leaves_nothing_behind(harvester, tmp_path):
+    """Without a key, or with a trigger that cannot be, there is neither a ledger nor a marked folder afterwards."""
+    (tmp_path / "pairs.csv").write_text("campaign_id,send_id\nc,s\n")
+    trigger = '[triggers.sends]\nkind = "redis"\nstream = "s"\nurl = "http://x"\n'
+    (tmp_path / "bad.toml").write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\n{trigger}')
+    assert (await harvester.run("serve", "--config", "bad.toml"))[0] == 2
+    harvester.env["BRAZE_API_KEY"] = ""
+    code, _, err = await harvester.run("run", "pairs.csv", "--endpoint", BRAZE)
+    assert (code, "there is no API key" in err) == (2, True), err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.toml", "pairs.csv"]
+
+
+async def test_a_configuration_leads_every_command_to_its_ledger_and_workspaces(harvester, tmp_path, braze):
+    """What is about a ledger takes --config as ``run`` does; books are shown of each workspace too."""
+    tables = "".join(f'[workspaces.{name}]\nendpoint = "{braze.url}"\napi_key = "{KEY}"\n' for name in ("eu", "us"))
+    (tmp_path / "two.toml").write_text(f'out = "lake"\n{tables}')
+    lines = [f"{each.pair.campaign_id},{each.pair.send_id},us" for each in braze.population[:2]]
+    (tmp_path / "pairs.csv").write_text("\n".join(["campaign_id,send_id,workspace", *lines, "none,s,eu"]))
+    config = ("--config", "two.toml")
+    assert (await harvester.run("enqueue", "pairs.csv", *config))[1] == "3 pairs are new, 0 were known\n"
+    code, _, err = await harvester.run("run", *config)
+    assert code == 3, err
+    of_each = [
+        "workspace  eu: 1 pairs, 0 captured, 1 rejected, 0 expired, 0 pending",
+        "workspace  us: 2 pairs, 2 captured, 0 rejected, 0 expired, 0 pending",
+    ]
+    assert [line for line in err.splitlines() if line.startswith("workspace")] == of_each
+    _, out, _ = await harvester.run("status", *config)
+    assert [line for line in out.splitlines() if line.startswith("workspace")] == of_each
+    assert "2 stored; 1 brought no row, so made no part" in out
+    code, out, err = await harvester.run("requeue", "--outcome", "rejected", "--reason", "status-400", *config)
+    assert (code, out[:7], "reasons here: status_400 (1)" in err) == (0, "0 pairs", True)
+
+
+def test_zeros_are_told_with_their_reason(capsys):
+    """A plan without calls and a run without a part say why."""
+    nothing = plan([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)
+    assert show.plan_lines(nothing, known=0, bad=0, limit=1000) == ["calls      0: no pair is listed"]
+    assert "all 7 pairs are settled already" in show.plan_lines(nothing, known=7, bad=0, limit=1000)[0]
+    little = plan([1e9], now=0.0, limit=250_000, reserve=0.2, max_rate=10.0)
+    assert "budget     less than 0.1% of one hour's 250000 calls" in show.plan_lines(
+        little, known=0, bad=0, limit=250_000
+    )
+    show.summary(Summary(Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)))
+    assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
