@@ -65,13 +65,17 @@ def rows_of(folder: Path) -> list[dict]:
 
 @pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
-    """Tests run in several processes; those of object stores, and of a broker, in one: each server is started once."""
+    """Tests run in several processes; those of object stores, and of a broker, in one: each server is started once.
+
+    Groups come first: a process that took a long one last would be alone with it in the end.
+    """
     for item in items:
         chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
         if "lab" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group(item.callspec.params["lab"]))
         elif "stores" in item.fixturenames or any(value in STORES for value in chosen if isinstance(value, str)):
             item.add_marker(pytest.mark.xdist_group("stores"))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,6 +8,8 @@ from benchmarks.month import Month, month
 from benchmarks.soak import Soak
 from harvester.model import DAY_SECONDS
 
+pytestmark = pytest.mark.xdist_group("month")  # which is lived through once
+
 
 @pytest.fixture(scope="module")
 def lived_and_held(tmp_path_factory) -> tuple[Month, Soak]:

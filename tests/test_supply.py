@@ -1,4 +1,4 @@
-"""What is installed is what is locked, by hash."""
+"""What is installed is what is locked, by hash, and works together."""
 
 import re
 import tomllib
@@ -31,3 +31,9 @@ def test_what_is_declared_is_locked_by_hash(lock, declared):
         name = re.sub(r"[-_.]+", "-", each.name).lower()
         assert name in pinned, f"{each} is not in locks/{lock}.txt: scripts/dependencies renew"
         assert each.specifier.contains(pinned[name]), f"{each} is locked at {pinned[name]}: scripts/dependencies renew"
+
+
+@pytest.mark.xdist_group("here")
+def test_tests_that_share_a_server_run_in_one_process(request, worker_id):
+    """Whoever hands out tests sees their groups by their names; not seen, each process would start all servers."""
+    assert worker_id == "master" or request.node.nodeid.endswith("@here")
