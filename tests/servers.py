@@ -87,8 +87,9 @@ def httpfs() -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    """A port that nobody listens on, and nobody else is given for a minute: so long it waits for a connection's end."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        server.accept()[0].close()  # who closes first is who waits
         return server.getsockname()[1]
 
 
