@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from canary import KEY
 from conftest import rows_of
-from warm import Warm
+from warm import injected
 
 from harvester.clock import Clock, SystemClock
 from harvester.ledger import Ledger
@@ -50,13 +50,6 @@ needs_strace = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def warm():
-    """What starts runs quickly."""
-    with Warm() as started:
-        yield started
-
-
 async def gone_on(folder: Path, url: str, clock: Clock) -> Summary:
     """Let another owner, which is this process, capture what ``p.csv`` lists, to the same place by the same ledger."""
     key, out = folder / "key", folder / "harvest"
@@ -71,10 +64,10 @@ async def gone_on(folder: Path, url: str, clock: Clock) -> Summary:
 class Scene:
     """Six pairs of their own, one output folder, and a run that is killed and goes on."""
 
-    def __init__(self, folder: Path, simulator: Simulator, log: Path, first: int, warm: Warm) -> None:
+    def __init__(self, folder: Path, simulator: Simulator, log: Path, first: int) -> None:
         """Take the pairs from ``first`` on."""
         folder.mkdir()
-        self.folder, self.log, self.warm = folder, log, warm
+        self.folder, self.log = folder, log
         self.env = {"BRAZE_API_KEY": KEY}
         self.url = simulator.url
         self.arguments = ["run", "p.csv", "--endpoint", simulator.url, "--log-level", "error"]
@@ -86,7 +79,7 @@ class Scene:
 
     async def run(self, inject: str) -> int:
         """Run once, with what strace is told to do to it; gives the exit code. What it said is in ``said``."""
-        code, self.said = await asyncio.to_thread(self.warm.run, self.folder, self.env, self.arguments, inject=inject)
+        code, self.said = await asyncio.to_thread(injected, self.folder, self.env, *self.arguments, inject=inject)
         return code
 
     def asked(self) -> Counter:
@@ -136,14 +129,14 @@ class Scene:
 
 @needs_strace
 @pytest.mark.parametrize("call", STEPS)
-async def test_killed_at_every_durable_step_it_goes_on(tmp_path, warm, call):
+async def test_killed_at_every_durable_step_it_goes_on(tmp_path, call):
     """The batch protocol holds at each flush, write, link and unlink."""
     every, least, _ = STEPS[call]
     log = tmp_path / "answers.ndjson"
     config = SimulatorConfig(pairs=100 * PAIRS, limit=10_000_000, api_key=KEY, log=log)
     async with Simulator(config) as simulator:
         for number in range(100):
-            scene = Scene(tmp_path / str(number), simulator, log, number * PAIRS, warm)
+            scene = Scene(tmp_path / str(number), simulator, log, number * PAIRS)
             if not await scene.killed(call, 1 + number * every):
                 break
             await scene.complete()
@@ -152,17 +145,17 @@ async def test_killed_at_every_durable_step_it_goes_on(tmp_path, warm, call):
 
 @needs_strace
 @pytest.mark.parametrize("call", STEPS)
-async def test_killed_at_every_durable_step_of_its_recovery_it_goes_on(tmp_path, warm, call):
+async def test_killed_at_every_durable_step_of_its_recovery_it_goes_on(tmp_path, call):
     """A run that takes up what a killed one left sealed is killed too, at each of its steps; a third one goes on."""
     every, _, least = STEPS[call]
     log = tmp_path / "answers.ndjson"
     async with Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator:
-        first = Scene(tmp_path / "first", simulator, log, 0, warm)
+        first = Scene(tmp_path / "first", simulator, log, 0)
         assert await first.killed(*SEALED)
         assert first.settled() == first.pairs
         assert not first.parts()
         for number in range(100):
-            scene = Scene(tmp_path / str(number), simulator, log, 0, warm)
+            scene = Scene(tmp_path / str(number), simulator, log, 0)
             shutil.copytree(first.folder / "harvest", scene.folder / "harvest")
             if not await scene.killed(call, 1 + number * every):
                 break
@@ -179,12 +172,12 @@ async def test_killed_at_every_durable_step_of_its_recovery_it_goes_on(tmp_path,
         ("fdatasync", "EIO", 5), ("pwrite64", "ENOSPC", 2), ("pwrite64", "ENOSPC", 60),
     ],
 )  # fmt: skip
-async def test_a_disk_that_fails_ends_the_run_and_loses_nothing(tmp_path, warm, call, error, at):
+async def test_a_disk_that_fails_ends_the_run_and_loses_nothing(tmp_path, call, error, at):
     """A full, broken or read-only disk is exit 5 and a sentence; once it is mended the same command goes on exactly."""
     log = tmp_path / "answers.ndjson"
     config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)
     async with Simulator(config) as simulator:
-        scene = Scene(tmp_path / "scene", simulator, log, 0, warm)
+        scene = Scene(tmp_path / "scene", simulator, log, 0)
         scene.env["HARVESTER_STORE_PATIENCE_SECONDS"] = "0"
         code = await scene.run(f"{call}:error={error}:when={at}+")
         assert code == 5, scene.said

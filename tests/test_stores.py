@@ -17,8 +17,8 @@ import zstandard
 from aiohttp import web
 from conftest import KEY, Command
 from cutter import Cutter
-from forked import fork
 from servers import ACCESS_KEY, BUCKET, SECRET_KEY, Bucket, s3, served
+from warm import fork
 
 from harvester import stores as stores_module
 from harvester.clock import SystemClock
