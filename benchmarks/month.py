@@ -77,7 +77,7 @@ class _Braze:
 
     def __init__(self, month: Month, limit: int, clock: Clock) -> None:
         config = SimulatorConfig(api_key=KEY)
-        usual, taken = (SharedBudget(limit, 3600.0, Steady(share)) for share in (0.1, 0.79))
+        usual, taken = (SharedBudget(limit, 3600.0, Steady(share)) for share in (0.1, 0.799))
         self._usual, self._taken = (Judge(config, budget, month.sends) for budget in (usual, taken))
         self._month = month
         self._clock = clock
@@ -138,7 +138,7 @@ def _within(days: tuple[float, float], seconds: float) -> bool:
 def month(*, sends_per_day: int, days: int, ledger: Path, look: Callable[[float], None] = lambda _day: None) -> Month:
     """Live through it, and ``look`` every half an hour; the ledger's file must not exist yet."""
     # Nobody else enqueues or dies here: the service need not look for that as often as it does.
-    pipeline.LOOK_SECONDS, service.HOUSEKEEPING_SECONDS, service.NOTE_SECONDS = 1800.0, 3600.0, 900.0
+    pipeline.LOOK_SECONDS, service.HOUSEKEEPING_SECONDS, service.NOTE_SECONDS = 3600.0, 21_600.0, 3600.0
     clock = VirtualClock()
     sends = [
         Enqueued(Pair("eu", f"campaign-{number % 7}", f"send-{day:02d}-{number:06d}"), at)
@@ -147,7 +147,7 @@ def month(*, sends_per_day: int, days: int, ledger: Path, look: Callable[[float]
     ]
     lived = Month(sends, clock.starts_at)
     lived.sends.sort(key=lambda each: each.sent_at or 0.0)
-    run_virtual(_live(lived, days, look, limit=300 * sends_per_day, path=ledger, clock=clock))
+    run_virtual(_live(lived, days, look, limit=3000 * sends_per_day, path=ledger, clock=clock))
     return lived
 
 
@@ -177,7 +177,8 @@ async def _live(
             while clock.monotonic() < ended * DAY_SECONDS:
                 await asyncio.sleep(HALF_HOUR_SECONDS)
                 sent = bisect.bisect(lived.sends, clock.wall(), key=lambda each: each.sent_at or 0.0)
-                await serving.enqueue(lived.sends[told:sent], once=False)
+                if sent > told:
+                    await serving.enqueue(lived.sends[told:sent], once=False)
                 told = sent
                 lived.overdue.append((clock.monotonic(), await ledger.do(_due)))
                 look(clock.monotonic() / DAY_SECONDS)
