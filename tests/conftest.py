@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import warm
 import zstandard
-from canary import KEY, Heard, leaks
+from canary import KEY, Heard, leaks, said
 from hypothesis import settings
 from servers import STORES, Bucket
 
@@ -42,10 +43,14 @@ class Command:
     async def run(
         self, *arguments: str, stdin: bytes | None = None, inside: Sequence[str] = ()
     ) -> tuple[int, str, str]:
-        """Run to the end while this process's loop goes on (the stand-in may live on it)."""
-        process = self.start(*arguments, inside=inside, stdin=subprocess.PIPE)
-        out, err = await asyncio.to_thread(process.communicate, stdin)
-        return process.returncode, out.decode(), err.decode()
+        """Run to the end while this process's loop goes on (the stand-in may live on it); warm, unless ``inside``."""
+        if inside:
+            process = self.start(*arguments, inside=inside, stdin=subprocess.PIPE)
+            out, err = await asyncio.to_thread(process.communicate, stdin)
+            return process.returncode, out.decode(), err.decode()
+        code, out, err = await asyncio.to_thread(warm.run, self.folder, self.env, *arguments, stdin=stdin or b"")
+        said.extend((out, err))
+        return code, out.decode(), err.decode()
 
 
 @pytest.fixture
@@ -83,7 +88,7 @@ def pytest_runtest_makereport(item, call):
     """A test that leaves a secret anywhere fails, however it ended."""
     report = yield
     if call.when == "teardown" and (
-        found := leaks(item.funcargs.get("tmp_path"), (said for _, said in report.sections))
+        found := leaks(item.funcargs.get("tmp_path"), (text for _, text in report.sections))
     ):
         report.outcome, report.longrepr = "failed", "a secret was found in " + ", ".join(found)
     return report

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from canary import KEY
 from conftest import rows_of
+from warm import fork
 
 from harvester.simulator import Simulator, SimulatorConfig
 
@@ -54,12 +55,12 @@ async def test_killed_at_any_moment_it_goes_on_and_nothing_is_lost_or_twice(harv
         arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json", "--concurrency", "16")
         parts: dict[Path, bytes] = {}
         for kill in range(5):
-            process = harvester.start(*arguments)
+            process = await asyncio.to_thread(fork, tmp_path, harvester.env, *arguments)
             until = simulator.answers.total() + 120 + 60 * kill
-            while simulator.answers.total() < until and process.poll() is None:
+            while simulator.answers.total() < until and process.exitcode is None:
                 await asyncio.sleep(0.01)
             process.kill()
-            await asyncio.to_thread(process.communicate)
+            await asyncio.to_thread(process.join)
             now = {path: path.read_bytes() for path in tmp_path.glob("harvest/send_analytics/*/*.zst")}
             assert all(now[path] == data for path, data in parts.items())
             parts = now
