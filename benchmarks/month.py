@@ -77,7 +77,7 @@ class _Braze:
 
     def __init__(self, month: Month, limit: int, clock: Clock) -> None:
         config = SimulatorConfig(api_key=KEY)
-        usual, taken = (SharedBudget(limit, 3600.0, Steady(share)) for share in (0.1, 0.799))
+        usual, taken = (SharedBudget(limit, 3600.0, Steady(share)) for share in (0.1, 0.79))
         self._usual, self._taken = (Judge(config, budget, month.sends) for budget in (usual, taken))
         self._month = month
         self._clock = clock
@@ -147,7 +147,7 @@ def month(*, sends_per_day: int, days: int, ledger: Path, look: Callable[[float]
     ]
     lived = Month(sends, clock.starts_at)
     lived.sends.sort(key=lambda each: each.sent_at or 0.0)
-    run_virtual(_live(lived, days, look, limit=3000 * sends_per_day, path=ledger, clock=clock))
+    run_virtual(_live(lived, days, look, limit=300 * sends_per_day, path=ledger, clock=clock))
     return lived
 
 
