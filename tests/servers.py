@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import http.client
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -87,10 +89,14 @@ def httpfs() -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and nobody else is given for a minute: so long it waits for a connection's end."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
-        server.accept()[0].close()  # who closes first is who waits
-        return server.getsockname()[1]
+    """A port that nobody listens on, of those that no outgoing connection is given, so that it stays free.
+
+    A server that is killed finds it again, and who tries it meanwhile is not connected with itself.
+    """
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Died(Exception):  # noqa: N818 - it says what happened
