@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from harvester.ledger import batches, books, intake, leases
 from harvester.ledger.plans import follow
-from harvester.ledger.schedule import ONCE, ONLY_ONCE, ReadingPlan
+from harvester.ledger.schedule import FINAL, ONCE, ONLY_ONCE, ReadingPlan
 from harvester.ledger.schema import NEVER, metadata
 from harvester.ledger.sqlite import connect
 from harvester.model import (
@@ -63,6 +63,7 @@ class Known:
     captures: int = 0
     deferrals: int = 0
     ending_at: float | None = None
+    yields: bool = False
     ended: Counter = field(default_factory=Counter)
 
     @property
@@ -86,7 +87,7 @@ class Known:
         self.sent_at = None if reopened else self.sent_at if sent_at is None else sent_at
         self.state = "open" if settled else self.state
         self.reading, self.due_at, self.expires_at, self.deferrals = first.name, first.due_at, expires_at, 0
-        self.ending_at = None
+        self.ending_at, self.yields = None, False
 
     def latest(self, plan: ReadingPlan, now: float) -> str:
         """Name the reading that it is by now."""
@@ -99,7 +100,7 @@ class Known:
         self.ending_at = None
         if kind in ("captured", "rejected"):
             self.ended[kind] += 1
-            self.deferrals = 0
+            self.deferrals, self.yields = 0, False
         if reading.round != self.round:
             self.deferrals = 0
         elif kind == "deferred":
@@ -114,6 +115,7 @@ class Known:
                 self.state = kind
             else:
                 self.reading, self.due_at = following.name, following.due_at
+                self.yields = following.name != FINAL
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -174,8 +176,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(target=batches, workspace=WORKSPACES, owner=OWNERS, limit=st.integers(1, 5))
     def claim(self, workspace, owner, limit):
-        """A claim gives what is due and no other's, as the reading it is by now; what came in time is tried first."""
-        due = {}
+        """A claim gives what is due and no other's, as the reading it is by now: what yields last, the nearest first.
+
+        What came in time is tried before it expires.
+        """
+        due, plan = {}, PLANS[workspace]
         for pair, each in self.known.items():
             over = each.expires_at <= self.now
             tried = each.captures or each.deferrals or each.first_seen_at >= each.expires_at
@@ -186,6 +191,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 each.state = "expired"
                 each.ended["expired"] += 1
             elif is_due:
+                each.yields = each.yields and each.since + plan.readings[-1][1] > self.now
                 due[pair] = each
         self.number += 1
         batch = self.do(
@@ -194,9 +200,11 @@ class LedgerMachine(RuleBasedStateMachine):
         )  # fmt: skip
         claimed = [] if batch is None else [reading.pair for reading in batch.readings]
         assert len(claimed) == len(set(claimed)) == min(limit, len(due))
+        first = sorted((each.yields, each.expires_at) for each in due.values())[:limit]
+        assert sorted((due[pair].yields, due[pair].expires_at) for pair in claimed) == first
         for reading in batch.readings if batch else ():
             pair = due[reading.pair]
-            name = pair.latest(PLANS[workspace], self.now)
+            name = pair.latest(plan, self.now)
             if pair.ending_at is None or name != pair.reading or pair.ending_at <= self.now - DAY_SECONDS:
                 pair.ending_at = self.now
             pair.reading, pair.state = name, "leased"
@@ -215,6 +223,9 @@ class LedgerMachine(RuleBasedStateMachine):
         captured = any(kind == "captured" for _, kind in ended)
         parts = [Part(each, f"{batch.id}.ndjson", "digest", 4, 1, b"rows") for each in DATASETS if captured]
         delays = {reading.pair_id: DEFERRAL_SECONDS for reading in batch.readings}
+        if batch.id in self.open:
+            before = {reading.pair_id: self.known[reading.pair].deferrals for reading in batch.readings}
+            assert self.do(batches.deferrals_of, list(before)) == before
         sealed = self.do(
             batches.seal, batch, settlements, parts, destination="here", now=self.now, deferral_delays=delays
         )  # fmt: skip
@@ -239,13 +250,13 @@ class LedgerMachine(RuleBasedStateMachine):
             self.the_books_balance()
             self.now += seconds
 
-    @rule(owner=OWNERS)
-    def renew(self, owner):
-        """A lease is lengthened for its owner alone, while the batch is open or waits to be stored."""
-        names = [*self.open, *self.sealed, "b-never"]
+    @rule(owner=OWNERS, most=st.integers(1, 9))
+    def renew(self, owner, most):
+        """A lease that is named is lengthened for its owner alone, while the batch is open or waits to be stored."""
+        names = ["b-never", *self.open, *self.sealed][:most]
         kept = self.do(leases.renew, names, owner=owner, lease_until=self.now + 120)
-        mine = {name for name, (_, whose, _) in self.open.items() if whose == owner}
-        waiting = {name for name, (whose, _) in self.sealed.items() if whose == owner}
+        mine = {name for name, (_, whose, _) in self.open.items() if whose == owner and name in names}
+        waiting = {name for name, (whose, _) in self.sealed.items() if whose == owner and name in names}
         assert kept == mine | waiting
         self.open |= {name: (self.open[name][0], owner, self.now + 120) for name in mine}
         self.sealed |= dict.fromkeys(waiting, (owner, self.now + 120))
@@ -293,7 +304,7 @@ class LedgerMachine(RuleBasedStateMachine):
         again = self.those(outcome)
         assert self.do(intake.requeue, outcome=outcome, now=self.now) == len(again)
         for each in again:
-            each.state, each.due_at, each.deferrals, each.ending_at = "open", self.now, 0, None
+            each.state, each.due_at, each.deferrals, each.ending_at, each.yields = "open", self.now, 0, None, False
             each.expires_at = NEVER if each.expires_at <= self.now else each.expires_at
 
     @rule(workspace=WORKSPACES, numbers=NUMBERS, verb=st.sampled_from([intake.pause, intake.unpause, intake.remove]))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harvester.errors import LedgerError
-from harvester.ledger import Ledger, books, intake
+from harvester.ledger import Ledger, batches, books, intake
 from harvester.ledger.sqlite import connect
-from harvester.model import Enqueued, Pair
+from harvester.model import DATASET, Batch, Captured, Enqueued, Pair, Part, Settlement, Verdict
 
 NOW = 1_767_225_600.0
 
@@ -51,6 +51,31 @@ async def test_sixteen_racers_claim_each_pair_once(tmp_path):
     for ledger in ledgers:
         await ledger.close()
     assert Counter(found) == Counter(pair(number) for number in range(400))
+
+
+async def sealed(ledger: Ledger) -> Batch:
+    """One pair's batch, captured and sealed with a part."""
+    batch = await ledger.claim("w", limit=1)
+    ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in batch.readings]
+    part = Part(DATASET, f"{batch.id}.ndjson", "digest", 4, 1, b"rows")
+    assert await ledger.seal(batch, ended, [part], destination="d")
+    return batch
+
+
+async def test_what_a_dead_owner_held_is_taken_up_at_once(tmp_path):
+    """Nobody waits for the lease of a process that has gone; what is stored or set aside by now is given to nobody."""
+    path = tmp_path / "ledger.db"
+    async with await Ledger.open(path, clock=Clock()) as ours:
+        await ours.do(intake.enqueue, [Enqueued(pair(number)) for number in range(4)], now=NOW)
+        await ours.do(batches.stored, (await sealed(ours)).id, dataset=DATASET, now=NOW)
+        await ours.do(batches.conflicted, (await sealed(ours)).id)
+        async with await Ledger.open(path, clock=Clock()) as theirs:
+            waiting = await sealed(theirs)
+            asked = await theirs.claim("w", limit=1)
+            assert await ours.recover() == []
+        assert [(each.batch_id, each.size_bytes) for each in await ours.recover()] == [(waiting.id, 4)]
+        again = await ours.claim("w", limit=1)
+        assert [each.pair for each in again.readings] == [each.pair for each in asked.readings]
 
 
 async def test_the_nearest_deadline_is_claimed_first(tmp_path):

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from harvester.ledger import batches, intake
-from harvester.ledger.outlook import expired, latest_rejections, outlook, sealed_bytes, unstored_batches
+from harvester.ledger import batches, books, intake
+from harvester.ledger.outlook import at_risk, expired, latest_rejections, outlook, sealed_bytes, unstored_batches
 from harvester.ledger.schema import metadata
 from harvester.ledger.sqlite import connect
 from harvester.model import (
@@ -66,7 +66,10 @@ def test_the_outlook_is_what_counting_pair_by_pair_gives(engine, ages):
         sends(connection, ages=ages)
         sends(connection, ages=[1.0, 2.0], workspace="another")
         seen = outlook(connection, "w", now=NOW, at_risk_before=SOON)
+        late, all_deadlines = at_risk(connection, now=NOW), list(books.deadlines(connection))
     deadlines = [NOW - age + RETENTION_SECONDS for age in ages]
+    assert late == seen.at_risk  # a quarter of a day before, where no plan says otherwise
+    assert all_deadlines == pytest.approx(sorted([*deadlines, *(NOW - age + RETENTION_SECONDS for age in (1, 2))]))
     assert sum(seen.readings.values()) == len(ages)
     assert seen.at_risk == sum(deadline < SOON for deadline in deadlines)
     assert seen.nearest_deadline == (pytest.approx(min(deadlines), abs=0.01) if ages else None)
@@ -114,14 +117,30 @@ def test_what_waits_for_the_store_is_counted_until_it_is_stored(connection):
     batches.stored(connection, "b1", dataset=DATASET, now=NOW)
     batches.conflicted(connection, "b2")
     assert (unstored_batches(connection), sealed_bytes(connection)) == ({"open": 1, "conflict": 1}, 20)
+    assert books.batch_counts(connection) == {"open": 1, "conflict": 1, "stored": 1}
 
 
-def test_expired_pairs_are_counted_by_workspace(connection):
-    """So that an alert can say whose numbers are gone."""
+def test_loaders_are_told_of_parts_in_the_order_in_which_they_were_stored(connection):
+    """A loader that comes again with its bookmark gets each part once, page by page, and none before it is there."""
+    sends(connection, ages=[3 * DAY_SECONDS, 2 * DAY_SECONDS, DAY_SECONDS])
+    for number in ("b1", "b2", "b3"):
+        harvested(connection, "w", [Captured(Verdict.ZERO, NOW, b"", 1)], batch_id=number, size_bytes=7)
+    for later, number in enumerate(("b3", "b1")):
+        batches.stored(connection, number, dataset=DATASET, now=NOW + later)
+    (first,) = books.stored_parts(connection, after=0, limit=1)
+    (second,) = books.stored_parts(connection, after=first.order, limit=5)
+    assert first == books.StoredPart(first.order, DATASET, "b3.ndjson", "0", 7, 1, NOW)
+    assert (second.name, second.stored_at) == ("b1.ndjson", NOW + 1)
+    assert books.stored_parts(connection, after=second.order, limit=5) == []
+
+
+def test_expired_and_open_pairs_are_counted_by_workspace(connection):
+    """So that an alert can say whose numbers are gone, and which pairs nobody serves."""
     sends(connection, ages=[16 * DAY_SECONDS, 20 * DAY_SECONDS, DAY_SECONDS])
     sends(connection, ages=[DAY_SECONDS], workspace="well")
     batches.wake(connection, "w", now=NOW)
     assert expired(connection) == {"w": 2}
+    assert books.pending(connection) == {"w": 1, "well": 1}
 
 
 def test_looking_ahead_reads_no_pair_that_is_settled(connection):

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from harvester.ledger import Ledger, batches, books, intake
+from harvester.ledger.adoption import restore
 from harvester.ledger.plans import follow
 from harvester.ledger.schedule import FINAL, ONCE, ReadingPlan, deferral_seconds
-from harvester.model import Captured, Deferred, Enqueued, Pair, Rejected, Returned, Settlement, Verdict
+from harvester.model import Captured, Deferred, Enqueued, LastCapture, Pair, Rejected, Returned, Settlement, Verdict
 
 NOW = 1_767_225_600.0
 DAY = 86_400.0
@@ -39,10 +40,11 @@ class Clock:
 class Workspace:
     """A workspace of one ledger, harvested by hand."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, name: str = "eu") -> None:
         """Take a ledger that follows the plan."""
         self.ledger = ledger
         self.clock = clock
+        self.name = name
 
     async def enqueue(self, send_id: str, sent_at: float | None = None, **options):
         """Tell of a send."""
@@ -52,7 +54,7 @@ class Workspace:
 
     async def read(self, limit: int = 100, outcome=None) -> list[tuple[str, str]]:
         """Claim what is due, let it be captured, and give send and reading in the order of the claim."""
-        batch = await self.ledger.claim("eu", limit=limit)
+        batch = await self.ledger.claim(self.name, limit=limit)
         if batch is None:
             return []
         ended = outcome or Captured(Verdict.ACTIVITY, self.clock.now, b"", 1)
@@ -223,6 +225,21 @@ async def test_a_pair_that_came_in_time_is_tried_once_even_after_its_deadline(eu
     assert (told.expired, told.captured) == (1, {Verdict.ACTIVITY: 1})
 
 
+async def test_what_is_forced_is_asked_whatever_its_age_and_nothing_else_is(eu):
+    """An expired pair is opened again and an open one does not expire; what was captured stays so."""
+    ages = {"captured": 13.5, "gone": 20.0, "open": 13.6, "other": 13.6}
+    await eu.enqueue("captured", NOW - 13.5 * DAY)
+    await eu.read()
+    for send_id, days in ages.items():
+        await eu.enqueue(send_id, NOW - days * DAY)
+    await eu.read(outcome=Deferred("timeout"))
+    for send_id in ("captured", "gone", "open"):
+        await eu.enqueue(send_id, NOW - ages[send_id] * DAY, forced=True)
+    eu.clock.now += 20 * DAY
+    assert await eu.read() == [("gone", FINAL), ("open", FINAL)]
+    assert (await eu.ledger.do(books.books)).expired == 1
+
+
 async def test_a_later_reading_never_asks_an_earlier_one_s_question(eu):
     """After an outage the final reading asks for all days up to now, though the d11 before it was asked in vain."""
     await eu.enqueue("s", NOW - 11.05 * DAY)
@@ -252,6 +269,29 @@ async def test_a_reading_that_was_asked_in_vain_asks_the_same_again(eu):
     eu.clock.now += 3600
     batch = await eu.ledger.claim("eu", limit=1)
     assert [each.ending_at for each in batch.readings] == [asked_at]
+
+
+async def test_a_historical_run_waits_for_what_was_deferred_and_not_for_what_always_fails(eu):
+    """It ends when only readings are left that were deferred too often, or that a plan keeps for another day."""
+
+    async def next_due_at(most: int) -> float | None:
+        return await eu.ledger.do(books.next_due_at, "eu", max_deferrals=most)
+
+    await eu.enqueue("planned", NOW)
+    assert await next_due_at(4) is None
+    await eu.enqueue("s", NOW - 1.5 * DAY)
+    assert await next_due_at(0) == 0
+    for deferrals in (1, 2):
+        await eu.read(outcome=Deferred("timeout"))
+        assert await next_due_at(deferrals - 1) is None
+        due_at = await next_due_at(deferrals)
+        assert NOW < due_at < eu.clock.now + 11
+        eu.clock.now = due_at
+        await eu.ledger.do(batches.wake, "eu", now=eu.clock.now)
+        assert (await next_due_at(deferrals - 1), await next_due_at(deferrals)) == (None, 0)
+    await eu.read(outcome=Deferred("timeout"))
+    await eu.ledger.do(intake.hurry, "eu", now=eu.clock.now)
+    assert await eu.read() == [("s", "d1")]
 
 
 async def test_a_list_that_is_read_once_does_not_end_a_plan(eu):
@@ -304,10 +344,13 @@ async def test_a_paused_pair_expires_as_any_other(eu):
 
 
 async def test_since_when_a_workspace_is_halted_is_kept(eu):
-    """Every probe in vain tells of the halt again; it began with the first."""
-    for now in (NOW, NOW + 600):
-        await eu.ledger.do(books.halt, "eu", because=f"refused at {now}", now=now)
-    assert await eu.ledger.do(books.halted) == {"eu": (f"refused at {NOW + 600}", NOW)}
+    """Every probe in vain tells of the halt again; it began with the first, and is over for who takes calls again."""
+    for name, now in (("eu", NOW), ("us", NOW + 60), ("eu", NOW + 600)):
+        await eu.ledger.do(books.halt, name, because=f"refused at {now}", now=now)
+    both = {"eu": (f"refused at {NOW + 600}", NOW), "us": (f"refused at {NOW + 60}", NOW + 60)}
+    assert await eu.ledger.do(books.halted) == both
+    await eu.ledger.do(books.resume, "eu")
+    assert await eu.ledger.do(books.halted) == {"us": both["us"]}
 
 
 @pytest.mark.parametrize(
@@ -318,6 +361,7 @@ async def test_since_when_a_workspace_is_halted_is_kept(eu):
         (books.pending, {}),
         (intake.hurry, {"workspace": "eu", "now": NOW}),
         (batches.wake, {"workspace": "eu", "now": NOW}),
+        (batches.deferrals_of, {"pair_ids": [1]}),
     ],
 )
 async def test_no_frequent_verb_reads_every_pair(eu, verb, given):
@@ -377,6 +421,33 @@ async def test_to_forget_a_pair_is_not_to_read_every_outcome(eu):
         return [row.detail for plan in plans for row in plan]
 
     assert not [detail for detail in await eu.ledger.do(explained) if detail.startswith("SCAN")]
+
+
+def planned(connection):
+    """How each pair stands and what was captured of it; when a settled one fell due is of no use to anybody."""
+    return connection.exec_driver_sql(
+        "SELECT workspace, campaign_id, send_id, sent_at, expires_at, pair.reading, state, pair.outcome, pair.verdict,"
+        " captures, yields, iif(state = 'settled', 0, due_at), outcome.reading, outcome.outcome, outcome.verdict,"
+        " ended_at FROM pair JOIN outcome ON outcome.pair_id = pair.id ORDER BY send_id"
+    ).all()
+
+
+async def test_a_ledger_made_anew_from_captures_plans_what_the_lost_one_did(eu, tmp_path):
+    """Each send goes on where it was: in between, before its final reading, or settled; one that is there stays."""
+    ages = {"between": ("d5", 5.5), "last": ("d11", 11.1), "over": (FINAL, 13.2)}
+    captures = [LastCapture(Pair("us", "c", "once"), ONCE, Verdict.ACTIVITY, NOW, NOW - DAY, 1)]
+    await eu.ledger.do(intake.enqueue, [Enqueued(captures[0].pair, NOW - DAY)], now=NOW)
+    for send_id, (name, days) in ages.items():
+        await eu.enqueue(send_id, NOW - days * DAY)
+        captures.append(LastCapture(Pair("eu", "c", send_id), name, Verdict.ACTIVITY, NOW, NOW - days * DAY, 1))
+    for workspace in (eu, Workspace(eu.ledger, eu.clock, "us")):
+        await workspace.read()
+    async with await Ledger.open(tmp_path / "new.db", clock=eu.clock) as new:
+        for restored in (4, 0):
+            assert await new.adopt("lost", lambda tx: restore(tx, captures, {"eu": PLAN}, now=NOW)) == restored
+        assert await new.do(planned) == await eu.ledger.do(planned)
+    async with await Ledger.open(tmp_path / "new.db", clock=eu.clock) as new:
+        assert new.ledger_id == "lost"
 
 
 async def test_a_ledger_of_the_first_schema_is_upgraded_where_it_lies(tmp_path):
