@@ -49,8 +49,6 @@ def enqueue(
 
     ``forced`` pairs do not expire, and expired ones are opened again.
     """
-    if not arrivals:
-        return EnqueueCount(0, 0)
     latest: dict[Pair, Enqueued] = {}
     for each in arrivals:
         other = latest.get(each.pair)

@@ -38,7 +38,7 @@ def held_by_others(connection: Connection, workspace: str, *, owner: str) -> boo
 
 def unfinished_owners(connection: Connection) -> set[str]:
     """Name everyone who holds a batch that is not stored."""
-    held = select(batches.c.owner).where(batches.c.state.in_(("open", "sealed"))).distinct()
+    held = select(batches.c.owner).where(batches.c.state.in_(("open", "sealed")))
     return set(connection.execute(held).scalars())
 
 

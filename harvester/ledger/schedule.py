@@ -6,7 +6,7 @@ that trickle in share batches and parts, with a phase for each workspace, so tha
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from zlib import crc32
 
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, RETENTION_SECONDS
@@ -43,7 +43,7 @@ class ReadingPlan:
     ages_days: tuple[float, ...] = ()
     retention_days: float = RETENTION_SECONDS / DAY_SECONDS
     margin_days: float = 0.25
-    phase: float = field(default=0.0, compare=False)
+    phase: float = 0.0
 
     @classmethod
     def of(
