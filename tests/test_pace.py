@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import random
+from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -10,10 +12,11 @@ from hypothesis import strategies as st
 
 from benchmarks.budget import Scenario, simulate
 from harvester.braze.budget import Budget, BudgetReport
-from harvester.braze.pacer import Held, Pacer
+from harvester.braze.pacer import Held, Pacer, PaceState
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 
 HOUR = 3600.0
+approx = partial(pytest.approx, rel=0.01)
 
 
 def pacer_of(clock: VirtualClock, **given) -> Pacer:
@@ -120,17 +123,55 @@ def test_below_the_reserve_nothing_leaves_before_the_reset():
 
 
 def test_a_long_wait_is_refused_so_that_readings_can_go_back():
-    """A worker does not sit on a leased reading for the rest of the hour."""
+    """A worker does not sit on a leased reading for the rest of the hour, but for some seconds it does."""
 
     async def held() -> Held:
         clock = VirtualClock()
         pacer = pacer_of(clock)
+        await asyncio.sleep(10)
+        await answered(pacer, told(clock, remaining=10, resets_in=3))
+        assert pacer.holding() is None
+        await pacer.permit()
+        pacer.landed(None, 0.05)
         await answered(pacer, told(clock, remaining=10))
         with pytest.raises(Held) as caught:
             await pacer.permit()
         return caught.value
 
-    assert run_virtual(held()).cause == "budget"
+    caught = run_virtual(held())
+    assert (caught.cause, str(caught)) == ("budget", "held because of budget")
+    assert caught.until == approx(HOUR + 13)
+
+
+def test_what_it_is_doing_is_told_in_figures():
+    """Page, metrics and progress show what is left of the window, why nothing leaves, and for how long."""
+
+    async def story() -> tuple[PaceState, ...]:
+        clock = VirtualClock()
+        pacer = pacer_of(clock, longest_wait_seconds=HOUR)
+        states = [pacer.state()]
+        await answered(pacer, told(clock, remaining=200_000, resets_in=600))
+        await pacer.permit()
+        states.append(pacer.state())
+        assert "remaining=200000" in repr(pacer)
+        pacer.landed(None, 0.05)
+        pacer.throttled()
+        states.append(pacer.state())
+        await pacer.permit()
+        return *states, pacer.state()
+
+    nothing = PaceState(1000.0, 0, 0, 0, 0.0, 0, None, 0.0, 0, 0, 0, 0.0)
+    known, before, at_work, held, after = (
+        {"limit": 250_000, "remaining": 200_000, "reserve_calls": 50_000},
+        *run_virtual(story()),
+    )
+    assert before == nothing
+    assert at_work == replace(nothing, **known, pace=approx(250), seconds_to_reset=approx(600), in_flight=1, calls=2)
+    assert held == replace(
+        at_work, pace=0.0, in_flight=0, held_because="throttled", held_seconds=approx(600), throttled=1
+    )
+    assert after == replace(held, pace=1000.0, seconds_to_reset=0.0, in_flight=1, calls=3, waited_seconds=approx(600),
+                            held_because=None, held_seconds=0.0)  # fmt: skip
 
 
 def test_the_urgent_reserve_is_for_urgent_readings_alone():
@@ -172,6 +213,19 @@ def test_a_429_stops_everyone_until_the_reset_and_is_one_lesson():
     assert done == 1
 
 
+def test_a_429_at_the_very_end_of_a_window_costs_no_more_than_its_rest():
+    """Half a second and a hundredth of it, by chance, and no pause beyond the window."""
+
+    async def held_seconds() -> float:
+        clock = VirtualClock()
+        pacer = pacer_of(clock)
+        await answered(pacer, told(clock, remaining=200_000, resets_in=0.5))
+        pacer.throttled()
+        return pacer.state().held_seconds
+
+    assert 0.5 <= run_virtual(held_seconds()) <= 0.505
+
+
 def test_429s_without_headers_back_off_longer_and_longer_up_to_an_hour():
     """Where nothing tells of a reset, pauses double and never exceed 61 minutes."""
 
@@ -195,7 +249,7 @@ def test_429s_without_headers_back_off_longer_and_longer_up_to_an_hour():
 def test_an_overloaded_server_is_probed_by_one_call_and_recovers():
     """Ten failures in a row hold all calls; a probe that succeeds lets the ramp go on."""
 
-    async def story() -> tuple[str | None, str | None]:
+    async def story() -> tuple[str | None, int, int]:
         clock = VirtualClock()
         pacer = pacer_of(clock, longest_wait_seconds=HOUR)
         for _ in range(10):
@@ -204,11 +258,17 @@ def test_an_overloaded_server_is_probed_by_one_call_and_recovers():
             pacer.landed(None, 0.05)
             pacer.failed()
         held = pacer.state().held_because
-        await answered(pacer)
-        await answered(pacer)
-        return held, pacer.state().held_because
+        waiting, left = [asyncio.create_task(pacer.permit()) for _ in range(5)], []
+        for _ in range(2):
+            await asyncio.sleep(20)
+            left.append(sum(task.done() for task in waiting))
+            pacer.landed(None, 0.05)
+            pacer.succeeded()
+        for task in waiting:
+            task.cancel()
+        return held, *left
 
-    assert run_virtual(story()) == ("overload", None)
+    assert run_virtual(story()) == ("overload", 1, 3)
 
 
 def test_a_halt_is_probed_every_ten_minutes_and_at_once_when_it_may_be_mended():
@@ -324,6 +384,13 @@ def test_an_untouched_and_small_budget_is_used():
     budget = Budget(0.2)
     seen(budget, 0.0, 1000, reset_at=5600.0)
     assert budget.pace(0.0, in_flight=0, latency_seconds=0.1, reserve=0.2) == pytest.approx(800 / 3600, rel=0.01)
+
+
+def test_what_was_left_lying_is_made_up_for_by_a_quarter_more_and_not_in_a_rush():
+    """Half a window later nothing is spent: not twice the pace, which others would feel, but a quarter more."""
+    budget = Budget(0.2)
+    seen(budget, 0.0, 1000, reset_at=5600.0)
+    assert budget.pace(1800.0, in_flight=0, latency_seconds=0.1, reserve=0.2) == approx(1.25 * 800 / 3600)
 
 
 def test_calls_that_are_on_their_way_are_spent_already():

@@ -88,7 +88,10 @@ class Budget:
         return self._reset_at > 0
 
     def seconds_to_reset(self, now: float) -> float:
-        """Give the time to the reset, never too short by more than an answer's latency; below 0 once it passed."""
+        """Give the time to the reset, never too short by more than an answer's latency; below 0 once it passed.
+
+        Infinite while no answer has told of one.
+        """
         return self._reset_at - (now + self._offset)
 
     def observe(self, report: BudgetReport, now: float) -> None:

@@ -227,7 +227,7 @@ class Pacer:
 
     def _may_fly(self, now: float) -> int:
         """Give the calls that may be in flight: one while nothing certain is known of the present window."""
-        passed = self._budget.known and self._budget.seconds_to_reset(now) <= 0
+        passed = self._budget.seconds_to_reset(now) <= 0
         return 1 if passed or self._budget.suspicious else self._allowed
 
     def _set_hold(self, cause: str, until: float) -> None:
