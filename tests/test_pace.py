@@ -337,8 +337,20 @@ def test_a_lone_outlier_needs_a_second_answer():
     budget.observe(report(900), now)
     budget.observe(report(0), now + 1)
     assert budget.remaining == 900
+    assert budget.suspicious
     budget.observe(report(0), now + 2)
-    assert budget.remaining == 0
+    assert (budget.remaining, budget.suspicious) == (0, False)
+
+
+def test_each_window_is_a_new_one_and_an_answer_of_the_last_one_changes_nothing():
+    """Answers come out of order; and a doubt ends with the window that it was about."""
+    budget = Budget(0.2)
+    seen(budget, 0.0, 900)
+    seen(budget, 2999.0, 0)
+    assert budget.suspicious
+    seen(budget, 3001.0, 990, reset_at=8600.0)
+    seen(budget, 3002.0, 899)
+    assert (budget.remaining, budget.suspicious) == (990, False)
 
 
 @pytest.mark.parametrize(
@@ -401,6 +413,15 @@ def test_calls_that_are_on_their_way_are_spent_already():
     assert pace[0] > 0 == pace[1]
 
 
+def test_not_a_part_of_a_call_is_taken_from_the_reserve():
+    """At the end of a window 0.2 calls are to spare, by the line and by the reserve; a call needs a whole one."""
+    budget = Budget(0.2)
+    seen(budget, 0.0, 1004, limit=1004)
+    for _ in range(2):  # so deep a fall is not believed at once
+        seen(budget, 2999.0, 201, limit=1004)
+    assert budget.pace(2999.0, in_flight=0, latency_seconds=0.01, reserve=0.2) == 0
+
+
 def test_calls_whose_answers_told_nothing_are_known_to_be_ours():
     """Our own timeouts do not pass for a neighbour; what falls without us does, and we take our share."""
     budget = Budget(0.2)
@@ -411,6 +432,9 @@ def test_calls_whose_answers_told_nothing_are_known_to_be_ours():
     assert budget.share == 1.0
     seen(budget, 0.0, 892)
     assert budget.share == pytest.approx(5 / 8)
+    assert budget.spare(10, 0.2) == pytest.approx(892 - 16 - 200)  # others like us have six on their way
+    seen(budget, 5.0, 891)
+    assert budget.share == pytest.approx(1.0, rel=0.05)  # they have gone
 
 
 @pytest.mark.parametrize(("missed_seconds", "window_seconds"), [(0, 100), (0, 1000), (36_000, 3600)])
@@ -428,6 +452,7 @@ def test_behind_the_line_we_wait_as_long_as_is_told(missed_seconds, window_secon
     wait = budget.wait_seconds(now, in_flight=0, reserve=0.2)
     assert wait == pytest.approx(0.03 * window_seconds, rel=0.2)
     assert pace(now + 0.9 * wait) == 0 < pace(now + 1.1 * wait)
+    assert budget.wait_seconds(now + 1.1 * wait, in_flight=0, reserve=0.2) == 0
 
 
 @settings(max_examples=300, deadline=None)

@@ -155,9 +155,9 @@ class Budget:
         """Give the calls per second that may leave now; 0 or less means to wait."""
         left = self.seconds_to_reset(now)
         spare = self.spare(in_flight, reserve)
-        slope = self._slope(now, left, reserve)
-        if spare < 1 or slope <= 0:
+        if spare < 1:
             return 0.0
+        slope = self._slope(now, left, reserve)
         soon = 6 * latency_seconds
         horizon = max(_HORIZON_SHARE * self._length, soon, 1e-3)
         on_the_line = slope * min(max(1 + (spare - slope * left) / (slope * horizon), 0.0), SPEED_UP)
@@ -166,14 +166,14 @@ class Budget:
         return self.share * min(on_the_line, to_the_end)
 
     def _slope(self, now: float, left: float, reserve: float) -> float:
-        """Give the slope of the line, in calls per second."""
+        """Give the slope of the line, in calls per second; above 0 while anything is to spare."""
         return (self._drawn_remaining - reserve * self.limit) / max(left + (now - self._drawn_at), 1e-3)
 
     def wait_seconds(self, now: float, *, in_flight: int, reserve: float) -> float:
         """Give the time for which ``pace`` will stay 0 if nobody spends: until the line has come down, or the reset."""
         left = max(self.seconds_to_reset(now), 0.0)
         spare = self.spare(in_flight, reserve)
-        slope = self._slope(now, left, reserve)
-        if spare < 1 or slope <= 0:
+        if spare < 1:
             return left
+        slope = self._slope(now, left, reserve)
         return min(left, max(0.0, left - spare / slope - _HORIZON_SHARE * self._length))
