@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harvester.braze.series import FIXED_COLUMNS, captured
+from harvester.braze.series import FIXED_COLUMNS, captured, raw_row
 from harvester.errors import ExchangeError
 from harvester.model import Pair, Reading, Verdict
 
@@ -98,7 +98,7 @@ def test_an_answer_cut_at_any_byte_is_no_answer():
     """A body that ends early never counts, wherever it ends."""
     body = json.dumps(success(DAY)).encode()
     for at in range(len(body)):
-        with pytest.raises(ExchangeError):
+        with pytest.raises(ExchangeError, match=r"unparsable: \w+"):
             capture_of(body[:at])
 
 
@@ -108,6 +108,17 @@ def test_a_capture_tells_what_was_asked(days):
     row = rows_of(success(*days))[-1]
     assert (row["level"], row["captured_at"]) == ("capture", "2026-01-01T00:00:00.500Z")
     assert (row["ending_at"], row["since"]) == ("2026-01-01T00:00:00.000Z", "2025-12-31T00:00:00.000Z")
+
+
+def test_an_answer_is_kept_as_it_came():
+    """Its spaces too, on one line that says whose it is, when it came and what was read from it."""
+    body = b'{ "message": "success",\n "data": [] }'
+    line = raw_row(body, READING, capture_of(body), batch_id="batch")
+    assert line.endswith(b"}\n")
+    assert json.loads(line) == {
+        "workspace": "eu", "campaign_id": "c", "send_id": "s", "reading": "once", "verdict": "empty",
+        "captured_at": "2026-01-01T00:00:00.500Z", "batch_id": "batch", "answer": body.decode(),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import asyncio
 import gzip
 import inspect
+import re
 import traceback
 import zlib
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -14,7 +16,7 @@ from badserver import answering, dripping, request, serving, whole
 from harvester.braze.series import days_of
 from harvester.braze.transport import MAX_BODY_BYTES, BrazeTransport, translated
 from harvester.clock import SystemClock
-from harvester.errors import ExchangeError, Meaning, meaning_of
+from harvester.errors import ExchangeError, ExitCode, Meaning, meaning_of
 from harvester.model import Pair
 
 KEY = "canary-key-0123456789"
@@ -275,6 +277,14 @@ def test_every_status_has_one_meaning(status):
     elif 400 <= status < 500 and status != 408:
         expected = Meaning.REJECTED
     assert meaning_of(status) is expected
+
+
+def test_exit_codes_are_the_documented_ones():
+    """Scripts act on them, so they are what the README's table says."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    words = "complete|bug|not usable|partial|halted|storage|interrupted"
+    documented = re.findall(rf"^\| (\d+) \| .*?({words})", readme, re.MULTILINE)
+    assert [(int(code), word) for code, word in documented] == list(zip(ExitCode, words.split("|"), strict=True))
 
 
 async def test_cancelling_an_exchange_ends_it():

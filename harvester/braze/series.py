@@ -193,8 +193,8 @@ def _counts(value: object) -> bool:
 
 
 def _free(name: str, taken: Container[str]) -> str:
-    """Give a name like ``name`` that no column and none of the counters ``taken`` has."""
-    while name in _FIXED or name in taken:
+    """Give a name like ``name`` that none of the counters ``taken`` has; a column's name must be among them."""
+    while name in taken:
         name = f"counter_{name}"
     return name
 
