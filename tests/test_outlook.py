@@ -15,6 +15,7 @@ from harvester.model import (
     GRACE_SECONDS,
     RETENTION_SECONDS,
     Captured,
+    Deferred,
     Enqueued,
     Pair,
     Part,
@@ -56,7 +57,8 @@ def harvested(connection, workspace: str, outcomes: list[object], *, batch_id: s
                           lease_until=NOW + 60)  # fmt: skip
     settlements = [Settlement(reading, outcome) for reading, outcome in zip(batch.readings, outcomes, strict=True)]
     part = Part(DATASET, f"{batch_id}.ndjson", "0", size_bytes, 1, b"x")
-    assert batches.seal(connection, batch, settlements, [part], destination="d", now=NOW, deferral_delays={})
+    delays = dict.fromkeys((reading.pair_id for reading in batch.readings), 60.0)
+    assert batches.seal(connection, batch, settlements, [part], destination="d", now=NOW, deferral_delays=delays)
 
 
 @given(st.lists(st.floats(-5 * DAY_SECONDS, RETENTION_SECONDS + GRACE_SECONDS - 60), max_size=30))
@@ -81,21 +83,21 @@ def test_the_outlook_is_what_counting_pair_by_pair_gives(engine, ages):
 
 
 def test_what_has_its_outcome_runs_out_of_no_time(connection):
-    """Captured and rejected pairs leave the outlook, leased and paused ones stay; the forced have no deadline."""
+    """Captured and rejected pairs leave the outlook, deferred, leased and paused ones stay; the forced never expire."""
     sends(connection, ages=[5 * DAY_SECONDS, 4 * DAY_SECONDS, 3 * DAY_SECONDS, 2 * DAY_SECONDS, DAY_SECONDS])
-    harvested(connection, "w", [Captured(Verdict.ZERO, NOW, b"", 1), Rejected("status_400", "no")], batch_id="b1",
-              size_bytes=7)  # fmt: skip
+    ended = [Captured(Verdict.ZERO, NOW, b"", 1), Rejected("status_400", "no"), Deferred("timeout")]
+    harvested(connection, "w", ended, batch_id="b1", size_bytes=7)
     intake.pause(connection, [Pair("w", "c", "s4")])
     batches.claim(connection, "w", batch_id="b2", token="t", owner="o", limit=1, now=NOW, lease_until=NOW + 60)
     intake.enqueue(connection, [Enqueued(Pair("w", "c", "old"), NOW - 400 * DAY_SECONDS)], now=NOW, forced=True)
     seen = outlook(connection, "w", now=NOW, at_risk_before=SOON)
-    assert seen.readings == {"due": 2, "leased": 1, "paused": 1}
+    assert seen.readings == {"waiting": 1, "due": 1, "leased": 1, "paused": 1}
     assert seen.nearest_deadline == pytest.approx(NOW + 11 * DAY_SECONDS)
-    assert sum(day.pairs for day in seen.days) == 3
+    assert sum(day.pairs for day in seen.days) == at_risk(connection, now=NOW + 30 * DAY_SECONDS) == 3
 
 
 def test_rejects_come_latest_first_and_only_while_they_are_rejected(connection):
-    """A page of them is a list to work off: what was asked again is no longer on it."""
+    """A page of them is a list to work off: what was asked again is no longer on it, or once if it was in vain."""
     sends(connection, ages=[3 * DAY_SECONDS, 2 * DAY_SECONDS])
     harvested(connection, "w", [Rejected("status_400", "first")], batch_id="b1", size_bytes=1)
     harvested(connection, "w", [Rejected("status_404", "second")], batch_id="b2", size_bytes=1)
@@ -105,6 +107,9 @@ def test_rejects_come_latest_first_and_only_while_they_are_rejected(connection):
     ]  # fmt: skip
     intake.requeue(connection, outcome="rejected", reason="status_404", now=NOW)
     assert [each.pair.send_id for each in latest_rejections(connection, limit=5)] == ["s0"]
+    harvested(connection, "w", [Rejected("status_410", "again")], batch_id="b3", size_bytes=1)
+    found = latest_rejections(connection, limit=5)
+    assert [(each.pair.send_id, each.detail) for each in found] == [("s1", "again"), ("s0", "first")]
 
 
 def test_what_waits_for_the_store_is_counted_until_it_is_stored(connection):

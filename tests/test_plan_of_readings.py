@@ -11,8 +11,8 @@ from sqlalchemy import event
 
 from harvester.ledger import Ledger, batches, books, intake
 from harvester.ledger.adoption import restore
-from harvester.ledger.plans import follow
-from harvester.ledger.schedule import FINAL, ONCE, Planned, ReadingPlan, deferral_seconds
+from harvester.ledger.plans import follow, followed, plan_of
+from harvester.ledger.schedule import FINAL, ONCE, ONLY_ONCE, Planned, ReadingPlan, deferral_seconds
 from harvester.model import Captured, Deferred, Enqueued, LastCapture, Pair, Rejected, Returned, Settlement, Verdict
 
 NOW = 1_767_225_600.0
@@ -129,6 +129,18 @@ async def test_a_send_is_read_at_every_age_and_then_settled(eu):
     told = await eu.ledger.do(books.books)
     assert told.captured == {Verdict.ACTIVITY: 1}
     assert await eu.ledger.do(books.reading_counts) == {"captured": 7, "pending": 0}
+
+
+async def test_a_plan_that_is_changed_holds_from_the_next_reading_on(eu):
+    """What is planned stays where it is, and so do the plans of other workspaces."""
+    await eu.ledger.do(follow, "us", ReadingPlan.of("us", (4.0,), 14.0, 0.25))
+    await eu.enqueue("s", NOW)
+    changed = ReadingPlan.of("eu", (4.0, 6.0), 10.0, 0.5)
+    await eu.ledger.do(follow, "eu", changed)
+    assert await eu.live(7) == [("s", "d1"), ("s", "d4"), ("s", FINAL)]
+    assert sorted(await eu.ledger.do(followed)) == ["eu", "us"]
+    assert await eu.ledger.do(plan_of, "eu") == changed
+    assert await eu.ledger.do(plan_of, "nobody's") == ONLY_ONCE
 
 
 async def test_a_send_of_unknown_time_is_read_at_once_and_then_by_its_first_sight(eu):

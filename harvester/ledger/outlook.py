@@ -119,15 +119,17 @@ def sealed_bytes(connection: Connection) -> int:
 
 
 def latest_rejections(connection: Connection, *, limit: int) -> list[Rejection]:
-    """Give the latest pairs to be rejected that still are, the last one first."""
+    """Give the latest pairs to be rejected that still are, each once, the last one first."""
     refused = outcomes.c.outcome == literal_column("'rejected'")
+    later = outcomes.alias("later")  # of a pair that was requeued in vain
+    again = select(later.c.id).where(later.c.pair_id == pairs.c.id, later.c.id > outcomes.c.id).exists()
     latest = (
         select(
             pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id,
             outcomes.c.reason, outcomes.c.detail, outcomes.c.ended_at,
         )
         .join(outcomes, outcomes.c.pair_id == pairs.c.id)
-        .where(refused, pairs.c.outcome == "rejected")
+        .where(refused, pairs.c.outcome == "rejected", ~again)
         .order_by(outcomes.c.id.desc())
         .limit(limit)
     )  # fmt: skip
