@@ -454,22 +454,23 @@ def planned(connection):
     return connection.exec_driver_sql(
         "SELECT workspace, campaign_id, send_id, sent_at, expires_at, pair.reading, state, pair.outcome, pair.verdict,"
         " captures, yields, iif(state = 'settled', 0, due_at), outcome.reading, outcome.outcome, outcome.verdict,"
-        " ended_at FROM pair JOIN outcome ON outcome.pair_id = pair.id ORDER BY send_id"
+        " ended_at FROM pair JOIN outcome ON outcome.pair_id = pair.id ORDER BY 1, 2, 3"
     ).all()
 
 
 async def test_a_ledger_made_anew_from_captures_plans_what_the_lost_one_did(eu, tmp_path):
     """Each send goes on where it was: in between, before its final reading, or settled; one that is there stays."""
     ages = {"between": ("d5", 5.5), "last": ("d11", 11.1), "over": (FINAL, 13.2)}
-    captures = [LastCapture(Pair("us", "c", "once"), ONCE, Verdict.ACTIVITY, NOW, NOW - DAY, 1)]
-    await eu.ledger.do(intake.enqueue, [Enqueued(captures[0].pair, NOW - DAY)], now=NOW)
-    for send_id, (name, days) in ages.items():
-        await eu.enqueue(send_id, NOW - days * DAY)
-        captures.append(LastCapture(Pair("eu", "c", send_id), name, Verdict.ACTIVITY, NOW, NOW - days * DAY, 1))
+    sends = {Pair("eu", "c", send_id): age for send_id, age in ages.items()}
+    sends |= {Pair("us", "c", "over"): (ONCE, 1.0), Pair("eu", "d", "over"): (FINAL, 13.4)}
+    captures = [
+        LastCapture(pair, name, Verdict.ACTIVITY, NOW, NOW - days * DAY, 1) for pair, (name, days) in sends.items()
+    ]
+    await eu.ledger.do(intake.enqueue, [Enqueued(each.pair, each.since) for each in captures], now=NOW)
     for workspace in (eu, Workspace(eu.ledger, eu.clock, "us")):
         await workspace.read()
     async with await Ledger.open(tmp_path / "new.db", clock=eu.clock) as new:
-        for restored in (4, 0):
+        for restored in (5, 0):
             assert await new.adopt("lost", lambda tx: restore(tx, captures, {"eu": PLAN}, now=NOW)) == restored
         assert await new.do(planned) == await eu.ledger.do(planned)
     async with await Ledger.open(tmp_path / "new.db", clock=eu.clock) as new:
