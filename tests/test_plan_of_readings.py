@@ -203,14 +203,19 @@ async def test_a_send_id_that_is_used_again_begins_anew(eu):
     assert [name for _, name in await eu.live(13.8)] == ["d1", "d2", "d3", "d5", "d8", "d11", "final"]
 
 
-async def test_a_new_round_that_begins_while_the_old_is_being_read_is_not_ended_by_it(eu):
-    """The old answer is kept, and the new round has all its readings."""
-    await eu.enqueue("s", NOW - 13.1 * DAY)
+@pytest.mark.parametrize("age_days", [8.1, 13.1])
+async def test_a_new_round_that_begins_while_the_old_is_being_read_is_not_ended_by_it(eu, age_days):
+    """The old answer is kept, and the new round has all its readings; its first one gives way to no other's next."""
+    await eu.enqueue("s", NOW - age_days * DAY)
     batch = await eu.ledger.claim("eu", limit=1)
     await eu.enqueue("s", NOW)
     ended = [Settlement(each, Captured(Verdict.ACTIVITY, NOW, b"", 1)) for each in batch.readings]
     assert await eu.ledger.seal(batch, ended, [], destination="d")
-    assert [name for _, name in await eu.live(2.1)] == ["d1", "d2"]
+    await eu.enqueue("other", NOW - 4 * DAY)
+    assert await eu.read() == [("other", "d3")]
+    eu.clock.now += 1.2 * DAY
+    assert [await eu.read(limit=1) for _ in range(2)] == [[("s", "d1")], [("other", "d5")]]
+    assert await eu.live(1) == [("s", "d2")]
 
 
 async def test_without_a_time_a_message_is_a_duplicate_until_the_window_has_closed(eu):
