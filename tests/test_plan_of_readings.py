@@ -421,14 +421,18 @@ async def test_a_pair_that_was_captured_is_not_asked_for_when_its_time_is_over(e
 
 
 async def test_paused_pairs_rest_and_removed_ones_are_forgotten(eu):
-    """Neither is read; a paused one goes on where it was, and the books balance throughout."""
-    for send_id in ("kept", "paused", "removed"):
+    """Neither is read; a paused one goes on where it was when it is named, and the books balance throughout."""
+    for send_id in ("captured", "removed"):
         await eu.enqueue(send_id, NOW - 1.5 * DAY)
-    assert await eu.ledger.do(intake.pause, [Pair("eu", "c", "paused")]) == 1
+    await eu.read()
+    for send_id in ("kept", "paused", "resting"):
+        await eu.enqueue(send_id, NOW - 1.5 * DAY)
+    assert await eu.ledger.do(intake.pause, [Pair("eu", "c", "paused"), Pair("eu", "c", "resting")]) == 2
     assert await eu.ledger.do(intake.remove, [Pair("eu", "c", "removed"), Pair("eu", "c", "never seen")]) == 1
     assert await eu.read() == [("kept", "d1")]
     told = await eu.ledger.do(books.books)
-    assert (told.accepted, told.pending, told.balanced) == (2, 2, True)
+    assert (told.accepted, told.pending, told.balanced) == (4, 4, True)
+    assert await eu.ledger.do(books.reading_counts) == {"captured": 2, "pending": 4}
     assert await eu.ledger.do(intake.unpause, [Pair("eu", "c", "paused")]) == 1
     assert await eu.read() == [("paused", "d1")]
 
