@@ -69,13 +69,27 @@ async def test_what_a_dead_owner_held_is_taken_up_at_once(tmp_path):
         await ours.do(intake.enqueue, [Enqueued(pair(number)) for number in range(4)], now=NOW)
         await ours.do(batches.stored, (await sealed(ours)).id, dataset=DATASET, now=NOW)
         await ours.do(batches.conflicted, (await sealed(ours)).id)
-        async with await Ledger.open(path, clock=Clock()) as theirs:
-            waiting = await sealed(theirs)
-            asked = await theirs.claim("w", limit=1)
+        async with await Ledger.open(path, clock=Clock()) as one, await Ledger.open(path, clock=Clock()) as other:
+            waiting = await sealed(one)
+            asked = await other.claim("w", limit=1)
             assert await ours.recover() == []
         assert [(each.batch_id, each.size_bytes) for each in await ours.recover()] == [(waiting.id, 4)]
         again = await ours.claim("w", limit=1)
         assert [each.pair for each in again.readings] == [each.pair for each in asked.readings]
+
+
+async def test_a_lease_that_is_not_renewed_runs_out(tmp_path):
+    """A batch that its owner no longer works on goes back after two minutes; one that it works on does not."""
+    path, clock = tmp_path / "ledger.db", Clock()
+    async with await Ledger.open(path, clock=clock) as ours, await Ledger.open(path, clock=clock) as theirs:
+        await ours.do(intake.enqueue, [Enqueued(pair(number)) for number in range(2)], now=NOW)
+        kept, left = [await ours.claim("w", limit=1) for _ in range(2)]
+        for _ in range(2):
+            clock.now += 100
+            assert await ours.renew([kept.id]) == {kept.id}
+        assert await theirs.recover() == []
+        again = await theirs.claim("w", limit=2)
+        assert [each.pair for each in again.readings] == [each.pair for each in left.readings]
 
 
 async def test_the_nearest_deadline_is_claimed_first(tmp_path):
