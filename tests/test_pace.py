@@ -160,13 +160,16 @@ def test_what_it_is_doing_is_told_in_figures():
         await pacer.permit()
         return *states, pacer.state()
 
-    nothing = PaceState(1000.0, 0, 0, 0, 0.0, 0, None, 0.0, 0, 0, 0, 0.0)
-    known, before, at_work, held, after = (
-        {"limit": 250_000, "remaining": 200_000, "reserve_calls": 50_000},
-        *run_virtual(story()),
-    )
+    nothing = PaceState(
+        pace=1000.0, limit=0, remaining=0, reserve_calls=0, seconds_to_reset=0.0, in_flight=0, held_because=None,
+        held_seconds=0.0, holds_in_a_row=0, calls=0, throttled=0, waited_seconds=0.0, answered=False,
+    )  # fmt: skip
+    before, at_work, held, after = run_virtual(story())
     assert before == nothing
-    assert at_work == replace(nothing, **known, pace=approx(250), seconds_to_reset=approx(600), in_flight=1, calls=2)
+    assert at_work == replace(
+        nothing, limit=250_000, remaining=200_000, reserve_calls=50_000, seconds_to_reset=approx(600), pace=approx(250),
+        in_flight=1, calls=2, answered=True,
+    )  # fmt: skip
     assert held == replace(
         at_work, pace=0.0, in_flight=0, held_because="throttled", held_seconds=approx(600), throttled=1
     )
