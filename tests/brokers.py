@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from servers import ACCESS_KEY, SECRET_KEY, answers, free_port, needed
 
 DAY_SECONDS = 86_400
-LEASE_SECONDS = 2
+LEASE_SECONDS = 4
 """How long a delivery stays with a consumer that is gone, where the broker does not notice by itself."""
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote_plus
 import pytest
 import structlog
 import uvloop
-from brokers import LABS, queue_name
+from brokers import LABS, LEASE_SECONDS, queue_name
 from cutter import Cutter
 from servers import BUCKET, aws, s3
 
@@ -262,7 +262,7 @@ async def test_a_queue_that_is_deleted_and_made_again_is_consumed_again(scene):
 async def test_what_takes_longer_than_its_lease_stays_ours(scene):
     """A large file takes its time, and meanwhile no other replica gets the message."""
     await scene.lab.send(scene.name, PAIR)
-    other, begun = scene.broker(wait_seconds=2.8 if scene.lab.kind != "sqs" else 3), asyncio.Event()
+    other, begun = scene.broker(wait_seconds=LEASE_SECONDS + (1.5 if scene.lab.kind != "sqs" else 2)), asyncio.Event()
     seen = []
 
     async def slow(arrivals, *, once):
