@@ -61,9 +61,11 @@ class OpenBatch:
 
     def count_into(self, tally: Tally, parts: list[Part]) -> None:
         """Add what came of it to what this process has done."""
+        captured = 0
         for settlement in self.settlements:
             match settlement.outcome:
                 case Captured() as outcome:
+                    captured += 1
                     tally.outcomes[outcome.verdict.value] += 1
                 case Rejected():
                     tally.outcomes["rejected"] += 1
@@ -74,4 +76,4 @@ class OpenBatch:
         tally.rows += rows
         tally.part_bytes += sum(part.size_bytes for part in parts)
         log.info("batch_sealed", batch_id=self.batch.id, workspace=self.batch.workspace,
-                 readings=len(self.settlements), rows=rows)  # fmt: skip
+                 readings=len(self.settlements), captured=captured, rows=rows)  # fmt: skip

@@ -10,7 +10,7 @@ from harvester.braze.pacer import Pacer
 from harvester.clock import Clock
 from harvester.errors import ExitCode, SinkError
 from harvester.ledger import Ledger
-from harvester.ledger.books import books, books_of_each, pending
+from harvester.ledger.books import books, books_of_each, pending, planned
 from harvester.ledger.intake import EnqueueCount, enqueue, hurry
 from harvester.model import Books
 from harvester.pipeline import Harvest
@@ -42,6 +42,7 @@ class Summary:
     halted: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     unstored: int = 0
+    planned: int = 0
     problem: SinkError | None = None
 
     @property
@@ -120,6 +121,7 @@ class Run:
             rejects_file=str(rejects.path) if rejects.count else None, naive_times=pairs.naive_times,
             skipped=pairs.skipped,
             interrupted=self._stopped, unstored=storing.waiting, problem=storing.problem,
+            planned=await self._ledger.do(planned),
         )  # fmt: skip
         for name, each in self._harvesting.wired.items():
             state, tally = each.pacer.state(), each.harvest.tally

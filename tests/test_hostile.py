@@ -143,7 +143,19 @@ async def test_the_first_process_of_a_container_ends_when_told(harvester, tmp_pa
     assert json.loads(out)["books"]["pending"] == 3
 
 
-@pytest.mark.parametrize("command", [("status", "--json"), ("parts",)])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+async def test_a_run_without_one_of_its_standard_streams_captures_all_the_same(harvester, tmp_path, closed):
+    """As under a careless supervisor: no file and no socket is given the number of the stream that is missing."""
+    async with Simulator(SimulatorConfig(pairs=5, limit=10_000, api_key=KEY)) as simulator:
+        listed(
+            tmp_path, [each.pair.send_id for each in simulator.population[:1]], simulator.population[0].pair.campaign_id
+        )
+        inside = ["sh", "-c", f'exec "$@" {closed}', "sh"]
+        assert (await harvester.run("run", "p.csv", "--endpoint", simulator.url, inside=inside))[0] == 0
+        assert list(simulator.answers) == ["200"]
+
+
+@pytest.mark.parametrize("command", [("--help",), ("status", "--json"), ("parts",)])
 async def test_output_that_cannot_be_written_is_told(harvester, tmp_path, command):
     """A full disk behind standard output is exit 5 and a sentence, not a bug."""
     async with Simulator(SimulatorConfig(pairs=5, limit=10_000, api_key=KEY)) as simulator:

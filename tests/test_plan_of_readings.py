@@ -341,6 +341,23 @@ async def test_a_message_without_a_time_moves_no_deadline(eu):
     assert [each.deadline for each in batch.readings] == [NOW + 4 * DAY]
 
 
+async def test_a_time_that_is_learnt_late_asks_for_nothing_that_was_captured(eu):
+    """Its readings go on where they were, an hour sooner: it was sent an hour before it was first seen."""
+    await eu.enqueue("s")
+    read = [name for _, name in await eu.live(3.1)]
+    await eu.enqueue("s", NOW - 3600)
+    assert [*read, *(name for _, name in await eu.live(13))] == ["d0", "d1", "d2", "d3", "d5", "d8", "d11", "final"]
+
+
+async def test_what_is_read_once_is_due_when_it_is_unpaused_whatever_the_clock_says(eu):
+    """A clock that was set back puts nothing off: no run would wait for it."""
+    await eu.enqueue("s", once=True)
+    await eu.ledger.do(intake.pause, [Pair("eu", "c", "s")])
+    eu.clock.now -= 3600
+    await eu.ledger.do(intake.unpause, [Pair("eu", "c", "s")])
+    assert await eu.read() == [("s", ONCE)]
+
+
 async def test_a_new_round_is_not_hurried_by_the_end_of_the_old_one(eu):
     """A reading that was deferred while its send went out anew leaves the new send's first reading where it was."""
     await eu.enqueue("s", NOW - 13.1 * DAY)

@@ -261,6 +261,11 @@ def test_numbers_that_are_none_are_refused(set_env, name, value):
     assert f"workspaces.eu.{name}" in refusal()
 
 
+def test_ages_whose_readings_would_have_one_name_are_refused():
+    """Readings are told apart by name; of two that share one the second would follow itself for ever."""
+    assert "differ in their first six digits" in refusal(endpoint=BRAZE, ages_days=[1.0000001, 1.0000002, 13])
+
+
 def test_names_of_workspaces_are_plain_and_told_apart(tmp_path):
     """A name goes into logs, rows and names of variables."""
     path = tmp_path / "names.toml"

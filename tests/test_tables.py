@@ -104,11 +104,12 @@ def test_csv_runs_no_formula_and_parquet_has_types(harvest, tmp_path):
     assert found.fetchall() == [("=cmd()", -1, "BIGINT")]
 
 
-def test_a_damaged_part_is_named_and_nothing_is_written(harvest, tmp_path):
-    """A part with a flipped byte is refused by name, and no half view is left."""
+@pytest.mark.parametrize("damaged", [lambda data: data[:-9], lambda data: data + data[:-9]])
+def test_a_damaged_part_is_named_and_nothing_is_written(harvest, tmp_path, damaged):
+    """A part that was cut off, or has something behind it, is refused by name, and no half view is left."""
     folder = harvest([{"captured_at": "1", "sent": 1}], [{"captured_at": "2", "sent": 2}])
     part = folder / "send_analytics" / "captured_date=2026-11-21" / "b1.ndjson.zst"
-    part.write_bytes(part.read_bytes()[:-9])
+    part.write_bytes(damaged(part.read_bytes()))
     with pytest.raises(SinkError, match=r"b1\.ndjson\.zst"):
         write_latest(folder, tmp_path / "out.csv", "csv", temp_directory=tmp_path)
     assert not (tmp_path / "out.csv").exists()

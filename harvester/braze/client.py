@@ -140,9 +140,9 @@ class Client:
             raise
         finally:
             self._pacer.landed(answer.budget if answer else None, answer.latency_seconds if answer else None)
-        status = f"status_{answer.status}"
-        self.answers[status] += 1
-        span.tried(status)
+        span.tried(f"status_{answer.status}")
+        if meaning_of(answer.status) is not Meaning.ANSWER:  # of one that may be, it is yet to be seen what it is
+            self.answers[f"status_{answer.status}"] += 1
         return answer
 
     def _read(self, answer: Answer, reading: Reading, batch_id: str) -> Captured:
@@ -154,6 +154,7 @@ class Client:
             log.warning("answer_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
                         request_id=answer.request_id)  # fmt: skip
             raise
+        self.answers[f"status_{answer.status}"] += 1
         self._pacer.succeeded()
         self._rejections = 0
         self.halted_because = None

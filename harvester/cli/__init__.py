@@ -25,6 +25,17 @@ deferred or unreadable), 4 workspace halted, 5 storage, 130 interrupted."""
 class _Commands(click.Group):
     """Turns what the harvester expects to go wrong into one sentence and its exit code."""
 
+    def main(self, *args: Any, **given: Any) -> Any:
+        _open_closed_streams()
+        try:
+            return super().main(*args, **given)
+        except OSError as error:
+            # A place that no door guards: standard output, the folder of temporary files.
+            where = f" ({error.filename})" if error.filename else ""
+            click.echo(f"harvester: {error.strerror or error}{where}; mend it and run the same command again", err=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(ExitCode.STORAGE)
+
     def invoke(self, ctx: click.Context) -> Any:
         # The first process of a container has no default for SIGTERM: the kernel would drop it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -38,12 +49,6 @@ class _Commands(click.Group):
         except HarvesterError as error:
             click.echo(f"harvester: {error}", err=True)
             ctx.exit(error.exit_code)
-        except OSError as error:
-            # A place that no door guards: standard output, the folder of temporary files.
-            where = f" ({error.filename})" if error.filename else ""
-            click.echo(f"harvester: {error.strerror or error}{where}; mend it and run the same command again", err=True)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(ExitCode.STORAGE)
         except (KeyboardInterrupt, asyncio.CancelledError):  # the latter: a second signal, or the grace is spent
             click.echo("harvester: interrupted; run the same command again to go on", err=True)
             ctx.exit(ExitCode.INTERRUPTED)
@@ -52,6 +57,14 @@ class _Commands(click.Group):
         """Keep the order in which one meets them."""
         del ctx
         return list(self.commands)
+
+
+def _open_closed_streams() -> None:
+    """Let standard streams that were closed lead nowhere, or a file or a socket would be given their numbers."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 @click.group(cls=_Commands, epilog=EXIT_CODES)

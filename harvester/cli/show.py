@@ -89,6 +89,7 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
                 "lines": done.lines, "bad_lines": done.bad_lines,
                 "rejects_file": done.rejects_file, "skipped": dict(done.skipped), "parts": done.parts,
                 "rows": done.rows, "part_bytes": done.part_bytes, "unstored_batches": done.unstored,
+                "planned": done.planned,
                 "calls": dict(done.calls), "answers": dict(done.answers),
                 "throttled": done.throttled, "waited_seconds": round(done.waited_seconds, 3),
                 "halted": done.halted, "exit_code": int(done.exit_code),
@@ -115,8 +116,10 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
         lines.append(
             "Mend the key, its permission or the endpoint (harvester doctor), then run the same command again."
         )
-    elif done.books.pending:
+    elif done.books.pending > done.planned:
         lines.append("Some pairs are pending: run the same command again to go on.")
+    if done.planned:
+        lines.append(f"{done.planned} pairs wait for a later reading by plan: harvester serve asks when it falls due.")
     click.echo("\n".join(lines), err=True)
 
 

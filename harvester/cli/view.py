@@ -42,7 +42,10 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
         folder = copied(place, Path(spill)) if in_store(place) else Path(place)
         try:
             rows = write_latest(folder, out, kind, memory_limit_mb=memory_limit_mb, temp_directory=Path(spill))
-        except HarvesterError as error:  # it knows the copy alone
+        except HarvesterError as error:
+            if not in_store(place):
+                raise
+            # It knows the copy alone.
             raise type(error)(str(error).replace(str(folder), place.rstrip("/"))) from None
     if out is not None:
         click.echo(f"{rows} rows in {out}", err=True)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, case, delete, func, insert, literal_column, select, update
 
 from harvester.ledger.given import handed_over
+from harvester.ledger.schedule import ONCE
 from harvester.ledger.schema import batches, outcomes, pairs, parts, workspaces
 from harvester.model import GRACE_SECONDS, Books, Pair, Verdict
 
@@ -68,6 +69,12 @@ def pending(connection: Connection) -> dict[str, int]:
     """Count the open pairs of each workspace."""
     still = select(pairs.c.workspace, func.count()).where(UNSETTLED).group_by(pairs.c.workspace)
     return {row[0]: row[1] for row in connection.execute(still)}
+
+
+def planned(connection: Connection) -> int:
+    """Count the pairs that wait for a reading to come, by plan."""
+    by_plan = and_(pairs.c.state == literal_column("'waiting'"), pairs.c.reading != ONCE, pairs.c.deferrals == 0)
+    return connection.execute(select(func.count()).select_from(pairs).where(by_plan)).scalar_one()
 
 
 def reading_counts(connection: Connection) -> dict[str, int]:

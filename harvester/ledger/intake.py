@@ -95,7 +95,7 @@ def _meet_known(
 
     A later send than the known one begins a new round, since send ids may be used again; so does a pair without a
     time once its window has closed, and one that was to be read once and now has a plan. An earlier send than the
-    first sight only moves the deadline of a pair that is still open.
+    first sight only moves the times of a pair that is still open: what was captured is not asked for again.
     """
     p, told = pairs.c, given.c
     settled = p.state == "settled"
@@ -119,8 +119,12 @@ def _meet_known(
     if forced:
         connection.execute(update(pairs).where(*same, p.outcome == "expired").values(moved))
         connection.execute(update(pairs).where(*same, ~settled).values({p.expires_at: NEVER}))
-    else:
-        connection.execute(update(pairs).where(*same, or_(again, learnt)).values(moved))
+        return
+    connection.execute(update(pairs).where(*same, or_(again, and_(learnt, p.captures == 0))).values(moved))
+    sooner: dict[Any, Any] = {
+        p.sent_at: told.sent_at, p.expires_at: told.expires_at, p.due_at: p.due_at + told.sent_at - p.first_seen_at,
+    }  # fmt: skip
+    connection.execute(update(pairs).where(*same, learnt, p.captures > 0).values(sooner))
 
 
 def requeue(
@@ -162,8 +166,10 @@ def pause(connection: Connection, named: Sequence[Pair]) -> int:
 
 def unpause(connection: Connection, named: Sequence[Pair]) -> int:
     """Take paused pairs up again where they were. Gives how many."""
-    paused = pairs.c.state == "paused"
-    return connection.execute(update(pairs).where(paused, _named(connection, named)).values(state="waiting")).rowcount
+    paused = and_(pairs.c.state == "paused", _named(connection, named))
+    # What is read once is due at once, whatever the clock says by now.
+    state = case((pairs.c.reading == ONCE, "due"), else_="waiting")
+    return connection.execute(update(pairs).where(paused).values(state=state)).rowcount
 
 
 def remove(connection: Connection, named: Sequence[Pair]) -> int:

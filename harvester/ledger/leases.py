@@ -6,7 +6,7 @@ Each verb is a function over one open transaction; time and identity are argumen
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, case, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, case, delete, func, literal_column, or_, select, update
 
 from harvester.ledger.schedule import ONCE
 from harvester.ledger.schema import batches, pairs, parts
@@ -29,11 +29,11 @@ def renew(connection: Connection, batch_ids: Sequence[str], *, owner: str, lease
 
 
 def held_by_others(connection: Connection, workspace: str, *, owner: str) -> bool:
-    """Tell whether another owner has a workspace's readings in hand."""
-    theirs = select(batches.c.id).where(
-        batches.c.state == "open", batches.c.workspace == workspace, batches.c.owner != owner
-    )
-    return connection.execute(theirs.limit(1)).first() is not None
+    """Tell whether another owner has readings of a workspace in hand that are asked for once."""
+    theirs = and_(batches.c.state == "open", batches.c.workspace == workspace, batches.c.owner != owner)
+    once = and_(pairs.c.state == literal_column("'leased'"), pairs.c.reading == ONCE)
+    held = select(pairs.c.id).join(batches, batches.c.id == pairs.c.batch_id).where(theirs, once)
+    return connection.execute(held.limit(1)).first() is not None
 
 
 def unfinished_owners(connection: Connection) -> set[str]:

@@ -117,7 +117,7 @@ class Ledger:
         return await self.do(leases.renew, batch_ids, owner=self._owner, lease_until=until)
 
     async def held_by_others(self, workspace: str) -> bool:
-        """Tell whether another process has a workspace's readings in hand."""
+        """Tell whether another process has readings of a workspace in hand that are asked for once."""
         return await self.do(leases.held_by_others, workspace, owner=self._owner)
 
     async def seal(

@@ -75,6 +75,8 @@ class Workspace(BaseModel):
         ages = self.ages_days
         if not ages or list(ages) != sorted(set(ages)):
             raise ValueError("ages_days must name at least one age, and rise")
+        if len({f"{age:g}" for age in ages}) < len(ages):
+            raise ValueError("ages_days must differ in their first six digits, by which readings are named")
         if self.margin_days >= self.retention_days or ages[-1] > self.retention_days - self.margin_days:
             raise ValueError("the last of ages_days must come margin_days before the end of retention_days, or sooner")
         return self

@@ -188,5 +188,5 @@ def _check(part: Path) -> None:
                 stream.decompress(chunk)
     except (zstandard.ZstdError, zlib.error):
         stream = None
-    if stream is None or not stream.eof:
+    if stream is None or not stream.eof or stream.unused_data:
         raise SinkError(f"the part {part} is damaged; restore it, or move it away")
