@@ -1,12 +1,14 @@
 """The nouns of the harvest: what is asked, what came of it, what is written.
 
 Everything here is frozen and knows nothing of HTTP, SQL or files. Times are UTC seconds since the epoch
-(``float``) unless a name says otherwise; ids are opaque text exactly as the customer gave it.
+(``float``) unless a name says otherwise; ids are opaque text exactly as the customer gave it. What there is one of for
+each reading is a tuple, which is made three times as quickly as a frozen dataclass.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 DAY_SECONDS = 86_400.0
 RETENTION_SECONDS = 14 * DAY_SECONDS
@@ -37,8 +39,7 @@ def in_store(place: str) -> bool:
     return bool(mark) and scheme in STORE_SCHEMES
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """A send's identity: one ``(campaign_id, send_id)`` of one workspace."""
 
     workspace: str
@@ -46,8 +47,7 @@ class Pair:
     send_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+class Enqueued(NamedTuple):
     """A pair as a source hands it over, with the time of its send where that is known."""
 
     pair: Pair
@@ -73,8 +73,7 @@ class Verdict(StrEnum):
     EMPTY = "empty"
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """A planned capture of a pair, leased to one batch.
 
     ``ending_at`` is pinned, so that a retry asks the same question; ``deadline`` is when the data expires. ``since`` is
@@ -106,8 +105,7 @@ class Batch:
     readings: tuple[Reading, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
+class Captured(NamedTuple):
     """A reading that brought an answer: its verdict and its rows, one NDJSON line each; ``raw`` where it is kept."""
 
     verdict: Verdict
@@ -154,8 +152,7 @@ Outcome = Captured | Rejected | Deferred | Returned
 """What became of a leased reading. The first two end it; the others give it back to the ledger."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """A reading together with its outcome, as it is sealed (rows are in the part, not here)."""
 
     reading: Reading

@@ -7,7 +7,6 @@ the pacer and costs no try; a refused key halts the workspace. An exception neve
 import asyncio
 import traceback
 from collections import Counter
-from dataclasses import replace
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -159,7 +158,7 @@ class Client:
         self._rejections = 0
         self.halted_because = None
         if self._keep_raw:
-            return replace(capture, raw=raw_row(answer.body, reading, capture, batch_id=batch_id))
+            return capture._replace(raw=raw_row(answer.body, reading, capture, batch_id=batch_id))
         return capture
 
     def _failed(self, error: ExchangeError) -> ExchangeError:
