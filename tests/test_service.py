@@ -394,7 +394,7 @@ async def test_a_place_whose_ledger_is_lost_is_refused_and_adopted(request, tmp_
             assert service.settled() == 10
             await service.told("/readyz", 200)
         assert simulator.answers.total() == asked
-        await service.enqueue(simulator, 20, 21)
+        await service.enqueue(simulator, 20, 21, sent_at=long_ago)
         service.start("--until-idle")
         assert (await service.ended())[0] == 0
         assert simulator.answers.total() == asked + 1
