@@ -5,7 +5,8 @@ Everything here is frozen and knows nothing of HTTP, SQL or files. Times are UTC
 each reading is a tuple, which is made three times as quickly as a frozen dataclass.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -63,6 +64,11 @@ class BadLine:
     field: str
     problem: str
     text: str
+
+
+def reading_name(age_days: float) -> str:
+    """Name the reading of an age; ages are told apart by their first six digits."""
+    return f"d{age_days:g}"
 
 
 class Verdict(StrEnum):
@@ -184,6 +190,18 @@ class Books:
     rejected: Mapping[str, int]
     expired: int
     pending: int
+
+    @classmethod
+    def together(cls, each: Iterable["Books"]) -> "Books":
+        """Add up the books of several workspaces."""
+        balances = list(each)
+        return cls(
+            accepted=sum(one.accepted for one in balances),
+            captured=sum((Counter(one.captured) for one in balances), Counter[Verdict]()),
+            rejected=sum((Counter(one.rejected) for one in balances), Counter[str]()),
+            expired=sum(one.expired for one in balances),
+            pending=sum(one.pending for one in balances),
+        )
 
     @property
     def balanced(self) -> bool:

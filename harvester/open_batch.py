@@ -42,6 +42,11 @@ class OpenBatch:
         """Whether every reading is back."""
         return len(self.settlements) == len(self.batch.readings)
 
+    @property
+    def captured(self) -> int:
+        """How many readings brought an answer."""
+        return sum(isinstance(each.outcome, Captured) for each in self.settlements)
+
     async def take_back(self, reading: Reading, outcome: Outcome) -> None:
         """Note what became of a reading, and add its rows to the part."""
         if isinstance(outcome, Captured):
@@ -61,11 +66,9 @@ class OpenBatch:
 
     def count_into(self, tally: Tally, parts: list[Part]) -> None:
         """Add what came of it to what this process has done."""
-        captured = 0
         for settlement in self.settlements:
             match settlement.outcome:
                 case Captured() as outcome:
-                    captured += 1
                     tally.outcomes[outcome.verdict.value] += 1
                 case Rejected():
                     tally.outcomes["rejected"] += 1
@@ -76,4 +79,4 @@ class OpenBatch:
         tally.rows += rows
         tally.part_bytes += sum(part.size_bytes for part in parts)
         log.info("batch_sealed", batch_id=self.batch.id, workspace=self.batch.workspace,
-                 readings=len(self.settlements), captured=captured, rows=rows)  # fmt: skip
+                 readings=len(self.settlements), captured=self.captured, rows=rows)  # fmt: skip

@@ -15,7 +15,7 @@ from harvester.clock import Clock, happens
 from harvester.ledger import Ledger
 from harvester.ledger.books import halt, next_due_at, resume
 from harvester.ledger.ledger import LEASE_SECONDS
-from harvester.model import Batch, Captured, Outcome, Reading, Returned
+from harvester.model import Batch, Outcome, Reading, Returned
 from harvester.open_batch import OpenBatch, Tally
 from harvester.sinks import Compression
 from harvester.storing import Storing, recover
@@ -237,7 +237,7 @@ class Harvest:
             opened.span.end(state="stored")  # nothing came of it, so nothing is left to do
         if self._client.halted_because is not None:
             await self._ledger.do(halt, self.workspace, because=self._client.halted_because, now=self._clock.wall())
-        elif any(isinstance(each.outcome, Captured) for each in opened.settlements):
+        elif opened.captured:
             await self._ledger.do(resume, self.workspace)
 
     async def _renew(self) -> None:

@@ -10,7 +10,7 @@ from harvester.braze.pacer import Pacer
 from harvester.clock import Clock
 from harvester.errors import ExitCode, SinkError
 from harvester.ledger import Ledger
-from harvester.ledger.books import books, books_of_each, pending, planned
+from harvester.ledger.books import books_of_each, pending, planned
 from harvester.ledger.intake import EnqueueCount, enqueue, hurry
 from harvester.model import Books
 from harvester.pipeline import Harvest
@@ -25,8 +25,7 @@ from harvester.wiring import Harvesting
 class Summary:
     """What a run did and how the ledger stands after it."""
 
-    books: Books
-    workspaces: dict[str, Books] = field(default_factory=dict)
+    workspaces: dict[str, Books]
     lines: int = 0
     bad_lines: int = 0
     rejects_file: str | None = None
@@ -44,6 +43,11 @@ class Summary:
     unstored: int = 0
     planned: int = 0
     problem: SinkError | None = None
+
+    @property
+    def books(self) -> Books:
+        """The balance of all workspaces together."""
+        return Books.together(self.workspaces.values())
 
     @property
     def exit_code(self) -> ExitCode:
@@ -116,8 +120,7 @@ class Run:
     async def _summary(self, pairs: Input, rejects: RejectsFile) -> Summary:
         storing = self._harvesting.storing
         summary = Summary(
-            books=await self._ledger.do(books), workspaces=await self._ledger.do(books_of_each),
-            lines=pairs.lines, bad_lines=rejects.count,
+            workspaces=await self._ledger.do(books_of_each), lines=pairs.lines, bad_lines=rejects.count,
             rejects_file=str(rejects.path) if rejects.count else None, naive_times=pairs.naive_times,
             skipped=pairs.skipped,
             interrupted=self._stopped, unstored=storing.waiting, problem=storing.problem,

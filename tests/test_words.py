@@ -95,5 +95,5 @@ def test_zeros_are_told_with_their_reason(capsys):
     assert "budget     less than 0.1% of one hour's 250000 calls" in show.plan_lines(
         little, known=0, bad=0, limit=250_000
     )
-    show.summary(Summary(Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)))
+    show.summary(Summary({"eu": Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)}))
     assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err

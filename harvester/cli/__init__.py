@@ -33,7 +33,7 @@ class _Commands(click.Group):
             # A place that no door guards: standard output, the folder of temporary files.
             where = f" ({error.filename})" if error.filename else ""
             click.echo(f"harvester: {error.strerror or error}{where}; mend it and run the same command again", err=True)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             sys.exit(ExitCode.STORAGE)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -43,8 +43,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (BrokenPipeError, SinkClosed):
-            # Whoever reads our output has seen enough; the interpreter must not try to flush the rest.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()  # whoever reads it has seen enough
             ctx.exit(ExitCode.COMPLETE)
         except HarvesterError as error:
             click.echo(f"harvester: {error}", err=True)
@@ -57,6 +56,11 @@ class _Commands(click.Group):
         """Keep the order in which one meets them."""
         del ctx
         return list(self.commands)
+
+
+def _drop_output() -> None:
+    """Let what is left to print lead nowhere: at its end the interpreter would try to flush it, and fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_closed_streams() -> None:

@@ -11,6 +11,7 @@ import click
 from harvester.cli import options, show
 from harvester.clock import SystemClock
 from harvester.errors import ExitCode, UsageError
+from harvester.model import Books
 
 if TYPE_CHECKING:
     from harvester.ledger.books import StoredPart
@@ -76,10 +77,9 @@ def status(path: Path, *, json: bool) -> None:
     from harvester.ledger import books, outlook
 
     now = SystemClock().wall()
-    balance, each, readings, batches, without_part, halted, at_risk, rejected = options.looked(
+    each, readings, batches, without_part, halted, at_risk, rejected = options.looked(
         path,
         lambda tx: (
-            books.books(tx),
             books.books_of_each(tx),
             books.reading_counts(tx),
             books.batch_counts(tx),
@@ -89,6 +89,7 @@ def status(path: Path, *, json: bool) -> None:
             outlook.latest_rejections(tx, limit=5),
         ),
     )
+    balance = Books.together(each.values())
     if json:
         figures = {"readings": readings, "batches": batches, "halted": halted, "at_risk": at_risk}
         show.as_json({"books": show.books(balance), "workspaces": show.books_of_each(each), **figures})

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )  # fmt: skip
 
 from harvester.ledger.given import handed_over
-from harvester.ledger.plans import plan_of
+from harvester.ledger.plans import plan_of, resting
 from harvester.ledger.schedule import FINAL, ONCE, ReadingPlan
 from harvester.ledger.schema import batches, outcomes, pairs, parts
 from harvester.model import (
@@ -219,10 +219,7 @@ def _give_back(connection: Connection, back: list[dict[str, object]], *, now: fl
     p, same = pairs.c, pairs.c.round == bindparam("back_round")
     due_at: ColumnElement[float] = case((same, func.coalesce(bindparam("back_due"), p.due_at)), else_=p.due_at)
     returned: dict[Any, Any] = {
-        # A clock that was set back must not put off what was to be read at once.
-        p.state: case((and_(p.reading == ONCE, bindparam("back_more") == 0), "due"), (due_at <= now, "due"),
-                      else_="waiting"),
-        p.due_at: due_at, p.batch_id: None,
+        p.state: resting(due_at, now, put_off=bindparam("back_more") > 0), p.due_at: due_at, p.batch_id: None,
         p.deferrals: case((same, p.deferrals + bindparam("back_more")), else_=0),
         p.ending_at: case((same, bindparam("back_ending", type_=Float)), else_=null()),
     }  # fmt: skip

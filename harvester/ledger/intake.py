@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from harvester.ledger.given import handed_over
-from harvester.ledger.plans import plan_of
+from harvester.ledger.plans import plan_of, resting
 from harvester.ledger.schedule import ONCE, ONLY_ONCE, ReadingPlan
 from harvester.ledger.schema import NEVER, outcomes, pairs
 from harvester.model import Enqueued, Pair
@@ -167,9 +167,8 @@ def pause(connection: Connection, named: Sequence[Pair]) -> int:
 def unpause(connection: Connection, named: Sequence[Pair]) -> int:
     """Take paused pairs up again where they were. Gives how many."""
     paused = and_(pairs.c.state == "paused", _named(connection, named))
-    # What is read once is due at once, whatever the clock says by now.
-    state = case((pairs.c.reading == ONCE, "due"), else_="waiting")
-    return connection.execute(update(pairs).where(paused).values(state=state)).rowcount
+    # What has fallen due by plan meanwhile is woken by the next claim.
+    return connection.execute(update(pairs).where(paused).values(state=resting(pairs.c.due_at, 0))).rowcount
 
 
 def remove(connection: Connection, named: Sequence[Pair]) -> int:

@@ -6,8 +6,9 @@ Each verb is a function over one open transaction; time and identity are argumen
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, case, delete, func, literal_column, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, literal_column, select, update
 
+from harvester.ledger.plans import resting
 from harvester.ledger.schedule import ONCE
 from harvester.ledger.schema import batches, pairs, parts
 
@@ -54,9 +55,7 @@ def recover(
     connection.execute(
         update(pairs)
         .where(pairs.c.state == "leased", pairs.c.batch_id.in_(lost.scalar_subquery()))
-        .values(
-            state=case((or_(pairs.c.reading == ONCE, pairs.c.due_at <= now), "due"), else_="waiting"), batch_id=None
-        )
+        .values(state=resting(pairs.c.due_at, now), batch_id=None)
     )
     connection.execute(delete(batches).where(batches.c.state == "open", lapsed))
     ours = {"owner": owner, "lease_until": lease_until}

@@ -1,10 +1,10 @@
 """The plans of readings that a ledger follows, one for each workspace; a workspace without one is read once."""
 
 import orjson
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, insert, or_, select
 
-from harvester.ledger.schedule import ONLY_ONCE, ReadingPlan
-from harvester.ledger.schema import plans
+from harvester.ledger.schedule import ONCE, ONLY_ONCE, ReadingPlan
+from harvester.ledger.schema import pairs, plans
 
 
 def plan_of(connection: Connection, workspace: str) -> ReadingPlan:
@@ -13,6 +13,18 @@ def plan_of(connection: Connection, workspace: str) -> ReadingPlan:
     if row is None:
         return ONLY_ONCE
     return ReadingPlan.of(workspace, tuple(orjson.loads(row.ages_days)), row.retention_days, row.margin_days)
+
+
+def resting(
+    due_at: ColumnElement[float], now: float, *, put_off: ColumnElement[bool] | None = None
+) -> ColumnElement[str]:
+    """Give the state of a reading that nobody holds any more: due, or waiting until it is.
+
+    What is read once waits for nothing, unless it was ``put_off``: a clock that was set back would leave it behind.
+    """
+    once = pairs.c.reading == ONCE
+    at_once = once if put_off is None else and_(once, ~put_off)
+    return case((or_(at_once, due_at <= now), "due"), else_="waiting")
 
 
 def followed(connection: Connection) -> list[str]:

@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from zlib import crc32
 
-from harvester.model import DAY_SECONDS, GRACE_SECONDS, RETENTION_SECONDS
+from harvester.model import DAY_SECONDS, GRACE_SECONDS, RETENTION_SECONDS, reading_name
 
 ONCE = "once"
 """The one reading of a historical capture, due as soon as it is enqueued."""
@@ -67,7 +67,8 @@ class ReadingPlan:
         """Give each reading's name and the age in seconds at which it falls due."""
         last = len(self.ages_days) - 1
         return tuple(
-            (FINAL if index == last else f"d{days:g}", days * DAY_SECONDS) for index, days in enumerate(self.ages_days)
+            (FINAL if index == last else reading_name(days), days * DAY_SECONDS)
+            for index, days in enumerate(self.ages_days)
         )
 
     def expires_at(self, since: float) -> float:

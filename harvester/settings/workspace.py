@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from harvester.errors import UsageError
+from harvester.model import reading_name
 
 BRAZE_HOSTS = frozenset(
     [f"rest.iad-0{number}.braze.com" for number in range(1, 9)]
@@ -75,7 +76,7 @@ class Workspace(BaseModel):
         ages = self.ages_days
         if not ages or list(ages) != sorted(set(ages)):
             raise ValueError("ages_days must name at least one age, and rise")
-        if len({f"{age:g}" for age in ages}) < len(ages):
+        if len(set(map(reading_name, ages))) < len(ages):
             raise ValueError("ages_days must differ in their first six digits, by which readings are named")
         if self.margin_days >= self.retention_days or ages[-1] > self.retention_days - self.margin_days:
             raise ValueError("the last of ages_days must come margin_days before the end of retention_days, or sooner")

@@ -17,7 +17,7 @@ import zstandard
 from harvester.model import Batch, Part
 
 _CHUNK_BYTES = 1024 * 1024
-"""So much goes to the thread at a time: handing it over costs the loop about a millisecond's work of its own."""
+"""So much goes to the thread at a time: seldom and in large pieces, for it wants the interpreter's lock for each."""
 
 
 class Compression(StrEnum):

@@ -208,7 +208,10 @@ def _csv(name: str, first: str, file: TextIO) -> Iterator[tuple[int, Mapping[str
 
 
 def _as_json(record: Mapping[str, object]) -> str:
-    """Write a record as its line may have been, cut where it is long; one nested too deeply is left out."""
+    """Write a record as its line may have been, cut where it is long; one nested too deeply is left out.
+
+    By the standard library: bytes that were no UTF-8 stand as surrogates here, which orjson refuses.
+    """
     try:
         return json.dumps(dict(record), ensure_ascii=False, default=str)[:500]
     except RecursionError:
