@@ -4,7 +4,6 @@ The base class says what the process does, the leaf says what happened::
 
     HarvesterError                 exit code  what the user does
     ├── UsageError                     2      mends the command, the configuration or the input
-    ├── WorkspaceHalted                4      mends the key, its permissions or the endpoint, then runs again
     ├── StorageError                   5      mends the disk, the folder or the bucket, then runs again
     │   ├── LedgerError                       ... the ledger cannot be opened, read or written
     │   └── SinkError                         ... a part cannot be created; it is tried again
@@ -45,12 +44,6 @@ class UsageError(HarvesterError):
     """The command, the configuration or the input is not usable as given."""
 
     exit_code = ExitCode.USAGE
-
-
-class WorkspaceHalted(HarvesterError):  # noqa: N818 - the field's word is "halted", and every log says so
-    """A workspace takes no further call until its key, permission or endpoint is mended."""
-
-    exit_code = ExitCode.HALTED
 
 
 class StorageError(HarvesterError):

@@ -135,7 +135,7 @@ def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
     """Index only the rows in a state: claiming stays quick however many pairs are settled."""
     # As text, since SQLite and PostgreSQL spell it alike and SQLAlchemy would load both to spell it apart.
     index = f"CREATE INDEX {name} ON {table.name} ({columns}) WHERE {where}"
-    event.listen(table, "after_create", DDL(index))  # type: ignore[no-untyped-call]
+    event.listen(table, "after_create", DDL(index))  # type: ignore[no-untyped-call] # SQLAlchemy gives it no types
 
 
 _partial("pair_next", pairs, "workspace, yields, expires_at, id", where="state = 'due'")

@@ -30,6 +30,6 @@ def upgrade(connection: Connection, version: int) -> None:
         )
     for each in range(version, SCHEMA_VERSION):
         for step in _STEPS[each]:
-            connection.execute(DDL(step))  # type: ignore[no-untyped-call]
+            connection.execute(DDL(step))  # type: ignore[no-untyped-call] # SQLAlchemy gives it no types
         metadata.create_all(connection, tables=_NEW_TABLES[each])
     connection.execute(update(about).values(schema_version=SCHEMA_VERSION))
