@@ -1,8 +1,9 @@
 """From due readings to stored parts: the only file about concurrency.
 
-Three stages, joined by bounded queues. *Claim* leases a batch and hands out its readings; *workers* turn each
-into an outcome and add its rows to the batch's part; *commit* takes a batch whose last reading is back, seals it
-and hands it over to be stored. To stop is to end the first stage and let the others run dry.
+Three stages, joined by queues; at most two batches have readings in them. *Claim* leases a batch and hands out its
+readings; *workers* turn each into an outcome and add its rows to the batch's part; *commit* takes a batch whose last
+reading is back, seals it and hands it over to be stored. To stop is to end the first stage and let the others run dry:
+the client answers at once then.
 """
 
 import asyncio
@@ -60,7 +61,7 @@ class Harvest:
         self._compression = compression
         self._concurrency = concurrency
         self._max_deferrals = max_deferrals
-        self._readings: asyncio.Queue[tuple[OpenBatch, Reading] | None] = asyncio.Queue(concurrency)
+        self._readings: asyncio.Queue[tuple[OpenBatch, Reading] | None] = asyncio.Queue()
         self._complete: asyncio.Queue[OpenBatch | None] = asyncio.Queue()
         self._open: dict[str, OpenBatch] = {}
         self._room = asyncio.Semaphore(2)
@@ -112,7 +113,7 @@ class Harvest:
             limit = FIRST_BATCH_READINGS if urgent_only else self._batch_limit()
             batch = await self._ledger.claim(self.workspace, limit=limit, urgent_only=urgent_only)
             if batch is not None:
-                await self._hand_out(batch)
+                self._hand_out(batch)
                 continue
             self._room.release()
             if hold is not None:
@@ -120,15 +121,12 @@ class Harvest:
             elif not await self._wait_for_due():
                 return
 
-    async def _hand_out(self, batch: Batch) -> None:
-        """Give a batch's readings to the workers; when stopping, what they have not taken goes back."""
+    def _hand_out(self, batch: Batch) -> None:
+        """Give a batch's readings to the workers."""
         opened = OpenBatch(batch, self._compression)
         self._open[batch.id] = opened
         for reading in batch.readings:
-            if self._stopping.is_set():
-                await self._take_back(opened, reading, Returned())
-            else:
-                await self._readings.put((opened, reading))
+            self._readings.put_nowait((opened, reading))
 
     def _given_up(self, hold: Held) -> bool:
         """Whether what is pending is left to the next run: the workspace is halted, or nobody answered for long."""
@@ -209,9 +207,10 @@ class Harvest:
             await self._take_back(opened, reading, outcome)
 
     async def _take_back(self, opened: OpenBatch, reading: Reading, outcome: Outcome) -> None:
-        """Give a reading back to its batch; the last one sends the batch on."""
+        """Give a reading back to its batch; the last one sends the batch on, and lets another be claimed meanwhile."""
         await opened.take_back(reading, outcome)
         if opened.complete:
+            self._room.release()
             await self._complete.put(opened)
 
     async def _commit_all(self) -> None:
@@ -221,7 +220,6 @@ class Harvest:
                 await self._commit(opened)
             finally:
                 del self._open[opened.batch.id]
-                self._room.release()
                 self._look.set()
 
     async def _commit(self, opened: OpenBatch) -> None:

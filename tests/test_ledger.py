@@ -2,10 +2,13 @@
 
 import asyncio
 import sqlite3
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harvester.errors import LedgerError
 from harvester.ledger import Ledger, batches, books, intake
@@ -102,6 +105,24 @@ async def test_the_nearest_deadline_is_claimed_first(tmp_path):
         urgent = await ledger.claim("w", limit=3, urgent_only=True)
     assert [reading.pair for reading in batch.readings] == [pair(13), pair(12), pair(9)]
     assert urgent is None
+
+
+@given(st.lists(st.floats(0, 1e10, exclude_min=True), min_size=1, max_size=20, unique=True))
+@settings(deadline=None, max_examples=20)
+def test_times_come_back_from_the_ledger_to_the_last_bit(times):
+    """What a reading is asked for and when it is due rest on its times, so SQLite's JSON must not round them."""
+
+    async def came_back() -> set[tuple[float, float]]:
+        with tempfile.TemporaryDirectory() as folder:
+            clock = Clock()
+            clock.now = max(times)
+            async with await Ledger.open(Path(folder) / "ledger.db", clock=clock) as ledger:
+                given = [Enqueued(pair(number), time) for number, time in enumerate(times)]
+                await ledger.do(intake.enqueue, given, now=clock.now, forced=True)
+                batch = await ledger.claim("w", limit=100)
+        return {(each.since, each.ending_at) for each in batch.readings}
+
+    assert asyncio.run(came_back()) == {(time, max(times)) for time in times}
 
 
 async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(tmp_path):

@@ -12,9 +12,9 @@ bound that soon is tight. Once that estimate has passed the reset, the reset has
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 LONGEST_WINDOW_SECONDS = 3600.0
 """Braze's pool of 250,000 calls resets on the clock hour (documentation of the API's limits)."""
@@ -27,8 +27,7 @@ _LEAST_SHARE = 0.02
 """Who was crowded out altogether still asks now and then, and so finds out when the others have gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetReport:
+class BudgetReport(NamedTuple):
     """What one answer says of the budget. ``reset_at`` and ``server_time`` are on Braze's clock, in seconds."""
 
     limit: int | None = None

@@ -10,10 +10,9 @@ Every foreign error leaves here as an ``ExchangeError``, most specific first.
 import codecs
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 import aiohttp
@@ -35,19 +34,22 @@ LARGE_BODY_BYTES = 1024 * 1024
 not take sixty-four times the memory of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came back: status line, decoded body, and what the headers say of the budget.
 
     ``old_key``: it was asked with a key that has been replaced meanwhile.
     """
 
     status: int
-    body: bytes = field(repr=False)
+    body: bytes
     budget: BudgetReport
     latency_seconds: float
     request_id: str = ""
     old_key: bool = False
+
+    def __repr__(self) -> str:
+        """Leave the body out: that of a 401 quotes the key."""
+        return f"Answer({self.status}, {len(self.body)} bytes, {self.budget})"
 
 
 class Transport(Protocol):
@@ -125,7 +127,7 @@ class BrazeTransport:
 
         ``timeout_seconds`` bounds the whole exchange, a slow drip included.
         """
-        self._url = endpoint.rstrip("/") + "/sends/data_series"
+        self._url = URL(endpoint.rstrip("/") + "/sends/data_series", encoded=True)
         self._api_key = api_key
         self._keys = {api_key}
         self._clock = clock
@@ -161,14 +163,13 @@ class BrazeTransport:
         try:
             async with self._session.get(url, allow_redirects=False) as response:
                 body = await self._capped(response.content)
-                headers = response.headers
-                status = response.status
         except ExchangeError:
             raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise translated(error, self.scrub) from None
+        headers = response.headers
         return Answer(
-            status=status,
+            status=response.status,
             body=body,
             budget=BudgetReport.from_headers(headers),
             latency_seconds=self._clock.monotonic() - started,
@@ -206,10 +207,13 @@ class BrazeTransport:
 
     def _target(self, pair: Pair, length_days: int, ending_at: float) -> URL:
         """Build the request's URL; ids are opaque and may hold anything, so every reserved character is quoted."""
-        return URL(
-            f"{self._url}?campaign_id={_quoted(pair.campaign_id)}&send_id={quote(pair.send_id, safe='')}"
-            f"&length={length_days}&ending_at={_moment(ending_at)}",
-            encoded=True,
+        question = (
+            f"campaign_id={_quoted(pair.campaign_id)}&send_id={quote(pair.send_id, safe='')}"
+            f"&length={length_days}&ending_at={_moment(ending_at)}"
+        )
+        url = self._url  # put together from its parts, or every part of every URL would be looked at again
+        return URL.build(
+            scheme=url.scheme, authority=url.raw_authority, path=url.raw_path, query_string=question, encoded=True
         )
 
     def scrub(self, text: str) -> str:

@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )  # fmt: skip
 
-from harvester.ledger.given import handed_over
+from harvester.ledger.given import handed_back, handed_over
 from harvester.ledger.plans import plan_of, resting
 from harvester.ledger.schedule import FINAL, ONCE, ReadingPlan
 from harvester.ledger.schema import batches, outcomes, pairs, parts
@@ -47,6 +47,11 @@ from harvester.model import (
 
 _SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
 """When a pair's time began: see ``Reading.since``."""
+
+_OF_READINGS = (
+    pairs.c.id, pairs.c.campaign_id, pairs.c.send_id, pairs.c.reading, pairs.c.ending_at, pairs.c.expires_at, _SINCE,
+    pairs.c.round,
+)  # fmt: skip
 
 _NEXT: Column[Any] = Column("next", String)
 """The name of the reading that follows one; null after the last."""
@@ -96,18 +101,10 @@ def claim(
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    leased = connection.execute(
-        update(pairs)
-        .where(pairs.c.id.in_(nearest.scalar_subquery()))
-        .values(
-            state="leased", batch_id=batch_id, reading=name,
-            ending_at=case((asked_already, pairs.c.ending_at), else_=now),
-        )
-        .returning(
-            pairs.c.expires_at, pairs.c.id, pairs.c.campaign_id, pairs.c.send_id, pairs.c.reading, pairs.c.ending_at,
-            _SINCE, pairs.c.round,
-        )
-    ).all()  # fmt: skip
+    leasing = update(pairs).where(pairs.c.id.in_(nearest.scalar_subquery()))
+    pinned = case((asked_already, pairs.c.ending_at), else_=now)
+    connection.execute(leasing.values(state="leased", batch_id=batch_id, reading=name, ending_at=pinned))
+    leased = handed_back(connection, _OF_READINGS, and_(pairs.c.batch_id == batch_id, pairs.c.state == "leased"))
     if not leased:
         return None
     connection.execute(
@@ -116,11 +113,15 @@ def claim(
             lease_until=lease_until,
         )
     )  # fmt: skip
-    readings = tuple(
-        Reading(pair_id, Pair(workspace, campaign_id, send_id), name, ending_at, expires - GRACE_SECONDS, since, round_)
-        for expires, pair_id, campaign_id, send_id, name, ending_at, since, round_ in sorted(leased, key=tuple)
-    )
-    return Batch(id=batch_id, token=token, workspace=workspace, claimed_at=now, readings=readings)
+    readings = [
+        Reading(
+            pair_id, Pair(workspace, campaign_id, send_id), name, float(ending_at), float(expires_at) - GRACE_SECONDS,
+            float(since), round_,
+        )
+        for pair_id, campaign_id, send_id, name, ending_at, expires_at, since, round_ in leased
+    ]  # fmt: skip
+    readings.sort(key=lambda each: (each.deadline, each.pair_id))
+    return Batch(id=batch_id, token=token, workspace=workspace, claimed_at=now, readings=tuple(readings))
 
 
 def _latest_due(plan: ReadingPlan, now: float) -> ColumnElement[str]:
