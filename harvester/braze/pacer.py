@@ -21,6 +21,10 @@ BURST_SECONDS = 0.1
 SLICE_SECONDS = 0.05
 """The part of a call's cost paid at a time: less than the burst, so that a late timer loses nothing."""
 
+TOGETHER_CALLS = 8
+"""A wait is not just until the next call may leave, so that a few leave together: woken for each, the process costs
+half as much again."""
+
 FAILURES_TO_HOLD = 10
 UNANSWERED_TO_HOLD = 3
 """Where no call was ever answered, nobody may be there: a few failures tell as much as ten."""
@@ -116,8 +120,9 @@ class Pacer:
                     self._waited_seconds += self._clock.monotonic() - now
                 elif self._in_flight >= self._may_fly(now):
                     await self._change(None)
+                elif not self._bucket.has_capacity(paid := min(owed / pace, SLICE_SECONDS)):
+                    await asyncio.sleep(min(SLICE_SECONDS, TOGETHER_CALLS / pace))
                 else:
-                    paid = min(owed / pace, SLICE_SECONDS)
                     await self._bucket.acquire(paid)
                     owed -= paid * pace
             self._in_flight += 1
