@@ -1,6 +1,6 @@
 """From due readings to stored parts: the only file about concurrency.
 
-Three stages, joined by queues; at most two batches have readings in them. *Claim* leases a batch and hands out its
+Three stages, joined by queues that hold no more than two open batches. *Claim* leases a batch and hands out its
 readings; *workers* turn each into an outcome and add its rows to the batch's part; *commit* takes a batch whose last
 reading is back, seals it and hands it over to be stored. To stop is to end the first stage and let the others run dry:
 the client answers at once then.
@@ -207,10 +207,9 @@ class Harvest:
             await self._take_back(opened, reading, outcome)
 
     async def _take_back(self, opened: OpenBatch, reading: Reading, outcome: Outcome) -> None:
-        """Give a reading back to its batch; the last one sends the batch on, and lets another be claimed meanwhile."""
+        """Give a reading back to its batch; the last one sends the batch on."""
         await opened.take_back(reading, outcome)
         if opened.complete:
-            self._room.release()
             await self._complete.put(opened)
 
     async def _commit_all(self) -> None:
@@ -220,6 +219,7 @@ class Harvest:
                 await self._commit(opened)
             finally:
                 del self._open[opened.batch.id]
+                self._room.release()
                 self._look.set()
 
     async def _commit(self, opened: OpenBatch) -> None:
