@@ -96,10 +96,13 @@ def _times_import(results: Results) -> float | None:
 LATE = "half a second is a tenth of these windows: what answers tell is old by then, and we hold back for it"
 WIRE = (
     "py-spy on 10,000 pairs, main thread: rows 29 %, the HTTP client 26 %, start and imports 19 %, event loop 10 %, "
-    "handing rows over 6 %, pacing 2 %; at each seal the ledger's thread takes the interpreter's lock as well"
+    "handing rows over 6 %, pacing 2 %; beside it, the ledger's thread takes the interpreter's lock now and then"
 )
 CORES = "the two cores carry the server too; one process and the server already keep more than one of them busy"
-IDLE = "a call that comes alone costs more; samples: the HTTP client and its callbacks 44 %, rows 21 %, loop 10 %"
+IDLE = (
+    "calls that come a few at a time cost more than many: caches are cold; samples: the HTTP client and its callbacks "
+    "44 %, rows 21 %, loop 10 %"
+)
 IMPORTS = (
     "what is imported holds 70 MiB: aiohttp 14, SQLAlchemy 11, pydantic 10, Python 9, asyncio 8, structlog 5; the rest "
     "is batches in the making, of up to 1,000 readings"
