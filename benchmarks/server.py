@@ -63,7 +63,7 @@ class Answer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport to write to."""
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = transport  # type: ignore[assignment] # of a stream server it is a Transport
 
     def data_received(self, data: bytes) -> None:
         """Answer as many requests as ended in these bytes."""

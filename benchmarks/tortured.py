@@ -66,9 +66,9 @@ def _harvester(folder: Path, env: dict[str, str], arguments: list[str], said: Pa
 def _hurry() -> None:
     """Shorten what waits: leases, and looks that come every minute."""
     from harvester import pipeline, service, storing  # noqa: PLC0415 - likewise
-    from harvester.braze import pacer  # noqa: PLC0415
-    from harvester.ledger import ledger, schedule  # noqa: PLC0415
-    from harvester.sources.brokers import redis  # noqa: PLC0415
+    from harvester.braze import pacer  # noqa: PLC0415 - likewise
+    from harvester.ledger import ledger, schedule  # noqa: PLC0415 - likewise
+    from harvester.sources.brokers import redis  # noqa: PLC0415 - likewise
 
     ledger.LEASE_SECONDS = pipeline.LEASE_SECONDS = LEASE_SECONDS
     redis.Queue.__init__.__kwdefaults__["lease_seconds"] = LEASE_SECONDS

@@ -192,7 +192,7 @@ class Harvest:
         return True
 
     async def _work(self) -> None:
-        """Turn readings into outcomes until there are no more."""
+        """Turn readings into outcomes until there are no more; the last one of a batch sends it on."""
         while (job := await self._readings.get()) is not None:
             opened, reading = job
             if opened.lost:
@@ -204,13 +204,9 @@ class Harvest:
                 )
                 outcome = await self._client.capture(reading, batch_id=opened.batch.id, span=span)
                 span.end(outcome=type(outcome).__name__.lower())
-            await self._take_back(opened, reading, outcome)
-
-    async def _take_back(self, opened: OpenBatch, reading: Reading, outcome: Outcome) -> None:
-        """Give a reading back to its batch; the last one sends the batch on."""
-        await opened.take_back(reading, outcome)
-        if opened.complete:
-            await self._complete.put(opened)
+            await opened.take_back(reading, outcome)
+            if opened.complete:
+                await self._complete.put(opened)
 
     async def _commit_all(self) -> None:
         """Seal, create and store batches as they complete."""

@@ -186,7 +186,7 @@ def _options(url: str) -> dict[str, Any]:
 def _of_profile(profile: str) -> Any:
     try:
         import boto3  # noqa: PLC0415 - only installed where profiles are used
-        from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
+        from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415 - as above
     except ImportError:
         raise UsageError("AWS_PROFILE is set, but profiles need boto3: pip install 'harvester[aws]'") from None
     return Boto3CredentialProvider(boto3.Session(profile_name=profile))

@@ -108,7 +108,7 @@ async def steps_of(ledger: Ledger) -> tuple[int, int]:
     def watched(connection) -> None:
         connection.connection.driver_connection.set_progress_handler(step, 50)
 
-    listener = lambda *told: statements.append(told[2])  # noqa: E731
+    listener = lambda *told: statements.append(told[2])  # noqa: E731 - removed by this name below
     await ledger.do(watched)
     event.listen(ledger._engine, "before_cursor_execute", listener)
     batch = await ledger.claim("eu", limit=BATCH)

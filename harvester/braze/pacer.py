@@ -22,8 +22,8 @@ SLICE_SECONDS = 0.05
 """The part of a call's cost paid at a time: less than the burst, so that a late timer loses nothing."""
 
 TOGETHER_CALLS = 8
-"""A wait is not just until the next call may leave, so that a few leave together: woken for each, the process costs
-half as much again."""
+"""For so many calls at the most one waits at a time, so that a few leave together: woken for each, the process would
+cost half as much again."""
 
 FAILURES_TO_HOLD = 10
 UNANSWERED_TO_HOLD = 3

@@ -48,11 +48,6 @@ from harvester.model import (
 _SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
 """When a pair's time began: see ``Reading.since``."""
 
-_OF_READINGS = (
-    pairs.c.id, pairs.c.campaign_id, pairs.c.send_id, pairs.c.reading, pairs.c.ending_at, pairs.c.expires_at, _SINCE,
-    pairs.c.round,
-)  # fmt: skip
-
 _NEXT: Column[Any] = Column("next", String)
 """The name of the reading that follows one; null after the last."""
 
@@ -104,7 +99,11 @@ def claim(
     leasing = update(pairs).where(pairs.c.id.in_(nearest.scalar_subquery()))
     pinned = case((asked_already, pairs.c.ending_at), else_=now)
     connection.execute(leasing.values(state="leased", batch_id=batch_id, reading=name, ending_at=pinned))
-    leased = handed_back(connection, _OF_READINGS, and_(pairs.c.batch_id == batch_id, pairs.c.state == "leased"))
+    columns = (
+        pairs.c.id, pairs.c.campaign_id, pairs.c.send_id, pairs.c.reading, pairs.c.ending_at, pairs.c.expires_at,
+        _SINCE, pairs.c.round,
+    )  # fmt: skip
+    leased = handed_back(connection, columns, and_(pairs.c.batch_id == batch_id, pairs.c.state == "leased"))
     if not leased:
         return None
     connection.execute(

@@ -46,6 +46,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Virtual seconds since the loop was made."""
         return self._jumping.now
 
+    # Typeshed's signature needs a TypeVarTuple, which would say no more here.
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
         """Do at once, in no time, what was meant for a thread."""
         del executor
