@@ -86,6 +86,23 @@ async def test_a_configuration_leads_every_command_to_its_ledger_and_workspaces(
     assert (code, out[:7], "reasons here: status_400 (1)" in err) == (0, "0 pairs", True)
 
 
+async def test_one_workspace_under_two_names_is_told(harvester, tmp_path):
+    """Who gives two names the same endpoint and key is warned before a call is spent; the key is not shown."""
+    (tmp_path / "pairs.csv").write_text("campaign_id,send_id,workspace\nc,s,eu\nc,s,europe\n")
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    eu, europe, us, keyless = (
+        f'[workspaces.{name}]\nendpoint = "{BRAZE}"\n' for name in ("eu", "europe", "us", "keyless")
+    )
+    others = f'{us}api_key = "{KEY}-us"\n{keyless}'
+    (tmp_path / "twice.toml").write_text(f'{eu}api_key = "{KEY}"\n{europe}api_key_file = "key"\n{others}')
+    for command in ("run", "plan"):
+        _, out, err = await harvester.run(command, "pairs.csv", "--config", "twice.toml")
+        assert "workspaces eu and europe have the same endpoint and API key" in err
+        assert KEY not in out + err
+    (tmp_path / "once.toml").write_text(eu + f'api_key = "{KEY}"\n{others}')
+    assert "same endpoint" not in (await harvester.run("plan", "pairs.csv", "--config", "once.toml"))[2]
+
+
 def test_zeros_are_told_with_their_reason(capsys):
     """A plan without calls and a run without a part say why."""
     nothing = plan([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)

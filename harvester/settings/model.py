@@ -1,5 +1,6 @@
 """All settings, their defaults, and what must hold between them. By itself nothing here reads a file or a variable."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -57,18 +58,31 @@ class Settings(BaseSettings):
 
         Files are read once: one that is a pipe, as a shell's ``<(...)`` is, holds nothing the second time.
         """
-        if self._keys:
-            return self._keys
-        found, problems = {}, []
+        problems = []
         for name, workspace in self.workspaces.items():
+            if name in self._keys:
+                continue
             try:
-                found[name] = workspace.key()
+                self._keys[name] = workspace.key()
             except UsageError as problem:
                 problems.append(f"  workspaces.{name}: {problem}")
         if problems:
             raise UsageError("not every workspace has a usable API key:\n" + "\n".join(problems))
-        self._keys.update(found)
-        return found
+        return dict(self._keys)
+
+    def doubles(self) -> list[list[str]]:
+        """Name together the workspaces that have endpoint and key in common: a key is of one workspace of Braze's.
+
+        Keys that cannot be had are passed over; a single workspace's is not asked for.
+        """
+        if len(self.workspaces) < 2:
+            return []
+        with suppress(UsageError):
+            self.keys()
+        named: dict[tuple[str, str], list[str]] = {}
+        for name, key in self._keys.items():
+            named.setdefault((self.workspaces[name].endpoint, key), []).append(name)
+        return [names for names in named.values() if len(names) > 1]
 
     @classmethod
     def settings_customise_sources(
