@@ -1,17 +1,35 @@
-"""Checks, before it matters, that a harvest can work; each finding says what to mend. Spends one call a workspace."""
+"""Checks, before it matters, that a harvest can work; each finding says what to mend. Spends one call a workspace.
 
+It never makes what it examines: a ledger and a folder that are not there yet are tried out beside, on the same disk.
+Of a bucket, which nobody needs to be allowed to delete from, the one small object stays that was created to prove it.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from harvester.braze.transport import Answer, BrazeTransport
 from harvester.clock import Clock
-from harvester.errors import ExchangeError, HarvesterError, Meaning, PartConflict, SinkError, meaning_of
+from harvester.errors import (
+    ExchangeError,
+    HarvesterError,
+    LedgerError,
+    Meaning,
+    PartConflict,
+    SinkError,
+    StorageError,
+    meaning_of,
+)
 from harvester.ledger import Ledger
 from harvester.model import DATASET, Pair, Part
 from harvester.settings import Settings, Workspace
-from harvester.sinks import Sink
+from harvester.sinks import FolderSink, Sink
 
 LARGE_SKEW_SECONDS = 5.0
+_PROBE = f"{DATASET}/_probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +47,69 @@ async def examine(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock)
     for name, workspace in settings.workspaces.items():
         findings += await _workspace(name, workspace, settings, clock)
     try:
-        async with await Ledger.open(ledger, clock=clock) as opened:
-            findings.append(Finding(f"ledger {ledger}", well=True, text="opens, and can be written"))
-            await sink.attach(opened.ledger_id)
-            findings.append(Finding("sink", well=True, text=await _probed(sink)))
+        ledger_id, seen = await _ledger(ledger, clock)
+        findings.append(Finding(f"ledger {ledger}", well=True, text=seen))
+        findings.append(Finding("sink", well=True, text=await _sink(sink, ledger_id)))
     except HarvesterError as error:
         findings.append(Finding("ledger and sink", well=False, text=str(error)))
     return findings
 
 
-async def _probed(sink: Sink) -> str:
+async def _ledger(path: Path, clock: Clock) -> tuple[str, str]:
+    """Open the ledger, or one that could stand there; gives its id and what was seen."""
+    if _is_there(path):
+        async with await Ledger.open(path, clock=clock) as ledger:
+            return ledger.ledger_id, "opens, and can be written"
+    with _beside(path.parent) as folder:
+        async with await Ledger.open(folder / path.name, clock=clock) as draft:
+            return draft.ledger_id, "is not there yet, and can be made"
+
+
+async def _sink(sink: Sink, ledger_id: str) -> str:
+    """Look whose the dataset is, and whether the place lets a part be written over."""
+    if await sink.owner() is not None:
+        await sink.attach(ledger_id)
+    if not isinstance(sink, FolderSink):
+        await _must_not_overwrite(sink)
+        return f"writable, and never overwrites; {_PROBE} stays in it, a few bytes"
+    with _beside(sink.folder / DATASET) as folder:
+        draft = FolderSink(folder)
+        await draft.attach(ledger_id)
+        await _must_not_overwrite(draft)
+    return "writable, and never overwrites"
+
+
+async def _must_not_overwrite(sink: Sink) -> None:
     """Create one small object twice, with different bytes: a place that allows that would lose parts."""
-    name = f"{DATASET}/_probe"
-    parts = [Part(DATASET, name, "", len(data), 0, data) for data in (b"harvester\n", b"overwritten\n")]
-    await sink.create(parts[0])
+    first, second = (
+        Part(DATASET, _PROBE, sha256(data).hexdigest(), len(data), 0, data)
+        for data in (b"harvester\n", b"overwritten\n")
+    )
+    await sink.create(first)
     try:
-        await sink.create(parts[1])
+        await sink.create(second)
     except PartConflict:
-        return "writable, and never overwrites"
+        return
     raise SinkError("the sink overwrites what is there, so parts could be lost; choose another place")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise LedgerError(f"cannot look for the ledger {path}: {error.strerror}; let this user in") from None
+
+
+@contextmanager
+def _beside(place: Path) -> Iterator[Path]:
+    """Give a folder to try things out in, where ``place`` is or would be made; it goes again."""
+    try:
+        there = next(each for each in (place, *place.parents) if each.exists())
+        trial = tempfile.TemporaryDirectory(prefix=".harvester-doctor-", dir=there)
+    except OSError as error:
+        raise StorageError(f"cannot write to {place}: {error.strerror}; let this user write there") from None
+    with trial as folder:
+        yield Path(folder)
 
 
 async def _workspace(name: str, workspace: Workspace, settings: Settings, clock: Clock) -> list[Finding]:

@@ -264,3 +264,25 @@ async def test_doctor_says_what_to_mend(harvester):
         assert code == 2
         assert "sends.data_series" in out
         assert "4711" not in out + err
+
+
+async def test_doctor_leaves_nothing_behind(harvester, tmp_path):
+    """Places that are not there yet are told as usable and stay away, those that are keep what they hold."""
+
+    def there():
+        return {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+
+    async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        arguments = ("--endpoint", simulator.url, "-o", "not/yet")
+        before = there()
+        code, out, err = await harvester.run("doctor", *arguments, "--state", "nor/this.db")
+        assert (code, there()) == (0, before), out + err
+        assert (await harvester.run("run", "pairs.csv", *arguments))[0] == 0
+        before = there()
+        code, out, err = await harvester.run("doctor", *arguments)
+        assert (code, there()) == (0, before), out + err
+        code, out, _ = await harvester.run("doctor", *arguments, "--state", "another.db")
+        assert (code, there(), "with another ledger" in out) == (2, before, True)
+        code, out, _ = await harvester.run("doctor", "--endpoint", simulator.url, "-o", "pairs.csv/below")
+        assert (code, there(), "Not a directory" in out) == (2, before, True)

@@ -526,3 +526,18 @@ async def test_a_harvest_never_asks_a_store_to_delete(stores, tmp_path):
     listings = [each for each in cutter.requests if "list-type" in each]
     assert all(place in each for each in cutter.requests if each not in listings)
     assert all(f"prefix={place}" in each.replace("%2F", "/") for each in listings)
+
+
+async def test_a_bucket_that_was_examined_is_still_anybody_s(stores, tmp_path, monkeypatch):
+    """``doctor`` marks no bucket as a ledger's that it did not find: one small object stays, and a run goes well."""
+    bucket = stores("moto")
+    async with Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator:
+        scene = Scene(tmp_path / "scene", bucket, bucket.port, simulator, tmp_path / "log")
+        for _ in range(2):
+            code, out, err = await scene.command.run("doctor", "--endpoint", simulator.url, "-o", scene.url)
+            assert code == 0, out + err
+            assert list(await scene.objects(monkeypatch)) == [f"{DATASET}/_probe"]
+        assert [path.name for path in scene.folder.iterdir()] == ["p.csv"]
+        assert (await scene.command.run(*scene.arguments))[0] == 0
+        code, out, err = await scene.command.run("doctor", *scene.arguments[2:])
+        assert code == 0, out + err
