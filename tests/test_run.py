@@ -234,8 +234,9 @@ async def test_plan_enqueue_status_requeue_parts_agree(harvester, tmp_path):
     """What is planned is what is then called; what is refused is listed and can be requeued; parts are listed."""
     async with Simulator(SimulatorConfig(pairs=40, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator, ("no-such-campaign", "s"))
-        code, out, _ = await harvester.run("plan", "pairs.csv", "--json")
-        assert (code, json.loads(out)["calls"]) == (0, 41)
+        as_run = ("pairs.csv", "--endpoint", simulator.url, "--api-key-file", "none", "--reserve", "0.3", "--json")
+        code, out, _ = await harvester.run("plan", *as_run)
+        assert (code, json.loads(out)["calls"], simulator.answers.total()) == (0, 41, 0)
         code, out, _ = await harvester.run("enqueue", "pairs.csv")
         assert (code, out) == (0, "41 pairs are new, 0 were known\n")
         code, _, err = await harvester.run("run", "--endpoint", simulator.url)

@@ -62,6 +62,7 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
 @click.argument("pairs", nargs=-1, required=True)
 @options.ledger
 @options.listed
+@options.reach
 @click.option("--limit", default=250_000, show_default=True, type=click.IntRange(1), help="Calls it has in an hour.")
 @click.option(
     "--reserve",
@@ -81,7 +82,8 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
 def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any) -> None:
     """Tell what capturing PAIRS takes: calls, minutes, share of the budget, deadlines missed. Spends nothing.
 
-    It reckons with one workspace's budget, as --limit, --reserve and --max-rate have it.
+    It reckons with one workspace's budget, as --limit, --reserve and --max-rate have it. Of the API nothing is asked:
+    --endpoint and what belongs to it are taken, so that the arguments of harvester run will do, and let pass.
 
     \b
     Example:

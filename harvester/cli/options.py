@@ -69,12 +69,15 @@ logs = _together(
         help="Log what is at least so grave  [default: info, warning on a terminal]",
     ),
 )
-workspace = _together(
+reach = _together(
     click.option("--endpoint", help="Your REST endpoint  [env: BRAZE_ENDPOINT]; the key comes from BRAZE_API_KEY."),
     click.option("--api-key-file", type=click.Path(path_type=Path), help="A file that holds the API key."),
     click.option(
         "--allow-unknown-host", is_flag=True, default=None, help="Accept an endpoint that is no known Braze host."
     ),
+)
+workspace = _together(
+    reach,
     _config,
     click.option("--reserve", type=float, help="Share of the hourly budget never touched  [default: 0.2]"),
     click.option("--max-rate", type=float, help="Calls per second never exceeded  [default: 1000]"),
