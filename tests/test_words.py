@@ -86,6 +86,14 @@ async def test_a_configuration_leads_every_command_to_its_ledger_and_workspaces(
     assert (code, out[:7], "reasons here: status_400 (1)" in err) == (0, "0 pairs", True)
 
 
+async def test_help_says_of_each_command_in_a_whole_sentence_what_it_does(harvester):
+    """In a terminal of eighty columns no summary is cut short."""
+    code, out, _ = await harvester.run("--help")
+    commands = out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert (code, len(commands) > 10) == (0, True)
+    assert [line for line in commands if line.endswith("...")] == []
+
+
 async def test_one_workspace_under_two_names_is_told(harvester, tmp_path):
     """Who gives two names the same endpoint and key is warned before a call is spent; the key is not shown."""
     (tmp_path / "pairs.csv").write_text("campaign_id,send_id,workspace\nc,s,eu\nc,s,europe\n")

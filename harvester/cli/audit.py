@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 @click.option("--enqueue", "adding", is_flag=True, help="Enqueue those that can still be read.")
 @click.option("--json", is_flag=True, help="The list as NDJSON to stdout, the counts as JSON to stderr.")
 def audit(sources: tuple[str, ...], path: Path, workspaces: list[str], **given: Any) -> None:
-    """List the sends in SOURCES that the ledger neither holds captured nor pending. Spends nothing.
+    """List the sends in SOURCES that the ledger does not cover.
 
-    SOURCES are those of harvester enqueue, such as a folder of Braze Currents. Each send is told as unknown to
-    the ledger, expired or rejected, and as readable (sent less than 15 days ago) or lost. Ends with 0 when all are
-    covered, those that --enqueue has just added among them, and with 3 otherwise: lost sends stay lost, rejected ones
-    are for harvester requeue.
+    Covered is what it holds captured or pending; nothing is spent to know it. SOURCES are those of harvester enqueue,
+    such as a folder of Braze Currents. Each send is told as unknown to the ledger, expired or rejected, and as
+    readable (sent less than 15 days ago) or lost. Ends with 0 when all are covered, those that --enqueue has just
+    added among them, and with 3 otherwise: lost sends stay lost, rejected ones are for harvester requeue.
 
     \b
     Example:

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 @click.option("--json", is_flag=True, help="The summary as JSON, to stdout (to stderr with -o -).")
 @options.logs
 def run(pairs: tuple[str, ...], **given: Any) -> None:
-    """Capture the sends in PAIRS (CSV, NDJSON or Parquet files, folders of Currents, or - for stdin), once.
+    """Capture the sends in PAIRS, once.
 
-    Columns: campaign_id, send_id and, where known, sent_at (ISO 8601) and workspace. Killed or interrupted,
-    the same command goes on where it was; without PAIRS it works off what the ledger holds. When the reader of -o -
-    goes away, the run ends with 0; with --state, the next one goes on, and writes again what was not taken.
+    PAIRS are CSV, NDJSON or Parquet files, folders of Currents, or - for stdin. Columns: campaign_id, send_id and,
+    where known, sent_at (ISO 8601) and workspace. Killed or interrupted, the same command goes on where it was;
+    without PAIRS it works off what the ledger holds. When the reader of -o - goes away, the run ends with 0; with
+    --state, the next one goes on, and writes again what was not taken.
 
     \b
     Examples:
@@ -80,10 +81,11 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
 )
 @click.option("--json", is_flag=True, help="The same as JSON.")
 def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any) -> None:
-    """Tell what capturing PAIRS takes: calls, minutes, share of the budget, deadlines missed. Spends nothing.
+    """Tell what capturing PAIRS takes, and spend nothing.
 
-    It reckons with one workspace's budget, as --limit, --reserve and --max-rate have it. Of the API nothing is asked:
-    --endpoint and what belongs to it are taken, so that the arguments of harvester run will do, and let pass.
+    It tells of calls, minutes, share of the budget, and deadlines missed. It reckons with one workspace's budget, as
+    --limit, --reserve and --max-rate have it. Of the API nothing is asked: --endpoint and what belongs to it are
+    taken, so that the arguments of harvester run will do, and let pass.
 
     \b
     Example:
@@ -133,7 +135,9 @@ async def _planned(
 @options.place
 @options.workspace
 def doctor(**given: Any) -> None:
-    """Check key, permission, endpoint, clock, ledger and sink, and say what to mend. Spends one call a workspace.
+    """Check key, endpoint, clock, ledger and sink; say what to mend.
+
+    That the key has the permission too is found out by one call for each workspace.
 
     \b
     Example:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 @options.ledger
 @options.listed
 def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
-    """Add PAIRS to a ledger, that of a running harvest too; harvester run without PAIRS captures them.
+    """Add PAIRS to a ledger, that of a running harvest too.
 
-    PAIRS are files as for harvester run, or folders of Braze Currents, searched for .avro files at any depth.
+    harvester run without PAIRS captures them. PAIRS are files as for harvester run, or folders of Braze Currents,
+    searched for .avro files at any depth.
 
     \b
     Examples:
@@ -68,7 +69,9 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
 @options.ledger
 @click.option("--json", is_flag=True, help="The same as JSON.")
 def status(path: Path, *, json: bool) -> None:
-    """Show the books: accepted = captured + rejected + expired + pending; of each workspace too where there are more.
+    """Show the books: what was accepted, and what became of it.
+
+    accepted = captured + rejected + expired + pending; of each workspace too where there are more.
 
     \b
     Example:
@@ -113,7 +116,9 @@ def status(path: Path, *, json: bool) -> None:
 )
 @click.option("--reason", help="Of rejected pairs, only those refused for this reason, such as status_400.")
 def requeue(path: Path, outcome: str, reason: str | None) -> None:
-    """Give rejected or expired pairs another chance; a running service or the next run asks for them.
+    """Give rejected or expired pairs another chance.
+
+    A running service or the next run asks for them.
 
     \b
     Example:
@@ -153,14 +158,14 @@ def _about_pairs(name: str, does: str, hint: str) -> click.Command:
 
 
 pause = _about_pairs(
-    "pause", "Leave the sends in PAIRS alone until they are unpaused; they go on being pending.",
+    "pause", "Leave the sends in PAIRS alone until they are unpaused. They go on being pending.",
     "those that are being read now are not: say it again in a minute",
 )  # fmt: skip
 unpause = _about_pairs(
     "unpause", "Take paused sends in PAIRS up again, where they were.", "what fell due meanwhile is read once"
 )
 remove = _about_pairs(
-    "remove", "Forget the sends in PAIRS: they are not read any more, and are in no book. Parts stay as they are.",
+    "remove", "Forget the sends in PAIRS: they are not read any more. They are in no book; parts stay as they are.",
     "those that are being read now are not: say it again in a minute",
 )  # fmt: skip
 
@@ -169,10 +174,10 @@ remove = _about_pairs(
 @click.argument("to", type=click.Path(path_type=Path))
 @options.ledger
 def backup(to: Path, path: Path) -> None:
-    """Copy the ledger to the file TO, whole and consistent, also while it is in use.
+    """Copy the ledger to the file TO, also while it is in use.
 
-    To restore it, stop the service and put the copy back. A ledger that goes back in time asks again for what it has
-    forgotten: parts that were created since then stay, and are not known to it.
+    The copy is whole and consistent. To restore it, stop the service and put the copy back. A ledger that goes back in
+    time asks again for what it has forgotten: parts that were created since then stay, and are not known to it.
 
     \b
     Example:
@@ -191,7 +196,9 @@ def backup(to: Path, path: Path) -> None:
 @options.ledger
 @click.option("--since", default=0, show_default=True, help="Only parts stored after the one that has this `order`.")
 def parts(path: Path, since: int) -> None:
-    """List stored parts as NDJSON in the order of storing, for incremental loaders.
+    """List stored parts in the order of storing, for loaders.
+
+    Each is a line of NDJSON; a loader remembers the last one's order.
 
     \b
     Example:

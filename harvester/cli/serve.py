@@ -18,9 +18,10 @@ from harvester.errors import ExitCode, UsageError
 @options.adopting
 @options.logs
 def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
-    """Follow each send until its window closes: sends come by message, parts go out, for as long as it runs.
+    """Follow each send until its window closes.
 
-    A SIGTERM lets what is in flight land, within 25 seconds. Without triggers it serves what others enqueue.
+    Sends come by message, parts go out, for as long as it runs. A SIGTERM lets what is in flight land, within 25
+    seconds. Without triggers it serves what others enqueue.
 
     \b
     Examples:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", default="./demo-out", show_default=True, help="Folder for all that it writes.")
 @click.option("--pairs", default=3000, show_default=True, help="How many sends the stand-in has.")
 def demo(out: str, pairs: int) -> None:
-    """Harvest from a stand-in API on this machine: no account, no key, no server.
+    """Harvest from a stand-in API here: no account, no key, no server.
 
     \b
     Example:
@@ -135,9 +135,10 @@ _SHARE = click.FloatRange(0, 1)
     "--log", type=click.Path(path_type=Path), help="Append every answer to this NDJSON file, before it leaves."
 )
 def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tuple[str, ...], **given: Any) -> None:
-    """Run the stand-in API by itself; its key is demo-key, and forbidden-key lacks the permission.
+    """Run the stand-in API by itself.
 
-    A send id may ask for a fault: fault-503 anywhere in it meets one every time, fault-503x2 the first two times.
+    Its key is demo-key, and forbidden-key lacks the permission. A send id may ask for a fault: fault-503 anywhere in
+    it meets one every time, fault-503x2 the first two times.
 
     \b
     Examples:

@@ -27,9 +27,10 @@ from harvester.model import DATASET, in_store
     help="Memory for sorting; what does not fit is put on disk for a while.",
 )
 def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> None:
-    """Write the latest view of a harvested PLACE: the newest numbers of each send, day, channel and variation.
+    """Write the newest numbers of each send in a harvested PLACE.
 
-    The parts of a bucket are copied to the folder for temporary files (TMPDIR) for as long as they are read.
+    That is the latest view, of each day, channel and variation. The parts of a bucket are copied to the folder for
+    temporary files (TMPDIR) for as long as they are read.
 
     \b
     Examples:
