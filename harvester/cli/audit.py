@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +72,7 @@ def _as_dict(found: "Uncovered") -> dict[str, Any]:
     pair = found.send.pair
     return {
         "workspace": pair.workspace, "campaign_id": pair.campaign_id, "send_id": pair.send_id,
-        "sent_at": _written(found.send.sent_at), "standing": found.standing, "readable": found.readable,
+        "sent_at": show.time(found.send.sent_at), "standing": found.standing, "readable": found.readable,
     }  # fmt: skip
 
 
@@ -81,12 +80,8 @@ def _as_line(found: "Uncovered") -> str:
     # Ids are quoted, since they may hold anything: a terminal should not obey them.
     pair = found.send.pair
     kept = "readable" if found.readable else "lost"
-    sent = _written(found.send.sent_at) or "?"
+    sent = show.time(found.send.sent_at) or "?"
     return f"{found.standing:<8} {kept:<8} {sent:<20} {pair.workspace} {pair.campaign_id!r} {pair.send_id!r}"
-
-
-def _written(seconds: float | None) -> str | None:
-    return None if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _counts(done: "Audit", listed: "Input", rejects: "RejectsFile", *, json: bool) -> None:

@@ -211,5 +211,5 @@ def parts(path: Path, since: int) -> None:
 
     while page := following(since):
         for part in page:
-            show.as_json(asdict(part), indent=False)
+            show.as_json(asdict(part) | {"stored_at": show.time(part.stored_at)}, indent=False)
         since = page[-1].order

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,11 @@ def as_json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = Fal
     import orjson
 
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode(), err=to_stderr)
+
+
+def time(seconds: float | None) -> str | None:
+    """Give a time as the rows have it, to the second; None for one that is not known."""
+    return None if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def books(balance: Books) -> dict[str, Any]:
