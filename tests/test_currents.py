@@ -378,11 +378,11 @@ async def test_enqueue_and_plan_take_a_folder_of_currents(harvester, tmp_path):
     _, out, _ = await harvester.run("plan", "currents", "--json")
     assert json.loads(out)["calls"] == 5
     code, out, _ = await harvester.run("enqueue", "currents")
-    assert (code, out) == (0, "5 pairs are new, 0 were known\nskipped    1 events without campaign_id\n")
+    assert (code, out) == (0, "5 pairs are new, 0 were known\nskipped    events without campaign_id: 1\n")
     put(tmp_path / "currents", b"broken", name="b.avro")
     code, out, _ = await harvester.run("enqueue", "currents")
     assert code == 3
-    assert out.startswith("0 pairs are new, 5 were known, 1 lines unreadable")
+    assert out.startswith("0 pairs are new, 5 were known, 1 line unreadable")
     assert "b.avro" in (tmp_path / "harvest/.harvester/rejects.ndjson").read_text()
     code, _, err = await harvester.run("enqueue", "empty")
     assert code == 2

@@ -246,7 +246,7 @@ async def test_plan_enqueue_status_requeue_parts_agree(harvester, tmp_path):
         code, out, _ = await harvester.run("status")
         assert "no-such-campaign" in out
         code, out, _ = await harvester.run("requeue", "--outcome", "rejected", "--reason", "status_400")
-        assert out.startswith("1 pairs")
+        assert out.startswith("1 pair is pending again")
         code, out, _ = await harvester.run("parts")
         listed = [json.loads(line) for line in out.splitlines()]
         rows = rows_of(tmp_path / "harvest")

@@ -4,13 +4,14 @@ import asyncio
 import json
 import re
 import sys
+from collections import Counter
 
 import pytest
 from canary import KEY
 from test_run import write_pairs
 
 from harvester.cli import show
-from harvester.model import Books
+from harvester.model import Books, Verdict
 from harvester.plan import plan
 from harvester.run import Summary
 from harvester.simulator import Simulator, SimulatorConfig
@@ -75,7 +76,7 @@ async def test_a_configuration_leads_every_command_to_its_ledger_and_workspaces(
     code, _, err = await harvester.run("run", *config)
     assert code == 3, err
     of_each = [
-        "workspace  eu: 1 pairs, 0 captured, 1 rejected, 0 expired, 0 pending",
+        "workspace  eu: 1 pair, 0 captured, 1 rejected, 0 expired, 0 pending",
         "workspace  us: 2 pairs, 2 captured, 0 rejected, 0 expired, 0 pending",
     ]
     assert [line for line in err.splitlines() if line.startswith("workspace")] == of_each
@@ -115,10 +116,23 @@ def test_zeros_are_told_with_their_reason(capsys):
     """A plan without calls and a run without a part say why."""
     nothing = plan([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)
     assert show.plan_lines(nothing, known=0, bad=0, limit=1000) == ["calls      0: no pair is listed"]
-    assert "all 7 pairs are settled already" in show.plan_lines(nothing, known=7, bad=0, limit=1000)[0]
+    assert "7 pairs are settled already" in show.plan_lines(nothing, known=7, bad=0, limit=1000)[0]
     little = plan([1e9], now=0.0, limit=250_000, reserve=0.2, max_rate=10.0)
     assert "budget     less than 0.1% of one hour's 250000 calls" in show.plan_lines(
         little, known=0, bad=0, limit=250_000
     )
     show.summary(Summary({"eu": Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)}))
     assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
+
+
+def test_one_of_anything_is_told_in_the_singular(capsys):
+    """No summary and no plan speaks of 1 pairs."""
+    one = plan([0.0], now=0.0, limit=1, reserve=0.0, max_rate=10.0)
+    told = show.plan_lines(one, known=1, bad=1, limit=1) + show.plan_lines(
+        plan([], now=0.0, limit=1, reserve=0.0, max_rate=1.0), known=1, bad=1, limit=1
+    )
+    books = Books(accepted=1, captured={Verdict.ZERO: 1}, rejected={}, expired=0, pending=0)
+    done = {"lines": 1, "bad_lines": 1, "naive_times": 1, "rows": 1, "parts": 1, "unstored": 1, "planned": 1}
+    show.summary(Summary({"eu": books, "us": books}, **done, skipped=Counter({"events without send_id": 1})))
+    told += capsys.readouterr().err.splitlines()
+    assert [line for line in told if re.search(r"(?<![.\d])1 [a-z]+s\b", line)] == []

@@ -94,10 +94,10 @@ def _counts(done: "Audit", listed: "Input", rejects: "RejectsFile", *, json: boo
         figures = {"sends": done.sends, "covered": covered, "enqueued": done.enqueued, "bad_lines": rejects.count}
         show.as_json(figures | standings | {"skipped": dict(listed.skipped)}, indent=False, to_stderr=True)
         return
-    lines = [f"covered    {covered} of {done.sends} sends"]
+    lines = [f"covered    {covered} of {show.many(done.sends, 'send')}"]
     lines += [f"{word:<10} {each['readable']} readable, {each['lost']} lost" for word, each in standings.items()]
     if done.enqueued:
         lines.append(f"enqueued   {done.enqueued}; harvester run captures them")
     if rejects.count:
-        lines.append(f"unread     {rejects.count} lines or files, see {rejects.path}")
+        lines.append(f"unread     {show.many(rejects.count, 'line or file', 'lines or files')}, see {rejects.path}")
     click.echo("\n".join([*lines, *show.skipped_lines(listed.skipped)]))

@@ -221,5 +221,9 @@ async def adopted(settings: "Settings", ledger: "Ledger", sink: "Sink") -> None:
         spill = Path(temporary)
         parts = copied(settings.out, spill) if in_store(settings.out) else Path(settings.out)
         count = await adopt(ledger, sink, parts, plans_of(settings), clock=SystemClock(), temp_directory=spill)
-    what = "there is nothing to adopt" if count is None else f"adopted {settings.out}: {count} pairs came back"
+    what = (
+        "there is nothing to adopt"
+        if count is None
+        else f"adopted {settings.out}: {show.many(count, 'pair')} came back"
+    )
     click.echo(what, err=True)

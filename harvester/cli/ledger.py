@@ -51,8 +51,8 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
 
     new, known, unserved = asyncio.run(add())
     click.echo(
-        f"{new} pairs are new, {known} were known"
-        + (f", {rejects.count} lines unreadable, see {rejects.path}" if rejects.count else "")
+        f"{show.many(new, 'pair is', 'pairs are')} new, {show.many(known, 'was', 'were')} known"
+        + (f", {show.many(rejects.count, 'line')} unreadable, see {rejects.path}" if rejects.count else "")
     )
     if unserved:
         click.echo(
@@ -101,7 +101,7 @@ def status(path: Path, *, json: bool) -> None:
     lines.append("readings   " + ", ".join(f"{count} {name}" for name, count in sorted(readings.items())))
     listed = ", ".join(f"{count} {name}" for name, count in sorted(batches.items())) or "none"
     lines.append("batches    " + listed + (f"; {without_part} brought no row, so made no part" if without_part else ""))
-    lines.append(f"at risk    {at_risk} pending pairs are past their planning deadline")
+    lines.append(f"at risk    {show.many(at_risk, 'pending pair')} past the planning deadline")
     lines += [f"halted     {name}: {because}" for name, because in halted.items()]
     lines += [
         f"rejected   {one.pair.campaign_id!r} {one.pair.send_id!r}: {one.reason}: {one.detail}" for one in rejected
@@ -133,7 +133,7 @@ def requeue(path: Path, outcome: str, reason: str | None) -> None:
     if reason is not None and reason not in reasons:
         known = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "none at all"
         click.echo(f"no pair is rejected for the reason {reason!r}; reasons here: {known}", err=True)
-    click.echo(f"{count} pairs are pending again; a running service or harvester run takes them up")
+    click.echo(f"{show.many(count, 'pair is', 'pairs are')} pending again, for a running service or harvester run")
 
 
 def _about_pairs(name: str, does: str, hint: str) -> click.Command:
@@ -151,7 +151,7 @@ def _about_pairs(name: str, does: str, hint: str) -> click.Command:
         rejects = RejectsFile(path.with_name(f"{name}-rejects.ndjson"))
         pages = ([each.pair for each in page] for page in listed.pages(rejects) if page)
         count = options.asked_of_each(path, getattr(intake, name), pages)
-        click.echo(f"{count} of {listed.lines - rejects.count} pairs: {name}d; {hint}")
+        click.echo(f"{count} of {show.many(listed.lines - rejects.count, 'pair')}: {name}d; {hint}")
         sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
     return command

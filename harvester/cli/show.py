@@ -24,6 +24,11 @@ def as_json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = Fal
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode(), err=to_stderr)
 
 
+def many(count: int, one: str, more: str = "") -> str:
+    """Give a count and what is counted, in the plural (``one`` and an s, or ``more``) where it is not one."""
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
+
 def time(seconds: float | None) -> str | None:
     """Give a time as the rows have it, to the second; None for one that is not known."""
     return None if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -51,7 +56,7 @@ def book_lines(balance: Books, balances: Mapping[str, Books]) -> list[str]:
     captured = ", ".join(f"{count} {verdict}" for verdict, count in sorted(balance.captured.items())) or "0"
     rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(balance.rejected.items())) or "0"
     return [
-        f"accepted   {balance.accepted} pairs" + ("" if balance.balanced else "   THE BOOKS DO NOT BALANCE"),
+        f"accepted   {many(balance.accepted, 'pair')}" + ("" if balance.balanced else "   THE BOOKS DO NOT BALANCE"),
         f"captured   {captured}",
         f"rejected   {rejected}",
         f"expired    {balance.expired}",
@@ -63,25 +68,27 @@ def book_lines(balance: Books, balances: Mapping[str, Books]) -> list[str]:
 def _book_line(name: str, balance: Books) -> str:
     captured, rejected = sum(balance.captured.values()), sum(balance.rejected.values())
     return (
-        f"workspace  {name}: {balance.accepted} pairs, {captured} captured, {rejected} rejected, "
+        f"workspace  {name}: {many(balance.accepted, 'pair')}, {captured} captured, {rejected} rejected, "
         f"{balance.expired} expired, {balance.pending} pending"
     )
 
 
 def plan_lines(ahead: "Plan", *, known: int, bad: int, limit: int) -> list[str]:
     """Tell what a capture takes, or why there is nothing to ask."""
-    unread = [f"unread     {bad} lines name no pair"] if bad else []
+    unread = [f"unread     {many(bad, 'line names', 'lines name')} no pair"] if bad else []
     if not ahead.calls:
-        why = f"all {known} pairs are settled already or expired" if known else "no pair is listed"
+        settled = many(known, "pair is", "pairs are")
+        why = f"{settled} settled already or expired" if known else "no pair is listed"
         return [f"calls      0: {why}", *unread]
     share = f"{ahead.share_of_hour:.1%}" if ahead.share_of_hour >= 0.001 else "less than 0.1%"
     return [
-        f"calls      {ahead.calls}" + (f"; {known} pairs more are settled already or expired" if known else ""),
+        f"calls      {ahead.calls}"
+        + (f"; {many(known, 'pair more is', 'pairs more are')} settled already or expired" if known else ""),
         f"pace       {ahead.pace:.1f} a second, if nobody else spends; what is left in this hour is not asked",
         "time       "
         + (f"{ahead.seconds / 60:.1f} minutes" if ahead.seconds >= 60 else f"{ahead.seconds:.1f} seconds"),
-        f"budget     {share} of one hour's {limit} calls",
-        f"missed     {ahead.missed} pairs would expire before their turn",
+        f"budget     {share} of one hour's {many(limit, 'call')}",
+        f"missed     {many(ahead.missed, 'pair')} would expire before being asked",
         *unread,
     ]
 
@@ -104,19 +111,21 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
         )  # fmt: skip
         return
     lines = book_lines(done.books, done.workspaces)
-    written = f"{done.rows} rows in {done.parts} parts, {done.part_bytes / 1e6:.1f} MB"
+    written = f"{many(done.rows, 'row')} in {many(done.parts, 'part')}, {done.part_bytes / 1e6:.1f} MB"
     lines.append("wrote      " + (written if done.parts else "nothing, since this run captured no pair"))
     for name, counts in (("calls", done.calls), ("answers", done.answers)):
         listed = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.items())) or "none"
         lines.append(f"{name:<10} {listed}")
     lines.append(f"waited     {done.waited_seconds:.1f} s for budget")
     if done.unstored:
-        lines.append(f"sealed     {done.unstored} batches wait to be stored: run the same command again")
+        lines.append(
+            f"sealed     {many(done.unstored, 'batch waits', 'batches wait')} to be stored: run the same command again"
+        )
     if done.bad_lines:
-        lines.append(f"unread     {done.bad_lines} of {done.lines} lines, see {done.rejects_file}")
+        lines.append(f"unread     {done.bad_lines} of {many(done.lines, 'line')}, see {done.rejects_file}")
     lines += skipped_lines(done.skipped)
     if done.naive_times:
-        lines.append(f"note       {done.naive_times} times without a zone were taken as UTC")
+        lines.append(f"note       {many(done.naive_times, 'time')} without a zone taken as UTC")
     lines += [f"halted     {name}: {because}" for name, because in done.halted.items()]
     if done.halted:
         lines.append(
@@ -125,13 +134,14 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
     elif done.books.pending > done.planned:
         lines.append("Some pairs are pending: run the same command again to go on.")
     if done.planned:
-        lines.append(f"{done.planned} pairs wait for a later reading by plan: harvester serve asks when it falls due.")
+        waiting = many(done.planned, "pair waits", "pairs wait")
+        lines.append(f"{waiting} for a later reading by plan: harvester serve asks when it falls due.")
     click.echo("\n".join(lines), err=True)
 
 
 def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
     """Tell what a source passed over, by cause."""
-    return [f"skipped    {count} {cause}" for cause, count in sorted(skipped.items())]
+    return [f"skipped    {cause}: {count}" for cause, count in sorted(skipped.items())]
 
 
 @contextlib.asynccontextmanager
@@ -155,7 +165,7 @@ async def _reading(pairs: "Input") -> None:
 
     with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
         while True:
-            live.update(Text(f"read {pairs.lines} lines and events so far"))
+            live.update(Text(f"read so far: {pairs.lines} lines and events"))
             await asyncio.sleep(0.25)
 
 
@@ -172,7 +182,7 @@ async def progress(job: "Run") -> None:
 
 
 def _progress_lines(job: "Run") -> list[str]:
-    lines = [f"reading pairs: {job.enqueued} so far, from {job.lines} lines"] if not job.progress() else []
+    lines = [f"reading pairs: {job.enqueued} so far, from {many(job.lines, 'line')}"] if not job.progress() else []
     if job.store_problem is not None:
         lines.append(f"sealed parts wait: {job.store_problem}")
     for name, (harvest, client, pacer) in job.progress().items():
@@ -180,11 +190,11 @@ def _progress_lines(job: "Run") -> list[str]:
         done = harvest.tally.outcomes.total()
         left = max(0, job.pending_at_start.get(name, 0) - done)
         line = (
-            f"{name}: {done} pairs done, {left} left, {pace.calls} calls, {pace.pace:.0f}/s, "
+            f"{name}: {many(done, 'pair')} done, {left} left, {many(pace.calls, 'call')}, {pace.pace:.0f}/s, "
             f"budget {pace.remaining} of {pace.limit} left (reserve {pace.reserve_calls})"
         )
         if pace.calls > done:
-            line += f", {pace.calls - done} calls again or in flight"
+            line += f", {many(pace.calls - done, 'call')} again or in flight"
         if pace.held_because:
             line += f", waiting for {client.why(pace.held_because)}: {pace.held_seconds:.0f} s more"
         elif pace.pace > 0:

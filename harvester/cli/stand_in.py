@@ -42,7 +42,7 @@ def demo(out: str, pairs: int) -> None:
     )
     key.write_text(config.api_key)
     click.echo(
-        f"a stand-in for the Braze API answers for {pairs} sends, 1 % of its answers broken on purpose\n"
+        f"a stand-in for the Braze API answers for {show.many(pairs, 'send')}, 1 % of its answers broken on purpose\n"
         f"all that is written goes to {out}",
         err=True,
     )
@@ -163,7 +163,9 @@ def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tu
             if listed is not None:
                 write_pairs(listed, simulator)
             again = f"--day {simulator.day} goes on with them"
-            click.echo(f"serving {config.pairs} sends on {simulator.url}; Ctrl-C ends it, {again}", err=True)
+            click.echo(
+                f"serving {show.many(config.pairs, 'send')} on {simulator.url}; Ctrl-C ends it, {again}", err=True
+            )
             await asyncio.Event().wait()
 
     try:
@@ -171,7 +173,7 @@ def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tu
     except KeyboardInterrupt:
         told = ", ".join(f"{count} x {status}" for status, count in sorted(simulator.answers.items())) or "nothing"
         budget = simulator.budget
-        refused = f"{budget.neighbour_refused} of {budget.neighbour_calls} calls"
+        refused = f"{budget.neighbour_refused} of {show.many(budget.neighbour_calls, 'call')}"
         click.echo(f"answered {told}; others were refused {refused}", err=True)
 
 

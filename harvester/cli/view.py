@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from harvester.cli import show
 from harvester.errors import HarvesterError
 from harvester.model import DATASET, in_store
 
@@ -49,7 +50,7 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
             # It knows the copy alone.
             raise type(error)(str(error).replace(str(folder), place.rstrip("/"))) from None
     if out is not None:
-        click.echo(f"{rows} rows in {out}", err=True)
+        click.echo(f"{show.many(rows, 'row')} in {out}", err=True)
 
 
 def copied(place: str, to: Path) -> Path:
