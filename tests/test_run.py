@@ -219,7 +219,7 @@ async def test_expired_pairs_cost_no_call_and_force_asks_them(harvester, tmp_pat
         assert (code, json.loads(out)["books"]["expired"], simulator.answers.total()) == (0, 0, 1)
 
 
-async def test_the_demo_runs_twice_and_shows_the_data(harvester):
+async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):
     """The first command of the README works, and works again."""
     for _ in range(2):
         code, out, err = await harvester.run("demo", "--pairs", "200")
@@ -228,6 +228,8 @@ async def test_the_demo_runs_twice_and_shows_the_data(harvester):
         assert "email" in out
         assert "goes to ./demo-out" in err
         assert "demo-out/send_analytics" in out.splitlines()[-1]
+        left = sorted(path.name for path in (tmp_path / "demo-out").iterdir())
+        assert left == [".harvester", "pairs.csv", "send_analytics"]
 
 
 async def test_plan_enqueue_status_requeue_parts_agree(harvester, tmp_path):

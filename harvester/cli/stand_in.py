@@ -35,12 +35,11 @@ def demo(out: str, pairs: int) -> None:
 
     options.set_up_logs({"log_level": "error"})
     folder = Path(out)
-    listed, key = folder / "pairs.csv", folder / "demo.key"
+    listed = folder / "pairs.csv"
     folder.mkdir(parents=True, exist_ok=True)
     config = SimulatorConfig(
         pairs=pairs, limit=25_000, window_seconds=60, fault_rate=0.01, latency_seconds=0.005, neighbour_share=0.1
     )
-    key.write_text(config.api_key)
     click.echo(
         f"a stand-in for the Braze API answers for {show.many(pairs, 'send')}, 1 % of its answers broken on purpose\n"
         f"all that is written goes to {out}",
@@ -51,7 +50,7 @@ def demo(out: str, pairs: int) -> None:
         async with Simulator(config) as simulator:
             if not listed.exists():
                 write_pairs(listed, simulator)
-            workspace = Workspace(endpoint=simulator.url, api_key_file=key)
+            workspace = Workspace.model_validate({"endpoint": simulator.url, "api_key": config.api_key})
             return await captured(Settings(workspaces={"default": workspace}, out=out), (str(listed),))
 
     done = options.awaited(show_it())
