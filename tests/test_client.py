@@ -177,6 +177,16 @@ def test_what_is_logged_of_an_answer_names_its_send(step, event):
     assert (told["workspace"], told["campaign_id"], told["send_id"]) == ("w", "c", "s0")
 
 
+def test_of_each_cause_the_first_unusable_answer_is_a_warning():
+    """Hundreds of them flood no log; they stay counted, and are all there for who asks for more."""
+    with structlog.testing.capture_logs() as logs:
+        _, _, client = captured_by([b"{}", b"[", 200, b"{}", b"[", 200], readings=2)
+    told = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "answer_unusable"]
+    again = [("no_success", "debug"), ("unparsable", "debug")]
+    assert told == [("no_success", "warning"), ("unparsable", "warning"), *again]
+    assert (client.answers["no_success"], client.answers["unparsable"]) == (2, 2)
+
+
 def test_an_endpoint_that_never_answers_is_named_and_given_up_within_a_minute(tmp_path):
     """Nobody waits for minutes where the address may be wrong; the pairs stay in the plan."""
     gone = Script(forever(ExchangeError("dns", "no such host")))

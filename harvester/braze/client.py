@@ -41,6 +41,7 @@ class Client:
         self.answers: Counter[str] = Counter()
         self.halted_because: str | None = None
         self._last_failure = ""
+        self._causes_told: set[str] = set()
         self._endpoint = endpoint
         self._transport = transport
         self._pacer = pacer
@@ -150,8 +151,10 @@ class Client:
         except ExchangeError as error:
             self.answers[error.cause] += 1
             self._failed(error)
-            log.warning("answer_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
-                        request_id=answer.request_id)  # fmt: skip
+            told = log.debug if error.cause in self._causes_told else log.warning
+            self._causes_told.add(error.cause)
+            told("answer_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
+                 request_id=answer.request_id)  # fmt: skip
             raise
         self.answers[f"status_{answer.status}"] += 1
         self._pacer.succeeded()
