@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, St
 
 from harvester.errors import UsageError
 from harvester.model import in_store
+from harvester.settings.secret_files import secret_in
 
 
 def _place(value: str) -> str:
@@ -55,16 +56,10 @@ class _WithUrl(_Trigger):
     def address(self) -> str:
         """Give the URL. Raises ``UsageError``, which holds neither the URL nor the name of its file."""
         if self.url is not None:
-            text = self.url.get_secret_value()
+            text = self.url.get_secret_value().strip()
         else:
             assert self.url_file is not None
-            try:
-                text = self.url_file.read_text(encoding="utf-8")
-            except OSError as error:
-                raise UsageError(f"cannot read the file of a broker's URL (url_file): {error.strerror}") from None
-            except ValueError:
-                raise UsageError("the file of a broker's URL (url_file) holds no text") from None
-        text = text.strip()
+            text = secret_in(self.url_file, "a broker's URL (url_file)")
         if not text.startswith(tuple(f"{scheme}://" for scheme in self.schemes)):
             raise UsageError(f"the URL of a broker of this kind begins with {' or '.join(self.schemes)}, then ://")
         return text

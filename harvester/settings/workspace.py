@@ -17,6 +17,7 @@ from pydantic import (
 
 from harvester.errors import UsageError
 from harvester.model import reading_name
+from harvester.settings.secret_files import secret_in
 
 BRAZE_HOSTS = frozenset(
     [f"rest.iad-0{number}.braze.com" for number in range(1, 9)]
@@ -83,20 +84,11 @@ class Workspace(BaseModel):
         return self
 
     def key(self) -> str:
-        """Give the API key from its file or setting. Raises ``UsageError``, which never holds the key.
-
-        Nor does it hold the file's name: more than one user has put the key itself there.
-        """
+        """Give the API key from its file or setting. Raises ``UsageError``, which never holds the key."""
         if self.api_key_file is not None:
-            try:
-                text = self.api_key_file.read_text(encoding="utf-8")
-            except OSError as error:
-                raise UsageError(f"cannot read the file of the API key (api_key_file): {error.strerror}") from None
-            except ValueError:
-                raise UsageError("the file of the API key (api_key_file) holds no text") from None
+            text = secret_in(self.api_key_file, "the API key (api_key_file)")
         else:
-            text = self.api_key.get_secret_value() if self.api_key else ""
-        text = text.strip()
+            text = self.api_key.get_secret_value().strip() if self.api_key else ""
         if not text:
             raise UsageError(
                 "there is no API key: set BRAZE_API_KEY or give --api-key-file; "
