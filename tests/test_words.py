@@ -95,6 +95,14 @@ async def test_help_says_of_each_command_in_a_whole_sentence_what_it_does(harves
     assert [line for line in commands if line.endswith("...")] == []
 
 
+@pytest.mark.parametrize("command", [("status",), ("run", "pairs.csv"), ("plan", "pairs.csv")])
+async def test_a_configuration_that_is_not_there_is_told_in_a_sentence(harvester, tmp_path, command):
+    """Its name and the reason, whichever command it was given to; nothing is made in its stead."""
+    told = "harvester: cannot read the configuration nope.toml: No such file or directory\n"
+    assert await harvester.run(*command, "--config", "nope.toml") == (2, "", told)
+    assert not list(tmp_path.iterdir())
+
+
 async def test_one_workspace_under_two_names_is_told(harvester, tmp_path):
     """Who gives two names the same endpoint and key is warned before a call is spent; the key is not shown."""
     (tmp_path / "pairs.csv").write_text("campaign_id,send_id,workspace\nc,s,eu\nc,s,europe\n")
