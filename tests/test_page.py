@@ -68,13 +68,13 @@ def test_what_is_wrong_comes_first_and_in_words():
 
 
 def test_books_are_shown_as_the_sum_that_they_are():
-    """Every term of accepted = captured + rejected + expired + pending can be checked by hand."""
+    """Every term of accepted = captured + rejected + expired + pending can be checked by hand, and is explained."""
     read = text(
         replace(shown.healthy(), books=Books(100, {Verdict.ZERO: 7, Verdict.EMPTY: 3}, {"status_400": 1}, 2, 87))
     )
     assert (
-        "Books they balance 100 accepted 10 captured zero 7, empty 3 1 rejected status_400 1 2 expired 87 pending"
-        in read
+        "Books they balance 100 accepted 10 captured zero 7, empty 3 1 rejected status_400 1 2 expired 87 pending "
+        "A pair is pending, though it was read before, until its last reading is done." in read
     )
 
 

@@ -110,7 +110,7 @@ def books(balance: Books) -> Markup:
     )
     return Markup(
         '<section class="books"><h2>Books {verdict}</h2><ul><li class="accepted"><b>{sum}</b> accepted</li>{terms}</ul>'
-        "</section>"
+        "<p>A pair is pending, though it was read before, until its last reading is done.</p></section>"
     ).format(verdict=verdict, sum=number(balance.accepted), terms=Markup("").join(terms))
 
 
