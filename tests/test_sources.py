@@ -124,6 +124,15 @@ def test_parquet_keeps_text_and_times(tmp_path):
     assert found[0].sent_at == datetime(2026, 11, 20, tzinfo=UTC).timestamp()
 
 
+def test_parquet_with_a_column_whose_name_is_no_text_is_told_in_a_sentence(tmp_path):
+    """Whatever wrote such a name, it is a usage error that names the file."""
+    path = tmp_path / "pairs.parquet"
+    duckdb.execute(f"COPY (SELECT 'c' AS campaign_id, 's' AS send_id, 1 AS remark) TO '{path}'")
+    path.write_bytes(path.read_bytes().replace(b"remark", b"re\xffark"))
+    with pytest.raises(UsageError, match="cannot be read as Parquet"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [

@@ -29,7 +29,7 @@ def parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
             while page := rows.fetchmany(2048):
                 for row in page:
                     yield dict(zip(names, row, strict=False))
-        except duckdb.Error as error:
+        except (duckdb.Error, RuntimeError) as error:  # the latter: the name of a column is no text
             raise UsageError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
 
