@@ -52,11 +52,12 @@ HALF_HOUR_SECONDS = 1800.0
 
 @dataclass(slots=True)
 class Month:
-    """What happened: per send when it was answered, per day captures by reading and pairs that were overdue."""
+    """What happened: per send when it was answered and when not, per day captures by reading and overdue pairs."""
 
     sends: list[Enqueued]
     starts_at: float
     answered: dict[str, list[float]] = field(default_factory=dict)
+    unanswered: dict[str, list[float]] = field(default_factory=dict)
     captures: dict[int, Counter[str]] = field(default_factory=dict)
     overdue: list[tuple[float, int]] = field(default_factory=list)
     books: Books | None = None
@@ -86,6 +87,7 @@ class _Braze:
         await asyncio.sleep(0.2)
         now = self._clock.wall()
         if _within(BRAZE_AWAY, now - self._month.starts_at):
+            self._month.unanswered.setdefault(pair.send_id, []).append(now)
             raise ExchangeError("connect", "nobody answers")
         query: Mapping[str, str] = {
             "campaign_id": pair.campaign_id, "send_id": pair.send_id, "length": str(length_days),

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.month import Month, month
+from benchmarks.month import BRAZE_AWAY, Month, month
 from benchmarks.soak import Soak
 from harvester.model import DAY_SECONDS
 
@@ -29,6 +29,17 @@ def test_every_send_of_a_month_has_its_final_capture(lived_and_held):
     captures = sum(lived.captures.values(), Counter())
     assert captures["final"] >= 24 * 15  # all sends of the first fifteen days
     assert max(map(len, lived.answered.values())) <= 7
+
+
+def test_what_braze_did_not_answer_is_asked_again_and_answered(lived_and_held):
+    """Calls fail while Braze is away and none is answered; within hours of its return each has been made up for."""
+    lived, _ = lived_and_held
+    began, ended = (lived.starts_at + day * DAY_SECONDS for day in BRAZE_AWAY)
+    assert lived.unanswered
+    assert all(began <= at < ended for times in lived.unanswered.values() for at in times)
+    assert not [at for times in lived.answered.values() for at in times if began <= at < ended]
+    back = {send: min(at for at in lived.answered[send] if at >= ended) for send in lived.unanswered}
+    assert max(back.values()) < ended + 3 * 3600
 
 
 def test_what_a_service_holds_does_not_grow(lived_and_held):
