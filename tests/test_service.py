@@ -25,6 +25,7 @@ from servers import BUCKET, free_port, s3
 
 from harvester.simulator import Simulator, SimulatorConfig
 
+SERVE = ("serve", "--config", "h.toml", "--log-level", "warning")
 PATIENCE_SECONDS = 180
 DAY_SECONDS = 86_400
 ONE_READING = [1 / DAY_SECONDS]
@@ -73,7 +74,7 @@ class Serving:
 
     def start(self, *more):
         """Begin; it may still be on its way up on return."""
-        self.process = self.command.start("serve", "--config", "h.toml", "--log-level", "warning", *more)
+        self.process = self.command.start(*SERVE, *more)
 
     def kill(self):
         """SIGKILL."""
@@ -90,10 +91,14 @@ class Serving:
         _, err = await asyncio.to_thread(self.process.communicate)
         return self.process.returncode, err.decode()
 
+    async def ends(self, *more):
+        """Let it run to an end of its own, warm; gives the exit code and what was said."""
+        code, _, err = await self.command.run(*SERVE, *more)
+        return code, err
+
     async def follows(self):
         """Let it start once, so that the ledger knows its plans of readings."""
-        self.start("--until-idle")
-        code, err = await self.ended()
+        code, err = await self.ends("--until-idle")
         assert code == 0, err
 
     async def stop(self):
@@ -292,8 +297,7 @@ async def test_until_idle_takes_what_the_queue_holds_lists_in_a_bucket_included_
         )
         service = Serving(tmp_path, simulator.url, str(tmp_path / "out"), env=bucket.env,
                           **trigger(broker, name, prefixes=[f"s3://{BUCKET}/lists"]))  # fmt: skip
-        service.start("--until-idle")
-        code, err = await service.ended()
+        code, err = await service.ends("--until-idle")
     assert code == 0, err
     rows = [row for row in rows_of(tmp_path / "out") if row["level"] == "capture"]
     assert {(row["campaign_id"], row["send_id"]) for row in rows} == {
@@ -326,8 +330,7 @@ async def test_the_second_signal_ends_at_once_and_loses_nothing(tmp_path):
         assert (await service.stop())[0] == 130
     async with Simulator(SimulatorConfig(pairs=5, limit=1_000_000, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out")
-        service.start("--until-idle")
-        assert (await service.ended())[0] == 0
+        assert (await service.ends("--until-idle"))[0] == 0
     found = Counter(row["send_id"] for row in rows_of(tmp_path / "out") if row["level"] == "capture")
     assert found == Counter(each.pair.send_id for each in simulator.population)
 
@@ -385,8 +388,7 @@ async def test_a_place_whose_ledger_is_lost_is_refused_and_adopted(request, tmp_
         plan = "SELECT workspace, send_id, state, reading, round(due_at), verdict FROM pair WHERE state = 'waiting'"
         planned, asked = service.asked(plan + " ORDER BY send_id"), simulator.answers.total()
         service.ledger.unlink()
-        service.start()
-        code, err = await service.ended()
+        code, err = await service.ends()
         assert (code, "--adopt" in err, "Traceback" in err) == (5, True, False), err
         assert service.accepted() == 0
         async with service.running("--adopt"):
@@ -395,8 +397,7 @@ async def test_a_place_whose_ledger_is_lost_is_refused_and_adopted(request, tmp_
             await service.told("/readyz", 200)
         assert simulator.answers.total() == asked
         await service.enqueue(simulator, 20, 21, sent_at=long_ago)
-        service.start("--until-idle")
-        assert (await service.ended())[0] == 0
+        assert (await service.ends("--until-idle"))[0] == 0
         assert simulator.answers.total() == asked + 1
 
 
@@ -424,6 +425,5 @@ async def test_pairs_are_paused_unpaused_and_removed_by_command_and_all_figures_
             assert "harvester_books_balanced 1.0" in metrics
             assert "readings paused" in await service.told("/")
         assert (await service.command.run("unpause", "paused.csv"))[0] == 0
-        service.start("--until-idle")
-        assert (await service.ended())[0] == 0
+        assert (await service.ends("--until-idle"))[0] == 0
         assert simulator.answers == {"200": 5}
