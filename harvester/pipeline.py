@@ -64,7 +64,8 @@ class Harvest:
         self._readings: asyncio.Queue[tuple[OpenBatch, Reading] | None] = asyncio.Queue()
         self._complete: asyncio.Queue[OpenBatch | None] = asyncio.Queue()
         self._open: dict[str, OpenBatch] = {}
-        self._room = asyncio.Semaphore(2)
+        self._room = asyncio.Semaphore(1)  # and one more from the first outcome on: it tells the pace
+        self._pace_told = False
         self._look = asyncio.Event()
         self._told_of: tuple[str, int] | None = None
         self._stopping = asyncio.Event()
@@ -205,6 +206,9 @@ class Harvest:
                 outcome = await self._client.capture(reading, batch_id=opened.batch.id, span=span)
                 span.end(outcome=type(outcome).__name__.lower())
             await opened.take_back(reading, outcome)
+            if not self._pace_told:
+                self._pace_told = True
+                self._room.release()
             if opened.complete:
                 await self._complete.put(opened)
 
