@@ -64,7 +64,7 @@ class Harvest:
         self._readings: asyncio.Queue[tuple[OpenBatch, Reading] | None] = asyncio.Queue()
         self._complete: asyncio.Queue[OpenBatch | None] = asyncio.Queue()
         self._open: dict[str, OpenBatch] = {}
-        self._room = asyncio.Semaphore(1)  # and one more from the first outcome on: it tells the pace
+        self._room = asyncio.Semaphore(1)  # and one more from the first outcome on, which as a rule has told the pace
         self._pace_told = False
         self._look = asyncio.Event()
         self._told_of: tuple[str, int] | None = None
@@ -147,7 +147,7 @@ class Harvest:
     def _batch_limit(self) -> int:
         """Give what the pace can serve in about a minute: a kill costs no more than that."""
         state = self._pacer.state()
-        if not state.calls:
+        if not state.limit:
             return FIRST_BATCH_READINGS
         return max(1, min(BATCH_READINGS, round(state.pace * BATCH_SECONDS)))
 

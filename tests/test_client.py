@@ -24,6 +24,7 @@ from harvester.wiring import Harvesting
 
 KEY = "canary-key-0123456789"
 AT = "https://rest.fra-01.braze.eu"
+LEASED = "SELECT count(*) FROM pair WHERE state = 'leased'"
 GOOD = orjson.dumps({"message": "success", "data": []})
 
 
@@ -210,6 +211,40 @@ def test_an_endpoint_that_never_answers_is_named_and_given_up_within_a_minute(tm
     told = [each["cause"] for each in logs if each["event"] in ("waiting", "giving_up")]
     assert set(told) == {f"{AT} (dns: no such host)"}
     assert len(told) == 3
+
+
+def test_nothing_is_leased_beyond_a_small_batch_until_the_first_answer_tells_the_pace(tmp_path):
+    """Where nobody answers yet a kill costs little; once the budget is known, what a minute can serve is leased."""
+    leased: list[int] = []
+
+    class Slow(Script):
+        """Answers the first call late, and looks at each how much is leased."""
+
+        async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+            """Answer well, and tell of a budget that is large."""
+            await asyncio.sleep(0 if self.asked else 20)
+            leased.append(await self.ledger.do(lambda tx: tx.exec_driver_sql(LEASED).scalar_one()))
+            answer = await super().send_series(pair, length_days=length_days, ending_at=ending_at)
+            now = self.clock.wall()
+            return answer._replace(budget=BudgetReport(250_000, 250_000 - self.asked, now + 1800, now))
+
+    async def story() -> int:
+        clock = VirtualClock()
+        async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+            wire = Slow(forever(200))
+            wire.ledger, wire.clock = ledger, clock
+            pairs = [Enqueued(Pair("eu", "c", f"s{number}")) for number in range(400)]
+            await ledger.do(enqueue, pairs, now=clock.wall(), once=True)
+            harvesting = Harvesting(
+                Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)}), ledger=ledger, clock=clock,
+                sink=FolderSink(tmp_path / "out"), compression=Compression.NONE, connect=lambda *_: wire,
+            )  # fmt: skip
+            async with harvesting.opened():
+                await harvesting.run()
+            return (await ledger.do(books)).pending
+
+    assert run_virtual(story()) == 0
+    assert (leased[0], max(leased) > 200) == (100, True)
 
 
 def test_a_bug_of_ours_costs_one_pair_and_not_the_others():

@@ -16,7 +16,7 @@ from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock, happens
 from harvester.errors import ExchangeError, Meaning, meaning_of
-from harvester.model import Captured, Deferred, Outcome, Reading, Rejected, Returned
+from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Reading, Rejected, Returned
 from harvester.tracing import NOTHING, Span
 
 TRIES = 3
@@ -41,7 +41,7 @@ class Client:
         self.answers: Counter[str] = Counter()
         self.halted_because: str | None = None
         self._last_failure = ""
-        self._causes_told: set[str] = set()
+        self._told_of: set[tuple[str, int]] = set()
         self._endpoint = endpoint
         self._transport = transport
         self._pacer = pacer
@@ -151,9 +151,10 @@ class Client:
         except ExchangeError as error:
             self.answers[error.cause] += 1
             self._failed(error)
-            told = log.debug if error.cause in self._causes_told else log.warning
-            self._causes_told.add(error.cause)
-            told("answer_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
+            of_today = error.cause, int(self._clock.wall() // DAY_SECONDS)
+            tell = log.debug if of_today in self._told_of else log.warning
+            self._told_of.add(of_today)
+            tell("answer_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
                  request_id=answer.request_id)  # fmt: skip
             raise
         self.answers[f"status_{answer.status}"] += 1

@@ -29,12 +29,7 @@ _OBJECT_BYTES = 1_048_576
 _READING = f"format = 'newline_delimited', hive_partitioning = false, maximum_object_size = {_OBJECT_BYTES}"
 _NUMBERS = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"})
 _NUMBERED = re.compile(r"_\d+$")
-_FORMATS = {
-    # Each row comes as one text; JSON spells out in it what would have to be quoted, and every control character.
-    "ndjson": "(FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER '\x01')",
-    "csv": "(FORMAT csv, HEADER)",
-    "parquet": "(FORMAT parquet, COMPRESSION zstd)",
-}
+_FORMATS = {"ndjson": "(FORMAT json)", "csv": "(FORMAT csv, HEADER)", "parquet": "(FORMAT parquet, COMPRESSION zstd)"}
 PART_SUFFIXES = (".ndjson", ".ndjson.zst", ".ndjson.gz")
 
 
@@ -42,9 +37,9 @@ def write_latest(folder: Path, out: Path | None, kind: str, *, memory_limit_mb: 
     """Write the latest view of a harvested folder to a file (whole or not at all) or to standard output.
 
     For each pair, date, level, channel and variation it keeps the newest row that counts anything, else the
-    newest: an answer that comes back empty late, as after expiry, does not hide what was seen before. What a
-    row does not have is absent in NDJSON, else null. In CSV, text that a spreadsheet would run as a formula gets a
-    leading apostrophe. ``kind`` is ndjson, csv or parquet. Gives the number of rows.
+    newest: an answer that comes back empty late, as after expiry, does not hide what was seen before. Counters
+    that a row does not have are null. In CSV, text that a spreadsheet would run as a formula gets a leading
+    apostrophe. ``kind`` is ndjson, csv or parquet. Gives the number of rows.
 
     Raises ``UsageError`` where nothing was harvested or ``out`` cannot be written, ``SinkError`` for a damaged part.
     """
@@ -64,7 +59,7 @@ def write_latest(folder: Path, out: Path | None, kind: str, *, memory_limit_mb: 
     try:
         with duckdb.connect() as connection:
             bound(connection, memory_limit_mb, temp_directory)
-            query = _latest(_counters(connection, parts), parts, kind)
+            query = _latest(_counters(connection, parts), parts, guarded=kind == "csv")
             written = connection.execute(f"COPY ({query}) TO {text(str(making))} {_FORMATS[kind]}").fetchone()
     except duckdb.Error as error:
         raise SinkError(f"cannot read the parts of {folder}: {str(error).splitlines()[0]}") from None
@@ -129,17 +124,14 @@ def _members(part: Path) -> str:
     return f"SELECT DISTINCT name, CASE WHEN {small} THEN 'BIGINT' ELSE kind END FROM ({values})"  # noqa: S608 - quoted
 
 
-def _latest(counters: dict[str, str], parts: list[Path], kind: str) -> str:
-    """Give the query of the view: its columns, or for NDJSON one with each row as JSON."""
+def _latest(counters: dict[str, str], parts: list[Path], *, guarded: bool) -> str:
+    """Give the query of the view."""
     typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
     shown = _shown(typed)
     counts = " OR ".join(f"coalesce(TRY_CAST({quoted(shown[name])} AS DOUBLE), 0) <> 0" for name in counters) or "false"
     columns = ", ".join(
-        _guarded(shown[name]) if kind == "csv" and typed[name] == "VARCHAR" else quoted(shown[name]) for name in typed
+        _guarded(shown[name]) if guarded and kind == "VARCHAR" else quoted(shown[name]) for name, kind in typed.items()
     )
-    if kind == "ndjson":
-        members = ", ".join(f"{text(name)}, {quoted(name)}" for name in shown.values())
-        columns = f"json_merge_patch('{{}}', json_object({members}))"  # a patch leaves out what is null
     keys = ", ".join(quoted(name) for name in KEY)
     newest = f"row_number() OVER (PARTITION BY {keys} ORDER BY ({counts}) DESC, captured_at DESC, batch_id DESC)"
     return f"SELECT {columns} FROM {_rows(typed, shown, parts)} QUALIFY {newest} = 1"  # noqa: S608 - all is quoted
