@@ -94,6 +94,14 @@ def _times_import(results: Results) -> float | None:
 
 
 LATE = "half a second is a tenth of these windows: what answers tell is old by then, and we hold back for it"
+SUDDEN = (
+    "where a window has 69 calls, a campaign takes in a moment what is left of it; of eight harvesters' calls that are "
+    "in flight then, some come too late. The campaign's are all answered"
+)
+COARSE = (
+    "where eight harvesters make some 40 calls in five seconds, each knows its share from one or two, and caution "
+    "wins; live sending is never refused"
+)
 WIRE = (
     "py-spy on 10,000 pairs, main thread: rows 29 %, the HTTP client 26 %, start and imports 19 %, event loop 10 %, "
     "handing rows over 6 %, pacing 2 %; beside it, the ledger's thread takes the interpreter's lock now and then"
@@ -121,6 +129,14 @@ PROMISES = (
     Promise(
         "the same in windows of an hour, simulated, the worst",
         _worst("budget", "of the ideal", **{"rule": "line", "window, s": 3600}), most=1.05,
+    ),
+    Promise(
+        "the same in windows of 69 calls in 5 s, simulated, the worst",
+        _worst("budget", "of the ideal", **{"rule": "line", "window, s": 5}), most=1.1, why_not=COARSE,
+    ),
+    Promise("own calls refused, simulated", _worst("budget", "own 429s", rule="line"), most=0, why_not=SUDDEN),
+    Promise(
+        "neighbour's calls refused, simulated", _worst("budget", "neighbour's calls refused", rule="line"), most=0,
     ),
     Promise("of the bare loop's speed, 10,000 pairs", _speed(10_000), least=1, why_not=WIRE),
     Promise("the same, 100,000 pairs", _speed(100_000), least=1, why_not=WIRE),
