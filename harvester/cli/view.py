@@ -30,8 +30,8 @@ from harvester.model import DATASET, in_store
 def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> None:
     """Write the newest numbers of each send in a harvested PLACE.
 
-    That is the latest view, of each day, channel and variation. The parts of a bucket are copied to the folder for
-    temporary files (TMPDIR) for as long as they are read.
+    That is the latest view: a row of each day, channel and variation, with a column for every counter that any row has.
+    The parts of a bucket are copied to the folder for temporary files (TMPDIR) for as long as they are read.
 
     \b
     Examples:

@@ -38,8 +38,9 @@ def write_latest(folder: Path, out: Path | None, kind: str, *, memory_limit_mb: 
 
     For each pair, date, level, channel and variation it keeps the newest row that counts anything, else the
     newest: an answer that comes back empty late, as after expiry, does not hide what was seen before. Counters
-    that a row does not have are null. In CSV, text that a spreadsheet would run as a formula gets a leading
-    apostrophe. ``kind`` is ndjson, csv or parquet. Gives the number of rows.
+    that a row does not have are null, in NDJSON too, since readers look at the first rows to learn what there is. In
+    CSV, text that a spreadsheet would run as a formula gets a leading apostrophe. ``kind`` is ndjson, csv or parquet.
+    Gives the number of rows.
 
     Raises ``UsageError`` where nothing was harvested or ``out`` cannot be written, ``SinkError`` for a damaged part.
     """
@@ -79,7 +80,7 @@ def look(folder: Path) -> tuple[str, str]:
     query = (
         "SELECT channel, count(DISTINCT (campaign_id, send_id)) AS pairs, sum(sent)::BIGINT AS sent, "  # noqa: S608 - quoted
         "sum(conversions)::BIGINT AS conversions "
-        f"FROM read_json({text(f'{folder}/{DATASET}/*/*.ndjson.zst')}, union_by_name = true) "
+        f"FROM read_json({text(f'{folder}/{DATASET}/*/*.ndjson.zst')}, union_by_name = true, sample_size = -1) "
         "WHERE level = 'variation' GROUP BY channel ORDER BY sent DESC"
     )
     return query, str(duckdb.sql(query))
