@@ -25,7 +25,7 @@ from harvester.errors import (
 )
 from harvester.ledger import Ledger
 from harvester.model import DATASET, Pair, Part
-from harvester.settings import Settings, Workspace
+from harvester.settings import ONE_WORKSPACE_TWICE, Settings, Workspace
 from harvester.sinks import FolderSink, Sink
 
 LARGE_SKEW_SECONDS = 5.0
@@ -46,6 +46,8 @@ async def examine(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock)
     findings = []
     for name, workspace in settings.workspaces.items():
         findings += await _workspace(name, workspace, settings, clock)
+    for names in settings.doubles():
+        findings.append(Finding(f"workspaces {' and '.join(names)}", well=False, text=ONE_WORKSPACE_TWICE))
     try:
         ledger_id, seen = await _ledger(ledger, clock)
         findings.append(Finding(f"ledger {ledger}", well=True, text=seen))
@@ -69,14 +71,17 @@ async def _sink(sink: Sink, ledger_id: str) -> str:
     """Look whose the dataset is, and whether the place lets a part be written over."""
     if await sink.owner() is not None:
         await sink.attach(ledger_id)
-    if not isinstance(sink, FolderSink):
-        await _must_not_overwrite(sink)
-        return f"writable, and never overwrites; {_PROBE} stays in it, a few bytes"
-    with _beside(sink.folder / DATASET) as folder:
-        draft = FolderSink(folder)
-        await draft.attach(ledger_id)
-        await _must_not_overwrite(draft)
-    return "writable, and never overwrites"
+    elif isinstance(sink, FolderSink):
+        with _beside(sink.folder) as folder:
+            draft = FolderSink(folder)
+            await draft.attach(ledger_id)
+            await _must_not_overwrite(draft)
+        return "writable, and never overwrites"
+    await _must_not_overwrite(sink)
+    if isinstance(sink, FolderSink):
+        (sink.folder / _PROBE).unlink()
+        return "writable, and never overwrites"
+    return f"writable, and never overwrites; {_PROBE} stays in it, a few bytes"
 
 
 async def _must_not_overwrite(sink: Sink) -> None:
@@ -102,21 +107,24 @@ def _is_there(path: Path) -> bool:
 
 @contextmanager
 def _beside(place: Path) -> Iterator[Path]:
-    """Give a folder to try things out in, where ``place`` is or would be made; it goes again."""
+    """Give a folder to try things out in, where ``place`` is or would be made; it goes again, and no error names it."""
     try:
-        there = next(each for each in (place, *place.parents) if each.exists())
+        there = next(each for each in (place, *place.parents) if each.is_symlink() or each.exists())
         trial = tempfile.TemporaryDirectory(prefix=".harvester-doctor-", dir=there)
     except OSError as error:
         raise StorageError(f"cannot write to {place}: {error.strerror}; let this user write there") from None
     with trial as folder:
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        except HarvesterError as error:
+            raise type(error)(str(error).replace(folder, str(place))) from None
 
 
 async def _workspace(name: str, workspace: Workspace, settings: Settings, clock: Clock) -> list[Finding]:
     subject = f"workspace {name} at {workspace.endpoint}"
     try:
         transport = BrazeTransport(
-            endpoint=workspace.endpoint, api_key=workspace.key(), connections=1, clock=clock,
+            endpoint=workspace.endpoint, api_key=settings.key_of(name), connections=1, clock=clock,
             timeout_seconds=settings.request_timeout_seconds,
         )  # fmt: skip
     except HarvesterError as error:

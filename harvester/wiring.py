@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import structlog
+
 from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
 from harvester.braze.transport import BrazeTransport, Transport
@@ -19,9 +21,11 @@ from harvester.ledger import Ledger
 from harvester.ledger.places import remember, remembered
 from harvester.ledger.schedule import ReadingPlan
 from harvester.pipeline import Harvest
-from harvester.settings import Settings, Workspace
+from harvester.settings import ONE_WORKSPACE_TWICE, Settings, Workspace
 from harvester.sinks import Compression, Sink
 from harvester.storing import Storing, recover
+
+log = structlog.get_logger()
 
 Connect = Callable[[Workspace, str, Settings, Clock], Transport]
 """How a workspace is reached, given its API key: the lowest seam, where a stand-in for Braze may take its place."""
@@ -84,6 +88,8 @@ class Harvesting:
         Raises ``UsageError`` for a missing key, ``StorageError`` where the sink or the ledger is not usable.
         """
         keys = self._settings.keys()
+        for names in self._settings.doubles():
+            log.warning("one_workspace_twice", workspaces=names, hint=ONE_WORKSPACE_TWICE)
         self._destination = await self._attached()
         await self.recover(beginning=True)
         for name, key in keys.items():

@@ -104,20 +104,23 @@ async def test_a_configuration_that_is_not_there_is_told_in_a_sentence(harvester
 
 
 async def test_one_workspace_under_two_names_is_told(harvester, tmp_path):
-    """Who gives two names the same endpoint and key is warned before a call is spent; the key is not shown."""
-    (tmp_path / "pairs.csv").write_text("campaign_id,send_id,workspace\nc,s,eu\nc,s,europe\n")
+    """Who gives two names the same endpoint and key is warned, and told by doctor; the key is not shown."""
+    (tmp_path / "pairs.csv").write_text("campaign_id,send_id,workspace\nc,s,eu\n")
     (tmp_path / "key").write_text(f"{KEY}\n")
-    eu, europe, us, keyless = (
-        f'[workspaces.{name}]\nendpoint = "{BRAZE}"\n' for name in ("eu", "europe", "us", "keyless")
-    )
-    others = f'{us}api_key = "{KEY}-us"\n{keyless}'
-    (tmp_path / "twice.toml").write_text(f'{eu}api_key = "{KEY}"\n{europe}api_key_file = "key"\n{others}')
-    for command in ("run", "plan"):
-        _, out, err = await harvester.run(command, "pairs.csv", "--config", "twice.toml")
-        assert "workspaces eu and europe have the same endpoint and API key" in err
-        assert KEY not in out + err
-    (tmp_path / "once.toml").write_text(eu + f'api_key = "{KEY}"\n{others}')
-    assert "same endpoint" not in (await harvester.run("plan", "pairs.csv", "--config", "once.toml"))[2]
+    async with Simulator(SimulatorConfig(pairs=1, limit=1_000_000, api_key=KEY)) as simulator:
+        eu, europe, us = (f'[workspaces.{name}]\nendpoint = "{simulator.url}"\n' for name in ("eu", "europe", "us"))
+        (tmp_path / "once.toml").write_text(f'{eu}api_key = "{KEY}"\n{us}api_key = "{KEY}-us"\n')
+        (tmp_path / "twice.toml").write_text(
+            f'{eu}api_key = "{KEY}"\n{europe}api_key_file = "key"\n{us}api_key = "{KEY}-us"\n'
+        )
+        for command in (("run", "pairs.csv"), ("doctor",)):
+            _, out, err = await harvester.run(*command, "--config", "twice.toml")
+            told = [line for line in (out + err).splitlines() if "the same endpoint and API key" in line]
+            named = [[line.count(name) for name in ("eu", "europe", "us")] for line in told]
+            assert named == [[2, 1, 0]], out + err
+            assert KEY not in out + err
+            _, out, err = await harvester.run(*command, "--config", "once.toml")
+            assert "same endpoint" not in out + err
 
 
 def test_zeros_are_told_with_their_reason(capsys):

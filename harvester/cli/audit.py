@@ -81,7 +81,7 @@ def _as_line(found: "Uncovered") -> str:
     pair = found.send.pair
     kept = "readable" if found.readable else "lost"
     sent = show.time(found.send.sent_at) or "?"
-    return f"{found.standing:<8} {kept:<8} {sent:<20} {pair.workspace} {pair.campaign_id!r} {pair.send_id!r}"
+    return f"{found.standing:<8} {kept:<8} {sent:<24} {pair.workspace} {pair.campaign_id!r} {pair.send_id!r}"
 
 
 def _counts(done: "Audit", listed: "Input", rejects: "RejectsFile", *, json: bool) -> None:

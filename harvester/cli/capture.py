@@ -84,8 +84,8 @@ def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any
     """Tell what capturing PAIRS takes, and spend nothing.
 
     It tells of calls, minutes, share of the budget, and deadlines missed. It reckons with one workspace's budget, as
-    --limit, --reserve and --max-rate have it. Of the API nothing is asked: --endpoint and what belongs to it are
-    taken, so that the arguments of harvester run will do, and let pass.
+    --limit, --reserve and --max-rate have it. Of the API nothing is asked: what tells harvester run of its
+    workspace (--endpoint and what belongs to it) is taken here too, and let pass.
 
     \b
     Example:

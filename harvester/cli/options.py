@@ -101,22 +101,15 @@ pace = _together(
 
 
 def settings_of(given: dict[str, Any]) -> "Settings":
-    """Load settings from what the command line named, the environment and the file; warn of what is likely a slip."""
+    """Load settings from what the command line named, the environment and the file."""
     with importing():
         from harvester.settings import load
 
-    settings = load(
+    return load(
         given.get("config"),
         {name: given.get(name) for name in _SETTINGS},
         {name: given.get(name) for name in ("endpoint", "api_key_file", "allow_unknown_host", "reserve", "max_rate")},
     )
-    for names in settings.doubles():
-        click.echo(
-            f"harvester: workspaces {' and '.join(names)} have the same endpoint and API key, so are one to Braze: "
-            "a send that is listed under both is captured twice, out of one budget; keep one name",
-            err=True,
-        )
-    return settings
 
 
 @contextlib.contextmanager

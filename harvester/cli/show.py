@@ -30,8 +30,10 @@ def many(count: int, one: str, more: str = "") -> str:
 
 
 def time(seconds: float | None) -> str | None:
-    """Give a time as the rows have it, to the second; None for one that is not known."""
-    return None if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    """Give a time as the rows have it, to the millisecond; None for one that is not known."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def books(balance: Books) -> dict[str, Any]:

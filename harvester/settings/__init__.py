@@ -5,7 +5,7 @@ where another setting was meant.
 """
 
 from harvester.settings.layers import load, of_stores, of_traces
-from harvester.settings.model import Settings
+from harvester.settings.model import ONE_WORKSPACE_TWICE, Settings
 from harvester.settings.workspace import BRAZE_HOSTS, Workspace
 
-__all__ = ["BRAZE_HOSTS", "Settings", "Workspace", "load", "of_stores", "of_traces"]
+__all__ = ["BRAZE_HOSTS", "ONE_WORKSPACE_TWICE", "Settings", "Workspace", "load", "of_stores", "of_traces"]

@@ -1,6 +1,5 @@
 """All settings, their defaults, and what must hold between them. By itself nothing here reads a file or a variable."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -12,6 +11,11 @@ from harvester.settings.triggers import Trigger
 from harvester.settings.workspace import Name, Workspace, as_variable
 
 T = TypeVar("T")
+
+ONE_WORKSPACE_TWICE = (
+    "the same endpoint and API key: to Braze these are one workspace, so a send that is listed under both is captured "
+    "twice, out of one budget; keep one name"
+)
 
 
 class Settings(BaseSettings):
@@ -54,31 +58,31 @@ class Settings(BaseSettings):
         return value
 
     def keys(self) -> dict[str, str]:
-        """Give the API key of each workspace. Raises ``UsageError`` with every problem at once.
-
-        Files are read once: one that is a pipe, as a shell's ``<(...)`` is, holds nothing the second time.
-        """
+        """Give the API key of each workspace. Raises ``UsageError`` with every problem at once."""
         problems = []
-        for name, workspace in self.workspaces.items():
-            if name in self._keys:
-                continue
+        for name in self.workspaces:
             try:
-                self._keys[name] = workspace.key()
+                self.key_of(name)
             except UsageError as problem:
                 problems.append(f"  workspaces.{name}: {problem}")
         if problems:
             raise UsageError("not every workspace has a usable API key:\n" + "\n".join(problems))
         return dict(self._keys)
 
+    def key_of(self, name: str) -> str:
+        """Give the API key of a workspace. Raises ``UsageError``.
+
+        Files are read once: one that is a pipe, as a shell's ``<(...)`` is, holds nothing the second time.
+        """
+        if name not in self._keys:
+            self._keys[name] = self.workspaces[name].key()
+        return self._keys[name]
+
     def doubles(self) -> list[list[str]]:
         """Name together the workspaces that have endpoint and key in common: a key is of one workspace of Braze's.
 
-        Keys that cannot be had are passed over; a single workspace's is not asked for.
+        Only keys that were given out already are compared.
         """
-        if len(self.workspaces) < 2:
-            return []
-        with suppress(UsageError):
-            self.keys()
         named: dict[tuple[str, str], list[str]] = {}
         for name, key in self._keys.items():
             named.setdefault((self.workspaces[name].endpoint, key), []).append(name)
