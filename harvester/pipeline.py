@@ -99,23 +99,19 @@ class Harvest:
 
     async def _claim_all(self) -> None:
         """Lease batch after batch until nothing is due that is worth waiting for."""
-        while not self._stopping.is_set():
+        while await self._storing.room():
+            await self._room.acquire()
             self._look.clear()  # what is set from here on was not looked at
             hold = self._pacer.holding()
-            if hold is not None and self._given_up(hold):
+            if self._stopping.is_set() or (hold is not None and self._given_up(hold)):
                 return
             urgent_only = hold is not None and self._pacer.holding(urgent=True) is None
-            if hold is not None and not urgent_only:
-                await self._wait_out(hold)
-                continue
-            if not await self._storing.room():
-                return
-            await self._room.acquire()
-            limit = FIRST_BATCH_READINGS if urgent_only else self._batch_limit()
-            batch = await self._ledger.claim(self.workspace, limit=limit, urgent_only=urgent_only)
-            if batch is not None:
-                self._hand_out(batch)
-                continue
+            if hold is None or urgent_only:
+                limit = FIRST_BATCH_READINGS if urgent_only else self._batch_limit()
+                batch = await self._ledger.claim(self.workspace, limit=limit, urgent_only=urgent_only)
+                if batch is not None:
+                    self._hand_out(batch)
+                    continue
             self._room.release()
             if hold is not None:
                 await self._wait_out(hold)
