@@ -79,7 +79,7 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Give the rows of the tables as they come."""
     for row in compared(OURS | PEERS, 1000, 1 if quick else 3):
         yield "speed", row
-    for pairs, runs in ((10_000, 1 if quick else 5), *(() if quick else ((100_000, 3),))):
+    for pairs, runs in ((10_000, 1 if quick else 9), *(() if quick else ((100_000, 3),))):
         for row in compared(OURS, pairs, runs):
             yield "speed", row
     for row in start(3 if quick else 9):
