@@ -1,4 +1,4 @@
-"""Whether the ledger stays quick as it grows: what each verb takes for each pair, from a thousand pairs to a million.
+"""Whether the ledger stays quick as it grows: what each verb takes for each pair, from a thousand pairs to ten million.
 
 Half of the pairs of each ledger are settled, half wait. Claim, seal and stored are those of the last batches of 250
 readings; ``recover`` gives back one such batch of a dead owner; ``stored`` and ``open`` are milliseconds for a batch

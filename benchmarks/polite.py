@@ -7,7 +7,8 @@ neighbour leaves: above the reserve of 20 % for the harvester, down to the last 
 documented limit; a second line of those that take a limit tells them to leave 20 %, which is right as long as the
 neighbour is steady. Whoever needs much less than the ideal time took calls that the neighbour needed; a little less is
 possible, since the first and the last window count only in part. ``lowest left`` is how much of a window's budget was
-left at the worst moment.
+left at the worst moment; the harvester's reserve is 100 (20 in windows of a second), and what is in flight when that is
+reached may come out of it.
 
 Then it is made harder for the harvester: others of its kind that it does not know of, rougher neighbours, a server that
 tells little or late.
