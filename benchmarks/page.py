@@ -115,10 +115,10 @@ IMPORTS = (
     "what is imported holds 70 MiB: aiohttp 14, SQLAlchemy 11, pydantic 10, Python 9, asyncio 8, structlog 5; the rest "
     "is batches in the making, of up to 1,000 readings"
 )
-SCANNED = "it counts every pair, and of ten million the index is read anew from a file of 2.6 GB"
+SCANNED = "it counts every pair: 17 seconds in all, of an index that no cache of SQLite's holds"
 WRITTEN = (
-    "not understood: flat up to a million pairs, where it reads some 30 pages whatever the size; at ten million the disk "
-    "may still be writing what was filled just before"
+    "with ten million pairs waiting and none settled it takes 7 ms a batch and 34 reads, as with 10,000; here it comes "
+    "right after five million were settled, and we think that the disk is still writing them"
 )
 TWICE = (
     "the parts are read twice, to find every counter that any of them has, and what 512 MB don't hold goes to disk, "
