@@ -69,19 +69,21 @@ async def _ledger(path: Path, clock: Clock) -> tuple[str, str]:
 
 async def _sink(sink: Sink, ledger_id: str) -> str:
     """Look whose the dataset is, and whether the place lets a part be written over."""
-    if await sink.owner() is not None:
+    marked = await sink.owner() is not None
+    if marked:
         await sink.attach(ledger_id)
-    elif isinstance(sink, FolderSink):
+    if not isinstance(sink, FolderSink):
+        await _must_not_overwrite(sink)
+        return f"writable, and never overwrites; {_PROBE} stays in it, a few bytes"
+    if marked:
+        await _must_not_overwrite(sink)
+        (sink.folder / _PROBE).unlink()
+    else:
         with _beside(sink.folder) as folder:
             draft = FolderSink(folder)
             await draft.attach(ledger_id)
             await _must_not_overwrite(draft)
-        return "writable, and never overwrites"
-    await _must_not_overwrite(sink)
-    if isinstance(sink, FolderSink):
-        (sink.folder / _PROBE).unlink()
-        return "writable, and never overwrites"
-    return f"writable, and never overwrites; {_PROBE} stays in it, a few bytes"
+    return "writable, and never overwrites"
 
 
 async def _must_not_overwrite(sink: Sink) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import orjson
 import pytest
@@ -188,25 +189,32 @@ def test_of_each_cause_the_first_unusable_answer_is_a_warning():
     assert (client.answers["no_success"], client.answers["unparsable"]) == (2, 2)
 
 
-def test_an_endpoint_that_never_answers_is_named_and_given_up_within_a_minute(tmp_path):
-    """Nobody waits for minutes where the address may be wrong; the pairs stay in the plan."""
-    gone = Script(forever(ExchangeError("dns", "no such host")))
+def harvested(folder: Path, count: int, wire_of: Callable[[Ledger, VirtualClock], Script]) -> tuple[float, int]:
+    """Harvest so many pairs over a wire, to the end; gives the seconds that took and how many are pending then."""
 
     async def story() -> tuple[float, int]:
         clock = VirtualClock()
-        async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
-            pairs = [Enqueued(Pair("eu", "c", f"s{number}")) for number in range(50)]
+        async with await Ledger.open(folder / "ledger.db", clock=clock) as ledger:
+            wire = wire_of(ledger, clock)
+            pairs = [Enqueued(Pair("eu", "c", f"s{number}")) for number in range(count)]
             await ledger.do(enqueue, pairs, now=clock.wall(), once=True)
             harvesting = Harvesting(
                 Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)}), ledger=ledger, clock=clock,
-                sink=FolderSink(tmp_path / "out"), compression=Compression.NONE, connect=lambda *_: gone,
+                sink=FolderSink(folder / "out"), compression=Compression.NONE, connect=lambda *_: wire,
             )  # fmt: skip
             async with harvesting.opened():
                 await harvesting.run()
             return clock.monotonic(), (await ledger.do(books)).pending
 
+    return run_virtual(story())
+
+
+def test_an_endpoint_that_never_answers_is_named_and_given_up_within_a_minute(tmp_path):
+    """Nobody waits for minutes where the address may be wrong; the pairs stay in the plan."""
+    gone = Script(forever(ExchangeError("dns", "no such host")))
+
     with structlog.testing.capture_logs() as logs:
-        seconds, pending = run_virtual(story())
+        seconds, pending = harvested(tmp_path, 50, lambda *_: gone)
     assert (pending, gone.asked < 10, seconds < 60) == (50, True, True)
     told = [each["cause"] for each in logs if each["event"] in ("waiting", "giving_up")]
     assert set(told) == {f"{AT} (dns: no such host)"}
@@ -228,22 +236,12 @@ def test_nothing_is_leased_beyond_a_small_batch_until_the_first_answer_tells_the
             now = self.clock.wall()
             return answer._replace(budget=BudgetReport(250_000, 250_000 - self.asked, now + 1800, now))
 
-    async def story() -> int:
-        clock = VirtualClock()
-        async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
-            wire = Slow(forever(200))
-            wire.ledger, wire.clock = ledger, clock
-            pairs = [Enqueued(Pair("eu", "c", f"s{number}")) for number in range(400)]
-            await ledger.do(enqueue, pairs, now=clock.wall(), once=True)
-            harvesting = Harvesting(
-                Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)}), ledger=ledger, clock=clock,
-                sink=FolderSink(tmp_path / "out"), compression=Compression.NONE, connect=lambda *_: wire,
-            )  # fmt: skip
-            async with harvesting.opened():
-                await harvesting.run()
-            return (await ledger.do(books)).pending
+    def slow(ledger: Ledger, clock: VirtualClock) -> Slow:
+        wire = Slow(forever(200))
+        wire.ledger, wire.clock = ledger, clock
+        return wire
 
-    assert run_virtual(story()) == 0
+    assert harvested(tmp_path, 400, slow)[1] == 0
     assert (leased[0], max(leased) > 200) == (100, True)
 
 

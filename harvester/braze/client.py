@@ -41,7 +41,7 @@ class Client:
         self.answers: Counter[str] = Counter()
         self.halted_because: str | None = None
         self._last_failure = ""
-        self._told_of: set[tuple[str, int]] = set()
+        self._told_on: dict[str, int] = {}
         self._endpoint = endpoint
         self._transport = transport
         self._pacer = pacer
@@ -151,9 +151,9 @@ class Client:
         except ExchangeError as error:
             self.answers[error.cause] += 1
             self._failed(error)
-            of_today = error.cause, int(self._clock.wall() // DAY_SECONDS)
-            tell = log.debug if of_today in self._told_of else log.warning
-            self._told_of.add(of_today)
+            today = int(self._clock.wall() // DAY_SECONDS)
+            tell = log.debug if self._told_on.get(error.cause) == today else log.warning
+            self._told_on[error.cause] = today
             tell("answer_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
                  request_id=answer.request_id)  # fmt: skip
             raise
