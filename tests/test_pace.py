@@ -88,6 +88,27 @@ def test_the_pace_holds_within_two_percent(rate):
     assert max(counts) <= max(rate * 1.15, rate + 1)
 
 
+def test_quick_answers_leave_no_line_at_the_pacer():
+    """Where the pace is no matter, nearly all workers have a call in flight: none stands in line for another."""
+
+    async def most_in_flight() -> int:
+        pacer = pacer_of(VirtualClock(), max_rate=100_000.0)
+
+        async def work() -> int:
+            most = 0
+            for _ in range(20):
+                await pacer.permit()
+                most = max(most, pacer.state().in_flight)
+                await asyncio.sleep(0)  # the answer is there at once
+                pacer.landed(None, 0.0)
+                pacer.succeeded()
+            return most
+
+        return max(await asyncio.gather(*(work() for _ in range(64))))
+
+    assert run_virtual(most_in_flight()) > 50
+
+
 def test_the_first_call_goes_alone_until_it_is_answered():
     """At start nobody knows what is left, so one call finds out before others leave."""
 

@@ -9,6 +9,7 @@ limiter serves for life.
 
 import asyncio
 import random
+from collections import deque
 from dataclasses import dataclass
 
 from aiolimiter import AsyncLimiter
@@ -84,7 +85,7 @@ class Pacer:
         self._jitter = jitter
         self._longest_wait_seconds = longest_wait_seconds
         self._bucket = AsyncLimiter(BURST_SECONDS, BURST_SECONDS)
-        self._first_in_line = asyncio.Lock()
+        self._line: deque[asyncio.Event] = deque()
         self._changed = asyncio.Event()
         self._hold: Held | None = None
         self._allowed = 1
@@ -108,25 +109,67 @@ class Pacer:
         Raises ``Held`` when that would take too long, or when stopping.
         """
         reserve = self._urgent_reserve if urgent else self._budget.reserve
-        async with self._first_in_line:
-            owed = 1.0
-            while owed > 1e-9:
-                now = self._clock.monotonic()
-                pace = self._pace(now, reserve)
-                if isinstance(pace, Held):
-                    if pace.cause == "stopping" or pace.until - now > self._longest_wait_seconds:
-                        raise pace
-                    await self._change(pace.until - now)
-                    self._waited_seconds += self._clock.monotonic() - now
-                elif self._in_flight >= self._may_fly(now):
-                    await self._change(None)
-                elif not self._bucket.has_capacity(paid := min(owed / pace, SLICE_SECONDS)):
-                    await asyncio.sleep(min(SLICE_SECONDS, TOGETHER_CALLS / pace))
-                else:
-                    await self._bucket.acquire(paid)
-                    owed -= paid * pace
-            self._in_flight += 1
-            self._calls += 1
+        if self._line or not await self._leave(reserve):
+            await self._stand_in_line(reserve)
+        self._in_flight += 1
+        self._calls += 1
+
+    async def _stand_in_line(self, reserve: float) -> None:
+        """Wait until those before have left, and then until one may leave oneself. Raises ``Held``."""
+        turn = asyncio.Event()
+        self._line.append(turn)
+        try:
+            if len(self._line) > 1:
+                await turn.wait()
+            while not await self._leave(reserve, waiting=self._line[0] is turn):
+                turn.clear()
+                await turn.wait()
+        finally:
+            self._line.remove(turn)
+            self._call_up()
+
+    def _call_up(self) -> None:
+        """Call up the next in line, and the whole line where all may leave: one by one, each takes a round of the loop.
+
+        Where answers are quick, the line would never end then: in each round as many come back as leave.
+        """
+        if self._line:
+            now, calls = self._clock.monotonic(), len(self._line)
+            pace = self._pace(now, self._budget.reserve)
+            free = self._may_fly(now) - self._in_flight
+            all_may = not isinstance(pace, Held) and calls <= free and self._bucket.has_capacity(calls / pace)
+            for turn in self._line if all_may else (self._line[0],):
+                turn.set()
+
+    async def _leave(self, reserve: float, *, waiting: bool = False) -> bool:
+        """Pay for one call and leave; False where that may not be at once, unless ``waiting`` until it may be.
+
+        Only the first in line ever waits here. Raises ``Held``.
+        """
+        owed = 1.0
+        while owed > 1e-9:
+            now = self._clock.monotonic()
+            pace = self._pace(now, reserve)
+            if isinstance(pace, Held):
+                if pace.cause == "stopping" or pace.until - now > self._longest_wait_seconds:
+                    raise pace
+                if not waiting:
+                    return False
+                await self._change(pace.until - now)
+                self._waited_seconds += self._clock.monotonic() - now
+                continue
+            paid = min(owed / pace, SLICE_SECONDS) if waiting else owed / pace
+            flies = self._in_flight < self._may_fly(now)
+            if flies and self._bucket.has_capacity(paid):
+                await self._bucket.acquire(paid)
+                owed -= paid * pace
+            elif not waiting:
+                return False
+            elif flies:
+                await asyncio.sleep(min(SLICE_SECONDS, TOGETHER_CALLS / pace))
+            else:
+                await self._change(None)
+        return True
 
     def landed(self, report: BudgetReport | None, latency_seconds: float | None) -> None:
         """Take note that a call has ended, and of what its answer told of the budget, if there was one."""
