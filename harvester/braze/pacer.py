@@ -142,10 +142,7 @@ class Pacer:
                 turn.set()
 
     async def _leave(self, reserve: float, *, waiting: bool = False) -> bool:
-        """Pay for one call and leave; False where that may not be at once, unless ``waiting`` until it may be.
-
-        Only the first in line ever waits here. Raises ``Held``.
-        """
+        """Pay for one call; False where it may not leave at once, unless ``waiting`` until it may. Raises ``Held``."""
         owed = 1.0
         while owed > 1e-9:
             now = self._clock.monotonic()
