@@ -236,7 +236,7 @@ class Harvest:
             await self._ledger.do(resume, self.workspace)
 
     async def _renew(self) -> None:
-        """Lengthen our leases at a third of their length; what was given to another is no longer asked.
+        """Lengthen our leases at a third of their length.
 
         It is also a good moment to say how things stand: batches may take long where the pace is low.
         """
@@ -246,8 +246,15 @@ class Harvest:
             log.info("progress", workspace=self.workspace, settled=self.tally.outcomes.total(), calls=state.calls,
                      calls_per_minute=round(60 * state.pace, 1), remaining=state.remaining, limit=state.limit,
                      held_because=state.held_because)  # fmt: skip
-            mine = dict(self._open)
-            held = [*mine, *self._storing.waiting_ids]
-            kept = await self._ledger.renew(held) if held else set()
-            for batch_id, opened in mine.items():
-                opened.lost = batch_id not in kept
+            await self._lengthen_leases()
+
+    async def _lengthen_leases(self) -> None:
+        """Keep what is ours for longer; what was given to another is no longer asked.
+
+        It stands alone to let go of the batches: held while ``_renew`` sleeps, they would cost ten megabytes.
+        """
+        mine = dict(self._open)
+        held = [*mine, *self._storing.waiting_ids]
+        kept = await self._ledger.renew(held) if held else set()
+        for batch_id, opened in mine.items():
+            opened.lost = batch_id not in kept
