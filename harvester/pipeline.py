@@ -207,7 +207,7 @@ class Harvest:
                 self._room.release()
             if opened.complete:
                 await self._complete.put(opened)
-            await asyncio.sleep(0)  # what came together leaves together, see the client
+            await asyncio.sleep(0)  # what was read together is followed together by the next calls, see the client
 
     async def _commit_all(self) -> None:
         """Seal, create and store batches as they complete."""

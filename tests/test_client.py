@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import orjson
@@ -11,7 +12,7 @@ import structlog
 
 from harvester.braze.budget import BudgetReport
 from harvester.braze.client import REJECTIONS_TO_HALT, Client
-from harvester.braze.pacer import Pacer
+from harvester.braze.pacer import FAILURES_TO_HOLD, Pacer
 from harvester.braze.transport import Answer
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
@@ -30,16 +31,21 @@ GOOD = orjson.dumps({"message": "success", "data": []})
 
 
 class Script:
-    """A wire that answers by a script: a status, a body of 200, or an error to raise. Counts what was asked."""
+    """A wire that answers by a script: a status, a body of 200, or an error to raise. Notes when it was asked."""
 
     def __init__(self, steps: Iterable[int | bytes | Exception]) -> None:
         """Take the answers in order."""
         self.steps: Iterator[int | bytes | Exception] = iter(steps)
-        self.asked = 0
+        self.times: list[float] = []
+
+    @property
+    def asked(self) -> int:
+        """Tell how often it was asked."""
+        return len(self.times)
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
         """Answer as the script says."""
-        self.asked += 1
+        self.times.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.05)
         step = next(self.steps)
         if isinstance(step, Exception):
@@ -68,8 +74,8 @@ def reading(number: int = 1) -> Reading:
     return Reading(number, Pair("w", "c", f"s{number}"), "once", 1e9, 1e12, 1e9)
 
 
-def captured_by(steps: Iterable[int | bytes | Exception], readings: int = 1):
-    """Capture readings one after the other; gives the outcomes, the wire and the client."""
+def captured_by(steps: Iterable[int | bytes | Exception], readings: int = 1, *, together: int = 0):
+    """Capture readings one after the other, and some more together; gives the outcomes, the wire and the client."""
     wire = Script(steps)
 
     async def capture() -> tuple:
@@ -78,7 +84,9 @@ def captured_by(steps: Iterable[int | bytes | Exception], readings: int = 1):
             reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1), longest_wait_seconds=7200.0
         )  # fmt: skip
         client = Client(transport=wire, pacer=pacer, clock=clock, endpoint=AT, length_days=15)
-        return [await client.capture(reading(number), batch_id="b") for number in range(readings)], wire, client
+        outcomes = [await client.capture(reading(number), batch_id="b") for number in range(readings)]
+        at_once = (client.capture(reading(number), batch_id="b") for number in range(together))
+        return [*outcomes, *await asyncio.gather(*at_once)], wire, client
 
     return run_virtual(capture())
 
@@ -137,6 +145,23 @@ def test_twenty_refusals_in_a_row_halt_and_a_capture_starts_the_count_anew():
     assert client.halted_because is None
     _, _, client = captured_by([400] * REJECTIONS_TO_HALT, readings=REJECTIONS_TO_HALT)
     assert client.halted_because is not None
+
+
+def test_answers_that_come_together_are_judged_in_the_order_they_came():
+    """A capture that came before a refused key, or between refused pairs, does not count as one that came after."""
+    _, _, client = captured_by([*[200] * 64, 200, 401], readings=64, together=2)
+    assert client.halted_because is not None
+    half = [404] * (REJECTIONS_TO_HALT // 2)
+    _, _, client = captured_by([*[200] * 64, *half, 200, *half], readings=64, together=REJECTIONS_TO_HALT + 1)
+    assert client.halted_because is None
+
+
+def test_a_probe_whose_answer_is_unusable_is_not_followed_by_a_second_call():
+    """Where every answer is an HTML page, each hold costs one call: the next one leaves when the probe is judged."""
+    _, wire, _ = captured_by(forever(b"<html>"), together=8)
+    probes = wire.times[FAILURES_TO_HOLD:]
+    assert len(probes) > 3
+    assert min(after - before for before, after in pairwise(probes)) > 10
 
 
 def test_in_a_storm_the_wire_sees_few_more_calls_than_readings():

@@ -110,9 +110,6 @@ class Client:
             answer = await self._exchange(reading, span, cause, urgent=urgent)
             match meaning_of(answer.status):
                 case Meaning.ANSWER:
-                    # Answers that came together are received, then read, then asked after: the same work side by side
-                    # finds its code and data at hand, which is a tenth of a harvest.
-                    await asyncio.sleep(0)
                     return self._read(answer, reading, batch_id)
                 case Meaning.THROTTLED:
                     self._pacer.throttled()
@@ -136,6 +133,9 @@ class Client:
             answer = await self._transport.send_series(
                 reading.pair, length_days=self._length_days, ending_at=reading.ending_at
             )
+            # What came together is received together, then read together: the same work side by side finds its code
+            # and data at hand, which is a tenth of a harvest. All kinds of answers wait alike, and so stay in order.
+            await asyncio.sleep(0)
         except ExchangeError as error:
             self.answers[error.cause] += 1
             span.tried(error.cause)

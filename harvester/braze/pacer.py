@@ -115,7 +115,7 @@ class Pacer:
         self._calls += 1
 
     async def _stand_in_line(self, reserve: float) -> None:
-        """Wait until those before have left, and then until one may leave oneself. Raises ``Held``."""
+        """Wait until called up, and then until the call may leave. Raises ``Held``."""
         turn = asyncio.Event()
         self._line.append(turn)
         try:
@@ -129,9 +129,10 @@ class Pacer:
             self._call_up()
 
     def _call_up(self) -> None:
-        """Call up the next in line, and the whole line where all may leave: one by one, each takes a round of the loop.
+        """Call up the next in line, and the whole line where all may leave.
 
-        Where answers are quick, the line would never end then: in each round as many come back as leave.
+        Called one by one, each takes a round of the event loop; where answers are quick, as many come back in a round
+        as leave, and the line never ends.
         """
         if self._line:
             now, calls = self._clock.monotonic(), len(self._line)
