@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import structlog
 
 GRACE_SECONDS = 25.0
-"""For how long what is in flight may land: an orchestrator that kills after 30 seconds finds nothing to kill."""
+"""For how long a harvest may end: an orchestrator that kills after 30 seconds finds nothing to kill."""
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
         if timers:
             task.cancel()
             return
-        log.warning("stopping", hint="what is in flight lands first; a second signal ends at once")
+        log.warning("stopping", hint="what is in flight lands first, within seconds; a second signal ends at once")
         timers.append(loop.call_later(GRACE_SECONDS, task.cancel))
         stop()
 

@@ -22,6 +22,7 @@ from harvester.model import Captured, Deferred, Enqueued, Pair, Reading, Rejecte
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sinks import Compression, FolderSink
+from harvester.stopping import GRACE_SECONDS
 from harvester.wiring import Harvesting
 
 KEY = "canary-key-0123456789"
@@ -214,7 +215,9 @@ def test_of_each_cause_the_first_unusable_answer_is_a_warning():
     assert (client.answers["no_success"], client.answers["unparsable"]) == (2, 2)
 
 
-def harvested(folder: Path, count: int, wire_of: Callable[[Ledger, VirtualClock], Script]) -> tuple[float, int]:
+def harvested(
+    folder: Path, count: int, wire_of: Callable[[Ledger, VirtualClock], Script], *, stopped_after: float | None = None
+) -> tuple[float, int]:
     """Harvest so many pairs over a wire, to the end; gives the seconds that took and how many are pending then."""
 
     async def story() -> tuple[float, int]:
@@ -228,6 +231,8 @@ def harvested(folder: Path, count: int, wire_of: Callable[[Ledger, VirtualClock]
                 sink=FolderSink(folder / "out"), compression=Compression.NONE, connect=lambda *_: wire,
             )  # fmt: skip
             async with harvesting.opened():
+                if stopped_after is not None:
+                    asyncio.get_running_loop().call_later(stopped_after, harvesting.stop)
                 await harvesting.run()
             return clock.monotonic(), (await ledger.do(books)).pending
 
@@ -268,6 +273,29 @@ def test_nothing_is_leased_beyond_a_small_batch_until_the_first_answer_tells_the
 
     assert harvested(tmp_path, 400, slow)[1] == 0
     assert (leased[0], max(leased) > 200) == (100, True)
+
+
+def test_calls_that_hang_when_the_harvest_stops_cost_no_other_its_answer(tmp_path):
+    """What was answered is sealed within seconds; the readings of calls that hang go back, leased by nobody."""
+
+    class Hangs(Script):
+        """Answers nine of ten."""
+
+        async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+            """Answer, or don't."""
+            if self.asked % 10 == 9:
+                self.times.append(0.0)
+                await asyncio.Event().wait()
+            return await super().send_series(pair, length_days=length_days, ending_at=ending_at)
+
+    hangs = Hangs(forever(200))
+    seconds, pending = harvested(tmp_path, 100, lambda *_: hangs, stopped_after=30)
+    assert seconds < 30 + GRACE_SECONDS / 2
+    assert pending == 10
+
+    wire = Script(forever(200))
+    assert harvested(tmp_path, 100, lambda *_: wire)[1] == 0
+    assert wire.asked == 10
 
 
 def test_a_bug_of_ours_costs_one_pair_and_not_the_others():

@@ -7,6 +7,7 @@ the pacer and costs no try; a refused key halts the workspace. An exception neve
 import asyncio
 import traceback
 from collections import Counter
+from typing import Any
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -20,6 +21,9 @@ from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Reading, R
 from harvester.tracing import NOTHING, Span
 
 TRIES = 3
+LANDING_SECONDS = 5.0
+"""For how long calls in flight may land once the harvest stops: one that hangs must not cost all others their seal."""
+
 REJECTIONS_TO_HALT = 20
 """So many refusals in a row without one capture are a wrong host or path, not so many wrong pairs."""
 
@@ -49,6 +53,8 @@ class Client:
         self._length_days = length_days
         self._keep_raw = keep_raw
         self._stopping = asyncio.Event()
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._abandoned: set[asyncio.Task[Any]] = set()
         self._rejections = 0
         self._retrying = AsyncRetrying(
             stop=stop_after_attempt(TRIES),
@@ -59,9 +65,16 @@ class Client:
         )
 
     def stop(self) -> None:
-        """End every wait; what is in flight may still land."""
+        """End every wait; what is in flight may still land, for ``LANDING_SECONDS``."""
         self._stopping.set()
         self._pacer.stop()
+        asyncio.get_running_loop().call_later(LANDING_SECONDS, self._abandon)
+
+    def _abandon(self) -> None:
+        """Give up the exchanges that are still under way; their readings go back."""
+        self._abandoned |= self._under_way
+        for task in self._under_way:
+            task.cancel()
 
     def why(self, held_because: str) -> str:
         """Say what is waited for: of an API that does not answer well, where it is and what came of the last call."""
@@ -129,6 +142,9 @@ class Client:
         await self._pacer.permit(urgent=urgent)
         self.calls[cause] += 1
         answer: Answer | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
         try:
             answer = await self._transport.send_series(
                 reading.pair, length_days=self._length_days, ending_at=reading.ending_at
@@ -141,7 +157,12 @@ class Client:
             span.tried(error.cause)
             self._failed(error)
             raise
+        except asyncio.CancelledError:
+            if task not in self._abandoned or task.uncancel():
+                raise
+            raise Held("stopping", self._clock.monotonic()) from None
         finally:
+            self._under_way.discard(task)
             self._pacer.landed(answer.budget if answer else None, answer.latency_seconds if answer else None)
         span.tried(f"status_{answer.status}")
         if meaning_of(answer.status) is not Meaning.ANSWER:  # of one that may be, it is yet to be seen what it is

@@ -20,8 +20,8 @@ from harvester.errors import ExitCode, UsageError
 def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
     """Follow each send until its window closes.
 
-    Sends come by message, parts go out, for as long as it runs. A SIGTERM lets what is in flight land, within 25
-    seconds. Without triggers it serves what others enqueue.
+    Sends come by message, parts go out, for as long as it runs. A SIGTERM lets what is in flight land, and ends
+    it within 25 seconds. Without triggers it serves what others enqueue.
 
     \b
     Examples:

@@ -197,7 +197,9 @@ def _progress_lines(job: "Run") -> list[str]:
         )
         if pace.calls > done:
             line += f", {many(pace.calls - done, 'call')} again or in flight"
-        if pace.held_because:
+        if pace.held_because == "stopping":
+            line += ", stopping: what is in flight lands first"
+        elif pace.held_because:
             line += f", waiting for {client.why(pace.held_because)}: {pace.held_seconds:.0f} s more"
         elif pace.pace > 0:
             line += f", about {left / pace.pace / 60:.1f} min to go"
