@@ -54,7 +54,7 @@ class Client:
         self._keep_raw = keep_raw
         self._stopping = asyncio.Event()
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._abandoned: set[asyncio.Task[Any]] = set()
+        self._given_up = False
         self._rejections = 0
         self._retrying = AsyncRetrying(
             stop=stop_after_attempt(TRIES),
@@ -68,11 +68,11 @@ class Client:
         """End every wait; what is in flight may still land, for ``LANDING_SECONDS``."""
         self._stopping.set()
         self._pacer.stop()
-        asyncio.get_running_loop().call_later(LANDING_SECONDS, self._abandon)
+        asyncio.get_running_loop().call_later(LANDING_SECONDS, self._give_up)
 
-    def _abandon(self) -> None:
-        """Give up the exchanges that are still under way; their readings go back."""
-        self._abandoned |= self._under_way
+    def _give_up(self) -> None:
+        """End the exchanges that are still under way; their readings go back. No other begins once it is stopped."""
+        self._given_up = True
         for task in self._under_way:
             task.cancel()
 
@@ -158,7 +158,7 @@ class Client:
             self._failed(error)
             raise
         except asyncio.CancelledError:
-            if task not in self._abandoned or task.uncancel():
+            if not self._given_up or task.uncancel():  # cancelled by others (too)
                 raise
             raise Held("stopping", self._clock.monotonic()) from None
         finally:

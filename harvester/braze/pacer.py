@@ -148,26 +148,28 @@ class Pacer:
         while owed > 1e-9:
             now = self._clock.monotonic()
             pace = self._pace(now, reserve)
-            if isinstance(pace, Held):
-                if pace.cause == "stopping" or pace.until - now > self._longest_wait_seconds:
-                    raise pace
-                if not waiting:
-                    return False
-                await self._change(pace.until - now)
-                self._waited_seconds += self._clock.monotonic() - now
-                continue
-            paid = min(owed / pace, SLICE_SECONDS) if waiting else owed / pace
-            flies = self._in_flight < self._may_fly(now)
-            if flies and self._bucket.has_capacity(paid):
-                await self._bucket.acquire(paid)
-                owed -= paid * pace
-            elif not waiting:
+            if not isinstance(pace, Held) and self._in_flight < self._may_fly(now):
+                paid = min(owed / pace, SLICE_SECONDS) if waiting else owed / pace
+                if self._bucket.has_capacity(paid):
+                    await self._bucket.acquire(paid)
+                    owed -= paid * pace
+                    continue
+            if isinstance(pace, Held) and (pace.cause == "stopping" or pace.until - now > self._longest_wait_seconds):
+                raise pace
+            if not waiting:
                 return False
-            elif flies:
-                await asyncio.sleep(min(SLICE_SECONDS, TOGETHER_CALLS / pace))
-            else:
-                await self._change(None)
+            await self._wait(now, pace)
         return True
+
+    async def _wait(self, now: float, pace: float | Held) -> None:
+        """Wait for what keeps a call: a hold, those in flight, or the pace. Only the first in line ever waits here."""
+        if isinstance(pace, Held):
+            await self._change(pace.until - now)
+            self._waited_seconds += self._clock.monotonic() - now
+        elif self._in_flight >= self._may_fly(now):
+            await self._change(None)
+        else:
+            await asyncio.sleep(min(SLICE_SECONDS, TOGETHER_CALLS / pace))
 
     def landed(self, report: BudgetReport | None, latency_seconds: float | None) -> None:
         """Take note that a call has ended, and of what its answer told of the budget, if there was one."""
@@ -287,6 +289,6 @@ class Pacer:
         self._set_hold(cause, self._clock.monotonic() + seconds)
 
     async def _change(self, seconds: float | None) -> None:
-        """Wait for something to happen, or for a time. Only the first in line ever waits here."""
+        """Wait for something to happen, or for a time."""
         self._changed.clear()
         await happens(self._changed, within=seconds)
