@@ -1,0 +1,122 @@
+"""Which parts do not work, and what follows from it: one set of conditions for page, probe, metrics, alerts and log."""
+
+import asyncio
+import errno
+import socket
+import ssl
+
+import pytest
+import structlog
+
+from harvester.health import Condition, ConditionLog, Part, Scope, cause_of, not_ready, plain
+
+NOW = 1_795_527_667.0
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        """Give what was set."""
+        return self.now
+
+    def wall(self) -> float:
+        """Give the same on the wall."""
+        return NOW + self.now
+
+
+def blind(workspace: str, cause: str = "connection refused") -> Condition:
+    """A workspace whose endpoint does not answer."""
+    return Condition(Part.ENDPOINT, cause, NOW, workspace)
+
+
+def test_the_process_is_ready_while_it_can_do_useful_work():
+    """One blind workspace among many leaves it ready; the only one, or all that have due readings, do not."""
+    eu, us = blind("eu"), Condition(Part.KEY, "401", NOW, "us")
+    broker = Condition(Part.BROKER, "timeout", NOW, "sends")
+    assert not_ready([], {"eu": 5}) == []
+    assert not_ready([eu], {"eu": 5}) == [eu]
+    assert not_ready([eu], {"eu": 0}) == [eu]
+    assert not_ready([eu], {"eu": 5, "us": 5}) == []
+    assert not_ready([eu], {"eu": 5, "us": 0}) == [eu]
+    assert not_ready([eu], {"eu": 0, "us": 5}) == []
+    assert not_ready([eu], {"eu": 0, "us": 0}) == []
+    assert not_ready([eu, us], {"eu": 5, "us": 5}) == [eu, us]
+    assert not_ready([broker], {"eu": 5}) == []
+    for part in Part:
+        whole = Condition(part, "timeout", NOW, "eu")
+        assert (not_ready([whole], {"eu": 1, "us": 1}) == [whole]) == (whole.scope is Scope.PROCESS), part
+    assert not_ready([Condition(Part.STORE, "503", NOW, blocks=False)], {"eu": 1}) == []
+
+
+def test_a_condition_is_logged_once_again_every_ten_minutes_and_when_it_is_over():
+    """A night of outage is a line every ten minutes, whatever its cause does meanwhile, and one at its end."""
+    clock = Clock()
+    logged = ConditionLog(clock)
+    with structlog.testing.capture_logs() as lines:
+        for minute in range(26):
+            clock.now = 60.0 * minute
+            logged.update([blind("us", "connection refused" if minute % 2 else "502")])
+        logged.update([])
+        logged.update([])
+    assert [(each["event"], each["workspace"], each["seconds"]) for each in lines] == [
+        ("endpoint_unavailable", "us", 0),
+        ("endpoint_unavailable", "us", 600),
+        ("endpoint_unavailable", "us", 1200),
+        ("endpoint_recovered", "us", 1500),
+    ]
+
+
+def test_each_part_has_its_own_words():
+    """Log events, sentences and subjects tell the parts and their workspaces or triggers apart."""
+    clock, seen = Clock(), set()
+    for part in Part:
+        logged = ConditionLog(clock)
+        with structlog.testing.capture_logs() as lines:
+            logged.update([Condition(part, "timeout", NOW, "us", "it does not answer")])
+            logged.update([])
+        condition = Condition(part, "timeout", NOW, "us")
+        assert ('"us"' in condition.sentence) == (condition.scope is not Scope.PROCESS)
+        assert condition.sentence.endswith(": timeout")
+        seen |= {condition.sentence, *(each["event"] for each in lines)}
+    assert len(seen) == 3 * len(Part)
+
+
+def inside(outer: Exception, inner: BaseException) -> Exception:
+    """Raise one error because of another, as libraries do."""
+    outer.__cause__ = inner
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "connection_refused"),
+        (OSError(errno.ECONNREFUSED, "Multiple exceptions: ..."), "connection_refused"),
+        (socket.gaierror(socket.EAI_NONAME, "x"), "name_not_found"),
+        (ssl.SSLCertVerificationError("x"), "certificate"),
+        (ssl.SSLError("x"), "tls"),
+        (TimeoutError(), "timeout"),
+        (asyncio.IncompleteReadError(b"", 1), "disconnected"),
+        (ConnectionResetError(errno.ECONNRESET, "x"), "disconnected"),
+        (OSError(errno.EHOSTUNREACH, "x"), "unreachable"),
+        (OSError(errno.ENOSPC, "x"), "disk_full"),
+        (inside(RuntimeError("cannot connect"), ConnectionRefusedError(errno.ECONNREFUSED, "x")), "connection_refused"),
+        (RuntimeError("connection refused"), None),
+        (RuntimeError(TimeoutError()), "timeout"),
+    ],
+)
+def test_a_cause_is_read_from_types_and_numbers(error, cause):
+    """Texts of libraries change and may quote anything; the closed set of causes serves as a label."""
+    assert cause_of(error) == cause
+
+
+def test_causes_are_written_plainly():
+    """As an operator says them."""
+    assert [plain(each) for each in ("connection_refused", "status_502", "timeout")] == [
+        "connection refused", "502", "timeout",
+    ]  # fmt: skip
