@@ -120,7 +120,7 @@ class _Keeping:
 
     place = "nowhere"
 
-    async def attach(self, ledger_id: str) -> str:
+    async def attach(self, ledger_id: str, *, known: str | None = None) -> str:  # noqa: ARG002 - bears no mark
         return ledger_id
 
     async def owner(self) -> None:

@@ -1,7 +1,8 @@
 """A ledger takes over a dataset whose own ledger is lost: its plan is made anew from the parts.
 
-Nothing is written to the dataset: the ledger takes the identity that the marker names. What the lost ledger knew and
-the parts do not tell is gone: pairs without a capture, rejects, and which parts a loader has seen.
+Nothing is written to the dataset: the ledger takes the identity that the marker names. Where the marker is lost too,
+the ledger knows the dataset from now on, and the next start marks it. What the lost ledger knew and the parts do not
+tell is gone: pairs without a capture, rejects, and which parts a loader has seen.
 """
 
 from collections.abc import Mapping
@@ -12,8 +13,10 @@ from harvester.errors import UsageError
 from harvester.ledger import Ledger
 from harvester.ledger.adoption import restore
 from harvester.ledger.books import books
+from harvester.ledger.places import remembered
 from harvester.ledger.schedule import ReadingPlan
 from harvester.sinks import Sink
+from harvester.sinks.marker import NO_OWNER, new_dataset_id
 from harvester.tables import last_captures
 
 
@@ -28,9 +31,13 @@ async def adopt(
     Raises ``UsageError`` for a ledger that is in use, ``StorageError`` where parts or ledger cannot be read.
     """
     owner = await sink.owner()
-    if owner is None or owner == ledger.ledger_id:
+    known = await ledger.look(remembered, sink.place)
+    if owner is None or owner == ledger.ledger_id or (owner == NO_OWNER and known is not None):
         return None
     if (await ledger.look(books)).accepted:
         raise UsageError("only a new ledger can adopt a place, and this one has pairs; give --state a new file")
     captures = last_captures(parts, temp_directory=temp_directory)
-    return await ledger.adopt(owner, lambda tx: restore(tx, captures, plans, now=clock.wall()))
+    unmarked = (sink.place, new_dataset_id()) if owner == NO_OWNER else None
+    return await ledger.adopt(
+        owner or ledger.ledger_id, lambda tx: restore(tx, captures, plans, now=clock.wall(), unmarked=unmarked)
+    )

@@ -24,12 +24,13 @@ from harvester.errors import (
     meaning_of,
 )
 from harvester.ledger import Ledger
+from harvester.ledger.places import remembered
 from harvester.model import DATASET, Pair, Part
 from harvester.settings import ONE_WORKSPACE_TWICE, Settings, Workspace
 from harvester.sinks import FolderSink, Sink
 
 LARGE_SKEW_SECONDS = 5.0
-_PROBE = f"{DATASET}/_probe"
+_PROBE = ".harvester/probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +50,29 @@ async def examine(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock)
     for names in settings.doubles():
         findings.append(Finding(f"workspaces {' and '.join(names)}", well=False, text=ONE_WORKSPACE_TWICE))
     try:
-        ledger_id, seen = await _ledger(ledger, clock)
+        ledger_id, known, seen = await _ledger(ledger, sink.place, clock)
         findings.append(Finding(f"ledger {ledger}", well=True, text=seen))
-        findings.append(Finding("sink", well=True, text=await _sink(sink, ledger_id)))
+        findings.append(Finding("sink", well=True, text=await _sink(sink, ledger_id, known)))
     except HarvesterError as error:
         findings.append(Finding("ledger and sink", well=False, text=str(error)))
     return findings
 
 
-async def _ledger(path: Path, clock: Clock) -> tuple[str, str]:
-    """Open the ledger, or one that could stand there; gives its id and what was seen."""
+async def _ledger(path: Path, place: str, clock: Clock) -> tuple[str, str | None, str]:
+    """Open the ledger, or one that could stand there; gives its id, the dataset it knows at a place, what was seen."""
     if _is_there(path):
         async with await Ledger.open(path, clock=clock) as ledger:
-            return ledger.ledger_id, "opens, and can be written"
+            return ledger.ledger_id, await ledger.look(remembered, place), "opens, and can be written"
     with _beside(path.parent) as folder:
         async with await Ledger.open(folder / path.name, clock=clock) as draft:
-            return draft.ledger_id, "is not there yet, and can be made"
+            return draft.ledger_id, None, "is not there yet, and can be made"
 
 
-async def _sink(sink: Sink, ledger_id: str) -> str:
+async def _sink(sink: Sink, ledger_id: str, known: str | None) -> str:
     """Look whose the dataset is, and whether the place lets a part be written over."""
     marked = await sink.owner() is not None
     if marked:
-        await sink.attach(ledger_id)
+        await sink.attach(ledger_id, known=known)
     if not isinstance(sink, FolderSink):
         await _must_not_overwrite(sink)
         return f"writable, and never overwrites; {_PROBE} stays in it, a few bytes"

@@ -30,6 +30,8 @@ DATASET = "send_analytics"
 RAW_DATASET = "raw_answers"
 """The name of the optional dataset that holds the answers as they came, since they cannot be asked for again."""
 
+PART_SUFFIXES = (".ndjson", ".ndjson.zst", ".ndjson.gz")
+
 STORE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 """How the names of places in object stores begin; other places are folders and files."""
 
@@ -38,6 +40,11 @@ def in_store(place: str) -> bool:
     """Tell whether a place is an object store's."""
     scheme, mark, _ = place.partition("://")
     return bool(mark) and scheme in STORE_SCHEMES
+
+
+def is_part(name: str) -> bool:
+    """Tell whether a file of this name within a dataset is one of its parts."""
+    return name.endswith(PART_SUFFIXES)
 
 
 class Pair(NamedTuple):

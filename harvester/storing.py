@@ -147,7 +147,7 @@ class Storing:
     async def _attach_expected(self) -> None:
         if self._expected is None:
             return
-        if await self._sink.attach(self._ledger.ledger_id) != self._expected:
+        if await self._sink.attach(self._ledger.ledger_id, known=self._expected) != self._expected:
             raise SinkRefused(f"{self._sink.place} is another dataset than before; give back the one it was")
         self._expected = None
 

@@ -103,12 +103,12 @@ class Harvesting:
     async def _attached(self) -> str:
         """Give the dataset's id. A known place may be away: harvesting begins all the same, since parts can wait."""
         place = self._sink.place
+        known = await self._ledger.do(remembered, place)
         try:
-            dataset_id = await self._sink.attach(self._ledger.ledger_id)
+            dataset_id = await self._sink.attach(self._ledger.ledger_id, known=known)
         except SinkRefused:
             raise
         except SinkError as error:
-            known = await self._ledger.do(remembered, place)
             if known is None:
                 raise
             self.storing.attach_first(known, error)

@@ -18,6 +18,7 @@ from harvester.errors import PartConflict, SinkError
 from harvester.model import DATASET
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sinks.bucket import BucketSink
+from harvester.sinks.marker import MARKER
 from harvester.stores import Store
 
 HERE = Path(__file__).parent.parent
@@ -54,7 +55,7 @@ async def test_the_documented_rights_are_enough_and_no_more(stores, monkeypatch,
         await sink.create(part(b"rows"))
     with pytest.raises(PartConflict):
         await sink.create(part(b"other rows"))
-    assert list(store.names()) == [f"{DATASET}/_ledger.json", f"{DATASET}/batch"]
+    assert list(store.names()) == [MARKER, f"{DATASET}/batch"]
     with pytest.raises((BaseError, PermissionError)):
         obstore.delete(store._store, f"{DATASET}/batch")
     assert await store.read(f"{DATASET}/batch") == b"rows"

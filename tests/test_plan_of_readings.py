@@ -1,5 +1,6 @@
 """The plan of readings: each send is read at its ages, and anew when it is sent anew."""
 
+import json
 import random
 import sqlite3
 from pathlib import Path
@@ -9,11 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
 
+from harvester.adopt import adopt
+from harvester.clock import SystemClock
+from harvester.errors import SinkError
 from harvester.ledger import Ledger, batches, books, intake
 from harvester.ledger.adoption import restore
+from harvester.ledger.places import remembered
 from harvester.ledger.plans import follow, followed, plan_of
 from harvester.ledger.schedule import FINAL, ONCE, ONLY_ONCE, Planned, ReadingPlan, deferral_seconds
 from harvester.model import Captured, Deferred, Enqueued, LastCapture, Pair, Rejected, Returned, Settlement, Verdict
+from harvester.sinks import FolderSink
 
 NOW = 1_767_225_600.0
 DAY = 86_400.0
@@ -519,3 +525,22 @@ async def test_a_ledger_of_the_first_schema_is_upgraded_where_it_lies(tmp_path):
     async with await Ledger.open(tmp_path / "new.db", clock=Clock()) as new:
         made = await new.do(lambda tx: tx.exec_driver_sql("SELECT name FROM sqlite_master ORDER BY 1").all())
     assert made == indexes
+
+
+async def test_a_place_that_lost_its_ledger_and_its_mark_is_adopted(tmp_path):
+    """Who removed the folder .harvester/ gets the plan back from the parts, and the dataset is marked again."""
+    row = {"workspace": "eu", "campaign_id": "c", "send_id": "s", "level": "capture", "reading": "once",
+           "verdict": "zero", "captured_at": "2026-11-24T08:00:00Z"}  # fmt: skip
+    part = tmp_path / "out" / "send_analytics" / "captured_date=2026-11-24" / "batch.ndjson"
+    part.parent.mkdir(parents=True)
+    part.write_text(json.dumps(row) + "\n")
+    clock, sink = SystemClock(), FolderSink(tmp_path / "out")
+    async with await Ledger.open(tmp_path / "new.db", clock=clock) as new:
+        with pytest.raises(SinkError, match="--adopt"):
+            await sink.attach(new.ledger_id)
+        own = new.ledger_id
+        for restored in (1, None):
+            given = {"clock": clock, "temp_directory": tmp_path}
+            assert await adopt(new, sink, tmp_path / "out", {}, **given) == restored
+        known = await new.look(remembered, sink.place)
+        assert await sink.attach(new.ledger_id, known=known) == known == await sink.attach(own)

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import obstore
 import pytest
 from servers import STORES, Bucket
 
@@ -16,6 +17,7 @@ from harvester.errors import PartConflict, SinkError
 from harvester.model import DATASET, Part
 from harvester.sinks import FolderSink, Sink
 from harvester.sinks.bucket import BucketSink
+from harvester.sinks.marker import MARKER, NO_OWNER, OLD_MARKER, make_marker
 from harvester.stores import Store
 
 RACERS = 16
@@ -38,9 +40,14 @@ class FolderPlace:
         """Open the place as one process would."""
         return FolderSink(self.folder)
 
+    def put(self, name: str, data: bytes) -> None:
+        """Put what another program wrote."""
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_bytes(data)
+
     def objects(self) -> dict[str, bytes]:
         """Give all that a reader finds: names and bytes."""
-        files = (path for path in self.folder.glob(f"{DATASET}/**/*") if path.is_file())
+        files = (path for path in self.folder.rglob("*") if path.is_file() and "tmp" not in path.parts[-2])
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in files}
 
 
@@ -55,6 +62,10 @@ class BucketPlace:
     def sink(self) -> Sink:
         """Open the place as one process would."""
         return BucketSink(Store(self._url))
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put what another program wrote."""
+        obstore.put(Store(self._url)._store, name, data)
 
     def objects(self) -> dict[str, bytes]:
         """Give all that a reader finds: names and bytes."""
@@ -166,7 +177,34 @@ class TestEverySink:
         await sink.create(part(b"rows"))
         with pytest.raises(PartConflict):
             await sink.create(part(b"other"))
-        assert set(place.objects()) == {NAME, f"{DATASET}/_ledger.json"}
+        assert {name for name in place.objects() if not name.startswith(".harvester/")} == {NAME}
+
+    async def test_a_dataset_that_an_older_version_marked_is_recognised(self, place):
+        """Its own ledger goes on with the same dataset and another one is refused; the old mark may go or stay."""
+        place.put(OLD_MARKER, make_marker("ours", "the dataset"))
+        with pytest.raises(SinkError, match="ours"):
+            await attached(place, "other")
+        assert set(place.objects()) == {OLD_MARKER}
+        for _ in range(2):
+            assert await place.sink().owner() == "ours"
+            assert await place.sink().attach("ours") == "the dataset"
+        assert place.objects() == dict.fromkeys((MARKER, OLD_MARKER), make_marker("ours", "the dataset"))
+
+    async def test_an_older_version_that_marks_a_place_of_ours_is_found(self, place):
+        """It looks for the mark only where it used to be; both marks must name one ledger."""
+        assert await place.sink().attach("ours") == await place.sink().attach("ours")
+        place.put(OLD_MARKER, make_marker("another"))
+        with pytest.raises(SinkError, match="another"):
+            await attached(place, "ours")
+
+    async def test_parts_without_a_mark_belong_to_nobody(self, place):
+        """Who removes .harvester/ removes mark and ledger at once: a new ledger must not ask and write it all again."""
+        place.put(NAME, b"rows")
+        assert await place.sink().owner() == NO_OWNER
+        with pytest.raises(SinkError, match=r"holds parts, but \.harvester/send_analytics\.json.* --adopt"):
+            await attached(place)
+        assert await place.sink().attach("ledger", known="the dataset") == "the dataset"
+        assert await place.sink().attach("ledger") == "the dataset"
 
 
 @pytest.fixture
@@ -193,9 +231,9 @@ async def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_write
 async def test_a_damaged_mark_is_told_and_not_replaced(folder, damage):
     """An unreadable mark must not let a second ledger in."""
     await FolderSink(folder).attach("ledger")
-    mark = folder / DATASET / "_ledger.json"
+    mark = folder / MARKER
     mark.write_bytes(damage)
-    with pytest.raises(SinkError, match=r"_ledger\.json is damaged"):
+    with pytest.raises(SinkError, match=r"\.harvester/send_analytics\.json is damaged"):
         await FolderSink(folder).attach("ledger")
     assert mark.read_bytes() == damage
 
@@ -206,7 +244,7 @@ async def test_a_link_where_a_part_belongs_is_not_followed(folder, tmp_path):
     await sink.attach("ledger")
     outside = tmp_path / "outside"
     outside.write_bytes(b"rows")
-    (folder / NAME).parent.mkdir()
+    (folder / NAME).parent.mkdir(parents=True)
     (folder / NAME).symlink_to(outside)
     with pytest.raises(SinkError, match="symbolic link"):
         await sink.create(part(b"rows"))
@@ -267,7 +305,7 @@ async def test_a_flush_that_failed_is_not_tried_again_on_the_same_file(folder, m
         flush(file)
 
     monkeypatch.setattr(os, "fsync", fails_once)
-    (folder / NAME).parent.mkdir()
+    (folder / NAME).parent.mkdir(parents=True)
     with pytest.raises(SinkError, match="run the same command again"):
         await sink.create(part(b"rows"))
     assert not (folder / NAME).exists()

@@ -7,7 +7,7 @@ import click
 
 from harvester.cli import show
 from harvester.errors import HarvesterError
-from harvester.model import DATASET, in_store
+from harvester.model import DATASET, in_store, is_part
 
 
 @click.command()
@@ -56,11 +56,10 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
 def copied(place: str, to: Path) -> Path:
     """Copy the parts of a bucket into a folder, laid out as they lie there."""
     from harvester.stores import Store
-    from harvester.tables import PART_SUFFIXES
 
     store = Store(place)
     for name in store.names(DATASET):
-        if not name.endswith(PART_SUFFIXES):
+        if not is_part(name):
             continue
         part = to / name
         part.parent.mkdir(parents=True, exist_ok=True)

@@ -7,15 +7,22 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection, insert, select, update
 
+from harvester.ledger.places import remember
 from harvester.ledger.schedule import FINAL, ONLY_ONCE, ReadingPlan
 from harvester.ledger.schema import about, outcomes, pairs
 from harvester.model import LastCapture
 
 
 def restore(
-    connection: Connection, captures: Iterable[LastCapture], plans: Mapping[str, ReadingPlan], *, now: float
-) -> int:
-    """Add pairs with what was captured of them last; those that the ledger has already stay. Gives how many are new."""
+    connection: Connection, captures: Iterable[LastCapture], plans: Mapping[str, ReadingPlan], *, now: float,
+    unmarked: tuple[str, str] | None = None,
+) -> int:  # fmt: skip
+    """Add pairs with what was captured of them last; those that the ledger has already stay. Gives how many are new.
+
+    ``unmarked`` is the place of a dataset whose mark is lost, and the id by which the ledger knows it from now on.
+    """
+    if unmarked is not None:
+        remember(connection, *unmarked)
     added = 0
     for each in captures:
         pair, plan = each.pair, plans.get(each.pair.workspace, ONLY_ONCE)

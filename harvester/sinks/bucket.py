@@ -4,11 +4,12 @@ The store's own precondition does it, so no lock is needed and nothing is ever d
 reply, a racing process and a second try all end in a taken name, and what lies there decides.
 """
 
+import asyncio
 import hashlib
 
 from harvester.errors import PartConflict, SinkError, SinkRefused
-from harvester.model import Part
-from harvester.sinks.marker import MARKER, dataset_of, marker_of, owner_of
+from harvester.model import DATASET, Part, is_part
+from harvester.sinks.marker import MARKER, find_owner, mark
 from harvester.stores import Store, Taken
 
 
@@ -20,11 +21,9 @@ class BucketSink:
         self._store = store
         self.place = store.url
 
-    async def attach(self, ledger_id: str) -> str:
+    async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Mark the dataset as this ledger's (see the protocol), and prove that the store never overwrites."""
-        there = await self._store.has(MARKER)
-        marker = (await self._store.read(MARKER) or b"") if there else await self._marked(ledger_id)
-        dataset_id = dataset_of(marker, ledger_id=ledger_id, place=self._store.url)
+        marker, dataset_id = await mark(self, ledger_id, known=known)
         try:
             await self._store.create(MARKER, marker)  # the same bytes: a store that takes them has lost nothing
         except Taken:
@@ -36,9 +35,7 @@ class BucketSink:
 
     async def owner(self) -> str | None:
         """Name the ledger whose mark is there (see the protocol)."""
-        if not await self._store.has(MARKER):
-            return None
-        return owner_of(await self._store.read(MARKER) or b"", place=self._store.url)[0]
+        return await find_owner(self)
 
     async def create(self, part: Part) -> None:
         """Create a part (see the protocol)."""
@@ -47,13 +44,21 @@ class BucketSink:
         except Taken:
             await self._must_equal(part)
 
-    async def _marked(self, ledger_id: str) -> bytes:
-        marker = marker_of(ledger_id)
+    async def read_marker(self, name: str) -> bytes | None:
+        """Read a marker, or find that there is none."""
+        return (await self._store.read(name) or b"") if await self._store.has(name) else None
+
+    async def create_marker(self, name: str, data: bytes) -> bytes:
+        """Create a marker; another process may be quicker."""
         try:
-            await self._store.create(MARKER, marker)
-        except Taken:  # another process was quicker
-            marker = await self._store.read(MARKER) or b""
-        return marker
+            await self._store.create(name, data)
+        except Taken:
+            return await self._store.read(name) or b""
+        return data
+
+    async def has_parts(self) -> bool:
+        """Tell whether any part is in the dataset."""
+        return await asyncio.to_thread(lambda: any(map(is_part, self._store.names(DATASET))))
 
     async def _must_equal(self, part: Part) -> None:
         there = await self._store.read(part.name)

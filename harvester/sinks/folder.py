@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harvester.errors import PartConflict, SinkError
-from harvester.model import Part
-from harvester.sinks.marker import MARKER, dataset_of, marker_of, owner_of
+from harvester.model import DATASET, Part, is_part
+from harvester.sinks.marker import find_owner, mark
 
 _STALE_SECONDS = 3600.0
 
@@ -30,37 +30,49 @@ class FolderSink:
         self.place = str(folder.absolute())
         self._making = folder / ".harvester" / "tmp"
 
-    async def attach(self, ledger_id: str) -> str:
+    async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Mark the dataset as this ledger's (see the protocol)."""
         with _translated(self.folder):
-            return await asyncio.to_thread(self._attach, ledger_id)
+            return await asyncio.to_thread(self._attach, ledger_id, known)
 
     async def owner(self) -> str | None:
         """Name the ledger whose mark is there (see the protocol)."""
-        marker = self.folder / MARKER
         with _translated(self.folder):
-            try:
-                written = await asyncio.to_thread(marker.read_bytes)
-            except FileNotFoundError:
-                return None
-        return owner_of(written, place=str(self.folder))[0]
+            return await asyncio.to_thread(lambda: asyncio.run(find_owner(self)))
 
     async def create(self, part: Part) -> None:
         """Create a part (see the protocol)."""
         with _translated(self.folder):
             await asyncio.to_thread(self._create, part.name, part.data)
 
-    def _attach(self, ledger_id: str) -> str:
+    async def read_marker(self, name: str) -> bytes | None:
+        """Read a marker, or find that there is none. This and the next two block, on the thread of their callers."""
+        return self._read(name)
+
+    async def create_marker(self, name: str, data: bytes) -> bytes:
+        """Create a marker; another process may be quicker."""
+        with suppress(PartConflict):
+            self._create(name, data)
+        _flush_folder(self.folder)  # who made the folder of the marker and the ledger need not have made it durable
+        return self._read(name) or b""
+
+    async def has_parts(self) -> bool:
+        """Tell whether any part is in the dataset."""
+        return any(is_part(each.name) for each in self.folder.glob(f"{DATASET}/*/*"))
+
+    def _attach(self, ledger_id: str, known: str | None) -> str:
         self._sweep()
-        marker = self.folder / MARKER
-        if not marker.exists():
-            with suppress(PartConflict):  # another process was quicker; what it wrote is read below
-                self._create(MARKER, marker_of(ledger_id))
-        return dataset_of(marker.read_bytes(), ledger_id=ledger_id, place=str(self.folder))
+        return asyncio.run(mark(self, ledger_id, known=known))[1]
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
 
     def _sweep(self) -> None:
         """Make the folder for files in the making, and clear what a killed process left in it."""
-        self._making.mkdir(parents=True, exist_ok=True)
+        _make_folders(self._making)
         stale_before = self._touched().stat().st_mtime - _STALE_SECONDS
         for left in self._making.iterdir():
             with suppress(FileNotFoundError):  # whoever was making it has just finished

@@ -1,38 +1,122 @@
-"""The marker: one small object in a dataset that names the dataset and the ledger it belongs to.
+"""The marker: one small object beside a dataset that names the dataset and the ledger it belongs to.
 
-The ledger is the only copy of the plan, so an empty or another ledger pointed at a dataset is refused.
+The ledger is the only copy of the plan, so an empty or another ledger pointed at a dataset is refused. So are parts
+without a marker: somebody removed it, and who goes on without the plan would ask and write everything again.
+
+The marker lies outside of the dataset, since readers load whole folders and prefixes. Before that it lay among the
+parts: such a marker stays where it is, because older versions look for it there, and still counts.
 """
 
 import secrets
+from typing import Protocol
 
 import orjson
 
 from harvester.errors import SinkRefused
 from harvester.model import DATASET
 
-MARKER = f"{DATASET}/_ledger.json"
+MARKER = f".harvester/{DATASET}.json"
+OLD_MARKER = f"{DATASET}/_ledger.json"
+NO_OWNER = ""
+"""In place of a ledger's id: there are parts, but nothing says whose they are."""
 
 
-def marker_of(ledger_id: str) -> bytes:
-    """Make the marker of a new dataset."""
-    return orjson.dumps({"dataset": secrets.token_hex(16), "ledger": ledger_id}) + b"\n"
+class MarkedPlace(Protocol):
+    """What a sink must be able to do with markers."""
+
+    @property
+    def place(self) -> str:
+        """Name the place."""
+        ...
+
+    async def read_marker(self, name: str) -> bytes | None:
+        """Read a marker; None where there is none. Raises ``SinkError``."""
+        ...
+
+    async def create_marker(self, name: str, data: bytes) -> bytes:
+        """Create a marker durably if its name is free, and return what stands there then. Raises ``SinkError``."""
+        ...
+
+    async def has_parts(self) -> bool:
+        """Tell whether any part is in the dataset. Raises ``SinkError``."""
+        ...
 
 
-def owner_of(marker: bytes, *, place: str) -> tuple[str, str]:
-    """Give the ledger's id and the dataset's own. Raises ``SinkRefused`` for a damaged marker."""
+async def find_owner(place: MarkedPlace) -> str | None:
+    """Return the id of the ledger that owns the dataset, ``NO_OWNER`` for parts without a marker, None for a new one.
+
+    Raises ``SinkRefused`` for a damaged marker.
+    """
+    for name in (MARKER, OLD_MARKER):
+        marker = await place.read_marker(name)
+        if marker is not None:
+            return _parse(marker, f"{place.place}/{name}")[0]
+    return NO_OWNER if await place.has_parts() else None
+
+
+async def mark(place: MarkedPlace, ledger_id: str, *, known: str | None) -> tuple[bytes, str]:
+    """Mark the dataset as this ledger's, or find that mark; returns the marker and the dataset's id.
+
+    ``known`` is the dataset that the ledger found here before: it restores a marker that was removed from beside its
+    parts. Raises ``SinkRefused`` for another ledger's dataset, a damaged marker, and parts without one.
+    """
+    marker = await place.read_marker(MARKER)
+    if marker is None:
+        marker = await _find_unmarked(place, ledger_id, known) or await place.create_marker(
+            MARKER, make_marker(ledger_id)
+        )
+    dataset_id = _check_owner(place, marker, MARKER, ledger_id)
+    # A process of an older version marks a dataset only where it looks for the mark.
+    old = await place.read_marker(OLD_MARKER)
+    if old is not None:
+        _check_owner(place, old, OLD_MARKER, ledger_id)
+    return marker, dataset_id
+
+
+async def _find_unmarked(place: MarkedPlace, ledger_id: str, known: str | None) -> bytes | None:
+    """Return the marker of a dataset that has none where it belongs; None for a new dataset."""
+    old = await place.read_marker(OLD_MARKER)
+    if old is not None:
+        _check_owner(place, old, OLD_MARKER, ledger_id)
+        return await place.create_marker(MARKER, old)
+    if not await place.has_parts():
+        return None
+    marker = await place.read_marker(MARKER)  # another process may have begun the dataset in the meantime
+    if marker is not None:
+        return marker
+    if known is None:
+        raise SinkRefused(
+            f"{place.place} holds parts, but {MARKER}, which names their ledger, is missing; "
+            "name their ledger with --state; if it is lost, say --adopt; or harvest into a new place"
+        )
+    return await place.create_marker(MARKER, make_marker(ledger_id, known))
+
+
+def make_marker(ledger_id: str, dataset_id: str | None = None) -> bytes:
+    """Encode the marker of a dataset, by default of a new one."""
+    return orjson.dumps({"dataset": dataset_id or new_dataset_id(), "ledger": ledger_id}) + b"\n"
+
+
+def new_dataset_id() -> str:
+    """Return an id for a new dataset."""
+    return secrets.token_hex(16)
+
+
+def _check_owner(place: MarkedPlace, marker: bytes, name: str, ledger_id: str) -> str:
+    """Return the dataset's id. Raises ``SinkRefused`` for a damaged marker and for that of another ledger."""
+    owner, dataset_id = _parse(marker, f"{place.place}/{name}")
+    if owner != ledger_id:
+        raise SinkRefused(
+            f"{place.place} was harvested with another ledger (its id is {owner}); "
+            "name that ledger with --state; if it is lost, say --adopt; or harvest into a new place"
+        )
+    return dataset_id
+
+
+def _parse(marker: bytes, where: str) -> tuple[str, str]:
+    """Return the ledger's id and the dataset's. Raises ``SinkRefused`` for a damaged marker."""
     try:
         written = orjson.loads(marker)
         return str(written["ledger"]), str(written["dataset"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise SinkRefused(f"{place}/{MARKER} is damaged; restore it, or harvest into a new place") from None
-
-
-def dataset_of(marker: bytes, *, ledger_id: str, place: str) -> str:
-    """Give the dataset's id. Raises ``SinkRefused`` for a damaged marker and for that of another ledger."""
-    owner, dataset_id = owner_of(marker, place=place)
-    if owner != ledger_id:
-        raise SinkRefused(
-            f"{place} was harvested with another ledger (its id is {owner}); "
-            "name that ledger with --state; if it is lost, say --adopt; or harvest into a new place"
-        )
-    return dataset_id
+        raise SinkRefused(f"{where} is damaged; restore it, or harvest into a new place") from None

@@ -13,16 +13,20 @@ class Sink(Protocol):
         """Name the place; whoever names the same means the same."""
         ...
 
-    async def attach(self, ledger_id: str) -> str:
+    async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Mark the dataset as this ledger's, or find that mark; gives the dataset's own id.
 
+        ``known`` is the dataset that the ledger found here before: where parts lost their mark, it gets it back.
         Raises ``SinkRefused`` when the dataset belongs to another ledger or the place must not be used, another
         ``SinkError`` when it fails for now.
         """
         ...
 
     async def owner(self) -> str | None:
-        """Name the ledger whose mark the dataset bears; None for a new one. Raises ``SinkError``."""
+        """Name the ledger whose mark the dataset bears; None for a new one, ``NO_OWNER`` for parts without a mark.
+
+        Raises ``SinkError``.
+        """
         ...
 
     async def create(self, part: Part) -> None:

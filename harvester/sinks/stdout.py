@@ -19,7 +19,7 @@ class StdoutSink:
         self._stream = stream
         self.place = "-"
 
-    async def attach(self, ledger_id: str) -> str:  # noqa: ARG002 - a pipe has no place for a mark
+    async def attach(self, ledger_id: str, *, known: str | None = None) -> str:  # noqa: ARG002 - a pipe bears no mark
         """Accept any ledger."""
         return "stdout"
 

@@ -4,7 +4,7 @@ Memory is bounded by DuckDB's own limit; what does not fit is put on disk for a 
 """
 
 from harvester.tables.captures import last_captures
-from harvester.tables.latest import PART_SUFFIXES, look, write_latest
+from harvester.tables.latest import look, write_latest
 from harvester.tables.sends import SendTimes, parquet_rows
 
-__all__ = ["PART_SUFFIXES", "SendTimes", "last_captures", "look", "parquet_rows", "write_latest"]
+__all__ = ["SendTimes", "last_captures", "look", "parquet_rows", "write_latest"]

@@ -5,8 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from harvester.errors import SinkError
-from harvester.model import DATASET, LastCapture, Pair, Verdict
-from harvester.tables.latest import PART_SUFFIXES
+from harvester.model import DATASET, LastCapture, Pair, Verdict, is_part
 from harvester.tables.sql import bound, text, texts
 
 _COLUMNS = ("workspace", "campaign_id", "send_id", "level", "reading", "verdict", "captured_at", "since")
@@ -16,7 +15,7 @@ def last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCapture
     """Give each pair's last capture, streamed. Raises ``SinkError`` for parts that cannot be read."""
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
-    parts = sorted(str(path) for path in (folder / DATASET).glob("*/*") if path.name.endswith(PART_SUFFIXES))
+    parts = sorted(str(path) for path in (folder / DATASET).glob("*/*") if is_part(path.name))
     if not parts:
         return
     columns = "{" + ", ".join(f"{text(name)}: 'VARCHAR'" for name in _COLUMNS) + "}"

@@ -16,7 +16,7 @@ from typing import Any
 import zstandard
 
 from harvester.errors import SinkError, UsageError
-from harvester.model import DATASET
+from harvester.model import DATASET, is_part
 from harvester.tables.sql import THREADS, bound, quoted, text, texts
 
 TEXT_COLUMNS = (
@@ -30,7 +30,6 @@ _READING = f"format = 'newline_delimited', hive_partitioning = false, maximum_ob
 _NUMBERS = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"})
 _NUMBERED = re.compile(r"_\d+$")
 _FORMATS = {"ndjson": "(FORMAT json)", "csv": "(FORMAT csv, HEADER)", "parquet": "(FORMAT parquet, COMPRESSION zstd)"}
-PART_SUFFIXES = (".ndjson", ".ndjson.zst", ".ndjson.gz")
 
 
 def write_latest(folder: Path, out: Path | None, kind: str, *, memory_limit_mb: int = 512, temp_directory: Path) -> int:
@@ -46,7 +45,7 @@ def write_latest(folder: Path, out: Path | None, kind: str, *, memory_limit_mb: 
     """
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
-    parts = sorted(path for path in (folder / DATASET).glob("*/*") if path.name.endswith(PART_SUFFIXES))
+    parts = sorted(path for path in (folder / DATASET).glob("*/*") if is_part(path.name))
     if not parts:
         raise UsageError(f"nothing was harvested in {folder} yet; it should hold {DATASET}/captured_date=.../")
     if kind == "parquet" and out is None:
