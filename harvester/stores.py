@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import from_url
 
 from harvester.errors import SinkError, UsageError
+from harvester.place import kind_of
 from harvester.settings import of_stores
 
 _CLIENT: Any = {"timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
@@ -75,9 +75,8 @@ class Store:
 
     def __init__(self, url: str) -> None:
         """Open a place; nothing is sent yet. Raises ``UsageError`` for one that cannot be."""
+        kind_of(url, "a place in a bucket", buckets=True)
         self.url = url.rstrip("/")
-        if not urlsplit(url).netloc:
-            raise UsageError(f"{url}: names no bucket; write it as s3://bucket/prefix")
         try:
             self._store: Any = from_url(self.url, **_options(self.url))
         except (BaseError, ValueError) as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True)
+@click.argument("sources", type=options.ListedPlace(), nargs=-1, required=True)
 @options.ledger
 @options.listed
 @click.option("--enqueue", "adding", is_flag=True, help="Enqueue those that can still be read.")

@@ -12,7 +12,8 @@ import click
 
 from harvester.cli import options, show
 from harvester.errors import ExitCode, UsageError
-from harvester.model import STORE_SCHEMES, in_store
+from harvester.model import in_store
+from harvester.place import PlaceKind, kind_of
 
 if TYPE_CHECKING:
     from harvester.doctor import Finding
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("pairs", nargs=-1)
+@click.argument("pairs", type=options.ListedPlace(), nargs=-1)
 @options.place_or_pipe
 @options.workspace
 @options.pace
@@ -60,7 +61,7 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
 
 
 @click.command()
-@click.argument("pairs", nargs=-1, required=True)
+@click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
 @options.ledger
 @options.listed
 @options.reach
@@ -167,15 +168,14 @@ def opened(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
 
     out, state = settings.out, settings.state
 
-    if in_store(out):
+    kind = kind_of(out, "--out", buckets=True, pipe=True)
+    if kind is PlaceKind.BUCKET:
         from harvester.sinks.bucket import BucketSink
         from harvester.stores import Store
 
         yield BucketSink(Store(out)), Compression(settings.compression), options.ledger_path(out, state)
         return
-    if out != "-":
-        if "://" in out:
-            raise UsageError(f"{out}: write a bucket as {', '.join(f'{scheme}://' for scheme in STORE_SCHEMES)}")
+    if kind is PlaceKind.FILE:
         yield FolderSink(Path(out)), Compression(settings.compression), options.ledger_path(out, state)
         return
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:

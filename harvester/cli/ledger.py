@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("pairs", nargs=-1, required=True)
+@click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
 @options.ledger
 @options.listed
 def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
@@ -140,7 +140,7 @@ def _about_pairs(name: str, does: str, hint: str) -> click.Command:
     """Make a command that does one thing to the pairs of a list."""
 
     @click.command(name, help=f"{does}\n\n\b\nExample:\n  harvester {name} sends.csv")
-    @click.argument("pairs", nargs=-1, required=True)
+    @click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
     @options.ledger
     @options.listed
     def command(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
@@ -171,7 +171,7 @@ remove = _about_pairs(
 
 
 @click.command()
-@click.argument("to", type=click.Path(path_type=Path))
+@click.argument("to", type=options.LocalPath())
 @options.ledger
 def backup(to: Path, path: Path) -> None:
     """Copy the ledger to the file TO, also while it is in use.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harvester.errors import UsageError
-from harvester.model import in_store
+from harvester.place import PlaceKind, kind_of, local_path
 
 if TYPE_CHECKING:
     from harvester.ledger import Ledger
@@ -39,6 +39,36 @@ def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
+class LocalPath(click.ParamType[Path]):
+    """A file or folder of this machine; a place of any other kind is refused before a file of that name is made."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Give the path. Raises ``UsageError``."""
+        del ctx
+        return value if isinstance(value, Path) else local_path(str(value), _name_of(param))
+
+
+class ListedPlace(click.ParamType[str]):
+    """A file, a folder, an object or ``-``: where sends are listed."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Give the name as it is. Raises ``UsageError``."""
+        del ctx
+        kind_of(str(value), _name_of(param), buckets=True, pipe=True)
+        return str(value)
+
+
+def _name_of(param: click.Parameter | None) -> str:
+    """Name an option or argument as a user writes it."""
+    if param is None:
+        return "the path"
+    return param.opts[-1] if isinstance(param, click.Option) else param.human_readable_name
+
+
 def _out(what: str) -> Callable[[F], F]:
     return click.option("-o", "--out", envvar="HARVESTER_OUT", help=f"{what}  [default: ./harvest]")
 
@@ -46,13 +76,13 @@ def _out(what: str) -> Callable[[F], F]:
 _PLACE = "Folder or bucket for the parts (s3://bucket/prefix, gs://, az://)"
 _state = click.option(
     "--state",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     envvar="HARVESTER_STATE",
     help="The ledger's file  [default: inside OUT; for a bucket ./.harvester/NAME.db]",
 )
 _config = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     envvar="HARVESTER_CONFIG",
     help="A TOML file of settings, as config/harvester.toml is; several workspaces and triggers need one.",
 )
@@ -75,7 +105,7 @@ logs = _together(
 )
 reach = _together(
     click.option("--endpoint", help="Your REST endpoint  [env: BRAZE_ENDPOINT]; the key comes from BRAZE_API_KEY."),
-    click.option("--api-key-file", type=click.Path(path_type=Path), help="A file that holds the API key."),
+    click.option("--api-key-file", type=LocalPath(), help="A file that holds the API key."),
     click.option(
         "--allow-unknown-host", is_flag=True, default=None, help="Accept an endpoint that is no known Braze host."
     ),
@@ -152,11 +182,12 @@ def traced() -> contextlib.AbstractContextManager[None]:
 def ledger_path(out: str | None, state: Path | None) -> Path:
     """Give the ledger's file: named, or inside the output folder, or for a bucket one by its name beside us."""
     out = out or DEFAULT_OUT
+    kind = kind_of(out, "--out", buckets=True, pipe=True)
     if state is not None:
         return state
-    if out == "-":
+    if kind is PlaceKind.PIPE:
         raise UsageError("rows that went down a pipe have no ledger: name it with --state, or a place with -o")
-    if in_store(out):
+    if kind is PlaceKind.BUCKET:
         return Path(".harvester") / (re.sub(r"[^A-Za-z0-9.]+", "-", out).strip("-") + ".db")
     return Path(out) / ".harvester" / "ledger.db"
 

@@ -13,6 +13,7 @@ from harvester.cli import options, show
 from harvester.cli.capture import captured
 from harvester.errors import UsageError
 from harvester.model import DATASET
+from harvester.place import local_path
 
 if TYPE_CHECKING:
     from harvester.run import Summary
@@ -34,7 +35,7 @@ def demo(out: str, pairs: int) -> None:
     from harvester.tables import look
 
     options.set_up_logs({"log_level": "error"})
-    folder = Path(out)
+    folder = local_path(out, "--out")
     listed = folder / "pairs.csv"
     folder.mkdir(parents=True, exist_ok=True)
     config = SimulatorConfig(
@@ -79,7 +80,7 @@ _SHARE = click.FloatRange(0, 1)
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port on 127.0.0.1.")
 @click.option("--seed", default=1, show_default=True, help="All it answers follows from this, the day and the time.")
 @click.option("--pairs", default=5000, show_default=True, type=click.IntRange(1), help="How many sends exist.")
-@click.option("--write-pairs", "listed", type=click.Path(path_type=Path), help="Write the sends that exist as CSV.")
+@click.option("--write-pairs", "listed", type=options.LocalPath(), help="Write the sends that exist as CSV.")
 @click.option(
     "--day",
     type=click.DateTime(["%Y-%m-%d"]),
@@ -130,9 +131,7 @@ _SHARE = click.FloatRange(0, 1)
     type=click.FloatRange(0),
     help="Time each answer takes, by your clock.",
 )
-@click.option(
-    "--log", type=click.Path(path_type=Path), help="Append every answer to this NDJSON file, before it leaves."
-)
+@click.option("--log", type=options.LocalPath(), help="Append every answer to this NDJSON file, before it leaves.")
 def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tuple[str, ...], **given: Any) -> None:
     """Run the stand-in API by itself.
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from harvester.cli import show
+from harvester.cli import options, show
 from harvester.errors import HarvesterError
-from harvester.model import DATASET, in_store, is_part
+from harvester.model import DATASET, is_part
+from harvester.place import PlaceKind, kind_of
 
 
 @click.command()
@@ -20,7 +21,7 @@ from harvester.model import DATASET, in_store, is_part
     show_default=True,
     help="How to write it; Parquet needs -o.",
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write it to  [default: stdout]")
+@click.option("-o", "--out", type=options.LocalPath(), help="The file to write it to  [default: stdout]")
 @click.option(
     "--memory-limit-mb",
     default=512,
@@ -40,12 +41,13 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
     """
     from harvester.tables import write_latest
 
+    in_bucket = kind_of(place, "PLACE", buckets=True) is PlaceKind.BUCKET
     with tempfile.TemporaryDirectory(prefix="harvester-") as spill:
-        folder = copied(place, Path(spill)) if in_store(place) else Path(place)
+        folder = copied(place, Path(spill)) if in_bucket else Path(place)
         try:
             rows = write_latest(folder, out, kind, memory_limit_mb=memory_limit_mb, temp_directory=Path(spill))
         except HarvesterError as error:
-            if not in_store(place):
+            if not in_bucket:
                 raise
             # It knows the copy alone.
             raise type(error)(str(error).replace(str(folder), place.rstrip("/"))) from None

@@ -1,12 +1,12 @@
 """All settings, their defaults, and what must hold between them. By itself nothing here reads a file or a variable."""
 
-from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from harvester.errors import UsageError
+from harvester.settings.places import LocalPath, PartsPlace
 from harvester.settings.triggers import Trigger
 from harvester.settings.workspace import Name, Workspace, as_variable
 
@@ -28,8 +28,8 @@ class Settings(BaseSettings):
 
     workspaces: dict[Name, Workspace]
     triggers: dict[Name, Trigger] = {}
-    out: str = "./harvest"
-    state: Path | None = None
+    out: PartsPlace = "./harvest"
+    state: LocalPath | None = None
     length: int = Field(default=15, ge=1, le=100)
     concurrency: int = Field(default=64, ge=1, le=1024)
     compression: Literal["zstd", "gzip", "none"] = "zstd"

@@ -1,24 +1,28 @@
 """What can be said of a trigger: which broker, how to be let in, and which files its messages may point to."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
 from harvester.errors import UsageError
-from harvester.model import in_store
+from harvester.place import refusal
+from harvester.settings.places import LocalPath
 from harvester.settings.secret_files import secret_in
 
 
 def _place(value: str) -> str:
-    if not in_store(value) or not value.partition("://")[2].strip("/"):
-        raise ValueError("must be a place in a bucket, such as s3://bucket/folder")
+    problem = refusal(value, files=False, buckets=True)
+    if problem is not None:
+        raise ValueError(problem)
     return value
 
 
 Prefix = Annotated[str, AfterValidator(_place)]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+QueueUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^/@?#%\s]+/[^/@?#%\s]+/[^/@?#%\s]+$")]
 
 
 class _Trigger(BaseModel):
@@ -38,7 +42,7 @@ class _WithUrl(_Trigger):
     schemes: ClassVar[Sequence[str]] = ()
 
     url: SecretStr | None = None
-    url_file: Path | None = None
+    url_file: LocalPath | None = None
 
     @model_validator(mode="after")
     def _one_url(self) -> "_WithUrl":
@@ -78,7 +82,8 @@ class SQS(_Trigger):
     """A queue of Amazon SQS."""
 
     kind: Literal["sqs"]
-    queue_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/]+/[^/]+/[^/]+$")]
+    queue_url: QueueUrl
+    dead_letter: QueueUrl | None = None
 
 
 class NATS(_WithUrl):

@@ -1,7 +1,6 @@
 """What can be said of one Braze workspace: where it is, how to be let in, and how polite to be there."""
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import (
@@ -17,6 +16,7 @@ from pydantic import (
 
 from harvester.errors import UsageError
 from harvester.model import reading_name
+from harvester.settings.places import LocalPath
 from harvester.settings.secret_files import secret_in
 
 BRAZE_HOSTS = frozenset(
@@ -39,7 +39,7 @@ class Workspace(BaseModel):
     allow_unknown_host: bool = False
     endpoint: str
     api_key: SecretStr | None = None
-    api_key_file: Path | None = None
+    api_key_file: LocalPath | None = None
     reserve: float = Field(default=0.2, ge=0, lt=1)
     urgent_reserve: float | None = Field(default=None, ge=0, lt=1)
     max_rate: float = Field(default=1000.0, gt=0)
@@ -67,7 +67,7 @@ class Workspace(BaseModel):
 
     @field_validator("api_key_file")
     @classmethod
-    def _one_key(cls, value: Path | None, others: ValidationInfo) -> Path | None:
+    def _one_key(cls, value: LocalPath | None, others: ValidationInfo) -> LocalPath | None:
         if value is not None and others.data.get("api_key") is not None:
             raise ValueError("give api_key or api_key_file, not both")
         return value

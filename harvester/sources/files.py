@@ -19,6 +19,7 @@ import orjson
 
 from harvester.errors import UsageError
 from harvester.model import DAY_SECONDS, BadLine, Enqueued, in_store
+from harvester.place import kind_of
 from harvester.sources.currents import Currents, files_of
 from harvester.sources.fields import COLUMNS, OF_LISTS, REQUIRED, Unusable, pair_in, time_in
 from harvester.tables import parquet_rows
@@ -50,6 +51,8 @@ class Input:
         self.lines = 0
         self.naive_times = 0
         self.skipped: Counter[str] = Counter()
+        for name in names:
+            kind_of(name, "a list of pairs", buckets=True, pipe=True)
         of_currents = {name: name != "-" and files_of(name) is not None for name in names}
         self._currents_names = [name for name in names if of_currents[name]]
         self._names = [name for name in names if not of_currents[name]]

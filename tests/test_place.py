@@ -1,0 +1,134 @@
+"""What names a place: each kind is told apart once, and no refusal repeats what may be a secret."""
+
+import os
+
+import pytest
+from canary import KEY
+from click.testing import CliRunner
+
+from harvester.cli import main
+from harvester.errors import UsageError
+from harvester.place import PlaceKind, kind_of, local_path, refusal
+from harvester.settings import load
+from harvester.stores import Store
+
+BRAZE = "https://rest.fra-01.braze.eu"
+SECRET = "SqUeAmIsH-0ssifrage"
+ELSEWHERE = [
+    f"postgresql://harvester:{SECRET}@db.example/ledger", f"postgres://{SECRET}@db", "postgresql:/db",
+    f"postgresql+psycopg://u:{SECRET}@h/d", f"jdbc:postgresql://h/d?password={SECRET}", "mysql://h/d",
+    f"host=db password={SECRET} dbname=ledger", "sqlite:///led.db", "file:led.db", "file:///led.db?mode=ro",
+    f"https://lake.example/p?sig={SECRET}", f"ftp://u:{SECRET}@h/p", "hdfs://h/p", "S3://lake/p", " s3://lake/p",
+    "s3:/lake/p", "s3:lake/p", "gcs://lake/p", "azure://c/p", ":memory:", "~/led.db", "$HOME/led.db", "${HOME}/led.db",
+    f"u:{SECRET}@h:/led.db", "h:/export/led.db", "", " ", "led\0.db", "led\n.db", "led\udcff.db",
+]  # fmt: skip
+IN_A_BUCKET = [
+    f"s3://KEY:{SECRET}@lake/p", f"s3://{SECRET}@lake/p", f"s3://KEY:{SECRET}", f"s3://KEY:{SECRET}/with@lake/p",
+    f"s3://KEY%3A{SECRET}%40lake/p", f"az://c/p?sig={SECRET}", f"az://c/p%3Fsig={SECRET}", f"gs://lake/p#{SECRET}",
+    f"abfs://c:{SECRET}@account.dfs.core.windows.net/p", f"abfss://c@account/p?{SECRET}", "s3://", "s3:///p",
+    "s3://lake/../other", "s3://lake/a//b", "s3://lake\\p", "s3://lake:9000/p",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch, tmp_path):
+    """No variable of the developer's shell is seen."""
+    for name in os.environ:
+        if name.upper().startswith(("HARVESTER_", "BRAZE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_each_kind_of_place_is_told_apart():
+    """Folders and files of any ordinary name, buckets of all three clouds, and a pipe where one is of use."""
+    for name in (
+        "led.db",
+        "./s3:/led.db",
+        "/a b/led?x=1#2%20.db",
+        "date=2026-11-26/a:b.csv",
+        "2026-11-26T10:00/x",
+        "é",
+    ):
+        assert kind_of(name, "it", buckets=True) is PlaceKind.FILE, name
+    for name in ("s3://lake", "s3://lake/p/", "gs://a_b.c/p q", "az://$root/p", "abfss://c@a.dfs.core.windows.net/p"):
+        assert kind_of(name, "it", buckets=True) is PlaceKind.BUCKET, name
+        with pytest.raises(UsageError, match="--state: a bucket cannot be used here"):
+            local_path(name, "--state")
+    assert kind_of("-", "it", pipe=True) is PlaceKind.PIPE
+
+
+@pytest.mark.parametrize("name", [*ELSEWHERE, "-"])
+def test_a_place_of_another_kind_is_refused_in_a_sentence_without_its_credentials(name):
+    """It would become a folder or a file of that name; the sentence says what to name instead."""
+    for problem in (refusal(name), refusal(name, buckets=True), refusal(name, files=False, buckets=True)):
+        assert problem is not None
+        assert SECRET not in problem
+        assert "name" in problem
+
+
+def test_a_ledger_on_postgresql_is_promised_for_later():
+    """Whoever tries it learns that it is not wrong, but too early."""
+    with pytest.raises(UsageError, match=r"--state: PostgreSQL is not supported yet .*; name a path"):
+        local_path("postgresql://db/ledger", "--state")
+
+
+@pytest.mark.parametrize("url", IN_A_BUCKET)
+def test_credentials_in_the_url_of_a_bucket_are_refused_unrepeated(url):
+    """In user, query, fragment or any spelling of them; and so is what could be read in two ways."""
+    with pytest.raises(UsageError) as refused:
+        Store(url)
+    assert SECRET not in str(refused.value)
+
+
+def test_every_setting_that_names_a_place_is_checked(monkeypatch):
+    """In the file's tables, in variables and in options alike; all problems stand together, and none shows a secret."""
+
+    def problem(given: dict, workspace: dict) -> str:
+        with pytest.raises(UsageError) as refused:
+            load(None, given, {"endpoint": BRAZE} | workspace)
+        assert SECRET not in str(refused.value)
+        return str(refused.value)
+
+    database = f"postgresql://u:{SECRET}@db/l"
+    queue = {"kind": "redis", "stream": "s"}
+    assert "  state: PostgreSQL is not supported yet" in problem({"state": database}, {})
+    assert "  out: PostgreSQL is not supported yet" in problem({"out": database}, {})
+    assert "  out: credentials" in problem({"out": f"s3://K:{SECRET}@lake"}, {})
+    assert "api_key_file: https: is no kind" in problem({}, {"api_key_file": f"https://vault/{SECRET}"})
+    for trigger, said in (
+        (queue | {"url_file": f"https://vault/{SECRET}"}, "url_file: https: is no kind"),
+        (queue | {"url": "redis://h", "prefixes": [f"s3://K:{SECRET}@lake/p"]}, "prefixes.0: credentials"),
+        (queue | {"url": "redis://h", "prefixes": ["./lists"]}, "prefixes.0: must be a place in a bucket"),
+        ({"kind": "sqs", "queue_url": f"https://K:{SECRET}@sqs.example/1/q"}, "queue_url"),
+        ({"kind": "sqs", "queue_url": f"https://sqs.example/1/q?X-Amz-Signature={SECRET}"}, "queue_url"),
+        ({"kind": "sqs", "queue_url": "https://h/1/q", "dead_letter": f"https://K:{SECRET}@h/1/d"}, "dead_letter"),
+    ):
+        assert said in problem({"triggers": {"sends": trigger}}, {})
+    monkeypatch.setenv("HARVESTER_STATE", database)
+    assert "PostgreSQL" in problem({}, {})
+
+
+COMMANDS = (
+    ("run", "p.csv", "--state", "{}"), ("run", "p.csv", "-o", "{}"), ("run", "{}"), ("run", "p.csv", "--config", "{}"),
+    ("run", "p.csv", "--api-key-file", "{}"), ("plan", "{}"), ("plan", "p.csv", "--state", "{}"),
+    ("serve", "--state", "{}"), ("serve", "-o", "{}"), ("doctor", "-o", "{}"), ("doctor", "--state", "{}"),
+    ("enqueue", "{}"), ("enqueue", "p.csv", "-o", "{}"), ("enqueue", "p.csv", "--state", "{}"), ("audit", "{}"),
+    ("status", "-o", "{}"), ("status", "--state", "{}"), ("pause", "{}"), ("remove", "{}"), ("backup", "{}"),
+    ("parts", "--state", "{}"), ("latest", "{}"), ("latest", "harvest", "-o", "{}"), ("demo", "-o", "{}"),
+    ("simulate", "--write-pairs", "{}"), ("simulate", "--log", "{}"), ("requeue", "--outcome", "expired", "-o", "{}"),
+)  # fmt: skip
+
+
+def test_every_option_and_argument_that_names_a_place_is_checked_and_nothing_is_made(monkeypatch, tmp_path):
+    """Exit 2, one sentence, no folder named after a URL, and no password on the terminal."""
+    monkeypatch.setenv("BRAZE_ENDPOINT", BRAZE)
+    monkeypatch.setenv("BRAZE_API_KEY", KEY)
+    (tmp_path / "p.csv").write_text("campaign_id,send_id\nc,s\n")
+    database, bucket = f"postgresql://u:{SECRET}@db/ledger.csv", f"s3://K:{SECRET}@lake/p"
+    cases = [(each, database, "PostgreSQL is not supported yet") for each in COMMANDS]
+    cases += [(each, bucket, "credentials") for each in COMMANDS if each[-2] == "-o" or len(each) == 2]
+    for command, place, reason in cases:
+        done = CliRunner().invoke(main, [each.format(place) for each in command])
+        assert (done.exit_code, SECRET in done.output) == (2, False), (command, done.output)
+        assert reason in done.output or "a bucket cannot be used here" in done.output, (command, done.output)
+        assert [path.name for path in tmp_path.iterdir()] == ["p.csv"], command
