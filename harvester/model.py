@@ -107,6 +107,16 @@ class Reading(NamedTuple):
         return self.deadline - now < URGENT_SECONDS
 
 
+class Probe(NamedTuple):
+    """What to ask while refusals make an endpoint doubtful: one pair of a campaign that is not among the ``refused``.
+
+    Best of one that was captured before; otherwise that with the farthest deadline, or with the nearest one.
+    """
+
+    refused: tuple[str, ...]
+    nearest: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Readings of one workspace claimed together: the unit of lease, of output and of commit."""

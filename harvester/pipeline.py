@@ -11,19 +11,17 @@ import asyncio
 import structlog
 
 from harvester.braze.client import Client
-from harvester.braze.pacer import Held, Pacer
+from harvester.braze.pacer import HALTED_SECONDS, Held, Pacer
+from harvester.claims import Claims
 from harvester.clock import Clock, happens
 from harvester.ledger import Ledger
-from harvester.ledger.books import halt, next_due_at, resume
+from harvester.ledger.books import next_due_at
 from harvester.ledger.ledger import LEASE_SECONDS
 from harvester.model import Batch, Outcome, Reading, Returned
 from harvester.open_batch import OpenBatch, Tally
 from harvester.sinks import Compression
 from harvester.storing import Storing, recover
 
-BATCH_READINGS = 1000
-BATCH_SECONDS = 60.0
-FIRST_BATCH_READINGS = 100
 LINGER_SECONDS = 1.0
 """For how long a lasting harvest lets pairs that trickle in gather, so that they share a part."""
 
@@ -52,6 +50,7 @@ class Harvest:
         """
         self.workspace = workspace
         self.tally = Tally()
+        self._claims = Claims(workspace=workspace, ledger=ledger, client=client, pacer=pacer, clock=clock)
         self._ledger = ledger
         self._client = client
         self._pacer = pacer
@@ -99,22 +98,31 @@ class Harvest:
 
     async def _claim_all(self) -> None:
         """Lease batch after batch until nothing is due that is worth waiting for."""
+        await self._claims.begin()
         while await self._storing.room():
             await self._room.acquire()
             self._look.clear()  # what is set from here on was not looked at
             hold = self._pacer.holding()
-            if self._stopping.is_set() or (hold is not None and self._given_up(hold)):
+            if self._stopping.is_set() or self._given_up(hold):
                 return
+            if self._claims.doubted and self._open:
+                self._room.release()
+                await self._look.wait()  # an answer in flight may settle the doubt
+                continue
+            if hold is not None and hold.cause == "refused":
+                self._pacer.mended("refused")  # all that was claimed is back: a probe may leave
+                hold = None
             urgent_only = hold is not None and self._pacer.holding(urgent=True) is None
             if hold is None or urgent_only:
-                limit = FIRST_BATCH_READINGS if urgent_only else self._batch_limit()
-                batch = await self._ledger.claim(self.workspace, limit=limit, urgent_only=urgent_only)
+                batch = await self._claims.claim(urgent_only=urgent_only)
                 if batch is not None:
                     self._hand_out(batch)
                     continue
             self._room.release()
             if hold is not None:
                 await self._wait_out(hold)
+            elif self._claims.doubted and await self._claims.end_campaigns():
+                continue
             elif not await self._wait_for_due():
                 return
 
@@ -125,12 +133,14 @@ class Harvest:
         for reading in batch.readings:
             self._readings.put_nowait((opened, reading))
 
-    def _given_up(self, hold: Held) -> bool:
+    def _given_up(self, hold: Held | None) -> bool:
         """Whether what is pending is left to the next run: the workspace is halted, or nobody answered for long."""
         if self._max_deferrals is None:
             return False
-        if hold.cause == "halted":
+        if self._client.halted_because is not None:
             return True
+        if hold is None or hold.cause == "halted":
+            return hold is not None
         state = self._pacer.state()
         tried = state.holds_in_a_row
         enough = self._max_deferrals if state.answered else min(self._max_deferrals, PROBES_UNANSWERED)
@@ -140,19 +150,14 @@ class Harvest:
                     hint="check the endpoint (harvester doctor), or run the same command again later")  # fmt: skip
         return True
 
-    def _batch_limit(self) -> int:
-        """Give what the pace can serve in about a minute: a kill costs no more than that."""
-        state = self._pacer.state()
-        if not state.limit:
-            return FIRST_BATCH_READINGS
-        return max(1, min(BATCH_READINGS, round(state.pace * BATCH_SECONDS)))
-
     async def _wait_out(self, hold: Held) -> None:
         """Wait until a hold is over, or for something to look at."""
         seconds = round(hold.until - self._clock.monotonic(), 1)
-        if (hold.cause, round(hold.until)) != self._told_of:
+        # A workspace that refusals halt is probed every few seconds; one line in ten minutes says so.
+        which = (hold.cause, round(hold.until / HALTED_SECONDS if hold.cause == "halted" else hold.until))
+        if which != self._told_of:
             log.info("waiting", workspace=self.workspace, cause=self._client.why(hold.cause), seconds=seconds)
-            self._told_of = (hold.cause, round(hold.until))
+            self._told_of = which
         await happens(self._look, within=hold.until - self._clock.monotonic())
 
     async def _wait_for_due(self) -> bool:
@@ -230,10 +235,7 @@ class Harvest:
             self._storing.add(opened.batch.id, sum(part.size_bytes for part in parts), span=opened.span)
         else:
             opened.span.end(state="stored")  # nothing came of it, so nothing is left to do
-        if self._client.halted_because is not None:
-            await self._ledger.do(halt, self.workspace, because=self._client.halted_because, now=self._clock.wall())
-        elif opened.captured:
-            await self._ledger.do(resume, self.workspace)
+        await self._claims.record(captured=opened.captured)
 
     async def _renew(self) -> None:
         """Lengthen our leases at a third of their length.

@@ -11,8 +11,9 @@ import pytest
 import structlog
 
 from harvester.braze.budget import BudgetReport
-from harvester.braze.client import REJECTIONS_TO_HALT, Client
+from harvester.braze.client import Client
 from harvester.braze.pacer import FAILURES_TO_HOLD, Pacer
+from harvester.braze.refusals import REFUSALS_TO_DOUBT, Trust
 from harvester.braze.transport import Answer
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
@@ -139,22 +140,23 @@ def test_a_refused_key_halts_and_the_reading_goes_back(status):
     assert "canary" not in client.halted_because
 
 
-def test_twenty_refusals_in_a_row_halt_and_a_capture_starts_the_count_anew():
-    """A wrong host refuses everything; twenty wrong pairs among good ones do not look like that."""
-    steps = [400] * (REJECTIONS_TO_HALT - 1) + [200] + [400] * (REJECTIONS_TO_HALT - 1)
+def test_twenty_refusals_in_a_row_are_a_doubt_and_a_capture_starts_the_count_anew():
+    """A wrong host refuses all; twenty wrong pairs among good ones, or of one campaign, do not look like that."""
+    steps = [400] * (REFUSALS_TO_DOUBT - 1) + [200] + [400] * (REFUSALS_TO_DOUBT - 1)
     _, _, client = captured_by(steps, readings=len(steps))
+    assert client.refusals.trust is Trust.TRUSTED
+    _, _, client = captured_by([400] * REFUSALS_TO_DOUBT, readings=REFUSALS_TO_DOUBT)
+    assert client.refusals.trust is Trust.DOUBTED
     assert client.halted_because is None
-    _, _, client = captured_by([400] * REJECTIONS_TO_HALT, readings=REJECTIONS_TO_HALT)
-    assert client.halted_because is not None
 
 
 def test_answers_that_come_together_are_judged_in_the_order_they_came():
     """A capture that came before a refused key, or between refused pairs, does not count as one that came after."""
     _, _, client = captured_by([*[200] * 64, 200, 401], readings=64, together=2)
     assert client.halted_because is not None
-    half = [404] * (REJECTIONS_TO_HALT // 2)
-    _, _, client = captured_by([*[200] * 64, *half, 200, *half], readings=64, together=REJECTIONS_TO_HALT + 1)
-    assert client.halted_because is None
+    half = [404] * (REFUSALS_TO_DOUBT // 2)
+    _, _, client = captured_by([*[200] * 64, *half, 200, *half], readings=64, together=REFUSALS_TO_DOUBT + 1)
+    assert client.refusals.trust is Trust.TRUSTED
 
 
 def test_a_probe_whose_answer_is_unusable_is_not_followed_by_a_second_call():

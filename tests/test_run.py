@@ -112,6 +112,18 @@ async def test_bad_lines_and_refused_pairs_are_told_and_the_rest_goes_on(harvest
     ]
 
 
+async def test_where_braze_refuses_every_pair_the_usual_cause_is_named(harvester, tmp_path):
+    """Summary and status say that the ids may be internal ones, another workspace's, or the endpoint wrong."""
+    (tmp_path / "pairs.csv").write_text("campaign_id,send_id\n" + "".join(f"internal,s{n}\n" for n in range(5)))
+    async with Simulator(SimulatorConfig(pairs=20, limit=1_000_000, api_key=KEY)) as simulator:
+        code, _, err = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url)
+    status = (await harvester.run("status"))[1]
+    assert code == 3
+    for said in (err, status):
+        assert "Braze refused every pair it answered, 5 pairs" in said
+        assert "internal ids of Braze's Snowflake tables" in said
+
+
 async def test_a_refused_key_halts_and_is_shown_nowhere(harvester, tmp_path):
     """A 401 echoes the key; the run ends with exit 4, nothing is lost, and the key is in no output and no file."""
     async with Simulator(SimulatorConfig(pairs=50, limit=1_000_000, api_key="another-key")) as simulator:

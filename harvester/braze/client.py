@@ -1,18 +1,21 @@
 """A reading becomes an outcome: the policy around one exchange. The only door to tenacity.
 
 What is transient is tried a few times, then deferred to the ledger; what is refused is recorded; a 429 moves
-the pacer and costs no try; a refused key halts the workspace. An exception never leaves here for a queue.
+the pacer and costs no try; a refused key halts the workspace, and so do refusals of several campaigns (``refusals``).
+An exception never leaves here for a queue.
 """
 
 import asyncio
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from harvester.braze.pacer import Held, Pacer
+from harvester.braze.pacer import HALTED_SECONDS, REFUSED_SECONDS, Held, Pacer
+from harvester.braze.refusals import WRONG_IDS_HINT, Refusals, Trust
 from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock, happens
@@ -23,9 +26,6 @@ from harvester.tracing import NOTHING, Span
 TRIES = 3
 LANDING_SECONDS = 5.0
 """For how long calls in flight may land once the harvest stops: one that hangs must not cost all others their seal."""
-
-REJECTIONS_TO_HALT = 20
-"""So many refusals in a row without one capture are a wrong host or path, not so many wrong pairs."""
 
 log = structlog.get_logger()
 
@@ -44,6 +44,7 @@ class Client:
         self.calls: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
         self.halted_because: str | None = None
+        self.refusals = Refusals()
         self._last_failure = ""
         self._told_on: dict[str, int] = {}
         self._endpoint = endpoint
@@ -55,7 +56,6 @@ class Client:
         self._stopping = asyncio.Event()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._given_up = False
-        self._rejections = 0
         self._retrying = AsyncRetrying(
             stop=stop_after_attempt(TRIES),
             wait=wait_random_exponential(multiplier=0.5, max=8),
@@ -132,7 +132,7 @@ class Client:
                 case Meaning.HALTED if answer.old_key:
                     cause = "after_old_key"
                 case Meaning.HALTED:
-                    self._halt(f"status {answer.status}: {self._detail(answer)}", reading)
+                    self._halt(f"status {answer.status}: {self._detail(answer)}", HALTED_SECONDS, **_names(reading))
                     return Returned()
                 case Meaning.TRANSIENT:
                     raise self._failed(ExchangeError(f"status_{answer.status}", self._detail(answer)))
@@ -175,19 +175,26 @@ class Client:
         except ExchangeError as error:
             self.answers[error.cause] += 1
             self._failed(error)
-            today = int(self._clock.wall() // DAY_SECONDS)
-            tell = log.debug if self._told_on.get(error.cause) == today else log.warning
-            self._told_on[error.cause] = today
-            tell("answer_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
-                 request_id=answer.request_id)  # fmt: skip
+            self._level(error.cause)(
+                "answer_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
+                request_id=answer.request_id,
+            )  # fmt: skip
             raise
         self.answers[f"status_{answer.status}"] += 1
         self._pacer.succeeded()
-        self._rejections = 0
+        if self.refusals.count or self.refusals.trust is not Trust.TRUSTED:
+            self._trust(reading.pair.workspace)
         self.halted_because = None
         if self._keep_raw:
             return capture._replace(raw=raw_row(answer.body, reading, capture, batch_id=batch_id))
         return capture
+
+    def _level(self, cause: str) -> Callable[..., object]:
+        """Give how loud to be about a cause: a warning once a day."""
+        today = int(self._clock.wall() // DAY_SECONDS)
+        warned_today = self._told_on.get(cause) == today
+        self._told_on[cause] = today
+        return log.debug if warned_today else log.warning  # type: ignore[no-any-return]
 
     def _failed(self, error: ExchangeError) -> ExchangeError:
         """Tell the pacer, and remember why."""
@@ -196,22 +203,40 @@ class Client:
         return error
 
     def _rejected(self, answer: Answer, reading: Reading) -> Rejected:
-        self._rejections += 1
+        """Record a refusal, and hold the calls where it makes the endpoint doubtful."""
         self._pacer.succeeded()
         detail = self._detail(answer)
-        if self._rejections >= REJECTIONS_TO_HALT:
-            self._halt(
-                f"{self._rejections} pairs refused in a row without one capture, "
-                f"the last with status {answer.status}: {detail}",
-                reading,
-            )
+        self.refusals.add_refusal(reading.pair.campaign_id, f"status {answer.status}: {detail}")
+        self._judge_refusals(reading.pair.workspace)
         return Rejected(f"status_{answer.status}", detail)
 
-    def _halt(self, because: str, reading: Reading) -> None:
+    def end_campaigns(self, workspace: str) -> bool:
+        """No pair of another campaign is due, so no probe can tell more. Gives whether to claim again at once."""
+        before, again = self.refusals.trust, self.refusals.end_campaigns()
+        if self.refusals.trust is not before:
+            self._judge_refusals(workspace)
+        return again
+
+    def _judge_refusals(self, workspace: str) -> None:
+        if self.refusals.trust is Trust.HALTED:
+            self._halt(str(self.refusals), REFUSED_SECONDS, workspace=workspace, hint=WRONG_IDS_HINT)
+        elif self.refusals.trust is Trust.DOUBTED:
+            self._pacer.doubt()
+
+    def _trust(self, workspace: str) -> None:
+        """Take note that a capture came: what was refused before it was wrong, and the endpoint is right."""
+        count, refused = self.refusals.count, str(self.refusals)
+        doubted = self.refusals.add_capture()
+        if doubted:
+            self._pacer.mended("refused")
+        if doubted and count:
+            self._level("refused")("pairs_refused", workspace=workspace, refused=refused, hint=WRONG_IDS_HINT)
+
+    def _halt(self, because: str, seconds: float, **names: str) -> None:
         if self.halted_because is None:
-            log.error("workspace_halted", **_names(reading), because=because)
+            log.error("workspace_halted", **names, because=because)
         self.halted_because = because
-        self._pacer.halt()
+        self._pacer.halt(seconds)
 
     def _detail(self, answer: Answer) -> str:
         """Give the beginning of a body, safe to log and to store: without the key, without control characters."""

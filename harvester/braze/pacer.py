@@ -33,6 +33,9 @@ UNANSWERED_TO_HOLD = 3
 OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS = 15.0, 300.0
 THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS = 15.0, 3660.0
 HALTED_SECONDS = 600.0
+REFUSED_SECONDS = 6.0
+"""Longer than a worker waits, so that what is claimed goes back; and the time between probes of refused campaigns."""
+
 RETRIES_PER_READING = 0.2
 _RETRIES_KEPT = 20.0
 
@@ -41,7 +44,7 @@ class Held(HarvesterError):  # noqa: N818 - it is a state to act on, not a failu
     """No call may leave for longer than a worker should wait; the reading goes back to the ledger."""
 
     def __init__(self, cause: str, until: float) -> None:
-        """Say why (budget, throttled, overload, halted or stopping) and until when, in monotonic seconds."""
+        """Say why (budget, throttled, overload, refused, halted, stopping) and until when, in monotonic seconds."""
         super().__init__(f"held because of {cause}")
         self.cause = cause
         self.until = until
@@ -214,13 +217,18 @@ class Pacer:
         else:
             self._back_off("throttled", THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS)
 
-    def halt(self) -> None:
-        """Stop all calls but one probe every ten minutes: the key, its permission or the endpoint is wrong."""
-        self._set_hold("halted", self._clock.monotonic() + HALTED_SECONDS)
+    def halt(self, seconds: float = HALTED_SECONDS) -> None:
+        """Stop all calls but one probe every so many seconds: the key, its permission or the endpoint is wrong."""
+        self._set_hold("halted", self._clock.monotonic() + seconds)
 
-    def mended(self) -> None:
+    def doubt(self) -> None:
+        """Stop all calls until a probe is chosen: many pairs in a row were refused. Any other hold goes first."""
+        if self._hold is None:
+            self._set_hold("refused", self._clock.monotonic() + REFUSED_SECONDS)
+
+    def mended(self, cause: str = "halted") -> None:
         """Take note that what halted the workspace may be mended: the next call is a probe, now."""
-        if self._hold is not None and self._hold.cause == "halted":
+        if self._hold is not None and self._hold.cause == cause:
             self._hold = None
             self._changed.set()
 

@@ -103,6 +103,7 @@ def status(path: Path, *, json: bool) -> None:
     lines.append("batches    " + listed + (f"; {without_part} brought no row, so made no part" if without_part else ""))
     lines.append(f"at risk    {show.many(at_risk, 'pending pair')} past the planning deadline")
     lines += [f"halted     {name}: {because}" for name, because in halted.items()]
+    lines += show.refused_lines(each)
     lines += [
         f"rejected   {one.pair.campaign_id!r} {one.pair.send_id!r}: {one.reason}: {one.detail}" for one in rejected
     ]

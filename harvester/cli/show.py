@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harvester.braze.refusals import WRONG_IDS_HINT
 from harvester.model import Books
 
 if TYPE_CHECKING:
@@ -129,9 +130,11 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
     if done.naive_times:
         lines.append(f"note       {many(done.naive_times, 'time')} without a zone taken as UTC")
     lines += [f"halted     {name}: {because}" for name, because in done.halted.items()]
+    lines += refused_lines(done.workspaces)
     if done.halted:
         lines.append(
-            "Mend the key, its permission or the endpoint (harvester doctor), then run the same command again."
+            "Correct the key, its permission, the endpoint or the campaign ids (harvester doctor checks the first "
+            "three), then run the same command again."
         )
     elif done.books.pending > done.planned:
         lines.append("Some pairs are pending: run the same command again to go on.")
@@ -139,6 +142,16 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
         waiting = many(done.planned, "pair waits", "pairs wait")
         lines.append(f"{waiting} for a later reading by plan: harvester serve asks when it falls due.")
     click.echo("\n".join(lines), err=True)
+
+
+def refused_lines(balances: Mapping[str, Books]) -> list[str]:
+    """Say what it usually means where a workspace has refused pairs and not one captured."""
+    return [
+        f"note       {name}: Braze refused every pair it answered, {many(sum(each.rejected.values()), 'pair')}; "
+        f"{WRONG_IDS_HINT}"
+        for name, each in sorted(balances.items())
+        if each.rejected and not any(each.captured.values())
+    ]
 
 
 def skipped_lines(skipped: Mapping[str, int]) -> list[str]:

@@ -30,6 +30,7 @@ from sqlalchemy import (
 
 from harvester.ledger.given import handed_back, handed_over
 from harvester.ledger.plans import plan_of, resting
+from harvester.ledger.probes import find_probe
 from harvester.ledger.schedule import FINAL, ONCE, ReadingPlan
 from harvester.ledger.schema import batches, outcomes, pairs, parts
 from harvester.model import (
@@ -40,6 +41,7 @@ from harvester.model import (
     Deferred,
     Pair,
     Part,
+    Probe,
     Reading,
     Rejected,
     Settlement,
@@ -79,24 +81,32 @@ def wake(connection: Connection, workspace: str, *, now: float) -> int:
 def claim(
     connection: Connection, workspace: str, *, batch_id: str, token: str, owner: str,
     limit: int, now: float, lease_until: float, expiring_before: float = math.inf,
+    probe: Probe | None = None,
 ) -> Batch | None:  # fmt: skip
     """Lease due readings as one batch: those that yield last, the nearest deadline first. None when nothing is due.
 
-    ``expiring_before`` narrows the claim to pairs that expire before that time. A reading that was overdue for long
-    is claimed as the latest one that is due: one settles them all. One that was asked and deferred asks the same again,
-    for a day; then a newer question is worth more.
+    ``expiring_before`` narrows the claim to pairs that expire before that time, and ``probe`` to the one pair it
+    describes. A reading that was overdue for long is claimed as the latest one that is due: one settles them all. One
+    that was asked and deferred asks the same again, for a day; then a newer question is worth more.
     """
     wake(connection, workspace, now=now)
     name = _latest_due(plan_of(connection, workspace), now)
     asked_already = and_(pairs.c.reading == name, pairs.c.ending_at > now - DAY_SECONDS)
-    nearest = (
-        select(pairs.c.id)
-        .where(pairs.c.workspace == workspace, pairs.c.state == "due", pairs.c.expires_at < expiring_before)
-        .order_by(pairs.c.yields, pairs.c.expires_at, pairs.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    leasing = update(pairs).where(pairs.c.id.in_(nearest.scalar_subquery()))
+    leasing = update(pairs)
+    if probe is None:
+        nearest = (
+            select(pairs.c.id)
+            .where(pairs.c.workspace == workspace, pairs.c.state == "due", pairs.c.expires_at < expiring_before)
+            .order_by(pairs.c.yields, pairs.c.expires_at, pairs.c.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        leasing = leasing.where(pairs.c.id.in_(nearest.scalar_subquery()))
+    else:
+        other = find_probe(connection, workspace, probe, expiring_before=expiring_before)
+        if other is None:
+            return None
+        leasing = leasing.where(pairs.c.id == other)
     pinned = case((asked_already, pairs.c.ending_at), else_=now)
     connection.execute(leasing.values(state="leased", batch_id=batch_id, reading=name, ending_at=pinned))
     columns = (

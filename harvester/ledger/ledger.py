@@ -25,7 +25,7 @@ from harvester.ledger.schedule import deferral_seconds
 from harvester.ledger.schema import SCHEMA_VERSION, about, metadata
 from harvester.ledger.sqlite import READS_ONLY, OwnerLock, connect
 from harvester.ledger.upgrade import upgrade
-from harvester.model import GRACE_SECONDS, URGENT_SECONDS, Batch, Deferred, Part, Settlement
+from harvester.model import GRACE_SECONDS, URGENT_SECONDS, Batch, Deferred, Part, Probe, Settlement
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,15 +100,20 @@ class Ledger:
         except DBAPIError as error:
             raise LedgerError(f"the ledger {self.path} cannot be used: {error.orig}; nothing sealed is lost") from None
 
-    async def claim(self, workspace: str, *, limit: int, urgent_only: bool = False) -> Batch | None:
-        """Lease up to ``limit`` due readings, nearest deadline first; ``urgent_only`` urgent ones alone."""
+    async def claim(
+        self, workspace: str, *, limit: int, urgent_only: bool = False, probe: Probe | None = None
+    ) -> Batch | None:
+        """Lease up to ``limit`` due readings, nearest deadline first; ``urgent_only`` urgent ones alone.
+
+        With a ``probe`` one reading is leased that it describes.
+        """
         now = self._clock.wall()
         expiring_before = now + URGENT_SECONDS + GRACE_SECONDS if urgent_only else math.inf
         # Time first, so that names sort as batches were claimed; then chance, so that no two owners agree on one.
         batch_id = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S%f}Z-{secrets.token_hex(4)}"
         return await self.do(
             batches.claim, workspace, batch_id=batch_id, token=secrets.token_hex(8), owner=self._owner,
-            limit=limit, now=now, lease_until=now + LEASE_SECONDS, expiring_before=expiring_before,
+            limit=limit, now=now, lease_until=now + LEASE_SECONDS, expiring_before=expiring_before, probe=probe,
         )  # fmt: skip
 
     async def renew(self, batch_ids: Sequence[str]) -> set[str]:

@@ -14,6 +14,7 @@ _WAITS = {
     "budget": "waits for budget",
     "throttled": "was refused by Braze (429) and waits",
     "overload": "lets an overloaded API recover",
+    "refused": "had many pairs refused in a row and asks one of another campaign",
     "halted": "is halted, with a probe",
     "stopping": "is stopping",
 }

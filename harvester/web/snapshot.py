@@ -11,7 +11,7 @@ from harvester.ledger.outlook import DayOfDeadlines, Rejection
 from harvester.model import Books
 from harvester.web.words import ago, many, shown
 
-HELD = ("budget", "throttled", "overload", "halted", "stopping")
+HELD = ("budget", "throttled", "overload", "refused", "halted", "stopping")
 """Why a workspace's calls may be held, as the pacer names it."""
 
 

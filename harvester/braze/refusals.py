@@ -1,0 +1,131 @@
+"""Judges the refusals of one workspace: are the pairs wrong, or is the endpoint? No I/O and no clock.
+
+A wrong host or path refuses every pair; a wrong campaign id refuses only the pairs of its campaign. So many refusals in
+a row are a question, and the answer of a pair of *another* campaign settles it:
+
+- ``TRUSTED``: pairs are asked as they fall due.
+- ``DOUBTED``: many refusals came in a row. One pair is asked at a time (a *probe*), each of a campaign that was not
+  refused yet. One capture, and the refused pairs were wrong: back to ``TRUSTED``.
+- ``HALTED``: the probes of several campaigns were refused too, so the endpoint is wrong. Probes continue, seconds
+  apart, and one capture leads back to ``TRUSTED``.
+
+A campaign counts once, however many of its pairs are refused.
+"""
+
+from enum import Enum
+from itertools import islice
+
+from harvester.model import Probe
+
+REFUSALS_TO_DOUBT = 20
+"""So many refusals in a row, without one capture, are a question."""
+
+PROBES_TO_HALT = 10
+"""So many probes of as many campaigns, all refused, are the answer that the endpoint is wrong."""
+
+CAMPAIGNS_TO_HALT = 3
+"""Where every campaign with a due pair is refused, and fewer than ``PROBES_TO_HALT``: so many are several."""
+
+CAMPAIGNS_KEPT = 500
+"""For how many campaigns it is remembered at most that they were refused."""
+
+
+WRONG_IDS_HINT = (
+    "usually the campaign ids are wrong (internal ids of Braze's Snowflake tables instead of API identifiers, or ids "
+    "of another workspace), or the endpoint is (harvester doctor). Correct them; if the endpoint was wrong, run "
+    "harvester requeue --outcome rejected"
+)
+"""What to do where nothing but refusals came back."""
+
+
+class Trust(Enum):
+    """Whether the refusals so far let the endpoint be trusted."""
+
+    TRUSTED = "trusted"
+    DOUBTED = "doubted"
+    HALTED = "halted"
+
+
+class Refusals:
+    """What was refused since the last capture. ``count`` is in pairs."""
+
+    def __init__(self) -> None:
+        """Begin with trust."""
+        self.trust = Trust.TRUSTED
+        self.count = 0
+        self._last = ""
+        self._counted = 0
+        self._refused: dict[str, None] = {}
+        self._wrong: dict[str, None] = {}
+        self._probing = False
+        self._nearest = True
+        self._probed = 0
+
+    def __str__(self) -> str:
+        """Say what was refused since the last capture."""
+        return (
+            f"{self.count} pairs of {len(self._refused)} campaigns were refused in a row without one capture, "
+            f"the last with {self._last}"
+        )
+
+    def doubt(self) -> None:
+        """Begin with a probe: the workspace was halted when the last process ended."""
+        self.trust = Trust.DOUBTED
+
+    def begin_probe(self) -> Probe:
+        """From here on nothing is in flight but probes. Gives what the next one asks: from both ends in turn.
+
+        Wrong pairs may have all the nearest deadlines, or all the farthest.
+        """
+        self._probing = True
+        self._nearest = not self._nearest
+        return Probe(tuple(self._refused), self._nearest)
+
+    def add_refusal(self, campaign_id: str, answer: str) -> None:
+        """Judge anew after a refused pair; ``answer`` says what Braze answered."""
+        self.count += 1
+        self._last = answer
+        if self.trust is Trust.TRUSTED:
+            if campaign_id in self._wrong:
+                return
+            self._counted += 1
+            if self._counted >= REFUSALS_TO_DOUBT:
+                self.trust = Trust.DOUBTED
+        elif self._probing and campaign_id not in self._refused:
+            self._probed += 1
+            if self._probed >= PROBES_TO_HALT:
+                self.trust = Trust.HALTED
+        _keep(self._refused, campaign_id)
+
+    def add_capture(self) -> bool:
+        """Trust again. Gives whether there was a doubt, which is settled now: the refused pairs were wrong."""
+        doubted = self.trust is not Trust.TRUSTED
+        if self.count or doubted:
+            self._trust_again()
+        return doubted
+
+    def end_campaigns(self) -> bool:
+        """No pair of another campaign is due. Gives whether refused campaigns have become those to ask next."""
+        again = bool(self._refused)
+        if self.trust is Trust.DOUBTED and len(self._refused) >= CAMPAIGNS_TO_HALT:
+            self.trust = Trust.HALTED
+        elif self.trust is Trust.DOUBTED and again:  # too few to blame the endpoint for
+            self._trust_again()
+        elif self.trust is Trust.HALTED:
+            self._refused.clear()
+        return again
+
+    def _trust_again(self) -> None:
+        for campaign_id in self._refused:
+            _keep(self._wrong, campaign_id)
+        self._refused.clear()
+        self.trust, self._probing, self._nearest = Trust.TRUSTED, False, True
+        self.count = self._counted = self._probed = 0
+
+
+def _keep(campaigns: dict[str, None], campaign_id: str) -> None:
+    """Keep a campaign as the newest, and forget the oldest beyond the bound."""
+    campaigns.pop(campaign_id, None)
+    campaigns[campaign_id] = None
+    for oldest in list(islice(campaigns, len(campaigns) - CAMPAIGNS_KEPT)) if len(campaigns) > CAMPAIGNS_KEPT else ():
+        del campaigns[oldest]

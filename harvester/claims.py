@@ -1,0 +1,75 @@
+"""What a workspace leases next: as much as its pace can serve in a minute, or one probe while its endpoint is doubted.
+
+It keeps in the ledger that a workspace is halted, so that a restart begins with a probe and not with a full batch.
+"""
+
+from harvester.braze.client import Client
+from harvester.braze.pacer import Pacer
+from harvester.braze.refusals import Trust
+from harvester.clock import Clock
+from harvester.ledger import Ledger
+from harvester.ledger.books import halt, halted, next_due_at, resume
+from harvester.model import Batch
+
+BATCH_READINGS = 1000
+BATCH_SECONDS = 60.0
+FIRST_BATCH_READINGS = 100
+
+
+class Claims:
+    """The claims of one workspace."""
+
+    def __init__(self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer, clock: Clock) -> None:
+        """Lease from ``ledger`` what ``pacer`` can serve and ``client`` trusts."""
+        self._workspace = workspace
+        self._ledger = ledger
+        self._client = client
+        self._pacer = pacer
+        self._clock = clock
+
+    async def begin(self) -> None:
+        """Start with a probe where the last process ended halted: it lost no more than that one call."""
+        if self._workspace in await self._ledger.look(halted):
+            self._client.refusals.doubt()
+
+    @property
+    def doubted(self) -> bool:
+        """Whether refusals make the endpoint doubtful: then one pair is asked at a time, each of another campaign."""
+        return self._client.refusals.trust is not Trust.TRUSTED
+
+    async def claim(self, *, urgent_only: bool) -> Batch | None:
+        """Lease a batch; while there is doubt, one reading of a campaign that was not refused yet.
+
+        Then nothing else may be in flight. None when nothing of the kind is due.
+        """
+        if self.doubted:
+            probe = self._client.refusals.begin_probe()
+            return await self._ledger.claim(self._workspace, limit=1, urgent_only=urgent_only, probe=probe)
+        limit = FIRST_BATCH_READINGS if urgent_only else self._limit()
+        return await self._ledger.claim(self._workspace, limit=limit, urgent_only=urgent_only)
+
+    def _limit(self) -> int:
+        """Give what the pace can serve in about a minute: a kill costs no more than that."""
+        state = self._pacer.state()
+        if not state.limit:
+            return FIRST_BATCH_READINGS
+        return max(1, min(BATCH_READINGS, round(state.pace * BATCH_SECONDS)))
+
+    async def end_campaigns(self) -> bool:
+        """No other campaign is left to ask. Gives whether to claim again at once.
+
+        Where nothing at all is due, nothing is left to protect: the question stays open.
+        """
+        if await self._ledger.do(next_due_at, self._workspace) != 0.0:
+            return False
+        again = self._client.end_campaigns(self._workspace)
+        await self.record(captured=0)
+        return again
+
+    async def record(self, *, captured: int) -> None:
+        """Keep in the ledger whether the workspace is halted, after a batch of which so many were ``captured``."""
+        if self._client.halted_because is not None:
+            because = self._client.halted_because
+            await self._ledger.do(halt, self._workspace, because=because, now=self._clock.wall())
+        elif captured:
+            await self._ledger.do(resume, self._workspace)

@@ -1,0 +1,47 @@
+"""Which pair to ask next while many refusals in a row make a workspace's endpoint doubtful.
+
+A verb over one open transaction. It reads, and changes nothing.
+"""
+
+import math
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from harvester.ledger.schema import outcomes, pairs
+from harvester.model import Probe
+
+OUTCOMES_SEEN = 1000
+"""Among so many latest outcomes are the captures whose campaigns count as captured before."""
+
+
+def find_probe(
+    connection: Connection, workspace: str, probe: Probe, *, expiring_before: float = math.inf
+) -> int | None:
+    """Find the due pair that a probe describes; None without one.
+
+    The order is that of ordinary claims, or the same index from its other end, where pairs come first that were
+    captured themselves and wait for a later reading.
+    """
+    other = pairs.c.campaign_id.not_in(probe.refused)
+    order: tuple[ColumnElement[Any], ...] = (pairs.c.yields, pairs.c.expires_at, pairs.c.id)
+    due = (
+        select(pairs.c.id)
+        .where(pairs.c.workspace == workspace, pairs.c.state == "due", pairs.c.expires_at < expiring_before, other)
+        .order_by(*(order if probe.nearest else (each.desc() for each in order)))
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    latest = select(outcomes.c.pair_id, outcomes.c.outcome).order_by(outcomes.c.id.desc()).limit(OUTCOMES_SEEN)
+    seen = latest.subquery()
+    captured = (
+        select(pairs.c.campaign_id)
+        .join(seen, seen.c.pair_id == pairs.c.id)
+        .where(pairs.c.workspace == workspace, seen.c.outcome == "captured", other)
+        .distinct()
+    )
+    known = set(connection.execute(captured).scalars())
+    found: int | None = None
+    if known:
+        found = connection.execute(due.where(pairs.c.campaign_id.in_(known))).scalar_one_or_none()
+    return connection.execute(due).scalar_one_or_none() if found is None else found
