@@ -6,6 +6,7 @@ The base class says what the process does, the leaf says what happened::
     ├── UsageError                     2      mends the command, the configuration or the input
     ├── StorageError                   5      mends the disk, the folder or the bucket, then runs again
     │   ├── LedgerError                       ... the ledger cannot be opened, read or written
+    │   │   └── LedgerLost                    ... its file was removed or replaced while it was in use
     │   └── SinkError                         ... a part cannot be created; it is tried again
     │       ├── PartConflict                  ... a part's bytes are not those that were sealed: never written over
     │       ├── SinkRefused                   ... the place must not be used: another ledger's, damaged, overwriting
@@ -54,6 +55,10 @@ class StorageError(HarvesterError):
 
 class LedgerError(StorageError):
     """The ledger cannot be opened, read or written."""
+
+
+class LedgerLost(LedgerError):  # noqa: N818 - a state of the disk, not of the program
+    """The ledger's file was removed, renamed or replaced while it was in use: what is written is gone with it."""
 
 
 class SinkError(StorageError):

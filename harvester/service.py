@@ -160,6 +160,7 @@ class Service:
             await asyncio.sleep(seconds)
 
     async def _note(self) -> None:
+        await self._ledger.check_in_place()
         self._watch.note()
 
     async def _look_at_keys(self) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("sources", type=options.ListedPlace(), nargs=-1, required=True)
-@options.ledger
+@options.ledger_to_make(lambda given: given["adding"])
 @options.listed
 @click.option("--enqueue", "adding", is_flag=True, help="Enqueue those that can still be read.")
 @click.option("--json", is_flag=True, help="The list as NDJSON to stdout, the counts as JSON to stderr.")

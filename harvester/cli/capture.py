@@ -13,7 +13,6 @@ import click
 from harvester.cli import options, show
 from harvester.errors import ExitCode, UsageError
 from harvester.model import in_store
-from harvester.place import PlaceKind, kind_of
 
 if TYPE_CHECKING:
     from harvester.doctor import Finding
@@ -164,23 +163,15 @@ def doctor(**given: Any) -> None:
 @contextlib.contextmanager
 def opened(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
     """Choose the sink that ``out`` names, and the ledger's file."""
-    from harvester.sinks import Compression, FolderSink, StdoutSink
+    from harvester.sinks import Compression
 
-    out, state = settings.out, settings.state
-
-    kind = kind_of(out, "--out", buckets=True, pipe=True)
-    if kind is PlaceKind.BUCKET:
-        from harvester.sinks.bucket import BucketSink
-        from harvester.stores import Store
-
-        yield BucketSink(Store(out)), Compression(settings.compression), options.ledger_path(out, state)
-        return
-    if kind is PlaceKind.FILE:
-        yield FolderSink(Path(out)), Compression(settings.compression), options.ledger_path(out, state)
+    out, state, sink = settings.out, settings.state, options.sink_of(settings.out)
+    if out != "-":
+        yield sink, Compression(settings.compression), options.ledger_path(out, state)
         return
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
         # Rows that went down a pipe cannot be gone on from, so without --state nothing is kept.
-        yield StdoutSink(sys.stdout.buffer), Compression.NONE, state or Path(folder) / "ledger.db"
+        yield sink, Compression.NONE, state or Path(folder) / "ledger.db"
 
 
 async def captured(
@@ -196,6 +187,8 @@ async def captured(
     clock = SystemClock()
     listed = Input(pairs, workspaces=list(settings.workspaces), stdin=sys.stdin.buffer, now=clock.wall())
     with opened(settings) as (sink, compression, path):
+        if not adopting:
+            await options.check_new_ledger(sink, path)
         async with await Ledger.open(path, clock=clock) as ledger:
             if adopting:
                 await adopted(settings, ledger, sink)

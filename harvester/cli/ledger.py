@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
-@options.ledger
+@options.ledger_to_make(lambda _: True)
 @options.listed
 def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
     """Add PAIRS to a ledger, that of a running harvest too.

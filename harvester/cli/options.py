@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harvester.errors import UsageError
+from harvester.errors import SinkError, SinkRefused, UsageError
 from harvester.place import PlaceKind, kind_of, local_path
 
 if TYPE_CHECKING:
     from harvester.ledger import Ledger
     from harvester.settings import Settings
+    from harvester.sinks import Sink
 
 DEFAULT_OUT = "./harvest"
 OBJECTS_TO_COLLECT = 10_000
@@ -194,6 +195,15 @@ def ledger_path(out: str | None, state: Path | None) -> Path:
 
 def ledger(work: Callable[..., None]) -> Callable[..., None]:
     """Add the options that lead to a ledger; the command gets its ``path``, and the ``workspaces`` of a list."""
+    return _leading_to_a_ledger(work, makes=lambda _: False)
+
+
+def ledger_to_make(makes: Callable[[dict[str, Any]], bool]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the same to a command that makes a missing ledger, where ``makes`` says so of its arguments."""
+    return functools.partial(_leading_to_a_ledger, makes=makes)
+
+
+def _leading_to_a_ledger(work: Callable[..., None], makes: Callable[[dict[str, Any]], bool]) -> Callable[..., None]:
 
     @functools.wraps(work)
     def found(*, config: Path | None, out: str | None, state: Path | None, **given: Any) -> None:
@@ -202,6 +212,8 @@ def ledger(work: Callable[..., None]) -> Callable[..., None]:
             settings = settings_of({"config": config, "out": out, "state": state})
             out, state, configured = settings.out, settings.state, settings.workspaces
         path = ledger_path(out, state)
+        if makes(given) and (out is not None or state is None):
+            _check_nobody_elses(out or DEFAULT_OUT, path)
         if "workspaces" in given:
             given["workspaces"] = _workspaces(path, given["workspaces"], configured)
         work(path=path, **given)
@@ -234,6 +246,43 @@ def asked_of_each(path: Path, verb: Callable[[Any, Any], int], pages: Iterable[A
         return sum([await ledger.do(verb, page) for page in pages])
 
     return _with_ledger(path, ask)
+
+
+def sink_of(out: str) -> "Sink":
+    """Choose the sink that ``out`` names; nothing is opened yet."""
+    from harvester.sinks import FolderSink, StdoutSink
+
+    kind = kind_of(out, "--out", buckets=True, pipe=True)
+    if kind is PlaceKind.PIPE:
+        return StdoutSink(sys.stdout.buffer)
+    if kind is PlaceKind.FILE:
+        return FolderSink(Path(out))
+    from harvester.sinks.bucket import BucketSink
+    from harvester.stores import Store
+
+    return BucketSink(Store(out))
+
+
+async def check_new_ledger(sink: "Sink", path: Path) -> None:
+    """Raise ``SinkRefused`` where a ledger is missing that the place was captured with: a new one has no plan."""
+    if path.exists():  # noqa: ASYNC240 - nothing runs beside it
+        return
+    owner = await sink.owner()
+    if owner is not None:
+        whose = f"with another ledger (its id is {owner})" if owner else "with a ledger that nothing names any more"
+        raise SinkRefused(
+            f"there is no ledger at {path}, and {sink.place} was captured {whose}: restore that, or name it with "
+            "--state; if it is lost, use harvester run --adopt; or name a new place with -o"
+        )
+
+
+def _check_nobody_elses(out: str, path: Path) -> None:
+    try:
+        asyncio.run(check_new_ledger(sink_of(out), path))
+    except SinkRefused:
+        raise
+    except SinkError as error:
+        click.echo(f"harvester: cannot tell whether this place has another ledger already: {error}", err=True)
 
 
 def check_there(path: Path) -> None:

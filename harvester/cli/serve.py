@@ -44,6 +44,8 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
     async def served() -> ExitCode:
         clock = SystemClock()
         with opened(settings) as (sink, compression, path):
+            if not adopt:
+                await options.check_new_ledger(sink, path)
             async with await Ledger.open(path, clock=clock) as ledger:
                 if adopt:
                     await adopted(settings, ledger, sink)

@@ -15,17 +15,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
+import structlog
 from sqlalchemy import Connection, Engine, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from harvester.clock import Clock
-from harvester.errors import LedgerError
+from harvester.errors import LedgerError, LedgerLost
 from harvester.ledger import adoption, batches, leases
+from harvester.ledger.file_identity import FileIdentity, resolve_ledger
 from harvester.ledger.schedule import deferral_seconds
 from harvester.ledger.schema import SCHEMA_VERSION, about, metadata
-from harvester.ledger.sqlite import READS_ONLY, OwnerLock, connect
+from harvester.ledger.sqlite import READS_ONLY, OwnerLock, connect, save
 from harvester.ledger.upgrade import upgrade
 from harvester.model import GRACE_SECONDS, URGENT_SECONDS, Batch, Deferred, Part, Probe, Settlement
+from harvester.private_files import make_private_folder
+
+log = structlog.get_logger()
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,14 +55,18 @@ class Ledger:
         self._jitter = jitter
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._lock: OwnerLock | None = None
+        self._files: FileIdentity | None = None
+        self._lost: LedgerLost | None = None
 
     @classmethod
     async def open(cls, path: Path, *, clock: Clock, jitter: random.Random | None = None) -> Self:
         """Open or create the ledger. Raises ``LedgerError`` when it cannot be used, saying why."""
+        path = resolve_ledger(path)
         ledger = cls(path, connect(path), clock=clock, jitter=jitter or random.Random())  # noqa: S311 - jitter, no secret
         try:
             ledger.ledger_id = await ledger.do(_prepared)
             ledger._lock = OwnerLock(path, ledger._owner)
+            ledger._files = FileIdentity(path)
         except BaseException:
             await ledger.close()
             raise
@@ -91,9 +100,37 @@ class Ledger:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: self._transaction(self._reading, verb, *args, **kwargs))
 
+    async def check_in_place(self) -> None:
+        """Raise ``LedgerLost`` if the file that is open is no longer the one at ``path``."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._check_in_place)
+
+    def _check_in_place(self) -> None:
+        """Compare the files by device and inode; what a lost one held is saved beside it, once."""
+        missing = self._files.missing() if self._files is not None and self._lost is None else None
+        if missing is not None:
+            self._lost = LedgerLost(f"{missing} was removed or replaced while it was in use; {self._rescue()}")
+            log.error("ledger_lost", hint=str(self._lost))
+        if self._lost is not None:
+            raise self._lost
+
+    def _rescue(self) -> str:
+        """Copy what the open file holds to a name beside it, and say where that is, and what to do."""
+        moment = datetime.fromtimestamp(self._clock.wall(), UTC)
+        to = self.path.with_name(f"{self.path.name}.saved-{moment:%Y%m%dT%H%M%SZ}-{self._owner[:4]}")
+        connection = self._engine.raw_connection()
+        try:
+            make_private_folder(to.parent)
+            save(connection.driver_connection, to, what=str(self.path))  # type: ignore[arg-type] # it is sqlite3's
+        except (LedgerError, OSError) as error:
+            return f"what it held could not be saved ({error}); restore a backup, or use --adopt"
+        finally:
+            connection.close()
+        return f"what it held was saved: move {to} to {self.path}, and start again"
+
     def _transaction(
         self, engine: Engine, verb: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
+        self._check_in_place()
         try:
             with engine.begin() as connection:
                 return verb(connection, *args, **kwargs)

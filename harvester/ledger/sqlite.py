@@ -13,9 +13,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
+from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event
 
 from harvester.errors import LedgerError
+from harvester.private_files import make_private_file, make_private_folder, open_private
 
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs|cifs|smb|9p|afs|ceph|gluster|lustre|fuse\.(sshfs|s3fs|rclone|gcsfuse|goofys)")
 READS_ONLY = {"reads_only": True}
@@ -28,9 +29,9 @@ _MOUNTS = Path("/proc/self/mounts")
 
 
 def connect(path: Path) -> Engine:
-    """Open the file for one thread at a time; folders are made as needed. Raises ``LedgerError``."""
+    """Open the file for one thread at a time; it and its folders are made as needed. Raises ``LedgerError``."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
     except OSError as error:
         raise LedgerError(
             f"cannot make the ledger's folder {path.parent}: {error.strerror}; choose another --state"
@@ -41,9 +42,19 @@ def connect(path: Path) -> Engine:
             f"the ledger {path} would lie on a network file system ({kind}), whose locks cannot be trusted; "
             "give --state a file on a local disk"
         )
+    try:
+        # SQLite would make it as open as the umask; its other files take over the mode of this one.
+        make_private_file(path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise LedgerError(
+            f"the ledger {path} cannot be used: {error.strerror}; choose another --state, or let this user write there"
+        ) from None
     engine = create_engine(
-        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _WAIT_SECONDS}
-    )
+        URL.create("sqlite", database=str(path.absolute())),  # joined as text, a ? or # in the path would end it
+        poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _WAIT_SECONDS},
+    )  # fmt: skip
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "connect", lambda connection, _record: _spill_into(connection, path.parent))
     event.listen(engine, "begin", _begin)
@@ -87,7 +98,7 @@ class OwnerLock:
         self._folder = ledger.with_name(ledger.name + ".owners")
         self._mine = self._folder / owner
         try:
-            self._folder.mkdir(exist_ok=True)
+            make_private_folder(self._folder)
             self._file = self._locked()
         except OSError as error:
             raise LedgerError(f"cannot lock {self._mine}: {error.strerror}; is the ledger's folder writable?") from None
@@ -95,7 +106,7 @@ class OwnerLock:
     def _locked(self) -> int:
         """Open and lock our file; again if another process cleared it between the two, taking it for a dead one's."""
         while True:
-            file = os.open(self._mine, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+            file = open_private(self._mine)
             fcntl.flock(file, fcntl.LOCK_EX)
             if self._mine.exists() and self._mine.stat().st_ino == os.fstat(file).st_ino:
                 return file
@@ -105,7 +116,7 @@ class OwnerLock:
         """Tell whether another owner's process has ended; clears what it left."""
         path = self._folder / owner
         try:
-            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
         try:
@@ -131,9 +142,21 @@ class OwnerLock:
 
 
 def copy(path: Path, to: Path) -> None:
-    """Copy a ledger, whole and consistent, also while others write to it. Raises ``LedgerError``."""
+    """Copy a ledger into a new file, whole and consistent, also while others write to it. Raises ``LedgerError``."""
+    with closing(sqlite3.connect(path.absolute())) as source:
+        save(source, to, what=str(path))
+
+
+def save(source: sqlite3.Connection, to: Path, *, what: str) -> None:
+    """Write what a connection sees into a new file. Raises ``LedgerError``, and leaves no file that is not whole."""
     try:
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
+        make_private_file(to)
+        with closing(sqlite3.connect(to.absolute())) as target:
             source.backup(target)
+            if target.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise sqlite3.DatabaseError("the copy is damaged")
+    except OSError as error:
+        raise LedgerError(f"cannot copy the ledger {what} to {to}: {error.strerror}") from None
     except sqlite3.Error as error:
-        raise LedgerError(f"cannot copy the ledger {path}: {error}") from None
+        to.unlink(missing_ok=True)
+        raise LedgerError(f"cannot copy the ledger {what} to {to}: {error}") from None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harvester.errors import PartConflict, SinkError
 from harvester.model import DATASET, Part, is_part
+from harvester.private_files import make_private_folder, open_private
 from harvester.sinks.marker import find_owner, mark
 
 _STALE_SECONDS = 3600.0
@@ -72,7 +73,10 @@ class FolderSink:
 
     def _sweep(self) -> None:
         """Make the folder for files in the making, and clear what a killed process left in it."""
-        _make_folders(self._making)
+        _make_folders(self.folder)
+        make_private_folder(self._making.parent)
+        make_private_folder(self._making)
+        _flush_folder(self.folder)
         stale_before = self._touched().stat().st_mtime - _STALE_SECONDS
         for left in self._making.iterdir():
             with suppress(FileNotFoundError):  # whoever was making it has just finished
@@ -82,7 +86,11 @@ class FolderSink:
     def _touched(self) -> Path:
         """Give a file made just now: the disk's own clock is the one that dated the others."""
         probe = self._making / "now"
-        probe.touch()
+        file = open_private(probe)
+        try:
+            os.utime(file)
+        finally:
+            os.close(file)
         return probe
 
     def _create(self, name: str, data: bytes) -> None:

@@ -20,6 +20,7 @@ import orjson
 from harvester.errors import UsageError
 from harvester.model import DAY_SECONDS, BadLine, Enqueued, in_store
 from harvester.place import kind_of
+from harvester.private_files import append_private
 from harvester.sources.currents import Currents, files_of
 from harvester.sources.fields import COLUMNS, OF_LISTS, REQUIRED, Unusable, pair_in, time_in
 from harvester.tables import parquet_rows
@@ -237,5 +238,5 @@ class RejectsFile:
             each.encode("utf-8", "backslashreplace").decode() for each in (bad.source, bad.problem, bad.text)
         )
         line = {"source": source, "line": bad.line, "field": bad.field, "problem": problem, "text": text}
-        with self.path.open("ab") as file:
+        with append_private(self.path) as file:
             file.write(orjson.dumps(line) + b"\n")
