@@ -7,6 +7,7 @@ but its status and its code.
 """
 
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    NotModifiedError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionError,
+)
 from obstore.store import from_url
 
 from harvester.errors import SinkError, UsageError
@@ -29,7 +38,11 @@ _RETRIES: Any = {
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
 }
 _SPOOLED_BYTES = 8 * 1024 * 1024
+MAX_OBJECT_BYTES = 4 << 30
+"""Objects above this size, or above half of what is free where temporary files lie, are not copied to be read."""
+
 _STATUS = re.compile(r"status code: (\d{3})")
+_RENEWABLE = r"ExpiredToken|TokenRefreshRequired|RequestTimeTooSkewed"
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 
 _ADVICE = (
@@ -68,6 +81,14 @@ class Taken(Exception):  # noqa: N818 - a taken name is an answer, no fault
 
 class Refused(SinkError):  # noqa: N818 - an answer of the store, no fault of it
     """The store has no object of that name, or none for us: asking again would not help."""
+
+
+class TooLarge(Refused):
+    """An object is larger than what this machine may take."""
+
+
+class Unwilling(SinkError):  # noqa: N818 - as above
+    """The store answers with a refusal that will hardly change, though it may: it is no outage."""
 
 
 class Store:
@@ -130,18 +151,32 @@ class Store:
     def fetch(self, name: str, to: Path) -> None:
         """Copy an object into a file, in pieces. Raises ``SinkError``, also where there is none."""
         with self._translated(f"read {name} from"), to.open("wb") as file:
-            self._copy(name, file)
+            self._copy(name, file, to.parent)
 
     def open(self, name: str) -> BinaryIO:
         """Give an object to be read like a file: a copy of it, a large one on disk. Raises ``SinkError`` as above."""
         copy: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES)  # noqa: SIM115 - the caller closes it
         with self._translated(f"read {name} from"):
-            self._copy(name, copy)
+            self._copy(name, copy, Path(tempfile.gettempdir()))
             copy.seek(0)
         return cast("BinaryIO", copy)
 
-    def _copy(self, name: str, file: BinaryIO) -> None:
-        file.writelines(obstore.get(self._store, name).stream(min_chunk_size=1 << 20))
+    def _copy(self, name: str, file: BinaryIO, folder: Path) -> None:
+        """Copy an object whose size is looked at first. Raises ``TooLarge``, also where it turns out to be larger."""
+        found = obstore.get(self._store, name)
+        size = found.meta["size"]
+        if size > MAX_OBJECT_BYTES:
+            raise TooLarge(f"{self.url}/{name} has {size} bytes; at most {MAX_OBJECT_BYTES} are read; split it")
+        if size > shutil.disk_usage(folder).free // 2:
+            raise TooLarge(
+                f"{self.url}/{name} has {size} bytes, more than half of what is free for temporary files; "
+                "split it, or let TMPDIR name a roomier folder"
+            )
+        for piece in found.stream(min_chunk_size=1 << 20):
+            size -= len(piece)
+            if size < 0:
+                raise TooLarge(f"{self.url}/{name} goes on behind the size that its store gives")
+            file.write(piece)
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
@@ -156,6 +191,7 @@ class Store:
                 kind, told = Refused, _advice(str(error)) or "there is nothing of that name; check it"
             else:
                 told = _told(str(error))
+                kind = Unwilling if kind is SinkError and _is_unwilling(error) else kind
             raise kind(f"cannot {what} {self.url}: {told}") from None
 
 
@@ -171,6 +207,29 @@ def fetched(url: str, folder: Path) -> Path:
     except Refused as error:
         raise UsageError(str(error)) from None
     return to
+
+
+def answers(url: str) -> bool:
+    """Tell whether the store lists what lies beside an object: if so, a failure is the object's, and no outage."""
+    try:
+        next(Store(url.rpartition("/")[0]).names(), None)
+    except Refused:
+        return True
+    except SinkError:
+        return False
+    return True
+
+
+def _is_unwilling(error: Exception) -> bool:
+    """Tell a refusal of this one request from an overload, an outage and credentials that need renewal."""
+    if isinstance(
+        error, (AlreadyExistsError, InvalidPathError, NotModifiedError, NotSupportedError, PreconditionError)
+    ):
+        return True
+    status = _STATUS.search(str(error))
+    if status is None or re.search(_RENEWABLE, str(error)):
+        return False
+    return 300 <= int(status[1]) < 500 and int(status[1]) not in (401, 408, 425, 429)
 
 
 def _options(url: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ DOORS = {
         "ledger/plans.py",
         "simulator",
         "sinks/marker.py",
+        "sources/events.py",
         "sources/files.py",
         "sources/message.py",
         "telemetry.py",

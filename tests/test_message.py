@@ -110,7 +110,6 @@ def test_what_s3_tells_of_a_new_object():
         ({"version": 1, "sent_at": "2027-01-01"} | PAIR, "future"),
         ({"Records": []}, "at least one record"),
         ({"Records": [{"eventName": "ObjectCreated:Put"}]}, "s3.bucket.name: is missing"),
-        (s3_event("braze/a.csv", "ObjectRemoved:Delete"), "none of ObjectCreated"),
         ({"Type": "SubscriptionConfirmation", "Message": "You have chosen"}, "version: is missing"),
     ],
 )

@@ -7,7 +7,6 @@ characters without NUL (which no database keeps as text), taken as it is but for
 import csv
 import io
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from harvester.place import kind_of
 from harvester.private_files import append_private
 from harvester.sources.currents import Currents, files_of
 from harvester.sources.fields import COLUMNS, OF_LISTS, REQUIRED, Unusable, pair_in, time_in
+from harvester.sources.temporary import temporary_folder
 from harvester.tables import parquet_rows
 
 MAX_LINE_CHARACTERS = 65_536
@@ -143,8 +143,8 @@ def _local(name: str) -> Iterator[Path]:
         return
     from harvester.stores import fetched  # noqa: PLC0415 - only those who use a store wait for its library
 
-    with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
-        yield fetched(name, Path(folder))
+    with temporary_folder() as folder:
+        yield fetched(name, folder)
 
 
 def _records(name: str, file: TextIO) -> Iterator[tuple[int, Mapping[str, object] | BadLine]]:

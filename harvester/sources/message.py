@@ -1,6 +1,6 @@
-"""What a message may say: one pair, a list of pairs, or where a file of pairs lies. Pure.
+"""What a message may say: one pair, a list of pairs, or where files of pairs lie. Pure.
 
-Three spellings of version 1, and S3's own event notification, bare or wrapped by SNS::
+Three spellings of version 1, and the events that object stores send (``events``)::
 
     {"version": 1, "campaign_id": "...", "send_id": "...", "sent_at": "...", "workspace": "..."}
     {"version": 1, "pairs": [{"campaign_id": "...", "send_id": "...", "sent_at": "...", "workspace": "..."}, ...]}
@@ -8,16 +8,18 @@ Three spellings of version 1, and S3's own event notification, bare or wrapped b
 
 ``sent_at`` and ``workspace`` may be left out; ``"once": true`` asks for a historical capture. What is unknown is
 refused, never guessed at: a later version may mean something by it. No reason quotes more than a field's name or value.
+
+A message of several parts, pairs or records, that is good in part is taken in part.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote_plus
 
 import orjson
 
 from harvester.model import Enqueued, in_store
+from harvester.sources.events import NothingToRead, created_object, list_records, load_object
 from harvester.sources.fields import COLUMNS, OF_LISTS, Unusable, pair_in, time_in
 
 MAX_MESSAGE_BYTES = 1 << 20
@@ -27,11 +29,16 @@ _MEMBERS = frozenset({"version", "once", "pairs", "file", *COLUMNS})
 _GZIP = b"\x1f\x8b"
 
 
+_REASONS = 10
+"""So many parts of a message that are bad get a reason each: a message may hold half a million."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a message asks for: pairs, files of pairs, or nothing (a store's test event).
+    """What a message asks for: pairs, files of pairs, or nothing.
 
-    ``bad`` holds the members of a list that name no pair, as they came, each with its reason.
+    ``bad`` holds the parts that cannot be read, as they came, the first ones with their reasons; ``skipped`` says what
+    events report that is no file to read. ``records`` are the parts that name the files, in the same order.
     """
 
     pairs: tuple[Enqueued, ...] = ()
@@ -39,11 +46,21 @@ class Message:
     once: bool = False
     bad: tuple[tuple[object, str], ...] = ()
     naive_times: int = 0
+    skipped: tuple[str, ...] = field(default=(), compare=False)
+    records: tuple[object, ...] = field(default=(), compare=False)
 
-    def leftover(self) -> tuple[bytes, str]:
-        """Give the bad pairs as a message of their own, which can be mended and sent again, and its reason."""
-        body = {"version": 1, "pairs": [record for record, _ in self.bad]} | ({"once": True} if self.once else {})
-        return orjson.dumps(body), "; ".join(reason for _, reason in self.bad[:10])
+    def leftover(self, failed: Mapping[str, str] | None = None) -> tuple[bytes, str]:
+        """Give the bad parts as a message of their own, which can be mended and sent again, and its reason.
+
+        ``failed`` says of files what was wrong with them. Raises ``TypeError`` where the parts cannot be written: JSON
+        is read at greater depths than it is written.
+        """
+        failed = failed or {}
+        parts = [record for record, _ in self.bad]
+        parts += [record for file, record in zip(self.files, self.records, strict=True) if file in failed]
+        body = {"Records": parts} if self.records else {"version": 1, "pairs": parts}
+        reasons = [*(reason for _, reason in self.bad[:_REASONS]), *list(failed.values())[:_REASONS]]
+        return orjson.dumps(body | ({"once": True} if self.once else {})), "; ".join(reasons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +76,29 @@ class Reader:
             raise Unusable("", f"has {len(body)} bytes; {MAX_MESSAGE_BYTES} are read, longer lists belong in a file")
         if body.startswith(_GZIP):
             raise Unusable("", "is compressed; send the JSON as it is")
-        told = _object(body)
-        if told.get("Type") == "Notification" and isinstance(told.get("Message"), str):
-            told = _object(told["Message"].encode())
-        if told.get("Event") == "s3:TestEvent":
-            return Message()
-        if "Records" in told:
-            return Message(files=tuple(self._allowed(url) for url in _created(told["Records"])))
-        return self._own(told, latest)
+        told = load_object(body)
+        records = list_records(told)
+        return self._own(told, latest) if records is None else self._reported(records)
+
+    def _reported(self, records: list[object]) -> Message:
+        """Take the files that events report, each once. Raises ``Unusable`` where no event can be read."""
+        files: dict[str, object] = {}
+        bad: list[tuple[object, str]] = []
+        skipped: list[str] = []
+        for number, record in enumerate(records, 1):
+            try:
+                files.setdefault(self._allowed(created_object(record)), record)
+            except NothingToRead as why:
+                skipped.append(str(why))
+            except Unusable as error:
+                if len(records) == 1:
+                    raise
+                bad.append((record, f"record {number}: {reason(error)}" if len(bad) < _REASONS else ""))
+        if not files and not skipped:
+            raise Unusable("", "; ".join(why for _, why in bad[:_REASONS]))
+        return Message(
+            files=tuple(files), records=tuple(files.values()), bad=tuple(bad), skipped=tuple(skipped[:_REASONS])
+        )
 
     def _own(self, told: dict[str, Any], latest: float) -> Message:
         version, once = told.get("version"), told.get("once", False)
@@ -78,7 +110,7 @@ class Reader:
             raise Unusable("once", "must be true or false")
         rest = told.keys() - {"version", "once"}
         if rest == {"file"}:
-            return Message(files=(self._allowed(told["file"]),), once=once)
+            return Message(files=(self._allowed(told["file"]),), records=(told,), once=once)
         if rest == {"pairs"}:
             return self._listed(told["pairs"], once, latest)
         if rest & {"file", "pairs"}:
@@ -89,12 +121,13 @@ class Reader:
     def _listed(self, records: object, once: bool, latest: float) -> Message:  # noqa: FBT001 - it is the message's word
         if not isinstance(records, list) or not records:
             raise Unusable("pairs", "must be a list of at least one pair")
-        pairs, bad, naive_times = [], [], 0
+        bad: list[tuple[object, str]] = []
+        pairs, naive_times = [], 0
         for number, record in enumerate(records, 1):
             try:
                 enqueued, naive = self._enqueued(record, latest)
             except Unusable as error:
-                bad.append((record, f"pair {number}: {reason(error)}"))
+                bad.append((record, f"pair {number}: {reason(error)}" if len(bad) < _REASONS else ""))
             else:
                 pairs.append(enqueued)
                 naive_times += naive
@@ -127,38 +160,3 @@ class Reader:
 def reason(error: Unusable) -> str:
     """Say in one line which field is wrong and why."""
     return f"{error.field}: {error.problem}" if error.field else error.problem
-
-
-def _object(text: bytes) -> dict[str, Any]:
-    try:
-        told = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise Unusable("", f"is no JSON: {error}") from None
-    if not isinstance(told, dict):
-        raise Unusable("", "is no JSON object")
-    return told
-
-
-def _created(records: object) -> list[str]:
-    """Give the URLs of the objects that an S3 event tells of (documentation of its "event message structure")."""
-    if not isinstance(records, list) or not records:
-        raise Unusable("Records", "must be a list of at least one record")
-    urls = []
-    for record in records:
-        name = _text_at(record, "eventName")
-        if not name.startswith("ObjectCreated:"):
-            raise Unusable("eventName", "is none of ObjectCreated; let the bucket tell of those alone")
-        # In an event, a key is encoded as a form's field is: a blank comes as a plus.
-        urls.append(
-            f"s3://{_text_at(record, 's3', 'bucket', 'name')}/{unquote_plus(_text_at(record, 's3', 'object', 'key'))}"
-        )
-    return urls
-
-
-def _text_at(record: object, *path: str) -> str:
-    value = record
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    if not isinstance(value, str):
-        raise Unusable(".".join(path), "is missing; no event of S3 looks like this")
-    return value

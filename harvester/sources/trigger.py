@@ -19,7 +19,7 @@ from harvester.clock import Clock
 from harvester.errors import HarvesterError
 from harvester.sources.brokers import Broker, Delivery
 from harvester.sources.message import Reader
-from harvester.sources.settling import Enqueue, Settling, Stopped
+from harvester.sources.settling import Enqueue, Settling, Stopped, bug_of
 from harvester.tracing import begin
 
 log = structlog.get_logger()
@@ -54,7 +54,8 @@ class Trigger:
         self._stopping = asyncio.Event()
         self._log = log.bind(trigger=name)
         self.settling = Settling(
-            name, reader=reader, enqueue=enqueue, bury=broker.bury, stopping=self._stopping, clock=clock
+            name, reader=reader, enqueue=enqueue, bury=broker.bury, stopping=self._stopping, clock=clock,
+            wait_first_seconds=wait_first_seconds,
         )  # fmt: skip
 
     def stop(self) -> None:
@@ -72,6 +73,11 @@ class Trigger:
                 self._failures += 1
                 self.problem = str(error)
                 self._log.warning("trigger_waiting", problem=self.problem, failures=self._failures)
+            except Exception as error:  # noqa: BLE001 - what comes from a broker never ends the process
+                self._failures += 1
+                kind, at = bug_of(error)
+                self.problem = f"an unexpected error, {kind} at {at}; please report it"
+                self._log.error("bug_found", error=kind, at=at, failures=self._failures, hint="please report this line")
             finally:
                 self.connected = self.empty = False
                 await self._broker.close()
@@ -85,7 +91,7 @@ class Trigger:
 
     async def _session(self) -> None:
         """Work over one connection."""
-        warnings = await self._unless_stopped(self._broker.open())
+        warnings = [*await self._unless_stopped(self._broker.open()), *self.settling.warnings()]
         for warning in warnings:
             if warning not in self.warnings:
                 self._log.warning("trigger_may_lose_messages", warning=warning)

@@ -1,0 +1,173 @@
+"""Events of object stores: which object a store reports as created. Pure.
+
+A store sends one event or a list of them, and a messaging service may wrap it. Understood are, with their sources:
+
+- S3 ("Event message structure" in the S3 user guide): ``Records``, keys encoded as a form's fields are.
+- EventBridge ("EventBridge event message structure", same guide): ``detail-type`` and ``detail``, keys as they are.
+- MinIO (``internal/event/event.go``, ``cmd/event-notification.go``): ``Records`` beside ``EventName`` and ``Key``,
+  event names with ``s3:`` in front, keys encoded with their slashes; in its ``access`` format a list of ``Event``.
+- Ceph's gateway (``src/rgw/rgw_pubsub.cc``, ``rgw_notify.cc``): ``Records``, keys as they are, not encoded.
+- Cloudflare R2 ("Event notifications" in its documentation): ``action``, ``bucket`` and ``object``, keys as they are.
+- Google Cloud Storage ("Pub/Sub notifications", Eventarc): the object's resource, a push request, or a CloudEvent.
+- Azure ("Azure Blob Storage as an Event Grid source"): Event Grid's own schema or a CloudEvent.
+- SNS ("Amazon SNS message formats"): a ``Notification`` around any of these; with raw delivery there is nothing around.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote_plus
+
+import orjson
+
+from harvester.sources.fields import OF_LISTS, Unusable
+
+_ENVELOPES = 3
+"""How many envelopes are opened, one inside the other."""
+
+_LISTS = ("Records", "Event")
+_R2_CREATED = ("PutObject", "CopyObject", "CompleteMultipartUpload")
+_AZURE_BLOBS = "/blobServices/default/containers/"
+
+
+class NothingToRead(Exception):  # noqa: N818 - it is an answer, no fault
+    """An event reports no file that could list pairs: its text says what it reports."""
+
+
+def load_object(text: bytes) -> dict[str, Any]:
+    """Parse a message and open the envelopes around it. Raises ``Unusable``."""
+    for _ in range(_ENVELOPES):
+        try:
+            told = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise Unusable("", f"is no JSON: {error}") from None
+        if isinstance(told, list) and told and all(isinstance(each, dict) and _is_event(each) for each in told):
+            return {"Records": told}
+        if not isinstance(told, dict):
+            raise Unusable("", "is no JSON object")
+        if told.get("Type") != "Notification" or not isinstance(told.get("Message"), str):
+            return told
+        text = told["Message"].encode()
+    raise Unusable("", f"is wrapped more than {_ENVELOPES - 1} times by SNS")
+
+
+def list_records(told: Mapping[str, Any]) -> list[object] | None:
+    """Give the events that a message consists of, None for one that is no event. Raises ``Unusable``."""
+    for name in _LISTS:
+        if name in told and not isinstance(told[name], str):
+            if not isinstance(told[name], list) or not told[name]:
+                raise Unusable(name, "must be a list of at least one record")
+            return [record for each in told[name] for record in _records_in(each)]
+    return [told] if _is_event(told) else None
+
+
+def _records_in(record: object) -> list[object]:
+    """Open what MinIO's ``access`` format puts around records."""
+    match record:
+        case {"Event": [*records], "EventTime": _}:
+            return records
+    return [record]
+
+
+def _is_event(told: Mapping[str, Any]) -> bool:
+    match told:
+        case (
+            {"Event": "s3:TestEvent"}
+            | {"eventName": _, "s3": _}
+            | {"EventTime": _, "Event": _}
+            | {"detail-type": _, "detail": _}
+            | {"bucket": {}, "object": {}, "reason": _}
+            | {"action": str(), "bucket": str(), "object": {}}
+            | {"kind": "storage#object"}
+            | {"message": {"attributes": {}}}
+            | {"specversion": _, "type": str()}
+            | {"eventType": str(), "subject": _}
+        ):
+            return True
+    return False
+
+
+def created_object(record: object) -> str:
+    """Give the URL of the object that an event reports as created.
+
+    Raises ``NothingToRead`` for other events and for objects that only mark something, ``Unusable`` for no event.
+    """
+    url = _url_of(record)
+    steps = url.partition("://")[2].split("/")[1:]
+    hidden = any(step.startswith(("_", ".")) and step not in (".", "..") for step in steps)
+    if url.endswith(("/", "_$folder$")):
+        raise NothingToRead(f"{url} is a folder")
+    if any(step.startswith("_temporary") for step in steps) or (hidden and not url.endswith(OF_LISTS)):
+        raise NothingToRead(f"{url} is a marker or a hidden file")
+    return url
+
+
+def _url_of(record: object) -> str:  # noqa: PLR0911 - one return a kind of event
+    match record:
+        case {"Event": "s3:TestEvent"}:
+            raise NothingToRead("a test event of the store")
+        case {"detail-type": kind, "detail": detail}:
+            _only(kind, "Object Created")
+            return _url("s3", detail, ("bucket", "name"), ("object", "key"), within="detail.")
+        case {"bucket": {"name": str()}, "object": {"key": str()}, "reason": reason}:  # the detail alone
+            _only(reason, *_R2_CREATED, "POST Object")
+            return _url("s3", record, ("bucket", "name"), ("object", "key"))
+        case {"action": action, "object": {}}:
+            _only(action, *_R2_CREATED)
+            return _url("s3", record, ("bucket",), ("object", "key"))
+        case {"kind": "storage#object"}:
+            return _google(record)
+        case {"message": {"attributes": {"eventType": kind} as attributes}}:
+            _only(kind, "OBJECT_FINALIZE")
+            return _url("gs", attributes, ("bucketId",), ("objectId",), within="message.attributes.")
+        case {"specversion": _, "type": str(kind), "data": data} if kind.startswith("google.cloud.storage."):
+            _only(kind, "google.cloud.storage.object.v1.finalized")
+            return _google(data)
+        case {"specversion": _, "type": kind} | {"eventType": kind, "subject": _}:
+            _only(kind, "Microsoft.Storage.BlobCreated")
+            return _azure(record)
+    return _s3(record)
+
+
+def _s3(record: object) -> str:
+    name = _text_at(record, "eventName").removeprefix("s3:")
+    if not name.startswith("ObjectCreated"):
+        raise NothingToRead(f"event {name[:64]} creates no object")
+    bucket, key = _text_at(record, "s3", "bucket", "name"), _text_at(record, "s3", "object", "key")
+    if not (isinstance(record, Mapping) and record.get("eventSource") == "ceph:s3"):
+        key = unquote_plus(key)
+    return f"s3://{bucket}/{key}"
+
+
+def _google(resource: object) -> str:
+    if isinstance(resource, Mapping) and "timeDeleted" in resource:
+        raise NothingToRead("the object was deleted")
+    return _url("gs", resource, ("bucket",), ("name",))
+
+
+def _azure(record: object) -> str:
+    """Read the subject: unlike ``data.url`` it is not encoded."""
+    container, slash, blob = _text_at(record, "subject").removeprefix(_AZURE_BLOBS).partition("/blobs/")
+    if not slash:
+        raise Unusable("subject", "names no blob; no event of Azure Blob Storage looks like this")
+    return f"az://{container}/{blob}"
+
+
+def _only(kind: object, *created: str) -> None:
+    if not isinstance(kind, str):
+        raise Unusable("", "is an event whose kind is no text")
+    if kind not in created:
+        raise NothingToRead(f"event {kind[:64]} creates no object")
+
+
+def _url(scheme: str, record: object, bucket: tuple[str, ...], key: tuple[str, ...], *, within: str = "") -> str:
+    return f"{scheme}://{_text_at(record, *bucket, within=within)}/{_text_at(record, *key, within=within)}"
+
+
+def _text_at(record: object, *path: str, within: str = "") -> str:
+    """Give the text at a path of members. Raises ``Unusable`` where there is none."""
+    value = record
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if not isinstance(value, str):
+        raise Unusable(within + ".".join(path), "is missing; no event of an object store looks like this")
+    return value
