@@ -83,6 +83,129 @@ def test_what_s3_tells_of_a_new_object():
     assert read(test) == Message()
 
 
+CSV, PLUS = "s3://lists/braze/a b.csv", "s3://lists/braze/a+b.csv"
+EVENTBRIDGE = {
+    "version": "0", "id": "0f5d6c9e", "detail-type": "Object Created", "source": "aws.s3", "account": "111122223333",
+    "time": "2026-11-20T08:00:00Z", "region": "eu-central-1", "resources": ["arn:aws:s3:::lists"],
+    "detail": {
+        "version": "0", "bucket": {"name": "lists"}, "reason": "PutObject", "requester": "111122223333",
+        "object": {"key": "braze/a b.csv", "size": 5, "etag": "b1946ac9", "version-id": "IYV3p45BT0", "sequencer": "0"},
+    },
+}  # fmt: skip
+MINIO = {
+    "EventName": "s3:ObjectCreated:Put", "Key": "lists/braze/a b.csv",
+    "Records": [{
+        "eventVersion": "2.0", "eventSource": "minio:s3", "awsRegion": "", "eventTime": "2026-11-20T08:00:00.000Z",
+        "eventName": "s3:ObjectCreated:Put", "userIdentity": {"principalId": "me"},
+        "requestParameters": {"principalId": "me", "region": "", "sourceIPAddress": "127.0.0.1"},
+        "responseElements": {"x-amz-request-id": "16", "x-minio-origin-endpoint": "http://127.0.0.1:9000"},
+        "s3": {"s3SchemaVersion": "1.0", "configurationId": "Config",
+               "bucket": {"name": "lists", "ownerIdentity": {"principalId": "me"}, "arn": "arn:aws:s3:::lists"},
+               "object": {"key": "braze%2Fa+b.csv", "size": 5, "eTag": "b1946ac9", "sequencer": "16E0"}},
+        "source": {"host": "127.0.0.1", "port": "", "userAgent": "MinIO (linux; amd64)"},
+    }],
+}  # fmt: skip
+CEPH = {
+    "Records": [{
+        "eventVersion": "2.2", "eventSource": "ceph:s3", "awsRegion": "default", "eventName": "ObjectCreated:Put",
+        "eventTime": "2026-11-20T08:00:00.000Z", "userIdentity": {"principalId": "me"},
+        "requestParameters": {"sourceIPAddress": ""}, "responseElements": {"x-amz-request-id": "9", "x-amz-id-2": "4"},
+        "s3": {"s3SchemaVersion": "1.0", "configurationId": "lists",
+               "bucket": {"name": "lists", "ownerIdentity": {"principalId": "me"}, "arn": "arn:aws:s3:::lists"},
+               "object": {"key": "braze/a+b.csv", "size": 5, "eTag": "b1", "versionId": "", "sequencer": "F7",
+                          "metadata": [], "tags": []}},
+        "eventId": "1574430455.124", "opaqueData": "",
+    }],
+}  # fmt: skip
+R2 = {
+    "account": "3f4b7e3d", "action": "PutObject", "bucket": "lists", "eventTime": "2026-11-20T08:00:00.379Z",
+    "object": {"key": "braze/a+b.csv", "size": 5, "eTag": "b1946ac9"},
+}  # fmt: skip
+RESOURCE = {"kind": "storage#object", "id": "other/a b.csv/1", "name": "a b.csv", "bucket": "other", "size": "5"}
+BLOB = "/blobServices/default/containers/blobs/blobs/a b.csv"
+
+
+@pytest.mark.parametrize(
+    ("told", "url"),
+    [
+        (s3_event("braze/a+b.csv"), CSV),
+        (s3_event("braze/a%2Bb.csv"), PLUS),
+        (s3_event("braze/a+b.csv")["Records"][0], CSV),
+        (EVENTBRIDGE, CSV),
+        (EVENTBRIDGE["detail"], CSV),
+        (MINIO, CSV),
+        ([{"Event": MINIO["Records"], "EventTime": "2026-11-20T08:00:00Z"}], CSV),
+        (CEPH, PLUS),
+        (R2, PLUS),
+        (R2 | {"action": "CompleteMultipartUpload"}, PLUS),
+        (RESOURCE, "gs://other/a b.csv"),
+        ({"specversion": "1.0", "type": "google.cloud.storage.object.v1.finalized", "data": RESOURCE},
+         "gs://other/a b.csv"),
+        ({"message": {"attributes": {"bucketId": "other", "objectId": "a b.csv", "eventType": "OBJECT_FINALIZE"},
+                      "data": "e30=", "messageId": "1"}, "subscription": "s"}, "gs://other/a b.csv"),
+        ([{"topic": "/subscriptions/1", "subject": BLOB, "eventType": "Microsoft.Storage.BlobCreated", "id": "1",
+           "data": {"api": "PutBlob", "url": "https://x.blob.core.windows.net/blobs/a%20b"}}], "az://blobs/a b.csv"),
+        ({"specversion": "1.0", "type": "Microsoft.Storage.BlobCreated", "subject": BLOB, "data": {}},
+         "az://blobs/a b.csv"),
+    ],
+)  # fmt: skip
+def test_every_store_s_event_names_its_file(told, url):
+    """As each store sends it, bare or through SNS: the key is the object's own name, however it was encoded."""
+    reader = Reader(("eu",), ("s3://lists/braze", "gs://other/", "az://blobs"))
+    sns = {"Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:x", "Message": json.dumps(told)}
+    for body in (told, sns, sns | {"Message": json.dumps(sns)}):
+        assert read(body, reader).files == (url,)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        s3_event("braze/a.csv", "ObjectRemoved:Delete"),
+        s3_event("braze/a.csv", "s3:ObjectAccessed:Get"),
+        s3_event("braze/"),
+        s3_event("braze/day%2F"),
+        s3_event("braze/day_%24folder%24"),
+        s3_event("braze/_SUCCESS"),
+        s3_event("braze/.a.csv.crc"),
+        s3_event("braze/_temporary/0/a.csv"),
+        EVENTBRIDGE | {"detail-type": "Object Deleted"},
+        R2 | {"action": "DeleteObject"},
+        R2 | {"action": "LifecycleDeletion"},
+        RESOURCE | {"timeDeleted": "2026-11-20T08:00:00Z"},
+        {"eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "subject": "", "data": {}},
+    ],
+)
+def test_events_of_other_things_ask_for_nothing(told):
+    """Removals, folders, markers and what writers leave for a moment: neither read nor dead letters."""
+    message = read(told)
+    assert message == Message()
+    assert len(message.skipped) == 1
+
+
+def test_an_event_that_is_good_in_part_is_taken_in_part():
+    """Beside a marker a file is read; what is bad becomes an event of its own, which is read once it is mended."""
+    records = [s3_event(key)["Records"][0] for key in ("braze/_SUCCESS", "braze/a.csv", "other/b.csv", "braze/c.txt")]
+    message = read({"Records": [*records, 7, records[1]]})
+    assert message.files == ("s3://lists/braze/a.csv",)
+    assert message.skipped == ("s3://lists/braze/_SUCCESS is a marker or a hidden file",)
+    body, why = message.leftover()
+    assert json.loads(body) == {"Records": [records[2], records[3], 7]}
+    assert why.startswith("record 3: file: lies below none of the prefixes")
+    body, why = message.leftover({"s3://lists/braze/a.csv": "it is gone"})
+    assert json.loads(body)["Records"][-1] == records[1]
+    assert why.endswith("; it is gone")
+    mended = json.dumps({"Records": [s3_event("braze/b.csv")["Records"][0]]}).encode()
+    assert read(mended).files == ("s3://lists/braze/b.csv",)
+
+
+def test_many_bad_parts_cost_little_memory():
+    """Of one message only the first reasons are kept: a mebibyte may hold half a million parts that are bad."""
+    message = read(b'{"version": 1, "pairs": [' + b"7," * 20_000 + b"7]}")
+    assert len(message.bad) == 20_001
+    assert sum(len(why) for _, why in message.bad) < 1000
+    assert message.leftover()[1].count(";") == 9
+
+
 @pytest.mark.parametrize(
     ("told", "said"),
     [
@@ -110,6 +233,10 @@ def test_what_s3_tells_of_a_new_object():
         ({"version": 1, "sent_at": "2027-01-01"} | PAIR, "future"),
         ({"Records": []}, "at least one record"),
         ({"Records": [{"eventName": "ObjectCreated:Put"}]}, "s3.bucket.name: is missing"),
+        ({"Records": [7, {"eventName": "ObjectCreated:Put"}]}, "record 1: eventName: is missing"),
+        (EVENTBRIDGE | {"detail": {}}, "detail.bucket.name: is missing"),
+        (R2 | {"object": {"key": "braze/a%20b.csv"}}, "file: its name holds one of %"),
+        ({"eventType": "Microsoft.Storage.BlobCreated", "subject": "x"}, "subject: names no blob"),
         ({"Type": "SubscriptionConfirmation", "Message": "You have chosen"}, "version: is missing"),
     ],
 )
@@ -168,8 +295,9 @@ def test_without_prefixes_no_pointer_is_followed():
 
 
 NAMES = ["version", "once", "pairs", "file", "campaign_id", "send_id", "sent_at", "workspace"]
-NAMES += ["Records", "Type", "Message", "Event", "s3", "bucket", "object", "key", "name"]
-WORDS = [1, True, "Notification", "s3:TestEvent", "ObjectCreated:Put"]
+NAMES += ["Records", "Type", "Message", "Event", "s3", "bucket", "object", "key", "name", "detail", "detail-type"]
+NAMES += ["action", "kind", "message", "attributes", "specversion", "type", "data", "subject", "eventType", "reason"]
+WORDS = [1, True, "Notification", "s3:TestEvent", "ObjectCreated:Put", "Object Created", "PutObject", "storage#object"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (
@@ -190,4 +318,5 @@ def test_no_message_breaks_the_reader(body):
     assert all(each.pair.workspace == "eu" for each in message.pairs)
     assert all(url.startswith(("s3://lists/braze/", "gs://other/")) for url in message.files)
     if message.bad:
-        assert len(json.loads(message.leftover()[0])["pairs"]) == len(message.bad)
+        (parts,) = (value for value in json.loads(message.leftover()[0]).values() if isinstance(value, list))
+        assert len(parts) == len(message.bad)

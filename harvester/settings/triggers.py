@@ -1,7 +1,9 @@
 """What can be said of a trigger: which broker, how to be let in, and which files its messages may point to."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
@@ -40,6 +42,7 @@ class _WithUrl(_Trigger):
     """A broker whose URL may hold a password, so that it may come from a file."""
 
     schemes: ClassVar[Sequence[str]] = ()
+    several: ClassVar[bool] = False
 
     url: SecretStr | None = None
     url_file: LocalPath | None = None
@@ -66,6 +69,8 @@ class _WithUrl(_Trigger):
             text = secret_in(self.url_file, "a broker's URL (url_file)")
         if not text.startswith(tuple(f"{scheme}://" for scheme in self.schemes)):
             raise UsageError(f"the URL of a broker of this kind begins with {' or '.join(self.schemes)}, then ://")
+        if not all(_is_usable(each) for each in (text.split(",") if self.several else [text])):
+            raise UsageError(_UNUSABLE_URL)
         return text
 
 
@@ -90,6 +95,7 @@ class NATS(_WithUrl):
     """A durable pull consumer of a JetStream stream."""
 
     schemes = ("nats", "tls", "ws", "wss")
+    several = True
 
     kind: Literal["nats"]
     stream: Text
@@ -108,3 +114,27 @@ class Redis(_WithUrl):
 
 KINDS: Mapping[str, type[_Trigger]] = {"rabbitmq": RabbitMQ, "sqs": SQS, "nats": NATS, "redis": Redis}
 Trigger = Annotated[RabbitMQ | SQS | NATS | Redis, Field(discriminator="kind")]
+
+
+_UNUSABLE_URL = (
+    "the URL of a broker cannot be used: write it as scheme://user:password@host:port, and each of "
+    "/ ? # @ : , in user and password as %2F %3F %23 %40 %3A %2C"
+)
+
+
+def _is_usable(url: str) -> bool:
+    """Check a URL before any library sees it: their errors quote the half of a password that they take for a port.
+
+    What stands behind the host must hold no ``@``: it would be what is left of a password.
+    """
+    scheme, mark, _ = url.partition("://")
+    url = url if mark else f"nats://{url}"
+    authority, *rest = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)
+    if scheme == "unix" and not authority:
+        return url.isprintable()
+    try:
+        host, _ = urlsplit(url).hostname, urlsplit(url).port
+    except ValueError:
+        return False
+    plain = url.isprintable() and " " not in url and authority.count("@") < 2 and authority.count(":") < 8
+    return plain and "@" not in "".join(rest) and (bool(host) or scheme == "unix")

@@ -7,84 +7,36 @@ nothing else; only the ledger, a store or the dead-letter place may hold up the 
 
 import asyncio
 import contextlib
-import io
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
-from typing import Protocol
 
 import structlog
 
 from harvester.clock import Clock
-from harvester.errors import HarvesterError, SinkError, UsageError
-from harvester.model import DAY_SECONDS, BadLine, Enqueued
+from harvester.errors import HarvesterError
+from harvester.model import DAY_SECONDS
 from harvester.sources.brokers import Delivery
+from harvester.sources.bugs import bug_of
 from harvester.sources.fields import Unusable
-from harvester.sources.files import PAGE_PAIRS, Input
+from harvester.sources.importing import MAX_TRIES, Enqueue, Importer, Stopped
 from harvester.sources.message import MAX_MESSAGE_BYTES, Message, Reader, reason
 from harvester.sources.temporary import temporary_problem
 
 MAX_DELIVERIES = 15
 """A message that came this often without being settled is buried: fewer than the 20 after which RabbitMQ drops it."""
 
-MAX_TRIES = 5
-"""A message whose file cannot be had, though its store is there, or that meets a bug of ours, is buried after these."""
-
 _INLINE_BYTES = 64 * 1024
 """Messages that are larger together are parsed on another thread."""
 
 _REASON_CHARACTERS = 500
-_TOLD_LINES = 5
 
 log = structlog.get_logger()
 
 Bury = Callable[[Delivery, bytes, str], Awaitable[None]]
 
 
-class Count(Protocol):
-    """Of the pairs handed over: how many the ledger did not know, and how many it did."""
-
-    @property
-    def new(self) -> int:
-        """Those that it did not."""
-        ...
-
-    @property
-    def known(self) -> int:
-        """Those that it did."""
-        ...
-
-
-class Enqueue(Protocol):
-    """How pairs get into the ledger: committed, durably, on return. ``once`` asks for a historical capture."""
-
-    async def __call__(self, arrivals: Sequence[Enqueued], *, once: bool) -> Count:
-        """Enqueue. Raises ``LedgerError``."""
-        ...
-
-
-@dataclass(slots=True)
-class _Bad:
-    """Bad lines of a file: how many, and what the first of them said."""
-
-    count: int = 0
-    told: list[str] = field(default_factory=list)
-
-    def add(self, bad: BadLine) -> None:
-        """Take one."""
-        self.count += 1
-        if self.count <= _TOLD_LINES:
-            self.told.append(f"line {bad.line}: {bad.field} {bad.problem}")
-
-
 class _Hopeless(Exception):  # noqa: N818 - it never leaves this file
     """A message that was tried often enough; its text is the reason."""
-
-
-class Stopped(Exception):  # noqa: N818 - it never leaves the sources
-    """We were told to stop in the middle of something that may be left: it is not acknowledged."""
 
 
 class Settling:
@@ -98,16 +50,29 @@ class Settling:
 
         Between the tries of one message the waits double, from the first on.
         """
-        self.pairs_new = 0
-        self.pairs_known = 0
-        self.naive_times = 0
         self._log = log.bind(trigger=trigger)
         self._reader = reader
-        self._enqueue = enqueue
         self._bury = bury
-        self._stopping = stopping
         self._clock = clock
-        self._wait_first_seconds = wait_first_seconds
+        self._importer = Importer(
+            trigger, workspaces=reader.workspaces, enqueue=enqueue, stopping=stopping, clock=clock,
+            wait_first_seconds=wait_first_seconds,
+        )  # fmt: skip
+
+    @property
+    def pairs_new(self) -> int:
+        """Pairs that the ledger did not know."""
+        return self._importer.pairs_new
+
+    @property
+    def pairs_known(self) -> int:
+        """Pairs that it did."""
+        return self._importer.pairs_known
+
+    @property
+    def naive_times(self) -> int:
+        """Times that named no zone."""
+        return self._importer.naive_times
 
     def warnings(self) -> list[str]:
         """Say what will keep files of messages from being read."""
@@ -157,7 +122,8 @@ class Settling:
         """Enqueue the pairs of all messages; where that fails in an unexpected way, each is to be tried alone."""
         try:
             for once in (False, True):
-                await self._add_pairs([each for each in messages if each.once == once], once=once)
+                pairs = [pair for each in messages if each.once == once for pair in each.pairs]
+                await self._importer.add_pairs(pairs, once=once)
         except (HarvesterError, Stopped):
             raise
         except Exception as error:  # noqa: BLE001 - one of them is the cause, and the others shall not suffer
@@ -167,7 +133,7 @@ class Settling:
 
     async def _finish(self, delivery: Delivery, message: Message, *, added: bool) -> str:
         """Import the files of a message, and bury what was bad in it; gives the outcome."""
-        self._count_naive(message.naive_times)
+        self._importer.count_naive(message.naive_times)
         before = self.pairs_new + self.pairs_known
         try:
             failed = await self._work(message, added=added)
@@ -190,58 +156,15 @@ class Settling:
         for tried in range(MAX_TRIES):
             try:
                 if not added:
-                    await self._add_pairs([message], once=message.once)
-                problems = {each: await self._try_import(each, once=message.once) for each in message.files}
+                    await self._importer.add_pairs(message.pairs, once=message.once)
+                problems = {each: await self._importer.import_file(each, once=message.once) for each in message.files}
                 return {file: problem for file, problem in problems.items() if problem}
             except (HarvesterError, Stopped):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a message raises is that message's end
                 why = self._report_bug(error)
-            await self._pause(tried)
+            await self._importer.pause(tried)
         raise _Hopeless(why)
-
-    async def _try_import(self, file: str, *, once: bool) -> str | None:
-        """Import a file, again and again where its store has trouble with it; gives what was wrong with it.
-
-        Raises ``SinkError`` where the store itself is away: then the message waits.
-        """
-        from harvester.stores import Unwilling, answers  # noqa: PLC0415 - only those who use a store wait for it
-
-        for tried in range(MAX_TRIES):
-            try:
-                return await self._import(file, once=once)
-            except SinkError as error:
-                if not isinstance(error, Unwilling) and not await asyncio.to_thread(answers, file):
-                    raise
-                why = str(error)
-                self._log.warning("file_failed", problem=why, tries=tried + 1)
-            await self._pause(tried)
-        return f"{file}: was tried {MAX_TRIES} times: {why}"
-
-    async def _pause(self, tried: int) -> None:
-        """Wait before the next try. Raises ``Stopped``."""
-        if tried < MAX_TRIES - 1:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), self._wait_first_seconds * 2.0**tried)
-                raise Stopped
-
-    async def _import(self, file: str, *, once: bool) -> str | None:
-        """Enqueue the pairs of a file, a page at a time, read on another thread; gives what was wrong with it."""
-        bad = _Bad()
-        try:
-            source = Input([file], workspaces=self._reader.workspaces, stdin=io.BytesIO(), now=self._clock.wall())
-            pages = source.pages(bad)
-            while (page := await asyncio.to_thread(next, pages, None)) is not None:
-                if self._stopping.is_set():
-                    raise Stopped
-                if page:
-                    await self._add(page, once=once)
-        except UsageError as error:
-            return str(error)
-        self._count_naive(source.naive_times)
-        if not source.lines:
-            self._log.warning("list_empty", file=file)
-        return f"{file}: {bad.count} of {source.lines} lines name no pair: {'; '.join(bad.told)}" if bad.count else None
 
     async def _bury_rest(self, delivery: Delivery, message: Message, failed: dict[str, str], *, good: bool) -> None:
         """Bury what was bad of a message, as a message of its own where something was good and it can be written."""
@@ -257,37 +180,11 @@ class Settling:
         self._log.error("bug_found", error=kind, at=at, hint="please report this line; only this message is affected")
         return f"an unexpected error, {kind} at {at}; please report it"
 
-    def _count_naive(self, times: int) -> None:
-        if times and not self.naive_times:
-            self._log.warning("times without a zone are taken for UTC", hint="write them as 2026-11-20T08:00:00Z")
-        self.naive_times += times
-
-    async def _add_pairs(self, messages: Sequence[Message], *, once: bool) -> None:
-        pairs = iter([pair for message in messages for pair in message.pairs])
-        while page := list(islice(pairs, PAGE_PAIRS)):
-            await self._add(page, once=once)
-
-    async def _add(self, page: Sequence[Enqueued], *, once: bool) -> None:
-        count = await self._enqueue(page, once=once)
-        self.pairs_new += count.new
-        self.pairs_known += count.known
-
     async def _buried(self, delivery: Delivery, body: bytes, why: str) -> None:
         told = why.encode("ascii", "backslashreplace").decode()
         told = "".join(mark if mark.isprintable() else " " for mark in told)[:_REASON_CHARACTERS]
         await self._bury(delivery, body, told)
         self._log.warning("message_dead_lettered", reason=told)
-
-
-def bug_of(error: BaseException) -> tuple[str, str]:
-    """Give an error's type, and the last place of our own that it passed, such as ``files.py:12``."""
-    at, step = "an unknown place", error.__traceback__
-    while step is not None:
-        file = Path(step.tb_frame.f_code.co_filename)
-        if "harvester" in file.parts:
-            at = f"{file.name}:{step.tb_lineno}"
-        step = step.tb_next
-    return type(error).__name__, at
 
 
 def _groups(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:

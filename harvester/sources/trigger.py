@@ -18,8 +18,10 @@ import structlog
 from harvester.clock import Clock
 from harvester.errors import HarvesterError
 from harvester.sources.brokers import Broker, Delivery
+from harvester.sources.bugs import bug_of
+from harvester.sources.importing import Enqueue, Stopped
 from harvester.sources.message import Reader
-from harvester.sources.settling import Enqueue, Settling, Stopped, bug_of
+from harvester.sources.settling import Settling
 from harvester.tracing import begin
 
 log = structlog.get_logger()

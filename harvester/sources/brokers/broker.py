@@ -8,12 +8,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 from harvester.errors import BrokerError
 
 BATCH_MESSAGES = 32
 """Messages taken, settled and acknowledged together, so that they share a transaction of the ledger."""
+
+PREFETCH_BYTES = 8 << 20
+"""What is taken off a broker before it is settled, where messages are large: at least one, whatever its size."""
+
+_SHORT_SECRET = 8
 
 WAIT_SECONDS = 5.0
 """How long ``receive`` waits for a first message."""
@@ -29,7 +34,7 @@ CLOSED = RuntimeError
 class Delivery:
     """A message as it was delivered: for which time, and what its broker needs to settle it.
 
-    ``flaw`` says why it cannot be read, where the broker sees that already.
+    ``flaw`` says why it cannot be read, where the broker sees that already; a body that was left there is empty here.
     """
 
     body: bytes
@@ -76,13 +81,29 @@ class Broker(Protocol):
 
 
 def trouble(what: str, error: BaseException, *, url: str = "") -> BrokerError:
-    """Say what failed and how, in a line that holds no part of the URL's credentials."""
-    said = re.sub(r"\s+", " ", str(error)).strip()
-    # A password, or a token that stands alone; what stands before a password is a name, and may be part of any word.
-    given = [userinfo.partition(":")[2] or userinfo for userinfo in re.findall(r"//([^/@]+)@", url)]
-    for secret in sorted({url, *given, *map(unquote, given)} - {""}, key=len, reverse=True):
-        said = said.replace(secret, "***")
+    """Say what failed and how, in a line that holds no part of the URL's credentials.
+
+    The text of a ``ValueError`` is never shown: it quotes what it could not read, which may be a piece of the URL.
+    """
+    if isinstance(error, (TypeError, ValueError)) and not isinstance(error, OSError):
+        return BrokerError(f"{what}: {type(error).__name__}; check its URL and its settings")
+    said = without_secrets(re.sub(r"\s+", " ", str(error)).strip(), url)
     return BrokerError(f"{what}: {type(error).__name__}{': ' + said[:300] if said else ''}")
+
+
+def without_secrets(text: str, url: str) -> str:
+    """Give a text in which no secret of a URL is left; nothing of it where a short one would be told by its gaps.
+
+    A user's name is no secret, unless it stands alone: then it may be a token.
+    """
+    given = {url} | {userinfo.partition(":")[2] or userinfo for userinfo in re.findall(r"//([^/@]+)@", url)}
+    given |= set(re.findall(r"[?&](?:password|token|secret)=([^&#]+)", url))
+    secrets = {each for secret in given for each in (secret, unquote(secret), unquote_plus(secret)) if each}
+    for secret in sorted(secrets, key=len, reverse=True):
+        if secret in text and len(secret) < _SHORT_SECRET:
+            return ""
+        text = text.replace(secret, "***")
+    return text
 
 
 def kept_too_short(what: str, days: float) -> str:

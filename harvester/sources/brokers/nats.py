@@ -5,7 +5,7 @@ Dead letters are published to a subject, which a stream must keep: JetStream con
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from harvester.model import DAY_SECONDS
 from harvester.sources.brokers.broker import (
     BATCH_MESSAGES,
     CLOSED,
+    PREFETCH_BYTES,
     RETENTION_DAYS,
     WAIT_SECONDS,
     Delivery,
@@ -78,9 +79,14 @@ class Queue:
     async def receive(self) -> Sequence[Delivery]:
         """Pull what there is."""
         with self._translated(), contextlib.suppress(NatsTimeout):
-            fetched = await self._while_open(self._pulling.fetch(BATCH_MESSAGES, timeout=self._wait_seconds))
+            fetched = await self._while_open(self._pulling.fetch(self._batch_messages(), timeout=self._wait_seconds))
             return [Delivery(each.data, each.metadata.num_delivered, each) for each in fetched]
         return []
+
+    def _batch_messages(self) -> int:
+        """Give how many messages may be on their way at once, if each is as large as the server allows."""
+        assert self._client is not None
+        return max(1, min(BATCH_MESSAGES, PREFETCH_BYTES // max(1, self._client.max_payload)))
 
     async def _while_open(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Await, but no longer than the connection lives: nats-py would wait for the whole timeout."""
@@ -109,12 +115,15 @@ class Queue:
 
     async def bury(self, delivery: Delivery, body: bytes, reason: str) -> None:
         """Publish to the dead-letter subject, the reason in a header if both together are not too long for it."""
-        headers = dict(delivery.handle.headers or {}) | {"reason": reason}
         with self._translated():
-            try:
-                await self._jetstream.publish(self._dead_letter, body, headers=headers)
-            except MaxPayloadError:
-                await self._jetstream.publish(self._dead_letter, body)
+            for headers in (_kept(delivery.handle.headers) | {"reason": reason}, {"reason": reason}, None):
+                try:
+                    await self._jetstream.publish(self._dead_letter, body, headers=headers)
+                except (MaxPayloadError, ValueError):
+                    if headers is None:
+                        raise
+                else:
+                    return
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge each; an acknowledgement that is lost brings the message again."""
@@ -128,7 +137,7 @@ class Queue:
         """Let go of the connection."""
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(Error, OSError, asyncio.TimeoutError, CLOSED):
+            with contextlib.suppress(Exception):  # whatever it says, nothing is left to be done about it
                 await client.close()
 
     async def _lost(self) -> None:
@@ -140,6 +149,11 @@ class Queue:
             yield
         except (TimeoutError, Error, OSError, ValueError, CLOSED) as error:
             raise trouble(f"NATS, consumer {self._consumer} of stream {self._stream}", error, url=self._asked) from None
+
+
+def _kept(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Give the headers that a dead letter keeps: those of JetStream itself would be orders to it."""
+    return {name: value for name, value in (headers or {}).items() if not name.lower().startswith("nats-")}
 
 
 def _warnings(stream: StreamConfig, consumer: ConsumerInfo) -> list[str]:

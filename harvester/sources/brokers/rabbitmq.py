@@ -1,23 +1,31 @@
 """RabbitMQ, through one connection and one channel. The only door to aio-pika.
 
-The queue pushes as many messages as one batch holds. Dead letters are published to a queue by name and confirmed.
-AMQP tells nothing of a queue's arguments, so neither its type nor its limits can be looked at.
+The queue pushes one message at a time; the rest of a batch is fetched one by one, as long as the bodies are small. So
+no more is held than two messages of the server's ``max_message_size`` and what a batch may weigh: AMQP has no limit by
+bytes. Dead letters are published to a queue by name and confirmed. AMQP tells nothing of a queue's arguments, so
+neither its type nor its limits can be looked at.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, PublishError
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, MethodNotImplemented
 
 from harvester.errors import BrokerError
 from harvester.sources.brokers.broker import BATCH_MESSAGES, WAIT_SECONDS, Delivery, no_dead_letters, trouble
+from harvester.sources.message import MAX_MESSAGE_BYTES
 
 _TIMEOUT_SECONDS = 10.0
+_HEADERS_CHARACTERS = 32 * 1024
+_ROUTING_HEADERS = ("cc", "bcc")
+"""Headers by which a message would be sent to further queues; a dead letter does not keep them."""
 
 logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)  # it says past our log what it raises anyway
 
@@ -39,6 +47,7 @@ class Queue:
         self._channel: AbstractChannel | None = None
         self._asked = ""
         self._consuming = False
+        self._fetches = True
         self._arrived: asyncio.Queue[AbstractIncomingMessage | BrokerError] = asyncio.Queue()
 
     async def open(self) -> list[str]:
@@ -52,7 +61,7 @@ class Queue:
             await connection.connect(timeout=_TIMEOUT_SECONDS)
             channel = self._channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             channel.close_callbacks.add(self._lost)
-            await channel.set_qos(BATCH_MESSAGES)
+            await channel.set_qos(1)
             await channel.declare_queue(self._queue, passive=True, timeout=_TIMEOUT_SECONDS)
             return await self._warnings(connection)
 
@@ -67,19 +76,32 @@ class Queue:
         return []
 
     async def receive(self) -> Sequence[Delivery]:
-        """Give what has been pushed to us."""
+        """Give what has been pushed to us, and what stands behind it."""
         with self._translated():
             await asyncio.shield(self._consume())  # aiormq would swallow a cancellation in the middle
             try:
-                found = [await asyncio.wait_for(self._arrived.get(), self._wait_seconds)]
+                first = await asyncio.wait_for(self._arrived.get(), self._wait_seconds)
             except TimeoutError:
                 return []
-            while not self._arrived.empty() and len(found) < BATCH_MESSAGES:
-                found.append(self._arrived.get_nowait())
-        for each in found:
-            if isinstance(each, BrokerError):
-                raise each
-        return [_delivery(each) for each in found if not isinstance(each, BrokerError)]
+            if isinstance(first, BrokerError):
+                raise first
+            return [_delivery(each) for each in [first, *await asyncio.shield(self._fetch(len(first.body)))]]
+
+    async def _fetch(self, held_bytes: int) -> list[AbstractIncomingMessage]:
+        """Fetch messages one by one until the queue is empty, or what is held weighs as much as one may."""
+        found: list[AbstractIncomingMessage] = []
+        queue = await self._opened().get_queue(self._queue, ensure=False)
+        while self._fetches and held_bytes < MAX_MESSAGE_BYTES and len(found) < BATCH_MESSAGES - 1:
+            try:
+                message = await queue.get(fail=False, timeout=_TIMEOUT_SECONDS)
+            except (ChannelLockedResource, ChannelAccessRefused, MethodNotImplemented):
+                self._fetches = False  # as with a single active consumer: each message comes alone from now on
+                raise
+            if message is None:
+                break
+            found.append(message)
+            held_bytes += len(message.body)
+        return found
 
     async def _consume(self) -> None:
         if self._consuming:
@@ -102,14 +124,20 @@ class Queue:
 
     async def bury(self, delivery: Delivery, body: bytes, reason: str) -> None:
         """Publish to the dead-letter queue; RabbitMQ returns what no queue takes, and confirms the rest."""
-        headers = dict(delivery.handle.headers) | {"reason": reason}
+        headers = _kept(delivery.handle.headers)
+        with self._translated():
+            try:
+                await self._publish(body, headers | {"reason": reason})
+            except (TypeError, ValueError, OverflowError, struct.error):
+                await self._publish(body, {"reason": reason})  # without headers that can be read but not written
+
+    async def _publish(self, body: bytes, headers: dict[str, Any]) -> None:
         message = aio_pika.Message(body, headers=headers, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         try:
-            with self._translated():
-                await self._opened().default_exchange.publish(
-                    message, routing_key=self._dead_letter, mandatory=True, timeout=_TIMEOUT_SECONDS
-                )
-        except _Unroutable:
+            await self._opened().default_exchange.publish(
+                message, routing_key=self._dead_letter, mandatory=True, timeout=_TIMEOUT_SECONDS
+            )
+        except PublishError:
             raise BrokerError(f"there is no queue {self._dead_letter} for dead letters; declare it") from None
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -142,14 +170,17 @@ class Queue:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except PublishError:
-            raise _Unroutable from None
         except (*CONNECTION_EXCEPTIONS, TimeoutError, ValueError) as error:
             raise self._trouble(error) from None
 
 
-class _Unroutable(Exception):  # noqa: N818 - it never leaves this file
-    """RabbitMQ returned what was published: no queue takes it."""
+def _kept(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the headers that a dead letter keeps: none that route, and none at all where they would not fit a frame."""
+    try:
+        kept = {name: value for name, value in headers.items() if name.lower() not in _ROUTING_HEADERS}
+        return kept if len(repr(kept)) < _HEADERS_CHARACTERS else {}
+    except RecursionError:
+        return {}
 
 
 def _delivery(message: AbstractIncomingMessage) -> Delivery:

@@ -27,6 +27,9 @@ from harvester.sources.brokers.broker import (
     trouble,
 )
 
+_ODD = "surrogatepass"
+"""JSON can hold halves of characters, which no UTF-8 can."""
+
 _BATCH_ENTRIES = 10
 """The most that one call of SQS receives, deletes or changes."""
 
@@ -84,7 +87,7 @@ class Queue:
                 VisibilityTimeout=math.ceil(self.lease_seconds), AttributeNames=["ApproximateReceiveCount"],
             )  # fmt: skip
         return [
-            Delivery(each["Body"].encode(), int(each["Attributes"]["ApproximateReceiveCount"]), each["ReceiptHandle"])
+            Delivery(each["Body"].encode("utf-8", _ODD), _times(each), each["ReceiptHandle"])
             for each in answer.get("Messages", ())
         ]
 
@@ -106,7 +109,7 @@ class Queue:
         del delivery
         if self._dead_letter is None:
             raise BrokerError(no_dead_letters(f"place beside SQS queue {self._url}", _MEND))
-        message: dict[str, Any] = {"QueueUrl": self._dead_letter, "MessageBody": body.decode()}
+        message: dict[str, Any] = {"QueueUrl": self._dead_letter, "MessageBody": body.decode("utf-8", _ODD)}
         if self._dead_letter.endswith(".fifo"):
             digest = hashlib.sha256(body).hexdigest()
             message |= {"MessageGroupId": "harvester", "MessageDeduplicationId": digest}
@@ -133,7 +136,7 @@ class Queue:
     async def close(self) -> None:
         """Let go of the client."""
         stack, self._stack, self._sqs = self._stack, AsyncExitStack(), None
-        with suppress(BotoCoreError, OSError):
+        with suppress(Exception):  # whatever it says, nothing is left to be done about it
             await stack.aclose()
 
     async def _attributes(self, *names: str) -> Mapping[str, str]:
@@ -147,6 +150,11 @@ class Queue:
             yield
         except (TimeoutError, BotoCoreError, ClientError, OSError, ValueError) as error:
             raise trouble(f"SQS, queue {self._url}", error) from None
+
+
+def _times(message: Mapping[str, Any]) -> int:
+    """Give for which time a message was delivered; a server that speaks like SQS may not count."""
+    return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
 
 
 def _entries(deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
