@@ -4,6 +4,7 @@ It never makes what it examines: a ledger and a folder that are not there yet ar
 Of a bucket, which nobody needs to be allowed to delete from, the one small object stays that was created to prove it.
 """
 
+import resource
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +27,13 @@ from harvester.errors import (
 from harvester.ledger import Ledger
 from harvester.ledger.places import remembered
 from harvester.model import DATASET, Pair, Part
+from harvester.scrubbing import scrub_foreign
 from harvester.settings import ONE_WORKSPACE_TWICE, Settings, Workspace
+from harvester.settings.surroundings import PROXY_HINT, check_certificates, proxy_variables
 from harvester.sinks import FolderSink, Sink
+
+_OTHER_FILES = 150
+"""The ledger, parts, brokers, a bucket's connections, and the page's, which are 64 at the most."""
 
 LARGE_SKEW_SECONDS = 5.0
 _PROBE = ".harvester/probe"
@@ -44,7 +50,7 @@ class Finding:
 
 async def examine(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock) -> list[Finding]:
     """Examine every workspace, the ledger and the sink. Never raises for what it finds."""
-    findings = []
+    findings = surroundings(settings)
     for name, workspace in settings.workspaces.items():
         findings += await _workspace(name, workspace, settings, clock)
     for names in settings.doubles():
@@ -55,6 +61,23 @@ async def examine(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock)
         findings.append(Finding("sink", well=True, text=await _sink(sink, ledger_id, known)))
     except HarvesterError as error:
         findings.append(Finding("ledger and sink", well=False, text=str(error)))
+    return findings
+
+
+def surroundings(settings: Settings) -> list[Finding]:
+    """Examine what the environment and the system decide: proxies, certificates, open files."""
+    findings = []
+    if variables := proxy_variables():
+        findings.append(Finding("proxy", well=True, text=f"{' and '.join(variables)} is set: {PROXY_HINT}"))
+    try:
+        check_certificates()
+    except HarvesterError as error:
+        findings.append(Finding("certificates", well=False, text=str(error)))
+    allowed, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], _OTHER_FILES
+    needed += len(settings.workspaces) * settings.concurrency
+    if resource.RLIM_INFINITY != allowed < needed:
+        text = f"{allowed} are allowed, and up to {needed} may be needed; allow more (ulimit -n, LimitNOFILE) or lower "
+        findings.append(Finding("open files", well=False, text=f"{text}concurrency"))
     return findings
 
 
@@ -135,7 +158,7 @@ async def _workspace(name: str, workspace: Workspace, settings: Settings, clock:
     try:
         nobody = Pair(name, "harvester-doctor", "harvester-doctor")
         answer = await transport.send_series(nobody, length_days=1, ending_at=clock.wall())
-        said = transport.scrub(answer.body[:200].decode("utf-8", "replace")).encode("unicode_escape").decode()
+        said = scrub_foreign(answer.body[:16_384].decode("utf-8", "replace"))
     except ExchangeError as error:
         advice = "check the endpoint, the network and the time of this machine"
         return [Finding(subject, well=False, text=f"no answer ({error}); {advice}")]

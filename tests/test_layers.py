@@ -7,7 +7,7 @@ HOUSE = Path(__file__).parent.parent / "harvester"
 MODULES = sorted(HOUSE.rglob("*.py"))
 
 FLOORS = {
-    "model": 0, "errors": 0, "clock": 0, "place": 0.5, "private_files": 0, "health": 1,
+    "model": 0, "errors": 0, "clock": 0, "place": 0.5, "private_files": 0, "scrubbing": 0, "health": 1,
     "settings": 1, "telemetry": 1, "tracing": 1, "stopping": 1, "tables": 1, "simulator": 1,
     "stores": 2,
     "sources": 3, "ledger": 3, "braze": 3, "sinks": 3,

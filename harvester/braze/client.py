@@ -21,6 +21,7 @@ from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock, happens
 from harvester.errors import ExchangeError, Meaning, meaning_of
 from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Reading, Rejected, Returned
+from harvester.scrubbing import scrub_foreign
 from harvester.tracing import NOTHING, Span
 
 TRIES = 3
@@ -177,7 +178,7 @@ class Client:
             self._failed(error)
             self._level(error.cause)(
                 "answer_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
-                request_id=answer.request_id,
+                request_id=scrub_foreign(answer.request_id, length=100),
             )  # fmt: skip
             raise
         self.answers[f"status_{answer.status}"] += 1
@@ -241,7 +242,7 @@ class Client:
     def _detail(self, answer: Answer) -> str:
         """Give the beginning of a body, safe to log and to store: without the key, without control characters."""
         # Scrubbed before it is cut short: a key cut in two would not be known as one.
-        text = self._transport.scrub(answer.body[:65_536].decode("utf-8", "replace"))
+        text = self._transport.scrub(answer.body[:16_384].decode("utf-8", "replace"))
         return text[:200].encode("unicode_escape").decode()
 
     async def _pause(self, seconds: float) -> None:

@@ -8,6 +8,8 @@ Every foreign error leaves here as an ``ExchangeError``, most specific first.
 """
 
 import codecs
+import json
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -22,8 +24,13 @@ from harvester.braze.budget import BudgetReport
 from harvester.clock import Clock
 from harvester.errors import ExchangeError
 from harvester.model import Pair
+from harvester.scrubbing import hide, scrub, scrub_foreign
+from harvester.settings.surroundings import certificates_hint
 
 codecs.lookup("unicode_escape")  # loaded on first use otherwise, which fails just when no file can be opened
+
+OK = 200
+_ESCAPED = re.compile(rb"\\u00([2-7][0-9A-Fa-f])")
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Decoded size at which an answer is dropped: a hundred times the largest plausible one."""
@@ -72,10 +79,10 @@ class Transport(Protocol):
         ...
 
 
-def translated(error: Exception, scrub: Callable[[str], str]) -> ExchangeError:
+def translated(error: Exception) -> ExchangeError:
     """Turn an error of aiohttp into ours; the cause is a closed set.
 
-    The detail may quote what the server sent, which may be the key, so it is scrubbed, then cut, then escaped.
+    The detail may quote what the server sent, which may be the key, so it is scrubbed.
     The ``repr`` of a ``ClientResponseError`` prints the request headers and with them the key, so nothing here
     uses it. A status inside such an error is aiohttp's own (400 for whatever it could not parse) and is ignored.
     """
@@ -94,8 +101,10 @@ def translated(error: Exception, scrub: Callable[[str], str]) -> ExchangeError:
     )
     cause = next(cause for kind, cause in causes if isinstance(error, kind))
     text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-    detail = scrub(text)[:200].encode("unicode_escape").decode()
-    return ExchangeError(cause, detail or type(error).__name__)
+    detail = scrub_foreign(text) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        detail = f"{detail}; {certificates_hint()}"
+    return ExchangeError(cause, detail)
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -129,7 +138,8 @@ class BrazeTransport:
         """
         self._url = URL(endpoint.rstrip("/") + "/sends/data_series", encoded=True)
         self._api_key = api_key
-        self._keys = {api_key}
+        self._keys: set[bytes] = set()
+        self._remember(api_key)
         self._clock = clock
         self._held_bytes = 0
         self._session = aiohttp.ClientSession(
@@ -152,7 +162,7 @@ class BrazeTransport:
         if api_key == self._api_key:
             return False
         self._api_key = api_key
-        self._keys.add(api_key)
+        self._remember(api_key)
         self._session.headers["Authorization"] = f"Bearer {api_key}"
         return True
 
@@ -166,7 +176,9 @@ class BrazeTransport:
         except ExchangeError:
             raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise translated(error, self.scrub) from None
+            raise translated(error) from None
+        if response.status == OK:
+            self._must_not_repeat_the_key(body)
         headers = response.headers
         return Answer(
             status=response.status,
@@ -186,7 +198,7 @@ class BrazeTransport:
         try:
             return await handler(request)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            raise translated(error, self.scrub) from None
+            raise translated(error) from None
 
     async def _capped(self, content: aiohttp.StreamReader) -> bytes:
         """Read a body to its end, or raise once it has decoded to more than one of the caps."""
@@ -216,11 +228,20 @@ class BrazeTransport:
             scheme=url.scheme, authority=url.raw_authority, path=url.raw_path, query_string=question, encoded=True
         )
 
+    def _remember(self, api_key: str) -> None:
+        """Know a key as a secret, and those before it too: an answer may still be under way."""
+        hide(api_key)
+        self._keys |= {api_key.encode(), json.dumps(api_key)[1:-1].encode()}
+
+    def _must_not_repeat_the_key(self, body: bytes) -> None:
+        """Raise ``ExchangeError`` for an answer from which the key would get into the rows."""
+        plain = _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), body) if b"\\u00" in body else body
+        if any(key in plain for key in self._keys):
+            raise ExchangeError("malformed", "the answer repeats the API key, so nothing of it is kept")
+
     def scrub(self, text: str) -> str:
-        """Take the key out of a text, and those before it: an answer may still be under way."""
-        for key in self._keys:
-            text = text.replace(key, "[key]")
-        return text
+        """Take the key, and every other secret, out of a text, in any spelling."""
+        return scrub(text)
 
     async def close(self) -> None:
         """Close the session."""

@@ -5,10 +5,13 @@ arguments, prints, or ends the process.
 """
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
 import sys
+import traceback
+from types import TracebackType
 from typing import Any
 
 import click
@@ -16,6 +19,7 @@ import click
 from harvester import __version__
 from harvester.cli import audit, capture, ledger, serve, stand_in, view
 from harvester.errors import ExitCode, HarvesterError, SinkClosed
+from harvester.scrubbing import scrub
 
 EXIT_CODES = """\b
 Exit codes: 0 complete, 1 bug, 2 usage or configuration, 3 partial (some rejected, expired,
@@ -27,6 +31,7 @@ class _Commands(click.Group):
 
     def main(self, *args: Any, **given: Any) -> Any:
         _open_closed_streams()
+        sys.excepthook = _show_bug
         try:
             return super().main(*args, **given)
         except OSError as error:
@@ -40,13 +45,14 @@ class _Commands(click.Group):
         # The first process of a container has no default for SIGTERM: the kernel would drop it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the key
+        _allow_open_files()
         try:
             return super().invoke(ctx)
         except (BrokenPipeError, SinkClosed):
             _drop_output()  # whoever reads it has seen enough
             ctx.exit(ExitCode.COMPLETE)
         except HarvesterError as error:
-            click.echo(f"harvester: {error}", err=True)
+            click.echo(f"harvester: {scrub(str(error))}", err=True)
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, asyncio.CancelledError):  # the latter: a second signal, or the grace is spent
             click.echo("harvester: interrupted; run the same command again to go on", err=True)
@@ -56,6 +62,18 @@ class _Commands(click.Group):
         """Keep the order in which one meets them."""
         del ctx
         return list(self.commands)
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit for open files to the hard one: connections of strangers must not use up our own."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # a kernel may know a lower one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback as Python does, without the secrets that the text of an error may quote."""
+    sys.stderr.write(scrub("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _drop_output() -> None:

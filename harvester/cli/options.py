@@ -172,6 +172,18 @@ def set_up_logs(given: dict[str, Any], *, lasting: bool = False) -> None:
     )
 
 
+def check_surroundings() -> None:
+    """Say once what the environment changes behind our back. Raises ``UsageError`` for certificates it only names."""
+    import structlog
+
+    from harvester.settings.surroundings import PROXY_HINT, check_certificates, proxy_variables
+
+    check_certificates()
+    variables = proxy_variables()
+    if variables:
+        structlog.get_logger().warning("proxy_ignored", variables=" ".join(variables), hint=PROXY_HINT)
+
+
 def traced() -> contextlib.AbstractContextManager[None]:
     """Tell a collector what takes how long, where OpenTelemetry's variable names one."""
     from harvester.settings import of_traces

@@ -37,6 +37,7 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
     settings = options.settings_of(given)
     if settings.out == "-":
         raise UsageError("serve writes to a folder or a bucket: name one with -o")
+    options.check_surroundings()
     settings.keys()  # a start that fails leaves nothing behind
     for each in settings.triggers.values():
         broker(each.kind, **each.options())

@@ -17,6 +17,7 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 
 from harvester.errors import UsageError
 from harvester.settings.model import Settings
+from harvester.settings.surroundings import hide_environment_secrets
 from harvester.settings.triggers import KINDS
 from harvester.settings.workspace import LOOPBACK, ORIGIN, Workspace, as_variable
 
@@ -32,6 +33,7 @@ def load(config: Path | None, given: dict[str, Any], workspace: dict[str, Any]) 
     ``HARVESTER_WORKSPACES__NAME__...``, or else one named ``default``. Raises ``UsageError`` with every problem
     at once.
     """
+    hide_environment_secrets()
     file = _from_file(config)
     environment = _from_environment(file)
     names = {**_tables(file, "workspaces"), **_tables(environment, "workspaces")} or {"default": {}}

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, St
 
 from harvester.errors import UsageError
 from harvester.place import refusal
+from harvester.scrubbing import hide_url
 from harvester.settings.places import LocalPath
 from harvester.settings.secret_files import secret_in
 
@@ -71,6 +72,7 @@ class _WithUrl(_Trigger):
             raise UsageError(f"the URL of a broker of this kind begins with {' or '.join(self.schemes)}, then ://")
         if not all(_is_usable(each) for each in (text.split(",") if self.several else [text])):
             raise UsageError(_UNUSABLE_URL)
+        hide_url(text)
         return text
 
 

@@ -16,6 +16,7 @@ from pydantic import (
 
 from harvester.errors import UsageError
 from harvester.model import reading_name
+from harvester.scrubbing import hide
 from harvester.settings.places import LocalPath
 from harvester.settings.secret_files import secret_in
 
@@ -98,6 +99,7 @@ class Workspace(BaseModel):
             raise UsageError(
                 "the API key is malformed: 8 to 200 printable ASCII characters without blanks are expected"
             )
+        hide(text)
         return text
 
 

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+from harvester.scrubbing import scrub
+
 _GAP = "\N{NO-BREAK SPACE}"
 _STEPS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 LONGEST_TEXT = 300
@@ -64,6 +66,7 @@ def machine(at: float) -> str:
 
 
 def shown(text: str) -> str:
-    """Give text of strangers on one line and not endless: what cannot be seen is spelled out."""
+    """Give text of strangers without secrets, on one line, not endless: what cannot be seen is spelled out."""
+    text = scrub(text)
     seen = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
     return seen if len(seen) <= LONGEST_TEXT else seen[: LONGEST_TEXT - 1] + "…"

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, unquote_plus
 
 from harvester.errors import BrokerError
+from harvester.scrubbing import scrub
 
 BATCH_MESSAGES = 32
 """Messages taken, settled and acknowledged together, so that they share a transaction of the ledger."""
@@ -87,7 +88,7 @@ def trouble(what: str, error: BaseException, *, url: str = "") -> BrokerError:
     """
     if isinstance(error, (TypeError, ValueError)) and not isinstance(error, OSError):
         return BrokerError(f"{what}: {type(error).__name__}; check its URL and its settings")
-    said = without_secrets(re.sub(r"\s+", " ", str(error)).strip(), url)
+    said = scrub(without_secrets(re.sub(r"\s+", " ", str(error)).strip(), url))
     return BrokerError(f"{what}: {type(error).__name__}{': ' + said[:300] if said else ''}")
 
 

@@ -1,0 +1,175 @@
+"""Takes secrets out of texts: the one function for all that came from outside, in whatever spelling it holds them.
+
+A secret is registered where it is read, and from then on masked by ``scrub`` in every text: as it is, as JSON, HTML, a
+URL or Python spell its characters, as hex or base64, in capitals or not, and in parts of half its length. Texts are
+scrubbed where they come in, before they are cut; the log, the page and the command line scrub once more.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+MASK = "[secret]"
+SHORT = 8
+"""A secret shorter than this may be part of any word: it is masked only where it stands alone, and at the door only."""
+
+_LEAST = 3
+_LAYERS = 3
+_MOST_WINDOW = 16
+_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+_SPELLED = re.compile(
+    r"%(?:25)*(?P<url>[0-9A-Fa-f]{2})|\\+u\{?0*(?P<json>[0-9A-Fa-f]{2,4})\}?|\\+x(?P<python>[0-9A-Fa-f]{2})"
+    r"|&#0*(?P<decimal>\d{1,6});?|&#[xX]0*(?P<html>[0-9A-Fa-f]{1,5});?|&(?P<name>amp|lt|gt|quot|apos);"
+    r"|\\+(?P<octal>[0-3][0-7]{2})|\\+(?P<escaped>[\"'/\\])"
+)
+_NAMES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+_USERINFO = re.compile(r"(?<=://)[^\s/@\"']*:[^\s/@\"']*(?=@)")
+_IN_QUERY = re.compile(r"(?i)[?&](?:password|passwd|pass|token|secret|sig|key)=([^&#\s]+)")
+
+_forms: dict[str, list[str]] = {}
+_blocks: set[str] = set()
+"""What every run that is looked for holds at least one of; most texts hold none, and that is seen quickly."""
+_short: dict[str, re.Pattern[str]] = {}
+
+
+def hide(secret: str) -> None:
+    """Mask a secret from now on. One of fewer than three characters is not: it would make texts unreadable."""
+    if len(secret) < _LEAST or secret in _forms or secret in _short:
+        return
+    if len(secret) < SHORT:
+        _short[secret] = re.compile(rf"(?<![A-Za-z0-9]){re.escape(secret.translate(_LOWER))}(?![A-Za-z0-9])")
+    else:
+        _forms[secret] = list(_spellings(secret))
+        _blocks.update(form[at : at + step] for form in _forms[secret] for at, step in _steps(form))
+
+
+def hide_url(url: str) -> None:
+    """Mask the password or token of a broker's URL, or of several with commas between them, escaped or not."""
+    for each in {url, *url.split(",")}:
+        userinfo, at, _ = each.partition("://")[2].rpartition("@")
+        found = [userinfo.partition(":")[2] or userinfo] if at else []
+        for secret in found + _IN_QUERY.findall(each):
+            hide(secret)
+            hide(unquote(secret))
+
+
+def scrub(text: str, *, least: int = _LEAST) -> str:
+    """Give a text with every registered secret of at least so many characters masked."""
+    text = _USERINFO.sub("***", text)
+    masked: list[tuple[int, int]] = []
+    plain, origin = text, None
+    for _ in range(_LAYERS):
+        lowered = plain.translate(_LOWER) if not plain.isascii() else plain.lower()
+        for start, end in _runs(lowered, least):
+            masked.append((start, end) if origin is None else (origin[start], origin[end]))
+        decoded = _decoded(plain, origin)
+        if decoded is None:
+            break
+        plain, origin = decoded
+    return _without(text, masked) if masked else text
+
+
+def scrub_foreign(text: str, *, length: int = 200) -> str:
+    """Make text of a stranger fit for a log or a page: without secrets, then cut, then without control characters."""
+    return scrub(text)[:length].encode("unicode_escape").decode()
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """Give the texts by which a secret is known, in small letters: itself, hex, and base64 at each of its offsets."""
+    data = secret.encode("utf-8", "surrogatepass")
+    yield secret.translate(_LOWER)
+    yield binascii.hexlify(data).decode()
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + data)
+        cut_off = 4 if (shift + len(data)) % 3 else 0  # these also spell what stands behind
+        inner = encoded[(0, 2, 3)[shift] : len(encoded) - cut_off].decode().lower()
+        if len(inner) >= SHORT:
+            yield inner
+            yield from {inner.translate({ord("+"): "-", ord("/"): "_"})} - {inner}
+
+
+def _runs(lowered: str, least: int) -> Iterator[tuple[int, int]]:
+    """Give where a text holds a secret, or at least half of one."""
+    for secret, alone in _short.items():
+        if len(secret) >= least:
+            yield from (found.span() for found in alone.finditer(lowered))
+    if any(map(lowered.__contains__, _blocks)):
+        for forms in _forms.values():
+            for form in forms:
+                yield from _runs_of(form, lowered)
+
+
+def _window(form: str) -> int:
+    """Give the length from which on a run of a form is masked."""
+    return min(max(SHORT, len(form) // 2), _MOST_WINDOW, len(form))
+
+
+def _steps(form: str) -> Iterator[tuple[int, int]]:
+    """Give where the blocks of a form begin, and their length: a run of a window's length holds one of them whole."""
+    step = _window(form) // 2
+    for offset in range(0, len(form) - step + 1, step):
+        yield offset, step
+
+
+def _runs_of(form: str, lowered: str) -> Iterator[tuple[int, int]]:
+    """Give the runs of a form that are long enough."""
+    window = _window(form)
+    for offset, step in _steps(form):
+        block = form[offset : offset + step]
+        at = lowered.find(block)
+        while at >= 0:
+            start, end = _extended(form, offset, lowered, at, step)
+            if end - start >= window:
+                yield start, end
+            at = lowered.find(block, max(at + 1, end if end - start >= window else 0))
+
+
+def _extended(form: str, offset: int, lowered: str, at: int, size: int) -> tuple[int, int]:
+    """Lengthen a block that was found by what stands beside it in both."""
+    start, end = at, at + size
+    while start > 0 and offset > 0 and lowered[start - 1] == form[offset - 1]:
+        start, offset = start - 1, offset - 1
+    beyond = offset + end - start
+    while end < len(lowered) and beyond < len(form) and lowered[end] == form[beyond]:
+        end, beyond = end + 1, beyond + 1
+    return start, end
+
+
+def _decoded(text: str, origin: list[int] | None) -> tuple[str, list[int]] | None:
+    """Undo one layer of spelling; gives with it where each character began, and at the end where the text ended."""
+    if "%" not in text and "\\" not in text and "&" not in text:
+        return None
+    pieces: list[str] = []
+    begins: list[int] = []
+    before = 0
+    for found in _SPELLED.finditer(text):
+        pieces += [text[before : found.start()], _character(found)]
+        begins += [*range(before, found.start()), found.start()]
+        before = found.end()
+    if not pieces:
+        return None
+    pieces.append(text[before:])
+    begins += range(before, len(text) + 1)
+    return "".join(pieces), begins if origin is None else [origin[each] for each in begins]
+
+
+def _character(found: re.Match[str]) -> str:
+    kind = found.lastgroup or ""
+    digits = found[kind]
+    if kind == "name":
+        return _NAMES[digits]
+    if kind == "escaped":
+        return digits
+    number = int(digits, {"decimal": 10, "octal": 8}.get(kind, 16))
+    return chr(number) if number < 0x110000 else "?"
+
+
+def _without(text: str, masked: list[tuple[int, int]]) -> str:
+    kept, before = [], 0
+    for start, end in sorted(masked):
+        if start >= before:
+            kept += [text[before:start], MASK]
+        before = max(before, end)
+    return "".join([*kept, text[before:]])

@@ -1,0 +1,74 @@
+"""What the environment says that is no setting of ours: proxies, trusted certificates, and secrets of others.
+
+Libraries read these variables by themselves. Here is what must be checked or said about them before they do.
+"""
+
+import os
+import re
+import ssl
+from pathlib import Path
+
+from harvester.errors import UsageError
+from harvester.scrubbing import hide, hide_url
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_SECRETS = re.compile(r"(AWS|AZURE|GOOGLE|BRAZE|HARVESTER|OTEL|ARM|GCP)_.*(SECRET|TOKEN|PASSWORD|KEY|SAS|HEADERS)\w*")
+_NO_SECRETS = re.compile(r".*(_FILE|_ID|_PATH|_URI|_URL|_NAME)")
+
+
+PROXY_HINT = (
+    "calls to Braze ignore a proxy and connect directly; the clients of buckets, of SQS and of OpenTelemetry use it"
+)
+
+
+def hide_environment_secrets() -> None:
+    """Mask what variables of clouds, collectors and proxies hold, from now on."""
+    for name, value in os.environ.items():
+        if name.upper() in _PROXIES or name.upper().endswith(("_URL", "_ENDPOINT")):
+            hide_url(value)
+        elif _SECRETS.fullmatch(name.upper()) and not _NO_SECRETS.fullmatch(name.upper()):
+            hide(value.strip())
+
+
+def proxy_variables() -> list[str]:
+    """Name the variables that name a proxy, as they are spelled; what they hold may be a password, so it is not given.
+
+    ``NO_PROXY`` is among them where it makes exceptions from one.
+    """
+    named = sorted(name for name, value in os.environ.items() if name.upper() in _PROXIES and value.strip())
+    excepting = sorted(name for name, value in os.environ.items() if name.upper() == "NO_PROXY" and value.strip())
+    return named + excepting if named else []
+
+
+def check_certificates() -> None:
+    """Raise ``UsageError`` where the trusted certificates that the environment names cannot be read.
+
+    OpenSSL says nothing then, and trusts what else it finds, or nobody.
+    """
+    file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+        except ssl.SSLError:
+            raise UsageError(
+                f"SSL_CERT_FILE names {file!r}, which holds no certificate in PEM form; name one that does, or unset it"
+            ) from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
+            raise UsageError(
+                f"SSL_CERT_FILE names {file!r}, which cannot be read: {reason}; name a readable file, or unset it"
+            ) from None
+    if folders and not any(_can_be_listed(each) for each in folders.split(os.pathsep)):
+        raise UsageError(f"SSL_CERT_DIR names {folders!r}, which is no readable folder; name one, or unset it")
+
+
+def _can_be_listed(folder: str) -> bool:
+    return bool(folder) and Path(folder).is_dir() and os.access(folder, os.R_OK | os.X_OK)
+
+
+def certificates_hint() -> str:
+    """Say where the certificates that are trusted come from, for whom a certificate fails."""
+    named = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+    if named:
+        return f"trusted are the authorities in {' and '.join(named)}"
+    return "if an authority of your own signed it, let SSL_CERT_FILE name the file of that authority's certificate"
