@@ -15,6 +15,7 @@ from conftest import rows_of
 from warm import fork
 
 from harvester.simulator import Simulator, SimulatorConfig
+from harvester.tables import latest_query
 
 
 def write_pairs(path: Path, simulator: Simulator, *more: tuple[str, str]) -> None:
@@ -239,7 +240,9 @@ async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):
         assert "accepted   200 pairs" in err
         assert "email" in out
         assert "goes to ./demo-out" in err
-        assert "demo-out/send_analytics" in out.splitlines()[-1]
+        assert latest_query("./demo-out") in out
+        assert "never sum over readings" in out
+        assert "harvester latest demo-out" in out.splitlines()[-1]
         left = sorted(path.name for path in (tmp_path / "demo-out").iterdir())
         assert left == [".harvester", "pairs.csv", "send_analytics"]
 

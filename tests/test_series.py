@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harvester.braze.series import FIXED_COLUMNS, captured, raw_row
+from harvester.braze.counters import FIXED_COLUMNS
+from harvester.braze.series import captured, raw_row
 from harvester.errors import ExchangeError
 from harvester.model import Pair, Reading, Verdict
 
@@ -124,11 +125,14 @@ def test_an_answer_is_kept_as_it_came():
 @pytest.mark.parametrize(
     ("day", "row"),
     [
-        ("x", {"level": "day", "date": None, "unrecognized": "x"}),
-        ({"time": 5, "messages": {}, "sent": 1}, {"level": "day", "date": 5, "sent": 1}),
+        ("x", {"level": "day", "date": None, "unrecognized": '{"day":"x"}'}),
+        ({"time": 5, "messages": {}, "sent": 1}, {"level": "day", "date": "5", "sent": 1}),
         ({"time": "d", "sent": 1}, {"level": "day", "date": "d", "sent": 1}),
-        ({"time": "d", "messages": [7]}, {"level": "day", "date": "d", "unrecognized": [7]}),
-        ({"time": "d", "messages": {"sms": 7}}, {"level": "variation", "channel": "sms", "unrecognized": 7}),
+        ({"time": "d", "messages": [7]}, {"level": "day", "date": "d", "unrecognized": '{"messages":[7]}'}),
+        (
+            {"time": "d", "messages": {"sms": 7}},
+            {"level": "variation", "channel": "sms", "unrecognized": '{"variation":7}'},
+        ),
         (
             {"time": "d", "messages": {"sms": [{"variation_name": ["A"], "variation_api_id": 7}]}},
             {"level": "variation", "channel": "sms", "variation_name": '["A"]', "variation_api_id": "7"},
@@ -143,11 +147,12 @@ def test_a_day_of_another_shape_is_kept_where_it_belongs_and_called_drift(day, r
 
 @pytest.mark.parametrize("odd", ["7", None, [1], {"a": 1}])
 def test_an_odd_counter_passes_through_and_is_called_drift(odd):
-    """What Braze changes one day is kept as it came, and told."""
+    """What Braze changes one day is kept as it came, what is no number or text as JSON text, and told."""
     day = {"time": "2026-11-01", "messages": {"sms": [{"variation_name": "A", "sent": 1, "new_counter": odd}]}}
     rows = rows_of(success(day))
-    assert rows[0]["new_counter"] == odd
-    assert rows[0]["sent"] == 1
+    kept = json.loads(rows[0].get("unrecognized", "{}")) | rows[0]
+    assert (kept["new_counter"], rows[0]["sent"]) == (odd, 1)
+    assert not any(isinstance(value, list | dict) for row in rows for value in row.values())
     assert capture_of(success(day)).drift
     assert not capture_of(success(DAY)).drift
 
@@ -188,14 +193,64 @@ def test_a_counter_that_bears_a_columns_name_does_not_hide_the_column():
     assert (row["campaign_id"], row["level"], row["date"], row["sent"]) == ("c", "variation", "2026-11-01", 1)
 
 
-def test_no_counter_takes_the_place_of_another():
-    """A counter that must be renamed, or a thing that is no counter, gets a name that nothing else has."""
-    row = rows_of(success({"time": "2026-11-01", "messages": {}, "date": 1, "counter_date": 2}))[0]
-    assert {name: row[name] for name in ("date", "counter_date", "counter_counter_date")} == {
-        "date": "2026-11-01", "counter_date": 2, "counter_counter_date": 1,
-    }  # fmt: skip
-    row = rows_of(success({"time": "2026-11-01", "messages": [7], "unrecognized": 8}))[0]
-    assert sorted(str(value) for name, value in row.items() if name.endswith("unrecognized")) == ["8", "[7]"]
+ABSURD = (
+    "campaign_id", "date", "since", "ending_at", "unrecognized", "captured_date", "level", "Sent", "SENT", "", " ",
+    "a" * 65,
+    "naïve", "a\nb", "\x1b[31m", "\0", "'; DROP TABLE", '"', "9lives", "__proto__", "sent ", "$.x", "a.b", "/", "~1",
+)  # fmt: skip
+"""Names that are another column's, that some readers take for another's, or that no reader could show."""
+
+
+def test_a_counter_of_an_absurd_name_is_kept_as_text_and_called_drift():
+    """It takes no other column's place, in whichever case; the other counters and the verdict stay as they are."""
+    counters = {name: number for number, name in enumerate(ABSURD, 1)}
+    for day in (
+        {"time": "2026-11-01", "messages": {"sms": [{**counters, "sent": 7, "brand_new": 8}]}},
+        {"time": "2026-11-01", "messages": {}, **counters, "sent": 7, "brand_new": 8},
+    ):
+        capture, row = capture_of(success(day)), rows_of(success(day))[0]
+        assert (capture.drift, capture.verdict) == (True, Verdict.ACTIVITY)
+        assert json.loads(row["unrecognized"]) == counters
+        assert list(row) == [*FIXED_COLUMNS, "sent", "brand_new", "unrecognized"]
+        assert (row["campaign_id"], row["date"], row["sent"], row["brand_new"]) == ("c", "2026-11-01", 7, 8)
+    late = {"time": "2026-11-01", "messages": {}, "Sent": 5}
+    assert capture_of(success(late)).verdict is Verdict.ACTIVITY
+
+
+@pytest.mark.parametrize("count", [100, 101, 20_000])
+def test_one_answer_brings_few_new_columns(count):
+    """More than a hundred new names are kept as text and called drift, since columns stay in the dataset for ever."""
+    new = {f"counter_{number}": number for number in range(count)}
+    day = {"time": "2026-11-01", "messages": {"sms": [{"sent": 1, **new}]}, "conversions": 2}
+    rows, many = rows_of(success(day)), count > 100
+    assert capture_of(success(day)).drift is many
+    assert (rows[0]["sent"], rows[1]["conversions"]) == (1, 2)
+    assert (json.loads(rows[0]["unrecognized"]) if many else {name: rows[0][name] for name in new}) == new
+    assert len(rows[0]) == len(FIXED_COLUMNS) + 1 + (1 if many else count)
+
+
+@pytest.mark.parametrize(
+    "day",
+    [
+        {"time": "t" * 1_000_000, "messages": {"sms": [{}] * 500}},
+        {"time": "t", "messages": {"s" * 1_000_000: [{}] * 500}},
+        {"time": "t", "messages": {}, "text": "x" * 9_000_000},
+        {"time": "t", "messages": {}, **{f"{number:0100}": 0 for number in range(90_000)}},
+    ],
+    ids=["date", "channel", "value", "names"],
+)
+def test_an_answer_whose_rows_no_reader_could_take_is_no_answer(day):
+    """A small answer does not become gigabytes of rows, nor a line that is longer than readers of NDJSON take."""
+    with pytest.raises(ExchangeError, match="oversized"):
+        capture_of(success(day))
+
+
+def test_a_thousand_channels_and_variations_are_rows_and_no_columns():
+    """Whatever Braze adds of these, readers see the same columns."""
+    channels = {f"channel {number}": [{"sent": 1}] * 10 for number in range(1000)}
+    rows = rows_of(success({"time": "2026-11-01", "messages": channels}))
+    assert len(rows) == 10_002
+    assert set().union(*rows) == {*FIXED_COLUMNS, "sent", "ending_at", "since"}
 
 
 @pytest.mark.parametrize("depth", [10, 90, 100, 130, 250, 260, 500, 1000, 1030, 100_000])

@@ -2,14 +2,18 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import duckdb
 import pytest
 import zstandard
 
 from harvester.errors import SinkError, UsageError
-from harvester.tables import write_latest
+from harvester.tables import latest_query, run_latest_query, write_latest
+from harvester.tables.latest import MAX_COUNTERS
 
+TOP = Path(__file__).parent.parent
 PLACE = {"workspace": "default", "campaign_id": "c", "send_id": "007", "date": "2026-11-20", "level": "variation",
          "channel": "email", "variation_name": "A", "variation_api_id": None, "reading": "once",
          "verdict": "activity"}  # fmt: skip
@@ -126,3 +130,105 @@ def test_nothing_harvested_is_told(tmp_path):
     """A folder without parts is a usage error that says what is missing."""
     with pytest.raises(UsageError, match="nothing was harvested"):
         write_latest(tmp_path, None, "csv", temp_directory=tmp_path)
+
+
+ODD_IDS = ("10:30", "2026-11-20", "6F2C1B9E-3A51-4E0B-9D5B-0C5F3B1E9A77", "007", "1e5", "true", "2026-11-20T08:00:00Z")
+"""Ids that DuckDB would take for times, UUIDs and numbers: where all look alike, it changes their type."""
+
+
+@pytest.mark.parametrize("ids", [ODD_IDS[:1], ODD_IDS[1:2], ODD_IDS[2:3], ODD_IDS[3:4], ODD_IDS])
+def test_the_query_that_is_printed_gives_what_latest_gives(harvest, latest, ids):
+    """A row a key, the newest that counts anything, ids as text, every counter of any reading; sums are of these."""
+    rows = [{"campaign_id": each, "send_id": each, "variation_name": each, "variation_api_id": each} for each in ids]
+    zero = {"sent": 0, "opens": 0, "revenue": 0.0}
+    readings = (
+        {"captured_at": "2026-11-21", "reading": "d1", "sent": 5, "opens": 1},
+        {"captured_at": "2026-11-22", "reading": "d2", "sent": 7, "opens": 2, "revenue": -0.5, "brand_new": 3},
+        {"captured_at": "2026-11-23", "reading": "d3", **zero, "unrecognized": '{"Sent":0}'},
+    )
+    other = {"date": "2026-11-19", **zero}
+    counted = {"date": "2026-11-18", "sent": 0, "unrecognized": '{"Sent":5}'}
+    day = {"level": "day", "channel": None, "variation_name": None}
+    capture = {**day, "level": "capture", "date": None, "ending_at": "2026-11-23T00:00:00.000Z", "since": "10:30"}
+    folder = harvest(
+        *([{**row, **reading} for row in rows] for reading in readings),
+        [{**row, **day, **readings[0]} for row in rows] + [{**row, **capture, "captured_at": "3"} for row in rows],
+        [{**row, **other, "captured_at": "4"} for row in rows] + [{**rows[0], **counted, "captured_at": "1"}],
+        [{**row, **other, "captured_at": "5"} for row in rows] + [{**rows[0], **counted, **readings[2]}],
+    )  # fmt: skip
+    with duckdb.connect() as connection:
+        sums = connection.sql(latest_query(str(folder))).fetchall()
+        found = connection.execute("SELECT to_json(latest) FROM latest").fetchall()
+    by_query, by_command = [json.loads(row) for (row,) in found], latest(folder)
+
+    def ordered(rows):
+        return sorted(json.dumps(row, sort_keys=True) for row in rows)
+
+    assert ordered(by_query) == ordered(by_command)
+    assert list(by_query[0])[:14] == list(by_command[0])[:14]
+    assert {row["send_id"] for row in by_query} == set(ids)
+    assert sums == [("email", len(ids), 7 * len(ids))]
+
+
+def test_the_query_is_the_same_wherever_it_is_printed():
+    """One file holds it; README and docs show it to the letter, with the sentence that keeps people from wrong sums."""
+    for page, place in (
+        ("README.md", "harvest"),
+        ("docs/readers.md", "harvest"),
+        ("docs/buckets.md", "s3://lake/braze"),
+    ):
+        text = (TOP / page).read_text()
+        assert latest_query(place) in text, page
+        assert "**Each reading is a snapshot; never sum over readings.**" in text, page
+
+
+def test_no_page_shows_a_query_that_counts_readings_twice():
+    """All SQL of the pages and of --help is that query, or reads its table."""
+    pages = [TOP / "README.md", TOP / "ARCHITECTURE.md", *(TOP / "docs").glob("*.md"), *(TOP / "config").rglob("*")]
+    pages += [*(TOP / "harvester" / "cli").glob("*.py"), TOP / "Dockerfile"]
+    for page in pages:
+        if page.is_file():
+            text = page.read_text()
+            for place in ("harvest", "s3://lake/braze"):
+                text = text.replace(latest_query(place), "")
+            assert not re.search(r"FROM read_|sum\(|FROM '", text), page
+
+
+def test_a_dataset_of_thousands_of_counters_can_be_read(harvest, latest):
+    """What an answer once left behind for ever hides no counter of the other sends, and is kept as text."""
+    new = {f"counter_{number}": number for number in range(MAX_COUNTERS + 100)}
+    folder = harvest(
+        [{"captured_at": "1", "sent": 1, "opens": 2, **new, "Sent": 5}],
+        [{"captured_at": "1", "date": f"{number}", "sent": 3, "opens": 4} for number in range(5)],
+        [{"captured_at": "2", "sent": 0, **dict.fromkeys(new, 0)}],
+        [{"captured_at": "1", "date": "old", "unrecognized": [7], "late": 1}],
+        [{"captured_at": "1", "date": "new", "unrecognized": '{"a":1}'}],
+    )
+    rows = {row["date"]: row for row in latest(folder)}
+    assert (rows["0"]["sent"], rows["0"]["opens"], rows["0"]["unrecognized"]) == (3, 4, None)
+    row = rows["2026-11-20"]
+    kept = {name: row[name] for name in new if name in row}
+    assert (row["sent"], row["opens"], len(row)) == (1, 2, 14 + MAX_COUNTERS + 1)
+    assert json.loads(row["unrecognized"]) | kept == new | {"Sent": 5}
+    assert rows["new"]["unrecognized"] == '{"a":1}'
+    assert json.loads(rows["old"]["unrecognized"]) == {"late": 1, "unrecognized": "[7]"}
+
+
+def test_a_row_of_megabytes_can_be_read(harvest, latest):
+    """Longer ones are never written."""
+    folder = harvest([{"captured_at": "1", "sent": 1, "unrecognized": json.dumps({"a": "x" * 1_500_000})}])
+    assert [len(row["unrecognized"]) for row in latest(folder)] == [1_500_009]
+
+
+def test_what_does_not_fit_is_told_with_what_to_do(harvest, tmp_path):
+    """Memory that is too little is no damage of the parts."""
+    folder = harvest([{"captured_at": "1", "date": f"{number}", "sent": 1} for number in range(3000)])
+    with pytest.raises(SinkError, match="give a higher --memory-limit-mb"):
+        write_latest(folder, tmp_path / "x", "ndjson", temp_directory=tmp_path, memory_limit_mb=2)
+
+
+def test_the_demo_s_query_runs_where_a_place_has_a_quote_in_its_name(harvest):
+    """A path is data."""
+    folder = harvest([{"captured_at": "1", "sent": 4}])
+    odd = folder.rename(folder.with_name("o'harvest"))
+    assert "email" in run_latest_query(str(odd))

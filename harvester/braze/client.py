@@ -20,7 +20,6 @@ from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock, happens
 from harvester.errors import ExchangeError, Meaning, meaning_of
-from harvester.health import Failing, plain
 from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Reading, Rejected, Returned
 from harvester.scrubbing import scrub_foreign
 from harvester.tracing import NOTHING, Span
@@ -47,12 +46,9 @@ class Client:
         self.answers: Counter[str] = Counter()
         self.halted_because: str | None = None
         self.refusals = Refusals()
-        self.halted_cause, self.halted_at = "", 0.0
-        self.failing: Failing | None = None
-        """Since when calls have failed and none succeeded; None while they succeed, or none was made."""
-        self.last_captured_at = 0.0
+        self._last_failure = ""
         self._told_on: dict[str, int] = {}
-        self.endpoint = endpoint
+        self._endpoint = endpoint
         self._transport = transport
         self._pacer = pacer
         self._clock = clock
@@ -83,9 +79,7 @@ class Client:
 
     def why(self, held_because: str) -> str:
         """Say what is waited for: of an API that does not answer well, where it is and what came of the last call."""
-        return (
-            f"{self.endpoint} ({self.failing.detail})" if held_because == "overload" and self.failing else held_because
-        )
+        return f"{self._endpoint} ({self._last_failure})" if held_because == "overload" else held_because
 
     async def capture(self, reading: Reading, *, batch_id: str, span: Span = NOTHING) -> Outcome:
         """Ask for a reading until it has an outcome. Never raises for anything the API or the network does."""
@@ -97,8 +91,7 @@ class Client:
         except Held:
             return Returned()
         except ExchangeError as error:
-            tell = log.info if self.failing is None else log.debug  # where no call succeeds, one line tells of all
-            tell("reading_deferred", **_names(reading), cause=error.cause)
+            log.info("reading_deferred", **_names(reading), cause=error.cause)
             return Deferred(error.cause)
         except Exception as bug:  # noqa: BLE001 - one answer that meets a bug of ours must not cost all others their deadline
             log.error("bug", **_place_of(bug), **_names(reading))  # noqa: TRY400 - a trace may quote the key
@@ -140,8 +133,7 @@ class Client:
                 case Meaning.HALTED if answer.old_key:
                     cause = "after_old_key"
                 case Meaning.HALTED:
-                    because = f"status {answer.status}: {self._detail(answer)}"
-                    self._halt(because, HALTED_SECONDS, cause=str(answer.status), **_names(reading))
+                    self._halt(f"status {answer.status}: {self._detail(answer)}", HALTED_SECONDS, **_names(reading))
                     return Returned()
                 case Meaning.TRANSIENT:
                     raise self._failed(ExchangeError(f"status_{answer.status}", self._detail(answer)))
@@ -193,8 +185,7 @@ class Client:
         self._pacer.succeeded()
         if self.refusals.count or self.refusals.trust is not Trust.TRUSTED:
             self._trust(reading.pair.workspace)
-        self.halted_because = self.failing = None
-        self.last_captured_at = self._clock.wall()
+        self.halted_because = None
         if self._keep_raw:
             return capture._replace(raw=raw_row(answer.body, reading, capture, batch_id=batch_id))
         return capture
@@ -208,14 +199,12 @@ class Client:
 
     def _failed(self, error: ExchangeError) -> ExchangeError:
         """Tell the pacer, and remember why."""
-        began = self.failing.since if self.failing else self._clock.monotonic()
-        self.failing = Failing(began, plain(error.cause), str(error))
+        self._last_failure = str(error)
         self._pacer.failed()
         return error
 
     def _rejected(self, answer: Answer, reading: Reading) -> Rejected:
         """Record a refusal, and hold the calls where it makes the endpoint doubtful."""
-        self.failing = None
         self._pacer.succeeded()
         detail = self._detail(answer)
         self.refusals.add_refusal(reading.pair.campaign_id, f"status {answer.status}: {detail}")
@@ -231,7 +220,7 @@ class Client:
 
     def _judge_refusals(self, workspace: str) -> None:
         if self.refusals.trust is Trust.HALTED:
-            self._halt(str(self.refusals), REFUSED_SECONDS, cause="refusals", workspace=workspace, hint=WRONG_IDS_HINT)
+            self._halt(str(self.refusals), REFUSED_SECONDS, workspace=workspace, hint=WRONG_IDS_HINT)
         elif self.refusals.trust is Trust.DOUBTED:
             self._pacer.doubt()
 
@@ -244,12 +233,10 @@ class Client:
         if doubted and count:
             self._level("refused")("pairs_refused", workspace=workspace, refused=refused, hint=WRONG_IDS_HINT)
 
-    def _halt(self, because: str, seconds: float, *, cause: str, **names: str) -> None:
+    def _halt(self, because: str, seconds: float, **names: str) -> None:
         if self.halted_because is None:
             log.error("workspace_halted", **names, because=because)
-            self.halted_at = self._clock.monotonic()
-        self.halted_because, self.halted_cause = because, cause
-        self.failing = None  # it answers
+        self.halted_because = because
         self._pacer.halt(seconds)
 
     def _detail(self, answer: Answer) -> str:

@@ -4,34 +4,31 @@ The shape (documentation of the endpoint, and one recorded answer): an object wi
 ``success`` and ``data``, a list with one element per day: ``time``, ``messages`` by channel (each a list of
 variations), and the day's totals beside them. Days are zero-filled, counters that do not apply are absent,
 and neither channels nor counters are a closed set. So nothing known is required and nothing unknown is
-dropped: a value of an unexpected kind passes through and the answer is marked as *drift*. One nested deeper than
-readers of JSON can follow passes through as text.
+dropped: what is of an unexpected kind is kept, as text where it is neither number nor text, and the answer is marked
+as *drift*. ``counters`` says which names become columns.
 """
 
-from collections.abc import Container
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import orjson
 
+from harvester.braze.counters import CHANNELS, DAY, DOCUMENTED_COUNTERS, VARIATION, find_columns, fold
 from harvester.errors import ExchangeError
 from harvester.model import Captured, Pair, Reading, Verdict
-
-FIXED_COLUMNS = (
-    "workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id",
-    "reading", "captured_at", "verdict", "batch_id",
-)  # fmt: skip
-"""The columns every row begins with; counters follow under Braze's own names."""
 
 MAX_NODES = 200_000
 """So many lists and objects make no plausible answer, and each takes a hundred times the memory of its bytes."""
 
-_LARGE_BYTES = 1024 * 1024
-_FIXED = frozenset(FIXED_COLUMNS)
-_MOST_LEVELS = 100
-"""DuckDB refuses a line nested deeper than 128 levels, and with it the whole part."""
+MAX_ROW_BYTES = 8 * 1024 * 1024
+"""Readers refuse longer lines, and with them the whole part: DuckDB those of 16 MiB."""
 
+MAX_ROWS_BYTES = 64 * 1024 * 1024
+"""A name stands in every row of its day or channel, so a small answer of long names could make gigabytes of rows."""
+
+_LARGE_BYTES = 1024 * 1024
+_KEPT_CHARACTERS = 256
 _ROUNDED_FROM = 2**63
 """JSON decoding rounds integers from about here on to floats; such a counter is not exact."""
 
@@ -77,9 +74,10 @@ def _capture(days: list[Any], reading: Reading, batch_id: str, captured_at: floa
     for day in days:
         rows.add_day(day)
     verdict = Verdict.ACTIVITY if rows.active() else Verdict.ZERO if days else Verdict.EMPTY
-    rows.add(b"null", _place("capture"), {"ending_at": _iso(reading.ending_at), "since": _iso(reading.since)})
     shared = _members(reading=reading.name, captured_at=_iso(captured_at), verdict=verdict, batch_id=batch_id)
-    return Captured(verdict, captured_at, rows.encoded(shared), row_count=len(rows.counters), drift=rows.drift)
+    asked = _members(ending_at=_iso(reading.ending_at), since=_iso(reading.since))
+    encoded = rows.encoded(shared, asked)
+    return Captured(verdict, captured_at, encoded, row_count=len(rows.counters) + 1, drift=rows.drift)
 
 
 class _Rows:
@@ -101,12 +99,12 @@ class _Rows:
         """Add a row for each variation of a day and one for its totals, taking the parsed day apart."""
         if not isinstance(day, dict):
             self.drift = True
-            self.add(b"null", _place("day"), {"unrecognized": day})
+            self.add(b"null", _place("day"), {DAY: day})
             return
         date, channels = day.pop("time", None), day.pop("messages", None)
         if not isinstance(date, str) or not isinstance(channels, dict):
             self.drift = True
-            date = _readable(date)
+            date = _text(date)
         encoded_date = orjson.dumps(date)
         if isinstance(channels, dict):
             for channel, variations in channels.items():
@@ -115,19 +113,20 @@ class _Rows:
                         self.add(encoded_date, self._place_of(channel, variation), variation)
                     else:
                         self.drift = True
-                        self.add(encoded_date, _place("variation", channel), {"unrecognized": variation})
+                        self.add(encoded_date, _encode_place("variation", channel), {VARIATION: variation})
         elif channels is not None:
-            day[_free("unrecognized", day)] = channels
+            day[CHANNELS] = channels
         self.add(encoded_date, _place("day"), day)
 
     def _place_of(self, channel: str, variation: dict[str, Any]) -> bytes:
         """Tell where a variation's row belongs, taking its names out of it."""
         name, api_id = variation.pop("variation_name", None), variation.pop("variation_api_id", None)
-        try:
-            return _place("variation", channel, name, api_id)
-        except TypeError:  # a name that is a list or an object
+        if not ((name is None or type(name) is str) and (api_id is None or type(api_id) is str)):
             self.drift = True
-            return _place("variation", channel, orjson.dumps(name).decode(), orjson.dumps(api_id).decode())
+            name, api_id = _text(name), _text(api_id)
+        if len(channel) + len(name or "") + len(api_id or "") > _KEPT_CHARACTERS:
+            return _encode_place("variation", channel, name, api_id)
+        return _place("variation", channel, name, api_id)
 
     def add(self, date: bytes, place: bytes, counters: dict[str, Any]) -> None:
         """Add one row."""
@@ -141,43 +140,49 @@ class _Rows:
             totals = [sum(counters.values()) for counters in self.counters]
         except TypeError:
             self.drift = True
-            self.counters = [{name: _readable(value) for name, value in counters.items()} for counters in self.counters]
+            orjson.dumps(self.counters)  # raises for what is nested deeper than can be written
             return any(_counts(value) for counters in self.counters for value in counters.values())
         self.drift = self.drift or max(totals, default=0) >= _ROUNDED_FROM
         return any(totals) or any(any(counters.values()) for counters in self.counters)
 
-    def encoded(self, shared: bytes) -> bytes:
-        """Give all rows, one line each; ``shared`` stands in each between its place and its counters."""
+    def encoded(self, shared: bytes, asked: bytes) -> bytes:
+        """Give all rows, one line each; ``shared`` stands in each between its place and its counters.
+
+        The last one is that of the capture itself, which has ``asked`` in place of counters.
+        """
         counters = self.counters
-        if not _FIXED.isdisjoint(set().union(*counters)):
-            self.drift = True
-            counters = [
-                {_free(name, row) if name in _FIXED else name: value for name, value in row.items()} for row in counters
-            ]
+        names = set().union(*counters)
+        if self.drift or not names <= DOCUMENTED_COUNTERS:
+            columns = find_columns(names)
+            self.drift = self.drift or not names <= columns
+            counters = [fold(row, columns) for row in counters]
         between = {place: place + b"," + shared for place in set(self._places)}
         with_comma = {place: each + b"," for place, each in between.items()}
-        pieces = [b"\n" + self._head] * (4 * len(counters))
-        pieces[0] = self._head
+        pieces = [self._head] * (4 * len(counters))
         pieces[1::4] = self._dates
         pieces[2::4] = [
             (with_comma if row else between)[place] for place, row in zip(self._places, counters, strict=True)
         ]
-        pieces[3::4] = [orjson.dumps(row)[1:] for row in counters]
-        pieces.append(b"\n")
+        pieces[3::4] = [orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)[1:] for row in counters]
+        _check_lengths(pieces)
+        pieces += (self._head, b"null", _place("capture"), b",", shared, b",", asked, b"}\n")
         return b"".join(pieces)
 
 
-def _nested(value: object, levels: int) -> bool:
-    """Tell whether a value is nested deeper than so many levels."""
-    if not isinstance(value, list | dict):
-        return False
-    inner = value if isinstance(value, list) else value.values()
-    return levels == 0 or any(_nested(each, levels - 1) for each in inner)
+def _check_lengths(pieces: list[bytes]) -> None:
+    """Raise ``ExchangeError`` for rows that no reader could take, before they are put together: four pieces a row."""
+    total = sum(map(len, pieces))
+    if total > MAX_ROWS_BYTES:
+        raise ExchangeError("oversized", f"the answer makes rows of more than {MAX_ROWS_BYTES} bytes")
+    if total > MAX_ROW_BYTES:
+        lengths = list(map(len, pieces))
+        if max(sum(lengths[row : row + 4]) for row in range(0, len(lengths), 4)) > MAX_ROW_BYTES:
+            raise ExchangeError("oversized", f"the answer makes a row of more than {MAX_ROW_BYTES} bytes")
 
 
-def _readable(value: Any) -> Any:
-    """Give a value as it is, or as JSON in text where readers could not follow it."""
-    return orjson.dumps(value).decode() if _nested(value, _MOST_LEVELS) else value
+def _text(value: object) -> str | None:
+    """Return a text as it is, and anything else as JSON text."""
+    return value if isinstance(value, str | None) else orjson.dumps(value).decode()
 
 
 def _counts(value: object) -> bool:
@@ -192,17 +197,13 @@ def _counts(value: object) -> bool:
     return bool(value)
 
 
-def _free(name: str, taken: Container[str]) -> str:
-    """Give a name like ``name`` that none of the counters ``taken`` has; a column's name must be among them."""
-    while name in taken:
-        name = f"counter_{name}"
-    return name
-
-
-@lru_cache(maxsize=4096, typed=True)
-def _place(level: str, channel: str | None = None, name: object = None, api_id: object = None) -> bytes:
-    """Encode where a row belongs; the same few places come again for every day and every send."""
+def _encode_place(level: str, channel: str | None = None, name: str | None = None, api_id: str | None = None) -> bytes:
+    """Encode where a row belongs."""
     return b"," + _members(level=level, channel=channel, variation_name=name, variation_api_id=api_id)
+
+
+_place = lru_cache(maxsize=4096)(_encode_place)
+"""The same few places come again for every day and every send; long names are not kept."""
 
 
 def _members(**values: object) -> bytes:

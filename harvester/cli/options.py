@@ -123,7 +123,11 @@ adopting = click.option(
 pace = _together(
     click.option("--length", type=int, help="Days of numbers to ask for, the last ones, 1 to 100  [default: 15]"),
     click.option("--concurrency", type=int, help="Calls in flight at the most  [default: 64]"),
-    click.option("--compression", type=click.Choice(["zstd", "gzip", "none"]), help="Of the parts  [default: zstd]"),
+    click.option(
+        "--compression",
+        type=click.Choice(["zstd", "gzip", "none"]),
+        help="Of the parts; Spark 3.5 and BigQuery cannot read zstd  [default: zstd]",
+    ),
     click.option(
         "--raw", is_flag=True, default=None, help="Keep each answer as it came too, beside the rows, in raw_answers/."
     ),

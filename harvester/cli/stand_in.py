@@ -32,7 +32,7 @@ def demo(out: str, pairs: int) -> None:
     """
     from harvester.settings import Settings, Workspace
     from harvester.simulator import Simulator, SimulatorConfig
-    from harvester.tables import look
+    from harvester.tables import latest_query, run_latest_query
 
     options.set_up_logs({"log_level": "error"})
     folder = local_path(out, "--out")
@@ -58,8 +58,11 @@ def demo(out: str, pairs: int) -> None:
     show.summary(done)
     if done.problem is not None:
         raise done.problem
-    query, table = look(folder)
-    click.echo(f"\n{query};\n{table}\nThe rows lie in {folder / DATASET}; harvester latest {folder} shows them.")
+    click.echo(
+        f"\n{latest_query(out)}\n{run_latest_query(out)}\n"
+        f"Run these statements in DuckDB to read the parts in {folder / DATASET}. Each reading is a snapshot; "
+        f"never sum over readings.\nTo export the same rows: harvester latest {folder}"
+    )
     sys.exit(done.exit_code)
 
 

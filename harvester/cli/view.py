@@ -45,14 +45,20 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
     with tempfile.TemporaryDirectory(prefix="harvester-") as spill:
         folder = copied(place, Path(spill)) if in_bucket else Path(place)
         try:
-            rows = write_latest(folder, out, kind, memory_limit_mb=memory_limit_mb, temp_directory=Path(spill))
+            written = write_latest(folder, out, kind, memory_limit_mb=memory_limit_mb, temp_directory=Path(spill))
         except HarvesterError as error:
             if not in_bucket:
                 raise
             # It knows the copy alone.
             raise type(error)(str(error).replace(str(folder), place.rstrip("/"))) from None
     if out is not None:
-        click.echo(f"{show.many(rows, 'row')} in {out}", err=True)
+        click.echo(f"{show.many(written.rows, 'row')} in {out}", err=True)
+    if written.folded:
+        click.echo(
+            f"{show.many(written.folded, 'counter')} of rare names have no column of their own; "
+            "they are JSON text in the column unrecognized",
+            err=True,
+        )
 
 
 def copied(place: str, to: Path) -> Path:

@@ -4,7 +4,8 @@ Memory is bounded by DuckDB's own limit; what does not fit is put on disk for a 
 """
 
 from harvester.tables.captures import last_captures
-from harvester.tables.latest import look, write_latest
+from harvester.tables.latest import write_latest
+from harvester.tables.printed import latest_query, run_latest_query
 from harvester.tables.sends import SendTimes, parquet_rows
 
-__all__ = ["SendTimes", "last_captures", "look", "parquet_rows", "write_latest"]
+__all__ = ["SendTimes", "last_captures", "latest_query", "parquet_rows", "run_latest_query", "write_latest"]

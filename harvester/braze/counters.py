@@ -1,0 +1,59 @@
+"""Which members of an answer become columns, and what becomes of all others: pure.
+
+A part must stay readable whatever an answer holds, since parts never change: for every reader of NDJSON a member is a
+column, and one answer of 20,000 unknown counters would make a table of 20,000 columns for ever. So a counter has a
+column if Braze documents it, or if it looks as those do. All others stand together as JSON text in the column
+``unrecognized`` of their row: nothing is lost.
+"""
+
+import re
+from typing import Any
+
+import orjson
+
+FIXED_COLUMNS = (
+    "workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id",
+    "reading", "captured_at", "verdict", "batch_id",
+)  # fmt: skip
+"""The columns every row begins with; counters follow under Braze's own names."""
+
+DOCUMENTED_COUNTERS = frozenset((
+    "sent", "delivered", "undelivered", "delivery_failed", "direct_opens", "total_opens", "bounces", "body_clicks",
+    "revenue", "unique_recipients", "conversions", "conversions_by_send_time", "conversions1",
+    "conversions1_by_send_time", "conversions2", "conversions2_by_send_time", "conversions3",
+    "conversions3_by_send_time", "opens", "machine_open", "unique_opens", "machine_amp_open", "clicks",
+    "unique_clicks", "unsubscribes", "reported_spam", "enrolled", "sent_to_carrier", "rejected", "opt_out", "help",
+    "failed", "read", "errors", "recipients", "impressions", "total_impressions", "unique_impressions",
+    "total_clicks", "total_dismissals", "unique_dismissals", "first_button_clicks", "second_button_clicks",
+))  # fmt: skip
+"""Documented for this endpoint or for ``/campaigns/data_series``, or recorded on a real send."""
+
+MAX_UNKNOWN_COUNTERS = 100
+"""So many names of an answer may be new ones; with more, none of its new names has a column."""
+
+UNRECOGNIZED = "unrecognized"
+"""The column for what has none of its own: the text of a JSON object."""
+
+DAY, VARIATION, CHANNELS = "day", "variation", "messages"
+"""Under these names ``unrecognized`` holds a day, a variation or the channels of a day that are of another shape."""
+
+_RESERVED = {
+    *FIXED_COLUMNS, UNRECOGNIZED, DAY, VARIATION, CHANNELS, "ending_at", "since",
+    "captured_date",  # readers make a column of the folder's name
+}  # fmt: skip
+_COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""Names differ in more than case, since to many readers ``Sent`` and ``sent`` are one column."""
+
+
+def find_columns(names: set[str]) -> set[str]:
+    """Return those of an answer's names that are columns."""
+    unknown = {name for name in names - DOCUMENTED_COUNTERS if _COLUMN.fullmatch(name)} - _RESERVED
+    known = names & DOCUMENTED_COUNTERS
+    return known | unknown if len(unknown) <= MAX_UNKNOWN_COUNTERS else known
+
+
+def fold(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:
+    """Return a row's counters with all that is no column, or no number or text, as JSON text in ``unrecognized``."""
+    kept = {name: value for name, value in row.items() if name in columns and not isinstance(value, list | dict)}
+    rest = {name: value for name, value in row.items() if name not in kept}
+    return kept | {UNRECOGNIZED: orjson.dumps(rest).decode()} if rest else row
