@@ -172,7 +172,7 @@ async def _live(
         await asyncio.sleep(began * DAY_SECONDS - clock.monotonic())
         async with await Ledger.open(path, clock=clock, jitter=random.Random(1)) as ledger:
             serving = Service(
-                settings, ledger=ledger, sink=_Keeping(lived), clock=clock, compression=Compression.NONE,
+                settings, ledger=ledger, sink=_Keeping(lived), compression=Compression.NONE,
                 connect=lambda *_: braze,
             )  # fmt: skip
             task = asyncio.create_task(serving.serve())

@@ -8,7 +8,6 @@ tell is gone: pairs without a capture, rejects, and which parts a loader has see
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvester.clock import Clock
 from harvester.errors import UsageError
 from harvester.ledger import Ledger
 from harvester.ledger.adoption import restore
@@ -21,7 +20,7 @@ from harvester.tables import last_captures
 
 
 async def adopt(
-    ledger: Ledger, sink: Sink, parts: Path, plans: Mapping[str, ReadingPlan], *, clock: Clock, temp_directory: Path
+    ledger: Ledger, sink: Sink, parts: Path, plans: Mapping[str, ReadingPlan], *, temp_directory: Path
 ) -> int | None:
     """Take over the dataset of ``sink``, whose parts lie in the folder ``parts``; gives how many pairs came back.
 
@@ -37,7 +36,7 @@ async def adopt(
     if (await ledger.look(books)).accepted:
         raise UsageError("only a new ledger can adopt a place, and this one has pairs; give --state a new file")
     captures = last_captures(parts, temp_directory=temp_directory)
-    unmarked = (sink.place, new_dataset_id()) if owner == NO_OWNER else None
+    unmarked, now = (sink.place, new_dataset_id()) if owner == NO_OWNER else None, ledger.clock.wall()
     return await ledger.adopt(
-        owner or ledger.ledger_id, lambda tx: restore(tx, captures, plans, now=clock.wall(), unmarked=unmarked)
+        owner or ledger.ledger_id, lambda tx: restore(tx, captures, plans, now=now, unmarked=unmarked)
     )

@@ -6,7 +6,6 @@ It keeps in the ledger that a workspace is halted, so that a restart begins with
 from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
 from harvester.braze.refusals import Trust
-from harvester.clock import Clock
 from harvester.ledger import Ledger
 from harvester.ledger.books import halt, halted, next_due_at, resume
 from harvester.model import Batch
@@ -19,13 +18,13 @@ FIRST_BATCH_READINGS = 100
 class Claims:
     """The claims of one workspace."""
 
-    def __init__(self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer, clock: Clock) -> None:
+    def __init__(self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer) -> None:
         """Lease from ``ledger`` what ``pacer`` can serve and ``client`` trusts."""
         self._workspace = workspace
         self._ledger = ledger
         self._client = client
         self._pacer = pacer
-        self._clock = clock
+        self._clock = ledger.clock
 
     async def begin(self) -> None:
         """Start with a probe where the last process ended halted: it lost no more than that one call."""

@@ -28,9 +28,10 @@ class Tally:
 class OpenBatch:
     """Takes back the readings of a batch with their outcomes. ``lost``: the batch has been given to another."""
 
-    def __init__(self, batch: Batch, compression: Compression) -> None:
-        """Begin with no reading back."""
+    def __init__(self, batch: Batch, compression: Compression, clock_offset: float) -> None:
+        """Begin with no reading back; ``clock_offset`` is that of the clock by which it was claimed."""
         self.batch = batch
+        self.clock_offset = clock_offset
         self.settlements: list[Settlement] = []
         self.lost = False
         self.span = begin("batch", workspace=batch.workspace, batch_id=batch.id, readings=len(batch.readings))

@@ -7,13 +7,14 @@ the client answers at once then.
 """
 
 import asyncio
+from functools import partial
 
 import structlog
 
 from harvester.braze.client import Client
 from harvester.braze.pacer import HALTED_SECONDS, Held, Pacer
 from harvester.claims import Claims
-from harvester.clock import Clock, happens
+from harvester.clock import happens
 from harvester.ledger import Ledger
 from harvester.ledger.books import next_due_at
 from harvester.ledger.ledger import LEASE_SECONDS
@@ -21,6 +22,7 @@ from harvester.model import Batch, Outcome, Reading, Returned
 from harvester.open_batch import OpenBatch, Tally
 from harvester.sinks import Compression
 from harvester.storing import Storing, recover
+from harvester.time_check import TimeCheck
 
 LINGER_SECONDS = 1.0
 """For how long a lasting harvest lets pairs that trickle in gather, so that they share a part."""
@@ -42,7 +44,7 @@ class Harvest:
 
     def __init__(
         self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer, storing: Storing, destination: str,
-        clock: Clock, compression: Compression, concurrency: int, max_deferrals: int | None,
+        time: TimeCheck, compression: Compression, concurrency: int, max_deferrals: int | None,
     ) -> None:  # fmt: skip
         """Leave pending what was deferred more than ``max_deferrals`` times; ``destination`` is the dataset's id.
 
@@ -50,13 +52,14 @@ class Harvest:
         """
         self.workspace = workspace
         self.tally = Tally()
-        self._claims = Claims(workspace=workspace, ledger=ledger, client=client, pacer=pacer, clock=clock)
+        self._claims = Claims(workspace=workspace, ledger=ledger, client=client, pacer=pacer)
         self._ledger = ledger
         self._client = client
         self._pacer = pacer
         self._storing = storing
         self._destination = destination
-        self._clock = clock
+        self._clock = ledger.clock
+        self._time = time
         self._compression = compression
         self._concurrency = concurrency
         self._max_deferrals = max_deferrals
@@ -114,9 +117,11 @@ class Harvest:
                 hold = None
             urgent_only = hold is not None and self._pacer.holding(urgent=True) is None
             if hold is None or urgent_only:
+                await self._time.correct(self.workspace)
+                offset = self._clock.offset
                 batch = await self._claims.claim(urgent_only=urgent_only)
                 if batch is not None:
-                    self._hand_out(batch)
+                    self._hand_out(batch, offset)
                     continue
             self._room.release()
             if hold is not None:
@@ -126,9 +131,9 @@ class Harvest:
             elif not await self._wait_for_due():
                 return
 
-    def _hand_out(self, batch: Batch) -> None:
+    def _hand_out(self, batch: Batch, offset: float) -> None:
         """Give a batch's readings to the workers."""
-        opened = OpenBatch(batch, self._compression)
+        opened = OpenBatch(batch, self._compression, offset)
         self._open[batch.id] = opened
         for reading in batch.readings:
             self._readings.put_nowait((opened, reading))
@@ -167,7 +172,12 @@ class Harvest:
             return True
         lasting = self._max_deferrals is None
         while not self._stopping.is_set():
-            due_at = await self._ledger.do(next_due_at, self.workspace, max_deferrals=self._max_deferrals)
+            if await self._time.ask_time(self.workspace, self._client):
+                break
+            due_at = await self._ledger.do(
+                next_due_at, self.workspace, max_deferrals=self._max_deferrals,
+                unconfirmed_at=self._time.unconfirmed_at,
+            )  # fmt: skip
             if due_at is None and not lasting:
                 return await self._others_go_on()
             seconds = LOOK_SECONDS if due_at is None else due_at - self._clock.wall()
@@ -200,12 +210,7 @@ class Harvest:
             if opened.lost:
                 outcome: Outcome = Returned()
             else:
-                pair = reading.pair
-                span = opened.span.child(
-                    "capture", campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name
-                )
-                outcome = await self._client.capture(reading, batch_id=opened.batch.id, span=span)
-                span.end(outcome=type(outcome).__name__.lower())
+                outcome = await self._time.asked(opened.clock_offset, partial(self._capture, opened, reading))
             await opened.take_back(reading, outcome)
             if not self._pace_told:
                 self._pace_told = True
@@ -213,6 +218,13 @@ class Harvest:
             if opened.complete:
                 await self._complete.put(opened)
             await asyncio.sleep(0)  # what was read together is followed together by the next calls, see the client
+
+    async def _capture(self, opened: OpenBatch, reading: Reading) -> Outcome:
+        pair = reading.pair
+        span = opened.span.child("capture", campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name)
+        outcome = await self._client.capture(reading, batch_id=opened.batch.id, span=span)
+        span.end(outcome=type(outcome).__name__.lower())
+        return outcome
 
     async def _commit_all(self) -> None:
         """Seal, create and store batches as they complete."""

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
-from harvester.clock import Clock
 from harvester.errors import ExitCode, SinkError
 from harvester.ledger import Ledger
-from harvester.ledger.books import books_of_each, pending, planned
+from harvester.ledger.books import books_of_each, pending, planned, seem_expired
 from harvester.ledger.intake import EnqueueCount, enqueue, hurry
 from harvester.model import Books
 from harvester.pipeline import Harvest
@@ -42,6 +41,9 @@ class Summary:
     interrupted: bool = False
     unstored: int = 0
     planned: int = 0
+    clock_difference_seconds: float | None = None
+    clock_problem: str | None = None
+    in_question: int = 0
     problem: SinkError | None = None
 
     @property
@@ -66,14 +68,12 @@ class Summary:
 class Run:
     """One run over one ledger and one sink."""
 
-    def __init__(
-        self, settings: Settings, *, ledger: Ledger, sink: Sink, clock: Clock, compression: Compression
-    ) -> None:
+    def __init__(self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression) -> None:
         """Take what is open already; ``capture`` does the work."""
         self._settings = settings
         self._ledger = ledger
-        self._clock = clock
-        self._harvesting = Harvesting(settings, ledger=ledger, sink=sink, clock=clock, compression=compression)
+        self._clock = ledger.clock
+        self._harvesting = Harvesting(settings, ledger=ledger, sink=sink, compression=compression)
         self.enqueued = 0
         self.lines = 0
         self.pending_at_start: dict[str, int] = {}
@@ -103,7 +103,7 @@ class Run:
         """
         async with self._harvesting.opened():
             for name in self._settings.workspaces:
-                await self._ledger.do(hurry, name, now=self._clock.wall())
+                await self._ledger.do(hurry, name)
             with stopped_by_signals(self.stop):
                 await self._enqueue_all(pairs, rejects, forced=forced)
                 self.pending_at_start = await self._ledger.do(pending)
@@ -111,20 +111,29 @@ class Run:
         return await self._summary(pairs, rejects)
 
     async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:
-        async for count in enqueue_all(self._ledger, pairs, rejects, now=self._clock.wall(), forced=forced, once=True):
+        async for count in enqueue_all(self._ledger, pairs, rejects, forced=forced, once=True):
+            if pairs.in_question is not None:
+                workspace = self._harvesting.wired[pairs.in_question.workspace]
+                await self._harvesting.time.confirm(pairs.in_question, workspace.client)
+                pairs.time_is(self._clock.wall())
             self.enqueued += count.new + count.known
             self.lines = pairs.lines
             if self._stopped:
                 return
 
     async def _summary(self, pairs: Input, rejects: RejectsFile) -> Summary:
-        storing = self._harvesting.storing
+        storing, time = self._harvesting.storing, self._harvesting.time
+        await self._ledger.keep_clock_difference()
+        difference, wrong, unconfirmed_at = self._clock.difference, time.condition(), time.unconfirmed_at
         summary = Summary(
             workspaces=await self._ledger.do(books_of_each), lines=pairs.lines, bad_lines=rejects.count,
             rejects_file=str(rejects.path) if rejects.count else None, naive_times=pairs.naive_times,
             skipped=pairs.skipped,
             interrupted=self._stopped, unstored=storing.waiting, problem=storing.problem,
             planned=await self._ledger.do(planned),
+            clock_difference_seconds=None if difference is None else round(difference, 1),
+            clock_problem=wrong.detail if wrong else None,
+            in_question=0 if unconfirmed_at is None else await self._ledger.do(seem_expired, now=unconfirmed_at),
         )  # fmt: skip
         for name, each in self._harvesting.wired.items():
             state, tally = each.pacer.state(), each.harvest.tally
@@ -141,12 +150,12 @@ class Run:
 
 
 async def enqueue_all(
-    ledger: Ledger, pairs: Input, rejects: RejectsFile, *, now: float, forced: bool = False, once: bool = False
+    ledger: Ledger, pairs: Input, rejects: RejectsFile, *, forced: bool = False, once: bool = False
 ) -> AsyncIterator[EnqueueCount]:
     """Put all pairs of an input into the ledger; bad lines go to the rejects file. Others run in between."""
     for page in pairs.pages(rejects):
         if page:
-            yield await ledger.do(enqueue, page, now=now, forced=forced, once=once)
+            yield await ledger.do(enqueue, page, now=ledger.clock.wall(), forced=forced, once=once)
         else:
             await asyncio.sleep(0)
             yield EnqueueCount(0, 0)

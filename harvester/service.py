@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from harvester.clock import Clock
 from harvester.errors import ExitCode, UsageError
 from harvester.ledger import Ledger
 from harvester.ledger.batches import wake
@@ -43,7 +42,7 @@ class Service:
     """One service over one ledger and one sink."""
 
     def __init__(
-        self, settings: Settings, *, ledger: Ledger, sink: Sink, clock: Clock, compression: Compression,
+        self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression,
         until_idle: bool = False, connect: Connect = connected,
     ) -> None:  # fmt: skip
         """Take what is open already. ``until_idle``: it ends once the queues are empty and nothing is due.
@@ -52,20 +51,20 @@ class Service:
         """
         self._settings = settings
         self._ledger = ledger
-        self._clock = clock
+        self._clock = ledger.clock
         self._until_idle = until_idle
         self._harvesting = Harvesting(
-            settings, ledger=ledger, sink=sink, clock=clock, compression=compression, lasting=not until_idle,
+            settings, ledger=ledger, sink=sink, compression=compression, lasting=not until_idle,
             connect=connect,
         )  # fmt: skip
         self._triggers = [
             Trigger(
                 name, broker(each.kind, **each.options()), reader=Reader(tuple(settings.workspaces), each.prefixes),
-                enqueue=self.enqueue, clock=clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
+                enqueue=self.enqueue, clock=self._clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
             )
             for name, each in settings.triggers.items()
         ]  # fmt: skip
-        self._watch = Watch(settings, ledger=ledger, harvesting=self._harvesting, triggers=self._triggers, clock=clock)
+        self._watch = Watch(settings, ledger=ledger, harvesting=self._harvesting, triggers=self._triggers)
         self._undrained = False
         self._pruned_at = 0.0
 
@@ -184,13 +183,14 @@ class Service:
         await self._harvesting.recover()
         now = self._clock.wall()
         for name in self._settings.workspaces:
-            expired = await self._ledger.do(wake, name, now=now)
+            expired = await self._ledger.do(wake, name, now=now, confirmed=self._clock.confirmed)
             if expired:
                 log.error(
                     "expired", workspace=name, pairs=expired, hint="their analytics are gone; see harvester status"
                 )
         await self._watch.alarm()
-        if now - self._pruned_at >= DAY_SECONDS:
+        await self._ledger.keep_clock_difference()
+        if self._clock.confirmed and now - self._pruned_at >= DAY_SECONDS:
             self._pruned_at = now
             gone = await self._ledger.do(prune, settled_before=now - self._settings.keep_days * DAY_SECONDS)
             log.info("pruned", pairs=gone)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import structlog
 
 from harvester import __version__
-from harvester.clock import Clock
 from harvester.ledger import Ledger
 from harvester.ledger import books as ledger_books
 from harvester.ledger import outlook as ahead
@@ -41,15 +40,15 @@ class Watch:
     """Looks at one service. ``note`` it every few seconds, so that the window's history has no gaps."""
 
     def __init__(
-        self, settings: Settings, *, ledger: Ledger, harvesting: Harvesting, triggers: Sequence[Listening], clock: Clock
+        self, settings: Settings, *, ledger: Ledger, harvesting: Harvesting, triggers: Sequence[Listening]
     ) -> None:
         """Look at what is put together already."""
         self._triggers = triggers
         self._settings = settings
         self._ledger = ledger
         self._harvesting = harvesting
-        self._clock = clock
-        self._started_at = clock.wall()
+        self._clock = ledger.clock
+        self._began = ledger.clock.monotonic()
         self._histories = {name: BudgetHistory() for name in settings.workspaces}
         self._balance: _Balance | None = None
         self._told: dict[str, tuple[int, float]] = {}
@@ -73,7 +72,8 @@ class Watch:
             for name, each in self._harvesting.wired.items()
         ]
         return Snapshot(
-            taken_at=now, started_at=self._started_at, version=__version__, workspaces=tuple(workspaces),
+            taken_at=now, started_at=now - (self._clock.monotonic() - self._began), version=__version__,
+            workspaces=tuple(workspaces),
             triggers=tuple(self._trigger(each) for each in self._triggers),
             store=await self._store(), books=await self._books(),
             rejections=tuple(await self._ledger.look(ahead.latest_rejections, limit=REJECTIONS)),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from harvester.braze.client import Client
+from harvester.braze.dated import DatedTransport
 from harvester.braze.pacer import Pacer
 from harvester.braze.transport import BrazeTransport, Transport
 from harvester.clock import Clock
@@ -24,6 +25,7 @@ from harvester.pipeline import Harvest
 from harvester.settings import ONE_WORKSPACE_TWICE, Settings, Workspace
 from harvester.sinks import Compression, Sink
 from harvester.storing import Storing, recover
+from harvester.time_check import TimeCheck
 
 log = structlog.get_logger()
 
@@ -61,13 +63,13 @@ class Harvesting:
     """Every workspace's harvest, side by side, and the storing of what they seal."""
 
     def __init__(
-        self, settings: Settings, *, ledger: Ledger, sink: Sink, clock: Clock, compression: Compression,
+        self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression,
         lasting: bool = False, connect: Connect = connected,
     ) -> None:  # fmt: skip
-        """Take what is open already. ``lasting``: it goes on until it is stopped."""
+        """Take what is open already, and the ledger's clock. ``lasting``: it goes on until it is stopped."""
         self.wired: dict[str, Wired] = {}
         self.storing = Storing(
-            ledger, sink, clock=clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
+            ledger, sink, clock=ledger.clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
             max_sealed_bytes=settings.max_sealed_bytes,
             patience_seconds=math.inf if lasting else settings.store_patience_seconds,
         )  # fmt: skip
@@ -75,7 +77,8 @@ class Harvesting:
         self._settings = settings
         self._ledger = ledger
         self._sink = sink
-        self._clock = clock
+        self._clock = ledger.clock
+        self.time = TimeCheck(ledger)
         self._compression = compression
         self._max_deferrals = None if lasting else settings.max_deferrals
         self._destination = ""
@@ -157,12 +160,12 @@ class Harvesting:
             clock=self._clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
         )  # fmt: skip
         client = Client(
-            transport=transport, endpoint=workspace.endpoint, pacer=pacer, clock=self._clock,
-            length_days=settings.length, keep_raw=settings.raw,
+            transport=DatedTransport(transport, self._clock), endpoint=workspace.endpoint, pacer=pacer,
+            clock=self._clock, length_days=settings.length, keep_raw=settings.raw,
         )  # fmt: skip
         harvest = Harvest(
             workspace=name, ledger=self._ledger, client=client, pacer=pacer, storing=self.storing,
-            destination=self._destination, clock=self._clock, compression=self._compression,
+            destination=self._destination, time=self.time, compression=self._compression,
             concurrency=settings.concurrency, max_deferrals=self._max_deferrals,
         )  # fmt: skip
         return Wired(transport, pacer, client, harvest)

@@ -229,7 +229,7 @@ def harvested(
             pairs = [Enqueued(Pair("eu", "c", f"s{number}")) for number in range(count)]
             await ledger.do(enqueue, pairs, now=clock.wall(), once=True)
             harvesting = Harvesting(
-                Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)}), ledger=ledger, clock=clock,
+                Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)}), ledger=ledger,
                 sink=FolderSink(folder / "out"), compression=Compression.NONE, connect=lambda *_: wire,
             )  # fmt: skip
             async with harvesting.opened():

@@ -56,7 +56,7 @@ async def gone_on(folder: Path, url: str, clock: Clock) -> Summary:
     key.write_text(KEY)
     settings = Settings(workspaces={"default": Workspace(endpoint=url, api_key_file=key)})
     async with await Ledger.open(out / ".harvester/ledger.db", clock=clock) as ledger:
-        run = Run(settings, ledger=ledger, sink=FolderSink(out), clock=clock, compression=Compression.ZSTD)
+        run = Run(settings, ledger=ledger, sink=FolderSink(out), compression=Compression.ZSTD)
         pairs = Input([str(folder / "p.csv")], workspaces=["default"], stdin=sys.stdin.buffer, now=clock.wall())
         return await run.capture(pairs, RejectsFile(out / ".harvester/rejects.ndjson"))
 

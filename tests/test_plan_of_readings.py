@@ -83,6 +83,7 @@ async def eu(tmp_path):
     clock = Clock()
     async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
         await ledger.do(follow, "eu", PLAN)
+        ledger.clock.observe(NOW, departed=NOW, received=NOW)
         yield Workspace(ledger, clock)
 
 
@@ -327,7 +328,7 @@ async def test_a_historical_run_waits_for_what_was_deferred_and_not_for_what_alw
         await eu.ledger.do(batches.wake, "eu", now=eu.clock.now)
         assert (await next_due_at(deferrals - 1), await next_due_at(deferrals)) == (None, 0)
     await eu.read(outcome=Deferred("timeout"))
-    await eu.ledger.do(intake.hurry, "eu", now=eu.clock.now)
+    await eu.ledger.do(intake.hurry, "eu")
     assert await eu.read() == [("s", "d1")]
 
 
@@ -413,7 +414,7 @@ async def test_since_when_a_workspace_is_halted_is_kept(eu):
         (books.next_due_at, {"workspace": "eu"}),
         (books.next_due_at, {"workspace": "eu", "max_deferrals": 4}),
         (books.pending, {}),
-        (intake.hurry, {"workspace": "eu", "now": NOW}),
+        (intake.hurry, {"workspace": "eu"}),
         (batches.wake, {"workspace": "eu", "now": NOW}),
         (batches.deferrals_of, {"pair_ids": [1]}),
     ],

@@ -100,7 +100,7 @@ def harvested(
             await ledger.do(enqueue, pairs, now=clock.wall(), once=True)
             harvesting = Harvesting(
                 Settings(workspaces={"eu": Workspace(endpoint="https://rest.fra-01.braze.eu", api_key="k" * 20)}),
-                ledger=ledger, clock=clock, sink=FolderSink(folder / "out"), compression=Compression.NONE,
+                ledger=ledger, sink=FolderSink(folder / "out"), compression=Compression.NONE,
                 lasting=lasting, connect=lambda *_: braze,
             )  # fmt: skip
             async with harvesting.opened():

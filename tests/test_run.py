@@ -220,16 +220,18 @@ async def test_mistakes_of_the_user_are_one_sentence(harvester, tmp_path):
         assert err.count("harvester: ") == 1
 
 
-async def test_expired_pairs_cost_no_call_and_force_asks_them(harvester, tmp_path):
-    """A send beyond retention is expired without a call; ``--force`` asks, and the books then say captured."""
+async def test_expired_pairs_cost_one_call_for_the_time_and_force_asks_them(harvester, tmp_path):
+    """However many sends are beyond retention, one call confirms the time; ``--force`` asks, and captures them."""
     async with Simulator(SimulatorConfig(pairs=10, limit=1_000_000, api_key=KEY)) as simulator:
         campaign = simulator.population[0].pair.campaign_id
-        (tmp_path / "old.csv").write_text(f"campaign_id,send_id,sent_at\n{campaign},old,2020-01-01\n")
+        (tmp_path / "old.csv").write_text(
+            f"campaign_id,send_id,sent_at\n{campaign},old,2020-01-01\n{campaign},older,2019-01-01\n"
+        )
         arguments = ("run", "old.csv", "--endpoint", simulator.url, "--json")
         code, out, _ = await harvester.run(*arguments)
-        assert (code, json.loads(out)["books"]["expired"], simulator.answers.total()) == (3, 1, 0)
+        assert (code, json.loads(out)["books"]["expired"], simulator.answers.total()) == (3, 2, 1)
         code, out, _ = await harvester.run(*arguments, "--force")
-        assert (code, json.loads(out)["books"]["expired"], simulator.answers.total()) == (0, 0, 1)
+        assert (code, json.loads(out)["books"]["expired"], simulator.answers.total()) == (0, 0, 3)
 
 
 async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from structlog.testing import capture_logs
 from test_run import write_pairs
 
-from harvester.clock import SystemClock
+from harvester.clock import BrazeClock, SystemClock
 from harvester.errors import LedgerError
 from harvester.ledger.intake import EnqueueCount
 from harvester.simulator import Simulator, SimulatorConfig
@@ -137,7 +137,7 @@ async def test_messages_are_a_span_when_they_are_settled_and_when_they_are_not()
         return EnqueueCount(new=len(arrivals), known=0)
 
     trigger = Trigger(
-        "sends", broker, reader=Reader(("default",), ()), enqueue=enqueue, clock=SystemClock(),
+        "sends", broker, reader=Reader(("default",), ()), enqueue=enqueue, clock=BrazeClock(SystemClock()),
         jitter=random.Random(1), wait_first_seconds=0.001,
     )  # fmt: skip
     with recorded(exporter := InMemorySpanExporter()):

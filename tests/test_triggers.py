@@ -21,7 +21,7 @@ from cutter import Cutter
 from servers import BUCKET, aws, s3
 
 from harvester import stores as stores_module
-from harvester.clock import SystemClock
+from harvester.clock import BrazeClock, SystemClock
 from harvester.errors import BrokerError, LedgerError, UsageError
 from harvester.ledger import Ledger
 from harvester.ledger.books import books
@@ -81,8 +81,8 @@ class Scene:
         """A trigger on the queue, not running."""
         return Trigger(
             "sends", self.broker(**options), reader=Reader(("default",), self.prefixes),
-            enqueue=enqueue or self.enqueue, clock=SystemClock(), jitter=random.Random(1), wait_first_seconds=0.02,
-            wait_max_seconds=0.02,
+            enqueue=enqueue or self.enqueue, clock=BrazeClock(SystemClock()), jitter=random.Random(1),
+            wait_first_seconds=0.02, wait_max_seconds=0.02,
         )  # fmt: skip
 
     @asynccontextmanager

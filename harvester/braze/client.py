@@ -20,7 +20,7 @@ from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock, happens
 from harvester.errors import ExchangeError, Meaning, meaning_of
-from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Reading, Rejected, Returned
+from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
 from harvester.scrubbing import scrub_foreign
 from harvester.tracing import NOTHING, Span
 
@@ -96,6 +96,28 @@ class Client:
         except Exception as bug:  # noqa: BLE001 - one answer that meets a bug of ours must not cost all others their deadline
             log.error("bug", **_place_of(bug), **_names(reading))  # noqa: TRY400 - a trace may quote the key
             return Deferred("bug")
+
+    async def ask_time(self, pair: Pair, *, ending_at: float) -> bool:
+        """Make one call for its answer's ``Date`` alone, which the transport sees; False where none came.
+
+        Nothing else comes of it: a pair is neither captured nor refused, and no workspace halted.
+        """
+        reading = Reading(0, pair, "", ending_at, ending_at, ending_at)
+        try:
+            answer = await self._exchange(reading, NOTHING, "for_the_time", urgent=False)
+        except (ExchangeError, Held):
+            return False
+        match meaning_of(answer.status):
+            case Meaning.ANSWER:
+                self.answers[f"status_{answer.status}"] += 1
+                self._pacer.succeeded()
+            case Meaning.THROTTLED:
+                self._pacer.throttled()
+            case Meaning.TRANSIENT:
+                self._failed(ExchangeError(f"status_{answer.status}", self._detail(answer)))
+            case _:
+                pass
+        return True
 
     async def _try_again(self, reading: Reading, batch_id: str, span: Span, first: ExchangeError) -> Outcome:
         """Go on after a first try that failed; it counts as one. Only failures pay for the machinery of retries."""

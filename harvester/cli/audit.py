@@ -13,6 +13,7 @@ from harvester.errors import ExitCode
 
 if TYPE_CHECKING:
     from harvester.audit import Audit, Uncovered
+    from harvester.ledger.braze_time import ClockDifference
     from harvester.sources import Input, RejectsFile
 
 
@@ -34,17 +35,16 @@ def audit(sources: tuple[str, ...], path: Path, workspaces: list[str], **given: 
     Example:
       harvester audit ./currents --enqueue; harvester run   # what it missed is captured now
     """
-    from harvester.clock import SystemClock
     from harvester.sources import Input, RejectsFile
 
     if not given["adding"]:
         options.check_there(path)
-    now = SystemClock().wall()
+    now, difference = options.known_time(path)
     listed = Input(sources, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
     # A name of its own: the rejects of the last run are that run's.
     rejects = RejectsFile(path.with_name("audit-rejects.ndjson"))
     done = asyncio.run(_audited(path, listed, rejects, now=now, **given))
-    _counts(done, listed, rejects, json=given["json"])
+    _counts(done, listed, rejects, difference, json=given["json"])
     sys.exit(ExitCode.COMPLETE if done.complete and not rejects.count else ExitCode.PARTIAL)
 
 
@@ -84,18 +84,22 @@ def _as_line(found: "Uncovered") -> str:
     return f"{found.standing:<8} {kept:<8} {sent:<24} {pair.workspace} {pair.campaign_id!r} {pair.send_id!r}"
 
 
-def _counts(done: "Audit", listed: "Input", rejects: "RejectsFile", *, json: bool) -> None:
+def _counts(
+    done: "Audit", listed: "Input", rejects: "RejectsFile", difference: "ClockDifference | None", *, json: bool
+) -> None:
     standings = {
         word: {"readable": done.uncovered[word, True], "lost": done.uncovered[word, False]}
         for word in ("unknown", "expired", "rejected")
     }
     covered = done.sends - done.uncovered.total()
     if json:
-        figures = {"sends": done.sends, "covered": covered, "enqueued": done.enqueued, "bad_lines": rejects.count}
+        figures = {"sends": done.sends, "covered": covered, "enqueued": done.enqueued, "bad_lines": rejects.count,
+                   "clock_difference_seconds": None if difference is None else difference.seconds}  # fmt: skip
         show.as_json(figures | standings | {"skipped": dict(listed.skipped)}, indent=False, to_stderr=True)
         return
     lines = [f"covered    {covered} of {show.many(done.sends, 'send')}"]
     lines += [f"{word:<10} {each['readable']} readable, {each['lost']} lost" for word, each in standings.items()]
+    lines.append(show.clock_line(difference))
     if done.enqueued:
         lines.append(f"enqueued   {done.enqueued}; harvester run captures them")
     if rejects.count:

@@ -95,6 +95,8 @@ def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any
     from dataclasses import asdict
 
     ahead, known, bad = asyncio.run(_planned(pairs, path, workspaces, given))
+    _, difference = options.known_time(path)
+    click.echo(show.clock_line(difference), err=True)
     if given["json"]:
         show.as_json(asdict(ahead) | {"settled": known, "bad_lines": bad})
         return
@@ -112,17 +114,16 @@ async def _planned(
     from harvester.run import enqueue_all
     from harvester.sources import Input, RejectsFile
 
-    clock = SystemClock()
-    now = clock.wall()
-    listed = Input(pairs, workspaces=list(workspaces), stdin=sys.stdin.buffer, now=now)
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
         draft = Path(folder) / "ledger.db"
         if path.exists():  # noqa: ASYNC240 - nothing runs beside it
             copy(path, draft)
-        async with await Ledger.open(draft, clock=clock) as ledger:
+        async with await Ledger.open(draft, clock=SystemClock()) as ledger:
+            now = ledger.clock.wall()
+            listed = Input(pairs, workspaces=list(workspaces), stdin=sys.stdin.buffer, now=now)
             rejects = RejectsFile(Path(folder) / "rejects.ndjson")
             async with show.reading(listed):
-                async for _ in enqueue_all(ledger, listed, rejects, now=now):
+                async for _ in enqueue_all(ledger, listed, rejects):
                     pass
             for workspace in workspaces:
                 await ledger.do(batches.wake, workspace, now=now)
@@ -185,15 +186,17 @@ async def captured(
         from harvester.run import Run
         from harvester.sources import Input, RejectsFile
 
-    clock = SystemClock()
-    listed = Input(pairs, workspaces=list(settings.workspaces), stdin=sys.stdin.buffer, now=clock.wall())
     with opened(settings) as (sink, compression, path):
         if not adopting:
             await options.check_new_ledger(sink, path)
-        async with await Ledger.open(path, clock=clock) as ledger:
+        async with await Ledger.open(path, clock=SystemClock()) as ledger:
             if adopting:
                 await adopted(settings, ledger, sink)
-            job = Run(settings, ledger=ledger, sink=sink, clock=clock, compression=compression)
+            workspaces = list(settings.workspaces)
+            listed = Input(
+                pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=ledger.clock.wall(), confirmed=False
+            )
+            job = Run(settings, ledger=ledger, sink=sink, compression=compression)
             rejects = RejectsFile(path.with_name("rejects.ndjson"))
             view = asyncio.create_task(show.progress(job), name="progress") if sys.stderr.isatty() else None
             try:
@@ -208,13 +211,12 @@ async def adopted(settings: "Settings", ledger: "Ledger", sink: "Sink") -> None:
     """Take over the place of ``out``, and tell what came back."""
     from harvester.adopt import adopt
     from harvester.cli.view import copied
-    from harvester.clock import SystemClock
     from harvester.wiring import plans_of
 
     with tempfile.TemporaryDirectory(prefix="harvester-") as temporary:
         spill = Path(temporary)
         parts = copied(settings.out, spill) if in_store(settings.out) else Path(settings.out)
-        count = await adopt(ledger, sink, parts, plans_of(settings), clock=SystemClock(), temp_directory=spill)
+        count = await adopt(ledger, sink, parts, plans_of(settings), temp_directory=spill)
     what = (
         "there is nothing to adopt"
         if count is None

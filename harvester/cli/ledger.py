@@ -37,14 +37,14 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
     from harvester.run import enqueue_all
     from harvester.sources import Input, RejectsFile
 
-    clock = SystemClock()
-    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=clock.wall())
+    now, difference = options.known_time(path)
+    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
     rejects = RejectsFile(path.with_name("rejects.ndjson"))
 
     async def add() -> tuple[int, int, set[str]]:
         new = known = 0
-        async with await Ledger.open(path, clock=clock) as ledger, show.reading(listed):
-            async for count in enqueue_all(ledger, listed, rejects, now=clock.wall()):
+        async with await Ledger.open(path, clock=SystemClock()) as ledger, show.reading(listed):
+            async for count in enqueue_all(ledger, listed, rejects):
                 new, known = new + count.new, known + count.known
             served = await ledger.do(followed)
         return new, known, set(workspaces).difference(served)
@@ -54,6 +54,7 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
         f"{show.many(new, 'pair is', 'pairs are')} new, {show.many(known, 'was', 'were')} known"
         + (f", {show.many(rejects.count, 'line')} unreadable, see {rejects.path}" if rejects.count else "")
     )
+    click.echo(show.clock_line(difference), err=True)
     if unserved:
         click.echo(
             f"no service has used this ledger for {', '.join(sorted(unserved))} yet: sends of it are read once; "
@@ -79,7 +80,7 @@ def status(path: Path, *, json: bool) -> None:
     """
     from harvester.ledger import books, outlook
 
-    now = SystemClock().wall()
+    now, difference = options.known_time(path)
     each, readings, batches, without_part, halted, at_risk, rejected = options.looked(
         path,
         lambda tx: (
@@ -94,7 +95,9 @@ def status(path: Path, *, json: bool) -> None:
     )
     balance = Books.together(each.values())
     if json:
-        figures = {"readings": readings, "batches": batches, "halted": halted, "at_risk": at_risk}
+        ahead = None if difference is None else difference.seconds
+        figures = {"readings": readings, "batches": batches, "halted": halted, "at_risk": at_risk,
+                   "clock_difference_seconds": ahead}  # fmt: skip
         show.as_json({"books": show.books(balance), "workspaces": show.books_of_each(each), **figures})
         return
     lines = show.book_lines(balance, each)
@@ -102,6 +105,7 @@ def status(path: Path, *, json: bool) -> None:
     listed = ", ".join(f"{count} {name}" for name, count in sorted(batches.items())) or "none"
     lines.append("batches    " + listed + (f"; {without_part} brought no row, so made no part" if without_part else ""))
     lines.append(f"at risk    {show.many(at_risk, 'pending pair')} past the planning deadline")
+    lines.append(show.clock_line(difference))
     lines += [f"halted     {name}: {because}" for name, because in halted.items()]
     lines += show.refused_lines(each)
     lines += [
@@ -130,7 +134,8 @@ def requeue(path: Path, outcome: str, reason: str | None) -> None:
     if reason is not None and outcome != "rejected":
         raise UsageError("--reason is of rejected pairs alone; leave it out, or say --outcome rejected")
     reasons = options.looked(path, books.books).rejected
-    count = options.asked(path, lambda tx: intake.requeue(tx, outcome=outcome, reason=reason, now=SystemClock().wall()))
+    now, _ = options.known_time(path)
+    count = options.asked(path, lambda tx: intake.requeue(tx, outcome=outcome, reason=reason, now=now))
     if reason is not None and reason not in reasons:
         known = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "none at all"
         click.echo(f"no pair is rejected for the reason {reason!r}; reasons here: {known}", err=True)
@@ -148,7 +153,8 @@ def _about_pairs(name: str, does: str, hint: str) -> click.Command:
         from harvester.ledger import intake
         from harvester.sources import Input, RejectsFile
 
-        listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=SystemClock().wall())
+        now, _ = options.known_time(path)
+        listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
         rejects = RejectsFile(path.with_name(f"{name}-rejects.ndjson"))
         pages = ([each.pair for each in page] for page in listed.pages(rejects) if page)
         count = options.asked_of_each(path, getattr(intake, name), pages)

@@ -17,6 +17,7 @@ from harvester.place import PlaceKind, kind_of, local_path
 
 if TYPE_CHECKING:
     from harvester.ledger import Ledger
+    from harvester.ledger.braze_time import ClockDifference
     from harvester.settings import Settings
     from harvester.sinks import Sink
 
@@ -299,6 +300,16 @@ def _check_nobody_elses(out: str, path: Path) -> None:
         raise
     except SinkError as error:
         click.echo(f"harvester: cannot tell whether this place has another ledger already: {error}", err=True)
+
+
+def known_time(path: Path) -> "tuple[float, ClockDifference | None]":
+    """Give Braze's time as far as a ledger knows it, and the difference of the clocks that was measured last."""
+    from harvester.clock import SystemClock
+
+    async def at(ledger: "Ledger") -> "tuple[float, ClockDifference | None]":
+        return ledger.clock.wall(), ledger.clock_difference
+
+    return _with_ledger(path, at) if path.exists() else (SystemClock().wall(), None)
 
 
 def check_there(path: Path) -> None:

@@ -43,16 +43,13 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
         broker(each.kind, **each.options())
 
     async def served() -> ExitCode:
-        clock = SystemClock()
         with opened(settings) as (sink, compression, path):
             if not adopt:
                 await options.check_new_ledger(sink, path)
-            async with await Ledger.open(path, clock=clock) as ledger:
+            async with await Ledger.open(path, clock=SystemClock()) as ledger:
                 if adopt:
                     await adopted(settings, ledger, sink)
-                service = Service(
-                    settings, ledger=ledger, sink=sink, clock=clock, compression=compression, until_idle=until_idle
-                )
+                service = Service(settings, ledger=ledger, sink=sink, compression=compression, until_idle=until_idle)
                 return await service.serve()
 
     with options.traced():

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harvester.braze.refusals import WRONG_IDS_HINT
+from harvester.clock import LARGE_DIFFERENCE_SECONDS, difference_in_words
 from harvester.model import Books
 
 if TYPE_CHECKING:
+    from harvester.ledger.braze_time import ClockDifference
     from harvester.plan import Plan
     from harvester.run import Run, Summary
     from harvester.sources import Input
@@ -35,6 +37,16 @@ def time(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def clock_line(known: "ClockDifference | None") -> str:
+    """Say what is known of this machine's clock where no call is made."""
+    if known is None:
+        return "clock      never compared with Braze's yet: ages and deadlines follow this machine's clock"
+    if abs(known.seconds) <= LARGE_DIFFERENCE_SECONDS:
+        return f"clock      right, as compared with Braze's at {time(known.measured_at)}"
+    told, measured = difference_in_words(known.seconds), time(known.measured_at)
+    return f"clock      {told}, as compared at {measured}; Braze's time is used. Set this machine's clock."
 
 
 def books(balance: Books) -> dict[str, Any]:
@@ -108,6 +120,7 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
                 "planned": done.planned,
                 "calls": dict(done.calls), "answers": dict(done.answers),
                 "throttled": done.throttled, "waited_seconds": round(done.waited_seconds, 3),
+                "clock_difference_seconds": done.clock_difference_seconds,
                 "halted": done.halted, "exit_code": int(done.exit_code),
             },
             to_stderr=to_stderr,
@@ -120,6 +133,7 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
         listed = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.items())) or "none"
         lines.append(f"{name:<10} {listed}")
     lines.append(f"waited     {done.waited_seconds:.1f} s for budget")
+    lines += _clock_lines(done)
     if done.unstored:
         lines.append(
             f"sealed     {many(done.unstored, 'batch waits', 'batches wait')} to be stored: run the same command again"
@@ -152,6 +166,14 @@ def refused_lines(balances: Mapping[str, Books]) -> list[str]:
         for name, each in sorted(balances.items())
         if each.rejected and not any(each.captured.values())
     ]
+
+
+def _clock_lines(done: "Summary") -> list[str]:
+    lines = [] if done.clock_problem is None else [f"clock      {done.clock_problem}"]
+    if done.in_question:
+        seem = many(done.in_question, "pair seems", "pairs seem")
+        lines.append(f"unsure     {seem} expired, but no answer has confirmed the time: run the same command again")
+    return lines
 
 
 def skipped_lines(skipped: Mapping[str, int]) -> list[str]:

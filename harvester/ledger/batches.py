@@ -28,6 +28,8 @@ from sqlalchemy import (
     update,
 )  # fmt: skip
 
+from harvester.clock import LARGE_DIFFERENCE_SECONDS
+from harvester.ledger.books import TRIED
 from harvester.ledger.given import handed_back, handed_over
 from harvester.ledger.plans import plan_of, resting
 from harvester.ledger.probes import find_probe
@@ -50,15 +52,20 @@ from harvester.model import (
 _SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
 """When a pair's time began: see ``Reading.since``."""
 
+_DUE, _WAITING = pairs.c.state == "due", pairs.c.state == "waiting"
+
 _NEXT: Column[Any] = Column("next", String)
 """The name of the reading that follows one; null after the last."""
 
 
-def wake(connection: Connection, workspace: str, *, now: float) -> int:
+def wake(connection: Connection, workspace: str, *, now: float, confirmed: bool = True) -> int:
     """Make readings due whose time has come, and end those whose pair has expired. Gives how many expired.
 
-    A pair that came in time gets one try even after that: nobody knows to the hour when its data goes.
+    Where the time is not ``confirmed`` it does nothing: what a wrong clock calls due, or gone, may not be. A pair that
+    came in time gets one try even after that: nobody knows to the hour when its data goes.
     """
+    if not confirmed:
+        return 0
     mine = pairs.c.workspace == workspace
     connection.execute(update(pairs).where(mine, pairs.c.state == "waiting", pairs.c.due_at <= now).values(state="due"))
     due = and_(mine, pairs.c.state == "due", pairs.c.yields.in_((0, 1)))
@@ -68,9 +75,8 @@ def wake(connection: Connection, workspace: str, *, now: float) -> int:
         connection.execute(
             update(pairs).where(due, pairs.c.yields == 1, pairs.c.expires_at <= final_since).values(yields=0)
         )
-    tried = or_(pairs.c.first_seen_at >= pairs.c.expires_at, pairs.c.captures > 0, pairs.c.deferrals > 0)
     open_ = and_(mine, pairs.c.state != literal_column("'settled'"), pairs.c.state.in_(("due", "paused")))
-    gone = and_(open_, pairs.c.expires_at <= now, tried | (pairs.c.state == "paused"))
+    gone = and_(open_, pairs.c.expires_at <= now, TRIED | (pairs.c.state == "paused"))
     columns = ("pair_id", "reading", "outcome", "ended_at")
     ending = select(pairs.c.id, pairs.c.reading, literal("expired"), literal(now)).where(gone)
     expired = connection.execute(insert(outcomes).from_select(columns, ending)).rowcount
@@ -78,40 +84,40 @@ def wake(connection: Connection, workspace: str, *, now: float) -> int:
     return expired
 
 
-def claim(
+def claim(  # noqa: PLR0913 - columns of the batch and conditions of the claim
     connection: Connection, workspace: str, *, batch_id: str, token: str, owner: str,
     limit: int, now: float, lease_until: float, expiring_before: float = math.inf,
-    probe: Probe | None = None,
+    probe: Probe | None = None, confirmed: bool = True,
 ) -> Batch | None:  # fmt: skip
     """Lease due readings as one batch: those that yield last, the nearest deadline first. None when nothing is due.
 
     ``expiring_before`` narrows the claim to pairs that expire before that time, and ``probe`` to the one pair it
     describes. A reading that was overdue for long is claimed as the latest one that is due: one settles them all. One
-    that was asked and deferred asks the same again, for a day; then a newer question is worth more.
+    that was asked and deferred asks the same again, for a day; then a newer question is worth more. Where the time is
+    not ``confirmed`` nothing stays that rests on it: neither what fell due, nor what is asked; and pairs that seem to
+    have expired are left alone.
     """
-    wake(connection, workspace, now=now)
+    wake(connection, workspace, now=now, confirmed=confirmed)
+    which = [pairs.c.workspace == workspace, pairs.c.expires_at < expiring_before]
+    leasing: dict[Any, Any] = {pairs.c.state: "leased", pairs.c.batch_id: batch_id}
     name = _latest_due(plan_of(connection, workspace), now)
-    asked_already = and_(pairs.c.reading == name, pairs.c.ending_at > now - DAY_SECONDS)
-    leasing = update(pairs)
-    if probe is None:
-        nearest = (
-            select(pairs.c.id)
-            .where(pairs.c.workspace == workspace, pairs.c.state == "due", pairs.c.expires_at < expiring_before)
-            .order_by(pairs.c.yields, pairs.c.expires_at, pairs.c.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        leasing = leasing.where(pairs.c.id.in_(nearest.scalar_subquery()))
+    recent = and_(pairs.c.ending_at > now - DAY_SECONDS, pairs.c.ending_at <= now + LARGE_DIFFERENCE_SECONDS)
+    ending_at = case((and_(pairs.c.reading == name, recent), pairs.c.ending_at), else_=now)
+    asked: tuple[ColumnElement[Any], ...] = (name, ending_at)
+    ready = [_DUE]
+    if confirmed:
+        leasing |= {pairs.c.reading: name, pairs.c.ending_at: ending_at}
+        asked = (pairs.c.reading, pairs.c.ending_at)
     else:
-        other = find_probe(connection, workspace, probe, expiring_before=expiring_before)
-        if other is None:
-            return None
-        leasing = leasing.where(pairs.c.id == other)
-    pinned = case((asked_already, pairs.c.ending_at), else_=now)
-    connection.execute(leasing.values(state="leased", batch_id=batch_id, reading=name, ending_at=pinned))
+        which.append(or_(pairs.c.expires_at > now, ~TRIED))
+        ready.append(and_(_WAITING, pairs.c.due_at <= now))
+    if probe is not None:
+        ready = [pairs.c.id == find_probe(connection, workspace, probe, expiring_before=expiring_before)]
+    for each in ready:
+        if _lease(connection, leasing, each, *which, limit=limit):
+            break
     columns = (
-        pairs.c.id, pairs.c.campaign_id, pairs.c.send_id, pairs.c.reading, pairs.c.ending_at, pairs.c.expires_at,
-        _SINCE, pairs.c.round,
+        pairs.c.id, pairs.c.campaign_id, pairs.c.send_id, *asked, pairs.c.expires_at, _SINCE, pairs.c.round,
     )  # fmt: skip
     leased = handed_back(connection, columns, and_(pairs.c.batch_id == batch_id, pairs.c.state == "leased"))
     if not leased:
@@ -133,6 +139,15 @@ def claim(
     return Batch(id=batch_id, token=token, workspace=workspace, claimed_at=now, readings=tuple(readings))
 
 
+def _lease(connection: Connection, values: dict[Any, Any], *which: ColumnElement[bool], limit: int) -> int:
+    """Lease the first of those that are ready; gives how many."""
+    nearest = (
+        select(pairs.c.id).where(*which).order_by(pairs.c.yields, pairs.c.expires_at, pairs.c.id).limit(limit)
+        .with_for_update(skip_locked=True)
+    )  # fmt: skip
+    return connection.execute(update(pairs).where(pairs.c.id.in_(nearest.scalar_subquery())).values(values)).rowcount
+
+
 def _latest_due(plan: ReadingPlan, now: float) -> ColumnElement[str]:
     """Name the latest reading of a plan that has fallen due by now: never an earlier one than that which was planned.
 
@@ -146,12 +161,12 @@ def _latest_due(plan: ReadingPlan, now: float) -> ColumnElement[str]:
 
 def seal(
     connection: Connection, batch: Batch, settlements: Iterable[Settlement], sealed: Sequence[Part],
-    *, destination: str, now: float, deferral_delays: Mapping[int, float],
+    *, destination: str, now: float, deferral_delays: Mapping[int, float], confirmed: bool = True,
 ) -> bool:  # fmt: skip
     """Record outcomes and parts together, if the batch is still ours. False, and nothing recorded, if it is not.
 
     The next reading of each captured pair is planned. ``deferral_delays`` gives for a deferred pair's id the seconds
-    until it is due again.
+    until it is due again. It is asked the same again only where the time is ``confirmed`` by which it was asked.
     """
     state = "sealed" if sealed else "stored"
     mine = and_(batches.c.id == batch.id, batches.c.token == batch.token, batches.c.state == "open")
@@ -174,9 +189,9 @@ def seal(
                 ended.append((reading.pair_id, reading.name, *what, None, None, reading.round))
             case Deferred():
                 due_at = now + deferral_delays[reading.pair_id]
-                back.append(_back(reading, due_at=due_at, more=1, ending_at=reading.ending_at))
+                back.append(_back(reading, due_at=due_at, more=1, again=confirmed))
             case _:
-                back.append(_back(reading, due_at=None, more=0, ending_at=None))
+                back.append(_back(reading, due_at=None, more=0, again=False))
     if ended:
         _end(connection, ended, batch.id, now=now)
     if back:
@@ -216,11 +231,11 @@ def _end(connection: Connection, ended: Sequence[Sequence[object]], batch_id: st
     connection.execute(update(pairs).where(p.id == given.c.pair_id).values(values))
 
 
-def _back(reading: Reading, *, due_at: float | None, more: int, ending_at: float | None) -> dict[str, object]:
-    """Say how a reading goes back: one that was not asked is pinned to no question."""
+def _back(reading: Reading, *, due_at: float | None, more: int, again: bool) -> dict[str, object]:
+    """Say how a reading goes back: to be asked the same ``again``, or pinned to no question."""
     return {
         "back_id": reading.pair_id, "back_round": reading.round, "back_due": due_at, "back_more": more,
-        "back_ending": ending_at,
+        "back_name": reading.name if again else None, "back_ending": reading.ending_at if again else None,
     }  # fmt: skip
 
 
@@ -231,6 +246,7 @@ def _give_back(connection: Connection, back: list[dict[str, object]], *, now: fl
     returned: dict[Any, Any] = {
         p.state: resting(due_at, now, put_off=bindparam("back_more") > 0), p.due_at: due_at, p.batch_id: None,
         p.deferrals: case((same, p.deferrals + bindparam("back_more")), else_=0),
+        p.reading: case((same, func.coalesce(bindparam("back_name", type_=String), p.reading)), else_=p.reading),
         p.ending_at: case((same, bindparam("back_ending", type_=Float)), else_=null()),
     }  # fmt: skip
     connection.execute(update(pairs).where(p.id == bindparam("back_id")).values(returned), back)

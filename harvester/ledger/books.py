@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, delete, func, insert, literal_column, select, update
+from sqlalchemy import Connection, and_, case, delete, func, insert, literal_column, or_, select, update
 
 from harvester.ledger.given import handed_over
 from harvester.ledger.schedule import ONCE
@@ -18,6 +18,9 @@ _OPEN = ("due", "waiting", "leased", "paused")
 _SHAPE = (pairs.c.state, pairs.c.outcome, pairs.c.verdict, pairs.c.reason)
 UNSETTLED = pairs.c.state != literal_column("'settled'")
 """As text, since an index of some rows serves only where the database can see that these are the rows."""
+
+TRIED = or_(pairs.c.first_seen_at >= pairs.c.expires_at, pairs.c.captures > 0, pairs.c.deferrals > 0)
+"""Whether a pair had its try, or came too late for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,12 @@ def pending(connection: Connection) -> dict[str, int]:
     """Count the open pairs of each workspace."""
     still = select(pairs.c.workspace, func.count()).where(UNSETTLED).group_by(pairs.c.workspace)
     return {row[0]: row[1] for row in connection.execute(still)}
+
+
+def seem_expired(connection: Connection, *, now: float) -> int:
+    """Count the open pairs that have expired if a time is true that nothing has confirmed."""
+    gone = and_(UNSETTLED, pairs.c.expires_at <= now)
+    return int(connection.execute(select(func.count()).select_from(pairs).where(gone)).scalar_one())
 
 
 def planned(connection: Connection) -> int:
@@ -146,10 +155,13 @@ def standings(connection: Connection, asked: Sequence[Pair], *, now: float) -> d
     return {Pair(*identity): word for *identity, word in rows}
 
 
-def next_due_at(connection: Connection, workspace: str, *, max_deferrals: int | None = None) -> float | None:
+def next_due_at(
+    connection: Connection, workspace: str, *, max_deferrals: int | None = None, unconfirmed_at: float | None = None
+) -> float | None:
     """Tell when the next reading falls due, 0 for at once; None when none is planned.
 
-    With ``max_deferrals`` only readings count that are due or were deferred, though not more often than that.
+    With ``max_deferrals`` only readings count that are due or were deferred, though not more often than that; with
+    ``unconfirmed_at``, a time that nothing has confirmed, only those whose pair has not expired if it is true.
     """
     # Two looks into an index each: both states asked for at once, the database would read every pair there is.
     due = and_(pairs.c.workspace == workspace, pairs.c.state == "due")
@@ -157,6 +169,9 @@ def next_due_at(connection: Connection, workspace: str, *, max_deferrals: int | 
     if max_deferrals is not None:
         due = and_(due, pairs.c.deferrals <= max_deferrals)
         waiting = and_(waiting, pairs.c.deferrals > literal_column("0"), pairs.c.deferrals <= max_deferrals)
+    if unconfirmed_at is not None:
+        left = or_(pairs.c.expires_at > unconfirmed_at, ~TRIED)
+        due, waiting = and_(due, left), and_(waiting, left)
     if connection.execute(select(pairs.c.id).where(due).limit(1)).first():
         return 0.0
     when: float | None = connection.execute(select(func.min(pairs.c.due_at)).where(waiting)).scalar_one()

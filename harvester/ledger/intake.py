@@ -144,10 +144,10 @@ def requeue(
     return connection.execute(update(pairs).where(*which).values(values)).rowcount
 
 
-def hurry(connection: Connection, workspace: str, *, now: float) -> None:
+def hurry(connection: Connection, workspace: str) -> None:
     """Make deferred readings due at once, as if they had never been deferred: a new run takes them up."""
     deferred = and_(pairs.c.workspace == workspace, pairs.c.state == "waiting", pairs.c.deferrals > literal_column("0"))
-    connection.execute(update(pairs).where(deferred).values(due_at=now, deferrals=0))
+    connection.execute(update(pairs).where(deferred).values(due_at=0.0, deferrals=0))
 
 
 def _named(connection: Connection, named: Iterable[Pair]) -> ColumnElement[bool]:

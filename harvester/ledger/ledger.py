@@ -19,9 +19,9 @@ import structlog
 from sqlalchemy import Connection, Engine, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 
-from harvester.clock import Clock
+from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock
 from harvester.errors import LedgerError, LedgerLost
-from harvester.ledger import adoption, batches, leases
+from harvester.ledger import adoption, batches, braze_time, leases
 from harvester.ledger.file_identity import FileIdentity, resolve_ledger
 from harvester.ledger.schedule import deferral_seconds
 from harvester.ledger.schema import SCHEMA_VERSION, about, metadata
@@ -51,7 +51,9 @@ class Ledger:
         self._owner = secrets.token_hex(8)
         self._engine = engine
         self._reading = engine.execution_options(**READS_ONLY)
-        self._clock = clock
+        self.clock = BrazeClock(clock)
+        self.clock_difference: braze_time.ClockDifference | None = None
+        self._machine = clock
         self._jitter = jitter
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._lock: OwnerLock | None = None
@@ -60,17 +62,37 @@ class Ledger:
 
     @classmethod
     async def open(cls, path: Path, *, clock: Clock, jitter: random.Random | None = None) -> Self:
-        """Open or create the ledger. Raises ``LedgerError`` when it cannot be used, saying why."""
+        """Open or create the ledger. Raises ``LedgerError`` when it cannot be used, saying why.
+
+        ``clock`` is the machine's; all that has to do with the ledger goes by ``ledger.clock``, which is Braze's.
+        """
         path = resolve_ledger(path)
         ledger = cls(path, connect(path), clock=clock, jitter=jitter or random.Random())  # noqa: S311 - jitter, no secret
         try:
             ledger.ledger_id = await ledger.do(_prepared)
+            await ledger._assume_difference()
             ledger._lock = OwnerLock(path, ledger._owner)
             ledger._files = FileIdentity(path)
         except BaseException:
             await ledger.close()
             raise
         return ledger
+
+    async def _assume_difference(self) -> None:
+        """Begin with the difference of the clocks that was measured last, unless the machine's was set since."""
+        self.clock_difference = known = await self.do(braze_time.difference)
+        if known and abs(known.seconds) > LARGE_DIFFERENCE_SECONDS and known.still_holds(self._machine.wall()):
+            self.clock = BrazeClock(self._machine, difference=known.seconds)
+
+    async def keep_clock_difference(self) -> None:
+        """Keep the measured difference of the clocks for commands that make no call; rarely, for it rarely changes."""
+        seconds, known = self.clock.difference, self.clock_difference
+        if seconds is None:
+            return
+        measured = braze_time.ClockDifference(round(seconds, 1), self.clock.wall())
+        if known is None or measured.tells_more_than(known):
+            await self.do(braze_time.keep_difference, measured)
+            self.clock_difference = measured
 
     async def __aenter__(self) -> Self:
         """Give itself."""
@@ -115,7 +137,7 @@ class Ledger:
 
     def _rescue(self) -> str:
         """Copy what the open file holds to a name beside it, and say where that is, and what to do."""
-        moment = datetime.fromtimestamp(self._clock.wall(), UTC)
+        moment = datetime.fromtimestamp(self.clock.wall(), UTC)
         to = self.path.with_name(f"{self.path.name}.saved-{moment:%Y%m%dT%H%M%SZ}-{self._owner[:4]}")
         connection = self._engine.raw_connection()
         try:
@@ -144,18 +166,19 @@ class Ledger:
 
         With a ``probe`` one reading is leased that it describes.
         """
-        now = self._clock.wall()
+        now = self.clock.wall()
         expiring_before = now + URGENT_SECONDS + GRACE_SECONDS if urgent_only else math.inf
         # Time first, so that names sort as batches were claimed; then chance, so that no two owners agree on one.
         batch_id = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S%f}Z-{secrets.token_hex(4)}"
         return await self.do(
             batches.claim, workspace, batch_id=batch_id, token=secrets.token_hex(8), owner=self._owner,
             limit=limit, now=now, lease_until=now + LEASE_SECONDS, expiring_before=expiring_before, probe=probe,
+            confirmed=self.clock.confirmed,
         )  # fmt: skip
 
     async def renew(self, batch_ids: Sequence[str]) -> set[str]:
         """Lengthen the lease of open batches; gives those that are still ours."""
-        until = self._clock.wall() + LEASE_SECONDS
+        until = self.clock.wall() + LEASE_SECONDS
         return await self.do(leases.renew, batch_ids, owner=self._owner, lease_until=until)
 
     async def held_by_others(self, workspace: str) -> bool:
@@ -167,14 +190,18 @@ class Ledger:
     ) -> bool:
         """Record what became of a batch, with its parts' bytes. False if the batch had been given to another."""
         deferred = [each.reading.pair_id for each in settlements if isinstance(each.outcome, Deferred)]
+        now, confirmed = (
+            self.clock.wall(),
+            self.clock.confirmed,
+        )  # here, since Braze's time is not to be had in the ledger's thread
 
         def sealed(connection: Connection) -> bool:
             before = batches.deferrals_of(connection, deferred) if deferred else {}
             delays = {pair_id: deferral_seconds(count, self._jitter) for pair_id, count in before.items()}
-            now = self._clock.wall()
             return batches.seal(
-                connection, batch, settlements, parts, destination=destination, now=now, deferral_delays=delays
-            )
+                connection, batch, settlements, parts, destination=destination, now=now, deferral_delays=delays,
+                confirmed=confirmed,
+            )  # fmt: skip
 
         return await self.do(sealed)
 
@@ -196,7 +223,7 @@ class Ledger:
         owners = await self.do(leases.unfinished_owners)
         dead = [owner for owner in owners if owner != self._owner and lock.is_dead(owner)]
         lock.clear_dead()
-        now = self._clock.wall()
+        now = self.clock.wall()
         return await self.do(
             leases.recover, dead_owners=dead, owner=self._owner, now=now, lease_until=now + LEASE_SECONDS
         )

@@ -25,7 +25,7 @@ from sqlalchemy import (
     event,
 )  # fmt: skip
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 NEVER = 253_402_300_799.0
 """The last second of the year 9999: a pair that was forced does not expire."""
@@ -131,6 +131,15 @@ datasets = Table(
 )
 
 
+differences = Table(
+    "clock_difference",
+    metadata,
+    Column("measured_at", Float, primary_key=True),
+    Column("seconds", Float, nullable=False),
+)
+"""By how much the machine's clock was ahead of Braze's, and when by Braze's: one row, or none."""
+
+
 def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
     """Index only the rows in a state: claiming stays quick however many pairs are settled."""
     # As text, since SQLite and PostgreSQL spell it alike and SQLAlchemy would load both to spell it apart.
@@ -144,6 +153,6 @@ _partial("pair_waiting", pairs, "workspace, due_at", where="state = 'waiting'")
 _partial("pair_deferred", pairs, "workspace, due_at", where="state = 'waiting' AND deferrals > 0")
 _partial("pair_leased", pairs, "batch_id", where="state = 'leased'")
 Index("outcome_pair", outcomes.c.pair_id)  # whole: for its foreign key SQLite never takes a partial one
-_partial("pair_expired", pairs, "workspace", where="outcome = 'expired'")
+_partial("pair_expired", pairs, "workspace, expires_at", where="outcome = 'expired'")
 _partial("outcome_rejected", outcomes, "id", where="outcome = 'rejected'")
 _partial("batch_unstored", batches, "state, owner", where="state <> 'stored'")

@@ -3,7 +3,7 @@
 from sqlalchemy import DDL, Connection, Table, update
 
 from harvester.errors import LedgerError
-from harvester.ledger.schema import SCHEMA_VERSION, about, datasets, metadata, plans
+from harvester.ledger.schema import SCHEMA_VERSION, about, datasets, differences, metadata, plans
 
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -18,8 +18,12 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX pair_deferred ON pair (workspace, due_at) WHERE state = 'waiting' AND deferrals > 0",
         "CREATE INDEX outcome_pair ON outcome (pair_id)",
     ),
+    2: (
+        "DROP INDEX pair_expired",
+        "CREATE INDEX pair_expired ON pair (workspace, expires_at) WHERE outcome = 'expired'",
+    ),
 }
-_NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (plans, datasets)}
+_NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (plans, datasets), 2: (differences,)}
 
 
 def upgrade(connection: Connection, version: int) -> None:

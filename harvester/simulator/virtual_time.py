@@ -48,13 +48,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     # Typeshed's signature needs a TypeVarTuple, which would say no more here.
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
-        """Do at once, in no time, what was meant for a thread."""
+        """Do at once, in no time, what was meant for a thread. As on a thread, no loop is running then."""
         del executor
         done: asyncio.Future[T] = self.create_future()
+        asyncio._set_running_loop(None)  # noqa: SLF001 - documented there as for those who make event loops
         try:
             done.set_result(func(*args))
         except Exception as error:  # noqa: BLE001 - it is raised where the result is awaited
             done.set_exception(error)
+        finally:
+            asyncio._set_running_loop(self)  # noqa: SLF001 - likewise
         return done
 
 
@@ -64,10 +67,12 @@ class VirtualClock:
     def __init__(self, starts_at: float = 1_767_225_600.0) -> None:
         """Let the wall clock stand at ``starts_at`` (epoch seconds; by default 2026-01-01) at the loop's second 0."""
         self.starts_at = starts_at
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def monotonic(self) -> float:
-        """Seconds of the running event loop."""
-        return asyncio.get_running_loop().time()
+        """Seconds of the event loop that runs, or that ran here first where what is meant for a thread is done."""
+        self._loop = self._loop or asyncio.get_running_loop()
+        return self._loop.time()
 
     def wall(self) -> float:
         """UTC seconds since the epoch."""

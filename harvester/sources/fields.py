@@ -25,6 +25,10 @@ class Unusable(Exception):  # noqa: N818 - it never leaves the sources, which ma
         self.problem = problem
 
 
+class InFuture(Unusable):
+    """A time that is still to come, by the clock that was asked."""
+
+
 def id_in(record: Mapping[str, object], field: str) -> str:
     """Give the id that a field holds, as it is. Raises ``Unusable``."""
     value = record.get(field)
@@ -75,4 +79,4 @@ def check_time(field: str, given: object, seconds: float, *, latest: float) -> N
     if seconds < 0:
         raise Unusable(field, f"{given!r} lies before 1970")
     if seconds > latest:
-        raise Unusable(field, f"{given!r} lies in the future")
+        raise InFuture(field, f"{given!r} lies in the future")

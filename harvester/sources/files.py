@@ -17,11 +17,11 @@ from typing import BinaryIO, Protocol, TextIO
 import orjson
 
 from harvester.errors import UsageError
-from harvester.model import DAY_SECONDS, BadLine, Enqueued, in_store
+from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair, in_store
 from harvester.place import kind_of
 from harvester.private_files import append_private
 from harvester.sources.currents import Currents, files_of
-from harvester.sources.fields import COLUMNS, OF_LISTS, REQUIRED, Unusable, pair_in, time_in
+from harvester.sources.fields import COLUMNS, OF_LISTS, REQUIRED, InFuture, Unusable, pair_in, time_in
 from harvester.sources.temporary import temporary_folder
 from harvester.tables import parquet_rows
 
@@ -42,13 +42,19 @@ class Input:
 
     A folder, or a file named ``.avro``, is of Currents; all of these are read as one, after the others. ``lines``
     counts lines and events, ``skipped`` what a source passes over since it names no pair by right, by cause.
+
+    ``in_question`` is a pair whose send lies in the future by a time that is not confirmed. It is set when the page
+    before it is given, so that the reader can confirm the time before that line is judged.
     """
 
-    def __init__(self, names: Sequence[str], *, workspaces: Sequence[str], stdin: BinaryIO, now: float) -> None:
+    def __init__(
+        self, names: Sequence[str], *, workspaces: Sequence[str], stdin: BinaryIO, now: float, confirmed: bool = True
+    ) -> None:
         """Look at all files, so that a missing one is told before anything is enqueued. Raises ``UsageError``."""
         self._workspaces = tuple(workspaces)
-        self._now = now
-        self._latest = now + DAY_SECONDS
+        self.time_is(now)
+        self._confirmed = confirmed
+        self.in_question: Pair | None = None
         self.lines = 0
         self.naive_times = 0
         self.skipped: Counter[str] = Counter()
@@ -64,6 +70,10 @@ class Input:
             name = self._currents_names[0]
             raise UsageError(f"{name}: Currents names no workspace; enqueue it with --workspace NAME, then run")
 
+    def time_is(self, now: float) -> None:
+        """Judge what follows by this time, and ask no more whether it is confirmed."""
+        self._now, self._latest, self._confirmed = now, now + DAY_SECONDS, True
+
     def read(self) -> Iterator[Enqueued | BadLine | None]:
         """Give what each line holds; a None now and then where much is read before a pair is known.
 
@@ -72,7 +82,15 @@ class Input:
         for name in self._names:
             for line, record in self._records(name):
                 self.lines += 1
-                yield record if isinstance(record, BadLine) else self._told(name, line, record)
+                if isinstance(record, BadLine):
+                    yield record
+                    continue
+                told = self._told(name, line, record)
+                if told is None:
+                    yield None  # whoever reads may confirm the time now
+                    self.in_question, self._confirmed = None, True
+                    told = self._told(name, line, record)
+                yield told
         if self._currents_names:
             yield from self._currents()
 
@@ -107,10 +125,14 @@ class Input:
             with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
                 yield from _records(name, file)
 
-    def _told(self, name: str, line: int, record: Mapping[str, object]) -> Enqueued | BadLine:
+    def _told(self, name: str, line: int, record: Mapping[str, object]) -> Enqueued | BadLine | None:
+        """Give what a line holds; None where only a confirmed time can say."""
         try:
             return self._enqueued(record)
         except Unusable as error:
+            if isinstance(error, InFuture) and not self._confirmed:
+                self.in_question = pair_in(record, self._workspaces)
+                return None
             return BadLine(name, line, error.field, error.problem, _as_json(record))
 
     def _enqueued(self, record: Mapping[str, object]) -> Enqueued:

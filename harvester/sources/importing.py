@@ -14,9 +14,9 @@ from typing import Protocol
 
 import structlog
 
-from harvester.clock import Clock
+from harvester.clock import BrazeClock
 from harvester.errors import SinkError, UsageError
-from harvester.model import BadLine, Enqueued
+from harvester.model import DAY_SECONDS, BadLine, Enqueued
 from harvester.sources.files import PAGE_PAIRS, Input
 
 MAX_TRIES = 5
@@ -71,7 +71,7 @@ class Importer:
     """Puts pairs into the ledger; counts them by what the ledger said, and times that named no zone."""
 
     def __init__(
-        self, trigger: str, *, workspaces: Sequence[str], enqueue: Enqueue, stopping: asyncio.Event, clock: Clock,
+        self, trigger: str, *, workspaces: Sequence[str], enqueue: Enqueue, stopping: asyncio.Event, clock: BrazeClock,
         wait_first_seconds: float,
     ) -> None:  # fmt: skip
         """Take what takes pairs, and what says that a file be left; waits between tries double from the first on."""
@@ -131,7 +131,8 @@ class Importer:
         """Enqueue the pairs of a file, a page at a time, read on another thread; gives what was wrong with it."""
         bad = _Bad()
         try:
-            source = Input([file], workspaces=self._workspaces, stdin=io.BytesIO(), now=self._clock.wall())
+            now = self._clock.latest_send() - DAY_SECONDS
+            source = Input([file], workspaces=self._workspaces, stdin=io.BytesIO(), now=now)
             pages = source.pages(bad)
             while (page := await asyncio.to_thread(next, pages, None)) is not None:
                 if self._stopping.is_set():

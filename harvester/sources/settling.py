@@ -12,9 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import structlog
 
-from harvester.clock import Clock
+from harvester.clock import BrazeClock
 from harvester.errors import HarvesterError
-from harvester.model import DAY_SECONDS
 from harvester.sources.brokers import Delivery
 from harvester.sources.bugs import bug_of
 from harvester.sources.fields import Unusable
@@ -43,8 +42,8 @@ class Settling:
     """Settles the messages of one trigger; counts pairs by what the ledger said, and times that named no zone."""
 
     def __init__(
-        self, trigger: str, *, reader: Reader, enqueue: Enqueue, bury: Bury, stopping: asyncio.Event, clock: Clock,
-        wait_first_seconds: float = 1.0,
+        self, trigger: str, *, reader: Reader, enqueue: Enqueue, bury: Bury, stopping: asyncio.Event,
+        clock: BrazeClock, wait_first_seconds: float = 1.0,
     ) -> None:  # fmt: skip
         """Take what understands, what takes pairs, what takes dead letters, and what says that a file be left.
 
@@ -112,7 +111,7 @@ class Settling:
         if delivery.flaw:
             return delivery.flaw
         try:
-            return self._reader.read(delivery.body, latest=self._clock.wall() + DAY_SECONDS)
+            return self._reader.read(delivery.body, latest=self._clock.latest_send())
         except Unusable as error:
             return reason(error)
         except Exception as error:  # noqa: BLE001 - whatever a body raises is that message's end, not the process's

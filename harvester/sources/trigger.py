@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from harvester.clock import Clock
+from harvester.clock import BrazeClock
 from harvester.errors import HarvesterError
 from harvester.sources.brokers import Broker, Delivery
 from harvester.sources.bugs import bug_of
@@ -37,7 +37,7 @@ class Trigger:
     """
 
     def __init__(
-        self, name: str, broker: Broker, *, reader: Reader, enqueue: Enqueue, clock: Clock,
+        self, name: str, broker: Broker, *, reader: Reader, enqueue: Enqueue, clock: BrazeClock,
         jitter: random.Random, wait_first_seconds: float = 1.0, wait_max_seconds: float = 60.0,
     ) -> None:  # fmt: skip
         """Take a broker that is not connected; after failures in a row the waits grow from the first to the longest."""

@@ -1,0 +1,33 @@
+"""A transport whose answers tell a clock the time, whatever else they say."""
+
+from harvester.braze.transport import Answer, Transport
+from harvester.clock import BrazeClock
+from harvester.model import Pair
+
+
+class DatedTransport:
+    """Wraps the transport of a workspace; all of a process tell one clock."""
+
+    def __init__(self, transport: Transport, clock: BrazeClock) -> None:
+        """Ask through ``transport``."""
+        self._transport = transport
+        self._clock = clock
+
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        """Ask once, and let the clock see the answer's ``Date`` (see the protocol)."""
+        departed = self._clock.monotonic()
+        answer = await self._transport.send_series(pair, length_days=length_days, ending_at=ending_at)
+        self._clock.observe(answer.budget.server_time, departed=departed, received=self._clock.monotonic())
+        return answer
+
+    def use_key(self, api_key: str) -> bool:
+        """Ask with this key from now on (see the protocol)."""
+        return self._transport.use_key(api_key)
+
+    def scrub(self, text: str) -> str:
+        """Take the API key out of a text (see the protocol)."""
+        return self._transport.scrub(text)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._transport.close()
