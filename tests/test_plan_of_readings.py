@@ -535,13 +535,12 @@ async def test_a_place_that_lost_its_ledger_and_its_mark_is_adopted(tmp_path):
     part = tmp_path / "out" / "send_analytics" / "captured_date=2026-11-24" / "batch.ndjson"
     part.parent.mkdir(parents=True)
     part.write_text(json.dumps(row) + "\n")
-    clock, sink = SystemClock(), FolderSink(tmp_path / "out")
-    async with await Ledger.open(tmp_path / "new.db", clock=clock) as new:
+    sink = FolderSink(tmp_path / "out")
+    async with await Ledger.open(tmp_path / "new.db", clock=SystemClock()) as new:
         with pytest.raises(SinkError, match="--adopt"):
             await sink.attach(new.ledger_id)
         own = new.ledger_id
         for restored in (1, None):
-            given = {"clock": clock, "temp_directory": tmp_path}
-            assert await adopt(new, sink, tmp_path / "out", {}, **given) == restored
+            assert await adopt(new, sink, tmp_path / "out", {}, temp_directory=tmp_path) == restored
         known = await new.look(remembered, sink.place)
         assert await sink.attach(new.ledger_id, known=known) == known == await sink.attach(own)
