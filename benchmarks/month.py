@@ -88,7 +88,7 @@ class _Braze:
         now = self._clock.wall()
         if _within(BRAZE_AWAY, now - self._month.starts_at):
             self._month.unanswered.setdefault(pair.send_id, []).append(now)
-            raise ExchangeError("connect", "nobody answers")
+            raise ExchangeError("connection_refused", "nobody answers")
         query: Mapping[str, str] = {
             "campaign_id": pair.campaign_id, "send_id": pair.send_id, "length": str(length_days),
             "ending_at": datetime.fromtimestamp(ending_at, UTC).isoformat(),
@@ -141,6 +141,7 @@ def month(*, sends_per_day: int, days: int, ledger: Path, look: Callable[[float]
     """Live through it, and ``look`` every half an hour; the ledger's file must not exist yet."""
     # Nobody else enqueues or dies here: the service need not look for that as often as it does.
     pipeline.LOOK_SECONDS, service.HOUSEKEEPING_SECONDS, service.NOTE_SECONDS = 3600.0, 21_600.0, 3600.0
+    service.RECOVERY_SECONDS, service.REPORT_SECONDS = 21_600.0, 3600.0
     clock = VirtualClock()
     sends = [
         Enqueued(Pair("eu", f"campaign-{number % 7}", f"send-{day:02d}-{number:06d}"), at)

@@ -40,6 +40,11 @@ class HarvesterError(Exception):
 
     exit_code = ExitCode.BUG
 
+    def __init__(self, message: str, *, cause: str = "failed") -> None:
+        """Keep the sentence for people, and the ``cause``, one of a closed set (see ``health``), for labels."""
+        super().__init__(message)
+        self.cause = cause
+
 
 class UsageError(HarvesterError):
     """The command, the configuration or the input is not usable as given."""
@@ -86,7 +91,7 @@ class ExchangeError(HarvesterError):
 
     def __init__(self, cause: str, detail: str) -> None:
         """Keep the cause for the books and the detail for the log."""
-        super().__init__(f"{cause}: {detail}")
+        super().__init__(cause.removeprefix("status_").replace("_", " ") + (f": {detail}" if detail else ""))
         self.cause = cause
 
 

@@ -28,6 +28,14 @@ REPEAT_SECONDS = 600.0
 log = structlog.get_logger()
 
 
+class Scope(StrEnum):
+    """What a part serves, and so what ``Condition.subject`` names: nothing, a workspace or a trigger."""
+
+    PROCESS = "process"
+    WORKSPACE = "workspace"
+    TRIGGER = "trigger"
+
+
 class Part(StrEnum):
     """The parts outside the process that can fail."""
 
@@ -38,13 +46,10 @@ class Part(StrEnum):
     KEY = "key"
     BROKER = "broker"
 
-
-class Scope(StrEnum):
-    """What a part serves, and so what ``Condition.subject`` names: nothing, a workspace or a trigger."""
-
-    PROCESS = "process"
-    WORKSPACE = "workspace"
-    TRIGGER = "trigger"
+    @property
+    def scope(self) -> Scope:
+        """What it serves."""
+        return _SCOPES.get(self, Scope.PROCESS)
 
 
 _SCOPES = {Part.ENDPOINT: Scope.WORKSPACE, Part.KEY: Scope.WORKSPACE, Part.BROKER: Scope.TRIGGER}
@@ -78,7 +83,7 @@ class Condition:
     @property
     def scope(self) -> Scope:
         """What the part serves."""
-        return _SCOPES.get(self.part, Scope.PROCESS)
+        return self.part.scope
 
     @property
     def sentence(self) -> str:
@@ -94,21 +99,29 @@ class Failing:
     cause: str
     detail: str
 
-    def again(self, cause: str, detail: str) -> "Failing":
-        """Take note of one more failure."""
-        return Failing(self.since, cause, detail)
+
+_UNREACHED = {"connection refused", "name not found", "certificate", "tls", "unreachable", "network"}
 
 
-def not_ready(conditions: Iterable[Condition], due: Mapping[str, int]) -> list[Condition]:
+def failed_call(endpoint: str, failing: Failing) -> str:
+    """Say in a sentence what came of the last call to an endpoint."""
+    if failing.cause.isdecimal():
+        return f"{endpoint} answers {failing.detail}"
+    if failing.cause in _UNREACHED:
+        return f"cannot connect to {endpoint}: {failing.detail}"
+    return f"no usable answer from {endpoint}: {failing.detail}"
+
+
+def not_ready(conditions: Iterable[Condition], busy: Mapping[str, bool]) -> list[Condition]:
     """Give the conditions for which the process can do no useful work; none means that it is ready.
 
-    ``due`` counts the due readings of each workspace that the process serves. What the whole process needs makes it
-    unready. A workspace does so only where every workspace with due readings is blocked (or all, where none has any).
+    ``busy`` says of each workspace that the process serves whether it has readings to capture. What the whole process
+    needs makes it unready. Workspaces do so only where every busy one is blocked (or all, where none is busy).
     """
     blocking = [each for each in conditions if each.blocks]
     reasons = [each for each in blocking if each.scope is Scope.PROCESS]
     by_workspace = [each for each in blocking if each.scope is Scope.WORKSPACE]
-    wanted = {name for name, count in due.items() if count} or set(due)
+    wanted = {name for name, has_work in busy.items() if has_work} or set(busy)
     if wanted and wanted <= {each.subject for each in by_workspace}:
         reasons += by_workspace
     return reasons

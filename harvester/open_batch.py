@@ -8,7 +8,19 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from harvester.model import DATASET, RAW_DATASET, Batch, Captured, Outcome, Part, Reading, Rejected, Settlement
+from harvester.model import (
+    DATASET,
+    RAW_DATASET,
+    Batch,
+    Captured,
+    Deferred,
+    Outcome,
+    Part,
+    Reading,
+    Rejected,
+    Returned,
+    Settlement,
+)
 from harvester.sinks import Compression, PartWriter
 from harvester.tracing import begin
 
@@ -79,5 +91,7 @@ class OpenBatch:
         tally.parts += len(parts)
         tally.rows += rows
         tally.part_bytes += sum(part.size_bytes for part in parts)
-        log.info("batch_sealed", batch_id=self.batch.id, workspace=self.batch.workspace,
+        nothing = all(isinstance(each.outcome, Deferred | Returned) for each in self.settlements)
+        tell = log.debug if nothing else log.info  # where nobody answers, empty batches follow each other
+        tell("batch_sealed", batch_id=self.batch.id, workspace=self.batch.workspace,
                  readings=len(self.settlements), captured=self.captured, rows=rows)  # fmt: skip

@@ -15,6 +15,7 @@ from harvester.braze.client import Client
 from harvester.braze.pacer import HALTED_SECONDS, Held, Pacer
 from harvester.claims import Claims
 from harvester.clock import happens
+from harvester.health import failed_call
 from harvester.ledger import Ledger
 from harvester.ledger.books import next_due_at
 from harvester.ledger.ledger import LEASE_SECONDS
@@ -51,6 +52,8 @@ class Harvest:
         Without ``max_deferrals`` the harvest lasts: it waits for every reading that is planned, and for new pairs.
         """
         self.workspace = workspace
+        self.unreachable: str | None = None
+        """Why it ended although pairs are pending: nobody answered for long."""
         self.tally = Tally()
         self._claims = Claims(workspace=workspace, ledger=ledger, client=client, pacer=pacer)
         self._ledger = ledger
@@ -148,12 +151,24 @@ class Harvest:
             return hold is not None
         state = self._pacer.state()
         tried = state.holds_in_a_row
-        enough = self._max_deferrals if state.answered else min(self._max_deferrals, PROBES_UNANSWERED)
-        if hold.cause != "overload" or tried <= enough:
+        if hold.cause != "overload" or tried <= self._holds_allowed(state.answered):
             return False
-        log.warning("giving_up", workspace=self.workspace, cause=self._client.why(hold.cause), probes_in_vain=tried - 1,
-                    hint="check the endpoint (harvester doctor), or run the same command again later")  # fmt: skip
+        failing = self._client.failing
+        self.unreachable = failed_call(self._client.endpoint, failing) if failing else hold.cause
         return True
+
+    def _holds_allowed(self, answered: bool) -> int:  # noqa: FBT001 - it is the question
+        """Give how many holds in a row are waited for before what is pending is left to the next run."""
+        assert self._max_deferrals is not None
+        return self._max_deferrals if answered else min(self._max_deferrals, PROBES_UNANSWERED)
+
+    def seconds_until_given_up(self) -> float | None:
+        """Give for how long at most it still tries while no call succeeds; None where it never gives up."""
+        if self._max_deferrals is None:
+            return None
+        if self.unreachable is not None:
+            return 0.0
+        return self._pacer.overload_seconds(self._holds_allowed(self._pacer.state().answered))
 
     async def _wait_out(self, hold: Held) -> None:
         """Wait until a hold is over, or for something to look at."""
@@ -161,7 +176,10 @@ class Harvest:
         # A workspace that refusals halt is probed every few seconds; one line in ten minutes says so.
         which = (hold.cause, round(hold.until / HALTED_SECONDS if hold.cause == "halted" else hold.until))
         if which != self._told_of:
-            log.info("waiting", workspace=self.workspace, cause=self._client.why(hold.cause), seconds=seconds)
+            tell = (
+                log.debug if hold.cause == "overload" else log.info
+            )  # its condition tells of an endpoint that is away
+            tell("waiting", workspace=self.workspace, cause=self._client.why(hold.cause), seconds=seconds)
             self._told_of = which
         await happens(self._look, within=hold.until - self._clock.monotonic())
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
 from harvester.errors import ExitCode, SinkError
+from harvester.health import ConditionLog
 from harvester.ledger import Ledger
 from harvester.ledger.books import books_of_each, pending, planned, seem_expired
 from harvester.ledger.intake import EnqueueCount, enqueue, hurry
@@ -18,6 +19,9 @@ from harvester.sinks import Compression, Sink
 from harvester.sources import Input, RejectsFile
 from harvester.stopping import stopped_by_signals
 from harvester.wiring import Harvesting
+
+REPORT_SECONDS = 1.0
+"""How often it is looked whether a part has stopped working: a person may look on."""
 
 
 @dataclass(slots=True)
@@ -38,6 +42,7 @@ class Summary:
     throttled: int = 0
     waited_seconds: float = 0.0
     halted: dict[str, str] = field(default_factory=dict)
+    unreachable: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     unstored: int = 0
     planned: int = 0
@@ -74,6 +79,7 @@ class Run:
         self._ledger = ledger
         self._clock = ledger.clock
         self._harvesting = Harvesting(settings, ledger=ledger, sink=sink, compression=compression)
+        self._condition_log = ConditionLog(self._clock)
         self.enqueued = 0
         self.lines = 0
         self.pending_at_start: dict[str, int] = {}
@@ -107,8 +113,19 @@ class Run:
             with stopped_by_signals(self.stop):
                 await self._enqueue_all(pairs, rejects, forced=forced)
                 self.pending_at_start = await self._ledger.do(pending)
-                await self._harvesting.run()
+                report = asyncio.create_task(self._report(), name="conditions")
+                try:
+                    await self._harvesting.run()
+                finally:
+                    report.cancel()
+                    self._condition_log.update(self._harvesting.conditions())
         return await self._summary(pairs, rejects)
+
+    async def _report(self) -> None:
+        """Say at once what does not work, and when it works again."""
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            self._condition_log.update(self._harvesting.conditions())
 
     async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:
         async for count in enqueue_all(self._ledger, pairs, rejects, forced=forced, once=True):
@@ -146,6 +163,8 @@ class Run:
             summary.waited_seconds += state.waited_seconds
             if each.client.halted_because is not None:
                 summary.halted[name] = each.client.halted_because
+            if each.harvest.unreachable is not None:
+                summary.unreachable[name] = each.harvest.unreachable
         return summary
 
 

@@ -11,10 +11,12 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from harvester.conditions import Conditions
 from harvester.errors import ExitCode, UsageError
 from harvester.ledger import Ledger
 from harvester.ledger.batches import wake
 from harvester.ledger.intake import EnqueueCount, enqueue, prune
+from harvester.ledger.ledger import LEASE_SECONDS
 from harvester.ledger.plans import follow
 from harvester.model import DAY_SECONDS, Enqueued
 from harvester.settings import Settings
@@ -31,6 +33,12 @@ KEYS_SECONDS = 5.0
 """How often the files of keys are looked at."""
 
 NOTE_SECONDS = 15.0
+RECOVERY_SECONDS = LEASE_SECONDS / 4
+"""How often it takes back what dead processes held: their readings lie for a lease and a quarter at the most."""
+
+REPORT_SECONDS = 5.0
+"""How often it is looked whether a part has stopped working, or works again."""
+
 DRAIN_SECONDS = 0.25
 DRAIN_MAX_SECONDS = 120.0
 HOUSEKEEPING_SECONDS = 600.0
@@ -64,7 +72,12 @@ class Service:
             )
             for name, each in settings.triggers.items()
         ]  # fmt: skip
-        self._watch = Watch(settings, ledger=ledger, harvesting=self._harvesting, triggers=self._triggers)
+        self.conditions = Conditions(
+            harvesting=self._harvesting, triggers=self._triggers, ledger=ledger, clock=self._clock
+        )  # fmt: skip
+        self.watch = Watch(
+            settings, ledger=ledger, harvesting=self._harvesting, triggers=self._triggers, conditions=self.conditions,
+        )  # fmt: skip
         self._undrained = False
         self._pruned_at = 0.0
 
@@ -93,6 +106,8 @@ class Service:
         """Let triggers, harvest and what is beside it run, and end them in the order in which nothing is cut off."""
         beside = [
             group.create_task(self._every(NOTE_SECONDS, self._note), name="history"),
+            group.create_task(self._every(REPORT_SECONDS, self._report), name="conditions"),
+            group.create_task(self._every(RECOVERY_SECONDS, self._harvesting.recover), name="recovery"),
             group.create_task(self._every(HOUSEKEEPING_SECONDS, self._keep_house), name="housekeeping"),
         ]
         if any(each.api_key_file for each in self._settings.workspaces.values()):
@@ -118,7 +133,7 @@ class Service:
         """Show the service where it is to be seen."""
         settings = self._settings
         async with Face(
-            look=self._watch.look, clock=self._clock, host=settings.web_host, port=settings.web_port
+            look=self.watch.look, clock=self._clock, host=settings.web_host, port=settings.web_port
         ) as face:
             log.info("serving", url=face.url, workspaces=len(settings.workspaces))
             yield
@@ -160,7 +175,10 @@ class Service:
 
     async def _note(self) -> None:
         await self._ledger.check_in_place()
-        self._watch.note()
+        self.watch.note()
+
+    async def _report(self) -> None:
+        self.conditions.report()
 
     async def _look_at_keys(self) -> None:
         """Take over a key that was replaced in its file, and probe with it at once if the old one was refused."""
@@ -171,16 +189,16 @@ class Service:
             try:
                 key = await asyncio.to_thread(workspace.key)
             except UsageError as error:  # half written, perhaps: the next look will tell
-                log.warning("key_unusable", workspace=name, hint=str(error))
+                self.conditions.set_key_file(name, str(error))
                 continue
+            self.conditions.set_key_file(name, None)
             if each.transport.use_key(key):
                 log.info("key_replaced", workspace=name)
                 each.pacer.mended()
                 each.harvest.look()
 
     async def _keep_house(self) -> None:
-        """Take back from dead owners, note what expired, forget what settled long ago."""
-        await self._harvesting.recover()
+        """Note what expired, and forget what settled long ago."""
         now = self._clock.wall()
         for name in self._settings.workspaces:
             expired = await self._ledger.do(wake, name, now=now, confirmed=self._clock.confirmed)
@@ -188,7 +206,7 @@ class Service:
                 log.error(
                     "expired", workspace=name, pairs=expired, hint="their analytics are gone; see harvester status"
                 )
-        await self._watch.alarm()
+        await self.watch.alarm()
         await self._ledger.keep_clock_difference()
         if self._clock.confirmed and now - self._pruned_at >= DAY_SECONDS:
             self._pruned_at = now

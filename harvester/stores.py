@@ -28,6 +28,7 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from harvester.errors import SinkError, UsageError
+from harvester.health import cause_of
 from harvester.place import kind_of
 from harvester.settings import of_stores
 
@@ -47,32 +48,72 @@ _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 
 _ADVICE = (
     (
+        "no_credentials",
         r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google|MissingCredential",
         "there are no credentials; set those of your cloud, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     ),
-    (r"NoSuchBucket|ContainerNotFound|bucket does not exist", "there is no such bucket; check its name and endpoint"),
-    (r"QuotaExceeded|InsufficientStorage|StorageFull|status code: 507", "it is full; make room"),
-    (r"RequestTimeTooSkewed", "the clock of this machine is wrong; set it"),
-    (r"ExpiredToken|TokenRefreshRequired", "the credentials have expired; renew them"),
     (
+        "not_found",
+        r"NoSuchBucket|ContainerNotFound|bucket does not exist",
+        "there is no such bucket; check its name and endpoint",
+    ),
+    (
+        "full",
+        r"QuotaExceeded|InsufficientStorage|StorageFull|status code: 507",
+        "it is full; make room",
+    ),
+    (
+        "clock",
+        r"RequestTimeTooSkewed",
+        "the clock of this machine is wrong; set it",
+    ),
+    (
+        "credentials_expired",
+        r"ExpiredToken|TokenRefreshRequired",
+        "the credentials have expired; renew them",
+    ),
+    (
+        "credentials_refused",
         r"InvalidAccessKeyId|SignatureDoesNotMatch|AuthenticationFailed|InvalidToken|status code: 401",
         "the credentials are not accepted; check them, and the region (AWS_REGION) too",
     ),
     (
+        "wrong_region",
         r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|status code: 30[127]|BareRedirect",
         "the bucket is in another region; set AWS_REGION",
     ),
     (
+        "permission_denied",
         r"AccessDenied|AuthorizationPermissionMismatch|status code: 403",
         "the credentials have no permission to create, read and list below it (S3 says so too of what is not there)",
     ),
-    (r"object with invalid path", "an object there has a name with an empty part, . or .. in it; move it away"),
-    (r"status code: 409", "another writer was at the same name; it can be tried again"),
-    (r"builder error", "plain http is for this machine alone; use https, or say AWS_ALLOW_HTTP=true (AZURE_, GOOGLE_)"),
-    (r"kind: Timeout|TimedOut|timed out", "it does not answer in time; check the network and the endpoint"),
-    (r"kind: Connect|error sending request", "it cannot be reached; check the network and the endpoint"),
+    (
+        "invalid_name",
+        r"object with invalid path",
+        "an object there has a name with an empty part, . or .. in it; move it away",
+    ),
+    (
+        "conflict",
+        r"status code: 409",
+        "another writer was at the same name; it can be tried again",
+    ),
+    (
+        "plain_http",
+        r"builder error",
+        "plain http is for this machine alone; use https, or say AWS_ALLOW_HTTP=true (AZURE_, GOOGLE_)",
+    ),
+    (
+        "timeout",
+        r"kind: Timeout|TimedOut|timed out",
+        "it does not answer in time; check the network and the endpoint",
+    ),
+    (
+        "unreachable",
+        r"kind: Connect|error sending request",
+        "it cannot be reached; check the network and the endpoint",
+    ),
 )
-"""What a failure's text gives away, the surest sign first, and what is to be done about it."""
+"""The cause of a failure, what in its text gives it away (the surest sign first), and what is to be done about it."""
 
 
 class Taken(Exception):  # noqa: N818 - a taken name is an answer, no fault
@@ -185,6 +226,7 @@ class Store:
             yield
         except (BaseError, OSError) as error:
             kind: type[SinkError] = Refused if isinstance(error, PermissionDeniedError) else SinkError
+            cause = cause_of(error) or _cause(str(error))
             if isinstance(error, OSError) and error.errno is not None:  # this machine's own: obstore's have no number
                 told = f"{error.strerror} on this machine; let TMPDIR name a roomier folder"
             elif isinstance(error, FileNotFoundError):
@@ -192,7 +234,7 @@ class Store:
             else:
                 told = _told(str(error))
                 kind = Unwilling if kind is SinkError and _is_unwilling(error) else kind
-            raise kind(f"cannot {what} {self.url}: {told}") from None
+            raise kind(f"cannot {what} {self.url}: {told}", cause=cause) from None
 
 
 def fetched(url: str, folder: Path) -> Path:
@@ -251,7 +293,14 @@ def _of_profile(profile: str) -> Any:
 
 
 def _advice(text: str) -> str | None:
-    return next((advice for sign, advice in _ADVICE if re.search(sign, text)), None)
+    return next((advice for _, sign, advice in _ADVICE if re.search(sign, text)), None)
+
+
+def _cause(text: str) -> str:
+    """Name the cause of a failure: one of the table's, or the status."""
+    status = _STATUS.search(text)
+    known = next((cause for cause, sign, _ in _ADVICE if re.search(sign, text)), None)
+    return known or (f"status_{status[1]}" if status else "failed")
 
 
 def _told(text: str) -> str:

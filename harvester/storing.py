@@ -67,6 +67,11 @@ class Storing:
         return [batch_id for batch_id, *_ in self._waiting]
 
     @property
+    def away_seconds(self) -> float:
+        """Tell for how long parts could not be stored; 0 while all is well."""
+        return self._clock.monotonic() - self._away_since if self.problem is not None else 0.0
+
+    @property
     def full(self) -> bool:
         """Whether no more may be held back."""
         return self._sealed_bytes >= self._max_sealed_bytes
@@ -165,13 +170,10 @@ class Storing:
     def _note(self, error: SinkError) -> None:
         if self.problem is None:
             self._away_since = self._clock.monotonic()
-            log.warning("store_away", hint=str(error))
         self.problem = error
         self._tries_in_vain += 1
 
     def _all_well(self) -> None:
-        if self.problem is not None:
-            log.warning("store_back", away_seconds=round(self._clock.monotonic() - self._away_since, 1))
         self.problem = None
         self._tries_in_vain = 0
         if not self.full:

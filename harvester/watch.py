@@ -3,12 +3,13 @@
 It reads the ledger and asks the pacers, and remembers what it told. It must never change what it looks at.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from harvester import __version__
+from harvester.health import Condition
 from harvester.ledger import Ledger
 from harvester.ledger import books as ledger_books
 from harvester.ledger import outlook as ahead
@@ -40,9 +41,11 @@ class Watch:
     """Looks at one service. ``note`` it every few seconds, so that the window's history has no gaps."""
 
     def __init__(
-        self, settings: Settings, *, ledger: Ledger, harvesting: Harvesting, triggers: Sequence[Listening]
-    ) -> None:
+        self, settings: Settings, *, ledger: Ledger, harvesting: Harvesting, triggers: Sequence[Listening],
+        conditions: Callable[[], Sequence[Condition]],
+    ) -> None:  # fmt: skip
         """Look at what is put together already."""
+        self._conditions = conditions
         self._triggers = triggers
         self._settings = settings
         self._ledger = ledger
@@ -51,6 +54,7 @@ class Watch:
         self._began = ledger.clock.monotonic()
         self._histories = {name: BudgetHistory() for name in settings.workspaces}
         self._balance: _Balance | None = None
+        self._last_captures: dict[str, float] | None = None
         self._told: dict[str, tuple[int, float]] = {}
         self._expired: dict[str, int] = {}
 
@@ -63,6 +67,8 @@ class Watch:
         """Give the service at this moment. Raises ``LedgerError``."""
         now = self._clock.wall()
         self.note()
+        if self._last_captures is None:
+            self._last_captures = await self._ledger.look(ahead.last_captures)
         expired = await self._ledger.look(ahead.expired)
         halted = await self._ledger.look(ledger_books.halted)
         workspaces = [
@@ -77,6 +83,7 @@ class Watch:
             triggers=tuple(self._trigger(each) for each in self._triggers),
             store=await self._store(), books=await self._books(),
             rejections=tuple(await self._ledger.look(ahead.latest_rejections, limit=REJECTIONS)),
+            conditions=tuple(self._conditions()),
         )  # fmt: skip
 
     async def alarm(self) -> None:
@@ -120,6 +127,7 @@ class Watch:
             held_because=state.held_because, held_until=now + state.held_seconds,
             halted_because=each.client.halted_because, halted_since=halted_since,
             waited_seconds=state.waited_seconds, readings=seen.readings, at_risk=seen.at_risk, expired=expired,
+            last_captured_at=each.client.last_captured_at or (self._last_captures or {}).get(name, 0.0),
             nearest_deadline=seen.nearest_deadline, deadlines=seen.days,
             calls=dict(each.client.calls), answers=dict(each.client.answers),
         )  # fmt: skip

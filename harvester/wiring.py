@@ -18,6 +18,7 @@ from harvester.braze.pacer import Pacer
 from harvester.braze.transport import BrazeTransport, Transport
 from harvester.clock import Clock
 from harvester.errors import SinkError, SinkRefused
+from harvester.health import ENDPOINT_PATIENCE_SECONDS, Condition, Part, failed_call, plain
 from harvester.ledger import Ledger
 from harvester.ledger.places import remember, remembered
 from harvester.ledger.schedule import ReadingPlan
@@ -139,6 +140,39 @@ class Harvesting:
                 self.storing.finish()
         except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
             raise first_of(failures) from None
+
+    def conditions(self) -> list[Condition]:
+        """Give what does not work of the workspaces' endpoints and keys, and of the store."""
+        wall, monotonic = self._clock.wall(), self._clock.monotonic()
+        found = []
+        for name, each in self.wired.items():
+            client = each.client
+            if client.halted_because is not None:
+                since = wall - (monotonic - client.halted_at)
+                found.append(Condition(Part.KEY, client.halted_cause, since, name, client.halted_because))
+            elif client.failing is not None and (failing := self._blind(each)):
+                since = wall - (monotonic - client.failing.since)
+                found.append(Condition(Part.ENDPOINT, client.failing.cause, since, name, failing))
+        problem = self.storing.problem
+        if problem is not None:
+            away = self.storing.away_seconds
+            blocks = self.storing.full or away >= self._settings.store_patience_seconds
+            found.append(Condition(Part.STORE, plain(problem.cause), wall - away, detail=str(problem), blocks=blocks))
+        return found
+
+    def _blind(self, each: Wired) -> str:
+        """Say what came of the last call, once calls have failed for long enough to call their endpoint unavailable.
+
+        Of a harvest that ends, and to which nothing was ever answered, the first failure is told: somebody may wait.
+        """
+        failing = each.client.failing
+        assert failing is not None
+        seconds = each.harvest.seconds_until_given_up()
+        at_once = seconds is not None and not each.pacer.state().answered
+        if not at_once and self._clock.monotonic() - failing.since < ENDPOINT_PATIENCE_SECONDS:
+            return ""
+        hope = f"; trying again for up to {seconds:.0f} s" if seconds and at_once else ""
+        return failed_call(each.client.endpoint, failing) + hope
 
     def look(self) -> None:
         """Look for due readings now: pairs came in."""

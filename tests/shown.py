@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 
+from harvester.health import Condition, Part
 from harvester.ledger.outlook import DayOfDeadlines, Rejection
 from harvester.model import Books, Pair, Verdict
 from harvester.web import Snapshot, Store, Trigger, Window, WorkspaceNow
@@ -44,7 +45,7 @@ def workspace(name: str = "eu", **changes) -> WorkspaceNow:
     window = Window(limit=250_000, remaining=250_000 - spent[-1].ours - spent[-1].others, reserve=50_000,
                     began_at=HOUR, resets_at=HOUR + 3600, spent=spent)  # fmt: skip
     well = WorkspaceNow(
-        name=name, pace=41.3, in_flight=9, window=window, waited_seconds=1234.5,
+        name=name, last_captured_at=NOW - 180, pace=41.3, in_flight=9, window=window, waited_seconds=1234.5,
         readings={"waiting": 81_234, "due": 1_204, "leased": 900},
         nearest_deadline=NOW + 1.7 * DAY, deadlines=deadlines(9_000),
         calls={"first": 812_331, "retry_after_timeout": 412, "after_429": 3},
@@ -80,7 +81,7 @@ def unhealthy() -> Snapshot:
     window = replace(base.workspaces[0].window, spent=spent, remaining=250_000 - spent[-1].ours - spent[-1].others)
     eu = workspace(window=window, held_because="budget", held_until=HOUR + 3601.4, pace=0.0, at_risk=1_342, expired=3,
                    nearest_deadline=NOW + 1_500, deadlines=deadlines(9_000, at_risk=1_342))  # fmt: skip
-    us = workspace("us", window=Window(), held_because="halted", held_until=NOW + 312, pace=0.0,
+    us = workspace("us", last_captured_at=0.0, window=Window(), held_because="halted", held_until=NOW + 312, pace=0.0,
                    halted_because="status 401: Invalid API key", halted_since=NOW - 5_000,
                    readings={"waiting": 3_120, "due": 88}, deadlines=deadlines(400))  # fmt: skip
     harm = Rejection(Pair("eu", "<script>alert(1)</script>", "a\x1b[31m\n\u202eb"), "status_404",
@@ -93,4 +94,12 @@ def unhealthy() -> Snapshot:
                       batches={"open": 2, "sealed": 212, "conflict": 1}, sealed_bytes=311_000_000),
         books=Books(accepted=1_000_000, captured={Verdict.ACTIVITY: 880_000}, rejected={"status_404": 6}, expired=3,
                     pending=86_458),
+        conditions=(
+            Condition(Part.STORE, "503", NOW - 7_200, detail="s3://lake answers 503 SlowDown; it is tried again"),
+            Condition(Part.KEY, "401", NOW - 5_000, "us", "status 401: Invalid API key"),
+            Condition(Part.ENDPOINT, "connection refused", NOW - 120, "eu",
+                      "cannot connect to https://rest.fra-01.braze.eu: connection refused"),
+            Condition(Part.BROKER, "connection refused", NOW - 300, "sends",
+                      "connection refused by rabbit.internal:5671"),
+        ),
     )  # fmt: skip

@@ -86,7 +86,7 @@ async def test_ready_while_all_is_well_and_says_why_not_otherwise(http, face, lo
     status, text = await get(http, face, "/readyz")
     assert status == 503
     assert [line.partition(":")[0] for line in text.splitlines()] == [
-        "Workspace us is halted", "Parts cannot be stored", "Trigger sends is not connected",
+        "Parts cannot be stored", 'Workspace "us" is halted', 'No call of workspace "eu" succeeds',
     ]  # fmt: skip
 
 
@@ -185,6 +185,11 @@ async def test_metrics_tell_what_the_page_tells(http, face, looks, accept):
         ("harvester_books_balanced",): 0,
         ("harvester_batches", "sealed"): 212,
         ("harvester_store_away",): 1,
+        ("harvester_condition", "connection refused", "endpoint", "eu"): 1,
+        ("harvester_condition", "401", "key", "us"): 1,
+        ("harvester_condition", "", "503", "store"): 1,
+        ("harvester_last_capture_timestamp_seconds", "eu"): shown.NOW - 180,
+        ("harvester_last_capture_timestamp_seconds", "us"): 0,
         ("harvester_trigger_connected", "rabbitmq", "sends"): 0,
         ("harvester_messages_total", "dead_lettered", "sends"): 2,
         ("harvester_answers_total", "429", "eu"): 3,

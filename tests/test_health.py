@@ -38,19 +38,19 @@ def test_the_process_is_ready_while_it_can_do_useful_work():
     """One blind workspace among many leaves it ready; the only one, or all that have due readings, do not."""
     eu, us = blind("eu"), Condition(Part.KEY, "401", NOW, "us")
     broker = Condition(Part.BROKER, "timeout", NOW, "sends")
-    assert not_ready([], {"eu": 5}) == []
-    assert not_ready([eu], {"eu": 5}) == [eu]
-    assert not_ready([eu], {"eu": 0}) == [eu]
-    assert not_ready([eu], {"eu": 5, "us": 5}) == []
-    assert not_ready([eu], {"eu": 5, "us": 0}) == [eu]
-    assert not_ready([eu], {"eu": 0, "us": 5}) == []
-    assert not_ready([eu], {"eu": 0, "us": 0}) == []
-    assert not_ready([eu, us], {"eu": 5, "us": 5}) == [eu, us]
-    assert not_ready([broker], {"eu": 5}) == []
+    assert not_ready([], {"eu": True}) == []
+    assert not_ready([eu], {"eu": True}) == [eu]
+    assert not_ready([eu], {"eu": False}) == [eu]
+    assert not_ready([eu], {"eu": True, "us": True}) == []
+    assert not_ready([eu], {"eu": True, "us": False}) == [eu]
+    assert not_ready([eu], {"eu": False, "us": True}) == []
+    assert not_ready([eu], {"eu": False, "us": False}) == []
+    assert not_ready([eu, us], {"eu": True, "us": True}) == [eu, us]
+    assert not_ready([broker], {"eu": True}) == []
     for part in Part:
         whole = Condition(part, "timeout", NOW, "eu")
-        assert (not_ready([whole], {"eu": 1, "us": 1}) == [whole]) == (whole.scope is Scope.PROCESS), part
-    assert not_ready([Condition(Part.STORE, "503", NOW, blocks=False)], {"eu": 1}) == []
+        assert (not_ready([whole], {"eu": True, "us": True}) == [whole]) == (whole.scope is Scope.PROCESS), part
+    assert not_ready([Condition(Part.STORE, "503", NOW, blocks=False)], {"eu": True}) == []
 
 
 def test_a_condition_is_logged_once_again_every_ten_minutes_and_when_it_is_over():

@@ -13,7 +13,7 @@ FLOORS = {
     "sources": 3, "ledger": 3, "braze": 3, "sinks": 3,
     "storing": 4, "open_batch": 4, "claims": 4, "time_check": 4, "pipeline": 5,
     "wiring": 6, "web": 6,
-    "watch": 7,
+    "conditions": 7, "watch": 7,
     "run": 8, "service": 8, "plan": 8, "adopt": 8, "audit": 8, "doctor": 8,
     "cli": 9, "__main__": 10,
 }  # fmt: skip

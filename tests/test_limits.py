@@ -160,9 +160,9 @@ async def test_with_forty_descriptors_it_goes_on(harvester):
         arguments = ("run", "p.csv", "--endpoint", simulator.url, "--json", "--max-deferrals", "0")
         process = harvester.start(*arguments, preexec_fn=limit)
         said = b""
-        while not any(each in said for each in (b"=waiting", b"=store_away", b"=batch_sealed")) and (
-            line := await asyncio.to_thread(process.stderr.readline)
-        ):
+        while not any(
+            each in said for each in (b"=waiting", b"=store_unavailable", b"=endpoint_unavailable", b"=batch_sealed")
+        ) and (line := await asyncio.to_thread(process.stderr.readline)):
             said += line
         process.send_signal(signal.SIGTERM)  # it would try again after a while
         said += (await asyncio.to_thread(process.communicate))[1]

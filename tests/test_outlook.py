@@ -91,7 +91,7 @@ def test_what_has_its_outcome_runs_out_of_no_time(connection):
     batches.claim(connection, "w", batch_id="b2", token="t", owner="o", limit=1, now=NOW, lease_until=NOW + 60)
     intake.enqueue(connection, [Enqueued(Pair("w", "c", "old"), NOW - 400 * DAY_SECONDS)], now=NOW, forced=True)
     seen = outlook(connection, "w", now=NOW, at_risk_before=SOON)
-    assert seen.readings == {"waiting": 1, "due": 1, "leased": 1, "paused": 1}
+    assert seen.readings == {"due": 1, "leased": 1, "paused": 1, "deferred": 1}
     assert seen.nearest_deadline == pytest.approx(NOW + 11 * DAY_SECONDS)
     assert sum(day.pairs for day in seen.days) == at_risk(connection, now=NOW + 30 * DAY_SECONDS) == 3
 
@@ -163,4 +163,8 @@ def test_looking_ahead_reads_no_pair_that_is_settled(connection):
     sealed_bytes(connection)
     read = {plan for plan in plans if plan.startswith(("SEARCH pair", "SCAN pair", "SCAN batch", "SCAN part"))}
     assert read
-    assert [plan for plan in read if "INDEX pair_open" not in plan and "INDEX batch_unstored" not in plan] == []
+    assert [
+        plan
+        for plan in read
+        if "INDEX pair_open" not in plan and "INDEX batch_unstored" not in plan and "INDEX pair_deferred" not in plan
+    ] == []

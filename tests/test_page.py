@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.braze.pacer import PaceState
+from harvester.health import Condition, Part
 from harvester.ledger.outlook import Rejection
 from harvester.model import Books, Pair, Verdict
 from harvester.web import BudgetHistory, Snapshot, Trigger
@@ -56,10 +57,11 @@ def test_what_is_wrong_comes_first_and_in_words():
     """What runs out of time stands before all else; each thing is said once, with what it waits for."""
     first = text(shown.unhealthy()).partition(" eu at risk 1,342")[0]
     for reason in (
-        "Not healthy 1,342 pairs of eu at risk of expiring unread; the nearest deadline is in 25 min, and the budget",
-        "Workspace us is halted: status 401: Invalid API key",
+        'Not healthy Workspace "eu": 1,342 pairs at risk of expiring unread; the nearest deadline is in 25 min',
+        'Workspace "us" is halted: status 401: Invalid API key, for 1 h 23 min',
+        'No call of workspace "eu" succeeds: cannot connect to https://rest.fra-01.braze.eu: connection refused',
         "Parts cannot be stored: s3://lake answers 503 SlowDown",
-        "Trigger sends is not connected: connection refused",
+        'Trigger "sends" is not connected: connection refused by rabbit.internal:5671, for 5 min',
         "The books do not balance",
         "eu waits for budget until 14:00:01 UTC, in 18 min",
         "us is halted, with a probe at 13:46:19 UTC",
@@ -106,7 +108,11 @@ def test_no_text_of_strangers_becomes_part_of_the_page(harm):
         halted = replace(shown.workspace(), halted_because=each, halted_since=0, held_because=each, answers={each: 1})
         trigger = Trigger(each, each, connected=False, last_error=each + ".", messages={each: 1})
         return replace(
-            shown.healthy(), rejections=(rejection,), workspaces=(halted,), triggers=(trigger,), problems=(each,)
+            shown.healthy(),
+            rejections=(rejection,),
+            workspaces=(halted,),
+            triggers=(trigger,),
+            conditions=tuple(Condition(part, each, shown.NOW, each, each) for part in Part),
         )
 
     document = page(with_text(harm), harm or "x", now=shown.NOW)

@@ -63,5 +63,5 @@ async def test_only_a_valid_certificate_for_this_host_is_accepted(tmp_path):
             env=os.environ | {"SSL_CERT_FILE": str(tmp_path / "ca.pem")},
         )  # fmt: skip
         out, _ = await process.communicate()
-    assert json.loads(out) == [200, "tls", "tls", "tls", "timeout"]
+    assert json.loads(out) == [200, "certificate", "certificate", "certificate", "timeout"]
     assert [len(server.requests) for server in servers] == [1, 0, 0, 0, 0]

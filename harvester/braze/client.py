@@ -20,6 +20,7 @@ from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock, happens
 from harvester.errors import ExchangeError, Meaning, meaning_of
+from harvester.health import Failing, plain
 from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
 from harvester.scrubbing import scrub_foreign
 from harvester.tracing import NOTHING, Span
@@ -46,9 +47,12 @@ class Client:
         self.answers: Counter[str] = Counter()
         self.halted_because: str | None = None
         self.refusals = Refusals()
-        self._last_failure = ""
+        self.halted_cause, self.halted_at = "", 0.0
+        self.failing: Failing | None = None
+        """Since when calls have failed and none succeeded; None while they succeed, or none was made."""
+        self.last_captured_at = 0.0
         self._told_on: dict[str, int] = {}
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._transport = transport
         self._pacer = pacer
         self._clock = clock
@@ -79,7 +83,9 @@ class Client:
 
     def why(self, held_because: str) -> str:
         """Say what is waited for: of an API that does not answer well, where it is and what came of the last call."""
-        return f"{self._endpoint} ({self._last_failure})" if held_because == "overload" else held_because
+        return (
+            f"{self.endpoint} ({self.failing.detail})" if held_because == "overload" and self.failing else held_because
+        )
 
     async def capture(self, reading: Reading, *, batch_id: str, span: Span = NOTHING) -> Outcome:
         """Ask for a reading until it has an outcome. Never raises for anything the API or the network does."""
@@ -91,7 +97,8 @@ class Client:
         except Held:
             return Returned()
         except ExchangeError as error:
-            log.info("reading_deferred", **_names(reading), cause=error.cause)
+            tell = log.info if self.failing is None else log.debug  # where no call succeeds, one line tells of all
+            tell("reading_deferred", **_names(reading), cause=error.cause)
             return Deferred(error.cause)
         except Exception as bug:  # noqa: BLE001 - one answer that meets a bug of ours must not cost all others their deadline
             log.error("bug", **_place_of(bug), **_names(reading))  # noqa: TRY400 - a trace may quote the key
@@ -155,7 +162,8 @@ class Client:
                 case Meaning.HALTED if answer.old_key:
                     cause = "after_old_key"
                 case Meaning.HALTED:
-                    self._halt(f"status {answer.status}: {self._detail(answer)}", HALTED_SECONDS, **_names(reading))
+                    because = f"status {answer.status}: {self._detail(answer)}"
+                    self._halt(because, HALTED_SECONDS, cause=str(answer.status), **_names(reading))
                     return Returned()
                 case Meaning.TRANSIENT:
                     raise self._failed(ExchangeError(f"status_{answer.status}", self._detail(answer)))
@@ -207,7 +215,8 @@ class Client:
         self._pacer.succeeded()
         if self.refusals.count or self.refusals.trust is not Trust.TRUSTED:
             self._trust(reading.pair.workspace)
-        self.halted_because = None
+        self.halted_because = self.failing = None
+        self.last_captured_at = self._clock.wall()
         if self._keep_raw:
             return capture._replace(raw=raw_row(answer.body, reading, capture, batch_id=batch_id))
         return capture
@@ -221,12 +230,14 @@ class Client:
 
     def _failed(self, error: ExchangeError) -> ExchangeError:
         """Tell the pacer, and remember why."""
-        self._last_failure = str(error)
+        began = self.failing.since if self.failing else self._clock.monotonic()
+        self.failing = Failing(began, plain(error.cause), str(error))
         self._pacer.failed()
         return error
 
     def _rejected(self, answer: Answer, reading: Reading) -> Rejected:
         """Record a refusal, and hold the calls where it makes the endpoint doubtful."""
+        self.failing = None
         self._pacer.succeeded()
         detail = self._detail(answer)
         self.refusals.add_refusal(reading.pair.campaign_id, f"status {answer.status}: {detail}")
@@ -242,7 +253,7 @@ class Client:
 
     def _judge_refusals(self, workspace: str) -> None:
         if self.refusals.trust is Trust.HALTED:
-            self._halt(str(self.refusals), REFUSED_SECONDS, workspace=workspace, hint=WRONG_IDS_HINT)
+            self._halt(str(self.refusals), REFUSED_SECONDS, cause="refusals", workspace=workspace, hint=WRONG_IDS_HINT)
         elif self.refusals.trust is Trust.DOUBTED:
             self._pacer.doubt()
 
@@ -255,10 +266,12 @@ class Client:
         if doubted and count:
             self._level("refused")("pairs_refused", workspace=workspace, refused=refused, hint=WRONG_IDS_HINT)
 
-    def _halt(self, because: str, seconds: float, **names: str) -> None:
+    def _halt(self, because: str, seconds: float, *, cause: str, **names: str) -> None:
         if self.halted_because is None:
             log.error("workspace_halted", **names, because=because)
-        self.halted_because = because
+            self.halted_at = self._clock.monotonic()
+        self.halted_because, self.halted_cause = because, cause
+        self.failing = None  # it answers
         self._pacer.halt(seconds)
 
     def _detail(self, answer: Answer) -> str:

@@ -243,6 +243,13 @@ class Pacer:
         pace = self._pace(now, self._urgent_reserve if urgent else self._budget.reserve)
         return pace if isinstance(pace, Held) and pace.until - now > self._longest_wait_seconds else None
 
+    def overload_seconds(self, holds: int) -> float:
+        """Give for how long at most it goes on while every probe fails, until ``holds`` in a row are over."""
+        now = self._clock.monotonic()
+        present = self._hold.until - now if self._hold is not None and self._hold.cause == "overload" else 0.0
+        further = (OVERLOAD_FIRST_SECONDS * 2.0**each for each in range(self._holds_in_a_row, holds))
+        return max(0.0, present) + sum(min(each, OVERLOAD_MAX_SECONDS) for each in further)
+
     def state(self) -> PaceState:
         """Say what it is doing."""
         now, budget = self._clock.monotonic(), self._budget

@@ -23,6 +23,7 @@ from yarl import URL
 from harvester.braze.budget import BudgetReport
 from harvester.clock import Clock
 from harvester.errors import ExchangeError
+from harvester.health import cause_of
 from harvester.model import Pair
 from harvester.scrubbing import hide, scrub, scrub_foreign
 from harvester.settings.surroundings import certificates_hint
@@ -80,31 +81,44 @@ class Transport(Protocol):
 
 
 def translated(error: Exception) -> ExchangeError:
-    """Turn an error of aiohttp into ours; the cause is a closed set.
+    """Turn an error of aiohttp into ours; the cause is a closed set, read from types and numbers.
 
-    The detail may quote what the server sent, which may be the key, so it is scrubbed.
+    What the system said of a connection is told in its own words: those of aiohttp name a host and "ssl:default" even
+    for plain http. The detail may quote what the server sent, which may be the key, so it is scrubbed.
     The ``repr`` of a ``ClientResponseError`` prints the request headers and with them the key, so nothing here
     uses it. A status inside such an error is aiohttp's own (400 for whatever it could not parse) and is ignored.
     """
-    causes: tuple[tuple[type[Exception], str], ...] = (
+    causes: tuple[tuple[type[Exception], str | None], ...] = (
         (TimeoutError, "timeout"),
-        (aiohttp.ClientSSLError, "tls"),
-        (aiohttp.ClientConnectorDNSError, "dns"),
-        (aiohttp.ClientConnectorError, "connect"),
+        (aiohttp.ClientConnectorCertificateError, "certificate"),
+        (aiohttp.ClientConnectorDNSError, "name_not_found"),
+        (aiohttp.ClientSSLError, cause_of(error) or "tls"),
+        (aiohttp.ClientOSError, cause_of(error) or "network"),
         (aiohttp.ServerDisconnectedError, "disconnected"),
         (aiohttp.ClientPayloadError, "truncated"),
         (aiohttp.ClientResponseError, "malformed"),
         (aiohttp.ClientError, "network"),
-        (ssl.SSLError, "tls"),
+        (ssl.SSLError, cause_of(error)),
         (OSError, "network"),
         (ValueError, "malformed"),
     )
     cause = next(cause for kind, cause in causes if isinstance(error, kind))
-    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-    detail = scrub_foreign(text) or type(error).__name__
+    detail = scrub_foreign(_text_of(error))
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         detail = f"{detail}; {certificates_hint()}"
-    return ExchangeError(cause, detail)
+    return ExchangeError(cause or "network", detail)
+
+
+def _text_of(error: Exception) -> str:
+    """Give what is worth reading of an error beside its cause; nothing where the cause says it all."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.message
+    inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    if isinstance(inner, ssl.SSLError):
+        return str(getattr(inner, "verify_message", "") or inner.reason or "")
+    if isinstance(inner, OSError):
+        return "" if cause_of(inner) else inner.strerror or str(inner)
+    return str(inner) or type(inner).__name__
 
 
 class _Connector(aiohttp.TCPConnector):

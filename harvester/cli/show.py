@@ -121,7 +121,7 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
                 "calls": dict(done.calls), "answers": dict(done.answers),
                 "throttled": done.throttled, "waited_seconds": round(done.waited_seconds, 3),
                 "clock_difference_seconds": done.clock_difference_seconds,
-                "halted": done.halted, "exit_code": int(done.exit_code),
+                "halted": done.halted, "unreachable": done.unreachable, "exit_code": int(done.exit_code),
             },
             to_stderr=to_stderr,
         )  # fmt: skip
@@ -143,7 +143,8 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
     lines += skipped_lines(done.skipped)
     if done.naive_times:
         lines.append(f"note       {many(done.naive_times, 'time')} without a zone taken as UTC")
-    lines += [f"halted     {name}: {because}" for name, because in done.halted.items()]
+    lines += [f'halted     workspace "{name}": {because}' for name, because in done.halted.items()]
+    lines += [f'unanswered workspace "{name}": {because}' for name, because in done.unreachable.items()]
     lines += refused_lines(done.workspaces)
     if done.halted:
         lines.append(

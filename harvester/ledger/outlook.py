@@ -18,6 +18,9 @@ from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair
 
 _STATES = ("waiting", "due", "leased", "paused")
 
+RECENT_OUTCOMES = 10_000
+"""So many of the latest outcomes are searched for each workspace's last capture."""
+
 
 @dataclass(frozen=True, slots=True)
 class DayOfDeadlines:
@@ -40,7 +43,10 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """A workspace's open readings by state, and its pairs' deadlines; one that has passed counts on the first day."""
+    """A workspace's open readings by state, and its pairs' deadlines; one that has passed counts on the first day.
+
+    ``deferred`` readings failed and wait to be tried again; ``waiting`` ones wait for the time that is planned.
+    """
 
     readings: dict[str, int]
     at_risk: int
@@ -62,6 +68,10 @@ def outlook(connection: Connection, workspace: str, *, now: float, at_risk_befor
     soonest = select(func.min(pairs.c.expires_at)).where(pairs.c.workspace == workspace, UNSETTLED).scalar_subquery()
     in_state = (func.count().filter(pairs.c.state == state) for state in _STATES)
     by_state = connection.execute(select(*in_state).where(pairs.c.workspace == workspace, UNSETTLED)).one()
+    states = dict(zip(_STATES, by_state, strict=True))
+    put_off = (pairs.c.state == literal_column("'waiting'"), pairs.c.deferrals > literal_column("0"))
+    states["deferred"] = connection.execute(select(_count(workspace, *put_off))).scalar_one()
+    states["waiting"] -= states["deferred"]
     nearest, at_risk = connection.execute(select(soonest, open_until(at_risk_before))).one()
     bounds = [-math.inf, *midnights[1:]]
     stretches = (
@@ -74,7 +84,7 @@ def outlook(connection: Connection, workspace: str, *, now: float, at_risk_befor
         found.append(DayOfDeadlines(midnight, count, min(left, count)))  # those at risk are the nearest ones
         left -= found[-1].at_risk
     return Outlook(
-        readings={state: count for state, count in zip(_STATES, by_state, strict=True) if count},
+        readings={state: count for state, count in states.items() if count},
         at_risk=at_risk,
         nearest_deadline=None if nearest is None or nearest >= NEVER else nearest - GRACE_SECONDS,
         days=tuple(found),
@@ -99,6 +109,19 @@ def expired(connection: Connection) -> dict[str, int]:
     """Count the pairs of each workspace that have expired."""
     gone = pairs.c.outcome == literal_column("'expired'")
     rows = connection.execute(select(pairs.c.workspace, func.count()).where(gone).group_by(pairs.c.workspace))
+    return {row[0]: row[1] for row in rows}
+
+
+def last_captures(connection: Connection) -> dict[str, float]:
+    """Tell when each workspace was last captured, as far as the latest outcomes say; it reads no more than those."""
+    latest = select(outcomes.c.pair_id, outcomes.c.outcome, outcomes.c.ended_at)
+    recent = latest.order_by(outcomes.c.id.desc()).limit(RECENT_OUTCOMES).subquery()
+    rows = connection.execute(
+        select(pairs.c.workspace, func.max(recent.c.ended_at))
+        .join(recent, recent.c.pair_id == pairs.c.id)
+        .where(recent.c.outcome == "captured")
+        .group_by(pairs.c.workspace)
+    )
     return {row[0]: row[1] for row in rows}
 
 

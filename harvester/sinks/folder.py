@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harvester.errors import PartConflict, SinkError
+from harvester.health import cause_of
 from harvester.model import DATASET, Part, is_part
 from harvester.private_files import make_private_folder, open_private
 from harvester.sinks.marker import find_owner, mark
@@ -34,12 +35,13 @@ class FolderSink:
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Mark the dataset as this ledger's (see the protocol)."""
         with _translated(self.folder):
-            return await asyncio.to_thread(self._attach, ledger_id, known)
+            await asyncio.to_thread(self._sweep)
+            return (await mark(self, ledger_id, known=known))[1]
 
     async def owner(self) -> str | None:
         """Name the ledger whose mark is there (see the protocol)."""
         with _translated(self.folder):
-            return await asyncio.to_thread(lambda: asyncio.run(find_owner(self)))
+            return await find_owner(self)
 
     async def create(self, part: Part) -> None:
         """Create a part (see the protocol)."""
@@ -47,23 +49,22 @@ class FolderSink:
             await asyncio.to_thread(self._create, part.name, part.data)
 
     async def read_marker(self, name: str) -> bytes | None:
-        """Read a marker, or find that there is none. This and the next two block, on the thread of their callers."""
-        return self._read(name)
+        """Read a marker, or find that there is none."""
+        return await asyncio.to_thread(self._read, name)
 
     async def create_marker(self, name: str, data: bytes) -> bytes:
         """Create a marker; another process may be quicker."""
+        return await asyncio.to_thread(self._create_marker, name, data)
+
+    async def has_parts(self) -> bool:
+        """Tell whether any part is in the dataset."""
+        return await asyncio.to_thread(lambda: any(is_part(each.name) for each in self.folder.glob(f"{DATASET}/*/*")))
+
+    def _create_marker(self, name: str, data: bytes) -> bytes:
         with suppress(PartConflict):
             self._create(name, data)
         _flush_folder(self.folder)  # who made the folder of the marker and the ledger need not have made it durable
         return self._read(name) or b""
-
-    async def has_parts(self) -> bool:
-        """Tell whether any part is in the dataset."""
-        return any(is_part(each.name) for each in self.folder.glob(f"{DATASET}/*/*"))
-
-    def _attach(self, ledger_id: str, known: str | None) -> str:
-        self._sweep()
-        return asyncio.run(mark(self, ledger_id, known=known))[1]
 
     def _read(self, name: str) -> bytes | None:
         try:
@@ -131,7 +132,8 @@ def _translated(folder: Path) -> Iterator[None]:
         what = advice.get(error.errno or 0, "mend it")
         raise SinkError(
             f"cannot write to {folder}: {error.strerror or error}; {what} and run the same command again, "
-            "nothing sealed is lost"
+            "nothing sealed is lost",
+            cause=cause_of(error) or "failed",
         ) from None
 
 

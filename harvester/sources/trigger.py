@@ -17,6 +17,7 @@ import structlog
 
 from harvester.clock import BrazeClock
 from harvester.errors import HarvesterError
+from harvester.health import Failing, plain
 from harvester.sources.brokers import Broker, Delivery
 from harvester.sources.bugs import bug_of
 from harvester.sources.importing import Enqueue, Stopped
@@ -46,8 +47,11 @@ class Trigger:
         self.connected = False
         self.empty = False
         self.problem: str | None = "not connected yet"
+        self.failing: Failing | None = None
+        """Since when nothing could be received although it was tried, and why."""
         self.warnings: list[str] = []
         self._broker = broker
+        self._clock = clock
         self._jitter = jitter
         self._wait_first_seconds = wait_first_seconds
         self._wait_max_seconds = wait_max_seconds
@@ -74,17 +78,23 @@ class Trigger:
             except HarvesterError as error:
                 self._failures += 1
                 self.problem = str(error)
-                self._log.warning("trigger_waiting", problem=self.problem, failures=self._failures)
+                self._fail(error.cause)
+                self._log.debug("trigger_waiting", problem=self.problem, failures=self._failures)
             except Exception as error:  # noqa: BLE001 - what comes from a broker never ends the process
                 self._failures += 1
                 kind, at = bug_of(error)
                 self.problem = f"an unexpected error, {kind} at {at}; please report it"
+                self._fail("bug")
                 self._log.error("bug_found", error=kind, at=at, failures=self._failures, hint="please report this line")
             finally:
                 self.connected = self.empty = False
                 await self._broker.close()
             with contextlib.suppress(Stopped):
                 await self._unless_stopped(asyncio.sleep(self._pause_seconds()))
+
+    def _fail(self, cause: str) -> None:
+        since = self.failing.since if self.failing else self._clock.monotonic()
+        self.failing = Failing(since, plain(cause), self.problem or "")
 
     def _pause_seconds(self) -> float:
         """Grow with every failure in a row, with jitter, so that replicas don't come back all at once."""
@@ -105,7 +115,7 @@ class Trigger:
             self._in_hand = ()
         while not self._stopping.is_set():
             deliveries = await self._unless_stopped(self._broker.receive())
-            self.problem = None
+            self.problem = self.failing = None
             if deliveries:
                 self.empty = False
                 await self._take(deliveries)

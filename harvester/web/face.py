@@ -10,13 +10,16 @@ import os
 import traceback
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from harvester.clock import Clock
 from harvester.errors import HarvesterError, UsageError
+from harvester.web.connections import Connections, connection_limit
+from harvester.web.hosts import allowed_hosts, is_allowed
 from harvester.web.metrics import exposed
 from harvester.web.page import POLICY, page
 from harvester.web.snapshot import Snapshot
@@ -27,6 +30,9 @@ LOOK_SHARE = 20.0
 """A look that took long is good for so many times as long: looking takes about a twentieth of the ledger's time."""
 
 LOOK_TIMEOUT_SECONDS = 10.0
+
+IDLE_SECONDS = 10.0
+"""For how long a connection may take to send a request's head, and stay open after an answer."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -60,10 +66,12 @@ class Face:
         self._problem: str | None = "nothing has been looked at yet"
         self._good_until = 0.0
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._connections = Connections(connection_limit())
 
     async def __aenter__(self) -> Self:
         """Listen. Raises ``UsageError`` for an address that cannot be had."""
-        app = web.Application(middlewares=[_briefly])
+        app = web.Application(middlewares=[self._counted, _briefly, _of_hosts(self._host)])
         app.add_routes([
             web.get("/livez", self._livez),
             web.get("/readyz", self._readyz),
@@ -71,10 +79,15 @@ class Face:
             web.get("/", self._page),
         ])  # fmt: skip
         app.on_response_prepare.append(_with_headers)
-        self._runner = web.AppRunner(app, access_log=None, logger=_STRANGERS, keepalive_timeout=30, shutdown_timeout=1)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=_STRANGERS, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=1
+        )
         await self._runner.setup()
+        make = cast("Callable[[], asyncio.Protocol]", self._runner.server)
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: self._connections.protocol(make), self._host, self._port, backlog=128
+            )
         except OSError as error:
             await self._runner.cleanup()
             raise UsageError(
@@ -82,7 +95,7 @@ class Face:
                 "choose another web_host or web_port (HARVESTER_WEB_PORT)"
             ) from None
         host = f"[{self._host}]" if ":" in self._host else self._host
-        self.url = f"http://{host}:{self._runner.addresses[0][1]}"
+        self.url = f"http://{host}:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(
@@ -90,7 +103,18 @@ class Face:
     ) -> None:
         """Stop listening."""
         assert self._runner is not None
+        assert self._server is not None
+        self._server.close()
         await self._runner.cleanup()
+
+    @web.middleware
+    async def _counted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Tell which connections are waiting for an answer, and which are idle."""
+        self._connections.asked(request.transport)
+        try:
+            return await handler(request)
+        finally:
+            self._connections.answered(request.transport)
 
     async def _livez(self, _request: web.Request) -> web.Response:
         """Answer at all: that the loop turns is the news."""
@@ -113,7 +137,7 @@ class Face:
 
     async def _page(self, _request: web.Request) -> web.Response:
         snapshot, problem = await self._newest()
-        return web.Response(text=page(snapshot, problem, now=self._clock.wall()), content_type="text/html")
+        return _as_html(page(snapshot, problem, now=self._clock.wall()))
 
     async def _newest(self) -> tuple[Snapshot | None, str | None]:
         """Give the newest snapshot, and why it is not of now, if it is not. Many ask, one looks."""
@@ -133,15 +157,31 @@ class Face:
             return self._seen, self._problem
 
 
+def _as_html(document: str) -> web.Response:
+    """Send a document, even if half a character of a stranger's got into it."""
+    return web.Response(body=document.encode("utf-8", "replace"), content_type="text/html", charset="utf-8")
+
+
 def _said(error: OSError) -> str:
     """Give the system's own word, without what asyncio tells around it; a name that is not known has a number below."""
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
 
 
+def _of_hosts(bound: str) -> Middleware:
+    """Answer only requests for a name of ours."""
+    allowed = allowed_hosts(bound)
+
+    @web.middleware
+    async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if is_allowed(request.headers.getall("Host", []), allowed):
+            return await handler(request)
+        return web.Response(status=421, text="this page answers to localhost, 127.0.0.1 and [::1] only\n")
+
+    return checked
+
+
 @web.middleware
-async def _briefly(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _briefly(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer what is not served in one line, and a bug of ours without its traceback, which goes to the log."""
     try:
         return await handler(request)

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from harvester.health import Part, Scope
 from harvester.web.snapshot import HELD, Snapshot
 
 Labelled = Iterable[tuple[tuple[str, ...], float]]
@@ -33,11 +34,26 @@ class _Seen(Collector):
         seen = self._snapshot
         yield _gauge("info", "Always 1; the version is its label.", ("version",), [((seen.version,), 1)])
         yield _gauge("ready", "Whether /readyz answers 200.", (), [((), not seen.not_ready())])
+        yield _gauge("condition", "1 for a part that does not work, with its cause; 0 for one that does.",
+                     ("part", "subject", "cause"), _conditions(seen).items())  # fmt: skip
         yield _gauge("start_time_seconds", "When the process started, since the epoch.", (), [((), seen.started_at)])
         yield from _budget(seen)
         yield from _readings(seen)
         yield from _books(seen)
         yield from _ways(seen)
+
+
+def _conditions(seen: Snapshot) -> dict[tuple[str, ...], float]:
+    """Give every part by its subject: those that do not work with their cause, the others without one."""
+    subjects = {
+        Scope.PROCESS: [""],
+        Scope.WORKSPACE: [each.name for each in seen.workspaces],
+        Scope.TRIGGER: [each.name for each in seen.triggers],
+    }
+    ill: dict[tuple[str, ...], float] = {(each.part, each.subject, each.cause): 1.0 for each in seen.conditions}
+    known = {(part, subject) for part, subject, _ in ill}
+    well = ((part, subject) for part in Part for subject in subjects[part.scope] if (part, subject) not in known)
+    return {(*each, ""): 0.0 for each in well} | ill
 
 
 def _budget(seen: Snapshot) -> Iterator[Metric]:
@@ -75,6 +91,8 @@ def _readings(seen: Snapshot) -> Iterator[Metric]:
     name, every = ("workspace",), seen.workspaces
     yield _gauge("readings", "Open readings, by state.", ("workspace", "state"),
                  [((w.name, state), n) for w in every for state, n in w.readings.items()])  # fmt: skip
+    yield _gauge("last_capture_timestamp_seconds", "When a reading was last captured, since the epoch; 0 if unknown.",
+                 name, [((w.name,), w.last_captured_at) for w in every])  # fmt: skip
     yield _gauge("at_risk_pairs", "Open pairs whose planning deadline has passed.", name,
                  [((w.name,), w.at_risk) for w in every])  # fmt: skip
     yield _gauge("expired_pairs", "Pairs that ended without the reading that was due.", name,

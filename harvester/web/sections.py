@@ -13,7 +13,7 @@ from harvester.web.words import ago, clock, machine, moment, number, shown, volu
 _WAITS = {
     "budget": "waits for budget",
     "throttled": "was refused by Braze (429) and waits",
-    "overload": "lets an overloaded API recover",
+    "overload": "waits before it calls again, since calls fail",
     "refused": "had many pairs refused in a row and asks one of another campaign",
     "halted": "is halted, with a probe",
     "stopping": "is stopping",
@@ -51,6 +51,7 @@ def workspace(each: WorkspaceNow, now: float) -> Markup:
         ("at risk", number(each.at_risk), each.at_risk > 0),
         ("expired", number(each.expired), each.expired > 0),
         ("nearest deadline", nearest, False),
+        ("last capture", ago(min(each.last_captured_at, now), now) if each.last_captured_at else "none known", False),
     ]
     figures += [(f"readings {state}", number(count), False) for state, count in each.readings.items()]
     halted = ""

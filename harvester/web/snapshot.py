@@ -7,12 +7,17 @@ Whether things are well is decided here and nowhere else, from the same values t
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harvester.health import Condition, not_ready
 from harvester.ledger.outlook import DayOfDeadlines, Rejection
 from harvester.model import Books
-from harvester.web.words import ago, many, shown
+from harvester.web.words import ago, duration, many, shown
 
 HELD = ("budget", "throttled", "overload", "refused", "halted", "stopping")
 """Why a workspace's calls may be held, as the pacer names it."""
+
+
+BUSY_SECONDS = 900.0
+"""A workspace is busy while readings are due, and so long after a capture: the probe must not flap with each batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceNow:
-    """One workspace. ``readings`` by state, ``calls`` by cause, ``answers`` by status; the last two since the start."""
+    """One workspace. ``readings`` by state, ``calls`` by cause, ``answers`` by status; the last two since the start.
+
+    ``last_captured_at`` is 0 where no capture is known.
+    """
 
     name: str
     pace: float = 0.0
@@ -64,12 +72,18 @@ class WorkspaceNow:
     halted_since: float | None = None
     waited_seconds: float = 0.0
     readings: Mapping[str, int] = field(default_factory=dict)
+    last_captured_at: float = 0.0
     at_risk: int = 0
     expired: int = 0
     nearest_deadline: float | None = None
     deadlines: tuple[DayOfDeadlines, ...] = ()
     calls: Mapping[str, int] = field(default_factory=dict)
     answers: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def due(self) -> int:
+        """Count the readings that could be captured now, those that are captured or tried again included."""
+        return sum(self.readings.get(state, 0) for state in ("due", "leased", "deferred"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +112,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The service at one moment. ``problems`` are reasons for not being ready that nothing else here tells of."""
+    """The service at one moment. ``conditions`` are the parts that do not work."""
 
     taken_at: float
     started_at: float
@@ -108,35 +122,28 @@ class Snapshot:
     store: Store = Store()
     books: Books | None = None
     rejections: tuple[Rejection, ...] = ()
-    problems: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
     def not_ready(self) -> list[str]:
-        """Say in sentences why it cannot do its work now; nothing means that it is ready."""
-        reasons = [shown(problem) for problem in self.problems]
-        reasons += [
-            f"Workspace {each.name} is halted: {shown(each.halted_because)}"
-            for each in self.workspaces
-            if each.halted_because is not None
-        ]
-        if self.store.problem is not None:
-            reasons.append(f"Parts cannot be stored: {shown(self.store.problem)}")
-        reasons += [
-            f"Trigger {shown(each.name)} is not connected: {shown(each.last_error or 'no connection yet')}"
-            for each in self.triggers
-            if not each.connected
-        ]
-        return reasons
+        """Say in sentences why it can do no useful work now; nothing means that it is ready."""
+        busy = {
+            each.name: each.due > 0 or self.taken_at - each.last_captured_at < BUSY_SECONDS for each in self.workspaces
+        }
+        return [shown(each.sentence) for each in not_ready(self.conditions, busy)]
 
     def alarms(self) -> list[str]:
         """Say in sentences all that someone should look at; nothing means that it is healthy."""
         reasons = [_risk(each, self.taken_at) for each in self.workspaces if each.at_risk]
         if self.books is not None and not self.books.balanced:
             reasons.append("The books do not balance: keep the ledger as it is and tell us")
-        return [*reasons, *self.not_ready()]
+        return [
+            *reasons,
+            *(f"{shown(each.sentence)}, for {duration(self.taken_at - each.since)}" for each in self.conditions),
+        ]
 
 
 def _risk(workspace: WorkspaceNow, now: float) -> str:
-    sentence = f"{many(workspace.at_risk, 'pair')} of {workspace.name} at risk of expiring unread"
+    sentence = f'Workspace "{workspace.name}": {many(workspace.at_risk, "pair")} at risk of expiring unread'
     if workspace.nearest_deadline is not None:
         sentence += f"; the nearest deadline is {ago(workspace.nearest_deadline, now)}"
     if workspace.held_because in ("budget", "throttled"):

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, unquote_plus
 
 from harvester.errors import BrokerError
+from harvester.health import cause_of
 from harvester.scrubbing import scrub
 
 BATCH_MESSAGES = 32
@@ -89,7 +90,8 @@ def trouble(what: str, error: BaseException, *, url: str = "") -> BrokerError:
     if isinstance(error, (TypeError, ValueError)) and not isinstance(error, OSError):
         return BrokerError(f"{what}: {type(error).__name__}; check its URL and its settings")
     said = scrub(without_secrets(re.sub(r"\s+", " ", str(error)).strip(), url))
-    return BrokerError(f"{what}: {type(error).__name__}{': ' + said[:300] if said else ''}")
+    text = f"{what}: {type(error).__name__}{': ' + said[:300] if said else ''}"
+    return BrokerError(text, cause=cause_of(error) or "failed")
 
 
 def without_secrets(text: str, url: str) -> str:

@@ -14,9 +14,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import aio_pika
+from aio_pika import DeliveryMode
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, PublishError
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, MethodNotImplemented
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 
 from harvester.errors import BrokerError
 from harvester.sources.brokers.broker import BATCH_MESSAGES, WAIT_SECONDS, Delivery, no_dead_letters, trouble
@@ -26,6 +29,25 @@ _TIMEOUT_SECONDS = 10.0
 _HEADERS_CHARACTERS = 32 * 1024
 _ROUTING_HEADERS = ("cc", "bcc")
 """Headers by which a message would be sent to further queues; a dead letter does not keep them."""
+
+_unmarshal = ContentHeader.unmarshal
+
+
+def _unmarshal_leniently(header: ContentHeader, data: bytes) -> None:
+    """Read a message's size and properties; of properties that cannot be read, none.
+
+    A date beyond the year 9999 (milliseconds, taken for seconds), a name that is no UTF-8 or tables nested too deep
+    would end the connection, each time that the message comes.
+    """
+    try:
+        _unmarshal(header, data)
+        DeliveryMode(header.properties.delivery_mode or DeliveryMode.NOT_PERSISTENT)
+        float(header.properties.expiration or 0)
+    except Exception:  # noqa: BLE001 - whatever is wrong with them, the message is ours to settle
+        header.properties = Basic.Properties()
+
+
+ContentHeader.unmarshal = _unmarshal_leniently  # type: ignore[assignment, method-assign]  # for a message, the library has no other door
 
 logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)  # it says past our log what it raises anyway
 
@@ -132,7 +154,7 @@ class Queue:
                 await self._publish(body, {"reason": reason})  # without headers that can be read but not written
 
     async def _publish(self, body: bytes, headers: dict[str, Any]) -> None:
-        message = aio_pika.Message(body, headers=headers, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+        message = aio_pika.Message(body, headers=headers, delivery_mode=DeliveryMode.PERSISTENT)
         try:
             await self._opened().default_exchange.publish(
                 message, routing_key=self._dead_letter, mandatory=True, timeout=_TIMEOUT_SECONDS

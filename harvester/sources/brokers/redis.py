@@ -187,13 +187,14 @@ class Queue:
             await self._redis.xadd(self._dead_letter, fields | {_BODY: body, b"reason": reason.encode()})
 
     async def _copied(self, entry: bytes, reason: str) -> bool:
-        """Let the server copy an entry that is too large for us; False where it may not or cannot."""
-        try:
-            await self._redis.eval(_COPY, 2, self._stream, self._dead_letter, entry, reason)
-        except ResponseError:
-            self._kept.add(entry)
+        """Let the server copy an entry that is too large for us, once; False where it may not, cannot, or is slow."""
+        if entry in self._kept:
             return False
-        return True
+        self._kept.add(entry)
+        with contextlib.suppress(ResponseError):
+            await self._redis.eval(_COPY, 2, self._stream, self._dead_letter, entry, reason)
+            self._kept.discard(entry)
+        return entry not in self._kept
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge, and delete what nobody else reads, in one transaction."""

@@ -1,0 +1,74 @@
+"""All conditions of a service: what it knows of the parts outside it, gathered from memory and logged as they change.
+
+It never waits: a ledger that hangs is a condition like others, and must not hold up the word of it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from harvester.clock import Clock
+from harvester.health import Condition, ConditionLog, Part
+from harvester.ledger import Ledger
+from harvester.ledger.books import halted
+from harvester.sources.trigger import Trigger
+from harvester.wiring import Harvesting
+
+LEDGER_PATIENCE_SECONDS = 10.0
+"""The ledger is unavailable once it has not answered for so long."""
+
+
+class Conditions:
+    """Call it for the conditions that hold now; ``report`` every few seconds to have them logged."""
+
+    def __init__(self, *, harvesting: Harvesting, triggers: Sequence[Trigger], ledger: Ledger, clock: Clock) -> None:
+        """Nothing is logged yet."""
+        self._harvesting = harvesting
+        self.triggers = list(triggers)
+        self._ledger = ledger
+        self._clock = clock
+        self._log = ConditionLog(clock)
+        self._key_files: dict[str, Condition] = {}
+        self._probe: asyncio.Task[object] | None = None
+        self._probed_at = 0.0
+
+    def __call__(self) -> list[Condition]:
+        """Give all that does not work now."""
+        found = [*self._of_ledger(), *self._harvesting.conditions()]
+        halted_workspaces = {each.subject for each in found if each.part is Part.KEY}
+        found += [each for name, each in self._key_files.items() if name not in halted_workspaces]
+        now = self._clock.monotonic()
+        for each in self.triggers:
+            if each.failing is not None:
+                since = self._clock.wall() - (now - each.failing.since)
+                found.append(Condition(Part.BROKER, each.failing.cause, since, each.name, each.failing.detail))
+        return found
+
+    def report(self) -> None:
+        """Log the conditions that began, last or are over."""
+        self._probe_ledger()
+        self._log.update(self())
+
+    def set_key_file(self, workspace: str, problem: str | None) -> None:
+        """Take note of why a key's file cannot be used, None if it can. The key before it stays in use."""
+        if problem is None:
+            self._key_files.pop(workspace, None)
+        elif workspace not in self._key_files:
+            now = self._clock.wall()
+            self._key_files[workspace] = Condition(Part.KEY, "file", now, workspace, problem, blocks=False)
+
+    def _probe_ledger(self) -> None:
+        """Ask the ledger something small, unless an answer is still awaited."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._ledger.look(halted), name="ledger probe")
+            # A failure ends the service, or stands on the page, when the ledger is asked in earnest.
+            self._probe.add_done_callback(lambda probe: probe.cancelled() or probe.exception())
+            self._probed_at = self._clock.monotonic()
+
+    def _of_ledger(self) -> list[Condition]:
+        if self._probe is None or self._probe.done():
+            return []
+        seconds = self._clock.monotonic() - self._probed_at
+        if seconds < LEDGER_PATIENCE_SECONDS:
+            return []
+        detail = f"it has not answered for {seconds:.0f} seconds"
+        return [Condition(Part.LEDGER, "timeout", self._clock.wall() - seconds, detail=detail)]

@@ -1,0 +1,98 @@
+"""How many connections the page may hold, and which one goes when another comes.
+
+Who opens connections and sends nothing must not use up the open files that calls to Braze need, nor keep out the probe
+of an orchestrator: a new connection is always taken, and beyond the limit the one that has been idle for longest goes.
+"""
+
+import asyncio
+import itertools
+import resource
+from collections.abc import Callable
+
+MAX_CONNECTIONS = 64
+SHARE_OF_FILES = 8
+"""The page holds at most one of so many files that the process may open."""
+
+
+def connection_limit() -> int:
+    """Give how many connections the page may hold, by what the system allows."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(4, min(MAX_CONNECTIONS, allowed // SHARE_OF_FILES))
+
+
+class Connections:
+    """The open connections of one server, the longest idle first."""
+
+    def __init__(self, limit: int) -> None:
+        """Hold at most ``limit``."""
+        self._limit = limit
+        self._turns = itertools.count()
+        self._idle_since: dict[asyncio.BaseTransport, int] = {}
+        self._busy: set[asyncio.BaseTransport] = set()
+
+    def __len__(self) -> int:
+        """Give how many are open."""
+        return len(self._idle_since)
+
+    def protocol(self, make: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
+        """Make the protocol of a connection that has just been accepted."""
+        return _Counted(make(), self)
+
+    def opened(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection in; where there are too many, the longest idle one is cut off, else the oldest busy one."""
+        if len(self._idle_since) >= self._limit:
+            idle = (each for each in self._idle_since if each not in self._busy)
+            victim = next(idle, None) or next(iter(self._idle_since))
+            self.closed(victim)
+            victim.abort()  # type: ignore[attr-defined] # of a server's socket it has it
+        self._idle_since[transport] = next(self._turns)
+
+    def closed(self, transport: asyncio.BaseTransport) -> None:
+        """Forget a connection."""
+        self._idle_since.pop(transport, None)
+        self._busy.discard(transport)
+
+    def asked(self, transport: asyncio.BaseTransport | None) -> None:
+        """Note that a whole request has come."""
+        if transport in self._idle_since:
+            self._busy.add(transport)
+
+    def answered(self, transport: asyncio.BaseTransport | None) -> None:
+        """Note that its answer is being sent: from here on it waits for the other side, and is idle."""
+        if transport in self._idle_since:
+            self._busy.discard(transport)
+            del self._idle_since[transport]
+            self._idle_since[transport] = next(self._turns)
+
+
+class _Counted(asyncio.Protocol):
+    """A connection's protocol, which tells when it begins and ends."""
+
+    def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
+        self._inner = inner
+        self._connections = connections
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._connections.opened(transport)
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._connections.closed(self._transport)
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()

@@ -1,0 +1,316 @@
+"""A service that captures nothing says so: on its page, to probes, in its metrics and in its log."""
+
+import asyncio
+import random
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from canary import KEY
+from prometheus_client.parser import text_string_to_metric_families as families
+from pydantic import SecretStr
+
+from harvester.braze.budget import BudgetReport
+from harvester.braze.transport import Answer
+from harvester.conditions import Conditions
+from harvester.errors import BrokerError, ExchangeError, SinkError
+from harvester.health import Part
+from harvester.ledger import Ledger
+from harvester.model import Enqueued, Pair
+from harvester.service import Service
+from harvester.settings import Settings, Workspace
+from harvester.simulator.virtual_time import VirtualClock, run_virtual
+from harvester.sinks import Compression, FolderSink
+from harvester.sources.message import Reader
+from harvester.sources.trigger import Trigger
+from harvester.web import Snapshot
+from harvester.web.metrics import exposed
+from harvester.web.page import page
+from harvester.wiring import Harvesting
+
+AT = "https://rest.fra-01.braze.eu"
+GOOD = b'{"message": "success", "data": []}'
+
+Outage = ExchangeError | int | bytes
+FAILURES: dict[str, Outage] = {
+    "connection refused": ExchangeError("connection_refused", ""),
+    "name not found": ExchangeError("name_not_found", ""),
+    "certificate": ExchangeError("certificate", "self-signed certificate"),
+    "timeout": ExchangeError("timeout", ""),
+    "502": 502,
+    "unparsable": b"<html>Please log in</html>",
+}
+
+
+class Wire:
+    """Braze as one workspace sees it: ``outage`` is what happens to every call; None answers."""
+
+    def __init__(self, outage: Outage | None = None) -> None:
+        """Begin like that."""
+        self.outage = outage
+
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        """Answer after a while, or after the time for which the client waits at the most."""
+        timed_out = isinstance(self.outage, ExchangeError) and self.outage.cause == "timeout"
+        await asyncio.sleep(30.0 if timed_out else 0.05)
+        if isinstance(self.outage, ExchangeError):
+            raise ExchangeError(self.outage.cause, str(self.outage).partition(": ")[2])
+        status = self.outage if isinstance(self.outage, int) else 200
+        body = self.outage if isinstance(self.outage, bytes) else GOOD
+        return Answer(status, body, BudgetReport(), 0.05)
+
+    def use_key(self, _api_key: str) -> bool:
+        """Have one key."""
+        return False
+
+    def scrub(self, text: str) -> str:
+        """Take the key out."""
+        return text.replace(KEY, "[key]")
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class Seen:
+    """What page, probe, metrics and log show of one service."""
+
+    def __init__(self, service: Service, clock: VirtualClock, logs: list[dict], ledger: Ledger) -> None:
+        """Look at one."""
+        self.service, self.clock, self.logs, self.ledger = service, clock, logs, ledger
+        self.snapshot = Snapshot(0, 0)
+
+    async def at(self, seconds: float) -> Snapshot:
+        """Let time pass until a moment, and look."""
+        await asyncio.sleep(seconds - self.clock.monotonic())
+        self.snapshot = await self.service.watch.look()
+        return self.snapshot
+
+    async def enqueue(self, count: int, *workspaces: str) -> None:
+        """Let pairs be due now."""
+        pairs = [Enqueued(Pair(name, "c", f"s{number}")) for number in range(count) for name in workspaces]
+        await self.service.enqueue(pairs, once=True)
+
+    @property
+    def page(self) -> str:
+        """The status page."""
+        return page(self.snapshot, None, now=self.clock.wall()).replace("&#34;", '"')
+
+    @property
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        """Every metric by name and labels."""
+        text = exposed(self.snapshot, "")[0].decode()
+        return {(s.name, *sorted(s.labels.values())): s.value for f in families(text) for s in f.samples}
+
+    def events(self, name: str) -> list[dict]:
+        """The log lines of one event."""
+        return [each for each in self.logs if each["event"] == name]
+
+
+def served(tmp_path, wires: dict[str, Wire], story: Callable[[Seen], Awaitable[None]], **more) -> None:
+    """Let a service run on virtual time, with one workspace for each wire, while a story is told."""
+
+    async def told() -> None:
+        clock = VirtualClock()
+        workspaces = {name: Workspace(endpoint=AT, api_key=SecretStr(f"{KEY}-{name}")) for name in wires}
+        settings = Settings(workspaces=workspaces, web_port=0, concurrency=8)
+        by_key = {f"{KEY}-{name}": wire for name, wire in wires.items()}
+        async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+            service = Service(
+                settings, ledger=ledger, sink=more.get("sink") or FolderSink(tmp_path / "out"),
+                compression=Compression.NONE, connect=lambda _workspace, key, *_: by_key[key],
+            )  # fmt: skip
+            with structlog.testing.capture_logs() as logs:
+                task = asyncio.create_task(service.serve())
+                await asyncio.sleep(1)
+                await story(Seen(service, clock, logs, ledger))
+                service.stop()
+                await task
+
+    run_virtual(told())
+
+
+def test_an_endpoint_that_nobody_answers_is_told_everywhere_and_so_is_its_return(tmp_path):
+    """Within two minutes page, probe, metric and log name the cause; then, when it is over, they say that too."""
+    for number, (cause, outage) in enumerate(FAILURES.items()):
+        wire = Wire(outage)
+
+        async def story(seen: Seen, wire: Wire = wire, cause: str = cause) -> None:
+            await seen.enqueue(300, "us")
+            (reason,) = (await seen.at(118)).not_ready()
+            assert reason.startswith('No call of workspace "us" succeeds: ')
+            assert f"{AT}" in reason
+            assert cause in reason
+            assert f'<h1>Not healthy</h1><ul class="alarms"><li>{reason}, for ' in seen.page
+            assert seen.metrics["harvester_condition", *sorted((cause, "endpoint", "us"))] == 1
+            assert seen.metrics["harvester_ready",] == 0
+            assert [each["cause"] for each in seen.events("endpoint_unavailable")] == [cause]
+            lasts = 1500 if cause == "connection refused" else 120
+            await seen.at(lasts)
+            logged = [each for each in seen.logs if each["log_level"] != "debug" and each["event"] != "answer_unusable"]
+            assert len([each for each in logged if each["event"] == "endpoint_unavailable"]) == 1 + lasts // 600
+            assert not [each for each in logged if each["event"] == "batch_sealed"]
+            wire.outage = None
+            assert (await seen.at(lasts + 320)).not_ready() == []
+            assert len(seen.events("endpoint_recovered")) == 1
+            assert "<h1>Healthy</h1>" in seen.page
+            assert seen.metrics["harvester_last_capture_timestamp_seconds", "us"] > seen.clock.starts_at + lasts
+
+        served(tmp_path / str(number), {"us": wire}, story)
+
+
+def test_a_blip_is_no_outage(tmp_path):
+    """Failures among successes are retried and leave page and probe alone."""
+    wire = Wire()
+
+    async def story(seen: Seen) -> None:
+        await seen.enqueue(50, "us")
+        for at in range(10, 200, 60):
+            wire.outage = 502
+            await seen.at(at)
+            wire.outage = None
+            await seen.at(at + 5)
+            await seen.enqueue(at, "us")
+            assert (await seen.at(at + 30)).conditions == ()
+        assert seen.events("endpoint_unavailable") == []
+
+    served(tmp_path, {"us": wire}, story)
+
+
+def test_one_blind_workspace_among_many_leaves_the_process_ready(tmp_path):
+    """It is on the page and in the metrics; the probe stays at 200 until no workspace can be captured."""
+    us, eu = Wire(ExchangeError("connection_refused", "")), Wire()
+
+    async def story(seen: Seen) -> None:
+        await seen.enqueue(100, "us", "eu")
+        assert (await seen.at(120)).not_ready() == []
+        assert 'No call of workspace "us" succeeds' in seen.page
+        assert seen.metrics["harvester_condition", "connection refused", "endpoint", "us"] == 1
+        assert (seen.metrics["harvester_ready",], seen.snapshot.workspaces[1].due) == (1, 0)
+        eu.outage = 401
+        await seen.enqueue(200, "eu")
+        assert len((await seen.at(240)).not_ready()) == 2
+        assert seen.metrics["harvester_condition", "401", "eu", "key"] == 1
+        assert [each["workspace"] for each in seen.events("key_unusable")] == ["eu"]
+        us.outage = eu.outage = None
+        assert (await seen.at(2000)).conditions == ()
+        assert [each["workspace"] for each in seen.events("key_usable")] == ["eu"]
+
+    served(tmp_path, {"us": us, "eu": eu}, story)
+
+
+class Shelf(FolderSink):
+    """A folder on a disk that is full while ``problem`` says so."""
+
+    problem: SinkError | None = None
+
+    async def create(self, part) -> None:
+        """Take a part, or fail as the disk would."""
+        if self.problem is not None:
+            raise self.problem
+        await super().create(part)
+
+
+def test_a_store_that_is_away_makes_the_process_unready_after_its_patience(tmp_path):
+    """A store that stumbles costs nothing; one that is away for longer than its patience is not ready."""
+    shelf = Shelf(tmp_path / "out")
+    shelf.problem = SinkError("cannot write to out: No space left on device; free some space", cause="disk_full")
+
+    async def story(seen: Seen) -> None:
+        await seen.enqueue(10, "us")
+        await seen.at(30)
+        assert ([each.cause for each in seen.snapshot.conditions], seen.snapshot.not_ready()) == (["disk full"], [])
+        assert "Parts cannot be stored: cannot write to out: No space left on device" in seen.page
+        assert seen.metrics["harvester_condition", "", "disk full", "store"] == 1
+        assert [each["cause"] for each in seen.events("store_unavailable")] == ["disk full"]
+        await seen.at(90)
+        assert seen.snapshot.not_ready() == [f"Parts cannot be stored: {shelf.problem}"]
+        shelf.problem = None
+        assert (await seen.at(200)).not_ready() == []
+        assert len(seen.events("store_recovered")) == 1
+
+    served(tmp_path, {"us": Wire()}, story, sink=shelf)
+
+
+class Queue:
+    """A broker whose connection fails while ``problem`` says so; its queue is empty."""
+
+    lease_seconds = None
+    problem: BrokerError | None = None
+
+    async def open(self) -> list[str]:
+        """Connect."""
+        if self.problem is not None:
+            raise self.problem
+        return []
+
+    async def receive(self) -> Sequence[object]:
+        """Give nothing, after a wait."""
+        await asyncio.sleep(5)
+        return await self.open()
+
+    async def empty(self) -> bool:
+        """It is."""
+        return True
+
+    async def bury(self, delivery: object, body: bytes, reason: str) -> None:
+        """Nothing comes that could be dead."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_a_broker_that_is_away_is_told_and_harvesting_stays_ready(tmp_path):
+    """Page, metric and log say so, at most every ten minutes, and not at each of the hundred tries."""
+    queue = Queue()
+
+    async def story(seen: Seen) -> None:
+        reader = Reader(("us",), ())
+        trigger = Trigger("sends", queue, reader=reader, enqueue=seen.service.enqueue, clock=seen.clock,
+                          jitter=random.Random(1))  # fmt: skip
+        seen.service.conditions.triggers.append(trigger)
+        task = asyncio.create_task(trigger.run())
+        assert (await seen.at(10)).conditions == ()
+        queue.problem = BrokerError("RabbitMQ, queue sends: ConnectionRefusedError", cause="connection_refused")
+        (condition,) = (await seen.at(60)).conditions
+        assert condition.sentence == f'Trigger "sends" is not connected: {queue.problem}'
+        assert seen.snapshot.not_ready() == []
+        assert seen.metrics["harvester_condition", "broker", "connection refused", "sends"] == 1
+        await seen.at(1500)
+        assert [each["trigger"] for each in seen.events("broker_unavailable")] == ["sends"] * 3
+        queue.problem = None
+        await seen.at(1700)
+        assert len(seen.events("broker_recovered")) == 1
+        trigger.stop()
+        await task
+
+    served(tmp_path, {"us": Wire()}, story)
+
+
+async def test_a_ledger_that_hangs_is_told_without_asking_it(tmp_path):
+    """What is said of it comes from memory: a disk that hangs cannot hold it up."""
+
+    class Clock(VirtualClock):
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock, go_on = Clock(), threading.Event()
+    settings = Settings(workspaces={"us": Workspace(endpoint=AT, api_key=SecretStr(KEY))})
+    async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+        harvesting = Harvesting(settings, ledger=ledger, sink=FolderSink(tmp_path / "out"),
+                                compression=Compression.NONE, lasting=True)  # fmt: skip
+        conditions = Conditions(harvesting=harvesting, triggers=[], ledger=ledger, clock=clock)
+        hanging = asyncio.create_task(ledger.do(lambda _tx: go_on.wait()))
+        await asyncio.sleep(0)
+        with structlog.testing.capture_logs() as logs:
+            for clock.now in (0.0, 9.0, 12.0):
+                conditions.report()
+            (condition,) = conditions()
+            assert (condition.part, condition.cause, condition.blocks) == (Part.LEDGER, "timeout", True)
+            go_on.set()
+            await hanging
+            while conditions():
+                await asyncio.sleep(0)
+            conditions.report()
+        assert [each["event"] for each in logs] == ["ledger_unavailable", "ledger_recovered"]
