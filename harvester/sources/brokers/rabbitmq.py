@@ -1,9 +1,9 @@
 """RabbitMQ, through one connection and one channel. The only door to aio-pika.
 
-The queue pushes one message at a time; the rest of a batch is fetched one by one, as long as the bodies are small. So
-no more is held than two messages of the server's ``max_message_size`` and what a batch may weigh: AMQP has no limit by
-bytes. Dead letters are published to a queue by name and confirmed. AMQP tells nothing of a queue's arguments, so
-neither its type nor its limits can be looked at.
+The queue pushes as many messages as one batch holds. AMQP has no limit by bytes, so a body above what a message may
+have is dropped while it arrives; what is left of the batch is settled, and the next messages come one at a time, whole.
+So no more is held than a batch of small messages, or one large one. Dead letters are published to a queue by name and
+confirmed. AMQP tells nothing of a queue's arguments, so neither its type nor its limits can be looked at.
 """
 
 import asyncio
@@ -11,13 +11,15 @@ import logging
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import aio_pika
+import aiormq.channel
 from aio_pika import DeliveryMode
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, PublishError
-from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, MethodNotImplemented
+from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
@@ -47,7 +49,30 @@ def _unmarshal_leniently(header: ContentHeader, data: bytes) -> None:
         header.properties = Basic.Properties()
 
 
-ContentHeader.unmarshal = _unmarshal_leniently  # type: ignore[assignment, method-assign]  # for a message, the library has no other door
+class _Dropped(bytes):
+    """Stands for a body that was dropped while it arrived."""
+
+
+_BODY_LIMITS: WeakKeyDictionary[Any, int | None] = WeakKeyDictionary()
+"""Channels, with the size above which they drop a body while it arrives."""
+
+_read_content = aiormq.channel.Channel._read_content  # noqa: SLF001 - as below
+
+
+async def _read_bounded(channel: aiormq.channel.Channel, frame: Any, header: ContentHeader) -> DeliveredMessage:
+    """Read a message's body, or only past it where it is larger than the channel's limit."""
+    limit = _BODY_LIMITS.get(channel)
+    if limit is None or header.body_size <= limit:
+        return await _read_content(channel, frame, header)
+    left = header.body_size
+    while left > 0:
+        left -= len(cast("Any", await channel._get_frame()).value)  # noqa: SLF001 - as below
+    return DeliveredMessage(delivery=frame, header=header, body=_Dropped(), channel=channel)
+
+
+# For a message as it arrives the library has no other door.
+ContentHeader.unmarshal = _unmarshal_leniently  # type: ignore[assignment, method-assign]
+aiormq.channel.Channel._read_content = _read_bounded  # type: ignore[assignment, method-assign]  # noqa: SLF001
 
 logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)  # it says past our log what it raises anyway
 
@@ -69,7 +94,8 @@ class Queue:
         self._channel: AbstractChannel | None = None
         self._asked = ""
         self._consuming = False
-        self._fetches = True
+        self._alone = 0
+        self._dropped = False
         self._arrived: asyncio.Queue[AbstractIncomingMessage | BrokerError] = asyncio.Queue()
 
     async def open(self) -> list[str]:
@@ -81,9 +107,7 @@ class Queue:
             # Ours before it is connected, so that one that never was is closed like any other.
             connection = self._connection = aio_pika.Connection(aio_pika.connection.make_url(self._asked))
             await connection.connect(timeout=_TIMEOUT_SECONDS)
-            channel = self._channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            channel.close_callbacks.add(self._lost)
-            await channel.set_qos(1)
+            channel = await self._open_channel(connection)
             await channel.declare_queue(self._queue, passive=True, timeout=_TIMEOUT_SECONDS)
             return await self._warnings(connection)
 
@@ -97,33 +121,47 @@ class Queue:
             return [no_dead_letters(f"queue {self._dead_letter}", "declare it, or name another as dead_letter")]
         return []
 
+    async def _open_channel(self, connection: AbstractConnection) -> AbstractChannel:
+        """Open the channel to work over: for batches of small messages, or for the next few alone and whole."""
+        self._consuming = self._dropped = False
+        channel = self._channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        channel.close_callbacks.add(self._lost)
+        _BODY_LIMITS[await channel.get_underlay_channel()] = None if self._alone else MAX_MESSAGE_BYTES
+        await channel.set_qos(1 if self._alone else BATCH_MESSAGES)
+        return channel
+
     async def receive(self) -> Sequence[Delivery]:
-        """Give what has been pushed to us, and what stands behind it."""
+        """Give what has been pushed to us."""
         with self._translated():
+            if self._dropped:
+                self._alone = BATCH_MESSAGES
+                await asyncio.shield(self._reopen())
+            elif self._alone:
+                self._alone -= 1
+                if not self._alone:
+                    await asyncio.shield(self._reopen())
             await asyncio.shield(self._consume())  # aiormq would swallow a cancellation in the middle
             try:
-                first = await asyncio.wait_for(self._arrived.get(), self._wait_seconds)
+                found = [await asyncio.wait_for(self._arrived.get(), self._wait_seconds)]
             except TimeoutError:
                 return []
-            if isinstance(first, BrokerError):
-                raise first
-            return [_delivery(each) for each in [first, *await asyncio.shield(self._fetch(len(first.body)))]]
+            while not self._arrived.empty() and len(found) < BATCH_MESSAGES:
+                found.append(self._arrived.get_nowait())
+        for each in found:
+            if isinstance(each, BrokerError):
+                raise each
+        messages = [each for each in found if not isinstance(each, BrokerError)]
+        self._dropped = any(map(_is_dropped, messages))
+        return [_delivery(each) for each in messages if not _is_dropped(each)]
 
-    async def _fetch(self, held_bytes: int) -> list[AbstractIncomingMessage]:
-        """Fetch messages one by one until the queue is empty, or what is held weighs as much as one may."""
-        found: list[AbstractIncomingMessage] = []
-        queue = await self._opened().get_queue(self._queue, ensure=False)
-        while self._fetches and held_bytes < MAX_MESSAGE_BYTES and len(found) < BATCH_MESSAGES - 1:
-            try:
-                message = await queue.get(fail=False, timeout=_TIMEOUT_SECONDS)
-            except (ChannelLockedResource, ChannelAccessRefused, MethodNotImplemented):
-                self._fetches = False  # as with a single active consumer: each message comes alone from now on
-                raise
-            if message is None:
-                break
-            found.append(message)
-            held_bytes += len(message.body)
-        return found
+    async def _reopen(self) -> None:
+        """Give back what was not acknowledged, so that it comes again over another channel."""
+        channel, connection = self._opened(), self._connection
+        assert connection is not None
+        channel.close_callbacks.discard(self._lost)
+        await channel.close()
+        self._arrived = asyncio.Queue()
+        await self._open_channel(connection)
 
     async def _consume(self) -> None:
         if self._consuming:
@@ -139,7 +177,8 @@ class Queue:
         """Ask how many messages are ready; those that another consumer holds are not told of."""
         with self._translated():
             queue = await self._opened().declare_queue(self._queue, passive=True, timeout=_TIMEOUT_SECONDS)
-            return queue.declaration_result.message_count == 0 and self._arrived.empty()
+            left = queue.declaration_result.message_count > 0 or not self._arrived.empty() or self._dropped
+            return not left
 
     async def keep(self, deliveries: Sequence[Delivery]) -> None:
         """Do nothing: a delivery is ours while the channel is open, at most for the server's consumer_timeout."""
@@ -163,9 +202,10 @@ class Queue:
             raise BrokerError(f"there is no queue {self._dead_letter} for dead letters; declare it") from None
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge up to the last one."""
+        """Acknowledge up to the last one, or each, where bodies were dropped in between."""
         with self._translated():
-            await deliveries[-1].handle.ack(multiple=True)
+            for each in deliveries if self._dropped else deliveries[-1:]:
+                await each.handle.ack(multiple=not self._dropped)
 
     async def close(self) -> None:
         """Close the connection, which gives back what was not acknowledged."""
@@ -194,6 +234,10 @@ class Queue:
             yield
         except (*CONNECTION_EXCEPTIONS, TimeoutError, ValueError) as error:
             raise self._trouble(error) from None
+
+
+def _is_dropped(message: AbstractIncomingMessage) -> bool:
+    return isinstance(message.body, _Dropped)
 
 
 def _kept(headers: Mapping[str, Any]) -> dict[str, Any]:
