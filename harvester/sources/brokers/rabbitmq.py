@@ -177,7 +177,7 @@ class Queue:
         """Ask how many messages are ready; those that another consumer holds are not told of."""
         with self._translated():
             queue = await self._opened().declare_queue(self._queue, passive=True, timeout=_TIMEOUT_SECONDS)
-            left = queue.declaration_result.message_count > 0 or not self._arrived.empty() or self._dropped
+            left = bool(queue.declaration_result.message_count) or not self._arrived.empty() or self._dropped
             return not left
 
     async def keep(self, deliveries: Sequence[Delivery]) -> None:
