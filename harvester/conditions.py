@@ -65,6 +65,8 @@ class Conditions:
             self._probed_at = self._clock.monotonic()
 
     def _of_ledger(self) -> list[Condition]:
+        if self._ledger.lost is not None:
+            return [Condition(Part.LEDGER, "lost", self._clock.wall(), detail=str(self._ledger.lost))]
         if self._probe is None or self._probe.done():
             return []
         seconds = self._clock.monotonic() - self._probed_at

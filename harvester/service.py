@@ -174,11 +174,13 @@ class Service:
             await asyncio.sleep(seconds)
 
     async def _note(self) -> None:
-        await self._ledger.check_in_place()
         self.watch.note()
 
     async def _report(self) -> None:
+        """Log the conditions. A ledger that was taken away ends the service: what it captured would be gone with it."""
         self.conditions.report()
+        if self._ledger.lost is not None:
+            raise self._ledger.lost
 
     async def _look_at_keys(self) -> None:
         """Take over a key that was replaced in its file, and probe with it at once if the old one was refused."""

@@ -1,13 +1,16 @@
 """The ledger as files: one name, for this user alone, and noticed when somebody takes them away."""
 
+import asyncio
 import os
 import sqlite3
 from pathlib import Path
 
 import pytest
+from test_blind import Seen, Wire, served
 
 from harvester.clock import SystemClock
 from harvester.errors import LedgerError, LedgerLost
+from harvester.health import Part
 from harvester.ledger import Ledger, books
 from harvester.ledger.intake import enqueue
 from harvester.ledger.sqlite import copy
@@ -126,13 +129,28 @@ async def test_a_ledger_that_vanishes_under_its_owner_is_noticed_and_saved(tmp_p
     for _ in range(2):
         with pytest.raises(LedgerLost, match=r"removed or replaced while it was in use; .* move .* and start again"):
             await ledger.look(books.books)
-    with pytest.raises(LedgerLost):
-        await ledger.check_in_place()
     await ledger.close()
     (saved,) = (tmp_path / "state").glob("ledger.db.saved-*")
     async with await Ledger.open(saved, clock=SystemClock()) as again:
         assert again.ledger_id == ledger.ledger_id
         assert (await again.look(books.books)).pending == 1
+
+
+def test_a_service_whose_ledger_vanishes_is_not_ready_and_ends(tmp_path):
+    """Within ten seconds, also when nothing is due: it captures nothing into a file that nobody can open."""
+
+    async def story(seen: Seen) -> None:
+        assert (await seen.at(20)).conditions == ()
+        _remove(tmp_path / "ledger.db")
+        with pytest.raises(LedgerLost):  # what /readyz shows, with 503
+            await seen.at(21)
+        (condition,) = seen.service.conditions()
+        assert (condition.part, condition.cause, condition.blocks) == (Part.LEDGER, "lost", True)
+        await asyncio.sleep(10)
+        assert [len(seen.events(event)) for event in ("ledger_lost", "ledger_unavailable")] == [1, 1]
+
+    with pytest.raises(LedgerLost, match="what it held was saved"):
+        served(tmp_path, {"us": Wire()}, story)
 
 
 async def test_what_cannot_be_saved_is_said(tmp_path, monkeypatch):
@@ -146,7 +164,7 @@ async def test_what_cannot_be_saved_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr("harvester.ledger.sqlite.make_private_file", full)
     with pytest.raises(LedgerLost, match=r"could not be saved \(.*disk is full.*\); restore a backup"):
-        await ledger.check_in_place()
+        await ledger.look(books.books)
     await ledger.close()
     assert not list(tmp_path.glob("*.saved-*"))
 

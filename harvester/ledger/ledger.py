@@ -58,7 +58,8 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._lock: OwnerLock | None = None
         self._files: FileIdentity | None = None
-        self._lost: LedgerLost | None = None
+        self.lost: LedgerLost | None = None
+        """The file is no longer where it was: every verb raises this from then on."""
 
     @classmethod
     async def open(cls, path: Path, *, clock: Clock, jitter: random.Random | None = None) -> Self:
@@ -122,18 +123,14 @@ class Ledger:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: self._transaction(self._reading, verb, *args, **kwargs))
 
-    async def check_in_place(self) -> None:
-        """Raise ``LedgerLost`` if the file that is open is no longer the one at ``path``."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._check_in_place)
-
     def _check_in_place(self) -> None:
         """Compare the files by device and inode; what a lost one held is saved beside it, once."""
-        missing = self._files.missing() if self._files is not None and self._lost is None else None
+        missing = self._files.missing() if self._files is not None and self.lost is None else None
         if missing is not None:
-            self._lost = LedgerLost(f"{missing} was removed or replaced while it was in use; {self._rescue()}")
-            log.error("ledger_lost", hint=str(self._lost))
-        if self._lost is not None:
-            raise self._lost
+            self.lost = LedgerLost(f"{missing} was removed or replaced while it was in use; {self._rescue()}")
+            log.error("ledger_lost", hint=str(self.lost))
+        if self.lost is not None:
+            raise self.lost
 
     def _rescue(self) -> str:
         """Copy what the open file holds to a name beside it, and say where that is, and what to do."""
