@@ -1,8 +1,12 @@
 """What names a place: each kind is told apart once, and no refusal repeats what may be a secret."""
 
+import logging
 import os
+import signal
+import sys
 
 import pytest
+import structlog
 from canary import KEY
 from click.testing import CliRunner
 
@@ -108,6 +112,18 @@ def test_every_setting_that_names_a_place_is_checked(monkeypatch):
     assert "PostgreSQL" in problem({}, {})
 
 
+@pytest.fixture
+def in_process(monkeypatch):
+    """A command may run in this process: what it sets up for all of it is put back."""
+    config, logging_handlers = structlog.get_config(), logging.getLogger().handlers
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    terminate = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, terminate)
+    structlog.configure(**config)
+    logging.getLogger().handlers = logging_handlers
+
+
 COMMANDS = (
     ("run", "p.csv", "--state", "{}"), ("run", "p.csv", "-o", "{}"), ("run", "{}"), ("run", "p.csv", "--config", "{}"),
     ("run", "p.csv", "--api-key-file", "{}"), ("plan", "{}"), ("plan", "p.csv", "--state", "{}"),
@@ -119,7 +135,7 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def test_every_option_and_argument_that_names_a_place_is_checked_and_nothing_is_made(monkeypatch, tmp_path):
+def test_every_option_and_argument_that_names_a_place_is_checked_and_nothing_is_made(monkeypatch, tmp_path, in_process):
     """Exit 2, one sentence, no folder named after a URL, and no password on the terminal."""
     monkeypatch.setenv("BRAZE_ENDPOINT", BRAZE)
     monkeypatch.setenv("BRAZE_API_KEY", KEY)
