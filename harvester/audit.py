@@ -47,7 +47,7 @@ class Audit:
     async def uncovered_in(self, pairs: Input, rejects: RejectsFile) -> AsyncIterator[Uncovered]:
         """Give the sends of a source that are not covered, as they stood before any was enqueued.
 
-        A pair that a list names twice counts twice. Raises ``UsageError`` for unusable input, ``LedgerError``.
+        A pair that a list names twice counts once. Raises ``UsageError`` for unusable input, ``LedgerError``.
         """
         for page in pairs.pages(rejects):
             if not page:

@@ -64,13 +64,17 @@ class Enqueued(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line of input that names no pair: where it stands, which field is wrong and why."""
+    """A line of input that names no pair: where it stands, which field is wrong and why.
+
+    ``lines`` is how many lines it takes in from there: more than one where a quoted cell holds line ends.
+    """
 
     source: str
     line: int
     field: str
     problem: str
     text: str
+    lines: int = 1
 
 
 def reading_name(age_days: float) -> str:

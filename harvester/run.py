@@ -31,7 +31,9 @@ class Summary:
     workspaces: dict[str, Books]
     lines: int = 0
     bad_lines: int = 0
+    reasons: list[str] = field(default_factory=list)
     rejects_file: str | None = None
+    notes: list[str] = field(default_factory=list)
     naive_times: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     parts: int = 0
@@ -144,7 +146,8 @@ class Run:
         difference, wrong, unconfirmed_at = self._clock.difference, time.condition(), time.unconfirmed_at
         summary = Summary(
             workspaces=await self._ledger.do(books_of_each), lines=pairs.lines, bad_lines=rejects.count,
-            rejects_file=str(rejects.path) if rejects.count else None, naive_times=pairs.naive_times,
+            reasons=rejects.reasons, notes=pairs.notes, rejects_file=str(rejects.path) if rejects.count else None,
+            naive_times=pairs.naive_times,
             skipped=pairs.skipped,
             interrupted=self._stopped, unstored=storing.waiting, problem=storing.problem,
             planned=await self._ledger.do(planned),

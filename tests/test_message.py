@@ -222,7 +222,7 @@ def test_many_bad_parts_cost_little_memory():
         ({"version": "1"} | PAIR, "version: is not 1"),
         ({"version": 1}, "campaign_id: missing"),
         ({"version": 1, "campaign_id": "c"}, "send_id: missing"),
-        ({"version": 1, "campaign_id": "c", "send_id": "a\0b"}, "without NUL"),
+        ({"version": 1, "campaign_id": "c", "send_id": "a\0b"}, "printable ASCII"),
         ({"version": 1, "campaign_id": "c", "send_id": 7}, "leading zeros"),
         ({"version": 1, "extra": 1} | PAIR, "extra: is unknown"),
         ({"version": 1, "pairs": []}, "at least one"),

@@ -19,7 +19,8 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 
 def read(name, *, stdin=b"", workspaces=("default",)):
     """Read one file; gives pairs and bad lines."""
-    return list(Input([str(name)], workspaces=workspaces, stdin=io.BytesIO(stdin), now=NOW).read())
+    found = Input([str(name)], workspaces=workspaces, stdin=io.BytesIO(stdin), now=NOW).read()
+    return [each for each in found if each is not None]
 
 
 def ids(found):
@@ -43,8 +44,8 @@ def test_csv_as_spreadsheets_write_it(tmp_path):
     ("line", "field", "problem"),
     [
         ("c,", "send_id", "empty"),
-        ("c," + "x" * 65, "send_id", "64 ASCII"),
-        ("c,é", "send_id", "64 ASCII"),
+        ("c," + "x" * 65, "send_id", "longer than 64"),
+        ("c,é", "send_id", "other than printable ASCII"),
         ("c", "", "1 fields where the header has 2"),
         ("c,s,more", "", "3 fields"),
     ],
@@ -67,7 +68,7 @@ def test_a_bad_csv_line_is_told_by_line_and_field_and_the_rest_goes_on(tmp_path,
         (b"[]", "no JSON object"),
         (b'{"campaign_id": "c"}', "missing"),
         (b'{"campaign_id": "c", "send_id": 7}', "leading zeros"),
-        (b'{"campaign_id": "c", "send_id": "a\\u0000b"}', "NUL"),
+        (b'{"campaign_id": "c", "send_id": "a\\u0000b"}', "printable ASCII"),
         (b'{"campaign_id": "c", "send_id": "s", "sent_at": 1764000000}', "ambiguous"),
         (b'{"campaign_id": "c", "send_id": "s", "sent_at": "soon"}', "ISO 8601"),
         (b'{"campaign_id": "c", "send_id": "s", "sent_at": "2030-01-01"}', "future"),
@@ -80,7 +81,7 @@ def test_a_bad_ndjson_line_is_told_and_the_rest_goes_on(line, problem):
     """Standard input whose first line is an object is NDJSON; each bad line says what is wrong with it."""
     good = b'{"campaign_id": "a", "send_id": "b"}\n'
     found = read("-", stdin=good + line + b"\n" + good)
-    assert ids(found) == [("a", "b"), ("a", "b")]
+    assert ids(found) == [("a", "b")]
     assert problem in problems(found)[0][2]
 
 
@@ -138,7 +139,7 @@ def test_parquet_with_a_column_whose_name_is_no_text_is_told_in_a_sentence(tmp_p
     [
         ("missing.csv", None, "No such file"),
         ("nofolder", None, "No such file or directory"),
-        ("a.csv", b"", "must name the columns campaign_id and send_id"),
+        ("a.csv", b"sent_at\n", "must name the columns campaign_id and send_id"),
         ("a.csv", b"x,y\n1,2\n", "found: x, y"),
         ("a.txt", b"", "cannot tell what it is"),
         ("a.parquet", b"no", "Parquet"),

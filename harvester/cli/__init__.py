@@ -20,6 +20,7 @@ from harvester import __version__
 from harvester.cli import audit, capture, ledger, serve, stand_in, view
 from harvester.errors import ExitCode, HarvesterError, SinkClosed
 from harvester.scrubbing import scrub
+from harvester.text import printable
 
 EXIT_CODES = """\b
 Exit codes: 0 complete, 1 bug, 2 usage or configuration, 3 partial (some rejected, expired,
@@ -52,7 +53,7 @@ class _Commands(click.Group):
             _drop_output()  # whoever reads it has seen enough
             ctx.exit(ExitCode.COMPLETE)
         except HarvesterError as error:
-            click.echo(f"harvester: {scrub(str(error))}", err=True)
+            click.echo(f"harvester: {printable(scrub(str(error)))}", err=True)
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, asyncio.CancelledError):  # the latter: a second signal, or the grace is spent
             click.echo("harvester: interrupted; run the same command again to go on", err=True)

@@ -95,13 +95,13 @@ def _counts(
     if json:
         figures = {"sends": done.sends, "covered": covered, "enqueued": done.enqueued, "bad_lines": rejects.count,
                    "clock_difference_seconds": None if difference is None else difference.seconds}  # fmt: skip
-        show.as_json(figures | standings | {"skipped": dict(listed.skipped)}, indent=False, to_stderr=True)
+        about = {"bad_line_reasons": rejects.reasons, "skipped": dict(listed.skipped), "notes": listed.notes}
+        show.as_json(figures | standings | about, indent=False, to_stderr=True)
         return
     lines = [f"covered    {covered} of {show.many(done.sends, 'send')}"]
     lines += [f"{word:<10} {each['readable']} readable, {each['lost']} lost" for word, each in standings.items()]
     lines.append(show.clock_line(difference))
     if done.enqueued:
         lines.append(f"enqueued   {done.enqueued}; harvester run captures them")
-    if rejects.count:
-        lines.append(f"unread     {show.many(rejects.count, 'line or file', 'lines or files')}, see {rejects.path}")
-    click.echo("\n".join([*lines, *show.skipped_lines(listed.skipped)]))
+    lines += show.unread_lines(rejects.count, listed.lines, rejects.reasons, where=str(rejects.path))
+    click.echo("\n".join([*lines, *show.skipped_lines(listed.skipped), *show.note_lines(listed.notes)]))

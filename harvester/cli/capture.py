@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harvester.run import Summary
     from harvester.settings import Settings
     from harvester.sinks import Compression, Sink
+    from harvester.sources import Input, RejectsFile
 
 
 @click.command()
@@ -86,7 +87,8 @@ def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any
 
     It tells of calls, minutes, share of the budget, and deadlines missed. It reckons with one workspace's budget, as
     --limit, --reserve and --max-rate have it. Of the API nothing is asked: what tells harvester run of its
-    workspace (--endpoint and what belongs to it) is taken here too, and let pass.
+    workspace (--endpoint and what belongs to it) is taken here too, and let pass. Ends with 3 where lines could not be
+    read, and shows the first reasons.
 
     \b
     Example:
@@ -94,18 +96,22 @@ def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any
     """
     from dataclasses import asdict
 
-    ahead, known, bad = asyncio.run(_planned(pairs, path, workspaces, given))
+    ahead, known, listed, rejects = asyncio.run(_planned(pairs, path, workspaces, given))
     _, difference = options.known_time(path)
     click.echo(show.clock_line(difference), err=True)
     if given["json"]:
-        show.as_json(asdict(ahead) | {"settled": known, "bad_lines": bad})
-        return
-    click.echo("\n".join(show.plan_lines(ahead, known=known, bad=bad, limit=given["limit"])))
+        unread = {"bad_lines": rejects.count, "bad_line_reasons": rejects.reasons}
+        show.as_json(asdict(ahead) | {"settled": known} | unread | {"notes": listed.notes})
+    else:
+        unread_lines = show.unread_lines(rejects.count, listed.lines, rejects.reasons)
+        lines = show.plan_lines(ahead, known=known, limit=given["limit"], unread=unread_lines)
+        click.echo("\n".join([*lines, *show.skipped_lines(listed.skipped), *show.note_lines(listed.notes)]))
+    sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
 
 async def _planned(
     pairs: tuple[str, ...], path: Path, workspaces: list[str], given: dict[str, Any]
-) -> "tuple[Plan, int, int]":
+) -> "tuple[Plan, int, Input, RejectsFile]":
     """Enqueue into a copy of the ledger, and look at what is pending there."""
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger, batches, books
@@ -130,7 +136,7 @@ async def _planned(
             limits = {name: given[name] for name in ("limit", "reserve", "max_rate")}
             ahead = await ledger.do(lambda tx: planned(books.deadlines(tx), now=now, **limits))
             balance = await ledger.do(books.books)
-    return ahead, balance.accepted - balance.pending, rejects.count
+    return ahead, balance.accepted - balance.pending, listed, rejects
 
 
 @click.command()

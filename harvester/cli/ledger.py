@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import click
 from harvester.cli import options, show
 from harvester.clock import SystemClock
 from harvester.errors import ExitCode, UsageError
-from harvester.model import Books
+from harvester.model import Books, Pair
 
 if TYPE_CHECKING:
     from harvester.ledger.books import StoredPart
@@ -54,6 +55,8 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
         f"{show.many(new, 'pair is', 'pairs are')} new, {show.many(known, 'was', 'were')} known"
         + (f", {show.many(rejects.count, 'line')} unreadable, see {rejects.path}" if rejects.count else "")
     )
+    for reason in rejects.reasons:
+        click.echo(f"           {reason}")
     click.echo(show.clock_line(difference), err=True)
     if unserved:
         click.echo(
@@ -61,7 +64,7 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
             "to follow them, start harvester serve and enqueue them again",
             err=True,
         )
-    for line in show.skipped_lines(listed.skipped):
+    for line in [*show.skipped_lines(listed.skipped), *show.note_lines(listed.notes)]:
         click.echo(line)
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
@@ -156,9 +159,19 @@ def _about_pairs(name: str, does: str, hint: str) -> click.Command:
         now, _ = options.known_time(path)
         listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
         rejects = RejectsFile(path.with_name(f"{name}-rejects.ndjson"))
-        pages = ([each.pair for each in page] for page in listed.pages(rejects) if page)
-        count = options.asked_of_each(path, getattr(intake, name), pages)
-        click.echo(f"{count} of {show.many(listed.lines - rejects.count, 'pair')}: {name}d; {hint}")
+        read = 0
+
+        def pages() -> Iterator[list[Pair]]:
+            nonlocal read
+            for page in filter(None, listed.pages(rejects)):
+                read += len(page)
+                yield [each.pair for each in page]
+
+        count = options.asked_of_each(path, getattr(intake, name), pages())
+        click.echo(f"{count} of {show.many(read, 'pair')}: {name}d; {hint}")
+        unread = show.unread_lines(rejects.count, listed.lines, rejects.reasons, where=str(rejects.path))
+        for line in [*unread, *show.skipped_lines(listed.skipped), *show.note_lines(listed.notes)]:
+            click.echo(line)
         sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
     return command

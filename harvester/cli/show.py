@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import click
 from harvester.braze.refusals import WRONG_IDS_HINT
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, difference_in_words
 from harvester.model import Books
+from harvester.text import printable
 
 if TYPE_CHECKING:
     from harvester.ledger.braze_time import ClockDifference
@@ -88,9 +89,21 @@ def _book_line(name: str, balance: Books) -> str:
     )
 
 
-def plan_lines(ahead: "Plan", *, known: int, bad: int, limit: int) -> list[str]:
+def unread_lines(bad: int, of: int, reasons: Sequence[str], *, where: str | None = None) -> list[str]:
+    """Say how many lines could not be read, with the first reasons and where all of them are."""
+    if not bad:
+        return []
+    see = f", see {where}" if where else ""
+    return [f"unread     {bad} of {many(of, 'line')}{see}", *(f"           {each}" for each in reasons)]
+
+
+def note_lines(notes: Sequence[str]) -> list[str]:
+    """Say what a person should know of the lists that were read; paths and ids in it may hold anything."""
+    return [f"note       {printable(each)}" for each in notes]
+
+
+def plan_lines(ahead: "Plan", *, known: int, limit: int, unread: Sequence[str] = ()) -> list[str]:
     """Tell what a capture takes, or why there is nothing to ask."""
-    unread = [f"unread     {many(bad, 'line names', 'lines name')} no pair"] if bad else []
     if not ahead.calls:
         settled = many(known, "pair is", "pairs are")
         why = f"{settled} settled already or expired" if known else "no pair is listed"
@@ -115,7 +128,8 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
             {
                 "books": books(done.books), "workspaces": books_of_each(done.workspaces),
                 "lines": done.lines, "bad_lines": done.bad_lines,
-                "rejects_file": done.rejects_file, "skipped": dict(done.skipped), "parts": done.parts,
+                "bad_line_reasons": done.reasons, "rejects_file": done.rejects_file, "notes": done.notes,
+                "skipped": dict(done.skipped), "parts": done.parts,
                 "rows": done.rows, "part_bytes": done.part_bytes, "unstored_batches": done.unstored,
                 "planned": done.planned,
                 "calls": dict(done.calls), "answers": dict(done.answers),
@@ -138,9 +152,9 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
         lines.append(
             f"sealed     {many(done.unstored, 'batch waits', 'batches wait')} to be stored: run the same command again"
         )
-    if done.bad_lines:
-        lines.append(f"unread     {done.bad_lines} of {many(done.lines, 'line')}, see {done.rejects_file}")
+    lines += unread_lines(done.bad_lines, done.lines, done.reasons, where=done.rejects_file)
     lines += skipped_lines(done.skipped)
+    lines += note_lines(done.notes)
     if done.naive_times:
         lines.append(f"note       {many(done.naive_times, 'time')} without a zone taken as UTC")
     lines += [f'halted     workspace "{name}": {because}' for name, because in done.halted.items()]

@@ -1,5 +1,6 @@
 """Where pairs come from."""
 
-from harvester.sources.files import Input, RejectsFile
+from harvester.sources.files import Input
+from harvester.sources.rejects import RejectsFile
 
 __all__ = ["Input", "RejectsFile"]

@@ -1,4 +1,4 @@
-"""Sends from Braze Currents: Avro files of events, in a folder or one by one. The only door to fastavro.
+"""Sends from Braze Currents: Avro files of events, in a folder or one by one.
 
 What counts (documentation of Currents' events and of its delivery):
 
@@ -22,29 +22,30 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 from harvester.errors import UsageError
-from harvester.model import DAY_SECONDS, RETENTION_SECONDS, BadLine, Enqueued, Pair, in_store
+from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair, in_store
+from harvester.sources.avro import AvroFile
+from harvester.sources.avro_schema import UnreadableAvro
 from harvester.sources.fields import OF_LISTS, REQUIRED, Unusable, check_time, id_in
-from harvester.tables import SendTimes
+from harvester.sources.send_times import SendTimes, send_time
 
 Opener = Callable[[], BinaryIO]
 """Opens a file's bytes; what it gives can be read and tells its position, but need not seek."""
 
-_CODECS = ("null", "deflate", "bzip2", "xz")
 _EVENT_TYPE = re.compile(r"(?:^|/)event_type=([^/]+)(?=/)")
+_FIELDS = (*REQUIRED, "time", "canvas_id")
+_ENCODED_AT_MOST = 3  # times over, by tools that copy from bucket to bucket
 OTHER_TYPES = "files of other event types"
 CANVAS = "events of a canvas"
-
-
-class _Unreadable(Exception):  # noqa: N818 - it never leaves this file
-    """A file that gives no further event: why."""
 
 
 class Currents:
     """The sends that files of events tell of.
 
-    ``files`` and ``events`` count what was read, ``skipped`` what was passed over, by cause.
+    ``files`` and ``events`` count what was read, ``skipped`` what was passed over, by cause. ``broken`` tells whether
+    a file could not be read to its end.
     """
 
     def __init__(self, files: Iterable[tuple[str, Opener]], *, workspace: str, now: float) -> None:
@@ -52,12 +53,13 @@ class Currents:
         self._listed = files
         self._workspace = workspace
         self._now = now
+        self.broken = False
         self.files = 0
         self.events = 0
         self.skipped: Counter[str] = Counter()
 
     def read(self) -> Iterator[Enqueued | BadLine | None]:
-        """Give bad lines as they are met, then each send once, oldest first. After each file comes a None.
+        """Give bad lines as they are met, then each send once. After each file comes a None.
 
         A bad line's number is that of the event in its file; for a file that breaks off, that of the last readable
         one. Raises ``StorageError`` when the disk cannot hold the sends for a while.
@@ -66,44 +68,40 @@ class Currents:
             for name, opener in self._listed:
                 yield from self._file(name, opener, times)
                 yield None
-            for campaign_id, send_id, first, last in times.each():
-                yield Enqueued(Pair(self._workspace, campaign_id, send_id), self._sent_at(first, last))
+            for pair, first, last in times.each():
+                yield Enqueued(pair, send_time(first, last, now=self._now))
 
-    def _sent_at(self, first: int, last: int) -> float:
-        """Choose the time from which the deadline counts: the first event's, so that no deadline is met late.
-
-        Which send starts the clock when a send id is used again is undocumented. So once the first is beyond
-        retention the last one counts: that may cost a call in vain, but no send that can be read expires unasked.
-        """
-        return float(first if self._now - first < RETENTION_SECONDS else last)
+    @property
+    def only_other_types(self) -> bool:
+        """Whether all that was read is of types that tell of no send: this is the wrong place."""
+        return bool(self.skipped[OTHER_TYPES]) and not self.files and not self.broken
 
     def _file(self, name: str, opener: Opener, times: SendTimes) -> Iterator[BadLine]:
-        named = _EVENT_TYPE.findall(name)
+        named = _EVENT_TYPE.findall(_decoded(name))
         if named and not _tells_of_sends(named[-1]):
             self.skipped[OTHER_TYPES] += 1
             return
         number = 0
         try:
             with _opened(opener) as file:
-                reader = _reader(file)
-                if not named and not _tells_of_sends(_record_name(reader.writer_schema)):
+                avro = AvroFile(file)
+                if not named and not _tells_of_sends(avro.name):
                     self.skipped[OTHER_TYPES] += 1
                     return
                 self.files += 1
-                for number, record in enumerate(_records(reader), 1):
+                for number, record in enumerate(avro.records(_FIELDS), 1):
                     self.events += 1
                     try:
                         self._meet(record, times)
                     except Unusable as error:
                         yield BadLine(name, number, error.field, error.problem, _shown(record))
-        except _Unreadable as error:
+        except UnreadableAvro as error:
+            self.broken = True
             where = f"after event {number}" if number else "at all"
             yield BadLine(name, number, "", f"cannot be read {where}: {error}", "")
 
-    def _meet(self, record: object, times: SendTimes) -> None:
+    def _meet(self, record: dict[str, Any], times: SendTimes) -> None:
         """Take one event. Raises ``Unusable``."""
-        if not isinstance(record, dict):
-            raise Unusable("", "no event: it has no fields")
         for field in REQUIRED:
             if record.get(field) is None:
                 canvas = field == "campaign_id" and record.get("canvas_id") is not None
@@ -111,10 +109,10 @@ class Currents:
                 return
         campaign_id, send_id = (id_in(record, field) for field in REQUIRED)
         seconds = record.get("time")
-        if not isinstance(seconds, int):
+        if not isinstance(seconds, int) or isinstance(seconds, bool):
             raise Unusable("time", "missing" if seconds is None else f"{seconds!r} is no whole number of Unix seconds")
         check_time("time", seconds, seconds, latest=self._now + DAY_SECONDS)
-        times.add(campaign_id, send_id, seconds)
+        times.add(Pair(self._workspace, campaign_id, send_id), float(seconds))
 
 
 def files_of(name: str) -> Iterator[tuple[str, Opener]] | None:
@@ -178,58 +176,20 @@ def _tells_of_sends(event_type: str) -> bool:
     return event_type.lower().endswith(".send")
 
 
-def _record_name(schema: Any) -> str:
-    return str(schema.get("name", "")) if isinstance(schema, dict) else ""
+def _decoded(name: str) -> str:
+    """Undo what a copy between buckets may have done to a name: ``event_type%3Dusers...``."""
+    for _ in range(_ENCODED_AT_MOST):
+        name = unquote(name)
+    return name
 
 
-def _shown(record: object) -> str:
+def _shown(record: dict[str, Any]) -> str:
     """Show of an event what it was judged by: the rest tells of a user."""
-    seen = {name: record.get(name) for name in (*REQUIRED, "time")} if isinstance(record, dict) else record
-    return str(seen)[:500]
+    return str({name: record.get(name) for name in (*REQUIRED, "time")})[:500]
 
 
 def _opened(opener: Opener) -> BinaryIO:
     try:
         return opener()
     except OSError as error:
-        raise _Unreadable(error.strerror or str(error)) from None
-
-
-def _reader(file: BinaryIO) -> Any:
-    """Read a file's header. Raises ``_Unreadable``."""
-    import fastavro  # noqa: PLC0415 - few runs read Currents
-
-    try:
-        reader = fastavro.block_reader(file)
-        endless = _holds_itself(reader.writer_schema)
-    except Exception as error:  # noqa: BLE001 - a damaged header breaks the library anywhere
-        raise _Unreadable(f"it is no Avro file, or its header is damaged ({_told(error)})") from None
-    if endless:
-        raise _Unreadable("its schema holds itself")
-    if reader.codec not in _CODECS:
-        raise _Unreadable(f"its codec {reader.codec} is none of {', '.join(_CODECS)}; have it rewritten with deflate")
-    return reader
-
-
-def _holds_itself(schema: Any, around: tuple[str, ...] = ()) -> bool:
-    """Tell whether a record can contain itself: no event does, and the library would follow it until it crashes."""
-    if isinstance(schema, str):
-        return schema in around
-    if isinstance(schema, list):
-        return any(_holds_itself(each, around) for each in schema)
-    inside = (*around, schema["name"]) if "name" in schema else around
-    parts = [schema[key] for key in ("type", "items", "values") if key in schema]
-    return any(_holds_itself(each, inside) for each in (*parts, *(field["type"] for field in schema.get("fields", ()))))
-
-
-def _records(reader: Any) -> Iterator[object]:
-    """Give the events behind a header, one block in memory at a time. Raises ``_Unreadable`` where they break off."""
-    try:
-        for block in reader:
-            yield from block
-    except Exception as error:  # noqa: BLE001 - damaged data breaks the library anywhere
-        raise _Unreadable(f"it breaks off or is damaged ({_told(error)}); fetch it again") from None
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__} {error}".strip()[:200]
+        raise UnreadableAvro(error.strerror or str(error)) from None

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from harvester.model import MAX_ID_CHARACTERS, Pair
+from harvester.model import Pair
+from harvester.sources.ids import ordinary, problem_of, unwrapped
 
 OF_LISTS = (".csv", ".ndjson", ".jsonl", ".parquet")
 """How the names of lists of pairs end."""
@@ -30,14 +31,15 @@ class InFuture(Unusable):
 
 
 def id_in(record: Mapping[str, object], field: str) -> str:
-    """Give the id that a field holds, as it is. Raises ``Unusable``."""
+    """Give the id that a field holds, as it is but for a spreadsheet's ``="..."``. Raises ``Unusable``."""
     value = record.get(field)
     if not isinstance(value, str):
         raise Unusable(field, "missing" if value is None else "must be text: a number loses its leading zeros")
-    if not value:
-        raise Unusable(field, "empty")
-    if len(value) > MAX_ID_CHARACTERS or not value.isascii() or "\0" in value:
-        raise Unusable(field, f"must be 1 to {MAX_ID_CHARACTERS} ASCII characters without NUL")
+    if ordinary(value):
+        return value
+    value = unwrapped(value)
+    if problem := problem_of(value):
+        raise Unusable(field, problem)
     return value
 
 

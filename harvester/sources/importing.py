@@ -58,8 +58,8 @@ class _Bad:
 
     def add(self, bad: BadLine) -> None:
         """Take one."""
-        self.count += 1
-        if self.count <= _TOLD_LINES:
+        self.count += bad.lines
+        if len(self.told) < _TOLD_LINES:
             self.told.append(f"line {bad.line}: {bad.field} {bad.problem}")
 
 
@@ -142,6 +142,6 @@ class Importer:
         except UsageError as error:
             return str(error)
         self.count_naive(source.naive_times)
-        if not source.lines:
-            self._log.warning("list_empty", file=file)
+        for note in source.notes:
+            self._log.warning("list_doubtful", note=note)
         return f"{file}: {bad.count} of {source.lines} lines name no pair: {'; '.join(bad.told)}" if bad.count else None

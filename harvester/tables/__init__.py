@@ -1,11 +1,11 @@
-"""What needs a database for a while: the latest view, Parquet lists of pairs, sends among events. The door to DuckDB.
+"""What needs a database for a while: the latest view, Parquet lists of pairs. The door to DuckDB.
 
 Memory is bounded by DuckDB's own limit; what does not fit is put on disk for a while.
 """
 
 from harvester.tables.captures import last_captures
 from harvester.tables.latest import write_latest
+from harvester.tables.parquet import ParquetFile
 from harvester.tables.printed import latest_query, run_latest_query
-from harvester.tables.sends import SendTimes, parquet_rows
 
-__all__ = ["SendTimes", "last_captures", "latest_query", "parquet_rows", "run_latest_query", "write_latest"]
+__all__ = ["ParquetFile", "last_captures", "latest_query", "run_latest_query", "write_latest"]
