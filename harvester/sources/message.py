@@ -18,9 +18,10 @@ from typing import Any
 
 import orjson
 
-from harvester.model import Enqueued, in_store
+from harvester.model import DAY_SECONDS, Enqueued, in_store
 from harvester.sources.events import NothingToRead, created_object, list_records, load_object
 from harvester.sources.fields import COLUMNS, OF_LISTS, Unusable, pair_in, time_in
+from harvester.sources.send_times import earliest_of_each
 
 MAX_MESSAGE_BYTES = 1 << 20
 """What is longer is not even parsed; lists that need more belong in a file."""
@@ -131,6 +132,7 @@ class Reader:
             else:
                 pairs.append(enqueued)
                 naive_times += naive
+        pairs = earliest_of_each(pairs, now=latest - DAY_SECONDS)
         return Message(tuple(pairs), once=once, bad=tuple(bad), naive_times=naive_times)
 
     def _enqueued(self, record: object, latest: float) -> tuple[Enqueued, bool]:
