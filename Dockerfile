@@ -17,6 +17,9 @@
 # Temporary files lie in /data too: plan, latest and run -o - need some, and SQLite now and then. Where that is no
 # place for them, mount another and name it in TMPDIR.
 
+# A tag can move. For an image that is built alike each time, name the base by its digest, which the registry tells:
+#   docker buildx imagetools inspect python:3.11-slim-bookworm
+#   docker build --build-arg BASE=python:3.11-slim-bookworm@sha256:... .
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build

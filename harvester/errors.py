@@ -23,6 +23,11 @@ The second half of this page is the table from HTTP status to what it means for 
 from enum import Enum, IntEnum
 
 
+def install_hint(extra: str) -> str:
+    """Say how to install an optional dependency: there is no release, and ``harvester`` on PyPI is another project."""
+    return f"in the clone of harvester, run: pip install -c locks/constraints.txt -e '.[{extra}]'"
+
+
 class ExitCode(IntEnum):
     """The closed list of exit codes."""
 

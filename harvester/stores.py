@@ -27,7 +27,7 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url
 
-from harvester.errors import SinkError, UsageError
+from harvester.errors import SinkError, UsageError, install_hint
 from harvester.health import cause_of
 from harvester.place import kind_of
 from harvester.settings import of_stores
@@ -288,7 +288,7 @@ def _of_profile(profile: str) -> Any:
         import boto3  # noqa: PLC0415 - only installed where profiles are used
         from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415 - as above
     except ImportError:
-        raise UsageError("AWS_PROFILE is set, but profiles need boto3: pip install 'harvester[aws]'") from None
+        raise UsageError(f"AWS_PROFILE is set, but profiles need boto3; {install_hint('aws')}") from None
     return Boto3CredentialProvider(boto3.Session(profile_name=profile))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from harvester import __version__
+from harvester.errors import install_hint
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -91,7 +92,7 @@ def traces_to(endpoint: str | None) -> Iterator[None]:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - an extra
     except ImportError:
-        log.warning("traces_off", hint="OTEL_EXPORTER_OTLP_ENDPOINT is set; pip install 'harvester[otel]'")
+        log.warning("traces_off", hint=f"OTEL_EXPORTER_OTLP_ENDPOINT is set; {install_hint('otel')}")
         yield
         return
     with recorded(OTLPSpanExporter()):

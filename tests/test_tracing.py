@@ -156,7 +156,7 @@ def test_an_endpoint_without_the_extra_is_told_and_nothing_fails(monkeypatch):
     with capture_logs() as said, traces_to("http://127.0.0.1:4318"):
         assert begin("batch") is NOTHING
     assert [each["event"] for each in said] == ["traces_off"]
-    assert "pip install 'harvester[otel]'" in said[0]["hint"]
+    assert "pip install -c locks/constraints.txt -e '.[otel]'" in said[0]["hint"]
 
 
 def test_without_an_endpoint_nothing_is_recorded():

@@ -443,7 +443,7 @@ def test_a_client_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "harvester.sources.brokers.redis", raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "redis"] + ["redis"]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UsageError, match=re.escape("pip install 'harvester[redis]'")):
+    with pytest.raises(UsageError, match=re.escape("pip install -c locks/constraints.txt -e '.[redis]'")):
         broker("redis", url=lambda: "redis://x", stream="s", group="g", dead_letter=None)
 
 

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from harvester.errors import UsageError
+from harvester.errors import UsageError, install_hint
 from harvester.sources.brokers.broker import Broker, Delivery
 
 __all__ = ["Broker", "Delivery", "broker"]
@@ -18,5 +18,5 @@ def broker(kind: str, **options: Any) -> Broker:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != _CLIENTS[kind]:
             raise
-        raise UsageError(f"a trigger of kind {kind} needs its client: pip install 'harvester[{kind}]'") from None
+        raise UsageError(f"a trigger of kind {kind} needs its client; {install_hint(kind)}") from None
     return made
