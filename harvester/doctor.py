@@ -147,7 +147,7 @@ def _beside(place: Path) -> Iterator[Path]:
 
 
 async def _workspace(name: str, workspace: Workspace, settings: Settings, clock: Clock) -> list[Finding]:
-    subject = f"workspace {name} at {workspace.endpoint}"
+    subject = f'workspace "{name}" at {workspace.endpoint}'
     try:
         transport = BrazeTransport(
             endpoint=workspace.endpoint, api_key=settings.key_of(name), connections=1, clock=clock,

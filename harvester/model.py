@@ -204,13 +204,19 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """The balance of a ledger, in pairs. ``accepted`` is counted apart from the states it must equal."""
+    """The balance of a ledger, in pairs. ``accepted`` is counted apart from the states it must equal.
+
+    Of the pending pairs ``never_read`` were never captured. The others wait for their next reading; the first of these
+    is due at ``next_reading_at``.
+    """
 
     accepted: int
     captured: Mapping[Verdict, int]
     rejected: Mapping[str, int]
     expired: int
     pending: int
+    never_read: int = 0
+    next_reading_at: float | None = None
 
     @classmethod
     def together(cls, each: Iterable["Books"]) -> "Books":
@@ -222,6 +228,10 @@ class Books:
             rejected=sum((Counter(one.rejected) for one in balances), Counter[str]()),
             expired=sum(one.expired for one in balances),
             pending=sum(one.pending for one in balances),
+            never_read=sum(one.never_read for one in balances),
+            next_reading_at=min(
+                (one.next_reading_at for one in balances if one.next_reading_at is not None), default=None
+            ),
         )
 
     @property

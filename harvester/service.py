@@ -175,6 +175,7 @@ class Service:
 
     async def _note(self) -> None:
         self.watch.note()
+        await self.watch.keep_paces()
 
     async def _report(self) -> None:
         """Log the conditions. A ledger that was taken away ends the service: what it captured would be gone with it."""

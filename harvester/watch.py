@@ -13,7 +13,7 @@ from harvester.health import Condition
 from harvester.ledger import Ledger
 from harvester.ledger import books as ledger_books
 from harvester.ledger import outlook as ahead
-from harvester.model import DAY_SECONDS, Books
+from harvester.model import Books
 from harvester.settings import Settings
 from harvester.sources.trigger import Trigger as Listening
 from harvester.web.history import BudgetHistory
@@ -25,6 +25,9 @@ BOOKS_SHARE, BOOKS_MAX_SECONDS = 20.0, 60.0
 
 ALARM_SECONDS = 3600.0
 """How often pairs that are at risk are told of again."""
+
+PACE_TOLERANCE = 0.1
+"""A pace is kept anew once it differs by so much of itself."""
 
 REJECTIONS = 10
 
@@ -55,6 +58,7 @@ class Watch:
         self._histories = {name: BudgetHistory() for name in settings.workspaces}
         self._balance: _Balance | None = None
         self._last_captures: dict[str, float] | None = None
+        self._paces: dict[str, float] = {}
         self._told: dict[str, tuple[int, float]] = {}
         self._expired: dict[str, int] = {}
 
@@ -95,7 +99,7 @@ class Watch:
         expired = await self._ledger.look(ahead.expired)
         waiting = await self._ledger.look(ledger_books.pending)
         for name, each in self._harvesting.wired.items():
-            seen = await self._outlook(name, each, now)
+            seen = await self._ledger.look(ahead.outlook, name, now=now)
             if self._again(name, seen.at_risk, now):
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
                 log.error("at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
@@ -121,7 +125,7 @@ class Watch:
     async def _workspace(
         self, name: str, each: Wired, now: float, *, expired: int, halted_since: float | None
     ) -> WorkspaceNow:
-        state, seen = each.pacer.state(), await self._outlook(name, each, now)
+        state, seen = each.pacer.state(), await self._ledger.look(ahead.outlook, name, now=now)
         return WorkspaceNow(
             name=name, pace=state.pace, in_flight=state.in_flight, window=self._histories[name].window,
             held_because=state.held_because, held_until=now + state.held_seconds,
@@ -132,20 +136,20 @@ class Watch:
             calls=dict(each.client.calls), answers=dict(each.client.answers),
         )  # fmt: skip
 
-    async def _outlook(self, name: str, each: Wired, now: float) -> ahead.Outlook:
-        """Look ahead: at risk is what is late already, and what the pace will not reach before its deadline."""
-        late = now + self._settings.workspaces[name].margin_days * DAY_SECONDS
-        seen = await self._ledger.look(ahead.outlook, name, now=now, at_risk_before=late)
-        beyond = _out_of_reach(seen.days, self._sustained(name, each), now)
-        if beyond is not None and beyond > late:
-            seen = await self._ledger.look(ahead.outlook, name, now=now, at_risk_before=beyond)
-        return seen
+    async def keep_paces(self) -> None:
+        """Keep in the ledger what each workspace can keep up: commands that make no call know what is at risk too."""
+        for name, each in self._harvesting.wired.items():
+            pace, kept = self._sustained(name, each), self._paces.get(name)
+            if kept is None or abs(pace - kept) > PACE_TOLERANCE * max(pace, kept):
+                await self._ledger.do(ahead.keep_pace, name, pace)
+                self._paces[name] = pace
 
     def _sustained(self, name: str, each: Wired) -> float:
-        """Give the calls per second that can be kept up, over hours, if others go on as they are."""
+        """Give the calls per second that can be kept up, over hours, if others go on as they are.
+
+        A workspace that is halted or blind has a condition for that. Its pairs come into danger with their deadlines.
+        """
         workspace, state = self._settings.workspaces[name], each.pacer.state()
-        if each.client.halted_because is not None:
-            return 0.0
         if not state.limit:
             return workspace.max_rate
         window = self._histories[name].window
@@ -176,13 +180,3 @@ class Watch:
             ended = self._clock.monotonic()
             self._balance = _Balance(counted, ended + min(BOOKS_SHARE * (ended - began), BOOKS_MAX_SECONDS))
         return self._balance.books
-
-
-def _out_of_reach(days: Sequence[ahead.DayOfDeadlines], pace: float, now: float) -> float | None:
-    """Give the end of the last day whose pairs cannot all be read before it ends, at that pace; None if all can."""
-    beyond, pairs = None, 0
-    for day in days:
-        pairs += day.pairs
-        if pairs > pace * (day.at + DAY_SECONDS - now):
-            beyond = day.at + DAY_SECONDS
-    return beyond

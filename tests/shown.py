@@ -66,6 +66,7 @@ def healthy() -> Snapshot:
         store=Store(place="s3://lake/braze", batches={"open": 2, "sealed": 1}, sealed_bytes=1_400_000,
                     parts=5_021, rows=48_120_334, part_bytes=9_400_000_000),
         books=Books(accepted=1_000_000, expired=0, pending=86_458, rejected={"status_400": 5},
+                    never_read=6_458, next_reading_at=NOW + 7_200,
                     captured={Verdict.ACTIVITY: 880_000, Verdict.ZERO: 21_400, Verdict.EMPTY: 12_137}),
         rejections=(
             Rejection(Pair("eu", "6b1f3c1e-7a9c-4b1f-9d52-0a6a2c5e7a11", "65f0c2d1e4b0a1c2d3e4f5a6"), "status_400",

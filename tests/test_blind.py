@@ -16,6 +16,8 @@ from harvester.conditions import Conditions
 from harvester.errors import BrokerError, ExchangeError, SinkError
 from harvester.health import Part
 from harvester.ledger import Ledger
+from harvester.ledger.ledger import LEASE_SECONDS
+from harvester.ledger.outlook import at_risk
 from harvester.model import Enqueued, Pair
 from harvester.service import Service
 from harvester.settings import Settings, Workspace
@@ -135,7 +137,7 @@ def test_an_endpoint_that_nobody_answers_is_told_everywhere_and_so_is_its_return
         wire = Wire(outage)
 
         async def story(seen: Seen, wire: Wire = wire, cause: str = cause) -> None:
-            await seen.enqueue(300, "us")
+            await seen.enqueue(40, "us")
             (reason,) = (await seen.at(118)).not_ready()
             assert reason.startswith('No call of workspace "us" succeeds: ')
             assert f"{AT}" in reason
@@ -144,13 +146,13 @@ def test_an_endpoint_that_nobody_answers_is_told_everywhere_and_so_is_its_return
             assert seen.metrics["harvester_condition", *sorted((cause, "endpoint", "us"))] == 1
             assert seen.metrics["harvester_ready",] == 0
             assert [each["cause"] for each in seen.events("endpoint_unavailable")] == [cause]
-            lasts = 1500 if cause == "connection refused" else 120
+            lasts, hold = (730, 320) if cause == "connection refused" else (120, 140)
             await seen.at(lasts)
             logged = [each for each in seen.logs if each["log_level"] != "debug" and each["event"] != "answer_unusable"]
             assert len([each for each in logged if each["event"] == "endpoint_unavailable"]) == 1 + lasts // 600
             assert not [each for each in logged if each["event"] == "batch_sealed"]
             wire.outage = None
-            assert (await seen.at(lasts + 320)).not_ready() == []
+            assert (await seen.at(lasts + hold)).not_ready() == []
             assert len(seen.events("endpoint_recovered")) == 1
             assert "<h1>Healthy</h1>" in seen.page
             assert seen.metrics["harvester_last_capture_timestamp_seconds", "us"] > seen.clock.starts_at + lasts
@@ -192,10 +194,46 @@ def test_one_blind_workspace_among_many_leaves_the_process_ready(tmp_path):
         assert seen.metrics["harvester_condition", "401", "eu", "key"] == 1
         assert [each["workspace"] for each in seen.events("key_unusable")] == ["eu"]
         us.outage = eu.outage = None
-        assert (await seen.at(2000)).conditions == ()
+        assert (await seen.at(1000)).conditions == ()
         assert [each["workspace"] for each in seen.events("key_usable")] == ["eu"]
 
     served(tmp_path, {"us": us, "eu": eu}, story)
+
+
+def test_at_risk_is_one_number_on_the_page_in_the_metrics_and_in_the_ledger(tmp_path):
+    """``harvester status`` reads the ledger alone, and says what the page says, in a halted workspace too."""
+    eu, us = Wire(), Wire(401)
+
+    async def story(seen: Seen) -> None:
+        now = seen.clock.wall()
+        for name in ("eu", "us"):
+            pairs = [Enqueued(Pair(name, "c", f"s{number}"), now - 13.9 * 86_400) for number in range(300)]
+            await seen.service.enqueue(pairs, once=True)
+        await seen.at(30)
+        shown = {each.name: each.at_risk for each in seen.snapshot.workspaces}
+        assert shown == await seen.ledger.look(at_risk, now=seen.clock.wall()) | {"eu": 0}
+        assert shown == {"eu": 0, "us": 300}
+        assert seen.metrics["harvester_at_risk_pairs", "us"] == 300
+        assert 'Workspace "us": 300 pairs at risk of expiring unread' in seen.page
+
+    served(tmp_path, {"eu": eu, "us": us}, story)
+
+
+def test_readings_of_a_dead_process_are_taken_up_within_a_quarter_of_a_lease(tmp_path):
+    """Its lease is waited for, and no more than a quarter of another."""
+    wire = Wire()
+
+    async def story(seen: Seen) -> None:
+        await seen.enqueue(1, "us")
+        async with await Ledger.open(tmp_path / "ledger.db", clock=seen.clock) as dead:
+            batch = await dead.claim("us", limit=10)
+            assert batch is not None
+            await seen.at(LEASE_SECONDS - 10)
+            assert seen.snapshot.workspaces[0].readings == {"leased": 1}
+            await seen.at(1.25 * LEASE_SECONDS + 15)
+            assert seen.snapshot.workspaces[0].readings == {}
+
+    served(tmp_path, {"us": wire}, story)
 
 
 class Shelf(FolderSink):
@@ -275,10 +313,10 @@ def test_a_broker_that_is_away_is_told_and_harvesting_stays_ready(tmp_path):
         assert condition.sentence == f'Trigger "sends" is not connected: {queue.problem}'
         assert seen.snapshot.not_ready() == []
         assert seen.metrics["harvester_condition", "broker", "connection refused", "sends"] == 1
-        await seen.at(1500)
-        assert [each["trigger"] for each in seen.events("broker_unavailable")] == ["sends"] * 3
+        await seen.at(700)
+        assert [each["trigger"] for each in seen.events("broker_unavailable")] == ["sends"] * 2
         queue.problem = None
-        await seen.at(1700)
+        await seen.at(900)
         assert len(seen.events("broker_recovered")) == 1
         trigger.stop()
         await task

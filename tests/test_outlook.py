@@ -5,8 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
 
+from harvester.cli import show
 from harvester.ledger import batches, books, intake
-from harvester.ledger.outlook import at_risk, expired, latest_rejections, outlook, sealed_bytes, unstored_batches
+from harvester.ledger.outlook import (
+    at_risk,
+    expired,
+    keep_pace,
+    last_captures,
+    latest_rejections,
+    outlook,
+    sealed_bytes,
+    unstored_batches,
+)
+from harvester.ledger.plans import follow
+from harvester.ledger.schedule import ReadingPlan
 from harvester.ledger.schema import metadata
 from harvester.ledger.sqlite import connect
 from harvester.model import (
@@ -67,10 +79,10 @@ def test_the_outlook_is_what_counting_pair_by_pair_gives(engine, ages):
     with engine.connect() as connection:
         sends(connection, ages=ages)
         sends(connection, ages=[1.0, 2.0], workspace="another")
-        seen = outlook(connection, "w", now=NOW, at_risk_before=SOON)
+        seen = outlook(connection, "w", now=NOW)
         late, all_deadlines = at_risk(connection, now=NOW), list(books.deadlines(connection))
     deadlines = [NOW - age + RETENTION_SECONDS for age in ages]
-    assert late == seen.at_risk  # a quarter of a day before, where no plan says otherwise
+    assert late.get("w", 0) == seen.at_risk  # a quarter of a day before, where no plan says otherwise
     assert all_deadlines == pytest.approx(sorted([*deadlines, *(NOW - age + RETENTION_SECONDS for age in (1, 2))]))
     assert sum(seen.readings.values()) == len(ages)
     assert seen.at_risk == sum(deadline < SOON for deadline in deadlines)
@@ -82,6 +94,18 @@ def test_the_outlook_is_what_counting_pair_by_pair_gives(engine, ages):
         assert (day.pairs, day.at_risk) == (len(there), sum(deadline < SOON for deadline in there))
 
 
+def test_what_the_pace_does_not_reach_in_time_is_at_risk(connection):
+    """One definition for status, page and metric: a late pair, or one of a day that the pace does not reach in time."""
+    sends(connection, ages=[11 * DAY_SECONDS - number for number in range(300)])
+    sends(connection, ages=[DAY_SECONDS], workspace="another")
+    assert at_risk(connection, now=NOW) == {"another": 0, "w": 0}
+    for pace, expected in ((1.0, 0), (300 / (4 * DAY_SECONDS), 300), (0.0, 300), (1.0, 0)):
+        keep_pace(connection, "w", pace)
+        assert at_risk(connection, now=NOW) == {"another": 0, "w": expected}
+        assert sum(day.at_risk for day in outlook(connection, "w", now=NOW).days) == expected
+    assert at_risk(connection, now=NOW + 2.8 * DAY_SECONDS)["w"] == 300
+
+
 def test_what_has_its_outcome_runs_out_of_no_time(connection):
     """Captured and rejected pairs leave the outlook, deferred, leased and paused ones stay; the forced never expire."""
     sends(connection, ages=[5 * DAY_SECONDS, 4 * DAY_SECONDS, 3 * DAY_SECONDS, 2 * DAY_SECONDS, DAY_SECONDS])
@@ -90,10 +114,36 @@ def test_what_has_its_outcome_runs_out_of_no_time(connection):
     intake.pause(connection, [Pair("w", "c", "s4")])
     batches.claim(connection, "w", batch_id="b2", token="t", owner="o", limit=1, now=NOW, lease_until=NOW + 60)
     intake.enqueue(connection, [Enqueued(Pair("w", "c", "old"), NOW - 400 * DAY_SECONDS)], now=NOW, forced=True)
-    seen = outlook(connection, "w", now=NOW, at_risk_before=SOON)
+    seen = outlook(connection, "w", now=NOW)
     assert seen.readings == {"due": 1, "leased": 1, "paused": 1, "deferred": 1}
     assert seen.nearest_deadline == pytest.approx(NOW + 11 * DAY_SECONDS)
-    assert sum(day.pairs for day in seen.days) == at_risk(connection, now=NOW + 30 * DAY_SECONDS) == 3
+    assert sum(day.pairs for day in seen.days) == at_risk(connection, now=NOW + 30 * DAY_SECONDS)["w"] == 3
+
+
+def test_the_last_capture_of_each_workspace_is_found_again_after_a_restart(connection):
+    """A metric that begins at 0 with each start would say nothing of a service that restarts in vain."""
+    sends(connection, ages=[3 * DAY_SECONDS, 2 * DAY_SECONDS])
+    sends(connection, ages=[3 * DAY_SECONDS], workspace="refused")
+    harvested(connection, "w", [Captured(Verdict.ZERO, NOW, b"", 1)], batch_id="b1", size_bytes=1)
+    harvested(connection, "refused", [Rejected("status_400", "no")], batch_id="b2", size_bytes=1)
+    assert last_captures(connection) == {"w": NOW}
+
+
+def test_pairs_never_read_are_told_from_those_that_wait_for_their_next_reading(connection):
+    """A headline of pending pairs says for 13 days that there is work; these two say whether, and when."""
+    follow(connection, "w", ReadingPlan.of("w", (1.0, 2.0, 13.0), 14.0, 0.25))
+    sends(connection, ages=[1.5 * DAY_SECONDS, 1.2 * DAY_SECONDS, 1.1 * DAY_SECONDS])
+    batch = batches.claim(connection, "w", batch_id="b", token="t", owner="o", limit=2, now=NOW, lease_until=NOW + 60)
+    ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in batch.readings]
+    assert batches.seal(connection, batch, ended, [], destination="d", now=NOW, deferral_delays={})
+    told = books.books(connection)
+    assert (told.pending, told.never_read) == (3, 1)
+    assert NOW + 0.4 * DAY_SECONDS < told.next_reading_at < NOW + 0.6 * DAY_SECONDS
+    assert books.books_of_each(connection) == {"w": told}
+    (line,) = [each for each in show.book_lines(told, {"w": told}) if each.startswith("pending")]
+    assert line.startswith(
+        "pending    3: 1 never read, 2 read before and waiting for their next reading, the next at 2026-"
+    )
 
 
 def test_rejects_come_latest_first_and_only_while_they_are_rejected(connection):
@@ -158,7 +208,7 @@ def test_looking_ahead_reads_no_pair_that_is_settled(connection):
         cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
         plans.extend(row[3] for row in cursor.fetchall())
 
-    outlook(connection, "w", now=NOW, at_risk_before=SOON)
+    outlook(connection, "w", now=NOW)
     unstored_batches(connection)
     sealed_bytes(connection)
     read = {plan for plan in plans if plan.startswith(("SEARCH pair", "SCAN pair", "SCAN batch", "SCAN part"))}

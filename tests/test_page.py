@@ -49,7 +49,11 @@ def text(snapshot: Snapshot | None, problem: str | None = None) -> str:
 def test_all_is_well_in_the_first_words():
     """Who is woken reads one word, and then how far away the next trouble is."""
     read = text(shown.healthy())
-    assert read.startswith("harvester 13:41:07 UTC Healthy 86,458 pairs pending, none at risk.")
+    assert read.startswith(
+        "harvester 13:41:07 UTC Healthy 6,458 pairs never read; 80,000 pairs read before and waiting for "
+        "the next reading, the next in 2 h; "
+        "none at risk."
+    )
     assert "The nearest deadline is in 1 d 16 h, Thu 26 Nov 06:29 UTC." in read
 
 

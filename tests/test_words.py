@@ -76,8 +76,8 @@ async def test_a_configuration_leads_every_command_to_its_ledger_and_workspaces(
     code, _, err = await harvester.run("run", *config)
     assert code == 3, err
     of_each = [
-        "workspace  eu: 1 pair, 0 captured, 1 rejected, 0 expired, 0 pending",
-        "workspace  us: 2 pairs, 2 captured, 0 rejected, 0 expired, 0 pending",
+        'workspace  "eu": 1 pair, 0 captured, 1 rejected, 0 expired, 0 pending',
+        'workspace  "us": 2 pairs, 2 captured, 0 rejected, 0 expired, 0 pending',
     ]
     assert [line for line in err.splitlines() if line.startswith("workspace")] == of_each
     _, out, _ = await harvester.run("status", *config)

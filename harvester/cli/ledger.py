@@ -60,7 +60,7 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
     click.echo(show.clock_line(difference), err=True)
     if unserved:
         click.echo(
-            f"no service has used this ledger for {', '.join(sorted(unserved))} yet: sends of it are read once; "
+            f"no service has used this ledger for {show.quoted(unserved)} yet: sends of it are read once; "
             "to follow them, start harvester serve and enqueue them again",
             err=True,
         )
@@ -99,7 +99,7 @@ def status(path: Path, *, json: bool) -> None:
     balance = Books.together(each.values())
     if json:
         ahead = None if difference is None else difference.seconds
-        figures = {"readings": readings, "batches": batches, "halted": halted, "at_risk": at_risk,
+        figures = {"readings": readings, "batches": batches, "halted": halted, "at_risk": sum(at_risk.values()),
                    "clock_difference_seconds": ahead}  # fmt: skip
         show.as_json({"books": show.books(balance), "workspaces": show.books_of_each(each), **figures})
         return
@@ -107,9 +107,10 @@ def status(path: Path, *, json: bool) -> None:
     lines.append("readings   " + ", ".join(f"{count} {name}" for name, count in sorted(readings.items())))
     listed = ", ".join(f"{count} {name}" for name, count in sorted(batches.items())) or "none"
     lines.append("batches    " + listed + (f"; {without_part} brought no row, so made no part" if without_part else ""))
-    lines.append(f"at risk    {show.many(at_risk, 'pending pair')} past the planning deadline")
+    lines.append(f"at risk    {show.many(sum(at_risk.values()), 'pair')} may expire unread")
+    lines += [f'at risk    workspace "{name}": {show.many(n, "pair")}' for name, n in at_risk.items() if n]
+    lines += [f'halted     workspace "{name}": {because}' for name, because in halted.items()]
     lines.append(show.clock_line(difference))
-    lines += [f"halted     {name}: {because}" for name, because in halted.items()]
     lines += show.refused_lines(each)
     lines += [
         f"rejected   {one.pair.campaign_id!r} {one.pair.send_id!r}: {one.reason}: {one.detail}" for one in rejected

@@ -341,7 +341,8 @@ def _workspaces(path: Path, named: tuple[str, ...], configured: Iterable[str]) -
     served = sorted(looked(path, followed)) if path.exists() else []
     for name in named if served else ():
         if name not in {*served, *configured}:
-            raise UsageError(f"this ledger serves {', '.join(served)}, and no {name}; name one of these")
+            known = ", ".join(f'"{each}"' for each in served)
+            raise UsageError(f'this ledger serves {known}, and no workspace "{name}"; name one of these')
     return list(named) or sorted({*served, *configured}) or ["default"]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,11 @@ def many(count: int, one: str, more: str = "") -> str:
     return f"{count} {one if count == 1 else more or one + 's'}"
 
 
+def quoted(names: Iterable[str]) -> str:
+    """Set names apart from the words around them."""
+    return ", ".join(f'"{name}"' for name in sorted(names))
+
+
 def time(seconds: float | None) -> str | None:
     """Give a time as the rows have it, to the millisecond; None for one that is not known."""
     if seconds is None:
@@ -58,6 +63,9 @@ def books(balance: Books) -> dict[str, Any]:
         "rejected": dict(balance.rejected),
         "expired": balance.expired,
         "pending": balance.pending,
+        "never_read": balance.never_read,
+        "waiting_for_next_reading": balance.pending - balance.never_read,
+        "next_reading_at": time(balance.next_reading_at),
         "balanced": balance.balanced,
     }
 
@@ -76,15 +84,26 @@ def book_lines(balance: Books, balances: Mapping[str, Books]) -> list[str]:
         f"captured   {captured}",
         f"rejected   {rejected}",
         f"expired    {balance.expired}",
-        f"pending    {balance.pending}",
+        f"pending    {balance.pending}{_pending(balance)}",
         *(_book_line(name, each) for name, each in sorted(balances.items()) if len(balances) > 1),
     ]
+
+
+def _pending(balance: Books) -> str:
+    """Tell pairs that were never read from those that wait for their next reading."""
+    waiting = balance.pending - balance.never_read
+    parts = [f"{balance.never_read} never read"] if balance.never_read else []
+    if waiting:
+        at = balance.next_reading_at
+        when = f", the next at {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC" if at is not None else ""
+        parts.append(f"{waiting} read before and waiting for {'its' if waiting == 1 else 'their'} next reading{when}")
+    return ": " + ", ".join(parts) if parts else ""
 
 
 def _book_line(name: str, balance: Books) -> str:
     captured, rejected = sum(balance.captured.values()), sum(balance.rejected.values())
     return (
-        f"workspace  {name}: {many(balance.accepted, 'pair')}, {captured} captured, {rejected} rejected, "
+        f'workspace  "{name}": {many(balance.accepted, "pair")}, {captured} captured, {rejected} rejected, '
         f"{balance.expired} expired, {balance.pending} pending"
     )
 
@@ -176,7 +195,8 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
 def refused_lines(balances: Mapping[str, Books]) -> list[str]:
     """Say what it usually means where a workspace has refused pairs and not one captured."""
     return [
-        f"note       {name}: Braze refused every pair it answered, {many(sum(each.rejected.values()), 'pair')}; "
+        f'note       workspace "{name}": Braze refused every pair it answered, '
+        f"{many(sum(each.rejected.values()), 'pair')}; "
         f"{WRONG_IDS_HINT}"
         for name, each in sorted(balances.items())
         if each.rejected and not any(each.captured.values())
@@ -242,7 +262,8 @@ def _progress_lines(job: "Run") -> list[str]:
         done = harvest.tally.outcomes.total()
         left = max(0, job.pending_at_start.get(name, 0) - done)
         line = (
-            f"{name}: {many(done, 'pair')} done, {left} left, {many(pace.calls, 'call')}, {pace.pace:.0f}/s, "
+            f'workspace "{name}": {many(done, "pair")} done, {left} left, {many(pace.calls, "call")}, '
+            f"{pace.pace:.0f}/s, "
             f"budget {pace.remaining} of {pace.limit} left (reserve {pace.reserve_calls})"
         )
         if pace.calls > done:

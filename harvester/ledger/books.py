@@ -15,7 +15,8 @@ from harvester.ledger.schema import batches, outcomes, pairs, parts, workspaces
 from harvester.model import GRACE_SECONDS, Books, Pair, Verdict
 
 _OPEN = ("due", "waiting", "leased", "paused")
-_SHAPE = (pairs.c.state, pairs.c.outcome, pairs.c.verdict, pairs.c.reason)
+_SHAPE = (pairs.c.state, pairs.c.outcome, pairs.c.verdict, pairs.c.reason, pairs.c.captures > literal_column("0"))
+_OF_SHAPE = (func.count(), func.min(pairs.c.due_at))
 UNSETTLED = pairs.c.state != literal_column("'settled'")
 """As text, since an index of some rows serves only where the database can see that these are the rows."""
 
@@ -39,7 +40,7 @@ class StoredPart:
 def books(connection: Connection) -> Books:
     """Count the pairs by what became of them."""
     accepted = connection.execute(select(func.count()).select_from(pairs)).scalar_one()
-    return _balance(accepted, connection.execute(select(*_SHAPE, func.count()).group_by(*_SHAPE)))
+    return _balance(accepted, connection.execute(select(*_SHAPE, *_OF_SHAPE).group_by(*_SHAPE)))
 
 
 def books_of_each(connection: Connection) -> dict[str, Books]:
@@ -47,7 +48,7 @@ def books_of_each(connection: Connection) -> dict[str, Books]:
     of = pairs.c.workspace
     accepted = connection.execute(select(of, func.count()).group_by(of)).all()
     shapes: dict[str, list[Sequence[Any]]] = {}
-    for row in connection.execute(select(of, *_SHAPE, func.count()).group_by(of, *_SHAPE)):
+    for row in connection.execute(select(of, *_SHAPE, *_OF_SHAPE).group_by(of, *_SHAPE)):
         shapes.setdefault(row[0], []).append(row[1:])
     return {name: _balance(count, shapes[name]) for name, count in accepted}
 
@@ -55,17 +56,24 @@ def books_of_each(connection: Connection) -> dict[str, Books]:
 def _balance(accepted: int, shapes: Iterable[Sequence[Any]]) -> Books:
     captured: dict[Verdict, int] = {}
     rejected: dict[str, int] = {}
-    expired = pending = 0
-    for state, outcome, verdict, reason, count in shapes:
+    expired = pending = never_read = 0
+    next_readings = []
+    for state, outcome, verdict, reason, read, count, due_at in shapes:
         if state in _OPEN:
             pending += count
+            never_read += 0 if read else count
+            if read and state != "paused":
+                next_readings.append(due_at)
         elif outcome == "captured":
             captured[Verdict(verdict)] = captured.get(Verdict(verdict), 0) + count
         elif outcome == "rejected":
             rejected[reason] = rejected.get(reason, 0) + count
         elif outcome == "expired":
             expired += count
-    return Books(accepted=accepted, captured=captured, rejected=rejected, expired=expired, pending=pending)
+    return Books(
+        accepted=accepted, captured=captured, rejected=rejected, expired=expired, pending=pending,
+        never_read=never_read, next_reading_at=min(next_readings, default=None),
+    )  # fmt: skip
 
 
 def pending(connection: Connection) -> dict[str, int]:

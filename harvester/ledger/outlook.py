@@ -6,14 +6,15 @@ these are the rows.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, delete, func, insert, literal_column, select
 
 from harvester.ledger.books import UNSETTLED
 from harvester.ledger.plans import plan_of
-from harvester.ledger.schema import NEVER, batches, outcomes, pairs, parts
+from harvester.ledger.schema import NEVER, batches, outcomes, paces, pairs, parts
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair
 
 _STATES = ("waiting", "due", "leased", "paused")
@@ -54,51 +55,79 @@ class Outlook:
     days: tuple[DayOfDeadlines, ...]
 
 
-def outlook(connection: Connection, workspace: str, *, now: float, at_risk_before: float, days: int = 15) -> Outlook:
-    """Look ahead over a workspace's open pairs; at risk are those whose deadline is before ``at_risk_before``.
+def outlook(connection: Connection, workspace: str, *, now: float, days: int = 15) -> Outlook:
+    """Look ahead over a workspace's open pairs.
+
+    A pair is at risk once its planning deadline has passed, or where the pace that a service measured last does not
+    reach all pairs of its day, and of those before it, in time. Where no service has measured one, the planning
+    deadline decides alone. Status, page and metric all take it from here.
 
     Pairs that were forced have no deadline. Every count is of a stretch of an index, which costs a tenth of grouping.
     """
-
-    def open_until(deadline: float) -> ScalarSelect[int]:
-        return _count(workspace, UNSETTLED, pairs.c.expires_at < deadline + GRACE_SECONDS)
-
     today = now // DAY_SECONDS
     midnights = [(today + ahead) * DAY_SECONDS for ahead in range(days + 1)]
-    soonest = select(func.min(pairs.c.expires_at)).where(pairs.c.workspace == workspace, UNSETTLED).scalar_subquery()
-    in_state = (func.count().filter(pairs.c.state == state) for state in _STATES)
-    by_state = connection.execute(select(*in_state).where(pairs.c.workspace == workspace, UNSETTLED)).one()
-    states = dict(zip(_STATES, by_state, strict=True))
-    put_off = (pairs.c.state == literal_column("'waiting'"), pairs.c.deferrals > literal_column("0"))
-    states["deferred"] = connection.execute(select(_count(workspace, *put_off))).scalar_one()
-    states["waiting"] -= states["deferred"]
-    nearest, at_risk = connection.execute(select(soonest, open_until(at_risk_before))).one()
+    soonest = select(func.min(pairs.c.expires_at)).where(pairs.c.workspace == workspace, UNSETTLED)
+    nearest = connection.execute(soonest).scalar_one()
     bounds = [-math.inf, *midnights[1:]]
     stretches = (
         _count(workspace, UNSETTLED, pairs.c.expires_at >= begin, pairs.c.expires_at < end)
         for begin, end in pairwise(midnight + GRACE_SECONDS for midnight in bounds)
     )
     counts = connection.execute(select(*stretches)).one()
+    late = now + plan_of(connection, workspace).margin_seconds
+    beyond = _out_of_reach(midnights, counts, pace_of(connection, workspace), now)
+    at_risk = connection.execute(
+        select(_count(workspace, UNSETTLED, pairs.c.expires_at < max(late, beyond) + GRACE_SECONDS))
+    ).scalar_one()
     found, left = [], at_risk
     for midnight, count in zip(midnights, counts, strict=False):
         found.append(DayOfDeadlines(midnight, count, min(left, count)))  # those at risk are the nearest ones
         left -= found[-1].at_risk
     return Outlook(
-        readings={state: count for state, count in states.items() if count},
+        readings=_readings(connection, workspace),
         at_risk=at_risk,
         nearest_deadline=None if nearest is None or nearest >= NEVER else nearest - GRACE_SECONDS,
         days=tuple(found),
     )
 
 
-def at_risk(connection: Connection, *, now: float) -> int:
-    """Count the open pairs of all workspaces whose planning deadline has passed."""
-    counts = []
-    for (workspace,) in connection.execute(select(pairs.c.workspace).where(UNSETTLED).distinct()).all():
-        before = now + plan_of(connection, workspace).margin_seconds + GRACE_SECONDS
-        late = select(_count(workspace, UNSETTLED, pairs.c.expires_at < before))
-        counts.append(connection.execute(late).scalar_one())
-    return sum(counts)
+def _readings(connection: Connection, workspace: str) -> dict[str, int]:
+    in_state = (func.count().filter(pairs.c.state == state) for state in _STATES)
+    by_state = connection.execute(select(*in_state).where(pairs.c.workspace == workspace, UNSETTLED)).one()
+    states = dict(zip(_STATES, by_state, strict=True))
+    put_off = (pairs.c.state == literal_column("'waiting'"), pairs.c.deferrals > literal_column("0"))
+    states["deferred"] = connection.execute(select(_count(workspace, *put_off))).scalar_one()
+    states["waiting"] -= states["deferred"]
+    return {state: count for state, count in states.items() if count}
+
+
+def _out_of_reach(midnights: Sequence[float], counts: Sequence[int], pace: float, now: float) -> float:
+    """Give the end of the last day whose pairs cannot all be read before it ends, at that pace; 0 if all can."""
+    beyond, due = 0.0, 0
+    for midnight, count in zip(midnights, counts, strict=False):
+        due += count
+        if count and due > pace * (midnight + DAY_SECONDS - now):
+            beyond = midnight + DAY_SECONDS
+    return beyond
+
+
+def at_risk(connection: Connection, *, now: float) -> dict[str, int]:
+    """Count the open pairs at risk of each workspace that has open pairs."""
+    names = connection.execute(select(pairs.c.workspace).where(UNSETTLED).distinct()).scalars().all()
+    return {name: outlook(connection, name, now=now).at_risk for name in sorted(names)}
+
+
+def keep_pace(connection: Connection, workspace: str, calls_per_second: float) -> None:
+    """Keep the calls a second that a workspace can keep up over hours."""
+    connection.execute(delete(paces).where(paces.c.workspace == workspace))
+    connection.execute(insert(paces).values(workspace=workspace, calls_per_second=calls_per_second))
+
+
+def pace_of(connection: Connection, workspace: str) -> float:
+    """Give the calls a second that a workspace can keep up, as kept last; infinite where nothing is known."""
+    kept = select(paces.c.calls_per_second).where(paces.c.workspace == workspace)
+    found: float | None = connection.execute(kept).scalar_one_or_none()
+    return math.inf if found is None else found
 
 
 def _count(workspace: str, *which: ColumnElement[bool]) -> ScalarSelect[int]:

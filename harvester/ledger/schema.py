@@ -139,6 +139,14 @@ differences = Table(
 )
 """By how much the machine's clock was ahead of Braze's, and when by Braze's: one row, or none."""
 
+paces = Table(
+    "pace",
+    metadata,
+    Column("workspace", String, primary_key=True),
+    Column("calls_per_second", Float, nullable=False),
+)
+"""What a service can keep up over hours, as it measured last: what it cannot reach in time is at risk."""
+
 
 def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
     """Index only the rows in a state: claiming stays quick however many pairs are settled."""

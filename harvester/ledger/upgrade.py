@@ -3,7 +3,7 @@
 from sqlalchemy import DDL, Connection, Table, update
 
 from harvester.errors import LedgerError
-from harvester.ledger.schema import SCHEMA_VERSION, about, datasets, differences, metadata, plans
+from harvester.ledger.schema import SCHEMA_VERSION, about, datasets, differences, metadata, paces, plans
 
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -23,7 +23,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX pair_expired ON pair (workspace, expires_at) WHERE outcome = 'expired'",
     ),
 }
-_NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (plans, datasets), 2: (differences,)}
+_NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (plans, datasets), 2: (differences, paces)}
 
 
 def upgrade(connection: Connection, version: int) -> None:

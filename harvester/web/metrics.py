@@ -93,7 +93,7 @@ def _readings(seen: Snapshot) -> Iterator[Metric]:
                  [((w.name, state), n) for w in every for state, n in w.readings.items()])  # fmt: skip
     yield _gauge("last_capture_timestamp_seconds", "When a reading was last captured, since the epoch; 0 if unknown.",
                  name, [((w.name,), w.last_captured_at) for w in every])  # fmt: skip
-    yield _gauge("at_risk_pairs", "Open pairs whose planning deadline has passed.", name,
+    yield _gauge("at_risk_pairs", "Open pairs that may expire unread: late, or out of the pace's reach.", name,
                  [((w.name,), w.at_risk) for w in every])  # fmt: skip
     yield _gauge("expired_pairs", "Pairs that ended without the reading that was due.", name,
                  [((w.name,), w.expired) for w in every])  # fmt: skip

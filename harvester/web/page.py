@@ -100,8 +100,21 @@ def _calm(snapshot: Snapshot) -> str:
     if not nearest:
         return "Nothing is pending."
     when = f"The nearest deadline is {ago(min(nearest), snapshot.taken_at)}, {moment(min(nearest))}."
-    pending = f"{many(snapshot.books.pending, 'pair')} pending, none at risk. " if snapshot.books else ""
-    return pending + when
+    return _pending(snapshot) + when
+
+
+def _pending(snapshot: Snapshot) -> str:
+    """Tell pairs that were never read from those that wait for their next reading."""
+    balance = snapshot.books
+    if balance is None:
+        return ""
+    waiting = balance.pending - balance.never_read
+    parts = [f"{many(balance.never_read, 'pair')} never read"] if balance.never_read else []
+    if waiting:
+        due = balance.next_reading_at
+        when = f", the next {ago(due, snapshot.taken_at)}" if due is not None and due > snapshot.taken_at else ""
+        parts.append(f"{many(waiting, 'pair')} read before and waiting for the next reading{when}")
+    return "; ".join(parts) + "; none at risk. "
 
 
 def _body(snapshot: Snapshot) -> Markup:
