@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from harvester.errors import SinkError, UsageError
-from harvester.tables import latest_query, run_latest_query, write_latest
+from harvester.tables import last_captures, latest_query, run_latest_query, write_latest
 from harvester.tables.latest import MAX_COUNTERS
 
 TOP = Path(__file__).parent.parent
@@ -232,3 +232,25 @@ def test_the_demo_s_query_runs_where_a_place_has_a_quote_in_its_name(harvest):
     folder = harvest([{"captured_at": "1", "sent": 4}])
     odd = folder.rename(folder.with_name("o'harvest"))
     assert "email" in run_latest_query(str(odd))
+
+
+def test_a_path_is_the_file_of_that_name_and_no_pattern(harvest, latest, tmp_path):
+    """Folders whose names DuckDB would take for patterns are read by themselves, and their neighbours are not."""
+    for number, name in enumerate(["a*", "[ab]", "it's"]):
+        harvest([{"captured_at": "2026-11-21", "sent": 1000}]).rename(tmp_path / f"ab{number}")
+        folder = harvest([{"captured_at": "2026-11-21", "sent": number}]).rename(tmp_path / name)
+        assert [row["sent"] for row in latest(folder)] == [number]
+        assert [each.captures for each in last_captures(folder, temp_directory=tmp_path)] == []
+        assert f" {number} " in run_latest_query(str(folder))
+
+
+def test_no_link_is_followed_where_a_view_is_made(harvest, tmp_path):
+    """A link that was planted beside the view leads to a file that stays as it is."""
+    folder, victim = harvest([{"captured_at": "2026-11-21", "sent": 1}]), tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".view.ndjson.making").symlink_to(victim)
+    write_latest(folder, tmp_path / "view.ndjson", "ndjson", temp_directory=tmp_path)
+    assert victim.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir() if "view" in path.name) == [
+        ".view.ndjson.making", "view.ndjson",
+    ]  # fmt: skip

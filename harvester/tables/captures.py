@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harvester.errors import SinkError
 from harvester.model import DATASET, LastCapture, Pair, Verdict, is_part
-from harvester.tables.sql import bound, text, texts
+from harvester.tables.sql import bound, one_file, text, texts
 
 _COLUMNS = ("workspace", "campaign_id", "send_id", "level", "reading", "verdict", "captured_at", "since")
 
@@ -15,11 +15,12 @@ def last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCapture
     """Give each pair's last capture, streamed. Raises ``SinkError`` for parts that cannot be read."""
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
-    parts = sorted(str(path) for path in (folder / DATASET).glob("*/*") if is_part(path.name))
+    parts = sorted(path for path in (folder / DATASET).glob("*/*") if is_part(path.name))
     if not parts:
         return
     columns = "{" + ", ".join(f"{text(name)}: 'VARCHAR'" for name in _COLUMNS) + "}"
-    rows = f"read_json({texts(parts)}, columns = {columns}, format = 'newline_delimited', hive_partitioning = false)"
+    files = texts(map(one_file, parts))
+    rows = f"read_json({files}, columns = {columns}, format = 'newline_delimited', hive_partitioning = false)"
     query = (
         "SELECT workspace, campaign_id, send_id, arg_max(reading, captured_at), arg_max(verdict, captured_at), "  # noqa: S608 - quoted
         "max(captured_at), max(coalesce(since, captured_at)), count(*) "

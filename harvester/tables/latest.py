@@ -5,6 +5,7 @@ not reckoned with.
 """
 
 import json
+import secrets
 import shutil
 import sys
 from collections.abc import Iterable
@@ -13,8 +14,9 @@ from typing import NamedTuple
 
 from harvester.errors import SinkError, UsageError
 from harvester.model import DATASET, is_part
+from harvester.private_files import make_private_file
 from harvester.tables.members import Members, find_members, objects
-from harvester.tables.sql import bound, quoted, text, texts
+from harvester.tables.sql import bound, one_file, quoted, text, texts
 
 TEXT_COLUMNS = (
     "workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id",
@@ -58,9 +60,9 @@ def write_latest(
         raise UsageError(f"nothing was harvested in {folder} yet; it should hold {DATASET}/captured_date=.../")
     if kind == "parquet" and out is None:
         raise UsageError("Parquet cannot be written to standard output; give -o FILE")
-    making = temp_directory / "latest" if out is None else out.with_name(f".{out.name}.making")
+    making = temp_directory / "latest" if out is None else out.with_name(f".{out.name}.{secrets.token_hex(4)}.making")
     try:
-        making.touch()
+        make_private_file(making)  # it proves that the folder can be written to, and that the name is no link
         making.unlink()
     except OSError as error:
         raise UsageError(f"cannot write to the folder {making.parent}: {error.strerror}") from None
@@ -73,11 +75,13 @@ def write_latest(
             query = _latest(counters, rows, guarded=kind == "csv")
             written = connection.execute(f"COPY ({query}) TO {text(str(making))} {_FORMATS[kind]}").fetchone()
     except duckdb.OutOfMemoryException:
+        making.unlink(missing_ok=True)
         raise SinkError(
             f"the latest view of {folder} needs more than {memory_limit_mb} MB of memory, or more temporary files than "
             f"{temp_directory.parent} has room for; give a higher --memory-limit-mb, or let TMPDIR name a larger one"
         ) from None
     except duckdb.Error as error:
+        making.unlink(missing_ok=True)
         raise SinkError(f"cannot read the parts of {folder}: {str(error).splitlines()[0]}") from None
     if out is None:
         with making.open("rb") as view:
@@ -143,7 +147,7 @@ def _rows(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
     shown = _shown(typed)
     if all(name == column for name, column in shown.items()):
         columns = "{" + ", ".join(f"{text(name)}: {text(kind)}" for name, kind in typed.items()) + "}"
-        return f"read_json({texts(map(str, parts))}, columns = {columns}, {members.reading()})"
+        return f"read_json({texts(map(one_file, parts))}, columns = {columns}, {members.reading()})"
     pointers = {name: text("/" + name.replace("~", "~0").replace("/", "~1")) for name in typed}
     listed = ", ".join(
         f"CAST(json ->> {pointers[name]} AS {kind}) AS {quoted(shown[name])}" for name, kind in typed.items()

@@ -14,7 +14,7 @@ from typing import Any
 import zstandard
 
 from harvester.errors import SinkError
-from harvester.tables.sql import THREADS, text, texts
+from harvester.tables.sql import THREADS, one_file, text, texts
 
 MANY_NAMES = 1000
 """DuckDB's own look at a part takes 10 KB for each name that is in it."""
@@ -57,7 +57,7 @@ def find_members(connection: Any, parts: Sequence[Path]) -> Members:
 
 def objects(parts: Sequence[Path], object_bytes: int) -> str:
     """Return the table of the parts' rows, as JSON."""
-    return f"read_ndjson_objects({texts(map(str, parts))}, maximum_object_size = {object_bytes})"
+    return f"read_ndjson_objects({texts(map(one_file, parts))}, maximum_object_size = {object_bytes})"
 
 
 def _look(connection: Any, part: Path) -> Members:
@@ -70,7 +70,7 @@ def _look(connection: Any, part: Path) -> Members:
     plain = len(found.rows) <= MANY_NAMES and len({name.lower() for name in found.rows} - {""}) == len(found.rows)
     if plain:
         reading = f"sample_size = -1, maximum_depth = 2, {found.reading()}"
-        query = f"DESCRIBE SELECT * FROM read_json({text(str(part))}, {reading})"  # noqa: S608 - quoted
+        query = f"DESCRIBE SELECT * FROM read_json({text(one_file(part))}, {reading})"  # noqa: S608 - quoted
     else:
         query = _members_of(rows)
     for name, kind, *_ in connection.execute(query).fetchall():

@@ -7,8 +7,8 @@ memory or in the database it runs in; ``write_latest`` takes less.
 from pathlib import Path
 from typing import Any
 
-from harvester.model import DATASET
-from harvester.tables.sql import text
+from harvester.model import DATASET, in_store
+from harvester.tables.sql import one_file, text
 
 _FILE = Path(__file__).with_name("latest.sql")
 _PARTS = f"'harvest/{DATASET}/*/*.ndjson*'"
@@ -16,7 +16,8 @@ _PARTS = f"'harvest/{DATASET}/*/*.ndjson*'"
 
 def latest_query(place: str) -> str:
     """Return the query over the parts in a folder or bucket."""
-    return _FILE.read_text().replace(_PARTS, text(f"{place.rstrip('/')}/{DATASET}/*/*.ndjson*"))
+    folder = place if in_store(place) else one_file(Path(place))
+    return _FILE.read_text().replace(_PARTS, text(f"{folder.rstrip('/')}/{DATASET}/*/*.ndjson*"))
 
 
 def run_latest_query(place: str) -> str:

@@ -1,5 +1,6 @@
 """What every query needs: bounds on memory and threads, and quoting."""
 
+import glob
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,12 @@ def bound(connection: Any, memory_limit_mb: int, temp_directory: Path) -> None:
     connection.execute(f"SET temp_directory = {text(str(temp_directory))}")
     connection.execute("SET preserve_insertion_order = false")
     connection.execute(f"SET threads = {THREADS}")
+
+
+def one_file(path: Path) -> str:
+    """Name a file to DuckDB, which takes ``*``, ``?`` and ``[`` for a pattern of many files."""
+    # Behind a backslash DuckDB knows no way to spell them, so that such a name stays as it is.
+    return str(path) if "\\" in str(path) else glob.escape(str(path))
 
 
 def text(value: str) -> str:
