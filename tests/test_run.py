@@ -183,8 +183,9 @@ async def test_nobody_there_leaves_the_pairs_pending(harvester, tmp_path):
     code, out, err = await harvester.run("run", "pairs.csv", *arguments)
     assert code == 3, err
     assert json.loads(out)["books"]["pending"] == 50
-    assert "giving_up" in err
-    assert "http://127.0.0.1:9 (connect: " in err
+    told = "cannot connect to http://127.0.0.1:9: connection refused"
+    assert json.loads(out)["unreachable"] == {"default": told}
+    assert err.count(told) == err.count("\n") == 1, err
 
 
 async def test_rows_go_down_a_pipe_when_asked(harvester, tmp_path):

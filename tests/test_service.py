@@ -337,7 +337,7 @@ async def test_the_second_signal_ends_at_once_and_loses_nothing(tmp_path):
 
 
 async def test_a_halted_workspace_stops_no_other_and_goes_on_with_a_new_key(tmp_path):
-    """``/readyz`` says who and why; a key replaced in its file is taken up by the process that runs."""
+    """The metrics say who and why; a key replaced in its file is taken up by the process that runs."""
     wrong = tmp_path / "other.key"
     wrong.write_text("canary-key-that-is-wrong")
     async with Simulator(SimulatorConfig(pairs=10, limit=1_000_000, api_key=KEY)) as simulator:
@@ -347,15 +347,15 @@ async def test_a_halted_workspace_stops_no_other_and_goes_on_with_a_new_key(tmp_
         await service.enqueue(simulator, 0, 5, "other")
         await service.enqueue(simulator, 5, 10)
         async with service.running():
-            text = await service.told("/readyz", 503, "other")
-            assert "401" in text
-            assert "eu" not in text
+            await service.told("/metrics", word='harvester_condition{cause="401",part="key",subject="other"} 1.0')
+            assert "Workspace &#34;other&#34; is halted: status 401" in await service.told("/")
             await until(lambda: service.settled() == 5)
+            await service.told("/readyz", 200)
             assert list((await service.status())["halted"]) == ["other"]
             refused = simulator.answers["401"]
             wrong.write_text(KEY)
-            await service.told("/readyz", 200)
             await until(lambda: service.settled() == 10)
+            await service.told("/metrics", word='harvester_condition{cause="",part="key",subject="other"} 0.0')
             assert (await service.status())["halted"] == {}
         assert simulator.answers["401"] == refused
 
