@@ -58,6 +58,7 @@ async def test_no_message_ends_the_service_or_comes_again(scene):  # noqa: F811
     dead = dict(await scene.lab.dead(scene.name))
     assert set(dead) == set(HARMFUL)
     assert all(dead.values())
+    assert "unexpected" not in str(dead.values())
     assert set(scene.arrived) == {("c", "good", False), ("c", "s", False)}
 
 

@@ -119,8 +119,8 @@ Trigger = Annotated[RabbitMQ | SQS | NATS | Redis, Field(discriminator="kind")]
 
 
 _UNUSABLE_URL = (
-    "the URL of a broker cannot be used: write it as scheme://user:password@host:port, and each of "
-    "/ ? # @ : , in user and password as %2F %3F %23 %40 %3A %2C"
+    "the URL of a broker cannot be used: check host and port, and write each of / ? # @ : , in user and password as "
+    "%2F %3F %23 %40 %3A %2C"
 )
 
 

@@ -51,6 +51,8 @@ def pair_in(record: Mapping[str, object], workspaces: Sequence[str]) -> Pair:
     workspace = record.get("workspace")
     if workspace is None or workspace == "":
         workspace = workspaces[0] if len(workspaces) == 1 else None
+    if not isinstance(workspace, str | None):
+        raise Unusable("workspace", "must be text")
     if workspace not in workspaces:
         raise Unusable("workspace", f"{workspace!r} is none of the configured workspaces {', '.join(workspaces)}")
     return Pair(str(workspace), id_in(record, "campaign_id"), id_in(record, "send_id"))
@@ -66,8 +68,10 @@ def time_in(record: Mapping[str, object], field: str, *, latest: float) -> tuple
         return None, False
     if isinstance(given, int | float):
         raise Unusable(field, "a number is ambiguous; give an ISO 8601 time such as 2026-11-20T08:00:00Z")
+    if not isinstance(given, str):
+        raise Unusable(field, "must be text, an ISO 8601 time such as 2026-11-20T08:00:00Z")
     try:
-        when = datetime.fromisoformat(str(given))
+        when = datetime.fromisoformat(given)
     except ValueError:
         raise Unusable(field, f"{given!r} is no ISO 8601 time such as 2026-11-20T08:00:00Z") from None
     naive = when.tzinfo is None

@@ -88,7 +88,11 @@ class Reader:
         skipped: list[str] = []
         for number, record in enumerate(records, 1):
             try:
-                files.setdefault(self._allowed(created_object(record)), record)
+                url = created_object(record)
+                try:
+                    files.setdefault(self._allowed(url), record)
+                except Unusable as error:
+                    raise Unusable(error.field, f"{error.problem}: {url[:200]}") from None
             except NothingToRead as why:
                 skipped.append(str(why))
             except Unusable as error:
