@@ -31,7 +31,8 @@ from harvester.place import PlaceKind, kind_of
 def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> None:
     """Write the newest numbers of each send in a harvested PLACE.
 
-    That is the latest view: a row of each day, channel and variation, with a column for every counter that any row has.
+    That is the latest view: a row of each day, channel and variation, with a column for every counter that any row has,
+    500 at the most. Each reading is a snapshot: sum over these rows, never over readings.
     The parts of a bucket are copied to the folder for temporary files (TMPDIR) for as long as they are read.
 
     \b
