@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from harvester.errors import UsageError
-from harvester.tables.sql import quoted
+from harvester.tables.sql import one_file, quoted
 
 MEMORY_LIMIT_MB = 128
 """What a file's pages may take in memory. A page that needs more, because of huge cells, makes the file unreadable."""
@@ -35,7 +35,7 @@ class ParquetFile:
 
         self._path = path
         self._errors = (duckdb.Error, RuntimeError, UnicodeDecodeError)  # the last two: a name that is no text
-        self._name = re.sub(r"([*?\[])", r"[\1]", str(path))  # or it would be taken for a pattern
+        self._name = one_file(path)
         _check_footer(path)
         self._connection = duckdb.connect()
         try:
