@@ -62,6 +62,7 @@ _SENTENCES = {
     Part.KEY: 'Workspace "{subject}" is halted',
     Part.BROKER: 'Trigger "{subject}" is not connected',
 }
+_NEW_KEY = 'The file of the key of workspace "{subject}" cannot be used, so the key before it stays in use'
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ class Condition:
     @property
     def sentence(self) -> str:
         """Say what does not work, and why."""
-        return f"{_SENTENCES[self.part].format(subject=self.subject)}: {self.detail or self.cause}"
+        what = _SENTENCES[self.part] if self.blocks or self.part is not Part.KEY else _NEW_KEY
+        return f"{what.format(subject=self.subject)}: {self.detail or self.cause}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,11 @@ def served(tmp_path, wires: dict[str, Wire], story: Callable[[Seen], Awaitable[N
 
     async def told() -> None:
         clock = VirtualClock()
-        workspaces = {name: Workspace(endpoint=AT, api_key=SecretStr(f"{KEY}-{name}")) for name in wires}
+        file = more.get("key_file")
+        workspaces = {
+            name: Workspace(endpoint=AT, api_key=None if file else SecretStr(f"{KEY}-{name}"), api_key_file=file)
+            for name in wires
+        }
         settings = Settings(workspaces=workspaces, web_port=0, concurrency=8)
         by_key = {f"{KEY}-{name}": wire for name, wire in wires.items()}
         async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
@@ -234,6 +238,26 @@ def test_readings_of_a_dead_process_are_taken_up_within_a_quarter_of_a_lease(tmp
             assert seen.snapshot.workspaces[0].readings == {}
 
     served(tmp_path, {"us": wire}, story)
+
+
+def test_a_key_s_file_that_cannot_be_used_is_told_and_the_key_before_it_stays_in_use(tmp_path):
+    """Half a rotation halts nothing, and is logged once, not every five seconds; page and metric name it."""
+    file = tmp_path / "us.key"
+    file.write_text(f"{KEY}-us")
+
+    async def story(seen: Seen) -> None:
+        file.write_text("")
+        await seen.at(20)
+        assert seen.snapshot.not_ready() == []
+        assert 'The file of the key of workspace "us" cannot be used' in seen.page
+        assert seen.metrics["harvester_condition", "file", "key", "us"] == 1
+        await seen.at(500)
+        assert [each["cause"] for each in seen.events("key_unusable")] == ["file"]
+        file.write_text(f"{KEY}-us")
+        assert (await seen.at(520)).conditions == ()
+        assert len(seen.events("key_usable")) == 1
+
+    served(tmp_path, {"us": Wire()}, story, key_file=file)
 
 
 class Shelf(FolderSink):
