@@ -23,6 +23,7 @@ from harvester.settings import load
 from harvester.settings.triggers import NATS, RabbitMQ, Redis
 from harvester.sources import importing
 from harvester.sources.brokers.broker import PREFETCH_BYTES, trouble
+from harvester.sources.brokers.redis import _BoundedParser
 
 each_broker = pytest.mark.parametrize("lab", list(LABS), indirect=True)
 one_broker = pytest.mark.parametrize("lab", ["redis"], indirect=True)
@@ -325,3 +326,25 @@ async def test_without_a_folder_for_temporary_files_a_message_that_names_a_file_
     assert why.startswith("there is no folder for temporary files")
     (warning,) = trigger.warnings
     assert "set TMPDIR" in warning
+
+
+@one_broker
+async def test_an_error_of_a_broker_that_nobody_expects_does_not_end_the_service(scene, monkeypatch):  # noqa: F811
+    """It is logged as a bug to report, shown without its text, and the trigger connects again."""
+    await scene.lab.send(scene.name, PAIR)
+    parsed, broken = _BoundedParser.read_response, asyncio.Event()
+
+    async def breaks(self, *arguments, **options):
+        found = await parsed(self, *arguments, **options)
+        if isinstance(found, list) and not broken.is_set():
+            broken.set()
+            raise KeyError("canary-of-an-answer")
+        return found
+
+    monkeypatch.setattr(_BoundedParser, "read_response", breaks)
+    with structlog.testing.capture_logs() as logs:
+        async with scene.running() as trigger:
+            await until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
+    assert broken.is_set()
+    assert [each["error"] for each in logs if each["event"] == "bug_found"] == ["KeyError"]
+    assert "canary" not in str(logs)

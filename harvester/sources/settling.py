@@ -110,8 +110,9 @@ class Settling:
             return f"was delivered {delivery.times} times and never settled"
         if delivery.flaw:
             return delivery.flaw
+        latest = self._clock.latest_send()
         try:
-            return self._reader.read(delivery.body, latest=self._clock.latest_send())
+            return self._reader.read(delivery.body, latest=latest)
         except Unusable as error:
             return reason(error)
         except Exception as error:  # noqa: BLE001 - whatever a body raises is that message's end, not the process's

@@ -11,7 +11,6 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error, MaxPayloadError
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import ConsumerInfo, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
@@ -77,8 +76,8 @@ class Queue:
         return dead + _warnings(stream, consumer)
 
     async def receive(self) -> Sequence[Delivery]:
-        """Pull what there is."""
-        with self._translated(), contextlib.suppress(NatsTimeout):
+        """Pull what there is; that nothing came in time is told by one of two errors, and is no failure."""
+        with self._translated(), contextlib.suppress(TimeoutError):
             fetched = await self._while_open(self._pulling.fetch(self._batch_messages(), timeout=self._wait_seconds))
             return [Delivery(each.data, each.metadata.num_delivered, each) for each in fetched]
         return []
