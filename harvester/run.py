@@ -18,7 +18,7 @@ from harvester.settings import Settings
 from harvester.sinks import Compression, Sink
 from harvester.sources import Input, RejectsFile
 from harvester.stopping import stopped_by_signals
-from harvester.wiring import Harvesting
+from harvester.wiring import Connect, Harvesting, connected
 
 REPORT_SECONDS = 1.0
 """How often it is looked whether a part has stopped working: a person may look on."""
@@ -75,12 +75,14 @@ class Summary:
 class Run:
     """One run over one ledger and one sink."""
 
-    def __init__(self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression) -> None:
+    def __init__(
+        self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression, connect: Connect = connected
+    ) -> None:
         """Take what is open already; ``capture`` does the work."""
         self._settings = settings
         self._ledger = ledger
         self._clock = ledger.clock
-        self._harvesting = Harvesting(settings, ledger=ledger, sink=sink, compression=compression)
+        self._harvesting = Harvesting(settings, ledger=ledger, sink=sink, compression=compression, connect=connect)
         self._condition_log = ConditionLog(self._clock)
         self.enqueued = 0
         self.lines = 0
