@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from harvester.braze.dated import DatedTransport
 from harvester.braze.transport import Answer, BrazeTransport
-from harvester.clock import Clock
+from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock, difference_in_words
 from harvester.errors import (
     ExchangeError,
     HarvesterError,
@@ -35,7 +36,6 @@ from harvester.sinks import FolderSink, Sink
 _OTHER_FILES = 150
 """The ledger, parts, brokers, a bucket's connections, and the page's, which are 64 at the most."""
 
-LARGE_SKEW_SECONDS = 5.0
 _PROBE = ".harvester/probe"
 
 
@@ -147,7 +147,7 @@ def _beside(place: Path) -> Iterator[Path]:
 
 
 async def _workspace(name: str, workspace: Workspace, settings: Settings, clock: Clock) -> list[Finding]:
-    subject = f'workspace "{name}" at {workspace.endpoint}'
+    subject, braze = f'workspace "{name}" at {workspace.endpoint}', BrazeClock(clock)
     try:
         transport = BrazeTransport(
             endpoint=workspace.endpoint, api_key=settings.key_of(name), connections=1, clock=clock,
@@ -157,14 +157,15 @@ async def _workspace(name: str, workspace: Workspace, settings: Settings, clock:
         return [Finding(subject, well=False, text=str(error))]
     try:
         nobody = Pair(name, "harvester-doctor", "harvester-doctor")
-        answer = await transport.send_series(nobody, length_days=1, ending_at=clock.wall())
+        dated = DatedTransport(transport, braze)
+        answer = await dated.send_series(nobody, length_days=1, ending_at=clock.wall())
         said = scrub_foreign(answer.body[:16_384].decode("utf-8", "replace"))
     except ExchangeError as error:
         advice = "check the endpoint, the network and the time of this machine"
         return [Finding(subject, well=False, text=f"no answer ({error}); {advice}")]
     finally:
         await transport.close()
-    return [_key(subject, answer, said), _budget(subject, answer), _skew(subject, answer, clock)]
+    return [_key(subject, answer, said), _budget(subject, answer), _difference(subject, answer, clock, braze)]
 
 
 def _key(subject: str, answer: Answer, said: str) -> Finding:
@@ -193,11 +194,12 @@ def _budget(subject: str, answer: Answer) -> Finding:
     )
 
 
-def _skew(subject: str, answer: Answer, clock: Clock) -> Finding:
+def _difference(subject: str, answer: Answer, machine: Clock, braze: BrazeClock) -> Finding:
+    """Compare the machine's clock with Braze's, as a harvest does."""
     if answer.budget.server_time is None:
         return Finding(f"{subject}: clock", well=False, text="the answer has no Date; resets cannot be told")
-    skew = clock.wall() - answer.budget.server_time
-    text = f"differs from Braze's by about {skew:.0f} s"
-    if abs(skew) > LARGE_SKEW_SECONDS:
-        text += "; pacing does not mind, but captured_at and deadlines follow this machine: set its clock"
-    return Finding(f"{subject}: clock", well=abs(skew) <= LARGE_SKEW_SECONDS, text=text)
+    seconds = machine.wall() - braze.wall()
+    if abs(seconds) <= LARGE_DIFFERENCE_SECONDS:
+        return Finding(f"{subject}: clock", well=True, text="agrees with Braze's to a minute")
+    told = f"{difference_in_words(seconds)}; a harvest goes by Braze's, but set this machine's clock"
+    return Finding(f"{subject}: clock", well=False, text=told)

@@ -32,8 +32,7 @@ class TimeCheck:
         self._answered = False
         self._turn = asyncio.Lock()
         self._corrected: dict[str, int] = {}
-        self._reported: int | None = None
-        self._wrong_since = 0.0
+        self._wrong_since: float | None = None
         self._asks_left = ASKS
         self._asked_at = 0.0
 
@@ -66,7 +65,7 @@ class TimeCheck:
         return Returned() if void else outcome
 
     async def correct(self, workspace: str) -> None:
-        """Where an answer has shown the time since the last look: undo what a wrong clock did, and warn of it."""
+        """Where an answer has shown the time since the last look: undo what a wrong clock did, and keep by how much."""
         clock = self._clock
         if not clock.confirmed or self._corrected.get(workspace) == clock.moves:
             return
@@ -75,17 +74,15 @@ class TimeCheck:
         if count:
             log.warning("pairs_reopened", workspace=workspace, pairs=count, hint="a wrong clock had let them expire")
         await self._ledger.keep_clock_difference()
-        if self._reported != clock.moves and (condition := self.condition()):
-            self._reported = clock.moves
-            log.warning("clock_corrected", seconds_ahead=round(clock.difference or 0.0), hint=condition.detail)
 
     def condition(self) -> Condition | None:
         """Give what is wrong with this machine's clock; None while it is right, or nobody knows."""
         seconds = self._clock.difference
         if seconds is None or abs(seconds) <= LARGE_DIFFERENCE_SECONDS:
-            self._wrong_since = 0.0
+            self._wrong_since = None
             return None
-        self._wrong_since = self._wrong_since or self._clock.wall()
+        if self._wrong_since is None:
+            self._wrong_since = self._clock.wall()
         detail = f"This machine's clock is {difference_in_words(seconds)}. Braze's time is used. Set the clock."
         cause = "ahead" if seconds > 0 else "behind"
         return Condition(Part.CLOCK, cause, self._wrong_since, detail=detail, blocks=False)

@@ -87,7 +87,7 @@ class Watch:
             triggers=tuple(self._trigger(each) for each in self._triggers),
             store=await self._store(), books=await self._books(),
             rejections=tuple(await self._ledger.look(ahead.latest_rejections, limit=REJECTIONS)),
-            conditions=tuple(self._conditions()),
+            conditions=tuple(self._conditions()), clock_difference_seconds=self._clock.difference,
         )  # fmt: skip
 
     async def alarm(self) -> None:

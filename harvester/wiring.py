@@ -142,9 +142,10 @@ class Harvesting:
             raise first_of(failures) from None
 
     def conditions(self) -> list[Condition]:
-        """Give what does not work of the workspaces' endpoints and keys, and of the store."""
+        """Give what does not work of this machine's clock, of the workspaces' endpoints and keys, and of the store."""
         wall, monotonic = self._clock.wall(), self._clock.monotonic()
-        found = []
+        clock = self.time.condition()
+        found = [] if clock is None else [clock]
         for name, each in self.wired.items():
             client = each.client
             if client.halted_because is not None:

@@ -5,9 +5,9 @@ reserve at the reset; all together should follow it. Below the line we slow down
 a quarter at the most, and we go at our *share* of that pace: our part of all that was spent lately.
 ``remaining`` counts everybody, so live sending and other harvesters are seen without being asked.
 
-Braze's clock is never compared with ours. ``Date`` has whole seconds and arrives late, so ``Date`` minus our
-receipt is never more than the true offset of the two clocks: the largest one seen in a window is a lower
-bound that soon is tight. Once that estimate has passed the reset, the reset has truly passed.
+Braze's clock is never compared with ours. ``Date`` has whole seconds and arrives late, so each answer bounds the
+offset from our monotonic time to Braze's from below: ``Bounds``, of which the largest one seen in a window soon is
+tight. Once that estimate has passed the reset, the reset has truly passed.
 """
 
 import math
@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import NamedTuple
+
+from harvester.clock import Bounds
 
 LONGEST_WINDOW_SECONDS = 3600.0
 """Braze's pool of 250,000 calls resets on the clock hour (documentation of the API's limits)."""
@@ -72,7 +74,7 @@ class Budget:
         self.remaining = 0
         self.suspicious = False
         self._reset_at = 0.0
-        self._offset = -math.inf
+        self._offset = Bounds(-math.inf, math.inf)
         self._drawn_remaining = 0
         self._drawn_at = 0.0
         self._length = 0.0
@@ -91,7 +93,7 @@ class Budget:
 
         Infinite while no answer has told of one.
         """
-        return self._reset_at - (now + self._offset)
+        return self._reset_at - (now + self._offset.low)
 
     def observe(self, report: BudgetReport, now: float) -> None:
         """Learn from an answer. Answers come out of order, and may tell nothing or nonsense."""
@@ -99,7 +101,7 @@ class Budget:
         if limit is None or remaining is None or reset_at is None or server_time is None:
             self._silent += 1
             return
-        offset = server_time - now
+        offset = Bounds.of(server_time, received=now)
         if reset_at > server_time + LONGEST_WINDOW_SECONDS + 2 or reset_at < self._reset_at or remaining > limit:
             return
         if reset_at > self._reset_at:
@@ -110,7 +112,7 @@ class Budget:
             self._offset = offset
             self._draw(limit, remaining, now)
             return
-        self._offset = max(self._offset, offset)
+        self._offset = self._offset.narrowed(offset)
         if limit != self.limit:
             self._draw(limit, remaining, now)
         elif self._believed(remaining):

@@ -122,10 +122,11 @@ class Face:
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         snapshot, problem = await self._newest()
-        reasons = [problem] if problem else []
-        if snapshot is not None and problem is None:
-            reasons = snapshot.not_ready()
-        return web.Response(status=503 if reasons else 200, text="\n".join(reasons or ["ready"]) + "\n")
+        if snapshot is None or problem is not None:
+            return web.Response(status=503, text=f"{problem}\n")
+        if reasons := snapshot.not_ready():
+            return web.Response(status=503, text="\n".join(reasons) + "\n")
+        return web.Response(text="\n".join(["ready", *(shown(each.sentence) for each in snapshot.conditions)]) + "\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         """Tell what was looked at now. What is old is no measurement: then there are none, and the scraper notices."""

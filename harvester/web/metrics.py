@@ -37,6 +37,9 @@ class _Seen(Collector):
         yield _gauge("condition", "1 for a part that does not work, with its cause; 0 for one that does.",
                      ("part", "subject", "cause"), _conditions(seen).items())  # fmt: skip
         yield _gauge("start_time_seconds", "When the process started, since the epoch.", (), [((), seen.started_at)])
+        ahead = seen.clock_difference_seconds
+        yield _gauge("clock_difference_seconds", "Seconds by which this machine's clock is ahead of Braze's.", (),
+                     [] if ahead is None else [((), ahead)])  # fmt: skip
         yield from _budget(seen)
         yield from _readings(seen)
         yield from _books(seen)

@@ -112,7 +112,10 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The service at one moment. ``conditions`` are the parts that do not work."""
+    """The service at one moment. ``conditions`` are the parts that do not work.
+
+    This machine's clock is ahead of Braze's by ``clock_difference_seconds``; None until an answer has told.
+    """
 
     taken_at: float
     started_at: float
@@ -123,6 +126,7 @@ class Snapshot:
     books: Books | None = None
     rejections: tuple[Rejection, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    clock_difference_seconds: float | None = None
 
     def not_ready(self) -> list[str]:
         """Say in sentences why it can do no useful work now; nothing means that it is ready."""
