@@ -58,6 +58,7 @@ def healthy() -> Snapshot:
     """A quiet afternoon, two workspaces."""
     us = workspace("us", window=Window(), readings={"waiting": 3_120}, deadlines=deadlines(400), pace=1000.0)
     return Snapshot(
+        clock_difference_seconds=0.4,
         taken_at=NOW, started_at=NOW - 12.3 * DAY, version="0.1.0", workspaces=(workspace(), us),
         triggers=(
             Trigger("sends", "rabbitmq", messages={"enqueued": 91_202, "dead_lettered": 2}),

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from servers import needed
 
 from harvester.errors import LedgerError, UsageError
+from harvester.health import Condition, Part
 from harvester.web import Face, Snapshot
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -77,6 +79,16 @@ async def get(http, face, path, **options):
     """One request: status and text."""
     async with http.get(face.url + path, **options) as answer:
         return answer.status, await answer.text()
+
+
+async def test_a_wrong_clock_is_on_the_page_in_the_probe_and_in_the_metrics(http, face, looks):
+    """Braze's time is used, so the service works, and is ready; but everybody who looks is told to set the clock."""
+    told = "This machine's clock is 3 days behind Braze's. Braze's time is used. Set the clock."
+    wrong = Condition(Part.CLOCK, "behind", shown.NOW - 60, detail=told, blocks=False)
+    looks.show(replace(shown.healthy(), conditions=(wrong,), clock_difference_seconds=-259_200.0))
+    assert await get(http, face, "/readyz") == (200, f"ready\nThe clock is wrong: {told}\n")
+    assert "3 days behind Braze" in (await get(http, face, "/"))[1]
+    assert "harvester_clock_difference_seconds -259200.0" in (await get(http, face, "/metrics"))[1]
 
 
 async def test_ready_while_all_is_well_and_says_why_not_otherwise(http, face, looks):
