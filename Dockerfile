@@ -17,7 +17,7 @@
 # Temporary files lie in /data too: plan, latest and run -o - need some, and SQLite now and then. Where that is no
 # place for them, mount another and name it in TMPDIR.
 
-# A tag can move. For an image that is built alike each time, name the base by its digest, which the registry tells:
+# A tag can move. For reproducible builds, pin the base image by its digest. The first command prints it:
 #   docker buildx imagetools inspect python:3.11-slim-bookworm
 #   docker build --build-arg BASE=python:3.11-slim-bookworm@sha256:... .
 ARG BASE=python:3.11-slim-bookworm
