@@ -26,7 +26,6 @@ DOORS = {
     "botocore": {"sources/brokers/sqs.py"},
     "click": {"cli"},
     "duckdb": {"tables"},
-    "fastavro": {"sources/avro.py"},
     "markupsafe": {"web"},
     "nats": {"sources/brokers/nats.py"},
     "obstore": {"stores.py"},

@@ -1,7 +1,7 @@
-"""Avro files of records, read within a bound on memory and time whatever they say of themselves. The door to fastavro.
+"""Avro files of records, read within a bound on memory and time whatever they say of themselves.
 
-The container is read here: each block is decompressed up to a limit, and handed to the library as if the file had never
-been compressed. Fields that nobody asked for are skipped without being built.
+Not by a library: those that exist build whole blocks, and pass over what is not wanted without a look at where the data
+ends, so that a few hundred bytes take all memory or never end. (Avro 1.11 specification.)
 """
 
 import bz2
@@ -11,15 +11,16 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from harvester.sources.avro_schema import UnreadableAvro, check
+from harvester.sources.avro_schema import UnreadableAvro, read_long, record_decoder
 
-MAX_BLOCK_BYTES = 32 << 20
+MAX_BLOCK_BYTES = 16 << 20
 """The largest block that is read, compressed or not. Writers make blocks of 16 to 64 KB unless told otherwise."""
 
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_XZ_MEMORY_BYTES = 80 << 20
 _MAGIC = b"Obj\x01"
 _SYNC_BYTES = 16
+_LONGEST_NUMBER_BYTES = 10
 
 
 class AvroFile:
@@ -30,8 +31,7 @@ class AvroFile:
         self._file = file
         try:
             meta, self._sync = _header(file)
-            self._schema_bytes = meta["avro.schema"]
-            self._schema: Any = json.loads(self._schema_bytes)
+            self._schema: Any = json.loads(meta["avro.schema"])
         except Exception as error:  # noqa: BLE001 - a damaged header breaks anywhere
             raise UnreadableAvro(f"it is no Avro file, or its header is damaged ({_text_of(error)})") from None
         codec = meta.get("avro.codec", b"null").decode("ascii", "backslashreplace")
@@ -44,23 +44,21 @@ class AvroFile:
 
     def records(self, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Give these fields of each record, as far as it has them. Raises ``UnreadableAvro`` where they break off."""
-        import fastavro  # noqa: PLC0415 - few runs read Avro
-
-        check(self._schema, fields)
-        kept = [field for field in self._schema["fields"] if field["name"] in fields]
-        wanted = {key: self._schema[key] for key in ("type", "name", "namespace") if key in self._schema}
+        decode = record_decoder(self._schema, fields)
         try:
-            yield from fastavro.reader(_Stream(self._plain()), wanted | {"fields": kept})  # type: ignore[arg-type, misc]
+            for count, data in self._blocks():
+                at = 0
+                for _ in range(count):
+                    record, at = decode(data, at)
+                    yield record
+                _check_end(data, at)
         except UnreadableAvro:
             raise
-        except Exception as error:  # noqa: BLE001 - damaged data breaks the library anywhere
+        except Exception as error:  # noqa: BLE001 - damaged data breaks anywhere
             raise _broken(_text_of(error)) from None
 
-    def _plain(self) -> Iterator[bytes]:
-        """Give the file as it were without compression: its header, and each block."""
-        meta = {b"avro.codec": b"null", b"avro.schema": self._schema_bytes}
-        texts = b"".join(_long(len(each)) + each for pair in meta.items() for each in pair)
-        yield _MAGIC + _long(len(meta)) + texts + _long(0) + self._sync
+    def _blocks(self) -> Iterator[tuple[int, bytes]]:
+        """Give the records of each block as bytes, and how many they are."""
         while (count := _read_count(self._file)) is not None:
             size = _read_long(self._file)
             if size > MAX_BLOCK_BYTES:
@@ -70,27 +68,12 @@ class AvroFile:
                 raise _broken(f"a block of {len(data)} bytes with {count} records")
             if _read(self._file, _SYNC_BYTES) != self._sync:
                 raise _broken("a block does not end where it should")
-            yield _long(count)
-            yield _long(len(data))
-            yield data
-            yield self._sync
+            yield count, data
 
 
-class _Stream:
-    """Reads pieces as a file. A read that asks for a whole piece gets it uncopied."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        while len(self._rest) < size and (piece := next(self._pieces, None)) is not None:
-            self._rest = self._rest + piece if self._rest else piece
-        if size == len(self._rest):
-            given, self._rest = self._rest, b""
-        else:
-            given, self._rest = self._rest[:size], self._rest[size:]
-        return given
+def _check_end(data: bytes, at: int) -> None:
+    if at != len(data):
+        raise _broken("a block holds more than its records")
 
 
 def _header(file: BinaryIO) -> tuple[dict[str, bytes], bytes]:
@@ -130,27 +113,11 @@ def _read_count(file: BinaryIO) -> int | None:
 
 
 def _read_long(file: BinaryIO, first: bytes = b"") -> int:
-    """Read a number as Avro writes it: seven bits a byte, lowest first, the sign in the last bit."""
-    value = shift = 0
-    while shift < 64:
-        (byte,) = first or _read(file, 1)
-        first = b""
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return (value >> 1) ^ -(value & 1)
-        shift += 7
-    raise _broken("a number that is too long")
-
-
-def _long(value: int) -> bytes:
-    """Write a number that is not negative as Avro does."""
-    value <<= 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    """Read a number, byte by byte."""
+    data = first or _read(file, 1)
+    while data[-1] >= 0x80 and len(data) <= _LONGEST_NUMBER_BYTES:
+        data += _read(file, 1)
+    return read_long(data, 0)[0]
 
 
 def _null(data: bytes) -> bytes:

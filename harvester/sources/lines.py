@@ -177,8 +177,8 @@ class _Quoted:
                     self._quote_line = piece.number
                 self._state = _State.IN_QUOTES if quoted else _State.IN_CELL
                 at += quoted
-            else:
-                at = text.find(_DELIMITER, at) + 1
+            else:  # cells without quotes are passed over together
+                at = text.find(_DELIMITER + '"', at) + 1
+                self._state = _State.CELL_BEGINS if at or text.endswith(_DELIMITER) else _State.IN_CELL
                 if not at:
                     return
-                self._state = _State.CELL_BEGINS
