@@ -62,7 +62,7 @@ _SENTENCES = {
     Part.KEY: 'Workspace "{subject}" is halted',
     Part.BROKER: 'Trigger "{subject}" is not connected',
 }
-_NEW_KEY = 'The file of the key of workspace "{subject}" cannot be used, so the key before it stays in use'
+_KEY_FILE_SENTENCE = 'The key file of workspace "{subject}" cannot be used; the previous key stays in use'
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Condition:
     @property
     def sentence(self) -> str:
         """Say what does not work, and why."""
-        what = _SENTENCES[self.part] if self.blocks or self.part is not Part.KEY else _NEW_KEY
+        what = _SENTENCES[self.part] if self.blocks or self.part is not Part.KEY else _KEY_FILE_SENTENCE
         return f"{what.format(subject=self.subject)}: {self.detail or self.cause}"
 
 

@@ -249,7 +249,7 @@ def test_a_key_s_file_that_cannot_be_used_is_told_and_the_key_before_it_stays_in
         file.write_text("")
         await seen.at(20)
         assert seen.snapshot.not_ready() == []
-        assert 'The file of the key of workspace "us" cannot be used' in seen.page
+        assert 'The key file of workspace "us" cannot be used' in seen.page
         assert seen.metrics["harvester_condition", "file", "key", "us"] == 1
         await seen.at(500)
         assert [each["cause"] for each in seen.events("key_unusable")] == ["file"]

@@ -122,12 +122,12 @@ def _lose_the_folder(path: Path) -> None:
     ids=["removed", "replaced", "renamed", "its folder", "its log"],
 )  # fmt: skip
 async def test_a_ledger_that_vanishes_under_its_owner_is_noticed_and_saved(tmp_path, lose):
-    """The next look at it fails with where all that it held was saved; nothing is written to a file without a name."""
+    """The next use of it raises an error that names the saved copy; nothing is written to a file without a name."""
     path = tmp_path / "state" / "ledger.db"
     ledger = await opened(path)
     lose(path)
     for _ in range(2):
-        with pytest.raises(LedgerLost, match=r"removed or replaced while it was in use; .* move .* and start again"):
+        with pytest.raises(LedgerLost, match=r"removed or replaced while it was in use\. .* move .* and start again"):
             await ledger.look(books.books)
     await ledger.close()
     (saved,) = (tmp_path / "state").glob("ledger.db.saved-*")
@@ -149,7 +149,7 @@ def test_a_service_whose_ledger_vanishes_is_not_ready_and_ends(tmp_path):
         await asyncio.sleep(10)
         assert [len(seen.events(event)) for event in ("ledger_lost", "ledger_unavailable")] == [1, 1]
 
-    with pytest.raises(LedgerLost, match="what it held was saved"):
+    with pytest.raises(LedgerLost, match="Its content was saved"):
         served(tmp_path, {"us": Wire()}, story)
 
 
@@ -163,7 +163,7 @@ async def test_what_cannot_be_saved_is_said(tmp_path, monkeypatch):
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr("harvester.ledger.sqlite.make_private_file", full)
-    with pytest.raises(LedgerLost, match=r"could not be saved \(.*disk is full.*\); restore a backup"):
+    with pytest.raises(LedgerLost, match=r"could not be saved \(.*disk is full.*\): restore a backup"):
         await ledger.look(books.books)
     await ledger.close()
     assert not list(tmp_path.glob("*.saved-*"))

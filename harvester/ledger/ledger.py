@@ -127,13 +127,13 @@ class Ledger:
         """Compare the files by device and inode; what a lost one held is saved beside it, once."""
         missing = self._files.missing() if self._files is not None and self.lost is None else None
         if missing is not None:
-            self.lost = LedgerLost(f"{missing} was removed or replaced while it was in use; {self._rescue()}")
+            self.lost = LedgerLost(f"{missing} was removed or replaced while it was in use. {self._rescue()}")
             log.error("ledger_lost", hint=str(self.lost))
         if self.lost is not None:
             raise self.lost
 
     def _rescue(self) -> str:
-        """Copy what the open file holds to a name beside it, and say where that is, and what to do."""
+        """Copy the content of the open file to a name beside it; returns a sentence that says where, and what to do."""
         moment = datetime.fromtimestamp(self.clock.wall(), UTC)
         to = self.path.with_name(f"{self.path.name}.saved-{moment:%Y%m%dT%H%M%SZ}-{self._owner[:4]}")
         connection = self._engine.raw_connection()
@@ -141,10 +141,10 @@ class Ledger:
             make_private_folder(to.parent)
             save(connection.driver_connection, to, what=str(self.path))  # type: ignore[arg-type] # it is sqlite3's
         except (LedgerError, OSError) as error:
-            return f"what it held could not be saved ({error}); restore a backup, or use --adopt"
+            return f"Its content could not be saved ({error}): restore a backup, or use --adopt"
         finally:
             connection.close()
-        return f"what it held was saved: move {to} to {self.path}, and start again"
+        return f"Its content was saved: move {to} to {self.path}, and start again"
 
     def _transaction(
         self, engine: Engine, verb: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
