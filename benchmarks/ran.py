@@ -10,7 +10,7 @@ from verdict import Wrong
 class OfRuns(Torture):
     """Historical captures, one after the other."""
 
-    jumps = (0.0, 0.0, 0.0, 3600.0, -3600.0, 86_400.0, -86_400.0)
+    jumps = (0.0, 0.0, 0.0, 3600.0, -3600.0, 3 * 86_400.0, -3 * 86_400.0, 20 * 86_400.0, -20 * 86_400.0)
     last_reading = "once"
     lists: tuple[Path, ...] = ()
     """Those that may not have been read to their end."""

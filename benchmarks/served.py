@@ -18,8 +18,7 @@ REST_SECONDS = 180.0
 class OfService(Torture):
     """A service with one queue."""
 
-    # Ahead by a little only: what a clock that is wrong by a day puts off, it puts off by a day.
-    jumps = (0.0, 0.0, 0.0, 3.0, -3.0, -3600.0)
+    jumps = (0.0, 0.0, 0.0, 3.0, -3.0, -3600.0, 3 * 86_400.0, -3 * 86_400.0, 20 * 86_400.0)
     last_reading = "final"
     patience_seconds = 1.0
 

@@ -174,11 +174,11 @@ class LedgerMachine(RuleBasedStateMachine):
             expires_at = plan.expires_at(self.now if sent_at is None else sent_at)
             self.known[pair] = Known(sent_at, self.now, first.name, first.due_at, expires_at)
 
-    @rule(target=batches, workspace=WORKSPACES, owner=OWNERS, limit=st.integers(1, 5))
-    def claim(self, workspace, owner, limit):
+    @rule(target=batches, workspace=WORKSPACES, owner=OWNERS, limit=st.integers(1, 5), confirmed=st.booleans())
+    def claim(self, workspace, owner, limit, confirmed):
         """A claim gives what is due and no other's, as the reading it is by now: what yields last, the nearest first.
 
-        What came in time is tried before it expires.
+        What came in time is tried before it expires; nothing expires while the time is not confirmed.
         """
         due, plan = {}, PLANS[workspace]
         for pair, each in self.known.items():
@@ -188,8 +188,9 @@ class LedgerMachine(RuleBasedStateMachine):
             if pair.workspace != workspace:
                 continue
             if over and (each.state == "paused" or (is_due and tried)):
-                each.state = "expired"
-                each.ended["expired"] += 1
+                if confirmed:
+                    each.state = "expired"
+                    each.ended["expired"] += 1
             elif is_due:
                 each.yields = each.yields and each.since + plan.readings[-1][1] > self.now
                 due[pair] = each

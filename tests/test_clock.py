@@ -197,13 +197,13 @@ def test_what_a_wrong_clock_let_expire_is_open_again(tmp_path):
 def test_the_difference_is_known_to_the_next_process_until_the_clock_is_set(tmp_path):
     """It costs no call again, and is not believed of a clock that was set back meanwhile."""
     harvested(tmp_path, 3 * DAY, sends(1.0), Braze())
-    told, calls = harvested(tmp_path, 3 * DAY, [*sends(1, 2, 3), *sends(16)[:0]], Braze())
+    told, calls = harvested(tmp_path, 3 * DAY, sends(1, 2, 3), Braze())
     assert (told.pending, calls) == (0, {"first": 2})
 
     async def seen(ahead: float) -> float:
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(ahead)) as ledger:
             known = ledger.clock_difference
-            assert abs(known.seconds - 3 * DAY) < 1
+            assert known is None if ahead == 0 else abs(known.seconds - ahead) < 1
             return ledger.clock.wall() - START
 
     assert abs(run_virtual(seen(3 * DAY))) < 2

@@ -48,7 +48,7 @@ def time(seconds: float | None) -> str | None:
 def clock_line(known: "ClockDifference | None") -> str:
     """Say what is known of this machine's clock where no call is made."""
     if known is None:
-        return "clock      never compared with Braze's yet: ages and deadlines follow this machine's clock"
+        return "clock      not compared with Braze's yet: ages and deadlines follow this machine's clock"
     if abs(known.seconds) <= LARGE_DIFFERENCE_SECONDS:
         return f"clock      right, as compared with Braze's at {time(known.measured_at)}"
     told, measured = difference_in_words(known.seconds), time(known.measured_at)

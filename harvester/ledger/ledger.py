@@ -81,8 +81,11 @@ class Ledger:
 
     async def _assume_difference(self) -> None:
         """Begin with the difference of the clocks that was measured last, unless the machine's was set since."""
-        self.clock_difference = known = await self.do(braze_time.difference)
-        if known and abs(known.seconds) > LARGE_DIFFERENCE_SECONDS and known.still_holds(self._machine.wall()):
+        known = await self.do(braze_time.difference)
+        if known is None or not known.still_holds(self._machine.wall()):
+            return
+        self.clock_difference = known
+        if abs(known.seconds) > LARGE_DIFFERENCE_SECONDS:
             self.clock = BrazeClock(self._machine, difference=known.seconds)
 
     async def keep_clock_difference(self) -> None:
