@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from harvester.ledger import batches, books, intake, leases
+from harvester.ledger import batches, books, braze_time, intake, leases
 from harvester.ledger.plans import follow
 from harvester.ledger.schedule import FINAL, ONCE, ONLY_ONCE, ReadingPlan
 from harvester.ledger.schema import NEVER, metadata
@@ -105,7 +105,7 @@ class Known:
             self.deferrals = 0
         elif kind == "deferred":
             self.due_at, self.deferrals = now + DEFERRAL_SECONDS, self.deferrals + 1
-            self.ending_at = reading.ending_at
+            self.reading, self.ending_at = reading.name, reading.ending_at
         elif kind == "rejected":
             self.state = kind
         elif kind == "captured":
@@ -174,12 +174,8 @@ class LedgerMachine(RuleBasedStateMachine):
             expires_at = plan.expires_at(self.now if sent_at is None else sent_at)
             self.known[pair] = Known(sent_at, self.now, first.name, first.due_at, expires_at)
 
-    @rule(target=batches, workspace=WORKSPACES, owner=OWNERS, limit=st.integers(1, 5), confirmed=st.booleans())
-    def claim(self, workspace, owner, limit, confirmed):
-        """A claim gives what is due and no other's, as the reading it is by now: what yields last, the nearest first.
-
-        What came in time is tried before it expires; nothing expires while the time is not confirmed.
-        """
+    def due_of(self, workspace: str, *, confirmed: bool) -> dict[Pair, Known]:
+        """The pairs that a claim may give; where the time is ``confirmed``, others that are over expire."""
         due, plan = {}, PLANS[workspace]
         for pair, each in self.known.items():
             over = each.expires_at <= self.now
@@ -192,29 +188,66 @@ class LedgerMachine(RuleBasedStateMachine):
                     each.state = "expired"
                     each.ended["expired"] += 1
             elif is_due:
-                each.yields = each.yields and each.since + plan.readings[-1][1] > self.now
+                if confirmed:
+                    each.yields = each.yields and each.since + plan.readings[-1][1] > self.now
                 due[pair] = each
+        return due
+
+    @rule(target=batches, workspace=WORKSPACES, owner=OWNERS, limit=st.integers(1, 5), confirmed=st.booleans())
+    def claim(self, workspace, owner, limit, confirmed):
+        """A claim gives what is due and no other's, as the reading it is by now: what yields last, the nearest first.
+
+        What came in time is tried before it expires; nothing expires while the time is not confirmed.
+        """
+        due, plan = self.due_of(workspace, confirmed=confirmed), PLANS[workspace]
         self.number += 1
         batch = self.do(
             batches.claim, workspace, batch_id=f"b{self.number:04d}", token=f"t{self.number}", owner=owner, limit=limit,
-            now=self.now, lease_until=self.now + 120,
+            now=self.now, lease_until=self.now + 120, confirmed=confirmed,
         )  # fmt: skip
         claimed = [] if batch is None else [reading.pair for reading in batch.readings]
-        assert len(claimed) == len(set(claimed)) == min(limit, len(due))
-        first = sorted((each.yields, each.expires_at) for each in due.values())[:limit]
-        assert sorted((due[pair].yields, due[pair].expires_at) for pair in claimed) == first
+        assert len(claimed) == len(set(claimed)) <= limit
+        assert set(claimed) <= set(due)
+        assert bool(claimed) == bool(due)
+        if confirmed:
+            assert len(claimed) == min(limit, len(due))
+            first = sorted((each.yields, each.expires_at) for each in due.values())[:limit]
+            assert sorted((due[pair].yields, due[pair].expires_at) for pair in claimed) == first
         for reading in batch.readings if batch else ():
             pair = due[reading.pair]
             name = pair.latest(plan, self.now)
-            if pair.ending_at is None or name != pair.reading or pair.ending_at <= self.now - DAY_SECONDS:
-                pair.ending_at = self.now
-            pair.reading, pair.state = name, "leased"
+            ending_at = pair.ending_at
+            if ending_at is None or name != pair.reading or ending_at <= self.now - DAY_SECONDS:
+                ending_at = self.now
+            pair.state = "leased"
+            if confirmed:
+                pair.reading, pair.ending_at = name, ending_at
             assert (reading.name, reading.since, reading.round) == (name, pair.since, pair.round)
-            assert (reading.ending_at, reading.deadline) == (pair.ending_at, pair.expires_at - GRACE_SECONDS)
+            assert (reading.ending_at, reading.deadline) == (ending_at, pair.expires_at - GRACE_SECONDS)
         if batch is None:
             return multiple()
         self.open[batch.id] = (batch, owner, self.now + 120)
         return batch
+
+    @rule(workspace=WORKSPACES, owner=OWNERS, days=st.sampled_from([-20.0, -3.0, 3.0, 20.0, 90.0]))
+    def claim_by_a_wrong_clock(self, workspace, owner, days):
+        """What an unconfirmed clock leases goes back as it was, once the first answer shows the time."""
+        self.number += 1
+        batch = self.do(
+            batches.claim, workspace, batch_id=f"b{self.number:04d}", token="t", owner=owner, limit=9,
+            now=self.now + days * DAY_SECONDS, lease_until=self.now + 120, confirmed=False,
+        )  # fmt: skip
+        if batch is not None:
+            back = [Settlement(reading, Returned()) for reading in batch.readings]
+            assert self.do(batches.seal, batch, back, [], destination="here", now=self.now, deferral_delays={})
+            for reading in batch.readings:
+                assert self.known[reading.pair].state == "open"
+                self.known[reading.pair].ending_at = None
+
+    @rule(workspace=WORKSPACES)
+    def correct(self, workspace):
+        """Where no clock was wrong there is nothing to correct."""
+        assert self.do(braze_time.correct, workspace, now=self.now) == 0
 
     @rule(batch=consumes(batches), kinds=st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=5, max_size=5))
     def seal(self, batch, kinds):
@@ -245,7 +278,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def harvest(self, workspace, times):
         """Again and again all that is due ends alike, and time goes on."""
         for kind, seconds in times:
-            batch = self.claim(workspace=workspace, owner="a", limit=5)
+            batch = self.claim(workspace=workspace, owner="a", limit=5, confirmed=True)
             if isinstance(batch, Batch):
                 self.seal(batch=batch, kinds=[kind] * 5)
             self.the_books_balance()
