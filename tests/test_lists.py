@@ -203,7 +203,7 @@ def test_what_may_be_an_id_and_looks_like_none_is_read_and_named(text):
     pairs, bad, source = read(f"{HEAD}c,{text},\nd,{text},\n")
     assert (list(pairs), bad) == ([("c", text), ("d", text)], [])
     (note,) = source.notes
-    assert note.startswith(f"-:2: send_id {text!r} looks like")
+    assert note.startswith(f"standard input:2: send_id {text!r} looks like")
     assert "as do 1 more" in note
 
 

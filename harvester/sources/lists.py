@@ -37,6 +37,7 @@ class ListOfPairs:
     def __init__(self, name: str, *, workspaces: Sequence[str]) -> None:
         """Begin without a row."""
         self.name = name
+        self._shown_name = "standard input" if name == "-" else name
         self.naive_times = 0
         self.skipped: Counter[str] = Counter()
         self._workspaces = workspaces
@@ -94,21 +95,21 @@ class ListOfPairs:
         """Say what a person should know of the list, now that all its rows are read."""
         notes = []
         if not rows:
-            notes.append(f"{self.name} holds no row, so it names no pair")
+            notes.append(f"{self._shown_name} holds no row, so it names no pair")
         elif not self._given and self.skipped:
-            notes.append(f"{self.name}: no row names a send that has a {' and a '.join(REQUIRED)}")
+            notes.append(f"{self._shown_name}: no row names a send that has a {' and a '.join(REQUIRED)}")
         if self._internal_ids:
             notes.append(
-                f"{self.name}: {API_ID} is read as the campaign's id; campaign_id beside it is Braze's internal id"
+                f"{self._shown_name}: {API_ID} is read as the campaign's id; campaign_id is Braze's internal one"
             )
         if self._with_several_times:
             notes.append(
-                f"{self.name} names {self._with_several_times} of {self._given} sends with several times; "
+                f"{self._shown_name} names {self._with_several_times} of {self._given} sends with several times; "
                 "the earliest counts, or the latest once the earliest is over 14 days old"
             )
         for (_, doubt), seen in self._doubts.items():
             more = f", as do {seen.count - 1} more" if seen.count > 1 else ""
-            notes.append(f"{self.name}:{seen.first} looks like {doubt}{more}; it was read as it is")
+            notes.append(f"{self._shown_name}:{seen.first} looks like {doubt}{more}; it was read as it is")
         return notes
 
 
