@@ -1,8 +1,8 @@
 """A ledger takes over a dataset whose own ledger is lost: its plan is made anew from the parts.
 
-Nothing is written to the dataset: the ledger takes the identity that the marker names. Where the marker is lost too,
-the ledger knows the dataset from now on, and the next start marks it. What the lost ledger knew and the parts do not
-tell is gone: pairs without a capture, rejects, and which parts a loader has seen.
+Nothing is written to the dataset: the ledger takes the identity that the marker names. If the marker is lost too, the
+ledger remembers the dataset, and the next start creates the marker. What only the lost ledger knew is gone: pairs
+without a capture, rejects, and which parts a loader has seen.
 """
 
 from collections.abc import Mapping

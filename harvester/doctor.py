@@ -34,7 +34,7 @@ from harvester.settings.surroundings import PROXY_HINT, check_certificates, prox
 from harvester.sinks import FolderSink, Sink
 
 _OTHER_FILES = 150
-"""The ledger, parts, brokers, a bucket's connections, and the page's, which are 64 at the most."""
+"""Open files beside calls to Braze: ledger, parts, brokers, buckets, and at most 64 connections to the page."""
 
 _PROBE = ".harvester/probe"
 
@@ -65,10 +65,10 @@ async def examine(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock)
 
 
 def surroundings(settings: Settings) -> list[Finding]:
-    """Examine what the environment and the system decide: proxies, certificates, open files."""
+    """Examine the environment and the limits of the system: proxies, certificates, open files."""
     findings = []
     if variables := proxy_variables():
-        findings.append(Finding("proxy", well=True, text=f"{' and '.join(variables)} is set: {PROXY_HINT}"))
+        findings.append(Finding("proxy", well=True, text=f"{', '.join(variables)} set: {PROXY_HINT}"))
     try:
         check_certificates()
     except HarvesterError as error:
@@ -76,13 +76,13 @@ def surroundings(settings: Settings) -> list[Finding]:
     allowed, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], _OTHER_FILES
     needed += len(settings.workspaces) * settings.concurrency
     if resource.RLIM_INFINITY != allowed < needed:
-        text = f"{allowed} are allowed, and up to {needed} may be needed; allow more (ulimit -n, LimitNOFILE) or lower "
+        text = f"{allowed} are allowed, but up to {needed} may be needed; allow more (ulimit -n, LimitNOFILE) or lower "
         findings.append(Finding("open files", well=False, text=f"{text}concurrency"))
     return findings
 
 
 async def _ledger(path: Path, place: str, clock: Clock) -> tuple[str, str | None, str]:
-    """Open the ledger, or one that could stand there; gives its id, the dataset it knows at a place, what was seen."""
+    """Open the ledger, or a draft beside it; returns its id, the dataset that it knows at a place, and the finding."""
     if _is_there(path):
         async with await Ledger.open(path, clock=clock) as ledger:
             return ledger.ledger_id, await ledger.look(remembered, place), "opens, and can be written"
@@ -195,11 +195,13 @@ def _budget(subject: str, answer: Answer) -> Finding:
 
 
 def _difference(subject: str, answer: Answer, machine: Clock, braze: BrazeClock) -> Finding:
-    """Compare the machine's clock with Braze's, as a harvest does."""
+    """Compare the machine's clock with Braze's."""
     if answer.budget.server_time is None:
-        return Finding(f"{subject}: clock", well=False, text="the answer has no Date; resets cannot be told")
+        return Finding(
+            f"{subject}: clock", well=False, text="the answer has no Date header, so clock and resets are unknown"
+        )
     seconds = machine.wall() - braze.wall()
     if abs(seconds) <= LARGE_DIFFERENCE_SECONDS:
-        return Finding(f"{subject}: clock", well=True, text="agrees with Braze's to a minute")
-    told = f"{difference_in_words(seconds)}; a harvest goes by Braze's, but set this machine's clock"
-    return Finding(f"{subject}: clock", well=False, text=told)
+        return Finding(f"{subject}: clock", well=True, text="within a minute of Braze's")
+    text = f"{difference_in_words(seconds)}; harvester uses Braze's time, but set this machine's clock"
+    return Finding(f"{subject}: clock", well=False, text=text)

@@ -40,7 +40,7 @@ _RETRIES: Any = {
 }
 _SPOOLED_BYTES = 8 * 1024 * 1024
 MAX_OBJECT_BYTES = 4 << 30
-"""Objects above this size, or above half of what is free where temporary files lie, are not copied to be read."""
+"""Objects above this size, or above half of the free space for temporary files, are not copied."""
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _RENEWABLE = r"ExpiredToken|TokenRefreshRequired|RequestTimeTooSkewed"
@@ -95,12 +95,12 @@ _ADVICE = (
     (
         "conflict",
         r"status code: 409",
-        "another writer was at the same name; it can be tried again",
+        "another writer used the same name; try again",
     ),
     (
         "plain_http",
         r"builder error",
-        "plain http is for this machine alone; use https, or say AWS_ALLOW_HTTP=true (AZURE_, GOOGLE_)",
+        "plain http is allowed only for this machine; use https, or set AWS_ALLOW_HTTP=true (AZURE_, GOOGLE_)",
     ),
     (
         "timeout",
@@ -113,7 +113,7 @@ _ADVICE = (
         "it cannot be reached; check the network and the endpoint",
     ),
 )
-"""The cause of a failure, what in its text gives it away (the surest sign first), and what is to be done about it."""
+"""For each failure: its cause, the pattern that identifies it (most reliable first), and what to do."""
 
 
 class Taken(Exception):  # noqa: N818 - a taken name is an answer, no fault
@@ -125,11 +125,11 @@ class Refused(SinkError):  # noqa: N818 - an answer of the store, no fault of it
 
 
 class TooLarge(Refused):
-    """An object is larger than what this machine may take."""
+    """An object is too large to be copied to this machine."""
 
 
 class Unwilling(SinkError):  # noqa: N818 - as above
-    """The store answers with a refusal that will hardly change, though it may: it is no outage."""
+    """The store answers, but refuses this request, probably for good. It is not an outage."""
 
 
 class Store:
@@ -203,20 +203,20 @@ class Store:
         return cast("BinaryIO", copy)
 
     def _copy(self, name: str, file: BinaryIO, folder: Path) -> None:
-        """Copy an object whose size is looked at first. Raises ``TooLarge``, also where it turns out to be larger."""
+        """Copy an object after checking its size. Raises ``TooLarge``, also if it is larger than reported."""
         found = obstore.get(self._store, name)
         size = found.meta["size"]
         if size > MAX_OBJECT_BYTES:
             raise TooLarge(f"{self.url}/{name} has {size} bytes; at most {MAX_OBJECT_BYTES} are read; split it")
         if size > shutil.disk_usage(folder).free // 2:
             raise TooLarge(
-                f"{self.url}/{name} has {size} bytes, more than half of what is free for temporary files; "
-                "split it, or let TMPDIR name a roomier folder"
+                f"{self.url}/{name} has {size} bytes, more than half of the free space for temporary files; "
+                "split it, or set TMPDIR to a folder with more space"
             )
         for piece in found.stream(min_chunk_size=1 << 20):
             size -= len(piece)
             if size < 0:
-                raise TooLarge(f"{self.url}/{name} goes on behind the size that its store gives")
+                raise TooLarge(f"{self.url}/{name} is larger than the size that its store reports; upload it again")
             file.write(piece)
 
     @contextmanager
@@ -252,7 +252,7 @@ def fetched(url: str, folder: Path) -> Path:
 
 
 def answers(url: str) -> bool:
-    """Tell whether the store lists what lies beside an object: if so, a failure is the object's, and no outage."""
+    """Return whether the store answers a listing beside an object. If so, the failure concerns only the object."""
     try:
         next(Store(url.rpartition("/")[0]).names(), None)
     except Refused:
@@ -263,7 +263,7 @@ def answers(url: str) -> bool:
 
 
 def _is_unwilling(error: Exception) -> bool:
-    """Tell a refusal of this one request from an overload, an outage and credentials that need renewal."""
+    """Return whether only this request is refused, as opposed to overload, an outage or expired credentials."""
     if isinstance(
         error, (AlreadyExistsError, InvalidPathError, NotModifiedError, NotSupportedError, PreconditionError)
     ):
@@ -297,7 +297,7 @@ def _advice(text: str) -> str | None:
 
 
 def _cause(text: str) -> str:
-    """Name the cause of a failure: one of the table's, or the status."""
+    """Return the cause of a failure: one of ``_ADVICE``, or the status."""
     status = _STATUS.search(text)
     known = next((cause for cause, sign, _ in _ADVICE if re.search(sign, text)), None)
     return known or (f"status_{status[1]}" if status else "failed")

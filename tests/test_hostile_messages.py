@@ -293,7 +293,7 @@ async def test_whatever_a_store_says_of_an_object_its_message_ends_and_the_queue
     for status, event in events.items():
         assert f"{BUCKET}/lists" in dead[event], status
     assert "status code" not in str(dead)
-    assert f"was tried {importing.MAX_TRIES} times" in dead[events[503]]
+    assert f"could not be read in {importing.MAX_TRIES} tries" in dead[events[503]]
     assert dead[event_of("lists/410.csv")]
     assert set(scene.arrived) == {("c", "s", False), ("c", "of-a-file", False)}
 

@@ -95,7 +95,7 @@ def test_few_open_files_are_raised_to_what_is_allowed_and_doctor_says_when_that_
     assert limits == [100, 100]
     settings = load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"})
     (found,) = surroundings(settings)
-    assert (found.well, found.text.partition(";")[0]) == (False, "100 are allowed, and up to 214 may be needed")
+    assert (found.well, found.text.partition(";")[0]) == (False, "100 are allowed, but up to 214 may be needed")
     limits[0] = 1024
     assert surroundings(settings) == []
 

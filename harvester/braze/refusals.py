@@ -32,8 +32,8 @@ CAMPAIGNS_KEPT = 500
 
 WRONG_IDS_HINT = (
     "usually the campaign ids are wrong (internal ids of Braze's Snowflake tables instead of API identifiers, or ids "
-    "of another workspace), or the endpoint is (harvester doctor). Correct them; if the endpoint was wrong, run "
-    "harvester requeue --outcome rejected"
+    "of another workspace), or the endpoint is wrong (check it with harvester doctor). Correct them. If the endpoint "
+    "was wrong, also run harvester requeue --outcome rejected"
 )
 """What to do where nothing but refusals came back."""
 

@@ -83,12 +83,11 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
 )
 @click.option("--json", is_flag=True, help="The same as JSON.")
 def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any) -> None:
-    """Tell what capturing PAIRS takes, and spend nothing.
+    """Estimate what capturing PAIRS takes. Makes no call.
 
-    It tells of calls, minutes, share of the budget, and deadlines missed. It reckons with one workspace's budget, as
-    --limit, --reserve and --max-rate have it. Of the API nothing is asked: what tells harvester run of its
-    workspace (--endpoint and what belongs to it) is taken here too, and let pass. Ends with 3 where lines could not be
-    read, and shows the first reasons.
+    Shows calls, minutes, share of the budget, and deadlines that would be missed. The estimate is for one workspace,
+    with the budget of --limit, --reserve and --max-rate. The other workspace options of harvester run, such as
+    --endpoint, are accepted and ignored. Ends with 3 if lines could not be read, and shows the first reasons.
 
     \b
     Example:

@@ -60,8 +60,8 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
     click.echo(show.clock_line(difference), err=True)
     if unserved:
         click.echo(
-            f"no service has used this ledger for {show.quoted(unserved)} yet: sends of it are read once; "
-            "to follow them, start harvester serve and enqueue them again",
+            f"no service has used this ledger for {show.quoted(unserved)} yet, so their sends are read "
+            "once. To read them several times, start harvester serve, then enqueue them again.",
             err=True,
         )
     for line in [*show.skipped_lines(listed.skipped), *show.note_lines(listed.notes)]:

@@ -127,7 +127,7 @@ pace = _together(
     click.option(
         "--compression",
         type=click.Choice(["zstd", "gzip", "none"]),
-        help="Of the parts; Spark 3.5 and BigQuery cannot read zstd  [default: zstd]",
+        help="How to compress parts; Spark 3.5 and BigQuery cannot read zstd  [default: zstd]",
     ),
     click.option(
         "--raw", is_flag=True, default=None, help="Keep each answer as it came too, beside the rows, in raw_answers/."
@@ -178,7 +178,7 @@ def set_up_logs(given: dict[str, Any], *, lasting: bool = False) -> None:
 
 
 def check_surroundings() -> None:
-    """Say once what the environment changes behind our back. Raises ``UsageError`` for certificates it only names."""
+    """Warn once of a proxy that calls to Braze ignore. Raises ``UsageError`` for certificates that cannot be read."""
     import structlog
 
     from harvester.settings.surroundings import PROXY_HINT, check_certificates, proxy_variables
@@ -216,7 +216,7 @@ def ledger(work: Callable[..., None]) -> Callable[..., None]:
 
 
 def ledger_to_make(makes: Callable[[dict[str, Any]], bool]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the same to a command that makes a missing ledger, where ``makes`` says so of its arguments."""
+    """Like ``ledger``, for a command that creates a missing ledger if ``makes`` returns true for its arguments."""
     return functools.partial(_leading_to_a_ledger, makes=makes)
 
 
@@ -230,7 +230,7 @@ def _leading_to_a_ledger(work: Callable[..., None], makes: Callable[[dict[str, A
             out, state, configured = settings.out, settings.state, settings.workspaces
         path = ledger_path(out, state)
         if makes(given) and (out is not None or state is None):
-            _check_nobody_elses(out or DEFAULT_OUT, path)
+            _check_unclaimed(out or DEFAULT_OUT, path)
         if "workspaces" in given:
             given["workspaces"] = _workspaces(path, given["workspaces"], configured)
         work(path=path, **given)
@@ -281,29 +281,33 @@ def sink_of(out: str) -> "Sink":
 
 
 async def check_new_ledger(sink: "Sink", path: Path) -> None:
-    """Raise ``SinkRefused`` where a ledger is missing that the place was captured with: a new one has no plan."""
+    """Raise ``SinkRefused`` if the ledger is missing but the place was captured with one: a new ledger has no plan."""
     if path.exists():  # noqa: ASYNC240 - nothing runs beside it
         return
     owner = await sink.owner()
     if owner is not None:
-        whose = f"with another ledger (its id is {owner})" if owner else "with a ledger that nothing names any more"
+        whose = (
+            f"with another ledger (its id is {owner})"
+            if owner
+            else "with a ledger that is unknown, since the marker is missing"
+        )
         raise SinkRefused(
-            f"there is no ledger at {path}, and {sink.place} was captured {whose}: restore that, or name it with "
-            "--state; if it is lost, use harvester run --adopt; or name a new place with -o"
+            f"there is no ledger at {path}, but {sink.place} was captured {whose}: restore that ledger, or name it "
+            "with --state; if it is lost, use harvester run --adopt; or name a new place with -o"
         )
 
 
-def _check_nobody_elses(out: str, path: Path) -> None:
+def _check_unclaimed(out: str, path: Path) -> None:
     try:
         asyncio.run(check_new_ledger(sink_of(out), path))
     except SinkRefused:
         raise
     except SinkError as error:
-        click.echo(f"harvester: cannot tell whether this place has another ledger already: {error}", err=True)
+        click.echo(f"harvester: cannot check whether {out} belongs to another ledger: {error}", err=True)
 
 
 def known_time(path: Path) -> "tuple[float, ClockDifference | None]":
-    """Give Braze's time as far as a ledger knows it, and the difference of the clocks that was measured last."""
+    """Return Braze's time as far as a ledger knows it, and the last measured difference between the clocks."""
     from harvester.clock import SystemClock
 
     async def at(ledger: "Ledger") -> "tuple[float, ClockDifference | None]":
@@ -342,7 +346,7 @@ def _workspaces(path: Path, named: tuple[str, ...], configured: Iterable[str]) -
     for name in named if served else ():
         if name not in {*served, *configured}:
             known = ", ".join(f'"{each}"' for each in served)
-            raise UsageError(f'this ledger serves {known}, and no workspace "{name}"; name one of these')
+            raise UsageError(f'this ledger has no workspace "{name}"; name one of {known}')
     return list(named) or sorted({*served, *configured}) or ["default"]
 
 

@@ -34,7 +34,7 @@ def many(count: int, one: str, more: str = "") -> str:
 
 
 def quoted(names: Iterable[str]) -> str:
-    """Set names apart from the words around them."""
+    """Return the names in quotes, sorted, with commas between them."""
     return ", ".join(f'"{name}"' for name in sorted(names))
 
 
@@ -46,13 +46,13 @@ def time(seconds: float | None) -> str | None:
 
 
 def clock_line(known: "ClockDifference | None") -> str:
-    """Say what is known of this machine's clock where no call is made."""
+    """Return the line on this machine's clock for commands that make no call."""
     if known is None:
-        return "clock      not compared with Braze's yet: ages and deadlines follow this machine's clock"
+        return "clock      not compared with Braze's yet; ages and deadlines follow this machine's clock"
     if abs(known.seconds) <= LARGE_DIFFERENCE_SECONDS:
-        return f"clock      right, as compared with Braze's at {time(known.measured_at)}"
-    told, measured = difference_in_words(known.seconds), time(known.measured_at)
-    return f"clock      {told}, as compared at {measured}; Braze's time is used. Set this machine's clock."
+        return f"clock      correct when last compared with Braze's, at {time(known.measured_at)}"
+    difference, measured = difference_in_words(known.seconds), time(known.measured_at)
+    return f"clock      {difference} when last compared, at {measured}; Braze's time is used. Set this machine's clock."
 
 
 def books(balance: Books) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def book_lines(balance: Books, balances: Mapping[str, Books]) -> list[str]:
 
 
 def _pending(balance: Books) -> str:
-    """Tell pairs that were never read from those that wait for their next reading."""
+    """Return the part of the line that separates pairs never read from pairs that wait for their next reading."""
     waiting = balance.pending - balance.never_read
     parts = [f"{balance.never_read} never read"] if balance.never_read else []
     if waiting:
@@ -109,7 +109,7 @@ def _book_line(name: str, balance: Books) -> str:
 
 
 def unread_lines(bad: int, of: int, reasons: Sequence[str], *, where: str | None = None) -> list[str]:
-    """Say how many lines could not be read, with the first reasons and where all of them are."""
+    """Return lines on how many lines could not be read, the first reasons, and the file with all of them."""
     if not bad:
         return []
     see = f", see {where}" if where else ""
@@ -117,7 +117,7 @@ def unread_lines(bad: int, of: int, reasons: Sequence[str], *, where: str | None
 
 
 def note_lines(notes: Sequence[str]) -> list[str]:
-    """Say what a person should know of the lists that were read; paths and ids in it may hold anything."""
+    """Return the notes on the lists that were read, one per line; paths and ids in them may contain any character."""
     return [f"note       {printable(each)}" for each in notes]
 
 
@@ -193,10 +193,10 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
 
 
 def refused_lines(balances: Mapping[str, Books]) -> list[str]:
-    """Say what it usually means where a workspace has refused pairs and not one captured."""
+    """Return a hint for each workspace that has refused pairs and no captured one."""
     return [
-        f'note       workspace "{name}": Braze refused every pair it answered, '
-        f"{many(sum(each.rejected.values()), 'pair')}; "
+        f'note       workspace "{name}": Braze refused every pair that it answered '
+        f"({many(sum(each.rejected.values()), 'pair')}); "
         f"{WRONG_IDS_HINT}"
         for name, each in sorted(balances.items())
         if each.rejected and not any(each.captured.values())
@@ -207,7 +207,7 @@ def _clock_lines(done: "Summary") -> list[str]:
     lines = [] if done.clock_problem is None else [f"clock      {done.clock_problem}"]
     if done.in_question:
         seem = many(done.in_question, "pair seems", "pairs seem")
-        lines.append(f"unsure     {seem} expired, but no answer has confirmed the time: run the same command again")
+        lines.append(f"unsure     {seem} expired, but no answer has confirmed Braze's time; run the same command again")
     return lines
 
 

@@ -60,8 +60,8 @@ def demo(out: str, pairs: int) -> None:
         raise done.problem
     click.echo(
         f"\n{latest_query(out)}\n{run_latest_query(out)}\n"
-        f"Run these statements in DuckDB to read the parts in {folder / DATASET}. Each reading is a snapshot; "
-        f"never sum over readings.\nTo export the same rows: harvester latest {folder}"
+        f"Run these statements in DuckDB to read the parts in {folder / DATASET}.\n"
+        f"Each reading is a snapshot; never sum over readings.\nTo export the same rows: harvester latest {folder}"
     )
     sys.exit(done.exit_code)
 

@@ -31,9 +31,9 @@ from harvester.place import PlaceKind, kind_of
 def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> None:
     """Write the newest numbers of each send in a harvested PLACE.
 
-    That is the latest view: a row of each day, channel and variation, with a column for every counter that any row has,
-    500 at the most. Each reading is a snapshot: sum over these rows, never over readings.
-    The parts of a bucket are copied to the folder for temporary files (TMPDIR) for as long as they are read.
+    This is the latest view: one row for each pair, day, channel and variation, with a column for each counter (500 at
+    most). Each reading is a snapshot: sum over these rows, never over readings.
+    The parts of a bucket are copied to the folder for temporary files (TMPDIR) while they are read.
 
     \b
     Examples:
@@ -56,8 +56,8 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
         click.echo(f"{show.many(written.rows, 'row')} in {out}", err=True)
     if written.folded:
         click.echo(
-            f"{show.many(written.folded, 'counter')} of rare names have no column of their own; "
-            "they are JSON text in the column unrecognized",
+            f"{show.many(written.folded, 'rare counter')} stored as JSON text in the column unrecognized, "
+            "since the view has at most 500 columns of counters",
             err=True,
         )
 

@@ -19,7 +19,7 @@ def restore(
 ) -> int:  # fmt: skip
     """Add pairs with what was captured of them last; those that the ledger has already stay. Gives how many are new.
 
-    ``unmarked`` is the place of a dataset whose mark is lost, and the id by which the ledger knows it from now on.
+    ``unmarked`` is the place of a dataset without a marker, and the id that the ledger gives it.
     """
     if unmarked is not None:
         remember(connection, *unmarked)

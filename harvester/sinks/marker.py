@@ -1,10 +1,10 @@
 """The marker: one small object beside a dataset that names the dataset and the ledger it belongs to.
 
-The ledger is the only copy of the plan, so an empty or another ledger pointed at a dataset is refused. So are parts
-without a marker: somebody removed it, and who goes on without the plan would ask and write everything again.
+The ledger is the only copy of the plan, so an empty ledger or the ledger of another dataset is refused. Parts without a
+marker are refused too: somebody removed it, and without the plan everything would be requested and written again.
 
-The marker lies outside of the dataset, since readers load whole folders and prefixes. Before that it lay among the
-parts: such a marker stays where it is, because older versions look for it there, and still counts.
+The marker is outside of the dataset, since readers load whole folders and prefixes. Older versions put it among the
+parts. Such a marker remains valid and stays where it is, because older versions look for it there.
 """
 
 import secrets
@@ -18,7 +18,7 @@ from harvester.model import DATASET
 MARKER = f".harvester/{DATASET}.json"
 OLD_MARKER = f"{DATASET}/_ledger.json"
 NO_OWNER = ""
-"""In place of a ledger's id: there are parts, but nothing says whose they are."""
+"""Returned instead of a ledger's id if there are parts but no marker."""
 
 
 class MarkedPlace(Protocol):
@@ -34,7 +34,7 @@ class MarkedPlace(Protocol):
         ...
 
     async def create_marker(self, name: str, data: bytes) -> bytes:
-        """Create a marker durably if its name is free, and return what stands there then. Raises ``SinkError``."""
+        """Create a marker durably if its name is free; returns the marker that is there then. Raises ``SinkError``."""
         ...
 
     async def has_parts(self) -> bool:
@@ -55,10 +55,10 @@ async def find_owner(place: MarkedPlace) -> str | None:
 
 
 async def mark(place: MarkedPlace, ledger_id: str, *, known: str | None) -> tuple[bytes, str]:
-    """Mark the dataset as this ledger's, or find that mark; returns the marker and the dataset's id.
+    """Mark the dataset as this ledger's, or find its marker; returns the marker and the dataset's id.
 
-    ``known`` is the dataset that the ledger found here before: it restores a marker that was removed from beside its
-    parts. Raises ``SinkRefused`` for another ledger's dataset, a damaged marker, and parts without one.
+    ``known`` is the id of the dataset that the ledger found here before: with it, a removed marker is restored.
+    Raises ``SinkRefused`` for another ledger's dataset, a damaged marker, and parts without one.
     """
     marker = await place.read_marker(MARKER)
     if marker is None:
@@ -66,7 +66,7 @@ async def mark(place: MarkedPlace, ledger_id: str, *, known: str | None) -> tupl
             MARKER, make_marker(ledger_id)
         )
     dataset_id = _check_owner(place, marker, MARKER, ledger_id)
-    # A process of an older version marks a dataset only where it looks for the mark.
+    # A process of an older version creates and finds only the old marker.
     old = await place.read_marker(OLD_MARKER)
     if old is not None:
         _check_owner(place, old, OLD_MARKER, ledger_id)
@@ -87,7 +87,7 @@ async def _find_unmarked(place: MarkedPlace, ledger_id: str, known: str | None) 
     if known is None:
         raise SinkRefused(
             f"{place.place} holds parts, but {MARKER}, which names their ledger, is missing; "
-            "name their ledger with --state; if it is lost, say --adopt; or harvest into a new place"
+            "name their ledger with --state; if it is lost, use --adopt; or name a new place with -o"
         )
     return await place.create_marker(MARKER, make_marker(ledger_id, known))
 
@@ -108,7 +108,7 @@ def _check_owner(place: MarkedPlace, marker: bytes, name: str, ledger_id: str) -
     if owner != ledger_id:
         raise SinkRefused(
             f"{place.place} was harvested with another ledger (its id is {owner}); "
-            "name that ledger with --state; if it is lost, say --adopt; or harvest into a new place"
+            "name that ledger with --state; if it is lost, use --adopt; or name a new place with -o"
         )
     return dataset_id
 
@@ -119,4 +119,4 @@ def _parse(marker: bytes, where: str) -> tuple[str, str]:
         written = orjson.loads(marker)
         return str(written["ledger"]), str(written["dataset"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise SinkRefused(f"{where} is damaged; restore it, or harvest into a new place") from None
+        raise SinkRefused(f"{where} is damaged; restore it, or name a new place with -o") from None

@@ -16,14 +16,14 @@ class Sink(Protocol):
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Mark the dataset as this ledger's, or find that mark; gives the dataset's own id.
 
-        ``known`` is the dataset that the ledger found here before: where parts lost their mark, it gets it back.
+        ``known`` is the id of the dataset that the ledger found here before: with it, a removed marker is restored.
         Raises ``SinkRefused`` when the dataset belongs to another ledger or the place must not be used, another
         ``SinkError`` when it fails for now.
         """
         ...
 
     async def owner(self) -> str | None:
-        """Name the ledger whose mark the dataset bears; None for a new one, ``NO_OWNER`` for parts without a mark.
+        """Return the id of the ledger that the marker names; None for a new dataset, ``NO_OWNER`` without a marker.
 
         Raises ``SinkError``.
         """

@@ -1,7 +1,7 @@
-"""From a message's pairs and files into the ledger: a page at a time, and a file again where its store has trouble.
+"""Imports a message's pairs and files into the ledger, a page at a time.
 
-It tells a file that cannot be had, which is its message's end after a few tries, from a store that is away, for which
-messages wait.
+A file that cannot be read makes its message a dead letter after a few tries. While the whole store is unavailable,
+messages wait instead.
 """
 
 import asyncio
@@ -20,29 +20,29 @@ from harvester.model import DAY_SECONDS, BadLine, Enqueued
 from harvester.sources.files import PAGE_PAIRS, Input
 
 MAX_TRIES = 5
-"""A message whose file cannot be had, though its store is there, or that meets a bug of ours, is buried after these."""
+"""Tries for a message whose file cannot be read though its store answers, or that triggers a bug; then it is buried."""
 
-_TOLD_LINES = 5
+_SHOWN_REASONS = 5
 
 log = structlog.get_logger()
 
 
 class Count(Protocol):
-    """Of the pairs handed over: how many the ledger did not know, and how many it did."""
+    """How many of the enqueued pairs were new to the ledger, and how many it knew."""
 
     @property
     def new(self) -> int:
-        """Those that it did not."""
+        """Pairs that were new to the ledger."""
         ...
 
     @property
     def known(self) -> int:
-        """Those that it did."""
+        """Pairs that the ledger knew."""
         ...
 
 
 class Enqueue(Protocol):
-    """How pairs get into the ledger: committed, durably, on return. ``once`` asks for a historical capture."""
+    """Puts pairs into the ledger, durably on return. ``once`` asks for a historical capture."""
 
     async def __call__(self, arrivals: Sequence[Enqueued], *, once: bool) -> Count:
         """Enqueue. Raises ``LedgerError``."""
@@ -51,30 +51,30 @@ class Enqueue(Protocol):
 
 @dataclass(slots=True)
 class _Bad:
-    """Bad lines of a file: how many, and what the first of them said."""
+    """The bad lines of a file: their number, and the first reasons."""
 
     count: int = 0
-    told: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
     def add(self, bad: BadLine) -> None:
         """Take one."""
         self.count += bad.lines
-        if len(self.told) < _TOLD_LINES:
-            self.told.append(f"line {bad.line}: {bad.field} {bad.problem}")
+        if len(self.reasons) < _SHOWN_REASONS:
+            self.reasons.append(f"line {bad.line}: {bad.field} {bad.problem}")
 
 
 class Stopped(Exception):  # noqa: N818 - it never leaves the sources
-    """We were told to stop in the middle of something that may be left: it is not acknowledged."""
+    """The service is stopping. The message is not acknowledged, so it comes again."""
 
 
 class Importer:
-    """Puts pairs into the ledger; counts them by what the ledger said, and times that named no zone."""
+    """Puts pairs into the ledger, and counts new pairs, known pairs, and times without a zone."""
 
     def __init__(
         self, trigger: str, *, workspaces: Sequence[str], enqueue: Enqueue, stopping: asyncio.Event, clock: BrazeClock,
         wait_first_seconds: float,
     ) -> None:  # fmt: skip
-        """Take what takes pairs, and what says that a file be left; waits between tries double from the first on."""
+        """Enqueue by ``enqueue``, and stop importing once ``stopping`` is set. Waits between tries double."""
         self.pairs_new = 0
         self.pairs_known = 0
         self.naive_times = 0
@@ -97,15 +97,15 @@ class Importer:
         self.pairs_known += count.known
 
     def count_naive(self, times: int) -> None:
-        """Count times without a zone, and warn of the first."""
+        """Count times without a zone, and log a warning for the first."""
         if times and not self.naive_times:
-            self._log.warning("times without a zone are taken for UTC", hint="write them as 2026-11-20T08:00:00Z")
+            self._log.warning("time_zone_missing", hint="read as UTC; write times as 2026-11-20T08:00:00Z")
         self.naive_times += times
 
     async def import_file(self, file: str, *, once: bool) -> str | None:
-        """Import a file, again and again where its store has trouble with it; gives what was wrong with it.
+        """Import a file, in several tries if its store refuses it; returns what was wrong with the file.
 
-        Raises ``SinkError`` where the store itself is away: then the message waits.
+        Raises ``SinkError`` if the store itself is unavailable: then the message waits.
         """
         from harvester.stores import Unwilling, answers  # noqa: PLC0415 - only those who use a store wait for it
 
@@ -118,7 +118,7 @@ class Importer:
                 why = str(error)
                 self._log.warning("file_failed", problem=why, tries=tried + 1)
             await self.pause(tried)
-        return f"{file}: was tried {MAX_TRIES} times: {why}"
+        return f"{file}: could not be read in {MAX_TRIES} tries: {why}"
 
     async def pause(self, tried: int) -> None:
         """Wait before the next try. Raises ``Stopped``."""
@@ -144,4 +144,6 @@ class Importer:
         self.count_naive(source.naive_times)
         for note in source.notes:
             self._log.warning("list_doubtful", note=note)
-        return f"{file}: {bad.count} of {source.lines} lines name no pair: {'; '.join(bad.told)}" if bad.count else None
+        return (
+            f"{file}: {bad.count} of {source.lines} lines name no pair: {'; '.join(bad.reasons)}" if bad.count else None
+        )

@@ -141,13 +141,13 @@ class Settling:
             await self._buried(delivery, delivery.body, str(why))
             return "dead_lettered"
         for what in message.skipped:
-            self._log.info("object_skipped", what=what)
+            self._log.info("object_skipped", reason=what)
         if failed or message.bad:
             good = bool(message.pairs) or len(failed) < len(message.files)
             await self._bury_rest(delivery, message, failed, good=good)
             return "partly" if good or self.pairs_new + self.pairs_known > before else "dead_lettered"
         if not message.pairs and not message.files:
-            self._log.info("message_ignored", why="it names nothing to read")
+            self._log.info("message_ignored", reason="it names no file to read")
             return "ignored"
         return "enqueued"
 
