@@ -125,7 +125,7 @@ def test_a_request_ends_in_an_answer_or_a_closed_connection(sent):
     """The page answers what is HTTP, and the next one too; it repeats nothing of what was sent."""
     with watched():
         for answer in asyncio.run(browse(sent)):
-            assert not answer or answer.startswith((b"HTTP/1.1 ", b"HTTP/1.0 "))
+            assert not answer or answer.startswith(b"HTTP/")
             assert b"Traceback" not in answer
             assert KEY.encode() not in answer
             assert EVIL.encode() not in answer or b"text/plain" in answer
