@@ -49,10 +49,10 @@ def test_a_parquet_file_whose_cells_are_huge_is_bad_lines_that_show_a_few_letter
     """3 KB on disk, eight gigabytes as texts: the cells are cut before they leave the database."""
     path = tmp_path / "bomb.parquet"
     cells = "'c' AS campaign_id, repeat('x', 2000000) AS send_id, repeat('y', 2000000) AS sent_at"
-    duckdb.execute(f"COPY (SELECT {cells} FROM range(1000)) TO '{path}' (COMPRESSION zstd)")
+    duckdb.execute(f"COPY (SELECT {cells} FROM range(400)) TO '{path}' (COMPRESSION zstd)")
     assert path.stat().st_size < 10_000
     pairs, bad = read_within_bound(listed(path))
-    assert (pairs, len(bad)) == ([], 1000)
+    assert (pairs, len(bad)) == ([], 400)
     assert all(each.problem == "longer than 64 characters" and len(each.text) <= 500 for each in bad)
 
 
@@ -117,7 +117,7 @@ def currents(extra, data, *, codec="null", count=1, raw=None) -> Currents:
 
 @pytest.mark.parametrize(
     ("codec", "pack"),
-    [("deflate", raw_deflate), ("bzip2", bz2.compress), ("xz", lzma.compress)],
+    [("deflate", raw_deflate), ("bzip2", bz2.compress), ("xz", lambda data: lzma.compress(data, preset=0))],
     ids=["deflate", "bzip2", "xz"],
 )
 def test_an_avro_block_is_decompressed_to_its_bound_and_no_further(codec, pack):
@@ -131,7 +131,7 @@ def test_an_avro_block_is_decompressed_to_its_bound_and_no_further(codec, pack):
 
 def test_an_avro_block_that_needs_a_large_dictionary_is_refused():
     """The decoder of xz would take what the block asks for, before it gives a byte."""
-    data = lzma.compress(EVENT, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}])
+    data = lzma.compress(EVENT, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 28}])
     _, (refused,) = read_within_bound(currents("null", data, codec="xz"))
     assert "Memory usage limit" in refused.problem
 
@@ -226,7 +226,7 @@ def test_an_object_of_many_small_things_is_one_bad_line(line):
     ("head", "row"),
     [
         (b"campaign_id,send_id", b"," * (MAX_CHARACTERS - 1)),
-        (b"campaign_id,send_id", b'"",' * (MAX_CHARACTERS // 3)),
+        (b"campaign_id,send_id", b'"",' * (MAX_CHARACTERS // 12)),
         (b"campaign_id,send_id" + b",a" * 500_000, b"c,s"),
         (b"campaign_id,send_id", '"\U0001f600'.encode() * (2 * MAX_CHARACTERS)),
     ],
