@@ -28,6 +28,7 @@ from harvester.braze.transport import Answer
 from harvester.clock import Clock
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
+from harvester.ledger import ledger as leasing
 from harvester.ledger.books import books
 from harvester.ledger.schema import pairs
 from harvester.model import DAY_SECONDS, Books, Enqueued, Pair, Part
@@ -142,6 +143,7 @@ def month(*, sends_per_day: int, days: int, ledger: Path, look: Callable[[float]
     # Nobody else enqueues or dies here: the service need not look for that as often as it does.
     pipeline.LOOK_SECONDS, service.HOUSEKEEPING_SECONDS, service.NOTE_SECONDS = 3600.0, 21_600.0, 3600.0
     service.RECOVERY_SECONDS, service.REPORT_SECONDS = 21_600.0, 3600.0
+    leasing.LEASE_SECONDS = pipeline.LEASE_SECONDS = 10_800.0
     clock = VirtualClock()
     sends = [
         Enqueued(Pair("eu", f"campaign-{number % 7}", f"send-{day:02d}-{number:06d}"), at)
