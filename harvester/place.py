@@ -1,8 +1,8 @@
-"""What kind of place a text names: a file or folder of this machine, a bucket, or a pipe. Pure.
+"""Finds the kind of place that a text names: a file or folder of this machine, a bucket, or a pipe. Pure.
 
-Every setting, option and argument that names a place is checked here, before anything is opened or made: a text of a
-kind that is not supported would otherwise become a folder of that name. A refusal repeats nothing of the text but its
-scheme, since a URL may hold credentials.
+Every setting, option and argument that names a place is checked here before anything is opened or created. Otherwise
+a text of an unsupported kind would become a folder of that name. An error repeats only the scheme of the text, since a
+URL may contain credentials.
 """
 
 import re
@@ -29,9 +29,9 @@ _KINDS = (
     (re.compile(r"^\s*:memory:"), "a database in memory would be gone with the process"),
     (_CONNECTION, "connection strings are not supported yet"),
     (_REMOTE, "a place on another machine is not supported"),
-    (_UNEXPANDED, "only a shell replaces ~ and $VARIABLE at the beginning of a path, so write it out"),
+    (_UNEXPANDED, "only a shell expands ~ and $VARIABLE, so write the full path"),
 )
-"""Signs of other kinds in what is no URL, and what is said of each."""
+"""Patterns of unsupported places that are not URLs, and the problem to report for each."""
 
 
 class PlaceKind(Enum):
@@ -62,12 +62,12 @@ def local_path(text: str, what: str) -> Path:
 
 
 def refusal(text: str, *, files: bool = True, buckets: bool = False, pipe: bool = False) -> str | None:
-    """Say in a sentence why a text names no place of these kinds; None if it names one."""
+    """Return why a text names no place of these kinds; None if it names one."""
     wanted = " or ".join([A_FILE] * files + [A_BUCKET] * buckets)
     if not text.strip():
         return f"it is empty; name {wanted}"
     if any(ord(each) < 32 or ord(each) == 127 or 0xD800 <= ord(each) < 0xE000 for each in text):
-        return "its name holds a control character, or bytes that are not UTF-8; name it plainly"
+        return "its name contains a control character or bytes that are not UTF-8; rename it"
     if in_store(text):
         return _bucket_refusal(text) if buckets else f"a bucket cannot be used here; name {wanted}"
     if text == "-":
@@ -78,35 +78,35 @@ def refusal(text: str, *, files: bool = True, buckets: bool = False, pipe: bool 
 
 
 def _unknown_kind(text: str) -> str | None:
-    """Say which kind of place is not supported; None for the path of a file or folder."""
+    """Return which unsupported kind of place a text names; None for the path of a file or folder."""
     found = _SCHEME.match(text) or _KNOWN.match(text)
     if found is None:
         return next((problem for sign, problem in _KINDS if sign.search(text)), None)
     scheme = found[1].rstrip(":").rpartition(":")[2].lower()
     if scheme in STORE_SCHEMES:
-        return f"a bucket is written {scheme}://, in small letters and without blanks before it"
+        return f"write {scheme}:// in lower case, without spaces before it"
     if scheme.startswith("postgres"):
-        return "PostgreSQL is not supported yet (a later version will bring it)"
-    return f"{scheme}: is no kind of place that is supported"
+        return "PostgreSQL is not supported yet"
+    return f"{scheme}: is not a supported kind of place"
 
 
 def _bucket_refusal(url: str) -> str | None:
-    """Say why the URL of a place in a bucket cannot be used: whatever could be read in two ways is refused."""
+    """Return why the URL of a place in a bucket cannot be used; ambiguous URLs are refused."""
     scheme, _, rest = url.rstrip("/").partition("://")
     bucket, _, path = rest.partition("/")
     if not bucket:
-        return f"must be a place in a bucket, and names none; write {A_BUCKET}"
+        return f"it names no bucket; write {A_BUCKET}"
     named = _BUCKET.fullmatch(bucket)
     if not named and not (scheme.startswith("abfs") and _CONTAINER_OF_ACCOUNT.fullmatch(bucket)):
         return (
-            "credentials, ports and marks do not belong before the bucket's name, nor into it; "
+            "the name of the bucket must not contain credentials, a port or special characters; "
             f"write {A_BUCKET}, and give credentials in the variables of your cloud"
         )
     if any(mark in rest for mark in "?#%\\"):
         return (
-            "a place has no query, fragment, signature, % or \\ in its name; "
+            "it must not contain a query, fragment, signature, % or \\; "
             f"write {A_BUCKET}, and give credentials in the variables of your cloud"
         )
     if path and not {"", ".", ".."}.isdisjoint(path.split("/")):
-        return "its name holds an empty step, . or ..; name it plainly"
+        return "its path contains an empty segment, . or ..; remove it"
     return None

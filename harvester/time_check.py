@@ -72,7 +72,7 @@ class TimeCheck:
         self._corrected[workspace] = clock.moves
         count = await self._ledger.do(braze_time.correct, workspace, now=clock.wall())
         if count:
-            log.warning("pairs_reopened", workspace=workspace, pairs=count, hint="a wrong clock had let them expire")
+            log.warning("pairs_reopened", workspace=workspace, pairs=count, hint="they had expired by a wrong clock")
         await self._ledger.keep_clock_difference()
 
     def condition(self) -> Condition | None:
@@ -83,7 +83,9 @@ class TimeCheck:
             return None
         if self._wrong_since is None:
             self._wrong_since = self._clock.wall()
-        detail = f"This machine's clock is {difference_in_words(seconds)}. Braze's time is used. Set the clock."
+        detail = (
+            f"this machine's clock is {difference_in_words(seconds)}; harvester uses Braze's time, but set the clock"
+        )
         cause = "ahead" if seconds > 0 else "behind"
         return Condition(Part.CLOCK, cause, self._wrong_since, detail=detail, blocks=False)
 

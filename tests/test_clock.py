@@ -239,7 +239,7 @@ def test_a_list_is_judged_by_braze_s_time_and_not_by_a_clock_that_is_behind(tmp_
     assert abs(done.clock_difference_seconds - ahead) < 2
     problem = {-3 * DAY: "3 days behind Braze's", 20 * DAY: "20 days ahead of Braze's"}
     assert done.clock_problem == (
-        f"This machine's clock is {problem[ahead]}. Braze's time is used. Set the clock." if ahead else None
+        f"this machine's clock is {problem[ahead]}; harvester uses Braze's time, but set the clock" if ahead else None
     )
     warned = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "clock_wrong"]
     assert warned == ([("ahead" if ahead > 0 else "behind", "warning")] if ahead else [])

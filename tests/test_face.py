@@ -83,7 +83,7 @@ async def get(http, face, path, **options):
 
 async def test_a_wrong_clock_is_on_the_page_in_the_probe_and_in_the_metrics(http, face, looks):
     """Braze's time is used, so the service works, and is ready; but everybody who looks is told to set the clock."""
-    told = "This machine's clock is 3 days behind Braze's. Braze's time is used. Set the clock."
+    told = "this machine's clock is 3 days behind Braze's; harvester uses Braze's time, but set the clock"
     wrong = Condition(Part.CLOCK, "behind", shown.NOW - 60, detail=told, blocks=False)
     looks.show(replace(shown.healthy(), conditions=(wrong,), clock_difference_seconds=-259_200.0))
     assert await get(http, face, "/readyz") == (200, f"ready\nThe clock is wrong: {told}\n")

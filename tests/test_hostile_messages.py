@@ -302,7 +302,7 @@ async def test_whatever_a_store_says_of_an_object_its_message_ends_and_the_queue
 async def test_an_object_that_is_too_large_is_refused_before_it_is_copied(scene, store, monkeypatch):  # noqa: F811
     """Its size is looked at first: above the limit or half of what is free, its message is a dead letter."""
     usage = shutil.disk_usage("/")
-    for limit, free, said in ((10, usage.free, "at most 10 are read"), (1 << 30, 40, "more than half of what is free")):
+    for limit, free, said in ((10, usage.free, "at most 10 are read"), (1 << 30, 40, "half of the free space")):
         monkeypatch.setattr(stores_module, "MAX_OBJECT_BYTES", limit)
         monkeypatch.setattr(stores_module.shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
         await scene.lab.send(scene.name, event_of("lists/200.csv"), PAIR)

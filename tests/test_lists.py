@@ -138,13 +138,13 @@ def test_an_empty_list_is_no_error_and_says_so(tmp_path, name):
         path.write_text(contents[name])
     pairs, bad, source = read("", name=path)
     assert (pairs, bad) == ({}, [])
-    assert source.notes == [f"{path} holds no row, so it names no pair"]
+    assert source.notes == [f"{path} contains no rows"]
 
 
 def test_the_columns_of_an_empty_parquet_file_are_looked_at(tmp_path):
     """An empty day of the wrong table is the wrong table."""
     path = parquet(tmp_path / "p.parquet", "SELECT 1 AS user_id, 'x' AS name WHERE false")
-    with pytest.raises(UsageError, match="must name the columns campaign_id and send_id; found: user_id, name"):
+    with pytest.raises(UsageError, match="must contain the columns campaign_id and send_id; found: user_id, name"):
         read("", name=path)
 
 
@@ -155,7 +155,7 @@ def test_a_parquet_file_holds_what_it_holds_whatever_its_name(tmp_path):
     for name in ("a?.parquet", "ab.parquet", "a[1].parquet"):
         path = parquet(folder / "x.parquet", f"SELECT 'c' AS campaign_id, '{name}' AS send_id").rename(folder / name)
         assert list(read("", name=path)[0]) == [("c", name)]
-    with pytest.raises(UsageError, match="must name the columns"):
+    with pytest.raises(UsageError, match="must contain the columns"):
         read("", name=parquet(folder / "y.parquet", "SELECT 'c' AS campaign_id"))
 
 
@@ -204,7 +204,7 @@ def test_what_may_be_an_id_and_looks_like_none_is_read_and_named(text):
     assert (list(pairs), bad) == ([("c", text), ("d", text)], [])
     (note,) = source.notes
     assert note.startswith(f"standard input:2: send_id {text!r} looks like")
-    assert "as do 1 more" in note
+    assert "(and 1 more)" in note
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_the_campaign_of_brazes_share_is_the_one_that_the_api_takes():
     pairs, bad, source = read(SHARE + rows, now=1795600000)
     assert (pairs, bad) == ({("api", "s1"): 1795507200}, [])
     assert source.skipped == {"events without send_id": 1, "events of a canvas": 1}
-    assert "campaign_api_id is read as the campaign's id" in source.notes[0]
+    assert "campaign_api_id is used as the campaign id" in source.notes[0]
     _, (bad,), _ = read(SHARE + "e,bson,,,s1,1795507200\n", now=1795600000)
     assert bad.field == "campaign_api_id"
     line = '{"campaign_id":"bson","campaign_api_id":"api","send_id":"s1"}'
@@ -264,14 +264,14 @@ def test_of_several_times_in_one_list_the_earliest_counts(sends):
     text = HEAD + "".join(f"c,s{number},{when}\n" for when in at for number in range(sends))
     pairs, _, source = read(text)
     assert pairs == {("c", f"s{number}"): datetime(2026, 11, 20, tzinfo=UTC).timestamp() for number in range(sends)}
-    assert f"names {sends} of {sends} sends with several times; the earliest counts" in source.notes[0]
+    assert f"{sends} of {sends} sends have several times; the earliest counts" in source.notes[0]
 
 
 def test_past_retention_the_latest_time_of_a_list_counts_and_a_missing_one_does_not():
     """As of the events of Currents."""
     pairs, _, source = read(f"{HEAD}c,s,2026-10-01\nc,s,2026-11-20\nc,t,\nc,t,2026-11-20\nc,t,\n")
     assert set(pairs.values()) == {datetime(2026, 11, 20, tzinfo=UTC).timestamp()}
-    assert "names 1 of 2 sends" in source.notes[0]
+    assert "1 of 2 sends" in source.notes[0]
 
 
 def test_a_folder_whose_name_is_percent_encoded_is_read(tmp_path):
@@ -291,10 +291,10 @@ async def test_currents_without_any_event_of_a_send_is_the_wrong_place(harvester
     """It is refused, for audit and enqueue alike; a place of sends without an event is an empty day."""
     put(tmp_path / "currents", b"never looked at", event_type="users.messages.email.Open")
     code, _, err = await harvester.run("enqueue", "currents")
-    assert (code, "no file holds events of sends" in err) == (2, True), err
+    assert (code, "no file contains send events" in err) == (2, True), err
     put(tmp_path / "currents", avro([]))
     code, out, _ = await harvester.run("enqueue", "currents")
-    assert (code, "currents holds no event" in out) == (0, True), out
+    assert (code, "currents contains no events" in out) == (0, True), out
 
 
 async def test_plan_ends_with_3_and_the_first_reasons_where_lines_are_bad(harvester, tmp_path):
@@ -313,4 +313,4 @@ async def test_plan_ends_with_3_and_the_first_reasons_where_lines_are_bad(harves
     assert (code, "sends.csv:3: send_id: 'NULL'" in out) == (3, True)
     (tmp_path / "sends.csv").write_text("")
     code, out, _ = await harvester.run("plan", "sends.csv")
-    assert (code, "note       sends.csv holds no row" in out) == (0, True)
+    assert (code, "note       sends.csv contains no rows" in out) == (0, True)

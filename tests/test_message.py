@@ -210,12 +210,12 @@ def test_many_bad_parts_cost_little_memory():
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        (b"", "no JSON"),
-        (b"\xff", "no JSON"),
-        (b"[]", "no JSON object"),
-        (b"[" * 100_000, "no JSON"),
-        (b'{"a":' * 100_000, "no JSON"),
-        (b" " * MAX_MESSAGE_BYTES + b" ", "bytes; 1048576 are read"),
+        (b"", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[]", "is not a JSON object"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"a":' * 100_000, "is not JSON"),
+        (b" " * MAX_MESSAGE_BYTES + b" ", "bytes; at most 1048576 are read"),
         (b"\x1f\x8b\x08\x00", "compressed"),
         (PAIR, "version: is missing"),
         ({"version": 2} | PAIR, "version: is not 1"),

@@ -64,8 +64,8 @@ def test_a_bad_csv_line_is_told_by_line_and_field_and_the_rest_goes_on(tmp_path,
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (b"{", "no JSON"),
-        (b"[]", "no JSON object"),
+        (b"{", "is not JSON"),
+        (b"[]", "is not a JSON object"),
         (b'{"campaign_id": "c"}', "missing"),
         (b'{"campaign_id": "c", "send_id": 7}', "leading zeros"),
         (b'{"campaign_id": "c", "send_id": "a\\u0000b"}', "printable ASCII"),
@@ -74,7 +74,7 @@ def test_a_bad_csv_line_is_told_by_line_and_field_and_the_rest_goes_on(tmp_path,
         (b'{"campaign_id": "c", "send_id": "s", "sent_at": "2030-01-01"}', "future"),
         (b'{"campaign_id": "c", "send_id": "s", "sent_at": "0001-01-01T00:00:00+14:00"}', "before 1970"),
         (b'{"campaign_id": "c", "send_id": "s", "workspace": "x"}', "none of the configured workspaces default"),
-        (b'{"campaign_id": "c", "send_id": "\xff"}', "no JSON"),
+        (b'{"campaign_id": "c", "send_id": "\xff"}', "is not JSON"),
     ],
 )
 def test_a_bad_ndjson_line_is_told_and_the_rest_goes_on(line, problem):
@@ -139,7 +139,7 @@ def test_parquet_with_a_column_whose_name_is_no_text_is_told_in_a_sentence(tmp_p
     [
         ("missing.csv", None, "No such file"),
         ("nofolder", None, "No such file or directory"),
-        ("a.csv", b"sent_at\n", "must name the columns campaign_id and send_id"),
+        ("a.csv", b"sent_at\n", "must contain the columns campaign_id and send_id"),
         ("a.csv", b"x,y\n1,2\n", "found: x, y"),
         ("a.txt", b"", "cannot tell what it is"),
         ("a.parquet", b"no", "Parquet"),

@@ -116,7 +116,7 @@ async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypa
         (301, "PermanentRedirect", "another region"), (400, "AuthorizationHeaderMalformed", "another region"),
         (507, "InsufficientStorage", "full"), (403, "QuotaExceeded", "full"), (503, "SlowDown", "503 SlowDown"),
         (500, "InternalError", "500 InternalError"),
-        (409, "ConditionalRequestConflict", "can be tried again"),
+        (409, "ConditionalRequestConflict", "try again"),
     ],
 )  # fmt: skip
 async def test_what_a_store_refuses_is_a_sentence_that_tells_what_to_do(monkeypatch, hasty, status, code, told):
@@ -204,7 +204,7 @@ async def test_nobody_at_the_store_s_address_is_told(stores, monkeypatch, hasty)
 
 @pytest.mark.parametrize(
     ("url", "said"),
-    [("s3://", "names none"), ("s3:///x", "names none"), ("az://container/x", "az://container/x.*ACCOUNT_NAME")],
+    [("s3://", "names no bucket"), ("s3:///x", "names none"), ("az://container/x", "az://container/x.*ACCOUNT_NAME")],
 )
 def test_a_place_that_cannot_be_is_refused_before_anything_is_sent(url, said):
     """A name without a bucket, and Azure without an account."""

@@ -47,7 +47,7 @@ async def test_a_proxy_that_braze_ignores_and_a_bucket_obeys_is_said_once(harves
     (finding,) = surroundings(load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"}))
     for said in ([line for line in (out + err).splitlines() if "https_proxy" in line], [finding.text]):
         assert len(said) == 1, out + err
-        for word in ("NO_PROXY", "calls to Braze ignore a proxy", "clients of buckets"):
+        for word in ("NO_PROXY", "calls to Braze ignore the proxy", "clients of buckets"):
             assert word in said[0]
         assert PASSWORD not in out + err + said[0]
         assert "proxy.example" not in out + err + said[0]
@@ -65,15 +65,15 @@ def test_certificates_that_cannot_be_read_are_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'none'}:{tmp_path}")
     check_certificates()
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
-    with pytest.raises(UsageError, match=r"SSL_CERT_DIR names .* no readable folder"):
+    with pytest.raises(UsageError, match=r"SSL_CERT_DIR names .* not a readable folder"):
         check_certificates()
 
 
 def test_whose_certificate_fails_is_told_who_is_trusted(monkeypatch):
     """The variable that is set, or the one to set."""
-    assert "let SSL_CERT_FILE name" in certificates_hint()
+    assert "set SSL_CERT_FILE to" in certificates_hint()
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/own.pem")
-    assert certificates_hint() == "trusted are the authorities in SSL_CERT_FILE=/etc/own.pem"
+    assert certificates_hint() == "only the authorities in SSL_CERT_FILE=/etc/own.pem are trusted"
 
 
 @pytest.mark.parametrize("command", [("run", "p.csv"), ("serve",), ("doctor",)])

@@ -1,9 +1,9 @@
-"""Which members of an answer become columns, and what becomes of all others: pure.
+"""Decides which members of an answer become columns. Pure.
 
-A part must stay readable whatever an answer holds, since parts never change: for every reader of NDJSON a member is a
-column, and one answer of 20,000 unknown counters would make a table of 20,000 columns for ever. So a counter has a
-column if Braze documents it, or if it looks as those do. All others stand together as JSON text in the column
-``unrecognized`` of their row: nothing is lost.
+Parts never change, so they must stay readable whatever an answer contains. Readers of NDJSON make a column of every
+member: one answer with 20,000 unknown counters would give the table 20,000 columns for ever. So a counter has a column
+only if Braze documents it, or if its name looks like a documented one. All others are kept as JSON text in the column
+``unrecognized`` of their row.
 """
 
 import re
@@ -29,13 +29,13 @@ DOCUMENTED_COUNTERS = frozenset((
 """Documented for this endpoint or for ``/campaigns/data_series``, or recorded on a real send."""
 
 MAX_UNKNOWN_COUNTERS = 100
-"""So many names of an answer may be new ones; with more, none of its new names has a column."""
+"""If an answer has more new names than this, none of them has a column."""
 
 UNRECOGNIZED = "unrecognized"
-"""The column for what has none of its own: the text of a JSON object."""
+"""The column for all other members: the text of a JSON object."""
 
 DAY, VARIATION, CHANNELS = "day", "variation", "messages"
-"""Under these names ``unrecognized`` holds a day, a variation or the channels of a day that are of another shape."""
+"""Names under which ``unrecognized`` holds a day, a variation or the channels of a day of an unexpected shape."""
 
 _RESERVED = {
     *FIXED_COLUMNS, UNRECOGNIZED, DAY, VARIATION, CHANNELS, "ending_at", "since",
@@ -53,7 +53,7 @@ def find_columns(names: set[str]) -> set[str]:
 
 
 def fold(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:
-    """Return a row's counters with all that is no column, or no number or text, as JSON text in ``unrecognized``."""
+    """Return a row whose members without a column, and lists and objects, are JSON text in ``unrecognized``."""
     kept = {name: value for name, value in row.items() if name in columns and not isinstance(value, list | dict)}
     rest = {name: value for name, value in row.items() if name not in kept}
     return kept | {UNRECOGNIZED: orjson.dumps(rest).decode()} if rest else row

@@ -110,7 +110,7 @@ def translated(error: Exception) -> ExchangeError:
 
 
 def _text_of(error: Exception) -> str:
-    """Give what is worth reading of an error beside its cause; nothing where the cause says it all."""
+    """Return the useful text of an error beside its cause; empty if the cause says everything."""
     if isinstance(error, aiohttp.ClientResponseError):
         return error.message
     inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
@@ -153,7 +153,7 @@ class BrazeTransport:
         self._url = URL(endpoint.rstrip("/") + "/sends/data_series", encoded=True)
         self._api_key = api_key
         self._keys: set[bytes] = set()
-        self._remember(api_key)
+        self._register_key(api_key)
         self._clock = clock
         self._held_bytes = 0
         self._session = aiohttp.ClientSession(
@@ -176,7 +176,7 @@ class BrazeTransport:
         if api_key == self._api_key:
             return False
         self._api_key = api_key
-        self._remember(api_key)
+        self._register_key(api_key)
         self._session.headers["Authorization"] = f"Bearer {api_key}"
         return True
 
@@ -192,7 +192,7 @@ class BrazeTransport:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise translated(error) from None
         if response.status == OK:
-            self._must_not_repeat_the_key(body)
+            self._check_no_key(body)
         headers = response.headers
         return Answer(
             status=response.status,
@@ -242,16 +242,16 @@ class BrazeTransport:
             scheme=url.scheme, authority=url.raw_authority, path=url.raw_path, query_string=question, encoded=True
         )
 
-    def _remember(self, api_key: str) -> None:
-        """Know a key as a secret, and those before it too: an answer may still be under way."""
+    def _register_key(self, api_key: str) -> None:
+        """Mask a key from now on, beside the previous ones: answers to them may still be under way."""
         hide(api_key)
         self._keys |= {api_key.encode(), json.dumps(api_key)[1:-1].encode()}
 
-    def _must_not_repeat_the_key(self, body: bytes) -> None:
-        """Raise ``ExchangeError`` for an answer from which the key would get into the rows."""
+    def _check_no_key(self, body: bytes) -> None:
+        """Raise ``ExchangeError`` if the key would get from an answer into the rows."""
         plain = _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), body) if b"\\u00" in body else body
         if any(key in plain for key in self._keys):
-            raise ExchangeError("malformed", "the answer repeats the API key, so nothing of it is kept")
+            raise ExchangeError("malformed", "the answer contains the API key, so it was discarded")
 
     def scrub(self, text: str) -> str:
         """Take the key, and every other secret, out of a text, in any spelling."""

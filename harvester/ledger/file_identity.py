@@ -1,7 +1,7 @@
-"""Whether the files that SQLite has open are still those that bear the ledger's name.
+"""Checks whether the files that SQLite has open still have the ledger's name.
 
-Unix lets a file be removed, renamed or replaced while it is open. What is written from then on is gone with the
-process, so it must be noticed.
+Unix lets a file be removed, renamed or replaced while it is open. Everything written after that is lost when the
+process ends, so it must be noticed.
 """
 
 from pathlib import Path
@@ -10,21 +10,23 @@ from harvester.errors import LedgerError
 
 
 def resolve_ledger(path: Path) -> Path:
-    """Give the one name under which a ledger's locks and SQLite's own files lie, whatever link leads to it.
+    """Return the real path of a ledger, beside which its locks and SQLite's own files are; symbolic links are followed.
 
-    Raises ``LedgerError`` for a file that has several names: under each, SQLite would keep a log of its own.
+    Raises ``LedgerError`` for a file with hard links: SQLite would keep a separate log for each name.
     """
     try:
         if path.is_symlink() and not path.exists():
-            raise LedgerError(f"{path} is a link that leads nowhere; remove it, or give --state the ledger's own name")
+            raise LedgerError(
+                f"{path} is a link to a missing file; remove it, or set --state to the path of the ledger"
+            )
         if path.is_file() and path.stat().st_nlink > 1:
             raise LedgerError(
-                f"the ledger {path} has more than one name (hard links), which SQLite would take for several ledgers; "
-                "keep one name, and copy a ledger with harvester backup"
+                f"the ledger {path} has several names (hard links), and SQLite would treat each as a separate ledger; "
+                "keep one name; to copy a ledger, use harvester backup"
             )
         return path.resolve()
     except OSError as error:
-        raise LedgerError(f"cannot look for the ledger {path}: {error.strerror}; let this user in") from None
+        raise LedgerError(f"cannot access the ledger {path}: {error.strerror}; give this user access") from None
 
 
 class FileIdentity:

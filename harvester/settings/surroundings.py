@@ -1,6 +1,6 @@
-"""What the environment says that is no setting of ours: proxies, trusted certificates, and secrets of others.
+"""Environment variables that are not our settings: proxies, trusted certificates, and secrets.
 
-Libraries read these variables by themselves. Here is what must be checked or said about them before they do.
+Libraries read these variables themselves. This module checks and reports them before that.
 """
 
 import os
@@ -17,7 +17,7 @@ _NO_SECRETS = re.compile(r".*(_FILE|_ID|_PATH|_URI|_URL|_NAME)")
 
 
 PROXY_HINT = (
-    "calls to Braze ignore a proxy and connect directly; the clients of buckets, of SQS and of OpenTelemetry use it"
+    "calls to Braze ignore the proxy and connect directly; the clients of buckets, SQS and OpenTelemetry use it"
 )
 
 
@@ -31,9 +31,9 @@ def hide_environment_secrets() -> None:
 
 
 def proxy_variables() -> list[str]:
-    """Name the variables that name a proxy, as they are spelled; what they hold may be a password, so it is not given.
+    """Return the names of the set proxy variables. Their values may contain a password, so they are not returned.
 
-    ``NO_PROXY`` is among them where it makes exceptions from one.
+    ``NO_PROXY`` is included if one of the others is set.
     """
     named = sorted(name for name, value in os.environ.items() if name.upper() in _PROXIES and value.strip())
     excepting = sorted(name for name, value in os.environ.items() if name.upper() == "NO_PROXY" and value.strip())
@@ -43,7 +43,7 @@ def proxy_variables() -> list[str]:
 def check_certificates() -> None:
     """Raise ``UsageError`` where the trusted certificates that the environment names cannot be read.
 
-    OpenSSL says nothing then, and trusts what else it finds, or nobody.
+    OpenSSL would not report it, and would trust other certificates, or none.
     """
     file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if file:
@@ -59,7 +59,7 @@ def check_certificates() -> None:
                 f"SSL_CERT_FILE names {file!r}, which cannot be read: {reason}; name a readable file, or unset it"
             ) from None
     if folders and not any(_can_be_listed(each) for each in folders.split(os.pathsep)):
-        raise UsageError(f"SSL_CERT_DIR names {folders!r}, which is no readable folder; name one, or unset it")
+        raise UsageError(f"SSL_CERT_DIR names {folders!r}, which is not a readable folder; name one, or unset it")
 
 
 def _can_be_listed(folder: str) -> bool:
@@ -67,8 +67,8 @@ def _can_be_listed(folder: str) -> bool:
 
 
 def certificates_hint() -> str:
-    """Say where the certificates that are trusted come from, for whom a certificate fails."""
+    """Return a hint on where trusted certificates come from, for a certificate that failed."""
     named = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
     if named:
-        return f"trusted are the authorities in {' and '.join(named)}"
-    return "if an authority of your own signed it, let SSL_CERT_FILE name the file of that authority's certificate"
+        return f"only the authorities in {' and '.join(named)} are trusted"
+    return "if your own authority signed it, set SSL_CERT_FILE to the file with that authority's certificate"

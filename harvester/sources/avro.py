@@ -1,7 +1,7 @@
-"""Avro files of records, read within a bound on memory and time whatever they say of themselves.
+"""Reads Avro files of records within limits on memory and time, whatever the files contain.
 
-Not by a library: those that exist build whole blocks, and pass over what is not wanted without a look at where the data
-ends, so that a few hundred bytes take all memory or never end. (Avro 1.11 specification.)
+No library is used. The existing ones build whole blocks and skip unwanted fields without checking the end of the data,
+so a file of a few hundred bytes can exhaust memory or never end. (Avro 1.11 specification.)
 """
 
 import bz2
@@ -33,11 +33,11 @@ class AvroFile:
             meta, self._sync = _header(file)
             self._schema: Any = json.loads(meta["avro.schema"])
         except Exception as error:  # noqa: BLE001 - a damaged header breaks anywhere
-            raise UnreadableAvro(f"it is no Avro file, or its header is damaged ({_text_of(error)})") from None
+            raise UnreadableAvro(f"it is not an Avro file, or its header is damaged ({_text_of(error)})") from None
         codec = meta.get("avro.codec", b"null").decode("ascii", "backslashreplace")
         if codec not in _CODECS:
             raise UnreadableAvro(
-                f"its codec {codec[:60]} is none of {', '.join(_CODECS)}; have it rewritten with deflate"
+                f"its codec {codec[:60]} is not one of {', '.join(_CODECS)}; rewrite the file with deflate"
             )
         self._unpack = _CODECS[codec]
         self.name = str(self._schema.get("name", "")) if isinstance(self._schema, dict) else ""
@@ -58,7 +58,7 @@ class AvroFile:
             raise _broken(_text_of(error)) from None
 
     def _blocks(self) -> Iterator[tuple[int, bytes]]:
-        """Give the records of each block as bytes, and how many they are."""
+        """Yield the number of records and the bytes of each block."""
         while (count := _read_count(self._file)) is not None:
             size = _read_long(self._file)
             if size > MAX_BLOCK_BYTES:
@@ -78,7 +78,7 @@ def _check_end(data: bytes, at: int) -> None:
 
 def _header(file: BinaryIO) -> tuple[dict[str, bytes], bytes]:
     if file.read(len(_MAGIC)) != _MAGIC:
-        raise ValueError("it does not begin like one")
+        raise ValueError("its first bytes are not those of Avro")
     meta: dict[str, bytes] = {}
     left = _MAX_HEADER_BYTES
     while count := _read_long(file):
@@ -151,13 +151,13 @@ _CODECS: dict[str, Callable[[bytes], bytes]] = {"null": _null, "deflate": _defla
 
 def _too_large(size: int) -> UnreadableAvro:
     return UnreadableAvro(
-        f"a block of it has {size} bytes or more, and at most {MAX_BLOCK_BYTES} are read; "
-        "have it rewritten with smaller blocks"
+        f"one of its blocks has {size} bytes or more, and at most {MAX_BLOCK_BYTES} are read; "
+        "rewrite the file with smaller blocks"
     )
 
 
 def _broken(why: str) -> UnreadableAvro:
-    return UnreadableAvro(f"it breaks off or is damaged ({why}); fetch it again")
+    return UnreadableAvro(f"it is incomplete or damaged ({why}); copy it again")
 
 
 def _text_of(error: Exception) -> str:

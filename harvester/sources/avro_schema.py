@@ -1,4 +1,4 @@
-"""How the records of an Avro schema are read: the wanted fields of each, and over all others without building them.
+"""Decodes records of an Avro schema: builds the wanted fields, and skips all others.
 
 A schema and its data come from outside, so every step is checked against the end of the block and costs no more than
 the bytes it takes. A list of things that take no byte is passed over in one step. (Avro 1.11 specification.)
@@ -16,7 +16,7 @@ _IN_SECONDS = {"timestamp-millis": 1_000, "timestamp-micros": 1_000_000}
 
 
 class UnreadableAvro(Exception):  # noqa: N818 - a state of the file, not of the program
-    """A file that gives no further record: why."""
+    """No further record can be read from a file. The text says why."""
 
 
 class _Type(NamedTuple):
@@ -34,12 +34,12 @@ def record_decoder(schema: Any, wanted: Sequence[str]) -> Decode:
     """
     try:
         if not isinstance(schema, dict) or schema.get("type") != "record":
-            _refuse("its schema is not that of a record")
+            _refuse("its schema is not a record")
         types = _Types()
         steps: list[tuple[str | None, Decode | Skip]] = []
         whole = types.define(schema, ())
         if whole.size == 0:
-            _refuse("its records hold nothing")
+            _refuse("its records have no content")
         for field in schema["fields"]:
             name, kind = field["name"], field["type"]
             steps.append((name, _reader(name, kind)) if name in wanted else (None, types.find(kind, ()).skip))
@@ -121,7 +121,7 @@ class _Types:
 
     def _reference(self, name: str, around: tuple[str, ...]) -> _Type:
         if name in around:
-            _refuse("its schema holds itself")
+            _refuse("its schema is recursive")
         return self._named[name]
 
     def define(self, schema: dict[str, Any], around: tuple[str, ...]) -> _Type:

@@ -1,16 +1,16 @@
 """Events of object stores: which object a store reports as created. Pure.
 
-A store sends one event or a list of them, and a messaging service may wrap it. Understood are, with their sources:
+A store sends one event or a list of them, and a messaging service may wrap it. Supported, with their sources:
 
-- S3 ("Event message structure" in the S3 user guide): ``Records``, keys encoded as a form's fields are.
-- EventBridge ("EventBridge event message structure", same guide): ``detail-type`` and ``detail``, keys as they are.
+- S3 ("Event message structure" in the S3 user guide): ``Records``, keys form-encoded.
+- EventBridge ("EventBridge event message structure", same guide): ``detail-type`` and ``detail``, keys not encoded.
 - MinIO (``internal/event/event.go``, ``cmd/event-notification.go``): ``Records`` beside ``EventName`` and ``Key``,
-  event names with ``s3:`` in front, keys encoded with their slashes; in its ``access`` format a list of ``Event``.
-- Ceph's gateway (``src/rgw/rgw_pubsub.cc``, ``rgw_notify.cc``): ``Records``, keys as they are, not encoded.
-- Cloudflare R2 ("Event notifications" in its documentation): ``action``, ``bucket`` and ``object``, keys as they are.
+  event names with the prefix ``s3:``, keys encoded including slashes; in its ``access`` format a list of ``Event``.
+- Ceph's gateway (``src/rgw/rgw_pubsub.cc``, ``rgw_notify.cc``): ``Records``, keys not encoded.
+- Cloudflare R2 ("Event notifications" in its documentation): ``action``, ``bucket`` and ``object``, keys not encoded.
 - Google Cloud Storage ("Pub/Sub notifications", Eventarc): the object's resource, a push request, or a CloudEvent.
 - Azure ("Azure Blob Storage as an Event Grid source"): Event Grid's own schema or a CloudEvent.
-- SNS ("Amazon SNS message formats"): a ``Notification`` around any of these; with raw delivery there is nothing around.
+- SNS ("Amazon SNS message formats"): a ``Notification`` around any of these; with raw delivery, no envelope.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _AZURE_BLOBS = "/blobServices/default/containers/"
 
 
 class NothingToRead(Exception):  # noqa: N818 - it is an answer, no fault
-    """An event reports no file that could list pairs: its text says what it reports."""
+    """An event names no file to read. The text says what it reports."""
 
 
 def load_object(text: bytes) -> dict[str, Any]:
@@ -39,11 +39,11 @@ def load_object(text: bytes) -> dict[str, Any]:
         try:
             told = orjson.loads(text)
         except orjson.JSONDecodeError as error:
-            raise Unusable("", f"is no JSON: {error}") from None
+            raise Unusable("", f"is not JSON: {error}") from None
         if isinstance(told, list) and told and all(isinstance(each, dict) and _is_event(each) for each in told):
             return {"Records": told}
         if not isinstance(told, dict):
-            raise Unusable("", "is no JSON object")
+            raise Unusable("", "is not a JSON object")
         if told.get("Type") != "Notification" or not isinstance(told.get("Message"), str):
             return told
         text = told["Message"].encode()
@@ -148,13 +148,13 @@ def _azure(record: object) -> str:
     """Read the subject: unlike ``data.url`` it is not encoded."""
     container, slash, blob = _text_at(record, "subject").removeprefix(_AZURE_BLOBS).partition("/blobs/")
     if not slash:
-        raise Unusable("subject", "names no blob; no event of Azure Blob Storage looks like this")
+        raise Unusable("subject", "names no blob, so this is not an event of Azure Blob Storage")
     return f"az://{container}/{blob}"
 
 
 def _only(kind: object, *created: str) -> None:
     if not isinstance(kind, str):
-        raise Unusable("", "is an event whose kind is no text")
+        raise Unusable("", "is an event whose type is not text")
     if kind not in created:
         raise NothingToRead(f"event {kind[:64]} creates no object")
 
@@ -169,5 +169,5 @@ def _text_at(record: object, *path: str, within: str = "") -> str:
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     if not isinstance(value, str):
-        raise Unusable(within + ".".join(path), "is missing; no event of an object store looks like this")
+        raise Unusable(within + ".".join(path), "is missing, so this is not an event of an object store")
     return value

@@ -111,11 +111,11 @@ class Input:
         place = ", ".join(self._currents_names)
         if currents.only_other_types:
             raise UsageError(
-                f"{place}: no file holds events of sends, all are of other types; "
-                "name the folder that holds event_type=users.messages.*.Send"
+                f"{place}: no file contains send events, only other types; "
+                "name the folder that contains event_type=users.messages.*.Send"
             )
         if not currents.events and not currents.broken:
-            self.notes.append(f"{place} holds no event, so it names no send")
+            self.notes.append(f"{place} contains no events")
 
     def pages(self, rejects: Rejects) -> Iterator[list[Enqueued]]:
         """Give the pairs some thousand at a time, and bad lines to the rejects. An empty page: nothing yet."""

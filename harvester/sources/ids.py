@@ -1,8 +1,8 @@
-"""What an id may be, and what databases and spreadsheets leave in its place. Pure.
+"""Checks ids, and finds what databases and spreadsheets write in their place. Pure.
 
-A campaign's id is Braze's; a send's id is Braze's too, or the customer's own text of up to 64 characters. So what is no
-id by the look of it is refused only where a machine wrote it: the placeholder of a missing value, an error, a number
-that lost its digits. What a person may have chosen is taken as it is, and named.
+Braze creates campaign ids. A send id is created by Braze too, or is the customer's own text of up to 64 characters. So
+a text is refused only if a machine wrote it by mistake: a placeholder for a missing value, an error, a number that lost
+digits. A text that a person may have chosen is accepted, and a note names it.
 """
 
 import re
@@ -12,7 +12,7 @@ from harvester.model import MAX_ID_CHARACTERS
 _MISSING = frozenset(
     ["null", "\\n", "nan", "nat", "<na>", "n/a", "(null)", "[null]", "<null>", "<none>", "undefined", "-", "--"]
 )
-"""How databases, pandas, Spark and people write that there is no value, in lower case."""
+"""Placeholders of databases, pandas, Spark and people for a missing value, in lower case."""
 
 _MISSING_AS_SPELLED = frozenset(["None"])
 _AS_TEXT = re.compile(r'="((?:[^"]|"")*)"')
@@ -20,9 +20,9 @@ _AS_TEXT = re.compile(r'="((?:[^"]|"")*)"')
 _MACHINE_MADE = (
     (
         re.compile(r"#(n/a|ref!|value!|name\?|div/0!|num!|null!|spill!|calc!|error!|field!|blocked!)"),
-        "is a spreadsheet's error; correct the formula and export again",
+        "is a spreadsheet error; correct the formula and export again",
     ),
-    (re.compile(r"#{2,}"), "is what a spreadsheet shows where a column is too narrow; export the values"),
+    (re.compile(r"#{2,}"), "is what a spreadsheet shows if a column is too narrow; widen it and export again"),
     (
         re.compile(r"[+-]?\d[.,]\d+e[+-]?\d{1,3}|[+-]?\de\+\d{1,3}"),
         "is a number that a spreadsheet rounded, so the id is lost; export the column as text",
@@ -46,11 +46,11 @@ _ANY_DOUBT = re.compile("|".join(_DOUBTS.values()))
 
 
 _ORDINARY = re.compile(r"(?=[^A-Za-z]*[A-Za-z])[0-9A-Za-z][0-9A-Za-z_-]{11,63}")
-"""What nearly all ids look like; nothing above does, so that it need not be looked at any closer."""
+"""Matches nearly all ids and nothing above, so that most ids need no further check."""
 
 
 def ordinary(text: str) -> bool:
-    """Whether a text is an id beyond doubt."""
+    """Return whether a text is certainly an id."""
     return _ORDINARY.fullmatch(text) is not None
 
 
@@ -75,7 +75,7 @@ def problem_of(text: str) -> str | None:
 
 
 def doubt_about(text: str) -> str | None:
-    """Say what an id looks like that may be none; None where it looks like an id."""
+    """Return what a text looks like if it may not be an id; None if it looks like one."""
     if _ORDINARY.fullmatch(text):
         return None
     lower = text.lower()

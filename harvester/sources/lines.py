@@ -133,7 +133,7 @@ class _Quoted:
         try:  # as one text: line ends within it are those of quoted cells
             return Record(first.number, lines, next(csv.reader(["".join(self._texts)]), []))
         except csv.Error as error:
-            return Record(first.number, lines, [], f"no CSV: {error}", self._texts[0][:_SHOWN_CHARACTERS])
+            return Record(first.number, lines, [], f"is not CSV: {error}", self._texts[0][:_SHOWN_CHARACTERS])
 
     def _problem(self, lines: int, last_line: int) -> str:
         skipped = f"; {lines} lines were skipped" if lines > 1 else ""

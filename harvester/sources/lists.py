@@ -16,7 +16,7 @@ from harvester.sources.send_times import SendTimes, send_time
 
 @dataclass(slots=True)
 class _Doubt:
-    """Ids that look like something else: the first, and how many."""
+    """Ids that do not look like ids: the first one, and their number."""
 
     first: str
     count: int = 0
@@ -92,29 +92,27 @@ class ListOfPairs:
             yield Enqueued(pair, send_time(first, last, now=now))
 
     def notes(self, *, rows: int) -> list[str]:
-        """Say what a person should know of the list, now that all its rows are read."""
+        """Return notes for people on the list, once all its rows are read."""
         notes = []
         if not rows:
-            notes.append(f"{self._shown_name} holds no row, so it names no pair")
+            notes.append(f"{self._shown_name} contains no rows")
         elif not self._given and self.skipped:
-            notes.append(f"{self._shown_name}: no row names a send that has a {' and a '.join(REQUIRED)}")
+            notes.append(f"{self._shown_name}: no row has a {' and a '.join(REQUIRED)}")
         if self._internal_ids:
-            notes.append(
-                f"{self._shown_name}: {API_ID} is read as the campaign's id; campaign_id is Braze's internal one"
-            )
+            notes.append(f"{self._shown_name}: {API_ID} is used as the campaign id; campaign_id is Braze's internal id")
         if self._with_several_times:
             notes.append(
-                f"{self._shown_name} names {self._with_several_times} of {self._given} sends with several times; "
+                f"{self._shown_name}: {self._with_several_times} of {self._given} sends have several times; "
                 "the earliest counts, or the latest once the earliest is over 14 days old"
             )
         for (_, doubt), seen in self._doubts.items():
-            more = f", as do {seen.count - 1} more" if seen.count > 1 else ""
+            more = f" (and {seen.count - 1} more)" if seen.count > 1 else ""
             notes.append(f"{self._shown_name}:{seen.first} looks like {doubt}{more}; it was read as it is")
         return notes
 
 
 def _cause_to_skip(fields: dict[str, Any]) -> str | None:
-    """Say why a row of Braze's share belongs to no send id, as most do: each user of each message has one."""
+    """Return why a row of Braze's share is skipped: a canvas, or no send id. Most of its rows have none."""
     if not fields.get(API_ID) and (fields.get("canvas_id") or fields.get("canvas_api_id")):
         return CANVAS
     return None if fields.get("send_id") else "events without send_id"

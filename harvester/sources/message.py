@@ -74,7 +74,9 @@ class Reader:
     def read(self, body: bytes, *, latest: float) -> Message:
         """Understand a message; no time in it may lie after ``latest``. Raises ``Unusable`` with field and reason."""
         if len(body) > MAX_MESSAGE_BYTES:
-            raise Unusable("", f"has {len(body)} bytes; {MAX_MESSAGE_BYTES} are read, longer lists belong in a file")
+            raise Unusable(
+                "", f"has {len(body)} bytes; at most {MAX_MESSAGE_BYTES} are read; put longer lists into a file"
+            )
         if body.startswith(_GZIP):
             raise Unusable("", "is compressed; send the JSON as it is")
         told = load_object(body)

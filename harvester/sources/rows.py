@@ -28,7 +28,7 @@ _SHOWN_CHARACTERS = 500
 
 
 class Row(NamedTuple):
-    """A row: its line, how many lines it takes, the fields we know of, and all of them, to show it where it is bad."""
+    """A row: its line, how many lines it takes, the fields that we know, and all fields for an error report."""
 
     line: int
     lines: int
@@ -68,7 +68,7 @@ def ndjson_rows(name: str, file: Readable) -> Iterator[Row | BadLine]:
     """Give the objects, one a line; blank lines are left out."""
     for number, line, whole in lines_of(file):
         if not whole:
-            problem = f"the line is longer than {MAX_CHARACTERS} characters; leave out the fields that no pair needs"
+            problem = f"the line is longer than {MAX_CHARACTERS} characters; leave out fields that are not needed"
             yield BadLine(name, number, "", problem, line[:_SHOWN_CHARACTERS])
         elif line.strip():
             try:
@@ -89,7 +89,7 @@ def parquet_rows(name: str, path: Path) -> Iterator[Row]:
 
 
 def _text(cell: object) -> object:
-    """Write times out for the one that reads text."""
+    """Return times as ISO 8601 text, and other cells unchanged."""
     return cell.isoformat() if isinstance(cell, date) else cell
 
 
@@ -111,7 +111,7 @@ def _places(name: str, header: Sequence[str]) -> list[tuple[str, int]]:
         missing = [field for field in missing if field != "campaign_id"]
     if missing:
         found = printable(", ".join(header))[:200] or "none"
-        raise UsageError(f"{name}: its header must name the columns {' and '.join(REQUIRED)}; found: {found}")
+        raise UsageError(f"{name}: its header must contain the columns {' and '.join(REQUIRED)}; found: {found}")
     return list(places.items())
 
 
@@ -120,9 +120,9 @@ def _object(line: str) -> dict[str, Any]:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise Unusable("", f"no JSON: {error}") from None
+        raise Unusable("", f"is not JSON: {error}") from None
     if not isinstance(record, dict):
-        raise Unusable("", "no JSON object")
+        raise Unusable("", "is not a JSON object")
     lower = line.lower()
     if "\\u" in lower or any(lower.count(f'"{field}"') > 1 for field in _OURS):
         _check_unique(line)
@@ -154,6 +154,6 @@ def _fields(record: Mapping[str, object]) -> dict[str, Any]:
         field = key.lower()
         if field in _OURS:
             if field in fields:
-                raise Unusable(field, "named twice in one object, in other letters; leave one of them out")
+                raise Unusable(field, "named twice in one object, in upper and lower case; leave one of them out")
             fields[field] = value
     return fields

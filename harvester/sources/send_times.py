@@ -113,5 +113,5 @@ def earliest_of_each(arrivals: list[Enqueued], *, now: float) -> list[Enqueued]:
 
 def _full(error: Exception) -> StorageError:
     return StorageError(
-        f"no room to sort a long list: {error}; free space beside the ledger, or let TMPDIR name a roomier folder"
+        f"no space to sort a long list: {error}; free space for temporary files, or set TMPDIR to a larger volume"
     )

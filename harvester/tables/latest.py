@@ -24,10 +24,10 @@ TEXT_COLUMNS = (
 )  # fmt: skip
 KEY = ("workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id")
 MAX_COUNTERS = 500
-"""So many counters have a column. DuckDB needs a megabyte for each, whatever the number of rows."""
+"""At most this many counters have a column. DuckDB needs a megabyte for each, for any number of rows."""
 
 _REST = "unrecognized"
-"""The column of what has none of its own, as the text of a JSON object."""
+"""The column for all other members of a row, as the text of a JSON object."""
 
 _NUMBERS = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"})
 _FORMATS = {"ndjson": "(FORMAT json)", "csv": "(FORMAT csv, HEADER)", "parquet": "(FORMAT parquet, COMPRESSION zstd)"}
@@ -77,8 +77,8 @@ def write_latest(
     except duckdb.OutOfMemoryException:
         making.unlink(missing_ok=True)
         raise SinkError(
-            f"the latest view of {folder} needs more than {memory_limit_mb} MB of memory, or more temporary files than "
-            f"{temp_directory.parent} has room for; give a higher --memory-limit-mb, or let TMPDIR name a larger one"
+            f"the latest view of {folder} needs more than {memory_limit_mb} MB of memory, or more space for temporary "
+            f"files than {temp_directory.parent} has; raise --memory-limit-mb, or set TMPDIR to a larger volume"
         ) from None
     except duckdb.Error as error:
         making.unlink(missing_ok=True)

@@ -109,7 +109,7 @@ class Face:
 
     @web.middleware
     async def _counted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Tell which connections are waiting for an answer, and which are idle."""
+        """Track which connections wait for an answer, and which are idle."""
         self._connections.asked(request.transport)
         try:
             return await handler(request)
@@ -176,7 +176,9 @@ def _of_hosts(bound: str) -> Middleware:
     async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
         if is_allowed(request.headers.getall("Host", []), allowed):
             return await handler(request)
-        return web.Response(status=421, text="this page answers to localhost, 127.0.0.1 and [::1] only\n")
+        return web.Response(
+            status=421, text="only requests for the hosts localhost, 127.0.0.1 and [::1] are answered\n"
+        )
 
     return checked
 

@@ -34,7 +34,7 @@ class _Seen(Collector):
         seen = self._snapshot
         yield _gauge("info", "Always 1; the version is its label.", ("version",), [((seen.version,), 1)])
         yield _gauge("ready", "Whether /readyz answers 200.", (), [((), not seen.not_ready())])
-        yield _gauge("condition", "1 for a part that does not work, with its cause; 0 for one that does.",
+        yield _gauge("condition", "1 for a part that does not work, with its cause; 0 for one that works.",
                      ("part", "subject", "cause"), _conditions(seen).items())  # fmt: skip
         yield _gauge("start_time_seconds", "When the process started, since the epoch.", (), [((), seen.started_at)])
         ahead = seen.clock_difference_seconds
@@ -78,7 +78,7 @@ def _budget(seen: Snapshot) -> Iterator[Metric]:
                  [((w.name,), w.window.resets_at - seen.taken_at) for w in known])  # fmt: skip
     yield _gauge("held", "Whether calls are held, by cause.", ("workspace", "because"),
                  [((w.name, why), w.held_because == why) for w in every for why in HELD])  # fmt: skip
-    yield _gauge("halted", "Whether the workspace is halted: its key, permission or endpoint is wrong.", name,
+    yield _gauge("halted", "Whether it is halted: wrong key, permission or endpoint, or refused pairs.", name,
                  [((w.name,), w.halted_because is not None) for w in every])  # fmt: skip
     yield _counter("waited_seconds", "Seconds for which calls have waited to be allowed.", name,
                    [((w.name,), w.waited_seconds) for w in every])  # fmt: skip
@@ -96,7 +96,7 @@ def _readings(seen: Snapshot) -> Iterator[Metric]:
                  [((w.name, state), n) for w in every for state, n in w.readings.items()])  # fmt: skip
     yield _gauge("last_capture_timestamp_seconds", "When a reading was last captured, since the epoch; 0 if unknown.",
                  name, [((w.name,), w.last_captured_at) for w in every])  # fmt: skip
-    yield _gauge("at_risk_pairs", "Open pairs that may expire unread: late, or out of the pace's reach.", name,
+    yield _gauge("at_risk_pairs", "Open pairs that may expire unread: late, or unreachable at the last pace.", name,
                  [((w.name,), w.at_risk) for w in every])  # fmt: skip
     yield _gauge("expired_pairs", "Pairs that ended without the reading that was due.", name,
                  [((w.name,), w.expired) for w in every])  # fmt: skip

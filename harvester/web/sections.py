@@ -13,8 +13,8 @@ from harvester.web.words import ago, clock, machine, moment, number, shown, volu
 _WAITS = {
     "budget": "waits for budget",
     "throttled": "was refused by Braze (429) and waits",
-    "overload": "waits before it calls again, since calls fail",
-    "refused": "had many pairs refused in a row and asks one of another campaign",
+    "overload": "waits before it calls again, because calls fail",
+    "refused": "had many pairs refused in a row and requests one of another campaign",
     "halted": "is halted, with a probe",
     "stopping": "is stopping",
 }

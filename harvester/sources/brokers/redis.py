@@ -151,7 +151,8 @@ class Queue:
                 claimed = await self._redis.xclaim(self._stream, self._group, self._name, 0, [entry])
             except _TooLarge:
                 flaw = (
-                    f"has more than {PREFETCH_BYTES} bytes; {MAX_MESSAGE_BYTES} are read, longer lists belong in a file"
+                    f"has more than {PREFETCH_BYTES} bytes; at most {MAX_MESSAGE_BYTES} are read; "
+                    "put longer lists into a file"
                 )
                 found.append(Delivery(b"", 1, (entry, None), flaw))
                 continue
