@@ -1,6 +1,6 @@
-"""All conditions of a service: what it knows of the parts outside it, gathered from memory and logged as they change.
+"""Collects all conditions of a service from memory, and logs them as they change.
 
-It never waits: a ledger that hangs is a condition like others, and must not hold up the word of it.
+It never waits: a ledger that hangs is a condition like others, and must not delay the report.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ LEDGER_PATIENCE_SECONDS = 10.0
 
 
 class Conditions:
-    """Call it for the conditions that hold now; ``report`` every few seconds to have them logged."""
+    """Call it for the present conditions. Call ``report`` every few seconds to log them."""
 
     def __init__(self, *, harvesting: Harvesting, triggers: Sequence[Trigger], ledger: Ledger, clock: Clock) -> None:
         """Nothing is logged yet."""
@@ -32,7 +32,7 @@ class Conditions:
         self._probed_at = 0.0
 
     def __call__(self) -> list[Condition]:
-        """Give all that does not work now."""
+        """Return the present conditions."""
         found = [*self._of_ledger(), *self._harvesting.conditions()]
         halted_workspaces = {each.subject for each in found if each.part is Part.KEY}
         found += [each for name, each in self._key_files.items() if name not in halted_workspaces]
@@ -44,12 +44,12 @@ class Conditions:
         return found
 
     def report(self) -> None:
-        """Log the conditions that began, last or are over."""
+        """Log conditions that begin, last or end."""
         self._probe_ledger()
         self._log.update(self())
 
     def set_key_file(self, workspace: str, problem: str | None) -> None:
-        """Take note of why a key's file cannot be used, None if it can. The key before it stays in use."""
+        """Record why a key file cannot be used; None if it can. The previous key stays in use."""
         if problem is None:
             self._key_files.pop(workspace, None)
         elif workspace not in self._key_files:
@@ -57,10 +57,10 @@ class Conditions:
             self._key_files[workspace] = Condition(Part.KEY, "file", now, workspace, problem, blocks=False)
 
     def _probe_ledger(self) -> None:
-        """Ask the ledger something small, unless an answer is still awaited."""
+        """Start a small query of the ledger, unless one is still running."""
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(self._ledger.look(halted), name="ledger probe")
-            # A failure ends the service, or stands on the page, when the ledger is asked in earnest.
+            # A failure is reported, or ends the service, at the next real query.
             self._probe.add_done_callback(lambda probe: probe.cancelled() or probe.exception())
             self._probed_at = self._clock.monotonic()
 

@@ -1,11 +1,10 @@
-"""Which parts do not work, why and since when; and whether the process can still do useful work.
+"""Conditions: parts that do not work, why and since when; and whether the process can do useful work.
 
-A ``Condition`` is one such part. The status page, ``/readyz``, the metrics, the alerts and the log all read the same
-conditions, so they cannot contradict each other. Nothing here reads a clock, a socket or the ledger, but for
-``ConditionLog``, which remembers what it has logged.
+The status page, ``/readyz``, the metrics, the alerts and the log all use the same conditions, so they cannot contradict
+each other. Nothing here reads a socket or the ledger. Only ``ConditionLog`` reads a clock and keeps state.
 
-To add a part: name it in ``Part``, give it a scope and its log events in the tables below, and let
-``Watch.conditions`` return a ``Condition`` while it does not work.
+To add a part: name it in ``Part``, give it a scope, its log events and a sentence in the tables below, and have
+``conditions.Conditions`` return a ``Condition`` while it does not work.
 """
 
 import errno
@@ -29,7 +28,7 @@ log = structlog.get_logger()
 
 
 class Scope(StrEnum):
-    """What a part serves, and so what ``Condition.subject`` names: nothing, a workspace or a trigger."""
+    """What a part belongs to. ``Condition.subject`` names the workspace or trigger, and is empty for the process."""
 
     PROCESS = "process"
     WORKSPACE = "workspace"
@@ -48,7 +47,7 @@ class Part(StrEnum):
 
     @property
     def scope(self) -> Scope:
-        """What it serves."""
+        """What the part belongs to."""
         return _SCOPES.get(self, Scope.PROCESS)
 
 
@@ -67,11 +66,11 @@ _KEY_FILE_SENTENCE = 'The key file of workspace "{subject}" cannot be used; the 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A part that does not work, or not as it should.
+    """A part that does not work, or does not work as it should.
 
     ``cause`` is one of a closed set, such as ``connection refused`` or ``502``, and serves as a label. ``since`` is in
-    wall-clock seconds. ``detail`` is a sentence for people; it may quote strangers, so it is escaped where it is shown.
-    ``blocks``: whether the part cannot work at all, as opposed to a fault that needs a look and stops nothing.
+    wall-clock seconds. ``detail`` is a sentence for people; it may quote foreign text, so it is escaped when shown.
+    ``blocks`` is false for a fault that somebody should correct but that stops no work.
     """
 
     part: Part
@@ -83,7 +82,7 @@ class Condition:
 
     @property
     def scope(self) -> Scope:
-        """What the part serves."""
+        """What the part belongs to."""
         return self.part.scope
 
     @property
@@ -95,7 +94,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """Calls have failed since a moment (monotonic) and none has succeeded; ``cause`` and ``detail`` are the last's."""
+    """Calls have failed since ``since`` (monotonic seconds); ``cause`` and ``detail`` are those of the last call."""
 
     since: float
     cause: str
@@ -106,7 +105,7 @@ _UNREACHED = {"connection refused", "name not found", "certificate", "tls", "unr
 
 
 def failed_call(endpoint: str, failing: Failing) -> str:
-    """Say in a sentence what came of the last call to an endpoint."""
+    """Return a sentence on how the last call to an endpoint failed."""
     if failing.cause.isdecimal():
         return f"{endpoint} answers {failing.detail}"
     if failing.cause in _UNREACHED:
@@ -115,10 +114,10 @@ def failed_call(endpoint: str, failing: Failing) -> str:
 
 
 def not_ready(conditions: Iterable[Condition], busy: Mapping[str, bool]) -> list[Condition]:
-    """Give the conditions for which the process can do no useful work; none means that it is ready.
+    """Return the conditions that keep the process from useful work; an empty list means that it is ready.
 
-    ``busy`` says of each workspace that the process serves whether it has readings to capture. What the whole process
-    needs makes it unready. Workspaces do so only where every busy one is blocked (or all, where none is busy).
+    ``busy`` maps each workspace to whether it has readings to capture. A blocking condition of the process makes it
+    unready. Blocked workspaces do so only if every busy workspace is blocked (or all of them, if none is busy).
     """
     blocking = [each for each in conditions if each.blocks]
     reasons = [each for each in blocking if each.scope is Scope.PROCESS]
@@ -171,7 +170,7 @@ _ERRNOS = {
     errno.EIO: "disk_error",
 }  # fmt: skip
 _BEFORE_ERRNO = (ssl.SSLError, socket.gaierror)
-"""Errors whose number is not the system's."""
+"""Errors whose ``errno`` is not a number of the system."""
 
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (ssl.SSLCertVerificationError, "certificate"),
@@ -181,13 +180,13 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (ConnectionError, "disconnected"),
     (EOFError, "disconnected"),
 )
-"""From the most specific on."""
+"""The most specific types first."""
 
 
 def cause_of(error: BaseException) -> str | None:
-    """Name the cause of a failure by the types and numbers of what was raised, never by its text; None if unknown.
+    """Return the cause of an error by its type and number, never by its text; None if unknown.
 
-    Libraries wrap what the system said, so the errors inside are looked at too.
+    Libraries wrap errors of the system, so the errors inside are checked too.
     """
     for each in _with_inner(error):
         if isinstance(each, OSError) and each.errno in _ERRNOS and not isinstance(each, _BEFORE_ERRNO):
@@ -199,12 +198,12 @@ def cause_of(error: BaseException) -> str | None:
 
 
 def plain(cause: str) -> str:
-    """Write a cause as people read it: ``connection refused``, ``502``."""
+    """Return a cause in words for people: ``connection refused``, ``502``."""
     return cause.removeprefix("status_").replace("_", " ")
 
 
 def _with_inner(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and those inside it, the innermost first: it knows best what happened."""
+    """Yield the errors inside an error, innermost first, then the error: the innermost is the most specific."""
     seen: list[BaseException] = []
     todo: list[BaseException] = [error]
     while todo and len(seen) < 20:

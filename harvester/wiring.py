@@ -142,7 +142,7 @@ class Harvesting:
             raise first_of(failures) from None
 
     def conditions(self) -> list[Condition]:
-        """Give what does not work of this machine's clock, of the workspaces' endpoints and keys, and of the store."""
+        """Return the conditions of the clock, of the workspaces' endpoints and keys, and of the store."""
         wall, monotonic = self._clock.wall(), self._clock.monotonic()
         clock = self.time.condition()
         found = [] if clock is None else [clock]
@@ -151,7 +151,7 @@ class Harvesting:
             if client.halted_because is not None:
                 since = wall - (monotonic - client.halted_at)
                 found.append(Condition(Part.KEY, client.halted_cause, since, name, client.halted_because))
-            elif client.failing is not None and (failing := self._blind(each)):
+            elif client.failing is not None and (failing := self._endpoint_problem(each)):
                 since = wall - (monotonic - client.failing.since)
                 found.append(Condition(Part.ENDPOINT, client.failing.cause, since, name, failing))
         problem = self.storing.problem
@@ -161,10 +161,10 @@ class Harvesting:
             found.append(Condition(Part.STORE, plain(problem.cause), wall - away, detail=str(problem), blocks=blocks))
         return found
 
-    def _blind(self, each: Wired) -> str:
-        """Say what came of the last call, once calls have failed for long enough to call their endpoint unavailable.
+    def _endpoint_problem(self, each: Wired) -> str:
+        """Return how the last call failed, once calls have failed for long enough; otherwise an empty text.
 
-        Of a harvest that ends, and to which nothing was ever answered, the first failure is told: somebody may wait.
+        A run that never had an answer reports its first failure at once, since a person may be waiting.
         """
         failing = each.client.failing
         assert failing is not None

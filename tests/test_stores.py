@@ -204,7 +204,11 @@ async def test_nobody_at_the_store_s_address_is_told(stores, monkeypatch, hasty)
 
 @pytest.mark.parametrize(
     ("url", "said"),
-    [("s3://", "names no bucket"), ("s3:///x", "names none"), ("az://container/x", "az://container/x.*ACCOUNT_NAME")],
+    [
+        ("s3://", "names no bucket"),
+        ("s3:///x", "names no bucket"),
+        ("az://container/x", "az://container/x.*ACCOUNT_NAME"),
+    ],
 )
 def test_a_place_that_cannot_be_is_refused_before_anything_is_sent(url, said):
     """A name without a bucket, and Azure without an account."""
