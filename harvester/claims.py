@@ -1,6 +1,6 @@
-"""What a workspace leases next: as much as its pace can serve in a minute, or one probe while its endpoint is doubted.
+"""Leases readings for a workspace: what its pace can serve in a minute, or one probe while its endpoint is in doubt.
 
-It keeps in the ledger that a workspace is halted, so that a restart begins with a probe and not with a full batch.
+The ledger records that a workspace is halted, so that a restart begins with a probe and not with a full batch.
 """
 
 from harvester.braze.client import Client
@@ -27,13 +27,13 @@ class Claims:
         self._clock = ledger.clock
 
     async def begin(self) -> None:
-        """Start with a probe where the last process ended halted: it lost no more than that one call."""
+        """Start with a probe if the last process ended while the workspace was halted."""
         if self._workspace in await self._ledger.look(halted):
             self._client.refusals.doubt()
 
     @property
     def doubted(self) -> bool:
-        """Whether refusals make the endpoint doubtful: then one pair is asked at a time, each of another campaign."""
+        """Whether refusals put the endpoint in doubt. Then pairs of other campaigns are requested one at a time."""
         return self._client.refusals.trust is not Trust.TRUSTED
 
     async def claim(self, *, urgent_only: bool) -> Batch | None:
@@ -48,16 +48,16 @@ class Claims:
         return await self._ledger.claim(self._workspace, limit=limit, urgent_only=urgent_only)
 
     def _limit(self) -> int:
-        """Give what the pace can serve in about a minute: a kill costs no more than that."""
+        """Return how many readings the pace can serve in about a minute, the most that a kill may cost."""
         state = self._pacer.state()
         if not state.limit:
             return FIRST_BATCH_READINGS
         return max(1, min(BATCH_READINGS, round(state.pace * BATCH_SECONDS)))
 
     async def end_campaigns(self) -> bool:
-        """No other campaign is left to ask. Gives whether to claim again at once.
+        """Decide what to do if no other campaign is due; returns whether to claim again at once.
 
-        Where nothing at all is due, nothing is left to protect: the question stays open.
+        If nothing at all is due, the doubt stays.
         """
         if await self._ledger.do(next_due_at, self._workspace) != 0.0:
             return False
@@ -66,7 +66,7 @@ class Claims:
         return again
 
     async def record(self, *, captured: int) -> None:
-        """Keep in the ledger whether the workspace is halted, after a batch of which so many were ``captured``."""
+        """Record in the ledger whether the workspace is halted, after a batch with ``captured`` captures."""
         if self._client.halted_because is not None:
             because = self._client.halted_because
             await self._ledger.do(halt, self._workspace, because=because, now=self._clock.wall())

@@ -1,8 +1,8 @@
 """Time as an argument: nothing else in the house reads a clock, so tests own time.
 
 ``monotonic`` is the event loop's own time, so that a virtual loop moves timers and intervals together.
-``wall`` is UTC seconds since the epoch. A machine's wall clock may be wrong by days, and may jump; what Braze keeps is
-counted by Braze's clock. So a harvest asks ``BrazeClock``, which learns Braze's time from the answers.
+``wall`` is UTC seconds since the epoch. A machine's wall clock may be wrong by days, and may jump, but Braze's
+retention counts by Braze's clock. So a harvest uses ``BrazeClock``, which learns Braze's time from the answers.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ import time
 from typing import NamedTuple, Protocol
 
 LARGE_DIFFERENCE_SECONDS = 60.0
-"""Clocks that differ by more than this differ: an alarm, and a question that must be asked anew."""
+"""A difference of clocks above this is a condition, and makes requests void that were made with the wrong time."""
 
 MOVES = 5.0
 MOVE_EVERY_SECONDS = 600.0
-"""A ``BrazeClock`` moves so many times at once, and then once in so many seconds: dates that contradict each other must
-not keep a harvest from its work."""
+"""A ``BrazeClock`` may move ``MOVES`` times in a row, then once every ``MOVE_EVERY_SECONDS``, so that contradictory
+dates do not stop a harvest."""
 
 DOUBT_COSTS = 0.1
-"""The part of a move that a doubt costs."""
+"""The fraction of a move that is charged for a doubt."""
 
 
 DAY_SECONDS = 86_400.0
@@ -42,7 +42,7 @@ class SystemClock:
     """The machine's own clock."""
 
     def monotonic(self) -> float:
-        """Seconds of the running event loop; on another thread, of the clock that loops go by."""
+        """Seconds of the running event loop; on another thread, of the clock that event loops use."""
         try:
             return asyncio.get_running_loop().time()
         except RuntimeError:
@@ -54,7 +54,7 @@ class SystemClock:
 
 
 class Bounds(NamedTuple):
-    """What one answer's ``Date``, or several, prove of an offset: the seconds from monotonic time to Braze's time."""
+    """Bounds of the offset (the seconds from monotonic time to Braze's time) by the ``Date`` of answers."""
 
     low: float
     high: float
@@ -63,22 +63,22 @@ class Bounds(NamedTuple):
     def of(cls, date: float, *, received: float, departed: float = -math.inf) -> "Bounds":
         """Bound the offset by one answer.
 
-        ``Date`` has whole seconds, so it was between ``date`` and a second later at a moment that is not before the
-        request left, and not after the answer came.
+        ``Date`` has whole seconds. So Braze's time was between ``date`` and a second later at some moment between the
+        departure of the request and the receipt of the answer.
         """
         return cls(date - received, date + 1 - departed)
 
     def narrowed(self, other: "Bounds") -> "Bounds":
-        """Combine two bounds; where both cannot hold, because clocks drift, the other one is the newer."""
+        """Return the intersection of two bounds; if it is empty, since clocks drift, ``other``, the newer one."""
         both = Bounds(max(self.low, other.low), min(self.high, other.high))
         return both if both.low <= both.high else other
 
     def nearest(self, offset: float) -> float:
-        """Give the offset within the bounds that is nearest to this one."""
+        """Return the offset within the bounds that is nearest to ``offset``."""
         return min(max(offset, self.low), self.high)
 
     def near(self, offset: float) -> bool:
-        """Whether an offset lies within the bounds, or not far outside."""
+        """Return whether an offset is within the bounds or at most ``LARGE_DIFFERENCE_SECONDS`` outside."""
         return abs(self.nearest(offset) - offset) <= LARGE_DIFFERENCE_SECONDS
 
 
@@ -88,9 +88,9 @@ class BrazeClock:
     Until an answer has *confirmed* the time, it is the machine's wall clock, corrected by the difference that was
     measured last. From then on it is the monotonic clock and an offset, so that jumps of the wall clock change nothing.
 
-    An answer is believed once there is a second witness: what is known, the machine's clock, or another answer. A
-    first answer that contradicts the machine is followed at once, so that the next question is a good one, but the
-    time is confirmed by the second. Later on, a lone answer that contradicts what is known changes nothing.
+    An answer is trusted if a witness agrees: the known time, the machine's clock, or another answer. A first answer
+    that contradicts the machine's clock sets the time at once, so that the next request is useful, but only a second
+    answer confirms it. After that, a single answer that contradicts the known time changes nothing.
     """
 
     def __init__(self, machine: Clock, *, difference: float = 0.0) -> None:
@@ -116,9 +116,9 @@ class BrazeClock:
         return self._offset + self._machine.monotonic()
 
     def latest_send(self) -> float:
-        """Give the time after which no send can have been: a day from now, and while that is not confirmed a month.
+        """Return the latest plausible time of a send: a day from now, or 30 days while the time is not confirmed.
 
-        A clock that is behind must not turn sends away, since a message is not sent twice.
+        A clock that is behind must not reject sends, since a message is not sent twice.
         """
         return self.wall() + (DAY_SECONDS if self.confirmed else UNCONFIRMED_SECONDS)
 
@@ -134,12 +134,12 @@ class BrazeClock:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the last answer contradicts what is known, and no other has decided yet."""
+        """Whether the last answer contradicts the known time, and no other answer has decided yet."""
         return self._doubted is not None
 
     @property
     def jumped(self) -> bool:
-        """Whether the machine's clock has jumped since the last answer, so that one of the two stood still."""
+        """Whether the machine's wall clock has jumped against its monotonic clock since the last answer."""
         return self.confirmed and abs(self._offset_of_machine() - self._machine_offset) > LARGE_DIFFERENCE_SECONDS
 
     def observe(self, date: float | None, *, departed: float, received: float) -> None:
@@ -162,7 +162,7 @@ class BrazeClock:
             self._doubted = told
 
     def _believe(self, told: Bounds, witness: float) -> None:
-        """Take an answer that has a witness."""
+        """Trust an answer that a witness agrees with, and confirm the time."""
         self._move(told, witness)
         self.confirmed = True
         self._machine_offset = self._offset_of_machine()
@@ -187,7 +187,7 @@ class BrazeClock:
 
 
 def difference_in_words(seconds: float) -> str:
-    """Say in words how far a machine's clock is ahead of Braze's or behind."""
+    """Return in words how far a machine's clock is ahead of or behind Braze's."""
     sizes = ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
     size, unit = next((each for each in sizes if abs(seconds) >= 2 * each[0]), sizes[-1])
     return f"{abs(seconds) / size:.3g} {unit} {'ahead of' if seconds > 0 else 'behind'} Braze's"

@@ -1,8 +1,8 @@
-"""Takes secrets out of texts: the one function for all that came from outside, in whatever spelling it holds them.
+"""Masks secrets in texts from outside, in any encoding.
 
-A secret is registered where it is read, and from then on masked by ``scrub`` in every text: as it is, as JSON, HTML, a
-URL or Python spell its characters, as hex or base64, in capitals or not, and in parts of half its length. Texts are
-scrubbed where they come in, before they are cut; the log, the page and the command line scrub once more.
+A secret is registered when it is read. From then on ``scrub`` masks it in every text: plain, with JSON, HTML, URL or
+Python escapes, as hex or base64, in any case, and fragments of at least half its length. Texts are scrubbed where they
+come in, before they are truncated. The log, the page and the command line scrub them again.
 """
 
 import base64
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 MASK = "[secret]"
 SHORT = 8
-"""A secret shorter than this may be part of any word: it is masked only where it stands alone, and at the door only."""
+"""A shorter secret may be part of an ordinary word, so it is masked only as a separate word, where texts come in."""
 
 _LEAST = 3
 _LAYERS = 3
@@ -30,7 +30,7 @@ _IN_QUERY = re.compile(r"(?i)[?&](?:password|passwd|pass|token|secret|sig|key)=(
 
 _forms: dict[str, list[str]] = {}
 _blocks: set[str] = set()
-"""What every run that is looked for holds at least one of; most texts hold none, and that is seen quickly."""
+"""Every masked run contains at least one of these. Most texts contain none, which is quick to check."""
 _short: dict[str, re.Pattern[str]] = {}
 
 
@@ -56,7 +56,7 @@ def hide_url(url: str) -> None:
 
 
 def scrub(text: str, *, least: int = _LEAST) -> str:
-    """Give a text with every registered secret of at least so many characters masked."""
+    """Return a text with every registered secret of at least ``least`` characters masked."""
     text = _USERINFO.sub("***", text)
     masked: list[tuple[int, int]] = []
     plain, origin = text, None
@@ -72,12 +72,12 @@ def scrub(text: str, *, least: int = _LEAST) -> str:
 
 
 def scrub_foreign(text: str, *, length: int = 200) -> str:
-    """Make text of a stranger fit for a log or a page: without secrets, then cut, then without control characters."""
+    """Prepare foreign text for a log or a page: mask secrets, truncate, escape control characters."""
     return scrub(text)[:length].encode("unicode_escape").decode()
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """Give the texts by which a secret is known, in small letters: itself, hex, and base64 at each of its offsets."""
+    """Yield the forms of a secret to look for, in lower case: itself, hex, and base64 at each offset."""
     data = secret.encode("utf-8", "surrogatepass")
     yield secret.translate(_LOWER)
     yield binascii.hexlify(data).decode()
@@ -138,7 +138,7 @@ def _extended(form: str, offset: int, lowered: str, at: int, size: int) -> tuple
 
 
 def _decoded(text: str, origin: list[int] | None) -> tuple[str, list[int]] | None:
-    """Undo one layer of spelling; gives with it where each character began, and at the end where the text ended."""
+    """Undo one layer of escapes; returns the text and the origin of each character, and of the end."""
     if "%" not in text and "\\" not in text and "&" not in text:
         return None
     pieces: list[str] = []

@@ -1,7 +1,7 @@
 """Logs: structured, to stderr, for people on a terminal and as JSON where asked.
 
-No event breaks a log, whatever it holds, and none shows a secret: what came from outside is scrubbed where it came in,
-and every line once more here. What libraries log is an event like all others.
+No value can break the log, and no line shows a secret: texts from outside are scrubbed where they come in, and every
+line again here. Warnings of libraries are events like all others.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""Whether Braze's time is known, and what is done about it: one for each process, for all of its workspaces.
+"""Confirms Braze's time and corrects what a wrong clock did: one for each process, for all of its workspaces.
 
-A question that was put by a wrong clock is not recorded but put again. What a wrong clock did to the ledger is undone.
-Where only the time can say what is to be done next, one call is made for its answer's ``Date``.
+The outcome of a request that was made with a wrong time is discarded, and the request repeated. Changes that a wrong
+clock made to the ledger are undone. If the next step depends on the time alone, one call is made for its ``Date``.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from harvester.model import Outcome, Pair, Returned
 
 ASKS = 3
 ASK_AGAIN_SECONDS = 600.0
-"""So many answers that do not confirm the time are enough; more are asked for after so long."""
+"""After ``ASKS`` answers that do not confirm the time, the next call for it is made after ``ASK_AGAIN_SECONDS``."""
 
 log = structlog.get_logger()
 
 
 class TimeCheck:
-    """What all harvests of a process go by. It must never record an outcome, and never lease anything."""
+    """Shared by all harvests of a process. It must never record an outcome or lease a reading."""
 
     def __init__(self, ledger: Ledger) -> None:
         """Go by the clock of the ledger."""
@@ -42,13 +42,13 @@ class TimeCheck:
         return None if self._clock.confirmed else self._clock.wall()
 
     def moved(self, since: float) -> bool:
-        """Whether the clock was set to another time since it had this offset: what was asked by it is void."""
+        """Return whether the clock has moved since it had this offset, so that requests made with it are void."""
         return abs(self._clock.offset - since) > LARGE_DIFFERENCE_SECONDS
 
     async def asked(self, since: float, ask: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        """Ask, if the question is a good one still, and give what came of it if it was one to the end.
+        """Make a request unless the clock has moved; returns its outcome, or ``Returned`` if the clock moves meanwhile.
 
-        Until an answer has shown the time, one question is asked at a time: by a wrong clock they are all wrong.
+        Until an answer has confirmed the time, one request is made at a time: a wrong clock makes all of them void.
         """
         if not self._answered:
             async with self._turn:
@@ -65,7 +65,7 @@ class TimeCheck:
         return Returned() if void else outcome
 
     async def correct(self, workspace: str) -> None:
-        """Where an answer has shown the time since the last look: undo what a wrong clock did, and keep by how much."""
+        """Undo what a wrong clock did to the ledger, once the time is confirmed or moved; store the difference."""
         clock = self._clock
         if not clock.confirmed or self._corrected.get(workspace) == clock.moves:
             return
@@ -76,7 +76,7 @@ class TimeCheck:
         await self._ledger.keep_clock_difference()
 
     def condition(self) -> Condition | None:
-        """Give what is wrong with this machine's clock; None while it is right, or nobody knows."""
+        """Return the condition of this machine's clock; None while it is right or unknown."""
         seconds = self._clock.difference
         if seconds is None or abs(seconds) <= LARGE_DIFFERENCE_SECONDS:
             self._wrong_since = None

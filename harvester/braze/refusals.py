@@ -1,11 +1,11 @@
-"""Judges the refusals of one workspace: are the pairs wrong, or is the endpoint? No I/O and no clock.
+"""Decides from refusals whether the pairs or the endpoint of a workspace are wrong. No I/O and no clock.
 
-A wrong host or path refuses every pair; a wrong campaign id refuses only the pairs of its campaign. So many refusals in
-a row are a question, and the answer of a pair of *another* campaign settles it:
+With a wrong host or path every pair is refused; with a wrong campaign id only the pairs of that campaign. So after many
+refusals in a row, pairs of *other* campaigns decide:
 
-- ``TRUSTED``: pairs are asked as they fall due.
-- ``DOUBTED``: many refusals came in a row. One pair is asked at a time (a *probe*), each of a campaign that was not
-  refused yet. One capture, and the refused pairs were wrong: back to ``TRUSTED``.
+- ``TRUSTED``: pairs are requested as they fall due.
+- ``DOUBTED``: many refusals came in a row. One pair is requested at a time (a *probe*), each of a campaign that was not
+  refused yet. One capture shows that the refused pairs were wrong, and leads back to ``TRUSTED``.
 - ``HALTED``: the probes of several campaigns were refused too, so the endpoint is wrong. Probes continue, seconds
   apart, and one capture leads back to ``TRUSTED``.
 
@@ -18,16 +18,16 @@ from itertools import islice
 from harvester.model import Probe
 
 REFUSALS_TO_DOUBT = 20
-"""So many refusals in a row, without one capture, are a question."""
+"""Refusals in a row, without a capture, after which the endpoint is in doubt."""
 
 PROBES_TO_HALT = 10
-"""So many probes of as many campaigns, all refused, are the answer that the endpoint is wrong."""
+"""Refused probes, each of another campaign, after which the workspace halts."""
 
 CAMPAIGNS_TO_HALT = 3
-"""Where every campaign with a due pair is refused, and fewer than ``PROBES_TO_HALT``: so many are several."""
+"""Refused campaigns that suffice to halt if no other campaign has a due pair."""
 
 CAMPAIGNS_KEPT = 500
-"""For how many campaigns it is remembered at most that they were refused."""
+"""The most refused campaigns that are remembered."""
 
 
 WRONG_IDS_HINT = (
@@ -35,11 +35,11 @@ WRONG_IDS_HINT = (
     "of another workspace), or the endpoint is wrong (check it with harvester doctor). Correct them. If the endpoint "
     "was wrong, also run harvester requeue --outcome rejected"
 )
-"""What to do where nothing but refusals came back."""
+"""What to do if Braze refused every pair."""
 
 
 class Trust(Enum):
-    """Whether the refusals so far let the endpoint be trusted."""
+    """Whether the endpoint is trusted after the refusals so far."""
 
     TRUSTED = "trusted"
     DOUBTED = "doubted"
@@ -73,7 +73,7 @@ class Refusals:
         self.trust = Trust.DOUBTED
 
     def begin_probe(self) -> Probe:
-        """From here on nothing is in flight but probes. Gives what the next one asks: from both ends in turn.
+        """Return the next probe, from alternating ends of the deadlines. Only probes may be in flight from now on.
 
         Wrong pairs may have all the nearest deadlines, or all the farthest.
         """
@@ -82,7 +82,7 @@ class Refusals:
         return Probe(tuple(self._refused), self._nearest)
 
     def add_refusal(self, campaign_id: str, answer: str) -> None:
-        """Judge anew after a refused pair; ``answer`` says what Braze answered."""
+        """Count a refused pair and update the trust; ``answer`` is what Braze answered."""
         self.count += 1
         self._last = answer
         if self.trust is Trust.TRUSTED:
@@ -98,14 +98,14 @@ class Refusals:
         _keep(self._refused, campaign_id)
 
     def add_capture(self) -> bool:
-        """Trust again. Gives whether there was a doubt, which is settled now: the refused pairs were wrong."""
+        """Trust the endpoint again; returns whether it was in doubt."""
         doubted = self.trust is not Trust.TRUSTED
         if self.count or doubted:
             self._trust_again()
         return doubted
 
     def end_campaigns(self) -> bool:
-        """No pair of another campaign is due. Gives whether refused campaigns have become those to ask next."""
+        """Update the trust if no other campaign is due; returns whether refused campaigns may be requested again."""
         again = bool(self._refused)
         if self.trust is Trust.DOUBTED and len(self._refused) >= CAMPAIGNS_TO_HALT:
             self.trust = Trust.HALTED

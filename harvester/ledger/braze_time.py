@@ -1,4 +1,4 @@
-"""What the ledger knows of Braze's clock, and what it corrects once an answer has confirmed the time.
+"""Stores the difference of the clocks, and corrects the ledger once an answer has confirmed the time.
 
 Each verb is a function over one open transaction. Nothing here commits, waits or reads a clock: time is an argument.
 """
@@ -30,11 +30,11 @@ class ClockDifference:
     measured_at: float
 
     def still_holds(self, machine: float) -> bool:
-        """Whether it may be true of a machine whose clock says so now: no time is before it was measured."""
+        """Return whether it may apply to a machine clock: by it, the present is not before the measurement."""
         return machine - self.seconds >= self.measured_at - LARGE_DIFFERENCE_SECONDS
 
     def tells_more_than(self, before: "ClockDifference") -> bool:
-        """Whether it is worth keeping instead of one that was measured before."""
+        """Return whether it should replace an earlier measurement."""
         moved = abs(self.seconds - before.seconds) > SMALL_CHANGE_SECONDS
         return moved or self.measured_at - before.measured_at > DAY_SECONDS
 
@@ -52,7 +52,7 @@ def keep_difference(connection: Connection, measured: ClockDifference) -> None:
 
 
 def in_question(connection: Connection, workspace: str, *, now: float) -> Pair | None:
-    """Give a pair that only a confirmed time can decide on: it seems to have expired, or to be expired by mistake."""
+    """Return a pair that needs a confirmed time: it seems to have expired, or to be expired by mistake."""
     mine = pairs.c.workspace == workspace
     seems_expired = select(pairs).where(mine, UNSETTLED, pairs.c.expires_at <= now)
     by_mistake = select(pairs).where(mine, _EXPIRED, pairs.c.expires_at > now)

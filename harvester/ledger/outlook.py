@@ -20,7 +20,7 @@ from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair
 _STATES = ("waiting", "due", "leased", "paused")
 
 RECENT_OUTCOMES = 10_000
-"""So many of the latest outcomes are searched for each workspace's last capture."""
+"""How many of the latest outcomes are searched for the last capture of each workspace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class Outlook:
 def outlook(connection: Connection, workspace: str, *, now: float, days: int = 15) -> Outlook:
     """Look ahead over a workspace's open pairs.
 
-    A pair is at risk once its planning deadline has passed, or where the pace that a service measured last does not
-    reach all pairs of its day, and of those before it, in time. Where no service has measured one, the planning
-    deadline decides alone. Status, page and metric all take it from here.
+    A pair is at risk once its planning deadline has passed, or if the pace that a service measured last is too slow to
+    read all pairs of its day and the days before in time. If no service has measured a pace, only the planning
+    deadline counts. Status, page and metric all use this number.
 
     Pairs that were forced have no deadline. Every count is of a stretch of an index, which costs a tenth of grouping.
     """

@@ -1,6 +1,6 @@
-"""Which pair to ask next while many refusals in a row make a workspace's endpoint doubtful.
+"""Finds the pair to request next while refusals put a workspace's endpoint in doubt.
 
-A verb over one open transaction. It reads, and changes nothing.
+A function over one open transaction, which only reads.
 """
 
 import math
@@ -12,7 +12,7 @@ from harvester.ledger.schema import outcomes, pairs
 from harvester.model import Probe
 
 OUTCOMES_SEEN = 1000
-"""Among so many latest outcomes are the captures whose campaigns count as captured before."""
+"""How many of the latest outcomes are searched for campaigns that were captured before."""
 
 
 def find_probe(

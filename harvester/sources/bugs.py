@@ -1,10 +1,10 @@
-"""Errors that nobody expects: where they come from, and nothing that they say."""
+"""Describes unexpected errors by type and place, without their text, which may contain anything."""
 
 from pathlib import Path
 
 
 def bug_of(error: BaseException) -> tuple[str, str]:
-    """Give an error's type, and the last place of our own that it passed, such as ``files.py:12``."""
+    """Return an error's type and the innermost place in our code that it passed, such as ``files.py:12``."""
     at, step = "an unknown place", error.__traceback__
     while step is not None:
         file = Path(step.tb_frame.f_code.co_filename)

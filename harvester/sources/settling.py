@@ -1,8 +1,8 @@
 """What becomes of messages: good pairs go into the ledger, what is bad to the dead letters, each with its reason.
 
 Whatever it does may be done again, and is when a message comes again. It acknowledges nothing: that is for the trigger,
-once all of this returned. Whatever a single message raises is the end of that message, after a few tries, and of
-nothing else; only the ledger, a store or the dead-letter place may hold up the others while they are away.
+once all of this returned. An error that one message raises makes only that message a dead letter, after a few tries.
+Other messages wait only while the ledger, a store or the dead-letter place is unavailable.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ MAX_DELIVERIES = 15
 """A message that came this often without being settled is buried: fewer than the 20 after which RabbitMQ drops it."""
 
 _INLINE_BYTES = 64 * 1024
-"""Messages that are larger together are parsed on another thread."""
+"""Messages with more bytes together are parsed on another thread."""
 
 _REASON_CHARACTERS = 500
 
@@ -45,9 +45,9 @@ class Settling:
         self, trigger: str, *, reader: Reader, enqueue: Enqueue, bury: Bury, stopping: asyncio.Event,
         clock: BrazeClock, wait_first_seconds: float = 1.0,
     ) -> None:  # fmt: skip
-        """Take what understands, what takes pairs, what takes dead letters, and what says that a file be left.
+        """Read by ``reader``, enqueue by ``enqueue``, bury by ``bury``; stop imports once ``stopping`` is set.
 
-        Between the tries of one message the waits double, from the first on.
+        The waits between the tries of one message double.
         """
         self._log = log.bind(trigger=trigger)
         self._reader = reader
@@ -65,7 +65,7 @@ class Settling:
 
     @property
     def pairs_known(self) -> int:
-        """Pairs that it did."""
+        """Pairs that the ledger knew."""
         return self._importer.pairs_known
 
     @property
@@ -74,7 +74,7 @@ class Settling:
         return self._importer.naive_times
 
     def warnings(self) -> list[str]:
-        """Say what will keep files of messages from being read."""
+        """Return warnings about anything that will prevent files of messages from being read."""
         problem = temporary_problem() if self._reader.prefixes else None
         return [] if problem is None else [f"{problem}; messages that name files go to the dead letters"]
 
@@ -119,7 +119,7 @@ class Settling:
             return self._report_bug(error)
 
     async def _add_together(self, messages: Sequence[Message]) -> bool:
-        """Enqueue the pairs of all messages; where that fails in an unexpected way, each is to be tried alone."""
+        """Enqueue the pairs of all messages; returns False after an unexpected error, so that each is tried alone."""
         try:
             for once in (False, True):
                 pairs = [pair for each in messages if each.once == once for pair in each.pairs]
@@ -188,7 +188,7 @@ class Settling:
 
 
 def _groups(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
-    """Part messages into groups of bounded size: parsed, a message takes many times its own."""
+    """Split messages into groups of bounded size, since a parsed message takes many times its size."""
     group: list[Delivery] = []
     for each in deliveries:
         if group and sum(len(other.body) for other in group) + len(each.body) > MAX_MESSAGE_BYTES:

@@ -1,6 +1,6 @@
-"""What the rows of a dataset hold: the names of their members, the kinds of their values, and how long they are.
+"""Finds the members of a dataset's rows: their names, the types of their values, and the length of the longest row.
 
-Part by part: asked for all at once, DuckDB keeps a buffer for each, and memory would grow with the dataset.
+Parts are read one by one: for all at once DuckDB keeps a buffer for each, and memory would grow with the dataset.
 """
 
 import zlib

@@ -1,7 +1,7 @@
-"""How many connections the page may hold, and which one goes when another comes.
+"""Limits the connections to the page, and chooses which one to close for a new one.
 
-Who opens connections and sends nothing must not use up the open files that calls to Braze need, nor keep out the probe
-of an orchestrator: a new connection is always taken, and beyond the limit the one that has been idle for longest goes.
+Idle clients must not use up the open files that calls to Braze need, or keep out the probe of an orchestrator. So a new
+connection is always accepted, and beyond the limit the one that has been idle longest is closed.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 MAX_CONNECTIONS = 64
 SHARE_OF_FILES = 8
-"""The page holds at most one of so many files that the process may open."""
+"""The page holds at most 1 / ``SHARE_OF_FILES`` of the files that the process may open."""
 
 
 def connection_limit() -> int:
@@ -41,7 +41,7 @@ class Connections:
         return _Counted(make(), self)
 
     def opened(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection in; where there are too many, the longest idle one is cut off, else the oldest busy one."""
+        """Accept a connection; beyond the limit close the one that has been idle longest, else the oldest busy one."""
         if len(self._idle_since) >= self._limit:
             idle = (each for each in self._idle_since if each not in self._busy)
             victim = next(idle, None) or next(iter(self._idle_since))

@@ -1,7 +1,7 @@
-"""Which names of the page are answered: a page of strangers in the operator's browser could read it by another.
+"""Checks the ``Host`` of requests, so that no foreign website in the operator's browser can read the page.
 
-A name that leads to 127.0.0.1 makes a browser take this server for the stranger's own (DNS rebinding). So on loopback
-only its own names count. Bound to other addresses it has names that it cannot know, such as a pod's, and takes any.
+A foreign name that resolves to 127.0.0.1 makes a browser treat this server as part of that website (DNS rebinding). So
+on loopback only local names are allowed. On other addresses any name is allowed, since a pod's names are unknown.
 """
 
 import re
@@ -13,7 +13,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def allowed_hosts(bound: str) -> frozenset[str] | None:
-    """Give the names that are answered by a server bound to this address; None for all."""
+    """Return the host names that a server bound to this address answers; None for all."""
     if bound.lower() == "localhost":
         return _LOOPBACK
     try:
@@ -26,7 +26,7 @@ def allowed_hosts(bound: str) -> frozenset[str] | None:
 
 
 def is_allowed(hosts: Sequence[str], allowed: frozenset[str] | None) -> bool:
-    """Whether a request with these ``Host`` headers is answered: without one it comes from no browser."""
+    """Return whether to answer a request with these ``Host`` headers. Without one it is not from a browser."""
     if allowed is None:
         return True
     return all((named := _HOST.fullmatch(host)) is not None and named[1].lower() in allowed for host in hosts)

@@ -18,7 +18,7 @@ BATCH_MESSAGES = 32
 """Messages taken, settled and acknowledged together, so that they share a transaction of the ledger."""
 
 PREFETCH_BYTES = 8 << 20
-"""What is taken off a broker before it is settled, where messages are large: at least one, whatever its size."""
+"""The most bytes received from a broker and not settled yet; a single message may be larger."""
 
 _SHORT_SECRET = 8
 
@@ -95,9 +95,9 @@ def trouble(what: str, error: BaseException, *, url: str = "") -> BrokerError:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """Give a text in which no secret of a URL is left; nothing of it where a short one would be told by its gaps.
+    """Return a text without the secrets of a URL; an empty text if it contains a short one, which gaps would reveal.
 
-    A user's name is no secret, unless it stands alone: then it may be a token.
+    A user name is not a secret, unless there is no password: then it may be a token.
     """
     given = {url} | {userinfo.partition(":")[2] or userinfo for userinfo in re.findall(r"//([^/@]+)@", url)}
     given |= set(re.findall(r"[?&](?:password|token|secret)=([^&#]+)", url))
