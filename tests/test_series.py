@@ -18,7 +18,7 @@ READING = Reading(1, Pair("eu", "c", "s"), "once", 1_767_225_600.0, 1_767_225_60
 def capture_of(answer):
     """The capture of an answer, given as an object or as bytes."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return captured(body, READING, batch_id="batch", captured_at=1_767_225_600.5)
+    return captured(body, READING, batch_id="batch", captured_at=1_767_225_600.5, new_counters=set())
 
 
 def rows_of(answer) -> list[dict]:
@@ -227,6 +227,24 @@ def test_one_answer_brings_few_new_columns(count):
     assert (rows[0]["sent"], rows[1]["conversions"]) == (1, 2)
     assert (json.loads(rows[0]["unrecognized"]) if many else {name: rows[0][name] for name in new}) == new
     assert len(rows[0]) == len(FIXED_COLUMNS) + 1 + (1 if many else count)
+
+
+def test_many_answers_together_bring_few_new_columns():
+    """A few new names in each of many answers add up to no more columns than in one, and nothing of them is lost."""
+    new_counters: set[str] = set()
+    columns, drifted = set(), []
+    for number in range(30):
+        counters = {f"new_{number}_{each}": each for each in range(9)}
+        body = json.dumps(success({"time": "2026-11-01", "messages": {}, **counters, "new_0_1": 7})).encode()
+        capture = captured(body, READING, batch_id="b", captured_at=1_767_225_600.5, new_counters=new_counters)
+        row = json.loads(capture.rows.split(b"\n")[0])
+        text = json.loads(row.pop("unrecognized", "{}"))
+        assert row["new_0_1"] == 7
+        assert {**row, **text}.items() >= counters.items() - {("new_0_1", 1)}
+        columns |= row.keys() - set(FIXED_COLUMNS)
+        drifted.append(capture.drift)
+    assert len(columns) == 99
+    assert (drifted[:11], drifted[11:]) == ([False] * 11, [True] * 19)
 
 
 @pytest.mark.parametrize(

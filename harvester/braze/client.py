@@ -58,6 +58,7 @@ class Client:
         self._clock = clock
         self._length_days = length_days
         self._keep_raw = keep_raw
+        self._new_counters: set[str] = set()
         self._stopping = asyncio.Event()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._given_up = False
@@ -202,7 +203,10 @@ class Client:
 
     def _read(self, answer: Answer, reading: Reading, batch_id: str) -> Captured:
         try:
-            capture = captured(answer.body, reading, batch_id=batch_id, captured_at=self._clock.wall())
+            capture = captured(
+                answer.body, reading, batch_id=batch_id, captured_at=self._clock.wall(),
+                new_counters=self._new_counters,
+            )  # fmt: skip
         except ExchangeError as error:
             self.answers[error.cause] += 1
             self._failed(error)

@@ -28,8 +28,9 @@ DOCUMENTED_COUNTERS = frozenset((
 ))  # fmt: skip
 """Documented for this endpoint or for ``/campaigns/data_series``, or recorded on a real send."""
 
-MAX_UNKNOWN_COUNTERS = 100
-"""If an answer has more new names than this, none of them has a column."""
+MAX_NEW_COUNTERS = 100
+"""How many new names a process makes columns of, over all answers of a workspace: many answers with a few new names
+each would make as wide a table as one answer with many."""
 
 UNRECOGNIZED = "unrecognized"
 """The column for all other members: the text of a JSON object."""
@@ -45,11 +46,15 @@ _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 """Names differ in more than case, since to many readers ``Sent`` and ``sent`` are one column."""
 
 
-def find_columns(names: set[str]) -> set[str]:
-    """Return those of an answer's names that are columns."""
-    unknown = {name for name in names - DOCUMENTED_COUNTERS if _COLUMN.fullmatch(name)} - _RESERVED
-    known = names & DOCUMENTED_COUNTERS
-    return known | unknown if len(unknown) <= MAX_UNKNOWN_COUNTERS else known
+def find_columns(names: set[str], new_counters: set[str]) -> set[str]:
+    """Return those of an answer's names that are columns.
+
+    ``new_counters`` are the new names that became columns before. The answer's are added, unless they are too many.
+    """
+    new = {name for name in names - DOCUMENTED_COUNTERS - new_counters if _COLUMN.fullmatch(name)} - _RESERVED
+    if len(new_counters) + len(new) <= MAX_NEW_COUNTERS:
+        new_counters |= new
+    return names & (DOCUMENTED_COUNTERS | new_counters)
 
 
 def fold(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:

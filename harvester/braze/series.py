@@ -51,10 +51,15 @@ def days_of(body: bytes) -> list[Any]:
     return days
 
 
-def captured(body: bytes, reading: Reading, *, batch_id: str, captured_at: float) -> Captured:
-    """Turn the body of a 200 into a capture: its verdict and its encoded rows. Raises as ``days_of`` does."""
+def captured(
+    body: bytes, reading: Reading, *, batch_id: str, captured_at: float, new_counters: set[str]
+) -> Captured:  # fmt: skip
+    """Turn the body of a 200 into a capture: its verdict and its encoded rows. Raises as ``days_of`` does.
+
+    ``new_counters`` are the undocumented names that became columns so far; those of this answer are added.
+    """
     try:
-        return _capture(days_of(body), reading, batch_id, captured_at)
+        return _capture(days_of(body), reading, batch_id, captured_at, new_counters)
     except orjson.JSONEncodeError as error:  # JSON may be read four times as deep as it can be written
         raise ExchangeError("unparsable", str(error)) from None
 
@@ -69,8 +74,10 @@ def raw_row(body: bytes, reading: Reading, capture: Captured, *, batch_id: str) 
     return b"{" + members + b"}\n"
 
 
-def _capture(days: list[Any], reading: Reading, batch_id: str, captured_at: float) -> Captured:
-    rows = _Rows(reading.pair)
+def _capture(
+    days: list[Any], reading: Reading, batch_id: str, captured_at: float, new_counters: set[str]
+) -> Captured:  # fmt: skip
+    rows = _Rows(reading.pair, new_counters)
     for day in days:
         rows.add_day(day)
     verdict = Verdict.ACTIVITY if rows.active() else Verdict.ZERO if days else Verdict.EMPTY
@@ -87,11 +94,12 @@ class _Rows:
     odd row by row.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, new_counters: set[str]) -> None:
         members = _members(workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id)
         self._head = b"{" + members + b',"date":'
         self._dates: list[bytes] = []
         self._places: list[bytes] = []
+        self._new_counters = new_counters
         self.counters: list[dict[str, Any]] = []
         self.drift = False
 
@@ -124,7 +132,7 @@ class _Rows:
         if not ((name is None or type(name) is str) and (api_id is None or type(api_id) is str)):
             self.drift = True
             name, api_id = _text(name), _text(api_id)
-        if len(channel) + len(name or "") + len(api_id or "") > _KEPT_CHARACTERS:
+        if len(f"{channel}{name}{api_id}") > _KEPT_CHARACTERS:
             return _encode_place("variation", channel, name, api_id)
         return _place("variation", channel, name, api_id)
 
@@ -153,7 +161,7 @@ class _Rows:
         counters = self.counters
         names = set().union(*counters)
         if self.drift or not names <= DOCUMENTED_COUNTERS:
-            columns = find_columns(names)
+            columns = find_columns(names, self._new_counters)
             self.drift = self.drift or not names <= columns
             counters = [fold(row, columns) for row in counters]
         between = {place: place + b"," + shared for place in set(self._places)}
