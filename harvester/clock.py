@@ -146,30 +146,30 @@ class BrazeClock:
         """Learn from an answer: its ``Date``, and when the request left and the answer came, in monotonic seconds."""
         if date is None:
             return
-        told = Bounds.of(date, departed=departed, received=received)
-        if told.near(self.offset):
-            self._believe(told, self.offset)
-        elif (self.jumped or not self.confirmed) and told.near(self._offset_of_machine()):
-            self._believe(told, self._offset_of_machine())
+        bounds = Bounds.of(date, departed=departed, received=received)
+        if bounds.near(self.offset):
+            self._believe(bounds, self.offset)
+        elif (self.jumped or not self.confirmed) and bounds.near(self._offset_of_machine()):
+            self._believe(bounds, self._offset_of_machine())
         elif not self._may_move():
             self._doubted = None
         elif not self.confirmed:
-            self._move(told, told.low)
-        elif self._doubted is not None and told.near(self._doubted.low):
-            self._believe(told, self._doubted.low)
+            self._move(bounds, bounds.low)
+        elif self._doubted is not None and bounds.near(self._doubted.low):
+            self._believe(bounds, self._doubted.low)
         else:
             self._allowance -= DOUBT_COSTS
-            self._doubted = told
+            self._doubted = bounds
 
-    def _believe(self, told: Bounds, witness: float) -> None:
+    def _believe(self, bounds: Bounds, witness: float) -> None:
         """Trust an answer that a witness agrees with, and confirm the time."""
-        self._move(told, witness)
+        self._move(bounds, witness)
         self.confirmed = True
         self._machine_offset = self._offset_of_machine()
 
-    def _move(self, told: Bounds, witness: float) -> None:
+    def _move(self, bounds: Bounds, witness: float) -> None:
         before = self.offset
-        self._bounds = told if self._bounds is None else self._bounds.narrowed(told)
+        self._bounds = bounds if self._bounds is None else self._bounds.narrowed(bounds)
         self._offset = self._bounds.nearest(witness)
         self._doubted = None
         if abs(self._offset - before) > LARGE_DIFFERENCE_SECONDS:

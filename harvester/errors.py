@@ -24,7 +24,7 @@ from enum import Enum, IntEnum
 
 
 def install_hint(extra: str) -> str:
-    """Say how to install an optional dependency: there is no release, and ``harvester`` on PyPI is another project."""
+    """Return how to install an optional dependency from a clone; ``harvester`` on PyPI is another project."""
     return f"in the clone of harvester, run: pip install -c locks/constraints.txt -e '.[{extra}]'"
 
 

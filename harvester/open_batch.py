@@ -41,7 +41,7 @@ class OpenBatch:
     """Takes back the readings of a batch with their outcomes. ``lost``: the batch has been given to another."""
 
     def __init__(self, batch: Batch, compression: Compression, clock_offset: float) -> None:
-        """Begin with no reading back; ``clock_offset`` is that of the clock by which it was claimed."""
+        """Begin with no outcome; ``clock_offset`` is the offset of the clock when the batch was claimed."""
         self.batch = batch
         self.clock_offset = clock_offset
         self.settlements: list[Settlement] = []
@@ -92,6 +92,6 @@ class OpenBatch:
         tally.rows += rows
         tally.part_bytes += sum(part.size_bytes for part in parts)
         nothing = all(isinstance(each.outcome, Deferred | Returned) for each in self.settlements)
-        tell = log.debug if nothing else log.info  # where nobody answers, empty batches follow each other
-        tell("batch_sealed", batch_id=self.batch.id, workspace=self.batch.workspace,
+        log_sealed = log.debug if nothing else log.info  # without answers, many empty batches are sealed
+        log_sealed("batch_sealed", batch_id=self.batch.id, workspace=self.batch.workspace,
                  readings=len(self.settlements), captured=self.captured, rows=rows)  # fmt: skip

@@ -53,7 +53,7 @@ class Harvest:
         """
         self.workspace = workspace
         self.unreachable: str | None = None
-        """Why it ended although pairs are pending: nobody answered for long."""
+        """Why it ended with pairs pending: no call succeeded for too long."""
         self.tally = Tally()
         self._claims = Claims(workspace=workspace, ledger=ledger, client=client, pacer=pacer)
         self._ledger = ledger
@@ -158,12 +158,12 @@ class Harvest:
         return True
 
     def _holds_allowed(self, answered: bool) -> int:  # noqa: FBT001 - it is the question
-        """Give how many holds in a row are waited for before what is pending is left to the next run."""
+        """Return how many holds in a row to wait for before pending pairs are left to the next run."""
         assert self._max_deferrals is not None
         return self._max_deferrals if answered else min(self._max_deferrals, PROBES_UNANSWERED)
 
     def seconds_until_given_up(self) -> float | None:
-        """Give for how long at most it still tries while no call succeeds; None where it never gives up."""
+        """Return the most seconds that it still tries while no call succeeds; None if it never gives up."""
         if self._max_deferrals is None:
             return None
         if self.unreachable is not None:
@@ -176,10 +176,8 @@ class Harvest:
         # A workspace that refusals halt is probed every few seconds; one line in ten minutes says so.
         which = (hold.cause, round(hold.until / HALTED_SECONDS if hold.cause == "halted" else hold.until))
         if which != self._told_of:
-            tell = (
-                log.debug if hold.cause == "overload" else log.info
-            )  # its condition tells of an endpoint that is away
-            tell("waiting", workspace=self.workspace, cause=self._client.why(hold.cause), seconds=seconds)
+            log_waiting = log.debug if hold.cause == "overload" else log.info  # a condition reports an overload
+            log_waiting("waiting", workspace=self.workspace, cause=self._client.why(hold.cause), seconds=seconds)
             self._told_of = which
         await happens(self._look, within=hold.until - self._clock.monotonic())
 

@@ -27,7 +27,7 @@ ALARM_SECONDS = 3600.0
 """How often pairs that are at risk are told of again."""
 
 PACE_TOLERANCE = 0.1
-"""A pace is kept anew once it differs by so much of itself."""
+"""A pace is stored again once it differs by this fraction."""
 
 REJECTIONS = 10
 
@@ -137,7 +137,7 @@ class Watch:
         )  # fmt: skip
 
     async def keep_paces(self) -> None:
-        """Keep in the ledger what each workspace can keep up: commands that make no call know what is at risk too."""
+        """Store the sustained pace of each workspace in the ledger, so that other commands know what is at risk."""
         for name, each in self._harvesting.wired.items():
             pace, kept = self._sustained(name, each), self._paces.get(name)
             if kept is None or abs(pace - kept) > PACE_TOLERANCE * max(pace, kept):
@@ -147,7 +147,7 @@ class Watch:
     def _sustained(self, name: str, each: Wired) -> float:
         """Give the calls per second that can be kept up, over hours, if others go on as they are.
 
-        A workspace that is halted or blind has a condition for that. Its pairs come into danger with their deadlines.
+        Halted workspaces and unavailable endpoints do not lower it: they are conditions.
         """
         workspace, state = self._settings.workspaces[name], each.pacer.state()
         if not state.limit:

@@ -49,7 +49,7 @@ class Client:
         self.refusals = Refusals()
         self.halted_cause, self.halted_at = "", 0.0
         self.failing: Failing | None = None
-        """Since when calls have failed and none succeeded; None while they succeed, or none was made."""
+        """The present series of failed calls; None while calls succeed, or none was made."""
         self.last_captured_at = 0.0
         self._told_on: dict[str, int] = {}
         self.endpoint = endpoint
@@ -98,17 +98,17 @@ class Client:
         except Held:
             return Returned()
         except ExchangeError as error:
-            tell = log.info if self.failing is None else log.debug  # where no call succeeds, one line tells of all
-            tell("reading_deferred", **_names(reading), cause=error.cause)
+            log_deferral = log.info if self.failing is None else log.debug  # a condition reports that no call succeeds
+            log_deferral("reading_deferred", **_names(reading), cause=error.cause)
             return Deferred(error.cause)
         except Exception as bug:  # noqa: BLE001 - one answer that meets a bug of ours must not cost all others their deadline
             log.error("bug", **_place_of(bug), **_names(reading))  # noqa: TRY400 - a trace may quote the key
             return Deferred("bug")
 
     async def ask_time(self, pair: Pair, *, ending_at: float) -> bool:
-        """Make one call for its answer's ``Date`` alone, which the transport sees; False where none came.
+        """Make one call only for its answer's ``Date``, which the transport observes; returns whether an answer came.
 
-        Nothing else comes of it: a pair is neither captured nor refused, and no workspace halted.
+        It has no other effect: it captures and rejects no pair, and halts no workspace.
         """
         reading = Reading(0, pair, "", ending_at, ending_at, ending_at)
         try:
@@ -218,7 +218,7 @@ class Client:
         self.answers[f"status_{answer.status}"] += 1
         self._pacer.succeeded()
         if self.refusals.count or self.refusals.trust is not Trust.TRUSTED:
-            self._trust(reading.pair.workspace)
+            self._restore_trust(reading.pair.workspace)
         self.halted_because = self.failing = None
         self.last_captured_at = self._clock.wall()
         if self._keep_raw:
@@ -226,21 +226,21 @@ class Client:
         return capture
 
     def _level(self, cause: str) -> Callable[..., object]:
-        """Give how loud to be about a cause: a warning once a day."""
+        """Return the log method for a cause: a warning once a day, otherwise debug."""
         today = int(self._clock.wall() // DAY_SECONDS)
         warned_today = self._told_on.get(cause) == today
         self._told_on[cause] = today
         return log.debug if warned_today else log.warning  # type: ignore[no-any-return]
 
     def _failed(self, error: ExchangeError) -> ExchangeError:
-        """Tell the pacer, and remember why."""
+        """Report a failed call to the pacer, and record why it failed."""
         began = self.failing.since if self.failing else self._clock.monotonic()
         self.failing = Failing(began, plain(error.cause), str(error))
         self._pacer.failed()
         return error
 
     def _rejected(self, answer: Answer, reading: Reading) -> Rejected:
-        """Record a refusal, and hold the calls where it makes the endpoint doubtful."""
+        """Record a refusal, and hold the calls if it puts the endpoint in doubt."""
         self.failing = None
         self._pacer.succeeded()
         detail = self._detail(answer)
@@ -249,7 +249,7 @@ class Client:
         return Rejected(f"status_{answer.status}", detail)
 
     def end_campaigns(self, workspace: str) -> bool:
-        """No pair of another campaign is due, so no probe can tell more. Gives whether to claim again at once."""
+        """Update the trust if no pair of another campaign is due; returns whether to claim again at once."""
         before, again = self.refusals.trust, self.refusals.end_campaigns()
         if self.refusals.trust is not before:
             self._judge_refusals(workspace)
@@ -261,8 +261,8 @@ class Client:
         elif self.refusals.trust is Trust.DOUBTED:
             self._pacer.doubt()
 
-    def _trust(self, workspace: str) -> None:
-        """Take note that a capture came: what was refused before it was wrong, and the endpoint is right."""
+    def _restore_trust(self, workspace: str) -> None:
+        """Record a capture: the endpoint is right, and the pairs refused before it were wrong."""
         count, refused = self.refusals.count, str(self.refusals)
         doubted = self.refusals.add_capture()
         if doubted:

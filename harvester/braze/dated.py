@@ -1,4 +1,4 @@
-"""A transport whose answers tell a clock the time, whatever else they say."""
+"""A transport that reports the ``Date`` of every answer to a clock."""
 
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import BrazeClock
@@ -6,7 +6,7 @@ from harvester.model import Pair
 
 
 class DatedTransport:
-    """Wraps the transport of a workspace; all of a process tell one clock."""
+    """Wraps the transport of a workspace. All transports of a process share one clock."""
 
     def __init__(self, transport: Transport, clock: BrazeClock) -> None:
         """Ask through ``transport``."""
@@ -14,7 +14,7 @@ class DatedTransport:
         self._clock = clock
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
-        """Ask once, and let the clock see the answer's ``Date`` (see the protocol)."""
+        """Send one request, and report the answer's ``Date`` to the clock (see the protocol)."""
         departed = self._clock.monotonic()
         answer = await self._transport.send_series(pair, length_days=length_days, ending_at=ending_at)
         self._clock.observe(answer.budget.server_time, departed=departed, received=self._clock.monotonic())

@@ -34,7 +34,7 @@ OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS = 15.0, 300.0
 THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS = 15.0, 3660.0
 HALTED_SECONDS = 600.0
 REFUSED_SECONDS = 6.0
-"""Longer than a worker waits, so that what is claimed goes back; and the time between probes of refused campaigns."""
+"""Between probes after refusals. Longer than a worker waits, so that claimed readings are returned."""
 
 RETRIES_PER_READING = 0.2
 _RETRIES_KEPT = 20.0
@@ -218,11 +218,11 @@ class Pacer:
             self._back_off("throttled", THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS)
 
     def halt(self, seconds: float = HALTED_SECONDS) -> None:
-        """Stop all calls but one probe every so many seconds: the key, its permission or the endpoint is wrong."""
+        """Stop all calls but one probe every ``seconds``: the key, its permission or the endpoint is wrong."""
         self._set_hold("halted", self._clock.monotonic() + seconds)
 
     def doubt(self) -> None:
-        """Stop all calls until a probe is chosen: many pairs in a row were refused. Any other hold goes first."""
+        """Stop all calls until a probe is chosen, after many refusals in a row. Any other hold takes precedence."""
         if self._hold is None:
             self._set_hold("refused", self._clock.monotonic() + REFUSED_SECONDS)
 

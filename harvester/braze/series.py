@@ -25,7 +25,7 @@ MAX_ROW_BYTES = 8 * 1024 * 1024
 """Readers refuse longer lines, and with them the whole part: DuckDB those of 16 MiB."""
 
 MAX_ROWS_BYTES = 64 * 1024 * 1024
-"""A name stands in every row of its day or channel, so a small answer of long names could make gigabytes of rows."""
+"""A name is repeated in every row of its day or channel, so a small answer with long names could make gigabytes."""
 
 _LARGE_BYTES = 1024 * 1024
 _KEPT_CHARACTERS = 256

@@ -59,13 +59,13 @@ class Ledger:
         self._lock: OwnerLock | None = None
         self._files: FileIdentity | None = None
         self.lost: LedgerLost | None = None
-        """The file is no longer where it was: every verb raises this from then on."""
+        """Set once the file is no longer in its place; every method raises it from then on."""
 
     @classmethod
     async def open(cls, path: Path, *, clock: Clock, jitter: random.Random | None = None) -> Self:
         """Open or create the ledger. Raises ``LedgerError`` when it cannot be used, saying why.
 
-        ``clock`` is the machine's; all that has to do with the ledger goes by ``ledger.clock``, which is Braze's.
+        ``clock`` is the machine's clock; code that works with the ledger uses ``ledger.clock``, which is Braze's.
         """
         path = resolve_ledger(path)
         ledger = cls(path, connect(path), clock=clock, jitter=jitter or random.Random())  # noqa: S311 - jitter, no secret
@@ -80,7 +80,7 @@ class Ledger:
         return ledger
 
     async def _assume_difference(self) -> None:
-        """Begin with the difference of the clocks that was measured last, unless the machine's was set since."""
+        """Start with the last measured difference of the clocks, unless the machine's clock was set since."""
         known = await self.do(braze_time.difference)
         if known is None or not known.still_holds(self._machine.wall()):
             return
@@ -127,7 +127,7 @@ class Ledger:
         return await loop.run_in_executor(self._thread, lambda: self._transaction(self._reading, verb, *args, **kwargs))
 
     def _check_in_place(self) -> None:
-        """Compare the files by device and inode; what a lost one held is saved beside it, once."""
+        """Compare the files by device and inode; the content of a lost file is saved beside it, once."""
         missing = self._files.missing() if self._files is not None and self.lost is None else None
         if missing is not None:
             self.lost = LedgerLost(f"{missing} was removed or replaced while it was in use. {self._rescue()}")
@@ -190,10 +190,7 @@ class Ledger:
     ) -> bool:
         """Record what became of a batch, with its parts' bytes. False if the batch had been given to another."""
         deferred = [each.reading.pair_id for each in settlements if isinstance(each.outcome, Deferred)]
-        now, confirmed = (
-            self.clock.wall(),
-            self.clock.confirmed,
-        )  # here, since Braze's time is not to be had in the ledger's thread
+        now, confirmed = self.clock.wall(), self.clock.confirmed  # not available in the ledger's thread
 
         def sealed(connection: Connection) -> bool:
             before = batches.deferrals_of(connection, deferred) if deferred else {}

@@ -37,27 +37,31 @@ def load_object(text: bytes) -> dict[str, Any]:
     """Parse a message and open the envelopes around it. Raises ``Unusable``."""
     for _ in range(_ENVELOPES):
         try:
-            told = orjson.loads(text)
+            message = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             raise Unusable("", f"is not JSON: {error}") from None
-        if isinstance(told, list) and told and all(isinstance(each, dict) and _is_event(each) for each in told):
-            return {"Records": told}
-        if not isinstance(told, dict):
+        if (
+            isinstance(message, list)
+            and message
+            and all(isinstance(each, dict) and _is_event(each) for each in message)
+        ):
+            return {"Records": message}
+        if not isinstance(message, dict):
             raise Unusable("", "is not a JSON object")
-        if told.get("Type") != "Notification" or not isinstance(told.get("Message"), str):
-            return told
-        text = told["Message"].encode()
+        if message.get("Type") != "Notification" or not isinstance(message.get("Message"), str):
+            return message
+        text = message["Message"].encode()
     raise Unusable("", f"is wrapped more than {_ENVELOPES - 1} times by SNS")
 
 
-def list_records(told: Mapping[str, Any]) -> list[object] | None:
+def list_records(message: Mapping[str, Any]) -> list[object] | None:
     """Give the events that a message consists of, None for one that is no event. Raises ``Unusable``."""
     for name in _LISTS:
-        if name in told and not isinstance(told[name], str):
-            if not isinstance(told[name], list) or not told[name]:
+        if name in message and not isinstance(message[name], str):
+            if not isinstance(message[name], list) or not message[name]:
                 raise Unusable(name, "must be a list of at least one record")
-            return [record for each in told[name] for record in _records_in(each)]
-    return [told] if _is_event(told) else None
+            return [record for each in message[name] for record in _records_in(each)]
+    return [message] if _is_event(message) else None
 
 
 def _records_in(record: object) -> list[object]:
@@ -68,8 +72,8 @@ def _records_in(record: object) -> list[object]:
     return [record]
 
 
-def _is_event(told: Mapping[str, Any]) -> bool:
-    match told:
+def _is_event(message: Mapping[str, Any]) -> bool:
+    match message:
         case (
             {"Event": "s3:TestEvent"}
             | {"eventName": _, "s3": _}

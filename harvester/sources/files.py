@@ -140,15 +140,15 @@ class Input:
             # Bytes that are no UTF-8 survive as surrogates, which no id and no JSON may hold.
             with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
                 first = file.readline(_FIRST_CHARACTERS)
-                told = _Begun(first, file)
+                text = _Peeked(first, file)
                 if name.endswith((".ndjson", ".jsonl")) or (name == "-" and first.lstrip().startswith("{")):
-                    yield from ndjson_rows(name, told)
+                    yield from ndjson_rows(name, text)
                 else:
-                    yield from csv_rows(name, told)
+                    yield from csv_rows(name, text)
 
 
-class _Begun:
-    """A text whose beginning has been looked at."""
+class _Peeked:
+    """A text whose first line was read already; it is returned again."""
 
     def __init__(self, first: str, file: io.TextIOWrapper) -> None:
         self._first = first

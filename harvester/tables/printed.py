@@ -1,7 +1,7 @@
-"""The query that a user of DuckDB is given: the latest view, then sums over it, in one text for docs and commands.
+"""The query for users of DuckDB: the latest view, then sums over it, in one text for docs and commands.
 
-It follows the rule of ``write_latest``. It needs no other program than DuckDB 1.4 or newer, and holds what it reads in
-memory or in the database it runs in; ``write_latest`` takes less.
+It gives the same view as ``write_latest``. It needs only DuckDB 1.4 or newer, and keeps what it reads in memory or in
+its database; ``write_latest`` needs less memory.
 """
 
 from pathlib import Path

@@ -114,7 +114,7 @@ class Store:
 class Snapshot:
     """The service at one moment. ``conditions`` are the parts that do not work.
 
-    This machine's clock is ahead of Braze's by ``clock_difference_seconds``; None until an answer has told.
+    This machine's clock is ahead of Braze's by ``clock_difference_seconds``; None until the time is confirmed.
     """
 
     taken_at: float

@@ -76,7 +76,7 @@ class Queue:
         return dead + _warnings(stream, consumer)
 
     async def receive(self) -> Sequence[Delivery]:
-        """Pull what there is; that nothing came in time is told by one of two errors, and is no failure."""
+        """Pull the available messages. Either of two errors means that none came in time, which is not a failure."""
         with self._translated(), contextlib.suppress(TimeoutError):
             fetched = await self._while_open(self._pulling.fetch(self._batch_messages(), timeout=self._wait_seconds))
             return [Delivery(each.data, each.metadata.num_delivered, each) for each in fetched]
@@ -136,7 +136,7 @@ class Queue:
         """Let go of the connection."""
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(Exception):  # whatever it says, nothing is left to be done about it
+            with contextlib.suppress(Exception):  # the connection is closed in any case
                 await client.close()
 
     async def _lost(self) -> None:
@@ -151,7 +151,7 @@ class Queue:
 
 
 def _kept(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Give the headers that a dead letter keeps: those of JetStream itself would be orders to it."""
+    """Return the headers that a dead letter keeps; JetStream would obey its own headers, so they are left out."""
     return {name: value for name, value in (headers or {}).items() if not name.lower().startswith("nats-")}
 
 

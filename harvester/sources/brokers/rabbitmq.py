@@ -3,7 +3,7 @@
 The queue pushes as many messages as one batch holds. AMQP has no limit by bytes, so a body above what a message may
 have is dropped while it arrives; what is left of the batch is settled, and the next messages come one at a time, whole.
 So no more is held than a batch of small messages, or one large one. Dead letters are published to a queue by name and
-confirmed. AMQP tells nothing of a queue's arguments, so neither its type nor its limits can be looked at.
+confirmed. AMQP does not show a queue's arguments, so its type and limits cannot be checked.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _unmarshal = ContentHeader.unmarshal
 
 
 def _unmarshal_leniently(header: ContentHeader, data: bytes) -> None:
-    """Read a message's size and properties; of properties that cannot be read, none.
+    """Read a message's size and properties; properties that cannot be read are dropped.
 
     A date beyond the year 9999 (milliseconds, taken for seconds), a name that is no UTF-8 or tables nested too deep
     would end the connection, each time that the message comes.
@@ -45,12 +45,12 @@ def _unmarshal_leniently(header: ContentHeader, data: bytes) -> None:
         _unmarshal(header, data)
         DeliveryMode(header.properties.delivery_mode or DeliveryMode.NOT_PERSISTENT)
         float(header.properties.expiration or 0)
-    except Exception:  # noqa: BLE001 - whatever is wrong with them, the message is ours to settle
+    except Exception:  # noqa: BLE001 - the message must be settled in any case
         header.properties = Basic.Properties()
 
 
 class _Dropped(bytes):
-    """Stands for a body that was dropped while it arrived."""
+    """A placeholder for a body that was dropped while it arrived."""
 
 
 _BODY_LIMITS: WeakKeyDictionary[Any, int | None] = WeakKeyDictionary()
@@ -60,7 +60,7 @@ _read_content = aiormq.channel.Channel._read_content  # noqa: SLF001 - as below
 
 
 async def _read_bounded(channel: aiormq.channel.Channel, frame: Any, header: ContentHeader) -> DeliveredMessage:
-    """Read a message's body, or only past it where it is larger than the channel's limit."""
+    """Read a message's body; one that is larger than the channel's limit is read and dropped."""
     limit = _BODY_LIMITS.get(channel)
     if limit is None or header.body_size <= limit:
         return await _read_content(channel, frame, header)
@@ -70,7 +70,7 @@ async def _read_bounded(channel: aiormq.channel.Channel, frame: Any, header: Con
     return DeliveredMessage(delivery=frame, header=header, body=_Dropped(), channel=channel)
 
 
-# For a message as it arrives the library has no other door.
+# The library has no other hook for a message while it arrives.
 ContentHeader.unmarshal = _unmarshal_leniently  # type: ignore[assignment, method-assign]
 aiormq.channel.Channel._read_content = _read_bounded  # type: ignore[assignment, method-assign]  # noqa: SLF001
 

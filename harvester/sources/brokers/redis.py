@@ -35,7 +35,7 @@ if found then
   redis.call('XADD', KEYS[2], '*', unpack(fields))
 end
 """
-"""What the server is asked to do with an entry that is too large to be fetched."""
+"""The script by which the server copies an entry that is too large to be fetched."""
 
 
 class _TooLarge(RedisError):  # noqa: N818 - it never leaves this file
@@ -43,7 +43,7 @@ class _TooLarge(RedisError):  # noqa: N818 - it never leaves this file
 
 
 class _BoundedParser(_AsyncRESP2Parser):
-    """Reads answers up to a size; of a larger one nothing is kept, and its connection is of no more use."""
+    """Reads answers up to a size. After a larger one, its connection cannot be used any more."""
 
     _left = PREFETCH_BYTES
 
@@ -188,7 +188,7 @@ class Queue:
             await self._redis.xadd(self._dead_letter, fields | {_BODY: body, b"reason": reason.encode()})
 
     async def _copied(self, entry: bytes, reason: str) -> bool:
-        """Let the server copy an entry that is too large for us, once; False where it may not, cannot, or is slow."""
+        """Have the server copy an entry that is too large to fetch, once; returns whether it did."""
         if entry in self._kept:
             return False
         self._kept.add(entry)
@@ -214,7 +214,7 @@ class Queue:
         client, self._redis = self._redis, None
         if client is None:
             return
-        with contextlib.suppress(Exception):  # whatever it says, nothing is left to be done about it
+        with contextlib.suppress(Exception):  # the connection is closed in any case
             ours = [
                 each
                 for each in await client.xinfo_consumers(self._stream, self._group)

@@ -28,7 +28,7 @@ from harvester.sources.brokers.broker import (
 )
 
 _ODD = "surrogatepass"
-"""JSON can hold halves of characters, which no UTF-8 can."""
+"""JSON may contain lone surrogates, which UTF-8 cannot encode."""
 
 _BATCH_ENTRIES = 10
 """The most that one call of SQS receives, deletes or changes."""
@@ -136,7 +136,7 @@ class Queue:
     async def close(self) -> None:
         """Let go of the client."""
         stack, self._stack, self._sqs = self._stack, AsyncExitStack(), None
-        with suppress(Exception):  # whatever it says, nothing is left to be done about it
+        with suppress(Exception):  # the connection is closed in any case
             await stack.aclose()
 
     async def _attributes(self, *names: str) -> Mapping[str, str]:
@@ -153,7 +153,7 @@ class Queue:
 
 
 def _times(message: Mapping[str, Any]) -> int:
-    """Give for which time a message was delivered; a server that speaks like SQS may not count."""
+    """Return how many times a message was delivered; 1 if an SQS-compatible server does not count."""
     return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
 
 
