@@ -29,8 +29,8 @@ DOCUMENTED_COUNTERS = frozenset((
 """Documented for this endpoint or for ``/campaigns/data_series``, or recorded on a real send."""
 
 MAX_NEW_COUNTERS = 100
-"""How many new names a process makes columns of, over all answers of a workspace: many answers with a few new names
-each would make as wide a table as one answer with many."""
+"""The most new names that become columns in a process, over all answers of a workspace: many answers with a few new
+names each would give as many columns as one answer with many."""
 
 UNRECOGNIZED = "unrecognized"
 """The column for all other members: the text of a JSON object."""
@@ -49,7 +49,7 @@ _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 def find_columns(names: set[str], new_counters: set[str]) -> set[str]:
     """Return those of an answer's names that are columns.
 
-    ``new_counters`` are the new names that became columns before. The answer's are added, unless they are too many.
+    ``new_counters`` are the new names that became columns before. Those of this answer are added unless too many.
     """
     new = {name for name in names - DOCUMENTED_COUNTERS - new_counters if _COLUMN.fullmatch(name)} - _RESERVED
     if len(new_counters) + len(new) <= MAX_NEW_COUNTERS:
