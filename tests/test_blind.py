@@ -109,7 +109,7 @@ class Seen:
 
 
 def served(tmp_path, wires: dict[str, Wire], story: Callable[[Seen], Awaitable[None]], **more) -> None:
-    """Let a service run on virtual time, with one workspace for each wire, while a story is told."""
+    """Run a service on virtual time, with one workspace for each wire, while ``story`` runs."""
 
     async def told() -> None:
         clock = VirtualClock()

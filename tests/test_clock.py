@@ -301,7 +301,7 @@ def test_a_machine_that_slept_asks_for_the_time_when_its_clock_has_jumped(tmp_pa
 
 
 class Slept(Braze):
-    """A wire of a machine that sleeps, while Braze's time goes on."""
+    """A wire of a machine that sleeps while Braze's time advances."""
 
     seconds = 0.0
 

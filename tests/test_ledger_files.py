@@ -91,7 +91,7 @@ async def test_no_file_is_made_through_a_link(tmp_path):
 
 
 async def test_a_ledger_with_two_names_is_one_ledger_or_refused(tmp_path):
-    """By a link its owners still meet; by a hard link SQLite would keep two logs, so it is refused."""
+    """A symbolic link is one ledger; for a hard link SQLite would keep two logs, so it is refused."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link.db").symlink_to(tmp_path / "elsewhere" / "ledger.db")
     (tmp_path / "elsewhere" / "ledger.db").touch()
@@ -170,7 +170,7 @@ async def test_what_cannot_be_saved_is_said(tmp_path, monkeypatch):
 
 
 async def test_no_new_ledger_is_made_for_a_place_that_has_one(harvester, tmp_path):
-    """Whoever lost the ledger, or stands in another folder, is told at once, and no empty plan stands in its place."""
+    """A lost ledger, or a wrong folder, is an error at the start, and no empty ledger is created."""
     (tmp_path / "p.csv").write_text("campaign_id,send_id\nc,s\n")
     path = tmp_path / "harvest" / ".harvester" / "ledger.db"
     async with await opened(path) as ledger:

@@ -92,7 +92,7 @@ def test_a_quote_that_ends_lines_later_within_a_cell_is_told():
 
 
 def test_lines_are_counted_where_cells_hold_line_ends():
-    """A row behind a text of three lines is told by its own line."""
+    """A bad row after a cell of three lines is reported with its own line."""
     pairs, (bad,), source = read('campaign_id,send_id,x\nc,s1,"a\n""b""\nc"\nc,\n')
     assert (list(pairs), bad.line, source.lines) == ([("c", "s1")], 5, 4)
 

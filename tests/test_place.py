@@ -1,4 +1,4 @@
-"""What names a place: each kind is told apart once, and no refusal repeats what may be a secret."""
+"""Places: every kind is recognised, and no error repeats a possible secret."""
 
 import logging
 import os

@@ -184,7 +184,7 @@ def test_a_campaign_that_was_captured_before_is_asked_first(tmp_path):
 
 
 def test_a_capture_among_refusals_and_failures_that_pass_are_no_reason_to_halt(tmp_path):
-    """Every fourth call meets a 503: that neither counts as a refusal nor ends a row of them."""
+    """Every fourth call gets a 503, which neither counts as a refusal nor ends a series of refusals."""
     braze = Braze({"real"}, fails=lambda number: number % 4 == 0)
     done = harvested(tmp_path, braze, sends("typo", 300, hours_left=1), sends("real", 100, hours_left=24))
     assert (done.captured, done.rejected, done.halted) == (100, 300, None)

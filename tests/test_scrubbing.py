@@ -1,4 +1,4 @@
-"""No secret in any text that came from outside, in whatever spelling; and no text that breaks a log line."""
+"""No text from outside shows a secret, in any encoding, or breaks a log line."""
 
 import asyncio
 import base64
@@ -140,7 +140,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
 
 @pytest.mark.parametrize("spell", [str, lambda key: "".join(f"\\u{ord(letter):04x}" for letter in key)])
 async def test_an_answer_that_repeats_the_key_never_gets_into_a_part(spell):
-    """Rows hold what Braze says as it is, so an answer with our key in it is none, however it is spelled."""
+    """Rows keep what Braze sent, so an answer that contains our key, in any encoding, is discarded."""
     body = json.dumps({"message": "success", "data": [{"time": "2026-11-01", "messages": {"sms": [{"x": "@"}]}}]})
     outcome, _ = await asked(answering(whole(body.replace("@", spell(KEY)).encode())))
     assert isinstance(outcome, ExchangeError)
@@ -150,7 +150,7 @@ async def test_an_answer_that_repeats_the_key_never_gets_into_a_part(spell):
 
 
 async def test_a_key_in_a_header_is_not_logged():
-    """In the id of a request, whole or spelled as a URL does, and in one that is no UTF-8."""
+    """In the id of a request: plain, URL-encoded, and with bytes that are not UTF-8."""
     ids = [KEY.encode(), KEY.replace("c", "%63").encode(), b"\xff\xfe"]
 
     async def script(reader, writer, server) -> None:

@@ -54,7 +54,7 @@ async def _rest(reader: asyncio.StreamReader) -> bytes:
 
 
 async def test_a_head_that_does_not_end_is_cut_off(monkeypatch):
-    """Nobody may hold a connection for longer than some seconds without asking for anything."""
+    """A connection that sends no request is closed within seconds."""
     monkeypatch.setattr(face, "IDLE_SECONDS", 0.05)
     looks = Looks()
     async with Face(look=looks, clock=looks, port=0) as page:
@@ -132,7 +132,7 @@ async def test_a_stranger_cannot_read_the_page_by_a_name_of_his():
 
 
 async def test_half_a_character_of_a_stranger_breaks_no_page():
-    """A broker's error, a store's or an id may hold what is no UTF-8."""
+    """An id, or an error of a broker or store, may contain bytes that are not UTF-8."""
     looks = Looks()
     looks.seen = shown.unhealthy()
     async with Face(look=looks, clock=looks, port=0) as page:

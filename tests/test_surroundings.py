@@ -54,7 +54,7 @@ async def test_a_proxy_that_braze_ignores_and_a_bucket_obeys_is_said_once(harves
 
 
 def test_certificates_that_cannot_be_read_are_refused(monkeypatch, tmp_path):
-    """OpenSSL would go on without them, and every connection would fail for a reason that nobody sees."""
+    """OpenSSL would ignore the problem, and every connection would fail for a hidden reason."""
     (tmp_path / "empty.pem").write_text("no certificate")
     for value in (tmp_path / "none.pem", tmp_path, tmp_path / "empty.pem"):
         monkeypatch.setenv("SSL_CERT_FILE", str(value))

@@ -226,7 +226,7 @@ def test_a_row_of_megabytes_can_be_read(harvest, latest):
 
 
 def test_what_does_not_fit_is_told_with_what_to_do(harvest, tmp_path):
-    """Memory that is too little is no damage of the parts."""
+    """Running out of memory is not reported as a damaged part."""
     folder = harvest([{"captured_at": "1", "date": f"{number}", "sent": 1} for number in range(3000)])
     with pytest.raises(SinkError, match="give a higher --memory-limit-mb"):
         write_latest(folder, tmp_path / "x", "ndjson", temp_directory=tmp_path, memory_limit_mb=2)
@@ -250,7 +250,7 @@ def test_a_path_is_the_file_of_that_name_and_no_pattern(harvest, latest, tmp_pat
 
 
 def test_no_link_is_followed_where_a_view_is_made(harvest, tmp_path):
-    """A link that was planted beside the view leads to a file that stays as it is."""
+    """A symbolic link planted beside the view does not change the file that it points to."""
     folder, victim = harvest([{"captured_at": "2026-11-21", "sent": 1}]), tmp_path / "victim"
     victim.write_text("mine")
     (tmp_path / ".view.ndjson.making").symlink_to(victim)

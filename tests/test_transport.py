@@ -218,7 +218,7 @@ async def test_an_id_is_one_value_of_the_query_whatever_it_holds(send_id, sent):
 
 
 async def test_nobody_there_is_an_error_to_try_again():
-    """A refused connection and a name that does not resolve are transient, and are told in plain words alone."""
+    """A refused connection and an unresolvable name are transient, and reported in plain words."""
     told = {
         "http://127.0.0.1:9": ("connection_refused", "connection refused"),
         "http://no-such-host.invalid": ("name_not_found", "name not found"),
