@@ -8,7 +8,7 @@ from harvester.braze.pacer import Pacer
 from harvester.braze.refusals import Trust
 from harvester.ledger import Ledger
 from harvester.ledger.books import halt, halted, next_due_at, resume
-from harvester.model import Batch
+from harvester.model import Batch, Probe
 
 BATCH_READINGS = 1000
 BATCH_SECONDS = 60.0
@@ -44,6 +44,13 @@ class Claims:
         if self.doubted:
             probe = self._client.refusals.begin_probe()
             return await self._ledger.claim(self._workspace, limit=1, urgent_only=urgent_only, probe=probe)
+        failed = self._client.failed_campaigns
+        if failed and self._pacer.probing:  # one campaign that fails must not keep the others from being asked
+            probe = Probe(tuple(failed), nearest=len(failed) % 2 == 0)
+            batch = await self._ledger.claim(self._workspace, limit=1, urgent_only=urgent_only, probe=probe)
+            if batch is not None:
+                return batch
+            failed.clear()
         limit = FIRST_BATCH_READINGS if urgent_only else self._limit()
         return await self._ledger.claim(self._workspace, limit=limit, urgent_only=urgent_only)
 

@@ -306,3 +306,10 @@ def test_a_bug_of_ours_costs_one_pair_and_not_the_others():
     assert [(each["event"], each["error"]) for each in logs] == [("bug", "RuntimeError")]
     assert "harvester.braze.client" in logs[0]["at"]
     assert KEY not in str(logs)
+
+
+def test_an_answer_that_left_before_a_halt_does_not_end_it():
+    """A key that is revoked is refused while calls of before still land: the run ends as halted, not as partial."""
+    outcomes, _, client = captured_by([200, 403, 200, 200], readings=1, together=3)
+    assert [type(each) for each in outcomes].count(Captured) == 3
+    assert "403" in client.halted_because

@@ -282,3 +282,12 @@ def test_the_memory_of_refusals_is_bounded():
         refusals.begin_probe()
     assert len(refusals.begin_probe().refused) == CAMPAIGNS_KEPT
     assert refusals.begin_probe().refused[-1] == f"c{10 * CAMPAIGNS_KEPT - 1}"
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["run", "serve"])
+def test_a_campaign_whose_calls_all_fail_keeps_no_other_from_being_captured(tmp_path, lasting):
+    """Braze answers 500 for one campaign, which has the nearest deadlines: after each pause another one is asked."""
+    braze = Braze({"real"}, status=500)
+    lists = sends("broken", 60, hours_left=20), sends("real", 20, hours_left=40)
+    done = harvested(tmp_path, braze, *lists, lasting=lasting, seconds=0.5 * HOUR)
+    assert (done.captured, done.rejected, done.halted) == (20, 0, None)

@@ -15,7 +15,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from harvester.braze.pacer import HALTED_SECONDS, REFUSED_SECONDS, Held, Pacer
-from harvester.braze.refusals import WRONG_IDS_HINT, Refusals, Trust
+from harvester.braze.refusals import WRONG_IDS_HINT, Refusals, Trust, keep_newest
 from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock, happens
@@ -50,6 +50,8 @@ class Client:
         self.halted_cause, self.halted_at = "", 0.0
         self.failing: Failing | None = None
         """The present series of failed calls; None while calls succeed, or none was made."""
+        self.failed_campaigns: dict[str, None] = {}
+        """Campaigns whose pairs failed since the last usable answer. The next probe asks another campaign."""
         self.last_captured_at = 0.0
         self._told_on: dict[str, int] = {}
         self.endpoint = endpoint
@@ -61,6 +63,8 @@ class Client:
         self._new_counters: set[str] = set()
         self._stopping = asyncio.Event()
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._left_before_halt: set[asyncio.Task[Any]] = set()
+        """Tasks whose call was in flight when the workspace was halted: their answers do not end the halt."""
         self._given_up = False
         self._retrying = AsyncRetrying(
             stop=stop_after_attempt(TRIES),
@@ -100,6 +104,7 @@ class Client:
         except ExchangeError as error:
             log_deferral = log.info if self.failing is None else log.debug  # a condition reports that no call succeeds
             log_deferral("reading_deferred", **_names(reading), cause=error.cause)
+            keep_newest(self.failed_campaigns, reading.pair.campaign_id)
             return Deferred(error.cause)
         except Exception as bug:  # noqa: BLE001 - one answer that meets a bug of ours must not cost all others their deadline
             log.error("bug", **_place_of(bug), **_names(reading))  # noqa: TRY400 - a trace may quote the key
@@ -177,6 +182,7 @@ class Client:
         task = asyncio.current_task()
         assert task is not None
         self._under_way.add(task)
+        self._left_before_halt.discard(task)
         try:
             answer = await self._transport.send_series(
                 reading.pair, length_days=self._length_days, ending_at=reading.ending_at
@@ -219,7 +225,10 @@ class Client:
         self._pacer.succeeded()
         if self.refusals.count or self.refusals.trust is not Trust.TRUSTED:
             self._restore_trust(reading.pair.workspace)
-        self.halted_because = self.failing = None
+        self.failing = None
+        self.failed_campaigns.clear()
+        if asyncio.current_task() not in self._left_before_halt:
+            self.halted_because = None
         self.last_captured_at = self._clock.wall()
         if self._keep_raw:
             return capture._replace(raw=raw_row(answer.body, reading, capture, batch_id=batch_id))
@@ -242,6 +251,7 @@ class Client:
     def _rejected(self, answer: Answer, reading: Reading) -> Rejected:
         """Record a refusal, and hold the calls if it puts the endpoint in doubt."""
         self.failing = None
+        self.failed_campaigns.clear()
         self._pacer.succeeded()
         detail = self._detail(answer)
         self.refusals.add_refusal(reading.pair.campaign_id, f"status {answer.status}: {detail}")
@@ -276,6 +286,7 @@ class Client:
             self.halted_at = self._clock.monotonic()
         self.halted_because, self.halted_cause = because, cause
         self.failing = None  # it answers
+        self._left_before_halt |= self._under_way
         self._pacer.halt(seconds)
 
     def _detail(self, answer: Answer) -> str:

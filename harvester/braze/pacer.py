@@ -243,6 +243,11 @@ class Pacer:
         pace = self._pace(now, self._urgent_reserve if urgent else self._budget.reserve)
         return pace if isinstance(pace, Held) and pace.until - now > self._longest_wait_seconds else None
 
+    @property
+    def probing(self) -> bool:
+        """Whether no good answer came since calls were held back: one call at a time finds out whether they pass."""
+        return self._holds_in_a_row > 0
+
     def overload_seconds(self, holds: int) -> float:
         """Give for how long at most it goes on while every probe fails, until ``holds`` in a row are over."""
         now = self._clock.monotonic()

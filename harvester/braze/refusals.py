@@ -95,7 +95,7 @@ class Refusals:
             self._probed += 1
             if self._probed >= PROBES_TO_HALT:
                 self.trust = Trust.HALTED
-        _keep(self._refused, campaign_id)
+        keep_newest(self._refused, campaign_id)
 
     def add_capture(self) -> bool:
         """Trust the endpoint again; returns whether it was in doubt."""
@@ -117,13 +117,13 @@ class Refusals:
 
     def _trust_again(self) -> None:
         for campaign_id in self._refused:
-            _keep(self._wrong, campaign_id)
+            keep_newest(self._wrong, campaign_id)
         self._refused.clear()
         self.trust, self._probing, self._nearest = Trust.TRUSTED, False, True
         self.count = self._counted = self._probed = 0
 
 
-def _keep(campaigns: dict[str, None], campaign_id: str) -> None:
+def keep_newest(campaigns: dict[str, None], campaign_id: str) -> None:
     """Keep a campaign as the newest, and forget the oldest beyond the bound."""
     campaigns.pop(campaign_id, None)
     campaigns[campaign_id] = None
