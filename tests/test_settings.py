@@ -512,3 +512,37 @@ def test_a_broker_s_url_that_cannot_be_is_told_at_the_start(tmp_path, text, said
     with pytest.raises(UsageError, match=said) as refused:
         trigger.options()
     assert "hidden-words" not in str(refused.value)
+
+
+def test_a_pipe_of_a_key_gives_the_same_key_at_every_look():
+    """A service looks at its files every few seconds: a pipe that was read must neither hang it nor seem empty."""
+    reads, writes = os.pipe()
+    os.write(writes, KEY.encode())
+    os.close(writes)
+    workspace = one(api_key_file=Path(f"/dev/fd/{reads}"))
+    assert workspace.key() == workspace.key() == KEY
+    os.close(reads)
+
+
+def test_files_without_end_are_refused(tmp_path):
+    """A device, or the wrong file, must not fill the memory."""
+    with pytest.raises(UsageError, match="more than 65536 bytes"):
+        one(api_key_file=Path("/dev/zero")).key()
+    with pytest.raises(UsageError, match="more than 1048576 bytes"):
+        load(Path("/dev/zero"), {}, {})
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000 + "]" * 5000, "max_deferrals = " + "9" * 30])
+def test_a_configuration_beyond_what_can_be_held_is_refused_by_a_sentence(tmp_path, text):
+    """Nested too deeply, or a number that no ledger takes."""
+    path = tmp_path / "deep.toml"
+    path.write_text(f'{text}\n[workspaces.eu]\nendpoint = "{BRAZE}"\n')
+    with pytest.raises(UsageError, match=r"nested too deeply|max_deferrals"):
+        load(path, {}, {})
+
+
+def test_a_variable_nested_too_deeply_is_refused_by_a_sentence(set_env):
+    """It is no settings that anybody meant."""
+    set_env(WORKSPACES="[" * 100_000)
+    with pytest.raises(UsageError, match="HARVESTER_WORKSPACES"):
+        load(None, {}, {})

@@ -53,7 +53,8 @@ class _Commands(click.Group):
             _drop_output()  # whoever reads it has seen enough
             ctx.exit(ExitCode.COMPLETE)
         except HarvesterError as error:
-            click.echo(f"harvester: {printable(scrub(str(error)))}", err=True)
+            lines = scrub(str(error)).split("\n")  # one for each problem of the settings
+            click.echo("harvester: " + "\n".join(map(printable, lines)), err=True)
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, asyncio.CancelledError):  # the latter: a second signal, or the grace is spent
             click.echo("harvester: interrupted; run the same command again to go on", err=True)

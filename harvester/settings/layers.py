@@ -21,6 +21,9 @@ from harvester.settings.surroundings import hide_environment_secrets
 from harvester.settings.triggers import KINDS
 from harvester.settings.workspace import LOOPBACK, ORIGIN, Workspace, as_variable
 
+MAX_CONFIG_BYTES = 1 << 20
+"""The longest configuration that is read."""
+
 _SOURCES = (("api_key", "api_key_file"), ("url", "url_file"))
 _NO_ENDPOINT = "is missing: set BRAZE_ENDPOINT, or give --endpoint https://rest.fra-01.braze.eu (yours)"
 
@@ -86,9 +89,17 @@ def _from_file(config: Path | None) -> dict[str, Any]:
     if config is None:
         return {}
     try:
-        return tomllib.loads(config.read_text(encoding="utf-8"))
+        with config.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            raise UsageError(
+                f"{config} has more than {MAX_CONFIG_BYTES} bytes, so it is no configuration; check its name"
+            )
+        return tomllib.loads(data.decode())
     except OSError as error:
         raise UsageError(f"cannot read the configuration {config}: {error.strerror}") from None
+    except RecursionError:
+        raise UsageError(f"cannot read the configuration {config}: it is nested too deeply") from None
     except ValueError as error:  # no UTF-8, or no TOML
         raise UsageError(f"cannot read the configuration {config}: {error}") from None
 
@@ -100,7 +111,7 @@ def _from_environment(file: dict[str, Any]) -> dict[str, Any]:
     """
     try:
         values = EnvSettingsSource(Settings)()
-    except SettingsError:
+    except (SettingsError, RecursionError):
         raise UsageError("HARVESTER_WORKSPACES, HARVESTER_TRIGGERS or a trigger's PREFIXES is no JSON") from None
     for kind in ("workspaces", "triggers"):
         spelled = {as_variable(name): name for name in _tables(file, kind)}

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     concurrency: int = Field(default=64, ge=1, le=1024)
     compression: Literal["zstd", "gzip", "none"] = "zstd"
     raw: bool = False
-    max_deferrals: int = Field(default=4, ge=0)
+    max_deferrals: int = Field(default=4, ge=0, le=1_000_000)
     max_sealed_bytes: int = Field(default=1 << 30, ge=1 << 20)
     store_patience_seconds: float = Field(default=60.0, ge=0)
     request_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
