@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import threading
 from datetime import UTC, datetime
 
 import duckdb
@@ -314,3 +316,81 @@ async def test_plan_ends_with_3_and_the_first_reasons_where_lines_are_bad(harves
     (tmp_path / "sends.csv").write_text("")
     code, out, _ = await harvester.run("plan", "sends.csv")
     assert (code, "note       sends.csv contains no rows" in out) == (0, True)
+
+
+def test_blanks_around_an_id_are_no_part_of_it_in_any_format(tmp_path):
+    """Columns of a fixed width are filled up with blanks, and for an id that does not exist Braze answers zeros."""
+    path = parquet(tmp_path / "p.parquet", "SELECT 'c  '::VARCHAR AS campaign_id, ' s' AS send_id")
+    folder = tmp_path / "currents"
+    put(folder, avro([event("c  ", " s", when=int(NOW) - DAY)]))
+    for pairs in (
+        read('{"campaign_id": "c  ", "send_id": "\\ts "}\n')[0], read('campaign_id,send_id\nc ," s"\n')[0],
+        read("", name=path)[0], read("", name=folder)[0],
+    ):  # fmt: skip
+        assert list(pairs) == [("c", "s")]
+
+
+def test_a_header_that_stands_between_rows_is_a_bad_line():
+    """``cat a.csv b.csv`` leaves it there; asked for as a pair it would be refused by Braze."""
+    pairs, bad, _ = read("campaign_id,send_id\nc,s1\ncampaign_id,send_id\nc,s2\n")
+    assert list(pairs) == [("c", "s1"), ("c", "s2")]
+    assert [(each.line, each.field) for each in bad] == [(3, "campaign_id")]
+    assert "repeats its header" in bad[0].problem
+
+
+@pytest.mark.parametrize("second", ["send_id,campaign_id,x", "\ufeffsend_id,x,campaign_id", "x,campaign_id,send_id"])
+def test_a_second_header_in_another_order_is_refused(second):
+    """All rows below it would be misread."""
+    with pytest.raises(UsageError, match=":3: a second header names the columns in another order"):
+        read(f"campaign_id,send_id,x\nc,s1,1\n{second}\ns2,c,1\n")
+
+
+@pytest.mark.parametrize("field", ["sent_at", "workspace", "time"])
+def test_a_sentence_quotes_no_more_than_the_beginning_of_a_cell(field):
+    """A cell of a megabyte is not printed to a terminal."""
+    record = {"campaign_api_id": "c", "send_id": "s", field: "9" * 200_000}
+    _, (bad,), _ = read(json.dumps(record) + "\n")
+    assert bad.field == field
+    assert len(bad.problem) < 300
+
+
+def test_a_time_without_end_is_a_bad_line(tmp_path):
+    """DuckDB gives nothing for it where a zone is known, which would be a time that is not known."""
+    path = parquet(
+        tmp_path / "p.parquet", "SELECT 'c' AS campaign_id, 's' AS send_id, 'infinity'::TIMESTAMPTZ AS sent_at"
+    )
+    _, (bad,), _ = read("", name=path)
+    assert bad.field == "sent_at"
+
+
+def test_a_pipe_is_read_once_and_devices_are_refused(tmp_path):
+    """Whoever writes into a pipe writes to one reader; a device may never end, and a pipe in a folder never begin."""
+    pipe, device, folder = tmp_path / "pipe.csv", tmp_path / "device.csv", tmp_path / "currents"
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=pipe.write_text, args=("campaign_id,send_id\nc,s\n",))
+    writing.start()
+    assert list(read("", name=pipe)[0]) == [("c", "s")]
+    writing.join()
+    device.symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="it is a pipe, a device or a socket"):
+        read("", name=device)
+    os.mkfifo(put(folder, avro([event("c", "s", when=int(NOW) - DAY)])).with_name("pipe.avro"))
+    pairs, (bad,), _ = read("", name=folder)
+    assert list(pairs) == [("c", "s")]
+    assert "it is a pipe" in bad.problem
+
+
+def test_a_file_that_fails_while_it_is_read_is_named(tmp_path):
+    """A disk that fails, or a file that is gone when its turn comes."""
+    failing = tmp_path / "failing.csv"
+    failing.symlink_to("/proc/self/mem")
+    with pytest.raises(UsageError, match=r"failing\.csv: Input/output error; check the file"):
+        read("", name=failing)
+
+
+def test_events_that_lack_ids_altogether_are_told(tmp_path):
+    """Events of another schema name no send, which must not look like an empty day."""
+    put(tmp_path, avro([event("c", None, when=int(NOW) - DAY)]))
+    _, _, source = read("", name=tmp_path)
+    assert source.skipped == {"events without send_id": 1}
+    assert source.notes == [f"{tmp_path}: no event names a send that has a campaign_id and a send_id"]

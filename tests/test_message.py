@@ -321,3 +321,25 @@ def test_no_message_breaks_the_reader(body):
     if message.bad:
         (parts,) = (value for value in json.loads(message.leftover()[0]).values() if isinstance(value, list))
         assert len(parts) == len(message.bad)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'{"version": 1, "campaign_id": "c", "campaign_id": "d", "send_id": "s"}', "campaign_id"),
+        (b'{"version": 1, "campaign_id": "c", "campaign\\u005fid": "d", "send_id": "s"}', "campaign_id"),
+        (b'{"version": 2, "version": 1, "campaign_id": "c", "send_id": "s"}', "version"),
+        (b'{"version": 1, "pairs": [{"campaign_id": "c", "send_id": "s", "send_id": "t"}]}', "send_id"),
+        (b'{"version": 1, "pairs": [], "pairs": [{"campaign_id": "c", "send_id": "s"}]}', "pairs"),
+        (b'{"Type": "Notification", "Message": "{\\"version\\":1,\\"file\\":\\"a\\",\\"file\\":\\"b\\"}"}', "file"),
+    ],
+)
+def test_a_member_that_is_named_twice_is_refused(body, named):
+    """Which of the two is meant nobody knows, and a parser would keep the last one in silence."""
+    assert refused(body) == f"{named}: is named twice in one object; leave one of them out"
+
+
+def test_a_value_that_is_written_in_escapes_is_read():
+    """Escapes only make a message be looked at twice."""
+    body = b'{"version": 1, "campaign_id": "c\\u0022\\u0041", "send_id": "a\\"b"}'
+    assert read(body).pairs == (Enqueued(Pair("eu", 'c"A', 'a"b')),)

@@ -30,6 +30,7 @@ from harvester.sources.avro import AvroFile
 from harvester.sources.avro_schema import UnreadableAvro
 from harvester.sources.fields import OF_LISTS, REQUIRED, Unusable, check_time, id_in
 from harvester.sources.send_times import SendTimes, send_time
+from harvester.sources.special_files import check_plain, open_once
 
 Opener = Callable[[], BinaryIO]
 """Opens a file's bytes; what it gives can be read and tells its position, but need not seek."""
@@ -130,7 +131,7 @@ def files_of(name: str) -> Iterator[tuple[str, Opener]] | None:
                 raise UsageError(f"{name}: no folder of Currents, for no .avro file is in it or below it")
             return _files_below(path)
         if name.endswith(".avro"):
-            path.open("rb").close()
+            open_once(path)
             return iter([(name, _opener(path))])
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}; check the name") from None
@@ -168,7 +169,11 @@ def _files_below(top: Path) -> Iterator[tuple[str, Opener]]:
 
 
 def _opener(path: Path) -> Opener:
-    return lambda: path.open("rb")
+    def opened() -> BinaryIO:
+        check_plain(path)
+        return path.open("rb")
+
+    return opened
 
 
 def _tells_of_sends(event_type: str) -> bool:

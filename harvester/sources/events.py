@@ -13,6 +13,9 @@ A store sends one event or a list of them, and a messaging service may wrap it. 
 - SNS ("Amazon SNS message formats"): a ``Notification`` around any of these; with raw delivery, no envelope.
 """
 
+import contextlib
+import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_plus
@@ -38,6 +41,7 @@ def load_object(text: bytes) -> dict[str, Any]:
     for _ in range(_ENVELOPES):
         try:
             message = orjson.loads(text)
+            _check_unique(text, message)
         except orjson.JSONDecodeError as error:
             raise Unusable("", f"is not JSON: {error}") from None
         if (
@@ -52,6 +56,28 @@ def load_object(text: bytes) -> dict[str, Any]:
             return message
         text = message["Message"].encode()
     raise Unusable("", f"is wrapped more than {_ENVELOPES - 1} times by SNS")
+
+
+def _check_unique(text: bytes, message: object) -> None:
+    """Raise ``Unusable`` for an object that names a member twice: a parser keeps the last one in silence.
+
+    Written again, the parsed message then has fewer quotes. Only a text that may differ is parsed a second time.
+    """
+    with contextlib.suppress(orjson.JSONEncodeError):  # JSON is read at greater depths than it is written
+        if b"\\u" not in text and orjson.dumps(message).count(b'"') == text.count(b'"'):
+            return
+
+    def check(members: list[tuple[str, object]]) -> dict[str, object]:
+        unique = dict(members)
+        if len(unique) < len(members):
+            twice = Counter(name for name, _ in members).most_common(1)[0][0]
+            raise Unusable(twice[:64], "is named twice in one object; leave one of them out")
+        return unique
+
+    try:
+        json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
+    except RecursionError:
+        raise Unusable("", "is nested too deeply") from None
 
 
 def list_records(message: Mapping[str, Any]) -> list[object] | None:

@@ -13,6 +13,7 @@ REQUIRED = ("campaign_id", "send_id")
 COLUMNS = (*REQUIRED, "sent_at", "workspace")
 """What can be said of a pair, in a file and in a message alike."""
 
+_SHOWN_CHARACTERS = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,18 +27,29 @@ class Unusable(Exception):  # noqa: N818 - it never leaves the sources, which ma
         self.problem = problem
 
 
+def shown(value: object) -> str:
+    """Write a value for a sentence, cut where it is long: a cell may hold a megabyte."""
+    text = f"{value!r}" if not isinstance(value, str) else f"{value[: _SHOWN_CHARACTERS + 1]!r}"
+    return text if len(text) <= _SHOWN_CHARACTERS + 2 else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
 class InFuture(Unusable):
     """A time that is still to come, by the clock that was asked."""
 
 
 def id_in(record: Mapping[str, object], field: str) -> str:
-    """Give the id that a field holds, as it is but for a spreadsheet's ``="..."``. Raises ``Unusable``."""
+    """Give the id that a field holds, without blanks around it and a spreadsheet's ``="..."``. Raises ``Unusable``.
+
+    Columns of a fixed width are filled up with blanks, and Braze answers zeros for an id that does not exist.
+    """
     value = record.get(field)
     if not isinstance(value, str):
         raise Unusable(field, "missing" if value is None else "must be text: a number loses its leading zeros")
     if ordinary(value):
         return value
-    value = unwrapped(value)
+    value = unwrapped(value.strip()).strip()
+    if value.lower() in REQUIRED:
+        raise Unusable(field, f"{value!r} is the name of a column, not an id; the list repeats its header here")
     if problem := problem_of(value):
         raise Unusable(field, problem)
     return value
@@ -54,7 +66,7 @@ def pair_in(record: Mapping[str, object], workspaces: Sequence[str]) -> Pair:
     if not isinstance(workspace, str | None):
         raise Unusable("workspace", "must be text")
     if workspace not in workspaces:
-        raise Unusable("workspace", f"{workspace!r} is none of the configured workspaces {', '.join(workspaces)}")
+        raise Unusable("workspace", f"{shown(workspace)} is none of the configured workspaces {', '.join(workspaces)}")
     return Pair(str(workspace), id_in(record, "campaign_id"), id_in(record, "send_id"))
 
 
@@ -73,7 +85,7 @@ def time_in(record: Mapping[str, object], field: str, *, latest: float) -> tuple
     try:
         when = datetime.fromisoformat(given)
     except ValueError:
-        raise Unusable(field, f"{given!r} is no ISO 8601 time such as 2026-11-20T08:00:00Z") from None
+        raise Unusable(field, f"{shown(given)} is no ISO 8601 time such as 2026-11-20T08:00:00Z") from None
     naive = when.tzinfo is None
     seconds = ((when.replace(tzinfo=UTC) if naive else when) - _EPOCH).total_seconds()
     check_time(field, given, seconds, latest=latest)
@@ -83,6 +95,6 @@ def time_in(record: Mapping[str, object], field: str, *, latest: float) -> tuple
 def check_time(field: str, given: object, seconds: float, *, latest: float) -> None:
     """Raise ``Unusable`` unless a time, written as ``given``, lies between 1970 and ``latest``."""
     if seconds < 0:
-        raise Unusable(field, f"{given!r} lies before 1970")
+        raise Unusable(field, f"{shown(given)} lies before 1970")
     if seconds > latest:
-        raise InFuture(field, f"{given!r} lies in the future")
+        raise InFuture(field, f"{shown(given)} lies in the future")

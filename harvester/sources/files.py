@@ -15,10 +15,11 @@ from harvester.errors import UsageError
 from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair, in_store
 from harvester.place import kind_of
 from harvester.sources.currents import Currents, files_of
-from harvester.sources.fields import OF_LISTS
+from harvester.sources.fields import OF_LISTS, REQUIRED
 from harvester.sources.lists import ListOfPairs, TimeInQuestion
 from harvester.sources.rejects import Rejects
 from harvester.sources.rows import Row, csv_rows, ndjson_rows, parquet_rows
+from harvester.sources.special_files import open_once
 from harvester.sources.temporary import temporary_folder
 
 PAGE_PAIRS = 2000
@@ -78,7 +79,7 @@ class Input:
     def _list(self, name: str) -> Iterator[Enqueued | BadLine | None]:
         with ListOfPairs(name, workspaces=self._workspaces) as pairs:
             number = 0
-            for number, row in enumerate(self._rows(name), 1):
+            for number, row in enumerate(self._readable_rows(name), 1):
                 self.lines += row.lines
                 try:
                     bad = self._added(row, pairs)
@@ -104,8 +105,9 @@ class Input:
     def _currents(self) -> Iterator[Enqueued | BadLine | None]:
         files = (file for name in self._currents_names for file in files_of(name) or ())
         currents, before = Currents(files, workspace=self._workspaces[0], now=self._now), self.lines
-        skipped = self.skipped.copy()
+        skipped, given = self.skipped.copy(), 0
         for each in currents.read():
+            given += isinstance(each, Enqueued)
             self.lines, self.skipped = before + currents.events, skipped + currents.skipped
             yield each
         place = ", ".join(self._currents_names)
@@ -116,6 +118,8 @@ class Input:
             )
         if not currents.events and not currents.broken:
             self.notes.append(f"{place} contains no events")
+        elif not given and currents.skipped:
+            self.notes.append(f"{place}: no event names a send that has a {' and a '.join(REQUIRED)}")
 
     def pages(self, rejects: Rejects) -> Iterator[list[Enqueued]]:
         """Give the pairs some thousand at a time, and bad lines to the rejects. An empty page: nothing yet."""
@@ -130,6 +134,12 @@ class Input:
                 yield page
                 page = []
         yield page
+
+    def _readable_rows(self, name: str) -> Iterator[Row | BadLine]:
+        try:
+            yield from self._rows(name)
+        except OSError as error:  # it went away, or its disk fails
+            raise UsageError(f"{name}: {error.strerror or error}; check the file") from None
 
     def _rows(self, name: str) -> Iterator[Row | BadLine]:
         with _local(name) as path:
@@ -165,7 +175,7 @@ def _check(name: str) -> None:
         return
     try:
         if not in_store(name):
-            Path(name).open("rb").close()
+            open_once(Path(name), pipe=not name.endswith(".parquet"))
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}; check the name of the file or folder") from None
     if not name.endswith(OF_LISTS):

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from harvester.model import BadLine, Enqueued, Pair
 from harvester.sources.currents import CANVAS
-from harvester.sources.fields import REQUIRED, InFuture, Unusable, check_time, pair_in, time_in
+from harvester.sources.fields import REQUIRED, InFuture, Unusable, check_time, pair_in, shown, time_in
 from harvester.sources.ids import doubt_about
 from harvester.sources.rows import API_ID, Row
 from harvester.sources.send_times import SendTimes, send_time
@@ -125,6 +125,6 @@ def _sent_at(fields: dict[str, Any], latest: float) -> tuple[float | None, bool]
     try:
         seconds = int(str(time))
     except ValueError:
-        raise Unusable("time", f"{time!r} is no whole number of Unix seconds, as Braze's share has it") from None
+        raise Unusable("time", f"{shown(time)} is no whole number of Unix seconds, as Braze's share has it") from None
     check_time("time", time, seconds, latest=latest)
     return float(seconds), False

@@ -24,6 +24,7 @@ API_ID = "campaign_api_id"
 
 SHARE_COLUMNS = (API_ID, "canvas_id", "canvas_api_id", "time")
 _OURS = frozenset((*COLUMNS, *SHARE_COLUMNS))
+_IDS = frozenset((*REQUIRED, API_ID))
 _SHOWN_CHARACTERS = 500
 
 
@@ -53,7 +54,10 @@ def csv_rows(name: str, file: Readable) -> Iterator[Row | BadLine]:
         raise UsageError(f"{name}: its header cannot be read: {first.problem}")
     header = [cell.strip() for cell in first.cells]
     places = _places(name, header)
+    spelled = {first.cells[place] for field, place in places if field in _IDS}
     for line, lines, cells, problem, text in records:
+        if not spelled.isdisjoint(cells):
+            _check_order(name, line, cells, places)
         if problem:
             yield BadLine(name, line, "", problem, text, lines)
         elif len(cells) != len(header):
@@ -62,6 +66,16 @@ def csv_rows(name: str, file: Readable) -> Iterator[Row | BadLine]:
         else:
             fields = {field: cells[place].strip() for field, place in places}
             yield Row(line, lines, fields, zip(header, cells, strict=True))
+
+
+def _check_order(name: str, line: int, cells: Sequence[str], places: Sequence[tuple[str, int]]) -> None:
+    """Raise ``UsageError`` for a second header in another order: all rows below it would be misread."""
+    columns = [cell.strip("\ufeff \t").lower() for cell in cells]
+    if len(_IDS.intersection(columns)) > 1 and any(columns[place : place + 1] != [field] for field, place in places):
+        raise UsageError(
+            f"{name}:{line}: a second header names the columns in another order, as where two lists were joined; "
+            "give each list as a file of its own"
+        )
 
 
 def ndjson_rows(name: str, file: Readable) -> Iterator[Row | BadLine]:

@@ -93,7 +93,8 @@ class ParquetFile:
         if kind.startswith(_TEXT_TYPES) and not kind.endswith("]"):
             return f"left(CAST({quoted(name)} AS VARCHAR), {TEXT_CHARACTERS})"
         if kind == "TIMESTAMP WITH TIME ZONE":  # which DuckDB gives as an object only where pytz is installed
-            return f"strftime(make_timestamp(epoch_us({quoted(name)})), '%Y-%m-%dT%H:%M:%S.%fZ')"
+            written = f"strftime(make_timestamp(epoch_us({quoted(name)})), '%Y-%m-%dT%H:%M:%S.%fZ')"
+            return f"CASE WHEN isinf({quoted(name)}) THEN 'infinity' ELSE {written} END"
         if _SMALL_TYPES.fullmatch(kind):
             return quoted(name)
         raise UsageError(f"{self._path}: column {name} is of type {kind[:60]}; write it as text")
