@@ -310,6 +310,13 @@ def test_a_bug_of_ours_costs_one_pair_and_not_the_others():
 
 def test_an_answer_that_left_before_a_halt_does_not_end_it():
     """A key that is revoked is refused while calls of before still land: the run ends as halted, not as partial."""
-    outcomes, _, client = captured_by([200, 403, 200, 200], readings=1, together=3)
-    assert [type(each) for each in outcomes].count(Captured) == 3
+    outcomes, _, client = captured_by([200, 403, 200], readings=1, together=2)
+    assert [type(each) for each in outcomes] == [Captured, Returned, Captured]
     assert "403" in client.halted_because
+
+
+def test_a_probe_that_is_answered_ends_a_halt():
+    """It left after the halt, so that its answer tells of the key as it is now."""
+    outcomes, _, client = captured_by([200, 403, 200, 200], readings=1, together=3)
+    assert [type(each) for each in outcomes] == [Captured, Returned, Captured, Captured]
+    assert client.halted_because is None

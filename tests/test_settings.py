@@ -491,7 +491,7 @@ def test_variables_reach_triggers_too(set_env, triggers):
         (f'kind = "sqs"\nqueue_url = "{KEY}"', "queue_url"),
         (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nqueue = "{KEY}"', "queue: no setting has this name"),
         (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["{KEY}"]', "must be a place in a bucket"),
-        ('kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["s3:///"]', "must be a place in a bucket"),
+        ('kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["s3:///"]', "it names no bucket"),
     ],
 )
 def test_a_trigger_that_cannot_be_is_told_without_its_values(tmp_path, given, said):
