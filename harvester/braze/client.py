@@ -227,7 +227,7 @@ class Client:
             self._restore_trust(reading.pair.workspace)
         self.failing = None
         self.failed_campaigns.clear()
-        if asyncio.current_task() not in self._left_before_halt:
+        if self.halted_because is not None and asyncio.current_task() not in self._left_before_halt:
             self.halted_because = None
         self.last_captured_at = self._clock.wall()
         if self._keep_raw:
