@@ -20,7 +20,7 @@ from harvester.errors import ExchangeError
 from harvester.ledger import Ledger, batches, books, braze_time, intake
 from harvester.ledger.plans import follow
 from harvester.ledger.schedule import ReadingPlan
-from harvester.model import Books, Enqueued, Pair
+from harvester.model import Books, Captured, Enqueued, Pair, Settlement, Verdict
 from harvester.run import Run, Summary
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
@@ -329,6 +329,25 @@ def test_a_first_sight_in_the_future_is_corrected(tmp_path):
         return tuple(each - START for each in row)
 
     assert run_virtual(story()) == (0.0, 15 * DAY, 0.0)
+
+
+def test_a_first_sight_that_is_corrected_while_it_is_leased_moves_the_next_reading_too(tmp_path):
+    """The next reading falls due after the corrected time, not twenty days later by the time of the claim."""
+
+    async def story() -> float:
+        machine = Machine()
+        async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
+            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0), 14.0, 0.25))
+            await ledger.do(intake.enqueue, [Enqueued(Pair("eu", "c", "s"))], now=START + 20 * DAY)
+            machine.ahead = 20 * DAY
+            batch = await ledger.claim("eu", limit=1)
+            await ledger.do(braze_time.correct, "eu", now=START)
+            ended = [Settlement(each, Captured(Verdict.ZERO, START, b"", 1)) for each in batch.readings]
+            assert await ledger.seal(batch, ended, [], destination="d")
+            (due_at,) = await ledger.do(lambda tx: tx.exec_driver_sql("SELECT due_at FROM pair").one())
+        return due_at - START
+
+    assert DAY <= run_virtual(story()) <= DAY + 3600
 
 
 class ByHand:

@@ -57,6 +57,9 @@ _DUE, _WAITING = pairs.c.state == "due", pairs.c.state == "waiting"
 _NEXT: Column[Any] = Column("next", String)
 """The name of the reading that follows one; null after the last."""
 
+_SINCE_AT_CLAIM: Column[Any] = Column("since_at_claim", Float)
+"""``Reading.since``, which may have been corrected in the ledger while the reading was leased."""
+
 
 def wake(connection: Connection, workspace: str, *, now: float, confirmed: bool = True) -> int:
     """Make readings due whose time has come, and end those whose pair has expired. Gives how many expired.
@@ -183,10 +186,10 @@ def seal(
                 following = plan.after(reading.name, reading.since, batch.claimed_at)
                 to_come = (following.name, following.due_at) if following else (None, None)
                 what = ("captured", outcome.verdict.value, None, None)
-                ended.append((reading.pair_id, reading.name, *what, *to_come, reading.round))
+                ended.append((reading.pair_id, reading.name, *what, *to_come, reading.round, reading.since))
             case Rejected():
                 what = ("rejected", None, outcome.reason, outcome.detail)
-                ended.append((reading.pair_id, reading.name, *what, None, None, reading.round))
+                ended.append((reading.pair_id, reading.name, *what, None, None, reading.round, reading.since))
             case Deferred():
                 due_at = now + deferral_delays[reading.pair_id]
                 back.append(_back(reading, due_at=due_at, more=1, again=confirmed))
@@ -209,19 +212,21 @@ def seal(
 def _end(connection: Connection, ended: Sequence[Sequence[object]], batch_id: str, *, now: float) -> None:
     """Record outcomes; a pair whose last reading it was is settled, the others wait for their next one.
 
-    A pair that began another round meanwhile waits for the first reading of that.
+    A pair that began another round meanwhile waits for the first reading of that. Where the beginning of its time was
+    corrected meanwhile, as after a wrong clock, its next reading moves with it.
     """
     o, p = outcomes.c, pairs.c
     columns = (o.pair_id, o.reading, o.outcome, o.verdict, o.reason, o.detail)
-    given = handed_over(connection, (*columns, _NEXT, p.due_at, p.round), ended)
+    given = handed_over(connection, (*columns, _NEXT, p.due_at, p.round, _SINCE_AT_CLAIM), ended)
     told = select(*(given.c[each.name] for each in columns), literal(now), literal(batch_id))
     connection.execute(insert(outcomes).from_select([*columns, o.ended_at, o.batch_id], told))
     following, same_round = given.c["next"].is_not(None), p.round == given.c.round
     goes_on, is_over = and_(same_round, following), and_(same_round, ~following)
+    due_at = given.c.due_at + (_SINCE - given.c.since_at_claim)
     values: dict[Any, Any] = {
         p.state: case((is_over, "settled"), else_="waiting"), p.batch_id: None, p.ending_at: None, p.deferrals: 0,
         p.reading: case((goes_on, given.c["next"]), else_=p.reading),
-        p.due_at: case((goes_on, given.c.due_at), else_=p.due_at),
+        p.due_at: case((goes_on, due_at), else_=p.due_at),
         p.yields: case((and_(goes_on, given.c["next"] != FINAL), 1), else_=0),
         p.captures: p.captures + case((and_(same_round, given.c.outcome == "captured"), 1), else_=0),
         p.outcome: case((is_over, given.c.outcome), else_=null()),
