@@ -36,13 +36,14 @@ class Scope(StrEnum):
 
 
 class Part(StrEnum):
-    """The parts outside the process that can fail."""
+    """The parts that can fail or be missing."""
 
     LEDGER = "ledger"
     STORE = "store"
     CLOCK = "clock"
     ENDPOINT = "endpoint"
     KEY = "key"
+    WORKSPACE = "workspace"
     BROKER = "broker"
 
     @property
@@ -51,14 +52,21 @@ class Part(StrEnum):
         return _SCOPES.get(self, Scope.PROCESS)
 
 
-_SCOPES = {Part.ENDPOINT: Scope.WORKSPACE, Part.KEY: Scope.WORKSPACE, Part.BROKER: Scope.TRIGGER}
-_EVENTS = {Part.CLOCK: ("clock_wrong", "clock_right"), Part.KEY: ("key_unusable", "key_usable")}
+_SCOPES = {
+    Part.ENDPOINT: Scope.WORKSPACE, Part.KEY: Scope.WORKSPACE, Part.WORKSPACE: Scope.WORKSPACE,
+    Part.BROKER: Scope.TRIGGER,
+}  # fmt: skip
+_EVENTS = {
+    Part.CLOCK: ("clock_wrong", "clock_right"), Part.KEY: ("key_unusable", "key_usable"),
+    Part.WORKSPACE: ("workspace_unserved", "workspace_served"),
+}  # fmt: skip
 _SENTENCES = {
     Part.LEDGER: "The ledger cannot be used",
     Part.STORE: "Parts cannot be stored",
     Part.CLOCK: "The clock is wrong",
     Part.ENDPOINT: 'No call of workspace "{subject}" succeeds',
     Part.KEY: 'Workspace "{subject}" is halted',
+    Part.WORKSPACE: 'Workspace "{subject}" is not served',
     Part.BROKER: 'Trigger "{subject}" is not connected',
 }
 _KEY_FILE_SENTENCE = 'The key file of workspace "{subject}" cannot be used; the previous key stays in use'
@@ -166,7 +174,7 @@ _ERRNOS = {
     errno.EMFILE: "too_many_open_files", errno.ENFILE: "too_many_open_files",
     errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full",
     errno.EACCES: "permission_denied", errno.EPERM: "permission_denied", errno.EROFS: "read_only",
-    errno.ENOENT: "not_found",
+    errno.ENOENT: "not_found", errno.ENOTDIR: "not_found",
     errno.EIO: "disk_error",
 }  # fmt: skip
 _BEFORE_ERRNO = (ssl.SSLError, socket.gaierror)

@@ -15,8 +15,10 @@ from harvester.conditions import Conditions
 from harvester.errors import ExitCode, UsageError
 from harvester.ledger import Ledger
 from harvester.ledger.batches import wake
+from harvester.ledger.books import pending
 from harvester.ledger.intake import EnqueueCount, enqueue, prune
 from harvester.ledger.ledger import LEASE_SECONDS
+from harvester.ledger.outlook import outlook
 from harvester.ledger.plans import follow
 from harvester.model import DAY_SECONDS, Enqueued
 from harvester.settings import Settings
@@ -100,7 +102,7 @@ class Service:
                         await self._work(group)
                 except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
                     raise first_of(failures) from None
-        return self._exit_code()
+        return await self._exit_code()
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
         """Let triggers, harvest and what is beside it run, and end them in the order in which nothing is cut off."""
@@ -160,13 +162,28 @@ class Service:
             await asyncio.sleep(DRAIN_SECONDS)
         self._listen_no_more()
 
-    def _exit_code(self) -> ExitCode:
+    async def _exit_code(self) -> ExitCode:
         if self._harvesting.storing.problem is not None:
             raise self._harvesting.storing.problem
-        halted = any(each.client.halted_because for each in self._harvesting.wired.values())
-        if halted and self._until_idle:
+        if not self._until_idle:
+            return ExitCode.COMPLETE
+        if any(each.client.halted_because for each in self._harvesting.wired.values()):
             return ExitCode.HALTED
-        return ExitCode.PARTIAL if self._undrained else ExitCode.COMPLETE
+        left = await self._count_left()
+        for name, count in left.items():
+            log.error("readings_left", workspace=name, readings=count, hint="they are due; start again to read them")
+        if left and self._harvesting.stopped:
+            return ExitCode.INTERRUPTED
+        return ExitCode.PARTIAL if left or self._undrained else ExitCode.COMPLETE
+
+    async def _count_left(self) -> dict[str, int]:
+        """Count the readings of each workspace that are due or deferred, where there are any."""
+        left = {}
+        for name in self._harvesting.wired:
+            readings = (await self._ledger.look(outlook, name, now=self._clock.wall())).readings
+            if count := readings.get("due", 0) + readings.get("deferred", 0):
+                left[name] = count
+        return left
 
     async def _every(self, seconds: float, duty: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -176,6 +193,7 @@ class Service:
     async def _note(self) -> None:
         self.watch.note()
         await self.watch.keep_paces()
+        await self._ledger.keep_clock_difference()
 
     async def _report(self) -> None:
         """Log the conditions. A ledger that was taken away ends the service: what it captured would be gone with it."""
@@ -210,7 +228,7 @@ class Service:
                     "expired", workspace=name, pairs=expired, hint="their analytics are gone; see harvester status"
                 )
         await self.watch.alarm()
-        await self._ledger.keep_clock_difference()
+        self.conditions.set_pending(await self._ledger.look(pending))
         if self._clock.confirmed and now - self._pruned_at >= DAY_SECONDS:
             self._pruned_at = now
             gone = await self._ledger.do(prune, settled_before=now - self._settings.keep_days * DAY_SECONDS)

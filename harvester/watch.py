@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from harvester import __version__
-from harvester.health import Condition
+from harvester.health import Condition, Part
 from harvester.ledger import Ledger
 from harvester.ledger import books as ledger_books
 from harvester.ledger import outlook as ahead
@@ -81,39 +81,39 @@ class Watch:
             )
             for name, each in self._harvesting.wired.items()
         ]
+        conditions = tuple(self._conditions())
+        unserved = [each.subject for each in conditions if each.part is Part.WORKSPACE]
+        at_risk = {name: (await self._ledger.look(ahead.outlook, name, now=now)).at_risk for name in unserved}
         return Snapshot(
             taken_at=now, started_at=now - (self._clock.monotonic() - self._began), version=__version__,
             workspaces=tuple(workspaces),
             triggers=tuple(self._trigger(each) for each in self._triggers),
             store=await self._store(), books=await self._books(),
             rejections=tuple(await self._ledger.look(ahead.latest_rejections, limit=REJECTIONS)),
-            conditions=tuple(self._conditions()), clock_difference_seconds=self._clock.difference,
+            conditions=conditions, unserved_at_risk=at_risk, clock_difference_seconds=self._clock.difference,
         )  # fmt: skip
 
     async def alarm(self) -> None:
         """Tell of pairs that may expire unread, before they do: at once when they become more, then every hour.
 
-        Tell too of those that have expired since the last look, and of those that nobody serves.
+        Tell too of those that have expired since the last look.
         """
         now = self._clock.wall()
         expired = await self._ledger.look(ahead.expired)
-        waiting = await self._ledger.look(ledger_books.pending)
         for name, each in self._harvesting.wired.items():
             seen = await self._ledger.look(ahead.outlook, name, now=now)
-            if self._again(name, seen.at_risk, now):
+            if self._again(name, seen.at_risk):
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
                 log.error("at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
                           held_because=each.pacer.state().held_because)  # fmt: skip
             if expired.get(name, 0) > self._expired.get(name, expired.get(name, 0)):
                 log.error("expired", workspace=name, pairs=expired[name] - self._expired[name],
                           hint="their last numbers are gone; harvester status has the books")  # fmt: skip
-        for name in waiting.keys() - self._harvesting.wired.keys():
-            if self._again(f"unserved {name}", waiting[name], now):
-                log.error("unserved", workspace=name, pairs=waiting[name], hint="configure it, or remove its pairs")
         self._expired = {name: expired.get(name, 0) for name in self._harvesting.wired}
 
-    def _again(self, what: str, count: int, now: float) -> bool:
+    def _again(self, what: str, count: int) -> bool:
         """Tell whether it is time to raise an alarm: there are more than last time, or that was an hour ago."""
+        now = self._clock.monotonic()  # the time of day may be corrected by days
         before, told_at = self._told.get(what, (0, 0.0))
         if not count:
             self._told.pop(what, None)

@@ -13,9 +13,10 @@ from pydantic import SecretStr
 from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Answer
 from harvester.conditions import Conditions
-from harvester.errors import BrokerError, ExchangeError, SinkError
+from harvester.errors import BrokerError, ExchangeError, ExitCode, SinkError
 from harvester.health import Part
 from harvester.ledger import Ledger
+from harvester.ledger.intake import enqueue, remove
 from harvester.ledger.ledger import LEASE_SECONDS
 from harvester.ledger.outlook import at_risk
 from harvester.model import Enqueued, Pair
@@ -25,7 +26,7 @@ from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sinks import Compression, FolderSink
 from harvester.sources.message import Reader
 from harvester.sources.trigger import Trigger
-from harvester.web import Snapshot
+from harvester.web import Snapshot, Store
 from harvester.web.metrics import exposed
 from harvester.web.page import page
 from harvester.wiring import Harvesting
@@ -40,6 +41,7 @@ FAILURES: dict[str, Outage] = {
     "certificate": ExchangeError("certificate", "self-signed certificate"),
     "timeout": ExchangeError("timeout", ""),
     "502": 502,
+    "429": 429,  # without a word of a budget that would explain it
     "unparsable": b"<html>Please log in</html>",
 }
 
@@ -50,6 +52,7 @@ class Wire:
     def __init__(self, outage: Outage | None = None) -> None:
         """Begin like that."""
         self.outage = outage
+        self.remaining: int | None = None
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
         """Answer after a while, or after the time for which the client waits at the most."""
@@ -59,7 +62,14 @@ class Wire:
             raise ExchangeError(self.outage.cause, str(self.outage).partition(": ")[2])
         status = self.outage if isinstance(self.outage, int) else 200
         body = self.outage if isinstance(self.outage, bytes) else GOOD
-        return Answer(status, body, BudgetReport(), 0.05)
+        return Answer(status, body, self._budget(), 0.05)
+
+    def _budget(self) -> BudgetReport:
+        if self.remaining is None:
+            return BudgetReport()
+        start = VirtualClock().starts_at
+        now = int(start + asyncio.get_running_loop().time())
+        return BudgetReport(limit=250_000, remaining=self.remaining, reset_at=start + 3000, server_time=now)
 
     def use_key(self, _api_key: str) -> bool:
         """Have one key."""
@@ -71,6 +81,11 @@ class Wire:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+
+def arrivals(count: int, *workspaces: str, sent_at: float | None = None) -> list[Enqueued]:
+    """So many sends of each workspace."""
+    return [Enqueued(Pair(name, "c", f"s{number}"), sent_at) for number in range(count) for name in workspaces]
 
 
 class Seen:
@@ -89,8 +104,7 @@ class Seen:
 
     async def enqueue(self, count: int, *workspaces: str) -> None:
         """Let pairs be due now."""
-        pairs = [Enqueued(Pair(name, "c", f"s{number}")) for number in range(count) for name in workspaces]
-        await self.service.enqueue(pairs, once=True)
+        await self.service.enqueue(arrivals(count, *workspaces), once=True)
 
     @property
     def page(self) -> str:
@@ -121,16 +135,20 @@ def served(tmp_path, wires: dict[str, Wire], story: Callable[[Seen], Awaitable[N
         settings = Settings(workspaces=workspaces, web_port=0, concurrency=8)
         by_key = {f"{KEY}-{name}": wire for name, wire in wires.items()}
         async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+            for name in more.get("once", ()):
+                await ledger.do(enqueue, arrivals(10, name), now=clock.wall(), once=True)
             service = Service(
                 settings, ledger=ledger, sink=more.get("sink") or FolderSink(tmp_path / "out"),
                 compression=Compression.NONE, connect=lambda _workspace, key, *_: by_key[key],
+                until_idle="ends_with" in more,
             )  # fmt: skip
             with structlog.testing.capture_logs() as logs:
                 task = asyncio.create_task(service.serve())
                 await asyncio.sleep(1)
                 await story(Seen(service, clock, logs, ledger))
-                service.stop()
-                await task
+                if "ends_with" not in more:
+                    service.stop()
+                assert await task == more.get("ends_with", ExitCode.COMPLETE)
 
     run_virtual(told())
 
@@ -162,6 +180,70 @@ def test_an_endpoint_that_nobody_answers_is_told_everywhere_and_so_is_its_return
             assert seen.metrics["harvester_last_capture_timestamp_seconds", "us"] > seen.clock.starts_at + lasts
 
         served(tmp_path / str(number), {"us": wire}, story)
+
+
+def test_a_429_that_no_budget_explains_is_an_outage_and_one_that_it_explains_is_patience(tmp_path):
+    """With calls left, a 429 stops all captures for no stated reason; with none left, it is the budget that waits."""
+    for number, (remaining, blind) in enumerate(((200_000, True), (0, False))):
+        wire = Wire(429)
+        wire.remaining = remaining
+
+        async def story(seen: Seen, wire: Wire = wire, blind: bool = blind) -> None:  # noqa: FBT001 - a case of the loop
+            await seen.enqueue(40, "us")
+            await seen.at(118)
+            assert [each.cause for each in seen.snapshot.conditions] == (["429"] if blind else [])
+            assert [each["cause"] for each in seen.events("endpoint_unavailable")] == (["429"] if blind else [])
+            assert seen.metrics["harvester_held", "throttled", "us"] == 1
+            wire.outage, wire.remaining = None, None
+            assert (await seen.at(3100)).conditions == ()
+            assert len(seen.events("endpoint_recovered")) == blind
+
+        served(tmp_path / str(number), {"us": wire}, story)
+
+
+def test_a_service_that_ends_when_idle_never_says_complete_over_readings_that_it_left(tmp_path):
+    """A container for each trigger looked done, with exit code 0, when its endpoint answered nothing."""
+
+    async def wait(seen: Seen) -> None:
+        await seen.at(600)
+
+    async def interrupt(seen: Seen) -> None:
+        seen.service.stop()
+
+    dead = ExchangeError("connection_refused", "")
+    stories = ((dead, wait, ExitCode.PARTIAL), (dead, interrupt, ExitCode.INTERRUPTED), (None, wait, ExitCode.COMPLETE))
+    for number, (outage, story, code) in enumerate(stories):
+        served(tmp_path / str(number), {"us": Wire(outage)}, story, once=["us"], ends_with=code)
+
+
+def test_pairs_of_a_workspace_that_is_not_configured_are_no_healthy_sight(tmp_path):
+    """Nobody reads them. The page, the probe, a metric and the log say so, and *at risk* counts them as status does."""
+
+    async def story(seen: Seen) -> None:
+        await seen.ledger.do(
+            enqueue, arrivals(10, "gone", sent_at=seen.clock.wall() - 13.9 * 86_400), now=seen.clock.wall()
+        )
+        (condition,) = (await seen.at(700)).conditions
+        assert (condition.part, condition.subject, condition.cause) == (Part.WORKSPACE, "gone", "unserved")
+        assert condition.sentence in seen.page
+        assert 'Workspace "gone": 10 pairs at risk of expiring unread' in seen.page
+        assert seen.snapshot.not_ready() == []
+        assert seen.metrics["harvester_condition", "gone", "unserved", "workspace"] == 1
+        assert seen.metrics["harvester_at_risk_pairs", "gone"] == 10
+        assert (await seen.ledger.look(at_risk, now=seen.clock.wall()))["gone"] == 10
+        assert [each["workspace"] for each in seen.events("workspace_unserved")] == ["gone"]
+        await seen.ledger.do(remove, [Pair("gone", "c", f"s{number}") for number in range(10)])
+        assert (await seen.at(1300)).conditions == ()
+        assert len(seen.events("workspace_served")) == 1
+
+    served(tmp_path, {"us": Wire()}, story)
+
+
+def test_a_part_whose_name_is_taken_is_on_the_page_as_it_is_in_the_alerts():
+    """An alert that fires beside a page that says Healthy leaves whoever was woken with a riddle."""
+    taken = Snapshot(0, 0, store=Store(batches={"conflict": 1}))
+    assert taken.alarms() == ["1 batch cannot be stored: other bytes have a part's name"]
+    assert taken.not_ready() == []
 
 
 def test_a_blip_is_no_outage(tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,22 @@ def test_a_service_whose_ledger_vanishes_is_not_ready_and_ends(tmp_path):
 
     with pytest.raises(LedgerLost, match="Its content was saved"):
         served(tmp_path, {"us": Wire()}, story)
+
+
+async def test_who_looks_does_not_wait_for_a_process_that_has_locked_the_ledger(harvester, tmp_path, monkeypatch):
+    """``status`` answers at once, just when somebody asks what is wrong; who must write says who is in the way."""
+    path = tmp_path / "harvest/.harvester/ledger.db"
+    async with await Ledger.open(path, clock=SystemClock()):
+        pass
+    monkeypatch.setattr("harvester.ledger.sqlite._WAIT_SECONDS", 0.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        code, out, _ = await harvester.run("status")
+        assert (code, out.splitlines()[0]) == (0, "accepted   0 pairs")
+        async with await Ledger.open(path, clock=SystemClock()) as ledger:
+            assert await ledger.look(books.pending) == {}
+            with pytest.raises(LedgerError, match="another process has locked it"):
+                await ledger.do(enqueue, [Enqueued(Pair("eu", "c", "s"), None)], now=SystemClock().wall())
 
 
 async def test_what_cannot_be_saved_is_said(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import signal
 from collections import Counter
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from canary import KEY
 from conftest import rows_of
 from warm import fork
 
+from harvester.cli.show import refused_lines
+from harvester.model import Books
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.tables import latest_query
 
@@ -123,6 +126,13 @@ async def test_where_braze_refuses_every_pair_the_usual_cause_is_named(harvester
     for said in (err, status):
         assert "Braze refused every pair that it answered (5 pairs)" in said
         assert "internal ids of Braze's Snowflake tables" in said
+
+
+def test_no_id_is_called_wrong_where_pairs_were_captured():
+    """A send that is followed is pending though it was captured, so a few refused ones are no wrong workspace."""
+    followed = Books(accepted=50, captured={}, rejected={"status_404": 10}, expired=0, pending=40, never_read=0)
+    assert refused_lines({"us": followed}) == []
+    assert refused_lines({"us": replace(followed, never_read=40)}) != []
 
 
 async def test_a_refused_key_halts_and_is_shown_nowhere(harvester, tmp_path):

@@ -125,7 +125,7 @@ class Client:
                 self.answers[f"status_{answer.status}"] += 1
                 self._pacer.succeeded()
             case Meaning.THROTTLED:
-                self._pacer.throttled()
+                self._throttled(answer)
             case Meaning.TRANSIENT:
                 self._failed(ExchangeError(f"status_{answer.status}", self._detail(answer)))
             case _:
@@ -161,7 +161,7 @@ class Client:
                 case Meaning.ANSWER:
                     return self._read(answer, reading, batch_id)
                 case Meaning.THROTTLED:
-                    self._pacer.throttled()
+                    self._throttled(answer)
                     cause = "after_429"
                 case Meaning.REJECTED:
                     return self._rejected(answer, reading)
@@ -222,11 +222,9 @@ class Client:
             )  # fmt: skip
             raise
         self.answers[f"status_{answer.status}"] += 1
-        self._pacer.succeeded()
         if self.refusals.count or self.refusals.trust is not Trust.TRUSTED:
             self._restore_trust(reading.pair.workspace)
-        self.failing = None
-        self.failed_campaigns.clear()
+        self._succeeded()
         if self.halted_because is not None and asyncio.current_task() not in self._left_before_halt:
             self.halted_because = None
         self.last_captured_at = self._clock.wall()
@@ -243,16 +241,29 @@ class Client:
 
     def _failed(self, error: ExchangeError) -> ExchangeError:
         """Report a failed call to the pacer, and record why it failed."""
-        began = self.failing.since if self.failing else self._clock.monotonic()
-        self.failing = Failing(began, plain(error.cause), str(error))
+        self._set_failing(error)
         self._pacer.failed()
         return error
 
+    def _set_failing(self, error: ExchangeError) -> None:
+        began = self.failing.since if self.failing else self._clock.monotonic()
+        self.failing = Failing(began, plain(error.cause), str(error))
+
+    def _throttled(self, answer: Answer) -> None:
+        """Stop all calls. While the budget has calls left, or is unknown, a 429 is a failure like others."""
+        if not self._pacer.throttled():
+            self._set_failing(ExchangeError(f"status_{answer.status}", self._detail(answer)))
+
+    def _succeeded(self) -> None:
+        """Report a usable answer. A call that was in flight does not end the failure that a 429 began."""
+        self._pacer.succeeded()
+        self.failed_campaigns.clear()
+        if self.failing is not None and not (self._pacer.throttling and self.failing.cause == "429"):
+            self.failing = None
+
     def _rejected(self, answer: Answer, reading: Reading) -> Rejected:
         """Record a refusal, and hold the calls if it puts the endpoint in doubt."""
-        self.failing = None
-        self.failed_campaigns.clear()
-        self._pacer.succeeded()
+        self._succeeded()
         detail = self._detail(answer)
         self.refusals.add_refusal(reading.pair.campaign_id, f"status {answer.status}: {detail}")
         self._judge_refusals(reading.pair.workspace)

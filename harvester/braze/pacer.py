@@ -205,17 +205,25 @@ class Pacer:
         self._retries -= 1
         return True
 
-    def throttled(self) -> None:
-        """Take note of a 429: all calls stop at once. A burst of them is one lesson."""
+    def throttled(self) -> bool:
+        """Take note of a 429: all calls stop at once. A burst of them is one lesson.
+
+        Returns whether the budget explains it: what the answers allow is spent, but for the reserve.
+        """
         self._throttled += 1
-        now = self._clock.monotonic()
-        if self._hold is not None and self._hold.cause == "throttled":
-            return
-        left = self._budget.seconds_to_reset(now) if self._budget.known else 0.0
-        if left > 0:
-            self._set_hold("throttled", now + left + self._jitter.uniform(0, min(1.0, 0.01 * left)))
-        else:
-            self._back_off("throttled", THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS)
+        now, budget = self._clock.monotonic(), self._budget
+        left = budget.seconds_to_reset(now) if budget.known else 0.0
+        if not self.throttling:
+            if left > 0:
+                self._set_hold("throttled", now + left + self._jitter.uniform(0, min(1.0, 0.01 * left)))
+            else:
+                self._back_off("throttled", THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS)
+        return left > 0 and budget.remaining <= budget.reserve * budget.limit
+
+    @property
+    def throttling(self) -> bool:
+        """Whether all calls wait because of a 429."""
+        return self._hold is not None and self._hold.cause == "throttled"
 
     def halt(self, seconds: float = HALTED_SECONDS) -> None:
         """Stop all calls but one probe every ``seconds``: the key, its permission or the endpoint is wrong."""

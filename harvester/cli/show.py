@@ -199,7 +199,7 @@ def refused_lines(balances: Mapping[str, Books]) -> list[str]:
         f"({many(sum(each.rejected.values()), 'pair')}); "
         f"{WRONG_IDS_HINT}"
         for name, each in sorted(balances.items())
-        if each.rejected and not any(each.captured.values())
+        if each.rejected and not any(each.captured.values()) and each.pending == each.never_read
     ]
 
 

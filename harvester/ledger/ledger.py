@@ -25,7 +25,7 @@ from harvester.ledger import adoption, batches, braze_time, leases
 from harvester.ledger.file_identity import FileIdentity, resolve_ledger
 from harvester.ledger.schedule import deferral_seconds
 from harvester.ledger.schema import SCHEMA_VERSION, about, metadata
-from harvester.ledger.sqlite import READS_ONLY, OwnerLock, connect, save
+from harvester.ledger.sqlite import READS_ONLY, OwnerLock, connect, describe, save
 from harvester.ledger.upgrade import upgrade
 from harvester.model import GRACE_SECONDS, URGENT_SECONDS, Batch, Deferred, Part, Probe, Settlement
 from harvester.private_files import make_private_folder
@@ -70,7 +70,9 @@ class Ledger:
         path = resolve_ledger(path)
         ledger = cls(path, connect(path), clock=clock, jitter=jitter or random.Random())  # noqa: S311 - jitter, no secret
         try:
-            ledger.ledger_id = await ledger.do(_prepared)
+            # Only a new or an older ledger is written to, so that a command that reads never waits for a writer.
+            found = await ledger.look(_find_id)
+            ledger.ledger_id = await ledger.do(_prepared) if found is None else found
             await ledger._assume_difference()
             ledger._lock = OwnerLock(path, ledger._owner)
             ledger._files = FileIdentity(path)
@@ -81,7 +83,7 @@ class Ledger:
 
     async def _assume_difference(self) -> None:
         """Start with the last measured difference of the clocks, unless the machine's clock was set since."""
-        known = await self.do(braze_time.difference)
+        known = await self.look(braze_time.difference)
         if known is None or not known.still_holds(self._machine.wall()):
             return
         self.clock_difference = known
@@ -157,7 +159,9 @@ class Ledger:
             with engine.begin() as connection:
                 return verb(connection, *args, **kwargs)
         except DBAPIError as error:
-            raise LedgerError(f"the ledger {self.path} cannot be used: {error.orig}; nothing sealed is lost") from None
+            raise LedgerError(
+                f"the ledger {self.path} cannot be used: {describe(error)}; nothing sealed is lost"
+            ) from None
 
     async def claim(
         self, workspace: str, *, limit: int, urgent_only: bool = False, probe: Probe | None = None
@@ -224,6 +228,14 @@ class Ledger:
         return await self.do(
             leases.recover, dead_owners=dead, owner=self._owner, now=now, lease_until=now + LEASE_SECONDS
         )
+
+
+def _find_id(connection: Connection) -> str | None:
+    """Return the ledger's id; None for a file that is not a ledger of today's schema yet."""
+    if not inspect(connection).has_table(about.name):
+        return None
+    ledger_id, version = connection.execute(select(about.c.ledger_id, about.c.schema_version)).one()
+    return str(ledger_id) if version == SCHEMA_VERSION else None
 
 
 def _prepared(connection: Connection) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from harvester.errors import LedgerError
 from harvester.private_files import make_private_file, make_private_folder, open_private
@@ -139,6 +140,13 @@ class OwnerLock:
         """Give up the lock and its file."""
         self._mine.unlink(missing_ok=True)
         os.close(self._file)
+
+
+def describe(error: DBAPIError) -> str:
+    """Say what the database refused, and what to do if another process is the cause."""
+    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+        return f"another process has locked it for {_WAIT_SECONDS / 60:.0f} minutes; find that process and end it"
+    return str(error.orig)
 
 
 def copy(path: Path, to: Path) -> None:

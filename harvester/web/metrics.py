@@ -97,7 +97,8 @@ def _readings(seen: Snapshot) -> Iterator[Metric]:
     yield _gauge("last_capture_timestamp_seconds", "When a reading was last captured, since the epoch; 0 if unknown.",
                  name, [((w.name,), w.last_captured_at) for w in every])  # fmt: skip
     yield _gauge("at_risk_pairs", "Open pairs that may expire unread: late, or unreachable at the last pace.", name,
-                 [((w.name,), w.at_risk) for w in every])  # fmt: skip
+                 [*(((w.name,), w.at_risk) for w in every),
+                  *(((name,), count) for name, count in seen.unserved_at_risk.items())])  # fmt: skip
     yield _gauge("expired_pairs", "Pairs that ended without the reading that was due.", name,
                  [((w.name,), w.expired) for w in every])  # fmt: skip
     yield _gauge("nearest_deadline_seconds", "Seconds until the nearest deadline; negative once it has passed.", name,

@@ -114,6 +114,7 @@ class Store:
 class Snapshot:
     """The service at one moment. ``conditions`` are the parts that do not work.
 
+    ``unserved_at_risk`` counts the pairs at risk of each workspace that is not configured.
     This machine's clock is ahead of Braze's by ``clock_difference_seconds``; None until the time is confirmed.
     """
 
@@ -126,6 +127,7 @@ class Snapshot:
     books: Books | None = None
     rejections: tuple[Rejection, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    unserved_at_risk: Mapping[str, int] = field(default_factory=dict)
     clock_difference_seconds: float | None = None
 
     def not_ready(self) -> list[str]:
@@ -138,6 +140,9 @@ class Snapshot:
     def alarms(self) -> list[str]:
         """Say in sentences all that someone should look at; nothing means that it is healthy."""
         reasons = [_risk(each, self.taken_at) for each in self.workspaces if each.at_risk]
+        reasons += [_at_risk(name, count) for name, count in self.unserved_at_risk.items() if count]
+        if conflicts := self.store.batches.get("conflict"):
+            reasons.append(f"{many(conflicts, 'batch', 'batches')} cannot be stored: other bytes have a part's name")
         if self.books is not None and not self.books.balanced:
             reasons.append("The books do not balance: keep the ledger as it is and tell us")
         return [
@@ -146,8 +151,12 @@ class Snapshot:
         ]
 
 
+def _at_risk(workspace: str, pairs: int) -> str:
+    return f'Workspace "{workspace}": {many(pairs, "pair")} at risk of expiring unread'
+
+
 def _risk(workspace: WorkspaceNow, now: float) -> str:
-    sentence = f'Workspace "{workspace.name}": {many(workspace.at_risk, "pair")} at risk of expiring unread'
+    sentence = _at_risk(workspace.name, workspace.at_risk)
     if workspace.nearest_deadline is not None:
         sentence += f"; the nearest deadline is {ago(workspace.nearest_deadline, now)}"
     if workspace.held_because in ("budget", "throttled"):

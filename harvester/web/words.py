@@ -14,9 +14,9 @@ def number(count: float) -> str:
     return f"{count:,.0f}"
 
 
-def many(count: int, noun: str) -> str:
+def many(count: int, noun: str, plural: str | None = None) -> str:
     """Write a count and what is counted."""
-    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
+    return f"{number(count)} {noun if count == 1 else plural or noun + 's'}"
 
 
 def compact(count: float) -> str:
