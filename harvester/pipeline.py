@@ -274,8 +274,7 @@ class Harvest:
             await asyncio.sleep(LEASE_SECONDS / 3)
             state = self._pacer.state()
             log.info("progress", workspace=self.workspace, settled=self.tally.outcomes.total(), calls=state.calls,
-                     calls_per_minute=round(60 * state.pace, 1), remaining=state.remaining, limit=state.limit,
-                     held_because=state.held_because)  # fmt: skip
+                     held_because=state.held_because, **state.known_figures(idle=not self._open))  # fmt: skip
             await self._lengthen_leases()
 
     async def _lengthen_leases(self) -> None:

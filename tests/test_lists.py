@@ -150,6 +150,13 @@ def test_the_columns_of_an_empty_parquet_file_are_looked_at(tmp_path):
         read("", name=path)
 
 
+@pytest.mark.parametrize(("separator", "what"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+def test_a_list_with_another_separator_says_what_to_do(separator, what):
+    """A spreadsheet of many countries exports semicolons, which look right to whoever reads the error."""
+    with pytest.raises(UsageError, match=f"Only commas separate columns, and these are {what}: export the list again"):
+        read(separator.join(("Campaign_ID", '"send_id"', "sent_at")) + "\n")
+
+
 def test_a_parquet_file_holds_what_it_holds_whatever_its_name(tmp_path):
     """Names with marks of patterns name one file, and folders add no column."""
     folder = tmp_path / "send_id=other"

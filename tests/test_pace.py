@@ -198,6 +198,23 @@ def test_what_it_is_doing_is_told_in_figures():
                             held_because=None, held_seconds=0.0)  # fmt: skip
 
 
+def test_only_figures_that_are_known_are_logged():
+    """Zeros and the highest rate, before an answer has told the budget, look like facts."""
+
+    async def story() -> list[dict[str, float]]:
+        clock = VirtualClock()
+        pacer = pacer_of(clock)
+        figures = [pacer.state().known_figures(idle=False)]
+        await answered(pacer, told(clock, remaining=200_000, resets_in=600))
+        figures += [pacer.state().known_figures(idle=idle) for idle in (False, True)]
+        await asyncio.sleep(700)
+        return [*figures, pacer.state().known_figures(idle=False)]
+
+    budget = {"remaining": 200_000, "limit": 250_000}
+    pace = {"calls_per_minute": approx(15_000)}
+    assert run_virtual(story()) == [{}, pace | budget, budget, {}]
+
+
 def test_the_urgent_reserve_is_for_urgent_readings_alone():
     """Between the two reserves an urgent call leaves and another does not."""
 

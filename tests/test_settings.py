@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from canary import KEY
+from click.testing import CliRunner
 from pydantic import BaseModel
 
+from harvester.cli import main
 from harvester.errors import UsageError
 from harvester.settings import BRAZE_HOSTS, Settings, Workspace, load
 from harvester.settings.triggers import NATS, SQS, RabbitMQ, Redis
@@ -511,6 +513,25 @@ def test_a_broker_s_url_that_cannot_be_is_told_at_the_start(tmp_path, text, said
     trigger = Redis(kind="redis", stream="s", url_file=Path("url"))
     with pytest.raises(UsageError, match=said) as refused:
         trigger.options()
+    assert "hidden-words" not in str(refused.value)
+
+
+def test_a_missing_file_of_a_broker_s_url_is_named_with_its_trigger(tmp_path):
+    """Of several triggers and files, one is missing: which one must be in the error."""
+    path = tmp_path / "h.toml"
+    table = 'kind = "redis"\nstream = "s"\nurl_file = "/missing/sends-url"'
+    path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\n[triggers.sends]\n{table}\n')
+    shown = CliRunner().invoke(main, ["serve", "--config", str(path), "-o", str(tmp_path / "out")])
+    assert shown.exit_code == 2
+    assert "triggers.sends: cannot read the file of a broker's URL (url_file, /missing/sends-url): No such file" in (
+        shown.output
+    )
+
+
+def test_a_url_in_place_of_a_file_s_name_is_not_shown():
+    """Whoever mistakes url_file for url, and leaves out the scheme, has a password there."""
+    with pytest.raises(UsageError, match="url_file") as refused:
+        Redis(kind="redis", stream="s", url_file=Path("user:hidden-words@broker")).options()
     assert "hidden-words" not in str(refused.value)
 
 

@@ -144,3 +144,10 @@ def test_one_of_anything_is_told_in_the_singular(capsys):
     show.summary(Summary({"eu": books, "us": books}, **done, skipped=Counter({"events without send_id": 1})))
     told += capsys.readouterr().err.splitlines()
     assert [line for line in told if re.search(r"(?<![.\d])1 [a-z]+s\b", line)] == []
+
+
+def test_the_summary_of_an_endpoint_that_does_not_answer_names_the_endpoint(capsys):
+    """To run the same command again does not help with a wrong address: the endpoint must be checked first."""
+    books = Books(accepted=2, captured={}, rejected={}, expired=0, pending=2)
+    show.summary(Summary({"eu": books}, unreachable={"eu": "cannot connect to http://127.0.0.1:9"}))
+    assert "pending: check the endpoint and the network (harvester doctor " in capsys.readouterr().err

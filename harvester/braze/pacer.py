@@ -68,6 +68,13 @@ class PaceState:
     waited_seconds: float
     answered: bool
 
+    def known_figures(self, *, idle: bool) -> dict[str, float]:
+        """Return pace and budget for a log line, as far as answers have told them in this window."""
+        if self.seconds_to_reset <= 0:
+            return {}
+        pace = {} if idle and self.held_because is None else {"calls_per_minute": round(60 * self.pace, 1)}
+        return {**pace, "remaining": self.remaining, "limit": self.limit}
+
 
 class Pacer:
     """Lets the calls of one workspace leave, politely."""

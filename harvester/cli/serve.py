@@ -39,8 +39,11 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
         raise UsageError("serve writes to a folder or a bucket: name one with -o")
     options.check_surroundings()
     settings.keys()  # a start that fails leaves nothing behind
-    for each in settings.triggers.values():
-        broker(each.kind, **each.options())
+    for name, each in settings.triggers.items():
+        try:
+            broker(each.kind, **each.options())
+        except UsageError as error:
+            raise UsageError(f"triggers.{name}: {error}") from None
 
     async def served() -> ExitCode:
         with opened(settings) as (sink, compression, path):

@@ -184,6 +184,11 @@ def summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> 
             "Correct the key, its permission, the endpoint or the campaign ids (harvester doctor checks the first "
             "three), then run the same command again."
         )
+    elif done.books.pending > done.planned and done.unreachable:
+        lines.append(
+            "Some pairs are pending: check the endpoint and the network (harvester doctor shows what fails), then run "
+            "the same command again."
+        )
     elif done.books.pending > done.planned:
         lines.append("Some pairs are pending: run the same command again to go on.")
     if done.planned:

@@ -62,12 +62,14 @@ class _WithUrl(_Trigger):
         return given | {"url": self.address}
 
     def address(self) -> str:
-        """Give the URL. Raises ``UsageError``, which holds neither the URL nor the name of its file."""
+        """Give the URL. Raises ``UsageError``, which names its file but never holds the URL."""
         if self.url is not None:
             text = self.url.get_secret_value().strip()
         else:
             assert self.url_file is not None
-            text = secret_in(self.url_file, "a broker's URL (url_file)")
+            name = str(self.url_file)
+            shown = "url_file" if "@" in name else f"url_file, {name}"  # a URL without a scheme in place of a file
+            text = secret_in(self.url_file, f"a broker's URL ({shown})")
         if not text.startswith(tuple(f"{scheme}://" for scheme in self.schemes)):
             raise UsageError(f"the URL of a broker of this kind begins with {' or '.join(self.schemes)}, then ://")
         if not all(_is_usable(each) for each in (text.split(",") if self.several else [text])):

@@ -125,8 +125,22 @@ def _places(name: str, header: Sequence[str]) -> list[tuple[str, int]]:
         missing = [field for field in missing if field != "campaign_id"]
     if missing:
         found = printable(", ".join(header))[:200] or "none"
-        raise UsageError(f"{name}: its header must contain the columns {' and '.join(REQUIRED)}; found: {found}")
+        raise UsageError(
+            f"{name}: its header must contain the columns {' and '.join(REQUIRED)}; found: {found}{_hint(header)}"
+        )
     return list(places.items())
+
+
+def _hint(header: Sequence[str]) -> str:
+    """Return advice if another character than a comma separates our columns in a header."""
+    for separator, what in ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")):
+        if any(separator in cell and _OURS.intersection(_words(cell, separator)) for cell in header):
+            return f". Only commas separate columns, and these are {what}: export the list again with commas"
+    return ""
+
+
+def _words(cell: str, separator: str) -> list[str]:
+    return [word.strip().strip('"').lower() for word in cell.split(separator)]
 
 
 def _object(line: str) -> dict[str, Any]:
