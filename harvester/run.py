@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from harvester.braze.client import Client
@@ -12,7 +12,7 @@ from harvester.health import ConditionLog
 from harvester.ledger import Ledger
 from harvester.ledger.books import books_of_each, pending, planned, seem_expired
 from harvester.ledger.intake import EnqueueCount, enqueue, hurry
-from harvester.model import Books
+from harvester.model import Books, Pair
 from harvester.pipeline import Harvest
 from harvester.settings import Settings
 from harvester.sinks import Compression, Sink
@@ -51,6 +51,7 @@ class Summary:
     clock_difference_seconds: float | None = None
     clock_problem: str | None = None
     in_question: int = 0
+    windows_unknown: bool = False
     problem: SinkError | None = None
 
     @property
@@ -67,7 +68,7 @@ class Summary:
             return ExitCode.HALTED
         if self.interrupted and self.books.pending:
             return ExitCode.INTERRUPTED
-        if self.books.pending or self.books.rejected or self.books.expired or self.bad_lines:
+        if self.books.pending or self.books.rejected or self.books.expired or self.bad_lines or self.windows_unknown:
             return ExitCode.PARTIAL
         return ExitCode.COMPLETE
 
@@ -88,6 +89,7 @@ class Run:
         self.lines = 0
         self.pending_at_start: dict[str, int] = {}
         self._stopped = False
+        self._windows_unknown = False
 
     def stop(self) -> None:
         """Claim no more, and let what is in flight land."""
@@ -132,11 +134,12 @@ class Run:
             self._condition_log.update(self._harvesting.conditions())
 
     async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:
-        async for count in enqueue_all(self._ledger, pairs, rejects, forced=forced, once=True):
+        confirm = self._harvesting.confirm_time
+        async for count in enqueue_all(self._ledger, pairs, rejects, forced=forced, once=True, confirm=confirm):
             if pairs.in_question is not None:
-                workspace = self._harvesting.wired[pairs.in_question.workspace]
-                await self._harvesting.time.confirm(pairs.in_question, workspace.client)
+                await confirm(pairs.in_question)
                 pairs.time_is(self._clock.wall())
+            self._windows_unknown |= count.in_question is not None
             self.enqueued += count.new + count.known
             self.lines = pairs.lines
             if self._stopped:
@@ -154,6 +157,7 @@ class Run:
             interrupted=self._stopped, unstored=storing.waiting, problem=storing.problem,
             planned=await self._ledger.do(planned),
             clock_difference_seconds=None if difference is None else round(difference, 1),
+            windows_unknown=self._windows_unknown,
             clock_problem=wrong.detail if wrong else None,
             in_question=0 if unconfirmed_at is None else await self._ledger.do(seem_expired, now=unconfirmed_at),
         )  # fmt: skip
@@ -174,12 +178,26 @@ class Run:
 
 
 async def enqueue_all(
-    ledger: Ledger, pairs: Input, rejects: RejectsFile, *, forced: bool = False, once: bool = False
-) -> AsyncIterator[EnqueueCount]:
-    """Put all pairs of an input into the ledger; bad lines go to the rejects file. Others run in between."""
+    ledger: Ledger, pairs: Input, rejects: RejectsFile, *, forced: bool = False, once: bool = False,
+    confirm: Callable[[Pair], Awaitable[None]] | None = None,
+) -> AsyncIterator[EnqueueCount]:  # fmt: skip
+    """Put all pairs of an input into the ledger; bad lines go to the rejects file. Others run in between.
+
+    ``confirm`` makes a call for the time, at most one: whether captured pairs are read anew depends on it. Without an
+    answer none is, and their counts have one ``in_question``.
+    """
+    asked = False
     for page in pairs.pages(rejects):
-        if page:
-            yield await ledger.do(enqueue, page, now=ledger.clock.wall(), forced=forced, once=once)
-        else:
+        if not page:
             await asyncio.sleep(0)
             yield EnqueueCount(0, 0)
+            continue
+        known = confirm is None or ledger.clock.confirmed
+        count = await ledger.do(enqueue, page, now=ledger.clock.wall(), forced=forced, once=once, confirmed=known)
+        if count.in_question is not None and confirm is not None and not asked:
+            asked = True
+            await confirm(count.in_question)
+            if ledger.clock.confirmed:
+                await ledger.do(enqueue, page, now=ledger.clock.wall(), forced=forced, once=once)
+                count = EnqueueCount(count.new, count.known)
+        yield count

@@ -126,7 +126,12 @@ class Service:
 
     async def enqueue(self, arrivals: Sequence[Enqueued], *, once: bool) -> EnqueueCount:
         """Take pairs in: they are in the ledger, durably, on return. Raises ``LedgerError``."""
-        count = await self._ledger.do(enqueue, arrivals, now=self._clock.wall(), once=once)
+        clock = self._clock
+        count = await self._ledger.do(enqueue, arrivals, now=clock.wall(), once=once, confirmed=clock.confirmed)
+        if count.in_question is not None:
+            await self._harvesting.confirm_time(count.in_question)
+            # A message comes once: where no answer can be had, the machine's clock has to do.
+            await self._ledger.do(enqueue, arrivals, now=clock.wall(), once=once)
         self._harvesting.look()
         return count
 

@@ -245,6 +245,25 @@ def test_a_list_is_judged_by_braze_s_time_and_not_by_a_clock_that_is_behind(tmp_
     assert warned == ([("ahead" if ahead > 0 else "behind", "warning")] if ahead else [])
 
 
+@pytest.mark.parametrize(("ahead", "passed"), [(40 * DAY, 0.0), (0.0, 40 * DAY)])
+def test_only_a_confirmed_time_lets_a_list_without_times_begin_anew(tmp_path, ahead, passed):
+    """The same list weeks later means new sends, and the old ones on a machine whose clock is weeks ahead."""
+    ran(tmp_path, 0.0, ["c,s,", "c,t,"], Braze())
+    done = ran(tmp_path, ahead + passed, ["c,s,", "c,t,"], Braze([passed] * 9))
+    assert done.calls["for_the_time"] == (2 if ahead else 1)
+    assert done.calls["first"] == (0 if ahead else 2)
+    assert (sum(done.books.captured.values()), done.exit_code) == (2, 0)
+    dead = ran(tmp_path, ahead + passed + 80 * DAY, ["c,s,", "c,t,"], Braze([ExchangeError("dns", "")] * 9))
+    assert (sum(dead.books.captured.values()), dead.windows_unknown, dead.exit_code) == (2, True, 3)
+
+
+def test_a_list_that_was_read_by_a_clock_that_was_behind_is_not_read_again(tmp_path):
+    """What was first seen weeks ago, by a wrong clock, and captured today, has a window that begins today."""
+    ran(tmp_path, -40 * DAY, ["c,s,"], Braze())
+    done = ran(tmp_path, 0.0, ["c,s,"], Braze())
+    assert (sum(done.books.captured.values()), done.calls["first"], done.exit_code) == (1, 0, 0)
+
+
 def test_a_summary_says_what_waits_for_the_time_to_be_confirmed(tmp_path):
     """Pairs that seem expired are not called so, and the exit code is that of pending pairs."""
     done = ran(tmp_path, 0.0, ["c,old,2020-01-01"], Braze(dated=False))

@@ -213,6 +213,11 @@ def _clock_lines(done: "Summary") -> list[str]:
     if done.in_question:
         seem = many(done.in_question, "pair seems", "pairs seem")
         lines.append(f"unsure     {seem} expired, but no answer has confirmed Braze's time; run the same command again")
+    if done.windows_unknown:
+        lines.append(
+            "unsure     sends without a time that were captured before may be new ones, but no answer has confirmed "
+            "the time: run the same command again"
+        )
     return lines
 
 

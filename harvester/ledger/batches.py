@@ -197,6 +197,8 @@ def seal(
                 back.append(_back(reading, due_at=None, more=0, again=False))
     if ended:
         _end(connection, ended, batch.id, now=now)
+        if confirmed:
+            _begin_windows_again(connection, [each[0] for each in ended], now=now)
     if back:
         _give_back(connection, back, now=now)
     for part in sealed:
@@ -234,6 +236,18 @@ def _end(connection: Connection, ended: Sequence[Sequence[object]], batch_id: st
         p.reason: case((is_over, given.c.reason), else_=null()),
     }  # fmt: skip
     connection.execute(update(pairs).where(p.id == given.c.pair_id).values(values))
+
+
+def _begin_windows_again(connection: Connection, ended: Sequence[object], *, now: float) -> None:
+    """Begin the windows of captured pairs now that seem to be closed, and whose sends have no time.
+
+    They were first seen by a clock that was behind. Named again within their windows, they are no new sends.
+    """
+    p = pairs.c
+    given = handed_over(connection, (p.id,), [(each,) for each in ended])
+    captured = and_(p.state == "settled", p.outcome == "captured", p.sent_at.is_(None), p.expires_at < now)
+    values: dict[Any, Any] = {p.expires_at: p.expires_at - p.first_seen_at + now, p.first_seen_at: now}
+    connection.execute(update(pairs).where(p.id == given.c.id, captured).values(values))
 
 
 def _back(reading: Reading, *, due_at: float | None, more: int, again: bool) -> dict[str, object]:

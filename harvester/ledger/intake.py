@@ -15,6 +15,7 @@ from sqlalchemy import (
     and_,
     case,
     delete,
+    false,
     func,
     literal,
     literal_column,
@@ -36,18 +37,24 @@ _COLUMNS = (*_IDENTITY, pairs.c.sent_at, pairs.c.expires_at, pairs.c.reading, pa
 
 @dataclass(frozen=True, slots=True)
 class EnqueueCount:
-    """Of the pairs handed over: how many the ledger did not know, and how many it did."""
+    """Of the pairs handed over: how many the ledger did not know, and how many it did.
+
+    ``in_question`` is a settled pair whose window seems closed, by a time that is not confirmed.
+    """
 
     new: int
     known: int
+    in_question: Pair | None = None
 
 
 def enqueue(
-    connection: Connection, arrivals: Sequence[Enqueued], *, now: float, forced: bool = False, once: bool = False
-) -> EnqueueCount:
+    connection: Connection, arrivals: Sequence[Enqueued], *, now: float, forced: bool = False, once: bool = False,
+    confirmed: bool = True,
+) -> EnqueueCount:  # fmt: skip
     """Put pairs into the ledger, by the plan of their workspace or to be read ``once``; a known pair stays one pair.
 
-    ``forced`` pairs do not expire, and expired ones are opened again.
+    ``forced`` pairs do not expire, and expired ones are opened again. Unless the time is ``confirmed``, no window is
+    closed, so that no pair is read anew because of a wrong clock.
     """
     latest: dict[Pair, Enqueued] = {}
     for each in arrivals:
@@ -73,11 +80,23 @@ def enqueue(
         followed = pairs.c.reading != ONCE
         if once:  # a plan is not ended by a list that is to be read once
             by_plan = handed_over(connection, _COLUMNS, rows_by(lambda each: plans[each.pair.workspace]))
-            _meet_known(connection, by_plan, before, followed, now=now, forced=forced)
-            _meet_known(connection, given, before, ~followed, now=now, forced=forced)
+            _meet_known(connection, by_plan, before, followed, now=now, forced=forced, confirmed=confirmed)
+            _meet_known(connection, given, before, ~followed, now=now, forced=forced, confirmed=confirmed)
         else:
-            _meet_known(connection, given, before, true(), now=now, forced=forced)
-    return EnqueueCount(new=new, known=len(arrivals) - new)
+            _meet_known(connection, given, before, true(), now=now, forced=forced, confirmed=confirmed)
+    question = None if confirmed or new == len(rows) else _find_closed(connection, given, now)
+    return EnqueueCount(new=new, known=len(arrivals) - new, in_question=question)
+
+
+def _closed(given: FromClause, now: float) -> ColumnElement[bool]:
+    """Whether a settled pair's window has closed, so that the same pair without a time is a new send."""
+    return and_(pairs.c.state == "settled", given.c.sent_at.is_(None), pairs.c.expires_at < now)
+
+
+def _find_closed(connection: Connection, given: FromClause, now: float) -> Pair | None:
+    same = (pairs.c[column.name] == given.c[column.name] for column in _IDENTITY)
+    row = connection.execute(select(*_IDENTITY).where(*same, _closed(given, now)).limit(1)).first()
+    return None if row is None else Pair(*row)
 
 
 def _row(arrival: Enqueued, plan: ReadingPlan, now: float, *, forced: bool) -> tuple[object, ...]:
@@ -89,8 +108,9 @@ def _row(arrival: Enqueued, plan: ReadingPlan, now: float, *, forced: bool) -> t
 
 
 def _meet_known(
-    connection: Connection, given: FromClause, before: int, which: ColumnElement[bool], *, now: float, forced: bool
-) -> None:
+    connection: Connection, given: FromClause, before: int, which: ColumnElement[bool], *, now: float, forced: bool,
+    confirmed: bool,
+) -> None:  # fmt: skip
     """Let what a source knows better reach the pairs that the ledger had already.
 
     A later send than the known one begins a new round, since send ids may be used again; so does a pair without a
@@ -100,7 +120,7 @@ def _meet_known(
     p, told = pairs.c, given.c
     settled = p.state == "settled"
     later = told.sent_at > func.coalesce(p.sent_at, p.first_seen_at)
-    closed = and_(settled, told.sent_at.is_(None), p.expires_at < now)
+    closed = _closed(given, now) if confirmed else false()
     # Without a time there is nothing to move a deadline by; only a closed window begins at what is seen now.
     expires_at = case((and_(told.sent_at.is_(None), ~closed), p.expires_at), else_=told.expires_at)
     planned = and_(p.reading == ONCE, told.reading != ONCE, expires_at > now)
