@@ -18,9 +18,6 @@ Reading = tuple[str, str, str]
 
 Parts = dict[str, bytes]
 
-ASKED_FOR_THE_TIME = 2
-"""A process whose clock may be wrong asks for the time, by a pair that may be stored; so may a zombie's successor."""
-
 
 class Wrong(Exception):  # noqa: N818 - it is the verdict
     """A promise was broken: which one, and what shows it."""
@@ -62,7 +59,7 @@ class Witness:
     def look(self) -> None:
         """Judge what happened since the last look. Call it while no harvester runs: what stands is settled."""
         again = self._stored & set(self.answered())
-        if len(again) > ASKED_FOR_THE_TIME:
+        if again:
             raise Wrong(f"asked again although stored before: {sorted(again)[:3]}")
         parts = self._read_parts()
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}

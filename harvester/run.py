@@ -12,7 +12,7 @@ from harvester.health import ConditionLog
 from harvester.ledger import Ledger
 from harvester.ledger.books import books_of_each, pending, planned, seem_expired
 from harvester.ledger.intake import EnqueueCount, enqueue, hurry
-from harvester.model import Books, Pair
+from harvester.model import Books
 from harvester.pipeline import Harvest
 from harvester.settings import Settings
 from harvester.sinks import Compression, Sink
@@ -137,7 +137,7 @@ class Run:
         confirm = self._harvesting.confirm_time
         async for count in enqueue_all(self._ledger, pairs, rejects, forced=forced, once=True, confirm=confirm):
             if pairs.in_question is not None:
-                await confirm(pairs.in_question)
+                await confirm(pairs.in_question.workspace)
                 pairs.time_is(self._clock.wall())
             self._windows_unknown |= count.in_question is not None
             self.enqueued += count.new + count.known
@@ -179,12 +179,12 @@ class Run:
 
 async def enqueue_all(
     ledger: Ledger, pairs: Input, rejects: RejectsFile, *, forced: bool = False, once: bool = False,
-    confirm: Callable[[Pair], Awaitable[None]] | None = None,
+    confirm: Callable[[str], Awaitable[None]] | None = None,
 ) -> AsyncIterator[EnqueueCount]:  # fmt: skip
     """Put all pairs of an input into the ledger; bad lines go to the rejects file. Others run in between.
 
-    ``confirm`` makes a call for the time, at most one: whether captured pairs are read anew depends on it. Without an
-    answer none is, and their counts have one ``in_question``.
+    ``confirm`` makes a call of a workspace for the time, at most one: whether captured pairs are read anew depends on
+    it. Without an answer none is, and their counts have one ``in_question``.
     """
     asked = False
     for page in pairs.pages(rejects):
@@ -196,7 +196,7 @@ async def enqueue_all(
         count = await ledger.do(enqueue, page, now=ledger.clock.wall(), forced=forced, once=once, confirmed=known)
         if count.in_question is not None and confirm is not None and not asked:
             asked = True
-            await confirm(count.in_question)
+            await confirm(count.in_question.workspace)
             if ledger.clock.confirmed:
                 await ledger.do(enqueue, page, now=ledger.clock.wall(), forced=forced, once=once)
                 count = EnqueueCount(count.new, count.known)

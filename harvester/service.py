@@ -129,7 +129,7 @@ class Service:
         clock = self._clock
         count = await self._ledger.do(enqueue, arrivals, now=clock.wall(), once=once, confirmed=clock.confirmed)
         if count.in_question is not None:
-            await self._harvesting.confirm_time(count.in_question)
+            await self._harvesting.confirm_time(count.in_question.workspace)
             # A message comes once: where no answer can be had, the machine's clock has to do.
             await self._ledger.do(enqueue, arrivals, now=clock.wall(), once=once)
         self._harvesting.look()

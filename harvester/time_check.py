@@ -19,6 +19,9 @@ ASKS = 3
 ASK_AGAIN_SECONDS = 600.0
 """After ``ASKS`` answers that do not confirm the time, the next call for it is made after ``ASK_AGAIN_SECONDS``."""
 
+_NO_SEND = ("time-check", "time-check")
+"""Ids that Braze does not know: it refuses them, and a refusal has a ``Date`` too."""
+
 log = structlog.get_logger()
 
 
@@ -104,9 +107,10 @@ class TimeCheck:
             self._asked_at = self._clock.monotonic()
         return True
 
-    async def confirm(self, pair: Pair, client: Client) -> None:
-        """Make one call for the time, unless it is known."""
+    async def confirm(self, workspace: str, client: Client) -> None:
+        """Make one call for the time, unless it is known. It names no send, so no captured one is requested again."""
         if not self._clock.confirmed:
+            pair = Pair(workspace, *_NO_SEND)
             await client.ask_time(pair, ending_at=self._clock.wall())
             if not self._clock.confirmed and self._clock.moves:  # the first one contradicts the machine: a second
                 await client.ask_time(pair, ending_at=self._clock.wall())

@@ -22,7 +22,6 @@ from harvester.health import ENDPOINT_PATIENCE_SECONDS, Condition, Part, failed_
 from harvester.ledger import Ledger
 from harvester.ledger.places import remember, remembered
 from harvester.ledger.schedule import ReadingPlan
-from harvester.model import Pair
 from harvester.pipeline import Harvest
 from harvester.settings import ONE_WORKSPACE_TWICE, Settings, Workspace
 from harvester.sinks import Compression, Sink
@@ -176,9 +175,9 @@ class Harvesting:
         hope = f"; trying again for up to {seconds:.0f} s" if seconds and at_once else ""
         return failed_call(each.client.endpoint, failing) + hope
 
-    async def confirm_time(self, pair: Pair) -> None:
-        """Make one call about this pair for the time, unless an answer has confirmed it."""
-        await self.time.confirm(pair, self.wired[pair.workspace].client)
+    async def confirm_time(self, workspace: str) -> None:
+        """Make one call of a workspace for the time, unless an answer has confirmed it."""
+        await self.time.confirm(workspace, self.wired[workspace].client)
 
     def look(self) -> None:
         """Look for due readings now: pairs came in."""

@@ -228,7 +228,7 @@ def test_a_row_of_megabytes_can_be_read(harvest, latest):
 def test_what_does_not_fit_is_told_with_what_to_do(harvest, tmp_path):
     """Running out of memory is not reported as a damaged part."""
     folder = harvest([{"captured_at": "1", "date": f"{number}", "sent": 1} for number in range(3000)])
-    with pytest.raises(SinkError, match="give a higher --memory-limit-mb"):
+    with pytest.raises(SinkError, match="raise --memory-limit-mb"):
         write_latest(folder, tmp_path / "x", "ndjson", temp_directory=tmp_path, memory_limit_mb=2)
 
 
