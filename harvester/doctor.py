@@ -27,6 +27,7 @@ from harvester.errors import (
 )
 from harvester.ledger import Ledger
 from harvester.ledger.places import remembered
+from harvester.missing import compare_parts
 from harvester.model import DATASET, Pair, Part
 from harvester.scrubbing import scrub_foreign
 from harvester.settings import ONE_WORKSPACE_TWICE, Settings, Workspace
@@ -59,6 +60,8 @@ async def examine(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock)
         ledger_id, known, seen = await _ledger(ledger, sink.place, clock)
         findings.append(Finding(f"ledger {ledger}", well=True, text=seen))
         findings.append(Finding("sink", well=True, text=await _sink(sink, ledger_id, known)))
+        if _is_there(ledger):
+            findings += await _parts(ledger, sink, clock)
     except HarvesterError as error:
         findings.append(Finding("ledger and sink", well=False, text=str(error)))
     return findings
@@ -89,6 +92,18 @@ async def _ledger(path: Path, place: str, clock: Clock) -> tuple[str, str | None
     with _beside(path.parent) as folder:
         async with await Ledger.open(folder / path.name, clock=clock) as draft:
             return draft.ledger_id, None, "is not there yet, and can be made"
+
+
+async def _parts(path: Path, sink: Sink, clock: Clock) -> list[Finding]:
+    """Compare the parts that the ledger has as stored in this place with what lies there."""
+    async with await Ledger.open(path, clock=clock) as ledger:
+        dataset_id = await ledger.look(remembered, sink.place)
+        if dataset_id is None and await sink.owner():  # a place that was moved keeps its dataset
+            dataset_id = await sink.attach(ledger.ledger_id)
+        if dataset_id is None:
+            return []
+        found = await compare_parts(ledger, sink, dataset_id)
+    return [Finding("parts", well=not found.missing, text=str(found))] if found.compared else []
 
 
 async def _sink(sink: Sink, ledger_id: str, known: str | None) -> str:
@@ -165,7 +180,10 @@ async def _workspace(name: str, workspace: Workspace, settings: Settings, clock:
         return [Finding(subject, well=False, text=f"no answer ({error}); {advice}")]
     finally:
         await transport.close()
-    return [_key(subject, answer, said), _budget(subject, answer), _difference(subject, answer, clock, braze)]
+    findings = [_key(subject, answer, said)]
+    if meaning_of(answer.status) is not Meaning.HALTED:  # a refused key has no budget
+        findings.append(_budget(subject, answer))
+    return [*findings, _difference(subject, answer, clock, braze)]
 
 
 def _key(subject: str, answer: Answer, said: str) -> Finding:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Answer
+from harvester.cli.show import clock_line, time
 from harvester.clock import MOVES, Bounds, BrazeClock, difference_in_words
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger, batches, books, braze_time, intake
@@ -437,3 +438,16 @@ def test_a_difference_is_said_as_people_say_it():
     assert difference_in_words(-3 * DAY) == "3 days behind Braze's"
     assert difference_in_words(2.5 * HOUR) == "2.5 hours ahead of Braze's"
     assert difference_in_words(90.0) == "90 seconds ahead of Braze's"
+
+
+async def test_a_comparison_from_before_the_clock_was_set_is_named_as_outdated(tmp_path):
+    """The clocks were compared, so ``status`` says when, and that it no longer holds."""
+    measured = braze_time.ClockDifference(0.0, START)
+    async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
+        assert "not compared" in clock_line(ledger.clock_difference or ledger.outdated_difference)
+        await ledger.do(braze_time.keep_difference, measured)
+    async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(-3 * DAY)) as ledger:
+        assert ledger.clock_difference is None
+        assert ledger.outdated_difference.current_seconds is None
+        line = clock_line(ledger.outdated_difference)
+    assert f"last compared with Braze's at {time(START)}, but this machine's clock was set since" in line

@@ -11,7 +11,7 @@ FLOORS = {
     "settings": 1, "telemetry": 1, "tracing": 1, "stopping": 1, "tables": 1, "simulator": 1,
     "stores": 2,
     "sources": 3, "ledger": 3, "braze": 3, "sinks": 3,
-    "storing": 4, "open_batch": 4, "claims": 4, "time_check": 4, "pipeline": 5,
+    "storing": 4, "open_batch": 4, "claims": 4, "time_check": 4, "missing": 4, "pipeline": 5,
     "wiring": 6, "web": 6,
     "conditions": 7, "watch": 7,
     "run": 8, "service": 8, "plan": 8, "adopt": 8, "audit": 8, "doctor": 8,

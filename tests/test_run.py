@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import json
+import shutil
 import signal
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -298,6 +299,23 @@ async def test_doctor_says_what_to_mend(harvester):
         assert code == 2
         assert "sends.data_series" in out
         assert "4711" not in out + err
+        assert "budget" not in out, "a refused key has no budget to report"
+
+
+async def test_doctor_says_how_many_stored_parts_are_missing(harvester, tmp_path):
+    """Parts that were deleted are found by the ledger's own list, and ``latest`` does not deny that they existed."""
+    async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        assert (await harvester.run("run", "pairs.csv", "--endpoint", simulator.url))[0] == 0
+        code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
+        assert (code, "all 1 stored parts of this ledger are there" in out) == (0, True), out + err
+        shutil.rmtree(tmp_path / "harvest" / "send_analytics")
+        code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
+        assert (code, "WRONG  parts: 1 of 1 stored parts are missing, the first is send_analytics/" in out) == (2, True)
+        assert "restore them from a copy" in out
+        assert "harvester remove" in out
+        code, _, err = await harvester.run("latest", "harvest")
+        assert (code, "nothing was harvested" in err, "harvester doctor -o harvest" in err) == (2, False, True), err
 
 
 async def test_doctor_leaves_nothing_behind(harvester, tmp_path):

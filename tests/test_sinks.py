@@ -127,6 +127,13 @@ class TestEverySink:
         assert place.objects() == before
         assert before[NAME] == b"rows"
 
+    async def test_a_folder_of_the_place_lists_its_parts_by_name(self, place):
+        """What was stored is found under its own name, and a folder that is gone is empty."""
+        sink = await attached(place)
+        await sink.create(part(b"rows"))
+        folder = NAME.rpartition("/")[0]
+        assert (await sink.names(folder), await sink.names(f"{folder}-gone")) == ({NAME}, set())
+
     @pytest.mark.parametrize("other", [b"", b"row", b"rows and more", b"swor"], ids=["none", "less", "more", "like"])
     async def test_a_part_is_never_overwritten(self, place, other):
         """Where other bytes have the name it is an alarm, and they stay."""

@@ -126,10 +126,13 @@ async def test_one_workspace_under_two_names_is_told(harvester, tmp_path):
 def test_zeros_are_told_with_their_reason(capsys):
     """A plan without calls and a run without a part say why."""
     nothing = plan([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)
-    assert show.plan_lines(nothing, known=0, limit=1000) == ["calls      0: no pair is listed"]
-    assert "7 pairs are settled already" in show.plan_lines(nothing, known=7, limit=1000)[0]
+    assert show.plan_lines(nothing, settled=0, expired=0, limit=1000) == ["calls      0: no pair is listed"]
+    gone = "calls      0: 7 pairs are settled already, 1 pair has expired"
+    assert show.plan_lines(nothing, settled=7, expired=1, limit=1000) == [gone]
+    assert show.plan_lines(nothing, settled=0, expired=299, limit=1000) == ["calls      0: 299 pairs have expired"]
     little = plan([1e9], now=0.0, limit=250_000, reserve=0.2, max_rate=10.0)
-    assert "budget     less than 0.1% of one hour's 250000 calls" in show.plan_lines(little, known=0, limit=250_000)
+    budget = "budget     less than 0.1% of one hour's 250000 calls"
+    assert budget in show.plan_lines(little, settled=0, expired=0, limit=250_000)
     show.summary(Summary({"eu": Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)}))
     assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
 
@@ -137,8 +140,8 @@ def test_zeros_are_told_with_their_reason(capsys):
 def test_one_of_anything_is_told_in_the_singular(capsys):
     """No summary and no plan speaks of 1 pairs."""
     one = plan([0.0], now=0.0, limit=1, reserve=0.0, max_rate=10.0)
-    told = show.plan_lines(one, known=1, limit=1) + show.unread_lines(1, 1, [])
-    told += show.plan_lines(plan([], now=0.0, limit=1, reserve=0.0, max_rate=1.0), known=1, limit=1)
+    told = show.plan_lines(one, settled=1, expired=1, limit=1) + show.unread_lines(1, 1, [])
+    told += show.plan_lines(plan([], now=0.0, limit=1, reserve=0.0, max_rate=1.0), settled=1, expired=1, limit=1)
     books = Books(accepted=1, captured={Verdict.ZERO: 1}, rejected={}, expired=0, pending=0)
     done = {"lines": 1, "bad_lines": 1, "naive_times": 1, "rows": 1, "parts": 1, "unstored": 1, "planned": 1}
     show.summary(Summary({"eu": books, "us": books}, **done, skipped=Counter({"events without send_id": 1})))

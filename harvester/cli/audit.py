@@ -92,9 +92,10 @@ def _counts(
         for word in ("unknown", "expired", "rejected")
     }
     covered = done.sends - done.uncovered.total()
+    ahead = None if difference is None else difference.current_seconds
     if json:
         figures = {"sends": done.sends, "covered": covered, "enqueued": done.enqueued, "bad_lines": rejects.count,
-                   "clock_difference_seconds": None if difference is None else difference.seconds}  # fmt: skip
+                   "clock_difference_seconds": ahead}  # fmt: skip
         about = {"bad_line_reasons": rejects.reasons, "skipped": dict(listed.skipped), "notes": listed.notes}
         show.as_json(figures | standings | about, indent=False, to_stderr=True)
         return

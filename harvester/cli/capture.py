@@ -17,6 +17,7 @@ from harvester.model import in_store
 if TYPE_CHECKING:
     from harvester.doctor import Finding
     from harvester.ledger import Ledger
+    from harvester.model import Books
     from harvester.plan import Plan
     from harvester.run import Summary
     from harvester.settings import Settings
@@ -95,22 +96,26 @@ def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any
     """
     from dataclasses import asdict
 
-    ahead, known, listed, rejects = asyncio.run(_planned(pairs, path, workspaces, given))
+    ahead, balance, listed, rejects = asyncio.run(_planned(pairs, path, workspaces, given))
+    settled = balance.accepted - balance.pending - balance.expired
     _, difference = options.known_time(path)
     click.echo(show.clock_line(difference), err=True)
     if given["json"]:
         unread = {"bad_lines": rejects.count, "bad_line_reasons": rejects.reasons}
-        show.as_json(asdict(ahead) | {"settled": known} | unread | {"notes": listed.notes})
+        show.as_json(
+            asdict(ahead) | {"settled": settled, "expired": balance.expired} | unread | {"notes": listed.notes}
+        )
     else:
         unread_lines = show.unread_lines(rejects.count, listed.lines, rejects.reasons)
-        lines = show.plan_lines(ahead, known=known, limit=given["limit"], unread=unread_lines)
+        counts = {"settled": settled, "expired": balance.expired, "limit": given["limit"]}
+        lines = show.plan_lines(ahead, **counts, unread=unread_lines)
         click.echo("\n".join([*lines, *show.skipped_lines(listed.skipped), *show.note_lines(listed.notes)]))
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
 
 async def _planned(
     pairs: tuple[str, ...], path: Path, workspaces: list[str], given: dict[str, Any]
-) -> "tuple[Plan, int, Input, RejectsFile]":
+) -> "tuple[Plan, Books, Input, RejectsFile]":
     """Enqueue into a copy of the ledger, and look at what is pending there."""
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger, batches, books
@@ -135,7 +140,7 @@ async def _planned(
             limits = {name: given[name] for name in ("limit", "reserve", "max_rate")}
             ahead = await ledger.do(lambda tx: planned(books.deadlines(tx), now=now, **limits))
             balance = await ledger.do(books.books)
-    return ahead, balance.accepted - balance.pending, listed, rejects
+    return ahead, balance, listed, rejects
 
 
 @click.command()

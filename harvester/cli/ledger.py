@@ -98,7 +98,7 @@ def status(path: Path, *, json: bool) -> None:
     )
     balance = Books.together(each.values())
     if json:
-        ahead = None if difference is None else difference.seconds
+        ahead = None if difference is None else difference.current_seconds
         figures = {"readings": readings, "batches": batches, "halted": halted, "at_risk": sum(at_risk.values()),
                    "clock_difference_seconds": ahead}  # fmt: skip
         show.as_json({"books": show.books(balance), "workspaces": show.books_of_each(each), **figures})

@@ -307,11 +307,11 @@ def _check_unclaimed(out: str, path: Path) -> None:
 
 
 def known_time(path: Path) -> "tuple[float, ClockDifference | None]":
-    """Return Braze's time as far as a ledger knows it, and the last measured difference between the clocks."""
+    """Return Braze's time as far as a ledger knows it, and the last measured difference, which may be outdated."""
     from harvester.clock import SystemClock
 
     async def at(ledger: "Ledger") -> "tuple[float, ClockDifference | None]":
-        return ledger.clock.wall(), ledger.clock_difference
+        return ledger.clock.wall(), ledger.clock_difference or ledger.outdated_difference
 
     return _with_ledger(path, at) if path.exists() else (SystemClock().wall(), None)
 

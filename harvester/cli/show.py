@@ -49,6 +49,11 @@ def clock_line(known: "ClockDifference | None") -> str:
     """Return the line on this machine's clock for commands that make no call."""
     if known is None:
         return "clock      not compared with Braze's yet; ages and deadlines follow this machine's clock"
+    if known.outdated:
+        return (
+            f"clock      last compared with Braze's at {time(known.measured_at)}, but this machine's clock was set "
+            "since; ages and deadlines follow it until the next call to Braze"
+        )
     if abs(known.seconds) <= LARGE_DIFFERENCE_SECONDS:
         return f"clock      correct when last compared with Braze's, at {time(known.measured_at)}"
     difference, measured = difference_in_words(known.seconds), time(known.measured_at)
@@ -121,16 +126,15 @@ def note_lines(notes: Sequence[str]) -> list[str]:
     return [f"note       {printable(each)}" for each in notes]
 
 
-def plan_lines(ahead: "Plan", *, known: int, limit: int, unread: Sequence[str] = ()) -> list[str]:
+def plan_lines(ahead: "Plan", *, settled: int, expired: int, limit: int, unread: Sequence[str] = ()) -> list[str]:
     """Tell what a capture takes, or why there is nothing to ask."""
+    done = [many(settled, "pair is", "pairs are") + " settled already"] if settled else []
+    done += [many(expired, "pair has", "pairs have") + " expired"] if expired else []
     if not ahead.calls:
-        settled = many(known, "pair is", "pairs are")
-        why = f"{settled} settled already or expired" if known else "no pair is listed"
-        return [f"calls      0: {why}", *unread]
+        return [f"calls      0: {', '.join(done) or 'no pair is listed'}", *unread]
     share = f"{ahead.share_of_hour:.1%}" if ahead.share_of_hour >= 0.001 else "less than 0.1%"
     return [
-        f"calls      {ahead.calls}"
-        + (f"; {many(known, 'pair more is', 'pairs more are')} settled already or expired" if known else ""),
+        f"calls      {ahead.calls}" + (f"; {', '.join(done)}" if done else ""),
         f"pace       {ahead.pace:.1f} a second, if nobody else spends; what is left in this hour is not asked",
         "time       "
         + (f"{ahead.seconds / 60:.1f} minutes" if ahead.seconds >= 60 else f"{ahead.seconds:.1f} seconds"),

@@ -73,4 +73,6 @@ def copied(place: str, to: Path) -> Path:
         part = to / name
         part.parent.mkdir(parents=True, exist_ok=True)
         store.fetch(name, part)
+    if next(store.names(".harvester"), None) is not None:
+        (to / ".harvester").mkdir()
     return to

@@ -149,6 +149,12 @@ def stored_parts(connection: Connection, *, after: int, limit: int) -> list[Stor
     return [StoredPart(*row) for row in connection.execute(following)]
 
 
+def newest_parts(connection: Connection, dataset_id: str, *, limit: int) -> list[str]:
+    """Return the names of the parts that were stored last in one place's dataset, the newest first."""
+    here = select(parts.c.name).where(parts.c.destination == dataset_id, parts.c.stored_order.is_not(None))
+    return list(connection.execute(here.order_by(parts.c.stored_order.desc()).limit(limit)).scalars())
+
+
 def standings(connection: Connection, asked: Sequence[Pair], *, now: float) -> dict[Pair, str]:
     """Tell of each pair whether it is pending, captured, rejected or expired; one that is not known is left out.
 

@@ -24,10 +24,19 @@ _DUE = pairs.c.state == literal_column("'due'")
 
 @dataclass(frozen=True, slots=True)
 class ClockDifference:
-    """The seconds by which this machine's clock was ahead of Braze's, and when that was measured, by Braze's."""
+    """The seconds by which this machine's clock was ahead of Braze's, and when that was measured, by Braze's.
+
+    It is ``outdated`` if this machine's clock has been set since.
+    """
 
     seconds: float
     measured_at: float
+    outdated: bool = False
+
+    @property
+    def current_seconds(self) -> float | None:
+        """Return the seconds; None if they no longer apply."""
+        return None if self.outdated else self.seconds
 
     def still_holds(self, machine: float) -> bool:
         """Return whether it may apply to a machine clock: by it, the present is not before the measurement."""

@@ -10,6 +10,7 @@ import random
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +54,7 @@ class Ledger:
         self._reading = engine.execution_options(**READS_ONLY)
         self.clock = BrazeClock(clock)
         self.clock_difference: braze_time.ClockDifference | None = None
+        self.outdated_difference: braze_time.ClockDifference | None = None
         self._machine = clock
         self._jitter = jitter
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
@@ -84,7 +86,10 @@ class Ledger:
     async def _assume_difference(self) -> None:
         """Start with the last measured difference of the clocks, unless the machine's clock was set since."""
         known = await self.look(braze_time.difference)
-        if known is None or not known.still_holds(self._machine.wall()):
+        if known is None:
+            return
+        if not known.still_holds(self._machine.wall()):
+            self.outdated_difference = replace(known, outdated=True)
             return
         self.clock_difference = known
         if abs(known.seconds) > LARGE_DIFFERENCE_SECONDS:

@@ -37,6 +37,10 @@ class BucketSink:
         """Name the ledger whose mark is there (see the protocol)."""
         return await find_owner(self)
 
+    async def names(self, folder: str) -> set[str]:
+        """List a folder (see the protocol)."""
+        return await asyncio.to_thread(lambda: set(self._store.names(folder)))
+
     async def create(self, part: Part) -> None:
         """Create a part (see the protocol)."""
         try:

@@ -43,6 +43,16 @@ class FolderSink:
         with _translated(self.folder):
             return await find_owner(self)
 
+    async def names(self, folder: str) -> set[str]:
+        """List a folder (see the protocol)."""
+        try:
+            return {f"{folder}/{name}" for name in await asyncio.to_thread(os.listdir, self.folder / folder)}
+        except FileNotFoundError:
+            return set()
+        except OSError as error:
+            text = f"cannot list {self.folder / folder}: {error.strerror}; let this user read it"
+            raise SinkError(text, cause=cause_of(error) or "failed") from None
+
     async def create(self, part: Part) -> None:
         """Create a part (see the protocol)."""
         with _translated(self.folder):

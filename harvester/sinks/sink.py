@@ -29,6 +29,10 @@ class Sink(Protocol):
         """
         ...
 
+    async def names(self, folder: str) -> set[str]:
+        """List what lies in a folder of the place, each under the name of a part. Raises ``SinkError``."""
+        ...
+
     async def create(self, part: Part) -> None:
         """Make a part durable under its name, if that name is free. Equal bytes there already are success.
 

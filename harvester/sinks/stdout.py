@@ -27,6 +27,10 @@ class StdoutSink:
         """Bear no mark."""
         return None
 
+    async def names(self, folder: str) -> set[str]:  # noqa: ARG002 - a pipe keeps nothing
+        """Keep nothing that could be listed."""
+        return set()
+
     async def create(self, part: Part) -> None:
         """Write a part. Raises ``SinkClosed`` when the reader has gone, ``SinkRefused`` where half a part may be."""
         try:

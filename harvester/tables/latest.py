@@ -51,13 +51,13 @@ def write_latest(
     CSV, text that a spreadsheet would run as a formula gets a leading apostrophe. ``kind`` is ndjson, csv or parquet.
     Beyond ``MAX_COUNTERS``, the counters that the fewest rows have are JSON text in ``unrecognized``.
 
-    Raises ``UsageError`` where nothing was harvested or ``out`` cannot be written, ``SinkError`` for a damaged part.
+    Raises ``UsageError`` where there is no part or ``out`` cannot be written, ``SinkError`` for a damaged part.
     """
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
     parts = sorted(path for path in (folder / DATASET).glob("*/*") if is_part(path.name))
     if not parts:
-        raise UsageError(f"nothing was harvested in {folder} yet; it should hold {DATASET}/captured_date=.../")
+        raise UsageError(_no_parts(folder))
     if kind == "parquet" and out is None:
         raise UsageError("Parquet cannot be written to standard output; give -o FILE")
     making = temp_directory / "latest" if out is None else out.with_name(f".{out.name}.{secrets.token_hex(4)}.making")
@@ -90,6 +90,16 @@ def write_latest(
     else:
         making.replace(out)
     return Written(int(written[0]) if written else 0, len(folded))
+
+
+def _no_parts(folder: Path) -> str:
+    """Say that a folder holds no parts; one with ``.harvester/`` was in use, so that parts may have been lost."""
+    if (folder / ".harvester").is_dir():
+        return (
+            f"{folder} holds no parts below {DATASET}/, but harvester has used it ({folder}/.harvester is there); "
+            f"harvester doctor -o {folder} says whether stored parts are missing"
+        )
+    return f"nothing was harvested in {folder} yet; it should hold {DATASET}/captured_date=.../"
 
 
 def _counters(members: Members) -> tuple[dict[str, str], set[str]]:
