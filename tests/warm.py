@@ -101,6 +101,8 @@ def _harvester(
     if held is not None:
         uvloop.new_event_loop = asyncio.new_event_loop  # its wake-ups are writes: a part's would not be found
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # where only a parent may trace
+        # strace counts calls by thread, and which thread of a pool makes one is chance: so each pool has one.
+        ThreadPoolExecutor.__init__.__defaults__ = (1, *ThreadPoolExecutor.__init__.__defaults__[1:])
         held.poll(None)
     os.chdir(folder)
     os.environ.clear()
