@@ -19,11 +19,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from places import Folder, Lake
-from servers import free_port
 from tortured import LEASE_SECONDS, begin, stand_in
 from verdict import Pair, Witness, Wrong, balanced, secret_found
 
 from harvester.simulator import Simulator, SimulatorConfig
+from tests.support.servers import free_port
 
 LIST_PAIRS = 20
 

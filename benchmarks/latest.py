@@ -15,8 +15,8 @@ from typing import Any
 import duckdb
 import processes
 
+from harvester.datasets.latest import KEY
 from harvester.model import DATASET
-from harvester.tables.latest import KEY
 
 ROWS_A_PART = 100_000
 ROWS, QUICK_ROWS = 10_000_000, 500_000

@@ -24,25 +24,26 @@ import orjson
 from pydantic import SecretStr
 from sqlalchemy import Connection, func, select
 
-from harvester import pipeline, service
 from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Answer
 from harvester.clock import Clock
+from harvester.engine import pipeline
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
 from harvester.ledger import ledger as leasing
 from harvester.ledger.books import books
 from harvester.ledger.schema import pairs
 from harvester.model import DAY_SECONDS, Books, Enqueued, Pair, Part
-from harvester.service import Service
+from harvester.observability.logs import set_up_logs
+from harvester.service import service
+from harvester.service.service import Service
 from harvester.settings import Settings, Workspace
 from harvester.simulator.budget import SharedBudget
 from harvester.simulator.config import SimulatorConfig
-from harvester.simulator.judge import PATH, Judge
+from harvester.simulator.decision import PATH, Judge
 from harvester.simulator.neighbour import Steady
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
-from harvester.sinks import Compression
-from harvester.telemetry import set_up_logs
+from harvester.storage import Compression
 
 BRAZE_AWAY = (6.2, 6.9)
 PROCESS_DOWN = (15.1, 15.8)

@@ -3,9 +3,10 @@
 import random
 from pathlib import Path
 
-from cutter import Cutter
-from servers import BUCKET, Bucket, s3
 from verdict import Parts
+
+from tests.support.servers import BUCKET, Bucket, s3
+from tests.support.tcp_proxy import Cutter
 
 
 class Folder:

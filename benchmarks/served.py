@@ -6,10 +6,11 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from brokers import Lab, queue_name
 from chaos import LIST_PAIRS, Torture
 from places import Folder, Lake
 from verdict import Pair, Wrong, secret_found
+
+from tests.support.brokers import Lab, queue_name
 
 AGES_SECONDS = (1.5, 4.0, 8.0)
 REST_SECONDS = 180.0

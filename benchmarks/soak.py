@@ -18,7 +18,7 @@ from statistics import median
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from benchmarks.month import PROCESS_DOWN, month  # noqa: E402 - found by the path above
-from harvester.telemetry import set_up_logs  # noqa: E402 - found by the path above
+from harvester.observability.logs import set_up_logs  # noqa: E402 - found by the path above
 
 
 @dataclass(frozen=True, slots=True)

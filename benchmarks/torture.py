@@ -22,16 +22,17 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from brokers import LABS  # noqa: E402 - found by the path above
 from chaos import Torture  # noqa: E402 - found by the path above
-from cutter import Cutter  # noqa: E402 - found by the path above
 from places import Folder, Lake  # noqa: E402 - found by the path above
 from ran import OfRuns  # noqa: E402 - found by the path above
 from served import OfService  # noqa: E402 - found by the path above
-from servers import moto  # noqa: E402 - found by the path above
 from verdict import Wrong  # noqa: E402 - found by the path above
+
+from tests.support.brokers import LABS  # noqa: E402 - found by the path above
+from tests.support.servers import moto  # noqa: E402 - found by the path above
+from tests.support.tcp_proxy import Cutter  # noqa: E402 - found by the path above
 
 DISK_BYTES = 256 << 20
 

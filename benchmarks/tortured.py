@@ -15,7 +15,15 @@ from pathlib import Path
 from harvester.simulator import Simulator, SimulatorConfig
 
 LEASE_SECONDS = 1.0
-PRELOADED = ("cli.capture", "cli.serve", "run", "service", "sinks.bucket", "sources", "sources.brokers.redis")
+PRELOADED = (
+    "cli.capture",
+    "cli.serve",
+    "commands.capture",
+    "service.service",
+    "storage.bucket",
+    "sources",
+    "sources.brokers.redis",
+)
 
 _context = multiprocessing.get_context("forkserver")
 # The main module too, or each child would import it anew.
@@ -65,9 +73,11 @@ def _harvester(folder: Path, env: dict[str, str], arguments: list[str], said: Pa
 
 def _hurry() -> None:
     """Shorten what waits: leases, and looks that come every minute."""
-    from harvester import pipeline, service, storing  # noqa: PLC0415 - likewise
+    from harvester import schedule  # noqa: PLC0415 - likewise
     from harvester.braze import pacer  # noqa: PLC0415 - likewise
-    from harvester.ledger import ledger, schedule  # noqa: PLC0415 - likewise
+    from harvester.engine import pipeline, storing  # noqa: PLC0415 - likewise
+    from harvester.ledger import ledger  # noqa: PLC0415 - likewise
+    from harvester.service import service  # noqa: PLC0415 - likewise
     from harvester.sources.brokers import redis  # noqa: PLC0415 - likewise
 
     ledger.LEASE_SECONDS = pipeline.LEASE_SECONDS = LEASE_SECONDS

@@ -10,11 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import warm
 import zstandard
-from canary import KEY, Heard, leaks, said
 from hypothesis import settings
-from servers import STORES, Bucket
+
+from tests.support import warm_process
+from tests.support.secret_canary import KEY, Heard, leaks, said
+from tests.support.servers import STORES, Bucket
 
 settings.register_profile("short", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=20_000)
@@ -48,7 +49,9 @@ class Command:
             process = self.start(*arguments, inside=inside, stdin=subprocess.PIPE)
             out, err = await asyncio.to_thread(process.communicate, stdin)
             return process.returncode, out.decode(), err.decode()
-        code, out, err = await asyncio.to_thread(warm.run, self.folder, self.env, *arguments, stdin=stdin or b"")
+        code, out, err = await asyncio.to_thread(
+            warm_process.run, self.folder, self.env, *arguments, stdin=stdin or b""
+        )
         said.extend((out, err))
         return code, out.decode(), err.decode()
 
@@ -111,7 +114,7 @@ def stores(tmp_path_factory):
 @pytest.fixture(scope="session")
 def labs(tmp_path_factory):
     """Give a broker by its kind; each is started once, when it is first asked for."""
-    from brokers import LABS  # noqa: PLC0415 - the clients of four brokers take a while, and most tests need none
+    from tests.support.brokers import LABS  # noqa: PLC0415 - the clients of four brokers take a while, and most tests need none
 
     with ExitStack() as stack:
         started = {}

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 import structlog
-from canary import KEY
 from click.testing import CliRunner
 
 from harvester.cli import main
 from harvester.errors import UsageError
 from harvester.place import PlaceKind, kind_of, local_path, refusal
 from harvester.settings import load
-from harvester.stores import Store
+from harvester.storage.object_store import Store
+from tests.support.secret_canary import KEY
 
 BRAZE = "https://rest.fra-01.braze.eu"
 SECRET = "SqUeAmIsH-0ssifrage"

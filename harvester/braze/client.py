@@ -22,8 +22,8 @@ from harvester.clock import Clock, happens
 from harvester.errors import ExchangeError, Meaning, meaning_of
 from harvester.health import Failing, plain
 from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
-from harvester.scrubbing import scrub_foreign
-from harvester.tracing import NOTHING, Span
+from harvester.observability.redaction import scrub_foreign
+from harvester.observability.traces import NOTHING, Span
 
 TRIES = 3
 LANDING_SECONDS = 5.0

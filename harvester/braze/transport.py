@@ -25,7 +25,7 @@ from harvester.clock import Clock
 from harvester.errors import ExchangeError
 from harvester.health import cause_of
 from harvester.model import Pair
-from harvester.scrubbing import hide, scrub, scrub_foreign
+from harvester.observability.redaction import hide, scrub, scrub_foreign
 from harvester.settings.surroundings import certificates_hint
 
 codecs.lookup("unicode_escape")  # loaded on first use otherwise, which fails just when no file can be opened

@@ -19,7 +19,7 @@ import click
 from harvester import __version__
 from harvester.cli import audit, capture, ledger, serve, stand_in, view
 from harvester.errors import ExitCode, HarvesterError, SinkClosed
-from harvester.scrubbing import scrub
+from harvester.observability.redaction import scrub
 from harvester.text import printable
 
 EXIT_CODES = """\b

@@ -12,7 +12,7 @@ from harvester.cli import options, show
 from harvester.errors import ExitCode
 
 if TYPE_CHECKING:
-    from harvester.audit import Audit, Uncovered
+    from harvester.commands.audit import Audit, Uncovered
     from harvester.ledger.braze_time import ClockDifference
     from harvester.sources import Input, RejectsFile
 
@@ -52,8 +52,8 @@ async def _audited(
     path: Path, listed: "Input", rejects: "RejectsFile", *, now: float, adding: bool, json: bool
 ) -> "Audit":
     """Look, and print each send that is not covered as it is found."""
-    from harvester.audit import Audit
     from harvester.clock import SystemClock
+    from harvester.commands.audit import Audit
     from harvester.ledger import Ledger
 
     async with await Ledger.open(path, clock=SystemClock()) as ledger, contextlib.AsyncExitStack() as view:

@@ -15,14 +15,14 @@ from harvester.errors import ExitCode, UsageError
 from harvester.model import in_store
 
 if TYPE_CHECKING:
-    from harvester.doctor import Finding
+    from harvester.commands.capture import Summary
+    from harvester.commands.doctor import Finding
+    from harvester.commands.estimate import Plan
     from harvester.ledger import Ledger
     from harvester.model import Books
-    from harvester.plan import Plan
-    from harvester.run import Summary
     from harvester.settings import Settings
-    from harvester.sinks import Compression, Sink
     from harvester.sources import Input, RejectsFile
+    from harvester.storage import Compression, Sink
 
 
 @click.command()
@@ -118,10 +118,10 @@ async def _planned(
 ) -> "tuple[Plan, Books, Input, RejectsFile]":
     """Enqueue into a copy of the ledger, and look at what is pending there."""
     from harvester.clock import SystemClock
+    from harvester.commands.capture import enqueue_all
+    from harvester.commands.estimate import plan as planned
     from harvester.ledger import Ledger, batches, books
     from harvester.ledger.sqlite import copy
-    from harvester.plan import plan as planned
-    from harvester.run import enqueue_all
     from harvester.sources import Input, RejectsFile
 
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
@@ -156,7 +156,7 @@ def doctor(**given: Any) -> None:
       harvester doctor --endpoint https://rest.fra-01.braze.eu -o s3://lake/braze
     """
     from harvester.clock import SystemClock
-    from harvester.doctor import examine
+    from harvester.commands.doctor import examine
 
     settings = options.settings_of(given)
     if settings.out == "-":
@@ -175,7 +175,7 @@ def doctor(**given: Any) -> None:
 @contextlib.contextmanager
 def opened(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
     """Choose the sink that ``out`` names, and the ledger's file."""
-    from harvester.sinks import Compression
+    from harvester.storage import Compression
 
     out, state, sink = settings.out, settings.state, options.sink_of(settings.out)
     if out != "-":
@@ -192,8 +192,8 @@ async def captured(
     """Open input, sink and ledger, and run, with a progress view where a person looks on."""
     with options.importing():
         from harvester.clock import SystemClock
+        from harvester.commands.capture import Run
         from harvester.ledger import Ledger
-        from harvester.run import Run
         from harvester.sources import Input, RejectsFile
 
     with opened(settings) as (sink, compression, path):
@@ -219,9 +219,9 @@ async def captured(
 
 async def adopted(settings: "Settings", ledger: "Ledger", sink: "Sink") -> None:
     """Take over the place of ``out``, and tell what came back."""
-    from harvester.adopt import adopt
     from harvester.cli.view import copied
-    from harvester.wiring import plans_of
+    from harvester.commands.rebuild import adopt
+    from harvester.engine.wiring import plans_of
 
     with tempfile.TemporaryDirectory(prefix="harvester-") as temporary:
         spill = Path(temporary)

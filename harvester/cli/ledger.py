@@ -33,9 +33,9 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
       harvester enqueue more.csv && harvester run
       harvester enqueue ./currents && harvester run
     """
+    from harvester.commands.capture import enqueue_all
     from harvester.ledger import Ledger
     from harvester.ledger.plans import followed
-    from harvester.run import enqueue_all
     from harvester.sources import Input, RejectsFile
 
     now, difference = options.known_time(path)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harvester.ledger import Ledger
     from harvester.ledger.braze_time import ClockDifference
     from harvester.settings import Settings
-    from harvester.sinks import Sink
+    from harvester.storage import Sink
 
 DEFAULT_OUT = "./harvest"
 OBJECTS_TO_COLLECT = 10_000
@@ -168,7 +168,7 @@ def importing() -> Iterator[None]:
 
 def set_up_logs(given: dict[str, Any], *, lasting: bool = False) -> None:
     """Send logs to stderr, few of them where a person looks on; of what lasts, a machine reads them elsewhere."""
-    from harvester.telemetry import set_up_logs as set_up
+    from harvester.observability.logs import set_up_logs as set_up
 
     json = given.get("log_json")
     set_up(
@@ -191,8 +191,8 @@ def check_surroundings() -> None:
 
 def traced() -> contextlib.AbstractContextManager[None]:
     """Tell a collector what takes how long, where OpenTelemetry's variable names one."""
+    from harvester.observability.traces import traces_to
     from harvester.settings import of_traces
-    from harvester.tracing import traces_to
 
     return traces_to(of_traces())
 
@@ -267,15 +267,15 @@ def asked_of_each(path: Path, verb: Callable[[Any, Any], int], pages: Iterable[A
 
 def sink_of(out: str) -> "Sink":
     """Choose the sink that ``out`` names; nothing is opened yet."""
-    from harvester.sinks import FolderSink, StdoutSink
+    from harvester.storage import FolderSink, StdoutSink
 
     kind = kind_of(out, "--out", buckets=True, pipe=True)
     if kind is PlaceKind.PIPE:
         return StdoutSink(sys.stdout.buffer)
     if kind is PlaceKind.FILE:
         return FolderSink(Path(out))
-    from harvester.sinks.bucket import BucketSink
-    from harvester.stores import Store
+    from harvester.storage.bucket import BucketSink
+    from harvester.storage.object_store import Store
 
     return BucketSink(Store(out))
 

@@ -30,7 +30,7 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
     """
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
-    from harvester.service import Service
+    from harvester.service.service import Service
     from harvester.sources.brokers import broker
 
     options.set_up_logs(given, lasting=True)

@@ -15,9 +15,9 @@ from harvester.model import Books
 from harvester.text import printable
 
 if TYPE_CHECKING:
+    from harvester.commands.capture import Run, Summary
+    from harvester.commands.estimate import Plan
     from harvester.ledger.braze_time import ClockDifference
-    from harvester.plan import Plan
-    from harvester.run import Run, Summary
     from harvester.sources import Input
 
 

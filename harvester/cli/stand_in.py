@@ -16,7 +16,7 @@ from harvester.model import DATASET
 from harvester.place import local_path
 
 if TYPE_CHECKING:
-    from harvester.run import Summary
+    from harvester.commands.capture import Summary
     from harvester.simulator import Simulator
 
 
@@ -30,9 +30,9 @@ def demo(out: str, pairs: int) -> None:
     Example:
       harvester demo && harvester demo   # the second time nothing is left to ask
     """
+    from harvester.datasets import latest_query, run_latest_query
     from harvester.settings import Settings, Workspace
     from harvester.simulator import Simulator, SimulatorConfig
-    from harvester.tables import latest_query, run_latest_query
 
     options.set_up_logs({"log_level": "error"})
     folder = local_path(out, "--out")

@@ -40,7 +40,7 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
       harvester latest ./harvest --format parquet -o latest.parquet
       harvester latest s3://lake/braze --format csv -o latest.csv
     """
-    from harvester.tables import write_latest
+    from harvester.datasets import write_latest
 
     in_bucket = kind_of(place, "PLACE", buckets=True) is PlaceKind.BUCKET
     with tempfile.TemporaryDirectory(prefix="harvester-") as spill:
@@ -64,7 +64,7 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
 
 def copied(place: str, to: Path) -> Path:
     """Copy the parts of a bucket into a folder, laid out as they lie there."""
-    from harvester.stores import Store
+    from harvester.storage.object_store import Store
 
     store = Store(place)
     for name in store.names(DATASET):

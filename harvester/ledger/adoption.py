@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection, insert, select, update
 
-from harvester.ledger.places import remember
-from harvester.ledger.schedule import FINAL, ONLY_ONCE, ReadingPlan
+from harvester.ledger.datasets import remember
 from harvester.ledger.schema import about, outcomes, pairs
 from harvester.model import LastCapture
+from harvester.schedule import FINAL, ONLY_ONCE, ReadingPlan
 
 
 def restore(

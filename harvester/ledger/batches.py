@@ -30,12 +30,11 @@ from sqlalchemy import (
 
 from harvester.clock import LARGE_DIFFERENCE_SECONDS
 from harvester.ledger.books import TRIED
-from harvester.ledger.given import handed_back, handed_over
+from harvester.ledger.json_rows import handed_back, handed_over
 from harvester.ledger.plans import plan_of, resting
 from harvester.ledger.probes import find_probe
-from harvester.ledger.schedule import FINAL, ONCE, ReadingPlan
 from harvester.ledger.schema import batches, outcomes, pairs, parts
-from harvester.model import (
+from harvester.model import (  # fmt: skip
     DAY_SECONDS,
     GRACE_SECONDS,
     Batch,
@@ -47,7 +46,8 @@ from harvester.model import (
     Reading,
     Rejected,
     Settlement,
-)  # fmt: skip
+)
+from harvester.schedule import FINAL, ONCE, ReadingPlan
 
 _SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
 """When a pair's time began: see ``Reading.since``."""

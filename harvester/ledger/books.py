@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, case, delete, func, insert, literal_column, or_, select, update
 
-from harvester.ledger.given import handed_over
-from harvester.ledger.schedule import ONCE
+from harvester.ledger.json_rows import handed_over
 from harvester.ledger.schema import batches, outcomes, pairs, parts, workspaces
 from harvester.model import GRACE_SECONDS, Books, Pair, Verdict
+from harvester.schedule import ONCE
 
 _OPEN = ("due", "waiting", "leased", "paused")
 _SHAPE = (pairs.c.state, pairs.c.outcome, pairs.c.verdict, pairs.c.reason, pairs.c.captures > literal_column("0"))

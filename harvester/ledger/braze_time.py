@@ -11,9 +11,9 @@ from sqlalchemy import Connection, and_, case, delete, insert, literal_column, s
 from harvester.clock import LARGE_DIFFERENCE_SECONDS
 from harvester.ledger.books import UNSETTLED
 from harvester.ledger.plans import plan_of, resting
-from harvester.ledger.schedule import DEFERRAL_MAX_SECONDS, ONCE
 from harvester.ledger.schema import NEVER, differences, pairs
 from harvester.model import DAY_SECONDS, Pair
+from harvester.schedule import DEFERRAL_MAX_SECONDS, ONCE
 
 SMALL_CHANGE_SECONDS = 5.0
 

@@ -25,11 +25,11 @@ from sqlalchemy import (
     update,
 )
 
-from harvester.ledger.given import handed_over
+from harvester.ledger.json_rows import handed_over
 from harvester.ledger.plans import plan_of, resting
-from harvester.ledger.schedule import ONCE, ONLY_ONCE, ReadingPlan
 from harvester.ledger.schema import NEVER, outcomes, pairs
 from harvester.model import Enqueued, Pair
+from harvester.schedule import ONCE, ONLY_ONCE, ReadingPlan
 
 _IDENTITY = (pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
 _COLUMNS = (*_IDENTITY, pairs.c.sent_at, pairs.c.expires_at, pairs.c.reading, pairs.c.due_at, pairs.c.state)

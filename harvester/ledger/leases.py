@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, delete, func, literal_column, select, update
 
 from harvester.ledger.plans import resting
-from harvester.ledger.schedule import ONCE
 from harvester.ledger.schema import batches, pairs, parts
+from harvester.schedule import ONCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,12 @@ from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock
 from harvester.errors import LedgerError, LedgerLost
 from harvester.ledger import adoption, batches, braze_time, leases
 from harvester.ledger.file_identity import FileIdentity, resolve_ledger
-from harvester.ledger.schedule import deferral_seconds
+from harvester.ledger.migrations import upgrade
 from harvester.ledger.schema import SCHEMA_VERSION, about, metadata
 from harvester.ledger.sqlite import READS_ONLY, OwnerLock, connect, describe, save
-from harvester.ledger.upgrade import upgrade
 from harvester.model import GRACE_SECONDS, URGENT_SECONDS, Batch, Deferred, Part, Probe, Settlement
 from harvester.private_files import make_private_folder
+from harvester.schedule import deferral_seconds
 
 log = structlog.get_logger()
 

@@ -3,8 +3,8 @@
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, insert, or_, select
 
-from harvester.ledger.schedule import ONCE, ONLY_ONCE, ReadingPlan
 from harvester.ledger.schema import pairs, plans
+from harvester.schedule import ONCE, ONLY_ONCE, ReadingPlan
 
 
 def plan_of(connection: Connection, workspace: str) -> ReadingPlan:

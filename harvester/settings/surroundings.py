@@ -9,7 +9,7 @@ import ssl
 from pathlib import Path
 
 from harvester.errors import UsageError
-from harvester.scrubbing import hide, hide_url
+from harvester.observability.redaction import hide, hide_url
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _SECRETS = re.compile(r"(AWS|AZURE|GOOGLE|BRAZE|HARVESTER|OTEL|ARM|GCP)_.*(SECRET|TOKEN|PASSWORD|KEY|SAS|HEADERS)\w*")

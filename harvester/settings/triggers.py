@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
 from harvester.errors import UsageError
+from harvester.observability.redaction import hide_url
 from harvester.place import refusal
-from harvester.scrubbing import hide_url
 from harvester.settings.places import LocalPath
 from harvester.settings.secret_files import secret_in
 

@@ -16,7 +16,7 @@ from pydantic import (
 
 from harvester.errors import UsageError
 from harvester.model import reading_name
-from harvester.scrubbing import hide
+from harvester.observability.redaction import hide
 from harvester.settings.places import LocalPath
 from harvester.settings.secret_files import secret_in
 

@@ -25,11 +25,11 @@ from harvester.errors import UsageError
 from harvester.simulator import faults
 from harvester.simulator.budget import SharedBudget
 from harvester.simulator.config import SimulatorConfig
-from harvester.simulator.draw import draw
-from harvester.simulator.judge import Judge, Judgement
+from harvester.simulator.decision import Judge, Judgement
 from harvester.simulator.neighbour import neighbour_of
 from harvester.simulator.population import population
-from harvester.simulator.question import day_of
+from harvester.simulator.random_draw import draw
+from harvester.simulator.request import day_of
 
 
 class Simulator:

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 from harvester.model import DAY_SECONDS, Enqueued, Pair
-from harvester.simulator.draw import draw
+from harvester.simulator.random_draw import draw
 
 SENDS_PER_CAMPAIGN = 25
 SENT_OVER_DAYS = 13

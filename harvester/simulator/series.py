@@ -14,9 +14,9 @@ from typing import Literal
 import orjson
 
 from harvester.model import DAY_SECONDS, RETENTION_SECONDS, Verdict
-from harvester.simulator.draw import draw
-from harvester.simulator.question import Question, day_of, start_of
-from harvester.simulator.report import Counters, DayOfSend, report_of
+from harvester.simulator.random_draw import draw
+from harvester.simulator.request import Question, day_of, start_of
+from harvester.simulator.send_report import Counters, DayOfSend, report_of
 
 UnknownPairs = Literal["zero", "empty"]
 """How to answer for a send that is unknown or expired: with days of zeros, or without days."""

@@ -139,7 +139,7 @@ def files_of(name: str) -> Iterator[tuple[str, Opener]] | None:
 
 
 def _files_in_store(name: str) -> Iterator[tuple[str, Opener]]:
-    from harvester.stores import Store  # noqa: PLC0415 - only those who use a store wait for its library
+    from harvester.storage.object_store import Store  # noqa: PLC0415 - only those who use a store wait for its library
 
     if name.endswith(".avro"):
         place, _, name = name.rpartition("/")

@@ -107,7 +107,7 @@ class Importer:
 
         Raises ``SinkError`` if the store itself is unavailable: then the message waits.
         """
-        from harvester.stores import Unwilling, answers  # noqa: PLC0415 - only those who use a store wait for it
+        from harvester.storage.object_store import Unwilling, answers  # noqa: PLC0415 - only those who use a store wait for it
 
         for tried in range(MAX_TRIES):
             try:

@@ -19,9 +19,9 @@ from typing import Any
 import orjson
 
 from harvester.model import DAY_SECONDS, Enqueued, in_store
-from harvester.sources.events import NothingToRead, created_object, list_records, load_object
 from harvester.sources.fields import COLUMNS, OF_LISTS, Unusable, pair_in, time_in
 from harvester.sources.send_times import earliest_of_each
+from harvester.sources.store_events import NothingToRead, created_object, list_records, load_object
 
 MAX_MESSAGE_BYTES = 1 << 20
 """What is longer is not even parsed; lists that need more belong in a file."""

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from harvester.datasets import ParquetFile
 from harvester.errors import UsageError
 from harvester.model import BadLine
 from harvester.sources.fields import COLUMNS, REQUIRED, Unusable
 from harvester.sources.lines import MAX_CHARACTERS, Readable, lines_of, records_of
-from harvester.tables import ParquetFile
 from harvester.text import printable
 
 API_ID = "campaign_api_id"

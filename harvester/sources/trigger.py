@@ -18,12 +18,12 @@ import structlog
 from harvester.clock import BrazeClock
 from harvester.errors import HarvesterError
 from harvester.health import Failing, plain
+from harvester.observability.traces import begin
 from harvester.sources.brokers import Broker, Delivery
 from harvester.sources.bugs import bug_of
 from harvester.sources.importing import Enqueue, Stopped
 from harvester.sources.message import Reader
-from harvester.sources.settling import Settling
-from harvester.tracing import begin
+from harvester.sources.message_handler import Settling
 
 log = structlog.get_logger()
 T = TypeVar("T")

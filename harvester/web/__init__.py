@@ -1,8 +1,8 @@
 """The web face: what the service shows of itself to people and to machines. Nothing here changes anything."""
 
-from harvester.web.face import Face
-from harvester.web.history import BudgetHistory
-from harvester.web.snapshot import Snapshot, Store, Trigger, Window, WorkspaceNow
+from harvester.monitor.history import BudgetHistory
+from harvester.monitor.snapshot import Snapshot, Store, Trigger, Window, WorkspaceNow
+from harvester.web.server import Face
 
 __all__ = [
     "BudgetHistory",

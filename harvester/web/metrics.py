@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from harvester.health import Part, Scope
-from harvester.web.snapshot import HELD, Snapshot
+from harvester.monitor.snapshot import HELD, Snapshot
 
 Labelled = Iterable[tuple[tuple[str, ...], float]]
 

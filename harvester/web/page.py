@@ -10,10 +10,10 @@ from importlib.resources import files
 
 from markupsafe import Markup
 
+from harvester.formatting import ago, clock, duration, machine, many, moment, shown
+from harvester.monitor.snapshot import Snapshot
 from harvester.web import pictures
 from harvester.web.sections import books, overview, rejections, store, triggers, workspace
-from harvester.web.snapshot import Snapshot
-from harvester.web.words import ago, clock, duration, machine, many, moment, shown
 
 _STYLE = files("harvester.web").joinpath("page.css").read_text(encoding="utf-8")
 _SCRIPT = files("harvester.web").joinpath("page.js").read_text(encoding="utf-8")

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
+from harvester.formatting import compact, many, number
 from harvester.ledger.outlook import DayOfDeadlines
-from harvester.web.snapshot import Window
-from harvester.web.words import compact, many, number
+from harvester.monitor.snapshot import Window
 
 WIDTH, HEIGHT = 600.0, 100.0
 _LEAST_BAR = 3.0

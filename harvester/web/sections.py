@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
+from harvester.formatting import ago, clock, machine, moment, number, shown, volume
 from harvester.ledger.outlook import Rejection
 from harvester.model import Books
+from harvester.monitor.snapshot import Snapshot, Store, Trigger, Window, WorkspaceNow
 from harvester.web import pictures
-from harvester.web.snapshot import Snapshot, Store, Trigger, Window, WorkspaceNow
-from harvester.web.words import ago, clock, machine, moment, number, shown, volume
 
 _WAITS = {
     "budget": "waits for budget",

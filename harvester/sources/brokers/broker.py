@@ -12,7 +12,7 @@ from urllib.parse import unquote, unquote_plus
 
 from harvester.errors import BrokerError
 from harvester.health import cause_of
-from harvester.scrubbing import scrub
+from harvester.observability.redaction import scrub
 
 BATCH_MESSAGES = 32
 """Messages taken, settled and acknowledged together, so that they share a transaction of the ledger."""

@@ -1,0 +1,1 @@
+"""What a person runs once. Each command returns a report."""

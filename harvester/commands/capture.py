@@ -1,0 +1,203 @@
+"""A historical capture, once: pairs into the ledger, harvest, summary. The composition root of ``harvester run``."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+from harvester.braze.client import Client
+from harvester.braze.pacer import Pacer
+from harvester.engine.pipeline import Harvest
+from harvester.engine.wiring import Connect, Harvesting, connected
+from harvester.errors import ExitCode, SinkError
+from harvester.health import ConditionLog
+from harvester.ledger import Ledger
+from harvester.ledger.books import books_of_each, pending, planned, seem_expired
+from harvester.ledger.intake import EnqueueCount, enqueue, hurry
+from harvester.model import Books
+from harvester.settings import Settings
+from harvester.signals import stopped_by_signals
+from harvester.sources import Input, RejectsFile
+from harvester.storage import Compression, Sink
+
+REPORT_SECONDS = 1.0
+"""How often it is looked whether a part has stopped working: a person may look on."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did and how the ledger stands after it."""
+
+    workspaces: dict[str, Books]
+    lines: int = 0
+    bad_lines: int = 0
+    reasons: list[str] = field(default_factory=list)
+    rejects_file: str | None = None
+    notes: list[str] = field(default_factory=list)
+    naive_times: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    parts: int = 0
+    rows: int = 0
+    part_bytes: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    throttled: int = 0
+    waited_seconds: float = 0.0
+    halted: dict[str, str] = field(default_factory=dict)
+    unreachable: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+    unstored: int = 0
+    planned: int = 0
+    clock_difference_seconds: float | None = None
+    clock_problem: str | None = None
+    in_question: int = 0
+    windows_unknown: bool = False
+    problem: SinkError | None = None
+
+    @property
+    def books(self) -> Books:
+        """The balance of all workspaces together."""
+        return Books.together(self.workspaces.values())
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The closed list of exit codes, the gravest first."""
+        if self.problem is not None:
+            return ExitCode.STORAGE
+        if self.halted:
+            return ExitCode.HALTED
+        if self.interrupted and self.books.pending:
+            return ExitCode.INTERRUPTED
+        if self.books.pending or self.books.rejected or self.books.expired or self.bad_lines or self.windows_unknown:
+            return ExitCode.PARTIAL
+        return ExitCode.COMPLETE
+
+
+class Run:
+    """One run over one ledger and one sink."""
+
+    def __init__(
+        self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression, connect: Connect = connected
+    ) -> None:
+        """Take what is open already; ``capture`` does the work."""
+        self._settings = settings
+        self._ledger = ledger
+        self._clock = ledger.clock
+        self._harvesting = Harvesting(settings, ledger=ledger, sink=sink, compression=compression, connect=connect)
+        self._condition_log = ConditionLog(self._clock)
+        self.enqueued = 0
+        self.lines = 0
+        self.pending_at_start: dict[str, int] = {}
+        self._stopped = False
+        self._windows_unknown = False
+
+    def stop(self) -> None:
+        """Claim no more, and let what is in flight land."""
+        self._stopped = True
+        self._harvesting.stop()
+
+    @property
+    def store_problem(self) -> SinkError | None:
+        """Why sealed parts wait to be stored; None while all is well."""
+        return self._harvesting.storing.problem
+
+    def progress(self) -> dict[str, tuple[Harvest, Client, Pacer]]:
+        """Give what a progress view looks at, by workspace; nothing while pairs are read."""
+        if not self.pending_at_start:
+            return {}
+        return {name: (each.harvest, each.client, each.pacer) for name, each in self._harvesting.wired.items()}
+
+    async def capture(self, pairs: Input, rejects: RejectsFile, *, forced: bool = False) -> Summary:
+        """Enqueue, harvest, sum up.
+
+        Raises ``UsageError`` for unusable input, ``StorageError`` when a place fails from the start or the ledger at
+        all. A sink that fails later is the summary's ``problem``.
+        """
+        async with self._harvesting.opened():
+            for name in self._settings.workspaces:
+                await self._ledger.do(hurry, name)
+            with stopped_by_signals(self.stop):
+                await self._enqueue_all(pairs, rejects, forced=forced)
+                self.pending_at_start = await self._ledger.do(pending)
+                report = asyncio.create_task(self._report(), name="conditions")
+                try:
+                    await self._harvesting.run()
+                finally:
+                    report.cancel()
+                    self._condition_log.update(self._harvesting.conditions())
+        return await self._summary(pairs, rejects)
+
+    async def _report(self) -> None:
+        """Say at once what does not work, and when it works again."""
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            self._condition_log.update(self._harvesting.conditions())
+
+    async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:
+        confirm = self._harvesting.confirm_time
+        async for count in enqueue_all(self._ledger, pairs, rejects, forced=forced, once=True, confirm=confirm):
+            if pairs.in_question is not None:
+                await confirm(pairs.in_question.workspace)
+                pairs.time_is(self._clock.wall())
+            self._windows_unknown |= count.in_question is not None
+            self.enqueued += count.new + count.known
+            self.lines = pairs.lines
+            if self._stopped:
+                return
+
+    async def _summary(self, pairs: Input, rejects: RejectsFile) -> Summary:
+        storing, time = self._harvesting.storing, self._harvesting.time
+        await self._ledger.keep_clock_difference()
+        difference, wrong, unconfirmed_at = self._clock.difference, time.condition(), time.unconfirmed_at
+        summary = Summary(
+            workspaces=await self._ledger.do(books_of_each), lines=pairs.lines, bad_lines=rejects.count,
+            reasons=rejects.reasons, notes=pairs.notes, rejects_file=str(rejects.path) if rejects.count else None,
+            naive_times=pairs.naive_times,
+            skipped=pairs.skipped,
+            interrupted=self._stopped, unstored=storing.waiting, problem=storing.problem,
+            planned=await self._ledger.do(planned),
+            clock_difference_seconds=None if difference is None else round(difference, 1),
+            windows_unknown=self._windows_unknown,
+            clock_problem=wrong.detail if wrong else None,
+            in_question=0 if unconfirmed_at is None else await self._ledger.do(seem_expired, now=unconfirmed_at),
+        )  # fmt: skip
+        for name, each in self._harvesting.wired.items():
+            state, tally = each.pacer.state(), each.harvest.tally
+            summary.parts += tally.parts
+            summary.rows += tally.rows
+            summary.part_bytes += tally.part_bytes
+            summary.calls += each.client.calls
+            summary.answers += each.client.answers
+            summary.throttled += state.throttled
+            summary.waited_seconds += state.waited_seconds
+            if each.client.halted_because is not None:
+                summary.halted[name] = each.client.halted_because
+            if each.harvest.unreachable is not None:
+                summary.unreachable[name] = each.harvest.unreachable
+        return summary
+
+
+async def enqueue_all(
+    ledger: Ledger, pairs: Input, rejects: RejectsFile, *, forced: bool = False, once: bool = False,
+    confirm: Callable[[str], Awaitable[None]] | None = None,
+) -> AsyncIterator[EnqueueCount]:  # fmt: skip
+    """Put all pairs of an input into the ledger; bad lines go to the rejects file. Others run in between.
+
+    ``confirm`` makes a call of a workspace for the time, at most one: whether captured pairs are read anew depends on
+    it. Without an answer none is, and their counts have one ``in_question``.
+    """
+    asked = False
+    for page in pairs.pages(rejects):
+        if not page:
+            await asyncio.sleep(0)
+            yield EnqueueCount(0, 0)
+            continue
+        known = confirm is None or ledger.clock.confirmed
+        count = await ledger.do(enqueue, page, now=ledger.clock.wall(), forced=forced, once=once, confirmed=known)
+        if count.in_question is not None and confirm is not None and not asked:
+            asked = True
+            await confirm(count.in_question.workspace)
+            if ledger.clock.confirmed:
+                await ledger.do(enqueue, page, now=ledger.clock.wall(), forced=forced, once=once)
+                count = EnqueueCount(count.new, count.known)
+        yield count

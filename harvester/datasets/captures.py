@@ -1,0 +1,43 @@
+"""The last capture of each pair among a dataset's parts, so that a ledger can be made anew from them."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from harvester.datasets.sql import bound, one_file, text, texts
+from harvester.errors import SinkError
+from harvester.model import DATASET, LastCapture, Pair, Verdict, is_part
+
+_COLUMNS = ("workspace", "campaign_id", "send_id", "level", "reading", "verdict", "captured_at", "since")
+
+
+def last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCapture]:
+    """Give each pair's last capture, streamed. Raises ``SinkError`` for parts that cannot be read."""
+    import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
+
+    parts = sorted(path for path in (folder / DATASET).glob("*/*") if is_part(path.name))
+    if not parts:
+        return
+    columns = "{" + ", ".join(f"{text(name)}: 'VARCHAR'" for name in _COLUMNS) + "}"
+    files = texts(map(one_file, parts))
+    rows = f"read_json({files}, columns = {columns}, format = 'newline_delimited', hive_partitioning = false)"
+    query = (
+        "SELECT workspace, campaign_id, send_id, arg_max(reading, captured_at), arg_max(verdict, captured_at), "  # noqa: S608 - quoted
+        "max(captured_at), max(coalesce(since, captured_at)), count(*) "
+        f"FROM {rows} WHERE level = 'capture' GROUP BY ALL"
+    )
+    with duckdb.connect() as connection:
+        bound(connection, 512, temp_directory)
+        try:
+            found = connection.execute(query)
+            while page := found.fetchmany(2048):
+                for *identity, reading, verdict, captured_at, since, captures in page:
+                    yield LastCapture(
+                        Pair(*identity), reading, Verdict(verdict), _seconds(captured_at), _seconds(since), captures
+                    )
+        except (duckdb.Error, ValueError) as error:
+            raise SinkError(f"cannot read the parts of {folder}: {str(error).splitlines()[0]}") from None
+
+
+def _seconds(written: str) -> float:
+    return datetime.fromisoformat(written).timestamp()

@@ -1,0 +1,185 @@
+"""The latest view: of every place in every send the newest numbers, out of all parts.
+
+Columns that hold text stay text, whatever they look like: an id of digits keeps its zeros and Braze's dates are
+not reckoned with.
+"""
+
+import json
+import secrets
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from harvester.datasets.members import Members, find_members, objects
+from harvester.datasets.sql import bound, one_file, quoted, text, texts
+from harvester.errors import SinkError, UsageError
+from harvester.model import DATASET, is_part
+from harvester.private_files import make_private_file
+
+TEXT_COLUMNS = (
+    "workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id",
+    "reading", "captured_at", "verdict", "batch_id", "ending_at", "since",
+)  # fmt: skip
+KEY = ("workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id")
+MAX_COUNTERS = 500
+"""At most this many counters have a column. DuckDB needs a megabyte for each, for any number of rows."""
+
+_REST = "unrecognized"
+"""The column for all other members of a row, as the text of a JSON object."""
+
+_NUMBERS = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"})
+_FORMATS = {"ndjson": "(FORMAT json)", "csv": "(FORMAT csv, HEADER)", "parquet": "(FORMAT parquet, COMPRESSION zstd)"}
+
+
+class Written(NamedTuple):
+    """How many rows were written, and how many counters have no column in them."""
+
+    rows: int
+    folded: int
+
+
+def write_latest(
+    folder: Path, out: Path | None, kind: str, *, memory_limit_mb: int = 512, temp_directory: Path
+) -> Written:
+    """Write the latest view of a harvested folder to a file (whole or not at all) or to standard output.
+
+    For each pair, date, level, channel and variation it keeps the newest row that counts anything, else the
+    newest: an answer that comes back empty late, as after expiry, does not hide what was seen before. Counters
+    that a row does not have are null, in NDJSON too, since readers look at the first rows to learn what there is. In
+    CSV, text that a spreadsheet would run as a formula gets a leading apostrophe. ``kind`` is ndjson, csv or parquet.
+    Beyond ``MAX_COUNTERS``, the counters that the fewest rows have are JSON text in ``unrecognized``.
+
+    Raises ``UsageError`` where there is no part or ``out`` cannot be written, ``SinkError`` for a damaged part.
+    """
+    import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
+
+    parts = sorted(path for path in (folder / DATASET).glob("*/*") if is_part(path.name))
+    if not parts:
+        raise UsageError(_no_parts(folder))
+    if kind == "parquet" and out is None:
+        raise UsageError("Parquet cannot be written to standard output; give -o FILE")
+    making = temp_directory / "latest" if out is None else out.with_name(f".{out.name}.{secrets.token_hex(4)}.making")
+    try:
+        make_private_file(making)  # it proves that the folder can be written to, and that the name is no link
+        making.unlink()
+    except OSError as error:
+        raise UsageError(f"cannot write to the folder {making.parent}: {error.strerror}") from None
+    try:
+        with duckdb.connect() as connection:
+            bound(connection, memory_limit_mb, temp_directory)
+            members = find_members(connection, parts)
+            counters, folded = _counters(members)
+            rows = _folded(counters, members, parts) if folded else _rows(counters, members, parts)
+            query = _latest(counters, rows, guarded=kind == "csv")
+            written = connection.execute(f"COPY ({query}) TO {text(str(making))} {_FORMATS[kind]}").fetchone()
+    except duckdb.OutOfMemoryException:
+        making.unlink(missing_ok=True)
+        raise SinkError(
+            f"the latest view of {folder} needs more than {memory_limit_mb} MB of memory, or more space for temporary "
+            f"files than {temp_directory.parent} has; raise --memory-limit-mb, or set TMPDIR to a larger volume"
+        ) from None
+    except duckdb.Error as error:
+        making.unlink(missing_ok=True)
+        raise SinkError(f"cannot read the parts of {folder}: {str(error).splitlines()[0]}") from None
+    if out is None:
+        with making.open("rb") as view:
+            shutil.copyfileobj(view, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    else:
+        making.replace(out)
+    return Written(int(written[0]) if written else 0, len(folded))
+
+
+def _no_parts(folder: Path) -> str:
+    """Say that a folder holds no parts; one with ``.harvester/`` was in use, so that parts may have been lost."""
+    if (folder / ".harvester").is_dir():
+        return (
+            f"{folder} holds no parts below {DATASET}/, but harvester has used it ({folder}/.harvester is there); "
+            f"harvester doctor -o {folder} says whether stored parts are missing"
+        )
+    return f"nothing was harvested in {folder} yet; it should hold {DATASET}/captured_date=.../"
+
+
+def _counters(members: Members) -> tuple[dict[str, str], set[str]]:
+    """Return the counters that are columns with their types, and the names of the others.
+
+    Types are whole numbers, decimal ones, or text for whatever else.
+    """
+    types = {}
+    for name, met in members.kinds.items():
+        numbers = met - {"JSON", "NULL", '"NULL"'} or met
+        types[name] = "BIGINT" if numbers == {"BIGINT"} else "DOUBLE" if numbers <= _NUMBERS else "VARCHAR"
+    names = types.keys() - set(TEXT_COLUMNS)
+    kept = names
+    if len(names) > MAX_COUNTERS:
+        common = sorted(names - {_REST}, key=lambda name: (-members.rows[name], name))
+        shown = _shown([*TEXT_COLUMNS, _REST, *common])
+        kept = {*[name for name in common if shown[name] == name][:MAX_COUNTERS], _REST}
+        types[_REST] = "VARCHAR"
+    ordered = sorted(kept, key=lambda name: (name != name.lower(), name))
+    return {name: types[name] for name in ordered}, names - kept
+
+
+def _latest(counters: dict[str, str], rows: str, *, guarded: bool) -> str:
+    """Return the query of the view over a table of rows."""
+    typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
+    shown = _shown(typed)
+    counts = [f"coalesce(TRY_CAST({quoted(shown[name])} AS DOUBLE), 0) <> 0" for name in counters]
+    if _REST in counters:
+        counts.append(f"coalesce(regexp_matches({_REST}, '\":\"?-?[0.]*[1-9]'), false)")
+    columns = ", ".join(
+        _guarded(shown[name]) if guarded and kind == "VARCHAR" else quoted(shown[name]) for name, kind in typed.items()
+    )
+    keys = ", ".join(quoted(name) for name in KEY)
+    order = f"({' OR '.join(counts) or 'false'}) DESC, captured_at DESC, batch_id DESC"
+    return f"SELECT {columns} FROM {rows} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"  # noqa: S608 - all is quoted
+
+
+def _shown(names: Iterable[str]) -> dict[str, str]:
+    """Give each name the column that shows it, since names of columns must differ in more than case."""
+    shown: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        number, column = 0, name or "unnamed"
+        while column.lower() in taken:
+            number += 1
+            column = f"{name}_{number}"
+        shown[name] = column
+        taken.add(column.lower())
+    return shown
+
+
+def _rows(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
+    """Return the table of rows: read the quick way, or member by member where columns cannot bear their names."""
+    typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
+    shown = _shown(typed)
+    if all(name == column for name, column in shown.items()):
+        columns = "{" + ", ".join(f"{text(name)}: {text(kind)}" for name, kind in typed.items()) + "}"
+        return f"read_json({texts(map(one_file, parts))}, columns = {columns}, {members.reading()})"
+    pointers = {name: text("/" + name.replace("~", "~0").replace("/", "~1")) for name in typed}
+    listed = ", ".join(
+        f"CAST(json ->> {pointers[name]} AS {kind}) AS {quoted(shown[name])}" for name, kind in typed.items()
+    )
+    return f"(SELECT {listed} FROM {objects(parts, members.object_bytes)})"  # noqa: S608 - quoted
+
+
+def _folded(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
+    """Return the table of rows whose members that are no column stand together in one."""
+    typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
+    structure = text(json.dumps(typed))
+    others = text(json.dumps(dict.fromkeys(typed)))
+    return (
+        f"(SELECT * EXCLUDE ({_REST}, _others), CASE WHEN _others = '{{}}' THEN {_REST} "  # noqa: S608 - quoted
+        f"WHEN {_REST} IS NULL THEN _others::VARCHAR "
+        f"ELSE json_merge_patch(_others, json_object('{_REST}', {_REST}))::VARCHAR END AS {_REST} "
+        f"FROM (SELECT unnest(json_transform(json, {structure})), json_merge_patch(json, {others}) AS _others "
+        f"FROM {objects(parts, members.object_bytes)}))"
+    )
+
+
+def _guarded(name: str) -> str:
+    column = quoted(name)
+    risky = f"regexp_matches({column}, '^[-=+@\\t\\r]')"
+    return f"CASE WHEN {risky} THEN '''' || {column} ELSE {column} END AS {column}"

@@ -1,0 +1,119 @@
+"""Finds the members of a dataset's rows: their names, the types of their values, and the length of the longest row.
+
+Parts are read one by one: for all at once DuckDB keeps a buffer for each, and memory would grow with the dataset.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from harvester.datasets.sql import THREADS, one_file, text, texts
+from harvester.errors import SinkError
+
+MANY_NAMES = 1000
+"""DuckDB's own look at a part takes 10 KB for each name that is in it."""
+
+_CHUNK_BYTES = 256 * 1024
+_OBJECT_BYTES = 1_048_576
+"""DuckDB sets twice so much aside for each thread, or twice the longest row where that is longer."""
+
+
+@dataclass
+class Members:
+    """The members of all rows."""
+
+    kinds: dict[str, set[str]] = field(default_factory=dict)
+    """By name, the kinds of values that a member has, as DuckDB calls them."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    """By name, how many rows have the member."""
+
+    object_bytes: int = _OBJECT_BYTES
+    """What DuckDB must be ready to read as one row."""
+
+    def reading(self) -> str:
+        """Return the options by which DuckDB reads the parts."""
+        lines = "format = 'newline_delimited', hive_partitioning = false"
+        return f"{lines}, maximum_object_size = {self.object_bytes}"
+
+
+def find_members(connection: Any, parts: Sequence[Path]) -> Members:
+    """Look through all parts. Raises ``SinkError`` for a damaged one, ``duckdb.Error`` for one that is no NDJSON."""
+    members = Members()
+    with ThreadPoolExecutor(THREADS) as pool:  # a compressed part is read by one thread alone
+        for found in pool.map(lambda part: _look(connection.cursor(), part), parts):
+            members.object_bytes = max(members.object_bytes, found.object_bytes)
+            members.rows.update(found.rows)
+            for name, kinds in found.kinds.items():
+                members.kinds.setdefault(name, set()).update(kinds)
+    return members
+
+
+def objects(parts: Sequence[Path], object_bytes: int) -> str:
+    """Return the table of the parts' rows, as JSON."""
+    return f"read_ndjson_objects({texts(map(one_file, parts))}, maximum_object_size = {object_bytes})"
+
+
+def _look(connection: Any, part: Path) -> Members:
+    """Look through one part."""
+    found = Members(object_bytes=max(_OBJECT_BYTES, _longest_line(part) + 1024))
+    rows = objects([part], found.object_bytes)
+    names = f"SELECT name, count(*) FROM (SELECT unnest(json_keys(json)) AS name FROM {rows}) GROUP BY name"  # noqa: S608 - quoted
+    found.rows = Counter(dict(connection.execute(names).fetchall()))
+    # DuckDB takes Sent and sent for one, and gives up on a counter without a name.
+    plain = len(found.rows) <= MANY_NAMES and len({name.lower() for name in found.rows} - {""}) == len(found.rows)
+    if plain:
+        reading = f"sample_size = -1, maximum_depth = 2, {found.reading()}"
+        query = f"DESCRIBE SELECT * FROM read_json({text(one_file(part))}, {reading})"  # noqa: S608 - quoted
+    else:
+        query = _members_of(rows)
+    for name, kind, *_ in connection.execute(query).fetchall():
+        found.kinds.setdefault(name, set()).add(kind)
+    return found
+
+
+def _members_of(rows: str) -> str:
+    """Return the query of the members' names, as they are written, with the kinds of their values."""
+    members = f"SELECT unnest(map_entries(json::MAP(VARCHAR, JSON))) AS member FROM {rows}"  # noqa: S608 - quoted
+    kind = "json_type(member.value)"
+    small = f"{kind} = 'UBIGINT' AND TRY_CAST(member.value AS BIGINT) IS NOT NULL"
+    return f"SELECT DISTINCT member.key, CASE WHEN {small} THEN 'BIGINT' ELSE {kind} END FROM ({members})"  # noqa: S608 - quoted
+
+
+def _longest_line(part: Path) -> int:
+    """Read a part to its end, since DuckDB takes one that was cut off for a whole one; returns its longest line."""
+    longest = current = 0
+    for chunk in _decompressed(part):
+        first, *others = chunk.split(b"\n")
+        current += len(first)
+        if others:
+            longest = max(longest, current, *map(len, others))
+            current = len(others[-1])
+    return max(longest, current)
+
+
+def _decompressed(part: Path) -> Iterator[bytes]:
+    """Read a part, piece by piece. Raises ``SinkError`` for one that is damaged, cut off, or goes on behind its end."""
+    stream: Any = None
+    if part.suffix == ".zst":
+        stream = zstandard.ZstdDecompressor().decompressobj()
+    elif part.suffix == ".gz":
+        stream = zlib.decompressobj(31)
+    try:
+        with part.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk if stream is None else stream.decompress(chunk)
+    except (zstandard.ZstdError, zlib.error):
+        raise _damaged(part) from None
+    if stream is not None and (not stream.eof or stream.unused_data):
+        raise _damaged(part)
+
+
+def _damaged(part: Path) -> SinkError:
+    return SinkError(f"the part {part} is damaged; restore it, or move it away")

@@ -1,0 +1,124 @@
+"""Lists of pairs in Parquet, read within a bound on memory whatever the file says of itself."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from harvester.datasets.sql import one_file, quoted
+from harvester.errors import UsageError
+
+MEMORY_LIMIT_MB = 128
+"""What a file's pages may take in memory. A page that needs more, because of huge cells, makes the file unreadable."""
+
+MAX_FOOTER_BYTES = 1 << 20
+"""A footer becomes about 140 times its size in memory, so a megabyte of it is the most that is read."""
+
+TEXT_CHARACTERS = 256
+"""What is given of a text: enough to see that no id is that long."""
+
+_TEXT_TYPES = ("VARCHAR", "JSON", "UUID", "ENUM")
+_SMALL_TYPES = re.compile(r'U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOLEAN|DECIMAL.*|DATE|TIME.*|"NULL"')
+
+
+class ParquetFile:
+    """An open Parquet file. ``columns`` are the names of its top-level columns as the file spells them.
+
+    Use it as a context manager. Raises ``UsageError`` where the file is no Parquet, or needs too much memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and read its footer."""
+        import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
+
+        self._path = path
+        self._errors = (duckdb.Error, RuntimeError, UnicodeDecodeError)  # the last two: a name that is no text
+        self._name = one_file(path)
+        _check_footer(path)
+        self._connection = duckdb.connect()
+        try:
+            self._connection.execute("SET threads = 1")
+            self._connection.execute(f"SET memory_limit = '{MEMORY_LIMIT_MB}MB'")
+            self._connection.execute("SET temp_directory = ''")
+            self.columns = self._top_level()
+        except self._errors as error:
+            self._connection.close()
+            raise self._unreadable(error) from None
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _top_level(self) -> list[str]:
+        """Walk the schema, which lists each column before those within it."""
+        nodes = self._connection.execute("SELECT name, num_children FROM parquet_schema(?)", [self._name])
+        names, inside = [], [1]
+        while page := nodes.fetchmany(2048):
+            for name, children in page:
+                while inside and not inside[-1]:
+                    inside.pop()
+                if len(inside) == 2:
+                    names.append(name)
+                if inside:
+                    inside[-1] -= 1
+                inside.append(children or 0)
+        return names
+
+    def rows(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Give the cells of these columns, row by row; texts are cut to ``TEXT_CHARACTERS``.
+
+        Raises ``UsageError`` for a column whose cells cannot name an id or a time, and where the file is damaged.
+        """
+        source = "read_parquet(?, binary_as_string = true, hive_partitioning = false)"
+        try:
+            plain = ", ".join(quoted(name) for name in names)
+            types = self._connection.execute(f"SELECT {plain} FROM {source} LIMIT 0", [self._name]).description or []  # noqa: S608 - quoted
+            wanted = ", ".join(self._cell(name, str(column[1])) for name, column in zip(names, types, strict=True))
+            rows = self._connection.execute(f"SELECT {wanted} FROM {source}", [self._name])  # noqa: S608 - quoted
+            while page := rows.fetchmany(2048):
+                yield from page
+        except self._errors as error:
+            raise self._unreadable(error) from None
+
+    def _cell(self, name: str, kind: str) -> str:
+        """Write a column for SQL, so that no long text leaves the database."""
+        if kind.startswith(_TEXT_TYPES) and not kind.endswith("]"):
+            return f"left(CAST({quoted(name)} AS VARCHAR), {TEXT_CHARACTERS})"
+        if kind == "TIMESTAMP WITH TIME ZONE":  # which DuckDB gives as an object only where pytz is installed
+            written = f"strftime(make_timestamp(epoch_us({quoted(name)})), '%Y-%m-%dT%H:%M:%S.%fZ')"
+            return f"CASE WHEN isinf({quoted(name)}) THEN 'infinity' ELSE {written} END"
+        if _SMALL_TYPES.fullmatch(kind):
+            return quoted(name)
+        raise UsageError(f"{self._path}: column {name} is of type {kind[:60]}; write it as text")
+
+    def _unreadable(self, error: Exception) -> UsageError:
+        if "Out of Memory" in str(error):
+            return UsageError(
+                f"{self._path}: reading it takes more than {MEMORY_LIMIT_MB} MB of memory: its cells or pages are too "
+                "large for a list of ids; write it with smaller row groups, or as CSV"
+            )
+        return UsageError(f"{self._path}: cannot be read as Parquet: {str(error).splitlines()[0]}")
+
+
+def _check_footer(path: Path) -> None:
+    """Look at the length of the footer, which stands before the last four bytes, before anybody reads it."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 8))
+            length = int.from_bytes(file.read(8)[:4], "little")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; check the file") from None
+    if MAX_FOOTER_BYTES < length < size:
+        raise UsageError(
+            f"{path}: its footer has {length} bytes and at most {MAX_FOOTER_BYTES} are read; "
+            "write it with fewer columns or larger row groups, or as CSV"
+        )

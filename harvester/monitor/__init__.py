@@ -1,0 +1,1 @@
+"""The state of a running engine, its health and its alerts."""

@@ -1,0 +1,99 @@
+"""Collects all conditions of a service from memory, and logs them as they change.
+
+It never waits: a ledger that hangs is a condition like others, and must not delay the report.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from harvester.clock import Clock
+from harvester.engine.wiring import Harvesting
+from harvester.formatting import many
+from harvester.health import Condition, ConditionLog, Part
+from harvester.ledger import Ledger
+from harvester.ledger.books import halted
+from harvester.sources.trigger import Trigger
+
+LEDGER_PATIENCE_SECONDS = 10.0
+"""The ledger is unavailable once it has not answered for so long."""
+
+
+_NOT_SERVED = "it is not configured, so nobody reads its {}; configure it, or remove them"
+
+
+class Conditions:
+    """Call it for the present conditions. Call ``report`` every few seconds to log them."""
+
+    def __init__(self, *, harvesting: Harvesting, triggers: Sequence[Trigger], ledger: Ledger, clock: Clock) -> None:
+        """Nothing is logged yet."""
+        self._harvesting = harvesting
+        self.triggers = list(triggers)
+        self._ledger = ledger
+        self._clock = clock
+        self._log = ConditionLog(clock)
+        self._key_files: dict[str, tuple[str, float]] = {}
+        self._unserved: dict[str, tuple[str, float]] = {}
+        self._probe: asyncio.Task[object] | None = None
+        self._probed_at = 0.0
+
+    def __call__(self) -> list[Condition]:
+        """Return the present conditions."""
+        found = [*self._of_ledger(), *self._harvesting.conditions()]
+        halted_workspaces = {each.subject for each in found if each.part is Part.KEY}
+        found += [
+            self._fault(Part.KEY, "file", name, *each)
+            for name, each in self._key_files.items()
+            if name not in halted_workspaces
+        ]
+        found += [self._fault(Part.WORKSPACE, "unserved", name, *each) for name, each in self._unserved.items()]
+        now = self._clock.monotonic()
+        for each in self.triggers:
+            if each.failing is not None:
+                since = self._clock.wall() - (now - each.failing.since)
+                found.append(Condition(Part.BROKER, each.failing.cause, since, each.name, each.failing.detail))
+        return found
+
+    def _fault(self, part: Part, cause: str, workspace: str, detail: str, began: float) -> Condition:
+        """Return a condition that stops no work; ``began`` is monotonic, since the time of day may be corrected."""
+        since = self._clock.wall() - (self._clock.monotonic() - began)
+        return Condition(part, cause, since, workspace, detail, blocks=False)
+
+    def report(self) -> None:
+        """Log conditions that begin, last or end."""
+        self._probe_ledger()
+        self._log.update(self())
+
+    def set_key_file(self, workspace: str, problem: str | None) -> None:
+        """Record why a key file cannot be used; None if it can. The previous key stays in use."""
+        if problem is None:
+            self._key_files.pop(workspace, None)
+        elif workspace not in self._key_files:
+            self._key_files[workspace] = (problem, self._clock.monotonic())
+
+    def set_pending(self, pending: Mapping[str, int]) -> None:
+        """Record the open pairs of each workspace: nobody reads those of a workspace that is not configured."""
+        now, before = self._clock.monotonic(), self._unserved
+        self._unserved = {
+            name: (_NOT_SERVED.format(many(count, "open pair")), before[name][1] if name in before else now)
+            for name, count in pending.items()
+            if count and name not in self._harvesting.wired
+        }
+
+    def _probe_ledger(self) -> None:
+        """Start a small query of the ledger, unless one is still running."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._ledger.look(halted), name="ledger probe")
+            # A failure is reported, or ends the service, at the next real query.
+            self._probe.add_done_callback(lambda probe: probe.cancelled() or probe.exception())
+            self._probed_at = self._clock.monotonic()
+
+    def _of_ledger(self) -> list[Condition]:
+        if self._ledger.lost is not None:
+            return [Condition(Part.LEDGER, "lost", self._clock.wall(), detail=str(self._ledger.lost))]
+        if self._probe is None or self._probe.done():
+            return []
+        seconds = self._clock.monotonic() - self._probed_at
+        if seconds < LEDGER_PATIENCE_SECONDS:
+            return []
+        detail = f"it has not answered for {seconds:.0f} seconds"
+        return [Condition(Part.LEDGER, "timeout", self._clock.wall() - seconds, detail=detail)]

@@ -1,0 +1,1 @@
+"""Logs, traces, and secrets kept out of both."""

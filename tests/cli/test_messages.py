@@ -1,0 +1,156 @@
+"""What the command line says to those who are new to it, or did something that cannot work."""
+
+import asyncio
+import json
+import re
+import sys
+from collections import Counter
+
+import pytest
+
+from harvester.cli import show
+from harvester.commands.capture import Summary
+from harvester.commands.estimate import plan
+from harvester.model import Books, Verdict
+from harvester.simulator import Simulator, SimulatorConfig
+from tests.commands.test_capture import write_pairs
+from tests.support.secret_canary import KEY
+
+TERMINAL = (sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])")
+BRAZE = "https://rest.fra-01.braze.eu"
+
+
+@pytest.fixture
+async def braze():
+    """A stand-in whose budget never ends."""
+    async with Simulator(SimulatorConfig(pairs=40, limit=1_000_000, api_key=KEY)) as simulator:
+        yield simulator
+
+
+async def test_a_reader_that_goes_away_ends_the_run_quietly_and_nothing_is_lost(harvester, tmp_path, braze):
+    """As ``| head`` does, also where standard output is unbuffered; the next run writes what was not taken."""
+    harvester.env["PYTHONUNBUFFERED"] = "1"
+    write_pairs(tmp_path / "pairs.csv", braze)
+    arguments = ("run", "pairs.csv", "-o", "-", "--state", "ledger.db", "--endpoint", braze.url)
+    process = harvester.start(*arguments)
+    assert process.stdout is not None
+    await asyncio.to_thread(process.stdout.read, 1000)
+    process.stdout.close()
+    process.stdout = None
+    _, err = await asyncio.to_thread(process.communicate)
+    assert (process.returncode, b"harvester: " in err) == (0, False), err
+    code, out, err = await harvester.run(*arguments)
+    assert code == 0, err
+    assert sum(json.loads(line)["level"] == "capture" for line in out.splitlines()) == 40
+    assert braze.answers.total() == 40
+
+
+async def test_logs_stand_on_lines_of_their_own_beside_the_progress(harvester, tmp_path, braze):
+    """On a terminal a log line never begins where the progress ends."""
+    write_pairs(tmp_path / "pairs.csv", braze)
+    _, out, _ = await harvester.run("run", "pairs.csv", "--endpoint", braze.url, "--log-level", "info", inside=TERMINAL)
+    assert "timestamp=" in out
+    assert not re.findall(r"[^\n]{20}(?<![\nK])timestamp=", out), out
+
+
+async def test_a_start_that_cannot_be_leaves_nothing_behind(harvester, tmp_path):
+    """Without a key, or with a trigger that cannot be, there is neither a ledger nor a marked folder afterwards."""
+    (tmp_path / "pairs.csv").write_text("campaign_id,send_id\nc,s\n")
+    trigger = '[triggers.sends]\nkind = "redis"\nstream = "s"\nurl = "http://x"\n'
+    (tmp_path / "bad.toml").write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\n{trigger}')
+    assert (await harvester.run("serve", "--config", "bad.toml"))[0] == 2
+    harvester.env["BRAZE_API_KEY"] = ""
+    code, _, err = await harvester.run("run", "pairs.csv", "--endpoint", BRAZE)
+    assert (code, "there is no API key" in err) == (2, True), err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.toml", "pairs.csv"]
+
+
+async def test_a_configuration_leads_every_command_to_its_ledger_and_workspaces(harvester, tmp_path, braze):
+    """What is about a ledger takes --config as ``run`` does; books are shown of each workspace too."""
+    tables = "".join(f'[workspaces.{name}]\nendpoint = "{braze.url}"\napi_key = "{KEY}"\n' for name in ("eu", "us"))
+    (tmp_path / "two.toml").write_text(f'out = "lake"\n{tables}')
+    lines = [f"{each.pair.campaign_id},{each.pair.send_id},us" for each in braze.population[:2]]
+    (tmp_path / "pairs.csv").write_text("\n".join(["campaign_id,send_id,workspace", *lines, "nobody,s,eu"]))
+    config = ("--config", "two.toml")
+    assert (await harvester.run("enqueue", "pairs.csv", *config))[1] == "3 pairs are new, 0 were known\n"
+    code, _, err = await harvester.run("run", *config)
+    assert code == 3, err
+    of_each = [
+        'workspace  "eu": 1 pair, 0 captured, 1 rejected, 0 expired, 0 pending',
+        'workspace  "us": 2 pairs, 2 captured, 0 rejected, 0 expired, 0 pending',
+    ]
+    assert [line for line in err.splitlines() if line.startswith("workspace")] == of_each
+    _, out, _ = await harvester.run("status", *config)
+    assert [line for line in out.splitlines() if line.startswith("workspace")] == of_each
+    assert "2 stored; 1 brought no row, so made no part" in out
+    code, out, err = await harvester.run("requeue", "--outcome", "rejected", "--reason", "status-400", *config)
+    assert (code, out[:7], "reasons here: status_400 (1)" in err) == (0, "0 pairs", True)
+
+
+async def test_help_says_of_each_command_in_a_whole_sentence_what_it_does(harvester):
+    """In a terminal of eighty columns no summary is cut short."""
+    code, out, _ = await harvester.run("--help")
+    commands = out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert (code, len(commands) > 10) == (0, True)
+    assert [line for line in commands if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("command", [("status",), ("run", "pairs.csv"), ("plan", "pairs.csv")])
+async def test_a_configuration_that_is_not_there_is_told_in_a_sentence(harvester, tmp_path, command):
+    """Its name and the reason, whichever command it was given to; nothing is made in its stead."""
+    told = "harvester: cannot read the configuration nope.toml: No such file or directory\n"
+    assert await harvester.run(*command, "--config", "nope.toml") == (2, "", told)
+    assert not list(tmp_path.iterdir())
+
+
+async def test_one_workspace_under_two_names_is_told(harvester, tmp_path):
+    """Who gives two names the same endpoint and key is warned, and told by doctor; the key is not shown."""
+    (tmp_path / "pairs.csv").write_text("campaign_id,send_id,workspace\nc,s,eu\n")
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    async with Simulator(SimulatorConfig(pairs=1, limit=1_000_000, api_key=KEY)) as simulator:
+        eu, europe, us = (f'[workspaces.{name}]\nendpoint = "{simulator.url}"\n' for name in ("eu", "europe", "us"))
+        (tmp_path / "once.toml").write_text(f'{eu}api_key = "{KEY}"\n{us}api_key = "{KEY}-us"\n')
+        (tmp_path / "twice.toml").write_text(
+            f'{eu}api_key = "{KEY}"\n{europe}api_key_file = "key"\n{us}api_key = "{KEY}-us"\n'
+        )
+        for command in (("run", "pairs.csv"), ("doctor",)):
+            _, out, err = await harvester.run(*command, "--config", "twice.toml")
+            told = [line for line in (out + err).splitlines() if "the same endpoint and API key" in line]
+            named = [[line.count(name) for name in ("eu", "europe", "us")] for line in told]
+            assert named == [[2, 1, 0]], out + err
+            assert KEY not in out + err
+            _, out, err = await harvester.run(*command, "--config", "once.toml")
+            assert "same endpoint" not in out + err
+
+
+def test_zeros_are_told_with_their_reason(capsys):
+    """A plan without calls and a run without a part say why."""
+    nothing = plan([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)
+    assert show.plan_lines(nothing, settled=0, expired=0, limit=1000) == ["calls      0: no pair is listed"]
+    gone = "calls      0: 7 pairs are settled already, 1 pair has expired"
+    assert show.plan_lines(nothing, settled=7, expired=1, limit=1000) == [gone]
+    assert show.plan_lines(nothing, settled=0, expired=299, limit=1000) == ["calls      0: 299 pairs have expired"]
+    little = plan([1e9], now=0.0, limit=250_000, reserve=0.2, max_rate=10.0)
+    budget = "budget     less than 0.1% of one hour's 250000 calls"
+    assert budget in show.plan_lines(little, settled=0, expired=0, limit=250_000)
+    show.summary(Summary({"eu": Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)}))
+    assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
+
+
+def test_one_of_anything_is_told_in_the_singular(capsys):
+    """No summary and no plan speaks of 1 pairs."""
+    one = plan([0.0], now=0.0, limit=1, reserve=0.0, max_rate=10.0)
+    told = show.plan_lines(one, settled=1, expired=1, limit=1) + show.unread_lines(1, 1, [])
+    told += show.plan_lines(plan([], now=0.0, limit=1, reserve=0.0, max_rate=1.0), settled=1, expired=1, limit=1)
+    books = Books(accepted=1, captured={Verdict.ZERO: 1}, rejected={}, expired=0, pending=0)
+    done = {"lines": 1, "bad_lines": 1, "naive_times": 1, "rows": 1, "parts": 1, "unstored": 1, "planned": 1}
+    show.summary(Summary({"eu": books, "us": books}, **done, skipped=Counter({"events without send_id": 1})))
+    told += capsys.readouterr().err.splitlines()
+    assert [line for line in told if re.search(r"(?<![.\d])1 [a-z]+s\b", line)] == []
+
+
+def test_the_summary_of_an_endpoint_that_does_not_answer_names_the_endpoint(capsys):
+    """To run the same command again does not help with a wrong address: the endpoint must be checked first."""
+    books = Books(accepted=2, captured={}, rejected={}, expired=0, pending=2)
+    show.summary(Summary({"eu": books}, unreachable={"eu": "cannot connect to http://127.0.0.1:9"}))
+    assert "pending: check the endpoint and the network (harvester doctor " in capsys.readouterr().err

@@ -1,0 +1,340 @@
+"""``harvester run`` from outside: a process, a stand-in API, and files."""
+
+import asyncio
+import csv
+import json
+import shutil
+import signal
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from harvester.cli.show import refused_lines
+from harvester.datasets import latest_query
+from harvester.model import Books
+from harvester.simulator import Simulator, SimulatorConfig
+from tests.conftest import rows_of
+from tests.support.secret_canary import KEY
+from tests.support.warm_process import fork
+
+
+def write_pairs(path: Path, simulator: Simulator, *more: tuple[str, str]) -> None:
+    """Write all sends of the stand-in, and some more lines."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["campaign_id", "send_id", "sent_at"])
+        for each in simulator.population:
+            sent_at = datetime.fromtimestamp(each.sent_at, UTC).isoformat()
+            writer.writerow([each.pair.campaign_id, each.pair.send_id, sent_at])
+        writer.writerows([*pair, ""] for pair in more)
+
+
+async def test_every_pair_is_captured_once_and_a_second_run_asks_nothing(harvester, tmp_path):
+    """All pairs of the input end in the parts, once, and what was sealed is never asked again."""
+    async with Simulator(SimulatorConfig(pairs=300, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json")
+        code, out, err = await harvester.run(*arguments)
+        assert code == 0, err
+        summary = json.loads(out)
+        assert summary["books"]["balanced"]
+        assert summary["books"]["accepted"] == sum(summary["books"]["captured"].values()) == 300
+        captures = Counter(
+            (row["campaign_id"], row["send_id"]) for row in rows_of(tmp_path / "harvest") if row["level"] == "capture"
+        )
+        assert captures == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
+        asked = simulator.answers.total()
+        assert (await harvester.run(*arguments))[0] == 0
+        assert simulator.answers.total() == asked
+
+
+async def test_killed_at_any_moment_it_goes_on_and_nothing_is_lost_or_twice(harvester, tmp_path):
+    """Five SIGKILLs, faults all along: the books balance, each pair has one capture, parts never change."""
+    config = SimulatorConfig(pairs=1500, limit=10_000_000, api_key=KEY, fault_rate=0.03, latency_seconds=0.02)
+    async with Simulator(config) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json", "--concurrency", "16")
+        parts: dict[Path, bytes] = {}
+        for kill in range(5):
+            process = await asyncio.to_thread(fork, tmp_path, harvester.env, *arguments)
+            until = simulator.answers.total() + 120 + 60 * kill
+            while simulator.answers.total() < until and process.exitcode is None:
+                await asyncio.sleep(0.01)
+            process.kill()
+            await asyncio.to_thread(process.join)
+            now = {path: path.read_bytes() for path in tmp_path.glob("harvest/send_analytics/*/*.zst")}
+            assert all(now[path] == data for path, data in parts.items())
+            parts = now
+        code, out, err = await harvester.run(*arguments)
+        assert code == 0, err
+        summary = json.loads(out)
+        assert summary["books"]["balanced"]
+        assert sum(summary["books"]["captured"].values()) == 1500
+    captures = Counter(
+        (row["campaign_id"], row["send_id"]) for row in rows_of(tmp_path / "harvest") if row["level"] == "capture"
+    )
+    assert captures == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
+    assert all(path.read_bytes() == data for path, data in parts.items())
+
+
+async def test_processes_on_one_ledger_end_when_all_is_done_and_take_over_from_the_dead(harvester, tmp_path):
+    """One that has nothing left to claim waits for the other's readings, gets them when it dies, and ends with 0."""
+    async with AsyncExitStack() as stack:
+        config = {"pairs": 5, "limit": 1_000_000, "api_key": KEY}
+        silent = await stack.enter_async_context(Simulator(SimulatorConfig(**config, fault_rate=1.0, faults=("slow",))))
+        simulator = await stack.enter_async_context(Simulator(SimulatorConfig(**config)))
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        first = harvester.start("run", "pairs.csv", "--endpoint", silent.url)
+        while not silent.answers:
+            await asyncio.sleep(0.01)
+        second = harvester.start("run", "pairs.csv", "--endpoint", simulator.url, "--json")
+        await asyncio.to_thread(lambda: next(line for line in second.stderr if b"cause=others" in line))
+        first.kill()
+        out, _ = await asyncio.to_thread(second.communicate)
+        await asyncio.to_thread(first.communicate)
+    assert (second.returncode, json.loads(out)["books"]["pending"]) == (0, 0)
+    captures = Counter(row["send_id"] for row in rows_of(tmp_path / "harvest") if row["level"] == "capture")
+    assert captures == Counter(each.pair.send_id for each in simulator.population)
+
+
+async def test_bad_lines_and_refused_pairs_are_told_and_the_rest_goes_on(harvester, tmp_path):
+    """A bad line is named by file, line and field in the rejects file; a refused pair stands in the books."""
+    async with Simulator(SimulatorConfig(pairs=20, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator, ("no-such-campaign", "s"), ("c", ""), ("c", "x" * 65))
+        code, out, _ = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url, "--json")
+    summary = json.loads(out)
+    assert code == 3
+    assert summary["books"]["rejected"] == {"status_400": 1}
+    assert sum(summary["books"]["captured"].values()) == 20
+    bad = [json.loads(line) for line in (tmp_path / "harvest/.harvester/rejects.ndjson").read_text().splitlines()]
+    assert [(each["source"], each["line"], each["field"]) for each in bad] == [
+        ("pairs.csv", 23, "send_id"),
+        ("pairs.csv", 24, "send_id"),
+    ]
+
+
+async def test_where_braze_refuses_every_pair_the_usual_cause_is_named(harvester, tmp_path):
+    """Summary and status say that the ids may be internal ones, another workspace's, or the endpoint wrong."""
+    (tmp_path / "pairs.csv").write_text("campaign_id,send_id\n" + "".join(f"internal,s{n}\n" for n in range(5)))
+    async with Simulator(SimulatorConfig(pairs=20, limit=1_000_000, api_key=KEY)) as simulator:
+        code, _, err = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url)
+    status = (await harvester.run("status"))[1]
+    assert code == 3
+    for said in (err, status):
+        assert "Braze refused every pair that it answered (5 pairs)" in said
+        assert "internal ids of Braze's Snowflake tables" in said
+
+
+def test_no_id_is_called_wrong_where_pairs_were_captured():
+    """A send that is followed is pending though it was captured, so a few refused ones are no wrong workspace."""
+    followed = Books(accepted=50, captured={}, rejected={"status_404": 10}, expired=0, pending=40, never_read=0)
+    assert refused_lines({"us": followed}) == []
+    assert refused_lines({"us": replace(followed, never_read=40)}) != []
+
+
+async def test_a_refused_key_halts_and_is_shown_nowhere(harvester, tmp_path):
+    """A 401 echoes the key; the run ends with exit 4, nothing is lost, and the key is in no output and no file."""
+    async with Simulator(SimulatorConfig(pairs=50, limit=1_000_000, api_key="another-key")) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        code, out, err = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url, "--json")
+        assert code == 4
+        assert json.loads(out)["books"]["pending"] == 50
+        assert simulator.answers.total() == 1
+    assert KEY not in out + err
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+async def test_an_interrupted_run_keeps_what_it_has_and_says_so(harvester, tmp_path):
+    """The first SIGINT lets what is in flight land and ends with 130; the same command then ends with 0."""
+    config = SimulatorConfig(pairs=200, limit=10_000_000, api_key=KEY, latency_seconds=0.03)
+    async with Simulator(config) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json", "--concurrency", "8")
+        process = harvester.start(*arguments)
+        while simulator.answers.total() < 40:
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.to_thread(process.communicate)
+        assert process.returncode == 130, err
+        books = json.loads(out)["books"]
+        assert books["balanced"]
+        assert sum(books["captured"].values()) >= 40
+        code, out, err = await harvester.run(*arguments)
+        assert code == 0, err
+        assert simulator.answers.total() == 200
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+async def test_a_wait_of_an_hour_for_budget_ends_when_told_to(harvester, tmp_path, sent):
+    """While the budget is spent a signal ends the run at once, with 130 and what it has stored."""
+    async with Simulator(SimulatorConfig(pairs=50, limit=1, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        process = harvester.start("run", "pairs.csv", "--endpoint", simulator.url, "--json")
+        assert process.stderr is not None
+        while b"event=waiting" not in await asyncio.to_thread(process.stderr.readline):
+            assert process.poll() is None
+        process.send_signal(sent)
+        out, _ = await asyncio.to_thread(process.communicate, timeout=20)
+    books = json.loads(out)["books"]
+    assert process.returncode == 130
+    assert books["balanced"]
+    assert sum(books["captured"].values()) == 1
+
+
+async def test_nobody_there_leaves_the_pairs_pending(harvester, tmp_path):
+    """A server that is away ends the run with 3 after a few probes, not after hours; every pair stays in the plan."""
+    (tmp_path / "pairs.csv").write_text("campaign_id,send_id\n" + "".join(f"c,s{at}\n" for at in range(50)))
+    arguments = ("--endpoint", "http://127.0.0.1:9", "--max-deferrals", "0", "--json")
+    code, out, err = await harvester.run("run", "pairs.csv", *arguments)
+    assert code == 3, err
+    assert json.loads(out)["books"]["pending"] == 50
+    told = "cannot connect to http://127.0.0.1:9: connection refused"
+    assert json.loads(out)["unreachable"] == {"default": told}
+    assert err.count(told) == err.count("\n") == 1, err
+
+
+async def test_rows_go_down_a_pipe_when_asked(harvester, tmp_path):
+    """With ``-o -`` standard output holds rows and nothing else, and no file is left behind."""
+    async with Simulator(SimulatorConfig(pairs=30, limit=1_000_000, api_key=KEY)) as simulator:
+        lines = [
+            json.dumps({"campaign_id": each.pair.campaign_id, "send_id": each.pair.send_id})
+            for each in simulator.population
+        ]
+        code, out, err = await harvester.run(
+            "run", "-", "-o", "-", "--endpoint", simulator.url, stdin="\n".join(lines).encode()
+        )
+    assert code == 0, err
+    assert sum(json.loads(line)["level"] == "capture" for line in out.splitlines()) == 30
+    assert not list(tmp_path.rglob("*.db"))
+
+
+async def test_mistakes_of_the_user_are_one_sentence(harvester, tmp_path):
+    """Wrong input, endpoint or ledger: exit 2 and a sentence, never a traceback."""
+    (tmp_path / "pairs.csv").write_text("a,b\n1,2\n")
+    for arguments in (
+        ("run", "missing.csv", "--endpoint", "https://rest.fra-01.braze.eu"),
+        ("run", "pairs.csv", "--endpoint", "https://rest.fra-01.braze.eu"),
+        ("run", "pairs.csv", "--endpoint", "http://rest.fra-01.braze.eu"),
+        ("run", "pairs.csv", "--endpoint", "https://evil.example"),
+        ("run", "pairs.csv"),
+        ("run", "pairs.csv", "--endpoint", "https://rest.fra-01.braze.eu", "--reserve", "7"),
+        ("status", "-o", "nowhere"),
+    ):
+        code, out, err = await harvester.run(*arguments)
+        assert (code, out) == (2, ""), (arguments, err)
+        assert "Traceback" not in err
+        assert err.count("harvester: ") == 1
+
+
+async def test_expired_pairs_cost_one_call_for_the_time_and_force_asks_them(harvester, tmp_path):
+    """However many sends are beyond retention, one call confirms the time; ``--force`` asks, and captures them."""
+    async with Simulator(SimulatorConfig(pairs=10, limit=1_000_000, api_key=KEY)) as simulator:
+        campaign = simulator.population[0].pair.campaign_id
+        (tmp_path / "old.csv").write_text(
+            f"campaign_id,send_id,sent_at\n{campaign},old,2020-01-01\n{campaign},older,2019-01-01\n"
+        )
+        arguments = ("run", "old.csv", "--endpoint", simulator.url, "--json")
+        code, out, _ = await harvester.run(*arguments)
+        assert (code, json.loads(out)["books"]["expired"], simulator.answers.total()) == (3, 2, 1)
+        code, out, _ = await harvester.run(*arguments, "--force")
+        assert (code, json.loads(out)["books"]["expired"], simulator.answers.total()) == (0, 0, 3)
+
+
+async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):
+    """The first command of the README works, and works again."""
+    for _ in range(2):
+        code, out, err = await harvester.run("demo", "--pairs", "200")
+        assert code == 0, err
+        assert "accepted   200 pairs" in err
+        assert "email" in out
+        assert "goes to ./demo-out" in err
+        assert latest_query("./demo-out") in out
+        assert "never sum over readings" in out
+        assert "harvester latest demo-out" in out.splitlines()[-1]
+        left = sorted(path.name for path in (tmp_path / "demo-out").iterdir())
+        assert left == [".harvester", "pairs.csv", "send_analytics"]
+
+
+async def test_plan_enqueue_status_requeue_parts_agree(harvester, tmp_path):
+    """What is planned is what is then called; what is refused is listed and can be requeued; parts are listed."""
+    async with Simulator(SimulatorConfig(pairs=40, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator, ("no-such-campaign", "s"))
+        as_run = ("pairs.csv", "--endpoint", simulator.url, "--api-key-file", "none", "--reserve", "0.3", "--json")
+        code, out, _ = await harvester.run("plan", *as_run)
+        assert (code, json.loads(out)["calls"], simulator.answers.total()) == (0, 41, 0)
+        code, out, _ = await harvester.run("enqueue", "pairs.csv")
+        assert (code, out) == (0, "41 pairs are new, 0 were known\n")
+        code, _, err = await harvester.run("run", "--endpoint", simulator.url)
+        assert (code, simulator.answers.total()) == (3, 41), err
+        code, out, _ = await harvester.run("plan", "pairs.csv", "--json")
+        assert json.loads(out)["calls"] == 0
+        code, out, _ = await harvester.run("status")
+        assert "no-such-campaign" in out
+        code, out, _ = await harvester.run("requeue", "--outcome", "rejected", "--reason", "status_400")
+        assert out.startswith("1 pair is pending again")
+        code, out, _ = await harvester.run("parts")
+        listed = [json.loads(line) for line in out.splitlines()]
+        rows = rows_of(tmp_path / "harvest")
+        assert sum(part["row_count"] for part in listed) == len(rows)
+        last = max(row["captured_at"] for row in rows)
+        assert all(last <= part["stored_at"] <= datetime.now(UTC).isoformat() for part in listed)
+        code, out, _ = await harvester.run("parts", "--since", str(listed[-1]["order"]))
+        assert out == ""
+
+
+async def test_doctor_says_what_to_mend(harvester):
+    """A good set-up is well; a wrong key is told as such, and is not shown."""
+    async with Simulator(SimulatorConfig(pairs=10, api_key=KEY)) as simulator:
+        code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
+        assert code == 0, out + err
+        assert "never overwrites" in out
+        harvester.env["BRAZE_API_KEY"] = "a-wrong-key-4711"
+        code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
+        assert code == 2
+        assert "sends.data_series" in out
+        assert "4711" not in out + err
+        assert "budget" not in out, "a refused key has no budget to report"
+
+
+async def test_doctor_says_how_many_stored_parts_are_missing(harvester, tmp_path):
+    """Parts that were deleted are found by the ledger's own list, and ``latest`` does not deny that they existed."""
+    async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        assert (await harvester.run("run", "pairs.csv", "--endpoint", simulator.url))[0] == 0
+        code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
+        assert (code, "all 1 stored parts of this ledger are there" in out) == (0, True), out + err
+        shutil.rmtree(tmp_path / "harvest" / "send_analytics")
+        code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
+        assert (code, "WRONG  parts: 1 of 1 stored parts are missing, the first is send_analytics/" in out) == (2, True)
+        assert "restore them from a copy" in out
+        assert "harvester remove" in out
+        code, _, err = await harvester.run("latest", "harvest")
+        assert (code, "nothing was harvested" in err, "harvester doctor -o harvest" in err) == (2, False, True), err
+
+
+async def test_doctor_leaves_nothing_behind(harvester, tmp_path):
+    """Places that are not there yet are told as usable and stay away, those that are keep what they hold."""
+
+    def there():
+        return {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+
+    async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        arguments = ("--endpoint", simulator.url, "-o", "not/yet")
+        before = there()
+        code, out, err = await harvester.run("doctor", *arguments, "--state", "nor/this.db")
+        assert (code, there()) == (0, before), out + err
+        assert (await harvester.run("run", "pairs.csv", *arguments))[0] == 0
+        before = there()
+        code, out, err = await harvester.run("doctor", *arguments)
+        assert (code, there()) == (0, before), out + err
+        code, out, _ = await harvester.run("doctor", *arguments, "--state", "another.db")
+        assert (code, there(), "with another ledger" in out) == (2, before, True)
+        code, out, _ = await harvester.run("doctor", "--endpoint", simulator.url, "-o", "pairs.csv/below")
+        assert (code, there(), "Not a directory" in out) == (2, before, True)

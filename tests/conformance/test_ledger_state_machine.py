@@ -1,0 +1,385 @@
+"""The ledger in any order of events: a plain model in memory says how every pair must stand, and the books balance."""
+
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
+from harvester.ledger import batches, books, braze_time, intake, leases
+from harvester.ledger.plans import follow
+from harvester.ledger.schema import NEVER, metadata
+from harvester.ledger.sqlite import connect
+from harvester.model import (
+    DAY_SECONDS,
+    GRACE_SECONDS,
+    Batch,
+    Captured,
+    Deferred,
+    Enqueued,
+    Outcome,
+    Pair,
+    Part,
+    Reading,
+    Rejected,
+    Returned,
+    Settlement,
+    Verdict,
+)
+from harvester.schedule import FINAL, ONCE, ONLY_ONCE, ReadingPlan
+
+NOW = 1_767_225_600.0
+AGES = (1.0, 3.0, 8.0, 13.0)
+PLANS = {"once": ONLY_ONCE, "eu": ReadingPlan.of("eu", AGES, 14.0, 0.25)}
+OUTCOMES: dict[str, Outcome] = {
+    "captured": Captured(Verdict.ACTIVITY, NOW, b"", 1),
+    "rejected": Rejected("status_400", "no"),
+    "deferred": Deferred("timeout"),
+    "returned": Returned(),
+}
+DEFERRAL_SECONDS = 30.0
+DATASETS = ("rows", "raw")
+OWNERS = st.sampled_from(["a", "b"])
+WORKSPACES = st.sampled_from(sorted(PLANS))
+PASSING = st.sampled_from([31.0, 121.0, DAY_SECONDS, 5 * DAY_SECONDS, 15.5 * DAY_SECONDS])
+NUMBERS = st.lists(st.integers(0, 2), min_size=1, max_size=3)
+SENT_DAYS_AGO = st.sampled_from([None, -0.5, 0.0, 0.4, 2.0, 6.0, 13.2, 14.5, 20.0])
+
+
+@dataclass
+class Known:
+    """How one pair must stand."""
+
+    sent_at: float | None
+    first_seen_at: float
+    reading: str
+    due_at: float
+    expires_at: float
+    state: str = "open"
+    round: int = 0
+    captures: int = 0
+    deferrals: int = 0
+    ending_at: float | None = None
+    yields: bool = False
+    ended: Counter = field(default_factory=Counter)
+
+    @property
+    def since(self) -> float:
+        """When its time began."""
+        return self.first_seen_at if self.sent_at is None else self.sent_at
+
+    def tell(self, sent_at: float | None, plan: ReadingPlan, now: float) -> None:
+        """Hear of the same pair once more."""
+        expires_at, first = plan.expires_at(now if sent_at is None else sent_at), plan.first(sent_at, now)
+        settled = self.state not in ("open", "leased", "paused")
+        reopened = settled and sent_at is None and self.expires_at < now
+        expires_at = self.expires_at if sent_at is None and not reopened else expires_at
+        planned = self.reading == ONCE != first.name and expires_at > now
+        later = sent_at is not None and sent_at > self.since
+        if later or reopened or planned:
+            self.round, self.captures = self.round + 1, 0
+            self.first_seen_at = now if later or reopened else self.first_seen_at
+        elif settled or self.sent_at is not None or sent_at is None:
+            return
+        self.sent_at = None if reopened else self.sent_at if sent_at is None else sent_at
+        self.state = "open" if settled else self.state
+        self.reading, self.due_at, self.expires_at, self.deferrals = first.name, first.due_at, expires_at, 0
+        self.ending_at, self.yields = None, False
+
+    def latest(self, plan: ReadingPlan, now: float) -> str:
+        """Name the reading that it is by now."""
+        due = [name for name, age in plan.readings if self.since + age <= now]
+        return due[-1] if due and self.reading != ONCE else self.reading
+
+    def end(self, kind: str, reading: Reading, plan: ReadingPlan, now: float, asked_at: float) -> None:
+        """Take what became of a reading."""
+        self.state = "open"
+        self.ending_at = None
+        if kind in ("captured", "rejected"):
+            self.ended[kind] += 1
+            self.deferrals, self.yields = 0, False
+        if reading.round != self.round:
+            self.deferrals = 0
+        elif kind == "deferred":
+            self.due_at, self.deferrals = now + DEFERRAL_SECONDS, self.deferrals + 1
+            self.reading, self.ending_at = reading.name, reading.ending_at
+        elif kind == "rejected":
+            self.state = kind
+        elif kind == "captured":
+            self.captures += 1
+            following = plan.after(reading.name, reading.since, asked_at)
+            if following is None:
+                self.state = kind
+            else:
+                self.reading, self.due_at = following.name, following.due_at
+                self.yields = following.name != FINAL
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Two owners and the people do to one ledger whatever they do, in any order, through weeks."""
+
+    batches = Bundle("batches")
+
+    def __init__(self) -> None:
+        """Begin with nothing known."""
+        super().__init__()
+        self.now = NOW
+        self.number = 0
+        self.known: dict[Pair, Known] = {}
+        self.open: dict[str, tuple[Batch, str, float]] = {}
+        self.sealed: dict[str, tuple[str, float]] = {}
+
+    @initialize(days_ago=st.tuples(SENT_DAYS_AGO, SENT_DAYS_AGO))
+    def begin(self, days_ago):
+        """One workspace is read once, the other by a plan; each has sends to begin with."""
+        self.folder = tempfile.TemporaryDirectory()
+        self.engine = connect(Path(self.folder.name) / "ledger.db")
+        with self.engine.begin() as connection:
+            metadata.create_all(connection)
+        self.do(follow, "eu", PLANS["eu"])
+        for workspace in PLANS:
+            for number, each in enumerate(days_ago):
+                self.enqueue(workspace=workspace, numbers=[number], days_ago=each)
+
+    def teardown(self) -> None:
+        """Let go of the file."""
+        self.engine.dispose()
+        self.folder.cleanup()
+
+    def do(self, verb, *given, **named):
+        """One transaction."""
+        with self.engine.begin() as connection:
+            return verb(connection, *given, **named)
+
+    def those(self, state: str, named: list[Pair] | None = None) -> list[Known]:
+        """The pairs in a state, of all or of those named."""
+        return [each for pair, each in self.known.items() if each.state == state and (named is None or pair in named)]
+
+    @rule(workspace=WORKSPACES, numbers=NUMBERS, days_ago=SENT_DAYS_AGO)
+    def enqueue(self, workspace, numbers, days_ago):
+        """The same pair any number of times is one pair; a later send is another round of it."""
+        sent_at, plan = None if days_ago is None else self.now - days_ago * DAY_SECONDS, PLANS[workspace]
+        arrivals = [Enqueued(Pair(workspace, "c", f"s{number}"), sent_at) for number in numbers]
+        count = self.do(intake.enqueue, arrivals, now=self.now)
+        named = {each.pair for each in arrivals}
+        new = named - set(self.known)
+        assert (count.new, count.known) == (len(new), len(numbers) - len(new))
+        for pair in named - new:
+            self.known[pair].tell(sent_at, plan, self.now)
+        for pair in new:
+            first = plan.first(sent_at, self.now)
+            expires_at = plan.expires_at(self.now if sent_at is None else sent_at)
+            self.known[pair] = Known(sent_at, self.now, first.name, first.due_at, expires_at)
+
+    def due_of(self, workspace: str, *, confirmed: bool) -> dict[Pair, Known]:
+        """The pairs that a claim may give; where the time is ``confirmed``, others that are over expire."""
+        due, plan = {}, PLANS[workspace]
+        for pair, each in self.known.items():
+            over = each.expires_at <= self.now
+            tried = each.captures or each.deferrals or each.first_seen_at >= each.expires_at
+            is_due = each.state == "open" and each.due_at <= self.now
+            if pair.workspace != workspace:
+                continue
+            if over and (each.state == "paused" or (is_due and tried)):
+                if confirmed:
+                    each.state = "expired"
+                    each.ended["expired"] += 1
+            elif is_due:
+                if confirmed:
+                    each.yields = each.yields and each.since + plan.readings[-1][1] > self.now
+                due[pair] = each
+        return due
+
+    @rule(target=batches, workspace=WORKSPACES, owner=OWNERS, limit=st.integers(1, 5), confirmed=st.booleans())
+    def claim(self, workspace, owner, limit, confirmed):
+        """A claim gives what is due and no other's, as the reading it is by now: what yields last, the nearest first.
+
+        What came in time is tried before it expires; nothing expires while the time is not confirmed.
+        """
+        due, plan = self.due_of(workspace, confirmed=confirmed), PLANS[workspace]
+        self.number += 1
+        batch = self.do(
+            batches.claim, workspace, batch_id=f"b{self.number:04d}", token=f"t{self.number}", owner=owner, limit=limit,
+            now=self.now, lease_until=self.now + 120, confirmed=confirmed,
+        )  # fmt: skip
+        claimed = [] if batch is None else [reading.pair for reading in batch.readings]
+        assert len(claimed) == len(set(claimed)) <= limit
+        assert set(claimed) <= set(due)
+        assert bool(claimed) == bool(due)
+        if confirmed:
+            assert len(claimed) == min(limit, len(due))
+            first = sorted((each.yields, each.expires_at) for each in due.values())[:limit]
+            assert sorted((due[pair].yields, due[pair].expires_at) for pair in claimed) == first
+        for reading in batch.readings if batch else ():
+            pair = due[reading.pair]
+            name = pair.latest(plan, self.now)
+            ending_at = pair.ending_at
+            if ending_at is None or name != pair.reading or ending_at <= self.now - DAY_SECONDS:
+                ending_at = self.now
+            pair.state = "leased"
+            if confirmed:
+                pair.reading, pair.ending_at = name, ending_at
+            assert (reading.name, reading.since, reading.round) == (name, pair.since, pair.round)
+            assert (reading.ending_at, reading.deadline) == (ending_at, pair.expires_at - GRACE_SECONDS)
+        if batch is None:
+            return multiple()
+        self.open[batch.id] = (batch, owner, self.now + 120)
+        return batch
+
+    @rule(workspace=WORKSPACES, owner=OWNERS, days=st.sampled_from([-20.0, -3.0, 3.0, 20.0, 90.0]))
+    def claim_by_a_wrong_clock(self, workspace, owner, days):
+        """What an unconfirmed clock leases goes back as it was, once the first answer shows the time."""
+        self.number += 1
+        batch = self.do(
+            batches.claim, workspace, batch_id=f"b{self.number:04d}", token="t", owner=owner, limit=9,
+            now=self.now + days * DAY_SECONDS, lease_until=self.now + 120, confirmed=False,
+        )  # fmt: skip
+        if batch is not None:
+            back = [Settlement(reading, Returned()) for reading in batch.readings]
+            assert self.do(batches.seal, batch, back, [], destination="here", now=self.now, deferral_delays={})
+            for reading in batch.readings:
+                assert self.known[reading.pair].state == "open"
+                self.known[reading.pair].ending_at = None
+
+    @rule(workspace=WORKSPACES)
+    def correct(self, workspace):
+        """Where no clock was wrong there is nothing to correct."""
+        assert self.do(braze_time.correct, workspace, now=self.now) == 0
+
+    @rule(batch=consumes(batches), kinds=st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=5, max_size=5))
+    def seal(self, batch, kinds):
+        """Who still holds a batch may seal it; a zombie's seal is refused and changes nothing."""
+        ended = list(zip(batch.readings, kinds, strict=False))
+        settlements = [Settlement(reading, OUTCOMES[kind]) for reading, kind in ended]
+        captured = any(kind == "captured" for _, kind in ended)
+        parts = [Part(each, f"{batch.id}.ndjson", "digest", 4, 1, b"rows") for each in DATASETS if captured]
+        delays = {reading.pair_id: DEFERRAL_SECONDS for reading in batch.readings}
+        if batch.id in self.open:
+            before = {reading.pair_id: self.known[reading.pair].deferrals for reading in batch.readings}
+            assert self.do(batches.deferrals_of, list(before)) == before
+        sealed = self.do(
+            batches.seal, batch, settlements, parts, destination="here", now=self.now, deferral_delays=delays
+        )  # fmt: skip
+        assert sealed == (batch.id in self.open)
+        if sealed:
+            _, owner, lease_until = self.open.pop(batch.id)
+            for reading, kind in ended:
+                self.known[reading.pair].end(kind, reading, PLANS[batch.workspace], self.now, batch.claimed_at)
+            if captured:
+                self.sealed[batch.id] = (owner, lease_until)
+
+    @rule(
+        workspace=WORKSPACES,
+        times=st.lists(st.tuples(st.sampled_from(sorted(OUTCOMES)), PASSING), min_size=1, max_size=5),
+    )
+    def harvest(self, workspace, times):
+        """Again and again all that is due ends alike, and time goes on."""
+        for kind, seconds in times:
+            batch = self.claim(workspace=workspace, owner="a", limit=5, confirmed=True)
+            if isinstance(batch, Batch):
+                self.seal(batch=batch, kinds=[kind] * 5)
+            self.the_books_balance()
+            self.now += seconds
+
+    @rule(owner=OWNERS, most=st.integers(1, 9))
+    def renew(self, owner, most):
+        """A lease that is named is lengthened for its owner alone, while the batch is open or waits to be stored."""
+        names = ["b-never", *self.open, *self.sealed][:most]
+        kept = self.do(leases.renew, names, owner=owner, lease_until=self.now + 120)
+        mine = {name for name, (_, whose, _) in self.open.items() if whose == owner and name in names}
+        waiting = {name for name, (whose, _) in self.sealed.items() if whose == owner and name in names}
+        assert kept == mine | waiting
+        self.open |= {name: (self.open[name][0], owner, self.now + 120) for name in mine}
+        self.sealed |= dict.fromkeys(waiting, (owner, self.now + 120))
+
+    @rule(owner=OWNERS, dead=st.booleans())
+    def recover(self, owner, dead):
+        """What a dead or lapsed owner held goes back; what it had sealed is given to be created, bytes and all."""
+        other = "b" if owner == "a" else "a"
+        unstored = self.do(
+            leases.recover, dead_owners=[other] if dead else [], owner=owner, now=self.now, lease_until=self.now + 120
+        )
+
+        def lapsed(whose: str, until: float) -> bool:
+            return whose != owner and (dead or until < self.now)
+
+        for name, (batch, whose, until) in list(self.open.items()):
+            if lapsed(whose, until):
+                del self.open[name]
+                for reading in batch.readings:
+                    self.known[reading.pair].state = "open"
+        for name, (whose, until) in self.sealed.items():
+            if lapsed(whose, until):
+                self.sealed[name] = (owner, self.now + 120)
+        ours = sorted(name for name, (whose, _) in self.sealed.items() if whose == owner)
+        assert [each.batch_id for each in unstored] == ours
+        for each in unstored:
+            held = self.do(batches.sealed_parts, each.batch_id)
+            assert each.size_bytes >= sum(part.size_bytes for part in held) > 0
+            assert all(part.data == b"rows" for part in held)
+
+    @rule()
+    def store(self):
+        """Storing drops the bytes, one dataset's after the other's; doing it again changes nothing."""
+        for name in list(self.sealed)[:1]:
+            for dataset in DATASETS:
+                left = {part.dataset for part in self.do(batches.sealed_parts, name)}
+                for _ in range(2):
+                    self.do(batches.stored, name, dataset=dataset, now=self.now)
+                assert {part.dataset for part in self.do(batches.sealed_parts, name)} == left - {dataset}
+            del self.sealed[name]
+
+    @rule(outcome=st.sampled_from(["rejected", "expired"]))
+    def requeue(self, outcome):
+        """What ended so gets another chance, all of it and nothing else; what had expired will not expire again."""
+        again = self.those(outcome)
+        assert self.do(intake.requeue, outcome=outcome, now=self.now) == len(again)
+        for each in again:
+            each.state, each.due_at, each.deferrals, each.ending_at, each.yields = "open", self.now, 0, None, False
+            each.expires_at = NEVER if each.expires_at <= self.now else each.expires_at
+
+    @rule(workspace=WORKSPACES, numbers=NUMBERS, verb=st.sampled_from([intake.pause, intake.unpause, intake.remove]))
+    def rest(self, workspace, numbers, verb):
+        """People let pairs rest, take them up again, or have them forgotten; never one that is being read."""
+        named = [Pair(workspace, "c", f"s{number}") for number in set(numbers)]
+        if verb is intake.remove:
+            gone = [pair for pair in named if pair in self.known and self.known[pair].state != "leased"]
+            assert self.do(verb, named) == len(gone)
+            self.known = {pair: each for pair, each in self.known.items() if pair not in gone}
+            return
+        before, after = ("open", "paused") if verb is intake.pause else ("paused", "open")
+        touched = self.those(before, named)
+        assert self.do(verb, named) == len(touched)
+        for each in touched:
+            each.state = after
+
+    @rule(seconds=PASSING)
+    def pass_time(self, seconds):
+        """Leases run out, readings fall due, and sends expire."""
+        self.now += seconds
+
+    @invariant()
+    def the_books_balance(self):
+        """Pairs and readings are each what was done, and what is to come is known to the second."""
+        with self.engine.begin() as connection:
+            told, readings = books.books(connection), books.reading_counts(connection)
+            next_due_at = {workspace: books.next_due_at(connection, workspace) for workspace in PLANS}
+        states = Counter(each.state for each in self.known.values())
+        pending = states["open"] + states["leased"] + states["paused"]
+        assert told.balanced
+        assert (told.accepted, told.pending, told.expired) == (len(self.known), pending, states["expired"])
+        assert sum(told.captured.values()) == states["captured"]
+        assert sum(told.rejected.values()) == states["rejected"]
+        ended = sum((each.ended for each in self.known.values()), Counter())
+        assert readings == {**ended, "pending": pending}
+        for workspace in PLANS:
+            to_come = [k.due_at for pair, k in self.known.items() if pair.workspace == workspace and k.state == "open"]
+            nearest = min(to_come, default=None)
+            assert next_due_at[workspace] == nearest or (next_due_at[workspace] == 0 and nearest <= self.now)
+
+
+TestLedgerMachine = LedgerMachine.TestCase
+TestLedgerMachine.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)

@@ -1,0 +1,330 @@
+"""What every sink must do, on a disk and in real object stores, and what only the local folder can get wrong."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import obstore
+import pytest
+
+from harvester.errors import PartConflict, SinkError
+from harvester.model import DATASET, Part
+from harvester.storage import FolderSink, Sink
+from harvester.storage.bucket import BucketSink
+from harvester.storage.marker import MARKER, NO_OWNER, OLD_MARKER, make_marker
+from harvester.storage.object_store import Store
+from tests.support.servers import STORES, Bucket
+
+RACERS = 16
+NAME = f"{DATASET}/captured_date=2026-11-24/batch.ndjson.zst"
+
+
+def part(data: bytes, name: str = NAME) -> Part:
+    """Make a part of these bytes."""
+    return Part(DATASET, name, hashlib.sha256(data).hexdigest(), len(data), 1, data)
+
+
+class FolderPlace:
+    """A local folder as a place for parts, and a look into it that goes past the sink."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin with a folder that does not exist yet."""
+        self.folder = folder / "out" / "harvest"
+
+    def sink(self) -> Sink:
+        """Open the place as one process would."""
+        return FolderSink(self.folder)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put what another program wrote."""
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_bytes(data)
+
+    def objects(self) -> dict[str, bytes]:
+        """Give all that a reader finds: names and bytes."""
+        files = (path for path in self.folder.rglob("*") if path.is_file() and "tmp" not in path.parts[-2])
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in files}
+
+
+class BucketPlace:
+    """A place of its own in a bucket."""
+
+    def __init__(self, bucket: Bucket, folder: Path) -> None:
+        """Begin with a prefix below which nothing is."""
+        self._url = f"{bucket.url}/{uuid.uuid4()}/a place"
+        self._scratch = folder / "scratch"
+
+    def sink(self) -> Sink:
+        """Open the place as one process would."""
+        return BucketSink(Store(self._url))
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put what another program wrote."""
+        obstore.put(Store(self._url)._store, name, data)
+
+    def objects(self) -> dict[str, bytes]:
+        """Give all that a reader finds: names and bytes."""
+        found = {}
+        for name in Store(self._url).names():
+            Store(self._url).fetch(name, self._scratch)
+            found[name] = self._scratch.read_bytes()
+        return found
+
+
+Place = FolderPlace | BucketPlace
+
+
+@pytest.fixture(params=["folder", *STORES])
+def place(request, tmp_path, monkeypatch):
+    """One place after the other; a new kind of sink is one more parameter."""
+    if request.param == "folder":
+        return FolderPlace(tmp_path)
+    bucket = request.getfixturevalue("stores")(request.param)
+    for name, value in bucket.env.items():
+        monkeypatch.setenv(name, value)
+    return BucketPlace(bucket, tmp_path)
+
+
+async def attached(place: Place, ledger_id: str = "ledger") -> Sink:
+    """Open a place as a run does."""
+    sink = place.sink()
+    await sink.attach(ledger_id)
+    return sink
+
+
+def raced(attempt: Callable[[int], object]) -> list[object]:
+    """Let threads, each like a process of its own, begin together; gives what each got, or its error."""
+    together, results = threading.Barrier(RACERS), [None] * RACERS
+
+    def race(number: int) -> None:
+        together.wait()
+        try:
+            results[number] = attempt(number)
+        except SinkError as error:
+            results[number] = error
+
+    threads = [threading.Thread(target=race, args=(number,)) for number in range(RACERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+class TestEverySink:
+    """The promises of the protocol, which the pipeline builds on."""
+
+    async def test_a_part_can_be_created_again(self, place):
+        """A lost reply is the same case as success: the same bytes under the same name are there, once."""
+        await (await attached(place)).create(part(b"rows"))
+        before = place.objects()
+        await (await attached(place)).create(part(b"rows"))
+        assert place.objects() == before
+        assert before[NAME] == b"rows"
+
+    async def test_a_folder_of_the_place_lists_its_parts_by_name(self, place):
+        """What was stored is found under its own name, and a folder that is gone is empty."""
+        sink = await attached(place)
+        await sink.create(part(b"rows"))
+        folder = NAME.rpartition("/")[0]
+        assert (await sink.names(folder), await sink.names(f"{folder}-gone")) == ({NAME}, set())
+
+    @pytest.mark.parametrize("other", [b"", b"row", b"rows and more", b"swor"], ids=["none", "less", "more", "like"])
+    async def test_a_part_is_never_overwritten(self, place, other):
+        """Where other bytes have the name it is an alarm, and they stay."""
+        sink = await attached(place)
+        await sink.create(part(b"rows"))
+        before = place.objects()
+        with pytest.raises(PartConflict, match=r"batch\.ndjson"):
+            await sink.create(part(other))
+        assert place.objects() == before
+
+    def test_racers_for_one_part_all_win(self, place):
+        """Sixteen that recover the same sealed batch at once make one object, and none hears of a failure."""
+        asyncio.run(attached(place))
+        assert raced(lambda _: asyncio.run(place.sink().create(part(b"r" * 100_000)))) == [None] * RACERS
+        assert place.objects()[NAME] == b"r" * 100_000
+
+    def test_of_racers_with_other_bytes_one_wins_and_the_others_are_told(self, place):
+        """What a reader finds is the winner's, whole."""
+        asyncio.run(attached(place))
+        results = raced(lambda number: asyncio.run(place.sink().create(part(bytes([number]) * 100_000))))
+        (winner,) = [number for number, result in enumerate(results) if result is None]
+        assert sum(isinstance(result, PartConflict) for result in results) == RACERS - 1
+        assert place.objects()[NAME] == bytes([winner]) * 100_000
+
+    async def test_another_ledger_is_refused(self, place):
+        """Two plans in one dataset would ask and write everything twice; what stands there is left alone."""
+        await (await attached(place, "the first")).create(part(b"rows"))
+        before = place.objects()
+        with pytest.raises(SinkError, match="the first"):
+            await attached(place, "the second")
+        assert place.objects() == before
+
+    async def test_a_dataset_keeps_its_id(self, place):
+        """A sealed part names its dataset by this id, so it must be the same at every start."""
+        assert await place.sink().attach("ledger") == await place.sink().attach("ledger")
+
+    def test_of_racing_ledgers_one_gets_the_place(self, place):
+        """The first run of two ledgers at once: one is let in, by one id, the other never."""
+        results = raced(lambda number: asyncio.run(place.sink().attach(f"ledger {number % 2}")))
+        let_in = {number % 2 for number, result in enumerate(results) if isinstance(result, str)}
+        assert len(let_in) == 1
+        assert len({result for result in results if isinstance(result, str)}) == 1
+        assert sum(isinstance(result, SinkError) for result in results) == RACERS // 2
+
+    async def test_a_reader_finds_parts_and_the_mark_and_nothing_else(self, place):
+        """Who reads the dataset with a pattern must not meet files in the making."""
+        sink = await attached(place)
+        await sink.create(part(b"rows"))
+        with pytest.raises(PartConflict):
+            await sink.create(part(b"other"))
+        assert {name for name in place.objects() if not name.startswith(".harvester/")} == {NAME}
+
+    async def test_a_dataset_that_an_older_version_marked_is_recognised(self, place):
+        """Its own ledger goes on with the same dataset and another one is refused; the old mark may go or stay."""
+        place.put(OLD_MARKER, make_marker("ours", "the dataset"))
+        with pytest.raises(SinkError, match="ours"):
+            await attached(place, "other")
+        assert set(place.objects()) == {OLD_MARKER}
+        for _ in range(2):
+            assert await place.sink().owner() == "ours"
+            assert await place.sink().attach("ours") == "the dataset"
+        assert place.objects() == dict.fromkeys((MARKER, OLD_MARKER), make_marker("ours", "the dataset"))
+
+    async def test_an_older_version_that_marks_a_place_of_ours_is_found(self, place):
+        """It looks for the mark only where it used to be; both marks must name one ledger."""
+        assert await place.sink().attach("ours") == await place.sink().attach("ours")
+        place.put(OLD_MARKER, make_marker("another"))
+        with pytest.raises(SinkError, match="another"):
+            await attached(place, "ours")
+
+    async def test_parts_without_a_mark_belong_to_nobody(self, place):
+        """Who removes .harvester/ removes mark and ledger at once: a new ledger must not ask and write it all again."""
+        place.put(NAME, b"rows")
+        assert await place.sink().owner() == NO_OWNER
+        with pytest.raises(SinkError, match=r"holds parts, but \.harvester/send_analytics\.json.* --adopt"):
+            await attached(place)
+        assert await place.sink().attach("ledger", known="the dataset") == "the dataset"
+        assert await place.sink().attach("ledger") == "the dataset"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Give a folder for parts."""
+    return tmp_path / "harvest"
+
+
+async def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(folder):
+    """Files in the making are swept an hour after their last write, by the disk's own clock."""
+    await FolderSink(folder).attach("ledger")
+    making = folder / ".harvester" / "tmp"
+    old, new = making / "old.ndjson.zst.0badcafe", making / "new.ndjson.zst.0badcafe"
+    for file in (old, new):
+        file.write_bytes(b"half a pa")
+    an_hour_ago = new.stat().st_mtime - 3700
+    os.utime(old, (an_hour_ago, an_hour_ago))
+    await FolderSink(folder).attach("ledger")
+    assert not old.exists()
+    assert new.read_bytes() == b"half a pa"
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00" * 91, b"{", b"[]", b"7", b"{}", b'{"ledger": "ledger"}'])
+async def test_a_damaged_mark_is_told_and_not_replaced(folder, damage):
+    """An unreadable mark must not let a second ledger in."""
+    await FolderSink(folder).attach("ledger")
+    mark = folder / MARKER
+    mark.write_bytes(damage)
+    with pytest.raises(SinkError, match=r"\.harvester/send_analytics\.json is damaged"):
+        await FolderSink(folder).attach("ledger")
+    assert mark.read_bytes() == damage
+
+
+async def test_a_link_where_a_part_belongs_is_not_followed(folder, tmp_path):
+    """Neither is its target written, nor is it taken for the part."""
+    sink = FolderSink(folder)
+    await sink.attach("ledger")
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"rows")
+    (folder / NAME).parent.mkdir(parents=True)
+    (folder / NAME).symlink_to(outside)
+    with pytest.raises(SinkError, match="symbolic link"):
+        await sink.create(part(b"rows"))
+    assert (folder / NAME).is_symlink()
+    assert outside.read_bytes() == b"rows"
+
+
+async def test_a_folder_where_a_part_belongs_is_told(folder):
+    """It is no part, whatever it holds."""
+    sink = FolderSink(folder)
+    await sink.attach("ledger")
+    (folder / NAME).mkdir(parents=True)
+    with pytest.raises(SinkError):
+        await sink.create(part(b"rows"))
+
+
+async def test_a_file_where_a_folder_belongs_is_told(folder):
+    """The sentence names the place."""
+    folder.write_bytes(b"a file")
+    with pytest.raises(SinkError, match=folder.name):
+        await FolderSink(folder).attach("ledger")
+    assert folder.read_bytes() == b"a file"
+
+
+async def test_strangers_in_the_folder_stay_as_they_are(folder):
+    """Files of others in the dataset's folders are neither read, nor moved, nor in the way."""
+    strange = {"notes.txt": b"ours", f"{DATASET}/_SUCCESS": b"", f"{DATASET}/captured_date=2026-11-24/.DS_Store": b"x"}
+    for name, data in strange.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    sink = FolderSink(folder)
+    await sink.attach("ledger")
+    await sink.create(part(b"rows"))
+    assert {name: (folder / name).read_bytes() for name in strange} == strange
+    assert (folder / NAME).read_bytes() == b"rows"
+
+
+async def test_a_link_to_a_folder_is_a_fine_place(folder, tmp_path):
+    """Users link their output to a larger disk."""
+    (tmp_path / "larger disk").mkdir()
+    folder.symlink_to(tmp_path / "larger disk")
+    sink = FolderSink(folder)
+    await sink.attach("ledger")
+    await sink.create(part(b"rows"))
+    assert (tmp_path / "larger disk" / NAME).read_bytes() == b"rows"
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+async def test_a_flush_that_failed_is_not_tried_again_on_the_same_file(folder, monkeypatch, error):
+    """The kernel may have dropped what it could not write, so only a new file counts."""
+    sink, flush, files = FolderSink(folder), os.fsync, []
+    await sink.attach("ledger")
+
+    def fails_once(file: int) -> None:
+        files.append(os.fstat(file).st_ino)
+        if len(files) == 1:
+            raise OSError(error, os.strerror(error))
+        flush(file)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    (folder / NAME).parent.mkdir(parents=True)
+    with pytest.raises(SinkError, match="run the same command again"):
+        await sink.create(part(b"rows"))
+    assert not (folder / NAME).exists()
+    await sink.create(part(b"rows"))
+    assert (folder / NAME).read_bytes() == b"rows"
+    assert (folder / NAME).stat().st_ino in files[1:]
+
+
+async def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all(folder, monkeypatch):
+    """A write may take fewer bytes than asked, without an error."""
+    sink, write = FolderSink(folder), os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, bytes(data[:7])))
+    await sink.attach("ledger")
+    await sink.create(part(b"rows" * 100))
+    assert (folder / NAME).read_bytes() == b"rows" * 100

@@ -1,0 +1,261 @@
+"""The latest view, over parts as a harvest writes them."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import duckdb
+import pytest
+import zstandard
+
+from harvester.datasets import last_captures, latest_query, run_latest_query, write_latest
+from harvester.datasets.latest import MAX_COUNTERS
+from harvester.errors import SinkError, UsageError
+
+TOP = Path(__file__).parent.parent.parent
+PLACE = {"workspace": "default", "campaign_id": "c", "send_id": "007", "date": "2026-11-20", "level": "variation",
+         "channel": "email", "variation_name": "A", "variation_api_id": None, "reading": "once",
+         "verdict": "activity"}  # fmt: skip
+
+
+@pytest.fixture
+def harvest(tmp_path):
+    """Write parts: ``harvest(rows, rows, ...)`` makes one of each list."""
+
+    def write(*parts):
+        folder = tmp_path / "harvest" / "send_analytics" / "captured_date=2026-11-21"
+        folder.mkdir(parents=True)
+        for number, rows in enumerate(parts):
+            lines = [json.dumps({**PLACE, "batch_id": f"b{number}", **row}).encode() for row in rows]
+            (folder / f"b{number}.ndjson.zst").write_bytes(zstandard.compress(b"\n".join([*lines, b""])))
+        return tmp_path / "harvest"
+
+    return write
+
+
+@pytest.fixture
+def latest(tmp_path):
+    """The view as a list of rows."""
+
+    def view(folder):
+        out = tmp_path / "latest.ndjson"
+        write_latest(folder, out, "ndjson", temp_directory=tmp_path)
+        return [json.loads(line) for line in out.read_text().splitlines()]
+
+    return view
+
+
+def test_the_newest_capture_wins(harvest, latest):
+    """Numbers that moved are given as they were captured last, once, in whichever part they stand."""
+    folder = harvest([{"captured_at": "2026-11-22", "sent": 2}], [{"captured_at": "2026-11-21", "sent": 1}])
+    assert [(row["sent"], row["captured_at"]) for row in latest(folder)] == [(2, "2026-11-22")]
+
+
+def test_a_late_zero_does_not_hide_what_was_counted(harvest, latest):
+    """An answer of zeros after expiry looks newer, and is not believed over real numbers."""
+    folder = harvest([{"captured_at": "2026-11-21", "sent": 5}], [{"captured_at": "2026-12-09", "sent": 0}])
+    assert [row["sent"] for row in latest(folder)] == [5]
+
+
+def test_text_stays_text_and_counters_of_any_part_are_there(harvest, latest):
+    """An id keeps its zeros, a date is not reckoned with, and a counter seen in the last part alone has its column."""
+    rows = [{"captured_at": "2026-11-21", "date": f"2026-11-{day}"} for day in range(10, 20)]
+    folder = harvest(rows, [{"captured_at": "2026-11-21", "date": "2026-11-20", "brand_new": 7, "revenue": 1.5}])
+    found = latest(folder)
+    assert {row["send_id"] for row in found} == {"007"}
+    assert {row["date"] for row in found} == {f"2026-11-{day}" for day in range(10, 21)}
+    assert sorted((row["brand_new"], row["revenue"]) for row in found if row["brand_new"]) == [(7, 1.5)]
+
+
+def test_a_counter_that_is_text_somewhere_breaks_nothing(harvest, latest):
+    """Drift in one answer leaves the rest readable."""
+    folder = harvest([{"captured_at": "1", "sent": 1}], [{"captured_at": "1", "date": "x", "sent": "many"}])
+    assert {str(row["sent"]) for row in latest(folder)} == {"1", "many"}
+
+
+def test_counters_whose_names_differ_in_case_alone_are_all_there(harvest, latest):
+    """DuckDB takes them for one; each keeps its numbers, in a column of its own, in whichever part it was met."""
+    odd = {"/": 1, "~1": 2, "*": 3, '"': 4, "$.x": 5}
+    folder = harvest(
+        [{"captured_at": "1", "sent": 1, "Sent": 2, "Level": 9, "": 6, **odd}],
+        [{"captured_at": "1", "date": "x", "SENT": 2.5}, {"captured_at": "1", "date": "y", "big": 2**64 - 1}],
+    )
+    rows = {row["date"]: row for row in latest(folder)}
+    assert (
+        rows["2026-11-20"] | {"sent": 1, "Sent_2": 2, "level": "variation", "Level_1": 9, "unnamed": 6} | odd
+        == rows["2026-11-20"]
+    )
+    assert (rows["x"]["SENT_1"], rows["x"]["sent"]) == (2.5, None)
+    assert rows["y"]["big"] == pytest.approx(2**64)
+
+
+def test_what_was_counted_as_text_is_not_hidden_by_a_late_zero(harvest, latest):
+    """A counter that Braze has begun to send as text is still believed over an empty answer that came later."""
+    folder = harvest([{"captured_at": "2026-11-21", "sent": "5"}], [{"captured_at": "2026-12-09", "sent": "0"}])
+    assert [row["sent"] for row in latest(folder)] == ["5"]
+
+
+def test_csv_runs_no_formula_and_parquet_has_types(harvest, tmp_path):
+    """A name that a spreadsheet would run is made harmless in CSV; Parquet keeps numbers as numbers."""
+    folder = harvest([{"captured_at": "1", "sent": -1, "variation_name": "=cmd()"}])
+    write_latest(folder, tmp_path / "a.csv", "csv", temp_directory=tmp_path)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["variation_name"], row["sent"]) == ("'=cmd()", "-1")
+    write_latest(folder, tmp_path / "a.parquet", "parquet", temp_directory=tmp_path)
+    found = duckdb.execute("SELECT variation_name, sent, typeof(sent) FROM read_parquet(?)", [f"{tmp_path}/a.parquet"])
+    assert found.fetchall() == [("=cmd()", -1, "BIGINT")]
+
+
+@pytest.mark.parametrize("damaged", [lambda data: data[:-9], lambda data: data + data[:-9]])
+def test_a_damaged_part_is_named_and_nothing_is_written(harvest, tmp_path, damaged):
+    """A part that was cut off, or has something behind it, is refused by name, and no half view is left."""
+    folder = harvest([{"captured_at": "1", "sent": 1}], [{"captured_at": "2", "sent": 2}])
+    part = folder / "send_analytics" / "captured_date=2026-11-21" / "b1.ndjson.zst"
+    part.write_bytes(damaged(part.read_bytes()))
+    with pytest.raises(SinkError, match=r"b1\.ndjson\.zst"):
+        write_latest(folder, tmp_path / "out.csv", "csv", temp_directory=tmp_path)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_folder_that_is_not_there_is_named(harvest, tmp_path):
+    """What cannot be written is not blamed on what is read."""
+    folder = harvest([{"captured_at": "1", "sent": 1}])
+    with pytest.raises(UsageError, match=r"cannot write to the folder .*/nodir: No such file"):
+        write_latest(folder, tmp_path / "nodir" / "out.csv", "csv", temp_directory=tmp_path)
+
+
+def test_nothing_harvested_is_told(tmp_path):
+    """A folder without parts is a usage error that says what is missing."""
+    with pytest.raises(UsageError, match="nothing was harvested"):
+        write_latest(tmp_path, None, "csv", temp_directory=tmp_path)
+
+
+ODD_IDS = ("10:30", "2026-11-20", "6F2C1B9E-3A51-4E0B-9D5B-0C5F3B1E9A77", "007", "1e5", "true", "2026-11-20T08:00:00Z")
+"""Ids that DuckDB would take for times, UUIDs and numbers: where all look alike, it changes their type."""
+
+
+@pytest.mark.parametrize("ids", [ODD_IDS[:1], ODD_IDS[2:3], ODD_IDS])
+def test_the_query_that_is_printed_gives_what_latest_gives(harvest, latest, ids):
+    """A row a key, the newest that counts anything, ids as text, every counter of any reading; sums are of these."""
+    rows = [{"campaign_id": each, "send_id": each, "variation_name": each, "variation_api_id": each} for each in ids]
+    zero = {"sent": 0, "opens": 0, "revenue": 0.0}
+    readings = (
+        {"captured_at": "2026-11-21", "reading": "d1", "sent": 5, "opens": 1},
+        {"captured_at": "2026-11-22", "reading": "d2", "sent": 7, "opens": 2, "revenue": -0.5, "brand_new": 3},
+        {"captured_at": "2026-11-23", "reading": "d3", **zero, "unrecognized": '{"Sent":0}'},
+    )
+    other = {"date": "2026-11-19", **zero}
+    counted = {"date": "2026-11-18", "sent": 0, "unrecognized": '{"Sent":5}'}
+    day = {"level": "day", "channel": None, "variation_name": None}
+    capture = {**day, "level": "capture", "date": None, "ending_at": "2026-11-23T00:00:00.000Z", "since": "10:30"}
+    folder = harvest(
+        *([{**row, **reading} for row in rows] for reading in readings),
+        [{**row, **day, **readings[0]} for row in rows] + [{**row, **capture, "captured_at": "3"} for row in rows],
+        [{**row, **other, "captured_at": "4"} for row in rows] + [{**rows[0], **counted, "captured_at": "1"}],
+        [{**row, **other, "captured_at": "5"} for row in rows] + [{**rows[0], **counted, **readings[2]}],
+    )  # fmt: skip
+    with duckdb.connect() as connection:
+        sums = connection.sql(latest_query(str(folder))).fetchall()
+        found = connection.execute("SELECT to_json(latest) FROM latest").fetchall()
+    by_query, by_command = [json.loads(row) for (row,) in found], latest(folder)
+
+    def ordered(rows):
+        return sorted(json.dumps(row, sort_keys=True) for row in rows)
+
+    assert ordered(by_query) == ordered(by_command)
+    assert list(by_query[0])[:14] == list(by_command[0])[:14]
+    assert {row["send_id"] for row in by_query} == set(ids)
+    assert sums == [("email", len(ids), 7 * len(ids))]
+
+
+def test_the_query_is_the_same_wherever_it_is_printed():
+    """One file holds it; README and docs show it to the letter, with the sentence that keeps people from wrong sums."""
+    for page, place in (
+        ("README.md", "harvest"),
+        ("docs/readers.md", "harvest"),
+        ("docs/buckets.md", "s3://lake/braze"),
+    ):
+        text = (TOP / page).read_text()
+        assert latest_query(place) in text, page
+        assert "**Each reading is a snapshot; never sum over readings.**" in text, page
+
+
+def test_no_page_shows_a_query_that_counts_readings_twice():
+    """All SQL of the pages and of --help is that query, or reads its table."""
+    pages = [
+        TOP / "README.md",
+        TOP / "ARCHITECTURE.md",
+        *(TOP / "docs").glob("*.md"),
+        *(TOP / "config").rglob("*.toml"),
+    ]
+    pages += [*(TOP / "harvester" / "cli").glob("*.py"), TOP / "Dockerfile"]
+    for page in pages:
+        if page.is_file():
+            text = page.read_text()
+            for place in ("harvest", "s3://lake/braze"):
+                text = text.replace(latest_query(place), "")
+            assert not re.search(r"FROM (read_|')|sum\(sent", text), page
+
+
+def test_a_dataset_of_thousands_of_counters_can_be_read(harvest, latest):
+    """What an answer once left behind for ever hides no counter of the other sends, and is kept as text."""
+    new = {f"counter_{number}": number for number in range(MAX_COUNTERS + 100)}
+    folder = harvest(
+        [{"captured_at": "1", "sent": 1, "opens": 2, **new, "Sent": 5}],
+        [{"captured_at": "1", "date": f"{number}", "sent": 3, "opens": 4} for number in range(5)],
+        [{"captured_at": "2", "sent": 0, **dict.fromkeys(new, 0)}],
+        [{"captured_at": "1", "date": "old", "unrecognized": [7], "late": 1}],
+        [{"captured_at": "1", "date": "new", "unrecognized": '{"a":1}'}],
+    )
+    rows = {row["date"]: row for row in latest(folder)}
+    assert (rows["0"]["sent"], rows["0"]["opens"], rows["0"]["unrecognized"]) == (3, 4, None)
+    row = rows["2026-11-20"]
+    kept = {name: row[name] for name in new if name in row}
+    assert (row["sent"], row["opens"], len(row)) == (1, 2, 14 + MAX_COUNTERS + 1)
+    assert json.loads(row["unrecognized"]) | kept == new | {"Sent": 5}
+    assert rows["new"]["unrecognized"] == '{"a":1}'
+    assert json.loads(rows["old"]["unrecognized"]) == {"late": 1, "unrecognized": "[7]"}
+
+
+def test_a_row_of_megabytes_can_be_read(harvest, latest):
+    """Longer ones are never written."""
+    folder = harvest([{"captured_at": "1", "sent": 1, "unrecognized": json.dumps({"a": "x" * 1_500_000})}])
+    assert [len(row["unrecognized"]) for row in latest(folder)] == [1_500_009]
+
+
+def test_what_does_not_fit_is_told_with_what_to_do(harvest, tmp_path):
+    """Running out of memory is not reported as a damaged part."""
+    folder = harvest([{"captured_at": "1", "date": f"{number}", "sent": 1} for number in range(3000)])
+    with pytest.raises(SinkError, match="raise --memory-limit-mb"):
+        write_latest(folder, tmp_path / "x", "ndjson", temp_directory=tmp_path, memory_limit_mb=2)
+
+
+def test_the_demo_s_query_runs_where_a_place_has_a_quote_in_its_name(harvest):
+    """A path is data."""
+    folder = harvest([{"captured_at": "1", "sent": 4}])
+    odd = folder.rename(folder.with_name("o'harvest"))
+    assert "email" in run_latest_query(str(odd))
+
+
+def test_a_path_is_the_file_of_that_name_and_no_pattern(harvest, latest, tmp_path):
+    """Folders whose names DuckDB would take for patterns are read by themselves, and their neighbours are not."""
+    for number, name in enumerate(["a*", "[ab]", "it's"]):
+        harvest([{"captured_at": "2026-11-21", "sent": 1000}]).rename(tmp_path / f"ab{number}")
+        folder = harvest([{"captured_at": "2026-11-21", "sent": number}]).rename(tmp_path / name)
+        assert [row["sent"] for row in latest(folder)] == [number]
+        assert [each.captures for each in last_captures(folder, temp_directory=tmp_path)] == []
+        assert f" {number} " in run_latest_query(str(folder))
+
+
+def test_no_link_is_followed_where_a_view_is_made(harvest, tmp_path):
+    """A symbolic link planted beside the view does not change the file that it points to."""
+    folder, victim = harvest([{"captured_at": "2026-11-21", "sent": 1}]), tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".view.ndjson.making").symlink_to(victim)
+    write_latest(folder, tmp_path / "view.ndjson", "ndjson", temp_directory=tmp_path)
+    assert victim.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir() if "view" in path.name) == [
+        ".view.ndjson.making", "view.ndjson",
+    ]  # fmt: skip

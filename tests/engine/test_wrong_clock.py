@@ -1,0 +1,453 @@
+"""A machine whose clock is wrong: Braze's clock, as its answers tell it, decides what is asked and what is gone."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable
+from contextlib import asynccontextmanager
+from io import BytesIO
+from pathlib import Path
+
+import orjson
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harvester.braze.budget import BudgetReport
+from harvester.braze.transport import Answer
+from harvester.cli.show import clock_line, time
+from harvester.clock import MOVES, Bounds, BrazeClock, difference_in_words
+from harvester.commands.capture import Run, Summary
+from harvester.engine.wiring import Harvesting
+from harvester.errors import ExchangeError
+from harvester.ledger import Ledger, batches, books, braze_time, intake
+from harvester.ledger.plans import follow
+from harvester.model import Books, Captured, Enqueued, Pair, Settlement, Verdict
+from harvester.schedule import ReadingPlan
+from harvester.settings import Settings, Workspace
+from harvester.simulator.virtual_time import VirtualClock, run_virtual
+from harvester.sources import Input, RejectsFile
+from harvester.storage import Compression, FolderSink
+
+KEY = "canary-key-0123456789"
+AT = "https://rest.fra-01.braze.eu"
+GOOD = orjson.dumps({"message": "success", "data": []})
+START = VirtualClock().starts_at
+HOUR, DAY = 3600.0, 86_400.0
+APART = [3 * DAY, -3 * DAY, 20 * DAY, -20 * DAY, 2 * HOUR, -2 * HOUR]
+
+
+class Machine(VirtualClock):
+    """A machine's clock that is wrong by so many seconds, and may jump. Virtual time itself is Braze's."""
+
+    def __init__(self, ahead: float = 0.0) -> None:
+        """Begin wrong."""
+        super().__init__()
+        self.ahead = ahead
+
+    def wall(self) -> float:
+        """The wrong time."""
+        return super().wall() + self.ahead
+
+
+class Braze:
+    """A wire that answers with the ``Date`` of virtual time, or what a script has instead; notes each question."""
+
+    def __init__(self, steps: Iterable[object] = (), *, dated: bool = True) -> None:
+        """Take what is to be answered first: a status, seconds by which a ``Date`` is wrong, or an error."""
+        self.steps, self.dated = iter(steps), dated
+        self.asked: list[tuple[str, float]] = []
+
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        """Answer after a while."""
+        now = START + asyncio.get_running_loop().time()
+        self.asked.append((pair.send_id, ending_at - now))
+        await asyncio.sleep(0.05)
+        step = next(self.steps, 200)
+        if isinstance(step, Exception):
+            raise step
+        status, wrong = (step, 0.0) if isinstance(step, int) else (200, step)
+        date = math.floor(now) + wrong if self.dated else None
+        return Answer(status, GOOD, BudgetReport(250_000, 249_000, START + HOUR, date), 0.05)
+
+    def scrub(self, text: str) -> str:
+        """Nothing to take out."""
+        return text
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+@asynccontextmanager
+async def harvest_of(folder: Path, machine: Machine, wire: Braze, *, lasting: bool = False):
+    """One process of a machine: its ledger, and its harvest."""
+    settings = Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)})
+    async with await Ledger.open(folder / "ledger.db", clock=machine) as ledger:
+        harvesting = Harvesting(
+            settings, ledger=ledger, sink=FolderSink(folder / "out"), compression=Compression.NONE,
+            lasting=lasting, connect=lambda *_: wire,
+        )  # fmt: skip
+        async with harvesting.opened():
+            yield ledger, harvesting
+
+
+def sends(*ages_days: float) -> list[Enqueued]:
+    """Sends of these ages."""
+    return [Enqueued(Pair("eu", "c", f"s{number}"), START - days * DAY) for number, days in enumerate(ages_days)]
+
+
+def harvested(
+    folder: Path, ahead: float, arrivals: list[Enqueued], wire: Braze, jump: Callable[[Machine], None] | None = None
+) -> tuple[Books, dict[str, int]]:
+    """Run once on a machine that is so far ahead; gives the books, and the calls by their cause."""
+
+    async def story() -> tuple[Books, dict[str, int]]:
+        machine = Machine(ahead)
+        async with harvest_of(folder, machine, wire) as (ledger, harvesting):
+            await ledger.do(intake.enqueue, arrivals, now=ledger.clock.wall(), once=True)
+            if jump is not None:
+                asyncio.get_running_loop().call_later(0.3, jump, machine)
+            await harvesting.run()
+            await ledger.keep_clock_difference()
+            return await ledger.do(books.books), dict(harvesting.wired["eu"].client.calls)
+
+    return run_virtual(story())
+
+
+@pytest.mark.parametrize("ahead", [0.0, *APART])
+def test_every_send_is_asked_up_to_braze_s_time_whatever_the_machine_s_clock_says(tmp_path, ahead):
+    """Rows must not lack days: what was asked by a wrong clock is asked again, one call, and nothing expires."""
+    wire = Braze()
+    told, calls = harvested(tmp_path, ahead, sends(*(number % 13 for number in range(110))), wire)
+    assert (sum(told.captured.values()), told.expired, told.pending) == (110, 0, 0)
+    counted = dict(wire.asked)
+    assert all(abs(seconds) < 120 for seconds in counted.values())
+    assert len(counted) == 110
+    assert sum(calls.values()) == 110 + (ahead != 0)
+
+
+def test_a_jump_of_the_machine_s_clock_during_a_run_changes_nothing(tmp_path):
+    """Once an answer has confirmed the time, it goes by the monotonic clock."""
+    for number, ahead in enumerate((-3 * DAY, 20 * DAY)):
+        wire = Braze()
+        told, calls = harvested(
+            tmp_path / str(number),
+            0.0,
+            sends(*([1.0] * 120)),
+            wire,
+            lambda machine, by=ahead: setattr(machine, "ahead", by),
+        )
+        assert (sum(told.captured.values()), calls) == (120, {"first": 120})
+        assert all(abs(seconds) < 120 for _, seconds in wire.asked)
+
+
+@pytest.mark.parametrize(
+    ("status", "ahead"), [*((status, 0.0) for status in (200, 400, 401, 429, 500)), (200, 20 * DAY), (401, -3 * DAY)]
+)
+def test_pairs_expire_after_one_call_that_confirms_the_time_whatever_it_says(tmp_path, status, ahead):
+    """The answer's Date will do. It captures nothing, refuses nothing and halts nothing."""
+    wire = Braze([status] * 3)
+    told, calls = harvested(tmp_path, ahead, sends(20, 21, 22), wire)
+    assert (told.expired, told.pending, sum(told.captured.values())) == (3, 0, 0)
+    assert calls == {"for_the_time": 2 if ahead else 1}
+
+
+def test_where_no_answer_can_be_had_nothing_expires(tmp_path):
+    """Neither where nobody answers nor where answers are not dated; the pairs stay pending, and the run ends."""
+    for name, wire in (("gone", Braze([ExchangeError("dns", "no such host")] * 99)), ("undated", Braze(dated=False))):
+        told, calls = harvested(tmp_path / name, 0.0, sends(16, 17), wire)
+        assert (told.expired, told.pending, list(calls)) == (0, 2, ["for_the_time"])
+        assert len(wire.asked) < 10
+
+
+def test_dates_that_contradict_each_other_keep_nobody_from_capturing(tmp_path):
+    """A server without a clock of its own costs a few calls again, and none of them for ever."""
+    wire = Braze([(number * 7919) % 40 * DAY for number in range(5000)])
+    told, calls = harvested(tmp_path, 0.0, sends(*([1.0] * 110)), wire)
+    assert sum(told.captured.values()) == 110
+    assert sum(calls.values()) < 170
+
+
+def test_a_lone_outlier_moves_no_time(tmp_path):
+    """Neither as the first answer nor later on; what came with it is asked again."""
+    for number, steps in enumerate(([9.5 * DAY], [200] * 50 + [-9.5 * DAY])):
+        wire = Braze(steps)
+        told, calls = harvested(tmp_path / str(number), 0.0, sends(*([1.0] * 120)), wire)
+        assert (sum(told.captured.values()), told.expired) == (120, 0)
+        assert sum(calls.values()) <= 123
+        assert all(abs(seconds) < 120 for seconds in dict(wire.asked).values())
+
+
+def test_what_a_wrong_clock_let_expire_is_open_again(tmp_path):
+    """A ledger that an earlier version has hurt heals at the next run, with one call to know the time."""
+
+    async def hurt() -> None:
+        async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
+            await ledger.do(intake.enqueue, sends(1, 5, 16), now=START + 30 * DAY, once=True)
+            assert await ledger.do(batches.wake, "eu", now=START + 30 * DAY) == 3
+
+    run_virtual(hurt())
+    wire = Braze()
+    with structlog.testing.capture_logs() as logs:
+        told, calls = harvested(tmp_path, 0.0, [], wire)
+    assert (sum(told.captured.values()), told.expired) == (2, 1)
+    assert calls == {"for_the_time": 1, "first": 2}
+    assert [each["pairs"] for each in logs if each["event"] == "pairs_reopened"] == [2]
+
+
+def test_the_difference_is_known_to_the_next_process_until_the_clock_is_set(tmp_path):
+    """It costs no call again, and is not believed of a clock that was set back meanwhile."""
+    harvested(tmp_path, 3 * DAY, sends(1.0), Braze())
+    told, calls = harvested(tmp_path, 3 * DAY, sends(1, 2, 3), Braze())
+    assert (told.pending, calls) == (0, {"first": 2})
+
+    async def seen(ahead: float) -> float:
+        async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(ahead)) as ledger:
+            known = ledger.clock_difference
+            assert known is None if ahead == 0 else abs(known.seconds - ahead) < 1
+            return ledger.clock.wall() - START
+
+    assert abs(run_virtual(seen(3 * DAY))) < 2
+    assert abs(run_virtual(seen(0.0))) < 2
+
+
+def ran(folder: Path, ahead: float, lines: list[str], wire: Braze) -> Summary:
+    """``harvester run`` with a list of lines."""
+    (folder / "p.csv").write_text("\n".join(["campaign_id,send_id,sent_at", *lines]))
+
+    async def story() -> Summary:
+        settings = Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)})
+        async with await Ledger.open(folder / "ledger.db", clock=Machine(ahead)) as ledger:
+            job = Run(
+                settings, ledger=ledger, sink=FolderSink(folder / "out"), compression=Compression.NONE,
+                connect=lambda *_: wire,
+            )  # fmt: skip
+            now = ledger.clock.wall()
+            listed = Input([str(folder / "p.csv")], workspaces=["eu"], stdin=BytesIO(), now=now, confirmed=False)
+            return await job.capture(listed, RejectsFile(folder / "rejects.ndjson"))
+
+    return run_virtual(story())
+
+
+@pytest.mark.parametrize("ahead", [0.0, -3 * DAY, 20 * DAY])
+def test_a_list_is_judged_by_braze_s_time_and_not_by_a_clock_that_is_behind(tmp_path, ahead):
+    """A send of today does not lie in the future; one of next month does. The summary says what is wrong."""
+    lines = ["c,of-december,2025-12-20", "c,of-today,2026-01-01", "c,of-next-month,2026-01-25"]
+    with structlog.testing.capture_logs() as logs:
+        done = ran(tmp_path, ahead, lines, Braze())
+    assert (sum(done.books.captured.values()), done.bad_lines, done.exit_code) == (2, 1, 3)
+    assert "of-next-month" in (tmp_path / "rejects.ndjson").read_text()
+    assert abs(done.clock_difference_seconds - ahead) < 2
+    problem = {-3 * DAY: "3 days behind Braze's", 20 * DAY: "20 days ahead of Braze's"}
+    assert done.clock_problem == (
+        f"this machine's clock is {problem[ahead]}; harvester uses Braze's time, but set the clock" if ahead else None
+    )
+    warned = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "clock_wrong"]
+    assert warned == ([("ahead" if ahead > 0 else "behind", "warning")] if ahead else [])
+
+
+@pytest.mark.parametrize(("ahead", "passed"), [(40 * DAY, 0.0), (0.0, 40 * DAY)])
+def test_only_a_confirmed_time_lets_a_list_without_times_begin_anew(tmp_path, ahead, passed):
+    """The same list weeks later means new sends, and the old ones on a machine whose clock is weeks ahead."""
+    ran(tmp_path, 0.0, ["c,s,", "c,t,"], Braze())
+    done = ran(tmp_path, ahead + passed, ["c,s,", "c,t,"], Braze([passed] * 9))
+    assert done.calls["for_the_time"] == (2 if ahead else 1)
+    assert done.calls["first"] == (0 if ahead else 2)
+    assert (sum(done.books.captured.values()), done.exit_code) == (2, 0)
+    dead = ran(tmp_path, ahead + passed + 80 * DAY, ["c,s,", "c,t,"], Braze([ExchangeError("dns", "")] * 9))
+    assert (sum(dead.books.captured.values()), dead.windows_unknown, dead.exit_code) == (2, True, 3)
+
+
+def test_a_list_that_was_read_by_a_clock_that_was_behind_is_not_read_again(tmp_path):
+    """What was first seen weeks ago, by a wrong clock, and captured today, has a window that begins today."""
+    ran(tmp_path, -40 * DAY, ["c,s,"], Braze())
+    done = ran(tmp_path, 0.0, ["c,s,"], Braze())
+    assert (sum(done.books.captured.values()), done.calls["first"], done.exit_code) == (1, 0, 0)
+
+
+def test_a_summary_says_what_waits_for_the_time_to_be_confirmed(tmp_path):
+    """Pairs that seem expired are not called so, and the exit code is that of pending pairs."""
+    done = ran(tmp_path, 0.0, ["c,old,2020-01-01"], Braze(dated=False))
+    assert (done.books.pending, done.books.expired, done.in_question, done.exit_code) == (1, 0, 1, 3)
+
+
+@pytest.mark.parametrize("ahead", [3 * DAY, -3 * DAY, 90 * DAY])
+def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, monkeypatch, ahead):
+    """No reading comes early, is named wrongly or is missed."""
+    monkeypatch.setattr("harvester.engine.pipeline.LOOK_SECONDS", 600.0)
+
+    async def story() -> list[tuple[str, float]]:
+        machine, wire = Machine(ahead), Braze()
+        async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
+            await ledger.do(follow, "eu", ReadingPlan.of("eu", (0.01, 0.05, 0.1), 14.0, 0.25))
+            await ledger.do(intake.enqueue, sends(0.005, 0.02, 0.06), now=START)
+        async with harvest_of(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
+            asyncio.get_running_loop().call_later(0.11 * DAY, harvesting.stop)
+            await harvesting.run()
+            rows = await ledger.do(lambda tx: tx.exec_driver_sql(READ).all())
+        return [(send_id, reading, (ended_at - START + age * DAY) / DAY) for send_id, reading, ended_at, age in rows]
+
+    read = run_virtual(story())
+    assert [(send_id, reading) for send_id, reading, _ in read] == PLANNED
+    assert all(age >= {"d0.01": 0.01, "d0.05": 0.05, "final": 0.1}[reading] for _, reading, age in read)
+
+
+READ = """SELECT send_id, outcome.reading, ended_at, CASE send_id WHEN 's0' THEN 0.005 WHEN 's1' THEN 0.02 ELSE 0.06 END
+          FROM outcome JOIN pair ON pair.id = pair_id ORDER BY send_id, outcome.id"""
+PLANNED = [
+    ("s0", "d0.01"), ("s0", "d0.05"), ("s0", "final"), ("s1", "d0.01"), ("s1", "d0.05"), ("s1", "final"),
+    ("s2", "d0.05"), ("s2", "final"),
+]  # fmt: skip
+
+
+def test_a_machine_that_slept_asks_for_the_time_when_its_clock_has_jumped(tmp_path):
+    """The monotonic clock may stand still while a machine sleeps: readings must not be late by that for ever."""
+
+    async def story() -> list[tuple[str, float]]:
+        machine, wire = Machine(), Slept()
+        async with harvest_of(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
+            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0), 14.0, 0.25))
+            await ledger.do(intake.enqueue, [*sends(2.0, 0.0)], now=START)
+            loop = asyncio.get_running_loop()
+            loop.call_later(60.0, wire.sleep, machine, 13.2 * DAY)
+            loop.call_later(120.0, harvesting.stop)
+            await harvesting.run()
+            told = await ledger.do(books.books)
+        return told, wire.asked
+
+    told, asked = run_virtual(story())
+    assert (sum(told.captured.values()), told.expired, told.pending) == (1, 1, 0)
+    assert [send_id for send_id, _ in asked] == ["s0", "s0", "s1"]
+
+
+class Slept(Braze):
+    """A wire of a machine that sleeps while Braze's time advances."""
+
+    seconds = 0.0
+
+    def sleep(self, machine: Machine, seconds: float) -> None:
+        """Sleep for so long, and set the machine's clock on waking."""
+        self.seconds = machine.ahead = seconds
+
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        """Answer with the true time."""
+        answer = await super().send_series(pair, length_days=length_days, ending_at=ending_at)
+        return answer._replace(budget=BudgetReport(server_time=answer.budget.server_time + self.seconds))
+
+
+def test_a_first_sight_in_the_future_is_corrected(tmp_path):
+    """A send of unknown time that came by a clock that was ahead has its whole plan, from now on."""
+
+    async def story() -> tuple[int, tuple[float, ...]]:
+        async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
+            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0), 14.0, 0.25))
+            await ledger.do(intake.enqueue, [Enqueued(Pair("eu", "c", "s"))], now=START + 20 * DAY)
+            await ledger.do(braze_time.correct, "eu", now=START)
+            row = await ledger.do(
+                lambda tx: tx.exec_driver_sql("SELECT first_seen_at, expires_at, due_at FROM pair").one()
+            )
+        return tuple(each - START for each in row)
+
+    assert run_virtual(story()) == (0.0, 15 * DAY, 0.0)
+
+
+def test_a_first_sight_that_is_corrected_while_it_is_leased_moves_the_next_reading_too(tmp_path):
+    """The next reading falls due after the corrected time, not twenty days later by the time of the claim."""
+
+    async def story() -> float:
+        machine = Machine()
+        async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
+            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0), 14.0, 0.25))
+            await ledger.do(intake.enqueue, [Enqueued(Pair("eu", "c", "s"))], now=START + 20 * DAY)
+            machine.ahead = 20 * DAY
+            batch = await ledger.claim("eu", limit=1)
+            await ledger.do(braze_time.correct, "eu", now=START)
+            ended = [Settlement(each, Captured(Verdict.ZERO, START, b"", 1)) for each in batch.readings]
+            assert await ledger.seal(batch, ended, [], destination="d")
+            (due_at,) = await ledger.do(lambda tx: tx.exec_driver_sql("SELECT due_at FROM pair").one())
+        return due_at - START
+
+    assert DAY <= run_virtual(story()) <= DAY + 3600
+
+
+class ByHand:
+    """A machine's clock that tests move."""
+
+    def __init__(self, wall: float, monotonic: float = 1000.0) -> None:
+        """Begin at these times."""
+        self.now, self.ticks = wall, monotonic
+
+    def wall(self) -> float:
+        """The machine's time."""
+        return self.now
+
+    def monotonic(self) -> float:
+        """Seconds that grow."""
+        return self.ticks
+
+
+@given(
+    offset=st.floats(-1e9, 1e9), wrong=st.sampled_from([0.0, 0.5, -59.0, 61.5, -1e5, 1e7]),
+    trips=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5), st.floats(0, 1)), min_size=2, max_size=20),
+)  # fmt: skip
+def test_the_time_is_known_to_a_round_trip_and_a_second(offset, wrong, trips):
+    """Whatever the clocks and however long answers take, the time lies within what the answers prove."""
+    machine = ByHand(offset + 1000.0 + wrong)
+    clock = BrazeClock(machine)
+    for pause, trip, when in trips:
+        departed = machine.ticks + pause
+        machine.ticks, machine.now = departed + trip, machine.now + pause + trip
+        clock.observe(math.floor(offset + departed + when * trip), departed=departed, received=machine.ticks)
+    longest = max(trip for _, trip, _ in trips)
+    assert clock.confirmed
+    assert abs(clock.wall() - (offset + machine.ticks)) <= longest + 1.001
+    assert abs(clock.difference - wrong) <= longest + 1.001
+    assert clock.moves == (abs(wrong) > 61.5 + longest) or abs(wrong) < 70 + longest
+
+
+def test_the_machine_s_own_time_is_kept_where_the_answers_allow_it():
+    """A right clock is not made worse by a Date of whole seconds."""
+    machine = ByHand(5000.4)
+    clock = BrazeClock(machine)
+    clock.observe(5000.0, departed=999.9, received=1000.1)
+    assert (clock.confirmed, clock.wall(), clock.difference) == (True, 5000.4, 0.0)
+
+
+def test_time_is_corrected_a_few_times_at_once_and_then_rarely():
+    """Dates in pairs that contradict each other are no time at all."""
+    machine = ByHand(5000.0)
+    clock = BrazeClock(machine)
+    for number in range(400):
+        clock.observe(5000.0 + number // 2 % 2 * DAY, departed=machine.ticks, received=machine.ticks + 0.1)
+    assert clock.moves <= MOVES
+    machine.ticks += HOUR
+    for _ in range(2):
+        clock.observe(9 * DAY, departed=machine.ticks, received=machine.ticks)
+    assert abs(clock.wall() - 9 * DAY) < 2
+
+
+def test_bounds_of_answers_narrow_and_the_newer_wins_where_they_cannot_both_hold():
+    """Clocks drift by seconds in months."""
+    assert Bounds.of(100.0, received=10.0, departed=9.5) == (90.0, 91.5)
+    assert Bounds(90.0, 91.5).narrowed(Bounds(89.8, 90.4)) == (90.0, 90.4)
+    assert Bounds(90.0, 91.5).narrowed(Bounds(93.0, 94.0)) == (93.0, 94.0)
+
+
+def test_a_difference_is_said_as_people_say_it():
+    """Days, hours, minutes or seconds, and in which direction."""
+    assert difference_in_words(-3 * DAY) == "3 days behind Braze's"
+    assert difference_in_words(2.5 * HOUR) == "2.5 hours ahead of Braze's"
+    assert difference_in_words(90.0) == "90 seconds ahead of Braze's"
+
+
+async def test_a_comparison_from_before_the_clock_was_set_is_named_as_outdated(tmp_path):
+    """The clocks were compared, so ``status`` says when, and that it no longer holds."""
+    measured = braze_time.ClockDifference(0.0, START)
+    async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
+        assert "not compared" in clock_line(ledger.clock_difference or ledger.outdated_difference)
+        await ledger.do(braze_time.keep_difference, measured)
+    async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(-3 * DAY)) as ledger:
+        assert ledger.clock_difference is None
+        assert ledger.outdated_difference.current_seconds is None
+        line = clock_line(ledger.outdated_difference)
+    assert f"last compared with Braze's at {time(START)}, but this machine's clock was set since" in line

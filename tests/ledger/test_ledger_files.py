@@ -1,0 +1,211 @@
+"""The ledger as files: one name, for this user alone, and noticed when somebody takes them away."""
+
+import asyncio
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from harvester.clock import SystemClock
+from harvester.errors import LedgerError, LedgerLost
+from harvester.health import Part
+from harvester.ledger import Ledger, books
+from harvester.ledger.intake import enqueue
+from harvester.ledger.sqlite import copy
+from harvester.model import BadLine, Enqueued, Pair
+from harvester.sources import RejectsFile
+from harvester.storage import FolderSink
+from tests.monitor.test_conditions import Seen, Wire, served
+
+ODD = [
+    "led?x=1.db",
+    "led#1.db",
+    "led%20x.db",
+    "a b.db",
+    ":memory:",
+    "file:led.db?mode=memory",
+    "'quoted\".db",
+    "é*[1].db",
+]
+
+
+@pytest.fixture
+def umask():
+    """The usual umask, under which others may read what is made."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+async def opened(path: Path, *, send_id: str = "s") -> Ledger:
+    """Open a ledger and put a pair into it."""
+    ledger = await Ledger.open(path, clock=SystemClock())
+    await ledger.do(enqueue, [Enqueued(Pair("eu", "c", send_id), None)], now=SystemClock().wall())
+    return ledger
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_a_ledger_of_any_name_is_the_file_of_that_name(tmp_path, monkeypatch, name):
+    """No character of a path is taken for a part of a URL, so its locks lie beside it and two owners meet."""
+    monkeypatch.chdir(tmp_path)
+    async with await opened(Path(name)), await Ledger.open(Path(name), clock=SystemClock()) as second:
+        assert (await second.look(books.books)).accepted == 1
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {name, f"{name}-wal", f"{name}-shm", f"{name}.owners"}
+        assert len(list((tmp_path / f"{name}.owners").iterdir())) == 2
+    copy(Path(name), Path("copy?x.db"))
+    async with await Ledger.open(Path("copy?x.db"), clock=SystemClock()) as ledger:
+        assert (await ledger.look(books.books)).accepted == 1
+
+
+async def test_what_is_made_is_for_this_user_alone_and_what_exists_keeps_its_mode(tmp_path, umask):
+    """Ledger, logs, locks, rejects and copies are 0600 in folders of 0700; a folder that was there stays as it was."""
+    (tmp_path / "shared").mkdir(mode=0o755)
+    async with await opened(tmp_path / "new" / "ledger.db"), await opened(tmp_path / "shared" / "ledger.db"):
+        RejectsFile(tmp_path / "new" / "rejects.ndjson").add(BadLine("s", 1, "f", "p", "t"))
+        copy(tmp_path / "new" / "ledger.db", tmp_path / "new" / "copy.db")
+        modes = {str(path.relative_to(tmp_path)): oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
+    assert modes.pop("shared") == "0o755"
+    folders = {name for name, mode in modes.items() if mode == "0o700"}
+    assert folders == {"new", "new/ledger.db.owners", "shared/ledger.db.owners"}
+    assert {mode for name, mode in modes.items() if name not in folders} == {"0o600"}
+
+
+async def test_no_file_is_made_through_a_link(tmp_path):
+    """A link planted where a file is to be made is refused, and what it leads to is not made or touched."""
+    victim = tmp_path / "victim"
+    (tmp_path / "ledger.db").symlink_to(victim)
+    with pytest.raises(LedgerError, match="is a link to a missing file"):
+        await opened(tmp_path / "ledger.db")
+    (tmp_path / "ledger.db").unlink()
+    (tmp_path / "copy.db").symlink_to(victim)
+    async with await opened(tmp_path / "ledger.db"):
+        with pytest.raises(LedgerError, match="File exists"):
+            copy(tmp_path / "ledger.db", tmp_path / "copy.db")
+    rejects = RejectsFile(tmp_path / "rejects.ndjson")
+    rejects.path.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        rejects.add(BadLine("s", 1, "f", "p", "t"))
+    assert not victim.exists()
+
+
+async def test_a_ledger_with_two_names_is_one_ledger_or_refused(tmp_path):
+    """A symbolic link is one ledger; for a hard link SQLite would keep two logs, so it is refused."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link.db").symlink_to(tmp_path / "elsewhere" / "ledger.db")
+    (tmp_path / "elsewhere" / "ledger.db").touch()
+    async with await opened(tmp_path / "elsewhere" / "ledger.db"), await opened(tmp_path / "link.db"):
+        assert len(list((tmp_path / "elsewhere" / "ledger.db.owners").iterdir())) == 2
+    (tmp_path / "twin.db").hardlink_to(tmp_path / "elsewhere" / "ledger.db")
+    with pytest.raises(LedgerError, match="has several names"):
+        await opened(tmp_path / "twin.db")
+
+
+def _remove(path: Path) -> None:
+    for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        each.unlink()
+
+
+def _replace(path: Path) -> None:
+    path.with_name("other").touch()
+    path.with_name("other").rename(path)
+
+
+def _lose_the_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("gone"))
+
+
+@pytest.mark.parametrize(
+    "lose", [_remove, _replace, lambda path: path.rename(path.with_name("x")), _lose_the_folder,
+             lambda path: path.with_name(path.name + "-wal").unlink()],
+    ids=["removed", "replaced", "renamed", "its folder", "its log"],
+)  # fmt: skip
+async def test_a_ledger_that_vanishes_under_its_owner_is_noticed_and_saved(tmp_path, lose):
+    """The next use of it raises an error that names the saved copy; nothing is written to a file without a name."""
+    path = tmp_path / "state" / "ledger.db"
+    ledger = await opened(path)
+    lose(path)
+    for _ in range(2):
+        with pytest.raises(LedgerLost, match=r"removed or replaced while it was in use\. .* move .* and start again"):
+            await ledger.look(books.books)
+    await ledger.close()
+    (saved,) = (tmp_path / "state").glob("ledger.db.saved-*")
+    async with await Ledger.open(saved, clock=SystemClock()) as again:
+        assert again.ledger_id == ledger.ledger_id
+        assert (await again.look(books.books)).pending == 1
+
+
+def test_a_service_whose_ledger_vanishes_is_not_ready_and_ends(tmp_path):
+    """Within ten seconds, also when nothing is due: it captures nothing into a file that nobody can open."""
+
+    async def story(seen: Seen) -> None:
+        assert (await seen.at(20)).conditions == ()
+        _remove(tmp_path / "ledger.db")
+        with pytest.raises(LedgerLost):  # what /readyz shows, with 503
+            await seen.at(21)
+        (condition,) = seen.service.conditions()
+        assert (condition.part, condition.cause, condition.blocks) == (Part.LEDGER, "lost", True)
+        await asyncio.sleep(10)
+        assert [len(seen.events(event)) for event in ("ledger_lost", "ledger_unavailable")] == [1, 1]
+
+    with pytest.raises(LedgerLost, match="Its content was saved"):
+        served(tmp_path, {"us": Wire()}, story)
+
+
+async def test_who_looks_does_not_wait_for_a_process_that_has_locked_the_ledger(harvester, tmp_path, monkeypatch):
+    """``status`` answers at once, just when somebody asks what is wrong; who must write says who is in the way."""
+    path = tmp_path / "harvest/.harvester/ledger.db"
+    async with await Ledger.open(path, clock=SystemClock()):
+        pass
+    monkeypatch.setattr("harvester.ledger.sqlite._WAIT_SECONDS", 0.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        code, out, _ = await harvester.run("status")
+        assert (code, out.splitlines()[0]) == (0, "accepted   0 pairs")
+        async with await Ledger.open(path, clock=SystemClock()) as ledger:
+            assert await ledger.look(books.pending) == {}
+            with pytest.raises(LedgerError, match="another process has locked it"):
+                await ledger.do(enqueue, [Enqueued(Pair("eu", "c", "s"), None)], now=SystemClock().wall())
+
+
+async def test_what_cannot_be_saved_is_said(tmp_path, monkeypatch):
+    """A full disk leaves no half copy, and the sentence says what is left to do."""
+    ledger = await opened(tmp_path / "ledger.db")
+    _remove(tmp_path / "ledger.db")
+    (tmp_path / "ledger.db.owners" / "x").touch()
+
+    def full(*_args: object, **_given: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("harvester.ledger.sqlite.make_private_file", full)
+    with pytest.raises(LedgerLost, match=r"could not be saved \(.*disk is full.*\): restore a backup"):
+        await ledger.look(books.books)
+    await ledger.close()
+    assert not list(tmp_path.glob("*.saved-*"))
+
+
+async def test_no_new_ledger_is_made_for_a_place_that_has_one(harvester, tmp_path):
+    """A lost ledger, or a wrong folder, is an error at the start, and no empty ledger is created."""
+    (tmp_path / "p.csv").write_text("campaign_id,send_id\nc,s\n")
+    path = tmp_path / "harvest" / ".harvester" / "ledger.db"
+    async with await opened(path) as ledger:
+        await FolderSink(tmp_path / "harvest").attach(ledger.ledger_id)
+    path.unlink()
+    reach = ("--endpoint", "http://127.0.0.1:1")
+    for command in (("enqueue", "p.csv"), ("run", "p.csv", *reach), ("serve", *reach), ("audit", "p.csv", "--enqueue")):
+        code, _, err = await harvester.run(*command)
+        assert (code, "was captured with another ledger" in err) == (5, True), (command, err)
+        assert not path.exists()
+
+
+async def test_a_backup_is_made_for_this_user_alone(harvester, tmp_path, umask):
+    """Also by the command, and never over what is there."""
+    async with await opened(tmp_path / "ledger.db"):
+        assert (await harvester.run("backup", "copy.db", "--state", "ledger.db"))[0] == 0
+    assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "copy.db").unlink()
+    (tmp_path / "copy.db").symlink_to(tmp_path / "victim")
+    assert (await harvester.run("backup", "copy.db", "--state", "ledger.db"))[0] != 0
+    assert not (tmp_path / "victim").exists()

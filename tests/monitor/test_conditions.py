@@ -1,0 +1,460 @@
+"""A service that captures nothing says so: on its page, to probes, in its metrics and in its log."""
+
+import asyncio
+import random
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from prometheus_client.parser import text_string_to_metric_families as families
+from pydantic import SecretStr
+
+from harvester.braze.budget import BudgetReport
+from harvester.braze.transport import Answer
+from harvester.engine.wiring import Harvesting
+from harvester.errors import BrokerError, ExchangeError, ExitCode, SinkError
+from harvester.health import Part
+from harvester.ledger import Ledger
+from harvester.ledger.intake import enqueue, remove
+from harvester.ledger.ledger import LEASE_SECONDS
+from harvester.ledger.outlook import at_risk
+from harvester.model import Enqueued, Pair
+from harvester.monitor.conditions import Conditions
+from harvester.service.service import Service
+from harvester.settings import Settings, Workspace
+from harvester.simulator.virtual_time import VirtualClock, run_virtual
+from harvester.sources.message import Reader
+from harvester.sources.trigger import Trigger
+from harvester.storage import Compression, FolderSink
+from harvester.web import Snapshot, Store
+from harvester.web.metrics import exposed
+from harvester.web.page import page
+from tests.support.secret_canary import KEY
+
+AT = "https://rest.fra-01.braze.eu"
+GOOD = b'{"message": "success", "data": []}'
+
+Outage = ExchangeError | int | bytes
+FAILURES: dict[str, Outage] = {
+    "connection refused": ExchangeError("connection_refused", ""),
+    "name not found": ExchangeError("name_not_found", ""),
+    "certificate": ExchangeError("certificate", "self-signed certificate"),
+    "timeout": ExchangeError("timeout", ""),
+    "502": 502,
+    "429": 429,  # without a word of a budget that would explain it
+    "unparsable": b"<html>Please log in</html>",
+}
+
+
+class Wire:
+    """Braze as one workspace sees it: ``outage`` is what happens to every call; None answers."""
+
+    def __init__(self, outage: Outage | None = None) -> None:
+        """Begin like that."""
+        self.outage = outage
+        self.remaining: int | None = None
+
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        """Answer after a while, or after the time for which the client waits at the most."""
+        timed_out = isinstance(self.outage, ExchangeError) and self.outage.cause == "timeout"
+        await asyncio.sleep(30.0 if timed_out else 0.05)
+        if isinstance(self.outage, ExchangeError):
+            raise ExchangeError(self.outage.cause, str(self.outage).partition(": ")[2])
+        status = self.outage if isinstance(self.outage, int) else 200
+        body = self.outage if isinstance(self.outage, bytes) else GOOD
+        return Answer(status, body, self._budget(), 0.05)
+
+    def _budget(self) -> BudgetReport:
+        if self.remaining is None:
+            return BudgetReport()
+        start = VirtualClock().starts_at
+        now = int(start + asyncio.get_running_loop().time())
+        return BudgetReport(limit=250_000, remaining=self.remaining, reset_at=start + 3000, server_time=now)
+
+    def use_key(self, _api_key: str) -> bool:
+        """Have one key."""
+        return False
+
+    def scrub(self, text: str) -> str:
+        """Take the key out."""
+        return text.replace(KEY, "[key]")
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def arrivals(count: int, *workspaces: str, sent_at: float | None = None) -> list[Enqueued]:
+    """So many sends of each workspace."""
+    return [Enqueued(Pair(name, "c", f"s{number}"), sent_at) for number in range(count) for name in workspaces]
+
+
+class Seen:
+    """What page, probe, metrics and log show of one service."""
+
+    def __init__(self, service: Service, clock: VirtualClock, logs: list[dict], ledger: Ledger) -> None:
+        """Look at one."""
+        self.service, self.clock, self.logs, self.ledger = service, clock, logs, ledger
+        self.snapshot = Snapshot(0, 0)
+
+    async def at(self, seconds: float) -> Snapshot:
+        """Let time pass until a moment, and look."""
+        await asyncio.sleep(seconds - self.clock.monotonic())
+        self.snapshot = await self.service.watch.look()
+        return self.snapshot
+
+    async def enqueue(self, count: int, *workspaces: str) -> None:
+        """Let pairs be due now."""
+        await self.service.enqueue(arrivals(count, *workspaces), once=True)
+
+    @property
+    def page(self) -> str:
+        """The status page."""
+        return page(self.snapshot, None, now=self.clock.wall()).replace("&#34;", '"')
+
+    @property
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        """Every metric by name and labels."""
+        text = exposed(self.snapshot, "")[0].decode()
+        return {(s.name, *sorted(s.labels.values())): s.value for f in families(text) for s in f.samples}
+
+    def events(self, name: str) -> list[dict]:
+        """The log lines of one event."""
+        return [each for each in self.logs if each["event"] == name]
+
+
+def served(tmp_path, wires: dict[str, Wire], story: Callable[[Seen], Awaitable[None]], **more) -> None:
+    """Run a service on virtual time, with one workspace for each wire, while ``story`` runs."""
+
+    async def told() -> None:
+        clock = VirtualClock()
+        file = more.get("key_file")
+        workspaces = {
+            name: Workspace(endpoint=AT, api_key=None if file else SecretStr(f"{KEY}-{name}"), api_key_file=file)
+            for name in wires
+        }
+        settings = Settings(workspaces=workspaces, web_port=0, concurrency=8)
+        by_key = {f"{KEY}-{name}": wire for name, wire in wires.items()}
+        async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+            for name in more.get("once", ()):
+                await ledger.do(enqueue, arrivals(10, name), now=clock.wall(), once=True)
+            service = Service(
+                settings, ledger=ledger, sink=more.get("sink") or FolderSink(tmp_path / "out"),
+                compression=Compression.NONE, connect=lambda _workspace, key, *_: by_key[key],
+                until_idle="ends_with" in more,
+            )  # fmt: skip
+            with structlog.testing.capture_logs() as logs:
+                task = asyncio.create_task(service.serve())
+                await asyncio.sleep(1)
+                await story(Seen(service, clock, logs, ledger))
+                if "ends_with" not in more:
+                    service.stop()
+                assert await task == more.get("ends_with", ExitCode.COMPLETE)
+
+    run_virtual(told())
+
+
+def test_an_endpoint_that_nobody_answers_is_told_everywhere_and_so_is_its_return(tmp_path):
+    """Within two minutes page, probe, metric and log name the cause; then, when it is over, they say that too."""
+    for number, (cause, outage) in enumerate(FAILURES.items()):
+        wire = Wire(outage)
+
+        async def story(seen: Seen, wire: Wire = wire, cause: str = cause) -> None:
+            await seen.enqueue(40, "us")
+            (reason,) = (await seen.at(118)).not_ready()
+            assert reason.startswith('No call of workspace "us" succeeds: ')
+            assert f"{AT}" in reason
+            assert cause in reason
+            assert f'<h1>Not healthy</h1><ul class="alarms"><li>{reason}, for ' in seen.page
+            assert seen.metrics["harvester_condition", *sorted((cause, "endpoint", "us"))] == 1
+            assert seen.metrics["harvester_ready",] == 0
+            assert [each["cause"] for each in seen.events("endpoint_unavailable")] == [cause]
+            lasts, hold = (730, 320) if cause == "connection refused" else (120, 140)
+            await seen.at(lasts)
+            logged = [each for each in seen.logs if each["log_level"] != "debug" and each["event"] != "answer_unusable"]
+            assert len([each for each in logged if each["event"] == "endpoint_unavailable"]) == 1 + lasts // 600
+            assert not [each for each in logged if each["event"] == "batch_sealed"]
+            wire.outage = None
+            assert (await seen.at(lasts + hold)).not_ready() == []
+            assert len(seen.events("endpoint_recovered")) == 1
+            assert "<h1>Healthy</h1>" in seen.page
+            assert seen.metrics["harvester_last_capture_timestamp_seconds", "us"] > seen.clock.starts_at + lasts
+
+        served(tmp_path / str(number), {"us": wire}, story)
+
+
+def test_a_429_that_no_budget_explains_is_an_outage_and_one_that_it_explains_is_patience(tmp_path):
+    """With calls left, a 429 stops all captures for no stated reason; with none left, it is the budget that waits."""
+    for number, (remaining, blind) in enumerate(((200_000, True), (0, False))):
+        wire = Wire(429)
+        wire.remaining = remaining
+
+        async def story(seen: Seen, wire: Wire = wire, blind: bool = blind) -> None:  # noqa: FBT001 - a case of the loop
+            await seen.enqueue(40, "us")
+            await seen.at(118)
+            assert [each.cause for each in seen.snapshot.conditions] == (["429"] if blind else [])
+            assert [each["cause"] for each in seen.events("endpoint_unavailable")] == (["429"] if blind else [])
+            assert seen.metrics["harvester_held", "throttled", "us"] == 1
+            wire.outage, wire.remaining = None, None
+            assert (await seen.at(3100)).conditions == ()
+            assert len(seen.events("endpoint_recovered")) == blind
+
+        served(tmp_path / str(number), {"us": wire}, story)
+
+
+def test_a_service_that_ends_when_idle_never_says_complete_over_readings_that_it_left(tmp_path):
+    """A container for each trigger looked done, with exit code 0, when its endpoint answered nothing."""
+
+    async def wait(seen: Seen) -> None:
+        await seen.at(600)
+
+    async def interrupt(seen: Seen) -> None:
+        seen.service.stop()
+
+    dead = ExchangeError("connection_refused", "")
+    stories = ((dead, wait, ExitCode.PARTIAL), (dead, interrupt, ExitCode.INTERRUPTED), (None, wait, ExitCode.COMPLETE))
+    for number, (outage, story, code) in enumerate(stories):
+        served(tmp_path / str(number), {"us": Wire(outage)}, story, once=["us"], ends_with=code)
+
+
+def test_pairs_of_a_workspace_that_is_not_configured_are_no_healthy_sight(tmp_path):
+    """Nobody reads them. The page, the probe, a metric and the log say so, and *at risk* counts them as status does."""
+
+    async def story(seen: Seen) -> None:
+        await seen.ledger.do(
+            enqueue, arrivals(10, "gone", sent_at=seen.clock.wall() - 13.9 * 86_400), now=seen.clock.wall()
+        )
+        (condition,) = (await seen.at(700)).conditions
+        assert (condition.part, condition.subject, condition.cause) == (Part.WORKSPACE, "gone", "unserved")
+        assert condition.sentence in seen.page
+        assert 'Workspace "gone": 10 pairs at risk of expiring unread' in seen.page
+        assert seen.snapshot.not_ready() == []
+        assert seen.metrics["harvester_condition", "gone", "unserved", "workspace"] == 1
+        assert seen.metrics["harvester_at_risk_pairs", "gone"] == 10
+        assert (await seen.ledger.look(at_risk, now=seen.clock.wall()))["gone"] == 10
+        assert [each["workspace"] for each in seen.events("workspace_unserved")] == ["gone"]
+        await seen.ledger.do(remove, [Pair("gone", "c", f"s{number}") for number in range(10)])
+        assert (await seen.at(1300)).conditions == ()
+        assert len(seen.events("workspace_served")) == 1
+
+    served(tmp_path, {"us": Wire()}, story)
+
+
+def test_a_part_whose_name_is_taken_is_on_the_page_as_it_is_in_the_alerts():
+    """An alert that fires beside a page that says Healthy leaves whoever was woken with a riddle."""
+    taken = Snapshot(0, 0, store=Store(batches={"conflict": 1}))
+    assert taken.alarms() == ["1 batch cannot be stored: other bytes have a part's name"]
+    assert taken.not_ready() == []
+
+
+def test_a_blip_is_no_outage(tmp_path):
+    """Failures among successes are retried and leave page and probe alone."""
+    wire = Wire()
+
+    async def story(seen: Seen) -> None:
+        await seen.enqueue(50, "us")
+        for at in range(10, 200, 60):
+            wire.outage = 502
+            await seen.at(at)
+            wire.outage = None
+            await seen.at(at + 5)
+            await seen.enqueue(at, "us")
+            assert (await seen.at(at + 30)).conditions == ()
+        assert seen.events("endpoint_unavailable") == []
+
+    served(tmp_path, {"us": wire}, story)
+
+
+def test_one_blind_workspace_among_many_leaves_the_process_ready(tmp_path):
+    """It is on the page and in the metrics; the probe stays at 200 until no workspace can be captured."""
+    us, eu = Wire(ExchangeError("connection_refused", "")), Wire()
+
+    async def story(seen: Seen) -> None:
+        await seen.enqueue(100, "us", "eu")
+        assert (await seen.at(120)).not_ready() == []
+        assert 'No call of workspace "us" succeeds' in seen.page
+        assert seen.metrics["harvester_condition", "connection refused", "endpoint", "us"] == 1
+        assert (seen.metrics["harvester_ready",], seen.snapshot.workspaces[1].due) == (1, 0)
+        eu.outage = 401
+        await seen.enqueue(200, "eu")
+        assert len((await seen.at(240)).not_ready()) == 2
+        assert seen.metrics["harvester_condition", "401", "eu", "key"] == 1
+        assert [each["workspace"] for each in seen.events("key_unusable")] == ["eu"]
+        us.outage = eu.outage = None
+        assert (await seen.at(1000)).conditions == ()
+        assert [each["workspace"] for each in seen.events("key_usable")] == ["eu"]
+
+    served(tmp_path, {"us": us, "eu": eu}, story)
+
+
+def test_at_risk_is_one_number_on_the_page_in_the_metrics_and_in_the_ledger(tmp_path):
+    """``harvester status`` reads the ledger alone, and says what the page says, in a halted workspace too."""
+    eu, us = Wire(), Wire(401)
+
+    async def story(seen: Seen) -> None:
+        now = seen.clock.wall()
+        for name in ("eu", "us"):
+            pairs = [Enqueued(Pair(name, "c", f"s{number}"), now - 13.9 * 86_400) for number in range(300)]
+            await seen.service.enqueue(pairs, once=True)
+        await seen.at(30)
+        shown = {each.name: each.at_risk for each in seen.snapshot.workspaces}
+        assert shown == await seen.ledger.look(at_risk, now=seen.clock.wall()) | {"eu": 0}
+        assert shown == {"eu": 0, "us": 300}
+        assert seen.metrics["harvester_at_risk_pairs", "us"] == 300
+        assert 'Workspace "us": 300 pairs at risk of expiring unread' in seen.page
+
+    served(tmp_path, {"eu": eu, "us": us}, story)
+
+
+def test_readings_of_a_dead_process_are_taken_up_within_a_quarter_of_a_lease(tmp_path):
+    """Its lease is waited for, and no more than a quarter of another."""
+    wire = Wire()
+
+    async def story(seen: Seen) -> None:
+        await seen.enqueue(1, "us")
+        async with await Ledger.open(tmp_path / "ledger.db", clock=seen.clock) as dead:
+            batch = await dead.claim("us", limit=10)
+            assert batch is not None
+            await seen.at(LEASE_SECONDS - 10)
+            assert seen.snapshot.workspaces[0].readings == {"leased": 1}
+            await seen.at(1.25 * LEASE_SECONDS + 15)
+            assert seen.snapshot.workspaces[0].readings == {}
+
+    served(tmp_path, {"us": wire}, story)
+
+
+def test_a_key_s_file_that_cannot_be_used_is_told_and_the_key_before_it_stays_in_use(tmp_path):
+    """Half a rotation halts nothing, and is logged once, not every five seconds; page and metric name it."""
+    file = tmp_path / "us.key"
+    file.write_text(f"{KEY}-us")
+
+    async def story(seen: Seen) -> None:
+        file.write_text("")
+        await seen.at(20)
+        assert seen.snapshot.not_ready() == []
+        assert 'The key file of workspace "us" cannot be used' in seen.page
+        assert seen.metrics["harvester_condition", "file", "key", "us"] == 1
+        await seen.at(500)
+        assert [each["cause"] for each in seen.events("key_unusable")] == ["file"]
+        file.write_text(f"{KEY}-us")
+        assert (await seen.at(520)).conditions == ()
+        assert len(seen.events("key_usable")) == 1
+
+    served(tmp_path, {"us": Wire()}, story, key_file=file)
+
+
+class Shelf(FolderSink):
+    """A folder on a disk that is full while ``problem`` says so."""
+
+    problem: SinkError | None = None
+
+    async def create(self, part) -> None:
+        """Take a part, or fail as the disk would."""
+        if self.problem is not None:
+            raise self.problem
+        await super().create(part)
+
+
+def test_a_store_that_is_away_makes_the_process_unready_after_its_patience(tmp_path):
+    """A store that stumbles costs nothing; one that is away for longer than its patience is not ready."""
+    shelf = Shelf(tmp_path / "out")
+    shelf.problem = SinkError("cannot write to out: No space left on device; free some space", cause="disk_full")
+
+    async def story(seen: Seen) -> None:
+        await seen.enqueue(10, "us")
+        await seen.at(30)
+        assert ([each.cause for each in seen.snapshot.conditions], seen.snapshot.not_ready()) == (["disk full"], [])
+        assert "Parts cannot be stored: cannot write to out: No space left on device" in seen.page
+        assert seen.metrics["harvester_condition", "", "disk full", "store"] == 1
+        assert [each["cause"] for each in seen.events("store_unavailable")] == ["disk full"]
+        await seen.at(90)
+        assert seen.snapshot.not_ready() == [f"Parts cannot be stored: {shelf.problem}"]
+        shelf.problem = None
+        assert (await seen.at(200)).not_ready() == []
+        assert len(seen.events("store_recovered")) == 1
+
+    served(tmp_path, {"us": Wire()}, story, sink=shelf)
+
+
+class Queue:
+    """A broker whose connection fails while ``problem`` says so; its queue is empty."""
+
+    lease_seconds = None
+    problem: BrokerError | None = None
+
+    async def open(self) -> list[str]:
+        """Connect."""
+        if self.problem is not None:
+            raise self.problem
+        return []
+
+    async def receive(self) -> Sequence[object]:
+        """Give nothing, after a wait."""
+        await asyncio.sleep(5)
+        return await self.open()
+
+    async def empty(self) -> bool:
+        """It is."""
+        return True
+
+    async def bury(self, delivery: object, body: bytes, reason: str) -> None:
+        """Nothing comes that could be dead."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_a_broker_that_is_away_is_told_and_harvesting_stays_ready(tmp_path):
+    """Page, metric and log say so, at most every ten minutes, and not at each of the hundred tries."""
+    queue = Queue()
+
+    async def story(seen: Seen) -> None:
+        reader = Reader(("us",), ())
+        trigger = Trigger("sends", queue, reader=reader, enqueue=seen.service.enqueue, clock=seen.clock,
+                          jitter=random.Random(1))  # fmt: skip
+        seen.service.conditions.triggers.append(trigger)
+        task = asyncio.create_task(trigger.run())
+        assert (await seen.at(10)).conditions == ()
+        queue.problem = BrokerError("RabbitMQ, queue sends: ConnectionRefusedError", cause="connection_refused")
+        (condition,) = (await seen.at(60)).conditions
+        assert condition.sentence == f'Trigger "sends" is not connected: {queue.problem}'
+        assert seen.snapshot.not_ready() == []
+        assert seen.metrics["harvester_condition", "broker", "connection refused", "sends"] == 1
+        await seen.at(700)
+        assert [each["trigger"] for each in seen.events("broker_unavailable")] == ["sends"] * 2
+        queue.problem = None
+        await seen.at(900)
+        assert len(seen.events("broker_recovered")) == 1
+        trigger.stop()
+        await task
+
+    served(tmp_path, {"us": Wire()}, story)
+
+
+async def test_a_ledger_that_hangs_is_told_without_asking_it(tmp_path):
+    """What is said of it comes from memory: a disk that hangs cannot hold it up."""
+
+    class Clock(VirtualClock):
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock, go_on = Clock(), threading.Event()
+    settings = Settings(workspaces={"us": Workspace(endpoint=AT, api_key=SecretStr(KEY))})
+    async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+        harvesting = Harvesting(settings, ledger=ledger, sink=FolderSink(tmp_path / "out"),
+                                compression=Compression.NONE, lasting=True)  # fmt: skip
+        conditions = Conditions(harvesting=harvesting, triggers=[], ledger=ledger, clock=clock)
+        hanging = asyncio.create_task(ledger.do(lambda _tx: go_on.wait()))
+        await asyncio.sleep(0)
+        with structlog.testing.capture_logs() as logs:
+            for clock.now in (0.0, 9.0, 12.0):
+                conditions.report()
+            (condition,) = conditions()
+            assert (condition.part, condition.cause, condition.blocks) == (Part.LEDGER, "timeout", True)
+            go_on.set()
+            await hanging
+            while conditions():
+                await asyncio.sleep(0)
+            conditions.report()
+        assert [each["event"] for each in logs] == ["ledger_unavailable", "ledger_recovered"]

@@ -1,0 +1,174 @@
+"""No text from outside shows a secret, in any encoding, or breaks a log line."""
+
+import asyncio
+import base64
+import html
+import json
+import logging
+import random
+from urllib.parse import quote
+
+import pytest
+import structlog
+
+from harvester.braze.client import Client
+from harvester.braze.pacer import Pacer
+from harvester.braze.transport import BrazeTransport
+from harvester.clock import SystemClock
+from harvester.errors import ExchangeError
+from harvester.formatting import shown
+from harvester.model import Pair, Reading
+from harvester.observability import logs
+from harvester.observability.redaction import MASK, hide, hide_url, scrub, scrub_foreign
+from tests.braze.test_transport import asked
+from tests.conftest import KEY
+from tests.support.faulty_server import answering, request, serving, whole
+
+KEYS = ("3f2b8c1e-55aa-4d2e-9b1f-0c9d8e7f6a5b", 'ab"c/d\\e<f>&-Zq9-XkX7-0123-LMNOPQ')
+
+
+def spellings(secret: str) -> list[str]:
+    """How JSON, HTML, URLs and Python spell a text, with and without need, twice, and in base64 and hex."""
+    data = secret.encode()
+    each = [
+        secret, secret.upper(), json.dumps(secret)[1:-1], json.dumps(secret)[1:-1].replace("/", "\\/"),
+        json.dumps(json.dumps(secret))[3:-3], html.escape(secret), html.escape(html.escape(secret)),
+        quote(secret, safe=""), quote(secret).lower(), quote(quote(secret, safe=""), safe=""), data.hex(),
+        data.hex().upper(), secret[: len(secret) // 2 + 1], secret[len(secret) // 2 - 1 :],
+    ]  # fmt: skip
+    forms = ("%{:02x}", "%25{:02X}", "\\u{:04X}", "\\\\u{:04x}", "\\x{:02x}", "&#{};", "&#x{:X};", "\\{:03o}")
+    return each + ["".join(form.format(ord(letter)) for letter in secret) for form in forms]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_secret_is_masked_in_every_spelling_and_what_stands_around_it_stays(key):
+    """Also where it is cut in half, and where no spelling was needed."""
+    hide(key)
+    for spelled in spellings(key):
+        assert scrub(f"é before {spelled} after") == f"é before {MASK} after", spelled
+        assert scrub_foreign(f"'{spelled}'\n").endswith("'\\n"), spelled
+        assert shown(f"{spelled} after") == f"{MASK} after", spelled
+    for before in ("", "x:", "Bearer "):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            encoded = encode(f"{before}{key}!".encode()).decode()
+            left = scrub(f"({encoded})").replace(MASK, "")
+            assert len(left) < 14 + len(before) * 2, left
+
+
+def test_the_secrets_of_urls_are_masked_and_names_of_users_are_not():
+    """Escaped or not, of one server or several, and of URLs that nobody registered."""
+    hide_url("amqp://harvester:pa/ss#w?ord-1@rabbit.example/vhost")
+    hide_url("nats://a:first-one%21@h1:4222,nats://token-of-nats-99@h2:4222")
+    hide_url("redis://h/0?password=in-the-query-7")
+    said = "no: pa/ss#w?ord-1, pa/ss#w?o, first-one!, first-one%21, token-of-nats-99, in-the-query-7; harvester"
+    assert scrub(said) == f"no: {MASK}, {MASK}, {MASK}, {MASK}, {MASK}, {MASK}; harvester"
+    assert scrub("cannot reach https://u:never-seen@h/x") == "cannot reach https://***@h/x"
+
+
+def test_a_short_secret_is_masked_where_it_stands_alone():
+    """Masked within words, it would make every text unreadable, and its gaps would tell its letters."""
+    hide("ghost")
+    hide("a")
+    assert scrub("access refused for user 'x' with 'ghost': a ghostly ghost-host") == (
+        f"access refused for user 'x' with '{MASK}': a ghostly {MASK}-host"
+    )
+
+
+class Unshowable:
+    """A value that cannot even be shown."""
+
+    def __repr__(self) -> str:
+        """Fail."""
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_no_event_breaks_the_log_and_no_line_shows_a_secret(capsys, as_json):
+    """Surrogates, numbers beyond 64 bits, values of any kind, keys of any kind: each is one line."""
+    hide(KEYS[0])
+    before = structlog.get_config(), logging.getLogger().handlers
+    try:
+        logs.set_up_logs(json=as_json, level="info")
+        log = structlog.get_logger()
+        deep: list[object] = []
+        for _ in range(2000):
+            deep = [deep]
+        values = [
+            "\udcff\ud800",
+            10**30,
+            b"\xff",
+            {1: 2},
+            {"\udcff": 1},
+            Unshowable(),
+            deep,
+            float("nan"),
+            KEYS[0],
+            "\n",
+        ]
+        for value in values:
+            log.warning("event", value=value)
+        log.warning("event", **{"a key": 1, "\udcff": KEYS[1].upper()})
+        logging.getLogger("aiormq").warning("no login: %s", KEYS[0])
+        logging.getLogger("nats").error("%d", "no number")
+    finally:
+        structlog.configure(**before[0])
+        logging.getLogger().handlers = before[1]
+    err = capsys.readouterr().err
+    lines = err.splitlines()
+    assert len(lines) == len(values) + 3, err
+    assert KEYS[0] not in err
+    assert err.isascii() or not as_json
+    if as_json:
+        assert {json.loads(line)["event"] for line in lines} == {"event", "library_warned"}
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
+    """The disk of the logs is full, or their reader has gone: a line is lost, and no capture."""
+
+    class Full:
+        def write(self, _text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(logs.sys, "stderr", Full())
+    stream = logs._Stderr()
+    assert stream.write("line") == 4
+    stream.flush()
+
+
+@pytest.mark.parametrize("spell", [str, lambda key: "".join(f"\\u{ord(letter):04x}" for letter in key)])
+async def test_an_answer_that_repeats_the_key_never_gets_into_a_part(spell):
+    """Rows keep what Braze sent, so an answer that contains our key, in any encoding, is discarded."""
+    body = json.dumps({"message": "success", "data": [{"time": "2026-11-01", "messages": {"sms": [{"x": "@"}]}}]})
+    outcome, _ = await asked(answering(whole(body.replace("@", spell(KEY)).encode())))
+    assert isinstance(outcome, ExchangeError)
+    assert (outcome.cause, KEY in str(outcome)) == ("malformed", False)
+    outcome, _ = await asked(answering(whole(body.encode())))
+    assert outcome.status == 200
+
+
+async def test_a_key_in_a_header_is_not_logged():
+    """In the id of a request: plain, URL-encoded, and with bytes that are not UTF-8."""
+    ids = [KEY.encode(), KEY.replace("c", "%63").encode(), b"\xff\xfe"]
+
+    async def script(reader, writer, server) -> None:
+        while True:
+            await request(reader, server)
+            status = b"200 " if len(server.requests) <= len(ids) else b"401 "
+            named = b"\r\nX-Request-Id: " + ids[min(len(server.requests), len(ids)) - 1]
+            writer.write(b"HTTP/1.1 " + status + KEY.encode() + b"\r\nContent-Length: 2" + named + b"\r\n\r\n{}")
+            await writer.drain()
+
+    clock = SystemClock()
+    async with serving(script) as server:
+        transport = BrazeTransport(endpoint=server.url, api_key=KEY, connections=3, clock=clock)
+        pacer = Pacer(reserve=0.2, urgent_reserve=None, max_rate=1e3, clock=clock, jitter=random.Random(1))
+        client = Client(transport=transport, endpoint=server.url, pacer=pacer, clock=clock, length_days=1)
+        reading = Reading(1, Pair("eu", "c", "s"), "once", clock.wall(), clock.wall() + 1e6, clock.wall())
+        with structlog.testing.capture_logs() as logged:
+            await asyncio.gather(*(client.capture(reading, batch_id="b") for _ in ids))
+        await transport.close()
+    assert {each["request_id"] for each in logged if each["event"] == "answer_unusable"} == {MASK, "\\udcff\\udcfe"}
+    assert KEY not in repr(logged)

@@ -1,0 +1,166 @@
+"""Traces: what a collector is told, and what a process without one does not notice."""
+
+import asyncio
+import random
+import sys
+
+import pytest
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from structlog.testing import capture_logs
+
+from harvester.clock import BrazeClock, SystemClock
+from harvester.errors import LedgerError
+from harvester.ledger.intake import EnqueueCount
+from harvester.observability.traces import NOTHING, begin, recorded, traces_to
+from harvester.simulator import Simulator, SimulatorConfig
+from harvester.sources.brokers import Delivery
+from harvester.sources.message import Reader
+from harvester.sources.trigger import Trigger
+from tests.commands.test_capture import write_pairs
+from tests.support.secret_canary import KEY
+
+
+class Collector:
+    """A collector of OTLP over HTTP, which keeps what it is sent."""
+
+    def __init__(self) -> None:
+        """Have heard nothing."""
+        self.bodies: list[bytes] = []
+        self.headers: list[str | None] = []
+
+    async def take(self, request: web.Request) -> web.Response:
+        """Keep an export."""
+        self.bodies.append(await request.read())
+        self.headers.append(request.headers.get("authorization"))
+        return web.Response()
+
+    def spans(self):
+        """Give all spans, each with its attributes as a dict of texts and numbers."""
+        for body in self.bodies:
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                for scope in resource.scope_spans:
+                    for span in scope.spans:
+                        values = {each.key: each.value for each in span.attributes}
+                        yield span, {key: value.string_value or value.int_value for key, value in values.items()}
+
+
+@pytest.fixture
+async def collector():
+    """A collector that listens; its ``url``."""
+    collector = Collector()
+    app = web.Application()
+    app.router.add_post("/v1/traces", collector.take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    collector.url = "http://{}:{}".format(*runner.addresses[0])
+    yield collector
+    await runner.cleanup()
+
+
+async def test_a_collector_is_told_of_each_batch_and_its_captures_and_never_of_a_key(harvester, tmp_path, collector):
+    """One trace a batch, one span a reading within it, with its attempts: what took long, and because of what."""
+    harvester.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
+    harvester.env["OTEL_EXPORTER_OTLP_HEADERS"] = f"authorization={KEY}"
+    async with Simulator(SimulatorConfig(pairs=30, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator, (simulator.population[0].pair.campaign_id, "fault-503x2"))
+        code, out, err = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url)
+    assert (code, KEY in out + err) == (0, False), err
+    spans = list(collector.spans())
+    batches = {span.span_id: attributes for span, attributes in spans if span.name == "batch"}
+    captures = [(span, attributes) for span, attributes in spans if span.name == "capture"]
+    assert len(captures) == sum(each["readings"] for each in batches.values()) == 31
+    assert {attributes["state"] for attributes in batches.values()} == {"stored"}
+    assert all(span.parent_span_id in batches for span, _ in captures)
+    assert all(attributes["outcome"] == "captured" for _, attributes in captures)
+    [again] = [attributes for _, attributes in captures if attributes["send_id"] == "fault-503x2"]
+    assert (again["attempts"], again["status"], again["reading"]) == (3, "status_200", "once")
+    assert set(collector.headers) == {KEY}
+    assert not any(KEY.encode() in body for body in collector.bodies)
+
+
+async def test_a_collector_that_is_away_costs_spans_and_nothing_else(harvester, tmp_path, unused_tcp_port):
+    """The harvest ends as without it, and soon; the log says that traces are lost."""
+    harvester.env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_tcp_port}"}
+    async with Simulator(SimulatorConfig(pairs=5, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "pairs.csv", simulator)
+        code, _, err = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url)
+    assert code == 0
+    assert "traces_troubled" in err
+    assert "Traceback" not in err
+
+
+class Letters:
+    """A broker with one message, then none, whatever is done to it."""
+
+    lease_seconds = None
+
+    def __init__(self) -> None:
+        """Hold the message."""
+        self.left = [Delivery(b'{"version": 1, "campaign_id": "c", "send_id": "s"}', 1, None)]
+
+    async def open(self) -> list[str]:
+        """Connect."""
+        return []
+
+    async def receive(self) -> list[Delivery]:
+        """Give it, until it is acknowledged."""
+        return list(self.left)
+
+    async def empty(self) -> bool:
+        """Tell so, and have that be all."""
+        self.told()
+        return not self.left
+
+    async def ack(self, deliveries) -> None:
+        """Forget it."""
+        self.left.clear()
+
+    async def bury(self, delivery, body, reason) -> None:
+        """Take no dead letter: there is none."""
+        raise AssertionError(reason)
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+
+async def test_messages_are_a_span_when_they_are_settled_and_when_they_are_not():
+    """How long a broker's messages take, and what became of them; a ledger that fails leaves a span without outcome."""
+    failures, broker = [LedgerError("disk I/O error")], Letters()
+
+    async def enqueue(arrivals, *, once):
+        if failures:
+            raise failures.pop()
+        return EnqueueCount(new=len(arrivals), known=0)
+
+    trigger = Trigger(
+        "sends", broker, reader=Reader(("default",), ()), enqueue=enqueue, clock=BrazeClock(SystemClock()),
+        jitter=random.Random(1), wait_first_seconds=0.001,
+    )  # fmt: skip
+    with recorded(exporter := InMemorySpanExporter()):
+        async with asyncio.timeout(10):
+            broker.told = trigger.stop
+            await trigger.run()
+    told = [dict(span.attributes) for span in exporter.get_finished_spans()]
+    unsettled = {"trigger": "sends", "messages": 1}
+    # What a ledger did not take is tried again, and settled once more when it comes again, now to be acknowledged.
+    assert told == [unsettled, unsettled | {"enqueued": 1}, unsettled | {"enqueued": 1}]
+
+
+def test_an_endpoint_without_the_extra_is_told_and_nothing_fails(monkeypatch):
+    """Whoever asks for traces and lacks their library learns what to install."""
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with capture_logs() as said, traces_to("http://127.0.0.1:4318"):
+        assert begin("batch") is NOTHING
+    assert [each["event"] for each in said] == ["traces_off"]
+    assert "pip install -c locks/constraints.txt -e '.[otel]'" in said[0]["hint"]
+
+
+def test_without_an_endpoint_nothing_is_recorded():
+    """Traces are off unless asked for: a span is the one that does nothing, its children too."""
+    with traces_to(None):
+        assert begin("batch") is NOTHING
+        assert begin("batch").child("capture", send_id="s") is NOTHING

@@ -1,0 +1,430 @@
+"""``harvester serve`` from outside: a process, real brokers, a bucket, and a stand-in API."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import time
+import uuid
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import pytest
+import zstandard
+
+from harvester.simulator import Simulator, SimulatorConfig
+from tests.conftest import Command, rows_of
+from tests.support.brokers import LABS, queue_name
+from tests.support.secret_canary import KEY
+from tests.support.servers import BUCKET, free_port, s3
+from tests.support.tcp_proxy import Cutter
+
+SERVE = ("serve", "--config", "h.toml", "--log-level", "warning")
+PATIENCE_SECONDS = 180
+DAY_SECONDS = 86_400
+ONE_READING = [1 / DAY_SECONDS]
+AT_FIRST = ("--workspace", "eu", "--workspace", "other")
+"""What a ledger cannot tell of itself before a service has used it."""
+
+MANY = int(os.environ.get("SERVICE_PAIRS", "10000" if os.environ.get("CI") else "2000"))
+FEW = int(os.environ.get("SERVICE_PAIRS", "250"))
+"""Pairs of the great trial, for the first broker and for those that come after it."""
+
+
+async def until(condition):
+    """Wait for what another process does; gives what the condition gave."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (found := condition()):
+            await asyncio.sleep(0.05)
+        return found
+
+
+def toml(value):
+    """A value as TOML, whose lists, numbers and plain strings are those of JSON."""
+    return json.dumps(value)
+
+
+class Serving:
+    """A service that is started, asked, killed and started again: one configuration, one ledger, one place."""
+
+    def __init__(self, folder: Path, endpoint: str, out: str, *, env=None, **tables):
+        """Write the configuration. ``tables`` are triggers and further workspaces by name."""
+        self.command, self.folder, self.out = Command(folder), folder, out
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.key = folder / "key"
+        self.key.write_text(KEY)
+        self.ledger = folder / "ledger.db"
+        self.command.env |= (env or {}) | {"HARVESTER_OUT": out, "HARVESTER_STATE": str(self.ledger)}
+        del self.command.env["BRAZE_API_KEY"]
+        self.process: subprocess.Popen | None = None
+        tables = {"workspaces.eu": {}} | tables
+        lines = [f"web_port = {self.port}"]
+        for name, given in tables.items():
+            default = {"endpoint": endpoint, "api_key_file": str(self.key), "ages_days": ONE_READING, "max_rate": 1e6}
+            values = (default if name.startswith("workspaces") else {}) | given
+            lines += [f"[{name}]", *(f"{key} = {toml(value)}" for key, value in values.items())]
+        (folder / "h.toml").write_text("\n".join(lines))
+
+    def start(self, *more):
+        """Begin; it may still be on its way up on return."""
+        self.process = self.command.start(*SERVE, *more)
+
+    def kill(self):
+        """SIGKILL."""
+        self.process.kill()
+        self.process.communicate()
+
+    def end(self):
+        """End it, if that did not happen yet."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+    async def ended(self):
+        """Wait for the end; gives the exit code and what was said."""
+        _, err = await asyncio.to_thread(self.process.communicate)
+        return self.process.returncode, err.decode()
+
+    async def ends(self, *more):
+        """Let it run to an end of its own, warm; gives the exit code and what was said."""
+        code, _, err = await self.command.run(*SERVE, *more)
+        return code, err
+
+    async def follows(self):
+        """Let it start once, so that the ledger knows its plans of readings."""
+        code, err = await self.ends("--until-idle")
+        assert code == 0, err
+
+    async def stop(self):
+        """SIGTERM, and what came of it."""
+        self.process.send_signal(signal.SIGTERM)
+        return await self.ended()
+
+    @asynccontextmanager
+    async def running(self, *more):
+        """Up, and stopped at the end in good order."""
+        self.start(*more)
+        try:
+            await self.told("/livez")
+            yield self
+            code, err = await self.stop()
+            assert (code, "Traceback" in err) == (0, False), err
+        finally:
+            self.end()
+
+    async def get(self, path):
+        """Status and text of a page; 0 while nobody listens."""
+        try:
+            async with aiohttp.ClientSession() as client, client.get(self.url + path) as answer:
+                return answer.status, await answer.text()
+        except aiohttp.ClientConnectionError:
+            return 0, ""
+
+    async def told(self, path, status=200, word=""):
+        """Wait until a page answers with a status and a word; gives its text."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                seen, text = await self.get(path)
+                if seen == status and word in text:
+                    return text
+                assert self.process.poll() is None, self.process.communicate()[1].decode()
+                await asyncio.sleep(0.05)
+
+    def asked(self, statement):
+        """Ask the ledger with plain SQLite; nothing while there is none."""
+        if not self.ledger.exists():
+            return []
+        with closing(sqlite3.connect(self.ledger, timeout=10)) as connection:
+            try:
+                return connection.execute(statement).fetchall()
+            except sqlite3.OperationalError:  # not made yet
+                return []
+
+    def count(self, statement):
+        """Ask for one number."""
+        return (self.asked(statement) or [(0,)])[0][0]
+
+    def accepted(self):
+        """How many pairs the ledger holds."""
+        return self.count("SELECT count(*) FROM pair")
+
+    def captured(self):
+        """How many readings were captured and are stored."""
+        if self.count("SELECT count(*) FROM batch WHERE state != 'stored'"):
+            return 0
+        return self.count("SELECT count(*) FROM outcome WHERE outcome = 'captured'")
+
+    def settled(self):
+        """How many pairs are through, once no batch is on its way."""
+        if self.count("SELECT count(*) FROM batch WHERE state != 'stored'"):
+            return 0
+        return self.count("SELECT count(*) FROM pair WHERE state = 'settled'")
+
+    async def enqueue(self, simulator, first, last, workspace="eu", sent_at=""):
+        """Enqueue some sends of the stand-in by command."""
+        lines = [f"{workspace},{one.pair.campaign_id},{one.pair.send_id},{sent_at}"
+                 for one in simulator.population[first:last]]  # fmt: skip
+        (self.folder / "p.csv").write_text("\n".join(["workspace,campaign_id,send_id,sent_at", *lines]))
+        code, out, err = await self.command.run("enqueue", "p.csv", *(() if self.ledger.exists() else AT_FIRST))
+        assert (code, out.startswith(f"{last - first} pair")) == (0, True), err
+
+    async def status(self):
+        """What ``harvester status`` says."""
+        code, out, err = await self.command.run("status", "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+
+def captures(bucket, place):
+    """How often each reading of each pair stands in the bucket, read by another library than ours."""
+    names = place.removeprefix(f"s3://{BUCKET}/") + "/send_analytics/"
+    found = Counter()
+    for name, data in bucket.objects().items():
+        if name.startswith(names) and name.endswith(".zst"):
+            rows = zstandard.ZstdDecompressor().decompressobj().decompress(data).splitlines()
+            captured = [json.loads(row) for row in rows if b'"level":"capture"' in row]
+            found.update((row["campaign_id"], row["send_id"], row["reading"]) for row in captured)
+    return found
+
+
+def messages(simulator, *, each, sent_at=None):
+    """All sends of the stand-in, so many in a message."""
+    pairs = [{"campaign_id": one.pair.campaign_id, "send_id": one.pair.send_id} for one in simulator.population]
+    if sent_at is not None:
+        pairs = [pair | {"sent_at": sent_at} for pair in pairs]
+    return [json.dumps({"version": 1, "pairs": pairs[at : at + each]}).encode() for at in range(0, len(pairs), each)]
+
+
+@pytest.fixture
+async def lab(request, labs):
+    """The broker that a test names, ready, and the variables that lead a process to it."""
+    found = labs(request.param)
+    await found.server.listens()
+    if found.kind != "sqs":
+        yield found, {}
+        return
+    async with Cutter(found.server.port, lambda *request: found.fate(*request) or "brief") as way:
+        yield found, {"AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{way.port}", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+def trigger(lab, name, **more):
+    """The table of a trigger on the queue of that name."""
+    options = {key: value for key, value in lab.options(name).items() if key not in ("lease_seconds", "dead_letter")}
+    if "url" in options:
+        options["url"] = options["url"]()
+    return {"triggers.sends": {"kind": lab.kind} | options | more}
+
+
+def place(bucket):
+    """A place of a test's own."""
+    return f"{bucket.url}/{uuid.uuid4()}"
+
+
+@pytest.mark.parametrize("lab", list(LABS), indirect=True)
+async def test_whatever_is_killed_every_pair_is_captured_once_per_reading(lab, stores, tmp_path):
+    """Broker and service are killed at random: each reading is in the bucket once, and the queue is empty."""
+    broker, env = lab
+    bucket, name, chance = stores("moto"), queue_name(), random.Random(7)
+    count, ages, kills = (MANY, [3], 4) if broker.kind == "rabbitmq" else (FEW, [2, 4], 2)
+    await broker.make(name)
+    config = SimulatorConfig(pairs=count, limit=100_000_000, api_key=KEY)
+    async with Simulator(config) as simulator, AsyncExitStack() as stack:
+        plan = {"workspaces.eu": {"ages_days": [age / DAY_SECONDS for age in ages]}}
+        service = Serving(tmp_path, simulator.url, place(bucket), env=bucket.env | env,
+                          **plan, **trigger(broker, name))  # fmt: skip
+        sent = messages(simulator, each=25)
+        slices = [sent[at::kills] for at in range(kills)]
+        stack.callback(service.end)
+        service.start()
+
+        def progress():
+            return service.accepted() + simulator.answers.total()
+
+        for bodies in slices:
+            await broker.send(name, *bodies)
+            goal = progress() + chance.randrange(count // kills)
+            await until(lambda goal=goal: progress() >= goal)
+            killed = chance.choice(["service", "broker", "both"])
+            if killed != "service":
+                broker.break_off()
+            if killed != "broker":
+                service.kill()
+                service.start()
+            if killed != "service":
+                await broker.mend()
+            await broker.let_go(name)
+        await until(lambda: service.settled() == count)
+        code, err = await service.stop()
+        assert (code, "Traceback" in err) == (0, False), err
+        assert (await service.ends("--until-idle"))[0] == 0  # what the dead had in hand may have come again only now
+        found, books = captures(bucket, service.out), await service.status()
+    assert set(found.values()) == {1}
+    assert {each[:2] for each in found if each[2] == "final"} == {
+        (each.pair.campaign_id, each.pair.send_id) for each in simulator.population
+    }
+    assert found == Counter(service.asked(
+        "SELECT campaign_id, send_id, outcome.reading FROM outcome JOIN pair ON pair.id = pair_id"
+    ))  # fmt: skip
+    assert books["books"]["balanced"]
+    assert (books["books"]["accepted"], sum(books["books"]["captured"].values())) == (count, count)
+    assert list(books["batches"]) == ["stored"]
+    assert await broker.left(name) == 0
+    assert await broker.dead(name) == []
+
+
+@pytest.mark.parametrize("lab", ["redis"], indirect=True)
+async def test_until_idle_takes_what_the_queue_holds_lists_in_a_bucket_included_and_ends(lab, stores, tmp_path):
+    """A pair, a pointer to a list and a store's own event of another list: all are captured, and the exit is 0."""
+    (broker, _), bucket, name = lab, stores("moto"), queue_name()
+    async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
+        pairs = [each.pair for each in simulator.population]
+        for pair in pairs[1:]:
+            text = f"campaign_id,send_id\n{pair.campaign_id},{pair.send_id}\n"
+            s3(bucket.port).put_object(Bucket=BUCKET, Key=f"lists/{name}/{pair.send_id}.csv", Body=text.encode())
+        key = f"lists/{name}/{pairs[2].send_id}.csv"
+        event = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
+                 "s3": {"bucket": {"name": BUCKET}, "object": {"key": key}}}  # fmt: skip
+        await broker.send(
+            name,
+            json.dumps({"version": 1, "campaign_id": pairs[0].campaign_id, "send_id": pairs[0].send_id}).encode(),
+            json.dumps({"version": 1, "file": f"s3://{BUCKET}/lists/{name}/{pairs[1].send_id}.csv"}).encode(),
+            json.dumps({"Records": [event]}).encode(),
+        )
+        service = Serving(tmp_path, simulator.url, str(tmp_path / "out"), env=bucket.env,
+                          **trigger(broker, name, prefixes=[f"s3://{BUCKET}/lists"]))  # fmt: skip
+        code, err = await service.ends("--until-idle")
+    assert code == 0, err
+    rows = [row for row in rows_of(tmp_path / "out") if row["level"] == "capture"]
+    assert {(row["campaign_id"], row["send_id"]) for row in rows} == {
+        (each.campaign_id, each.send_id) for each in pairs
+    }
+    assert (await broker.left(name), await broker.dead(name)) == (0, [])
+
+
+async def test_a_wait_for_budget_ends_with_the_first_signal(tmp_path):
+    """Nothing can be asked before the window's end, an hour away: the metrics say so, and a SIGTERM is obeyed."""
+    async with Simulator(SimulatorConfig(pairs=5, limit=0, api_key=KEY)) as simulator:
+        service = Serving(tmp_path, simulator.url, "out")
+        await service.enqueue(simulator, 0, 5)
+        async with service.running():
+            await service.told("/metrics", word='harvester_held{because="throttled",workspace="eu"} 1.0')
+            await service.told("/readyz", 200)
+        assert (await service.status())["books"]["pending"] == 5
+        assert list(simulator.answers) == ["429"]
+
+
+async def test_the_second_signal_ends_at_once_and_loses_nothing(tmp_path):
+    """While calls hang, the first signal waits for them; the second does not, and the next start goes on."""
+    async with Simulator(SimulatorConfig(pairs=5, limit=1_000_000, api_key=KEY, latency_seconds=3600)) as simulator:
+        service = Serving(tmp_path, simulator.url, "out")
+        await service.enqueue(simulator, 0, 5)
+        service.start()
+        await service.told("/metrics", word='harvester_calls_in_flight{workspace="eu"} 1.0')
+        service.process.terminate()
+        await asyncio.to_thread(lambda: next(line for line in service.process.stderr if b"stopping" in line))
+        assert (await service.stop())[0] == 130
+    async with Simulator(SimulatorConfig(pairs=5, limit=1_000_000, api_key=KEY)) as simulator:
+        service = Serving(tmp_path, simulator.url, "out")
+        assert (await service.ends("--until-idle"))[0] == 0
+    found = Counter(row["send_id"] for row in rows_of(tmp_path / "out") if row["level"] == "capture")
+    assert found == Counter(each.pair.send_id for each in simulator.population)
+
+
+async def test_a_halted_workspace_stops_no_other_and_goes_on_with_a_new_key(tmp_path):
+    """The metrics say who and why; a key replaced in its file is taken up by the process that runs."""
+    wrong = tmp_path / "other.key"
+    wrong.write_text("canary-key-that-is-wrong")
+    async with Simulator(SimulatorConfig(pairs=10, limit=1_000_000, api_key=KEY)) as simulator:
+        service = Serving(tmp_path, simulator.url, "out",
+                          **{"workspaces.eu": {}, "workspaces.other": {"api_key_file": str(wrong)}})  # fmt: skip
+        await service.follows()
+        await service.enqueue(simulator, 0, 5, "other")
+        await service.enqueue(simulator, 5, 10)
+        async with service.running():
+            await service.told("/metrics", word='harvester_condition{cause="401",part="key",subject="other"} 1.0')
+            assert "Workspace &#34;other&#34; is halted: status 401" in await service.told("/")
+            await until(lambda: service.settled() == 5)
+            await service.told("/readyz", 200)
+            assert list((await service.status())["halted"]) == ["other"]
+            refused = simulator.answers["401"]
+            wrong.write_text(KEY)
+            await until(lambda: service.settled() == 10)
+            await service.told("/metrics", word='harvester_condition{cause="",part="key",subject="other"} 0.0')
+            assert (await service.status())["halted"] == {}
+        assert simulator.answers["401"] == refused
+
+
+async def test_what_another_process_enqueues_is_taken_up_at_the_next_look(tmp_path):
+    """Pairs put into the ledger of a running service are read with what falls due next."""
+    async with Simulator(SimulatorConfig(pairs=4, limit=1_000_000, api_key=KEY)) as simulator:
+        service = Serving(tmp_path, simulator.url, "out", **{"workspaces.eu": {"ages_days": [10 / DAY_SECONDS]}})
+        await service.follows()
+        await service.enqueue(simulator, 0, 1)
+        async with service.running():
+            await until(lambda: service.captured() >= 1)
+            await service.enqueue(simulator, 1, 4)
+            await until(lambda: service.settled() == 4)
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+async def test_a_place_whose_ledger_is_lost_is_refused_and_adopted(request, tmp_path, kind):
+    """A new ledger is refused with a sentence; --adopt brings the plan back, and nothing is asked again."""
+    bucket = request.getfixturevalue("stores")("moto") if kind == "bucket" else None
+    out, env = (place(bucket), bucket.env) if bucket else ("out", None)
+    two = {"ages_days": [1 / DAY_SECONDS, 1]}
+    async with Simulator(SimulatorConfig(pairs=21, limit=1_000_000, api_key=KEY)) as simulator:
+        service = Serving(tmp_path, simulator.url, out, env=env, **{"workspaces.eu": {}, "workspaces.other": two})
+        await service.follows()
+        long_ago = datetime.fromtimestamp(time.time() - 7200, UTC).isoformat()
+        await service.enqueue(simulator, 0, 10, sent_at=long_ago)
+        await service.enqueue(simulator, 10, 20, "other", sent_at=long_ago)
+        async with service.running():
+            await until(lambda: service.captured() == 20)
+        plan = "SELECT workspace, send_id, state, reading, round(due_at), verdict FROM pair WHERE state = 'waiting'"
+        planned, asked = service.asked(plan + " ORDER BY send_id"), simulator.answers.total()
+        service.ledger.unlink()
+        code, err = await service.ends()
+        assert (code, "--adopt" in err, "Traceback" in err) == (5, True, False), err
+        assert service.accepted() == 0
+        async with service.running("--adopt"):
+            assert service.asked(plan + " ORDER BY send_id") == planned
+            assert service.settled() == 10
+            await service.told("/readyz", 200)
+        assert simulator.answers.total() == asked
+        await service.enqueue(simulator, 20, 21, sent_at=long_ago)
+        assert (await service.ends("--until-idle"))[0] == 0
+        assert simulator.answers.total() == asked + 1
+
+
+async def test_pairs_are_paused_unpaused_and_removed_by_command_and_all_figures_agree(tmp_path):
+    """What is paused is left alone, what is removed is in no book; metrics, page and ``status`` tell the same."""
+    async with Simulator(SimulatorConfig(pairs=6, limit=1_000_000, api_key=KEY)) as simulator:
+        service = Serving(tmp_path, simulator.url, "out", **{"workspaces.eu": {"ages_days": [1]}})
+        await service.follows()
+        await service.enqueue(simulator, 0, 2)
+        code, out, _ = await service.command.run("pause", "p.csv")
+        assert (code, out.startswith("2 of 2 pairs: paused")) == (0, True)
+        assert (await service.command.run("backup", "copy.db"))[0] == 0
+        code, out, err = await service.command.run("status", "--state", "copy.db", "--json")
+        assert (code, json.loads(out)["books"]["pending"]) == (0, 2), err
+        (tmp_path / "paused.csv").write_bytes((tmp_path / "p.csv").read_bytes())
+        await service.enqueue(simulator, 2, 5)
+        async with service.running():
+            await until(lambda: service.captured() == 3)
+            assert (await service.command.run("remove", "p.csv"))[0] == 0
+            books = (await service.status())["books"]
+            assert (books["accepted"], books["pending"]) == (2, 2)
+            await service.told("/metrics", word="harvester_accepted_pairs 2.0")
+            metrics = await service.told("/metrics", word='harvester_readings{state="paused",workspace="eu"} 2.0')
+            assert 'harvester_pairs{outcome="pending"} 2.0' in metrics
+            assert "harvester_books_balanced 1.0" in metrics
+            assert "readings paused" in await service.told("/")
+        assert (await service.command.run("unpause", "paused.csv"))[0] == 0
+        assert (await service.ends("--until-idle"))[0] == 0
+        assert simulator.answers == {"200": 5}

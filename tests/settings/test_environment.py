@@ -1,0 +1,111 @@
+"""What the environment changes behind our back is said once, or refused: proxies, certificates, open files."""
+
+import os
+import resource
+
+import pytest
+
+from harvester.cli import _allow_open_files
+from harvester.commands.doctor import surroundings
+from harvester.errors import UsageError
+from harvester.observability.redaction import MASK, scrub
+from harvester.settings import load
+from harvester.settings.surroundings import certificates_hint, check_certificates, proxy_variables
+
+BRAZE = "https://rest.fra-01.braze.eu"
+PASSWORD = "proxy-pass-word-1"
+PROXY = f"http://someone:{PASSWORD}@proxy.example:3128"
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch):
+    """No variable of the developer's shell is seen."""
+    for name in list(os.environ):
+        if name.upper().endswith("_PROXY") or name.startswith("SSL_CERT"):
+            monkeypatch.delenv(name)
+
+
+def test_proxies_are_named_in_any_case_and_exceptions_alone_are_none(monkeypatch):
+    """Only names are given: what they hold may be a password."""
+    monkeypatch.setenv("NO_PROXY", "braze.eu")
+    assert proxy_variables() == []
+    monkeypatch.setenv("HTTPS_PROXY", " ")
+    assert proxy_variables() == []
+    for name in ("http_proxy", "HTTPS_PROXY", "All_Proxy"):
+        monkeypatch.setenv(name, PROXY)
+    assert proxy_variables() == ["All_Proxy", "HTTPS_PROXY", "http_proxy", "NO_PROXY"]
+
+
+async def test_a_proxy_that_braze_ignores_and_a_bucket_obeys_is_said_once(harvester, tmp_path, monkeypatch):
+    """At the start, and by doctor; never with the proxy's password."""
+    (tmp_path / "p.csv").write_text("campaign_id,send_id\n")
+    harvester.env |= {"https_proxy": PROXY, "NO_PROXY": "x"}
+    code, out, err = await harvester.run("run", "p.csv", "--endpoint", "http://127.0.0.1:1")
+    assert code == 0, err
+    monkeypatch.setenv("https_proxy", PROXY)
+    monkeypatch.setenv("NO_PROXY", "x")
+    (finding,) = surroundings(load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"}))
+    for said in ([line for line in (out + err).splitlines() if "https_proxy" in line], [finding.text]):
+        assert len(said) == 1, out + err
+        for word in ("NO_PROXY", "calls to Braze ignore the proxy", "clients of buckets"):
+            assert word in said[0]
+        assert PASSWORD not in out + err + said[0]
+        assert "proxy.example" not in out + err + said[0]
+
+
+def test_certificates_that_cannot_be_read_are_refused(monkeypatch, tmp_path):
+    """OpenSSL would ignore the problem, and every connection would fail for a hidden reason."""
+    (tmp_path / "empty.pem").write_text("no certificate")
+    for value in (tmp_path / "none.pem", tmp_path, tmp_path / "empty.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(value))
+        with pytest.raises(UsageError, match=f"SSL_CERT_FILE names '{value}', which .*, or unset it"):
+            check_certificates()
+    monkeypatch.setenv("SSL_CERT_FILE", "")
+    check_certificates()
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'none'}:{tmp_path}")
+    check_certificates()
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match=r"SSL_CERT_DIR names .* not a readable folder"):
+        check_certificates()
+
+
+def test_whose_certificate_fails_is_told_who_is_trusted(monkeypatch):
+    """The variable that is set, or the one to set."""
+    assert "set SSL_CERT_FILE to" in certificates_hint()
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/own.pem")
+    assert certificates_hint() == "only the authorities in SSL_CERT_FILE=/etc/own.pem are trusted"
+
+
+@pytest.mark.parametrize("command", [("run", "p.csv"), ("serve",), ("doctor",)])
+async def test_a_start_with_certificates_that_cannot_be_read_is_exit_2(harvester, tmp_path, command):
+    """Before anything is made or asked."""
+    (tmp_path / "p.csv").write_text("campaign_id,send_id\n")
+    harvester.env["SSL_CERT_FILE"] = "/nope.pem"
+    code, out, err = await harvester.run(*command, "--endpoint", "http://127.0.0.1:1")
+    assert (code, "SSL_CERT_FILE names '/nope.pem', which cannot be read" in out + err) == (2, True), out + err
+    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
+
+
+def test_few_open_files_are_raised_to_what_is_allowed_and_doctor_says_when_that_is_low(monkeypatch):
+    """The soft limit is what connections use up first; 64 calls, the page and the ledger need more than 100."""
+    limits = [50, 100]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: limits.__setitem__(slice(None), wanted))
+    _allow_open_files()
+    assert limits == [100, 100]
+    settings = load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"})
+    (found,) = surroundings(settings)
+    assert (found.well, found.text.partition(";")[0]) == (False, "100 are allowed, but up to 214 may be needed")
+    limits[0] = 1024
+    assert surroundings(settings) == []
+
+
+def test_secrets_of_clouds_are_masked_and_names_of_keys_are_not(monkeypatch):
+    """As the environment holds them for other libraries; what only names a key or a file may be shown."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG-example-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2024&sig=abcdefghijkl-example-2")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://k:endpoint-pass-3@minio")
+    load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"})
+    said = "wJalrXUtnFEMI/K7MDENG-example-1 AKIAIOSFODNN7EXAMPLE sv=2024&sig=abcdefghijkl-example-2 endpoint-pass-3"
+    assert scrub(said) == f"{MASK} AKIAIOSFODNN7EXAMPLE {MASK} {MASK}"

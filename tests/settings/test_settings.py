@@ -1,0 +1,569 @@
+"""Settings: what wins over what, what is refused, and that no refusal shows a key."""
+
+import os
+import re
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from pydantic import BaseModel
+
+from harvester.cli import main
+from harvester.errors import UsageError
+from harvester.settings import BRAZE_HOSTS, Settings, Workspace, load
+from harvester.settings.triggers import NATS, SQS, RabbitMQ, Redis
+from tests.support.secret_canary import KEY
+
+EXAMPLE = Path(__file__).parent.parent.parent / "config" / "harvester.toml"
+BRAZE = "https://rest.fra-01.braze.eu"
+TWO = f"""
+length = 3
+[workspaces.eu]
+endpoint = "{BRAZE}"
+api_key_file = "eu.key"
+reserve = 0.3
+[workspaces.US-2]
+endpoint = "https://rest.iad-02.braze.com"
+api_key = "{KEY}-us"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch, tmp_path):
+    """No variable of the developer's shell is seen."""
+    for name in os.environ:
+        if name.upper().startswith(("HARVESTER_", "BRAZE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def set_env(monkeypatch):
+    """Set variables, by prefix and the rest of their names."""
+
+    def set_all(prefix: str = "HARVESTER_", /, **values: str) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(prefix + name, value)
+
+    return set_all
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A file of two workspaces."""
+    path = tmp_path / "two.toml"
+    path.write_text(TWO)
+    return path
+
+
+def loaded(config: Path | None = None, /, **workspace: Any) -> Settings:
+    """Load with what the command line says of a workspace."""
+    return load(config, {}, workspace)
+
+
+def refusal(config: Path | None = None, /, **workspace: Any) -> str:
+    """Load what is refused, and give the sentence."""
+    with pytest.raises(UsageError) as refused:
+        loaded(config, **workspace)
+    return str(refused.value)
+
+
+def one(**workspace: Any) -> Workspace:
+    """Load the workspace of a command line without a file."""
+    return loaded(None, **{"endpoint": BRAZE} | workspace).workspaces["default"]
+
+
+def defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """Give the default of each field that has one."""
+    return {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
+
+
+# The example file
+
+
+def test_the_example_file_says_the_defaults():
+    """What stands in config/harvester.toml changes nothing but the example's endpoint and the place of its key."""
+    settings = loaded(EXAMPLE)
+    assert settings.model_dump(exclude={"workspaces"}) == defaults(Settings)
+    assert list(settings.workspaces) == ["eu"]
+    example = settings.workspaces["eu"]
+    assert example.model_dump(exclude={"endpoint", "api_key_file"}) == {
+        name: value for name, value in defaults(Workspace).items() if name != "api_key_file"
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "prefix"),
+    [(Settings, "HARVESTER_"), (Workspace, "HARVESTER_WORKSPACES__EU__")]
+    + [(kind, "HARVESTER_TRIGGERS__SENDS__") for kind in (RabbitMQ, SQS, NATS, Redis)],
+)
+def test_the_example_file_holds_every_setting_and_names_its_variable(model, prefix):
+    """A setting that is added is added to the example too, with its comment and the name of its variable."""
+    text = EXAMPLE.read_text()
+    for name in model.model_fields.keys() - {"workspaces", "triggers"}:
+        assert re.search(rf"^(# )?{name} = ", text, re.MULTILINE), name
+        assert re.search(rf"^# .*\b{prefix}{name.upper()}\b", text, re.MULTILINE), name
+
+
+# What wins over what
+
+
+def test_the_environment_wins_over_the_file_and_the_command_line_over_both(set_env, two):
+    """File, then variables, then options; what nobody names stays at its default."""
+    set_env(CONCURRENCY="7")
+    assert (loaded(two).length, loaded(two).concurrency) == (3, 7)
+    set_env(LENGTH="4")
+    assert loaded(two).length == 4
+    settings = load(two, {"length": 5, "concurrency": None}, {})
+    assert (settings.length, settings.concurrency, settings.max_deferrals) == (5, 7, 4)
+
+
+def test_a_variable_changes_one_setting_of_one_workspace(set_env, two):
+    """The rest of the workspace comes from the file; case does not matter, and - is written _."""
+    set_env("HARVESTER_WORKSPACES__", EU__RESERVE="0.5", US_2__MAX_RATE="9", us_2__allow_unknown_host="true")
+    settings = loaded(two)
+    eu, us = settings.workspaces["eu"], settings.workspaces["US-2"]
+    assert list(settings.workspaces) == ["eu", "US-2"]
+    assert (eu.endpoint, eu.reserve, eu.max_rate) == (BRAZE, 0.5, 1000)
+    assert (us.reserve, us.max_rate, us.allow_unknown_host) == (0.2, 9, True)
+
+
+def test_keys_of_several_workspaces_come_from_file_and_environment(set_env, two, tmp_path):
+    """A key from a stronger place replaces one from a weaker, whichever of the two ways each of them goes."""
+    (tmp_path / "eu.key").write_text(f"{KEY}-eu\n")
+    (tmp_path / "us.key").write_text(f"{KEY}-file\n")
+    assert loaded(two).keys() == {"eu": f"{KEY}-eu", "US-2": f"{KEY}-us"}
+    set_env("HARVESTER_WORKSPACES__", EU__API_KEY="12345678", US_2__API_KEY_FILE="us.key")
+    assert loaded(two).keys() == {"eu": "12345678", "US-2": f"{KEY}-file"}
+
+
+def test_workspaces_may_come_from_the_environment_alone(set_env):
+    """A container needs no file: variables, or one of them in JSON, make up a workspace."""
+    set_env("HARVESTER_WORKSPACES__", EU__ENDPOINT=BRAZE, EU__API_KEY=KEY)
+    assert loaded().keys() == {"eu": KEY}
+    set_env(WORKSPACES=f'{{"Asia": {{"endpoint": "{BRAZE}", "api_key": "{KEY}-asia"}}}}')
+    assert loaded().keys() == {"eu": KEY, "Asia": f"{KEY}-asia"}
+
+
+def test_the_only_workspace_is_meant_by_options_and_short_variables(set_env, tmp_path):
+    """Options, BRAZE_ENDPOINT and BRAZE_API_KEY speak of the file's workspace if it is the only one."""
+    path = tmp_path / "one.toml"
+    path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key_file = "missing"\n')
+    set_env("BRAZE_", API_KEY=KEY)
+    settings = loaded(path, reserve=0.7)
+    assert settings.keys() == {"eu": KEY}
+    assert (settings.workspaces["eu"].endpoint, settings.workspaces["eu"].reserve) == (BRAZE, 0.7)
+    set_env("HARVESTER_WORKSPACES__", EU__API_KEY=f"{KEY}-named")
+    assert loaded(path).keys() == {"eu": f"{KEY}-named"}
+    (tmp_path / "key").write_text(f"{KEY}-option")
+    assert loaded(path, api_key_file=Path("key")).keys() == {"eu": f"{KEY}-option"}
+
+
+def test_options_do_not_guess_between_workspaces(set_env, two):
+    """With two workspaces an option for one is refused, and the short variables are not taken for either."""
+    assert "--max-rate" in refusal(two, max_rate=3.0)
+    set_env("BRAZE_", API_KEY="of-whom-0123", ENDPOINT="https://rest.jp-01.braze.com")
+    settings = loaded(two)
+    assert settings.workspaces["eu"].endpoint == BRAZE
+    assert settings.workspaces["US-2"].key() == f"{KEY}-us"
+
+
+def test_an_empty_variable_is_none_and_foreign_ones_are_let_pass(set_env, two):
+    """As compose files and orchestrators set them."""
+    set_env(LENGTH="", WORKSPACES__EU__RESERVE="", PORT_8080_TCP_ADDR="10.0.0.1", SERVICE_HOST="10.0.0.1")
+    set_env("BRAZE_", API_KEY="", ENDPOINT="")
+    assert (loaded(two).length, loaded(two).workspaces["eu"].reserve) == (3, 0.3)
+    assert "BRAZE_ENDPOINT" in refusal()
+
+
+def test_workspaces_with_the_same_endpoint_are_well(tmp_path):
+    """Two teams may have a workspace each on one instance."""
+    path = tmp_path / "same.toml"
+    path.write_text(f'[workspaces.a]\nendpoint = "{BRAZE}"\n[workspaces.b]\nendpoint = "{BRAZE}"\n')
+    assert {each.endpoint for each in loaded(path).workspaces.values()} == {BRAZE}
+
+
+# What is refused
+
+
+async def test_every_problem_is_told_at_once_by_name_and_never_with_its_value(harvester, tmp_path):
+    """The key was put where each of the other settings belongs; the one answer names all of them and shows none."""
+    kept = ("workspaces", "triggers", "out", "state", "web_host")
+    names = [name for name in Settings.model_fields if name not in kept]
+    per_workspace = [name for name in Workspace.model_fields if not name.startswith("api_key")]
+    lines = [f'{name} = "{KEY}"' for name in [*names, "unheard_of"]]
+    lines += ["[workspaces.eu]", *(f'{name} = "{KEY}"' for name in per_workspace)]
+    lines += ["[workspaces.us]", "api_key = 471147114711", f'resreve = "{KEY}"']
+    (tmp_path / "broken.toml").write_text("\n".join(lines))
+    harvester.env["HARVESTER_WORKSPACES__APAC__RESERVE"] = KEY
+    code, out, err = await harvester.run("run", "pairs.csv", "--config", "broken.toml")
+    assert (code, out) == (2, "")
+    told = {line.split(":")[0].strip() for line in err.splitlines()[1:]}
+    assert told == {*names, "unheard_of"} | {f"workspaces.eu.{name}" for name in per_workspace} | {
+        "workspaces.us.api_key", "workspaces.us.resreve", "workspaces.us.endpoint",
+        "workspaces.apac.reserve", "workspaces.apac.endpoint",
+    }  # fmt: skip
+    assert KEY not in err
+    assert "4711" not in err
+
+
+def test_a_misspelt_name_is_told_with_its_file_its_table_and_what_may_be_meant(tmp_path):
+    """A setting, one of a table, and a table itself; a name that is like none is told which there are."""
+    path = tmp_path / "misspelt.toml"
+    path.write_text(f'lenght = 3\nzzz = 1\n[workspace.us]\n[workspaces.eu]\nendpoint = "{BRAZE}"\nresreve = 0.3\n')
+    told = refusal(path)
+    assert "misspelt.toml" in told
+    for name, meant in (("lenght", "length"), ("workspace", "workspaces"), ("workspaces.eu.resreve", "reserve")):
+        assert f"  {name}: no setting has this name; did you mean {meant}?" in told
+    assert "  zzz: is none of workspaces, triggers, out," in told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"api_key = {KEY}",
+        f'[workspaces]\napi_key = "{KEY}"',
+        f'workspaces = "{KEY}"',
+        f'workspaces = ["{KEY}"]',
+        f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}',
+        f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\napi_key_file = "{KEY}"',
+        f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key_file = "{KEY}"',
+        f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY} {KEY}"',
+        f'[workspaces.eu]\nendpoint = "https://{KEY}.example"',
+        f'[workspaces.eu]\nendpoint = "https://{KEY}@rest.fra-01.braze.eu"',
+        f'[workspaces.eu]\nendpoint = "https://rest.fra-01.braze.eu:{KEY}"',
+    ],
+)
+def test_no_refusal_shows_the_key(tmp_path, text):
+    """However a file is broken, the sentence that says so holds no value of it."""
+    path = tmp_path / "broken.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        loaded(path).keys()
+    assert KEY not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_broken_variable_is_refused_without_its_value(set_env):
+    """JSON that is none, and a table where a number belongs."""
+    set_env(WORKSPACES=f"{{{KEY}")
+    assert KEY not in refusal()
+    set_env(WORKSPACES=f'{{"eu": {{"endpoint": "{BRAZE}"}}}}', WORKSPACES__EU__RESERVE__DEEPER=KEY)
+    told = refusal()
+    assert "workspaces.eu.reserve" in told
+    assert KEY not in told
+
+
+@pytest.mark.parametrize("name", ["reserve", "urgent_reserve", "max_rate"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-0.1"])
+def test_numbers_that_are_none_are_refused(set_env, name, value):
+    """A pace cannot be reckoned with them."""
+    set_env("HARVESTER_WORKSPACES__", EU__ENDPOINT=BRAZE, **{f"EU__{name.upper()}": value})
+    assert f"workspaces.eu.{name}" in refusal()
+
+
+def test_ages_whose_readings_would_have_one_name_are_refused():
+    """Readings are told apart by name; of two that share one the second would follow itself for ever."""
+    assert "differ in their first six digits" in refusal(endpoint=BRAZE, ages_days=[1.0000001, 1.0000002, 13])
+
+
+def test_names_of_workspaces_are_plain_and_told_apart(tmp_path):
+    """A name goes into logs, rows and names of variables."""
+    path = tmp_path / "names.toml"
+    for names in (["a b"], [""], ["a" * 65], ["eu\\n"], ["eu-1", "EU.1"]):
+        path.write_text("".join(f'[workspaces."{name}"]\nendpoint = "{BRAZE}"\n' for name in names))
+        assert "workspaces" in refusal(path), names
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    """Missing, a folder, or no text."""
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    for name in ("missing.toml", ".", "bytes.toml"):
+        assert f"cannot read the configuration {name}" in refusal(Path(name))
+
+
+# The key
+
+
+@pytest.mark.parametrize("text", [KEY, f"{KEY}\n", f"{KEY}\r\n", f"  {KEY}\t\n\n"])
+def test_blanks_around_the_key_in_its_file_do_not_matter(tmp_path, text):
+    """Editors and secret stores add them."""
+    path = tmp_path / "key"
+    path.write_bytes(text.encode())
+    assert one(api_key_file=path).key() == KEY
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no API key"),
+        (b" \n", "no API key"),
+        (f"{KEY}\r{KEY}".encode(), "malformed"),
+        (f"{KEY} {KEY}".encode(), "malformed"),
+        (f"{KEY}\r\nInjected: header".encode(), "malformed"),
+        (f"{KEY}\x00".encode(), "malformed"),
+        (f"\N{ZERO WIDTH NO-BREAK SPACE}{KEY}".encode(), "malformed"),
+        (b"short", "malformed"),
+        (KEY.encode() * 20, "malformed"),
+        (f"{KEY}\N{LATIN SMALL LETTER E WITH ACUTE}".encode("latin-1"), "no text"),
+    ],
+)
+def test_a_key_that_cannot_be_one_is_refused_without_showing_it(tmp_path, content, said):
+    """Nothing that would break a header, or is the wrong file, ever leaves."""
+    path = tmp_path / "key"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=said) as refused:
+        one(api_key_file=path).key()
+    assert KEY not in str(refused.value)
+
+
+def test_a_key_from_a_pipe_is_read_once(tmp_path):
+    """``--api-key-file <(...)`` of a shell serves whoever asks for the key, however often; it is shown nowhere."""
+    reads, writes = os.pipe()
+    os.write(writes, KEY.encode())
+    os.close(writes)
+    settings = loaded(None, endpoint=BRAZE, api_key_file=Path(f"/dev/fd/{reads}"))
+    assert settings.keys() == settings.keys() == {"default": KEY}
+    assert KEY not in repr(settings) + str(settings.model_dump())
+    os.close(reads)
+
+
+def test_a_key_file_that_is_missing_or_unreadable_is_told(tmp_path):
+    """With the reason of the system, so that it can be mended."""
+    (tmp_path / "locked.key").write_text(KEY)
+    (tmp_path / "locked.key").chmod(0)
+    reasons = {"missing": "No such file", ".": "Is a directory"}
+    if os.geteuid() != 0:  # root reads all
+        reasons["locked.key"] = "Permission denied"
+    for name, reason in reasons.items():
+        with pytest.raises(UsageError, match=f"api_key_file.*{reason}"):
+            one(api_key_file=Path(name)).key()
+
+
+def test_every_key_that_is_missing_is_told_at_once(set_env, tmp_path):
+    """One start is enough to learn which workspaces cannot be let in."""
+    path = tmp_path / "keyless.toml"
+    path.write_text("".join(f'[workspaces.{name}]\nendpoint = "{BRAZE}"\n' for name in ("a", "b", "c")))
+    set_env("HARVESTER_WORKSPACES__", B__API_KEY=KEY)
+    with pytest.raises(UsageError) as refused:
+        loaded(path).keys()
+    assert re.findall(r"workspaces\.(\w+):", str(refused.value)) == ["a", "c"]
+
+
+# The endpoint
+
+
+@pytest.mark.parametrize(
+    ("given", "called"),
+    [(f"https://{host}", f"https://{host}") for host in sorted(BRAZE_HOSTS)]
+    + [
+        ("https://REST.fra-01.Braze.EU/", BRAZE),
+        (f"{BRAZE}:443", f"{BRAZE}:443"),
+        ("http://127.0.0.1:8765", "http://127.0.0.1:8765"),
+        ("http://localhost", "http://localhost"),
+        ("http://[::1]:80", "http://[::1]:80"),
+    ],
+)
+def test_known_hosts_and_loopback_are_accepted(given, called):
+    """What is called is exactly what was checked."""
+    assert one(endpoint=given).endpoint == called
+
+
+UNKNOWN = [
+    "https://evil.example",
+    "https://rest.fra-01.braze.eu.",
+    "https://rest.fra-01.braze.eu.evil.example",
+    "https://203.0.113.7",
+    "https://[2001:db8::7]",
+    "https://127.0.0.1.evil.example",
+]
+
+
+@pytest.mark.parametrize("endpoint", UNKNOWN)
+def test_an_unknown_host_needs_the_flag(endpoint):
+    """The key goes to the host that is named, so a slip must not pass."""
+    assert "--allow-unknown-host" in refusal(endpoint=endpoint)
+    assert one(endpoint=endpoint, allow_unknown_host=True).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://rest.fra-01.braze.eu",
+        "http://evil.example",
+        "http://10.0.0.1",
+        "http://127.0.0.2",
+        "http://localhost.",
+        "http://127.0.0.1@evil.example",
+        "https://user@rest.fra-01.braze.eu",
+        "https://user:pass@rest.fra-01.braze.eu",
+        "https://rest.fra-01.braze.eu/sends",
+        "https://rest.fra-01.braze.eu//",
+        "https://rest.fra-01.braze.eu?x=1",
+        "https://rest.fra-01.braze.eu#x",
+        "https://rest.fra-01.braze.eu\\@evil.example",
+        "https://rest.fra-01.braze.eu:port",
+        "https://rest.fra-01.braze.eu\n",
+        "https://rest.fra\t-01.braze.eu",
+        "https://rest.fra-01.braze.eu ",
+        "https://re\N{LATIN SMALL LETTER LONG S}t.fra-01.braze.eu",
+        "https://[::1",
+        "https://",
+        "rest.fra-01.braze.eu",
+        "ftp://127.0.0.1",
+        "",
+    ],
+)
+def test_what_is_no_origin_or_not_encrypted_is_refused_even_with_the_flag(endpoint):
+    """The flag names another host; it never opens another way to misread an endpoint."""
+    assert "workspaces.default.endpoint" in refusal(endpoint=endpoint, allow_unknown_host=True)
+
+
+# Triggers
+
+TRIGGERS = f"""
+[workspaces.eu]
+endpoint = "{BRAZE}"
+[triggers.a]
+kind = "rabbitmq"
+url = "amqp://harvester:{KEY}@mq/vhost"
+queue = "sends"
+prefixes = ["s3://lists/a", "gs://b"]
+[triggers.b-2]
+kind = "sqs"
+queue_url = "https://sqs.eu-central-1.amazonaws.com/1/sends"
+[triggers.c]
+kind = "nats"
+url_file = "url"
+stream = "s"
+consumer = "h"
+[triggers.d]
+kind = "redis"
+url = "rediss://:{KEY}@cache"
+stream = "s"
+"""
+
+
+@pytest.fixture
+def triggers(tmp_path):
+    """A file of one trigger of each kind."""
+    (tmp_path / "url").write_text("nats://token@n\n")
+    path = tmp_path / "triggers.toml"
+    path.write_text(TRIGGERS)
+    return path
+
+
+def test_each_kind_of_trigger_gives_what_its_broker_takes(triggers):
+    """A URL comes as a function, so that a password that changes in its file is seen at the next connection."""
+    settings = loaded(triggers)
+    options = {name: trigger.options() for name, trigger in settings.triggers.items()}
+    urls = {name: given.pop("url")() for name, given in options.items() if "url" in given}
+    assert urls == {"a": f"amqp://harvester:{KEY}@mq/vhost", "c": "nats://token@n", "d": f"rediss://:{KEY}@cache"}
+    assert options == {
+        "a": {"queue": "sends", "dead_letter": None},
+        "b-2": {"queue_url": "https://sqs.eu-central-1.amazonaws.com/1/sends", "dead_letter": None},
+        "c": {"stream": "s", "consumer": "h", "dead_letter": None},
+        "d": {"stream": "s", "group": "harvester", "dead_letter": None},
+    }
+    assert KEY not in repr(settings)
+
+
+def test_variables_reach_triggers_too(set_env, triggers):
+    """A URL from the environment replaces the file's, and a whole trigger may come from there."""
+    set_env(
+        "HARVESTER_TRIGGERS__", A__PREFIXES='["s3://x", "s3://y/z"]', B_2__DEAD_LETTER="https://sqs/1/dead", C__URL="nats://n",
+        NEW__KIND="redis", NEW__URL="redis://r", NEW__STREAM="t",
+    )  # fmt: skip
+    found = loaded(triggers).triggers
+    assert found["a"].prefixes == ("s3://x", "s3://y/z")
+    assert found["b-2"].dead_letter == "https://sqs/1/dead"
+    assert found["c"].options()["url"]() == "nats://n"
+    assert found["new"].options()["stream"] == "t"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (f'kind = "{KEY}"', "kind must be one of rabbitmq, sqs, nats, redis"),
+        (f'url = "{KEY}"', "kind must be one of"),
+        ('kind = "rabbitmq"\nurl = "amqp://x"', "queue: is missing"),
+        ('kind = "rabbitmq"\nqueue = "q"', "give either url or url_file"),
+        (f'kind = "redis"\nstream = "s"\nurl = "{KEY}"\nurl_file = "{KEY}"', "give either url or url_file"),
+        (f'kind = "sqs"\nqueue_url = "{KEY}"', "queue_url"),
+        (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nqueue = "{KEY}"', "queue: no setting has this name"),
+        (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["{KEY}"]', "must be a place in a bucket"),
+        ('kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["s3:///"]', "it names no bucket"),
+    ],
+)
+def test_a_trigger_that_cannot_be_is_told_without_its_values(tmp_path, given, said):
+    """Kinds, members and prefixes are checked before anything connects."""
+    path = tmp_path / "trigger.toml"
+    path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\n[triggers.x]\n{given}\n')
+    told = refusal(path)
+    assert said in told
+    assert KEY not in told
+
+
+@pytest.mark.parametrize(("text", "said"), [("http://hidden-words", "begins with redis"), (None, "No such file")])
+def test_a_broker_s_url_that_cannot_be_is_told_at_the_start(tmp_path, text, said):
+    """Also where it comes from a file, and without showing it."""
+    if text is not None:
+        (tmp_path / "url").write_text(text)
+    trigger = Redis(kind="redis", stream="s", url_file=Path("url"))
+    with pytest.raises(UsageError, match=said) as refused:
+        trigger.options()
+    assert "hidden-words" not in str(refused.value)
+
+
+def test_a_missing_file_of_a_broker_s_url_is_named_with_its_trigger(tmp_path):
+    """Of several triggers and files, one is missing: which one must be in the error."""
+    path = tmp_path / "h.toml"
+    table = 'kind = "redis"\nstream = "s"\nurl_file = "/missing/sends-url"'
+    path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\n[triggers.sends]\n{table}\n')
+    shown = CliRunner().invoke(main, ["serve", "--config", str(path), "-o", str(tmp_path / "out")])
+    assert shown.exit_code == 2
+    assert "triggers.sends: cannot read the file of a broker's URL (url_file, /missing/sends-url): No such file" in (
+        shown.output
+    )
+
+
+def test_a_url_in_place_of_a_file_s_name_is_not_shown():
+    """Whoever mistakes url_file for url, and leaves out the scheme, has a password there."""
+    with pytest.raises(UsageError, match="url_file") as refused:
+        Redis(kind="redis", stream="s", url_file=Path("user:hidden-words@broker")).options()
+    assert "hidden-words" not in str(refused.value)
+
+
+def test_a_pipe_of_a_key_gives_the_same_key_at_every_look():
+    """A service looks at its files every few seconds: a pipe that was read must neither hang it nor seem empty."""
+    reads, writes = os.pipe()
+    os.write(writes, KEY.encode())
+    os.close(writes)
+    workspace = one(api_key_file=Path(f"/dev/fd/{reads}"))
+    assert workspace.key() == workspace.key() == KEY
+    os.close(reads)
+
+
+def test_files_without_end_are_refused(tmp_path):
+    """A device, or the wrong file, must not fill the memory."""
+    with pytest.raises(UsageError, match="more than 65536 bytes"):
+        one(api_key_file=Path("/dev/zero")).key()
+    with pytest.raises(UsageError, match="more than 1048576 bytes"):
+        load(Path("/dev/zero"), {}, {})
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000 + "]" * 5000, "max_deferrals = " + "9" * 30])
+def test_a_configuration_beyond_what_can_be_held_is_refused_by_a_sentence(tmp_path, text):
+    """Nested too deeply, or a number that no ledger takes."""
+    path = tmp_path / "deep.toml"
+    path.write_text(f'{text}\n[workspaces.eu]\nendpoint = "{BRAZE}"\n')
+    with pytest.raises(UsageError, match=r"nested too deeply|max_deferrals"):
+        load(path, {}, {})
+
+
+def test_a_variable_nested_too_deeply_is_refused_by_a_sentence(set_env):
+    """It is no settings that anybody meant."""
+    set_env(WORKSPACES="[" * 100_000)
+    with pytest.raises(UsageError, match="HARVESTER_WORKSPACES"):
+        load(None, {}, {})

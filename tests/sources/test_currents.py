@@ -1,0 +1,502 @@
+"""Sends from Currents: what counts as one, when it was made, and that no file breaks the rest."""
+
+import asyncio
+import io
+import json
+import time
+import tracemalloc
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import fastavro
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harvester.clock import SystemClock
+from harvester.errors import UsageError
+from harvester.ledger import Ledger, books, intake
+from harvester.model import BadLine, Captured, Enqueued, Pair, Rejected, Settlement, Verdict
+from harvester.sources import Input, RejectsFile
+from harvester.sources.currents import Currents
+from harvester.sources.send_times import SendTimes
+from harvester.storage.object_store import Store
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
+DAY = 86_400
+SENT = int(NOW) - 3 * DAY
+EMAIL = "users.messages.email.Send"
+MAYBE = ["null", "string"]
+
+TYPES = {
+    "id": "string", "user_id": "string", "dispatch_id": MAYBE, "external_user_id": MAYBE, "time": "int",
+    "timezone": MAYBE, "campaign_id": MAYBE, "campaign_name": MAYBE, "message_variation_id": MAYBE,
+    "email_address": "string", "canvas_id": MAYBE, "canvas_name": MAYBE, "canvas_step_id": MAYBE, "send_id": MAYBE,
+    "message_extras": MAYBE, "app_group_id": MAYBE, "from_domain": MAYBE,
+}  # fmt: skip
+"""Fields of the events of sent emails (documentation of Currents' events), the newest version of them."""
+
+
+def schema(types=TYPES, name=f"dataexport.S3.inner.{EMAIL}"):
+    """The schema of a file of events, as Currents writes it."""
+    fields = [{"name": key, "type": kind} | ({"default": None} if kind is MAYBE else {}) for key, kind in types.items()]
+    return {"type": "record", "name": name, "fields": fields}
+
+
+def event(campaign_id="c", send_id="s", when=SENT, **more):
+    """One user's event of a send."""
+    about = {"id": "e1", "user_id": "u1", "email_address": "someone@example.com", "canvas_id": None}
+    return about | {"campaign_id": campaign_id, "send_id": send_id, "time": when} | more
+
+
+def avro(events, *, kind=None, codec="null", block_bytes=16_000):
+    """The bytes of one file."""
+    file = io.BytesIO()
+    fastavro.writer(file, kind or schema(), events, codec=codec, sync_interval=block_bytes)
+    return file.getvalue()
+
+
+def put(folder, data, *, event_type=EMAIL, name="dataexport.prod-01.S3.integration.1+0+1.avro"):
+    """Lay a file where Currents would."""
+    path = folder / "dataexport.prod-01.S3.integration.1" / f"event_type={event_type}" / "date=2026-11-20-17" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def read(*places, workspaces=("default",), now=NOW):
+    """Read places of Currents; gives the sends as ``{(campaign, send): sent_at}``, the bad lines and the input."""
+    source = Input([str(place) for place in places], workspaces=workspaces, stdin=io.BytesIO(), now=now)
+    found = [each for each in source.read() if each is not None]
+    sends = [each for each in found if isinstance(each, Enqueued)]
+    told = {(each.pair.campaign_id, each.pair.send_id): each.sent_at for each in sends}
+    assert len(told) == len(sends), "a send is given once"
+    return told, [each for each in found if isinstance(each, BadLine)], source
+
+
+def in_memory(data, name="bucket/a.avro"):
+    """One file that lies in no folder."""
+    return Currents([(name, lambda: io.BytesIO(data))], workspace="w", now=NOW)
+
+
+def test_many_events_in_many_files_are_one_send_made_when_the_earliest_was(tmp_path):
+    """A send to millions is millions of events in any order; its deadline counts from the first of them."""
+    put(tmp_path, avro([event(when=SENT + 9), event(when=SENT + 7)]), name="a.avro")
+    put(tmp_path, avro([event(when=SENT + 5), event("c2", when=SENT)]), name="b.avro")
+    put(tmp_path, avro([event(when=SENT + 6)]), event_type="users.messages.pushnotification.Send")
+    sends, bad, source = read(tmp_path)
+    assert sends == {("c", "s"): SENT + 5, ("c2", "s"): SENT}
+    assert not bad
+    assert source.lines == 5
+
+
+def test_a_send_id_that_is_used_for_weeks_is_not_given_up_for_its_oldest_event(tmp_path):
+    """Past retention the earliest event no longer tells when the data ends, so that the latest counts."""
+    put(tmp_path, avro([event(when=int(NOW) - age * DAY) for age in (40, 20, 2)]), name="a.avro")
+    put(tmp_path, avro([event(send_id="over", when=int(NOW) - age * DAY) for age in (40, 30)]), name="b.avro")
+    sends, _, _ = read(tmp_path)
+    assert sends == {("c", "s"): NOW - 2 * DAY, ("c", "over"): NOW - 30 * DAY}
+
+
+def test_every_version_of_the_schema_is_read(tmp_path):
+    """Braze adds, drops and moves fields; files of all its years lie in one bucket."""
+    oldest = {key: TYPES[key] for key in ("id", "user_id", "time", "email_address", "campaign_id", "send_id")}
+    backwards = dict(reversed(TYPES.items()))
+    annotated = TYPES | {
+        "time": {"type": "int", "connect.doc": "unix timestamp"}, "campaign_id": ["null", {"type": "string", "x": "y"}],
+    }  # fmt: skip
+    longer = TYPES | {"time": "long", "link_tags": {"type": "array", "items": "string"}}
+    without_send_id = {key: kind for key, kind in TYPES.items() if key != "send_id"}
+    for at, types in enumerate((TYPES, oldest, backwards, annotated, longer, without_send_id)):
+        put(tmp_path, avro([event(send_id=f"s{at}", link_tags=["a"])], kind=schema(types)), name=f"{at}.avro")
+    sends, bad, source = read(tmp_path)
+    assert sends == {("c", f"s{at}"): SENT for at in range(5)}
+    assert not bad
+    assert source.skipped == {"events without send_id": 1}
+
+
+def test_events_that_belong_to_no_send_id_are_counted_by_cause_and_are_no_mistake(tmp_path):
+    """Canvas messages and campaigns without a send id are the bulk of Currents; nobody wants a line for each."""
+    events = [
+        event(None, None, canvas_id="v"), event(None, "s", canvas_id="v"), event(None, None), event(send_id=None),
+        event(send_id=None, canvas_id="v"), event("both", canvas_id="v"),
+    ]  # fmt: skip
+    put(tmp_path, avro(events))
+    sends, bad, source = read(tmp_path)
+    assert list(sends) == [("both", "s")]
+    assert not bad
+    causes = {"events of a canvas": 2, "events without campaign_id": 1, "events without send_id": 2}
+    assert source.skipped == causes
+
+
+@pytest.mark.parametrize("other", ["users.messages.email.Open", "users.messages.sms.CarrierSend", "users.SendX"])
+def test_other_event_types_make_no_send(tmp_path, other):
+    """Only *.Send does. A path that names another type is enough: the file is not even opened."""
+    put(tmp_path, b"never looked at", event_type=other, name="a.avro")
+    (tmp_path / "b.avro").write_bytes(avro([event()], kind=schema(name=f"dataexport.S3.inner.{other}")))
+    put(tmp_path, avro([event("c2")]), name="c.avro")
+    sends, bad, source = read(tmp_path)
+    assert (list(sends), bad) == ([("c2", "s")], [])
+    assert source.skipped == {"files of other event types": 2}
+
+
+@pytest.mark.parametrize("name", [f"dataexport.GCS.inner.{EMAIL}", EMAIL, "users.messages.sms.send"])
+def test_without_a_telling_path_the_record_says_what_a_file_holds(tmp_path, name):
+    """Files that were moved out of their folders are read as well."""
+    (tmp_path / "moved.avro").write_bytes(avro([event()], kind=schema(name=name)))
+    assert read(tmp_path / "moved.avro")[0] == {("c", "s"): SENT}
+
+
+def test_the_innermost_event_type_of_a_path_counts(tmp_path):
+    """A copy below another type's folder keeps its own type."""
+    path = tmp_path / "event_type=users.messages.email.Open" / f"event_type={EMAIL}" / "a.avro"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(avro([event()]))
+    assert read(tmp_path)[0] == {("c", "s"): SENT}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "problem"),
+    [
+        ({"send_id": "x" * 65}, "send_id", "longer than 64"),
+        ({"send_id": "é"}, "send_id", "printable ASCII"),
+        ({"campaign_id": "a\0b"}, "campaign_id", "printable ASCII"),
+        ({"campaign_id": ""}, "campaign_id", "empty"),
+        ({"time": 2_033_802_504}, "time", "future"),
+        ({"time": int(NOW) * 1000}, "time", "future"),
+        ({"time": -1}, "time", "before 1970"),
+    ],
+)
+def test_a_bad_event_is_told_by_file_number_and_field_and_the_rest_goes_on(tmp_path, wrong, field, problem):
+    """The rules for ids are those of lists; the test events of a dashboard lie years ahead. No address is told."""
+    path = put(tmp_path, avro([event("a"), event() | wrong, event("z")], kind=schema(TYPES | {"time": "long"})))
+    sends, (bad,), _ = read(tmp_path)
+    assert list(sends) == [("a", "s"), ("z", "s")]
+    assert (bad.source, bad.line, bad.field) == (str(path), 2, field)
+    assert problem in bad.problem
+    assert "example.com" not in bad.text
+
+
+@pytest.mark.parametrize(
+    ("types", "field"),
+    [
+        ({"campaign_id": "string", "send_id": "long", "time": "int"}, "send_id"),
+        ({"campaign_id": "string", "send_id": "string"}, "time"),
+        ({"campaign_id": "string", "send_id": "string", "time": "string"}, "time"),
+    ],
+)
+def test_a_field_of_another_type_is_told(tmp_path, types, field):
+    """Should Braze ever change a field, it is seen in the rejects and not guessed at."""
+    values = {"send_id": 7 if types["send_id"] == "long" else "s", "time": "soon" if field == "time" else SENT}
+    put(tmp_path, avro([event() | values], kind=schema(types)))
+    sends, (bad,), _ = read(tmp_path)
+    assert not sends
+    assert bad.field == field
+
+
+def test_a_broken_file_among_good_ones_is_told_and_the_rest_goes_on(tmp_path):
+    """Noise, an empty file and a name that leads nowhere are one line each."""
+    put(tmp_path, avro([event("a")]), name="1.avro")
+    put(tmp_path, b"no Avro at all", name="2.avro")
+    put(tmp_path, b"", name="3.avro")
+    put(tmp_path, b"", name="4.avro").with_name("5.avro").symlink_to("nowhere")
+    put(tmp_path, avro([event("z")]), name="6.avro")
+    (tmp_path / "notes.txt").write_text("not ours")
+    sends, bad, _ = read(tmp_path)
+    assert list(sends) == [("a", "s"), ("z", "s")]
+    assert [Path(each.source).name for each in bad] == ["2.avro", "3.avro", "4.avro", "5.avro"]
+    assert "No such file" in bad[3].problem
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate"])
+@pytest.mark.parametrize("missing", [1, 10, 20, 400])
+def test_a_file_that_breaks_off_keeps_what_stood_before(tmp_path, codec, missing):
+    """A download that was cut loses its end, is told, and hides nothing of its beginning or of other files."""
+    events = [event(send_id=f"s{at}") for at in range(200)]
+    path = put(tmp_path, avro(events, codec=codec, block_bytes=1000)[:-missing], name="a.avro")
+    put(tmp_path, avro([event("z")]), name="b.avro")
+    sends, (bad,), _ = read(tmp_path)
+    kept = [send for campaign, send in sends if campaign == "c"]
+    assert 100 < len(kept) < 200
+    assert kept == [f"s{at}" for at in range(len(kept))]
+    assert ("z", "s") in sends
+    assert (bad.source, bad.line) == (str(path), len(kept))
+    assert "is incomplete or damaged" in bad.problem
+
+
+def test_a_file_that_ends_inside_a_count_is_told():
+    """A count of events that is cut in two is no end of a file."""
+    (bad,) = [each for each in in_memory(avro([event()]) + b"\x80").read() if isinstance(each, BadLine)]
+    assert "is incomplete or damaged" in bad.problem
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz"])
+def test_codecs_are_read(codec):
+    """Currents may compress; so may whoever copies its files."""
+    data = avro([event(send_id=f"s{at}") for at in range(100)], codec=codec, block_bytes=1000)
+    assert len([each for each in in_memory(data).read() if isinstance(each, Enqueued)]) == 100
+
+
+def headed(codec, written, block=b""):
+    """A file of any codec and any schema, whatever a writer would say to it."""
+    fixed = ({"type": "fixed", "name": name, "size": size} for name, size in (("magic", 4), ("sync", 16)))
+    types = dict(zip(("magic", "sync"), fixed, strict=True))
+    kinds = (("magic", types["magic"]), ("meta", {"type": "map", "values": "bytes"}), ("sync", types["sync"]))
+    header = {"type": "record", "name": "header", "fields": [{"name": name, "type": kind} for name, kind in kinds]}
+    meta = {"avro.codec": codec.encode(), "avro.schema": json.dumps(written).encode()}
+    file = io.BytesIO()
+    fastavro.schemaless_writer(file, header, {"magic": b"Obj\x01", "meta": meta, "sync": b"-" * 16})
+    return file.getvalue() + block
+
+
+@pytest.mark.parametrize("codec", ["snappy", "lz4", "x"])
+def test_a_codec_that_cannot_be_read_is_named(codec):
+    """The user learns which codec it is and what to do."""
+    (bad,) = [each for each in in_memory(headed(codec, schema())).read() if each is not None]
+    assert isinstance(bad, BadLine)
+    assert f"codec {codec} is not one of null, deflate" in bad.problem
+
+
+def test_a_schema_without_end_is_told():
+    """A record that holds itself would be followed until the process dies."""
+    looped = {"type": "record", "name": EMAIL, "fields": [{"name": "x", "type": ["null", EMAIL]}]}
+    (bad,) = [each for each in in_memory(headed("null", looped)).read() if each is not None]
+    assert isinstance(bad, BadLine)
+    assert "is recursive" in bad.problem
+
+
+GOOD = avro([event(send_id=f"s{at}") for at in range(20)], codec="deflate", block_bytes=300)
+PLAIN = avro([event(send_id=f"s{at}") for at in range(20)], block_bytes=300)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from([GOOD, PLAIN]), st.data())
+def test_no_damage_breaks_the_reader(data, chance):
+    """Whatever bytes change or go missing, the reader gives sends and bad lines, and no error."""
+    cut = bytearray(data[: chance.draw(st.integers(0, len(data)))])
+    for at in chance.draw(st.lists(st.integers(0, len(data)), max_size=4)):
+        if at < len(cut):
+            cut[at] ^= chance.draw(st.integers(1, 255))
+    for each in in_memory(bytes(cut), f"event_type={EMAIL}/a.avro").read():
+        assert each is None or isinstance(each, Enqueued | BadLine)
+
+
+class Stream(io.RawIOBase):
+    """Bytes as they come from a network: they can be read, once, forward."""
+
+    def __init__(self, data):
+        """Begin at the start."""
+        self._data = io.BytesIO(data)
+
+    def readable(self):
+        """Yes."""
+        return True
+
+    def read(self, size=-1):
+        """Some bytes."""
+        return self._data.read(size)
+
+    def tell(self):
+        """How many were read."""
+        return self._data.tell()
+
+
+def test_files_need_no_disk():
+    """A bucket can be plugged in: names, and what opens them, each only when its turn comes and closed after it."""
+    opened = []
+
+    def opener():
+        assert all(each.closed for each in opened)
+        opened.append(Stream(PLAIN))
+        return opened[-1]
+
+    currents = Currents(((f"b/event_type={EMAIL}/{at}.avro", opener) for at in range(3)), workspace="w", now=NOW)
+    found = list(currents.read())
+    assert len([each for each in found if isinstance(each, Enqueued)]) == 20
+    assert (currents.files, currents.events, found.count(None)) == (3, 60, 3)
+    assert all(each.closed for each in opened)
+
+
+def test_memory_is_bounded_over_thousands_of_files(tmp_path):
+    """What is held does not grow with the number of files and of sends; all of them are found nonetheless."""
+    files, each = 1000, 40
+    for at in range(files):
+        events = [event(f"{at:036}", f"{number:036}") for number in range(each)]
+        put(tmp_path, avro(events), name=f"{at:04}.avro")
+    source = Input([str(tmp_path)], workspaces=["w"], stdin=io.BytesIO(), now=NOW)
+    peak, count = peak_of(lambda: sum(isinstance(found, Enqueued) for found in source.read()))
+    at_once, _ = peak_of(
+        lambda: {(f"{at:036}", f"{number:036}"): float(SENT) for at in range(files) for number in range(each)}
+    )
+    assert count == files * each
+    assert peak < at_once / 2, f"{peak} bytes at the most, all sends at once take {at_once}"
+
+
+def peak_of(work):
+    """The most memory that some work took, in bytes, and what it gave."""
+    tracemalloc.start()
+    try:
+        given_back = work()
+        return tracemalloc.get_traced_memory()[1], given_back
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_times_of_sends_outgrow_memory():
+    """Sends beyond what is held at once are merged all the same, each with its first and last time."""
+    with SendTimes() as times:
+        for second in range(3):
+            for at in range(25_000):
+                times.add(Pair("w", "c", f"s{at}"), 10.0 * at + second)
+        given_back = sorted(times.each(), key=lambda send: send[1])
+    assert given_back == [(Pair("w", "c", f"s{at}"), 10 * at, 10 * at + 2) for at in range(25_000)]
+
+
+def test_what_is_no_place_of_currents_is_told_before_anything_is_read(tmp_path):
+    """A wrong folder, a missing file and a missing workspace are usage errors that say what to do."""
+    with pytest.raises(UsageError, match=r"no \.avro file"):
+        read(tmp_path)
+    with pytest.raises(UsageError, match="No such file"):
+        read(tmp_path / "missing.avro")
+    put(tmp_path, avro([event()]))
+    with pytest.raises(UsageError, match="--workspace NAME"):
+        read(tmp_path, workspaces=("one", "two"))
+
+
+def test_a_file_name_that_is_no_text_can_be_told(tmp_path):
+    """Names of files are bytes; a bad one does not break the rejects."""
+    rejects = RejectsFile(tmp_path / "rejects.ndjson")
+    rejects.add(BadLine("a\udcff.avro", 0, "", "cannot be read", ""))
+    assert json.loads(rejects.path.read_text())["source"] == "a\\udcff.avro"
+
+
+async def test_enqueue_and_plan_take_a_folder_of_currents(harvester, tmp_path):
+    """Like any list: new pairs once, known ones the second time, what was passed over is told."""
+    now = int(time.time())
+    put(tmp_path / "currents", avro([event(f"c{at}", when=now - DAY) for at in range(5)] + [event(None)]))
+    (tmp_path / "empty").mkdir()
+    _, out, _ = await harvester.run("plan", "currents", "--json")
+    assert json.loads(out)["calls"] == 5
+    code, out, _ = await harvester.run("enqueue", "currents")
+    assert (code, out) == (0, "5 pairs are new, 0 were known\nskipped    events without campaign_id: 1\n")
+    put(tmp_path / "currents", b"broken", name="b.avro")
+    code, out, _ = await harvester.run("enqueue", "currents")
+    assert code == 3
+    assert out.startswith("0 pairs are new, 5 were known, 1 line unreadable")
+    assert "b.avro" in (tmp_path / "harvest/.harvester/rejects.ndjson").read_text()
+    code, _, err = await harvester.run("enqueue", "empty")
+    assert code == 2
+    assert err.startswith("harvester: empty: no folder of Currents")
+
+
+async def prepared(path, now):
+    """A ledger that has captured ``s1``, refused ``s2``, given up ``s3`` and ``again``, and waits for ``s4``."""
+    captured, rejected = Captured(Verdict.ACTIVITY, now, b"", 1), Rejected("status_400", "no")
+    old = now - 20 * DAY
+    sent = {"s1": now - DAY, "s2": now - DAY, "s3": old, "again": old, "s4": now - DAY}
+    async with await Ledger.open(path, clock=SystemClock()) as ledger:
+        arrivals = [Enqueued(Pair("default", "c", send), when) for send, when in sent.items()]
+        await ledger.do(intake.enqueue, arrivals, now=now)
+        batch = await ledger.claim("default", limit=2)
+        outcomes = {"s1": captured, "s2": rejected}
+        settled = [Settlement(each, outcomes[each.pair.send_id]) for each in batch.readings]
+        await ledger.seal(batch, settled, [], destination="x")
+        await ledger.do(intake.enqueue, [Enqueued(Pair("default", "c", "overdue"), old)], now=now)
+        asked = [Pair("default", "c", send) for send in (*sent, "overdue", "nobody")]
+        return await ledger.do(books.standings, asked, now=now)
+
+
+async def test_the_ledger_tells_how_many_pairs_stand_at_once(tmp_path):
+    """Also a pair that is overdue, and no harvest has looked at since, has expired."""
+    stand = await prepared(tmp_path / "ledger.db", time.time())
+    told = {pair.send_id: word for pair, word in stand.items()}
+    assert told == {
+        "s1": "captured", "s2": "rejected", "s3": "expired", "again": "expired", "s4": "pending", "overdue": "expired",
+    }  # fmt: skip
+
+
+async def test_audit_tells_what_the_ledger_misses(harvester, tmp_path):
+    """Unknown, expired and rejected sends are told apart, the readable from the lost; 3 until nothing is missing."""
+    now = int(time.time())
+    ledger = tmp_path / "harvest/.harvester/ledger.db"
+    ledger.parent.mkdir(parents=True)
+    await prepared(ledger, now)
+    rejects = ledger.with_name("rejects.ndjson")
+    rejects.write_text("of the last run")
+    recent = [event(send_id=send, when=now - DAY) for send in ("s1", "s2", "s4", "again", "new")]
+    put(tmp_path / "currents", avro([*recent, event(send_id="s3", when=now - 20 * DAY), event(send_id=None)]))
+    put(tmp_path / "currents", avro([event(send_id="gone", when=now - 16 * DAY)]), name="b.avro")
+    code, out, err = await harvester.run("audit", "currents", "--json")
+    listed = [json.loads(line) for line in out.splitlines()]
+    assert code == 3
+    assert {each["send_id"]: (each["standing"], each["readable"]) for each in listed} == {
+        "s2": ("rejected", True), "s3": ("expired", False), "again": ("expired", True), "new": ("unknown", True),
+        "gone": ("unknown", False),
+    }  # fmt: skip
+    counts = json.loads(err)
+    assert (counts["sends"], counts["covered"], counts["enqueued"]) == (7, 2, 0)
+    assert counts["unknown"] == {"readable": 1, "lost": 1}
+    assert counts["skipped"] == {"events without send_id": 1}
+    code, out, _ = await harvester.run("audit", "currents", "--enqueue")
+    assert (code, "enqueued   2; harvester run" in out, "\x1b" in out) == (3, True, False)
+    _, _, err = await harvester.run("audit", "currents", "--json")
+    assert json.loads(err)["covered"] == 4
+    assert rejects.read_text() == "of the last run"
+
+
+async def test_audit_of_a_list_ends_with_0_once_all_is_covered(harvester, tmp_path):
+    """Any source will do; more pairs than one page holds are enqueued and then found; no ledger is no answer."""
+    lines = "".join(f"c,s{at}\n" for at in range(4500))
+    (tmp_path / "sends.csv").write_text(f"campaign_id,send_id\n{lines}")
+    code, _, err = await harvester.run("audit", "sends.csv")
+    assert code == 2
+    assert "there is no ledger" in err
+    code, out, _ = await harvester.run("audit", "sends.csv", "--enqueue", "--json")
+    assert (code, len(out.splitlines())) == (0, 4500)
+    code, out, _ = await harvester.run("audit", "sends.csv")
+    assert (code, out.splitlines()[0]) == (0, "covered    4500 of 4500 sends")
+    (tmp_path / "sends.csv").write_text(f"campaign_id,send_id\n{lines},\n")
+    code, out, _ = await harvester.run("audit", "sends.csv")
+    assert code == 3
+    assert "audit-rejects.ndjson" in out
+
+
+async def test_a_long_scan_lets_others_run(tmp_path):
+    """An interrupt or a view of progress need not wait until all files are read."""
+    for at in range(5):
+        put(tmp_path, avro([event()]), name=f"{at}.avro")
+    source = Input([str(tmp_path)], workspaces=["w"], stdin=io.BytesIO(), now=NOW)
+    pages = source.pages(RejectsFile(tmp_path / "rejects.ndjson"))
+    seen = []
+    for page in pages:
+        await asyncio.sleep(0)
+        seen.append((len(page), source.lines))
+    assert seen == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 5)]
+
+
+async def test_currents_lie_in_a_bucket_and_the_audit_reads_them_there(stores, harvester, tmp_path, monkeypatch):
+    """The bucket that Braze writes to is read as a folder is: what is broken or no Avro does not stop the rest."""
+    bucket = stores("moto")
+    for name, value in bucket.env.items():
+        monkeypatch.setenv(name, value)
+    place = Store(f"{bucket.url}/{uuid.uuid4()}/currents")
+    recent = int(time.time()) - DAY
+    objects = {
+        f"event_type={EMAIL}/date=2026-11-20-17/a.avro": avro([event("c", "s1", recent), event("c", "s2", recent)]),
+        f"event_type={EMAIL}/date=2026-11-20-18/b.avro": avro([event("c", "s1", recent - 60)], codec="deflate"),
+        f"event_type={EMAIL}/date=2026-11-20-18/broken.avro": b"Obj\x01 and no more",
+        "event_type=users.messages.email.Open/date=2026-11-20-18/c.avro": avro([event("c", "s9", recent)]),
+        "a note.txt": b"no Avro",
+    }
+    for name, data in objects.items():
+        await place.create(name, data)
+    harvester.env |= bucket.env
+    code, out, err = await harvester.run("audit", place.url, "--enqueue", "--json")
+    assert code == 3, err
+    assert {json.loads(line)["send_id"] for line in out.splitlines()} == {"s1", "s2"}
+    assert "broken.avro" in (tmp_path / "harvest/.harvester/audit-rejects.ndjson").read_text()
+    code, out, err = await harvester.run("enqueue", f"{place.url}/event_type={EMAIL}/date=2026-11-20-18/b.avro")
+    assert (code, out.split(",")[0]) == (0, "0 pairs are new"), err
+    code, _, err = await harvester.run("audit", f"{bucket.url}/{uuid.uuid4()}")
+    assert (code, "no .avro object" in err) == (2, True)

@@ -1,0 +1,91 @@
+"""What docs/buckets.md and README.md tell of buckets holds: the rights to paste, and the ways to read."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import obstore
+import pytest
+from obstore.exceptions import BaseError
+
+from harvester.errors import PartConflict, SinkError
+from harvester.model import DATASET
+from harvester.simulator import Simulator, SimulatorConfig
+from harvester.storage.bucket import BucketSink
+from harvester.storage.marker import MARKER
+from harvester.storage.object_store import Store
+from tests.conformance.test_object_stores import KEY, Scene, part, rows_in
+from tests.support.servers import ACCESS_KEY, SECRET_KEY, httpfs
+
+HERE = Path(__file__).parent.parent.parent
+
+QUERY = """
+import json, pathlib, sys
+import duckdb, duckdb_extension_httpfs
+(extension,) = pathlib.Path(duckdb_extension_httpfs.__path__[0]).rglob("httpfs.duckdb_extension")
+duckdb.execute(f"LOAD '{extension}'")
+print(json.dumps(duckdb.sql(sys.stdin.read()).fetchall()))
+"""
+
+
+def pasted(page: str, language: str, holding: str) -> str:
+    """Give the block of a page that a user would paste."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", (HERE / page).read_text(), re.DOTALL)
+    (block,) = [each for each in blocks if holding in each]
+    return block
+
+
+@pytest.mark.parametrize("name", ["radosgw", "azurite"])
+async def test_the_documented_rights_are_enough_and_no_more(stores, monkeypatch, name):
+    """One with the pasted rights can harvest, again and again, and can neither delete nor look elsewhere."""
+    bucket = stores(name)
+    rights = pasted("docs/buckets.md", "json", "s3:PutObject") if name == "radosgw" else "rcl"
+    for variable in bucket.env:
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in bucket.limited(rights).items():
+        monkeypatch.setenv(variable, value)
+    store = Store(f"{bucket.url}/braze")
+    sink = BucketSink(store)
+    assert await sink.attach("ledger") == await sink.attach("ledger")
+    for _ in range(2):
+        await sink.create(part(b"rows"))
+    with pytest.raises(PartConflict):
+        await sink.create(part(b"other rows"))
+    assert list(store.names()) == [MARKER, f"{DATASET}/batch"]
+    with pytest.raises((BaseError, PermissionError)):
+        obstore.delete(store._store, f"{DATASET}/batch")
+    assert await store.read(f"{DATASET}/batch") == b"rows"
+    if name == "radosgw":
+        with pytest.raises(SinkError, match="no permission"):
+            await BucketSink(Store(f"{bucket.url}/brazen")).attach("ledger")
+
+
+async def test_duckdb_reads_the_bucket_by_the_query_of_the_page(stores, tmp_path, monkeypatch):
+    """A user pastes it, with his own bucket and his own secret, and gets the numbers that were harvested."""
+    folder, bucket = httpfs(), stores("radosgw")
+    async with Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator:
+        scene = Scene(tmp_path / "scene", bucket, bucket.port, simulator, tmp_path / "log")
+        code, _, err = await scene.command.run(*scene.arguments)
+        assert code == 0, err
+    secret = (
+        f"(TYPE s3, KEY_ID '{ACCESS_KEY}', SECRET '{SECRET_KEY}', REGION 'us-east-1', URL_STYLE 'path', "
+        f"USE_SSL false, ENDPOINT '127.0.0.1:{bucket.port}')"
+    )
+    query = pasted("docs/buckets.md", "sql", "s3://lake/braze").replace("s3://lake/braze", scene.url)
+    query = re.sub(r"CREATE SECRET \(.*?\)", f"CREATE SECRET {secret}", query).replace(
+        "INSTALL httpfs; LOAD httpfs;", ""
+    )
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", QUERY], input=query, text=True, capture_output=True, check=False,
+        env={"PYTHONPATH": str(folder), "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    sent = Counter()
+    for row in rows_in(await scene.objects(monkeypatch)):
+        if row["level"] == "variation":
+            sent[row["channel"]] += row.get("sent", 0)
+    assert {channel: total for channel, *_, total in json.loads(done.stdout)} == dict(sent)

@@ -1,0 +1,121 @@
+"""The harvester as processes that begin warm: forked from one that has imported it all, they start in no time.
+
+For tests that kill it dozens of times, and for commands that are run to their end. What a start itself does is for
+``Command.start`` to show.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+_context = multiprocessing.get_context("forkserver")
+# By the names of what is installed: Python 3.11's server does not look where this file lies, and says nothing.
+_PRELOADED = (
+    "cli",
+    "commands.audit",
+    "commands.capture",
+    "commands.doctor",
+    "commands.estimate",
+    "commands.rebuild",
+    "service.service",
+    "simulator",
+    "storage.bucket",
+    "sources",
+    "datasets",
+    "web",
+)
+_context.set_forkserver_preload([*(f"harvester.{name}" for name in _PRELOADED), "sqlalchemy.dialects.sqlite", "uvloop"])
+
+Streams = tuple[Connection, Connection, Connection]
+"""What is to be standard input, output and error."""
+
+_PR_SET_PTRACER, _ANY = 0x59616D61, ctypes.c_ulong(-1)
+
+
+def fork(
+    folder: Path, env: dict[str, str], *arguments: str, streams: Streams | None = None, held: Connection | None = None
+) -> BaseProcess:
+    """Begin ``harvester`` in a folder, with this environment and no other.
+
+    Its standard streams are those that are given; without, its output ends up in ``output`` in the folder. Where it is
+    ``held``, it does nothing until that connection is closed at its other end, so that a tracer can attach.
+    """
+    process = _context.Process(target=_harvester, args=(folder, env, arguments, streams, held))
+    process.start()
+    return process
+
+
+def run(folder: Path, env: dict[str, str], *arguments: str, stdin: bytes) -> tuple[int, bytes, bytes]:
+    """Run it to its end, with pipes as a shell makes them; gives the exit code and all that it said."""
+    (given, giving), (out, saying_out), (err, saying_err) = (_context.Pipe(duplex=False) for _ in range(3))
+    with given, saying_out, saying_err:
+        process = fork(folder, env, *arguments, streams=(given, saying_out, saying_err))
+    with giving, out, err, ThreadPoolExecutor(3) as threads:
+        threads.submit(_give, giving, stdin)
+        said = list(threads.map(_all_of, (out, err)))
+        process.join()
+    return process.exitcode, *said
+
+
+def _give(pipe: Connection, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(pipe.fileno()), "wb") as file:
+        pipe.close()
+        file.write(data)
+
+
+def _all_of(pipe: Connection) -> bytes:
+    with os.fdopen(os.dup(pipe.fileno()), "rb") as file:
+        return file.read()
+
+
+def injected(folder: Path, env: dict[str, str], *arguments: str, inject: str) -> tuple[int, str]:
+    """Run it to its end, while strace does to it what ``inject`` says; gives the exit code and what it said."""
+    theirs, ours = _context.Pipe(duplex=False)
+    with theirs, ours:
+        process = fork(folder, env, *arguments, held=theirs)
+        trace = ("-e", f"trace={inject.partition(':')[0]}", "-e", f"inject={inject}")
+        tracing = ["strace", "-f", "-p", str(process.pid), "-o", os.devnull, *trace]
+        with subprocess.Popen(tracing, stderr=subprocess.PIPE) as tracer:
+            assert b"attached" in tracer.stderr.readline()
+            ours.close()
+            process.join()
+            tracer.communicate()
+    return process.exitcode, (folder / "output").read_text()
+
+
+def _harvester(
+    folder: Path, env: dict[str, str], arguments: tuple[str, ...], streams: Streams | None, held: Connection | None
+) -> None:
+    import uvloop  # noqa: PLC0415 - whoever imports this file has no need of it
+
+    from harvester.cli import main  # noqa: PLC0415 - likewise
+
+    if held is not None:
+        uvloop.new_event_loop = asyncio.new_event_loop  # its wake-ups are writes: a part's would not be found
+        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # where only a parent may trace
+        # strace counts calls by thread, and which thread of a pool makes one is chance: so each pool has one.
+        ThreadPoolExecutor.__init__.__defaults__ = (1, *ThreadPoolExecutor.__init__.__defaults__[1:])
+        held.poll(None)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    if streams is None:
+        output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        descriptors = (os.open(os.devnull, os.O_RDONLY), output, output)
+    else:
+        descriptors = tuple(each.fileno() for each in streams)
+    for stream, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, stream)
+    if streams is not None:
+        for each in streams:
+            each.close()
+    sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 - it stays open, as in any process
+    main(list(arguments), prog_name="harvester")

@@ -1,0 +1,250 @@
+"""What comes from outside on its whole way through the house, in one process: only the outermost seams are ours.
+
+A queue of messages to the ledger and its dead letters; a list to the ledger and its rejects; answers on a socket to
+parts and on to the latest view; requests on a socket to the page. Each asserts on its way what must always hold.
+"""
+
+import asyncio
+import io
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import orjson
+
+from harvester.braze.client import Client
+from harvester.braze.pacer import Pacer
+from harvester.braze.transport import Answer, BrazeTransport
+from harvester.clock import BrazeClock, SystemClock
+from harvester.datasets import write_latest
+from harvester.engine.open_batch import OpenBatch
+from harvester.errors import ExchangeError, UsageError
+from harvester.ledger import Ledger
+from harvester.ledger.intake import EnqueueCount, enqueue
+from harvester.model import Batch, Captured, Deferred, Enqueued, Outcome, Pair, Reading, Rejected, Returned
+from harvester.simulator.virtual_time import VirtualClock, run_virtual
+from harvester.sources import Input, RejectsFile
+from harvester.sources.brokers import Delivery
+from harvester.sources.message import Reader
+from harvester.sources.trigger import Trigger
+from harvester.storage import Compression, FolderSink
+from harvester.web import Face
+from tests.support import browser_text
+from tests.support.faulty_server import request, serving
+from tests.support.hostile_http import KEY
+
+NOW = VirtualClock().starts_at
+GOOD_PAIR = Pair("eu", "good", "behind")
+GOOD_MESSAGE = b'{"version": 1, "campaign_id": "good", "send_id": "behind"}'
+SILENCE_SECONDS = 0.05
+"""For so long a request that may be no whole one is waited for."""
+
+ENDPOINT = "https://rest.fra-01.braze.eu"
+
+
+class Queue:
+    """A broker that delivers bodies, and keeps what becomes of them; it calls ``at_end`` when it is empty."""
+
+    lease_seconds = None
+
+    def __init__(self, bodies: Sequence[bytes], *, together: int) -> None:
+        """Deliver so many at a time."""
+        self.waiting = [Delivery(body, 1, number) for number, body in enumerate(bodies)]
+        self.acknowledged: list[int] = []
+        self.dead: list[tuple[int, bytes, str]] = []
+        self.at_end = lambda: None
+        self._together = together
+
+    async def open(self) -> list[str]:
+        """Connect."""
+        return []
+
+    async def receive(self) -> Sequence[Delivery]:
+        """Deliver."""
+        taken, self.waiting = self.waiting[: self._together], self.waiting[self._together :]
+        if not taken:
+            self.at_end()
+            await asyncio.sleep(1)
+        return taken
+
+    async def empty(self) -> bool:
+        """Tell whether all is delivered."""
+        return not self.waiting
+
+    async def keep(self, deliveries: Sequence[Delivery]) -> None:
+        """There is no lease."""
+
+    async def bury(self, delivery: Delivery, body: bytes, reason: str) -> None:
+        """Keep a dead letter, which every broker can only where its reason is printable ASCII."""
+        assert reason.isascii()
+        assert reason.isprintable()
+        assert reason.strip()
+        self.dead.append((delivery.handle, body, reason))
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Forget messages."""
+        self.acknowledged += [each.handle for each in deliveries]
+
+    async def close(self) -> None:
+        """Let go."""
+
+
+def deliver(ledger: Ledger, bodies: Sequence[bytes], *, together: int) -> set[Pair]:
+    """Deliver messages, and a good one behind them; gives the pairs that came into the ledger.
+
+    Each message is acknowledged, and is a dead letter unless all that it says came into the ledger.
+    """
+    queue, arrived = Queue([*bodies, GOOD_MESSAGE], together=together), set()
+
+    async def add(arrivals: Sequence[Enqueued], *, once: bool) -> EnqueueCount:
+        arrived.update(each.pair for each in arrivals)
+        return await ledger.do(enqueue, arrivals, now=NOW, once=once)
+
+    async def story() -> Trigger:
+        clock = VirtualClock()
+        clock.monotonic()  # it has seen its loop before it is asked where a thread would be
+        trigger = Trigger(
+            "sends", queue, reader=Reader(("eu",), ("s3://lists",)), enqueue=add, clock=BrazeClock(clock),
+            jitter=random.Random(1),
+        )  # fmt: skip
+        queue.at_end = trigger.stop
+        await trigger.run()
+        return trigger
+
+    trigger = run_virtual(story())
+    assert sorted(queue.acknowledged) == list(range(len(bodies) + 1)), trigger.problem
+    assert trigger.outcomes.total() == len(bodies) + 1
+    assert len(queue.dead) == trigger.outcomes["dead_lettered"] + trigger.outcomes["partly"]
+    for handle, body, _ in queue.dead:
+        assert handle < len(bodies)
+        assert body == bodies[handle] or isinstance(orjson.loads(body), dict)
+    assert GOOD_PAIR in arrived
+    return arrived
+
+
+def read_list(ledger: Ledger, name: str, data: bytes) -> tuple[set[Pair], list[dict], str]:
+    """Take in a list: its pairs are in the ledger, its bad lines in the rejects; or it is refused by a sentence."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(data)
+        rejects, refused, pairs = RejectsFile(Path(folder) / "rejects.ndjson"), "", set()
+        try:
+            source = Input([str(path)], workspaces=["eu"], stdin=io.BytesIO(), now=NOW)
+            for page in source.pages(rejects):
+                pairs.update(each.pair for each in page)
+                run_virtual(ledger.do(enqueue, page, now=NOW, once=True))
+        except UsageError as error:
+            refused = str(error)
+        lines = rejects.path.read_bytes().splitlines() if rejects.count else []
+        told = [orjson.loads(line) for line in lines]
+    assert sum(each.get("lines", 1) for each in told) == rejects.count
+    assert all(each["problem"] for each in told)
+    return pairs, told, refused
+
+
+async def ask(raw_answers: Sequence[bytes]) -> tuple[list[Answer | ExchangeError], Callable[[str], str]]:
+    """Send what a server answers through real sockets; each answer has a connection of its own.
+
+    Gives what came of it, and what takes the key out of a text.
+    """
+    replies = iter(raw_answers)
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server) -> None:
+        await request(reader, server)
+        writer.write(next(replies))
+        await writer.drain()
+
+    found: list[Answer | ExchangeError] = []
+    async with serving(script) as server:
+        transport = BrazeTransport(
+            endpoint=server.url, api_key=KEY, connections=1, clock=SystemClock(), timeout_seconds=5
+        )  # fmt: skip
+        for number in range(len(raw_answers)):
+            try:
+                pair = Pair("eu", "c", f"s{number}")
+                found.append(await transport.send_series(pair, length_days=15, ending_at=NOW))
+            except ExchangeError as error:
+                found.append(error)
+        await transport.close()
+    return found, transport.scrub
+
+
+class Replay:
+    """A wire that gives one answer again and again; it scrubs as the real one does."""
+
+    def __init__(self, answer: Answer | ExchangeError, scrub) -> None:
+        """Give this."""
+        self._answer = answer
+        self.scrub = scrub
+
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        """Answer."""
+        await asyncio.sleep(0.05)
+        if isinstance(self._answer, ExchangeError):
+            raise self._answer
+        return self._answer
+
+
+def harvest(folder: Path, found: Sequence[Answer | ExchangeError], scrub) -> list[Outcome]:
+    """Turn answers into outcomes and a stored part; gives the outcomes."""
+    readings = tuple(Reading(n, Pair("eu", "c", f"s{n}"), "once", NOW, 1e12, NOW) for n in range(len(found)))
+
+    async def story() -> list[Outcome]:
+        clock = VirtualClock()
+        opened = OpenBatch(Batch("b", "t", "eu", NOW, readings), Compression.ZSTD, 0.0)
+        for reading, answer in zip(readings, found, strict=True):
+            pacer = Pacer(reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1))
+            client = Client(
+                transport=Replay(answer, scrub), endpoint=ENDPOINT, pacer=pacer, clock=clock, length_days=15
+            )  # fmt: skip
+            outcome = await client.capture(reading, batch_id="b")
+            assert KEY[:14] not in f"{client.halted_because}{client.why('overload')}"
+            await opened.take_back(reading, outcome)
+        (folder / ".harvester" / "tmp").mkdir(parents=True)  # as attaching to the folder would
+        for part in await opened.parts():
+            await FolderSink(folder).create(part)
+        return [each.outcome for each in opened.settlements]
+
+    return run_virtual(story())
+
+
+def judge(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """Whatever was captured stands in the latest view; a refusal has a reason that can be shown."""
+    captured = {f"s{number}" for number, each in enumerate(outcomes) if isinstance(each, Captured)}
+    for each in outcomes:
+        assert isinstance(each, Captured | Rejected | Deferred | Returned)
+        assert not isinstance(each, Deferred) or each.cause != "bug"
+        assert not isinstance(each, Rejected) or each.detail.isprintable()
+    if not captured:
+        return
+    for kind in ("ndjson", "csv"):
+        out = folder / f"latest.{kind}"
+        write_latest(folder, out, kind, memory_limit_mb=128, temp_directory=folder)
+    rows = [orjson.loads(line) for line in (folder / "latest.ndjson").read_bytes().splitlines()]
+    assert {row["send_id"] for row in rows if row["level"] == "capture"} == captured
+
+
+async def browse(requests: Sequence[bytes]) -> list[bytes]:
+    """Send requests to the page, each on a connection of its own, and a good one behind them; gives the answers."""
+
+    async def look():
+        return browser_text.healthy()
+
+    async def send(data: bytes, patience_seconds: float | None = None) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(data)
+        try:
+            async with asyncio.timeout(patience_seconds):
+                return await reader.read(1 << 20)
+        except (ConnectionError, TimeoutError):  # the latter where a request is no whole one
+            return b""
+        finally:
+            writer.close()
+
+    async with Face(look=look, clock=SystemClock(), port=0) as face:
+        port = int(face.url.rpartition(":")[2])
+        answers = await asyncio.gather(*(send(data, SILENCE_SECONDS) for data in requests))
+        good = await send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert good.startswith(b"HTTP/1.1 200")
+    return answers

@@ -1,0 +1,190 @@
+"""Input as attack, from outside: ids, keys and places that mean harm, and what a process leaves behind."""
+
+import asyncio
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from harvester.model import DATASET
+from harvester.simulator import Simulator, SimulatorConfig
+from tests.braze.test_transport import asked
+from tests.conftest import KEY, rows_of
+from tests.support.faulty_server import answering, request, serving, whole
+
+GOOD = b'{"message":"success","data":[{"time":"2026-11-01","messages":{"sms":[{"sent":1}]}}]}'
+IDS = [
+    "../../etc/passwd", "..", ".", "/x", "a\\b", "x" * 64, "Ab", "aB", "-rf", "%2e%2e", "a&length=1", "a#b", "a%00b",
+    "a b", "=cmd", "+1", "@x", '"', "a,b", "'; DROP TABLE pair; --", "$(id)",
+]  # fmt: skip
+UNPRINTABLE = ["a\nb", "a\rb", "\x1b[2Jb", "\x1bb", "a\x1cb", "a\x7fb", "a\x9bb", "a\u202eb"]
+
+
+def listed(folder: Path, ids: list[str], campaign: str = "c") -> None:
+    """Write a list as a spreadsheet would."""
+    with (folder / "p.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("campaign_id", "send_id"), *((campaign, each) for each in ids)])
+
+
+async def test_ids_that_mean_harm_are_data_and_nothing_else(harvester, tmp_path):
+    """Paths, options, formulas: each is one pair, one request and one row, and names no file. Escapes are no ids."""
+    listed(tmp_path, IDS + UNPRINTABLE)
+    async with serving(answering(whole(GOOD), then="keep")) as server:
+        code, _, err = await harvester.run("run", "p.csv", "--endpoint", server.url, "--log-json")
+        assert code == 3, err
+        assert len(server.requests) == len(IDS)
+    captures = Counter(row["send_id"] for row in rows_of(tmp_path / "harvest") if row["level"] == "capture")
+    assert captures == Counter(IDS)
+    files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    outside = {path.parts[0] for path in files} - {"p.csv", "harvest"}
+    assert not outside
+    assert {path.parts[1] for path in files if path.parts[0] == "harvest"} <= {DATASET, ".harvester"}
+    assert not [path for path in files if any(each in str(path) for each in ("passwd", "DROP", "cmd"))]
+
+
+async def test_ids_that_mean_harm_do_not_reach_a_terminal(harvester, tmp_path):
+    """Where ids are shown, in logs for people and for machines and in status, no control character passes as it is."""
+    listed(tmp_path, IDS + UNPRINTABLE)
+    replies = iter([b'{"message":"no \x1b[2J"}', b"\x1b[2J\x00 not json"] * len(IDS))
+
+    async def script(reader, writer, server) -> None:
+        while True:
+            await request(reader, server)
+            body = next(replies, b"\x1b[2J")
+            writer.write(whole(body, status="400 Bad" if body[:1] == b"{" else "200 OK"))
+            await writer.drain()
+
+    async with serving(script) as server:
+        for logs in ((), ("--log-json",)):
+            options = ("--endpoint", server.url, "--max-deferrals", "0", "--concurrency", "1")
+            code, out, err = await harvester.run("run", "p.csv", *options, *logs)
+            assert code in (3, 4), err
+            printable(err + out)
+            assert "other than printable ASCII" in err
+            printable((tmp_path / "harvest/.harvester/rejects.ndjson").read_text())
+            lines = [line for line in err.splitlines() if line.startswith("{")]
+            assert bool(lines) == bool(logs)
+            assert all(json.loads(line)["event"] for line in lines)
+        code, out, err = await harvester.run("status")
+        assert "rejected" in out
+        printable(out + err)
+
+
+def printable(text: str) -> None:
+    """Only line ends are no printable characters."""
+    assert not [line for line in text.split("\n") if not line.isprintable()]
+
+
+async def test_a_key_that_is_revoked_midway_costs_few_calls_and_no_pair(harvester, tmp_path):
+    """From some call on all is 401: one call a worker more at the most, exit 4; a new key captures all that is left."""
+    pairs, good, workers = [f"s{at}" for at in range(200)], 60, 8
+    listed(tmp_path, pairs)
+    (tmp_path / "the.key").write_text(KEY)
+
+    async def script(reader, writer, server) -> None:
+        while True:
+            head = await request(reader, server)
+            known = (KEY if len(server.requests) <= good else "a-new-key").encode() in head
+            await asyncio.sleep(0.005)
+            writer.write(whole(GOOD) if known else whole(head, status="401 Unauthorized"))
+            await writer.drain()
+
+    async with serving(script) as server:
+        arguments = ("run", "p.csv", "--endpoint", server.url, "--api-key-file", "the.key", "--json")
+        code, out, err = await harvester.run(*arguments, "--concurrency", str(workers))
+        assert code == 4, err
+        books = json.loads(out)["books"]
+        assert (sum(books["captured"].values()), books["rejected"]) == (good, {})
+        assert len(server.requests) <= good + workers
+        (tmp_path / "the.key").write_text("a-new-key-0123456789")
+        code, out, err = await harvester.run(*arguments)
+        assert code == 0, err
+        assert sum(json.loads(out)["books"]["captured"].values()) == len(pairs)
+
+
+async def test_a_second_signal_ends_at_once_and_loses_nothing(harvester, tmp_path):
+    """Calls that never end are not waited for twice; the next run goes on."""
+    listed(tmp_path, ["a", "b", "c"])
+    async with serving(answering(b"", then="silence")) as server:
+        process = harvester.start("run", "p.csv", "--endpoint", server.url)
+        while not server.requests:
+            await asyncio.sleep(0.001)
+        process.send_signal(signal.SIGTERM)
+        while b"event=stopping" not in await asyncio.to_thread(process.stderr.readline):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = await asyncio.to_thread(process.communicate, timeout=15)  # far less than the grace or the timeout
+        assert process.returncode == 130
+        assert b"Traceback" not in err
+    async with serving(answering(whole(GOOD), then="keep")) as server:
+        assert (await harvester.run("run", "p.csv", "--endpoint", server.url))[0] == 0
+        assert len(server.requests) == 3
+
+
+async def test_the_first_process_of_a_container_ends_when_told(harvester, tmp_path):
+    """As process 1 nothing is done by default, so SIGTERM must be understood; exit code and books are as elsewhere."""
+    inside = ["unshare", "-Urpf", "--kill-child"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:  # noqa: ASYNC221 - it ends at once
+        pytest.skip("this kernel gives us no name spaces")
+    listed(tmp_path, ["a", "b", "c"])
+    async with serving(answering(b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", then="keep")) as server:
+        process = harvester.start("run", "p.csv", "--endpoint", server.url, "--json", inside=inside)
+        while b"event=waiting" not in await asyncio.to_thread(process.stderr.readline):
+            assert process.poll() is None
+        (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()  # noqa: ASYNC240 - memory
+        os.kill(int(first), signal.SIGTERM)
+        out, err = await asyncio.to_thread(process.communicate, timeout=20)
+    assert process.returncode == 130, err
+    assert json.loads(out)["books"]["pending"] == 3
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+async def test_a_run_without_one_of_its_standard_streams_captures_all_the_same(harvester, tmp_path, closed):
+    """As under a careless supervisor: no file and no socket is given the number of the stream that is missing."""
+    async with Simulator(SimulatorConfig(pairs=5, limit=10_000, api_key=KEY)) as simulator:
+        listed(
+            tmp_path, [each.pair.send_id for each in simulator.population[:1]], simulator.population[0].pair.campaign_id
+        )
+        inside = ["sh", "-c", f'exec "$@" {closed}', "sh"]
+        assert (await harvester.run("run", "p.csv", "--endpoint", simulator.url, inside=inside))[0] == 0
+        assert list(simulator.answers) == ["200"]
+
+
+@pytest.mark.parametrize("command", [("--help",), ("status", "--json"), ("parts",)])
+async def test_output_that_cannot_be_written_is_told(harvester, tmp_path, command):
+    """A full disk behind standard output is exit 5 and a sentence, not a bug."""
+    async with Simulator(SimulatorConfig(pairs=5, limit=10_000, api_key=KEY)) as simulator:
+        listed(tmp_path, [simulator.population[0].pair.send_id], simulator.population[0].pair.campaign_id)
+        assert (await harvester.run("run", "p.csv", "--endpoint", simulator.url))[0] == 0
+    code, _, err = await harvester.run(*command, inside=["sh", "-c", 'exec "$@" > /dev/full', "sh"])
+    assert code == 5, err
+    assert "No space left" in err
+    assert "Traceback" not in err
+
+
+async def test_a_crash_leaves_no_core_file_that_would_hold_the_key(harvester, tmp_path):
+    """Whatever the shell allows, the kernel is told to write none."""
+    listed(tmp_path, ["a"])
+    async with serving(answering(b"", then="silence")) as server:
+        process = harvester.start("run", "p.csv", "--endpoint", server.url)
+        while not server.requests:
+            await asyncio.sleep(0.001)
+        assert resource.prlimit(process.pid, resource.RLIMIT_CORE) == (0, 0)
+        process.kill()
+        await asyncio.to_thread(process.communicate)
+
+
+@pytest.mark.parametrize(
+    "location", ["file:///etc/passwd", "http://169.254.169.254/", "//evil.example/", "/again", "\x00"]
+)
+async def test_no_redirect_leads_anywhere(location):
+    """Files, the cloud's metadata, another host, the same one again: nothing is asked but what was meant."""
+    outcome, server = await asked(answering(whole(b"", f"Location: {location}", status="302 Found")))
+    assert len(server.requests) == 1
+    assert getattr(outcome, "status", 302) == 302

@@ -1,0 +1,29 @@
+"""The search for secrets can find one."""
+
+import gzip
+import sqlite3
+import subprocess
+import sys
+
+import zstandard
+
+from tests.support import secret_canary
+from tests.support.secret_canary import KEY, leaks
+
+
+def test_a_key_is_found_wherever_it_was_left(tmp_path):
+    """In a log, a ledger, a packed part, the words of a process and half of it in an error; not in a key's own file."""
+    row = f'{{"send_id": "{KEY}"}}\n'.encode()
+    (tmp_path / "part.ndjson.zst").write_bytes(zstandard.compress(row))
+    (tmp_path / "part.ndjson.gz").write_bytes(gzip.compress(row))
+    (tmp_path / "log").write_bytes(row)
+    (tmp_path / "eu.key").write_text(KEY)
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        connection.execute("CREATE TABLE outcome (detail)")
+        connection.execute("INSERT INTO outcome VALUES (?)", [f"refused: {KEY}"])
+    connection.close()
+    secret_canary.Heard([sys.executable, "-c", f"print('{KEY[:16]}')"], stdout=subprocess.PIPE).communicate()
+    assert len(leaks(tmp_path, ["nothing", f"a captured log says {KEY}"])) == 6
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert leaks(tmp_path, ["nothing"]) == []
