@@ -26,6 +26,7 @@ from harvester.braze.budget import BudgetReport
 from harvester.errors import UsageError
 from harvester.ledger import Ledger
 from harvester.model import MAX_ID_CHARACTERS, Captured, Deferred, Pair
+from harvester.observability import logs
 from harvester.settings import load
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.storage import object_store
