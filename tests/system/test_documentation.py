@@ -1,0 +1,153 @@
+"""Every command and query of the README and docs works as it is shown, or another test runs it."""
+
+import asyncio
+import json
+import re
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from harvester.settings import load
+from harvester.simulator import Simulator, SimulatorConfig
+from tests.commands.test_capture import write_pairs
+from tests.sources.test_currents import avro, event, put
+from tests.support.secret_canary import KEY
+from tests.support.servers import BUCKET, free_port, s3
+
+TOP = Path(__file__).parent.parent.parent
+PAGES = ("README.md", *(str(page.relative_to(TOP)) for page in sorted((TOP / "docs").glob("*.md"))))
+
+ELSEWHERE = {
+    r"python3 -m venv .*harvester demo": "tests/commands/test_capture.py::test_the_demo_runs_twice_and_shows_the_data",
+    r"python3 -m venv .*pytest": "tests/system/test_supply_chain.py",
+    r"harvester serve --config harvester.toml": "tests/system/test_compose.py",
+    r"redis-cli XADD|rabbitmqadmin publish|aws sqs send-message": "tests/conformance/test_brokers.py",
+    r"pip install -c locks/constraints.txt": "tests/system/test_supply_chain.py",
+    r"export OTEL_": "tests/observability/test_traces.py",
+}
+"""Commands that need an installation or a server of their own, and the tests that run the same."""
+
+VENDORS = ("gcloud", "az", "aws", "mc", "nats", "rabbitmqadmin", "cat", "title:", "expression:", "resource.", "api.")
+"""Commands of other vendors' tools, which need an account or a server of theirs. No test runs them."""
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Get the fenced blocks of a page in one language, without their indentation."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", (TOP / page).read_text(), re.DOTALL | re.MULTILINE)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+
+
+def commands(page: str) -> list[str]:
+    """Get the shell commands of a page, each on one line."""
+    lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ")
+    return [line for each in lines.splitlines() if (line := each.partition("  #")[0].strip()) and line[0] != "#"]
+
+
+def run_by_this_test(command: str) -> bool:
+    """Whether no other test is named for a command, and no other vendor's tool is needed."""
+    elsewhere = any(re.search(pattern, command) for pattern in ELSEWHERE)
+    return not elsewhere and re.match(r"(\w+=\S+ )*(harvester|export) ", command) is not None
+
+
+def test_no_command_is_shown_that_nothing_runs():
+    """A new command on a page is run below, or by a test that is named above, or needs another vendor's tool."""
+    for page in PAGES:
+        text = "\n".join(blocks(page, "sh")).replace("\\\n", " ")
+        text = re.sub(r"'[^']*'|\"[^\"]*\"", "TEXT", text)
+        for line in text.splitlines():
+            unrun = not line.strip() or line.startswith((*VENDORS, "#", ". .venv", " ", "END"))
+            elsewhere = any(re.search(pattern, line) for pattern in ELSEWHERE)
+            assert unrun or elsewhere or run_by_this_test(line), f"{page}: {line}"
+    for place in ELSEWHERE.values():
+        file, _, name = place.partition("::")
+        assert name in (TOP / file).read_text(), place
+
+
+class Shell:
+    """Runs the commands of one page in one folder, one after the other, against a stand-in API."""
+
+    def __init__(self, harvester, endpoint: str) -> None:
+        """Run in the folder of ``harvester``."""
+        self.harvester = harvester
+        self.endpoint = endpoint
+        self.background: list = []
+
+    async def run(self, command: str) -> None:
+        """Run a command to its end; leave the stand-in API of ``harvester simulate`` running."""
+        words = shlex.split(command.replace("https://rest.fra-01.braze.eu", self.endpoint))
+        if words[0] == "export":
+            name, _, value = words[1].partition("=")
+            self.harvester.env[name] = KEY if name == "BRAZE_API_KEY" else value
+            return
+        previous = dict(self.harvester.env)
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            self.harvester.env[name] = value
+        if words[1] == "simulate":
+            self.port = free_port()
+            self.background.append(self.harvester.start(*words[1:], "--port", str(self.port), "--pairs", "20"))
+            while not (self.harvester.folder / "pairs.csv").exists():
+                await asyncio.sleep(0.05)
+        else:
+            words = [word.replace("127.0.0.1:8765", f"127.0.0.1:{getattr(self, 'port', 0)}") for word in words]
+            code, out, err = await self.harvester.run(*words[1:])
+            assert code == 0, f"{command}\n{out}{err}"
+        self.harvester.env = previous
+
+    def close(self) -> None:
+        """Stop what still runs."""
+        for process in self.background:
+            process.terminate()
+            process.communicate()
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_the_commands_of_a_page_work_in_their_order(harvester, stores, tmp_path, page):
+    """A reader who types them one after the other gets no error."""
+    shown = [command for command in commands(page) if run_by_this_test(command)]
+    if not shown:
+        return
+    async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
+        write_pairs(tmp_path / "sends.csv", simulator)
+        harvester.env["BRAZE_ENDPOINT"] = simulator.url
+        if any("s3://" in command for command in shown):
+            moto = stores("moto")
+            harvester.env |= moto.env
+            pair, now = simulator.population[0].pair, int(datetime.now(UTC).timestamp())
+            currents = put(tmp_path, avro([event(pair.campaign_id, pair.send_id, now)]))
+            objects = {
+                "lists/sends.csv": tmp_path / "sends.csv",
+                f"currents/{currents.relative_to(tmp_path)}": currents,
+            }
+            for key, file in objects.items():
+                s3(moto.port).put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes())
+        shell = Shell(harvester, simulator.url)
+        try:
+            for command in shown:
+                await shell.run(command)
+        finally:
+            shell.close()
+        for query in blocks(page, "sql"):
+            if "latest.parquet" in query:
+                rows = duckdb.sql(query.replace("latest.parquet", str(tmp_path / "latest.parquet"))).fetchall()
+                assert rows
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_files_and_messages_of_a_page_are_valid(tmp_path, page):
+    """Each configuration loads, and each message of our own form names pairs or a file."""
+    for number, shown in enumerate(blocks(page, "toml")):
+        table = re.sub(r'"/run/secrets/(\w+)"', f'"{tmp_path}/\\1"', shown)
+        for name in re.findall(rf'"{tmp_path}/(\w+)"', table):
+            (tmp_path / name).write_text("amqp://localhost" if "url" in name else "a-key-of-the-page")
+        if "[workspaces." not in table:
+            table += '[workspaces.eu]\nendpoint = "https://rest.fra-01.braze.eu"\n'
+        (tmp_path / f"{number}.toml").write_text(table)
+        load(tmp_path / f"{number}.toml", {}, {})
+    for block in blocks(page, "json"):
+        for line in block.splitlines():
+            if line.startswith('{"version"'):
+                assert json.loads(line)["version"] == 1
