@@ -71,10 +71,10 @@ def neighbour_of(kind: str, window_seconds: float) -> Neighbour | None:
 class Naive(Budget):
     """The rule that comes to mind first: what is left above the reserve, spread evenly until the reset."""
 
-    def pace(self, now: float, *, in_flight: int, latency_seconds: float, reserve: float) -> float:
+    def pace(self, now: float, *, in_flight: int, latency_seconds: float) -> float:
         """Divide what is left by the time that is left."""
         left = max(self.seconds_to_reset(now), 6 * latency_seconds)
-        return max(0.0, self.spare(in_flight, reserve) / left)
+        return max(0.0, self.spare(in_flight) / left)
 
 
 class _World:

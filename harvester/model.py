@@ -18,9 +18,6 @@ RETENTION_SECONDS = 14 * DAY_SECONDS
 GRACE_SECONDS = DAY_SECONDS
 """How long past retention a pair is still asked for: which zone and which end of day 14 count is undocumented."""
 
-URGENT_SECONDS = DAY_SECONDS
-"""How long before its deadline a reading may use what the urgent reserve frees."""
-
 MAX_ID_CHARACTERS = 64
 """Braze's own limit for a send id: ASCII, at most 64 characters (documentation of the identifier types)."""
 
@@ -105,10 +102,6 @@ class Reading(NamedTuple):
     deadline: float
     since: float
     round: int = 0
-
-    def urgent(self, now: float) -> bool:
-        """Whether its deadline is near."""
-        return self.deadline - now < URGENT_SECONDS
 
 
 class Probe(NamedTuple):

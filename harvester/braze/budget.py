@@ -148,17 +148,17 @@ class Budget:
             return 1.0
         return max(_LEAST_SHARE, self._spent_by_us / self._spent)
 
-    def spare(self, in_flight: int, reserve: float) -> float:
+    def spare(self, in_flight: int) -> float:
         """Give the calls left above the reserve; those on their way, of ours and of our likes, are taken off."""
-        return self.remaining - in_flight / self.share - reserve * self.limit
+        return self.remaining - in_flight / self.share - self.reserve * self.limit
 
-    def pace(self, now: float, *, in_flight: int, latency_seconds: float, reserve: float) -> float:
+    def pace(self, now: float, *, in_flight: int, latency_seconds: float) -> float:
         """Give the calls per second that may leave now; 0 or less means to wait."""
         left = self.seconds_to_reset(now)
-        spare = self.spare(in_flight, reserve)
+        spare = self.spare(in_flight)
         if spare < 1:
             return 0.0
-        slope = self._slope(now, left, reserve)
+        slope = self._slope(now, left)
         soon = 6 * latency_seconds
         horizon = max(_HORIZON_SHARE * self._length, soon, 1e-3)
         on_the_line = slope * min(max(1 + (spare - slope * left) / (slope * horizon), 0.0), SPEED_UP)
@@ -166,15 +166,15 @@ class Budget:
         to_the_end = (spare - drain * latency_seconds) / max(left, soon, 1e-3)
         return self.share * min(on_the_line, to_the_end)
 
-    def _slope(self, now: float, left: float, reserve: float) -> float:
+    def _slope(self, now: float, left: float) -> float:
         """Give the slope of the line, in calls per second; above 0 while anything is to spare."""
-        return (self._drawn_remaining - reserve * self.limit) / max(left + (now - self._drawn_at), 1e-3)
+        return (self._drawn_remaining - self.reserve * self.limit) / max(left + (now - self._drawn_at), 1e-3)
 
-    def wait_seconds(self, now: float, *, in_flight: int, reserve: float) -> float:
+    def wait_seconds(self, now: float, *, in_flight: int) -> float:
         """Give the time for which ``pace`` will stay 0 if nobody spends: until the line has come down, or the reset."""
         left = max(self.seconds_to_reset(now), 0.0)
-        spare = self.spare(in_flight, reserve)
+        spare = self.spare(in_flight)
         if spare < 1:
             return left
-        slope = self._slope(now, left, reserve)
+        slope = self._slope(now, left)
         return min(left, max(0.0, left - spare / slope - _HORIZON_SHARE * self._length))

@@ -117,7 +117,7 @@ class Client:
         """
         reading = Reading(0, pair, "", ending_at, ending_at, ending_at)
         try:
-            answer = await self._exchange(reading, NOTHING, "for_the_time", urgent=False)
+            answer = await self._exchange(reading, NOTHING, "for_the_time")
         except (ExchangeError, Held):
             return False
         match meaning_of(answer.status):
@@ -154,9 +154,8 @@ class Client:
 
         Raises ``ExchangeError`` or ``Held``.
         """
-        urgent = reading.urgent(self._clock.wall())
         while True:
-            answer = await self._exchange(reading, span, cause, urgent=urgent)
+            answer = await self._exchange(reading, span, cause)
             match meaning_of(answer.status):
                 case Meaning.ANSWER:
                     return self._read(answer, reading, batch_id)
@@ -174,9 +173,9 @@ class Client:
                 case Meaning.TRANSIENT:
                     raise self._failed(ExchangeError(f"status_{answer.status}", self._detail(answer)))
 
-    async def _exchange(self, reading: Reading, span: Span, cause: str, *, urgent: bool) -> Answer:
+    async def _exchange(self, reading: Reading, span: Span, cause: str) -> Answer:
         """Send one request when it may leave, count it by its cause, and tell the pacer what came of it."""
-        await self._pacer.permit(urgent=urgent)
+        await self._pacer.permit()
         self.calls[cause] += 1
         answer: Answer | None = None
         task = asyncio.current_task()

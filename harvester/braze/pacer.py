@@ -81,15 +81,13 @@ class Pacer:
 
     def __init__(
         self, *, reserve: float, max_rate: float, clock: Clock, jitter: random.Random,
-        urgent_reserve: float | None = None, longest_wait_seconds: float = 5.0, budget: Budget | None = None,
+        longest_wait_seconds: float = 5.0, budget: Budget | None = None,
     ) -> None:  # fmt: skip
         """Keep ``reserve`` (a share of the limit) free and never exceed ``max_rate`` calls per second.
 
-        ``urgent_reserve`` is what urgent calls keep free instead. A wait longer than ``longest_wait_seconds``
-        is not waited for: ``permit`` raises ``Held``.
+        A wait longer than ``longest_wait_seconds`` is not waited for: ``permit`` raises ``Held``.
         """
         self._budget = budget or Budget(reserve)
-        self._urgent_reserve = reserve if urgent_reserve is None else min(urgent_reserve, reserve)
         self._max_rate = max_rate
         self._clock = clock
         self._jitter = jitter
@@ -113,25 +111,24 @@ class Pacer:
         """Show what it is doing."""
         return f"Pacer({self.state()})"
 
-    async def permit(self, *, urgent: bool = False) -> None:
+    async def permit(self) -> None:
         """Wait until one call may leave, and charge it. Each permit must be followed by one ``landed``.
 
         Raises ``Held`` when that would take too long, or when stopping.
         """
-        reserve = self._urgent_reserve if urgent else self._budget.reserve
-        if self._line or not await self._leave(reserve):
-            await self._stand_in_line(reserve)
+        if self._line or not await self._leave():
+            await self._stand_in_line()
         self._in_flight += 1
         self._calls += 1
 
-    async def _stand_in_line(self, reserve: float) -> None:
+    async def _stand_in_line(self) -> None:
         """Wait until called up, and then until the call may leave. Raises ``Held``."""
         turn = asyncio.Event()
         self._line.append(turn)
         try:
             if len(self._line) > 1:
                 await turn.wait()
-            while not await self._leave(reserve, waiting=self._line[0] is turn):
+            while not await self._leave(waiting=self._line[0] is turn):
                 turn.clear()
                 await turn.wait()
         finally:
@@ -146,18 +143,18 @@ class Pacer:
         """
         if self._line:
             now, calls = self._clock.monotonic(), len(self._line)
-            pace = self._pace(now, self._budget.reserve)
+            pace = self._pace(now)
             free = self._may_fly(now) - self._in_flight
             all_may = not isinstance(pace, Held) and calls <= free and self._bucket.has_capacity(calls / pace)
             for turn in self._line if all_may else (self._line[0],):
                 turn.set()
 
-    async def _leave(self, reserve: float, *, waiting: bool = False) -> bool:
+    async def _leave(self, *, waiting: bool = False) -> bool:
         """Pay for one call; False where it may not leave at once, unless ``waiting`` until it may. Raises ``Held``."""
         owed = 1.0
         while owed > 1e-9:
             now = self._clock.monotonic()
-            pace = self._pace(now, reserve)
+            pace = self._pace(now)
             if not isinstance(pace, Held) and self._in_flight < self._may_fly(now):
                 paid = min(owed / pace, SLICE_SECONDS) if waiting else owed / pace
                 if self._bucket.has_capacity(paid):
@@ -252,10 +249,10 @@ class Pacer:
         self._stopped = True
         self._changed.set()
 
-    def holding(self, *, urgent: bool = False) -> Held | None:
+    def holding(self) -> Held | None:
         """Give the hold that a call would meet now, if it is one not worth waiting for."""
         now = self._clock.monotonic()
-        pace = self._pace(now, self._urgent_reserve if urgent else self._budget.reserve)
+        pace = self._pace(now)
         return pace if isinstance(pace, Held) and pace.until - now > self._longest_wait_seconds else None
 
     @property
@@ -273,7 +270,7 @@ class Pacer:
     def state(self) -> PaceState:
         """Say what it is doing."""
         now, budget = self._clock.monotonic(), self._budget
-        pace = self._pace(now, budget.reserve)
+        pace = self._pace(now)
         hold = pace if isinstance(pace, Held) else None
         return PaceState(
             pace=0.0 if isinstance(pace, Held) else pace,
@@ -291,7 +288,7 @@ class Pacer:
             answered=self._answered,
         )
 
-    def _pace(self, now: float, reserve: float) -> float | Held:
+    def _pace(self, now: float) -> float | Held:
         """Give the calls per second that may leave now, or why none may."""
         if self._stopped:
             return Held("stopping", now)
@@ -302,9 +299,9 @@ class Pacer:
         budget = self._budget
         if not budget.known or budget.seconds_to_reset(now) <= 0:
             return self._max_rate
-        pace = budget.pace(now, in_flight=self._in_flight, latency_seconds=self._latency_seconds, reserve=reserve)
+        pace = budget.pace(now, in_flight=self._in_flight, latency_seconds=self._latency_seconds)
         if pace <= 0:
-            wait = budget.wait_seconds(now, in_flight=self._in_flight, reserve=reserve)
+            wait = budget.wait_seconds(now, in_flight=self._in_flight)
             return Held("budget", now + max(wait, SLICE_SECONDS))
         return min(pace, self._max_rate)
 

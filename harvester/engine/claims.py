@@ -36,23 +36,22 @@ class Claims:
         """Whether refusals put the endpoint in doubt. Then pairs of other campaigns are requested one at a time."""
         return self._client.refusals.trust is not Trust.TRUSTED
 
-    async def claim(self, *, urgent_only: bool) -> Batch | None:
+    async def claim(self) -> Batch | None:
         """Lease a batch; while there is doubt, one reading of a campaign that was not refused yet.
 
         Then nothing else may be in flight. None when nothing of the kind is due.
         """
         if self.doubted:
             probe = self._client.refusals.begin_probe()
-            return await self._ledger.claim(self._workspace, limit=1, urgent_only=urgent_only, probe=probe)
+            return await self._ledger.claim(self._workspace, limit=1, probe=probe)
         failed = self._client.failed_campaigns
         if failed and self._pacer.probing:  # one campaign that fails must not keep the others from being asked
             probe = Probe(tuple(failed), nearest=len(failed) % 2 == 0)
-            batch = await self._ledger.claim(self._workspace, limit=1, urgent_only=urgent_only, probe=probe)
+            batch = await self._ledger.claim(self._workspace, limit=1, probe=probe)
             if batch is not None:
                 return batch
             failed.clear()
-        limit = FIRST_BATCH_READINGS if urgent_only else self._limit()
-        return await self._ledger.claim(self._workspace, limit=limit, urgent_only=urgent_only)
+        return await self._ledger.claim(self._workspace, limit=self._limit())
 
     def _limit(self) -> int:
         """Return how many readings the pace can serve in about a minute, the most that a kill may cost."""

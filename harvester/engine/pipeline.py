@@ -118,11 +118,10 @@ class Harvest:
             if hold is not None and hold.cause == "refused":
                 self._pacer.mended("refused")  # all that was claimed is back: a probe may leave
                 hold = None
-            urgent_only = hold is not None and self._pacer.holding(urgent=True) is None
-            if hold is None or urgent_only:
+            if hold is None:
                 await self._time.correct(self.workspace)
                 offset = self._clock.offset
-                batch = await self._claims.claim(urgent_only=urgent_only)
+                batch = await self._claims.claim()
                 if batch is not None:
                     self._hand_out(batch, offset)
                     continue

@@ -195,7 +195,7 @@ class Harvesting:
         workspace, settings = self._settings.workspaces[name], self._settings
         transport = self._connect(workspace, key, settings, self._clock)
         pacer = Pacer(
-            reserve=workspace.reserve, urgent_reserve=workspace.urgent_reserve, max_rate=workspace.max_rate,
+            reserve=workspace.reserve, max_rate=workspace.max_rate,
             clock=self._clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
         )  # fmt: skip
         client = Client(

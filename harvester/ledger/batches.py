@@ -5,7 +5,6 @@ time, identity and jitter are arguments. A batch is fenced by its token: a verb 
 says so.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -87,21 +86,20 @@ def wake(connection: Connection, workspace: str, *, now: float, confirmed: bool 
     return expired
 
 
-def claim(  # noqa: PLR0913 - columns of the batch and conditions of the claim
+def claim(
     connection: Connection, workspace: str, *, batch_id: str, token: str, owner: str,
-    limit: int, now: float, lease_until: float, expiring_before: float = math.inf,
+    limit: int, now: float, lease_until: float,
     probe: Probe | None = None, confirmed: bool = True,
 ) -> Batch | None:  # fmt: skip
     """Lease due readings as one batch: those that yield last, the nearest deadline first. None when nothing is due.
 
-    ``expiring_before`` narrows the claim to pairs that expire before that time, and ``probe`` to the one pair it
-    describes. A reading that was overdue for long is claimed as the latest one that is due: one settles them all. One
-    that was asked and deferred asks the same again, for a day; then a newer question is worth more. Where the time is
-    not ``confirmed`` nothing stays that rests on it: neither what fell due, nor what is asked; and pairs that seem to
-    have expired are left alone.
+    ``probe`` narrows the claim to the one pair it describes. A reading that was overdue for long is claimed as the
+    latest one that is due: one settles them all. One that was asked and deferred asks the same again, for a day; then
+    a newer question is worth more. Where the time is not ``confirmed`` nothing stays that rests on it: neither what
+    fell due, nor what is asked; and pairs that seem to have expired are left alone.
     """
     wake(connection, workspace, now=now, confirmed=confirmed)
-    which = [pairs.c.workspace == workspace, pairs.c.expires_at < expiring_before]
+    which = [pairs.c.workspace == workspace]
     leasing: dict[Any, Any] = {pairs.c.state: "leased", pairs.c.batch_id: batch_id}
     name = _latest_due(plan_of(connection, workspace), now)
     recent = and_(pairs.c.ending_at > now - DAY_SECONDS, pairs.c.ending_at <= now + LARGE_DIFFERENCE_SECONDS)
@@ -115,7 +113,7 @@ def claim(  # noqa: PLR0913 - columns of the batch and conditions of the claim
         which.append(or_(pairs.c.expires_at > now, ~TRIED))
         ready.append(and_(_WAITING, pairs.c.due_at <= now))
     if probe is not None:
-        ready = [pairs.c.id == find_probe(connection, workspace, probe, expiring_before=expiring_before)]
+        ready = [pairs.c.id == find_probe(connection, workspace, probe)]
     for each in ready:
         if _lease(connection, leasing, each, *which, limit=limit):
             break

@@ -5,7 +5,6 @@ let a foreign error out: whatever the database says leaves here as a ``LedgerErr
 """
 
 import asyncio
-import math
 import random
 import secrets
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from harvester.ledger.file_identity import FileIdentity, resolve_ledger
 from harvester.ledger.migrations import upgrade
 from harvester.ledger.schema import SCHEMA_VERSION, about, metadata
 from harvester.ledger.sqlite import READS_ONLY, OwnerLock, connect, describe, save
-from harvester.model import GRACE_SECONDS, URGENT_SECONDS, Batch, Deferred, Part, Probe, Settlement
+from harvester.model import Batch, Deferred, Part, Probe, Settlement
 from harvester.private_files import make_private_folder
 from harvester.schedule import deferral_seconds
 
@@ -168,20 +167,17 @@ class Ledger:
                 f"the ledger {self.path} cannot be used: {describe(error)}; nothing sealed is lost"
             ) from None
 
-    async def claim(
-        self, workspace: str, *, limit: int, urgent_only: bool = False, probe: Probe | None = None
-    ) -> Batch | None:
-        """Lease up to ``limit`` due readings, nearest deadline first; ``urgent_only`` urgent ones alone.
+    async def claim(self, workspace: str, *, limit: int, probe: Probe | None = None) -> Batch | None:
+        """Lease up to ``limit`` due readings, nearest deadline first.
 
         With a ``probe`` one reading is leased that it describes.
         """
         now = self.clock.wall()
-        expiring_before = now + URGENT_SECONDS + GRACE_SECONDS if urgent_only else math.inf
         # Time first, so that names sort as batches were claimed; then chance, so that no two owners agree on one.
         batch_id = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S%f}Z-{secrets.token_hex(4)}"
         return await self.do(
             batches.claim, workspace, batch_id=batch_id, token=secrets.token_hex(8), owner=self._owner,
-            limit=limit, now=now, lease_until=now + LEASE_SECONDS, expiring_before=expiring_before, probe=probe,
+            limit=limit, now=now, lease_until=now + LEASE_SECONDS, probe=probe,
             confirmed=self.clock.confirmed,
         )  # fmt: skip
 

@@ -3,7 +3,6 @@
 A function over one open transaction, which only reads.
 """
 
-import math
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, select
@@ -15,9 +14,7 @@ OUTCOMES_SEEN = 1000
 """How many of the latest outcomes are searched for campaigns that were captured before."""
 
 
-def find_probe(
-    connection: Connection, workspace: str, probe: Probe, *, expiring_before: float = math.inf
-) -> int | None:
+def find_probe(connection: Connection, workspace: str, probe: Probe) -> int | None:
     """Find the due pair that a probe describes; None without one.
 
     The order is that of ordinary claims, or the same index from its other end, where pairs come first that were
@@ -27,7 +24,7 @@ def find_probe(
     order: tuple[ColumnElement[Any], ...] = (pairs.c.yields, pairs.c.expires_at, pairs.c.id)
     due = (
         select(pairs.c.id)
-        .where(pairs.c.workspace == workspace, pairs.c.state == "due", pairs.c.expires_at < expiring_before, other)
+        .where(pairs.c.workspace == workspace, pairs.c.state == "due", other)
         .order_by(*(order if probe.nearest else (each.desc() for each in order)))
         .limit(1)
         .with_for_update(skip_locked=True)

@@ -42,7 +42,6 @@ class Workspace(BaseModel):
     api_key: SecretStr | None = None
     api_key_file: LocalPath | None = None
     reserve: float = Field(default=0.2, ge=0, lt=1)
-    urgent_reserve: float | None = Field(default=None, ge=0, lt=1)
     max_rate: float = Field(default=1000.0, gt=0)
     ages_days: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 13.0)
     retention_days: float = Field(default=14.0, gt=0)

@@ -215,18 +215,6 @@ def test_only_figures_that_are_known_are_logged():
     assert run_virtual(story()) == [{}, pace | budget, budget, {}]
 
 
-def test_the_urgent_reserve_is_for_urgent_readings_alone():
-    """Between the two reserves an urgent call leaves and another does not."""
-
-    async def permitted() -> tuple[bool, bool]:
-        clock = VirtualClock()
-        pacer = pacer_of(clock, urgent_reserve=0.05)
-        await answered(pacer, told(clock, remaining=30_000))
-        return pacer.holding() is None, pacer.holding(urgent=True) is None
-
-    assert run_virtual(permitted()) == (False, True)
-
-
 def test_a_429_stops_everyone_until_the_reset_and_is_one_lesson():
     """Sixty-four 429s at once are one pause; after the reset one call probes."""
 
@@ -436,21 +424,21 @@ def test_an_untouched_and_small_budget_is_used():
     """A thousand calls an hour, none of them spent yet: a call leaves every five seconds or so, not never."""
     budget = Budget(0.2)
     seen(budget, 0.0, 1000, reset_at=5600.0)
-    assert budget.pace(0.0, in_flight=0, latency_seconds=0.1, reserve=0.2) == pytest.approx(800 / 3600, rel=0.01)
+    assert budget.pace(0.0, in_flight=0, latency_seconds=0.1) == pytest.approx(800 / 3600, rel=0.01)
 
 
 def test_what_was_left_lying_is_made_up_for_by_a_quarter_more_and_not_in_a_rush():
     """Half a window later nothing is spent: not twice the pace, which others would feel, but a quarter more."""
     budget = Budget(0.2)
     seen(budget, 0.0, 1000, reset_at=5600.0)
-    assert budget.pace(1800.0, in_flight=0, latency_seconds=0.1, reserve=0.2) == approx(1.25 * 800 / 3600)
+    assert budget.pace(1800.0, in_flight=0, latency_seconds=0.1) == approx(1.25 * 800 / 3600)
 
 
 def test_calls_that_are_on_their_way_are_spent_already():
     """Ten calls above the reserve and ten in flight: the eleventh waits."""
     budget = Budget(0.2)
     seen(budget, 0.0, 210)
-    pace = [budget.pace(0.0, in_flight=calls, latency_seconds=0.1, reserve=0.2) for calls in (0, 10)]
+    pace = [budget.pace(0.0, in_flight=calls, latency_seconds=0.1) for calls in (0, 10)]
     assert pace[0] > 0 == pace[1]
 
 
@@ -460,7 +448,7 @@ def test_not_a_part_of_a_call_is_taken_from_the_reserve():
     seen(budget, 0.0, 1004, limit=1004)
     for _ in range(2):  # so deep a fall is not believed at once
         seen(budget, 2999.0, 201, limit=1004)
-    assert budget.pace(2999.0, in_flight=0, latency_seconds=0.01, reserve=0.2) == 0
+    assert budget.pace(2999.0, in_flight=0, latency_seconds=0.01) == 0
 
 
 def test_calls_whose_answers_told_nothing_are_known_to_be_ours():
@@ -473,7 +461,7 @@ def test_calls_whose_answers_told_nothing_are_known_to_be_ours():
     assert budget.share == 1.0
     seen(budget, 0.0, 892)
     assert budget.share == pytest.approx(5 / 8)
-    assert budget.spare(10, 0.2) == pytest.approx(892 - 16 - 200)  # others like us have six on their way
+    assert budget.spare(10) == pytest.approx(892 - 16 - 200)  # others like us have six on their way
     seen(budget, 5.0, 891)
     assert budget.share == pytest.approx(1.0, rel=0.05)  # they have gone
 
@@ -488,12 +476,12 @@ def test_behind_the_line_we_wait_as_long_as_is_told(missed_seconds, window_secon
     seen(budget, now, 960, reset_at=reset_at)  # at once, so some five percent ahead of time
 
     def pace(at: float) -> float:
-        return budget.pace(at, in_flight=0, latency_seconds=0.01, reserve=0.2)
+        return budget.pace(at, in_flight=0, latency_seconds=0.01)
 
-    wait = budget.wait_seconds(now, in_flight=0, reserve=0.2)
+    wait = budget.wait_seconds(now, in_flight=0)
     assert wait == pytest.approx(0.03 * window_seconds, rel=0.2)
     assert pace(now + 0.9 * wait) == 0 < pace(now + 1.1 * wait)
-    assert budget.wait_seconds(now + 1.1 * wait, in_flight=0, reserve=0.2) == 0
+    assert budget.wait_seconds(now + 1.1 * wait, in_flight=0) == 0
 
 
 @settings(max_examples=300, deadline=None)
@@ -514,8 +502,8 @@ def test_no_answers_make_the_budget_ask_for_the_impossible(answers, in_flight):
         budget.observe(BudgetReport(limit, remaining, float(reset_at), float(server_time)), now)
         if not budget.known:
             continue
-        pace = budget.pace(now, in_flight=in_flight, latency_seconds=0.1, reserve=0.2)
-        wait = budget.wait_seconds(now, in_flight=in_flight, reserve=0.2)
+        pace = budget.pace(now, in_flight=in_flight, latency_seconds=0.1)
+        wait = budget.wait_seconds(now, in_flight=in_flight)
         assert -1e9 < pace < 1e9
         assert 0 <= wait <= 3700
         if budget.remaining <= 0.2 * budget.limit:

@@ -102,9 +102,7 @@ async def test_the_nearest_deadline_is_claimed_first(tmp_path):
         arrivals = [Enqueued(pair(days), NOW - days * 86_400) for days in ages]
         await ledger.do(intake.enqueue, arrivals, now=NOW)
         batch = await ledger.claim("w", limit=3)
-        urgent = await ledger.claim("w", limit=3, urgent_only=True)
     assert [reading.pair for reading in batch.readings] == [pair(13), pair(12), pair(9)]
-    assert urgent is None
 
 
 @given(st.lists(st.floats(0, 1e10, exclude_min=True), min_size=1, max_size=20, unique=True))

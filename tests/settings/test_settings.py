@@ -255,7 +255,7 @@ def test_a_broken_variable_is_refused_without_its_value(set_env):
     assert KEY not in told
 
 
-@pytest.mark.parametrize("name", ["reserve", "urgent_reserve", "max_rate"])
+@pytest.mark.parametrize("name", ["reserve", "max_rate"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-0.1"])
 def test_numbers_that_are_none_are_refused(set_env, name, value):
     """A pace cannot be reckoned with them."""
