@@ -58,7 +58,7 @@ class Series(HttpStream):
         return dict(stream_slice or {}) | {"length": 15}
 
     def get_cursor(self) -> None:
-        """Go without resuming: the state would name every pair so far, and be told again after each of them."""
+        """Go without resuming: the state would name every pair so far, and would be repeated after each of them."""
         return
 
     def next_page_token(self, response: requests.Response) -> None:

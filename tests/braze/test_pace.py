@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.budget import Scenario, simulate
+from benchmarks.measure.quota_simulation import Scenario, simulate
 from harvester.braze.budget import Budget, BudgetReport
 from harvester.braze.pacer import Held, Pacer, PaceState
 from harvester.simulator.virtual_time import VirtualClock, run_virtual

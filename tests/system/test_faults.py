@@ -27,7 +27,7 @@ def test_every_test_that_the_table_of_faults_names_exists():
 def test_a_short_torture_ends_well(of):
     """Kills, zombies, full disks, lost keys, cut stores and clock jumps by a seed: nothing missing, nothing twice."""
     needed("unshare")
-    script = [sys.executable, "benchmarks/torture.py", "--kills", "4", "--seed", "2", "--store", "moto"]
+    script = [sys.executable, "-m", "benchmarks.torture", "--kills", "4", "--seed", "2", "--store", "moto"]
     if of == "serve":
         needed("redis-server")
         script += ["--serve", "redis"]

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.month import BRAZE_AWAY, Month, month
-from benchmarks.soak import Soak
+from benchmarks.measure.month import BRAZE_AWAY, Month, month
+from benchmarks.measure.soak import Soak
 from harvester.model import DAY_SECONDS
 
 pytestmark = pytest.mark.xdist_group("month")  # which is lived through once

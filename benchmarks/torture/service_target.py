@@ -1,4 +1,4 @@
-"""``harvester serve``, tortured: pairs by message, readings by ages of seconds, and a broker that is killed too."""
+"""``harvester serve`` under torture: pairs by message, readings at ages of seconds, and a broker that is killed too."""
 
 import asyncio
 import json
@@ -6,10 +6,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chaos import LIST_PAIRS, Torture
-from places import Folder, Lake
-from verdict import Pair, Wrong, secret_found
-
+from benchmarks.torture.chaos import LIST_PAIRS, Torture
+from benchmarks.torture.check_output import Pair, Wrong, secret_found
+from benchmarks.torture.storage_targets import Folder, Lake
 from tests.support.brokers import Lab, queue_name
 
 AGES_SECONDS = (1.5, 4.0, 8.0)
@@ -66,12 +65,12 @@ class OfService(Torture):
         await self.lab.send(self.queue, *bodies)
 
     def _message(self, pairs: list[Pair]) -> bytes:
-        told = []
+        named: list[dict[str, str]] = []
         for campaign_id, send_id in pairs:
             at = self._known[campaign_id, send_id]
             sent = {} if at is None else {"sent_at": datetime.fromtimestamp(at, UTC).isoformat()}
-            told.append({"campaign_id": campaign_id, "send_id": send_id} | sent)
-        return json.dumps({"version": 1} | (told[0] if len(told) == 1 else {"pairs": told})).encode()
+            named.append({"campaign_id": campaign_id, "send_id": send_id} | sent)
+        return json.dumps({"version": 1} | (named[0] if len(named) == 1 else {"pairs": named})).encode()
 
     async def meddle_more(self) -> None:
         """Kill the broker, and start it again."""
@@ -94,5 +93,5 @@ class OfService(Torture):
             raise Wrong(f"a service at rest ended with {process.exitcode}")
         if dead := await self.lab.dead(self.queue):
             raise Wrong(f"dead letters: {dead[:3]}")
-        for folder in (self.disk, self.said):
+        for folder in (self.disk, self.output):
             secret_found([self.lab.url], folder)

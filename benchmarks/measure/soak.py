@@ -1,8 +1,8 @@
-"""A quarter of a year in minutes: what the long-lived service holds stays as much as it was.
+"""A quarter of a year in minutes: what the long-lived service holds does not grow.
 
-``python benchmarks/soak.py [--days 90] [--sends-per-day 24]`` lives through it as ``month.py`` does, outages included,
-and takes note once a day of blocks of memory, of open files and of tasks. The books that ``month.py`` itself keeps are
-among the blocks: some hundred a day.
+``python -m benchmarks.measure.soak [--days 90] [--sends-per-day 24]`` runs it as ``month.py`` does, with outages.
+Once a day it counts blocks of memory, open files and tasks. The records that ``month.py`` itself keeps are among the
+blocks: some hundred a day.
 """
 
 import argparse
@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
-from benchmarks.month import PROCESS_DOWN, month  # noqa: E402 - found by the path above
-from harvester.observability.logs import set_up_logs  # noqa: E402 - found by the path above
+from benchmarks.measure.month import PROCESS_DOWN, month
+from harvester.observability.logs import set_up_logs
 
 
 @dataclass(frozen=True, slots=True)

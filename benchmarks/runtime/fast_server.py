@@ -1,9 +1,9 @@
-"""The fastest local stand-in we could write: one canned 14-day, two-channel answer and a huge budget.
+"""The fastest stand-in we could write: one prepared response of 14 days and two channels, and a huge quota.
 
-It exists to keep the server out of the measurement: a raw asyncio protocol that answers each request
-from bytes made once (28 variation rows and 14 day totals, about 9 KB of JSON). Only the ``Date`` and
-rate-limit headers follow the clock. It serves until its standard input ends, and tells its address at once and the
-time of the first request when that has come.
+It keeps the server's cost out of the measurement: a raw asyncio protocol answers each request with bytes made once
+(28 variation rows and 14 day totals, about 9 KB of JSON). Only the ``Date`` and rate-limit headers follow the clock.
+It serves until its standard input ends. It prints its address at once, and the time of the first request when that
+arrives.
 """
 
 import asyncio

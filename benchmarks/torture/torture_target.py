@@ -1,7 +1,7 @@
-"""What is tortured, as processes that begin warm: the harvester with short leases and a wrong clock, and the stand-in.
+"""The tortured processes, forked from a warm one: harvester with short leases and a wrong clock, and the stand-in.
 
-They are forked from a process that has imported it all, so that kills hit the work and not Python's start. A lease of
-two minutes lasts a second here, and what waits for minutes waits for moments; nothing else differs from the command.
+They are forked from a process that has imported everything, so that kills hit the work and not Python's start. A
+lease of two minutes lasts a second here, and waits of minutes are short; nothing else differs from the command.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ _context.set_forkserver_preload(
 )
 
 
-def begin(folder: Path, env: dict[str, str], arguments: list[str], *, said: Path, jumps: list[float]) -> BaseProcess:
+def begin(folder: Path, env: dict[str, str], arguments: list[str], *, output: Path, jumps: list[float]) -> BaseProcess:
     """Begin ``harvester`` in a folder, with this environment and no other.
 
     Its clock is wrong by the first of ``jumps``, in seconds, and by the next one after each SIGUSR1.
     """
-    process = _context.Process(target=_harvester, args=(folder, env, arguments, said, jumps))
+    process = _context.Process(target=_harvester, args=(folder, env, arguments, output, jumps))
     process.start()
     return process
 
@@ -57,15 +57,15 @@ def _stand_in(config: SimulatorConfig) -> None:
     asyncio.run(serve())
 
 
-def _harvester(folder: Path, env: dict[str, str], arguments: list[str], said: Path, jumps: list[float]) -> None:
+def _harvester(folder: Path, env: dict[str, str], arguments: list[str], output: Path, jumps: list[float]) -> None:
     from harvester.cli import main  # noqa: PLC0415 - the torturer itself has no need of it
 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
-    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    opened = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
-        os.dup2(output, stream)
+        os.dup2(opened, stream)
     _hurry()
     _go_wrong(jumps)
     main(arguments)
@@ -89,8 +89,8 @@ def _hurry() -> None:
 
 
 def _go_wrong(jumps: list[float]) -> None:
-    told = time.time
-    time.time = lambda: told() + jumps[0]
+    real_time = time.time
+    time.time = lambda: real_time() + jumps[0]
 
     def jump(_signal: int, _frame: object) -> None:
         if len(jumps) > 1:

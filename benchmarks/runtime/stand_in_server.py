@@ -1,6 +1,6 @@
-"""The stand-in for the Braze API as a process of its own, until its standard input ends; then it tells its books.
+"""The stand-in for the Braze API as a process. It serves until its standard input ends, then prints its books.
 
-``python stand_in.py '{"limit": 500, "pairs_csv": "pairs.csv", ...}'`` takes the settings of ``SimulatorConfig``,
+``python stand_in_server.py '{"limit": 500, "pairs_csv": "pairs.csv", ...}'`` takes the settings of ``SimulatorConfig``,
 ``pairs_csv`` for the sends that exist, and ``clock_ahead_seconds`` for a server whose clock is wrong.
 """
 

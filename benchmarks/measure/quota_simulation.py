@@ -1,13 +1,13 @@
-"""Harvesters that don't know of each other share a budget with live sending, on virtual time: who is refused.
+"""Harvesters that do not know of each other share a quota with live sending, in virtual time: who is refused.
 
-The harvester's own pacing against the stand-in's budget: 1, 4 and 8 harvesters, beside no neighbour, a steady one, a
-bursty one and a campaign late in the window, in windows of an hour (many calls, though a fifth of Braze's default, for
-time's sake) and of five seconds (many windows).
-The rule ``naive`` paces by what is left above the reserve until the reset instead, for comparison.
+harvester's own pacing runs against the stand-in's quota: 1, 4 and 8 harvesters, beside no neighbour, a steady one, a
+bursty one, and a campaign late in the window. Windows last an hour (many requests, though a fifth of Braze's default,
+to save time) or five seconds (many windows). For comparison, the rule ``naive`` divides what is left above the
+reserve by the time until the reset.
 
-The ideal time is that of one harvester that knows the future: all that the neighbour leaves above the reserve, at an
-even rate. ``below`` counts our calls that took from the reserve in the worst window, ``flying`` those in flight at the
-most.
+The ideal time is that of one harvester that knows the future: it uses all that the neighbour leaves above the
+reserve, at an even rate. ``below reserve`` counts our requests that used the reserve in the worst window. ``in
+flight`` is the largest number of requests in flight.
 """
 
 import asyncio
@@ -180,7 +180,7 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     with ProcessPoolExecutor() as pool:
         for scenario, result in zip(listed, pool.map(simulate, listed), strict=True):
             yield (
-                "budget",
+                "quota_simulation",
                 {
                     "rule": scenario.rule,
                     "window, s": round(scenario.window_seconds),
@@ -188,10 +188,10 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
                     "neighbour": scenario.neighbour,
                     "of the ideal": result.seconds / result.ideal_seconds,
                     "own 429s": result.throttled,
-                    "neighbour's calls refused": result.neighbour_refused,
+                    "live requests refused": result.neighbour_refused,
                     "lowest left": result.lowest_remaining,
                     "reserve": round(RESERVE * scenario.limit),
-                    "below": result.calls_below_reserve,
-                    "flying": result.most_in_flight,
+                    "below reserve": result.calls_below_reserve,
+                    "in flight": result.most_in_flight,
                 },
             )

@@ -1,10 +1,10 @@
-"""``harvester run``, tortured: lists of pairs are files, and a process ends when all that it can do is done."""
+"""``harvester run`` under torture: lists of pairs are files, and a process ends when nothing is left that it can do."""
 
 import csv
 from pathlib import Path
 
-from chaos import LIST_PAIRS, Torture
-from verdict import Wrong
+from benchmarks.torture.chaos import LIST_PAIRS, Torture
+from benchmarks.torture.check_output import Wrong
 
 
 class OfRuns(Torture):

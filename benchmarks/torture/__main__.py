@@ -1,14 +1,14 @@
-"""A whole-system torture run: everything at once, at random, by seed; the verdict comes from outside (``verdict.py``).
+"""Tortures the whole system at random, by a seed, and checks the output from outside (``check_output.py``).
 
-``python benchmarks/torture.py [--serve redis|nats|rabbitmq] [--kills 1000] [--seed N] [--store folder|moto]``
+``python -m benchmarks.torture [--serve redis|nats|rabbitmq] [--kills 1000] [--seed N] [--store folder|moto]``
 
-Faults of the API, a stand-in that goes away, keys revoked and rotated, a disk that fills up, a store that cuts
-connections, clocks that are wrong and jump, SIGKILL, SIGTERM, and SIGSTOP for longer than a lease while a successor
-takes over; with ``--serve`` the long-lived process, and a broker that is killed as well. It prints its seed, and
-``--seed`` draws the same again; how processes are scheduled is the kernel's to choose.
+It combines faults of the API, a stand-in that goes away, keys that are revoked and rotated, a disk that fills up, a
+store that cuts connections, clocks that are wrong and jump, SIGKILL, SIGTERM, and SIGSTOP for longer than a lease
+while a successor takes over. With ``--serve`` it tortures the long-lived process, and kills the broker as well. It
+prints its seed, and ``--seed`` repeats the same draws; only the kernel's scheduling differs.
 
-``chaos.py`` is what is done, ``tortured.py``, ``ran.py`` and ``served.py`` what it is done to, ``places.py`` where
-parts go.
+``chaos.py`` causes the faults. ``torture_target.py``, ``capture_target.py`` and ``service_target.py`` are the
+programs under test. ``storage_targets.py`` holds their parts.
 """
 
 import argparse
@@ -22,22 +22,19 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-
-from chaos import Torture  # noqa: E402 - found by the path above
-from places import Folder, Lake  # noqa: E402 - found by the path above
-from ran import OfRuns  # noqa: E402 - found by the path above
-from served import OfService  # noqa: E402 - found by the path above
-from verdict import Wrong  # noqa: E402 - found by the path above
-
-from tests.support.brokers import LABS  # noqa: E402 - found by the path above
-from tests.support.servers import moto  # noqa: E402 - found by the path above
-from tests.support.tcp_proxy import Cutter  # noqa: E402 - found by the path above
+from benchmarks.torture.capture_target import OfRuns
+from benchmarks.torture.chaos import Torture
+from benchmarks.torture.check_output import Wrong
+from benchmarks.torture.service_target import OfService
+from benchmarks.torture.storage_targets import Folder, Lake
+from tests.support.brokers import LABS
+from tests.support.servers import moto
+from tests.support.tcp_proxy import Cutter
 
 DISK_BYTES = 256 << 20
 
 
-async def tortured(given: argparse.Namespace, disk: Path) -> Torture:
+async def run_torture(given: argparse.Namespace, disk: Path) -> Torture:
     """Put everything together, and torture."""
     with ExitStack() as stack:
         bucket = stack.enter_context(moto(disk)) if given.store == "moto" else None
@@ -56,14 +53,14 @@ async def tortured(given: argparse.Namespace, disk: Path) -> Torture:
                 raise Wrong(f"{wrong}\n{dict(torture.done)}") from None
             finally:
                 torture.api_away()
-                shutil.rmtree(torture.said)
+                shutil.rmtree(torture.output)
     return torture
 
 
 def small_disk() -> int:
     """Do it again on a small disk of our own, in name spaces that need no right; gives the exit code."""
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-        own = [sys.executable, __file__, *sys.argv[1:], "--disk", folder]
+        own = [sys.executable, "-m", "benchmarks.torture", *sys.argv[1:], "--disk", folder]
         mounted = f'mount -t tmpfs -o size={DISK_BYTES} tmpfs {folder} && exec "$@"'
         unshare = ["unshare", "-Urm", "sh", "-c", mounted, "sh"]
         if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
@@ -73,7 +70,7 @@ def small_disk() -> int:
 
 
 def main() -> None:
-    """Torture once, and tell."""
+    """Torture once, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", choices=["redis", "nats", "rabbitmq"], help="torture the service, with this broker")
     parser.add_argument("--kills", type=int, default=30, help="go on until so many processes were killed")
@@ -86,7 +83,7 @@ def main() -> None:
         raise SystemExit(small_disk())
     print(f"seed {given.seed}", flush=True)
     try:
-        torture = asyncio.run(tortured(given, given.disk))
+        torture = asyncio.run(run_torture(given, given.disk))
     except Wrong as wrong:
         kept = Path(tempfile.mkdtemp(prefix=f"torture-{given.seed}-"))
         shutil.copytree(given.disk, kept, dirs_exist_ok=True)

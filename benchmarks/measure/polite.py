@@ -1,17 +1,17 @@
-"""Who takes live sending's budget: the same job beside a neighbour, by the harvester and by what others would take.
+"""What live sending loses: the same job beside a neighbour, done by harvester and by the alternatives.
 
-The stand-in API gives 500 calls in five seconds and answers after 5 ms; a neighbour, like live sending, spends a fifth
-of that. All ask for the same 3,000 pairs. What happened is told by the stand-in's own log and books: seconds are those
-from its first answer to its last, and a pair is lost that was never answered well. The ideal is to take all that the
-neighbour leaves: above the reserve of 20 % for the harvester, down to the last call for the others. Peers are told the
-documented limit; a second line of those that take a limit tells them to leave 20 %, which is right as long as the
-neighbour is steady. Whoever needs much less than the ideal time took calls that the neighbour needed; a little less is
-possible, since the first and the last window count only in part. ``lowest left`` is how much of a window's budget was
-left at the worst moment; the harvester's reserve is 100 (20 in windows of a second), and what is in flight when that is
-reached may come out of it.
+The stand-in API allows 500 requests in five seconds and answers after 5 ms. A neighbour, which stands for live
+sending, uses a fifth of that. All clients capture the same 3,000 pairs. The stand-in's own log provides the figures.
+``seconds`` lasts from its first answer to its last. A pair is lost if it never got a usable answer. ``of the ideal``
+compares with a client that uses all that the neighbour leaves: above the reserve of 20 % for harvester, down to the
+last request for the others. The alternatives are given the documented limit, and in a second row a limit that leaves
+20 %, which is right as long as the neighbour is steady. A client that needs much less than the ideal time took
+requests that the neighbour needed; a little less is possible, since the first and the last window count only in part.
+``lowest left`` is what was left of a window's quota at the worst moment. harvester's reserve is 100 (20 in windows of
+a second); requests that are in flight when it is reached may use some of it.
 
-Then it is made harder for the harvester: others of its kind that it does not know of, rougher neighbours, a server that
-tells little or late.
+The second table makes it harder for harvester: other harvesters that it does not know of, rougher neighbours, and a
+server that answers late or without headers.
 """
 
 import csv
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import processes
+from benchmarks.runtime import run_process
 
 LIMIT, WINDOW_SECONDS = 500, 5.0
 SHARE = RESERVE = 0.2
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 def harvesters(count: int = 1) -> Commands:
-    """Give the commands of harvesters that don't know of each other, each with its own ledger and part of the list."""
+    """Give the commands of harvesters that do not know of each other, each with its own ledger and part of the list."""
 
     def commands(url: str, pairs: Path, folder: Path) -> list[list[str]]:
         head, *lines = pairs.read_text().splitlines(keepends=True)
@@ -40,17 +40,17 @@ def harvesters(count: int = 1) -> Commands:
         for at in range(count):
             mine = folder / f"pairs-{at}.csv"
             mine.write_text(head + "".join(lines[at::count]))
-            started.append(processes.harvester(url, mine, folder / f"out-{at}"))
+            started.append(run_process.harvester(url, mine, folder / f"out-{at}"))
         return started
 
     return commands
 
 
 def peer(name: str, *options: str, calls: int = LIMIT) -> Commands:
-    """Give the command of a peer that is told to make at most ``calls`` in a window."""
+    """Give the command of a peer that may make at most ``calls`` in a window."""
 
     def commands(url: str, pairs: Path, folder: Path) -> list[list[str]]:
-        return [processes.peer(name, url, pairs, folder / "out", *options, calls=calls, seconds=WINDOW_SECONDS)]
+        return [run_process.peer(name, url, pairs, folder / "out", *options, calls=calls, seconds=WINDOW_SECONDS)]
 
     return commands
 
@@ -65,10 +65,10 @@ def watched(commands: Commands, *, pairs: int, reserve: float, **stand_in: Any) 
             "pairs": pairs, "limit": LIMIT, "window_seconds": WINDOW_SECONDS, "latency_seconds": 0.005,
             "pairs_csv": str(listed), "log": str(log),
         }  # fmt: skip
-        with processes.serving("stand_in.py", given | stand_in) as server:
+        with run_process.serving("stand_in_server.py", given | stand_in) as server:
             ready = commands(server.url, listed, folder)
             time.sleep(WINDOW_SECONDS - time.time() % WINDOW_SECONDS)
-            used = processes.run(*ready)
+            used = run_process.run(*ready)
             books = json.loads(server.stop())
         answers = [json.loads(line) for line in log.open()]
         lost = _listed(listed) - {(each["campaign_id"], each["send_id"]) for each in answers if each["verdict"]}
@@ -79,7 +79,7 @@ def watched(commands: Commands, *, pairs: int, reserve: float, **stand_in: Any) 
         "of the ideal": seconds / ideal,
         "own 429s": sum(each["status"] == 429 for each in answers),
         "pairs lost": len(lost),
-        "neighbour's calls refused": f"{books['neighbour_refused'] / max(1, books['neighbour_calls']):.1%}",
+        "live requests refused": f"{books['neighbour_refused'] / max(1, books['neighbour_calls']):.1%}",
         "lowest left": books["lowest_remaining"],
         "exit": max((each.status for each in used), key=abs),
     }
@@ -96,14 +96,14 @@ def clients(*, quick: bool = False) -> Iterator[Row]:
     yield {"client": "harvester"} | watched(harvesters(), pairs=pairs, reserve=RESERVE)
     for title, commands in {
         "aiohttp + aiolimiter + tenacity": peer("limiter"),
-        "aiohttp + aiolimiter + tenacity, told to leave 20 %": peer("limiter", calls=less),
+        "aiohttp + aiolimiter + tenacity, limit set to leave 20 %": peer("limiter", calls=less),
         "Scrapy, AutoThrottle": peer("scrapy_crawl"),
-        "Scrapy, AutoThrottle, 8 calls under way": peer("scrapy_crawl", "8"),
+        "Scrapy, AutoThrottle, 8 requests in flight": peer("scrapy_crawl", "8"),
         "dlt, REST client": peer("dlt_rest"),
         "Crawlee, HttpCrawler": peer("crawlee_http"),
-        "Crawlee, HttpCrawler, told to leave 20 %": peer("crawlee_http", calls=less),
+        "Crawlee, HttpCrawler, limit set to leave 20 %": peer("crawlee_http", calls=less),
         "Airbyte CDK, API budget": peer("airbyte_source"),
-        "Airbyte CDK, API budget, told to leave 20 %": peer("airbyte_source", calls=less),
+        "Airbyte CDK, API budget, limit set to leave 20 %": peer("airbyte_source", calls=less),
     }.items():
         yield {"client": title} | watched(commands, pairs=pairs, reserve=0.0)
 
@@ -113,7 +113,7 @@ def troubles(*, quick: bool = False) -> Iterator[Row]:
     pairs = 900 if quick else 3000
     faulty = {"fault_rate": 0.3}
     for title, count, stand_in in (
-        ("2 harvesters that don't know of each other", 2, {}),
+        ("2 harvesters that do not know of each other", 2, {}),
         ("4 harvesters", 4, {}),
         ("8 harvesters", 8, {}),
         ("a neighbour that bursts", 1, {"neighbour": "bursty"}),

@@ -1,10 +1,9 @@
-"""Where a tortured harvester's parts lie, what any reader finds there, and what trouble the place makes."""
+"""Where a tortured harvester's parts are, what a reader finds there, and the faults of that place."""
 
 import random
 from pathlib import Path
 
-from verdict import Parts
-
+from benchmarks.torture.check_output import Parts
 from tests.support.servers import BUCKET, Bucket, s3
 from tests.support.tcp_proxy import Cutter
 

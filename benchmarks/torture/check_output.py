@@ -1,6 +1,6 @@
-"""The verdict on a tortured harvest, from outside alone: what was handed in, what was answered, what lies there.
+"""The verdict on a tortured harvest, from outside: what was enqueued, what was answered, and which rows exist.
 
-It never looks into the ledger and imports nothing of the harvester: only ``harvester status`` speaks for it.
+It never reads the ledger and imports nothing of harvester. It uses only the output of ``harvester status``.
 """
 
 import hashlib
@@ -87,9 +87,9 @@ class Witness:
         missing, strange = handed_in - self._stored, {reading[:2] for reading in self._captures} - handed_in
         twice = [reading for reading, count in self._captures.items() if count > 1]
         if missing or twice or strange:
-            told = (f"{what} {sorted(those)[:3]} ({len(those)})" for what, those in
+            problems = (f"{what} {sorted(those)[:3]} ({len(those)})" for what, those in
                     (("missing", missing), ("twice", twice), ("never handed in", strange)))  # fmt: skip
-            raise Wrong(", ".join(told))
+            raise Wrong(", ".join(problems))
         torn = [reading for reading, names in self._part_of.items() if len(names) > 1]
         if torn:
             raise Wrong(f"rows in two parts: {torn[:3]}")

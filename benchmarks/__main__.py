@@ -1,8 +1,8 @@
-"""Runs the benchmarks and writes down what came of it: ``results.json``, ``README.md`` and the pictures.
+"""Runs the benchmarks and writes ``report/results.json``, ``README.md`` and the pictures.
 
-``python benchmarks/all.py`` runs them all, about an hour; ``--quick`` runs small ones, some minutes. Names run only
-those: ``python benchmarks/all.py polite speed``; what was found of the others before stays. ``--huge`` lets the ledger
-grow to ten million pairs. Nothing else should run on the machine meanwhile.
+``python -m benchmarks`` runs all of them in about an hour, and ``--quick`` runs small ones in some minutes. With names,
+such as ``python -m benchmarks polite speed``, only those run, and the results of the others stay. ``--huge`` fills the
+ledger with ten million pairs. Nothing else should run on the machine meanwhile.
 """
 
 import argparse
@@ -16,24 +16,39 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import budget
-import default_budget
-import growth
-import latest
-import page
-import polite
-import processes
-import speed
-import together
+from benchmarks.measure import (
+    default_rate,
+    latest_view,
+    ledger_growth,
+    polite,
+    quota_simulation,
+    speed,
+    two_processes,
+)
+from benchmarks.report import report
+from benchmarks.runtime import run_process
 
-MODULES = {module.__name__: module for module in (polite, budget, speed, together, default_budget, growth, latest)}
-PACKAGES = ("harvester", "aiohttp", "aiolimiter", "tenacity", "orjson", "sqlalchemy", "uvloop", "zstandard", "duckdb")
+MODULES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (polite, quota_simulation, speed, two_processes, default_rate, ledger_growth, latest_view)
+}
+PACKAGES = (
+    "braze-harvester",
+    "aiohttp",
+    "aiolimiter",
+    "tenacity",
+    "orjson",
+    "sqlalchemy",
+    "uvloop",
+    "zstandard",
+    "duckdb",
+)
 
 
 def machine() -> str:
     """Describe the machine in a line."""
-    told = Path("/proc/cpuinfo").read_text().splitlines()
-    model = [line.split(":")[1].strip() for line in told if "model name" in line]
+    cpu = Path("/proc/cpuinfo").read_text().splitlines()
+    model = [line.split(":")[1].strip() for line in cpu if "model name" in line]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{os.cpu_count()} x {model[0] if model else platform.machine()}, {memory:.0f} GiB, {platform.platform()}"
 
@@ -41,14 +56,14 @@ def machine() -> str:
 def versions() -> str:
     """Name what was measured, with versions."""
     ours = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
-    peers = sorted(peer.stem for peer in processes.HERE.glob("peers/*.py"))
-    theirs = [wanted.replace("==", " ") for peer in peers for wanted in processes.needs(peer)]
+    peers = sorted(peer.stem for peer in run_process.PEERS.glob("*.py"))
+    theirs = [wanted.replace("==", " ") for peer in peers for wanted in run_process.needs(peer)]
     return ", ".join([f"Python {platform.python_version()}", *ours, *(each for each in theirs if each not in ours)])
 
 
 def rows_of(name: str, *, quick: bool, huge: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run one benchmark."""
-    more = {"huge": huge} if name == "growth" else {}
+    more = {"huge": huge} if name == "ledger_growth" else {}
     yield from MODULES[name].measure(quick=quick, **more)
 
 
@@ -59,7 +74,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--huge", action="store_true")
     given = parser.parse_args()
-    results = json.loads(page.RESULTS.read_text()) if page.RESULTS.exists() else {}
+    results = json.loads(report.RESULTS.read_text()) if report.RESULTS.exists() else {}
     for name in given.names or MODULES:
         tables: dict[str, list[dict[str, Any]]] = {}
         for table, row in rows_of(name, quick=given.quick, huge=given.huge):
@@ -69,8 +84,8 @@ def main() -> None:
             "taken": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "quick": given.quick, "machine": machine(),
             "versions": versions(), "tables": tables,
         }  # fmt: skip
-        page.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        page.write(results)
+        report.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        report.write(results)
 
 
 if __name__ == "__main__":

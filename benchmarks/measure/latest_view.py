@@ -1,9 +1,9 @@
-"""``harvester latest`` over a large harvest, against DuckDB asked the same without the care.
+"""``harvester latest`` over a large dataset, compared with DuckDB alone.
 
-The harvest has 10 million rows in parts of 100,000, two captures of each row, half of the later ones counting nothing;
-the view is written as Parquet. DuckDB is asked the same on its own: once as it comes, with all of the memory, and once
-with the bounds of the harvester (512 MB, the same threads). It neither looks whether parts are whole nor finds all
-counters whatever part they first occur in: it guesses columns from the first rows.
+The dataset has 10 million rows in parts of 100,000. Each row is captured twice, and half of the later captures contain
+only zeros. The view is written as Parquet. DuckDB runs alone twice: with all of the memory, and with harvester's limits
+(512 MB, the same number of threads). Alone, DuckDB does not check that parts are complete, and it infers columns from
+the first rows instead of finding all counters.
 """
 
 import sys
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import processes
 
+from benchmarks.runtime import run_process
 from harvester.datasets.latest import KEY
 from harvester.model import DATASET
 
@@ -72,14 +72,14 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
             "DuckDB, all of the memory": [sys.executable, __file__, harvest, out],
             "DuckDB, bounded alike": [sys.executable, __file__, harvest, out, *bounds],
         }.items():
-            (used,) = processes.run(command)
+            (used,) = run_process.run(command)
             yield (
-                "latest",
+                "latest_view",
                 {
                     "way": way,
                     "rows": rows,
                     "seconds": used.seconds,
-                    "rows a second": rows / used.seconds,
+                    "rows per second": rows / used.seconds,
                     "CPU seconds": used.cpu_seconds,
                     "peak MiB": used.peak_mib,
                     "rows of the view": 0 if used.status else _count(out),

@@ -1,8 +1,8 @@
-"""The processes that are measured: the harvester, its peers in environments of their own, and the servers they ask.
+"""The measured processes: harvester, the alternatives in environments of their own, and the servers.
 
-A job is one command; what it used is what the kernel says of it when it has ended (``used.py``). Peers are never
-dependencies: each script in ``peers/`` names what it needs in its first lines, and is given an environment in
-``.cache/``, made at its first use.
+A job is one command. The kernel says what it used when it has ended (``resource_usage.py``). The alternatives are
+never dependencies: each script in ``peers/`` names its requirements in its first lines, and gets an environment in
+``.cache/`` at its first use.
 """
 
 import contextlib
@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-CACHE = HERE / ".cache"
+PEERS = HERE.parent / "peers"
+CACHE = HERE.parent / ".cache"
 KEY = "demo-key"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
     "BRAZE_API_KEY": KEY,
-    "PYTHONPATH": str(HERE.parent),
+    "PYTHONPATH": str(HERE.parent.parent),
 }
 
 
@@ -40,7 +41,7 @@ class Used:
 
 def run(*commands: Sequence[str], timeout_seconds: float = 900.0) -> list[Used]:
     """Run commands side by side, each to its end; one that takes too long is killed, and its status says so."""
-    watched = [sys.executable, "-S", str(HERE / "used.py"), str(timeout_seconds)]
+    watched = [sys.executable, "-S", str(HERE / "resource_usage.py"), str(timeout_seconds)]
     going = [
         subprocess.Popen([*watched, *command], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
         for command in commands
@@ -69,24 +70,24 @@ def serving(script: str, given: dict[str, Any] | None = None) -> Iterator["Serve
 
 
 class Server:
-    """A server at ``url``, which is the first line it tells."""
+    """A server at ``url``, which is the first line that it prints."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         """Wait until it listens."""
         self._process = process
         self.url = self.next_line()
-        self._told = ""
+        self._output = ""
 
     def next_line(self) -> str:
-        """Wait for what it tells next."""
+        """Wait for the next line that it prints."""
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
     def stop(self) -> str:
-        """Stop it, and give what it told at its end."""
+        """Stop it, and return what it printed at its end."""
         if self._process.poll() is None:
-            self._told, _ = self._process.communicate()
-        return self._told
+            self._output, _ = self._process.communicate()
+        return self._output
 
 
 def harvester(url: str, pairs: Path, out: Path, *options: str) -> list[str]:
@@ -99,13 +100,13 @@ def harvester(url: str, pairs: Path, out: Path, *options: str) -> list[str]:
 def peer(name: str, url: str, pairs: Path, out: Path, *options: str, calls: int = 0, seconds: float = 0.0) -> list[str]:
     """Give the command of a peer: it may make ``calls`` in ``seconds``, or as many as it likes where that is 0."""
     shutil.rmtree(out, ignore_errors=True)
-    command = [str(_environment(name, needs(name))), str(HERE / "peers" / f"{name}.py"), url, str(pairs), str(out)]
+    command = [str(_environment(name, needs(name))), str(PEERS / f"{name}.py"), url, str(pairs), str(out)]
     return [*command, str(calls), str(seconds), *options]
 
 
 def needs(name: str) -> list[str]:
     """Read what a peer needs from the block of metadata at the top of its script."""
-    text = (HERE / "peers" / f"{name}.py").read_text()
+    text = (PEERS / f"{name}.py").read_text()
     block = re.search(r"(?m)^# /// script\n((?:# .*\n)+)# ///$", text)
     assert block is not None, f"{name}.py does not say what it needs"
     listed: list[str] = tomllib.loads(re.sub(r"(?m)^# ", "", block[1]))["dependencies"]

@@ -1,9 +1,9 @@
-"""How fast, without a limit: the same job, the same server, in turn, whole processes from start to exit.
+"""Speed without a limit: the same job on the same server, in turn, whole processes from start to exit.
 
-The server answers from bytes made once, 42 rows of 28 variations and 14 days an answer. The bare loop is the simplest
-thing that could do the job: 64 aiohttp tasks and no safety at all. It and the harvester write rows; the peers write
-each answer as it came, which is less work. Figures are medians of several runs; ``of the bare loop`` is the median of
-the ratios of pairs per second within a turn.
+The server answers with bytes made once: 42 rows of 28 variations and 14 days per response. The bare loop is the
+simplest program that could do the job: 64 aiohttp tasks and no safety. The bare loop and harvester write rows; the
+alternatives write each response unchanged, which is less work. Figures are medians of several runs. ``of the bare
+loop`` is the median of the ratios of pairs per second within a turn.
 """
 
 import statistics
@@ -13,26 +13,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import processes
-from processes import Used
+from benchmarks.runtime import run_process
+from benchmarks.runtime.run_process import Used
 
 Job = Callable[[str, Path, Path], list[str]]
 
 
 def bare_loop(url: str, pairs: Path, folder: Path) -> list[str]:
     """Give the command of the loop without any safety."""
-    script = str(processes.HERE / "bare_loop.py")
+    script = str(run_process.HERE / "bare_loop.py")
     return [sys.executable, script, url + "/sends/data_series", str(pairs), str(folder / "bare.ndjson")]
 
 
 def harvester(url: str, pairs: Path, folder: Path) -> list[str]:
     """Give the command of the harvester, everything on."""
-    return processes.harvester(url, pairs, folder / "harvest", "--max-rate", "100000")
+    return run_process.harvester(url, pairs, folder / "harvest", "--max-rate", "100000")
 
 
 def peer(name: str) -> Job:
     """Give the command of a peer without a limit."""
-    return lambda url, pairs, folder: processes.peer(name, url, pairs, folder / name)
+    return lambda url, pairs, folder: run_process.peer(name, url, pairs, folder / name)
 
 
 OURS: dict[str, Job] = {"bare aiohttp loop": bare_loop, "harvester": harvester}
@@ -47,12 +47,12 @@ PEERS: dict[str, Job] = {
 def turns(jobs: dict[str, Job], pairs: int, runs: int, *, warm_up: int = 1) -> dict[str, list[Used]]:
     """Run every job in turn, ``runs`` times after one that does not count."""
     used: dict[str, list[Used]] = {name: [] for name in jobs}
-    with tempfile.TemporaryDirectory() as name, processes.serving("server.py") as server:
+    with tempfile.TemporaryDirectory() as name, run_process.serving("fast_server.py") as server:
         folder = Path(name)
-        listed = processes.write_pairs(folder / "pairs.csv", pairs)
+        listed = run_process.write_pairs(folder / "pairs.csv", pairs)
         for _ in range(warm_up + runs):
             for client, job in jobs.items():
-                used[client].append(processes.done(job(server.url, listed, folder)))
+                used[client].append(run_process.done(job(server.url, listed, folder)))
     return {client: each[warm_up:] for client, each in used.items()}
 
 
@@ -67,7 +67,7 @@ def compared(jobs: dict[str, Job], pairs: int, runs: int) -> Iterator[dict[str, 
             "pairs": pairs,
             "client": client,
             "seconds": seconds,
-            "pairs a second": pairs / seconds,
+            "pairs per second": pairs / seconds,
             "of the bare loop": statistics.median(ratios),
             "lowest and highest": f"{min(ratios):.2f} to {max(ratios):.2f}",
             "CPU seconds per 1,000 pairs": statistics.median(one.cpu_seconds for one in each) / pairs * 1000,
@@ -91,7 +91,7 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
 def start(runs: int) -> Iterator[dict[str, Any]]:
     """Compare the start of the command with the import of its largest library."""
     ours, theirs = [sys.executable, "-m", "harvester", "--help"], [sys.executable, "-c", "import aiohttp"]
-    used = [(processes.done(ours).seconds, processes.done(theirs).seconds) for _ in range(runs + 1)][1:]
+    used = [(run_process.done(ours).seconds, run_process.done(theirs).seconds) for _ in range(runs + 1)][1:]
     for command, column in (("harvester --help", 0), ('python -c "import aiohttp"', 1)):
         yield {"command": command, "milliseconds": 1000 * statistics.median(each[column] for each in used)}
 

@@ -1,9 +1,9 @@
-"""Thirty days of a busy workspace in seconds: the whole service on virtual time, with outages, and a picture of it.
+"""Thirty days of a busy workspace in seconds: the whole service in virtual time, with outages, and a picture of it.
 
-``python benchmarks/month.py [--sends-per-day N] [--picture month.svg]`` lets new sends come in all day long and runs
-the service as it is, over a real ledger, against the stand-in's own judge. In between Braze does not answer for a
-while, the process is down for a while, and live sending takes nearly all of the budget for a while. The verdict comes
-from what the stand-in answered: each send has its final capture between the 13th and the 14th day, and none is lost.
+``python -m benchmarks.measure.month [--sends-per-day N] [--picture month.svg]`` adds new sends all day long and runs
+the real service and ledger against the decisions of the stand-in. Meanwhile Braze is unavailable for a while, the
+process is down for a while, and live sending uses nearly all of the quota for a while. The verdict comes from the
+stand-in's answers: each send has its final capture between day 13 and day 14, and none is lost.
 """
 
 import argparse
@@ -188,7 +188,7 @@ async def _live(
     workspace = Workspace(endpoint="https://rest.fra-01.braze.eu", api_key=SecretStr(KEY))
     settings = Settings(workspaces={"eu": workspace}, concurrency=8, web_port=0)
     braze = _Braze(lived, limit, clock)
-    told = 0
+    enqueued = 0
     for began, ended in ((0.0, PROCESS_DOWN[0]), (PROCESS_DOWN[1], float(days))):
         await asyncio.sleep(began * DAY_SECONDS - clock.monotonic())
         async with await Ledger.open(path, clock=clock, jitter=random.Random(1)) as ledger:
@@ -200,9 +200,9 @@ async def _live(
             while clock.monotonic() < ended * DAY_SECONDS:
                 await asyncio.sleep(HALF_HOUR_SECONDS)
                 sent = bisect.bisect(lived.sends, clock.wall(), key=lambda each: each.sent_at or 0.0)
-                if sent > told:
-                    await serving.enqueue(lived.sends[told:sent], once=False)
-                told = sent
+                if sent > enqueued:
+                    await serving.enqueue(lived.sends[enqueued:sent], once=False)
+                enqueued = sent
                 lived.overdue.append((clock.monotonic(), await ledger.do(_due)))
                 look(clock.monotonic() / DAY_SECONDS)
             serving.stop()

@@ -1,8 +1,8 @@
-"""Runs one command to its end and tells what it used: seconds, CPU seconds, peak memory in MiB and how it ended.
+"""Runs one command and prints what it used: seconds, CPU seconds, peak memory in MiB, and its exit status.
 
-It is a process of its own, and small, because the kernel counts a child's peak memory from what its parent held when it
-began: started by a large benchmark, every small program would look large. ``python used.py SECONDS COMMAND...`` kills
-the command after so many seconds.
+It is a small process of its own, because the kernel counts a child's peak memory from what its parent held at the
+start: every small program would look large if a large benchmark started it. ``python resource_usage.py SECONDS
+COMMAND...`` kills the command after that many seconds.
 """
 
 import json

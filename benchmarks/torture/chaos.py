@@ -1,6 +1,6 @@
-"""What is done to a tortured harvester: one process after the other lives under what was drawn, and is ended somehow.
+"""The faults of a torture run: one process after the other runs under what was drawn, and is ended in some way.
 
-What is tortured, how pairs get in and when all is over are for ``ran.py`` and ``served.py``.
+``capture_target.py`` and ``service_target.py`` say which program is tortured, how it gets pairs and when all is done.
 """
 
 import asyncio
@@ -18,10 +18,9 @@ from itertools import islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from places import Folder, Lake
-from tortured import LEASE_SECONDS, begin, stand_in
-from verdict import Pair, Witness, Wrong, balanced, secret_found
-
+from benchmarks.torture.check_output import Pair, Witness, Wrong, balanced, secret_found
+from benchmarks.torture.storage_targets import Folder, Lake
+from benchmarks.torture.torture_target import LEASE_SECONDS, begin, stand_in
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.support.servers import free_port
 
@@ -49,7 +48,7 @@ class Torture:
         self.draw, self.seed, self.kills_wanted = random.Random(seed), seed, kills
         self.disk, self.place, self.port = disk, place, free_port()
         self.done: Counter[str] = Counter()
-        self.said = Path(tempfile.mkdtemp(prefix="said-"))
+        self.output = Path(tempfile.mkdtemp(prefix="output-"))
         self.keys = ["torture-key-0"]
         self.handed_in: set[Pair] = set()
         self.pairs = LIST_PAIRS * (3 * kills // 2 + 50)
@@ -113,8 +112,8 @@ class Torture:
         jumps = [0.0] if right else [self.draw.choice(self.jumps) for _ in range(2)]
         self.done["wrong clocks"] += jumps[0] != 0
         env = {"PATH": os.environ["PATH"], "HOME": str(self.disk), "HARVESTER_STORE_PATIENCE_SECONDS": "1"}
-        said = self.said / f"said-{self.done['started'] % 8}"
-        return begin(self.disk, env | self.place.env, [*arguments] or self.arguments(), said=said, jumps=jumps)
+        output = self.output / f"output-{self.done['started'] % 8}"
+        return begin(self.disk, env | self.place.env, [*arguments] or self.arguments(), output=output, jumps=jumps)
 
     async def ended(self, process: BaseProcess, *, within: float | None = None) -> None:
         """Wait for the end, and judge how it ended."""
@@ -122,9 +121,9 @@ class Torture:
         if process.is_alive():  # it waits for something that is away for longer than we have time
             self.kill(process)
         process.join()
-        said = b"".join(path.read_bytes() for path in self.said.glob("said-*"))
-        if process.exitcode not in ENDS or b"Traceback" in said:
-            raise Wrong(f"ended with {process.exitcode}: {said[-2000:].decode(errors='replace')}")
+        output = b"".join(path.read_bytes() for path in self.output.glob("output-*"))
+        if process.exitcode not in ENDS or b"Traceback" in output:
+            raise Wrong(f"ended with {process.exitcode}: {output[-2000:].decode(errors='replace')}")
         if process.exitcode in (0, 3):
             self.ended_well()
 
@@ -215,15 +214,19 @@ class Torture:
 
     def books(self) -> dict:
         """Ask for the books, as anyone may at any moment; they balance, or there is no ledger yet."""
-        told = self.said / "books"
+        printed = self.output / "books"
         process = begin(
-            self.disk, {"PATH": os.environ["PATH"]}, ["status", "--json", "-o", self.place.out], said=told, jumps=[0.0]
+            self.disk,
+            {"PATH": os.environ["PATH"]},
+            ["status", "--json", "-o", self.place.out],
+            output=printed,
+            jumps=[0.0],
         )
         process.join()
         if process.exitcode == 0:
-            return balanced(told.read_bytes())
-        if b"there is no ledger" not in told.read_bytes():
-            raise Wrong(f"no books: {told.read_text()}")
+            return balanced(printed.read_bytes())
+        if b"there is no ledger" not in printed.read_bytes():
+            raise Wrong(f"no books: {printed.read_text()}")
         return {}
 
     async def whole(self, *, seconds: float) -> None:
@@ -242,5 +245,5 @@ class Torture:
         self.witness.look()
         self.books()
         self.witness.all_there(self.handed_in)
-        for folder in (self.disk, self.said):
+        for folder in (self.disk, self.output):
             secret_found(self.keys, folder)

@@ -1,4 +1,4 @@
-"""Draws figures as SVG, for a light page and a dark one. It knows nothing of what they mean."""
+"""Draws figures as SVG, for a light page and a dark one. It does not know what they mean."""
 
 import math
 from html import escape
@@ -18,8 +18,8 @@ text { font: 13px system-ui, sans-serif; fill: #57606a } .title { font-weight: 6
 </style>"""
 
 
-def told(value: object) -> str:
-    """Give a figure as people read it: three digits that count, thousands apart."""
+def format_figure(value: object) -> str:
+    """Format a figure: three significant digits, thousands separated."""
     if isinstance(value, float):
         digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
         return f"{value:,.{min(digits, 3)}f}"
@@ -40,7 +40,7 @@ def bars(path: Path, title: str, rows: list[Row], label: str, columns: tuple[str
             long = max(1.0, width * number(row[column]) / largest)
             kind = "ours" if row[label] == "harvester" else "bar"
             drawn.append(f'<rect class="{kind}" x="{x}" y="{y}" width="{long:.1f}" height="14" rx="2"/>')
-            drawn.append(_text(x + long + 6, y + 12, told(row[column])))
+            drawn.append(_text(x + long + 6, y + 12, format_figure(row[column])))
     drawn += [_text(0, top + place * line + 12, row[label]) for place, row in enumerate(rows)]
     _write(path, title, left + len(columns) * (width + gap), top + len(rows) * line + 6, drawn)
 
@@ -64,7 +64,7 @@ def lines(path: Path, title: str, rows: list[Row], across: str, columns: list[st
     for power in range(lowest, highest + 1):
         drawn.append(f'<path class="axis" d="M{left} {level(power):.0f}H{left + width}"/>')
         drawn.append(_text(0, level(power) + 4, f"{10.0**power:g}"))
-    drawn += [_text(place(row, columns[0])[0] - 24, top + height + 20, told(row[across])) for row in rows]
+    drawn += [_text(place(row, columns[0])[0] - 24, top + height + 20, format_figure(row[across])) for row in rows]
     for at, column in enumerate(columns):
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(row, column) for row in rows))
         drawn.append(f'<polyline class="line c{at}" points="{points}"/>')
@@ -73,7 +73,7 @@ def lines(path: Path, title: str, rows: list[Row], across: str, columns: list[st
 
 
 def number(value: object) -> float:
-    """Give a figure, be it told as a percentage or not."""
+    """Parse a figure, with or without a percent sign."""
     return float(str(value).rstrip("%"))
 
 

@@ -1,8 +1,8 @@
-"""The simplest possible harvester: 64 aiohttp tasks, orjson, one NDJSON file, and no safety at all.
+"""The simplest possible harvester: 64 aiohttp tasks, orjson, one NDJSON file, and no safety.
 
-No ledger, no pacing, no retry, no compression: what a careful engineer writes in ten minutes, and
-the yardstick of ``speed.py``. Same request, same rows as the harvester.
-Run ``python bare_loop.py URL PAIRS.csv OUT.ndjson``.
+It has no ledger, no pacing, no retry and no compression: what a careful engineer writes in ten minutes, and the
+yardstick of ``speed.py``. Its requests and rows equal harvester's. Run ``python bare_loop.py URL PAIRS.csv
+OUT.ndjson``.
 """
 
 import asyncio

@@ -1,0 +1,1 @@
+"""Measures harvester beside the alternatives, and tortures it."""

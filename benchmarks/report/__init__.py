@@ -1,0 +1,1 @@
+"""Turns results into README.md and its pictures."""

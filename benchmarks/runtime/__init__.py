@@ -1,0 +1,1 @@
+"""What benchmarks run: processes, servers, and the bare loop."""

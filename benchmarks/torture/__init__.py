@@ -1,0 +1,1 @@
+"""Kills the whole system at random and checks its output from outside."""
