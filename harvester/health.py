@@ -24,6 +24,16 @@ ENDPOINT_PATIENCE_SECONDS = 60.0
 REPEAT_SECONDS = 600.0
 """How often a condition that lasts is logged again."""
 
+HOLDS = {
+    "rate_limited": "the rate limit",
+    "throttled": "the rate limit, after status 429",
+    "overloaded": "the next probe, because requests fail",
+    "refused": "a probe of another campaign, because many pairs in a row were refused",
+    "halted": "the next probe, because it is halted",
+    "stopping": "the requests in flight, because it is stopping",
+}
+"""What a workspace waits for while its requests are held, by the cause of the hold; in words for people."""
+
 log = structlog.get_logger()
 
 
@@ -160,10 +170,10 @@ class ConditionLog:
         subject = {} if condition.scope is Scope.PROCESS else {condition.scope.value: condition.subject}
         seconds = max(0, round(self._clock.wall() - condition.since))
         if over:
-            log.warning(ends, **subject, cause=condition.cause, seconds=seconds)
+            log.warning(ends, **subject, cause=condition.cause, duration_seconds=seconds)
         else:
-            hint = {"hint": condition.detail} if condition.detail else {}
-            log.warning(begins, **subject, cause=condition.cause, seconds=seconds, **hint)
+            reason = {"reason": condition.detail} if condition.detail else {}
+            log.warning(begins, **subject, cause=condition.cause, duration_seconds=seconds, **reason)
 
 
 _ERRNOS = {

@@ -25,7 +25,10 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
         if timers:
             task.cancel()
             return
-        log.warning("stopping", hint="what is in flight lands first, within seconds; a second signal ends at once")
+        log.warning(
+            "stop_requested",
+            hint="requests in flight finish first, within seconds; a second signal ends the process at once",
+        )
         timers.append(loop.call_later(GRACE_SECONDS, task.cancel))
         stop()
 

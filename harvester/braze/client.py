@@ -20,7 +20,7 @@ from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock, happens
 from harvester.errors import ExchangeError, Meaning, meaning_of
-from harvester.health import Failing, plain
+from harvester.health import HOLDS, Failing, plain
 from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
 from harvester.observability.redaction import scrub_foreign
 from harvester.observability.traces import NOTHING, Span
@@ -87,10 +87,10 @@ class Client:
             task.cancel()
 
     def why(self, held_because: str) -> str:
-        """Say what is waited for: of an API that does not answer well, where it is and what came of the last call."""
-        return (
-            f"{self.endpoint} ({self.failing.detail})" if held_because == "overload" and self.failing else held_because
-        )
+        """Return in words what a hold waits for; for an endpoint that fails, how the last request failed."""
+        if held_because == "overloaded" and self.failing:
+            return f"{self.endpoint} ({self.failing.detail})"
+        return HOLDS.get(held_because, held_because)
 
     async def capture(self, reading: Reading, *, batch_id: str, span: Span = NOTHING) -> Outcome:
         """Ask for a reading until it has an outcome. Never raises for anything the API or the network does."""
@@ -107,7 +107,7 @@ class Client:
             keep_newest(self.failed_campaigns, reading.pair.campaign_id)
             return Deferred(error.cause)
         except Exception as bug:  # noqa: BLE001 - one answer that meets a bug of ours must not cost all others their deadline
-            log.error("bug", **_place_of(bug), **_names(reading))  # noqa: TRY400 - a trace may quote the key
+            log.error("bug_found", **_place_of(bug), **_names(reading))  # noqa: TRY400 - a trace may quote the key
             return Deferred("bug")
 
     async def ask_time(self, pair: Pair, *, ending_at: float) -> bool:
@@ -216,7 +216,7 @@ class Client:
             self.answers[error.cause] += 1
             self._failed(error)
             self._level(error.cause)(
-                "answer_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
+                "response_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
                 request_id=scrub_foreign(answer.request_id, length=100),
             )  # fmt: skip
             raise
@@ -288,11 +288,11 @@ class Client:
         if doubted:
             self._pacer.mended("refused")
         if doubted and count:
-            self._level("refused")("pairs_refused", workspace=workspace, refused=refused, hint=WRONG_IDS_HINT)
+            self._level("refused")("pairs_refused", workspace=workspace, reason=refused, hint=WRONG_IDS_HINT)
 
     def _halt(self, because: str, seconds: float, *, cause: str, **names: str) -> None:
         if self.halted_because is None:
-            log.error("workspace_halted", **names, because=because)
+            log.error("workspace_halted", **names, reason=because)
             self.halted_at = self._clock.monotonic()
         self.halted_because, self.halted_cause = because, cause
         self.failing = None  # it answers
@@ -328,4 +328,4 @@ def _place_of(bug: Exception) -> dict[str, str]:
     for frame, line in traceback.walk_tb(bug.__traceback__):
         if "harvester" in frame.f_globals.get("__name__", ""):
             where = f"{frame.f_globals['__name__']}:{line}"
-    return {"error": type(bug).__name__, "at": where, "hint": "please report it; the pair is tried again later"}
+    return {"error": type(bug).__name__, "location": where, "hint": "please report it; the pair is tried again later"}

@@ -44,7 +44,7 @@ class Held(HarvesterError):  # noqa: N818 - it is a state to act on, not a failu
     """No call may leave for longer than a worker should wait; the reading goes back to the ledger."""
 
     def __init__(self, cause: str, until: float) -> None:
-        """Say why (budget, throttled, overload, refused, halted, stopping) and until when, in monotonic seconds."""
+        """``cause`` is a key of ``health.HOLDS``. ``until`` is in monotonic seconds."""
         super().__init__(f"held because of {cause}")
         self.cause = cause
         self.until = until
@@ -72,8 +72,8 @@ class PaceState:
         """Return pace and budget for a log line, as far as answers have told them in this window."""
         if self.seconds_to_reset <= 0:
             return {}
-        pace = {} if idle and self.held_because is None else {"calls_per_minute": round(60 * self.pace, 1)}
-        return {**pace, "remaining": self.remaining, "limit": self.limit}
+        pace = {} if idle and self.held_because is None else {"requests_per_minute": round(60 * self.pace, 1)}
+        return {**pace, "remaining_requests": self.remaining, "limit_requests": self.limit}
 
 
 class Pacer:
@@ -200,7 +200,7 @@ class Pacer:
         self._failures += 1
         enough = FAILURES_TO_HOLD if self._answered else UNANSWERED_TO_HOLD
         if self._hold is None and (self._failures >= enough or self._holds_in_a_row):
-            self._back_off("overload", OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS)
+            self._back_off("overloaded", OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS)
 
     def may_retry(self) -> bool:
         """Tell whether a retry may be spent: they stay under a fifth of the readings, even in a storm."""
@@ -263,7 +263,7 @@ class Pacer:
     def overload_seconds(self, holds: int) -> float:
         """Give for how long at most it goes on while every probe fails, until ``holds`` in a row are over."""
         now = self._clock.monotonic()
-        present = self._hold.until - now if self._hold is not None and self._hold.cause == "overload" else 0.0
+        present = self._hold.until - now if self._hold is not None and self._hold.cause == "overloaded" else 0.0
         further = (OVERLOAD_FIRST_SECONDS * 2.0**each for each in range(self._holds_in_a_row, holds))
         return max(0.0, present) + sum(min(each, OVERLOAD_MAX_SECONDS) for each in further)
 
@@ -302,7 +302,7 @@ class Pacer:
         pace = budget.pace(now, in_flight=self._in_flight, latency_seconds=self._latency_seconds)
         if pace <= 0:
             wait = budget.wait_seconds(now, in_flight=self._in_flight)
-            return Held("budget", now + max(wait, SLICE_SECONDS))
+            return Held("rate_limited", now + max(wait, SLICE_SECONDS))
         return min(pace, self._max_rate)
 
     def _may_fly(self, now: float) -> int:

@@ -68,7 +68,7 @@ class OpenBatch:
                 await self._raw.add(outcome.raw, 1)
             # The rows are in the part now; the settlement needs the verdict alone.
             outcome = Captured(outcome.verdict, outcome.captured_at, b"", outcome.row_count, outcome.drift)
-            log.debug("captured", workspace=self.batch.workspace, campaign_id=reading.pair.campaign_id,
+            log.debug("reading_captured", workspace=self.batch.workspace, campaign_id=reading.pair.campaign_id,
                       send_id=reading.pair.send_id, reading=reading.name, verdict=outcome.verdict.value,
                       rows=outcome.row_count, drift=outcome.drift, batch_id=self.batch.id)  # fmt: skip
         self.settlements.append(Settlement(reading, outcome))
@@ -94,4 +94,4 @@ class OpenBatch:
         nothing = all(isinstance(each.outcome, Deferred | Returned) for each in self.settlements)
         log_sealed = log.debug if nothing else log.info  # without answers, many empty batches are sealed
         log_sealed("batch_sealed", batch_id=self.batch.id, workspace=self.batch.workspace,
-                 readings=len(self.settlements), captured=self.captured, rows=rows)  # fmt: skip
+                 readings=len(self.settlements), captures=self.captured, rows=rows)  # fmt: skip

@@ -150,7 +150,7 @@ class Harvest:
             return hold is not None
         state = self._pacer.state()
         tried = state.holds_in_a_row
-        if hold.cause != "overload" or tried <= self._holds_allowed(state.answered):
+        if hold.cause != "overloaded" or tried <= self._holds_allowed(state.answered):
             return False
         failing = self._client.failing
         self.unreachable = failed_call(self._client.endpoint, failing) if failing else hold.cause
@@ -175,8 +175,8 @@ class Harvest:
         # A workspace that refusals halt is probed every few seconds; one line in ten minutes says so.
         which = (hold.cause, round(hold.until / HALTED_SECONDS if hold.cause == "halted" else hold.until))
         if which != self._told_of:
-            log_waiting = log.debug if hold.cause == "overload" else log.info  # a condition reports an overload
-            log_waiting("waiting", workspace=self.workspace, cause=self._client.why(hold.cause), seconds=seconds)
+            log_waiting = log.debug if hold.cause == "overloaded" else log.info  # a condition reports an overload
+            log_waiting("workspace_waiting", workspace=self.workspace, cause=hold.cause, wait_seconds=seconds)
             self._told_of = which
         await happens(self._look, within=hold.until - self._clock.monotonic())
 
@@ -212,7 +212,12 @@ class Harvest:
         if not await self._ledger.held_by_others(self.workspace):
             return False
         if self._told_of != ("others", 0):
-            log.info("waiting", workspace=self.workspace, cause="others", hint="another process has readings in hand")
+            log.info(
+                "workspace_waiting",
+                workspace=self.workspace,
+                cause="other_process",
+                hint="another process has leased readings of this workspace",
+            )
             self._told_of = ("others", 0)
         await happens(self._look, within=OTHERS_SECONDS)
         await recover(self._ledger, self._storing, self._destination, beginning=False)
@@ -272,8 +277,10 @@ class Harvest:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             state = self._pacer.state()
-            log.info("progress", workspace=self.workspace, settled=self.tally.outcomes.total(), calls=state.calls,
-                     held_because=state.held_because, **state.known_figures(idle=not self._open))  # fmt: skip
+            log.info(
+                "progress_reported", workspace=self.workspace, readings=self.tally.outcomes.total(),
+                requests=state.calls, hold_cause=state.held_because, **state.known_figures(idle=not self._open),
+            )  # fmt: skip
             await self._lengthen_leases()
 
     async def _lengthen_leases(self) -> None:

@@ -102,7 +102,7 @@ class Storing:
     async def room(self) -> bool:
         """Wait until another batch may be sealed; False when that is not to be."""
         if self.full and not self._stopping.is_set():
-            log.warning("waiting", cause="store", sealed_bytes=self._sealed_bytes, hint=str(self.problem or "storing"))
+            log.warning("sealed_limit_reached", sealed_bytes=self._sealed_bytes, reason=str(self.problem or "storing"))
         while self.full and not self._given_up and not self._stopping.is_set():
             self._room.clear()
             await self._room.wait()
@@ -143,7 +143,7 @@ class Storing:
             await self._store(batch_id)
             span.end(state="stored")
         except PartConflict as error:
-            log.error("part_conflict", batch_id=batch_id, hint=str(error))  # noqa: TRY400 - a sentence, no trace
+            log.error("part_conflict", batch_id=batch_id, reason=str(error))  # noqa: TRY400 - a sentence, no trace
             self._conflict = error
             span.end(state="conflict")
         self._waiting.popleft()
@@ -213,7 +213,7 @@ async def recover(ledger: Ledger, storing: Storing, destination: str, *, beginni
     for batch in await ledger.recover():
         if batch.destination != destination:
             if not beginning:
-                log.warning("sealed_for_another_place", batch_id=batch.batch_id)
+                log.warning("batch_skipped", batch_id=batch.batch_id, reason="it was sealed for another dataset")
                 continue
             raise SinkError(
                 f"the ledger {ledger.path} holds a part that was sealed for another place; "

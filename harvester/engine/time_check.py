@@ -75,7 +75,7 @@ class TimeCheck:
         self._corrected[workspace] = clock.moves
         count = await self._ledger.do(braze_time.correct, workspace, now=clock.wall())
         if count:
-            log.warning("pairs_reopened", workspace=workspace, pairs=count, hint="they had expired by a wrong clock")
+            log.warning("pairs_reopened", workspace=workspace, pairs=count, reason="a wrong clock had let them expire")
         await self._ledger.keep_clock_difference()
 
     def condition(self) -> Condition | None:

@@ -93,7 +93,7 @@ class Harvesting:
         """
         keys = self._settings.keys()
         for names in self._settings.doubles():
-            log.warning("one_workspace_twice", workspaces=names, hint=ONE_WORKSPACE_TWICE)
+            log.warning("workspace_duplicated", workspaces=names, hint=ONE_WORKSPACE_TWICE)
         self._destination = await self._attached()
         await self.recover(beginning=True)
         for name, key in keys.items():

@@ -137,7 +137,7 @@ class Ledger:
         missing = self._files.missing() if self._files is not None and self.lost is None else None
         if missing is not None:
             self.lost = LedgerLost(f"{missing} was removed or replaced while it was in use. {self._rescue()}")
-            log.error("ledger_lost", hint=str(self.lost))
+            log.error("ledger_lost", reason=str(self.lost))
         if self.lost is not None:
             raise self.lost
 

@@ -12,10 +12,6 @@ from harvester.health import Condition, not_ready
 from harvester.ledger.outlook import DayOfDeadlines, Rejection
 from harvester.model import Books
 
-HELD = ("budget", "throttled", "overload", "refused", "halted", "stopping")
-"""Why a workspace's calls may be held, as the pacer names it."""
-
-
 BUSY_SECONDS = 900.0
 """A workspace is busy while readings are due, and so long after a capture: the probe must not flap with each batch."""
 
@@ -159,6 +155,6 @@ def _risk(workspace: WorkspaceNow, now: float) -> str:
     sentence = _at_risk(workspace.name, workspace.at_risk)
     if workspace.nearest_deadline is not None:
         sentence += f"; the nearest deadline is {ago(workspace.nearest_deadline, now)}"
-    if workspace.held_because in ("budget", "throttled"):
+    if workspace.held_because in ("rate_limited", "throttled"):
         sentence += ", and the budget lets no call leave"
     return sentence

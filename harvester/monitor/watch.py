@@ -104,11 +104,11 @@ class Watch:
             seen = await self._ledger.look(ahead.outlook, name, now=now)
             if self._again(name, seen.at_risk):
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
-                log.error("at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
-                          held_because=each.pacer.state().held_because)  # fmt: skip
+                log.error("pairs_at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
+                          hold_cause=each.pacer.state().held_because)  # fmt: skip
             if expired.get(name, 0) > self._expired.get(name, expired.get(name, 0)):
-                log.error("expired", workspace=name, pairs=expired[name] - self._expired[name],
-                          hint="their last numbers are gone; harvester status has the books")  # fmt: skip
+                log.error("pairs_expired", workspace=name, pairs=expired[name] - self._expired[name],
+                          hint="their last numbers are lost; see harvester status")  # fmt: skip
         self._expired = {name: expired.get(name, 0) for name in self._harvesting.wired}
 
     def _again(self, what: str, count: int) -> bool:

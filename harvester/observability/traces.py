@@ -92,7 +92,7 @@ def traces_to(endpoint: str | None) -> Iterator[None]:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - an extra
     except ImportError:
-        log.warning("traces_off", hint=f"OTEL_EXPORTER_OTLP_ENDPOINT is set; {install_hint('otel')}")
+        log.warning("traces_disabled", hint=f"OTEL_EXPORTER_OTLP_ENDPOINT is set; {install_hint('otel')}")
         yield
         return
     with recorded(OTLPSpanExporter()):
@@ -131,4 +131,4 @@ class _Told(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
-            log.warning("traces_troubled", said=record.getMessage()[:200])
+            log.warning("traces_failed", error=record.getMessage()[:200])

@@ -142,7 +142,7 @@ class Service:
         async with Face(
             look=self.watch.look, clock=self._clock, host=settings.web_host, port=settings.web_port
         ) as face:
-            log.info("serving", url=face.url, workspaces=len(settings.workspaces))
+            log.info("service_started", url=face.url, workspaces=len(settings.workspaces))
             yield
 
     def _listen_no_more(self) -> None:
@@ -161,7 +161,7 @@ class Service:
             if full and self._clock.monotonic() - began > DRAIN_MAX_SECONDS:
                 self._undrained = True
                 log.error(
-                    "queue_not_drained", triggers=sorted(full), hint="what is left in it waits for the next start"
+                    "drain_timed_out", triggers=sorted(full), hint="the next start reads the messages that remain"
                 )
                 break
             await asyncio.sleep(DRAIN_SECONDS)
@@ -176,7 +176,7 @@ class Service:
             return ExitCode.HALTED
         left = await self._count_left()
         for name, count in left.items():
-            log.error("readings_left", workspace=name, readings=count, hint="they are due; start again to read them")
+            log.error("readings_unfinished", workspace=name, readings=count, hint="start again to capture them")
         if left and self._harvesting.stopped:
             return ExitCode.INTERRUPTED
         return ExitCode.PARTIAL if left or self._undrained else ExitCode.COMPLETE
@@ -230,11 +230,11 @@ class Service:
             expired = await self._ledger.do(wake, name, now=now, confirmed=self._clock.confirmed)
             if expired:
                 log.error(
-                    "expired", workspace=name, pairs=expired, hint="their analytics are gone; see harvester status"
+                    "pairs_expired", workspace=name, pairs=expired, hint="their numbers are lost; see harvester status"
                 )
         await self.watch.alarm()
         self.conditions.set_pending(await self._ledger.look(pending))
         if self._clock.confirmed and now - self._pruned_at >= DAY_SECONDS:
             self._pruned_at = now
             gone = await self._ledger.do(prune, settled_before=now - self._settings.keep_days * DAY_SECONDS)
-            log.info("pruned", pairs=gone)
+            log.info("pairs_pruned", pairs=gone)

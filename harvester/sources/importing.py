@@ -116,7 +116,7 @@ class Importer:
                 if not isinstance(error, Unwilling) and not await asyncio.to_thread(answers, file):
                     raise
                 why = str(error)
-                self._log.warning("file_failed", problem=why, tries=tried + 1)
+                self._log.warning("file_failed", error=why, attempts=tried + 1)
             await self.pause(tried)
         return f"{file}: could not be read in {MAX_TRIES} tries: {why}"
 
@@ -143,7 +143,7 @@ class Importer:
             return str(error)
         self.count_naive(source.naive_times)
         for note in source.notes:
-            self._log.warning("list_doubtful", note=note)
+            self._log.warning("list_doubtful", reason=note)
         return (
             f"{file}: {bad.count} of {source.lines} lines name no pair: {'; '.join(bad.reasons)}" if bad.count else None
         )

@@ -177,7 +177,9 @@ class Settling:
     def _report_bug(self, error: Exception) -> str:
         """Log an error that nobody expects, without its text, which may hold anything; gives it as a reason."""
         kind, at = bug_of(error)
-        self._log.error("bug_found", error=kind, at=at, hint="please report this line; only this message is affected")
+        self._log.error(
+            "bug_found", error=kind, location=at, hint="please report this line; only this message is affected"
+        )
         return f"an unexpected error, {kind} at {at}; please report it"
 
     async def _buried(self, delivery: Delivery, body: bytes, why: str) -> None:

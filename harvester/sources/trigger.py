@@ -79,13 +79,15 @@ class Trigger:
                 self._failures += 1
                 self.problem = str(error)
                 self._fail(error.cause)
-                self._log.debug("trigger_waiting", problem=self.problem, failures=self._failures)
+                self._log.debug("trigger_waiting", error=self.problem, failures=self._failures)
             except Exception as error:  # noqa: BLE001 - what comes from a broker never ends the process
                 self._failures += 1
                 kind, at = bug_of(error)
                 self.problem = f"an unexpected error, {kind} at {at}; please report it"
                 self._fail("bug")
-                self._log.error("bug_found", error=kind, at=at, failures=self._failures, hint="please report this line")
+                self._log.error(
+                    "bug_found", error=kind, location=at, failures=self._failures, hint="please report this line"
+                )
             finally:
                 self.connected = self.empty = False
                 await self._broker.close()
@@ -106,7 +108,7 @@ class Trigger:
         warnings = [*await self._unless_stopped(self._broker.open()), *self.settling.warnings()]
         for warning in warnings:
             if warning not in self.warnings:
-                self._log.warning("trigger_may_lose_messages", warning=warning)
+                self._log.warning("trigger_unsafe", reason=warning)
         self.warnings = warnings
         self.connected = True
         if self._in_hand:
@@ -150,7 +152,7 @@ class Trigger:
                 try:
                     await self._broker.keep(deliveries)
                 except HarvesterError as error:
-                    self._log.warning("lease_not_kept", problem=str(error))
+                    self._log.warning("lease_renewal_failed", error=str(error))
 
         keeper = asyncio.create_task(keep(), name=f"lease of {self.name}")
         try:

@@ -1,156 +1,183 @@
 """A snapshot as Prometheus metrics, and the only door to its client library.
 
-Nothing is counted here: every figure is one that the status page shows too. Ids are never labels.
+Every metric is a figure of the snapshot, which the status page shows too. Ids are never labels.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from harvester.health import Part, Scope
-from harvester.monitor.snapshot import HELD, Snapshot
+from harvester.health import HOLDS, Part, Scope
+from harvester.monitor.snapshot import Snapshot, WorkspaceNow
 
-Labelled = Iterable[tuple[tuple[str, ...], float]]
+Samples = Iterable[tuple[tuple[str, ...], float]]
+"""The values of a metric, each with the values of its labels."""
+
+WORKSPACE = ("workspace",)
 
 
-def exposed(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-    """Give the text that a scraper reads, in the format it accepts, and that format's content type."""
+def encode_metrics(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
+    """Return a snapshot in the exposition format that ``accept`` names, and the content type of that format."""
     registry = CollectorRegistry()
-    registry.register(_Seen(snapshot))
+    registry.register(_SnapshotCollector(snapshot))
     encoder, content_type = choose_encoder(accept)
     return encoder(registry), content_type
 
 
-class _Seen(Collector):
-    """One snapshot, as the library wants it."""
+class _SnapshotCollector(Collector):
+    """One snapshot in the form that the client library needs."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        seen = self._snapshot
-        yield _gauge("info", "Always 1; the version is its label.", ("version",), [((seen.version,), 1)])
-        yield _gauge("ready", "Whether /readyz answers 200.", (), [((), not seen.not_ready())])
-        yield _gauge("condition", "1 for a part that does not work, with its cause; 0 for one that works.",
-                     ("part", "subject", "cause"), _conditions(seen).items())  # fmt: skip
-        yield _gauge("start_time_seconds", "When the process started, since the epoch.", (), [((), seen.started_at)])
-        ahead = seen.clock_difference_seconds
-        yield _gauge("clock_difference_seconds", "Seconds by which this machine's clock is ahead of Braze's.", (),
-                     [] if ahead is None else [((), ahead)])  # fmt: skip
-        yield from _budget(seen)
-        yield from _readings(seen)
-        yield from _books(seen)
-        yield from _ways(seen)
+        yield from _process(self._snapshot)
+        yield from _pace(self._snapshot)
+        yield from _budget(self._snapshot)
+        yield from _requests(self._snapshot)
+        yield from _readings(self._snapshot)
+        yield from _books(self._snapshot)
+        yield from _triggers(self._snapshot)
+        yield from _store(self._snapshot)
 
 
-def _conditions(seen: Snapshot) -> dict[tuple[str, ...], float]:
-    """Give every part by its subject: those that do not work with their cause, the others without one."""
+def _process(snapshot: Snapshot) -> Iterator[Metric]:
+    yield _gauge("build_info", "Always 1; the label is the version.", ("version",), [((snapshot.version,), 1)])
+    yield _gauge("ready", "Whether /readyz answers 200.", (), [((), not snapshot.not_ready())])
+    yield _gauge(
+        "condition", "1 for a part that does not work, with its cause; 0 for one that works.",
+        ("part", "subject", "cause"), _conditions(snapshot).items(),
+    )  # fmt: skip
+    yield _gauge("start_time_seconds", "When the process started, since the epoch.", (), [((), snapshot.started_at)])
+    ahead = snapshot.clock_difference_seconds
+    help_text = "Seconds by which this machine's clock is ahead of Braze's."
+    yield _gauge("clock_difference_seconds", help_text, (), [] if ahead is None else [((), ahead)])
+
+
+def _conditions(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
+    """Return every part and subject: those that do not work with their cause, the others with an empty one."""
     subjects = {
         Scope.PROCESS: [""],
-        Scope.WORKSPACE: [each.name for each in seen.workspaces],
-        Scope.TRIGGER: [each.name for each in seen.triggers],
+        Scope.WORKSPACE: [each.name for each in snapshot.workspaces],
+        Scope.TRIGGER: [each.name for each in snapshot.triggers],
     }
-    ill: dict[tuple[str, ...], float] = {(each.part, each.subject, each.cause): 1.0 for each in seen.conditions}
-    known = {(part, subject) for part, subject, _ in ill}
-    well = ((part, subject) for part in Part for subject in subjects[part.scope] if (part, subject) not in known)
-    return {(*each, ""): 0.0 for each in well} | ill
+    failing: dict[tuple[str, ...], float] = {(each.part, each.subject, each.cause): 1.0 for each in snapshot.conditions}
+    subjects_failing = {(part, subject) for part, subject, _ in failing}
+    working = ((part, subject) for part in Part for subject in subjects[part.scope])
+    return {(*each, ""): 0.0 for each in working if each not in subjects_failing} | failing
 
 
-def _budget(seen: Snapshot) -> Iterator[Metric]:
-    """Pace, budget and holds of each workspace. Nothing is told of a window that no answer has told of."""
-    name, every = ("workspace",), seen.workspaces
-    known = [each for each in every if each.window.lasts(seen.taken_at)]
-    yield _gauge("pace_calls_per_second", "Calls that may leave now.", name, [((w.name,), w.pace) for w in every])
-    yield _gauge("calls_in_flight", "Calls on their way.", name, [((w.name,), w.in_flight) for w in every])
-    yield _gauge("budget_limit_calls", "Calls that the window allows to everybody.", name,
-                 [((w.name,), w.window.limit) for w in known])  # fmt: skip
-    yield _gauge("budget_remaining_calls", "Calls that are left to everybody.", name,
-                 [((w.name,), w.window.remaining) for w in known])  # fmt: skip
-    yield _gauge("budget_reserve_calls", "Calls that we leave to live sending.", name,
-                 [((w.name,), w.window.reserve) for w in known])  # fmt: skip
-    yield _gauge("budget_spent_calls", "Calls spent of this window, by us and, as inferred, by others.",
-                 ("workspace", "by"), [((w.name, by), calls) for w in known for by, calls in
-                                       (("us", w.window.ours), ("others", w.window.others))])  # fmt: skip
-    yield _gauge("budget_reset_seconds", "Seconds until the window resets.", name,
-                 [((w.name,), w.window.resets_at - seen.taken_at) for w in known])  # fmt: skip
-    yield _gauge("held", "Whether calls are held, by cause.", ("workspace", "because"),
-                 [((w.name, why), w.held_because == why) for w in every for why in HELD])  # fmt: skip
-    yield _gauge("halted", "Whether it is halted: wrong key, permission or endpoint, or refused pairs.", name,
-                 [((w.name,), w.halted_because is not None) for w in every])  # fmt: skip
-    yield _counter("waited_seconds", "Seconds for which calls have waited to be allowed.", name,
-                   [((w.name,), w.waited_seconds) for w in every])  # fmt: skip
-    yield _counter("calls", "Calls sent, by what made us send them.", ("workspace", "cause"),
-                   [((w.name, cause), n) for w in every for cause, n in w.calls.items()])  # fmt: skip
-    yield _counter("answers", "Answers, by status or by what was wrong with them.", ("workspace", "status"),
-                   [((w.name, status.removeprefix("status_")), n)
-                    for w in every for status, n in w.answers.items()])  # fmt: skip
+def _pace(snapshot: Snapshot) -> Iterator[Metric]:
+    every = snapshot.workspaces
+    help_text = "Requests that may be sent now; 0 while they are held."
+    yield _gauge("pace_requests_per_second", help_text, WORKSPACE, _values(every, lambda w: w.pace))
+    help_text = "Requests that wait for a response."
+    yield _gauge("requests_in_flight", help_text, WORKSPACE, _values(every, lambda w: w.in_flight))
+    holds = [((w.name, hold), w.held_because == hold) for w in every for hold in HOLDS]
+    yield _gauge("hold", "Whether requests are held, by cause.", ("workspace", "cause"), holds)
+    help_text = "Whether the workspace is halted: wrong key, permission or endpoint, or refused pairs."
+    yield _gauge("workspace_halted", help_text, WORKSPACE, _values(every, lambda w: w.halted_because is not None))
 
 
-def _readings(seen: Snapshot) -> Iterator[Metric]:
-    """Tell what is open, and what runs out of time."""
-    name, every = ("workspace",), seen.workspaces
-    yield _gauge("readings", "Open readings, by state.", ("workspace", "state"),
-                 [((w.name, state), n) for w in every for state, n in w.readings.items()])  # fmt: skip
-    yield _gauge("last_capture_timestamp_seconds", "When a reading was last captured, since the epoch; 0 if unknown.",
-                 name, [((w.name,), w.last_captured_at) for w in every])  # fmt: skip
-    yield _gauge("at_risk_pairs", "Open pairs that may expire unread: late, or unreachable at the last pace.", name,
-                 [*(((w.name,), w.at_risk) for w in every),
-                  *(((name,), count) for name, count in seen.unserved_at_risk.items())])  # fmt: skip
-    yield _gauge("expired_pairs", "Pairs that ended without the reading that was due.", name,
-                 [((w.name,), w.expired) for w in every])  # fmt: skip
-    yield _gauge("nearest_deadline_seconds", "Seconds until the nearest deadline; negative once it has passed.", name,
-                 [((w.name,), w.nearest_deadline - seen.taken_at) for w in every
-                  if w.nearest_deadline is not None])  # fmt: skip
+def _budget(snapshot: Snapshot) -> Iterator[Metric]:
+    """Yield the budget of each workspace; nothing for a window that no response has described yet."""
+    known = [each for each in snapshot.workspaces if each.window.lasts(snapshot.taken_at)]
+    help_text = "Requests that the window allows to all clients."
+    yield _gauge("budget_limit_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.limit))
+    help_text = "Requests that are left to all clients."
+    yield _gauge("budget_remaining_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.remaining))
+    help_text = "Requests that are left to live sending."
+    yield _gauge("budget_reserve_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.reserve))
+    help_text = "Requests of this window, by this process and, as inferred, by others."
+    spent = [((w.name, "self"), w.window.ours) for w in known] + [((w.name, "others"), w.window.others) for w in known]
+    yield _gauge("budget_spent_requests", help_text, ("workspace", "client"), spent)
+    help_text = "When the window resets, since the epoch."
+    yield _gauge("budget_reset_timestamp_seconds", help_text, WORKSPACE, _values(known, lambda w: w.window.resets_at))
 
 
-def _books(seen: Snapshot) -> Iterator[Metric]:
-    """Tell the balance of the ledger."""
-    if (books := seen.books) is None:
+def _requests(snapshot: Snapshot) -> Iterator[Metric]:
+    every = snapshot.workspaces
+    help_text = "Time that requests waited for the pace."
+    yield _counter("request_wait_seconds", help_text, WORKSPACE, _values(every, lambda w: w.waited_seconds))
+    requests = [((w.name, cause), count) for w in every for cause, count in w.calls.items()]
+    yield _counter("requests", "Requests sent, by cause.", ("workspace", "cause"), requests)
+    responses = [((w.name, result), count) for w in every for result, count in w.answers.items()]
+    help_text = "Responses, by HTTP status or by the cause of failure."
+    yield _counter("responses", help_text, ("workspace", "result"), responses)
+
+
+def _readings(snapshot: Snapshot) -> Iterator[Metric]:
+    every = snapshot.workspaces
+    readings = [((w.name, state), count) for w in every for state, count in w.readings.items()]
+    yield _gauge("readings", "Open readings, by state.", ("workspace", "state"), readings)
+    captured_at = _values(every, lambda w: w.last_captured_at)
+    help_text = "When a reading was last captured, since the epoch; 0 if unknown."
+    yield _gauge("last_capture_timestamp_seconds", help_text, WORKSPACE, captured_at)
+    unserved = [((name,), float(count)) for name, count in snapshot.unserved_at_risk.items()]
+    help_text = "Open pairs that may expire unread: late, or too many for the last pace."
+    yield _gauge("at_risk_pairs", help_text, WORKSPACE, [*_values(every, lambda w: w.at_risk), *unserved])
+    help_text = "Pairs that expired before their last reading."
+    yield _gauge("expired_pairs", help_text, WORKSPACE, _values(every, lambda w: w.expired))
+    deadlines = [((w.name,), w.nearest_deadline) for w in every if w.nearest_deadline is not None]
+    help_text = "The nearest deadline of an open pair, since the epoch."
+    yield _gauge("nearest_deadline_timestamp_seconds", help_text, WORKSPACE, deadlines)
+
+
+def _books(snapshot: Snapshot) -> Iterator[Metric]:
+    if (books := snapshot.books) is None:
         return
     outcomes = {
         "captured": sum(books.captured.values()), "rejected": sum(books.rejected.values()),
         "expired": books.expired, "pending": books.pending,
     }  # fmt: skip
+    verdicts = [((verdict.value,), count) for verdict, count in books.captured.items()]
     yield _gauge("accepted_pairs", "Pairs in the ledger.", (), [((), books.accepted)])
-    yield _gauge("pairs", "Pairs by what became of them; they sum up to those accepted.", ("outcome",),
-                 [((outcome,), n) for outcome, n in outcomes.items()])  # fmt: skip
-    yield _gauge("captured_pairs", "Captured pairs, by verdict.", ("verdict",),
-                 [((verdict.value,), n) for verdict, n in books.captured.items()])  # fmt: skip
-    yield _gauge("rejected_pairs", "Rejected pairs, by reason.", ("reason",),
-                 [((reason,), n) for reason, n in books.rejected.items()])  # fmt: skip
-    yield _gauge("books_balanced", "Whether accepted = captured + rejected + expired + pending.", (),
-                 [((), books.balanced)])  # fmt: skip
+    yield _gauge("pairs", "Pairs by outcome; their sum is the accepted pairs.", ("outcome",), _labelled(outcomes))
+    yield _gauge("captured_pairs", "Captured pairs, by verdict.", ("verdict",), verdicts)
+    yield _gauge("rejected_pairs", "Rejected pairs, by reason.", ("reason",), _labelled(books.rejected))
+    help_text = "Whether accepted = captured + rejected + expired + pending."
+    yield _gauge("books_balanced", help_text, (), [((), books.balanced)])
 
 
-def _ways(seen: Snapshot) -> Iterator[Metric]:
-    """Tell what comes in and what goes out."""
-    store, triggers = seen.store, seen.triggers
-    yield _gauge("trigger_connected", "Whether the trigger's queue is connected.", ("trigger", "kind"),
-                 [((t.name, t.kind), t.connected) for t in triggers])  # fmt: skip
-    yield _counter("messages", "Messages, by what became of them.", ("trigger", "outcome"),
-                   [((t.name, outcome), n) for t in triggers for outcome, n in t.messages.items()])  # fmt: skip
-    yield _gauge("batches", "Batches that are not stored yet, by state.", ("state",),
-                 [((state,), n) for state, n in store.batches.items()])  # fmt: skip
-    yield _gauge("sealed_bytes", "Bytes of sealed parts that wait in the ledger to be stored.", (),
-                 [((), store.sealed_bytes)])  # fmt: skip
-    yield _gauge("store_away", "Whether parts cannot be stored now.", (), [((), store.problem is not None)])
+def _triggers(snapshot: Snapshot) -> Iterator[Metric]:
+    every = snapshot.triggers
+    connected = [((each.name, each.kind), each.connected) for each in every]
+    yield _gauge("trigger_connected", "Whether the trigger's queue is connected.", ("trigger", "kind"), connected)
+    messages = [((each.name, outcome), count) for each in every for outcome, count in each.messages.items()]
+    yield _counter("messages", "Messages, by outcome.", ("trigger", "outcome"), messages)
+
+
+def _store(snapshot: Snapshot) -> Iterator[Metric]:
+    store = snapshot.store
+    yield _gauge("batches", "Batches that are not stored yet, by state.", ("state",), _labelled(store.batches))
+    yield _gauge("sealed_bytes", "Sealed parts that wait in the ledger to be stored.", (), [((), store.sealed_bytes)])
+    yield _gauge("store_unavailable", "Whether parts cannot be stored now.", (), [((), store.problem is not None)])
     yield _counter("parts", "Parts sealed.", (), [((), store.parts)])
     yield _counter("rows", "Rows in sealed parts.", (), [((), store.rows)])
     yield _counter("part_bytes", "Bytes of sealed parts.", (), [((), store.part_bytes)])
 
 
-def _gauge(name: str, help_text: str, labels: tuple[str, ...], values: Labelled) -> Metric:
-    family = GaugeMetricFamily(f"harvester_{name}", help_text, labels=labels)
-    for label_values, value in values:
-        family.add_metric(label_values, float(value))
-    return family
+def _values(workspaces: Iterable[WorkspaceNow], value: Callable[[WorkspaceNow], float]) -> Samples:
+    return [((each.name,), value(each)) for each in workspaces]
 
 
-def _counter(name: str, help_text: str, labels: tuple[str, ...], values: Labelled) -> Metric:
-    family = CounterMetricFamily(f"harvester_{name}", help_text, labels=labels)
-    for label_values, value in values:
+def _labelled(counts: Mapping[str, int]) -> Samples:
+    return [((name,), count) for name, count in counts.items()]
+
+
+def _gauge(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> Metric:
+    return _with_samples(GaugeMetricFamily(f"harvester_{name}", help_text, labels=labels), samples)
+
+
+def _counter(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> Metric:
+    """``name`` is without ``_total``, which the client library appends."""
+    return _with_samples(CounterMetricFamily(f"harvester_{name}", help_text, labels=labels), samples)
+
+
+def _with_samples(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -> Metric:
+    for label_values, value in samples:
         family.add_metric(label_values, float(value))
     return family

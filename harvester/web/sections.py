@@ -5,19 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from markupsafe import Markup
 
 from harvester.formatting import ago, clock, machine, moment, number, shown, volume
+from harvester.health import HOLDS
 from harvester.ledger.outlook import Rejection
 from harvester.model import Books
 from harvester.monitor.snapshot import Snapshot, Store, Trigger, Window, WorkspaceNow
 from harvester.web import pictures
-
-_WAITS = {
-    "budget": "waits for budget",
-    "throttled": "was refused by Braze (429) and waits",
-    "overload": "waits before it calls again, because calls fail",
-    "refused": "had many pairs refused in a row and requests one of another campaign",
-    "halted": "is halted, with a probe",
-    "stopping": "is stopping",
-}
 
 
 def overview(snapshot: Snapshot) -> Markup:
@@ -33,11 +25,8 @@ def overview(snapshot: Snapshot) -> Markup:
 
 def _doing(each: WorkspaceNow, now: float) -> str:
     if each.held_because is not None:
-        waits = _WAITS.get(each.held_because, f"waits because of {shown(each.held_because)}")
-        if each.held_until <= now:
-            return waits
-        between = " at " if each.held_because == "halted" else " until "
-        return f"{waits}{between}{clock(each.held_until)}, {ago(each.held_until, now)}"
+        waits = f"waits for {HOLDS.get(each.held_because, shown(each.held_because))}"
+        return waits if each.held_until <= now else f"{waits}, {ago(each.held_until, now)} ({clock(each.held_until)})"
     if not any(each.readings.get(state) for state in ("due", "leased")):
         return "has nothing due"
     pace = f"{each.pace:.1f}" if each.pace < 1000 else number(each.pace)

@@ -22,7 +22,7 @@ from harvester.formatting import shown
 from harvester.monitor.snapshot import Snapshot
 from harvester.web.connections import Connections, connection_limit
 from harvester.web.hosts import allowed_hosts, is_allowed
-from harvester.web.metrics import exposed
+from harvester.web.metrics import encode_metrics
 from harvester.web.page import POLICY, page
 
 LOOK_SECONDS, LOOK_MAX_SECONDS = 2.0, 30.0
@@ -133,7 +133,7 @@ class Face:
         snapshot, problem = await self._newest()
         if snapshot is None or problem is not None:
             return web.Response(status=503, text=f"{problem}\n")
-        body, content_type = exposed(snapshot, request.headers.get("Accept", ""))
+        body, content_type = encode_metrics(snapshot, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _page(self, _request: web.Request) -> web.Response:
@@ -193,7 +193,7 @@ async def _briefly(request: web.Request, handler: Handler) -> web.StreamResponse
         return web.Response(status=error.status, text=f"{error.reason.lower()}\n", headers=allowed)
     except Exception:  # noqa: BLE001 - it is told in the log, and the other pages still answer
         trace = traceback.format_exc()
-        log.error("web_face_failed", path=shown(request.path), trace=trace)  # noqa: TRY400 - a trace without locals
+        log.error("web_request_failed", path=shown(request.path), trace=trace)  # noqa: TRY400 - a trace without locals
         return web.Response(status=500, text="this is a bug, and the log has more of it\n")
 
 

@@ -198,7 +198,7 @@ def test_nothing_logged_holds_the_key_or_a_control_character():
     assert not [value for each in logs for value in each.values() if "\x1b" in str(value)]
 
 
-@pytest.mark.parametrize(("step", "event"), [(401, "workspace_halted"), (b"{}", "answer_unusable")])
+@pytest.mark.parametrize(("step", "event"), [(401, "workspace_halted"), (b"{}", "response_unusable")])
 def test_what_is_logged_of_an_answer_names_its_send(step, event):
     """Workspace, campaign and send: enough to ask Braze about it."""
     with structlog.testing.capture_logs() as logs:
@@ -211,7 +211,7 @@ def test_of_each_cause_the_first_unusable_answer_is_a_warning():
     """Hundreds of them flood no log; they stay counted, and are all there for who asks for more."""
     with structlog.testing.capture_logs() as logs:
         _, _, client = captured_by([b"{}", b"[", 200, b"{}", b"[", 200], readings=2)
-    told = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "answer_unusable"]
+    told = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "response_unusable"]
     again = [("no_success", "debug"), ("unparsable", "debug")]
     assert told == [("no_success", "warning"), ("unparsable", "warning"), *again]
     assert (client.answers["no_success"], client.answers["unparsable"]) == (2, 2)
@@ -248,7 +248,9 @@ def test_an_endpoint_that_never_answers_is_named_and_given_up_within_a_minute(tm
     with structlog.testing.capture_logs() as logs:
         seconds, pending = harvested(tmp_path, 50, lambda *_: gone)
     assert (pending, gone.asked < 10, seconds < 60) == (50, True, True)
-    assert [each["event"] for each in logs if each["log_level"] != "debug" and each["event"] != "progress"] == []
+    assert [
+        each["event"] for each in logs if each["log_level"] != "debug" and each["event"] != "progress_reported"
+    ] == []
 
 
 def test_nothing_is_leased_beyond_a_small_batch_until_the_first_answer_tells_the_pace(tmp_path):
@@ -303,8 +305,8 @@ def test_a_bug_of_ours_costs_one_pair_and_not_the_others():
     with structlog.testing.capture_logs() as logs:
         outcomes, _, _ = captured_by([RuntimeError(KEY), 200, 200], readings=3)
     assert [type(outcome) for outcome in outcomes] == [Deferred, Captured, Captured]
-    assert [(each["event"], each["error"]) for each in logs] == [("bug", "RuntimeError")]
-    assert "harvester.braze.client" in logs[0]["at"]
+    assert [(each["event"], each["error"]) for each in logs] == [("bug_found", "RuntimeError")]
+    assert "harvester.braze.client" in logs[0]["location"]
     assert KEY not in str(logs)
 
 

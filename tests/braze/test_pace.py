@@ -160,7 +160,7 @@ def test_a_long_wait_is_refused_so_that_readings_can_go_back():
         return caught.value
 
     caught = run_virtual(held())
-    assert (caught.cause, str(caught)) == ("budget", "held because of budget")
+    assert (caught.cause, str(caught)) == ("rate_limited", "held because of rate_limited")
     assert caught.until == approx(HOUR + 13)
 
 
@@ -210,8 +210,8 @@ def test_only_figures_that_are_known_are_logged():
         await asyncio.sleep(700)
         return [*figures, pacer.state().known_figures(idle=False)]
 
-    budget = {"remaining": 200_000, "limit": 250_000}
-    pace = {"calls_per_minute": approx(15_000)}
+    budget = {"remaining_requests": 200_000, "limit_requests": 250_000}
+    pace = {"requests_per_minute": approx(15_000)}
     assert run_virtual(story()) == [{}, pace | budget, budget, {}]
 
 
@@ -297,7 +297,7 @@ def test_an_overloaded_server_is_probed_by_one_call_and_recovers():
             task.cancel()
         return held, *left
 
-    assert run_virtual(story()) == ("overload", 1, 3)
+    assert run_virtual(story()) == ("overloaded", 1, 3)
 
 
 def test_a_halt_is_probed_every_ten_minutes_and_at_once_when_it_may_be_mended():

@@ -366,7 +366,7 @@ async def test_a_stop_while_the_store_hangs_is_obeyed(stores, tmp_path):
         process = scene.command.start(*scene.arguments)
         await hanging.wait()
         process.terminate()
-        await asyncio.to_thread(lambda: next(line for line in process.stderr if b"stopping" in line))
+        await asyncio.to_thread(lambda: next(line for line in process.stderr if b"stop_requested" in line))
         process.terminate()
         err = (await asyncio.to_thread(process.communicate))[1].decode()
         assert (process.returncode, err) == (130, "harvester: interrupted; run the same command again to go on\n")

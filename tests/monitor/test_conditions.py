@@ -27,7 +27,7 @@ from harvester.sources.message import Reader
 from harvester.sources.trigger import Trigger
 from harvester.storage import Compression, FolderSink
 from harvester.web import Snapshot, Store
-from harvester.web.metrics import exposed
+from harvester.web.metrics import encode_metrics
 from harvester.web.page import page
 from tests.support.secret_canary import KEY
 
@@ -114,7 +114,7 @@ class Seen:
     @property
     def metrics(self) -> dict[tuple[str, ...], float]:
         """Every metric by name and labels."""
-        text = exposed(self.snapshot, "")[0].decode()
+        text = encode_metrics(self.snapshot, "")[0].decode()
         return {(s.name, *sorted(s.labels.values())): s.value for f in families(text) for s in f.samples}
 
     def events(self, name: str) -> list[dict]:
@@ -170,7 +170,9 @@ def test_an_endpoint_that_nobody_answers_is_told_everywhere_and_so_is_its_return
             assert [each["cause"] for each in seen.events("endpoint_unavailable")] == [cause]
             lasts, hold = (730, 320) if cause == "connection refused" else (120, 140)
             await seen.at(lasts)
-            logged = [each for each in seen.logs if each["log_level"] != "debug" and each["event"] != "answer_unusable"]
+            logged = [
+                each for each in seen.logs if each["log_level"] != "debug" and each["event"] != "response_unusable"
+            ]
             assert len([each for each in logged if each["event"] == "endpoint_unavailable"]) == 1 + lasts // 600
             assert not [each for each in logged if each["event"] == "batch_sealed"]
             wire.outage = None
@@ -193,7 +195,7 @@ def test_a_429_that_no_budget_explains_is_an_outage_and_one_that_it_explains_is_
             await seen.at(118)
             assert [each.cause for each in seen.snapshot.conditions] == (["429"] if blind else [])
             assert [each["cause"] for each in seen.events("endpoint_unavailable")] == (["429"] if blind else [])
-            assert seen.metrics["harvester_held", "throttled", "us"] == 1
+            assert seen.metrics["harvester_hold", "throttled", "us"] == 1
             wire.outage, wire.remaining = None, None
             assert (await seen.at(3100)).conditions == ()
             assert len(seen.events("endpoint_recovered")) == blind

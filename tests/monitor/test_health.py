@@ -63,7 +63,7 @@ def test_a_condition_is_logged_once_again_every_ten_minutes_and_when_it_is_over(
             logged.update([blind("us", "connection refused" if minute % 2 else "502")])
         logged.update([])
         logged.update([])
-    assert [(each["event"], each["workspace"], each["seconds"]) for each in lines] == [
+    assert [(each["event"], each["workspace"], each["duration_seconds"]) for each in lines] == [
         ("endpoint_unavailable", "us", 0),
         ("endpoint_unavailable", "us", 600),
         ("endpoint_unavailable", "us", 1200),

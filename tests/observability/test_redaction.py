@@ -170,5 +170,5 @@ async def test_a_key_in_a_header_is_not_logged():
         with structlog.testing.capture_logs() as logged:
             await asyncio.gather(*(client.capture(reading, batch_id="b") for _ in ids))
         await transport.close()
-    assert {each["request_id"] for each in logged if each["event"] == "answer_unusable"} == {MASK, "\\udcff\\udcfe"}
+    assert {each["request_id"] for each in logged if each["event"] == "response_unusable"} == {MASK, "\\udcff\\udcfe"}
     assert KEY not in repr(logged)

@@ -89,7 +89,7 @@ async def test_a_collector_that_is_away_costs_spans_and_nothing_else(harvester, 
         write_pairs(tmp_path / "pairs.csv", simulator)
         code, _, err = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url)
     assert code == 0
-    assert "traces_troubled" in err
+    assert "traces_failed" in err
     assert "Traceback" not in err
 
 
@@ -155,7 +155,7 @@ def test_an_endpoint_without_the_extra_is_told_and_nothing_fails(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with capture_logs() as said, traces_to("http://127.0.0.1:4318"):
         assert begin("batch") is NOTHING
-    assert [each["event"] for each in said] == ["traces_off"]
+    assert [each["event"] for each in said] == ["traces_disabled"]
     assert "pip install -c locks/constraints.txt -e '.[otel]'" in said[0]["hint"]
 
 

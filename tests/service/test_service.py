@@ -313,7 +313,7 @@ async def test_a_wait_for_budget_ends_with_the_first_signal(tmp_path):
         service = Serving(tmp_path, simulator.url, "out")
         await service.enqueue(simulator, 0, 5)
         async with service.running():
-            await service.told("/metrics", word='harvester_held{because="throttled",workspace="eu"} 1.0')
+            await service.told("/metrics", word='harvester_hold{cause="throttled",workspace="eu"} 1.0')
             await service.told("/readyz", 200)
         assert (await service.status())["books"]["pending"] == 5
         assert list(simulator.answers) == ["429"]
@@ -325,9 +325,9 @@ async def test_the_second_signal_ends_at_once_and_loses_nothing(tmp_path):
         service = Serving(tmp_path, simulator.url, "out")
         await service.enqueue(simulator, 0, 5)
         service.start()
-        await service.told("/metrics", word='harvester_calls_in_flight{workspace="eu"} 1.0')
+        await service.told("/metrics", word='harvester_requests_in_flight{workspace="eu"} 1.0')
         service.process.terminate()
-        await asyncio.to_thread(lambda: next(line for line in service.process.stderr if b"stopping" in line))
+        await asyncio.to_thread(lambda: next(line for line in service.process.stderr if b"stop_requested" in line))
         assert (await service.stop())[0] == 130
     async with Simulator(SimulatorConfig(pairs=5, limit=1_000_000, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out")

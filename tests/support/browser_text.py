@@ -81,8 +81,8 @@ def unhealthy() -> Snapshot:
     base = healthy()
     spent = spending(250_000, ours=24.0, others=20.0, burst=90_000)
     window = replace(base.workspaces[0].window, spent=spent, remaining=250_000 - spent[-1].ours - spent[-1].others)
-    eu = workspace(window=window, held_because="budget", held_until=HOUR + 3601.4, pace=0.0, at_risk=1_342, expired=3,
-                   nearest_deadline=NOW + 1_500, deadlines=deadlines(9_000, at_risk=1_342))  # fmt: skip
+    eu = workspace(window=window, held_because="rate_limited", held_until=HOUR + 3601.4, pace=0.0, at_risk=1_342,
+                   expired=3, nearest_deadline=NOW + 1_500, deadlines=deadlines(9_000, at_risk=1_342))  # fmt: skip
     us = workspace("us", last_captured_at=0.0, window=Window(), held_because="halted", held_until=NOW + 312, pace=0.0,
                    halted_because="status 401: Invalid API key", halted_since=NOW - 5_000,
                    readings={"waiting": 3_120, "due": 88}, deadlines=deadlines(400))  # fmt: skip

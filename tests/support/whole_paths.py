@@ -199,7 +199,7 @@ def harvest(folder: Path, found: Sequence[Answer | ExchangeError], scrub) -> lis
                 transport=Replay(answer, scrub), endpoint=ENDPOINT, pacer=pacer, clock=clock, length_days=15
             )  # fmt: skip
             outcome = await client.capture(reading, batch_id="b")
-            assert KEY[:14] not in f"{client.halted_because}{client.why('overload')}"
+            assert KEY[:14] not in f"{client.halted_because}{client.why('overloaded')}"
             await opened.take_back(reading, outcome)
         (folder / ".harvester" / "tmp").mkdir(parents=True)  # as attaching to the folder would
         for part in await opened.parts():

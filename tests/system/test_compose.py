@@ -100,4 +100,4 @@ async def test_the_whole_thing_takes_every_send_from_the_queue_to_the_bucket(tmp
     assert left == 0
     assert (b"misspelt" in letter, "campaign" in reason) == (True, True)
     assert '"event":"batch_sealed"' in said
-    assert "trigger_may_lose_messages" not in said
+    assert "trigger_unsafe" not in said

@@ -56,7 +56,7 @@ def watched() -> Iterator[None]:
         yield
     for each in logged:
         line = logs._never_failing(logs._as_json)(None, "", each)
-        assert orjson.loads(line)["event"] not in ("bug", "bug_found", "web_face_failed"), each
+        assert orjson.loads(line)["event"] not in ("bug_found", "web_request_failed"), each
         assert KEY[:14] not in line
 
 

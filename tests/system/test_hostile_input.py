@@ -116,7 +116,7 @@ async def test_a_second_signal_ends_at_once_and_loses_nothing(harvester, tmp_pat
         while not server.requests:
             await asyncio.sleep(0.001)
         process.send_signal(signal.SIGTERM)
-        while b"event=stopping" not in await asyncio.to_thread(process.stderr.readline):
+        while b"event=stop_requested" not in await asyncio.to_thread(process.stderr.readline):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, err = await asyncio.to_thread(process.communicate, timeout=15)  # far less than the grace or the timeout

@@ -67,8 +67,8 @@ def test_what_is_wrong_comes_first_and_in_words():
         "Parts cannot be stored: s3://lake answers 503 SlowDown",
         'Trigger "sends" is not connected: connection refused by rabbit.internal:5671, for 5 min',
         "The books do not balance",
-        "eu waits for budget until 14:00:01 UTC, in 18 min",
-        "us is halted, with a probe at 13:46:19 UTC",
+        "eu waits for the rate limit, in 18 min (14:00:01 UTC)",
+        "us waits for the next probe, because it is halted, in 5 min (13:46:19 UTC)",
     ):
         assert first.count(reason) == 1, reason
 

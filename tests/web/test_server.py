@@ -185,18 +185,18 @@ async def test_metrics_tell_what_the_page_tells(http, face, looks, accept):
     }
     expected = {
         ("harvester_ready",): 0,
-        ("harvester_budget_spent_calls", "eu", "others"): browser_text.unhealthy().workspaces[0].window.others,
-        ("harvester_budget_reset_seconds", "eu"): 1133,
-        ("harvester_held", "budget", "eu"): 1,
-        ("harvester_held", "eu", "halted"): 0,
-        ("harvester_halted", "us"): 1,
+        ("harvester_budget_spent_requests", "eu", "others"): browser_text.unhealthy().workspaces[0].window.others,
+        ("harvester_budget_reset_timestamp_seconds", "eu"): browser_text.HOUR + 3600,
+        ("harvester_hold", "eu", "rate_limited"): 1,
+        ("harvester_hold", "eu", "halted"): 0,
+        ("harvester_workspace_halted", "us"): 1,
         ("harvester_readings", "eu", "waiting"): 81_234,
         ("harvester_at_risk_pairs", "eu"): 1_342,
-        ("harvester_nearest_deadline_seconds", "eu"): 1_500,
+        ("harvester_nearest_deadline_timestamp_seconds", "eu"): browser_text.NOW + 1_500,
         ("harvester_pairs", "pending"): 86_458,
         ("harvester_books_balanced",): 0,
         ("harvester_batches", "sealed"): 212,
-        ("harvester_store_away",): 1,
+        ("harvester_store_unavailable",): 1,
         ("harvester_condition", "connection refused", "endpoint", "eu"): 1,
         ("harvester_condition", "401", "key", "us"): 1,
         ("harvester_condition", "", "503", "store"): 1,
@@ -204,12 +204,12 @@ async def test_metrics_tell_what_the_page_tells(http, face, looks, accept):
         ("harvester_last_capture_timestamp_seconds", "us"): 0,
         ("harvester_trigger_connected", "rabbitmq", "sends"): 0,
         ("harvester_messages_total", "dead_lettered", "sends"): 2,
-        ("harvester_answers_total", "429", "eu"): 3,
-        ("harvester_waited_seconds_total", "eu"): 1234.5,
+        ("harvester_responses_total", "eu", "status_429"): 3,
+        ("harvester_request_wait_seconds_total", "eu"): 1234.5,
     }  # fmt: skip
     assert {key: found.get(key) for key in expected} == expected
     assert "script" not in text
-    assert ("harvester_budget_limit_calls", "us") not in found  # no answer has told of it yet
+    assert ("harvester_budget_limit_requests", "us") not in found  # no answer has told of it yet
 
 
 async def exported(http, face) -> set[str]:
