@@ -40,7 +40,7 @@ from harvester.service.service import Service
 from harvester.settings import Settings, Workspace
 from harvester.simulator.budget import SharedBudget
 from harvester.simulator.config import SimulatorConfig
-from harvester.simulator.decision import PATH, Judge
+from harvester.simulator.decision import PATH, DecisionMaker
 from harvester.simulator.neighbour import Steady
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.storage import Compression
@@ -92,7 +92,7 @@ class _Braze:
     def __init__(self, month: Month, limit: int, clock: Clock) -> None:
         config = SimulatorConfig(api_key=KEY)
         usual, taken = (SharedBudget(limit, 3600.0, Steady(share)) for share in (0.1, 0.79))
-        self._usual, self._taken = (Judge(config, budget, month.sends) for budget in (usual, taken))
+        self._usual, self._taken = (DecisionMaker(config, budget, month.sends) for budget in (usual, taken))
         self._month = month
         self._clock = clock
 
@@ -107,7 +107,7 @@ class _Braze:
             "ending_at": datetime.fromtimestamp(ending_at, UTC).isoformat(),
         }  # fmt: skip
         judge = self._taken if _within(BUDGET_TAKEN, now - self._month.starts_at) else self._usual
-        judged = judge.judge("GET", PATH, query, authorization=f"Bearer {KEY}", now=now)
+        judged = judge.decide("GET", PATH, query, authorization=f"Bearer {KEY}", now=now)
         grant = judged.grant
         assert grant is not None
         if judged.status == 200:

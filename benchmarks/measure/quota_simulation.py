@@ -57,7 +57,7 @@ class Result:
     ideal_seconds: float = 0.0
 
 
-def neighbour_of(kind: str, window_seconds: float) -> Neighbour | None:
+def create_neighbour(kind: str, window_seconds: float) -> Neighbour | None:
     """Give a neighbour whose bursts and campaign keep their shape in any window."""
     burst = window_seconds / 12
     return {
@@ -83,7 +83,7 @@ class _World:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.result = Result()
-        neighbour = neighbour_of(scenario.neighbour, scenario.window_seconds)
+        neighbour = create_neighbour(scenario.neighbour, scenario.window_seconds)
         self.budget = SharedBudget(scenario.limit, scenario.window_seconds, neighbour)
         self.clock = VirtualClock()
         self.random = random.Random(7)

@@ -70,9 +70,9 @@ def _list_faults(context: click.Context, option: click.Parameter, value: bool) -
     """Print the faults and end."""
     del option
     if value:
-        from harvester.simulator.faults import described
+        from harvester.simulator.faults import describe_faults
 
-        click.echo(described())
+        click.echo(describe_faults())
         context.exit()
 
 

@@ -1,10 +1,10 @@
-"""The stand-in API on loopback: it owns the socket, the headers, the choice of faults and the log.
+"""The stand-in API on loopback: the socket, the headers, the choice of faults and the log.
 
-Documented: three headers tell of the budget, ``X-RateLimit-Reset`` in epoch seconds. Recorded: an ``X-Request-Id`` on
+Documented: three headers report the quota, ``X-RateLimit-Reset`` in epoch seconds. Recorded: an ``X-Request-Id`` on
 every answer, Cloudflare as the server, and on a 401 the three headers, but empty.
 
-An answer is judged, counted and logged without a pause between, and only then leaves. So what is in the log was
-answered, even if nobody lived to read it, and what is not in the log never left.
+A response is decided, counted and logged without a pause, and only then sent. The log therefore contains every
+response that was sent, even if its reader was killed.
 """
 
 import asyncio
@@ -25,31 +25,31 @@ from harvester.errors import UsageError
 from harvester.simulator import faults
 from harvester.simulator.budget import SharedBudget
 from harvester.simulator.config import SimulatorConfig
-from harvester.simulator.decision import Judge, Judgement
-from harvester.simulator.neighbour import neighbour_of
+from harvester.simulator.decision import Decision, DecisionMaker
+from harvester.simulator.neighbour import create_neighbour
 from harvester.simulator.population import population
 from harvester.simulator.random_draw import draw
 from harvester.simulator.request import day_of
 
 
 class Simulator:
-    """A running stand-in; use it as an async context manager and ask at ``url``."""
+    """A running stand-in. Use it as an async context manager; it listens at ``url``."""
 
     def __init__(self, config: SimulatorConfig, clock: Clock | None = None) -> None:
-        """Hold the sends in memory, about 300 bytes each. All times are those of ``clock``.
+        """Create the sends in memory, about 300 bytes each. All times come from ``clock``.
 
-        ``answers`` counts by status, or by fault where not even a status left.
+        ``answers`` counts responses by status, or by fault if no status was sent.
         """
         self.config = config
         self.url = ""
         self.answers: Counter[str] = Counter()
         self._clock = clock or SystemClock()
         self.day = config.day or date.fromordinal(day_of(self._clock.wall()))
-        neighbour = neighbour_of(config.neighbour, config.neighbour_share, config.window_seconds)
+        neighbour = create_neighbour(config.neighbour, config.neighbour_share, config.window_seconds)
         self.budget = SharedBudget(config.limit, config.window_seconds, neighbour)
         self.population = list(population(seed=config.seed, pairs=config.pairs, day=self.day))
-        self._judge = Judge(config, self.budget, self.population)
-        self._times_asked: Counter[str] = Counter()
+        self._decisions = DecisionMaker(config, self.budget, self.population)
+        self._times_requested: Counter[str] = Counter()
         self._number = 0
         self._log: BinaryIO | None = None
         self._runner: web.ServerRunner | None = None
@@ -76,7 +76,7 @@ class Simulator:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening, and let the neighbour spend what is due by now."""
+        """Stop listening, and charge the neighbour's requests up to now."""
         await self._close()
         self.budget.pass_time(self._clock.wall())
 
@@ -91,18 +91,18 @@ class Simulator:
             await asyncio.sleep(self.config.latency_seconds)
         now, query = self._clock.wall(), request.query
         self._number += 1
-        judged = self._judge.judge(
+        decision = self._decisions.decide(
             request.method, request.path, query, authorization=request.headers.get("Authorization", ""), now=now
         )
-        answer = web.Response(status=judged.status, body=judged.body, headers=self._headers(judged, now))
-        fault = self._fault(query.get("send_id", "")) if judged.status in (200, 400) else None
+        answer = web.Response(status=decision.status, body=decision.body, headers=self._headers(decision, now))
+        fault = self._fault(query.get("send_id", "")) if decision.status in (200, 400) else None
         if fault is not None:
-            answer = faults.spoiled(answer, fault)
-        self._note(judged, answer, fault, query, now)
+            answer = faults.corrupt(answer, fault)
+        self._record(decision, answer, fault, query, now)
         return answer
 
-    def _headers(self, judged: Judgement, now: float) -> dict[str, str]:
-        grant = judged.grant
+    def _headers(self, decision: Decision, now: float) -> dict[str, str]:
+        grant = decision.grant
         return {
             faults.LIMIT: str(grant.limit) if grant else "",
             faults.REMAINING: str(grant.remaining) if grant else "",
@@ -114,21 +114,21 @@ class Simulator:
         }
 
     def _fault(self, send_id: str) -> str | None:
-        """Choose a fault for this call, or none: the one its send id asks for, or else one by rate."""
+        """Choose a fault for this request: the one that its send id requests, else one by rate, else none."""
         config = self.config
-        if (asked := faults.asked_for(send_id)) is not None:
-            name, times = asked
-            self._times_asked[send_id] += 1
-            if times is None or self._times_asked[send_id] <= times:
+        if (requested := faults.requested_fault(send_id)) is not None:
+            name, times = requested
+            self._times_requested[send_id] += 1
+            if times is None or self._times_requested[send_id] <= times:
                 return name
         if config.fault_rate and draw(config.seed, self._number) % 10_000 < config.fault_rate * 10_000:
             return config.faults[draw(config.seed, "fault", self._number) % len(config.faults)]
         return None
 
-    def _note(
-        self, judged: Judgement, answer: web.Response, fault: str | None, query: Mapping[str, str], now: float
+    def _record(
+        self, decision: Decision, answer: web.Response, fault: str | None, query: Mapping[str, str], now: float
     ) -> None:
-        """Count an answer and log it. A verdict stands only where the body leaves as it was."""
+        """Count a response and log it, with a verdict only if the body is unchanged."""
         status = None if isinstance(answer, faults.Unanswered) else answer.status
         self.answers[str(status or fault)] += 1
         if self._log is None:
@@ -138,8 +138,8 @@ class Simulator:
             "send_id": query.get("send_id"),
             "status": status,
             "fault": fault,
-            "verdict": judged.verdict if status == 200 and answer.body is judged.body else None,
-            "remaining": judged.grant.remaining if judged.grant else None,
+            "verdict": decision.verdict if status == 200 and answer.body is decision.body else None,
+            "remaining": decision.grant.remaining if decision.grant else None,
             "at": now,
         }
         self._log.write(orjson.dumps(line) + b"\n")
@@ -147,5 +147,5 @@ class Simulator:
 
 @lru_cache(maxsize=4)
 def _date(second: int) -> str:
-    """Give a time as ``Date`` has it: whole seconds, in GMT."""
+    """Format a time for ``Date``: whole seconds, in GMT."""
     return formatdate(second, usegmt=True)

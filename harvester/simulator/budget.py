@@ -1,10 +1,10 @@
-"""The budget that all callers of a workspace share: fixed windows, aligned to the clock as Braze's hour is.
+"""The quota that all clients of a workspace share: fixed windows, aligned to the clock as Braze's hour is.
 
 Documented: one pool for a workspace and some fifty endpoints, live sending among them, that resets on the clock
-hour and does not roll. Recorded: every answer takes one call, a 400 too. Inferred: a 429 takes none.
+hour and does not roll. Recorded: every response costs one request, a 400 too. Inferred: a 429 takes none.
 
-The neighbour has no task of its own. Whoever takes a call first lets it spend all that has fallen due since, so
-every grant is the one a neighbour without pause would have left, and a run depends on the clock alone.
+The neighbour has no task of its own. Before each request, its requests that have become due are charged. Each grant
+therefore equals the one that a continuous neighbour would have left, and a run depends on the clock alone.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from harvester.simulator.neighbour import Neighbour
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The answer to one call for budget; ``reset_at`` is when the present window ends, in epoch seconds."""
+    """The result of one charge. ``reset_at`` is the end of the current window, in epoch seconds."""
 
     allowed: bool
     limit: int
@@ -23,10 +23,10 @@ class Grant:
 
 
 class SharedBudget:
-    """``limit`` calls in every window of ``window_seconds``. A refused call takes nothing."""
+    """``limit`` requests in every window of ``window_seconds``. A refused request costs nothing."""
 
     def __init__(self, limit: int, window_seconds: float, neighbour: Neighbour | None = None) -> None:
-        """Begin with a full window, of which the neighbour has spent what it spends up to that moment."""
+        """Begin with a full window, less what the neighbour has used by then."""
         self.limit = limit
         self.refused = 0
         self.neighbour_calls = 0
@@ -39,7 +39,7 @@ class SharedBudget:
         self._taken = 0
 
     def take(self, now: float) -> Grant:
-        """Take one call, if there is one left in the window of ``now`` (epoch seconds)."""
+        """Charge one request, if one is left in the window of ``now`` (epoch seconds)."""
         self.pass_time(now)
         taken = self._take_up_to(1)
         self.refused += 1 - taken
@@ -47,20 +47,20 @@ class SharedBudget:
         return Grant(taken == 1, self.limit, remaining, (self._window + 1) * self._window_seconds)
 
     def pass_time(self, now: float) -> None:
-        """Let windows end and the neighbour spend, up to ``now``. A time that was passed already changes nothing.
+        """End windows and charge the neighbour, up to ``now``. An earlier time changes nothing.
 
-        Windows that begin and end unseen are left out of the books: alone, a neighbour is refused nothing.
+        Windows without any request do not count: alone, a neighbour is never refused.
         """
         window, into_seconds = divmod(now, self._window_seconds)
         if window > self._window:
             if self._window >= 0:
-                self._spend(self._window_seconds)
+                self._charge_neighbour(self._window_seconds)
             self._window, self._into_seconds, self._taken = int(window), 0.0, 0
         if window == self._window and into_seconds > self._into_seconds:
-            self._spend(into_seconds)
+            self._charge_neighbour(into_seconds)
 
-    def _spend(self, until: float) -> None:
-        """Give the neighbour what falls due in this window up to ``until``, as far as there is any left."""
+    def _charge_neighbour(self, until: float) -> None:
+        """Charge the neighbour's requests of this window up to ``until``, as far as quota is left."""
         if self._neighbour is not None:
             due = self._neighbour.calls_due(self.limit, self._window_seconds, self._into_seconds, until)
             self.neighbour_calls += due
@@ -68,7 +68,7 @@ class SharedBudget:
         self._into_seconds = until
 
     def _take_up_to(self, calls: int) -> int:
-        """Take as many calls as are left; the limit may have been lowered below what is taken already."""
+        """Charge as many requests as are left. The limit may have dropped below what is already used."""
         remaining = max(0, self.limit - self._taken)
         taken = min(calls, remaining)
         self._taken += taken

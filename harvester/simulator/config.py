@@ -1,4 +1,4 @@
-"""What to simulate: plain values, each with a default, checked before anything listens."""
+"""The settings of the stand-in: plain values with defaults, validated before anything listens."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -11,11 +11,11 @@ from harvester.simulator.series import UnknownPairs
 
 @dataclass(frozen=True, slots=True)
 class SimulatorConfig:
-    """What to simulate; shares and rates are 0 to 1, ``window_seconds`` are those of the stand-in's clock.
+    """The settings of a stand-in. Shares and rates are 0 to 1; ``window_seconds`` counts by the stand-in's clock.
 
-    ``day`` is the one before which the sends were sent, by default the one on which the stand-in starts. Of a share
-    of calls, ``fault_rate``, each meets one of ``faults``. Others spend ``neighbour_share`` of every window in the way
-    of ``neighbour``. ``forbidden_key`` is a good key without the permission.
+    All sends are sent before ``day``, by default the day on which the stand-in starts. A share of ``fault_rate`` of the
+    requests gets one of ``faults``. ``neighbour`` uses ``neighbour_share`` of every window. ``forbidden_key`` is a
+    valid key without the permission.
     """
 
     seed: int = 1
@@ -38,4 +38,4 @@ class SimulatorConfig:
         """Raise ``UsageError`` for a fault that does not exist."""
         for name in self.faults:
             if not exists(name):
-                raise UsageError(f"there is no fault {name!r}; harvester simulate --list-faults names them all")
+                raise UsageError(f"there is no fault {name!r}; harvester simulate --list-faults lists them")

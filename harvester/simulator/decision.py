@@ -1,8 +1,8 @@
-"""What a request comes to: its key, its budget, its question, in this order. No sockets, no headers, no faults.
+"""Decides the response to a request: checks key, quota and parameters, in this order. No sockets, headers or faults.
 
 Documented: 401 for a wrong key, ``Access Denied`` (403) for one without the permission, 404 for a wrong path, 400 with
-``Invalid Campaign ID``, 429 over the limit. Recorded: a 401 echoes the key; a 400 costs a call; the text of the 404.
-Inferred: a 403 and a 404 cost a call as a 400 does, a 401 and a 429 cost none; the text of the 429.
+``Invalid Campaign ID``, 429 over the limit. Recorded: a 401 echoes the key; a 400 costs a request; the text of the 404.
+Inferred: a 403 and a 404 cost a request as a 400 does, a 401 and a 429 cost none; the text of the 429.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,17 +13,17 @@ import orjson
 from harvester.model import Enqueued, Verdict
 from harvester.simulator.budget import Grant, SharedBudget
 from harvester.simulator.config import SimulatorConfig
-from harvester.simulator.request import BadQuestion, question
+from harvester.simulator.request import BadRequest, parse_request
 from harvester.simulator.series import answer
 
 PATH = "/sends/data_series"
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """An answer without its headers. ``grant`` is None where no workspace is known, and so no budget.
+class Decision:
+    """A response without its headers. ``grant`` is None if the key belongs to no workspace, so that no quota counts.
 
-    ``verdict`` is what a reader must make of a 200, and None for any other status.
+    ``verdict`` is the verdict that a reader must reach for a 200, and None for any other status.
     """
 
     status: int
@@ -32,11 +32,11 @@ class Judgement:
     verdict: Verdict | None = None
 
 
-class Judge:
-    """Knows the keys, the budget and the sends that exist."""
+class DecisionMaker:
+    """Holds the keys, the quota and the sends that exist."""
 
     def __init__(self, config: SimulatorConfig, budget: SharedBudget, sends: Iterable[Enqueued]) -> None:
-        """Take ``sends`` in; ``budget`` is charged by every request that has a good key."""
+        """Index ``sends``. Every request with a valid key is charged to ``budget``."""
         self._config = config
         self._budget = budget
         self._allowed = f"Bearer {config.api_key}"
@@ -45,33 +45,33 @@ class Judge:
         for each in sends:
             self._sent_at.setdefault(each.pair.campaign_id, {})[each.pair.send_id] = each.sent_at
 
-    def judge(self, method: str, path: str, query: Mapping[str, str], *, authorization: str, now: float) -> Judgement:
-        """Judge a request at ``now`` (epoch seconds). It is charged here, and never refused with an exception."""
+    def decide(self, method: str, path: str, query: Mapping[str, str], *, authorization: str, now: float) -> Decision:
+        """Decide a request at ``now`` (epoch seconds), and charge it. Never raises."""
         if authorization not in (self._allowed, self._forbidden):
-            return Judgement(401, _told(f"Invalid API key: {authorization.removeprefix('Bearer ')}"), None)
+            return Decision(401, _error_body(f"Invalid API key: {authorization.removeprefix('Bearer ')}"), None)
         grant = self._budget.take(now)
         if not grant.allowed:
-            return Judgement(429, _told("Rate limit exceeded"), grant)
+            return Decision(429, _error_body("Rate limit exceeded"), grant)
         if (method, path) != ("GET", PATH):
-            return Judgement(404, _told("Invalid URL"), grant)
+            return Decision(404, _error_body("Invalid URL"), grant)
         if authorization != self._allowed:
-            return Judgement(403, _told("Access Denied"), grant)
+            return Decision(403, _error_body("Access Denied"), grant)
         try:
             verdict, body = self._series(query, now)
-        except BadQuestion as error:
-            return Judgement(400, _told(str(error)), grant)
-        return Judgement(200, body, grant, verdict)
+        except BadRequest as error:
+            return Decision(400, _error_body(str(error)), grant)
+        return Decision(200, body, grant, verdict)
 
     def _series(self, query: Mapping[str, str], now: float) -> tuple[Verdict, bytes]:
         sends = self._sent_at.get(query.get("campaign_id", ""))
         if sends is None:
-            raise BadQuestion("Invalid Campaign ID")
-        asked = question(query, now)
+            raise BadRequest("Invalid Campaign ID")
+        request = parse_request(query, now)
         return answer(
-            asked, seed=self._config.seed, sent_at=sends.get(asked.send_id), now=now,
+            request, seed=self._config.seed, sent_at=sends.get(request.send_id), now=now,
             unknown_pairs=self._config.unknown_pairs,
         )  # fmt: skip
 
 
-def _told(message: str) -> bytes:
+def _error_body(message: str) -> bytes:
     return orjson.dumps({"message": message})

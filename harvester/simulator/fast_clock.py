@@ -1,24 +1,24 @@
-"""A clock that runs several times as fast, so that an hour's window or two weeks of retention can be rehearsed.
+"""A clock that runs several times as fast, to rehearse an hour's window or two weeks of retention.
 
-Only who is given it lives faster: a client keeps its own time, and to it the windows of the stand-in are short.
+Only the stand-in uses it. A client keeps its own time, and sees short windows.
 """
 
 from harvester.clock import Clock
 
 
 class FastClock:
-    """Starts at another clock's time, and gains on it."""
+    """Starts at another clock's time, and runs faster."""
 
     def __init__(self, clock: Clock, speed: float) -> None:
-        """Let ``speed`` seconds (more than 0) pass in each second of ``clock``."""
+        """Count ``speed`` seconds (more than 0) for each second of ``clock``."""
         self._clock = clock
         self._speed = speed
         self._started_at = clock.wall()
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow, fast."""
+        """Return monotonic seconds, sped up."""
         return self._clock.monotonic() * self._speed
 
     def wall(self) -> float:
-        """UTC seconds since the epoch, which run ahead."""
+        """Return UTC seconds since the epoch, sped up."""
         return self._started_at + (self._clock.wall() - self._started_at) * self._speed

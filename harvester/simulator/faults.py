@@ -1,10 +1,10 @@
-"""Ways in which an answer goes wrong: each takes the answer that would have left, and gives what leaves instead.
+"""The faults of the stand-in: each takes the response that would be sent, and returns what is sent instead.
 
 Documented: 500, 502, 503 and 504, and that a 502 never reached the server. Recorded: Cloudflare stands in front.
-Inferred from both: 52x statuses, and pages in HTML that tell nothing of the budget. All else is what networks, proxies
-and mistakes bring about, and no claim about Braze. A call that meets a fault is charged, which is the cautious guess.
+Inferred from both: 52x statuses, and HTML pages without quota headers. All other faults come from networks, proxies and
+mistakes, and are no claim about Braze. A request with a fault is charged, which is the cautious guess.
 
-A send id may ask for a fault: ``fault-503`` anywhere in it meets one every time, ``fault-503x2`` the first two times.
+A send id can request a fault: ``fault-503`` anywhere in it causes one every time, ``fault-503x2`` the first two times.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ BY_RATE = (
     "500", "502", "503", "520", "202", "reset", "truncated", "gzip_cut", "html", "not_json", "empty_body",
     "empty_object", "nosuccess",
 )  # fmt: skip
-"""The faults drawn by rate unless others are named. All are transient: in the end everything can be captured."""
+"""The faults that a rate draws by default. All are transient, so that everything can be captured in the end."""
 
-_ASKED_FOR = re.compile(r"fault-(\d{3}|[a-z_]+?)(?:x(\d{1,9}))?(?![a-z0-9_])", re.ASCII)
+_REQUESTED = re.compile(r"fault-(\d{3}|[a-z_]+?)(?:x(\d{1,9}))?(?![a-z0-9_])", re.ASCII)
 _NO_SERVER = frozenset({502, 503, 504}) | frozenset(range(520, 531))
 
 
 class Unanswered(web.Response):
-    """An answer of which not even a status leaves, after ``seconds``."""
+    """A response without a status: the connection is cut after ``seconds``."""
 
     seconds = 0.0
 
@@ -41,12 +41,12 @@ class Unanswered(web.Response):
 
 
 class Late(web.Response):
-    """An answer that leaves ``seconds`` after it was judged, behind others that were judged later."""
+    """A response that is sent ``seconds`` after its decision, behind later ones."""
 
     seconds = 0.5
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Wait, then leave."""
+        """Wait, then send."""
         await asyncio.sleep(self.seconds)
         return await super().prepare(request)
 
@@ -57,7 +57,7 @@ def reset(_answer: web.Response) -> web.Response:
 
 
 def slow(_answer: web.Response) -> web.Response:
-    """Take the question, and stay silent for an hour."""
+    """Accept the request, and stay silent for an hour."""
     unanswered = Unanswered()
     unanswered.seconds = 3600.0
     return unanswered
@@ -72,14 +72,14 @@ def truncated(answer: web.Response) -> web.Response:
 
 
 def gzip_cut(answer: web.Response) -> web.Response:
-    """Frame a gzip stream rightly that ends in its middle."""
+    """Answer with a gzip stream that ends in its middle, correctly framed."""
     packed = gzip.compress(_bytes(answer), mtime=0)
     answer.headers["Content-Encoding"] = "gzip"
     return _with_body(answer, packed[: len(packed) // 2])
 
 
 def not_json(answer: web.Response) -> web.Response:
-    """Frame a body rightly whose JSON ends in its middle."""
+    """Answer with JSON that ends in its middle, correctly framed."""
     whole = _bytes(answer)
     return _with_body(answer, whole[: len(whole) // 2])
 
@@ -112,44 +112,44 @@ def redirect(answer: web.Response) -> web.Response:
 
 
 def late(answer: web.Response) -> web.Response:
-    """Answer well, half a second late, so that what it tells of the budget is old."""
+    """Answer correctly, half a second late, so that its quota headers are old."""
     return Late(status=answer.status, body=answer.body, headers=answer.headers)
 
 
 def headers_missing(answer: web.Response) -> web.Response:
-    """Answer well, without the headers of the budget."""
+    """Answer correctly, without quota headers."""
     for name in RATE_LIMIT_HEADERS:
         answer.headers.pop(name, None)
     return answer
 
 
 def headers_empty(answer: web.Response) -> web.Response:
-    """Answer well, with empty headers of the budget."""
+    """Answer correctly, with empty quota headers."""
     answer.headers.update(dict.fromkeys(RATE_LIMIT_HEADERS, ""))
     return answer
 
 
 def headers_twice(answer: web.Response) -> web.Response:
-    """Answer well, with each header of the budget twice, the second one 0."""
+    """Answer correctly, with each quota header twice, the second one 0."""
     for name in RATE_LIMIT_HEADERS:
         answer.headers.add(name, "0")
     return answer
 
 
 def reset_milliseconds(answer: web.Response) -> web.Response:
-    """Answer well, with a reset in milliseconds."""
+    """Answer correctly, with a reset in milliseconds."""
     answer.headers[RESET] = answer.headers.get(RESET, "") + "000"
     return answer
 
 
 def reset_negative(answer: web.Response) -> web.Response:
-    """Answer well, with a negative reset."""
+    """Answer correctly, with a negative reset."""
     answer.headers[RESET] = "-1"
     return answer
 
 
 def reset_text(answer: web.Response) -> web.Response:
-    """Answer well, with words for a reset."""
+    """Answer correctly, with text as the reset."""
     answer.headers[RESET] = "in an hour"
     return answer
 
@@ -163,23 +163,23 @@ FAULTS: dict[str, Callable[[web.Response], web.Response]] = {
 }  # fmt: skip
 
 
-def asked_for(send_id: str) -> tuple[str, int | None] | None:
-    """Read from a send id which fault it asks for, and how many times at the most (None: always).
+def requested_fault(send_id: str) -> tuple[str, int | None] | None:
+    """Parse the fault that a send id requests, and how many times at most (None: always).
 
-    A fault that does not exist may be asked for too: ``spoiled`` says so in a 400.
+    The fault may not exist: ``corrupt`` then answers with a 400.
     """
-    if (found := _ASKED_FOR.search(send_id)) is None:
+    if (found := _REQUESTED.search(send_id)) is None:
         return None
     return found[1], int(found[2]) if found[2] else None
 
 
 def exists(name: str) -> bool:
-    """Tell whether there is such a fault: one of ``FAULTS``, or a status from 200 to 599."""
+    """Return whether a fault exists: one of ``FAULTS``, or a status from 200 to 599."""
     return name in FAULTS or (len(name) == 3 and name.isdecimal() and 200 <= int(name) <= 599)
 
 
-def spoiled(answer: web.Response, name: str) -> web.Response:
-    """Give what leaves instead of ``answer`` under a fault. ``answer`` itself may be changed."""
+def corrupt(answer: web.Response, name: str) -> web.Response:
+    """Return what is sent instead of ``answer`` under a fault. ``answer`` itself may be changed."""
     if name in FAULTS:
         return FAULTS[name](answer)
     if not exists(name):
@@ -194,8 +194,8 @@ def spoiled(answer: web.Response, name: str) -> web.Response:
     return _with_body(answer, b'{"message":"fault"}')
 
 
-def described() -> str:
-    """List all faults, one a line, for people."""
+def describe_faults() -> str:
+    """Describe all faults for people, one per line."""
     lines = {name: inspect.getdoc(fault) for name, fault in FAULTS.items()}
     lines["200 ... 599"] = (
         "Answer with this status: 502 to 504 and 52x with a page, 429 with nothing, others with JSON."
@@ -215,7 +215,7 @@ def _with_body(answer: web.Response, body: bytes) -> web.Response:
 
 
 def _page(status: int, title: str) -> web.Response:
-    """Give a page as Cloudflare does: of another type, and without headers of the budget."""
+    """Return an HTML page as Cloudflare does, without quota headers."""
     page = f"<html><head><title>{title}</title></head><body>{title}</body></html>".encode()
     return web.Response(
         status=status, body=page, headers={"Content-Type": "text/html; charset=UTF-8", "Server": "cloudflare"}

@@ -1,7 +1,7 @@
-"""Other traffic on the same budget, such as a customer's live sending: when its calls fall due, and nothing else.
+"""Other traffic on the same quota, such as live sending: when its requests fall due.
 
-Time here is relative to the window's start. Nothing waits, takes budget or draws at random, so the same
-neighbour does the same in every run.
+Time is relative to the window's start. Nothing waits, charges the quota or draws at random, so the same neighbour
+behaves the same in every run.
 """
 
 import math
@@ -15,18 +15,18 @@ KINDS = ("none", "steady", "bursty", "campaign")
 
 @dataclass(frozen=True, slots=True)
 class Neighbour(ABC):
-    """Somebody who spends ``share`` (0 to 1) of every window's limit."""
+    """A client that uses ``share`` (0 to 1) of every window's limit."""
 
     share: float
 
     @abstractmethod
     def spent(self, window_seconds: float, at: float) -> float:
-        """Give the part of the share, 0 to 1, that is spent ``at`` seconds into a window."""
+        """Return the part of the share, 0 to 1, that is used ``at`` seconds into a window."""
 
     def calls_due(self, window_limit: int, window_seconds: float, since: float, until: float) -> int:
-        """Count the calls that fall due after ``since`` and not after ``until``, in seconds of one window.
+        """Count the requests that fall due after ``since`` and not after ``until``, in seconds of one window.
 
-        Adjoining intervals add up exactly: what rounding leaves out of one falls due in a later one.
+        Adjacent intervals add up exactly: what rounding omits in one falls due in a later one.
         """
         calls = self.share * window_limit
         return math.floor(calls * self.spent(window_seconds, until)) - math.floor(
@@ -39,7 +39,7 @@ class Steady(Neighbour):
     """Evenly all through the window."""
 
     def spent(self, window_seconds: float, at: float) -> float:
-        """Grow in a straight line."""
+        """Grow linearly."""
         return _clamped(at / window_seconds)
 
 
@@ -56,7 +56,7 @@ class Bursty(Neighbour):
 
     def _bursting(self, at: float) -> float:
         bursts, into = divmod(at, self.every_seconds)
-        # capped by the very product that the next burst begins with, so that rounding never makes it fall
+        # Capped by the product that the next burst begins with, so that rounding never makes it fall.
         return min(bursts * self.burst_seconds + into, (bursts + 1) * self.burst_seconds)
 
 
@@ -64,23 +64,22 @@ class Bursty(Neighbour):
 class Campaign(Neighbour):
     """All at once and late: a campaign that starts at a fraction of the window and lasts a fraction of it.
 
-    ``lasts_fraction`` is more than 0. One that would last beyond the window's end is cut off there, and spends
-    less than its share.
+    ``lasts_fraction`` is more than 0. A campaign is cut off at the window's end, and then uses less than its share.
     """
 
     starts_at_fraction: float
     lasts_fraction: float
 
     def spent(self, window_seconds: float, at: float) -> float:
-        """Stay at nothing until the start, then grow in a straight line."""
+        """Stay at 0 until the start, then grow linearly."""
         return _clamped((at / window_seconds - self.starts_at_fraction) / self.lasts_fraction)
 
 
-def neighbour_of(kind: str, share: float, window_seconds: float) -> Neighbour | None:
-    """Give the neighbour of a kind in ``KINDS``, or None where nobody spends.
+def create_neighbour(kind: str, share: float, window_seconds: float) -> Neighbour | None:
+    """Create the neighbour of a kind in ``KINDS``, or None if nobody uses the quota.
 
     Bursts last a sixtieth of the window and come six times in it: a minute every ten of an hour. A campaign begins
-    at minute 36 of an hour and lasts 12. Raises ``UsageError`` for another kind, and for one that spends nothing.
+    at minute 36 of an hour and lasts 12. Raises ``UsageError`` for another kind, and for one without a share.
     """
     match kind:
         case "none":
@@ -88,7 +87,7 @@ def neighbour_of(kind: str, share: float, window_seconds: float) -> Neighbour | 
         case "steady":
             return Steady(share) if share else None
         case "bursty" | "campaign" if not share:
-            raise UsageError(f"say how much of the budget the {kind} neighbour spends, such as --neighbour-share 0.5")
+            raise UsageError(f"set the share that the {kind} neighbour uses, such as --neighbour-share 0.5")
         case "bursty":
             return Bursty(share, burst_seconds=window_seconds / 60, every_seconds=window_seconds / 6)
         case "campaign":

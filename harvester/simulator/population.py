@@ -1,4 +1,4 @@
-"""Which sends exist: made from a seed and a day, so that a list written once is good for every later start.
+"""The sends that exist. They follow from a seed and a day, so that a list written once stays valid.
 
 Send ids are opaque, all ASCII and at most 64 characters (documented); UUIDs, free text and digits were seen, and
 reserved URL characters are legal, so all of them occur. One send id in two campaigns would be two sends.
@@ -13,11 +13,11 @@ from harvester.simulator.random_draw import draw
 
 SENDS_PER_CAMPAIGN = 25
 SENT_OVER_DAYS = 13
-"""So that on its own day no send expires, though the oldest does soon after."""
+"""No send expires on the stand-in's first day; the oldest does soon after."""
 
 
 def population(*, seed: int, pairs: int, day: date, workspace: str = "default") -> Iterator[Enqueued]:
-    """Give the sends that exist, sent over the 13 days before ``day`` began in UTC.
+    """Yield the sends that exist, sent during the 13 days before ``day`` began in UTC.
 
     Ids follow from the seed alone: another day has the same sends, sent at other times.
     """
@@ -31,7 +31,7 @@ def population(*, seed: int, pairs: int, day: date, workspace: str = "default") 
 
 
 def _send_id(seed: int, index: int) -> str:
-    """Give mostly plain ids, and some of every awkward shape."""
+    """Return mostly plain ids, and some of every awkward shape."""
     if index % 10 < 6:
         return f"send-{index:07d}"
     match index % 4:

@@ -1,8 +1,8 @@
-"""Chance that can be repeated: a number drawn from what it is for, instead of from a generator that has a state."""
+"""Repeatable randomness: a number that follows from its purpose, not from the state of a generator."""
 
 import hashlib
 
 
 def draw(*parts: object) -> int:
-    """Give a number below 2**64; the same parts give the same number, in any order of asking and in any process."""
+    """Return a number below 2**64. The same parts give the same number, in any order and in any process."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest())

@@ -1,8 +1,8 @@
-"""What a request asks for: the documented parameters of ``GET /sends/data_series``, checked, and no others.
+"""Parses and validates the documented parameters of ``GET /sends/data_series``.
 
 Documented: ``campaign_id``, ``send_id`` and ``length`` (1 to 100) are required, ``ending_at`` is an ISO 8601 datetime
 and by default the time of the request; a wrong campaign is a 400 with ``Invalid Campaign ID``. The other texts are
-inferred from one recorded on a sibling. Nothing a client may send raises anything but ``BadQuestion``.
+inferred from one recorded on a sibling. No input raises anything but ``BadRequest``.
 """
 
 import re
@@ -17,13 +17,13 @@ _LENGTH = re.compile(r"[1-9][0-9]?|100")
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
-class BadQuestion(Exception):  # noqa: N818 - it is the client's question that is bad, and the answer is a 400
-    """The question cannot be answered; the message is the body's."""
+class BadRequest(Exception):  # noqa: N818 - the name of the status
+    """The request gets a 400; the message is that of the body."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A pair, and the days asked for: ``length_days`` of them up to ``last_day``, a proleptic ordinal of UTC."""
+class SeriesRequest:
+    """A pair, and the requested days: ``length_days`` of them up to ``last_day``, a proleptic ordinal of UTC."""
 
     campaign_id: str
     send_id: str
@@ -41,27 +41,27 @@ def start_of(day: int) -> float:
     return (day - _EPOCH) * DAY_SECONDS
 
 
-def question(query: Mapping[str, str], now: float) -> Question:
-    """Read a query at ``now`` (epoch seconds). Raises ``BadQuestion``.
+def parse_request(query: Mapping[str, str], now: float) -> SeriesRequest:
+    """Parse a query at ``now`` (epoch seconds). Raises ``BadRequest``.
 
     The day that begins at ``ending_at`` is not included, as in the one recorded call with a midnight. That a time
     without an offset is UTC's is inferred.
     """
     send_id, length = query.get("send_id", ""), query.get("length", "")
     if not send_id:
-        raise BadQuestion("send_id must be a string of the Send api identifier")
+        raise BadRequest("send_id must be a string of the Send api identifier")
     if _LENGTH.fullmatch(length) is None:
-        raise BadQuestion("length must be an integer between 1 and 100")
+        raise BadRequest("length must be an integer between 1 and 100")
     ending_at = _seconds(query["ending_at"]) if "ending_at" in query else now
     last_day = _EPOCH + ceil(ending_at / DAY_SECONDS) - 1
     if not int(length) <= last_day <= date.max.toordinal():
-        raise BadQuestion("ending_at is out of range")
-    return Question(query.get("campaign_id", ""), send_id, int(length), last_day)
+        raise BadRequest("ending_at is out of range")
+    return SeriesRequest(query.get("campaign_id", ""), send_id, int(length), last_day)
 
 
 def _seconds(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise BadQuestion("ending_at must be an ISO 8601 datetime") from None
+        raise BadRequest("ending_at must be an ISO 8601 datetime") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

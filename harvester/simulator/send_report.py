@@ -1,4 +1,4 @@
-"""Which channels, variations and counters the sends of a campaign report, all under Braze's own names.
+"""The channels, variations and counters of a campaign's sends, under Braze's own names.
 
 Counters are documented for ``ios_push`` on the endpoint itself and for the others on ``/campaigns/data_series``; those
 of ``email`` were recorded on a real send. So was its control group, which has ``enrolled`` and conversions but no
@@ -59,10 +59,10 @@ _DOLLARS_EACH = 19.9
 
 @dataclass(frozen=True, slots=True)
 class DayOfSend:
-    """A day as a send to ``size`` recipients saw it; ``went_out`` marks the day of the send itself.
+    """A day of a send to ``size`` recipients. ``went_out`` marks the day of the send itself.
 
-    ``before`` and ``after`` are the shares of all response that had come when the day began and when it ended,
-    ``so_far`` is the share that has come by now.
+    ``before`` and ``after`` are the shares of all reactions that had arrived when the day began and when it ended;
+    ``so_far`` is the share that has arrived by now.
     """
 
     size: int
@@ -71,14 +71,14 @@ class DayOfSend:
     after: float
     so_far: float
 
-    def came(self, expected: float) -> int:
-        """Count what came on this day, of something that ``expected`` is all of. Days add up to the whole."""
+    def arrived(self, expected: float) -> int:
+        """Count this day's part of ``expected``. The days add up to the whole."""
         return int(expected * self.after) - int(expected * self.before)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the sends of one campaign have in common: channels, how recipients are split, conversion events."""
+    """What the sends of a campaign have in common: channels, the split of recipients, conversion events."""
 
     channels: tuple[str, ...]
     split: tuple[float, ...]
@@ -86,7 +86,7 @@ class Report:
     events: int
 
     def day(self, seen: DayOfSend) -> Counters:
-        """Give ``messages`` and the totals of a day."""
+        """Return ``messages`` and the totals of a day."""
         messages: dict[str, list[Counters]] = {}
         for channel in self.channels:
             messages[channel] = [
@@ -111,23 +111,23 @@ class Report:
         return {
             "variation_name": name,
             **{counter: int(part * share) if seen.went_out else 0 for counter, share in at_once.items()},
-            **{counter: seen.came(part * share) for counter, share in later.items()},
+            **{counter: seen.arrived(part * share) for counter, share in later.items()},
             **self._conversions(seen, part),
         }
 
     def _conversions(self, seen: DayOfSend, part: float) -> Counters:
-        """Count conversions: late ones change the row of the day of the send, however long past it is."""
+        """Count conversions. Late ones change the row of the day of the send."""
         counted: Counters = {"unique_recipients": seen.size if seen.went_out else 0}
         for event, by_send_time, share in _EVENTS[: self.events]:
-            counted[event] = seen.came(part * share)
+            counted[event] = seen.arrived(part * share)
             counted[by_send_time] = int(part * share * seen.so_far) if seen.went_out else 0
         counted["revenue"] = round(counted["conversions"] * _DOLLARS_EACH, 2)
         return counted
 
 
 @lru_cache(maxsize=2048)
-def report_of(seed: int, campaign_id: str) -> Report:
-    """Give what a campaign reports; it follows from the seed and the id."""
+def get_send_report(seed: int, campaign_id: str) -> Report:
+    """Return a campaign's report, which follows from the seed and the id."""
     drawn = draw(seed, "report", campaign_id)
     return Report(
         channels=_MIXES[drawn % len(_MIXES)],

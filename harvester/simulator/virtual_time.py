@@ -1,7 +1,7 @@
-"""An event loop whose time jumps: an hour of waiting for budget passes in milliseconds, and always the same way.
+"""An event loop with virtual time: an hour of waiting passes in milliseconds, and always in the same way.
 
-It is for code that waits on timers, futures and queues. It must never serve sockets: what is under way outside the
-loop looks like idleness to it, and time would jump past the answer. What is meant for a thread is done at once instead.
+It is for code that waits on timers, futures and queues. It must never serve sockets: work outside the loop looks idle
+to it, and time would jump past the response. Work for a thread runs at once in the loop instead.
 """
 
 import asyncio
@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 TURN_SECONDS = 1e-6
-"""How far time moves by itself in each turn of the loop. Were it still, a limiter whose next slot is off by less
-than a float can tell would sleep for 0 s for ever."""
+"""How far time moves by itself in each turn of the loop. Otherwise a limiter whose next slot differs by less than a
+float's precision would sleep for 0 s for ever."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Lets the loop's time pass where a real selector would sleep."""
+    """Advances the loop's time where a real selector would sleep."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Give what is ready; where nothing is, jump to the next timer. Raises RuntimeError where there is none."""
+        """Return what is ready, else jump to the next timer. Raises RuntimeError if there is no timer."""
         ready = super().select(0)
         if timeout is None and not ready:
             raise RuntimeError("nothing is ready and no timer is set: this would wait for ever")
@@ -43,12 +43,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(self._jumping)
 
     def time(self) -> float:
-        """Virtual seconds since the loop was made."""
+        """Return virtual seconds since the loop was created."""
         return self._jumping.now
 
     # Typeshed's signature needs a TypeVarTuple, which would say no more here.
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
-        """Do at once, in no time, what was meant for a thread. As on a thread, no loop is running then."""
+        """Run a thread's work at once, in no time. As on a thread, no loop is running meanwhile."""
         del executor
         done: asyncio.Future[T] = self.create_future()
         asyncio._set_running_loop(None)  # noqa: SLF001 - documented there as for those who make event loops
@@ -62,15 +62,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """Both times of the harvest, moved by the running ``VirtualLoop``."""
+    """A wall clock and a monotonic clock, advanced by the running ``VirtualLoop``."""
 
     def __init__(self, starts_at: float = 1_767_225_600.0) -> None:
-        """Let the wall clock stand at ``starts_at`` (epoch seconds; by default 2026-01-01) at the loop's second 0."""
+        """Set the wall clock to ``starts_at`` (epoch seconds; by default 2026-01-01) at the loop's second 0."""
         self.starts_at = starts_at
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def monotonic(self) -> float:
-        """Seconds of the event loop that runs, or that ran here first where what is meant for a thread is done."""
+        """Return seconds of the running event loop, or of the first one if none runs (work for a thread)."""
         self._loop = self._loop or asyncio.get_running_loop()
         return self._loop.time()
 
@@ -80,9 +80,9 @@ class VirtualClock:
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end in a loop of its own, and give its result.
+    """Run a coroutine in a loop of its own, and return its result.
 
-    Raises RuntimeError when everything waits and nothing could ever wake it, instead of hanging.
+    Raises RuntimeError instead of hanging when everything waits and nothing can wake it.
     """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)

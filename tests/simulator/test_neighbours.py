@@ -1,0 +1,69 @@
+"""The neighbours of the stand-in's quota."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harvester.errors import UsageError
+from harvester.simulator.budget import SharedBudget
+from harvester.simulator.neighbour import Bursty, Campaign, Steady, create_neighbour
+from tests.support.stand_in import neighbours
+
+
+@settings(deadline=None)
+@given(neighbour=neighbours, limit=st.integers(0, 300_000), cuts=st.lists(st.floats(0, 3600)))
+def test_a_neighbour_spends_the_same_however_often_it_is_asked(neighbour, limit, cuts):
+    """Asked every 50 ms or once an hour, the calls add up: none is lost between two questions, none comes twice."""
+    times = sorted([0.0, *cuts, 3600.0])
+    due = [neighbour.calls_due(limit, 3600.0, since, until) for since, until in itertools.pairwise(times)]
+    assert min(due) >= 0
+    assert sum(due) == neighbour.calls_due(limit, 3600.0, 0.0, 3600.0) <= neighbour.share * limit
+
+
+def test_neighbours_spend_when_they_say():
+    """Steady traffic is even, bursts are bursts, and a late campaign is silent until it starts."""
+    minutes = [(60.0 * minute, 60.0 * minute + 60) for minute in range(60)]
+
+    def per_minute(neighbour):
+        return [neighbour.calls_due(6000, 3600.0, *minute) for minute in minutes]
+
+    assert per_minute(Steady(0.5)) == [50] * 60
+    assert per_minute(Bursty(0.5, burst_seconds=60, every_seconds=600)) == ([500] + [0] * 9) * 6
+    late = per_minute(Campaign(0.5, starts_at_fraction=0.75, lasts_fraction=0.25))
+    assert late[:45] == [0] * 45
+    assert late[45:] == pytest.approx([200] * 15, abs=1)
+    assert sum(late) == 3000
+    assert sum(per_minute(Campaign(0.5, starts_at_fraction=0.75, lasts_fraction=0.5))) == 1500
+
+
+@settings(deadline=None)
+@given(neighbour=neighbours, times=st.lists(st.floats(0, 3599), min_size=1, max_size=40))
+def test_the_neighbour_takes_the_same_however_often_we_call(neighbour, times):
+    """What is left for us depends on the clock and on our own calls, not on when these woke the stand-in up."""
+    budget = SharedBudget(1000, 3600.0, neighbour)
+    grants = [budget.take(now) for now in sorted(times)]
+    ours = sum(grant.allowed for grant in grants)
+    assert grants[-1].remaining == max(0, 1000 - ours - neighbour.calls_due(1000, 3600.0, 0.0, max(times)))
+
+
+def test_a_neighbour_that_finds_nothing_left_is_counted():
+    """The harm a greedy harvest does to live sending is a number: the calls that others were refused."""
+    budget = SharedBudget(100, 3600.0, Campaign(0.5, starts_at_fraction=0.5, lasts_fraction=0.5))
+    assert sum(budget.take(60.0).allowed for _ in range(80)) == 80
+    budget.pass_time(3600.0)
+    assert (budget.neighbour_refused, budget.neighbour_calls) == (30, 50)
+    assert (budget.refused, budget.lowest_remaining) == (0, 0)
+    assert budget.take(3600.0).remaining == 99
+
+
+def test_each_kind_of_neighbour_spends_its_share():
+    """The kinds that can be named spend the share that was named, by the end of every window."""
+    for kind in ("steady", "bursty", "campaign"):
+        assert create_neighbour(kind, 0.3, 600.0).calls_due(1000, 600.0, 0.0, 600.0) == pytest.approx(300, abs=1)
+    assert create_neighbour("none", 0.3, 600.0) is None
+    assert create_neighbour("steady", 0.0, 600.0) is None
+    for kind, share in (("bursty", 0.0), ("noisy", 0.3)):
+        with pytest.raises(UsageError, match=kind):
+            create_neighbour(kind, share, 600.0)
