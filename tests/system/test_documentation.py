@@ -113,15 +113,12 @@ async def test_the_commands_of_a_page_work_in_their_order(harvester, stores, tmp
     async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "sends.csv", simulator)
         harvester.env["BRAZE_ENDPOINT"] = simulator.url
+        pair, now = simulator.population[0].pair, int(datetime.now(UTC).timestamp())
+        currents = put(tmp_path / "currents", avro([event(pair.campaign_id, pair.send_id, now)]))
         if any("s3://" in command for command in shown):
             moto = stores("moto")
             harvester.env |= moto.env
-            pair, now = simulator.population[0].pair, int(datetime.now(UTC).timestamp())
-            currents = put(tmp_path, avro([event(pair.campaign_id, pair.send_id, now)]))
-            objects = {
-                "lists/sends.csv": tmp_path / "sends.csv",
-                f"currents/{currents.relative_to(tmp_path)}": currents,
-            }
+            objects = {"lists/sends.csv": tmp_path / "sends.csv", str(currents.relative_to(tmp_path)): currents}
             for key, file in objects.items():
                 s3(moto.port).put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes())
         shell = Shell(harvester, simulator.url)
