@@ -11,8 +11,8 @@ from harvester.model import DAY_SECONDS
 from tests.support.stand_in import BUDGET_HEADERS, KEY, NOW, HandClock, numbers, serving
 
 
-async def test_every_answer_tells_the_budget_and_a_bad_question_costs_as_much_as_a_good_one():
-    """Limit, remaining, reset, date and a request id are on 200, 400 and 404 alike, and each costs a call."""
+async def test_every_response_reports_the_quota_and_costs_one_request():
+    """200, 400 and 404 have limit, remaining, reset, date and a request id, and each costs one request."""
     async with serving(limit=100) as (_, ask):
         seen = set()
         questions = [
@@ -48,8 +48,8 @@ async def test_every_answer_tells_the_budget_and_a_bad_question_costs_as_much_as
         ({"ending_at": "yesterday"}, "ending_at"),
     ],
 )
-async def test_a_bad_question_is_refused_and_says_what_is_wrong(query, message):
-    """Each documented parameter is checked, and the refusal names it."""
+async def test_an_invalid_parameter_is_refused_by_name(query, message):
+    """Each documented parameter is validated, and the refusal names it."""
     async with serving() as (_, ask):
         status, _, body = await ask(**query)
         assert status == 400
@@ -57,8 +57,8 @@ async def test_a_bad_question_is_refused_and_says_what_is_wrong(query, message):
 
 
 @pytest.mark.parametrize(("odd", "expected"), [(b"%ff%ed%a0%80", 200), (b"%00", 200), (b"\xff\xfe", 400)])
-async def test_bytes_that_are_no_text_are_answered_too(tmp_path, odd, expected):
-    """A send id that is no UTF-8 gets an answer and a line in the log; raw, it is not even a request."""
+async def test_a_send_id_that_is_not_utf8_gets_a_response(tmp_path, odd, expected):
+    """Percent-encoded, it gets a response and a log line; raw, it is not a valid request."""
     log = tmp_path / "answers.ndjson"
     async with serving(log=log) as (simulator, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", int(simulator.url.rpartition(":")[2]))
@@ -70,8 +70,8 @@ async def test_bytes_that_are_no_text_are_answered_too(tmp_path, odd, expected):
         assert log.read_bytes().count(b"\n") == (expected == 200)
 
 
-async def test_every_send_that_exists_can_be_asked_for():
-    """Ids with URL-reserved characters arrive whole: their answers are their own."""
+async def test_every_existing_send_can_be_requested():
+    """Ids with URL-reserved characters arrive unchanged, and their data is their own."""
     async with serving(pairs=300) as (simulator, ask):
         verdicts = Counter()
         for each in simulator.population:
@@ -82,8 +82,8 @@ async def test_every_send_that_exists_can_be_asked_for():
 
 
 @pytest.mark.parametrize("authorization", ["Bearer wrong", KEY, f"bearer {KEY}", f"Basic {KEY}", "", None])
-async def test_a_wrong_key_is_refused_as_recorded(authorization):
-    """401: what was given comes back, the budget's headers are there but empty, nothing is spent, on any path."""
+async def test_a_wrong_key_gets_the_recorded_401(authorization):
+    """The key is echoed, the quota headers are empty, and nothing is charged, on any path."""
     async with serving(limit=10) as (simulator, ask):
         for path in ("/sends/data_series", "/elsewhere"):
             status, headers, body = await ask(path, authorization)
@@ -94,16 +94,16 @@ async def test_a_wrong_key_is_refused_as_recorded(authorization):
         assert simulator.budget.lowest_remaining == 10
 
 
-async def test_a_key_without_the_permission_is_denied_and_costs_a_call():
-    """403, unlike 401, knows the workspace: the budget is told and charged."""
+async def test_a_key_without_the_permission_gets_a_403_that_costs_a_request():
+    """Unlike a 401, a 403 belongs to a workspace: it reports the quota and is charged."""
     async with serving(limit=10) as (_, ask):
         status, headers, body = await ask(authorization="Bearer forbidden-key")
         assert (status, json.loads(body)) == (403, {"message": "Access Denied"})
         assert headers["X-RateLimit-Remaining"] == "9"
 
 
-async def test_over_the_limit_is_429_until_the_clock_reaches_the_reset():
-    """The limit is the limit; refusals say when to come back and are counted; then the window is full again."""
+async def test_requests_over_the_limit_get_429_until_the_reset():
+    """Refusals are counted and report the reset; at the reset the window is full again."""
     clock = HandClock()
     async with serving(clock, limit=3) as (simulator, ask):
         answers = [await ask() for _ in range(5)]
@@ -116,8 +116,8 @@ async def test_over_the_limit_is_429_until_the_clock_reaches_the_reset():
         assert (status, headers["X-RateLimit-Remaining"]) == (200, "2")
 
 
-async def test_others_spend_from_the_same_budget():
-    """A campaign late in the hour takes what is left: our next call finds it gone, and theirs are refused too."""
+async def test_a_neighbour_uses_the_same_quota():
+    """A campaign late in the hour uses the rest: our next request is refused, and some of theirs too."""
     clock = HandClock()
     async with serving(clock, limit=1000, neighbour="campaign", neighbour_share=1.0) as (simulator, ask):
         assert (await ask())[1]["X-RateLimit-Remaining"] == "999"
@@ -129,23 +129,23 @@ async def test_others_spend_from_the_same_budget():
 
 
 async def test_any_other_path_is_an_invalid_url():
-    """A wrong path, a trailing slash included, is 404 with the observed body."""
+    """A wrong path, also with a trailing slash, gets the recorded 404."""
     async with serving() as (_, ask):
         for path in ("/", "/sends/data_series/", "/campaigns/list"):
             status, _, body = await ask(path)
             assert (status, json.loads(body)) == (404, {"message": "Invalid URL"})
 
 
-async def test_a_send_expires_while_the_clock_goes_on():
-    """Asked every day the numbers grow, and after the fourteenth day they are gone, without an error."""
+async def test_a_send_expires_after_fourteen_days():
+    """Requested every day, its numbers grow; after the fourteenth day they are gone, without an error."""
     clock = HandClock()
     async with serving(clock, unknown_pairs="empty") as (simulator, ask):
         each = next(each for each in simulator.population if each.sent_at > NOW - 3 * DAY_SECONDS)
-        told = []
+        totals = []
         while clock.now < each.sent_at + 15 * DAY_SECONDS:
             status, _, body = await ask(campaign_id=each.pair.campaign_id, send_id=each.pair.send_id, length="16")
             assert status == 200
-            told.append(sum(value for *_, value in numbers(json.loads(body))))
+            totals.append(sum(value for *_, value in numbers(json.loads(body))))
             clock.now += DAY_SECONDS
-        assert told[-1] == 0 < told[0]
-        assert told[:-1] == sorted(told[:-1])
+        assert totals[-1] == 0 < totals[0]
+        assert totals[:-1] == sorted(totals[:-1])

@@ -12,15 +12,15 @@ from tests.support.stand_in import BUDGET_HEADERS, NOW, serving
 
 
 @pytest.mark.parametrize("status", [202, 204, 400, 404, 500, 502, 503, 504, 520])
-async def test_a_send_id_can_ask_for_a_status(status):
-    """``fault-503`` is met each time, ``fault-503x2`` twice and then never again."""
+async def test_a_send_id_can_request_a_status(status):
+    """``fault-503`` applies each time, ``fault-503x2`` the first two times."""
     async with serving() as (_, ask):
         assert [(await ask(send_id=f"a fault-{status} z"))[0] for _ in range(3)] == [status] * 3
         assert [(await ask(send_id=f"fault-{status}x2"))[0] for _ in range(3)] == [status, status, 200]
 
 
-async def test_a_send_id_can_ask_for_a_body_that_is_no_answer():
-    """Pages, halves, nothings and other messages, all with 200: what a harvest must not take for data."""
+async def test_a_send_id_can_request_an_unusable_body():
+    """Pages, truncated and empty bodies and other messages come with 200."""
     async with serving() as (_, ask):
         for fault in ("not_json", "html", "empty_body", "empty_object", "nosuccess"):
             status, headers, body = await ask(send_id=f"fault-{fault}")
@@ -34,8 +34,8 @@ async def test_a_send_id_can_ask_for_a_body_that_is_no_answer():
             assert json.loads((await ask(send_id=f"fault-{fault}x0"))[2])["message"] == "success"
 
 
-async def test_a_page_for_a_server_that_does_not_answer_tells_no_budget():
-    """As Cloudflare does for 502 to 504 and 52x: HTML, and none of Braze's headers; a 500 is Braze's own."""
+async def test_a_page_of_cloudflare_has_no_quota_headers():
+    """502 to 504 and 52x are HTML without Braze's headers; a 500 is Braze's own."""
     async with serving() as (_, ask):
         for status in (502, 503, 520, 524):
             _, headers, body = await ask(send_id=f"fault-{status}")
@@ -48,8 +48,8 @@ async def test_a_page_for_a_server_that_does_not_answer_tells_no_budget():
         assert not set(BUDGET_HEADERS) & set(headers)
 
 
-async def test_a_redirect_leads_away():
-    """Who followed it would carry the key to another host."""
+async def test_a_redirect_leads_to_another_host():
+    """A client that follows it would send the key to another host."""
     async with serving() as (simulator, ask):
         status, headers, _ = await ask(send_id="fault-redirect")
         assert status == 302
@@ -67,16 +67,16 @@ async def test_a_redirect_leads_away():
         ("reset_text", ["in an hour"]),
     ],
 )
-async def test_headers_may_be_absurd_while_the_data_is_good(fault, resets):
-    """What the headers say of the budget may be anything; the body is an answer all the same."""
+async def test_quota_headers_can_be_wrong_while_the_data_is_right(fault, resets):
+    """The faults of the headers leave the body unchanged."""
     async with serving() as (_, ask):
         status, headers, body = await ask(send_id=f"fault-{fault}")
         assert (status, json.loads(body)["message"]) == (200, "success")
         assert headers.getall("X-RateLimit-Reset", []) == resets
 
 
-async def test_a_send_id_can_ask_for_a_broken_connection():
-    """Nothing at all, or less than was promised: both reach the client as errors of the network."""
+async def test_a_send_id_can_request_a_broken_connection():
+    """No response, or less than announced: the client sees a network error."""
     async with serving() as (_, ask):
         with pytest.raises(aiohttp.ClientConnectionError):
             await ask(send_id="fault-reset")
@@ -84,8 +84,8 @@ async def test_a_send_id_can_ask_for_a_broken_connection():
             await ask(send_id="fault-truncated")
 
 
-async def test_a_gzip_stream_may_end_too_early():
-    """A frame that is whole around a stream that is not: no client that looks at the frame alone can tell."""
+async def test_a_gzip_stream_can_end_too_early():
+    """The frame is complete and the stream is not: a client that checks only the frame cannot notice it."""
     async with serving() as (_, ask):
         _, headers, body = await ask(send_id="fault-gzip_cut")
         assert headers["Content-Encoding"] == "gzip"
@@ -93,8 +93,8 @@ async def test_a_gzip_stream_may_end_too_early():
             json.loads(body)
 
 
-async def test_a_silent_answer_is_logged_and_does_not_keep_the_stand_in_from_ending(tmp_path):
-    """``slow`` never answers: the call is spent and in the log, and the stand-in still stops at once."""
+async def test_a_silent_response_is_logged_and_does_not_delay_the_end(tmp_path):
+    """``slow`` never answers: the request is charged and logged, and the stand-in stops at once."""
     log = tmp_path / "answers.ndjson"
     async with serving(log=log) as (simulator, ask):
         waiting = asyncio.create_task(ask(send_id="fault-slow"))
@@ -107,8 +107,8 @@ async def test_a_silent_answer_is_logged_and_does_not_keep_the_stand_in_from_end
             await waiting
 
 
-async def test_a_late_answer_tells_of_a_budget_that_is_gone_by_then():
-    """``late`` is whole, but leaves behind a response that was decided after it and has less quota left."""
+async def test_a_late_response_reports_an_old_quota():
+    """``late`` is complete, but arrives after a response that was decided later and has less quota left."""
     async with serving() as (simulator, ask):
         late = asyncio.create_task(ask(send_id="fault-late"))
         while not simulator.answers:
@@ -120,8 +120,8 @@ async def test_a_late_answer_tells_of_a_budget_that_is_gone_by_then():
         assert int(older["X-RateLimit-Remaining"]) == int(newer["X-RateLimit-Remaining"]) + 1
 
 
-async def test_a_fault_that_does_not_exist_is_refused():
-    """A slip in a fault's name shows: 400 where a send id asks for it, an error where the configuration does."""
+async def test_an_unknown_fault_is_refused():
+    """A send id with an unknown fault gets 400; a configuration with one is an error."""
     async with serving() as (_, ask):
         for slip in ("thunder", "199", "600"):
             status, _, body = await ask(send_id=f"fault-{slip}")
@@ -130,10 +130,10 @@ async def test_a_fault_that_does_not_exist_is_refused():
         SimulatorConfig(faults=("503", "thunder"))
 
 
-async def test_faults_by_rate_are_the_same_in_every_run():
-    """A rehearsal with faults can be repeated: the same calls in the same order meet the same faults."""
+async def test_faults_by_rate_are_repeatable():
+    """The same requests in the same order get the same faults."""
 
-    async def told(**config):
+    async def run(**config):
         async with serving(fault_rate=0.3, seed=3, **config) as (simulator, ask):
             statuses = []
             for _ in range(60):
@@ -143,7 +143,7 @@ async def test_faults_by_rate_are_the_same_in_every_run():
                     statuses.append(type(error).__name__)
             return statuses, simulator.answers
 
-    first = await told()
-    assert first == await told()
+    first = await run()
+    assert first == await run()
     assert 5 < 60 - first[0].count(200) < 30
-    assert set((await told(faults=("503", "reset")))[1]) == {"200", "503", "reset"}
+    assert set((await run(faults=("503", "reset")))[1]) == {"200", "503", "reset"}

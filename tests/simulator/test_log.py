@@ -9,8 +9,8 @@ from harvester.errors import UsageError
 from tests.support.stand_in import KEY, NOW, serving
 
 
-async def test_each_answer_is_in_the_log_and_the_key_is_not(tmp_path):
-    """An outside verdict can be made after a kill: one whole line for each answer, flushed, without the key."""
+async def test_the_log_contains_each_response_and_not_the_key(tmp_path):
+    """Each response is one complete, flushed line without the key, so that a verdict is possible after a kill."""
     log = tmp_path / "answers.ndjson"
     async with serving(log=log, limit=6) as (simulator, ask):
         await ask(send_id="fault-503")
@@ -23,8 +23,8 @@ async def test_each_answer_is_in_the_log_and_the_key_is_not(tmp_path):
                 await ask(send_id=f"fault-{fault}")
         await ask()
         lines = [json.loads(line) for line in log.read_bytes().split(b"\n")[:-1]]
-        told = [(line["status"], line["fault"], line["verdict"], line["remaining"]) for line in lines]
-        assert told == [
+        logged = [(line["status"], line["fault"], line["verdict"], line["remaining"]) for line in lines]
+        assert logged == [
             (503, "503", None, 5),
             (401, None, None, None),
             (200, None, "zero", 4),
@@ -41,8 +41,8 @@ async def test_each_answer_is_in_the_log_and_the_key_is_not(tmp_path):
     assert b"wrong" not in log.read_bytes()
 
 
-async def test_what_cannot_be_had_is_told(tmp_path):
-    """A log that cannot be written and a port that is taken are the user's to mend: one sentence, and no listener."""
+async def test_a_log_or_port_that_cannot_be_used_is_an_error(tmp_path):
+    """One sentence names it, and nothing listens."""
     with pytest.raises(UsageError, match="cannot write the log"):
         async with serving(log=tmp_path):
             pass

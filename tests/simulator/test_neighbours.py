@@ -14,15 +14,15 @@ from tests.support.stand_in import neighbours
 
 @settings(deadline=None)
 @given(neighbour=neighbours, limit=st.integers(0, 300_000), cuts=st.lists(st.floats(0, 3600)))
-def test_a_neighbour_spends_the_same_however_often_it_is_asked(neighbour, limit, cuts):
-    """Asked every 50 ms or once an hour, the calls add up: none is lost between two questions, none comes twice."""
+def test_a_neighbour_uses_the_same_however_often_it_is_charged(neighbour, limit, cuts):
+    """Charged every 50 ms or once an hour, the requests add up: none is lost or counted twice."""
     times = sorted([0.0, *cuts, 3600.0])
     due = [neighbour.calls_due(limit, 3600.0, since, until) for since, until in itertools.pairwise(times)]
     assert min(due) >= 0
     assert sum(due) == neighbour.calls_due(limit, 3600.0, 0.0, 3600.0) <= neighbour.share * limit
 
 
-def test_neighbours_spend_when_they_say():
+def test_each_neighbour_follows_its_pattern():
     """Steady traffic is even, bursts are bursts, and a late campaign is silent until it starts."""
     minutes = [(60.0 * minute, 60.0 * minute + 60) for minute in range(60)]
 
@@ -40,16 +40,16 @@ def test_neighbours_spend_when_they_say():
 
 @settings(deadline=None)
 @given(neighbour=neighbours, times=st.lists(st.floats(0, 3599), min_size=1, max_size=40))
-def test_the_neighbour_takes_the_same_however_often_we_call(neighbour, times):
-    """What is left for us depends on the clock and on our own calls, not on when these woke the stand-in up."""
+def test_our_requests_do_not_change_the_neighbour(neighbour, times):
+    """What is left depends on the clock and on our own requests, not on when these arrive."""
     budget = SharedBudget(1000, 3600.0, neighbour)
     grants = [budget.take(now) for now in sorted(times)]
     ours = sum(grant.allowed for grant in grants)
     assert grants[-1].remaining == max(0, 1000 - ours - neighbour.calls_due(1000, 3600.0, 0.0, max(times)))
 
 
-def test_a_neighbour_that_finds_nothing_left_is_counted():
-    """The harm a greedy harvest does to live sending is a number: the calls that others were refused."""
+def test_refused_requests_of_the_neighbour_are_counted():
+    """The count shows the harm of a greedy client to live sending."""
     budget = SharedBudget(100, 3600.0, Campaign(0.5, starts_at_fraction=0.5, lasts_fraction=0.5))
     assert sum(budget.take(60.0).allowed for _ in range(80)) == 80
     budget.pass_time(3600.0)
@@ -58,8 +58,8 @@ def test_a_neighbour_that_finds_nothing_left_is_counted():
     assert budget.take(3600.0).remaining == 99
 
 
-def test_each_kind_of_neighbour_spends_its_share():
-    """The kinds that can be named spend the share that was named, by the end of every window."""
+def test_each_kind_of_neighbour_uses_its_share():
+    """By the end of every window, each kind has used the given share."""
     for kind in ("steady", "bursty", "campaign"):
         assert create_neighbour(kind, 0.3, 600.0).calls_due(1000, 600.0, 0.0, 600.0) == pytest.approx(300, abs=1)
     assert create_neighbour("none", 0.3, 600.0) is None

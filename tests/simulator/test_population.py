@@ -5,8 +5,8 @@ from harvester.simulator import Simulator, SimulatorConfig, population
 from tests.support.stand_in import MIDNIGHT, NOW, TODAY, HandClock
 
 
-def test_the_sends_are_the_same_every_time_and_awkward_enough():
-    """Ids are unique, legal and of several shapes; all were sent in the 13 days before the day, however late it is."""
+def test_the_sends_are_repeatable_and_have_awkward_ids():
+    """Ids are unique, valid and of several shapes. All sends are from the 13 days before the day."""
     sends = list(population(seed=7, pairs=2000, day=TODAY))
     assert sends == list(population(seed=7, pairs=2000, day=TODAY))
     assert {each.pair for each in sends}.isdisjoint(each.pair for each in population(seed=8, pairs=2000, day=TODAY))
@@ -19,8 +19,8 @@ def test_the_sends_are_the_same_every_time_and_awkward_enough():
     assert all(0 <= MIDNIGHT - each.sent_at <= 13 * DAY_SECONDS for each in sends)
 
 
-def test_a_list_written_once_stays_good():
-    """Started later that day, or on another day that is told the first, the same sends have the same times."""
+def test_a_list_written_once_stays_valid():
+    """Later that day, or on another day with ``--day``, the same sends have the same times."""
     first = Simulator(SimulatorConfig(pairs=60), HandClock(MIDNIGHT + 1))
     later = Simulator(SimulatorConfig(pairs=60), HandClock(MIDNIGHT + 86_399))
     days_later = Simulator(SimulatorConfig(pairs=60, day=TODAY), HandClock(NOW + 9 * DAY_SECONDS))

@@ -10,8 +10,8 @@ from harvester.simulator.budget import SharedBudget
 
 @settings(deadline=None)
 @given(limit=st.integers(0, 20), steps=st.lists(st.floats(0, 30), max_size=60))
-def test_no_window_allows_more_than_the_limit_and_each_begins_full(limit, steps):
-    """However the calls are spread, each clock-aligned window grants its limit and not one call more."""
+def test_each_window_grants_exactly_its_limit(limit, steps):
+    """However the requests are spread, each window grants its limit and no request more."""
     budget = SharedBudget(limit, 60.0)
     allowed: dict[float, int] = {}
     for now in itertools.accumulate(steps):
@@ -25,8 +25,8 @@ def test_no_window_allows_more_than_the_limit_and_each_begins_full(limit, steps)
     assert budget.refused == len(steps) - sum(allowed.values())
 
 
-def test_a_limit_that_changes_midway_holds_at_once():
-    """Raised or lowered, the next answer tells the new limit; ``remaining`` never goes below 0."""
+def test_a_changed_limit_applies_at_once():
+    """Raised or lowered, the next response has the new limit; ``remaining`` is never below 0."""
     budget = SharedBudget(10, 60.0)
     for _ in range(6):
         budget.take(0.0)
@@ -38,8 +38,8 @@ def test_a_limit_that_changes_midway_holds_at_once():
     assert (raised.limit, raised.remaining) == (20, 13)
 
 
-def test_a_clock_that_is_set_back_refills_nothing():
-    """Time that has passed does not come again: the window of the later time stays, and so does what it gave away."""
+def test_a_clock_that_is_set_back_refills_no_window():
+    """The window of the later time stays, with what it has granted."""
     budget = SharedBudget(2, 60.0)
     assert [budget.take(now).remaining for now in (60.0, 59.0, 0.0)] == [1, 0, 0]
     assert budget.refused == 1

@@ -12,8 +12,8 @@ from tests.support.stand_in import NOW
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["campaign_id", "send_id", "length", "ending_at"]), st.text()))
-def test_no_question_is_too_odd(query):
-    """Whatever a client sends is a question or a 400, never an error of ours."""
+def test_any_query_is_parsed_or_refused(query):
+    """Any input is a request or a 400, never another error."""
     try:
         asked = parse_request(query, NOW)
     except BadRequest:
@@ -34,8 +34,8 @@ def test_no_question_is_too_odd(query):
         ("9999-12-31T23:59:59Z", "9999-12-31"),
     ],
 )
-def test_the_series_ends_with_the_day_before_ending_at_is_reached(ending_at, last_day):
-    """A midnight leaves its own day out, as recorded; offsets count; no offset is UTC."""
+def test_the_series_ends_before_ending_at(ending_at, last_day):
+    """A midnight excludes its own day, as recorded. Offsets count; without an offset it is UTC."""
     query = {"campaign_id": "c", "send_id": "s", "length": "1"} | ({"ending_at": ending_at} if ending_at else {})
     assert date.fromordinal(parse_request(query, NOW).last_day).isoformat() == last_day
 
@@ -45,7 +45,7 @@ def test_the_series_ends_with_the_day_before_ending_at_is_reached(ending_at, las
     ["", "yesterday", "1e9", "0001-01-01", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-12:00",
      "2026-01-10T00:00:00 05:00"],
 )  # fmt: skip
-def test_an_odd_ending_at_is_a_bad_question(ending_at):
-    """What is no ISO 8601 datetime, or leads out of the calendar, is refused by name."""
+def test_an_invalid_ending_at_is_refused(ending_at):
+    """What is not an ISO 8601 datetime, or is beyond the calendar, is refused by name."""
     with pytest.raises(BadRequest, match="ending_at"):
         parse_request({"campaign_id": "c", "send_id": "s", "length": "100", "ending_at": ending_at}, NOW)

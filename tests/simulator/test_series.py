@@ -10,8 +10,8 @@ from harvester.model import DAY_SECONDS, Verdict
 from tests.support.stand_in import NOW, TODAY, asked, numbers, sends_of
 
 
-def test_the_verdict_is_what_a_reader_finds():
-    """All three verdicts occur, mostly activity; each is true of the very bytes, whatever days were asked for."""
+def test_the_verdict_matches_the_body():
+    """All three verdicts occur, mostly activity; each is true of the body, whatever days are requested."""
     verdicts = Counter()
     for each, length in itertools.product(sends_of(1000), (1, 14)):
         verdict, found = asked(each, length=length)
@@ -24,8 +24,8 @@ def test_the_verdict_is_what_a_reader_finds():
     assert min(verdicts[Verdict.ZERO], verdicts[Verdict.EMPTY]) > 5
 
 
-def test_every_documented_channel_occurs_under_its_own_name():
-    """Variations have a name, e-mail may have a control group that was sent nothing, revenue is a float."""
+def test_every_documented_channel_occurs():
+    """Variations have names, e-mail can have a control group without ``sent``, revenue is a float."""
     channels, control = set(), 0
     for each in sends_of(2000):
         for _, place, name, value in numbers(asked(each, length=1)[1]):
@@ -43,7 +43,7 @@ def test_every_documented_channel_occurs_under_its_own_name():
 
 @pytest.mark.parametrize("length", [1, 14, 100])
 def test_days_are_consecutive_and_filled_with_zeros(length):
-    """As many days as were asked for, without a gap, each with every channel and counter, as recorded."""
+    """As many days as requested, without a gap, each with every channel and counter, as recorded."""
     for each in sends_of(100):
         _, found = asked(each, length=length)
         if found["data"]:
@@ -53,8 +53,8 @@ def test_days_are_consecutive_and_filled_with_zeros(length):
             assert names == [names[0]] * length
 
 
-def test_nothing_happens_before_the_send_or_after_now():
-    """Days before the send are zeros, and so are days to come; the send's own day has all that was sent."""
+def test_nothing_counts_before_the_send_or_after_now():
+    """Days before the send and future days are zeros; the day of the send has everything that was sent."""
     for each in sends_of():
         verdict, found = asked(each, ending_at=NOW + 5 * DAY_SECONDS, length=30)
         sent_on = datetime.fromtimestamp(each.sent_at, UTC).date().isoformat()
@@ -65,7 +65,7 @@ def test_nothing_happens_before_the_send_or_after_now():
 
 
 def test_late_conversions_change_a_past_day():
-    """The day of the send tells of all conversions so far, whenever they came: reading it once is too early."""
+    """The day of the send has all conversions so far, whenever they happened: one reading is too early."""
     grown = 0
     for each in sends_of():
         totals = []
@@ -82,7 +82,7 @@ def test_late_conversions_change_a_past_day():
 
 
 def test_counters_never_fall_until_the_send_expires():
-    """While the clock goes on every number of every day stays or grows; within an hour it stays."""
+    """As time passes each number of each day stays or grows; within an hour it stays."""
     for each in sends_of(60):
         before = None
         for hours in range(1, 14 * 24, 17):
@@ -95,19 +95,19 @@ def test_counters_never_fall_until_the_send_expires():
             assert asked(each, hour, ending_at=NOW) == asked(each, hour + 3599, ending_at=NOW)
 
 
-def test_a_send_still_to_come_is_unknown():
-    """A list for a later day is answered as if its sends did not exist yet, which they do not."""
+def test_a_future_send_is_unknown():
+    """Its response equals that of a send that does not exist."""
     for each in sends_of(100):
         assert asked(each, each.sent_at - 1, unknown_pairs="empty")[0] == Verdict.EMPTY
 
 
 @pytest.mark.parametrize("unknown_pairs", ["zero", "empty"])
-def test_an_expired_send_answers_as_an_unknown_one(unknown_pairs):
-    """14 days after the send nothing is left, and no error says so; with or without days is for the user to choose."""
+def test_an_expired_send_equals_an_unknown_one(unknown_pairs):
+    """14 days after the send nothing is left, and no error says so. The user chooses days of zeros or no days."""
     for each in sends_of(100):
         expired = each.sent_at + 14 * DAY_SECONDS + 1
-        told = asked(each, expired, unknown_pairs=unknown_pairs)
-        assert told[0] == Verdict(unknown_pairs)
-        assert told == asked(each, expired, sent_at=None, unknown_pairs=unknown_pairs)
+        series = asked(each, expired, unknown_pairs=unknown_pairs)
+        assert series[0] == Verdict(unknown_pairs)
+        assert series == asked(each, expired, sent_at=None, unknown_pairs=unknown_pairs)
         if asked(each)[0] == Verdict.ACTIVITY:
             assert asked(each, expired - 1, unknown_pairs=unknown_pairs, length=16)[0] == Verdict.ACTIVITY

@@ -20,8 +20,8 @@ def test_a_fast_clock_starts_now_and_runs_ahead():
     assert fast.wall() == NOW + 14 * DAY_SECONDS
 
 
-def test_hours_of_waiting_pass_at_once_and_in_order():
-    """A rehearsal of hours ends in milliseconds, and its timers fire in the order of their times."""
+def test_virtual_hours_pass_at_once_and_in_order():
+    """A rehearsal of hours ends in milliseconds, and timers fire in their order."""
 
     async def wait():
         clock, woken = VirtualClock(starts_at=1000.0), []
@@ -36,8 +36,8 @@ def test_hours_of_waiting_pass_at_once_and_in_order():
     assert run_virtual(wait()) == [(hours * 3600.0,) * 3 for hours in (1, 3, 5, 48)]
 
 
-def test_a_limiter_ends_and_keeps_its_rate():
-    """A token bucket whose float arithmetic meets a tie still goes on, and takes the time it should."""
+def test_a_limiter_keeps_its_rate_in_virtual_time():
+    """A token bucket whose float arithmetic meets a tie continues, and takes the right time."""
 
     async def drain():
         limiter = AsyncLimiter(7, 0.1)
@@ -48,8 +48,8 @@ def test_a_limiter_ends_and_keeps_its_rate():
     assert run_virtual(drain()) == pytest.approx(10.0, abs=0.01)
 
 
-def test_what_would_wait_for_ever_is_told():
-    """A rehearsal that is stuck ends with an error, and cleans up, where a real loop would hang."""
+def test_waiting_for_ever_is_an_error():
+    """Stuck code ends with an error and cleans up, where a real loop would hang."""
     cleaned = []
 
     async def stuck():
