@@ -24,6 +24,7 @@ import orjson
 from pydantic import SecretStr
 from sqlalchemy import Connection, func, select
 
+from harvester.braze import pacer
 from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Answer
 from harvester.clock import Clock
@@ -54,11 +55,12 @@ HOURS_OF_SENDING = (8, 12, 17)
 HALF_HOUR_SECONDS = 1800.0
 
 _BEATS_SECONDS = {
-    pipeline: {"LOOK_SECONDS": 3600.0, "LEASE_SECONDS": 10_800.0},
+    pacer: {"OVERLOAD_MAX_SECONDS": 2400.0},
+    pipeline: {"LOOK_SECONDS": 10_800.0, "LEASE_SECONDS": 10_800.0},
     leasing: {"LEASE_SECONDS": 10_800.0},
     service: {
-        "HOUSEKEEPING_SECONDS": 21_600.0, "NOTE_SECONDS": 3600.0, "RECOVERY_SECONDS": 21_600.0,
-        "REPORT_SECONDS": 3600.0,
+        "HOUSEKEEPING_SECONDS": 43_200.0, "NOTE_SECONDS": 10_800.0, "RECOVERY_SECONDS": 43_200.0,
+        "REPORT_SECONDS": 10_800.0,
     },
 }  # fmt: skip
 
@@ -150,8 +152,14 @@ def _within(days: tuple[float, float], seconds: float) -> bool:
     return days[0] <= seconds / DAY_SECONDS < days[1]
 
 
-def month(*, sends_per_day: int, days: int, ledger: Path, look: Callable[[float], None] = lambda _day: None) -> Month:
-    """Live through it, and ``look`` every half an hour; the ledger's file must not exist yet."""
+def month(
+    *, sends_per_day: int, days: int, ledger: Path,
+    look: Callable[[float], None] = lambda _day: None, count_waiting: bool = False,
+) -> Month:  # fmt: skip
+    """Live through it, and ``look`` every half an hour; the ledger's file must not exist yet.
+
+    ``count_waiting`` counts the waiting readings every half an hour, for the picture.
+    """
     clock = VirtualClock()
     sends = [
         Enqueued(Pair("eu", f"campaign-{number % 7}", f"send-{day:02d}-{number:06d}"), at)
@@ -161,7 +169,9 @@ def month(*, sends_per_day: int, days: int, ledger: Path, look: Callable[[float]
     lived = Month(sends, clock.starts_at)
     lived.sends.sort(key=lambda each: each.sent_at or 0.0)
     with _rare_beats():
-        run_virtual(_live(lived, days, look, limit=300 * sends_per_day, path=ledger, clock=clock))
+        run_virtual(
+            _live(lived, days, look, limit=300 * sends_per_day, path=ledger, clock=clock, count_waiting=count_waiting)
+        )
     return lived
 
 
@@ -183,7 +193,8 @@ def _times_of(day: float, sends: int) -> list[float]:
 
 
 async def _live(
-    lived: Month, days: int, look: Callable[[float], None], *, limit: int, path: Path, clock: VirtualClock
+    lived: Month, days: int, look: Callable[[float], None],
+    *, limit: int, path: Path, clock: VirtualClock, count_waiting: bool,
 ) -> None:  # fmt: skip
     workspace = Workspace(endpoint="https://rest.fra-01.braze.eu", api_key=SecretStr(KEY))
     settings = Settings(workspaces={"eu": workspace}, concurrency=8, web_port=0)
@@ -203,7 +214,8 @@ async def _live(
                 if sent > enqueued:
                     await serving.enqueue(lived.sends[enqueued:sent], once=False)
                 enqueued = sent
-                lived.overdue.append((clock.monotonic(), await ledger.do(_due)))
+                if count_waiting:
+                    lived.overdue.append((clock.monotonic(), await ledger.do(_due)))
                 look(clock.monotonic() / DAY_SECONDS)
             serving.stop()
             await task
@@ -265,7 +277,9 @@ def main() -> None:
     given = parser.parse_args()
     set_up_logs(json=False, level="error")
     with tempfile.TemporaryDirectory() as folder:
-        lived = month(sends_per_day=given.sends_per_day, days=given.days, ledger=Path(folder) / "ledger.db")
+        lived = month(
+            sends_per_day=given.sends_per_day, days=given.days, ledger=Path(folder) / "ledger.db", count_waiting=True,
+        )  # fmt: skip
     until = lived.starts_at + given.days * DAY_SECONDS
     closed = sum((each.sent_at or 0) + 14 * DAY_SECONDS <= until for each in lived.sends)
     captures: Counter[str] = sum(lived.captures.values(), Counter())
