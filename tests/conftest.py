@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +22,16 @@ from tests.support.servers import STORES, Bucket
 settings.register_profile("short", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=20_000)
 settings.load_profile("short")
+
+
+MEMORY_DISK, ROOM_BYTES = Path("/dev/shm"), 2 << 30  # Linux keeps a file system in memory there
+
+
+def pytest_configure(config):
+    """Keep the folders of tests in memory, where every flush is quick, unless the user chose a place."""
+    chosen = config.option.basetemp or "TMPDIR" in os.environ
+    if not chosen and os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free >= ROOM_BYTES:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY_DISK)
 
 
 class Command:
