@@ -190,7 +190,7 @@ def _local(name: str) -> Iterator[Path]:
     if not in_store(name):
         yield Path(name)
         return
-    from harvester.storage.object_store import fetched  # noqa: PLC0415 - only those who use a store wait for its library
+    from harvester.storage.object_store import fetch_object  # noqa: PLC0415 - only those who use a store wait for its library
 
     with temporary_folder() as folder:
-        yield fetched(name, folder)
+        yield fetch_object(name, folder)

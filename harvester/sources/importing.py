@@ -107,13 +107,13 @@ class Importer:
 
         Raises ``SinkError`` if the store itself is unavailable: then the message waits.
         """
-        from harvester.storage.object_store import Unwilling, answers  # noqa: PLC0415 - only those who use a store wait for it
+        from harvester.storage.object_store import RequestRefused, is_available  # noqa: PLC0415 - only those who use a store wait for it
 
         for tried in range(MAX_TRIES):
             try:
                 return await self._import(file, once=once)
             except SinkError as error:
-                if not isinstance(error, Unwilling) and not await asyncio.to_thread(answers, file):
+                if not isinstance(error, RequestRefused) and not await asyncio.to_thread(is_available, file):
                     raise
                 why = str(error)
                 self._log.warning("file_failed", error=why, attempts=tried + 1)

@@ -1,6 +1,6 @@
-"""Where parts go. One protocol, one file per kind of place, and the writer that makes a part's bytes.
+"""Where parts go: one protocol, one file per kind of place, and the writer of a part's bytes.
 
-``bucket`` is imported only where a bucket is meant: its library takes its time.
+Import ``bucket`` only for a bucket: its library is slow to load.
 """
 
 from harvester.storage.folder import FolderSink

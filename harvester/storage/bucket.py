@@ -1,7 +1,7 @@
 """A bucket as a sink: a part is created only if its name is free.
 
-The store's own precondition does it, so no lock is needed and nothing is ever deleted or overwritten. A lost
-reply, a racing process and a second try all end in a taken name, and what lies there decides.
+The store's precondition ensures it, so no lock is needed and nothing is ever deleted or overwritten. After a lost
+response, a race or a retry the name exists, and the bytes of the object decide.
 """
 
 import asyncio
@@ -14,27 +14,27 @@ from harvester.storage.object_store import Store, Taken
 
 
 class BucketSink:
-    """Parts below a place in an object store. It must be allowed to create, read and list there, never to delete."""
+    """Parts below a place in an object store. It needs permission to create, read and list there, never to delete."""
 
     def __init__(self, store: Store) -> None:
-        """Take the place; nothing is sent before ``attach``."""
+        """Use ``store``; nothing is sent before ``attach``."""
         self._store = store
         self.place = store.url
 
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
-        """Mark the dataset as this ledger's (see the protocol), and prove that the store never overwrites."""
+        """Mark the dataset as this ledger's (see the protocol), and verify that the store never overwrites."""
         marker, dataset_id = await mark(self, ledger_id, known=known)
         try:
-            await self._store.create(MARKER, marker)  # the same bytes: a store that takes them has lost nothing
+            await self._store.create(MARKER, marker)  # the same bytes: nothing is lost if the store overwrites them
         except Taken:
             return dataset_id
         raise SinkRefused(
-            f"{self._store.url} overwrites what is there (it ignores If-None-Match), so parts could be lost; "
+            f"{self._store.url} overwrites objects (it ignores If-None-Match), so parts could be lost; "
             "choose another store, or a newer version of this one"
         )
 
     async def owner(self) -> str | None:
-        """Name the ledger whose mark is there (see the protocol)."""
+        """Return the owner of the dataset (see the protocol)."""
         return await find_owner(self)
 
     async def names(self, folder: str) -> set[str]:
@@ -49,11 +49,11 @@ class BucketSink:
             await self._must_equal(part)
 
     async def read_marker(self, name: str) -> bytes | None:
-        """Read a marker, or find that there is none."""
+        """Read a marker; None if there is none."""
         return (await self._store.read(name) or b"") if await self._store.has(name) else None
 
     async def create_marker(self, name: str, data: bytes) -> bytes:
-        """Create a marker; another process may be quicker."""
+        """Create a marker, or return the one that another process created first."""
         try:
             await self._store.create(name, data)
         except Taken:
@@ -61,17 +61,17 @@ class BucketSink:
         return data
 
     async def has_parts(self) -> bool:
-        """Tell whether any part is in the dataset."""
+        """Return whether the dataset has a part."""
         return await asyncio.to_thread(lambda: any(map(is_part, self._store.names(DATASET))))
 
     async def _must_equal(self, part: Part) -> None:
-        there = await self._store.read(part.name)
-        if there is None:
+        existing = await self._store.read(part.name)
+        if existing is None:
             raise SinkError(
-                f"{self._store.url} says that {part.name} is taken, but has no such object; it is tried again"
+                f"{self._store.url} reports that {part.name} exists, but does not return it; harvester tries again"
             )
-        if hashlib.sha256(there).hexdigest() != part.sha256:
+        if hashlib.sha256(existing).hexdigest() != part.sha256:
             raise PartConflict(
                 f"{self._store.url}/{part.name} exists with other bytes; "
-                "it was left as it is, move it away if it is not ours"
+                "it was not changed. Move it away if it is not a part of harvester"
             )

@@ -1,8 +1,8 @@
-"""A folder on a local disk as a sink: a part is there whole and durable, or not at all.
+"""A folder on a local disk as a sink: a part is complete and durable, or absent.
 
-Write beside, flush to the disk, link under the final name, flush the folder: the link fails where the name is
-taken, so nothing is ever overwritten. A failed flush is never tried again on the same file, since the kernel
-may have dropped the data it could not write.
+It writes a temporary file, flushes it, links it under the final name and flushes the folder. The link fails if the name
+exists, so nothing is ever overwritten. A failed flush is never retried on the same file, since the kernel may have
+dropped the data that it could not write.
 """
 
 import asyncio
@@ -24,23 +24,23 @@ _STALE_SECONDS = 3600.0
 
 
 class FolderSink:
-    """Parts below a local folder; files in the making lie in its ``.harvester/tmp``."""
+    """Parts below a local folder. Temporary files are in its ``.harvester/tmp``."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder; nothing is touched before ``attach``."""
+        """Use ``folder``; nothing is read or written before ``attach``."""
         self.folder = folder
         self.place = str(folder.absolute())
-        self._making = folder / ".harvester" / "tmp"
+        self._temporary = folder / ".harvester" / "tmp"
 
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Mark the dataset as this ledger's (see the protocol)."""
-        with _translated(self.folder):
+        with _clear_errors(self.folder):
             await asyncio.to_thread(self._sweep)
             return (await mark(self, ledger_id, known=known))[1]
 
     async def owner(self) -> str | None:
-        """Name the ledger whose mark is there (see the protocol)."""
-        with _translated(self.folder):
+        """Return the owner of the dataset (see the protocol)."""
+        with _clear_errors(self.folder):
             return await find_owner(self)
 
     async def names(self, folder: str) -> set[str]:
@@ -55,25 +55,25 @@ class FolderSink:
 
     async def create(self, part: Part) -> None:
         """Create a part (see the protocol)."""
-        with _translated(self.folder):
+        with _clear_errors(self.folder):
             await asyncio.to_thread(self._create, part.name, part.data)
 
     async def read_marker(self, name: str) -> bytes | None:
-        """Read a marker, or find that there is none."""
+        """Read a marker; None if there is none."""
         return await asyncio.to_thread(self._read, name)
 
     async def create_marker(self, name: str, data: bytes) -> bytes:
-        """Create a marker; another process may be quicker."""
+        """Create a marker, or return the one that another process created first."""
         return await asyncio.to_thread(self._create_marker, name, data)
 
     async def has_parts(self) -> bool:
-        """Tell whether any part is in the dataset."""
+        """Return whether the dataset has a part."""
         return await asyncio.to_thread(lambda: any(is_part(each.name) for each in self.folder.glob(f"{DATASET}/*/*")))
 
     def _create_marker(self, name: str, data: bytes) -> bytes:
         with suppress(PartConflict):
             self._create(name, data)
-        _flush_folder(self.folder)  # who made the folder of the marker and the ledger need not have made it durable
+        _flush_folder(self.folder)  # the process that created this folder may not have flushed it
         return self._read(name) or b""
 
     def _read(self, name: str) -> bytes | None:
@@ -83,20 +83,20 @@ class FolderSink:
             return None
 
     def _sweep(self) -> None:
-        """Make the folder for files in the making, and clear what a killed process left in it."""
+        """Create the folder for temporary files, and delete those that a killed process left."""
         _make_folders(self.folder)
-        make_private_folder(self._making.parent)
-        make_private_folder(self._making)
+        make_private_folder(self._temporary.parent)
+        make_private_folder(self._temporary)
         _flush_folder(self.folder)
-        stale_before = self._touched().stat().st_mtime - _STALE_SECONDS
-        for left in self._making.iterdir():
-            with suppress(FileNotFoundError):  # whoever was making it has just finished
+        stale_before = self._touch_probe().stat().st_mtime - _STALE_SECONDS
+        for left in self._temporary.iterdir():
+            with suppress(FileNotFoundError):  # its process has just finished
                 if left.lstat().st_mtime < stale_before:
                     left.unlink()
 
-    def _touched(self) -> Path:
-        """Give a file made just now: the disk's own clock is the one that dated the others."""
-        probe = self._making / "now"
+    def _touch_probe(self) -> Path:
+        """Touch a file, to compare the others with the disk's own clock."""
+        probe = self._temporary / "now"
         file = open_private(probe)
         try:
             os.utime(file)
@@ -107,26 +107,26 @@ class FolderSink:
     def _create(self, name: str, data: bytes) -> None:
         target = self.folder / name
         _make_folders(target.parent)
-        making = self._making / f"{target.name}.{secrets.token_hex(4)}"
+        temporary = self._temporary / f"{target.name}.{secrets.token_hex(4)}"
         try:
-            file = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             try:
                 _write_all(file, data)
                 os.fsync(file)
             finally:
                 os.close(file)
             try:
-                os.link(making, target)
+                os.link(temporary, target)
             except FileExistsError:
                 _must_equal(target, data)
             _flush_folder(target.parent)
         finally:
-            making.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def _translated(folder: Path) -> Iterator[None]:
-    """Turn an operating system's error into a sentence that tells what to do."""
+def _clear_errors(folder: Path) -> Iterator[None]:
+    """Turn an error of the operating system into a sentence that says what to do."""
     advice = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of your quota",
@@ -148,14 +148,14 @@ def _translated(folder: Path) -> Iterator[None]:
 
 
 def _write_all(file: int, data: bytes) -> None:
-    """Write every byte: a nearly full disk takes fewer than asked, without an error."""
+    """Write every byte: on a nearly full disk, a write can be short without an error."""
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
 
 
 def _make_folders(folder: Path) -> None:
-    """Make a folder and the missing ones above it, each durable in its parent before it is used."""
+    """Create a folder and its missing parents, each flushed in its parent before it is used."""
     missing = [folder, *folder.parents]
     for each in reversed([each for each in missing if not each.exists()]):
         each.mkdir(exist_ok=True)
@@ -171,11 +171,11 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _must_equal(target: Path, data: bytes) -> None:
-    """Accept a taken name if it holds the same bytes, and make those durable: their writer may have died before."""
+    """Accept an existing file with the same bytes, and flush it: its writer may have died before that."""
     file = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(file, "rb") as there:
-        if hashlib.sha256(there.read()).digest() != hashlib.sha256(data).digest():
+    with os.fdopen(file, "rb") as existing:
+        if hashlib.sha256(existing.read()).digest() != hashlib.sha256(data).digest():
             raise PartConflict(
-                f"{target} exists with other bytes; it was left as it is, move it away if it is not ours"
+                f"{target} exists with other bytes; it was not changed. Move it away if it is not a part of harvester"
             )
-        os.fsync(there.fileno())
+        os.fsync(existing.fileno())

@@ -1,7 +1,7 @@
 """The marker: one small object beside a dataset that names the dataset and the ledger it belongs to.
 
 The ledger is the only copy of the plan, so an empty ledger or the ledger of another dataset is refused. Parts without a
-marker are refused too: somebody removed it, and without the plan everything would be requested and written again.
+marker are refused too: without the plan, everything would be requested and written again.
 
 The marker is outside of the dataset, since readers load whole folders and prefixes. Older versions put it among the
 parts. Such a marker remains valid and stays where it is, because older versions look for it there.
@@ -22,15 +22,15 @@ NO_OWNER = ""
 
 
 class MarkedPlace(Protocol):
-    """What a sink must be able to do with markers."""
+    """The marker methods of a sink."""
 
     @property
     def place(self) -> str:
-        """Name the place."""
+        """Return the name of the place."""
         ...
 
     async def read_marker(self, name: str) -> bytes | None:
-        """Read a marker; None where there is none. Raises ``SinkError``."""
+        """Read a marker; None if there is none. Raises ``SinkError``."""
         ...
 
     async def create_marker(self, name: str, data: bytes) -> bytes:
@@ -38,7 +38,7 @@ class MarkedPlace(Protocol):
         ...
 
     async def has_parts(self) -> bool:
-        """Tell whether any part is in the dataset. Raises ``SinkError``."""
+        """Return whether the dataset has a part. Raises ``SinkError``."""
         ...
 
 
@@ -116,7 +116,7 @@ def _check_owner(place: MarkedPlace, marker: bytes, name: str, ledger_id: str) -
 def _parse(marker: bytes, where: str) -> tuple[str, str]:
     """Return the ledger's id and the dataset's. Raises ``SinkRefused`` for a damaged marker."""
     try:
-        written = orjson.loads(marker)
-        return str(written["ledger"]), str(written["dataset"])
+        fields = orjson.loads(marker)
+        return str(fields["ledger"]), str(fields["dataset"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise SinkRefused(f"{where} is damaged; restore it, or name a new place with -o") from None

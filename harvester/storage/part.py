@@ -1,7 +1,7 @@
-"""Rows become a part: NDJSON, compressed as it streams in. The only door to the compressors.
+"""Turns rows into a part: NDJSON, compressed as it arrives. The only door to the compressors.
 
-The writer keeps what is compressed, never the rows: a batch of a thousand answers is some 25 MB of rows and
-2 MB of part. Compression runs on a thread of its own, in the order the rows came.
+The writer keeps compressed bytes, never rows: a batch of a thousand responses is some 25 MB of rows and 2 MB of part.
+Compression runs on a thread of its own, in the order of the rows.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import zstandard
 from harvester.model import Batch, Part
 
 _CHUNK_BYTES = 1024 * 1024
-"""So much goes to the thread at a time: seldom and in large pieces, for it wants the interpreter's lock for each."""
+"""The size of a piece for the thread. Large pieces are rare, and each needs the interpreter's lock."""
 
 
 class Compression(StrEnum):
@@ -51,10 +51,10 @@ def _compressor(compression: Compression) -> Any:
 
 
 class PartWriter:
-    """Takes a batch's rows and ends as its part in one dataset."""
+    """Collects the rows of a batch into its part of one dataset."""
 
     def __init__(self, batch: Batch, dataset: str, compression: Compression) -> None:
-        """Begin the part of ``batch``; its name holds no user data, only the day of the claim and the batch's id."""
+        """Begin the part of ``batch``. Its name has the day of the claim and the batch's id, and no user data."""
         self._dataset = dataset
         day = datetime.fromtimestamp(batch.claimed_at, UTC).date().isoformat()
         self._name = f"{dataset}/captured_date={day}/{batch.id}.ndjson{_SUFFIXES[compression]}"
@@ -65,7 +65,7 @@ class PartWriter:
         self._row_count = 0
 
     async def add(self, rows: bytes, row_count: int) -> None:
-        """Add the rows of one capture, whole lines."""
+        """Add the rows of one capture, as complete lines."""
         self._waiting.append(rows)
         self._waiting_bytes += len(rows)
         self._row_count += row_count
@@ -73,20 +73,20 @@ class PartWriter:
             await self._compress()
 
     async def finish(self) -> Part | None:
-        """Give the part; None where there was no row."""
+        """Return the part; None if there was no row."""
         if self._row_count == 0:
             return None
         await self._compress()
         loop = asyncio.get_running_loop()
-        data, digest = await loop.run_in_executor(_thread, self._ended)
+        data, digest = await loop.run_in_executor(_thread, self._finish)
         return Part(self._dataset, self._name, digest, len(data), self._row_count, data)
 
     async def _compress(self) -> None:
         chunk, self._waiting, self._waiting_bytes = b"".join(self._waiting), [], 0
         loop = asyncio.get_running_loop()
-        # The thread takes chunks in the order of submission, so rows keep theirs.
+        # The thread works in the order of submission, so rows keep their order.
         self._compressed.append(await loop.run_in_executor(_thread, self._compressor.compress, chunk))
 
-    def _ended(self) -> tuple[bytes, str]:
+    def _finish(self) -> tuple[bytes, str]:
         data = b"".join(self._compressed) + self._compressor.flush()
         return data, hashlib.sha256(data).hexdigest()

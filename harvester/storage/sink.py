@@ -1,4 +1,4 @@
-"""What a place for parts must be able to do."""
+"""The protocol of a place for parts."""
 
 from typing import Protocol
 
@@ -6,15 +6,15 @@ from harvester.model import Part
 
 
 class Sink(Protocol):
-    """A place that keeps parts. Both verbs may be repeated without harm."""
+    """A place that keeps parts. All methods are idempotent."""
 
     @property
     def place(self) -> str:
-        """Name the place; whoever names the same means the same."""
+        """Return the name of the place; equal names mean the same place."""
         ...
 
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
-        """Mark the dataset as this ledger's, or find that mark; gives the dataset's own id.
+        """Mark the dataset as this ledger's, or find that marker. Returns the dataset's id.
 
         ``known`` is the id of the dataset that the ledger found here before: with it, a removed marker is restored.
         Raises ``SinkRefused`` when the dataset belongs to another ledger or the place must not be used, another
@@ -30,13 +30,13 @@ class Sink(Protocol):
         ...
 
     async def names(self, folder: str) -> set[str]:
-        """List what lies in a folder of the place, each under the name of a part. Raises ``SinkError``."""
+        """List the parts in a folder of the place by name. Raises ``SinkError``."""
         ...
 
     async def create(self, part: Part) -> None:
-        """Make a part durable under its name, if that name is free. Equal bytes there already are success.
+        """Create a part durably if its name is free. An existing part with equal bytes is success.
 
-        Raises ``PartConflict`` when other bytes have the name, ``SinkClosed`` when no part will be taken any more,
-        another ``SinkError`` when the place fails for now.
+        Raises ``PartConflict`` if the name exists with other bytes, ``SinkClosed`` if the place accepts no more parts,
+        another ``SinkError`` if the place fails for now.
         """
         ...

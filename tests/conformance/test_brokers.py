@@ -416,7 +416,7 @@ async def test_a_file_dropped_into_the_bucket_is_a_trigger(scene, lists):
     assert await scene.accepted() == 4501
     told = dict(await scene.lab.dead(scene.name))
     assert "1 of 2 lines name no pair: line 3" in told[partly]
-    assert "there is nothing of that name" in told[absent]
+    assert "no such object" in told[absent]
     assert "must contain the columns" in told[broken]
 
 
