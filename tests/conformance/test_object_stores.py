@@ -102,7 +102,7 @@ async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypa
     bucket = stores("moto")
     async with Cutter(bucket.port, lambda _method, _target: "unconditional") as cutter:
         sink = BucketSink(Store(use(monkeypatch, bucket, cutter.port)))
-        with pytest.raises(SinkError, match="overwrites what is there"):
+        with pytest.raises(SinkError, match="overwrites objects"):
             await sink.attach("ledger")
 
 
