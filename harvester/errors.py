@@ -23,6 +23,11 @@ The second half of this page is the table from HTTP status to what it means for 
 from enum import Enum, IntEnum
 
 
+def cause_text(cause: str) -> str:
+    """Return a cause in words for people: ``connection refused``, ``status 502``."""
+    return cause.replace("_", " ")
+
+
 def install_hint(extra: str) -> str:
     """Return how to install an optional dependency from a clone; ``harvester`` on PyPI is another project."""
     return f"in the clone of harvester, run: pip install -c locks/constraints.txt -e '.[{extra}]'"
@@ -46,7 +51,7 @@ class HarvesterError(Exception):
     exit_code = ExitCode.BUG
 
     def __init__(self, message: str, *, cause: str = "failed") -> None:
-        """Keep the sentence for people, and the ``cause``, one of a closed set (see ``health``), for labels."""
+        """Keep the sentence for people, and the ``cause``, one of a closed set (see ``causes``), for labels."""
         super().__init__(message)
         self.cause = cause
 
@@ -96,7 +101,7 @@ class ExchangeError(HarvesterError):
 
     def __init__(self, cause: str, detail: str) -> None:
         """Keep the cause for the books and the detail for the log."""
-        super().__init__(cause.removeprefix("status_").replace("_", " ") + (f": {detail}" if detail else ""))
+        super().__init__(cause_text(cause) + (f": {detail}" if detail else ""))
         self.cause = cause
 
 

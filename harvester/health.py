@@ -1,25 +1,23 @@
-"""Conditions: parts that do not work, why and since when; and whether the process can do useful work.
+"""Conditions: parts that do not work, with cause and start time.
 
-The status page, ``/readyz``, the metrics, the alerts and the log all use the same conditions, so they cannot contradict
-each other. Nothing here reads a socket or the ledger. Only ``ConditionLog`` reads a clock and keeps state.
+The status page, ``/readyz``, the metrics, the alerts and the log use the same conditions, so they cannot contradict
+each other. Only ``ConditionLog`` reads a clock and keeps state; the rest is pure.
 
-To add a part: name it in ``Part``, give it a scope, its log events and a sentence in the tables below, and have
-``conditions.Conditions`` return a ``Condition`` while it does not work.
+To add a part: add it to ``Part``, and its scope, log events and sentence to the tables below. Let
+``conditions.Conditions`` return a ``Condition`` while the part does not work.
 """
 
-import errno
-import socket
-import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
 
 from harvester.clock import Clock
+from harvester.errors import cause_text
 
 ENDPOINT_PATIENCE_SECONDS = 60.0
-"""An endpoint is unavailable once its calls have failed for so long and none succeeded."""
+"""An endpoint is unavailable once all requests have failed for this time."""
 
 REPEAT_SECONDS = 600.0
 """How often a condition that lasts is logged again."""
@@ -70,11 +68,12 @@ _EVENTS = {
     Part.CLOCK: ("clock_wrong", "clock_right"), Part.KEY: ("key_unusable", "key_usable"),
     Part.WORKSPACE: ("workspace_unserved", "workspace_served"),
 }  # fmt: skip
+"""The log events of parts whose events are not ``PART_unavailable`` and ``PART_recovered``."""
 _SENTENCES = {
     Part.LEDGER: "The ledger cannot be used",
     Part.STORE: "Parts cannot be stored",
     Part.CLOCK: "The clock is wrong",
-    Part.ENDPOINT: 'No call of workspace "{subject}" succeeds',
+    Part.ENDPOINT: 'Every request of workspace "{subject}" fails',
     Part.KEY: 'Workspace "{subject}" is halted',
     Part.WORKSPACE: 'Workspace "{subject}" is not served',
     Part.BROKER: 'Trigger "{subject}" is not connected',
@@ -86,9 +85,8 @@ _KEY_FILE_SENTENCE = 'The key file of workspace "{subject}" cannot be used; the 
 class Condition:
     """A part that does not work, or does not work as it should.
 
-    ``cause`` is one of a closed set, such as ``connection refused`` or ``502``, and serves as a label. ``since`` is in
-    wall-clock seconds. ``detail`` is a sentence for people; it may quote foreign text, so it is escaped when shown.
-    ``blocks`` is false for a fault that somebody should correct but that stops no work.
+    ``cause`` is a code of ``causes``. ``since`` is in wall-clock seconds. ``detail`` is a sentence for people; it may
+    quote text from outside, so pages escape it. ``blocks`` is false for a fault that stops no work.
     """
 
     part: Part
@@ -105,49 +103,34 @@ class Condition:
 
     @property
     def sentence(self) -> str:
-        """Say what does not work, and why."""
+        """Return what does not work, and why."""
         what = _SENTENCES[self.part] if self.blocks or self.part is not Part.KEY else _KEY_FILE_SENTENCE
-        return f"{what.format(subject=self.subject)}: {self.detail or self.cause}"
+        return f"{what.format(subject=self.subject)}: {self.detail or cause_text(self.cause)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """Calls have failed since ``since`` (monotonic seconds); ``cause`` and ``detail`` are those of the last call."""
+    """Requests have failed since ``since`` (monotonic seconds). ``cause`` and ``detail`` are those of the last one."""
 
     since: float
     cause: str
     detail: str
 
 
-_UNREACHED = {"connection refused", "name not found", "certificate", "tls", "unreachable", "network"}
+_NOT_CONNECTED = {"connection_refused", "name_not_found", "certificate", "tls", "unreachable", "network"}
 
 
 def failed_call(endpoint: str, failing: Failing) -> str:
-    """Return a sentence on how the last call to an endpoint failed."""
-    if failing.cause.isdecimal():
-        return f"{endpoint} answers {failing.detail}"
-    if failing.cause in _UNREACHED:
+    """Return a sentence that says how the last request to an endpoint failed."""
+    if failing.cause.startswith("status_"):
+        return f"{endpoint} responds with {failing.detail}"
+    if failing.cause in _NOT_CONNECTED:
         return f"cannot connect to {endpoint}: {failing.detail}"
-    return f"no usable answer from {endpoint}: {failing.detail}"
-
-
-def not_ready(conditions: Iterable[Condition], busy: Mapping[str, bool]) -> list[Condition]:
-    """Return the conditions that keep the process from useful work; an empty list means that it is ready.
-
-    ``busy`` maps each workspace to whether it has readings to capture. A blocking condition of the process makes it
-    unready. Blocked workspaces do so only if every busy workspace is blocked (or all of them, if none is busy).
-    """
-    blocking = [each for each in conditions if each.blocks]
-    reasons = [each for each in blocking if each.scope is Scope.PROCESS]
-    by_workspace = [each for each in blocking if each.scope is Scope.WORKSPACE]
-    wanted = {name for name, has_work in busy.items() if has_work} or set(busy)
-    if wanted and wanted <= {each.subject for each in by_workspace}:
-        reasons += by_workspace
-    return reasons
+    return f"no usable response from {endpoint}: {failing.detail}"
 
 
 class ConditionLog:
-    """Logs each condition once when it begins, at most every ten minutes while it lasts, and once when it is over."""
+    """Logs each condition when it begins, every ten minutes while it lasts, and when it ends."""
 
     def __init__(self, clock: Clock) -> None:
         """Nothing is logged yet."""
@@ -155,79 +138,22 @@ class ConditionLog:
         self._logged: dict[tuple[Part, str], tuple[Condition, float]] = {}
 
     def update(self, conditions: Iterable[Condition]) -> None:
-        """Log what has changed. ``conditions`` are all that hold now."""
+        """Log changes. ``conditions`` are all present conditions."""
         now = self._clock.monotonic()
         present = {(each.part, each.subject): each for each in reversed(list(conditions))}
         for key in self._logged.keys() - present.keys():
-            self._log(self._logged.pop(key)[0], over=True)
+            self._log(self._logged.pop(key)[0], ended=True)
         for key, condition in present.items():
             if key not in self._logged or now - self._logged[key][1] >= REPEAT_SECONDS:
                 self._logged[key] = (condition, now)
                 self._log(condition)
 
-    def _log(self, condition: Condition, *, over: bool = False) -> None:
+    def _log(self, condition: Condition, *, ended: bool = False) -> None:
         begins, ends = _EVENTS.get(condition.part, (f"{condition.part}_unavailable", f"{condition.part}_recovered"))
         subject = {} if condition.scope is Scope.PROCESS else {condition.scope.value: condition.subject}
         seconds = max(0, round(self._clock.wall() - condition.since))
-        if over:
+        if ended:
             log.warning(ends, **subject, cause=condition.cause, duration_seconds=seconds)
         else:
             reason = {"reason": condition.detail} if condition.detail else {}
             log.warning(begins, **subject, cause=condition.cause, duration_seconds=seconds, **reason)
-
-
-_ERRNOS = {
-    errno.ECONNREFUSED: "connection_refused",
-    errno.EHOSTUNREACH: "unreachable", errno.ENETUNREACH: "unreachable", errno.ENETDOWN: "unreachable",
-    errno.ECONNRESET: "disconnected", errno.ECONNABORTED: "disconnected", errno.EPIPE: "disconnected",
-    errno.ETIMEDOUT: "timeout",
-    errno.EMFILE: "too_many_open_files", errno.ENFILE: "too_many_open_files",
-    errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full",
-    errno.EACCES: "permission_denied", errno.EPERM: "permission_denied", errno.EROFS: "read_only",
-    errno.ENOENT: "not_found", errno.ENOTDIR: "not_found",
-    errno.EIO: "disk_error",
-}  # fmt: skip
-_BEFORE_ERRNO = (ssl.SSLError, socket.gaierror)
-"""Errors whose ``errno`` is not a number of the system."""
-
-_KINDS: tuple[tuple[type[BaseException], str], ...] = (
-    (ssl.SSLCertVerificationError, "certificate"),
-    (ssl.SSLError, "tls"),
-    (socket.gaierror, "name_not_found"),
-    (TimeoutError, "timeout"),
-    (ConnectionError, "disconnected"),
-    (EOFError, "disconnected"),
-)
-"""The most specific types first."""
-
-
-def cause_of(error: BaseException) -> str | None:
-    """Return the cause of an error by its type and number, never by its text; None if unknown.
-
-    Libraries wrap errors of the system, so the errors inside are checked too.
-    """
-    for each in _with_inner(error):
-        if isinstance(each, OSError) and each.errno in _ERRNOS and not isinstance(each, _BEFORE_ERRNO):
-            return _ERRNOS[each.errno]
-        for kind, cause in _KINDS:
-            if isinstance(each, kind):
-                return cause
-    return None
-
-
-def plain(cause: str) -> str:
-    """Return a cause in words for people: ``connection refused``, ``502``."""
-    return cause.removeprefix("status_").replace("_", " ")
-
-
-def _with_inner(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors inside an error, innermost first, then the error: the innermost is the most specific."""
-    seen: list[BaseException] = []
-    todo: list[BaseException] = [error]
-    while todo and len(seen) < 20:
-        each = todo.pop(0)
-        if each not in seen:
-            seen.append(each)
-            inner = (each.__cause__, each.__context__, *getattr(each, "__dict__", {}).values(), *each.args)
-            todo += [one for one in inner if isinstance(one, BaseException)]
-    yield from reversed(seen)

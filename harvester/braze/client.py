@@ -20,7 +20,7 @@ from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock, happens
 from harvester.errors import ExchangeError, Meaning, meaning_of
-from harvester.health import HOLDS, Failing, plain
+from harvester.health import HOLDS, Failing
 from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
 from harvester.observability.redaction import scrub_foreign
 from harvester.observability.traces import NOTHING, Span
@@ -168,7 +168,7 @@ class Client:
                     cause = "after_old_key"
                 case Meaning.HALTED:
                     because = f"status {answer.status}: {self._detail(answer)}"
-                    self._halt(because, HALTED_SECONDS, cause=str(answer.status), **_names(reading))
+                    self._halt(because, HALTED_SECONDS, cause=f"status_{answer.status}", **_names(reading))
                     return Returned()
                 case Meaning.TRANSIENT:
                     raise self._failed(ExchangeError(f"status_{answer.status}", self._detail(answer)))
@@ -246,7 +246,7 @@ class Client:
 
     def _set_failing(self, error: ExchangeError) -> None:
         began = self.failing.since if self.failing else self._clock.monotonic()
-        self.failing = Failing(began, plain(error.cause), str(error))
+        self.failing = Failing(began, error.cause, str(error))
 
     def _throttled(self, answer: Answer) -> None:
         """Stop all calls. While the budget has calls left, or is unknown, a 429 is a failure like others."""
@@ -257,7 +257,7 @@ class Client:
         """Report a usable answer. A call that was in flight does not end the failure that a 429 began."""
         self._pacer.succeeded()
         self.failed_campaigns.clear()
-        if self.failing is not None and not (self._pacer.throttling and self.failing.cause == "429"):
+        if self.failing is not None and not (self._pacer.throttling and self.failing.cause == "status_429"):
             self.failing = None
 
     def _rejected(self, answer: Answer, reading: Reading) -> Rejected:

@@ -21,9 +21,9 @@ import aiohttp
 from yarl import URL
 
 from harvester.braze.budget import BudgetReport
+from harvester.causes import cause_of
 from harvester.clock import Clock
 from harvester.errors import ExchangeError
-from harvester.health import cause_of
 from harvester.model import Pair
 from harvester.observability.redaction import hide, scrub, scrub_foreign
 from harvester.settings.surroundings import certificates_hint

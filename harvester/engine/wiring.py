@@ -21,7 +21,7 @@ from harvester.engine.pipeline import Harvest
 from harvester.engine.storing import Storing, recover
 from harvester.engine.time_check import TimeCheck
 from harvester.errors import SinkError, SinkRefused
-from harvester.health import ENDPOINT_PATIENCE_SECONDS, Condition, Part, failed_call, plain
+from harvester.health import ENDPOINT_PATIENCE_SECONDS, Condition, Part, failed_call
 from harvester.ledger import Ledger
 from harvester.ledger.datasets import remember, remembered
 from harvester.schedule import ReadingPlan
@@ -158,7 +158,7 @@ class Harvesting:
         if problem is not None:
             away = self.storing.away_seconds
             blocks = self.storing.full or away >= self._settings.store_patience_seconds
-            found.append(Condition(Part.STORE, plain(problem.cause), wall - away, detail=str(problem), blocks=blocks))
+            found.append(Condition(Part.STORE, problem.cause, wall - away, detail=str(problem), blocks=blocks))
         return found
 
     def _endpoint_problem(self, each: Wired) -> str:

@@ -18,7 +18,7 @@ LEDGER_PATIENCE_SECONDS = 10.0
 """The ledger is unavailable once it has not answered for so long."""
 
 
-_NOT_SERVED = "it is not configured, so nobody reads its {}; configure it, or remove them"
+_NOT_SERVED = "it is not configured, so its {} are not read; configure it, or remove them"
 
 
 class Conditions:

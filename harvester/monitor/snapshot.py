@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harvester.formatting import ago, duration, many, shown
-from harvester.health import Condition, not_ready
+from harvester.health import Condition
 from harvester.ledger.outlook import DayOfDeadlines, Rejection
 from harvester.model import Books
+from harvester.monitor.readiness import blocking_conditions
 
 BUSY_SECONDS = 900.0
 """A workspace is busy while readings are due, and so long after a capture: the probe must not flap with each batch."""
@@ -131,7 +132,7 @@ class Snapshot:
         busy = {
             each.name: each.due > 0 or self.taken_at - each.last_captured_at < BUSY_SECONDS for each in self.workspaces
         }
-        return [shown(each.sentence) for each in not_ready(self.conditions, busy)]
+        return [shown(each.sentence) for each in blocking_conditions(self.conditions, busy)]
 
     def alarms(self) -> list[str]:
         """Say in sentences all that someone should look at; nothing means that it is healthy."""

@@ -17,7 +17,7 @@ import structlog
 
 from harvester.clock import BrazeClock
 from harvester.errors import HarvesterError
-from harvester.health import Failing, plain
+from harvester.health import Failing
 from harvester.observability.traces import begin
 from harvester.sources.brokers import Broker, Delivery
 from harvester.sources.bugs import bug_of
@@ -96,7 +96,7 @@ class Trigger:
 
     def _fail(self, cause: str) -> None:
         since = self.failing.since if self.failing else self._clock.monotonic()
-        self.failing = Failing(since, plain(cause), self.problem or "")
+        self.failing = Failing(since, cause, self.problem or "")
 
     def _pause_seconds(self) -> float:
         """Grow with every failure in a row, with jitter, so that replicas don't come back all at once."""

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from harvester.causes import cause_of
 from harvester.errors import PartConflict, SinkError
-from harvester.health import cause_of
 from harvester.model import DATASET, Part, is_part
 from harvester.private_files import make_private_folder, open_private
 from harvester.storage.marker import find_owner, mark

@@ -17,8 +17,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import from_url
 
+from harvester.causes import cause_of
 from harvester.errors import SinkError, UsageError, install_hint
-from harvester.health import cause_of
 from harvester.place import kind_of
 from harvester.settings import of_stores
 from harvester.storage.store_failures import describe_failure, find_advice, find_cause, is_permanent

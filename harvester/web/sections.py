@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
+from harvester.errors import cause_text
 from harvester.formatting import ago, clock, machine, moment, number, shown, volume
 from harvester.health import HOLDS
 from harvester.ledger.outlook import Rejection
@@ -92,7 +93,7 @@ def books(balance: Books) -> Markup:
         Markup('<li class="{kind}"><b>{sum}</b> {kind}<small>{parts}</small></li>').format(
             kind=kind,
             sum=number(count),
-            parts=", ".join(f"{shown(name)} {number(n)}" for name, n in parts.get(kind, {}).items()),
+            parts=", ".join(f"{shown(cause_text(name))} {number(n)}" for name, n in parts.get(kind, {}).items()),
         )
         for kind, count in sums.items()
     )
@@ -145,8 +146,9 @@ def rejections(latest: Sequence[Rejection], now: float) -> Markup:
             '<tr><td><code>{}</code></td><td><code>{}</code></td><td>{}</td><td>{}</td>'
             '<td>{}</td><td><time datetime="{}">{}</time></td></tr>'
         ).format(
-            shown(each.pair.campaign_id), shown(each.pair.send_id), shown(each.pair.workspace), shown(each.reason),
-            shown(each.detail), machine(each.ended_at), ago(min(each.ended_at, now), now),
+            shown(each.pair.campaign_id), shown(each.pair.send_id), shown(each.pair.workspace),
+            shown(cause_text(each.reason)), shown(each.detail), machine(each.ended_at),
+            ago(min(each.ended_at, now), now),
         )
         for each in latest
     )  # fmt: skip
@@ -174,5 +176,5 @@ def _counts(what: str, counts: Mapping[str, int]) -> Markup:
     if not counts:
         return Markup("")
     ranked = sorted(counts.items(), key=lambda item: -item[1])
-    said = " · ".join(f"{shown(name).removeprefix('status_').replace('_', ' ')} {number(n)}" for name, n in ranked)
+    said = " · ".join(f"{shown(cause_text(name))} {number(n)}" for name, n in ranked)
     return Markup("<span><b>{}</b> {}</span>").format(what, said)

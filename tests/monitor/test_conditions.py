@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Answer
 from harvester.engine.wiring import Harvesting
-from harvester.errors import BrokerError, ExchangeError, ExitCode, SinkError
+from harvester.errors import BrokerError, ExchangeError, ExitCode, SinkError, cause_text
 from harvester.health import Part
 from harvester.ledger import Ledger
 from harvester.ledger.intake import enqueue, remove
@@ -36,12 +36,12 @@ GOOD = b'{"message": "success", "data": []}'
 
 Outage = ExchangeError | int | bytes
 FAILURES: dict[str, Outage] = {
-    "connection refused": ExchangeError("connection_refused", ""),
-    "name not found": ExchangeError("name_not_found", ""),
+    "connection_refused": ExchangeError("connection_refused", ""),
+    "name_not_found": ExchangeError("name_not_found", ""),
     "certificate": ExchangeError("certificate", "self-signed certificate"),
     "timeout": ExchangeError("timeout", ""),
-    "502": 502,
-    "429": 429,  # without a word of a budget that would explain it
+    "status_502": 502,
+    "status_429": 429,  # without a word of a budget that would explain it
     "unparsable": b"<html>Please log in</html>",
 }
 
@@ -161,14 +161,14 @@ def test_an_endpoint_that_nobody_answers_is_told_everywhere_and_so_is_its_return
         async def story(seen: Seen, wire: Wire = wire, cause: str = cause) -> None:
             await seen.enqueue(40, "us")
             (reason,) = (await seen.at(118)).not_ready()
-            assert reason.startswith('No call of workspace "us" succeeds: ')
+            assert reason.startswith('Every request of workspace "us" fails: ')
             assert f"{AT}" in reason
-            assert cause in reason
+            assert cause_text(cause) in reason
             assert f'<h1>Not healthy</h1><ul class="alarms"><li>{reason}, for ' in seen.page
             assert seen.metrics["harvester_condition", *sorted((cause, "endpoint", "us"))] == 1
             assert seen.metrics["harvester_ready",] == 0
             assert [each["cause"] for each in seen.events("endpoint_unavailable")] == [cause]
-            lasts, hold = (730, 320) if cause == "connection refused" else (120, 140)
+            lasts, hold = (730, 320) if cause == "connection_refused" else (120, 140)
             await seen.at(lasts)
             logged = [
                 each for each in seen.logs if each["log_level"] != "debug" and each["event"] != "response_unusable"
@@ -193,8 +193,8 @@ def test_a_429_that_no_budget_explains_is_an_outage_and_one_that_it_explains_is_
         async def story(seen: Seen, wire: Wire = wire, blind: bool = blind) -> None:  # noqa: FBT001 - a case of the loop
             await seen.enqueue(40, "us")
             await seen.at(118)
-            assert [each.cause for each in seen.snapshot.conditions] == (["429"] if blind else [])
-            assert [each["cause"] for each in seen.events("endpoint_unavailable")] == (["429"] if blind else [])
+            assert [each.cause for each in seen.snapshot.conditions] == (["status_429"] if blind else [])
+            assert [each["cause"] for each in seen.events("endpoint_unavailable")] == (["status_429"] if blind else [])
             assert seen.metrics["harvester_hold", "throttled", "us"] == 1
             wire.outage, wire.remaining = None, None
             assert (await seen.at(3100)).conditions == ()
@@ -273,13 +273,13 @@ def test_one_blind_workspace_among_many_leaves_the_process_ready(tmp_path):
     async def story(seen: Seen) -> None:
         await seen.enqueue(100, "us", "eu")
         assert (await seen.at(120)).not_ready() == []
-        assert 'No call of workspace "us" succeeds' in seen.page
-        assert seen.metrics["harvester_condition", "connection refused", "endpoint", "us"] == 1
+        assert 'Every request of workspace "us" fails' in seen.page
+        assert seen.metrics["harvester_condition", "connection_refused", "endpoint", "us"] == 1
         assert (seen.metrics["harvester_ready",], seen.snapshot.workspaces[1].due) == (1, 0)
         eu.outage = 401
         await seen.enqueue(200, "eu")
         assert len((await seen.at(240)).not_ready()) == 2
-        assert seen.metrics["harvester_condition", "401", "eu", "key"] == 1
+        assert seen.metrics["harvester_condition", "eu", "key", "status_401"] == 1
         assert [each["workspace"] for each in seen.events("key_unusable")] == ["eu"]
         us.outage = eu.outage = None
         assert (await seen.at(1000)).conditions == ()
@@ -364,10 +364,10 @@ def test_a_store_that_is_away_makes_the_process_unready_after_its_patience(tmp_p
     async def story(seen: Seen) -> None:
         await seen.enqueue(10, "us")
         await seen.at(30)
-        assert ([each.cause for each in seen.snapshot.conditions], seen.snapshot.not_ready()) == (["disk full"], [])
+        assert ([each.cause for each in seen.snapshot.conditions], seen.snapshot.not_ready()) == (["disk_full"], [])
         assert "Parts cannot be stored: cannot write to out: No space left on device" in seen.page
-        assert seen.metrics["harvester_condition", "", "disk full", "store"] == 1
-        assert [each["cause"] for each in seen.events("store_unavailable")] == ["disk full"]
+        assert seen.metrics["harvester_condition", "", "disk_full", "store"] == 1
+        assert [each["cause"] for each in seen.events("store_unavailable")] == ["disk_full"]
         await seen.at(90)
         assert seen.snapshot.not_ready() == [f"Parts cannot be stored: {shelf.problem}"]
         shelf.problem = None
@@ -420,7 +420,7 @@ def test_a_broker_that_is_away_is_told_and_harvesting_stays_ready(tmp_path):
         (condition,) = (await seen.at(60)).conditions
         assert condition.sentence == f'Trigger "sends" is not connected: {queue.problem}'
         assert seen.snapshot.not_ready() == []
-        assert seen.metrics["harvester_condition", "broker", "connection refused", "sends"] == 1
+        assert seen.metrics["harvester_condition", "broker", "connection_refused", "sends"] == 1
         await seen.at(700)
         assert [each["trigger"] for each in seen.events("broker_unavailable")] == ["sends"] * 2
         queue.problem = None

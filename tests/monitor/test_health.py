@@ -8,7 +8,10 @@ import ssl
 import pytest
 import structlog
 
-from harvester.health import Condition, ConditionLog, Part, Scope, cause_of, not_ready, plain
+from harvester.causes import cause_of
+from harvester.errors import cause_text
+from harvester.health import Condition, ConditionLog, Part, Scope
+from harvester.monitor.readiness import blocking_conditions
 
 NOW = 1_795_527_667.0
 
@@ -29,28 +32,30 @@ class Clock:
         return NOW + self.now
 
 
-def blind(workspace: str, cause: str = "connection refused") -> Condition:
+def blind(workspace: str, cause: str = "connection_refused") -> Condition:
     """A workspace whose endpoint does not answer."""
     return Condition(Part.ENDPOINT, cause, NOW, workspace)
 
 
 def test_the_process_is_ready_while_it_can_do_useful_work():
     """One blind workspace among many leaves it ready; the only one, or all that have due readings, do not."""
-    eu, us = blind("eu"), Condition(Part.KEY, "401", NOW, "us")
+    eu, us = blind("eu"), Condition(Part.KEY, "status_401", NOW, "us")
     broker = Condition(Part.BROKER, "timeout", NOW, "sends")
-    assert not_ready([], {"eu": True}) == []
-    assert not_ready([eu], {"eu": True}) == [eu]
-    assert not_ready([eu], {"eu": False}) == [eu]
-    assert not_ready([eu], {"eu": True, "us": True}) == []
-    assert not_ready([eu], {"eu": True, "us": False}) == [eu]
-    assert not_ready([eu], {"eu": False, "us": True}) == []
-    assert not_ready([eu], {"eu": False, "us": False}) == []
-    assert not_ready([eu, us], {"eu": True, "us": True}) == [eu, us]
-    assert not_ready([broker], {"eu": True}) == []
+    assert blocking_conditions([], {"eu": True}) == []
+    assert blocking_conditions([eu], {"eu": True}) == [eu]
+    assert blocking_conditions([eu], {"eu": False}) == [eu]
+    assert blocking_conditions([eu], {"eu": True, "us": True}) == []
+    assert blocking_conditions([eu], {"eu": True, "us": False}) == [eu]
+    assert blocking_conditions([eu], {"eu": False, "us": True}) == []
+    assert blocking_conditions([eu], {"eu": False, "us": False}) == []
+    assert blocking_conditions([eu, us], {"eu": True, "us": True}) == [eu, us]
+    assert blocking_conditions([broker], {"eu": True}) == []
     for part in Part:
         whole = Condition(part, "timeout", NOW, "eu")
-        assert (not_ready([whole], {"eu": True, "us": True}) == [whole]) == (whole.scope is Scope.PROCESS), part
-    assert not_ready([Condition(Part.STORE, "503", NOW, blocks=False)], {"eu": True}) == []
+        assert (blocking_conditions([whole], {"eu": True, "us": True}) == [whole]) == (whole.scope is Scope.PROCESS), (
+            part
+        )
+    assert blocking_conditions([Condition(Part.STORE, "status_503", NOW, blocks=False)], {"eu": True}) == []
 
 
 def test_a_condition_is_logged_once_again_every_ten_minutes_and_when_it_is_over():
@@ -60,7 +65,7 @@ def test_a_condition_is_logged_once_again_every_ten_minutes_and_when_it_is_over(
     with structlog.testing.capture_logs() as lines:
         for minute in range(26):
             clock.now = 60.0 * minute
-            logged.update([blind("us", "connection refused" if minute % 2 else "502")])
+            logged.update([blind("us", "connection_refused" if minute % 2 else "status_502")])
         logged.update([])
         logged.update([])
     assert [(each["event"], each["workspace"], each["duration_seconds"]) for each in lines] == [
@@ -117,6 +122,6 @@ def test_a_cause_is_read_from_types_and_numbers(error, cause):
 
 def test_causes_are_written_plainly():
     """As an operator says them."""
-    assert [plain(each) for each in ("connection_refused", "status_502", "timeout")] == [
-        "connection refused", "502", "timeout",
+    assert [cause_text(each) for each in ("connection_refused", "status_502", "timeout")] == [
+        "connection refused", "status 502", "timeout",
     ]  # fmt: skip

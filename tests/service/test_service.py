@@ -347,7 +347,9 @@ async def test_a_halted_workspace_stops_no_other_and_goes_on_with_a_new_key(tmp_
         await service.enqueue(simulator, 0, 5, "other")
         await service.enqueue(simulator, 5, 10)
         async with service.running():
-            await service.told("/metrics", word='harvester_condition{cause="401",part="key",subject="other"} 1.0')
+            await service.told(
+                "/metrics", word='harvester_condition{cause="status_401",part="key",subject="other"} 1.0'
+            )
             assert "Workspace &#34;other&#34; is halted: status 401" in await service.told("/")
             await until(lambda: service.settled() == 5)
             await service.told("/readyz", 200)

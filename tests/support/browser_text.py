@@ -97,11 +97,12 @@ def unhealthy() -> Snapshot:
         books=Books(accepted=1_000_000, captured={Verdict.ACTIVITY: 880_000}, rejected={"status_404": 6}, expired=3,
                     pending=86_458),
         conditions=(
-            Condition(Part.STORE, "503", NOW - 7_200, detail="s3://lake answers 503 SlowDown; it is tried again"),
-            Condition(Part.KEY, "401", NOW - 5_000, "us", "status 401: Invalid API key"),
-            Condition(Part.ENDPOINT, "connection refused", NOW - 120, "eu",
+            Condition(Part.STORE, "status_503", NOW - 7_200,
+                      detail="s3://lake answers 503 SlowDown; it is tried again"),
+            Condition(Part.KEY, "status_401", NOW - 5_000, "us", "status 401: Invalid API key"),
+            Condition(Part.ENDPOINT, "connection_refused", NOW - 120, "eu",
                       "cannot connect to https://rest.fra-01.braze.eu: connection refused"),
-            Condition(Part.BROKER, "connection refused", NOW - 300, "sends",
+            Condition(Part.BROKER, "connection_refused", NOW - 300, "sends",
                       "connection refused by rabbit.internal:5671"),
         ),
     )  # fmt: skip

@@ -63,7 +63,7 @@ def test_what_is_wrong_comes_first_and_in_words():
     for reason in (
         'Not healthy Workspace "eu": 1,342 pairs at risk of expiring unread; the nearest deadline is in 25 min',
         'Workspace "us" is halted: status 401: Invalid API key, for 1 h 23 min',
-        'No call of workspace "eu" succeeds: cannot connect to https://rest.fra-01.braze.eu: connection refused',
+        'Every request of workspace "eu" fails: cannot connect to https://rest.fra-01.braze.eu: connection refused',
         "Parts cannot be stored: s3://lake answers 503 SlowDown",
         'Trigger "sends" is not connected: connection refused by rabbit.internal:5671, for 5 min',
         "The books do not balance",
@@ -79,7 +79,7 @@ def test_books_are_shown_as_the_sum_that_they_are():
         replace(browser_text.healthy(), books=Books(100, {Verdict.ZERO: 7, Verdict.EMPTY: 3}, {"status_400": 1}, 2, 87))
     )
     assert (
-        "Books they balance 100 accepted 10 captured zero 7, empty 3 1 rejected status_400 1 2 expired 87 pending "
+        "Books they balance 100 accepted 10 captured zero 7, empty 3 1 rejected status 400 1 2 expired 87 pending "
         "A pair is pending, though it was read before, until its last reading is done." in read
     )
 

@@ -98,7 +98,7 @@ async def test_ready_while_all_is_well_and_says_why_not_otherwise(http, face, lo
     status, text = await get(http, face, "/readyz")
     assert status == 503
     assert [line.partition(":")[0] for line in text.splitlines()] == [
-        "Parts cannot be stored", 'Workspace "us" is halted', 'No call of workspace "eu" succeeds',
+        "Parts cannot be stored", 'Workspace "us" is halted', 'Every request of workspace "eu" fails',
     ]  # fmt: skip
 
 
@@ -197,9 +197,9 @@ async def test_metrics_tell_what_the_page_tells(http, face, looks, accept):
         ("harvester_books_balanced",): 0,
         ("harvester_batches", "sealed"): 212,
         ("harvester_store_unavailable",): 1,
-        ("harvester_condition", "connection refused", "endpoint", "eu"): 1,
-        ("harvester_condition", "401", "key", "us"): 1,
-        ("harvester_condition", "", "503", "store"): 1,
+        ("harvester_condition", "connection_refused", "endpoint", "eu"): 1,
+        ("harvester_condition", "key", "status_401", "us"): 1,
+        ("harvester_condition", "", "status_503", "store"): 1,
         ("harvester_last_capture_timestamp_seconds", "eu"): browser_text.NOW - 180,
         ("harvester_last_capture_timestamp_seconds", "us"): 0,
         ("harvester_trigger_connected", "rabbitmq", "sends"): 0,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote, unquote_plus
 
+from harvester.causes import cause_of
 from harvester.errors import BrokerError
-from harvester.health import cause_of
 from harvester.observability.redaction import scrub
 
 BATCH_MESSAGES = 32

@@ -1,0 +1,20 @@
+"""Decides whether the process can do useful work."""
+
+from collections.abc import Iterable, Mapping
+
+from harvester.health import Condition, Scope
+
+
+def blocking_conditions(conditions: Iterable[Condition], busy: Mapping[str, bool]) -> list[Condition]:
+    """Return the conditions that keep the process from useful work; an empty list means that it is ready.
+
+    ``busy`` maps each workspace to whether it has readings to capture. A blocking condition of the process makes it
+    unready. Blocked workspaces do so only if every busy workspace is blocked (or all of them, if none is busy).
+    """
+    blocking = [each for each in conditions if each.blocks]
+    reasons = [each for each in blocking if each.scope is Scope.PROCESS]
+    by_workspace = [each for each in blocking if each.scope is Scope.WORKSPACE]
+    wanted = {name for name, has_work in busy.items() if has_work} or set(busy)
+    if wanted and wanted <= {each.subject for each in by_workspace}:
+        reasons += by_workspace
+    return reasons
