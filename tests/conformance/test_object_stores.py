@@ -159,7 +159,7 @@ async def test_a_copy_that_finds_no_room_blames_this_machine(stores, monkeypatch
     """The store is well; what is full is the folder for temporary files."""
     store = Store(use(monkeypatch, stores("moto"), stores("moto").port))
     await store.create("part", b"rows")
-    with pytest.raises(SinkError, match="No space left on device on this machine; let TMPDIR"):
+    with pytest.raises(SinkError, match="No space left on device on this machine; set TMPDIR"):
         store.fetch("part", Path("/dev/full"))
 
 
