@@ -1,8 +1,8 @@
-"""Time as an argument: nothing else in the house reads a clock, so tests own time.
+"""Clocks. No other module reads the time, so tests control it.
 
 ``monotonic`` is the event loop's own time, so that a virtual loop moves timers and intervals together.
 ``wall`` is UTC seconds since the epoch. A machine's wall clock may be wrong by days, and may jump, but Braze's
-retention counts by Braze's clock. So a harvest uses ``BrazeClock``, which learns Braze's time from the answers.
+retention counts by Braze's clock. All code therefore uses ``BrazeClock``, which learns Braze's time from responses.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ UNCONFIRMED_SECONDS = 30 * DAY_SECONDS
 
 
 class Clock(Protocol):
-    """Both times that the harvest needs."""
+    """A monotonic clock and a wall clock."""
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow, for intervals."""
+        """Return monotonic seconds, for intervals."""
         ...
 
     def wall(self) -> float:
-        """UTC seconds since the epoch, for what is written down."""
+        """Return UTC seconds since the epoch, for stored times."""
         ...
 
 
@@ -42,19 +42,19 @@ class SystemClock:
     """The machine's own clock."""
 
     def monotonic(self) -> float:
-        """Seconds of the running event loop; on another thread, of the clock that event loops use."""
+        """Return seconds of the running event loop, or of the clock that event loops use."""
         try:
             return asyncio.get_running_loop().time()
         except RuntimeError:
             return time.monotonic()
 
     def wall(self) -> float:
-        """UTC seconds since the epoch."""
+        """Return UTC seconds since the epoch."""
         return time.time()
 
 
 class Bounds(NamedTuple):
-    """Bounds of the offset (the seconds from monotonic time to Braze's time) by the ``Date`` of answers."""
+    """Bounds of the offset (the seconds from monotonic time to Braze's time) by the ``Date`` of responses."""
 
     low: float
     high: float
@@ -106,7 +106,7 @@ class BrazeClock:
         self._allowance, self._allowed_at = MOVES, 0.0
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow, for intervals."""
+        """Return monotonic seconds, for intervals."""
         return self._machine.monotonic()
 
     def wall(self) -> float:
@@ -124,12 +124,12 @@ class BrazeClock:
 
     @property
     def offset(self) -> float:
-        """Give the seconds from monotonic time to Braze's, as far as they are known."""
+        """The seconds from monotonic time to Braze's, as far as known."""
         return self.wall() - self._machine.monotonic() if self._offset is None else self._offset
 
     @property
     def difference(self) -> float | None:
-        """Give the seconds by which the machine's clock is ahead of Braze's now; None until that is confirmed."""
+        """The seconds by which the machine's clock is ahead of Braze's now; None until confirmed."""
         return self._machine.wall() - self.wall() if self.confirmed else None
 
     @property
@@ -193,10 +193,10 @@ def difference_in_words(seconds: float) -> str:
     return f"{abs(seconds) / size:.3g} {unit} {'ahead of' if seconds > 0 else 'behind'} Braze's"
 
 
-async def happens(event: asyncio.Event, *, within: float | None) -> bool:
-    """Wait for an event, at most so many seconds or, without, for as long as it takes; tell whether it came."""
+async def wait_for_event(event: asyncio.Event, *, timeout_seconds: float | None) -> bool:
+    """Wait for an event, for ``timeout_seconds`` or without a limit. Returns whether it was set."""
     try:
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(timeout_seconds):
             return await event.wait()
     except TimeoutError:
         return False

@@ -1,4 +1,4 @@
-"""How figures and times read to people: pure functions, UTC throughout."""
+"""Formats figures and times for people. Pure functions; all times are UTC."""
 
 from datetime import UTC, datetime
 
@@ -10,17 +10,17 @@ LONGEST_TEXT = 300
 
 
 def number(count: float) -> str:
-    """Write a count in full, in groups of three."""
+    """Format a count in full, in groups of three digits."""
     return f"{count:,.0f}"
 
 
 def many(count: int, noun: str, plural: str | None = None) -> str:
-    """Write a count and what is counted."""
+    """Format a count with its noun, in the singular or plural."""
     return f"{number(count)} {noun if count == 1 else plural or noun + 's'}"
 
 
 def compact(count: float) -> str:
-    """Write a count in four characters at the most, for narrow places: 812, 1.2k, 12k, 3.4M."""
+    """Format a count in at most four characters: 812, 1.2k, 12k, 3.4M."""
     for size, letter in _STEPS:
         if count >= size:
             scaled = count / size
@@ -29,7 +29,7 @@ def compact(count: float) -> str:
 
 
 def volume(size_bytes: float) -> str:
-    """Write a number of bytes."""
+    """Format a number of bytes."""
     for size, letter in _STEPS:
         if size_bytes >= size:
             return f"{size_bytes / size:.1f} {letter}B"
@@ -37,7 +37,7 @@ def volume(size_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a length of time in its two largest units, which no line break parts."""
+    """Format a duration in its two largest units, without line breaks."""
     total = max(0, round(seconds))
     counts = [(total // 86_400, "d"), (total // 3600 % 24, "h"), (total // 60 % 60, "min")]
     while counts and not counts[0][0]:
@@ -46,27 +46,27 @@ def duration(seconds: float) -> str:
 
 
 def ago(at: float, now: float) -> str:
-    """Write a time as seen from now."""
+    """Format a time relative to now."""
     return f"in{_GAP}{duration(at - now)}" if at >= now else f"{duration(now - at)} ago"
 
 
 def clock(at: float) -> str:
-    """Write the time of day."""
+    """Format the time of day."""
     return f"{datetime.fromtimestamp(at, UTC):%H:%M:%S} UTC"
 
 
 def moment(at: float) -> str:
-    """Write a time with its day."""
+    """Format a time with its day."""
     return f"{datetime.fromtimestamp(at, UTC):%a %-d %b %H:%M} UTC"
 
 
 def machine(at: float) -> str:
-    """Write a time for the ``datetime`` of an element."""
+    """Format a time for the ``datetime`` attribute of an element."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def shown(text: str) -> str:
-    """Give text of strangers without secrets, on one line, not endless: what cannot be seen is spelled out."""
+    """Return foreign text without secrets, on one line, truncated, with control characters escaped."""
     text = scrub(text)
-    seen = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-    return seen if len(seen) <= LONGEST_TEXT else seen[: LONGEST_TEXT - 1] + "…"
+    visible = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return visible if len(visible) <= LONGEST_TEXT else visible[: LONGEST_TEXT - 1] + "…"

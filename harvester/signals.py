@@ -1,4 +1,4 @@
-"""From signals to ``stop()``: the only place that listens to them, and that gives the old handlers back."""
+"""Calls ``stop()`` on SIGINT and SIGTERM. No other module handles signals."""
 
 import asyncio
 import contextlib
@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 import structlog
 
 GRACE_SECONDS = 25.0
-"""For how long a harvest may end: an orchestrator that kills after 30 seconds finds nothing to kill."""
+"""The time for a graceful end, shorter than the 30 seconds after which orchestrators kill."""
 
 log = structlog.get_logger()
 
 
 @contextlib.contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGINT and SIGTERM stop; the second one, or the end of the grace, cancels: the ledger makes that safe."""
+def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Stop on SIGINT and SIGTERM. A second signal, or the end of the grace period, cancels, which is safe."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
     timers: list[asyncio.TimerHandle] = []
 
-    def told() -> None:
+    def handle() -> None:
         if timers:
             task.cancel()
             return
@@ -34,7 +34,7 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
     signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
     for each in signals:
-        loop.add_signal_handler(each, told)
+        loop.add_signal_handler(each, handle)
     try:
         yield
     finally:

@@ -1,12 +1,12 @@
-"""Text from outside, made fit for a terminal, a log and a file. Pure."""
+"""Makes text from outside safe for a terminal, a log and a file. Pure."""
 
 import json
 
 
 def printable(text: str) -> str:
-    r"""Write characters that no terminal should obey as JSON escapes, such as ``\u001b``; the others stay.
+    r"""Replace control characters by JSON escapes, such as ``\u001b``.
 
-    JSON stays the JSON it was.
+    Valid JSON stays valid and keeps its meaning.
     """
     if text.isprintable():
         return text

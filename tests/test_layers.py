@@ -29,7 +29,7 @@ DOORS = {
     "duckdb": {"datasets"},
     "markupsafe": {"web"},
     "nats": {"sources/brokers/nats.py"},
-    "obstore": {"storage/object_store.py"},
+    "obstore": {"storage/object_store.py", "storage/store_failures.py"},
     "opentelemetry": {"observability/traces.py"},
     "orjson": {
         "braze/counters.py",

@@ -18,7 +18,7 @@ from harvester.braze.pacer import HALTED_SECONDS, REFUSED_SECONDS, Held, Pacer
 from harvester.braze.refusals import WRONG_IDS_HINT, Refusals, Trust, keep_newest
 from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
-from harvester.clock import Clock, happens
+from harvester.clock import Clock, wait_for_event
 from harvester.errors import ExchangeError, Meaning, meaning_of
 from harvester.health import HOLDS, Failing
 from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
@@ -307,7 +307,7 @@ class Client:
 
     async def _pause(self, seconds: float) -> None:
         """Sleep between tries, unless stopping."""
-        if await happens(self._stopping, within=seconds):
+        if await wait_for_event(self._stopping, timeout_seconds=seconds):
             raise Held("stopping", self._clock.monotonic())
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from aiolimiter import AsyncLimiter
 
 from harvester.braze.budget import Budget, BudgetReport
-from harvester.clock import Clock, happens
+from harvester.clock import Clock, wait_for_event
 from harvester.errors import HarvesterError
 
 BURST_SECONDS = 0.1
@@ -323,4 +323,4 @@ class Pacer:
     async def _change(self, seconds: float | None) -> None:
         """Wait for something to happen, or for a time."""
         self._changed.clear()
-        await happens(self._changed, within=seconds)
+        await wait_for_event(self._changed, timeout_seconds=seconds)

@@ -191,10 +191,10 @@ def check_surroundings() -> None:
 
 def traced() -> contextlib.AbstractContextManager[None]:
     """Tell a collector what takes how long, where OpenTelemetry's variable names one."""
-    from harvester.observability.traces import traces_to
+    from harvester.observability.traces import send_traces_to
     from harvester.settings import of_traces
 
-    return traces_to(of_traces())
+    return send_traces_to(of_traces())
 
 
 def ledger_path(out: str | None, state: Path | None) -> Path:

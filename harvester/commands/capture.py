@@ -16,7 +16,7 @@ from harvester.ledger.books import books_of_each, pending, planned, seem_expired
 from harvester.ledger.intake import EnqueueCount, enqueue, hurry
 from harvester.model import Books
 from harvester.settings import Settings
-from harvester.signals import stopped_by_signals
+from harvester.signals import stop_on_signals
 from harvester.sources import Input, RejectsFile
 from harvester.storage import Compression, Sink
 
@@ -116,7 +116,7 @@ class Run:
         async with self._harvesting.opened():
             for name in self._settings.workspaces:
                 await self._ledger.do(hurry, name)
-            with stopped_by_signals(self.stop):
+            with stop_on_signals(self.stop):
                 await self._enqueue_all(pairs, rejects, forced=forced)
                 self.pending_at_start = await self._ledger.do(pending)
                 report = asyncio.create_task(self._report(), name="conditions")

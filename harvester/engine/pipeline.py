@@ -13,7 +13,7 @@ import structlog
 
 from harvester.braze.client import Client
 from harvester.braze.pacer import HALTED_SECONDS, Held, Pacer
-from harvester.clock import happens
+from harvester.clock import wait_for_event
 from harvester.engine.claims import Claims
 from harvester.engine.open_batch import OpenBatch, Tally
 from harvester.engine.storing import Storing, recover
@@ -178,7 +178,7 @@ class Harvest:
             log_waiting = log.debug if hold.cause == "overloaded" else log.info  # a condition reports an overload
             log_waiting("workspace_waiting", workspace=self.workspace, cause=hold.cause, wait_seconds=seconds)
             self._told_of = which
-        await happens(self._look, within=hold.until - self._clock.monotonic())
+        await wait_for_event(self._look, timeout_seconds=hold.until - self._clock.monotonic())
 
     async def _wait_for_due(self) -> bool:
         """Wait for the next due reading; False when none will come that is worth waiting for."""
@@ -198,9 +198,9 @@ class Harvest:
             seconds = LOOK_SECONDS if due_at is None else due_at - self._clock.wall()
             if seconds <= 0:
                 break
-            if await happens(self._look, within=min(seconds, LOOK_SECONDS)):
+            if await wait_for_event(self._look, timeout_seconds=min(seconds, LOOK_SECONDS)):
                 if lasting:
-                    await happens(self._stopping, within=LINGER_SECONDS)
+                    await wait_for_event(self._stopping, timeout_seconds=LINGER_SECONDS)
                 break
         return True
 
@@ -219,7 +219,7 @@ class Harvest:
                 hint="another process has leased readings of this workspace",
             )
             self._told_of = ("others", 0)
-        await happens(self._look, within=OTHERS_SECONDS)
+        await wait_for_event(self._look, timeout_seconds=OTHERS_SECONDS)
         await recover(self._ledger, self._storing, self._destination, beginning=False)
         return True
 

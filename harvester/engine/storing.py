@@ -11,7 +11,7 @@ from collections import deque
 
 import structlog
 
-from harvester.clock import Clock, happens
+from harvester.clock import Clock, wait_for_event
 from harvester.errors import PartConflict, SinkClosed, SinkError, SinkRefused
 from harvester.ledger import Ledger
 from harvester.ledger.batches import conflicted, sealed_parts, stored
@@ -193,7 +193,7 @@ class Storing:
             await self._work.wait()
             return
         seconds = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self._tries_in_vain - 1, 10), MAX_PAUSE_SECONDS)
-        await happens(self._stopping, within=seconds * self._jitter.uniform(0.75, 1.0))
+        await wait_for_event(self._stopping, timeout_seconds=seconds * self._jitter.uniform(0.75, 1.0))
 
 
 def _check(part: Part) -> None:

@@ -1,7 +1,7 @@
-"""Logs: structured, to stderr, for people on a terminal and as JSON where asked.
+"""Structured logs on stderr: text for people, or JSON.
 
 No value can break the log, and no line shows a secret: texts from outside are scrubbed where they come in, and every
-line again here. Warnings of libraries are events like all others.
+line again here. Warnings of libraries become events.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ log = structlog.get_logger()
 
 
 class _Stderr:
-    """Standard error as it is by now: a progress view puts a thing in its place that keeps lines off its own.
+    """The current standard error: a progress view replaces it, to keep log lines apart from its own.
 
-    A line that cannot be written, on a full disk or to a reader that is gone, is lost and ends nothing.
+    A line that cannot be written, on a full disk or without a reader, is lost and ends nothing.
     """
 
     def write(self, text: str) -> int:
@@ -48,7 +48,7 @@ def set_up_logs(*, json: bool, level: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
-        cache_logger_on_first_use=True,  # made anew for every event, a logger costs more than most events
+        cache_logger_on_first_use=True,  # creating a logger for each event would cost more than most events
     )
     logging.getLogger().handlers = [_Libraries(logging.WARNING)]
 
@@ -57,7 +57,7 @@ def _never_failing(render: Callable[[Event], str]) -> Callable[[object, str, Eve
     def rendered(_logger: object, _method: str, event: Event) -> str:
         try:
             line = render(event)
-        except Exception:  # noqa: BLE001 - a value that no encoder takes must not end what is being logged
+        except Exception:  # noqa: BLE001 - no value may end what is being logged
             line = standard_json.dumps({_plain(name): _plain(value) for name, value in event.items()})
         return scrub(line, least=SHORT)
 
@@ -69,29 +69,29 @@ def _as_json(event: Event) -> str:
 
 
 def _plain(value: object) -> str:
-    """Write any value out in ASCII."""
+    """Return any value as ASCII text."""
     try:
         text = value if isinstance(value, str) else repr(value)
-    except Exception:  # noqa: BLE001 - a value may fail to show itself
+    except Exception:  # noqa: BLE001 - a value's repr may fail
         text = f"<{type(value).__name__}>"
     return text.encode("ascii", "backslashreplace").decode()
 
 
 def _on_one_line(text: str) -> str:
-    """Spell out what a terminal would obey: the renderer quotes line ends alone."""
+    """Escape control characters: the renderer escapes only line ends."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class _Libraries(logging.Handler):
-    """What libraries warn of: without this, Python would print it as it is, with whatever it quotes."""
+    """Turns warnings of libraries into events; otherwise Python would print them unscrubbed."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = record.getMessage()
             if record.exc_info and record.exc_info[1] is not None:
                 text = f"{text}: {type(record.exc_info[1]).__name__}"
-        except Exception:  # noqa: BLE001 - arguments that don't fit their text
+        except Exception:  # noqa: BLE001 - arguments that do not fit their format
             text = str(record.msg)
         log.warning("library_warned", library=record.name, text=scrub_foreign(text, length=300))

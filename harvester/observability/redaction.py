@@ -83,7 +83,7 @@ def _spellings(secret: str) -> Iterator[str]:
     yield binascii.hexlify(data).decode()
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + data)
-        cut_off = 4 if (shift + len(data)) % 3 else 0  # these also spell what stands behind
+        cut_off = 4 if (shift + len(data)) % 3 else 0  # these also encode the following characters
         inner = encoded[(0, 2, 3)[shift] : len(encoded) - cut_off].decode().lower()
         if len(inner) >= SHORT:
             yield inner
@@ -91,7 +91,7 @@ def _spellings(secret: str) -> Iterator[str]:
 
 
 def _runs(lowered: str, least: int) -> Iterator[tuple[int, int]]:
-    """Give where a text holds a secret, or at least half of one."""
+    """Yield where a text contains a secret, or at least half of one."""
     for secret, alone in _short.items():
         if len(secret) >= least:
             yield from (found.span() for found in alone.finditer(lowered))
@@ -102,19 +102,19 @@ def _runs(lowered: str, least: int) -> Iterator[tuple[int, int]]:
 
 
 def _window(form: str) -> int:
-    """Give the length from which on a run of a form is masked."""
+    """Return the least length of a masked run of a form."""
     return min(max(SHORT, len(form) // 2), _MOST_WINDOW, len(form))
 
 
 def _steps(form: str) -> Iterator[tuple[int, int]]:
-    """Give where the blocks of a form begin, and their length: a run of a window's length holds one of them whole."""
+    """Yield the start and length of the blocks of a form: each run of a window's length contains one of them."""
     step = _window(form) // 2
     for offset in range(0, len(form) - step + 1, step):
         yield offset, step
 
 
 def _runs_of(form: str, lowered: str) -> Iterator[tuple[int, int]]:
-    """Give the runs of a form that are long enough."""
+    """Yield the runs of a form that are long enough."""
     window = _window(form)
     for offset, step in _steps(form):
         block = form[offset : offset + step]
@@ -127,7 +127,7 @@ def _runs_of(form: str, lowered: str) -> Iterator[tuple[int, int]]:
 
 
 def _extended(form: str, offset: int, lowered: str, at: int, size: int) -> tuple[int, int]:
-    """Lengthen a block that was found by what stands beside it in both."""
+    """Extend a found block as far as the text and the form agree."""
     start, end = at, at + size
     while start > 0 and offset > 0 and lowered[start - 1] == form[offset - 1]:
         start, offset = start - 1, offset - 1

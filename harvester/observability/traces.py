@@ -1,7 +1,7 @@
-"""Traces: what took how long, as spans of OpenTelemetry. The only door to its library, an extra that need not be there.
+"""Traces as spans of OpenTelemetry. The only door to its library, an optional extra.
 
-While traces are off, which they are unless ``set_up_traces`` is given an exporter, every span is the one that records
-nothing. No span ever holds a key, a URL or a body: only names, ids, counts, statuses and outcomes.
+Without a collector every span records nothing. No span holds a key, a URL or a body: only names, ids, counts, statuses
+and outcomes.
 """
 
 import contextlib
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 FLUSH_SECONDS = 3.0
-"""For how long spans may hold up the end of the process: a drain has 25 seconds in all."""
+"""How long spans may delay the end of the process."""
 
 log = structlog.get_logger()
 
 
 class Span:
-    """Something that takes time. This one records nothing."""
+    """An operation with a duration. This class records nothing."""
 
     __slots__ = ()
 
     def child(self, name: str, **attributes: Any) -> "Span":
-        """Begin something that is part of this."""
+        """Begin a child span."""
         del name, attributes
         return self
 
     def tried(self, status: str) -> None:
-        """Note one exchange, and what came of it."""
+        """Record one request and its status."""
 
     def end(self, **attributes: Any) -> None:
-        """Be over, with what is known only now."""
+        """End the span, with its last attributes."""
 
 
 NOTHING = Span()
 
 
 class _Recorded(Span):
-    """One that is told to a collector."""
+    """A span that is sent to a collector."""
 
     __slots__ = ("_attempts", "_span", "_tracer")
 
     def __init__(self, tracer: "Tracer", name: str, parent: Any, attributes: dict[str, Any]) -> None:
-        from opentelemetry.trace import set_span_in_context  # noqa: PLC0415 - an extra that need not be there
+        from opentelemetry.trace import set_span_in_context  # noqa: PLC0415 - an optional extra
 
         context = None if parent is None else set_span_in_context(parent)
         self._tracer = tracer
@@ -75,16 +75,16 @@ _tracer: "Tracer | None" = None
 
 
 def begin(name: str, **attributes: Any) -> Span:
-    """Begin something that is part of nothing else. ``end`` it, whatever happens; what is not ended is not told."""
+    """Begin a root span. Always ``end`` it: a span without an end is not sent."""
     return NOTHING if _tracer is None else _Recorded(_tracer, name, None, attributes)
 
 
 @contextlib.contextmanager
-def traces_to(endpoint: str | None) -> Iterator[None]:
-    """Send spans to a collector, as OTLP over HTTP, for as long as this lasts; to none where no endpoint is named.
+def send_traces_to(endpoint: str | None) -> Iterator[None]:
+    """Send spans to a collector, as OTLP over HTTP, within this context; to none without an endpoint.
 
-    The exporter reads the rest of OpenTelemetry's own variables by itself: the endpoint, headers, sampling. A collector
-    that is away costs spans and nothing else.
+    The exporter reads OpenTelemetry's other variables itself: headers, sampling. An unavailable collector costs only
+    spans.
     """
     if endpoint is None:
         yield
@@ -95,21 +95,21 @@ def traces_to(endpoint: str | None) -> Iterator[None]:
         log.warning("traces_disabled", hint=f"OTEL_EXPORTER_OTLP_ENDPOINT is set; {install_hint('otel')}")
         yield
         return
-    with recorded(OTLPSpanExporter()):
+    with record_spans(OTLPSpanExporter()):
         yield
 
 
 @contextlib.contextmanager
-def recorded(exporter: "SpanExporter") -> Iterator[None]:
-    """Send spans to ``exporter`` for as long as this lasts, and at the end what is left, within ``FLUSH_SECONDS``."""
-    global _tracer  # noqa: PLW0603 - like logs, spans are begun anywhere and set up once
+def record_spans(exporter: "SpanExporter") -> Iterator[None]:
+    """Send spans to ``exporter`` within this context, and flush them at its end, within ``FLUSH_SECONDS``."""
+    global _tracer  # noqa: PLW0603 - like a logger, set up once and used anywhere
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415 - an extra
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra
 
-    told = _Told()
+    forwarder = _LogForwarder()
     library = logging.getLogger("opentelemetry")
-    library.addHandler(told)
+    library.addHandler(forwarder)
     library.propagate = False
     ours = Resource({"service.name": "harvester", "service.version": __version__})
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
@@ -119,15 +119,15 @@ def recorded(exporter: "SpanExporter") -> Iterator[None]:
         yield
     finally:
         _tracer = None
-        # The library's own ways to end don't keep to a time.
+        # The library's own shutdown has no reliable timeout.
         ending = threading.Thread(target=provider.shutdown, name="last traces", daemon=True)
         ending.start()
         ending.join(FLUSH_SECONDS)
-        library.removeHandler(told)
+        library.removeHandler(forwarder)
 
 
-class _Told(logging.Handler):
-    """What OpenTelemetry has to say, such as that its collector is away, as a log line like all others."""
+class _LogForwarder(logging.Handler):
+    """Forwards OpenTelemetry's warnings, such as an unavailable collector, to our log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:

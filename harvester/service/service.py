@@ -24,7 +24,7 @@ from harvester.model import DAY_SECONDS, Enqueued
 from harvester.monitor.conditions import Conditions
 from harvester.monitor.watch import Watch
 from harvester.settings import Settings
-from harvester.signals import stopped_by_signals
+from harvester.signals import stop_on_signals
 from harvester.sources.brokers import broker
 from harvester.sources.message import Reader
 from harvester.sources.trigger import Trigger
@@ -96,7 +96,7 @@ class Service:
         for name, plan in plans_of(self._settings).items():
             await self._ledger.do(follow, name, plan)
         async with self._harvesting.opened():
-            with stopped_by_signals(self.stop):
+            with stop_on_signals(self.stop):
                 try:
                     async with self._face(), asyncio.TaskGroup() as group:
                         await self._work(group)

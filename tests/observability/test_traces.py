@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from harvester.clock import BrazeClock, SystemClock
 from harvester.errors import LedgerError
 from harvester.ledger.intake import EnqueueCount
-from harvester.observability.traces import NOTHING, begin, recorded, traces_to
+from harvester.observability.traces import NOTHING, begin, record_spans, send_traces_to
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sources.brokers import Delivery
 from harvester.sources.message import Reader
@@ -140,7 +140,7 @@ async def test_messages_are_a_span_when_they_are_settled_and_when_they_are_not()
         "sends", broker, reader=Reader(("default",), ()), enqueue=enqueue, clock=BrazeClock(SystemClock()),
         jitter=random.Random(1), wait_first_seconds=0.001,
     )  # fmt: skip
-    with recorded(exporter := InMemorySpanExporter()):
+    with record_spans(exporter := InMemorySpanExporter()):
         async with asyncio.timeout(10):
             broker.told = trigger.stop
             await trigger.run()
@@ -153,7 +153,7 @@ async def test_messages_are_a_span_when_they_are_settled_and_when_they_are_not()
 def test_an_endpoint_without_the_extra_is_told_and_nothing_fails(monkeypatch):
     """Whoever asks for traces and lacks their library learns what to install."""
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with capture_logs() as said, traces_to("http://127.0.0.1:4318"):
+    with capture_logs() as said, send_traces_to("http://127.0.0.1:4318"):
         assert begin("batch") is NOTHING
     assert [each["event"] for each in said] == ["traces_disabled"]
     assert "pip install -c locks/constraints.txt -e '.[otel]'" in said[0]["hint"]
@@ -161,6 +161,6 @@ def test_an_endpoint_without_the_extra_is_told_and_nothing_fails(monkeypatch):
 
 def test_without_an_endpoint_nothing_is_recorded():
     """Traces are off unless asked for: a span is the one that does nothing, its children too."""
-    with traces_to(None):
+    with send_traces_to(None):
         assert begin("batch") is NOTHING
         assert begin("batch").child("capture", send_id="s") is NOTHING
