@@ -205,11 +205,11 @@ def messages(simulator, *, each, sent_at=None):
 async def lab(request, labs):
     """The broker that a test names, ready, and the variables that lead a process to it."""
     found = labs(request.param)
-    await found.server.listens()
+    await found.listens()
     if found.kind != "sqs":
         yield found, {}
         return
-    async with Cutter(found.server.port, lambda *request: found.fate(*request) or "brief") as way:
+    async with Cutter(found.port, lambda *request: found.fate(*request) or "brief") as way:
         yield found, {"AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{way.port}", "AWS_DEFAULT_REGION": "us-east-1"}
 
 

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
-import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,10 +20,10 @@ import nats
 from nats.js.api import ConsumerConfig, StreamConfig
 from redis.asyncio import Redis
 
-from tests.support.servers import ACCESS_KEY, SECRET_KEY, answers, free_port, needed
+from tests.support.servers import ACCESS_KEY, SECRET_KEY, free_port, moto_server, needed
 
 DAY_SECONDS = 86_400
-LEASE_SECONDS = 4
+LEASE_SECONDS = 1
 """How long a delivery stays with a consumer that is gone, where the broker does not notice by itself."""
 
 
@@ -46,6 +47,10 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        with contextlib.suppress(OSError):
+            while True:  # the process that listens may take a moment longer to end than the one that was waited for
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                time.sleep(0.01)
 
     async def listens(self) -> None:
         """Wait until it takes connections."""
@@ -67,6 +72,14 @@ class Lab:
     def options(self, name: str) -> dict[str, Any]:
         """What ``broker(kind, ...)`` takes."""
         raise NotImplementedError
+
+    async def listens(self) -> None:
+        """Wait until it takes connections."""
+        await self.server.listens()
+
+    async def set_lease(self, _name: str, seconds: int) -> dict[str, Any]:
+        """Set another lease than ``LEASE_SECONDS``; gives what ``options`` need for it."""
+        return {"lease_seconds": seconds}
 
     async def make(self, name: str, *, dead: bool = True) -> None:
         """Make a queue, with or without its dead-letter place."""
@@ -109,6 +122,21 @@ class Lab:
         await self.server.listens()
 
 
+def _rabbitmq_without_plugins(home: Path) -> str:
+    """Link the parts of RabbitMQ except its plugins, and return its program.
+
+    Erlang looks for each module in the folder of every plugin, enabled or not. Without them, RabbitMQ starts in two
+    thirds of the time.
+    """
+    installed = Path("/usr/lib/rabbitmq/bin/rabbitmq-server").resolve().parent.parent
+    shutil.copytree(installed / "sbin", home / "sbin")  # copies: a script finds its home through its links
+    (home / "plugins").mkdir()
+    for part in (installed / "plugins").iterdir():
+        if not part.name.startswith("rabbitmq_") or part.name.startswith("rabbitmq_prelaunch"):
+            (home / "plugins" / part.name).symlink_to(part)
+    return str(home / "sbin/rabbitmq-server")
+
+
 class RabbitMQ(Lab):
     """Debian's RabbitMQ, with an epmd of its own."""
 
@@ -117,9 +145,9 @@ class RabbitMQ(Lab):
     def __init__(self, folder: Path, **more: str) -> None:
         """Start both, with ``more`` variables."""
         needed("rabbitmq-server")
-        program = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one on the path is for root or its own user
         port, names = free_port(), free_port()
         folder.mkdir(parents=True)
+        program = _rabbitmq_without_plugins(folder / "home")
         (folder / "plugins").write_text("[].")
         env = {
             "HOME": str(folder), "ERL_EPMD_PORT": str(names), "RABBITMQ_NODENAME": f"h{port}@localhost",
@@ -200,9 +228,8 @@ class SQS(Lab):
         """Start it."""
         del folder
         self.broken = False
-        port = free_port()
-        self.server = Server(port, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))
-        answers(port)
+        self._stack = contextlib.ExitStack()
+        port = self.port = self._stack.enter_context(moto_server())
         self.url = f"http://127.0.0.1:{port}"
         self._sqs = boto3.client(
             "sqs", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id=ACCESS_KEY,
@@ -255,6 +282,9 @@ class SQS(Lab):
         answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url(name), AttributeNames=names)
         return sum(map(int, answer["Attributes"].values()))
 
+    async def listens(self) -> None:
+        """It does from the beginning."""
+
     def fate(self, _method: str, _target: str) -> str | None:
         """What becomes of a request on its way, see ``Cutter``."""
         return "before" if self.broken else None
@@ -269,7 +299,7 @@ class SQS(Lab):
 
     def close(self) -> None:
         """End it."""
-        self.server.kill()
+        self._stack.close()
 
 
 class NATS(Lab):
@@ -316,6 +346,12 @@ class NATS(Lab):
             await jetstream.add_consumer(name, ConsumerConfig(durable_name="harvester", ack_wait=LEASE_SECONDS))
         if dead:
             await self.bury_place(name)
+
+    async def set_lease(self, name: str, seconds: int) -> dict[str, Any]:
+        """See ``Lab``."""
+        async with self._jetstream() as jetstream:
+            await jetstream.add_consumer(name, ConsumerConfig(durable_name="harvester", ack_wait=seconds))
+        return {}
 
     async def bury_place(self, name: str) -> None:
         """See ``Lab``."""

@@ -7,12 +7,12 @@ import hashlib
 import hmac
 import http.client
 import json
+import logging
 import os
 import random
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -142,11 +142,26 @@ def running(*command: str, **options) -> Iterator[subprocess.Popen]:
 
 
 @contextmanager
+def moto_server(port: int = 0) -> Iterator[int]:
+    """Moto's server of S3 and SQS, on threads of this process; gives its port.
+
+    A process of its own would import all of boto3 again, which takes longer than most tests that use it.
+    """
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - it takes a while, and most tests need none
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    try:
+        yield server.get_host_and_port()[1]
+    finally:
+        server.stop()
+
+
+@contextmanager
 def moto(_folder: Path) -> Iterator[Bucket]:
-    """Moto's S3 server."""
-    port = free_port()
-    with running(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)):
-        answers(port)
+    """Moto's S3."""
+    with moto_server() as port:
         s3(port).create_bucket(Bucket=BUCKET)
         yield Bucket("s3", f"s3://{BUCKET}", port, aws(port))
 
