@@ -20,7 +20,7 @@ FLOORS = {
 }  # fmt: skip
 
 DOORS = {
-    "aio_pika": {"sources/brokers/rabbitmq.py"},
+    "aio_pika": {"sources/brokers/rabbitmq.py", "sources/brokers/rabbitmq_messages.py"},
     "aiobotocore": {"sources/brokers/sqs.py"},
     "aiohttp": {"braze/transport.py", "simulator", "web/server.py"},
     "aiolimiter": {"braze/pacer.py"},
@@ -38,8 +38,8 @@ DOORS = {
         "ledger/plans.py",
         "simulator",
         "storage/marker.py",
-        "sources/store_events.py",
-        "sources/rejects.py",
+        "sources/json_objects.py",
+        "sources/rejects_file.py",
         "sources/rows.py",
         "sources/message.py",
         "observability/logs.py",
@@ -48,7 +48,7 @@ DOORS = {
     "prometheus_client": {"web/metrics.py"},
     "pydantic": {"settings"},
     "pydantic_settings": {"settings"},
-    "redis": {"sources/brokers/redis.py"},
+    "redis": {"sources/brokers/redis.py", "sources/brokers/redis_replies.py"},
     "rich": {"cli/show.py"},
     "sqlalchemy": {"ledger"},
     "sqlite3": {"ledger/sqlite.py", "sources/send_times.py"},

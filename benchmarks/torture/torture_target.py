@@ -81,7 +81,7 @@ def _hurry() -> None:
     from harvester.sources.brokers import redis  # noqa: PLC0415 - likewise
 
     ledger.LEASE_SECONDS = pipeline.LEASE_SECONDS = LEASE_SECONDS
-    redis.Queue.__init__.__kwdefaults__["lease_seconds"] = LEASE_SECONDS
+    redis.RedisBroker.__init__.__kwdefaults__["lease_seconds"] = LEASE_SECONDS
     service.KEYS_SECONDS = service.HOUSEKEEPING_SECONDS = 0.3
     schedule.DEFERRAL_FIRST_SECONDS, schedule.DEFERRAL_MAX_SECONDS = 0.2, 2.0
     pacer.OVERLOAD_FIRST_SECONDS, pacer.OVERLOAD_MAX_SECONDS = 0.5, 2.0

@@ -31,7 +31,7 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
     from harvester.service.service import Service
-    from harvester.sources.brokers import broker
+    from harvester.sources.brokers import create_broker
 
     options.set_up_logs(given, lasting=True)
     settings = options.settings_of(given)
@@ -41,7 +41,7 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
     settings.keys()  # a start that fails leaves nothing behind
     for name, each in settings.triggers.items():
         try:
-            broker(each.kind, **each.options())
+            create_broker(each.kind, **each.options())
         except UsageError as error:
             raise UsageError(f"triggers.{name}: {error}") from None
 

@@ -136,9 +136,9 @@ class Run:
     async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:
         confirm = self._harvesting.confirm_time
         async for count in enqueue_all(self._ledger, pairs, rejects, forced=forced, once=True, confirm=confirm):
-            if pairs.in_question is not None:
-                await confirm(pairs.in_question.workspace)
-                pairs.time_is(self._clock.wall())
+            if pairs.unconfirmed_pair is not None:
+                await confirm(pairs.unconfirmed_pair.workspace)
+                pairs.set_time(self._clock.wall())
             self._windows_unknown |= count.in_question is not None
             self.enqueued += count.new + count.known
             self.lines = pairs.lines

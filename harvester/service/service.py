@@ -25,8 +25,8 @@ from harvester.monitor.conditions import Conditions
 from harvester.monitor.watch import Watch
 from harvester.settings import Settings
 from harvester.signals import stop_on_signals
-from harvester.sources.brokers import broker
-from harvester.sources.message import Reader
+from harvester.sources.brokers import create_broker
+from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from harvester.storage import Compression, Sink
 from harvester.web.server import Face
@@ -69,7 +69,8 @@ class Service:
         )  # fmt: skip
         self._triggers = [
             Trigger(
-                name, broker(each.kind, **each.options()), reader=Reader(tuple(settings.workspaces), each.prefixes),
+                name, create_broker(each.kind, **each.options()),
+                parser=MessageParser(tuple(settings.workspaces), each.prefixes),
                 enqueue=self.enqueue, clock=self._clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
             )
             for name, each in settings.triggers.items()

@@ -1,100 +1,109 @@
-"""What a field of a pair may hold: the one place that says whether an id or a time is usable. Pure."""
+"""Parses the fields of a pair, for files and messages alike. Pure."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from harvester.model import Pair
-from harvester.sources.ids import ordinary, problem_of, unwrapped
+from harvester.sources.id_checks import find_id_problem, is_ordinary_id, unwrap_spreadsheet_text
 
-OF_LISTS = (".csv", ".ndjson", ".jsonl", ".parquet")
-"""How the names of lists of pairs end."""
+LIST_SUFFIXES = (".csv", ".ndjson", ".jsonl", ".parquet")
+"""The suffixes of lists of pairs."""
 
-REQUIRED = ("campaign_id", "send_id")
-COLUMNS = (*REQUIRED, "sent_at", "workspace")
-"""What can be said of a pair, in a file and in a message alike."""
+ID_FIELDS = ("campaign_id", "send_id")
+PAIR_FIELDS = (*ID_FIELDS, "sent_at", "workspace")
 
-_SHOWN_CHARACTERS = 100
+_MAX_VALUE_CHARACTERS = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME_EXAMPLE = "an ISO 8601 time such as 2026-11-20T08:00:00Z"
 
 
-class Unusable(Exception):  # noqa: N818 - it never leaves the sources, which make a ``BadLine`` of it
-    """A record names no pair: which field is wrong and why."""
+class InvalidField(Exception):  # noqa: N818 - it never leaves the sources, which make a ``BadLine`` of it
+    """A record contains no valid pair: which field is invalid, and why.
+
+    ``problem`` continues a sentence that begins with the name of the field, such as ``is missing``. ``field`` is empty
+    if the whole record is invalid; ``problem`` is then a sentence.
+    """
 
     def __init__(self, field: str, problem: str) -> None:
-        """Keep both apart, as a ``BadLine`` does."""
+        """Keep both apart, as ``BadLine`` does."""
         super().__init__(problem)
         self.field = field
         self.problem = problem
 
 
-def shown(value: object) -> str:
-    """Write a value for a sentence, cut where it is long: a cell may hold a megabyte."""
-    text = f"{value!r}" if not isinstance(value, str) else f"{value[: _SHOWN_CHARACTERS + 1]!r}"
-    return text if len(text) <= _SHOWN_CHARACTERS + 2 else f"{text[:_SHOWN_CHARACTERS]}..."
+class TimeInFuture(InvalidField):
+    """A time that is after the current time."""
 
 
-class InFuture(Unusable):
-    """A time that is still to come, by the clock that was asked."""
+def format_value(value: object) -> str:
+    """Quote a value for a message, and cut it if it is long: a cell may have a megabyte."""
+    text = f"{value!r}" if not isinstance(value, str) else f"{value[: _MAX_VALUE_CHARACTERS + 1]!r}"
+    return text if len(text) <= _MAX_VALUE_CHARACTERS + 2 else f"{text[:_MAX_VALUE_CHARACTERS]}..."
 
 
-def id_in(record: Mapping[str, object], field: str) -> str:
-    """Give the id that a field holds, without blanks around it and a spreadsheet's ``="..."``. Raises ``Unusable``.
+def parse_id(record: Mapping[str, object], field: str) -> str:
+    """Return an id, without blanks around it and without a spreadsheet's ``="..."``. Raises ``InvalidField``.
 
-    Columns of a fixed width are filled up with blanks, and Braze answers zeros for an id that does not exist.
+    Columns of a fixed width are padded with blanks, and Braze answers zeros for an id that does not exist.
     """
     value = record.get(field)
     if not isinstance(value, str):
-        raise Unusable(field, "missing" if value is None else "must be text: a number loses its leading zeros")
-    if ordinary(value):
+        raise InvalidField(field, "is missing" if value is None else "must be text: a number loses its leading zeros")
+    if is_ordinary_id(value):
         return value
-    value = unwrapped(value.strip()).strip()
-    if value.lower() in REQUIRED:
-        raise Unusable(field, f"{value!r} is the name of a column, not an id; the list repeats its header here")
-    if problem := problem_of(value):
-        raise Unusable(field, problem)
+    value = unwrap_spreadsheet_text(value.strip()).strip()
+    if value.lower() in ID_FIELDS:
+        raise InvalidField(field, f"is {value!r}, the name of a column, not an id; the list repeats its header here")
+    if problem := find_id_problem(value):
+        raise InvalidField(field, problem)
     return value
 
 
-def pair_in(record: Mapping[str, object], workspaces: Sequence[str]) -> Pair:
-    """Give the pair that a record names; where only one workspace is configured, none need be named.
-
-    Raises ``Unusable``.
-    """
+def parse_pair(record: Mapping[str, object], workspaces: Sequence[str]) -> Pair:
+    """Return the pair of a record. Its workspace is optional if only one is configured. Raises ``InvalidField``."""
     workspace = record.get("workspace")
     if workspace is None or workspace == "":
-        workspace = workspaces[0] if len(workspaces) == 1 else None
-    if not isinstance(workspace, str | None):
-        raise Unusable("workspace", "must be text")
+        if len(workspaces) != 1:
+            raise InvalidField("workspace", f"is missing; name one of: {', '.join(workspaces)}")
+        workspace = workspaces[0]
+    if not isinstance(workspace, str):
+        raise InvalidField("workspace", "must be text")
     if workspace not in workspaces:
-        raise Unusable("workspace", f"{shown(workspace)} is none of the configured workspaces {', '.join(workspaces)}")
-    return Pair(str(workspace), id_in(record, "campaign_id"), id_in(record, "send_id"))
+        problem = f"is {format_value(workspace)}, which is not configured; the workspaces are: {', '.join(workspaces)}"
+        raise InvalidField("workspace", problem)
+    return Pair(workspace, parse_id(record, "campaign_id"), parse_id(record, "send_id"))
 
 
-def time_in(record: Mapping[str, object], field: str, *, latest: float) -> tuple[float | None, bool]:
-    """Give the time that a field holds, None where it is left out, and whether it had to be taken for UTC.
+def parse_time(record: Mapping[str, object], field: str, *, latest: float) -> tuple[float | None, bool]:
+    """Return a time and whether it has no zone (it is then UTC); None for a time that is left out.
 
-    Raises ``Unusable``, also for a time after ``latest``.
+    Raises ``InvalidField``; ``TimeInFuture`` for a time after ``latest``.
     """
-    given = record.get(field)
-    if given is None or given == "":
+    value = record.get(field)
+    if value is None or value == "":
         return None, False
-    if isinstance(given, int | float):
-        raise Unusable(field, "a number is ambiguous; give an ISO 8601 time such as 2026-11-20T08:00:00Z")
-    if not isinstance(given, str):
-        raise Unusable(field, "must be text, an ISO 8601 time such as 2026-11-20T08:00:00Z")
+    if isinstance(value, int | float):
+        raise InvalidField(field, f"must not be a number, which is ambiguous; write {_TIME_EXAMPLE}")
+    if not isinstance(value, str):
+        raise InvalidField(field, f"must be text, {_TIME_EXAMPLE}")
     try:
-        when = datetime.fromisoformat(given)
+        time = datetime.fromisoformat(value)
     except ValueError:
-        raise Unusable(field, f"{shown(given)} is no ISO 8601 time such as 2026-11-20T08:00:00Z") from None
-    naive = when.tzinfo is None
-    seconds = ((when.replace(tzinfo=UTC) if naive else when) - _EPOCH).total_seconds()
-    check_time(field, given, seconds, latest=latest)
+        raise InvalidField(field, f"is {format_value(value)}, not {_TIME_EXAMPLE}") from None
+    naive = time.tzinfo is None
+    seconds = ((time.replace(tzinfo=UTC) if naive else time) - _EPOCH).total_seconds()
+    check_time(field, value, seconds, latest=latest)
     return seconds, naive
 
 
-def check_time(field: str, given: object, seconds: float, *, latest: float) -> None:
-    """Raise ``Unusable`` unless a time, written as ``given``, lies between 1970 and ``latest``."""
+def check_time(field: str, value: object, seconds: float, *, latest: float) -> None:
+    """Raise ``InvalidField`` unless a time, which was written as ``value``, is between 1970 and ``latest``."""
     if seconds < 0:
-        raise Unusable(field, f"{shown(given)} lies before 1970")
+        raise InvalidField(field, f"is {format_value(value)}, which is before 1970")
     if seconds > latest:
-        raise InFuture(field, f"{shown(given)} lies in the future")
+        raise TimeInFuture(field, f"is {format_value(value)}, which is in the future")
+
+
+def format_problem(field: str, problem: str) -> str:
+    """Return the field and its problem as a sentence, such as ``send_id is empty``."""
+    return f"{field} {problem}" if field else problem

@@ -1,15 +1,15 @@
-"""What a message may say: one pair, a list of pairs, or where files of pairs lie. Pure.
+"""Parses a message: one pair, a list of pairs, or files of pairs. Pure.
 
-Three spellings of version 1, and the events that object stores send (``events``)::
+Version 1 has three forms. The events of object stores are accepted too (``store_events``)::
 
     {"version": 1, "campaign_id": "...", "send_id": "...", "sent_at": "...", "workspace": "..."}
     {"version": 1, "pairs": [{"campaign_id": "...", "send_id": "...", "sent_at": "...", "workspace": "..."}, ...]}
     {"version": 1, "file": "s3://bucket/folder/name.csv"}
 
-``sent_at`` and ``workspace`` may be left out; ``"once": true`` asks for a historical capture. What is unknown is
-refused, never guessed at: a later version may mean something by it. No reason quotes more than a field's name or value.
+``sent_at`` and ``workspace`` are optional; ``"once": true`` requests a historical capture. Unknown members are refused:
+a later version may give them a meaning. A reason quotes nothing but the name or value of a field.
 
-A message of several parts, pairs or records, that is good in part is taken in part.
+If only some pairs or records of a message are valid, those are accepted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,27 +19,28 @@ from typing import Any
 import orjson
 
 from harvester.model import DAY_SECONDS, Enqueued, in_store
-from harvester.sources.fields import COLUMNS, OF_LISTS, Unusable, pair_in, time_in
-from harvester.sources.send_times import earliest_of_each
-from harvester.sources.store_events import NothingToRead, created_object, list_records, load_object
+from harvester.sources.fields import LIST_SUFFIXES, PAIR_FIELDS, InvalidField, format_problem, parse_pair, parse_time
+from harvester.sources.send_times import merge_sends
+from harvester.sources.store_events import NoFileToRead, list_records, load_message, parse_created_object
 
 MAX_MESSAGE_BYTES = 1 << 20
-"""What is longer is not even parsed; lists that need more belong in a file."""
+"""A longer message is not parsed; longer lists belong in a file."""
 
-_MEMBERS = frozenset({"version", "once", "pairs", "file", *COLUMNS})
-_GZIP = b"\x1f\x8b"
+_MEMBERS = frozenset({"version", "once", "pairs", "file", *PAIR_FIELDS})
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_QUOTED_URL_CHARACTERS = 200
+_MAX_QUOTED_NAME_CHARACTERS = 64
 
-
-_REASONS = 10
-"""So many parts of a message that are bad get a reason each: a message may hold half a million."""
+_MAX_REASONS = 10
+"""Invalid parts of a message that get a reason; a message may have half a million."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a message asks for: pairs, files of pairs, or nothing.
+    """What a message requests: pairs, or files of pairs, or nothing.
 
-    ``bad`` holds the parts that cannot be read, as they came, the first ones with their reasons; ``skipped`` says what
-    events report that is no file to read. ``records`` are the parts that name the files, in the same order.
+    ``bad`` contains the invalid parts as they were received, the first ones with a reason. ``skipped`` says which
+    events report no file to read. ``records`` are the parts that name the ``files``, in the same order.
     """
 
     pairs: tuple[Enqueued, ...] = ()
@@ -50,121 +51,133 @@ class Message:
     skipped: tuple[str, ...] = field(default=(), compare=False)
     records: tuple[object, ...] = field(default=(), compare=False)
 
-    def leftover(self, failed: Mapping[str, str] | None = None) -> tuple[bytes, str]:
-        """Give the bad parts as a message of their own, which can be mended and sent again, and its reason.
+    def encode_invalid_parts(self, file_problems: Mapping[str, str] | None = None) -> tuple[bytes, str]:
+        """Encode the invalid parts as a message that can be corrected and sent again, and return it with the reason.
 
-        ``failed`` says of files what was wrong with them. Raises ``TypeError`` where the parts cannot be written: JSON
-        is read at greater depths than it is written.
+        ``file_problems`` maps URLs of files to their problems. Raises ``TypeError`` if the parts are nested too deeply:
+        orjson parses deeper JSON than it writes.
         """
-        failed = failed or {}
+        problems = file_problems or {}
         parts = [record for record, _ in self.bad]
-        parts += [record for file, record in zip(self.files, self.records, strict=True) if file in failed]
+        parts += [record for url, record in zip(self.files, self.records, strict=True) if url in problems]
         body = {"Records": parts} if self.records else {"version": 1, "pairs": parts}
-        reasons = [*(reason for _, reason in self.bad[:_REASONS]), *list(failed.values())[:_REASONS]]
+        reasons = [*(reason for _, reason in self.bad[:_MAX_REASONS]), *list(problems.values())[:_MAX_REASONS]]
         return orjson.dumps(body | ({"once": True} if self.once else {})), "; ".join(reasons)
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
-    """Reads messages for a service that has these workspaces and follows pointers below these prefixes only."""
+class MessageParser:
+    """Parses messages for these workspaces, and accepts only files below these prefixes."""
 
     workspaces: Sequence[str]
     prefixes: Sequence[str]
 
-    def read(self, body: bytes, *, latest: float) -> Message:
-        """Understand a message; no time in it may lie after ``latest``. Raises ``Unusable`` with field and reason."""
+    def parse(self, body: bytes, *, latest: float) -> Message:
+        """Parse a message, whose times must not be after ``latest``. Raises ``InvalidField``."""
         if len(body) > MAX_MESSAGE_BYTES:
-            raise Unusable(
-                "", f"has {len(body)} bytes; at most {MAX_MESSAGE_BYTES} are read; put longer lists into a file"
+            problem = (
+                f"the message has {len(body)} bytes; at most {MAX_MESSAGE_BYTES} are read; put longer lists into a file"
             )
-        if body.startswith(_GZIP):
-            raise Unusable("", "is compressed; send the JSON as it is")
-        told = load_object(body)
-        records = list_records(told)
-        return self._own(told, latest) if records is None else self._reported(records)
+            raise InvalidField("", problem)
+        if body.startswith(_GZIP_MAGIC):
+            raise InvalidField("", "the message is compressed; send uncompressed JSON")
+        message = load_message(body)
+        records = list_records(message)
+        return self._parse_version_1(message, latest) if records is None else self._parse_events(records)
 
-    def _reported(self, records: list[object]) -> Message:
-        """Take the files that events report, each once. Raises ``Unusable`` where no event can be read."""
+    def _parse_events(self, records: list[object]) -> Message:
+        """Find the files that events report, each once. Raises ``InvalidField`` if no event is valid."""
         files: dict[str, object] = {}
         bad: list[tuple[object, str]] = []
         skipped: list[str] = []
         for number, record in enumerate(records, 1):
             try:
-                url = created_object(record)
-                try:
-                    files.setdefault(self._allowed(url), record)
-                except Unusable as error:
-                    raise Unusable(error.field, f"{error.problem}: {url[:200]}") from None
-            except NothingToRead as why:
-                skipped.append(str(why))
-            except Unusable as error:
+                files.setdefault(self._parse_event(record), record)
+            except NoFileToRead as error:
+                skipped.append(str(error))
+            except InvalidField as error:
                 if len(records) == 1:
                     raise
-                bad.append((record, f"record {number}: {reason(error)}" if len(bad) < _REASONS else ""))
+                bad.append((record, f"record {number}: {format_reason(error)}" if len(bad) < _MAX_REASONS else ""))
         if not files and not skipped:
-            raise Unusable("", "; ".join(why for _, why in bad[:_REASONS]))
+            raise InvalidField("", "; ".join(reason for _, reason in bad[:_MAX_REASONS]))
         return Message(
-            files=tuple(files), records=tuple(files.values()), bad=tuple(bad), skipped=tuple(skipped[:_REASONS])
+            files=tuple(files), records=tuple(files.values()), bad=tuple(bad), skipped=tuple(skipped[:_MAX_REASONS])
         )
 
-    def _own(self, told: dict[str, Any], latest: float) -> Message:
-        version, once = told.get("version"), told.get("once", False)
-        if type(version) is not int or version != 1:
-            raise Unusable("version", "is missing" if version is None else "is not 1, which is all that is known here")
-        if unknown := told.keys() - _MEMBERS:
-            raise Unusable(min(unknown)[:64], "is unknown in version 1")
-        if not isinstance(once, bool):
-            raise Unusable("once", "must be true or false")
-        rest = told.keys() - {"version", "once"}
-        if rest == {"file"}:
-            return Message(files=(self._allowed(told["file"]),), records=(told,), once=once)
-        if rest == {"pairs"}:
-            return self._listed(told["pairs"], once, latest)
-        if rest & {"file", "pairs"}:
-            raise Unusable("", "says more than one of: a pair's own fields, pairs, file")
-        enqueued, naive = self._enqueued({name: told[name] for name in rest}, latest)
+    def _parse_event(self, record: object) -> str:
+        """Return the URL of the file that an event reports. Raises ``NoFileToRead`` or ``InvalidField``."""
+        url = parse_created_object(record)
+        try:
+            return self._check_file(url)
+        except InvalidField as error:
+            raise InvalidField(error.field, f"{error.problem}: {url[:_MAX_QUOTED_URL_CHARACTERS]}") from None
+
+    def _parse_version_1(self, message: dict[str, Any], latest: float) -> Message:
+        _check_members(message)
+        once = message.get("once", False)
+        content = message.keys() - {"version", "once"}
+        if content == {"file"}:
+            return Message(files=(self._check_file(message["file"]),), records=(message,), once=once)
+        if content == {"pairs"}:
+            return self._parse_pairs(message["pairs"], once=once, latest=latest)
+        if content & {"file", "pairs"}:
+            raise InvalidField("", "the message contains more than one of: the fields of a pair, pairs, file")
+        enqueued, naive = self._parse_one_pair({name: message[name] for name in content}, latest)
         return Message(pairs=(enqueued,), once=once, naive_times=naive)
 
-    def _listed(self, records: object, once: bool, latest: float) -> Message:  # noqa: FBT001 - it is the message's word
+    def _parse_pairs(self, records: object, *, once: bool, latest: float) -> Message:
         if not isinstance(records, list) or not records:
-            raise Unusable("pairs", "must be a list of at least one pair")
+            raise InvalidField("pairs", "must be a list of at least one pair")
         bad: list[tuple[object, str]] = []
         pairs, naive_times = [], 0
         for number, record in enumerate(records, 1):
             try:
-                enqueued, naive = self._enqueued(record, latest)
-            except Unusable as error:
-                bad.append((record, f"pair {number}: {reason(error)}" if len(bad) < _REASONS else ""))
+                enqueued, naive = self._parse_one_pair(record, latest)
+            except InvalidField as error:
+                bad.append((record, f"pair {number}: {format_reason(error)}" if len(bad) < _MAX_REASONS else ""))
             else:
                 pairs.append(enqueued)
                 naive_times += naive
-        pairs = earliest_of_each(pairs, now=latest - DAY_SECONDS)
+        pairs = merge_sends(pairs, now=latest - DAY_SECONDS)
         return Message(tuple(pairs), once=once, bad=tuple(bad), naive_times=naive_times)
 
-    def _enqueued(self, record: object, latest: float) -> tuple[Enqueued, bool]:
+    def _parse_one_pair(self, record: object, latest: float) -> tuple[Enqueued, bool]:
+        """Parse a pair, and return it with whether its time has no zone."""
         if not isinstance(record, dict):
-            raise Unusable("", "is no object")
-        if unknown := record.keys() - set(COLUMNS):
-            raise Unusable(min(unknown)[:64], "is unknown in version 1")
-        pair = pair_in(record, self.workspaces)
-        sent_at, naive = time_in(record, "sent_at", latest=latest)
+            raise InvalidField("", "it is not an object")
+        if unknown := record.keys() - set(PAIR_FIELDS):
+            raise InvalidField(min(unknown)[:_MAX_QUOTED_NAME_CHARACTERS], "is unknown in version 1")
+        pair = parse_pair(record, self.workspaces)
+        sent_at, naive = parse_time(record, "sent_at", latest=latest)
         return Enqueued(pair, sent_at), naive
 
-    def _allowed(self, url: object) -> str:
-        """Give a pointer back if it names a list of pairs, plainly, below one of the prefixes."""
+    def _check_file(self, url: object) -> str:
+        """Return a URL if it unambiguously names a list of pairs below one of the prefixes."""
         if not isinstance(url, str) or not in_store(url):
-            raise Unusable("file", "must be the URL of a file in a bucket, such as s3://bucket/folder/name.csv")
-        # Whatever a URL or a path could read in two ways is not followed at all.
+            raise InvalidField("file", "must be the URL of a file in a bucket, such as s3://bucket/folder/name.csv")
+        # A URL that stores or libraries could read in two ways is never followed.
         steps = url.partition("://")[2].split("/")
         if not url.isprintable() or any(mark in url for mark in "%?#\\") or not {"", ".", ".."}.isdisjoint(steps):
-            raise Unusable("file", "its name holds one of % ? # \\, a control character, or an empty, . or .. step")
+            raise InvalidField("file", "must not contain % ? # \\, control characters, or an empty, . or .. step")
         if not any(url.startswith(prefix.rstrip("/") + "/") for prefix in self.prefixes):
-            raise Unusable("file", "lies below none of the prefixes of this trigger")
-        if not url.endswith(OF_LISTS):
-            raise Unusable("file", f"its name must end in one of {', '.join(OF_LISTS)}")
+            raise InvalidField("file", "is not below any of the prefixes of this trigger")
+        if not url.endswith(LIST_SUFFIXES):
+            raise InvalidField("file", f"must end in one of {', '.join(LIST_SUFFIXES)}")
         return url
 
 
-def reason(error: Unusable) -> str:
-    """Say in one line which field is wrong and why."""
-    return f"{error.field}: {error.problem}" if error.field else error.problem
+def _check_members(message: dict[str, Any]) -> None:
+    """Check the version, the names of the members, and ``once``. Raises ``InvalidField``."""
+    version = message.get("version")
+    if type(version) is not int or version != 1:
+        raise InvalidField("version", "is missing" if version is None else "must be 1, the only supported version")
+    if unknown := message.keys() - _MEMBERS:
+        raise InvalidField(min(unknown)[:_MAX_QUOTED_NAME_CHARACTERS], "is unknown in version 1")
+    if not isinstance(message.get("once", False), bool):
+        raise InvalidField("once", "must be true or false")
+
+
+def format_reason(error: InvalidField) -> str:
+    """Return the field and its problem as a sentence."""
+    return format_problem(error.field, error.problem)

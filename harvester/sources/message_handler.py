@@ -1,8 +1,8 @@
-"""What becomes of messages: good pairs go into the ledger, what is bad to the dead letters, each with its reason.
+"""Handles messages: enqueues their valid pairs, and dead-letters what is invalid, with the reason.
 
-Whatever it does may be done again, and is when a message comes again. It acknowledges nothing: that is for the trigger,
-once all of this returned. An error that one message raises makes only that message a dead letter, after a few tries.
-Other messages wait only while the ledger, a store or the dead-letter place is unavailable.
+It never acknowledges: the trigger does, after ``handle`` has returned. Every step may run again, and does when a
+message is delivered again. An unexpected error that one message causes makes only that message a dead letter, after
+a few attempts. Other messages wait only while the ledger, a store or the dead-letter queue is unavailable.
 """
 
 import asyncio
@@ -15,187 +15,203 @@ import structlog
 from harvester.clock import BrazeClock
 from harvester.errors import HarvesterError
 from harvester.sources.brokers import Delivery
-from harvester.sources.bugs import bug_of
-from harvester.sources.fields import Unusable
-from harvester.sources.importing import MAX_TRIES, Enqueue, Importer, Stopped
-from harvester.sources.message import MAX_MESSAGE_BYTES, Message, Reader, reason
-from harvester.sources.temporary import temporary_problem
+from harvester.sources.error_location import locate_error
+from harvester.sources.fields import InvalidField
+from harvester.sources.importer import MAX_ATTEMPTS, EnqueuePairs, Importer, TriggerStopped
+from harvester.sources.message import MAX_MESSAGE_BYTES, Message, MessageParser, format_reason
+from harvester.sources.temporary_folder import check_temporary_folder
 
 MAX_DELIVERIES = 15
-"""A message that came this often without being settled is buried: fewer than the 20 after which RabbitMQ drops it."""
+"""A message that was delivered more often is dead-lettered: before RabbitMQ's limit of 20, which drops it."""
 
 _INLINE_BYTES = 64 * 1024
-"""Messages with more bytes together are parsed on another thread."""
+"""Messages of more bytes together are parsed on another thread."""
 
-_REASON_CHARACTERS = 500
+_MAX_REASON_CHARACTERS = 500
 
 log = structlog.get_logger()
 
-Bury = Callable[[Delivery, bytes, str], Awaitable[None]]
+DeadLetter = Callable[[Delivery, bytes, str], Awaitable[None]]
 
 
-class _Hopeless(Exception):  # noqa: N818 - it never leaves this file
-    """A message that was tried often enough; its text is the reason."""
+class _AttemptsExhausted(Exception):  # noqa: N818 - it never leaves this file
+    """A message failed in every attempt; the text is the reason of the last failure."""
 
 
-class Settling:
-    """Settles the messages of one trigger; counts pairs by what the ledger said, and times that named no zone."""
+class MessageHandler:
+    """Handles the messages of one trigger; counts new pairs, known pairs, and times without a zone."""
 
     def __init__(
-        self, trigger: str, *, reader: Reader, enqueue: Enqueue, bury: Bury, stopping: asyncio.Event,
-        clock: BrazeClock, wait_first_seconds: float = 1.0,
-    ) -> None:  # fmt: skip
-        """Read by ``reader``, enqueue by ``enqueue``, bury by ``bury``; stop imports once ``stopping`` is set.
-
-        The waits between the tries of one message double.
-        """
+        self,
+        trigger: str,
+        *,
+        parser: MessageParser,
+        enqueue: EnqueuePairs,
+        dead_letter: DeadLetter,
+        stopping: asyncio.Event,
+        clock: BrazeClock,
+        wait_first_seconds: float = 1.0,
+    ) -> None:
+        """Stop imports when ``stopping`` is set. Waits between attempts double, from ``wait_first_seconds``."""
         self._log = log.bind(trigger=trigger)
-        self._reader = reader
-        self._bury = bury
+        self._parser = parser
+        self._write_dead_letter = dead_letter
         self._clock = clock
         self._importer = Importer(
-            trigger, workspaces=reader.workspaces, enqueue=enqueue, stopping=stopping, clock=clock,
+            trigger,
+            workspaces=parser.workspaces,
+            enqueue=enqueue,
+            stopping=stopping,
+            clock=clock,
             wait_first_seconds=wait_first_seconds,
-        )  # fmt: skip
+        )
 
     @property
     def pairs_new(self) -> int:
-        """Pairs that the ledger did not know."""
+        """Pairs that were new to the ledger."""
         return self._importer.pairs_new
 
     @property
     def pairs_known(self) -> int:
-        """Pairs that the ledger knew."""
+        """Pairs that were already in the ledger."""
         return self._importer.pairs_known
 
     @property
     def naive_times(self) -> int:
-        """Times that named no zone."""
+        """Times without a zone."""
         return self._importer.naive_times
 
-    def warnings(self) -> list[str]:
+    def list_warnings(self) -> list[str]:
         """Return warnings about anything that will prevent files of messages from being read."""
-        problem = temporary_problem() if self._reader.prefixes else None
-        return [] if problem is None else [f"{problem}; messages that name files go to the dead letters"]
+        problem = check_temporary_folder() if self._parser.prefixes else None
+        return [] if problem is None else [f"{problem}; messages that name files become dead letters"]
 
-    async def settle(self, deliveries: Sequence[Delivery]) -> Counter[str]:
-        """Settle all that messages ask for, a few at a time where they are large; gives the outcomes' counts.
+    async def handle(self, deliveries: Sequence[Delivery]) -> Counter[str]:
+        """Handle messages, in groups of bounded size, and return how many had each outcome.
 
-        Raises ``StorageError`` and ``BrokerError`` where something is away for now, ``Stopped``.
+        Raises ``StorageError`` or ``BrokerError`` while something is unavailable, and ``TriggerStopped``.
         """
         outcomes: Counter[str] = Counter()
-        for group in _groups(deliveries):
-            outcomes += await self._settle_group(group)
+        for group in _group_by_size(deliveries):
+            outcomes += await self._handle_group(group)
         return outcomes
 
-    async def _settle_group(self, deliveries: Sequence[Delivery]) -> Counter[str]:
-        """Settle messages, the pairs of all of them first and together."""
-        if sum(len(each.body) for each in deliveries) > _INLINE_BYTES:
-            read = await asyncio.to_thread(lambda: [self._read(each) for each in deliveries])
-        else:
-            read = [self._read(each) for each in deliveries]
-        added = await self._add_together([each for each in read if isinstance(each, Message)])
+    async def _handle_group(self, deliveries: Sequence[Delivery]) -> Counter[str]:
+        """Enqueue the pairs of all messages together, then finish each message."""
+        parsed = await self._parse_all(deliveries)
+        enqueued = await self._enqueue_together([each for each in parsed if isinstance(each, Message)])
         outcomes: Counter[str] = Counter()
-        for delivery, message in zip(deliveries, read, strict=True):
+        for delivery, message in zip(deliveries, parsed, strict=True):
             if isinstance(message, Message):
-                outcomes[await self._finish(delivery, message, added=added)] += 1
+                outcomes[await self._finish(delivery, message, enqueued=enqueued)] += 1
             else:
-                await self._buried(delivery, delivery.body, message)
+                await self._dead_letter(delivery, delivery.body, message)
                 outcomes["dead_lettered"] += 1
         return outcomes
 
-    def _read(self, delivery: Delivery) -> Message | str:
-        """Understand a message, or say why not."""
-        if delivery.times > MAX_DELIVERIES:
-            return f"was delivered {delivery.times} times and never settled"
-        if delivery.flaw:
-            return delivery.flaw
+    async def _parse_all(self, deliveries: Sequence[Delivery]) -> list[Message | str]:
+        if sum(len(each.body) for each in deliveries) > _INLINE_BYTES:
+            return await asyncio.to_thread(lambda: [self._parse(each) for each in deliveries])
+        return [self._parse(each) for each in deliveries]
+
+    def _parse(self, delivery: Delivery) -> Message | str:
+        """Parse a message, or return why it becomes a dead letter."""
+        if delivery.delivery_count > MAX_DELIVERIES:
+            return f"the message was delivered {delivery.delivery_count} times and never acknowledged"
+        if delivery.problem:
+            return delivery.problem
         latest = self._clock.latest_send()
         try:
-            return self._reader.read(delivery.body, latest=latest)
-        except Unusable as error:
-            return reason(error)
-        except Exception as error:  # noqa: BLE001 - whatever a body raises is that message's end, not the process's
-            return self._report_bug(error)
+            return self._parser.parse(delivery.body, latest=latest)
+        except InvalidField as error:
+            return format_reason(error)
+        except Exception as error:  # noqa: BLE001 - a body may raise anything; only its message is affected
+            return self._report_unexpected(error)
 
-    async def _add_together(self, messages: Sequence[Message]) -> bool:
-        """Enqueue the pairs of all messages; returns False after an unexpected error, so that each is tried alone."""
+    async def _enqueue_together(self, messages: Sequence[Message]) -> bool:
+        """Enqueue the pairs of all messages. Returns False after an unexpected error: each is then tried alone."""
         try:
             for once in (False, True):
                 pairs = [pair for each in messages if each.once == once for pair in each.pairs]
                 await self._importer.add_pairs(pairs, once=once)
-        except (HarvesterError, Stopped):
+        except (HarvesterError, TriggerStopped):
             raise
-        except Exception as error:  # noqa: BLE001 - one of them is the cause, and the others shall not suffer
-            self._report_bug(error)
+        except Exception as error:  # noqa: BLE001 - one message is the cause; the others must not suffer
+            self._report_unexpected(error)
             return False
         return True
 
-    async def _finish(self, delivery: Delivery, message: Message, *, added: bool) -> str:
-        """Import the files of a message, and bury what was bad in it; gives the outcome."""
-        self._importer.count_naive(message.naive_times)
-        before = self.pairs_new + self.pairs_known
+    async def _finish(self, delivery: Delivery, message: Message, *, enqueued: bool) -> str:
+        """Import the files of a message and dead-letter its invalid parts. Returns the outcome."""
+        self._importer.count_naive_times(message.naive_times)
+        pairs_before = self.pairs_new + self.pairs_known
         try:
-            failed = await self._work(message, added=added)
-        except _Hopeless as why:
-            await self._buried(delivery, delivery.body, str(why))
+            file_problems = await self._import_with_retries(message, enqueued=enqueued)
+        except _AttemptsExhausted as error:
+            await self._dead_letter(delivery, delivery.body, str(error))
             return "dead_lettered"
-        for what in message.skipped:
-            self._log.info("object_skipped", reason=what)
-        if failed or message.bad:
-            good = bool(message.pairs) or len(failed) < len(message.files)
-            await self._bury_rest(delivery, message, failed, good=good)
-            return "partly" if good or self.pairs_new + self.pairs_known > before else "dead_lettered"
+        for reason in message.skipped:
+            self._log.info("object_skipped", reason=reason)
+        if file_problems or message.bad:
+            partly_valid = bool(message.pairs) or len(file_problems) < len(message.files)
+            await self._dead_letter_invalid_parts(delivery, message, file_problems, partly_valid=partly_valid)
+            any_enqueued = self.pairs_new + self.pairs_known > pairs_before
+            return "partly_enqueued" if partly_valid or any_enqueued else "dead_lettered"
         if not message.pairs and not message.files:
             self._log.info("message_ignored", reason="it names no file to read")
             return "ignored"
         return "enqueued"
 
-    async def _work(self, message: Message, *, added: bool) -> dict[str, str]:
-        """Do what a message asks for; gives what was wrong with its files. Raises ``_Hopeless`` after many tries."""
-        for tried in range(MAX_TRIES):
+    async def _import_with_retries(self, message: Message, *, enqueued: bool) -> dict[str, str]:
+        """Import what a message names, and return the problems of its files. Raises ``_AttemptsExhausted``."""
+        for attempt in range(MAX_ATTEMPTS):
             try:
-                if not added:
+                if not enqueued:
                     await self._importer.add_pairs(message.pairs, once=message.once)
-                problems = {each: await self._importer.import_file(each, once=message.once) for each in message.files}
-                return {file: problem for file, problem in problems.items() if problem}
-            except (HarvesterError, Stopped):
+                problems = {url: await self._importer.import_file(url, once=message.once) for url in message.files}
+                return {url: problem for url, problem in problems.items() if problem}
+            except (HarvesterError, TriggerStopped):
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever a message raises is that message's end
-                why = self._report_bug(error)
-            await self._importer.pause(tried)
-        raise _Hopeless(why)
+            except Exception as error:  # noqa: BLE001 - a message may raise anything; only this one is affected
+                reason = self._report_unexpected(error)
+            await self._importer.wait_before_retry(attempt)
+        raise _AttemptsExhausted(reason)
 
-    async def _bury_rest(self, delivery: Delivery, message: Message, failed: dict[str, str], *, good: bool) -> None:
-        """Bury what was bad of a message, as a message of its own where something was good and it can be written."""
-        rest, why = delivery.body, "; ".join([*(each for _, each in message.bad if each), *failed.values()])
-        if good:
+    async def _dead_letter_invalid_parts(
+        self, delivery: Delivery, message: Message, file_problems: dict[str, str], *, partly_valid: bool
+    ) -> None:
+        """Dead-letter the invalid parts as a message of their own, or the whole message if that is not possible."""
+        body = delivery.body
+        reason = "; ".join([*(each for _, each in message.bad if each), *file_problems.values()])
+        if partly_valid:
             with contextlib.suppress(TypeError):
-                rest, why = message.leftover(failed)
-        await self._buried(delivery, rest, why)
+                body, reason = message.encode_invalid_parts(file_problems)
+        await self._dead_letter(delivery, body, reason)
 
-    def _report_bug(self, error: Exception) -> str:
-        """Log an error that nobody expects, without its text, which may hold anything; gives it as a reason."""
-        kind, at = bug_of(error)
-        self._log.error(
-            "bug_found", error=kind, location=at, hint="please report this line; only this message is affected"
-        )
-        return f"an unexpected error, {kind} at {at}; please report it"
+    def _report_unexpected(self, error: Exception) -> str:
+        """Log an unexpected error without its text, which may contain anything, and return it as a reason."""
+        kind, location = locate_error(error)
+        hint = "please report this line; only this message is affected"
+        self._log.error("bug_found", error=kind, location=location, hint=hint)
+        return f"an unexpected error, {kind} at {location}; please report it"
 
-    async def _buried(self, delivery: Delivery, body: bytes, why: str) -> None:
-        told = why.encode("ascii", "backslashreplace").decode()
-        told = "".join(mark if mark.isprintable() else " " for mark in told)[:_REASON_CHARACTERS]
-        await self._bury(delivery, body, told)
-        self._log.warning("message_dead_lettered", reason=told)
+    async def _dead_letter(self, delivery: Delivery, body: bytes, reason: str) -> None:
+        """Write a dead letter with a reason of printable ASCII, and log it."""
+        ascii_reason = reason.encode("ascii", "backslashreplace").decode()
+        printable = "".join(mark if mark.isprintable() else " " for mark in ascii_reason)[:_MAX_REASON_CHARACTERS]
+        await self._write_dead_letter(delivery, body, printable)
+        self._log.warning("message_dead_lettered", reason=printable)
 
 
-def _groups(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
-    """Split messages into groups of bounded size, since a parsed message takes many times its size."""
+def _group_by_size(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
+    """Split messages into groups of bounded size, since a parsed message takes many times its size in memory."""
     group: list[Delivery] = []
+    group_bytes = 0
     for each in deliveries:
-        if group and sum(len(other.body) for other in group) + len(each.body) > MAX_MESSAGE_BYTES:
+        if group and group_bytes + len(each.body) > MAX_MESSAGE_BYTES:
             yield group
-            group = []
+            group, group_bytes = [], 0
         group.append(each)
+        group_bytes += len(each.body)
     if group:
         yield group

@@ -1,7 +1,6 @@
-"""The rows of a list in CSV, NDJSON or Parquet: of each, the fields that say something of a pair.
+"""Reads the rows of a list in CSV, NDJSON or Parquet, and the fields of a pair in each row.
 
-Names of columns are compared without regard to case. A list that names one of them twice cannot be read, since either
-could be meant.
+The case of column names does not matter. A list that names one of these columns twice is refused as ambiguous.
 """
 
 import json
@@ -15,150 +14,168 @@ import orjson
 from harvester.datasets import ParquetFile
 from harvester.errors import UsageError
 from harvester.model import BadLine
-from harvester.sources.fields import COLUMNS, REQUIRED, Unusable
-from harvester.sources.lines import MAX_CHARACTERS, Readable, lines_of, records_of
+from harvester.sources.csv_records import Record, read_csv_records
+from harvester.sources.fields import ID_FIELDS, PAIR_FIELDS, InvalidField
+from harvester.sources.lines import MAX_CHARACTERS, TextFile, read_lines
 from harvester.text import printable
 
 API_ID = "campaign_api_id"
-"""What Braze's share in Snowflake calls the campaign's id: its ``campaign_id`` is one that no API takes."""
+"""The campaign id in Braze's Snowflake share; the share's ``campaign_id`` is an internal id that no API accepts."""
 
 SHARE_COLUMNS = (API_ID, "canvas_id", "canvas_api_id", "time")
-_OURS = frozenset((*COLUMNS, *SHARE_COLUMNS))
-_IDS = frozenset((*REQUIRED, API_ID))
-_SHOWN_CHARACTERS = 500
+_KNOWN_COLUMNS = frozenset((*PAIR_FIELDS, *SHARE_COLUMNS))
+_ID_COLUMNS = frozenset((*ID_FIELDS, API_ID))
+_MAX_QUOTED_CHARACTERS = 500
+_MAX_HEADER_CHARACTERS = 200
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 class Row(NamedTuple):
-    """A row: its line, how many lines it takes, the fields that we know, and all fields for an error report."""
+    """A row: its first line, its number of lines, its known fields, and all its fields for an error report."""
 
     line: int
     lines: int
     fields: dict[str, Any]
-    whole: Iterable[tuple[str, object]]
+    all_fields: Iterable[tuple[str, object]]
 
     def as_json(self) -> str:
-        """Write the row as its line may have been, cut where it is long; one nested too deeply is left out."""
-        try:  # not by orjson: bytes that were no UTF-8 stand as surrogates here, which it refuses
-            return json.dumps(dict(self.whole), ensure_ascii=False, default=str)[:_SHOWN_CHARACTERS]
+        """Return the row as JSON, cut if it is long; an empty text if it is nested too deeply."""
+        try:  # not with orjson, which refuses the surrogates that stand for bytes that are not UTF-8
+            return json.dumps(dict(self.all_fields), ensure_ascii=False, default=str)[:_MAX_QUOTED_CHARACTERS]
         except RecursionError:
             return ""
 
 
-def csv_rows(name: str, file: Readable) -> Iterator[Row | BadLine]:
-    """Give the rows below the header. Raises ``UsageError`` for a header that does not name what is needed."""
-    records = records_of(file)
+class _Column(NamedTuple):
+    """A known column and its position in the header."""
+
+    field: str
+    position: int
+
+
+def read_csv_rows(name: str, file: TextFile) -> Iterator[Row | BadLine]:
+    """Yield the rows after the header. Raises ``UsageError`` for a header without the required columns."""
+    records = read_csv_records(file)
     first = next(records, None)
     if first is None:
         return
     if first.problem:
         raise UsageError(f"{name}: its header cannot be read: {first.problem}")
     header = [cell.strip() for cell in first.cells]
-    places = _places(name, header)
-    spelled = {first.cells[place] for field, place in places if field in _IDS}
-    for line, lines, cells, problem, text in records:
-        if not spelled.isdisjoint(cells):
-            _check_order(name, line, cells, places)
-        if problem:
-            yield BadLine(name, line, "", problem, text, lines)
-        elif len(cells) != len(header):
-            wrong = f"{len(cells)} fields where the header has {len(header)}"
-            yield BadLine(name, line, "", wrong, ",".join(cells)[:_SHOWN_CHARACTERS], lines)
-        else:
-            fields = {field: cells[place].strip() for field, place in places}
-            yield Row(line, lines, fields, zip(header, cells, strict=True))
+    columns = _find_columns(name, header)
+    id_cells = {first.cells[each.position] for each in columns if each.field in _ID_COLUMNS}
+    for record in records:
+        if not id_cells.isdisjoint(record.cells):
+            _check_repeated_header(name, record, columns)
+        yield _read_csv_row(name, record, header, columns)
 
 
-def _check_order(name: str, line: int, cells: Sequence[str], places: Sequence[tuple[str, int]]) -> None:
-    """Raise ``UsageError`` for a second header in another order: all rows below it would be misread."""
-    columns = [cell.strip("\ufeff \t").lower() for cell in cells]
-    if len(_IDS.intersection(columns)) > 1 and any(columns[place : place + 1] != [field] for field, place in places):
+def _read_csv_row(name: str, record: Record, header: Sequence[str], columns: Sequence[_Column]) -> Row | BadLine:
+    line, lines, cells, problem, text = record
+    if problem:
+        return BadLine(name, line, "", problem, text, lines)
+    if len(cells) != len(header):
+        problem = f"the line has {len(cells)} fields, but the header has {len(header)}"
+        return BadLine(name, line, "", problem, ",".join(cells)[:_MAX_QUOTED_CHARACTERS], lines)
+    fields = {field: cells[position].strip() for field, position in columns}
+    return Row(line, lines, fields, zip(header, cells, strict=True))
+
+
+def _check_repeated_header(name: str, record: Record, columns: Sequence[_Column]) -> None:
+    """Raise ``UsageError`` for a second header in another order: all rows after it would be misread."""
+    cells = [cell.strip("\ufeff \t").lower() for cell in record.cells]
+    moved = any(cells[position : position + 1] != [field] for field, position in columns)
+    if len(_ID_COLUMNS.intersection(cells)) > 1 and moved:
         raise UsageError(
-            f"{name}:{line}: a second header names the columns in another order, as where two lists were joined; "
-            "give each list as a file of its own"
+            f"{name}:{record.line}: a second header names the columns in another order, as if two lists were joined; "
+            "give each list as a separate file"
         )
 
 
-def ndjson_rows(name: str, file: Readable) -> Iterator[Row | BadLine]:
-    """Give the objects, one a line; blank lines are left out."""
-    for number, line, whole in lines_of(file):
+def read_ndjson_rows(name: str, file: TextFile) -> Iterator[Row | BadLine]:
+    """Yield the objects, one for each line that is not blank."""
+    for number, line, whole in read_lines(file):
         if not whole:
             problem = f"the line is longer than {MAX_CHARACTERS} characters; leave out fields that are not needed"
-            yield BadLine(name, number, "", problem, line[:_SHOWN_CHARACTERS])
+            yield BadLine(name, number, "", problem, line[:_MAX_QUOTED_CHARACTERS])
         elif line.strip():
             try:
-                record = _object(line)
-                yield Row(number, 1, _fields(record), record.items())
-            except Unusable as error:
-                yield BadLine(name, number, error.field, error.problem, line[:_SHOWN_CHARACTERS])
+                record = _parse_object(line)
+                yield Row(number, 1, _select_fields(record), record.items())
+            except InvalidField as error:
+                yield BadLine(name, number, error.field, error.problem, line[:_MAX_QUOTED_CHARACTERS])
 
 
-def parquet_rows(name: str, path: Path) -> Iterator[Row]:
-    """Give the rows of a Parquet file. Raises ``UsageError`` for one without the columns that are needed."""
+def read_parquet_rows(name: str, path: Path) -> Iterator[Row]:
+    """Yield the rows of a Parquet file. Raises ``UsageError`` for a file without the required columns."""
     with ParquetFile(path) as file:
-        places = _places(name, file.columns)
-        names = [field for field, _ in places]
-        for number, cells in enumerate(file.rows([file.columns[place] for _, place in places]), 1):
-            fields = {field: _text(cell) for field, cell in zip(names, cells, strict=True)}
+        columns = _find_columns(name, file.columns)
+        rows = file.rows([file.columns[each.position] for each in columns])
+        for number, cells in enumerate(rows, 1):
+            fields = {column.field: _time_as_text(cell) for column, cell in zip(columns, cells, strict=True)}
             yield Row(number, 1, fields, fields.items())
 
 
-def _text(cell: object) -> object:
+def _time_as_text(cell: object) -> object:
     """Return times as ISO 8601 text, and other cells unchanged."""
     return cell.isoformat() if isinstance(cell, date) else cell
 
 
-def _places(name: str, header: Sequence[str]) -> list[tuple[str, int]]:
-    """Find our columns in a header. Raises ``UsageError`` where one is missing or named twice."""
-    places: dict[str, int] = {}
-    for place, column in enumerate(header):
+def _find_columns(name: str, header: Sequence[str]) -> list[_Column]:
+    """Find the known columns in a header. Raises ``UsageError`` if a required one is missing or one is named twice."""
+    positions: dict[str, int] = {}
+    for position, column in enumerate(header):
         field = column.strip().lower()
-        if field not in _OURS:
+        if field not in _KNOWN_COLUMNS:
             continue
-        if field in places:
+        if field in positions:
             raise UsageError(
-                f"{name}: its header names {field} twice, as columns {places[field] + 1} and {place + 1}; "
+                f"{name}: its header names {field} twice, as columns {positions[field] + 1} and {position + 1}; "
                 "leave one of them out"
             )
-        places[field] = place
-    missing = [field for field in REQUIRED if field not in places]
-    if API_ID in places:
-        missing = [field for field in missing if field != "campaign_id"]
-    if missing:
-        found = printable(", ".join(header))[:200] or "none"
+        positions[field] = position
+    _check_required_columns(name, header, positions)
+    return [_Column(field, position) for field, position in positions.items()]
+
+
+def _check_required_columns(name: str, header: Sequence[str], positions: Mapping[str, int]) -> None:
+    has_campaign = API_ID in positions or "campaign_id" in positions
+    if not has_campaign or "send_id" not in positions:
+        found = printable(", ".join(header))[:_MAX_HEADER_CHARACTERS] or "none"
+        required = " and ".join(ID_FIELDS)
         raise UsageError(
-            f"{name}: its header must contain the columns {' and '.join(REQUIRED)}; found: {found}{_hint(header)}"
+            f"{name}: its header must contain the columns {required}; found: {found}{_separator_hint(header)}"
         )
-    return list(places.items())
 
 
-def _hint(header: Sequence[str]) -> str:
-    """Return advice if another character than a comma separates our columns in a header."""
-    for separator, what in ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")):
-        if any(separator in cell and _OURS.intersection(_words(cell, separator)) for cell in header):
-            return f". Only commas separate columns, and these are {what}: export the list again with commas"
+def _separator_hint(header: Sequence[str]) -> str:
+    """Return advice if something other than commas separates the known columns in a header."""
+    for separator, plural in _SEPARATORS.items():
+        if any(separator in cell and _KNOWN_COLUMNS.intersection(_split(cell, separator)) for cell in header):
+            return f". Columns must be separated by commas, but these are {plural}: export the list again with commas"
     return ""
 
 
-def _words(cell: str, separator: str) -> list[str]:
+def _split(cell: str, separator: str) -> list[str]:
     return [word.strip().strip('"').lower() for word in cell.split(separator)]
 
 
-def _object(line: str) -> dict[str, Any]:
-    """Read a line as an object. Raises ``Unusable``."""
+def _parse_object(line: str) -> dict[str, Any]:
+    """Parse a line as an object. Raises ``InvalidField``."""
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise Unusable("", f"is not JSON: {error}") from None
+        raise InvalidField("", f"the line is not JSON: {error}") from None
     if not isinstance(record, dict):
-        raise Unusable("", "is not a JSON object")
+        raise InvalidField("", "the line is not a JSON object")
     lower = line.lower()
-    if "\\u" in lower or any(lower.count(f'"{field}"') > 1 for field in _OURS):
-        _check_unique(line)
+    if "\\u" in lower or any(lower.count(f'"{field}"') > 1 for field in _KNOWN_COLUMNS):
+        _check_fields_unique(line)
     return record
 
 
-def _check_unique(line: str) -> None:
-    """Raise ``Unusable`` where an object names one of our fields twice: a parser keeps the last in silence."""
+def _check_fields_unique(line: str) -> None:
+    """Raise ``InvalidField`` for an object that names a known field twice: a parser would silently keep the last."""
     outermost: list[tuple[str, object]] = []
 
     def keep(pairs: list[tuple[str, object]]) -> None:
@@ -167,21 +184,23 @@ def _check_unique(line: str) -> None:
     try:
         json.loads(line, object_pairs_hook=keep, parse_int=str, parse_float=str)
     except RecursionError:
-        raise Unusable("", "nested too deeply") from None
+        raise InvalidField("", "the line is nested too deeply") from None
     seen = set()
     for key, _ in outermost:
-        if key in seen and key.lower() in _OURS:
-            raise Unusable(key.lower(), "named twice in one object; leave one of them out")
+        if key in seen and key.lower() in _KNOWN_COLUMNS:
+            raise InvalidField(key.lower(), "is named twice in one object; leave one of them out")
         seen.add(key)
 
 
-def _fields(record: Mapping[str, object]) -> dict[str, Any]:
-    """Give our fields of an object. Raises ``Unusable`` for two that differ in case alone."""
+def _select_fields(record: Mapping[str, object]) -> dict[str, Any]:
+    """Return the known fields of an object. Raises ``InvalidField`` for two that differ only in case."""
     fields: dict[str, Any] = {}
     for key, value in record.items():
         field = key.lower()
-        if field in _OURS:
+        if field in _KNOWN_COLUMNS:
             if field in fields:
-                raise Unusable(field, "named twice in one object, in upper and lower case; leave one of them out")
+                raise InvalidField(
+                    field, "is named twice in one object, in upper and lower case; leave one of them out"
+                )
             fields[field] = value
     return fields

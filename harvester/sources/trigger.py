@@ -1,8 +1,8 @@
-"""From a broker's messages to pairs in the ledger: receive, settle, acknowledge, and connect again.
+"""A trigger: receives messages from one broker, has them handled, acknowledges them, and reconnects after failures.
 
-It owns one broker's connection and the order of these steps. It must never acknowledge before the ledger has
-committed, nor drop a message that it does not understand, nor turn in a circle: while the ledger, a store or the
-dead-letter place is away nothing is received, so that no message uses up its deliveries.
+It owns the connection to the broker. It acknowledges a message only after the ledger has committed its pairs, or the
+dead-letter queue has stored it. While the ledger, a store or the dead-letter queue is unavailable it receives nothing,
+so that no message reaches the broker's delivery limit.
 """
 
 import asyncio
@@ -20,35 +20,44 @@ from harvester.errors import HarvesterError
 from harvester.health import Failing
 from harvester.observability.traces import begin
 from harvester.sources.brokers import Broker, Delivery
-from harvester.sources.bugs import bug_of
-from harvester.sources.importing import Enqueue, Stopped
-from harvester.sources.message import Reader
-from harvester.sources.message_handler import Settling
+from harvester.sources.error_location import locate_error
+from harvester.sources.importer import EnqueuePairs, TriggerStopped
+from harvester.sources.message import MessageParser
+from harvester.sources.message_handler import MessageHandler
+
+_MAX_DOUBLINGS = 10
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
 
 class Trigger:
-    """One broker's queue, read until ``stop``.
+    """Consumes the queue of one broker until ``stop``.
 
-    ``outcomes`` counts messages that were settled: ``enqueued``, ``partly`` (its bad pairs were dead-lettered),
-    ``dead_lettered``, ``ignored``. ``problem`` says why nothing is received, None while all is well. ``empty`` tells
-    whether the queue was seen empty since the last message.
+    ``outcomes`` counts acknowledged messages: ``enqueued``, ``partly_enqueued`` (invalid pairs were dead-lettered),
+    ``dead_lettered`` and ``ignored``. ``problem`` says why nothing is received; it is None while the trigger works.
+    ``failing`` adds since when. ``empty`` is whether the queue was empty when it was last checked.
     """
 
     def __init__(
-        self, name: str, broker: Broker, *, reader: Reader, enqueue: Enqueue, clock: BrazeClock,
-        jitter: random.Random, wait_first_seconds: float = 1.0, wait_max_seconds: float = 60.0,
-    ) -> None:  # fmt: skip
-        """Take a broker that is not connected; after failures in a row the waits grow from the first to the longest."""
+        self,
+        name: str,
+        broker: Broker,
+        *,
+        parser: MessageParser,
+        enqueue: EnqueuePairs,
+        clock: BrazeClock,
+        jitter: random.Random,
+        wait_first_seconds: float = 1.0,
+        wait_max_seconds: float = 60.0,
+    ) -> None:
+        """Take a disconnected broker. Waits between failed connections double, from the first to the longest."""
         self.name = name
         self.outcomes: Counter[str] = Counter()
         self.connected = False
         self.empty = False
         self.problem: str | None = "not connected yet"
         self.failing: Failing | None = None
-        """Since when nothing could be received although it was tried, and why."""
         self.warnings: list[str] = []
         self._broker = broker
         self._clock = clock
@@ -56,119 +65,132 @@ class Trigger:
         self._wait_first_seconds = wait_first_seconds
         self._wait_max_seconds = wait_max_seconds
         self._failures = 0
-        self._in_hand: Sequence[Delivery] = ()
+        self._unacknowledged: Sequence[Delivery] = ()
         self._stopping = asyncio.Event()
         self._log = log.bind(trigger=name)
-        self.settling = Settling(
-            name, reader=reader, enqueue=enqueue, bury=broker.bury, stopping=self._stopping, clock=clock,
+        self.handler = MessageHandler(
+            name,
+            parser=parser,
+            enqueue=enqueue,
+            dead_letter=broker.dead_letter,
+            stopping=self._stopping,
+            clock=clock,
             wait_first_seconds=wait_first_seconds,
-        )  # fmt: skip
+        )
 
     def stop(self) -> None:
-        """Receive no more; what is being settled is settled, but a file is left at its next page."""
+        """Receive no more messages. Messages in progress are finished, but a file import ends at its next page."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Work until ``stop``; whatever of the outside world fails is waited for, and told by ``problem``."""
+        """Consume until ``stop``, and reconnect after every failure. Raises nothing."""
         while not self._stopping.is_set():
             try:
-                await self._session()
-            except Stopped:
+                await self._consume()
+            except TriggerStopped:
                 return
             except HarvesterError as error:
-                self._failures += 1
-                self.problem = str(error)
-                self._fail(error.cause)
+                self._record_failure(str(error), error.cause)
                 self._log.debug("trigger_waiting", error=self.problem, failures=self._failures)
-            except Exception as error:  # noqa: BLE001 - what comes from a broker never ends the process
-                self._failures += 1
-                kind, at = bug_of(error)
-                self.problem = f"an unexpected error, {kind} at {at}; please report it"
-                self._fail("bug")
+            except Exception as error:  # noqa: BLE001 - an error of one broker must not end the process
+                kind, location = locate_error(error)
+                self._record_failure(f"an unexpected error, {kind} at {location}; please report it", "bug")
                 self._log.error(
-                    "bug_found", error=kind, location=at, failures=self._failures, hint="please report this line"
+                    "bug_found",
+                    error=kind,
+                    location=location,
+                    failures=self._failures,
+                    hint="please report this line",
                 )
             finally:
                 self.connected = self.empty = False
                 await self._broker.close()
-            with contextlib.suppress(Stopped):
-                await self._unless_stopped(asyncio.sleep(self._pause_seconds()))
+            with contextlib.suppress(TriggerStopped):
+                await self._until_stopped(asyncio.sleep(self._backoff_seconds()))
 
-    def _fail(self, cause: str) -> None:
+    def _record_failure(self, problem: str, cause: str) -> None:
+        self._failures += 1
+        self.problem = problem
         since = self.failing.since if self.failing else self._clock.monotonic()
-        self.failing = Failing(since, cause, self.problem or "")
+        self.failing = Failing(since, cause, problem)
 
-    def _pause_seconds(self) -> float:
-        """Grow with every failure in a row, with jitter, so that replicas don't come back all at once."""
-        longest = min(self._wait_max_seconds, self._wait_first_seconds * 2.0 ** min(self._failures - 1, 10))
+    def _backoff_seconds(self) -> float:
+        """Return the wait before the next connection, with jitter, so that replicas do not reconnect together."""
+        doublings = min(self._failures - 1, _MAX_DOUBLINGS)
+        longest = min(self._wait_max_seconds, self._wait_first_seconds * 2.0**doublings)
         return self._jitter.uniform(longest / 2, longest)
 
-    async def _session(self) -> None:
-        """Work over one connection."""
-        warnings = [*await self._unless_stopped(self._broker.open()), *self.settling.warnings()]
+    async def _consume(self) -> None:
+        """Consume over one connection. Raises ``TriggerStopped``, or the error that ended the connection."""
+        await self._connect()
+        if self._unacknowledged:
+            # Received over an earlier connection. Receive nothing new until they can be handled; the broker delivers
+            # them again afterwards.
+            await self._handle(self._unacknowledged)
+            self._unacknowledged = ()
+        while not self._stopping.is_set():
+            deliveries = await self._until_stopped(self._broker.receive())
+            self.problem = self.failing = None
+            if deliveries:
+                self.empty = False
+                await self._process(deliveries)
+            else:
+                self.empty = await self._until_stopped(self._broker.is_empty())
+            self._failures = 0
+
+    async def _connect(self) -> None:
+        warnings = [*await self._until_stopped(self._broker.open()), *self.handler.list_warnings()]
         for warning in warnings:
             if warning not in self.warnings:
                 self._log.warning("trigger_unsafe", reason=warning)
         self.warnings = warnings
         self.connected = True
-        if self._in_hand:
-            # Taken over a connection that is gone. Nothing is received until they can be settled; then they come again.
-            await self._settle(self._in_hand)
-            self._in_hand = ()
-        while not self._stopping.is_set():
-            deliveries = await self._unless_stopped(self._broker.receive())
-            self.problem = self.failing = None
-            if deliveries:
-                self.empty = False
-                await self._take(deliveries)
-            else:
-                self.empty = await self._unless_stopped(self._broker.empty())
-            self._failures = 0
 
-    async def _take(self, deliveries: Sequence[Delivery]) -> None:
-        self._in_hand = deliveries
-        async with self._kept(deliveries):
-            outcomes = await self._settle(deliveries)
-        self._in_hand = ()
-        await self._broker.ack(deliveries)
+    async def _process(self, deliveries: Sequence[Delivery]) -> None:
+        """Handle deliveries, then acknowledge them."""
+        self._unacknowledged = deliveries
+        async with self._renewing_lease(deliveries):
+            outcomes = await self._handle(deliveries)
+        self._unacknowledged = ()
+        await self._broker.acknowledge(deliveries)
         self.outcomes += outcomes
 
-    async def _settle(self, deliveries: Sequence[Delivery]) -> Counter[str]:
-        span, outcomes = begin("settle", trigger=self.name, messages=len(deliveries)), Counter[str]()
+    async def _handle(self, deliveries: Sequence[Delivery]) -> Counter[str]:
+        span, outcomes = begin("handle_messages", trigger=self.name, messages=len(deliveries)), Counter[str]()
         try:
-            outcomes = await self.settling.settle(deliveries)
+            outcomes = await self.handler.handle(deliveries)
         finally:
             span.end(**outcomes)
         return outcomes
 
     @asynccontextmanager
-    async def _kept(self, deliveries: Sequence[Delivery]) -> AsyncIterator[None]:
-        """Keep the lease on deliveries for as long as they take; a lease that is lost costs a redelivery, no more."""
-        lease = self._broker.lease_seconds
+    async def _renewing_lease(self, deliveries: Sequence[Delivery]) -> AsyncIterator[None]:
+        """Renew the lease on deliveries until the block ends. A lost lease only causes another delivery."""
+        lease_seconds = self._broker.lease_seconds
 
-        async def keep() -> None:
-            while lease is not None:
-                await asyncio.sleep(lease / 3)
+        async def renew_repeatedly() -> None:
+            while lease_seconds is not None:
+                await asyncio.sleep(lease_seconds / 3)
                 try:
-                    await self._broker.keep(deliveries)
+                    await self._broker.renew(deliveries)
                 except HarvesterError as error:
                     self._log.warning("lease_renewal_failed", error=str(error))
 
-        keeper = asyncio.create_task(keep(), name=f"lease of {self.name}")
+        renewal = asyncio.create_task(renew_repeatedly(), name=f"lease of {self.name}")
         try:
             yield
         finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+            renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
 
-    async def _unless_stopped(self, work: Awaitable[T]) -> T:
-        """Await, but no longer than until ``stop``. Raises ``Stopped``."""
+    async def _until_stopped(self, work: Awaitable[T]) -> T:
+        """Await, but cancel at ``stop``. Raises ``TriggerStopped``."""
         task = asyncio.ensure_future(work)
         stopped = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise Stopped
+                raise TriggerStopped
             return task.result()
         finally:
             for each in (task, stopped):

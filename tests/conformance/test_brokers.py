@@ -22,8 +22,8 @@ from harvester.errors import BrokerError, LedgerError, UsageError
 from harvester.ledger import Ledger
 from harvester.ledger.books import books
 from harvester.ledger.intake import enqueue
-from harvester.sources.brokers import broker
-from harvester.sources.message import Reader
+from harvester.sources.brokers import create_broker
+from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from harvester.storage import object_store as stores_module
 from tests.support.brokers import LABS, queue_name
@@ -75,12 +75,12 @@ class Scene:
 
     def broker(self, **options):
         """Our side of the queue, with short waits."""
-        return broker(self.lab.kind, **self.lab.options(self.name) | {"wait_seconds": 0.2} | options)
+        return create_broker(self.lab.kind, **self.lab.options(self.name) | {"wait_seconds": 0.2} | options)
 
     def trigger(self, enqueue=None, **options):
         """A trigger on the queue, not running."""
         return Trigger(
-            "sends", self.broker(**options), reader=Reader(("default",), self.prefixes),
+            "sends", self.broker(**options), parser=MessageParser(("default",), self.prefixes),
             enqueue=enqueue or self.enqueue, clock=BrazeClock(SystemClock()), jitter=random.Random(1),
             wait_first_seconds=0.02, wait_max_seconds=0.02,
         )  # fmt: skip
@@ -165,7 +165,7 @@ async def test_what_was_not_acknowledged_comes_again(scene):
     assert dying.cancelled()
     async with scene.running() as trigger:
         await until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
-        assert (trigger.settling.pairs_new, trigger.settling.pairs_known) == (0, 1)
+        assert (trigger.handler.pairs_new, trigger.handler.pairs_known) == (0, 1)
     assert (await scene.accepted(), await scene.lab.left(scene.name)) == (1, 0)
 
 
@@ -175,14 +175,14 @@ async def test_what_is_bad_goes_to_the_dead_letters_with_its_reason_and_the_rest
     mixed = b'{"version": 1, "once": true, "pairs": [{"campaign_id": "c", "send_id": "s"}, {"campaign_id": "c"}, 7]}'
     await scene.lab.send(scene.name, b"no JSON", mixed)
     async with scene.running() as trigger:
-        await until(lambda: trigger.outcomes == {"dead_lettered": 1, "partly": 1} and trigger.empty)
+        await until(lambda: trigger.outcomes == {"dead_lettered": 1, "partly_enqueued": 1} and trigger.empty)
     assert await scene.lab.left(scene.name) == 0
     assert scene.arrived == [("c", "s", True)]
     (noise, mended) = sorted(await scene.lab.dead(scene.name))
     assert noise[0] == b"no JSON"
-    assert noise[1].startswith("is not JSON")
+    assert noise[1].startswith("the message is not JSON")
     assert json.loads(mended[0]) == {"version": 1, "once": True, "pairs": [{"campaign_id": "c"}, 7]}
-    assert mended[1] == "pair 2: send_id: missing; pair 3: is no object"
+    assert mended[1] == "pair 2: send_id is missing; pair 3: it is not an object"
 
 
 @each_broker
@@ -315,12 +315,12 @@ async def test_a_queue_that_forgets_is_warned_of(lab, labs):
     name = queue_name()
     await lab.make(name)
     await lab.forget(name)
-    ours = broker(lab.kind, **lab.options(name))
+    ours = create_broker(lab.kind, **lab.options(name))
     warnings = await ours.open()
     await ours.close()
     told = {
         "sqs": ["keeps messages for 4 days"],
-        "nats": ["keeps messages for 4 days", "held in memory", "forgets a message after 3 deliveries"],
+        "nats": ["keeps messages for 4 days", "held in memory", "drops a message after 3 deliveries"],
         "redis": ["expires", "other groups read"],
     }[lab.kind]
     assert len(warnings) == len(told), warnings
@@ -363,7 +363,7 @@ async def test_deletions_that_fail_in_a_batch_are_not_taken_for_success(scene):
     while len(first) < 2:
         first += await ours.receive()
     stale = type(first[0])(first[0].body, 1, "no receipt")
-    await ours.ack([stale, first[1]])
+    await ours.acknowledge([stale, first[1]])
     await ours.close()
     async with scene.running() as trigger:
         await until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
@@ -382,7 +382,7 @@ async def test_a_message_that_kills_whoever_takes_it_is_buried_in_the_end(scene)
     async with scene.running() as trigger:
         await until(lambda: trigger.outcomes["dead_lettered"] == 1 and trigger.empty)
     ((body, told),) = await scene.lab.dead(scene.name)
-    assert (body, told) == (PAIR, "was delivered 16 times and never settled")
+    assert (body, told) == (PAIR, "the message was delivered 16 times and never acknowledged")
 
 
 @pytest.fixture
@@ -414,10 +414,10 @@ async def test_a_file_dropped_into_the_bucket_is_a_trigger(scene, lists):
     await scene.lab.send(scene.name, whole, partly, absent, broken)
     async with scene.running() as trigger:
         await until(lambda: trigger.outcomes.total() == 4 and trigger.empty)
-        assert trigger.outcomes == {"enqueued": 1, "partly": 1, "dead_lettered": 2}
+        assert trigger.outcomes == {"enqueued": 1, "partly_enqueued": 1, "dead_lettered": 2}
     assert await scene.accepted() == 4501
     told = dict(await scene.lab.dead(scene.name))
-    assert "1 of 2 lines name no pair: line 3" in told[partly]
+    assert "1 of 2 lines contain no pair: line 3" in told[partly]
     assert "no such object" in told[absent]
     assert "must contain the columns" in told[broken]
 
@@ -446,7 +446,7 @@ def test_a_client_that_is_not_installed_is_named(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "redis"] + ["redis"]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UsageError, match=re.escape("pip install -c locks/constraints.txt -e '.[redis]'")):
-        broker("redis", url=lambda: "redis://x", stream="s", group="g", dead_letter=None)
+        create_broker("redis", url=lambda: "redis://x", stream="s", group="g", dead_letter=None)
 
 
 def test_a_redis_that_cuts_every_connection_is_away_and_nothing_worse():
@@ -465,7 +465,7 @@ def test_a_redis_that_cuts_every_connection_is_away_and_nothing_worse():
 
         async def open_often():
             for _ in range(100):
-                queue = broker("redis", url=lambda: url, stream="s", group="g", dead_letter=None)
+                queue = create_broker("redis", url=lambda: url, stream="s", group="g", dead_letter=None)
                 with pytest.raises(BrokerError):
                     await queue.open()
                 await queue.close()

@@ -23,7 +23,7 @@ from harvester.monitor.conditions import Conditions
 from harvester.service.service import Service
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
-from harvester.sources.message import Reader
+from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from harvester.storage import Compression, FolderSink
 from harvester.web import Snapshot, Store
@@ -394,11 +394,11 @@ class Queue:
         await asyncio.sleep(5)
         return await self.open()
 
-    async def empty(self) -> bool:
+    async def is_empty(self) -> bool:
         """It is."""
         return True
 
-    async def bury(self, delivery: object, body: bytes, reason: str) -> None:
+    async def dead_letter(self, delivery: object, body: bytes, reason: str) -> None:
         """Nothing comes that could be dead."""
 
     async def close(self) -> None:
@@ -410,8 +410,8 @@ def test_a_broker_that_is_away_is_told_and_harvesting_stays_ready(tmp_path):
     queue = Queue()
 
     async def story(seen: Seen) -> None:
-        reader = Reader(("us",), ())
-        trigger = Trigger("sends", queue, reader=reader, enqueue=seen.service.enqueue, clock=seen.clock,
+        parser = MessageParser(("us",), ())
+        trigger = Trigger("sends", queue, parser=parser, enqueue=seen.service.enqueue, clock=seen.clock,
                           jitter=random.Random(1))  # fmt: skip
         seen.service.conditions.triggers.append(trigger)
         task = asyncio.create_task(trigger.run())

@@ -16,7 +16,7 @@ from harvester.ledger.intake import EnqueueCount
 from harvester.observability.traces import NOTHING, begin, record_spans, send_traces_to
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sources.brokers import Delivery
-from harvester.sources.message import Reader
+from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from tests.commands.test_capture import write_pairs
 from tests.support.secret_canary import KEY
@@ -110,16 +110,16 @@ class Letters:
         """Give it, until it is acknowledged."""
         return list(self.left)
 
-    async def empty(self) -> bool:
+    async def is_empty(self) -> bool:
         """Tell so, and have that be all."""
         self.told()
         return not self.left
 
-    async def ack(self, deliveries) -> None:
+    async def acknowledge(self, deliveries) -> None:
         """Forget it."""
         self.left.clear()
 
-    async def bury(self, delivery, body, reason) -> None:
+    async def dead_letter(self, delivery, body, reason) -> None:
         """Take no dead letter: there is none."""
         raise AssertionError(reason)
 
@@ -137,7 +137,7 @@ async def test_messages_are_a_span_when_they_are_settled_and_when_they_are_not()
         return EnqueueCount(new=len(arrivals), known=0)
 
     trigger = Trigger(
-        "sends", broker, reader=Reader(("default",), ()), enqueue=enqueue, clock=BrazeClock(SystemClock()),
+        "sends", broker, parser=MessageParser(("default",), ()), enqueue=enqueue, clock=BrazeClock(SystemClock()),
         jitter=random.Random(1), wait_first_seconds=0.001,
     )  # fmt: skip
     with record_spans(exporter := InMemorySpanExporter()):

@@ -19,7 +19,7 @@ from harvester.errors import UsageError
 from harvester.ledger import Ledger, books, intake
 from harvester.model import BadLine, Captured, Enqueued, Pair, Rejected, Settlement, Verdict
 from harvester.sources import Input, RejectsFile
-from harvester.sources.currents import Currents
+from harvester.sources.currents import CurrentsReader
 from harvester.sources.send_times import SendTimes
 from harvester.storage.object_store import Store
 
@@ -77,7 +77,7 @@ def read(*places, workspaces=("default",), now=NOW):
 
 def in_memory(data, name="bucket/a.avro"):
     """One file that lies in no folder."""
-    return Currents([(name, lambda: io.BytesIO(data))], workspace="w", now=NOW)
+    return CurrentsReader([(name, lambda: io.BytesIO(data))], workspace="w", now=NOW)
 
 
 def test_many_events_in_many_files_are_one_send_made_when_the_earliest_was(tmp_path):
@@ -311,7 +311,7 @@ def test_files_need_no_disk():
         opened.append(Stream(PLAIN))
         return opened[-1]
 
-    currents = Currents(((f"b/event_type={EMAIL}/{at}.avro", opener) for at in range(3)), workspace="w", now=NOW)
+    currents = CurrentsReader(((f"b/event_type={EMAIL}/{at}.avro", opener) for at in range(3)), workspace="w", now=NOW)
     found = list(currents.read())
     assert len([each for each in found if isinstance(each, Enqueued)]) == 20
     assert (currents.files, currents.events, found.count(None)) == (3, 60, 3)
@@ -349,7 +349,7 @@ def test_the_times_of_sends_outgrow_memory():
         for second in range(3):
             for at in range(25_000):
                 times.add(Pair("w", "c", f"s{at}"), 10.0 * at + second)
-        given_back = sorted(times.each(), key=lambda send: send[1])
+        given_back = sorted(times.list_sends(), key=lambda send: send[1])
     assert given_back == [(Pair("w", "c", f"s{at}"), 10 * at, 10 * at + 2) for at in range(25_000)]
 
 
@@ -387,7 +387,7 @@ async def test_enqueue_and_plan_take_a_folder_of_currents(harvester, tmp_path):
     assert "b.avro" in (tmp_path / "harvest/.harvester/rejects.ndjson").read_text()
     code, _, err = await harvester.run("enqueue", "empty")
     assert code == 2
-    assert err.startswith("harvester: empty: no folder of Currents")
+    assert err.startswith("harvester: empty: the folder and its subfolders contain no .avro files")
 
 
 async def prepared(path, now):

@@ -15,7 +15,7 @@ from harvester.errors import UsageError
 from harvester.model import BadLine, Enqueued
 from harvester.sources import Input
 from harvester.sources.avro import MAX_BLOCK_BYTES
-from harvester.sources.currents import Currents
+from harvester.sources.currents import CurrentsReader
 from harvester.sources.lines import MAX_CHARACTERS
 from tests.sources.test_currents import EMAIL, MAYBE, NOW, SENT, headed
 
@@ -53,7 +53,7 @@ def test_a_parquet_file_whose_cells_are_huge_is_bad_lines_that_show_a_few_letter
     assert path.stat().st_size < 10_000
     pairs, bad = read_within_bound(listed(path))
     assert (pairs, len(bad)) == ([], 400)
-    assert all(each.problem == "longer than 64 characters" and len(each.text) <= 500 for each in bad)
+    assert all(each.problem == "is longer than 64 characters" and len(each.text) <= 500 for each in bad)
 
 
 def test_a_parquet_page_beyond_the_bound_is_refused_in_a_sentence(tmp_path):
@@ -107,12 +107,12 @@ EVENT = long(1) + long(1) + b"c" + long(1) + long(1) + b"s" + long(SENT)
 """An event's campaign_id, send_id and time."""
 
 
-def currents(extra, data, *, codec="null", count=1, raw=None) -> Currents:
+def currents(extra, data, *, codec="null", count=1, raw=None) -> CurrentsReader:
     """One file of events with one more field, of a type ``extra``; ``raw`` stands in the place of its block."""
     types = {"campaign_id": MAYBE, "send_id": MAYBE, "time": "int", "extra": extra}
     fields = [{"name": name, "type": kind} for name, kind in types.items()]
     file = headed(codec, {"type": "record", "name": EMAIL, "fields": fields}, raw or block(count, data))
-    return Currents([("a.avro", lambda: io.BytesIO(file))], workspace="w", now=NOW)
+    return CurrentsReader([("a.avro", lambda: io.BytesIO(file))], workspace="w", now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_avro_blocks_that_lie_about_their_size_are_damaged(raw):
 def test_an_avro_header_is_bounded(header):
     """What it says of its size is not believed, and depth ends no process."""
     file = b"Obj\x01" + header
-    _, (bad,) = read_within_bound(Currents([("a.avro", lambda: io.BytesIO(file))], workspace="w", now=NOW))
+    _, (bad,) = read_within_bound(CurrentsReader([("a.avro", lambda: io.BytesIO(file))], workspace="w", now=NOW))
     assert "its header is damaged" in bad.problem
 
 

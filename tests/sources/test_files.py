@@ -46,7 +46,7 @@ def test_csv_as_spreadsheets_write_it(tmp_path):
         ("c,", "send_id", "empty"),
         ("c," + "x" * 65, "send_id", "longer than 64"),
         ("c,é", "send_id", "other than printable ASCII"),
-        ("c", "", "1 fields where the header has 2"),
+        ("c", "", "has 1 fields, but the header has 2"),
         ("c,s,more", "", "3 fields"),
     ],
 )
@@ -73,7 +73,7 @@ def test_a_bad_csv_line_is_told_by_line_and_field_and_the_rest_goes_on(tmp_path,
         (b'{"campaign_id": "c", "send_id": "s", "sent_at": "soon"}', "ISO 8601"),
         (b'{"campaign_id": "c", "send_id": "s", "sent_at": "2030-01-01"}', "future"),
         (b'{"campaign_id": "c", "send_id": "s", "sent_at": "0001-01-01T00:00:00+14:00"}', "before 1970"),
-        (b'{"campaign_id": "c", "send_id": "s", "workspace": "x"}', "none of the configured workspaces default"),
+        (b'{"campaign_id": "c", "send_id": "s", "workspace": "x"}', "not configured; the workspaces are: default"),
         (b'{"campaign_id": "c", "send_id": "\xff"}', "is not JSON"),
     ],
 )
@@ -141,7 +141,7 @@ def test_parquet_with_a_column_whose_name_is_no_text_is_told_in_a_sentence(tmp_p
         ("nofolder", None, "No such file or directory"),
         ("a.csv", b"sent_at\n", "must contain the columns campaign_id and send_id"),
         ("a.csv", b"x,y\n1,2\n", "found: x, y"),
-        ("a.txt", b"", "cannot tell what it is"),
+        ("a.txt", b"", "unknown file type"),
         ("a.parquet", b"no", "Parquet"),
     ],
 )

@@ -17,9 +17,10 @@ from aiohttp import web
 from harvester.errors import UsageError
 from harvester.settings import load
 from harvester.settings.triggers import NATS, RabbitMQ, Redis
-from harvester.sources import importing
-from harvester.sources.brokers.broker import PREFETCH_BYTES, trouble
-from harvester.sources.brokers.redis import _BoundedParser
+from harvester.sources import importer
+from harvester.sources.brokers.broker import PREFETCH_BYTES
+from harvester.sources.brokers.problems import broker_error
+from harvester.sources.brokers.redis_replies import BoundedParser
 from harvester.storage import object_store as stores_module
 from tests.conformance.test_brokers import PAIR, lab, ledger, listed, scene, until  # noqa: F401 - fixtures among them
 from tests.support.brokers import LABS
@@ -54,7 +55,7 @@ async def test_no_message_ends_the_service_or_comes_again(scene):  # noqa: F811
     await scene.lab.send(scene.name, *HARMFUL, PAIR)
     async with scene.running() as trigger:
         await until(lambda: trigger.outcomes.total() == len(HARMFUL) + 1 and trigger.empty)
-        assert trigger.outcomes == {"dead_lettered": len(HARMFUL) - 1, "partly": 1, "enqueued": 1}
+        assert trigger.outcomes == {"dead_lettered": len(HARMFUL) - 1, "partly_enqueued": 1, "enqueued": 1}
         assert trigger._failures == 0
     dead = dict(await scene.lab.dead(scene.name))
     assert set(dead) == set(HARMFUL)
@@ -82,8 +83,8 @@ async def test_a_bug_that_one_message_meets_ends_that_message_alone(scene):  # n
             await until(lambda: trigger.outcomes == {"enqueued": 2, "dead_lettered": 1} and trigger.empty)
     ((body, why),) = await scene.lab.dead(scene.name)
     assert body == poison
-    assert why.startswith("an unexpected error, KeyError at importing.py:")
-    assert importing.MAX_TRIES <= tries <= importing.MAX_TRIES + 3
+    assert why.startswith("an unexpected error, KeyError at importer.py:")
+    assert importer.MAX_ATTEMPTS <= tries <= importer.MAX_ATTEMPTS + 3
     assert {each["error"] for each in logs if each["event"] == "bug_found"} == {"KeyError"}
     assert "canary" not in str(logs)
 
@@ -239,8 +240,8 @@ def test_good_urls_of_brokers_pass():
 )
 def test_an_error_of_a_broker_shows_no_secret_and_stays_readable(error, url, said):
     """A short password is not cut out of every word, which would tell its letters: then no text is shown at all."""
-    assert str(trouble("Redis", error, url=url)).startswith(said)
-    assert "canary" not in str(trouble("Redis", error, url=url))
+    assert str(broker_error("Redis", error, url=url)).startswith(said)
+    assert "canary" not in str(broker_error("Redis", error, url=url))
 
 
 # What a message points to
@@ -280,7 +281,7 @@ def store(monkeypatch):
 @one_broker
 async def test_whatever_a_store_says_of_an_object_its_message_ends_and_the_queue_goes_on(scene, store, monkeypatch):  # noqa: F811
     """Every lasting refusal is a dead letter with its reason, after a few tries; the file beside it is read."""
-    monkeypatch.setattr(importing, "MAX_TRIES", 2)
+    monkeypatch.setattr(importer, "MAX_ATTEMPTS", 2)
     statuses = (204, 302, 400, 403, 404, 409, 410, 412, 418, 503)
     events = {status: event_of(f"lists/{status}.csv") for status in statuses}
     both = event_of("lists/410.csv", "lists/200.csv")
@@ -288,12 +289,12 @@ async def test_whatever_a_store_says_of_an_object_its_message_ends_and_the_queue
     async with scene.running() as trigger:
         await until(lambda: trigger.outcomes.total() == len(statuses) + 2 and trigger.empty)
         assert trigger._failures == 0
-    assert trigger.outcomes == {"dead_lettered": len(statuses), "partly": 1, "enqueued": 1}
+    assert trigger.outcomes == {"dead_lettered": len(statuses), "partly_enqueued": 1, "enqueued": 1}
     dead = dict(await scene.lab.dead(scene.name))
     for status, event in events.items():
         assert f"{BUCKET}/lists" in dead[event], status
     assert "status code" not in str(dead)
-    assert f"could not be read in {importing.MAX_TRIES} tries" in dead[events[503]]
+    assert f"could not be read in {importer.MAX_ATTEMPTS} attempts" in dead[events[503]]
     assert dead[event_of("lists/410.csv")]
     assert set(scene.arrived) == {("c", "s", False), ("c", "of-a-file", False)}
 
@@ -332,7 +333,7 @@ async def test_without_a_folder_for_temporary_files_a_message_that_names_a_file_
 async def test_an_error_of_a_broker_that_nobody_expects_does_not_end_the_service(scene, monkeypatch):  # noqa: F811
     """It is logged as a bug to report, shown without its text, and the trigger connects again."""
     await scene.lab.send(scene.name, PAIR)
-    parsed, broken = _BoundedParser.read_response, asyncio.Event()
+    parsed, broken = BoundedParser.read_response, asyncio.Event()
 
     async def breaks(self, *arguments, **options):
         found = await parsed(self, *arguments, **options)
@@ -341,7 +342,7 @@ async def test_an_error_of_a_broker_that_nobody_expects_does_not_end_the_service
             raise KeyError("canary-of-an-answer")
         return found
 
-    monkeypatch.setattr(_BoundedParser, "read_response", breaks)
+    monkeypatch.setattr(BoundedParser, "read_response", breaks)
     with structlog.testing.capture_logs() as logs:
         async with scene.running() as trigger:
             await until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)

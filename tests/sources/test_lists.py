@@ -153,7 +153,8 @@ def test_the_columns_of_an_empty_parquet_file_are_looked_at(tmp_path):
 @pytest.mark.parametrize(("separator", "what"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
 def test_a_list_with_another_separator_says_what_to_do(separator, what):
     """A spreadsheet of many countries exports semicolons, which look right to whoever reads the error."""
-    with pytest.raises(UsageError, match=f"Only commas separate columns, and these are {what}: export the list again"):
+    advice = f"Columns must be separated by commas, but these are {what}: export the list again with commas"
+    with pytest.raises(UsageError, match=advice):
         read(separator.join(("Campaign_ID", '"send_id"', "sent_at")) + "\n")
 
 
@@ -317,9 +318,9 @@ async def test_plan_ends_with_3_and_the_first_reasons_where_lines_are_bad(harves
     code, out, _ = await harvester.run("plan", "sends.csv", "--json")
     assert (code, json.loads(out)["bad_lines"], len(json.loads(out)["bad_line_reasons"])) == (3, 5, 3)
     code, out, _ = await harvester.run("enqueue", "sends.csv")
-    assert (code, "sends.csv:3: send_id: 'NULL'" in out) == (3, True)
+    assert (code, "sends.csv:3: send_id is 'NULL'" in out) == (3, True)
     code, out, _ = await harvester.run("audit", "sends.csv")
-    assert (code, "sends.csv:3: send_id: 'NULL'" in out) == (3, True)
+    assert (code, "sends.csv:3: send_id is 'NULL'" in out) == (3, True)
     (tmp_path / "sends.csv").write_text("")
     code, out, _ = await harvester.run("plan", "sends.csv")
     assert (code, "note       sends.csv contains no rows" in out) == (0, True)

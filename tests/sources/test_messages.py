@@ -8,25 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.model import Enqueued, Pair
-from harvester.sources.fields import Unusable
-from harvester.sources.message import MAX_MESSAGE_BYTES, Message, Reader, reason
+from harvester.sources.fields import InvalidField
+from harvester.sources.message import MAX_MESSAGE_BYTES, Message, MessageParser, format_reason
 
 SENT = datetime(2026, 11, 20, 8, tzinfo=UTC).timestamp()
 LATEST = SENT + 86_400
-READER = Reader(("eu",), ("s3://lists/braze", "gs://other/"))
+PARSER = MessageParser(("eu",), ("s3://lists/braze", "gs://other/"))
 PAIR = {"campaign_id": "c", "send_id": "s"}
 
 
-def read(told, reader=READER):
-    """Read a message, given as what it says or as bytes."""
-    return reader.read(told if isinstance(told, bytes) else json.dumps(told).encode(), latest=LATEST)
+def parse(message, parser=PARSER):
+    """Parse a message, given as a value or as bytes."""
+    return parser.parse(message if isinstance(message, bytes) else json.dumps(message).encode(), latest=LATEST)
 
 
-def refused(told, reader=READER):
-    """Give the reason of a message that is not understood."""
-    with pytest.raises(Unusable) as error:
-        read(told, reader)
-    return reason(error.value)
+def rejection(message, parser=PARSER):
+    """Return the reason why a message is rejected."""
+    with pytest.raises(InvalidField) as error:
+        parse(message, parser)
+    return format_reason(error.value)
 
 
 def s3_event(key, name="ObjectCreated:Put", bucket="lists"):
@@ -48,29 +48,34 @@ def s3_event(key, name="ObjectCreated:Put", bucket="lists"):
 def test_the_three_spellings_of_version_1():
     """One pair, a list of pairs, a pointer; each may ask for a historical capture."""
     pair = Pair("eu", "c", "s")
-    assert read({"version": 1} | PAIR) == Message(pairs=(Enqueued(pair),))
+    assert parse({"version": 1} | PAIR) == Message(pairs=(Enqueued(pair),))
     full = PAIR | {"sent_at": "2026-11-20T09:00:00+01:00", "workspace": "eu"}
     other = PAIR | {"send_id": "t"}
-    assert read({"version": 1, "pairs": [full, other], "once": True}) == Message(
+    assert parse({"version": 1, "pairs": [full, other], "once": True}) == Message(
         pairs=(Enqueued(pair, SENT), Enqueued(pair._replace(send_id="t"))), once=True
     )
-    assert read({"version": 1, "file": "s3://lists/braze/a/b c.csv"}).files == ("s3://lists/braze/a/b c.csv",)
+    assert parse({"version": 1, "file": "s3://lists/braze/a/b c.csv"}).files == ("s3://lists/braze/a/b c.csv",)
 
 
 def test_a_time_without_a_zone_is_utc_and_counted():
     """So that it can be warned of."""
-    message = read({"version": 1, "sent_at": "2026-11-20T08:00:00"} | PAIR)
+    message = parse({"version": 1, "sent_at": "2026-11-20T08:00:00"} | PAIR)
     assert (message.pairs[0].sent_at, message.naive_times) == (SENT, 1)
 
 
 def test_bad_pairs_of_a_list_become_a_message_of_their_own():
     """It holds them as they came, and is understood again once they are mended."""
     bad = [{"campaign_id": "c"}, 7, PAIR | {"sendid": "s"}, PAIR | {"workspace": "us"}]
-    message = read({"version": 1, "once": True, "pairs": [PAIR, *bad]})
-    body, why = message.leftover()
+    message = parse({"version": 1, "once": True, "pairs": [PAIR, *bad]})
+    body, why = message.encode_invalid_parts()
     assert len(message.pairs) == 1
     assert json.loads(body) == {"version": 1, "once": True, "pairs": bad}
-    for said in ("pair 2: send_id: missing", "pair 3: is no object", "pair 4: sendid: is unknown", "pair 5: workspace"):
+    for said in (
+        "pair 2: send_id is missing",
+        "pair 3: it is not an object",
+        "pair 4: sendid is unknown",
+        "pair 5: workspace",
+    ):
         assert said in why
 
 
@@ -78,10 +83,10 @@ def test_what_s3_tells_of_a_new_object():
     """Keys come encoded as a form's fields are; SNS may stand in between; a test event asks for nothing."""
     for event in (s3_event("braze/a%2Bb+c%C3%A9.csv"), s3_event("braze/a%2Bb+c%C3%A9.csv", "ObjectCreated:Copy")):
         wrapped = {"Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:x", "Message": json.dumps(event)}
-        for told in (event, wrapped):
-            assert read(told).files == ("s3://lists/braze/a+b c\N{LATIN SMALL LETTER E WITH ACUTE}.csv",)
+        for message_json in (event, wrapped):
+            assert parse(message_json).files == ("s3://lists/braze/a+b c\N{LATIN SMALL LETTER E WITH ACUTE}.csv",)
     test = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-11-20T08:00:00.000Z", "Bucket": "lists"}
-    assert read(test) == Message()
+    assert parse(test) == Message()
 
 
 CSV, PLUS = "s3://lists/braze/a b.csv", "s3://lists/braze/a+b.csv"
@@ -127,7 +132,7 @@ BLOB = "/blobServices/default/containers/blobs/blobs/a b.csv"
 
 
 @pytest.mark.parametrize(
-    ("told", "url"),
+    ("message_json", "url"),
     [
         (s3_event("braze/a+b.csv"), CSV),
         (s3_event("braze/a%2Bb.csv"), PLUS),
@@ -150,16 +155,16 @@ BLOB = "/blobServices/default/containers/blobs/blobs/a b.csv"
          "az://blobs/a b.csv"),
     ],
 )  # fmt: skip
-def test_every_store_s_event_names_its_file(told, url):
+def test_every_store_s_event_names_its_file(message_json, url):
     """As each store sends it, bare or through SNS: the key is the object's own name, however it was encoded."""
-    reader = Reader(("eu",), ("s3://lists/braze", "gs://other/", "az://blobs"))
-    sns = {"Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:x", "Message": json.dumps(told)}
-    for body in (told, sns, sns | {"Message": json.dumps(sns)}):
-        assert read(body, reader).files == (url,)
+    parser = MessageParser(("eu",), ("s3://lists/braze", "gs://other/", "az://blobs"))
+    sns = {"Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:x", "Message": json.dumps(message_json)}
+    for body in (message_json, sns, sns | {"Message": json.dumps(sns)}):
+        assert parse(body, parser).files == (url,)
 
 
 @pytest.mark.parametrize(
-    "told",
+    "message_json",
     [
         s3_event("braze/a.csv", "ObjectRemoved:Delete"),
         s3_event("braze/a.csv", "s3:ObjectAccessed:Get"),
@@ -176,9 +181,9 @@ def test_every_store_s_event_names_its_file(told, url):
         {"eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "subject": "", "data": {}},
     ],
 )
-def test_events_of_other_things_ask_for_nothing(told):
+def test_events_of_other_things_ask_for_nothing(message_json):
     """Removals, folders, markers and what writers leave for a moment: neither read nor dead letters."""
-    message = read(told)
+    message = parse(message_json)
     assert message == Message()
     assert len(message.skipped) == 1
 
@@ -186,29 +191,29 @@ def test_events_of_other_things_ask_for_nothing(told):
 def test_an_event_that_is_good_in_part_is_taken_in_part():
     """Beside a marker a file is read; what is bad becomes an event of its own, which is read once it is mended."""
     records = [s3_event(key)["Records"][0] for key in ("braze/_SUCCESS", "braze/a.csv", "other/b.csv", "braze/c.txt")]
-    message = read({"Records": [*records, 7, records[1]]})
+    message = parse({"Records": [*records, 7, records[1]]})
     assert message.files == ("s3://lists/braze/a.csv",)
     assert message.skipped == ("s3://lists/braze/_SUCCESS is a marker or a hidden file",)
-    body, why = message.leftover()
+    body, why = message.encode_invalid_parts()
     assert json.loads(body) == {"Records": [records[2], records[3], 7]}
-    assert why.startswith("record 3: file: lies below none of the prefixes")
-    body, why = message.leftover({"s3://lists/braze/a.csv": "it is gone"})
+    assert why.startswith("record 3: file is not below any of the prefixes")
+    body, why = message.encode_invalid_parts({"s3://lists/braze/a.csv": "it is gone"})
     assert json.loads(body)["Records"][-1] == records[1]
     assert why.endswith("; it is gone")
     mended = json.dumps({"Records": [s3_event("braze/b.csv")["Records"][0]]}).encode()
-    assert read(mended).files == ("s3://lists/braze/b.csv",)
+    assert parse(mended).files == ("s3://lists/braze/b.csv",)
 
 
 def test_many_bad_parts_cost_little_memory():
     """Of one message only the first reasons are kept: a mebibyte may hold half a million parts that are bad."""
-    message = read(b'{"version": 1, "pairs": [' + b"7," * 20_000 + b"7]}")
+    message = parse(b'{"version": 1, "pairs": [' + b"7," * 20_000 + b"7]}")
     assert len(message.bad) == 20_001
     assert sum(len(why) for _, why in message.bad) < 1000
-    assert message.leftover()[1].count(";") == 9
+    assert message.encode_invalid_parts()[1].count(";") == 9
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("message_json", "said"),
     [
         (b"", "is not JSON"),
         (b"\xff", "is not JSON"),
@@ -217,33 +222,33 @@ def test_many_bad_parts_cost_little_memory():
         (b'{"a":' * 100_000, "is not JSON"),
         (b" " * MAX_MESSAGE_BYTES + b" ", "bytes; at most 1048576 are read"),
         (b"\x1f\x8b\x08\x00", "compressed"),
-        (PAIR, "version: is missing"),
-        ({"version": 2} | PAIR, "version: is not 1"),
-        ({"version": True} | PAIR, "version: is not 1"),
-        ({"version": "1"} | PAIR, "version: is not 1"),
-        ({"version": 1}, "campaign_id: missing"),
-        ({"version": 1, "campaign_id": "c"}, "send_id: missing"),
+        (PAIR, "version is missing"),
+        ({"version": 2} | PAIR, "version must be 1"),
+        ({"version": True} | PAIR, "version must be 1"),
+        ({"version": "1"} | PAIR, "version must be 1"),
+        ({"version": 1}, "campaign_id is missing"),
+        ({"version": 1, "campaign_id": "c"}, "send_id is missing"),
         ({"version": 1, "campaign_id": "c", "send_id": "a\0b"}, "printable ASCII"),
         ({"version": 1, "campaign_id": "c", "send_id": 7}, "leading zeros"),
-        ({"version": 1, "extra": 1} | PAIR, "extra: is unknown"),
+        ({"version": 1, "extra": 1} | PAIR, "extra is unknown"),
         ({"version": 1, "pairs": []}, "at least one"),
         ({"version": 1, "pairs": PAIR}, "must be a list"),
         ({"version": 1, "pairs": [PAIR]} | PAIR, "more than one of"),
         ({"version": 1, "pairs": [PAIR], "file": "s3://lists/braze/a.csv"}, "more than one of"),
-        ({"version": 1, "once": "yes"} | PAIR, "once: must be true or false"),
+        ({"version": 1, "once": "yes"} | PAIR, "once must be true or false"),
         ({"version": 1, "sent_at": "2027-01-01"} | PAIR, "future"),
         ({"Records": []}, "at least one record"),
-        ({"Records": [{"eventName": "ObjectCreated:Put"}]}, "s3.bucket.name: is missing"),
-        ({"Records": [7, {"eventName": "ObjectCreated:Put"}]}, "record 1: eventName: is missing"),
-        (EVENTBRIDGE | {"detail": {}}, "detail.bucket.name: is missing"),
-        (R2 | {"object": {"key": "braze/a%20b.csv"}}, "file: its name holds one of %"),
-        ({"eventType": "Microsoft.Storage.BlobCreated", "subject": "x"}, "subject: names no blob"),
-        ({"Type": "SubscriptionConfirmation", "Message": "You have chosen"}, "version: is missing"),
+        ({"Records": [{"eventName": "ObjectCreated:Put"}]}, "s3.bucket.name is missing"),
+        ({"Records": [7, {"eventName": "ObjectCreated:Put"}]}, "record 1: eventName is missing"),
+        (EVENTBRIDGE | {"detail": {}}, "detail.bucket.name is missing"),
+        (R2 | {"object": {"key": "braze/a%20b.csv"}}, "file must not contain %"),
+        ({"eventType": "Microsoft.Storage.BlobCreated", "subject": "x"}, "subject names no blob"),
+        ({"Type": "SubscriptionConfirmation", "Message": "You have chosen"}, "version is missing"),
     ],
 )
-def test_what_is_not_understood_is_refused_with_its_reason(told, said):
+def test_what_is_not_understood_is_refused_with_its_reason(message_json, said):
     """Nothing is guessed at, and what is too long is not even parsed."""
-    assert said in refused(told)
+    assert said in rejection(message_json)
 
 
 @pytest.mark.parametrize(
@@ -281,18 +286,20 @@ def test_what_is_not_understood_is_refused_with_its_reason(told, said):
 )
 def test_a_pointer_outside_the_prefixes_or_not_plain_is_never_followed(url):
     """Neither one that only begins like a prefix, nor one that could be read in two ways."""
-    assert refused({"version": 1, "file": url}).startswith("file: ")
+    assert rejection({"version": 1, "file": url}).startswith("file ")
 
 
 def test_the_same_holds_for_what_s3_tells():
     """A key is judged as it is named in the bucket, after its encoding is undone."""
     for key in ("braze/%2e%2e/a.csv", "braze%2F..%2Fa.csv", "brazen/a.csv", "braze/a%252fb.csv"):
-        assert refused(s3_event(key)).startswith("file: ")
+        assert rejection(s3_event(key)).startswith("file ")
 
 
 def test_without_prefixes_no_pointer_is_followed():
     """It is a choice to make."""
-    assert "none of the prefixes" in refused({"version": 1, "file": "s3://lists/braze/a.csv"}, Reader(("eu",), ()))
+    assert "not below any of the prefixes" in rejection(
+        {"version": 1, "file": "s3://lists/braze/a.csv"}, MessageParser(("eu",), ())
+    )
 
 
 NAMES = ["version", "once", "pairs", "file", "campaign_id", "send_id", "sent_at", "workspace"]
@@ -309,17 +316,19 @@ JSON = st.recursive(
 )
 
 
-@given(st.binary(max_size=200) | JSON.map(lambda told: json.dumps(told).encode()))
+@given(st.binary(max_size=200) | JSON.map(lambda message_json: json.dumps(message_json).encode()))
 def test_no_message_breaks_the_reader(body):
     """Whatever comes is understood or refused; what is understood names pairs and files that are allowed."""
     try:
-        message = READER.read(body, latest=LATEST)
-    except Unusable:
+        message = PARSER.parse(body, latest=LATEST)
+    except InvalidField:
         return
     assert all(each.pair.workspace == "eu" for each in message.pairs)
     assert all(url.startswith(("s3://lists/braze/", "gs://other/")) for url in message.files)
     if message.bad:
-        (parts,) = (value for value in json.loads(message.leftover()[0]).values() if isinstance(value, list))
+        (parts,) = (
+            value for value in json.loads(message.encode_invalid_parts()[0]).values() if isinstance(value, list)
+        )
         assert len(parts) == len(message.bad)
 
 
@@ -336,10 +345,10 @@ def test_no_message_breaks_the_reader(body):
 )
 def test_a_member_that_is_named_twice_is_refused(body, named):
     """Which of the two is meant nobody knows, and a parser would keep the last one in silence."""
-    assert refused(body) == f"{named}: is named twice in one object; leave one of them out"
+    assert rejection(body) == f"{named} is named twice in one object; leave one of them out"
 
 
 def test_a_value_that_is_written_in_escapes_is_read():
     """Escapes only make a message be looked at twice."""
     body = b'{"version": 1, "campaign_id": "c\\u0022\\u0041", "send_id": "a\\"b"}'
-    assert read(body).pairs == (Enqueued(Pair("eu", 'c"A', 'a"b')),)
+    assert parse(body).pairs == (Enqueued(Pair("eu", 'c"A', 'a"b')),)

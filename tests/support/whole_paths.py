@@ -26,7 +26,7 @@ from harvester.model import Batch, Captured, Deferred, Enqueued, Outcome, Pair, 
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sources import Input, RejectsFile
 from harvester.sources.brokers import Delivery
-from harvester.sources.message import Reader
+from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from harvester.storage import Compression, FolderSink
 from harvester.web import Face
@@ -68,21 +68,21 @@ class Queue:
             await asyncio.sleep(1)
         return taken
 
-    async def empty(self) -> bool:
+    async def is_empty(self) -> bool:
         """Tell whether all is delivered."""
         return not self.waiting
 
-    async def keep(self, deliveries: Sequence[Delivery]) -> None:
+    async def renew(self, deliveries: Sequence[Delivery]) -> None:
         """There is no lease."""
 
-    async def bury(self, delivery: Delivery, body: bytes, reason: str) -> None:
+    async def dead_letter(self, delivery: Delivery, body: bytes, reason: str) -> None:
         """Keep a dead letter, which every broker can only where its reason is printable ASCII."""
         assert reason.isascii()
         assert reason.isprintable()
         assert reason.strip()
         self.dead.append((delivery.handle, body, reason))
 
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Forget messages."""
         self.acknowledged += [each.handle for each in deliveries]
 
@@ -105,7 +105,7 @@ def deliver(ledger: Ledger, bodies: Sequence[bytes], *, together: int) -> set[Pa
         clock = VirtualClock()
         clock.monotonic()  # it has seen its loop before it is asked where a thread would be
         trigger = Trigger(
-            "sends", queue, reader=Reader(("eu",), ("s3://lists",)), enqueue=add, clock=BrazeClock(clock),
+            "sends", queue, parser=MessageParser(("eu",), ("s3://lists",)), enqueue=add, clock=BrazeClock(clock),
             jitter=random.Random(1),
         )  # fmt: skip
         queue.at_end = trigger.stop
@@ -115,7 +115,7 @@ def deliver(ledger: Ledger, bodies: Sequence[bytes], *, together: int) -> set[Pa
     trigger = run_virtual(story())
     assert sorted(queue.acknowledged) == list(range(len(bodies) + 1)), trigger.problem
     assert trigger.outcomes.total() == len(bodies) + 1
-    assert len(queue.dead) == trigger.outcomes["dead_lettered"] + trigger.outcomes["partly"]
+    assert len(queue.dead) == trigger.outcomes["dead_lettered"] + trigger.outcomes["partly_enqueued"]
     for handle, body, _ in queue.dead:
         assert handle < len(bodies)
         assert body == bodies[handle] or isinstance(orjson.loads(body), dict)

@@ -1,255 +1,219 @@
-"""RabbitMQ, through one connection and one channel. The only door to aio-pika.
+"""RabbitMQ, through one connection and one channel. The only module, with ``rabbitmq_messages``, that imports aio-pika.
 
-The queue pushes as many messages as one batch holds. AMQP has no limit by bytes, so a body above what a message may
-have is dropped while it arrives; what is left of the batch is settled, and the next messages come one at a time, whole.
-So no more is held than a batch of small messages, or one large one. Dead letters are published to a queue by name and
-confirmed. AMQP does not show a queue's arguments, so its type and limits cannot be checked.
+The server pushes as many messages as one batch holds. AMQP has no limit by bytes, so a body above ``MAX_MESSAGE_BYTES``
+is dropped while it arrives. The rest of its batch is handled, then the channel is reopened without the limit and the
+next messages come one at a time. So memory holds either a batch of small messages or a single large one.
+
+Dead letters are published to a queue by name, and RabbitMQ confirms each one. AMQP does not report the arguments of a
+queue, so its type and limits cannot be checked.
 """
 
 import asyncio
-import logging
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, cast
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import aio_pika
-import aiormq.channel
 from aio_pika import DeliveryMode
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, PublishError
-from aiormq.abc import DeliveredMessage
-from pamqp.commands import Basic
-from pamqp.header import ContentHeader
 
 from harvester.errors import BrokerError
-from harvester.sources.brokers.broker import BATCH_MESSAGES, WAIT_SECONDS, Delivery, no_dead_letters, trouble
+from harvester.sources.brokers.broker import BATCH_MESSAGES, WAIT_SECONDS, Delivery
+from harvester.sources.brokers.problems import broker_error, dead_letter_warning
+from harvester.sources.brokers.rabbitmq_messages import BODY_LIMITS, DroppedBody
 from harvester.sources.message import MAX_MESSAGE_BYTES
 
 _TIMEOUT_SECONDS = 10.0
-_HEADERS_CHARACTERS = 32 * 1024
+_MAX_HEADERS_CHARACTERS = 32 * 1024
 _ROUTING_HEADERS = ("cc", "bcc")
-"""Headers by which a message would be sent to further queues; a dead letter does not keep them."""
-
-_unmarshal = ContentHeader.unmarshal
+"""Headers that send a message to further queues; a dead letter must not keep them."""
 
 
-def _unmarshal_leniently(header: ContentHeader, data: bytes) -> None:
-    """Read a message's size and properties; properties that cannot be read are dropped.
-
-    A date beyond the year 9999 (milliseconds, taken for seconds), a name that is no UTF-8 or tables nested too deep
-    would end the connection, each time that the message comes.
-    """
-    try:
-        _unmarshal(header, data)
-        DeliveryMode(header.properties.delivery_mode or DeliveryMode.NOT_PERSISTENT)
-        float(header.properties.expiration or 0)
-    except Exception:  # noqa: BLE001 - the message must be settled in any case
-        header.properties = Basic.Properties()
-
-
-class _Dropped(bytes):
-    """A placeholder for a body that was dropped while it arrived."""
-
-
-_BODY_LIMITS: WeakKeyDictionary[Any, int | None] = WeakKeyDictionary()
-"""Channels, with the size above which they drop a body while it arrives."""
-
-_read_content = aiormq.channel.Channel._read_content  # noqa: SLF001 - as below
-
-
-async def _read_bounded(channel: aiormq.channel.Channel, frame: Any, header: ContentHeader) -> DeliveredMessage:
-    """Read a message's body; one that is larger than the channel's limit is read and dropped."""
-    limit = _BODY_LIMITS.get(channel)
-    if limit is None or header.body_size <= limit:
-        return await _read_content(channel, frame, header)
-    left = header.body_size
-    while left > 0:
-        left -= len(cast("Any", await channel._get_frame()).value)  # noqa: SLF001 - as below
-    return DeliveredMessage(delivery=frame, header=header, body=_Dropped(), channel=channel)
-
-
-# The library has no other hook for a message while it arrives.
-ContentHeader.unmarshal = _unmarshal_leniently  # type: ignore[assignment, method-assign]
-aiormq.channel.Channel._read_content = _read_bounded  # type: ignore[assignment, method-assign]  # noqa: SLF001
-
-logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)  # it says past our log what it raises anyway
-
-
-class Queue:
-    """One queue; ``dead_letter`` is the name of another, by default the queue's with ``.dead`` behind it."""
+class RabbitMQBroker:
+    """One queue. ``dead_letter`` is the name of another queue; by default, the queue's name plus ``.dead``."""
 
     lease_seconds = None
 
     def __init__(
         self, *, url: Callable[[], str], queue: str, dead_letter: str | None, wait_seconds: float = WAIT_SECONDS
     ) -> None:
-        """Take where the queue is; ``url`` is asked at every connection, so that a password may be changed."""
-        self._url = url
+        """Keep the options. ``url`` is called for each connection, so that its password may change."""
+        self._get_url = url
         self._queue = queue
-        self._dead_letter = dead_letter or f"{queue}.dead"
+        self._dead_letter_queue = dead_letter or f"{queue}.dead"
         self._wait_seconds = wait_seconds
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
-        self._asked = ""
+        self._url = ""
         self._consuming = False
-        self._alone = 0
-        self._dropped = False
+        self._single_messages_left = 0
+        self._body_dropped = False
         self._arrived: asyncio.Queue[AbstractIncomingMessage | BrokerError] = asyncio.Queue()
 
     async def open(self) -> list[str]:
-        """Connect and look for both queues."""
+        """Connect and check that both queues exist."""
         self._arrived = asyncio.Queue()
         self._consuming = False
-        self._asked = self._url()
-        with self._translated():
-            # Ours before it is connected, so that one that never was is closed like any other.
-            connection = self._connection = aio_pika.Connection(aio_pika.connection.make_url(self._asked))
+        self._url = self._get_url()
+        with self._translated_errors():
+            # Kept before it connects, so that a failed connection is closed too.
+            connection = self._connection = aio_pika.Connection(aio_pika.connection.make_url(self._url))
             await connection.connect(timeout=_TIMEOUT_SECONDS)
             channel = await self._open_channel(connection)
             await channel.declare_queue(self._queue, passive=True, timeout=_TIMEOUT_SECONDS)
-            return await self._warnings(connection)
+            return await self._list_warnings(connection)
 
-    async def _warnings(self, connection: AbstractConnection) -> list[str]:
-        """Look for the dead-letter queue on a channel of its own: RabbitMQ closes it if there is none."""
+    async def _list_warnings(self, connection: AbstractConnection) -> list[str]:
+        """Check the dead-letter queue on a separate channel: RabbitMQ closes the channel if the queue is missing."""
         try:
             channel = await connection.channel()
-            await channel.declare_queue(self._dead_letter, passive=True, timeout=_TIMEOUT_SECONDS)
+            await channel.declare_queue(self._dead_letter_queue, passive=True, timeout=_TIMEOUT_SECONDS)
             await channel.close()
         except ChannelNotFoundEntity:
-            return [no_dead_letters(f"queue {self._dead_letter}", "declare it, or name another as dead_letter")]
+            advice = "declare it, or set dead_letter to another queue"
+            return [dead_letter_warning(f"queue {self._dead_letter_queue}", advice)]
         return []
 
     async def _open_channel(self, connection: AbstractConnection) -> AbstractChannel:
-        """Open the channel to work over: for batches of small messages, or for the next few alone and whole."""
-        self._consuming = self._dropped = False
+        """Open a channel for batches of small messages, or for single messages of any size."""
+        self._consuming = self._body_dropped = False
+        single = self._single_messages_left > 0
         channel = self._channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        channel.close_callbacks.add(self._lost)
-        _BODY_LIMITS[await channel.get_underlay_channel()] = None if self._alone else MAX_MESSAGE_BYTES
-        await channel.set_qos(1 if self._alone else BATCH_MESSAGES)
+        channel.close_callbacks.add(self._on_channel_closed)
+        BODY_LIMITS[await channel.get_underlay_channel()] = None if single else MAX_MESSAGE_BYTES
+        await channel.set_qos(1 if single else BATCH_MESSAGES)
         return channel
 
     async def receive(self) -> Sequence[Delivery]:
-        """Give what has been pushed to us."""
-        with self._translated():
-            if self._dropped:
-                self._alone = BATCH_MESSAGES
-                await asyncio.shield(self._reopen())
-            elif self._alone:
-                self._alone -= 1
-                if not self._alone:
-                    await asyncio.shield(self._reopen())
-            await asyncio.shield(self._consume())  # aiormq would swallow a cancellation in the middle
-            try:
-                found = [await asyncio.wait_for(self._arrived.get(), self._wait_seconds)]
-            except TimeoutError:
-                return []
-            while not self._arrived.empty() and len(found) < BATCH_MESSAGES:
-                found.append(self._arrived.get_nowait())
-        for each in found:
+        """Return the messages that the server has pushed."""
+        with self._translated_errors():
+            await self._choose_channel()
+            await asyncio.shield(self._start_consuming())  # aiormq would swallow a cancellation in the middle
+            arrived = await self._wait_for_arrivals()
+        for each in arrived:
             if isinstance(each, BrokerError):
                 raise each
-        messages = [each for each in found if not isinstance(each, BrokerError)]
-        self._dropped = any(map(_is_dropped, messages))
+        messages = [each for each in arrived if not isinstance(each, BrokerError)]
+        self._body_dropped = any(map(_is_dropped, messages))
         return [_delivery(each) for each in messages if not _is_dropped(each)]
 
-    async def _reopen(self) -> None:
-        """Give back what was not acknowledged, so that it comes again over another channel."""
-        channel, connection = self._opened(), self._connection
+    async def _choose_channel(self) -> None:
+        """Change to single messages after a dropped body, and back to batches after ``BATCH_MESSAGES`` of them."""
+        if self._body_dropped:
+            self._single_messages_left = BATCH_MESSAGES
+            await asyncio.shield(self._reopen_channel())
+        elif self._single_messages_left:
+            self._single_messages_left -= 1
+            if not self._single_messages_left:
+                await asyncio.shield(self._reopen_channel())
+
+    async def _wait_for_arrivals(self) -> list[AbstractIncomingMessage | BrokerError]:
+        try:
+            arrived = [await asyncio.wait_for(self._arrived.get(), self._wait_seconds)]
+        except TimeoutError:
+            return []
+        while not self._arrived.empty() and len(arrived) < BATCH_MESSAGES:
+            arrived.append(self._arrived.get_nowait())
+        return arrived
+
+    async def _reopen_channel(self) -> None:
+        """Replace the channel; RabbitMQ delivers unacknowledged messages again on the new one."""
+        channel, connection = self._get_channel(), self._connection
         assert connection is not None
-        channel.close_callbacks.discard(self._lost)
+        channel.close_callbacks.discard(self._on_channel_closed)
         await channel.close()
         self._arrived = asyncio.Queue()
         await self._open_channel(connection)
 
-    async def _consume(self) -> None:
+    async def _start_consuming(self) -> None:
         if self._consuming:
             return
-        channel = self._opened()
+        channel = self._get_channel()
         underlay = await channel.get_underlay_channel()
-        underlay.on_consumer_cancel_callbacks.add(self._cancelled)
+        underlay.on_consumer_cancel_callbacks.add(self._on_consumer_cancelled)
         queue = await channel.get_queue(self._queue, ensure=False)
         await queue.consume(self._arrived.put, timeout=_TIMEOUT_SECONDS)
         self._consuming = True
 
-    async def empty(self) -> bool:
-        """Ask how many messages are ready; those that another consumer holds are not told of."""
-        with self._translated():
-            queue = await self._opened().declare_queue(self._queue, passive=True, timeout=_TIMEOUT_SECONDS)
-            left = bool(queue.declaration_result.message_count) or not self._arrived.empty() or self._dropped
-            return not left
+    async def is_empty(self) -> bool:
+        """Return whether no message is ready; RabbitMQ does not report those that another consumer holds."""
+        with self._translated_errors():
+            queue = await self._get_channel().declare_queue(self._queue, passive=True, timeout=_TIMEOUT_SECONDS)
+            ready = queue.declaration_result.message_count
+            return not (ready or not self._arrived.empty() or self._body_dropped)
 
-    async def keep(self, deliveries: Sequence[Delivery]) -> None:
-        """Do nothing: a delivery is ours while the channel is open, at most for the server's consumer_timeout."""
+    async def renew(self, deliveries: Sequence[Delivery]) -> None:
+        """Do nothing: deliveries have no lease; the server's ``consumer_timeout`` is their only limit."""
 
-    async def bury(self, delivery: Delivery, body: bytes, reason: str) -> None:
-        """Publish to the dead-letter queue; RabbitMQ returns what no queue takes, and confirms the rest."""
-        headers = _kept(delivery.handle.headers)
-        with self._translated():
+    async def dead_letter(self, delivery: Delivery, body: bytes, reason: str) -> None:
+        """Publish to the dead-letter queue, with the message's headers if they can be written again."""
+        headers = _dead_letter_headers(delivery.handle.headers)
+        with self._translated_errors():
             try:
                 await self._publish(body, headers | {"reason": reason})
             except (TypeError, ValueError, OverflowError, struct.error):
-                await self._publish(body, {"reason": reason})  # without headers that can be read but not written
+                await self._publish(body, {"reason": reason})
 
     async def _publish(self, body: bytes, headers: dict[str, Any]) -> None:
         message = aio_pika.Message(body, headers=headers, delivery_mode=DeliveryMode.PERSISTENT)
         try:
-            await self._opened().default_exchange.publish(
-                message, routing_key=self._dead_letter, mandatory=True, timeout=_TIMEOUT_SECONDS
+            await self._get_channel().default_exchange.publish(
+                message, routing_key=self._dead_letter_queue, mandatory=True, timeout=_TIMEOUT_SECONDS
             )
-        except PublishError:
-            raise BrokerError(f"there is no queue {self._dead_letter} for dead letters; declare it") from None
+        except PublishError:  # RabbitMQ returned the message
+            raise BrokerError(f"there is no queue {self._dead_letter_queue} for dead letters; declare it") from None
 
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge up to the last one, or each, where bodies were dropped in between."""
-        with self._translated():
-            for each in deliveries if self._dropped else deliveries[-1:]:
-                await each.handle.ack(multiple=not self._dropped)
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge all messages up to the last one, or each one if bodies were dropped in between."""
+        with self._translated_errors():
+            for each in deliveries if self._body_dropped else deliveries[-1:]:
+                await each.handle.ack(multiple=not self._body_dropped)
 
     async def close(self) -> None:
-        """Close the connection, which gives back what was not acknowledged."""
+        """Close the connection; RabbitMQ delivers unacknowledged messages again."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
-            with suppress(Exception):  # whatever it says, nothing is left to be done about it
+            with suppress(Exception):  # the connection is closed in any case
                 await asyncio.wait_for(connection.close(), _TIMEOUT_SECONDS)
 
-    def _opened(self) -> AbstractChannel:
+    def _get_channel(self) -> AbstractChannel:
         if self._channel is None or self._channel.is_closed:
             raise BrokerError(f"the channel to queue {self._queue} is closed")
         return self._channel
 
-    def _lost(self, _channel: object, error: BaseException | None) -> None:
-        self._arrived.put_nowait(self._trouble(error or ConnectionError("closed")))
+    def _on_channel_closed(self, _channel: object, error: BaseException | None) -> None:
+        self._arrived.put_nowait(self._to_broker_error(error or ConnectionError("closed")))
 
-    def _cancelled(self, _frame: object) -> None:
+    def _on_consumer_cancelled(self, _frame: object) -> None:
         self._arrived.put_nowait(BrokerError(f"RabbitMQ cancelled our consumer: was queue {self._queue} deleted?"))
 
-    def _trouble(self, error: BaseException) -> BrokerError:
-        return trouble(f"RabbitMQ, queue {self._queue}", error, url=self._asked)
+    def _to_broker_error(self, error: BaseException) -> BrokerError:
+        return broker_error(f"RabbitMQ, queue {self._queue}", error, url=self._url)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except (*CONNECTION_EXCEPTIONS, TimeoutError, ValueError) as error:
-            raise self._trouble(error) from None
+            raise self._to_broker_error(error) from None
 
 
 def _is_dropped(message: AbstractIncomingMessage) -> bool:
-    return isinstance(message.body, _Dropped)
+    return isinstance(message.body, DroppedBody)
 
 
-def _kept(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the headers that a dead letter keeps: none that route, and none at all where they would not fit a frame."""
+def _dead_letter_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message's headers without those that route it; none at all if they would not fit into a frame."""
     try:
         kept = {name: value for name, value in headers.items() if name.lower() not in _ROUTING_HEADERS}
-        return kept if len(repr(kept)) < _HEADERS_CHARACTERS else {}
+        return kept if len(repr(kept)) < _MAX_HEADERS_CHARACTERS else {}
     except RecursionError:
         return {}
 
 
 def _delivery(message: AbstractIncomingMessage) -> Delivery:
-    """Quorum queues count in a header how often a message came back; other queues only tell that it did."""
-    returned: Any = message.headers.get("x-delivery-count", int(bool(message.redelivered)))
-    return Delivery(message.body, 1 + (returned if isinstance(returned, int) else 0), message)
+    """Read the delivery count: quorum queues send it in a header, other queues only set a flag."""
+    redeliveries: Any = message.headers.get("x-delivery-count", int(bool(message.redelivered)))
+    return Delivery(message.body, 1 + (redeliveries if isinstance(redeliveries, int) else 0), message)

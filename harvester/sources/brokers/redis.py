@@ -1,11 +1,12 @@
-"""Redis Streams, through a consumer group. The only door to redis-py.
+"""Redis Streams, through a consumer group. The only module, with ``redis_replies``, that imports redis-py.
 
-Redis has no dead letters, so they go to a stream of our own, and an entry that was acknowledged is deleted unless
-other groups read the stream too. What a consumer that died had taken is claimed by whoever finds it.
+Redis has no dead-letter queue, so dead letters go to a second stream. Acknowledged entries are deleted unless other
+groups read the stream too. Entries of a consumer that died are claimed by another one.
 
-Redis hands out entries of any size, so no answer is read beyond ``PREFETCH_BYTES``: the connection is given up there,
-and the entries, which are ours by then, are fetched one by one. What is too large alone is never fetched; the server
-copies it to the dead letters, or where it may not, only its id goes there and the entry stays where it is.
+Redis delivers entries of any size, so no reply above ``PREFETCH_BYTES`` is read. After a larger one, the connection is
+replaced and its entries, which this consumer owns by then, are fetched one by one. An entry that is too large by itself
+is never fetched. The server copies it to the dead-letter stream; if scripts are not allowed, only its id is written
+there and the entry stays in the stream.
 """
 
 import contextlib
@@ -14,19 +15,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from redis._parsers.resp2 import _AsyncRESP2Parser
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from harvester.sources.brokers.broker import BATCH_MESSAGES, CLOSED, PREFETCH_BYTES, WAIT_SECONDS, Delivery, trouble
+from harvester.sources.brokers.broker import (
+    BATCH_MESSAGES,
+    CONNECTION_CUT_ERROR,
+    PREFETCH_BYTES,
+    WAIT_SECONDS,
+    Delivery,
+)
+from harvester.sources.brokers.problems import broker_error
+from harvester.sources.brokers.redis_replies import BoundedParser, ReplyTooLarge
 from harvester.sources.message import MAX_MESSAGE_BYTES
 
 _TIMEOUT_SECONDS = 10.0
-_BODY = b"body"
-_ELEMENT_BYTES = 64
-_COPY = """
+_BODY_FIELD = b"body"
+_COPY_ENTRY_SCRIPT = """
 local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
 if found then
   local fields = found[2]
@@ -35,208 +42,204 @@ if found then
   redis.call('XADD', KEYS[2], '*', unpack(fields))
 end
 """
-"""The script by which the server copies an entry that is too large to be fetched."""
+"""Copies an entry to the dead-letter stream on the server."""
+
+_TOO_LARGE = (
+    f"the message has more than {PREFETCH_BYTES} bytes; at most {MAX_MESSAGE_BYTES} are read; "
+    "put longer lists into a file"
+)
 
 
-class _TooLarge(RedisError):  # noqa: N818 - it never leaves this file
-    """An answer is larger than what is read of one."""
-
-
-class _BoundedParser(_AsyncRESP2Parser):
-    """Reads answers up to a size. After a larger one, its connection cannot be used any more."""
-
-    _left = PREFETCH_BYTES
-
-    async def read_response(self, disable_decoding: bool = False) -> Any:  # noqa: FBT001, FBT002 - as it is called
-        self._left = PREFETCH_BYTES
-        return await super().read_response(disable_decoding)
-
-    async def _read(self, length: int) -> bytes:
-        self._left -= length + _ELEMENT_BYTES
-        if self._left < 0:
-            raise _TooLarge(f"an answer has more than {PREFETCH_BYTES} bytes")
-        return await super()._read(length)
-
-
-class Queue:
-    """One stream and group, both made where missing; ``dead_letter`` is a stream, by default with ``.dead`` behind."""
+class RedisBroker:
+    """One stream and one group, created if missing. ``dead_letter`` is a stream; by default the name plus ``.dead``."""
 
     def __init__(
-        self, *, url: Callable[[], str], stream: str, group: str, dead_letter: str | None,
-        wait_seconds: float = WAIT_SECONDS, lease_seconds: float = 60.0,
-    ) -> None:  # fmt: skip
-        """Take where the stream is; ``url`` is asked at every connection."""
+        self,
+        *,
+        url: Callable[[], str],
+        stream: str,
+        group: str,
+        dead_letter: str | None,
+        wait_seconds: float = WAIT_SECONDS,
+        lease_seconds: float = 60.0,
+    ) -> None:
+        """Keep the options. ``url`` is called for each connection. Entries idle for ``lease_seconds`` are claimed."""
         self.lease_seconds = lease_seconds
-        self._url = url
+        self._get_url = url
         self._stream = stream
         self._group = group
-        self._dead_letter = dead_letter or f"{stream}.dead"
+        self._dead_letter_stream = dead_letter or f"{stream}.dead"
         self._wait_seconds = wait_seconds
-        self._name = f"harvester-{secrets.token_hex(8)}"
+        self._consumer = f"harvester-{secrets.token_hex(8)}"
         self._redis: Any = None
-        self._alone = True
-        self._count = 1
-        self._waiting: list[bytes] = []
-        self._kept: set[bytes] = set()
-        self._asked = ""
+        self._only_group = True
+        self._read_count = 1
+        self._claimed_ids: list[bytes] = []
+        """Entries that this consumer owns and has not fetched yet."""
+        self._undeletable_ids: set[bytes] = set()
+        """Entries that are in no other place: the server could not copy them to the dead-letter stream."""
+        self._url = ""
 
     async def open(self) -> list[str]:
-        """Connect, make the group where it is missing, from the stream's beginning, and look at the server."""
-        self._asked = self._url()
-        self._waiting = []
-        with self._translated():
+        """Connect, create the group at the beginning of the stream if it is missing, and check the server."""
+        self._url = self._get_url()
+        self._claimed_ids = []
+        with self._translated_errors():
             self._redis = Redis.from_url(
-                self._asked, socket_connect_timeout=_TIMEOUT_SECONDS,
-                socket_timeout=_TIMEOUT_SECONDS + self._wait_seconds, retry=Retry(NoBackoff(), 0),
-                protocol=2, parser_class=_BoundedParser,
-            )  # fmt: skip
+                self._url,
+                socket_connect_timeout=_TIMEOUT_SECONDS,
+                socket_timeout=_TIMEOUT_SECONDS + self._wait_seconds,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                parser_class=BoundedParser,
+            )
             try:
                 await self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
             except ResponseError as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
-            self._alone = len(await self._redis.xinfo_groups(self._stream)) == 1
-            return await self._warnings()
+            self._only_group = len(await self._redis.xinfo_groups(self._stream)) == 1
+            return await self._list_warnings()
 
-    async def _warnings(self) -> list[str]:
+    async def _list_warnings(self) -> list[str]:
         warnings = []
-        if not self._alone:
+        if not self._only_group:
             warnings.append(f"other groups read Redis stream {self._stream}: its entries are kept, so trim it yourself")
         if await self._redis.ttl(self._stream) >= 0:
             warnings.append(f"Redis stream {self._stream} expires: PERSIST it")
         try:
             server = await self._redis.info()
         except ResponseError:
-            return [*warnings, "Redis does not allow INFO, so whether it forgets anything is unknown"]
+            return [*warnings, "Redis does not allow INFO, so its persistence and eviction could not be checked"]
         if not server.get("aof_enabled"):
-            warnings.append("Redis forgets messages when it is killed: set appendonly yes")
+            warnings.append("Redis loses messages when it is killed: set appendonly yes")
         if str(server.get("maxmemory_policy", "noeviction")).startswith("allkeys"):
-            warnings.append("Redis drops streams when its memory is full: set maxmemory-policy noeviction")
+            warnings.append("Redis evicts streams when its memory is full: set maxmemory-policy noeviction")
         return warnings
 
     async def receive(self) -> Sequence[Delivery]:
-        """Claim what others took and left, else read what is new."""
-        with self._translated():
-            lease = int(self.lease_seconds * 1000)
-            entries, self._waiting = self._waiting, []
-            entries = entries or await self._redis.xautoclaim(
-                self._stream, self._group, self._name, lease, count=BATCH_MESSAGES, justid=True
-            )
-            if not entries:
+        """Claim entries that other consumers left unacknowledged; if there are none, read new ones."""
+        with self._translated_errors():
+            entry_ids, self._claimed_ids = self._claimed_ids, []
+            entry_ids = entry_ids or await self._claim_idle()
+            if not entry_ids:
                 try:
                     return await self._read_new()
-                except _TooLarge:  # what was read is ours by now
-                    self._count = 1
-                    entries = list(await self._times("-", "+"))
-            return await self._fetch(entries)
+                except ReplyTooLarge:  # this consumer owns the entries by now
+                    self._read_count = 1
+                    entry_ids = list(await self._count_deliveries("-", "+"))
+            return await self._fetch(entry_ids)
+
+    async def _claim_idle(self) -> list[bytes]:
+        idle_ms = int(self.lease_seconds * 1000)
+        claimed: list[bytes] = await self._redis.xautoclaim(
+            self._stream, self._group, self._consumer, idle_ms, count=BATCH_MESSAGES, justid=True
+        )
+        return claimed
 
     async def _read_new(self) -> Sequence[Delivery]:
-        """Read new entries, at first one, then more as long as they are small."""
-        read = await self._redis.xreadgroup(
-            self._group, self._name, {self._stream: ">"}, count=self._count, block=int(self._wait_seconds * 1000)
+        """Read one new entry, then twice as many with each read, as long as replies are small."""
+        block_ms = int(self._wait_seconds * 1000)
+        streams = await self._redis.xreadgroup(
+            self._group, self._consumer, {self._stream: ">"}, count=self._read_count, block=block_ms
         )
-        self._count = min(BATCH_MESSAGES, 2 * self._count)
-        return [_delivery(entry, fields, 1) for _, entries in read or () for entry, fields in entries]
+        self._read_count = min(BATCH_MESSAGES, 2 * self._read_count)
+        return [_delivery(entry_id, fields, 1) for _, entries in streams or () for entry_id, fields in entries]
 
-    async def _fetch(self, entries: Sequence[bytes]) -> Sequence[Delivery]:
-        """Fetch entries that are ours one by one, which counts as a delivery, until they weigh what a batch may."""
-        times = await self._times(entries[0], entries[-1]) if entries else {}
-        found: list[Delivery] = []
+    async def _fetch(self, entry_ids: Sequence[bytes]) -> Sequence[Delivery]:
+        """Fetch owned entries one by one, up to ``MAX_MESSAGE_BYTES`` together. Redis counts each as a delivery."""
+        counts = await self._count_deliveries(entry_ids[0], entry_ids[-1]) if entry_ids else {}
+        deliveries: list[Delivery] = []
         held_bytes = 0
-        for at, entry in enumerate(entries):
+        for index, entry_id in enumerate(entry_ids):
             if held_bytes > MAX_MESSAGE_BYTES:
-                self._waiting = list(entries[at:])
+                self._claimed_ids = list(entry_ids[index:])
                 break
             try:
-                claimed = await self._redis.xclaim(self._stream, self._group, self._name, 0, [entry])
-            except _TooLarge:
-                flaw = (
-                    f"has more than {PREFETCH_BYTES} bytes; at most {MAX_MESSAGE_BYTES} are read; "
-                    "put longer lists into a file"
-                )
-                found.append(Delivery(b"", 1, (entry, None), flaw))
+                claimed = await self._redis.xclaim(self._stream, self._group, self._consumer, 0, [entry_id])
+            except ReplyTooLarge:
+                deliveries.append(Delivery(b"", 1, (entry_id, None), _TOO_LARGE))
                 continue
             for each, fields in claimed:
-                found.append(_delivery(each, fields, times.get(entry, 0) + 1))
+                deliveries.append(_delivery(each, fields, counts.get(entry_id, 0) + 1))
                 held_bytes += sum(map(len, fields.values()))
-        return found
+        return deliveries
 
-    async def _times(self, first: bytes | str, last: bytes | str) -> Mapping[bytes, int]:
+    async def _count_deliveries(self, first: bytes | str, last: bytes | str) -> Mapping[bytes, int]:
+        """Return this consumer's unacknowledged entries between two ids, with their delivery counts."""
         pending = await self._redis.xpending_range(
-            self._stream, self._group, first, last, 10 * BATCH_MESSAGES, consumername=self._name
+            self._stream, self._group, first, last, 10 * BATCH_MESSAGES, consumername=self._consumer
         )
         return {each["message_id"]: each["times_delivered"] for each in pending}
 
-    async def empty(self) -> bool:
-        """Ask what was delivered and not acknowledged; that nothing is new is known from the wait."""
-        with self._translated():
+    async def is_empty(self) -> bool:
+        """Return whether the group has no unacknowledged entry; ``receive`` has just found no new one."""
+        with self._translated_errors():
             pending = await self._redis.xpending(self._stream, self._group)
         return not pending["pending"]
 
-    async def keep(self, deliveries: Sequence[Delivery]) -> None:
-        """Claim anew, which starts their idle time again and counts no delivery."""
-        with self._translated():
-            await self._redis.xclaim(self._stream, self._group, self._name, 0, _entries(deliveries), justid=True)
+    async def renew(self, deliveries: Sequence[Delivery]) -> None:
+        """Claim the entries again, which resets their idle time and does not count as a delivery."""
+        with self._translated_errors():
+            await self._redis.xclaim(self._stream, self._group, self._consumer, 0, _entry_ids(deliveries), justid=True)
 
-    async def bury(self, delivery: Delivery, body: bytes, reason: str) -> None:
-        """Add to the dead-letter stream, with what other fields the entry had."""
-        entry, fields = delivery.handle
-        with self._translated():
-            if fields is None and await self._copied(entry, reason):
-                return
-            fields = {b"entry": entry} if fields is None else fields
-            await self._redis.xadd(self._dead_letter, fields | {_BODY: body, b"reason": reason.encode()})
+    async def dead_letter(self, delivery: Delivery, body: bytes, reason: str) -> None:
+        """Add to the dead-letter stream, with the other fields of the entry."""
+        entry_id, fields = delivery.handle
+        with self._translated_errors():
+            if fields is None:
+                if await self._copy_on_server(entry_id, reason):
+                    return
+                fields = {b"entry": entry_id}
+            await self._redis.xadd(self._dead_letter_stream, fields | {_BODY_FIELD: body, b"reason": reason.encode()})
 
-    async def _copied(self, entry: bytes, reason: str) -> bool:
-        """Have the server copy an entry that is too large to fetch, once; returns whether it did."""
-        if entry in self._kept:
+    async def _copy_on_server(self, entry_id: bytes, reason: str) -> bool:
+        """Copy an entry that is too large to fetch. Returns False if the server refuses; it is asked only once."""
+        if entry_id in self._undeletable_ids:
             return False
-        self._kept.add(entry)
+        self._undeletable_ids.add(entry_id)
         with contextlib.suppress(ResponseError):
-            await self._redis.eval(_COPY, 2, self._stream, self._dead_letter, entry, reason)
-            self._kept.discard(entry)
-        return entry not in self._kept
+            await self._redis.eval(_COPY_ENTRY_SCRIPT, 2, self._stream, self._dead_letter_stream, entry_id, reason)
+            self._undeletable_ids.discard(entry_id)
+        return entry_id not in self._undeletable_ids
 
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge, and delete what nobody else reads, in one transaction."""
-        entries = _entries(deliveries)
-        with self._translated():
-            async with self._redis.pipeline(transaction=True) as both:
-                both.xack(self._stream, self._group, *entries)
-                gone = [entry for entry in entries if entry not in self._kept]
-                if self._alone and gone:
-                    both.xdel(self._stream, *gone)
-                await both.execute()
-        self._kept -= set(entries)
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge the entries and delete those that no other group reads, in one transaction."""
+        entry_ids = _entry_ids(deliveries)
+        with self._translated_errors():
+            async with self._redis.pipeline(transaction=True) as transaction:
+                transaction.xack(self._stream, self._group, *entry_ids)
+                deletable = [entry_id for entry_id in entry_ids if entry_id not in self._undeletable_ids]
+                if self._only_group and deletable:
+                    transaction.xdel(self._stream, *deletable)
+                await transaction.execute()
+        self._undeletable_ids -= set(entry_ids)
 
     async def close(self) -> None:
-        """Let go of the connection, and of our name in the group unless entries wait below it."""
+        """Close the connection, and remove this consumer from the group unless it owns entries."""
         client, self._redis = self._redis, None
         if client is None:
             return
         with contextlib.suppress(Exception):  # the connection is closed in any case
-            ours = [
-                each
-                for each in await client.xinfo_consumers(self._stream, self._group)
-                if each["name"] == self._name.encode()
-            ]
-            if ours and not ours[0]["pending"]:
-                await client.xgroup_delconsumer(self._stream, self._group, self._name)
-        with contextlib.suppress(Exception):  # likewise
+            name = self._consumer.encode()
+            consumers = await client.xinfo_consumers(self._stream, self._group)
+            if any(each["name"] == name and not each["pending"] for each in consumers):
+                await client.xgroup_delconsumer(self._stream, self._group, self._consumer)
+        with contextlib.suppress(Exception):  # as above
             await client.aclose()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
-        except (TimeoutError, RedisError, OSError, TypeError, ValueError, CLOSED) as error:
-            raise trouble(f"Redis, stream {self._stream}", error, url=self._asked) from None
+        except (TimeoutError, RedisError, OSError, TypeError, ValueError, CONNECTION_CUT_ERROR) as error:
+            raise broker_error(f"Redis, stream {self._stream}", error, url=self._url) from None
 
 
-def _delivery(entry: bytes, fields: Mapping[bytes, bytes], times: int) -> Delivery:
-    flaw = "" if _BODY in fields else "the entry has no field named body, in which the JSON should be"
-    return Delivery(fields.get(_BODY, b""), times, (entry, dict(fields)), flaw)
+def _delivery(entry_id: bytes, fields: Mapping[bytes, bytes], delivery_count: int) -> Delivery:
+    problem = "" if _BODY_FIELD in fields else "the entry has no field named body, which must contain the JSON"
+    return Delivery(fields.get(_BODY_FIELD, b""), delivery_count, (entry_id, dict(fields)), problem)
 
 
-def _entries(deliveries: Sequence[Delivery]) -> list[bytes]:
+def _entry_ids(deliveries: Sequence[Delivery]) -> list[bytes]:
     return [each.handle[0] for each in deliveries]

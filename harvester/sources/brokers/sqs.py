@@ -1,7 +1,7 @@
-"""Amazon SQS, by long polling. The only door to aiobotocore.
+"""Amazon SQS, by long polling. The only module that imports aiobotocore.
 
-Credentials come from AWS's usual places, and so does the region where the queue's URL does not tell it. A receive asks
-for its own visibility timeout, so the queue's does not matter; dead letters go where the redrive policy says.
+Credentials come from AWS's usual places. So does the region, unless the queue's URL contains it. Each receive sets its
+own visibility timeout, so the queue's does not matter. Dead letters go to the queue that the redrive policy names.
 """
 
 import hashlib
@@ -18,29 +18,28 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from harvester.errors import BrokerError
 from harvester.model import DAY_SECONDS
-from harvester.sources.brokers.broker import (
+from harvester.sources.brokers.broker import WAIT_SECONDS, Delivery
+from harvester.sources.brokers.problems import (
     RETENTION_DAYS,
-    WAIT_SECONDS,
-    Delivery,
-    kept_too_short,
-    no_dead_letters,
-    trouble,
+    broker_error,
+    dead_letter_warning,
+    retention_warning,
 )
 
-_ODD = "surrogatepass"
+_SURROGATES = "surrogatepass"
 """JSON may contain lone surrogates, which UTF-8 cannot encode."""
 
 _BATCH_ENTRIES = 10
-"""The most that one call of SQS receives, deletes or changes."""
+"""The most messages that one call of SQS receives, deletes or changes."""
 
-_WAITING = "ApproximateNumberOfMessages"
-_COUNTS = (_WAITING, f"{_WAITING}NotVisible", f"{_WAITING}Delayed")
+_DELETE_ATTEMPTS = 2
+_VISIBLE = "ApproximateNumberOfMessages"
+_MESSAGE_COUNTS = (_VISIBLE, f"{_VISIBLE}NotVisible", f"{_VISIBLE}Delayed")
 _REGION = re.compile(r"https://[^/]*\b([a-z]{2}(?:-[a-z]+)+-[0-9]+)\.[^/]*amazonaws\.com")
-_MEND = "give it a redrive policy, or name a queue's URL as dead_letter"
 
 
-class Queue:
-    """One queue by its URL; ``dead_letter`` is the URL of another, by default that of its redrive policy."""
+class SQSBroker:
+    """One queue. ``dead_letter`` is the URL of another queue; by default, the redrive policy names it."""
 
     def __init__(
         self,
@@ -50,112 +49,126 @@ class Queue:
         wait_seconds: float = WAIT_SECONDS,
         lease_seconds: float = 60.0,
     ) -> None:
-        """Take where the queue is, and for how long a message that was received stays invisible to others."""
+        """Keep the options. ``lease_seconds`` is the visibility timeout of received messages."""
         self.lease_seconds = lease_seconds
-        self._url = queue_url
-        self._dead_letter = dead_letter
+        self._queue_url = queue_url
+        self._dead_letter_url = dead_letter
         self._wait_seconds = wait_seconds
         self._session = get_session()
         self._stack = AsyncExitStack()
         self._sqs: Any = None
 
     async def open(self) -> list[str]:
-        """Make a client and look at the queue's attributes."""
-        region = _REGION.match(self._url)
+        """Create a client and check the attributes of the queue."""
+        region = _REGION.match(self._queue_url)
         config = AioConfig(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 2})
-        with self._translated():
+        with self._translated_errors():
             client = self._session.create_client("sqs", region_name=region and region[1], config=config)
             self._sqs = await self._stack.enter_async_context(client)
-            attributes = await self._attributes("RedrivePolicy", "MessageRetentionPeriod")
-            warnings = []
-            days = int(attributes["MessageRetentionPeriod"]) / DAY_SECONDS
-            if days < RETENTION_DAYS:
-                warnings.append(kept_too_short(f"SQS queue {self._url}", days))
-            if self._dead_letter is None and "RedrivePolicy" in attributes:
-                arn = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"].split(":")
-                found = await self._sqs.get_queue_url(QueueName=arn[5], QueueOwnerAWSAccountId=arn[4])
-                self._dead_letter = found["QueueUrl"]
-            if self._dead_letter is None:
-                warnings.append(no_dead_letters(f"place beside SQS queue {self._url}", _MEND))
-            return warnings
+            attributes = await self._get_attributes("RedrivePolicy", "MessageRetentionPeriod")
+            if self._dead_letter_url is None and "RedrivePolicy" in attributes:
+                self._dead_letter_url = await self._find_dead_letter_url(attributes["RedrivePolicy"])
+            return self._list_warnings(attributes)
+
+    async def _find_dead_letter_url(self, redrive_policy: str) -> str:
+        arn = json.loads(redrive_policy)["deadLetterTargetArn"].split(":")
+        response = await self._sqs.get_queue_url(QueueName=arn[5], QueueOwnerAWSAccountId=arn[4])
+        url: str = response["QueueUrl"]
+        return url
+
+    def _list_warnings(self, attributes: Mapping[str, str]) -> list[str]:
+        warnings = []
+        days = int(attributes["MessageRetentionPeriod"]) / DAY_SECONDS
+        if days < RETENTION_DAYS:
+            warnings.append(retention_warning(f"SQS queue {self._queue_url}", days))
+        if self._dead_letter_url is None:
+            warnings.append(self._no_dead_letter_queue())
+        return warnings
+
+    def _no_dead_letter_queue(self) -> str:
+        advice = "give the queue a redrive policy, or set dead_letter to the URL of a queue"
+        return dead_letter_warning(f"dead-letter queue of SQS queue {self._queue_url}", advice)
 
     async def receive(self) -> Sequence[Delivery]:
-        """Ask for as many as one call gives; a wait of at least a second asks all of SQS's servers."""
-        with self._translated():
-            answer = await self._sqs.receive_message(
-                QueueUrl=self._url, MaxNumberOfMessages=_BATCH_ENTRIES, WaitTimeSeconds=math.ceil(self._wait_seconds),
-                VisibilityTimeout=math.ceil(self.lease_seconds), AttributeNames=["ApproximateReceiveCount"],
-            )  # fmt: skip
+        """Receive as many messages as one call allows; a wait of at least a second queries all of SQS's servers."""
+        with self._translated_errors():
+            response = await self._sqs.receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=_BATCH_ENTRIES,
+                WaitTimeSeconds=math.ceil(self._wait_seconds),
+                VisibilityTimeout=math.ceil(self.lease_seconds),
+                AttributeNames=["ApproximateReceiveCount"],
+            )
         return [
-            Delivery(each["Body"].encode("utf-8", _ODD), _times(each), each["ReceiptHandle"])
-            for each in answer.get("Messages", ())
+            Delivery(message["Body"].encode("utf-8", _SURROGATES), _delivery_count(message), message["ReceiptHandle"])
+            for message in response.get("Messages", ())
         ]
 
-    async def empty(self) -> bool:
-        """Ask for all three of SQS's counts; they lag behind by up to a minute."""
-        with self._translated():
-            attributes = await self._attributes(*_COUNTS)
-            return not any(int(attributes[name]) for name in _COUNTS)
+    async def is_empty(self) -> bool:
+        """Read all three message counts of SQS, which may be a minute old."""
+        with self._translated_errors():
+            attributes = await self._get_attributes(*_MESSAGE_COUNTS)
+            return not any(int(attributes[name]) for name in _MESSAGE_COUNTS)
 
-    async def keep(self, deliveries: Sequence[Delivery]) -> None:
-        """Start the visibility timeout anew. A message that fails to is another's by now, which does no harm."""
-        seconds = math.ceil(self.lease_seconds)
-        entries = [entry | {"VisibilityTimeout": seconds} for entry in _entries(deliveries)]
-        with self._translated():
-            await self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+    async def renew(self, deliveries: Sequence[Delivery]) -> None:
+        """Restart the visibility timeout. If it fails for a message, another consumer has it, which is harmless."""
+        timeout = {"VisibilityTimeout": math.ceil(self.lease_seconds)}
+        entries = [entry | timeout for entry in _batch_entries(deliveries)]
+        with self._translated_errors():
+            await self._sqs.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
 
-    async def bury(self, delivery: Delivery, body: bytes, reason: str) -> None:
-        """Send to the dead-letter queue, the reason as an attribute if both together are not too long for it."""
+    async def dead_letter(self, delivery: Delivery, body: bytes, reason: str) -> None:
+        """Send to the dead-letter queue, with the reason as an attribute unless both together are too long."""
         del delivery
-        if self._dead_letter is None:
-            raise BrokerError(no_dead_letters(f"place beside SQS queue {self._url}", _MEND))
-        message: dict[str, Any] = {"QueueUrl": self._dead_letter, "MessageBody": body.decode("utf-8", _ODD)}
-        if self._dead_letter.endswith(".fifo"):
+        if self._dead_letter_url is None:
+            raise BrokerError(self._no_dead_letter_queue())
+        message: dict[str, Any] = {"QueueUrl": self._dead_letter_url, "MessageBody": body.decode("utf-8", _SURROGATES)}
+        if self._dead_letter_url.endswith(".fifo"):
             digest = hashlib.sha256(body).hexdigest()
             message |= {"MessageGroupId": "harvester", "MessageDeduplicationId": digest}
-        told = {"reason": {"DataType": "String", "StringValue": reason}}
-        with self._translated():
+        attributes = {"reason": {"DataType": "String", "StringValue": reason}}
+        with self._translated_errors():
             try:
-                await self._sqs.send_message(**message, MessageAttributes=told)
+                await self._sqs.send_message(**message, MessageAttributes=attributes)
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") != "InvalidParameterValue":
                     raise
                 await self._sqs.send_message(**message)
 
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Delete; what SQS could not is tried once more, and then comes again, which does no harm."""
-        entries = _entries(deliveries)
-        with self._translated():
-            for _ in range(2):
-                answer = await self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
-                failed = {each["Id"] for each in answer.get("Failed", ())}
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Delete the messages, with a second attempt for failures. SQS delivers the others again, which is harmless."""
+        entries = _batch_entries(deliveries)
+        with self._translated_errors():
+            for _ in range(_DELETE_ATTEMPTS):
+                response = await self._sqs.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
+                failed = {each["Id"] for each in response.get("Failed", ())}
                 entries = [entry for entry in entries if entry["Id"] in failed]
                 if not entries:
                     return
 
     async def close(self) -> None:
-        """Let go of the client."""
+        """Close the client."""
         stack, self._stack, self._sqs = self._stack, AsyncExitStack(), None
         with suppress(Exception):  # the connection is closed in any case
             await stack.aclose()
 
-    async def _attributes(self, *names: str) -> Mapping[str, str]:
-        answer = await self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=list(names))
-        attributes: Mapping[str, str] = answer.get("Attributes", {})
+    async def _get_attributes(self, *names: str) -> Mapping[str, str]:
+        response = await self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=list(names))
+        attributes: Mapping[str, str] = response.get("Attributes", {})
         return attributes
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except (TimeoutError, BotoCoreError, ClientError, OSError, ValueError) as error:
-            raise trouble(f"SQS, queue {self._url}", error) from None
+            raise broker_error(f"SQS, queue {self._queue_url}", error) from None
 
 
-def _times(message: Mapping[str, Any]) -> int:
+def _delivery_count(message: Mapping[str, Any]) -> int:
     """Return how many times a message was delivered; 1 if an SQS-compatible server does not count."""
     return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
 
 
-def _entries(deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
-    return [{"Id": str(at), "ReceiptHandle": each.handle} for at, each in enumerate(deliveries)]
+def _batch_entries(deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
+    return [{"Id": str(index), "ReceiptHandle": each.handle} for index, each in enumerate(deliveries)]

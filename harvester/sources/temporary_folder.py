@@ -1,4 +1,4 @@
-"""Temporary files: where objects of stores are copied to while they are read."""
+"""The temporary folder, to which files of a bucket are copied while they are read."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from harvester.errors import UsageError
 
-_ADVICE = "set TMPDIR to a folder that can be written to"
+_ADVICE = "set TMPDIR to a writable folder"
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """Give a folder that is removed at the end. Raises ``UsageError`` where none can be made."""
+def create_temporary_folder() -> Iterator[Path]:
+    """Create a folder that is removed at the end. Raises ``UsageError`` if that is not possible."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="harvester-", ignore_cleanup_errors=True)
     except FileNotFoundError:
@@ -23,10 +23,10 @@ def temporary_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def temporary_problem() -> str | None:
-    """Say why files of a bucket cannot be read here, None where they can."""
+def check_temporary_folder() -> str | None:
+    """Return why no temporary folder can be created, or None if one can."""
     try:
-        with temporary_folder():
+        with create_temporary_folder():
             return None
     except UsageError as error:
         return str(error)

@@ -1,0 +1,113 @@
+"""Compiles an Avro schema into a decoder that builds the wanted fields of a record and skips all others."""
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harvester.sources.avro_binary import UnreadableAvro, advance, read_long, select_branch
+from harvester.sources.avro_schema import AvroTypes
+
+Decode = Callable[[bytes, int], tuple[Any, int]]
+"""Decodes the value at a position; returns it and the position after it."""
+
+Skip = Callable[[bytes, int], int]
+"""Returns the position after the value at a position."""
+
+_UNITS_PER_SECOND = {"timestamp-millis": 1_000, "timestamp-micros": 1_000_000}
+
+
+def compile_record_decoder(schema: Any, wanted: Sequence[str]) -> Decode:
+    """Return a function that decodes the wanted fields of one record.
+
+    Raises ``UnreadableAvro`` for a schema that is damaged, recursive or not a record, or if a wanted field is not a
+    plain value. The function raises ``ValueError``, ``IndexError`` or ``struct.error`` for damaged data.
+    """
+    try:
+        steps = _compile_steps(schema, wanted)
+    except UnreadableAvro:
+        raise
+    except Exception as error:  # noqa: BLE001 - a schema can be damaged in any way, or nested too deeply
+        raise UnreadableAvro(f"its schema is damaged ({type(error).__name__})") from None
+
+    def decode(data: bytes, at: int) -> tuple[dict[str, Any], int]:
+        record: dict[str, Any] = {}
+        for name, step in steps:
+            if name is None:
+                at = step(data, at)  # type: ignore[assignment]
+            else:
+                record[name], at = step(data, at)  # type: ignore[misc]
+        return record, at
+
+    return decode
+
+
+def _compile_steps(schema: Any, wanted: Sequence[str]) -> list[tuple[str | None, Decode | Skip]]:
+    """Return a step for each field: its name and how to decode it, or None and how to skip it."""
+    if not isinstance(schema, dict) or schema.get("type") != "record":
+        raise UnreadableAvro("its schema is not a record")
+    types = AvroTypes()
+    if types.compile(schema).size == 0:
+        raise UnreadableAvro("its records have no content")
+    steps: list[tuple[str | None, Decode | Skip]] = []
+    for field in schema["fields"]:
+        name, field_schema = field["name"], field["type"]
+        if name in wanted:
+            steps.append((name, _compile_value_decoder(name, field_schema)))
+        else:
+            steps.append((None, types.compile(field_schema).skip))
+    return steps
+
+
+def _compile_value_decoder(name: str, schema: Any) -> Decode:
+    """Return a function that decodes a plain value. Raises ``UnreadableAvro`` for any other type."""
+    if isinstance(schema, list):
+        return _decode_union([_compile_value_decoder(name, each) for each in schema])
+    if isinstance(schema, dict):
+        units = _UNITS_PER_SECOND.get(schema.get("logicalType", ""))
+        if units and schema.get("type") == "long":
+            return _decode_timestamp(units)
+        return _compile_value_decoder(name, schema["type"])
+    if schema not in _DECODERS:
+        raise UnreadableAvro(f"its field {name} is neither text nor a number")
+    return _DECODERS[schema]
+
+
+def _decode_union(branches: list[Decode]) -> Decode:
+    def decode(data: bytes, at: int) -> tuple[Any, int]:
+        branch, at = select_branch(branches, data, at)
+        return branch(data, at)
+
+    return decode
+
+
+def _decode_timestamp(units_per_second: int) -> Decode:
+    """Return a function that decodes a timestamp in whole seconds."""
+
+    def decode(data: bytes, at: int) -> tuple[int, int]:
+        value, at = read_long(data, at)
+        return value // units_per_second, at
+
+    return decode
+
+
+def _decode_bytes(data: bytes, at: int) -> tuple[bytes, int]:
+    size, at = read_long(data, at)
+    end = advance(data, at, size)
+    return data[at:end], end
+
+
+def _decode_text(data: bytes, at: int) -> tuple[str, int]:
+    value, at = _decode_bytes(data, at)
+    return value.decode(), at
+
+
+_DECODERS: dict[Any, Decode] = {
+    "null": lambda _, at: (None, at),
+    "boolean": lambda data, at: (bool(data[at]), at + 1),
+    "int": read_long,
+    "long": read_long,
+    "float": lambda data, at: (struct.unpack_from("<f", data, at)[0], at + 4),
+    "double": lambda data, at: (struct.unpack_from("<d", data, at)[0], at + 8),
+    "bytes": _decode_bytes,
+    "string": _decode_text,
+}

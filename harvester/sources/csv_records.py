@@ -1,0 +1,139 @@
+"""Reads CSV records (RFC 4180, as spreadsheets write it) in bounded memory, whatever the text contains.
+
+A quoted cell may contain line ends. Two mistakes are detected and reported with the line of the quote: a quote that
+never ends, which would include all lines after it, and a quote that ends in the middle of a cell on a later line, which
+was most likely not meant to begin.
+"""
+
+import csv
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import NamedTuple
+
+from harvester.sources.lines import MAX_CHARACTERS, Piece, TextFile, read_pieces
+
+_DELIMITER = ","
+_MAX_QUOTED_CHARACTERS = 500
+
+csv.field_size_limit(MAX_CHARACTERS)  # this module limits the length of a record, not of a cell
+
+
+class Record(NamedTuple):
+    """The cells of a record, its first line and its number of lines; or ``problem``, why it has no cells.
+
+    ``text`` is the beginning of a record that has a problem.
+    """
+
+    line: int
+    lines: int
+    cells: list[str]
+    problem: str = ""
+    text: str = ""
+
+
+def read_csv_records(file: TextFile) -> Iterator[Record]:
+    """Yield the records of a CSV text, without blank lines."""
+    pieces = read_pieces(file)
+    for piece in pieces:
+        if piece.ends_line and '"' not in piece.text:
+            if text := piece.text.rstrip("\r\n"):
+                yield Record(piece.number, 1, text.split(_DELIMITER))
+        elif piece.ends_line and (cells := _parse_line(piece.text)) is not None:
+            yield Record(piece.number, 1, cells)
+        elif (record := _QuotedRecordReader().read(piece, pieces)).cells or record.problem:
+            yield record
+
+
+def _parse_line(line: str) -> list[str] | None:
+    """Return the cells of a line whose quotes all end correctly on it, or None for any other line."""
+    try:
+        return next(csv.reader([line], strict=True))
+    except csv.Error:
+        return None
+
+
+class _State(Enum):
+    """The position in a record, by the rules of the ``csv`` module."""
+
+    CELL_BEGINS = auto()
+    IN_CELL = auto()
+    IN_QUOTES = auto()
+    AFTER_QUOTE = auto()
+
+
+class _QuotedRecordReader:
+    """Reads one record that may contain quotes, over several lines; keeps at most ``MAX_CHARACTERS`` of it."""
+
+    def __init__(self) -> None:
+        self._state = _State.CELL_BEGINS
+        self._texts: list[str] = []
+        self._characters = 0
+        self._quote_line = 0
+        self._quote_ends_in_cell = False
+
+    def read(self, first: Piece, pieces: Iterator[Piece]) -> Record:
+        """Read pieces until a line ends outside quotes."""
+        piece: Piece | None = first
+        last = first
+        while piece is not None:
+            last = piece
+            self._add(piece)
+            if piece.ends_line and self._state is not _State.IN_QUOTES:
+                break
+            piece = next(pieces, None)
+        lines = last.number - first.number + 1
+        if problem := self._find_problem(lines, last.number):
+            return Record(first.number, lines, [], problem, self._texts[0][:_MAX_QUOTED_CHARACTERS])
+        try:  # parsed as one text: line ends inside it belong to quoted cells
+            return Record(first.number, lines, next(csv.reader(["".join(self._texts)]), []))
+        except csv.Error as error:
+            problem = f"the line is not CSV: {error}"
+            return Record(first.number, lines, [], problem, self._texts[0][:_MAX_QUOTED_CHARACTERS])
+
+    def _find_problem(self, lines: int, last_line: int) -> str:
+        skipped = f"; {lines} lines were skipped" if lines > 1 else ""
+        if self._state is _State.IN_QUOTES:
+            return (
+                f"a quote begins in line {self._quote_line} and never ends, so it includes all lines up to line "
+                f"{last_line}, the last one; close it or double it{skipped}"
+            )
+        if self._quote_ends_in_cell and lines > 1:
+            return (
+                f"the quote that begins in line {self._quote_line} ends in the middle of a cell in line {last_line}: "
+                f"one of its quotes is missing or not doubled{skipped}"
+            )
+        if self._characters > MAX_CHARACTERS:
+            return f"the row has {self._characters} characters, and at most {MAX_CHARACTERS} are read{skipped}"
+        return ""
+
+    def _add(self, piece: Piece) -> None:
+        self._characters += len(piece.text)
+        if self._characters <= MAX_CHARACTERS or not self._texts:
+            self._texts.append(piece.text)
+        self._follow_quotes(piece)
+
+    def _follow_quotes(self, piece: Piece) -> None:
+        """Set the state to the one at the end of a piece."""
+        text, at = piece.text, 0
+        while at < len(text):
+            if self._state is _State.IN_QUOTES:
+                at = text.find('"', at) + 1
+                if not at:
+                    return
+                self._state = _State.AFTER_QUOTE
+            elif self._state is _State.AFTER_QUOTE:
+                doubled = text[at] == '"'
+                self._quote_ends_in_cell |= not doubled and text[at] not in "\r\n " + _DELIMITER
+                self._state = _State.IN_QUOTES if doubled else _State.IN_CELL
+                at += doubled
+            elif self._state is _State.CELL_BEGINS:
+                quoted = text[at] == '"'
+                if quoted:
+                    self._quote_line = piece.number
+                self._state = _State.IN_QUOTES if quoted else _State.IN_CELL
+                at += quoted
+            else:  # skip all cells without quotes at once
+                at = text.find(_DELIMITER + '"', at) + 1
+                self._state = _State.CELL_BEGINS if at or text.endswith(_DELIMITER) else _State.IN_CELL
+                if not at:
+                    return

@@ -1,0 +1,96 @@
+"""Finds the files of Currents in a folder or a bucket, and the type of events that a file's path names."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote
+
+from harvester.errors import UsageError
+from harvester.model import in_store
+from harvester.sources.fields import LIST_SUFFIXES
+from harvester.sources.regular_files import check_readable, check_regular_file
+
+FileOpener = Callable[[], BinaryIO]
+"""Opens a file, which can be read and reports its position, but need not seek."""
+
+_SUFFIX = ".avro"
+_EVENT_TYPE = re.compile(r"(?:^|/)event_type=([^/]+)(?=/)")
+_MAX_ENCODINGS = 3
+"""How often a path may be percent-encoded, by tools that copy between buckets."""
+
+
+def find_event_type(path: str) -> str | None:
+    """Return the event type that a path names, or None. The path may be encoded: ``event_type%3Dusers...``."""
+    for _ in range(_MAX_ENCODINGS):
+        path = unquote(path)
+    types: list[str] = _EVENT_TYPE.findall(path)
+    return types[-1] if types else None
+
+
+def is_send_event(event_type: str) -> bool:
+    """Return whether events of a type report sends: its last word is ``Send``, unlike ``...sms.CarrierSend``."""
+    return event_type.lower().endswith(".send")
+
+
+def list_currents_files(place: str) -> Iterator[tuple[str, FileOpener]] | None:
+    """Return the names and openers of the ``.avro`` files below a folder or bucket, or of one such file.
+
+    None if the name is not that of Currents. Raises ``UsageError`` if there are no files, ``SinkError`` if a bucket
+    cannot be listed.
+    """
+    if in_store(place):
+        return None if place.endswith(LIST_SUFFIXES) else _list_bucket(place)
+    path = Path(place)
+    try:
+        if path.is_dir():
+            if next(_walk(path), None) is None:
+                raise UsageError(f"{place}: the folder and its subfolders contain no .avro files of Currents")
+            return _walk(path)
+        if place.endswith(_SUFFIX):
+            check_readable(path)
+            return iter([(place, _opener(path))])
+    except OSError as error:
+        raise UsageError(f"{place}: {error.strerror}; check the name") from None
+    return None
+
+
+def _list_bucket(url: str) -> Iterator[tuple[str, FileOpener]]:
+    from harvester.storage.object_store import Store  # noqa: PLC0415 - only those who use a store wait for its library
+
+    if url.endswith(_SUFFIX):
+        folder, _, name = url.rpartition("/")
+        return iter([(url, partial(Store(folder).open, name))])
+    store = Store(url)
+    names = (each for each in store.names() if each.endswith(_SUFFIX))
+    first = next(names, None)
+    if first is None:
+        raise UsageError(f"{url}: there are no .avro objects of Currents below it")
+    return ((f"{store.url}/{each}", partial(store.open, each)) for each in chain([first], names))
+
+
+def _walk(top: Path) -> Iterator[tuple[str, FileOpener]]:
+    """Walk through folders in order, with the names of one folder in memory. Links to folders are not followed.
+
+    A folder that cannot be listed is yielded as a file that cannot be opened.
+    """
+    errors: list[OSError] = []
+    for folder, subfolders, files in os.walk(top, onerror=errors.append):
+        subfolders.sort()
+        for file in sorted(files):
+            if file.endswith(_SUFFIX):
+                path = Path(folder, file)
+                yield str(path), _opener(path)
+    for error in errors:
+        yield str(error.filename), _opener(Path(error.filename))
+
+
+def _opener(path: Path) -> FileOpener:
+    def open_file() -> BinaryIO:
+        check_regular_file(path)
+        return path.open("rb")
+
+    return open_file

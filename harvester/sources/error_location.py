@@ -1,0 +1,14 @@
+"""Describes an unexpected error by its type and location, without its text, which may contain anything."""
+
+from pathlib import Path
+
+
+def locate_error(error: BaseException) -> tuple[str, str]:
+    """Return the type of an error and the innermost line of this package in its traceback, such as ``input.py:12``."""
+    location, frame = "an unknown place", error.__traceback__
+    while frame is not None:
+        file = Path(frame.tb_frame.f_code.co_filename)
+        if "harvester" in file.parts:
+            location = f"{file.name}:{frame.tb_lineno}"
+        frame = frame.tb_next
+    return type(error).__name__, location

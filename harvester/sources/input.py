@@ -1,0 +1,198 @@
+"""The input of a command: lists of pairs in CSV, NDJSON or Parquet files or on standard input, and files of Currents.
+
+A line that contains no valid pair becomes a ``BadLine``, and reading continues. Each list returns each pair once, after
+all its rows are read: if several lines report the same send, the earliest time counts, as for the events of Currents.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from harvester.errors import UsageError
+from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair, in_store
+from harvester.place import kind_of
+from harvester.sources.currents import CurrentsReader
+from harvester.sources.currents_files import list_currents_files
+from harvester.sources.fields import ID_FIELDS, LIST_SUFFIXES
+from harvester.sources.pair_list import PairList, UnconfirmedTime
+from harvester.sources.regular_files import check_readable
+from harvester.sources.rejects_file import BadLineCollector
+from harvester.sources.rows import Row, read_csv_rows, read_ndjson_rows, read_parquet_rows
+from harvester.sources.temporary_folder import create_temporary_folder
+
+PAGE_PAIRS = 2000
+_FIRST_LINE_CHARACTERS = 65_536
+
+
+class Input:
+    """Reads the pairs in files: ``.csv``, ``.ndjson``, ``.jsonl``, ``.parquet``, or ``-`` for standard input.
+
+    A folder, or a file named ``.avro``, is of Currents. All places of Currents are read together, after the lists.
+
+    ``lines`` counts lines and events, ``skipped`` counts valid rows and events that contain no pair, by cause, and
+    ``naive_times`` counts times without a zone. ``notes`` are sentences about the lists, for people.
+
+    ``unconfirmed_pair`` is a pair whose time seems to be in the future while the current time is not confirmed. It is
+    set while the page before it is handled, so that the caller can confirm the time before the pair is checked.
+    """
+
+    def __init__(
+        self, names: Sequence[str], *, workspaces: Sequence[str], stdin: BinaryIO, now: float, confirmed: bool = True
+    ) -> None:
+        """Check all files, so that a missing one is reported before any pair is enqueued. Raises ``UsageError``."""
+        self._workspaces = tuple(workspaces)
+        self.set_time(now)
+        self._confirmed = confirmed
+        self.unconfirmed_pair: Pair | None = None
+        self.lines = 0
+        self.naive_times = 0
+        self.skipped: Counter[str] = Counter()
+        self.notes: list[str] = []
+        for name in names:
+            kind_of(name, "a list of pairs", buckets=True, pipe=True)
+        is_currents = {name: name != "-" and list_currents_files(name) is not None for name in names}
+        self._currents_places = [name for name in names if is_currents[name]]
+        self._list_names = [name for name in names if not is_currents[name]]
+        self._stdin = stdin
+        for name in self._list_names:
+            _check_list(name)
+        if self._currents_places and len(self._workspaces) != 1:
+            place = self._currents_places[0]
+            raise UsageError(f"{place}: Currents names no workspace; enqueue it with --workspace NAME, then run")
+
+    def set_time(self, now: float) -> None:
+        """Set the current time, which is confirmed, for everything that is read from now on."""
+        self._now, self._latest, self._confirmed = now, now + DAY_SECONDS, True
+
+    def read(self) -> Iterator[Enqueued | BadLine | None]:
+        """Yield bad lines at once, and the pairs of each list at its end. A None means that reading continues.
+
+        Raises ``UsageError`` for a file that cannot be read at all, ``StorageError`` if the disk has no space to sort a
+        long list.
+        """
+        for name in self._list_names:
+            yield from self._read_list(name)
+        if self._currents_places:
+            yield from self._read_currents()
+
+    def _read_list(self, name: str) -> Iterator[Enqueued | BadLine | None]:
+        with PairList(name, workspaces=self._workspaces) as pairs:
+            number = 0
+            for number, row in enumerate(self._read_rows(name), 1):
+                self.lines += row.lines
+                try:
+                    bad = self._add_row(row, pairs)
+                except UnconfirmedTime as error:
+                    self.unconfirmed_pair = error.pair
+                    yield None  # the caller may confirm the time now
+                    self.unconfirmed_pair, self._confirmed = None, True
+                    bad = self._add_row(row, pairs)
+                if bad is not None:
+                    yield bad
+                if number % PAGE_PAIRS == 0:
+                    yield None
+            yield from pairs.list_pairs(now=self._now)
+        self.skipped += pairs.skipped
+        self.naive_times += pairs.naive_times
+        self.notes += pairs.list_notes(rows=number)
+
+    def _add_row(self, row: Row | BadLine, pairs: PairList) -> BadLine | None:
+        if isinstance(row, BadLine):
+            return row
+        return pairs.add(row, latest=self._latest, confirmed=self._confirmed)
+
+    def _read_currents(self) -> Iterator[Enqueued | BadLine | None]:
+        files = (file for place in self._currents_places for file in list_currents_files(place) or ())
+        currents = CurrentsReader(files, workspace=self._workspaces[0], now=self._now)
+        lines_before, skipped_before, sends = self.lines, self.skipped.copy(), 0
+        for each in currents.read():
+            sends += isinstance(each, Enqueued)
+            self.lines, self.skipped = lines_before + currents.events, skipped_before + currents.skipped
+            yield each
+        places = ", ".join(self._currents_places)
+        if currents.only_other_types:
+            raise UsageError(
+                f"{places}: no file contains send events, only other types; "
+                "name the folder that contains event_type=users.messages.*.Send"
+            )
+        if not currents.events and not currents.broken:
+            self.notes.append(f"{places} contains no events")
+        elif not sends and currents.skipped:
+            self.notes.append(f"{places}: no event names a send that has a {' and a '.join(ID_FIELDS)}")
+
+    def pages(self, bad_lines: BadLineCollector) -> Iterator[list[Enqueued]]:
+        """Yield pairs in pages, and pass bad lines to ``bad_lines``. An empty page means that reading continues."""
+        page: list[Enqueued] = []
+        for each in self.read():
+            if isinstance(each, BadLine):
+                bad_lines.add(each)
+                continue
+            if each is not None:
+                page.append(each)
+            if each is None or len(page) == PAGE_PAIRS:
+                yield page
+                page = []
+        yield page
+
+    def _read_rows(self, name: str) -> Iterator[Row | BadLine]:
+        try:
+            with _open_locally(name) as path:
+                if name.endswith(".parquet"):
+                    yield from read_parquet_rows(name, path)
+                else:
+                    yield from self._read_text_rows(name, path)
+        except OSError as error:  # the file was removed, or its disk fails
+            raise UsageError(f"{name}: {error.strerror or error}; check the file") from None
+
+    def _read_text_rows(self, name: str, path: Path) -> Iterator[Row | BadLine]:
+        raw = self._stdin if name == "-" else path.open("rb")
+        # Bytes that are not UTF-8 become surrogates, which are not valid in ids.
+        with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            first_line = file.readline(_FIRST_LINE_CHARACTERS)
+            text = _PeekedText(first_line, file)
+            if name.endswith((".ndjson", ".jsonl")) or (name == "-" and first_line.lstrip().startswith("{")):
+                yield from read_ndjson_rows(name, text)
+            else:
+                yield from read_csv_rows(name, text)
+
+
+class _PeekedText:
+    """A text whose first line was already read; it is returned again."""
+
+    def __init__(self, first_line: str, file: io.TextIOWrapper) -> None:
+        self._first_line = first_line
+        self._file = file
+
+    def readline(self, characters: int) -> str:
+        first_line, self._first_line = self._first_line, ""
+        return first_line or self._file.readline(characters)
+
+
+def _check_list(name: str) -> None:
+    """Raise ``UsageError`` unless a name is that of a readable list."""
+    if name == "-":
+        return
+    try:
+        if not in_store(name):
+            check_readable(Path(name), allow_pipe=not name.endswith(".parquet"))
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}; check the name of the file or folder") from None
+    if not name.endswith(LIST_SUFFIXES):
+        raise UsageError(
+            f"{name}: unknown file type; use a .csv, .ndjson, .jsonl, .parquet or .avro file, or a folder of Currents"
+        )
+
+
+@contextmanager
+def _open_locally(name: str) -> Iterator[Path]:
+    """Return a local path; an object of a store is copied to a temporary folder until the block ends."""
+    if not in_store(name):
+        yield Path(name)
+        return
+    from harvester.storage.object_store import fetch_object  # noqa: PLC0415 - only those who use a store wait for its library
+
+    with create_temporary_folder() as folder:
+        yield fetch_object(name, folder)

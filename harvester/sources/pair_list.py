@@ -1,0 +1,149 @@
+"""Collects the pairs of one list while it is read: each send once, and notes for the person who gave the list."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from harvester.model import BadLine, Enqueued, Pair
+from harvester.sources.currents import CANVAS_EVENTS, events_without
+from harvester.sources.fields import (
+    ID_FIELDS,
+    InvalidField,
+    TimeInFuture,
+    check_time,
+    format_value,
+    parse_pair,
+    parse_time,
+)
+from harvester.sources.id_checks import find_id_doubt
+from harvester.sources.rows import API_ID, Row
+from harvester.sources.send_times import SendTimes, choose_send_time
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """Ids that do not look like ids: the first one, and their number."""
+
+    first: str
+    count: int = 0
+
+
+class UnconfirmedTime(Exception):  # noqa: N818 - it never leaves the sources
+    """A row's time seems to be in the future, but the current time is not confirmed. ``pair`` is the row's."""
+
+    def __init__(self, pair: Pair) -> None:
+        """Keep the pair."""
+        super().__init__(pair)
+        self.pair = pair
+
+
+class PairList:
+    """Collects the rows of one list and returns its pairs. Use it as a context manager.
+
+    ``naive_times`` counts times without a zone, ``skipped`` counts skipped rows by cause.
+    """
+
+    def __init__(self, name: str, *, workspaces: Sequence[str]) -> None:
+        """Create an empty list; ``name`` is its file, or ``-`` for standard input."""
+        self.name = name
+        self.naive_times = 0
+        self.skipped: Counter[str] = Counter()
+        self._display_name = "standard input" if name == "-" else name
+        self._workspaces = workspaces
+        self._times = SendTimes()
+        self._doubts: dict[tuple[str, str], _Doubt] = {}
+        self._sends = 0
+        self._sends_with_several_times = 0
+        self._internal_ids = 0
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free memory and disk."""
+        self._times.__exit__(kind, error, trace)
+
+    def add(self, row: Row, *, latest: float, confirmed: bool) -> BadLine | None:
+        """Add a row; return a bad line if it contains no valid pair, or a time after ``latest``.
+
+        Raises ``UnconfirmedTime`` for such a time unless the current time is ``confirmed``, and ``StorageError``.
+        """
+        fields, campaign_column = row.fields, "campaign_id"
+        if API_ID in fields:
+            if (cause := _find_skip_cause(fields)) is not None:
+                self.skipped[cause] += 1
+                return None
+            self._internal_ids += fields.get("campaign_id") not in (None, "")
+            fields, campaign_column = fields | {"campaign_id": fields[API_ID]}, API_ID
+        try:
+            pair = parse_pair(fields, self._workspaces)
+            sent_at, naive = _parse_sent_at(fields, latest)
+        except InvalidField as error:
+            if isinstance(error, TimeInFuture) and not confirmed:
+                raise UnconfirmedTime(parse_pair(fields, self._workspaces)) from None
+            column = campaign_column if error.field == "campaign_id" else error.field
+            return BadLine(self.name, row.line, column, error.problem, row.as_json(), row.lines)
+        self.naive_times += naive
+        self._count_doubts(row, pair)
+        self._times.add(pair, sent_at)
+        return None
+
+    def _count_doubts(self, row: Row, pair: Pair) -> None:
+        for field, text in zip(ID_FIELDS, pair[1:], strict=True):
+            if (doubt := find_id_doubt(text)) is not None:
+                self._doubts.setdefault((field, doubt), _Doubt(f"{row.line}: {field} {text!r}")).count += 1
+
+    def list_pairs(self, *, now: float) -> Iterator[Enqueued]:
+        """Yield each pair once, with the time that counts. Raises ``StorageError``."""
+        for pair, first, last in self._times.list_sends():
+            self._sends += 1
+            self._sends_with_several_times += first != last
+            yield Enqueued(pair, choose_send_time(first, last, now=now))
+
+    def list_notes(self, *, rows: int) -> list[str]:
+        """Return notes about the list, once all its rows and pairs are read."""
+        notes = []
+        if not rows:
+            notes.append(f"{self._display_name} contains no rows")
+        elif not self._sends and self.skipped:
+            notes.append(f"{self._display_name}: no row has a {' and a '.join(ID_FIELDS)}")
+        if self._internal_ids:
+            notes.append(
+                f"{self._display_name}: {API_ID} is used as the campaign id; campaign_id is Braze's internal id"
+            )
+        if self._sends_with_several_times:
+            notes.append(
+                f"{self._display_name}: {self._sends_with_several_times} of {self._sends} sends have several times; "
+                "the earliest counts, or the latest once the earliest is over 14 days old"
+            )
+        return notes + [self._format_doubt(doubt, seen) for (_, doubt), seen in self._doubts.items()]
+
+    def _format_doubt(self, doubt: str, seen: _Doubt) -> str:
+        more = f" (and {seen.count - 1} more)" if seen.count > 1 else ""
+        return f"{self._display_name}:{seen.first} looks like {doubt}{more}; it was read unchanged"
+
+
+def _find_skip_cause(fields: dict[str, Any]) -> str | None:
+    """Return why a row of Braze's Snowflake share is skipped: a canvas, or no send id, as in most of its rows."""
+    if not fields.get(API_ID) and (fields.get("canvas_id") or fields.get("canvas_api_id")):
+        return CANVAS_EVENTS
+    return None if fields.get("send_id") else events_without("send_id")
+
+
+def _parse_sent_at(fields: dict[str, Any], latest: float) -> tuple[float | None, bool]:
+    """Return the time of a row, and whether it has no zone. Braze's share has Unix seconds in ``time`` instead."""
+    time = fields.get("time")
+    if API_ID not in fields or "sent_at" in fields or time in (None, ""):
+        return parse_time(fields, "sent_at", latest=latest)
+    try:
+        seconds = int(str(time))
+    except ValueError:
+        problem = f"is {format_value(time)}, not a whole number of Unix seconds, as in Braze's share"
+        raise InvalidField("time", problem) from None
+    check_time("time", time, seconds, latest=latest)
+    return float(seconds), False
