@@ -1,30 +1,30 @@
-"""What can go wrong, and what is to be done about it.
+"""What can fail, and what to do about it.
 
-The base class says what the process does, the leaf says what happened::
+The base class determines the exit code, the leaf says what happened::
 
     HarvesterError                 exit code  what the user does
-    ├── UsageError                     2      mends the command, the configuration or the input
-    ├── StorageError                   5      mends the disk, the folder or the bucket, then runs again
+    ├── UsageError                     2      corrects the command, the configuration or the input
+    ├── StorageError                   5      repairs the disk, the folder or the bucket, then runs again
     │   ├── LedgerError                       ... the ledger cannot be opened, read or written
     │   │   └── LedgerLost                    ... its file was removed or replaced while it was in use
-    │   └── SinkError                         ... a part cannot be created; it is tried again
-    │       ├── PartConflict                  ... a part's bytes are not those that were sealed: never written over
-    │       ├── SinkRefused                   ... the place must not be used: another ledger's, damaged, overwriting
-    │       └── SinkClosed                    ... nobody takes parts any more: the reader of a pipe has gone
-    ├── BrokerError                    -      nothing, or mends the broker: the trigger connects again
-    └── ExchangeError                  -      nothing: one exchange with the API failed, the harvest tries again
+    │   └── SinkError                         ... a part cannot be created; it is retried
+    │       ├── PartConflict                  ... a part's bytes differ from the sealed ones: never overwritten
+    │       ├── SinkRefused                   ... the place must not be used: of another ledger, damaged, overwriting
+    │       └── SinkClosed                    ... no part is accepted any more: the reader of a pipe has gone
+    ├── BrokerError                    -      nothing, or repairs the broker: the trigger reconnects
+    └── ExchangeError                  -      nothing: one request to the API failed and is retried
 
-Every message is one sentence that names the thing and says what to do. None holds a secret.
-Errors of foreign libraries are translated at the door of the library, once.
+Every message names the thing and says what to do. None contains a secret. Errors of libraries are translated once,
+at the door of the library.
 
-The second half of this page is the table from HTTP status to what it means for a reading.
+The second half of this module is the table from HTTP status to its meaning for a reading.
 """
 
 from enum import Enum, IntEnum
 
 
 def cause_text(cause: str) -> str:
-    """Return a cause in words for people: ``connection refused``, ``status 502``."""
+    """Return a cause as text for people: ``connection refused``, ``status 502``."""
     return cause.replace("_", " ")
 
 
@@ -46,7 +46,7 @@ class ExitCode(IntEnum):
 
 
 class HarvesterError(Exception):
-    """Something the harvester expects to go wrong; its message is meant for people."""
+    """An expected failure; its message is for people."""
 
     exit_code = ExitCode.BUG
 
@@ -57,13 +57,13 @@ class HarvesterError(Exception):
 
 
 class UsageError(HarvesterError):
-    """The command, the configuration or the input is not usable as given."""
+    """The command, the configuration or the input is not usable."""
 
     exit_code = ExitCode.USAGE
 
 
 class StorageError(HarvesterError):
-    """A place that must keep data does not."""
+    """A disk, folder, bucket or ledger that must keep data fails."""
 
     exit_code = ExitCode.STORAGE
 
@@ -73,31 +73,31 @@ class LedgerError(StorageError):
 
 
 class LedgerLost(LedgerError):  # noqa: N818 - a state of the disk, not of the program
-    """The ledger's file was removed, renamed or replaced while it was in use: what is written is gone with it."""
+    """The ledger's file was removed, renamed or replaced while it was in use: its content would be lost."""
 
 
 class SinkError(StorageError):
-    """A part cannot be created where it belongs."""
+    """A part cannot be created in its place."""
 
 
 class PartConflict(SinkError):  # noqa: N818 - a conflict is a state of the place, not of the program
-    """A part's name is taken by other bytes, or its own are damaged. Nothing was overwritten."""
+    """A part's name exists with other bytes, or its own bytes are damaged. Nothing was overwritten."""
 
 
 class SinkRefused(SinkError):  # noqa: N818 - as above
-    """A place must not be written to: it is another ledger's, its mark is damaged, or it overwrites."""
+    """A place must not be written to: it belongs to another ledger, its marker is damaged, or it overwrites."""
 
 
 class SinkClosed(SinkError):  # noqa: N818 - as above
-    """Nothing will ever be taken again."""
+    """The place accepts no more parts."""
 
 
 class BrokerError(HarvesterError):
-    """A message broker, or the connection to it, failed. What was not acknowledged comes again."""
+    """A message broker, or the connection to it, failed. Unacknowledged messages are redelivered."""
 
 
 class ExchangeError(HarvesterError):
-    """One exchange with the API brought no usable answer. ``cause`` is a closed set, for counting."""
+    """A request to the API got no usable response. ``cause`` is a closed set, for counting."""
 
     def __init__(self, cause: str, detail: str) -> None:
         """Keep the cause for the books and the detail for the log."""
@@ -106,7 +106,7 @@ class ExchangeError(HarvesterError):
 
 
 class Meaning(Enum):
-    """What an answer's status means for the reading that asked."""
+    """What the status of a response means for its reading."""
 
     ANSWER = "answer"
     TRANSIENT = "transient"
@@ -123,9 +123,8 @@ _MEANINGS = {200: Meaning.ANSWER, 408: Meaning.TRANSIENT, 429: Meaning.THROTTLED
 def meaning_of(status: int) -> Meaning:
     """Classify a status line as read from the wire.
 
-    400, 404 and other 4xx end the reading; 401, 403 and 415 speak of the key, so they halt the workspace
-    (error pages of the API's documentation). Everything unknown is transient: a status nobody documents
-    must never settle a pair.
+    400, 404 and other 4xx end the reading; 401, 403 and 415 concern the key, so they halt the workspace (error pages
+    of the API's documentation). Every unknown status is transient: it must never settle a pair.
     """
     if status in _MEANINGS:
         return _MEANINGS[status]

@@ -1,8 +1,8 @@
-"""The nouns of the harvest: what is asked, what came of it, what is written.
+"""The nouns: pairs, readings, outcomes, batches and parts.
 
-Everything here is frozen and knows nothing of HTTP, SQL or files. Times are UTC seconds since the epoch
-(``float``) unless a name says otherwise; ids are opaque text exactly as the customer gave it. What there is one of for
-each reading is a tuple, which is made three times as quickly as a frozen dataclass.
+Everything here is immutable and independent of HTTP, SQL and files. Times are UTC seconds since the epoch (``float``)
+unless a name says otherwise. Ids are opaque text, exactly as the customer gave them. Types with one value for each
+reading are tuples, which are created three times as quickly as frozen dataclasses.
 """
 
 from collections import Counter
@@ -34,13 +34,13 @@ STORE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 
 
 def in_store(place: str) -> bool:
-    """Tell whether a place is an object store's."""
+    """Return whether a place is in an object store."""
     scheme, mark, _ = place.partition("://")
     return bool(mark) and scheme in STORE_SCHEMES
 
 
 def is_part(name: str) -> bool:
-    """Tell whether a file of this name within a dataset is one of its parts."""
+    """Return whether a file of this name in a dataset is a part."""
     return name.endswith(PART_SUFFIXES)
 
 
@@ -53,7 +53,7 @@ class Pair(NamedTuple):
 
 
 class Enqueued(NamedTuple):
-    """A pair as a source hands it over, with the time of its send where that is known."""
+    """A pair from a source, with the time of its send if that is known."""
 
     pair: Pair
     sent_at: float | None = None
@@ -61,9 +61,9 @@ class Enqueued(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line of input that names no pair: where it stands, which field is wrong and why.
+    """A line of input without a valid pair: its place, the wrong field and the reason.
 
-    ``lines`` is how many lines it takes in from there: more than one where a quoted cell holds line ends.
+    ``lines`` counts the lines that it spans: more than one if a quoted cell contains line ends.
     """
 
     source: str
@@ -75,12 +75,12 @@ class BadLine:
 
 
 def reading_name(age_days: float) -> str:
-    """Name the reading of an age; ages are told apart by their first six digits."""
+    """Return the name of the reading at an age, from the age's first six digits."""
     return f"d{age_days:g}"
 
 
 class Verdict(StrEnum):
-    """What a captured answer holds. Only ``activity`` is plain success."""
+    """What a capture contains. Only ``activity`` is certain success."""
 
     ACTIVITY = "activity"
     ZERO = "zero"
@@ -90,8 +90,8 @@ class Verdict(StrEnum):
 class Reading(NamedTuple):
     """A planned capture of a pair, leased to one batch.
 
-    ``ending_at`` is pinned, so that a retry asks the same question; ``deadline`` is when the data expires. ``since`` is
-    when the pair's time began: its send, or its first sight where that is unknown. A pair that is sent anew begins
+    ``ending_at`` is fixed, so that a retry requests the same days; ``deadline`` is when the data expires. ``since`` is
+    the start of the pair's time: its send, or its first sight if that is unknown. A pair that is sent again begins
     another ``round``.
     """
 
@@ -105,9 +105,9 @@ class Reading(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What to ask while refusals make an endpoint doubtful: one pair of a campaign that is not among the ``refused``.
+    """Which pair to request while refusals put an endpoint in doubt: one of a campaign that is not in ``refused``.
 
-    Best of one that was captured before; otherwise that with the farthest deadline, or with the nearest one.
+    A campaign that was captured before is best; otherwise the one with the farthest or the nearest deadline.
     """
 
     refused: tuple[str, ...]
@@ -126,7 +126,7 @@ class Batch:
 
 
 class Captured(NamedTuple):
-    """A reading that brought an answer: its verdict and its rows, one NDJSON line each; ``raw`` where it is kept."""
+    """A successful reading: its verdict and its rows, one NDJSON line each; ``raw`` if raw answers are kept."""
 
     verdict: Verdict
     captured_at: float
@@ -138,7 +138,7 @@ class Captured(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LastCapture:
-    """What a dataset's parts tell of a pair: its last capture, when its time began, and how often it was captured."""
+    """A pair's last capture in a dataset's parts, the start of its time, and its number of captures."""
 
     pair: Pair
     reading: str
@@ -158,14 +158,14 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """A reading to try again later: its cause was transient."""
+    """A reading to retry later: its cause was transient."""
 
     cause: str
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """A reading that was claimed but never asked: it goes back as it was."""
+    """A reading that was claimed but not requested: it becomes due again unchanged."""
 
 
 Outcome = Captured | Rejected | Deferred | Returned
@@ -173,7 +173,7 @@ Outcome = Captured | Rejected | Deferred | Returned
 
 
 class Settlement(NamedTuple):
-    """A reading together with its outcome, as it is sealed (rows are in the part, not here)."""
+    """A reading with its outcome, as it is sealed (without rows, which are in the part)."""
 
     reading: Reading
     outcome: Outcome
@@ -181,7 +181,7 @@ class Settlement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The immutable object that holds a batch's rows: its place in the dataset, its bytes and their digest."""
+    """The immutable object with a batch's rows: its name in the dataset, its bytes and their digest."""
 
     dataset: str
     name: str
@@ -191,13 +191,13 @@ class Part:
     data: bytes
 
     def __repr__(self) -> str:
-        """Leave the bytes out."""
+        """Omit the bytes."""
         return f"Part({self.dataset}/{self.name}, {self.row_count} rows, {self.size_bytes} bytes)"
 
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """The balance of a ledger, in pairs. ``accepted`` is counted apart from the states it must equal.
+    """A ledger's totals of pairs. ``accepted`` is counted separately from the states that it must equal.
 
     Of the pending pairs ``never_read`` were never captured. The others wait for their next reading; the first of these
     is due at ``next_reading_at``.

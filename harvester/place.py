@@ -35,7 +35,7 @@ _KINDS = (
 
 
 class PlaceKind(Enum):
-    """What a text names."""
+    """The kind of a place."""
 
     FILE = "file"
     BUCKET = "bucket"
@@ -43,9 +43,9 @@ class PlaceKind(Enum):
 
 
 def kind_of(text: str, what: str, *, buckets: bool = False, pipe: bool = False) -> PlaceKind:
-    """Give the kind of a place; buckets and pipes only where they are of use. ``what`` names the option or argument.
+    """Return the kind of a place. ``what`` names the option or argument.
 
-    Raises ``UsageError``, which repeats nothing of the text but its scheme.
+    Raises ``UsageError``, which repeats only the scheme of the text.
     """
     problem = refusal(text, buckets=buckets, pipe=pipe)
     if problem is not None:
@@ -56,13 +56,13 @@ def kind_of(text: str, what: str, *, buckets: bool = False, pipe: bool = False) 
 
 
 def local_path(text: str, what: str) -> Path:
-    """Give the path of a file or folder of this machine. Raises ``UsageError`` for a place of another kind."""
+    """Return the path of a file or folder of this machine. Raises ``UsageError`` for a place of another kind."""
     kind_of(text, what)
     return Path(text)
 
 
 def refusal(text: str, *, files: bool = True, buckets: bool = False, pipe: bool = False) -> str | None:
-    """Return why a text names no place of these kinds; None if it names one."""
+    """Return why a text names none of these kinds of place; None if it names one."""
     wanted = " or ".join([A_FILE] * files + [A_BUCKET] * buckets)
     if not text.strip():
         return f"it is empty; name {wanted}"

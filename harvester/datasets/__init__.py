@@ -1,6 +1,6 @@
-"""What needs a database for a while: the latest view, Parquet lists of pairs. The door to DuckDB.
+"""What DuckDB computes: the latest view, the last captures, Parquet lists of pairs. The only door to DuckDB.
 
-Memory is bounded by DuckDB's own limit; what does not fit is put on disk for a while.
+DuckDB's own limit bounds memory; what exceeds it goes to temporary files.
 """
 
 from harvester.datasets.captures import last_captures

@@ -1,10 +1,10 @@
-"""The last capture of each pair among a dataset's parts, so that a ledger can be made anew from them."""
+"""The last capture of each pair in a dataset's parts, to rebuild a ledger from them."""
 
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from harvester.datasets.sql import bound, one_file, text, texts
+from harvester.datasets.sql import limit_memory, one_file, quote_text, quote_texts
 from harvester.errors import SinkError
 from harvester.model import DATASET, LastCapture, Pair, Verdict, is_part
 
@@ -12,14 +12,14 @@ _COLUMNS = ("workspace", "campaign_id", "send_id", "level", "reading", "verdict"
 
 
 def last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCapture]:
-    """Give each pair's last capture, streamed. Raises ``SinkError`` for parts that cannot be read."""
+    """Yield each pair's last capture. Raises ``SinkError`` for unreadable parts."""
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
     parts = sorted(path for path in (folder / DATASET).glob("*/*") if is_part(path.name))
     if not parts:
         return
-    columns = "{" + ", ".join(f"{text(name)}: 'VARCHAR'" for name in _COLUMNS) + "}"
-    files = texts(map(one_file, parts))
+    columns = "{" + ", ".join(f"{quote_text(name)}: 'VARCHAR'" for name in _COLUMNS) + "}"
+    files = quote_texts(map(one_file, parts))
     rows = f"read_json({files}, columns = {columns}, format = 'newline_delimited', hive_partitioning = false)"
     query = (
         "SELECT workspace, campaign_id, send_id, arg_max(reading, captured_at), arg_max(verdict, captured_at), "  # noqa: S608 - quoted
@@ -27,7 +27,7 @@ def last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCapture
         f"FROM {rows} WHERE level = 'capture' GROUP BY ALL"
     )
     with duckdb.connect() as connection:
-        bound(connection, 512, temp_directory)
+        limit_memory(connection, 512, temp_directory)
         try:
             found = connection.execute(query)
             while page := found.fetchmany(2048):

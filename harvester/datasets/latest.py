@@ -1,7 +1,6 @@
-"""The latest view: of every place in every send the newest numbers, out of all parts.
+"""The latest view: the newest numbers of every send, from all parts.
 
-Columns that hold text stay text, whatever they look like: an id of digits keeps its zeros and Braze's dates are
-not reckoned with.
+Text columns stay text, whatever their values look like: an id of digits keeps its zeros.
 """
 
 import json
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harvester.datasets.members import Members, find_members, objects
-from harvester.datasets.sql import bound, one_file, quoted, text, texts
+from harvester.datasets.sql import limit_memory, one_file, quote_name, quote_text, quote_texts
 from harvester.errors import SinkError, UsageError
 from harvester.model import DATASET, is_part
 from harvester.private_files import make_private_file
@@ -34,7 +33,7 @@ _FORMATS = {"ndjson": "(FORMAT json)", "csv": "(FORMAT csv, HEADER)", "parquet":
 
 
 class Written(NamedTuple):
-    """How many rows were written, and how many counters have no column in them."""
+    """The number of rows written, and of counters without a column."""
 
     rows: int
     folded: int
@@ -43,15 +42,15 @@ class Written(NamedTuple):
 def write_latest(
     folder: Path, out: Path | None, kind: str, *, memory_limit_mb: int = 512, temp_directory: Path
 ) -> Written:
-    """Write the latest view of a harvested folder to a file (whole or not at all) or to standard output.
+    """Write the latest view of a folder to a file (atomically) or to standard output.
 
-    For each pair, date, level, channel and variation it keeps the newest row that counts anything, else the
-    newest: an answer that comes back empty late, as after expiry, does not hide what was seen before. Counters
-    that a row does not have are null, in NDJSON too, since readers look at the first rows to learn what there is. In
+    For each pair, date, level, channel and variation it keeps the newest row with a counter other than
+    0, else the newest row: a late answer of zeros, as after expiry, hides no numbers. Absent counters are null, in
+    NDJSON too, since readers infer columns from the first rows. In
     CSV, text that a spreadsheet would run as a formula gets a leading apostrophe. ``kind`` is ndjson, csv or parquet.
-    Beyond ``MAX_COUNTERS``, the counters that the fewest rows have are JSON text in ``unrecognized``.
+    Beyond ``MAX_COUNTERS``, the rarest counters are JSON text in ``unrecognized``.
 
-    Raises ``UsageError`` where there is no part or ``out`` cannot be written, ``SinkError`` for a damaged part.
+    Raises ``UsageError`` if there is no part or ``out`` cannot be written, ``SinkError`` for a damaged part.
     """
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
@@ -62,18 +61,18 @@ def write_latest(
         raise UsageError("Parquet cannot be written to standard output; give -o FILE")
     making = temp_directory / "latest" if out is None else out.with_name(f".{out.name}.{secrets.token_hex(4)}.making")
     try:
-        make_private_file(making)  # it proves that the folder can be written to, and that the name is no link
+        make_private_file(making)  # fails if the folder is not writable or the name is a link
         making.unlink()
     except OSError as error:
         raise UsageError(f"cannot write to the folder {making.parent}: {error.strerror}") from None
     try:
         with duckdb.connect() as connection:
-            bound(connection, memory_limit_mb, temp_directory)
+            limit_memory(connection, memory_limit_mb, temp_directory)
             members = find_members(connection, parts)
             counters, folded = _counters(members)
-            rows = _folded(counters, members, parts) if folded else _rows(counters, members, parts)
-            query = _latest(counters, rows, guarded=kind == "csv")
-            written = connection.execute(f"COPY ({query}) TO {text(str(making))} {_FORMATS[kind]}").fetchone()
+            rows = _fold_members(counters, members, parts) if folded else _rows(counters, members, parts)
+            query = _latest(counters, rows, escape_formulas=kind == "csv")
+            written = connection.execute(f"COPY ({query}) TO {quote_text(str(making))} {_FORMATS[kind]}").fetchone()
     except duckdb.OutOfMemoryException:
         making.unlink(missing_ok=True)
         raise SinkError(
@@ -93,7 +92,7 @@ def write_latest(
 
 
 def _no_parts(folder: Path) -> str:
-    """Say that a folder holds no parts; one with ``.harvester/`` was in use, so that parts may have been lost."""
+    """Return the error for a folder without parts. If it has ``.harvester/``, parts may have been lost."""
     if (folder / ".harvester").is_dir():
         return (
             f"{folder} holds no parts below {DATASET}/, but harvester has used it ({folder}/.harvester is there); "
@@ -105,71 +104,75 @@ def _no_parts(folder: Path) -> str:
 def _counters(members: Members) -> tuple[dict[str, str], set[str]]:
     """Return the counters that are columns with their types, and the names of the others.
 
-    Types are whole numbers, decimal ones, or text for whatever else.
+    Types are integers, decimals, or text for all other values.
     """
     types = {}
-    for name, met in members.kinds.items():
+    for name, found in members.kinds.items():
         numbers = met - {"JSON", "NULL", '"NULL"'} or met
         types[name] = "BIGINT" if numbers == {"BIGINT"} else "DOUBLE" if numbers <= _NUMBERS else "VARCHAR"
     names = types.keys() - set(TEXT_COLUMNS)
     kept = names
     if len(names) > MAX_COUNTERS:
         common = sorted(names - {_REST}, key=lambda name: (-members.rows[name], name))
-        shown = _shown([*TEXT_COLUMNS, _REST, *common])
-        kept = {*[name for name in common if shown[name] == name][:MAX_COUNTERS], _REST}
+        columns_by_name = _column_names([*TEXT_COLUMNS, _REST, *common])
+        kept = {*[name for name in common if columns_by_name[name] == name][:MAX_COUNTERS], _REST}
         types[_REST] = "VARCHAR"
     ordered = sorted(kept, key=lambda name: (name != name.lower(), name))
     return {name: types[name] for name in ordered}, names - kept
 
 
-def _latest(counters: dict[str, str], rows: str, *, guarded: bool) -> str:
+def _latest(counters: dict[str, str], rows: str, *, escape_formulas: bool) -> str:
     """Return the query of the view over a table of rows."""
     typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
-    shown = _shown(typed)
-    counts = [f"coalesce(TRY_CAST({quoted(shown[name])} AS DOUBLE), 0) <> 0" for name in counters]
+    columns_by_name = _column_names(typed)
+    counts = [f"coalesce(TRY_CAST({quote_name(columns_by_name[name])} AS DOUBLE), 0) <> 0" for name in counters]
     if _REST in counters:
         counts.append(f"coalesce(regexp_matches({_REST}, '\":\"?-?[0.]*[1-9]'), false)")
     columns = ", ".join(
-        _guarded(shown[name]) if guarded and kind == "VARCHAR" else quoted(shown[name]) for name, kind in typed.items()
+        _escape_formula(columns_by_name[name])
+        if escape_formulas and kind == "VARCHAR"
+        else quote_name(columns_by_name[name])
+        for name, kind in typed.items()
     )
-    keys = ", ".join(quoted(name) for name in KEY)
+    keys = ", ".join(quote_name(name) for name in KEY)
     order = f"({' OR '.join(counts) or 'false'}) DESC, captured_at DESC, batch_id DESC"
     return f"SELECT {columns} FROM {rows} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"  # noqa: S608 - all is quoted
 
 
-def _shown(names: Iterable[str]) -> dict[str, str]:
-    """Give each name the column that shows it, since names of columns must differ in more than case."""
-    shown: dict[str, str] = {}
+def _column_names(names: Iterable[str]) -> dict[str, str]:
+    """Map each counter to a column name: DuckDB's column names must differ in more than case."""
+    columns_by_name: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
         number, column = 0, name or "unnamed"
         while column.lower() in taken:
             number += 1
             column = f"{name}_{number}"
-        shown[name] = column
+        columns_by_name[name] = column
         taken.add(column.lower())
-    return shown
+    return columns_by_name
 
 
 def _rows(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
-    """Return the table of rows: read the quick way, or member by member where columns cannot bear their names."""
+    """Return the table of rows: read directly, or member by member if names cannot be columns."""
     typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
-    shown = _shown(typed)
-    if all(name == column for name, column in shown.items()):
-        columns = "{" + ", ".join(f"{text(name)}: {text(kind)}" for name, kind in typed.items()) + "}"
-        return f"read_json({texts(map(one_file, parts))}, columns = {columns}, {members.reading()})"
-    pointers = {name: text("/" + name.replace("~", "~0").replace("/", "~1")) for name in typed}
+    columns_by_name = _column_names(typed)
+    if all(name == column for name, column in columns_by_name.items()):
+        columns = "{" + ", ".join(f"{quote_text(name)}: {quote_text(kind)}" for name, kind in typed.items()) + "}"
+        return f"read_json({quote_texts(map(one_file, parts))}, columns = {columns}, {members.read_options()})"
+    pointers = {name: quote_text("/" + name.replace("~", "~0").replace("/", "~1")) for name in typed}
     listed = ", ".join(
-        f"CAST(json ->> {pointers[name]} AS {kind}) AS {quoted(shown[name])}" for name, kind in typed.items()
+        f"CAST(json ->> {pointers[name]} AS {kind}) AS {quote_name(columns_by_name[name])}"
+        for name, kind in typed.items()
     )
     return f"(SELECT {listed} FROM {objects(parts, members.object_bytes)})"  # noqa: S608 - quoted
 
 
-def _folded(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
-    """Return the table of rows whose members that are no column stand together in one."""
+def _fold_members(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
+    """Return the table of rows, with members without a column combined in one."""
     typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
-    structure = text(json.dumps(typed))
-    others = text(json.dumps(dict.fromkeys(typed)))
+    structure = quote_text(json.dumps(typed))
+    others = quote_text(json.dumps(dict.fromkeys(typed)))
     return (
         f"(SELECT * EXCLUDE ({_REST}, _others), CASE WHEN _others = '{{}}' THEN {_REST} "  # noqa: S608 - quoted
         f"WHEN {_REST} IS NULL THEN _others::VARCHAR "
@@ -179,7 +182,7 @@ def _folded(counters: dict[str, str], members: Members, parts: list[Path]) -> st
     )
 
 
-def _guarded(name: str) -> str:
-    column = quoted(name)
+def _escape_formula(name: str) -> str:
+    column = quote_name(name)
     risky = f"regexp_matches({column}, '^[-=+@\\t\\r]')"
     return f"CASE WHEN {risky} THEN '''' || {column} ELSE {column} END AS {column}"

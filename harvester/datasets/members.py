@@ -1,6 +1,6 @@
-"""Finds the members of a dataset's rows: their names, the types of their values, and the length of the longest row.
+"""Finds the members of a dataset's rows: names, types of values, and the length of the longest row.
 
-Parts are read one by one: for all at once DuckDB keeps a buffer for each, and memory would grow with the dataset.
+It reads parts one by one: for several at once DuckDB keeps a buffer each, and memory would grow with the dataset.
 """
 
 import zlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import zstandard
 
-from harvester.datasets.sql import THREADS, one_file, text, texts
+from harvester.datasets.sql import THREADS, one_file, quote_text, quote_texts
 from harvester.errors import SinkError
 
 MANY_NAMES = 1000
@@ -37,17 +37,17 @@ class Members:
     object_bytes: int = _OBJECT_BYTES
     """What DuckDB must be ready to read as one row."""
 
-    def reading(self) -> str:
+    def read_options(self) -> str:
         """Return the options by which DuckDB reads the parts."""
         lines = "format = 'newline_delimited', hive_partitioning = false"
         return f"{lines}, maximum_object_size = {self.object_bytes}"
 
 
 def find_members(connection: Any, parts: Sequence[Path]) -> Members:
-    """Look through all parts. Raises ``SinkError`` for a damaged one, ``duckdb.Error`` for one that is no NDJSON."""
+    """Scan all parts. Raises ``SinkError`` for a damaged one, ``duckdb.Error`` for one that is not NDJSON."""
     members = Members()
-    with ThreadPoolExecutor(THREADS) as pool:  # a compressed part is read by one thread alone
-        for found in pool.map(lambda part: _look(connection.cursor(), part), parts):
+    with ThreadPoolExecutor(THREADS) as pool:  # one thread reads a compressed part
+        for found in pool.map(lambda part: _scan_part(connection.cursor(), part), parts):
             members.object_bytes = max(members.object_bytes, found.object_bytes)
             members.rows.update(found.rows)
             for name, kinds in found.kinds.items():
@@ -57,29 +57,29 @@ def find_members(connection: Any, parts: Sequence[Path]) -> Members:
 
 def objects(parts: Sequence[Path], object_bytes: int) -> str:
     """Return the table of the parts' rows, as JSON."""
-    return f"read_ndjson_objects({texts(map(one_file, parts))}, maximum_object_size = {object_bytes})"
+    return f"read_ndjson_objects({quote_texts(map(one_file, parts))}, maximum_object_size = {object_bytes})"
 
 
-def _look(connection: Any, part: Path) -> Members:
-    """Look through one part."""
+def _scan_part(connection: Any, part: Path) -> Members:
+    """Scan one part."""
     found = Members(object_bytes=max(_OBJECT_BYTES, _longest_line(part) + 1024))
     rows = objects([part], found.object_bytes)
     names = f"SELECT name, count(*) FROM (SELECT unnest(json_keys(json)) AS name FROM {rows}) GROUP BY name"  # noqa: S608 - quoted
     found.rows = Counter(dict(connection.execute(names).fetchall()))
-    # DuckDB takes Sent and sent for one, and gives up on a counter without a name.
+    # To DuckDB, Sent and sent are equal, and a counter without a name is an error.
     plain = len(found.rows) <= MANY_NAMES and len({name.lower() for name in found.rows} - {""}) == len(found.rows)
     if plain:
-        reading = f"sample_size = -1, maximum_depth = 2, {found.reading()}"
-        query = f"DESCRIBE SELECT * FROM read_json({text(one_file(part))}, {reading})"  # noqa: S608 - quoted
+        reading = f"sample_size = -1, maximum_depth = 2, {found.read_options()}"
+        query = f"DESCRIBE SELECT * FROM read_json({quote_text(one_file(part))}, {reading})"  # noqa: S608 - quoted
     else:
-        query = _members_of(rows)
+        query = _members_query(rows)
     for name, kind, *_ in connection.execute(query).fetchall():
         found.kinds.setdefault(name, set()).add(kind)
     return found
 
 
-def _members_of(rows: str) -> str:
-    """Return the query of the members' names, as they are written, with the kinds of their values."""
+def _members_query(rows: str) -> str:
+    """Return the query for the members' names and the types of their values."""
     members = f"SELECT unnest(map_entries(json::MAP(VARCHAR, JSON))) AS member FROM {rows}"  # noqa: S608 - quoted
     kind = "json_type(member.value)"
     small = f"{kind} = 'UBIGINT' AND TRY_CAST(member.value AS BIGINT) IS NOT NULL"
@@ -87,9 +87,9 @@ def _members_of(rows: str) -> str:
 
 
 def _longest_line(part: Path) -> int:
-    """Read a part to its end, since DuckDB takes one that was cut off for a whole one; returns its longest line."""
+    """Read a part to its end, since DuckDB accepts a truncated one. Returns the length of its longest line."""
     longest = current = 0
-    for chunk in _decompressed(part):
+    for chunk in _decompress(part):
         first, *others = chunk.split(b"\n")
         current += len(first)
         if others:
@@ -98,8 +98,8 @@ def _longest_line(part: Path) -> int:
     return max(longest, current)
 
 
-def _decompressed(part: Path) -> Iterator[bytes]:
-    """Read a part, piece by piece. Raises ``SinkError`` for one that is damaged, cut off, or goes on behind its end."""
+def _decompress(part: Path) -> Iterator[bytes]:
+    """Yield the pieces of a part. Raises ``SinkError`` if it is damaged, truncated, or has bytes behind its end."""
     stream: Any = None
     if part.suffix == ".zst":
         stream = zstandard.ZstdDecompressor().decompressobj()

@@ -1,4 +1,4 @@
-"""Lists of pairs in Parquet, read within a bound on memory whatever the file says of itself."""
+"""Lists of pairs in Parquet, read in bounded memory, whatever the file claims."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harvester.datasets.sql import one_file, quoted
+from harvester.datasets.sql import one_file, quote_name
 from harvester.errors import UsageError
 
 MEMORY_LIMIT_MB = 128
@@ -17,7 +17,7 @@ MAX_FOOTER_BYTES = 1 << 20
 """A footer becomes about 140 times its size in memory, so a megabyte of it is the most that is read."""
 
 TEXT_CHARACTERS = 256
-"""What is given of a text: enough to see that no id is that long."""
+"""The length to which texts are truncated, longer than any id."""
 
 _TEXT_TYPES = ("VARCHAR", "JSON", "UUID", "ENUM")
 _SMALL_TYPES = re.compile(r'U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOLEAN|DECIMAL.*|DATE|TIME.*|"NULL"')
@@ -26,7 +26,7 @@ _SMALL_TYPES = re.compile(r'U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOL
 class ParquetFile:
     """An open Parquet file. ``columns`` are the names of its top-level columns as the file spells them.
 
-    Use it as a context manager. Raises ``UsageError`` where the file is no Parquet, or needs too much memory.
+    Use it as a context manager. Raises ``UsageError`` if the file is not Parquet, or needs too much memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class ParquetFile:
         import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
         self._path = path
-        self._errors = (duckdb.Error, RuntimeError, UnicodeDecodeError)  # the last two: a name that is no text
+        self._errors = (duckdb.Error, RuntimeError, UnicodeDecodeError)  # the last two: a name that is not text
         self._name = one_file(path)
         _check_footer(path)
         self._connection = duckdb.connect()
@@ -48,7 +48,7 @@ class ParquetFile:
             raise self._unreadable(error) from None
 
     def __enter__(self) -> Self:
-        """Give itself."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -58,7 +58,7 @@ class ParquetFile:
         self._connection.close()
 
     def _top_level(self) -> list[str]:
-        """Walk the schema, which lists each column before those within it."""
+        """Return the top-level columns: the schema lists each column before its children."""
         nodes = self._connection.execute("SELECT name, num_children FROM parquet_schema(?)", [self._name])
         names, inside = [], [1]
         while page := nodes.fetchmany(2048):
@@ -73,13 +73,13 @@ class ParquetFile:
         return names
 
     def rows(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """Give the cells of these columns, row by row; texts are cut to ``TEXT_CHARACTERS``.
+        """Yield the cells of these columns, row by row; texts are truncated to ``TEXT_CHARACTERS``.
 
-        Raises ``UsageError`` for a column whose cells cannot name an id or a time, and where the file is damaged.
+        Raises ``UsageError`` for a column whose type is neither an id nor a time, and for a damaged file.
         """
         source = "read_parquet(?, binary_as_string = true, hive_partitioning = false)"
         try:
-            plain = ", ".join(quoted(name) for name in names)
+            plain = ", ".join(quote_name(name) for name in names)
             types = self._connection.execute(f"SELECT {plain} FROM {source} LIMIT 0", [self._name]).description or []  # noqa: S608 - quoted
             wanted = ", ".join(self._cell(name, str(column[1])) for name, column in zip(names, types, strict=True))
             rows = self._connection.execute(f"SELECT {wanted} FROM {source}", [self._name])  # noqa: S608 - quoted
@@ -89,14 +89,14 @@ class ParquetFile:
             raise self._unreadable(error) from None
 
     def _cell(self, name: str, kind: str) -> str:
-        """Write a column for SQL, so that no long text leaves the database."""
+        """Return the SQL of a column, which truncates long texts."""
         if kind.startswith(_TEXT_TYPES) and not kind.endswith("]"):
-            return f"left(CAST({quoted(name)} AS VARCHAR), {TEXT_CHARACTERS})"
-        if kind == "TIMESTAMP WITH TIME ZONE":  # which DuckDB gives as an object only where pytz is installed
-            written = f"strftime(make_timestamp(epoch_us({quoted(name)})), '%Y-%m-%dT%H:%M:%S.%fZ')"
-            return f"CASE WHEN isinf({quoted(name)}) THEN 'infinity' ELSE {written} END"
+            return f"left(CAST({quote_name(name)} AS VARCHAR), {TEXT_CHARACTERS})"
+        if kind == "TIMESTAMP WITH TIME ZONE":  # which DuckDB returns as an object only if pytz is installed
+            written = f"strftime(make_timestamp(epoch_us({quote_name(name)})), '%Y-%m-%dT%H:%M:%S.%fZ')"
+            return f"CASE WHEN isinf({quote_name(name)}) THEN 'infinity' ELSE {written} END"
         if _SMALL_TYPES.fullmatch(kind):
-            return quoted(name)
+            return quote_name(name)
         raise UsageError(f"{self._path}: column {name} is of type {kind[:60]}; write it as text")
 
     def _unreadable(self, error: Exception) -> UsageError:
@@ -109,7 +109,7 @@ class ParquetFile:
 
 
 def _check_footer(path: Path) -> None:
-    """Look at the length of the footer, which stands before the last four bytes, before anybody reads it."""
+    """Check the length of the footer, in front of the last four bytes, before reading it."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
