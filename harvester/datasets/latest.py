@@ -108,7 +108,7 @@ def _counters(members: Members) -> tuple[dict[str, str], set[str]]:
     """
     types = {}
     for name, found in members.kinds.items():
-        numbers = met - {"JSON", "NULL", '"NULL"'} or met
+        numbers = found - {"JSON", "NULL", '"NULL"'} or found
         types[name] = "BIGINT" if numbers == {"BIGINT"} else "DOUBLE" if numbers <= _NUMBERS else "VARCHAR"
     names = types.keys() - set(TEXT_COLUMNS)
     kept = names
