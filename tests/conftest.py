@@ -15,9 +15,9 @@ import pytest
 import zstandard
 from hypothesis import settings
 
-from tests.support import warm_process
 from tests.support.secret_canary import KEY, Heard, leaks, said
 from tests.support.servers import STORES, Bucket
+from tests.support.warm_process import WarmProcess
 
 settings.register_profile("short", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=20_000)
@@ -32,6 +32,16 @@ def pytest_configure(config):
     chosen = config.option.basetemp or "TMPDIR" in os.environ
     if not chosen and os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free >= ROOM_BYTES:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY_DISK)
+
+
+class HeardWarm(WarmProcess):
+    """A warm process whose words are searched when the test has ended."""
+
+    def communicate(self, stdin: bytes = b"") -> tuple[bytes, bytes]:
+        """Read all it says, and keep it."""
+        written = super().communicate(stdin)
+        said.extend(written)
+        return written
 
 
 class Command:
@@ -53,6 +63,10 @@ class Command:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
+    def start_warm(self, *arguments: str) -> WarmProcess:
+        """Begin a process that has imported it all already, see ``WarmProcess``."""
+        return HeardWarm(self.folder, self.env, *arguments)
+
     async def run(
         self, *arguments: str, stdin: bytes | None = None, inside: Sequence[str] = ()
     ) -> tuple[int, str, str]:
@@ -61,11 +75,9 @@ class Command:
             process = self.start(*arguments, inside=inside, stdin=subprocess.PIPE)
             out, err = await asyncio.to_thread(process.communicate, stdin)
             return process.returncode, out.decode(), err.decode()
-        code, out, err = await asyncio.to_thread(
-            warm_process.run, self.folder, self.env, *arguments, stdin=stdin or b""
-        )
-        said.extend((out, err))
-        return code, out.decode(), err.decode()
+        process = await asyncio.to_thread(self.start_warm, *arguments)
+        out, err = await asyncio.to_thread(process.communicate, stdin or b"")
+        return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 import time
 import uuid
 from collections import Counter
@@ -24,6 +23,7 @@ from tests.support.brokers import LABS, queue_name
 from tests.support.secret_canary import KEY
 from tests.support.servers import BUCKET, free_port, s3
 from tests.support.tcp_proxy import Cutter
+from tests.support.warm_process import WarmProcess
 
 SERVE = ("serve", "--config", "h.toml", "--log-level", "warning")
 PATIENCE_SECONDS = 180
@@ -63,7 +63,7 @@ class Serving:
         self.ledger = folder / "ledger.db"
         self.command.env |= (env or {}) | {"HARVESTER_OUT": out, "HARVESTER_STATE": str(self.ledger)}
         del self.command.env["BRAZE_API_KEY"]
-        self.process: subprocess.Popen | None = None
+        self.process: WarmProcess | None = None
         tables = {"workspaces.eu": {}} | tables
         lines = [f"web_port = {self.port}"]
         for name, given in tables.items():
@@ -73,8 +73,8 @@ class Serving:
         (folder / "h.toml").write_text("\n".join(lines))
 
     def start(self, *more):
-        """Begin; it may still be on its way up on return."""
-        self.process = self.command.start(*SERVE, *more)
+        """Begin, warm: tests of the command line and of the compose file start it cold."""
+        self.process = self.command.start_warm(*SERVE, *more)
 
     def kill(self):
         """SIGKILL."""

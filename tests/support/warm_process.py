@@ -9,12 +9,14 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import BinaryIO
 
 _context = multiprocessing.get_context("forkserver")
 # By the names of what is installed: Python 3.11's server does not look where this file lies, and says nothing.
@@ -53,27 +55,54 @@ def fork(
     return process
 
 
-def run(folder: Path, env: dict[str, str], *arguments: str, stdin: bytes) -> tuple[int, bytes, bytes]:
-    """Run it to its end, with pipes as a shell makes them; gives the exit code and all that it said."""
-    (given, giving), (out, saying_out), (err, saying_err) = (_context.Pipe(duplex=False) for _ in range(3))
-    with given, saying_out, saying_err:
-        process = fork(folder, env, *arguments, streams=(given, saying_out, saying_err))
-    with giving, out, err, ThreadPoolExecutor(3) as threads:
-        threads.submit(_give, giving, stdin)
-        said = list(threads.map(_all_of, (out, err)))
-        process.join()
-    return process.exitcode, *said
+class WarmProcess:
+    """A warm process with pipes as a shell makes them, and the methods of ``subprocess.Popen`` that tests use."""
+
+    def __init__(self, folder: Path, env: dict[str, str], *arguments: str) -> None:
+        """Start it."""
+        (given, self._giving), (out, saying_out), (err, saying_err) = (_context.Pipe(duplex=False) for _ in range(3))
+        with given, saying_out, saying_err:
+            self._process = fork(folder, env, *arguments, streams=(given, saying_out, saying_err))
+        self.stdout, self.stderr = _file_of(out), _file_of(err)
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or the signal that ended it, negative; None while it runs."""
+        return self._process.exitcode
+
+    poll = returncode.fget
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self._process.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, stdin: bytes = b"") -> tuple[bytes, bytes]:
+        """Run it to its end; gives all that it wrote to its two streams and was not read yet."""
+        with self.stdout, self.stderr, ThreadPoolExecutor(3) as threads:
+            threads.submit(_give, self._giving, stdin)
+            written = tuple(threads.map(lambda file: file.read(), (self.stdout, self.stderr)))
+            self._process.join()
+        return written
+
+
+def _file_of(pipe: Connection) -> BinaryIO:
+    with pipe:
+        return os.fdopen(os.dup(pipe.fileno()), "rb")
 
 
 def _give(pipe: Connection, data: bytes) -> None:
     with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(pipe.fileno()), "wb") as file:
         pipe.close()
         file.write(data)
-
-
-def _all_of(pipe: Connection) -> bytes:
-    with os.fdopen(os.dup(pipe.fileno()), "rb") as file:
-        return file.read()
 
 
 def injected(folder: Path, env: dict[str, str], *arguments: str, inject: str) -> tuple[int, str]:
