@@ -167,4 +167,5 @@ def _damaged(detail: str) -> UnreadableAvro:
 
 
 def _format_error(error: Exception) -> str:
-    return f"{type(error).__name__} {error}".strip()[:200]
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
+    return text.strip()[:200]

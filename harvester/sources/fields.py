@@ -48,7 +48,9 @@ def parse_id(record: Mapping[str, object], field: str) -> str:
     """
     value = record.get(field)
     if not isinstance(value, str):
-        raise InvalidField(field, "is missing" if value is None else "must be text: a number loses its leading zeros")
+        if value is None:
+            raise InvalidField(field, "is missing")
+        raise InvalidField(field, "must be text, because a number loses its leading zeros; export it as text")
     if is_ordinary_id(value):
         return value
     value = unwrap_spreadsheet_text(value.strip()).strip()

@@ -39,7 +39,8 @@ class RejectsFile:
         self.count += bad.lines
         source, field, problem, text = (printable(each) for each in (bad.source, bad.field, bad.problem, bad.text))
         if len(self.reasons) < _FIRST_REASONS:
-            self.reasons.append(f"{source}:{bad.line}: {format_problem(field, problem)}")
+            location = f"{source}:{bad.line}" if bad.line else source
+            self.reasons.append(f"{location}: {format_problem(field, problem)}")
         record = {"source": source, "line": bad.line, "field": field, "problem": problem, "text": text}
         if bad.lines > 1:
             record["lines"] = bad.lines

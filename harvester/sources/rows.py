@@ -165,7 +165,7 @@ def _parse_object(line: str) -> dict[str, Any]:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise InvalidField("", f"the line is not JSON: {error}") from None
+        raise InvalidField("", f"the line is not JSON: {error.msg} at column {error.colno}") from None
     if not isinstance(record, dict):
         raise InvalidField("", "the line is not a JSON object")
     lower = line.lower()

@@ -1,4 +1,4 @@
-"""Sends from Currents: what counts as one, when it was made, and that no file breaks the rest."""
+"""Tests of Currents: what counts as a send, its time, and that a damaged file does not affect the others."""
 
 import asyncio
 import io
@@ -51,14 +51,14 @@ def event(campaign_id="c", send_id="s", when=SENT, **more):
 
 
 def avro(events, *, kind=None, codec="null", block_bytes=16_000):
-    """The bytes of one file."""
+    """The bytes of an Avro file with these events."""
     file = io.BytesIO()
     fastavro.writer(file, kind or schema(), events, codec=codec, sync_interval=block_bytes)
     return file.getvalue()
 
 
 def put(folder, data, *, event_type=EMAIL, name="dataexport.prod-01.S3.integration.1+0+1.avro"):
-    """Lay a file where Currents would."""
+    """Write a file where Currents would."""
     path = folder / "dataexport.prod-01.S3.integration.1" / f"event_type={event_type}" / "date=2026-11-20-17" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -66,22 +66,22 @@ def put(folder, data, *, event_type=EMAIL, name="dataexport.prod-01.S3.integrati
 
 
 def read(*places, workspaces=("default",), now=NOW):
-    """Read places of Currents; gives the sends as ``{(campaign, send): sent_at}``, the bad lines and the input."""
+    """Read places of Currents; return the sends as ``{(campaign, send): sent_at}``, the bad lines and the input."""
     source = Input([str(place) for place in places], workspaces=workspaces, stdin=io.BytesIO(), now=now)
     found = [each for each in source.read() if each is not None]
     sends = [each for each in found if isinstance(each, Enqueued)]
-    told = {(each.pair.campaign_id, each.pair.send_id): each.sent_at for each in sends}
-    assert len(told) == len(sends), "a send is given once"
-    return told, [each for each in found if isinstance(each, BadLine)], source
+    sent_times = {(each.pair.campaign_id, each.pair.send_id): each.sent_at for each in sends}
+    assert len(sent_times) == len(sends), "each send is returned once"
+    return sent_times, [each for each in found if isinstance(each, BadLine)], source
 
 
 def in_memory(data, name="bucket/a.avro"):
-    """One file that lies in no folder."""
+    """A reader of one file in memory."""
     return CurrentsReader([(name, lambda: io.BytesIO(data))], workspace="w", now=NOW)
 
 
-def test_many_events_in_many_files_are_one_send_made_when_the_earliest_was(tmp_path):
-    """A send to millions is millions of events in any order; its deadline counts from the first of them."""
+def test_events_of_one_send_in_many_files_are_one_send_with_the_earliest_time(tmp_path):
+    """A send to millions has millions of events in any order; its deadline counts from the first."""
     put(tmp_path, avro([event(when=SENT + 9), event(when=SENT + 7)]), name="a.avro")
     put(tmp_path, avro([event(when=SENT + 5), event("c2", when=SENT)]), name="b.avro")
     put(tmp_path, avro([event(when=SENT + 6)]), event_type="users.messages.pushnotification.Send")
@@ -91,8 +91,8 @@ def test_many_events_in_many_files_are_one_send_made_when_the_earliest_was(tmp_p
     assert source.lines == 5
 
 
-def test_a_send_id_that_is_used_for_weeks_is_not_given_up_for_its_oldest_event(tmp_path):
-    """Past retention the earliest event no longer tells when the data ends, so that the latest counts."""
+def test_a_send_id_that_is_used_for_weeks_does_not_expire_with_its_oldest_event(tmp_path):
+    """Once the earliest event is beyond retention, the latest one counts."""
     put(tmp_path, avro([event(when=int(NOW) - age * DAY) for age in (40, 20, 2)]), name="a.avro")
     put(tmp_path, avro([event(send_id="over", when=int(NOW) - age * DAY) for age in (40, 30)]), name="b.avro")
     sends, _, _ = read(tmp_path)
@@ -100,7 +100,7 @@ def test_a_send_id_that_is_used_for_weeks_is_not_given_up_for_its_oldest_event(t
 
 
 def test_every_version_of_the_schema_is_read(tmp_path):
-    """Braze adds, drops and moves fields; files of all its years lie in one bucket."""
+    """Braze adds, drops and moves fields; one bucket contains files of all years."""
     oldest = {key: TYPES[key] for key in ("id", "user_id", "time", "email_address", "campaign_id", "send_id")}
     backwards = dict(reversed(TYPES.items()))
     annotated = TYPES | {
@@ -116,8 +116,8 @@ def test_every_version_of_the_schema_is_read(tmp_path):
     assert source.skipped == {"events without send_id": 1}
 
 
-def test_events_that_belong_to_no_send_id_are_counted_by_cause_and_are_no_mistake(tmp_path):
-    """Canvas messages and campaigns without a send id are the bulk of Currents; nobody wants a line for each."""
+def test_events_without_a_send_id_are_skipped_and_counted_by_cause(tmp_path):
+    """Most events of Currents are of canvases and of campaigns without a send id; none of them is a bad line."""
     events = [
         event(None, None, canvas_id="v"), event(None, "s", canvas_id="v"), event(None, None), event(send_id=None),
         event(send_id=None, canvas_id="v"), event("both", canvas_id="v"),
@@ -131,8 +131,8 @@ def test_events_that_belong_to_no_send_id_are_counted_by_cause_and_are_no_mistak
 
 
 @pytest.mark.parametrize("other", ["users.messages.email.Open", "users.messages.sms.CarrierSend", "users.SendX"])
-def test_other_event_types_make_no_send(tmp_path, other):
-    """Only *.Send does. A path that names another type is enough: the file is not even opened."""
+def test_files_of_other_event_types_are_skipped_unopened(tmp_path, other):
+    """Only types that end in .Send report sends, and the path is enough to tell."""
     put(tmp_path, b"never looked at", event_type=other, name="a.avro")
     (tmp_path / "b.avro").write_bytes(avro([event()], kind=schema(name=f"dataexport.S3.inner.{other}")))
     put(tmp_path, avro([event("c2")]), name="c.avro")
@@ -142,14 +142,14 @@ def test_other_event_types_make_no_send(tmp_path, other):
 
 
 @pytest.mark.parametrize("name", [f"dataexport.GCS.inner.{EMAIL}", EMAIL, "users.messages.sms.send"])
-def test_without_a_telling_path_the_record_says_what_a_file_holds(tmp_path, name):
-    """Files that were moved out of their folders are read as well."""
+def test_the_record_name_is_the_event_type_if_the_path_names_none(tmp_path, name):
+    """Files that were moved out of their folders are read too."""
     (tmp_path / "moved.avro").write_bytes(avro([event()], kind=schema(name=name)))
     assert read(tmp_path / "moved.avro")[0] == {("c", "s"): SENT}
 
 
 def test_the_innermost_event_type_of_a_path_counts(tmp_path):
-    """A copy below another type's folder keeps its own type."""
+    """A copy below the folder of another type keeps its own type."""
     path = tmp_path / "event_type=users.messages.email.Open" / f"event_type={EMAIL}" / "a.avro"
     path.parent.mkdir(parents=True)
     path.write_bytes(avro([event()]))
@@ -168,8 +168,8 @@ def test_the_innermost_event_type_of_a_path_counts(tmp_path):
         ({"time": -1}, "time", "before 1970"),
     ],
 )
-def test_a_bad_event_is_told_by_file_number_and_field_and_the_rest_goes_on(tmp_path, wrong, field, problem):
-    """The rules for ids are those of lists; the test events of a dashboard lie years ahead. No address is told."""
+def test_a_bad_event_is_reported_with_file_number_and_field_and_the_others_are_read(tmp_path, wrong, field, problem):
+    """Ids follow the rules of lists, test events of a dashboard are years ahead, and no address is quoted."""
     path = put(tmp_path, avro([event("a"), event() | wrong, event("z")], kind=schema(TYPES | {"time": "long"})))
     sends, (bad,), _ = read(tmp_path)
     assert list(sends) == [("a", "s"), ("z", "s")]
@@ -186,8 +186,8 @@ def test_a_bad_event_is_told_by_file_number_and_field_and_the_rest_goes_on(tmp_p
         ({"campaign_id": "string", "send_id": "string", "time": "string"}, "time"),
     ],
 )
-def test_a_field_of_another_type_is_told(tmp_path, types, field):
-    """Should Braze ever change a field, it is seen in the rejects and not guessed at."""
+def test_a_field_of_an_unexpected_type_is_a_bad_line(tmp_path, types, field):
+    """If Braze changes a field, the rejects show it and nothing is guessed."""
     values = {"send_id": 7 if types["send_id"] == "long" else "s", "time": "soon" if field == "time" else SENT}
     put(tmp_path, avro([event() | values], kind=schema(types)))
     sends, (bad,), _ = read(tmp_path)
@@ -195,8 +195,8 @@ def test_a_field_of_another_type_is_told(tmp_path, types, field):
     assert bad.field == field
 
 
-def test_a_broken_file_among_good_ones_is_told_and_the_rest_goes_on(tmp_path):
-    """Noise, an empty file and a name that leads nowhere are one line each."""
+def test_an_unreadable_file_is_one_bad_line_and_the_others_are_read(tmp_path):
+    """Noise, an empty file and a dangling link are one bad line each."""
     put(tmp_path, avro([event("a")]), name="1.avro")
     put(tmp_path, b"no Avro at all", name="2.avro")
     put(tmp_path, b"", name="3.avro")
@@ -211,8 +211,8 @@ def test_a_broken_file_among_good_ones_is_told_and_the_rest_goes_on(tmp_path):
 
 @pytest.mark.parametrize("codec", ["null", "deflate"])
 @pytest.mark.parametrize("missing", [1, 10, 20, 400])
-def test_a_file_that_breaks_off_keeps_what_stood_before(tmp_path, codec, missing):
-    """A download that was cut loses its end, is told, and hides nothing of its beginning or of other files."""
+def test_a_file_that_is_cut_off_keeps_the_events_before_the_cut(tmp_path, codec, missing):
+    """It is also reported as a bad line, and other files are not affected."""
     events = [event(send_id=f"s{at}") for at in range(200)]
     path = put(tmp_path, avro(events, codec=codec, block_bytes=1000)[:-missing], name="a.avro")
     put(tmp_path, avro([event("z")]), name="b.avro")
@@ -225,21 +225,21 @@ def test_a_file_that_breaks_off_keeps_what_stood_before(tmp_path, codec, missing
     assert "is incomplete or damaged" in bad.problem
 
 
-def test_a_file_that_ends_inside_a_count_is_told():
-    """A count of events that is cut in two is no end of a file."""
+def test_a_file_that_ends_inside_a_count_is_a_bad_line():
+    """A count of events that is cut in two is not the end of a file."""
     (bad,) = [each for each in in_memory(avro([event()]) + b"\x80").read() if isinstance(each, BadLine)]
     assert "is incomplete or damaged" in bad.problem
 
 
 @pytest.mark.parametrize("codec", ["null", "deflate", "bzip2", "xz"])
-def test_codecs_are_read(codec):
-    """Currents may compress; so may whoever copies its files."""
+def test_all_codecs_are_read(codec):
+    """Currents may compress its files, and so may tools that copy them."""
     data = avro([event(send_id=f"s{at}") for at in range(100)], codec=codec, block_bytes=1000)
     assert len([each for each in in_memory(data).read() if isinstance(each, Enqueued)]) == 100
 
 
-def headed(codec, written, block=b""):
-    """A file of any codec and any schema, whatever a writer would say to it."""
+def with_header(codec, written, block=b""):
+    """A file with any codec and any schema, even those that a writer would refuse."""
     fixed = ({"type": "fixed", "name": name, "size": size} for name, size in (("magic", 4), ("sync", 16)))
     types = dict(zip(("magic", "sync"), fixed, strict=True))
     kinds = (("magic", types["magic"]), ("meta", {"type": "map", "values": "bytes"}), ("sync", types["sync"]))
@@ -251,17 +251,17 @@ def headed(codec, written, block=b""):
 
 
 @pytest.mark.parametrize("codec", ["snappy", "lz4", "x"])
-def test_a_codec_that_cannot_be_read_is_named(codec):
-    """The user learns which codec it is and what to do."""
-    (bad,) = [each for each in in_memory(headed(codec, schema())).read() if each is not None]
+def test_an_unsupported_codec_is_named(codec):
+    """The message names the codec and says what to do."""
+    (bad,) = [each for each in in_memory(with_header(codec, schema())).read() if each is not None]
     assert isinstance(bad, BadLine)
     assert f"codec {codec} is not one of null, deflate" in bad.problem
 
 
-def test_a_schema_without_end_is_told():
-    """A record that holds itself would be followed until the process dies."""
+def test_a_recursive_schema_is_a_bad_line():
+    """A record that contains itself would be followed until the process dies."""
     looped = {"type": "record", "name": EMAIL, "fields": [{"name": "x", "type": ["null", EMAIL]}]}
-    (bad,) = [each for each in in_memory(headed("null", looped)).read() if each is not None]
+    (bad,) = [each for each in in_memory(with_header("null", looped)).read() if each is not None]
     assert isinstance(bad, BadLine)
     assert "is recursive" in bad.problem
 
@@ -272,8 +272,8 @@ PLAIN = avro([event(send_id=f"s{at}") for at in range(20)], block_bytes=300)
 
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from([GOOD, PLAIN]), st.data())
-def test_no_damage_breaks_the_reader(data, chance):
-    """Whatever bytes change or go missing, the reader gives sends and bad lines, and no error."""
+def test_damaged_files_raise_no_error(data, chance):
+    """Whatever bytes change or are missing, the reader returns sends and bad lines."""
     cut = bytearray(data[: chance.draw(st.integers(0, len(data)))])
     for at in chance.draw(st.lists(st.integers(0, len(data)), max_size=4)):
         if at < len(cut):
@@ -283,27 +283,27 @@ def test_no_damage_breaks_the_reader(data, chance):
 
 
 class Stream(io.RawIOBase):
-    """Bytes as they come from a network: they can be read, once, forward."""
+    """Bytes from a network: they can be read only once and only forward."""
 
     def __init__(self, data):
         """Begin at the start."""
         self._data = io.BytesIO(data)
 
     def readable(self):
-        """Yes."""
+        """It is readable."""
         return True
 
     def read(self, size=-1):
-        """Some bytes."""
+        """Read places of Currents; return the sends as ``{(campaign, send): sent_at}``, the bad lines and the input."""
         return self._data.read(size)
 
     def tell(self):
-        """How many were read."""
+        """The number of bytes read."""
         return self._data.tell()
 
 
-def test_files_need_no_disk():
-    """A bucket can be plugged in: names, and what opens them, each only when its turn comes and closed after it."""
+def test_files_are_opened_one_at_a_time_and_closed():
+    """Names and openers are enough, so a bucket can be read like a folder."""
     opened = []
 
     def opener():
@@ -318,23 +318,23 @@ def test_files_need_no_disk():
     assert all(each.closed for each in opened)
 
 
-def test_memory_is_bounded_over_thousands_of_files(tmp_path):
-    """What is held does not grow with the number of files and of sends; all of them are found nonetheless."""
+def test_memory_is_bounded_for_thousands_of_files(tmp_path):
+    """Memory does not grow with the number of files and sends, and all sends are found."""
     files, each = 1000, 40
     for at in range(files):
         events = [event(f"{at:036}", f"{number:036}") for number in range(each)]
         put(tmp_path, avro(events), name=f"{at:04}.avro")
     source = Input([str(tmp_path)], workspaces=["w"], stdin=io.BytesIO(), now=NOW)
-    peak, count = peak_of(lambda: sum(isinstance(found, Enqueued) for found in source.read()))
-    at_once, _ = peak_of(
+    peak, count = measure_peak(lambda: sum(isinstance(found, Enqueued) for found in source.read()))
+    at_once, _ = measure_peak(
         lambda: {(f"{at:036}", f"{number:036}"): float(SENT) for at in range(files) for number in range(each)}
     )
     assert count == files * each
     assert peak < at_once / 2, f"{peak} bytes at the most, all sends at once take {at_once}"
 
 
-def peak_of(work):
-    """The most memory that some work took, in bytes, and what it gave."""
+def measure_peak(work):
+    """Return the most memory that some work took, in bytes, and its result."""
     tracemalloc.start()
     try:
         given_back = work()
@@ -343,8 +343,8 @@ def peak_of(work):
         tracemalloc.stop()
 
 
-def test_the_times_of_sends_outgrow_memory():
-    """Sends beyond what is held at once are merged all the same, each with its first and last time."""
+def test_sends_that_exceed_memory_are_merged_on_disk():
+    """Each still has its first and last time."""
     with SendTimes() as times:
         for second in range(3):
             for at in range(25_000):
@@ -353,8 +353,8 @@ def test_the_times_of_sends_outgrow_memory():
     assert given_back == [(Pair("w", "c", f"s{at}"), 10 * at, 10 * at + 2) for at in range(25_000)]
 
 
-def test_what_is_no_place_of_currents_is_told_before_anything_is_read(tmp_path):
-    """A wrong folder, a missing file and a missing workspace are usage errors that say what to do."""
+def test_a_wrong_place_is_a_usage_error_before_anything_is_read(tmp_path):
+    """A wrong folder, a missing file and a missing workspace are reported with what to do."""
     with pytest.raises(UsageError, match=r"no \.avro file"):
         read(tmp_path)
     with pytest.raises(UsageError, match="No such file"):
@@ -364,15 +364,15 @@ def test_what_is_no_place_of_currents_is_told_before_anything_is_read(tmp_path):
         read(tmp_path, workspaces=("one", "two"))
 
 
-def test_a_file_name_that_is_no_text_can_be_told(tmp_path):
-    """Names of files are bytes; a bad one does not break the rejects."""
+def test_a_file_name_that_is_not_text_can_be_reported(tmp_path):
+    """File names are bytes; a name that is not UTF-8 can be written to the rejects."""
     rejects = RejectsFile(tmp_path / "rejects.ndjson")
     rejects.add(BadLine("a\udcff.avro", 0, "", "cannot be read", ""))
     assert json.loads(rejects.path.read_text())["source"] == "a\\udcff.avro"
 
 
 async def test_enqueue_and_plan_take_a_folder_of_currents(harvester, tmp_path):
-    """Like any list: new pairs once, known ones the second time, what was passed over is told."""
+    """As with any list: pairs are new once and known later, and skipped events are counted."""
     now = int(time.time())
     put(tmp_path / "currents", avro([event(f"c{at}", when=now - DAY) for at in range(5)] + [event(None)]))
     (tmp_path / "empty").mkdir()
@@ -390,8 +390,8 @@ async def test_enqueue_and_plan_take_a_folder_of_currents(harvester, tmp_path):
     assert err.startswith("harvester: empty: the folder and its subfolders contain no .avro files")
 
 
-async def prepared(path, now):
-    """A ledger that has captured ``s1``, refused ``s2``, given up ``s3`` and ``again``, and waits for ``s4``."""
+async def prepare_ledger(path, now):
+    """A ledger in which ``s1`` is captured, ``s2`` rejected, ``s3`` and ``again`` expired, and ``s4`` pending."""
     captured, rejected = Captured(Verdict.ACTIVITY, now, b"", 1), Rejected("status_400", "no")
     old = now - 20 * DAY
     sent = {"s1": now - DAY, "s2": now - DAY, "s3": old, "again": old, "s4": now - DAY}
@@ -407,21 +407,20 @@ async def prepared(path, now):
         return await ledger.do(books.standings, asked, now=now)
 
 
-async def test_the_ledger_tells_how_many_pairs_stand_at_once(tmp_path):
-    """Also a pair that is overdue, and no harvest has looked at since, has expired."""
-    stand = await prepared(tmp_path / "ledger.db", time.time())
-    told = {pair.send_id: word for pair, word in stand.items()}
-    assert told == {
+async def test_the_ledger_finds_the_state_of_many_pairs_at_once(tmp_path):
+    """An overdue pair counts as expired even if no capture has run since."""
+    states = await prepare_ledger(tmp_path / "ledger.db", time.time())
+    assert {pair.send_id: state for pair, state in states.items()} == {
         "s1": "captured", "s2": "rejected", "s3": "expired", "again": "expired", "s4": "pending", "overdue": "expired",
     }  # fmt: skip
 
 
-async def test_audit_tells_what_the_ledger_misses(harvester, tmp_path):
-    """Unknown, expired and rejected sends are told apart, the readable from the lost; 3 until nothing is missing."""
+async def test_audit_reports_the_sends_that_the_ledger_misses(harvester, tmp_path):
+    """It separates unknown, expired and rejected sends, and readable from lost ones; 3 until nothing is missing."""
     now = int(time.time())
     ledger = tmp_path / "harvest/.harvester/ledger.db"
     ledger.parent.mkdir(parents=True)
-    await prepared(ledger, now)
+    await prepare_ledger(ledger, now)
     rejects = ledger.with_name("rejects.ndjson")
     rejects.write_text("of the last run")
     recent = [event(send_id=send, when=now - DAY) for send in ("s1", "s2", "s4", "again", "new")]
@@ -445,8 +444,8 @@ async def test_audit_tells_what_the_ledger_misses(harvester, tmp_path):
     assert rejects.read_text() == "of the last run"
 
 
-async def test_audit_of_a_list_ends_with_0_once_all_is_covered(harvester, tmp_path):
-    """Any source will do; more pairs than one page holds are enqueued and then found; no ledger is no answer."""
+async def test_audit_of_a_list_ends_with_0_once_all_sends_are_covered(harvester, tmp_path):
+    """More pairs than a page are enqueued and then found; without a ledger, audit is a usage error."""
     lines = "".join(f"c,s{at}\n" for at in range(4500))
     (tmp_path / "sends.csv").write_text(f"campaign_id,send_id\n{lines}")
     code, _, err = await harvester.run("audit", "sends.csv")
@@ -462,8 +461,8 @@ async def test_audit_of_a_list_ends_with_0_once_all_is_covered(harvester, tmp_pa
     assert "audit-rejects.ndjson" in out
 
 
-async def test_a_long_scan_lets_others_run(tmp_path):
-    """An interrupt or a view of progress need not wait until all files are read."""
+async def test_a_long_scan_does_not_block_the_event_loop(tmp_path):
+    """An interrupt or the progress view need not wait until all files are read."""
     for at in range(5):
         put(tmp_path, avro([event()]), name=f"{at}.avro")
     source = Input([str(tmp_path)], workspaces=["w"], stdin=io.BytesIO(), now=NOW)
@@ -475,8 +474,8 @@ async def test_a_long_scan_lets_others_run(tmp_path):
     assert seen == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 5)]
 
 
-async def test_currents_lie_in_a_bucket_and_the_audit_reads_them_there(stores, harvester, tmp_path, monkeypatch):
-    """The bucket that Braze writes to is read as a folder is: what is broken or no Avro does not stop the rest."""
+async def test_audit_reads_currents_in_a_bucket(stores, harvester, tmp_path, monkeypatch):
+    """A bucket is read like a folder: damaged files and other objects do not stop the rest."""
     bucket = stores("moto")
     for name, value in bucket.env.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Pairs from files: what is read, what is told, and that nothing breaks the rest."""
+"""Tests of pairs from files: what is read, what is reported, and that a bad line does not affect the others."""
 
 import io
 import json
@@ -18,13 +18,13 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 
 
 def read(name, *, stdin=b"", workspaces=("default",)):
-    """Read one file; gives pairs and bad lines."""
+    """Read one file, and return pairs and bad lines."""
     found = Input([str(name)], workspaces=workspaces, stdin=io.BytesIO(stdin), now=NOW).read()
     return [each for each in found if each is not None]
 
 
 def ids(found):
-    """The ids of the pairs among what was read."""
+    """The ids of the pairs in a result."""
     return [(each.pair.campaign_id, each.pair.send_id) for each in found if isinstance(each, Enqueued)]
 
 
@@ -33,8 +33,8 @@ def problems(found):
     return [(each.line, each.field, each.problem) for each in found if isinstance(each, BadLine)]
 
 
-def test_csv_as_spreadsheets_write_it(tmp_path):
-    """A BOM, mixed newlines, quotes, blanks around fields, other columns, no newline at the end: all is read."""
+def test_csv_is_read_as_spreadsheets_write_it(tmp_path):
+    """With a BOM, mixed line ends, quotes, blanks around fields, other columns, and no line end at the end."""
     path = tmp_path / "pairs.csv"
     path.write_bytes(b'\xef\xbb\xbfother,campaign_id , send_id\r\n1, c1 ,s1\n2,"c,2","s ""2"""\r\n\n3,c3,s3')
     assert ids(read(path)) == [("c1", "s1"), ("c,2", 's "2"'), ("c3", "s3")]
@@ -50,8 +50,8 @@ def test_csv_as_spreadsheets_write_it(tmp_path):
         ("c,s,more", "", "3 fields"),
     ],
 )
-def test_a_bad_csv_line_is_told_by_line_and_field_and_the_rest_goes_on(tmp_path, line, field, problem):
-    """Every kind of bad line names its place, and its neighbours are read."""
+def test_a_bad_csv_line_is_reported_with_line_and_field_and_the_others_are_read(tmp_path, line, field, problem):
+    """Every kind of bad line has its line number, and its neighbours are read."""
     path = tmp_path / "pairs.csv"
     path.write_text(f"campaign_id,send_id\na,b\n{line}\ny,z\n")
     found = read(path)
@@ -77,8 +77,8 @@ def test_a_bad_csv_line_is_told_by_line_and_field_and_the_rest_goes_on(tmp_path,
         (b'{"campaign_id": "c", "send_id": "\xff"}', "is not JSON"),
     ],
 )
-def test_a_bad_ndjson_line_is_told_and_the_rest_goes_on(line, problem):
-    """Standard input whose first line is an object is NDJSON; each bad line says what is wrong with it."""
+def test_a_bad_ndjson_line_is_reported_and_the_others_are_read(line, problem):
+    """Standard input whose first line is an object is NDJSON."""
     good = b'{"campaign_id": "a", "send_id": "b"}\n'
     found = read("-", stdin=good + line + b"\n" + good)
     assert ids(found) == [("a", "b")]
@@ -87,7 +87,7 @@ def test_a_bad_ndjson_line_is_told_and_the_rest_goes_on(line, problem):
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.csv"])
 def test_the_text_of_a_bad_row_is_json(tmp_path, name):
-    """What a rejects file holds of a row can be read by a program and sent again."""
+    """A program can read the row in a rejects file and send it again."""
     row = {"campaign_id": "ç\udcff" if name == "a.csv" else "ç", "send_id": "s", "sent_at": "1 May"}
     path = tmp_path / name
     lines = ",".join(row) + "\n" + ",".join(row.values()) if name == "a.csv" else json.dumps(row)
@@ -96,14 +96,14 @@ def test_the_text_of_a_bad_row_is_json(tmp_path, name):
     assert json.loads(bad.text) == row
 
 
-def test_a_row_nested_without_end_is_a_bad_line():
-    """Depth alone never ends a run."""
+def test_a_deeply_nested_row_is_a_bad_line():
+    """Depth alone does not end a run."""
     (bad,) = read("-", stdin=b'{"campaign_id":' + b"[" * 1000 + b"]" * 1000 + b"}")
     assert isinstance(bad, BadLine)
 
 
-def test_times_are_utc_unless_they_say_otherwise():
-    """Dates, offsets and Z are understood; a time without a zone is UTC, and counted so that it can be told."""
+def test_times_without_a_zone_are_utc_and_counted():
+    """Dates, offsets and Z are understood."""
     lines = ["2026-11-20", "2026-11-20T01:00:00+01:00", "2026-11-20T00:00:00Z", ""]
     text = "campaign_id,send_id,sent_at\n" + "".join(f"c,s{at},{time}\n" for at, time in enumerate(lines))
     pairs = Input(["-"], workspaces=["default"], stdin=io.BytesIO(text.encode()), now=NOW)
@@ -113,7 +113,7 @@ def test_times_are_utc_unless_they_say_otherwise():
 
 
 def test_parquet_keeps_text_and_times(tmp_path):
-    """Ids of digits keep their zeros, timestamps and dates are times."""
+    """Ids of digits keep their zeros; timestamps and dates are times."""
     path = tmp_path / "pairs.parquet"
     duckdb.execute(
         "COPY (SELECT '007' AS campaign_id, 's' || i AS send_id, TIMESTAMP '2026-11-20' AS sent_at, 1 AS x "
@@ -125,8 +125,8 @@ def test_parquet_keeps_text_and_times(tmp_path):
     assert found[0].sent_at == datetime(2026, 11, 20, tzinfo=UTC).timestamp()
 
 
-def test_parquet_with_a_column_whose_name_is_no_text_is_told_in_a_sentence(tmp_path):
-    """Whatever wrote such a name, it is a usage error that names the file."""
+def test_a_parquet_column_name_that_is_not_text_is_a_usage_error(tmp_path):
+    """The error names the file."""
     path = tmp_path / "pairs.parquet"
     duckdb.execute(f"COPY (SELECT 'c' AS campaign_id, 's' AS send_id, 1 AS remark) TO '{path}'")
     path.write_bytes(path.read_bytes().replace(b"remark", b"re\xffark"))
@@ -135,7 +135,7 @@ def test_parquet_with_a_column_whose_name_is_no_text_is_told_in_a_sentence(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("missing.csv", None, "No such file"),
         ("nofolder", None, "No such file or directory"),
@@ -145,26 +145,26 @@ def test_parquet_with_a_column_whose_name_is_no_text_is_told_in_a_sentence(tmp_p
         ("a.parquet", b"no", "Parquet"),
     ],
 )
-def test_a_file_that_is_none_is_told_in_a_sentence(tmp_path, name, content, says):
-    """What cannot be a list of pairs at all is a usage error that names the file."""
+def test_a_file_that_is_not_a_list_is_a_usage_error(tmp_path, name, content, message):
+    """The error names the file."""
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match=says) as told:
+    with pytest.raises(UsageError, match=message) as error:
         read(path)
-    assert name in str(told.value)
+    assert name in str(error.value)
 
 
-def test_a_missing_file_is_told_before_anything_is_read(tmp_path):
-    """All files are opened first."""
+def test_a_missing_file_is_a_usage_error_before_anything_is_read(tmp_path):
+    """All files are checked first."""
     (tmp_path / "a.csv").write_text("campaign_id,send_id\nc,s\n")
     with pytest.raises(UsageError):
         Input([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], workspaces=["w"], stdin=io.BytesIO(), now=NOW)
 
 
 @given(st.binary(max_size=300))
-def test_no_input_breaks_the_reader(noise):
-    """Whatever bytes follow a header, the reader gives pairs and bad lines, and no other error."""
+def test_any_bytes_are_pairs_or_bad_lines(noise):
+    """Whatever bytes follow a header, no error is raised."""
     for first in (b"campaign_id,send_id\n", b'{"campaign_id":"c","send_id":"s"}\n'):
         for each in read("-", stdin=first + noise):
             assert isinstance(each, Enqueued | BadLine)
