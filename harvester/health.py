@@ -16,8 +16,9 @@ import structlog
 from harvester.clock import Clock
 from harvester.errors import cause_text
 
-ENDPOINT_PATIENCE_SECONDS = 60.0
-"""An endpoint is unavailable once all requests have failed for this time."""
+OUTAGE_SECONDS = 60.0
+"""An endpoint is unavailable once all requests have failed for this time, and a store that has been unavailable for
+this time makes the process not ready."""
 
 REPEAT_SECONDS = 600.0
 """How often a condition that lasts is logged again."""

@@ -15,6 +15,9 @@ DAY_SECONDS = 86_400.0
 RETENTION_SECONDS = 14 * DAY_SECONDS
 """How long Braze keeps a send's analytics: 14 days after the send (documentation of the endpoint)."""
 
+SERIES_DAYS = 15
+"""How many days a request asks for: the 14 that Braze keeps and a day of grace. Days before the send cost nothing."""
+
 GRACE_SECONDS = DAY_SECONDS
 """How long past retention a pair is still asked for: which zone and which end of day 14 count is undocumented."""
 

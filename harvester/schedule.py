@@ -23,6 +23,12 @@ DEFERRAL_FIRST_SECONDS = 5.0
 DEFERRAL_MAX_SECONDS = 3600.0
 ROUNDING_SECONDS = 3600.0
 
+MARGIN_SECONDS = DAY_SECONDS / 4
+"""The planning deadline is this long before the end of retention. A pair that is not read by then is at risk."""
+
+LAST_AGE_DAYS = (RETENTION_SECONDS - MARGIN_SECONDS) / DAY_SECONDS
+"""The greatest age of a reading: that of the planning deadline."""
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -36,31 +42,16 @@ class Planned:
 class ReadingPlan:
     """When each pair of a workspace is read. Ages in days since the send, rising; the last one's is the final reading.
 
-    Without ages a pair is read once, at once. The planning deadline is ``margin_days`` before the end of retention:
-    what is not read by then is at risk.
+    Without ages a pair is read once, at once.
     """
 
     ages_days: tuple[float, ...] = ()
-    retention_days: float = RETENTION_SECONDS / DAY_SECONDS
-    margin_days: float = 0.25
     phase: float = 0.0
 
     @classmethod
-    def of(
-        cls, workspace: str, ages_days: tuple[float, ...], retention_days: float, margin_days: float
-    ) -> "ReadingPlan":
+    def of(cls, workspace: str, ages_days: tuple[float, ...]) -> "ReadingPlan":
         """Make the plan of a workspace, with a phase of its own."""
-        return cls(ages_days, retention_days, margin_days, phase=crc32(workspace.encode()) % 1000 / 1000)
-
-    @property
-    def retention_seconds(self) -> float:
-        """Give how long a pair can be read after its send, without grace."""
-        return self.retention_days * DAY_SECONDS
-
-    @property
-    def margin_seconds(self) -> float:
-        """Give how long before the end of retention the planning deadline is."""
-        return self.margin_days * DAY_SECONDS
+        return cls(ages_days, phase=crc32(workspace.encode()) % 1000 / 1000)
 
     @property
     def readings(self) -> tuple[tuple[str, float], ...]:
@@ -73,7 +64,7 @@ class ReadingPlan:
 
     def expires_at(self, since: float) -> float:
         """Give the time after which a pair is no longer asked for: retention and grace after ``since``."""
-        return since + self.retention_seconds + GRACE_SECONDS
+        return since + RETENTION_SECONDS + GRACE_SECONDS
 
     def first(self, sent_at: float | None, now: float) -> Planned:
         """Plan the first reading of a pair met at ``now``. One reading settles all that are overdue."""
@@ -101,11 +92,20 @@ class ReadingPlan:
         phase = self.phase * every
         due_at = since + age_seconds
         rounded = due_at + (phase - due_at) % every
-        return Planned(name, max(due_at, min(rounded, since + self.retention_seconds - self.margin_seconds)))
+        return Planned(name, max(due_at, min(rounded, since + RETENTION_SECONDS - MARGIN_SECONDS)))
 
 
 ONLY_ONCE = ReadingPlan()
 """The plan of a historical capture."""
+
+
+def count_deferrals(seconds: float) -> int:
+    """Count the deferrals in a row whose delays together last at most ``seconds``."""
+    count, waited = 0, DEFERRAL_FIRST_SECONDS
+    while waited <= seconds:
+        count += 1
+        waited += min(DEFERRAL_FIRST_SECONDS * 2.0**count, DEFERRAL_MAX_SECONDS)
+    return count
 
 
 def deferral_seconds(deferrals: int, jitter: random.Random) -> float:

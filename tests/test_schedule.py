@@ -18,13 +18,13 @@ from harvester.ledger.adoption import restore
 from harvester.ledger.datasets import remembered
 from harvester.ledger.plans import follow, followed, plan_of
 from harvester.model import Captured, Deferred, Enqueued, LastCapture, Pair, Rejected, Returned, Settlement, Verdict
-from harvester.schedule import FINAL, ONCE, ONLY_ONCE, Planned, ReadingPlan, deferral_seconds
+from harvester.schedule import FINAL, ONCE, ONLY_ONCE, Planned, ReadingPlan, count_deferrals, deferral_seconds
 from harvester.storage import FolderSink
 
 NOW = 1_767_225_600.0
 DAY = 86_400.0
 AGES = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 13.0)
-PLAN = ReadingPlan.of("eu", AGES, 14.0, 0.25)
+PLAN = ReadingPlan.of("eu", AGES)
 
 
 class Clock:
@@ -88,22 +88,22 @@ async def eu(tmp_path):
 
 
 @given(
-    ages=st.lists(st.floats(0.01, 13), min_size=1, max_size=9, unique=True).map(sorted),
-    since=st.floats(0, 2e9), late=st.floats(0, 20), margin=st.floats(0.25, 5),
+    ages=st.lists(st.floats(0.01, 13.99), min_size=1, max_size=9, unique=True).map(sorted),
+    since=st.floats(0, 2e9), late=st.floats(0, 20),
 )  # fmt: skip
-def test_every_plan_leads_to_the_final_reading_before_the_planning_deadline(ages, since, late, margin):
+def test_every_plan_leads_to_the_final_reading_before_the_planning_deadline(ages, since, late):
     """Whenever a send is first heard of, its readings come in order, none early, nor late if it can be helped.
 
     Late is after an hour, or a twenty-fourth of the first age where that is less, and after the planning deadline.
     """
-    plan = ReadingPlan.of("eu", tuple(ages), 14.0, margin)
+    plan = ReadingPlan.of("eu", tuple(ages))
     now, rounding = since + late * DAY, min(1.0, ages[0]) / 24
     reading = plan.first(since, now)
     names = []
     while reading is not None:
         names.append(reading.name)
         age = ages[-1] if reading.name == FINAL else float(reading.name[1:])
-        at_most = max(age, min(age + rounding, 14.0 - margin))
+        at_most = max(age, min(age + rounding, 13.75))
         assert reading.due_at == now or age - 1e-4 < (reading.due_at - since) / DAY < at_most + 1e-4
         at = max(now, reading.due_at)
         following = plan.after(reading.name, since, at)
@@ -128,6 +128,12 @@ def test_deferrals_double_from_five_seconds_to_an_hour():
         assert 0.75 * most <= min(delays) < max(delays) <= most
 
 
+@pytest.mark.parametrize(("seconds", "count"), [(0, 0), (4.9, 0), (5, 1), (14.9, 1), (15, 2), (240, 5), (1e6, 286)])
+def test_a_patience_allows_the_deferrals_whose_delays_fit(seconds, count):
+    """Delays of 5, 10, 20 seconds and so on, up to an hour each."""
+    assert count_deferrals(seconds) == count
+
+
 async def test_a_send_is_read_at_every_age_and_then_settled(eu):
     """Seven readings by the names of their ages, the last one in the last day before Braze forgets."""
     await eu.enqueue("s", NOW)
@@ -140,9 +146,9 @@ async def test_a_send_is_read_at_every_age_and_then_settled(eu):
 
 async def test_a_plan_that_is_changed_holds_from_the_next_reading_on(eu):
     """What is planned stays where it is, and so do the plans of other workspaces."""
-    await eu.ledger.do(follow, "us", ReadingPlan.of("us", (4.0,), 14.0, 0.25))
+    await eu.ledger.do(follow, "us", ReadingPlan.of("us", (4.0,)))
     await eu.enqueue("s", NOW)
-    changed = ReadingPlan.of("eu", (4.0, 6.0), 10.0, 0.5)
+    changed = ReadingPlan.of("eu", (4.0, 6.0))
     await eu.ledger.do(follow, "eu", changed)
     assert await eu.live(7) == [("s", "d1"), ("s", "d4"), ("s", FINAL)]
     assert sorted(await eu.ledger.do(followed)) == ["eu", "us"]
@@ -171,7 +177,7 @@ async def test_sends_that_trickle_in_fall_due_together(eu):
         await eu.enqueue(f"s{number}", NOW + number * 600)
     one, other = sorted({row[0] for row in await eu.ledger.do(due_times)})
     assert other - one == 3600
-    assert ReadingPlan.of("us", AGES, 14.0, 0.25).first(NOW, NOW) != PLAN.first(NOW, NOW)
+    assert ReadingPlan.of("us", AGES).first(NOW, NOW) != PLAN.first(NOW, NOW)
 
 
 def due_times(connection):

@@ -111,7 +111,7 @@ class Torture:
         self.done["started"] += 1
         jumps = [0.0] if right else [self.draw.choice(self.jumps) for _ in range(2)]
         self.done["wrong clocks"] += jumps[0] != 0
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.disk), "HARVESTER_STORE_PATIENCE_SECONDS": "1"}
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.disk), "HARVESTER_PATIENCE_SECONDS": "1"}
         output = self.output / f"output-{self.done['started'] % 8}"
         return begin(self.disk, env | self.place.env, [*arguments] or self.arguments(), output=output, jumps=jumps)
 

@@ -21,7 +21,7 @@ from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock, wait_for_event
 from harvester.errors import ExchangeError, Meaning, meaning_of
 from harvester.health import HOLDS, Failing
-from harvester.model import DAY_SECONDS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
+from harvester.model import DAY_SECONDS, SERIES_DAYS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
 from harvester.observability.redaction import scrub_foreign
 from harvester.observability.traces import NOTHING, Span
 
@@ -36,10 +36,10 @@ class Client:
     """Captures readings of one workspace. ``calls`` and ``answers`` count what was sent and what came back."""
 
     def __init__(
-        self, *, transport: Transport, endpoint: str, pacer: Pacer, clock: Clock, length_days: int,
+        self, *, transport: Transport, endpoint: str, pacer: Pacer, clock: Clock,
         keep_raw: bool = False,
     ) -> None:  # fmt: skip
-        """Ask through ``transport`` when ``pacer`` permits, for ``length_days`` (1 to 100) before ``ending_at``.
+        """Ask through ``transport`` when ``pacer`` permits, for the ``SERIES_DAYS`` before ``ending_at``.
 
         ``endpoint`` is named where it does not answer. ``keep_raw``: captures bring the answer as it came too.
         """
@@ -58,7 +58,6 @@ class Client:
         self._transport = transport
         self._pacer = pacer
         self._clock = clock
-        self._length_days = length_days
         self._keep_raw = keep_raw
         self._new_counters: set[str] = set()
         self._stopping = asyncio.Event()
@@ -184,7 +183,7 @@ class Client:
         self._left_before_halt.discard(task)
         try:
             answer = await self._transport.send_series(
-                reading.pair, length_days=self._length_days, ending_at=reading.ending_at
+                reading.pair, length_days=SERIES_DAYS, ending_at=reading.ending_at
             )
             # What came together is received together, then read together: the same work side by side finds its code
             # and data at hand, which is a tenth of a harvest. All kinds of answers wait alike, and so stay in order.

@@ -40,6 +40,15 @@ RETRIES_PER_READING = 0.2
 _RETRIES_KEPT = 20.0
 
 
+def count_overload_holds(seconds: float) -> int:
+    """Count the overload holds in a row that together last at most ``seconds``."""
+    holds, waited = 0, OVERLOAD_FIRST_SECONDS
+    while waited <= seconds:
+        holds += 1
+        waited += min(OVERLOAD_FIRST_SECONDS * 2.0**holds, OVERLOAD_MAX_SECONDS)
+    return holds
+
+
 class Held(HarvesterError):  # noqa: N818 - it is a state to act on, not a failure
     """No call may leave for longer than a worker should wait; the reading goes back to the ledger."""
 

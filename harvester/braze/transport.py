@@ -60,6 +60,10 @@ class Answer(NamedTuple):
         return f"Answer({self.status}, {len(self.body)} bytes, {self.budget})"
 
 
+REQUEST_TIMEOUT_SECONDS = 30.0
+"""How long a whole exchange may take, from connecting to the last byte. An answer of 15 days has a few kilobytes."""
+
+
 class Transport(Protocol):
     """The lowest seam: whoever implements this can stand in for Braze."""
 
@@ -144,7 +148,13 @@ class BrazeTransport:
     """The real thing, over one session with kept-alive connections."""
 
     def __init__(
-        self, *, endpoint: str, api_key: str, connections: int, clock: Clock, timeout_seconds: float = 30.0
+        self,
+        *,
+        endpoint: str,
+        api_key: str,
+        connections: int,
+        clock: Clock,
+        timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
     ) -> None:
         """Open a session for ``endpoint`` (an origin such as ``https://rest.fra-01.braze.eu``).
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @options.place_or_pipe
 @options.workspace
 @options.pace
+@options.patience
 @options.adopting
 @click.option("--force", is_flag=True, help="Ask for sends too that are so old that their analytics should be gone.")
 @click.option("--json", is_flag=True, help="The summary as JSON, to stdout (to stderr with -o -).")

@@ -26,7 +26,7 @@ OBJECTS_TO_COLLECT = 10_000
 """Answers come as objects by the hundred and are gone at once: looked for after every 700, as Python 3.11 does by
 itself, garbage takes 3 % of a harvest, and there is next to none."""
 
-_SETTINGS = ("out", "state", "length", "concurrency", "compression", "raw", "max_deferrals")
+_SETTINGS = ("out", "state", "concurrency", "compression", "raw", "patience_seconds")
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -122,21 +122,21 @@ adopting = click.option(
     "--adopt", is_flag=True, help="Take over a place whose own ledger is lost; its plan is made anew from the parts."
 )
 pace = _together(
-    click.option("--length", type=int, help="Days of numbers to ask for, the last ones, 1 to 100  [default: 15]"),
     click.option("--concurrency", type=int, help="Calls in flight at the most  [default: 64]"),
     click.option(
         "--compression",
-        type=click.Choice(["zstd", "gzip", "none"]),
+        type=click.Choice(["zstd", "gzip"]),
         help="How to compress parts; Spark 3.5 and BigQuery cannot read zstd  [default: zstd]",
     ),
     click.option(
         "--raw", is_flag=True, default=None, help="Keep each answer as it came too, beside the rows, in raw_answers/."
     ),
-    click.option(
-        "--max-deferrals",
-        type=int,
-        help="Times a failing pair is put off before it is left for the next run  [default: 4]",
-    ),
+)
+
+patience = click.option(
+    "--patience-seconds",
+    type=float,
+    help="End after this time without success; the same command continues later  [default: 240]",
 )
 
 

@@ -166,7 +166,6 @@ async def _workspace(name: str, workspace: Workspace, settings: Settings, clock:
     try:
         transport = BrazeTransport(
             endpoint=workspace.endpoint, api_key=settings.key_of(name), connections=1, clock=clock,
-            timeout_seconds=settings.request_timeout_seconds,
         )  # fmt: skip
     except HarvesterError as error:
         return [Finding(subject, well=False, text=str(error))]

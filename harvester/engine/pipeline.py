@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 
 from harvester.braze.client import Client
-from harvester.braze.pacer import HALTED_SECONDS, Held, Pacer
+from harvester.braze.pacer import HALTED_SECONDS, Held, Pacer, count_overload_holds
 from harvester.clock import wait_for_event
 from harvester.engine.claims import Claims
 from harvester.engine.open_batch import OpenBatch, Tally
@@ -23,6 +23,7 @@ from harvester.ledger import Ledger
 from harvester.ledger.books import next_due_at
 from harvester.ledger.ledger import LEASE_SECONDS
 from harvester.model import Batch, Outcome, Reading, Returned
+from harvester.schedule import count_deferrals
 from harvester.storage import Compression
 
 LINGER_SECONDS = 1.0
@@ -45,11 +46,11 @@ class Harvest:
 
     def __init__(
         self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer, storing: Storing, destination: str,
-        time: TimeCheck, compression: Compression, concurrency: int, max_deferrals: int | None,
+        time: TimeCheck, compression: Compression, concurrency: int, patience_seconds: float | None,
     ) -> None:  # fmt: skip
-        """Leave pending what was deferred more than ``max_deferrals`` times; ``destination`` is the dataset's id.
+        """End once nothing has succeeded for ``patience_seconds``; ``destination`` is the dataset's id.
 
-        Without ``max_deferrals`` the harvest lasts: it waits for every reading that is planned, and for new pairs.
+        Without ``patience_seconds`` the harvest lasts: it waits for every reading that is planned, and for new pairs.
         """
         self.workspace = workspace
         self.unreachable: str | None = None
@@ -65,7 +66,8 @@ class Harvest:
         self._time = time
         self._compression = compression
         self._concurrency = concurrency
-        self._max_deferrals = max_deferrals
+        self._patience_seconds = patience_seconds
+        self._max_deferrals = None if patience_seconds is None else count_deferrals(patience_seconds)
         self._readings: asyncio.Queue[tuple[OpenBatch, Reading] | None] = asyncio.Queue()
         self._complete: asyncio.Queue[OpenBatch | None] = asyncio.Queue()
         self._open: dict[str, OpenBatch] = {}
@@ -142,7 +144,7 @@ class Harvest:
 
     def _given_up(self, hold: Held | None) -> bool:
         """Whether what is pending is left to the next run: the workspace is halted, or nobody answered for long."""
-        if self._max_deferrals is None:
+        if self._patience_seconds is None:
             return False
         if self._client.halted_because is not None:
             return True
@@ -158,12 +160,13 @@ class Harvest:
 
     def _holds_allowed(self, answered: bool) -> int:  # noqa: FBT001 - it is the question
         """Return how many holds in a row to wait for before pending pairs are left to the next run."""
-        assert self._max_deferrals is not None
-        return self._max_deferrals if answered else min(self._max_deferrals, PROBES_UNANSWERED)
+        assert self._patience_seconds is not None
+        holds = count_overload_holds(self._patience_seconds)
+        return holds if answered else min(holds, PROBES_UNANSWERED)
 
     def seconds_until_given_up(self) -> float | None:
         """Return the most seconds that it still tries while no call succeeds; None if it never gives up."""
-        if self._max_deferrals is None:
+        if self._patience_seconds is None:
             return None
         if self.unreachable is not None:
             return 0.0
@@ -185,7 +188,7 @@ class Harvest:
         if self._open:
             await self._look.wait()  # what is open now may yet be deferred
             return True
-        lasting = self._max_deferrals is None
+        lasting = self._patience_seconds is None
         while not self._stopping.is_set():
             if await self._time.ask_time(self.workspace, self._client):
                 break

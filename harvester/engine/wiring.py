@@ -21,7 +21,7 @@ from harvester.engine.pipeline import Harvest
 from harvester.engine.storing import Storing, recover
 from harvester.engine.time_check import TimeCheck
 from harvester.errors import SinkError, SinkRefused
-from harvester.health import ENDPOINT_PATIENCE_SECONDS, Condition, Part, failed_call
+from harvester.health import OUTAGE_SECONDS, Condition, Part, failed_call
 from harvester.ledger import Ledger
 from harvester.ledger.datasets import remember, remembered
 from harvester.schedule import ReadingPlan
@@ -36,18 +36,12 @@ Connect = Callable[[Workspace, str, Settings, Clock], Transport]
 
 def connected(workspace: Workspace, key: str, settings: Settings, clock: Clock) -> Transport:
     """Reach the real thing."""
-    return BrazeTransport(
-        endpoint=workspace.endpoint, api_key=key, connections=settings.concurrency, clock=clock,
-        timeout_seconds=settings.request_timeout_seconds,
-    )  # fmt: skip
+    return BrazeTransport(endpoint=workspace.endpoint, api_key=key, connections=settings.concurrency, clock=clock)
 
 
 def plans_of(settings: Settings) -> dict[str, ReadingPlan]:
     """Give the plan of readings of each workspace, as it is configured."""
-    return {
-        name: ReadingPlan.of(name, each.ages_days, each.retention_days, each.margin_days)
-        for name, each in settings.workspaces.items()
-    }
+    return {name: ReadingPlan.of(name, each.ages_days) for name, each in settings.workspaces.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,7 @@ class Harvesting:
         self.storing = Storing(
             ledger, sink, clock=ledger.clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
             max_sealed_bytes=settings.max_sealed_bytes,
-            patience_seconds=math.inf if lasting else settings.store_patience_seconds,
+            patience_seconds=math.inf if lasting else settings.patience_seconds,
         )  # fmt: skip
         self._connect = connect
         self._settings = settings
@@ -81,7 +75,7 @@ class Harvesting:
         self._clock = ledger.clock
         self.time = TimeCheck(ledger)
         self._compression = compression
-        self._max_deferrals = None if lasting else settings.max_deferrals
+        self._patience_seconds = None if lasting else settings.patience_seconds
         self._destination = ""
         self.stopped = False
 
@@ -157,7 +151,7 @@ class Harvesting:
         problem = self.storing.problem
         if problem is not None:
             away = self.storing.away_seconds
-            blocks = self.storing.full or away >= self._settings.store_patience_seconds
+            blocks = self.storing.full or away >= OUTAGE_SECONDS
             found.append(Condition(Part.STORE, problem.cause, wall - away, detail=str(problem), blocks=blocks))
         return found
 
@@ -170,7 +164,7 @@ class Harvesting:
         assert failing is not None
         seconds = each.harvest.seconds_until_given_up()
         at_once = seconds is not None and not each.pacer.state().answered
-        if not at_once and self._clock.monotonic() - failing.since < ENDPOINT_PATIENCE_SECONDS:
+        if not at_once and self._clock.monotonic() - failing.since < OUTAGE_SECONDS:
             return ""
         hope = f"; trying again for up to {seconds:.0f} s" if seconds and at_once else ""
         return failed_call(each.client.endpoint, failing) + hope
@@ -200,12 +194,12 @@ class Harvesting:
         )  # fmt: skip
         client = Client(
             transport=DatedTransport(transport, self._clock), endpoint=workspace.endpoint, pacer=pacer,
-            clock=self._clock, length_days=settings.length, keep_raw=settings.raw,
+            clock=self._clock, keep_raw=settings.raw,
         )  # fmt: skip
         harvest = Harvest(
             workspace=name, ledger=self._ledger, client=client, pacer=pacer, storing=self.storing,
             destination=self._destination, time=self.time, compression=self._compression,
-            concurrency=settings.concurrency, max_deferrals=self._max_deferrals,
+            concurrency=settings.concurrency, patience_seconds=self._patience_seconds,
         )  # fmt: skip
         return Wired(transport, pacer, client, harvest)
 

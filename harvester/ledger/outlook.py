@@ -13,9 +13,9 @@ from itertools import pairwise
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, delete, func, insert, literal_column, select
 
 from harvester.ledger.books import UNSETTLED
-from harvester.ledger.plans import plan_of
 from harvester.ledger.schema import NEVER, batches, outcomes, paces, pairs, parts
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair
+from harvester.schedule import MARGIN_SECONDS
 
 _STATES = ("waiting", "due", "leased", "paused")
 
@@ -74,7 +74,7 @@ def outlook(connection: Connection, workspace: str, *, now: float, days: int = 1
         for begin, end in pairwise(midnight + GRACE_SECONDS for midnight in bounds)
     )
     counts = connection.execute(select(*stretches)).one()
-    late = now + plan_of(connection, workspace).margin_seconds
+    late = now + MARGIN_SECONDS
     beyond = _out_of_reach(midnights, counts, pace_of(connection, workspace), now)
     at_risk = connection.execute(
         select(_count(workspace, UNSETTLED, pairs.c.expires_at < max(late, beyond) + GRACE_SECONDS))

@@ -4,7 +4,8 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, insert, or_, select
 
 from harvester.ledger.schema import pairs, plans
-from harvester.schedule import ONCE, ONLY_ONCE, ReadingPlan
+from harvester.model import DAY_SECONDS, RETENTION_SECONDS
+from harvester.schedule import MARGIN_SECONDS, ONCE, ONLY_ONCE, ReadingPlan
 
 
 def plan_of(connection: Connection, workspace: str) -> ReadingPlan:
@@ -12,7 +13,7 @@ def plan_of(connection: Connection, workspace: str) -> ReadingPlan:
     row = connection.execute(select(plans).where(plans.c.workspace == workspace)).one_or_none()
     if row is None:
         return ONLY_ONCE
-    return ReadingPlan.of(workspace, tuple(orjson.loads(row.ages_days)), row.retention_days, row.margin_days)
+    return ReadingPlan.of(workspace, tuple(orjson.loads(row.ages_days)))
 
 
 def resting(
@@ -38,6 +39,9 @@ def follow(connection: Connection, workspace: str, plan: ReadingPlan) -> None:
     ages = orjson.dumps(plan.ages_days).decode()
     connection.execute(
         insert(plans).values(
-            workspace=workspace, ages_days=ages, retention_days=plan.retention_days, margin_days=plan.margin_days
+            workspace=workspace,
+            ages_days=ages,
+            retention_days=RETENTION_SECONDS / DAY_SECONDS,
+            margin_days=MARGIN_SECONDS / DAY_SECONDS,
         )
     )

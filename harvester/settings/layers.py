@@ -17,6 +17,7 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 
 from harvester.errors import UsageError
 from harvester.settings.model import Settings
+from harvester.settings.removed import REMOVED, WORKSPACE_REMOVED
 from harvester.settings.surroundings import hide_environment_secrets
 from harvester.settings.triggers import KINDS
 from harvester.settings.workspace import LOOPBACK, ORIGIN, Workspace, as_variable
@@ -74,13 +75,16 @@ def _told(problem: ErrorDetails) -> str:
 def _unknown(*place: int | str) -> str:
     """Say of a name that no setting has which one may be meant."""
     known: Iterable[str] = Settings.model_fields
+    removed = REMOVED
     match place:
         case ("workspaces", _, name):
-            known = Workspace.model_fields
+            known, removed = Workspace.model_fields, WORKSPACE_REMOVED
         case ("triggers", _, kind, name):
             known = KINDS[str(kind)].model_fields
         case (*_, name):
             pass
+    if str(name) in removed:
+        return f"this setting was removed: {removed[str(name)]}"
     near = difflib.get_close_matches(str(name), known, n=1)
     return f"no setting has this name; did you mean {near[0]}?" if near else f"is none of {', '.join(known)}"
 
@@ -117,7 +121,8 @@ def _from_environment(file: dict[str, Any]) -> dict[str, Any]:
         spelled = {as_variable(name): name for name in _tables(file, kind)}
         tables = _tables(values, kind)
         values[kind] = {spelled.get(as_variable(name), name): table for name, table in tables.items()}
-    return values
+    set_here = {name.upper() for name, value in os.environ.items() if value}
+    return values | {name: "" for name in REMOVED if f"HARVESTER_{name.upper()}" in set_here}
 
 
 def _tables(layer: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:

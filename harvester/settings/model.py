@@ -30,14 +30,11 @@ class Settings(BaseSettings):
     triggers: dict[Name, Trigger] = {}
     out: PartsPlace = "./harvest"
     state: LocalPath | None = None
-    length: int = Field(default=15, ge=1, le=100)
     concurrency: int = Field(default=64, ge=1, le=1024)
-    compression: Literal["zstd", "gzip", "none"] = "zstd"
+    compression: Literal["zstd", "gzip"] = "zstd"
     raw: bool = False
-    max_deferrals: int = Field(default=4, ge=0, le=1_000_000)
+    patience_seconds: float = Field(default=240.0, ge=0, le=30 * 86_400)
     max_sealed_bytes: int = Field(default=1 << 30, ge=1 << 20)
-    store_patience_seconds: float = Field(default=60.0, ge=0)
-    request_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
     keep_days: float = Field(default=90.0, ge=30)
     web_host: str = "127.0.0.1"
     web_port: int = Field(default=8080, ge=0, le=65_535)

@@ -17,6 +17,7 @@ from pydantic import (
 from harvester.errors import UsageError
 from harvester.model import reading_name
 from harvester.observability.redaction import hide
+from harvester.schedule import LAST_AGE_DAYS
 from harvester.settings.places import LocalPath
 from harvester.settings.secret_files import secret_in
 
@@ -44,8 +45,6 @@ class Workspace(BaseModel):
     reserve: float = Field(default=0.2, ge=0, lt=1)
     max_rate: float = Field(default=1000.0, gt=0)
     ages_days: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 13.0)
-    retention_days: float = Field(default=14.0, gt=0)
-    margin_days: float = Field(default=0.25, ge=0)
 
     @field_validator("endpoint")
     @classmethod
@@ -79,8 +78,8 @@ class Workspace(BaseModel):
             raise ValueError("ages_days must name at least one age, and rise")
         if len(set(map(reading_name, ages))) < len(ages):
             raise ValueError("ages_days must differ in their first six digits, by which readings are named")
-        if self.margin_days >= self.retention_days or ages[-1] > self.retention_days - self.margin_days:
-            raise ValueError("the last of ages_days must come margin_days before the end of retention_days, or sooner")
+        if ages[-1] > LAST_AGE_DAYS:
+            raise ValueError(f"the last of ages_days must be at most {LAST_AGE_DAYS}: Braze keeps a send for 14 days")
         return self
 
     def key(self) -> str:

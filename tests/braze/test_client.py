@@ -85,7 +85,7 @@ def captured_by(steps: Iterable[int | bytes | Exception], readings: int = 1, *, 
         pacer = Pacer(
             reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1), longest_wait_seconds=7200.0
         )  # fmt: skip
-        client = Client(transport=wire, pacer=pacer, clock=clock, endpoint=AT, length_days=15)
+        client = Client(transport=wire, pacer=pacer, clock=clock, endpoint=AT)
         outcomes = [await client.capture(reading(number), batch_id="b") for number in range(readings)]
         at_once = (client.capture(reading(number), batch_id="b") for number in range(together))
         return [*outcomes, *await asyncio.gather(*at_once)], wire, client
@@ -180,7 +180,7 @@ def test_stop_ends_the_pause_between_tries():
     async def stopped() -> tuple:
         clock = VirtualClock()
         pacer = Pacer(reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1))
-        client = Client(transport=Script(forever(503)), pacer=pacer, clock=clock, endpoint=AT, length_days=15)
+        client = Client(transport=Script(forever(503)), pacer=pacer, clock=clock, endpoint=AT)
         task = asyncio.create_task(client.capture(reading(), batch_id="b"))
         await asyncio.sleep(0.06)
         client.stop()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.measure.quota_simulation import Scenario, simulate
 from harvester.braze.budget import Budget, BudgetReport
-from harvester.braze.pacer import Held, Pacer, PaceState
+from harvester.braze.pacer import Held, Pacer, PaceState, count_overload_holds
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 
 HOUR = 3600.0
@@ -240,6 +240,12 @@ def test_a_429_stops_everyone_until_the_reset_and_is_one_lesson():
     when, done = run_virtual(resumed())
     assert 300 <= when <= 303
     assert done == 1
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0, 0), (14.9, 0), (15, 1), (45, 2), (224, 3), (240, 4), (1e4, 36)])
+def test_a_patience_allows_the_holds_that_fit(seconds, count):
+    """Holds of 15, 30, 60 seconds and so on, up to five minutes each."""
+    assert count_overload_holds(seconds) == count
 
 
 def test_a_429_at_the_very_end_of_a_window_costs_no_more_than_its_rest():

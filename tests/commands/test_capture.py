@@ -190,7 +190,7 @@ async def test_a_wait_of_an_hour_for_budget_ends_when_told_to(harvester, tmp_pat
 async def test_nobody_there_leaves_the_pairs_pending(harvester, tmp_path):
     """A server that is away ends the run with 3 after a few probes, not after hours; every pair stays in the plan."""
     (tmp_path / "pairs.csv").write_text("campaign_id,send_id\n" + "".join(f"c,s{at}\n" for at in range(50)))
-    arguments = ("--endpoint", "http://127.0.0.1:9", "--max-deferrals", "0", "--json")
+    arguments = ("--endpoint", "http://127.0.0.1:9", "--patience-seconds", "0", "--json")
     code, out, err = await harvester.run("run", "pairs.csv", *arguments)
     assert code == 3, err
     assert json.loads(out)["books"]["pending"] == 50

@@ -33,7 +33,7 @@ from harvester.schedule import FINAL, ONCE, ONLY_ONCE, ReadingPlan
 
 NOW = 1_767_225_600.0
 AGES = (1.0, 3.0, 8.0, 13.0)
-PLANS = {"once": ONLY_ONCE, "eu": ReadingPlan.of("eu", AGES, 14.0, 0.25)}
+PLANS = {"once": ONLY_ONCE, "eu": ReadingPlan.of("eu", AGES)}
 OUTCOMES: dict[str, Outcome] = {
     "captured": Captured(Verdict.ACTIVITY, NOW, b"", 1),
     "rejected": Rejected("status_400", "no"),

@@ -225,7 +225,7 @@ class Scene:
         self.bucket, self.simulator, self.log, self.folder = bucket, simulator, log, folder
         self.url = f"{bucket.url}/{uuid.uuid4()}"
         self.command = Command(folder)
-        self.command.env |= bucket.through(port) | {"HARVESTER_STORE_PATIENCE_SECONDS": "0"}
+        self.command.env |= bucket.through(port) | {"HARVESTER_PATIENCE_SECONDS": "0"}
         self.arguments = ("run", "p.csv", "--endpoint", simulator.url, "-o", self.url, "--state", "ledger.db")
         with (folder / "p.csv").open("w", newline="") as file:
             rows = [(each.pair.campaign_id, each.pair.send_id) for each in simulator.population]

@@ -279,7 +279,7 @@ def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, 
     async def story() -> list[tuple[str, float]]:
         machine, wire = Machine(ahead), Braze()
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
-            await ledger.do(follow, "eu", ReadingPlan.of("eu", (0.01, 0.05, 0.1), 14.0, 0.25))
+            await ledger.do(follow, "eu", ReadingPlan.of("eu", (0.01, 0.05, 0.1)))
             await ledger.do(intake.enqueue, sends(0.005, 0.02, 0.06), now=START)
         async with harvest_of(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
             asyncio.get_running_loop().call_later(0.11 * DAY, harvesting.stop)
@@ -306,7 +306,7 @@ def test_a_machine_that_slept_asks_for_the_time_when_its_clock_has_jumped(tmp_pa
     async def story() -> list[tuple[str, float]]:
         machine, wire = Machine(), Slept()
         async with harvest_of(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
-            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0), 14.0, 0.25))
+            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0)))
             await ledger.do(intake.enqueue, [*sends(2.0, 0.0)], now=START)
             loop = asyncio.get_running_loop()
             loop.call_later(60.0, wire.sleep, machine, 13.2 * DAY)
@@ -340,7 +340,7 @@ def test_a_first_sight_in_the_future_is_corrected(tmp_path):
 
     async def story() -> tuple[int, tuple[float, ...]]:
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
-            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0), 14.0, 0.25))
+            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0)))
             await ledger.do(intake.enqueue, [Enqueued(Pair("eu", "c", "s"))], now=START + 20 * DAY)
             await ledger.do(braze_time.correct, "eu", now=START)
             row = await ledger.do(
@@ -357,7 +357,7 @@ def test_a_first_sight_that_is_corrected_while_it_is_leased_moves_the_next_readi
     async def story() -> float:
         machine = Machine()
         async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
-            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0), 14.0, 0.25))
+            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0)))
             await ledger.do(intake.enqueue, [Enqueued(Pair("eu", "c", "s"))], now=START + 20 * DAY)
             machine.ahead = 20 * DAY
             batch = await ledger.claim("eu", limit=1)

@@ -131,7 +131,7 @@ def test_the_last_capture_of_each_workspace_is_found_again_after_a_restart(conne
 
 def test_pairs_never_read_are_told_from_those_that_wait_for_their_next_reading(connection):
     """A headline of pending pairs says for 13 days that there is work; these two say whether, and when."""
-    follow(connection, "w", ReadingPlan.of("w", (1.0, 2.0, 13.0), 14.0, 0.25))
+    follow(connection, "w", ReadingPlan.of("w", (1.0, 2.0, 13.0)))
     sends(connection, ages=[1.5 * DAY_SECONDS, 1.2 * DAY_SECONDS, 1.1 * DAY_SECONDS])
     batch = batches.claim(connection, "w", batch_id="b", token="t", owner="o", limit=2, now=NOW, lease_until=NOW + 60)
     ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in batch.readings]

@@ -165,7 +165,7 @@ async def test_a_key_in_a_header_is_not_logged():
     async with serving(script) as server:
         transport = BrazeTransport(endpoint=server.url, api_key=KEY, connections=3, clock=clock)
         pacer = Pacer(reserve=0.2, max_rate=1e3, clock=clock, jitter=random.Random(1))
-        client = Client(transport=transport, endpoint=server.url, pacer=pacer, clock=clock, length_days=1)
+        client = Client(transport=transport, endpoint=server.url, pacer=pacer, clock=clock)
         reading = Reading(1, Pair("eu", "c", "s"), "once", clock.wall(), clock.wall() + 1e6, clock.wall())
         with structlog.testing.capture_logs() as logged:
             await asyncio.gather(*(client.capture(reading, batch_id="b") for _ in ids))

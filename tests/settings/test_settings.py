@@ -19,7 +19,7 @@ from tests.support.secret_canary import KEY
 EXAMPLE = Path(__file__).parent.parent.parent / "config" / "harvester.toml"
 BRAZE = "https://rest.fra-01.braze.eu"
 TWO = f"""
-length = 3
+concurrency = 3
 [workspaces.eu]
 endpoint = "{BRAZE}"
 api_key_file = "eu.key"
@@ -112,12 +112,12 @@ def test_the_example_file_holds_every_setting_and_names_its_variable(model, pref
 
 def test_the_environment_wins_over_the_file_and_the_command_line_over_both(set_env, two):
     """File, then variables, then options; what nobody names stays at its default."""
-    set_env(CONCURRENCY="7")
-    assert (loaded(two).length, loaded(two).concurrency) == (3, 7)
-    set_env(LENGTH="4")
-    assert loaded(two).length == 4
-    settings = load(two, {"length": 5, "concurrency": None}, {})
-    assert (settings.length, settings.concurrency, settings.max_deferrals) == (5, 7, 4)
+    set_env(KEEP_DAYS="40")
+    assert (loaded(two).concurrency, loaded(two).keep_days) == (3, 40)
+    set_env(CONCURRENCY="4")
+    assert loaded(two).concurrency == 4
+    settings = load(two, {"concurrency": 5, "keep_days": None}, {})
+    assert (settings.concurrency, settings.keep_days, settings.patience_seconds) == (5, 40, 240)
 
 
 def test_a_variable_changes_one_setting_of_one_workspace(set_env, two):
@@ -172,9 +172,11 @@ def test_options_do_not_guess_between_workspaces(set_env, two):
 
 def test_an_empty_variable_is_none_and_foreign_ones_are_let_pass(set_env, two):
     """As compose files and orchestrators set them."""
-    set_env(LENGTH="", WORKSPACES__EU__RESERVE="", PORT_8080_TCP_ADDR="10.0.0.1", SERVICE_HOST="10.0.0.1")
+    set_env(
+        CONCURRENCY="", LENGTH="", WORKSPACES__EU__RESERVE="", PORT_8080_TCP_ADDR="10.0.0.1", SERVICE_HOST="10.0.0.1"
+    )
     set_env("BRAZE_", API_KEY="", ENDPOINT="")
-    assert (loaded(two).length, loaded(two).workspaces["eu"].reserve) == (3, 0.3)
+    assert (loaded(two).concurrency, loaded(two).workspaces["eu"].reserve) == (3, 0.3)
     assert "BRAZE_ENDPOINT" in refusal()
 
 
@@ -212,12 +214,30 @@ async def test_every_problem_is_told_at_once_by_name_and_never_with_its_value(ha
 def test_a_misspelt_name_is_told_with_its_file_its_table_and_what_may_be_meant(tmp_path):
     """A setting, one of a table, and a table itself; a name that is like none is told which there are."""
     path = tmp_path / "misspelt.toml"
-    path.write_text(f'lenght = 3\nzzz = 1\n[workspace.us]\n[workspaces.eu]\nendpoint = "{BRAZE}"\nresreve = 0.3\n')
+    path.write_text(f'concurency = 3\nzzz = 1\n[workspace.us]\n[workspaces.eu]\nendpoint = "{BRAZE}"\nresreve = 0.3\n')
     told = refusal(path)
     assert "misspelt.toml" in told
-    for name, meant in (("lenght", "length"), ("workspace", "workspaces"), ("workspaces.eu.resreve", "reserve")):
+    for name, meant in (
+        ("concurency", "concurrency"),
+        ("workspace", "workspaces"),
+        ("workspaces.eu.resreve", "reserve"),
+    ):
         assert f"  {name}: no setting has this name; did you mean {meant}?" in told
     assert "  zzz: is none of workspaces, triggers, out," in told
+
+
+def test_a_removed_setting_is_refused_with_what_to_do_instead(set_env, tmp_path):
+    """In the file, in the table of a workspace, and in a variable."""
+    path = tmp_path / "old.toml"
+    path.write_text(f'max_deferrals = 4\n[workspaces.eu]\nendpoint = "{BRAZE}"\nretention_days = 14\n')
+    set_env(length="7", WORKSPACES__EU__URGENT_RESERVE="0.1")
+    reserve = "all calls leave the reserve free. Set reserve, or delete it"
+    assert refusal(path).splitlines()[1:] == [
+        "  workspaces.eu.retention_days: this setting was removed: Braze keeps analytics for 14 days. Delete it",
+        f"  workspaces.eu.urgent_reserve: this setting was removed: {reserve}",
+        "  max_deferrals: this setting was removed: set patience_seconds, or delete it",
+        "  length: this setting was removed: each call requests the last 15 days. Delete it",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -266,6 +286,12 @@ def test_numbers_that_are_none_are_refused(set_env, name, value):
 def test_ages_whose_readings_would_have_one_name_are_refused():
     """Readings are told apart by name; of two that share one the second would follow itself for ever."""
     assert "differ in their first six digits" in refusal(endpoint=BRAZE, ages_days=[1.0000001, 1.0000002, 13])
+
+
+def test_a_last_age_after_the_planning_deadline_is_refused():
+    """Braze may have deleted the analytics by then."""
+    assert one(ages_days=[1, 13.75]).ages_days == (1, 13.75)
+    assert "must be at most 13.75" in refusal(endpoint=BRAZE, ages_days=[1, 13.8])
 
 
 def test_names_of_workspaces_are_plain_and_told_apart(tmp_path):
@@ -553,12 +579,12 @@ def test_files_without_end_are_refused(tmp_path):
         load(Path("/dev/zero"), {}, {})
 
 
-@pytest.mark.parametrize("text", ["x = " + "[" * 5000 + "]" * 5000, "max_deferrals = " + "9" * 30])
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000 + "]" * 5000, "patience_seconds = " + "9" * 30])
 def test_a_configuration_beyond_what_can_be_held_is_refused_by_a_sentence(tmp_path, text):
     """Nested too deeply, or a number that no ledger takes."""
     path = tmp_path / "deep.toml"
     path.write_text(f'{text}\n[workspaces.eu]\nendpoint = "{BRAZE}"\n')
-    with pytest.raises(UsageError, match=r"nested too deeply|max_deferrals"):
+    with pytest.raises(UsageError, match=r"nested too deeply|patience_seconds"):
         load(path, {}, {})
 
 

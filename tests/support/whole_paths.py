@@ -196,7 +196,7 @@ def harvest(folder: Path, found: Sequence[Answer | ExchangeError], scrub) -> lis
         for reading, answer in zip(readings, found, strict=True):
             pacer = Pacer(reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1))
             client = Client(
-                transport=Replay(answer, scrub), endpoint=ENDPOINT, pacer=pacer, clock=clock, length_days=15
+                transport=Replay(answer, scrub), endpoint=ENDPOINT, pacer=pacer, clock=clock
             )  # fmt: skip
             outcome = await client.capture(reading, batch_id="b")
             assert KEY[:14] not in f"{client.halted_because}{client.why('overloaded')}"

@@ -84,9 +84,7 @@ def test_policy_and_pace_cost_few_calls_a_reading():
     async def capture() -> float:
         clock = VirtualClock()
         pacer = Pacer(reserve=0.2, max_rate=1e9, clock=clock, jitter=random.Random(1))
-        client = Client(
-            transport=Wire(), pacer=pacer, clock=clock, endpoint="https://rest.fra-01.braze.eu", length_days=15
-        )
+        client = Client(transport=Wire(), pacer=pacer, clock=clock, endpoint="https://rest.fra-01.braze.eu")
         await client.capture(READING, batch_id="b")
         with counting() as calls:
             for _ in range(100):

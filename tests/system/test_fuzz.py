@@ -41,7 +41,9 @@ T = TypeVar("T")
 MORE_BYTES = 400 << 20
 """What one example may add to the memory of this process: below what a small container has to spare."""
 
-TOML = f'length = 7\n[workspaces.eu]\nendpoint = "https://rest.fra-01.braze.eu"\napi_key = "{KEY}"\nreserve = 0.3\n'
+TOML = (
+    f'concurrency = 7\n[workspaces.eu]\nendpoint = "https://rest.fra-01.braze.eu"\napi_key = "{KEY}"\nreserve = 0.3\n'
+)
 
 
 def few(count: int) -> settings:
@@ -183,13 +185,13 @@ def test_a_settings_file_is_settings_or_a_sentence_without_the_key(data):
     assert KEY not in refused + no_key
     if settings is None:
         return
-    assert 1 <= settings.length <= 100
+    assert settings.keep_days >= 30
     assert settings.workspaces
     assert KEY not in repr(settings)
 
 
 NAMES = st.sampled_from(
-    ["LENGTH", "CONCURRENCY", "RAW", "WORKSPACES", "WORKSPACES__EU__ENDPOINT", "WORKSPACES__EU__RESERVE",
+    ["LENGTH", "KEEP_DAYS", "CONCURRENCY", "RAW", "WORKSPACES", "WORKSPACES__EU__ENDPOINT", "WORKSPACES__EU__RESERVE",
      "WORKSPACES__EU__API_KEY", "WORKSPACES__EU", "WORKSPACES__EU__RESERVE__X", "MAX_SEALED_BYTES", "NO_SUCH_THING"]
 )  # fmt: skip
 VALUES = st.text(string.printable, max_size=30).filter(lambda text: "\0" not in text) | st.sampled_from(

@@ -62,7 +62,7 @@ async def test_ids_that_mean_harm_do_not_reach_a_terminal(harvester, tmp_path):
 
     async with serving(script) as server:
         for logs in ((), ("--log-json",)):
-            options = ("--endpoint", server.url, "--max-deferrals", "0", "--concurrency", "1")
+            options = ("--endpoint", server.url, "--patience-seconds", "0", "--concurrency", "1")
             code, out, err = await harvester.run("run", "p.csv", *options, *logs)
             assert code in (3, 4), err
             printable(err + out)

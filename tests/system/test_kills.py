@@ -178,7 +178,7 @@ async def test_a_disk_that_fails_ends_the_run_and_loses_nothing(tmp_path, call, 
     config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)
     async with Simulator(config) as simulator:
         scene = Scene(tmp_path / "scene", simulator, log, 0)
-        scene.env["HARVESTER_STORE_PATIENCE_SECONDS"] = "0"
+        scene.env["HARVESTER_PATIENCE_SECONDS"] = "0"
         code = await scene.run(f"{call}:error={error}:when={at}+")
         assert code == 5, scene.said
         assert "Traceback" not in scene.said

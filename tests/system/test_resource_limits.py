@@ -88,7 +88,7 @@ async def test_sixty_four_bombs_at_once_stay_below_the_cap(harvester):
     (harvester.folder / "p.csv").write_text("campaign_id,send_id\n" + lines)
     async with serving(script) as server:
         process = await asyncio.create_subprocess_exec(
-            *harvester.command("run", "p.csv", "--endpoint", server.url, "--max-deferrals", "0", "--json"),
+            *harvester.command("run", "p.csv", "--endpoint", server.url, "--patience-seconds", "0", "--json"),
             cwd=harvester.folder, env=harvester.env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         said = asyncio.create_task(process.stdout.read())
@@ -157,7 +157,7 @@ async def test_with_forty_descriptors_it_goes_on(harvester):
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 
-        arguments = ("run", "p.csv", "--endpoint", simulator.url, "--json", "--max-deferrals", "0")
+        arguments = ("run", "p.csv", "--endpoint", simulator.url, "--json", "--patience-seconds", "0")
         process = harvester.start(*arguments, preexec_fn=limit)
         said = b""
         while not any(
