@@ -92,7 +92,7 @@ async def test_processes_on_one_ledger_end_when_all_is_done_and_take_over_from_t
         while not silent.answers:
             await asyncio.sleep(0.01)
         second = harvester.start("run", "pairs.csv", "--endpoint", simulator.url, "--json")
-        await asyncio.to_thread(lambda: next(line for line in second.stderr if b"cause=others" in line))
+        await asyncio.to_thread(lambda: next(line for line in second.stderr if b"cause=other_process" in line))
         first.kill()
         out, _ = await asyncio.to_thread(second.communicate)
         await asyncio.to_thread(first.communicate)
@@ -177,7 +177,7 @@ async def test_a_wait_of_an_hour_for_budget_ends_when_told_to(harvester, tmp_pat
         write_pairs(tmp_path / "pairs.csv", simulator)
         process = harvester.start("run", "pairs.csv", "--endpoint", simulator.url, "--json")
         assert process.stderr is not None
-        while b"event=waiting" not in await asyncio.to_thread(process.stderr.readline):
+        while b"event=workspace_waiting" not in await asyncio.to_thread(process.stderr.readline):
             assert process.poll() is None
         process.send_signal(sent)
         out, _ = await asyncio.to_thread(process.communicate, timeout=20)

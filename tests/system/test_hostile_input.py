@@ -135,7 +135,7 @@ async def test_the_first_process_of_a_container_ends_when_told(harvester, tmp_pa
     listed(tmp_path, ["a", "b", "c"])
     async with serving(answering(b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", then="keep")) as server:
         process = harvester.start("run", "p.csv", "--endpoint", server.url, "--json", inside=inside)
-        while b"event=waiting" not in await asyncio.to_thread(process.stderr.readline):
+        while b"event=workspace_waiting" not in await asyncio.to_thread(process.stderr.readline):
             assert process.poll() is None
         (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()  # noqa: ASYNC240 - memory
         os.kill(int(first), signal.SIGTERM)
