@@ -36,15 +36,15 @@ IN_A_BUCKET = [
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch, tmp_path):
-    """No variable of the developer's shell is seen."""
+    """Hide the variables of the developer's shell."""
     for name in os.environ:
         if name.upper().startswith(("HARVESTER_", "BRAZE_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
 
-def test_each_kind_of_place_is_told_apart():
-    """Folders and files of any ordinary name, buckets of all three clouds, and a pipe where one is of use."""
+def test_each_kind_of_place_is_recognised():
+    """Folders and files of ordinary names, buckets of all three clouds, and a pipe where it is useful."""
     for name in (
         "led.db",
         "./s3:/led.db",
@@ -62,30 +62,30 @@ def test_each_kind_of_place_is_told_apart():
 
 
 @pytest.mark.parametrize("name", [*ELSEWHERE, "-"])
-def test_a_place_of_another_kind_is_refused_in_a_sentence_without_its_credentials(name):
-    """It would become a folder or a file of that name; the sentence says what to name instead."""
+def test_an_unsupported_place_is_refused_without_its_credentials(name):
+    """It would become a folder or file of that name; the error says what to use instead."""
     for problem in (refusal(name), refusal(name, buckets=True), refusal(name, files=False, buckets=True)):
         assert problem is not None
         assert SECRET not in problem
         assert "name" in problem
 
 
-def test_a_ledger_on_postgresql_is_promised_for_later():
-    """Whoever tries it learns that it is not wrong, but too early."""
+def test_a_ledger_on_postgresql_is_not_supported_yet():
+    """The error says that it is not supported yet, not that it is wrong."""
     with pytest.raises(UsageError, match=r"--state: PostgreSQL is not supported yet; name a path"):
         local_path("postgresql://db/ledger", "--state")
 
 
 @pytest.mark.parametrize("url", IN_A_BUCKET)
-def test_credentials_in_the_url_of_a_bucket_are_refused_unrepeated(url):
-    """In user, query, fragment or any spelling of them; and so is what could be read in two ways."""
+def test_a_bucket_url_with_credentials_is_refused_and_not_repeated(url):
+    """In user, query, fragment or any encoding; an ambiguous URL is refused as well."""
     with pytest.raises(UsageError) as refused:
         Store(url)
     assert SECRET not in str(refused.value)
 
 
-def test_every_setting_that_names_a_place_is_checked(monkeypatch):
-    """In the file's tables, in variables and in options alike; all problems stand together, and none shows a secret."""
+def test_every_setting_for_a_place_is_validated(monkeypatch):
+    """In the file, in variables and in options; all problems are reported together, without a secret."""
 
     def problem(given: dict, workspace: dict) -> str:
         with pytest.raises(UsageError) as refused:
@@ -135,8 +135,8 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def test_every_option_and_argument_that_names_a_place_is_checked_and_nothing_is_made(monkeypatch, tmp_path, in_process):
-    """Exit 2, one sentence, no folder named after a URL, and no password on the terminal."""
+def test_every_option_and_argument_for_a_place_is_validated_first(monkeypatch, tmp_path, in_process):
+    """Exit code 2, one sentence, no folder named after a URL, and no password on the terminal."""
     monkeypatch.setenv("BRAZE_ENDPOINT", BRAZE)
     monkeypatch.setenv("BRAZE_API_KEY", KEY)
     (tmp_path / "p.csv").write_text("campaign_id,send_id\nc,s\n")

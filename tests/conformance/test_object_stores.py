@@ -1,4 +1,4 @@
-"""Buckets that cut, hang, refuse, go away and come back: nothing sealed is lost, nothing is there twice."""
+"""Buckets that cut, hang, refuse, go away and come back: nothing seal_batches is lost, nothing is there twice."""
 
 import asyncio
 import csv
@@ -42,23 +42,23 @@ def part(data: bytes, name: str = "batch") -> Part:
 
 
 def use(monkeypatch, bucket: Bucket, port: int) -> str:
-    """Let this process find a bucket through a port; gives the URL of a place of its own in it."""
+    """Connect this process to a bucket through a port; return the URL of a prefix of its own."""
     for name, value in bucket.through(port).items():
         monkeypatch.setenv(name, value)
     return f"{bucket.url}/{uuid.uuid4()}"
 
 
 @pytest.fixture
-def hasty(monkeypatch):
-    """Let tries follow each other at once."""
+def fast_retries(monkeypatch):
+    """Retry without pauses."""
     soon = timedelta(milliseconds=1)
     monkeypatch.setitem(stores_module._RETRIES, "backoff", {"init_backoff": soon, "max_backoff": soon, "base": 2})
 
 
 @pytest.mark.parametrize("cut", ["before", "within", "after"])
 @pytest.mark.parametrize("name", ["moto", "radosgw", "azurite", "gcs"])
-async def test_a_connection_cut_at_any_put_changes_nothing(stores, monkeypatch, hasty, name, cut):
-    """Whichever put is cut, wherever: the part ends there once, whole, and success is told."""
+async def test_a_connection_cut_at_any_put_changes_nothing(stores, monkeypatch, fast_retries, name, cut):
+    """Whichever put is cut, and wherever: the part exists once, complete, and the put succeeds."""
     bucket = stores(name)
     puts = 0
 
@@ -78,8 +78,8 @@ async def test_a_connection_cut_at_any_put_changes_nothing(stores, monkeypatch, 
         assert [await Store(url).read(each) for each in names] == [b"rows" * 1000] * 3
 
 
-async def test_what_changes_on_its_way_is_not_taken_and_sent_again(stores, monkeypatch, hasty):
-    """An upload is signed over its digest, which the store holds against what came: no damaged part ever stands."""
+async def test_a_put_that_changes_in_transit_is_sent_again(stores, monkeypatch, fast_retries):
+    """An upload is signed over its digest, which the store checks: no damaged part is ever stored."""
     bucket = stores("radosgw")
     puts = 0
 
@@ -98,7 +98,7 @@ async def test_what_changes_on_its_way_is_not_taken_and_sent_again(stores, monke
 
 
 async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypatch):
-    """Where a second create is let through, parts could be lost: it is found at the start, by harmless bytes."""
+    """A second create that succeeds could lose parts. The start tests it with harmless bytes."""
     bucket = stores("moto")
     async with Cutter(bucket.port, lambda _method, _target: "unconditional") as cutter:
         sink = BucketSink(Store(use(monkeypatch, bucket, cutter.port)))
@@ -119,8 +119,8 @@ async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypa
         (409, "ConditionalRequestConflict", "try again"),
     ],
 )  # fmt: skip
-async def test_what_a_store_refuses_is_a_sentence_that_tells_what_to_do(monkeypatch, hasty, status, code, told):
-    """Wrong bucket, region, credentials, permission, clock, a full store: each is named, and no secret with it."""
+async def test_a_refusal_of_a_store_says_what_to_do(monkeypatch, fast_retries, status, code, told):
+    """Wrong bucket, region, credentials, permission, clock, a full store: the error names each, without a secret."""
     echo = f"<Error><Code>{code}</Code><AWSAccessKeyId>{ACCESS_KEY}</AWSAccessKeyId>{SECRET_KEY}</Error>"
 
     async def refuse(_request: web.Request) -> web.Response:
@@ -141,8 +141,8 @@ async def test_what_a_store_refuses_is_a_sentence_that_tells_what_to_do(monkeypa
     assert SECRET_KEY not in str(caught.value)
 
 
-async def test_a_taken_name_is_found_where_the_store_forbids_to_overwrite(stores, monkeypatch):
-    """To one who may only create, a store may answer 403 and not that the name is taken: what lies there decides."""
+async def test_an_existing_name_is_found_without_the_permission_to_overwrite(stores, monkeypatch):
+    """A store may answer 403 instead of saying that the name exists: the object's bytes decide."""
     bucket = stores("moto")
     async with Cutter(bucket.port) as cutter:
         sink = BucketSink(Store(use(monkeypatch, bucket, cutter.port)))
@@ -155,16 +155,16 @@ async def test_a_taken_name_is_found_where_the_store_forbids_to_overwrite(stores
             await sink.create(part(b"rows", "another"))
 
 
-async def test_a_copy_that_finds_no_room_blames_this_machine(stores, monkeypatch):
-    """The store is well; what is full is the folder for temporary files."""
+async def test_a_full_temporary_folder_is_not_blamed_on_the_store(stores, monkeypatch):
+    """The error names the folder for temporary files."""
     store = Store(use(monkeypatch, stores("moto"), stores("moto").port))
     await store.create("part", b"rows")
     with pytest.raises(SinkError, match="No space left on device on this machine; set TMPDIR"):
         store.fetch("part", Path("/dev/full"))
 
 
-async def test_a_stranger_s_odd_name_is_told(stores, monkeypatch):
-    """A name that no path can spell is in the way of every listing, so it must be said what is wrong."""
+async def test_a_foreign_object_with_an_invalid_name_is_an_error(stores, monkeypatch):
+    """A name that cannot be a path breaks every listing, so the error describes it."""
     bucket = stores("moto")
     url = use(monkeypatch, bucket, bucket.port)
     s3(bucket.port).put_object(Bucket=BUCKET, Key=f"{url.removeprefix(bucket.url + '/')}/a//b", Body=b"")
@@ -172,8 +172,8 @@ async def test_a_stranger_s_odd_name_is_told(stores, monkeypatch):
         list(Store(url).names())
 
 
-async def test_real_refusals_are_told_apart(stores, monkeypatch):
-    """What Ceph says of a wrong key, a wrong secret, a missing bucket and another's bucket is understood."""
+async def test_refusals_of_ceph_are_distinguished(stores, monkeypatch):
+    """Ceph's answers for a wrong key, a wrong secret, a missing bucket and another user's bucket are understood."""
     bucket = stores("radosgw")
     url = use(monkeypatch, bucket, bucket.port)
     with pytest.raises(SinkError, match="no such bucket"):
@@ -186,8 +186,8 @@ async def test_real_refusals_are_told_apart(stores, monkeypatch):
         await BucketSink(Store(url)).attach("ledger")
 
 
-async def test_a_store_that_hangs_is_given_up_in_time(stores, monkeypatch, hasty):
-    """A full store may just hang: each request is bounded, and what it waits for is told."""
+async def test_requests_to_a_hanging_store_are_bounded(stores, monkeypatch, fast_retries):
+    """A full store may hang: each request ends in time, and the error says what it waited for."""
     monkeypatch.setitem(stores_module._CLIENT, "timeout", timedelta(milliseconds=100))
     bucket = stores("moto")
     async with Cutter(bucket.port, lambda _method, _target: "hang") as cutter:
@@ -196,8 +196,8 @@ async def test_a_store_that_hangs_is_given_up_in_time(stores, monkeypatch, hasty
             await sink.create(part(b"rows"))
 
 
-async def test_nobody_at_the_store_s_address_is_told(stores, monkeypatch, hasty):
-    """A wrong endpoint is a sentence."""
+async def test_a_wrong_endpoint_of_a_store_is_an_error(stores, monkeypatch, fast_retries):
+    """The error is a sentence."""
     with pytest.raises(SinkError, match="cannot be reached"):
         await BucketSink(Store(use(monkeypatch, stores("moto"), 1))).attach("ledger")
 
@@ -210,14 +210,14 @@ async def test_nobody_at_the_store_s_address_is_told(stores, monkeypatch, hasty)
         ("az://container/x", "az://container/x.*ACCOUNT_NAME"),
     ],
 )
-def test_a_place_that_cannot_be_is_refused_before_anything_is_sent(url, said):
+def test_an_invalid_place_is_refused_before_anything_is_sent(url, said):
     """A name without a bucket, and Azure without an account."""
     with pytest.raises(UsageError, match=said):
         Store(url)
 
 
 class Scene:
-    """A run into a bucket, and a judge that looks at the bucket, the log of the API and the ledger."""
+    """A run into a bucket, and a verdict from the bucket, the API's log and the ledger."""
 
     def __init__(self, folder: Path, bucket: Bucket, port: int, simulator: Simulator, log: Path) -> None:
         """Give the run a place of its own in the bucket, which it reaches through ``port``."""
@@ -254,20 +254,20 @@ class Scene:
 
 
 def rows_in(objects: dict[str, bytes]) -> list[dict]:
-    """All rows of parts."""
+    """Return all rows of parts."""
     parts = [zstandard.ZstdDecompressor().decompressobj().decompress(data) for data in objects.values()]
     return [json.loads(line) for data in parts for line in data.splitlines()]
 
 
 def captures(objects: dict[str, bytes]) -> Counter:
-    """How often each pair was captured, by the rows in the bucket."""
+    """Count the captures of each pair, by the rows in the bucket."""
     return Counter((row["campaign_id"], row["send_id"]) for row in rows_in(objects) if row["level"] == "capture")
 
 
 @pytest.mark.parametrize("cut", ["before", "within", "after"])
 @pytest.mark.parametrize("name", ["moto", "radosgw", "azurite"])
-async def test_killed_at_each_put_it_goes_on(stores, tmp_path, monkeypatch, name, cut):
-    """SIGKILL at each put, and the put itself cut: nothing is missing, nothing twice, nothing sealed asked again."""
+async def test_a_kill_at_each_put_loses_nothing(stores, tmp_path, monkeypatch, name, cut):
+    """SIGKILL at each put, and a cut of the put itself: nothing is missing, written twice or requested again."""
     bucket, log = stores(name), tmp_path / "answers.ndjson"
     config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)
     async with Simulator(config) as simulator, Cutter(bucket.port) as cutter:
@@ -290,7 +290,7 @@ async def test_killed_at_each_put_it_goes_on(stores, tmp_path, monkeypatch, name
             await asyncio.to_thread(process.join)
             code = process.exitcode
             assert code in (0, -9), (scene.folder / "output").read_text()
-            assert not settled & set(scene.asked() - asked), "what was sealed was asked again"
+            assert not settled & set(scene.asked() - asked), "what was seal_batches was asked again"
             now = await scene.objects(monkeypatch)
             assert before.items() <= now.items(), "a part changed or vanished"
             settled, asked, before = scene.settled(), scene.asked(), now
@@ -298,10 +298,8 @@ async def test_killed_at_each_put_it_goes_on(stores, tmp_path, monkeypatch, name
         assert captures(now) == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
 
 
-async def test_a_store_that_is_away_ends_the_run_with_all_sealed_and_the_next_one_stores_it(
-    stores, tmp_path, monkeypatch
-):
-    """Harvesting goes on while the store is away; exit 5 says so, and what was sealed is stored without a call."""
+async def test_an_unavailable_store_ends_the_run_and_the_next_run_stores_the_parts(stores, tmp_path, monkeypatch):
+    """Capturing continues while the store is away; the exit code is 5, and the next run stores without a request."""
     bucket, log = stores("moto"), tmp_path / "answers.ndjson"
     async with (
         Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator,
@@ -323,8 +321,8 @@ async def test_a_store_that_is_away_ends_the_run_with_all_sealed_and_the_next_on
         assert len(captures(await scene.objects(monkeypatch))) == PAIRS
 
 
-async def test_a_run_that_begins_while_a_known_store_is_away_harvests_all_the_same(stores, tmp_path, monkeypatch):
-    """A deadline does not wait for a bucket: what is asked meanwhile is sealed, and stored once the bucket is back."""
+async def test_a_run_starts_while_a_known_store_is_unavailable(stores, tmp_path, monkeypatch):
+    """A deadline does not wait for a bucket: captures are seal_batches, and stored once the bucket is back."""
     bucket, log = stores("moto"), tmp_path / "answers.ndjson"
     async with (
         Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator,
@@ -347,8 +345,8 @@ async def test_a_run_that_begins_while_a_known_store_is_away_harvests_all_the_sa
         assert len(captures(await scene.objects(monkeypatch))) == PAIRS
 
 
-async def test_a_stop_while_the_store_hangs_is_obeyed(stores, tmp_path):
-    """The first signal lets what is in flight land; the second ends the run at once, and is no bug of ours."""
+async def test_signals_end_a_run_while_the_store_hangs(stores, tmp_path):
+    """The first signal finishes requests in flight; the second ends the run at once, without a bug."""
     bucket, hanging = stores("moto"), asyncio.Event()
     async with (
         Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator,
@@ -372,8 +370,8 @@ async def test_a_stop_while_the_store_hangs_is_obeyed(stores, tmp_path):
         assert (process.returncode, err) == (130, "harvester: interrupted; run the same command again to go on\n")
 
 
-async def test_raw_answers_are_kept_as_they_came(stores, tmp_path):
-    """With --raw, a second dataset holds each answer to the letter."""
+async def test_raw_answers_are_stored_unchanged(stores, tmp_path):
+    """With --raw, a second dataset contains each response unchanged."""
     bucket, log = stores("moto"), tmp_path / "answers.ndjson"
     async with Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator:
         scene = Scene(tmp_path / "scene", bucket, bucket.port, simulator, log)
@@ -387,8 +385,8 @@ async def test_raw_answers_are_kept_as_they_came(stores, tmp_path):
     assert all(json.loads(row["answer"])["message"] == "success" for row in rows)
 
 
-async def test_pairs_come_from_a_bucket_and_the_latest_view_too(stores, tmp_path):
-    """``run s3://…/pairs.csv`` and ``latest s3://…`` need no local copy made by hand."""
+async def test_lists_and_the_latest_view_are_read_from_a_bucket(stores, tmp_path):
+    """``run s3://…/pairs.csv`` and ``latest s3://…`` need no local copy."""
     bucket = stores("moto")
     async with Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator:
         scene = Scene(tmp_path / "scene", bucket, bucket.port, simulator, tmp_path / "log")
@@ -412,7 +410,7 @@ async def test_pairs_come_from_a_bucket_and_the_latest_view_too(stores, tmp_path
 
 
 class LateClock(SystemClock):
-    """The machine's clock, put forward by hand."""
+    """The machine's clock, which the test moves forward."""
 
     late = 0.0
 
@@ -421,8 +419,8 @@ class LateClock(SystemClock):
         return super().wall() + self.late
 
 
-async def sealed(ledger: Ledger, count: int, destination: str) -> list[Part]:
-    """Let a ledger hold ``count`` sealed batches of one pair each."""
+async def seal_batches(ledger: Ledger, count: int, destination: str) -> list[Part]:
+    """Seal ``count`` batches of one pair each in a ledger."""
     parts = []
     for number in range(count):
         pair = Pair("default", "c", str(number))
@@ -437,7 +435,7 @@ async def sealed(ledger: Ledger, count: int, destination: str) -> list[Part]:
 
 @pytest.mark.parametrize("name", ["moto", "radosgw", "azurite"])
 async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, tmp_path, monkeypatch, name):
-    """Another process takes over what waits; then the store is back, and both create the same."""
+    """Another process takes over the waiting parts; when the store is back, both create the same."""
     bucket, clock = stores(name), LateClock()
     async with Cutter(bucket.port) as cutter:
         url = use(monkeypatch, bucket, cutter.port)
@@ -447,7 +445,7 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
             await Ledger.open(tmp_path / "ledger.db", clock=clock) as first,
             await Ledger.open(tmp_path / "ledger.db", clock=clock) as second,
         ):
-            parts = await sealed(first, 2, dataset)
+            parts = await seal_batches(first, 2, dataset)
             clock.late = 3600.0
             storings = [
                 Storing(each, BucketSink(Store(url)), clock=clock, jitter=random.Random(1), max_sealed_bytes=1 << 30,
@@ -471,8 +469,8 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
         assert [await Store(url).read(each.name) for each in parts] == [each.data for each in parts]
 
 
-async def test_harvesting_pauses_when_too_much_is_sealed_and_goes_on_when_it_is_stored(stores, tmp_path, monkeypatch):
-    """The ledger is no second lake: beyond the set number of bytes no batch is claimed until the store is back."""
+async def test_capturing_pauses_while_too_many_bytes_are_sealed(stores, tmp_path, monkeypatch):
+    """Beyond the set number of bytes no batch is claimed until the store is back."""
     bucket, clock = stores("moto"), SystemClock()
     async with Cutter(bucket.port) as cutter, await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
         url = use(monkeypatch, bucket, cutter.port)
@@ -481,7 +479,7 @@ async def test_harvesting_pauses_when_too_much_is_sealed_and_goes_on_when_it_is_
         storing = Storing(ledger, BucketSink(Store(url)), clock=clock, jitter=random.Random(1),
                           max_sealed_bytes=1 << 20, patience_seconds=3600.0)  # fmt: skip
         assert await storing.room()
-        for each in await sealed(ledger, 2, dataset):
+        for each in await seal_batches(ledger, 2, dataset):
             storing.add(each.name.removeprefix(f"{DATASET}/"), each.size_bytes)
         running, waiting = asyncio.create_task(storing.run()), asyncio.create_task(storing.room())
         while storing.problem is None:
@@ -494,13 +492,13 @@ async def test_harvesting_pauses_when_too_much_is_sealed_and_goes_on_when_it_is_
         assert storing.waiting == 0
 
 
-async def test_bytes_that_went_bad_in_the_ledger_are_never_stored(tmp_path):
-    """A sealed part whose bytes have changed on the disk is set aside with an alarm; the others are stored."""
+async def test_damaged_bytes_in_the_ledger_are_never_stored(tmp_path):
+    """A seal_batches part whose bytes have changed on disk is set aside with an alarm; the others are stored."""
     path, clock = tmp_path / "ledger.db", SystemClock()
     sink = FolderSink(tmp_path / "harvest")
     async with await Ledger.open(path, clock=clock) as ledger:
         dataset = await sink.attach(ledger.ledger_id)
-        good, bad = await sealed(ledger, 2, dataset)
+        good, bad = await seal_batches(ledger, 2, dataset)
         with sqlite3.connect(path) as connection:
             connection.execute(
                 "UPDATE part SET data = CAST('y' || substr(data, 2) AS BLOB) WHERE name = ?", (bad.name,)
@@ -518,7 +516,7 @@ async def test_bytes_that_went_bad_in_the_ledger_are_never_stored(tmp_path):
 
 
 async def test_a_harvest_never_asks_a_store_to_delete(stores, tmp_path):
-    """Create, read and list are all that it needs, so that is all its credentials must allow."""
+    """It only creates, reads and lists, so its credentials need no other permission."""
     bucket = stores("moto")
     async with (
         Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator,
@@ -534,8 +532,8 @@ async def test_a_harvest_never_asks_a_store_to_delete(stores, tmp_path):
     assert all(f"prefix={place}" in each.replace("%2F", "/") for each in listings)
 
 
-async def test_a_bucket_that_was_examined_is_still_anybody_s(stores, tmp_path, monkeypatch):
-    """``doctor`` marks no bucket as a ledger's that it did not find: one small object stays, and a run goes well."""
+async def test_doctor_claims_no_bucket(stores, tmp_path, monkeypatch):
+    """``doctor`` does not mark a bucket without a marker: one small object stays, and a run works."""
     bucket = stores("moto")
     async with Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator:
         scene = Scene(tmp_path / "scene", bucket, bucket.port, simulator, tmp_path / "log")

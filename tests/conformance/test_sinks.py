@@ -30,7 +30,7 @@ def part(data: bytes, name: str = NAME) -> Part:
 
 
 class FolderPlace:
-    """A local folder as a place for parts, and a look into it that goes past the sink."""
+    """A local folder as a place for parts, with direct access to its files."""
 
     def __init__(self, folder: Path) -> None:
         """Begin with a folder that does not exist yet."""
@@ -52,7 +52,7 @@ class FolderPlace:
 
 
 class BucketPlace:
-    """A place of its own in a bucket."""
+    """A prefix of its own in a bucket as a place for parts."""
 
     def __init__(self, bucket: Bucket, folder: Path) -> None:
         """Begin with a prefix below which nothing is."""
@@ -81,7 +81,7 @@ Place = FolderPlace | BucketPlace
 
 @pytest.fixture(params=["folder", *STORES])
 def place(request, tmp_path, monkeypatch):
-    """One place after the other; a new kind of sink is one more parameter."""
+    """Each kind of place in turn; a new kind of sink is one more parameter."""
     if request.param == "folder":
         return FolderPlace(tmp_path)
     bucket = request.getfixturevalue("stores")(request.param)
@@ -97,8 +97,8 @@ async def attached(place: Place, ledger_id: str = "ledger") -> Sink:
     return sink
 
 
-def raced(attempt: Callable[[int], object]) -> list[object]:
-    """Let threads, each like a process of its own, begin together; gives what each got, or its error."""
+def race_threads(attempt: Callable[[int], object]) -> list[object]:
+    """Start threads together, each like a process of its own; return what each got, or its error."""
     together, results = threading.Barrier(RACERS), [None] * RACERS
 
     def race(number: int) -> None:
@@ -117,18 +117,18 @@ def raced(attempt: Callable[[int], object]) -> list[object]:
 
 
 class TestEverySink:
-    """The promises of the protocol, which the pipeline builds on."""
+    """The promises of the protocol, which the engine relies on."""
 
-    async def test_a_part_can_be_created_again(self, place):
-        """A lost reply is the same case as success: the same bytes under the same name are there, once."""
+    async def test_creating_a_part_is_idempotent(self, place):
+        """A lost response equals success: the same bytes are under the same name, once."""
         await (await attached(place)).create(part(b"rows"))
         before = place.objects()
         await (await attached(place)).create(part(b"rows"))
         assert place.objects() == before
         assert before[NAME] == b"rows"
 
-    async def test_a_folder_of_the_place_lists_its_parts_by_name(self, place):
-        """What was stored is found under its own name, and a folder that is gone is empty."""
+    async def test_parts_of_a_folder_are_listed_by_name(self, place):
+        """A stored part is listed under its name; a missing folder is empty."""
         sink = await attached(place)
         await sink.create(part(b"rows"))
         folder = NAME.rpartition("/")[0]
@@ -136,7 +136,7 @@ class TestEverySink:
 
     @pytest.mark.parametrize("other", [b"", b"row", b"rows and more", b"swor"], ids=["none", "less", "more", "like"])
     async def test_a_part_is_never_overwritten(self, place, other):
-        """Where other bytes have the name it is an alarm, and they stay."""
+        """If the name exists with other bytes, it is an error, and they stay."""
         sink = await attached(place)
         await sink.create(part(b"rows"))
         before = place.objects()
@@ -144,22 +144,22 @@ class TestEverySink:
             await sink.create(part(other))
         assert place.objects() == before
 
-    def test_racers_for_one_part_all_win(self, place):
-        """Sixteen that recover the same sealed batch at once make one object, and none hears of a failure."""
+    def test_concurrent_creates_of_one_part_all_succeed(self, place):
+        """Sixteen processes that recover the same seal_batches batch create one object, and none gets an error."""
         asyncio.run(attached(place))
-        assert raced(lambda _: asyncio.run(place.sink().create(part(b"r" * 100_000)))) == [None] * RACERS
+        assert race_threads(lambda _: asyncio.run(place.sink().create(part(b"r" * 100_000)))) == [None] * RACERS
         assert place.objects()[NAME] == b"r" * 100_000
 
-    def test_of_racers_with_other_bytes_one_wins_and_the_others_are_told(self, place):
-        """What a reader finds is the winner's, whole."""
+    def test_of_concurrent_creates_with_other_bytes_one_succeeds(self, place):
+        """The object is complete and the winner's; the others get a conflict."""
         asyncio.run(attached(place))
-        results = raced(lambda number: asyncio.run(place.sink().create(part(bytes([number]) * 100_000))))
+        results = race_threads(lambda number: asyncio.run(place.sink().create(part(bytes([number]) * 100_000))))
         (winner,) = [number for number, result in enumerate(results) if result is None]
         assert sum(isinstance(result, PartConflict) for result in results) == RACERS - 1
         assert place.objects()[NAME] == bytes([winner]) * 100_000
 
     async def test_another_ledger_is_refused(self, place):
-        """Two plans in one dataset would ask and write everything twice; what stands there is left alone."""
+        """Two plans for one dataset would request and write everything twice. Its content is left alone."""
         await (await attached(place, "the first")).create(part(b"rows"))
         before = place.objects()
         with pytest.raises(SinkError, match="the first"):
@@ -167,19 +167,19 @@ class TestEverySink:
         assert place.objects() == before
 
     async def test_a_dataset_keeps_its_id(self, place):
-        """A sealed part names its dataset by this id, so it must be the same at every start."""
+        """A seal_batches part names its dataset by this id, so it must be the same at every start."""
         assert await place.sink().attach("ledger") == await place.sink().attach("ledger")
 
-    def test_of_racing_ledgers_one_gets_the_place(self, place):
-        """The first run of two ledgers at once: one is let in, by one id, the other never."""
-        results = raced(lambda number: asyncio.run(place.sink().attach(f"ledger {number % 2}")))
+    def test_of_concurrent_ledgers_one_gets_the_place(self, place):
+        """If two ledgers start at once, one is admitted, with one id, and the other never."""
+        results = race_threads(lambda number: asyncio.run(place.sink().attach(f"ledger {number % 2}")))
         let_in = {number % 2 for number, result in enumerate(results) if isinstance(result, str)}
         assert len(let_in) == 1
         assert len({result for result in results if isinstance(result, str)}) == 1
         assert sum(isinstance(result, SinkError) for result in results) == RACERS // 2
 
-    async def test_a_reader_finds_parts_and_the_mark_and_nothing_else(self, place):
-        """Who reads the dataset with a pattern must not meet files in the making."""
+    async def test_a_place_contains_parts_and_the_marker_only(self, place):
+        """A reader of the dataset must not find temporary files."""
         sink = await attached(place)
         await sink.create(part(b"rows"))
         with pytest.raises(PartConflict):
@@ -187,7 +187,7 @@ class TestEverySink:
         assert {name for name in place.objects() if not name.startswith(".harvester/")} == {NAME}
 
     async def test_a_dataset_that_an_older_version_marked_is_recognised(self, place):
-        """Its own ledger goes on with the same dataset and another one is refused; the old mark may go or stay."""
+        """Its own ledger continues with the same dataset and another one is refused, with or without the old marker."""
         place.put(OLD_MARKER, make_marker("ours", "the dataset"))
         with pytest.raises(SinkError, match="ours"):
             await attached(place, "other")
@@ -197,15 +197,15 @@ class TestEverySink:
             assert await place.sink().attach("ours") == "the dataset"
         assert place.objects() == dict.fromkeys((MARKER, OLD_MARKER), make_marker("ours", "the dataset"))
 
-    async def test_an_older_version_that_marks_a_place_of_ours_is_found(self, place):
-        """It looks for the mark only where it used to be; both marks must name one ledger."""
+    async def test_a_marker_of_an_older_version_must_agree(self, place):
+        """An older version reads only the old marker; both markers must name one ledger."""
         assert await place.sink().attach("ours") == await place.sink().attach("ours")
         place.put(OLD_MARKER, make_marker("another"))
         with pytest.raises(SinkError, match="another"):
             await attached(place, "ours")
 
-    async def test_parts_without_a_mark_belong_to_nobody(self, place):
-        """Who removes .harvester/ removes mark and ledger at once: a new ledger must not ask and write it all again."""
+    async def test_parts_without_a_marker_are_refused(self, place):
+        """Deleting .harvester/ deletes marker and ledger: a new ledger must not request and write everything again."""
         place.put(NAME, b"rows")
         assert await place.sink().owner() == NO_OWNER
         with pytest.raises(SinkError, match=r"holds parts, but \.harvester/send_analytics\.json.* --adopt"):
@@ -220,8 +220,8 @@ def folder(tmp_path):
     return tmp_path / "harvest"
 
 
-async def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(folder):
-    """Files in the making are swept an hour after their last write, by the disk's own clock."""
+async def test_stale_temporary_files_are_deleted_and_fresh_ones_are_kept(folder):
+    """Temporary files are deleted an hour after their last write, by the disk's own clock."""
     await FolderSink(folder).attach("ledger")
     making = folder / ".harvester" / "tmp"
     old, new = making / "old.ndjson.zst.0badcafe", making / "new.ndjson.zst.0badcafe"
@@ -235,8 +235,8 @@ async def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_write
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 91, b"{", b"[]", b"7", b"{}", b'{"ledger": "ledger"}'])
-async def test_a_damaged_mark_is_told_and_not_replaced(folder, damage):
-    """An unreadable mark must not let a second ledger in."""
+async def test_a_damaged_marker_is_an_error_and_is_not_replaced(folder, damage):
+    """An unreadable marker must not admit a second ledger."""
     await FolderSink(folder).attach("ledger")
     mark = folder / MARKER
     mark.write_bytes(damage)
@@ -246,7 +246,7 @@ async def test_a_damaged_mark_is_told_and_not_replaced(folder, damage):
 
 
 async def test_a_link_where_a_part_belongs_is_not_followed(folder, tmp_path):
-    """Neither is its target written, nor is it taken for the part."""
+    """Its target is not written, and does not count as the part."""
     sink = FolderSink(folder)
     await sink.attach("ledger")
     outside = tmp_path / "outside"
@@ -259,8 +259,8 @@ async def test_a_link_where_a_part_belongs_is_not_followed(folder, tmp_path):
     assert outside.read_bytes() == b"rows"
 
 
-async def test_a_folder_where_a_part_belongs_is_told(folder):
-    """It is no part, whatever it holds."""
+async def test_a_folder_with_the_name_of_a_part_is_an_error(folder):
+    """It is not a part, whatever it contains."""
     sink = FolderSink(folder)
     await sink.attach("ledger")
     (folder / NAME).mkdir(parents=True)
@@ -268,16 +268,16 @@ async def test_a_folder_where_a_part_belongs_is_told(folder):
         await sink.create(part(b"rows"))
 
 
-async def test_a_file_where_a_folder_belongs_is_told(folder):
-    """The sentence names the place."""
+async def test_a_file_with_the_name_of_a_folder_is_an_error(folder):
+    """The error names the place."""
     folder.write_bytes(b"a file")
     with pytest.raises(SinkError, match=folder.name):
         await FolderSink(folder).attach("ledger")
     assert folder.read_bytes() == b"a file"
 
 
-async def test_strangers_in_the_folder_stay_as_they_are(folder):
-    """Files of others in the dataset's folders are neither read, nor moved, nor in the way."""
+async def test_foreign_files_in_the_dataset_are_left_alone(folder):
+    """Files of other programs are not read, moved or in the way."""
     strange = {"notes.txt": b"ours", f"{DATASET}/_SUCCESS": b"", f"{DATASET}/captured_date=2026-11-24/.DS_Store": b"x"}
     for name, data in strange.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -289,7 +289,7 @@ async def test_strangers_in_the_folder_stay_as_they_are(folder):
     assert (folder / NAME).read_bytes() == b"rows"
 
 
-async def test_a_link_to_a_folder_is_a_fine_place(folder, tmp_path):
+async def test_a_link_to_a_folder_is_a_valid_place(folder, tmp_path):
     """Users link their output to a larger disk."""
     (tmp_path / "larger disk").mkdir()
     folder.symlink_to(tmp_path / "larger disk")
@@ -300,7 +300,7 @@ async def test_a_link_to_a_folder_is_a_fine_place(folder, tmp_path):
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
-async def test_a_flush_that_failed_is_not_tried_again_on_the_same_file(folder, monkeypatch, error):
+async def test_a_failed_flush_is_not_retried_on_the_same_file(folder, monkeypatch, error):
     """The kernel may have dropped what it could not write, so only a new file counts."""
     sink, flush, files = FolderSink(folder), os.fsync, []
     await sink.attach("ledger")
@@ -321,8 +321,8 @@ async def test_a_flush_that_failed_is_not_tried_again_on_the_same_file(folder, m
     assert (folder / NAME).stat().st_ino in files[1:]
 
 
-async def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all(folder, monkeypatch):
-    """A write may take fewer bytes than asked, without an error."""
+async def test_short_writes_are_completed(folder, monkeypatch):
+    """A write can be short without an error."""
     sink, write = FolderSink(folder), os.write
     monkeypatch.setattr(os, "write", lambda file, data: write(file, bytes(data[:7])))
     await sink.attach("ledger")

@@ -21,7 +21,7 @@ PLACE = {"workspace": "default", "campaign_id": "c", "send_id": "007", "date": "
 
 @pytest.fixture
 def harvest(tmp_path):
-    """Write parts: ``harvest(rows, rows, ...)`` makes one of each list."""
+    """Write parts: ``harvest(rows, rows, ...)`` creates one part for each list."""
 
     def write(*parts):
         folder = tmp_path / "harvest" / "send_analytics" / "captured_date=2026-11-21"
@@ -36,7 +36,7 @@ def harvest(tmp_path):
 
 @pytest.fixture
 def latest(tmp_path):
-    """The view as a list of rows."""
+    """Return the latest view as a list of rows."""
 
     def view(folder):
         out = tmp_path / "latest.ndjson"
@@ -47,19 +47,19 @@ def latest(tmp_path):
 
 
 def test_the_newest_capture_wins(harvest, latest):
-    """Numbers that moved are given as they were captured last, once, in whichever part they stand."""
+    """Numbers that changed appear once, as they were captured last, whichever part contains them."""
     folder = harvest([{"captured_at": "2026-11-22", "sent": 2}], [{"captured_at": "2026-11-21", "sent": 1}])
     assert [(row["sent"], row["captured_at"]) for row in latest(folder)] == [(2, "2026-11-22")]
 
 
-def test_a_late_zero_does_not_hide_what_was_counted(harvest, latest):
-    """An answer of zeros after expiry looks newer, and is not believed over real numbers."""
+def test_late_zeros_hide_no_numbers(harvest, latest):
+    """An answer of zeros after expiry is newer, but real numbers win."""
     folder = harvest([{"captured_at": "2026-11-21", "sent": 5}], [{"captured_at": "2026-12-09", "sent": 0}])
     assert [row["sent"] for row in latest(folder)] == [5]
 
 
-def test_text_stays_text_and_counters_of_any_part_are_there(harvest, latest):
-    """An id keeps its zeros, a date is not reckoned with, and a counter seen in the last part alone has its column."""
+def test_text_stays_text_and_every_counter_has_a_column(harvest, latest):
+    """An id keeps its zeros, a date stays text, and a counter of the last part alone has its column."""
     rows = [{"captured_at": "2026-11-21", "date": f"2026-11-{day}"} for day in range(10, 20)]
     folder = harvest(rows, [{"captured_at": "2026-11-21", "date": "2026-11-20", "brand_new": 7, "revenue": 1.5}])
     found = latest(folder)
@@ -74,8 +74,8 @@ def test_a_counter_that_is_text_somewhere_breaks_nothing(harvest, latest):
     assert {str(row["sent"]) for row in latest(folder)} == {"1", "many"}
 
 
-def test_counters_whose_names_differ_in_case_alone_are_all_there(harvest, latest):
-    """DuckDB takes them for one; each keeps its numbers, in a column of its own, in whichever part it was met."""
+def test_counters_whose_names_differ_only_in_case_have_columns(harvest, latest):
+    """DuckDB ignores case; each counter keeps its numbers in a column of its own."""
     odd = {"/": 1, "~1": 2, "*": 3, '"': 4, "$.x": 5}
     folder = harvest(
         [{"captured_at": "1", "sent": 1, "Sent": 2, "Level": 9, "": 6, **odd}],
@@ -90,14 +90,14 @@ def test_counters_whose_names_differ_in_case_alone_are_all_there(harvest, latest
     assert rows["y"]["big"] == pytest.approx(2**64)
 
 
-def test_what_was_counted_as_text_is_not_hidden_by_a_late_zero(harvest, latest):
-    """A counter that Braze has begun to send as text is still believed over an empty answer that came later."""
+def test_late_zeros_hide_no_counter_that_is_text(harvest, latest):
+    """A counter that Braze now sends as text wins over a later answer of zeros."""
     folder = harvest([{"captured_at": "2026-11-21", "sent": "5"}], [{"captured_at": "2026-12-09", "sent": "0"}])
     assert [row["sent"] for row in latest(folder)] == ["5"]
 
 
 def test_csv_runs_no_formula_and_parquet_has_types(harvest, tmp_path):
-    """A name that a spreadsheet would run is made harmless in CSV; Parquet keeps numbers as numbers."""
+    """CSV escapes names that a spreadsheet would run; Parquet keeps numbers as numbers."""
     folder = harvest([{"captured_at": "1", "sent": -1, "variation_name": "=cmd()"}])
     write_latest(folder, tmp_path / "a.csv", "csv", temp_directory=tmp_path)
     with (tmp_path / "a.csv").open(newline="") as file:
@@ -110,7 +110,7 @@ def test_csv_runs_no_formula_and_parquet_has_types(harvest, tmp_path):
 
 @pytest.mark.parametrize("damaged", [lambda data: data[:-9], lambda data: data + data[:-9]])
 def test_a_damaged_part_is_named_and_nothing_is_written(harvest, tmp_path, damaged):
-    """A part that was cut off, or has something behind it, is refused by name, and no half view is left."""
+    """A part that is truncated, or has bytes behind its end, is refused by name, and no partial view is written."""
     folder = harvest([{"captured_at": "1", "sent": 1}], [{"captured_at": "2", "sent": 2}])
     part = folder / "send_analytics" / "captured_date=2026-11-21" / "b1.ndjson.zst"
     part.write_bytes(damaged(part.read_bytes()))
@@ -119,15 +119,15 @@ def test_a_damaged_part_is_named_and_nothing_is_written(harvest, tmp_path, damag
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_a_folder_that_is_not_there_is_named(harvest, tmp_path):
-    """What cannot be written is not blamed on what is read."""
+def test_a_missing_output_folder_is_named(harvest, tmp_path):
+    """An output that cannot be written is not blamed on the input."""
     folder = harvest([{"captured_at": "1", "sent": 1}])
     with pytest.raises(UsageError, match=r"cannot write to the folder .*/nodir: No such file"):
         write_latest(folder, tmp_path / "nodir" / "out.csv", "csv", temp_directory=tmp_path)
 
 
-def test_nothing_harvested_is_told(tmp_path):
-    """A folder without parts is a usage error that says what is missing."""
+def test_a_place_without_parts_is_an_error(tmp_path):
+    """The usage error says what is missing."""
     with pytest.raises(UsageError, match="nothing was harvested"):
         write_latest(tmp_path, None, "csv", temp_directory=tmp_path)
 
@@ -137,8 +137,8 @@ ODD_IDS = ("10:30", "2026-11-20", "6F2C1B9E-3A51-4E0B-9D5B-0C5F3B1E9A77", "007",
 
 
 @pytest.mark.parametrize("ids", [ODD_IDS[:1], ODD_IDS[2:3], ODD_IDS])
-def test_the_query_that_is_printed_gives_what_latest_gives(harvest, latest, ids):
-    """A row a key, the newest that counts anything, ids as text, every counter of any reading; sums are of these."""
+def test_the_printed_query_equals_the_command(harvest, latest, ids):
+    """One row a key, the newest with numbers, ids as text, every counter of any reading."""
     rows = [{"campaign_id": each, "send_id": each, "variation_name": each, "variation_api_id": each} for each in ids]
     zero = {"sent": 0, "opens": 0, "revenue": 0.0}
     readings = (
@@ -170,8 +170,8 @@ def test_the_query_that_is_printed_gives_what_latest_gives(harvest, latest, ids)
     assert sums == [("email", len(ids), 7 * len(ids))]
 
 
-def test_the_query_is_the_same_wherever_it_is_printed():
-    """One file holds it; docs show it to the letter, with the sentence that keeps people from wrong sums."""
+def test_all_pages_show_the_same_query():
+    """The docs contain the query of the one file, with the warning against wrong sums."""
     for page, place in (
         ("docs/loading.md", "harvest"),
         ("docs/buckets.md", "s3://lake/braze"),
@@ -188,7 +188,7 @@ FROM 'latest.parquet' WHERE level = 'variation' GROUP BY channel ORDER BY sent D
 
 
 def test_no_page_shows_a_query_that_counts_readings_twice():
-    """All SQL of the pages and of --help is that query, or reads its table."""
+    """All SQL of the pages and of --help is that query, or reads its result."""
     pages = [
         TOP / "README.md",
         TOP / "ARCHITECTURE.md",
@@ -205,7 +205,7 @@ def test_no_page_shows_a_query_that_counts_readings_twice():
 
 
 def test_a_dataset_of_thousands_of_counters_can_be_read(harvest, latest):
-    """What an answer once left behind for ever hides no counter of the other sends, and is kept as text."""
+    """Counters that an old answer left behind hide no counter of other sends, and stay as text."""
     new = {f"counter_{number}": number for number in range(MAX_COUNTERS + 100)}
     folder = harvest(
         [{"captured_at": "1", "sent": 1, "opens": 2, **new, "Sent": 5}],
@@ -225,27 +225,27 @@ def test_a_dataset_of_thousands_of_counters_can_be_read(harvest, latest):
 
 
 def test_a_row_of_megabytes_can_be_read(harvest, latest):
-    """Longer ones are never written."""
+    """Longer rows are never written."""
     folder = harvest([{"captured_at": "1", "sent": 1, "unrecognized": json.dumps({"a": "x" * 1_500_000})}])
     assert [len(row["unrecognized"]) for row in latest(folder)] == [1_500_009]
 
 
-def test_what_does_not_fit_is_told_with_what_to_do(harvest, tmp_path):
-    """Running out of memory is not reported as a damaged part."""
+def test_running_out_of_memory_says_what_to_do(harvest, tmp_path):
+    """It is not reported as a damaged part."""
     folder = harvest([{"captured_at": "1", "date": f"{number}", "sent": 1} for number in range(3000)])
     with pytest.raises(SinkError, match="raise --memory-limit-mb"):
         write_latest(folder, tmp_path / "x", "ndjson", temp_directory=tmp_path, memory_limit_mb=2)
 
 
-def test_the_demo_s_query_runs_where_a_place_has_a_quote_in_its_name(harvest):
+def test_the_query_works_for_a_place_with_a_quote_in_its_name(harvest):
     """A path is data."""
     folder = harvest([{"captured_at": "1", "sent": 4}])
     odd = folder.rename(folder.with_name("o'harvest"))
     assert "email" in run_latest_query(str(odd))
 
 
-def test_a_path_is_the_file_of_that_name_and_no_pattern(harvest, latest, tmp_path):
-    """Folders whose names DuckDB would take for patterns are read by themselves, and their neighbours are not."""
+def test_a_path_is_never_a_pattern(harvest, latest, tmp_path):
+    """Folders whose names are patterns to DuckDB are read alone, without their neighbours."""
     for number, name in enumerate(["a*", "[ab]", "it's"]):
         harvest([{"captured_at": "2026-11-21", "sent": 1000}]).rename(tmp_path / f"ab{number}")
         folder = harvest([{"captured_at": "2026-11-21", "sent": number}]).rename(tmp_path / name)
@@ -254,8 +254,8 @@ def test_a_path_is_the_file_of_that_name_and_no_pattern(harvest, latest, tmp_pat
         assert f" {number} " in run_latest_query(str(folder))
 
 
-def test_no_link_is_followed_where_a_view_is_made(harvest, tmp_path):
-    """A symbolic link planted beside the view does not change the file that it points to."""
+def test_the_view_is_not_written_through_a_link(harvest, tmp_path):
+    """A symbolic link beside the view does not change the file that it points to."""
     folder, victim = harvest([{"captured_at": "2026-11-21", "sent": 1}]), tmp_path / "victim"
     victim.write_text("mine")
     (tmp_path / ".view.ndjson.making").symlink_to(victim)

@@ -28,7 +28,7 @@ KEYS = ("3f2b8c1e-55aa-4d2e-9b1f-0c9d8e7f6a5b", 'ab"c/d\\e<f>&-Zq9-XkX7-0123-LMN
 
 
 def spellings(secret: str) -> list[str]:
-    """How JSON, HTML, URLs and Python spell a text, with and without need, twice, and in base64 and hex."""
+    """Return a text as JSON, HTML, URLs and Python write it, with and without need, twice, in base64 and in hex."""
     data = secret.encode()
     each = [
         secret, secret.upper(), json.dumps(secret)[1:-1], json.dumps(secret)[1:-1].replace("/", "\\/"),
@@ -41,8 +41,8 @@ def spellings(secret: str) -> list[str]:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_secret_is_masked_in_every_spelling_and_what_stands_around_it_stays(key):
-    """Also where it is cut in half, and where no spelling was needed."""
+def test_a_secret_is_masked_in_every_encoding_and_its_surroundings_stay(key):
+    """Also if it is cut in half, and if no encoding was necessary."""
     hide(key)
     for spelled in spellings(key):
         assert scrub(f"é before {spelled} after") == f"é before {MASK} after", spelled
@@ -56,7 +56,7 @@ def test_a_secret_is_masked_in_every_spelling_and_what_stands_around_it_stays(ke
 
 
 def test_the_secrets_of_urls_are_masked_and_names_of_users_are_not():
-    """Escaped or not, of one server or several, and of URLs that nobody registered."""
+    """Escaped or not, of one server or several, and of URLs that are not registered."""
     hide_url("amqp://harvester:pa/ss#w?ord-1@rabbit.example/vhost")
     hide_url("nats://a:first-one%21@h1:4222,nats://token-of-nats-99@h2:4222")
     hide_url("redis://h/0?password=in-the-query-7")
@@ -65,8 +65,8 @@ def test_the_secrets_of_urls_are_masked_and_names_of_users_are_not():
     assert scrub("cannot reach https://u:never-seen@h/x") == "cannot reach https://***@h/x"
 
 
-def test_a_short_secret_is_masked_where_it_stands_alone():
-    """Masked within words, it would make every text unreadable, and its gaps would tell its letters."""
+def test_a_short_secret_is_masked_as_a_separate_word():
+    """Masked within words, it would make every text unreadable, and the gaps would reveal its letters."""
     hide("ghost")
     hide("a")
     assert scrub("access refused for user 'x' with 'ghost': a ghostly ghost-host") == (
@@ -74,8 +74,8 @@ def test_a_short_secret_is_masked_where_it_stands_alone():
     )
 
 
-class Unshowable:
-    """A value that cannot even be shown."""
+class BrokenRepr:
+    """A value whose repr fails."""
 
     def __repr__(self) -> str:
         """Fail."""
@@ -84,7 +84,7 @@ class Unshowable:
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_no_event_breaks_the_log_and_no_line_shows_a_secret(capsys, as_json):
-    """Surrogates, numbers beyond 64 bits, values of any kind, keys of any kind: each is one line."""
+    """Surrogates, numbers beyond 64 bits, values and keys of any kind: each event is one line."""
     hide(KEYS[0])
     before = structlog.get_config(), logging.getLogger().handlers
     try:
@@ -99,7 +99,7 @@ def test_no_event_breaks_the_log_and_no_line_shows_a_secret(capsys, as_json):
             b"\xff",
             {1: 2},
             {"\udcff": 1},
-            Unshowable(),
+            BrokenRepr(),
             deep,
             float("nan"),
             KEYS[0],
@@ -123,7 +123,7 @@ def test_no_event_breaks_the_log_and_no_line_shows_a_secret(capsys, as_json):
 
 
 def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
-    """The disk of the logs is full, or their reader has gone: a line is lost, and no capture."""
+    """If the disk of the logs is full or their reader has gone, a line is lost and no capture."""
 
     class Full:
         def write(self, _text: str) -> int:
@@ -139,8 +139,8 @@ def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("spell", [str, lambda key: "".join(f"\\u{ord(letter):04x}" for letter in key)])
-async def test_an_answer_that_repeats_the_key_never_gets_into_a_part(spell):
-    """Rows keep what Braze sent, so an answer that contains our key, in any encoding, is discarded."""
+async def test_a_response_that_contains_the_key_is_discarded(spell):
+    """Rows keep what Braze sent, so a response that contains our key, in any encoding, is not stored."""
     body = json.dumps({"message": "success", "data": [{"time": "2026-11-01", "messages": {"sms": [{"x": "@"}]}}]})
     outcome, _ = await asked(answering(whole(body.replace("@", spell(KEY)).encode())))
     assert isinstance(outcome, ExchangeError)

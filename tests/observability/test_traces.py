@@ -23,7 +23,7 @@ from tests.support.secret_canary import KEY
 
 
 class Collector:
-    """A collector of OTLP over HTTP, which keeps what it is sent."""
+    """A collector of OTLP over HTTP, which keeps what it receives."""
 
     def __init__(self) -> None:
         """Have heard nothing."""
@@ -48,7 +48,7 @@ class Collector:
 
 @pytest.fixture
 async def collector():
-    """A collector that listens; its ``url``."""
+    """A listening collector; see its ``url``."""
     collector = Collector()
     app = web.Application()
     app.router.add_post("/v1/traces", collector.take)
@@ -61,8 +61,8 @@ async def collector():
     await runner.cleanup()
 
 
-async def test_a_collector_is_told_of_each_batch_and_its_captures_and_never_of_a_key(harvester, tmp_path, collector):
-    """One trace a batch, one span a reading within it, with its attempts: what took long, and because of what."""
+async def test_a_collector_receives_each_batch_and_capture_without_the_key(harvester, tmp_path, collector):
+    """One trace for each batch, one span for each reading, with its attempts: durations and their causes."""
     harvester.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
     harvester.env["OTEL_EXPORTER_OTLP_HEADERS"] = f"authorization={KEY}"
     async with Simulator(SimulatorConfig(pairs=30, limit=1_000_000, api_key=KEY)) as simulator:
@@ -82,8 +82,8 @@ async def test_a_collector_is_told_of_each_batch_and_its_captures_and_never_of_a
     assert not any(KEY.encode() in body for body in collector.bodies)
 
 
-async def test_a_collector_that_is_away_costs_spans_and_nothing_else(harvester, tmp_path, unused_tcp_port):
-    """The harvest ends as without it, and soon; the log says that traces are lost."""
+async def test_an_unavailable_collector_costs_only_spans(harvester, tmp_path, unused_tcp_port):
+    """The run ends as without it, and soon; the log says that traces are lost."""
     harvester.env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_tcp_port}"}
     async with Simulator(SimulatorConfig(pairs=5, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
@@ -93,8 +93,8 @@ async def test_a_collector_that_is_away_costs_spans_and_nothing_else(harvester, 
     assert "Traceback" not in err
 
 
-class Letters:
-    """A broker with one message, then none, whatever is done to it."""
+class OneMessageBroker:
+    """A broker with one message, then none."""
 
     lease_seconds = None
 
@@ -127,9 +127,9 @@ class Letters:
         """Disconnect."""
 
 
-async def test_messages_are_a_span_when_they_are_settled_and_when_they_are_not():
-    """How long a broker's messages take, and what became of them; a ledger that fails leaves a span without outcome."""
-    failures, broker = [LedgerError("disk I/O error")], Letters()
+async def test_each_batch_of_messages_is_a_span():
+    """It has the duration and the results; if the ledger fails, the span has no outcome."""
+    failures, broker = [LedgerError("disk I/O error")], OneMessageBroker()
 
     async def enqueue(arrivals, *, once):
         if failures:
@@ -150,8 +150,8 @@ async def test_messages_are_a_span_when_they_are_settled_and_when_they_are_not()
     assert told == [unsettled, unsettled | {"enqueued": 1}, unsettled | {"enqueued": 1}]
 
 
-def test_an_endpoint_without_the_extra_is_told_and_nothing_fails(monkeypatch):
-    """Whoever asks for traces and lacks their library learns what to install."""
+def test_an_endpoint_without_the_extra_is_a_warning(monkeypatch):
+    """A user who asks for traces without the library learns what to install."""
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with capture_logs() as said, send_traces_to("http://127.0.0.1:4318"):
         assert begin("batch") is NOTHING
@@ -160,7 +160,7 @@ def test_an_endpoint_without_the_extra_is_told_and_nothing_fails(monkeypatch):
 
 
 def test_without_an_endpoint_nothing_is_recorded():
-    """Traces are off unless asked for: a span is the one that does nothing, its children too."""
+    """Traces are off by default: a span and its children record nothing."""
     with send_traces_to(None):
         assert begin("batch") is NOTHING
         assert begin("batch").child("capture", send_id="s") is NOTHING

@@ -32,18 +32,18 @@ print(json.dumps(duckdb.sql(sys.stdin.read()).fetchall()))
 """
 
 
-def pasted(page: str, language: str, holding: str) -> str:
-    """Give the block of a page that a user would paste."""
+def get_block(page: str, language: str, holding: str) -> str:
+    """Return the block of a page that a user would paste."""
     blocks = re.findall(rf"```{language}\n(.*?)```", (HERE / page).read_text(), re.DOTALL)
     (block,) = [each for each in blocks if holding in each]
     return block
 
 
 @pytest.mark.parametrize("name", ["radosgw", "azurite"])
-async def test_the_documented_rights_are_enough_and_no_more(stores, monkeypatch, name):
-    """One with the pasted rights can harvest, again and again, and can neither delete nor look elsewhere."""
+async def test_the_documented_permissions_are_sufficient_and_minimal(stores, monkeypatch, name):
+    """With the get_block permissions a user can harvest again and again, and cannot delete or list elsewhere."""
     bucket = stores(name)
-    rights = pasted("docs/buckets.md", "json", "s3:PutObject") if name == "radosgw" else "rcl"
+    rights = get_block("docs/buckets.md", "json", "s3:PutObject") if name == "radosgw" else "rcl"
     for variable in bucket.env:
         monkeypatch.delenv(variable, raising=False)
     for variable, value in bucket.limited(rights).items():
@@ -64,8 +64,8 @@ async def test_the_documented_rights_are_enough_and_no_more(stores, monkeypatch,
             await BucketSink(Store(f"{bucket.url}/brazen")).attach("ledger")
 
 
-async def test_duckdb_reads_the_bucket_by_the_query_of_the_page(stores, tmp_path, monkeypatch):
-    """A user pastes it, with his own bucket and his own secret, and gets the numbers that were harvested."""
+async def test_duckdb_reads_the_bucket_with_the_documented_query(stores, tmp_path, monkeypatch):
+    """A user pastes it, with his own bucket and secret, and gets the captured numbers."""
     folder, bucket = httpfs(), stores("radosgw")
     async with Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator:
         scene = Scene(tmp_path / "scene", bucket, bucket.port, simulator, tmp_path / "log")
@@ -75,7 +75,7 @@ async def test_duckdb_reads_the_bucket_by_the_query_of_the_page(stores, tmp_path
         f"(TYPE s3, KEY_ID '{ACCESS_KEY}', SECRET '{SECRET_KEY}', REGION 'us-east-1', URL_STYLE 'path', "
         f"USE_SSL false, ENDPOINT '127.0.0.1:{bucket.port}')"
     )
-    query = pasted("docs/buckets.md", "sql", "s3://lake/braze").replace("s3://lake/braze", scene.url)
+    query = get_block("docs/buckets.md", "sql", "s3://lake/braze").replace("s3://lake/braze", scene.url)
     query = re.sub(r"CREATE SECRET \(.*?\)", f"CREATE SECRET {secret}", query).replace(
         "INSTALL httpfs; LOAD httpfs;", ""
     )
