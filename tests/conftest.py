@@ -103,8 +103,8 @@ def pytest_collection_modifyitems(items):
     """
     for item in items:
         chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if "lab" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group(item.callspec.params["lab"]))
+        if "broker_server" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group(item.callspec.params["broker_server"]))
         elif "stores" in item.fixturenames or any(value in STORES for value in chosen if isinstance(value, str)):
             item.add_marker(pytest.mark.xdist_group("stores"))
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
@@ -136,17 +136,17 @@ def stores(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def labs(tmp_path_factory):
+def broker_servers(tmp_path_factory):
     """Give a broker by its kind; each is started once, when it is first asked for."""
-    from tests.support.brokers import LABS  # noqa: PLC0415 - the clients of four brokers take a while, and most tests need none
+    from tests.support.brokers import BROKER_SERVERS  # noqa: PLC0415 - the clients of four brokers take a while, and most tests need none
 
     with ExitStack() as stack:
         started = {}
 
-        def lab(kind):
+        def broker_server(kind):
             if kind not in started:
-                started[kind] = LABS[kind](tmp_path_factory.mktemp("broker") / kind)
+                started[kind] = BROKER_SERVERS[kind](tmp_path_factory.mktemp("broker") / kind)
                 stack.callback(started[kind].close)
             return started[kind]
 
-        yield lab
+        yield broker_server

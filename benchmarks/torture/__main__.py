@@ -27,7 +27,7 @@ from benchmarks.torture.chaos import Torture
 from benchmarks.torture.check_output import Wrong
 from benchmarks.torture.service_target import OfService
 from benchmarks.torture.storage_targets import Folder, Lake
-from tests.support.brokers import LABS
+from tests.support.brokers import BROKER_SERVERS
 from tests.support.servers import moto
 from tests.support.tcp_proxy import Cutter
 
@@ -42,9 +42,9 @@ async def run_torture(given: argparse.Namespace, disk: Path) -> Torture:
             place = Lake(bucket, cutter) if bucket else Folder(disk)
             if given.serve:
                 kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="broker-")))
-                lab = LABS[given.serve](kept / "data")
-                stack.callback(lab.close)
-                torture: Torture = OfService(disk, place, lab, seed=given.seed, kills=given.kills)
+                broker_server = BROKER_SERVERS[given.serve](kept / "data")
+                stack.callback(broker_server.close)
+                torture: Torture = OfService(disk, place, broker_server, seed=given.seed, kills=given.kills)
             else:
                 torture = OfRuns(disk, place, seed=given.seed, kills=given.kills)
             try:

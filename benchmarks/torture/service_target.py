@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.torture.chaos import LIST_PAIRS, Torture
 from benchmarks.torture.check_output import Pair, Wrong, secret_found
 from benchmarks.torture.storage_targets import Folder, Lake
-from tests.support.brokers import Lab, queue_name
+from tests.support.brokers import BrokerServer, queue_name
 
 AGES_SECONDS = (1.5, 4.0, 8.0)
 REST_SECONDS = 180.0
@@ -22,24 +22,26 @@ class OfService(Torture):
     last_reading = "final"
     patience_seconds = 1.0
 
-    def __init__(self, disk: Path, place: Folder | Lake, lab: Lab, *, seed: int, kills: int) -> None:
-        """Let messages come through ``lab``."""
+    def __init__(self, disk: Path, place: Folder | Lake, broker_server: BrokerServer, *, seed: int, kills: int) -> None:
+        """Let messages come through ``broker_server``."""
         super().__init__(disk, place, seed=seed, kills=kills)
-        self.lab, self.queue = lab, queue_name()
+        self.broker_server, self.queue = broker_server, queue_name()
         self._known: dict[Pair, float | None] = {}
-        (disk / "broker.key").write_text(lab.url)
+        (disk / "broker.key").write_text(broker_server.url)
 
     async def set_up(self) -> None:
         """Make the queue, and settings that lead to it."""
-        await self.lab.server.listens()
-        await self.lab.make(self.queue)
-        names = {name: value for name, value in self.lab.options(self.queue).items() if isinstance(value, str)}
+        await self.broker_server.server.wait_until_ready()
+        await self.broker_server.create_queue(self.queue)
+        names = {
+            name: value for name, value in self.broker_server.options(self.queue).items() if isinstance(value, str)
+        }
         ages = [seconds / 86_400 for seconds in AGES_SECONDS]
         (self.disk / "harvester.toml").write_text("\n".join([
             f'out = "{self.place.out}"', "web_port = 0",
             "[workspaces.eu]", f'endpoint = "http://127.0.0.1:{self.port}"', 'api_key_file = "valid.key"',
             f"ages_days = {ages}",
-            "[triggers.sends]", f'kind = "{self.lab.kind}"', 'url_file = "broker.key"',
+            "[triggers.sends]", f'kind = "{self.broker_server.kind}"', 'url_file = "broker.key"',
             *(f'{name} = "{value}"' for name, value in names.items()),
         ]))  # fmt: skip
 
@@ -62,7 +64,7 @@ class OfService(Torture):
             pairs = pairs[size:]
         bodies += self.draw.choices(bodies, k=len(bodies) // 3)
         self.done["messages"] += len(bodies)
-        await self.lab.send(self.queue, *bodies)
+        await self.broker_server.send(self.queue, *bodies)
 
     def _message(self, pairs: list[Pair]) -> bytes:
         named: list[dict[str, str]] = []
@@ -75,15 +77,15 @@ class OfService(Torture):
     async def meddle_more(self) -> None:
         """Kill the broker, and start it again."""
         self.done["brokers killed"] += 1
-        self.lab.break_off()
+        self.broker_server.interrupt()
         await asyncio.sleep(self.draw.uniform(0, 1.0))
-        await self.lab.mend()
+        await self.broker_server.restore()
 
     async def at_rest(self) -> None:
         """Serve until the queue is empty and nothing is pending; then a SIGTERM ends it with 0."""
         process = self.start("serve", "--config", "harvester.toml", right=True)
         until = time.monotonic() + REST_SECONDS
-        while (left := await self.lab.left(self.queue)) or self.books()["pending"]:
+        while (left := await self.broker_server.count_messages(self.queue)) or self.books()["pending"]:
             if time.monotonic() > until or not process.is_alive():
                 raise Wrong(f"not at rest: {left} messages left, books {self.books()}, exit code {process.exitcode}")
             await asyncio.sleep(0.5)
@@ -91,7 +93,7 @@ class OfService(Torture):
         await self.ended(process, within=30.0)
         if process.exitcode != 0:
             raise Wrong(f"a service at rest ended with {process.exitcode}")
-        if dead := await self.lab.dead(self.queue):
+        if dead := await self.broker_server.list_dead_letters(self.queue):
             raise Wrong(f"dead letters: {dead[:3]}")
         for folder in (self.disk, self.output):
-            secret_found([self.lab.url], folder)
+            secret_found([self.broker_server.url], folder)

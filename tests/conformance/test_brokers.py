@@ -1,4 +1,4 @@
-"""Triggers: what every broker must keep to, on real servers, and what becomes of messages."""
+"""Tests that every broker must pass, on real servers, and tests of triggers."""
 
 import asyncio
 import contextlib
@@ -26,69 +26,71 @@ from harvester.sources.brokers import create_broker
 from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from harvester.storage import object_store as stores_module
-from tests.support.brokers import LABS, queue_name
+from tests.support.brokers import BROKER_SERVERS, queue_name
 from tests.support.servers import BUCKET, aws, s3
 from tests.support.tcp_proxy import Cutter
 
-KINDS = list(LABS)
-PATIENCE_SECONDS = 20
+KINDS = list(BROKER_SERVERS)
+TIMEOUT_SECONDS = 20
 PAIR = b'{"version": 1, "campaign_id": "c", "send_id": "s"}'
 
 
 @pytest.fixture
-async def lab(request, labs, monkeypatch):
-    """The broker that a test names, ready."""
-    found = labs(request.param)
-    await found.listens()
-    if found.kind != "sqs":
-        yield found
+async def broker_server(request, broker_servers, monkeypatch):
+    """The broker server that a test names, ready for connections."""
+    server = broker_servers(request.param)
+    await server.wait_until_ready()
+    if server.kind != "sqs":
+        yield server
         return
-    async with Cutter(found.port, found.fate) as way:
-        for name, value in {**aws(way.port), "AWS_DEFAULT_REGION": "us-east-1"}.items():
+    async with Cutter(server.port, server.fate) as proxy:
+        for name, value in {**aws(proxy.port), "AWS_DEFAULT_REGION": "us-east-1"}.items():
             monkeypatch.setenv(name, value)
-        yield found
+        yield server
 
 
-each_broker = pytest.mark.parametrize("lab", KINDS, indirect=True)
+each_broker = pytest.mark.parametrize("broker_server", KINDS, indirect=True)
 
 
 @pytest.fixture
 async def ledger(tmp_path):
-    """A ledger of our own."""
+    """A new ledger."""
     async with await Ledger.open(tmp_path / "ledger.db", clock=SystemClock()) as opened:
         yield opened
 
 
-class Scene:
-    """A queue, and triggers that put what it says into a ledger; ``arrived`` holds what they handed over."""
+class QueueSetup:
+    """A queue and a ledger; ``enqueued`` lists the pairs that triggers have enqueued."""
 
-    def __init__(self, lab, ledger, name, prefixes):
+    def __init__(self, broker_server, ledger, name, prefixes):
         """Take what is running."""
-        self.lab, self.ledger, self.name = lab, ledger, name
-        self.arrived = []
+        self.broker_server, self.ledger, self.name = broker_server, ledger, name
+        self.enqueued = []
         self.prefixes = prefixes
 
     async def enqueue(self, arrivals, *, once):
-        """Enqueue for real."""
-        self.arrived += [(each.pair.campaign_id, each.pair.send_id, once) for each in arrivals]
+        """Enqueue into the ledger."""
+        self.enqueued += [(each.pair.campaign_id, each.pair.send_id, once) for each in arrivals]
         return await self.ledger.do(enqueue, arrivals, now=SystemClock().wall(), once=once)
 
-    def broker(self, **options):
-        """Our side of the queue, with short waits."""
-        return create_broker(self.lab.kind, **self.lab.options(self.name) | {"wait_seconds": 0.2} | options)
+    def create_broker(self, **options):
+        """A broker for the queue, with short waits."""
+        return create_broker(
+            self.broker_server.kind, **self.broker_server.options(self.name) | {"wait_seconds": 0.2} | options
+        )
 
-    def trigger(self, enqueue=None, **options):
-        """A trigger on the queue, not running."""
+    def create_trigger(self, enqueue=None, **options):
+        """A trigger for the queue, not running."""
         return Trigger(
-            "sends", self.broker(**options), parser=MessageParser(("default",), self.prefixes),
+            "sends", self.create_broker(**options), parser=MessageParser(("default",), self.prefixes),
             enqueue=enqueue or self.enqueue, clock=BrazeClock(SystemClock()), jitter=random.Random(1),
             wait_first_seconds=0.02, wait_max_seconds=0.02,
         )  # fmt: skip
 
     @asynccontextmanager
-    async def running(self, enqueue=None, **options):
-        """A trigger at work, told to stop at the end."""
-        trigger = self.trigger(enqueue, **options)
+    async def running_trigger(self, enqueue=None, **options):
+        """A running trigger, stopped at the end."""
+        trigger = self.create_trigger(enqueue, **options)
         async with asyncio.TaskGroup() as group:
             group.create_task(trigger.run())
             try:
@@ -97,297 +99,297 @@ class Scene:
                 trigger.stop()
                 trigger.stop()
 
-    async def accepted(self):
-        """How many pairs the ledger holds."""
+    async def count_accepted(self):
+        """The number of pairs in the ledger."""
         return (await self.ledger.do(books)).accepted
 
 
-async def until(condition):
-    """Wait for what another task or process does."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+async def wait_until(condition):
+    """Wait for another task or process."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-async def until_left(scene, count):
-    """Wait until so many messages are in the queue."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await scene.lab.left(scene.name) != count:
+async def wait_for_message_count(queue, count):
+    """Wait until the queue has so many messages."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while await queue.broker_server.count_messages(queue.name) != count:
             await asyncio.sleep(0.05)
 
 
 @pytest.fixture
-async def scene(lab, ledger):
-    """A queue with a dead-letter place, and a ledger."""
+async def queue(broker_server, ledger):
+    """A queue with a dead-letter queue, and a ledger."""
     name = queue_name()
-    await lab.make(name)
-    return Scene(lab, ledger, name, [f"s3://{BUCKET}/lists"])
+    await broker_server.create_queue(name)
+    return QueueSetup(broker_server, ledger, name, [f"s3://{BUCKET}/lists"])
 
 
-def listed(*ids, **more):
-    """A message that lists pairs."""
+def pairs_message(*ids, **more):
+    """A message with a list of pairs."""
     return json.dumps({"version": 1, "pairs": [{"campaign_id": "c", "send_id": each} for each in ids]} | more).encode()
 
 
-# What every broker must keep to
+# Tests that every broker must pass
 
 
 @each_broker
-async def test_messages_are_gone_once_their_pairs_are_in_the_ledger(scene):
-    """All three spellings arrive; the queue is seen empty; a thousand copies of a pair are one row."""
-    copies = [listed(*["s"] * 20)] * 50
-    await scene.lab.send(scene.name, PAIR, listed("s1", "s2", once=True), *copies)
-    async with scene.running() as trigger:
-        await until(lambda: trigger.outcomes["enqueued"] == 52 and trigger.empty)
+async def test_messages_are_acknowledged_once_their_pairs_are_in_the_ledger(queue):
+    """All three forms are accepted, the trigger sees the empty queue, and a thousand copies of a pair are one row."""
+    copies = [pairs_message(*["s"] * 20)] * 50
+    await queue.broker_server.send(queue.name, PAIR, pairs_message("s1", "s2", once=True), *copies)
+    async with queue.running_trigger() as trigger:
+        await wait_until(lambda: trigger.outcomes["enqueued"] == 52 and trigger.empty)
         assert trigger.connected
         assert trigger.problem is None
         assert trigger.warnings == []
-    assert (await scene.accepted(), await scene.lab.left(scene.name)) == (3, 0)
-    assert {each for each in scene.arrived if each[2]} == {("c", "s1", True), ("c", "s2", True)}
+    assert (await queue.count_accepted(), await queue.broker_server.count_messages(queue.name)) == (3, 0)
+    assert {each for each in queue.enqueued if each[2]} == {("c", "s1", True), ("c", "s2", True)}
     assert not trigger.connected
 
 
 @each_broker
-async def test_what_was_not_acknowledged_comes_again(scene):
-    """A process that dies between the ledger's commit and the acknowledgement costs a redelivery and no row."""
-    await scene.lab.send(scene.name, PAIR)
+async def test_an_unacknowledged_message_is_delivered_again(queue):
+    """A process that dies between commit and acknowledgement causes a redelivery and no second row."""
+    await queue.broker_server.send(queue.name, PAIR)
     committed, never = asyncio.Event(), asyncio.Event()
 
-    async def dies(arrivals, *, once):
-        await scene.enqueue(arrivals, once=once)
+    async def never_return(arrivals, *, once):
+        await queue.enqueue(arrivals, once=once)
         committed.set()
         await never.wait()
 
-    dying = asyncio.create_task(scene.trigger(dies).run())
-    await asyncio.wait_for(committed.wait(), PATIENCE_SECONDS)
-    dying.cancel()
-    await asyncio.wait({dying})
-    assert dying.cancelled()
-    async with scene.running() as trigger:
-        await until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
+    running = asyncio.create_task(queue.create_trigger(never_return).run())
+    await asyncio.wait_for(committed.wait(), TIMEOUT_SECONDS)
+    running.cancel()
+    await asyncio.wait({running})
+    assert running.cancelled()
+    async with queue.running_trigger() as trigger:
+        await wait_until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
         assert (trigger.handler.pairs_new, trigger.handler.pairs_known) == (0, 1)
-    assert (await scene.accepted(), await scene.lab.left(scene.name)) == (1, 0)
+    assert (await queue.count_accepted(), await queue.broker_server.count_messages(queue.name)) == (1, 0)
 
 
 @each_broker
-async def test_what_is_bad_goes_to_the_dead_letters_with_its_reason_and_the_rest_is_taken(scene):
-    """Of a list, the bad pairs alone are buried, as a message that can be mended and sent again."""
+async def test_invalid_pairs_are_dead_lettered_with_reasons_and_the_others_enqueued(queue):
+    """Only the invalid pairs of a list are dead-lettered, as a message that can be corrected and sent again."""
     mixed = b'{"version": 1, "once": true, "pairs": [{"campaign_id": "c", "send_id": "s"}, {"campaign_id": "c"}, 7]}'
-    await scene.lab.send(scene.name, b"no JSON", mixed)
-    async with scene.running() as trigger:
-        await until(lambda: trigger.outcomes == {"dead_lettered": 1, "partly_enqueued": 1} and trigger.empty)
-    assert await scene.lab.left(scene.name) == 0
-    assert scene.arrived == [("c", "s", True)]
-    (noise, mended) = sorted(await scene.lab.dead(scene.name))
-    assert noise[0] == b"no JSON"
-    assert noise[1].startswith("the message is not JSON")
-    assert json.loads(mended[0]) == {"version": 1, "once": True, "pairs": [{"campaign_id": "c"}, 7]}
-    assert mended[1] == "pair 2: send_id is missing; pair 3: it is not an object"
+    await queue.broker_server.send(queue.name, b"no JSON", mixed)
+    async with queue.running_trigger() as trigger:
+        await wait_until(lambda: trigger.outcomes == {"dead_lettered": 1, "partly_enqueued": 1} and trigger.empty)
+    assert await queue.broker_server.count_messages(queue.name) == 0
+    assert queue.enqueued == [("c", "s", True)]
+    (not_json, corrected) = sorted(await queue.broker_server.list_dead_letters(queue.name))
+    assert not_json[0] == b"no JSON"
+    assert not_json[1].startswith("the message is not JSON")
+    assert json.loads(corrected[0]) == {"version": 1, "once": True, "pairs": [{"campaign_id": "c"}, 7]}
+    assert corrected[1] == "pair 2: send_id is missing; pair 3: it is not an object"
 
 
 @each_broker
-async def test_without_a_dead_letter_place_a_bad_message_stays_where_it_is(lab, ledger):
-    """The trigger says so at its start, receives no more after the first bad message, and goes on once there is one."""
-    scene = Scene(lab, ledger, queue_name(), [])
-    await lab.make(scene.name, dead=False)
-    await lab.send(scene.name, b"no JSON", PAIR)
-    async with scene.running() as trigger:
-        await until(lambda: trigger._failures > 1)
+async def test_an_invalid_message_stays_in_the_queue_while_there_is_no_dead_letter_queue(broker_server, ledger):
+    """The trigger warns at its start, stops at the first invalid message, and continues once the queue exists."""
+    queue = QueueSetup(broker_server, ledger, queue_name(), [])
+    await broker_server.create_queue(queue.name, dead_letters=False)
+    await broker_server.send(queue.name, b"no JSON", PAIR)
+    async with queue.running_trigger() as trigger:
+        await wait_until(lambda: trigger._failures > 1)
         assert trigger.problem
-        if lab.kind != "redis":  # it makes its own
+        if broker_server.kind != "redis":  # it makes its own
             assert any("dead_letter" in each or "keeps subject" in each for each in trigger.warnings)
-        await until_left(scene, 2)
-        await lab.bury_place(scene.name)
-        await until(lambda: trigger.outcomes == {"dead_lettered": 1, "enqueued": 1} and trigger.empty)
-    assert await lab.left(scene.name) == 0
-    assert {body for body, _ in await lab.dead(scene.name)} == {b"no JSON"}
+        await wait_for_message_count(queue, 2)
+        await broker_server.create_dead_letter_queue(queue.name)
+        await wait_until(lambda: trigger.outcomes == {"dead_lettered": 1, "enqueued": 1} and trigger.empty)
+    assert await broker_server.count_messages(queue.name) == 0
+    assert {body for body, _ in await broker_server.list_dead_letters(queue.name)} == {b"no JSON"}
 
 
 @each_broker
-async def test_while_the_ledger_is_away_no_message_uses_up_its_deliveries(scene):
-    """It is asked again and again for the pairs in hand, and nothing is received: no delivery limit is reached."""
-    await scene.lab.send(scene.name, PAIR)
-    tries, failing = 0, 25 if scene.lab.kind == "rabbitmq" else 5
+async def test_an_unavailable_ledger_does_not_use_up_deliveries(queue):
+    """The current messages are tried repeatedly, and nothing is received, so no delivery limit is reached."""
+    await queue.broker_server.send(queue.name, PAIR)
+    tries, failing = 0, 25 if queue.broker_server.kind == "rabbitmq" else 5
 
-    async def away(arrivals, *, once):
+    async def unavailable_at_first(arrivals, *, once):
         nonlocal tries
         tries += 1
         if tries <= failing:
-            raise LedgerError("the ledger is away")
-        return await scene.enqueue(arrivals, once=once)
+            raise LedgerError("the ledger is unavailable")
+        return await queue.enqueue(arrivals, once=once)
 
-    async with scene.running(away) as trigger:
-        await until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
+    async with queue.running_trigger(unavailable_at_first) as trigger:
+        await wait_until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
     assert tries == failing + 2  # for the pairs in hand, and once more when their message came again
-    assert await scene.lab.dead(scene.name) == []
-    assert (await scene.accepted(), await scene.lab.left(scene.name)) == (1, 0)
+    assert await queue.broker_server.list_dead_letters(queue.name) == []
+    assert (await queue.count_accepted(), await queue.broker_server.count_messages(queue.name)) == (1, 0)
 
 
 @each_broker
-async def test_a_broker_that_is_killed_before_the_acknowledgement_loses_nothing(scene):
-    """The trigger connects again; what the broker does not know to be acknowledged comes again."""
-    await scene.lab.send(scene.name, *[listed(f"s{at}") for at in range(5)])
-    broken = asyncio.Event()
+async def test_a_broker_that_is_killed_before_the_acknowledgement_loses_nothing(queue):
+    """The trigger reconnects, and the broker delivers unacknowledged messages again."""
+    await queue.broker_server.send(queue.name, *[pairs_message(f"s{at}") for at in range(5)])
+    interrupted = asyncio.Event()
 
-    async def breaks(arrivals, *, once):
-        count = await scene.enqueue(arrivals, once=once)
-        if not broken.is_set():
-            broken.set()
-            scene.lab.break_off()
+    async def interrupt_once(arrivals, *, once):
+        count = await queue.enqueue(arrivals, once=once)
+        if not interrupted.is_set():
+            interrupted.set()
+            queue.broker_server.interrupt()
         return count
 
-    async with scene.running(breaks) as trigger:
-        await asyncio.wait_for(broken.wait(), PATIENCE_SECONDS)
-        await until(lambda: trigger._failures > 0)
+    async with queue.running_trigger(interrupt_once) as trigger:
+        await asyncio.wait_for(interrupted.wait(), TIMEOUT_SECONDS)
+        await wait_until(lambda: trigger._failures > 0)
         assert trigger.problem
-        await scene.lab.mend()
-        await scene.lab.send(scene.name, listed("s5"))
-        await until(lambda: len(set(scene.arrived)) == 6 and trigger.empty)
-    assert (await scene.accepted(), await scene.lab.left(scene.name)) == (6, 0)
+        await queue.broker_server.restore()
+        await queue.broker_server.send(queue.name, pairs_message("s5"))
+        await wait_until(lambda: len(set(queue.enqueued)) == 6 and trigger.empty)
+    assert (await queue.count_accepted(), await queue.broker_server.count_messages(queue.name)) == (6, 0)
 
 
-@pytest.mark.parametrize("lab", ["rabbitmq", "nats", "redis"], indirect=True)
-async def test_a_queue_that_is_deleted_and_made_again_is_consumed_again(scene):
-    """A consumer that the server cancels is not waited on for ever."""
-    async with scene.running() as trigger:
-        await until(lambda: trigger.empty)
-        await scene.lab.unmake(scene.name)
-        await until(lambda: trigger._failures > 0 or scene.lab.kind == "redis")
-        await scene.lab.make(scene.name)
-        await scene.lab.send(scene.name, PAIR)
-        await until(lambda: trigger.outcomes["enqueued"] == 1)
+@pytest.mark.parametrize("broker_server", ["rabbitmq", "nats", "redis"], indirect=True)
+async def test_a_queue_that_is_deleted_and_created_again_is_consumed_again(queue):
+    """The trigger does not wait for ever for a consumer that the server cancelled."""
+    async with queue.running_trigger() as trigger:
+        await wait_until(lambda: trigger.empty)
+        await queue.broker_server.delete_queue(queue.name)
+        await wait_until(lambda: trigger._failures > 0 or queue.broker_server.kind == "redis")
+        await queue.broker_server.create_queue(queue.name)
+        await queue.broker_server.send(queue.name, PAIR)
+        await wait_until(lambda: trigger.outcomes["enqueued"] == 1)
 
 
-@pytest.mark.parametrize("lab", ["sqs", "nats", "redis"], indirect=True)
-async def test_what_takes_longer_than_its_lease_stays_ours(scene):
-    """A large file takes its time, and meanwhile no other replica gets the message."""
-    await scene.lab.send(scene.name, PAIR)
+@pytest.mark.parametrize("broker_server", ["sqs", "nats", "redis"], indirect=True)
+async def test_the_lease_is_renewed_while_a_message_is_handled(queue):
+    """While a large file is imported, no other replica receives its message."""
+    await queue.broker_server.send(queue.name, PAIR)
     seconds = 2  # longer than elsewhere: a busy machine may be late to lengthen it
-    options = await scene.lab.set_lease(scene.name, seconds)
-    other, begun = scene.broker(wait_seconds=seconds + 1, **options), asyncio.Event()
+    options = await queue.broker_server.set_lease(queue.name, seconds)
+    other, enqueue_started = queue.create_broker(wait_seconds=seconds + 1, **options), asyncio.Event()
     seen = []
 
     async def slow(arrivals, *, once):
-        begun.set()
+        enqueue_started.set()
         seen.extend(await other.receive())
-        return await scene.enqueue(arrivals, once=once)
+        return await queue.enqueue(arrivals, once=once)
 
     await other.open()
-    async with scene.running(slow, **options) as trigger:
-        await until(lambda: trigger.outcomes["enqueued"] == 1)
+    async with queue.running_trigger(slow, **options) as trigger:
+        await wait_until(lambda: trigger.outcomes["enqueued"] == 1)
     await other.close()
     assert seen == []
-    assert await scene.lab.left(scene.name) == 0
+    assert await queue.broker_server.count_messages(queue.name) == 0
 
 
 @each_broker
-async def test_an_idle_trigger_stops_at_once_and_lets_go(scene):
-    """Also in the middle of a long wait; then nothing takes messages away from others."""
-    async with scene.running(wait_seconds=20) as trigger:
-        await until(lambda: trigger.connected)
-    await scene.lab.send(scene.name, PAIR)
-    async with scene.running() as trigger:
-        await until(lambda: trigger.outcomes["enqueued"] == 1)
+async def test_an_idle_trigger_stops_at_once_and_releases_the_queue(queue):
+    """Even during a long wait; afterwards it takes no messages away from others."""
+    async with queue.running_trigger(wait_seconds=20) as trigger:
+        await wait_until(lambda: trigger.connected)
+    await queue.broker_server.send(queue.name, PAIR)
+    async with queue.running_trigger() as trigger:
+        await wait_until(lambda: trigger.outcomes["enqueued"] == 1)
 
 
-@pytest.mark.parametrize("lab", ["rabbitmq", "nats", "redis"], indirect=True)
-async def test_no_word_of_a_broker_s_url_is_told(scene, caplog, capfd):
-    """Neither of one with a wrong password nor of one where nobody listens."""
+@pytest.mark.parametrize("broker_server", ["rabbitmq", "nats", "redis"], indirect=True)
+async def test_an_error_does_not_contain_the_credentials_of_the_url(queue, caplog, capfd):
+    """Neither with a wrong password nor with no server at the address."""
     caplog.set_level(logging.DEBUG)
-    wrong = re.sub(r"//([^:]*):[^@]+@", r"//\1:p%40ss-canary@", scene.lab.url)
+    wrong = re.sub(r"//([^:]*):[^@]+@", r"//\1:p%40ss-canary@", queue.broker_server.url)
     for url in (wrong, re.sub(r":\d+$", ":1", wrong)):
-        ours = scene.broker(url=lambda url=url: url)
+        broker = queue.create_broker(url=lambda url=url: url)
         with pytest.raises(BrokerError) as refused:
-            await ours.open()
-        await ours.close()
-        told = f"{refused.value!r} {refused.value} {caplog.text} {capfd.readouterr()}"
-        assert "p%40ss-canary" not in told
-        assert "p@ss-canary" not in told
-        assert scene.name in str(refused.value)
+            await broker.open()
+        await broker.close()
+        output = f"{refused.value!r} {refused.value} {caplog.text} {capfd.readouterr()}"
+        assert "p%40ss-canary" not in output
+        assert "p@ss-canary" not in output
+        assert queue.name in str(refused.value)
 
 
-# What each broker's own settings say
+# Tests of single brokers
 
 
-@pytest.mark.parametrize("lab", ["sqs", "nats", "redis"], indirect=True)
-async def test_a_queue_that_forgets_is_warned_of(lab, labs):
-    """Messages should be kept for as long as Braze keeps its data; AMQP does not tell."""
+@pytest.mark.parametrize("broker_server", ["sqs", "nats", "redis"], indirect=True)
+async def test_a_queue_that_drops_messages_too_early_has_a_warning(broker_server, broker_servers):
+    """Messages should be kept for as long as Braze keeps its data; AMQP does not report it."""
     name = queue_name()
-    await lab.make(name)
-    await lab.forget(name)
-    ours = create_broker(lab.kind, **lab.options(name))
-    warnings = await ours.open()
-    await ours.close()
-    told = {
+    await broker_server.create_queue(name)
+    await broker_server.shorten_retention(name)
+    broker = create_broker(broker_server.kind, **broker_server.options(name))
+    warnings = await broker.open()
+    await broker.close()
+    expected = {
         "sqs": ["keeps messages for 4 days"],
         "nats": ["keeps messages for 4 days", "held in memory", "drops a message after 3 deliveries"],
         "redis": ["expires", "other groups read"],
-    }[lab.kind]
-    assert len(warnings) == len(told), warnings
-    for part in told:
+    }[broker_server.kind]
+    assert len(warnings) == len(expected), warnings
+    for part in expected:
         assert any(part in each for each in warnings), part
 
 
-@pytest.mark.parametrize("lab", ["redis"], indirect=True)
-async def test_an_entry_without_a_body_is_told_as_such(scene):
-    """The dead letter and the log name the field that is missing, and the log the trigger."""
-    async with scene.lab.client() as redis:
-        await redis.xadd(scene.name, {"data": PAIR, "by": "a test"})
+@pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
+async def test_an_entry_without_a_body_is_a_dead_letter_that_says_so(queue):
+    """The dead letter and the log name the missing field, and the log names the trigger."""
+    async with queue.broker_server.client() as redis:
+        await redis.xadd(queue.name, {"data": PAIR, "by": "a test"})
     with structlog.testing.capture_logs() as logs:
-        async with scene.running() as trigger:
-            await until(lambda: trigger.outcomes["dead_lettered"] == 1)
-    [(_, why)] = await scene.lab.dead(scene.name)
-    assert "no field named body" in why
-    [told] = [each for each in logs if each["event"] == "message_dead_lettered"]
-    assert (told["trigger"], told["reason"]) == ("sends", why)
+        async with queue.running_trigger() as trigger:
+            await wait_until(lambda: trigger.outcomes["dead_lettered"] == 1)
+    [(_, reason)] = await queue.broker_server.list_dead_letters(queue.name)
+    assert "no field named body" in reason
+    [entry] = [each for each in logs if each["event"] == "message_dead_lettered"]
+    assert (entry["trigger"], entry["reason"]) == ("sends", reason)
 
 
-@pytest.mark.parametrize("lab", ["redis"], indirect=True)
-async def test_entries_that_others_read_too_are_kept(scene):
-    """Only a stream that is ours alone is emptied."""
-    async with scene.lab.client() as redis:
-        await redis.xgroup_create(scene.name, "others", mkstream=True)
-    await scene.lab.send(scene.name, PAIR)
-    async with scene.running() as trigger:
-        await until(lambda: trigger.outcomes["enqueued"] == 1)
-    assert await scene.lab.left(scene.name) == 1
+@pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
+async def test_entries_that_other_groups_read_are_kept(queue):
+    """Acknowledged entries are deleted only if no other group reads the stream."""
+    async with queue.broker_server.client() as redis:
+        await redis.xgroup_create(queue.name, "others", mkstream=True)
+    await queue.broker_server.send(queue.name, PAIR)
+    async with queue.running_trigger() as trigger:
+        await wait_until(lambda: trigger.outcomes["enqueued"] == 1)
+    assert await queue.broker_server.count_messages(queue.name) == 1
 
 
-@pytest.mark.parametrize("lab", ["sqs"], indirect=True)
-async def test_deletions_that_fail_in_a_batch_are_not_taken_for_success(scene):
-    """A receipt that is stale fails alone: the others are deleted, and the message comes again."""
-    await scene.lab.send(scene.name, PAIR, listed("s1"))
-    ours = scene.broker()
-    await ours.open()
-    first = list(await ours.receive())
+@pytest.mark.parametrize("broker_server", ["sqs"], indirect=True)
+async def test_a_failed_deletion_in_a_batch_is_noticed(queue):
+    """A stale receipt fails alone: the others are deleted, and its message is delivered again."""
+    await queue.broker_server.send(queue.name, PAIR, pairs_message("s1"))
+    broker = queue.create_broker()
+    await broker.open()
+    first = list(await broker.receive())
     while len(first) < 2:
-        first += await ours.receive()
+        first += await broker.receive()
     stale = type(first[0])(first[0].body, 1, "no receipt")
-    await ours.acknowledge([stale, first[1]])
-    await ours.close()
-    async with scene.running() as trigger:
-        await until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
-    assert await scene.lab.left(scene.name) == 0
+    await broker.acknowledge([stale, first[1]])
+    await broker.close()
+    async with queue.running_trigger() as trigger:
+        await wait_until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
+    assert await queue.broker_server.count_messages(queue.name) == 0
 
 
-@pytest.mark.parametrize("lab", ["redis"], indirect=True)
-async def test_a_message_that_kills_whoever_takes_it_is_buried_in_the_end(scene):
-    """After 15 deliveries that nobody settled, before a broker's own limit drops it without a reason."""
-    await scene.lab.send(scene.name, PAIR)
-    async with scene.lab.client() as redis:
-        await redis.xgroup_create(scene.name, "harvester", id="0")
-        await redis.xreadgroup("harvester", "dead", {scene.name: ">"})
+@pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
+async def test_a_message_that_is_never_acknowledged_becomes_a_dead_letter(queue):
+    """After 15 deliveries, before a broker's own limit drops it without a reason."""
+    await queue.broker_server.send(queue.name, PAIR)
+    async with queue.broker_server.client() as redis:
+        await redis.xgroup_create(queue.name, "harvester", id="0")
+        await redis.xreadgroup("harvester", "dead", {queue.name: ">"})
         for _ in range(14):
-            await redis.xautoclaim(scene.name, "harvester", "dead", 0)
-    async with scene.running() as trigger:
-        await until(lambda: trigger.outcomes["dead_lettered"] == 1 and trigger.empty)
-    ((body, told),) = await scene.lab.dead(scene.name)
-    assert (body, told) == (PAIR, "the message was delivered 16 times and never acknowledged")
+            await redis.xautoclaim(queue.name, "harvester", "dead", 0)
+    async with queue.running_trigger() as trigger:
+        await wait_until(lambda: trigger.outcomes["dead_lettered"] == 1 and trigger.empty)
+    ((body, reason),) = await queue.broker_server.list_dead_letters(queue.name)
+    assert (body, reason) == (PAIR, "the message was delivered 16 times and never acknowledged")
 
 
 @pytest.fixture
-def lists(stores, monkeypatch):
-    """A bucket that messages may point into; gives what puts a file there and the event that S3 sends of it."""
+def put_list(stores, monkeypatch):
+    """A bucket that messages may name; returns a function that writes a file and returns the event that S3 sends."""
     bucket = stores("moto")
     for name, value in bucket.env.items():
         monkeypatch.setenv(name, value)
@@ -403,45 +405,45 @@ def lists(stores, monkeypatch):
     return put
 
 
-@pytest.mark.parametrize("lab", ["redis"], indirect=True)
-async def test_a_file_dropped_into_the_bucket_is_a_trigger(scene, lists):
-    """Its pairs are enqueued, page by page; what is wrong with it is told among the dead letters, with the message."""
+@pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
+async def test_a_file_that_is_put_into_the_bucket_is_imported(queue, put_list):
+    """Its pairs are enqueued page by page, and the dead letter says what is wrong with a file."""
     good = "campaign_id,send_id\n" + "".join(f"c,s{at}\n" for at in range(4500))
-    whole = lists("lists/one day/all of it.csv", good)
-    partly = lists("lists/partly.csv", "campaign_id,send_id\nc,t\nc\n")
-    absent = lists("lists/absent.csv", "").replace(b"absent", b"gone")
-    broken = lists("lists/broken.csv", "no header")
-    await scene.lab.send(scene.name, whole, partly, absent, broken)
-    async with scene.running() as trigger:
-        await until(lambda: trigger.outcomes.total() == 4 and trigger.empty)
+    valid = put_list("lists/one day/all of it.csv", good)
+    partly_valid = put_list("lists/partly.csv", "campaign_id,send_id\nc,t\nc\n")
+    missing = put_list("lists/absent.csv", "").replace(b"absent", b"gone")
+    without_header = put_list("lists/broken.csv", "no header")
+    await queue.broker_server.send(queue.name, valid, partly_valid, missing, without_header)
+    async with queue.running_trigger() as trigger:
+        await wait_until(lambda: trigger.outcomes.total() == 4 and trigger.empty)
         assert trigger.outcomes == {"enqueued": 1, "partly_enqueued": 1, "dead_lettered": 2}
-    assert await scene.accepted() == 4501
-    told = dict(await scene.lab.dead(scene.name))
-    assert "1 of 2 lines contain no pair: line 3" in told[partly]
-    assert "no such object" in told[absent]
-    assert "must contain the columns" in told[broken]
+    assert await queue.count_accepted() == 4501
+    reasons = dict(await queue.broker_server.list_dead_letters(queue.name))
+    assert "1 of 2 lines contain no pair: line 3" in reasons[partly_valid]
+    assert "no such object" in reasons[missing]
+    assert "must contain the columns" in reasons[without_header]
 
 
-@pytest.mark.parametrize("lab", ["redis"], indirect=True)
-async def test_while_the_store_is_away_a_pointer_waits(scene, lists, stores, monkeypatch):
-    """It is not the message's fault, so it is not buried."""
-    message = lists("lists/later.csv", "campaign_id,send_id\nc,s\n")
+@pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
+async def test_a_message_waits_while_the_store_of_its_file_is_unavailable(queue, put_list, stores, monkeypatch):
+    """The message is valid, so it does not become a dead letter."""
+    message = put_list("lists/later.csv", "campaign_id,send_id\nc,s\n")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setitem(stores_module._RETRIES, "max_retries", 0)
-    await scene.lab.send(scene.name, message)
-    async with scene.running() as trigger:
-        await until(lambda: trigger._failures > 1)
+    await queue.broker_server.send(queue.name, message)
+    async with queue.running_trigger() as trigger:
+        await wait_until(lambda: trigger._failures > 1)
         assert "cannot be reached" in trigger.problem
         for name, value in stores("moto").env.items():
             monkeypatch.setenv(name, value)
-        await until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
-    assert await scene.lab.dead(scene.name) == []
-    assert await scene.accepted() == 1
+        await wait_until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
+    assert await queue.broker_server.list_dead_letters(queue.name) == []
+    assert await queue.count_accepted() == 1
 
 
-def test_a_client_that_is_not_installed_is_named(monkeypatch):
-    """Brokers' clients are extras."""
+def test_a_missing_client_library_is_a_usage_error_that_names_its_extra(monkeypatch):
+    """Client libraries of brokers are optional dependencies."""
     monkeypatch.delitem(sys.modules, "harvester.sources.brokers.redis", raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "redis"] + ["redis"]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -449,8 +451,8 @@ def test_a_client_that_is_not_installed_is_named(monkeypatch):
         create_broker("redis", url=lambda: "redis://x", stream="s", group="g", dead_letter=None)
 
 
-def test_a_redis_that_cuts_every_connection_is_away_and_nothing_worse():
-    """Wherever in the first exchange a connection is cut, the trigger is told; uvloop has a word of its own for it."""
+def test_a_redis_that_cuts_every_connection_raises_broker_errors():
+    """Wherever the connection is cut; uvloop raises an error of its own for it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def cut_all():
@@ -465,10 +467,10 @@ def test_a_redis_that_cuts_every_connection_is_away_and_nothing_worse():
 
         async def open_often():
             for _ in range(100):
-                queue = create_broker("redis", url=lambda: url, stream="s", group="g", dead_letter=None)
+                broker = create_broker("redis", url=lambda: url, stream="s", group="g", dead_letter=None)
                 with pytest.raises(BrokerError):
-                    await queue.open()
-                await queue.close()
+                    await broker.open()
+                await broker.close()
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(open_often())

@@ -19,7 +19,7 @@ import zstandard
 
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.conftest import Command, rows_of
-from tests.support.brokers import LABS, queue_name
+from tests.support.brokers import BROKER_SERVERS, queue_name
 from tests.support.secret_canary import KEY
 from tests.support.servers import BUCKET, free_port, s3
 from tests.support.tcp_proxy import Cutter
@@ -202,10 +202,10 @@ def messages(simulator, *, each, sent_at=None):
 
 
 @pytest.fixture
-async def lab(request, labs):
+async def broker_server(request, broker_servers):
     """The broker that a test names, ready, and the variables that lead a process to it."""
-    found = labs(request.param)
-    await found.listens()
+    found = broker_servers(request.param)
+    await found.wait_until_ready()
     if found.kind != "sqs":
         yield found, {}
         return
@@ -213,12 +213,14 @@ async def lab(request, labs):
         yield found, {"AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{way.port}", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
-def trigger(lab, name, **more):
+def trigger(broker_server, name, **more):
     """The table of a trigger on the queue of that name."""
-    options = {key: value for key, value in lab.options(name).items() if key not in ("lease_seconds", "dead_letter")}
+    options = {
+        key: value for key, value in broker_server.options(name).items() if key not in ("lease_seconds", "dead_letter")
+    }
     if "url" in options:
         options["url"] = options["url"]()
-    return {"triggers.sends": {"kind": lab.kind} | options | more}
+    return {"triggers.sends": {"kind": broker_server.kind} | options | more}
 
 
 def place(bucket):
@@ -226,13 +228,13 @@ def place(bucket):
     return f"{bucket.url}/{uuid.uuid4()}"
 
 
-@pytest.mark.parametrize("lab", list(LABS), indirect=True)
-async def test_whatever_is_killed_every_pair_is_captured_once_per_reading(lab, stores, tmp_path):
+@pytest.mark.parametrize("broker_server", list(BROKER_SERVERS), indirect=True)
+async def test_whatever_is_killed_every_pair_is_captured_once_per_reading(broker_server, stores, tmp_path):
     """Broker and service are killed at random: each reading is in the bucket once, and the queue is empty."""
-    broker, env = lab
+    broker, env = broker_server
     bucket, name, chance = stores("moto"), queue_name(), random.Random(7)
     count, ages, kills = (MANY, [3], 4) if broker.kind == "rabbitmq" else (FEW, [2, 4], 2)
-    await broker.make(name)
+    await broker.create_queue(name)
     config = SimulatorConfig(pairs=count, limit=100_000_000, api_key=KEY)
     async with Simulator(config) as simulator, AsyncExitStack() as stack:
         plan = {"workspaces.eu": {"ages_days": [age / DAY_SECONDS for age in ages]}}
@@ -252,13 +254,13 @@ async def test_whatever_is_killed_every_pair_is_captured_once_per_reading(lab, s
             await until(lambda goal=goal: progress() >= goal)
             killed = chance.choice(["service", "broker", "both"])
             if killed != "service":
-                broker.break_off()
+                broker.interrupt()
             if killed != "broker":
                 service.kill()
                 service.start()
             if killed != "service":
-                await broker.mend()
-            await broker.let_go(name)
+                await broker.restore()
+            await broker.expire_leases(name)
         await until(lambda: service.settled() == count)
         code, err = await service.stop()
         assert (code, "Traceback" in err) == (0, False), err
@@ -274,14 +276,16 @@ async def test_whatever_is_killed_every_pair_is_captured_once_per_reading(lab, s
     assert books["books"]["balanced"]
     assert (books["books"]["accepted"], sum(books["books"]["captured"].values())) == (count, count)
     assert list(books["batches"]) == ["stored"]
-    assert await broker.left(name) == 0
-    assert await broker.dead(name) == []
+    assert await broker.count_messages(name) == 0
+    assert await broker.list_dead_letters(name) == []
 
 
-@pytest.mark.parametrize("lab", ["redis"], indirect=True)
-async def test_until_idle_takes_what_the_queue_holds_lists_in_a_bucket_included_and_ends(lab, stores, tmp_path):
+@pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
+async def test_until_idle_takes_what_the_queue_holds_lists_in_a_bucket_included_and_ends(
+    broker_server, stores, tmp_path
+):
     """A pair, a pointer to a list and a store's own event of another list: all are captured, and the exit is 0."""
-    (broker, _), bucket, name = lab, stores("moto"), queue_name()
+    (broker, _), bucket, name = broker_server, stores("moto"), queue_name()
     async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
         pairs = [each.pair for each in simulator.population]
         for pair in pairs[1:]:
@@ -304,7 +308,7 @@ async def test_until_idle_takes_what_the_queue_holds_lists_in_a_bucket_included_
     assert {(row["campaign_id"], row["send_id"]) for row in rows} == {
         (each.campaign_id, each.send_id) for each in pairs
     }
-    assert (await broker.left(name), await broker.dead(name)) == (0, [])
+    assert (await broker.count_messages(name), await broker.list_dead_letters(name)) == (0, [])
 
 
 async def test_a_wait_for_budget_ends_with_the_first_signal(tmp_path):

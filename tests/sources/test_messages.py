@@ -1,4 +1,4 @@
-"""Messages: what is understood, what is refused and why, and which pointers are never followed."""
+"""Tests of messages: what is accepted, what is refused and why, and which files are never read."""
 
 import json
 from datetime import UTC, datetime
@@ -45,8 +45,8 @@ def s3_event(key, name="ObjectCreated:Put", bucket="lists"):
     return {"Records": [record]}
 
 
-def test_the_three_spellings_of_version_1():
-    """One pair, a list of pairs, a pointer; each may ask for a historical capture."""
+def test_version_1_has_three_forms():
+    """One pair, a list of pairs, a file; each may request a historical capture."""
     pair = Pair("eu", "c", "s")
     assert parse({"version": 1} | PAIR) == Message(pairs=(Enqueued(pair),))
     full = PAIR | {"sent_at": "2026-11-20T09:00:00+01:00", "workspace": "eu"}
@@ -58,33 +58,33 @@ def test_the_three_spellings_of_version_1():
 
 
 def test_a_time_without_a_zone_is_utc_and_counted():
-    """So that it can be warned of."""
+    """The count lets the trigger log a warning."""
     message = parse({"version": 1, "sent_at": "2026-11-20T08:00:00"} | PAIR)
     assert (message.pairs[0].sent_at, message.naive_times) == (SENT, 1)
 
 
-def test_bad_pairs_of_a_list_become_a_message_of_their_own():
-    """It holds them as they came, and is understood again once they are mended."""
+def test_invalid_pairs_of_a_list_become_a_message_of_their_own():
+    """It contains them as they were received, and can be corrected and sent again."""
     bad = [{"campaign_id": "c"}, 7, PAIR | {"sendid": "s"}, PAIR | {"workspace": "us"}]
     message = parse({"version": 1, "once": True, "pairs": [PAIR, *bad]})
-    body, why = message.encode_invalid_parts()
+    body, reason = message.encode_invalid_parts()
     assert len(message.pairs) == 1
     assert json.loads(body) == {"version": 1, "once": True, "pairs": bad}
-    for said in (
+    for expected in (
         "pair 2: send_id is missing",
         "pair 3: it is not an object",
         "pair 4: sendid is unknown",
         "pair 5: workspace",
     ):
-        assert said in why
+        assert expected in reason
 
 
-def test_what_s3_tells_of_a_new_object():
-    """Keys come encoded as a form's fields are; SNS may stand in between; a test event asks for nothing."""
+def test_an_s3_event_names_the_created_object():
+    """Keys are form-encoded; SNS may wrap the event; a test event requests nothing."""
     for event in (s3_event("braze/a%2Bb+c%C3%A9.csv"), s3_event("braze/a%2Bb+c%C3%A9.csv", "ObjectCreated:Copy")):
         wrapped = {"Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:x", "Message": json.dumps(event)}
-        for message_json in (event, wrapped):
-            assert parse(message_json).files == ("s3://lists/braze/a+b c\N{LATIN SMALL LETTER E WITH ACUTE}.csv",)
+        for content in (event, wrapped):
+            assert parse(content).files == ("s3://lists/braze/a+b c\N{LATIN SMALL LETTER E WITH ACUTE}.csv",)
     test = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-11-20T08:00:00.000Z", "Bucket": "lists"}
     assert parse(test) == Message()
 
@@ -132,7 +132,7 @@ BLOB = "/blobServices/default/containers/blobs/blobs/a b.csv"
 
 
 @pytest.mark.parametrize(
-    ("message_json", "url"),
+    ("content", "url"),
     [
         (s3_event("braze/a+b.csv"), CSV),
         (s3_event("braze/a%2Bb.csv"), PLUS),
@@ -155,16 +155,16 @@ BLOB = "/blobServices/default/containers/blobs/blobs/a b.csv"
          "az://blobs/a b.csv"),
     ],
 )  # fmt: skip
-def test_every_store_s_event_names_its_file(message_json, url):
-    """As each store sends it, bare or through SNS: the key is the object's own name, however it was encoded."""
+def test_the_event_of_every_store_names_its_file(content, url):
+    """As each store sends it, bare or through SNS. The key is decoded as each store encodes it."""
     parser = MessageParser(("eu",), ("s3://lists/braze", "gs://other/", "az://blobs"))
-    sns = {"Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:x", "Message": json.dumps(message_json)}
-    for body in (message_json, sns, sns | {"Message": json.dumps(sns)}):
+    sns = {"Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:x", "Message": json.dumps(content)}
+    for body in (content, sns, sns | {"Message": json.dumps(sns)}):
         assert parse(body, parser).files == (url,)
 
 
 @pytest.mark.parametrize(
-    "message_json",
+    "content",
     [
         s3_event("braze/a.csv", "ObjectRemoved:Delete"),
         s3_event("braze/a.csv", "s3:ObjectAccessed:Get"),
@@ -181,39 +181,39 @@ def test_every_store_s_event_names_its_file(message_json, url):
         {"eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "subject": "", "data": {}},
     ],
 )
-def test_events_of_other_things_ask_for_nothing(message_json):
-    """Removals, folders, markers and what writers leave for a moment: neither read nor dead letters."""
-    message = parse(message_json)
+def test_events_that_create_no_file_are_skipped(content):
+    """Removals, folders, markers and temporary files are neither read nor dead letters."""
+    message = parse(content)
     assert message == Message()
     assert len(message.skipped) == 1
 
 
-def test_an_event_that_is_good_in_part_is_taken_in_part():
-    """Beside a marker a file is read; what is bad becomes an event of its own, which is read once it is mended."""
+def test_valid_records_of_an_event_are_accepted():
+    """The invalid ones become an event of their own, which can be corrected and sent again."""
     records = [s3_event(key)["Records"][0] for key in ("braze/_SUCCESS", "braze/a.csv", "other/b.csv", "braze/c.txt")]
     message = parse({"Records": [*records, 7, records[1]]})
     assert message.files == ("s3://lists/braze/a.csv",)
     assert message.skipped == ("s3://lists/braze/_SUCCESS is a marker or a hidden file",)
-    body, why = message.encode_invalid_parts()
+    body, reason = message.encode_invalid_parts()
     assert json.loads(body) == {"Records": [records[2], records[3], 7]}
-    assert why.startswith("record 3: file is not below any of the prefixes")
-    body, why = message.encode_invalid_parts({"s3://lists/braze/a.csv": "it is gone"})
+    assert reason.startswith("record 3: file is not below any of the prefixes")
+    body, reason = message.encode_invalid_parts({"s3://lists/braze/a.csv": "it is gone"})
     assert json.loads(body)["Records"][-1] == records[1]
-    assert why.endswith("; it is gone")
-    mended = json.dumps({"Records": [s3_event("braze/b.csv")["Records"][0]]}).encode()
-    assert parse(mended).files == ("s3://lists/braze/b.csv",)
+    assert reason.endswith("; it is gone")
+    corrected = json.dumps({"Records": [s3_event("braze/b.csv")["Records"][0]]}).encode()
+    assert parse(corrected).files == ("s3://lists/braze/b.csv",)
 
 
-def test_many_bad_parts_cost_little_memory():
-    """Of one message only the first reasons are kept: a mebibyte may hold half a million parts that are bad."""
+def test_many_invalid_parts_take_little_memory():
+    """Only the first reasons are kept: a message of one MiB may have half a million invalid parts."""
     message = parse(b'{"version": 1, "pairs": [' + b"7," * 20_000 + b"7]}")
     assert len(message.bad) == 20_001
-    assert sum(len(why) for _, why in message.bad) < 1000
+    assert sum(len(reason) for _, reason in message.bad) < 1000
     assert message.encode_invalid_parts()[1].count(";") == 9
 
 
 @pytest.mark.parametrize(
-    ("message_json", "said"),
+    ("content", "expected"),
     [
         (b"", "is not JSON"),
         (b"\xff", "is not JSON"),
@@ -246,9 +246,9 @@ def test_many_bad_parts_cost_little_memory():
         ({"Type": "SubscriptionConfirmation", "Message": "You have chosen"}, "version is missing"),
     ],
 )
-def test_what_is_not_understood_is_refused_with_its_reason(message_json, said):
-    """Nothing is guessed at, and what is too long is not even parsed."""
-    assert said in rejection(message_json)
+def test_an_invalid_message_is_refused_with_a_reason(content, expected):
+    """Nothing is guessed, and a message that is too long is not parsed."""
+    assert expected in rejection(content)
 
 
 @pytest.mark.parametrize(
@@ -284,19 +284,19 @@ def test_what_is_not_understood_is_refused_with_its_reason(message_json, said):
         7,
     ],
 )
-def test_a_pointer_outside_the_prefixes_or_not_plain_is_never_followed(url):
-    """Neither one that only begins like a prefix, nor one that could be read in two ways."""
+def test_a_file_outside_the_prefixes_or_with_an_ambiguous_name_is_refused(url):
+    """Neither a name that only begins like a prefix nor one that can be read in two ways is accepted."""
     assert rejection({"version": 1, "file": url}).startswith("file ")
 
 
-def test_the_same_holds_for_what_s3_tells():
-    """A key is judged as it is named in the bucket, after its encoding is undone."""
+def test_a_key_of_an_s3_event_is_checked_after_it_is_decoded():
+    """The same rules apply as for a file in a message."""
     for key in ("braze/%2e%2e/a.csv", "braze%2F..%2Fa.csv", "brazen/a.csv", "braze/a%252fb.csv"):
         assert rejection(s3_event(key)).startswith("file ")
 
 
-def test_without_prefixes_no_pointer_is_followed():
-    """It is a choice to make."""
+def test_no_file_is_accepted_without_prefixes():
+    """Files must be enabled by a setting."""
     assert "not below any of the prefixes" in rejection(
         {"version": 1, "file": "s3://lists/braze/a.csv"}, MessageParser(("eu",), ())
     )
@@ -316,9 +316,9 @@ JSON = st.recursive(
 )
 
 
-@given(st.binary(max_size=200) | JSON.map(lambda message_json: json.dumps(message_json).encode()))
-def test_no_message_breaks_the_reader(body):
-    """Whatever comes is understood or refused; what is understood names pairs and files that are allowed."""
+@given(st.binary(max_size=200) | JSON.map(lambda content: json.dumps(content).encode()))
+def test_any_message_is_accepted_or_refused(body):
+    """Accepted messages contain only configured workspaces and files below the prefixes."""
     try:
         message = PARSER.parse(body, latest=LATEST)
     except InvalidField:
@@ -344,11 +344,11 @@ def test_no_message_breaks_the_reader(body):
     ],
 )
 def test_a_member_that_is_named_twice_is_refused(body, named):
-    """Which of the two is meant nobody knows, and a parser would keep the last one in silence."""
+    """Either could be meant, and a parser would silently keep the last one."""
     assert rejection(body) == f"{named} is named twice in one object; leave one of them out"
 
 
-def test_a_value_that_is_written_in_escapes_is_read():
-    """Escapes only make a message be looked at twice."""
+def test_a_value_written_with_escapes_is_read():
+    """Escapes only cause a second parse."""
     body = b'{"version": 1, "campaign_id": "c\\u0022\\u0041", "send_id": "a\\"b"}'
     assert parse(body).pairs == (Enqueued(Pair("eu", 'c"A', 'a"b')),)

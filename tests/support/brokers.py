@@ -1,4 +1,4 @@
-"""Message brokers for tests: real servers with one queue each, which can be killed, started again, and looked into."""
+"""Broker servers for tests: real servers that can be killed, restarted and inspected."""
 
 import asyncio
 import contextlib
@@ -24,11 +24,11 @@ from tests.support.servers import ACCESS_KEY, SECRET_KEY, free_port, moto_server
 
 DAY_SECONDS = 86_400
 LEASE_SECONDS = 1
-"""How long a delivery stays with a consumer that is gone, where the broker does not notice by itself."""
+"""How long a delivery stays with a dead consumer, for brokers that do not notice."""
 
 
 class Server:
-    """A server as a process group of its own, on a port and a folder that it keeps when it is killed."""
+    """A server as a process group, on a port and a folder that it keeps when it is killed."""
 
     def __init__(self, port: int, *command: str, env: dict[str, str] | None = None) -> None:
         """Start it."""
@@ -37,23 +37,23 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start it anew."""
+        """Start it again."""
         self._process = subprocess.Popen(
             self._command, env=self._env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
     def kill(self) -> None:
-        """End it and all its children, at once."""
+        """Kill it and all its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         with contextlib.suppress(OSError):
-            while True:  # the process that listens may take a moment longer to end than the one that was waited for
+            while True:  # the listening process may end a moment later than the one that was waited for
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
                 time.sleep(0.01)
 
-    async def listens(self) -> None:
-        """Wait until it takes connections."""
+    async def wait_until_ready(self) -> None:
+        """Wait until it accepts connections."""
         async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -62,64 +62,64 @@ class Server:
                 await asyncio.sleep(0.05)
 
 
-class Lab:
-    """One broker. ``options`` are what ours takes for the queue of that name; ``url`` leads to it with a password."""
+class BrokerServer:
+    """One broker server. ``url`` contains a password."""
 
     kind = ""
     server: Server
     url = ""
 
     def options(self, name: str) -> dict[str, Any]:
-        """What ``broker(kind, ...)`` takes."""
+        """The options of ``create_broker`` for a queue."""
         raise NotImplementedError
 
-    async def listens(self) -> None:
-        """Wait until it takes connections."""
-        await self.server.listens()
+    async def wait_until_ready(self) -> None:
+        """Wait until it accepts connections."""
+        await self.server.wait_until_ready()
 
     async def set_lease(self, _name: str, seconds: int) -> dict[str, Any]:
-        """Set another lease than ``LEASE_SECONDS``; gives what ``options`` need for it."""
+        """Set a lease other than ``LEASE_SECONDS``, and return the options for it."""
         return {"lease_seconds": seconds}
 
-    async def make(self, name: str, *, dead: bool = True) -> None:
-        """Make a queue, with or without its dead-letter place."""
+    async def create_queue(self, name: str, *, dead_letters: bool = True) -> None:
+        """Create a queue, with or without its dead-letter queue."""
         raise NotImplementedError
 
-    async def bury_place(self, name: str) -> None:
-        """Make the dead-letter place that was left out."""
+    async def create_dead_letter_queue(self, name: str) -> None:
+        """Create the dead-letter queue."""
         raise NotImplementedError
 
-    async def unmake(self, name: str) -> None:
-        """Delete the queue, so that whoever consumes it is cut off."""
+    async def delete_queue(self, name: str) -> None:
+        """Delete the queue, which disconnects its consumers."""
         raise NotImplementedError
 
-    async def forget(self, name: str) -> None:
-        """Let the queue forget its messages too early, in all the ways there are."""
+    async def shorten_retention(self, name: str) -> None:
+        """Make the queue drop its messages too early, in every way that the broker has."""
         raise NotImplementedError
 
     async def send(self, name: str, *bodies: bytes) -> None:
-        """Send messages; they are kept on return."""
+        """Send messages; they are durable on return."""
         raise NotImplementedError
 
-    async def dead(self, name: str) -> list[tuple[bytes, str]]:
-        """Dead letters, with their reasons."""
+    async def list_dead_letters(self, name: str) -> list[tuple[bytes, str]]:
+        """Return the dead letters and their reasons."""
         raise NotImplementedError
 
-    async def left(self, name: str) -> int:
-        """How many messages are in the queue, delivered or not."""
+    async def count_messages(self, name: str) -> int:
+        """Return the number of messages in the queue, delivered or not."""
         raise NotImplementedError
 
-    async def let_go(self, name: str) -> None:
-        """Give back what a consumer holds that is gone, as if its lease had run out."""
+    async def expire_leases(self, name: str) -> None:
+        """Expire the leases of a dead consumer."""
 
-    def break_off(self) -> None:
-        """Kill the server."""
+    def interrupt(self) -> None:
+        """Interrupt the service: kill the server."""
         self.server.kill()
 
-    async def mend(self) -> None:
-        """Start it again, with what it had kept."""
+    async def restore(self) -> None:
+        """Restore the service, with the stored messages."""
         self.server.start()
-        await self.server.listens()
+        await self.server.wait_until_ready()
 
 
 def _rabbitmq_without_plugins(home: Path) -> str:
@@ -137,13 +137,13 @@ def _rabbitmq_without_plugins(home: Path) -> str:
     return str(home / "sbin/rabbitmq-server")
 
 
-class RabbitMQ(Lab):
-    """Debian's RabbitMQ, with an epmd of its own."""
+class RabbitMQ(BrokerServer):
+    """Debian's RabbitMQ, with a separate epmd."""
 
     kind = "rabbitmq"
 
     def __init__(self, folder: Path, **more: str) -> None:
-        """Start both, with ``more`` variables."""
+        """Start both, with ``more`` environment variables."""
         needed("rabbitmq-server")
         port, names = free_port(), free_port()
         folder.mkdir(parents=True)
@@ -162,7 +162,7 @@ class RabbitMQ(Lab):
         self.url = f"amqp://guest:guest@127.0.0.1:{port}"
 
     def options(self, name: str) -> dict[str, Any]:
-        """See ``Lab``."""
+        """See ``BrokerServer``."""
         return {"url": lambda: self.url, "queue": name, "dead_letter": None}
 
     @asynccontextmanager
@@ -170,36 +170,36 @@ class RabbitMQ(Lab):
         async with await aio_pika.connect(self.url) as connection, connection.channel() as channel:
             yield channel
 
-    async def make(self, name: str, *, dead: bool = True) -> None:
-        """A quorum queue that gives up after 20 deliveries, as RabbitMQ 4 does by itself."""
+    async def create_queue(self, name: str, *, dead_letters: bool = True) -> None:
+        """Create a quorum queue with a limit of 20 deliveries, which is the default of RabbitMQ 4."""
         async with self._channel() as channel:
             arguments = {
                 "x-queue-type": "quorum", "x-delivery-limit": 20,
                 "x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"{name}.dead",
             }  # fmt: skip
             await channel.declare_queue(name, durable=True, arguments=arguments)
-        if dead:
-            await self.bury_place(name)
+        if dead_letters:
+            await self.create_dead_letter_queue(name)
 
-    async def bury_place(self, name: str) -> None:
-        """See ``Lab``."""
+    async def create_dead_letter_queue(self, name: str) -> None:
+        """See ``BrokerServer``."""
         async with self._channel() as channel:
             await channel.declare_queue(f"{name}.dead", durable=True, arguments={"x-queue-type": "quorum"})
 
-    async def unmake(self, name: str) -> None:
-        """See ``Lab``."""
+    async def delete_queue(self, name: str) -> None:
+        """See ``BrokerServer``."""
         async with self._channel() as channel:
             await channel.queue_delete(name)
 
     async def send(self, name: str, *bodies: bytes) -> None:
-        """See ``Lab``."""
+        """See ``BrokerServer``."""
         async with self._channel() as channel:
             for body in bodies:
                 message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
                 await channel.default_exchange.publish(message, routing_key=name)
 
-    async def dead(self, name: str) -> list[tuple[bytes, str]]:
-        """See ``Lab``."""
+    async def list_dead_letters(self, name: str) -> list[tuple[bytes, str]]:
+        """See ``BrokerServer``."""
         found = []
         async with self._channel() as channel:
             queue = await channel.get_queue(f"{name}.dead")
@@ -207,20 +207,20 @@ class RabbitMQ(Lab):
                 found.append((message.body, message.headers["reason"]))
         return found
 
-    async def left(self, name: str) -> int:
-        """Those that are ready, which all are once no consumer is connected."""
+    async def count_messages(self, name: str) -> int:
+        """Return the ready messages, which are all of them while no consumer is connected."""
         async with self._channel() as channel:
             queue = await channel.declare_queue(name, passive=True)
             return queue.declaration_result.message_count
 
     def close(self) -> None:
-        """End both."""
+        """Stop both."""
         self.server.kill()
         self._names.kill()
 
 
-class SQS(Lab):
-    """Moto's SQS. It keeps nothing when it is killed, so what breaks is the way there."""
+class SQS(BrokerServer):
+    """Moto's SQS, which forgets everything when it is killed; so only the connection is interrupted."""
 
     kind = "sqs"
 
@@ -237,72 +237,72 @@ class SQS(Lab):
         )  # fmt: skip
 
     def options(self, name: str) -> dict[str, Any]:
-        """See ``Lab``."""
+        """See ``BrokerServer``."""
         return {"queue_url": self._queue_url(name), "dead_letter": None, "lease_seconds": LEASE_SECONDS}
 
     def _queue_url(self, name: str) -> str:
         return f"{self.url}/123456789012/{name}"
 
-    async def make(self, name: str, *, dead: bool = True) -> None:
-        """See ``Lab``."""
+    async def create_queue(self, name: str, *, dead_letters: bool = True) -> None:
+        """See ``BrokerServer``."""
         self._sqs.create_queue(QueueName=name, Attributes={"MessageRetentionPeriod": str(14 * DAY_SECONDS)})
-        if dead:
-            await self.bury_place(name)
+        if dead_letters:
+            await self.create_dead_letter_queue(name)
 
-    async def bury_place(self, name: str) -> None:
-        """A queue that the redrive policy names."""
+    async def create_dead_letter_queue(self, name: str) -> None:
+        """Create the queue and name it in the redrive policy."""
         self._sqs.create_queue(QueueName=f"{name}-dead")
         policy = f'{{"deadLetterTargetArn": "arn:aws:sqs:us-east-1:123456789012:{name}-dead", "maxReceiveCount": "20"}}'
         self._sqs.set_queue_attributes(QueueUrl=self._queue_url(name), Attributes={"RedrivePolicy": policy})
 
-    async def forget(self, name: str) -> None:
-        """See ``Lab``."""
+    async def shorten_retention(self, name: str) -> None:
+        """See ``BrokerServer``."""
         days = {"MessageRetentionPeriod": str(4 * DAY_SECONDS)}
         self._sqs.set_queue_attributes(QueueUrl=self._queue_url(name), Attributes=days)
 
     async def send(self, name: str, *bodies: bytes) -> None:
-        """See ``Lab``."""
+        """See ``BrokerServer``."""
         for first in range(0, len(bodies), 10):
             entries = [
                 {"Id": str(at), "MessageBody": each.decode()} for at, each in enumerate(bodies[first : first + 10])
             ]
             self._sqs.send_message_batch(QueueUrl=self._queue_url(name), Entries=entries)
 
-    async def dead(self, name: str) -> list[tuple[bytes, str]]:
-        """See ``Lab``."""
+    async def list_dead_letters(self, name: str) -> list[tuple[bytes, str]]:
+        """See ``BrokerServer``."""
         found = []
         asked = {"MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"]}
         while messages := self._sqs.receive_message(QueueUrl=self._queue_url(f"{name}-dead"), **asked).get("Messages"):
             found += [(each["Body"].encode(), each["MessageAttributes"]["reason"]["StringValue"]) for each in messages]
         return found
 
-    async def left(self, name: str) -> int:
-        """See ``Lab``."""
+    async def count_messages(self, name: str) -> int:
+        """See ``BrokerServer``."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url(name), AttributeNames=names)
         return sum(map(int, answer["Attributes"].values()))
 
-    async def listens(self) -> None:
-        """It does from the beginning."""
+    async def wait_until_ready(self) -> None:
+        """It accepts them from the start."""
 
     def fate(self, _method: str, _target: str) -> str | None:
-        """What becomes of a request on its way, see ``Cutter``."""
+        """What happens to a request, see ``Cutter``."""
         return "before" if self.broken else None
 
-    def break_off(self) -> None:
-        """Cut the way there."""
+    def interrupt(self) -> None:
+        """Interrupt the connection."""
         self.broken = True
 
-    async def mend(self) -> None:
-        """Open it again."""
+    async def restore(self) -> None:
+        """Restore the connection."""
         self.broken = False
 
     def close(self) -> None:
-        """End it."""
+        """Stop it."""
         self._stack.close()
 
 
-class NATS(Lab):
+class NATS(BrokerServer):
     """Debian's nats-server with JetStream on disk."""
 
     kind = "nats"
@@ -328,7 +328,7 @@ class NATS(Lab):
         self.url = f"nats://me:secret-pass@127.0.0.1:{port}"
 
     def options(self, name: str) -> dict[str, Any]:
-        """See ``Lab``."""
+        """See ``BrokerServer``."""
         return {"url": lambda: self.url, "stream": name, "consumer": "harvester", "dead_letter": None}
 
     @asynccontextmanager
@@ -339,33 +339,33 @@ class NATS(Lab):
         finally:
             await client.close()
 
-    async def make(self, name: str, *, dead: bool = True) -> None:
-        """See ``Lab``."""
+    async def create_queue(self, name: str, *, dead_letters: bool = True) -> None:
+        """See ``BrokerServer``."""
         async with self._jetstream() as jetstream:
             await jetstream.add_stream(StreamConfig(name=name, subjects=[name], retention="workqueue"))
             await jetstream.add_consumer(name, ConsumerConfig(durable_name="harvester", ack_wait=LEASE_SECONDS))
-        if dead:
-            await self.bury_place(name)
+        if dead_letters:
+            await self.create_dead_letter_queue(name)
 
     async def set_lease(self, name: str, seconds: int) -> dict[str, Any]:
-        """See ``Lab``."""
+        """See ``BrokerServer``."""
         async with self._jetstream() as jetstream:
             await jetstream.add_consumer(name, ConsumerConfig(durable_name="harvester", ack_wait=seconds))
         return {}
 
-    async def bury_place(self, name: str) -> None:
-        """See ``Lab``."""
+    async def create_dead_letter_queue(self, name: str) -> None:
+        """See ``BrokerServer``."""
         async with self._jetstream() as jetstream:
             await jetstream.add_stream(StreamConfig(name=f"{name}-dead", subjects=[f"{name}.dead"]))
 
-    async def unmake(self, name: str) -> None:
-        """See ``Lab``."""
+    async def delete_queue(self, name: str) -> None:
+        """See ``BrokerServer``."""
         async with self._jetstream() as jetstream:
             await jetstream.delete_stream(name)
             await jetstream.delete_stream(f"{name}-dead")
 
-    async def forget(self, name: str) -> None:
-        """See ``Lab``."""
+    async def shorten_retention(self, name: str) -> None:
+        """See ``BrokerServer``."""
         async with self._jetstream() as jetstream:
             await jetstream.delete_stream(name)
             await jetstream.add_stream(
@@ -374,30 +374,30 @@ class NATS(Lab):
             await jetstream.add_consumer(name, ConsumerConfig(durable_name="harvester", max_deliver=3))
 
     async def send(self, name: str, *bodies: bytes) -> None:
-        """See ``Lab``."""
+        """See ``BrokerServer``."""
         async with self._jetstream() as jetstream:
             for body in bodies:
                 await jetstream.publish(name, body)
 
-    async def dead(self, name: str) -> list[tuple[bytes, str]]:
-        """See ``Lab``."""
+    async def list_dead_letters(self, name: str) -> list[tuple[bytes, str]]:
+        """See ``BrokerServer``."""
         async with self._jetstream() as jetstream:
             count = (await jetstream.stream_info(f"{name}-dead")).state.messages
             found = [await jetstream.get_msg(f"{name}-dead", at + 1) for at in range(count)]
         return [(each.data, each.headers["reason"]) for each in found]
 
-    async def left(self, name: str) -> int:
-        """See ``Lab``."""
+    async def count_messages(self, name: str) -> int:
+        """See ``BrokerServer``."""
         async with self._jetstream() as jetstream:
             return (await jetstream.stream_info(name)).state.messages
 
     def close(self) -> None:
-        """End it."""
+        """Stop it."""
         self.server.kill()
 
 
-class RedisStreams(Lab):
-    """Debian's Redis, which keeps each command before it answers."""
+class RedisStreams(BrokerServer):
+    """Debian's Redis, which stores each command before it answers."""
 
     kind = "redis"
 
@@ -411,71 +411,71 @@ class RedisStreams(Lab):
         self.url = f"redis://:secret-pass@127.0.0.1:{port}"
 
     def options(self, name: str) -> dict[str, Any]:
-        """See ``Lab``."""
+        """See ``BrokerServer``."""
         lease = {"lease_seconds": LEASE_SECONDS}
         return {"url": lambda: self.url, "stream": name, "group": "harvester", "dead_letter": None} | lease
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
-        """A client of our own."""
+        """A client for the test."""
         async with Redis.from_url(self.url) as redis:
             yield redis
 
-    async def make(self, name: str, *, dead: bool = True) -> None:
-        """Make nothing, or something that is no stream where dead letters belong."""
-        if not dead:
+    async def create_queue(self, name: str, *, dead_letters: bool = True) -> None:
+        """Create nothing: Redis creates streams. Without a dead-letter queue, a text takes the stream's name."""
+        if not dead_letters:
             async with self.client() as redis:
                 await redis.set(f"{name}.dead", "no stream")
 
-    async def bury_place(self, name: str) -> None:
-        """Take away what is in the way."""
+    async def create_dead_letter_queue(self, name: str) -> None:
+        """Delete the text that takes the stream's name."""
         async with self.client() as redis:
             await redis.delete(f"{name}.dead")
 
-    async def unmake(self, name: str) -> None:
-        """See ``Lab``."""
+    async def delete_queue(self, name: str) -> None:
+        """See ``BrokerServer``."""
         async with self.client() as redis:
             await redis.delete(name)
 
-    async def forget(self, name: str) -> None:
-        """See ``Lab``."""
+    async def shorten_retention(self, name: str) -> None:
+        """See ``BrokerServer``."""
         async with self.client() as redis:
             await redis.xgroup_create(name, "others", mkstream=True)
             await redis.expire(name, 4 * DAY_SECONDS)
 
     async def send(self, name: str, *bodies: bytes) -> None:
-        """See ``Lab``."""
+        """See ``BrokerServer``."""
         async with self.client() as redis:
             for body in bodies:
                 await redis.xadd(name, {"body": body, "by": "a test"})
 
-    async def dead(self, name: str) -> list[tuple[bytes, str]]:
-        """See ``Lab``."""
+    async def list_dead_letters(self, name: str) -> list[tuple[bytes, str]]:
+        """See ``BrokerServer``."""
         async with self.client() as redis:
             entries: Sequence[Any] = await redis.xrange(f"{name}.dead")
         assert all(fields[b"by"] == b"a test" for _, fields in entries)
         return [(fields[b"body"], fields[b"reason"].decode()) for _, fields in entries]
 
-    async def left(self, name: str) -> int:
-        """See ``Lab``."""
+    async def count_messages(self, name: str) -> int:
+        """See ``BrokerServer``."""
         async with self.client() as redis:
             return await redis.xlen(name)
 
-    async def let_go(self, name: str) -> None:
-        """See ``Lab``."""
+    async def expire_leases(self, name: str) -> None:
+        """See ``BrokerServer``."""
         async with self.client() as redis:
             held = [each["message_id"] for each in await redis.xpending_range(name, "harvester", "-", "+", 1000)]
             if held:
                 await redis.xclaim(name, "harvester", "nobody", 0, held, idle=DAY_SECONDS * 1000, justid=True)
 
     def close(self) -> None:
-        """End it."""
+        """Stop it."""
         self.server.kill()
 
 
-LABS = {lab.kind: lab for lab in (RabbitMQ, SQS, NATS, RedisStreams)}
+BROKER_SERVERS = {broker_server.kind: broker_server for broker_server in (RabbitMQ, SQS, NATS, RedisStreams)}
 
 
 def queue_name() -> str:
-    """A name that no other test has."""
+    """A name that no other test uses."""
     return f"q{uuid.uuid4().hex[:12]}"
