@@ -8,7 +8,7 @@
 #     -v "$PWD/secrets:/run/secrets:ro" -p 127.0.0.1:8080:8080 harvester serve --config /etc/harvester.toml
 #
 # Ledger and parts need no name: they go below /data, a bucket's ledger to /data/.harvester. No variable says so here,
-# since it would win over the file. Only where the web face listens is said: inside a container, loopback is nobody's.
+# since it would win over the file. Only the address of the web server is set: in a container, nobody reaches loopback.
 #
 # A folder of the host in place of the volume must be writable for uid 65532, or name its owner with --user: any
 # uid will do. What is in flight lands within 25 seconds of a SIGTERM, so give it docker stop --time 30; killed

@@ -1,6 +1,6 @@
 """Collects all conditions of a service from memory, and logs them as they change.
 
-It never waits: a ledger that hangs is a condition like others, and must not delay the report.
+It never waits, so a ledger that hangs does not delay it.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from harvester.ledger.books import halted
 from harvester.sources.trigger import Trigger
 
 LEDGER_PATIENCE_SECONDS = 10.0
-"""The ledger is unavailable once it has not answered for so long."""
+"""The ledger is unavailable once it has not responded for this time."""
 
 
 _NOT_SERVED = "it is not configured, so its {} are not read; configure it, or remove them"
@@ -71,7 +71,7 @@ class Conditions:
             self._key_files[workspace] = (problem, self._clock.monotonic())
 
     def set_pending(self, pending: Mapping[str, int]) -> None:
-        """Record the open pairs of each workspace: nobody reads those of a workspace that is not configured."""
+        """Record the open pairs of each workspace. Those of a workspace that is not configured are not read."""
         now, before = self._clock.monotonic(), self._unserved
         self._unserved = {
             name: (_NOT_SERVED.format(many(count, "open pair")), before[name][1] if name in before else now)
@@ -95,5 +95,5 @@ class Conditions:
         seconds = self._clock.monotonic() - self._probed_at
         if seconds < LEDGER_PATIENCE_SECONDS:
             return []
-        detail = f"it has not answered for {seconds:.0f} seconds"
+        detail = f"it has not responded for {seconds:.0f} seconds"
         return [Condition(Part.LEDGER, "timeout", self._clock.wall() - seconds, detail=detail)]

@@ -1,52 +1,52 @@
-"""How a window's budget was spent, as far as one can tell from the pacer: a short series, bounded and without a clock.
+"""The history of a rate limit window: who sent its requests, as a short series of samples.
 
-What the window has lost and we did not spend was spent by others. Calls of an earlier life of this process count as
-others', for nothing remembers them.
+Requests that the window counts and this process did not send are requests of others. Requests that this process sent
+before a restart count as those of others.
 """
 
 from harvester.braze.budget import LONGEST_WINDOW_SECONDS
 from harvester.braze.pacer import PaceState
-from harvester.monitor.snapshot import Spent, Window
+from harvester.monitor.snapshot import BudgetSample, Window
 
-SERIES = 60
+MAX_SAMPLES = 60
 _TOLERANCE_SECONDS = 2.5
-"""How far two looks at one reset may lie apart: ``Date`` has whole seconds, and answers take their time."""
+"""How much two measurements of one reset may differ: ``Date`` has whole seconds, and responses are delayed."""
 
 
 class BudgetHistory:
-    """The present window of one workspace. ``note`` what the pacer says every few seconds; ``window`` gives it."""
+    """The present window of one workspace. Call ``sample`` every few seconds."""
 
     def __init__(self) -> None:
-        """Know of no window yet."""
+        """No window is known yet."""
         self.window = Window()
-        self._calls_before = 0
-        self._calls_seen = 0
-        self._every_seconds = 0.0
+        self._requests_before = 0
+        self._requests_sampled = 0
+        self._sample_seconds = 0.0
 
-    def note(self, state: PaceState, now: float) -> None:
-        """Take note of what the pacer says at ``now``, in wall-clock seconds."""
+    def sample(self, state: PaceState, now: float) -> None:
+        """Add the state of the pacer at ``now``, in wall-clock seconds."""
         if state.limit and state.seconds_to_reset > 0:
             resets_at = now + state.seconds_to_reset
             if not self.window.limit or resets_at > self.window.resets_at + _TOLERANCE_SECONDS:
-                self._begin(resets_at)
-            self._go_on(state, now)
-        self._calls_seen = state.calls
+                self._start_window(resets_at)
+            self._add_sample(state, now)
+        self._requests_sampled = state.calls
 
-    def _begin(self, resets_at: float) -> None:
+    def _start_window(self, resets_at: float) -> None:
         before = self.window.resets_at
         length = min(resets_at - before, LONGEST_WINDOW_SECONDS) if before else LONGEST_WINDOW_SECONDS
         self.window = Window(began_at=resets_at - length, resets_at=resets_at)
-        self._calls_before = self._calls_seen
-        self._every_seconds = length / SERIES
+        self._requests_before = self._requests_sampled
+        self._sample_seconds = length / MAX_SAMPLES
 
-    def _go_on(self, state: PaceState, now: float) -> None:
-        lost = state.limit - state.remaining
-        ours = min(state.calls - self._calls_before, lost)
+    def _add_sample(self, state: PaceState, now: float) -> None:
+        used = state.limit - state.remaining
+        ours = min(state.calls - self._requests_before, used)
         series = self.window.spent
-        if len(series) > 1 and series[-1].at - series[-2].at < self._every_seconds:
-            series = series[:-1]  # the last point is the present one, until the next is far enough from it
+        if len(series) > 1 and series[-1].at - series[-2].at < self._sample_seconds:
+            series = series[:-1]  # replace the last sample until it is far enough from the one before
         self.window = Window(
             limit=state.limit, remaining=state.remaining, reserve=state.reserve_calls,
             began_at=self.window.began_at, resets_at=self.window.resets_at,
-            spent=(*series, Spent(now, ours, lost - ours)),
+            spent=(*series, BudgetSample(now, ours, used - ours)),
         )  # fmt: skip

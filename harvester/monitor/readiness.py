@@ -6,7 +6,7 @@ from harvester.health import Condition, Scope
 
 
 def blocking_conditions(conditions: Iterable[Condition], busy: Mapping[str, bool]) -> list[Condition]:
-    """Return the conditions that keep the process from useful work; an empty list means that it is ready.
+    """Return the conditions that prevent all useful work; an empty list means that the process is ready.
 
     ``busy`` maps each workspace to whether it has readings to capture. A blocking condition of the process makes it
     unready. Blocked workspaces do so only if every busy workspace is blocked (or all of them, if none is busy).

@@ -1,7 +1,7 @@
-"""All that the face shows, as plain values taken at one moment: the page, the metrics and the probes read this alone.
+"""The state of the service at one moment, as plain values. The page, the metrics and the probes show only this.
 
-It must never hold a secret, nor anything that changes after it was taken. What is not known keeps its default.
-Whether things are well is decided here and nowhere else, from the same values that are shown.
+A snapshot holds no secret, and nothing that changes later. Unknown values keep their defaults. The snapshot also
+decides whether the service is healthy and ready, from the values that are shown.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from harvester.model import Books
 from harvester.monitor.readiness import blocking_conditions
 
 BUSY_SECONDS = 900.0
-"""A workspace is busy while readings are due, and so long after a capture: the probe must not flap with each batch."""
+"""A workspace is busy while readings are due, and for this time after a capture, so that readiness does not flap."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """The calls that a window's budget had lost by a moment: ours, and the rest, which must have been others'."""
+class BudgetSample:
+    """The requests of a window until ``at``: those of this process, and those of others."""
 
     at: float
     ours: int
@@ -28,33 +28,33 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The last window of a workspace's budget that an answer told of, in calls; a limit of 0 until one has."""
+    """The latest rate limit window of a workspace, in requests. The limit is 0 until a response has described one."""
 
     limit: int = 0
     remaining: int = 0
     reserve: int = 0
     began_at: float = 0.0
     resets_at: float = 0.0
-    spent: tuple[Spent, ...] = ()
+    spent: tuple[BudgetSample, ...] = ()
 
-    def lasts(self, now: float) -> bool:
-        """Whether it is the present one. Once it has ended, nothing is known of the next until something is asked."""
+    def is_current(self, now: float) -> bool:
+        """Return whether the window has not ended. The next one is unknown until a response describes it."""
         return self.limit > 0 and now < self.resets_at
 
     @property
     def ours(self) -> int:
-        """Give what we have spent of it."""
+        """Return the requests of this process."""
         return self.spent[-1].ours if self.spent else 0
 
     @property
     def others(self) -> int:
-        """Give what others have spent of it, as far as can be inferred."""
+        """Return the requests of others, as inferred."""
         return self.spent[-1].others if self.spent else 0
 
 
 @dataclass(frozen=True, slots=True)
-class WorkspaceNow:
-    """One workspace. ``readings`` by state, ``calls`` by cause, ``answers`` by status; the last two since the start.
+class WorkspaceState:
+    """One workspace: ``readings`` by state, and since the start ``requests`` by cause and ``responses`` by result.
 
     ``last_captured_at`` is 0 where no capture is known.
     """
@@ -63,9 +63,9 @@ class WorkspaceNow:
     pace: float = 0.0
     in_flight: int = 0
     window: Window = Window()
-    held_because: str | None = None
-    held_until: float = 0.0
-    halted_because: str | None = None
+    hold_cause: str | None = None
+    hold_until: float = 0.0
+    halt_reason: str | None = None
     halted_since: float | None = None
     waited_seconds: float = 0.0
     readings: Mapping[str, int] = field(default_factory=dict)
@@ -74,18 +74,18 @@ class WorkspaceNow:
     expired: int = 0
     nearest_deadline: float | None = None
     deadlines: tuple[DayOfDeadlines, ...] = ()
-    calls: Mapping[str, int] = field(default_factory=dict)
-    answers: Mapping[str, int] = field(default_factory=dict)
+    requests: Mapping[str, int] = field(default_factory=dict)
+    responses: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def due(self) -> int:
-        """Count the readings that could be captured now, those that are captured or tried again included."""
+        """Return the number of readings that are due, including those in progress and those to be tried again."""
         return sum(self.readings.get(state, 0) for state in ("due", "leased", "deferred"))
 
 
 @dataclass(frozen=True, slots=True)
-class Trigger:
-    """A queue that tells of sends. ``messages`` by outcome, since the start."""
+class TriggerState:
+    """One trigger. ``messages`` by outcome, since the start."""
 
     name: str
     kind: str
@@ -95,8 +95,8 @@ class Trigger:
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """Where parts go, and what waits to go there. ``batches`` by state; parts, rows and bytes since the start."""
+class StoreState:
+    """The place of the parts. ``batches`` by state, if not stored; parts, rows and bytes since the start."""
 
     place: str = ""
     problem: str | None = None
@@ -112,36 +112,37 @@ class Snapshot:
     """The service at one moment. ``conditions`` are the parts that do not work.
 
     ``unserved_at_risk`` counts the pairs at risk of each workspace that is not configured.
-    This machine's clock is ahead of Braze's by ``clock_difference_seconds``; None until the time is confirmed.
+    ``clock_difference_seconds`` is how much this machine's clock is ahead of Braze's; None until it is confirmed.
     """
 
     taken_at: float
     started_at: float
     version: str = ""
-    workspaces: tuple[WorkspaceNow, ...] = ()
-    triggers: tuple[Trigger, ...] = ()
-    store: Store = Store()
+    workspaces: tuple[WorkspaceState, ...] = ()
+    triggers: tuple[TriggerState, ...] = ()
+    store: StoreState = StoreState()
     books: Books | None = None
     rejections: tuple[Rejection, ...] = ()
     conditions: tuple[Condition, ...] = ()
     unserved_at_risk: Mapping[str, int] = field(default_factory=dict)
     clock_difference_seconds: float | None = None
 
-    def not_ready(self) -> list[str]:
-        """Say in sentences why it can do no useful work now; nothing means that it is ready."""
+    def unready_reasons(self) -> list[str]:
+        """Return sentences that say why the process can do no useful work; an empty list means that it is ready."""
         busy = {
             each.name: each.due > 0 or self.taken_at - each.last_captured_at < BUSY_SECONDS for each in self.workspaces
         }
         return [shown(each.sentence) for each in blocking_conditions(self.conditions, busy)]
 
-    def alarms(self) -> list[str]:
-        """Say in sentences all that someone should look at; nothing means that it is healthy."""
-        reasons = [_risk(each, self.taken_at) for each in self.workspaces if each.at_risk]
+    def alerts(self) -> list[str]:
+        """Return sentences for an operator, the most urgent first; an empty list means that the service is healthy."""
+        reasons = [_workspace_at_risk(each, self.taken_at) for each in self.workspaces if each.at_risk]
         reasons += [_at_risk(name, count) for name, count in self.unserved_at_risk.items() if count]
         if conflicts := self.store.batches.get("conflict"):
-            reasons.append(f"{many(conflicts, 'batch', 'batches')} cannot be stored: other bytes have a part's name")
+            batches = many(conflicts, "batch", "batches")
+            reasons.append(f"{batches} cannot be stored: other bytes have the name of a part")
         if self.books is not None and not self.books.balanced:
-            reasons.append("The books do not balance: keep the ledger as it is and tell us")
+            reasons.append("The books do not balance: keep a copy of the ledger and report it")
         return [
             *reasons,
             *(f"{shown(each.sentence)}, for {duration(self.taken_at - each.since)}" for each in self.conditions),
@@ -152,10 +153,10 @@ def _at_risk(workspace: str, pairs: int) -> str:
     return f'Workspace "{workspace}": {many(pairs, "pair")} at risk of expiring unread'
 
 
-def _risk(workspace: WorkspaceNow, now: float) -> str:
+def _workspace_at_risk(workspace: WorkspaceState, now: float) -> str:
     sentence = _at_risk(workspace.name, workspace.at_risk)
     if workspace.nearest_deadline is not None:
         sentence += f"; the nearest deadline is {ago(workspace.nearest_deadline, now)}"
-    if workspace.held_because in ("rate_limited", "throttled"):
-        sentence += ", and the budget lets no call leave"
+    if workspace.hold_cause in ("rate_limited", "throttled"):
+        sentence += ", and the rate limit allows no requests now"
     return sentence

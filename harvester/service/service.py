@@ -1,7 +1,6 @@
-"""The long-lived process: triggers in, readings by plan, parts out, until it is told to stop. Its composition root.
+"""The long-lived process and its composition root: triggers, engine, monitor and web server, until it stops.
 
-It owns what happens beside harvesting: keys that are replaced, owners that die, pairs that come into danger or have
-settled for long. Triggers and harvest meet only in the ledger.
+Triggers and the engine share nothing but the ledger.
 """
 
 import asyncio
@@ -22,24 +21,24 @@ from harvester.ledger.outlook import outlook
 from harvester.ledger.plans import follow
 from harvester.model import DAY_SECONDS, Enqueued
 from harvester.monitor.conditions import Conditions
-from harvester.monitor.watch import Watch
+from harvester.monitor.monitor import Monitor
 from harvester.settings import Settings
 from harvester.signals import stop_on_signals
 from harvester.sources.brokers import create_broker
 from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from harvester.storage import Compression, Sink
-from harvester.web.server import Face
+from harvester.web.server import WebServer
 
 KEYS_SECONDS = 5.0
-"""How often the files of keys are looked at."""
+"""How often key files are read."""
 
-NOTE_SECONDS = 15.0
+SAMPLE_SECONDS = 15.0
 RECOVERY_SECONDS = LEASE_SECONDS / 4
-"""How often it takes back what dead processes held: their readings lie for a lease and a quarter at the most."""
+"""How often leases of dead processes are recovered: a reading waits at most for a lease and a quarter."""
 
 REPORT_SECONDS = 5.0
-"""How often it is looked whether a part has stopped working, or works again."""
+"""How often conditions are checked and logged."""
 
 DRAIN_SECONDS = 0.25
 DRAIN_MAX_SECONDS = 120.0
@@ -55,7 +54,7 @@ class Service:
         self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression,
         until_idle: bool = False, connect: Connect = connected,
     ) -> None:  # fmt: skip
-        """Take what is open already. ``until_idle``: it ends once the queues are empty and nothing is due.
+        """Build the service from an open ledger and sink. ``until_idle``: end once queues are empty and nothing is due.
 
         Raises ``UsageError`` for a trigger whose client or URL is missing.
         """
@@ -78,19 +77,19 @@ class Service:
         self.conditions = Conditions(
             harvesting=self._harvesting, triggers=self._triggers, ledger=ledger, clock=self._clock
         )  # fmt: skip
-        self.watch = Watch(
+        self.monitor = Monitor(
             settings, ledger=ledger, harvesting=self._harvesting, triggers=self._triggers, conditions=self.conditions,
         )  # fmt: skip
-        self._undrained = False
+        self._drain_timed_out = False
         self._pruned_at = 0.0
 
     def stop(self) -> None:
-        """Take nothing more in, claim no more, and let what is in flight land."""
-        self._listen_no_more()
+        """Stop triggers and claims, and let requests in flight finish."""
+        self._stop_triggers()
         self._harvesting.stop()
 
     async def serve(self) -> ExitCode:
-        """Serve until ``stop``, a signal, or idleness.
+        """Serve until ``stop``, a signal, or, with ``until_idle``, until nothing is left to do.
 
         Raises ``UsageError`` for settings that are not usable, ``StorageError`` where ledger or sink fail for good.
         """
@@ -99,74 +98,74 @@ class Service:
         async with self._harvesting.opened():
             with stop_on_signals(self.stop):
                 try:
-                    async with self._face(), asyncio.TaskGroup() as group:
+                    async with self._web_server(), asyncio.TaskGroup() as group:
                         await self._work(group)
                 except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
                     raise first_of(failures) from None
         return await self._exit_code()
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
-        """Let triggers, harvest and what is beside it run, and end them in the order in which nothing is cut off."""
-        beside = [
-            group.create_task(self._every(NOTE_SECONDS, self._note), name="history"),
-            group.create_task(self._every(REPORT_SECONDS, self._report), name="conditions"),
+        """Run triggers, engine and periodic tasks, and end them in the order in which no work is cut off."""
+        periodic = [
+            group.create_task(self._every(SAMPLE_SECONDS, self._sample), name="history"),
+            group.create_task(self._every(REPORT_SECONDS, self._check_conditions), name="conditions"),
             group.create_task(self._every(RECOVERY_SECONDS, self._harvesting.recover), name="recovery"),
-            group.create_task(self._every(HOUSEKEEPING_SECONDS, self._keep_house), name="housekeeping"),
+            group.create_task(self._every(HOUSEKEEPING_SECONDS, self._clean_up), name="housekeeping"),
         ]
         if any(each.api_key_file for each in self._settings.workspaces.values()):
-            beside.append(group.create_task(self._every(KEYS_SECONDS, self._look_at_keys), name="keys"))
+            periodic.append(group.create_task(self._every(KEYS_SECONDS, self._reload_keys), name="keys"))
         triggers = [group.create_task(each.run(), name=f"trigger {each.name}") for each in self._triggers]
         if self._until_idle:
-            await self._drained()
+            await self._drain()
         await self._harvesting.run()
-        self._listen_no_more()
+        self._stop_triggers()
         if triggers:
             await asyncio.wait(triggers)
-        for task in beside:
+        for task in periodic:
             task.cancel()
 
     async def enqueue(self, arrivals: Sequence[Enqueued], *, once: bool) -> EnqueueCount:
-        """Take pairs in: they are in the ledger, durably, on return. Raises ``LedgerError``."""
+        """Enqueue pairs durably. Raises ``LedgerError``."""
         clock = self._clock
         count = await self._ledger.do(enqueue, arrivals, now=clock.wall(), once=once, confirmed=clock.confirmed)
         if count.in_question is not None:
             await self._harvesting.confirm_time(count.in_question.workspace)
-            # A message comes once: where no answer can be had, the machine's clock has to do.
+            # A message comes once. Without a response, the machine's clock decides.
             await self._ledger.do(enqueue, arrivals, now=clock.wall(), once=once)
         self._harvesting.look()
         return count
 
     @asynccontextmanager
-    async def _face(self) -> AsyncIterator[None]:
-        """Show the service where it is to be seen."""
+    async def _web_server(self) -> AsyncIterator[None]:
+        """Serve the status page, the probes and the metrics."""
         settings = self._settings
-        async with Face(
-            look=self.watch.look, clock=self._clock, host=settings.web_host, port=settings.web_port
-        ) as face:
-            log.info("service_started", url=face.url, workspaces=len(settings.workspaces))
+        async with WebServer(
+            take_snapshot=self.monitor.snapshot, clock=self._clock, host=settings.web_host, port=settings.web_port
+        ) as server:
+            log.info("service_started", url=server.url, workspaces=len(settings.workspaces))
             yield
 
-    def _listen_no_more(self) -> None:
+    def _stop_triggers(self) -> None:
         for each in self._triggers:
             each.stop()
 
-    async def _drained(self) -> None:
-        """Take in what the queues hold, until each was seen empty once: what comes later waits for the next start.
+    async def _drain(self) -> None:
+        """Read the queues until each was empty once. Later messages wait for the next start.
 
-        A queue that never is, or that cannot be read, is left after a while: deadlines do not wait for it.
+        After ``DRAIN_MAX_SECONDS`` the queues that are not empty are left, because deadlines do not wait.
         """
         began = self._clock.monotonic()
-        full = {each.name for each in self._triggers}
-        while full and not self._harvesting.stopped:
-            full -= {each.name for each in self._triggers if each.empty}
-            if full and self._clock.monotonic() - began > DRAIN_MAX_SECONDS:
-                self._undrained = True
+        remaining = {each.name for each in self._triggers}
+        while remaining and not self._harvesting.stopped:
+            remaining -= {each.name for each in self._triggers if each.empty}
+            if remaining and self._clock.monotonic() - began > DRAIN_MAX_SECONDS:
+                self._drain_timed_out = True
                 log.error(
-                    "drain_timed_out", triggers=sorted(full), hint="the next start reads the messages that remain"
+                    "drain_timed_out", triggers=sorted(remaining), hint="the next start reads the messages that remain"
                 )
                 break
             await asyncio.sleep(DRAIN_SECONDS)
-        self._listen_no_more()
+        self._stop_triggers()
 
     async def _exit_code(self) -> ExitCode:
         if self._harvesting.storing.problem is not None:
@@ -175,47 +174,47 @@ class Service:
             return ExitCode.COMPLETE
         if any(each.client.halted_because for each in self._harvesting.wired.values()):
             return ExitCode.HALTED
-        left = await self._count_left()
-        for name, count in left.items():
+        unfinished = await self._count_unfinished()
+        for name, count in unfinished.items():
             log.error("readings_unfinished", workspace=name, readings=count, hint="start again to capture them")
-        if left and self._harvesting.stopped:
+        if unfinished and self._harvesting.stopped:
             return ExitCode.INTERRUPTED
-        return ExitCode.PARTIAL if left or self._undrained else ExitCode.COMPLETE
+        return ExitCode.PARTIAL if unfinished or self._drain_timed_out else ExitCode.COMPLETE
 
-    async def _count_left(self) -> dict[str, int]:
-        """Count the readings of each workspace that are due or deferred, where there are any."""
-        left = {}
+    async def _count_unfinished(self) -> dict[str, int]:
+        """Return the number of due or deferred readings of each workspace that has any."""
+        unfinished = {}
         for name in self._harvesting.wired:
             readings = (await self._ledger.look(outlook, name, now=self._clock.wall())).readings
             if count := readings.get("due", 0) + readings.get("deferred", 0):
-                left[name] = count
-        return left
+                unfinished[name] = count
+        return unfinished
 
-    async def _every(self, seconds: float, duty: Callable[[], Awaitable[None]]) -> None:
+    async def _every(self, seconds: float, task: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await duty()
+            await task()
             await asyncio.sleep(seconds)
 
-    async def _note(self) -> None:
-        self.watch.note()
-        await self.watch.keep_paces()
+    async def _sample(self) -> None:
+        self.monitor.sample()
+        await self.monitor.store_paces()
         await self._ledger.keep_clock_difference()
 
-    async def _report(self) -> None:
-        """Log the conditions. A ledger that was taken away ends the service: what it captured would be gone with it."""
+    async def _check_conditions(self) -> None:
+        """Log the conditions. A lost ledger ends the service, because captures would be lost with it."""
         self.conditions.report()
         if self._ledger.lost is not None:
             raise self._ledger.lost
 
-    async def _look_at_keys(self) -> None:
-        """Take over a key that was replaced in its file, and probe with it at once if the old one was refused."""
+    async def _reload_keys(self) -> None:
+        """Use keys that were replaced in their files, and probe at once if the old key was refused."""
         for name, each in self._harvesting.wired.items():
             workspace = self._settings.workspaces[name]
             if workspace.api_key_file is None:
                 continue
             try:
                 key = await asyncio.to_thread(workspace.key)
-            except UsageError as error:  # half written, perhaps: the next look will tell
+            except UsageError as error:  # perhaps half written; it is read again
                 self.conditions.set_key_file(name, str(error))
                 continue
             self.conditions.set_key_file(name, None)
@@ -224,8 +223,8 @@ class Service:
                 each.pacer.mended()
                 each.harvest.look()
 
-    async def _keep_house(self) -> None:
-        """Note what expired, and forget what settled long ago."""
+    async def _clean_up(self) -> None:
+        """Expire and prune pairs, and log alerts."""
         now = self._clock.wall()
         for name in self._settings.workspaces:
             expired = await self._ledger.do(wake, name, now=now, confirmed=self._clock.confirmed)
@@ -233,7 +232,7 @@ class Service:
                 log.error(
                     "pairs_expired", workspace=name, pairs=expired, hint="their numbers are lost; see harvester status"
                 )
-        await self.watch.alarm()
+        await self.monitor.alert()
         self.conditions.set_pending(await self._ledger.look(pending))
         if self._clock.confirmed and now - self._pruned_at >= DAY_SECONDS:
             self._pruned_at = now

@@ -1,15 +1,5 @@
-"""The web face: what the service shows of itself to people and to machines. Nothing here changes anything."""
+"""The web server: probes, metrics and the status page. It changes nothing."""
 
-from harvester.monitor.history import BudgetHistory
-from harvester.monitor.snapshot import Snapshot, Store, Trigger, Window, WorkspaceNow
-from harvester.web.server import Face
+from harvester.web.server import WebServer
 
-__all__ = [
-    "BudgetHistory",
-    "Face",
-    "Snapshot",
-    "Store",
-    "Trigger",
-    "Window",
-    "WorkspaceNow",
-]
+__all__ = ["WebServer"]

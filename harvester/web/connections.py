@@ -1,4 +1,4 @@
-"""Limits the connections to the page, and chooses which one to close for a new one.
+"""Limits the connections to the web server, and chooses which one to close for a new one.
 
 Idle clients must not use up the open files that calls to Braze need, or keep out the probe of an orchestrator. So a new
 connection is always accepted, and beyond the limit the one that has been idle longest is closed.
@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 MAX_CONNECTIONS = 64
 SHARE_OF_FILES = 8
-"""The page holds at most 1 / ``SHARE_OF_FILES`` of the files that the process may open."""
+"""The server holds at most 1 / ``SHARE_OF_FILES`` of the files that the process may open."""
 
 
 def connection_limit() -> int:
-    """Give how many connections the page may hold, by what the system allows."""
+    """Return how many connections the server may hold."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -33,12 +33,12 @@ class Connections:
         self._busy: set[asyncio.BaseTransport] = set()
 
     def __len__(self) -> int:
-        """Give how many are open."""
+        """Return how many are open."""
         return len(self._idle_since)
 
-    def protocol(self, make: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
-        """Make the protocol of a connection that has just been accepted."""
-        return _Counted(make(), self)
+    def track(self, make_protocol: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
+        """Make the protocol of a new connection, and track it."""
+        return _TrackedProtocol(make_protocol(), self)
 
     def opened(self, transport: asyncio.BaseTransport) -> None:
         """Accept a connection; beyond the limit close the one that has been idle longest, else the oldest busy one."""
@@ -46,29 +46,29 @@ class Connections:
             idle = (each for each in self._idle_since if each not in self._busy)
             victim = next(idle, None) or next(iter(self._idle_since))
             self.closed(victim)
-            victim.abort()  # type: ignore[attr-defined] # of a server's socket it has it
+            victim.abort()  # type: ignore[attr-defined] # a socket transport has it
         self._idle_since[transport] = next(self._turns)
 
     def closed(self, transport: asyncio.BaseTransport) -> None:
-        """Forget a connection."""
+        """Remove a connection."""
         self._idle_since.pop(transport, None)
         self._busy.discard(transport)
 
-    def asked(self, transport: asyncio.BaseTransport | None) -> None:
-        """Note that a whole request has come."""
+    def request_received(self, transport: asyncio.BaseTransport | None) -> None:
+        """Mark the connection as busy: it waits for a response."""
         if transport in self._idle_since:
             self._busy.add(transport)
 
-    def answered(self, transport: asyncio.BaseTransport | None) -> None:
-        """Note that its answer is being sent: from here on it waits for the other side, and is idle."""
+    def response_sent(self, transport: asyncio.BaseTransport | None) -> None:
+        """Mark the connection as idle: it waits for the client."""
         if transport in self._idle_since:
             self._busy.discard(transport)
             del self._idle_since[transport]
             self._idle_since[transport] = next(self._turns)
 
 
-class _Counted(asyncio.Protocol):
-    """A connection's protocol, which tells when it begins and ends."""
+class _TrackedProtocol(asyncio.Protocol):
+    """A protocol that reports when its connection begins and ends."""
 
     def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
         self._inner = inner

@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from harvester.health import HOLDS, Part, Scope
-from harvester.monitor.snapshot import Snapshot, WorkspaceNow
+from harvester.monitor.snapshot import Snapshot, WorkspaceState
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 """The values of a metric, each with the values of its labels."""
@@ -46,7 +46,7 @@ class _SnapshotCollector(Collector):
 
 def _process(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("build_info", "Always 1; the label is the version.", ("version",), [((snapshot.version,), 1)])
-    yield _gauge("ready", "Whether /readyz answers 200.", (), [((), not snapshot.not_ready())])
+    yield _gauge("ready", "Whether /readyz answers 200.", (), [((), not snapshot.unready_reasons())])
     yield _gauge(
         "condition", "1 for a part that does not work, with its cause; 0 for one that works.",
         ("part", "subject", "cause"), _conditions(snapshot).items(),
@@ -76,15 +76,15 @@ def _pace(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("pace_requests_per_second", help_text, WORKSPACE, _values(every, lambda w: w.pace))
     help_text = "Requests that wait for a response."
     yield _gauge("requests_in_flight", help_text, WORKSPACE, _values(every, lambda w: w.in_flight))
-    holds = [((w.name, hold), w.held_because == hold) for w in every for hold in HOLDS]
+    holds = [((w.name, hold), w.hold_cause == hold) for w in every for hold in HOLDS]
     yield _gauge("hold", "Whether requests are held, by cause.", ("workspace", "cause"), holds)
     help_text = "Whether the workspace is halted: wrong key, permission or endpoint, or refused pairs."
-    yield _gauge("workspace_halted", help_text, WORKSPACE, _values(every, lambda w: w.halted_because is not None))
+    yield _gauge("workspace_halted", help_text, WORKSPACE, _values(every, lambda w: w.halt_reason is not None))
 
 
 def _budget(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield the budget of each workspace; nothing for a window that no response has described yet."""
-    known = [each for each in snapshot.workspaces if each.window.lasts(snapshot.taken_at)]
+    known = [each for each in snapshot.workspaces if each.window.is_current(snapshot.taken_at)]
     help_text = "Requests that the window allows to all clients."
     yield _gauge("budget_limit_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.limit))
     help_text = "Requests that are left to all clients."
@@ -102,9 +102,9 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
     every = snapshot.workspaces
     help_text = "Time that requests waited for the pace."
     yield _counter("request_wait_seconds", help_text, WORKSPACE, _values(every, lambda w: w.waited_seconds))
-    requests = [((w.name, cause), count) for w in every for cause, count in w.calls.items()]
+    requests = [((w.name, cause), count) for w in every for cause, count in w.requests.items()]
     yield _counter("requests", "Requests sent, by cause.", ("workspace", "cause"), requests)
-    responses = [((w.name, result), count) for w in every for result, count in w.answers.items()]
+    responses = [((w.name, result), count) for w in every for result, count in w.responses.items()]
     help_text = "Responses, by HTTP status or by the cause of failure."
     yield _counter("responses", help_text, ("workspace", "result"), responses)
 
@@ -160,7 +160,7 @@ def _store(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counter("part_bytes", "Bytes of sealed parts.", (), [((), store.part_bytes)])
 
 
-def _values(workspaces: Iterable[WorkspaceNow], value: Callable[[WorkspaceNow], float]) -> Samples:
+def _values(workspaces: Iterable[WorkspaceState], value: Callable[[WorkspaceState], float]) -> Samples:
     return [((each.name,), value(each)) for each in workspaces]
 
 

@@ -1,6 +1,6 @@
 "use strict";
-// Fetches the page it stands in every few seconds and changes what has changed: no flicker, and the place one has
-// scrolled to and what one has selected stay. When nobody answers it says so, for old figures look like good ones.
+// Fetches this page every few seconds and replaces only the nodes that changed, so that the scroll position and the
+// selection stay. Without a response it says that the figures are old.
 (() => {
   const every = 5000, stale = document.getElementById("stale");
   let last = new Date(), timer = 0, fetching = false;
@@ -14,18 +14,18 @@
     }
     for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
     for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-    const news = [...fresh.childNodes];
-    [...old.childNodes].forEach((each, at) => renew(each, news[at]));
+    const freshNodes = [...fresh.childNodes];
+    [...old.childNodes].forEach((each, at) => renew(each, freshNodes[at]));
   };
 
-  const look = async () => {
+  const refresh = async () => {
     clearTimeout(timer);
     if (document.hidden || fetching) return;
     fetching = true;
     try {
-      const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(20000) });
-      if (!answer.ok) throw new Error(answer.status);
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const response = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(20000) });
+      if (!response.ok) throw new Error(response.status);
+      const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
       if (fresh.documentElement.dataset.version !== document.documentElement.dataset.version) return location.reload();
       document.title = fresh.title;
       renew(document.querySelector("link[rel=icon]"), fresh.querySelector("link[rel=icon]"));
@@ -33,15 +33,15 @@
       last = new Date();
       stale.hidden = true;
     } catch {
-      stale.textContent = `No answer since ${last.toISOString().slice(11, 19)} UTC: what you see below is of then.`;
+      stale.textContent = `No response since ${last.toISOString().slice(11, 19)} UTC. The figures below are from that time.`;
       stale.hidden = false;
-      document.title = "No answer · harvester";
+      document.title = "No response · harvester";
     } finally {
       fetching = false;
-      timer = setTimeout(look, every);
+      timer = setTimeout(refresh, every);
     }
   };
 
-  document.addEventListener("visibilitychange", look);
-  timer = setTimeout(look, every);
+  document.addEventListener("visibilitychange", refresh);
+  timer = setTimeout(refresh, every);
 })();

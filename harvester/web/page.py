@@ -1,7 +1,7 @@
-"""The status page, for who is woken at three: is it well, what does it wait for, what runs out of time.
+"""The status page: is the service healthy, what does it wait for, and which deadlines are near.
 
-A pure function from a snapshot to one document that needs nothing else: its style and its few lines of script stand
-in it, and the policy lets nothing but these two run. Text of strangers is escaped by the type it is put into.
+A pure function from the health to one document, which contains its style and script. The content security policy
+allows nothing else. ``Markup`` escapes text from outside.
 """
 
 import base64
@@ -10,10 +10,10 @@ from importlib.resources import files
 
 from markupsafe import Markup
 
-from harvester.formatting import ago, clock, duration, machine, many, moment, shown
+from harvester.formatting import ago, clock, duration, machine, many, moment
+from harvester.monitor.health import Health
 from harvester.monitor.snapshot import Snapshot
-from harvester.web import pictures
-from harvester.web.sections import books, overview, rejections, store, triggers, workspace
+from harvester.web import pictures, sections
 
 _STYLE = files("harvester.web").joinpath("page.css").read_text(encoding="utf-8")
 _SCRIPT = files("harvester.web").joinpath("page.js").read_text(encoding="utf-8")
@@ -27,11 +27,11 @@ POLICY = (
     f"default-src 'none'; script-src {_digest(_SCRIPT)}; style-src {_digest(_STYLE)}; img-src data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""The content security policy under which the page works: its own style and script, itself, and nothing else."""
+"""The content security policy of the page: its own style and script, requests to itself, and nothing else."""
 
 _ICON = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E{}%3C/svg%3E"
-_WELL = _ICON.format("%3Ccircle cx='8' cy='8' r='6' fill='%232a7d5f'/%3E")
-_ILL = _ICON.format("%3Cpath d='M8 1l7 14H1z' fill='%23c8321f'/%3E")
+_HEALTHY_ICON = _ICON.format("%3Ccircle cx='8' cy='8' r='6' fill='%232a7d5f'/%3E")
+_UNHEALTHY_ICON = _ICON.format("%3Cpath d='M8 1l7 14H1z' fill='%23c8321f'/%3E")
 
 _DOCUMENT = Markup("""<!doctype html>
 <html lang="en" data-version="{version}">
@@ -56,17 +56,16 @@ _DOCUMENT = Markup("""<!doctype html>
 """)
 
 
-def page(snapshot: Snapshot | None, problem: str | None, *, now: float) -> str:
-    """Give the document. ``problem`` is why there is no newer snapshot than this one, if there should be one."""
-    alarms = [shown(problem)] if problem else []
-    alarms += snapshot.alarms() if snapshot else []
-    content = _head(snapshot, alarms, now)
+def render_page(health: Health, *, now: float) -> str:
+    """Return the document."""
+    snapshot, alerts = health.snapshot, health.alerts()
+    content = _header(snapshot, alerts, now)
     if snapshot is not None:
         content += _body(snapshot)
     document = _DOCUMENT.format(
         version=snapshot.version if snapshot else "",
-        title=f"{'Not healthy' if alarms else 'Healthy'} · harvester",
-        icon=Markup(_ILL if alarms else _WELL),  # noqa: S704 - our own, and its marks are part of it
+        title=f"{'Not healthy' if alerts else 'Healthy'} · harvester",
+        icon=Markup(_UNHEALTHY_ICON if alerts else _HEALTHY_ICON),  # noqa: S704 - a constant
         style=Markup(_STYLE),  # noqa: S704 - our own file
         script=Markup(_SCRIPT),  # noqa: S704 - our own file
         hatches=pictures.HATCHES,
@@ -75,27 +74,27 @@ def page(snapshot: Snapshot | None, problem: str | None, *, now: float) -> str:
     return str(document)
 
 
-def _head(snapshot: Snapshot | None, alarms: list[str], now: float) -> Markup:
-    """Answer the first question first, and then what each workspace is doing."""
-    seen_at = snapshot.taken_at if snapshot else now
-    if alarms:
-        said = Markup('<h1>Not healthy</h1><ul class="alarms">{}</ul>').format(
-            Markup("").join(Markup("<li>{}</li>").format(each[:1].upper() + each[1:]) for each in alarms)
+def _header(snapshot: Snapshot | None, alerts: list[str], now: float) -> Markup:
+    """Return whether the service is healthy, and what each workspace does."""
+    taken_at = snapshot.taken_at if snapshot else now
+    if alerts:
+        headline = Markup('<h1>Not healthy</h1><ul class="alerts">{}</ul>').format(
+            Markup("").join(Markup("<li>{}</li>").format(each[:1].upper() + each[1:]) for each in alerts)
         )
     else:
-        assert snapshot is not None  # or else there is a problem
-        said = Markup("<h1>Healthy</h1><p>{}</p>").format(_calm(snapshot))
+        assert snapshot is not None  # without one there is an alert
+        headline = Markup("<h1>Healthy</h1><p>{}</p>").format(_outlook(snapshot))
     return Markup(
         '<header class="{state}"><p class="brand"><b>harvester</b> <time datetime="{machine}">{clock}</time></p>'
-        '<div aria-live="polite">{said}</div>{overview}</header>'
+        '<div aria-live="polite">{headline}</div>{overview}</header>'
     ).format(
-        state="ill" if alarms else "well", machine=machine(seen_at), clock=clock(seen_at), said=said,
-        overview=overview(snapshot) if snapshot else "",
+        state="unhealthy" if alerts else "healthy", machine=machine(taken_at), clock=clock(taken_at), headline=headline,
+        overview=sections.overview(snapshot) if snapshot else "",
     )  # fmt: skip
 
 
-def _calm(snapshot: Snapshot) -> str:
-    """Say in a sentence or two why nobody need get up."""
+def _outlook(snapshot: Snapshot) -> str:
+    """Return in a sentence or two what is pending, and the nearest deadline."""
     nearest = [each.nearest_deadline for each in snapshot.workspaces if each.nearest_deadline is not None]
     if not nearest:
         return "Nothing is pending."
@@ -104,28 +103,29 @@ def _calm(snapshot: Snapshot) -> str:
 
 
 def _pending(snapshot: Snapshot) -> str:
-    """Tell pairs that were never read from those that wait for their next reading."""
-    balance = snapshot.books
-    if balance is None:
+    """Return how many pairs were never read, and how many wait for their next reading."""
+    totals = snapshot.books
+    if totals is None:
         return ""
-    waiting = balance.pending - balance.never_read
-    parts = [f"{many(balance.never_read, 'pair')} never read"] if balance.never_read else []
+    waiting = totals.pending - totals.never_read
+    parts = [f"{many(totals.never_read, 'pair')} not read yet"] if totals.never_read else []
     if waiting:
-        due = balance.next_reading_at
-        when = f", the next {ago(due, snapshot.taken_at)}" if due is not None and due > snapshot.taken_at else ""
-        parts.append(f"{many(waiting, 'pair')} read before and waiting for the next reading{when}")
+        due = totals.next_reading_at
+        when = f", the first {ago(due, snapshot.taken_at)}" if due is not None and due > snapshot.taken_at else ""
+        parts.append(f"{many(waiting, 'pair')} waiting for the next reading{when}")
     return "; ".join(parts) + "; none at risk. "
 
 
 def _body(snapshot: Snapshot) -> Markup:
-    sections = [workspace(each, snapshot.taken_at) for each in snapshot.workspaces]
+    blocks = [sections.workspace(each, snapshot.taken_at) for each in snapshot.workspaces]
     if snapshot.books is not None:
-        sections.append(books(snapshot.books))
-    sections += [
-        Markup('<div class="beside">{}{}</div>').format(triggers(snapshot.triggers), store(snapshot.store)),
-        rejections(snapshot.rejections, snapshot.taken_at),
+        blocks.append(sections.books(snapshot.books))
+    triggers, store = sections.triggers(snapshot.triggers), sections.store(snapshot.store)
+    blocks += [
+        Markup('<div class="beside">{}{}</div>').format(triggers, store),
+        sections.rejections(snapshot.rejections, snapshot.taken_at),
         Markup(
             '<footer>harvester {} · up {} · <a href="/readyz">readyz</a> · <a href="/metrics">metrics</a></footer>'
         ).format(snapshot.version, duration(snapshot.taken_at - snapshot.started_at)),
     ]
-    return Markup("\n").join(sections)
+    return Markup("\n").join(blocks)

@@ -1,7 +1,7 @@
-"""The two pictures of the status page, drawn as inline SVG: how a budget is spent, and on which days deadlines lie.
+"""The two pictures of the status page as inline SVG: how the budget is spent, and the days of the deadlines.
 
-Pure functions from values to markup. A picture is stretched to its place, so it holds shapes alone; its words stand
-beside it as text, which neither shrinks on a phone nor hides from a screen reader.
+Pure functions from values to markup. A picture is stretched to its place, so it holds only shapes. Its words are text
+beside it, which stays readable on a phone and in a screen reader.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,11 +21,11 @@ HATCHES = Markup(
     '<pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
     '<path d="M0 0V6" class="hatch"/></pattern></defs></svg>'
 )
-"""What the pictures of one page are hatched with, once for all of them."""
+"""The hatch pattern, which all pictures of a page share."""
 
 
 def budget(window: Window, now: float) -> Markup:
-    """Draw a window from left to right; what is spent of it hangs from above, what is left stands below."""
+    """Draw a window from left to right, with the spent requests at the top and those that are left at the bottom."""
     length = max(window.resets_at - window.began_at, 1.0)
 
     def x(at: float) -> float:
@@ -39,22 +39,22 @@ def budget(window: Window, now: float) -> Markup:
     both = list(zip(times, (y(each.others + each.ours) for each in window.spent), strict=True))
     top = [(times[0], 0.0), (times[-1], 0.0)] if times else []
     floor = y(window.limit - window.reserve)
-    said = (
-        f"Budget of this window: of {number(window.limit)} calls we spent {number(window.ours)}, "
+    label = (
+        f"Budget of this window: of {number(window.limit)} requests this process sent {number(window.ours)}, "
         f"others {number(window.others)}; {number(window.remaining)} are left, "
         f"and {number(window.reserve)} of them are kept for live sending."
     )
     left = [*both, (times[-1], HEIGHT), (times[0], HEIGHT)] if times else []
     line = f"M{both[0][0]} {both[0][1]}L{WIDTH} {floor}" if both else ""
     return Markup(
-        '<svg class="budget" viewBox="0 0 {w} {h}" preserveAspectRatio="none" role="img" aria-label="{said}">'
-        '<path class="left" d="{left}"/><rect class="reserve" y="{floor}" width="{w}" height="{kept}"/>'
+        '<svg class="budget" viewBox="0 0 {w} {h}" preserveAspectRatio="none" role="img" aria-label="{label}">'
+        '<path class="left" d="{left}"/><rect class="reserve" y="{floor}" width="{w}" height="{reserve}"/>'
         '<path class="others" d="{others}"/><path class="ours" d="{ours}"/>'
         '<path class="floor" d="M0 {floor}H{w}"/><path class="line" d="{line}"/>'
         '<path class="now" d="M{now} 0V{h}"/></svg>'
     ).format(
-        w=f"{WIDTH:g}", h=f"{HEIGHT:g}", said=said, floor=floor, kept=round(HEIGHT - floor, 2), line=line, now=x(now),
-        left=_area(left), others=_area([*others, *reversed(top)]), ours=_area([*both, *reversed(others)]),
+        w=f"{WIDTH:g}", h=f"{HEIGHT:g}", label=label, floor=floor, reserve=round(HEIGHT - floor, 2), line=line,
+        now=x(now), left=_area(left), others=_area([*others, *reversed(top)]), ours=_area([*both, *reversed(others)]),
     )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def _area(points: Sequence[tuple[float, float]]) -> str:
 
 
 def deadlines(days: Sequence[DayOfDeadlines]) -> Markup:
-    """Give a table with a column and a bar for each day; what is at risk has its own colour, hatch and mark."""
+    """Draw a table with a column and a bar for each day. Pairs at risk have their own colour, row and mark."""
     most = max((each.pairs for each in days), default=0)
     at_risk = any(each.at_risk for each in days)
     return Markup(
@@ -75,7 +75,7 @@ def deadlines(days: Sequence[DayOfDeadlines]) -> Markup:
         bars=_cells("<td>{}</td>", (_bar(each, most) for each in days)),
         counts=_cells("<td>{}</td>", (compact(each.pairs) if each.pairs else "·" for each in days)),
         risk=Markup('<tr class="risk"><th scope="row">at risk</th>{}</tr>').format(
-            _cells("<td>{}</td>", (_risk(each) for each in days))
+            _cells("<td>{}</td>", (_risk_mark(each) for each in days))
         )
         if at_risk
         else "",
@@ -83,25 +83,25 @@ def deadlines(days: Sequence[DayOfDeadlines]) -> Markup:
     )
 
 
-def _risk(day: DayOfDeadlines) -> str:
-    """Mark a day; only where some are safe is a second figure worth its room."""
+def _risk_mark(day: DayOfDeadlines) -> str:
+    """Mark a day with pairs at risk, with their number if other pairs are safe."""
     if not day.at_risk:
         return ""
     return "▲" if day.at_risk == day.pairs else f"▲{compact(day.at_risk)}"
 
 
 def _cells(cell: str, contents: Iterable[object]) -> Markup:
-    return Markup("").join(Markup(cell).format(content) for content in contents)  # noqa: S704 - our own two cells
+    return Markup("").join(Markup(cell).format(content) for content in contents)  # noqa: S704 - a constant
 
 
 def _bar(each: DayOfDeadlines, most: int) -> Markup:
-    """Draw one day's pairs, those at risk from the ground up. What there is can be seen, however little it is."""
+    """Draw the pairs of one day, those at risk at the bottom. Few pairs still have a visible bar."""
 
-    def tall(pairs: int) -> float:
+    def height(pairs: int) -> float:
         return round(max(pairs / most * HEIGHT, _LEAST_BAR), 1) if pairs else 0.0
 
-    risk = tall(each.at_risk)
-    rest = max(tall(each.pairs), risk + (_LEAST_BAR if each.pairs > each.at_risk else 0.0))
+    risk = height(each.at_risk)
+    rest = max(height(each.pairs), risk + (_LEAST_BAR if each.pairs > each.at_risk else 0.0))
     shapes = Markup('<rect class="bar" y="{y}" width="10" height="{h}"/>').format(y=HEIGHT - rest, h=rest)
     if each.at_risk:
         shapes += Markup('<rect class="risk" y="{y}" width="10" height="{h}"/>').format(y=HEIGHT - risk, h=risk)

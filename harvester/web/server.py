@@ -1,7 +1,6 @@
-"""The web face: probes, metrics and the status page on one small server that only ever reads.
+"""The web server for probes, metrics and the status page.
 
-It owns the socket, the headers and how long a look is good for. It must never change anything, and never ask the
-ledger more often than is cheap: whoever comes within a look's life gets the same snapshot.
+It owns the socket and the headers. It changes nothing, and shows only snapshots of the monitor.
 """
 
 import asyncio
@@ -17,22 +16,17 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from harvester.clock import Clock
-from harvester.errors import HarvesterError, UsageError
+from harvester.errors import UsageError
 from harvester.formatting import shown
+from harvester.monitor.health import SnapshotCache
 from harvester.monitor.snapshot import Snapshot
 from harvester.web.connections import Connections, connection_limit
 from harvester.web.hosts import allowed_hosts, is_allowed
 from harvester.web.metrics import encode_metrics
-from harvester.web.page import POLICY, page
-
-LOOK_SECONDS, LOOK_MAX_SECONDS = 2.0, 30.0
-LOOK_SHARE = 20.0
-"""A look that took long is good for so many times as long: looking takes about a twentieth of the ledger's time."""
-
-LOOK_TIMEOUT_SECONDS = 10.0
+from harvester.web.page import POLICY, render_page
 
 IDLE_SECONDS = 10.0
-"""For how long a connection may take to send a request's head, and stay open after an answer."""
+"""How long a connection may take to send the head of a request, and stay open after a response."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -45,53 +39,54 @@ HEADERS = {
 
 log = structlog.get_logger()
 
-_STRANGERS = logging.Logger("what strangers send that is no HTTP")  # noqa: LOG001 - it must stand alone: nobody reads it
-_STRANGERS.addHandler(logging.NullHandler())
+_MALFORMED_REQUESTS = logging.Logger("malformed requests")  # noqa: LOG001 - separate from all loggers, and discarded
+_MALFORMED_REQUESTS.addHandler(logging.NullHandler())
 
 
-class Face:
-    """A listening web face; use it as an async context manager. ``url`` leads to it."""
+class WebServer:
+    """A server to use as an async context manager. ``url`` is its address."""
 
     def __init__(
-        self, *, look: Callable[[], Awaitable[Snapshot]], clock: Clock, host: str = "127.0.0.1", port: int = 8080
+        self,
+        *,
+        take_snapshot: Callable[[], Awaitable[Snapshot]],
+        clock: Clock,
+        host: str = "127.0.0.1",
+        port: int = 8080,
     ) -> None:
-        """Show what ``look`` gives; a ``HarvesterError`` it raises is shown too. Port 0 chooses a free one."""
+        """Show the snapshots that ``take_snapshot`` returns, or its error. Port 0 chooses a free port."""
         self.url = ""
-        self._look = look
         self._clock = clock
         self._host = host
         self._port = port
-        self._looking = asyncio.Lock()
-        self._seen: Snapshot | None = None
-        self._problem: str | None = "nothing has been looked at yet"
-        self._good_until = 0.0
+        self._snapshots = SnapshotCache(take_snapshot, clock)
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._connections = Connections(connection_limit())
 
     async def __aenter__(self) -> Self:
-        """Listen. Raises ``UsageError`` for an address that cannot be had."""
-        app = web.Application(middlewares=[self._counted, _briefly, _of_hosts(self._host)])
+        """Listen. Raises ``UsageError`` if the address is not available."""
+        app = web.Application(middlewares=[self._track_request, _shorten_errors, _check_host(self._host)])
         app.add_routes([
             web.get("/livez", self._livez),
             web.get("/readyz", self._readyz),
             web.get("/metrics", self._metrics),
             web.get("/", self._page),
         ])  # fmt: skip
-        app.on_response_prepare.append(_with_headers)
+        app.on_response_prepare.append(_add_headers)
         self._runner = web.AppRunner(
-            app, access_log=None, logger=_STRANGERS, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=1
+            app, access_log=None, logger=_MALFORMED_REQUESTS, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=1
         )
         await self._runner.setup()
-        make = cast("Callable[[], asyncio.Protocol]", self._runner.server)
+        make_protocol = cast("Callable[[], asyncio.Protocol]", self._runner.server)
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: self._connections.protocol(make), self._host, self._port, backlog=128
+                lambda: self._connections.track(make_protocol), self._host, self._port, backlog=128
             )
         except OSError as error:
             await self._runner.cleanup()
             raise UsageError(
-                f"the web face cannot listen on {self._host}:{self._port}: {_said(error)}; "
+                f"the web server cannot listen on {self._host}:{self._port}: {_error_text(error)}; "
                 "choose another web_host or web_port (HARVESTER_WEB_PORT)"
             ) from None
         host = f"[{self._host}]" if ":" in self._host else self._host
@@ -108,95 +103,73 @@ class Face:
         await self._runner.cleanup()
 
     @web.middleware
-    async def _counted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Track which connections wait for an answer, and which are idle."""
-        self._connections.asked(request.transport)
+    async def _track_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Track which connections wait for a response, and which are idle."""
+        self._connections.request_received(request.transport)
         try:
             return await handler(request)
         finally:
-            self._connections.answered(request.transport)
+            self._connections.response_sent(request.transport)
 
     async def _livez(self, _request: web.Request) -> web.Response:
-        """Answer at all: that the loop turns is the news."""
+        """Answer, which shows that the event loop runs."""
         return web.Response(text="ok\n")
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        snapshot, problem = await self._newest()
-        if snapshot is None or problem is not None:
-            return web.Response(status=503, text=f"{problem}\n")
-        if reasons := snapshot.not_ready():
+        health = await self._snapshots.get()
+        if (reasons := health.unready_reasons()) or health.snapshot is None:
             return web.Response(status=503, text="\n".join(reasons) + "\n")
-        return web.Response(text="\n".join(["ready", *(shown(each.sentence) for each in snapshot.conditions)]) + "\n")
+        sentences = (shown(each.sentence) for each in health.snapshot.conditions)
+        return web.Response(text="\n".join(["ready", *sentences]) + "\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        """Tell what was looked at now. What is old is no measurement: then there are none, and the scraper notices."""
-        snapshot, problem = await self._newest()
-        if snapshot is None or problem is not None:
-            return web.Response(status=503, text=f"{problem}\n")
-        body, content_type = encode_metrics(snapshot, request.headers.get("Accept", ""))
+        """Return no metrics while the snapshot is old, so that the scraper notices."""
+        health = await self._snapshots.get()
+        if health.snapshot is None or health.problem is not None:
+            return web.Response(status=503, text="\n".join(health.unready_reasons()) + "\n")
+        body, content_type = encode_metrics(health.snapshot, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _page(self, _request: web.Request) -> web.Response:
-        snapshot, problem = await self._newest()
-        return _as_html(page(snapshot, problem, now=self._clock.wall()))
-
-    async def _newest(self) -> tuple[Snapshot | None, str | None]:
-        """Give the newest snapshot, and why it is not of now, if it is not. Many ask, one looks."""
-        async with self._looking:
-            began = self._clock.monotonic()
-            if began >= self._good_until:
-                try:
-                    async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
-                        self._seen = await self._look()
-                    self._problem = None
-                except HarvesterError as error:
-                    self._problem = shown(str(error))
-                except TimeoutError:
-                    self._problem = f"the ledger has not answered for {LOOK_TIMEOUT_SECONDS:.0f} seconds"
-                ended = self._clock.monotonic()
-                self._good_until = ended + min(max(LOOK_SECONDS, LOOK_SHARE * (ended - began)), LOOK_MAX_SECONDS)
-            return self._seen, self._problem
+        document = render_page(await self._snapshots.get(), now=self._clock.wall())
+        # Text from outside may hold half a character, which cannot be encoded.
+        return web.Response(body=document.encode("utf-8", "replace"), content_type="text/html", charset="utf-8")
 
 
-def _as_html(document: str) -> web.Response:
-    """Send a document, even if half a character of a stranger's got into it."""
-    return web.Response(body=document.encode("utf-8", "replace"), content_type="text/html", charset="utf-8")
-
-
-def _said(error: OSError) -> str:
-    """Give the system's own word, without what asyncio tells around it; a name that is not known has a number below."""
+def _error_text(error: OSError) -> str:
+    """Return the text of the operating system. Errors of name resolution have a negative number."""
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
 
 
-def _of_hosts(bound: str) -> Middleware:
-    """Answer only requests for a name of ours."""
+def _check_host(bound: str) -> Middleware:
+    """Answer only requests for an allowed ``Host``."""
     allowed = allowed_hosts(bound)
 
     @web.middleware
-    async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if is_allowed(request.headers.getall("Host", []), allowed):
             return await handler(request)
         return web.Response(
             status=421, text="only requests for the hosts localhost, 127.0.0.1 and [::1] are answered\n"
         )
 
-    return checked
+    return check
 
 
 @web.middleware
-async def _briefly(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer what is not served in one line, and a bug of ours without its traceback, which goes to the log."""
+async def _shorten_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer errors with one line. The traceback of a bug goes to the log."""
     try:
         return await handler(request)
     except web.HTTPException as error:
         allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         return web.Response(status=error.status, text=f"{error.reason.lower()}\n", headers=allowed)
-    except Exception:  # noqa: BLE001 - it is told in the log, and the other pages still answer
+    except Exception:  # noqa: BLE001 - it is logged, and the other paths still work
         trace = traceback.format_exc()
         log.error("web_request_failed", path=shown(request.path), trace=trace)  # noqa: TRY400 - a trace without locals
-        return web.Response(status=500, text="this is a bug, and the log has more of it\n")
+        return web.Response(status=500, text="a bug in harvester; see the log\n")
 
 
-async def _with_headers(_request: web.Request, response: web.StreamResponse) -> None:
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers.pop("Server", None)
     response.headers.update(HEADERS)

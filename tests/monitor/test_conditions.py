@@ -20,15 +20,16 @@ from harvester.ledger.ledger import LEASE_SECONDS
 from harvester.ledger.outlook import at_risk
 from harvester.model import Enqueued, Pair
 from harvester.monitor.conditions import Conditions
+from harvester.monitor.health import Health
+from harvester.monitor.snapshot import Snapshot, StoreState
 from harvester.service.service import Service
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from harvester.storage import Compression, FolderSink
-from harvester.web import Snapshot, Store
 from harvester.web.metrics import encode_metrics
-from harvester.web.page import page
+from harvester.web.page import render_page
 from tests.support.secret_canary import KEY
 
 AT = "https://rest.fra-01.braze.eu"
@@ -99,7 +100,7 @@ class Seen:
     async def at(self, seconds: float) -> Snapshot:
         """Let time pass until a moment, and look."""
         await asyncio.sleep(seconds - self.clock.monotonic())
-        self.snapshot = await self.service.watch.look()
+        self.snapshot = await self.service.monitor.snapshot()
         return self.snapshot
 
     async def enqueue(self, count: int, *workspaces: str) -> None:
@@ -109,7 +110,7 @@ class Seen:
     @property
     def page(self) -> str:
         """The status page."""
-        return page(self.snapshot, None, now=self.clock.wall()).replace("&#34;", '"')
+        return render_page(Health(self.snapshot), now=self.clock.wall()).replace("&#34;", '"')
 
     @property
     def metrics(self) -> dict[tuple[str, ...], float]:
@@ -160,11 +161,11 @@ def test_an_endpoint_that_nobody_answers_is_told_everywhere_and_so_is_its_return
 
         async def story(seen: Seen, wire: Wire = wire, cause: str = cause) -> None:
             await seen.enqueue(40, "us")
-            (reason,) = (await seen.at(118)).not_ready()
+            (reason,) = (await seen.at(118)).unready_reasons()
             assert reason.startswith('Every request of workspace "us" fails: ')
             assert f"{AT}" in reason
             assert cause_text(cause) in reason
-            assert f'<h1>Not healthy</h1><ul class="alarms"><li>{reason}, for ' in seen.page
+            assert f'<h1>Not healthy</h1><ul class="alerts"><li>{reason}, for ' in seen.page
             assert seen.metrics["harvester_condition", *sorted((cause, "endpoint", "us"))] == 1
             assert seen.metrics["harvester_ready",] == 0
             assert [each["cause"] for each in seen.events("endpoint_unavailable")] == [cause]
@@ -176,7 +177,7 @@ def test_an_endpoint_that_nobody_answers_is_told_everywhere_and_so_is_its_return
             assert len([each for each in logged if each["event"] == "endpoint_unavailable"]) == 1 + lasts // 600
             assert not [each for each in logged if each["event"] == "batch_sealed"]
             wire.outage = None
-            assert (await seen.at(lasts + hold)).not_ready() == []
+            assert (await seen.at(lasts + hold)).unready_reasons() == []
             assert len(seen.events("endpoint_recovered")) == 1
             assert "<h1>Healthy</h1>" in seen.page
             assert seen.metrics["harvester_last_capture_timestamp_seconds", "us"] > seen.clock.starts_at + lasts
@@ -229,7 +230,7 @@ def test_pairs_of_a_workspace_that_is_not_configured_are_no_healthy_sight(tmp_pa
         assert (condition.part, condition.subject, condition.cause) == (Part.WORKSPACE, "gone", "unserved")
         assert condition.sentence in seen.page
         assert 'Workspace "gone": 10 pairs at risk of expiring unread' in seen.page
-        assert seen.snapshot.not_ready() == []
+        assert seen.snapshot.unready_reasons() == []
         assert seen.metrics["harvester_condition", "gone", "unserved", "workspace"] == 1
         assert seen.metrics["harvester_at_risk_pairs", "gone"] == 10
         assert (await seen.ledger.look(at_risk, now=seen.clock.wall()))["gone"] == 10
@@ -243,9 +244,9 @@ def test_pairs_of_a_workspace_that_is_not_configured_are_no_healthy_sight(tmp_pa
 
 def test_a_part_whose_name_is_taken_is_on_the_page_as_it_is_in_the_alerts():
     """An alert that fires beside a page that says Healthy leaves whoever was woken with a riddle."""
-    taken = Snapshot(0, 0, store=Store(batches={"conflict": 1}))
-    assert taken.alarms() == ["1 batch cannot be stored: other bytes have a part's name"]
-    assert taken.not_ready() == []
+    taken = Snapshot(0, 0, store=StoreState(batches={"conflict": 1}))
+    assert taken.alerts() == ["1 batch cannot be stored: other bytes have the name of a part"]
+    assert taken.unready_reasons() == []
 
 
 def test_a_blip_is_no_outage(tmp_path):
@@ -272,13 +273,13 @@ def test_one_blind_workspace_among_many_leaves_the_process_ready(tmp_path):
 
     async def story(seen: Seen) -> None:
         await seen.enqueue(100, "us", "eu")
-        assert (await seen.at(120)).not_ready() == []
+        assert (await seen.at(120)).unready_reasons() == []
         assert 'Every request of workspace "us" fails' in seen.page
         assert seen.metrics["harvester_condition", "connection_refused", "endpoint", "us"] == 1
         assert (seen.metrics["harvester_ready",], seen.snapshot.workspaces[1].due) == (1, 0)
         eu.outage = 401
         await seen.enqueue(200, "eu")
-        assert len((await seen.at(240)).not_ready()) == 2
+        assert len((await seen.at(240)).unready_reasons()) == 2
         assert seen.metrics["harvester_condition", "eu", "key", "status_401"] == 1
         assert [each["workspace"] for each in seen.events("key_unusable")] == ["eu"]
         us.outage = eu.outage = None
@@ -332,7 +333,7 @@ def test_a_key_s_file_that_cannot_be_used_is_told_and_the_key_before_it_stays_in
     async def story(seen: Seen) -> None:
         file.write_text("")
         await seen.at(20)
-        assert seen.snapshot.not_ready() == []
+        assert seen.snapshot.unready_reasons() == []
         assert 'The key file of workspace "us" cannot be used' in seen.page
         assert seen.metrics["harvester_condition", "file", "key", "us"] == 1
         await seen.at(500)
@@ -364,14 +365,17 @@ def test_a_store_that_is_away_makes_the_process_unready_after_its_patience(tmp_p
     async def story(seen: Seen) -> None:
         await seen.enqueue(10, "us")
         await seen.at(30)
-        assert ([each.cause for each in seen.snapshot.conditions], seen.snapshot.not_ready()) == (["disk_full"], [])
+        assert ([each.cause for each in seen.snapshot.conditions], seen.snapshot.unready_reasons()) == (
+            ["disk_full"],
+            [],
+        )
         assert "Parts cannot be stored: cannot write to out: No space left on device" in seen.page
         assert seen.metrics["harvester_condition", "", "disk_full", "store"] == 1
         assert [each["cause"] for each in seen.events("store_unavailable")] == ["disk_full"]
         await seen.at(90)
-        assert seen.snapshot.not_ready() == [f"Parts cannot be stored: {shelf.problem}"]
+        assert seen.snapshot.unready_reasons() == [f"Parts cannot be stored: {shelf.problem}"]
         shelf.problem = None
-        assert (await seen.at(200)).not_ready() == []
+        assert (await seen.at(200)).unready_reasons() == []
         assert len(seen.events("store_recovered")) == 1
 
     served(tmp_path, {"us": Wire()}, story, sink=shelf)
@@ -419,7 +423,7 @@ def test_a_broker_that_is_away_is_told_and_harvesting_stays_ready(tmp_path):
         queue.problem = BrokerError("RabbitMQ, queue sends: ConnectionRefusedError", cause="connection_refused")
         (condition,) = (await seen.at(60)).conditions
         assert condition.sentence == f'Trigger "sends" is not connected: {queue.problem}'
-        assert seen.snapshot.not_ready() == []
+        assert seen.snapshot.unready_reasons() == []
         assert seen.metrics["harvester_condition", "broker", "connection_refused", "sends"] == 1
         await seen.at(700)
         assert [each["trigger"] for each in seen.events("broker_unavailable")] == ["sends"] * 2

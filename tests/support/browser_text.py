@@ -1,4 +1,4 @@
-"""Plausible snapshots for tests of the web face: a quiet afternoon, and a night when much has gone wrong."""
+"""Plausible snapshots for tests of the web server: a healthy service, and one with many failures."""
 
 import random
 from dataclasses import replace
@@ -6,8 +6,7 @@ from dataclasses import replace
 from harvester.health import Condition, Part
 from harvester.ledger.outlook import DayOfDeadlines, Rejection
 from harvester.model import Books, Pair, Verdict
-from harvester.monitor.snapshot import Spent
-from harvester.web import Snapshot, Store, Trigger, Window, WorkspaceNow
+from harvester.monitor.snapshot import BudgetSample, Snapshot, StoreState, TriggerState, Window, WorkspaceState
 
 NOW = 1_795_527_667.0
 """Tuesday, 24 November 2026, 13:41:07 UTC."""
@@ -17,12 +16,12 @@ TODAY = NOW // DAY * DAY
 HOUR = NOW // 3600 * 3600
 
 
-def spending(limit: int, *, ours: float, others: float, burst: int = 0) -> tuple[Spent, ...]:
+def spending(limit: int, *, ours: float, others: float, burst: int = 0) -> tuple[BudgetSample, ...]:
     """A window spent at so many calls a second, with a burst of others' at minute 22."""
     chance = random.Random(7)
     series, mine, theirs = [], 0.0, 0.0
     for at in range(0, int(NOW - HOUR), 60):
-        series.append(Spent(HOUR + at, round(mine), round(theirs)))
+        series.append(BudgetSample(HOUR + at, round(mine), round(theirs)))
         mine += ours * 60 * chance.uniform(0.7, 1.3)
         theirs += others * 60 * chance.uniform(0.3, 1.7) + (burst / 3 if 1320 <= at < 1500 else 0)
     return tuple(series)
@@ -39,17 +38,17 @@ def deadlines(most: int, at_risk: int = 0) -> tuple[DayOfDeadlines, ...]:
     return tuple(days)
 
 
-def workspace(name: str = "eu", **changes) -> WorkspaceNow:
+def workspace(name: str = "eu", **changes) -> WorkspaceState:
     """A workspace that is doing well."""
     spent = spending(250_000, ours=26.0, others=19.0)
     window = Window(limit=250_000, remaining=250_000 - spent[-1].ours - spent[-1].others, reserve=50_000,
                     began_at=HOUR, resets_at=HOUR + 3600, spent=spent)  # fmt: skip
-    well = WorkspaceNow(
+    well = WorkspaceState(
         name=name, last_captured_at=NOW - 180, pace=41.3, in_flight=9, window=window, waited_seconds=1234.5,
         readings={"waiting": 81_234, "due": 1_204, "leased": 900},
         nearest_deadline=NOW + 1.7 * DAY, deadlines=deadlines(9_000),
-        calls={"first": 812_331, "retry_after_timeout": 412, "after_429": 3},
-        answers={"status_200": 812_319, "status_500": 400, "disconnected": 12, "status_429": 3},
+        requests={"first": 812_331, "retry_after_timeout": 412, "after_429": 3},
+        responses={"status_200": 812_319, "status_500": 400, "disconnected": 12, "status_429": 3},
     )  # fmt: skip
     return replace(well, **changes)
 
@@ -61,10 +60,10 @@ def healthy() -> Snapshot:
         clock_difference_seconds=0.4,
         taken_at=NOW, started_at=NOW - 12.3 * DAY, version="0.1.0", workspaces=(workspace(), us),
         triggers=(
-            Trigger("sends", "rabbitmq", messages={"enqueued": 91_202, "dead_lettered": 2}),
-            Trigger("imports", "sqs", messages={"enqueued": 14}),
+            TriggerState("sends", "rabbitmq", messages={"enqueued": 91_202, "dead_lettered": 2}),
+            TriggerState("imports", "sqs", messages={"enqueued": 14}),
         ),
-        store=Store(place="s3://lake/braze", batches={"open": 2, "sealed": 1}, sealed_bytes=1_400_000,
+        store=StoreState(place="s3://lake/braze", batches={"open": 2, "sealed": 1}, sealed_bytes=1_400_000,
                     parts=5_021, rows=48_120_334, part_bytes=9_400_000_000),
         books=Books(accepted=1_000_000, expired=0, pending=86_458, rejected={"status_400": 5},
                     never_read=6_458, next_reading_at=NOW + 7_200,
@@ -81,10 +80,10 @@ def unhealthy() -> Snapshot:
     base = healthy()
     spent = spending(250_000, ours=24.0, others=20.0, burst=90_000)
     window = replace(base.workspaces[0].window, spent=spent, remaining=250_000 - spent[-1].ours - spent[-1].others)
-    eu = workspace(window=window, held_because="rate_limited", held_until=HOUR + 3601.4, pace=0.0, at_risk=1_342,
+    eu = workspace(window=window, hold_cause="rate_limited", hold_until=HOUR + 3601.4, pace=0.0, at_risk=1_342,
                    expired=3, nearest_deadline=NOW + 1_500, deadlines=deadlines(9_000, at_risk=1_342))  # fmt: skip
-    us = workspace("us", last_captured_at=0.0, window=Window(), held_because="halted", held_until=NOW + 312, pace=0.0,
-                   halted_because="status 401: Invalid API key", halted_since=NOW - 5_000,
+    us = workspace("us", last_captured_at=0.0, window=Window(), hold_cause="halted", hold_until=NOW + 312, pace=0.0,
+                   halt_reason="status 401: Invalid API key", halted_since=NOW - 5_000,
                    readings={"waiting": 3_120, "due": 88}, deadlines=deadlines(400))  # fmt: skip
     harm = Rejection(Pair("eu", "<script>alert(1)</script>", "a\x1b[31m\n\u202eb"), "status_404",
                      '"><img src=x onerror=alert(2)> ' + "x" * 400, NOW - 60)  # fmt: skip

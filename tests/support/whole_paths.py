@@ -29,7 +29,7 @@ from harvester.sources.brokers import Delivery
 from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from harvester.storage import Compression, FolderSink
-from harvester.web import Face
+from harvester.web import WebServer
 from tests.support import browser_text
 from tests.support.faulty_server import request, serving
 from tests.support.hostile_http import KEY
@@ -242,7 +242,7 @@ async def browse(requests: Sequence[bytes]) -> list[bytes]:
         finally:
             writer.close()
 
-    async with Face(look=look, clock=SystemClock(), port=0) as face:
+    async with WebServer(take_snapshot=look, clock=SystemClock(), port=0) as face:
         port = int(face.url.rpartition(":")[2])
         answers = await asyncio.gather(*(send(data, SILENCE_SECONDS) for data in requests))
         good = await send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")

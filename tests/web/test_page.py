@@ -15,8 +15,10 @@ from harvester.formatting import compact
 from harvester.health import Condition, Part
 from harvester.ledger.outlook import Rejection
 from harvester.model import Books, Pair, Verdict
-from harvester.web import BudgetHistory, Snapshot, Trigger
-from harvester.web.page import page
+from harvester.monitor.health import Health
+from harvester.monitor.history import BudgetHistory
+from harvester.monitor.snapshot import Snapshot, TriggerState
+from harvester.web.page import render_page
 from tests.support import browser_text
 
 
@@ -42,7 +44,7 @@ class Elements(HTMLParser):
 
 def text(snapshot: Snapshot | None, problem: str | None = None) -> str:
     """What a person reads, blanks as they are shown."""
-    main = page(snapshot, problem, now=browser_text.NOW).partition("<main>")[2].partition("</main>")[0]
+    main = render_page(Health(snapshot, problem), now=browser_text.NOW).partition("<main>")[2].partition("</main>")[0]
     return " ".join(Elements(main).text.split())
 
 
@@ -50,8 +52,8 @@ def test_all_is_well_in_the_first_words():
     """Who is woken reads one word, and then how far away the next trouble is."""
     read = text(browser_text.healthy())
     assert read.startswith(
-        "harvester 13:41:07 UTC Healthy 6,458 pairs never read; 80,000 pairs read before and waiting for "
-        "the next reading, the next in 2 h; "
+        "harvester 13:41:07 UTC Healthy 6,458 pairs not read yet; 80,000 pairs waiting for "
+        "the next reading, the first in 2 h; "
         "none at risk."
     )
     assert "The nearest deadline is in 1 d 16 h, Thu 26 Nov 06:29 UTC." in read
@@ -79,8 +81,8 @@ def test_books_are_shown_as_the_sum_that_they_are():
         replace(browser_text.healthy(), books=Books(100, {Verdict.ZERO: 7, Verdict.EMPTY: 3}, {"status_400": 1}, 2, 87))
     )
     assert (
-        "Books they balance 100 accepted 10 captured zero 7, empty 3 1 rejected status 400 1 2 expired 87 pending "
-        "A pair is pending, though it was read before, until its last reading is done." in read
+        "Books balanced 100 accepted 10 captured zero 7, empty 3 1 rejected status 400 1 2 expired 87 pending "
+        "A pair is pending until its last reading is done." in read
     )
 
 
@@ -95,7 +97,9 @@ def test_figures_that_are_old_are_said_to_be():
 def test_a_window_that_has_ended_is_not_drawn_as_if_it_lasted():
     """A quiet workspace knows nothing of the present window, and its page says so."""
     quiet = browser_text.workspace(window=replace(browser_text.workspace().window, resets_at=browser_text.NOW - 7200))
-    assert "Nothing was asked since it reset, 2 h ago." in text(replace(browser_text.healthy(), workspaces=(quiet,)))
+    assert "Unknown: no request since the window reset, 2 h ago." in text(
+        replace(browser_text.healthy(), workspaces=(quiet,))
+    )
 
 
 def test_a_service_that_has_just_started_has_a_page():
@@ -110,9 +114,9 @@ def test_no_text_of_strangers_becomes_part_of_the_page(harm):
     def with_text(each: str) -> Snapshot:
         rejection = Rejection(Pair(each, each, each), each, each, browser_text.NOW)
         halted = replace(
-            browser_text.workspace(), halted_because=each, halted_since=0, held_because=each, answers={each: 1}
+            browser_text.workspace(), halt_reason=each, halted_since=0, hold_cause=each, responses={each: 1}
         )
-        trigger = Trigger(each, each, connected=False, last_error=each + ".", messages={each: 1})
+        trigger = TriggerState(each, each, connected=False, last_error=each + ".", messages={each: 1})
         return replace(
             browser_text.healthy(),
             rejections=(rejection,),
@@ -121,8 +125,10 @@ def test_no_text_of_strangers_becomes_part_of_the_page(harm):
             conditions=tuple(Condition(part, each, browser_text.NOW, each, each) for part in Part),
         )
 
-    document = page(with_text(harm), harm or "x", now=browser_text.NOW)
-    assert Elements(document).tags == Elements(page(with_text("plain"), "plain", now=browser_text.NOW)).tags
+    document = render_page(Health(with_text(harm), harm or "x"), now=browser_text.NOW)
+    assert (
+        Elements(document).tags == Elements(render_page(Health(with_text("plain"), "plain"), now=browser_text.NOW)).tags
+    )
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", document)
 
 
@@ -133,7 +139,7 @@ def test_a_large_service_still_has_a_small_page():
     )
     workspaces = tuple(replace(browser_text.workspace(), name=name) for name in ("eu", "us", "jp", "au"))
     large = replace(browser_text.healthy(), rejections=rejections, workspaces=workspaces)
-    assert len(page(large, None, now=browser_text.NOW).encode()) < 50_000
+    assert len(render_page(Health(large), now=browser_text.NOW).encode()) < 50_000
 
 
 def state(*, calls: int, remaining: int, left: float, limit: int = 1000) -> PaceState:
@@ -147,14 +153,14 @@ def state(*, calls: int, remaining: int, left: float, limit: int = 1000) -> Pace
 def test_what_the_window_lost_and_we_did_not_spend_was_spent_by_others():
     """The picture of the budget can be trusted across resets, and before anything is known there is none."""
     history = BudgetHistory()
-    history.note(state(calls=0, remaining=0, left=0, limit=0), 0.0)
+    history.sample(state(calls=0, remaining=0, left=0, limit=0), 0.0)
     assert history.window.limit == 0
-    history.note(state(calls=10, remaining=900, left=3000), 600.0)
+    history.sample(state(calls=10, remaining=900, left=3000), 600.0)
     assert (history.window.ours, history.window.others, history.window.resets_at) == (10, 90, 3600.0)
-    history.note(state(calls=110, remaining=700, left=2000), 1600.0)
+    history.sample(state(calls=110, remaining=700, left=2000), 1600.0)
     assert (history.window.ours, history.window.others) == (110, 190)
-    history.note(state(calls=110, remaining=700, left=0), 3601.0)
-    history.note(state(calls=111, remaining=950, left=3598), 3602.0)
+    history.sample(state(calls=110, remaining=700, left=0), 3601.0)
+    history.sample(state(calls=111, remaining=950, left=3598), 3602.0)
     assert (history.window.ours, history.window.others, history.window.began_at) == (1, 49, 3600.0)
 
 
@@ -167,7 +173,7 @@ def test_the_series_of_a_window_is_short_and_only_grows(looks, seed):
         now, calls, lost = now + wait, calls + ours, lost + ours + others
         if now >= 3600:
             break
-        history.note(state(calls=calls, remaining=10**7 - lost, left=3600 - now + jitter.random(), limit=10**7), now)
+        history.sample(state(calls=calls, remaining=10**7 - lost, left=3600 - now + jitter.random(), limit=10**7), now)
     series = history.window.spent
     assert len(series) <= 62
     assert all(a.at <= b.at and a.ours <= b.ours and a.others <= b.others for a, b in pairwise(series))

@@ -1,4 +1,4 @@
-"""The web face over real HTTP: what probes, scrapers and browsers get."""
+"""The web server over real HTTP, as probes, scrapers and browsers use it."""
 
 import asyncio
 import re
@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from harvester.errors import LedgerError, UsageError
 from harvester.health import Condition, Part
-from harvester.web import Face, Snapshot
+from harvester.monitor.snapshot import Snapshot
+from harvester.web import WebServer
 from tests.support import browser_text
 from tests.support.browser import chromium
 from tests.support.servers import needed
@@ -64,7 +65,7 @@ async def looks():
 @pytest.fixture
 async def face(looks):
     """Its face, on a free port."""
-    async with Face(look=looks, clock=looks, port=0) as listening:
+    async with WebServer(take_snapshot=looks, clock=looks, port=0) as listening:
         yield listening
 
 
@@ -149,10 +150,10 @@ async def test_nothing_can_be_changed_and_little_be_learnt(http, face):
 
 async def test_a_ledger_that_hangs_is_told_too(http, face, looks, monkeypatch):
     """Probes get an answer while a disk does not give one."""
-    monkeypatch.setattr("harvester.web.server.LOOK_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr("harvester.monitor.health.TIMEOUT_SECONDS", 0.01)
     looks.answers.clear()
     status, text = await get(http, face, "/readyz")
-    assert (status, text) == (503, "the ledger has not answered for 0 seconds\n")
+    assert (status, text) == (503, "the ledger has not responded for 0 seconds\n")
     assert await get(http, face, "/livez") == (200, "ok\n")
 
 
@@ -171,7 +172,7 @@ async def test_a_port_that_is_taken_is_told_in_a_sentence(looks):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}: .*; choose another"):
-            await Face(look=looks, clock=looks, port=port).__aenter__()
+            await WebServer(take_snapshot=looks, clock=looks, port=port).__aenter__()
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
@@ -276,7 +277,7 @@ async def test_the_page_in_a_real_browser(face, looks, tmp_path):
 
         await face.__aexit__(None, None, None)
         assert await tab.run(CHANGED)
-        assert "No answer since" in await tab.run("document.getElementById('stale').textContent")
+        assert "No response since" in await tab.run("document.getElementById('stale').textContent")
 
 
 async def test_the_page_without_script(face, looks, tmp_path):

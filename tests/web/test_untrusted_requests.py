@@ -6,7 +6,8 @@ import resource
 import aiohttp
 import pytest
 
-from harvester.web import Face, server
+from harvester.errors import LedgerError
+from harvester.web import WebServer, server
 from harvester.web.connections import MAX_CONNECTIONS, Connections, connection_limit
 from harvester.web.hosts import allowed_hosts, is_allowed
 from tests.support import browser_text
@@ -31,7 +32,7 @@ async def strangers(port: int, sent: bytes, count: int) -> list[tuple[asyncio.St
 async def test_hundreds_of_idle_connections_take_few_files_and_keep_no_probe_out(sent):
     """At most 64 are held, the longest idle go first, and each probe is answered while they come."""
     looks = Looks()
-    async with Face(look=looks, clock=looks, port=0) as page:
+    async with WebServer(take_snapshot=looks, clock=looks, port=0) as page:
         port = int(page.url.rpartition(":")[2])
         opened = []
         for _ in range(5):
@@ -57,7 +58,7 @@ async def test_a_head_that_does_not_end_is_cut_off(monkeypatch):
     """A connection that sends no request is closed within seconds."""
     monkeypatch.setattr(server, "IDLE_SECONDS", 0.05)
     looks = Looks()
-    async with Face(look=looks, clock=looks, port=0) as page:
+    async with WebServer(take_snapshot=looks, clock=looks, port=0) as page:
         opened = await strangers(int(page.url.rpartition(":")[2]), b"GET / HTTP/1.1\r\nX: ", 3)
         assert [await asyncio.wait_for(_rest(reader), 5) for reader, _ in opened] == [b""] * 3
         assert len(page._connections) == 0
@@ -81,11 +82,11 @@ def test_who_waits_for_an_answer_goes_last():
     """Of two that are open, the one that asked for something stays, whichever came first."""
     connections, (first, second, third, fourth) = Connections(2), [Transport() for _ in range(4)]
     connections.opened(first)
-    connections.asked(first)
+    connections.request_received(first)
     connections.opened(second)
     connections.opened(third)
     assert (first.aborted, second.aborted, len(connections)) == (False, True, 2)
-    connections.answered(first)
+    connections.response_sent(first)
     connections.opened(fourth)
     assert (first.aborted, third.aborted) == (False, True)
 
@@ -122,11 +123,11 @@ def test_on_loopback_no_other_name_is_answered_and_elsewhere_any(host):
 async def test_a_stranger_cannot_read_the_page_by_a_name_of_his():
     """Of none of its paths; and no name of his comes back in the refusal."""
     looks = Looks()
-    async with Face(look=looks, clock=looks, port=0) as page:
+    async with WebServer(take_snapshot=looks, clock=looks, port=0) as page:
         for path in ("/", "/readyz", "/livez", "/metrics", "/none"):
             assert await probe(page.url, path, headers={"Host": "evil.example"}) == 421
             assert await probe(page.url, path, headers={"Host": "localhost:1"}) in (200, 404)
-    async with Face(look=looks, clock=looks, host="0.0.0.0", port=0) as page:
+    async with WebServer(take_snapshot=looks, clock=looks, host="0.0.0.0", port=0) as page:
         local = page.url.replace("0.0.0.0", "127.0.0.1")
         assert await probe(local, "/readyz", headers={"Host": "harvester.pod"}) == 200
 
@@ -135,6 +136,7 @@ async def test_half_a_character_of_a_stranger_breaks_no_page():
     """An id, or an error of a broker or store, may contain bytes that are not UTF-8."""
     looks = Looks()
     looks.seen = browser_text.unhealthy()
-    async with Face(look=looks, clock=looks, port=0) as page:
-        page._problem = "\udcff"
+    async with WebServer(take_snapshot=looks, clock=looks, port=0) as page:
+        await probe(page.url, "/")
+        looks.show(LedgerError("\udcff"))
         assert await probe(page.url, "/") == 200
