@@ -168,7 +168,7 @@ def test_dates_that_contradict_each_other_keep_nobody_from_capturing(tmp_path):
     assert sum(calls.values()) < 170
 
 
-def test_a_lone_outlier_moves_no_time(tmp_path):
+def test_a_single_wrong_date_does_not_move_the_clock(tmp_path):
     """Neither as the first answer nor later on; what came with it is asked again."""
     for number, steps in enumerate(([9.5 * DAY], [200] * 50 + [-9.5 * DAY])):
         wire = Braze(steps)
@@ -178,7 +178,7 @@ def test_a_lone_outlier_moves_no_time(tmp_path):
         assert all(abs(seconds) < 120 for seconds in dict(wire.asked).values())
 
 
-def test_what_a_wrong_clock_let_expire_is_open_again(tmp_path):
+def test_pairs_that_a_wrong_clock_expired_are_reopened(tmp_path):
     """A ledger that an earlier version has hurt heals at the next run, with one call to know the time."""
 
     async def hurt() -> None:
@@ -195,7 +195,7 @@ def test_what_a_wrong_clock_let_expire_is_open_again(tmp_path):
     assert [each["pairs"] for each in logs if each["event"] == "pairs_reopened"] == [2]
 
 
-def test_the_difference_is_known_to_the_next_process_until_the_clock_is_set(tmp_path):
+def test_the_next_process_uses_the_stored_difference_until_the_clock_is_set(tmp_path):
     """It costs no call again, and is not believed of a clock that was set back meanwhile."""
     harvested(tmp_path, 3 * DAY, sends(1.0), Braze())
     told, calls = harvested(tmp_path, 3 * DAY, sends(1, 2, 3), Braze())
@@ -230,7 +230,7 @@ def ran(folder: Path, ahead: float, lines: list[str], wire: Braze) -> Summary:
 
 
 @pytest.mark.parametrize("ahead", [0.0, -3 * DAY, 20 * DAY])
-def test_a_list_is_judged_by_braze_s_time_and_not_by_a_clock_that_is_behind(tmp_path, ahead):
+def test_times_of_a_list_are_compared_with_braze_s_time(tmp_path, ahead):
     """A send of today does not lie in the future; one of next month does. The summary says what is wrong."""
     lines = ["c,of-december,2025-12-20", "c,of-today,2026-01-01", "c,of-next-month,2026-01-25"]
     with structlog.testing.capture_logs() as logs:
@@ -247,7 +247,7 @@ def test_a_list_is_judged_by_braze_s_time_and_not_by_a_clock_that_is_behind(tmp_
 
 
 @pytest.mark.parametrize(("ahead", "passed"), [(40 * DAY, 0.0), (0.0, 40 * DAY)])
-def test_only_a_confirmed_time_lets_a_list_without_times_begin_anew(tmp_path, ahead, passed):
+def test_a_list_without_times_starts_new_rounds_only_at_a_confirmed_time(tmp_path, ahead, passed):
     """The same list weeks later means new sends, and the old ones on a machine whose clock is weeks ahead."""
     ran(tmp_path, 0.0, ["c,s,", "c,t,"], Braze())
     done = ran(tmp_path, ahead + passed, ["c,s,", "c,t,"], Braze([passed] * 9))
@@ -258,14 +258,14 @@ def test_only_a_confirmed_time_lets_a_list_without_times_begin_anew(tmp_path, ah
     assert (sum(dead.books.captured.values()), dead.windows_unknown, dead.exit_code) == (2, True, 3)
 
 
-def test_a_list_that_was_read_by_a_clock_that_was_behind_is_not_read_again(tmp_path):
+def test_a_list_that_was_read_with_a_late_clock_is_not_read_again(tmp_path):
     """What was first seen weeks ago, by a wrong clock, and captured today, has a window that begins today."""
     ran(tmp_path, -40 * DAY, ["c,s,"], Braze())
     done = ran(tmp_path, 0.0, ["c,s,"], Braze())
     assert (sum(done.books.captured.values()), done.calls["first"], done.exit_code) == (1, 0, 0)
 
 
-def test_a_summary_says_what_waits_for_the_time_to_be_confirmed(tmp_path):
+def test_a_summary_counts_pairs_that_wait_for_a_confirmed_time(tmp_path):
     """Pairs that seem expired are not called so, and the exit code is that of pending pairs."""
     done = ran(tmp_path, 0.0, ["c,old,2020-01-01"], Braze(dated=False))
     assert (done.books.pending, done.books.expired, done.in_question, done.exit_code) == (1, 0, 1, 3)
@@ -300,7 +300,7 @@ PLANNED = [
 ]  # fmt: skip
 
 
-def test_a_machine_that_slept_asks_for_the_time_when_its_clock_has_jumped(tmp_path):
+def test_a_machine_that_slept_requests_the_time_after_its_clock_jumped(tmp_path):
     """The monotonic clock may stand still while a machine sleeps: readings must not be late by that for ever."""
 
     async def story() -> list[tuple[str, float]]:
@@ -335,7 +335,7 @@ class Slept(Braze):
         return answer._replace(budget=BudgetReport(server_time=answer.budget.server_time + self.seconds))
 
 
-def test_a_first_sight_in_the_future_is_corrected(tmp_path):
+def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):
     """A send of unknown time that came by a clock that was ahead has its whole plan, from now on."""
 
     async def story() -> tuple[int, tuple[float, ...]]:
@@ -351,7 +351,7 @@ def test_a_first_sight_in_the_future_is_corrected(tmp_path):
     assert run_virtual(story()) == (0.0, 15 * DAY, 0.0)
 
 
-def test_a_first_sight_that_is_corrected_while_it_is_leased_moves_the_next_reading_too(tmp_path):
+def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_path):
     """The next reading falls due after the corrected time, not twenty days later by the time of the claim."""
 
     async def story() -> float:
@@ -390,7 +390,7 @@ class ByHand:
     offset=st.floats(-1e9, 1e9), wrong=st.sampled_from([0.0, 0.5, -59.0, 61.5, -1e5, 1e7]),
     trips=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5), st.floats(0, 1)), min_size=2, max_size=20),
 )  # fmt: skip
-def test_the_time_is_known_to_a_round_trip_and_a_second(offset, wrong, trips):
+def test_the_error_of_the_time_is_at_most_a_round_trip_and_a_second(offset, wrong, trips):
     """Whatever the clocks and however long answers take, the time lies within what the answers prove."""
     machine = ByHand(offset + 1000.0 + wrong)
     clock = BrazeClock(machine)
@@ -405,7 +405,7 @@ def test_the_time_is_known_to_a_round_trip_and_a_second(offset, wrong, trips):
     assert clock.moves == (abs(wrong) > 61.5 + longest) or abs(wrong) < 70 + longest
 
 
-def test_the_machine_s_own_time_is_kept_where_the_answers_allow_it():
+def test_the_machine_s_time_is_used_while_it_agrees_with_the_responses():
     """A right clock is not made worse by a Date of whole seconds."""
     machine = ByHand(5000.4)
     clock = BrazeClock(machine)
@@ -413,7 +413,7 @@ def test_the_machine_s_own_time_is_kept_where_the_answers_allow_it():
     assert (clock.confirmed, clock.wall(), clock.difference) == (True, 5000.4, 0.0)
 
 
-def test_time_is_corrected_a_few_times_at_once_and_then_rarely():
+def test_the_time_is_corrected_rarely_after_a_few_corrections():
     """Dates in pairs that contradict each other are no time at all."""
     machine = ByHand(5000.0)
     clock = BrazeClock(machine)
@@ -426,21 +426,21 @@ def test_time_is_corrected_a_few_times_at_once_and_then_rarely():
     assert abs(clock.wall() - 9 * DAY) < 2
 
 
-def test_bounds_of_answers_narrow_and_the_newer_wins_where_they_cannot_both_hold():
+def test_bounds_narrow_and_newer_ones_replace_contradicting_ones():
     """Clocks drift by seconds in months."""
     assert Bounds.of(100.0, received=10.0, departed=9.5) == (90.0, 91.5)
     assert Bounds(90.0, 91.5).narrowed(Bounds(89.8, 90.4)) == (90.0, 90.4)
     assert Bounds(90.0, 91.5).narrowed(Bounds(93.0, 94.0)) == (93.0, 94.0)
 
 
-def test_a_difference_is_said_as_people_say_it():
+def test_a_difference_in_words_has_one_unit_and_a_direction():
     """Days, hours, minutes or seconds, and in which direction."""
     assert difference_in_words(-3 * DAY) == "3 days behind Braze's"
     assert difference_in_words(2.5 * HOUR) == "2.5 hours ahead of Braze's"
     assert difference_in_words(90.0) == "90 seconds ahead of Braze's"
 
 
-async def test_a_comparison_from_before_the_clock_was_set_is_named_as_outdated(tmp_path):
+async def test_a_comparison_is_outdated_after_the_clock_was_set(tmp_path):
     """The clocks were compared, so ``status`` says when, and that it no longer holds."""
     measured = braze_time.ClockDifference(0.0, START)
     async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:

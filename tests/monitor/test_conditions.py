@@ -1,4 +1,4 @@
-"""A service that captures nothing says so: on its page, to probes, in its metrics and in its log."""
+"""A service that captures nothing shows it on the page, in the probes, in the metrics and in the log."""
 
 import asyncio
 import random
@@ -48,7 +48,7 @@ FAILURES: dict[str, Outage] = {
 
 
 class Wire:
-    """Braze as one workspace sees it: ``outage`` is what happens to every call; None answers."""
+    """A stand-in for the transport of one workspace. ``outage`` is the result of every request; None is success."""
 
     def __init__(self, outage: Outage | None = None) -> None:
         """Begin like that."""
@@ -93,18 +93,18 @@ class Seen:
     """What page, probe, metrics and log show of one service."""
 
     def __init__(self, service: Service, clock: VirtualClock, logs: list[dict], ledger: Ledger) -> None:
-        """Look at one."""
+        """Observe ``service``."""
         self.service, self.clock, self.logs, self.ledger = service, clock, logs, ledger
         self.snapshot = Snapshot(0, 0)
 
     async def at(self, seconds: float) -> Snapshot:
-        """Let time pass until a moment, and look."""
+        """Wait until a monotonic time, and take a snapshot."""
         await asyncio.sleep(seconds - self.clock.monotonic())
         self.snapshot = await self.service.monitor.snapshot()
         return self.snapshot
 
     async def enqueue(self, count: int, *workspaces: str) -> None:
-        """Let pairs be due now."""
+        """Enqueue pairs that are due now."""
         await self.service.enqueue(arrivals(count, *workspaces), once=True)
 
     @property
@@ -126,7 +126,7 @@ class Seen:
 def served(tmp_path, wires: dict[str, Wire], story: Callable[[Seen], Awaitable[None]], **more) -> None:
     """Run a service on virtual time, with one workspace for each wire, while ``story`` runs."""
 
-    async def told() -> None:
+    async def run() -> None:
         clock = VirtualClock()
         file = more.get("key_file")
         workspaces = {
@@ -151,11 +151,11 @@ def served(tmp_path, wires: dict[str, Wire], story: Callable[[Seen], Awaitable[N
                     service.stop()
                 assert await task == more.get("ends_with", ExitCode.COMPLETE)
 
-    run_virtual(told())
+    run_virtual(run())
 
 
-def test_an_endpoint_that_nobody_answers_is_told_everywhere_and_so_is_its_return(tmp_path):
-    """Within two minutes page, probe, metric and log name the cause; then, when it is over, they say that too."""
+def test_page_probe_metrics_and_log_show_an_unavailable_endpoint_and_its_recovery(tmp_path):
+    """Within two minutes they show the cause, and they show when it is over."""
     for number, (cause, outage) in enumerate(FAILURES.items()):
         wire = Wire(outage)
 
@@ -185,8 +185,8 @@ def test_an_endpoint_that_nobody_answers_is_told_everywhere_and_so_is_its_return
         served(tmp_path / str(number), {"us": wire}, story)
 
 
-def test_a_429_that_no_budget_explains_is_an_outage_and_one_that_it_explains_is_patience(tmp_path):
-    """With calls left, a 429 stops all captures for no stated reason; with none left, it is the budget that waits."""
+def test_a_429_is_an_outage_unless_the_budget_explains_it(tmp_path):
+    """With budget left, a 429 is a condition. Without budget, it is the rate limit."""
     for number, (remaining, blind) in enumerate(((200_000, True), (0, False))):
         wire = Wire(429)
         wire.remaining = remaining
@@ -204,8 +204,8 @@ def test_a_429_that_no_budget_explains_is_an_outage_and_one_that_it_explains_is_
         served(tmp_path / str(number), {"us": wire}, story)
 
 
-def test_a_service_that_ends_when_idle_never_says_complete_over_readings_that_it_left(tmp_path):
-    """A container for each trigger looked done, with exit code 0, when its endpoint answered nothing."""
+def test_until_idle_does_not_report_complete_while_readings_are_unfinished(tmp_path):
+    """Otherwise a container for one trigger ends with exit code 0 although nothing was captured."""
 
     async def wait(seen: Seen) -> None:
         await seen.at(600)
@@ -219,8 +219,8 @@ def test_a_service_that_ends_when_idle_never_says_complete_over_readings_that_it
         served(tmp_path / str(number), {"us": Wire(outage)}, story, once=["us"], ends_with=code)
 
 
-def test_pairs_of_a_workspace_that_is_not_configured_are_no_healthy_sight(tmp_path):
-    """Nobody reads them. The page, the probe, a metric and the log say so, and *at risk* counts them as status does."""
+def test_pairs_of_a_workspace_that_is_not_configured_are_a_condition(tmp_path):
+    """Page, metrics and log show it, and pairs at risk are counted as by ``harvester status``."""
 
     async def story(seen: Seen) -> None:
         await seen.ledger.do(
@@ -242,15 +242,15 @@ def test_pairs_of_a_workspace_that_is_not_configured_are_no_healthy_sight(tmp_pa
     served(tmp_path, {"us": Wire()}, story)
 
 
-def test_a_part_whose_name_is_taken_is_on_the_page_as_it_is_in_the_alerts():
-    """An alert that fires beside a page that says Healthy leaves whoever was woken with a riddle."""
+def test_the_page_shows_a_part_conflict():
+    """An alert must not fire while the page says that the service is healthy."""
     taken = Snapshot(0, 0, store=StoreState(batches={"conflict": 1}))
     assert taken.alerts() == ["1 batch cannot be stored: other bytes have the name of a part"]
     assert taken.unready_reasons() == []
 
 
-def test_a_blip_is_no_outage(tmp_path):
-    """Failures among successes are retried and leave page and probe alone."""
+def test_failures_among_successes_are_no_condition(tmp_path):
+    """They are retried, and the page and the probe do not change."""
     wire = Wire()
 
     async def story(seen: Seen) -> None:
@@ -267,8 +267,8 @@ def test_a_blip_is_no_outage(tmp_path):
     served(tmp_path, {"us": wire}, story)
 
 
-def test_one_blind_workspace_among_many_leaves_the_process_ready(tmp_path):
-    """It is on the page and in the metrics; the probe stays at 200 until no workspace can be captured."""
+def test_one_blocked_workspace_among_several_leaves_the_process_ready(tmp_path):
+    """Page and metrics show it. ``/readyz`` is 200 until every busy workspace is blocked."""
     us, eu = Wire(ExchangeError("connection_refused", "")), Wire()
 
     async def story(seen: Seen) -> None:
@@ -289,8 +289,8 @@ def test_one_blind_workspace_among_many_leaves_the_process_ready(tmp_path):
     served(tmp_path, {"us": us, "eu": eu}, story)
 
 
-def test_at_risk_is_one_number_on_the_page_in_the_metrics_and_in_the_ledger(tmp_path):
-    """``harvester status`` reads the ledger alone, and says what the page says, in a halted workspace too."""
+def test_page_metrics_and_ledger_count_the_same_pairs_at_risk(tmp_path):
+    """``harvester status`` reads only the ledger, and agrees with the page, also for a halted workspace."""
     eu, us = Wire(), Wire(401)
 
     async def story(seen: Seen) -> None:
@@ -308,8 +308,8 @@ def test_at_risk_is_one_number_on_the_page_in_the_metrics_and_in_the_ledger(tmp_
     served(tmp_path, {"eu": eu, "us": us}, story)
 
 
-def test_readings_of_a_dead_process_are_taken_up_within_a_quarter_of_a_lease(tmp_path):
-    """Its lease is waited for, and no more than a quarter of another."""
+def test_readings_of_a_dead_process_are_recovered_within_a_lease_and_a_quarter(tmp_path):
+    """They wait for the lease, and at most for a quarter of another."""
     wire = Wire()
 
     async def story(seen: Seen) -> None:
@@ -325,8 +325,8 @@ def test_readings_of_a_dead_process_are_taken_up_within_a_quarter_of_a_lease(tmp
     served(tmp_path, {"us": wire}, story)
 
 
-def test_a_key_s_file_that_cannot_be_used_is_told_and_the_key_before_it_stays_in_use(tmp_path):
-    """Half a rotation halts nothing, and is logged once, not every five seconds; page and metric name it."""
+def test_an_unusable_key_file_is_a_condition_and_the_previous_key_stays_in_use(tmp_path):
+    """A half-written file halts nothing. It is logged once, and page and metrics show it."""
     file = tmp_path / "us.key"
     file.write_text(f"{KEY}-us")
 
@@ -357,8 +357,8 @@ class Shelf(FolderSink):
         await super().create(part)
 
 
-def test_a_store_that_is_away_makes_the_process_unready_after_its_patience(tmp_path):
-    """A store that stumbles costs nothing; one that is away for longer than its patience is not ready."""
+def test_an_unavailable_store_makes_the_process_unready_after_its_patience(tmp_path):
+    """A short failure has no effect on readiness."""
     shelf = Shelf(tmp_path / "out")
     shelf.problem = SinkError("cannot write to out: No space left on device; free some space", cause="disk_full")
 
@@ -409,8 +409,8 @@ class Queue:
         """Nothing to close."""
 
 
-def test_a_broker_that_is_away_is_told_and_harvesting_stays_ready(tmp_path):
-    """Page, metric and log say so, at most every ten minutes, and not at each of the hundred tries."""
+def test_an_unavailable_broker_is_a_condition_and_the_process_stays_ready(tmp_path):
+    """Page, metrics and log show it, and the log at most every ten minutes."""
     queue = Queue()
 
     async def story(seen: Seen) -> None:
@@ -436,8 +436,8 @@ def test_a_broker_that_is_away_is_told_and_harvesting_stays_ready(tmp_path):
     served(tmp_path, {"us": Wire()}, story)
 
 
-async def test_a_ledger_that_hangs_is_told_without_asking_it(tmp_path):
-    """What is said of it comes from memory: a disk that hangs cannot hold it up."""
+async def test_a_hanging_ledger_is_reported_without_a_query(tmp_path):
+    """Conditions come from memory, so a hanging disk does not delay them."""
 
     class Clock(VirtualClock):
         now = 0.0

@@ -1,4 +1,4 @@
-"""Which parts do not work, and what follows from it: one set of conditions for page, probe, metrics, alerts and log."""
+"""Conditions, their log events, and the readiness that follows from them."""
 
 import asyncio
 import errno
@@ -17,18 +17,18 @@ NOW = 1_795_527_667.0
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         """Begin."""
         self.now = 0.0
 
     def monotonic(self) -> float:
-        """Give what was set."""
+        """Return the set time."""
         return self.now
 
     def wall(self) -> float:
-        """Give the same on the wall."""
+        """Return the set time since ``NOW``."""
         return NOW + self.now
 
 
@@ -38,7 +38,7 @@ def blind(workspace: str, cause: str = "connection_refused") -> Condition:
 
 
 def test_the_process_is_ready_while_it_can_do_useful_work():
-    """One blind workspace among many leaves it ready; the only one, or all that have due readings, do not."""
+    """It is unready if a part of the process, or every busy workspace, is blocked."""
     eu, us = blind("eu"), Condition(Part.KEY, "status_401", NOW, "us")
     broker = Condition(Part.BROKER, "timeout", NOW, "sends")
     assert blocking_conditions([], {"eu": True}) == []
@@ -58,8 +58,8 @@ def test_the_process_is_ready_while_it_can_do_useful_work():
     assert blocking_conditions([Condition(Part.STORE, "status_503", NOW, blocks=False)], {"eu": True}) == []
 
 
-def test_a_condition_is_logged_once_again_every_ten_minutes_and_when_it_is_over():
-    """A night of outage is a line every ten minutes, whatever its cause does meanwhile, and one at its end."""
+def test_a_condition_is_logged_when_it_begins_every_ten_minutes_and_when_it_ends():
+    """A change of the cause logs no further line."""
     clock = Clock()
     logged = ConditionLog(clock)
     with structlog.testing.capture_logs() as lines:
@@ -76,8 +76,8 @@ def test_a_condition_is_logged_once_again_every_ten_minutes_and_when_it_is_over(
     ]
 
 
-def test_each_part_has_its_own_words():
-    """Log events, sentences and subjects tell the parts and their workspaces or triggers apart."""
+def test_each_part_has_its_own_events_and_sentence():
+    """No two parts share an event or a sentence, and sentences name the workspace or trigger."""
     clock, seen = Clock(), set()
     for part in Part:
         logged = ConditionLog(clock)
@@ -116,12 +116,12 @@ def inside(outer: Exception, inner: BaseException) -> Exception:
     ],
 )
 def test_a_cause_is_read_from_types_and_numbers(error, cause):
-    """Texts of libraries change and may quote anything; the closed set of causes serves as a label."""
+    """Texts of libraries change, and may quote anything."""
     assert cause_of(error) == cause
 
 
-def test_causes_are_written_plainly():
-    """As an operator says them."""
+def test_a_cause_has_one_text_for_people():
+    """Underscores become blanks."""
     assert [cause_text(each) for each in ("connection_refused", "status_502", "timeout")] == [
         "connection refused", "status 502", "timeout",
     ]  # fmt: skip

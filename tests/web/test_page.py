@@ -1,4 +1,4 @@
-"""The status page as text: what it says, and that nobody's text becomes part of it."""
+"""The text of the status page."""
 
 import random
 import re
@@ -43,13 +43,13 @@ class Elements(HTMLParser):
 
 
 def text(snapshot: Snapshot | None, problem: str | None = None) -> str:
-    """What a person reads, blanks as they are shown."""
+    """The visible text of the page."""
     main = render_page(Health(snapshot, problem), now=browser_text.NOW).partition("<main>")[2].partition("</main>")[0]
     return " ".join(Elements(main).text.split())
 
 
-def test_all_is_well_in_the_first_words():
-    """Who is woken reads one word, and then how far away the next trouble is."""
+def test_a_healthy_page_begins_with_healthy_and_the_nearest_deadline():
+    """Then it shows what is pending, and the nearest deadline."""
     read = text(browser_text.healthy())
     assert read.startswith(
         "harvester 13:41:07 UTC Healthy 6,458 pairs not read yet; 80,000 pairs waiting for "
@@ -59,8 +59,8 @@ def test_all_is_well_in_the_first_words():
     assert "The nearest deadline is in 1 d 16 h, Thu 26 Nov 06:29 UTC." in read
 
 
-def test_what_is_wrong_comes_first_and_in_words():
-    """What runs out of time stands before all else; each thing is said once, with what it waits for."""
+def test_alerts_come_first_the_most_urgent_on_top():
+    """Deadlines come before conditions, and each alert appears once."""
     first = text(browser_text.unhealthy()).partition(" eu at risk 1,342")[0]
     for reason in (
         'Not healthy Workspace "eu": 1,342 pairs at risk of expiring unread; the nearest deadline is in 25 min',
@@ -75,8 +75,8 @@ def test_what_is_wrong_comes_first_and_in_words():
         assert first.count(reason) == 1, reason
 
 
-def test_books_are_shown_as_the_sum_that_they_are():
-    """Every term of accepted = captured + rejected + expired + pending can be checked by hand, and is explained."""
+def test_books_are_shown_as_a_sum():
+    """All terms of accepted = captured + rejected + expired + pending are visible."""
     read = text(
         replace(browser_text.healthy(), books=Books(100, {Verdict.ZERO: 7, Verdict.EMPTY: 3}, {"status_400": 1}, 2, 87))
     )
@@ -86,30 +86,30 @@ def test_books_are_shown_as_the_sum_that_they_are():
     )
 
 
-def test_figures_that_are_old_are_said_to_be():
-    """A ledger that cannot be read must not look like a quiet night."""
+def test_old_figures_are_marked_as_not_healthy():
+    """A ledger that cannot be read is an alert."""
     read = text(browser_text.healthy(), "the ledger cannot be used: disk I/O error")
     assert "Not healthy The ledger cannot be used: disk I/O error" in read
     assert "86,458 pending" in read
     assert "The ledger cannot be used" in text(None, "the ledger cannot be used")
 
 
-def test_a_window_that_has_ended_is_not_drawn_as_if_it_lasted():
-    """A quiet workspace knows nothing of the present window, and its page says so."""
+def test_a_window_that_has_ended_is_not_drawn():
+    """The page says that the present window is unknown."""
     quiet = browser_text.workspace(window=replace(browser_text.workspace().window, resets_at=browser_text.NOW - 7200))
     assert "Unknown: no request since the window reset, 2 h ago." in text(
         replace(browser_text.healthy(), workspaces=(quiet,))
     )
 
 
-def test_a_service_that_has_just_started_has_a_page():
-    """Nothing is known yet, and that is no error."""
+def test_a_new_service_has_a_page():
+    """Unknown values are no error."""
     assert "Nothing is pending." in text(Snapshot(taken_at=browser_text.NOW, started_at=browser_text.NOW))
 
 
 @given(st.text())
-def test_no_text_of_strangers_becomes_part_of_the_page(harm):
-    """Ids, what Braze said and what brokers say may hold anything: the elements of the page stay the same."""
+def test_text_from_outside_never_becomes_markup(harm):
+    """Whatever ids, responses and errors contain, the page has the same elements."""
 
     def with_text(each: str) -> Snapshot:
         rejection = Rejection(Pair(each, each, each), each, each, browser_text.NOW)
@@ -133,7 +133,7 @@ def test_no_text_of_strangers_becomes_part_of_the_page(harm):
 
 
 def test_a_large_service_still_has_a_small_page():
-    """Four workspaces, many triggers and rejects with long texts stay under 50 KB."""
+    """Four workspaces and ten rejections with long texts take less than 50 KB."""
     rejections = tuple(
         Rejection(Pair("eu", "c" * 64, f"{n:064}"), "status_400", "<" * 200, browser_text.NOW) for n in range(10)
     )
@@ -143,15 +143,15 @@ def test_a_large_service_still_has_a_small_page():
 
 
 def state(*, calls: int, remaining: int, left: float, limit: int = 1000) -> PaceState:
-    """What a pacer says."""
+    """The state of a pacer."""
     return PaceState(
         pace=1.0, limit=limit, remaining=remaining, reserve_calls=200, seconds_to_reset=left, in_flight=0,
         held_because=None, held_seconds=0, holds_in_a_row=0, calls=calls, throttled=0, waited_seconds=0, answered=True,
     )  # fmt: skip
 
 
-def test_what_the_window_lost_and_we_did_not_spend_was_spent_by_others():
-    """The picture of the budget can be trusted across resets, and before anything is known there is none."""
+def test_requests_that_the_window_counts_and_we_did_not_send_are_of_others():
+    """The history survives resets, and there is no window before the first response."""
     history = BudgetHistory()
     history.sample(state(calls=0, remaining=0, left=0, limit=0), 0.0)
     assert history.window.limit == 0
@@ -165,11 +165,11 @@ def test_what_the_window_lost_and_we_did_not_spend_was_spent_by_others():
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 400), st.integers(0, 400)), max_size=2000), st.integers())
-def test_the_series_of_a_window_is_short_and_only_grows(looks, seed):
-    """However often one looks, the page stays small, and its curve never turns back."""
+def test_the_history_of_a_window_is_short_and_never_decreases(samples, seed):
+    """However often the pacer is sampled, there are at most 62 samples."""
     history, now, calls, lost = BudgetHistory(), 0.0, 0, 0
     jitter = random.Random(seed)
-    for wait, ours, others in looks:
+    for wait, ours, others in samples:
         now, calls, lost = now + wait, calls + ours, lost + ours + others
         if now >= 3600:
             break
@@ -182,5 +182,5 @@ def test_the_series_of_a_window_is_short_and_only_grows(looks, seed):
 
 @pytest.mark.parametrize("count", [0, 7, 999, 1000, 9_949, 9_999, 10_000, 999_999, 1_000_000, 12_345_678])
 def test_counts_in_narrow_places_have_four_characters_at_most(count):
-    """Fifteen of them stand side by side on a phone."""
+    """A phone shows fifteen of them side by side."""
     assert len(compact(count)) <= 4
