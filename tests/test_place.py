@@ -129,7 +129,8 @@ COMMANDS = (
     ("run", "p.csv", "--api-key-file", "{}"), ("plan", "{}"), ("plan", "p.csv", "--state", "{}"),
     ("serve", "--state", "{}"), ("serve", "-o", "{}"), ("doctor", "-o", "{}"), ("doctor", "--state", "{}"),
     ("enqueue", "{}"), ("enqueue", "p.csv", "-o", "{}"), ("enqueue", "p.csv", "--state", "{}"), ("audit", "{}"),
-    ("status", "-o", "{}"), ("status", "--state", "{}"), ("pause", "{}"), ("remove", "{}"), ("backup", "{}"),
+    ("status", "-o", "{}"), ("status", "--state", "{}"), ("pause", "{}"), ("remove", "{}"),
+    ("ledger", "backup", "{}"), ("ledger", "rebuild", "{}"),
     ("parts", "--state", "{}"), ("latest", "{}"), ("latest", "harvest", "-o", "{}"), ("demo", "-o", "{}"),
     ("simulate", "--write-pairs", "{}"), ("simulate", "--log", "{}"), ("requeue", "--outcome", "expired", "-o", "{}"),
 )  # fmt: skip
@@ -142,7 +143,7 @@ def test_every_option_and_argument_for_a_place_is_validated_first(monkeypatch, t
     (tmp_path / "p.csv").write_text("campaign_id,send_id\nc,s\n")
     database, bucket = f"postgresql://u:{SECRET}@db/ledger.csv", f"s3://K:{SECRET}@lake/p"
     cases = [(each, database, "PostgreSQL is not supported yet") for each in COMMANDS]
-    cases += [(each, bucket, "credentials") for each in COMMANDS if each[-2] == "-o" or len(each) == 2]
+    cases += [(each, bucket, "credentials") for each in COMMANDS if each[-2] == "-o" or not each[-2].startswith("-")]
     for command, place, reason in cases:
         done = CliRunner().invoke(main, [each.format(place) for each in command])
         assert (done.exit_code, SECRET in done.output) == (2, False), (command, done.output)

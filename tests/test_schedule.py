@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from harvester.clock import SystemClock
-from harvester.commands.rebuild import adopt
+from harvester.commands.rebuild import rebuild
 from harvester.errors import SinkError
 from harvester.ledger import Ledger, batches, books, intake
 from harvester.ledger.adoption import restore
@@ -534,7 +534,7 @@ async def test_a_ledger_of_the_first_schema_is_upgraded_where_it_lies(tmp_path):
     assert made == indexes
 
 
-async def test_a_place_that_lost_its_ledger_and_its_mark_is_adopted(tmp_path):
+async def test_a_place_that_lost_its_ledger_and_its_mark_is_rebuilt(tmp_path):
     """Who removed the folder .harvester/ gets the plan back from the parts, and the dataset is marked again."""
     row = {"workspace": "eu", "campaign_id": "c", "send_id": "s", "level": "capture", "reading": "once",
            "verdict": "zero", "captured_at": "2026-11-24T08:00:00Z"}  # fmt: skip
@@ -543,10 +543,10 @@ async def test_a_place_that_lost_its_ledger_and_its_mark_is_adopted(tmp_path):
     part.write_text(json.dumps(row) + "\n")
     sink = FolderSink(tmp_path / "out")
     async with await Ledger.open(tmp_path / "new.db", clock=SystemClock()) as new:
-        with pytest.raises(SinkError, match="--adopt"):
+        with pytest.raises(SinkError, match="harvester ledger rebuild"):
             await sink.attach(new.ledger_id)
         own = new.ledger_id
         for restored in (1, None):
-            assert await adopt(new, sink, tmp_path / "out", {}, temp_directory=tmp_path) == restored
+            assert await rebuild(new, sink, tmp_path / "out", {}, temp_directory=tmp_path) == restored
         known = await new.look(remembered, sink.place)
         assert await sink.attach(new.ledger_id, known=known) == known == await sink.attach(own)

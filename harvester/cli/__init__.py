@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from harvester import __version__
-from harvester.cli import audit, capture, ledger, serve, stand_in, view
+from harvester.cli import audit, capture, ledger, ledger_files, serve, stand_in, view
 from harvester.errors import ExitCode, HarvesterError, SinkClosed
 from harvester.observability.redaction import scrub
 from harvester.text import printable
@@ -105,7 +105,7 @@ def main() -> None:
 
 for command in (
     stand_in.demo, capture.run, serve.serve, capture.plan, ledger.enqueue, audit.audit, ledger.status, ledger.requeue,
-    ledger.pause, ledger.unpause, ledger.remove, ledger.backup,
-    view.latest, ledger.parts, capture.doctor, stand_in.simulate,
+    ledger.pause, ledger.unpause, ledger.remove,
+    view.latest, ledger.parts, ledger_files.ledger, capture.doctor, stand_in.simulate,
 ):  # fmt: skip
     main.add_command(command)

@@ -12,13 +12,11 @@ import click
 
 from harvester.cli import options, show
 from harvester.errors import ExitCode, UsageError
-from harvester.model import in_store
 
 if TYPE_CHECKING:
     from harvester.commands.capture import Summary
     from harvester.commands.doctor import Finding
     from harvester.commands.estimate import Plan
-    from harvester.ledger import Ledger
     from harvester.model import Books
     from harvester.settings import Settings
     from harvester.sources import Input, RejectsFile
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 @options.workspace
 @options.pace
 @options.patience
-@options.adopting
 @click.option("--force", is_flag=True, help="Ask for sends too that are so old that their analytics should be gone.")
 @click.option("--json", is_flag=True, help="The summary as JSON, to stdout (to stderr with -o -).")
 @options.logs
@@ -56,7 +53,7 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
     if not pairs and not options.ledger_path(settings.out, settings.state).exists():
         raise UsageError("name a file of pairs, such as: harvester run sends.csv")
     with options.traced():
-        done = options.awaited(captured(settings, pairs, forced=given["force"], adopting=given["adopt"]))
+        done = options.awaited(captured(settings, pairs, forced=given["force"]))
     show.summary(done, json=given["json"], to_stderr=settings.out == "-")
     if done.problem is not None:
         raise done.problem
@@ -187,9 +184,7 @@ def opened(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
         yield sink, Compression.NONE, state or Path(folder) / "ledger.db"
 
 
-async def captured(
-    settings: "Settings", pairs: tuple[str, ...], *, forced: bool = False, adopting: bool = False
-) -> "Summary":
+async def captured(settings: "Settings", pairs: tuple[str, ...], *, forced: bool = False) -> "Summary":
     """Open input, sink and ledger, and run, with a progress view where a person looks on."""
     with options.importing():
         from harvester.clock import SystemClock
@@ -198,11 +193,8 @@ async def captured(
         from harvester.sources import Input, RejectsFile
 
     with opened(settings) as (sink, compression, path):
-        if not adopting:
-            await options.check_new_ledger(sink, path)
+        await options.check_new_ledger(sink, path)
         async with await Ledger.open(path, clock=SystemClock()) as ledger:
-            if adopting:
-                await adopted(settings, ledger, sink)
             workspaces = list(settings.workspaces)
             listed = Input(
                 pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=ledger.clock.wall(), confirmed=False
@@ -216,21 +208,3 @@ async def captured(
                 if view is not None:
                     view.cancel()
                     await asyncio.wait([view])
-
-
-async def adopted(settings: "Settings", ledger: "Ledger", sink: "Sink") -> None:
-    """Take over the place of ``out``, and tell what came back."""
-    from harvester.cli.view import copied
-    from harvester.commands.rebuild import adopt
-    from harvester.engine.wiring import plans_of
-
-    with tempfile.TemporaryDirectory(prefix="harvester-") as temporary:
-        spill = Path(temporary)
-        parts = copied(settings.out, spill) if in_store(settings.out) else Path(settings.out)
-        count = await adopt(ledger, sink, parts, plans_of(settings), temp_directory=spill)
-    what = (
-        "there is nothing to adopt"
-        if count is None
-        else f"adopted {settings.out}: {show.many(count, 'pair')} came back"
-    )
-    click.echo(what, err=True)

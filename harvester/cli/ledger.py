@@ -1,4 +1,4 @@
-"""Commands about a ledger: enqueue, status, requeue, pause, unpause, remove, parts, backup."""
+"""Commands about a ledger: enqueue, status, requeue, pause, unpause, remove, parts."""
 
 import asyncio
 import sys
@@ -189,28 +189,6 @@ remove = _about_pairs(
     "remove", "Forget the sends in PAIRS: they are not read any more. They are in no book; parts stay as they are.",
     "those that are being read now are not: say it again in a minute",
 )  # fmt: skip
-
-
-@click.command()
-@click.argument("to", type=options.LocalPath())
-@options.ledger
-def backup(to: Path, path: Path) -> None:
-    """Copy the ledger to the file TO, also while it is in use.
-
-    The copy is whole and consistent. To restore it, stop the service and put the copy back. A ledger that goes back in
-    time asks again for what it has forgotten: parts that were created since then stay, and are not known to it.
-
-    \b
-    Example:
-      harvester backup /backups/ledger-$(date +%F).db
-    """
-    from harvester.ledger.sqlite import copy
-
-    options.check_there(path)
-    if to.exists():
-        raise UsageError(f"{to} exists; name a new file")
-    copy(path, to)
-    click.echo(f"{to}: {to.stat().st_size} bytes", err=True)
 
 
 @click.command()

@@ -76,21 +76,21 @@ def _out(what: str) -> Callable[[F], F]:
 
 
 _PLACE = "Folder or bucket for the parts (s3://bucket/prefix, gs://, az://)"
-_state = click.option(
+state = click.option(
     "--state",
     type=LocalPath(),
     envvar="HARVESTER_STATE",
     help="The ledger's file  [default: inside OUT; for a bucket ./.harvester/NAME.db]",
 )
-_config = click.option(
+config = click.option(
     "--config",
     type=LocalPath(),
     envvar="HARVESTER_CONFIG",
     help="A TOML file of settings, as config/harvester.toml is; several workspaces and triggers need one.",
 )
-place = _together(_out(_PLACE), _state)
-place_or_pipe = _together(_out(f"{_PLACE}; - writes rows to stdout."), _state)
-_ledger = _together(_out("Folder or bucket of the parts, which tells where the ledger is"), _state, _config)
+place = _together(_out(_PLACE), state)
+place_or_pipe = _together(_out(f"{_PLACE}; - writes rows to stdout."), state)
+_ledger = _together(_out("Folder or bucket of the parts, which tells where the ledger is"), state, config)
 listed = click.option(
     "--workspace",
     "workspaces",
@@ -114,12 +114,9 @@ reach = _together(
 )
 workspace = _together(
     reach,
-    _config,
+    config,
     click.option("--reserve", type=float, help="Share of the hourly budget never touched  [default: 0.2]"),
     click.option("--max-rate", type=float, help="Calls per second never exceeded  [default: 1000]"),
-)
-adopting = click.option(
-    "--adopt", is_flag=True, help="Take over a place whose own ledger is lost; its plan is made anew from the parts."
 )
 pace = _together(
     click.option("--concurrency", type=int, help="Calls in flight at the most  [default: 64]"),
@@ -293,7 +290,7 @@ async def check_new_ledger(sink: "Sink", path: Path) -> None:
         )
         raise SinkRefused(
             f"there is no ledger at {path}, but {sink.place} was captured {whose}: restore that ledger, or name it "
-            "with --state; if it is lost, use harvester run --adopt; or name a new place with -o"
+            "with --state; if it is lost, use harvester ledger rebuild; or name a new place with -o"
         )
 
 

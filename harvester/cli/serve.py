@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from harvester.cli import options
-from harvester.cli.capture import adopted, opened
+from harvester.cli.capture import opened
 from harvester.errors import ExitCode, UsageError
 
 
@@ -15,9 +15,8 @@ from harvester.errors import ExitCode, UsageError
 @options.workspace
 @options.pace
 @click.option("--until-idle", is_flag=True, help="End once the queues are empty and nothing is due.")
-@options.adopting
 @options.logs
-def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
+def serve(*, until_idle: bool, **given: Any) -> None:
     """Follow each send until its window closes.
 
     Sends come by message, parts go out, for as long as it runs. A SIGTERM lets what is in flight land, and ends
@@ -47,11 +46,8 @@ def serve(*, until_idle: bool, adopt: bool, **given: Any) -> None:
 
     async def served() -> ExitCode:
         with opened(settings) as (sink, compression, path):
-            if not adopt:
-                await options.check_new_ledger(sink, path)
+            await options.check_new_ledger(sink, path)
             async with await Ledger.open(path, clock=SystemClock()) as ledger:
-                if adopt:
-                    await adopted(settings, ledger, sink)
                 service = Service(settings, ledger=ledger, sink=sink, compression=compression, until_idle=until_idle)
                 return await service.serve()
 

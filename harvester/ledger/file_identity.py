@@ -22,7 +22,7 @@ def resolve_ledger(path: Path) -> Path:
         if path.is_file() and path.stat().st_nlink > 1:
             raise LedgerError(
                 f"the ledger {path} has several names (hard links), and SQLite would treat each as a separate ledger; "
-                "keep one name; to copy a ledger, use harvester backup"
+                "keep one name; to copy a ledger, use harvester ledger backup"
             )
         return path.resolve()
     except OSError as error:

@@ -150,7 +150,7 @@ class Ledger:
             make_private_folder(to.parent)
             save(connection.driver_connection, to, what=str(self.path))  # type: ignore[arg-type] # it is sqlite3's
         except (LedgerError, OSError) as error:
-            return f"Its content could not be saved ({error}): restore a backup, or use --adopt"
+            return f"Its content could not be saved ({error}): restore a backup, or use harvester ledger rebuild"
         finally:
             connection.close()
         return f"Its content was saved: move {to} to {self.path}, and start again"

@@ -4,8 +4,18 @@ The only door to pydantic. Every problem is told at once, by name, and never wit
 where another setting was meant.
 """
 
-from harvester.settings.layers import load, of_stores, of_traces
+from harvester.settings.layers import environment_has_workspaces, load, of_stores, of_traces
 from harvester.settings.model import ONE_WORKSPACE_TWICE, Settings
-from harvester.settings.workspace import BRAZE_HOSTS, Workspace
+from harvester.settings.workspace import AGES_DAYS, BRAZE_HOSTS, Workspace
 
-__all__ = ["BRAZE_HOSTS", "ONE_WORKSPACE_TWICE", "Settings", "Workspace", "load", "of_stores", "of_traces"]
+__all__ = [
+    "AGES_DAYS",
+    "BRAZE_HOSTS",
+    "ONE_WORKSPACE_TWICE",
+    "Settings",
+    "Workspace",
+    "environment_has_workspaces",
+    "load",
+    "of_stores",
+    "of_traces",
+]

@@ -125,6 +125,11 @@ def _from_environment(file: dict[str, Any]) -> dict[str, Any]:
     return values | {name: "" for name in REMOVED if f"HARVESTER_{name.upper()}" in set_here}
 
 
+def environment_has_workspaces() -> bool:
+    """Return whether variables configure workspaces, so that no file is needed."""
+    return any(name.upper().startswith("HARVESTER_WORKSPACES") and value for name, value in os.environ.items())
+
+
 def _tables(layer: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
     tables = layer.get(kind, {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):

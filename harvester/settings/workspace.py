@@ -28,6 +28,9 @@ BRAZE_HOSTS = frozenset(
 )
 """The 15 REST hosts of Braze's own list of instances (documentation of the data centers)."""
 
+AGES_DAYS = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 13.0)
+"""The ages in days at which a send is read by default."""
+
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 ORIGIN = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?", re.ASCII | re.IGNORECASE)
 _KEY = re.compile(r"[\x21-\x7e]{8,200}")
@@ -44,7 +47,7 @@ class Workspace(BaseModel):
     api_key_file: LocalPath | None = None
     reserve: float = Field(default=0.2, ge=0, lt=1)
     max_rate: float = Field(default=1000.0, gt=0)
-    ages_days: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 13.0)
+    ages_days: tuple[Annotated[float, Field(gt=0)], ...] = AGES_DAYS
 
     @field_validator("endpoint")
     @classmethod

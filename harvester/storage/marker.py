@@ -87,7 +87,7 @@ async def _find_unmarked(place: MarkedPlace, ledger_id: str, known: str | None) 
     if known is None:
         raise SinkRefused(
             f"{place.place} holds parts, but {MARKER}, which names their ledger, is missing; "
-            "name their ledger with --state; if it is lost, use --adopt; or name a new place with -o"
+            "name their ledger with --state; if it is lost, use harvester ledger rebuild; or name a new place with -o"
         )
     return await place.create_marker(MARKER, make_marker(ledger_id, known))
 
@@ -108,7 +108,7 @@ def _check_owner(place: MarkedPlace, marker: bytes, name: str, ledger_id: str) -
     if owner != ledger_id:
         raise SinkRefused(
             f"{place.place} was harvested with another ledger (its id is {owner}); "
-            "name that ledger with --state; if it is lost, use --adopt; or name a new place with -o"
+            "name that ledger with --state; if it is lost, use harvester ledger rebuild; or name a new place with -o"
         )
     return dataset_id
 

@@ -203,9 +203,9 @@ async def test_no_new_ledger_is_made_for_a_place_that_has_one(harvester, tmp_pat
 async def test_a_backup_is_made_for_this_user_alone(harvester, tmp_path, umask):
     """Also by the command, and never over what is there."""
     async with await opened(tmp_path / "ledger.db"):
-        assert (await harvester.run("backup", "copy.db", "--state", "ledger.db"))[0] == 0
+        assert (await harvester.run("ledger", "backup", "copy.db", "--state", "ledger.db"))[0] == 0
     assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
     (tmp_path / "copy.db").unlink()
     (tmp_path / "copy.db").symlink_to(tmp_path / "victim")
-    assert (await harvester.run("backup", "copy.db", "--state", "ledger.db"))[0] != 0
+    assert (await harvester.run("ledger", "backup", "copy.db", "--state", "ledger.db"))[0] != 0
     assert not (tmp_path / "victim").exists()

@@ -379,8 +379,8 @@ async def test_what_another_process_enqueues_is_taken_up_at_the_next_look(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
-async def test_a_place_whose_ledger_is_lost_is_refused_and_adopted(request, tmp_path, kind):
-    """A new ledger is refused with a sentence; --adopt brings the plan back, and nothing is asked again."""
+async def test_a_place_whose_ledger_is_lost_is_refused_and_rebuilt(request, tmp_path, kind):
+    """A new ledger is refused with a sentence; rebuilding restores the plan, and nothing is requested again."""
     bucket = request.getfixturevalue("stores")("moto") if kind == "bucket" else None
     out, env = (place(bucket), bucket.env) if bucket else ("out", None)
     two = {"ages_days": [1 / DAY_SECONDS, 1]}
@@ -396,9 +396,15 @@ async def test_a_place_whose_ledger_is_lost_is_refused_and_adopted(request, tmp_
         planned, asked = service.asked(plan + " ORDER BY send_id"), simulator.answers.total()
         service.ledger.unlink()
         code, err = await service.ends()
-        assert (code, "--adopt" in err, "Traceback" in err) == (5, True, False), err
+        assert (code, "harvester ledger rebuild" in err, "Traceback" in err) == (5, True, False), err
         assert service.accepted() == 0
-        async with service.running("--adopt"):
+        code, _, err = await service.command.run("ledger", "rebuild", out, "--config", "h.toml")
+        assert (code, err.endswith(f"from {out}: 20 pairs\n")) == (0, True), err
+        assert (
+            "there is nothing to rebuild"
+            in (await service.command.run("ledger", "rebuild", out, "--config", "h.toml"))[2]
+        )
+        async with service.running():
             assert service.asked(plan + " ORDER BY send_id") == planned
             assert service.settled() == 10
             await service.told("/readyz", 200)
@@ -416,7 +422,7 @@ async def test_pairs_are_paused_unpaused_and_removed_by_command_and_all_figures_
         await service.enqueue(simulator, 0, 2)
         code, out, _ = await service.command.run("pause", "p.csv")
         assert (code, out.startswith("2 of 2 pairs: paused")) == (0, True)
-        assert (await service.command.run("backup", "copy.db"))[0] == 0
+        assert (await service.command.run("ledger", "backup", "copy.db"))[0] == 0
         code, out, err = await service.command.run("status", "--state", "copy.db", "--json")
         assert (code, json.loads(out)["books"]["pending"]) == (0, 2), err
         (tmp_path / "paused.csv").write_bytes((tmp_path / "p.csv").read_bytes())

@@ -1,0 +1,99 @@
+"""The command group ledger: back up a ledger, or rebuild a lost one."""
+
+import asyncio
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harvester.cli import options, show
+from harvester.errors import UsageError
+from harvester.place import PlaceKind, kind_of
+
+if TYPE_CHECKING:
+    from harvester.schedule import ReadingPlan
+
+
+@click.group("ledger")
+def ledger() -> None:
+    """Back up a ledger, or rebuild a lost one."""
+
+
+@ledger.command()
+@click.argument("to", type=options.LocalPath())
+@options.ledger
+def backup(to: Path, path: Path) -> None:
+    """Copy the ledger to the new file TO, also while it is in use.
+
+    To restore a copy, stop all processes that use the ledger, then put the copy in its place. What was captured after
+    the copy is captured again.
+
+    \b
+    Example:
+      harvester ledger backup /backups/ledger-$(date +%F).db
+    """
+    from harvester.ledger.sqlite import copy
+
+    options.check_there(path)
+    if to.exists():
+        raise UsageError(f"{to} exists; name a new file")
+    copy(path, to)
+    click.echo(f"{to}: {to.stat().st_size} bytes", err=True)
+
+
+@ledger.command()
+@click.argument("place")
+@options.state
+@options.config
+def rebuild(place: str, state: Path | None, config: Path | None) -> None:
+    """Rebuild a lost ledger from the parts in PLACE.
+
+    PLACE is the folder or bucket of the parts. The new ledger contains every captured pair, and harvester serve
+    continues with the next reading of each. It does not contain pairs that were never captured, rejected pairs, or the
+    order of harvester parts: enqueue your lists again.
+
+    \b
+    Examples:
+      harvester ledger rebuild ./harvest
+      harvester ledger rebuild s3://lake/braze --config harvester.toml
+    """
+    kind = kind_of(place, "PLACE", buckets=True)
+    plans, configured_state = _load_plans(config)
+    path = options.ledger_path(place, state or configured_state)
+    with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
+        pairs = asyncio.run(_rebuild(place, path, plans, Path(folder), copying=kind is PlaceKind.BUCKET))
+    if pairs is None:
+        click.echo(f"{path} is the ledger of {place} already: there is nothing to rebuild", err=True)
+    else:
+        click.echo(f"rebuilt the ledger {path} from {place}: {show.many(pairs, 'pair')}", err=True)
+
+
+def _load_plans(config: Path | None) -> "tuple[Mapping[str, ReadingPlan], Path | None]":
+    """Return the plan of each configured workspace, and the configured path of the ledger."""
+    from harvester.engine.wiring import plans_of
+    from harvester.schedule import ReadingPlan
+    from harvester.settings import AGES_DAYS, environment_has_workspaces
+
+    if config is None and not environment_has_workspaces():
+        return {"default": ReadingPlan.of("default", AGES_DAYS)}, None
+    settings = options.settings_of({"config": config})
+    return plans_of(settings), settings.state
+
+
+async def _rebuild(
+    place: str, path: Path, plans: "Mapping[str, ReadingPlan]", folder: Path, *, copying: bool
+) -> int | None:
+    """Rebuild the ledger at ``path``; ``folder`` is for temporary files, and for copies of a bucket's parts."""
+    from harvester.cli.view import copied
+    from harvester.clock import SystemClock
+    from harvester.commands.rebuild import rebuild
+    from harvester.ledger import Ledger
+
+    sink = options.sink_of(place)
+    if await sink.owner() is None:
+        raise UsageError(f"there are no parts in {place}; name the folder or bucket that was given to -o")
+    parts = copied(place, folder) if copying else Path(place)
+    async with await Ledger.open(path, clock=SystemClock()) as new:
+        return await rebuild(new, sink, parts, plans, temp_directory=folder)
