@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from harvester.engine.wiring import Connect, Harvesting, connected, first_of, plans_of
-from harvester.errors import ExitCode, UsageError
+from harvester.errors import ExitCode
 from harvester.ledger import Ledger
 from harvester.ledger.batches import wake
 from harvester.ledger.books import pending
@@ -22,6 +22,7 @@ from harvester.ledger.plans import follow
 from harvester.model import DAY_SECONDS, Enqueued
 from harvester.monitor.conditions import Conditions
 from harvester.monitor.monitor import Monitor
+from harvester.service.key_files import KeyFiles
 from harvester.settings import Settings
 from harvester.signals import stop_on_signals
 from harvester.sources.brokers import create_broker
@@ -80,6 +81,7 @@ class Service:
         self.monitor = Monitor(
             settings, ledger=ledger, harvesting=self._harvesting, triggers=self._triggers, conditions=self.conditions,
         )  # fmt: skip
+        self._key_files = KeyFiles(settings.workspaces, self._harvesting, self.conditions)
         self._drain_timed_out = False
         self._pruned_at = 0.0
 
@@ -113,7 +115,7 @@ class Service:
             group.create_task(self._every(HOUSEKEEPING_SECONDS, self._clean_up), name="housekeeping"),
         ]
         if any(each.api_key_file for each in self._settings.workspaces.values()):
-            periodic.append(group.create_task(self._every(KEYS_SECONDS, self._reload_keys), name="keys"))
+            periodic.append(group.create_task(self._every(KEYS_SECONDS, self._key_files.reload), name="keys"))
         triggers = [group.create_task(each.run(), name=f"trigger {each.name}") for each in self._triggers]
         if self._until_idle:
             await self._drain()
@@ -205,23 +207,6 @@ class Service:
         self.conditions.report()
         if self._ledger.lost is not None:
             raise self._ledger.lost
-
-    async def _reload_keys(self) -> None:
-        """Use keys that were replaced in their files, and probe at once if the old key was refused."""
-        for name, each in self._harvesting.wired.items():
-            workspace = self._settings.workspaces[name]
-            if workspace.api_key_file is None:
-                continue
-            try:
-                key = await asyncio.to_thread(workspace.key)
-            except UsageError as error:  # perhaps half written; it is read again
-                self.conditions.set_key_file(name, str(error))
-                continue
-            self.conditions.set_key_file(name, None)
-            if each.transport.use_key(key):
-                log.info("key_replaced", workspace=name)
-                each.pacer.mended()
-                each.harvest.look()
 
     async def _clean_up(self) -> None:
         """Expire and prune pairs, and log alerts."""
