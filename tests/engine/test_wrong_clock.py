@@ -1,4 +1,4 @@
-"""A machine whose clock is wrong: Braze's clock, as its answers tell it, decides what is asked and what is gone."""
+"""A machine with a wrong clock: Braze's time decides what is requested and what expires."""
 
 import asyncio
 import math
@@ -38,28 +38,28 @@ APART = [3 * DAY, -3 * DAY, 20 * DAY, -20 * DAY, 2 * HOUR, -2 * HOUR]
 
 
 class Machine(VirtualClock):
-    """A machine's clock that is wrong by so many seconds, and may jump. Virtual time itself is Braze's."""
+    """A machine's clock that is ``ahead`` by seconds, and may jump. Virtual time is Braze's time."""
 
     def __init__(self, ahead: float = 0.0) -> None:
-        """Begin wrong."""
+        """Begin ``ahead``."""
         super().__init__()
         self.ahead = ahead
 
     def wall(self) -> float:
-        """The wrong time."""
+        """Return the wrong time."""
         return super().wall() + self.ahead
 
 
 class Braze:
-    """A wire that answers with the ``Date`` of virtual time, or what a script has instead; notes each question."""
+    """A transport that responds with the ``Date`` of virtual time or by a script, and records each request."""
 
     def __init__(self, steps: Iterable[object] = (), *, dated: bool = True) -> None:
-        """Take what is to be answered first: a status, seconds by which a ``Date`` is wrong, or an error."""
+        """Respond by ``script`` first: statuses, seconds by which a ``Date`` is wrong, or errors."""
         self.steps, self.dated = iter(steps), dated
         self.asked: list[tuple[str, float]] = []
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
-        """Answer after a while."""
+        """Respond after a delay."""
         now = START + asyncio.get_running_loop().time()
         self.asked.append((pair.send_id, ending_at - now))
         await asyncio.sleep(0.05)
@@ -71,7 +71,7 @@ class Braze:
         return Answer(status, GOOD, BudgetReport(250_000, 249_000, START + HOUR, date), 0.05)
 
     def scrub(self, text: str) -> str:
-        """Nothing to take out."""
+        """Return the text."""
         return text
 
     async def close(self) -> None:
@@ -80,7 +80,7 @@ class Braze:
 
 @asynccontextmanager
 async def harvest_of(folder: Path, machine: Machine, wire: Braze, *, lasting: bool = False):
-    """One process of a machine: its ledger, and its harvest."""
+    """The ledger and the engine of one process."""
     settings = Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)})
     async with await Ledger.open(folder / "ledger.db", clock=machine) as ledger:
         harvesting = Harvesting(
@@ -92,14 +92,14 @@ async def harvest_of(folder: Path, machine: Machine, wire: Braze, *, lasting: bo
 
 
 def sends(*ages_days: float) -> list[Enqueued]:
-    """Sends of these ages."""
+    """Return sends of these ages, in days."""
     return [Enqueued(Pair("eu", "c", f"s{number}"), START - days * DAY) for number, days in enumerate(ages_days)]
 
 
 def harvested(
     folder: Path, ahead: float, arrivals: list[Enqueued], wire: Braze, jump: Callable[[Machine], None] | None = None
 ) -> tuple[Books, dict[str, int]]:
-    """Run once on a machine that is so far ahead; gives the books, and the calls by their cause."""
+    """Run once on a machine whose clock is ``ahead``; return the books, and the requests by cause."""
 
     async def story() -> tuple[Books, dict[str, int]]:
         machine = Machine(ahead)
@@ -116,10 +116,10 @@ def harvested(
 
 @pytest.mark.parametrize("ahead", [0.0, *APART])
 def test_every_send_is_asked_up_to_braze_s_time_whatever_the_machine_s_clock_says(tmp_path, ahead):
-    """Rows must not lack days: what was asked by a wrong clock is asked again, one call, and nothing expires."""
+    """A request that was made with the wrong time is repeated, so that no day is missing. Nothing expires."""
     wire = Braze()
-    told, calls = harvested(tmp_path, ahead, sends(*(number % 13 for number in range(110))), wire)
-    assert (sum(told.captured.values()), told.expired, told.pending) == (110, 0, 0)
+    totals, calls = harvested(tmp_path, ahead, sends(*(number % 13 for number in range(110))), wire)
+    assert (sum(totals.captured.values()), totals.expired, totals.pending) == (110, 0, 0)
     counted = dict(wire.asked)
     assert all(abs(seconds) < 120 for seconds in counted.values())
     assert len(counted) == 110
@@ -127,17 +127,17 @@ def test_every_send_is_asked_up_to_braze_s_time_whatever_the_machine_s_clock_say
 
 
 def test_a_jump_of_the_machine_s_clock_during_a_run_changes_nothing(tmp_path):
-    """Once an answer has confirmed the time, it goes by the monotonic clock."""
+    """After a response has confirmed the time, the monotonic clock counts."""
     for number, ahead in enumerate((-3 * DAY, 20 * DAY)):
         wire = Braze()
-        told, calls = harvested(
+        totals, calls = harvested(
             tmp_path / str(number),
             0.0,
             sends(*([1.0] * 120)),
             wire,
             lambda machine, by=ahead: setattr(machine, "ahead", by),
         )
-        assert (sum(told.captured.values()), calls) == (120, {"first": 120})
+        assert (sum(totals.captured.values()), calls) == (120, {"first": 120})
         assert all(abs(seconds) < 120 for _, seconds in wire.asked)
 
 
@@ -145,41 +145,41 @@ def test_a_jump_of_the_machine_s_clock_during_a_run_changes_nothing(tmp_path):
     ("status", "ahead"), [*((status, 0.0) for status in (200, 400, 401, 429, 500)), (200, 20 * DAY), (401, -3 * DAY)]
 )
 def test_pairs_expire_after_one_call_that_confirms_the_time_whatever_it_says(tmp_path, status, ahead):
-    """The answer's Date will do. It captures nothing, refuses nothing and halts nothing."""
+    """Its ``Date`` is enough. It captures, rejects and halts nothing."""
     wire = Braze([status] * 3)
-    told, calls = harvested(tmp_path, ahead, sends(20, 21, 22), wire)
-    assert (told.expired, told.pending, sum(told.captured.values())) == (3, 0, 0)
+    totals, calls = harvested(tmp_path, ahead, sends(20, 21, 22), wire)
+    assert (totals.expired, totals.pending, sum(totals.captured.values())) == (3, 0, 0)
     assert calls == {"for_the_time": 2 if ahead else 1}
 
 
 def test_where_no_answer_can_be_had_nothing_expires(tmp_path):
-    """Neither where nobody answers nor where answers are not dated; the pairs stay pending, and the run ends."""
+    """Without responses, or without a ``Date``, the pairs stay pending and the run ends."""
     for name, wire in (("gone", Braze([ExchangeError("dns", "no such host")] * 99)), ("undated", Braze(dated=False))):
-        told, calls = harvested(tmp_path / name, 0.0, sends(16, 17), wire)
-        assert (told.expired, told.pending, list(calls)) == (0, 2, ["for_the_time"])
+        totals, calls = harvested(tmp_path / name, 0.0, sends(16, 17), wire)
+        assert (totals.expired, totals.pending, list(calls)) == (0, 2, ["for_the_time"])
         assert len(wire.asked) < 10
 
 
 def test_dates_that_contradict_each_other_keep_nobody_from_capturing(tmp_path):
-    """A server without a clock of its own costs a few calls again, and none of them for ever."""
+    """Random dates repeat a few requests, but not forever."""
     wire = Braze([(number * 7919) % 40 * DAY for number in range(5000)])
-    told, calls = harvested(tmp_path, 0.0, sends(*([1.0] * 110)), wire)
-    assert sum(told.captured.values()) == 110
+    totals, calls = harvested(tmp_path, 0.0, sends(*([1.0] * 110)), wire)
+    assert sum(totals.captured.values()) == 110
     assert sum(calls.values()) < 170
 
 
 def test_a_single_wrong_date_does_not_move_the_clock(tmp_path):
-    """Neither as the first answer nor later on; what came with it is asked again."""
+    """The request with the wrong ``Date`` is repeated, whether it is the first or a later one."""
     for number, steps in enumerate(([9.5 * DAY], [200] * 50 + [-9.5 * DAY])):
         wire = Braze(steps)
-        told, calls = harvested(tmp_path / str(number), 0.0, sends(*([1.0] * 120)), wire)
-        assert (sum(told.captured.values()), told.expired) == (120, 0)
+        totals, calls = harvested(tmp_path / str(number), 0.0, sends(*([1.0] * 120)), wire)
+        assert (sum(totals.captured.values()), totals.expired) == (120, 0)
         assert sum(calls.values()) <= 123
         assert all(abs(seconds) < 120 for seconds in dict(wire.asked).values())
 
 
 def test_pairs_that_a_wrong_clock_expired_are_reopened(tmp_path):
-    """A ledger that an earlier version has hurt heals at the next run, with one call to know the time."""
+    """The next run repairs a ledger of an earlier version, with one request for the time."""
 
     async def hurt() -> None:
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
@@ -189,17 +189,17 @@ def test_pairs_that_a_wrong_clock_expired_are_reopened(tmp_path):
     run_virtual(hurt())
     wire = Braze()
     with structlog.testing.capture_logs() as logs:
-        told, calls = harvested(tmp_path, 0.0, [], wire)
-    assert (sum(told.captured.values()), told.expired) == (2, 1)
+        totals, calls = harvested(tmp_path, 0.0, [], wire)
+    assert (sum(totals.captured.values()), totals.expired) == (2, 1)
     assert calls == {"for_the_time": 1, "first": 2}
     assert [each["pairs"] for each in logs if each["event"] == "pairs_reopened"] == [2]
 
 
 def test_the_next_process_uses_the_stored_difference_until_the_clock_is_set(tmp_path):
-    """It costs no call again, and is not believed of a clock that was set back meanwhile."""
+    """It costs no request, and is not used after the clock was set."""
     harvested(tmp_path, 3 * DAY, sends(1.0), Braze())
-    told, calls = harvested(tmp_path, 3 * DAY, sends(1, 2, 3), Braze())
-    assert (told.pending, calls) == (0, {"first": 2})
+    totals, calls = harvested(tmp_path, 3 * DAY, sends(1, 2, 3), Braze())
+    assert (totals.pending, calls) == (0, {"first": 2})
 
     async def seen(ahead: float) -> float:
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(ahead)) as ledger:
@@ -212,7 +212,7 @@ def test_the_next_process_uses_the_stored_difference_until_the_clock_is_set(tmp_
 
 
 def ran(folder: Path, ahead: float, lines: list[str], wire: Braze) -> Summary:
-    """``harvester run`` with a list of lines."""
+    """Run ``harvester run`` with a list of lines."""
     (folder / "p.csv").write_text("\n".join(["campaign_id,send_id,sent_at", *lines]))
 
     async def story() -> Summary:
@@ -231,7 +231,7 @@ def ran(folder: Path, ahead: float, lines: list[str], wire: Braze) -> Summary:
 
 @pytest.mark.parametrize("ahead", [0.0, -3 * DAY, 20 * DAY])
 def test_times_of_a_list_are_compared_with_braze_s_time(tmp_path, ahead):
-    """A send of today does not lie in the future; one of next month does. The summary says what is wrong."""
+    """A send of next month is a bad line, and a send of today is not. The summary shows the wrong clock."""
     lines = ["c,of-december,2025-12-20", "c,of-today,2026-01-01", "c,of-next-month,2026-01-25"]
     with structlog.testing.capture_logs() as logs:
         done = ran(tmp_path, ahead, lines, Braze())
@@ -248,7 +248,7 @@ def test_times_of_a_list_are_compared_with_braze_s_time(tmp_path, ahead):
 
 @pytest.mark.parametrize(("ahead", "passed"), [(40 * DAY, 0.0), (0.0, 40 * DAY)])
 def test_a_list_without_times_starts_new_rounds_only_at_a_confirmed_time(tmp_path, ahead, passed):
-    """The same list weeks later means new sends, and the old ones on a machine whose clock is weeks ahead."""
+    """The same list means new sends weeks later, but not on a machine whose clock is weeks ahead."""
     ran(tmp_path, 0.0, ["c,s,", "c,t,"], Braze())
     done = ran(tmp_path, ahead + passed, ["c,s,", "c,t,"], Braze([passed] * 9))
     assert done.calls["for_the_time"] == (2 if ahead else 1)
@@ -259,21 +259,21 @@ def test_a_list_without_times_starts_new_rounds_only_at_a_confirmed_time(tmp_pat
 
 
 def test_a_list_that_was_read_with_a_late_clock_is_not_read_again(tmp_path):
-    """What was first seen weeks ago, by a wrong clock, and captured today, has a window that begins today."""
+    """A pair that was captured today has a window that begins today, although the clock was weeks late."""
     ran(tmp_path, -40 * DAY, ["c,s,"], Braze())
     done = ran(tmp_path, 0.0, ["c,s,"], Braze())
     assert (sum(done.books.captured.values()), done.calls["first"], done.exit_code) == (1, 0, 0)
 
 
 def test_a_summary_counts_pairs_that_wait_for_a_confirmed_time(tmp_path):
-    """Pairs that seem expired are not called so, and the exit code is that of pending pairs."""
+    """Pairs that seem expired count as pending, also for the exit code."""
     done = ran(tmp_path, 0.0, ["c,old,2020-01-01"], Braze(dated=False))
     assert (done.books.pending, done.books.expired, done.in_question, done.exit_code) == (1, 0, 1, 3)
 
 
 @pytest.mark.parametrize("ahead", [3 * DAY, -3 * DAY, 90 * DAY])
 def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, monkeypatch, ahead):
-    """No reading comes early, is named wrongly or is missed."""
+    """No reading is early, missing or has a wrong name."""
     monkeypatch.setattr("harvester.engine.pipeline.LOOK_SECONDS", 600.0)
 
     async def story() -> list[tuple[str, float]]:
@@ -301,7 +301,7 @@ PLANNED = [
 
 
 def test_a_machine_that_slept_requests_the_time_after_its_clock_jumped(tmp_path):
-    """The monotonic clock may stand still while a machine sleeps: readings must not be late by that for ever."""
+    """The monotonic clock may stop while a machine sleeps. Readings must not stay late."""
 
     async def story() -> list[tuple[str, float]]:
         machine, wire = Machine(), Slept()
@@ -312,31 +312,31 @@ def test_a_machine_that_slept_requests_the_time_after_its_clock_jumped(tmp_path)
             loop.call_later(60.0, wire.sleep, machine, 13.2 * DAY)
             loop.call_later(120.0, harvesting.stop)
             await harvesting.run()
-            told = await ledger.do(books.books)
-        return told, wire.asked
+            totals = await ledger.do(books.books)
+        return totals, wire.asked
 
-    told, asked = run_virtual(story())
-    assert (sum(told.captured.values()), told.expired, told.pending) == (1, 1, 0)
+    totals, asked = run_virtual(story())
+    assert (sum(totals.captured.values()), totals.expired, totals.pending) == (1, 1, 0)
     assert [send_id for send_id, _ in asked] == ["s0", "s0", "s1"]
 
 
 class Slept(Braze):
-    """A wire of a machine that sleeps while Braze's time advances."""
+    """A transport of a machine that sleeps while Braze's time advances."""
 
     seconds = 0.0
 
     def sleep(self, machine: Machine, seconds: float) -> None:
-        """Sleep for so long, and set the machine's clock on waking."""
+        """Sleep for ``seconds``, and set the machine's clock afterwards."""
         self.seconds = machine.ahead = seconds
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
-        """Answer with the true time."""
+        """Respond with the true time."""
         answer = await super().send_series(pair, length_days=length_days, ending_at=ending_at)
         return answer._replace(budget=BudgetReport(server_time=answer.budget.server_time + self.seconds))
 
 
 def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):
-    """A send of unknown time that came by a clock that was ahead has its whole plan, from now on."""
+    """A send without a time, enqueued by a clock that was ahead, gets its whole plan from now on."""
 
     async def story() -> tuple[int, tuple[float, ...]]:
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
@@ -352,7 +352,7 @@ def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):
 
 
 def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_path):
-    """The next reading falls due after the corrected time, not twenty days later by the time of the claim."""
+    """The next reading falls due by the corrected time, not by the time of the claim."""
 
     async def story() -> float:
         machine = Machine()
@@ -378,11 +378,11 @@ class ByHand:
         self.now, self.ticks = wall, monotonic
 
     def wall(self) -> float:
-        """The machine's time."""
+        """Return the machine's time."""
         return self.now
 
     def monotonic(self) -> float:
-        """Seconds that grow."""
+        """Return monotonic seconds."""
         return self.ticks
 
 
@@ -391,7 +391,7 @@ class ByHand:
     trips=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5), st.floats(0, 1)), min_size=2, max_size=20),
 )  # fmt: skip
 def test_the_error_of_the_time_is_at_most_a_round_trip_and_a_second(offset, wrong, trips):
-    """Whatever the clocks and however long answers take, the time lies within what the answers prove."""
+    """Whatever the clocks and delays, the time lies within the bounds of the responses."""
     machine = ByHand(offset + 1000.0 + wrong)
     clock = BrazeClock(machine)
     for pause, trip, when in trips:
@@ -406,7 +406,7 @@ def test_the_error_of_the_time_is_at_most_a_round_trip_and_a_second(offset, wron
 
 
 def test_the_machine_s_time_is_used_while_it_agrees_with_the_responses():
-    """A right clock is not made worse by a Date of whole seconds."""
+    """A ``Date`` of whole seconds does not make a right clock worse."""
     machine = ByHand(5000.4)
     clock = BrazeClock(machine)
     clock.observe(5000.0, departed=999.9, received=1000.1)
@@ -414,7 +414,7 @@ def test_the_machine_s_time_is_used_while_it_agrees_with_the_responses():
 
 
 def test_the_time_is_corrected_rarely_after_a_few_corrections():
-    """Dates in pairs that contradict each other are no time at all."""
+    """Contradicting dates are not trusted."""
     machine = ByHand(5000.0)
     clock = BrazeClock(machine)
     for number in range(400):
@@ -434,14 +434,14 @@ def test_bounds_narrow_and_newer_ones_replace_contradicting_ones():
 
 
 def test_a_difference_in_words_has_one_unit_and_a_direction():
-    """Days, hours, minutes or seconds, and in which direction."""
+    """The unit is days, hours or seconds."""
     assert difference_in_words(-3 * DAY) == "3 days behind Braze's"
     assert difference_in_words(2.5 * HOUR) == "2.5 hours ahead of Braze's"
     assert difference_in_words(90.0) == "90 seconds ahead of Braze's"
 
 
 async def test_a_comparison_is_outdated_after_the_clock_was_set(tmp_path):
-    """The clocks were compared, so ``status`` says when, and that it no longer holds."""
+    """``status`` shows when the clocks were compared, and that the comparison is outdated."""
     measured = braze_time.ClockDifference(0.0, START)
     async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
         assert "not compared" in clock_line(ledger.clock_difference or ledger.outdated_difference)

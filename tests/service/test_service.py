@@ -1,4 +1,4 @@
-"""``harvester serve`` from outside: a process, real brokers, a bucket, and a stand-in API."""
+"""``harvester serve`` as a process, with real brokers, a bucket and a stand-in API."""
 
 import asyncio
 import json
@@ -30,15 +30,15 @@ PATIENCE_SECONDS = 180
 DAY_SECONDS = 86_400
 ONE_READING = [1 / DAY_SECONDS]
 AT_FIRST = ("--workspace", "eu", "--workspace", "other")
-"""What a ledger cannot tell of itself before a service has used it."""
+"""Options that a command needs until a service has used the ledger."""
 
 MANY = int(os.environ.get("SERVICE_PAIRS", "10000" if os.environ.get("CI") else "2000"))
 FEW = int(os.environ.get("SERVICE_PAIRS", "250"))
-"""Pairs of the great trial, for the first broker and for those that come after it."""
+"""Pairs of the test with kills, for the other brokers."""
 
 
-async def until(condition):
-    """Wait for what another process does; gives what the condition gave."""
+async def wait_until(condition):
+    """Wait until a condition holds in another process, and return its value."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not (found := condition()):
             await asyncio.sleep(0.05)
@@ -46,12 +46,12 @@ async def until(condition):
 
 
 def toml(value):
-    """A value as TOML, whose lists, numbers and plain strings are those of JSON."""
+    """Return a value as TOML, which writes lists, numbers and plain strings like JSON."""
     return json.dumps(value)
 
 
 class Serving:
-    """A service that is started, asked, killed and started again: one configuration, one ledger, one place."""
+    """A service process that can be killed and started again, with one configuration, ledger and place."""
 
     def __init__(self, folder: Path, endpoint: str, out: str, *, env=None, **tables):
         """Write the configuration. ``tables`` are triggers and further workspaces by name."""
@@ -82,36 +82,36 @@ class Serving:
         self.process.communicate()
 
     def end(self):
-        """End it, if that did not happen yet."""
+        """Kill the process, unless it has ended."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
 
-    async def ended(self):
-        """Wait for the end; gives the exit code and what was said."""
+    async def wait_for_end(self):
+        """Wait for the end, and return the exit code and stderr."""
         _, err = await asyncio.to_thread(self.process.communicate)
         return self.process.returncode, err.decode()
 
-    async def ends(self, *more):
-        """Let it run to an end of its own, warm; gives the exit code and what was said."""
+    async def run_to_end(self, *more):
+        """Run the service until it ends, and return the exit code and stderr."""
         code, _, err = await self.command.run(*SERVE, *more)
         return code, err
 
-    async def follows(self):
-        """Let it start once, so that the ledger knows its plans of readings."""
-        code, err = await self.ends("--until-idle")
+    async def start_once(self):
+        """Start the service once, so that the ledger contains its plans."""
+        code, err = await self.run_to_end("--until-idle")
         assert code == 0, err
 
     async def stop(self):
-        """SIGTERM, and what came of it."""
+        """Send SIGTERM, and return the exit code and stderr."""
         self.process.send_signal(signal.SIGTERM)
-        return await self.ended()
+        return await self.wait_for_end()
 
     @asynccontextmanager
     async def running(self, *more):
-        """Up, and stopped at the end in good order."""
+        """Run the service for the duration of a block."""
         self.start(*more)
         try:
-            await self.told("/livez")
+            await self.wait_for_page("/livez")
             yield self
             code, err = await self.stop()
             assert (code, "Traceback" in err) == (0, False), err
@@ -119,15 +119,15 @@ class Serving:
             self.end()
 
     async def get(self, path):
-        """Status and text of a page; 0 while nobody listens."""
+        """Return the status and text of a path; 0 while the server does not listen."""
         try:
             async with aiohttp.ClientSession() as client, client.get(self.url + path) as answer:
                 return answer.status, await answer.text()
         except aiohttp.ClientConnectionError:
             return 0, ""
 
-    async def told(self, path, status=200, word=""):
-        """Wait until a page answers with a status and a word; gives its text."""
+    async def wait_for_page(self, path, status=200, word=""):
+        """Wait until a path answers with a status and a word, and return its text."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 seen, text = await self.get(path)
@@ -136,8 +136,8 @@ class Serving:
                 assert self.process.poll() is None, self.process.communicate()[1].decode()
                 await asyncio.sleep(0.05)
 
-    def asked(self, statement):
-        """Ask the ledger with plain SQLite; nothing while there is none."""
+    def query(self, statement):
+        """Query the ledger with plain SQLite; no rows while there is no ledger."""
         if not self.ledger.exists():
             return []
         with closing(sqlite3.connect(self.ledger, timeout=10)) as connection:
@@ -147,27 +147,27 @@ class Serving:
                 return []
 
     def count(self, statement):
-        """Ask for one number."""
-        return (self.asked(statement) or [(0,)])[0][0]
+        """Return the first number of a query."""
+        return (self.query(statement) or [(0,)])[0][0]
 
     def accepted(self):
-        """How many pairs the ledger holds."""
+        """Return the number of pairs in the ledger."""
         return self.count("SELECT count(*) FROM pair")
 
     def captured(self):
-        """How many readings were captured and are stored."""
+        """Return the number of captured readings, once all batches are stored."""
         if self.count("SELECT count(*) FROM batch WHERE state != 'stored'"):
             return 0
         return self.count("SELECT count(*) FROM outcome WHERE outcome = 'captured'")
 
     def settled(self):
-        """How many pairs are through, once no batch is on its way."""
+        """Return the number of settled pairs, once all batches are stored."""
         if self.count("SELECT count(*) FROM batch WHERE state != 'stored'"):
             return 0
         return self.count("SELECT count(*) FROM pair WHERE state = 'settled'")
 
     async def enqueue(self, simulator, first, last, workspace="eu", sent_at=""):
-        """Enqueue some sends of the stand-in by command."""
+        """Enqueue sends of the stand-in with the command."""
         lines = [f"{workspace},{one.pair.campaign_id},{one.pair.send_id},{sent_at}"
                  for one in simulator.population[first:last]]  # fmt: skip
         (self.folder / "p.csv").write_text("\n".join(["workspace,campaign_id,send_id,sent_at", *lines]))
@@ -175,14 +175,14 @@ class Serving:
         assert (code, out.startswith(f"{last - first} pair")) == (0, True), err
 
     async def status(self):
-        """What ``harvester status`` says."""
+        """Return the output of ``harvester status --json``."""
         code, out, err = await self.command.run("status", "--json")
         assert code == 0, err
         return json.loads(out)
 
 
 def captures(bucket, place):
-    """How often each reading of each pair stands in the bucket, read by another library than ours."""
+    """Count each reading of each pair in the bucket, read without our code."""
     names = place.removeprefix(f"s3://{BUCKET}/") + "/send_analytics/"
     found = Counter()
     for name, data in bucket.objects().items():
@@ -194,7 +194,7 @@ def captures(bucket, place):
 
 
 def messages(simulator, *, each, sent_at=None):
-    """All sends of the stand-in, so many in a message."""
+    """Return messages with all sends of the stand-in, ``each`` in a message."""
     pairs = [{"campaign_id": one.pair.campaign_id, "send_id": one.pair.send_id} for one in simulator.population]
     if sent_at is not None:
         pairs = [pair | {"sent_at": sent_at} for pair in pairs]
@@ -203,7 +203,7 @@ def messages(simulator, *, each, sent_at=None):
 
 @pytest.fixture
 async def broker_server(request, broker_servers):
-    """The broker that a test names, ready, and the variables that lead a process to it."""
+    """The broker that a test names, and the environment that connects a process to it."""
     found = broker_servers(request.param)
     await found.wait_until_ready()
     if found.kind != "sqs":
@@ -214,7 +214,7 @@ async def broker_server(request, broker_servers):
 
 
 def trigger(broker_server, name, **more):
-    """The table of a trigger on the queue of that name."""
+    """Return the configuration of a trigger on a queue."""
     options = {
         key: value for key, value in broker_server.options(name).items() if key not in ("lease_seconds", "dead_letter")
     }
@@ -224,13 +224,13 @@ def trigger(broker_server, name, **more):
 
 
 def place(bucket):
-    """A place of a test's own."""
+    """Return a new place in a bucket."""
     return f"{bucket.url}/{uuid.uuid4()}"
 
 
 @pytest.mark.parametrize("broker_server", list(BROKER_SERVERS), indirect=True)
-async def test_whatever_is_killed_every_pair_is_captured_once_per_reading(broker_server, stores, tmp_path):
-    """Broker and service are killed at random: each reading is in the bucket once, and the queue is empty."""
+async def test_kills_never_lose_or_repeat_a_reading(broker_server, stores, tmp_path):
+    """Broker and service are killed at random. Each reading is in the bucket once, and the queue is empty."""
     broker, env = broker_server
     bucket, name, chance = stores("moto"), queue_name(), random.Random(7)
     count, ages, kills = (MANY, [3], 4) if broker.kind == "rabbitmq" else (FEW, [2, 4], 2)
@@ -251,7 +251,7 @@ async def test_whatever_is_killed_every_pair_is_captured_once_per_reading(broker
         for bodies in slices:
             await broker.send(name, *bodies)
             goal = progress() + chance.randrange(count // kills)
-            await until(lambda goal=goal: progress() >= goal)
+            await wait_until(lambda goal=goal: progress() >= goal)
             killed = chance.choice(["service", "broker", "both"])
             if killed != "service":
                 broker.interrupt()
@@ -261,16 +261,16 @@ async def test_whatever_is_killed_every_pair_is_captured_once_per_reading(broker
             if killed != "service":
                 await broker.restore()
             await broker.expire_leases(name)
-        await until(lambda: service.settled() == count)
+        await wait_until(lambda: service.settled() == count)
         code, err = await service.stop()
         assert (code, "Traceback" in err) == (0, False), err
-        assert (await service.ends("--until-idle"))[0] == 0  # what the dead had in hand may have come again only now
+        assert (await service.run_to_end("--until-idle"))[0] == 0  # messages may return late
         found, books = captures(bucket, service.out), await service.status()
     assert set(found.values()) == {1}
     assert {each[:2] for each in found if each[2] == "final"} == {
         (each.pair.campaign_id, each.pair.send_id) for each in simulator.population
     }
-    assert found == Counter(service.asked(
+    assert found == Counter(service.query(
         "SELECT campaign_id, send_id, outcome.reading FROM outcome JOIN pair ON pair.id = pair_id"
     ))  # fmt: skip
     assert books["books"]["balanced"]
@@ -281,10 +281,8 @@ async def test_whatever_is_killed_every_pair_is_captured_once_per_reading(broker
 
 
 @pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
-async def test_until_idle_takes_what_the_queue_holds_lists_in_a_bucket_included_and_ends(
-    broker_server, stores, tmp_path
-):
-    """A pair, a pointer to a list and a store's own event of another list: all are captured, and the exit is 0."""
+async def test_until_idle_reads_all_messages_and_the_files_that_they_name(broker_server, stores, tmp_path):
+    """A pair, a file that a message names, and an event of a store are captured, and the exit code is 0."""
     (broker, _), bucket, name = broker_server, stores("moto"), queue_name()
     async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
         pairs = [each.pair for each in simulator.population]
@@ -302,7 +300,7 @@ async def test_until_idle_takes_what_the_queue_holds_lists_in_a_bucket_included_
         )
         service = Serving(tmp_path, simulator.url, str(tmp_path / "out"), env=bucket.env,
                           **trigger(broker, name, prefixes=[f"s3://{BUCKET}/lists"]))  # fmt: skip
-        code, err = await service.ends("--until-idle")
+        code, err = await service.run_to_end("--until-idle")
     assert code == 0, err
     rows = [row for row in rows_of(tmp_path / "out") if row["level"] == "capture"]
     assert {(row["campaign_id"], row["send_id"]) for row in rows} == {
@@ -311,91 +309,91 @@ async def test_until_idle_takes_what_the_queue_holds_lists_in_a_bucket_included_
     assert (await broker.count_messages(name), await broker.list_dead_letters(name)) == (0, [])
 
 
-async def test_a_wait_for_budget_ends_with_the_first_signal(tmp_path):
-    """Nothing can be asked before the window's end, an hour away: the metrics say so, and a SIGTERM is obeyed."""
+async def test_a_wait_for_the_rate_limit_ends_with_the_first_signal(tmp_path):
+    """The window ends in an hour. The metrics show the hold, and SIGTERM ends the process."""
     async with Simulator(SimulatorConfig(pairs=5, limit=0, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out")
         await service.enqueue(simulator, 0, 5)
         async with service.running():
-            await service.told("/metrics", word='harvester_hold{cause="throttled",workspace="eu"} 1.0')
-            await service.told("/readyz", 200)
+            await service.wait_for_page("/metrics", word='harvester_hold{cause="throttled",workspace="eu"} 1.0')
+            await service.wait_for_page("/readyz", 200)
         assert (await service.status())["books"]["pending"] == 5
         assert list(simulator.answers) == ["429"]
 
 
-async def test_the_second_signal_ends_at_once_and_loses_nothing(tmp_path):
-    """While calls hang, the first signal waits for them; the second does not, and the next start goes on."""
+async def test_the_second_signal_ends_the_process_at_once_and_loses_nothing(tmp_path):
+    """While requests hang, the first signal waits for them and the second does not. The next start captures them."""
     async with Simulator(SimulatorConfig(pairs=5, limit=1_000_000, api_key=KEY, latency_seconds=3600)) as simulator:
         service = Serving(tmp_path, simulator.url, "out")
         await service.enqueue(simulator, 0, 5)
         service.start()
-        await service.told("/metrics", word='harvester_requests_in_flight{workspace="eu"} 1.0')
+        await service.wait_for_page("/metrics", word='harvester_requests_in_flight{workspace="eu"} 1.0')
         service.process.terminate()
         await asyncio.to_thread(lambda: next(line for line in service.process.stderr if b"stop_requested" in line))
         assert (await service.stop())[0] == 130
     async with Simulator(SimulatorConfig(pairs=5, limit=1_000_000, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out")
-        assert (await service.ends("--until-idle"))[0] == 0
+        assert (await service.run_to_end("--until-idle"))[0] == 0
     found = Counter(row["send_id"] for row in rows_of(tmp_path / "out") if row["level"] == "capture")
     assert found == Counter(each.pair.send_id for each in simulator.population)
 
 
-async def test_a_halted_workspace_stops_no_other_and_goes_on_with_a_new_key(tmp_path):
-    """The metrics say who and why; a key replaced in its file is taken up by the process that runs."""
+async def test_a_halted_workspace_affects_no_other_and_recovers_with_a_new_key(tmp_path):
+    """The metrics show the workspace and the cause. The process uses a key that is replaced in its file."""
     wrong = tmp_path / "other.key"
     wrong.write_text("canary-key-that-is-wrong")
     async with Simulator(SimulatorConfig(pairs=10, limit=1_000_000, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out",
                           **{"workspaces.eu": {}, "workspaces.other": {"api_key_file": str(wrong)}})  # fmt: skip
-        await service.follows()
+        await service.start_once()
         await service.enqueue(simulator, 0, 5, "other")
         await service.enqueue(simulator, 5, 10)
         async with service.running():
-            await service.told(
+            await service.wait_for_page(
                 "/metrics", word='harvester_condition{cause="status_401",part="key",subject="other"} 1.0'
             )
-            assert "Workspace &#34;other&#34; is halted: status 401" in await service.told("/")
-            await until(lambda: service.settled() == 5)
-            await service.told("/readyz", 200)
+            assert "Workspace &#34;other&#34; is halted: status 401" in await service.wait_for_page("/")
+            await wait_until(lambda: service.settled() == 5)
+            await service.wait_for_page("/readyz", 200)
             assert list((await service.status())["halted"]) == ["other"]
             refused = simulator.answers["401"]
             wrong.write_text(KEY)
-            await until(lambda: service.settled() == 10)
-            await service.told("/metrics", word='harvester_condition{cause="",part="key",subject="other"} 0.0')
+            await wait_until(lambda: service.settled() == 10)
+            await service.wait_for_page("/metrics", word='harvester_condition{cause="",part="key",subject="other"} 0.0')
             assert (await service.status())["halted"] == {}
         assert simulator.answers["401"] == refused
 
 
-async def test_what_another_process_enqueues_is_taken_up_at_the_next_look(tmp_path):
-    """Pairs put into the ledger of a running service are read with what falls due next."""
+async def test_a_service_reads_pairs_that_another_process_enqueues(tmp_path):
+    """Pairs that a command adds to the ledger of a running service are read."""
     async with Simulator(SimulatorConfig(pairs=4, limit=1_000_000, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out", **{"workspaces.eu": {"ages_days": [10 / DAY_SECONDS]}})
-        await service.follows()
+        await service.start_once()
         await service.enqueue(simulator, 0, 1)
         async with service.running():
-            await until(lambda: service.captured() >= 1)
+            await wait_until(lambda: service.captured() >= 1)
             await service.enqueue(simulator, 1, 4)
-            await until(lambda: service.settled() == 4)
+            await wait_until(lambda: service.settled() == 4)
 
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
-async def test_a_place_whose_ledger_is_lost_is_refused_and_rebuilt(request, tmp_path, kind):
-    """A new ledger is refused with a sentence; rebuilding restores the plan, and nothing is requested again."""
+async def test_a_new_ledger_is_refused_at_a_used_place_until_it_is_rebuilt(request, tmp_path, kind):
+    """Rebuilding restores the plan, and nothing is requested again."""
     bucket = request.getfixturevalue("stores")("moto") if kind == "bucket" else None
     out, env = (place(bucket), bucket.env) if bucket else ("out", None)
     two = {"ages_days": [1 / DAY_SECONDS, 1]}
     async with Simulator(SimulatorConfig(pairs=21, limit=1_000_000, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, out, env=env, **{"workspaces.eu": {}, "workspaces.other": two})
-        await service.follows()
+        await service.start_once()
         long_ago = datetime.fromtimestamp(time.time() - 7200, UTC).isoformat()
         await service.enqueue(simulator, 0, 10, sent_at=long_ago)
         await service.enqueue(simulator, 10, 20, "other", sent_at=long_ago)
         async with service.running():
-            await until(lambda: service.captured() == 20)
+            await wait_until(lambda: service.captured() == 20)
         plan = "SELECT workspace, send_id, state, reading, round(due_at), verdict FROM pair WHERE state = 'waiting'"
-        planned, asked = service.asked(plan + " ORDER BY send_id"), simulator.answers.total()
+        planned, asked = service.query(plan + " ORDER BY send_id"), simulator.answers.total()
         service.ledger.unlink()
-        code, err = await service.ends()
+        code, err = await service.run_to_end()
         assert (code, "harvester ledger rebuild" in err, "Traceback" in err) == (5, True, False), err
         assert service.accepted() == 0
         code, _, err = await service.command.run("ledger", "rebuild", out, "--config", "h.toml")
@@ -405,12 +403,12 @@ async def test_a_place_whose_ledger_is_lost_is_refused_and_rebuilt(request, tmp_
             in (await service.command.run("ledger", "rebuild", out, "--config", "h.toml"))[2]
         )
         async with service.running():
-            assert service.asked(plan + " ORDER BY send_id") == planned
+            assert service.query(plan + " ORDER BY send_id") == planned
             assert service.settled() == 10
-            await service.told("/readyz", 200)
+            await service.wait_for_page("/readyz", 200)
         assert simulator.answers.total() == asked
         await service.enqueue(simulator, 20, 21, sent_at=long_ago)
-        assert (await service.ends("--until-idle"))[0] == 0
+        assert (await service.run_to_end("--until-idle"))[0] == 0
         assert simulator.answers.total() == asked + 1
 
 
@@ -418,7 +416,7 @@ async def test_pairs_are_paused_unpaused_and_removed_by_command_and_all_figures_
     """What is paused is left alone, what is removed is in no book; metrics, page and ``status`` tell the same."""
     async with Simulator(SimulatorConfig(pairs=6, limit=1_000_000, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out", **{"workspaces.eu": {"ages_days": [1]}})
-        await service.follows()
+        await service.start_once()
         await service.enqueue(simulator, 0, 2)
         code, out, _ = await service.command.run("pause", "p.csv")
         assert (code, out.startswith("2 of 2 pairs: paused")) == (0, True)
@@ -428,15 +426,17 @@ async def test_pairs_are_paused_unpaused_and_removed_by_command_and_all_figures_
         (tmp_path / "paused.csv").write_bytes((tmp_path / "p.csv").read_bytes())
         await service.enqueue(simulator, 2, 5)
         async with service.running():
-            await until(lambda: service.captured() == 3)
+            await wait_until(lambda: service.captured() == 3)
             assert (await service.command.run("remove", "p.csv"))[0] == 0
             books = (await service.status())["books"]
             assert (books["accepted"], books["pending"]) == (2, 2)
-            await service.told("/metrics", word="harvester_accepted_pairs 2.0")
-            metrics = await service.told("/metrics", word='harvester_readings{state="paused",workspace="eu"} 2.0')
+            await service.wait_for_page("/metrics", word="harvester_accepted_pairs 2.0")
+            metrics = await service.wait_for_page(
+                "/metrics", word='harvester_readings{state="paused",workspace="eu"} 2.0'
+            )
             assert 'harvester_pairs{outcome="pending"} 2.0' in metrics
             assert "harvester_books_balanced 1.0" in metrics
-            assert "readings paused" in await service.told("/")
+            assert "readings paused" in await service.wait_for_page("/")
         assert (await service.command.run("unpause", "paused.csv"))[0] == 0
-        assert (await service.ends("--until-idle"))[0] == 0
+        assert (await service.run_to_end("--until-idle"))[0] == 0
         assert simulator.answers == {"200": 5}
