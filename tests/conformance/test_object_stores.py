@@ -1,4 +1,4 @@
-"""Buckets that cut, hang, refuse, go away and come back: nothing seal_batches is lost, nothing is there twice."""
+"""Object stores that cut connections, hang, refuse or become unavailable: no sealed part is lost or stored twice."""
 
 import asyncio
 import csv
@@ -290,11 +290,11 @@ async def test_a_kill_at_each_put_loses_nothing(stores, tmp_path, monkeypatch, n
             await asyncio.to_thread(process.join)
             code = process.exitcode
             assert code in (0, -9), (scene.folder / "output").read_text()
-            assert not settled & set(scene.asked() - asked), "what was seal_batches was asked again"
+            assert not settled & set(scene.asked() - asked), "a sealed reading was requested again"
             now = await scene.objects(monkeypatch)
             assert before.items() <= now.items(), "a part changed or vanished"
             settled, asked, before = scene.settled(), scene.asked(), now
-        assert kill_at >= 4, "not every put was met"
+        assert kill_at >= 4, "not every put was reached"
         assert captures(now) == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
 
 
@@ -322,7 +322,7 @@ async def test_an_unavailable_store_ends_the_run_and_the_next_run_stores_the_par
 
 
 async def test_a_run_starts_while_a_known_store_is_unavailable(stores, tmp_path, monkeypatch):
-    """A deadline does not wait for a bucket: captures are seal_batches, and stored once the bucket is back."""
+    """A deadline does not wait for a bucket: captures are sealed, and stored once the bucket is back."""
     bucket, log = stores("moto"), tmp_path / "answers.ndjson"
     async with (
         Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator,
@@ -493,7 +493,7 @@ async def test_capturing_pauses_while_too_many_bytes_are_sealed(stores, tmp_path
 
 
 async def test_damaged_bytes_in_the_ledger_are_never_stored(tmp_path):
-    """A seal_batches part whose bytes have changed on disk is set aside with an alarm; the others are stored."""
+    """A sealed part whose bytes have changed on disk is set aside with an alarm; the others are stored."""
     path, clock = tmp_path / "ledger.db", SystemClock()
     sink = FolderSink(tmp_path / "harvest")
     async with await Ledger.open(path, clock=clock) as ledger:

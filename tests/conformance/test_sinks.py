@@ -145,7 +145,7 @@ class TestEverySink:
         assert place.objects() == before
 
     def test_concurrent_creates_of_one_part_all_succeed(self, place):
-        """Sixteen processes that recover the same seal_batches batch create one object, and none gets an error."""
+        """Sixteen processes that recover the same sealed batch create one object, and none gets an error."""
         asyncio.run(attached(place))
         assert race_threads(lambda _: asyncio.run(place.sink().create(part(b"r" * 100_000)))) == [None] * RACERS
         assert place.objects()[NAME] == b"r" * 100_000
@@ -167,7 +167,7 @@ class TestEverySink:
         assert place.objects() == before
 
     async def test_a_dataset_keeps_its_id(self, place):
-        """A seal_batches part names its dataset by this id, so it must be the same at every start."""
+        """A sealed part names its dataset by this id, so it must be the same at every start."""
         assert await place.sink().attach("ledger") == await place.sink().attach("ledger")
 
     def test_of_concurrent_ledgers_one_gets_the_place(self, place):

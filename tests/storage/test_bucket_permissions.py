@@ -41,7 +41,7 @@ def get_block(page: str, language: str, holding: str) -> str:
 
 @pytest.mark.parametrize("name", ["radosgw", "azurite"])
 async def test_the_documented_permissions_are_sufficient_and_minimal(stores, monkeypatch, name):
-    """With the get_block permissions a user can harvest again and again, and cannot delete or list elsewhere."""
+    """With the documented permissions a user can harvest again and again, and cannot delete or list elsewhere."""
     bucket = stores(name)
     rights = get_block("docs/buckets.md", "json", "s3:PutObject") if name == "radosgw" else "rcl"
     for variable in bucket.env:
