@@ -37,7 +37,7 @@ class Storing:
         It is given up only once nothing else is left to do: after ``finish``, or when no more may be held back.
         """
         self.problem: SinkError | None = None
-        """Why the parts that wait are not stored; None while all is well."""
+        """Why parts cannot be stored; None while they can."""
         self._ledger = ledger
         self._sink = sink
         self._clock = clock
@@ -58,22 +58,22 @@ class Storing:
 
     @property
     def waiting(self) -> int:
-        """Tell how many sealed batches are not stored yet."""
+        """Return the number of sealed batches that are not stored yet."""
         return len(self._waiting)
 
     @property
     def waiting_ids(self) -> list[str]:
-        """Name those batches."""
+        """Return the ids of those batches."""
         return [batch_id for batch_id, *_ in self._waiting]
 
     @property
     def away_seconds(self) -> float:
-        """Tell for how long parts could not be stored; 0 while all is well."""
+        """Return for how many seconds parts could not be stored; 0 while they can."""
         return self._clock.monotonic() - self._away_since if self.problem is not None else 0.0
 
     @property
     def full(self) -> bool:
-        """Whether no more may be held back."""
+        """Whether as many bytes wait as may wait."""
         return self._sealed_bytes >= self._max_sealed_bytes
 
     def add(self, batch_id: str, size_bytes: int, *, span: Span = NOTHING) -> None:
@@ -153,7 +153,8 @@ class Storing:
         if self._expected is None:
             return
         if await self._sink.attach(self._ledger.ledger_id, known=self._expected) != self._expected:
-            raise SinkRefused(f"{self._sink.place} is another dataset than before; give back the one it was")
+            message = "contains another dataset than before; restore the previous one, or choose another place"
+            raise SinkRefused(f"{self._sink.place} {message}")
         self._expected = None
 
     async def _store(self, batch_id: str) -> None:
@@ -217,6 +218,6 @@ async def recover(ledger: Ledger, storing: Storing, destination: str, *, beginni
                 continue
             raise SinkError(
                 f"the ledger {ledger.path} holds a part that was sealed for another place; "
-                "run once with the output of that time, or give --state another ledger"
+                "run once with the previous output, or choose another ledger with --state"
             )
         storing.add(batch.batch_id, batch.size_bytes)

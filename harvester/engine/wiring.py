@@ -115,7 +115,7 @@ class Harvesting:
         return dataset_id
 
     async def recover(self, *, beginning: bool = False) -> None:
-        """Take back what owners held that died or lost their lease (see ``storing.recover``)."""
+        """Recover the batches of owners that died or lost their lease (see ``storing.recover``)."""
         await recover(self._ledger, self.storing, self._destination, beginning=beginning)
 
     async def run(self) -> None:
@@ -136,7 +136,7 @@ class Harvesting:
             raise first_of(failures) from None
 
     def conditions(self) -> list[Condition]:
-        """Return the conditions of the clock, of the workspaces' endpoints and keys, and of the store."""
+        """Return the conditions of the clock, the endpoints, the keys and the store."""
         wall, monotonic = self._clock.wall(), self._clock.monotonic()
         clock = self.time.condition()
         found = [] if clock is None else [clock]
@@ -170,16 +170,16 @@ class Harvesting:
         return failed_call(each.client.endpoint, failing) + hope
 
     async def confirm_time(self, workspace: str) -> None:
-        """Make one call of a workspace for the time, unless an answer has confirmed it."""
+        """Make one request of a workspace for the time, unless a response has confirmed it."""
         await self.time.confirm(workspace, self.wired[workspace].client)
 
     def look(self) -> None:
-        """Look for due readings now: pairs came in."""
+        """Claim due readings now, because pairs were enqueued."""
         for each in self.wired.values():
             each.harvest.look()
 
     def stop(self) -> None:
-        """Claim no more, and let what is in flight land."""
+        """Stop claiming, and let requests in flight finish."""
         self.stopped = True
         for each in self.wired.values():
             each.harvest.stop()
