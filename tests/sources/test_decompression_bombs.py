@@ -17,7 +17,7 @@ from harvester.sources import Input
 from harvester.sources.avro import MAX_BLOCK_BYTES
 from harvester.sources.currents import CurrentsReader
 from harvester.sources.lines import MAX_CHARACTERS
-from tests.sources.test_currents import EMAIL, MAYBE, NOW, SENT, with_header
+from tests.support.currents import EMAIL, MAYBE, NOW, SENT, with_header
 
 LIMIT_MIB = 256
 """What reading a list may add to a process's memory; the documentation of lists names it."""

@@ -1,39 +1,16 @@
 """Tests of lists as people have them: what spreadsheets, warehouses and mistakes leave in them is never misread."""
 
-import io
 import json
 import os
 import threading
 from datetime import UTC, datetime
 
-import duckdb
 import pytest
 
 from harvester.errors import UsageError
-from harvester.model import BadLine, Enqueued
-from harvester.sources import Input, RejectsFile
-from harvester.sources.lines import MAX_CHARACTERS
 from harvester.sources.send_times import SENDS_IN_MEMORY
-from tests.sources.test_currents import EMAIL, avro, event, put, schema
-
-NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
-DAY = 86_400
-HEAD = "campaign_id,send_id,sent_at\n"
-
-
-def read(text, *, name=None, now=NOW, workspaces=("w",)):
-    """Read a list; return ``{(campaign, send): sent_at}``, the bad lines and the input."""
-    stdin = io.BytesIO(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
-    source = Input([str(name or "-")], workspaces=workspaces, stdin=stdin, now=now)
-    found = list(source.read())
-    pairs = {each.pair[1:]: each.sent_at for each in found if isinstance(each, Enqueued)}
-    return pairs, [each for each in found if isinstance(each, BadLine)], source
-
-
-def write_parquet(path, select):
-    """Write a Parquet list."""
-    duckdb.execute(f"COPY ({select}) TO '{path}'")
-    return path
+from tests.support.currents import EMAIL, avro, event, put, schema
+from tests.support.lists import DAY, HEAD, NOW, read, write_parquet
 
 
 @pytest.mark.parametrize(
@@ -78,57 +55,6 @@ def test_an_object_that_names_a_field_twice_is_a_bad_line(line):
     assert (list(pairs), bad.field, "twice" in bad.problem) == ([("c", "good")], "send_id", True)
 
 
-def test_an_open_quote_is_reported_with_its_line_and_the_lines_it_includes():
-    """All lines inside the quote count as unread, and those before it are read."""
-    pairs, (bad,), source = read(f'{HEAD}c,s0,\n"c,s1,\nc,s2,\nc,s3,\n')
-    assert list(pairs) == [("c", "s0")]
-    assert (bad.line, bad.lines, source.lines) == (3, 3, 4)
-    assert "begins in line 3 and never ends" in bad.problem
-
-
-def test_a_quote_that_ends_in_a_cell_of_a_later_line_is_a_bad_line():
-    """A stray quote ends at the next quote: the row between would be lost without notice."""
-    pairs, (bad,), _ = read('campaign_id,send_id,name\nc,s1,"half\nc,s2,"whole"\nc,s3,x\n')
-    assert (list(pairs), bad.line, bad.lines) == ([("c", "s3")], 2, 2)
-    assert "begins in line 2 ends in the middle of a cell in line 3" in bad.problem
-
-
-def test_line_numbers_count_line_ends_inside_cells():
-    """A bad row after a cell of three lines is reported with its own line."""
-    pairs, (bad,), source = read('campaign_id,send_id,x\nc,s1,"a\n""b""\nc"\nc,\n')
-    assert (list(pairs), bad.line, source.lines) == ([("c", "s1")], 5, 4)
-
-
-@pytest.mark.parametrize("length", [65_530, 131_073, 300_000])
-def test_long_cells_headers_and_lines_are_read(length):
-    """Exports contain message bodies, and pivot tables have wide headers. The next row is read too."""
-    body = "x" * length
-    assert list(read(f'campaign_id,send_id,body\nc,s1,"{body}"\nc,s2,{body}\n')[0]) == [("c", "s1"), ("c", "s2")]
-    wide = ",".join(f"column{at}" for at in range(length // 9))
-    assert list(read(f"campaign_id,{wide},send_id\nc,{',' * (length // 9 - 1)},s\n")[0]) == [("c", "s")]
-    pairs, bad, source = read(
-        f'{{"campaign_id":"c","send_id":"s1","x":"{body}"}}\n{{"campaign_id":"c","send_id":"s2"}}\n'
-    )
-    assert (list(pairs), bad, source.lines) == ([("c", "s1"), ("c", "s2")], [], 2)
-
-
-@pytest.mark.parametrize(
-    ("long", "after"),
-    [
-        ('{"campaign_id":"c","send_id":"s1","x":"%s"}', '{"campaign_id":"c","send_id":"s2"}'),
-        ('c,"%s\n\n""\n",', "c,s2,"),
-        ("c,%s,", "c,s2,"),
-    ],
-    ids=["ndjson", "quoted", "csv"],
-)
-def test_a_row_above_a_megabyte_is_one_bad_line(long, after):
-    """The next row is read, whatever quotes and line ends the long one contains."""
-    head = "" if long[0] == "{" else HEAD
-    pairs, (bad,), _ = read(f"{head}{long.replace('%s', 'x' * MAX_CHARACTERS)}\n{after}\n")
-    assert list(pairs) == [("c", "s2")]
-    assert str(MAX_CHARACTERS) in bad.problem
-
-
 @pytest.mark.parametrize("name", ["a.csv", "b.csv", "c.csv", "a.ndjson", "b.ndjson", "a.parquet"])
 def test_an_empty_list_is_not_an_error_and_has_a_note(tmp_path, name):
     """An empty day: no bytes, only a header, no object, no row."""
@@ -148,14 +74,6 @@ def test_the_columns_of_an_empty_parquet_file_are_checked(tmp_path):
     path = write_parquet(tmp_path / "p.parquet", "SELECT 1 AS user_id, 'x' AS name WHERE false")
     with pytest.raises(UsageError, match="must contain the columns campaign_id and send_id; found: user_id, name"):
         read("", name=path)
-
-
-@pytest.mark.parametrize(("separator", "what"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
-def test_another_separator_is_refused_with_advice(separator, what):
-    """Spreadsheets of many countries export semicolons."""
-    advice = f"Columns must be separated by commas, but these are {what}: export the list again with commas"
-    with pytest.raises(UsageError, match=advice):
-        read(separator.join(("Campaign_ID", '"send_id"', "sent_at")) + "\n")
 
 
 def test_the_name_of_a_parquet_file_does_not_affect_its_content(tmp_path):
@@ -182,75 +100,6 @@ def test_parquet_types_that_warehouses_write_are_read(tmp_path):
     assert source.naive_times == 0
     with pytest.raises(UsageError, match="column send_id is of type VARCHAR\\[\\]"):
         read("", name=write_parquet(tmp_path / "q.parquet", "SELECT 'c' AS campaign_id, ['s'] AS send_id"))
-
-
-NO_IDS = [
-    "NULL", "null", "\\N", "None", "nan", "NaN", "NaT", "<NA>", "N/A", "(null)", "undefined", "-",
-    "#N/A", "#REF!", "#VALUE!", "#NAME?", "####", "1.23457E+11", "4.5E+15", "1E+11", "1,2E+10", "1.2e-7",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("text", NO_IDS)
-def test_placeholders_and_errors_of_databases_and_spreadsheets_are_bad_lines(text):
-    """They are named, in either field and in every format."""
-    lines = f'c,"{text}",\n"{text}",s,\n"=""{text}""",s,\nc,good,\n'
-    pairs, bad, _ = read(HEAD + lines)
-    assert list(pairs) == [("c", "good")]
-    assert [(each.line, each.field) for each in bad] == [(2, "send_id"), (3, "campaign_id"), (4, "campaign_id")]
-    assert all(f"'{text}'" in each.problem for each in bad)
-    (again,) = read(json.dumps({"campaign_id": "c", "send_id": text}))[1]
-    assert again.problem == bad[0].problem
-
-
-def test_the_text_notation_of_spreadsheets_is_removed_from_ids():
-    """Excel's ``="x"`` is x."""
-    assert list(read(HEAD + '="c",="s-1",\n"=""c""","=""s """"2""""""",\n')[0]) == [("c", "s-1"), ("c", 's "2"')]
-
-
-@pytest.mark.parametrize(
-    "text", ["none", "NA", "24-Nov", "11/24/2026", "Nov-26", "'123", "=A1", "123.0", "1E11", "000"]
-)
-def test_a_doubtful_id_is_read_and_has_a_note(text):
-    """A customer may use it as an id; a note names the first one and the number."""
-    pairs, bad, source = read(f"{HEAD}c,{text},\nd,{text},\n")
-    assert (list(pairs), bad) == ([("c", text), ("d", text)], [])
-    (note,) = source.notes
-    assert note.startswith(f"standard input:2: send_id {text!r} looks like")
-    assert "(and 1 more)" in note
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "4055e0cb-d5c3-4d52-8055-e0cbd5c3ad52", "4055E0CB-D5C3-4D52-8055-E0CBD5C3AD52", "5f2ab3c4d5e6f708192a3b4c",
-        "send-0000000", "2026-11-24T08:00:00", "20261124", "12E5", "c", "7", "Null Island", "autumn/1 a&b", "e+1",
-    ],
-)  # fmt: skip
-def test_ordinary_ids_have_no_note(text):
-    """UUIDs, hex, times and a customer's own words."""
-    pairs, bad, source = read(f"{HEAD}{text},{text},\n")
-    assert (list(pairs), bad, source.notes) == ([(text, text)], [], [])
-
-
-def test_an_id_with_other_characters_is_a_bad_line_that_quotes_it_escaped(tmp_path):
-    """Escapes, bells, C1 controls and direction marks."""
-    ids = ["\x1b[31mred", "a\x07", "a\x9bb", "a\u202eb", "a\tb", "é", "a\x7f", "a\udcff"]
-    rejects = RejectsFile(tmp_path / "rejects.ndjson")
-    pairs, bad, _ = read(HEAD + "".join(f"c,{each},{each}\n" for each in ids))
-    for each in bad:
-        rejects.add(each)
-    assert (pairs, len(bad)) == ({}, len(ids))
-    written = rejects.path.read_text()
-    assert all(line.isprintable() for line in written.splitlines() + rejects.reasons)
-    assert [json.loads(json.loads(line)["text"])["send_id"] for line in written.splitlines()] == ids
-
-
-def test_a_header_is_quoted_without_its_control_characters():
-    """A file cannot send commands to a terminal."""
-    with pytest.raises(UsageError) as refused:
-        read("\x1b[31mcampaign\x1b[0m;send_id\n")
-    assert "\\u001b[31mcampaign" in str(refused.value)
-    assert str(refused.value).isprintable()
 
 
 SHARE = "id,campaign_id,campaign_api_id,canvas_id,send_id,time\n"
@@ -326,42 +175,6 @@ async def test_plan_shows_the_first_bad_lines_and_ends_with_3(harvester, tmp_pat
     (tmp_path / "sends.csv").write_text("")
     code, out, _ = await harvester.run("plan", "sends.csv")
     assert (code, "note       sends.csv contains no rows" in out) == (0, True)
-
-
-def test_blanks_around_an_id_are_ignored_in_every_format(tmp_path):
-    """Columns of a fixed width are padded with blanks, and Braze answers zeros for an unknown id."""
-    path = write_parquet(tmp_path / "p.parquet", "SELECT 'c  '::VARCHAR AS campaign_id, ' s' AS send_id")
-    folder = tmp_path / "currents"
-    put(folder, avro([event("c  ", " s", when=int(NOW) - DAY)]))
-    for pairs in (
-        read('{"campaign_id": "c  ", "send_id": "\\ts "}\n')[0], read('campaign_id,send_id\nc ," s"\n')[0],
-        read("", name=path)[0], read("", name=folder)[0],
-    ):  # fmt: skip
-        assert list(pairs) == [("c", "s")]
-
-
-def test_a_repeated_header_between_rows_is_a_bad_line():
-    """``cat a.csv b.csv`` leaves it there."""
-    pairs, bad, _ = read("campaign_id,send_id\nc,s1\ncampaign_id,send_id\nc,s2\n")
-    assert list(pairs) == [("c", "s1"), ("c", "s2")]
-    assert [(each.line, each.field) for each in bad] == [(3, "campaign_id")]
-    assert "repeats its header" in bad[0].problem
-
-
-@pytest.mark.parametrize("second", ["send_id,campaign_id,x", "\ufeffsend_id,x,campaign_id", "x,campaign_id,send_id"])
-def test_a_second_header_in_another_order_is_refused(second):
-    """All rows after it would be misread."""
-    with pytest.raises(UsageError, match=":3: a second header names the columns in another order"):
-        read(f"campaign_id,send_id,x\nc,s1,1\n{second}\ns2,c,1\n")
-
-
-@pytest.mark.parametrize("field", ["sent_at", "workspace", "time"])
-def test_an_error_quotes_only_the_beginning_of_a_cell(field):
-    """A cell of a megabyte is not printed to a terminal."""
-    record = {"campaign_api_id": "c", "send_id": "s", field: "9" * 200_000}
-    _, (bad,), _ = read(json.dumps(record) + "\n")
-    assert bad.field == field
-    assert len(bad.problem) < 300
 
 
 def test_an_infinite_time_is_a_bad_line(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from harvester.settings import load
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.commands.test_capture import write_pairs
-from tests.sources.test_currents import avro, event, put
+from tests.support.currents import avro, event, put
 from tests.support.secret_canary import KEY
 from tests.support.servers import BUCKET, free_port, s3
 

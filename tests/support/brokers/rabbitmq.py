@@ -1,0 +1,109 @@
+"""RabbitMQ for tests."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+
+from tests.support.brokers.broker_server import BrokerServer, Server
+from tests.support.servers import free_port, needed
+
+
+def _rabbitmq_without_plugins(home: Path) -> str:
+    """Link the parts of RabbitMQ except its plugins, and return its program.
+
+    Erlang looks for each module in the folder of every plugin, enabled or not. Without them, RabbitMQ starts in two
+    thirds of the time.
+    """
+    installed = Path("/usr/lib/rabbitmq/bin/rabbitmq-server").resolve().parent.parent
+    shutil.copytree(installed / "sbin", home / "sbin")  # copies: a script finds its home through its links
+    (home / "plugins").mkdir()
+    for part in (installed / "plugins").iterdir():
+        if not part.name.startswith("rabbitmq_") or part.name.startswith("rabbitmq_prelaunch"):
+            (home / "plugins" / part.name).symlink_to(part)
+    return str(home / "sbin/rabbitmq-server")
+
+
+class RabbitMQ(BrokerServer):
+    """Debian's RabbitMQ, with a separate epmd."""
+
+    kind = "rabbitmq"
+
+    def __init__(self, folder: Path, **more: str) -> None:
+        """Start both, with ``more`` environment variables."""
+        needed("rabbitmq-server")
+        port, names = free_port(), free_port()
+        folder.mkdir(parents=True)
+        program = _rabbitmq_without_plugins(folder / "home")
+        (folder / "plugins").write_text("[].")
+        env = {
+            "HOME": str(folder), "ERL_EPMD_PORT": str(names), "RABBITMQ_NODENAME": f"h{port}@localhost",
+            "RABBITMQ_NODE_PORT": str(port), "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_DIST_PORT": str(free_port()), "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"), "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "flags"), "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
+        } | more  # fmt: skip
+        self._names = Server(names, needed("epmd"), "-port", str(names), "-address", "127.0.0.1")
+        self.server = Server(port, program, env=env)
+        self.url = f"amqp://guest:guest@127.0.0.1:{port}"
+
+    def options(self, name: str) -> dict[str, Any]:
+        """See ``BrokerServer``."""
+        return {"url": lambda: self.url, "queue": name, "dead_letter": None}
+
+    @asynccontextmanager
+    async def _channel(self) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
+        async with await aio_pika.connect(self.url) as connection, connection.channel() as channel:
+            yield channel
+
+    async def create_queue(self, name: str, *, dead_letters: bool = True) -> None:
+        """Create a quorum queue with a limit of 20 deliveries, which is the default of RabbitMQ 4."""
+        async with self._channel() as channel:
+            arguments = {
+                "x-queue-type": "quorum", "x-delivery-limit": 20,
+                "x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"{name}.dead",
+            }  # fmt: skip
+            await channel.declare_queue(name, durable=True, arguments=arguments)
+        if dead_letters:
+            await self.create_dead_letter_queue(name)
+
+    async def create_dead_letter_queue(self, name: str) -> None:
+        """See ``BrokerServer``."""
+        async with self._channel() as channel:
+            await channel.declare_queue(f"{name}.dead", durable=True, arguments={"x-queue-type": "quorum"})
+
+    async def delete_queue(self, name: str) -> None:
+        """See ``BrokerServer``."""
+        async with self._channel() as channel:
+            await channel.queue_delete(name)
+
+    async def send(self, name: str, *bodies: bytes) -> None:
+        """See ``BrokerServer``."""
+        async with self._channel() as channel:
+            for body in bodies:
+                message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+                await channel.default_exchange.publish(message, routing_key=name)
+
+    async def list_dead_letters(self, name: str) -> list[tuple[bytes, str]]:
+        """See ``BrokerServer``."""
+        found = []
+        async with self._channel() as channel:
+            queue = await channel.get_queue(f"{name}.dead")
+            while (message := await queue.get(fail=False)) is not None:
+                found.append((message.body, message.headers["reason"]))
+        return found
+
+    async def count_messages(self, name: str) -> int:
+        """Return the ready messages, which are all of them while no consumer is connected."""
+        async with self._channel() as channel:
+            queue = await channel.declare_queue(name, passive=True)
+            return queue.declaration_result.message_count
+
+    def close(self) -> None:
+        """Stop both."""
+        self.server.kill()
+        self._names.kill()

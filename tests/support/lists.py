@@ -1,0 +1,28 @@
+"""Lists of pairs for tests."""
+
+import io
+from datetime import UTC, datetime
+
+import duckdb
+
+from harvester.model import BadLine, Enqueued
+from harvester.sources import Input
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
+DAY = 86_400
+HEAD = "campaign_id,send_id,sent_at\n"
+
+
+def read(text, *, name=None, now=NOW, workspaces=("w",)):
+    """Read a list; return ``{(campaign, send): sent_at}``, the bad lines and the input."""
+    stdin = io.BytesIO(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
+    source = Input([str(name or "-")], workspaces=workspaces, stdin=stdin, now=now)
+    found = list(source.read())
+    pairs = {each.pair[1:]: each.sent_at for each in found if isinstance(each, Enqueued)}
+    return pairs, [each for each in found if isinstance(each, BadLine)], source
+
+
+def write_parquet(path, select):
+    """Write a Parquet list."""
+    duckdb.execute(f"COPY ({select}) TO '{path}'")
+    return path
