@@ -1,4 +1,4 @@
-"""What tests share: a stand-in API, and the harvester as a process of its own."""
+"""Fixtures: the harvester as a process, object stores, brokers."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ import pytest
 import zstandard
 from hypothesis import settings
 
-from tests.support.secret_canary import KEY, Heard, leaks, said
+from tests.support.secret_canary import KEY, RecordedProcess, captured_output, leaks
 from tests.support.servers import STORES, Bucket
 from tests.support.warm_process import WarmProcess
 
@@ -34,13 +34,13 @@ def pytest_configure(config):
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY_DISK)
 
 
-class HeardWarm(WarmProcess):
-    """A warm process whose words are searched when the test has ended."""
+class RecordedWarmProcess(WarmProcess):
+    """A warm process whose output is searched for secrets when the test has ended."""
 
     def communicate(self, stdin: bytes = b"") -> tuple[bytes, bytes]:
-        """Read all it says, and keep it."""
+        """Read all its output, and keep it."""
         written = super().communicate(stdin)
-        said.extend(written)
+        captured_output.extend(written)
         return written
 
 
@@ -53,19 +53,19 @@ class Command:
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "BRAZE_API_KEY": KEY}
 
     def command(self, *arguments: str) -> list[str]:
-        """What to execute."""
+        """Return the command line."""
         return [sys.executable, "-m", "harvester", *arguments]
 
     def start(self, *arguments: str, inside: Sequence[str] = (), **options) -> subprocess.Popen:
         """Begin a process, ``inside`` another command that executes it."""
-        return Heard(
+        return RecordedProcess(
             [*inside, *self.command(*arguments)], cwd=self.folder, env=self.env,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
     def start_warm(self, *arguments: str) -> WarmProcess:
         """Begin a process that has imported it all already, see ``WarmProcess``."""
-        return HeardWarm(self.folder, self.env, *arguments)
+        return RecordedWarmProcess(self.folder, self.env, *arguments)
 
     async def run(
         self, *arguments: str, stdin: bytes | None = None, inside: Sequence[str] = ()
@@ -86,8 +86,8 @@ def harvester(tmp_path):
     return Command(tmp_path)
 
 
-def rows_of(folder: Path) -> list[dict]:
-    """All rows of all parts of a harvested folder."""
+def read_rows(folder: Path) -> list[dict]:
+    """Return all rows of all parts of a folder."""
     rows = []
     for part in sorted(folder.glob("send_analytics/*/*.ndjson.zst")):
         data = zstandard.ZstdDecompressor().decompressobj().decompress(part.read_bytes())
@@ -99,7 +99,7 @@ def rows_of(folder: Path) -> list[dict]:
 def pytest_collection_modifyitems(items):
     """Tests run in several processes; those of object stores, and of a broker, in one: each server is started once.
 
-    Groups come first: a process that took a long one last would be alone with it in the end.
+    Groups come first: a process that began a long one last would delay the end.
     """
     for item in items:
         chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
@@ -112,7 +112,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A test that leaves a secret anywhere fails, however it ended."""
+    """Fail a test that leaves a secret anywhere, whatever its result."""
     report = yield
     if call.when == "teardown" and (
         found := leaks(item.funcargs.get("tmp_path"), (text for _, text in report.sections))
@@ -123,7 +123,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory):
-    """Give an object store by its name; each is started once, when it is first asked for."""
+    """Return an object store by name; each is started once, at its first use."""
     with ExitStack() as stack:
         started: dict[str, Bucket] = {}
 
@@ -137,7 +137,7 @@ def stores(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def broker_servers(tmp_path_factory):
-    """Give a broker by its kind; each is started once, when it is first asked for."""
+    """Return a broker by kind; each is started once, at its first use."""
     from tests.support.brokers import BROKER_SERVERS  # noqa: PLC0415 - the clients of four brokers take a while, and most tests need none
 
     with ExitStack() as stack:

@@ -29,7 +29,7 @@ from benchmarks.torture.service_target import OfService
 from benchmarks.torture.storage_targets import Folder, Lake
 from tests.support.brokers import BROKER_SERVERS
 from tests.support.servers import moto
-from tests.support.tcp_proxy import Cutter
+from tests.support.tcp_proxy import TcpProxy
 
 DISK_BYTES = 256 << 20
 
@@ -38,7 +38,7 @@ async def run_torture(given: argparse.Namespace, disk: Path) -> Torture:
     """Put everything together, and torture."""
     with ExitStack() as stack:
         bucket = stack.enter_context(moto(disk)) if given.store == "moto" else None
-        async with Cutter(bucket.port if bucket else 0) as cutter:
+        async with TcpProxy(bucket.port if bucket else 0) as cutter:
             place = Lake(bucket, cutter) if bucket else Folder(disk)
             if given.serve:
                 kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="broker-")))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.torture.check_output import Parts
 from tests.support.servers import BUCKET, Bucket, s3
-from tests.support.tcp_proxy import Cutter
+from tests.support.tcp_proxy import TcpProxy
 
 
 class Folder:
@@ -32,7 +32,7 @@ class Folder:
 class Lake:
     """Parts in a bucket behind a proxy that cuts."""
 
-    def __init__(self, bucket: Bucket, cutter: Cutter) -> None:
+    def __init__(self, bucket: Bucket, cutter: TcpProxy) -> None:
         """Reach the bucket through ``cutter``, and past it for the verdict."""
         self.out, self.env = f"{bucket.url}/harvest", bucket.through(cutter.port)
         self._s3, self._cutter = s3(bucket.port), cutter

@@ -17,7 +17,7 @@ from harvester.cli.show import refused_lines
 from harvester.datasets import latest_query
 from harvester.model import Books
 from harvester.simulator import Simulator, SimulatorConfig
-from tests.conftest import rows_of
+from tests.conftest import read_rows
 from tests.support.secret_canary import KEY
 from tests.support.warm_process import fork
 
@@ -44,7 +44,7 @@ async def test_every_pair_is_captured_once_and_a_second_run_asks_nothing(harvest
         assert summary["books"]["balanced"]
         assert summary["books"]["accepted"] == sum(summary["books"]["captured"].values()) == 300
         captures = Counter(
-            (row["campaign_id"], row["send_id"]) for row in rows_of(tmp_path / "harvest") if row["level"] == "capture"
+            (row["campaign_id"], row["send_id"]) for row in read_rows(tmp_path / "harvest") if row["level"] == "capture"
         )
         assert captures == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
         asked = simulator.answers.total()
@@ -75,7 +75,7 @@ async def test_killed_at_any_moment_it_goes_on_and_nothing_is_lost_or_twice(harv
         assert summary["books"]["balanced"]
         assert sum(summary["books"]["captured"].values()) == 1500
     captures = Counter(
-        (row["campaign_id"], row["send_id"]) for row in rows_of(tmp_path / "harvest") if row["level"] == "capture"
+        (row["campaign_id"], row["send_id"]) for row in read_rows(tmp_path / "harvest") if row["level"] == "capture"
     )
     assert captures == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
     assert all(path.read_bytes() == data for path, data in parts.items())
@@ -97,7 +97,7 @@ async def test_processes_on_one_ledger_end_when_all_is_done_and_take_over_from_t
         out, _ = await asyncio.to_thread(second.communicate)
         await asyncio.to_thread(first.communicate)
     assert (second.returncode, json.loads(out)["books"]["pending"]) == (0, 0)
-    captures = Counter(row["send_id"] for row in rows_of(tmp_path / "harvest") if row["level"] == "capture")
+    captures = Counter(row["send_id"] for row in read_rows(tmp_path / "harvest") if row["level"] == "capture")
     assert captures == Counter(each.pair.send_id for each in simulator.population)
 
 
@@ -280,7 +280,7 @@ async def test_plan_enqueue_status_requeue_parts_agree(harvester, tmp_path):
         assert out.startswith("1 pair is pending again")
         code, out, _ = await harvester.run("parts")
         listed = [json.loads(line) for line in out.splitlines()]
-        rows = rows_of(tmp_path / "harvest")
+        rows = read_rows(tmp_path / "harvest")
         assert sum(part["row_count"] for part in listed) == len(rows)
         last = max(row["captured_at"] for row in rows)
         assert all(last <= part["stored_at"] <= datetime.now(UTC).isoformat() for part in listed)

@@ -28,8 +28,8 @@ from harvester.storage import object_store as stores_module
 from harvester.storage.bucket import BucketSink
 from harvester.storage.object_store import Store
 from tests.conftest import KEY, Command
-from tests.support.servers import ACCESS_KEY, BUCKET, SECRET_KEY, Bucket, s3, served
-from tests.support.tcp_proxy import Cutter
+from tests.support.servers import ACCESS_KEY, BUCKET, SECRET_KEY, Bucket, s3, serve_app
+from tests.support.tcp_proxy import TcpProxy
 from tests.support.warm_process import fork
 
 PAIRS = 150
@@ -67,7 +67,7 @@ async def test_a_connection_cut_at_any_put_changes_nothing(stores, monkeypatch, 
         puts += method == "PUT"
         return cut if method == "PUT" and puts % 2 else None
 
-    async with Cutter(bucket.port, every_second) as cutter:
+    async with TcpProxy(bucket.port, every_second) as cutter:
         url = use(monkeypatch, bucket, cutter.port)
         sink = BucketSink(Store(url))
         assert await sink.attach("ledger") == await sink.attach("ledger")
@@ -88,7 +88,7 @@ async def test_a_put_that_changes_in_transit_is_sent_again(stores, monkeypatch, 
         puts += method == "PUT"
         return "flip" if method == "PUT" and puts == 1 else None
 
-    async with Cutter(bucket.port, first) as cutter:
+    async with TcpProxy(bucket.port, first) as cutter:
         url = use(monkeypatch, bucket, cutter.port)
         with pytest.raises(SinkError):
             await BucketSink(Store(url)).create(part(b"rows" * 1000))
@@ -100,7 +100,7 @@ async def test_a_put_that_changes_in_transit_is_sent_again(stores, monkeypatch, 
 async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypatch):
     """A second create that succeeds could lose parts. The start tests it with harmless bytes."""
     bucket = stores("moto")
-    async with Cutter(bucket.port, lambda _method, _target: "unconditional") as cutter:
+    async with TcpProxy(bucket.port, lambda _method, _target: "unconditional") as cutter:
         sink = BucketSink(Store(use(monkeypatch, bucket, cutter.port)))
         with pytest.raises(SinkError, match="overwrites objects"):
             await sink.attach("ledger")
@@ -128,7 +128,7 @@ async def test_a_refusal_of_a_store_says_what_to_do(monkeypatch, fast_retries, s
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", refuse)
-    with served(app) as port:
+    with serve_app(app) as port:
         bucket = Bucket("s3", "s3://lake", port, {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": "us-east-1",
@@ -144,7 +144,7 @@ async def test_a_refusal_of_a_store_says_what_to_do(monkeypatch, fast_retries, s
 async def test_an_existing_name_is_found_without_the_permission_to_overwrite(stores, monkeypatch):
     """A store may answer 403 instead of saying that the name exists: the object's bytes decide."""
     bucket = stores("moto")
-    async with Cutter(bucket.port) as cutter:
+    async with TcpProxy(bucket.port) as cutter:
         sink = BucketSink(Store(use(monkeypatch, bucket, cutter.port)))
         await sink.create(part(b"rows"))
         cutter.fate = lambda method, _target: "forbid" if method == "PUT" else None
@@ -190,7 +190,7 @@ async def test_requests_to_a_hanging_store_are_bounded(stores, monkeypatch, fast
     """A full store may hang: each request ends in time, and the error says what it waited for."""
     monkeypatch.setitem(stores_module._CLIENT, "timeout", timedelta(milliseconds=100))
     bucket = stores("moto")
-    async with Cutter(bucket.port, lambda _method, _target: "hang") as cutter:
+    async with TcpProxy(bucket.port, lambda _method, _target: "hang") as cutter:
         sink = BucketSink(Store(use(monkeypatch, bucket, cutter.port)))
         with pytest.raises(SinkError, match="does not answer in time"):
             await sink.create(part(b"rows"))
@@ -270,7 +270,7 @@ async def test_a_kill_at_each_put_loses_nothing(stores, tmp_path, monkeypatch, n
     """SIGKILL at each put, and a cut of the put itself: nothing is missing, written twice or requested again."""
     bucket, log = stores(name), tmp_path / "answers.ndjson"
     config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)
-    async with Simulator(config) as simulator, Cutter(bucket.port) as cutter:
+    async with Simulator(config) as simulator, TcpProxy(bucket.port) as cutter:
         scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, log)
         settled: set[tuple[str, str]] = set()
         asked, before, code, kill_at = Counter(), {}, -9, 0
@@ -303,7 +303,7 @@ async def test_an_unavailable_store_ends_the_run_and_the_next_run_stores_the_par
     bucket, log = stores("moto"), tmp_path / "answers.ndjson"
     async with (
         Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator,
-        Cutter(bucket.port) as cutter,
+        TcpProxy(bucket.port) as cutter,
     ):
         scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, log)
         cutter.fate = lambda method, target: "before" if method == "PUT" and "captured_date" in target else None
@@ -326,7 +326,7 @@ async def test_a_run_starts_while_a_known_store_is_unavailable(stores, tmp_path,
     bucket, log = stores("moto"), tmp_path / "answers.ndjson"
     async with (
         Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator,
-        Cutter(bucket.port) as cutter,
+        TcpProxy(bucket.port) as cutter,
     ):
         scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, log)
         listed = scene.folder / "p.csv"
@@ -350,7 +350,7 @@ async def test_signals_end_a_run_while_the_store_hangs(stores, tmp_path):
     bucket, hanging = stores("moto"), asyncio.Event()
     async with (
         Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator,
-        Cutter(bucket.port) as cutter,
+        TcpProxy(bucket.port) as cutter,
     ):
         scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, tmp_path / "log")
 
@@ -437,7 +437,7 @@ async def seal_batches(ledger: Ledger, count: int, destination: str) -> list[Par
 async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, tmp_path, monkeypatch, name):
     """Another process takes over the waiting parts; when the store is back, both create the same."""
     bucket, clock = stores(name), LateClock()
-    async with Cutter(bucket.port) as cutter:
+    async with TcpProxy(bucket.port) as cutter:
         url = use(monkeypatch, bucket, cutter.port)
         dataset = await BucketSink(Store(url)).attach("ledger")
         cutter.fate = lambda _method, _target: "before"
@@ -472,7 +472,7 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
 async def test_capturing_pauses_while_too_many_bytes_are_sealed(stores, tmp_path, monkeypatch):
     """Beyond the set number of bytes no batch is claimed until the store is back."""
     bucket, clock = stores("moto"), SystemClock()
-    async with Cutter(bucket.port) as cutter, await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+    async with TcpProxy(bucket.port) as cutter, await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
         url = use(monkeypatch, bucket, cutter.port)
         dataset = await BucketSink(Store(url)).attach("ledger")
         cutter.fate = lambda _method, _target: "before"
@@ -520,7 +520,7 @@ async def test_a_harvest_never_asks_a_store_to_delete(stores, tmp_path):
     bucket = stores("moto")
     async with (
         Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator,
-        Cutter(bucket.port) as cutter,
+        TcpProxy(bucket.port) as cutter,
     ):
         scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, tmp_path / "log")
         for _ in range(2):

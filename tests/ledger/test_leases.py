@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from harvester.simulator import Simulator, SimulatorConfig
-from tests.conftest import KEY, Command, rows_of
+from tests.conftest import KEY, Command, read_rows
 
 PAIRS = 60
 LEASE_SECONDS = 1.5
@@ -38,7 +38,7 @@ def listed(folder: Path, simulator: Simulator) -> Counter:
 
 def captures(folder: Path) -> Counter:
     """How often each pair was captured."""
-    rows = rows_of(folder / "harvest")
+    rows = read_rows(folder / "harvest")
     return Counter((row["campaign_id"], row["send_id"]) for row in rows if row["level"] == "capture")
 
 

@@ -18,11 +18,11 @@ import pytest
 import zstandard
 
 from harvester.simulator import Simulator, SimulatorConfig
-from tests.conftest import Command, rows_of
+from tests.conftest import Command, read_rows
 from tests.support.brokers import BROKER_SERVERS, queue_name
 from tests.support.secret_canary import KEY
 from tests.support.servers import BUCKET, free_port, s3
-from tests.support.tcp_proxy import Cutter
+from tests.support.tcp_proxy import TcpProxy
 from tests.support.warm_process import WarmProcess
 
 SERVE = ("serve", "--config", "h.toml", "--log-level", "warning")
@@ -209,7 +209,7 @@ async def broker_server(request, broker_servers):
     if found.kind != "sqs":
         yield found, {}
         return
-    async with Cutter(found.port, lambda *request: found.fate(*request) or "brief") as way:
+    async with TcpProxy(found.port, lambda *request: found.fate(*request) or "brief") as way:
         yield found, {"AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{way.port}", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -302,7 +302,7 @@ async def test_until_idle_reads_all_messages_and_the_files_that_they_name(broker
                           **trigger(broker, name, prefixes=[f"s3://{BUCKET}/lists"]))  # fmt: skip
         code, err = await service.run_to_end("--until-idle")
     assert code == 0, err
-    rows = [row for row in rows_of(tmp_path / "out") if row["level"] == "capture"]
+    rows = [row for row in read_rows(tmp_path / "out") if row["level"] == "capture"]
     assert {(row["campaign_id"], row["send_id"]) for row in rows} == {
         (each.campaign_id, each.send_id) for each in pairs
     }
@@ -334,7 +334,7 @@ async def test_the_second_signal_ends_the_process_at_once_and_loses_nothing(tmp_
     async with Simulator(SimulatorConfig(pairs=5, limit=1_000_000, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out")
         assert (await service.run_to_end("--until-idle"))[0] == 0
-    found = Counter(row["send_id"] for row in rows_of(tmp_path / "out") if row["level"] == "capture")
+    found = Counter(row["send_id"] for row in read_rows(tmp_path / "out") if row["level"] == "capture")
     assert found == Counter(each.pair.send_id for each in simulator.population)
 
 

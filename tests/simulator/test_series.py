@@ -7,14 +7,14 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from harvester.model import DAY_SECONDS, Verdict
-from tests.support.stand_in import NOW, TODAY, asked, numbers, sends_of
+from tests.support.stand_in import NOW, TODAY, numbers, request_series, sends_of
 
 
 def test_the_verdict_matches_the_body():
     """All three verdicts occur, mostly activity; each is true of the body, whatever days are requested."""
     verdicts = Counter()
     for each, length in itertools.product(sends_of(1000), (1, 14)):
-        verdict, found = asked(each, length=length)
+        verdict, found = request_series(each, length=length)
         true = Verdict.ACTIVITY if any(value for *_, value in numbers(found)) else Verdict.ZERO
         assert verdict == (true if found["data"] else Verdict.EMPTY)
         assert found["message"] == "success"
@@ -28,7 +28,7 @@ def test_every_documented_channel_occurs():
     """Variations have names, e-mail can have a control group without ``sent``, revenue is a float."""
     channels, control = set(), 0
     for each in sends_of(2000):
-        for _, place, name, value in numbers(asked(each, length=1)[1]):
+        for _, place, name, value in numbers(request_series(each, length=1)[1]):
             assert isinstance(value, float if name == "revenue" else int)
             if place != "day":
                 channels.add(place[0])
@@ -45,7 +45,7 @@ def test_every_documented_channel_occurs():
 def test_days_are_consecutive_and_filled_with_zeros(length):
     """As many days as requested, without a gap, each with every channel and counter, as recorded."""
     for each in sends_of(100):
-        _, found = asked(each, length=length)
+        _, found = request_series(each, length=length)
         if found["data"]:
             days = [date.fromisoformat(day["time"]) for day in found["data"]]
             assert days == [TODAY - timedelta(days=back) for back in range(length - 1, -1, -1)]
@@ -56,7 +56,7 @@ def test_days_are_consecutive_and_filled_with_zeros(length):
 def test_nothing_counts_before_the_send_or_after_now():
     """Days before the send and future days are zeros; the day of the send has everything that was sent."""
     for each in sends_of():
-        verdict, found = asked(each, ending_at=NOW + 5 * DAY_SECONDS, length=30)
+        verdict, found = request_series(each, ending_at=NOW + 5 * DAY_SECONDS, length=30)
         sent_on = datetime.fromtimestamp(each.sent_at, UTC).date().isoformat()
         busy = {day for day, *_, value in numbers(found) if value}
         assert busy <= {day["time"] for day in found["data"] if sent_on <= day["time"] <= TODAY.isoformat()}
@@ -70,7 +70,7 @@ def test_late_conversions_change_a_past_day():
     for each in sends_of():
         totals = []
         for age_days in (1, 3, 13):
-            _, found = asked(each, each.sent_at + age_days * DAY_SECONDS, length=20)
+            _, found = request_series(each, each.sent_at + age_days * DAY_SECONDS, length=20)
             by_day = sum(value for _, place, name, value in numbers(found) if (place, name) == ("day", "conversions"))
             by_send = [value for _, place, name, value in numbers(found)
                        if (place, name) == ("day", "conversions_by_send_time") and value]  # fmt: skip
@@ -87,18 +87,18 @@ def test_counters_never_fall_until_the_send_expires():
         before = None
         for hours in range(1, 14 * 24, 17):
             now = each.sent_at + hours * 3600
-            found = asked(each, now, ending_at=each.sent_at + 14 * DAY_SECONDS, length=16)[1]
+            found = request_series(each, now, ending_at=each.sent_at + 14 * DAY_SECONDS, length=16)[1]
             values = [value for *_, value in numbers(found)]
             assert before is None or all(old <= new for old, new in zip(before, values, strict=True))
             before = values
             hour = now // 3600 * 3600
-            assert asked(each, hour, ending_at=NOW) == asked(each, hour + 3599, ending_at=NOW)
+            assert request_series(each, hour, ending_at=NOW) == request_series(each, hour + 3599, ending_at=NOW)
 
 
 def test_a_future_send_is_unknown():
     """Its response equals that of a send that does not exist."""
     for each in sends_of(100):
-        assert asked(each, each.sent_at - 1, unknown_pairs="empty")[0] == Verdict.EMPTY
+        assert request_series(each, each.sent_at - 1, unknown_pairs="empty")[0] == Verdict.EMPTY
 
 
 @pytest.mark.parametrize("unknown_pairs", ["zero", "empty"])
@@ -106,8 +106,8 @@ def test_an_expired_send_equals_an_unknown_one(unknown_pairs):
     """14 days after the send nothing is left, and no error says so. The user chooses days of zeros or no days."""
     for each in sends_of(100):
         expired = each.sent_at + 14 * DAY_SECONDS + 1
-        series = asked(each, expired, unknown_pairs=unknown_pairs)
+        series = request_series(each, expired, unknown_pairs=unknown_pairs)
         assert series[0] == Verdict(unknown_pairs)
-        assert series == asked(each, expired, sent_at=None, unknown_pairs=unknown_pairs)
-        if asked(each)[0] == Verdict.ACTIVITY:
-            assert asked(each, expired - 1, unknown_pairs=unknown_pairs, length=16)[0] == Verdict.ACTIVITY
+        assert series == request_series(each, expired, sent_at=None, unknown_pairs=unknown_pairs)
+        if request_series(each)[0] == Verdict.ACTIVITY:
+            assert request_series(each, expired - 1, unknown_pairs=unknown_pairs, length=16)[0] == Verdict.ACTIVITY

@@ -15,7 +15,7 @@ from tests.support.queues import (
     one_broker,
     wait_until,
 )
-from tests.support.servers import BUCKET, aws, s3, served
+from tests.support.servers import BUCKET, aws, s3, serve_app
 
 
 def s3_event(*keys):
@@ -61,7 +61,7 @@ def store(monkeypatch):
     app.router.add_get(f"/{BUCKET}", answer)
     app.router.add_get(f"/{BUCKET}/{{key:.*}}", answer)
     monkeypatch.setitem(stores_module._RETRIES, "max_retries", 0)
-    with served(app) as port:
+    with serve_app(app) as port:
         for name, value in aws(port).items():
             monkeypatch.setenv(name, value)
         yield

@@ -1,4 +1,4 @@
-"""A real headless Chromium for tests, driven over its DevTools protocol with the client that is here anyway."""
+"""A real headless Chromium for tests, driven by its DevTools protocol over aiohttp."""
 
 import asyncio
 import base64
@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.servers import needed, running
+from tests.support.servers import require_program, running
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
@@ -20,12 +20,12 @@ FLAGS = (
 
 
 class Tab:
-    """One tab. ``said`` is what the console held, ``asked`` the addresses that were requested."""
+    """One tab. ``console`` contains the console's output, ``requested`` the requested addresses."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        """Speak over an open connection."""
-        self.said: list[str] = []
-        self.asked: list[str] = []
+        """Use an open connection."""
+        self.console: list[str] = []
+        self.requested: list[str] = []
         self._socket = socket
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._loaded = asyncio.Event()
@@ -40,13 +40,13 @@ class Tab:
                 case "Page.loadEventFired":
                     self._loaded.set()
                 case "Log.entryAdded":
-                    self.said.append(event["params"]["entry"]["text"])
+                    self.console.append(event["params"]["entry"]["text"])
                 case "Runtime.exceptionThrown":
-                    self.said.append(event["params"]["exceptionDetails"]["text"])
+                    self.console.append(event["params"]["exceptionDetails"]["text"])
                 case "Runtime.consoleAPICalled":
-                    self.said.append(str(event["params"]["args"]))
+                    self.console.append(str(event["params"]["args"]))
                 case "Network.requestWillBeSent":
-                    self.asked.append(event["params"]["request"]["url"])
+                    self.requested.append(event["params"]["request"]["url"])
 
     async def do(self, method: str, **parameters) -> dict[str, Any]:
         """Run one command of the protocol."""
@@ -58,10 +58,10 @@ class Tab:
         return answer["result"]
 
     async def visit(self, url: str, *, width: int = 1280, dark: bool = False, script: bool = True) -> None:
-        """Open a page at a width, in light or dark, and wait until it is loaded."""
+        """Open a page at a width, in light or dark mode, and wait until it is loaded."""
         self._loaded.clear()
-        self.said.clear()
-        self.asked.clear()
+        self.console.clear()
+        self.requested.clear()
         for domain in ("Page", "Runtime", "Log", "Network"):
             await self.do(f"{domain}.enable")
         await self.do("Emulation.setScriptExecutionDisabled", value=not script)
@@ -73,26 +73,28 @@ class Tab:
         await asyncio.wait_for(self._loaded.wait(), 30)
 
     async def run(self, script: str) -> Any:
-        """Run a script in the page and give what it, or its promise, comes to."""
+        """Run a script in the page; return its value, or that of its promise."""
         result = await self.do("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
     async def picture(self) -> bytes:
-        """Give a screenshot of the whole page, as PNG."""
+        """Return a screenshot of the whole page, as PNG."""
         shot = await self.do("Page.captureScreenshot", captureBeyondViewport=True)
         return base64.b64decode(shot["data"])
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._listening.cancel()
 
 
 @asynccontextmanager
 async def chromium(folder: Path) -> AsyncIterator[Tab]:
-    """Start a browser with an empty profile and give its first tab."""
+    """Start a browser with an empty profile, and yield its first tab."""
     told = folder / "DevToolsActivePort"
-    with running(needed("chromium"), *FLAGS, f"--user-data-dir={folder}", "about:blank", stdin=subprocess.DEVNULL):
+    with running(
+        require_program("chromium"), *FLAGS, f"--user-data-dir={folder}", "about:blank", stdin=subprocess.DEVNULL
+    ):
         async with asyncio.timeout(60):
             while not told.exists() or not told.read_text().strip():
                 await asyncio.sleep(0.05)

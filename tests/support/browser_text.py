@@ -17,7 +17,7 @@ HOUR = NOW // 3600 * 3600
 
 
 def spending(limit: int, *, ours: float, others: float, burst: int = 0) -> tuple[BudgetSample, ...]:
-    """A window spent at so many calls a second, with a burst of others' at minute 22."""
+    """A window with a steady rate of requests, and a burst of other clients at minute 22."""
     chance = random.Random(7)
     series, mine, theirs = [], 0.0, 0.0
     for at in range(0, int(NOW - HOUR), 60):
@@ -28,7 +28,7 @@ def spending(limit: int, *, ours: float, others: float, burst: int = 0) -> tuple
 
 
 def deadlines(most: int, at_risk: int = 0) -> tuple[DayOfDeadlines, ...]:
-    """Fifteen days of deadlines, week-ends thin."""
+    """Fifteen days of deadlines, with few on week-ends."""
     chance = random.Random(3)
     days = []
     for ahead in range(15):
@@ -39,7 +39,7 @@ def deadlines(most: int, at_risk: int = 0) -> tuple[DayOfDeadlines, ...]:
 
 
 def workspace(name: str = "eu", **changes) -> WorkspaceState:
-    """A workspace that is doing well."""
+    """A healthy workspace."""
     spent = spending(250_000, ours=26.0, others=19.0)
     window = Window(limit=250_000, remaining=250_000 - spent[-1].ours - spent[-1].others, reserve=50_000,
                     began_at=HOUR, resets_at=HOUR + 3600, spent=spent)  # fmt: skip
@@ -54,7 +54,7 @@ def workspace(name: str = "eu", **changes) -> WorkspaceState:
 
 
 def healthy() -> Snapshot:
-    """A quiet afternoon, two workspaces."""
+    """A quiet afternoon, with two workspaces."""
     us = workspace("us", window=Window(), readings={"waiting": 3_120}, deadlines=deadlines(400), pace=1000.0)
     return Snapshot(
         clock_difference_seconds=0.4,
@@ -76,7 +76,7 @@ def healthy() -> Snapshot:
 
 
 def unhealthy() -> Snapshot:
-    """A night when much has gone wrong, told in ids and texts that mean harm."""
+    """A night with many failures, described in hostile ids and texts."""
     base = healthy()
     spent = spending(250_000, ours=24.0, others=20.0, burst=90_000)
     window = replace(base.workspaces[0].window, spent=spent, remaining=250_000 - spent[-1].ours - spent[-1].others)

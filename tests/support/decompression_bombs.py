@@ -1,4 +1,4 @@
-"""Small things that would be large: what each format offers to whoever wants memory. Made when asked for."""
+"""Small inputs that expand to gigabytes, one for each format. They are created on demand."""
 
 import tempfile
 import zlib
@@ -14,7 +14,7 @@ _ZEROS = b"0" * (1 << 20)
 
 
 def _packed(mebibytes: int) -> bytes:
-    """Give a gzip stream of zeros: after a full flush the same block can come again and again."""
+    """Return a gzip stream of zeros: after a full flush the same block can be repeated."""
     stream = zlib.compressobj(9, zlib.DEFLATED, 31)
     begun, again = (stream.compress(_ZEROS) + stream.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
     return begun + again * mebibytes
@@ -30,7 +30,7 @@ def _counters(count: int) -> bytes:
 
 
 def answers() -> Iterator[tuple[str, bytes]]:
-    """Give answers over HTTP."""
+    """Return HTTP responses."""
     yield "gzip", whole(_packed(1000), "Content-Encoding: gzip")
     yield "gzip of a refusal", whole(_packed(1000), "Content-Encoding: gzip", status="400 Bad")
     yield "brackets", whole(_success(b"[" * (7 << 20)))
@@ -40,7 +40,7 @@ def answers() -> Iterator[tuple[str, bytes]]:
 
 
 def messages() -> Iterator[tuple[str, bytes]]:
-    """Give bodies of messages."""
+    """Return bodies of messages."""
     pair = b'{"campaign_id":"c","send_id":"s"}'
     yield "brackets", b"[" * (1 << 20)
     yield "nothing", b'{"version":1,"pairs":[' + b"0," * 100_000 + b"0]}"
@@ -58,7 +58,7 @@ def _parquet(cells: str, rows: int) -> bytes:
 
 
 def lists() -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Give lists of pairs, by their names."""
+    """Return lists of pairs by name."""
     header = b"campaign_id,send_id\n"
     yield "line.csv", lambda: header + b"x" * (50 << 20)
     yield "brackets.ndjson", lambda: b"[" * (50 << 20)

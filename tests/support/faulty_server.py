@@ -1,4 +1,4 @@
-"""A scripted server for one exchange: raw bytes, cut, dripped or never sent. It counts the requests on the wire."""
+"""A scripted server: raw bytes, cut, dripped or never sent. It counts the requests on the wire."""
 
 import asyncio
 import socket
@@ -7,23 +7,23 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter, "BadServer"], Awaitable[None]]
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter, "FaultyServer"], Awaitable[None]]
 
 
-class BadServer:
-    """What has been asked so far, and where."""
+class FaultyServer:
+    """The requests so far, and the server's address."""
 
     def __init__(self) -> None:
-        """Begin with nothing asked."""
+        """Start without requests."""
         self.requests: list[bytes] = []
         self.connections = 0
         self.url = ""
 
 
 @asynccontextmanager
-async def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[BadServer]:
-    """Serve each connection by a script, on loopback."""
-    server = BadServer()
+async def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[FaultyServer]:
+    """Serve each connection with a script, on loopback."""
+    server = FaultyServer()
     tasks: set[asyncio.Task] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,7 +47,7 @@ async def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> Async
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def request(reader: asyncio.StreamReader, server: BadServer) -> bytes:
+async def request(reader: asyncio.StreamReader, server: FaultyServer) -> bytes:
     """Read one request's head."""
     head = await reader.readuntil(b"\r\n\r\n")
     server.requests.append(head)
@@ -57,7 +57,7 @@ async def request(reader: asyncio.StreamReader, server: BadServer) -> bytes:
 def answering(data: bytes, *, then: str = "close") -> Script:
     """Answer every request with these bytes, then close, reset or keep the connection."""
 
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: BadServer) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: FaultyServer) -> None:
         while True:
             await request(reader, server)
             writer.write(data)
@@ -79,7 +79,7 @@ def answering(data: bytes, *, then: str = "close") -> Script:
 def dripping(data: bytes, seconds: float) -> Script:
     """Answer byte by byte."""
 
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: BadServer) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: FaultyServer) -> None:
         await request(reader, server)
         for at in range(len(data)):
             writer.write(data[at : at + 1])
@@ -90,6 +90,6 @@ def dripping(data: bytes, seconds: float) -> Script:
 
 
 def whole(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
-    """A well-formed answer."""
+    """Return a well-formed response."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + body

@@ -1,6 +1,6 @@
-"""Strategies for HTTP: answers as a server, a proxy or an enemy sends them, and requests to the page.
+"""Strategies for HTTP: responses of a server, a proxy or an attacker, and requests to the page.
 
-``KEY`` is the API key; JSON, HTML and URLs spell it differently. ``EVIL`` is what a page must not repeat.
+``KEY`` is the API key; JSON, HTML and URLs encode it differently. ``EVIL`` must not appear on a page.
 """
 
 import gzip
@@ -54,7 +54,7 @@ _HEADS = st.dictionaries(
 
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
-    """Give an answer over HTTP, sound or broken in its status, its headers, its framing, its encoding or its JSON."""
+    """Return a response, valid or broken in its status, headers, framing, encoding or JSON."""
     status, body = draw(_STATUSES), draw(mostly(_ANSWERS, _ANSWERS.flatmap(damaged) | st.binary(max_size=50)))
     if not status.startswith("200"):
         body = draw(st.sampled_from(SPELLINGS)).encode() + body
@@ -112,7 +112,7 @@ _FIELDS_OF_REQUESTS = st.dictionaries(
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """Give a request to the page, sound or broken."""
+    """Return a request to the page, valid or broken."""
     version = draw(st.sampled_from("0119"))
     lines = [f"{draw(_METHODS)} {draw(_TARGETS)} HTTP/1.{version}", f"Host: {draw(_HOSTS)}"]
     lines += [f"{name}: {value}" for name, value in draw(_FIELDS_OF_REQUESTS).items()]

@@ -1,6 +1,6 @@
-"""Strategies for what may come from outside: they know each format, and where it can be broken.
+"""Strategies for input from outside, which break each format where it can be broken.
 
-Each gives bytes as they stand on the wire or in a file: messages of brokers and lists of pairs.
+Each returns bytes as on the wire or in a file: messages of brokers and lists of pairs.
 """
 
 import gzip
@@ -43,7 +43,7 @@ VALUES = st.recursive(
 
 
 def encoded(value: object) -> bytes:
-    """Write a value as JSON; lone surrogates stand as escapes, and marks as what they stand for."""
+    """Write a value as JSON, with lone surrogates as escapes."""
     text = json.dumps(value).encode()
     for mark, raw in _MARKS.items():
         text = text.replace(b'"' + mark.encode() + b'"', raw)
@@ -52,7 +52,7 @@ def encoded(value: object) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Give bytes with some lost, doubled, changed or put in."""
+    """Return bytes with some lost, repeated, changed or inserted."""
     data = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         at, length = draw(st.integers(0, len(data))), draw(st.integers(0, 12))
@@ -64,12 +64,12 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 
 @st.composite
 def mostly(draw: st.DrawFn, usual: st.SearchStrategy[T], rare: st.SearchStrategy[T], *, one_in: int = 5) -> T:
-    """Give what is usual, and once in so many times what is rare: all at once would end at the first check."""
+    """Return the usual value, and rarely an unusual one: all at once would end at the first check."""
     return draw(rare if draw(st.integers(1, one_in)) == one_in else usual)
 
 
 def some(members: dict[str, st.SearchStrategy[object]], required: tuple[str, ...] = ()) -> st.SearchStrategy[dict]:
-    """Give objects of some of these members, or of none; now and then one more that nobody knows."""
+    """Return objects with some of these members, or none; sometimes with an unknown one."""
     named = st.fixed_dictionaries(
         {name: members[name] for name in required},
         optional={name: each for name, each in members.items() if name not in required},
@@ -79,7 +79,7 @@ def some(members: dict[str, st.SearchStrategy[object]], required: tuple[str, ...
 
 
 def often(*usual: object) -> st.SearchStrategy[object]:
-    """Mostly what is usual, now and then anything."""
+    """Mostly the usual value, sometimes anything."""
     return mostly(st.sampled_from(usual), mostly(VALUES, st.sampled_from(sorted(_MARKS)), one_in=2), one_in=8)
 
 
@@ -119,7 +119,7 @@ _LISTED = st.builds(
 
 
 def _wrapped(told: object) -> dict[str, object]:
-    """A message as SNS passes it on."""
+    """Return a message as SNS forwards it."""
     return {"Type": "Notification", "Message": encoded(told).decode("latin-1")}
 
 
@@ -149,7 +149,7 @@ _HEADERS = mostly(
 
 @st.composite
 def _csv(draw: st.DrawFn) -> bytes:
-    """Give a list as a spreadsheet, or a careless script, writes it."""
+    """Return a list as a spreadsheet, or a careless script, writes it."""
     header, quoted = draw(_HEADERS), draw(st.booleans())
     width = st.just(header.count(",") + 1) if draw(st.integers(0, 3)) else st.integers(1, 4)
     rows = draw(st.lists(width.flatmap(lambda count: st.lists(_FIELDS, min_size=count, max_size=count)), max_size=6))
@@ -175,7 +175,7 @@ def _parquet() -> bytes:
 
 @cache
 def _avro() -> bytes:
-    """Give events as Currents writes them."""
+    """Return events as Currents writes them."""
     maybe = ["null", "string"]
     fields = {"id": "string", "user_id": "string", "time": "int", "campaign_id": maybe, "send_id": maybe}
     named = [{"name": name, "type": kind} for name, kind in fields.items()]

@@ -1,4 +1,4 @@
-"""The bound on memory, while something hostile is taken in."""
+"""A limit on memory while hostile input is read."""
 
 import re
 import resource
@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextmanager
 def memory_bounded(more_bytes: int) -> Iterator[None]:
-    """Let this process have so many more bytes of data than it has now; beyond it, whoever asks fails.
+    """Allow this process a number of bytes more than it has now; beyond it, allocations fail.
 
-    The kernel counts what is mapped, so it holds for libraries in C too, and for a bomb that is gone in a moment.
+    The kernel counts mapped memory, so the limit also holds for C libraries and short-lived bombs.
     """
     held = int(re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
     before = resource.getrlimit(resource.RLIMIT_DATA)

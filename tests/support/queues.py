@@ -16,7 +16,7 @@ from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from tests.support.brokers import BROKER_SERVERS, queue_name
 from tests.support.servers import BUCKET, aws
-from tests.support.tcp_proxy import Cutter
+from tests.support.tcp_proxy import TcpProxy
 
 KINDS = list(BROKER_SERVERS)
 TIMEOUT_SECONDS = 20
@@ -31,7 +31,7 @@ async def broker_server(request, broker_servers, monkeypatch):
     if server.kind != "sqs":
         yield server
         return
-    async with Cutter(server.port, server.fate) as proxy:
+    async with TcpProxy(server.port, server.fate) as proxy:
         for name, value in {**aws(proxy.port), "AWS_DEFAULT_REGION": "us-east-1"}.items():
             monkeypatch.setenv(name, value)
         yield server

@@ -1,8 +1,7 @@
-"""The secrets of the tests are canaries: none may be found where the harvester speaks or writes.
+"""The secrets of the tests are canaries: none may appear in any output or file of harvester.
 
-Every test is searched when it has ended: all that was said by this process and by the ``harvester`` processes it
-started, and every file below its ``tmp_path``, packed or not: logs, rejects, ledgers, parts. Files that hold a key on
-purpose are known by their names.
+After each test, the output of this process and of its ``harvester`` processes is searched, and every file below its
+``tmp_path``, compressed or not: logs, rejects, ledgers, parts. Files that contain a key on purpose are known by name.
 """
 
 import subprocess
@@ -20,39 +19,39 @@ CANARIES = tuple(secret[:14].encode() for secret in (KEY, SECRET_KEY, AZURITE_KE
 
 MEANT_FOR_KEYS = ("key", "*.key", "*.toml", "account.json")
 
-said: list[bytes] = []
-"""What processes said since the last search."""
+captured_output: list[bytes] = []
+"""What processes captured_output since the last search."""
 
 
-class Heard(subprocess.Popen):
-    """A process whose words are searched when the test has ended."""
+class RecordedProcess(subprocess.Popen):
+    """A process whose output is searched for secrets when the test has ended."""
 
     def communicate(self, input: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:  # noqa: A002 - Popen's name
-        """Read all it says, and keep it."""
+        """Read all its output, and keep it."""
         out, err = super().communicate(input, timeout)
-        said.extend((out or b"", err or b""))
+        captured_output.extend((out or b"", err or b""))
         return out, err
 
 
 def leaks(folder: Path | None, more: Iterable[str] = ()) -> list[str]:
-    """Name the places where a canary is found; forgets what was said."""
-    heard = [*said, *(text.encode(errors="replace") for text in more)]
-    said.clear()
-    found = [repr(text[:500]) for text in heard if _holds_one(text)]
+    """Return the places where a secret is found, and forget the output."""
+    heard = [*captured_output, *(text.encode(errors="replace") for text in more)]
+    captured_output.clear()
+    found = [repr(text[:500]) for text in heard if _contains_secret(text)]
     files = sorted(folder.rglob("*")) if folder is not None else []
     for path in files:
         meant = any(path.match(pattern) for pattern in MEANT_FOR_KEYS)
-        if path.is_file() and not path.is_symlink() and not meant and _holds_one(_unpacked(path)):
+        if path.is_file() and not path.is_symlink() and not meant and _contains_secret(_unpacked(path)):
             found.append(str(path))
     return found
 
 
-def _holds_one(data: bytes) -> bool:
+def _contains_secret(data: bytes) -> bool:
     return any(canary in data for canary in CANARIES)
 
 
 def _unpacked(path: Path) -> bytes:
-    """Give what a reader of the file would see; a damaged file counts as it lies."""
+    """Return what a reader of the file would see; a damaged file counts as it is."""
     data = path.read_bytes()
     try:
         if path.suffix == ".zst":

@@ -38,7 +38,7 @@ AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1
 
 @dataclass
 class Bucket:
-    """One store to harvest into: what ``-o`` says, the variables that lead there, and its address for a proxy."""
+    """One store: its URL, the variables that lead there, and its address for a proxy."""
 
     kind: str
     url: str
@@ -60,15 +60,15 @@ class Bucket:
 
 
 def s3(port: int, service: str = "s3"):
-    """A client of Amazon's own library."""
+    """Return a client of Amazon's own library."""
     return boto3.client(
         service, endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1",
         aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, config=Config(s3={"addressing_style": "path"}),
     )  # fmt: skip
 
 
-def needed(program: str) -> str:
-    """Find a server's program. Where it is missing, CI fails and a developer's shell skips."""
+def require_program(program: str) -> str:
+    """Find a server's program. If it is missing, CI fails and a developer's shell skips."""
     found = shutil.which(program)
     if found is None and os.environ.get("CI"):
         pytest.fail(f"{program} is not installed, and CI must not skip", pytrace=False)
@@ -78,7 +78,7 @@ def needed(program: str) -> str:
 
 
 def httpfs() -> Path:
-    """Find DuckDB with its extension httpfs: of one version, so it has a folder of its own."""
+    """Return the folder of DuckDB with its extension httpfs, which needs its own version."""
     folder = Path(__file__).parent.parent.parent / ".httpfs"
     missing = f"{folder.name} is missing: pip install --target .httpfs duckdb-extension-httpfs"
     if not folder.is_dir() and os.environ.get("CI"):
@@ -89,9 +89,9 @@ def httpfs() -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, of those that no outgoing connection is given, so that it stays free.
+    """Return a port that is free and outside the range of outgoing connections, so that it stays free.
 
-    A server that is killed finds it again, and who tries it meanwhile is not connected with itself.
+    A killed server finds it again, and a client that tries it meanwhile is not connected to itself.
     """
     while True:
         port = random.SystemRandom().randrange(15_000, 32_000)
@@ -99,12 +99,12 @@ def free_port() -> int:
             return port
 
 
-class Died(Exception):  # noqa: N818 - it says what happened
+class ServerEnded(Exception):  # noqa: N818 - it says what happened
     """A server ended before it answered."""
 
 
 def answers(port: int, *servers: subprocess.Popen, seconds: float = 60.0) -> None:
-    """Wait until a server answers at all. Raises ``Died`` when one of those it needs has ended."""
+    """Wait until a server answers at all. Raises ``ServerEnded`` when one of those it needs has ended."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -114,7 +114,7 @@ def answers(port: int, *servers: subprocess.Popen, seconds: float = 60.0) -> Non
             return
         except OSError:
             if any(server.poll() is not None for server in servers):
-                raise Died from None
+                raise ServerEnded from None
             if time.monotonic() > end:
                 raise
             threading.Event().wait(0.1)
@@ -123,7 +123,7 @@ def answers(port: int, *servers: subprocess.Popen, seconds: float = 60.0) -> Non
 
 
 def aws(port: int) -> dict[str, str]:
-    """The variables that Amazon's tools know."""
+    """Return the variables of Amazon's tools."""
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -132,7 +132,7 @@ def aws(port: int) -> dict[str, str]:
 
 @contextmanager
 def running(*command: str, **options) -> Iterator[subprocess.Popen]:
-    """A server as a child, killed at the end."""
+    """Run a server as a child process, killed at the end."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
     try:
         yield process
@@ -168,12 +168,12 @@ def moto(_folder: Path) -> Iterator[Bucket]:
 
 @contextmanager
 def radosgw(folder: Path) -> Iterator[Bucket]:
-    """Ceph's gateway, begun anew where one of its daemons ends: another suite may have taken a port meanwhile."""
+    """Ceph's gateway, restarted if one of its daemons ends: another suite may have taken a port meanwhile."""
     for attempt in range(3):
         with ExitStack() as stack:
             try:
                 bucket = stack.enter_context(_ceph(folder / str(attempt)))
-            except Died:
+            except ServerEnded:
                 continue
             yield bucket
             return
@@ -183,7 +183,7 @@ def radosgw(folder: Path) -> Iterator[Bucket]:
 @contextmanager
 def _ceph(folder: Path) -> Iterator[Bucket]:
     """One monitor, one storage daemon in memory, one gateway."""
-    mon, osd, gateway = needed("ceph-mon"), needed("ceph-osd"), needed("radosgw")
+    mon, osd, gateway = require_program("ceph-mon"), require_program("ceph-osd"), require_program("radosgw")
     mon_port, port, cluster, disk = free_port(), free_port(), str(uuid.uuid4()), str(uuid.uuid4())
     conf, user = str(folder / "ceph.conf"), ("--setuser", "root", "--setgroup", "root")
     for name in ("mon", "osd", "rgw"):
@@ -222,7 +222,7 @@ rgw_thread_pool_size = 32
 """)
 
     def tool(*command: str) -> None:
-        """Run one of Ceph's programs; a monitor that is just beginning may refuse what it takes a moment later."""
+        """Run one of Ceph's programs; a starting monitor may refuse it at first."""
         for _ in range(3):
             done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
             if done.returncode == 0:
@@ -265,7 +265,9 @@ def azurite(folder: Path) -> Iterator[Bucket]:
     port = free_port()
     options = ("--silent", "--skipApiVersionCheck", "--disableTelemetry", "--inMemoryPersistence")
     folder.mkdir(parents=True)
-    with running(needed("azurite-blob"), "--blobHost", "127.0.0.1", "--blobPort", str(port), *options, cwd=folder):
+    with running(
+        require_program("azurite-blob"), "--blobHost", "127.0.0.1", "--blobPort", str(port), *options, cwd=folder
+    ):
         answers(port)
         account = "devstoreaccount1"
         env = {
@@ -282,7 +284,7 @@ def azurite(folder: Path) -> Iterator[Bucket]:
 
 
 def _sas(account: str, letters: str) -> str:
-    """Sign a SAS of the container, as Azure's documentation of service SAS says."""
+    """Sign a SAS of the container, by Azure's documentation of service SAS."""
     ends = "2999-01-01T00:00:00Z"
     signed = [letters, "", ends, f"/blob/{account}/{BUCKET}", "", "", "", "2021-12-02", "c", *[""] * 7]
     digest = hmac.new(base64.b64decode(AZURITE_KEY), "\n".join(signed).encode(), hashlib.sha256).digest()
@@ -291,7 +293,7 @@ def _sas(account: str, letters: str) -> str:
 
 
 def _make_container(port: int, account: str) -> None:
-    """Ask as Azure's documentation of shared keys says: its library is not worth having for one call."""
+    """Create the container, by Azure's documentation of shared keys."""
     date = formatdate(usegmt=True)
     resource = f"/{account}/{account}/{BUCKET}\nrestype:container"
     signed = "PUT" + 12 * "\n" + f"x-ms-date:{date}\nx-ms-version:2021-12-02\n{resource}"
@@ -305,7 +307,7 @@ def _make_container(port: int, account: str) -> None:
 
 @contextmanager
 def gcs(folder: Path) -> Iterator[Bucket]:
-    """A stub of the part of GCS that we use, its precondition: no server of its XML interface can be had."""
+    """A stub of the precondition of GCS: no server of its XML interface is available."""
     objects: dict[str, bytes] = {}
 
     async def put(request: web.Request) -> web.Response:
@@ -338,7 +340,7 @@ def gcs(folder: Path) -> Iterator[Bucket]:
     app.router.add_get(f"/{BUCKET}", listed)
     app.router.add_get(f"/{BUCKET}/", listed)
     folder.mkdir(parents=True)
-    with served(app) as port:
+    with serve_app(app) as port:
         account = folder / "account.json"
         account.write_text(json.dumps({
             "gcs_base_url": f"http://127.0.0.1:{port}", "disable_oauth": True,
@@ -349,8 +351,8 @@ def gcs(folder: Path) -> Iterator[Bucket]:
 
 
 @contextmanager
-def served(app: web.Application) -> Iterator[int]:
-    """An application on a loop and thread of its own; gives its port."""
+def serve_app(app: web.Application) -> Iterator[int]:
+    """Serve an application on a loop and thread of its own; yield its port."""
     loop, ports = asyncio.new_event_loop(), []
     ready, done = threading.Event(), asyncio.Event()
 

@@ -43,8 +43,8 @@ neighbours = st.one_of(
 )
 
 
-def asked(each, now=NOW, *, ending_at=None, length=14, sent_at=..., unknown_pairs="zero"):
-    """Give verdict and answer for a send of the population at ``now``."""
+def request_series(each, now=NOW, *, ending_at=None, length=14, sent_at=..., unknown_pairs="zero"):
+    """Return the verdict and the series of a send at ``now``."""
     ending = datetime.fromtimestamp(now if ending_at is None else ending_at, UTC).isoformat()
     query = {"campaign_id": each.pair.campaign_id, "send_id": each.pair.send_id, "length": str(length)}
     verdict, body = answer(
@@ -55,7 +55,7 @@ def asked(each, now=NOW, *, ending_at=None, length=14, sent_at=..., unknown_pair
 
 
 def numbers(found):
-    """All counters of an answer, in the order of their days: date, where it stands, name, value."""
+    """Return all counters of a series, in the order of their days: date, place, name, value."""
     for day in found["data"]:
         for name, value in day.items():
             if name not in ("time", "messages"):
@@ -68,7 +68,7 @@ def numbers(found):
 
 
 def sends_of(pairs=300):
-    """The sends that the tests look at."""
+    """Return the sends that the tests use."""
     return list(population(seed=7, pairs=pairs, day=TODAY))
 
 

@@ -1,4 +1,4 @@
-"""A proxy between the harvester and an object store that cuts, hangs or loses what it is told to."""
+"""A proxy between harvester and an object store or SQS that cuts, hangs or loses requests."""
 
 import asyncio
 import contextlib
@@ -7,28 +7,27 @@ from types import TracebackType
 from typing import Self
 
 Fate = str | None
-"""What becomes of a request: None is passed on, see ``Cutter``."""
+"""What becomes of a request: None is passed on, see ``TcpProxy``."""
 
 
-class Cutter:
-    """Listens on this machine and passes requests on, one a connection.
+class TcpProxy:
+    """Listens on this machine and forwards requests, one per connection.
 
-    ``fate(method, target)`` decides of each: ``before`` cuts the connection with nothing sent, ``within`` after half
-    of the request, ``after`` loses the reply to what the store has done, ``hang`` never answers, ``forbid``
-    answers 403, ``unconditional`` takes the precondition out, as a store does that does not know it, ``flip``
-    turns a bit of what is sent, and ``brief`` lets SQS give a message back after two seconds, where a minute was asked
-    for.
+    ``fate(method, target)`` decides each: ``before`` cuts the connection with nothing sent, ``within`` after half
+    of the request, ``after`` loses the response, ``hang`` never answers, ``forbid`` answers 403, ``unconditional``
+    removes the precondition, as a store without it does, ``flip`` changes a bit of the body, and ``brief`` lets SQS
+    return a message after two seconds instead of a minute.
     """
 
     def __init__(self, port: int, fate: Callable[[str, str], Fate] = lambda _method, _target: None) -> None:
-        """Stand before the server on ``port``."""
+        """Forward to the server on ``port``."""
         self.fate = fate
         self.requests: list[str] = []
         self._serving: set[asyncio.Task] = set()
         self._upstream = port
 
     async def __aenter__(self) -> Self:
-        """Begin to listen; ``port`` is where."""
+        """Listen on ``port``."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -36,7 +35,7 @@ class Cutter:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening, and let go of every connection."""
+        """Stop listening, and close every connection."""
         self._server.close()
         for each in self._serving:
             each.cancel()

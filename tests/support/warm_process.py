@@ -1,7 +1,6 @@
-"""The harvester as processes that begin warm: forked from one that has imported it all, they start in no time.
+"""Warm processes of harvester: forked from one that has imported everything, they start at once.
 
-For tests that kill it dozens of times, and for commands that are run to their end. What a start itself does is for
-``Command.start`` to show.
+They are for tests with dozens of kills, and for commands that run to their end. ``Command.start`` starts a cold one.
 """
 
 import asyncio
@@ -45,10 +44,10 @@ _PR_SET_PTRACER, _ANY = 0x59616D61, ctypes.c_ulong(-1)
 def fork(
     folder: Path, env: dict[str, str], *arguments: str, streams: Streams | None = None, held: Connection | None = None
 ) -> BaseProcess:
-    """Begin ``harvester`` in a folder, with this environment and no other.
+    """Start ``harvester`` in a folder, with this environment and no other.
 
-    Its standard streams are those that are given; without, its output ends up in ``output`` in the folder. Where it is
-    ``held``, it does nothing until that connection is closed at its other end, so that a tracer can attach.
+    Without ``streams``, its output goes to the file ``output`` in the folder. With ``held``, it waits until that
+    connection is closed at its other end, so that a tracer can attach.
     """
     process = _context.Process(target=_harvester, args=(folder, env, arguments, streams, held))
     process.start()
@@ -105,8 +104,8 @@ def _give(pipe: Connection, data: bytes) -> None:
         file.write(data)
 
 
-def injected(folder: Path, env: dict[str, str], *arguments: str, inject: str) -> tuple[int, str]:
-    """Run it to its end, while strace does to it what ``inject`` says; gives the exit code and what it said."""
+def run_traced(folder: Path, env: dict[str, str], *arguments: str, inject: str) -> tuple[int, str]:
+    """Run it to its end under strace with the fault ``inject``; return the exit code and its output."""
     theirs, ours = _context.Pipe(duplex=False)
     with theirs, ours:
         process = fork(folder, env, *arguments, held=theirs)

@@ -1,7 +1,7 @@
-"""What comes from outside on its whole way through the house, in one process: only the outermost seams are ours.
+"""Whole paths of input in one process; only the outermost seams are fakes.
 
-A queue of messages to the ledger and its dead letters; a list to the ledger and its rejects; answers on a socket to
-parts and on to the latest view; requests on a socket to the page. Each asserts on its way what must always hold.
+Messages of a queue to the ledger and the dead letters; a list to the ledger and the rejects; responses on a socket to
+parts and the latest view; requests on a socket to the page. Each path asserts its invariants.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ ENDPOINT = "https://rest.fra-01.braze.eu"
 
 
 class Queue:
-    """A broker that delivers bodies, and keeps what becomes of them; it calls ``at_end`` when it is empty."""
+    """A broker that delivers bodies, and keeps their results; it calls ``at_end`` when it is empty."""
 
     lease_seconds = None
 
@@ -69,14 +69,14 @@ class Queue:
         return taken
 
     async def is_empty(self) -> bool:
-        """Tell whether all is delivered."""
+        """Return whether everything is delivered."""
         return not self.waiting
 
     async def renew(self, deliveries: Sequence[Delivery]) -> None:
         """There is no lease."""
 
     async def dead_letter(self, delivery: Delivery, body: bytes, reason: str) -> None:
-        """Keep a dead letter, which every broker can only where its reason is printable ASCII."""
+        """Keep a dead letter; brokers require a reason of printable ASCII."""
         assert reason.isascii()
         assert reason.isprintable()
         assert reason.strip()
@@ -87,13 +87,13 @@ class Queue:
         self.acknowledged += [each.handle for each in deliveries]
 
     async def close(self) -> None:
-        """Let go."""
+        """Disconnect."""
 
 
 def deliver(ledger: Ledger, bodies: Sequence[bytes], *, together: int) -> set[Pair]:
-    """Deliver messages, and a good one behind them; gives the pairs that came into the ledger.
+    """Deliver messages, and a valid one behind them; return the pairs in the ledger.
 
-    Each message is acknowledged, and is a dead letter unless all that it says came into the ledger.
+    Each message is acknowledged, and is a dead letter unless everything in it reached the ledger.
     """
     queue, arrived = Queue([*bodies, GOOD_MESSAGE], together=together), set()
 
@@ -124,7 +124,7 @@ def deliver(ledger: Ledger, bodies: Sequence[bytes], *, together: int) -> set[Pa
 
 
 def read_list(ledger: Ledger, name: str, data: bytes) -> tuple[set[Pair], list[dict], str]:
-    """Take in a list: its pairs are in the ledger, its bad lines in the rejects; or it is refused by a sentence."""
+    """Read a list: its pairs are in the ledger and its bad lines in the rejects, or the list is refused."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(data)
@@ -143,10 +143,10 @@ def read_list(ledger: Ledger, name: str, data: bytes) -> tuple[set[Pair], list[d
     return pairs, told, refused
 
 
-async def ask(raw_answers: Sequence[bytes]) -> tuple[list[Answer | ExchangeError], Callable[[str], str]]:
-    """Send what a server answers through real sockets; each answer has a connection of its own.
+async def request_all(raw_answers: Sequence[bytes]) -> tuple[list[Answer | ExchangeError], Callable[[str], str]]:
+    """Send responses through real sockets, each on its own connection.
 
-    Gives what came of it, and what takes the key out of a text.
+    Returns the outcomes, and the function that removes the key from a text.
     """
     replies = iter(raw_answers)
 
@@ -171,7 +171,7 @@ async def ask(raw_answers: Sequence[bytes]) -> tuple[list[Answer | ExchangeError
 
 
 class Replay:
-    """A wire that gives one answer again and again; it scrubs as the real one does."""
+    """A transport that repeats one response; it scrubs as the real one does."""
 
     def __init__(self, answer: Answer | ExchangeError, scrub) -> None:
         """Give this."""
@@ -187,7 +187,7 @@ class Replay:
 
 
 def harvest(folder: Path, found: Sequence[Answer | ExchangeError], scrub) -> list[Outcome]:
-    """Turn answers into outcomes and a stored part; gives the outcomes."""
+    """Turn responses into outcomes and a stored part; return the outcomes."""
     readings = tuple(Reading(n, Pair("eu", "c", f"s{n}"), "once", NOW, 1e12, NOW) for n in range(len(found)))
 
     async def story() -> list[Outcome]:
@@ -209,8 +209,8 @@ def harvest(folder: Path, found: Sequence[Answer | ExchangeError], scrub) -> lis
     return run_virtual(story())
 
 
-def judge(folder: Path, outcomes: Sequence[Outcome]) -> None:
-    """Whatever was captured stands in the latest view; a refusal has a reason that can be shown."""
+def check_outcomes(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """Every capture is in the latest view; every refusal has a printable reason."""
     captured = {f"s{number}" for number, each in enumerate(outcomes) if isinstance(each, Captured)}
     for each in outcomes:
         assert isinstance(each, Captured | Rejected | Deferred | Returned)
@@ -226,7 +226,7 @@ def judge(folder: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 async def browse(requests: Sequence[bytes]) -> list[bytes]:
-    """Send requests to the page, each on a connection of its own, and a good one behind them; gives the answers."""
+    """Send requests to the page, each on its own connection, and a valid one behind them; return the responses."""
 
     async def look():
         return browser_text.healthy()

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.support.brokers import RabbitMQ
-from tests.support.secret_canary import Heard
+from tests.support.secret_canary import RecordedProcess
 from tests.support.servers import answers, free_port, running
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
@@ -53,7 +53,9 @@ class Rehearsal:
             command = [sys.executable, "-m", "harvester", *map(self.here, command), *more]
         variables = {name: self.here(value) for name, value in said.get("environment", {}).items()}
         env = {"PATH": "/usr/bin:/bin", "HARVESTER_WEB_PORT": str(self.face)} | variables
-        return Heard(command, cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+        return RecordedProcess(
+            command, cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+        )
 
     async def run(self, service: str, *more: str) -> str:
         """Run a service that ends, and give what it said."""

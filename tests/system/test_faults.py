@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import needed
+from tests.support.servers import require_program
 
 TOP = Path(__file__).parent.parent.parent
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py(?:::\w+)+)`", (TOP / "docs/faults.md").read_text())))
@@ -26,10 +26,10 @@ def test_every_test_that_the_table_of_faults_names_exists():
 @pytest.mark.parametrize("of", ["run", "serve"])
 def test_a_short_torture_ends_well(of):
     """Kills, zombies, full disks, lost keys, cut stores and clock jumps by a seed: nothing missing, nothing twice."""
-    needed("unshare")
+    require_program("unshare")
     script = [sys.executable, "-m", "benchmarks.torture", "--kills", "4", "--seed", "2", "--store", "moto"]
     if of == "serve":
-        needed("redis-server")
+        require_program("redis-server")
         script += ["--serve", "redis"]
     done = subprocess.run(script, cwd=TOP, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

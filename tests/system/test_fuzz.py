@@ -35,7 +35,7 @@ from tests.support.hostile_http import EVIL, answers, requests
 from tests.support.hostile_input import LISTS, MESSAGES, damaged
 from tests.support.memory_limit import memory_bounded
 from tests.support.secret_canary import KEY
-from tests.support.whole_paths import GOOD_PAIR, ask, browse, deliver, harvest, judge, read_list
+from tests.support.whole_paths import GOOD_PAIR, browse, check_outcomes, deliver, harvest, read_list, request_all
 
 T = TypeVar("T")
 MORE_BYTES = 400 << 20
@@ -118,8 +118,8 @@ def test_a_list_ends_in_the_ledger_or_in_the_rejects(ledger, kind, count):
 def test_an_answer_ends_in_the_latest_view_or_is_tried_again(raw_answers):
     """From the socket to the table: captured whole, rejected or deferred; no answer spoils the part of the others."""
     with tempfile.TemporaryDirectory() as name, watched():
-        found, scrub = asyncio.run(ask(raw_answers))
-        judge(Path(name), harvest(Path(name), found, scrub))
+        found, scrub = asyncio.run(request_all(raw_answers))
+        check_outcomes(Path(name), harvest(Path(name), found, scrub))
 
 
 @few(12)
@@ -138,9 +138,9 @@ def test_a_bomb_ends_within_the_bound(ledger, tmp_path):
     """Small things that would be hundreds of megabytes: answers, messages and lists, each on its whole way."""
     for name, raw in decompression_bombs.answers():
         with watched():
-            found, scrub = asyncio.run(ask([raw]))
+            found, scrub = asyncio.run(request_all([raw]))
             (outcome,) = harvest(tmp_path / name, found, scrub)
-            judge(tmp_path / name, [outcome])
+            check_outcomes(tmp_path / name, [outcome])
         assert isinstance(outcome, Captured | Deferred), name
     for _, body in decompression_bombs.messages():
         with watched():

@@ -15,7 +15,7 @@ import pytest
 from harvester.model import DATASET
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.braze.test_transport import asked
-from tests.conftest import KEY, rows_of
+from tests.conftest import KEY, read_rows
 from tests.support.faulty_server import answering, request, serving, whole
 
 GOOD = b'{"message":"success","data":[{"time":"2026-11-01","messages":{"sms":[{"sent":1}]}}]}'
@@ -39,7 +39,7 @@ async def test_ids_that_mean_harm_are_data_and_nothing_else(harvester, tmp_path)
         code, _, err = await harvester.run("run", "p.csv", "--endpoint", server.url, "--log-json")
         assert code == 3, err
         assert len(server.requests) == len(IDS)
-    captures = Counter(row["send_id"] for row in rows_of(tmp_path / "harvest") if row["level"] == "capture")
+    captures = Counter(row["send_id"] for row in read_rows(tmp_path / "harvest") if row["level"] == "capture")
     assert captures == Counter(IDS)
     files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     outside = {path.parts[0] for path in files} - {"p.csv", "harvest"}

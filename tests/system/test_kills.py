@@ -29,9 +29,9 @@ from harvester.settings import Settings, Workspace
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sources import Input, RejectsFile
 from harvester.storage import Compression, FolderSink
-from tests.conftest import rows_of
+from tests.conftest import read_rows
 from tests.support.secret_canary import KEY
-from tests.support.warm_process import injected
+from tests.support.warm_process import run_traced
 
 PAIRS = 6
 STEPS = {
@@ -79,7 +79,7 @@ class Scene:
 
     async def run(self, inject: str) -> int:
         """Run once, with what strace is told to do to it; gives the exit code. What it said is in ``said``."""
-        code, self.said = await asyncio.to_thread(injected, self.folder, self.env, *self.arguments, inject=inject)
+        code, self.said = await asyncio.to_thread(run_traced, self.folder, self.env, *self.arguments, inject=inject)
         return code
 
     def asked(self) -> Counter:
@@ -121,7 +121,7 @@ class Scene:
         assert all(path.read_bytes() == data for path, data in parts.items()), "a part changed"
         captures = Counter(
             (row["campaign_id"], row["send_id"])
-            for row in rows_of(self.folder / "harvest")
+            for row in read_rows(self.folder / "harvest")
             if row["level"] == "capture"
         )
         assert captures == Counter(self.pairs), "a pair is missing or twice"
@@ -214,7 +214,7 @@ async def test_a_zombie_writes_nothing(harvester, tmp_path):
     assert b"batch_lost" in err
     assert json.loads(out)["parts"] == 0
     captures = Counter(
-        (row["campaign_id"], row["send_id"]) for row in rows_of(tmp_path / "harvest") if row["level"] == "capture"
+        (row["campaign_id"], row["send_id"]) for row in read_rows(tmp_path / "harvest") if row["level"] == "capture"
     )
     assert captures == Counter(rows)
 

@@ -22,7 +22,7 @@ def test_a_key_is_found_wherever_it_was_left(tmp_path):
         connection.execute("CREATE TABLE outcome (detail)")
         connection.execute("INSERT INTO outcome VALUES (?)", [f"refused: {KEY}"])
     connection.close()
-    secret_canary.Heard([sys.executable, "-c", f"print('{KEY[:16]}')"], stdout=subprocess.PIPE).communicate()
+    secret_canary.RecordedProcess([sys.executable, "-c", f"print('{KEY[:16]}')"], stdout=subprocess.PIPE).communicate()
     assert len(leaks(tmp_path, ["nothing", f"a captured log says {KEY}"])) == 6
     for path in tmp_path.iterdir():
         path.unlink()

@@ -17,7 +17,7 @@ from harvester.monitor.snapshot import Snapshot
 from harvester.web import WebServer
 from tests.support import browser_text
 from tests.support.browser import chromium
-from tests.support.servers import needed
+from tests.support.servers import require_program
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
 PATHS = ("/", "/livez", "/readyz", "/metrics")
@@ -236,7 +236,7 @@ async def test_every_metric_and_every_alert_is_explained(http, server):
 
 async def test_the_alerts_fire_when_they_should():
     """Promtool accepts the rules, and their unit tests pass."""
-    promtool = needed("promtool")
+    promtool = require_program("promtool")
     for command in (("check", "rules", str(CONFIG / "alerts.yml")), ("test", "rules", "tests/alerts_test.yml")):
         process = await asyncio.create_subprocess_exec(
             promtool, *command, cwd=CONFIG.parent, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -272,8 +272,8 @@ async def test_the_page_in_a_real_browser(server, source, tmp_path):
         assert await tab.run("kept.isConnected"), "what has not changed must stay, and with it what is selected"
         moved = await tab.run("kept.getBoundingClientRect().top") - place
         assert abs(moved) < 1, "what is being read must not move"
-        assert tab.said == []
-        assert {url.split("/", 3)[2] for url in tab.asked if not url.startswith("data:")} == {server.url[7:]}
+        assert tab.console == []
+        assert {url.split("/", 3)[2] for url in tab.requested if not url.startswith("data:")} == {server.url[7:]}
 
         await server.__aexit__(None, None, None)
         assert await tab.run(CHANGED)
@@ -285,4 +285,4 @@ async def test_the_page_without_script(server, source, tmp_path):
     async with chromium(tmp_path / "profile") as tab:
         await tab.visit(server.url + "/", script=False)
         assert await tab.run("document.querySelector('meta[http-equiv=refresh]').content") == "10"
-        assert tab.said == []
+        assert tab.console == []

@@ -9,7 +9,7 @@ import nats
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from tests.support.brokers.broker_server import DAY_SECONDS, LEASE_SECONDS, BrokerServer, Server
-from tests.support.servers import free_port, needed
+from tests.support.servers import free_port, require_program
 
 
 class NATS(BrokerServer):
@@ -20,7 +20,7 @@ class NATS(BrokerServer):
     def __init__(self, folder: Path) -> None:
         """Start it."""
         port = free_port()
-        program = needed("nats-server")
+        program = require_program("nats-server")
         options = (
             "--user",
             "me",

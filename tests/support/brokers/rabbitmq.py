@@ -9,7 +9,7 @@ from typing import Any
 import aio_pika
 
 from tests.support.brokers.broker_server import BrokerServer, Server
-from tests.support.servers import free_port, needed
+from tests.support.servers import free_port, require_program
 
 
 def _rabbitmq_without_plugins(home: Path) -> str:
@@ -34,7 +34,7 @@ class RabbitMQ(BrokerServer):
 
     def __init__(self, folder: Path, **more: str) -> None:
         """Start both, with ``more`` environment variables."""
-        needed("rabbitmq-server")
+        require_program("rabbitmq-server")
         port, names = free_port(), free_port()
         folder.mkdir(parents=True)
         program = _rabbitmq_without_plugins(folder / "home")
@@ -47,7 +47,7 @@ class RabbitMQ(BrokerServer):
             "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "flags"), "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
         } | more  # fmt: skip
-        self._names = Server(names, needed("epmd"), "-port", str(names), "-address", "127.0.0.1")
+        self._names = Server(names, require_program("epmd"), "-port", str(names), "-address", "127.0.0.1")
         self.server = Server(port, program, env=env)
         self.url = f"amqp://guest:guest@127.0.0.1:{port}"
 

@@ -8,7 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from tests.support.brokers.broker_server import DAY_SECONDS, LEASE_SECONDS, BrokerServer, Server
-from tests.support.servers import free_port, needed
+from tests.support.servers import free_port, require_program
 
 
 class RedisStreams(BrokerServer):
@@ -19,7 +19,7 @@ class RedisStreams(BrokerServer):
     def __init__(self, folder: Path) -> None:
         """Start it."""
         port = free_port()
-        program = needed("redis-server")
+        program = require_program("redis-server")
         folder.mkdir(parents=True)
         options = ("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--requirepass", "secret-pass")
         self.server = Server(port, program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), *options)

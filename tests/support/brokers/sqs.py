@@ -77,7 +77,7 @@ class SQS(BrokerServer):
         """It accepts them from the start."""
 
     def fate(self, _method: str, _target: str) -> str | None:
-        """What happens to a request, see ``Cutter``."""
+        """What happens to a request, see ``TcpProxy``."""
         return "before" if self.broken else None
 
     def interrupt(self) -> None:
