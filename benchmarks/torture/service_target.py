@@ -23,7 +23,7 @@ class OfService(Torture):
     patience_seconds = 1.0
 
     def __init__(self, disk: Path, place: Folder | Lake, broker_server: BrokerServer, *, seed: int, kills: int) -> None:
-        """Let messages come through ``broker_server``."""
+        """Send messages to a queue on ``broker_server``."""
         super().__init__(disk, place, seed=seed, kills=kills)
         self.broker_server, self.queue = broker_server, queue_name()
         self._known: dict[Pair, float | None] = {}

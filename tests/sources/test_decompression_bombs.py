@@ -93,7 +93,7 @@ def encode_long(value: int) -> bytes:
 
 
 def encode_block(count: int, data: bytes) -> bytes:
-    """A encode_block of a file that ``with_header`` begins."""
+    """A block of a file that ``with_header`` begins."""
     return encode_long(count) + encode_long(len(data)) + data + b"-" * 16
 
 
@@ -108,7 +108,7 @@ EVENT = encode_long(1) + encode_long(1) + b"c" + encode_long(1) + encode_long(1)
 
 
 def currents_reader(extra, data, *, codec="null", count=1, raw=None) -> CurrentsReader:
-    """A reader of one file of events with one more field, of a type ``extra``; ``raw`` replaces its encode_block."""
+    """A reader of one file of events with one more field, of a type ``extra``; ``raw`` replaces its block."""
     types = {"campaign_id": MAYBE, "send_id": MAYBE, "time": "int", "extra": extra}
     fields = [{"name": name, "type": kind} for name, kind in types.items()]
     file = with_header(codec, {"type": "record", "name": EMAIL, "fields": fields}, raw or encode_block(count, data))
@@ -121,7 +121,7 @@ def currents_reader(extra, data, *, codec="null", count=1, raw=None) -> Currents
     ids=["deflate", "bzip2", "xz"],
 )
 def test_an_avro_block_is_decompressed_only_up_to_the_limit(codec, pack):
-    """It takes a thousandth on disk; a encode_block that fits is read."""
+    """It takes a thousandth on disk; a block that fits is read."""
     text = lambda size: EVENT + encode_long(size) + b"x" * size  # noqa: E731 - one line, used twice
     pairs, bad = read_within_limit(currents_reader("string", pack(text(MAX_BLOCK_BYTES - 100)), codec=codec))
     assert (len(pairs), bad) == (1, [])
@@ -130,7 +130,7 @@ def test_an_avro_block_is_decompressed_only_up_to_the_limit(codec, pack):
 
 
 def test_an_avro_block_that_needs_a_large_dictionary_is_refused():
-    """The decoder of xz would allocate what the encode_block asks for before it returns a byte."""
+    """The decoder of xz would allocate what the block asks for before it returns a byte."""
     data = lzma.compress(EVENT, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 28}])
     _, (refused,) = read_within_limit(currents_reader("null", data, codec="xz"))
     assert "Memory usage limit" in refused.problem
@@ -140,7 +140,7 @@ ARRAY = {"type": "array", "items": "boolean"}
 
 
 def record_schema(name, *kinds):
-    """A record_schema with fields of these types."""
+    """A record with fields of these types."""
     fields = [{"name": f"f{at}", "type": kind} for at, kind in enumerate(kinds)]
     return {"type": "record", "name": name, "fields": fields}
 
@@ -175,7 +175,7 @@ NESTED = [
     ],
 )  # fmt: skip
 def test_endless_avro_data_is_damaged_data(extra, data, good):
-    """Counts and lengths beyond the encode_block, backward steps, and arrays of values without bytes."""
+    """Counts and lengths beyond the block, backward steps, and arrays of values without bytes."""
     pairs, bad = read_within_limit(currents_reader(extra, EVENT + data))
     assert (len(pairs), len(bad)) == ((1, 0) if good else (0, 1))
     assert all("is incomplete or damaged" in each.problem for each in bad)
@@ -193,7 +193,7 @@ def test_endless_avro_data_is_damaged_data(extra, data, good):
     ],
 )
 def test_avro_blocks_of_a_wrong_size_are_damaged(raw):
-    """So is a encode_block that contains more than its records."""
+    """So is a block that contains more than its records."""
     pairs, bad = read_within_limit(currents_reader("null", b"", raw=raw))
     assert (len(pairs), len(bad)) == (1 if raw == encode_block(1, EVENT * 2) else 0, 1)
 
