@@ -98,7 +98,7 @@ class Stream(io.RawIOBase):
         return True
 
     def read(self, size=-1):
-        """Read places of Currents; return the sends as ``{(campaign, send): sent_at}``, the bad lines and the input."""
+        """Return some bytes."""
         return self._data.read(size)
 
     def tell(self):
