@@ -14,7 +14,7 @@ def number(count: float) -> str:
     return f"{count:,.0f}"
 
 
-def many(count: int, noun: str, plural: str | None = None) -> str:
+def quantity(count: int, noun: str, plural: str | None = None) -> str:
     """Format a count with its noun, in the singular or plural."""
     return f"{number(count)} {noun if count == 1 else plural or noun + 's'}"
 
@@ -50,22 +50,22 @@ def ago(at: float, now: float) -> str:
     return f"in{_GAP}{duration(at - now)}" if at >= now else f"{duration(now - at)} ago"
 
 
-def clock(at: float) -> str:
+def time_of_day(at: float) -> str:
     """Format the time of day."""
     return f"{datetime.fromtimestamp(at, UTC):%H:%M:%S} UTC"
 
 
-def moment(at: float) -> str:
+def day_and_time(at: float) -> str:
     """Format a time with its day."""
     return f"{datetime.fromtimestamp(at, UTC):%a %-d %b %H:%M} UTC"
 
 
-def machine(at: float) -> str:
+def iso_time(at: float) -> str:
     """Format a time for the ``datetime`` attribute of an element."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def shown(text: str) -> str:
+def safe_text(text: str) -> str:
     """Return foreign text without secrets, on one line, truncated, with control characters escaped."""
     text = scrub(text)
     visible = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

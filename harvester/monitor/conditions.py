@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from harvester.clock import Clock
 from harvester.engine.wiring import Harvesting
-from harvester.formatting import many
+from harvester.formatting import quantity
 from harvester.health import Condition, ConditionLog, Part
 from harvester.ledger import Ledger
 from harvester.ledger.books import halted
@@ -74,7 +74,7 @@ class Conditions:
         """Record the open pairs of each workspace. Those of a workspace that is not configured are not read."""
         now, before = self._clock.monotonic(), self._unserved
         self._unserved = {
-            name: (_NOT_SERVED.format(many(count, "open pair")), before[name][1] if name in before else now)
+            name: (_NOT_SERVED.format(quantity(count, "open pair")), before[name][1] if name in before else now)
             for name, count in pending.items()
             if count and name not in self._harvesting.wired
         }

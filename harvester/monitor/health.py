@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harvester.clock import Clock
 from harvester.errors import HarvesterError
-from harvester.formatting import shown
+from harvester.formatting import safe_text
 from harvester.monitor.snapshot import Snapshot
 
 MIN_AGE_SECONDS, MAX_AGE_SECONDS = 2.0, 30.0
@@ -26,12 +26,12 @@ class Health:
     def unready_reasons(self) -> list[str]:
         """Return sentences that say why the process can do no useful work; an empty list means that it is ready."""
         if self.problem is not None or self.snapshot is None:
-            return [shown(self.problem or "there is no snapshot")]
+            return [safe_text(self.problem or "there is no snapshot")]
         return self.snapshot.unready_reasons()
 
     def alerts(self) -> list[str]:
         """Return sentences for an operator, the most urgent first; an empty list means that the service is healthy."""
-        problem = [shown(self.problem)] if self.problem is not None else []
+        problem = [safe_text(self.problem)] if self.problem is not None else []
         return problem + (self.snapshot.alerts() if self.snapshot is not None else [])
 
 

@@ -7,7 +7,7 @@ decides whether the service is healthy and ready, from the values that are shown
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harvester.formatting import ago, duration, many, shown
+from harvester.formatting import ago, duration, quantity, safe_text
 from harvester.health import Condition
 from harvester.ledger.outlook import DayOfDeadlines, Rejection
 from harvester.model import Books
@@ -132,25 +132,25 @@ class Snapshot:
         busy = {
             each.name: each.due > 0 or self.taken_at - each.last_captured_at < BUSY_SECONDS for each in self.workspaces
         }
-        return [shown(each.sentence) for each in blocking_conditions(self.conditions, busy)]
+        return [safe_text(each.sentence) for each in blocking_conditions(self.conditions, busy)]
 
     def alerts(self) -> list[str]:
         """Return sentences for an operator, the most urgent first; an empty list means that the service is healthy."""
         reasons = [_workspace_at_risk(each, self.taken_at) for each in self.workspaces if each.at_risk]
         reasons += [_at_risk(name, count) for name, count in self.unserved_at_risk.items() if count]
         if conflicts := self.store.batches.get("conflict"):
-            batches = many(conflicts, "batch", "batches")
+            batches = quantity(conflicts, "batch", "batches")
             reasons.append(f"{batches} cannot be stored: other bytes have the name of a part")
         if self.books is not None and not self.books.balanced:
             reasons.append("The books do not balance: keep a copy of the ledger and report it")
         return [
             *reasons,
-            *(f"{shown(each.sentence)}, for {duration(self.taken_at - each.since)}" for each in self.conditions),
+            *(f"{safe_text(each.sentence)}, for {duration(self.taken_at - each.since)}" for each in self.conditions),
         ]
 
 
 def _at_risk(workspace: str, pairs: int) -> str:
-    return f'Workspace "{workspace}": {many(pairs, "pair")} at risk of expiring unread'
+    return f'Workspace "{workspace}": {quantity(pairs, "pair")} at risk of expiring unread'
 
 
 def _workspace_at_risk(workspace: WorkspaceState, now: float) -> str:

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from markupsafe import Markup
 
-from harvester.formatting import ago, clock, duration, machine, many, moment
+from harvester.formatting import ago, day_and_time, duration, iso_time, quantity, time_of_day
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import Snapshot
 from harvester.web import pictures, sections
@@ -88,7 +88,8 @@ def _header(snapshot: Snapshot | None, alerts: list[str], now: float) -> Markup:
         '<header class="{state}"><p class="brand"><b>harvester</b> <time datetime="{machine}">{clock}</time></p>'
         '<div aria-live="polite">{headline}</div>{overview}</header>'
     ).format(
-        state="unhealthy" if alerts else "healthy", machine=machine(taken_at), clock=clock(taken_at), headline=headline,
+        state="unhealthy" if alerts else "healthy", machine=iso_time(taken_at), clock=time_of_day(taken_at),
+        headline=headline,
         overview=sections.overview(snapshot) if snapshot else "",
     )  # fmt: skip
 
@@ -98,7 +99,7 @@ def _outlook(snapshot: Snapshot) -> str:
     nearest = [each.nearest_deadline for each in snapshot.workspaces if each.nearest_deadline is not None]
     if not nearest:
         return "Nothing is pending."
-    when = f"The nearest deadline is {ago(min(nearest), snapshot.taken_at)}, {moment(min(nearest))}."
+    when = f"The nearest deadline is {ago(min(nearest), snapshot.taken_at)}, {day_and_time(min(nearest))}."
     return _pending(snapshot) + when
 
 
@@ -108,11 +109,11 @@ def _pending(snapshot: Snapshot) -> str:
     if totals is None:
         return ""
     waiting = totals.pending - totals.never_read
-    parts = [f"{many(totals.never_read, 'pair')} not read yet"] if totals.never_read else []
+    parts = [f"{quantity(totals.never_read, 'pair')} not read yet"] if totals.never_read else []
     if waiting:
         due = totals.next_reading_at
         when = f", the first {ago(due, snapshot.taken_at)}" if due is not None and due > snapshot.taken_at else ""
-        parts.append(f"{many(waiting, 'pair')} waiting for the next reading{when}")
+        parts.append(f"{quantity(waiting, 'pair')} waiting for the next reading{when}")
     return "; ".join(parts) + "; none at risk. "
 
 

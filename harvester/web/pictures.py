@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
-from harvester.formatting import compact, many, number
+from harvester.formatting import compact, number, quantity
 from harvester.ledger.outlook import DayOfDeadlines
 from harvester.monitor.snapshot import Window
 
@@ -71,7 +71,7 @@ def deadlines(days: Sequence[DayOfDeadlines]) -> Markup:
         '<tr class="bars"><td></td>{bars}</tr><tr><th scope="row">pairs</th>{counts}</tr>{risk}'
         '<tr><th scope="row">day</th>{names}</tr></table>'
     ).format(
-        caption=f"{many(sum(each.pairs for each in days), 'deadline')} in the coming {many(len(days), 'day')}, UTC",
+        caption=f"{quantity(sum(each.pairs for each in days), 'deadline')} in the next {quantity(len(days), 'day')}, UTC",
         bars=_cells("<td>{}</td>", (_bar(each, most) for each in days)),
         counts=_cells("<td>{}</td>", (compact(each.pairs) if each.pairs else "·" for each in days)),
         risk=Markup('<tr class="risk"><th scope="row">at risk</th>{}</tr>').format(

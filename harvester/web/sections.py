@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from markupsafe import Markup
 
 from harvester.errors import cause_text
-from harvester.formatting import ago, clock, machine, moment, number, shown, volume
+from harvester.formatting import ago, day_and_time, iso_time, number, safe_text, time_of_day, volume
 from harvester.health import HOLDS
 from harvester.ledger.outlook import Rejection
 from harvester.model import Books
@@ -26,8 +26,12 @@ def overview(snapshot: Snapshot) -> Markup:
 
 def _activity(each: WorkspaceState, now: float) -> str:
     if each.hold_cause is not None:
-        waits = f"waits for {HOLDS.get(each.hold_cause, shown(each.hold_cause))}"
-        return waits if each.hold_until <= now else f"{waits}, {ago(each.hold_until, now)} ({clock(each.hold_until)})"
+        waits = f"waits for {HOLDS.get(each.hold_cause, safe_text(each.hold_cause))}"
+        return (
+            waits
+            if each.hold_until <= now
+            else f"{waits}, {ago(each.hold_until, now)} ({time_of_day(each.hold_until)})"
+        )
     if not any(each.readings.get(state) for state in ("due", "leased")):
         return "has no readings due"
     pace = f"{each.pace:.1f}" if each.pace < 1000 else number(each.pace)
@@ -48,7 +52,7 @@ def workspace(each: WorkspaceState, now: float) -> Markup:
     if each.halt_reason is not None and each.halted_since is not None:
         halted = Markup(
             '<p class="bad">Halted since {}, {}. Until the cause is corrected, only probes are sent.</p>'
-        ).format(moment(each.halted_since), ago(each.halted_since, now))
+        ).format(day_and_time(each.halted_since), ago(each.halted_since, now))
     return Markup(
         '<section class="workspace"><h2>{name}</h2>{halted}{figures}'
         '<div class="pictures"><figure>{budget}</figure><figure>{deadlines}</figure></div>'
@@ -74,8 +78,8 @@ def _budget(window: Window, now: float) -> Markup:
         '<p class="axis"><span>{began}</span><span>resets {resets}, {when}</span></p>'
         '<ul class="legend">{keys}<li class="plan">plan</li></ul>'
     ).format(
-        limit=number(window.limit), picture=pictures.budget(window, now), began=clock(window.began_at)[:5],
-        resets=clock(window.resets_at), when=ago(window.resets_at, now), keys=Markup("").join(keys),
+        limit=number(window.limit), picture=pictures.budget(window, now), began=time_of_day(window.began_at)[:5],
+        resets=time_of_day(window.resets_at), when=ago(window.resets_at, now), keys=Markup("").join(keys),
     )  # fmt: skip
 
 
@@ -93,7 +97,7 @@ def books(totals: Books) -> Markup:
         Markup('<li class="{kind}"><b>{sum}</b> {kind}<small>{parts}</small></li>').format(
             kind=kind,
             sum=number(count),
-            parts=", ".join(f"{shown(cause_text(name))} {number(n)}" for name, n in parts.get(kind, {}).items()),
+            parts=", ".join(f"{safe_text(cause_text(name))} {number(n)}" for name, n in parts.get(kind, {}).items()),
         )
         for kind, count in sums.items()
     )
@@ -110,10 +114,10 @@ def triggers(every: Sequence[TriggerState]) -> Markup:
     """Show whether each queue is connected, and the outcomes of its messages."""
     lines = (
         Markup('<li><b>{}</b> {} <span class="{}">{}</span>{}<small>{}</small></li>').format(
-            shown(each.name), shown(each.kind), "good" if each.connected else "bad",
+            safe_text(each.name), safe_text(each.kind), "good" if each.connected else "bad",
             "connected" if each.connected else "not connected",
-            Markup("<em>{}</em>").format(shown(each.last_error)) if each.last_error else "",
-            " · ".join(f"{shown(cause_text(outcome))} {number(count)}" for outcome, count in each.messages.items()),
+            Markup("<em>{}</em>").format(safe_text(each.last_error)) if each.last_error else "",
+            " · ".join(f"{safe_text(cause_text(outcome))} {number(count)}" for outcome, count in each.messages.items()),
         )
         for each in every
     )  # fmt: skip
@@ -127,7 +131,7 @@ def store(where: StoreState) -> Markup:
     """Show where parts are stored, and how much waits to be stored."""
     kind, word = ("bad", "unavailable") if where.problem else ("good", "available")
     status = Markup('<span class="{}">{}</span>').format(kind, word)
-    problem = Markup("<p><em>{}</em></p>").format(shown(where.problem)) if where.problem else ""
+    problem = Markup("<p><em>{}</em></p>").format(safe_text(where.problem)) if where.problem else ""
     figures = [(f"batches {state}", number(count), state == "conflict") for state, count in where.batches.items()]
     figures += [
         ("waiting to be stored", volume(where.sealed_bytes), False),
@@ -136,7 +140,7 @@ def store(where: StoreState) -> Markup:
         ("written", volume(where.part_bytes), False),
     ]
     return Markup('<section class="store"><h2>Store {}</h2><p>{}</p>{}{}</section>').format(
-        status, shown(where.place), problem, _figures(figures)
+        status, safe_text(where.place), problem, _figures(figures)
     )
 
 
@@ -149,8 +153,8 @@ def rejections(latest: Sequence[Rejection], now: float) -> Markup:
             '<tr><td><code>{}</code></td><td><code>{}</code></td><td>{}</td><td>{}</td>'
             '<td>{}</td><td><time datetime="{}">{}</time></td></tr>'
         ).format(
-            shown(each.pair.campaign_id), shown(each.pair.send_id), shown(each.pair.workspace),
-            shown(cause_text(each.reason)), shown(each.detail), machine(each.ended_at),
+            safe_text(each.pair.campaign_id), safe_text(each.pair.send_id), safe_text(each.pair.workspace),
+            safe_text(cause_text(each.reason)), safe_text(each.detail), iso_time(each.ended_at),
             ago(min(each.ended_at, now), now),
         )
         for each in latest
@@ -167,7 +171,7 @@ def _figures(figures: Iterable[tuple[str, str, bool]]) -> Markup:
     """Show figures with their names; the third value marks those that need attention."""
     each = (
         Markup("<div{}><dt>{}</dt><dd>{}</dd></div>").format(
-            Markup(' class="bad"') if urgent else "", shown(name), figure
+            Markup(' class="bad"') if urgent else "", safe_text(name), figure
         )
         for name, figure, urgent in figures
     )
@@ -179,5 +183,5 @@ def _count_line(what: str, counts: Mapping[str, int]) -> Markup:
     if not counts:
         return Markup("")
     ranked = sorted(counts.items(), key=lambda item: -item[1])
-    line = " · ".join(f"{shown(cause_text(name))}: {number(n)}" for name, n in ranked)
+    line = " · ".join(f"{safe_text(cause_text(name))}: {number(n)}" for name, n in ranked)
     return Markup("<span><b>{}</b> {}</span>").format(what, line)

@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from harvester.clock import Clock
 from harvester.errors import UsageError
-from harvester.formatting import shown
+from harvester.formatting import safe_text
 from harvester.monitor.health import SnapshotCache
 from harvester.monitor.snapshot import Snapshot
 from harvester.web.connections import Connections, connection_limit
@@ -119,7 +119,7 @@ class WebServer:
         health = await self._snapshots.get()
         if (reasons := health.unready_reasons()) or health.snapshot is None:
             return web.Response(status=503, text="\n".join(reasons) + "\n")
-        sentences = (shown(each.sentence) for each in health.snapshot.conditions)
+        sentences = (safe_text(each.sentence) for each in health.snapshot.conditions)
         return web.Response(text="\n".join(["ready", *sentences]) + "\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:
@@ -166,7 +166,7 @@ async def _shorten_errors(request: web.Request, handler: Handler) -> web.StreamR
         return web.Response(status=error.status, text=f"{error.reason.lower()}\n", headers=allowed)
     except Exception:  # noqa: BLE001 - it is logged, and the other paths still work
         trace = traceback.format_exc()
-        log.error("web_request_failed", path=shown(request.path), trace=trace)  # noqa: TRY400 - a trace without locals
+        log.error("web_request_failed", path=safe_text(request.path), trace=trace)  # noqa: TRY400 - a trace without locals
         return web.Response(status=500, text="a bug in harvester; see the log\n")
 
 

@@ -16,7 +16,7 @@ from harvester.braze.pacer import Pacer
 from harvester.braze.transport import BrazeTransport
 from harvester.clock import SystemClock
 from harvester.errors import ExchangeError
-from harvester.formatting import shown
+from harvester.formatting import safe_text
 from harvester.model import Pair, Reading
 from harvester.observability import logs
 from harvester.observability.redaction import MASK, hide, hide_url, scrub, scrub_foreign
@@ -47,7 +47,7 @@ def test_a_secret_is_masked_in_every_encoding_and_its_surroundings_stay(key):
     for spelled in spellings(key):
         assert scrub(f"é before {spelled} after") == f"é before {MASK} after", spelled
         assert scrub_foreign(f"'{spelled}'\n").endswith("'\\n"), spelled
-        assert shown(f"{spelled} after") == f"{MASK} after", spelled
+        assert safe_text(f"{spelled} after") == f"{MASK} after", spelled
     for before in ("", "x:", "Bearer "):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             encoded = encode(f"{before}{key}!".encode()).decode()
