@@ -71,7 +71,7 @@ def deadlines(days: Sequence[DayOfDeadlines]) -> Markup:
         '<tr class="bars"><td></td>{bars}</tr><tr><th scope="row">pairs</th>{counts}</tr>{risk}'
         '<tr><th scope="row">day</th>{names}</tr></table>'
     ).format(
-        caption=f"{quantity(sum(each.pairs for each in days), 'deadline')} in the next {quantity(len(days), 'day')}, UTC",
+        caption=f"{quantity(sum(each.pairs for each in days), 'deadline')} in {quantity(len(days), 'day')}, UTC",
         bars=_cells("<td>{}</td>", (_bar(each, most) for each in days)),
         counts=_cells("<td>{}</td>", (compact(each.pairs) if each.pairs else "·" for each in days)),
         risk=Markup('<tr class="risk"><th scope="row">at risk</th>{}</tr>').format(
