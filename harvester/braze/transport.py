@@ -26,7 +26,7 @@ from harvester.clock import Clock
 from harvester.errors import ExchangeError
 from harvester.model import Pair
 from harvester.observability.redaction import hide, scrub, scrub_foreign
-from harvester.settings.surroundings import certificates_hint
+from harvester.settings.environment import get_certificates_hint
 
 codecs.lookup("unicode_escape")  # loaded on first use otherwise, which fails just when no file can be opened
 
@@ -109,7 +109,7 @@ def translated(error: Exception) -> ExchangeError:
     cause = next(cause for kind, cause in causes if isinstance(error, kind))
     detail = scrub_foreign(_text_of(error))
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        detail = f"{detail}; {certificates_hint()}"
+        detail = f"{detail}; {get_certificates_hint()}"
     return ExchangeError(cause or "network", detail)
 
 

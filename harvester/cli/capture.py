@@ -49,7 +49,7 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
     options.set_up_logs(given)
     settings = options.settings_of(given)
     options.check_surroundings()
-    settings.keys()  # a start that fails leaves nothing behind
+    settings.load_keys()  # a start that fails leaves nothing behind
     if not pairs and not options.ledger_path(settings.out, settings.state).exists():
         raise UsageError("name a file of pairs, such as: harvester run sends.csv")
     with options.traced():

@@ -178,10 +178,10 @@ def check_surroundings() -> None:
     """Warn once of a proxy that calls to Braze ignore. Raises ``UsageError`` for certificates that cannot be read."""
     import structlog
 
-    from harvester.settings.surroundings import PROXY_HINT, check_certificates, proxy_variables
+    from harvester.settings.environment import PROXY_HINT, check_certificates, list_proxy_variables
 
     check_certificates()
-    variables = proxy_variables()
+    variables = list_proxy_variables()
     if variables:
         structlog.get_logger().warning("proxy_ignored", variables=" ".join(variables), hint=PROXY_HINT)
 
@@ -189,9 +189,9 @@ def check_surroundings() -> None:
 def traced() -> contextlib.AbstractContextManager[None]:
     """Tell a collector what takes how long, where OpenTelemetry's variable names one."""
     from harvester.observability.traces import send_traces_to
-    from harvester.settings import of_traces
+    from harvester.settings import get_trace_endpoint
 
-    return send_traces_to(of_traces())
+    return send_traces_to(get_trace_endpoint())
 
 
 def ledger_path(out: str | None, state: Path | None) -> Path:

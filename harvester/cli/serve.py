@@ -37,7 +37,7 @@ def serve(*, until_idle: bool, **given: Any) -> None:
     if settings.out == "-":
         raise UsageError("serve writes to a folder or a bucket: name one with -o")
     options.check_surroundings()
-    settings.keys()  # a start that fails leaves nothing behind
+    settings.load_keys()  # a start that fails leaves nothing behind
     for name, each in settings.triggers.items():
         try:
             create_broker(each.kind, **each.options())

@@ -30,8 +30,8 @@ from harvester.ledger import Ledger
 from harvester.ledger.datasets import remembered
 from harvester.model import DATASET, Pair, Part
 from harvester.observability.redaction import scrub_foreign
-from harvester.settings import ONE_WORKSPACE_TWICE, Settings, Workspace
-from harvester.settings.surroundings import PROXY_HINT, check_certificates, proxy_variables
+from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings, Workspace
+from harvester.settings.environment import PROXY_HINT, check_certificates, list_proxy_variables
 from harvester.storage import FolderSink, Sink
 
 _OTHER_FILES = 150
@@ -54,8 +54,8 @@ async def examine(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock)
     findings = surroundings(settings)
     for name, workspace in settings.workspaces.items():
         findings += await _workspace(name, workspace, settings, clock)
-    for names in settings.doubles():
-        findings.append(Finding(f"workspaces {' and '.join(names)}", well=False, text=ONE_WORKSPACE_TWICE))
+    for names in settings.find_duplicates():
+        findings.append(Finding(f"workspaces {' and '.join(names)}", well=False, text=DUPLICATE_WORKSPACE_HINT))
     try:
         ledger_id, known, seen = await _ledger(ledger, sink.place, clock)
         findings.append(Finding(f"ledger {ledger}", well=True, text=seen))
@@ -70,7 +70,7 @@ async def examine(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock)
 def surroundings(settings: Settings) -> list[Finding]:
     """Examine the environment and the limits of the system: proxies, certificates, open files."""
     findings = []
-    if variables := proxy_variables():
+    if variables := list_proxy_variables():
         findings.append(Finding("proxy", well=True, text=f"{', '.join(variables)} set: {PROXY_HINT}"))
     try:
         check_certificates()
@@ -165,7 +165,7 @@ async def _workspace(name: str, workspace: Workspace, settings: Settings, clock:
     subject, braze = f'workspace "{name}" at {workspace.endpoint}', BrazeClock(clock)
     try:
         transport = BrazeTransport(
-            endpoint=workspace.endpoint, api_key=settings.key_of(name), connections=1, clock=clock,
+            endpoint=workspace.endpoint, api_key=settings.load_key(name), connections=1, clock=clock,
         )  # fmt: skip
     except HarvesterError as error:
         return [Finding(subject, well=False, text=str(error))]

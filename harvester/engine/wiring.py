@@ -25,7 +25,7 @@ from harvester.health import OUTAGE_SECONDS, Condition, Part, failed_call
 from harvester.ledger import Ledger
 from harvester.ledger.datasets import remember, remembered
 from harvester.schedule import ReadingPlan
-from harvester.settings import ONE_WORKSPACE_TWICE, Settings, Workspace
+from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings, Workspace
 from harvester.storage import Compression, Sink
 
 log = structlog.get_logger()
@@ -85,9 +85,9 @@ class Harvesting:
 
         Raises ``UsageError`` for a missing key, ``StorageError`` where the sink or the ledger is not usable.
         """
-        keys = self._settings.keys()
-        for names in self._settings.doubles():
-            log.warning("workspace_duplicated", workspaces=names, hint=ONE_WORKSPACE_TWICE)
+        keys = self._settings.load_keys()
+        for names in self._settings.find_duplicates():
+            log.warning("workspace_duplicated", workspaces=names, hint=DUPLICATE_WORKSPACE_HINT)
         self._destination = await self._attached()
         await self.recover(beginning=True)
         for name, key in keys.items():

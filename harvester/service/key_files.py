@@ -26,7 +26,7 @@ class KeyFiles:
         """Use keys that were replaced, and probe at once if Braze refused the old key."""
         for name, workspace in self._files.items():
             try:
-                key = await asyncio.to_thread(workspace.key)
+                key = await asyncio.to_thread(workspace.load_key)
             except UsageError as error:  # perhaps half written; it is read again
                 self._conditions.set_key_file(name, str(error))
                 continue

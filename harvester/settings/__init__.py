@@ -1,21 +1,21 @@
-"""Settings from a TOML file, the environment and secret files, checked as a whole before anything starts.
+"""Settings from a TOML file, the environment and secret files, all validated before anything starts.
 
-The only door to pydantic. Every problem is told at once, by name, and never with a value: a key may stand
-where another setting was meant.
+The only door to pydantic. All problems are reported at once, by name and never with a value: a key may stand where
+another setting belongs.
 """
 
-from harvester.settings.layers import environment_has_workspaces, load, of_stores, of_traces
-from harvester.settings.model import ONE_WORKSPACE_TWICE, Settings
+from harvester.settings.layers import environment_has_workspaces, get_store_variables, get_trace_endpoint, load
+from harvester.settings.model import DUPLICATE_WORKSPACE_HINT, Settings
 from harvester.settings.workspace import AGES_DAYS, BRAZE_HOSTS, Workspace
 
 __all__ = [
     "AGES_DAYS",
     "BRAZE_HOSTS",
-    "ONE_WORKSPACE_TWICE",
+    "DUPLICATE_WORKSPACE_HINT",
     "Settings",
     "Workspace",
     "environment_has_workspaces",
+    "get_store_variables",
+    "get_trace_endpoint",
     "load",
-    "of_stores",
-    "of_traces",
 ]

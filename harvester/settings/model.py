@@ -1,4 +1,4 @@
-"""All settings, their defaults, and what must hold between them. By itself nothing here reads a file or a variable."""
+"""All settings, their defaults, and the rules between them. Creating them reads no file and no variable."""
 
 from typing import Literal, TypeVar
 
@@ -8,23 +8,28 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from harvester.errors import UsageError
 from harvester.settings.places import LocalPath, PartsPlace
 from harvester.settings.triggers import Trigger
-from harvester.settings.workspace import Name, Workspace, as_variable
+from harvester.settings.workspace import Name, Workspace, variable_name
 
 T = TypeVar("T")
 
-ONE_WORKSPACE_TWICE = (
-    "the same endpoint and API key: to Braze these are one workspace, so a send that is listed under both is captured "
-    "twice, out of one budget; keep one name"
+DUPLICATE_WORKSPACE_HINT = (
+    "the same endpoint and API key: to Braze this is one workspace, so a send that is listed under both is captured "
+    "twice, from one quota; keep one name"
 )
 
 
 class Settings(BaseSettings):
-    """All settings, each at its default. By itself it reads nothing; ``load`` does."""
+    """All settings. ``load`` reads the sources; the class itself reads none."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HARVESTER_", env_nested_delimiter="__", env_ignore_empty=True,
-        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False,
-    )  # fmt: skip
+        env_prefix="HARVESTER_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
 
     workspaces: dict[Name, Workspace]
     triggers: dict[Name, Trigger] = {}
@@ -42,55 +47,58 @@ class Settings(BaseSettings):
 
     @field_validator("workspaces")
     @classmethod
-    def _at_least_one(cls, value: dict[str, Workspace]) -> dict[str, Workspace]:
+    def _check_not_empty(cls, value: dict[str, Workspace]) -> dict[str, Workspace]:
         if not value:
             raise ValueError("no workspace is configured")
         return value
 
     @field_validator("workspaces", "triggers")
     @classmethod
-    def _told_apart(cls, value: dict[str, T]) -> dict[str, T]:
-        if len({as_variable(name) for name in value}) < len(value):
-            raise ValueError("two names differ only in case or marks, so the environment cannot tell them apart")
+    def _check_distinct_names(cls, value: dict[str, T]) -> dict[str, T]:
+        if len({variable_name(name) for name in value}) < len(value):
+            raise ValueError("two names differ only in case or marks, so that their variables have the same name")
         return value
 
-    def keys(self) -> dict[str, str]:
-        """Give the API key of each workspace. Raises ``UsageError`` with every problem at once."""
+    def load_keys(self) -> dict[str, str]:
+        """Return the API key of each workspace. Raises ``UsageError`` with all problems at once."""
         problems = []
         for name in self.workspaces:
             try:
-                self.key_of(name)
+                self.load_key(name)
             except UsageError as problem:
                 problems.append(f"  workspaces.{name}: {problem}")
         if problems:
-            raise UsageError("not every workspace has a usable API key:\n" + "\n".join(problems))
+            raise UsageError("\n".join(["the API key cannot be used:", *problems]))
         return dict(self._keys)
 
-    def key_of(self, name: str) -> str:
-        """Give the API key of a workspace. Raises ``UsageError``.
+    def load_key(self, name: str) -> str:
+        """Return the API key of a workspace. Raises ``UsageError``.
 
-        Files are read once: one that is a pipe, as a shell's ``<(...)`` is, holds nothing the second time.
+        Files are read once: a pipe, such as a shell's ``<(...)``, is empty the second time.
         """
         if name not in self._keys:
-            self._keys[name] = self.workspaces[name].key()
+            self._keys[name] = self.workspaces[name].load_key()
         return self._keys[name]
 
-    def doubles(self) -> list[list[str]]:
-        """Name together the workspaces that have endpoint and key in common: a key is of one workspace of Braze's.
+    def find_duplicates(self) -> list[list[str]]:
+        """Return the names of workspaces that share endpoint and key: a key belongs to one workspace of Braze's.
 
-        Only keys that were given out already are compared.
+        Only keys that are loaded are compared.
         """
-        named: dict[tuple[str, str], list[str]] = {}
+        names_by_key: dict[tuple[str, str], list[str]] = {}
         for name, key in self._keys.items():
-            named.setdefault((self.workspaces[name].endpoint, key), []).append(name)
-        return [names for names in named.values() if len(names) > 1]
+            names_by_key.setdefault((self.workspaces[name].endpoint, key), []).append(name)
+        return [names for names in names_by_key.values() if len(names) > 1]
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
-        """Take what is given and nothing else."""
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Use only the arguments of the constructor."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)

@@ -1,4 +1,4 @@
-"""Settings that name a place: checked as text, before a path is made of it."""
+"""Settings that name a place. The text is checked before a path is made of it."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,20 +8,20 @@ from pydantic import AfterValidator, BeforeValidator
 from harvester.place import refusal
 
 
-def _local(value: Any) -> Any:
-    """Refuse what names no file of this machine; a ``Path`` was checked where it came in."""
+def _check_local(value: Any) -> Any:
+    """Refuse a text that is not a path of this machine; a ``Path`` was checked before."""
     problem = refusal(value) if isinstance(value, str) else None
     if problem is not None:
         raise ValueError(problem)
     return value
 
 
-def _parts(value: str) -> str:
+def _check_parts(value: str) -> str:
     problem = refusal(value, buckets=True, pipe=True)
     if problem is not None:
         raise ValueError(problem)
     return value
 
 
-LocalPath = Annotated[Path, BeforeValidator(_local)]
-PartsPlace = Annotated[str, AfterValidator(_parts)]
+LocalPath = Annotated[Path, BeforeValidator(_check_local)]
+PartsPlace = Annotated[str, AfterValidator(_check_parts)]

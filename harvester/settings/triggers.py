@@ -1,4 +1,4 @@
-"""What can be said of a trigger: which broker, how to be let in, and which files its messages may point to."""
+"""The settings of a trigger: its broker, its credentials, and the files that its messages may name."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ from harvester.errors import UsageError
 from harvester.observability.redaction import hide_url
 from harvester.place import refusal
 from harvester.settings.places import LocalPath
-from harvester.settings.secret_files import secret_in
+from harvester.settings.secret_files import read_secret
 
 
-def _place(value: str) -> str:
+def _check_bucket(value: str) -> str:
     problem = refusal(value, files=False, buckets=True)
     if problem is not None:
         raise ValueError(problem)
     return value
 
 
-Prefix = Annotated[str, AfterValidator(_place)]
+Prefix = Annotated[str, AfterValidator(_check_bucket)]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 
 
@@ -35,44 +35,46 @@ class _Trigger(BaseModel):
     dead_letter: Text | None = None
 
     def options(self) -> dict[str, Any]:
-        """Give what the broker of this kind takes. Raises ``UsageError`` where its URL cannot be had."""
+        """Return the arguments of the broker of this kind. Raises ``UsageError`` if its URL cannot be loaded."""
         return {name: getattr(self, name) for name in type(self).model_fields if name not in ("kind", "prefixes")}
 
 
 class _WithUrl(_Trigger):
-    """A broker whose URL may hold a password, so that it may come from a file."""
+    """A broker whose URL may contain a password, so that it may come from a file."""
 
     schemes: ClassVar[Sequence[str]] = ()
-    several: ClassVar[bool] = False
+    multiple: ClassVar[bool] = False
 
     url: SecretStr | None = None
     url_file: LocalPath | None = None
 
     @model_validator(mode="after")
-    def _one_url(self) -> "_WithUrl":
+    def _check_url_source(self) -> "_WithUrl":
         if (self.url is None) == (self.url_file is None):
-            raise ValueError("give either url or url_file")
+            raise ValueError("set either url or url_file")
         return self
 
     def options(self) -> dict[str, Any]:
-        """Give the URL as a function, so that a file that is replaced is read again; it is tried once."""
-        self.address()
-        given = super().options()
-        del given["url_file"]
-        return given | {"url": self.address}
+        """Return the URL as a function, so that a replaced file is read again; it is called once as a check."""
+        self.load_url()
+        options = super().options()
+        del options["url_file"]
+        return options | {"url": self.load_url}
 
-    def address(self) -> str:
-        """Give the URL. Raises ``UsageError``, which names its file but never holds the URL."""
+    def load_url(self) -> str:
+        """Return the URL. Raises ``UsageError``, which names its file but never contains the URL."""
         if self.url is not None:
             text = self.url.get_secret_value().strip()
         else:
             assert self.url_file is not None
             name = str(self.url_file)
-            shown = "url_file" if "@" in name else f"url_file, {name}"  # a URL without a scheme in place of a file
-            text = secret_in(self.url_file, f"a broker's URL ({shown})")
+            source = "url_file" if "@" in name else f"url_file, {name}"  # a URL without a scheme in place of a file
+            text = read_secret(self.url_file, f"a broker's URL ({source})")
         if not text.startswith(tuple(f"{scheme}://" for scheme in self.schemes)):
-            raise UsageError(f"the URL of a broker of this kind begins with {' or '.join(self.schemes)}, then ://")
-        if not all(_is_usable(each) for each in (text.split(",") if self.several else [text])):
+            raise UsageError(
+                f"the URL of this kind of broker must begin with {' or '.join(f'{each}://' for each in self.schemes)}"
+            )
+        if not all(_is_usable(each) for each in (text.split(",") if self.multiple else [text])):
             raise UsageError(_UNUSABLE_URL)
         hide_url(text)
         return text
@@ -99,7 +101,7 @@ class NATS(_WithUrl):
     """A durable pull consumer of a JetStream stream."""
 
     schemes = ("nats", "tls", "ws", "wss")
-    several = True
+    multiple = True
 
     kind: Literal["nats"]
     stream: Text
@@ -121,15 +123,15 @@ Trigger = Annotated[RabbitMQ | SQS | NATS | Redis, Field(discriminator="kind")]
 
 
 _UNUSABLE_URL = (
-    "the URL of a broker cannot be used: check host and port, and write each of / ? # @ : , in user and password as "
+    "the URL of the broker is invalid: check host and port, and write each of / ? # @ : , in user and password as "
     "%2F %3F %23 %40 %3A %2C"
 )
 
 
 def _is_usable(url: str) -> bool:
-    """Check a URL before any library sees it: their errors quote the half of a password that they take for a port.
+    """Return whether a library may see a URL: their errors quote the part of a password that they parse as a port.
 
-    What stands behind the host must hold no ``@``: it would be what is left of a password.
+    The part after the host must not contain ``@``: it would be the rest of a password.
     """
     scheme, mark, _ = url.partition("://")
     url = url if mark else f"nats://{url}"

@@ -1,4 +1,4 @@
-"""What can be said of one Braze workspace: where it is, how to be let in, and how polite to be there."""
+"""The settings of one Braze workspace: its endpoint, key, limits and ages of readings."""
 
 import re
 from typing import Annotated
@@ -19,14 +19,14 @@ from harvester.model import reading_name
 from harvester.observability.redaction import hide
 from harvester.schedule import LAST_AGE_DAYS
 from harvester.settings.places import LocalPath
-from harvester.settings.secret_files import secret_in
+from harvester.settings.secret_files import read_secret
 
 BRAZE_HOSTS = frozenset(
     [f"rest.iad-0{number}.braze.com" for number in range(1, 9)]
     + ["rest.us-10.braze.com", "rest.fra-01.braze.eu", "rest.fra-02.braze.eu", "rest.au-01.braze.com"]
     + ["rest.id-01.braze.com", "rest.jp-01.braze.com", "rest.kr-01.braze.com"]
 )
-"""The 15 REST hosts of Braze's own list of instances (documentation of the data centers)."""
+"""The 15 REST hosts in Braze's list of instances (documentation of the data centers)."""
 
 AGES_DAYS = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 13.0)
 """The ages in days at which a send is read by default."""
@@ -37,7 +37,7 @@ _KEY = re.compile(r"[\x21-\x7e]{8,200}")
 
 
 class Workspace(BaseModel):
-    """One Braze workspace: where it is, how to be let in, and how polite to be there."""
+    """One Braze workspace."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
@@ -51,54 +51,56 @@ class Workspace(BaseModel):
 
     @field_validator("endpoint")
     @classmethod
-    def _host_is_known(cls, value: str, others: ValidationInfo) -> str:
-        """Give the endpoint as it was understood, so that what is called is what was checked."""
+    def _check_endpoint(cls, value: str, others: ValidationInfo) -> str:
+        """Return the endpoint as it was parsed, so that requests go to what was checked."""
         origin = ORIGIN.fullmatch(value)
         if origin is None:
-            raise ValueError("must be an origin such as https://rest.fra-01.braze.eu, with nothing before or behind it")
+            raise ValueError("must be an origin such as https://rest.fra-01.braze.eu, without a path")
         scheme, host, port = origin[1].lower(), origin[2].lower(), origin[3] or ""
         if host not in LOOPBACK:
             if scheme != "https":
                 raise ValueError("must begin with https:// (plain http is for loopback only)")
             if host not in BRAZE_HOSTS and not others.data.get("allow_unknown_host"):
                 raise ValueError(
-                    f"names none of the {len(BRAZE_HOSTS)} known Braze REST hosts; "
-                    "mend it, or say --allow-unknown-host (allow_unknown_host = true)"
+                    f"is not one of the {len(BRAZE_HOSTS)} known Braze REST hosts; "
+                    "correct it, or give --allow-unknown-host (allow_unknown_host = true)"
                 )
         return f"{scheme}://{host}{port}"
 
     @field_validator("api_key_file")
     @classmethod
-    def _one_key(cls, value: LocalPath | None, others: ValidationInfo) -> LocalPath | None:
+    def _check_key_source(cls, value: LocalPath | None, others: ValidationInfo) -> LocalPath | None:
         if value is not None and others.data.get("api_key") is not None:
-            raise ValueError("give api_key or api_key_file, not both")
+            raise ValueError("set either api_key or api_key_file")
         return value
 
     @model_validator(mode="after")
-    def _ages_fit(self) -> "Workspace":
+    def _check_ages(self) -> "Workspace":
         ages = self.ages_days
         if not ages or list(ages) != sorted(set(ages)):
-            raise ValueError("ages_days must name at least one age, and rise")
+            raise ValueError("ages_days must contain at least one age, in rising order")
         if len(set(map(reading_name, ages))) < len(ages):
-            raise ValueError("ages_days must differ in their first six digits, by which readings are named")
+            raise ValueError("ages_days must differ in their first six digits, which name the readings")
         if ages[-1] > LAST_AGE_DAYS:
-            raise ValueError(f"the last of ages_days must be at most {LAST_AGE_DAYS}: Braze keeps a send for 14 days")
+            raise ValueError(
+                f"the last of ages_days must be at most {LAST_AGE_DAYS}, since Braze keeps analytics for 14 days"
+            )
         return self
 
-    def key(self) -> str:
-        """Give the API key from its file or setting. Raises ``UsageError``, which never holds the key."""
+    def load_key(self) -> str:
+        """Return the API key from its file or setting. Raises ``UsageError``, which never contains the key."""
         if self.api_key_file is not None:
-            text = secret_in(self.api_key_file, "the API key (api_key_file)")
+            text = read_secret(self.api_key_file, "the API key (api_key_file)")
         else:
             text = self.api_key.get_secret_value().strip() if self.api_key else ""
         if not text:
             raise UsageError(
-                "there is no API key: set BRAZE_API_KEY or give --api-key-file; "
-                "of several workspaces, each has its own api_key_file, or HARVESTER_WORKSPACES__NAME__API_KEY"
+                "there is no API key: set BRAZE_API_KEY or give --api-key-file; with several workspaces, set "
+                "api_key_file or HARVESTER_WORKSPACES__NAME__API_KEY for each"
             )
         if not _KEY.fullmatch(text):
             raise UsageError(
-                "the API key is malformed: 8 to 200 printable ASCII characters without blanks are expected"
+                "the API key is malformed: it must have 8 to 200 printable ASCII characters without spaces"
             )
         hide(text)
         return text
@@ -107,6 +109,6 @@ class Workspace(BaseModel):
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
-def as_variable(name: str) -> str:
-    """Spell the name of a workspace or trigger as in the name of a variable, which holds neither case nor marks."""
+def variable_name(name: str) -> str:
+    """Return the spelling of a workspace's or trigger's name in the name of a variable: upper case, without marks."""
     return re.sub(r"[.-]", "_", name).upper()

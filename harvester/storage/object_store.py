@@ -20,7 +20,7 @@ from obstore.store import from_url
 from harvester.causes import cause_of
 from harvester.errors import SinkError, UsageError, install_hint
 from harvester.place import kind_of
-from harvester.settings import of_stores
+from harvester.settings import get_store_variables
 from harvester.storage.store_failures import describe_failure, find_advice, find_cause, is_permanent
 
 _CLIENT: Any = {"timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
@@ -182,7 +182,7 @@ def is_available(url: str) -> bool:
 
 def _options(url: str) -> dict[str, Any]:
     """Return what obstore does not find by itself: limits, plain http, AWS profiles."""
-    profile, plain_http = of_stores()
+    profile, plain_http = get_store_variables()
     options: dict[str, Any] = {"client_options": _CLIENT | {"allow_http": plain_http}, "retry_config": _RETRIES}
     if profile and url.startswith("s3://"):
         options["credential_provider"] = _profile_credentials(profile)

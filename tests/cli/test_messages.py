@@ -22,13 +22,13 @@ BRAZE = "https://rest.fra-01.braze.eu"
 
 @pytest.fixture
 async def braze():
-    """A stand-in whose budget never ends."""
+    """Run a stand-in API with an unlimited budget."""
     async with Simulator(SimulatorConfig(pairs=40, limit=1_000_000, api_key=KEY)) as simulator:
         yield simulator
 
 
-async def test_a_reader_that_goes_away_ends_the_run_quietly_and_nothing_is_lost(harvester, tmp_path, braze):
-    """As ``| head`` does, also where standard output is unbuffered; the next run writes what was not taken."""
+async def test_a_reader_that_closes_the_pipe_ends_the_run_quietly_and_nothing_is_lost(harvester, tmp_path, braze):
+    """``| head`` does so. The next run writes the rows that were not read."""
     harvester.env["PYTHONUNBUFFERED"] = "1"
     write_pairs(tmp_path / "pairs.csv", braze)
     arguments = ("run", "pairs.csv", "-o", "-", "--state", "ledger.db", "--endpoint", braze.url)
@@ -45,16 +45,16 @@ async def test_a_reader_that_goes_away_ends_the_run_quietly_and_nothing_is_lost(
     assert braze.answers.total() == 40
 
 
-async def test_logs_stand_on_lines_of_their_own_beside_the_progress(harvester, tmp_path, braze):
-    """On a terminal a log line never begins where the progress ends."""
+async def test_log_lines_never_begin_on_the_line_of_the_progress(harvester, tmp_path, braze):
+    """On a terminal, logs and progress are separate lines."""
     write_pairs(tmp_path / "pairs.csv", braze)
     _, out, _ = await harvester.run("run", "pairs.csv", "--endpoint", braze.url, "--log-level", "info", inside=TERMINAL)
     assert "timestamp=" in out
     assert not re.findall(r"[^\n]{20}(?<![\nK])timestamp=", out), out
 
 
-async def test_a_start_that_cannot_be_leaves_nothing_behind(harvester, tmp_path):
-    """Without a key, or with a trigger that cannot be, there is neither a ledger nor a marked folder afterwards."""
+async def test_a_failed_start_leaves_nothing_behind(harvester, tmp_path):
+    """Without a key, or with an invalid trigger, neither a ledger nor a folder is created."""
     (tmp_path / "pairs.csv").write_text("campaign_id,send_id\nc,s\n")
     trigger = '[triggers.sends]\nkind = "redis"\nstream = "s"\nurl = "http://x"\n'
     (tmp_path / "bad.toml").write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\n{trigger}')
@@ -65,8 +65,8 @@ async def test_a_start_that_cannot_be_leaves_nothing_behind(harvester, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.toml", "pairs.csv"]
 
 
-async def test_a_configuration_leads_every_command_to_its_ledger_and_workspaces(harvester, tmp_path, braze):
-    """What is about a ledger takes --config as ``run`` does; books are shown of each workspace too."""
+async def test_every_command_finds_ledger_and_workspaces_by_the_configuration(harvester, tmp_path, braze):
+    """Commands about a ledger accept --config; counts are shown for each workspace."""
     tables = "".join(f'[workspaces.{name}]\nendpoint = "{braze.url}"\napi_key = "{KEY}"\n' for name in ("eu", "us"))
     (tmp_path / "two.toml").write_text(f'out = "lake"\n{tables}')
     lines = [f"{each.pair.campaign_id},{each.pair.send_id},us" for each in braze.population[:2]]
@@ -87,8 +87,8 @@ async def test_a_configuration_leads_every_command_to_its_ledger_and_workspaces(
     assert (code, out[:7], "reasons here: status_400 (1)" in err) == (0, "0 pairs", True)
 
 
-async def test_help_says_of_each_command_in_a_whole_sentence_what_it_does(harvester):
-    """In a terminal of eighty columns no summary is cut short."""
+async def test_help_describes_each_command_in_a_whole_sentence(harvester):
+    """In a terminal of 80 columns no description is truncated."""
     code, out, _ = await harvester.run("--help")
     commands = out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert (code, len(commands) > 10) == (0, True)
@@ -96,15 +96,15 @@ async def test_help_says_of_each_command_in_a_whole_sentence_what_it_does(harves
 
 
 @pytest.mark.parametrize("command", [("status",), ("run", "pairs.csv"), ("plan", "pairs.csv")])
-async def test_a_configuration_that_is_not_there_is_told_in_a_sentence(harvester, tmp_path, command):
-    """Its name and the reason, whichever command it was given to; nothing is made in its stead."""
+async def test_a_missing_configuration_is_reported_in_a_sentence(harvester, tmp_path, command):
+    """Every command names the file and the reason, and creates nothing."""
     told = "harvester: cannot read the configuration nope.toml: No such file or directory\n"
     assert await harvester.run(*command, "--config", "nope.toml") == (2, "", told)
     assert not list(tmp_path.iterdir())
 
 
-async def test_one_workspace_under_two_names_is_told(harvester, tmp_path):
-    """Who gives two names the same endpoint and key is warned, and told by doctor; the key is not shown."""
+async def test_one_workspace_under_two_names_is_reported(harvester, tmp_path):
+    """``run`` and ``doctor`` warn about two names with the same endpoint and key, without the key."""
     (tmp_path / "pairs.csv").write_text("campaign_id,send_id,workspace\nc,s,eu\n")
     (tmp_path / "key").write_text(f"{KEY}\n")
     async with Simulator(SimulatorConfig(pairs=1, limit=1_000_000, api_key=KEY)) as simulator:
@@ -123,8 +123,8 @@ async def test_one_workspace_under_two_names_is_told(harvester, tmp_path):
             assert "same endpoint" not in out + err
 
 
-def test_zeros_are_told_with_their_reason(capsys):
-    """A plan without calls and a run without a part say why."""
+def test_zeros_are_explained(capsys):
+    """A plan without requests and a run without a part say why."""
     nothing = plan([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)
     assert show.plan_lines(nothing, settled=0, expired=0, limit=1000) == ["calls      0: no pair is listed"]
     gone = "calls      0: 7 pairs are settled already, 1 pair has expired"
@@ -137,8 +137,8 @@ def test_zeros_are_told_with_their_reason(capsys):
     assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
 
 
-def test_one_of_anything_is_told_in_the_singular(capsys):
-    """No summary and no plan speaks of 1 pairs."""
+def test_one_of_anything_is_in_the_singular(capsys):
+    """No summary and no plan contains "1 pairs"."""
     one = plan([0.0], now=0.0, limit=1, reserve=0.0, max_rate=10.0)
     told = show.plan_lines(one, settled=1, expired=1, limit=1) + show.unread_lines(1, 1, [])
     told += show.plan_lines(plan([], now=0.0, limit=1, reserve=0.0, max_rate=1.0), settled=1, expired=1, limit=1)
@@ -149,8 +149,8 @@ def test_one_of_anything_is_told_in_the_singular(capsys):
     assert [line for line in told if re.search(r"(?<![.\d])1 [a-z]+s\b", line)] == []
 
 
-def test_the_summary_of_an_endpoint_that_does_not_answer_names_the_endpoint(capsys):
-    """To run the same command again does not help with a wrong address: the endpoint must be checked first."""
+def test_the_summary_names_an_endpoint_that_does_not_respond(capsys):
+    """With a wrong address, repeating the command does not help: the user must check the endpoint first."""
     books = Books(accepted=2, captured={}, rejected={}, expired=0, pending=2)
     show.summary(Summary({"eu": books}, unreachable={"eu": "cannot connect to http://127.0.0.1:9"}))
     assert "pending: check the endpoint and the network (harvester doctor " in capsys.readouterr().err

@@ -23,7 +23,7 @@ from tests.support.warm_process import fork
 
 
 def write_pairs(path: Path, simulator: Simulator, *more: tuple[str, str]) -> None:
-    """Write all sends of the stand-in, and some more lines."""
+    """Write all sends of the stand-in API, and more lines."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["campaign_id", "send_id", "sent_at"])
@@ -33,8 +33,8 @@ def write_pairs(path: Path, simulator: Simulator, *more: tuple[str, str]) -> Non
         writer.writerows([*pair, ""] for pair in more)
 
 
-async def test_every_pair_is_captured_once_and_a_second_run_asks_nothing(harvester, tmp_path):
-    """All pairs of the input end in the parts, once, and what was sealed is never asked again."""
+async def test_every_pair_is_captured_once_and_a_second_run_requests_nothing(harvester, tmp_path):
+    """All pairs of the input are in the parts once, and sealed pairs are never requested again."""
     async with Simulator(SimulatorConfig(pairs=300, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
         arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json")
@@ -52,8 +52,8 @@ async def test_every_pair_is_captured_once_and_a_second_run_asks_nothing(harvest
         assert simulator.answers.total() == asked
 
 
-async def test_killed_at_any_moment_it_goes_on_and_nothing_is_lost_or_twice(harvester, tmp_path):
-    """Five SIGKILLs, faults all along: the books balance, each pair has one capture, parts never change."""
+async def test_a_run_that_is_killed_continues_and_loses_or_repeats_nothing(harvester, tmp_path):
+    """After five SIGKILLs and many faults the counts balance, each pair has one capture, and no part changed."""
     config = SimulatorConfig(pairs=1500, limit=10_000_000, api_key=KEY, fault_rate=0.03, latency_seconds=0.02)
     async with Simulator(config) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
@@ -81,8 +81,8 @@ async def test_killed_at_any_moment_it_goes_on_and_nothing_is_lost_or_twice(harv
     assert all(path.read_bytes() == data for path, data in parts.items())
 
 
-async def test_processes_on_one_ledger_end_when_all_is_done_and_take_over_from_the_dead(harvester, tmp_path):
-    """One that has nothing left to claim waits for the other's readings, gets them when it dies, and ends with 0."""
+async def test_processes_on_one_ledger_end_together_and_take_over_from_a_dead_one(harvester, tmp_path):
+    """A process without work waits for the other's readings, claims them when it dies, and ends with 0."""
     async with AsyncExitStack() as stack:
         config = {"pairs": 5, "limit": 1_000_000, "api_key": KEY}
         silent = await stack.enter_async_context(Simulator(SimulatorConfig(**config, fault_rate=1.0, faults=("slow",))))
@@ -101,8 +101,8 @@ async def test_processes_on_one_ledger_end_when_all_is_done_and_take_over_from_t
     assert captures == Counter(each.pair.send_id for each in simulator.population)
 
 
-async def test_bad_lines_and_refused_pairs_are_told_and_the_rest_goes_on(harvester, tmp_path):
-    """A bad line is named by file, line and field in the rejects file; a refused pair stands in the books."""
+async def test_bad_lines_and_refused_pairs_are_reported_and_the_rest_is_captured(harvester, tmp_path):
+    """The rejects file names a bad line by file, line and field; a refused pair is counted."""
     async with Simulator(SimulatorConfig(pairs=20, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator, ("no-such-campaign", "s"), ("c", ""), ("c", "x" * 65))
         code, out, _ = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url, "--json")
@@ -117,8 +117,8 @@ async def test_bad_lines_and_refused_pairs_are_told_and_the_rest_goes_on(harvest
     ]
 
 
-async def test_where_braze_refuses_every_pair_the_usual_cause_is_named(harvester, tmp_path):
-    """Summary and status say that the ids may be internal ones, another workspace's, or the endpoint wrong."""
+async def test_if_braze_refuses_every_pair_the_usual_cause_is_named(harvester, tmp_path):
+    """Summary and status say that the ids may be internal or another workspace's, or the endpoint wrong."""
     (tmp_path / "pairs.csv").write_text("campaign_id,send_id\n" + "".join(f"internal,s{n}\n" for n in range(5)))
     async with Simulator(SimulatorConfig(pairs=20, limit=1_000_000, api_key=KEY)) as simulator:
         code, _, err = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url)
@@ -129,15 +129,15 @@ async def test_where_braze_refuses_every_pair_the_usual_cause_is_named(harvester
         assert "internal ids of Braze's Snowflake tables" in said
 
 
-def test_no_id_is_called_wrong_where_pairs_were_captured():
-    """A send that is followed is pending though it was captured, so a few refused ones are no wrong workspace."""
+def test_ids_are_not_called_wrong_if_pairs_were_captured():
+    """A captured send may be pending, so a few refused pairs do not mean a wrong workspace."""
     followed = Books(accepted=50, captured={}, rejected={"status_404": 10}, expired=0, pending=40, never_read=0)
     assert refused_lines({"us": followed}) == []
     assert refused_lines({"us": replace(followed, never_read=40)}) != []
 
 
-async def test_a_refused_key_halts_and_is_shown_nowhere(harvester, tmp_path):
-    """A 401 echoes the key; the run ends with exit 4, nothing is lost, and the key is in no output and no file."""
+async def test_a_refused_key_halts_the_workspace_and_is_shown_nowhere(harvester, tmp_path):
+    """A 401 echoes the key; the run ends with exit code 4, nothing is lost, and no output or file has the key."""
     async with Simulator(SimulatorConfig(pairs=50, limit=1_000_000, api_key="another-key")) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
         code, out, err = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url, "--json")
@@ -150,8 +150,8 @@ async def test_a_refused_key_halts_and_is_shown_nowhere(harvester, tmp_path):
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
-async def test_an_interrupted_run_keeps_what_it_has_and_says_so(harvester, tmp_path):
-    """The first SIGINT lets what is in flight land and ends with 130; the same command then ends with 0."""
+async def test_an_interrupted_run_keeps_what_it_captured(harvester, tmp_path):
+    """On SIGINT the requests in flight finish, and the run ends with 130; the same command then ends with 0."""
     config = SimulatorConfig(pairs=200, limit=10_000_000, api_key=KEY, latency_seconds=0.03)
     async with Simulator(config) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
@@ -171,8 +171,8 @@ async def test_an_interrupted_run_keeps_what_it_has_and_says_so(harvester, tmp_p
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-async def test_a_wait_of_an_hour_for_budget_ends_when_told_to(harvester, tmp_path, sent):
-    """While the budget is spent a signal ends the run at once, with 130 and what it has stored."""
+async def test_a_signal_ends_an_hour_long_wait_for_budget(harvester, tmp_path, sent):
+    """The run ends at once, with 130; what it captured is stored."""
     async with Simulator(SimulatorConfig(pairs=50, limit=1, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
         process = harvester.start("run", "pairs.csv", "--endpoint", simulator.url, "--json")
@@ -187,8 +187,8 @@ async def test_a_wait_of_an_hour_for_budget_ends_when_told_to(harvester, tmp_pat
     assert sum(books["captured"].values()) == 1
 
 
-async def test_nobody_there_leaves_the_pairs_pending(harvester, tmp_path):
-    """A server that is away ends the run with 3 after a few probes, not after hours; every pair stays in the plan."""
+async def test_an_endpoint_that_does_not_respond_leaves_the_pairs_pending(harvester, tmp_path):
+    """The run ends with 3 after a few probes, not after hours; every pair stays pending."""
     (tmp_path / "pairs.csv").write_text("campaign_id,send_id\n" + "".join(f"c,s{at}\n" for at in range(50)))
     arguments = ("--endpoint", "http://127.0.0.1:9", "--patience-seconds", "0", "--json")
     code, out, err = await harvester.run("run", "pairs.csv", *arguments)
@@ -199,8 +199,8 @@ async def test_nobody_there_leaves_the_pairs_pending(harvester, tmp_path):
     assert err.count(told) == err.count("\n") == 1, err
 
 
-async def test_rows_go_down_a_pipe_when_asked(harvester, tmp_path):
-    """With ``-o -`` standard output holds rows and nothing else, and no file is left behind."""
+async def test_rows_are_written_to_a_pipe(harvester, tmp_path):
+    """With ``-o -`` standard output contains only rows, and no file is left behind."""
     async with Simulator(SimulatorConfig(pairs=30, limit=1_000_000, api_key=KEY)) as simulator:
         lines = [
             json.dumps({"campaign_id": each.pair.campaign_id, "send_id": each.pair.send_id})
@@ -215,7 +215,7 @@ async def test_rows_go_down_a_pipe_when_asked(harvester, tmp_path):
 
 
 async def test_mistakes_of_the_user_are_one_sentence(harvester, tmp_path):
-    """Wrong input, endpoint or ledger: exit 2 and a sentence, never a traceback."""
+    """Wrong input, endpoint or ledger: exit code 2 and a sentence, never a traceback."""
     (tmp_path / "pairs.csv").write_text("a,b\n1,2\n")
     for arguments in (
         ("run", "missing.csv", "--endpoint", "https://rest.fra-01.braze.eu"),
@@ -232,8 +232,8 @@ async def test_mistakes_of_the_user_are_one_sentence(harvester, tmp_path):
         assert err.count("harvester: ") == 1
 
 
-async def test_expired_pairs_cost_one_call_for_the_time_and_force_asks_them(harvester, tmp_path):
-    """However many sends are beyond retention, one call confirms the time; ``--force`` asks, and captures them."""
+async def test_expired_pairs_cost_one_request_for_the_time_and_force_requests_them(harvester, tmp_path):
+    """One request confirms the time, however many sends are too old; ``--force`` captures them."""
     async with Simulator(SimulatorConfig(pairs=10, limit=1_000_000, api_key=KEY)) as simulator:
         campaign = simulator.population[0].pair.campaign_id
         (tmp_path / "old.csv").write_text(
@@ -261,8 +261,8 @@ async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):
         assert left == [".harvester", "pairs.csv", "send_analytics"]
 
 
-async def test_plan_enqueue_status_requeue_parts_agree(harvester, tmp_path):
-    """What is planned is what is then called; what is refused is listed and can be requeued; parts are listed."""
+async def test_plan_enqueue_status_requeue_and_parts_agree(harvester, tmp_path):
+    """The plan equals the later requests; refused pairs are listed and can be requeued; parts are listed."""
     async with Simulator(SimulatorConfig(pairs=40, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator, ("no-such-campaign", "s"))
         as_run = ("pairs.csv", "--endpoint", simulator.url, "--api-key-file", "none", "--reserve", "0.3", "--json")
@@ -288,8 +288,8 @@ async def test_plan_enqueue_status_requeue_parts_agree(harvester, tmp_path):
         assert out == ""
 
 
-async def test_doctor_says_what_to_mend(harvester):
-    """A good set-up is well; a wrong key is told as such, and is not shown."""
+async def test_doctor_says_what_to_correct(harvester):
+    """A good setup is ok; a wrong key fails, and is not shown."""
     async with Simulator(SimulatorConfig(pairs=10, api_key=KEY)) as simulator:
         code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
         assert code == 0, out + err
@@ -302,8 +302,8 @@ async def test_doctor_says_what_to_mend(harvester):
         assert "budget" not in out, "a refused key has no budget to report"
 
 
-async def test_doctor_says_how_many_stored_parts_are_missing(harvester, tmp_path):
-    """Parts that were deleted are found by the ledger's own list, and ``latest`` does not deny that they existed."""
+async def test_doctor_counts_missing_parts(harvester, tmp_path):
+    """The ledger's list shows which parts were deleted, and ``latest`` does not say that there never were any."""
     async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
         assert (await harvester.run("run", "pairs.csv", "--endpoint", simulator.url))[0] == 0
@@ -319,7 +319,7 @@ async def test_doctor_says_how_many_stored_parts_are_missing(harvester, tmp_path
 
 
 async def test_doctor_leaves_nothing_behind(harvester, tmp_path):
-    """Places that are not there yet are told as usable and stay away, those that are keep what they hold."""
+    """Places that do not exist are reported as usable and are not created; others keep their content."""
 
     def there():
         return {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}

@@ -10,7 +10,7 @@ from harvester.commands.doctor import surroundings
 from harvester.errors import UsageError
 from harvester.observability.redaction import MASK, scrub
 from harvester.settings import load
-from harvester.settings.surroundings import certificates_hint, check_certificates, proxy_variables
+from harvester.settings.environment import check_certificates, get_certificates_hint, list_proxy_variables
 
 BRAZE = "https://rest.fra-01.braze.eu"
 PASSWORD = "proxy-pass-word-1"
@@ -19,25 +19,25 @@ PROXY = f"http://someone:{PASSWORD}@proxy.example:3128"
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch):
-    """No variable of the developer's shell is seen."""
+    """Hide the variables of the developer's shell."""
     for name in list(os.environ):
         if name.upper().endswith("_PROXY") or name.startswith("SSL_CERT"):
             monkeypatch.delenv(name)
 
 
-def test_proxies_are_named_in_any_case_and_exceptions_alone_are_none(monkeypatch):
-    """Only names are given: what they hold may be a password."""
+def test_proxy_variables_are_listed_in_any_case_and_no_proxy_alone_is_not(monkeypatch):
+    """Only names are listed: the values may contain a password."""
     monkeypatch.setenv("NO_PROXY", "braze.eu")
-    assert proxy_variables() == []
+    assert list_proxy_variables() == []
     monkeypatch.setenv("HTTPS_PROXY", " ")
-    assert proxy_variables() == []
+    assert list_proxy_variables() == []
     for name in ("http_proxy", "HTTPS_PROXY", "All_Proxy"):
         monkeypatch.setenv(name, PROXY)
-    assert proxy_variables() == ["All_Proxy", "HTTPS_PROXY", "http_proxy", "NO_PROXY"]
+    assert list_proxy_variables() == ["All_Proxy", "HTTPS_PROXY", "http_proxy", "NO_PROXY"]
 
 
-async def test_a_proxy_that_braze_ignores_and_a_bucket_obeys_is_said_once(harvester, tmp_path, monkeypatch):
-    """At the start, and by doctor; never with the proxy's password."""
+async def test_a_proxy_is_reported_once_and_named_as_ignored_for_braze(harvester, tmp_path, monkeypatch):
+    """The start and doctor report it, without the proxy's password."""
     (tmp_path / "p.csv").write_text("campaign_id,send_id\n")
     harvester.env |= {"https_proxy": PROXY, "NO_PROXY": "x"}
     code, out, err = await harvester.run("run", "p.csv", "--endpoint", "http://127.0.0.1:1")
@@ -47,13 +47,13 @@ async def test_a_proxy_that_braze_ignores_and_a_bucket_obeys_is_said_once(harves
     (finding,) = surroundings(load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"}))
     for said in ([line for line in (out + err).splitlines() if "https_proxy" in line], [finding.text]):
         assert len(said) == 1, out + err
-        for word in ("NO_PROXY", "calls to Braze ignore the proxy", "clients of buckets"):
+        for word in ("NO_PROXY", "requests to Braze ignore the proxy", "clients of buckets"):
             assert word in said[0]
         assert PASSWORD not in out + err + said[0]
         assert "proxy.example" not in out + err + said[0]
 
 
-def test_certificates_that_cannot_be_read_are_refused(monkeypatch, tmp_path):
+def test_unreadable_certificates_are_refused(monkeypatch, tmp_path):
     """OpenSSL would ignore the problem, and every connection would fail for a hidden reason."""
     (tmp_path / "empty.pem").write_text("no certificate")
     for value in (tmp_path / "none.pem", tmp_path, tmp_path / "empty.pem"):
@@ -69,16 +69,16 @@ def test_certificates_that_cannot_be_read_are_refused(monkeypatch, tmp_path):
         check_certificates()
 
 
-def test_whose_certificate_fails_is_told_who_is_trusted(monkeypatch):
-    """The variable that is set, or the one to set."""
-    assert "set SSL_CERT_FILE to" in certificates_hint()
+def test_the_hint_for_a_failed_certificate_says_which_authorities_are_trusted(monkeypatch):
+    """It names the variable that is set, or the one to set."""
+    assert "set SSL_CERT_FILE to" in get_certificates_hint()
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/own.pem")
-    assert certificates_hint() == "only the authorities in SSL_CERT_FILE=/etc/own.pem are trusted"
+    assert get_certificates_hint() == "only the authorities in SSL_CERT_FILE=/etc/own.pem are trusted"
 
 
 @pytest.mark.parametrize("command", [("run", "p.csv"), ("serve",), ("doctor",)])
-async def test_a_start_with_certificates_that_cannot_be_read_is_exit_2(harvester, tmp_path, command):
-    """Before anything is made or asked."""
+async def test_a_start_with_unreadable_certificates_ends_with_exit_code_2(harvester, tmp_path, command):
+    """Nothing is created or requested before."""
     (tmp_path / "p.csv").write_text("campaign_id,send_id\n")
     harvester.env["SSL_CERT_FILE"] = "/nope.pem"
     code, out, err = await harvester.run(*command, "--endpoint", "http://127.0.0.1:1")
@@ -86,8 +86,8 @@ async def test_a_start_with_certificates_that_cannot_be_read_is_exit_2(harvester
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 
-def test_few_open_files_are_raised_to_what_is_allowed_and_doctor_says_when_that_is_low(monkeypatch):
-    """The soft limit is what connections use up first; 64 calls, the page and the ledger need more than 100."""
+def test_the_limit_of_open_files_is_raised_and_doctor_reports_a_low_one(monkeypatch):
+    """64 requests, the page and the ledger need more than 100 files."""
     limits = [50, 100]
     monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
     monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: limits.__setitem__(slice(None), wanted))
@@ -100,8 +100,8 @@ def test_few_open_files_are_raised_to_what_is_allowed_and_doctor_says_when_that_
     assert surroundings(settings) == []
 
 
-def test_secrets_of_clouds_are_masked_and_names_of_keys_are_not(monkeypatch):
-    """As the environment holds them for other libraries; what only names a key or a file may be shown."""
+def test_secret_variables_of_clouds_are_masked_and_names_of_keys_are_not(monkeypatch):
+    """Values that only name a key or a file are shown."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG-example-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2024&sig=abcdefghijkl-example-2")

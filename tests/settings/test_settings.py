@@ -32,7 +32,7 @@ api_key = "{KEY}-us"
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch, tmp_path):
-    """No variable of the developer's shell is seen."""
+    """Hide the variables of the developer's shell."""
     for name in os.environ:
         if name.upper().startswith(("HARVESTER_", "BRAZE_")):
             monkeypatch.delenv(name)
@@ -52,39 +52,39 @@ def set_env(monkeypatch):
 
 @pytest.fixture
 def two(tmp_path):
-    """A file of two workspaces."""
+    """Return the path of a file with two workspaces."""
     path = tmp_path / "two.toml"
     path.write_text(TWO)
     return path
 
 
 def loaded(config: Path | None = None, /, **workspace: Any) -> Settings:
-    """Load with what the command line says of a workspace."""
+    """Load settings with options of a workspace."""
     return load(config, {}, workspace)
 
 
 def refusal(config: Path | None = None, /, **workspace: Any) -> str:
-    """Load what is refused, and give the sentence."""
+    """Return the error of loading invalid settings."""
     with pytest.raises(UsageError) as refused:
         loaded(config, **workspace)
     return str(refused.value)
 
 
 def one(**workspace: Any) -> Workspace:
-    """Load the workspace of a command line without a file."""
+    """Load the only workspace, without a file."""
     return loaded(None, **{"endpoint": BRAZE} | workspace).workspaces["default"]
 
 
 def defaults(model: type[BaseModel]) -> dict[str, Any]:
-    """Give the default of each field that has one."""
+    """Return the default of each field that has one."""
     return {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
 
 
 # The example file
 
 
-def test_the_example_file_says_the_defaults():
-    """What stands in config/harvester.toml changes nothing but the example's endpoint and the place of its key."""
+def test_the_example_file_contains_the_defaults():
+    """config/harvester.toml changes nothing but the example's endpoint and key file."""
     settings = loaded(EXAMPLE)
     assert settings.model_dump(exclude={"workspaces"}) == defaults(Settings)
     assert list(settings.workspaces) == ["eu"]
@@ -99,8 +99,8 @@ def test_the_example_file_says_the_defaults():
     [(Settings, "HARVESTER_"), (Workspace, "HARVESTER_WORKSPACES__EU__")]
     + [(kind, "HARVESTER_TRIGGERS__SENDS__") for kind in (RabbitMQ, SQS, NATS, Redis)],
 )
-def test_the_example_file_holds_every_setting_and_names_its_variable(model, prefix):
-    """A setting that is added is added to the example too, with its comment and the name of its variable."""
+def test_the_example_file_contains_every_setting_and_names_its_variable(model, prefix):
+    """A new setting is added to the example too, with a comment and the name of its variable."""
     text = EXAMPLE.read_text()
     for name in model.model_fields.keys() - {"workspaces", "triggers"}:
         assert re.search(rf"^(# )?{name} = ", text, re.MULTILINE), name
@@ -110,8 +110,8 @@ def test_the_example_file_holds_every_setting_and_names_its_variable(model, pref
 # What wins over what
 
 
-def test_the_environment_wins_over_the_file_and_the_command_line_over_both(set_env, two):
-    """File, then variables, then options; what nobody names stays at its default."""
+def test_variables_override_the_file_and_options_override_both(set_env, two):
+    """A setting that none of them contains has its default."""
     set_env(KEEP_DAYS="40")
     assert (loaded(two).concurrency, loaded(two).keep_days) == (3, 40)
     set_env(CONCURRENCY="4")
@@ -121,7 +121,7 @@ def test_the_environment_wins_over_the_file_and_the_command_line_over_both(set_e
 
 
 def test_a_variable_changes_one_setting_of_one_workspace(set_env, two):
-    """The rest of the workspace comes from the file; case does not matter, and - is written _."""
+    """The other settings come from the file; case does not matter, and - is written _."""
     set_env("HARVESTER_WORKSPACES__", EU__RESERVE="0.5", US_2__MAX_RATE="9", us_2__allow_unknown_host="true")
     settings = loaded(two)
     eu, us = settings.workspaces["eu"], settings.workspaces["US-2"]
@@ -131,47 +131,47 @@ def test_a_variable_changes_one_setting_of_one_workspace(set_env, two):
 
 
 def test_keys_of_several_workspaces_come_from_file_and_environment(set_env, two, tmp_path):
-    """A key from a stronger place replaces one from a weaker, whichever of the two ways each of them goes."""
+    """A key from a source with higher precedence replaces the other, whether it is a file or a value."""
     (tmp_path / "eu.key").write_text(f"{KEY}-eu\n")
     (tmp_path / "us.key").write_text(f"{KEY}-file\n")
-    assert loaded(two).keys() == {"eu": f"{KEY}-eu", "US-2": f"{KEY}-us"}
+    assert loaded(two).load_keys() == {"eu": f"{KEY}-eu", "US-2": f"{KEY}-us"}
     set_env("HARVESTER_WORKSPACES__", EU__API_KEY="12345678", US_2__API_KEY_FILE="us.key")
-    assert loaded(two).keys() == {"eu": "12345678", "US-2": f"{KEY}-file"}
+    assert loaded(two).load_keys() == {"eu": "12345678", "US-2": f"{KEY}-file"}
 
 
 def test_workspaces_may_come_from_the_environment_alone(set_env):
-    """A container needs no file: variables, or one of them in JSON, make up a workspace."""
+    """A container needs no file: variables, or one variable in JSON, configure a workspace."""
     set_env("HARVESTER_WORKSPACES__", EU__ENDPOINT=BRAZE, EU__API_KEY=KEY)
-    assert loaded().keys() == {"eu": KEY}
+    assert loaded().load_keys() == {"eu": KEY}
     set_env(WORKSPACES=f'{{"Asia": {{"endpoint": "{BRAZE}", "api_key": "{KEY}-asia"}}}}')
-    assert loaded().keys() == {"eu": KEY, "Asia": f"{KEY}-asia"}
+    assert loaded().load_keys() == {"eu": KEY, "Asia": f"{KEY}-asia"}
 
 
-def test_the_only_workspace_is_meant_by_options_and_short_variables(set_env, tmp_path):
-    """Options, BRAZE_ENDPOINT and BRAZE_API_KEY speak of the file's workspace if it is the only one."""
+def test_options_and_short_variables_apply_to_the_only_workspace(set_env, tmp_path):
+    """Options, BRAZE_ENDPOINT and BRAZE_API_KEY apply to the file's workspace if it is the only one."""
     path = tmp_path / "one.toml"
     path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key_file = "missing"\n')
     set_env("BRAZE_", API_KEY=KEY)
     settings = loaded(path, reserve=0.7)
-    assert settings.keys() == {"eu": KEY}
+    assert settings.load_keys() == {"eu": KEY}
     assert (settings.workspaces["eu"].endpoint, settings.workspaces["eu"].reserve) == (BRAZE, 0.7)
     set_env("HARVESTER_WORKSPACES__", EU__API_KEY=f"{KEY}-named")
-    assert loaded(path).keys() == {"eu": f"{KEY}-named"}
+    assert loaded(path).load_keys() == {"eu": f"{KEY}-named"}
     (tmp_path / "key").write_text(f"{KEY}-option")
-    assert loaded(path, api_key_file=Path("key")).keys() == {"eu": f"{KEY}-option"}
+    assert loaded(path, api_key_file=Path("key")).load_keys() == {"eu": f"{KEY}-option"}
 
 
-def test_options_do_not_guess_between_workspaces(set_env, two):
-    """With two workspaces an option for one is refused, and the short variables are not taken for either."""
+def test_options_of_a_workspace_are_refused_with_two_workspaces(set_env, two):
+    """The short variables apply to neither."""
     assert "--max-rate" in refusal(two, max_rate=3.0)
     set_env("BRAZE_", API_KEY="of-whom-0123", ENDPOINT="https://rest.jp-01.braze.com")
     settings = loaded(two)
     assert settings.workspaces["eu"].endpoint == BRAZE
-    assert settings.workspaces["US-2"].key() == f"{KEY}-us"
+    assert settings.workspaces["US-2"].load_key() == f"{KEY}-us"
 
 
-def test_an_empty_variable_is_none_and_foreign_ones_are_let_pass(set_env, two):
-    """As compose files and orchestrators set them."""
+def test_empty_and_unknown_variables_are_ignored(set_env, two):
+    """Compose files and orchestrators set them."""
     set_env(
         CONCURRENCY="", LENGTH="", WORKSPACES__EU__RESERVE="", PORT_8080_TCP_ADDR="10.0.0.1", SERVICE_HOST="10.0.0.1"
     )
@@ -180,7 +180,7 @@ def test_an_empty_variable_is_none_and_foreign_ones_are_let_pass(set_env, two):
     assert "BRAZE_ENDPOINT" in refusal()
 
 
-def test_workspaces_with_the_same_endpoint_are_well(tmp_path):
+def test_workspaces_may_have_the_same_endpoint(tmp_path):
     """Two teams may have a workspace each on one instance."""
     path = tmp_path / "same.toml"
     path.write_text(f'[workspaces.a]\nendpoint = "{BRAZE}"\n[workspaces.b]\nendpoint = "{BRAZE}"\n')
@@ -190,8 +190,8 @@ def test_workspaces_with_the_same_endpoint_are_well(tmp_path):
 # What is refused
 
 
-async def test_every_problem_is_told_at_once_by_name_and_never_with_its_value(harvester, tmp_path):
-    """The key was put where each of the other settings belongs; the one answer names all of them and shows none."""
+async def test_all_problems_are_reported_at_once_by_name_without_values(harvester, tmp_path):
+    """The key stands in place of every other setting; one error names all of them and shows no value."""
     kept = ("workspaces", "triggers", "out", "state", "web_host")
     names = [name for name in Settings.model_fields if name not in kept]
     per_workspace = [name for name in Workspace.model_fields if not name.startswith("api_key")]
@@ -211,8 +211,8 @@ async def test_every_problem_is_told_at_once_by_name_and_never_with_its_value(ha
     assert "4711" not in err
 
 
-def test_a_misspelt_name_is_told_with_its_file_its_table_and_what_may_be_meant(tmp_path):
-    """A setting, one of a table, and a table itself; a name that is like none is told which there are."""
+def test_an_unknown_name_is_reported_with_file_table_and_a_suggestion(tmp_path):
+    """A setting, a setting in a table, and a table; without a similar name, all names are listed."""
     path = tmp_path / "misspelt.toml"
     path.write_text(f'concurency = 3\nzzz = 1\n[workspace.us]\n[workspaces.eu]\nendpoint = "{BRAZE}"\nresreve = 0.3\n')
     told = refusal(path)
@@ -222,8 +222,8 @@ def test_a_misspelt_name_is_told_with_its_file_its_table_and_what_may_be_meant(t
         ("workspace", "workspaces"),
         ("workspaces.eu.resreve", "reserve"),
     ):
-        assert f"  {name}: no setting has this name; did you mean {meant}?" in told
-    assert "  zzz: is none of workspaces, triggers, out," in told
+        assert f"  {name}: unknown setting; did you mean {meant}?" in told
+    assert "  zzz: unknown setting; known are workspaces, triggers, out," in told
 
 
 def test_a_removed_setting_is_refused_with_what_to_do_instead(set_env, tmp_path):
@@ -231,12 +231,12 @@ def test_a_removed_setting_is_refused_with_what_to_do_instead(set_env, tmp_path)
     path = tmp_path / "old.toml"
     path.write_text(f'max_deferrals = 4\n[workspaces.eu]\nendpoint = "{BRAZE}"\nretention_days = 14\n')
     set_env(length="7", WORKSPACES__EU__URGENT_RESERVE="0.1")
-    reserve = "all calls leave the reserve free. Set reserve, or delete it"
+    reserve = "no request uses the reserve. Set reserve, or delete it"
     assert refusal(path).splitlines()[1:] == [
         "  workspaces.eu.retention_days: this setting was removed: Braze keeps analytics for 14 days. Delete it",
         f"  workspaces.eu.urgent_reserve: this setting was removed: {reserve}",
         "  max_deferrals: this setting was removed: set patience_seconds, or delete it",
-        "  length: this setting was removed: each call requests the last 15 days. Delete it",
+        "  length: this setting was removed: each request asks for 15 days. Delete it",
     ]
 
 
@@ -256,17 +256,17 @@ def test_a_removed_setting_is_refused_with_what_to_do_instead(set_env, tmp_path)
         f'[workspaces.eu]\nendpoint = "https://rest.fra-01.braze.eu:{KEY}"',
     ],
 )
-def test_no_refusal_shows_the_key(tmp_path, text):
-    """However a file is broken, the sentence that says so holds no value of it."""
+def test_no_error_shows_the_key(tmp_path, text):
+    """However a file is broken, the error contains no value of it."""
     path = tmp_path / "broken.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as refused:
-        loaded(path).keys()
+        loaded(path).load_keys()
     assert KEY not in "".join(traceback.format_exception(refused.value))
 
 
 def test_a_broken_variable_is_refused_without_its_value(set_env):
-    """JSON that is none, and a table where a number belongs."""
+    """Invalid JSON, and a table in place of a number."""
     set_env(WORKSPACES=f"{{{KEY}")
     assert KEY not in refusal()
     set_env(WORKSPACES=f'{{"eu": {{"endpoint": "{BRAZE}"}}}}', WORKSPACES__EU__RESERVE__DEEPER=KEY)
@@ -277,14 +277,14 @@ def test_a_broken_variable_is_refused_without_its_value(set_env):
 
 @pytest.mark.parametrize("name", ["reserve", "max_rate"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-0.1"])
-def test_numbers_that_are_none_are_refused(set_env, name, value):
-    """A pace cannot be reckoned with them."""
+def test_numbers_that_are_not_finite_or_negative_are_refused(set_env, name, value):
+    """No pace can be computed from them."""
     set_env("HARVESTER_WORKSPACES__", EU__ENDPOINT=BRAZE, **{f"EU__{name.upper()}": value})
     assert f"workspaces.eu.{name}" in refusal()
 
 
-def test_ages_whose_readings_would_have_one_name_are_refused():
-    """Readings are told apart by name; of two that share one the second would follow itself for ever."""
+def test_ages_whose_readings_would_have_the_same_name_are_refused():
+    """The second of two readings with one name would follow itself for ever."""
     assert "differ in their first six digits" in refusal(endpoint=BRAZE, ages_days=[1.0000001, 1.0000002, 13])
 
 
@@ -294,16 +294,16 @@ def test_a_last_age_after_the_planning_deadline_is_refused():
     assert "must be at most 13.75" in refusal(endpoint=BRAZE, ages_days=[1, 13.8])
 
 
-def test_names_of_workspaces_are_plain_and_told_apart(tmp_path):
-    """A name goes into logs, rows and names of variables."""
+def test_names_of_workspaces_are_plain_and_distinct(tmp_path):
+    """A name appears in logs, rows and names of variables."""
     path = tmp_path / "names.toml"
     for names in (["a b"], [""], ["a" * 65], ["eu\\n"], ["eu-1", "EU.1"]):
         path.write_text("".join(f'[workspaces."{name}"]\nendpoint = "{BRAZE}"\n' for name in names))
         assert "workspaces" in refusal(path), names
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    """Missing, a folder, or no text."""
+def test_an_unreadable_file_is_named(tmp_path):
+    """Missing, a folder, or not text."""
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     for name in ("missing.toml", ".", "bytes.toml"):
         assert f"cannot read the configuration {name}" in refusal(Path(name))
@@ -313,11 +313,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("text", [KEY, f"{KEY}\n", f"{KEY}\r\n", f"  {KEY}\t\n\n"])
-def test_blanks_around_the_key_in_its_file_do_not_matter(tmp_path, text):
-    """Editors and secret stores add them."""
+def test_whitespace_around_the_key_in_its_file_is_ignored(tmp_path, text):
+    """Editors and secret stores add it."""
     path = tmp_path / "key"
     path.write_bytes(text.encode())
-    assert one(api_key_file=path).key() == KEY
+    assert one(api_key_file=path).load_key() == KEY
 
 
 @pytest.mark.parametrize(
@@ -332,31 +332,31 @@ def test_blanks_around_the_key_in_its_file_do_not_matter(tmp_path, text):
         (f"\N{ZERO WIDTH NO-BREAK SPACE}{KEY}".encode(), "malformed"),
         (b"short", "malformed"),
         (KEY.encode() * 20, "malformed"),
-        (f"{KEY}\N{LATIN SMALL LETTER E WITH ACUTE}".encode("latin-1"), "no text"),
+        (f"{KEY}\N{LATIN SMALL LETTER E WITH ACUTE}".encode("latin-1"), "not contain text"),
     ],
 )
-def test_a_key_that_cannot_be_one_is_refused_without_showing_it(tmp_path, content, said):
-    """Nothing that would break a header, or is the wrong file, ever leaves."""
+def test_a_malformed_key_is_refused_without_showing_it(tmp_path, content, said):
+    """A value that would break a header, or the content of a wrong file, is never sent."""
     path = tmp_path / "key"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=said) as refused:
-        one(api_key_file=path).key()
+        one(api_key_file=path).load_key()
     assert KEY not in str(refused.value)
 
 
 def test_a_key_from_a_pipe_is_read_once(tmp_path):
-    """``--api-key-file <(...)`` of a shell serves whoever asks for the key, however often; it is shown nowhere."""
+    """``--api-key-file <(...)`` of a shell works however often the key is loaded, and is shown nowhere."""
     reads, writes = os.pipe()
     os.write(writes, KEY.encode())
     os.close(writes)
     settings = loaded(None, endpoint=BRAZE, api_key_file=Path(f"/dev/fd/{reads}"))
-    assert settings.keys() == settings.keys() == {"default": KEY}
+    assert settings.load_keys() == settings.load_keys() == {"default": KEY}
     assert KEY not in repr(settings) + str(settings.model_dump())
     os.close(reads)
 
 
-def test_a_key_file_that_is_missing_or_unreadable_is_told(tmp_path):
-    """With the reason of the system, so that it can be mended."""
+def test_a_missing_or_unreadable_key_file_is_reported(tmp_path):
+    """The error contains the reason from the system."""
     (tmp_path / "locked.key").write_text(KEY)
     (tmp_path / "locked.key").chmod(0)
     reasons = {"missing": "No such file", ".": "Is a directory"}
@@ -364,16 +364,16 @@ def test_a_key_file_that_is_missing_or_unreadable_is_told(tmp_path):
         reasons["locked.key"] = "Permission denied"
     for name, reason in reasons.items():
         with pytest.raises(UsageError, match=f"api_key_file.*{reason}"):
-            one(api_key_file=Path(name)).key()
+            one(api_key_file=Path(name)).load_key()
 
 
-def test_every_key_that_is_missing_is_told_at_once(set_env, tmp_path):
-    """One start is enough to learn which workspaces cannot be let in."""
+def test_all_missing_keys_are_reported_at_once(set_env, tmp_path):
+    """One start is enough to find every workspace without a key."""
     path = tmp_path / "keyless.toml"
     path.write_text("".join(f'[workspaces.{name}]\nendpoint = "{BRAZE}"\n' for name in ("a", "b", "c")))
     set_env("HARVESTER_WORKSPACES__", B__API_KEY=KEY)
     with pytest.raises(UsageError) as refused:
-        loaded(path).keys()
+        loaded(path).load_keys()
     assert re.findall(r"workspaces\.(\w+):", str(refused.value)) == ["a", "c"]
 
 
@@ -392,7 +392,7 @@ def test_every_key_that_is_missing_is_told_at_once(set_env, tmp_path):
     ],
 )
 def test_known_hosts_and_loopback_are_accepted(given, called):
-    """What is called is exactly what was checked."""
+    """Requests go exactly to what was checked."""
     assert one(endpoint=given).endpoint == called
 
 
@@ -408,7 +408,7 @@ UNKNOWN = [
 
 @pytest.mark.parametrize("endpoint", UNKNOWN)
 def test_an_unknown_host_needs_the_flag(endpoint):
-    """The key goes to the host that is named, so a slip must not pass."""
+    """The key is sent to the host, so a typing error must not be accepted."""
     assert "--allow-unknown-host" in refusal(endpoint=endpoint)
     assert one(endpoint=endpoint, allow_unknown_host=True).endpoint == endpoint
 
@@ -441,8 +441,8 @@ def test_an_unknown_host_needs_the_flag(endpoint):
         "",
     ],
 )
-def test_what_is_no_origin_or_not_encrypted_is_refused_even_with_the_flag(endpoint):
-    """The flag names another host; it never opens another way to misread an endpoint."""
+def test_an_endpoint_that_is_not_an_origin_or_not_encrypted_is_refused_even_with_the_flag(endpoint):
+    """The flag allows another host, and nothing else."""
     assert "workspaces.default.endpoint" in refusal(endpoint=endpoint, allow_unknown_host=True)
 
 
@@ -473,15 +473,15 @@ stream = "s"
 
 @pytest.fixture
 def triggers(tmp_path):
-    """A file of one trigger of each kind."""
+    """Return the path of a file with one trigger of each kind."""
     (tmp_path / "url").write_text("nats://token@n\n")
     path = tmp_path / "triggers.toml"
     path.write_text(TRIGGERS)
     return path
 
 
-def test_each_kind_of_trigger_gives_what_its_broker_takes(triggers):
-    """A URL comes as a function, so that a password that changes in its file is seen at the next connection."""
+def test_each_kind_of_trigger_returns_the_arguments_of_its_broker(triggers):
+    """A URL is a function, so that the next connection uses a password that changed in its file."""
     settings = loaded(triggers)
     options = {name: trigger.options() for name, trigger in settings.triggers.items()}
     urls = {name: given.pop("url")() for name, given in options.items() if "url" in given}
@@ -495,7 +495,7 @@ def test_each_kind_of_trigger_gives_what_its_broker_takes(triggers):
     assert KEY not in repr(settings)
 
 
-def test_variables_reach_triggers_too(set_env, triggers):
+def test_variables_apply_to_triggers_too(set_env, triggers):
     """A URL from the environment replaces the file's, and a whole trigger may come from there."""
     set_env(
         "HARVESTER_TRIGGERS__", A__PREFIXES='["s3://x", "s3://y/z"]', B_2__DEAD_LETTER="https://sqs/1/dead", C__URL="nats://n",
@@ -514,16 +514,16 @@ def test_variables_reach_triggers_too(set_env, triggers):
         (f'kind = "{KEY}"', "kind must be one of rabbitmq, sqs, nats, redis"),
         (f'url = "{KEY}"', "kind must be one of"),
         ('kind = "rabbitmq"\nurl = "amqp://x"', "queue: is missing"),
-        ('kind = "rabbitmq"\nqueue = "q"', "give either url or url_file"),
-        (f'kind = "redis"\nstream = "s"\nurl = "{KEY}"\nurl_file = "{KEY}"', "give either url or url_file"),
+        ('kind = "rabbitmq"\nqueue = "q"', "set either url or url_file"),
+        (f'kind = "redis"\nstream = "s"\nurl = "{KEY}"\nurl_file = "{KEY}"', "set either url or url_file"),
         (f'kind = "sqs"\nqueue_url = "{KEY}"', "queue_url"),
-        (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nqueue = "{KEY}"', "queue: no setting has this name"),
+        (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nqueue = "{KEY}"', "queue: unknown setting"),
         (f'kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["{KEY}"]', "must be a place in a bucket"),
         ('kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["s3:///"]', "it names no bucket"),
     ],
 )
-def test_a_trigger_that_cannot_be_is_told_without_its_values(tmp_path, given, said):
-    """Kinds, members and prefixes are checked before anything connects."""
+def test_an_invalid_trigger_is_reported_without_its_values(tmp_path, given, said):
+    """Kinds, settings and prefixes are checked before anything connects."""
     path = tmp_path / "trigger.toml"
     path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\n[triggers.x]\n{given}\n')
     told = refusal(path)
@@ -531,9 +531,9 @@ def test_a_trigger_that_cannot_be_is_told_without_its_values(tmp_path, given, sa
     assert KEY not in told
 
 
-@pytest.mark.parametrize(("text", "said"), [("http://hidden-words", "begins with redis"), (None, "No such file")])
-def test_a_broker_s_url_that_cannot_be_is_told_at_the_start(tmp_path, text, said):
-    """Also where it comes from a file, and without showing it."""
+@pytest.mark.parametrize(("text", "said"), [("http://hidden-words", "begin with redis"), (None, "No such file")])
+def test_an_invalid_url_of_a_broker_is_reported_at_the_start(tmp_path, text, said):
+    """Also if it comes from a file; the error does not show it."""
     if text is not None:
         (tmp_path / "url").write_text(text)
     trigger = Redis(kind="redis", stream="s", url_file=Path("url"))
@@ -542,8 +542,8 @@ def test_a_broker_s_url_that_cannot_be_is_told_at_the_start(tmp_path, text, said
     assert "hidden-words" not in str(refused.value)
 
 
-def test_a_missing_file_of_a_broker_s_url_is_named_with_its_trigger(tmp_path):
-    """Of several triggers and files, one is missing: which one must be in the error."""
+def test_a_missing_url_file_is_reported_with_its_trigger(tmp_path):
+    """With several triggers, the error says which file is missing."""
     path = tmp_path / "h.toml"
     table = 'kind = "redis"\nstream = "s"\nurl_file = "/missing/sends-url"'
     path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\n[triggers.sends]\n{table}\n')
@@ -554,42 +554,42 @@ def test_a_missing_file_of_a_broker_s_url_is_named_with_its_trigger(tmp_path):
     )
 
 
-def test_a_url_in_place_of_a_file_s_name_is_not_shown():
-    """Whoever mistakes url_file for url, and leaves out the scheme, has a password there."""
+def test_a_url_in_place_of_a_file_name_is_not_shown():
+    """A user may set url_file to a URL without a scheme, which contains a password."""
     with pytest.raises(UsageError, match="url_file") as refused:
         Redis(kind="redis", stream="s", url_file=Path("user:hidden-words@broker")).options()
     assert "hidden-words" not in str(refused.value)
 
 
-def test_a_pipe_of_a_key_gives_the_same_key_at_every_look():
-    """A service looks at its files every few seconds: a pipe that was read must neither hang it nor seem empty."""
+def test_a_key_from_a_pipe_stays_the_same_at_every_reload():
+    """A service reads its files every few seconds: a pipe must neither block it nor seem empty."""
     reads, writes = os.pipe()
     os.write(writes, KEY.encode())
     os.close(writes)
     workspace = one(api_key_file=Path(f"/dev/fd/{reads}"))
-    assert workspace.key() == workspace.key() == KEY
+    assert workspace.load_key() == workspace.load_key() == KEY
     os.close(reads)
 
 
-def test_files_without_end_are_refused(tmp_path):
+def test_endless_files_are_refused(tmp_path):
     """A device, or the wrong file, must not fill the memory."""
     with pytest.raises(UsageError, match="more than 65536 bytes"):
-        one(api_key_file=Path("/dev/zero")).key()
+        one(api_key_file=Path("/dev/zero")).load_key()
     with pytest.raises(UsageError, match="more than 1048576 bytes"):
         load(Path("/dev/zero"), {}, {})
 
 
 @pytest.mark.parametrize("text", ["x = " + "[" * 5000 + "]" * 5000, "patience_seconds = " + "9" * 30])
-def test_a_configuration_beyond_what_can_be_held_is_refused_by_a_sentence(tmp_path, text):
-    """Nested too deeply, or a number that no ledger takes."""
+def test_a_configuration_that_is_nested_too_deeply_or_has_a_huge_number_is_refused(tmp_path, text):
+    """The error is one sentence."""
     path = tmp_path / "deep.toml"
     path.write_text(f'{text}\n[workspaces.eu]\nendpoint = "{BRAZE}"\n')
     with pytest.raises(UsageError, match=r"nested too deeply|patience_seconds"):
         load(path, {}, {})
 
 
-def test_a_variable_nested_too_deeply_is_refused_by_a_sentence(set_env):
-    """It is no settings that anybody meant."""
+def test_a_variable_that_is_nested_too_deeply_is_refused(set_env):
+    """The error is one sentence."""
     set_env(WORKSPACES="[" * 100_000)
     with pytest.raises(UsageError, match="HARVESTER_WORKSPACES"):
         load(None, {}, {})

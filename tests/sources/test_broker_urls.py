@@ -50,7 +50,7 @@ def test_valid_broker_urls_are_accepted():
         for url in urls:
             more = {"queue": "q", "stream": "s", "consumer": "c"}
             options = {name: value for name, value in more.items() if name in kind.model_fields}
-            assert kind(kind=kind.__name__.lower(), url=url, **options).address() == url
+            assert kind(kind=kind.__name__.lower(), url=url, **options).load_url() == url
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,4 @@
-"""Environment variables that are not our settings: proxies, trusted certificates, and secrets.
-
-Libraries read these variables themselves. This module checks and reports them before that.
-"""
+"""Environment variables that libraries read: proxies, trusted certificates, and secrets. Checks them beforehand."""
 
 import os
 import re
@@ -17,12 +14,12 @@ _NO_SECRETS = re.compile(r".*(_FILE|_ID|_PATH|_URI|_URL|_NAME)")
 
 
 PROXY_HINT = (
-    "calls to Braze ignore the proxy and connect directly; the clients of buckets, SQS and OpenTelemetry use it"
+    "requests to Braze ignore the proxy and connect directly; the clients of buckets, SQS and OpenTelemetry use it"
 )
 
 
 def hide_environment_secrets() -> None:
-    """Mask what variables of clouds, collectors and proxies hold, from now on."""
+    """Mask the values of secret variables of clouds, collectors and proxies from now on."""
     for name, value in os.environ.items():
         if name.upper() in _PROXIES or name.upper().endswith(("_URL", "_ENDPOINT")):
             hide_url(value)
@@ -30,10 +27,10 @@ def hide_environment_secrets() -> None:
             hide(value.strip())
 
 
-def proxy_variables() -> list[str]:
-    """Return the names of the set proxy variables. Their values may contain a password, so they are not returned.
+def list_proxy_variables() -> list[str]:
+    """Return the names of the proxy variables that are set; ``NO_PROXY`` only beside another one.
 
-    ``NO_PROXY`` is included if one of the others is set.
+    Their values may contain a password, so they are not returned.
     """
     named = sorted(name for name, value in os.environ.items() if name.upper() in _PROXIES and value.strip())
     excepting = sorted(name for name, value in os.environ.items() if name.upper() == "NO_PROXY" and value.strip())
@@ -41,7 +38,7 @@ def proxy_variables() -> list[str]:
 
 
 def check_certificates() -> None:
-    """Raise ``UsageError`` where the trusted certificates that the environment names cannot be read.
+    """Raise ``UsageError`` if the trusted certificates that the environment names cannot be read.
 
     OpenSSL would not report it, and would trust other certificates, or none.
     """
@@ -51,10 +48,10 @@ def check_certificates() -> None:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
         except ssl.SSLError:
             raise UsageError(
-                f"SSL_CERT_FILE names {file!r}, which holds no certificate in PEM form; name one that does, or unset it"
+                f"SSL_CERT_FILE names {file!r}, which contains no PEM certificate; name a file that does, or unset it"
             ) from None
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
+            reason = error.strerror if isinstance(error, OSError) else "it is not a valid file name"
             raise UsageError(
                 f"SSL_CERT_FILE names {file!r}, which cannot be read: {reason}; name a readable file, or unset it"
             ) from None
@@ -66,9 +63,9 @@ def _can_be_listed(folder: str) -> bool:
     return bool(folder) and Path(folder).is_dir() and os.access(folder, os.R_OK | os.X_OK)
 
 
-def certificates_hint() -> str:
-    """Return a hint on where trusted certificates come from, for a certificate that failed."""
+def get_certificates_hint() -> str:
+    """Return a hint about trusted certificates, for a certificate that could not be verified."""
     named = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
     if named:
         return f"only the authorities in {' and '.join(named)} are trusted"
-    return "if your own authority signed it, set SSL_CERT_FILE to the file with that authority's certificate"
+    return "if a private authority signed it, set SSL_CERT_FILE to the file with that authority's certificate"
