@@ -1,6 +1,6 @@
 """Finds the cause of an error: one of a closed set of codes, such as ``connection_refused``.
 
-Log fields, metric labels, JSON and the ledger hold the code. ``errors.cause_text`` makes the text for people from it.
+Log fields, metric labels, JSON and the ledger hold the code. ``errors.format_cause`` makes the text for people from it.
 """
 
 import errno
@@ -33,7 +33,7 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
 """The most specific types first."""
 
 
-def cause_of(error: BaseException) -> str | None:
+def find_cause(error: BaseException) -> str | None:
     """Return the cause of an error by its type and number, never by its text; None if it has no known cause.
 
     Libraries wrap errors of the operating system, so the errors inside ``error`` are checked too.

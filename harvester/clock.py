@@ -186,7 +186,7 @@ class BrazeClock:
         return self._machine.wall() - self._machine.monotonic()
 
 
-def difference_in_words(seconds: float) -> str:
+def format_difference(seconds: float) -> str:
     """Return in words how far a machine's clock is ahead of or behind Braze's."""
     sizes = ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
     size, unit = next((each for each in sizes if abs(seconds) >= 2 * each[0]), sizes[-1])

@@ -23,7 +23,7 @@ The second half of this module is the table from HTTP status to its meaning for 
 from enum import Enum, IntEnum
 
 
-def cause_text(cause: str) -> str:
+def format_cause(cause: str) -> str:
     """Return a cause as text for people: ``connection refused``, ``status 502``."""
     return cause.replace("_", " ")
 
@@ -101,7 +101,7 @@ class ExchangeError(HarvesterError):
 
     def __init__(self, cause: str, detail: str) -> None:
         """Keep the cause for the books and the detail for the log."""
-        super().__init__(cause_text(cause) + (f": {detail}" if detail else ""))
+        super().__init__(format_cause(cause) + (f": {detail}" if detail else ""))
         self.cause = cause
 
 
@@ -120,7 +120,7 @@ _MEANINGS = {200: Meaning.ANSWER, 408: Meaning.TRANSIENT, 429: Meaning.THROTTLED
 )
 
 
-def meaning_of(status: int) -> Meaning:
+def classify_status(status: int) -> Meaning:
     """Classify a status line as read from the wire.
 
     400, 404 and other 4xx end the reading; 401, 403 and 415 concern the key, so they halt the workspace (error pages

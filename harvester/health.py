@@ -14,7 +14,7 @@ from enum import StrEnum
 import structlog
 
 from harvester.clock import Clock
-from harvester.errors import cause_text
+from harvester.errors import format_cause
 
 OUTAGE_SECONDS = 60.0
 """An endpoint is unavailable once all requests have failed for this time, and a store that has been unavailable for
@@ -106,7 +106,7 @@ class Condition:
     def sentence(self) -> str:
         """Return what does not work, and why."""
         what = _SENTENCES[self.part] if self.blocks or self.part is not Part.KEY else _KEY_FILE_SENTENCE
-        return f"{what.format(subject=self.subject)}: {self.detail or cause_text(self.cause)}"
+        return f"{what.format(subject=self.subject)}: {self.detail or format_cause(self.cause)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ STORE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 """How the names of places in object stores begin; other places are folders and files."""
 
 
-def in_store(place: str) -> bool:
+def is_in_object_store(place: str) -> bool:
     """Return whether a place is in an object store."""
     scheme, mark, _ = place.partition("://")
     return bool(mark) and scheme in STORE_SCHEMES

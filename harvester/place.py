@@ -10,10 +10,10 @@ from enum import Enum
 from pathlib import Path
 
 from harvester.errors import UsageError
-from harvester.model import STORE_SCHEMES, in_store
+from harvester.model import STORE_SCHEMES, is_in_object_store
 
-A_BUCKET = "s3://bucket/folder (or gs://, az://, abfs://, abfss://)"
-A_FILE = "a path on a disk of this machine, such as /data/braze"
+BUCKET_FORM = "s3://bucket/folder (or gs://, az://, abfs://, abfss://)"
+FILE_FORM = "a path on a disk of this machine, such as /data/braze"
 
 _SCHEME = re.compile(r"\s*((?:[A-Za-z][A-Za-z0-9+.-]{0,30}:)+)/")
 _KNOWN = re.compile(
@@ -42,42 +42,42 @@ class PlaceKind(Enum):
     PIPE = "pipe"
 
 
-def kind_of(text: str, what: str, *, buckets: bool = False, pipe: bool = False) -> PlaceKind:
+def classify_place(text: str, what: str, *, buckets: bool = False, pipe: bool = False) -> PlaceKind:
     """Return the kind of a place. ``what`` names the option or argument.
 
     Raises ``UsageError``, which repeats only the scheme of the text.
     """
-    problem = refusal(text, buckets=buckets, pipe=pipe)
+    problem = find_place_problem(text, buckets=buckets, pipe=pipe)
     if problem is not None:
         raise UsageError(f"{what}: {problem}")
     if text == "-":
         return PlaceKind.PIPE
-    return PlaceKind.BUCKET if in_store(text) else PlaceKind.FILE
+    return PlaceKind.BUCKET if is_in_object_store(text) else PlaceKind.FILE
 
 
-def local_path(text: str, what: str) -> Path:
+def parse_local_path(text: str, what: str) -> Path:
     """Return the path of a file or folder of this machine. Raises ``UsageError`` for a place of another kind."""
-    kind_of(text, what)
+    classify_place(text, what)
     return Path(text)
 
 
-def refusal(text: str, *, files: bool = True, buckets: bool = False, pipe: bool = False) -> str | None:
+def find_place_problem(text: str, *, files: bool = True, buckets: bool = False, pipe: bool = False) -> str | None:
     """Return why a text names none of these kinds of place; None if it names one."""
-    wanted = " or ".join([A_FILE] * files + [A_BUCKET] * buckets)
+    wanted = " or ".join([FILE_FORM] * files + [BUCKET_FORM] * buckets)
     if not text.strip():
         return f"it is empty; name {wanted}"
     if any(ord(each) < 32 or ord(each) == 127 or 0xD800 <= ord(each) < 0xE000 for each in text):
         return "its name contains a control character or bytes that are not UTF-8; rename it"
-    if in_store(text):
-        return _bucket_refusal(text) if buckets else f"a bucket cannot be used here; name {wanted}"
+    if is_in_object_store(text):
+        return _find_bucket_problem(text) if buckets else f"a bucket cannot be used here; name {wanted}"
     if text == "-":
         problem = None if pipe else "- (standard input or output) cannot be used here"
     else:
-        problem = _unknown_kind(text) or (None if files else "must be a place in a bucket")
+        problem = _find_unsupported_kind(text) or (None if files else "must be a place in a bucket")
     return f"{problem}; name {wanted}" if problem else None
 
 
-def _unknown_kind(text: str) -> str | None:
+def _find_unsupported_kind(text: str) -> str | None:
     """Return which unsupported kind of place a text names; None for the path of a file or folder."""
     found = _SCHEME.match(text) or _KNOWN.match(text)
     if found is None:
@@ -90,22 +90,22 @@ def _unknown_kind(text: str) -> str | None:
     return f"{scheme}: is not a supported kind of place"
 
 
-def _bucket_refusal(url: str) -> str | None:
+def _find_bucket_problem(url: str) -> str | None:
     """Return why the URL of a place in a bucket cannot be used; ambiguous URLs are refused."""
     scheme, _, rest = url.rstrip("/").partition("://")
     bucket, _, path = rest.partition("/")
     if not bucket:
-        return f"it names no bucket; write {A_BUCKET}"
+        return f"it names no bucket; write {BUCKET_FORM}"
     named = _BUCKET.fullmatch(bucket)
     if not named and not (scheme.startswith("abfs") and _CONTAINER_OF_ACCOUNT.fullmatch(bucket)):
         return (
             "the name of the bucket must not contain credentials, a port or special characters; "
-            f"write {A_BUCKET}, and give credentials in the variables of your cloud"
+            f"write {BUCKET_FORM}, and give credentials in the variables of your cloud"
         )
     if any(mark in rest for mark in "?#%\\"):
         return (
             "it must not contain a query, fragment, signature, % or \\; "
-            f"write {A_BUCKET}, and give credentials in the variables of your cloud"
+            f"write {BUCKET_FORM}, and give credentials in the variables of your cloud"
         )
     if path and not {"", ".", ".."}.isdisjoint(path.split("/")):
         return "its path contains an empty segment, . or ..; remove it"

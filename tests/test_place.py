@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from harvester.cli import main
 from harvester.errors import UsageError
-from harvester.place import PlaceKind, kind_of, local_path, refusal
+from harvester.place import PlaceKind, classify_place, find_place_problem, parse_local_path
 from harvester.settings import load
-from harvester.storage.object_store import Store
+from harvester.storage.object_store import ObjectStore
 from tests.support.secret_canary import KEY
 
 BRAZE = "https://rest.fra-01.braze.eu"
@@ -53,18 +53,22 @@ def test_each_kind_of_place_is_recognised():
         "2026-11-26T10:00/x",
         "é",
     ):
-        assert kind_of(name, "it", buckets=True) is PlaceKind.FILE, name
+        assert classify_place(name, "it", buckets=True) is PlaceKind.FILE, name
     for name in ("s3://lake", "s3://lake/p/", "gs://a_b.c/p q", "az://$root/p", "abfss://c@a.dfs.core.windows.net/p"):
-        assert kind_of(name, "it", buckets=True) is PlaceKind.BUCKET, name
+        assert classify_place(name, "it", buckets=True) is PlaceKind.BUCKET, name
         with pytest.raises(UsageError, match="--state: a bucket cannot be used here"):
-            local_path(name, "--state")
-    assert kind_of("-", "it", pipe=True) is PlaceKind.PIPE
+            parse_local_path(name, "--state")
+    assert classify_place("-", "it", pipe=True) is PlaceKind.PIPE
 
 
 @pytest.mark.parametrize("name", [*ELSEWHERE, "-"])
 def test_an_unsupported_place_is_refused_without_its_credentials(name):
     """It would become a folder or file of that name; the error says what to use instead."""
-    for problem in (refusal(name), refusal(name, buckets=True), refusal(name, files=False, buckets=True)):
+    for problem in (
+        find_place_problem(name),
+        find_place_problem(name, buckets=True),
+        find_place_problem(name, files=False, buckets=True),
+    ):
         assert problem is not None
         assert SECRET not in problem
         assert "name" in problem
@@ -73,14 +77,14 @@ def test_an_unsupported_place_is_refused_without_its_credentials(name):
 def test_a_ledger_on_postgresql_is_not_supported_yet():
     """The error says that it is not supported yet, not that it is wrong."""
     with pytest.raises(UsageError, match=r"--state: PostgreSQL is not supported yet; name a path"):
-        local_path("postgresql://db/ledger", "--state")
+        parse_local_path("postgresql://db/ledger", "--state")
 
 
 @pytest.mark.parametrize("url", IN_A_BUCKET)
 def test_a_bucket_url_with_credentials_is_refused_and_not_repeated(url):
     """In user, query, fragment or any encoding; an ambiguous URL is refused as well."""
     with pytest.raises(UsageError) as refused:
-        Store(url)
+        ObjectStore(url)
     assert SECRET not in str(refused.value)
 
 

@@ -19,11 +19,11 @@ from harvester.braze.refusals import WRONG_IDS_HINT, Refusals, Trust, keep_newes
 from harvester.braze.series import captured, raw_row
 from harvester.braze.transport import Answer, Transport
 from harvester.clock import Clock, wait_for_event
-from harvester.errors import ExchangeError, Meaning, meaning_of
+from harvester.errors import ExchangeError, Meaning, classify_status
 from harvester.health import HOLDS, Failing
 from harvester.model import DAY_SECONDS, SERIES_DAYS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
 from harvester.observability.redaction import scrub_foreign
-from harvester.observability.traces import NOTHING, Span
+from harvester.observability.traces import NO_SPAN, Span
 
 TRIES = 3
 LANDING_SECONDS = 5.0
@@ -91,7 +91,7 @@ class Client:
             return f"{self.endpoint} ({self.failing.detail})"
         return HOLDS.get(held_because, held_because)
 
-    async def capture(self, reading: Reading, *, batch_id: str, span: Span = NOTHING) -> Outcome:
+    async def capture(self, reading: Reading, *, batch_id: str, span: Span = NO_SPAN) -> Outcome:
         """Ask for a reading until it has an outcome. Never raises for anything the API or the network does."""
         try:
             try:
@@ -116,10 +116,10 @@ class Client:
         """
         reading = Reading(0, pair, "", ending_at, ending_at, ending_at)
         try:
-            answer = await self._exchange(reading, NOTHING, "for_the_time")
+            answer = await self._exchange(reading, NO_SPAN, "for_the_time")
         except (ExchangeError, Held):
             return False
-        match meaning_of(answer.status):
+        match classify_status(answer.status):
             case Meaning.ANSWER:
                 self.answers[f"status_{answer.status}"] += 1
                 self._pacer.succeeded()
@@ -155,7 +155,7 @@ class Client:
         """
         while True:
             answer = await self._exchange(reading, span, cause)
-            match meaning_of(answer.status):
+            match classify_status(answer.status):
                 case Meaning.ANSWER:
                     return self._read(answer, reading, batch_id)
                 case Meaning.THROTTLED:
@@ -201,7 +201,7 @@ class Client:
             self._under_way.discard(task)
             self._pacer.landed(answer.budget if answer else None, answer.latency_seconds if answer else None)
         span.tried(f"status_{answer.status}")
-        if meaning_of(answer.status) is not Meaning.ANSWER:  # of one that may be, it is yet to be seen what it is
+        if classify_status(answer.status) is not Meaning.ANSWER:  # of one that may be, it is yet to be seen what it is
             self.answers[f"status_{answer.status}"] += 1
         return answer
 

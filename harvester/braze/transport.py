@@ -21,11 +21,11 @@ import aiohttp
 from yarl import URL
 
 from harvester.braze.budget import BudgetReport
-from harvester.causes import cause_of
+from harvester.causes import find_cause
 from harvester.clock import Clock
 from harvester.errors import ExchangeError
 from harvester.model import Pair
-from harvester.observability.redaction import hide, scrub, scrub_foreign
+from harvester.observability.redaction import register_secret, scrub, scrub_foreign
 from harvester.settings.environment import get_certificates_hint
 
 codecs.lookup("unicode_escape")  # loaded on first use otherwise, which fails just when no file can be opened
@@ -96,13 +96,13 @@ def translated(error: Exception) -> ExchangeError:
         (TimeoutError, "timeout"),
         (aiohttp.ClientConnectorCertificateError, "certificate"),
         (aiohttp.ClientConnectorDNSError, "name_not_found"),
-        (aiohttp.ClientSSLError, cause_of(error) or "tls"),
-        (aiohttp.ClientOSError, cause_of(error) or "network"),
+        (aiohttp.ClientSSLError, find_cause(error) or "tls"),
+        (aiohttp.ClientOSError, find_cause(error) or "network"),
         (aiohttp.ServerDisconnectedError, "disconnected"),
         (aiohttp.ClientPayloadError, "truncated"),
         (aiohttp.ClientResponseError, "malformed"),
         (aiohttp.ClientError, "network"),
-        (ssl.SSLError, cause_of(error)),
+        (ssl.SSLError, find_cause(error)),
         (OSError, "network"),
         (ValueError, "malformed"),
     )
@@ -121,7 +121,7 @@ def _text_of(error: Exception) -> str:
     if isinstance(inner, ssl.SSLError):
         return str(getattr(inner, "verify_message", "") or inner.reason or "")
     if isinstance(inner, OSError):
-        return "" if cause_of(inner) else inner.strerror or str(inner)
+        return "" if find_cause(inner) else inner.strerror or str(inner)
     return str(inner) or type(inner).__name__
 
 
@@ -254,7 +254,7 @@ class BrazeTransport:
 
     def _register_key(self, api_key: str) -> None:
         """Mask a key from now on, beside the previous ones: answers to them may still be under way."""
-        hide(api_key)
+        register_secret(api_key)
         self._keys |= {api_key.encode(), json.dumps(api_key)[1:-1].encode()}
 
     def _check_no_key(self, body: bytes) -> None:

@@ -10,7 +10,7 @@ import click
 
 from harvester.cli import options, show
 from harvester.errors import UsageError
-from harvester.place import PlaceKind, kind_of
+from harvester.place import PlaceKind, classify_place
 
 if TYPE_CHECKING:
     from harvester.schedule import ReadingPlan
@@ -59,7 +59,7 @@ def rebuild(place: str, state: Path | None, config: Path | None) -> None:
       harvester ledger rebuild ./harvest
       harvester ledger rebuild s3://lake/braze --config harvester.toml
     """
-    kind = kind_of(place, "PLACE", buckets=True)
+    kind = classify_place(place, "PLACE", buckets=True)
     plans, configured_state = _load_plans(config)
     path = options.ledger_path(place, state or configured_state)
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:

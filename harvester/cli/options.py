@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harvester.errors import SinkError, SinkRefused, UsageError
-from harvester.place import PlaceKind, kind_of, local_path
+from harvester.place import PlaceKind, classify_place, parse_local_path
 
 if TYPE_CHECKING:
     from harvester.ledger import Ledger
@@ -49,7 +49,7 @@ class LocalPath(click.ParamType[Path]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Give the path. Raises ``UsageError``."""
         del ctx
-        return value if isinstance(value, Path) else local_path(str(value), _name_of(param))
+        return value if isinstance(value, Path) else parse_local_path(str(value), _name_of(param))
 
 
 class ListedPlace(click.ParamType[str]):
@@ -60,7 +60,7 @@ class ListedPlace(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Give the name as it is. Raises ``UsageError``."""
         del ctx
-        kind_of(str(value), _name_of(param), buckets=True, pipe=True)
+        classify_place(str(value), _name_of(param), buckets=True, pipe=True)
         return str(value)
 
 
@@ -197,7 +197,7 @@ def traced() -> contextlib.AbstractContextManager[None]:
 def ledger_path(out: str | None, state: Path | None) -> Path:
     """Give the ledger's file: named, or inside the output folder, or for a bucket one by its name beside us."""
     out = out or DEFAULT_OUT
-    kind = kind_of(out, "--out", buckets=True, pipe=True)
+    kind = classify_place(out, "--out", buckets=True, pipe=True)
     if state is not None:
         return state
     if kind is PlaceKind.PIPE:
@@ -266,15 +266,15 @@ def sink_of(out: str) -> "Sink":
     """Choose the sink that ``out`` names; nothing is opened yet."""
     from harvester.storage import FolderSink, StdoutSink
 
-    kind = kind_of(out, "--out", buckets=True, pipe=True)
+    kind = classify_place(out, "--out", buckets=True, pipe=True)
     if kind is PlaceKind.PIPE:
         return StdoutSink(sys.stdout.buffer)
     if kind is PlaceKind.FILE:
         return FolderSink(Path(out))
     from harvester.storage.bucket import BucketSink
-    from harvester.storage.object_store import Store
+    from harvester.storage.object_store import ObjectStore
 
-    return BucketSink(Store(out))
+    return BucketSink(ObjectStore(out))
 
 
 async def check_new_ledger(sink: "Sink", path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harvester.braze.refusals import WRONG_IDS_HINT
-from harvester.clock import LARGE_DIFFERENCE_SECONDS, difference_in_words
+from harvester.clock import LARGE_DIFFERENCE_SECONDS, format_difference
 from harvester.model import Books
 from harvester.text import printable
 
@@ -56,7 +56,7 @@ def clock_line(known: "ClockDifference | None") -> str:
         )
     if abs(known.seconds) <= LARGE_DIFFERENCE_SECONDS:
         return f"clock      correct when last compared with Braze's, at {time(known.measured_at)}"
-    difference, measured = difference_in_words(known.seconds), time(known.measured_at)
+    difference, measured = format_difference(known.seconds), time(known.measured_at)
     return f"clock      {difference} when last compared, at {measured}; Braze's time is used. Set this machine's clock."
 
 

@@ -13,7 +13,7 @@ from harvester.cli import options, show
 from harvester.cli.capture import captured
 from harvester.errors import UsageError
 from harvester.model import DATASET
-from harvester.place import local_path
+from harvester.place import parse_local_path
 
 if TYPE_CHECKING:
     from harvester.commands.capture import Summary
@@ -30,12 +30,12 @@ def demo(out: str, pairs: int) -> None:
     Example:
       harvester demo && harvester demo   # the second time nothing is left to ask
     """
-    from harvester.datasets import latest_query, run_latest_query
+    from harvester.datasets import build_latest_query, run_latest_query
     from harvester.settings import Settings, Workspace
     from harvester.simulator import Simulator, SimulatorConfig
 
     options.set_up_logs({"log_level": "error"})
-    folder = local_path(out, "--out")
+    folder = parse_local_path(out, "--out")
     listed = folder / "pairs.csv"
     folder.mkdir(parents=True, exist_ok=True)
     config = SimulatorConfig(
@@ -59,7 +59,7 @@ def demo(out: str, pairs: int) -> None:
     if done.problem is not None:
         raise done.problem
     click.echo(
-        f"\n{latest_query(out)}\n{run_latest_query(out)}\n"
+        f"\n{build_latest_query(out)}\n{run_latest_query(out)}\n"
         f"Run these statements in DuckDB to read the parts in {folder / DATASET}.\n"
         f"Each reading is a snapshot; never sum over readings.\nTo export the same rows: harvester latest {folder}"
     )

@@ -8,7 +8,7 @@ import click
 from harvester.cli import options, show
 from harvester.errors import HarvesterError
 from harvester.model import DATASET, is_part
-from harvester.place import PlaceKind, kind_of
+from harvester.place import PlaceKind, classify_place
 
 
 @click.command()
@@ -42,7 +42,7 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
     """
     from harvester.datasets import write_latest
 
-    in_bucket = kind_of(place, "PLACE", buckets=True) is PlaceKind.BUCKET
+    in_bucket = classify_place(place, "PLACE", buckets=True) is PlaceKind.BUCKET
     with tempfile.TemporaryDirectory(prefix="harvester-") as spill:
         folder = copied(place, Path(spill)) if in_bucket else Path(place)
         try:
@@ -64,9 +64,9 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
 
 def copied(place: str, to: Path) -> Path:
     """Copy the parts of a bucket into a folder, laid out as they lie there."""
-    from harvester.storage.object_store import Store
+    from harvester.storage.object_store import ObjectStore
 
-    store = Store(place)
+    store = ObjectStore(place)
     for name in store.names(DATASET):
         if not is_part(name):
             continue

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harvester.braze.dated import DatedTransport
 from harvester.braze.transport import Answer, BrazeTransport
-from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock, difference_in_words
+from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock, format_difference
 from harvester.commands.missing_parts import compare_parts
 from harvester.errors import (
     ExchangeError,
@@ -24,7 +24,7 @@ from harvester.errors import (
     PartConflict,
     SinkError,
     StorageError,
-    meaning_of,
+    classify_status,
 )
 from harvester.ledger import Ledger
 from harvester.ledger.datasets import remembered
@@ -180,13 +180,13 @@ async def _workspace(name: str, workspace: Workspace, settings: Settings, clock:
     finally:
         await transport.close()
     findings = [_key(subject, answer, said)]
-    if meaning_of(answer.status) is not Meaning.HALTED:  # a refused key has no budget
+    if classify_status(answer.status) is not Meaning.HALTED:  # a refused key has no budget
         findings.append(_budget(subject, answer))
     return [*findings, _difference(subject, answer, clock, braze)]
 
 
 def _key(subject: str, answer: Answer, said: str) -> Finding:
-    match meaning_of(answer.status):
+    match classify_status(answer.status):
         case Meaning.HALTED:
             advice = (
                 "check the key: does it belong to this endpoint, may it read sends.data_series and from this address?"
@@ -220,5 +220,5 @@ def _difference(subject: str, answer: Answer, machine: Clock, braze: BrazeClock)
     seconds = machine.wall() - braze.wall()
     if abs(seconds) <= LARGE_DIFFERENCE_SECONDS:
         return Finding(f"{subject}: clock", well=True, text="within a minute of Braze's")
-    text = f"{difference_in_words(seconds)}; harvester uses Braze's time, but set this machine's clock"
+    text = f"{format_difference(seconds)}; harvester uses Braze's time, but set this machine's clock"
     return Finding(f"{subject}: clock", well=False, text=text)

@@ -8,7 +8,7 @@ without a capture, rejected pairs, and the order of stored parts.
 from collections.abc import Mapping
 from pathlib import Path
 
-from harvester.datasets import last_captures
+from harvester.datasets import list_last_captures
 from harvester.errors import UsageError
 from harvester.ledger import Ledger
 from harvester.ledger.adoption import restore
@@ -34,7 +34,7 @@ async def rebuild(
         return None
     if (await ledger.look(books)).accepted:
         raise UsageError(f"{ledger.path} contains pairs already, so it cannot be rebuilt; give --state a new file")
-    captures = last_captures(parts, temp_directory=temp_directory)
+    captures = list_last_captures(parts, temp_directory=temp_directory)
     unmarked, now = (sink.place, new_dataset_id()) if owner == NO_OWNER else None, ledger.clock.wall()
     return await ledger.adopt(
         owner or ledger.ledger_id, lambda tx: restore(tx, captures, plans, now=now, unmarked=unmarked)

@@ -3,9 +3,9 @@
 DuckDB's own limit bounds memory; what exceeds it goes to temporary files.
 """
 
-from harvester.datasets.captures import last_captures
+from harvester.datasets.captures import list_last_captures
 from harvester.datasets.latest import write_latest
 from harvester.datasets.parquet import ParquetFile
-from harvester.datasets.printed import latest_query, run_latest_query
+from harvester.datasets.printed import build_latest_query, run_latest_query
 
-__all__ = ["ParquetFile", "last_captures", "latest_query", "run_latest_query", "write_latest"]
+__all__ = ["ParquetFile", "build_latest_query", "list_last_captures", "run_latest_query", "write_latest"]

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from harvester.datasets.sql import limit_memory, one_file, quote_text, quote_texts
+from harvester.datasets.sql import escape_path, limit_memory, quote_text, quote_texts
 from harvester.errors import SinkError
 from harvester.model import DATASET, LastCapture, Pair, Verdict, is_part
 
 _COLUMNS = ("workspace", "campaign_id", "send_id", "level", "reading", "verdict", "captured_at", "since")
 
 
-def last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCapture]:
+def list_last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCapture]:
     """Yield each pair's last capture. Raises ``SinkError`` for unreadable parts."""
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
@@ -19,7 +19,7 @@ def last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCapture
     if not parts:
         return
     columns = "{" + ", ".join(f"{quote_text(name)}: 'VARCHAR'" for name in _COLUMNS) + "}"
-    files = quote_texts(map(one_file, parts))
+    files = quote_texts(map(escape_path, parts))
     rows = f"read_json({files}, columns = {columns}, format = 'newline_delimited', hive_partitioning = false)"
     query = (
         "SELECT workspace, campaign_id, send_id, arg_max(reading, captured_at), arg_max(verdict, captured_at), "  # noqa: S608 - quoted
@@ -33,11 +33,16 @@ def last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCapture
             while page := found.fetchmany(2048):
                 for *identity, reading, verdict, captured_at, since, captures in page:
                     yield LastCapture(
-                        Pair(*identity), reading, Verdict(verdict), _seconds(captured_at), _seconds(since), captures
+                        Pair(*identity),
+                        reading,
+                        Verdict(verdict),
+                        _parse_time(captured_at),
+                        _parse_time(since),
+                        captures,
                     )
         except (duckdb.Error, ValueError) as error:
             raise SinkError(f"cannot read the parts of {folder}: {str(error).splitlines()[0]}") from None
 
 
-def _seconds(written: str) -> float:
+def _parse_time(written: str) -> float:
     return datetime.fromisoformat(written).timestamp()

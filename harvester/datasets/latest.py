@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from harvester.datasets.members import Members, find_members, objects
-from harvester.datasets.sql import limit_memory, one_file, quote_name, quote_text, quote_texts
+from harvester.datasets.members import Members, build_object_table, find_members
+from harvester.datasets.sql import escape_path, limit_memory, quote_name, quote_text, quote_texts
 from harvester.errors import SinkError, UsageError
 from harvester.model import DATASET, is_part
 from harvester.private_files import make_private_file
@@ -32,7 +32,7 @@ _NUMBERS = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"})
 _FORMATS = {"ndjson": "(FORMAT json)", "csv": "(FORMAT csv, HEADER)", "parquet": "(FORMAT parquet, COMPRESSION zstd)"}
 
 
-class Written(NamedTuple):
+class WrittenView(NamedTuple):
     """The number of rows written, and of counters without a column."""
 
     rows: int
@@ -41,7 +41,7 @@ class Written(NamedTuple):
 
 def write_latest(
     folder: Path, out: Path | None, kind: str, *, memory_limit_mb: int = 512, temp_directory: Path
-) -> Written:
+) -> WrittenView:
     """Write the latest view of a folder to a file (atomically) or to standard output.
 
     For each pair, date, level, channel and variation it keeps the newest row with a counter other than
@@ -56,7 +56,7 @@ def write_latest(
 
     parts = sorted(path for path in (folder / DATASET).glob("*/*") if is_part(path.name))
     if not parts:
-        raise UsageError(_no_parts(folder))
+        raise UsageError(_describe_missing_parts(folder))
     if kind == "parquet" and out is None:
         raise UsageError("Parquet cannot be written to standard output; give -o FILE")
     making = temp_directory / "latest" if out is None else out.with_name(f".{out.name}.{secrets.token_hex(4)}.making")
@@ -69,9 +69,11 @@ def write_latest(
         with duckdb.connect() as connection:
             limit_memory(connection, memory_limit_mb, temp_directory)
             members = find_members(connection, parts)
-            counters, folded = _counters(members)
-            rows = _fold_members(counters, members, parts) if folded else _rows(counters, members, parts)
-            query = _latest(counters, rows, escape_formulas=kind == "csv")
+            counters, folded = _choose_counters(members)
+            rows = (
+                _build_folded_table(counters, members, parts) if folded else _build_row_table(counters, members, parts)
+            )
+            query = _build_view_query(counters, rows, escape_formulas=kind == "csv")
             written = connection.execute(f"COPY ({query}) TO {quote_text(str(making))} {_FORMATS[kind]}").fetchone()
     except duckdb.OutOfMemoryException:
         making.unlink(missing_ok=True)
@@ -88,10 +90,10 @@ def write_latest(
         sys.stdout.buffer.flush()
     else:
         making.replace(out)
-    return Written(int(written[0]) if written else 0, len(folded))
+    return WrittenView(int(written[0]) if written else 0, len(folded))
 
 
-def _no_parts(folder: Path) -> str:
+def _describe_missing_parts(folder: Path) -> str:
     """Return the error for a folder without parts. If it has ``.harvester/``, parts may have been lost."""
     if (folder / ".harvester").is_dir():
         return (
@@ -101,7 +103,7 @@ def _no_parts(folder: Path) -> str:
     return f"nothing was harvested in {folder} yet; it should hold {DATASET}/captured_date=.../"
 
 
-def _counters(members: Members) -> tuple[dict[str, str], set[str]]:
+def _choose_counters(members: Members) -> tuple[dict[str, str], set[str]]:
     """Return the counters that are columns with their types, and the names of the others.
 
     Types are integers, decimals, or text for all other values.
@@ -114,17 +116,17 @@ def _counters(members: Members) -> tuple[dict[str, str], set[str]]:
     kept = names
     if len(names) > MAX_COUNTERS:
         common = sorted(names - {_REST}, key=lambda name: (-members.rows[name], name))
-        columns_by_name = _column_names([*TEXT_COLUMNS, _REST, *common])
+        columns_by_name = _assign_columns([*TEXT_COLUMNS, _REST, *common])
         kept = {*[name for name in common if columns_by_name[name] == name][:MAX_COUNTERS], _REST}
         types[_REST] = "VARCHAR"
     ordered = sorted(kept, key=lambda name: (name != name.lower(), name))
     return {name: types[name] for name in ordered}, names - kept
 
 
-def _latest(counters: dict[str, str], rows: str, *, escape_formulas: bool) -> str:
+def _build_view_query(counters: dict[str, str], rows: str, *, escape_formulas: bool) -> str:
     """Return the query of the view over a table of rows."""
     typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
-    columns_by_name = _column_names(typed)
+    columns_by_name = _assign_columns(typed)
     counts = [f"coalesce(TRY_CAST({quote_name(columns_by_name[name])} AS DOUBLE), 0) <> 0" for name in counters]
     if _REST in counters:
         counts.append(f"coalesce(regexp_matches({_REST}, '\":\"?-?[0.]*[1-9]'), false)")
@@ -139,7 +141,7 @@ def _latest(counters: dict[str, str], rows: str, *, escape_formulas: bool) -> st
     return f"SELECT {columns} FROM {rows} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"  # noqa: S608 - all is quoted
 
 
-def _column_names(names: Iterable[str]) -> dict[str, str]:
+def _assign_columns(names: Iterable[str]) -> dict[str, str]:
     """Map each counter to a column name: DuckDB's column names must differ in more than case."""
     columns_by_name: dict[str, str] = {}
     taken: set[str] = set()
@@ -153,22 +155,22 @@ def _column_names(names: Iterable[str]) -> dict[str, str]:
     return columns_by_name
 
 
-def _rows(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
+def _build_row_table(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
     """Return the table of rows: read directly, or member by member if names cannot be columns."""
     typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
-    columns_by_name = _column_names(typed)
+    columns_by_name = _assign_columns(typed)
     if all(name == column for name, column in columns_by_name.items()):
         columns = "{" + ", ".join(f"{quote_text(name)}: {quote_text(kind)}" for name, kind in typed.items()) + "}"
-        return f"read_json({quote_texts(map(one_file, parts))}, columns = {columns}, {members.read_options()})"
+        return f"read_json({quote_texts(map(escape_path, parts))}, columns = {columns}, {members.read_options()})"
     pointers = {name: quote_text("/" + name.replace("~", "~0").replace("/", "~1")) for name in typed}
     listed = ", ".join(
         f"CAST(json ->> {pointers[name]} AS {kind}) AS {quote_name(columns_by_name[name])}"
         for name, kind in typed.items()
     )
-    return f"(SELECT {listed} FROM {objects(parts, members.object_bytes)})"  # noqa: S608 - quoted
+    return f"(SELECT {listed} FROM {build_object_table(parts, members.object_bytes)})"  # noqa: S608 - quoted
 
 
-def _fold_members(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
+def _build_folded_table(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
     """Return the table of rows, with members without a column combined in one."""
     typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
     structure = quote_text(json.dumps(typed))
@@ -178,7 +180,7 @@ def _fold_members(counters: dict[str, str], members: Members, parts: list[Path])
         f"WHEN {_REST} IS NULL THEN _others::VARCHAR "
         f"ELSE json_merge_patch(_others, json_object('{_REST}', {_REST}))::VARCHAR END AS {_REST} "
         f"FROM (SELECT unnest(json_transform(json, {structure})), json_merge_patch(json, {others}) AS _others "
-        f"FROM {objects(parts, members.object_bytes)}))"
+        f"FROM {build_object_table(parts, members.object_bytes)}))"
     )
 
 

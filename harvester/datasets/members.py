@@ -13,7 +13,7 @@ from typing import Any
 
 import zstandard
 
-from harvester.datasets.sql import THREADS, one_file, quote_text, quote_texts
+from harvester.datasets.sql import THREADS, escape_path, quote_text, quote_texts
 from harvester.errors import SinkError
 
 MANY_NAMES = 1000
@@ -55,30 +55,30 @@ def find_members(connection: Any, parts: Sequence[Path]) -> Members:
     return members
 
 
-def objects(parts: Sequence[Path], object_bytes: int) -> str:
+def build_object_table(parts: Sequence[Path], object_bytes: int) -> str:
     """Return the table of the parts' rows, as JSON."""
-    return f"read_ndjson_objects({quote_texts(map(one_file, parts))}, maximum_object_size = {object_bytes})"
+    return f"read_ndjson_objects({quote_texts(map(escape_path, parts))}, maximum_object_size = {object_bytes})"
 
 
 def _scan_part(connection: Any, part: Path) -> Members:
     """Scan one part."""
-    found = Members(object_bytes=max(_OBJECT_BYTES, _longest_line(part) + 1024))
-    rows = objects([part], found.object_bytes)
+    found = Members(object_bytes=max(_OBJECT_BYTES, _measure_longest_line(part) + 1024))
+    rows = build_object_table([part], found.object_bytes)
     names = f"SELECT name, count(*) FROM (SELECT unnest(json_keys(json)) AS name FROM {rows}) GROUP BY name"  # noqa: S608 - quoted
     found.rows = Counter(dict(connection.execute(names).fetchall()))
     # To DuckDB, Sent and sent are equal, and a counter without a name is an error.
     plain = len(found.rows) <= MANY_NAMES and len({name.lower() for name in found.rows} - {""}) == len(found.rows)
     if plain:
         reading = f"sample_size = -1, maximum_depth = 2, {found.read_options()}"
-        query = f"DESCRIBE SELECT * FROM read_json({quote_text(one_file(part))}, {reading})"  # noqa: S608 - quoted
+        query = f"DESCRIBE SELECT * FROM read_json({quote_text(escape_path(part))}, {reading})"  # noqa: S608 - quoted
     else:
-        query = _members_query(rows)
+        query = _build_members_query(rows)
     for name, kind, *_ in connection.execute(query).fetchall():
         found.kinds.setdefault(name, set()).add(kind)
     return found
 
 
-def _members_query(rows: str) -> str:
+def _build_members_query(rows: str) -> str:
     """Return the query for the members' names and the types of their values."""
     members = f"SELECT unnest(map_entries(json::MAP(VARCHAR, JSON))) AS member FROM {rows}"  # noqa: S608 - quoted
     kind = "json_type(member.value)"
@@ -86,7 +86,7 @@ def _members_query(rows: str) -> str:
     return f"SELECT DISTINCT member.key, CASE WHEN {small} THEN 'BIGINT' ELSE {kind} END FROM ({members})"  # noqa: S608 - quoted
 
 
-def _longest_line(part: Path) -> int:
+def _measure_longest_line(part: Path) -> int:
     """Read a part to its end, since DuckDB accepts a truncated one. Returns the length of its longest line."""
     longest = current = 0
     for chunk in _decompress(part):
@@ -110,10 +110,10 @@ def _decompress(part: Path) -> Iterator[bytes]:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk if stream is None else stream.decompress(chunk)
     except (zstandard.ZstdError, zlib.error):
-        raise _damaged(part) from None
+        raise _damaged_error(part) from None
     if stream is not None and (not stream.eof or stream.unused_data):
-        raise _damaged(part)
+        raise _damaged_error(part)
 
 
-def _damaged(part: Path) -> SinkError:
+def _damaged_error(part: Path) -> SinkError:
     return SinkError(f"the part {part} is damaged; restore it, or move it away")

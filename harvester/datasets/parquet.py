@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harvester.datasets.sql import one_file, quote_name
+from harvester.datasets.sql import escape_path, quote_name
 from harvester.errors import UsageError
 
 MEMORY_LIMIT_MB = 128
@@ -35,7 +35,7 @@ class ParquetFile:
 
         self._path = path
         self._errors = (duckdb.Error, RuntimeError, UnicodeDecodeError)  # the last two: a name that is not text
-        self._name = one_file(path)
+        self._name = escape_path(path)
         _check_footer(path)
         self._connection = duckdb.connect()
         try:

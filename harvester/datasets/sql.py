@@ -17,7 +17,7 @@ def limit_memory(connection: Any, memory_limit_mb: int, temp_directory: Path) ->
     connection.execute(f"SET threads = {THREADS}")
 
 
-def one_file(path: Path) -> str:
+def escape_path(path: Path) -> str:
     """Escape a file name for DuckDB, which reads ``*``, ``?`` and ``[`` as a pattern."""
     # DuckDB cannot escape them behind a backslash, so such a name stays unchanged.
     return str(path) if "\\" in str(path) else glob.escape(str(path))

@@ -21,7 +21,7 @@ from harvester.model import (
     Returned,
     Settlement,
 )
-from harvester.observability.traces import begin
+from harvester.observability.traces import begin_span
 from harvester.storage import Compression, PartWriter
 
 log = structlog.get_logger()
@@ -46,7 +46,7 @@ class OpenBatch:
         self.clock_offset = clock_offset
         self.settlements: list[Settlement] = []
         self.lost = False
-        self.span = begin("batch", workspace=batch.workspace, batch_id=batch.id, readings=len(batch.readings))
+        self.span = begin_span("batch", workspace=batch.workspace, batch_id=batch.id, readings=len(batch.readings))
         self._rows = PartWriter(batch, DATASET, compression)
         self._raw = PartWriter(batch, RAW_DATASET, compression)
 

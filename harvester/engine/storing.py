@@ -16,7 +16,7 @@ from harvester.errors import PartConflict, SinkClosed, SinkError, SinkRefused
 from harvester.ledger import Ledger
 from harvester.ledger.batches import conflicted, sealed_parts, stored
 from harvester.model import Part
-from harvester.observability.traces import NOTHING, Span
+from harvester.observability.traces import NO_SPAN, Span
 from harvester.storage import Sink
 
 FIRST_PAUSE_SECONDS = 1.0
@@ -76,7 +76,7 @@ class Storing:
         """Whether as many bytes wait as may wait."""
         return self._sealed_bytes >= self._max_sealed_bytes
 
-    def add(self, batch_id: str, size_bytes: int, *, span: Span = NOTHING) -> None:
+    def add(self, batch_id: str, size_bytes: int, *, span: Span = NO_SPAN) -> None:
         """Take on a sealed batch, whose parts lie in the ledger; one that is waiting already is not taken twice."""
         if any(waiting == batch_id for waiting, _, _ in self._waiting):
             return

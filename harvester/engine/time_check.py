@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from harvester.braze.client import Client
-from harvester.clock import LARGE_DIFFERENCE_SECONDS, difference_in_words
+from harvester.clock import LARGE_DIFFERENCE_SECONDS, format_difference
 from harvester.health import Condition, Part
 from harvester.ledger import Ledger, braze_time
 from harvester.model import Outcome, Pair, Returned
@@ -86,9 +86,7 @@ class TimeCheck:
             return None
         if self._wrong_since is None:
             self._wrong_since = self._clock.wall()
-        detail = (
-            f"this machine's clock is {difference_in_words(seconds)}; harvester uses Braze's time, but set the clock"
-        )
+        detail = f"this machine's clock is {format_difference(seconds)}; harvester uses Braze's time, but set the clock"
         cause = "ahead" if seconds > 0 else "behind"
         return Condition(Part.CLOCK, cause, self._wrong_since, detail=detail, blocks=False)
 

@@ -44,31 +44,31 @@ def set_up_logs(*, json: bool, level: str) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _never_failing(_as_json if json else lambda event: _on_one_line(lines(None, "", event))),
+            _guard(_render_json if json else lambda event: _escape_control_characters(lines(None, "", event))),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,  # creating a logger for each event would cost more than most events
     )
-    logging.getLogger().handlers = [_Libraries(logging.WARNING)]
+    logging.getLogger().handlers = [_LibraryHandler(logging.WARNING)]
 
 
-def _never_failing(render: Callable[[Event], str]) -> Callable[[object, str, Event], str]:
+def _guard(render: Callable[[Event], str]) -> Callable[[object, str, Event], str]:
     def rendered(_logger: object, _method: str, event: Event) -> str:
         try:
             line = render(event)
         except Exception:  # noqa: BLE001 - no value may end what is being logged
-            line = standard_json.dumps({_plain(name): _plain(value) for name, value in event.items()})
+            line = standard_json.dumps({_to_ascii(name): _to_ascii(value) for name, value in event.items()})
         return scrub(line, least=SHORT)
 
     return rendered
 
 
-def _as_json(event: Event) -> str:
-    return orjson.dumps(event, default=_plain).decode()
+def _render_json(event: Event) -> str:
+    return orjson.dumps(event, default=_to_ascii).decode()
 
 
-def _plain(value: object) -> str:
+def _to_ascii(value: object) -> str:
     """Return any value as ASCII text."""
     try:
         text = value if isinstance(value, str) else repr(value)
@@ -77,14 +77,14 @@ def _plain(value: object) -> str:
     return text.encode("ascii", "backslashreplace").decode()
 
 
-def _on_one_line(text: str) -> str:
+def _escape_control_characters(text: str) -> str:
     """Escape control characters: the renderer escapes only line ends."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-class _Libraries(logging.Handler):
+class _LibraryHandler(logging.Handler):
     """Turns warnings of libraries into events; otherwise Python would print them unscrubbed."""
 
     def emit(self, record: logging.LogRecord) -> None:

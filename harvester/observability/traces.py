@@ -42,10 +42,10 @@ class Span:
         """End the span, with its last attributes."""
 
 
-NOTHING = Span()
+NO_SPAN = Span()
 
 
-class _Recorded(Span):
+class _RecordedSpan(Span):
     """A span that is sent to a collector."""
 
     __slots__ = ("_attempts", "_span", "_tracer")
@@ -59,7 +59,7 @@ class _Recorded(Span):
         self._span = tracer.start_span(name, context, attributes=attributes)
 
     def child(self, name: str, **attributes: Any) -> Span:
-        return _Recorded(self._tracer, name, self._span, attributes)
+        return _RecordedSpan(self._tracer, name, self._span, attributes)
 
     def tried(self, status: str) -> None:
         self._attempts += 1
@@ -74,9 +74,9 @@ class _Recorded(Span):
 _tracer: "Tracer | None" = None
 
 
-def begin(name: str, **attributes: Any) -> Span:
+def begin_span(name: str, **attributes: Any) -> Span:
     """Begin a root span. Always ``end`` it: a span without an end is not sent."""
-    return NOTHING if _tracer is None else _Recorded(_tracer, name, None, attributes)
+    return NO_SPAN if _tracer is None else _RecordedSpan(_tracer, name, None, attributes)
 
 
 @contextlib.contextmanager

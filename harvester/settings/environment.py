@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 from harvester.errors import UsageError
-from harvester.observability.redaction import hide, hide_url
+from harvester.observability.redaction import register_secret, register_url_secrets
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _SECRETS = re.compile(r"(AWS|AZURE|GOOGLE|BRAZE|HARVESTER|OTEL|ARM|GCP)_.*(SECRET|TOKEN|PASSWORD|KEY|SAS|HEADERS)\w*")
@@ -22,9 +22,9 @@ def hide_environment_secrets() -> None:
     """Mask the values of secret variables of clouds, collectors and proxies from now on."""
     for name, value in os.environ.items():
         if name.upper() in _PROXIES or name.upper().endswith(("_URL", "_ENDPOINT")):
-            hide_url(value)
+            register_url_secrets(value)
         elif _SECRETS.fullmatch(name.upper()) and not _NO_SECRETS.fullmatch(name.upper()):
-            hide(value.strip())
+            register_secret(value.strip())
 
 
 def list_proxy_variables() -> list[str]:

@@ -5,19 +5,19 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from harvester.place import refusal
+from harvester.place import find_place_problem
 
 
 def _check_local(value: Any) -> Any:
     """Refuse a text that is not a path of this machine; a ``Path`` was checked before."""
-    problem = refusal(value) if isinstance(value, str) else None
+    problem = find_place_problem(value) if isinstance(value, str) else None
     if problem is not None:
         raise ValueError(problem)
     return value
 
 
 def _check_parts(value: str) -> str:
-    problem = refusal(value, buckets=True, pipe=True)
+    problem = find_place_problem(value, buckets=True, pipe=True)
     if problem is not None:
         raise ValueError(problem)
     return value

@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
 from harvester.errors import UsageError
-from harvester.observability.redaction import hide_url
-from harvester.place import refusal
+from harvester.observability.redaction import register_url_secrets
+from harvester.place import find_place_problem
 from harvester.settings.places import LocalPath
 from harvester.settings.secret_files import read_secret
 
 
 def _check_bucket(value: str) -> str:
-    problem = refusal(value, files=False, buckets=True)
+    problem = find_place_problem(value, files=False, buckets=True)
     if problem is not None:
         raise ValueError(problem)
     return value
@@ -76,7 +76,7 @@ class _WithUrl(_Trigger):
             )
         if not all(_is_usable(each) for each in (text.split(",") if self.multiple else [text])):
             raise UsageError(_UNUSABLE_URL)
-        hide_url(text)
+        register_url_secrets(text)
         return text
 
 

@@ -16,7 +16,7 @@ from pydantic import (
 
 from harvester.errors import UsageError
 from harvester.model import reading_name
-from harvester.observability.redaction import hide
+from harvester.observability.redaction import register_secret
 from harvester.schedule import LAST_AGE_DAYS
 from harvester.settings.places import LocalPath
 from harvester.settings.secret_files import read_secret
@@ -102,7 +102,7 @@ class Workspace(BaseModel):
             raise UsageError(
                 "the API key is malformed: it must have 8 to 200 printable ASCII characters without spaces"
             )
-        hide(text)
+        register_secret(text)
         return text
 
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from urllib.parse import unquote
 
 from harvester.errors import UsageError
-from harvester.model import in_store
+from harvester.model import is_in_object_store
 from harvester.sources.fields import LIST_SUFFIXES
 from harvester.sources.regular_files import check_readable, check_regular_file
 
@@ -42,7 +42,7 @@ def list_currents_files(place: str) -> Iterator[tuple[str, FileOpener]] | None:
     None if the name is not that of Currents. Raises ``UsageError`` if there are no files, ``SinkError`` if a bucket
     cannot be listed.
     """
-    if in_store(place):
+    if is_in_object_store(place):
         return None if place.endswith(LIST_SUFFIXES) else _list_bucket(place)
     path = Path(place)
     try:
@@ -59,12 +59,12 @@ def list_currents_files(place: str) -> Iterator[tuple[str, FileOpener]] | None:
 
 
 def _list_bucket(url: str) -> Iterator[tuple[str, FileOpener]]:
-    from harvester.storage.object_store import Store  # noqa: PLC0415 - only those who use a store wait for its library
+    from harvester.storage.object_store import ObjectStore  # noqa: PLC0415 - only those who use a store wait for its library
 
     if url.endswith(_SUFFIX):
         folder, _, name = url.rpartition("/")
-        return iter([(url, partial(Store(folder).open, name))])
-    store = Store(url)
+        return iter([(url, partial(ObjectStore(folder).open, name))])
+    store = ObjectStore(url)
     names = (each for each in store.names() if each.endswith(_SUFFIX))
     first = next(names, None)
     if first is None:

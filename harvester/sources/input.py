@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from harvester.errors import UsageError
-from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair, in_store
-from harvester.place import kind_of
+from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair, is_in_object_store
+from harvester.place import classify_place
 from harvester.sources.currents import CurrentsReader
 from harvester.sources.currents_files import list_currents_files
 from harvester.sources.fields import ID_FIELDS, LIST_SUFFIXES
@@ -52,7 +52,7 @@ class Input:
         self.skipped: Counter[str] = Counter()
         self.notes: list[str] = []
         for name in names:
-            kind_of(name, "a list of pairs", buckets=True, pipe=True)
+            classify_place(name, "a list of pairs", buckets=True, pipe=True)
         is_currents = {name: name != "-" and list_currents_files(name) is not None for name in names}
         self._currents_places = [name for name in names if is_currents[name]]
         self._list_names = [name for name in names if not is_currents[name]]
@@ -176,7 +176,7 @@ def _check_list(name: str) -> None:
     if name == "-":
         return
     try:
-        if not in_store(name):
+        if not is_in_object_store(name):
             check_readable(Path(name), allow_pipe=not name.endswith(".parquet"))
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}; check the name of the file or folder") from None
@@ -189,10 +189,10 @@ def _check_list(name: str) -> None:
 @contextmanager
 def _open_locally(name: str) -> Iterator[Path]:
     """Return a local path; an object of a store is copied to a temporary folder until the block ends."""
-    if not in_store(name):
+    if not is_in_object_store(name):
         yield Path(name)
         return
-    from harvester.storage.object_store import fetch_object  # noqa: PLC0415 - only those who use a store wait for its library
+    from harvester.storage.object_store import download_object  # noqa: PLC0415 - only those who use a store wait for its library
 
     with create_temporary_folder() as folder:
-        yield fetch_object(name, folder)
+        yield download_object(name, folder)

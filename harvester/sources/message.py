@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from harvester.model import DAY_SECONDS, Enqueued, in_store
+from harvester.model import DAY_SECONDS, Enqueued, is_in_object_store
 from harvester.sources.fields import LIST_SUFFIXES, PAIR_FIELDS, InvalidField, format_problem, parse_pair, parse_time
 from harvester.sources.send_times import merge_sends
 from harvester.sources.store_events import NoFileToRead, list_records, load_message, parse_created_object
@@ -154,7 +154,7 @@ class MessageParser:
 
     def _check_file(self, url: object) -> str:
         """Return a URL if it unambiguously names a list of pairs below one of the prefixes."""
-        if not isinstance(url, str) or not in_store(url):
+        if not isinstance(url, str) or not is_in_object_store(url):
             raise InvalidField("file", "must be the URL of a file in a bucket, such as s3://bucket/folder/name.csv")
         # A URL that stores or libraries could read in two ways is never followed.
         steps = url.partition("://")[2].split("/")

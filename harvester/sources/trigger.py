@@ -18,7 +18,7 @@ import structlog
 from harvester.clock import BrazeClock
 from harvester.errors import HarvesterError
 from harvester.health import Failing
-from harvester.observability.traces import begin
+from harvester.observability.traces import begin_span
 from harvester.sources.brokers import Broker, Delivery
 from harvester.sources.error_location import locate_error
 from harvester.sources.importer import EnqueuePairs, TriggerStopped
@@ -156,7 +156,7 @@ class Trigger:
         self.outcomes += outcomes
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> Counter[str]:
-        span, outcomes = begin("handle_messages", trigger=self.name, messages=len(deliveries)), Counter[str]()
+        span, outcomes = begin_span("handle_messages", trigger=self.name, messages=len(deliveries)), Counter[str]()
         try:
             outcomes = await self.handler.handle(deliveries)
         finally:

@@ -9,24 +9,24 @@ import hashlib
 
 from harvester.errors import PartConflict, SinkError, SinkRefused
 from harvester.model import DATASET, Part, is_part
-from harvester.storage.marker import MARKER, find_owner, mark
-from harvester.storage.object_store import Store, Taken
+from harvester.storage.marker import MARKER, find_owner, mark_dataset
+from harvester.storage.object_store import NameTaken, ObjectStore
 
 
 class BucketSink:
     """Parts below a place in an object store. It needs permission to create, read and list there, never to delete."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         """Use ``store``; nothing is sent before ``attach``."""
         self._store = store
         self.place = store.url
 
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Mark the dataset as this ledger's (see the protocol), and verify that the store never overwrites."""
-        marker, dataset_id = await mark(self, ledger_id, known=known)
+        marker, dataset_id = await mark_dataset(self, ledger_id, known=known)
         try:
             await self._store.create(MARKER, marker)  # the same bytes: nothing is lost if the store overwrites them
-        except Taken:
+        except NameTaken:
             return dataset_id
         raise SinkRefused(
             f"{self._store.url} overwrites objects (it ignores If-None-Match), so parts could be lost; "
@@ -45,7 +45,7 @@ class BucketSink:
         """Create a part (see the protocol)."""
         try:
             await self._store.create(part.name, part.data)
-        except Taken:
+        except NameTaken:
             await self._must_equal(part)
 
     async def read_marker(self, name: str) -> bytes | None:
@@ -56,7 +56,7 @@ class BucketSink:
         """Create a marker, or return the one that another process created first."""
         try:
             await self._store.create(name, data)
-        except Taken:
+        except NameTaken:
             return await self._store.read(name) or b""
         return data
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harvester.causes import cause_of
+from harvester.causes import find_cause
 from harvester.errors import PartConflict, SinkError
 from harvester.model import DATASET, Part, is_part
 from harvester.private_files import make_private_folder, open_private
-from harvester.storage.marker import find_owner, mark
+from harvester.storage.marker import find_owner, mark_dataset
 
 _STALE_SECONDS = 3600.0
 
@@ -34,13 +34,13 @@ class FolderSink:
 
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Mark the dataset as this ledger's (see the protocol)."""
-        with _clear_errors(self.folder):
+        with _describe_errors(self.folder):
             await asyncio.to_thread(self._sweep)
-            return (await mark(self, ledger_id, known=known))[1]
+            return (await mark_dataset(self, ledger_id, known=known))[1]
 
     async def owner(self) -> str | None:
         """Return the owner of the dataset (see the protocol)."""
-        with _clear_errors(self.folder):
+        with _describe_errors(self.folder):
             return await find_owner(self)
 
     async def names(self, folder: str) -> set[str]:
@@ -51,11 +51,11 @@ class FolderSink:
             return set()
         except OSError as error:
             text = f"cannot list {self.folder / folder}: {error.strerror}; let this user read it"
-            raise SinkError(text, cause=cause_of(error) or "failed") from None
+            raise SinkError(text, cause=find_cause(error) or "failed") from None
 
     async def create(self, part: Part) -> None:
         """Create a part (see the protocol)."""
-        with _clear_errors(self.folder):
+        with _describe_errors(self.folder):
             await asyncio.to_thread(self._create, part.name, part.data)
 
     async def read_marker(self, name: str) -> bytes | None:
@@ -125,7 +125,7 @@ class FolderSink:
 
 
 @contextmanager
-def _clear_errors(folder: Path) -> Iterator[None]:
+def _describe_errors(folder: Path) -> Iterator[None]:
     """Turn an error of the operating system into a sentence that says what to do."""
     advice = {
         errno.ENOSPC: "free some space",
@@ -143,7 +143,7 @@ def _clear_errors(folder: Path) -> Iterator[None]:
         raise SinkError(
             f"cannot write to {folder}: {error.strerror or error}; {what} and run the same command again, "
             "nothing sealed is lost",
-            cause=cause_of(error) or "failed",
+            cause=find_cause(error) or "failed",
         ) from None
 
 

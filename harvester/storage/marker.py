@@ -21,7 +21,7 @@ NO_OWNER = ""
 """Returned instead of a ledger's id if there are parts but no marker."""
 
 
-class MarkedPlace(Protocol):
+class MarkedSink(Protocol):
     """The marker methods of a sink."""
 
     @property
@@ -42,7 +42,7 @@ class MarkedPlace(Protocol):
         ...
 
 
-async def find_owner(place: MarkedPlace) -> str | None:
+async def find_owner(place: MarkedSink) -> str | None:
     """Return the id of the ledger that owns the dataset, ``NO_OWNER`` for parts without a marker, None for a new one.
 
     Raises ``SinkRefused`` for a damaged marker.
@@ -54,7 +54,7 @@ async def find_owner(place: MarkedPlace) -> str | None:
     return NO_OWNER if await place.has_parts() else None
 
 
-async def mark(place: MarkedPlace, ledger_id: str, *, known: str | None) -> tuple[bytes, str]:
+async def mark_dataset(place: MarkedSink, ledger_id: str, *, known: str | None) -> tuple[bytes, str]:
     """Mark the dataset as this ledger's, or find its marker; returns the marker and the dataset's id.
 
     ``known`` is the id of the dataset that the ledger found here before: with it, a removed marker is restored.
@@ -62,7 +62,7 @@ async def mark(place: MarkedPlace, ledger_id: str, *, known: str | None) -> tupl
     """
     marker = await place.read_marker(MARKER)
     if marker is None:
-        marker = await _find_unmarked(place, ledger_id, known) or await place.create_marker(
+        marker = await _recover_marker(place, ledger_id, known) or await place.create_marker(
             MARKER, make_marker(ledger_id)
         )
     dataset_id = _check_owner(place, marker, MARKER, ledger_id)
@@ -73,7 +73,7 @@ async def mark(place: MarkedPlace, ledger_id: str, *, known: str | None) -> tupl
     return marker, dataset_id
 
 
-async def _find_unmarked(place: MarkedPlace, ledger_id: str, known: str | None) -> bytes | None:
+async def _recover_marker(place: MarkedSink, ledger_id: str, known: str | None) -> bytes | None:
     """Return the marker of a dataset that has none where it belongs; None for a new dataset."""
     old = await place.read_marker(OLD_MARKER)
     if old is not None:
@@ -102,7 +102,7 @@ def new_dataset_id() -> str:
     return secrets.token_hex(16)
 
 
-def _check_owner(place: MarkedPlace, marker: bytes, name: str, ledger_id: str) -> str:
+def _check_owner(place: MarkedSink, marker: bytes, name: str, ledger_id: str) -> str:
     """Return the dataset's id. Raises ``SinkRefused`` for a damaged marker and for that of another ledger."""
     owner, dataset_id = _parse(marker, f"{place.place}/{name}")
     if owner != ledger_id:

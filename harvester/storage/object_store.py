@@ -17,11 +17,11 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import from_url
 
-from harvester.causes import cause_of
+from harvester.causes import find_cause
 from harvester.errors import SinkError, UsageError, install_hint
-from harvester.place import kind_of
+from harvester.place import classify_place
 from harvester.settings import get_store_variables
-from harvester.storage.store_failures import describe_failure, find_advice, find_cause, is_permanent
+from harvester.storage.store_failures import classify_failure, describe_failure, find_advice, is_permanent
 
 _CLIENT: Any = {"timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
 _RETRIES: Any = {
@@ -34,15 +34,15 @@ MAX_OBJECT_BYTES = 4 << 30
 """Objects above this size, or above half of the free space for temporary files, are not copied."""
 
 
-class Taken(Exception):  # noqa: N818 - a result, not a fault
+class NameTaken(Exception):  # noqa: N818 - a result, not a fault
     """An object of that name exists already."""
 
 
-class Refused(SinkError):  # noqa: N818 - a result, not a fault of the store
+class ObjectRefused(SinkError):  # noqa: N818 - a result, not a fault of the store
     """The object does not exist, or we lack permission. Another attempt would not help."""
 
 
-class TooLarge(Refused):
+class ObjectTooLarge(ObjectRefused):
     """An object is too large to be copied to this machine."""
 
 
@@ -50,21 +50,21 @@ class RequestRefused(SinkError):  # noqa: N818 - likewise
     """The store works but refuses this request, probably for good. It is not an outage."""
 
 
-class Store:
+class ObjectStore:
     """The objects below one place, such as ``s3://bucket/prefix``. Names are relative to it."""
 
     def __init__(self, url: str) -> None:
         """Open a place; nothing is sent yet. Raises ``UsageError`` for an unusable one."""
-        kind_of(url, "a place in a bucket", buckets=True)
+        classify_place(url, "a place in a bucket", buckets=True)
         self.url = url.rstrip("/")
         try:
-            self._store: Any = from_url(self.url, **_options(self.url))
+            self._store: Any = from_url(self.url, **_build_options(self.url))
         except (BaseError, ValueError) as error:
             advice = "set AZURE_STORAGE_ACCOUNT_NAME" if "Account must" in str(error) else "check its variables"
             raise UsageError(f"{url}: the settings of this store are not usable; {advice}") from None
 
     async def create(self, name: str, data: bytes) -> None:
-        """Create an object if its name is free. Raises ``Taken`` if it is not, ``SinkError`` on failure.
+        """Create an object if its name is free. Raises ``NameTaken`` if it is not, ``SinkError`` on failure.
 
         A lost response is retried, so a name may be taken by our own bytes.
         """
@@ -72,11 +72,11 @@ class Store:
             try:
                 await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
-                raise Taken from None
+                raise NameTaken from None
             except PermissionDeniedError:
                 # Without the permission to overwrite, a store may refuse before it checks the precondition.
                 if await self.has(name):
-                    raise Taken from None
+                    raise NameTaken from None
                 raise
 
     async def read(self, name: str) -> bytes | None:
@@ -121,20 +121,22 @@ class Store:
         return cast("BinaryIO", copy)
 
     def _copy(self, name: str, file: BinaryIO, folder: Path) -> None:
-        """Copy an object after checking its size. Raises ``TooLarge``, also if it is larger than reported."""
+        """Copy an object after checking its size. Raises ``ObjectTooLarge``, also if it is larger than reported."""
         found = obstore.get(self._store, name)
         size = found.meta["size"]
         if size > MAX_OBJECT_BYTES:
-            raise TooLarge(f"{self.url}/{name} has {size} bytes; at most {MAX_OBJECT_BYTES} are read; split it")
+            raise ObjectTooLarge(f"{self.url}/{name} has {size} bytes; at most {MAX_OBJECT_BYTES} are read; split it")
         if size > shutil.disk_usage(folder).free // 2:
-            raise TooLarge(
+            raise ObjectTooLarge(
                 f"{self.url}/{name} has {size} bytes, more than half of the free space for temporary files; "
                 "split it, or set TMPDIR to a folder with more space"
             )
         for piece in found.stream(min_chunk_size=1 << 20):
             size -= len(piece)
             if size < 0:
-                raise TooLarge(f"{self.url}/{name} is larger than the size that its store reports; upload it again")
+                raise ObjectTooLarge(
+                    f"{self.url}/{name} is larger than the size that its store reports; upload it again"
+                )
             file.write(piece)
 
     @contextmanager
@@ -143,19 +145,19 @@ class Store:
         try:
             yield
         except (BaseError, OSError) as error:
-            kind: type[SinkError] = Refused if isinstance(error, PermissionDeniedError) else SinkError
-            cause = cause_of(error) or find_cause(str(error))
+            kind: type[SinkError] = ObjectRefused if isinstance(error, PermissionDeniedError) else SinkError
+            cause = find_cause(error) or classify_failure(str(error))
             if isinstance(error, OSError) and error.errno is not None:  # this machine's: obstore's have no number
                 advice = f"{error.strerror} on this machine; set TMPDIR to a folder with more space"
             elif isinstance(error, FileNotFoundError):
-                kind, advice = Refused, find_advice(str(error)) or "no such object; check its name"
+                kind, advice = ObjectRefused, find_advice(str(error)) or "no such object; check its name"
             else:
                 advice = describe_failure(str(error))
                 kind = RequestRefused if kind is SinkError and is_permanent(error) else kind
             raise kind(f"cannot {action} {self.url}: {advice}", cause=cause) from None
 
 
-def fetch_object(url: str, folder: Path) -> Path:
+def download_object(url: str, folder: Path) -> Path:
     """Copy the object at a URL into a folder, under its own name.
 
     Raises ``UsageError`` if the store refuses it, another ``SinkError`` if the store fails.
@@ -163,8 +165,8 @@ def fetch_object(url: str, folder: Path) -> Path:
     place, _, name = url.rpartition("/")
     to = folder / name
     try:
-        Store(place).fetch(name, to)
-    except Refused as error:
+        ObjectStore(place).fetch(name, to)
+    except ObjectRefused as error:
         raise UsageError(str(error)) from None
     return to
 
@@ -172,24 +174,24 @@ def fetch_object(url: str, folder: Path) -> Path:
 def is_available(url: str) -> bool:
     """Return whether the store can list the folder of an object. If so, a failure concerns only the object."""
     try:
-        next(Store(url.rpartition("/")[0]).names(), None)
-    except Refused:
+        next(ObjectStore(url.rpartition("/")[0]).names(), None)
+    except ObjectRefused:
         return True
     except SinkError:
         return False
     return True
 
 
-def _options(url: str) -> dict[str, Any]:
+def _build_options(url: str) -> dict[str, Any]:
     """Return what obstore does not find by itself: limits, plain http, AWS profiles."""
     profile, plain_http = get_store_variables()
     options: dict[str, Any] = {"client_options": _CLIENT | {"allow_http": plain_http}, "retry_config": _RETRIES}
     if profile and url.startswith("s3://"):
-        options["credential_provider"] = _profile_credentials(profile)
+        options["credential_provider"] = _load_profile_credentials(profile)
     return options
 
 
-def _profile_credentials(profile: str) -> Any:
+def _load_profile_credentials(profile: str) -> Any:
     try:
         import boto3  # noqa: PLC0415 - only installed where profiles are used
         from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415 - as above

@@ -28,7 +28,7 @@ class Compression(StrEnum):
     NONE = "none"
 
 
-class _Plain:
+class _NoCompressor:
     def compress(self, data: bytes) -> bytes:
         return data
 
@@ -40,14 +40,14 @@ _SUFFIXES = {Compression.ZSTD: ".zst", Compression.GZIP: ".gz", Compression.NONE
 _thread = ThreadPoolExecutor(1, thread_name_prefix="compress")
 
 
-def _compressor(compression: Compression) -> Any:
+def _create_compressor(compression: Compression) -> Any:
     match compression:
         case Compression.ZSTD:
             return zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
         case Compression.GZIP:
             return zlib.compressobj(6, zlib.DEFLATED, 31)  # 31: with a gzip header, whose time is 0
         case Compression.NONE:
-            return _Plain()
+            return _NoCompressor()
 
 
 class PartWriter:
@@ -58,7 +58,7 @@ class PartWriter:
         self._dataset = dataset
         day = datetime.fromtimestamp(batch.claimed_at, UTC).date().isoformat()
         self._name = f"{dataset}/captured_date={day}/{batch.id}.ndjson{_SUFFIXES[compression]}"
-        self._compressor = _compressor(compression)
+        self._compressor = _create_compressor(compression)
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._compressed: list[bytes] = []

@@ -104,7 +104,7 @@ def find_advice(text: str) -> str | None:
     return next((advice for _, sign, advice in _ADVICE if re.search(sign, text)), None)
 
 
-def find_cause(text: str) -> str:
+def classify_failure(text: str) -> str:
     """Return the cause of a failure: one of ``_ADVICE``, or the status."""
     status = _STATUS.search(text)
     known = next((cause for cause, sign, _ in _ADVICE if re.search(sign, text)), None)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
-from harvester.errors import cause_text
+from harvester.errors import format_cause
 from harvester.formatting import ago, day_and_time, iso_time, number, safe_text, time_of_day, volume
 from harvester.health import HOLDS
 from harvester.ledger.outlook import Rejection
@@ -97,7 +97,7 @@ def books(totals: Books) -> Markup:
         Markup('<li class="{kind}"><b>{sum}</b> {kind}<small>{parts}</small></li>').format(
             kind=kind,
             sum=number(count),
-            parts=", ".join(f"{safe_text(cause_text(name))} {number(n)}" for name, n in parts.get(kind, {}).items()),
+            parts=", ".join(f"{safe_text(format_cause(name))} {number(n)}" for name, n in parts.get(kind, {}).items()),
         )
         for kind, count in sums.items()
     )
@@ -117,7 +117,7 @@ def triggers(every: Sequence[TriggerState]) -> Markup:
             safe_text(each.name), safe_text(each.kind), "good" if each.connected else "bad",
             "connected" if each.connected else "not connected",
             Markup("<em>{}</em>").format(safe_text(each.last_error)) if each.last_error else "",
-            " · ".join(f"{safe_text(cause_text(outcome))} {number(count)}" for outcome, count in each.messages.items()),
+            " · ".join(f"{safe_text(format_cause(name))} {number(count)}" for name, count in each.messages.items()),
         )
         for each in every
     )  # fmt: skip
@@ -154,7 +154,7 @@ def rejections(latest: Sequence[Rejection], now: float) -> Markup:
             '<td>{}</td><td><time datetime="{}">{}</time></td></tr>'
         ).format(
             safe_text(each.pair.campaign_id), safe_text(each.pair.send_id), safe_text(each.pair.workspace),
-            safe_text(cause_text(each.reason)), safe_text(each.detail), iso_time(each.ended_at),
+            safe_text(format_cause(each.reason)), safe_text(each.detail), iso_time(each.ended_at),
             ago(min(each.ended_at, now), now),
         )
         for each in latest
@@ -183,5 +183,5 @@ def _count_line(what: str, counts: Mapping[str, int]) -> Markup:
     if not counts:
         return Markup("")
     ranked = sorted(counts.items(), key=lambda item: -item[1])
-    line = " · ".join(f"{safe_text(cause_text(name))}: {number(n)}" for name, n in ranked)
+    line = " · ".join(f"{safe_text(format_cause(name))}: {number(n)}" for name, n in ranked)
     return Markup("<span><b>{}</b> {}</span>").format(what, line)

@@ -15,7 +15,7 @@ from aiohttp import client_exceptions
 from harvester.braze.series import days_of
 from harvester.braze.transport import MAX_BODY_BYTES, BrazeTransport, translated
 from harvester.clock import SystemClock
-from harvester.errors import ExchangeError, ExitCode, Meaning, meaning_of
+from harvester.errors import ExchangeError, ExitCode, Meaning, classify_status
 from harvester.model import Pair
 from tests.support.faulty_server import answering, dripping, request, serving, whole
 
@@ -120,7 +120,7 @@ async def test_a_redirect_is_not_followed(status):
     async with serving(answering(whole(GOOD))) as other:
         answer, server = await asked(answering(whole(b"", f"Location: {other.url}/", status=status)))
         assert not isinstance(answer, ExchangeError)
-        assert meaning_of(answer.status) is Meaning.TRANSIENT
+        assert classify_status(answer.status) is Meaning.TRANSIENT
         assert len(server.requests) == 1
         assert not other.connections
 
@@ -273,7 +273,7 @@ def test_every_status_has_one_meaning():
     expected = dict.fromkeys(range(100, 600), Meaning.TRANSIENT)
     expected |= dict.fromkeys({*range(400, 500)} - {408}, Meaning.REJECTED)
     expected |= dict.fromkeys((401, 403, 415), Meaning.HALTED) | {200: Meaning.ANSWER, 429: Meaning.THROTTLED}
-    assert {status: meaning_of(status) for status in range(100, 600)} == expected
+    assert {status: classify_status(status) for status in range(100, 600)} == expected
 
 
 def test_exit_codes_are_the_documented_ones():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harvester.cli.show import refused_lines
-from harvester.datasets import latest_query
+from harvester.datasets import build_latest_query
 from harvester.model import Books
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.conftest import read_rows
@@ -254,7 +254,7 @@ async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):
         assert "accepted   200 pairs" in err
         assert "email" in out
         assert "goes to ./demo-out" in err
-        assert latest_query("./demo-out") in out
+        assert build_latest_query("./demo-out") in out
         assert "never sum over readings" in out
         assert "harvester latest demo-out" in out.splitlines()[-1]
         left = sorted(path.name for path in (tmp_path / "demo-out").iterdir())

@@ -26,7 +26,7 @@ from harvester.simulator import Simulator, SimulatorConfig
 from harvester.storage import FolderSink
 from harvester.storage import object_store as stores_module
 from harvester.storage.bucket import BucketSink
-from harvester.storage.object_store import Store
+from harvester.storage.object_store import ObjectStore
 from tests.conftest import KEY, Command
 from tests.support.servers import ACCESS_KEY, BUCKET, SECRET_KEY, Bucket, s3, serve_app
 from tests.support.tcp_proxy import TcpProxy
@@ -69,13 +69,13 @@ async def test_a_connection_cut_at_any_put_changes_nothing(stores, monkeypatch, 
 
     async with TcpProxy(bucket.port, every_second) as cutter:
         url = use(monkeypatch, bucket, cutter.port)
-        sink = BucketSink(Store(url))
+        sink = BucketSink(ObjectStore(url))
         assert await sink.attach("ledger") == await sink.attach("ledger")
         for number in range(3):
             await sink.create(part(b"rows" * 1000, str(number)))
-        names = list(await asyncio.to_thread(lambda: list(Store(url).names(DATASET))))
+        names = list(await asyncio.to_thread(lambda: list(ObjectStore(url).names(DATASET))))
         assert sorted(names) == [f"{DATASET}/{each}" for each in range(3)]
-        assert [await Store(url).read(each) for each in names] == [b"rows" * 1000] * 3
+        assert [await ObjectStore(url).read(each) for each in names] == [b"rows" * 1000] * 3
 
 
 async def test_a_put_that_changes_in_transit_is_sent_again(stores, monkeypatch, fast_retries):
@@ -91,17 +91,17 @@ async def test_a_put_that_changes_in_transit_is_sent_again(stores, monkeypatch, 
     async with TcpProxy(bucket.port, first) as cutter:
         url = use(monkeypatch, bucket, cutter.port)
         with pytest.raises(SinkError):
-            await BucketSink(Store(url)).create(part(b"rows" * 1000))
-        assert not await asyncio.to_thread(lambda: list(Store(url).names(DATASET)))
-        await BucketSink(Store(url)).create(part(b"rows" * 1000))
-        assert await Store(url).read(f"{DATASET}/batch") == b"rows" * 1000
+            await BucketSink(ObjectStore(url)).create(part(b"rows" * 1000))
+        assert not await asyncio.to_thread(lambda: list(ObjectStore(url).names(DATASET)))
+        await BucketSink(ObjectStore(url)).create(part(b"rows" * 1000))
+        assert await ObjectStore(url).read(f"{DATASET}/batch") == b"rows" * 1000
 
 
 async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypatch):
     """A second create that succeeds could lose parts. The start tests it with harmless bytes."""
     bucket = stores("moto")
     async with TcpProxy(bucket.port, lambda _method, _target: "unconditional") as cutter:
-        sink = BucketSink(Store(use(monkeypatch, bucket, cutter.port)))
+        sink = BucketSink(ObjectStore(use(monkeypatch, bucket, cutter.port)))
         with pytest.raises(SinkError, match="overwrites objects"):
             await sink.attach("ledger")
 
@@ -133,7 +133,7 @@ async def test_a_refusal_of_a_store_says_what_to_do(monkeypatch, fast_retries, s
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": "us-east-1",
         })  # fmt: skip
-        sink = BucketSink(Store(use(monkeypatch, bucket, port)))
+        sink = BucketSink(ObjectStore(use(monkeypatch, bucket, port)))
         with pytest.raises(SinkError, match=told) as caught:
             await sink.create(part(b"rows"))
     assert "s3://lake" in str(caught.value)
@@ -145,7 +145,7 @@ async def test_an_existing_name_is_found_without_the_permission_to_overwrite(sto
     """A store may answer 403 instead of saying that the name exists: the object's bytes decide."""
     bucket = stores("moto")
     async with TcpProxy(bucket.port) as cutter:
-        sink = BucketSink(Store(use(monkeypatch, bucket, cutter.port)))
+        sink = BucketSink(ObjectStore(use(monkeypatch, bucket, cutter.port)))
         await sink.create(part(b"rows"))
         cutter.fate = lambda method, _target: "forbid" if method == "PUT" else None
         await sink.create(part(b"rows"))
@@ -157,7 +157,7 @@ async def test_an_existing_name_is_found_without_the_permission_to_overwrite(sto
 
 async def test_a_full_temporary_folder_is_not_blamed_on_the_store(stores, monkeypatch):
     """The error names the folder for temporary files."""
-    store = Store(use(monkeypatch, stores("moto"), stores("moto").port))
+    store = ObjectStore(use(monkeypatch, stores("moto"), stores("moto").port))
     await store.create("part", b"rows")
     with pytest.raises(SinkError, match="No space left on device on this machine; set TMPDIR"):
         store.fetch("part", Path("/dev/full"))
@@ -169,7 +169,7 @@ async def test_a_foreign_object_with_an_invalid_name_is_an_error(stores, monkeyp
     url = use(monkeypatch, bucket, bucket.port)
     s3(bucket.port).put_object(Bucket=BUCKET, Key=f"{url.removeprefix(bucket.url + '/')}/a//b", Body=b"")
     with pytest.raises(SinkError, match="an empty part"):
-        list(Store(url).names())
+        list(ObjectStore(url).names())
 
 
 async def test_refusals_of_ceph_are_distinguished(stores, monkeypatch):
@@ -177,13 +177,13 @@ async def test_refusals_of_ceph_are_distinguished(stores, monkeypatch):
     bucket = stores("radosgw")
     url = use(monkeypatch, bucket, bucket.port)
     with pytest.raises(SinkError, match="no such bucket"):
-        await BucketSink(Store("s3://no-such-bucket/x")).attach("ledger")
+        await BucketSink(ObjectStore("s3://no-such-bucket/x")).attach("ledger")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(SinkError, match="credentials are not accepted"):
-        await BucketSink(Store(url)).attach("ledger")
+        await BucketSink(ObjectStore(url)).attach("ledger")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "wrong")
     with pytest.raises(SinkError, match="credentials are not accepted"):
-        await BucketSink(Store(url)).attach("ledger")
+        await BucketSink(ObjectStore(url)).attach("ledger")
 
 
 async def test_requests_to_a_hanging_store_are_bounded(stores, monkeypatch, fast_retries):
@@ -191,7 +191,7 @@ async def test_requests_to_a_hanging_store_are_bounded(stores, monkeypatch, fast
     monkeypatch.setitem(stores_module._CLIENT, "timeout", timedelta(milliseconds=100))
     bucket = stores("moto")
     async with TcpProxy(bucket.port, lambda _method, _target: "hang") as cutter:
-        sink = BucketSink(Store(use(monkeypatch, bucket, cutter.port)))
+        sink = BucketSink(ObjectStore(use(monkeypatch, bucket, cutter.port)))
         with pytest.raises(SinkError, match="does not answer in time"):
             await sink.create(part(b"rows"))
 
@@ -199,7 +199,7 @@ async def test_requests_to_a_hanging_store_are_bounded(stores, monkeypatch, fast
 async def test_a_wrong_endpoint_of_a_store_is_an_error(stores, monkeypatch, fast_retries):
     """The error is a sentence."""
     with pytest.raises(SinkError, match="cannot be reached"):
-        await BucketSink(Store(use(monkeypatch, stores("moto"), 1))).attach("ledger")
+        await BucketSink(ObjectStore(use(monkeypatch, stores("moto"), 1))).attach("ledger")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ async def test_a_wrong_endpoint_of_a_store_is_an_error(stores, monkeypatch, fast
 def test_an_invalid_place_is_refused_before_anything_is_sent(url, said):
     """A name without a bucket, and Azure without an account."""
     with pytest.raises(UsageError, match=said):
-        Store(url)
+        ObjectStore(url)
 
 
 class Scene:
@@ -248,7 +248,7 @@ class Scene:
         with monkeypatch.context() as patch:
             for name, value in self.bucket.env.items():
                 patch.setenv(name, value)
-            store = Store(self.url)
+            store = ObjectStore(self.url)
             names = await asyncio.to_thread(lambda: list(store.names(DATASET)))
             return {name: await store.read(name) for name in names}
 
@@ -394,7 +394,7 @@ async def test_lists_and_the_latest_view_are_read_from_a_bucket(stores, tmp_path
             scene.command.env[name] = value
         with pytest.MonkeyPatch.context() as patch:
             listed = use(patch, bucket, bucket.port)
-            await Store(listed).create("p.csv", (scene.folder / "p.csv").read_bytes())
+            await ObjectStore(listed).create("p.csv", (scene.folder / "p.csv").read_bytes())
         (scene.folder / "p.csv").unlink()
         code, _, err = await scene.command.run("plan", f"{listed}/p.csv")
         assert code == 0, err
@@ -439,7 +439,7 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
     bucket, clock = stores(name), LateClock()
     async with TcpProxy(bucket.port) as cutter:
         url = use(monkeypatch, bucket, cutter.port)
-        dataset = await BucketSink(Store(url)).attach("ledger")
+        dataset = await BucketSink(ObjectStore(url)).attach("ledger")
         cutter.fate = lambda _method, _target: "before"
         async with (
             await Ledger.open(tmp_path / "ledger.db", clock=clock) as first,
@@ -448,9 +448,16 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
             parts = await seal_batches(first, 2, dataset)
             clock.late = 3600.0
             storings = [
-                Storing(each, BucketSink(Store(url)), clock=clock, jitter=random.Random(1), max_sealed_bytes=1 << 30,
-                        patience_seconds=3600.0) for each in (first, second)
-            ]  # fmt: skip
+                Storing(
+                    each,
+                    BucketSink(ObjectStore(url)),
+                    clock=clock,
+                    jitter=random.Random(1),
+                    max_sealed_bytes=1 << 30,
+                    patience_seconds=3600.0,
+                )
+                for each in (first, second)
+            ]
             for each in parts:
                 storings[0].add(each.name.removeprefix(f"{DATASET}/"), each.size_bytes)
             await recover(second, storings[1], dataset, beginning=True)
@@ -466,7 +473,7 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
             await asyncio.gather(away_then_back(), *(each.run() for each in storings))
             assert [each.problem for each in storings] == [None, None]
             assert await first.do(batch_counts) == {"stored": 2}
-        assert [await Store(url).read(each.name) for each in parts] == [each.data for each in parts]
+        assert [await ObjectStore(url).read(each.name) for each in parts] == [each.data for each in parts]
 
 
 async def test_capturing_pauses_while_too_many_bytes_are_sealed(stores, tmp_path, monkeypatch):
@@ -474,9 +481,9 @@ async def test_capturing_pauses_while_too_many_bytes_are_sealed(stores, tmp_path
     bucket, clock = stores("moto"), SystemClock()
     async with TcpProxy(bucket.port) as cutter, await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
         url = use(monkeypatch, bucket, cutter.port)
-        dataset = await BucketSink(Store(url)).attach("ledger")
+        dataset = await BucketSink(ObjectStore(url)).attach("ledger")
         cutter.fate = lambda _method, _target: "before"
-        storing = Storing(ledger, BucketSink(Store(url)), clock=clock, jitter=random.Random(1),
+        storing = Storing(ledger, BucketSink(ObjectStore(url)), clock=clock, jitter=random.Random(1),
                           max_sealed_bytes=1 << 20, patience_seconds=3600.0)  # fmt: skip
         assert await storing.room()
         for each in await seal_batches(ledger, 2, dataset):

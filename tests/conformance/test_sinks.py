@@ -17,7 +17,7 @@ from harvester.model import DATASET, Part
 from harvester.storage import FolderSink, Sink
 from harvester.storage.bucket import BucketSink
 from harvester.storage.marker import MARKER, NO_OWNER, OLD_MARKER, make_marker
-from harvester.storage.object_store import Store
+from harvester.storage.object_store import ObjectStore
 from tests.support.servers import STORES, Bucket
 
 RACERS = 16
@@ -61,17 +61,17 @@ class BucketPlace:
 
     def sink(self) -> Sink:
         """Open the place as one process would."""
-        return BucketSink(Store(self._url))
+        return BucketSink(ObjectStore(self._url))
 
     def put(self, name: str, data: bytes) -> None:
         """Put what another program wrote."""
-        obstore.put(Store(self._url)._store, name, data)
+        obstore.put(ObjectStore(self._url)._store, name, data)
 
     def objects(self) -> dict[str, bytes]:
         """Give all that a reader finds: names and bytes."""
         found = {}
-        for name in Store(self._url).names():
-            Store(self._url).fetch(name, self._scratch)
+        for name in ObjectStore(self._url).names():
+            ObjectStore(self._url).fetch(name, self._scratch)
             found[name] = self._scratch.read_bytes()
         return found
 

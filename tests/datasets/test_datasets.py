@@ -9,7 +9,7 @@ import duckdb
 import pytest
 import zstandard
 
-from harvester.datasets import last_captures, latest_query, run_latest_query, write_latest
+from harvester.datasets import build_latest_query, list_last_captures, run_latest_query, write_latest
 from harvester.datasets.latest import MAX_COUNTERS
 from harvester.errors import SinkError, UsageError
 
@@ -157,7 +157,7 @@ def test_the_printed_query_equals_the_command(harvest, latest, ids):
         [{**row, **other, "captured_at": "5"} for row in rows] + [{**rows[0], **counted, **readings[2]}],
     )  # fmt: skip
     with duckdb.connect() as connection:
-        sums = connection.sql(latest_query(str(folder))).fetchall()
+        sums = connection.sql(build_latest_query(str(folder))).fetchall()
         found = connection.execute("SELECT to_json(latest) FROM latest").fetchall()
     by_query, by_command = [json.loads(row) for (row,) in found], latest(folder)
 
@@ -177,7 +177,7 @@ def test_all_pages_show_the_same_query():
         ("docs/buckets.md", "s3://lake/braze"),
     ):
         text = (TOP / page).read_text()
-        assert latest_query(place) in text, page
+        assert build_latest_query(place) in text, page
         assert "**Each reading is a snapshot; never sum over readings.**" in text, page
 
 
@@ -200,7 +200,7 @@ def test_no_page_shows_a_query_that_counts_readings_twice():
         if page.is_file():
             text = page.read_text()
             for place in ("harvest", "s3://lake/braze"):
-                text = text.replace(latest_query(place), "").replace(EXPORTED, "")
+                text = text.replace(build_latest_query(place), "").replace(EXPORTED, "")
             assert not re.search(r"FROM (read_|')|sum\(sent", text), page
 
 
@@ -250,7 +250,7 @@ def test_a_path_is_never_a_pattern(harvest, latest, tmp_path):
         harvest([{"captured_at": "2026-11-21", "sent": 1000}]).rename(tmp_path / f"ab{number}")
         folder = harvest([{"captured_at": "2026-11-21", "sent": number}]).rename(tmp_path / name)
         assert [row["sent"] for row in latest(folder)] == [number]
-        assert [each.captures for each in last_captures(folder, temp_directory=tmp_path)] == []
+        assert [each.captures for each in list_last_captures(folder, temp_directory=tmp_path)] == []
         assert f" {number} " in run_latest_query(str(folder))
 
 

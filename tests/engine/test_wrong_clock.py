@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Answer
 from harvester.cli.show import clock_line, time
-from harvester.clock import MOVES, Bounds, BrazeClock, difference_in_words
+from harvester.clock import MOVES, Bounds, BrazeClock, format_difference
 from harvester.commands.capture import Run, Summary
 from harvester.engine.wiring import Harvesting
 from harvester.errors import ExchangeError
@@ -435,9 +435,9 @@ def test_bounds_narrow_and_newer_ones_replace_contradicting_ones():
 
 def test_a_difference_in_words_has_one_unit_and_a_direction():
     """The unit is days, hours or seconds."""
-    assert difference_in_words(-3 * DAY) == "3 days behind Braze's"
-    assert difference_in_words(2.5 * HOUR) == "2.5 hours ahead of Braze's"
-    assert difference_in_words(90.0) == "90 seconds ahead of Braze's"
+    assert format_difference(-3 * DAY) == "3 days behind Braze's"
+    assert format_difference(2.5 * HOUR) == "2.5 hours ahead of Braze's"
+    assert format_difference(90.0) == "90 seconds ahead of Braze's"
 
 
 async def test_a_comparison_is_outdated_after_the_clock_was_set(tmp_path):

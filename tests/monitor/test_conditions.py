@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Answer
 from harvester.engine.wiring import Harvesting
-from harvester.errors import BrokerError, ExchangeError, ExitCode, SinkError, cause_text
+from harvester.errors import BrokerError, ExchangeError, ExitCode, SinkError, format_cause
 from harvester.health import Part
 from harvester.ledger import Ledger
 from harvester.ledger.intake import enqueue, remove
@@ -164,7 +164,7 @@ def test_page_probe_metrics_and_log_show_an_unavailable_endpoint_and_its_recover
             (reason,) = (await seen.at(118)).unready_reasons()
             assert reason.startswith('Every request of workspace "us" fails: ')
             assert f"{AT}" in reason
-            assert cause_text(cause) in reason
+            assert format_cause(cause) in reason
             assert f'<h1>Not healthy</h1><ul class="alerts"><li>{reason}, for ' in seen.page
             assert seen.metrics["harvester_condition", *sorted((cause, "endpoint", "us"))] == 1
             assert seen.metrics["harvester_ready",] == 0

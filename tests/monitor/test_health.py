@@ -8,8 +8,8 @@ import ssl
 import pytest
 import structlog
 
-from harvester.causes import cause_of
-from harvester.errors import cause_text
+from harvester.causes import find_cause
+from harvester.errors import format_cause
 from harvester.health import Condition, ConditionLog, Part, Scope
 from harvester.monitor.readiness import blocking_conditions
 
@@ -117,11 +117,11 @@ def inside(outer: Exception, inner: BaseException) -> Exception:
 )
 def test_a_cause_is_read_from_types_and_numbers(error, cause):
     """Texts of libraries change, and may quote anything."""
-    assert cause_of(error) == cause
+    assert find_cause(error) == cause
 
 
 def test_a_cause_has_one_text_for_people():
     """Underscores become blanks."""
-    assert [cause_text(each) for each in ("connection_refused", "status_502", "timeout")] == [
+    assert [format_cause(each) for each in ("connection_refused", "status_502", "timeout")] == [
         "connection refused", "status 502", "timeout",
     ]  # fmt: skip

@@ -19,7 +19,7 @@ from harvester.errors import ExchangeError
 from harvester.formatting import safe_text
 from harvester.model import Pair, Reading
 from harvester.observability import logs
-from harvester.observability.redaction import MASK, hide, hide_url, scrub, scrub_foreign
+from harvester.observability.redaction import MASK, register_secret, register_url_secrets, scrub, scrub_foreign
 from tests.braze.test_transport import asked
 from tests.conftest import KEY
 from tests.support.faulty_server import answering, request, serving, whole
@@ -43,7 +43,7 @@ def spellings(secret: str) -> list[str]:
 @pytest.mark.parametrize("key", KEYS)
 def test_a_secret_is_masked_in_every_encoding_and_its_surroundings_stay(key):
     """Also if it is cut in half, and if no encoding was necessary."""
-    hide(key)
+    register_secret(key)
     for spelled in spellings(key):
         assert scrub(f"é before {spelled} after") == f"é before {MASK} after", spelled
         assert scrub_foreign(f"'{spelled}'\n").endswith("'\\n"), spelled
@@ -57,9 +57,9 @@ def test_a_secret_is_masked_in_every_encoding_and_its_surroundings_stay(key):
 
 def test_the_secrets_of_urls_are_masked_and_names_of_users_are_not():
     """Escaped or not, of one server or several, and of URLs that are not registered."""
-    hide_url("amqp://harvester:pa/ss#w?ord-1@rabbit.example/vhost")
-    hide_url("nats://a:first-one%21@h1:4222,nats://token-of-nats-99@h2:4222")
-    hide_url("redis://h/0?password=in-the-query-7")
+    register_url_secrets("amqp://harvester:pa/ss#w?ord-1@rabbit.example/vhost")
+    register_url_secrets("nats://a:first-one%21@h1:4222,nats://token-of-nats-99@h2:4222")
+    register_url_secrets("redis://h/0?password=in-the-query-7")
     said = "no: pa/ss#w?ord-1, pa/ss#w?o, first-one!, first-one%21, token-of-nats-99, in-the-query-7; harvester"
     assert scrub(said) == f"no: {MASK}, {MASK}, {MASK}, {MASK}, {MASK}, {MASK}; harvester"
     assert scrub("cannot reach https://u:never-seen@h/x") == "cannot reach https://***@h/x"
@@ -67,8 +67,8 @@ def test_the_secrets_of_urls_are_masked_and_names_of_users_are_not():
 
 def test_a_short_secret_is_masked_as_a_separate_word():
     """Masked within words, it would make every text unreadable, and the gaps would reveal its letters."""
-    hide("ghost")
-    hide("a")
+    register_secret("ghost")
+    register_secret("a")
     assert scrub("access refused for user 'x' with 'ghost': a ghostly ghost-host") == (
         f"access refused for user 'x' with '{MASK}': a ghostly {MASK}-host"
     )
@@ -85,7 +85,7 @@ class BrokenRepr:
 @pytest.mark.parametrize("as_json", [True, False])
 def test_no_event_breaks_the_log_and_no_line_shows_a_secret(capsys, as_json):
     """Surrogates, numbers beyond 64 bits, values and keys of any kind: each event is one line."""
-    hide(KEYS[0])
+    register_secret(KEYS[0])
     before = structlog.get_config(), logging.getLogger().handlers
     try:
         logs.set_up_logs(json=as_json, level="info")

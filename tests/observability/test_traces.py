@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from harvester.clock import BrazeClock, SystemClock
 from harvester.errors import LedgerError
 from harvester.ledger.intake import EnqueueCount
-from harvester.observability.traces import NOTHING, begin, record_spans, send_traces_to
+from harvester.observability.traces import NO_SPAN, begin_span, record_spans, send_traces_to
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sources.brokers import Delivery
 from harvester.sources.message import MessageParser
@@ -154,7 +154,7 @@ def test_an_endpoint_without_the_extra_is_a_warning(monkeypatch):
     """A user who asks for traces without the library learns what to install."""
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with capture_logs() as said, send_traces_to("http://127.0.0.1:4318"):
-        assert begin("batch") is NOTHING
+        assert begin_span("batch") is NO_SPAN
     assert [each["event"] for each in said] == ["traces_disabled"]
     assert "pip install -c locks/constraints.txt -e '.[otel]'" in said[0]["hint"]
 
@@ -162,5 +162,5 @@ def test_an_endpoint_without_the_extra_is_a_warning(monkeypatch):
 def test_without_an_endpoint_nothing_is_recorded():
     """Traces are off by default: a span and its children record nothing."""
     with send_traces_to(None):
-        assert begin("batch") is NOTHING
-        assert begin("batch").child("capture", send_id="s") is NOTHING
+        assert begin_span("batch") is NO_SPAN
+        assert begin_span("batch").child("capture", send_id="s") is NO_SPAN

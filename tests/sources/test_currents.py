@@ -14,7 +14,7 @@ from harvester.errors import UsageError
 from harvester.ledger import Ledger, books, intake
 from harvester.model import BadLine, Captured, Enqueued, Pair, Rejected, Settlement, Verdict
 from harvester.sources import Input, RejectsFile
-from harvester.storage.object_store import Store
+from harvester.storage.object_store import ObjectStore
 from tests.support.currents import (
     DAY,
     EMAIL,
@@ -284,7 +284,7 @@ async def test_audit_reads_currents_in_a_bucket(stores, harvester, tmp_path, mon
     bucket = stores("moto")
     for name, value in bucket.env.items():
         monkeypatch.setenv(name, value)
-    place = Store(f"{bucket.url}/{uuid.uuid4()}/currents")
+    place = ObjectStore(f"{bucket.url}/{uuid.uuid4()}/currents")
     recent = int(time.time()) - DAY
     objects = {
         f"event_type={EMAIL}/date=2026-11-20-17/a.avro": avro([event("c", "s1", recent), event("c", "s2", recent)]),

@@ -17,7 +17,7 @@ from harvester.model import DATASET
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.storage.bucket import BucketSink
 from harvester.storage.marker import MARKER
-from harvester.storage.object_store import Store
+from harvester.storage.object_store import ObjectStore
 from tests.conformance.test_object_stores import KEY, Scene, part, rows_in
 from tests.support.servers import ACCESS_KEY, SECRET_KEY, httpfs
 
@@ -48,7 +48,7 @@ async def test_the_documented_permissions_are_sufficient_and_minimal(stores, mon
         monkeypatch.delenv(variable, raising=False)
     for variable, value in bucket.limited(rights).items():
         monkeypatch.setenv(variable, value)
-    store = Store(f"{bucket.url}/braze")
+    store = ObjectStore(f"{bucket.url}/braze")
     sink = BucketSink(store)
     assert await sink.attach("ledger") == await sink.attach("ledger")
     for _ in range(2):
@@ -61,7 +61,7 @@ async def test_the_documented_permissions_are_sufficient_and_minimal(stores, mon
     assert await store.read(f"{DATASET}/batch") == b"rows"
     if name == "radosgw":
         with pytest.raises(SinkError, match="no permission"):
-            await BucketSink(Store(f"{bucket.url}/brazen")).attach("ledger")
+            await BucketSink(ObjectStore(f"{bucket.url}/brazen")).attach("ledger")
 
 
 async def test_duckdb_reads_the_bucket_with_the_documented_query(stores, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import unquote, unquote_plus
 
-from harvester.causes import cause_of
+from harvester.causes import find_cause
 from harvester.errors import BrokerError
 from harvester.observability.redaction import scrub
 
@@ -23,7 +23,7 @@ def broker_error(queue: str, error: BaseException, *, url: str = "") -> BrokerEr
     one_line = re.sub(r"\s+", " ", str(error)).strip()
     detail = scrub(remove_secrets(one_line, url))
     text = f"{queue}: {type(error).__name__}{': ' + detail[:300] if detail else ''}"
-    return BrokerError(text, cause=cause_of(error) or "failed")
+    return BrokerError(text, cause=find_cause(error) or "failed")
 
 
 def remove_secrets(text: str, url: str) -> str:
