@@ -3,7 +3,8 @@
 import ast
 from pathlib import Path
 
-HOUSE = Path(__file__).parent.parent / "harvester"
+ROOT = Path(__file__).parent.parent
+HOUSE = ROOT / "harvester"
 MODULES = sorted(HOUSE.rglob("*.py"))
 
 FLOORS = {
@@ -72,6 +73,12 @@ def imported(module: Path) -> list[str]:
     return names
 
 
+def is_module(name: str) -> bool:
+    """Whether a dotted name is that of a module, or of something in a module of the room, and not of the room."""
+    path = HOUSE.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or path.parent.with_suffix(".py").exists()
+
+
 def room(module: Path) -> str:
     """The room a module is in: the first name below the house."""
     return module.relative_to(HOUSE).parts[0].removesuffix(".py")
@@ -94,6 +101,21 @@ def test_each_library_has_its_doors():
         here = module.relative_to(HOUSE)
         for library in {name.split(".")[0] for name in imported(module)} & set(DOORS):
             assert DOORS[library] & {str(here), here.parts[0]}, f"{here} imports {library}"
+
+
+def test_the_ledger_is_used_through_its_doors_alone():
+    """Other rooms import nothing from below it, so none can hold a connection or pass a function over one."""
+    for module in MODULES:
+        if room(module) != "ledger":
+            below = [name for name in imported(module) if name.startswith("harvester.ledger.") and is_module(name)]
+            assert not below, f"{module} imports {below}"
+
+
+def test_tests_and_benchmarks_use_no_sql_of_ours():
+    """They use the doors, or look at the file with the database's own client; costs are counted in one place."""
+    for module in (*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")):
+        if module.relative_to(ROOT) != Path("tests/support/ledger_file.py"):
+            assert not [name for name in imported(module) if name.startswith("sqlalchemy")], module
 
 
 def test_time_and_environment_come_through_their_doors():

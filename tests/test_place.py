@@ -133,7 +133,7 @@ COMMANDS = (
     ("run", "p.csv", "--api-key-file", "{}"), ("plan", "{}"), ("plan", "p.csv", "--state", "{}"),
     ("serve", "--state", "{}"), ("serve", "-o", "{}"), ("doctor", "-o", "{}"), ("doctor", "--state", "{}"),
     ("enqueue", "{}"), ("enqueue", "p.csv", "-o", "{}"), ("enqueue", "p.csv", "--state", "{}"), ("audit", "{}"),
-    ("status", "-o", "{}"), ("status", "--state", "{}"), ("pause", "{}"), ("remove", "{}"),
+    ("status", "-o", "{}"), ("status", "--state", "{}"), ("remove", "{}"),
     ("ledger", "backup", "{}"), ("ledger", "rebuild", "{}"),
     ("parts", "--state", "{}"), ("latest", "{}"), ("latest", "harvest", "-o", "{}"), ("demo", "-o", "{}"),
     ("simulate", "--write-pairs", "{}"), ("simulate", "--log", "{}"), ("requeue", "--outcome", "expired", "-o", "{}"),

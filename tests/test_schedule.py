@@ -3,23 +3,21 @@
 import json
 import random
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import event
 
 from harvester.clock import SystemClock
 from harvester.commands.rebuild import rebuild
 from harvester.errors import SinkError
-from harvester.ledger import Ledger, batches, books, intake
-from harvester.ledger.adoption import restore
-from harvester.ledger.datasets import remembered
-from harvester.ledger.plans import follow, followed, plan_of
+from harvester.ledger import Ledger
 from harvester.model import Captured, Deferred, Enqueued, LastCapture, Pair, Rejected, Returned, Settlement, Verdict
 from harvester.schedule import FINAL, ONCE, ONLY_ONCE, Planned, ReadingPlan, count_deferrals, deferral_seconds
 from harvester.storage import FolderSink
+from tests.support.ledger_file import explained, query, recorded_statements
 
 NOW = 1_767_225_600.0
 DAY = 86_400.0
@@ -54,23 +52,22 @@ class Workspace:
 
     async def enqueue(self, send_id: str, sent_at: float | None = None, **options):
         """Tell of a send."""
-        return await self.ledger.do(
-            intake.enqueue, [Enqueued(Pair("eu", "c", send_id), sent_at)], now=self.clock.now, **options
-        )
+        return await self.ledger.intake.enqueue([Enqueued(Pair("eu", "c", send_id), sent_at)], **options)
 
     async def read(self, limit: int = 100, outcome=None) -> list[tuple[str, str]]:
         """Claim what is due, let it be captured, and give send and reading in the order of the claim."""
-        batch = await self.ledger.claim(self.name, limit=limit)
+        batch = await self.ledger.batches.claim(self.name, limit=limit)
         if batch is None:
             return []
         ended = outcome or Captured(Verdict.ACTIVITY, self.clock.now, b"", 1)
-        assert await self.ledger.seal(batch, [Settlement(each, ended) for each in batch.readings], [], destination="d")
+        settlements = [Settlement(each, ended) for each in batch.readings]
+        assert await self.ledger.batches.seal(batch, settlements, [], destination="d")
         return [(each.pair.send_id, each.name) for each in batch.readings]
 
     async def live(self, days: float) -> list[tuple[str, str]]:
         """Let time pass from one due reading to the next, and read each."""
         done, until = [], self.clock.now + days * DAY
-        while (due_at := await self.ledger.do(books.next_due_at, "eu")) is not None and due_at <= until:
+        while (due_at := await self.ledger.batches.get_next_due_at("eu")) is not None and due_at <= until:
             self.clock.now = max(self.clock.now, due_at)
             done += await self.read()
         self.clock.now = until
@@ -82,7 +79,7 @@ async def eu(tmp_path):
     """A workspace whose readings follow the usual plan."""
     clock = Clock()
     async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
-        await ledger.do(follow, "eu", PLAN)
+        await ledger.intake.set_plan("eu", PLAN)
         ledger.clock.observe(NOW, departed=NOW, received=NOW)
         yield Workspace(ledger, clock)
 
@@ -139,21 +136,21 @@ async def test_a_send_is_read_at_every_age_and_then_settled(eu):
     await eu.enqueue("s", NOW)
     done = await eu.live(13.8)
     assert done == [("s", name) for name in ("d1", "d2", "d3", "d5", "d8", "d11", "final")]
-    told = await eu.ledger.do(books.books)
+    told = await eu.ledger.reports.get_books()
     assert told.captured == {Verdict.ACTIVITY: 1}
-    assert await eu.ledger.do(books.reading_counts) == {"captured": 7, "pending": 0}
+    assert await eu.ledger.reports.count_readings() == {"captured": 7, "pending": 0}
 
 
 async def test_a_plan_that_is_changed_holds_from_the_next_reading_on(eu):
     """What is planned stays where it is, and so do the plans of other workspaces."""
-    await eu.ledger.do(follow, "us", ReadingPlan.of("us", (4.0,)))
+    await eu.ledger.intake.set_plan("us", ReadingPlan.of("us", (4.0,)))
     await eu.enqueue("s", NOW)
     changed = ReadingPlan.of("eu", (4.0, 6.0))
-    await eu.ledger.do(follow, "eu", changed)
+    await eu.ledger.intake.set_plan("eu", changed)
     assert await eu.live(7) == [("s", "d1"), ("s", "d4"), ("s", FINAL)]
-    assert sorted(await eu.ledger.do(followed)) == ["eu", "us"]
-    assert await eu.ledger.do(plan_of, "eu") == changed
-    assert await eu.ledger.do(plan_of, "nobody's") == ONLY_ONCE
+    assert sorted(await eu.ledger.reports.list_served_workspaces()) == ["eu", "us"]
+    assert await eu.ledger.reports.get_plan("eu") == changed
+    assert await eu.ledger.reports.get_plan("nobody's") == ONLY_ONCE
 
 
 async def test_a_send_of_unknown_time_is_read_at_once_and_then_by_its_first_sight(eu):
@@ -175,14 +172,12 @@ async def test_sends_that_trickle_in_fall_due_together(eu):
     """Due times are rounded up to the hour, so that a part holds many sends; another workspace has another minute."""
     for number in range(7):
         await eu.enqueue(f"s{number}", NOW + number * 600)
-    one, other = sorted({row[0] for row in await eu.ledger.do(due_times)})
+    one, other = [row[0] for row in query(eu.ledger.path, DUE_TIMES)]
     assert other - one == 3600
     assert ReadingPlan.of("us", AGES).first(NOW, NOW) != PLAN.first(NOW, NOW)
 
 
-def due_times(connection):
-    """When open readings fall due."""
-    return connection.exec_driver_sql("SELECT due_at FROM pair WHERE state <> 'settled'").all()
+DUE_TIMES = "SELECT DISTINCT due_at FROM pair WHERE state <> 'settled' ORDER BY 1"
 
 
 async def test_readings_in_between_give_way_to_first_and_final_ones(eu):
@@ -220,10 +215,10 @@ async def test_a_send_id_that_is_used_again_begins_anew(eu):
 async def test_a_new_round_that_begins_while_the_old_is_being_read_is_not_ended_by_it(eu, age_days):
     """The old answer is kept, and the new round has all its readings; its first one gives way to no other's next."""
     await eu.enqueue("s", NOW - age_days * DAY)
-    batch = await eu.ledger.claim("eu", limit=1)
+    batch = await eu.ledger.batches.claim("eu", limit=1)
     await eu.enqueue("s", NOW)
     ended = [Settlement(each, Captured(Verdict.ACTIVITY, NOW, b"", 1)) for each in batch.readings]
-    assert await eu.ledger.seal(batch, ended, [], destination="d")
+    assert await eu.ledger.batches.seal(batch, ended, [], destination="d")
     await eu.enqueue("other", NOW - 4 * DAY)
     assert await eu.read() == [("other", "d3")]
     eu.clock.now += 1.2 * DAY
@@ -255,7 +250,7 @@ async def test_a_refused_pair_is_settled_and_read_again_when_requeued(eu):
     await eu.enqueue("s", NOW - 1.5 * DAY)
     await eu.read(outcome=Rejected("status_400", "Invalid Campaign ID"))
     assert await eu.live(3) == []
-    assert await eu.ledger.do(intake.requeue, outcome="rejected", now=eu.clock.now) == 1
+    assert await eu.ledger.intake.requeue(outcome="rejected") == 1
     assert await eu.live(0.1) == [("s", "d3")]
 
 
@@ -265,7 +260,7 @@ async def test_a_pair_that_came_in_time_is_tried_once_even_after_its_deadline(eu
     eu.clock.now += 16 * DAY
     await eu.enqueue("late", NOW)
     assert await eu.read() == [("starved", "final")]
-    told = await eu.ledger.do(books.books)
+    told = await eu.ledger.reports.get_books()
     assert (told.expired, told.captured) == (1, {Verdict.ACTIVITY: 1})
 
 
@@ -281,7 +276,7 @@ async def test_what_is_forced_is_asked_whatever_its_age_and_nothing_else_is(eu):
         await eu.enqueue(send_id, NOW - ages[send_id] * DAY, forced=True)
     eu.clock.now += 20 * DAY
     assert await eu.read() == [("gone", FINAL), ("open", FINAL)]
-    assert (await eu.ledger.do(books.books)).expired == 1
+    assert (await eu.ledger.reports.get_books()).expired == 1
 
 
 async def test_a_later_reading_never_asks_an_earlier_one_s_question(eu):
@@ -289,7 +284,7 @@ async def test_a_later_reading_never_asks_an_earlier_one_s_question(eu):
     await eu.enqueue("s", NOW - 11.05 * DAY)
     await eu.read(outcome=Deferred("timeout"))
     eu.clock.now += 2.3 * DAY
-    batch = await eu.ledger.claim("eu", limit=1)
+    batch = await eu.ledger.batches.claim("eu", limit=1)
     assert [(each.name, each.ending_at) for each in batch.readings] == [(FINAL, eu.clock.now)]
 
 
@@ -298,7 +293,7 @@ async def test_a_clock_that_is_set_back_asks_for_no_reading_again(eu):
     await eu.enqueue("a", NOW)
     await eu.live(11.5)
     eu.clock.now = NOW + 13.5 * DAY
-    await eu.ledger.do(batches.wake, "eu", now=eu.clock.now)
+    await eu.ledger.upkeep.schedule_due("eu")
     eu.clock.now = NOW + 12 * DAY
     assert await eu.read() == [("a", FINAL)]
 
@@ -311,7 +306,7 @@ async def test_a_reading_that_was_asked_in_vain_asks_the_same_again(eu):
     asked_at = eu.clock.now
     await eu.read(outcome=Deferred("timeout"))
     eu.clock.now += 3600
-    batch = await eu.ledger.claim("eu", limit=1)
+    batch = await eu.ledger.batches.claim("eu", limit=1)
     assert [each.ending_at for each in batch.readings] == [asked_at]
 
 
@@ -319,7 +314,7 @@ async def test_a_historical_run_waits_for_what_was_deferred_and_not_for_what_alw
     """It ends when only readings are left that were deferred too often, or that a plan keeps for another day."""
 
     async def next_due_at(most: int) -> float | None:
-        return await eu.ledger.do(books.next_due_at, "eu", max_deferrals=most)
+        return await eu.ledger.batches.get_next_due_at("eu", max_deferrals=most)
 
     await eu.enqueue("planned", NOW)
     assert await next_due_at(4) is None
@@ -331,10 +326,10 @@ async def test_a_historical_run_waits_for_what_was_deferred_and_not_for_what_alw
         due_at = await next_due_at(deferrals)
         assert NOW < due_at < eu.clock.now + 11
         eu.clock.now = due_at
-        await eu.ledger.do(batches.wake, "eu", now=eu.clock.now)
+        await eu.ledger.upkeep.schedule_due("eu")
         assert (await next_due_at(deferrals - 1), await next_due_at(deferrals)) == (None, 0)
     await eu.read(outcome=Deferred("timeout"))
-    await eu.ledger.do(intake.hurry, "eu")
+    await eu.ledger.intake.reset_deferrals("eu")
     assert await eu.read() == [("s", "d1")]
 
 
@@ -350,7 +345,7 @@ async def test_a_message_without_a_time_moves_no_deadline(eu):
     """What is known of a send's time is not forgotten when another source does not know it."""
     await eu.enqueue("s", NOW - 10 * DAY, once=True)
     await eu.enqueue("s")
-    batch = await eu.ledger.claim("eu", limit=1)
+    batch = await eu.ledger.batches.claim("eu", limit=1)
     assert [each.deadline for each in batch.readings] == [NOW + 4 * DAY]
 
 
@@ -362,22 +357,23 @@ async def test_a_time_that_is_learnt_late_asks_for_nothing_that_was_captured(eu)
     assert [*read, *(name for _, name in await eu.live(13))] == ["d0", "d1", "d2", "d3", "d5", "d8", "d11", "final"]
 
 
-async def test_what_is_read_once_is_due_when_it_is_unpaused_whatever_the_clock_says(eu):
+async def test_what_is_read_once_is_due_when_it_goes_back_whatever_the_clock_says(eu):
     """A clock that was set back puts nothing off: no run would wait for it."""
     await eu.enqueue("s", once=True)
-    await eu.ledger.do(intake.pause, [Pair("eu", "c", "s")])
+    batch = await eu.ledger.batches.claim("eu", limit=1)
     eu.clock.now -= 3600
-    await eu.ledger.do(intake.unpause, [Pair("eu", "c", "s")])
+    ended = [Settlement(each, Returned()) for each in batch.readings]
+    assert await eu.ledger.batches.seal(batch, ended, [], destination="d")
     assert await eu.read() == [("s", ONCE)]
 
 
 async def test_a_new_round_is_not_hurried_by_the_end_of_the_old_one(eu):
     """A reading that was deferred while its send went out anew leaves the new send's first reading where it was."""
     await eu.enqueue("s", NOW - 13.1 * DAY)
-    batch = await eu.ledger.claim("eu", limit=1)
+    batch = await eu.ledger.batches.claim("eu", limit=1)
     await eu.enqueue("s", NOW)
     ended = [Settlement(each, Deferred("timeout")) for each in batch.readings]
-    assert await eu.ledger.seal(batch, ended, [], destination="d")
+    assert await eu.ledger.batches.seal(batch, ended, [], destination="d")
     assert await eu.live(0.9) == []
     assert await eu.live(0.2) == [("s", "d1")]
 
@@ -391,51 +387,43 @@ async def test_a_refused_pair_that_is_requeued_late_is_asked(eu):
     eu.clock.now += 3 * DAY
     await eu.read(outcome=Rejected("status_404", "gone"))
     eu.clock.now += 20 * DAY
-    assert await eu.ledger.do(intake.requeue, outcome="rejected", now=eu.clock.now) == 1
+    assert await eu.ledger.intake.requeue(outcome="rejected") == 1
     assert await eu.live(0.1) == [("t", FINAL)]
-
-
-async def test_a_paused_pair_expires_as_any_other(eu):
-    """Otherwise it would be at risk for ever."""
-    await eu.enqueue("s", NOW)
-    await eu.ledger.do(intake.pause, [Pair("eu", "c", "s")])
-    eu.clock.now += 16 * DAY
-    assert await eu.read() == []
-    assert (await eu.ledger.do(books.books)).expired == 1
 
 
 async def test_since_when_a_workspace_is_halted_is_kept(eu):
     """Every probe in vain tells of the halt again; it began with the first, and is over for who takes calls again."""
     for name, now in (("eu", NOW), ("us", NOW + 60), ("eu", NOW + 600)):
-        await eu.ledger.do(books.halt, name, because=f"refused at {now}", now=now)
+        eu.clock.now = now
+        await eu.ledger.upkeep.halt(name, because=f"refused at {now}")
     both = {"eu": (f"refused at {NOW + 600}", NOW), "us": (f"refused at {NOW + 60}", NOW + 60)}
-    assert await eu.ledger.do(books.halted) == both
-    await eu.ledger.do(books.resume, "eu")
-    assert await eu.ledger.do(books.halted) == {"us": both["us"]}
+    assert await eu.ledger.reports.list_halted() == both
+    await eu.ledger.upkeep.resume("eu")
+    assert await eu.ledger.reports.list_halted() == {"us": both["us"]}
 
 
 @pytest.mark.parametrize(
-    ("verb", "given"),
+    "method",
     [
-        (books.next_due_at, {"workspace": "eu"}),
-        (books.next_due_at, {"workspace": "eu", "max_deferrals": 4}),
-        (books.pending, {}),
-        (intake.hurry, {"workspace": "eu"}),
-        (batches.wake, {"workspace": "eu", "now": NOW}),
-        (batches.deferrals_of, {"pair_ids": [1]}),
+        lambda eu: eu.ledger.batches.get_next_due_at("eu"),
+        lambda eu: eu.ledger.batches.get_next_due_at("eu", max_deferrals=4),
+        lambda eu: eu.ledger.reports.count_pending(),
+        lambda eu: eu.ledger.intake.reset_deferrals("eu"),
+        lambda eu: eu.ledger.upkeep.schedule_due("eu"),
+        lambda eu: eu.ledger.upkeep.expire("eu"),
+        lambda eu: eu.read(outcome=Deferred("timeout")),
+        lambda eu: eu.ledger.batches.recover(),
     ],
+    ids=["next", "next_of_run", "pending", "reset", "schedule", "expire", "claim_and_seal", "recover"],
 )
-async def test_no_frequent_verb_reads_every_pair(eu, verb, given):
-    """On a ledger of a million pairs each of these is a look into an index."""
-    asked = []
-
-    def explained(connection):
-        event.listen(connection, "before_cursor_execute", lambda *told: asked.append(told[2:4]))
-        verb(connection, **given)
-        plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all() for sql, values in list(asked)]
-        return [row.detail for plan in plans for row in plan if "pair" in row.detail]
-
-    for detail in await eu.ledger.do(explained):
+async def test_no_frequent_method_reads_every_pair(eu, method):
+    """On a ledger of a million pairs each of these is a search of an index."""
+    await eu.enqueue("s", NOW - 1.5 * DAY)
+    with recorded_statements(eu.ledger) as statements:
+        await method(eu)
+    found = [each for each in explained(eu.ledger.path, statements) if "pair" in each]
+    assert found
+    for detail in found:
         assert "SCAN pair" not in detail or "INDEX pair_open" in detail, detail
         assert "sqlite_autoindex" not in detail, detail
 
@@ -446,25 +434,21 @@ async def test_a_pair_that_was_captured_is_not_asked_for_when_its_time_is_over(e
     await eu.read()
     eu.clock.now += 16 * DAY
     assert await eu.read() == []
-    assert (await eu.ledger.do(books.books)).expired == 1
-    assert await eu.ledger.do(books.reading_counts) == {"captured": 1, "expired": 1, "pending": 0}
+    assert (await eu.ledger.reports.get_books()).expired == 1
+    assert await eu.ledger.reports.count_readings() == {"captured": 1, "expired": 1, "pending": 0}
 
 
-async def test_paused_pairs_rest_and_removed_ones_are_forgotten(eu):
-    """Neither is read; a paused one goes on where it was when it is named, and the books balance throughout."""
+async def test_removed_pairs_are_deleted(eu):
+    """They are not read, and the books balance."""
     for send_id in ("captured", "removed"):
         await eu.enqueue(send_id, NOW - 1.5 * DAY)
     await eu.read()
-    for send_id in ("kept", "paused", "resting"):
-        await eu.enqueue(send_id, NOW - 1.5 * DAY)
-    assert await eu.ledger.do(intake.pause, [Pair("eu", "c", "paused"), Pair("eu", "c", "resting")]) == 2
-    assert await eu.ledger.do(intake.remove, [Pair("eu", "c", "removed"), Pair("eu", "c", "never seen")]) == 1
+    await eu.enqueue("kept", NOW - 1.5 * DAY)
+    assert await eu.ledger.intake.remove([Pair("eu", "c", "removed"), Pair("eu", "c", "never seen")]) == 1
     assert await eu.read() == [("kept", "d1")]
-    told = await eu.ledger.do(books.books)
-    assert (told.accepted, told.pending, told.balanced) == (4, 4, True)
-    assert await eu.ledger.do(books.reading_counts) == {"captured": 2, "pending": 4}
-    assert await eu.ledger.do(intake.unpause, [Pair("eu", "c", "paused")]) == 1
-    assert await eu.read() == [("paused", "d1")]
+    told = await eu.ledger.reports.get_books()
+    assert (told.accepted, told.pending, told.balanced) == (2, 2, True)
+    assert await eu.ledger.reports.count_readings() == {"captured": 2, "pending": 2}
 
 
 async def test_what_settled_long_ago_is_forgotten_and_nothing_else(eu):
@@ -472,29 +456,28 @@ async def test_what_settled_long_ago_is_forgotten_and_nothing_else(eu):
     await eu.enqueue("old", NOW)
     await eu.live(13.8)
     await eu.enqueue("open", NOW - DAY)
-    assert await eu.ledger.do(intake.prune, settled_before=NOW) == 0
-    assert await eu.ledger.do(intake.prune, settled_before=NOW + 16 * DAY) == 1
-    assert (await eu.ledger.do(books.books)).accepted == 1
+    assert await eu.ledger.upkeep.prune(keep_days=13.8) == 0
+    eu.clock.now += 3 * DAY
+    assert await eu.ledger.upkeep.prune(keep_days=0) == 1
+    assert (await eu.ledger.reports.get_books()).accepted == 1
 
 
 async def test_to_forget_a_pair_is_not_to_read_every_outcome(eu):
     """Pruning takes as long as what goes is large, however much stays; foreign keys are looked up in an index too."""
+    await eu.enqueue("s", NOW)
+    with recorded_statements(eu.ledger) as statements:
+        assert await eu.ledger.intake.remove([Pair("eu", "c", "s")]) == 1
+    deletions = [each for each in statements if each[0].startswith("DELETE")]
+    assert len(deletions) == 2
+    assert not [detail for detail in explained(eu.ledger.path, deletions) if detail.startswith("SCAN")]
 
-    def explained(connection):
-        asked = ("DELETE FROM outcome WHERE pair_id IN (1, 2)", "DELETE FROM pair WHERE id IN (1, 2)")
-        plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}").all() for sql in asked]
-        return [row.detail for plan in plans for row in plan]
 
-    assert not [detail for detail in await eu.ledger.do(explained) if detail.startswith("SCAN")]
-
-
-def planned(connection):
-    """How each pair stands and what was captured of it; when a settled one fell due is of no use to anybody."""
-    return connection.exec_driver_sql(
-        "SELECT workspace, campaign_id, send_id, sent_at, expires_at, pair.reading, state, pair.outcome, pair.verdict,"
-        " captures, yields, iif(state = 'settled', 0, due_at), outcome.reading, outcome.outcome, outcome.verdict,"
-        " ended_at FROM pair JOIN outcome ON outcome.pair_id = pair.id ORDER BY 1, 2, 3"
-    ).all()
+PLANNED = (
+    "SELECT workspace, campaign_id, send_id, sent_at, expires_at, pair.reading, state, pair.outcome, pair.verdict,"
+    " captures, yields, iif(state = 'settled', 0, due_at), outcome.reading, outcome.outcome, outcome.verdict,"
+    " ended_at FROM pair JOIN outcome ON outcome.pair_id = pair.id ORDER BY 1, 2, 3"
+)
+"""How each pair stands and what was captured of it; when a settled one fell due is of no use to anybody."""
 
 
 async def test_a_ledger_made_anew_from_captures_plans_what_the_lost_one_did(eu, tmp_path):
@@ -505,33 +488,52 @@ async def test_a_ledger_made_anew_from_captures_plans_what_the_lost_one_did(eu, 
     captures = [
         LastCapture(pair, name, Verdict.ACTIVITY, NOW, NOW - days * DAY, 1) for pair, (name, days) in sends.items()
     ]
-    await eu.ledger.do(intake.enqueue, [Enqueued(each.pair, each.since) for each in captures], now=NOW)
+    await eu.ledger.intake.enqueue([Enqueued(each.pair, each.since) for each in captures])
     for workspace in (eu, Workspace(eu.ledger, eu.clock, "us")):
         await workspace.read()
     async with await Ledger.open(tmp_path / "new.db", clock=eu.clock) as new:
         for restored in (5, 0):
-            assert await new.adopt("lost", lambda tx: restore(tx, captures, {"eu": PLAN}, now=NOW)) == restored
-        assert await new.do(planned) == await eu.ledger.do(planned)
+            assert await new.adopt("lost", captures, {"eu": PLAN}) == restored
+        assert query(new.path, PLANNED) == query(eu.ledger.path, PLANNED)
     async with await Ledger.open(tmp_path / "new.db", clock=eu.clock) as new:
         assert new.ledger_id == "lost"
 
 
-async def test_a_ledger_of_the_first_schema_is_upgraded_where_it_lies(tmp_path):
+@pytest.mark.parametrize("schema", [1, 2, 3])
+async def test_a_ledger_of_an_earlier_schema_is_upgraded_where_it_lies(tmp_path, schema):
     """Its books, its sealed parts and what is due are as they were, and a second opening finds nothing to do."""
     path = tmp_path / "ledger.db"
-    with sqlite3.connect(path) as connection:
-        connection.executescript((Path(__file__).parent / "ledgers" / "schema-1.sql").read_text())
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent / "ledgers" / f"schema-{schema}.sql").read_text())
     for _ in range(2):
         async with await Ledger.open(path, clock=Clock()) as ledger:
-            told = await ledger.do(books.books)
+            told = await ledger.reports.get_books()
             assert (told.accepted, told.pending, told.rejected) == (4, 2, {"status_400": 1})
-            (unstored,) = await ledger.recover()
-            (part,) = await ledger.do(batches.sealed_parts, unstored.batch_id)
+            (unstored,) = await ledger.batches.recover()
+            (part,) = await ledger.batches.list_sealed_parts(unstored.lease.batch_id)
             assert part.data == b"rows"
-            indexes = await ledger.do(lambda tx: tx.exec_driver_sql("SELECT name FROM sqlite_master ORDER BY 1").all())
-    async with await Ledger.open(tmp_path / "new.db", clock=Clock()) as new:
-        made = await new.do(lambda tx: tx.exec_driver_sql("SELECT name FROM sqlite_master ORDER BY 1").all())
-    assert made == indexes
+    async with await Ledger.open(tmp_path / "new.db", clock=Clock()):
+        pass
+    for what in (INDEXES, COLUMNS):
+        assert query(path, what) == query(tmp_path / "new.db", what)
+
+
+INDEXES = "SELECT name FROM sqlite_master ORDER BY 1"
+COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table' ORDER BY 1, 2"
+
+
+@pytest.mark.parametrize("schema", [2, 3])
+async def test_paused_pairs_of_an_earlier_version_are_read_again(tmp_path, schema):
+    """Both pending pairs were paused: one is overdue by now, and one is read at the age that its plan names."""
+    path, clock = tmp_path / "ledger.db", Clock()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent / "ledgers" / f"schema-{schema}.sql").read_text())
+    assert query(path, "SELECT count(*) FROM pair WHERE state = 'paused'") == [(2,)]
+    async with await Ledger.open(path, clock=clock) as ledger:
+        ledger.clock.observe(NOW, departed=NOW, received=NOW)
+        eu = Workspace(ledger, clock)
+        assert await eu.read() == [("s0", "d0")]
+        assert await eu.live(1.1) == [("s1", "d2"), ("s0", "d1")]
 
 
 async def test_a_place_that_lost_its_ledger_and_its_mark_is_rebuilt(tmp_path):
@@ -548,5 +550,5 @@ async def test_a_place_that_lost_its_ledger_and_its_mark_is_rebuilt(tmp_path):
         own = new.ledger_id
         for restored in (1, None):
             assert await rebuild(new, sink, tmp_path / "out", {}, temp_directory=tmp_path) == restored
-        known = await new.look(remembered, sink.place)
+        known = await new.reports.find_dataset(sink.place)
         assert await sink.attach(new.ledger_id, known=known) == known == await sink.attach(own)

@@ -22,9 +22,6 @@ from typing import Any, TypeVar
 from benchmarks.runtime import run_process
 from harvester.clock import SystemClock
 from harvester.ledger import Ledger
-from harvester.ledger.batches import stored
-from harvester.ledger.books import books
-from harvester.ledger.intake import enqueue
 from harvester.model import DATASET, Batch, Captured, Enqueued, Pair, Part, Settlement, Verdict
 
 T = TypeVar("T")
@@ -48,14 +45,14 @@ class Growing:
         async with await self._opened() as ledger:
             for first in range(0, self._pairs, PAGE):
                 page = [_sent(at) for at in range(first, min(first + PAGE, self._pairs))]
-                await self._timed("enqueue", ledger.do(enqueue, page, now=time.time(), once=True))
+                await self._timed("enqueue", ledger.intake.enqueue(page, once=True))
             for _ in range(self._pairs // 2 // BATCH):
                 await self._harvest(ledger)
-            await self._timed("status", ledger.do(books))
+            await self._timed("status", ledger.reports.get_books())
         for _ in range(5):
             async with await self._timed("open", self._opened()) as ledger:
-                await self._timed("recover", ledger.recover())
-                await ledger.claim("default", limit=BATCH)
+                await self._timed("recover", ledger.batches.recover())
+                await ledger.batches.claim("default", limit=BATCH)
         del self._took["recover"][0]  # nobody had died yet
         micro = {name: 1e6 * statistics.median(took[-9:]) for name, took in self._took.items()}
         return {
@@ -75,11 +72,11 @@ class Growing:
 
     async def _harvest(self, ledger: Ledger) -> None:
         """Claim a batch, seal it as captured with a part of a usual size, and note it as stored."""
-        batch = await self._timed("claim", ledger.claim("default", limit=BATCH))
+        batch = await self._timed("claim", ledger.batches.claim("default", limit=BATCH))
         assert batch is not None
         ended = [Settlement(each, Captured(Verdict.ACTIVITY, time.time(), b"", 28)) for each in batch.readings]
-        await self._timed("seal", ledger.seal(batch, ended, [_part(batch)], destination="here"))
-        await self._timed("stored", ledger.do(stored, batch.id, dataset=DATASET, now=time.time()))
+        await self._timed("seal", ledger.batches.seal(batch, ended, [_part(batch)], destination="here"))
+        await self._timed("stored", ledger.batches.mark_stored(batch.id, dataset=DATASET))
 
     async def _timed(self, name: str, verb: Awaitable[T]) -> T:
         started = time.perf_counter()

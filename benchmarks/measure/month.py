@@ -22,7 +22,6 @@ from unittest.mock import patch
 
 import orjson
 from pydantic import SecretStr
-from sqlalchemy import Connection, func, select
 
 from harvester.braze import pacer
 from harvester.braze.budget import BudgetReport
@@ -30,10 +29,7 @@ from harvester.braze.transport import Answer
 from harvester.clock import Clock
 from harvester.engine import pipeline
 from harvester.errors import ExchangeError
-from harvester.ledger import Ledger
-from harvester.ledger import ledger as leasing
-from harvester.ledger.books import books
-from harvester.ledger.schema import pairs
+from harvester.ledger import Ledger, database
 from harvester.model import DAY_SECONDS, Books, Enqueued, Pair, Part
 from harvester.observability.logs import set_up_logs
 from harvester.service import service
@@ -56,8 +52,8 @@ HALF_HOUR_SECONDS = 1800.0
 
 _BEATS_SECONDS = {
     pacer: {"OVERLOAD_MAX_SECONDS": 2400.0},
-    pipeline: {"LOOK_SECONDS": 10_800.0, "LEASE_SECONDS": 10_800.0},
-    leasing: {"LEASE_SECONDS": 10_800.0},
+    pipeline: {"LOOK_SECONDS": 10_800.0},
+    database: {"LEASE_SECONDS": 10_800.0},
     service: {
         "HOUSEKEEPING_SECONDS": 43_200.0, "NOTE_SECONDS": 10_800.0, "RECOVERY_SECONDS": 43_200.0,
         "REPORT_SECONDS": 10_800.0,
@@ -215,16 +211,17 @@ async def _live(
                     await serving.enqueue(lived.sends[enqueued:sent], once=False)
                 enqueued = sent
                 if count_waiting:
-                    lived.overdue.append((clock.monotonic(), await ledger.do(_due)))
+                    lived.overdue.append((clock.monotonic(), await _count_due(ledger)))
                 look(clock.monotonic() / DAY_SECONDS)
             serving.stop()
             await task
-            lived.books = await ledger.do(books)
+            lived.books = await ledger.reports.get_books()
 
 
-def _due(connection: Connection) -> int:
-    """Count the readings that wait for their call."""
-    return connection.execute(select(func.count()).where(pairs.c.state.in_(("due", "leased")))).scalar_one()
+async def _count_due(ledger: Ledger) -> int:
+    """Count the readings that wait for their request."""
+    readings = (await ledger.reports.get_outlook("eu")).readings
+    return readings.get("due", 0) + readings.get("leased", 0)
 
 
 def picture(lived: Month, days: int) -> str:

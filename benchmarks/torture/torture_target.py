@@ -75,12 +75,12 @@ def _hurry() -> None:
     """Shorten what waits: leases, and looks that come every minute."""
     from harvester import schedule  # noqa: PLC0415 - likewise
     from harvester.braze import pacer  # noqa: PLC0415 - likewise
-    from harvester.engine import pipeline, storing  # noqa: PLC0415 - likewise
-    from harvester.ledger import ledger  # noqa: PLC0415 - likewise
+    from harvester.engine import storing  # noqa: PLC0415 - likewise
+    from harvester.ledger import database  # noqa: PLC0415 - likewise
     from harvester.service import service  # noqa: PLC0415 - likewise
     from harvester.sources.brokers import redis  # noqa: PLC0415 - likewise
 
-    ledger.LEASE_SECONDS = pipeline.LEASE_SECONDS = LEASE_SECONDS
+    database.LEASE_SECONDS = LEASE_SECONDS
     redis.RedisBroker.__init__.__kwdefaults__["lease_seconds"] = LEASE_SECONDS
     service.KEYS_SECONDS = service.HOUSEKEEPING_SECONDS = 0.3
     schedule.DEFERRAL_FIRST_SECONDS, schedule.DEFERRAL_MAX_SECONDS = 0.2, 2.0

@@ -105,7 +105,7 @@ def main() -> None:
 
 for command in (
     stand_in.demo, capture.run, serve.serve, capture.plan, ledger.enqueue, audit.audit, ledger.status, ledger.requeue,
-    ledger.pause, ledger.unpause, ledger.remove,
+    ledger.remove,
     view.latest, ledger.parts, ledger_files.ledger, capture.doctor, stand_in.simulate,
 ):  # fmt: skip
     main.add_command(command)

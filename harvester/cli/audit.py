@@ -13,7 +13,7 @@ from harvester.errors import ExitCode
 
 if TYPE_CHECKING:
     from harvester.commands.audit import Audit, Uncovered
-    from harvester.ledger.braze_time import ClockDifference
+    from harvester.ledger import ClockDifference
     from harvester.sources import Input, RejectsFile
 
 

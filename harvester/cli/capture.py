@@ -118,14 +118,13 @@ async def _planned(
     from harvester.clock import SystemClock
     from harvester.commands.capture import enqueue_all
     from harvester.commands.estimate import plan as planned
-    from harvester.ledger import Ledger, batches, books
-    from harvester.ledger.sqlite import copy
+    from harvester.ledger import Ledger, copy_ledger
     from harvester.sources import Input, RejectsFile
 
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
         draft = Path(folder) / "ledger.db"
         if path.exists():  # noqa: ASYNC240 - nothing runs beside it
-            copy(path, draft)
+            copy_ledger(path, draft)
         async with await Ledger.open(draft, clock=SystemClock()) as ledger:
             now = ledger.clock.wall()
             listed = Input(pairs, workspaces=list(workspaces), stdin=sys.stdin.buffer, now=now)
@@ -134,10 +133,11 @@ async def _planned(
                 async for _ in enqueue_all(ledger, listed, rejects):
                     pass
             for workspace in workspaces:
-                await ledger.do(batches.wake, workspace, now=now)
+                await ledger.upkeep.schedule_due(workspace, trust_clock=True)
+                await ledger.upkeep.expire(workspace, trust_clock=True)
             limits = {name: given[name] for name in ("limit", "reserve", "max_rate")}
-            ahead = await ledger.do(lambda tx: planned(books.deadlines(tx), now=now, **limits))
-            balance = await ledger.do(books.books)
+            ahead = planned(await ledger.reports.list_deadlines(), now=now, **limits)
+            balance = await ledger.reports.get_books()
     return ahead, balance, listed, rejects
 
 

@@ -1,8 +1,8 @@
-"""Commands about a ledger: enqueue, status, requeue, pause, unpause, remove, parts."""
+"""Commands about a ledger: enqueue, status, requeue, remove, parts."""
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,13 @@ import click
 from harvester.cli import options, show
 from harvester.clock import SystemClock
 from harvester.errors import ExitCode, UsageError
-from harvester.model import Books, Pair
+from harvester.model import Books
 
 if TYPE_CHECKING:
-    from harvester.ledger.books import StoredPart
+    from harvester.ledger import Ledger, StoredPart
+
+REJECTIONS = 5
+"""How many of the latest rejected pairs ``status`` lists."""
 
 
 @click.command()
@@ -35,7 +38,6 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
     """
     from harvester.commands.capture import enqueue_all
     from harvester.ledger import Ledger
-    from harvester.ledger.plans import followed
     from harvester.sources import Input, RejectsFile
 
     now, difference = options.known_time(path)
@@ -47,7 +49,7 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
         async with await Ledger.open(path, clock=SystemClock()) as ledger, show.reading(listed):
             async for count in enqueue_all(ledger, listed, rejects):
                 new, known = new + count.new, known + count.known
-            served = await ledger.do(followed)
+            served = await ledger.reports.list_served_workspaces()
         return new, known, set(workspaces).difference(served)
 
     new, known, unserved = asyncio.run(add())
@@ -81,39 +83,29 @@ def status(path: Path, *, json: bool) -> None:
     Example:
       harvester status -o ./harvest
     """
-    from harvester.ledger import books, outlook
-
-    now, difference = options.known_time(path)
-    each, readings, batches, without_part, halted, at_risk, rejected = options.looked(
-        path,
-        lambda tx: (
-            books.books_of_each(tx),
-            books.reading_counts(tx),
-            books.batch_counts(tx),
-            books.batches_without_part(tx),
-            {name: because for name, (because, _) in books.halted(tx).items()},
-            outlook.at_risk(tx, now=now),
-            outlook.latest_rejections(tx, limit=5),
-        ),
-    )
-    balance = Books.together(each.values())
+    _, difference = options.known_time(path)
+    found = options.with_ledger(path, lambda ledger: ledger.reports.get_status(rejections=REJECTIONS))
+    balances, at_risk = found.workspaces, found.at_risk
+    balance = Books.together(balances.values())
     if json:
         ahead = None if difference is None else difference.current_seconds
-        figures = {"readings": readings, "batches": batches, "halted": halted, "at_risk": sum(at_risk.values()),
-                   "clock_difference_seconds": ahead}  # fmt: skip
-        show.as_json({"books": show.books(balance), "workspaces": show.books_of_each(each), **figures})
+        figures = {"readings": found.readings, "batches": found.batches, "halted": found.halted,
+                   "at_risk": sum(at_risk.values()), "clock_difference_seconds": ahead}  # fmt: skip
+        show.as_json({"books": show.books(balance), "workspaces": show.books_of_each(balances), **figures})
         return
-    lines = show.book_lines(balance, each)
-    lines.append("readings   " + ", ".join(f"{count} {name}" for name, count in sorted(readings.items())))
-    listed = ", ".join(f"{count} {name}" for name, count in sorted(batches.items())) or "none"
-    lines.append("batches    " + listed + (f"; {without_part} brought no row, so made no part" if without_part else ""))
+    lines = show.book_lines(balance, balances)
+    lines.append("readings   " + ", ".join(f"{count} {name}" for name, count in sorted(found.readings.items())))
+    listed = ", ".join(f"{count} {name}" for name, count in sorted(found.batches.items())) or "none"
+    empty = found.batches_without_part
+    lines.append("batches    " + listed + (f"; {empty} brought no row, so made no part" if empty else ""))
     lines.append(f"at risk    {show.many(sum(at_risk.values()), 'pair')} may expire unread")
     lines += [f'at risk    workspace "{name}": {show.many(n, "pair")}' for name, n in at_risk.items() if n]
-    lines += [f'halted     workspace "{name}": {because}' for name, because in halted.items()]
+    lines += [f'halted     workspace "{name}": {because}' for name, because in found.halted.items()]
     lines.append(show.clock_line(difference))
-    lines += show.refused_lines(each)
+    lines += show.refused_lines(balances)
     lines += [
-        f"rejected   {one.pair.campaign_id!r} {one.pair.send_id!r}: {one.reason}: {one.detail}" for one in rejected
+        f"rejected   {each.pair.campaign_id!r} {each.pair.send_id!r}: {each.reason}: {each.detail}"
+        for each in found.rejections
     ]
     click.echo("\n".join(lines))
 
@@ -133,62 +125,55 @@ def requeue(path: Path, outcome: str, reason: str | None) -> None:
     Example:
       harvester requeue --outcome rejected --reason status_404
     """
-    from harvester.ledger import books, intake
-
     if reason is not None and outcome != "rejected":
         raise UsageError("--reason is of rejected pairs alone; leave it out, or say --outcome rejected")
-    reasons = options.looked(path, books.books).rejected
-    now, _ = options.known_time(path)
-    count = options.asked(path, lambda tx: intake.requeue(tx, outcome=outcome, reason=reason, now=now))
+
+    async def reopen(ledger: "Ledger") -> tuple[int, Mapping[str, int]]:
+        reasons = (await ledger.reports.get_books()).rejected
+        return await ledger.intake.requeue(outcome=outcome, reason=reason), reasons
+
+    count, reasons = options.with_ledger(path, reopen)
     if reason is not None and reason not in reasons:
         known = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "none at all"
         click.echo(f"no pair is rejected for the reason {reason!r}; reasons here: {known}", err=True)
     click.echo(f"{show.many(count, 'pair is', 'pairs are')} pending again, for a running service or harvester run")
 
 
-def _about_pairs(name: str, does: str, hint: str) -> click.Command:
-    """Make a command that does one thing to the pairs of a list."""
+@click.command()
+@click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
+@options.ledger
+@options.listed
+def remove(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
+    """Delete the sends in PAIRS from the ledger.
 
-    @click.command(name, help=f"{does}\n\n\b\nExample:\n  harvester {name} sends.csv")
-    @click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
-    @options.ledger
-    @options.listed
-    def command(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
-        from harvester.ledger import intake
-        from harvester.sources import Input, RejectsFile
+    They are not read any more, and not counted. Parts stay as they are.
 
-        now, _ = options.known_time(path)
-        listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
-        rejects = RejectsFile(path.with_name(f"{name}-rejects.ndjson"))
-        read = 0
+    \b
+    Example:
+      harvester remove sends.csv
+    """
+    from harvester.sources import Input, RejectsFile
 
-        def pages() -> Iterator[list[Pair]]:
-            nonlocal read
-            for page in filter(None, listed.pages(rejects)):
-                read += len(page)
-                yield [each.pair for each in page]
+    now, _ = options.known_time(path)
+    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
+    rejects = RejectsFile(path.with_name("remove-rejects.ndjson"))
 
-        count = options.asked_of_each(path, getattr(intake, name), pages())
-        click.echo(f"{count} of {show.many(read, 'pair')}: {name}d; {hint}")
-        unread = show.unread_lines(rejects.count, listed.lines, rejects.reasons, where=str(rejects.path))
-        for line in [*unread, *show.skipped_lines(listed.skipped), *show.note_lines(listed.notes)]:
-            click.echo(line)
-        sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
+    async def remove_all(ledger: "Ledger") -> tuple[int, int]:
+        read = removed = 0
+        for page in filter(None, listed.pages(rejects)):
+            read += len(page)
+            removed += await ledger.intake.remove([each.pair for each in page])
+        return read, removed
 
-    return command
-
-
-pause = _about_pairs(
-    "pause", "Leave the sends in PAIRS alone until they are unpaused. They go on being pending.",
-    "those that are being read now are not: say it again in a minute",
-)  # fmt: skip
-unpause = _about_pairs(
-    "unpause", "Take paused sends in PAIRS up again, where they were.", "what fell due meanwhile is read once"
-)
-remove = _about_pairs(
-    "remove", "Forget the sends in PAIRS: they are not read any more. They are in no book; parts stay as they are.",
-    "those that are being read now are not: say it again in a minute",
-)  # fmt: skip
+    read, removed = options.with_ledger(path, remove_all)
+    click.echo(
+        f"{removed} of {show.many(read, 'pair')}: removed; pairs that are being read now are not: "
+        "repeat the command in a minute"
+    )
+    unread = show.unread_lines(rejects.count, listed.lines, rejects.reasons, where=str(rejects.path))
+    for line in [*unread, *show.skipped_lines(listed.skipped), *show.note_lines(listed.notes)]:
+        click.echo(line)
+    sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
 
 @click.command()
@@ -203,10 +188,9 @@ def parts(path: Path, since: int) -> None:
     Example:
       harvester parts --since 17
     """
-    from harvester.ledger import books
 
     def following(after: int) -> "list[StoredPart]":
-        return options.looked(path, lambda tx: books.stored_parts(tx, after=after, limit=1000))
+        return options.with_ledger(path, lambda ledger: ledger.reports.list_parts(after=after, limit=1000))
 
     while page := following(since):
         for part in page:

@@ -34,12 +34,12 @@ def backup(to: Path, path: Path) -> None:
     Example:
       harvester ledger backup /backups/ledger-$(date +%F).db
     """
-    from harvester.ledger.sqlite import copy
+    from harvester.ledger import copy_ledger
 
     options.check_there(path)
     if to.exists():
         raise UsageError(f"{to} exists; name a new file")
-    copy(path, to)
+    copy_ledger(path, to)
     click.echo(f"{to}: {to.stat().st_size} bytes", err=True)
 
 

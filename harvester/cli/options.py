@@ -16,8 +16,7 @@ from harvester.errors import SinkError, SinkRefused, UsageError
 from harvester.place import PlaceKind, classify_place, parse_local_path
 
 if TYPE_CHECKING:
-    from harvester.ledger import Ledger
-    from harvester.ledger.braze_time import ClockDifference
+    from harvester.ledger import ClockDifference, Ledger
     from harvester.settings import Settings
     from harvester.storage import Sink
 
@@ -235,33 +234,6 @@ def _leading_to_a_ledger(work: Callable[..., None], makes: Callable[[dict[str, A
     return _ledger(found)
 
 
-def asked(path: Path, verb: Callable[[Any], T]) -> T:
-    """Run one verb on a ledger that exists already."""
-
-    async def ask(ledger: "Ledger") -> T:
-        return await ledger.do(verb)
-
-    return _with_ledger(path, ask)
-
-
-def looked(path: Path, verb: Callable[[Any], T]) -> T:
-    """Run a verb that only reads on a ledger that exists already; who writes to it meanwhile does not wait."""
-
-    async def look(ledger: "Ledger") -> T:
-        return await ledger.look(verb)
-
-    return _with_ledger(path, look)
-
-
-def asked_of_each(path: Path, verb: Callable[[Any, Any], int], pages: Iterable[Any]) -> int:
-    """Run a verb on each page of what is still being read, and add up what it counts."""
-
-    async def ask(ledger: "Ledger") -> int:
-        return sum([await ledger.do(verb, page) for page in pages])
-
-    return _with_ledger(path, ask)
-
-
 def sink_of(out: str) -> "Sink":
     """Choose the sink that ``out`` names; nothing is opened yet."""
     from harvester.storage import FolderSink, StdoutSink
@@ -310,7 +282,7 @@ def known_time(path: Path) -> "tuple[float, ClockDifference | None]":
     async def at(ledger: "Ledger") -> "tuple[float, ClockDifference | None]":
         return ledger.clock.wall(), ledger.clock_difference or ledger.outdated_difference
 
-    return _with_ledger(path, at) if path.exists() else (SystemClock().wall(), None)
+    return with_ledger(path, at) if path.exists() else (SystemClock().wall(), None)
 
 
 def check_there(path: Path) -> None:
@@ -319,7 +291,8 @@ def check_there(path: Path) -> None:
         raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
 
 
-def _with_ledger(path: Path, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") -> T:
+def with_ledger(path: Path, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") -> T:
+    """Open a ledger that exists already, and return what ``work`` does with it."""
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
 
@@ -337,9 +310,7 @@ def _workspaces(path: Path, named: tuple[str, ...], configured: Iterable[str]) -
 
     Raises ``UsageError`` for a name that the service does not serve: its pairs would expire unread.
     """
-    from harvester.ledger.plans import followed
-
-    served = sorted(looked(path, followed)) if path.exists() else []
+    served = sorted(with_ledger(path, lambda ledger: ledger.reports.list_served_workspaces())) if path.exists() else []
     for name in named if served else ():
         if name not in {*served, *configured}:
             known = ", ".join(f'"{each}"' for each in served)

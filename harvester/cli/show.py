@@ -17,7 +17,7 @@ from harvester.text import printable
 if TYPE_CHECKING:
     from harvester.commands.capture import Run, Summary
     from harvester.commands.estimate import Plan
-    from harvester.ledger.braze_time import ClockDifference
+    from harvester.ledger import ClockDifference
     from harvester.sources import Input
 
 

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from harvester.ledger import Ledger
-from harvester.ledger.books import standings
-from harvester.ledger.intake import enqueue
 from harvester.model import Enqueued
 from harvester.schedule import ONLY_ONCE
 from harvester.sources import Input, RejectsFile
@@ -56,13 +54,13 @@ class Audit:
             found = await self._compared(page)
             missed = [each.send for each in found if each.readable and each.standing != "rejected"]
             if self._adding and missed:
-                await self._ledger.do(enqueue, missed, now=self._now)
+                await self._ledger.intake.enqueue(missed, trust_clock=True)
                 self.enqueued += len(missed)
             for each in found:
                 yield each
 
     async def _compared(self, page: list[Enqueued]) -> list[Uncovered]:
-        known = await self._ledger.do(standings, [each.pair for each in page], now=self._now)
+        known = await self._ledger.reports.find([each.pair for each in page])
         told = ((each, known.get(each.pair, "unknown")) for each in page)
         found = [Uncovered(each, word, self._readable(each, word)) for each, word in told if word not in _COVERED]
         self.sends += len(page)

@@ -11,9 +11,7 @@ from harvester.engine.pipeline import Harvest
 from harvester.engine.wiring import Connect, Harvesting, connected
 from harvester.errors import ExitCode, SinkError
 from harvester.health import ConditionLog
-from harvester.ledger import Ledger
-from harvester.ledger.books import books_of_each, pending, planned, seem_expired
-from harvester.ledger.intake import EnqueueCount, enqueue, hurry
+from harvester.ledger import EnqueueCount, Ledger
 from harvester.model import Books
 from harvester.settings import Settings
 from harvester.signals import stop_on_signals
@@ -115,10 +113,10 @@ class Run:
         """
         async with self._harvesting.opened():
             for name in self._settings.workspaces:
-                await self._ledger.do(hurry, name)
+                await self._ledger.intake.reset_deferrals(name)
             with stop_on_signals(self.stop):
                 await self._enqueue_all(pairs, rejects, forced=forced)
-                self.pending_at_start = await self._ledger.do(pending)
+                self.pending_at_start = await self._ledger.reports.count_pending()
                 report = asyncio.create_task(self._report(), name="conditions")
                 try:
                     await self._harvesting.run()
@@ -147,19 +145,19 @@ class Run:
 
     async def _summary(self, pairs: Input, rejects: RejectsFile) -> Summary:
         storing, time = self._harvesting.storing, self._harvesting.time
-        await self._ledger.keep_clock_difference()
+        await self._ledger.save_clock_difference()
         difference, wrong, unconfirmed_at = self._clock.difference, time.condition(), time.unconfirmed_at
         summary = Summary(
-            workspaces=await self._ledger.do(books_of_each), lines=pairs.lines, bad_lines=rejects.count,
+            workspaces=await self._ledger.reports.get_books_by_workspace(), lines=pairs.lines, bad_lines=rejects.count,
             reasons=rejects.reasons, notes=pairs.notes, rejects_file=str(rejects.path) if rejects.count else None,
             naive_times=pairs.naive_times,
             skipped=pairs.skipped,
             interrupted=self._stopped, unstored=storing.waiting, problem=storing.problem,
-            planned=await self._ledger.do(planned),
+            planned=await self._ledger.reports.count_planned(),
             clock_difference_seconds=None if difference is None else round(difference, 1),
             windows_unknown=self._windows_unknown,
             clock_problem=wrong.detail if wrong else None,
-            in_question=0 if unconfirmed_at is None else await self._ledger.do(seem_expired, now=unconfirmed_at),
+            in_question=0 if unconfirmed_at is None else await self._ledger.reports.count_seemingly_expired(),
         )  # fmt: skip
         for name, each in self._harvesting.wired.items():
             state, tally = each.pacer.state(), each.harvest.tally
@@ -192,12 +190,11 @@ async def enqueue_all(
             await asyncio.sleep(0)
             yield EnqueueCount(0, 0)
             continue
-        known = confirm is None or ledger.clock.confirmed
-        count = await ledger.do(enqueue, page, now=ledger.clock.wall(), forced=forced, once=once, confirmed=known)
+        count = await ledger.intake.enqueue(page, once=once, forced=forced, trust_clock=confirm is None)
         if count.in_question is not None and confirm is not None and not asked:
             asked = True
             await confirm(count.in_question.workspace)
             if ledger.clock.confirmed:
-                await ledger.do(enqueue, page, now=ledger.clock.wall(), forced=forced, once=once)
+                await ledger.intake.enqueue(page, once=once, forced=forced)
                 count = EnqueueCount(count.new, count.known)
         yield count

@@ -27,7 +27,6 @@ from harvester.errors import (
     classify_status,
 )
 from harvester.ledger import Ledger
-from harvester.ledger.datasets import remembered
 from harvester.model import DATASET, Pair, Part
 from harvester.observability.redaction import scrub_foreign
 from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings, Workspace
@@ -88,7 +87,7 @@ async def _ledger(path: Path, place: str, clock: Clock) -> tuple[str, str | None
     """Open the ledger, or a draft beside it; returns its id, the dataset that it knows at a place, and the finding."""
     if _is_there(path):
         async with await Ledger.open(path, clock=clock) as ledger:
-            return ledger.ledger_id, await ledger.look(remembered, place), "opens, and can be written"
+            return ledger.ledger_id, await ledger.reports.find_dataset(place), "opens, and can be written"
     with _beside(path.parent) as folder:
         async with await Ledger.open(folder / path.name, clock=clock) as draft:
             return draft.ledger_id, None, "is not there yet, and can be made"
@@ -97,7 +96,7 @@ async def _ledger(path: Path, place: str, clock: Clock) -> tuple[str, str | None
 async def _parts(path: Path, sink: Sink, clock: Clock) -> list[Finding]:
     """Compare the parts that the ledger has as stored in this place with what lies there."""
     async with await Ledger.open(path, clock=clock) as ledger:
-        dataset_id = await ledger.look(remembered, sink.place)
+        dataset_id = await ledger.reports.find_dataset(sink.place)
         if dataset_id is None and await sink.owner():  # a place that was moved keeps its dataset
             dataset_id = await sink.attach(ledger.ledger_id)
         if dataset_id is None:

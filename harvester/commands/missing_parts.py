@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harvester.ledger import Ledger, books
+from harvester.ledger import Ledger
 from harvester.storage import Sink
 
 NEWEST_PARTS = 1000
@@ -30,7 +30,7 @@ class Comparison:
 
 async def compare_parts(ledger: Ledger, sink: Sink, dataset_id: str) -> Comparison:
     """Look for the newest parts of a dataset in its place, folder by folder. Raises ``SinkError``."""
-    names = await ledger.do(lambda tx: books.newest_parts(tx, dataset_id, limit=NEWEST_PARTS))
+    names = await ledger.reports.list_newest_parts(dataset_id, limit=NEWEST_PARTS)
     there: set[str] = set()
     for folder in sorted({name.rpartition("/")[0] for name in names}):
         there |= await sink.names(folder)

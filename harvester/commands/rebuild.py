@@ -11,9 +11,6 @@ from pathlib import Path
 from harvester.datasets import list_last_captures
 from harvester.errors import UsageError
 from harvester.ledger import Ledger
-from harvester.ledger.adoption import restore
-from harvester.ledger.books import books
-from harvester.ledger.datasets import remembered
 from harvester.schedule import ReadingPlan
 from harvester.storage import Sink
 from harvester.storage.marker import NO_OWNER, new_dataset_id
@@ -29,13 +26,11 @@ async def rebuild(
     ``UsageError`` for a ledger that has pairs, ``StorageError`` if parts or ledger cannot be read.
     """
     owner = await sink.owner()
-    known = await ledger.look(remembered, sink.place)
+    known = await ledger.reports.find_dataset(sink.place)
     if owner is None or owner == ledger.ledger_id or (owner == NO_OWNER and known is not None):
         return None
-    if (await ledger.look(books)).accepted:
+    if (await ledger.reports.get_books()).accepted:
         raise UsageError(f"{ledger.path} contains pairs already, so it cannot be rebuilt; give --state a new file")
     captures = list_last_captures(parts, temp_directory=temp_directory)
-    unmarked, now = (sink.place, new_dataset_id()) if owner == NO_OWNER else None, ledger.clock.wall()
-    return await ledger.adopt(
-        owner or ledger.ledger_id, lambda tx: restore(tx, captures, plans, now=now, unmarked=unmarked)
-    )
+    unmarked = (sink.place, new_dataset_id()) if owner == NO_OWNER else None
+    return await ledger.adopt(owner or ledger.ledger_id, captures, plans, unmarked=unmarked)

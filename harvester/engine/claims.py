@@ -7,7 +7,6 @@ from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
 from harvester.braze.refusals import Trust
 from harvester.ledger import Ledger
-from harvester.ledger.books import halt, halted, next_due_at, resume
 from harvester.model import Batch, Probe
 
 BATCH_READINGS = 1000
@@ -24,11 +23,10 @@ class Claims:
         self._ledger = ledger
         self._client = client
         self._pacer = pacer
-        self._clock = ledger.clock
 
     async def begin(self) -> None:
         """Start with a probe if the last process ended while the workspace was halted."""
-        if self._workspace in await self._ledger.look(halted):
+        if self._workspace in await self._ledger.reports.list_halted():
             self._client.refusals.doubt()
 
     @property
@@ -43,15 +41,15 @@ class Claims:
         """
         if self.doubted:
             probe = self._client.refusals.begin_probe()
-            return await self._ledger.claim(self._workspace, limit=1, probe=probe)
+            return await self._ledger.batches.claim(self._workspace, limit=1, probe=probe)
         failed = self._client.failed_campaigns
         if failed and self._pacer.probing:  # one campaign that fails must not keep the others from being asked
             probe = Probe(tuple(failed), nearest=len(failed) % 2 == 0)
-            batch = await self._ledger.claim(self._workspace, limit=1, probe=probe)
+            batch = await self._ledger.batches.claim(self._workspace, limit=1, probe=probe)
             if batch is not None:
                 return batch
             failed.clear()
-        return await self._ledger.claim(self._workspace, limit=self._limit())
+        return await self._ledger.batches.claim(self._workspace, limit=self._limit())
 
     def _limit(self) -> int:
         """Return how many readings the pace can serve in about a minute, the most that a kill may cost."""
@@ -65,7 +63,7 @@ class Claims:
 
         If nothing at all is due, the doubt stays.
         """
-        if await self._ledger.do(next_due_at, self._workspace) != 0.0:
+        if await self._ledger.batches.get_next_due_at(self._workspace) != 0.0:
             return False
         again = self._client.end_campaigns(self._workspace)
         await self.record(captured=0)
@@ -75,6 +73,6 @@ class Claims:
         """Record in the ledger whether the workspace is halted, after a batch with ``captured`` captures."""
         if self._client.halted_because is not None:
             because = self._client.halted_because
-            await self._ledger.do(halt, self._workspace, because=because, now=self._clock.wall())
+            await self._ledger.upkeep.halt(self._workspace, because=because)
         elif captured:
-            await self._ledger.do(resume, self._workspace)
+            await self._ledger.upkeep.resume(self._workspace)

@@ -16,12 +16,10 @@ from harvester.braze.pacer import HALTED_SECONDS, Held, Pacer, count_overload_ho
 from harvester.clock import wait_for_event
 from harvester.engine.claims import Claims
 from harvester.engine.open_batch import OpenBatch, Tally
-from harvester.engine.storing import Storing, recover
+from harvester.engine.storing import Storing
 from harvester.engine.time_check import TimeCheck
 from harvester.health import failed_call
-from harvester.ledger import Ledger
-from harvester.ledger.books import next_due_at
-from harvester.ledger.ledger import LEASE_SECONDS
+from harvester.ledger import Lease, Ledger
 from harvester.model import Batch, Outcome, Reading, Returned
 from harvester.schedule import count_deferrals
 from harvester.storage import Compression
@@ -192,10 +190,7 @@ class Harvest:
         while not self._stopping.is_set():
             if await self._time.ask_time(self.workspace, self._client):
                 break
-            due_at = await self._ledger.do(
-                next_due_at, self.workspace, max_deferrals=self._max_deferrals,
-                unconfirmed_at=self._time.unconfirmed_at,
-            )  # fmt: skip
+            due_at = await self._ledger.batches.get_next_due_at(self.workspace, max_deferrals=self._max_deferrals)
             if due_at is None and not lasting:
                 return await self._others_go_on()
             seconds = LOOK_SECONDS if due_at is None else due_at - self._clock.wall()
@@ -212,7 +207,7 @@ class Harvest:
 
         They settle it or give it back, and when one dies it comes to us.
         """
-        if not await self._ledger.held_by_others(self.workspace):
+        if not await self._ledger.batches.held_by_others(self.workspace):
             return False
         if self._told_of != ("others", 0):
             log.info(
@@ -223,7 +218,7 @@ class Harvest:
             )
             self._told_of = ("others", 0)
         await wait_for_event(self._look, timeout_seconds=OTHERS_SECONDS)
-        await recover(self._ledger, self._storing, self._destination, beginning=False)
+        await self._storing.recover()
         return True
 
     async def _work(self) -> None:
@@ -261,13 +256,14 @@ class Harvest:
 
     async def _commit(self, opened: OpenBatch) -> None:
         parts = await opened.parts()
-        if not await self._ledger.seal(opened.batch, opened.settlements, parts, destination=self._destination):
+        if not await self._ledger.batches.seal(opened.batch, opened.settlements, parts, destination=self._destination):
             log.warning("batch_lost", batch_id=opened.batch.id, workspace=self.workspace)
             opened.span.end(state="lost")
             return
         opened.count_into(self.tally, parts)
         if parts:
-            self._storing.add(opened.batch.id, sum(part.size_bytes for part in parts), span=opened.span)
+            lease = Lease(opened.batch.id, opened.batch.token)
+            self._storing.add(lease, sum(part.size_bytes for part in parts), span=opened.span)
         else:
             opened.span.end(state="stored")  # nothing came of it, so nothing is left to do
         await self._claims.record(captured=opened.captured)
@@ -278,7 +274,7 @@ class Harvest:
         It is also a good moment to say how things stand: batches may take long where the pace is low.
         """
         while True:
-            await asyncio.sleep(LEASE_SECONDS / 3)
+            await asyncio.sleep(self._ledger.lease_seconds / 3)
             state = self._pacer.state()
             log.info(
                 "progress_reported", workspace=self.workspace, readings=self.tally.outcomes.total(),
@@ -292,7 +288,7 @@ class Harvest:
         It stands alone to let go of the batches: held while ``_renew`` sleeps, they would cost ten megabytes.
         """
         mine = dict(self._open)
-        held = [*mine, *self._storing.waiting_ids]
-        kept = await self._ledger.renew(held) if held else set()
+        held = [*(Lease(each.batch.id, each.batch.token) for each in mine.values()), *self._storing.leases]
+        kept = await self._ledger.batches.renew(held) if held else set()
         for batch_id, opened in mine.items():
             opened.lost = batch_id not in kept

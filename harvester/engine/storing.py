@@ -13,8 +13,7 @@ import structlog
 
 from harvester.clock import Clock, wait_for_event
 from harvester.errors import PartConflict, SinkClosed, SinkError, SinkRefused
-from harvester.ledger import Ledger
-from harvester.ledger.batches import conflicted, sealed_parts, stored
+from harvester.ledger import Lease, Ledger
 from harvester.model import Part
 from harvester.observability.traces import NO_SPAN, Span
 from harvester.storage import Sink
@@ -38,13 +37,15 @@ class Storing:
         """
         self.problem: SinkError | None = None
         """Why parts cannot be stored; None while they can."""
+        self.destination = ""
+        """The id of the dataset that takes the parts; set it before ``recover``."""
         self._ledger = ledger
         self._sink = sink
         self._clock = clock
         self._jitter = jitter
         self._max_sealed_bytes = max_sealed_bytes
         self._patience_seconds = patience_seconds
-        self._waiting: deque[tuple[str, int, Span]] = deque()
+        self._waiting: deque[tuple[Lease, int, Span]] = deque()
         self._sealed_bytes = 0
         self._away_since = 0.0
         self._tries_in_vain = 0
@@ -62,9 +63,9 @@ class Storing:
         return len(self._waiting)
 
     @property
-    def waiting_ids(self) -> list[str]:
-        """Return the ids of those batches."""
-        return [batch_id for batch_id, *_ in self._waiting]
+    def leases(self) -> list[Lease]:
+        """Return the leases of those batches."""
+        return [lease for lease, *_ in self._waiting]
 
     @property
     def away_seconds(self) -> float:
@@ -76,13 +77,27 @@ class Storing:
         """Whether as many bytes wait as may wait."""
         return self._sealed_bytes >= self._max_sealed_bytes
 
-    def add(self, batch_id: str, size_bytes: int, *, span: Span = NO_SPAN) -> None:
+    def add(self, lease: Lease, size_bytes: int, *, span: Span = NO_SPAN) -> None:
         """Take on a sealed batch, whose parts lie in the ledger; one that is waiting already is not taken twice."""
-        if any(waiting == batch_id for waiting, _, _ in self._waiting):
+        if any(waiting.batch_id == lease.batch_id for waiting, _, _ in self._waiting):
             return
-        self._waiting.append((batch_id, size_bytes, span))
+        self._waiting.append((lease, size_bytes, span))
         self._sealed_bytes += size_bytes
         self._work.set()
+
+    async def recover(self) -> list[str]:
+        """Recover what dead processes held; what they had sealed for this dataset is stored.
+
+        Returns the ids of the batches that were sealed for another dataset, which are skipped.
+        """
+        others = []
+        for batch in await self._ledger.batches.recover():
+            if batch.destination == self.destination:
+                self.add(batch.lease, batch.size_bytes)
+            else:
+                others.append(batch.lease.batch_id)
+                log.warning("batch_skipped", batch_id=batch.lease.batch_id, reason="it was sealed for another dataset")
+        return others
 
     def attach_first(self, dataset_id: str, problem: SinkError) -> None:
         """Begin with a place that is away, for now because of ``problem``: it must prove to be that dataset first."""
@@ -138,7 +153,7 @@ class Storing:
         """Store the batch that has waited longest, if there is one. A conflict sets it aside. Raises ``SinkError``."""
         if not self._waiting:
             return
-        batch_id, size_bytes, span = self._waiting[0]
+        (batch_id, _), size_bytes, span = self._waiting[0]
         try:
             await self._store(batch_id)
             span.end(state="stored")
@@ -159,14 +174,14 @@ class Storing:
 
     async def _store(self, batch_id: str) -> None:
         """Create each part of a batch and note that it is stored. Raises ``SinkError``; the rest stays sealed then."""
-        for part in await self._ledger.do(sealed_parts, batch_id):
+        for part in await self._ledger.batches.list_sealed_parts(batch_id):
             try:
                 _check(part)
                 await self._sink.create(part)
             except PartConflict:
-                await self._ledger.do(conflicted, batch_id)
+                await self._ledger.batches.mark_conflict(batch_id)
                 raise
-            await self._ledger.do(stored, batch_id, dataset=part.dataset, now=self._clock.wall())
+            await self._ledger.batches.mark_stored(batch_id, dataset=part.dataset)
 
     def _note(self, error: SinkError) -> None:
         if self.problem is None:
@@ -204,20 +219,3 @@ def _check(part: Part) -> None:
             f"the ledger's bytes of {part.name} are damaged, and were not stored; check the disk, "
             "and capture its pairs again into a new place"
         )
-
-
-async def recover(ledger: Ledger, storing: Storing, destination: str, *, beginning: bool) -> None:
-    """Take back what a dead process held; what it had sealed is stored first.
-
-    When ``beginning``, raises ``SinkError`` for parts that were sealed for another dataset; later they are left alone.
-    """
-    for batch in await ledger.recover():
-        if batch.destination != destination:
-            if not beginning:
-                log.warning("batch_skipped", batch_id=batch.batch_id, reason="it was sealed for another dataset")
-                continue
-            raise SinkError(
-                f"the ledger {ledger.path} holds a part that was sealed for another place; "
-                "run once with the previous output, or choose another ledger with --state"
-            )
-        storing.add(batch.batch_id, batch.size_bytes)

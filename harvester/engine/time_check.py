@@ -12,7 +12,7 @@ import structlog
 from harvester.braze.client import Client
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, format_difference
 from harvester.health import Condition, Part
-from harvester.ledger import Ledger, braze_time
+from harvester.ledger import Ledger
 from harvester.model import Outcome, Pair, Returned
 
 ASKS = 3
@@ -73,10 +73,10 @@ class TimeCheck:
         if not clock.confirmed or self._corrected.get(workspace) == clock.moves:
             return
         self._corrected[workspace] = clock.moves
-        count = await self._ledger.do(braze_time.correct, workspace, now=clock.wall())
+        count = await self._ledger.upkeep.correct_times(workspace)
         if count:
             log.warning("pairs_reopened", workspace=workspace, pairs=count, reason="a wrong clock had let them expire")
-        await self._ledger.keep_clock_difference()
+        await self._ledger.save_clock_difference()
 
     def condition(self) -> Condition | None:
         """Return the condition of this machine's clock; None while it is right or unknown."""
@@ -97,7 +97,7 @@ class TimeCheck:
         """
         if (self._clock.confirmed and not self._clock.jumped) or not self._may_ask():
             return False
-        pair = await self._pair_to_ask(workspace)
+        pair = await self._ledger.upkeep.find_time_probe(workspace)
         if pair is None:
             return False
         if await client.ask_time(pair, ending_at=self._clock.wall()):
@@ -117,8 +117,3 @@ class TimeCheck:
         if self._clock.monotonic() - self._asked_at >= ASK_AGAIN_SECONDS:
             self._asks_left = ASKS
         return self._asks_left > 0
-
-    async def _pair_to_ask(self, workspace: str) -> Pair | None:
-        if self._clock.confirmed:
-            return await self._ledger.look(braze_time.nearest_open, workspace)
-        return await self._ledger.look(braze_time.in_question, workspace, now=self._clock.wall())

@@ -18,12 +18,11 @@ from harvester.braze.pacer import Pacer
 from harvester.braze.transport import BrazeTransport, Transport
 from harvester.clock import Clock
 from harvester.engine.pipeline import Harvest
-from harvester.engine.storing import Storing, recover
+from harvester.engine.storing import Storing
 from harvester.engine.time_check import TimeCheck
 from harvester.errors import SinkError, SinkRefused
 from harvester.health import OUTAGE_SECONDS, Condition, Part, failed_call
 from harvester.ledger import Ledger
-from harvester.ledger.datasets import remember, remembered
 from harvester.schedule import ReadingPlan
 from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings, Workspace
 from harvester.storage import Compression, Sink
@@ -88,8 +87,12 @@ class Harvesting:
         keys = self._settings.load_keys()
         for names in self._settings.find_duplicates():
             log.warning("workspace_duplicated", workspaces=names, hint=DUPLICATE_WORKSPACE_HINT)
-        self._destination = await self._attached()
-        await self.recover(beginning=True)
+        self._destination = self.storing.destination = await self._attached()
+        if await self.storing.recover():
+            raise SinkError(
+                f"the ledger {self._ledger.path} holds a part that was sealed for another place; "
+                "run once with the previous output, or choose another ledger with --state"
+            )
         for name, key in keys.items():
             self.wired[name] = self._wire(name, key)
         try:
@@ -101,7 +104,7 @@ class Harvesting:
     async def _attached(self) -> str:
         """Give the dataset's id. A known place may be away: harvesting begins all the same, since parts can wait."""
         place = self._sink.place
-        known = await self._ledger.do(remembered, place)
+        known = await self._ledger.reports.find_dataset(place)
         try:
             dataset_id = await self._sink.attach(self._ledger.ledger_id, known=known)
         except SinkRefused:
@@ -111,12 +114,8 @@ class Harvesting:
                 raise
             self.storing.attach_first(known, error)
             return known
-        await self._ledger.do(remember, place, dataset_id)
+        await self._ledger.upkeep.save_dataset(place, dataset_id)
         return dataset_id
-
-    async def recover(self, *, beginning: bool = False) -> None:
-        """Recover the batches of owners that died or lost their lease (see ``storing.recover``)."""
-        await recover(self._ledger, self.storing, self._destination, beginning=beginning)
 
     async def run(self) -> None:
         """Harvest and store to the end. Raises ``LedgerError``, or ``SinkClosed`` where nobody takes parts any more.

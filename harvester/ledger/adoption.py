@@ -1,55 +1,51 @@
-"""What is known of pairs from their parts alone becomes part of the plan again.
-
-Each verb is a function over one open transaction; time is an argument.
-"""
+"""A ledger takes over a dataset: what its parts tell of the pairs becomes part of the plan again."""
 
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import insert, select, update
 
-from harvester.ledger.datasets import remember
+from harvester.ledger.database import Transaction
+from harvester.ledger.datasets import save_dataset
 from harvester.ledger.schema import about, outcomes, pairs
 from harvester.model import LastCapture
 from harvester.schedule import FINAL, ONLY_ONCE, ReadingPlan
 
 
-def restore(
-    connection: Connection, captures: Iterable[LastCapture], plans: Mapping[str, ReadingPlan], *, now: float,
+def adopt(
+    tx: Transaction, ledger_id: str, captures: Iterable[LastCapture], plans: Mapping[str, ReadingPlan], *,
     unmarked: tuple[str, str] | None = None,
 ) -> int:  # fmt: skip
-    """Add pairs with what was captured of them last; those that the ledger has already stay. Gives how many are new.
+    """Become the ledger of an id, and add the pairs that were captured; those that are here stay. Returns how many.
 
     ``unmarked`` is the place of a dataset without a marker, and the id that the ledger gives it.
     """
+    tx.execute(update(about).values(ledger_id=ledger_id))
     if unmarked is not None:
-        remember(connection, *unmarked)
-    added = 0
-    for each in captures:
-        pair, plan = each.pair, plans.get(each.pair.workspace, ONLY_ONCE)
-        same = (pairs.c.workspace == pair.workspace, pairs.c.campaign_id == pair.campaign_id)
-        if connection.execute(select(pairs.c.id).where(*same, pairs.c.send_id == pair.send_id)).first():
-            continue
-        following = plan.after(each.reading, each.since, each.captured_at)
-        pair_id = connection.execute(
-            insert(pairs).returning(pairs.c.id).values(
-                workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id, sent_at=each.since,
-                first_seen_at=each.since, expires_at=plan.expires_at(each.since), captures=each.captures,
-                reading=following.name if following else each.reading, state="waiting" if following else "settled",
-                due_at=following.due_at if following else now, verdict=each.verdict.value,
-                outcome=None if following else "captured",
-                yields=int(following is not None and following.name != FINAL),
-            )
-        ).scalar_one()  # fmt: skip
-        connection.execute(
-            insert(outcomes).values(
-                pair_id=pair_id, reading=each.reading, outcome="captured",
-                verdict=each.verdict.value, ended_at=each.captured_at,
-            )
-        )  # fmt: skip
-        added += 1
-    return added
+        save_dataset(tx, *unmarked)
+    return sum(_restore(tx, each, plans.get(each.pair.workspace, ONLY_ONCE)) for each in captures)
 
 
-def take_identity(connection: Connection, ledger_id: str) -> None:
-    """Be the ledger of that id from now on."""
-    connection.execute(update(about).values(ledger_id=ledger_id))
+def _restore(tx: Transaction, capture: LastCapture, plan: ReadingPlan) -> bool:
+    """Add a pair as its last capture left it. False if the ledger has it."""
+    pair = capture.pair
+    same = (pairs.c.workspace == pair.workspace, pairs.c.campaign_id == pair.campaign_id)
+    if tx.execute(select(pairs.c.id).where(*same, pairs.c.send_id == pair.send_id)).first():
+        return False
+    following = plan.after(capture.reading, capture.since, capture.captured_at)
+    pair_id = tx.execute(
+        insert(pairs).returning(pairs.c.id).values(
+            workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id, sent_at=capture.since,
+            first_seen_at=capture.since, expires_at=plan.expires_at(capture.since), captures=capture.captures,
+            reading=following.name if following else capture.reading, state="waiting" if following else "settled",
+            due_at=following.due_at if following else tx.now, verdict=capture.verdict.value,
+            outcome=None if following else "captured",
+            yields=int(following is not None and following.name != FINAL),
+        )
+    ).scalar_one()  # fmt: skip
+    tx.execute(
+        insert(outcomes).values(
+            pair_id=pair_id, reading=capture.reading, outcome="captured", verdict=capture.verdict.value,
+            ended_at=capture.captured_at,
+        )
+    )  # fmt: skip
+    return True

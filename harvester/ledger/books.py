@@ -1,27 +1,22 @@
-"""What people, loaders and other rooms want to know of a ledger: it reads, and changes nothing but what is halted.
+"""The balance of a ledger, and its counts of readings, batches and parts. Every function only reads."""
 
-Each verb is a function over one open transaction; time is an argument.
-"""
-
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import and_, case, func, literal_column, select
 
-from harvester.ledger.json_rows import handed_over
+from harvester.ledger.database import Transaction
+from harvester.ledger.enqueue import IDENTITY
+from harvester.ledger.filters import UNSETTLED, WAITING
+from harvester.ledger.json_rows import rows_as_table
 from harvester.ledger.schema import batches, outcomes, pairs, parts, workspaces
 from harvester.model import GRACE_SECONDS, Books, Pair, Verdict
 from harvester.schedule import ONCE
 
-_OPEN = ("due", "waiting", "leased", "paused")
 _SHAPE = (pairs.c.state, pairs.c.outcome, pairs.c.verdict, pairs.c.reason, pairs.c.captures > literal_column("0"))
-_OF_SHAPE = (func.count(), func.min(pairs.c.due_at))
-UNSETTLED = pairs.c.state != literal_column("'settled'")
-"""As text, since an index of some rows serves only where the database can see that these are the rows."""
-
-TRIED = or_(pairs.c.first_seen_at >= pairs.c.expires_at, pairs.c.captures > 0, pairs.c.deferrals > 0)
-"""Whether a pair had its try, or came too late for one."""
+_FIGURES = (func.count(), func.min(pairs.c.due_at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +32,18 @@ class StoredPart:
     stored_at: float
 
 
-def books(connection: Connection) -> Books:
+def get_books(tx: Transaction) -> Books:
     """Count the pairs by what became of them."""
-    accepted = connection.execute(select(func.count()).select_from(pairs)).scalar_one()
-    return _balance(accepted, connection.execute(select(*_SHAPE, *_OF_SHAPE).group_by(*_SHAPE)))
+    accepted = tx.execute(select(func.count()).select_from(pairs)).scalar_one()
+    return _balance(accepted, tx.execute(select(*_SHAPE, *_FIGURES).group_by(*_SHAPE)))
 
 
-def books_of_each(connection: Connection) -> dict[str, Books]:
+def get_books_by_workspace(tx: Transaction) -> dict[str, Books]:
     """Count the pairs of each workspace by what became of them."""
     of = pairs.c.workspace
-    accepted = connection.execute(select(of, func.count()).group_by(of)).all()
+    accepted = tx.execute(select(of, func.count()).group_by(of)).all()
     shapes: dict[str, list[Sequence[Any]]] = {}
-    for row in connection.execute(select(of, *_SHAPE, *_OF_SHAPE).group_by(of, *_SHAPE)):
+    for row in tx.execute(select(of, *_SHAPE, *_FIGURES).group_by(of, *_SHAPE)):
         shapes.setdefault(row[0], []).append(row[1:])
     return {name: _balance(count, shapes[name]) for name, count in accepted}
 
@@ -59,10 +54,10 @@ def _balance(accepted: int, shapes: Iterable[Sequence[Any]]) -> Books:
     expired = pending = never_read = 0
     next_readings = []
     for state, outcome, verdict, reason, read, count, due_at in shapes:
-        if state in _OPEN:
+        if state != "settled":
             pending += count
             never_read += 0 if read else count
-            if read and state != "paused":
+            if read:
                 next_readings.append(due_at)
         elif outcome == "captured":
             captured[Verdict(verdict)] = captured.get(Verdict(verdict), 0) + count
@@ -76,117 +71,82 @@ def _balance(accepted: int, shapes: Iterable[Sequence[Any]]) -> Books:
     )  # fmt: skip
 
 
-def pending(connection: Connection) -> dict[str, int]:
+def count_pending(tx: Transaction) -> dict[str, int]:
     """Count the open pairs of each workspace."""
     still = select(pairs.c.workspace, func.count()).where(UNSETTLED).group_by(pairs.c.workspace)
-    return {row[0]: row[1] for row in connection.execute(still)}
+    return {row[0]: row[1] for row in tx.execute(still)}
 
 
-def seem_expired(connection: Connection, *, now: float) -> int:
+def count_seemingly_expired(tx: Transaction) -> int:
     """Count the open pairs that have expired if a time is true that nothing has confirmed."""
-    gone = and_(UNSETTLED, pairs.c.expires_at <= now)
-    return int(connection.execute(select(func.count()).select_from(pairs).where(gone)).scalar_one())
+    gone = and_(UNSETTLED, pairs.c.expires_at <= tx.now)
+    return int(tx.execute(select(func.count()).select_from(pairs).where(gone)).scalar_one())
 
 
-def planned(connection: Connection) -> int:
+def count_planned(tx: Transaction) -> int:
     """Count the pairs that wait for a reading to come, by plan."""
-    by_plan = and_(pairs.c.state == literal_column("'waiting'"), pairs.c.reading != ONCE, pairs.c.deferrals == 0)
-    return connection.execute(select(func.count()).select_from(pairs).where(by_plan)).scalar_one()
+    by_plan = and_(WAITING, pairs.c.reading != ONCE, pairs.c.deferrals == 0)
+    return tx.execute(select(func.count()).select_from(pairs).where(by_plan)).scalar_one()
 
 
-def reading_counts(connection: Connection) -> dict[str, int]:
+def count_readings(tx: Transaction) -> dict[str, int]:
     """Count readings by outcome; ``pending`` are the open ones."""
-    ended = connection.execute(select(outcomes.c.outcome, func.count()).group_by(outcomes.c.outcome))
+    ended = tx.execute(select(outcomes.c.outcome, func.count()).group_by(outcomes.c.outcome))
     counts = {row[0]: row[1] for row in ended}
     still = select(func.count()).select_from(pairs).where(UNSETTLED)
-    return counts | {"pending": connection.execute(still).scalar_one()}
+    return counts | {"pending": tx.execute(still).scalar_one()}
 
 
-def batch_counts(connection: Connection) -> dict[str, int]:
+def count_batches(tx: Transaction) -> dict[str, int]:
     """Count batches by state."""
-    rows = connection.execute(select(batches.c.state, func.count()).group_by(batches.c.state))
+    rows = tx.execute(select(batches.c.state, func.count()).group_by(batches.c.state))
     return {row[0]: row[1] for row in rows}
 
 
-def batches_without_part(connection: Connection) -> int:
+def count_batches_without_part(tx: Transaction) -> int:
     """Count the batches that are done and brought no row, so that there was nothing to store."""
     with_part = select(parts.c.batch_id).where(parts.c.batch_id == batches.c.id).exists()
     done = select(func.count()).select_from(batches).where(batches.c.state == "stored", ~with_part)
-    return int(connection.execute(done).scalar_one())
+    return int(tx.execute(done).scalar_one())
 
 
-def deadlines(connection: Connection) -> Iterable[float]:
-    """Give the deadlines of all open pairs, nearest first, streamed."""
+def list_deadlines(tx: Transaction) -> "array[float]":
+    """List the deadlines of all open pairs, nearest first; an array, since there may be millions."""
     nearest = select(pairs.c.expires_at).where(UNSETTLED).order_by(pairs.c.expires_at)
-    for (when,) in connection.execute(nearest.execution_options(yield_per=10_000)):
-        yield when - GRACE_SECONDS
+    rows = tx.execute(nearest.execution_options(yield_per=10_000))
+    return array("d", (expires_at - GRACE_SECONDS for (expires_at,) in rows))
 
 
-def halt(connection: Connection, workspace: str, *, because: str, now: float) -> None:
-    """Note that a workspace takes no calls, and why; since when is the first such note's time."""
-    again = update(workspaces).where(workspaces.c.name == workspace).values(halted_because=because)
-    if connection.execute(again).rowcount == 0:
-        connection.execute(insert(workspaces).values(name=workspace, halted_at=now, halted_because=because))
-
-
-def resume(connection: Connection, workspace: str) -> None:
-    """Note that a workspace takes calls again."""
-    connection.execute(delete(workspaces).where(workspaces.c.name == workspace))
-
-
-def halted(connection: Connection) -> dict[str, tuple[str, float]]:
+def list_halted(tx: Transaction) -> dict[str, tuple[str, float]]:
     """Name the halted workspaces, each with its cause and since when."""
-    return {row.name: (row.halted_because, row.halted_at) for row in connection.execute(select(workspaces))}
+    return {row.name: (row.halted_because, row.halted_at) for row in tx.execute(select(workspaces))}
 
 
-def stored_parts(connection: Connection, *, after: int, limit: int) -> list[StoredPart]:
+def list_parts(tx: Transaction, *, after: int, limit: int) -> list[StoredPart]:
     """List stored parts in the order of storing, after a bookmark."""
     columns = (
         parts.c.stored_order, parts.c.dataset, parts.c.name, parts.c.sha256,
         parts.c.size_bytes, parts.c.row_count, parts.c.stored_at,
     )  # fmt: skip
     following = select(*columns).where(parts.c.stored_order > after).order_by(parts.c.stored_order).limit(limit)
-    return [StoredPart(*row) for row in connection.execute(following)]
+    return [StoredPart(*row) for row in tx.execute(following)]
 
 
-def newest_parts(connection: Connection, dataset_id: str, *, limit: int) -> list[str]:
+def list_newest_parts(tx: Transaction, dataset_id: str, *, limit: int) -> list[str]:
     """Return the names of the parts that were stored last in one place's dataset, the newest first."""
     here = select(parts.c.name).where(parts.c.destination == dataset_id, parts.c.stored_order.is_not(None))
-    return list(connection.execute(here.order_by(parts.c.stored_order.desc()).limit(limit)).scalars())
+    return list(tx.execute(here.order_by(parts.c.stored_order.desc()).limit(limit)).scalars())
 
 
-def standings(connection: Connection, asked: Sequence[Pair], *, now: float) -> dict[Pair, str]:
-    """Tell of each pair whether it is pending, captured, rejected or expired; one that is not known is left out.
+def find(tx: Transaction, wanted: Sequence[Pair]) -> dict[Pair, str]:
+    """Return for each pair whether it is pending, captured, rejected or expired; unknown ones are left out.
 
-    A pair that nobody asked for before it expired counts as expired, also where no harvest has noted that yet.
+    A pair that was not requested before it expired counts as expired, even if no capture has recorded that yet.
     """
-    columns = (pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
-    given = handed_over(connection, columns, [(each.workspace, each.campaign_id, each.send_id) for each in asked])
+    columns = IDENTITY
+    given = rows_as_table(tx, columns, [(each.workspace, each.campaign_id, each.send_id) for each in wanted])
     same = and_(*(column == given.c[column.name] for column in columns))
-    overdue = and_(pairs.c.state.in_(("due", "waiting")), pairs.c.expires_at <= now)
+    overdue = and_(pairs.c.state.in_(("due", "waiting")), pairs.c.expires_at <= tx.now)
     standing = case((pairs.c.state == "settled", pairs.c.outcome), (overdue, "expired"), else_="pending")
-    rows = connection.execute(select(*columns, standing).select_from(given.join(pairs, same)))
+    rows = tx.execute(select(*columns, standing).select_from(given.join(pairs, same)))
     return {Pair(*identity): word for *identity, word in rows}
-
-
-def next_due_at(
-    connection: Connection, workspace: str, *, max_deferrals: int | None = None, unconfirmed_at: float | None = None
-) -> float | None:
-    """Tell when the next reading falls due, 0 for at once; None when none is planned.
-
-    With ``max_deferrals`` only readings count that are due or were deferred, though not more often than that; with
-    ``unconfirmed_at``, a time that nothing has confirmed, only those whose pair has not expired if it is true.
-    """
-    # Two looks into an index each: both states asked for at once, the database would read every pair there is.
-    due = and_(pairs.c.workspace == workspace, pairs.c.state == "due")
-    waiting = and_(pairs.c.workspace == workspace, pairs.c.state == "waiting")
-    if max_deferrals is not None:
-        due = and_(due, pairs.c.deferrals <= max_deferrals)
-        waiting = and_(waiting, pairs.c.deferrals > literal_column("0"), pairs.c.deferrals <= max_deferrals)
-    if unconfirmed_at is not None:
-        left = or_(pairs.c.expires_at > unconfirmed_at, ~TRIED)
-        due, waiting = and_(due, left), and_(waiting, left)
-    if connection.execute(select(pairs.c.id).where(due).limit(1)).first():
-        return 0.0
-    when: float | None = connection.execute(select(func.min(pairs.c.due_at)).where(waiting)).scalar_one()
-    return when

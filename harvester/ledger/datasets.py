@@ -1,19 +1,17 @@
-"""Which dataset lies at which place, so that harvesting can begin while a place that is known is away."""
+"""Which dataset lies at which place, so that a capture can begin while a place that was used before is away."""
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import delete, insert, select
 
+from harvester.ledger.database import Transaction
 from harvester.ledger.schema import datasets
 
 
-def remember(connection: Connection, place: str, dataset_id: str) -> None:
-    """Note the dataset that was found at a place."""
-    connection.execute(delete(datasets).where(datasets.c.place == place))
-    connection.execute(insert(datasets).values(place=place, dataset_id=dataset_id))
+def save_dataset(tx: Transaction, place: str, dataset_id: str) -> None:
+    """Store the id of the dataset that lies at a place."""
+    tx.execute(delete(datasets).where(datasets.c.place == place))
+    tx.execute(insert(datasets).values(place=place, dataset_id=dataset_id))
 
 
-def remembered(connection: Connection, place: str) -> str | None:
-    """Give the dataset that was last found at a place; None for one that was never reached."""
-    found: str | None = connection.execute(
-        select(datasets.c.dataset_id).where(datasets.c.place == place)
-    ).scalar_one_or_none()
-    return found
+def find_dataset(tx: Transaction, place: str) -> str | None:
+    """Return the id of the dataset that was last found at a place; None for a place that was never reached."""
+    return tx.execute(select(datasets.c.dataset_id).where(datasets.c.place == place)).scalar_one_or_none()

@@ -1,7 +1,7 @@
-"""Rows handed over to the database, and back, as one text, which it packs and unpacks by itself.
+"""Rows go to the database, and come back, as one JSON text, which the database parses and encodes by itself.
 
-Row by row, the driver would take and drop the interpreter's lock for each: the event loop would wait for it a thousand
-times a batch, and the driver for the event loop.
+Row by row, the driver would take and release the interpreter's lock for each: the event loop would wait for it a
+thousand times a batch, and the driver for the event loop.
 """
 
 from collections.abc import Sequence
@@ -9,37 +9,35 @@ from typing import Any
 
 import orjson
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
-    Connection,
     Float,
     FromClause,
     String,
     bindparam,
     cast,
-    func,
     literal_column,
     select,
-)  # fmt: skip
+)
+
+from harvester.ledger.database import Transaction
 
 
-def handed_over(connection: Connection, columns: Sequence[Column[Any]], rows: Sequence[Sequence[object]]) -> FromClause:
-    """Give rows as a table with the names and types of ``columns``."""
-    unpack = {"sqlite": func.json_each, "postgresql": func.json_array_elements}[connection.dialect.name]
-    element = unpack(bindparam("rows", orjson.dumps(rows).decode())).table_valued("value").c.value
+def rows_as_table(tx: Transaction, columns: Sequence[Column[Any]], rows: Sequence[Sequence[object]]) -> FromClause:
+    """Return rows as a table with the names and types of ``columns``."""
+    text: BindParameter[str] = bindparam("rows", orjson.dumps(rows).decode())
+    element = tx.dialect.json_elements(text).table_valued("value").c.value
     fields = (cast(element.op("->>")(literal_column(str(at))), column.type) for at, column in enumerate(columns))
     return select(*(field.label(column.name) for field, column in zip(fields, columns, strict=True))).subquery()
 
 
-def handed_back(
-    connection: Connection, columns: Sequence[ColumnElement[Any]], which: ColumnElement[bool]
+def select_as_json(
+    tx: Transaction, columns: Sequence[ColumnElement[Any]], which: ColumnElement[bool]
 ) -> list[list[Any]]:
-    """Give these columns, none of them null, of the rows ``which``, in no order; floats may come as text."""
-    pack, gather = {
-        "sqlite": (func.json_array, func.json_group_array), "postgresql": (func.json_build_array, func.json_agg),
-    }[connection.dialect.name]  # fmt: skip
-    if connection.dialect.name == "sqlite":  # whose JSON keeps 15 digits of a float, where 17 tell it from every other
-        columns = [func.printf("%!.17g", each) if isinstance(each.type, Float) else each for each in columns]
-    text = connection.execute(select(cast(gather(pack(*columns)), String)).where(which)).scalar_one()
+    """Select columns, none of them null, of the rows ``which``, in no order; floats may come as text."""
+    dialect = tx.dialect
+    exact = [dialect.exact_float(each) if isinstance(each.type, Float) else each for each in columns]
+    text = tx.execute(select(cast(dialect.json_rows(dialect.json_row(*exact)), String)).where(which)).scalar_one()
     rows: list[list[Any]] = orjson.loads(text or "[]")
     return rows

@@ -1,70 +1,89 @@
-"""Who holds which batch, and what is taken back from owners that died or lost their lease.
+"""Leases of batches: how long an owner keeps one, and what others take back from owners that are dead or late."""
 
-Each verb is a function over one open transaction; time and identity are arguments.
-"""
-
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, delete, func, literal_column, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, literal_column, select, update
 
-from harvester.ledger.plans import resting
+from harvester.ledger.database import Transaction
+from harvester.ledger.filters import released_state
 from harvester.ledger.schema import batches, pairs, parts
 from harvester.schedule import ONCE
 
+_HELD = batches.c.state.in_(("open", "sealed"))
 
-@dataclass(frozen=True, slots=True)
-class Unstored:
-    """A sealed batch that is not known to be stored, the dataset it was sealed for, and its size there."""
+
+class Lease(NamedTuple):
+    """A batch, and the token that makes it ours: whoever takes it over gives it another one."""
 
     batch_id: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBatch:
+    """A sealed batch that is not stored yet, the dataset it was sealed for, and its size there."""
+
+    lease: Lease
     destination: str
     size_bytes: int
 
 
-def renew(connection: Connection, batch_ids: Sequence[str], *, owner: str, lease_until: float) -> set[str]:
-    """Lengthen the lease of open and sealed batches; gives those that are still ours."""
-    mine = and_(batches.c.id.in_(batch_ids), batches.c.owner == owner, batches.c.state.in_(("open", "sealed")))
-    kept = connection.execute(update(batches).where(mine).values(lease_until=lease_until).returning(batches.c.id))
-    return set(kept.scalars())
+def renew(tx: Transaction, leases: Sequence[Lease]) -> set[str]:
+    """Extend the leases of open and sealed batches whose token is still valid; returns the ids of those."""
+    ids, tokens = [each.batch_id for each in leases], [each.token for each in leases]
+    ours = and_(batches.c.id.in_(ids), batches.c.token.in_(tokens), _HELD)
+    return set(
+        tx.execute(update(batches).where(ours).values(lease_until=tx.lease_until).returning(batches.c.id)).scalars()
+    )
 
 
-def held_by_others(connection: Connection, workspace: str, *, owner: str) -> bool:
-    """Tell whether another owner has readings of a workspace in hand that are asked for once."""
+def held_by_others(tx: Transaction, workspace: str, *, owner: str) -> bool:
+    """Return whether another owner holds readings of a workspace that are read once."""
     theirs = and_(batches.c.state == "open", batches.c.workspace == workspace, batches.c.owner != owner)
     once = and_(pairs.c.state == literal_column("'leased'"), pairs.c.reading == ONCE)
     held = select(pairs.c.id).join(batches, batches.c.id == pairs.c.batch_id).where(theirs, once)
-    return connection.execute(held.limit(1)).first() is not None
+    return tx.execute(held.limit(1)).first() is not None
 
 
-def unfinished_owners(connection: Connection) -> set[str]:
-    """Name everyone who holds a batch that is not stored."""
-    held = select(batches.c.owner).where(batches.c.state.in_(("open", "sealed")))
-    return set(connection.execute(held).scalars())
+def recover(tx: Transaction, *, owner: str, list_dead: Callable[[set[str]], list[str]]) -> list[SealedBatch]:
+    """Release the open batches of owners that are dead or whose lease has run out, and take over their sealed ones.
 
-
-def recover(
-    connection: Connection, *, dead_owners: Iterable[str], owner: str, now: float, lease_until: float
-) -> list[Unstored]:
-    """Give back the readings of open batches whose owner is dead or whose lease has run out.
-
-    Sealed batches of such owners become ours, until ``lease_until``; they are returned, oldest first, to be created.
+    ``list_dead`` returns those of some owners that are dead. Returns all sealed batches of ``owner`` that are not
+    stored yet, the oldest first.
     """
-    lapsed = and_(batches.c.owner != owner, batches.c.owner.in_(list(dead_owners)) | (batches.c.lease_until < now))
-    lost = select(batches.c.id).where(batches.c.state == "open", lapsed)
-    connection.execute(
+    others = set(tx.execute(select(batches.c.owner).where(_HELD)).scalars()) - {owner}
+    dead = list_dead(others)
+    lapsed = and_(batches.c.owner != owner, batches.c.owner.in_(dead) | (batches.c.lease_until < tx.now))
+    _release(tx, and_(batches.c.state == "open", lapsed))
+    ours = {"owner": owner, "token": secrets.token_hex(8), "lease_until": tx.lease_until}
+    tx.execute(update(batches).where(batches.c.state == "sealed", lapsed).values(ours))
+    return _list_sealed(tx, owner)
+
+
+def _release(tx: Transaction, which: ColumnElement[bool]) -> None:
+    """Give the readings of batches back, and delete these."""
+    lost = select(batches.c.id).where(which).scalar_subquery()
+    tx.execute(
         update(pairs)
-        .where(pairs.c.state == "leased", pairs.c.batch_id.in_(lost.scalar_subquery()))
-        .values(state=resting(pairs.c.due_at, now), batch_id=None)
+        .where(pairs.c.state == "leased", pairs.c.batch_id.in_(lost))
+        .values(state=released_state(pairs.c.due_at, tx.now), batch_id=None)
     )
-    connection.execute(delete(batches).where(batches.c.state == "open", lapsed))
-    ours = {"owner": owner, "lease_until": lease_until}
-    connection.execute(update(batches).where(batches.c.state == "sealed", lapsed).values(ours))
-    unstored = (
-        select(parts.c.batch_id, parts.c.destination, func.sum(parts.c.size_bytes))
-        .join(batches, batches.c.id == parts.c.batch_id)
+    tx.execute(delete(batches).where(which))
+
+
+def _list_sealed(tx: Transaction, owner: str) -> list[SealedBatch]:
+    """List the sealed batches of an owner, the oldest first."""
+    sealed = (
+        select(batches.c.id, batches.c.token, parts.c.destination, func.sum(parts.c.size_bytes))
+        .join(parts, batches.c.id == parts.c.batch_id)
         .where(batches.c.state == "sealed", batches.c.owner == owner)
-        .group_by(parts.c.batch_id, parts.c.destination)
-        .order_by(parts.c.batch_id)
+        .group_by(batches.c.id, batches.c.token, parts.c.destination)
+        .order_by(batches.c.id)
     )
-    return [Unstored(*row) for row in connection.execute(unstored)]
+    return [
+        SealedBatch(Lease(batch_id, token), destination, size)
+        for batch_id, token, destination, size in tx.execute(sealed)
+    ]

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, delete, func, insert, literal_column, select
+from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, select
 
-from harvester.ledger.books import UNSETTLED
+from harvester.ledger.database import Transaction
+from harvester.ledger.filters import DEFERRED, EXPIRED, UNSETTLED
 from harvester.ledger.schema import NEVER, batches, outcomes, paces, pairs, parts
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair
 from harvester.schedule import MARGIN_SECONDS
 
-_STATES = ("waiting", "due", "leased", "paused")
+_STATES = ("waiting", "due", "leased")
 
 RECENT_OUTCOMES = 10_000
 """How many of the latest outcomes are searched for the last capture of each workspace."""
@@ -55,7 +56,7 @@ class Outlook:
     days: tuple[DayOfDeadlines, ...]
 
 
-def outlook(connection: Connection, workspace: str, *, now: float, days: int = 15) -> Outlook:
+def get_outlook(tx: Transaction, workspace: str, *, days: int = 15) -> Outlook:
     """Look ahead over a workspace's open pairs.
 
     A pair is at risk once its planning deadline has passed, or if the pace that a service measured last is too slow to
@@ -64,19 +65,19 @@ def outlook(connection: Connection, workspace: str, *, now: float, days: int = 1
 
     Pairs that were forced have no deadline. Every count is of a stretch of an index, which costs a tenth of grouping.
     """
-    today = now // DAY_SECONDS
+    now, today = tx.now, tx.now // DAY_SECONDS
     midnights = [(today + ahead) * DAY_SECONDS for ahead in range(days + 1)]
     soonest = select(func.min(pairs.c.expires_at)).where(pairs.c.workspace == workspace, UNSETTLED)
-    nearest = connection.execute(soonest).scalar_one()
+    nearest = tx.execute(soonest).scalar_one()
     bounds = [-math.inf, *midnights[1:]]
     stretches = (
         _count(workspace, UNSETTLED, pairs.c.expires_at >= begin, pairs.c.expires_at < end)
         for begin, end in pairwise(midnight + GRACE_SECONDS for midnight in bounds)
     )
-    counts = connection.execute(select(*stretches)).one()
+    counts = tx.execute(select(*stretches)).one()
     late = now + MARGIN_SECONDS
-    beyond = _out_of_reach(midnights, counts, pace_of(connection, workspace), now)
-    at_risk = connection.execute(
+    beyond = _out_of_reach(midnights, counts, find_pace(tx, workspace), now)
+    at_risk = tx.execute(
         select(_count(workspace, UNSETTLED, pairs.c.expires_at < max(late, beyond) + GRACE_SECONDS))
     ).scalar_one()
     found, left = [], at_risk
@@ -84,19 +85,18 @@ def outlook(connection: Connection, workspace: str, *, now: float, days: int = 1
         found.append(DayOfDeadlines(midnight, count, min(left, count)))  # those at risk are the nearest ones
         left -= found[-1].at_risk
     return Outlook(
-        readings=_readings(connection, workspace),
+        readings=_readings(tx, workspace),
         at_risk=at_risk,
         nearest_deadline=None if nearest is None or nearest >= NEVER else nearest - GRACE_SECONDS,
         days=tuple(found),
     )
 
 
-def _readings(connection: Connection, workspace: str) -> dict[str, int]:
+def _readings(tx: Transaction, workspace: str) -> dict[str, int]:
     in_state = (func.count().filter(pairs.c.state == state) for state in _STATES)
-    by_state = connection.execute(select(*in_state).where(pairs.c.workspace == workspace, UNSETTLED)).one()
+    by_state = tx.execute(select(*in_state).where(pairs.c.workspace == workspace, UNSETTLED)).one()
     states = dict(zip(_STATES, by_state, strict=True))
-    put_off = (pairs.c.state == literal_column("'waiting'"), pairs.c.deferrals > literal_column("0"))
-    states["deferred"] = connection.execute(select(_count(workspace, *put_off))).scalar_one()
+    states["deferred"] = tx.execute(select(_count(workspace, DEFERRED))).scalar_one()
     states["waiting"] -= states["deferred"]
     return {state: count for state, count in states.items() if count}
 
@@ -111,22 +111,16 @@ def _out_of_reach(midnights: Sequence[float], counts: Sequence[int], pace: float
     return beyond
 
 
-def at_risk(connection: Connection, *, now: float) -> dict[str, int]:
+def count_at_risk(tx: Transaction) -> dict[str, int]:
     """Count the open pairs at risk of each workspace that has open pairs."""
-    names = connection.execute(select(pairs.c.workspace).where(UNSETTLED).distinct()).scalars().all()
-    return {name: outlook(connection, name, now=now).at_risk for name in sorted(names)}
+    names = tx.execute(select(pairs.c.workspace).where(UNSETTLED).distinct()).scalars().all()
+    return {name: get_outlook(tx, name).at_risk for name in sorted(names)}
 
 
-def keep_pace(connection: Connection, workspace: str, calls_per_second: float) -> None:
-    """Keep the calls a second that a workspace can keep up over hours."""
-    connection.execute(delete(paces).where(paces.c.workspace == workspace))
-    connection.execute(insert(paces).values(workspace=workspace, calls_per_second=calls_per_second))
-
-
-def pace_of(connection: Connection, workspace: str) -> float:
+def find_pace(tx: Transaction, workspace: str) -> float:
     """Give the calls a second that a workspace can keep up, as kept last; infinite where nothing is known."""
     kept = select(paces.c.calls_per_second).where(paces.c.workspace == workspace)
-    found: float | None = connection.execute(kept).scalar_one_or_none()
+    found: float | None = tx.execute(kept).scalar_one_or_none()
     return math.inf if found is None else found
 
 
@@ -134,18 +128,17 @@ def _count(workspace: str, *which: ColumnElement[bool]) -> ScalarSelect[int]:
     return select(func.count()).select_from(pairs).where(pairs.c.workspace == workspace, *which).scalar_subquery()
 
 
-def expired(connection: Connection) -> dict[str, int]:
+def count_expired(tx: Transaction) -> dict[str, int]:
     """Count the pairs of each workspace that have expired."""
-    gone = pairs.c.outcome == literal_column("'expired'")
-    rows = connection.execute(select(pairs.c.workspace, func.count()).where(gone).group_by(pairs.c.workspace))
+    rows = tx.execute(select(pairs.c.workspace, func.count()).where(EXPIRED).group_by(pairs.c.workspace))
     return {row[0]: row[1] for row in rows}
 
 
-def last_captures(connection: Connection) -> dict[str, float]:
+def get_last_captures(tx: Transaction) -> dict[str, float]:
     """Tell when each workspace was last captured, as far as the latest outcomes say; it reads no more than those."""
     latest = select(outcomes.c.pair_id, outcomes.c.outcome, outcomes.c.ended_at)
     recent = latest.order_by(outcomes.c.id.desc()).limit(RECENT_OUTCOMES).subquery()
-    rows = connection.execute(
+    rows = tx.execute(
         select(pairs.c.workspace, func.max(recent.c.ended_at))
         .join(recent, recent.c.pair_id == pairs.c.id)
         .where(recent.c.outcome == "captured")
@@ -154,23 +147,23 @@ def last_captures(connection: Connection) -> dict[str, float]:
     return {row[0]: row[1] for row in rows}
 
 
-def unstored_batches(connection: Connection) -> dict[str, int]:
+def count_unstored_batches(tx: Transaction) -> dict[str, int]:
     """Count the batches that are not stored yet, by state."""
     waiting = batches.c.state != literal_column("'stored'")
-    rows = connection.execute(select(batches.c.state, func.count()).where(waiting).group_by(batches.c.state))
+    rows = tx.execute(select(batches.c.state, func.count()).where(waiting).group_by(batches.c.state))
     return {row[0]: row[1] for row in rows}
 
 
-def sealed_bytes(connection: Connection) -> int:
+def get_sealed_bytes(tx: Transaction) -> int:
     """Sum up the sizes of the parts that wait in the ledger to be stored."""
     waiting = select(batches.c.id).where(batches.c.state != literal_column("'stored'"), batches.c.state != "open")
     size = select(func.coalesce(func.sum(parts.c.size_bytes), 0)).where(
         parts.c.batch_id.in_(waiting), parts.c.stored_at.is_(None)
     )
-    return int(connection.execute(size).scalar_one())
+    return int(tx.execute(size).scalar_one())
 
 
-def latest_rejections(connection: Connection, *, limit: int) -> list[Rejection]:
+def list_rejections(tx: Transaction, *, limit: int) -> list[Rejection]:
     """Give the latest pairs to be rejected that still are, each once, the last one first."""
     refused = outcomes.c.outcome == literal_column("'rejected'")
     later = outcomes.alias("later")  # of a pair that was requeued in vain
@@ -187,5 +180,5 @@ def latest_rejections(connection: Connection, *, limit: int) -> list[Rejection]:
     )  # fmt: skip
     return [
         Rejection(Pair(workspace, campaign_id, send_id), reason, detail or "", ended_at)
-        for workspace, campaign_id, send_id, reason, detail, ended_at in connection.execute(latest)
+        for workspace, campaign_id, send_id, reason, detail, ended_at in tx.execute(latest)
     ]

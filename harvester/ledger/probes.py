@@ -1,12 +1,10 @@
-"""Finds the pair to request next while refusals put a workspace's endpoint in doubt.
-
-A function over one open transaction, which only reads.
-"""
+"""Finds the pair to request next while refusals put a workspace's endpoint in doubt. It only reads."""
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, select
 
+from harvester.ledger.database import Transaction
 from harvester.ledger.schema import outcomes, pairs
 from harvester.model import Probe
 
@@ -14,7 +12,7 @@ OUTCOMES_SEEN = 1000
 """How many of the latest outcomes are searched for campaigns that were captured before."""
 
 
-def find_probe(connection: Connection, workspace: str, probe: Probe) -> int | None:
+def find_probe(tx: Transaction, workspace: str, probe: Probe) -> int | None:
     """Find the due pair that a probe describes; None without one.
 
     The order is that of ordinary claims, or the same index from its other end, where pairs come first that were
@@ -37,8 +35,8 @@ def find_probe(connection: Connection, workspace: str, probe: Probe) -> int | No
         .where(pairs.c.workspace == workspace, seen.c.outcome == "captured", other)
         .distinct()
     )
-    known = set(connection.execute(captured).scalars())
+    known = set(tx.execute(captured).scalars())
     found: int | None = None
     if known:
-        found = connection.execute(due.where(pairs.c.campaign_id.in_(known))).scalar_one_or_none()
-    return connection.execute(due).scalar_one_or_none() if found is None else found
+        found = tx.execute(due.where(pairs.c.campaign_id.in_(known))).scalar_one_or_none()
+    return tx.execute(due).scalar_one_or_none() if found is None else found

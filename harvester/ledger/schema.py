@@ -1,9 +1,8 @@
 """The ledger's tables, for every database that SQLAlchemy Core speaks.
 
-A pair is always in one state. ``waiting``: its reading is due later. ``due``: it may be claimed. ``leased``:
-an open batch holds it. ``paused``: it is left alone for a while. ``settled``: its last reading has its outcome. A batch
-is ``open`` until it is sealed and ``sealed`` until its part is stored; a batch that lapsed is deleted, for its readings
-went back.
+A pair is always in one state. ``waiting``: its reading is due later. ``due``: it may be claimed. ``leased``: an open
+batch holds it. ``settled``: its last reading has its outcome. A batch is ``open`` until it is sealed and ``sealed``
+until its part is stored, or ``conflict`` if it cannot be; a batch that lapsed is deleted, since its readings went back.
 
 A pair that is sent anew begins another *round*, which an outcome of the round before does not end. ``yields`` marks
 readings that give way: they are neither the pair's first capture nor its final one.
@@ -25,7 +24,7 @@ from sqlalchemy import (
     event,
 )  # fmt: skip
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 NEVER = 253_402_300_799.0
 """The last second of the year 9999: a pair that was forced does not expire."""
@@ -119,8 +118,6 @@ plans = Table(
     metadata,
     Column("workspace", String, primary_key=True),
     Column("ages_days", String, nullable=False),
-    Column("retention_days", Float, nullable=False),
-    Column("margin_days", Float, nullable=False),
 )
 
 datasets = Table(

@@ -9,14 +9,18 @@ import fcntl
 import os
 import re
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event
+from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, func
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
 from harvester.errors import LedgerError
+from harvester.ledger.dialect import Dialect
 from harvester.private_files import make_private_file, make_private_folder, open_private
 
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs|cifs|smb|9p|afs|ceph|gluster|lustre|fuse\.(sshfs|s3fs|rclone|gcsfuse|goofys)")
@@ -25,6 +29,15 @@ READS_ONLY = {"reads_only": True}
 
 _WAIT_SECONDS = 120.0
 """For how long another's transaction is waited for: a long list is enqueued in short ones."""
+
+DIALECT = Dialect(
+    insert=insert,
+    json_elements=func.json_each,
+    json_row=func.json_array,
+    json_rows=func.json_group_array,
+    # Its JSON keeps 15 digits of a float, and only 17 tell each from every other.
+    exact_float=lambda column: func.printf("%!.17g", column),
+)
 
 _MOUNTS = Path("/proc/self/mounts")
 
@@ -62,8 +75,28 @@ def connect(path: Path) -> Engine:
     return engine
 
 
-def _set_up(connection: Any, _record: object) -> None:
+def connect_to_read(path: Path) -> Engine:
+    """Open a file that exists, for reading only and for one thread at a time, at the first use.
+
+    In WAL mode it neither waits for who writes nor makes them wait. It never writes, not even when it is closed.
+    """
+    target = f"file:{quote(str(path.absolute()))}?mode=ro"
+    engine = create_engine(
+        "sqlite://", poolclass=StaticPool,
+        creator=lambda: sqlite3.connect(target, uri=True, check_same_thread=False, timeout=_WAIT_SECONDS),
+    ).execution_options(**READS_ONLY)  # fmt: skip
+    event.listen(engine, "connect", _leave_transactions_to_us)
+    event.listen(engine, "connect", lambda connection, _record: _spill_into(connection, path.parent))
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _leave_transactions_to_us(connection: Any, _record: object = None) -> None:
     connection.isolation_level = None  # the driver would begin too late, and not immediately
+
+
+def _set_up(connection: Any, _record: object) -> None:
+    _leave_transactions_to_us(connection)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "journal_size_limit = 67108864"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -96,6 +129,7 @@ class OwnerLock:
 
     def __init__(self, ledger: Path, owner: str) -> None:
         """Take the lock of ``owner``. Raises ``LedgerError`` where the folder does not let it."""
+        self.owner = owner
         self._folder = ledger.with_name(ledger.name + ".owners")
         self._mine = self._folder / owner
         try:
@@ -130,8 +164,13 @@ class OwnerLock:
         finally:
             os.close(file)
 
-    def clear_dead(self) -> None:
-        """Remove the locks of owners that have ended."""
+    def list_dead(self, owners: Iterable[str]) -> list[str]:
+        """Return those of some owners whose process has ended; removes the locks of all that have."""
+        dead = [each for each in owners if self.is_dead(each)]
+        self._clear_dead()
+        return dead
+
+    def _clear_dead(self) -> None:
         for path in self._folder.iterdir():
             if path != self._mine:
                 self.is_dead(path.name)

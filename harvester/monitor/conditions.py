@@ -11,7 +11,6 @@ from harvester.engine.wiring import Harvesting
 from harvester.formatting import quantity
 from harvester.health import Condition, ConditionLog, Part
 from harvester.ledger import Ledger
-from harvester.ledger.books import halted
 from harvester.sources.trigger import Trigger
 
 LEDGER_PATIENCE_SECONDS = 10.0
@@ -82,7 +81,7 @@ class Conditions:
     def _probe_ledger(self) -> None:
         """Start a small query of the ledger, unless one is still running."""
         if self._probe is None or self._probe.done():
-            self._probe = asyncio.create_task(self._ledger.look(halted), name="ledger probe")
+            self._probe = asyncio.create_task(self._ledger.upkeep.ping(), name="ledger probe")
             # A failure is reported, or ends the service, at the next real query.
             self._probe.add_done_callback(lambda probe: probe.cancelled() or probe.exception())
             self._probed_at = self._clock.monotonic()

@@ -12,8 +12,6 @@ from harvester import __version__
 from harvester.engine.wiring import Harvesting, Wired
 from harvester.health import Condition, Part
 from harvester.ledger import Ledger
-from harvester.ledger import books as ledger_books
-from harvester.ledger import outlook as ahead
 from harvester.model import Books
 from harvester.monitor.history import BudgetHistory
 from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, WorkspaceState
@@ -72,9 +70,9 @@ class Monitor:
         now = self._clock.wall()
         self.sample()
         if self._last_captures is None:
-            self._last_captures = await self._ledger.look(ahead.last_captures)
-        expired = await self._ledger.look(ahead.expired)
-        halted = await self._ledger.look(ledger_books.halted)
+            self._last_captures = await self._ledger.reports.get_last_captures()
+        expired = await self._ledger.reports.count_expired()
+        halted = await self._ledger.reports.list_halted()
         workspaces = [
             await self._workspace(
                 name, each, now, expired=expired.get(name, 0), halted_since=halted[name][1] if name in halted else None
@@ -83,22 +81,22 @@ class Monitor:
         ]
         conditions = tuple(self._conditions())
         unserved = [each.subject for each in conditions if each.part is Part.WORKSPACE]
-        at_risk = {name: (await self._ledger.look(ahead.outlook, name, now=now)).at_risk for name in unserved}
+        at_risk = {name: (await self._ledger.reports.get_outlook(name)).at_risk for name in unserved}
         return Snapshot(
             taken_at=now, started_at=now - (self._clock.monotonic() - self._started), version=__version__,
             workspaces=tuple(workspaces),
             triggers=tuple(self._trigger(each) for each in self._triggers),
             store=await self._store(), books=await self._books(),
-            rejections=tuple(await self._ledger.look(ahead.latest_rejections, limit=REJECTIONS)),
+            rejections=tuple(await self._ledger.reports.list_rejections(limit=REJECTIONS)),
             conditions=conditions, unserved_at_risk=at_risk, clock_difference_seconds=self._clock.difference,
         )  # fmt: skip
 
     async def alert(self) -> None:
         """Log pairs at risk when their number grows, then every hour; and pairs that expired since the last call."""
         now = self._clock.wall()
-        expired = await self._ledger.look(ahead.expired)
+        expired = await self._ledger.reports.count_expired()
         for name, each in self._harvesting.wired.items():
-            seen = await self._ledger.look(ahead.outlook, name, now=now)
+            seen = await self._ledger.reports.get_outlook(name)
             if self._should_alert(name, seen.at_risk):
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
                 log.error("pairs_at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
@@ -122,7 +120,7 @@ class Monitor:
     async def _workspace(
         self, name: str, each: Wired, now: float, *, expired: int, halted_since: float | None
     ) -> WorkspaceState:
-        state, seen = each.pacer.state(), await self._ledger.look(ahead.outlook, name, now=now)
+        state, seen = each.pacer.state(), await self._ledger.reports.get_outlook(name)
         return WorkspaceState(
             name=name, pace=state.pace, in_flight=state.in_flight, window=self._histories[name].window,
             hold_cause=state.held_because, hold_until=now + state.held_seconds,
@@ -138,7 +136,7 @@ class Monitor:
         for name, each in self._harvesting.wired.items():
             pace, stored = self._sustained_pace(name, each), self._paces.get(name)
             if stored is None or abs(pace - stored) > PACE_TOLERANCE * max(pace, stored):
-                await self._ledger.do(ahead.keep_pace, name, pace)
+                await self._ledger.upkeep.save_pace(name, pace)
                 self._paces[name] = pace
 
     def _sustained_pace(self, name: str, each: Wired) -> float:
@@ -164,8 +162,8 @@ class Monitor:
         problem = self._harvesting.storing.problem
         return StoreState(
             place=self._settings.out, problem=str(problem) if problem else None,
-            batches=await self._ledger.look(ahead.unstored_batches),
-            sealed_bytes=await self._ledger.look(ahead.sealed_bytes),
+            batches=await self._ledger.reports.count_unstored_batches(),
+            sealed_bytes=await self._ledger.reports.get_sealed_bytes(),
             parts=sum(tally.parts for tally in tallies), rows=sum(tally.rows for tally in tallies),
             part_bytes=sum(tally.part_bytes for tally in tallies),
         )  # fmt: skip
@@ -173,7 +171,7 @@ class Monitor:
     async def _books(self) -> Books:
         began = self._clock.monotonic()
         if self._cached_books is None or began >= self._cached_books.expires_at:
-            counted = await self._ledger.look(ledger_books.books)
+            counted = await self._ledger.reports.get_books()
             ended = self._clock.monotonic()
             self._cached_books = _CachedBooks(counted, ended + min(BOOKS_SHARE * (ended - began), BOOKS_MAX_SECONDS))
         return self._cached_books.books

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from harvester.formatting import ago, duration, quantity, safe_text
 from harvester.health import Condition
-from harvester.ledger.outlook import DayOfDeadlines, Rejection
+from harvester.ledger import DayOfDeadlines, Rejection
 from harvester.model import Books
 from harvester.monitor.readiness import blocking_conditions
 

@@ -12,13 +12,7 @@ import structlog
 
 from harvester.engine.wiring import Connect, Harvesting, connected, first_of, plans_of
 from harvester.errors import ExitCode
-from harvester.ledger import Ledger
-from harvester.ledger.batches import wake
-from harvester.ledger.books import pending
-from harvester.ledger.intake import EnqueueCount, enqueue, prune
-from harvester.ledger.ledger import LEASE_SECONDS
-from harvester.ledger.outlook import outlook
-from harvester.ledger.plans import follow
+from harvester.ledger import LEASE_SECONDS, EnqueueCount, Ledger
 from harvester.model import DAY_SECONDS, Enqueued
 from harvester.monitor.conditions import Conditions
 from harvester.monitor.monitor import Monitor
@@ -96,7 +90,7 @@ class Service:
         Raises ``UsageError`` for settings that are not usable, ``StorageError`` where ledger or sink fail for good.
         """
         for name, plan in plans_of(self._settings).items():
-            await self._ledger.do(follow, name, plan)
+            await self._ledger.intake.set_plan(name, plan)
         async with self._harvesting.opened():
             with stop_on_signals(self.stop):
                 try:
@@ -111,7 +105,7 @@ class Service:
         periodic = [
             group.create_task(self._every(SAMPLE_SECONDS, self._sample), name="history"),
             group.create_task(self._every(REPORT_SECONDS, self._check_conditions), name="conditions"),
-            group.create_task(self._every(RECOVERY_SECONDS, self._harvesting.recover), name="recovery"),
+            group.create_task(self._every(RECOVERY_SECONDS, self._harvesting.storing.recover), name="recovery"),
             group.create_task(self._every(HOUSEKEEPING_SECONDS, self._clean_up), name="housekeeping"),
         ]
         if any(each.api_key_file for each in self._settings.workspaces.values()):
@@ -128,12 +122,11 @@ class Service:
 
     async def enqueue(self, arrivals: Sequence[Enqueued], *, once: bool) -> EnqueueCount:
         """Enqueue pairs durably. Raises ``LedgerError``."""
-        clock = self._clock
-        count = await self._ledger.do(enqueue, arrivals, now=clock.wall(), once=once, confirmed=clock.confirmed)
+        count = await self._ledger.intake.enqueue(arrivals, once=once)
         if count.in_question is not None:
             await self._harvesting.confirm_time(count.in_question.workspace)
             # A message comes once. Without a response, the machine's clock decides.
-            await self._ledger.do(enqueue, arrivals, now=clock.wall(), once=once)
+            await self._ledger.intake.enqueue(arrivals, once=once, trust_clock=True)
         self._harvesting.look()
         return count
 
@@ -187,12 +180,12 @@ class Service:
         """Return the number of due or deferred readings of each workspace that has any."""
         unfinished = {}
         for name in self._harvesting.wired:
-            readings = (await self._ledger.look(outlook, name, now=self._clock.wall())).readings
+            readings = (await self._ledger.reports.get_outlook(name)).readings
             if count := readings.get("due", 0) + readings.get("deferred", 0):
                 unfinished[name] = count
         return unfinished
 
-    async def _every(self, seconds: float, task: Callable[[], Awaitable[None]]) -> None:
+    async def _every(self, seconds: float, task: Callable[[], Awaitable[object]]) -> None:
         while True:
             await task()
             await asyncio.sleep(seconds)
@@ -200,7 +193,7 @@ class Service:
     async def _sample(self) -> None:
         self.monitor.sample()
         await self.monitor.store_paces()
-        await self._ledger.keep_clock_difference()
+        await self._ledger.save_clock_difference()
 
     async def _check_conditions(self) -> None:
         """Log the conditions. A lost ledger ends the service, because captures would be lost with it."""
@@ -212,14 +205,15 @@ class Service:
         """Expire and prune pairs, and log alerts."""
         now = self._clock.wall()
         for name in self._settings.workspaces:
-            expired = await self._ledger.do(wake, name, now=now, confirmed=self._clock.confirmed)
+            await self._ledger.upkeep.schedule_due(name)
+            expired = await self._ledger.upkeep.expire(name)
             if expired:
                 log.error(
                     "pairs_expired", workspace=name, pairs=expired, hint="their numbers are lost; see harvester status"
                 )
         await self.monitor.alert()
-        self.conditions.set_pending(await self._ledger.look(pending))
+        self.conditions.set_pending(await self._ledger.reports.count_pending())
         if self._clock.confirmed and now - self._pruned_at >= DAY_SECONDS:
             self._pruned_at = now
-            gone = await self._ledger.do(prune, settled_before=now - self._settings.keep_days * DAY_SECONDS)
+            gone = await self._ledger.upkeep.prune(keep_days=self._settings.keep_days)
             log.info("pairs_pruned", pairs=gone)

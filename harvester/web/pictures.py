@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 from harvester.formatting import compact, number, quantity
-from harvester.ledger.outlook import DayOfDeadlines
+from harvester.ledger import DayOfDeadlines
 from harvester.monitor.snapshot import Window
 
 WIDTH, HEIGHT = 600.0, 100.0

@@ -7,7 +7,7 @@ from markupsafe import Markup
 from harvester.errors import format_cause
 from harvester.formatting import ago, day_and_time, iso_time, number, safe_text, time_of_day, volume
 from harvester.health import HOLDS
-from harvester.ledger.outlook import Rejection
+from harvester.ledger import Rejection
 from harvester.model import Books
 from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, Window, WorkspaceState
 from harvester.web import pictures

@@ -18,13 +18,12 @@ from harvester.braze.transport import Answer
 from harvester.engine.wiring import Harvesting
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
-from harvester.ledger.books import books
-from harvester.ledger.intake import enqueue
 from harvester.model import Captured, Deferred, Enqueued, Pair, Reading, Rejected, Returned, Verdict
 from harvester.settings import Settings, Workspace
 from harvester.signals import GRACE_SECONDS
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.storage import Compression, FolderSink
+from tests.support.ledger_file import query
 
 KEY = "canary-key-0123456789"
 AT = "https://rest.fra-01.braze.eu"
@@ -227,7 +226,7 @@ def harvested(
         async with await Ledger.open(folder / "ledger.db", clock=clock) as ledger:
             wire = wire_of(ledger, clock)
             pairs = [Enqueued(Pair("eu", "c", f"s{number}")) for number in range(count)]
-            await ledger.do(enqueue, pairs, now=clock.wall(), once=True)
+            await ledger.intake.enqueue(pairs, once=True)
             harvesting = Harvesting(
                 Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)}), ledger=ledger,
                 sink=FolderSink(folder / "out"), compression=Compression.NONE, connect=lambda *_: wire,
@@ -236,7 +235,7 @@ def harvested(
                 if stopped_after is not None:
                     asyncio.get_running_loop().call_later(stopped_after, harvesting.stop)
                 await harvesting.run()
-            return clock.monotonic(), (await ledger.do(books)).pending
+            return clock.monotonic(), (await ledger.reports.get_books()).pending
 
     return run_virtual(story())
 
@@ -263,7 +262,7 @@ def test_nothing_is_leased_beyond_a_small_batch_until_the_first_answer_tells_the
         async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
             """Answer well, and tell of a budget that is large."""
             await asyncio.sleep(0 if self.asked else 20)
-            leased.append(await self.ledger.do(lambda tx: tx.exec_driver_sql(LEASED).scalar_one()))
+            leased.append(query(self.ledger.path, LEASED)[0][0])
             answer = await super().send_series(pair, length_days=length_days, ending_at=ending_at)
             now = self.clock.wall()
             return answer._replace(budget=BudgetReport(250_000, 250_000 - self.asked, now + 1800, now))

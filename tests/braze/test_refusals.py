@@ -17,8 +17,6 @@ from harvester.braze.refusals import CAMPAIGNS_KEPT, PROBES_TO_HALT, REFUSALS_TO
 from harvester.braze.transport import Answer
 from harvester.engine.wiring import Harvesting
 from harvester.ledger import Ledger
-from harvester.ledger.books import books, halted
-from harvester.ledger.intake import enqueue
 from harvester.model import RETENTION_SECONDS, Books, Enqueued, Pair
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
@@ -97,7 +95,7 @@ def harvested(
         clock = VirtualClock()
         async with await Ledger.open(folder / "ledger.db", clock=clock, jitter=random.Random(1)) as ledger:
             pairs = [each for listed in lists for each in listed]
-            await ledger.do(enqueue, pairs, now=clock.wall(), once=True)
+            await ledger.intake.enqueue(pairs, once=True)
             harvesting = Harvesting(
                 Settings(workspaces={"eu": Workspace(endpoint="https://rest.fra-01.braze.eu", api_key="k" * 20)}),
                 ledger=ledger, sink=FolderSink(folder / "out"), compression=Compression.NONE,
@@ -107,14 +105,14 @@ def harvested(
                 task = asyncio.create_task(harvesting.run())
                 if late is not None:
                     await asyncio.sleep(late[0])
-                    await ledger.do(enqueue, late[1], now=clock.wall(), once=True)
+                    await ledger.intake.enqueue(late[1], once=True)
                     harvesting.look()
                 await asyncio.wait([task], timeout=seconds)
                 ended = clock.monotonic()
                 harvesting.stop()
                 await task
-            because = (await ledger.look(halted)).get("eu", (None, 0.0))[0]
-            return Harvested(await ledger.do(books), because, ended)
+            because = (await ledger.reports.list_halted()).get("eu", (None, 0.0))[0]
+            return Harvested(await ledger.reports.get_books(), because, ended)
 
     return run_virtual(story())
 

@@ -1,5 +1,7 @@
 """The ledger in any order of events: a plain model in memory says how every pair must stand, and the books balance."""
 
+import asyncio
+import random
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,10 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from harvester.ledger import batches, books, braze_time, intake, leases
-from harvester.ledger.plans import follow
-from harvester.ledger.schema import NEVER, metadata
-from harvester.ledger.sqlite import connect
+from harvester.ledger import Lease, Ledger
+from harvester.ledger.schema import NEVER
 from harvester.model import (
     DAY_SECONDS,
     GRACE_SECONDS,
@@ -29,7 +29,7 @@ from harvester.model import (
     Settlement,
     Verdict,
 )
-from harvester.schedule import FINAL, ONCE, ONLY_ONCE, ReadingPlan
+from harvester.schedule import FINAL, ONCE, ONLY_ONCE, ReadingPlan, deferral_seconds
 
 NOW = 1_767_225_600.0
 AGES = (1.0, 3.0, 8.0, 13.0)
@@ -40,13 +40,34 @@ OUTCOMES: dict[str, Outcome] = {
     "deferred": Deferred("timeout"),
     "returned": Returned(),
 }
-DEFERRAL_SECONDS = 30.0
 DATASETS = ("rows", "raw")
 OWNERS = st.sampled_from(["a", "b"])
 WORKSPACES = st.sampled_from(sorted(PLANS))
 PASSING = st.sampled_from([31.0, 121.0, DAY_SECONDS, 5 * DAY_SECONDS, 15.5 * DAY_SECONDS])
 NUMBERS = st.lists(st.integers(0, 2), min_size=1, max_size=3)
 SENT_DAYS_AGO = st.sampled_from([None, -0.5, 0.0, 0.4, 2.0, 6.0, 13.2, 14.5, 20.0])
+
+
+class NoChance(random.Random):
+    """Jitter that is always the same."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return the upper bound."""
+        return b
+
+
+class Clock:
+    """A machine's clock that the test moves."""
+
+    now = NOW
+
+    def wall(self) -> float:
+        """Epoch seconds."""
+        return self.now
+
+    def monotonic(self) -> float:
+        """The same, for nobody here compares the two."""
+        return self.now
 
 
 @dataclass
@@ -74,7 +95,7 @@ class Known:
     def tell(self, sent_at: float | None, plan: ReadingPlan, now: float) -> None:
         """Hear of the same pair once more."""
         expires_at, first = plan.expires_at(now if sent_at is None else sent_at), plan.first(sent_at, now)
-        settled = self.state not in ("open", "leased", "paused")
+        settled = self.state not in ("open", "leased")
         reopened = settled and sent_at is None and self.expires_at < now
         expires_at = self.expires_at if sent_at is None and not reopened else expires_at
         planned = self.reading == ONCE != first.name and expires_at > now
@@ -104,7 +125,7 @@ class Known:
         if reading.round != self.round:
             self.deferrals = 0
         elif kind == "deferred":
-            self.due_at, self.deferrals = now + DEFERRAL_SECONDS, self.deferrals + 1
+            self.due_at, self.deferrals = now + deferral_seconds(self.deferrals, NoChance()), self.deferrals + 1
             self.reading, self.ending_at = reading.name, reading.ending_at
         elif kind == "rejected":
             self.state = kind
@@ -126,33 +147,53 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         """Begin with nothing known."""
         super().__init__()
-        self.now = NOW
-        self.number = 0
+        self.clock = Clock()
         self.known: dict[Pair, Known] = {}
         self.open: dict[str, tuple[Batch, str, float]] = {}
         self.sealed: dict[str, tuple[str, float]] = {}
+        self.stored: set[str] = set()
+        self.conflicts: set[str] = set()
+        self.held: dict[str, dict[str, Lease]] = {"a": {}, "b": {}}
+        """The leases that each owner believes to have, also those that were taken from it."""
+
+    @property
+    def now(self) -> float:
+        """The time by every clock."""
+        return self.clock.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.clock.now = now
 
     @initialize(days_ago=st.tuples(SENT_DAYS_AGO, SENT_DAYS_AGO))
     def begin(self, days_ago):
         """One workspace is read once, the other by a plan; each has sends to begin with."""
         self.folder = tempfile.TemporaryDirectory()
-        self.engine = connect(Path(self.folder.name) / "ledger.db")
-        with self.engine.begin() as connection:
-            metadata.create_all(connection)
-        self.do(follow, "eu", PLANS["eu"])
+        self.runner = asyncio.Runner()
+        self.owners = {name: self.opened() for name in ("a", "b")}
+        self.ledger = self.owners["a"]
+        self.run(self.ledger.intake.set_plan("eu", PLANS["eu"]))
         for workspace in PLANS:
             for number, each in enumerate(days_ago):
                 self.enqueue(workspace=workspace, numbers=[number], days_ago=each)
 
     def teardown(self) -> None:
         """Let go of the file."""
-        self.engine.dispose()
+        for ledger in self.owners.values():
+            self.run(ledger.close())
+        self.runner.close()
         self.folder.cleanup()
 
-    def do(self, verb, *given, **named):
-        """One transaction."""
-        with self.engine.begin() as connection:
-            return verb(connection, *given, **named)
+    def opened(self) -> Ledger:
+        """Open the ledger as an owner whose time is confirmed."""
+        path = Path(self.folder.name) / "ledger.db"
+        ledger = self.run(Ledger.open(path, clock=self.clock, jitter=NoChance()))
+        ledger.clock.observe(self.now, departed=self.now, received=self.now)
+        return ledger
+
+    def run(self, method):
+        """Await a method of the ledger."""
+        return self.runner.run(method)
 
     def those(self, state: str, named: list[Pair] | None = None) -> list[Known]:
         """The pairs in a state, of all or of those named."""
@@ -163,7 +204,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """The same pair any number of times is one pair; a later send is another round of it."""
         sent_at, plan = None if days_ago is None else self.now - days_ago * DAY_SECONDS, PLANS[workspace]
         arrivals = [Enqueued(Pair(workspace, "c", f"s{number}"), sent_at) for number in numbers]
-        count = self.do(intake.enqueue, arrivals, now=self.now)
+        count = self.run(self.ledger.intake.enqueue(arrivals))
         named = {each.pair for each in arrivals}
         new = named - set(self.known)
         assert (count.new, count.known) == (len(new), len(numbers) - len(new))
@@ -183,7 +224,7 @@ class LedgerMachine(RuleBasedStateMachine):
             is_due = each.state == "open" and each.due_at <= self.now
             if pair.workspace != workspace:
                 continue
-            if over and (each.state == "paused" or (is_due and tried)):
+            if over and is_due and tried:
                 if confirmed:
                     each.state = "expired"
                     each.ended["expired"] += 1
@@ -200,11 +241,9 @@ class LedgerMachine(RuleBasedStateMachine):
         What came in time is tried before it expires; nothing expires while the time is not confirmed.
         """
         due, plan = self.due_of(workspace, confirmed=confirmed), PLANS[workspace]
-        self.number += 1
-        batch = self.do(
-            batches.claim, workspace, batch_id=f"b{self.number:04d}", token=f"t{self.number}", owner=owner, limit=limit,
-            now=self.now, lease_until=self.now + 120, confirmed=confirmed,
-        )  # fmt: skip
+        self.owners[owner].clock.confirmed = confirmed
+        batch = self.run(self.owners[owner].batches.claim(workspace, limit=limit))
+        self.owners[owner].clock.confirmed = True
         claimed = [] if batch is None else [reading.pair for reading in batch.readings]
         assert len(claimed) == len(set(claimed)) <= limit
         assert set(claimed) <= set(due)
@@ -227,19 +266,19 @@ class LedgerMachine(RuleBasedStateMachine):
         if batch is None:
             return multiple()
         self.open[batch.id] = (batch, owner, self.now + 120)
+        self.held[owner][batch.id] = Lease(batch.id, batch.token)
         return batch
 
     @rule(workspace=WORKSPACES, owner=OWNERS, days=st.sampled_from([-20.0, -3.0, 3.0, 20.0, 90.0]))
     def claim_by_a_wrong_clock(self, workspace, owner, days):
         """What an unconfirmed clock leases goes back as it was, once the first answer shows the time."""
-        self.number += 1
-        batch = self.do(
-            batches.claim, workspace, batch_id=f"b{self.number:04d}", token="t", owner=owner, limit=9,
-            now=self.now + days * DAY_SECONDS, lease_until=self.now + 120, confirmed=False,
-        )  # fmt: skip
+        wrong = self.owners[owner]
+        right, self.now, wrong.clock.confirmed = self.now, self.now + days * DAY_SECONDS, False
+        batch = self.run(wrong.batches.claim(workspace, limit=9))
+        self.now, wrong.clock.confirmed = right, True
         if batch is not None:
             back = [Settlement(reading, Returned()) for reading in batch.readings]
-            assert self.do(batches.seal, batch, back, [], destination="here", now=self.now, deferral_delays={})
+            assert self.run(wrong.batches.seal(batch, back, [], destination="here"))
             for reading in batch.readings:
                 assert self.known[reading.pair].state == "open"
                 self.known[reading.pair].ending_at = None
@@ -247,22 +286,16 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(workspace=WORKSPACES)
     def correct(self, workspace):
         """Where no clock was wrong there is nothing to correct."""
-        assert self.do(braze_time.correct, workspace, now=self.now) == 0
+        assert self.run(self.ledger.upkeep.correct_times(workspace)) == 0
 
-    @rule(batch=consumes(batches), kinds=st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=5, max_size=5))
-    def seal(self, batch, kinds):
-        """Who still holds a batch may seal it; a zombie's seal is refused and changes nothing."""
+    @rule(batch=consumes(batches), kinds=st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=5, max_size=5), by=OWNERS)
+    def seal(self, batch, kinds, by="a"):
+        """Who has the token of an open batch may seal it; a zombie's seal is refused and changes nothing."""
         ended = list(zip(batch.readings, kinds, strict=False))
         settlements = [Settlement(reading, OUTCOMES[kind]) for reading, kind in ended]
         captured = any(kind == "captured" for _, kind in ended)
         parts = [Part(each, f"{batch.id}.ndjson", "digest", 4, 1, b"rows") for each in DATASETS if captured]
-        delays = {reading.pair_id: DEFERRAL_SECONDS for reading in batch.readings}
-        if batch.id in self.open:
-            before = {reading.pair_id: self.known[reading.pair].deferrals for reading in batch.readings}
-            assert self.do(batches.deferrals_of, list(before)) == before
-        sealed = self.do(
-            batches.seal, batch, settlements, parts, destination="here", now=self.now, deferral_delays=delays
-        )  # fmt: skip
+        sealed = self.run(self.owners[by].batches.seal(batch, settlements, parts, destination="here"))
         assert sealed == (batch.id in self.open)
         if sealed:
             _, owner, lease_until = self.open.pop(batch.id)
@@ -286,9 +319,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(owner=OWNERS, most=st.integers(1, 9))
     def renew(self, owner, most):
-        """A lease that is named is lengthened for its owner alone, while the batch is open or waits to be stored."""
-        names = ["b-never", *self.open, *self.sealed][:most]
-        kept = self.do(leases.renew, names, owner=owner, lease_until=self.now + 120)
+        """A lease is extended by its token, while the batch is open or waits to be stored; a zombie's is not."""
+        leases = [Lease("b-never", "t"), *self.held[owner].values()][-most:]
+        kept = self.run(self.owners[owner].batches.renew(leases))
+        names = {each.batch_id for each in leases}
         mine = {name for name, (_, whose, _) in self.open.items() if whose == owner and name in names}
         waiting = {name for name, (whose, _) in self.sealed.items() if whose == owner and name in names}
         assert kept == mine | waiting
@@ -299,9 +333,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def recover(self, owner, dead):
         """What a dead or lapsed owner held goes back; what it had sealed is given to be created, bytes and all."""
         other = "b" if owner == "a" else "a"
-        unstored = self.do(
-            leases.recover, dead_owners=[other] if dead else [], owner=owner, now=self.now, lease_until=self.now + 120
-        )
+        if dead:
+            self.run(self.owners[other].close())
+        unstored = self.run(self.owners[owner].batches.recover())
+        if dead:
+            self.owners[other] = self.opened()
+            self.ledger = self.owners[owner]
 
         def lapsed(whose: str, until: float) -> bool:
             return whose != owner and (dead or until < self.now)
@@ -315,46 +352,59 @@ class LedgerMachine(RuleBasedStateMachine):
             if lapsed(whose, until):
                 self.sealed[name] = (owner, self.now + 120)
         ours = sorted(name for name, (whose, _) in self.sealed.items() if whose == owner)
-        assert [each.batch_id for each in unstored] == ours
+        assert [each.lease.batch_id for each in unstored] == ours
+        self.held[owner] |= {each.lease.batch_id: each.lease for each in unstored}
         for each in unstored:
-            held = self.do(batches.sealed_parts, each.batch_id)
-            assert each.size_bytes >= sum(part.size_bytes for part in held) > 0
-            assert all(part.data == b"rows" for part in held)
+            parts = self.run(self.owners[owner].batches.list_sealed_parts(each.lease.batch_id))
+            assert each.size_bytes >= sum(part.size_bytes for part in parts) > 0
+            assert all(part.data == b"rows" for part in parts)
 
-    @rule()
-    def store(self):
+    @rule(by=OWNERS)
+    def store(self, by):
         """Storing drops the bytes, one dataset's after the other's; doing it again changes nothing."""
+        batches = self.owners[by].batches
         for name in list(self.sealed)[:1]:
             for dataset in DATASETS:
-                left = {part.dataset for part in self.do(batches.sealed_parts, name)}
-                for _ in range(2):
-                    self.do(batches.stored, name, dataset=dataset, now=self.now)
-                assert {part.dataset for part in self.do(batches.sealed_parts, name)} == left - {dataset}
+                left = {part.dataset for part in self.run(batches.list_sealed_parts(name))}
+                assert [self.run(batches.mark_stored(name, dataset=dataset)) for _ in range(2)] == [True, False]
+                assert {part.dataset for part in self.run(batches.list_sealed_parts(name))} == left - {dataset}
             del self.sealed[name]
+            self.stored.add(name)
+
+    @rule(by=OWNERS)
+    def conflict(self, by):
+        """A part whose name is taken sets its batch aside, with its bytes; nobody is given that batch again."""
+        batches = self.owners[by].batches
+        for name in list(self.sealed)[:1]:
+            assert [self.run(batches.mark_conflict(name)) for _ in range(2)] == [True, False]
+            assert len(self.run(batches.list_sealed_parts(name))) == len(DATASETS)
+            del self.sealed[name]
+            self.conflicts.add(name)
+
+    @rule(by=OWNERS)
+    def late_marks(self, by):
+        """A zombie's marks change nothing: what is open, stored or set aside stays so."""
+        batches = self.owners[by].batches
+        for name in ["b-never", *list(self.open)[:1], *list(self.stored)[:1], *list(self.conflicts)[:1]]:
+            assert not self.run(batches.mark_stored(name, dataset=DATASETS[0]))
+            assert not self.run(batches.mark_conflict(name))
 
     @rule(outcome=st.sampled_from(["rejected", "expired"]))
     def requeue(self, outcome):
         """What ended so gets another chance, all of it and nothing else; what had expired will not expire again."""
         again = self.those(outcome)
-        assert self.do(intake.requeue, outcome=outcome, now=self.now) == len(again)
+        assert self.run(self.ledger.intake.requeue(outcome=outcome)) == len(again)
         for each in again:
             each.state, each.due_at, each.deferrals, each.ending_at, each.yields = "open", self.now, 0, None, False
             each.expires_at = NEVER if each.expires_at <= self.now else each.expires_at
 
-    @rule(workspace=WORKSPACES, numbers=NUMBERS, verb=st.sampled_from([intake.pause, intake.unpause, intake.remove]))
-    def rest(self, workspace, numbers, verb):
-        """People let pairs rest, take them up again, or have them forgotten; never one that is being read."""
+    @rule(workspace=WORKSPACES, numbers=NUMBERS)
+    def remove(self, workspace, numbers):
+        """People have pairs deleted; never one that is being read."""
         named = [Pair(workspace, "c", f"s{number}") for number in set(numbers)]
-        if verb is intake.remove:
-            gone = [pair for pair in named if pair in self.known and self.known[pair].state != "leased"]
-            assert self.do(verb, named) == len(gone)
-            self.known = {pair: each for pair, each in self.known.items() if pair not in gone}
-            return
-        before, after = ("open", "paused") if verb is intake.pause else ("paused", "open")
-        touched = self.those(before, named)
-        assert self.do(verb, named) == len(touched)
-        for each in touched:
-            each.state = after
+        gone = [pair for pair in named if pair in self.known and self.known[pair].state != "leased"]
+        assert self.run(self.ledger.intake.remove(named)) == len(gone)
+        self.known = {pair: each for pair, each in self.known.items() if pair not in gone}
 
     @rule(seconds=PASSING)
     def pass_time(self, seconds):
@@ -364,17 +414,20 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_balance(self):
         """Pairs and readings are each what was done, and what is to come is known to the second."""
-        with self.engine.begin() as connection:
-            told, readings = books.books(connection), books.reading_counts(connection)
-            next_due_at = {workspace: books.next_due_at(connection, workspace) for workspace in PLANS}
+        reports, batches = self.ledger.reports, self.ledger.batches
+        told, readings = self.run(reports.get_books()), self.run(reports.count_readings())
+        next_due_at = {workspace: self.run(batches.get_next_due_at(workspace)) for workspace in PLANS}
         states = Counter(each.state for each in self.known.values())
-        pending = states["open"] + states["leased"] + states["paused"]
+        pending = states["open"] + states["leased"]
         assert told.balanced
         assert (told.accepted, told.pending, told.expired) == (len(self.known), pending, states["expired"])
         assert sum(told.captured.values()) == states["captured"]
         assert sum(told.rejected.values()) == states["rejected"]
         ended = sum((each.ended for each in self.known.values()), Counter())
         assert readings == {**ended, "pending": pending}
+        counts = self.run(reports.count_unstored_batches())
+        kept = {"open": len(self.open), "sealed": len(self.sealed), "conflict": len(self.conflicts)}
+        assert counts == {state: count for state, count in kept.items() if count}
         for workspace in PLANS:
             to_come = [k.due_at for pair, k in self.known.items() if pair.workspace == workspace and k.state == "open"]
             nearest = min(to_come, default=None)

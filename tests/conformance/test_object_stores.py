@@ -19,8 +19,6 @@ from harvester.clock import SystemClock
 from harvester.engine.storing import Storing, recover
 from harvester.errors import PartConflict, SinkError, UsageError
 from harvester.ledger import Ledger
-from harvester.ledger.books import batch_counts
-from harvester.ledger.intake import enqueue
 from harvester.model import DATASET, Captured, Enqueued, Pair, Part, Settlement, Verdict
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.storage import FolderSink
@@ -424,11 +422,12 @@ async def seal_batches(ledger: Ledger, count: int, destination: str) -> list[Par
     parts = []
     for number in range(count):
         pair = Pair("default", "c", str(number))
-        await ledger.do(enqueue, [Enqueued(pair)], now=SystemClock().wall())
-        batch = await ledger.claim("default", limit=1)
+        await ledger.intake.enqueue([Enqueued(pair)])
+        batch = await ledger.batches.claim("default", limit=1)
         made = part(b"x" * 700_000, batch.id)
         capture = Captured(Verdict.ZERO, batch.claimed_at, b"", 1)
-        assert await ledger.seal(batch, [Settlement(batch.readings[0], capture)], [made], destination=destination)
+        ended = [Settlement(batch.readings[0], capture)]
+        assert await ledger.batches.seal(batch, ended, [made], destination=destination)
         parts.append(made)
     return parts
 
@@ -472,7 +471,7 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
 
             await asyncio.gather(away_then_back(), *(each.run() for each in storings))
             assert [each.problem for each in storings] == [None, None]
-            assert await first.do(batch_counts) == {"stored": 2}
+            assert await first.reports.count_batches() == {"stored": 2}
         assert [await ObjectStore(url).read(each.name) for each in parts] == [each.data for each in parts]
 
 
@@ -517,7 +516,7 @@ async def test_damaged_bytes_in_the_ledger_are_never_stored(tmp_path):
         storing.finish()
         await storing.run()
         assert "damaged" in str(storing.problem)
-        assert await ledger.do(batch_counts) == {"conflict": 1, "stored": 1}
+        assert await ledger.reports.count_batches() == {"conflict": 1, "stored": 1}
     assert (tmp_path / "harvest" / good.name).read_bytes() == good.data
     assert not (tmp_path / "harvest" / bad.name).exists()
 

@@ -20,14 +20,14 @@ from harvester.clock import MOVES, Bounds, BrazeClock, format_difference
 from harvester.commands.capture import Run, Summary
 from harvester.engine.wiring import Harvesting
 from harvester.errors import ExchangeError
-from harvester.ledger import Ledger, batches, books, braze_time, intake
-from harvester.ledger.plans import follow
+from harvester.ledger import Ledger
 from harvester.model import Books, Captured, Enqueued, Pair, Settlement, Verdict
 from harvester.schedule import ReadingPlan
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sources import Input, RejectsFile
 from harvester.storage import Compression, FolderSink
+from tests.support.ledger_file import query
 
 KEY = "canary-key-0123456789"
 AT = "https://rest.fra-01.braze.eu"
@@ -104,12 +104,12 @@ def harvested(
     async def story() -> tuple[Books, dict[str, int]]:
         machine = Machine(ahead)
         async with harvest_of(folder, machine, wire) as (ledger, harvesting):
-            await ledger.do(intake.enqueue, arrivals, now=ledger.clock.wall(), once=True)
+            await ledger.intake.enqueue(arrivals, once=True)
             if jump is not None:
                 asyncio.get_running_loop().call_later(0.3, jump, machine)
             await harvesting.run()
-            await ledger.keep_clock_difference()
-            return await ledger.do(books.books), dict(harvesting.wired["eu"].client.calls)
+            await ledger.save_clock_difference()
+            return await ledger.reports.get_books(), dict(harvesting.wired["eu"].client.calls)
 
     return run_virtual(story())
 
@@ -182,9 +182,9 @@ def test_pairs_that_a_wrong_clock_expired_are_reopened(tmp_path):
     """The next run repairs a ledger of an earlier version, with one request for the time."""
 
     async def hurt() -> None:
-        async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
-            await ledger.do(intake.enqueue, sends(1, 5, 16), now=START + 30 * DAY, once=True)
-            assert await ledger.do(batches.wake, "eu", now=START + 30 * DAY) == 3
+        async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(30 * DAY)) as ledger:
+            await ledger.intake.enqueue(sends(1, 5, 16), once=True)
+            assert await ledger.upkeep.expire("eu", trust_clock=True) == 3
 
     run_virtual(hurt())
     wire = Braze()
@@ -279,12 +279,12 @@ def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, 
     async def story() -> list[tuple[str, float]]:
         machine, wire = Machine(ahead), Braze()
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
-            await ledger.do(follow, "eu", ReadingPlan.of("eu", (0.01, 0.05, 0.1)))
-            await ledger.do(intake.enqueue, sends(0.005, 0.02, 0.06), now=START)
+            await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (0.01, 0.05, 0.1)))
+            await ledger.intake.enqueue(sends(0.005, 0.02, 0.06))
         async with harvest_of(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
             asyncio.get_running_loop().call_later(0.11 * DAY, harvesting.stop)
             await harvesting.run()
-            rows = await ledger.do(lambda tx: tx.exec_driver_sql(READ).all())
+            rows = query(ledger.path, READ)
         return [(send_id, reading, (ended_at - START + age * DAY) / DAY) for send_id, reading, ended_at, age in rows]
 
     read = run_virtual(story())
@@ -306,13 +306,13 @@ def test_a_machine_that_slept_requests_the_time_after_its_clock_jumped(tmp_path)
     async def story() -> list[tuple[str, float]]:
         machine, wire = Machine(), Slept()
         async with harvest_of(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
-            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0)))
-            await ledger.do(intake.enqueue, [*sends(2.0, 0.0)], now=START)
+            await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (1.0, 13.0)))
+            await ledger.intake.enqueue([*sends(2.0, 0.0)])
             loop = asyncio.get_running_loop()
             loop.call_later(60.0, wire.sleep, machine, 13.2 * DAY)
             loop.call_later(120.0, harvesting.stop)
             await harvesting.run()
-            totals = await ledger.do(books.books)
+            totals = await ledger.reports.get_books()
         return totals, wire.asked
 
     totals, asked = run_virtual(story())
@@ -339,32 +339,32 @@ def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):
     """A send without a time, enqueued by a clock that was ahead, gets its whole plan from now on."""
 
     async def story() -> tuple[int, tuple[float, ...]]:
-        async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
-            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0)))
-            await ledger.do(intake.enqueue, [Enqueued(Pair("eu", "c", "s"))], now=START + 20 * DAY)
-            await ledger.do(braze_time.correct, "eu", now=START)
-            row = await ledger.do(
-                lambda tx: tx.exec_driver_sql("SELECT first_seen_at, expires_at, due_at FROM pair").one()
-            )
+        machine = Machine(20 * DAY)
+        async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
+            await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (1.0, 13.0)))
+            await ledger.intake.enqueue([Enqueued(Pair("eu", "c", "s"))])
+            machine.ahead = 0.0
+            await ledger.upkeep.correct_times("eu")
+            (row,) = query(ledger.path, "SELECT first_seen_at, expires_at, due_at FROM pair")
         return tuple(each - START for each in row)
 
-    assert run_virtual(story()) == (0.0, 15 * DAY, 0.0)
+    assert run_virtual(story()) == pytest.approx((0.0, 15 * DAY, 0.0), abs=0.001)
 
 
 def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_path):
     """The next reading falls due by the corrected time, not by the time of the claim."""
 
     async def story() -> float:
-        machine = Machine()
+        machine = Machine(20 * DAY)
         async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
-            await ledger.do(follow, "eu", ReadingPlan.of("eu", (1.0, 13.0)))
-            await ledger.do(intake.enqueue, [Enqueued(Pair("eu", "c", "s"))], now=START + 20 * DAY)
-            machine.ahead = 20 * DAY
-            batch = await ledger.claim("eu", limit=1)
-            await ledger.do(braze_time.correct, "eu", now=START)
+            await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (1.0, 13.0)))
+            await ledger.intake.enqueue([Enqueued(Pair("eu", "c", "s"))])
+            batch = await ledger.batches.claim("eu", limit=1)
+            machine.ahead = 0.0
+            await ledger.upkeep.correct_times("eu")
             ended = [Settlement(each, Captured(Verdict.ZERO, START, b"", 1)) for each in batch.readings]
-            assert await ledger.seal(batch, ended, [], destination="d")
-            (due_at,) = await ledger.do(lambda tx: tx.exec_driver_sql("SELECT due_at FROM pair").one())
+            assert await ledger.batches.seal(batch, ended, [], destination="d")
+            ((due_at,),) = query(ledger.path, "SELECT due_at FROM pair")
         return due_at - START
 
     assert DAY <= run_virtual(story()) <= DAY + 3600
@@ -442,12 +442,14 @@ def test_a_difference_in_words_has_one_unit_and_a_direction():
 
 async def test_a_comparison_is_outdated_after_the_clock_was_set(tmp_path):
     """``status`` shows when the clocks were compared, and that the comparison is outdated."""
-    measured = braze_time.ClockDifference(0.0, START)
     async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
         assert "not compared" in clock_line(ledger.clock_difference or ledger.outdated_difference)
-        await ledger.do(braze_time.keep_difference, measured)
+        now = ledger.clock.monotonic()
+        ledger.clock.observe(ledger.clock.wall(), departed=now, received=now)
+        await ledger.save_clock_difference()
+        measured_at = ledger.clock_difference.measured_at
     async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(-3 * DAY)) as ledger:
         assert ledger.clock_difference is None
         assert ledger.outdated_difference.current_seconds is None
         line = clock_line(ledger.outdated_difference)
-    assert f"last compared with Braze's at {time(START)}, but this machine's clock was set since" in line
+    assert f"last compared with Braze's at {time(measured_at)}, but this machine's clock was set since" in line

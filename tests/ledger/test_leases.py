@@ -13,8 +13,8 @@ from tests.conftest import KEY, Command, read_rows
 PAIRS = 60
 LEASE_SECONDS = 1.5
 SHORT_LEASES = f"""
-import harvester.ledger.ledger as ledger
-ledger.LEASE_SECONDS = {LEASE_SECONDS}
+import harvester.ledger.database as database
+database.LEASE_SECONDS = {LEASE_SECONDS}
 from harvester.cli import main
 main()
 """

@@ -11,9 +11,7 @@ import pytest
 from harvester.clock import SystemClock
 from harvester.errors import LedgerError, LedgerLost
 from harvester.health import Part
-from harvester.ledger import Ledger, books
-from harvester.ledger.intake import enqueue
-from harvester.ledger.sqlite import copy
+from harvester.ledger import Ledger, copy_ledger
 from harvester.model import BadLine, Enqueued, Pair
 from harvester.sources import RejectsFile
 from harvester.storage import FolderSink
@@ -42,7 +40,7 @@ def umask():
 async def opened(path: Path, *, send_id: str = "s") -> Ledger:
     """Open a ledger and put a pair into it."""
     ledger = await Ledger.open(path, clock=SystemClock())
-    await ledger.do(enqueue, [Enqueued(Pair("eu", "c", send_id), None)], now=SystemClock().wall())
+    await ledger.intake.enqueue([Enqueued(Pair("eu", "c", send_id), None)])
     return ledger
 
 
@@ -51,13 +49,13 @@ async def test_a_ledger_of_any_name_is_the_file_of_that_name(tmp_path, monkeypat
     """No character of a path is taken for a part of a URL, so its locks lie beside it and two owners meet."""
     monkeypatch.chdir(tmp_path)
     async with await opened(Path(name)), await Ledger.open(Path(name), clock=SystemClock()) as second:
-        assert (await second.look(books.books)).accepted == 1
+        assert (await second.reports.get_books()).accepted == 1
         names = {path.name for path in tmp_path.iterdir()}
         assert names == {name, f"{name}-wal", f"{name}-shm", f"{name}.owners"}
         assert len(list((tmp_path / f"{name}.owners").iterdir())) == 2
-    copy(Path(name), Path("copy?x.db"))
+    copy_ledger(Path(name), Path("copy?x.db"))
     async with await Ledger.open(Path("copy?x.db"), clock=SystemClock()) as ledger:
-        assert (await ledger.look(books.books)).accepted == 1
+        assert (await ledger.reports.get_books()).accepted == 1
 
 
 async def test_what_is_made_is_for_this_user_alone_and_what_exists_keeps_its_mode(tmp_path, umask):
@@ -65,7 +63,7 @@ async def test_what_is_made_is_for_this_user_alone_and_what_exists_keeps_its_mod
     (tmp_path / "shared").mkdir(mode=0o755)
     async with await opened(tmp_path / "new" / "ledger.db"), await opened(tmp_path / "shared" / "ledger.db"):
         RejectsFile(tmp_path / "new" / "rejects.ndjson").add(BadLine("s", 1, "f", "p", "t"))
-        copy(tmp_path / "new" / "ledger.db", tmp_path / "new" / "copy.db")
+        copy_ledger(tmp_path / "new" / "ledger.db", tmp_path / "new" / "copy.db")
         modes = {str(path.relative_to(tmp_path)): oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
     assert modes.pop("shared") == "0o755"
     folders = {name for name, mode in modes.items() if mode == "0o700"}
@@ -83,7 +81,7 @@ async def test_no_file_is_made_through_a_link(tmp_path):
     (tmp_path / "copy.db").symlink_to(victim)
     async with await opened(tmp_path / "ledger.db"):
         with pytest.raises(LedgerError, match="File exists"):
-            copy(tmp_path / "ledger.db", tmp_path / "copy.db")
+            copy_ledger(tmp_path / "ledger.db", tmp_path / "copy.db")
     rejects = RejectsFile(tmp_path / "rejects.ndjson")
     rejects.path.symlink_to(victim)
     with pytest.raises(OSError, match="symbolic links"):
@@ -129,12 +127,12 @@ async def test_a_ledger_that_vanishes_under_its_owner_is_noticed_and_saved(tmp_p
     lose(path)
     for _ in range(2):
         with pytest.raises(LedgerLost, match=r"removed or replaced while it was in use\. .* move .* and start again"):
-            await ledger.look(books.books)
+            await ledger.reports.get_books()
     await ledger.close()
     (saved,) = (tmp_path / "state").glob("ledger.db.saved-*")
     async with await Ledger.open(saved, clock=SystemClock()) as again:
         assert again.ledger_id == ledger.ledger_id
-        assert (await again.look(books.books)).pending == 1
+        assert (await again.reports.get_books()).pending == 1
 
 
 def test_a_service_whose_ledger_vanishes_is_not_ready_and_ends(tmp_path):
@@ -165,9 +163,9 @@ async def test_who_looks_does_not_wait_for_a_process_that_has_locked_the_ledger(
         code, out, _ = await harvester.run("status")
         assert (code, out.splitlines()[0]) == (0, "accepted   0 pairs")
         async with await Ledger.open(path, clock=SystemClock()) as ledger:
-            assert await ledger.look(books.pending) == {}
+            assert await ledger.reports.count_pending() == {}
             with pytest.raises(LedgerError, match="another process has locked it"):
-                await ledger.do(enqueue, [Enqueued(Pair("eu", "c", "s"), None)], now=SystemClock().wall())
+                await ledger.intake.enqueue([Enqueued(Pair("eu", "c", "s"), None)])
 
 
 async def test_what_cannot_be_saved_is_said(tmp_path, monkeypatch):
@@ -181,7 +179,7 @@ async def test_what_cannot_be_saved_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr("harvester.ledger.sqlite.make_private_file", full)
     with pytest.raises(LedgerLost, match=r"could not be saved \(.*disk is full.*\): restore a backup"):
-        await ledger.look(books.books)
+        await ledger.reports.get_books()
     await ledger.close()
     assert not list(tmp_path.glob("*.saved-*"))
 

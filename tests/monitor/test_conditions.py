@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-import threading
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -14,10 +14,7 @@ from harvester.braze.transport import Answer
 from harvester.engine.wiring import Harvesting
 from harvester.errors import BrokerError, ExchangeError, ExitCode, SinkError, format_cause
 from harvester.health import Part
-from harvester.ledger import Ledger
-from harvester.ledger.intake import enqueue, remove
-from harvester.ledger.ledger import LEASE_SECONDS
-from harvester.ledger.outlook import at_risk
+from harvester.ledger import LEASE_SECONDS, Ledger
 from harvester.model import Enqueued, Pair
 from harvester.monitor.conditions import Conditions
 from harvester.monitor.health import Health
@@ -137,7 +134,7 @@ def served(tmp_path, wires: dict[str, Wire], story: Callable[[Seen], Awaitable[N
         by_key = {f"{KEY}-{name}": wire for name, wire in wires.items()}
         async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
             for name in more.get("once", ()):
-                await ledger.do(enqueue, arrivals(10, name), now=clock.wall(), once=True)
+                await ledger.intake.enqueue(arrivals(10, name), once=True)
             service = Service(
                 settings, ledger=ledger, sink=more.get("sink") or FolderSink(tmp_path / "out"),
                 compression=Compression.NONE, connect=lambda _workspace, key, *_: by_key[key],
@@ -223,9 +220,7 @@ def test_pairs_of_a_workspace_that_is_not_configured_are_a_condition(tmp_path):
     """Page, metrics and log show it, and pairs at risk are counted as by ``harvester status``."""
 
     async def story(seen: Seen) -> None:
-        await seen.ledger.do(
-            enqueue, arrivals(10, "gone", sent_at=seen.clock.wall() - 13.9 * 86_400), now=seen.clock.wall()
-        )
+        await seen.ledger.intake.enqueue(arrivals(10, "gone", sent_at=seen.clock.wall() - 13.9 * 86_400))
         (condition,) = (await seen.at(700)).conditions
         assert (condition.part, condition.subject, condition.cause) == (Part.WORKSPACE, "gone", "unserved")
         assert condition.sentence in seen.page
@@ -233,9 +228,9 @@ def test_pairs_of_a_workspace_that_is_not_configured_are_a_condition(tmp_path):
         assert seen.snapshot.unready_reasons() == []
         assert seen.metrics["harvester_condition", "gone", "unserved", "workspace"] == 1
         assert seen.metrics["harvester_at_risk_pairs", "gone"] == 10
-        assert (await seen.ledger.look(at_risk, now=seen.clock.wall()))["gone"] == 10
+        assert (await seen.ledger.reports.count_at_risk())["gone"] == 10
         assert [each["workspace"] for each in seen.events("workspace_unserved")] == ["gone"]
-        await seen.ledger.do(remove, [Pair("gone", "c", f"s{number}") for number in range(10)])
+        await seen.ledger.intake.remove([Pair("gone", "c", f"s{number}") for number in range(10)])
         assert (await seen.at(1300)).conditions == ()
         assert len(seen.events("workspace_served")) == 1
 
@@ -300,7 +295,7 @@ def test_page_metrics_and_ledger_count_the_same_pairs_at_risk(tmp_path):
             await seen.service.enqueue(pairs, once=True)
         await seen.at(30)
         shown = {each.name: each.at_risk for each in seen.snapshot.workspaces}
-        assert shown == await seen.ledger.look(at_risk, now=seen.clock.wall()) | {"eu": 0}
+        assert shown == await seen.ledger.reports.count_at_risk() | {"eu": 0}
         assert shown == {"eu": 0, "us": 300}
         assert seen.metrics["harvester_at_risk_pairs", "us"] == 300
         assert 'Workspace "us": 300 pairs at risk of expiring unread' in seen.page
@@ -315,7 +310,7 @@ def test_readings_of_a_dead_process_are_recovered_within_a_lease_and_a_quarter(t
     async def story(seen: Seen) -> None:
         await seen.enqueue(1, "us")
         async with await Ledger.open(tmp_path / "ledger.db", clock=seen.clock) as dead:
-            batch = await dead.claim("us", limit=10)
+            batch = await dead.batches.claim("us", limit=10)
             assert batch is not None
             await seen.at(LEASE_SECONDS - 10)
             assert seen.snapshot.workspaces[0].readings == {"leased": 1}
@@ -445,20 +440,22 @@ async def test_a_hanging_ledger_is_reported_without_a_query(tmp_path):
         def monotonic(self) -> float:
             return self.now
 
-    clock, go_on = Clock(), threading.Event()
+    clock = Clock()
     settings = Settings(workspaces={"us": Workspace(endpoint=AT, api_key=SecretStr(KEY))})
     async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
         harvesting = Harvesting(settings, ledger=ledger, sink=FolderSink(tmp_path / "out"),
                                 compression=Compression.NONE, lasting=True)  # fmt: skip
         conditions = Conditions(harvesting=harvesting, triggers=[], ledger=ledger, clock=clock)
-        hanging = asyncio.create_task(ledger.do(lambda _tx: go_on.wait()))
+        other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        hanging = asyncio.create_task(ledger.upkeep.resume("us"))
         await asyncio.sleep(0)
         with structlog.testing.capture_logs() as logs:
             for clock.now in (0.0, 9.0, 12.0):
                 conditions.report()
             (condition,) = conditions()
             assert (condition.part, condition.cause, condition.blocks) == (Part.LEDGER, "timeout", True)
-            go_on.set()
+            other.close()
             await hanging
             while conditions():
                 await asyncio.sleep(0)

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from harvester.clock import BrazeClock, SystemClock
 from harvester.errors import LedgerError
-from harvester.ledger.intake import EnqueueCount
+from harvester.ledger import EnqueueCount
 from harvester.observability.traces import NO_SPAN, begin_span, record_spans, send_traces_to
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sources.brokers import Delivery

@@ -412,31 +412,28 @@ async def test_a_new_ledger_is_refused_at_a_used_place_until_it_is_rebuilt(reque
         assert simulator.answers.total() == asked + 1
 
 
-async def test_pairs_are_paused_unpaused_and_removed_by_command_and_all_figures_agree(tmp_path):
-    """What is paused is left alone, what is removed is in no book; metrics, page and ``status`` tell the same."""
+async def test_pairs_are_removed_by_command_and_all_figures_agree(tmp_path):
+    """What is removed is counted nowhere; metrics, page and ``status`` show the same figures."""
     async with Simulator(SimulatorConfig(pairs=6, limit=1_000_000, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out", **{"workspaces.eu": {"ages_days": [1]}})
         await service.start_once()
-        await service.enqueue(simulator, 0, 2)
-        code, out, _ = await service.command.run("pause", "p.csv")
-        assert (code, out.startswith("2 of 2 pairs: paused")) == (0, True)
+        await service.enqueue(simulator, 0, 2, sent_at=datetime.now(UTC).isoformat())
         assert (await service.command.run("ledger", "backup", "copy.db"))[0] == 0
         code, out, err = await service.command.run("status", "--state", "copy.db", "--json")
         assert (code, json.loads(out)["books"]["pending"]) == (0, 2), err
-        (tmp_path / "paused.csv").write_bytes((tmp_path / "p.csv").read_bytes())
         await service.enqueue(simulator, 2, 5)
         async with service.running():
             await wait_until(lambda: service.captured() == 3)
-            assert (await service.command.run("remove", "p.csv"))[0] == 0
+            code, out, _ = await service.command.run("remove", "p.csv")
+            assert (code, out.startswith("3 of 3 pairs: removed")) == (0, True)
             books = (await service.status())["books"]
             assert (books["accepted"], books["pending"]) == (2, 2)
             await service.wait_for_page("/metrics", word="harvester_accepted_pairs 2.0")
             metrics = await service.wait_for_page(
-                "/metrics", word='harvester_readings{state="paused",workspace="eu"} 2.0'
+                "/metrics", word='harvester_readings{state="waiting",workspace="eu"} 2.0'
             )
             assert 'harvester_pairs{outcome="pending"} 2.0' in metrics
             assert "harvester_books_balanced 1.0" in metrics
-            assert "readings paused" in await service.wait_for_page("/")
-        assert (await service.command.run("unpause", "paused.csv"))[0] == 0
+            assert "readings waiting" in await service.wait_for_page("/")
         assert (await service.run_to_end("--until-idle"))[0] == 0
-        assert simulator.answers == {"200": 5}
+        assert simulator.answers == {"200": 3}

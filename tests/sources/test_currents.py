@@ -11,7 +11,7 @@ import pytest
 
 from harvester.clock import SystemClock
 from harvester.errors import UsageError
-from harvester.ledger import Ledger, books, intake
+from harvester.ledger import Ledger
 from harvester.model import BadLine, Captured, Enqueued, Pair, Rejected, Settlement, Verdict
 from harvester.sources import Input, RejectsFile
 from harvester.storage.object_store import ObjectStore
@@ -202,14 +202,14 @@ async def prepare_ledger(path, now):
     sent = {"s1": now - DAY, "s2": now - DAY, "s3": old, "again": old, "s4": now - DAY}
     async with await Ledger.open(path, clock=SystemClock()) as ledger:
         arrivals = [Enqueued(Pair("default", "c", send), when) for send, when in sent.items()]
-        await ledger.do(intake.enqueue, arrivals, now=now)
-        batch = await ledger.claim("default", limit=2)
+        await ledger.intake.enqueue(arrivals)
+        batch = await ledger.batches.claim("default", limit=2)
         outcomes = {"s1": captured, "s2": rejected}
         settled = [Settlement(each, outcomes[each.pair.send_id]) for each in batch.readings]
-        await ledger.seal(batch, settled, [], destination="x")
-        await ledger.do(intake.enqueue, [Enqueued(Pair("default", "c", "overdue"), old)], now=now)
+        await ledger.batches.seal(batch, settled, [], destination="x")
+        await ledger.intake.enqueue([Enqueued(Pair("default", "c", "overdue"), old)])
         asked = [Pair("default", "c", send) for send in (*sent, "overdue", "nobody")]
-        return await ledger.do(books.standings, asked, now=now)
+        return await ledger.reports.find(asked)
 
 
 async def test_the_ledger_finds_the_state_of_many_pairs_at_once(tmp_path):

@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from harvester.health import Condition, Part
-from harvester.ledger.outlook import DayOfDeadlines, Rejection
+from harvester.ledger import DayOfDeadlines, Rejection
 from harvester.model import Books, Pair, Verdict
 from harvester.monitor.snapshot import BudgetSample, Snapshot, StoreState, TriggerState, Window, WorkspaceState
 

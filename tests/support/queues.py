@@ -9,8 +9,6 @@ import pytest
 
 from harvester.clock import BrazeClock, SystemClock
 from harvester.ledger import Ledger
-from harvester.ledger.books import books
-from harvester.ledger.intake import enqueue
 from harvester.sources.brokers import create_broker
 from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
@@ -59,7 +57,7 @@ class QueueSetup:
     async def enqueue(self, arrivals, *, once):
         """Enqueue into the ledger."""
         self.enqueued += [(each.pair.campaign_id, each.pair.send_id, once) for each in arrivals]
-        return await self.ledger.do(enqueue, arrivals, now=SystemClock().wall(), once=once)
+        return await self.ledger.intake.enqueue(arrivals, now=SystemClock().wall(), once=once)
 
     def create_broker(self, **options):
         """A broker for the queue, with short waits."""
@@ -89,7 +87,7 @@ class QueueSetup:
 
     async def count_accepted(self):
         """The number of pairs in the ledger."""
-        return (await self.ledger.do(books)).accepted
+        return (await self.ledger.reports.get_books()).accepted
 
 
 async def wait_until(condition):

@@ -20,8 +20,7 @@ from harvester.clock import BrazeClock, SystemClock
 from harvester.datasets import write_latest
 from harvester.engine.open_batch import OpenBatch
 from harvester.errors import ExchangeError, UsageError
-from harvester.ledger import Ledger
-from harvester.ledger.intake import EnqueueCount, enqueue
+from harvester.ledger import EnqueueCount, Ledger
 from harvester.model import Batch, Captured, Deferred, Enqueued, Outcome, Pair, Reading, Rejected, Returned
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sources import Input, RejectsFile
@@ -99,7 +98,7 @@ def deliver(ledger: Ledger, bodies: Sequence[bytes], *, together: int) -> set[Pa
 
     async def add(arrivals: Sequence[Enqueued], *, once: bool) -> EnqueueCount:
         arrived.update(each.pair for each in arrivals)
-        return await ledger.do(enqueue, arrivals, now=NOW, once=once)
+        return await ledger.intake.enqueue(arrivals, once=once)
 
     async def story() -> Trigger:
         clock = VirtualClock()
@@ -133,7 +132,7 @@ def read_list(ledger: Ledger, name: str, data: bytes) -> tuple[set[Pair], list[d
             source = Input([str(path)], workspaces=["eu"], stdin=io.BytesIO(), now=NOW)
             for page in source.pages(rejects):
                 pairs.update(each.pair for each in page)
-                run_virtual(ledger.do(enqueue, page, now=NOW, once=True))
+                run_virtual(ledger.intake.enqueue(page, once=True))
         except UsageError as error:
             refused = str(error)
         lines = rejects.path.read_bytes().splitlines() if rejects.count else []

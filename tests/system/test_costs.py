@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from sqlalchemy import event
-
 from harvester.braze.budget import BudgetReport
 from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
@@ -19,9 +17,9 @@ from harvester.braze.series import captured
 from harvester.braze.transport import Answer
 from harvester.clock import SystemClock
 from harvester.ledger import Ledger
-from harvester.ledger.intake import enqueue
 from harvester.model import Captured, Enqueued, Pair, Reading, Settlement, Verdict
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
+from tests.support.ledger_file import engines, recorded_statements
 
 HOUSE = str(Path(__file__).parent.parent.parent / "harvester")
 
@@ -96,23 +94,18 @@ def test_policy_and_pace_cost_few_calls_a_reading():
 
 async def steps_of(ledger: Ledger) -> tuple[int, int]:
     """How many statements a batch takes from claim to seal, and how many steps of SQLite's machine, in fifties."""
-    statements, steps = [], 0
+    steps = 0
 
     def step() -> int:
         nonlocal steps
         steps += 1
         return 0
 
-    def watched(connection) -> None:
-        connection.connection.driver_connection.set_progress_handler(step, 50)
-
-    listener = lambda *told: statements.append(told[2])  # noqa: E731 - removed by this name below
-    await ledger.do(watched)
-    event.listen(ledger._engine, "before_cursor_execute", listener)
-    batch = await ledger.claim("eu", limit=BATCH)
-    settlements = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in batch.readings]
-    assert await ledger.seal(batch, settlements, [], destination="d")
-    event.remove(ledger._engine, "before_cursor_execute", listener)
+    engines(ledger)[0].raw_connection().driver_connection.set_progress_handler(step, 50)
+    with recorded_statements(ledger) as statements:
+        batch = await ledger.batches.claim("eu", limit=BATCH)
+        settlements = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in batch.readings]
+        assert await ledger.batches.seal(batch, settlements, [], destination="d")
     return len(statements), steps
 
 
@@ -120,7 +113,7 @@ async def filled(path, pairs: int) -> Ledger:
     """A ledger with so many pairs that are due."""
     ledger = await Ledger.open(path, clock=SystemClock())
     arrivals = [Enqueued(Pair("eu", "c", f"s{number}"), NOW) for number in range(pairs)]
-    await ledger.do(enqueue, arrivals, now=NOW, forced=True, once=True)
+    await ledger.intake.enqueue(arrivals, forced=True, once=True)
     return ledger
 
 

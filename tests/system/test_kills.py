@@ -23,8 +23,7 @@ import pytest
 
 from harvester.clock import Clock, SystemClock
 from harvester.commands.capture import Run, Summary
-from harvester.ledger import Ledger
-from harvester.ledger.ledger import LEASE_SECONDS
+from harvester.ledger import LEASE_SECONDS, Ledger
 from harvester.settings import Settings, Workspace
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sources import Input, RejectsFile

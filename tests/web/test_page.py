@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harvester.braze.pacer import PaceState
 from harvester.formatting import compact
 from harvester.health import Condition, Part
-from harvester.ledger.outlook import Rejection
+from harvester.ledger import Rejection
 from harvester.model import Books, Pair, Verdict
 from harvester.monitor.health import Health
 from harvester.monitor.history import BudgetHistory

@@ -1,0 +1,170 @@
+"""Two threads, a connection each: one for transactions that write, one for reports.
+
+A slow report never delays a claim. Whatever the database says leaves here as a ``LedgerError``.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, TypeVarTuple, overload
+
+import structlog
+from sqlalchemy import Connection, CursorResult, Engine, Executable
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.selectable import TypedReturnsRows
+
+from harvester.clock import BrazeClock, Clock
+from harvester.errors import LedgerError, LedgerLost
+from harvester.ledger.dialect import Dialect
+from harvester.ledger.file_identity import FileIdentity
+from harvester.ledger.sqlite import DIALECT, READS_ONLY, connect, connect_to_read, describe, save
+from harvester.private_files import make_private_folder
+
+log = structlog.get_logger()
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Columns = TypeVarTuple("Columns")
+
+LEASE_SECONDS = 120.0
+"""How long a batch stays its owner's without a renewal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One open transaction: its connection, its database's dialect, and its time.
+
+    ``now`` is Braze's time, and ``confirmed`` whether an answer has confirmed it. A lease that is taken or renewed in
+    this transaction ends at ``lease_until``.
+    """
+
+    connection: Connection
+    dialect: Dialect
+    now: float
+    confirmed: bool
+    lease_until: float
+
+    @overload
+    def execute(  # type: ignore[overload-overlap] # as SQLAlchemy's own
+        self, statement: TypedReturnsRows[*Columns], values: Any = None
+    ) -> CursorResult[*Columns]: ...
+    @overload
+    def execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]: ...
+    def execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]:
+        """Execute one statement; with several sets of ``values``, once for each."""
+        return self.connection.execute(statement, values)
+
+
+class Lane:
+    """One thread with one connection to the file, which no other thread uses."""
+
+    def __init__(self, name: str, engine: Engine) -> None:
+        """Connect at the first use."""
+        self.engine = engine
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def run(self, work: Callable[[], R]) -> R:
+        """Run work on the thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def run_now(self, work: Callable[[], R]) -> R:
+        """Run work on the thread, and wait for it on another one."""
+        return self._thread.submit(work).result()
+
+    async def close(self) -> None:
+        """Close the connection and end the thread."""
+        await self.run(self.engine.dispose)
+        self._thread.shutdown()
+
+
+class Database:
+    """The file of one ledger, opened by one process."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """Open or create the file; ``clock`` is the machine's. Raises ``LedgerError``."""
+        self.path = path
+        self.clock = BrazeClock(clock)
+        self.lease_seconds = LEASE_SECONDS
+        self.lost: LedgerLost | None = None
+        """Set once the file is no longer in its place; every transaction raises it from then on."""
+        self._files: FileIdentity | None = None
+        self._writes = Lane("ledger", connect(path))
+        self._reports = Lane("reports", connect_to_read(path))
+        self._reading = self._writes.engine.execution_options(**READS_ONLY)
+
+    def watch_files(self) -> None:
+        """Notice from now on when a file of the ledger is removed or replaced."""
+        self._files = FileIdentity(self.path)
+
+    async def close(self) -> None:
+        """Close both connections: the one that writes last, since the last one tidies up the file."""
+        await self._reports.close()
+        await self._writes.close()
+
+    async def write(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a verb as one transaction; it is committed, durably, when this returns. Raises ``LedgerError``."""
+        work = self._work(verb, *args, **kwargs)
+        return await self._writes.run(lambda: self._transaction(self._writes.engine, work))
+
+    async def read(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a verb that only reads, in turn with those that write but without their lock. Raises ``LedgerError``."""
+        work = self._work(verb, *args, **kwargs)
+        return await self._writes.run(lambda: self._transaction(self._reading, work))
+
+    async def report(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a verb that only reads, beside those that write. Raises ``LedgerError``."""
+        work = self._work(verb, *args, **kwargs)
+        return await self._reports.run(lambda: self._report(work))
+
+    def _work(
+        self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[[Connection], R]:
+        """Bind a verb to the time of its call: the event loop's own time is not available in other threads."""
+        now, confirmed = self.clock.wall(), self.clock.confirmed
+        until = now + self.lease_seconds
+        return lambda connection: verb(Transaction(connection, DIALECT, now, confirmed, until), *args, **kwargs)
+
+    def _report(self, work: Callable[[Connection], R]) -> R:
+        if self.lost is not None or (self._files is not None and self._files.missing() is not None):
+            self._writes.run_now(self._check_in_place)  # only its connection can save the content
+        return self._execute(self._reports.engine, work)
+
+    def _transaction(self, engine: Engine, work: Callable[[Connection], R]) -> R:
+        self._check_in_place()
+        return self._execute(engine, work)
+
+    def _execute(self, engine: Engine, work: Callable[[Connection], R]) -> R:
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except DBAPIError as error:
+            raise LedgerError(
+                f"the ledger {self.path} cannot be used: {describe(error)}; nothing sealed is lost"
+            ) from None
+
+    def _check_in_place(self) -> None:
+        """Compare the files by device and inode; the content of a lost file is saved beside it, once."""
+        missing = self._files.missing() if self._files is not None and self.lost is None else None
+        if missing is not None:
+            self.lost = LedgerLost(f"{missing} was removed or replaced while it was in use. {self._rescue()}")
+            log.error("ledger_lost", reason=str(self.lost))
+        if self.lost is not None:
+            raise self.lost
+
+    def _rescue(self) -> str:
+        """Copy the content of the open file to a name beside it; returns a sentence that says where, and what to do."""
+        moment = datetime.fromtimestamp(self.clock.wall(), UTC)
+        to = self.path.with_name(f"{self.path.name}.saved-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
+        connection = self._writes.engine.raw_connection()
+        try:
+            make_private_folder(to.parent)
+            save(connection.driver_connection, to, what=str(self.path))  # type: ignore[arg-type] # it is sqlite3's
+        except (LedgerError, OSError) as error:
+            return f"Its content could not be saved ({error}): restore a backup, or use harvester ledger rebuild"
+        finally:
+            connection.close()
+        return f"Its content was saved: move {to} to {self.path}, and start again"

@@ -1,0 +1,27 @@
+"""What one kind of database says in its own words; all other statements are the same for every database."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The functions of a database that SQLAlchemy does not spell for us."""
+
+    insert: Callable[[Any], Any]
+    """An ``INSERT`` that has ``on_conflict_do_nothing``."""
+
+    json_elements: Callable[..., Any]
+    """A table of the elements of a JSON array."""
+
+    json_row: Callable[..., Any]
+    """A JSON array of columns."""
+
+    json_rows: Callable[..., Any]
+    """An aggregate: one JSON array of all rows."""
+
+    exact_float: Callable[[ColumnElement[Any]], ColumnElement[Any]]
+    """A float as JSON, or as text, with every digit."""

@@ -1,0 +1,210 @@
+"""Pairs come into the ledger: a new one is inserted, and a known one changes by one statement for each event.
+
+A known pair may begin another round, since send ids may be used again; it may start to follow a plan; or the time of
+its send may become known. What was captured is not requested again unless it is a new send.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    and_,
+    case,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+
+from harvester.ledger.database import Transaction
+from harvester.ledger.json_rows import rows_as_table
+from harvester.ledger.plans import get_plan
+from harvester.ledger.schema import NEVER, pairs
+from harvester.model import Enqueued, Pair
+from harvester.schedule import ONCE, ONLY_ONCE, ReadingPlan
+
+IDENTITY = (pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
+_COLUMNS = (*IDENTITY, pairs.c.sent_at, pairs.c.expires_at, pairs.c.reading, pairs.c.due_at, pairs.c.state)
+
+_SETTLED = pairs.c.state == "settled"
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueCount:
+    """How many of the enqueued pairs were new to the ledger, and how many it knew.
+
+    ``in_question`` is a settled pair whose window seems closed, by a time that is not confirmed.
+    """
+
+    new: int
+    known: int
+    in_question: Pair | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownPairs:
+    """The rows of pairs that the ledger knew before, joined with what has arrived; ``same`` is the join."""
+
+    arrived: FromClause
+    same: ColumnElement[bool]
+
+
+def enqueue(
+    tx: Transaction, arrivals: Sequence[Enqueued], *, once: bool = False, forced: bool = False,
+    trust_clock: bool = False,
+) -> EnqueueCount:  # fmt: skip
+    """Add pairs, to be read by the plan of their workspace or ``once``; a known pair stays one pair.
+
+    ``forced`` pairs do not expire, and expired ones are opened again. While the time is not confirmed, and without
+    ``trust_clock``, no window counts as closed, so that no pair is read anew because of a wrong clock.
+    """
+    latest = _latest_of_each(arrivals)
+    plans = {workspace: get_plan(tx, workspace) for workspace in {pair.workspace for pair in latest}}
+    by_plan = [_row(each, plans[pair.workspace], tx.now, forced=forced) for pair, each in latest.items()]
+    rows = [_row(each, ONLY_ONCE, tx.now, forced=forced) for each in latest.values()] if once else by_plan
+    arrived = rows_as_table(tx, _COLUMNS, rows)
+    before = tx.execute(select(func.coalesce(func.max(pairs.c.id), 0))).scalar_one()
+    _insert(tx, arrived)
+    new = tx.execute(select(func.count()).select_from(pairs).where(pairs.c.id > before)).scalar_one()
+    question = None
+    if new < len(rows):
+        confirmed = tx.confirmed or trust_clock
+        change = _reopen_all if forced else _update_known
+        if once:  # a list that is read once does not end a plan
+            with_plan = rows_as_table(tx, _COLUMNS, by_plan)
+            change(tx, _known(with_plan, before, pairs.c.reading != ONCE), confirmed=confirmed)
+            change(tx, _known(arrived, before, pairs.c.reading == ONCE), confirmed=confirmed)
+        else:
+            change(tx, _known(arrived, before, true()), confirmed=confirmed)
+        question = None if confirmed else _find_closed(tx, arrived)
+    return EnqueueCount(new=new, known=len(arrivals) - new, in_question=question)
+
+
+def _latest_of_each(arrivals: Sequence[Enqueued]) -> dict[Pair, Enqueued]:
+    """Return each pair once, with the latest time of its send."""
+    latest: dict[Pair, Enqueued] = {}
+    for each in arrivals:
+        other = latest.get(each.pair)
+        if other is None or (each.sent_at or 0) > (other.sent_at or 0):
+            latest[each.pair] = each
+    return latest
+
+
+def _row(arrival: Enqueued, plan: ReadingPlan, now: float, *, forced: bool) -> tuple[object, ...]:
+    pair, sent_at = arrival.pair, arrival.sent_at
+    expires_at = NEVER if forced else plan.expires_at(now if sent_at is None else sent_at)
+    first = plan.first(sent_at, now)
+    state = "due" if first.due_at <= now else "waiting"
+    return (pair.workspace, pair.campaign_id, pair.send_id, sent_at, expires_at, first.name, first.due_at, state)
+
+
+def _insert(tx: Transaction, arrived: FromClause) -> None:
+    """Insert the pairs that are new."""
+    same_for_all: dict[str, Any] = {"first_seen_at": tx.now, "deferrals": 0}
+    # SQLite takes ON CONFLICT after a SELECT for a join's ON, unless a WHERE stands between them.
+    every = select(arrived, *(literal(value) for value in same_for_all.values())).where(true())
+    columns = [*(column.name for column in _COLUMNS), *same_for_all]
+    tx.execute(tx.dialect.insert(pairs).from_select(columns, every).on_conflict_do_nothing())
+
+
+def _known(arrived: FromClause, before: int, which: ColumnElement[bool]) -> _KnownPairs:
+    """Join what has arrived with the pairs that were there before, up to the id ``before``."""
+    identity = (pairs.c[column.name] == arrived.c[column.name] for column in IDENTITY)
+    return _KnownPairs(arrived, and_(which, pairs.c.id <= before, *identity))
+
+
+def _update_known(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> None:
+    """Change known pairs by what their sources know better. After one event, none of the others applies to a pair."""
+    begin_round(tx, known, confirmed=confirmed)
+    start_plan(tx, known)
+    learn_send_time(tx, known)
+    move_to_send_time(tx, known)
+
+
+def _reopen_all(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> None:
+    """Open expired pairs again, and let no open pair expire."""
+    expired = _KnownPairs(known.arrived, and_(known.same, pairs.c.outcome == "expired"))
+    begin_round(tx, expired, confirmed=confirmed)
+    start_plan(tx, expired)
+    reopen_forced(tx, expired)
+    tx.execute(update(pairs).where(known.same, ~_SETTLED).values({pairs.c.expires_at: NEVER}))
+
+
+def begin_round(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> None:
+    """Begin another round: the send is later than the known one, or has no time and the pair's window has closed."""
+    p, arrived = pairs.c, known.arrived.c
+    later = arrived.sent_at > func.coalesce(p.sent_at, p.first_seen_at)
+    closed = _is_closed(known.arrived, tx.now) if confirmed else false()
+    values = _read_anew(arrived) | {
+        p.sent_at: arrived.sent_at, p.first_seen_at: tx.now, p.expires_at: arrived.expires_at,
+        p.round: p.round + 1, p.captures: 0,
+    }  # fmt: skip
+    tx.execute(update(pairs).where(known.same, or_(later, closed)).values(values))
+
+
+def start_plan(tx: Transaction, known: _KnownPairs) -> None:
+    """Begin a round by plan for a pair that was to be read once, while its window is open."""
+    p, arrived = pairs.c, known.arrived.c
+    expires_at = case((arrived.sent_at.is_(None), p.expires_at), else_=arrived.expires_at)
+    planned = and_(p.reading == ONCE, arrived.reading != ONCE, expires_at > tx.now)
+    values = _read_anew(arrived) | {
+        p.sent_at: func.coalesce(arrived.sent_at, p.sent_at), p.expires_at: expires_at,
+        p.round: p.round + 1, p.captures: 0,
+    }  # fmt: skip
+    tx.execute(update(pairs).where(known.same, planned).values(values))
+
+
+def learn_send_time(tx: Transaction, known: _KnownPairs) -> None:
+    """Plan an open pair anew from the time of its send, which is now known, if nothing was captured of it yet."""
+    p, arrived = pairs.c, known.arrived.c
+    values = _read_anew(arrived) | {p.sent_at: arrived.sent_at, p.expires_at: arrived.expires_at}
+    tx.execute(update(pairs).where(known.same, _learns_time(arrived), p.captures == 0).values(values))
+
+
+def move_to_send_time(tx: Transaction, known: _KnownPairs) -> None:
+    """Move the times of an open pair to its send, which is now known; what was captured is not requested again."""
+    p, arrived = pairs.c, known.arrived.c
+    values: dict[Any, Any] = {
+        p.sent_at: arrived.sent_at, p.expires_at: arrived.expires_at,
+        p.due_at: p.due_at + arrived.sent_at - p.first_seen_at,
+    }  # fmt: skip
+    tx.execute(update(pairs).where(known.same, _learns_time(arrived), p.captures > 0).values(values))
+
+
+def reopen_forced(tx: Transaction, known: _KnownPairs) -> None:
+    """Open expired pairs again in the round that they have."""
+    p, arrived = pairs.c, known.arrived.c
+    values = _read_anew(arrived) | {p.sent_at: func.coalesce(arrived.sent_at, p.sent_at)}
+    tx.execute(update(pairs).where(known.same).values(values))
+
+
+def _read_anew(arrived: Any) -> dict[Any, Any]:
+    """Return the values of a pair that waits for its first reading; a batch that holds it keeps it."""
+    p = pairs.c
+    return {
+        p.reading: arrived.reading, p.due_at: arrived.due_at,
+        p.state: case((p.state == "leased", p.state), else_=arrived.state),
+        p.yields: 0, p.deferrals: 0, p.outcome: None, p.verdict: None, p.reason: None, p.ending_at: None,
+    }  # fmt: skip
+
+
+def _learns_time(arrived: Any) -> ColumnElement[bool]:
+    """Return whether a pair is open and has no time of its send, and what arrived has one."""
+    return and_(~_SETTLED, pairs.c.sent_at.is_(None), arrived.sent_at.is_not(None))
+
+
+def _is_closed(arrived: FromClause, now: float) -> ColumnElement[bool]:
+    """Return whether a settled pair's window has closed, so that the same pair without a time is a new send."""
+    return and_(_SETTLED, arrived.c.sent_at.is_(None), pairs.c.expires_at < now)
+
+
+def _find_closed(tx: Transaction, arrived: FromClause) -> Pair | None:
+    same = (pairs.c[column.name] == arrived.c[column.name] for column in IDENTITY)
+    row = tx.execute(select(*IDENTITY).where(*same, _is_closed(arrived, tx.now)).limit(1)).first()
+    return None if row is None else Pair(*row)

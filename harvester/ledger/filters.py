@@ -1,0 +1,34 @@
+"""Conditions and values of pairs that several statements share.
+
+States stand in them as text: a database uses an index of some rows only where it can see that these are the rows.
+"""
+
+from sqlalchemy import ColumnElement, and_, case, func, literal_column, or_
+
+from harvester.ledger.schema import pairs
+from harvester.schedule import ONCE
+
+UNSETTLED = pairs.c.state != literal_column("'settled'")
+WAITING = pairs.c.state == literal_column("'waiting'")
+DUE = pairs.c.state == literal_column("'due'")
+EXPIRED = pairs.c.outcome == literal_column("'expired'")
+DEFERRED = and_(WAITING, pairs.c.deferrals > literal_column("0"))
+
+TRIED = or_(pairs.c.first_seen_at >= pairs.c.expires_at, pairs.c.captures > 0, pairs.c.deferrals > 0)
+"""Whether a pair had its try, or came too late for one."""
+
+SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
+"""When a pair's time began: see ``Reading.since``."""
+
+
+def released_state(
+    due_at: ColumnElement[float], now: float, *, deferred: ColumnElement[bool] | None = None
+) -> ColumnElement[str]:
+    """Return the state of a reading that nobody holds any more: due, or waiting until it is.
+
+    A reading of a pair that is read once waits only if it was ``deferred``: a clock that was set back would leave it
+    behind.
+    """
+    once = pairs.c.reading == ONCE
+    at_once = once if deferred is None else and_(once, ~deferred)
+    return case((or_(at_once, due_at <= now), "due"), else_="waiting")

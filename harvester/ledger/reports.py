@@ -1,0 +1,140 @@
+"""The fourth door: what people, pages, loaders and other rooms read of a ledger."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harvester.ledger import books, datasets, outlook, plans
+from harvester.ledger.books import StoredPart
+from harvester.ledger.database import Database, Transaction
+from harvester.ledger.outlook import Outlook, Rejection
+from harvester.model import Books, Pair
+from harvester.schedule import ReadingPlan
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStatus:
+    """How a ledger stands at one moment; ``halted`` has the cause for each halted workspace."""
+
+    workspaces: Mapping[str, Books]
+    readings: Mapping[str, int]
+    batches: Mapping[str, int]
+    batches_without_part: int
+    halted: Mapping[str, str]
+    at_risk: Mapping[str, int]
+    rejections: Sequence[Rejection]
+
+
+class Reports:
+    """Reads the ledger beside those who write to it, on a connection of its own. Every method raises ``LedgerError``.
+
+    Each method sees one moment, in which all transactions are there that were complete when it was called.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """Read from ``database``."""
+        self._database = database
+
+    async def get_status(self, *, rejections: int) -> LedgerStatus:
+        """Return how the ledger stands, with the latest ``rejections``."""
+        return await self._database.report(_get_status, rejections=rejections)
+
+    async def get_books(self) -> Books:
+        """Count all pairs by what became of them."""
+        return await self._database.report(books.get_books)
+
+    async def get_books_by_workspace(self) -> dict[str, Books]:
+        """Count the pairs of each workspace by what became of them."""
+        return await self._database.report(books.get_books_by_workspace)
+
+    async def get_outlook(self, workspace: str) -> Outlook:
+        """Return a workspace's open readings by state, and the deadlines of its pairs in the days to come."""
+        return await self._database.report(outlook.get_outlook, workspace)
+
+    async def get_plan(self, workspace: str) -> ReadingPlan:
+        """Return the plan that a workspace's readings follow."""
+        return await self._database.report(plans.get_plan, workspace)
+
+    async def get_last_captures(self) -> dict[str, float]:
+        """Return when each workspace was last captured, as far as the latest outcomes say."""
+        return await self._database.report(outlook.get_last_captures)
+
+    async def get_sealed_bytes(self) -> int:
+        """Sum up the sizes of the parts that wait in the ledger to be stored."""
+        return await self._database.report(outlook.get_sealed_bytes)
+
+    async def count_at_risk(self) -> dict[str, int]:
+        """Count the pairs at risk of each workspace that has open pairs."""
+        return await self._database.report(outlook.count_at_risk)
+
+    async def count_pending(self) -> dict[str, int]:
+        """Count the open pairs of each workspace."""
+        return await self._database.report(books.count_pending)
+
+    async def count_planned(self) -> int:
+        """Count the pairs that wait for a planned reading."""
+        return await self._database.report(books.count_planned)
+
+    async def count_expired(self) -> dict[str, int]:
+        """Count the expired pairs of each workspace."""
+        return await self._database.report(outlook.count_expired)
+
+    async def count_seemingly_expired(self) -> int:
+        """Count the open pairs that have expired if the time is true, which no answer has confirmed."""
+        return await self._database.report(books.count_seemingly_expired)
+
+    async def count_readings(self) -> dict[str, int]:
+        """Count readings by outcome; ``pending`` are the open ones."""
+        return await self._database.report(books.count_readings)
+
+    async def count_batches(self) -> dict[str, int]:
+        """Count batches by state."""
+        return await self._database.report(books.count_batches)
+
+    async def count_unstored_batches(self) -> dict[str, int]:
+        """Count the batches that are not stored yet, by state."""
+        return await self._database.report(outlook.count_unstored_batches)
+
+    async def list_deadlines(self) -> "array[float]":
+        """List the deadlines of all open pairs, the nearest first."""
+        return await self._database.report(books.list_deadlines)
+
+    async def list_halted(self) -> dict[str, tuple[str, float]]:
+        """List the halted workspaces, each with its cause and the time of its halt."""
+        return await self._database.report(books.list_halted)
+
+    async def list_served_workspaces(self) -> list[str]:
+        """List the workspaces that have a plan: those that a service serves."""
+        return await self._database.report(plans.list_served_workspaces)
+
+    async def list_parts(self, *, after: int, limit: int) -> list[StoredPart]:
+        """List stored parts in the order of storing, after the ``order`` of one."""
+        return await self._database.report(books.list_parts, after=after, limit=limit)
+
+    async def list_newest_parts(self, dataset_id: str, *, limit: int) -> list[str]:
+        """List the names of the parts that were stored last in one place's dataset, the newest first."""
+        return await self._database.report(books.list_newest_parts, dataset_id, limit=limit)
+
+    async def list_rejections(self, *, limit: int) -> list[Rejection]:
+        """List the pairs that were rejected last and still are, each once, the newest first."""
+        return await self._database.report(outlook.list_rejections, limit=limit)
+
+    async def find(self, pairs: Sequence[Pair]) -> dict[Pair, str]:
+        """Return for each known pair whether it is pending, captured, rejected or expired."""
+        return await self._database.report(books.find, pairs)
+
+    async def find_dataset(self, place: str) -> str | None:
+        """Return the id of the dataset that was last found at a place; None for a place that was never reached."""
+        return await self._database.report(datasets.find_dataset, place)
+
+
+def _get_status(tx: Transaction, *, rejections: int) -> LedgerStatus:
+    return LedgerStatus(
+        workspaces=books.get_books_by_workspace(tx),
+        readings=books.count_readings(tx),
+        batches=books.count_batches(tx),
+        batches_without_part=books.count_batches_without_part(tx),
+        halted={name: because for name, (because, _) in books.list_halted(tx).items()},
+        at_risk=outlook.count_at_risk(tx),
+        rejections=outlook.list_rejections(tx, limit=rejections),
+    )

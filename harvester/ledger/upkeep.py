@@ -1,0 +1,129 @@
+"""The third door: time passes, and what the ledger keeps about workspaces and places."""
+
+from typing import Any
+
+from sqlalchemy import and_, delete, insert, literal, select, update
+
+from harvester.ledger import braze_time, datasets
+from harvester.ledger.database import Database, Transaction
+from harvester.ledger.filters import TRIED, UNSETTLED
+from harvester.ledger.intake import delete_pairs
+from harvester.ledger.plans import get_plan
+from harvester.ledger.schema import outcomes, paces, pairs, workspaces
+from harvester.model import DAY_SECONDS, Pair
+from harvester.schedule import ReadingPlan
+
+
+class Upkeep:
+    """Moves pairs on as time passes, and stores the state of workspaces. Every method raises ``LedgerError``."""
+
+    def __init__(self, database: Database) -> None:
+        """Write to ``database``."""
+        self._database = database
+
+    async def schedule_due(self, workspace: str, *, trust_clock: bool = False) -> int:
+        """Make the readings due whose time has come; returns how many.
+
+        While the time is not confirmed it changes nothing, except with ``trust_clock``: what a wrong clock calls due
+        may not be due.
+        """
+        return await self._database.write(_schedule_due, workspace, trust_clock=trust_clock)
+
+    async def expire(self, workspace: str, *, trust_clock: bool = False) -> int:
+        """End the due pairs whose time is over; returns how many.
+
+        A pair that came in time gets one try even after that: nobody knows to the hour when its data is deleted. While
+        the time is not confirmed it changes nothing, except with ``trust_clock``.
+        """
+        return await self._database.write(_expire, workspace, trust_clock=trust_clock)
+
+    async def prune(self, *, keep_days: float) -> int:
+        """Delete the settled pairs that expired more than ``keep_days`` ago; returns how many."""
+        return await self._database.write(prune, keep_days=keep_days)
+
+    async def halt(self, workspace: str, *, because: str) -> None:
+        """Store that a workspace takes no calls, and why. It is halted since the first such call."""
+        await self._database.write(halt, workspace, because=because)
+
+    async def resume(self, workspace: str) -> None:
+        """Store that a workspace takes calls again."""
+        await self._database.write(resume, workspace)
+
+    async def save_pace(self, workspace: str, calls_per_second: float) -> None:
+        """Store the calls a second that a workspace can keep up over hours."""
+        await self._database.write(save_pace, workspace, calls_per_second)
+
+    async def save_dataset(self, place: str, dataset_id: str) -> None:
+        """Store the id of the dataset that lies at a place."""
+        await self._database.write(datasets.save_dataset, place, dataset_id)
+
+    async def correct_times(self, workspace: str) -> int:
+        """Undo what a wrong clock did to a workspace's pairs; returns how many had expired by mistake.
+
+        Call it once the time is confirmed.
+        """
+        return await self._database.write(braze_time.correct_times, workspace)
+
+    async def find_time_probe(self, workspace: str) -> Pair | None:
+        """Find the pair to request for the time alone; None if the next step does not depend on the time."""
+        return await self._database.read(braze_time.find_time_probe, workspace)
+
+    async def ping(self) -> None:
+        """Return once a small query has run in turn with those that write."""
+        await self._database.read(lambda tx: tx.execute(select(literal(1))))
+
+
+def _schedule_due(tx: Transaction, workspace: str, *, trust_clock: bool) -> int:
+    return schedule_due(tx, workspace, get_plan(tx, workspace)) if tx.confirmed or trust_clock else 0
+
+
+def _expire(tx: Transaction, workspace: str, *, trust_clock: bool) -> int:
+    return expire(tx, workspace) if tx.confirmed or trust_clock else 0
+
+
+def schedule_due(tx: Transaction, workspace: str, plan: ReadingPlan) -> int:
+    """Make the readings due whose time has come, and let overdue readings that are final by now yield no longer."""
+    mine = pairs.c.workspace == workspace
+    waiting = and_(mine, pairs.c.state == "waiting", pairs.c.due_at <= tx.now)
+    scheduled = tx.execute(update(pairs).where(waiting).values(state="due")).rowcount
+    if plan.readings:
+        final_since = plan.expires_at(tx.now - plan.readings[-1][1])
+        due = and_(mine, pairs.c.state == "due", pairs.c.yields == 1, pairs.c.expires_at <= final_since)
+        tx.execute(update(pairs).where(due).values(yields=0))
+    return scheduled
+
+
+def expire(tx: Transaction, workspace: str) -> int:
+    """End the due pairs whose time is over."""
+    due = and_(pairs.c.workspace == workspace, UNSETTLED, pairs.c.state == "due")
+    over = and_(due, pairs.c.expires_at <= tx.now, TRIED)
+    columns = ("pair_id", "reading", "outcome", "ended_at")
+    ending = select(pairs.c.id, pairs.c.reading, literal("expired"), literal(tx.now)).where(over)
+    expired = tx.execute(insert(outcomes).from_select(columns, ending)).rowcount
+    tx.execute(update(pairs).where(over).values(state="settled", outcome="expired"))
+    return expired
+
+
+def prune(tx: Transaction, *, keep_days: float) -> int:
+    """Delete settled pairs that expired long ago."""
+    settled_before = tx.now - keep_days * DAY_SECONDS
+    return delete_pairs(tx, and_(pairs.c.state == "settled", pairs.c.expires_at < settled_before))
+
+
+def halt(tx: Transaction, workspace: str, *, because: str) -> None:
+    """Store the cause of a halt; the time of the first one stays."""
+    again = update(workspaces).where(workspaces.c.name == workspace).values(halted_because=because)
+    if tx.execute(again).rowcount == 0:
+        tx.execute(insert(workspaces).values(name=workspace, halted_at=tx.now, halted_because=because))
+
+
+def resume(tx: Transaction, workspace: str) -> None:
+    """Store that a workspace takes calls again."""
+    tx.execute(delete(workspaces).where(workspaces.c.name == workspace))
+
+
+def save_pace(tx: Transaction, workspace: str, calls_per_second: float) -> None:
+    """Store the pace of a workspace instead of the one before."""
+    values: dict[str, Any] = {"workspace": workspace, "calls_per_second": calls_per_second}
+    tx.execute(delete(paces).where(paces.c.workspace == workspace))
+    tx.execute(insert(paces).values(values))
