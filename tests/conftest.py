@@ -15,6 +15,7 @@ import pytest
 import zstandard
 from hypothesis import settings
 
+from tests.support import compiled_statements
 from tests.support.secret_canary import KEY, RecordedProcess, captured_output, leaks
 from tests.support.servers import STORES, Bucket
 from tests.support.warm_process import WarmProcess
@@ -22,6 +23,7 @@ from tests.support.warm_process import WarmProcess
 settings.register_profile("short", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=20_000)
 settings.load_profile("short")
+compiled_statements.share()
 
 
 MEMORY_DISK, ROOM_BYTES = Path("/dev/shm"), 2 << 30  # Linux keeps a file system in memory there

@@ -33,7 +33,10 @@ _PRELOADED = (
     "datasets",
     "web",
 )
-_context.set_forkserver_preload([*(f"harvester.{name}" for name in _PRELOADED), "sqlalchemy.dialects.sqlite", "uvloop"])
+_context.set_forkserver_preload([
+    *(f"harvester.{name}" for name in _PRELOADED), "sqlalchemy.dialects.sqlite", "uvloop",
+    "tests.support.preloaded",  # found where tests are run from the folder of the project; elsewhere forks are slower
+])  # fmt: skip
 
 Streams = tuple[Connection, Connection, Connection]
 """What is to be standard input, output and error."""

@@ -1,0 +1,76 @@
+"""Statements of the ledger that are compiled once a process, instead of once a ledger.
+
+SQLAlchemy keeps compiled statements by engine. A test opens a ledger of its own, and compiling what it executes costs
+more than executing it.
+"""
+
+import asyncio
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+import structlog
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine import Engine
+from sqlalchemy.util import LRUCache
+
+_COMPILED = LRUCache(2000)
+_begin_engine = Engine.__init__
+
+
+def share() -> None:
+    """Let all engines use one cache. Its keys hold the dialect, and two of SQLite's are equal here."""
+    Engine.__init__ = _begin_engine_with_shared_cache
+    SQLiteDialect_pysqlite.__hash__ = lambda dialect: hash(type(dialect))
+    SQLiteDialect_pysqlite.__eq__ = lambda dialect, other: type(dialect) is type(other)
+
+
+def _begin_engine_with_shared_cache(engine: Engine, *arguments, **options) -> None:
+    _begin_engine(engine, *arguments, **options)
+    engine._compiled_cache = _COMPILED
+
+
+def compile_all() -> None:
+    """Capture three pairs in virtual time, so that processes forked from this one find the statements compiled."""
+    from harvester.simulator.virtual_time import run_virtual  # noqa: PLC0415 - it takes a while
+
+    with tempfile.TemporaryDirectory() as folder:
+        run_virtual(_captured(Path(folder)))
+
+
+async def _captured(folder: Path) -> None:
+    from harvester.braze.budget import BudgetReport  # noqa: PLC0415 - likewise
+    from harvester.braze.transport import Answer  # noqa: PLC0415 - likewise
+    from harvester.commands.capture import Run  # noqa: PLC0415 - likewise
+    from harvester.ledger import Ledger  # noqa: PLC0415 - likewise
+    from harvester.settings import Settings, Workspace  # noqa: PLC0415 - likewise
+    from harvester.simulator.virtual_time import VirtualClock  # noqa: PLC0415 - likewise
+    from harvester.sources import Input, RejectsFile  # noqa: PLC0415 - likewise
+    from harvester.storage import Compression, FolderSink  # noqa: PLC0415 - likewise
+
+    clock = VirtualClock()
+
+    class Braze:
+        async def send_series(self, _pair: object, *, length_days: int, ending_at: float) -> Answer:
+            await asyncio.sleep(0.05)
+            report = BudgetReport(250_000, 249_000, clock.starts_at + 3600, int(clock.wall()))
+            return Answer(200, b'{"message":"success","data":[]}', report, 0.05)
+
+        def scrub(self, text: str) -> str:
+            return text
+
+        async def close(self) -> None:
+            pass
+
+    settings = Settings(
+        workspaces={"default": Workspace(endpoint="https://rest.fra-01.braze.eu", api_key="a-key-of-nobody")}
+    )
+    async with await Ledger.open(folder / "ledger.db", clock=clock) as ledger:
+        run = Run(
+            settings, ledger=ledger, sink=FolderSink(folder / "out"), compression=Compression.NONE,
+            connect=lambda *_: Braze(),
+        )  # fmt: skip
+        stdin = BytesIO(b"campaign_id,send_id\nc,1\nc,2\nc,3\n")
+        pairs = Input(["-"], workspaces=["default"], stdin=stdin, now=clock.wall())
+        with structlog.testing.capture_logs():
+            await run.capture(pairs, RejectsFile(folder / "rejects.ndjson"))
