@@ -122,9 +122,15 @@ def test_files_are_opened_one_at_a_time_and_closed():
     assert all(each.closed for each in opened)
 
 
-def test_memory_is_bounded_for_thousands_of_files(tmp_path):
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Hold a tenth of the sends in memory, so that a tenth is too many."""
+    monkeypatch.setattr("harvester.sources.send_times.SENDS_IN_MEMORY", 1000)
+
+
+def test_memory_is_bounded_for_thousands_of_files(tmp_path, small_memory):
     """Memory does not grow with the number of files and sends, and all sends are found."""
-    files, each = 1000, 40
+    files, each = 1000, 16
     for at in range(files):
         events = [event(f"{at:036}", f"{number:036}") for number in range(each)]
         put(tmp_path, avro(events), name=f"{at:04}.avro")
@@ -137,11 +143,11 @@ def test_memory_is_bounded_for_thousands_of_files(tmp_path):
     assert peak < at_once / 2, f"{peak} bytes at the most, all sends at once take {at_once}"
 
 
-def test_sends_that_exceed_memory_are_merged_on_disk():
+def test_sends_that_exceed_memory_are_merged_on_disk(small_memory):
     """Each still has its first and last time."""
     with SendTimes() as times:
         for second in range(3):
-            for at in range(25_000):
+            for at in range(2500):
                 times.add(Pair("w", "c", f"s{at}"), 10.0 * at + second)
         given_back = sorted(times.list_sends(), key=lambda send: send[1])
-    assert given_back == [(Pair("w", "c", f"s{at}"), 10 * at, 10 * at + 2) for at in range(25_000)]
+    assert given_back == [(Pair("w", "c", f"s{at}"), 10 * at, 10 * at + 2) for at in range(2500)]

@@ -4,7 +4,6 @@ import asyncio
 import io
 import itertools
 import json
-import os
 import resource
 import signal
 import tracemalloc
@@ -27,7 +26,7 @@ from tests.support.faulty_server import answering, request, serving, whole
 GOOD = b'{"message":"success","data":[{"time":"2026-11-01","messages":{}}]}'
 OK = b"HTTP/1.1 200 OK\r\n"
 WORKERS = 64
-FAILURES = 10_000 if os.environ.get("CI") else 3000
+FAILURES = 2000
 GOOD_ANSWERS = 130
 MEMORY_CAP_MIB = 320
 """The image is meant for 512."""
@@ -195,8 +194,8 @@ class Endless(io.RawIOBase):
 @pytest.mark.parametrize(
     ("first", "line", "times"),
     [
-        (b"campaign_id,send_id\n", b"c,a send of twenty b\r\n", 30_000),
-        (b'{"campaign_id":"c","send_id":"s"}\n', b'{"campaign_id":"c","send_id":"s"}\n', 30_000),
+        (b"campaign_id,send_id\n", b"c,a send of twenty b\r\n", 10_000),
+        (b'{"campaign_id":"c","send_id":"s"}\n', b'{"campaign_id":"c","send_id":"s"}\n', 10_000),
         (b"campaign_id,send_id\n", b"x" * 65_536, 300),  # one line of twenty megabytes
         (b"campaign_id,send_id\n", b'"' + b"xxxxxxx\n" * 8192, 10),  # a quote that never ends
         (b'{"campaign_id":', b"[" * 65_536, 300),
