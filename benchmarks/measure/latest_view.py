@@ -45,7 +45,7 @@ def write_harvest(folder: Path, rows: int) -> None:
 
 
 def direct(folder: str, out: str, *bounds: str) -> None:
-    """Ask DuckDB for the view as someone would who knows its columns."""
+    """Query DuckDB for the view, with its columns given."""
     keys = ", ".join(name for name in KEY if name != "variation_api_id")
     newest = f"PARTITION BY {keys} ORDER BY (sent + unique_opens + clicks + bounces + conversions + revenue <> 0) DESC"
     parts = f"read_json('{folder}/{DATASET}/*/*.ndjson.zst')"

@@ -53,7 +53,7 @@ class Growing:
             async with await self._timed("open", self._opened()) as ledger:
                 await self._timed("recover", ledger.batches.recover())
                 await ledger.batches.claim("default", limit=BATCH)
-        del self._took["recover"][0]  # nobody had died yet
+        del self._took["recover"][0]  # no owner had died yet
         micro = {name: 1e6 * statistics.median(took[-9:]) for name, took in self._took.items()}
         return {
             "pairs": self._pairs,

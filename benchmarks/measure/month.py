@@ -266,7 +266,7 @@ def picture(lived: Month, days: int) -> str:
 
 
 def main() -> None:
-    """Live through a month, tell how it went, and draw it where asked."""
+    """Run a month, print the result, and draw it on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sends-per-day", type=int, default=100)
     parser.add_argument("--days", type=int, default=30)

@@ -56,7 +56,7 @@ def peer(name: str, *options: str, calls: int = LIMIT) -> Commands:
 
 
 def watched(commands: Commands, *, pairs: int, reserve: float, **stand_in: Any) -> Row:
-    """Start a job just after a window began, and tell what the stand-in saw of it."""
+    """Start a job just after a window began; return the stand-in's record of it."""
     share = stand_in.setdefault("neighbour_share", SHARE)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -109,7 +109,7 @@ def clients(*, quick: bool = False) -> Iterator[Row]:
 
 
 def troubles(*, quick: bool = False) -> Iterator[Row]:
-    """Make it harder for the harvester: others of its kind, rougher neighbours, a server that tells little or late."""
+    """Make it harder for harvester: other harvesters, rougher neighbours, missing or late headers."""
     pairs = 900 if quick else 3000
     faulty = {"fault_rate": 0.3}
     for title, count, stand_in in (

@@ -58,7 +58,7 @@ def _median(days: list[Held]) -> Held:
 
 
 def main() -> None:
-    """Live through it, and tell what was held."""
+    """Run it, and print what the process held."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sends-per-day", type=int, default=24)
     parser.add_argument("--days", type=int, default=90)

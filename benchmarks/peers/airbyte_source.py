@@ -3,7 +3,7 @@
 # ///
 """Airbyte's CDK: a source with one stream, a slice for each pair, and an API budget that reads the headers.
 
-The budget is a fixed window of the documented limit, kept up to date by what the answers tell of calls left and of the
+The budget is a fixed window of the documented limit, kept up to date by the headers for remaining requests and the
 reset; a moving window, the other choice, would ignore both. The messages of the source go to a file, as the platform
 would take them.
 """

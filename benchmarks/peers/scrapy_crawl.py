@@ -4,7 +4,7 @@
 """Scrapy: a spider over the list and a feed of NDJSON, with AutoThrottle where there is a limit to respect.
 
 AutoThrottle keeps its defaults but for its start, which would be one call every five seconds, and for how many calls
-it should have under way, where that is given: it adapts to latency, and knows nothing of budgets. Without a limit the
+it should have under way, where that is given: it adapts to latency, not to quotas. Without a limit the
 concurrency is that of the other clients.
 """
 

@@ -15,7 +15,7 @@ import time
 
 
 def main(seconds: float, command: list[str]) -> None:
-    """Run it, and tell."""
+    """Run the command, and print its usage."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     too_long = threading.Timer(seconds, os.kill, (process.pid, signal.SIGKILL))

@@ -40,7 +40,7 @@ class Used:
 
 
 def run(*commands: Sequence[str], timeout_seconds: float = 900.0) -> list[Used]:
-    """Run commands side by side, each to its end; one that takes too long is killed, and its status says so."""
+    """Run commands side by side to their ends. One that exceeds the timeout is killed; its status shows it."""
     watched = [sys.executable, "-S", str(HERE / "resource_usage.py"), str(timeout_seconds)]
     going = [
         subprocess.Popen([*watched, *command], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)

@@ -28,7 +28,7 @@ class ClockAhead(SystemClock):
 
 
 async def main(given: dict[str, Any]) -> None:
-    """Serve, and tell the address at once and the books at the end."""
+    """Serve; print the address at once and the books at the end."""
     pairs_csv, ahead = given.pop("pairs_csv"), given.pop("clock_ahead_seconds", 0.0)
     given["faults"] = tuple(given.get("faults", ())) or SimulatorConfig().faults
     config = SimulatorConfig(**given | {"log": Path(given["log"])})

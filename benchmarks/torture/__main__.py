@@ -38,8 +38,8 @@ async def run_torture(given: argparse.Namespace, disk: Path) -> Torture:
     """Put everything together, and torture."""
     with ExitStack() as stack:
         bucket = stack.enter_context(moto(disk)) if given.store == "moto" else None
-        async with TcpProxy(bucket.port if bucket else 0) as cutter:
-            place = Lake(bucket, cutter) if bucket else Folder(disk)
+        async with TcpProxy(bucket.port if bucket else 0) as proxy:
+            place = Lake(bucket, proxy) if bucket else Folder(disk)
             if given.serve:
                 kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="broker-")))
                 broker_server = BROKER_SERVERS[given.serve](kept / "data")
@@ -73,7 +73,7 @@ def main() -> None:
     """Torture once, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", choices=["redis", "nats", "rabbitmq"], help="torture the service, with this broker")
-    parser.add_argument("--kills", type=int, default=30, help="go on until so many processes were killed")
+    parser.add_argument("--kills", type=int, default=30, help="the number of kills before the end")
     parser.add_argument("--minutes", type=float, default=math.inf, help="but for no longer than this")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--store", choices=["folder", "moto"], default="folder")

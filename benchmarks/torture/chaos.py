@@ -72,7 +72,7 @@ class Torture:
         raise NotImplementedError
 
     async def at_rest(self) -> None:
-        """Let all that was handed in come to its end, now that all is well. Raises ``Wrong``."""
+        """Run until every enqueued pair is settled, without faults. Raises ``Wrong``."""
         raise NotImplementedError
 
     def ended_well(self) -> None:
@@ -84,11 +84,11 @@ class Torture:
     # What is done
 
     def new_pairs(self, count: int) -> list[Pair]:
-        """Draw pairs that nobody has met."""
+        """Draw new pairs."""
         return [(each.pair.campaign_id, each.pair.send_id) for each in islice(self.population, count)]
 
     def api(self, *, well: bool = False) -> None:
-        """Restart the stand-in, with the newest key and other faults: whoever is connected is cut off."""
+        """Restart the stand-in, with the newest key and other faults: open connections are cut."""
         self.api_away()
         self._api = stand_in(SimulatorConfig(
             seed=self.seed, pairs=self.pairs, port=self.port, api_key=self.keys[-1], limit=10_000_000,
@@ -107,7 +107,7 @@ class Torture:
             self._api.join()
 
     def start(self, *arguments: str, right: bool = False) -> BaseProcess:
-        """Begin the process under test; what it says goes to another disk. ``right``: its clock is."""
+        """Start the process under test; its output goes to another disk. ``right``: its clock is right."""
         self.done["started"] += 1
         jumps = [0.0] if right else [self.draw.choice(self.jumps) for _ in range(2)]
         self.done["wrong clocks"] += jumps[0] != 0
@@ -181,24 +181,24 @@ class Torture:
                 self.api()
             case "clock":
                 self.done["clock jumps"] += 1
-                self.tell(process, signal.SIGUSR1)
+                self.signal(process, signal.SIGUSR1)
                 await self.some_time(process)
             case "more":
                 await self.meddle_more()
 
     async def stopped_too_long(self, process: BaseProcess) -> None:
-        """Stop it for longer than its lease, let a successor take over, and let the zombie go on."""
+        """Stop it for longer than its lease, let a successor take over, and let the zombie continue."""
         self.done["zombies"] += process.is_alive()
-        self.tell(process, signal.SIGSTOP)
+        self.signal(process, signal.SIGSTOP)
         await asyncio.sleep(1.5 * LEASE_SECONDS)
         successor = self.start()
         await self.some_time(successor)
-        self.tell(process, signal.SIGCONT)
+        self.signal(process, signal.SIGCONT)
         if self.draw.random() < 0.5:
             self.kill(successor)
         await self.ended(successor)
 
-    def tell(self, process: BaseProcess, number: signal.Signals) -> None:
+    def signal(self, process: BaseProcess, number: signal.Signals) -> None:
         """Signal it, if it lives."""
         if process.is_alive():
             os.kill(process.pid or 0, number)
@@ -213,7 +213,7 @@ class Torture:
             os.posix_fallocate(file.fileno(), 0, max(1, free))
 
     def books(self) -> dict:
-        """Ask for the books, as anyone may at any moment; they balance, or there is no ledger yet."""
+        """Read the books, which must balance at any moment; or there is no ledger yet."""
         printed = self.output / "books"
         process = begin(
             self.disk,

@@ -88,7 +88,7 @@ class Witness:
         twice = [reading for reading, count in self._captures.items() if count > 1]
         if missing or twice or strange:
             problems = (f"{what} {sorted(those)[:3]} ({len(those)})" for what, those in
-                    (("missing", missing), ("twice", twice), ("never handed in", strange)))  # fmt: skip
+                    (("missing", missing), ("twice", twice), ("never enqueued", strange)))  # fmt: skip
             raise Wrong(", ".join(problems))
         torn = [reading for reading, names in self._part_of.items() if len(names) > 1]
         if torn:

@@ -22,7 +22,7 @@ class Folder:
         return {str(path.relative_to(self._top)): path.read_bytes() for path in found}
 
     def trouble(self, _draw: random.Random) -> str:
-        """Have none of its own: a disk's trouble is that it fills up."""
+        """Cause none: the fault of a disk is that it is full."""
         return ""
 
     def heal(self) -> None:
@@ -32,15 +32,15 @@ class Folder:
 class Lake:
     """Parts in a bucket behind a proxy that cuts."""
 
-    def __init__(self, bucket: Bucket, cutter: TcpProxy) -> None:
-        """Reach the bucket through ``cutter``, and past it for the verdict."""
-        self.out, self.env = f"{bucket.url}/harvest", bucket.through(cutter.port)
-        self._s3, self._cutter = s3(bucket.port), cutter
+    def __init__(self, bucket: Bucket, proxy: TcpProxy) -> None:
+        """Reach the bucket through ``proxy``, and past it for the verdict."""
+        self.out, self.env = f"{bucket.url}/harvest", bucket.through(proxy.port)
+        self._s3, self._cutter = s3(bucket.port), proxy
         self._tags: dict[str, str] = {}
         self._read: Parts = {}
 
     def parts(self) -> Parts:
-        """Read what any reader finds; what the store says is as it was is not read again."""
+        """Read what a reader finds; unchanged objects are read only once."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         found = {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", [])}
         tags, self._tags = self._tags, found

@@ -26,7 +26,7 @@ PRELOADED = (
 )
 
 _context = multiprocessing.get_context("forkserver")
-# The main module too, or each child would import it anew.
+# The main module too; otherwise each child would import it again.
 _context.set_forkserver_preload(
     ["__main__", *(f"harvester.{name}" for name in PRELOADED), "sqlalchemy.dialects.sqlite", "uvloop"]
 )

@@ -65,8 +65,8 @@ async def test_a_connection_cut_at_any_put_changes_nothing(stores, monkeypatch, 
         puts += method == "PUT"
         return cut if method == "PUT" and puts % 2 else None
 
-    async with TcpProxy(bucket.port, every_second) as cutter:
-        url = use(monkeypatch, bucket, cutter.port)
+    async with TcpProxy(bucket.port, every_second) as proxy:
+        url = use(monkeypatch, bucket, proxy.port)
         sink = BucketSink(ObjectStore(url))
         assert await sink.attach("ledger") == await sink.attach("ledger")
         for number in range(3):
@@ -86,8 +86,8 @@ async def test_a_put_that_changes_in_transit_is_sent_again(stores, monkeypatch, 
         puts += method == "PUT"
         return "flip" if method == "PUT" and puts == 1 else None
 
-    async with TcpProxy(bucket.port, first) as cutter:
-        url = use(monkeypatch, bucket, cutter.port)
+    async with TcpProxy(bucket.port, first) as proxy:
+        url = use(monkeypatch, bucket, proxy.port)
         with pytest.raises(SinkError):
             await BucketSink(ObjectStore(url)).create(part(b"rows" * 1000))
         assert not await asyncio.to_thread(lambda: list(ObjectStore(url).names(DATASET)))
@@ -98,8 +98,8 @@ async def test_a_put_that_changes_in_transit_is_sent_again(stores, monkeypatch, 
 async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypatch):
     """A second create that succeeds could lose parts. The start tests it with harmless bytes."""
     bucket = stores("moto")
-    async with TcpProxy(bucket.port, lambda _method, _target: "unconditional") as cutter:
-        sink = BucketSink(ObjectStore(use(monkeypatch, bucket, cutter.port)))
+    async with TcpProxy(bucket.port, lambda _method, _target: "unconditional") as proxy:
+        sink = BucketSink(ObjectStore(use(monkeypatch, bucket, proxy.port)))
         with pytest.raises(SinkError, match="overwrites objects"):
             await sink.attach("ledger")
 
@@ -142,10 +142,10 @@ async def test_a_refusal_of_a_store_says_what_to_do(monkeypatch, fast_retries, s
 async def test_an_existing_name_is_found_without_the_permission_to_overwrite(stores, monkeypatch):
     """A store may answer 403 instead of saying that the name exists: the object's bytes decide."""
     bucket = stores("moto")
-    async with TcpProxy(bucket.port) as cutter:
-        sink = BucketSink(ObjectStore(use(monkeypatch, bucket, cutter.port)))
+    async with TcpProxy(bucket.port) as proxy:
+        sink = BucketSink(ObjectStore(use(monkeypatch, bucket, proxy.port)))
         await sink.create(part(b"rows"))
-        cutter.fate = lambda method, _target: "forbid" if method == "PUT" else None
+        proxy.fate = lambda method, _target: "forbid" if method == "PUT" else None
         await sink.create(part(b"rows"))
         with pytest.raises(PartConflict):
             await sink.create(part(b"other rows"))
@@ -188,8 +188,8 @@ async def test_requests_to_a_hanging_store_are_bounded(stores, monkeypatch, fast
     """A full store may hang: each request ends in time, and the error says what it waited for."""
     monkeypatch.setitem(stores_module._CLIENT, "timeout", timedelta(milliseconds=100))
     bucket = stores("moto")
-    async with TcpProxy(bucket.port, lambda _method, _target: "hang") as cutter:
-        sink = BucketSink(ObjectStore(use(monkeypatch, bucket, cutter.port)))
+    async with TcpProxy(bucket.port, lambda _method, _target: "hang") as proxy:
+        sink = BucketSink(ObjectStore(use(monkeypatch, bucket, proxy.port)))
         with pytest.raises(SinkError, match="does not answer in time"):
             await sink.create(part(b"rows"))
 
@@ -268,8 +268,8 @@ async def test_a_kill_at_each_put_loses_nothing(stores, tmp_path, monkeypatch, n
     """SIGKILL at each put, and a cut of the put itself: nothing is missing, written twice or requested again."""
     bucket, log = stores(name), tmp_path / "answers.ndjson"
     config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)
-    async with Simulator(config) as simulator, TcpProxy(bucket.port) as cutter:
-        scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, log)
+    async with Simulator(config) as simulator, TcpProxy(bucket.port) as proxy:
+        scene = Scene(tmp_path / "scene", bucket, proxy.port, simulator, log)
         settled: set[tuple[str, str]] = set()
         asked, before, code, kill_at = Counter(), {}, -9, 0
         while code != 0:
@@ -284,7 +284,7 @@ async def test_a_kill_at_each_put_loses_nothing(stores, tmp_path, monkeypatch, n
                 process.kill()
                 return cut
 
-            cutter.fate = fate
+            proxy.fate = fate
             await asyncio.to_thread(process.join)
             code = process.exitcode
             assert code in (0, -9), (scene.folder / "output").read_text()
@@ -301,10 +301,10 @@ async def test_an_unavailable_store_ends_the_run_and_the_next_run_stores_the_par
     bucket, log = stores("moto"), tmp_path / "answers.ndjson"
     async with (
         Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator,
-        TcpProxy(bucket.port) as cutter,
+        TcpProxy(bucket.port) as proxy,
     ):
-        scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, log)
-        cutter.fate = lambda method, target: "before" if method == "PUT" and "captured_date" in target else None
+        scene = Scene(tmp_path / "scene", bucket, proxy.port, simulator, log)
+        proxy.fate = lambda method, target: "before" if method == "PUT" and "captured_date" in target else None
         code, out, err = await scene.command.run(*scene.arguments, "--raw", "--json")
         assert code == 5, err
         assert "cannot be reached" in err
@@ -312,7 +312,7 @@ async def test_an_unavailable_store_ends_the_run_and_the_next_run_stores_the_par
         assert json.loads(out)["unstored_batches"] == 2
         assert await scene.objects(monkeypatch) == {}
         asked = scene.asked()
-        cutter.fate = lambda _method, _target: None
+        proxy.fate = lambda _method, _target: None
         code, out, err = await scene.command.run(*scene.arguments, "--raw", "--json")
         assert code == 0, err
         assert scene.asked() == asked
@@ -324,20 +324,20 @@ async def test_a_run_starts_while_a_known_store_is_unavailable(stores, tmp_path,
     bucket, log = stores("moto"), tmp_path / "answers.ndjson"
     async with (
         Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator,
-        TcpProxy(bucket.port) as cutter,
+        TcpProxy(bucket.port) as proxy,
     ):
-        scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, log)
+        scene = Scene(tmp_path / "scene", bucket, proxy.port, simulator, log)
         listed = scene.folder / "p.csv"
         lines = listed.read_text().splitlines(keepends=True)
         listed.write_text("".join(lines[:6]))
         assert (await scene.command.run(*scene.arguments))[0] == 0
         listed.write_text("".join(lines))
-        cutter.fate = lambda _method, _target: "before"
+        proxy.fate = lambda _method, _target: "before"
         code, out, err = await scene.command.run(*scene.arguments, "--json")
         assert code == 5, err
         assert json.loads(out)["books"]["pending"] == 0
         asked = scene.asked()
-        cutter.fate = lambda _method, _target: None
+        proxy.fate = lambda _method, _target: None
         assert (await scene.command.run(*scene.arguments))[0] == 0
         assert scene.asked() == asked
         assert len(captures(await scene.objects(monkeypatch))) == PAIRS
@@ -348,9 +348,9 @@ async def test_signals_end_a_run_while_the_store_hangs(stores, tmp_path):
     bucket, hanging = stores("moto"), asyncio.Event()
     async with (
         Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator,
-        TcpProxy(bucket.port) as cutter,
+        TcpProxy(bucket.port) as proxy,
     ):
-        scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, tmp_path / "log")
+        scene = Scene(tmp_path / "scene", bucket, proxy.port, simulator, tmp_path / "log")
 
         def fate(method: str, target: str) -> str | None:
             if method == "GET" or "captured_date" not in target:
@@ -358,7 +358,7 @@ async def test_signals_end_a_run_while_the_store_hangs(stores, tmp_path):
             hanging.set()
             return "hang"
 
-        cutter.fate = fate
+        proxy.fate = fate
         process = scene.command.start(*scene.arguments)
         await hanging.wait()
         process.terminate()
@@ -436,10 +436,10 @@ async def seal_batches(ledger: Ledger, count: int, destination: str) -> list[Par
 async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, tmp_path, monkeypatch, name):
     """Another process takes over the waiting parts; when the store is back, both create the same."""
     bucket, clock = stores(name), LateClock()
-    async with TcpProxy(bucket.port) as cutter:
-        url = use(monkeypatch, bucket, cutter.port)
+    async with TcpProxy(bucket.port) as proxy:
+        url = use(monkeypatch, bucket, proxy.port)
         dataset = await BucketSink(ObjectStore(url)).attach("ledger")
-        cutter.fate = lambda _method, _target: "before"
+        proxy.fate = lambda _method, _target: "before"
         async with (
             await Ledger.open(tmp_path / "ledger.db", clock=clock) as first,
             await Ledger.open(tmp_path / "ledger.db", clock=clock) as second,
@@ -465,7 +465,7 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
             async def away_then_back() -> None:
                 while any(each.problem is None for each in storings):
                     await asyncio.sleep(0)
-                cutter.fate = lambda _method, _target: None
+                proxy.fate = lambda _method, _target: None
                 for each in storings:
                     each.finish()
 
@@ -478,10 +478,10 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
 async def test_capturing_pauses_while_too_many_bytes_are_sealed(stores, tmp_path, monkeypatch):
     """Beyond the set number of bytes no batch is claimed until the store is back."""
     bucket, clock = stores("moto"), SystemClock()
-    async with TcpProxy(bucket.port) as cutter, await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
-        url = use(monkeypatch, bucket, cutter.port)
+    async with TcpProxy(bucket.port) as proxy, await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+        url = use(monkeypatch, bucket, proxy.port)
         dataset = await BucketSink(ObjectStore(url)).attach("ledger")
-        cutter.fate = lambda _method, _target: "before"
+        proxy.fate = lambda _method, _target: "before"
         storing = Storing(ledger, BucketSink(ObjectStore(url)), clock=clock, jitter=random.Random(1),
                           max_sealed_bytes=1 << 20, patience_seconds=3600.0)  # fmt: skip
         assert await storing.room()
@@ -491,7 +491,7 @@ async def test_capturing_pauses_while_too_many_bytes_are_sealed(stores, tmp_path
         while storing.problem is None:
             await asyncio.sleep(0)
         assert not waiting.done()
-        cutter.fate = lambda _method, _target: None
+        proxy.fate = lambda _method, _target: None
         assert await waiting
         storing.finish()
         await running
@@ -526,15 +526,15 @@ async def test_a_harvest_never_asks_a_store_to_delete(stores, tmp_path):
     bucket = stores("moto")
     async with (
         Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator,
-        TcpProxy(bucket.port) as cutter,
+        TcpProxy(bucket.port) as proxy,
     ):
-        scene = Scene(tmp_path / "scene", bucket, cutter.port, simulator, tmp_path / "log")
+        scene = Scene(tmp_path / "scene", bucket, proxy.port, simulator, tmp_path / "log")
         for _ in range(2):
             assert (await scene.command.run(*scene.arguments))[0] == 0
-    assert {each.split(" ")[0] for each in cutter.requests} == {"GET", "PUT"}
+    assert {each.split(" ")[0] for each in proxy.requests} == {"GET", "PUT"}
     place = scene.url.removeprefix("s3://lake/")
-    listings = [each for each in cutter.requests if "list-type" in each]
-    assert all(place in each for each in cutter.requests if each not in listings)
+    listings = [each for each in proxy.requests if "list-type" in each]
+    assert all(place in each for each in proxy.requests if each not in listings)
     assert all(f"prefix={place}" in each.replace("%2F", "/") for each in listings)
 
 
