@@ -60,7 +60,7 @@ class Bounds(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, date: float, *, received: float, departed: float = -math.inf) -> "Bounds":
+    def from_date(cls, date: float, *, received: float, departed: float = -math.inf) -> "Bounds":
         """Bound the offset by one answer.
 
         ``Date`` has whole seconds. So Braze's time was between ``date`` and a second later at some moment between the
@@ -68,18 +68,18 @@ class Bounds(NamedTuple):
         """
         return cls(date - received, date + 1 - departed)
 
-    def narrowed(self, other: "Bounds") -> "Bounds":
+    def intersect(self, other: "Bounds") -> "Bounds":
         """Return the intersection of two bounds; if it is empty, since clocks drift, ``other``, the newer one."""
         both = Bounds(max(self.low, other.low), min(self.high, other.high))
         return both if both.low <= both.high else other
 
-    def nearest(self, offset: float) -> float:
+    def clamp(self, offset: float) -> float:
         """Return the offset within the bounds that is nearest to ``offset``."""
         return min(max(offset, self.low), self.high)
 
-    def near(self, offset: float) -> bool:
+    def is_near(self, offset: float) -> bool:
         """Return whether an offset is within the bounds or at most ``LARGE_DIFFERENCE_SECONDS`` outside."""
-        return abs(self.nearest(offset) - offset) <= LARGE_DIFFERENCE_SECONDS
+        return abs(self.clamp(offset) - offset) <= LARGE_DIFFERENCE_SECONDS
 
 
 class BrazeClock:
@@ -146,16 +146,16 @@ class BrazeClock:
         """Learn from an answer: its ``Date``, and when the request left and the answer came, in monotonic seconds."""
         if date is None:
             return
-        bounds = Bounds.of(date, departed=departed, received=received)
-        if bounds.near(self.offset):
+        bounds = Bounds.from_date(date, departed=departed, received=received)
+        if bounds.is_near(self.offset):
             self._believe(bounds, self.offset)
-        elif (self.jumped or not self.confirmed) and bounds.near(self._offset_of_machine()):
+        elif (self.jumped or not self.confirmed) and bounds.is_near(self._offset_of_machine()):
             self._believe(bounds, self._offset_of_machine())
         elif not self._may_move():
             self._doubted = None
         elif not self.confirmed:
             self._move(bounds, bounds.low)
-        elif self._doubted is not None and bounds.near(self._doubted.low):
+        elif self._doubted is not None and bounds.is_near(self._doubted.low):
             self._believe(bounds, self._doubted.low)
         else:
             self._allowance -= DOUBT_COSTS
@@ -169,8 +169,8 @@ class BrazeClock:
 
     def _move(self, bounds: Bounds, witness: float) -> None:
         before = self.offset
-        self._bounds = bounds if self._bounds is None else self._bounds.narrowed(bounds)
-        self._offset = self._bounds.nearest(witness)
+        self._bounds = bounds if self._bounds is None else self._bounds.intersect(bounds)
+        self._offset = self._bounds.clamp(witness)
         self._doubted = None
         if abs(self._offset - before) > LARGE_DIFFERENCE_SECONDS:
             self.moves += 1

@@ -215,7 +215,7 @@ class Books:
     next_reading_at: float | None = None
 
     @classmethod
-    def together(cls, each: Iterable["Books"]) -> "Books":
+    def sum(cls, each: Iterable["Books"]) -> "Books":
         """Add up the books of several workspaces."""
         balances = list(each)
         return cls(

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from benchmarks.runtime import run_process
-from harvester.datasets.latest import KEY
+from harvester.datasets.latest_view import KEY
 from harvester.model import DATASET
 
 ROWS_A_PART = 100_000

@@ -134,7 +134,7 @@ class _Keeping:
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:  # noqa: ARG002 - bears no mark
         return ledger_id
 
-    async def owner(self) -> None:
+    async def find_owner(self) -> None:
         return None
 
     async def create(self, part: Part) -> None:

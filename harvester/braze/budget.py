@@ -101,7 +101,7 @@ class Budget:
         if limit is None or remaining is None or reset_at is None or server_time is None:
             self._silent += 1
             return
-        offset = Bounds.of(server_time, received=now)
+        offset = Bounds.from_date(server_time, received=now)
         if reset_at > server_time + LONGEST_WINDOW_SECONDS + 2 or reset_at < self._reset_at or remaining > limit:
             return
         if reset_at > self._reset_at:
@@ -112,7 +112,7 @@ class Budget:
             self._offset = offset
             self._draw(limit, remaining, now)
             return
-        self._offset = self._offset.narrowed(offset)
+        self._offset = self._offset.intersect(offset)
         if limit != self.limit:
             self._draw(limit, remaining, now)
         elif self._believed(remaining):

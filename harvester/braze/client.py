@@ -190,7 +190,7 @@ class Client:
             await asyncio.sleep(0)
         except ExchangeError as error:
             self.answers[error.cause] += 1
-            span.tried(error.cause)
+            span.record_attempt(error.cause)
             self._failed(error)
             raise
         except asyncio.CancelledError:
@@ -200,7 +200,7 @@ class Client:
         finally:
             self._under_way.discard(task)
             self._pacer.landed(answer.budget if answer else None, answer.latency_seconds if answer else None)
-        span.tried(f"status_{answer.status}")
+        span.record_attempt(f"status_{answer.status}")
         if classify_status(answer.status) is not Meaning.ANSWER:  # of one that may be, it is yet to be seen what it is
             self.answers[f"status_{answer.status}"] += 1
         return answer

@@ -86,7 +86,7 @@ def status(path: Path, *, json: bool) -> None:
     _, difference = options.known_time(path)
     found = options.with_ledger(path, lambda ledger: ledger.reports.get_status(rejections=REJECTIONS))
     balances, at_risk = found.workspaces, found.at_risk
-    balance = Books.together(balances.values())
+    balance = Books.sum(balances.values())
     if json:
         ahead = None if difference is None else difference.current_seconds
         figures = {"readings": found.readings, "batches": found.batches, "halted": found.halted,

@@ -92,7 +92,7 @@ async def _rebuild(
     from harvester.ledger import Ledger
 
     sink = options.sink_of(place)
-    if await sink.owner() is None:
+    if await sink.find_owner() is None:
         raise UsageError(f"there are no parts in {place}; name the folder or bucket that was given to -o")
     parts = copied(place, folder) if copying else Path(place)
     async with await Ledger.open(path, clock=SystemClock()) as new:

@@ -253,7 +253,7 @@ async def check_new_ledger(sink: "Sink", path: Path) -> None:
     """Raise ``SinkRefused`` if the ledger is missing but the place was captured with one: a new ledger has no plan."""
     if path.exists():  # noqa: ASYNC240 - nothing runs beside it
         return
-    owner = await sink.owner()
+    owner = await sink.find_owner()
     if owner is not None:
         whose = (
             f"with another ledger (its id is {owner})"

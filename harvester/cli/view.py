@@ -67,12 +67,12 @@ def copied(place: str, to: Path) -> Path:
     from harvester.storage.object_store import ObjectStore
 
     store = ObjectStore(place)
-    for name in store.names(DATASET):
+    for name in store.list_names(DATASET):
         if not is_part(name):
             continue
         part = to / name
         part.parent.mkdir(parents=True, exist_ok=True)
-        store.fetch(name, part)
-    if next(store.names(".harvester"), None) is not None:
+        store.download(name, part)
+    if next(store.list_names(".harvester"), None) is not None:
         (to / ".harvester").mkdir()
     return to

@@ -55,7 +55,7 @@ class Summary:
     @property
     def books(self) -> Books:
         """The balance of all workspaces together."""
-        return Books.together(self.workspaces.values())
+        return Books.sum(self.workspaces.values())
 
     @property
     def exit_code(self) -> ExitCode:

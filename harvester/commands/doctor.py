@@ -97,7 +97,7 @@ async def _parts(path: Path, sink: Sink, clock: Clock) -> list[Finding]:
     """Compare the parts that the ledger has as stored in this place with what lies there."""
     async with await Ledger.open(path, clock=clock) as ledger:
         dataset_id = await ledger.reports.find_dataset(sink.place)
-        if dataset_id is None and await sink.owner():  # a place that was moved keeps its dataset
+        if dataset_id is None and await sink.find_owner():  # a place that was moved keeps its dataset
             dataset_id = await sink.attach(ledger.ledger_id)
         if dataset_id is None:
             return []
@@ -107,7 +107,7 @@ async def _parts(path: Path, sink: Sink, clock: Clock) -> list[Finding]:
 
 async def _sink(sink: Sink, ledger_id: str, known: str | None) -> str:
     """Look whose the dataset is, and whether the place lets a part be written over."""
-    marked = await sink.owner() is not None
+    marked = await sink.find_owner() is not None
     if marked:
         await sink.attach(ledger_id, known=known)
     if not isinstance(sink, FolderSink):

@@ -33,5 +33,5 @@ async def compare_parts(ledger: Ledger, sink: Sink, dataset_id: str) -> Comparis
     names = await ledger.reports.list_newest_parts(dataset_id, limit=NEWEST_PARTS)
     there: set[str] = set()
     for folder in sorted({name.rpartition("/")[0] for name in names}):
-        there |= await sink.names(folder)
+        there |= await sink.list_parts(folder)
     return Comparison(len(names), tuple(name for name in reversed(names) if name not in there))

@@ -25,7 +25,7 @@ async def rebuild(
     nothing to rebuild: the dataset is new, or belongs to this ledger already. One transaction adds all pairs. Raises
     ``UsageError`` for a ledger that has pairs, ``StorageError`` if parts or ledger cannot be read.
     """
-    owner = await sink.owner()
+    owner = await sink.find_owner()
     known = await ledger.reports.find_dataset(sink.place)
     if owner is None or owner == ledger.ledger_id or (owner == NO_OWNER and known is not None):
         return None

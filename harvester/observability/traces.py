@@ -35,7 +35,7 @@ class Span:
         del name, attributes
         return self
 
-    def tried(self, status: str) -> None:
+    def record_attempt(self, status: str) -> None:
         """Record one request and its status."""
 
     def end(self, **attributes: Any) -> None:
@@ -61,7 +61,7 @@ class _RecordedSpan(Span):
     def child(self, name: str, **attributes: Any) -> Span:
         return _RecordedSpan(self._tracer, name, self._span, attributes)
 
-    def tried(self, status: str) -> None:
+    def record_attempt(self, status: str) -> None:
         self._attempts += 1
         self._span.add_event("exchange", {"status": status})
         self._span.set_attributes({"attempts": self._attempts, "status": status})

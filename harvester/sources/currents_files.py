@@ -63,13 +63,13 @@ def _list_bucket(url: str) -> Iterator[tuple[str, FileOpener]]:
 
     if url.endswith(_SUFFIX):
         folder, _, name = url.rpartition("/")
-        return iter([(url, partial(ObjectStore(folder).open, name))])
+        return iter([(url, partial(ObjectStore(folder).open_copy, name))])
     store = ObjectStore(url)
-    names = (each for each in store.names() if each.endswith(_SUFFIX))
+    names = (each for each in store.list_names() if each.endswith(_SUFFIX))
     first = next(names, None)
     if first is None:
         raise UsageError(f"{url}: there are no .avro objects of Currents below it")
-    return ((f"{store.url}/{each}", partial(store.open, each)) for each in chain([first], names))
+    return ((f"{store.url}/{each}", partial(store.open_copy, each)) for each in chain([first], names))
 
 
 def _walk(top: Path) -> Iterator[tuple[str, FileOpener]]:

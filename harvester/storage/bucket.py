@@ -33,13 +33,13 @@ class BucketSink:
             "choose another store, or a newer version of this one"
         )
 
-    async def owner(self) -> str | None:
+    async def find_owner(self) -> str | None:
         """Return the owner of the dataset (see the protocol)."""
         return await find_owner(self)
 
-    async def names(self, folder: str) -> set[str]:
+    async def list_parts(self, folder: str) -> set[str]:
         """List a folder (see the protocol)."""
-        return await asyncio.to_thread(lambda: set(self._store.names(folder)))
+        return await asyncio.to_thread(lambda: set(self._store.list_names(folder)))
 
     async def create(self, part: Part) -> None:
         """Create a part (see the protocol)."""
@@ -50,7 +50,7 @@ class BucketSink:
 
     async def read_marker(self, name: str) -> bytes | None:
         """Read a marker; None if there is none."""
-        return (await self._store.read(name) or b"") if await self._store.has(name) else None
+        return (await self._store.read(name) or b"") if await self._store.exists(name) else None
 
     async def create_marker(self, name: str, data: bytes) -> bytes:
         """Create a marker, or return the one that another process created first."""
@@ -62,7 +62,7 @@ class BucketSink:
 
     async def has_parts(self) -> bool:
         """Return whether the dataset has a part."""
-        return await asyncio.to_thread(lambda: any(map(is_part, self._store.names(DATASET))))
+        return await asyncio.to_thread(lambda: any(map(is_part, self._store.list_names(DATASET))))
 
     async def _must_equal(self, part: Part) -> None:
         existing = await self._store.read(part.name)

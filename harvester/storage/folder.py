@@ -38,12 +38,12 @@ class FolderSink:
             await asyncio.to_thread(self._sweep)
             return (await mark_dataset(self, ledger_id, known=known))[1]
 
-    async def owner(self) -> str | None:
+    async def find_owner(self) -> str | None:
         """Return the owner of the dataset (see the protocol)."""
         with _describe_errors(self.folder):
             return await find_owner(self)
 
-    async def names(self, folder: str) -> set[str]:
+    async def list_parts(self, folder: str) -> set[str]:
         """List a folder (see the protocol)."""
         try:
             return {f"{folder}/{name}" for name in await asyncio.to_thread(os.listdir, self.folder / folder)}
@@ -139,7 +139,7 @@ def _describe_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = advice.get(error.errno or 0, "mend it")
+        what = advice.get(error.errno or 0, "repair it")
         raise SinkError(
             f"cannot write to {folder}: {error.strerror or error}; {what} and run the same command again, "
             "nothing sealed is lost",

@@ -42,54 +42,54 @@ class MarkedSink(Protocol):
         ...
 
 
-async def find_owner(place: MarkedSink) -> str | None:
+async def find_owner(sink: MarkedSink) -> str | None:
     """Return the id of the ledger that owns the dataset, ``NO_OWNER`` for parts without a marker, None for a new one.
 
     Raises ``SinkRefused`` for a damaged marker.
     """
     for name in (MARKER, OLD_MARKER):
-        marker = await place.read_marker(name)
+        marker = await sink.read_marker(name)
         if marker is not None:
-            return _parse(marker, f"{place.place}/{name}")[0]
-    return NO_OWNER if await place.has_parts() else None
+            return _parse(marker, f"{sink.place}/{name}")[0]
+    return NO_OWNER if await sink.has_parts() else None
 
 
-async def mark_dataset(place: MarkedSink, ledger_id: str, *, known: str | None) -> tuple[bytes, str]:
+async def mark_dataset(sink: MarkedSink, ledger_id: str, *, known: str | None) -> tuple[bytes, str]:
     """Mark the dataset as this ledger's, or find its marker; returns the marker and the dataset's id.
 
     ``known`` is the id of the dataset that the ledger found here before: with it, a removed marker is restored.
     Raises ``SinkRefused`` for another ledger's dataset, a damaged marker, and parts without one.
     """
-    marker = await place.read_marker(MARKER)
+    marker = await sink.read_marker(MARKER)
     if marker is None:
-        marker = await _recover_marker(place, ledger_id, known) or await place.create_marker(
+        marker = await _recover_marker(sink, ledger_id, known) or await sink.create_marker(
             MARKER, make_marker(ledger_id)
         )
-    dataset_id = _check_owner(place, marker, MARKER, ledger_id)
+    dataset_id = _check_owner(sink, marker, MARKER, ledger_id)
     # A process of an older version creates and finds only the old marker.
-    old = await place.read_marker(OLD_MARKER)
+    old = await sink.read_marker(OLD_MARKER)
     if old is not None:
-        _check_owner(place, old, OLD_MARKER, ledger_id)
+        _check_owner(sink, old, OLD_MARKER, ledger_id)
     return marker, dataset_id
 
 
-async def _recover_marker(place: MarkedSink, ledger_id: str, known: str | None) -> bytes | None:
+async def _recover_marker(sink: MarkedSink, ledger_id: str, known: str | None) -> bytes | None:
     """Return the marker of a dataset that has none where it belongs; None for a new dataset."""
-    old = await place.read_marker(OLD_MARKER)
+    old = await sink.read_marker(OLD_MARKER)
     if old is not None:
-        _check_owner(place, old, OLD_MARKER, ledger_id)
-        return await place.create_marker(MARKER, old)
-    if not await place.has_parts():
+        _check_owner(sink, old, OLD_MARKER, ledger_id)
+        return await sink.create_marker(MARKER, old)
+    if not await sink.has_parts():
         return None
-    marker = await place.read_marker(MARKER)  # another process may have begun the dataset in the meantime
+    marker = await sink.read_marker(MARKER)  # another process may have begun the dataset in the meantime
     if marker is not None:
         return marker
     if known is None:
         raise SinkRefused(
-            f"{place.place} holds parts, but {MARKER}, which names their ledger, is missing; "
+            f"{sink.place} holds parts, but {MARKER}, which names their ledger, is missing; "
             "name their ledger with --state; if it is lost, use harvester ledger rebuild; or name a new place with -o"
         )
-    return await place.create_marker(MARKER, make_marker(ledger_id, known))
+    return await sink.create_marker(MARKER, make_marker(ledger_id, known))
 
 
 def make_marker(ledger_id: str, dataset_id: str | None = None) -> bytes:
@@ -102,12 +102,12 @@ def new_dataset_id() -> str:
     return secrets.token_hex(16)
 
 
-def _check_owner(place: MarkedSink, marker: bytes, name: str, ledger_id: str) -> str:
+def _check_owner(sink: MarkedSink, marker: bytes, name: str, ledger_id: str) -> str:
     """Return the dataset's id. Raises ``SinkRefused`` for a damaged marker and for that of another ledger."""
-    owner, dataset_id = _parse(marker, f"{place.place}/{name}")
+    owner, dataset_id = _parse(marker, f"{sink.place}/{name}")
     if owner != ledger_id:
         raise SinkRefused(
-            f"{place.place} was harvested with another ledger (its id is {owner}); "
+            f"{sink.place} was harvested with another ledger (its id is {owner}); "
             "name that ledger with --state; if it is lost, use harvester ledger rebuild; or name a new place with -o"
         )
     return dataset_id

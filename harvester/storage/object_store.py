@@ -75,7 +75,7 @@ class ObjectStore:
                 raise NameTaken from None
             except PermissionDeniedError:
                 # Without the permission to overwrite, a store may refuse before it checks the precondition.
-                if await self.has(name):
+                if await self.exists(name):
                     raise NameTaken from None
                 raise
 
@@ -89,7 +89,7 @@ class ObjectStore:
                     return None
                 raise
 
-    async def has(self, name: str) -> bool:
+    async def exists(self, name: str) -> bool:
         """Return whether an object exists. Raises ``SinkError`` on failure.
 
         It lists instead of reading: with least permissions S3 answers 403 for a missing object, as for a forbidden
@@ -101,19 +101,19 @@ class ObjectStore:
                 return any(entry["path"] == name for entry in page)
             return False
 
-    def names(self, below: str = "") -> Iterator[str]:
+    def list_names(self, below: str = "") -> Iterator[str]:
         """List the objects below a folder in the order of their names, page by page. Raises ``SinkError``."""
         with self._clear_errors("list"):
             for page in obstore.list(self._store, prefix=below or None, chunk_size=1000):
                 yield from (entry["path"] for entry in page)
 
-    def fetch(self, name: str, to: Path) -> None:
+    def download(self, name: str, to: Path) -> None:
         """Copy an object to a file, in pieces. Raises ``SinkError``, also if it does not exist."""
         with self._clear_errors(f"read {name} from"), to.open("wb") as file:
             self._copy(name, file, to.parent)
 
-    def open(self, name: str) -> BinaryIO:
-        """Open a copy of an object as a file, a large one on disk. Raises ``SinkError`` as ``fetch`` does."""
+    def open_copy(self, name: str) -> BinaryIO:
+        """Open a copy of an object as a file, a large one on disk. Raises ``SinkError`` as ``download`` does."""
         copy: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES)  # noqa: SIM115 - the caller closes it
         with self._clear_errors(f"read {name} from"):
             self._copy(name, copy, Path(tempfile.gettempdir()))
@@ -165,7 +165,7 @@ def download_object(url: str, folder: Path) -> Path:
     place, _, name = url.rpartition("/")
     to = folder / name
     try:
-        ObjectStore(place).fetch(name, to)
+        ObjectStore(place).download(name, to)
     except ObjectRefused as error:
         raise UsageError(str(error)) from None
     return to
@@ -174,7 +174,7 @@ def download_object(url: str, folder: Path) -> Path:
 def is_available(url: str) -> bool:
     """Return whether the store can list the folder of an object. If so, a failure concerns only the object."""
     try:
-        next(ObjectStore(url.rpartition("/")[0]).names(), None)
+        next(ObjectStore(url.rpartition("/")[0]).list_names(), None)
     except ObjectRefused:
         return True
     except SinkError:

@@ -22,14 +22,14 @@ class Sink(Protocol):
         """
         ...
 
-    async def owner(self) -> str | None:
+    async def find_owner(self) -> str | None:
         """Return the id of the ledger that the marker names; None for a new dataset, ``NO_OWNER`` without a marker.
 
         Raises ``SinkError``.
         """
         ...
 
-    async def names(self, folder: str) -> set[str]:
+    async def list_parts(self, folder: str) -> set[str]:
         """List the parts in a folder of the place by name. Raises ``SinkError``."""
         ...
 

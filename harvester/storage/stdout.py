@@ -22,11 +22,11 @@ class StdoutSink:
         """Accept any ledger."""
         return "stdout"
 
-    async def owner(self) -> str | None:
+    async def find_owner(self) -> str | None:
         """Return None: a pipe has no marker."""
         return None
 
-    async def names(self, folder: str) -> set[str]:  # noqa: ARG002 - a pipe keeps nothing
+    async def list_parts(self, folder: str) -> set[str]:  # noqa: ARG002 - a pipe keeps nothing
         """Return nothing: a pipe keeps no parts."""
         return set()
 

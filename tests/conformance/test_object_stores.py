@@ -71,7 +71,7 @@ async def test_a_connection_cut_at_any_put_changes_nothing(stores, monkeypatch, 
         assert await sink.attach("ledger") == await sink.attach("ledger")
         for number in range(3):
             await sink.create(part(b"rows" * 1000, str(number)))
-        names = list(await asyncio.to_thread(lambda: list(ObjectStore(url).names(DATASET))))
+        names = list(await asyncio.to_thread(lambda: list(ObjectStore(url).list_names(DATASET))))
         assert sorted(names) == [f"{DATASET}/{each}" for each in range(3)]
         assert [await ObjectStore(url).read(each) for each in names] == [b"rows" * 1000] * 3
 
@@ -90,7 +90,7 @@ async def test_a_put_that_changes_in_transit_is_sent_again(stores, monkeypatch, 
         url = use(monkeypatch, bucket, proxy.port)
         with pytest.raises(SinkError):
             await BucketSink(ObjectStore(url)).create(part(b"rows" * 1000))
-        assert not await asyncio.to_thread(lambda: list(ObjectStore(url).names(DATASET)))
+        assert not await asyncio.to_thread(lambda: list(ObjectStore(url).list_names(DATASET)))
         await BucketSink(ObjectStore(url)).create(part(b"rows" * 1000))
         assert await ObjectStore(url).read(f"{DATASET}/batch") == b"rows" * 1000
 
@@ -158,7 +158,7 @@ async def test_a_full_temporary_folder_is_not_blamed_on_the_store(stores, monkey
     store = ObjectStore(use(monkeypatch, stores("moto"), stores("moto").port))
     await store.create("part", b"rows")
     with pytest.raises(SinkError, match="No space left on device on this machine; set TMPDIR"):
-        store.fetch("part", Path("/dev/full"))
+        store.download("part", Path("/dev/full"))
 
 
 async def test_a_foreign_object_with_an_invalid_name_is_an_error(stores, monkeypatch):
@@ -167,7 +167,7 @@ async def test_a_foreign_object_with_an_invalid_name_is_an_error(stores, monkeyp
     url = use(monkeypatch, bucket, bucket.port)
     s3(bucket.port).put_object(Bucket=BUCKET, Key=f"{url.removeprefix(bucket.url + '/')}/a//b", Body=b"")
     with pytest.raises(SinkError, match="an empty part"):
-        list(ObjectStore(url).names())
+        list(ObjectStore(url).list_names())
 
 
 async def test_refusals_of_ceph_are_distinguished(stores, monkeypatch):
@@ -247,7 +247,7 @@ class Scene:
             for name, value in self.bucket.env.items():
                 patch.setenv(name, value)
             store = ObjectStore(self.url)
-            names = await asyncio.to_thread(lambda: list(store.names(DATASET)))
+            names = await asyncio.to_thread(lambda: list(store.list_names(DATASET)))
             return {name: await store.read(name) for name in names}
 
 

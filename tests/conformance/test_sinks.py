@@ -70,8 +70,8 @@ class BucketPlace:
     def objects(self) -> dict[str, bytes]:
         """Give all that a reader finds: names and bytes."""
         found = {}
-        for name in ObjectStore(self._url).names():
-            ObjectStore(self._url).fetch(name, self._scratch)
+        for name in ObjectStore(self._url).list_names():
+            ObjectStore(self._url).download(name, self._scratch)
             found[name] = self._scratch.read_bytes()
         return found
 
@@ -132,7 +132,7 @@ class TestEverySink:
         sink = await attached(place)
         await sink.create(part(b"rows"))
         folder = NAME.rpartition("/")[0]
-        assert (await sink.names(folder), await sink.names(f"{folder}-gone")) == ({NAME}, set())
+        assert (await sink.list_parts(folder), await sink.list_parts(f"{folder}-gone")) == ({NAME}, set())
 
     @pytest.mark.parametrize("other", [b"", b"row", b"rows and more", b"swor"], ids=["none", "less", "more", "like"])
     async def test_a_part_is_never_overwritten(self, place, other):
@@ -193,7 +193,7 @@ class TestEverySink:
             await attached(place, "other")
         assert set(place.objects()) == {OLD_MARKER}
         for _ in range(2):
-            assert await place.sink().owner() == "ours"
+            assert await place.sink().find_owner() == "ours"
             assert await place.sink().attach("ours") == "the dataset"
         assert place.objects() == dict.fromkeys((MARKER, OLD_MARKER), make_marker("ours", "the dataset"))
 
@@ -207,7 +207,7 @@ class TestEverySink:
     async def test_parts_without_a_marker_are_refused(self, place):
         """Deleting .harvester/ deletes marker and ledger: a new ledger must not request and write everything again."""
         place.put(NAME, b"rows")
-        assert await place.sink().owner() == NO_OWNER
+        assert await place.sink().find_owner() == NO_OWNER
         with pytest.raises(SinkError, match=r"holds parts, but \.harvester/send_analytics\.json.*ledger rebuild"):
             await attached(place)
         assert await place.sink().attach("ledger", known="the dataset") == "the dataset"

@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from harvester.datasets import build_latest_query, list_last_captures, run_latest_query, write_latest
-from harvester.datasets.latest import MAX_COUNTERS
+from harvester.datasets.latest_view import MAX_COUNTERS
 from harvester.errors import SinkError, UsageError
 
 TOP = Path(__file__).parent.parent.parent

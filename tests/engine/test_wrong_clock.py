@@ -428,9 +428,9 @@ def test_the_time_is_corrected_rarely_after_a_few_corrections():
 
 def test_bounds_narrow_and_newer_ones_replace_contradicting_ones():
     """Clocks drift by seconds in months."""
-    assert Bounds.of(100.0, received=10.0, departed=9.5) == (90.0, 91.5)
-    assert Bounds(90.0, 91.5).narrowed(Bounds(89.8, 90.4)) == (90.0, 90.4)
-    assert Bounds(90.0, 91.5).narrowed(Bounds(93.0, 94.0)) == (93.0, 94.0)
+    assert Bounds.from_date(100.0, received=10.0, departed=9.5) == (90.0, 91.5)
+    assert Bounds(90.0, 91.5).intersect(Bounds(89.8, 90.4)) == (90.0, 90.4)
+    assert Bounds(90.0, 91.5).intersect(Bounds(93.0, 94.0)) == (93.0, 94.0)
 
 
 def test_a_difference_in_words_has_one_unit_and_a_direction():

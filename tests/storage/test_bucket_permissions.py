@@ -55,7 +55,7 @@ async def test_the_documented_permissions_are_sufficient_and_minimal(stores, mon
         await sink.create(part(b"rows"))
     with pytest.raises(PartConflict):
         await sink.create(part(b"other rows"))
-    assert list(store.names()) == [MARKER, f"{DATASET}/batch"]
+    assert list(store.list_names()) == [MARKER, f"{DATASET}/batch"]
     with pytest.raises((BaseError, PermissionError)):
         obstore.delete(store._store, f"{DATASET}/batch")
     assert await store.read(f"{DATASET}/batch") == b"rows"
