@@ -1,4 +1,4 @@
-"""``config/compose.yaml`` without containers: its services as processes, with its files, commands and variables."""
+"""``config/compose.yaml`` without containers: its services run as processes with its files and variables."""
 
 import asyncio
 import shlex
@@ -18,19 +18,19 @@ COMPOSE = yaml.safe_load((CONFIG / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 
 
-class Rehearsal:
-    """The compose file's world below one folder: what it mounts is copied there, and hosts become ports."""
+class ComposeProcesses:
+    """The services of the compose file in one folder, on free ports of this machine."""
 
     def __init__(self, folder: Path) -> None:
-        """Copy all files, with the names that mean something inside a container put right."""
+        """Copy the mounted files, and replace the paths and hosts of the containers."""
         self.folder = folder
-        self.broker, self.store, self.stand_in, self.face = (free_port() for _ in range(4))
+        self.broker, self.store, self.stand_in, self.web_port = (free_port() for _ in range(4))
         for path in (CONFIG / "compose").iterdir():
-            (folder / path.name).write_text(self.here(path.read_text()))
+            (folder / path.name).write_text(self.localize(path.read_text()))
 
-    def here(self, text: str) -> str:
-        """Put names right."""
-        for there, here in {
+    def localize(self, text: str) -> str:
+        """Replace the paths and hosts of the containers by those of this machine."""
+        for container_name, local_name in {
             "/run/secrets": str(self.folder),
             "/etc/rabbitmq/definitions.json": str(self.folder / "definitions.json"),
             "/etc/harvester.toml": str(self.folder / "harvester.toml"),
@@ -39,34 +39,34 @@ class Rehearsal:
             "127.0.0.1:8765": f"127.0.0.1:{self.stand_in}",
             "@queue": f"@127.0.0.1:{self.broker}",
         }.items():
-            text = text.replace(there, here)
+            text = text.replace(container_name, local_name)
         return text
 
     def start(self, service: str, *more: str, **options) -> subprocess.Popen:
-        """Begin a service that runs our image: its entry point, command and variables, and nothing else."""
-        said = SERVICES[service]
-        command = said.get("command", [])
+        """Start a service that uses our image, with its own entry point, command and variables only."""
+        service_config = SERVICES[service]
+        command = service_config.get("command", [])
         command = shlex.split(command) if isinstance(command, str) else command
-        if "entrypoint" in said:
-            command = [sys.executable, str(self.folder / Path(said["entrypoint"][1]).name)]
+        if "entrypoint" in service_config:
+            command = [sys.executable, str(self.folder / Path(service_config["entrypoint"][1]).name)]
         else:
-            command = [sys.executable, "-m", "harvester", *map(self.here, command), *more]
-        variables = {name: self.here(value) for name, value in said.get("environment", {}).items()}
-        env = {"PATH": "/usr/bin:/bin", "HARVESTER_WEB_PORT": str(self.face)} | variables
+            command = [sys.executable, "-m", "harvester", *map(self.localize, command), *more]
+        variables = {name: self.localize(value) for name, value in service_config.get("environment", {}).items()}
+        env = {"PATH": "/usr/bin:/bin", "HARVESTER_WEB_PORT": str(self.web_port)} | variables
         return RecordedProcess(
             command, cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
         )
 
     async def run(self, service: str, *more: str) -> str:
-        """Run a service that ends, and give what it said."""
+        """Run a service to its end and return its output."""
         process = self.start(service, *more)
-        said = (await asyncio.to_thread(process.communicate))[0].decode()
-        assert process.returncode == 0, said
-        return said
+        output = (await asyncio.to_thread(process.communicate))[0].decode()
+        assert process.returncode == 0, output
+        return output
 
 
-def test_every_file_that_is_named_is_there_and_none_more():
-    """A file that is renamed takes its place in the compose file along."""
+def test_the_compose_file_names_exactly_the_files_of_its_folder():
+    """Volumes and secrets count, and a service uses only declared secrets."""
     mounted = [volume.partition(":")[0] for each in SERVICES.values() for volume in each.get("volumes", [])]
     named = {name for name in mounted if name.startswith("./")} | {
         "./" + each["file"] for each in COMPOSE["secrets"].values()
@@ -76,23 +76,23 @@ def test_every_file_that_is_named_is_there_and_none_more():
 
 
 @pytest.mark.xdist_group("rabbitmq")
-async def test_the_whole_thing_takes_every_send_from_the_queue_to_the_bucket(tmp_path):
-    """Queues as defined, a bucket, messages sent: every send is captured, and the bad message set aside."""
-    world = Rehearsal(tmp_path)
-    with running(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(world.store)):
+async def test_compose_captures_every_send_from_the_queue_into_the_bucket(tmp_path):
+    """The one invalid message becomes a dead letter."""
+    compose = ComposeProcesses(tmp_path)
+    with running(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(compose.store)):
         broker = RabbitMQ(tmp_path / "queue", RABBITMQ_CONFIG_FILE=str(tmp_path / "rabbitmq"),
-                          RABBITMQ_NODE_PORT=str(world.broker))  # fmt: skip
-        stand_in = world.start("stand-in", "--port", str(world.stand_in), "--pairs", "40", "--fault-rate", "0")
+                          RABBITMQ_NODE_PORT=str(compose.broker))  # fmt: skip
+        stand_in = compose.start("stand-in", "--port", str(compose.stand_in), "--pairs", "40", "--fault-rate", "0")
         try:
-            answers(world.store)
-            for _ in range(2):  # whoever starts it again finds the bucket as it was
-                await world.run("bucket")
-            broker.server.port, broker.url = world.broker, (tmp_path / "rabbitmq_url").read_text().strip()
+            answers(compose.store)
+            for _ in range(2):  # a second start keeps the existing bucket
+                await compose.run("bucket")
+            broker.server.port, broker.url = compose.broker, (tmp_path / "rabbitmq_url").read_text().strip()
             await broker.server.listens()
             while not (tmp_path / "pairs.csv").exists():
                 await asyncio.sleep(0.1)
-            assert "sent 40 sends in 1 messages" in await world.run("sender")
-            said = await world.run("harvester", "--until-idle")
+            assert "sent 40 sends in 1 messages" in await compose.run("sender")
+            output = await compose.run("harvester", "--until-idle")
             [(letter, reason)] = await broker.dead("sends")
             left = await broker.left("sends")
         finally:
@@ -101,5 +101,5 @@ async def test_the_whole_thing_takes_every_send_from_the_queue_to_the_bucket(tmp
             broker.close()
     assert left == 0
     assert (b"misspelt" in letter, "campaign" in reason) == (True, True)
-    assert '"event":"batch_sealed"' in said
-    assert "trigger_unsafe" not in said
+    assert '"event":"batch_sealed"' in output
+    assert "trigger_unsafe" not in output

@@ -1,4 +1,4 @@
-"""Every command and query of the README and docs works as it is shown, or another test runs it."""
+"""Every command and query in the README and docs works as written; this file or another test runs it."""
 
 import asyncio
 import json
@@ -36,8 +36,8 @@ VENDORS = ("gcloud", "az", "aws", "mc", "nats", "rabbitmqadmin", "cat", "title:"
 
 def blocks(page: str, language: str) -> list[str]:
     """Get the fenced blocks of a page in one language, without their indentation."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", (TOP / page).read_text(), re.DOTALL | re.MULTILINE)
-    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+    matches = re.findall(rf"^( *)```{language}\n(.*?)^ *```", (TOP / page).read_text(), re.DOTALL | re.MULTILINE)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in matches]
 
 
 def commands(page: str) -> list[str]:
@@ -47,13 +47,13 @@ def commands(page: str) -> list[str]:
 
 
 def run_by_this_test(command: str) -> bool:
-    """Whether no other test is named for a command, and no other vendor's tool is needed."""
+    """Check that this file runs a command: no other test does, and it needs no other vendor's tool."""
     elsewhere = any(re.search(pattern, command) for pattern in ELSEWHERE)
     return not elsewhere and re.match(r"(\w+=\S+ )*(harvester|export) ", command) is not None
 
 
-def test_no_command_is_shown_that_nothing_runs():
-    """A new command on a page is run below, or by a test that is named above, or needs another vendor's tool."""
+def test_every_documented_command_is_run_by_a_test():
+    """Commands of other vendors' tools are the only exception."""
     for page in PAGES:
         text = "\n".join(blocks(page, "sh")).replace("\\\n", " ")
         text = re.sub(r"'[^']*'|\"[^\"]*\"", "TEXT", text)
@@ -70,7 +70,7 @@ class Shell:
     """Runs the commands of one page in one folder, one after the other, against a stand-in API."""
 
     def __init__(self, harvester, endpoint: str) -> None:
-        """Run in the folder of ``harvester``."""
+        """Run commands in the folder of ``harvester``."""
         self.harvester = harvester
         self.endpoint = endpoint
         self.background: list = []
@@ -98,24 +98,24 @@ class Shell:
         self.harvester.env = previous
 
     def close(self) -> None:
-        """Stop what still runs."""
+        """Stop the background processes."""
         for process in self.background:
             process.terminate()
             process.communicate()
 
 
 @pytest.mark.parametrize("page", PAGES)
-async def test_the_commands_of_a_page_work_in_their_order(harvester, stores, tmp_path, page):
-    """A reader who types them one after the other gets no error."""
-    shown = [command for command in commands(page) if run_by_this_test(command)]
-    if not shown:
+async def test_the_commands_of_a_page_work_in_order(harvester, stores, tmp_path, page):
+    """One shell and one folder serve the whole page, and the SQL queries return rows."""
+    page_commands = [command for command in commands(page) if run_by_this_test(command)]
+    if not page_commands:
         return
     async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "sends.csv", simulator)
         harvester.env["BRAZE_ENDPOINT"] = simulator.url
         pair, now = simulator.population[0].pair, int(datetime.now(UTC).timestamp())
         currents = put(tmp_path / "currents", avro([event(pair.campaign_id, pair.send_id, now)]))
-        if any("s3://" in command for command in shown):
+        if any("s3://" in command for command in page_commands):
             moto = stores("moto")
             harvester.env |= moto.env
             objects = {"lists/sends.csv": tmp_path / "sends.csv", str(currents.relative_to(tmp_path)): currents}
@@ -123,7 +123,7 @@ async def test_the_commands_of_a_page_work_in_their_order(harvester, stores, tmp
                 s3(moto.port).put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes())
         shell = Shell(harvester, simulator.url)
         try:
-            for command in shown:
+            for command in page_commands:
                 await shell.run(command)
         finally:
             shell.close()
@@ -135,9 +135,9 @@ async def test_the_commands_of_a_page_work_in_their_order(harvester, stores, tmp
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_files_and_messages_of_a_page_are_valid(tmp_path, page):
-    """Each configuration loads, and each message of our own form names pairs or a file."""
-    for number, shown in enumerate(blocks(page, "toml")):
-        table = re.sub(r'"/run/secrets/(\w+)"', f'"{tmp_path}/\\1"', shown)
+    """Each configuration loads, and each message has version 1."""
+    for number, toml_block in enumerate(blocks(page, "toml")):
+        table = re.sub(r'"/run/secrets/(\w+)"', f'"{tmp_path}/\\1"', toml_block)
         for name in re.findall(rf'"{tmp_path}/(\w+)"', table):
             (tmp_path / name).write_text("amqp://localhost" if "url" in name else "a-key-of-the-page")
         if "[workspaces." not in table:

@@ -1,4 +1,4 @@
-"""The table of faults names only tests that exist, and a short torture of the whole system ends well."""
+"""``docs/faults.md`` names only existing tests, and a short torture run passes."""
 
 import re
 import subprocess
@@ -13,8 +13,8 @@ TOP = Path(__file__).parent.parent.parent
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py(?:::\w+)+)`", (TOP / "docs/faults.md").read_text())))
 
 
-def test_every_test_that_the_table_of_faults_names_exists():
-    """A test that is renamed or removed takes its line of docs/faults.md along."""
+def test_every_test_named_in_the_fault_table_exists():
+    """The names are looked up in the test files."""
     assert len(NAMED) > 80
     found = {}
     for name in NAMED:
@@ -23,12 +23,12 @@ def test_every_test_that_the_table_of_faults_names_exists():
         assert re.search(rf"^\s*(async )?def {inside[-1]}\(", source, re.MULTILINE), name
 
 
-@pytest.mark.parametrize("of", ["run", "serve"])
-def test_a_short_torture_ends_well(of):
-    """Kills, zombies, full disks, lost keys, cut stores and clock jumps by a seed: nothing missing, nothing twice."""
+@pytest.mark.parametrize("command", ["run", "serve"])
+def test_a_short_torture_run_loses_and_duplicates_nothing(command):
+    """The seed fixes the kills, stops, full disks, revoked keys, failing stores and clock jumps."""
     require_program("unshare")
     script = [sys.executable, "-m", "benchmarks.torture", "--kills", "4", "--seed", "2", "--store", "moto"]
-    if of == "serve":
+    if command == "serve":
         require_program("redis-server")
         script += ["--serve", "redis"]
     done = subprocess.run(script, cwd=TOP, capture_output=True, text=True, check=False)

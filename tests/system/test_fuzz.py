@@ -1,10 +1,10 @@
-"""Nothing from outside ends the process, outgrows its bound, blocks what stands behind it, or shows a secret.
+"""External input never ends the process, exceeds its memory limit, blocks later input, or reveals a secret.
 
-Outside is whatever others write: messages, lists, answers, requests, settings, the environment. Each goes its whole way
-here, until it is in the ledger, in a part and in the latest view, among the dead letters or the rejects, or refused by
-a sentence; under a limit on memory that holds for libraries in C too, and with a canary for a key.
+External input is what others write: messages, lists, responses, requests, settings and environment variables. Each
+input follows its whole path here: into the ledger, a part and the latest view, to the dead letters or rejects, or to a
+one-line error. A memory limit includes C libraries, and a canary stands in for the API key.
 
-The suite spends some seconds; ``pytest tests/system/test_fuzz.py --hypothesis-profile=long`` hours.
+The suite takes seconds; ``pytest tests/system/test_fuzz.py --hypothesis-profile=long`` takes hours.
 """
 
 import asyncio
@@ -39,24 +39,24 @@ from tests.support.whole_paths import GOOD_PAIR, browse, check_outcomes, deliver
 
 T = TypeVar("T")
 MORE_BYTES = 400 << 20
-"""What one example may add to the memory of this process: below what a small container has to spare."""
+"""The memory that one example may add to this process; a small container has more."""
 
 TOML = (
     f'concurrency = 7\n[workspaces.eu]\nendpoint = "https://rest.fra-01.braze.eu"\napi_key = "{KEY}"\nreserve = 0.3\n'
 )
 
 
-def few(count: int) -> settings:
-    """Spend so many examples in the suite, and what the profile says elsewhere."""
+def run_examples(count: int) -> settings:
+    """Run this many examples in the normal profile, and the profile's own number otherwise."""
     return settings(max_examples=count if settings.default.max_examples <= 100 else settings.default.max_examples)
 
 
 @contextmanager
-def watched() -> Iterator[None]:
-    """Bound the memory; nothing that is logged may be a bug, hold the canary or be unfit to be written."""
-    with structlog.testing.capture_logs() as logged, memory_bounded(MORE_BYTES):
+def check_logs_and_memory() -> Iterator[None]:
+    """Limit the memory. Log lines must be valid JSON, report no bug and contain no canary."""
+    with structlog.testing.capture_logs() as events, memory_bounded(MORE_BYTES):
         yield
-    for each in logged:
+    for each in events:
         line = logs._guard(logs._render_json)(None, "", each)
         assert orjson.loads(line)["event"] not in ("bug_found", "web_request_failed"), each
         assert KEY[:14] not in line
@@ -64,7 +64,7 @@ def watched() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory):
-    """One ledger for all that comes in."""
+    """One ledger for all examples."""
     opened = run_virtual(Ledger.open(tmp_path_factory.mktemp("fuzz") / "ledger.db", clock=VirtualClock()))
     yield opened
     run_virtual(opened.close())
@@ -72,94 +72,94 @@ def ledger(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    """A folder that is the bucket of every URL."""
+    """A local folder that replaces the bucket of every URL."""
     folder = tmp_path_factory.mktemp("bucket")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(object_store, "from_url", lambda *_, **__: object_store.obstore.store.LocalStore(folder))
         yield folder
 
 
-def usable(pairs: set[Pair]) -> bool:
-    """Whether pairs hold what the ledger and the API can take."""
+def valid_ids(pairs: set[Pair]) -> bool:
+    """Check that the ledger and the API accept all ids."""
     ids = [each for pair in pairs for each in (pair.campaign_id, pair.send_id)]
     return all(1 <= len(each) <= MAX_ID_CHARACTERS and each.isascii() and "\0" not in each for each in ids)
 
 
-@few(30)
-@given(bodies=st.lists(MESSAGES, min_size=1, max_size=6), together=st.integers(1, 7), listed=LISTS[".csv"])
-def test_a_message_ends_in_the_ledger_or_among_the_dead_letters(ledger, bucket, bodies, together, listed):
-    """Alone or with others in a batch, whatever it points to: it is settled, and the good one behind it is taken."""
-    (bucket / "a.csv").write_bytes(listed)
-    with watched():
-        assert usable(deliver(ledger, bodies, together=together) - {GOOD_PAIR})
+@run_examples(30)
+@given(bodies=st.lists(MESSAGES, min_size=1, max_size=6), batch_size=st.integers(1, 7), list_bytes=LISTS[".csv"])
+def test_any_message_is_enqueued_or_becomes_a_dead_letter(ledger, bucket, bodies, batch_size, list_bytes):
+    """A valid message behind it in the same batch is enqueued."""
+    (bucket / "a.csv").write_bytes(list_bytes)
+    with check_logs_and_memory():
+        assert valid_ids(deliver(ledger, bodies, together=batch_size) - {GOOD_PAIR})
 
 
 @pytest.mark.parametrize(("kind", "count"), [(".csv", 40), (".ndjson", 40), (".parquet", 8), (".avro", 12)])
-def test_a_list_ends_in_the_ledger_or_in_the_rejects(ledger, kind, count):
-    """Line by line, or it is refused by a sentence that names it; never read as nothing without a word."""
+def test_any_list_is_enqueued_rejected_or_refused(ledger, kind, count):
+    """A refused list is named in the error, and a list with content never reads as empty."""
 
-    @few(count)
+    @run_examples(count)
     @given(data=LISTS[kind])
-    def taken_in(data: bytes) -> None:
-        with watched():
+    def read_one(data: bytes) -> None:
+        with check_logs_and_memory():
             pairs, rejects, refused = read_list(ledger, f"list{kind}", data)
-        assert usable(pairs)
+        assert valid_ids(pairs)
         assert not refused or f"list{kind}" in refused
         rest = data.partition(b"\n")[2] if kind == ".csv" else data
         assert (
             pairs or rejects or refused or kind == ".avro" or not rest.strip(b'\r\n\t ",\x0b\x0c\x1c\x1d\x1e\x1f\x85')
         )
 
-    taken_in()
+    read_one()
 
 
-@few(8)
+@run_examples(8)
 @given(st.lists(answers(), min_size=1, max_size=12))
-def test_an_answer_ends_in_the_latest_view_or_is_tried_again(raw_answers):
-    """From the socket to the table: captured whole, rejected or deferred; no answer spoils the part of the others."""
-    with tempfile.TemporaryDirectory() as name, watched():
-        found, scrub = asyncio.run(request_all(raw_answers))
-        check_outcomes(Path(name), harvest(Path(name), found, scrub))
+def test_any_response_is_captured_rejected_or_deferred(raw_answers):
+    """Each response goes from the socket to the latest view, and does not damage the other rows of its part."""
+    with tempfile.TemporaryDirectory() as name, check_logs_and_memory():
+        outcomes, scrub = asyncio.run(request_all(raw_answers))
+        check_outcomes(Path(name), harvest(Path(name), outcomes, scrub))
 
 
-@few(12)
+@run_examples(12)
 @given(st.lists(requests(), min_size=1, max_size=8))
-def test_a_request_ends_in_an_answer_or_a_closed_connection(sent):
-    """The page answers what is HTTP, and the next one too; it repeats nothing of what was sent."""
-    with watched():
-        for answer in asyncio.run(browse(sent)):
+def test_any_web_request_gets_a_response_or_a_closed_connection(raw_requests):
+    """Responses quote the request only as plain text, and the next request works."""
+    with check_logs_and_memory():
+        for answer in asyncio.run(browse(raw_requests)):
             assert not answer or answer.startswith(b"HTTP/")
             assert b"Traceback" not in answer
             assert KEY.encode() not in answer
             assert EVIL.encode() not in answer or b"text/plain" in answer
 
 
-def test_a_bomb_ends_within_the_bound(ledger, tmp_path):
-    """Small things that would be hundreds of megabytes: answers, messages and lists, each on its whole way."""
+def test_a_decompression_bomb_stays_within_the_memory_limit(ledger, tmp_path):
+    """Responses, messages and lists that would decompress to hundreds of megabytes follow their whole paths."""
     for name, raw in decompression_bombs.answers():
-        with watched():
-            found, scrub = asyncio.run(request_all([raw]))
-            (outcome,) = harvest(tmp_path / name, found, scrub)
+        with check_logs_and_memory():
+            outcomes, scrub = asyncio.run(request_all([raw]))
+            (outcome,) = harvest(tmp_path / name, outcomes, scrub)
             check_outcomes(tmp_path / name, [outcome])
         assert isinstance(outcome, Captured | Deferred), name
     for _, body in decompression_bombs.messages():
-        with watched():
+        with check_logs_and_memory():
             deliver(ledger, [body], together=2)
-    for name, made in decompression_bombs.lists():
-        data = made()
-        with watched():
+    for name, build in decompression_bombs.lists():
+        data = build()
+        with check_logs_and_memory():
             pairs, rejects, refused = read_list(ledger, name, data)
         assert not pairs
         assert rejects or name in refused
 
 
-def attempted(what: Callable[[], T]) -> tuple[T | None, str]:
-    """Give what came of it, or the sentence that refuses it; any other error is the test's failure."""
+def result_or_error(call: Callable[[], T]) -> tuple[T | None, str]:
+    """Return the result, or the text of a usage error; any other error fails the test."""
     try:
-        return what(), ""
-    except UsageError as refused:
-        assert str(refused)  # noqa: PT017 - a refusal without words would be a silent one
-        return None, str(refused)
+        return call(), ""
+    except UsageError as error:
+        assert str(error)  # noqa: PT017 - an error needs a text
+        return None, str(error)
 
 
 @given(
@@ -167,22 +167,22 @@ def attempted(what: Callable[[], T]) -> tuple[T | None, str]:
         st.sampled_from(["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Date"]), st.text()
     )
 )
-def test_headers_are_figures_or_nothing(headers):
-    """Whatever they hold, what is read from them is a number that can be reckoned with, or None."""
+def test_rate_limit_headers_parse_to_bounded_numbers_or_none(headers):
+    """Headers may contain any text."""
     report = BudgetReport.from_headers(headers)
     for value in (report.limit, report.remaining, report.reset_at):
         assert value is None or 0 <= value < 10**15
 
 
-@few(60)
+@run_examples(60)
 @given(damaged(TOML.encode()) | st.binary(max_size=200))
-def test_a_settings_file_is_settings_or_a_sentence_without_the_key(data):
-    """A broken file is one sentence that shows no key, or settings that hold to their bounds."""
+def test_any_settings_file_loads_or_is_an_error_without_the_key(data):
+    """Settings that load are within their bounds."""
     with tempfile.NamedTemporaryFile(suffix=".toml") as file:
         Path(file.name).write_bytes(data)
-        settings, refused = attempted(lambda: load(Path(file.name), {}, {}))
-        _, no_key = attempted(lambda: settings.load_keys() if settings else None)
-    assert KEY not in refused + no_key
+        settings, error = result_or_error(lambda: load(Path(file.name), {}, {}))
+        _, key_error = result_or_error(lambda: settings.load_keys() if settings else None)
+    assert KEY not in error + key_error
     if settings is None:
         return
     assert settings.keep_days >= 30
@@ -199,15 +199,15 @@ VALUES = st.text(string.printable, max_size=30).filter(lambda text: "\0" not in 
 )
 
 
-@few(60)
+@run_examples(60)
 @given(st.dictionaries(NAMES, VALUES, max_size=6))
-def test_an_environment_is_settings_or_a_sentence_without_the_key(variables):
-    """So is an environment, whatever an orchestrator puts into it."""
+def test_any_environment_loads_or_is_an_error_without_the_key(variables):
+    """The variables of the developer's shell are removed first."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("HARVESTER_", "BRAZE_"))]:
             patch.delenv(name)
         for name, value in variables.items():
             patch.setenv(f"HARVESTER_{name}", value)
-        settings, refused = attempted(lambda: load(None, {}, {}))
-    assert KEY not in refused + repr(settings)
-    assert refused or settings.workspaces
+        settings, error = result_or_error(lambda: load(None, {}, {}))
+    assert KEY not in error + repr(settings)
+    assert error or settings.workspaces

@@ -1,4 +1,4 @@
-"""Input as attack, from outside: ids, keys and places that mean harm, and what a process leaves behind."""
+"""Hostile input from outside: ids, keys, redirects and signals, and what a process leaves behind."""
 
 import asyncio
 import csv
@@ -26,15 +26,15 @@ IDS = [
 UNPRINTABLE = ["a\nb", "a\rb", "\x1b[2Jb", "\x1bb", "a\x1cb", "a\x7fb", "a\x9bb", "a\u202eb"]
 
 
-def listed(folder: Path, ids: list[str], campaign: str = "c") -> None:
-    """Write a list as a spreadsheet would."""
+def write_list(folder: Path, ids: list[str], campaign: str = "c") -> None:
+    """Write the ids as a CSV list."""
     with (folder / "p.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("campaign_id", "send_id"), *((campaign, each) for each in ids)])
 
 
-async def test_ids_that_mean_harm_are_data_and_nothing_else(harvester, tmp_path):
-    """Paths, options, formulas: each is one pair, one request and one row, and names no file. Escapes are no ids."""
-    listed(tmp_path, IDS + UNPRINTABLE)
+async def test_hostile_ids_are_treated_as_plain_data(harvester, tmp_path):
+    """Each path, option or formula is one pair, one request and one row, and names no file."""
+    write_list(tmp_path, IDS + UNPRINTABLE)
     async with serving(answering(whole(GOOD), then="keep")) as server:
         code, _, err = await harvester.run("run", "p.csv", "--endpoint", server.url, "--log-json")
         assert code == 3, err
@@ -48,9 +48,9 @@ async def test_ids_that_mean_harm_are_data_and_nothing_else(harvester, tmp_path)
     assert not [path for path in files if any(each in str(path) for each in ("passwd", "DROP", "cmd"))]
 
 
-async def test_ids_that_mean_harm_do_not_reach_a_terminal(harvester, tmp_path):
-    """Where ids are shown, in logs for people and for machines and in status, no control character passes as it is."""
-    listed(tmp_path, IDS + UNPRINTABLE)
+async def test_hostile_ids_reach_no_terminal_unescaped(harvester, tmp_path):
+    """Logs for people, JSON logs, the rejects file and ``status`` contain no control characters."""
+    write_list(tmp_path, IDS + UNPRINTABLE)
     replies = iter([b'{"message":"no \x1b[2J"}', b"\x1b[2J\x00 not json"] * len(IDS))
 
     async def script(reader, writer, server) -> None:
@@ -65,34 +65,37 @@ async def test_ids_that_mean_harm_do_not_reach_a_terminal(harvester, tmp_path):
             options = ("--endpoint", server.url, "--patience-seconds", "0", "--concurrency", "1")
             code, out, err = await harvester.run("run", "p.csv", *options, *logs)
             assert code in (3, 4), err
-            printable(err + out)
+            check_printable(err + out)
             assert "other than printable ASCII" in err
-            printable((tmp_path / "harvest/.harvester/rejects.ndjson").read_text())
+            check_printable((tmp_path / "harvest/.harvester/rejects.ndjson").read_text())
             lines = [line for line in err.splitlines() if line.startswith("{")]
             assert bool(lines) == bool(logs)
             assert all(json.loads(line)["event"] for line in lines)
         code, out, err = await harvester.run("status")
         assert "rejected" in out
-        printable(out + err)
+        check_printable(out + err)
 
 
-def printable(text: str) -> None:
-    """Only line ends are no printable characters."""
+def check_printable(text: str) -> None:
+    """Check that each line is printable."""
     assert not [line for line in text.split("\n") if not line.isprintable()]
 
 
-async def test_a_key_that_is_revoked_midway_costs_few_calls_and_no_pair(harvester, tmp_path):
-    """From some call on all is 401: one call a worker more at the most, exit 4; a new key captures all that is left."""
+async def test_a_key_revoked_during_a_run_costs_few_requests_and_no_pair(harvester, tmp_path):
+    """Each worker makes at most one more request, and the run exits with 4.
+
+    The next run with a new key captures the rest.
+    """
     pairs, good, workers = [f"s{at}" for at in range(200)], 60, 8
-    listed(tmp_path, pairs)
+    write_list(tmp_path, pairs)
     (tmp_path / "the.key").write_text(KEY)
 
     async def script(reader, writer, server) -> None:
         while True:
             head = await request(reader, server)
-            known = (KEY if len(server.requests) <= good else "a-new-key").encode() in head
+            authorized = (KEY if len(server.requests) <= good else "a-new-key").encode() in head
             await asyncio.sleep(0.005)
-            writer.write(whole(GOOD) if known else whole(head, status="401 Unauthorized"))
+            writer.write(whole(GOOD) if authorized else whole(head, status="401 Unauthorized"))
             await writer.drain()
 
     async with serving(script) as server:
@@ -108,9 +111,9 @@ async def test_a_key_that_is_revoked_midway_costs_few_calls_and_no_pair(harveste
         assert sum(json.loads(out)["books"]["captured"].values()) == len(pairs)
 
 
-async def test_a_second_signal_ends_at_once_and_loses_nothing(harvester, tmp_path):
-    """Calls that never end are not waited for twice; the next run goes on."""
-    listed(tmp_path, ["a", "b", "c"])
+async def test_a_second_signal_ends_the_run_at_once_and_loses_nothing(harvester, tmp_path):
+    """Open requests are cancelled, and the next run captures all pairs."""
+    write_list(tmp_path, ["a", "b", "c"])
     async with serving(answering(b"", then="silence")) as server:
         process = harvester.start("run", "p.csv", "--endpoint", server.url)
         while not server.requests:
@@ -127,12 +130,12 @@ async def test_a_second_signal_ends_at_once_and_loses_nothing(harvester, tmp_pat
         assert len(server.requests) == 3
 
 
-async def test_the_first_process_of_a_container_ends_when_told(harvester, tmp_path):
-    """As process 1 nothing is done by default, so SIGTERM must be understood; exit code and books are as elsewhere."""
+async def test_sigterm_ends_the_first_process_of_a_container(harvester, tmp_path):
+    """The kernel ignores SIGTERM for process 1 unless a handler exists. The exit code is 130, as elsewhere."""
     inside = ["unshare", "-Urpf", "--kill-child"]
     if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:  # noqa: ASYNC221 - it ends at once
-        pytest.skip("this kernel gives us no name spaces")
-    listed(tmp_path, ["a", "b", "c"])
+        pytest.skip("this kernel allows no namespaces")
+    write_list(tmp_path, ["a", "b", "c"])
     async with serving(answering(b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", then="keep")) as server:
         process = harvester.start("run", "p.csv", "--endpoint", server.url, "--json", inside=inside)
         while b"event=workspace_waiting" not in await asyncio.to_thread(process.stderr.readline):
@@ -145,10 +148,10 @@ async def test_the_first_process_of_a_container_ends_when_told(harvester, tmp_pa
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
-async def test_a_run_without_one_of_its_standard_streams_captures_all_the_same(harvester, tmp_path, closed):
-    """As under a careless supervisor: no file and no socket is given the number of the stream that is missing."""
+async def test_a_run_without_a_standard_stream_captures_all_pairs(harvester, tmp_path, closed):
+    """No file or socket gets the file descriptor of the missing stream."""
     async with Simulator(SimulatorConfig(pairs=5, limit=10_000, api_key=KEY)) as simulator:
-        listed(
+        write_list(
             tmp_path, [each.pair.send_id for each in simulator.population[:1]], simulator.population[0].pair.campaign_id
         )
         inside = ["sh", "-c", f'exec "$@" {closed}', "sh"]
@@ -157,10 +160,10 @@ async def test_a_run_without_one_of_its_standard_streams_captures_all_the_same(h
 
 
 @pytest.mark.parametrize("command", [("--help",), ("status", "--json"), ("parts",)])
-async def test_output_that_cannot_be_written_is_told(harvester, tmp_path, command):
-    """A full disk behind standard output is exit 5 and a sentence, not a bug."""
+async def test_output_that_cannot_be_written_is_an_error_with_exit_code_5(harvester, tmp_path, command):
+    """The device is full, and the error has no traceback."""
     async with Simulator(SimulatorConfig(pairs=5, limit=10_000, api_key=KEY)) as simulator:
-        listed(tmp_path, [simulator.population[0].pair.send_id], simulator.population[0].pair.campaign_id)
+        write_list(tmp_path, [simulator.population[0].pair.send_id], simulator.population[0].pair.campaign_id)
         assert (await harvester.run("run", "p.csv", "--endpoint", simulator.url))[0] == 0
     code, _, err = await harvester.run(*command, inside=["sh", "-c", 'exec "$@" > /dev/full', "sh"])
     assert code == 5, err
@@ -168,9 +171,9 @@ async def test_output_that_cannot_be_written_is_told(harvester, tmp_path, comman
     assert "Traceback" not in err
 
 
-async def test_a_crash_leaves_no_core_file_that_would_hold_the_key(harvester, tmp_path):
-    """Whatever the shell allows, the kernel is told to write none."""
-    listed(tmp_path, ["a"])
+async def test_a_crash_writes_no_core_file(harvester, tmp_path):
+    """A core file would contain the key; the process sets its own limit to zero."""
+    write_list(tmp_path, ["a"])
     async with serving(answering(b"", then="silence")) as server:
         process = harvester.start("run", "p.csv", "--endpoint", server.url)
         while not server.requests:
@@ -183,8 +186,8 @@ async def test_a_crash_leaves_no_core_file_that_would_hold_the_key(harvester, tm
 @pytest.mark.parametrize(
     "location", ["file:///etc/passwd", "http://169.254.169.254/", "//evil.example/", "/again", "\x00"]
 )
-async def test_no_redirect_leads_anywhere(location):
-    """Files, the cloud's metadata, another host, the same one again: nothing is asked but what was meant."""
+async def test_redirects_are_not_followed(location):
+    """Locations are files, the cloud's metadata service, another host and the same URL."""
     outcome, server = await asked(answering(whole(b"", f"Location: {location}", status="302 Found")))
     assert len(server.requests) == 1
     assert getattr(outcome, "status", 302) == 302

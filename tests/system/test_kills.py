@@ -1,10 +1,10 @@
-"""Killed at each durable step: nothing is lost, nothing is twice, nothing sealed is asked again.
+"""SIGKILL at each durable step: no row is lost or duplicated, and sealed readings are not requested again.
 
-``strace`` sends SIGKILL at the k-th call of a system call, for every k until a run ends by itself; the writes of the
-ledger's pages, which only a flush makes count, are sampled. It counts in each thread by itself, so runs say nothing
-and have Python's own event loop: then what is written is the marker and the part. The verdict comes from outside: the
-input, the log of the stand-in API, the parts, and the ledger as plain SQLite shows it at the moment of death. What a
-dead process left is taken up by this one, which has all that a start costs behind it.
+``strace`` sends SIGKILL at the k-th call of a system call, for every k until a run completes. Writes of the ledger's
+pages are only sampled, since only a flush makes them count. strace counts per thread, so runs log nothing and use
+Python's own event loop; then only the marker and the part are written. The verdict uses the input, the stand-in API's
+log, the parts, and the ledger as plain SQLite reads it after the kill. This process recovers what a killed run left, to
+save its start time.
 """
 
 import asyncio
@@ -37,11 +37,10 @@ STEPS = {
     "fdatasync": (1, 5, 3), "fsync": (1, 4, 2), "write": (1, 2, 1), "link": (1, 2, 1), "unlink": (1, 2, 1),
     "pwrite64": (8, 5, 2),
 }  # fmt: skip
-"""System calls of the commit path: of how many one is chosen, and how many kills there must be at the least, first in
-a run, then in a recovery."""
+"""Calls of the commit path: the step between kills, and the least number of kills in a run and in a recovery."""
 
 SEALED = ("link", 2)
-"""Where a kill leaves a part that is sealed and has no name: the first link is the marker's."""
+"""A kill here leaves a sealed part without its final name; the first link creates the marker."""
 
 needs_strace = pytest.mark.skipif(
     shutil.which("strace") is None and not os.environ.get("CI"),
@@ -49,8 +48,8 @@ needs_strace = pytest.mark.skipif(
 )
 
 
-async def gone_on(folder: Path, url: str, clock: Clock) -> Summary:
-    """Let another owner, which is this process, capture what ``p.csv`` lists, to the same place by the same ledger."""
+async def complete_run(folder: Path, url: str, clock: Clock) -> Summary:
+    """Capture the pairs of ``p.csv`` in this process, as another owner of the same ledger and folder."""
     key, out = folder / "key", folder / "harvest"
     key.write_text(KEY)
     settings = Settings(workspaces={"default": Workspace(endpoint=url, api_key_file=key)})
@@ -60,11 +59,11 @@ async def gone_on(folder: Path, url: str, clock: Clock) -> Summary:
         return await run.capture(pairs, RejectsFile(out / ".harvester/rejects.ndjson"))
 
 
-class Scene:
-    """Six pairs of their own, one output folder, and a run that is killed and goes on."""
+class KilledRun:
+    """A run of six pairs in a folder of its own, which is killed and then completed."""
 
     def __init__(self, folder: Path, simulator: Simulator, log: Path, first: int) -> None:
-        """Take the pairs from ``first`` on."""
+        """Use the six pairs that start at ``first``."""
         folder.mkdir()
         self.folder, self.log = folder, log
         self.env = {"BRAZE_API_KEY": KEY}
@@ -77,89 +76,89 @@ class Scene:
             csv.writer(file).writerows([("campaign_id", "send_id"), *sorted(self.pairs)])
 
     async def run(self, inject: str) -> int:
-        """Run once, with what strace is told to do to it; gives the exit code. What it said is in ``said``."""
-        code, self.said = await asyncio.to_thread(run_traced, self.folder, self.env, *self.arguments, inject=inject)
+        """Run once under strace with this fault, save the output, and return the exit code."""
+        code, self.output = await asyncio.to_thread(run_traced, self.folder, self.env, *self.arguments, inject=inject)
         return code
 
-    def asked(self) -> Counter:
-        """How often each pair was asked so far."""
+    def count_requests(self) -> Counter:
+        """Count the requests of each pair so far."""
         lines = [json.loads(line) for line in self.log.read_bytes().splitlines()]
         return Counter((line["campaign_id"], line["send_id"]) for line in lines) & Counter(
             dict.fromkeys(self.pairs, 99)
         )
 
-    def settled(self) -> set[tuple[str, str]]:
-        """The pairs that the ledger holds as settled, read by another program than ours."""
+    def list_settled(self) -> set[tuple[str, str]]:
+        """Read the settled pairs from the ledger with SQLite itself."""
         ledger = self.folder / "harvest/.harvester/ledger.db"
         if not ledger.exists():
             return set()
-        copy = self.folder / "copy"  # a look must not change what is looked at
+        copy = self.folder / "copy"  # reading the original could change it
         shutil.copytree(ledger.parent, copy, dirs_exist_ok=True)
         with sqlite3.connect(copy / "ledger.db") as connection:
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'pair'").fetchone():
                 return set()
             return set(connection.execute("SELECT campaign_id, send_id FROM pair WHERE state = 'settled'"))
 
-    def parts(self) -> dict[Path, bytes]:
-        """All parts there are."""
+    def read_parts(self) -> dict[Path, bytes]:
+        """Read all parts."""
         return {path: path.read_bytes() for path in self.folder.glob("harvest/send_analytics/*/*.zst")}
 
-    async def killed(self, call: str, at: int) -> bool:
-        """Kill the run. False when it came to its end before."""
+    async def kill_at(self, call: str, at: int) -> bool:
+        """Kill the run at a system call. Return False if the run completed first."""
         code = await self.run(f"{call}:signal=KILL:when={at}")
-        assert code in (0, -signal.SIGKILL), self.said
+        assert code in (0, -signal.SIGKILL), self.output
         return code != 0
 
     async def complete(self) -> None:
-        """Let another process, which is ours, run to the end undisturbed, and judge."""
-        settled, asked, parts = self.settled(), self.asked(), self.parts()
-        done = await gone_on(self.folder, self.url, SystemClock())
+        """Complete the run in this process, and check the requests, parts and rows."""
+        settled, requests_before, parts = self.list_settled(), self.count_requests(), self.read_parts()
+        done = await complete_run(self.folder, self.url, SystemClock())
         assert done.exit_code == 0
-        more = self.asked() - asked
-        assert not settled & set(more), "what was sealed was asked again"
+        repeated = self.count_requests() - requests_before
+        assert not settled & set(repeated), "a sealed reading was requested again"
         assert all(path.read_bytes() == data for path, data in parts.items()), "a part changed"
         captures = Counter(
             (row["campaign_id"], row["send_id"])
             for row in read_rows(self.folder / "harvest")
             if row["level"] == "capture"
         )
-        assert captures == Counter(self.pairs), "a pair is missing or twice"
+        assert captures == Counter(self.pairs), "a pair is missing or duplicated"
 
 
 @needs_strace
 @pytest.mark.parametrize("call", STEPS)
-async def test_killed_at_every_durable_step_it_goes_on(tmp_path, call):
-    """The batch protocol holds at each flush, write, link and unlink."""
+async def test_a_run_killed_at_any_durable_step_completes_later(tmp_path, call):
+    """The kills hit each flush, write, link and unlink."""
     every, least, _ = STEPS[call]
     log = tmp_path / "answers.ndjson"
     config = SimulatorConfig(pairs=100 * PAIRS, limit=10_000_000, api_key=KEY, log=log)
     async with Simulator(config) as simulator:
         for number in range(100):
-            scene = Scene(tmp_path / str(number), simulator, log, number * PAIRS)
-            if not await scene.killed(call, 1 + number * every):
+            killed_run = KilledRun(tmp_path / str(number), simulator, log, number * PAIRS)
+            if not await killed_run.kill_at(call, 1 + number * every):
                 break
-            await scene.complete()
-    assert number >= least, f"{call} was met {number} times"
+            await killed_run.complete()
+    assert number >= least, f"{call} was called {number} times"
 
 
 @needs_strace
 @pytest.mark.parametrize("call", STEPS)
-async def test_killed_at_every_durable_step_of_its_recovery_it_goes_on(tmp_path, call):
-    """A run that takes up what a killed one left sealed is killed too, at each of its steps; a third one goes on."""
+async def test_a_recovery_killed_at_any_durable_step_completes_later(tmp_path, call):
+    """The first run is killed between seal and upload, the second during recovery, and the third completes."""
     every, _, least = STEPS[call]
     log = tmp_path / "answers.ndjson"
     async with Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator:
-        first = Scene(tmp_path / "first", simulator, log, 0)
-        assert await first.killed(*SEALED)
-        assert first.settled() == first.pairs
-        assert not first.parts()
+        first = KilledRun(tmp_path / "first", simulator, log, 0)
+        assert await first.kill_at(*SEALED)
+        assert first.list_settled() == first.pairs
+        assert not first.read_parts()
         for number in range(100):
-            scene = Scene(tmp_path / str(number), simulator, log, 0)
-            shutil.copytree(first.folder / "harvest", scene.folder / "harvest")
-            if not await scene.killed(call, 1 + number * every):
+            killed_run = KilledRun(tmp_path / str(number), simulator, log, 0)
+            shutil.copytree(first.folder / "harvest", killed_run.folder / "harvest")
+            if not await killed_run.kill_at(call, 1 + number * every):
                 break
-            await scene.complete()
-    assert number >= least, f"{call} was met {number} times"
+            await killed_run.complete()
+    assert number >= least, f"{call} was called {number} times"
 
 
 @needs_strace
@@ -171,30 +170,30 @@ async def test_killed_at_every_durable_step_of_its_recovery_it_goes_on(tmp_path,
         ("fdatasync", "EIO", 5), ("pwrite64", "ENOSPC", 2), ("pwrite64", "ENOSPC", 60),
     ],
 )  # fmt: skip
-async def test_a_disk_that_fails_ends_the_run_and_loses_nothing(tmp_path, call, error, at):
-    """A full, broken or read-only disk is exit 5 and a sentence; once it is mended the same command goes on exactly."""
+async def test_a_failing_disk_ends_the_run_with_exit_code_5_and_loses_nothing(tmp_path, call, error, at):
+    """The error is one line. After the repair, the same command completes the run."""
     log = tmp_path / "answers.ndjson"
     config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)
     async with Simulator(config) as simulator:
-        scene = Scene(tmp_path / "scene", simulator, log, 0)
-        scene.env["HARVESTER_PATIENCE_SECONDS"] = "0"
-        code = await scene.run(f"{call}:error={error}:when={at}+")
-        assert code == 5, scene.said
-        assert "Traceback" not in scene.said
-        assert sum(line.startswith("harvester: ") for line in scene.said.splitlines()) == 1
-        await scene.complete()
+        killed_run = KilledRun(tmp_path / "scene", simulator, log, 0)
+        killed_run.env["HARVESTER_PATIENCE_SECONDS"] = "0"
+        code = await killed_run.run(f"{call}:error={error}:when={at}+")
+        assert code == 5, killed_run.output
+        assert "Traceback" not in killed_run.output
+        assert sum(line.startswith("harvester: ") for line in killed_run.output.splitlines()) == 1
+        await killed_run.complete()
 
 
 class LateClock(SystemClock):
-    """A clock by which every lease has run out."""
+    """A clock that is ahead by twice the lease time, so that every lease has expired."""
 
     def wall(self) -> float:
-        """Epoch seconds."""
+        """Return epoch seconds."""
         return super().wall() + 2 * LEASE_SECONDS
 
 
 async def test_a_zombie_writes_nothing(harvester, tmp_path):
-    """A run that slept longer than its lease finds its batch given to another: it is fenced, and no row is twice."""
+    """A run that was stopped for longer than its lease loses its batch to another process and duplicates no row."""
     config = SimulatorConfig(pairs=30, limit=10_000_000, api_key=KEY, latency_seconds=0.05)
     async with Simulator(config) as simulator:
         with (tmp_path / "p.csv").open("w", newline="") as file:
@@ -205,7 +204,7 @@ async def test_a_zombie_writes_nothing(harvester, tmp_path):
         while simulator.answers.total() < 4:
             await asyncio.sleep(0.01)
         zombie.send_signal(signal.SIGSTOP)
-        done = await gone_on(tmp_path, simulator.url, LateClock())
+        done = await complete_run(tmp_path, simulator.url, LateClock())
         assert sum(done.books.captured.values()) == 30
         zombie.send_signal(signal.SIGCONT)
         out, err = await asyncio.to_thread(zombie.communicate)
@@ -219,8 +218,8 @@ async def test_a_zombie_writes_nothing(harvester, tmp_path):
 
 
 @needs_strace
-async def test_what_is_flushed_is_flushed_before_others_rely_on_it(harvester, tmp_path):
-    """Power may fail at any moment: a part is flushed before it gets its name, and the seal before the part exists."""
+async def test_each_flush_happens_before_the_step_that_relies_on_it(harvester, tmp_path):
+    """A part is flushed before it gets its name, and the seal before the part exists."""
     trace = tmp_path / "trace"
     strace = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=fsync,fdatasync,link,unlink"]
     async with Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY)) as simulator:

@@ -1,4 +1,4 @@
-"""What is bounded stays bounded when everybody is hostile: memory, file descriptors, and what a stream holds."""
+"""Memory, file descriptors and buffers stay bounded under hostile input."""
 
 import asyncio
 import io
@@ -29,17 +29,17 @@ WORKERS = 64
 FAILURES = 2000
 GOOD_ANSWERS = 130
 MEMORY_CAP_MIB = 320
-"""The image is meant for 512."""
+"""The container image is documented for 512 MiB."""
 
 
 def bomb(megabytes: int, text: bytes = b"0" * 1_000_000) -> bytes:
-    """A thousandth of what it decodes to."""
+    """Return data that decompresses to about a thousand times its size."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     return b"".join(packer.compress(text) for _ in range(megabytes)) + packer.flush()
 
 
 def bombs() -> list[bytes]:
-    """Answers that are small on the wire and large in memory: gzip, JSON, and one that does not end."""
+    """Return responses that are small on the wire and large in memory: gzip, JSON, and a body without end."""
     nested = b'{"message":"success","data":[' + b"{},".join([b""] * 300_000) + b"{}]}"
     return [
         whole(bomb(60), "Content-Encoding: gzip"),
@@ -49,7 +49,7 @@ def bombs() -> list[bytes]:
 
 
 async def peak_mib(process: asyncio.subprocess.Process) -> float:
-    """Wait for a process's end; gives the most memory it had, as the kernel counted it."""
+    """Wait for the process to end, and return its peak memory as the kernel counts it."""
     peak = 0
     while process.returncode is None:
         try:
@@ -62,9 +62,9 @@ async def peak_mib(process: asyncio.subprocess.Process) -> float:
     return peak / 1024
 
 
-async def test_sixty_four_bombs_at_once_stay_below_the_cap(harvester):
-    """Well until all workers are busy, then every answer is a bomb: memory stays bounded, and all pairs pending."""
-    hostile, together = itertools.cycle(bombs()), asyncio.Barrier(WORKERS)
+async def test_64_simultaneous_bombs_stay_below_the_memory_limit(harvester):
+    """Responses are valid until all workers are busy, then each is a bomb. Its pair stays pending."""
+    hostile, barrier = itertools.cycle(bombs()), asyncio.Barrier(WORKERS)
 
     async def script(reader, writer, server) -> None:
         while True:
@@ -76,7 +76,7 @@ async def test_sixty_four_bombs_at_once_stay_below_the_cap(harvester):
                 continue
             try:
                 async with asyncio.timeout(3):
-                    await together.wait()
+                    await barrier.wait()
             except (TimeoutError, asyncio.BrokenBarrierError):
                 pass
             writer.write(next(hostile))
@@ -90,19 +90,19 @@ async def test_sixty_four_bombs_at_once_stay_below_the_cap(harvester):
             *harvester.command("run", "p.csv", "--endpoint", server.url, "--patience-seconds", "0", "--json"),
             cwd=harvester.folder, env=harvester.env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        said = asyncio.create_task(process.stdout.read())
+        output = asyncio.create_task(process.stdout.read())
         peak = await peak_mib(process)
-        summary = json.loads(await said)
+        summary = json.loads(await output)
     assert process.returncode == 3
     assert sum(summary["books"]["captured"].values()) == GOOD_ANSWERS
     assert summary["answers"].get("oversized", 0) >= WORKERS / 2
     assert peak < MEMORY_CAP_MIB
 
 
-async def test_thousands_of_failures_leave_no_descriptor_open():
-    """Resets, cuts and garbage in turn: after them as many files and tasks are open as before."""
+async def test_thousands_of_failed_requests_leave_no_file_open():
+    """Resets, cut bodies and garbage alternate, and no task is left either."""
     kinds = [b"", whole(GOOD)[:-9], b"garbage\r\n\r\n", whole(b"<html>"), OK + b"Content-Length: 5\r\n\r\nxxxxxxx"]
-    async with serving(answering(b"", then="reset")) as resetting, serving(turns(kinds)) as garbling:
+    async with serving(answering(b"", then="reset")) as resetting, serving(respond_in_turn(kinds)) as garbling:
         transports = [
             BrazeTransport(endpoint=each.url, api_key=KEY, connections=32, clock=SystemClock())
             for each in (resetting, garbling)
@@ -110,7 +110,7 @@ async def test_thousands_of_failures_leave_no_descriptor_open():
         left = iter(range(FAILURES))
         failed = 0
 
-        async def ask(transport: BrazeTransport) -> None:
+        async def send_requests(transport: BrazeTransport) -> None:
             nonlocal failed
             for number in left:
                 try:
@@ -119,35 +119,35 @@ async def test_thousands_of_failures_leave_no_descriptor_open():
                 except ExchangeError:
                     failed += 1
 
-        before = open_files()
+        before = count_open_files()
         tasks = len(asyncio.all_tasks())
-        await asyncio.gather(*(ask(transports[at % 2]) for at in range(WORKERS)))
+        await asyncio.gather(*(send_requests(transports[at % 2]) for at in range(WORKERS)))
         for transport in transports:
             await transport.close()
         while len(asyncio.all_tasks()) > tasks:
             await asyncio.sleep(0)
         assert failed == FAILURES
-        assert open_files() <= before + 2
+        assert count_open_files() <= before + 2
 
 
-def turns(kinds: list[bytes]):
-    """Answer each connection's requests by the next of these, then close."""
+def respond_in_turn(bodies: list[bytes]):
+    """Answer each connection once with the next body, then close it."""
 
     async def script(reader, writer, server) -> None:
         await request(reader, server)
-        writer.write(kinds[len(server.requests) % len(kinds)])
+        writer.write(bodies[len(server.requests) % len(bodies)])
         await writer.drain()
 
     return script
 
 
-def open_files() -> int:
-    """Count this process's descriptors."""
+def count_open_files() -> int:
+    """Count this process's file descriptors."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_with_forty_descriptors_it_goes_on(harvester):
-    """A tight limit costs time and no pair: connections that cannot be opened are failures to try again."""
+async def test_a_limit_of_forty_files_loses_no_pair(harvester):
+    """Connections that cannot be opened are retried by the next run."""
     config = SimulatorConfig(pairs=150, limit=10_000_000, api_key=KEY, latency_seconds=0.05)
     async with Simulator(config) as simulator:
         lines = "".join(f"{each.pair.campaign_id},{each.pair.send_id}\n" for each in simulator.population)
@@ -158,33 +158,33 @@ async def test_with_forty_descriptors_it_goes_on(harvester):
 
         arguments = ("run", "p.csv", "--endpoint", simulator.url, "--json", "--patience-seconds", "0")
         process = harvester.start(*arguments, preexec_fn=limit)
-        said = b""
+        output = b""
         while not any(
-            each in said for each in (b"=waiting", b"=store_unavailable", b"=endpoint_unavailable", b"=batch_sealed")
+            each in output for each in (b"=waiting", b"=store_unavailable", b"=endpoint_unavailable", b"=batch_sealed")
         ) and (line := await asyncio.to_thread(process.stderr.readline)):
-            said += line
-        process.send_signal(signal.SIGTERM)  # it would try again after a while
-        said += (await asyncio.to_thread(process.communicate))[1]
-        assert process.returncode in (0, 3, 5, 130), said
-        assert b"Traceback" not in said
+            output += line
+        process.send_signal(signal.SIGTERM)  # otherwise it waits and retries
+        output += (await asyncio.to_thread(process.communicate))[1]
+        assert process.returncode in (0, 3, 5, 130), output
+        assert b"Traceback" not in output
         code, out, err = await harvester.run(*arguments)
         assert code == 0, err
         assert sum(json.loads(out)["books"]["captured"].values()) == 150
 
 
-class Endless(io.RawIOBase):
-    """A list of pairs that is made while it is read."""
+class GeneratedStream(io.RawIOBase):
+    """A stream whose bytes are generated while it is read."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
-        """Give these pieces."""
+        """Read from these pieces."""
         self._pieces, self._rest = pieces, b""
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer) -> int:
-        """Give some bytes."""
+        """Copy the next bytes into the buffer."""
         self._rest = self._rest or next(self._pieces, b"")
         piece, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(piece)] = piece
@@ -202,9 +202,9 @@ class Endless(io.RawIOBase):
     ],
     ids=["csv", "ndjson", "one long line", "an open quote", "deep json"],
 )
-def test_a_list_of_any_length_is_read_in_little_memory(first, line, times):
-    """Lines are streamed; of a line or a quote without an end a megabyte is held, and it is one bad line."""
-    stream = io.BufferedReader(Endless(iter([first] + [line] * times)))
+def test_a_list_of_any_length_needs_little_memory(first, line, times):
+    """Lines are streamed. A line or quote without end is one bad line, of which a megabyte is buffered."""
+    stream = io.BufferedReader(GeneratedStream(iter([first] + [line] * times)))
     tracemalloc.start()
     read = Input(["-"], workspaces=["w"], stdin=stream, now=1e9).read()
     kinds = {type(each) for each in read if each is not None}
@@ -214,10 +214,10 @@ def test_a_list_of_any_length_is_read_in_little_memory(first, line, times):
     assert peak < 6_000_000
 
 
-def test_an_answer_of_many_small_things_is_refused_before_it_is_unpacked():
-    """A few megabytes of brackets would take hundreds as objects."""
+def test_a_response_with_too_many_json_values_is_refused_before_parsing():
+    """A few megabytes of brackets would need hundreds of megabytes as objects."""
     many = b'{"message":"success","data":[' + b"[],".join([b""] * (MAX_NODES + 9)) + b"[]" + b" " * (1 << 20) + b"]}"
     assert len(many) < MAX_BODY_BYTES
-    with pytest.raises(ExchangeError) as refused:
+    with pytest.raises(ExchangeError) as error:
         days_of(many)
-    assert refused.value.cause == "oversized"
+    assert error.value.cause == "oversized"

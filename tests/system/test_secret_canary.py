@@ -1,4 +1,4 @@
-"""The search for secrets can find one."""
+"""The search for leaked secrets finds them."""
 
 import gzip
 import sqlite3
@@ -11,8 +11,8 @@ from tests.support import secret_canary
 from tests.support.secret_canary import KEY, leaks
 
 
-def test_a_key_is_found_wherever_it_was_left(tmp_path):
-    """In a log, a ledger, a packed part, the words of a process and half of it in an error; not in a key's own file."""
+def test_a_leaked_key_is_found_in_logs_ledgers_parts_and_process_output(tmp_path):
+    """Compressed parts and half of a key count; the key's own file does not."""
     row = f'{{"send_id": "{KEY}"}}\n'.encode()
     (tmp_path / "part.ndjson.zst").write_bytes(zstandard.compress(row))
     (tmp_path / "part.ndjson.gz").write_bytes(gzip.compress(row))

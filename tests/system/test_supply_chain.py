@@ -1,4 +1,4 @@
-"""What is installed is what is locked, by hash, and works together."""
+"""The locked dependencies match the declared ones, have hashes, and are installed everywhere."""
 
 import re
 import subprocess
@@ -20,8 +20,8 @@ DECLARED = {
 
 
 @pytest.mark.parametrize(("lock", "declared"), DECLARED.items())
-def test_what_is_declared_is_locked_by_hash(lock, declared):
-    """A dependency that is added or bounded anew needs ``scripts/dependencies renew``; nothing comes without a hash."""
+def test_declared_dependencies_are_locked_with_hashes(lock, declared):
+    """After a change, ``scripts/dependencies renew`` updates the locks."""
     text = (TOP / "locks" / f"{lock}.txt").read_text()
     entries = re.findall(
         r"^([a-z0-9][a-z0-9._-]*)(?:\[[a-z0-9,-]+\])?==(\S+)(.*?)(?=^[a-z0-9]|\Z)", text, re.MULTILINE | re.DOTALL
@@ -34,24 +34,24 @@ def test_what_is_declared_is_locked_by_hash(lock, declared):
         assert each.specifier.contains(pinned[name]), f"{each} is locked at {pinned[name]}: scripts/dependencies renew"
 
 
-def pins(lock):
-    """The names and versions of a lock, with what follows on their lines; extras and hashes left off."""
+def list_pins(lock):
+    """Return the names and versions in a lock without extras and hashes."""
     lines = (TOP / "locks" / lock).read_text().splitlines()
     found = (re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[.*?\])?(==[^\\]+?)( \\)?", line) for line in lines)
     return {(match[1], match[2]) for match in found if match}
 
 
-def test_who_installs_a_clone_gets_what_was_tested():
-    """The constraints of the README's commands are the versions that the tests ran with, whichever extras are named."""
-    assert pins("constraints.txt") == pins("test.txt")
-    assert pins("image.txt") <= pins("test.txt")
+def test_constraints_pin_the_tested_versions():
+    """The README's commands install with these constraints, with any extras."""
+    assert list_pins("constraints.txt") == list_pins("test.txt")
+    assert list_pins("image.txt") <= list_pins("test.txt")
     lines = [line for line in (TOP / "locks" / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    assert len(lines) == len(pins("constraints.txt"))
+    assert len(lines) == len(list_pins("constraints.txt"))
     assert not [line for line in lines if "[" in line or "--hash" in line], "pip takes neither as a constraint"
 
 
-def test_every_install_that_is_written_anywhere_is_one_of_the_clone_with_the_tested_versions():
-    """The name on PyPI is another project's: whoever pastes an install must not get a stranger's package."""
+def test_every_documented_install_uses_the_clone_and_its_constraints():
+    """On PyPI, the name ``harvester`` belongs to another project."""
     listed = subprocess.run(["git", "ls-files"], cwd=TOP, capture_output=True, text=True, check=True).stdout.split("\n")
     own = {"tests/system/test_supply_chain.py", "CHANGELOG.md"}
     texts = {name: (TOP / name).read_text(errors="replace") for name in listed if name and name not in own}
@@ -65,11 +65,11 @@ def test_every_install_that_is_written_anywhere_is_one_of_the_clone_with_the_tes
 
 
 def readme_test_command():
-    """The README's command that runs the tests."""
+    """Return the README's command that runs the tests."""
     return re.search(r"# run the tests\n(.*)\n", (TOP / "README.md").read_text())[1]
 
 
 @pytest.mark.xdist_group("here")
 def test_tests_that_share_a_server_run_in_one_process(request, worker_id):
-    """Whoever hands out tests sees their groups by their names; not seen, each process would start all servers."""
+    """pytest-xdist distributes tests by group; otherwise each process would start all servers."""
     assert worker_id == "master" or request.node.nodeid.endswith("@here")
