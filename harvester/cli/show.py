@@ -276,16 +276,16 @@ def _progress_lines(job: "Run") -> list[str]:
         done = harvest.tally.outcomes.total()
         left = max(0, job.pending_at_start.get(name, 0) - done)
         line = (
-            f'workspace "{name}": {many(done, "pair")} done, {left} left, {many(pace.calls, "call")}, '
+            f'workspace "{name}": {many(done, "pair")} done, {left} left, {many(pace.requests, "call")}, '
             f"{pace.pace:.0f}/s, "
-            f"budget {pace.remaining} of {pace.limit} left (reserve {pace.reserve_calls})"
+            f"budget {pace.remaining} of {pace.limit} left (reserve {pace.reserve_requests})"
         )
-        if pace.calls > done:
-            line += f", {many(pace.calls - done, 'call')} again or in flight"
+        if pace.requests > done:
+            line += f", {many(pace.requests - done, 'call')} again or in flight"
         if pace.held_because == "stopping":
             line += ", stopping: what is in flight lands first"
         elif pace.held_because:
-            line += f", waiting for {client.why(pace.held_because)}: {pace.held_seconds:.0f} s more"
+            line += f", waiting for {client.endpoint.describe_hold(pace.held_because)}: {pace.held_seconds:.0f} s more"
         elif pace.pace > 0:
             line += f", about {left / pace.pace / 60:.1f} min to go"
         lines.append(line)

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from harvester.braze.dated import DatedTransport
-from harvester.braze.transport import Answer, BrazeTransport
+from harvester.braze.transport import BrazeTransport, Response
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock, format_difference
 from harvester.commands.missing_parts import compare_parts
 from harvester.errors import (
@@ -184,7 +184,7 @@ async def _workspace(name: str, workspace: Workspace, settings: Settings, clock:
     return [*findings, _difference(subject, answer, clock, braze)]
 
 
-def _key(subject: str, answer: Answer, said: str) -> Finding:
+def _key(subject: str, answer: Response, said: str) -> Finding:
     match classify_status(answer.status):
         case Meaning.HALTED:
             advice = (
@@ -199,7 +199,7 @@ def _key(subject: str, answer: Answer, said: str) -> Finding:
             return Finding(f"{subject}: key", well=False, text=f"cannot tell: status {answer.status}: {said}")
 
 
-def _budget(subject: str, answer: Answer) -> Finding:
+def _budget(subject: str, answer: Response) -> Finding:
     budget = answer.budget
     if budget.limit is None or budget.remaining is None:
         return Finding(
@@ -210,7 +210,7 @@ def _budget(subject: str, answer: Answer) -> Finding:
     )
 
 
-def _difference(subject: str, answer: Answer, machine: Clock, braze: BrazeClock) -> Finding:
+def _difference(subject: str, answer: Response, machine: Clock, braze: BrazeClock) -> Finding:
     """Compare the machine's clock with Braze's."""
     if answer.budget.server_time is None:
         return Finding(
