@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harvester.cli.stand_in import write_pairs
+from harvester.cli.simulate import write_pairs
 from harvester.clock import SystemClock
 from harvester.simulator import Simulator, SimulatorConfig
 

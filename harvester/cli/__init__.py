@@ -1,7 +1,7 @@
 """The command line: arguments, progress and exit codes.
 
-A command imports what it needs when it runs, so that ``--help`` is quick. Nothing below this floor reads
-arguments, prints, or ends the process.
+A command imports what it needs when it runs, so that ``--help`` is fast. No lower room reads arguments, prints, or ends
+the process.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from harvester import __version__
-from harvester.cli import audit, capture, ledger, ledger_files, serve, stand_in, view
+from harvester.cli import audit, capture, demo, latest, ledger, ledger_files, serve, simulate
 from harvester.errors import ExitCode, HarvesterError, SinkClosed
 from harvester.observability.redaction import scrub
 from harvester.text import printable
@@ -28,63 +28,66 @@ deferred or unreadable), 4 workspace halted, 5 storage, 130 interrupted."""
 
 
 class _Commands(click.Group):
-    """Turns what the harvester expects to go wrong into one sentence and its exit code."""
+    """Reports expected errors as one sentence, and ends with their exit code."""
 
     def main(self, *args: Any, **given: Any) -> Any:
         _open_closed_streams()
-        sys.excepthook = _show_bug
+        sys.excepthook = _print_bug
         try:
             return super().main(*args, **given)
         except OSError as error:
-            # A place that no door guards: standard output, the folder of temporary files.
+            # Standard output, or the folder for temporary files.
             where = f" ({error.filename})" if error.filename else ""
-            click.echo(f"harvester: {error.strerror or error}{where}; mend it and run the same command again", err=True)
+            click.echo(f"harvester: {error.strerror or error}{where}; then run the same command again", err=True)
             _drop_output()
             sys.exit(ExitCode.STORAGE)
 
     def invoke(self, ctx: click.Context) -> Any:
-        # The first process of a container has no default for SIGTERM: the kernel would drop it.
+        # In a container, the kernel ignores SIGTERM for the first process unless it has a handler.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the key
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain the key
         _allow_open_files()
         try:
             return super().invoke(ctx)
         except (BrokenPipeError, SinkClosed):
-            _drop_output()  # whoever reads it has seen enough
+            _drop_output()  # the reader closed the pipe
             ctx.exit(ExitCode.COMPLETE)
         except HarvesterError as error:
-            lines = scrub(str(error)).split("\n")  # one for each problem of the settings
+            lines = scrub(str(error)).split("\n")  # one per problem of the settings
             click.echo("harvester: " + "\n".join(map(printable, lines)), err=True)
             ctx.exit(error.exit_code)
-        except (KeyboardInterrupt, asyncio.CancelledError):  # the latter: a second signal, or the grace is spent
-            click.echo("harvester: interrupted; run the same command again to go on", err=True)
+        except (
+            KeyboardInterrupt,
+            asyncio.CancelledError,
+        ):  # a second signal, or the end of the grace
+            click.echo("harvester: interrupted; run the same command again to continue", err=True)
             ctx.exit(ExitCode.INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Keep the order in which one meets them."""
+        """Return the commands in the order of their use."""
         del ctx
         return list(self.commands)
 
 
 def _allow_open_files() -> None:
-    """Raise the soft limit for open files to the hard one: connections of strangers must not use up our own."""
+    """Raise the soft limit of open files to the hard limit: incoming connections must not use them up."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # a kernel may know a lower one
+    with contextlib.suppress(OSError, ValueError):  # a kernel may have a lower limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback as Python does, without the secrets that the text of an error may quote."""
+def _print_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback as Python does, with secrets masked."""
     sys.stderr.write(scrub("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _drop_output() -> None:
-    """Let what is left to print lead nowhere: at its end the interpreter would try to flush it, and fail again."""
+    """Discard further output: otherwise the interpreter would fail to flush it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_closed_streams() -> None:
-    """Let standard streams that were closed lead nowhere, or a file or a socket would be given their numbers."""
+    """Replace closed standard streams by /dev/null, or a file or socket would get their numbers."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
@@ -104,8 +107,8 @@ def main() -> None:
 
 
 for command in (
-    stand_in.demo, capture.run, serve.serve, capture.plan, ledger.enqueue, audit.audit, ledger.status, ledger.requeue,
+    demo.demo, capture.run, serve.serve, capture.plan, ledger.enqueue, audit.audit, ledger.status, ledger.requeue,
     ledger.remove,
-    view.latest, ledger.parts, ledger_files.ledger, capture.doctor, stand_in.simulate,
+    latest.latest, ledger.parts, ledger_files.ledger, capture.doctor, simulate.simulate,
 ):  # fmt: skip
     main.add_command(command)

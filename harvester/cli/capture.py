@@ -1,4 +1,4 @@
-"""Commands around a historical capture: run, and what goes before it (plan, doctor)."""
+"""The commands run, plan and doctor."""
 
 import asyncio
 import contextlib
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harvester.cli import options, show
+from harvester.cli import options, progress, show
+from harvester.cli.summary import print_summary
 from harvester.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from harvester.commands.capture import Summary
     from harvester.commands.doctor import Finding
-    from harvester.commands.estimate import Plan
+    from harvester.commands.estimate import Estimate
     from harvester.model import Books
     from harvester.settings import Settings
     from harvester.sources import Input, RejectsFile
@@ -29,16 +30,16 @@ if TYPE_CHECKING:
 @options.workspace
 @options.pace
 @options.patience
-@click.option("--force", is_flag=True, help="Ask for sends too that are so old that their analytics should be gone.")
-@click.option("--json", is_flag=True, help="The summary as JSON, to stdout (to stderr with -o -).")
+@click.option("--force", is_flag=True, help="Also request sends that are older than 15 days.")
+@click.option("--json", is_flag=True, help="Print the summary as JSON to stdout (with -o - to stderr).")
 @options.logs
 def run(pairs: tuple[str, ...], **given: Any) -> None:
-    """Capture the sends in PAIRS, once.
+    """Capture a list of sends once.
 
-    PAIRS are CSV, NDJSON or Parquet files, folders of Currents, or - for stdin. Columns: campaign_id, send_id and,
-    where known, sent_at (ISO 8601) and workspace. Killed or interrupted, the same command goes on where it was;
-    without PAIRS it works off what the ledger holds. When the reader of -o - goes away, the run ends with 0; with
-    --state, the next one goes on, and writes again what was not taken.
+    PAIRS are CSV, NDJSON or Parquet files, folders of Currents, or - for stdin. Columns: campaign_id and send_id,
+    optionally sent_at (ISO 8601) and workspace. If the command is killed or interrupted, the same command continues.
+    Without PAIRS it captures what is pending in the ledger. With -o -, the command ends with 0 when the reader closes
+    the pipe; with --state, the next run continues and writes the rows that were not read.
 
     \b
     Examples:
@@ -48,13 +49,13 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
     """
     options.set_up_logs(given)
     settings = options.settings_of(given)
-    options.check_surroundings()
-    settings.load_keys()  # a start that fails leaves nothing behind
+    options.check_environment()
+    settings.load_keys()  # before anything is created
     if not pairs and not options.ledger_path(settings.out, settings.state).exists():
-        raise UsageError("name a file of pairs, such as: harvester run sends.csv")
+        raise UsageError("there is no list and no ledger; name a list, such as: harvester run sends.csv")
     with options.traced():
-        done = options.awaited(captured(settings, pairs, forced=given["force"]))
-    show.summary(done, json=given["json"], to_stderr=settings.out == "-")
+        done = options.awaited(run_capture(settings, pairs, forced=given["force"]))
+    print_summary(done, json=given["json"], to_stderr=settings.out == "-")
     if done.problem is not None:
         raise done.problem
     sys.exit(done.exit_code)
@@ -65,28 +66,34 @@ def run(pairs: tuple[str, ...], **given: Any) -> None:
 @options.ledger
 @options.listed
 @options.reach
-@click.option("--limit", default=250_000, show_default=True, type=click.IntRange(1), help="Calls it has in an hour.")
+@click.option(
+    "--limit",
+    default=250_000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="The quota: requests per hour.",
+)
 @click.option(
     "--reserve",
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 1, max_open=True),
-    help="Share of the hourly budget never touched.",
+    help="The share of the hourly quota that stays free.",
 )
 @click.option(
     "--max-rate",
     default=1000.0,
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Calls per second never exceeded.",
+    help="The most requests per second.",
 )
-@click.option("--json", is_flag=True, help="The same as JSON.")
+@click.option("--json", is_flag=True, help="Print JSON.")
 def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any) -> None:
-    """Estimate what capturing PAIRS takes. Makes no call.
+    """Estimate the requests, time and quota a capture needs. Sends nothing.
 
-    Shows calls, minutes, share of the budget, and deadlines that would be missed. The estimate is for one workspace,
-    with the budget of --limit, --reserve and --max-rate. The other workspace options of harvester run, such as
-    --endpoint, are accepted and ignored. Ends with 3 if lines could not be read, and shows the first reasons.
+    Also shows how many pairs would expire before their turn. The estimate is for one workspace, with the quota of
+    --limit, --reserve and --max-rate. Other options of harvester run, such as --endpoint, are accepted and ignored. The
+    exit code is 3 if lines could not be read.
 
     \b
     Example:
@@ -94,7 +101,7 @@ def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any
     """
     from dataclasses import asdict
 
-    ahead, balance, listed, rejects = asyncio.run(_planned(pairs, path, workspaces, given))
+    ahead, balance, listed, rejects = asyncio.run(_estimate(pairs, path, workspaces, given))
     settled = balance.accepted - balance.pending - balance.expired
     _, difference = options.known_time(path)
     click.echo(show.clock_line(difference), err=True)
@@ -111,13 +118,13 @@ def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **given: Any
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
 
-async def _planned(
+async def _estimate(
     pairs: tuple[str, ...], path: Path, workspaces: list[str], given: dict[str, Any]
-) -> "tuple[Plan, Books, Input, RejectsFile]":
-    """Enqueue into a copy of the ledger, and look at what is pending there."""
+) -> "tuple[Estimate, Books, Input, RejectsFile]":
+    """Enqueue the pairs in a copy of the ledger, and estimate what is pending there."""
     from harvester.clock import SystemClock
     from harvester.commands.capture import enqueue_all
-    from harvester.commands.estimate import plan as planned
+    from harvester.commands.estimate import estimate
     from harvester.ledger import Ledger, copy_ledger
     from harvester.sources import Input, RejectsFile
 
@@ -129,14 +136,14 @@ async def _planned(
             now = ledger.clock.wall()
             listed = Input(pairs, workspaces=list(workspaces), stdin=sys.stdin.buffer, now=now)
             rejects = RejectsFile(Path(folder) / "rejects.ndjson")
-            async with show.reading(listed):
+            async with progress.reading(listed):
                 async for _ in enqueue_all(ledger, listed, rejects):
                     pass
             for workspace in workspaces:
                 await ledger.upkeep.schedule_due(workspace, trust_clock=True)
                 await ledger.upkeep.expire(workspace, trust_clock=True)
             limits = {name: given[name] for name in ("limit", "reserve", "max_rate")}
-            ahead = planned(await ledger.reports.list_deadlines(), now=now, **limits)
+            ahead = estimate(await ledger.reports.list_deadlines(), now=now, **limits)
             balance = await ledger.reports.get_books()
     return ahead, balance, listed, rejects
 
@@ -145,34 +152,34 @@ async def _planned(
 @options.place
 @options.workspace
 def doctor(**given: Any) -> None:
-    """Check key, endpoint, clock, ledger and sink; say what to mend.
+    """Check key, endpoint, clock, ledger and parts.
 
-    That the key has the permission too is found out by one call for each workspace.
+    Says what to correct. Sends one request per workspace, to check the key's permission.
 
     \b
     Example:
       harvester doctor --endpoint https://rest.fra-01.braze.eu -o s3://lake/braze
     """
     from harvester.clock import SystemClock
-    from harvester.commands.doctor import examine
+    from harvester.commands.doctor import run_checks
 
     settings = options.settings_of(given)
     if settings.out == "-":
-        raise UsageError("doctor examines a folder or a bucket: name one with -o")
+        raise UsageError("doctor checks a folder or a bucket; name one with -o")
 
-    async def look() -> "list[Finding]":
+    async def check() -> "list[Finding]":
         with opened(settings) as (sink, _, path):
-            return await examine(settings, ledger=path, sink=sink, clock=SystemClock())
+            return await run_checks(settings, ledger=path, sink=sink, clock=SystemClock())
 
-    findings = asyncio.run(look())
+    findings = asyncio.run(check())
     for finding in findings:
-        click.echo(f"{'well ' if finding.well else 'WRONG'}  {finding.subject}: {finding.text}")
-    sys.exit(ExitCode.COMPLETE if all(finding.well for finding in findings) else ExitCode.USAGE)
+        click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject}: {finding.text}")
+    sys.exit(ExitCode.COMPLETE if all(finding.ok for finding in findings) else ExitCode.USAGE)
 
 
 @contextlib.contextmanager
 def opened(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
-    """Choose the sink that ``out`` names, and the ledger's file."""
+    """Return the sink that ``out`` names, the compression, and the path of the ledger."""
     from harvester.storage import Compression
 
     out, state, sink = settings.out, settings.state, options.sink_of(settings.out)
@@ -180,12 +187,12 @@ def opened(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
         yield sink, Compression(settings.compression), options.ledger_path(out, state)
         return
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
-        # Rows that went down a pipe cannot be gone on from, so without --state nothing is kept.
+        # Rows in a pipe cannot be found again, so without --state the ledger is temporary.
         yield sink, Compression.NONE, state or Path(folder) / "ledger.db"
 
 
-async def captured(settings: "Settings", pairs: tuple[str, ...], *, forced: bool = False) -> "Summary":
-    """Open input, sink and ledger, and run, with a progress view where a person looks on."""
+async def run_capture(settings: "Settings", pairs: tuple[str, ...], *, forced: bool = False) -> "Summary":
+    """Open list, sink and ledger, and capture, with progress on a terminal."""
     with options.importing():
         from harvester.clock import SystemClock
         from harvester.commands.capture import Run
@@ -201,10 +208,5 @@ async def captured(settings: "Settings", pairs: tuple[str, ...], *, forced: bool
             )
             job = Run(settings, ledger=ledger, sink=sink, compression=compression)
             rejects = RejectsFile(path.with_name("rejects.ndjson"))
-            view = asyncio.create_task(show.progress(job), name="progress") if sys.stderr.isatty() else None
-            try:
+            async with progress.capturing(job):
                 return await job.capture(listed, rejects, forced=forced)
-            finally:
-                if view is not None:
-                    view.cancel()
-                    await asyncio.wait([view])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harvester.cli import options, show
+from harvester.cli import options, progress, show
 from harvester.clock import SystemClock
 from harvester.errors import ExitCode, UsageError
 from harvester.model import Books
@@ -26,10 +26,10 @@ REJECTIONS = 5
 @options.ledger_to_make(lambda _: True)
 @options.listed
 def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
-    """Add PAIRS to a ledger, that of a running harvest too.
+    """Add PAIRS to the ledger, also while a service uses it.
 
-    harvester run without PAIRS captures them. PAIRS are files as for harvester run, or folders of Braze Currents,
-    searched for .avro files at any depth.
+    The service, or harvester run without PAIRS, captures them. PAIRS are files as for harvester run, or folders of
+    Braze Currents, which are searched for .avro files at any depth.
 
     \b
     Examples:
@@ -46,7 +46,7 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
 
     async def add() -> tuple[int, int, set[str]]:
         new = known = 0
-        async with await Ledger.open(path, clock=SystemClock()) as ledger, show.reading(listed):
+        async with await Ledger.open(path, clock=SystemClock()) as ledger, progress.reading(listed):
             async for count in enqueue_all(ledger, listed, rejects):
                 new, known = new + count.new, known + count.known
             served = await ledger.reports.list_served_workspaces()
@@ -73,11 +73,11 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
 
 @click.command()
 @options.ledger
-@click.option("--json", is_flag=True, help="The same as JSON.")
+@click.option("--json", is_flag=True, help="Print JSON.")
 def status(path: Path, *, json: bool) -> None:
-    """Show the books: what was accepted, and what became of it.
+    """Print the books of the ledger.
 
-    accepted = captured + rejected + expired + pending; of each workspace too where there are more.
+    Accepted pairs = captured + rejected + expired + pending. With several workspaces, also prints the books of each.
 
     \b
     Example:
@@ -97,7 +97,7 @@ def status(path: Path, *, json: bool) -> None:
     lines.append("readings   " + ", ".join(f"{count} {name}" for name, count in sorted(found.readings.items())))
     listed = ", ".join(f"{count} {name}" for name, count in sorted(found.batches.items())) or "none"
     empty = found.batches_without_part
-    lines.append("batches    " + listed + (f"; {empty} brought no row, so made no part" if empty else ""))
+    lines.append("batches    " + listed + (f"; {empty} without rows" if empty else ""))
     lines.append(f"at risk    {show.many(sum(at_risk.values()), 'pair')} may expire unread")
     lines += [f'at risk    workspace "{name}": {show.many(n, "pair")}' for name, n in at_risk.items() if n]
     lines += [f'halted     workspace "{name}": {because}' for name, because in found.halted.items()]
@@ -113,20 +113,23 @@ def status(path: Path, *, json: bool) -> None:
 @click.command()
 @options.ledger
 @click.option(
-    "--outcome", type=click.Choice(["rejected", "expired"]), required=True, help="How the pairs ended that get it."
+    "--outcome",
+    type=click.Choice(["rejected", "expired"]),
+    required=True,
+    help="The outcome of the pairs to read again.",
 )
-@click.option("--reason", help="Of rejected pairs, only those refused for this reason, such as status_400.")
+@click.option("--reason", help="Only pairs that were rejected for this reason, such as status_400.")
 def requeue(path: Path, outcome: str, reason: str | None) -> None:
-    """Give rejected or expired pairs another chance.
+    """Make rejected or expired pairs pending again.
 
-    A running service or the next run asks for them.
+    A running service, or the next harvester run, requests them.
 
     \b
     Example:
       harvester requeue --outcome rejected --reason status_404
     """
     if reason is not None and outcome != "rejected":
-        raise UsageError("--reason is of rejected pairs alone; leave it out, or say --outcome rejected")
+        raise UsageError("--reason needs --outcome rejected; expired pairs have no reason")
 
     async def reopen(ledger: "Ledger") -> tuple[int, Mapping[str, int]]:
         reasons = (await ledger.reports.get_books()).rejected
@@ -134,9 +137,11 @@ def requeue(path: Path, outcome: str, reason: str | None) -> None:
 
     count, reasons = options.with_ledger(path, reopen)
     if reason is not None and reason not in reasons:
-        known = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "none at all"
-        click.echo(f"no pair is rejected for the reason {reason!r}; reasons here: {known}", err=True)
-    click.echo(f"{show.many(count, 'pair is', 'pairs are')} pending again, for a running service or harvester run")
+        known = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "none"
+        click.echo(f"no pair was rejected for the reason {reason!r}; the reasons in this ledger are: {known}", err=True)
+    click.echo(
+        f"{show.many(count, 'pair is', 'pairs are')} pending again; a running service or harvester run requests them"
+    )
 
 
 @click.command()
@@ -146,7 +151,7 @@ def requeue(path: Path, outcome: str, reason: str | None) -> None:
 def remove(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
     """Delete the sends in PAIRS from the ledger.
 
-    They are not read any more, and not counted. Parts stay as they are.
+    They are not read again, and are no longer counted. Parts do not change.
 
     \b
     Example:
@@ -167,7 +172,7 @@ def remove(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
 
     read, removed = options.with_ledger(path, remove_all)
     click.echo(
-        f"{removed} of {show.many(read, 'pair')}: removed; pairs that are being read now are not: "
+        f"removed {removed} of {show.many(read, 'pair')}; pairs that are being read now stay: "
         "repeat the command in a minute"
     )
     unread = show.unread_lines(rejects.count, listed.lines, rejects.reasons, where=str(rejects.path))
@@ -178,11 +183,11 @@ def remove(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
 
 @click.command()
 @options.ledger
-@click.option("--since", default=0, show_default=True, help="Only parts stored after the one that has this `order`.")
+@click.option("--since", default=0, show_default=True, help="Only parts stored after the part with this order.")
 def parts(path: Path, since: int) -> None:
     """List stored parts in the order of storing, for loaders.
 
-    Each is a line of NDJSON; a loader remembers the last one's order.
+    Prints a line of NDJSON per part. A loader saves the order of the last part that it loaded.
 
     \b
     Example:

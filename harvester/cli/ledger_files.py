@@ -86,7 +86,7 @@ async def _rebuild(
     place: str, path: Path, plans: "Mapping[str, ReadingPlan]", folder: Path, *, copying: bool
 ) -> int | None:
     """Rebuild the ledger at ``path``; ``folder`` is for temporary files, and for copies of a bucket's parts."""
-    from harvester.cli.view import copied
+    from harvester.cli.latest import copy_parts
     from harvester.clock import SystemClock
     from harvester.commands.rebuild import rebuild
     from harvester.ledger import Ledger
@@ -94,6 +94,6 @@ async def _rebuild(
     sink = options.sink_of(place)
     if await sink.find_owner() is None:
         raise UsageError(f"there are no parts in {place}; name the folder or bucket that was given to -o")
-    parts = copied(place, folder) if copying else Path(place)
+    parts = copy_parts(place, folder) if copying else Path(place)
     async with await Ledger.open(path, clock=SystemClock()) as new:
         return await rebuild(new, sink, parts, plans, temp_directory=folder)

@@ -85,59 +85,63 @@ config = click.option(
     "--config",
     type=LocalPath(),
     envvar="HARVESTER_CONFIG",
-    help="A TOML file of settings, as config/harvester.toml is; several workspaces and triggers need one.",
+    help="A TOML file of settings, such as config/harvester.toml; triggers and several workspaces need one.",
 )
 place = _together(_out(_PLACE), state)
-place_or_pipe = _together(_out(f"{_PLACE}; - writes rows to stdout."), state)
-_ledger = _together(_out("Folder or bucket of the parts, which tells where the ledger is"), state, config)
+place_or_pipe = _together(_out(f"{_PLACE}, or - to write rows to stdout"), state)
+_ledger = _together(_out("Folder or bucket of the parts, to find the ledger"), state, config)
 listed = click.option(
     "--workspace",
     "workspaces",
     multiple=True,
-    help="A workspace that sends may be of; again for more  [default: those of the service and of --config]",
+    help="A workspace of the listed sends; repeat for more  [default: those of the service and of --config]",
 )
 logs = _together(
-    click.option("--log-json/--log-text", default=None, help="Logs as JSON  [default: only of serve, off a terminal]"),
+    click.option(
+        "--log-json/--log-text",
+        default=None,
+        help="The format of logs  [default: JSON for serve off a terminal]",
+    ),
     click.option(
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
-        help="Log what is at least so grave  [default: info, warning on a terminal]",
+        help="The lowest level to log  [default: info; on a terminal warning]",
     ),
 )
 reach = _together(
-    click.option("--endpoint", help="Your REST endpoint  [env: BRAZE_ENDPOINT]; the key comes from BRAZE_API_KEY."),
-    click.option("--api-key-file", type=LocalPath(), help="A file that holds the API key."),
+    click.option("--endpoint", help="Your REST endpoint  [env: BRAZE_ENDPOINT]; the key is in BRAZE_API_KEY."),
+    click.option("--api-key-file", type=LocalPath(), help="A file that contains the API key."),
     click.option(
-        "--allow-unknown-host", is_flag=True, default=None, help="Accept an endpoint that is no known Braze host."
+        "--allow-unknown-host", is_flag=True, default=None, help="Accept an endpoint that is not a known Braze host."
     ),
 )
 workspace = _together(
     reach,
     config,
-    click.option("--reserve", type=float, help="Share of the hourly budget never touched  [default: 0.2]"),
-    click.option("--max-rate", type=float, help="Calls per second never exceeded  [default: 1000]"),
+    click.option("--reserve", type=float, help="The share of the hourly quota that stays free  [default: 0.2]"),
+    click.option("--max-rate", type=float, help="The most requests per second  [default: 1000]"),
 )
 pace = _together(
-    click.option("--concurrency", type=int, help="Calls in flight at the most  [default: 64]"),
+    click.option("--concurrency", type=int, help="The most requests in flight  [default: 64]"),
     click.option(
         "--compression",
         type=click.Choice(["zstd", "gzip"]),
-        help="How to compress parts; Spark 3.5 and BigQuery cannot read zstd  [default: zstd]",
+        help="The compression of parts; Spark 3.5 and BigQuery cannot read zstd  [default: zstd]",
     ),
     click.option(
-        "--raw", is_flag=True, default=None, help="Keep each answer as it came too, beside the rows, in raw_answers/."
+        "--raw", is_flag=True, default=None, help="Also store each response as it was received, in raw_answers/."
     ),
 )
 
 patience = click.option(
     "--patience-seconds",
     type=float,
-    help="End after this time without success; the same command continues later  [default: 240]",
+    help="End when nothing has succeeded for this time; the same command continues  [default: 240]",
 )
 
 
 def settings_of(given: dict[str, Any]) -> "Settings":
-    """Load settings from what the command line named, the environment and the file."""
+    """Load settings from the command line, the environment and the file."""
     with importing():
         from harvester.settings import load
 
@@ -163,7 +167,7 @@ def importing() -> Iterator[None]:
 
 
 def set_up_logs(given: dict[str, Any], *, lasting: bool = False) -> None:
-    """Send logs to stderr, few of them where a person looks on; of what lasts, a machine reads them elsewhere."""
+    """Write logs to stderr: only warnings on a terminal, and JSON for a service elsewhere."""
     from harvester.observability.logs import set_up_logs as set_up
 
     json = given.get("log_json")
@@ -173,8 +177,8 @@ def set_up_logs(given: dict[str, Any], *, lasting: bool = False) -> None:
     )
 
 
-def check_surroundings() -> None:
-    """Warn once of a proxy that calls to Braze ignore. Raises ``UsageError`` for certificates that cannot be read."""
+def check_environment() -> None:
+    """Warn of a proxy that requests to Braze ignore. Raises ``UsageError`` for unreadable certificates."""
     import structlog
 
     from harvester.settings.environment import PROXY_HINT, check_certificates, list_proxy_variables
@@ -186,7 +190,7 @@ def check_surroundings() -> None:
 
 
 def traced() -> contextlib.AbstractContextManager[None]:
-    """Tell a collector what takes how long, where OpenTelemetry's variable names one."""
+    """Send traces to the collector in OpenTelemetry's variable, if it is set."""
     from harvester.observability.traces import send_traces_to
     from harvester.settings import get_trace_endpoint
 
@@ -194,13 +198,13 @@ def traced() -> contextlib.AbstractContextManager[None]:
 
 
 def ledger_path(out: str | None, state: Path | None) -> Path:
-    """Give the ledger's file: named, or inside the output folder, or for a bucket one by its name beside us."""
+    """Return the path of the ledger: ``state``, or inside the output folder, or for a bucket in the current folder."""
     out = out or DEFAULT_OUT
     kind = classify_place(out, "--out", buckets=True, pipe=True)
     if state is not None:
         return state
     if kind is PlaceKind.PIPE:
-        raise UsageError("rows that went down a pipe have no ledger: name it with --state, or a place with -o")
+        raise UsageError("-o - has no ledger: name one with --state, or a place with -o")
     if kind is PlaceKind.BUCKET:
         return Path(".harvester") / (re.sub(r"[^A-Za-z0-9.]+", "-", out).strip("-") + ".db")
     return Path(out) / ".harvester" / "ledger.db"

@@ -1,4 +1,4 @@
-"""The command of the long-lived process: serve."""
+"""The command serve: the long-lived process."""
 
 import sys
 from typing import Any
@@ -14,18 +14,18 @@ from harvester.errors import ExitCode, UsageError
 @options.place
 @options.workspace
 @options.pace
-@click.option("--until-idle", is_flag=True, help="End once the queues are empty and nothing is due.")
+@click.option("--until-idle", is_flag=True, help="End when the queues are empty and nothing is due.")
 @options.logs
 def serve(*, until_idle: bool, **given: Any) -> None:
-    """Follow each send until its window closes.
+    """Run the service: read each send until its window closes.
 
-    Sends come by message, parts go out, for as long as it runs. A SIGTERM lets what is in flight land, and ends
-    it within 25 seconds. Without triggers it serves what others enqueue.
+    Each send is read several times, at the ages in ages_days. Sends come from the queues of triggers, and from
+    harvester enqueue. On SIGTERM, requests in flight finish, and the service ends within 25 seconds.
 
     \b
     Examples:
       harvester serve --config harvester.toml
-      harvester serve --config harvester.toml --until-idle   # one container per trigger, or cron
+      harvester serve --config harvester.toml --until-idle   # for cron, or a container per trigger
     """
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
@@ -35,9 +35,9 @@ def serve(*, until_idle: bool, **given: Any) -> None:
     options.set_up_logs(given, lasting=True)
     settings = options.settings_of(given)
     if settings.out == "-":
-        raise UsageError("serve writes to a folder or a bucket: name one with -o")
-    options.check_surroundings()
-    settings.load_keys()  # a start that fails leaves nothing behind
+        raise UsageError("serve writes to a folder or a bucket; name one with -o")
+    options.check_environment()
+    settings.load_keys()  # before anything is created
     for name, each in settings.triggers.items():
         try:
             create_broker(each.kind, **each.options())

@@ -1,4 +1,4 @@
-"""Which sends that were made are not in the ledger's care. Reads the ledger; adds to it only where told to."""
+"""Finds sends that are neither captured nor pending in the ledger. Enqueues them on request."""
 
 import asyncio
 from collections import Counter
@@ -17,19 +17,19 @@ _COVERED = ("captured", "pending")
 class Uncovered:
     """A send that is neither captured nor pending.
 
-    ``standing`` is unknown, expired or rejected; ``readable`` tells whether its analytics can still be had.
+    ``state`` is unknown, expired or rejected; ``readable`` is whether Braze should still have its analytics.
     """
 
     send: Enqueued
-    standing: str
+    state: str
     readable: bool
 
 
 class Audit:
-    """One look at the sends of a source, and what it counted: all, those not covered, those enqueued now."""
+    """An audit of a list of sends. Counts all sends, those not covered, and those enqueued."""
 
     def __init__(self, ledger: Ledger, *, now: float, adding: bool) -> None:
-        """Take the ledger; ``adding`` enqueues what it misses and can still be read."""
+        """Audit against a ledger; ``adding`` enqueues the missing sends that can still be read."""
         self._ledger = ledger
         self._now = now
         self._adding = adding
@@ -39,36 +39,36 @@ class Audit:
 
     @property
     def complete(self) -> bool:
-        """Whether every send is covered, those enqueued now among them."""
+        """Whether every send is covered, including those that were just enqueued."""
         return self.uncovered.total() == self.enqueued
 
-    async def uncovered_in(self, pairs: Input, rejects: RejectsFile) -> AsyncIterator[Uncovered]:
-        """Give the sends of a source that are not covered, as they stood before any was enqueued.
+    async def find_uncovered(self, pairs: Input, rejects: RejectsFile) -> AsyncIterator[Uncovered]:
+        """Yield the sends of a source that are not covered, as they were before any was enqueued.
 
         A pair that a list names twice counts once. Raises ``UsageError`` for unusable input, ``LedgerError``.
         """
         for page in pairs.pages(rejects):
             if not page:
-                await asyncio.sleep(0)  # others run while the source looks for the next pair
+                await asyncio.sleep(0)  # other tasks run while the source reads on
                 continue
-            found = await self._compared(page)
-            missed = [each.send for each in found if each.readable and each.standing != "rejected"]
+            found = await self._compare(page)
+            missed = [each.send for each in found if each.readable and each.state != "rejected"]
             if self._adding and missed:
                 await self._ledger.intake.enqueue(missed, trust_clock=True)
                 self.enqueued += len(missed)
             for each in found:
                 yield each
 
-    async def _compared(self, page: list[Enqueued]) -> list[Uncovered]:
+    async def _compare(self, page: list[Enqueued]) -> list[Uncovered]:
         known = await self._ledger.reports.find([each.pair for each in page])
-        told = ((each, known.get(each.pair, "unknown")) for each in page)
-        found = [Uncovered(each, word, self._readable(each, word)) for each, word in told if word not in _COVERED]
+        states = ((each, known.get(each.pair, "unknown")) for each in page)
+        found = [Uncovered(each, state, self._readable(each, state)) for each, state in states if state not in _COVERED]
         self.sends += len(page)
-        self.uncovered.update((each.standing, each.readable) for each in found)
+        self.uncovered.update((each.state, each.readable) for each in found)
         return found
 
-    def _readable(self, send: Enqueued, standing: str) -> bool:
-        """Tell whether retention and grace last still; for an expired pair, only a later time of send says so."""
-        if standing == "expired" and send.sent_at is None:
+    def _readable(self, send: Enqueued, state: str) -> bool:
+        """Return whether retention and grace have not passed; an expired pair needs a later time of send."""
+        if state == "expired" and send.sent_at is None:
             return False
         return ONLY_ONCE.expires_at(self._now if send.sent_at is None else send.sent_at) > self._now

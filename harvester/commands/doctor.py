@@ -1,7 +1,7 @@
-"""Checks, before it matters, that a harvest can work; each finding says what to mend. Spends one call a workspace.
+"""Checks that a capture can work; each finding says what to correct. Sends one request per workspace.
 
-It never makes what it examines: a ledger and a folder that are not there yet are tried out beside, on the same disk.
-Of a bucket, which nobody needs to be allowed to delete from, the one small object stays that was created to prove it.
+No check creates a ledger or a folder: it creates a temporary one on the same disk instead. In a bucket, a small object
+remains, since no permission to delete is required.
 """
 
 import resource
@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from harvester.braze.dated import DatedTransport
-from harvester.braze.transport import BrazeTransport, Response
+from harvester.braze.transport import Answer, BrazeTransport
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock, format_difference
 from harvester.commands.missing_parts import compare_parts
 from harvester.errors import (
@@ -34,67 +34,67 @@ from harvester.settings.environment import PROXY_HINT, check_certificates, list_
 from harvester.storage import FolderSink, Sink
 
 _OTHER_FILES = 150
-"""Open files beside calls to Braze: ledger, parts, brokers, buckets, and at most 64 connections to the page."""
+"""Open files other than requests: ledger, parts, brokers, buckets, and at most 64 connections to the page."""
 
 _PROBE = ".harvester/probe"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: what was looked at, whether it is well, and what was seen or is to be done."""
+    """The result of a check: its subject, whether it is ok, and what was found or what to do."""
 
     subject: str
-    well: bool
+    ok: bool
     text: str
 
 
-async def examine(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock) -> list[Finding]:
-    """Examine every workspace, the ledger and the sink. Never raises for what it finds."""
-    findings = surroundings(settings)
+async def run_checks(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock) -> list[Finding]:
+    """Check every workspace, the ledger and the sink. Problems are findings, not exceptions."""
+    findings = check_process(settings)
     for name, workspace in settings.workspaces.items():
-        findings += await _workspace(name, workspace, settings, clock)
+        findings += await _check_workspace(name, workspace, settings, clock)
     for names in settings.find_duplicates():
-        findings.append(Finding(f"workspaces {' and '.join(names)}", well=False, text=DUPLICATE_WORKSPACE_HINT))
+        findings.append(Finding(f"workspaces {' and '.join(names)}", ok=False, text=DUPLICATE_WORKSPACE_HINT))
     try:
-        ledger_id, known, seen = await _ledger(ledger, sink.place, clock)
-        findings.append(Finding(f"ledger {ledger}", well=True, text=seen))
-        findings.append(Finding("sink", well=True, text=await _sink(sink, ledger_id, known)))
-        if _is_there(ledger):
-            findings += await _parts(ledger, sink, clock)
+        ledger_id, known, seen = await _check_ledger(ledger, sink.place, clock)
+        findings.append(Finding(f"ledger {ledger}", ok=True, text=seen))
+        findings.append(Finding("sink", ok=True, text=await _check_sink(sink, ledger_id, known)))
+        if _exists(ledger):
+            findings += await _check_parts(ledger, sink, clock)
     except HarvesterError as error:
-        findings.append(Finding("ledger and sink", well=False, text=str(error)))
+        findings.append(Finding("ledger and sink", ok=False, text=str(error)))
     return findings
 
 
-def surroundings(settings: Settings) -> list[Finding]:
-    """Examine the environment and the limits of the system: proxies, certificates, open files."""
+def check_process(settings: Settings) -> list[Finding]:
+    """Check the environment and the limits of the process: proxies, certificates, open files."""
     findings = []
     if variables := list_proxy_variables():
-        findings.append(Finding("proxy", well=True, text=f"{', '.join(variables)} set: {PROXY_HINT}"))
+        findings.append(Finding("proxy", ok=True, text=f"{', '.join(variables)} set: {PROXY_HINT}"))
     try:
         check_certificates()
     except HarvesterError as error:
-        findings.append(Finding("certificates", well=False, text=str(error)))
+        findings.append(Finding("certificates", ok=False, text=str(error)))
     allowed, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], _OTHER_FILES
     needed += len(settings.workspaces) * settings.concurrency
     if resource.RLIM_INFINITY != allowed < needed:
-        text = f"{allowed} are allowed, but up to {needed} may be needed; allow more (ulimit -n, LimitNOFILE) or lower "
-        findings.append(Finding("open files", well=False, text=f"{text}concurrency"))
+        text = f"the limit is {allowed}, but up to {needed} may be needed; raise it (ulimit -n) or lower concurrency"
+        findings.append(Finding("open files", ok=False, text=text))
     return findings
 
 
-async def _ledger(path: Path, place: str, clock: Clock) -> tuple[str, str | None, str]:
-    """Open the ledger, or a draft beside it; returns its id, the dataset that it knows at a place, and the finding."""
-    if _is_there(path):
+async def _check_ledger(path: Path, place: str, clock: Clock) -> tuple[str, str | None, str]:
+    """Open the ledger, or a temporary one; returns its id, the dataset that it has at a place, and the finding."""
+    if _exists(path):
         async with await Ledger.open(path, clock=clock) as ledger:
-            return ledger.ledger_id, await ledger.reports.find_dataset(place), "opens, and can be written"
-    with _beside(path.parent) as folder:
+            return ledger.ledger_id, await ledger.reports.find_dataset(place), "can be read and written"
+    with _temporary_folder_at(path.parent) as folder:
         async with await Ledger.open(folder / path.name, clock=clock) as draft:
-            return draft.ledger_id, None, "is not there yet, and can be made"
+            return draft.ledger_id, None, "does not exist yet, and can be created"
 
 
-async def _parts(path: Path, sink: Sink, clock: Clock) -> list[Finding]:
-    """Compare the parts that the ledger has as stored in this place with what lies there."""
+async def _check_parts(path: Path, sink: Sink, clock: Clock) -> list[Finding]:
+    """Compare the stored parts in the ledger with those in the place."""
     async with await Ledger.open(path, clock=clock) as ledger:
         dataset_id = await ledger.reports.find_dataset(sink.place)
         if dataset_id is None and await sink.find_owner():  # a place that was moved keeps its dataset
@@ -102,30 +102,30 @@ async def _parts(path: Path, sink: Sink, clock: Clock) -> list[Finding]:
         if dataset_id is None:
             return []
         found = await compare_parts(ledger, sink, dataset_id)
-    return [Finding("parts", well=not found.missing, text=str(found))] if found.compared else []
+    return [Finding("parts", ok=not found.missing, text=str(found))] if found.compared else []
 
 
-async def _sink(sink: Sink, ledger_id: str, known: str | None) -> str:
-    """Look whose the dataset is, and whether the place lets a part be written over."""
+async def _check_sink(sink: Sink, ledger_id: str, known: str | None) -> str:
+    """Check the owner of the dataset, and that a part cannot be overwritten."""
     marked = await sink.find_owner() is not None
     if marked:
         await sink.attach(ledger_id, known=known)
     if not isinstance(sink, FolderSink):
-        await _must_not_overwrite(sink)
-        return f"writable, and never overwrites; {_PROBE} stays in it, a few bytes"
+        await _check_overwriting(sink)
+        return f"can be written, and does not overwrite; the small object {_PROBE} remains"
     if marked:
-        await _must_not_overwrite(sink)
+        await _check_overwriting(sink)
         (sink.folder / _PROBE).unlink()
     else:
-        with _beside(sink.folder) as folder:
+        with _temporary_folder_at(sink.folder) as folder:
             draft = FolderSink(folder)
             await draft.attach(ledger_id)
-            await _must_not_overwrite(draft)
-    return "writable, and never overwrites"
+            await _check_overwriting(draft)
+    return "can be written, and does not overwrite"
 
 
-async def _must_not_overwrite(sink: Sink) -> None:
-    """Create one small object twice, with different bytes: a place that allows that would lose parts."""
+async def _check_overwriting(sink: Sink) -> None:
+    """Create a small object twice, with different bytes: a place that allows this would lose parts."""
     first, second = (
         Part(DATASET, _PROBE, sha256(data).hexdigest(), len(data), 0, data)
         for data in (b"harvester\n", b"overwritten\n")
@@ -135,24 +135,24 @@ async def _must_not_overwrite(sink: Sink) -> None:
         await sink.create(second)
     except PartConflict:
         return
-    raise SinkError("the sink overwrites what is there, so parts could be lost; choose another place")
+    raise SinkError("the place overwrites existing objects, so parts could be lost; choose another place")
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:
-        raise LedgerError(f"cannot look for the ledger {path}: {error.strerror}; let this user in") from None
+        raise LedgerError(f"cannot access the ledger {path}: {error.strerror}; give this user access") from None
 
 
 @contextmanager
-def _beside(place: Path) -> Iterator[Path]:
-    """Give a folder to try things out in, where ``place`` is or would be made; it goes again, and no error names it."""
+def _temporary_folder_at(place: Path) -> Iterator[Path]:
+    """Create a temporary folder where ``place`` is or would be created; errors name the place instead."""
     try:
         there = next(each for each in (place, *place.parents) if each.is_symlink() or each.exists())
         trial = tempfile.TemporaryDirectory(prefix=".harvester-doctor-", dir=there)
     except OSError as error:
-        raise StorageError(f"cannot write to {place}: {error.strerror}; let this user write there") from None
+        raise StorageError(f"cannot write to {place}: {error.strerror}; give this user write access") from None
     with trial as folder:
         try:
             yield Path(folder)
@@ -160,64 +160,60 @@ def _beside(place: Path) -> Iterator[Path]:
             raise type(error)(str(error).replace(folder, str(place))) from None
 
 
-async def _workspace(name: str, workspace: Workspace, settings: Settings, clock: Clock) -> list[Finding]:
+async def _check_workspace(name: str, workspace: Workspace, settings: Settings, clock: Clock) -> list[Finding]:
     subject, braze = f'workspace "{name}" at {workspace.endpoint}', BrazeClock(clock)
     try:
         transport = BrazeTransport(
             endpoint=workspace.endpoint, api_key=settings.load_key(name), connections=1, clock=clock,
         )  # fmt: skip
     except HarvesterError as error:
-        return [Finding(subject, well=False, text=str(error))]
+        return [Finding(subject, ok=False, text=str(error))]
     try:
-        nobody = Pair(name, "harvester-doctor", "harvester-doctor")
+        nonexistent = Pair(name, "harvester-doctor", "harvester-doctor")
         dated = DatedTransport(transport, braze)
-        answer = await dated.send_series(nobody, length_days=1, ending_at=clock.wall())
-        said = scrub_foreign(answer.body[:16_384].decode("utf-8", "replace"))
+        answer = await dated.send_series(nonexistent, length_days=1, ending_at=clock.wall())
+        text = scrub_foreign(answer.body[:16_384].decode("utf-8", "replace"))
     except ExchangeError as error:
-        advice = "check the endpoint, the network and the time of this machine"
-        return [Finding(subject, well=False, text=f"no answer ({error}); {advice}")]
+        advice = "check the endpoint, the network and this machine's clock"
+        return [Finding(subject, ok=False, text=f"no response ({error}); {advice}")]
     finally:
         await transport.close()
-    findings = [_key(subject, answer, said)]
-    if classify_status(answer.status) is not Meaning.HALTED:  # a refused key has no budget
-        findings.append(_budget(subject, answer))
-    return [*findings, _difference(subject, answer, clock, braze)]
+    findings = [_check_key(subject, answer, text)]
+    if classify_status(answer.status) is not Meaning.HALTED:  # a refused key has no quota
+        findings.append(_check_quota(subject, answer))
+    return [*findings, _check_clock(subject, answer, clock, braze)]
 
 
-def _key(subject: str, answer: Response, said: str) -> Finding:
+def _check_key(subject: str, answer: Answer, text: str) -> Finding:
     match classify_status(answer.status):
         case Meaning.HALTED:
-            advice = (
-                "check the key: does it belong to this endpoint, may it read sends.data_series and from this address?"
-            )
-            return Finding(f"{subject}: key", well=False, text=f"status {answer.status}: {said}; {advice}")
+            advice = "check that the key belongs to this endpoint, allows this address, and may read sends.data_series"
+            return Finding(f"{subject}: key", ok=False, text=f"status {answer.status}: {text}; {advice}")
         case Meaning.ANSWER | Meaning.REJECTED if answer.status != 404:
             return Finding(
-                f"{subject}: key", well=True, text=f"accepted (status {answer.status} for a campaign that is none)"
+                f"{subject}: key", ok=True, text=f"accepted (status {answer.status} for a campaign that does not exist)"
             )
         case _:
-            return Finding(f"{subject}: key", well=False, text=f"cannot tell: status {answer.status}: {said}")
+            return Finding(f"{subject}: key", ok=False, text=f"unknown: status {answer.status}: {text}")
 
 
-def _budget(subject: str, answer: Response) -> Finding:
+def _check_quota(subject: str, answer: Answer) -> Finding:
     budget = answer.budget
     if budget.limit is None or budget.remaining is None:
-        return Finding(
-            f"{subject}: budget", well=False, text="no rate limit in the answer; the pace will be --max-rate"
-        )
+        return Finding(f"{subject}: quota", ok=False, text="no rate limit in the response; the pace will be --max-rate")
     return Finding(
-        f"{subject}: budget", well=True, text=f"{budget.remaining} of {budget.limit} calls left in this window"
+        f"{subject}: quota", ok=True, text=f"{budget.remaining} of {budget.limit} requests left in this window"
     )
 
 
-def _difference(subject: str, answer: Response, machine: Clock, braze: BrazeClock) -> Finding:
+def _check_clock(subject: str, answer: Answer, machine: Clock, braze: BrazeClock) -> Finding:
     """Compare the machine's clock with Braze's."""
     if answer.budget.server_time is None:
         return Finding(
-            f"{subject}: clock", well=False, text="the answer has no Date header, so clock and resets are unknown"
+            f"{subject}: clock", ok=False, text="the response has no Date header, so Braze's time is unknown"
         )
     seconds = machine.wall() - braze.wall()
     if abs(seconds) <= LARGE_DIFFERENCE_SECONDS:
-        return Finding(f"{subject}: clock", well=True, text="within a minute of Braze's")
+        return Finding(f"{subject}: clock", ok=True, text="within a minute of Braze's")
     text = f"{format_difference(seconds)}; harvester uses Braze's time, but set this machine's clock"
-    return Finding(f"{subject}: clock", well=False, text=text)
+    return Finding(f"{subject}: clock", ok=False, text=text)

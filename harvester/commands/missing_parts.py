@@ -1,4 +1,4 @@
-"""Compares the parts that a ledger has as stored with those that lie in its place. Only reads."""
+"""Compares the stored parts of a ledger with those in its place. Only reads."""
 
 from dataclasses import dataclass
 
@@ -11,25 +11,25 @@ NEWEST_PARTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How many parts were looked for, and the names of those that are missing, the earliest stored first."""
+    """How many parts were compared, and the names of the missing ones, the earliest stored first."""
 
     compared: int
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Say what was compared, and for missing parts what to do."""
+        """Return what was compared, and for missing parts what to do."""
         bound = f" (only the newest {NEWEST_PARTS} are compared)" if self.compared == NEWEST_PARTS else ""
         if not self.missing:
-            return f"all {self.compared} stored parts of this ledger are there{bound}"
+            return f"all {self.compared} stored parts of this ledger exist{bound}"
         return (
             f"{len(self.missing)} of {self.compared} stored parts are missing{bound}, the first is {self.missing[0]}; "
-            "restore them from a copy; for sends that Braze can still answer, use harvester remove, then "
-            "harvester enqueue and harvester run to capture them again"
+            "restore them from a copy; to capture sends of the last 14 days again, use harvester remove, then "
+            "harvester enqueue and harvester run"
         )
 
 
 async def compare_parts(ledger: Ledger, sink: Sink, dataset_id: str) -> Comparison:
-    """Look for the newest parts of a dataset in its place, folder by folder. Raises ``SinkError``."""
+    """Compare the newest parts of a dataset with its place, folder by folder. Raises ``SinkError``."""
     names = await ledger.reports.list_newest_parts(dataset_id, limit=NEWEST_PARTS)
     there: set[str] = set()
     for folder in sorted({name.rpartition("/")[0] for name in names}):

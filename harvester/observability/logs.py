@@ -8,6 +8,7 @@ import contextlib
 import json as standard_json
 import logging
 import sys
+import threading
 from collections.abc import Callable, MutableMapping
 from typing import Any, TextIO, cast
 
@@ -21,6 +22,10 @@ Event = MutableMapping[str, Any]
 log = structlog.get_logger()
 
 
+OUTPUT_LOCK = threading.RLock()
+"""Held while a log line or the progress on a terminal is written, so that none of them splits the other."""
+
+
 class _Stderr:
     """The current standard error: a progress view replaces it, to keep log lines apart from its own.
 
@@ -28,12 +33,12 @@ class _Stderr:
     """
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
+        with OUTPUT_LOCK, contextlib.suppress(OSError):
             return sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
+        with OUTPUT_LOCK, contextlib.suppress(OSError):
             sys.stderr.flush()
 
 

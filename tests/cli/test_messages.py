@@ -1,4 +1,4 @@
-"""The messages of the command line for new users and for commands that cannot work."""
+"""What the command line says to those who are new to it, or did something that cannot work."""
 
 import asyncio
 import json
@@ -9,8 +9,9 @@ from collections import Counter
 import pytest
 
 from harvester.cli import show
+from harvester.cli.summary import print_summary
 from harvester.commands.capture import Summary
-from harvester.commands.estimate import plan
+from harvester.commands.estimate import estimate
 from harvester.model import Books, Verdict
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.commands.test_capture import write_pairs
@@ -75,16 +76,16 @@ async def test_every_command_finds_ledger_and_workspaces_by_the_configuration(ha
     assert (await harvester.run("enqueue", "pairs.csv", *config))[1] == "3 pairs are new, 0 were known\n"
     code, _, err = await harvester.run("run", *config)
     assert code == 3, err
-    expected = [
+    of_each = [
         'workspace  "eu": 1 pair, 0 captured, 1 rejected, 0 expired, 0 pending',
         'workspace  "us": 2 pairs, 2 captured, 0 rejected, 0 expired, 0 pending',
     ]
-    assert [line for line in err.splitlines() if line.startswith("workspace")] == expected
+    assert [line for line in err.splitlines() if line.startswith("workspace")] == of_each
     _, out, _ = await harvester.run("status", *config)
-    assert [line for line in out.splitlines() if line.startswith("workspace")] == expected
-    assert "2 stored; 1 brought no row, so made no part" in out
+    assert [line for line in out.splitlines() if line.startswith("workspace")] == of_each
+    assert "2 stored; 1 without rows" in out
     code, out, err = await harvester.run("requeue", "--outcome", "rejected", "--reason", "status-400", *config)
-    assert (code, out[:7], "reasons here: status_400 (1)" in err) == (0, "0 pairs", True)
+    assert (code, out[:7], "the reasons in this ledger are: status_400 (1)" in err) == (0, "0 pairs", True)
 
 
 async def test_help_describes_each_command_in_a_whole_sentence(harvester):
@@ -98,8 +99,8 @@ async def test_help_describes_each_command_in_a_whole_sentence(harvester):
 @pytest.mark.parametrize("command", [("status",), ("run", "pairs.csv"), ("plan", "pairs.csv")])
 async def test_a_missing_configuration_is_reported_in_a_sentence(harvester, tmp_path, command):
     """Every command names the file and the reason, and creates nothing."""
-    message = "harvester: cannot read the configuration nope.toml: No such file or directory\n"
-    assert await harvester.run(*command, "--config", "nope.toml") == (2, "", message)
+    told = "harvester: cannot read the configuration nope.toml: No such file or directory\n"
+    assert await harvester.run(*command, "--config", "nope.toml") == (2, "", told)
     assert not list(tmp_path.iterdir())
 
 
@@ -115,8 +116,8 @@ async def test_one_workspace_under_two_names_is_reported(harvester, tmp_path):
         )
         for command in (("run", "pairs.csv"), ("doctor",)):
             _, out, err = await harvester.run(*command, "--config", "twice.toml")
-            warnings = [line for line in (out + err).splitlines() if "the same endpoint and API key" in line]
-            named = [[line.count(name) for name in ("eu", "europe", "us")] for line in warnings]
+            told = [line for line in (out + err).splitlines() if "the same endpoint and API key" in line]
+            named = [[line.count(name) for name in ("eu", "europe", "us")] for line in told]
             assert named == [[2, 1, 0]], out + err
             assert KEY not in out + err
             _, out, err = await harvester.run(*command, "--config", "once.toml")
@@ -124,33 +125,33 @@ async def test_one_workspace_under_two_names_is_reported(harvester, tmp_path):
 
 
 def test_zeros_are_explained(capsys):
-    """A plan without requests and a run without a part give the reason."""
-    nothing = plan([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)
-    assert show.plan_lines(nothing, settled=0, expired=0, limit=1000) == ["calls      0: no pair is listed"]
-    gone = "calls      0: 7 pairs are settled already, 1 pair has expired"
+    """A plan without requests and a run without a part say why."""
+    nothing = estimate([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)
+    assert show.plan_lines(nothing, settled=0, expired=0, limit=1000) == ["requests   0: no pair is listed"]
+    gone = "requests   0: 7 pairs are already settled, 1 pair has expired"
     assert show.plan_lines(nothing, settled=7, expired=1, limit=1000) == [gone]
-    assert show.plan_lines(nothing, settled=0, expired=299, limit=1000) == ["calls      0: 299 pairs have expired"]
-    little = plan([1e9], now=0.0, limit=250_000, reserve=0.2, max_rate=10.0)
-    budget = "budget     less than 0.1% of one hour's 250000 calls"
+    assert show.plan_lines(nothing, settled=0, expired=299, limit=1000) == ["requests   0: 299 pairs have expired"]
+    little = estimate([1e9], now=0.0, limit=250_000, reserve=0.2, max_rate=10.0)
+    budget = "quota      less than 0.1% of an hour's 250000 requests"
     assert budget in show.plan_lines(little, settled=0, expired=0, limit=250_000)
-    show.summary(Summary({"eu": Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)}))
+    print_summary(Summary({"eu": Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)}))
     assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
 
 
 def test_one_of_anything_is_in_the_singular(capsys):
     """No summary and no plan contains "1 pairs"."""
-    one = plan([0.0], now=0.0, limit=1, reserve=0.0, max_rate=10.0)
-    lines = show.plan_lines(one, settled=1, expired=1, limit=1) + show.unread_lines(1, 1, [])
-    lines += show.plan_lines(plan([], now=0.0, limit=1, reserve=0.0, max_rate=1.0), settled=1, expired=1, limit=1)
+    one = estimate([0.0], now=0.0, limit=1, reserve=0.0, max_rate=10.0)
+    told = show.plan_lines(one, settled=1, expired=1, limit=1) + show.unread_lines(1, 1, [])
+    told += show.plan_lines(estimate([], now=0.0, limit=1, reserve=0.0, max_rate=1.0), settled=1, expired=1, limit=1)
     books = Books(accepted=1, captured={Verdict.ZERO: 1}, rejected={}, expired=0, pending=0)
     done = {"lines": 1, "bad_lines": 1, "naive_times": 1, "rows": 1, "parts": 1, "unstored": 1, "planned": 1}
-    show.summary(Summary({"eu": books, "us": books}, **done, skipped=Counter({"events without send_id": 1})))
-    lines += capsys.readouterr().err.splitlines()
-    assert [line for line in lines if re.search(r"(?<![.\d])1 [a-z]+s\b", line)] == []
+    print_summary(Summary({"eu": books, "us": books}, **done, skipped=Counter({"events without send_id": 1})))
+    told += capsys.readouterr().err.splitlines()
+    assert [line for line in told if re.search(r"(?<![.\d])1 [a-z]+s\b", line)] == []
 
 
 def test_the_summary_names_an_endpoint_that_does_not_respond(capsys):
     """With a wrong address, repeating the command does not help: the user must check the endpoint first."""
     books = Books(accepted=2, captured={}, rejected={}, expired=0, pending=2)
-    show.summary(Summary({"eu": books}, unreachable={"eu": "cannot connect to http://127.0.0.1:9"}))
+    print_summary(Summary({"eu": books}, unreachable={"eu": "cannot connect to http://127.0.0.1:9"}))
     assert "pending: check the endpoint and the network (harvester doctor " in capsys.readouterr().err

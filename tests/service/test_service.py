@@ -425,7 +425,7 @@ async def test_pairs_are_removed_by_command_and_all_figures_agree(tmp_path):
         async with service.running():
             await wait_until(lambda: service.captured() == 3)
             code, out, _ = await service.command.run("remove", "p.csv")
-            assert (code, out.startswith("3 of 3 pairs: removed")) == (0, True)
+            assert (code, out.startswith("removed 3 of 3 pairs")) == (0, True)
             books = (await service.status())["books"]
             assert (books["accepted"], books["pending"]) == (2, 2)
             await service.wait_for_page("/metrics", word="harvester_accepted_pairs 2.0")

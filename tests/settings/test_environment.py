@@ -1,4 +1,4 @@
-"""Proxies, certificates and open files of the environment: what changes harvester's behavior is reported or refused."""
+"""What the environment changes behind our back is said once, or refused: proxies, certificates, open files."""
 
 import os
 import resource
@@ -6,7 +6,7 @@ import resource
 import pytest
 
 from harvester.cli import _allow_open_files
-from harvester.commands.doctor import surroundings
+from harvester.commands.doctor import check_process
 from harvester.errors import UsageError
 from harvester.observability.redaction import MASK, scrub
 from harvester.settings import load
@@ -44,13 +44,13 @@ async def test_a_proxy_is_reported_once_and_named_as_ignored_for_braze(harvester
     assert code == 0, err
     monkeypatch.setenv("https_proxy", PROXY)
     monkeypatch.setenv("NO_PROXY", "x")
-    (finding,) = surroundings(load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"}))
-    for messages in ([line for line in (out + err).splitlines() if "https_proxy" in line], [finding.text]):
-        assert len(messages) == 1, out + err
+    (finding,) = check_process(load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"}))
+    for said in ([line for line in (out + err).splitlines() if "https_proxy" in line], [finding.text]):
+        assert len(said) == 1, out + err
         for word in ("NO_PROXY", "requests to Braze ignore the proxy", "clients of buckets"):
-            assert word in messages[0]
-        assert PASSWORD not in out + err + messages[0]
-        assert "proxy.example" not in out + err + messages[0]
+            assert word in said[0]
+        assert PASSWORD not in out + err + said[0]
+        assert "proxy.example" not in out + err + said[0]
 
 
 def test_unreadable_certificates_are_refused(monkeypatch, tmp_path):
@@ -69,7 +69,7 @@ def test_unreadable_certificates_are_refused(monkeypatch, tmp_path):
         check_certificates()
 
 
-def test_the_hint_for_a_failed_certificate_names_the_trusted_authorities(monkeypatch):
+def test_the_hint_for_a_failed_certificate_says_which_authorities_are_trusted(monkeypatch):
     """It names the variable that is set, or the one to set."""
     assert "set SSL_CERT_FILE to" in get_certificates_hint()
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/own.pem")
@@ -94,10 +94,10 @@ def test_the_limit_of_open_files_is_raised_and_doctor_reports_a_low_one(monkeypa
     _allow_open_files()
     assert limits == [100, 100]
     settings = load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"})
-    (found,) = surroundings(settings)
-    assert (found.well, found.text.partition(";")[0]) == (False, "100 are allowed, but up to 214 may be needed")
+    (found,) = check_process(settings)
+    assert (found.ok, found.text.partition(";")[0]) == (False, "the limit is 100, but up to 214 may be needed")
     limits[0] = 1024
-    assert surroundings(settings) == []
+    assert check_process(settings) == []
 
 
 def test_secret_variables_of_clouds_are_masked_and_names_of_keys_are_not(monkeypatch):
@@ -107,5 +107,5 @@ def test_secret_variables_of_clouds_are_masked_and_names_of_keys_are_not(monkeyp
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2024&sig=abcdefghijkl-example-2")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://k:endpoint-pass-3@minio")
     load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"})
-    text = "wJalrXUtnFEMI/K7MDENG-example-1 AKIAIOSFODNN7EXAMPLE sv=2024&sig=abcdefghijkl-example-2 endpoint-pass-3"
-    assert scrub(text) == f"{MASK} AKIAIOSFODNN7EXAMPLE {MASK} {MASK}"
+    said = "wJalrXUtnFEMI/K7MDENG-example-1 AKIAIOSFODNN7EXAMPLE sv=2024&sig=abcdefghijkl-example-2 endpoint-pass-3"
+    assert scrub(said) == f"{MASK} AKIAIOSFODNN7EXAMPLE {MASK} {MASK}"

@@ -182,7 +182,7 @@ async def test_enqueue_and_plan_take_a_folder_of_currents(harvester, tmp_path):
     put(tmp_path / "currents", avro([event(f"c{at}", when=now - DAY) for at in range(5)] + [event(None)]))
     (tmp_path / "empty").mkdir()
     _, out, _ = await harvester.run("plan", "currents", "--json")
-    assert json.loads(out)["calls"] == 5
+    assert json.loads(out)["requests"] == 5
     code, out, _ = await harvester.run("enqueue", "currents")
     assert (code, out) == (0, "5 pairs are new, 0 were known\nskipped    events without campaign_id: 1\n")
     put(tmp_path / "currents", b"broken", name="b.avro")
@@ -234,7 +234,7 @@ async def test_audit_reports_the_sends_that_the_ledger_misses(harvester, tmp_pat
     code, out, err = await harvester.run("audit", "currents", "--json")
     listed = [json.loads(line) for line in out.splitlines()]
     assert code == 3
-    assert {each["send_id"]: (each["standing"], each["readable"]) for each in listed} == {
+    assert {each["send_id"]: (each["state"], each["readable"]) for each in listed} == {
         "s2": ("rejected", True), "s3": ("expired", False), "again": ("expired", True), "new": ("unknown", True),
         "gone": ("unknown", False),
     }  # fmt: skip

@@ -163,7 +163,7 @@ async def test_plan_shows_the_first_bad_lines_and_ends_with_3(harvester, tmp_pat
     (tmp_path / "sends.csv").write_text(HEAD + "c,s,\n" + "".join(f"c,NULL,{at}\n" for at in range(5)))
     code, out, _ = await harvester.run("plan", "sends.csv")
     assert code == 3
-    assert "calls      1" in out
+    assert "requests   1" in out
     assert "unread     5 of 6 lines" in out
     assert [line.split(":")[1] for line in out.splitlines() if "sends.csv:" in line] == ["3", "4", "5"]
     code, out, _ = await harvester.run("plan", "sends.csv", "--json")

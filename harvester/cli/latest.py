@@ -1,4 +1,4 @@
-"""The command that reads what was harvested: latest."""
+"""The command latest: exports the latest numbers of every send."""
 
 import tempfile
 from pathlib import Path
@@ -19,21 +19,21 @@ from harvester.place import PlaceKind, classify_place
     type=click.Choice(["ndjson", "csv", "parquet"]),
     default="ndjson",
     show_default=True,
-    help="How to write it; Parquet needs -o.",
+    help="The file format; Parquet needs -o.",
 )
-@click.option("-o", "--out", type=options.LocalPath(), help="The file to write it to  [default: stdout]")
+@click.option("-o", "--out", type=options.LocalPath(), help="The file to write  [default: stdout]")
 @click.option(
     "--memory-limit-mb",
     default=512,
     show_default=True,
-    help="Memory for sorting; what does not fit is put on disk for a while.",
+    help="Memory for sorting, in MB; more data than that is sorted on disk.",
 )
 def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> None:
-    """Write the newest numbers of each send in a harvested PLACE.
+    """Export the latest numbers of every send.
 
-    This is the latest view: one row for each pair, day, channel and variation, with a column for each counter (500 at
-    most). Each reading is a snapshot: sum over these rows, never over readings.
-    The parts of a bucket are copied to the folder for temporary files (TMPDIR) while they are read.
+    PLACE is the folder or bucket of the parts. The export is the latest view: one row for each pair, day, channel and
+    variation, with a column for each counter (500 at most). Each reading is a snapshot: sum over these rows, never over
+    readings. The parts of a bucket are copied to the folder for temporary files (TMPDIR) while they are read.
 
     \b
     Examples:
@@ -43,17 +43,17 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
     from harvester.datasets import write_latest
 
     in_bucket = classify_place(place, "PLACE", buckets=True) is PlaceKind.BUCKET
-    with tempfile.TemporaryDirectory(prefix="harvester-") as spill:
-        folder = copied(place, Path(spill)) if in_bucket else Path(place)
+    with tempfile.TemporaryDirectory(prefix="harvester-") as temporary:
+        folder = copy_parts(place, Path(temporary)) if in_bucket else Path(place)
         try:
-            written = write_latest(folder, out, kind, memory_limit_mb=memory_limit_mb, temp_directory=Path(spill))
+            written = write_latest(folder, out, kind, memory_limit_mb=memory_limit_mb, temp_directory=Path(temporary))
         except HarvesterError as error:
             if not in_bucket:
                 raise
-            # It knows the copy alone.
+            # The error names the copy.
             raise type(error)(str(error).replace(str(folder), place.rstrip("/"))) from None
     if out is not None:
-        click.echo(f"{show.many(written.rows, 'row')} in {out}", err=True)
+        click.echo(f"wrote {show.many(written.rows, 'row')} to {out}", err=True)
     if written.folded:
         click.echo(
             f"{show.many(written.folded, 'rare counter')} stored as JSON text in the column unrecognized, "
@@ -62,8 +62,8 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
         )
 
 
-def copied(place: str, to: Path) -> Path:
-    """Copy the parts of a bucket into a folder, laid out as they lie there."""
+def copy_parts(place: str, to: Path) -> Path:
+    """Copy the parts of a bucket to a folder, under the same names; returns the folder."""
     from harvester.storage.object_store import ObjectStore
 
     store = ObjectStore(place)

@@ -1,0 +1,95 @@
+"""Progress on a terminal: lines that are drawn again four times a second, below the logs."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from harvester.cli.show import many
+from harvester.observability.logs import OUTPUT_LOCK
+
+if TYPE_CHECKING:
+    from harvester.braze.client import Client
+    from harvester.braze.pacer import Pacer
+    from harvester.commands.capture import Run
+    from harvester.engine.pipeline import Harvest
+    from harvester.sources import Input
+
+REFRESH_SECONDS = 0.25
+
+
+def reading(pairs: "Input") -> contextlib.AbstractAsyncContextManager[None]:
+    """Show how many lines of a source are read."""
+    return _shown(lambda: [f"read so far: {pairs.lines} lines and events"])
+
+
+def capturing(job: "Run") -> contextlib.AbstractAsyncContextManager[None]:
+    """Show a line for each workspace while a run lasts."""
+    return _shown(lambda: _run_lines(job))
+
+
+@contextlib.asynccontextmanager
+async def _shown(lines: Callable[[], list[str]]) -> AsyncIterator[None]:
+    """Show lines while the body runs, if stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    view = asyncio.create_task(_draw(lines), name="progress")
+    try:
+        yield
+    finally:
+        view.cancel()
+        await asyncio.wait([view])
+
+
+async def _draw(lines: Callable[[], list[str]]) -> None:
+    """Draw the lines again and again, until this is cancelled.
+
+    rich computes where to draw before it writes. If a log line is written in between, as its own thread for refreshing
+    allows, both stand on one line. So this task draws, with the lock that each log line takes.
+    """
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+    with OUTPUT_LOCK:
+        live.start()
+    try:
+        while True:
+            text = Text("\n".join(lines()))
+            with OUTPUT_LOCK:
+                live.update(text, refresh=True)
+            await asyncio.sleep(REFRESH_SECONDS)
+    finally:
+        with OUTPUT_LOCK:
+            live.stop()
+
+
+def _run_lines(job: "Run") -> list[str]:
+    workspaces = job.progress()
+    lines = [] if workspaces else [f"reading pairs: {job.enqueued} so far, from {many(job.lines, 'line')}"]
+    if job.store_problem is not None:
+        lines.append(f"sealed parts wait: {job.store_problem}")
+    for name, (harvest, client, pacer) in workspaces.items():
+        lines.append(_workspace_line(name, job.pending_at_start.get(name, 0), harvest, client, pacer))
+    return lines
+
+
+def _workspace_line(name: str, pending: int, harvest: "Harvest", client: "Client", pacer: "Pacer") -> str:
+    state, done = pacer.state(), harvest.tally.outcomes.total()
+    left = max(0, pending - done)
+    line = (
+        f'workspace "{name}": {many(done, "pair")} done, {left} left, {many(state.calls, "request")}, '
+        f"{state.pace:.0f}/s, quota {state.remaining} of {state.limit} left (reserve {state.reserve_calls})"
+    )
+    if state.calls > done:
+        line += f", {state.calls - done} retried or in flight"
+    if state.held_because == "stopping":
+        line += ", stopping: requests in flight finish first"
+    elif state.held_because:
+        line += f", waiting for {client.why(state.held_because)}: {state.held_seconds:.0f} s more"
+    elif state.pace > 0:
+        line += f", about {left / state.pace / 60:.1f} min left"
+    return line

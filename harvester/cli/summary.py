@@ -1,0 +1,106 @@
+"""The summary of a run: text for people on stderr, JSON for machines on stdout."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harvester.cli import show
+
+if TYPE_CHECKING:
+    from harvester.commands.capture import Summary
+
+
+def print_summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> None:
+    """Print the summary as text to stderr, or as JSON to stdout (``to_stderr``: to stderr)."""
+    if json:
+        show.as_json(_as_dict(done), to_stderr=to_stderr)
+    else:
+        click.echo("\n".join([*_result_lines(done), *_problem_lines(done), *_next_steps(done)]), err=True)
+
+
+def _as_dict(done: "Summary") -> dict[str, Any]:
+    return {
+        "books": show.books(done.books),
+        "workspaces": show.books_of_each(done.workspaces),
+        "lines": done.lines,
+        "bad_lines": done.bad_lines,
+        "bad_line_reasons": done.reasons,
+        "rejects_file": done.rejects_file,
+        "notes": done.notes,
+        "skipped": dict(done.skipped),
+        "parts": done.parts,
+        "rows": done.rows,
+        "part_bytes": done.part_bytes,
+        "unstored_batches": done.unstored,
+        "planned_readings": done.planned,
+        "requests": dict(done.calls),
+        "responses": dict(done.answers),
+        "throttled": done.throttled,
+        "waited_seconds": round(done.waited_seconds, 3),
+        "clock_difference_seconds": done.clock_difference_seconds,
+        "halted": done.halted,
+        "unreachable": done.unreachable,
+        "exit_code": int(done.exit_code),
+    }
+
+
+def _result_lines(done: "Summary") -> list[str]:
+    """Return what was captured and written, and what it took."""
+    written = f"{show.many(done.rows, 'row')} in {show.many(done.parts, 'part')}, {done.part_bytes / 1e6:.1f} MB"
+    lines = show.book_lines(done.books, done.workspaces)
+    lines.append("wrote      " + (written if done.parts else "nothing, since this run captured no pair"))
+    for name, counts in (("requests", done.calls), ("responses", done.answers)):
+        listed = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.items())) or "none"
+        lines.append(f"{name:<10} {listed}")
+    lines.append(f"waited     {done.waited_seconds:.1f} s for quota")
+    return lines
+
+
+def _problem_lines(done: "Summary") -> list[str]:
+    """Return what was not read, stored or captured, and why."""
+    lines = _clock_lines(done)
+    if done.unstored:
+        batches = show.many(done.unstored, "batch waits", "batches wait")
+        lines.append(f"sealed     {batches} to be stored: run the same command again")
+    lines += show.unread_lines(done.bad_lines, done.lines, done.reasons, where=done.rejects_file)
+    lines += show.skipped_lines(done.skipped)
+    lines += show.note_lines(done.notes)
+    if done.naive_times:
+        lines.append(f"note       {show.many(done.naive_times, 'time')} without a time zone, read as UTC")
+    lines += [f'halted     workspace "{name}": {because}' for name, because in done.halted.items()]
+    lines += [f'failed     workspace "{name}": {because}' for name, because in done.unreachable.items()]
+    return lines + show.refused_lines(done.workspaces)
+
+
+def _clock_lines(done: "Summary") -> list[str]:
+    lines = [] if done.clock_problem is None else [f"clock      {done.clock_problem}"]
+    if done.in_question:
+        pairs = show.many(done.in_question, "pair seems", "pairs seem")
+        lines.append(f"unsure     {pairs} expired, but no response has confirmed the time: run the same command again")
+    if done.windows_unknown:
+        lines.append(
+            "unsure     captured sends without sent_at may have been sent again, but no response has confirmed the "
+            "time: run the same command again"
+        )
+    return lines
+
+
+def _next_steps(done: "Summary") -> list[str]:
+    """Return what to do about pairs that are still pending."""
+    lines = []
+    if done.halted:
+        lines.append(
+            "Correct the key, its permission, the endpoint or the campaign ids (harvester doctor checks the first "
+            "three), then run the same command again."
+        )
+    elif done.unreachable:
+        lines.append(
+            "Some pairs are pending: check the endpoint and the network (harvester doctor shows what fails), then run "
+            "the same command again."
+        )
+    elif done.books.pending > done.planned:
+        lines.append("Some pairs are pending: run the same command again to continue.")
+    if done.planned:
+        pairs = show.many(done.planned, "pair waits for its", "pairs wait for their")
+        lines.append(f"{pairs} next reading: harvester serve requests it when it is due.")
+    return lines
