@@ -16,8 +16,8 @@ import zstandard
 from hypothesis import settings
 
 from tests.support import compiled_statements
+from tests.support.object_stores import STORES, Bucket
 from tests.support.secret_canary import KEY, RecordedProcess, captured_output, leaks
-from tests.support.servers import STORES, Bucket
 from tests.support.warm_process import WarmProcess
 
 settings.register_profile("short", deadline=None)

@@ -28,7 +28,7 @@ from benchmarks.torture.check_output import Wrong
 from benchmarks.torture.service_target import OfService
 from benchmarks.torture.storage_targets import Folder, Lake
 from tests.support.brokers import BROKER_SERVERS
-from tests.support.servers import moto
+from tests.support.object_stores import moto
 from tests.support.tcp_proxy import TcpProxy
 
 DISK_BYTES = 256 << 20

@@ -22,7 +22,7 @@ from benchmarks.torture.check_output import Pair, Witness, Wrong, balanced, secr
 from benchmarks.torture.storage_targets import Folder, Lake
 from benchmarks.torture.torture_target import LEASE_SECONDS, begin, stand_in
 from harvester.simulator import Simulator, SimulatorConfig
-from tests.support.servers import free_port
+from tests.support.processes import free_port
 
 LIST_PAIRS = 20
 

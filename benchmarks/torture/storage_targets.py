@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from benchmarks.torture.check_output import Parts
-from tests.support.servers import BUCKET, Bucket, s3
+from tests.support.object_stores import BUCKET, Bucket, s3
 from tests.support.tcp_proxy import TcpProxy
 
 
@@ -34,7 +34,7 @@ class Lake:
 
     def __init__(self, bucket: Bucket, proxy: TcpProxy) -> None:
         """Reach the bucket through ``proxy``, and past it for the verdict."""
-        self.out, self.env = f"{bucket.url}/harvest", bucket.through(proxy.port)
+        self.out, self.env = f"{bucket.url}/harvest", bucket.env_through(proxy.port)
         self._s3, self._cutter = s3(bucket.port), proxy
         self._tags: dict[str, str] = {}
         self._read: Parts = {}

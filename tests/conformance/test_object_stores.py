@@ -26,7 +26,8 @@ from harvester.storage import object_store as stores_module
 from harvester.storage.bucket import BucketSink
 from harvester.storage.object_store import ObjectStore
 from tests.conftest import KEY, Command
-from tests.support.servers import ACCESS_KEY, BUCKET, SECRET_KEY, Bucket, s3, serve_app
+from tests.support.object_stores import ACCESS_KEY, BUCKET, SECRET_KEY, Bucket, s3
+from tests.support.processes import serve_app
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.warm_process import fork
 
@@ -41,7 +42,7 @@ def part(data: bytes, name: str = "batch") -> Part:
 
 def use(monkeypatch, bucket: Bucket, port: int) -> str:
     """Connect this process to a bucket through a port; return the URL of a prefix of its own."""
-    for name, value in bucket.through(port).items():
+    for name, value in bucket.env_through(port).items():
         monkeypatch.setenv(name, value)
     return f"{bucket.url}/{uuid.uuid4()}"
 
@@ -223,7 +224,7 @@ class Scene:
         self.bucket, self.simulator, self.log, self.folder = bucket, simulator, log, folder
         self.url = f"{bucket.url}/{uuid.uuid4()}"
         self.command = Command(folder)
-        self.command.env |= bucket.through(port) | {"HARVESTER_PATIENCE_SECONDS": "0"}
+        self.command.env |= bucket.env_through(port) | {"HARVESTER_PATIENCE_SECONDS": "0"}
         self.arguments = ("run", "p.csv", "--endpoint", simulator.url, "-o", self.url, "--state", "ledger.db")
         with (folder / "p.csv").open("w", newline="") as file:
             rows = [(each.pair.campaign_id, each.pair.send_id) for each in simulator.population]
@@ -375,7 +376,7 @@ async def test_raw_answers_are_stored_unchanged(stores, tmp_path):
         scene = Scene(tmp_path / "scene", bucket, bucket.port, simulator, log)
         assert (await scene.command.run(*scene.arguments, "--raw"))[0] == 0
     place = scene.url.removeprefix("s3://lake/")
-    (raw,) = [data for name, data in bucket.objects().items() if name.startswith(f"{place}/raw_answers/")]
+    (raw,) = [data for name, data in bucket.read_objects().items() if name.startswith(f"{place}/raw_answers/")]
     rows = [json.loads(line) for line in zstandard.ZstdDecompressor().decompressobj().decompress(raw).splitlines()]
     assert {(row["campaign_id"], row["send_id"]) for row in rows} == {
         (each.pair.campaign_id, each.pair.send_id) for each in simulator.population

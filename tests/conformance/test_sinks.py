@@ -18,7 +18,7 @@ from harvester.storage import FolderSink, Sink
 from harvester.storage.bucket import BucketSink
 from harvester.storage.marker import MARKER, NO_OWNER, OLD_MARKER, make_marker
 from harvester.storage.object_store import ObjectStore
-from tests.support.servers import STORES, Bucket
+from tests.support.object_stores import STORES, Bucket
 
 RACERS = 16
 NAME = f"{DATASET}/captured_date=2026-11-24/batch.ndjson.zst"

@@ -20,8 +20,9 @@ import zstandard
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.conftest import Command, read_rows
 from tests.support.brokers import BROKER_SERVERS, queue_name
+from tests.support.object_stores import BUCKET, s3
+from tests.support.processes import free_port
 from tests.support.secret_canary import KEY
-from tests.support.servers import BUCKET, free_port, s3
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.warm_process import WarmProcess
 
@@ -185,7 +186,7 @@ def captures(bucket, place):
     """Count each reading of each pair in the bucket, read without our code."""
     names = place.removeprefix(f"s3://{BUCKET}/") + "/send_analytics/"
     found = Counter()
-    for name, data in bucket.objects().items():
+    for name, data in bucket.read_objects().items():
         if name.startswith(names) and name.endswith(".zst"):
             rows = zstandard.ZstdDecompressor().decompressobj().decompress(data).splitlines()
             captured = [json.loads(row) for row in rows if b'"level":"capture"' in row]

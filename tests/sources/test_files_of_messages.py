@@ -10,12 +10,13 @@ from aiohttp import web
 
 from harvester.sources import importer
 from harvester.storage import object_store as stores_module
+from tests.support.object_stores import BUCKET, aws, s3
+from tests.support.processes import serve_app
 from tests.support.queues import (
     PAIR,
     one_broker,
     wait_until,
 )
-from tests.support.servers import BUCKET, aws, s3, serve_app
 
 
 def s3_event(*keys):

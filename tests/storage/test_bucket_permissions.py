@@ -19,7 +19,8 @@ from harvester.storage.bucket import BucketSink
 from harvester.storage.marker import MARKER
 from harvester.storage.object_store import ObjectStore
 from tests.conformance.test_object_stores import KEY, Scene, part, rows_in
-from tests.support.servers import ACCESS_KEY, SECRET_KEY, httpfs
+from tests.support.object_stores import ACCESS_KEY, SECRET_KEY
+from tests.support.object_stores.httpfs import find_httpfs
 
 HERE = Path(__file__).parent.parent.parent
 
@@ -46,7 +47,7 @@ async def test_the_documented_permissions_are_sufficient_and_minimal(stores, mon
     rights = get_block("docs/buckets.md", "json", "s3:PutObject") if name == "radosgw" else "rcl"
     for variable in bucket.env:
         monkeypatch.delenv(variable, raising=False)
-    for variable, value in bucket.limited(rights).items():
+    for variable, value in bucket.env_with_rights(rights).items():
         monkeypatch.setenv(variable, value)
     store = ObjectStore(f"{bucket.url}/braze")
     sink = BucketSink(store)
@@ -66,7 +67,7 @@ async def test_the_documented_permissions_are_sufficient_and_minimal(stores, mon
 
 async def test_duckdb_reads_the_bucket_with_the_documented_query(stores, tmp_path, monkeypatch):
     """A user pastes it, with his own bucket and secret, and gets the captured numbers."""
-    folder, bucket = httpfs(), stores("radosgw")
+    folder, bucket = find_httpfs(), stores("radosgw")
     async with Simulator(SimulatorConfig(pairs=5, limit=10_000_000, api_key=KEY)) as simulator:
         scene = Scene(tmp_path / "scene", bucket, bucket.port, simulator, tmp_path / "log")
         code, _, err = await scene.command.run(*scene.arguments)

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.servers import require_program, running
+from tests.support.processes import require_program, running
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",

@@ -13,7 +13,7 @@ from harvester.sources.brokers import create_broker
 from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from tests.support.brokers import BROKER_SERVERS, queue_name
-from tests.support.servers import BUCKET, aws
+from tests.support.object_stores import BUCKET, aws
 from tests.support.tcp_proxy import TcpProxy
 
 KINDS = list(BROKER_SERVERS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import zstandard
 
-from tests.support.servers import AZURITE_KEY, SECRET_KEY
+from tests.support.object_stores import AZURITE_KEY, SECRET_KEY
 
 KEY = "canary-key-0123456789"
 CANARIES = tuple(secret[:14].encode() for secret in (KEY, SECRET_KEY, AZURITE_KEY))

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.support.brokers import RabbitMQ
+from tests.support.processes import free_port, running, wait_until_responding
 from tests.support.secret_canary import RecordedProcess
-from tests.support.servers import answers, free_port, running
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
 COMPOSE = yaml.safe_load((CONFIG / "compose.yaml").read_text())
@@ -84,11 +84,11 @@ async def test_compose_captures_every_send_from_the_queue_into_the_bucket(tmp_pa
                           RABBITMQ_NODE_PORT=str(compose.broker))  # fmt: skip
         stand_in = compose.start("stand-in", "--port", str(compose.stand_in), "--pairs", "40", "--fault-rate", "0")
         try:
-            answers(compose.store)
+            wait_until_responding(compose.store)
             for _ in range(2):  # a second start keeps the existing bucket
                 await compose.run("bucket")
             broker.server.port, broker.url = compose.broker, (tmp_path / "rabbitmq_url").read_text().strip()
-            await broker.server.listens()
+            await broker.server.wait_until_ready()
             while not (tmp_path / "pairs.csv").exists():
                 await asyncio.sleep(0.1)
             assert "sent 40 sends in 1 messages" in await compose.run("sender")

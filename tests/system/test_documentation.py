@@ -14,8 +14,9 @@ from harvester.settings import load
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.commands.test_capture import write_pairs
 from tests.support.currents import avro, event, put
+from tests.support.object_stores import BUCKET, s3
+from tests.support.processes import free_port
 from tests.support.secret_canary import KEY
-from tests.support.servers import BUCKET, free_port, s3
 
 TOP = Path(__file__).parent.parent.parent
 PAGES = ("README.md", *(str(page.relative_to(TOP)) for page in sorted((TOP / "docs").glob("*.md"))))

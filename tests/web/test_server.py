@@ -17,7 +17,7 @@ from harvester.monitor.snapshot import Snapshot
 from harvester.web import WebServer
 from tests.support import browser_text
 from tests.support.browser import chromium
-from tests.support.servers import require_program
+from tests.support.processes import require_program
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
 PATHS = ("/", "/livez", "/readyz", "/metrics")

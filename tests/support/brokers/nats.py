@@ -9,7 +9,7 @@ import nats
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from tests.support.brokers.broker_server import DAY_SECONDS, LEASE_SECONDS, BrokerServer, Server
-from tests.support.servers import free_port, require_program
+from tests.support.processes import free_port, require_program
 
 
 class NATS(BrokerServer):

@@ -9,7 +9,7 @@ from typing import Any
 import aio_pika
 
 from tests.support.brokers.broker_server import BrokerServer, Server
-from tests.support.servers import free_port, require_program
+from tests.support.processes import free_port, require_program
 
 
 def _rabbitmq_without_plugins(home: Path) -> str:

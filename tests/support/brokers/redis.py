@@ -8,7 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from tests.support.brokers.broker_server import DAY_SECONDS, LEASE_SECONDS, BrokerServer, Server
-from tests.support.servers import free_port, require_program
+from tests.support.processes import free_port, require_program
 
 
 class RedisStreams(BrokerServer):

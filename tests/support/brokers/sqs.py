@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 
 from tests.support.brokers.broker_server import DAY_SECONDS, LEASE_SECONDS, BrokerServer
-from tests.support.servers import ACCESS_KEY, SECRET_KEY, moto_server
+from tests.support.object_stores import ACCESS_KEY, SECRET_KEY, moto_server
 
 
 class SQS(BrokerServer):
