@@ -93,8 +93,8 @@ async def test_compose_captures_every_send_from_the_queue_into_the_bucket(tmp_pa
                 await asyncio.sleep(0.1)
             assert "sent 40 sends in 1 messages" in await compose.run("sender")
             output = await compose.run("harvester", "--until-idle")
-            [(letter, reason)] = await broker.dead("sends")
-            left = await broker.left("sends")
+            [(letter, reason)] = await broker.list_dead_letters("sends")
+            left = await broker.count_messages("sends")
         finally:
             stand_in.terminate()
             await asyncio.to_thread(stand_in.communicate)
