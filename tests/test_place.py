@@ -103,7 +103,7 @@ def test_every_setting_for_a_place_is_validated(monkeypatch):
     assert "  out: PostgreSQL is not supported yet" in problem({"out": database}, {})
     assert "  out: the name of the bucket" in problem({"out": f"s3://K:{SECRET}@lake"}, {})
     assert "api_key_file: https: is not a supported kind" in problem({}, {"api_key_file": f"https://vault/{SECRET}"})
-    for trigger, said in (
+    for trigger, message in (
         (queue | {"url_file": f"https://vault/{SECRET}"}, "url_file: https: is not a supported kind"),
         (queue | {"url": "redis://h", "prefixes": [f"s3://K:{SECRET}@lake/p"]}, "prefixes.0: the name of the bucket"),
         (queue | {"url": "redis://h", "prefixes": ["./lists"]}, "prefixes.0: must be a place in a bucket"),
@@ -111,7 +111,7 @@ def test_every_setting_for_a_place_is_validated(monkeypatch):
         ({"kind": "sqs", "queue_url": f"https://sqs.example/1/q?X-Amz-Signature={SECRET}"}, "queue_url"),
         ({"kind": "sqs", "queue_url": "https://h/1/q", "dead_letter": f"https://K:{SECRET}@h/1/d"}, "dead_letter"),
     ):
-        assert said in problem({"triggers": {"sends": trigger}}, {})
+        assert message in problem({"triggers": {"sends": trigger}}, {})
     monkeypatch.setenv("HARVESTER_STATE", database)
     assert "PostgreSQL" in problem({}, {})
 

@@ -1,4 +1,4 @@
-"""The plan of readings: each send is read at its ages, and anew when it is sent anew."""
+"""The plan of readings: each send is read at its ages, and a later send starts a new round."""
 
 import json
 import random
@@ -29,43 +29,43 @@ class Clock:
     """A wall clock that tests move."""
 
     def __init__(self) -> None:
-        """Begin at a round moment."""
+        """Start at ``NOW``."""
         self.now = NOW
 
     def wall(self) -> float:
-        """Epoch seconds."""
+        """Return epoch seconds."""
         return self.now
 
     def monotonic(self) -> float:
-        """The same, for nobody here compares the two."""
+        """Return the same; no test compares the two."""
         return self.now
 
 
 class Workspace:
-    """A workspace of one ledger, harvested by hand."""
+    """A workspace of one ledger whose readings the test captures."""
 
     def __init__(self, ledger: Ledger, clock: Clock, name: str = "eu") -> None:
-        """Take a ledger that follows the plan."""
+        """Use a ledger that has a plan."""
         self.ledger = ledger
         self.clock = clock
         self.name = name
 
     async def enqueue(self, send_id: str, sent_at: float | None = None, **options):
-        """Tell of a send."""
+        """Enqueue a send."""
         return await self.ledger.intake.enqueue([Enqueued(Pair("eu", "c", send_id), sent_at)], **options)
 
     async def read(self, limit: int = 100, outcome=None) -> list[tuple[str, str]]:
-        """Claim what is due, let it be captured, and give send and reading in the order of the claim."""
+        """Claim and seal the due readings; return their sends and names in the order of the claim."""
         batch = await self.ledger.batches.claim(self.name, limit=limit)
         if batch is None:
             return []
-        ended = outcome or Captured(Verdict.ACTIVITY, self.clock.now, b"", 1)
-        settlements = [Settlement(each, ended) for each in batch.readings]
+        result = outcome or Captured(Verdict.ACTIVITY, self.clock.now, b"", 1)
+        settlements = [Settlement(each, result) for each in batch.readings]
         assert await self.ledger.batches.seal(batch, settlements, [], destination="d")
         return [(each.pair.send_id, each.name) for each in batch.readings]
 
-    async def live(self, days: float) -> list[tuple[str, str]]:
-        """Let time pass from one due reading to the next, and read each."""
+    async def run_for(self, days: float) -> list[tuple[str, str]]:
+        """Move the clock from one due reading to the next, and read each."""
         done, until = [], self.clock.now + days * DAY
         while (due_at := await self.ledger.batches.get_next_due_at("eu")) is not None and due_at <= until:
             self.clock.now = max(self.clock.now, due_at)
@@ -76,7 +76,7 @@ class Workspace:
 
 @pytest.fixture
 async def eu(tmp_path):
-    """A workspace whose readings follow the usual plan."""
+    """A workspace that follows the usual plan."""
     clock = Clock()
     async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
         await ledger.intake.set_plan("eu", PLAN)
@@ -89,9 +89,10 @@ async def eu(tmp_path):
     since=st.floats(0, 2e9), late=st.floats(0, 20),
 )  # fmt: skip
 def test_every_plan_leads_to_the_final_reading_before_the_planning_deadline(ages, since, late):
-    """Whenever a send is first heard of, its readings come in order, none early, nor late if it can be helped.
+    """The readings are in order, and none is early or avoidably late, whenever the send is enqueued.
 
-    Late is after an hour, or a twenty-fourth of the first age where that is less, and after the planning deadline.
+    A reading is late after an hour, or a twenty-fourth of the first age if that is less, and after the planning
+    deadline.
     """
     plan = ReadingPlan.of("eu", tuple(ages))
     now, rounding = since + late * DAY, min(1.0, ages[0]) / 24
@@ -110,8 +111,8 @@ def test_every_plan_leads_to_the_final_reading_before_the_planning_deadline(ages
     assert len(names) == len(set(names))
 
 
-def test_what_is_due_at_its_very_age_is_due_and_what_no_plan_knows_is_followed_by_what_comes_next():
-    """A send that is a day old to the second is read now; a reading of an earlier configuration ends nothing."""
+def test_a_reading_of_an_unknown_name_is_followed_by_the_next_of_the_plan():
+    """A send that is a day old to the second is due now."""
     assert PLAN.first(NOW - DAY, NOW) == Planned("d1", NOW)
     assert PLAN.after("d0", NOW - DAY, NOW).name == "d2"
     assert PLAN.after("d4", NOW - 4.5 * DAY, NOW).name == "d5"
@@ -119,10 +120,10 @@ def test_what_is_due_at_its_very_age_is_due_and_what_no_plan_knows_is_followed_b
 
 
 def test_deferrals_double_from_five_seconds_to_an_hour():
-    """A passing trouble costs seconds, a lasting one a call an hour; a quarter of chance keeps a herd apart."""
-    for deferrals, most in [(0, 5.0), (1, 10.0), (5, 160.0), (20, 3600.0), (5000, 3600.0)]:
+    """Jitter shortens a delay by up to a quarter."""
+    for deferrals, maximum in [(0, 5.0), (1, 10.0), (5, 160.0), (20, 3600.0), (5000, 3600.0)]:
         delays = [deferral_seconds(deferrals, random.Random(seed)) for seed in range(50)]
-        assert 0.75 * most <= min(delays) < max(delays) <= most
+        assert 0.75 * maximum <= min(delays) < max(delays) <= maximum
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0, 0), (4.9, 0), (5, 1), (14.9, 1), (15, 2), (240, 5), (1e6, 286)])
@@ -132,44 +133,44 @@ def test_a_patience_allows_the_deferrals_whose_delays_fit(seconds, count):
 
 
 async def test_a_send_is_read_at_every_age_and_then_settled(eu):
-    """Seven readings by the names of their ages, the last one in the last day before Braze forgets."""
+    """The final one of seven readings is on the last day before Braze deletes the analytics."""
     await eu.enqueue("s", NOW)
-    done = await eu.live(13.8)
+    done = await eu.run_for(13.8)
     assert done == [("s", name) for name in ("d1", "d2", "d3", "d5", "d8", "d11", "final")]
-    told = await eu.ledger.reports.get_books()
-    assert told.captured == {Verdict.ACTIVITY: 1}
+    totals = await eu.ledger.reports.get_books()
+    assert totals.captured == {Verdict.ACTIVITY: 1}
     assert await eu.ledger.reports.count_readings() == {"captured": 7, "pending": 0}
 
 
-async def test_a_plan_that_is_changed_holds_from_the_next_reading_on(eu):
-    """What is planned stays where it is, and so do the plans of other workspaces."""
+async def test_a_changed_plan_applies_from_the_next_reading_on(eu):
+    """The next reading stays as planned, and plans of other workspaces do not change."""
     await eu.ledger.intake.set_plan("us", ReadingPlan.of("us", (4.0,)))
     await eu.enqueue("s", NOW)
     changed = ReadingPlan.of("eu", (4.0, 6.0))
     await eu.ledger.intake.set_plan("eu", changed)
-    assert await eu.live(7) == [("s", "d1"), ("s", "d4"), ("s", FINAL)]
+    assert await eu.run_for(7) == [("s", "d1"), ("s", "d4"), ("s", FINAL)]
     assert sorted(await eu.ledger.reports.list_served_workspaces()) == ["eu", "us"]
     assert await eu.ledger.reports.get_plan("eu") == changed
-    assert await eu.ledger.reports.get_plan("nobody's") == ONLY_ONCE
+    assert await eu.ledger.reports.get_plan("unknown") == ONLY_ONCE
 
 
-async def test_a_send_of_unknown_time_is_read_at_once_and_then_by_its_first_sight(eu):
-    """It may be about to expire, so it cannot wait for its first day."""
+async def test_a_send_without_a_time_is_read_at_once_and_then_by_its_first_seen_time(eu):
+    """It may be about to expire, so it cannot wait a day."""
     await eu.enqueue("s")
-    assert await eu.live(1.1) == [("s", "d0"), ("s", "d1")]
+    assert await eu.run_for(1.1) == [("s", "d0"), ("s", "d1")]
 
 
-async def test_one_reading_settles_all_that_an_outage_made_overdue(eu):
-    """After six days away a send is read once, as what it is by now, not five times in a row."""
+async def test_one_reading_replaces_all_that_an_outage_made_overdue(eu):
+    """After six days without the process, a send is read once, not five times in a row."""
     await eu.enqueue("s", NOW)
     eu.clock.now += 6 * DAY
-    assert await eu.live(1) == [("s", "d5")]
+    assert await eu.run_for(1) == [("s", "d5")]
     eu.clock.now += 6.5 * DAY
-    assert await eu.live(1) == [("s", "final")]
+    assert await eu.run_for(1) == [("s", "final")]
 
 
-async def test_sends_that_trickle_in_fall_due_together(eu):
-    """Due times are rounded up to the hour, so that a part holds many sends; another workspace has another minute."""
+async def test_due_times_are_rounded_up_to_the_hour(eu):
+    """A part then holds many sends. Another workspace is due at another minute."""
     for number in range(7):
         await eu.enqueue(f"s{number}", NOW + number * 600)
     one, other = [row[0] for row in query(eu.ledger.path, DUE_TIMES)]
@@ -180,8 +181,8 @@ async def test_sends_that_trickle_in_fall_due_together(eu):
 DUE_TIMES = "SELECT DISTINCT due_at FROM pair WHERE state <> 'settled' ORDER BY 1"
 
 
-async def test_readings_in_between_give_way_to_first_and_final_ones(eu):
-    """Where not all can be read, what would be lost comes first, though its deadline may be later."""
+async def test_first_and_final_readings_precede_intermediate_ones(eu):
+    """If not all can be read, the readings that would be lost are claimed first, even if their deadline is later."""
     await eu.enqueue("old", NOW - 5.5 * DAY)
     await eu.read()
     eu.clock.now += 3 * DAY  # its d8 is due now
@@ -190,8 +191,8 @@ async def test_readings_in_between_give_way_to_first_and_final_ones(eu):
     assert [await eu.read(limit=1) for _ in range(3)] == [[("last", "final")], [("new", "d1")], [("old", "d8")]]
 
 
-async def test_a_reading_in_between_that_is_the_last_one_by_now_gives_way_no_longer(eu):
-    """A reading that starved until the last day is the final one, and goes before those that never are."""
+async def test_an_overdue_intermediate_reading_becomes_the_final_one(eu):
+    """It is then claimed before the first readings of other sends."""
     await eu.enqueue("starved", NOW - 8.5 * DAY)
     await eu.read()
     eu.clock.now += 5 * DAY
@@ -199,21 +200,21 @@ async def test_a_reading_in_between_that_is_the_last_one_by_now_gives_way_no_lon
     assert await eu.read(limit=1) == [("starved", "final")]
 
 
-async def test_a_send_id_that_is_used_again_begins_anew(eu):
-    """A later send has its own fourteen days; the same message again, or an older one, changes nothing."""
+async def test_a_later_send_of_the_same_id_starts_a_new_round(eu):
+    """The same message, or an earlier send, changes nothing."""
     await eu.enqueue("s", NOW)
-    await eu.live(13.8)
+    await eu.run_for(13.8)
     await eu.enqueue("s", NOW)
     await eu.enqueue("s", NOW - DAY)
-    assert await eu.live(2) == []
+    assert await eu.run_for(2) == []
     sent_again = eu.clock.now
     await eu.enqueue("s", sent_again)
-    assert [name for _, name in await eu.live(13.8)] == ["d1", "d2", "d3", "d5", "d8", "d11", "final"]
+    assert [name for _, name in await eu.run_for(13.8)] == ["d1", "d2", "d3", "d5", "d8", "d11", "final"]
 
 
 @pytest.mark.parametrize("age_days", [8.1, 13.1])
-async def test_a_new_round_that_begins_while_the_old_is_being_read_is_not_ended_by_it(eu, age_days):
-    """The old answer is kept, and the new round has all its readings; its first one gives way to no other's next."""
+async def test_a_new_round_that_starts_during_a_reading_has_all_its_readings(eu, age_days):
+    """The old response is stored, and the new round's first reading does not yield to other sends' next readings."""
     await eu.enqueue("s", NOW - age_days * DAY)
     batch = await eu.ledger.batches.claim("eu", limit=1)
     await eu.enqueue("s", NOW)
@@ -223,49 +224,49 @@ async def test_a_new_round_that_begins_while_the_old_is_being_read_is_not_ended_
     assert await eu.read() == [("other", "d3")]
     eu.clock.now += 1.2 * DAY
     assert [await eu.read(limit=1) for _ in range(2)] == [[("s", "d1")], [("other", "d5")]]
-    assert await eu.live(1) == [("s", "d2")]
+    assert await eu.run_for(1) == [("s", "d2")]
 
 
-async def test_without_a_time_a_message_is_a_duplicate_until_the_window_has_closed(eu):
-    """Brokers deliver more than once; a month later it must be another send."""
+async def test_a_message_without_a_time_is_a_duplicate_until_the_window_ends(eu):
+    """Brokers deliver a message more than once; a month later it is another send."""
     await eu.enqueue("s")
-    await eu.live(13.8)
+    await eu.run_for(13.8)
     await eu.enqueue("s")
-    assert await eu.live(1) == []
+    assert await eu.run_for(1) == []
     eu.clock.now += 2 * DAY
     await eu.enqueue("s")
-    assert await eu.live(0.5) == [("s", "d0")]
+    assert await eu.run_for(0.5) == [("s", "d0")]
 
 
-async def test_what_was_captured_once_is_followed_when_a_service_is_told_of_it(eu):
-    """A historical capture does not keep a send from its plan."""
+async def test_a_pair_that_was_captured_once_is_followed_once_a_service_enqueues_it(eu):
+    """A historical capture does not end the plan."""
     await eu.enqueue("s", NOW - 2.5 * DAY, once=True)
     assert await eu.read() == [("s", "once")]
     await eu.enqueue("s", NOW - 2.5 * DAY)
-    assert await eu.live(1) == [("s", "d2"), ("s", "d3")]
+    assert await eu.run_for(1) == [("s", "d2"), ("s", "d3")]
 
 
-async def test_a_refused_pair_is_settled_and_read_again_when_requeued(eu):
-    """A campaign that does not exist is not asked for six times more, unless someone says so."""
+async def test_a_rejected_pair_is_read_again_only_after_a_requeue(eu):
+    """Its other planned readings are cancelled."""
     await eu.enqueue("s", NOW - 1.5 * DAY)
     await eu.read(outcome=Rejected("status_400", "Invalid Campaign ID"))
-    assert await eu.live(3) == []
+    assert await eu.run_for(3) == []
     assert await eu.ledger.intake.requeue(outcome="rejected") == 1
-    assert await eu.live(0.1) == [("s", "d3")]
+    assert await eu.run_for(0.1) == [("s", "d3")]
 
 
-async def test_a_pair_that_came_in_time_is_tried_once_even_after_its_deadline(eu):
-    """Nobody knows to the hour when its data goes; a pair that came too late costs no call."""
+async def test_a_pair_that_was_enqueued_in_time_is_requested_once_after_its_deadline(eu):
+    """Braze's deletion time is not exact; a pair that was enqueued too late costs no request."""
     await eu.enqueue("starved", NOW)
     eu.clock.now += 16 * DAY
     await eu.enqueue("late", NOW)
     assert await eu.read() == [("starved", "final")]
-    told = await eu.ledger.reports.get_books()
-    assert (told.expired, told.captured) == (1, {Verdict.ACTIVITY: 1})
+    totals = await eu.ledger.reports.get_books()
+    assert (totals.expired, totals.captured) == (1, {Verdict.ACTIVITY: 1})
 
 
-async def test_what_is_forced_is_asked_whatever_its_age_and_nothing_else_is(eu):
-    """An expired pair is opened again and an open one does not expire; what was captured stays so."""
+async def test_forced_pairs_are_requested_at_any_age(eu):
+    """An expired pair reopens and an open one does not expire; a captured pair stays captured."""
     ages = {"captured": 13.5, "gone": 20.0, "open": 13.6, "other": 13.6}
     await eu.enqueue("captured", NOW - 13.5 * DAY)
     await eu.read()
@@ -279,8 +280,8 @@ async def test_what_is_forced_is_asked_whatever_its_age_and_nothing_else_is(eu):
     assert (await eu.ledger.reports.get_books()).expired == 1
 
 
-async def test_a_later_reading_never_asks_an_earlier_one_s_question(eu):
-    """After an outage the final reading asks for all days up to now, though the d11 before it was asked in vain."""
+async def test_a_later_reading_requests_days_up_to_now(eu):
+    """After an outage the final reading does not reuse the end time of the d11 that failed."""
     await eu.enqueue("s", NOW - 11.05 * DAY)
     await eu.read(outcome=Deferred("timeout"))
     eu.clock.now += 2.3 * DAY
@@ -288,33 +289,33 @@ async def test_a_later_reading_never_asks_an_earlier_one_s_question(eu):
     assert [(each.name, each.ending_at) for each in batch.readings] == [(FINAL, eu.clock.now)]
 
 
-async def test_a_clock_that_is_set_back_asks_for_no_reading_again(eu):
-    """What was due as the final reading stays that: the one before it was captured already."""
+async def test_a_clock_that_is_set_back_repeats_no_reading(eu):
+    """A reading that was due as the final one stays final."""
     await eu.enqueue("a", NOW)
-    await eu.live(11.5)
+    await eu.run_for(11.5)
     eu.clock.now = NOW + 13.5 * DAY
     await eu.ledger.upkeep.schedule_due("eu")
     eu.clock.now = NOW + 12 * DAY
     assert await eu.read() == [("a", FINAL)]
 
 
-async def test_a_reading_that_was_asked_in_vain_asks_the_same_again(eu):
-    """A retry must not give other days than the try before it; what was never asked is pinned to nothing."""
+async def test_a_retried_reading_requests_the_same_days(eu):
+    """A returned reading was not requested, so it has no end time yet."""
     await eu.enqueue("s", NOW - 1.5 * DAY)
     await eu.read(outcome=Returned())
     eu.clock.now += 600
-    asked_at = eu.clock.now
+    requested_at = eu.clock.now
     await eu.read(outcome=Deferred("timeout"))
     eu.clock.now += 3600
     batch = await eu.ledger.batches.claim("eu", limit=1)
-    assert [each.ending_at for each in batch.readings] == [asked_at]
+    assert [each.ending_at for each in batch.readings] == [requested_at]
 
 
-async def test_a_historical_run_waits_for_what_was_deferred_and_not_for_what_always_fails(eu):
-    """It ends when only readings are left that were deferred too often, or that a plan keeps for another day."""
+async def test_a_historical_run_waits_for_deferred_readings_up_to_a_limit(eu):
+    """Planned readings of another day and readings with too many deferrals do not keep it running."""
 
-    async def next_due_at(most: int) -> float | None:
-        return await eu.ledger.batches.get_next_due_at("eu", max_deferrals=most)
+    async def next_due_at(max_deferrals: int) -> float | None:
+        return await eu.ledger.batches.get_next_due_at("eu", max_deferrals=max_deferrals)
 
     await eu.enqueue("planned", NOW)
     assert await next_due_at(4) is None
@@ -333,32 +334,32 @@ async def test_a_historical_run_waits_for_what_was_deferred_and_not_for_what_alw
     assert await eu.read() == [("s", "d1")]
 
 
-async def test_a_list_that_is_read_once_does_not_end_a_plan(eu):
-    """A historical capture that knows a send's time moves its deadline, and its readings go on."""
+async def test_a_historical_list_does_not_end_a_plan(eu):
+    """Its time for a send moves the deadline, and the readings continue."""
     await eu.enqueue("s")
     await eu.read()
     await eu.enqueue("s", NOW - DAY, once=True)
-    assert [name for _, name in await eu.live(2.5)] == ["d1", "d2", "d3"]
+    assert [name for _, name in await eu.run_for(2.5)] == ["d1", "d2", "d3"]
 
 
 async def test_a_message_without_a_time_moves_no_deadline(eu):
-    """What is known of a send's time is not forgotten when another source does not know it."""
+    """The known time of a send is kept if another source does not contain it."""
     await eu.enqueue("s", NOW - 10 * DAY, once=True)
     await eu.enqueue("s")
     batch = await eu.ledger.batches.claim("eu", limit=1)
     assert [each.deadline for each in batch.readings] == [NOW + 4 * DAY]
 
 
-async def test_a_time_that_is_learnt_late_asks_for_nothing_that_was_captured(eu):
-    """Its readings go on where they were, an hour sooner: it was sent an hour before it was first seen."""
+async def test_a_time_that_arrives_late_repeats_no_captured_reading(eu):
+    """The next readings are an hour earlier, since the send was an hour before it was first seen."""
     await eu.enqueue("s")
-    read = [name for _, name in await eu.live(3.1)]
+    read = [name for _, name in await eu.run_for(3.1)]
     await eu.enqueue("s", NOW - 3600)
-    assert [*read, *(name for _, name in await eu.live(13))] == ["d0", "d1", "d2", "d3", "d5", "d8", "d11", "final"]
+    assert [*read, *(name for _, name in await eu.run_for(13))] == ["d0", "d1", "d2", "d3", "d5", "d8", "d11", "final"]
 
 
-async def test_what_is_read_once_is_due_when_it_goes_back_whatever_the_clock_says(eu):
-    """A clock that was set back puts nothing off: no run would wait for it."""
+async def test_a_returned_reading_of_a_historical_run_is_due_at_once(eu):
+    """A clock that was set back does not delay it; no run would wait for it."""
     await eu.enqueue("s", once=True)
     batch = await eu.ledger.batches.claim("eu", limit=1)
     eu.clock.now -= 3600
@@ -367,19 +368,19 @@ async def test_what_is_read_once_is_due_when_it_goes_back_whatever_the_clock_say
     assert await eu.read() == [("s", ONCE)]
 
 
-async def test_a_new_round_is_not_hurried_by_the_end_of_the_old_one(eu):
-    """A reading that was deferred while its send went out anew leaves the new send's first reading where it was."""
+async def test_a_deferral_of_the_old_round_does_not_move_the_new_round(eu):
+    """The send is sent again during the reading that is deferred."""
     await eu.enqueue("s", NOW - 13.1 * DAY)
     batch = await eu.ledger.batches.claim("eu", limit=1)
     await eu.enqueue("s", NOW)
     ended = [Settlement(each, Deferred("timeout")) for each in batch.readings]
     assert await eu.ledger.batches.seal(batch, ended, [], destination="d")
-    assert await eu.live(0.9) == []
-    assert await eu.live(0.2) == [("s", "d1")]
+    assert await eu.run_for(0.9) == []
+    assert await eu.run_for(0.2) == [("s", "d1")]
 
 
-async def test_a_refused_pair_that_is_requeued_late_is_asked(eu):
-    """Another chance is a call, not a word: it does not expire before it is asked."""
+async def test_a_rejected_pair_that_is_requeued_late_is_requested(eu):
+    """It does not expire before the request."""
     await eu.enqueue("s", NOW - 13.5 * DAY)
     await eu.read()
     await eu.enqueue("t", NOW - 5.5 * DAY)
@@ -388,11 +389,11 @@ async def test_a_refused_pair_that_is_requeued_late_is_asked(eu):
     await eu.read(outcome=Rejected("status_404", "gone"))
     eu.clock.now += 20 * DAY
     assert await eu.ledger.intake.requeue(outcome="rejected") == 1
-    assert await eu.live(0.1) == [("t", FINAL)]
+    assert await eu.run_for(0.1) == [("t", FINAL)]
 
 
-async def test_since_when_a_workspace_is_halted_is_kept(eu):
-    """Every probe in vain tells of the halt again; it began with the first, and is over for who takes calls again."""
+async def test_a_halt_keeps_its_start_time_and_its_latest_reason(eu):
+    """Each failed probe updates the reason, and ``resume`` removes the halt."""
     for name, now in (("eu", NOW), ("us", NOW + 60), ("eu", NOW + 600)):
         eu.clock.now = now
         await eu.ledger.upkeep.halt(name, because=f"refused at {now}")
@@ -417,7 +418,7 @@ async def test_since_when_a_workspace_is_halted_is_kept(eu):
     ids=["next", "next_of_run", "pending", "reset", "schedule", "expire", "claim_and_seal", "recover"],
 )
 async def test_no_frequent_method_reads_every_pair(eu, method):
-    """On a ledger of a million pairs each of these is a search of an index."""
+    """On a ledger of a million pairs, each of these methods searches an index."""
     await eu.enqueue("s", NOW - 1.5 * DAY)
     with recorded_statements(eu.ledger) as statements:
         await method(eu)
@@ -428,8 +429,8 @@ async def test_no_frequent_method_reads_every_pair(eu, method):
         assert "sqlite_autoindex" not in detail, detail
 
 
-async def test_a_pair_that_was_captured_is_not_asked_for_when_its_time_is_over(eu):
-    """Its data is gone; the call would bring nothing, and the books say that the last reading is missing."""
+async def test_a_captured_pair_is_not_requested_after_its_deadline(eu):
+    """Its data is deleted; the books count the missing last reading as expired."""
     await eu.enqueue("s", NOW - 1.5 * DAY)
     await eu.read()
     eu.clock.now += 16 * DAY
@@ -446,15 +447,15 @@ async def test_removed_pairs_are_deleted(eu):
     await eu.enqueue("kept", NOW - 1.5 * DAY)
     assert await eu.ledger.intake.remove([Pair("eu", "c", "removed"), Pair("eu", "c", "never seen")]) == 1
     assert await eu.read() == [("kept", "d1")]
-    told = await eu.ledger.reports.get_books()
-    assert (told.accepted, told.pending, told.balanced) == (2, 2, True)
+    totals = await eu.ledger.reports.get_books()
+    assert (totals.accepted, totals.pending, totals.balanced) == (2, 2, True)
     assert await eu.ledger.reports.count_readings() == {"captured": 2, "pending": 2}
 
 
-async def test_what_settled_long_ago_is_forgotten_and_nothing_else(eu):
-    """The ledger does not grow for ever."""
+async def test_prune_deletes_only_pairs_that_settled_long_ago(eu):
+    """Open pairs and recently settled pairs stay."""
     await eu.enqueue("old", NOW)
-    await eu.live(13.8)
+    await eu.run_for(13.8)
     await eu.enqueue("open", NOW - DAY)
     assert await eu.ledger.upkeep.prune(keep_days=13.8) == 0
     eu.clock.now += 3 * DAY
@@ -462,8 +463,8 @@ async def test_what_settled_long_ago_is_forgotten_and_nothing_else(eu):
     assert (await eu.ledger.reports.get_books()).accepted == 1
 
 
-async def test_to_forget_a_pair_is_not_to_read_every_outcome(eu):
-    """Pruning takes as long as what goes is large, however much stays; foreign keys are looked up in an index too."""
+async def test_deletions_of_pairs_use_indexes(eu):
+    """The time depends on the deleted rows only; foreign keys use an index too."""
     await eu.enqueue("s", NOW)
     with recorded_statements(eu.ledger) as statements:
         assert await eu.ledger.intake.remove([Pair("eu", "c", "s")]) == 1
@@ -477,11 +478,11 @@ PLANNED = (
     " captures, yields, iif(state = 'settled', 0, due_at), outcome.reading, outcome.outcome, outcome.verdict,"
     " ended_at FROM pair JOIN outcome ON outcome.pair_id = pair.id ORDER BY 1, 2, 3"
 )
-"""How each pair stands and what was captured of it; when a settled one fell due is of no use to anybody."""
+"""The state and outcomes of each pair; the due time of a settled pair does not matter."""
 
 
-async def test_a_ledger_made_anew_from_captures_plans_what_the_lost_one_did(eu, tmp_path):
-    """Each send goes on where it was: in between, before its final reading, or settled; one that is there stays."""
+async def test_a_ledger_rebuilt_from_captures_has_the_plans_of_the_lost_one(eu, tmp_path):
+    """Each pair continues before an intermediate or final reading, or is settled; existing pairs stay as they are."""
     ages = {"between": ("d5", 5.5), "last": ("d11", 11.1), "over": (FINAL, 13.2)}
     sends = {Pair("eu", "c", send_id): age for send_id, age in ages.items()}
     sends |= {Pair("us", "c", "over"): (ONCE, 1.0), Pair("eu", "d", "over"): (FINAL, 13.4)}
@@ -500,22 +501,22 @@ async def test_a_ledger_made_anew_from_captures_plans_what_the_lost_one_did(eu, 
 
 
 @pytest.mark.parametrize("schema", [1, 2, 3])
-async def test_a_ledger_of_an_earlier_schema_is_upgraded_where_it_lies(tmp_path, schema):
-    """Its books, its sealed parts and what is due are as they were, and a second opening finds nothing to do."""
+async def test_a_ledger_of_an_earlier_schema_is_upgraded_in_place(tmp_path, schema):
+    """Its counts, sealed parts and due readings stay, and a second opening changes nothing."""
     path = tmp_path / "ledger.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parent / "ledgers" / f"schema-{schema}.sql").read_text())
     for _ in range(2):
         async with await Ledger.open(path, clock=Clock()) as ledger:
-            told = await ledger.reports.get_books()
-            assert (told.accepted, told.pending, told.rejected) == (4, 2, {"status_400": 1})
+            totals = await ledger.reports.get_books()
+            assert (totals.accepted, totals.pending, totals.rejected) == (4, 2, {"status_400": 1})
             (unstored,) = await ledger.batches.recover()
             (part,) = await ledger.batches.list_sealed_parts(unstored.lease.batch_id)
             assert part.data == b"rows"
     async with await Ledger.open(tmp_path / "new.db", clock=Clock()):
         pass
-    for what in (INDEXES, COLUMNS):
-        assert query(path, what) == query(tmp_path / "new.db", what)
+    for statement in (INDEXES, COLUMNS):
+        assert query(path, statement) == query(tmp_path / "new.db", statement)
 
 
 INDEXES = "SELECT name FROM sqlite_master ORDER BY 1"
@@ -524,7 +525,7 @@ COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name)
 
 @pytest.mark.parametrize("schema", [2, 3])
 async def test_paused_pairs_of_an_earlier_version_are_read_again(tmp_path, schema):
-    """Both pending pairs were paused: one is overdue by now, and one is read at the age that its plan names."""
+    """Of two paused pairs, one is overdue and is read at once; the other is read at its planned age."""
     path, clock = tmp_path / "ledger.db", Clock()
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parent / "ledgers" / f"schema-{schema}.sql").read_text())
@@ -533,11 +534,11 @@ async def test_paused_pairs_of_an_earlier_version_are_read_again(tmp_path, schem
         ledger.clock.observe(NOW, departed=NOW, received=NOW)
         eu = Workspace(ledger, clock)
         assert await eu.read() == [("s0", "d0")]
-        assert await eu.live(1.1) == [("s1", "d2"), ("s0", "d1")]
+        assert await eu.run_for(1.1) == [("s1", "d2"), ("s0", "d1")]
 
 
-async def test_a_place_that_lost_its_ledger_and_its_mark_is_rebuilt(tmp_path):
-    """Who removed the folder .harvester/ gets the plan back from the parts, and the dataset is marked again."""
+async def test_a_place_that_lost_its_ledger_and_its_marker_is_rebuilt(tmp_path):
+    """After the folder .harvester/ was removed, the parts restore the plan, and the dataset gets a marker again."""
     row = {"workspace": "eu", "campaign_id": "c", "send_id": "s", "level": "capture", "reading": "once",
            "verdict": "zero", "captured_at": "2026-11-24T08:00:00Z"}  # fmt: skip
     part = tmp_path / "out" / "send_analytics" / "captured_date=2026-11-24" / "batch.ndjson"

@@ -1,4 +1,4 @@
-"""The ledger in any order of events: a plain model in memory says how every pair must stand, and the books balance."""
+"""The ledger under any order of events: a model in memory predicts the state of every pair, and the books balance."""
 
 import asyncio
 import random
@@ -48,8 +48,8 @@ NUMBERS = st.lists(st.integers(0, 2), min_size=1, max_size=3)
 SENT_DAYS_AGO = st.sampled_from([None, -0.5, 0.0, 0.4, 2.0, 6.0, 13.2, 14.5, 20.0])
 
 
-class NoChance(random.Random):
-    """Jitter that is always the same."""
+class NoJitter(random.Random):
+    """Jitter that always uses the upper bound."""
 
     def uniform(self, a: float, b: float) -> float:
         """Return the upper bound."""
@@ -62,17 +62,17 @@ class Clock:
     now = NOW
 
     def wall(self) -> float:
-        """Epoch seconds."""
+        """Return epoch seconds."""
         return self.now
 
     def monotonic(self) -> float:
-        """The same, for nobody here compares the two."""
+        """Return the same; no test compares the two."""
         return self.now
 
 
 @dataclass
-class Known:
-    """How one pair must stand."""
+class ExpectedPair:
+    """The state that one pair must have."""
 
     sent_at: float | None
     first_seen_at: float
@@ -89,11 +89,11 @@ class Known:
 
     @property
     def since(self) -> float:
-        """When its time began."""
+        """The start of its time."""
         return self.first_seen_at if self.sent_at is None else self.sent_at
 
-    def tell(self, sent_at: float | None, plan: ReadingPlan, now: float) -> None:
-        """Hear of the same pair once more."""
+    def enqueue_again(self, sent_at: float | None, plan: ReadingPlan, now: float) -> None:
+        """Apply another event of the same pair."""
         expires_at, first = plan.expires_at(now if sent_at is None else sent_at), plan.first(sent_at, now)
         settled = self.state not in ("open", "leased")
         reopened = settled and sent_at is None and self.expires_at < now
@@ -110,13 +110,13 @@ class Known:
         self.reading, self.due_at, self.expires_at, self.deferrals = first.name, first.due_at, expires_at, 0
         self.ending_at, self.yields = None, False
 
-    def latest(self, plan: ReadingPlan, now: float) -> str:
-        """Name the reading that it is by now."""
+    def current_reading(self, plan: ReadingPlan, now: float) -> str:
+        """Return the name of the reading that is current now."""
         due = [name for name, age in plan.readings if self.since + age <= now]
         return due[-1] if due and self.reading != ONCE else self.reading
 
-    def end(self, kind: str, reading: Reading, plan: ReadingPlan, now: float, asked_at: float) -> None:
-        """Take what became of a reading."""
+    def apply_outcome(self, kind: str, reading: Reading, plan: ReadingPlan, now: float, claimed_at: float) -> None:
+        """Apply the outcome of a reading."""
         self.state = "open"
         self.ending_at = None
         if kind in ("captured", "rejected"):
@@ -125,13 +125,13 @@ class Known:
         if reading.round != self.round:
             self.deferrals = 0
         elif kind == "deferred":
-            self.due_at, self.deferrals = now + deferral_seconds(self.deferrals, NoChance()), self.deferrals + 1
+            self.due_at, self.deferrals = now + deferral_seconds(self.deferrals, NoJitter()), self.deferrals + 1
             self.reading, self.ending_at = reading.name, reading.ending_at
         elif kind == "rejected":
             self.state = kind
         elif kind == "captured":
             self.captures += 1
-            following = plan.after(reading.name, reading.since, asked_at)
+            following = plan.after(reading.name, reading.since, claimed_at)
             if following is None:
                 self.state = kind
             else:
@@ -140,21 +140,21 @@ class Known:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Two owners and the people do to one ledger whatever they do, in any order, through weeks."""
+    """Two owners and the user change one ledger in any order, through weeks."""
 
     batches = Bundle("batches")
 
     def __init__(self) -> None:
-        """Begin with nothing known."""
+        """Start without pairs."""
         super().__init__()
         self.clock = Clock()
-        self.known: dict[Pair, Known] = {}
+        self.expected: dict[Pair, ExpectedPair] = {}
         self.open: dict[str, tuple[Batch, str, float]] = {}
         self.sealed: dict[str, tuple[str, float]] = {}
         self.stored: set[str] = set()
         self.conflicts: set[str] = set()
         self.held: dict[str, dict[str, Lease]] = {"a": {}, "b": {}}
-        """The leases that each owner believes to have, also those that were taken from it."""
+        """The leases that each owner believes it has, including those that another owner recovered."""
 
     @property
     def now(self) -> float:
@@ -167,10 +167,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize(days_ago=st.tuples(SENT_DAYS_AGO, SENT_DAYS_AGO))
     def begin(self, days_ago):
-        """One workspace is read once, the other by a plan; each has sends to begin with."""
+        """Give one workspace a plan and the other single readings, and enqueue sends in each."""
         self.folder = tempfile.TemporaryDirectory()
         self.runner = asyncio.Runner()
-        self.owners = {name: self.opened() for name in ("a", "b")}
+        self.owners = {name: self.open_ledger() for name in ("a", "b")}
         self.ledger = self.owners["a"]
         self.run(self.ledger.intake.set_plan("eu", PLANS["eu"]))
         for workspace in PLANS:
@@ -178,16 +178,16 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.enqueue(workspace=workspace, numbers=[number], days_ago=each)
 
     def teardown(self) -> None:
-        """Let go of the file."""
+        """Close and delete the ledger."""
         for ledger in self.owners.values():
             self.run(ledger.close())
         self.runner.close()
         self.folder.cleanup()
 
-    def opened(self) -> Ledger:
+    def open_ledger(self) -> Ledger:
         """Open the ledger as an owner whose time is confirmed."""
         path = Path(self.folder.name) / "ledger.db"
-        ledger = self.run(Ledger.open(path, clock=self.clock, jitter=NoChance()))
+        ledger = self.run(Ledger.open(path, clock=self.clock, jitter=NoJitter()))
         ledger.clock.observe(self.now, departed=self.now, received=self.now)
         return ledger
 
@@ -195,30 +195,35 @@ class LedgerMachine(RuleBasedStateMachine):
         """Await a method of the ledger."""
         return self.runner.run(method)
 
-    def those(self, state: str, named: list[Pair] | None = None) -> list[Known]:
-        """The pairs in a state, of all or of those named."""
-        return [each for pair, each in self.known.items() if each.state == state and (named is None or pair in named)]
+    def list_expected(self, state: str, named: list[Pair] | None = None) -> list[ExpectedPair]:
+        """List the pairs in a state, of all pairs or of those named."""
+        return [
+            each for pair, each in self.expected.items() if each.state == state and (named is None or pair in named)
+        ]
 
     @rule(workspace=WORKSPACES, numbers=NUMBERS, days_ago=SENT_DAYS_AGO)
     def enqueue(self, workspace, numbers, days_ago):
-        """The same pair any number of times is one pair; a later send is another round of it."""
+        """The same pair any number of times is one pair; a later send is a new round of it."""
         sent_at, plan = None if days_ago is None else self.now - days_ago * DAY_SECONDS, PLANS[workspace]
         arrivals = [Enqueued(Pair(workspace, "c", f"s{number}"), sent_at) for number in numbers]
         count = self.run(self.ledger.intake.enqueue(arrivals))
         named = {each.pair for each in arrivals}
-        new = named - set(self.known)
+        new = named - set(self.expected)
         assert (count.new, count.known) == (len(new), len(numbers) - len(new))
         for pair in named - new:
-            self.known[pair].tell(sent_at, plan, self.now)
+            self.expected[pair].enqueue_again(sent_at, plan, self.now)
         for pair in new:
             first = plan.first(sent_at, self.now)
             expires_at = plan.expires_at(self.now if sent_at is None else sent_at)
-            self.known[pair] = Known(sent_at, self.now, first.name, first.due_at, expires_at)
+            self.expected[pair] = ExpectedPair(sent_at, self.now, first.name, first.due_at, expires_at)
 
-    def due_of(self, workspace: str, *, confirmed: bool) -> dict[Pair, Known]:
-        """The pairs that a claim may give; where the time is ``confirmed``, others that are over expire."""
+    def list_due(self, workspace: str, *, confirmed: bool) -> dict[Pair, ExpectedPair]:
+        """List the pairs that a claim may return.
+
+        If the time is ``confirmed``, other pairs past their deadline expire.
+        """
         due, plan = {}, PLANS[workspace]
-        for pair, each in self.known.items():
+        for pair, each in self.expected.items():
             over = each.expires_at <= self.now
             tried = each.captures or each.deferrals or each.first_seen_at >= each.expires_at
             is_due = each.state == "open" and each.due_at <= self.now
@@ -236,11 +241,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(target=batches, workspace=WORKSPACES, owner=OWNERS, limit=st.integers(1, 5), confirmed=st.booleans())
     def claim(self, workspace, owner, limit, confirmed):
-        """A claim gives what is due and no other's, as the reading it is by now: what yields last, the nearest first.
+        """A claim returns due pairs that nobody holds, with their current readings, nearest deadline first.
 
-        What came in time is tried before it expires; nothing expires while the time is not confirmed.
+        Readings that yield are last. A pair that was enqueued in time is requested before it expires, and nothing
+        expires while the time is unconfirmed.
         """
-        due, plan = self.due_of(workspace, confirmed=confirmed), PLANS[workspace]
+        due, plan = self.list_due(workspace, confirmed=confirmed), PLANS[workspace]
         self.owners[owner].clock.confirmed = confirmed
         batch = self.run(self.owners[owner].batches.claim(workspace, limit=limit))
         self.owners[owner].clock.confirmed = True
@@ -254,7 +260,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert sorted((due[pair].yields, due[pair].expires_at) for pair in claimed) == first
         for reading in batch.readings if batch else ():
             pair = due[reading.pair]
-            name = pair.latest(plan, self.now)
+            name = pair.current_reading(plan, self.now)
             ending_at = pair.ending_at
             if ending_at is None or name != pair.reading or ending_at <= self.now - DAY_SECONDS:
                 ending_at = self.now
@@ -270,8 +276,8 @@ class LedgerMachine(RuleBasedStateMachine):
         return batch
 
     @rule(workspace=WORKSPACES, owner=OWNERS, days=st.sampled_from([-20.0, -3.0, 3.0, 20.0, 90.0]))
-    def claim_by_a_wrong_clock(self, workspace, owner, days):
-        """What an unconfirmed clock leases goes back as it was, once the first answer shows the time."""
+    def claim_with_a_wrong_clock(self, workspace, owner, days):
+        """Pairs that an unconfirmed clock leased are returned unchanged after the first response shows the time."""
         wrong = self.owners[owner]
         right, self.now, wrong.clock.confirmed = self.now, self.now + days * DAY_SECONDS, False
         batch = self.run(wrong.batches.claim(workspace, limit=9))
@@ -280,17 +286,17 @@ class LedgerMachine(RuleBasedStateMachine):
             back = [Settlement(reading, Returned()) for reading in batch.readings]
             assert self.run(wrong.batches.seal(batch, back, [], destination="here"))
             for reading in batch.readings:
-                assert self.known[reading.pair].state == "open"
-                self.known[reading.pair].ending_at = None
+                assert self.expected[reading.pair].state == "open"
+                self.expected[reading.pair].ending_at = None
 
     @rule(workspace=WORKSPACES)
     def correct(self, workspace):
-        """Where no clock was wrong there is nothing to correct."""
+        """If no clock was wrong, nothing is corrected."""
         assert self.run(self.ledger.upkeep.correct_times(workspace)) == 0
 
     @rule(batch=consumes(batches), kinds=st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=5, max_size=5), by=OWNERS)
     def seal(self, batch, kinds, by="a"):
-        """Who has the token of an open batch may seal it; a zombie's seal is refused and changes nothing."""
+        """The holder of an open batch's token may seal it; any other seal is refused and changes nothing."""
         ended = list(zip(batch.readings, kinds, strict=False))
         settlements = [Settlement(reading, OUTCOMES[kind]) for reading, kind in ended]
         captured = any(kind == "captured" for _, kind in ended)
@@ -300,7 +306,9 @@ class LedgerMachine(RuleBasedStateMachine):
         if sealed:
             _, owner, lease_until = self.open.pop(batch.id)
             for reading, kind in ended:
-                self.known[reading.pair].end(kind, reading, PLANS[batch.workspace], self.now, batch.claimed_at)
+                self.expected[reading.pair].apply_outcome(
+                    kind, reading, PLANS[batch.workspace], self.now, batch.claimed_at
+                )
             if captured:
                 self.sealed[batch.id] = (owner, lease_until)
 
@@ -309,7 +317,7 @@ class LedgerMachine(RuleBasedStateMachine):
         times=st.lists(st.tuples(st.sampled_from(sorted(OUTCOMES)), PASSING), min_size=1, max_size=5),
     )
     def harvest(self, workspace, times):
-        """Again and again all that is due ends alike, and time goes on."""
+        """All due readings end with the same outcome, several times while time passes."""
         for kind, seconds in times:
             batch = self.claim(workspace=workspace, owner="a", limit=5, confirmed=True)
             if isinstance(batch, Batch):
@@ -319,7 +327,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(owner=OWNERS, most=st.integers(1, 9))
     def renew(self, owner, most):
-        """A lease is extended by its token, while the batch is open or waits to be stored; a zombie's is not."""
+        """A lease is renewed by its token while the batch is open or unstored; a recovered lease is not renewed."""
         leases = [Lease("b-never", "t"), *self.held[owner].values()][-most:]
         kept = self.run(self.owners[owner].batches.renew(leases))
         names = {each.batch_id for each in leases}
@@ -331,13 +339,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(owner=OWNERS, dead=st.booleans())
     def recover(self, owner, dead):
-        """What a dead or lapsed owner held goes back; what it had sealed is given to be created, bytes and all."""
+        """Open batches of a dead or expired owner are released, and its sealed batches returned with their bytes."""
         other = "b" if owner == "a" else "a"
         if dead:
             self.run(self.owners[other].close())
         unstored = self.run(self.owners[owner].batches.recover())
         if dead:
-            self.owners[other] = self.opened()
+            self.owners[other] = self.open_ledger()
             self.ledger = self.owners[owner]
 
         def lapsed(whose: str, until: float) -> bool:
@@ -347,7 +355,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if lapsed(whose, until):
                 del self.open[name]
                 for reading in batch.readings:
-                    self.known[reading.pair].state = "open"
+                    self.expected[reading.pair].state = "open"
         for name, (whose, until) in self.sealed.items():
             if lapsed(whose, until):
                 self.sealed[name] = (owner, self.now + 120)
@@ -361,7 +369,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(by=OWNERS)
     def store(self, by):
-        """Storing drops the bytes, one dataset's after the other's; doing it again changes nothing."""
+        """Each dataset's part drops its bytes; a second mark changes nothing."""
         batches = self.owners[by].batches
         for name in list(self.sealed)[:1]:
             for dataset in DATASETS:
@@ -373,7 +381,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(by=OWNERS)
     def conflict(self, by):
-        """A part whose name is taken sets its batch aside, with its bytes; nobody is given that batch again."""
+        """A part whose name exists sets its batch aside with its bytes, and no owner recovers that batch."""
         batches = self.owners[by].batches
         for name in list(self.sealed)[:1]:
             assert [self.run(batches.mark_conflict(name)) for _ in range(2)] == [True, False]
@@ -383,7 +391,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(by=OWNERS)
     def late_marks(self, by):
-        """A zombie's marks change nothing: what is open, stored or set aside stays so."""
+        """Late marks change nothing: open, stored and conflicting batches stay so."""
         batches = self.owners[by].batches
         for name in ["b-never", *list(self.open)[:1], *list(self.stored)[:1], *list(self.conflicts)[:1]]:
             assert not self.run(batches.mark_stored(name, dataset=DATASETS[0]))
@@ -391,45 +399,47 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(outcome=st.sampled_from(["rejected", "expired"]))
     def requeue(self, outcome):
-        """What ended so gets another chance, all of it and nothing else; what had expired will not expire again."""
-        again = self.those(outcome)
-        assert self.run(self.ledger.intake.requeue(outcome=outcome)) == len(again)
-        for each in again:
+        """All pairs with this outcome are due again, and no others; expired pairs never expire again."""
+        requeued = self.list_expected(outcome)
+        assert self.run(self.ledger.intake.requeue(outcome=outcome)) == len(requeued)
+        for each in requeued:
             each.state, each.due_at, each.deferrals, each.ending_at, each.yields = "open", self.now, 0, None, False
             each.expires_at = NEVER if each.expires_at <= self.now else each.expires_at
 
     @rule(workspace=WORKSPACES, numbers=NUMBERS)
     def remove(self, workspace, numbers):
-        """People have pairs deleted; never one that is being read."""
+        """Users delete pairs, but no pair whose reading is leased."""
         named = [Pair(workspace, "c", f"s{number}") for number in set(numbers)]
-        gone = [pair for pair in named if pair in self.known and self.known[pair].state != "leased"]
+        gone = [pair for pair in named if pair in self.expected and self.expected[pair].state != "leased"]
         assert self.run(self.ledger.intake.remove(named)) == len(gone)
-        self.known = {pair: each for pair, each in self.known.items() if pair not in gone}
+        self.expected = {pair: each for pair, each in self.expected.items() if pair not in gone}
 
     @rule(seconds=PASSING)
     def pass_time(self, seconds):
-        """Leases run out, readings fall due, and sends expire."""
+        """Leases expire, readings become due, and sends expire."""
         self.now += seconds
 
     @invariant()
     def the_books_balance(self):
-        """Pairs and readings are each what was done, and what is to come is known to the second."""
+        """Counts of pairs and readings match the model, and so does the next due time."""
         reports, batches = self.ledger.reports, self.ledger.batches
-        told, readings = self.run(reports.get_books()), self.run(reports.count_readings())
+        totals, readings = self.run(reports.get_books()), self.run(reports.count_readings())
         next_due_at = {workspace: self.run(batches.get_next_due_at(workspace)) for workspace in PLANS}
-        states = Counter(each.state for each in self.known.values())
+        states = Counter(each.state for each in self.expected.values())
         pending = states["open"] + states["leased"]
-        assert told.balanced
-        assert (told.accepted, told.pending, told.expired) == (len(self.known), pending, states["expired"])
-        assert sum(told.captured.values()) == states["captured"]
-        assert sum(told.rejected.values()) == states["rejected"]
-        ended = sum((each.ended for each in self.known.values()), Counter())
+        assert totals.balanced
+        assert (totals.accepted, totals.pending, totals.expired) == (len(self.expected), pending, states["expired"])
+        assert sum(totals.captured.values()) == states["captured"]
+        assert sum(totals.rejected.values()) == states["rejected"]
+        ended = sum((each.ended for each in self.expected.values()), Counter())
         assert readings == {**ended, "pending": pending}
         counts = self.run(reports.count_unstored_batches())
         kept = {"open": len(self.open), "sealed": len(self.sealed), "conflict": len(self.conflicts)}
         assert counts == {state: count for state, count in kept.items() if count}
         for workspace in PLANS:
-            to_come = [k.due_at for pair, k in self.known.items() if pair.workspace == workspace and k.state == "open"]
+            to_come = [
+                k.due_at for pair, k in self.expected.items() if pair.workspace == workspace and k.state == "open"
+            ]
             nearest = min(to_come, default=None)
             assert next_due_at[workspace] == nearest or (next_due_at[workspace] == 0 and nearest <= self.now)
 

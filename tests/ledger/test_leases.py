@@ -1,4 +1,4 @@
-"""Leases that are shorter than a batch takes."""
+"""A batch that takes longer than its lease."""
 
 import asyncio
 import csv
@@ -20,33 +20,33 @@ main()
 """
 
 
-class Hasty(Command):
-    """The command with leases that are short, so that a test need not wait for two minutes."""
+class ShortLeaseCommand(Command):
+    """The command with short leases, so that a test does not wait for two minutes."""
 
     def command(self, *arguments: str) -> list[str]:
-        """What to execute."""
+        """Return the command line."""
         return [sys.executable, "-c", SHORT_LEASES, *arguments]
 
 
-def listed(folder: Path, simulator: Simulator) -> Counter:
-    """Write the list; gives what must be captured."""
+def write_list(folder: Path, simulator: Simulator) -> Counter:
+    """Write the list, and return the captures to expect."""
     pairs = [(each.pair.campaign_id, each.pair.send_id) for each in simulator.population]
     with (folder / "p.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("campaign_id", "send_id"), *pairs])
     return Counter(pairs)
 
 
-def captures(folder: Path) -> Counter:
-    """How often each pair was captured."""
+def count_captures(folder: Path) -> Counter:
+    """Count the captures of each pair."""
     rows = read_rows(folder / "harvest")
     return Counter((row["campaign_id"], row["send_id"]) for row in rows if row["level"] == "capture")
 
 
-async def test_a_batch_that_takes_longer_than_its_lease_stays_its_owners(tmp_path):
-    """Leases are renewed while answers are slow: who looks for lapsed ones finds none, and nothing is asked twice."""
+async def test_a_slow_batch_keeps_its_lease(tmp_path):
+    """Its owner renews the lease. Another process recovers nothing, and no request is repeated."""
     config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, latency_seconds=0.3)
     async with Simulator(config) as simulator:
-        expected, command = listed(tmp_path, simulator), Hasty(tmp_path)
+        expected, command = write_list(tmp_path, simulator), ShortLeaseCommand(tmp_path)
         arguments = ("run", "p.csv", "--endpoint", simulator.url, "--json", "--concurrency", "4")
         process = command.start(*arguments)
         while simulator.answers.total() < PAIRS - 10:
@@ -58,4 +58,4 @@ async def test_a_batch_that_takes_longer_than_its_lease_stays_its_owners(tmp_pat
         assert b"batch_lost" not in err
         assert json.loads(out)["books"]["balanced"]
         assert simulator.answers.total() == PAIRS
-    assert captures(tmp_path) == expected
+    assert count_captures(tmp_path) == expected

@@ -1,4 +1,4 @@
-"""The ledger as files: one name, for this user alone, and noticed when somebody takes them away."""
+"""The ledger's files: one name, for this user alone, and saved if somebody removes them."""
 
 import asyncio
 import os
@@ -31,24 +31,24 @@ ODD = [
 
 @pytest.fixture
 def umask():
-    """The usual umask, under which others may read what is made."""
+    """Set the usual umask, which lets others read new files."""
     before = os.umask(0o022)
     yield
     os.umask(before)
 
 
-async def opened(path: Path, *, send_id: str = "s") -> Ledger:
-    """Open a ledger and put a pair into it."""
+async def open_with_pair(path: Path, *, send_id: str = "s") -> Ledger:
+    """Open a ledger and enqueue a pair."""
     ledger = await Ledger.open(path, clock=SystemClock())
     await ledger.intake.enqueue([Enqueued(Pair("eu", "c", send_id), None)])
     return ledger
 
 
 @pytest.mark.parametrize("name", ODD)
-async def test_a_ledger_of_any_name_is_the_file_of_that_name(tmp_path, monkeypatch, name):
-    """No character of a path is taken for a part of a URL, so its locks lie beside it and two owners meet."""
+async def test_a_ledger_may_have_any_file_name(tmp_path, monkeypatch, name):
+    """No character is parsed as part of a URL, so two owners use the same locks beside the file."""
     monkeypatch.chdir(tmp_path)
-    async with await opened(Path(name)), await Ledger.open(Path(name), clock=SystemClock()) as second:
+    async with await open_with_pair(Path(name)), await Ledger.open(Path(name), clock=SystemClock()) as second:
         assert (await second.reports.get_books()).accepted == 1
         names = {path.name for path in tmp_path.iterdir()}
         assert names == {name, f"{name}-wal", f"{name}-shm", f"{name}.owners"}
@@ -58,10 +58,13 @@ async def test_a_ledger_of_any_name_is_the_file_of_that_name(tmp_path, monkeypat
         assert (await ledger.reports.get_books()).accepted == 1
 
 
-async def test_what_is_made_is_for_this_user_alone_and_what_exists_keeps_its_mode(tmp_path, umask):
-    """Ledger, logs, locks, rejects and copies are 0600 in folders of 0700; a folder that was there stays as it was."""
+async def test_new_files_are_private_and_existing_ones_keep_their_mode(tmp_path, umask):
+    """Ledger, logs, locks, rejects and copies have mode 0600, in folders of mode 0700."""
     (tmp_path / "shared").mkdir(mode=0o755)
-    async with await opened(tmp_path / "new" / "ledger.db"), await opened(tmp_path / "shared" / "ledger.db"):
+    async with (
+        await open_with_pair(tmp_path / "new" / "ledger.db"),
+        await open_with_pair(tmp_path / "shared" / "ledger.db"),
+    ):
         RejectsFile(tmp_path / "new" / "rejects.ndjson").add(BadLine("s", 1, "f", "p", "t"))
         copy_ledger(tmp_path / "new" / "ledger.db", tmp_path / "new" / "copy.db")
         modes = {str(path.relative_to(tmp_path)): oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
@@ -71,15 +74,15 @@ async def test_what_is_made_is_for_this_user_alone_and_what_exists_keeps_its_mod
     assert {mode for name, mode in modes.items() if name not in folders} == {"0o600"}
 
 
-async def test_no_file_is_made_through_a_link(tmp_path):
-    """A link planted where a file is to be made is refused, and what it leads to is not made or touched."""
+async def test_no_file_is_created_through_a_symbolic_link(tmp_path):
+    """Ledger, copy and rejects file are refused, and the target of the link does not change."""
     victim = tmp_path / "victim"
     (tmp_path / "ledger.db").symlink_to(victim)
     with pytest.raises(LedgerError, match="is a link to a missing file"):
-        await opened(tmp_path / "ledger.db")
+        await open_with_pair(tmp_path / "ledger.db")
     (tmp_path / "ledger.db").unlink()
     (tmp_path / "copy.db").symlink_to(victim)
-    async with await opened(tmp_path / "ledger.db"):
+    async with await open_with_pair(tmp_path / "ledger.db"):
         with pytest.raises(LedgerError, match="File exists"):
             copy_ledger(tmp_path / "ledger.db", tmp_path / "copy.db")
     rejects = RejectsFile(tmp_path / "rejects.ndjson")
@@ -89,16 +92,16 @@ async def test_no_file_is_made_through_a_link(tmp_path):
     assert not victim.exists()
 
 
-async def test_a_ledger_with_two_names_is_one_ledger_or_refused(tmp_path):
-    """A symbolic link is one ledger; for a hard link SQLite would keep two logs, so it is refused."""
+async def test_symbolic_links_share_one_ledger_and_hard_links_are_refused(tmp_path):
+    """For a hard link, SQLite would keep two write-ahead logs."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link.db").symlink_to(tmp_path / "elsewhere" / "ledger.db")
     (tmp_path / "elsewhere" / "ledger.db").touch()
-    async with await opened(tmp_path / "elsewhere" / "ledger.db"), await opened(tmp_path / "link.db"):
+    async with await open_with_pair(tmp_path / "elsewhere" / "ledger.db"), await open_with_pair(tmp_path / "link.db"):
         assert len(list((tmp_path / "elsewhere" / "ledger.db.owners").iterdir())) == 2
     (tmp_path / "twin.db").hardlink_to(tmp_path / "elsewhere" / "ledger.db")
     with pytest.raises(LedgerError, match="has several names"):
-        await opened(tmp_path / "twin.db")
+        await open_with_pair(tmp_path / "twin.db")
 
 
 def _remove(path: Path) -> None:
@@ -120,28 +123,28 @@ def _lose_the_folder(path: Path) -> None:
              lambda path: path.with_name(path.name + "-wal").unlink()],
     ids=["removed", "replaced", "renamed", "its folder", "its log"],
 )  # fmt: skip
-async def test_a_ledger_that_vanishes_under_its_owner_is_noticed_and_saved(tmp_path, lose):
-    """The next use of it raises an error that names the saved copy; nothing is written to a file without a name."""
+async def test_a_ledger_that_is_removed_while_in_use_is_an_error_and_saved(tmp_path, lose):
+    """The error names the saved copy, and nothing is written to a file without a name."""
     path = tmp_path / "state" / "ledger.db"
-    ledger = await opened(path)
+    ledger = await open_with_pair(path)
     lose(path)
     for _ in range(2):
         with pytest.raises(LedgerLost, match=r"removed or replaced while it was in use\. .* move .* and start again"):
             await ledger.reports.get_books()
     await ledger.close()
     (saved,) = (tmp_path / "state").glob("ledger.db.saved-*")
-    async with await Ledger.open(saved, clock=SystemClock()) as again:
-        assert again.ledger_id == ledger.ledger_id
-        assert (await again.reports.get_books()).pending == 1
+    async with await Ledger.open(saved, clock=SystemClock()) as copy:
+        assert copy.ledger_id == ledger.ledger_id
+        assert (await copy.reports.get_books()).pending == 1
 
 
-def test_a_service_whose_ledger_vanishes_is_not_ready_and_ends(tmp_path):
-    """Within ten seconds, also when nothing is due: it captures nothing into a file that nobody can open."""
+def test_a_service_whose_ledger_is_removed_is_not_ready_and_ends(tmp_path):
+    """It notices within ten seconds, even if nothing is due."""
 
     async def story(seen: Seen) -> None:
         assert (await seen.at(20)).conditions == ()
         _remove(tmp_path / "ledger.db")
-        with pytest.raises(LedgerLost):  # what /readyz shows, with 503
+        with pytest.raises(LedgerLost):  # /readyz responds with 503
             await seen.at(21)
         (condition,) = seen.service.conditions()
         assert (condition.part, condition.cause, condition.blocks) == (Part.LEDGER, "lost", True)
@@ -152,8 +155,8 @@ def test_a_service_whose_ledger_vanishes_is_not_ready_and_ends(tmp_path):
         served(tmp_path, {"us": Wire()}, story)
 
 
-async def test_who_looks_does_not_wait_for_a_process_that_has_locked_the_ledger(harvester, tmp_path, monkeypatch):
-    """``status`` answers at once, just when somebody asks what is wrong; who must write says who is in the way."""
+async def test_reading_does_not_wait_for_a_locked_ledger(harvester, tmp_path, monkeypatch):
+    """``status`` responds at once, and a write reports that another process has locked the ledger."""
     path = tmp_path / "harvest/.harvester/ledger.db"
     async with await Ledger.open(path, clock=SystemClock()):
         pass
@@ -168,9 +171,9 @@ async def test_who_looks_does_not_wait_for_a_process_that_has_locked_the_ledger(
                 await ledger.intake.enqueue([Enqueued(Pair("eu", "c", "s"), None)])
 
 
-async def test_what_cannot_be_saved_is_said(tmp_path, monkeypatch):
-    """A full disk leaves no half copy, and the sentence says what is left to do."""
-    ledger = await opened(tmp_path / "ledger.db")
+async def test_a_ledger_that_cannot_be_saved_is_an_error_with_the_next_step(tmp_path, monkeypatch):
+    """A full disk leaves no partial copy."""
+    ledger = await open_with_pair(tmp_path / "ledger.db")
     _remove(tmp_path / "ledger.db")
     (tmp_path / "ledger.db.owners" / "x").touch()
 
@@ -184,23 +187,28 @@ async def test_what_cannot_be_saved_is_said(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.saved-*"))
 
 
-async def test_no_new_ledger_is_made_for_a_place_that_has_one(harvester, tmp_path):
-    """A lost ledger, or a wrong folder, is an error at the start, and no empty ledger is created."""
+async def test_no_new_ledger_is_created_for_a_place_that_has_one(harvester, tmp_path):
+    """A lost ledger or a wrong folder is an error at the start of each command."""
     (tmp_path / "p.csv").write_text("campaign_id,send_id\nc,s\n")
     path = tmp_path / "harvest" / ".harvester" / "ledger.db"
-    async with await opened(path) as ledger:
+    async with await open_with_pair(path) as ledger:
         await FolderSink(tmp_path / "harvest").attach(ledger.ledger_id)
     path.unlink()
-    reach = ("--endpoint", "http://127.0.0.1:1")
-    for command in (("enqueue", "p.csv"), ("run", "p.csv", *reach), ("serve", *reach), ("audit", "p.csv", "--enqueue")):
+    endpoint = ("--endpoint", "http://127.0.0.1:1")
+    for command in (
+        ("enqueue", "p.csv"),
+        ("run", "p.csv", *endpoint),
+        ("serve", *endpoint),
+        ("audit", "p.csv", "--enqueue"),
+    ):
         code, _, err = await harvester.run(*command)
         assert (code, "was captured with another ledger" in err) == (5, True), (command, err)
         assert not path.exists()
 
 
-async def test_a_backup_is_made_for_this_user_alone(harvester, tmp_path, umask):
-    """Also by the command, and never over what is there."""
-    async with await opened(tmp_path / "ledger.db"):
+async def test_a_backup_is_private_and_overwrites_nothing(harvester, tmp_path, umask):
+    """A symbolic link in place of the copy is refused."""
+    async with await open_with_pair(tmp_path / "ledger.db"):
         assert (await harvester.run("ledger", "backup", "copy.db", "--state", "ledger.db"))[0] == 0
     assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
     (tmp_path / "copy.db").unlink()
