@@ -101,7 +101,7 @@ def read_rows(folder: Path) -> list[dict]:
 def pytest_collection_modifyitems(items):
     """Tests run in several processes; those of object stores, and of a broker, in one: each server is started once.
 
-    Groups come first: a process that began a long one last would delay the end.
+    Groups come first, and then the tests of whole systems: a process that began a long one last would delay the end.
     """
     for item in items:
         chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
@@ -109,7 +109,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(item.callspec.params["broker_server"]))
         elif "stores" in item.fixturenames or any(value in STORES for value in chosen if isinstance(value, str)):
             item.add_marker(pytest.mark.xdist_group("stores"))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    items.sort(key=lambda item: (item.get_closest_marker("xdist_group") is None, "tests/system/" not in item.nodeid))
 
 
 @pytest.hookimpl(wrapper=True)
