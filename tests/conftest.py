@@ -97,6 +97,11 @@ def read_rows(folder: Path) -> list[dict]:
     return rows
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Name a long value by its length: ids of megabytes would go from process to process with every report."""
+    return f"{argname} of {len(val)}" if isinstance(val, str | bytes) and len(val) > 200 else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
     """Tests run in several processes; those of object stores, and of a broker, in one: each server is started once.
