@@ -57,7 +57,7 @@ class QueueSetup:
     async def enqueue(self, arrivals, *, once):
         """Enqueue into the ledger."""
         self.enqueued += [(each.pair.campaign_id, each.pair.send_id, once) for each in arrivals]
-        return await self.ledger.intake.enqueue(arrivals, now=SystemClock().wall(), once=once)
+        return await self.ledger.intake.enqueue(arrivals, once=once)
 
     def create_broker(self, **options):
         """A broker for the queue, with short waits."""
