@@ -16,9 +16,9 @@ import zstandard
 from aiohttp import web
 
 from harvester.clock import SystemClock
-from harvester.engine.storing import Storing, recover
+from harvester.engine.storing import Storing
 from harvester.errors import PartConflict, SinkError, UsageError
-from harvester.ledger import Ledger
+from harvester.ledger import Lease, Ledger
 from harvester.model import DATASET, Captured, Enqueued, Pair, Part, Settlement, Verdict
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.storage import FolderSink
@@ -433,6 +433,11 @@ async def seal_batches(ledger: Ledger, count: int, destination: str) -> list[Par
     return parts
 
 
+def lease_of(part: Part) -> Lease:
+    """A lease of the batch that a part is named for; nothing here renews it."""
+    return Lease(part.name.removeprefix(f"{DATASET}/"), "token")
+
+
 @pytest.mark.parametrize("name", ["moto", "radosgw", "azurite"])
 async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, tmp_path, monkeypatch, name):
     """Another process takes over the waiting parts; when the store is back, both create the same."""
@@ -459,8 +464,9 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
                 for each in (first, second)
             ]
             for each in parts:
-                storings[0].add(each.name.removeprefix(f"{DATASET}/"), each.size_bytes)
-            await recover(second, storings[1], dataset, beginning=True)
+                storings[0].add(lease_of(each), each.size_bytes)
+            storings[1].destination = dataset
+            assert await storings[1].recover() == []
             assert storings[1].waiting == 2
 
             async def away_then_back() -> None:
@@ -487,7 +493,7 @@ async def test_capturing_pauses_while_too_many_bytes_are_sealed(stores, tmp_path
                           max_sealed_bytes=1 << 20, patience_seconds=3600.0)  # fmt: skip
         assert await storing.room()
         for each in await seal_batches(ledger, 2, dataset):
-            storing.add(each.name.removeprefix(f"{DATASET}/"), each.size_bytes)
+            storing.add(lease_of(each), each.size_bytes)
         running, waiting = asyncio.create_task(storing.run()), asyncio.create_task(storing.room())
         while storing.problem is None:
             await asyncio.sleep(0)
@@ -513,7 +519,7 @@ async def test_damaged_bytes_in_the_ledger_are_never_stored(tmp_path):
         storing = Storing(ledger, sink, clock=clock, jitter=random.Random(1), max_sealed_bytes=1 << 30,
                           patience_seconds=0.0)  # fmt: skip
         for each in (bad, good):
-            storing.add(each.name.removeprefix(f"{DATASET}/"), each.size_bytes)
+            storing.add(lease_of(each), each.size_bytes)
         storing.finish()
         await storing.run()
         assert "damaged" in str(storing.problem)
