@@ -23,7 +23,7 @@ FLOORS = {
 DOORS = {
     "aio_pika": {"sources/brokers/rabbitmq.py", "sources/brokers/rabbitmq_messages.py"},
     "aiobotocore": {"sources/brokers/sqs.py"},
-    "aiohttp": {"braze/transport.py", "simulator", "web/server.py"},
+    "aiohttp": {"braze/transport.py", "braze/transport_errors.py", "simulator", "web/server.py"},
     "aiolimiter": {"braze/pacer.py"},
     "botocore": {"sources/brokers/sqs.py"},
     "click": {"cli"},
@@ -55,7 +55,7 @@ DOORS = {
     "sqlite3": {"ledger/sqlite.py", "sources/send_times.py"},
     "tenacity": {"braze/client.py"},
     "uvloop": {"cli/options.py"},
-    "yarl": {"braze/transport.py"},
+    "yarl": {"braze/transport.py", "braze/transport_errors.py"},
     "zstandard": {"storage/part.py", "datasets/members.py"},
 }
 """Which files or rooms may import a library. orjson is the JSON of the house; only its hot path is in braze."""

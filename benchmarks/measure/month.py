@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from harvester.braze import pacer
 from harvester.braze.budget import BudgetReport
-from harvester.braze.transport import Answer
+from harvester.braze.transport import Response
 from harvester.clock import Clock
 from harvester.engine import pipeline
 from harvester.errors import ExchangeError
@@ -94,7 +94,7 @@ class _Braze:
         self._month = month
         self._clock = clock
 
-    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         await asyncio.sleep(0.2)
         now = self._clock.wall()
         if _within(BRAZE_AWAY, now - self._month.starts_at):
@@ -111,7 +111,7 @@ class _Braze:
         if judged.status == 200:
             self._month.answered.setdefault(pair.send_id, []).append(now)
         report = BudgetReport(grant.limit, grant.remaining, grant.reset_at, float(int(now)))
-        return Answer(judged.status, judged.body, report, 0.2)
+        return Response(judged.status, judged.body, report, 0.2)
 
     def use_key(self, api_key: str) -> bool:
         return api_key != KEY

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harvester.braze.budget import Budget, BudgetReport
-from harvester.braze.pacer import Held, Pacer
+from harvester.braze.gate import Held
+from harvester.braze.pacer import Pacer
 from harvester.simulator.budget import SharedBudget
 from harvester.simulator.neighbour import Bursty, Campaign, Neighbour, Steady
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
@@ -127,19 +128,19 @@ async def _worker(world: _World, pacer: Pacer, offset: float) -> None:
     await asyncio.sleep(offset)
     while world.to_do > 0:
         try:
-            await pacer.permit()
-        except Held as hold:
-            await asyncio.sleep(max(0.0, hold.until - world.clock.monotonic()) + 0.001)
+            await pacer.acquire()
+        except Held as held:
+            await asyncio.sleep(max(0.0, held.hold.until - world.clock.monotonic()) + 0.001)
             continue
         allowed, report, latency = await world.call()
-        pacer.landed(report, latency)
+        pacer.release(report, latency)
         if allowed:
             world.to_do -= 1
             world.result.calls += 1
-            pacer.succeeded()
+            pacer.record_success()
         else:
             world.result.throttled += 1
-            pacer.throttled()
+            pacer.record_throttled()
 
 
 async def _run(scenario: Scenario) -> Result:

@@ -1,330 +1,230 @@
-"""A reading becomes an outcome: the policy around one exchange. The only door to tenacity.
+"""A reading becomes an outcome: the policy around one request. The only door to tenacity.
 
-What is transient is tried a few times, then deferred to the ledger; what is refused is recorded; a 429 moves
-the pacer and costs no try; a refused key halts the workspace, and so do refusals of several campaigns (``refusals``).
-An exception never leaves here for a queue.
+A transient failure is attempted a few times, then deferred to the ledger; a refused pair is recorded; a 429 moves the
+pacer and costs no attempt; a refused key halts the workspace, and so do refusals of several campaigns (``refusals``).
+No exception leaves this module for a queue.
 """
 
 import asyncio
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_random_exponential
 
-from harvester.braze.pacer import HALTED_SECONDS, REFUSED_SECONDS, Held, Pacer
-from harvester.braze.refusals import WRONG_IDS_HINT, Refusals, Trust, keep_newest
-from harvester.braze.series import captured, raw_row
-from harvester.braze.transport import Answer, Transport
+from harvester.braze.endpoint import Endpoint
+from harvester.braze.gate import Held, Hold, HoldCause
+from harvester.braze.in_flight import InFlight
+from harvester.braze.pacer import Pacer
+from harvester.braze.series import build_capture, encode_raw_row
+from harvester.braze.transport import Response, Transport
 from harvester.clock import Clock, wait_for_event
 from harvester.errors import ExchangeError, Meaning, classify_status
-from harvester.health import HOLDS, Failing
-from harvester.model import DAY_SECONDS, SERIES_DAYS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
+from harvester.model import SERIES_DAYS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
 from harvester.observability.redaction import scrub_foreign
 from harvester.observability.traces import NO_SPAN, Span
 
-TRIES = 3
-LANDING_SECONDS = 5.0
-"""For how long calls in flight may land once the harvest stops: one that hangs must not cost all others their seal."""
+ATTEMPTS = 3
+BACKOFF = wait_random_exponential(multiplier=0.5, max=8)
+STOP_SECONDS = 5.0
+"""How long requests in flight may take after a stop: one that hangs must not delay the seal of all others."""
 
 log = structlog.get_logger()
 
 
+@dataclass(slots=True)
+class _Job:
+    """A reading to capture. ``cause`` says why its next request is made, and is the label that counts it."""
+
+    reading: Reading
+    batch_id: str
+    span: Span
+    cause: str = "first"
+
+
 class Client:
-    """Captures readings of one workspace. ``calls`` and ``answers`` count what was sent and what came back."""
+    """Captures readings of one workspace. ``requests`` are counted by cause, ``responses`` by status or error."""
 
     def __init__(
         self, *, transport: Transport, endpoint: str, pacer: Pacer, clock: Clock,
         keep_raw: bool = False,
     ) -> None:  # fmt: skip
-        """Ask through ``transport`` when ``pacer`` permits, for the ``SERIES_DAYS`` before ``ending_at``.
+        """Request the ``SERIES_DAYS`` before ``ending_at``, whenever ``pacer`` permits.
 
-        ``endpoint`` is named where it does not answer. ``keep_raw``: captures bring the answer as it came too.
+        ``endpoint`` is its URL, for messages. ``keep_raw``: a capture also contains the response as it came.
         """
-        self.calls: Counter[str] = Counter()
-        self.answers: Counter[str] = Counter()
-        self.halted_because: str | None = None
-        self.refusals = Refusals()
-        self.halted_cause, self.halted_at = "", 0.0
-        self.failing: Failing | None = None
-        """The present series of failed calls; None while calls succeed, or none was made."""
-        self.failed_campaigns: dict[str, None] = {}
-        """Campaigns whose pairs failed since the last usable answer. The next probe asks another campaign."""
+        self.requests: Counter[str] = Counter()
+        self.responses: Counter[str] = Counter()
         self.last_captured_at = 0.0
-        self._told_on: dict[str, int] = {}
-        self.endpoint = endpoint
         self._transport = transport
         self._pacer = pacer
         self._clock = clock
         self._keep_raw = keep_raw
         self._new_counters: set[str] = set()
         self._stopping = asyncio.Event()
-        self._under_way: set[asyncio.Task[Any]] = set()
-        self._left_before_halt: set[asyncio.Task[Any]] = set()
-        """Tasks whose call was in flight when the workspace was halted: their answers do not end the halt."""
-        self._given_up = False
+        self._in_flight = InFlight()
+        self.endpoint = Endpoint(endpoint, pacer=pacer, in_flight=self._in_flight, clock=clock)
         self._retrying = AsyncRetrying(
-            stop=stop_after_attempt(TRIES),
-            wait=wait_random_exponential(multiplier=0.5, max=8),
-            retry=retry_if_exception(lambda error: isinstance(error, ExchangeError) and pacer.may_retry()),
-            sleep=self._pause,
-            reraise=True,
+            stop=stop_after_attempt(ATTEMPTS - 1),
+            before=self._back_off,
+            retry=retry_if_result(lambda outcome: isinstance(outcome, Deferred) and pacer.may_retry()),
+            retry_error_callback=_get_last_outcome,
         )
 
     def stop(self) -> None:
-        """End every wait; what is in flight may still land, for ``LANDING_SECONDS``."""
+        """End every wait; requests in flight may still end, for ``STOP_SECONDS``."""
         self._stopping.set()
         self._pacer.stop()
-        asyncio.get_running_loop().call_later(LANDING_SECONDS, self._give_up)
-
-    def _give_up(self) -> None:
-        """End the exchanges that are still under way; their readings go back. No other begins once it is stopped."""
-        self._given_up = True
-        for task in self._under_way:
-            task.cancel()
-
-    def why(self, held_because: str) -> str:
-        """Return in words what a hold waits for; for an endpoint that fails, how the last request failed."""
-        if held_because == "overloaded" and self.failing:
-            return f"{self.endpoint} ({self.failing.detail})"
-        return HOLDS.get(held_because, held_because)
+        asyncio.get_running_loop().call_later(STOP_SECONDS, self._in_flight.cancel)
 
     async def capture(self, reading: Reading, *, batch_id: str, span: Span = NO_SPAN) -> Outcome:
-        """Ask for a reading until it has an outcome. Never raises for anything the API or the network does."""
+        """Attempt a reading until it has an outcome. Never raises for anything that the API or the network does."""
+        job = _Job(reading, batch_id, span)
         try:
-            try:
-                return await self._try(reading, batch_id, span, "first")
-            except ExchangeError as error:
-                return await self._try_again(reading, batch_id, span, _lightened(error))
+            outcome = await self._attempt(job)
+            if not isinstance(outcome, Deferred):
+                return outcome
+            if self._pacer.may_retry():  # tenacity makes the further attempts; for the first it would cost too much
+                outcome = await self._retrying(self._attempt, job)
         except Held:
             return Returned()
-        except ExchangeError as error:
-            log_deferral = log.info if self.failing is None else log.debug  # a condition reports that no call succeeds
-            log_deferral("reading_deferred", **_names(reading), cause=error.cause)
-            keep_newest(self.failed_campaigns, reading.pair.campaign_id)
-            return Deferred(error.cause)
-        except Exception as bug:  # noqa: BLE001 - one answer that meets a bug of ours must not cost all others their deadline
-            log.error("bug_found", **_place_of(bug), **_names(reading))  # noqa: TRY400 - a trace may quote the key
+        except Exception as bug:  # noqa: BLE001 - one response that meets a bug of ours must not end the capture of all others
+            log.error("bug_found", **_locate(bug), **_get_names(reading))  # noqa: TRY400 - a trace may quote the key
             return Deferred("bug")
-
-    async def ask_time(self, pair: Pair, *, ending_at: float) -> bool:
-        """Make one call only for its answer's ``Date``, which the transport observes; returns whether an answer came.
-
-        It has no other effect: it captures and rejects no pair, and halts no workspace.
-        """
-        reading = Reading(0, pair, "", ending_at, ending_at, ending_at)
-        try:
-            answer = await self._exchange(reading, NO_SPAN, "for_the_time")
-        except (ExchangeError, Held):
-            return False
-        match classify_status(answer.status):
-            case Meaning.ANSWER:
-                self.answers[f"status_{answer.status}"] += 1
-                self._pacer.succeeded()
-            case Meaning.THROTTLED:
-                self._throttled(answer)
-            case Meaning.TRANSIENT:
-                self._failed(ExchangeError(f"status_{answer.status}", self._detail(answer)))
-            case _:
-                pass
-        return True
-
-    async def _try_again(self, reading: Reading, batch_id: str, span: Span, first: ExchangeError) -> Outcome:
-        """Go on after a first try that failed; it counts as one. Only failures pay for the machinery of retries."""
-        failed, last = [first], first.cause
-
-        async def tries() -> Outcome:
-            nonlocal last
-            if failed:
-                raise failed.pop()
-            try:
-                return await self._try(reading, batch_id, span, f"retry_after_{last}")
-            except ExchangeError as error:
-                last = error.cause
-                raise _lightened(error) from None
-
-        outcome: Outcome = await self._retrying(tries)
+        if isinstance(outcome, Deferred):
+            # A condition reports that no request succeeds.
+            log_deferral = log.info if self.endpoint.failing is None else log.debug
+            log_deferral("reading_deferred", **_get_names(reading), cause=outcome.cause)
+            self.endpoint.record_deferral(reading.pair)
         return outcome
 
-    async def _try(self, reading: Reading, batch_id: str, span: Span, cause: str) -> Outcome:
-        """One try, made for ``cause``: as many exchanges as there are 429s, and one more.
+    async def request_time(self, pair: Pair, *, ending_at: float) -> bool:
+        """Make one request only for the ``Date`` of its response, which the transport observes.
 
-        Raises ``ExchangeError`` or ``Held``.
+        Returns whether a response came. It captures and rejects no pair, and halts no workspace.
         """
-        while True:
-            answer = await self._exchange(reading, span, cause)
-            match classify_status(answer.status):
-                case Meaning.ANSWER:
-                    return self._read(answer, reading, batch_id)
-                case Meaning.THROTTLED:
-                    self._throttled(answer)
-                    cause = "after_429"
-                case Meaning.REJECTED:
-                    return self._rejected(answer, reading)
-                case Meaning.HALTED if answer.old_key:
-                    cause = "after_old_key"
-                case Meaning.HALTED:
-                    because = f"status {answer.status}: {self._detail(answer)}"
-                    self._halt(because, HALTED_SECONDS, cause=f"status_{answer.status}", **_names(reading))
-                    return Returned()
-                case Meaning.TRANSIENT:
-                    raise self._failed(ExchangeError(f"status_{answer.status}", self._detail(answer)))
-
-    async def _exchange(self, reading: Reading, span: Span, cause: str) -> Answer:
-        """Send one request when it may leave, count it by its cause, and tell the pacer what came of it."""
-        await self._pacer.permit()
-        self.calls[cause] += 1
-        answer: Answer | None = None
-        task = asyncio.current_task()
-        assert task is not None
-        self._under_way.add(task)
-        self._left_before_halt.discard(task)
         try:
-            answer = await self._transport.send_series(
-                reading.pair, length_days=SERIES_DAYS, ending_at=reading.ending_at
-            )
-            # What came together is received together, then read together: the same work side by side finds its code
-            # and data at hand, which is a tenth of a harvest. All kinds of answers wait alike, and so stay in order.
-            await asyncio.sleep(0)
+            response = await self._send(pair, ending_at, NO_SPAN, "for_the_time")
+        except Held:
+            return False
         except ExchangeError as error:
-            self.answers[error.cause] += 1
-            span.record_attempt(error.cause)
-            self._failed(error)
-            raise
-        except asyncio.CancelledError:
-            if not self._given_up or task.uncancel():  # cancelled by others (too)
-                raise
-            raise Held("stopping", self._clock.monotonic()) from None
-        finally:
-            self._under_way.discard(task)
-            self._pacer.landed(answer.budget if answer else None, answer.latency_seconds if answer else None)
-        span.record_attempt(f"status_{answer.status}")
-        if classify_status(answer.status) is not Meaning.ANSWER:  # of one that may be, it is yet to be seen what it is
-            self.answers[f"status_{answer.status}"] += 1
-        return answer
+            self._record_failure(error)
+            return False
+        match classify_status(response.status):
+            case Meaning.TRANSIENT:
+                self._record_failure(self._describe(response))
+            case meaning:
+                self.responses[f"status_{response.status}"] += 1
+                if meaning is Meaning.ANSWER:
+                    self._pacer.record_success()
+                elif meaning is Meaning.THROTTLED:
+                    self.endpoint.record_throttled(self._describe(response))
+        return True
 
-    def _read(self, answer: Answer, reading: Reading, batch_id: str) -> Captured:
+    async def _attempt(self, job: _Job) -> Outcome:
+        """Make one attempt: as many requests as there are 429s, and one more. ``Deferred`` if it failed."""
+        pair = job.reading.pair
         try:
-            capture = captured(
-                answer.body, reading, batch_id=batch_id, captured_at=self._clock.wall(),
+            while True:
+                response = await self._send(pair, job.reading.ending_at, job.span, job.cause)
+                meaning = classify_status(response.status)
+                if meaning is Meaning.ANSWER:
+                    return self._parse(response, job)
+                if meaning is Meaning.TRANSIENT:
+                    raise self._describe(response)
+                self.responses[f"status_{response.status}"] += 1
+                if meaning is Meaning.REJECTED:
+                    detail = self._quote(response)
+                    self.endpoint.record_refusal(pair, f"status {response.status}: {detail}")
+                    return Rejected(f"status_{response.status}", detail)
+                if meaning is Meaning.THROTTLED:
+                    self.endpoint.record_throttled(self._describe(response))
+                    job.cause = "after_429"
+                elif response.old_key:
+                    job.cause = "after_old_key"
+                else:
+                    reason = f"status {response.status}: {self._quote(response)}"
+                    self.endpoint.record_refused_key(pair, response.status, reason)
+                    return Returned()
+        except ExchangeError as error:
+            self._record_failure(error)
+            job.cause = f"retry_after_{error.cause}"
+            return Deferred(error.cause)
+
+    async def _send(self, pair: Pair, ending_at: float, span: Span, cause: str) -> Response:
+        """Send one request when it may leave, count it by its cause, and report its end to the pacer."""
+        await self._pacer.acquire()
+        self.requests[cause] += 1
+        response: Response | None = None
+        try:
+            response = await self._in_flight.send(
+                self._transport.send_series(pair, length_days=SERIES_DAYS, ending_at=ending_at)
+            )
+        except ExchangeError as error:
+            span.record_attempt(error.cause)
+            raise
+        finally:
+            self._pacer.release(response.budget if response else None, response.latency_seconds if response else None)
+        span.record_attempt(f"status_{response.status}")
+        return response
+
+    def _parse(self, response: Response, job: _Job) -> Captured:
+        """Turn a 200 into a capture. Raises ``ExchangeError`` if it is unusable."""
+        reading = job.reading
+        try:
+            capture = build_capture(
+                response.body, reading, batch_id=job.batch_id, captured_at=self._clock.wall(),
                 new_counters=self._new_counters,
             )  # fmt: skip
         except ExchangeError as error:
-            self.answers[error.cause] += 1
-            self._failed(error)
-            self._level(error.cause)(
-                "response_unusable", **_names(reading), cause=error.cause, body=self._detail(answer),
-                request_id=scrub_foreign(answer.request_id, length=100),
+            self.endpoint.choose_log_method(error.cause)(
+                "response_unusable", **_get_names(reading), cause=error.cause, body=self._quote(response),
+                request_id=scrub_foreign(response.request_id, length=100),
             )  # fmt: skip
             raise
-        self.answers[f"status_{answer.status}"] += 1
-        if self.refusals.count or self.refusals.trust is not Trust.TRUSTED:
-            self._restore_trust(reading.pair.workspace)
-        self._succeeded()
-        if self.halted_because is not None and asyncio.current_task() not in self._left_before_halt:
-            self.halted_because = None
+        self.responses[f"status_{response.status}"] += 1
+        self.endpoint.record_capture(reading.pair.workspace)
         self.last_captured_at = self._clock.wall()
         if self._keep_raw:
-            return capture._replace(raw=raw_row(answer.body, reading, capture, batch_id=batch_id))
+            return capture._replace(raw=encode_raw_row(response.body, reading, capture, batch_id=job.batch_id))
         return capture
 
-    def _level(self, cause: str) -> Callable[..., object]:
-        """Return the log method for a cause: a warning once a day, otherwise debug."""
-        today = int(self._clock.wall() // DAY_SECONDS)
-        warned_today = self._told_on.get(cause) == today
-        self._told_on[cause] = today
-        return log.debug if warned_today else log.warning  # type: ignore[no-any-return]
+    def _record_failure(self, error: ExchangeError) -> None:
+        self.responses[error.cause] += 1
+        self.endpoint.record_failure(error)
 
-    def _failed(self, error: ExchangeError) -> ExchangeError:
-        """Report a failed call to the pacer, and record why it failed."""
-        self._set_failing(error)
-        self._pacer.failed()
-        return error
+    def _describe(self, response: Response) -> ExchangeError:
+        return ExchangeError(f"status_{response.status}", self._quote(response))
 
-    def _set_failing(self, error: ExchangeError) -> None:
-        began = self.failing.since if self.failing else self._clock.monotonic()
-        self.failing = Failing(began, error.cause, str(error))
-
-    def _throttled(self, answer: Answer) -> None:
-        """Stop all calls. While the budget has calls left, or is unknown, a 429 is a failure like others."""
-        if not self._pacer.throttled():
-            self._set_failing(ExchangeError(f"status_{answer.status}", self._detail(answer)))
-
-    def _succeeded(self) -> None:
-        """Report a usable answer. A call that was in flight does not end the failure that a 429 began."""
-        self._pacer.succeeded()
-        self.failed_campaigns.clear()
-        if self.failing is not None and not (self._pacer.throttling and self.failing.cause == "status_429"):
-            self.failing = None
-
-    def _rejected(self, answer: Answer, reading: Reading) -> Rejected:
-        """Record a refusal, and hold the calls if it puts the endpoint in doubt."""
-        self._succeeded()
-        detail = self._detail(answer)
-        self.refusals.add_refusal(reading.pair.campaign_id, f"status {answer.status}: {detail}")
-        self._judge_refusals(reading.pair.workspace)
-        return Rejected(f"status_{answer.status}", detail)
-
-    def end_campaigns(self, workspace: str) -> bool:
-        """Update the trust if no pair of another campaign is due; returns whether to claim again at once."""
-        before, again = self.refusals.trust, self.refusals.end_campaigns()
-        if self.refusals.trust is not before:
-            self._judge_refusals(workspace)
-        return again
-
-    def _judge_refusals(self, workspace: str) -> None:
-        if self.refusals.trust is Trust.HALTED:
-            self._halt(str(self.refusals), REFUSED_SECONDS, cause="refusals", workspace=workspace, hint=WRONG_IDS_HINT)
-        elif self.refusals.trust is Trust.DOUBTED:
-            self._pacer.doubt()
-
-    def _restore_trust(self, workspace: str) -> None:
-        """Record a capture: the endpoint is right, and the pairs refused before it were wrong."""
-        count, refused = self.refusals.count, str(self.refusals)
-        doubted = self.refusals.add_capture()
-        if doubted:
-            self._pacer.mended("refused")
-        if doubted and count:
-            self._level("refused")("pairs_refused", workspace=workspace, reason=refused, hint=WRONG_IDS_HINT)
-
-    def _halt(self, because: str, seconds: float, *, cause: str, **names: str) -> None:
-        if self.halted_because is None:
-            log.error("workspace_halted", **names, reason=because)
-            self.halted_at = self._clock.monotonic()
-        self.halted_because, self.halted_cause = because, cause
-        self.failing = None  # it answers
-        self._left_before_halt |= self._under_way
-        self._pacer.halt(seconds)
-
-    def _detail(self, answer: Answer) -> str:
-        """Give the beginning of a body, safe to log and to store: without the key, without control characters."""
-        # Scrubbed before it is cut short: a key cut in two would not be known as one.
-        text = self._transport.scrub(answer.body[:16_384].decode("utf-8", "replace"))
+    def _quote(self, response: Response) -> str:
+        """Return the beginning of a body, safe to log and to store: without the key, without control characters."""
+        # Scrubbed before it is cut: the first half of a key would not be recognized.
+        text = self._transport.scrub(response.body[:16_384].decode("utf-8", "replace"))
         return text[:200].encode("unicode_escape").decode()
 
-    async def _pause(self, seconds: float) -> None:
-        """Sleep between tries, unless stopping."""
-        if await wait_for_event(self._stopping, timeout_seconds=seconds):
-            raise Held("stopping", self._clock.monotonic())
+    async def _back_off(self, state: RetryCallState) -> None:
+        """Wait before a retry: up to 0.5 s before the first, up to 1 s before the second. Raises ``Held`` on a stop."""
+        if await wait_for_event(self._stopping, timeout_seconds=BACKOFF(state)):
+            raise Held(Hold(HoldCause.STOPPING, self._clock.monotonic()))
 
 
-def _lightened(error: ExchangeError) -> ExchangeError:
-    """Let go of where an error came from: its frames hold the answer, for as long as it waits to be tried again."""
-    return error.with_traceback(None)
+def _get_last_outcome(state: RetryCallState) -> Outcome:
+    assert state.outcome is not None
+    outcome: Outcome = state.outcome.result()
+    return outcome
 
 
-def _names(reading: Reading) -> dict[str, str]:
-    """Name a reading's send for the log."""
+def _get_names(reading: Reading) -> dict[str, str]:
+    """Return the names of a reading's send, for the log."""
     pair = reading.pair
     return {"workspace": pair.workspace, "campaign_id": pair.campaign_id, "send_id": pair.send_id}
 
 
-def _place_of(bug: Exception) -> dict[str, str]:
-    """Tell what happened and where our code was, and no value."""
-    where = ""
+def _locate(bug: Exception) -> dict[str, str]:
+    """Return the kind of an error and the last line of our code that it passed, but no value."""
+    location = ""
     for frame, line in traceback.walk_tb(bug.__traceback__):
         if "harvester" in frame.f_globals.get("__name__", ""):
-            where = f"{frame.f_globals['__name__']}:{line}"
-    return {"error": type(bug).__name__, "location": where, "hint": "please report it; the pair is tried again later"}
+            location = f"{frame.f_globals['__name__']}:{line}"
+    return {"error": type(bug).__name__, "location": location, "hint": "report it; the pair is tried again later"}

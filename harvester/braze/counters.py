@@ -1,9 +1,9 @@
-"""Decides which members of an answer become columns. Pure.
+"""Decides which members of a response become columns. Pure.
 
-Parts never change, so they must stay readable whatever an answer contains. Readers of NDJSON make a column of every
-member: one answer with 20,000 unknown counters would give the table 20,000 columns for ever. So a counter has a column
-only if Braze documents it, or if its name looks like a documented one. All others are kept as JSON text in the column
-``unrecognized`` of their row.
+Parts never change, so they must stay readable whatever a response contains. Readers of NDJSON make a column of every
+member: one response with 20,000 unknown counters would give the table 20,000 columns for ever. So a counter has a
+column only if Braze documents it, or if its name looks like a documented one. All others are kept as JSON text in the
+column ``unrecognized`` of their row.
 """
 
 import re
@@ -29,8 +29,8 @@ DOCUMENTED_COUNTERS = frozenset((
 """Documented for this endpoint or for ``/campaigns/data_series``, or recorded on a real send."""
 
 MAX_NEW_COUNTERS = 100
-"""The most new names that become columns in a process, over all answers of a workspace: many answers with a few new
-names each would give as many columns as one answer with many."""
+"""The most new names that become columns in a process, over all responses of a workspace: many responses with a few new
+names each would give as many columns as one response with many."""
 
 UNRECOGNIZED = "unrecognized"
 """The column for all other members: the text of a JSON object."""
@@ -47,9 +47,9 @@ _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def find_columns(names: set[str], new_counters: set[str]) -> set[str]:
-    """Return those of an answer's names that are columns.
+    """Return those of a response's names that are columns.
 
-    ``new_counters`` are the new names that became columns before. Those of this answer are added unless too many.
+    ``new_counters`` are the new names that became columns before. Those of this response are added unless too many.
     """
     new = {name for name in names - DOCUMENTED_COUNTERS - new_counters if _COLUMN.fullmatch(name)} - _RESERVED
     if len(new_counters) + len(new) <= MAX_NEW_COUNTERS:
@@ -57,7 +57,7 @@ def find_columns(names: set[str], new_counters: set[str]) -> set[str]:
     return names & (DOCUMENTED_COUNTERS | new_counters)
 
 
-def fold(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:
+def fold_row(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:
     """Return a row whose members without a column, and lists and objects, are JSON text in ``unrecognized``."""
     kept = {name: value for name, value in row.items() if name in columns and not isinstance(value, list | dict)}
     rest = {name: value for name, value in row.items() if name not in kept}

@@ -1,6 +1,6 @@
-"""A transport that reports the ``Date`` of every answer to a clock."""
+"""A transport that reports the ``Date`` of every response to a clock."""
 
-from harvester.braze.transport import Answer, Transport
+from harvester.braze.transport import Response, Transport
 from harvester.clock import BrazeClock
 from harvester.model import Pair
 
@@ -9,25 +9,25 @@ class DatedTransport:
     """Wraps the transport of a workspace. All transports of a process share one clock."""
 
     def __init__(self, transport: Transport, clock: BrazeClock) -> None:
-        """Ask through ``transport``."""
+        """Send requests through ``transport``."""
         self._transport = transport
         self._clock = clock
 
-    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
-        """Send one request, and report the answer's ``Date`` to the clock (see the protocol)."""
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
+        """Send one request, and report the response's ``Date`` to the clock (see the protocol)."""
         departed = self._clock.monotonic()
-        answer = await self._transport.send_series(pair, length_days=length_days, ending_at=ending_at)
-        self._clock.observe(answer.budget.server_time, departed=departed, received=self._clock.monotonic())
-        return answer
+        response = await self._transport.send_series(pair, length_days=length_days, ending_at=ending_at)
+        self._clock.observe(response.budget.server_time, departed=departed, received=self._clock.monotonic())
+        return response
 
     def use_key(self, api_key: str) -> bool:
-        """Ask with this key from now on (see the protocol)."""
+        """Use this key from now on (see the protocol)."""
         return self._transport.use_key(api_key)
 
     def scrub(self, text: str) -> str:
-        """Take the API key out of a text (see the protocol)."""
+        """Remove the API key from a text (see the protocol)."""
         return self._transport.scrub(text)
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._transport.close()

@@ -1,335 +1,234 @@
-"""When a call may leave: the only door to aiolimiter, and the only place where the harvest waits for Braze.
+"""When a request may leave: the only door to aiolimiter, and the only place where the engine waits for Braze.
 
-One mechanism serves start-up, a new window, a 429, an overloaded server and a halted workspace alike: a
-*hold* (why, until when), then *probing* (one call in flight until a good answer), then a ramp (one more in
-flight for every good answer). Beneath it the budget's pace is smoothed by a bucket that holds *time*: it drains
-one second a second, and a call costs ``1 / pace`` seconds. So the pace may change at any moment, and one
-limiter serves for life.
+Requests wait in one queue. The first of it waits for the gate, then for a free place in flight, then for a bucket that
+smooths the budget's pace. The bucket holds *time*: it drains one second per second, and a request costs ``1 / pace``
+seconds. So the pace may change at any moment, and one limiter serves for life.
 """
 
 import asyncio
 import random
 from collections import deque
-from dataclasses import dataclass
+from itertools import islice
 
 from aiolimiter import AsyncLimiter
 
 from harvester.braze.budget import Budget, BudgetReport
+from harvester.braze.gate import HALTED_SECONDS, REFUSED_SECONDS, Gate, Held, Hold, HoldCause
+from harvester.braze.pace_state import PaceState, Traffic
 from harvester.clock import Clock, wait_for_event
-from harvester.errors import HarvesterError
 
 BURST_SECONDS = 0.1
 SLICE_SECONDS = 0.05
-"""The part of a call's cost paid at a time: less than the burst, so that a late timer loses nothing."""
+"""The most time that is paid at once: less than the burst, so that a late timer loses nothing. All requests that one
+slice pays for leave together, since a timer for each would cost half as much again."""
 
-TOGETHER_CALLS = 8
-"""For so many calls at the most one waits at a time, so that a few leave together: woken for each, the process would
-cost half as much again."""
-
-FAILURES_TO_HOLD = 10
-UNANSWERED_TO_HOLD = 3
-"""Where no call was ever answered, nobody may be there: a few failures tell as much as ten."""
-
-OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS = 15.0, 300.0
-THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS = 15.0, 3660.0
-HALTED_SECONDS = 600.0
-REFUSED_SECONDS = 6.0
-"""Between probes after refusals. Longer than a worker waits, so that claimed readings are returned."""
-
-RETRIES_PER_READING = 0.2
-_RETRIES_KEPT = 20.0
-
-
-def count_overload_holds(seconds: float) -> int:
-    """Count the overload holds in a row that together last at most ``seconds``."""
-    holds, waited = 0, OVERLOAD_FIRST_SECONDS
-    while waited <= seconds:
-        holds += 1
-        waited += min(OVERLOAD_FIRST_SECONDS * 2.0**holds, OVERLOAD_MAX_SECONDS)
-    return holds
-
-
-class Held(HarvesterError):  # noqa: N818 - it is a state to act on, not a failure
-    """No call may leave for longer than a worker should wait; the reading goes back to the ledger."""
-
-    def __init__(self, cause: str, until: float) -> None:
-        """``cause`` is a key of ``health.HOLDS``. ``until`` is in monotonic seconds."""
-        super().__init__(f"held because of {cause}")
-        self.cause = cause
-        self.until = until
-
-
-@dataclass(frozen=True, slots=True)
-class PaceState:
-    """What the pacer is doing, for people. Zeros until the first answer has told of the budget."""
-
-    pace: float
-    limit: int
-    remaining: int
-    reserve_calls: int
-    seconds_to_reset: float
-    in_flight: int
-    held_because: str | None
-    held_seconds: float
-    holds_in_a_row: int
-    calls: int
-    throttled: int
-    waited_seconds: float
-    answered: bool
-
-    def known_figures(self, *, idle: bool) -> dict[str, float]:
-        """Return pace and budget for a log line, as far as answers have told them in this window."""
-        if self.seconds_to_reset <= 0:
-            return {}
-        pace = {} if idle and self.held_because is None else {"requests_per_minute": round(60 * self.pace, 1)}
-        return {**pace, "remaining_requests": self.remaining, "limit_requests": self.limit}
+_ROUNDING = 1e-9
 
 
 class Pacer:
-    """Lets the calls of one workspace leave, politely."""
+    """Paces the requests of one workspace."""
 
     def __init__(
         self, *, reserve: float, max_rate: float, clock: Clock, jitter: random.Random,
         longest_wait_seconds: float = 5.0, budget: Budget | None = None,
     ) -> None:  # fmt: skip
-        """Keep ``reserve`` (a share of the limit) free and never exceed ``max_rate`` calls per second.
+        """Keep ``reserve`` (a share of the limit) free and never exceed ``max_rate`` requests per second.
 
-        A wait longer than ``longest_wait_seconds`` is not waited for: ``permit`` raises ``Held``.
+        ``acquire`` raises ``Held`` instead of waiting longer than ``longest_wait_seconds`` for a hold.
         """
         self._budget = budget or Budget(reserve)
+        self._gate = Gate(jitter)
         self._max_rate = max_rate
         self._clock = clock
-        self._jitter = jitter
         self._longest_wait_seconds = longest_wait_seconds
         self._bucket = AsyncLimiter(BURST_SECONDS, BURST_SECONDS)
-        self._line: deque[asyncio.Event] = deque()
+        self._paid = 0.0
+        """The requests that are paid but have not left."""
+        self._queue: deque[asyncio.Event] = deque()
         self._changed = asyncio.Event()
-        self._hold: Held | None = None
-        self._allowed = 1
-        self._stopped = False
-        self._in_flight = 0
-        self._latency_seconds = 0.1
-        self._answered = False
-        self._failures = 0
-        self._holds_in_a_row = 0
-        self._retries = _RETRIES_KEPT / 2
-        self._calls = self._throttled = 0
-        self._waited_seconds = 0.0
+        self._traffic = Traffic()
 
     def __repr__(self) -> str:
-        """Show what it is doing."""
+        """Return the class and the state."""
         return f"Pacer({self.state()})"
 
-    async def permit(self) -> None:
-        """Wait until one call may leave, and charge it. Each permit must be followed by one ``landed``.
+    async def acquire(self) -> None:
+        """Wait until one request may leave. Each ``acquire`` must be followed by one ``release``.
 
-        Raises ``Held`` when that would take too long, or when stopping.
+        Raises ``Held`` if a hold lasts too long to wait for, or if the pacer is stopped.
         """
-        if self._line or not await self._leave():
-            await self._stand_in_line()
-        self._in_flight += 1
-        self._calls += 1
-
-    async def _stand_in_line(self) -> None:
-        """Wait until called up, and then until the call may leave. Raises ``Held``."""
         turn = asyncio.Event()
-        self._line.append(turn)
+        self._queue.append(turn)
         try:
-            if len(self._line) > 1:
-                await turn.wait()
-            while not await self._leave(waiting=self._line[0] is turn):
+            await self._wait_in_queue(turn)
+        finally:
+            self._queue.remove(turn)
+            if self._queue:
+                self._queue[0].set()
+
+    async def _wait_in_queue(self, turn: asyncio.Event) -> None:
+        """Wait until a request is paid and may leave. Only the first in the queue waits for more than its turn."""
+        if self._queue[0] is not turn:
+            await turn.wait()
+        traffic = self._traffic
+        while True:
+            now = self._clock.monotonic()
+            hold, free = self._gate.find_hold(now), self._in_flight_limit(now) - traffic.in_flight
+            open_ = hold is None and free > 0
+            if self._queue[0] is not turn and not (open_ and self._paid > 1 - _ROUNDING):
                 turn.clear()
                 await turn.wait()
-        finally:
-            self._line.remove(turn)
-            self._call_up()
+            elif hold is not None:
+                await self._wait_for_hold(hold, now)
+            elif free <= 0:
+                await self._wait_for_change(None)
+            elif self._paid > 1 - _ROUNDING or await self._pay(now, free):
+                self._paid -= 1
+                traffic.in_flight += 1
+                traffic.requests += 1
+                return
 
-    def _call_up(self) -> None:
-        """Call up the next in line, and the whole line where all may leave.
+    async def _wait_for_hold(self, hold: Hold, now: float) -> None:
+        """Wait until a hold is over or anything changes. Raises ``Held`` if that may take too long."""
+        if hold.cause is HoldCause.STOPPING or hold.until - now > self._longest_wait_seconds:
+            raise Held(hold)
+        self._paid %= 1.0
+        await self._wait_for_change(hold.until - now)
+        self._traffic.waited_seconds += self._clock.monotonic() - now
 
-        Called one by one, each takes a round of the event loop; where answers are quick, as many come back in a round
-        as leave, and the line never ends.
-        """
-        if self._line:
-            now, calls = self._clock.monotonic(), len(self._line)
-            pace = self._pace(now)
-            free = self._may_fly(now) - self._in_flight
-            all_may = not isinstance(pace, Held) and calls <= free and self._bucket.has_capacity(calls / pace)
-            for turn in self._line if all_may else (self._line[0],):
-                turn.set()
+    async def _pay(self, now: float, free: int) -> bool:
+        """Wait until the bucket takes a slice of what the queue costs; returns whether the first may leave at once."""
+        pace = self._find_pace(now)
+        if pace <= 0:
+            await self._wait_for_hold(self._rate_limit_hold(now), now)
+            return False
+        requests = min(free, len(self._queue)) - self._paid
+        seconds = min(requests / pace, SLICE_SECONDS)
+        self._changed.clear()
+        await self._bucket.acquire(seconds)
+        self._paid += seconds * pace
+        for turn in islice(self._queue, 1, int(self._paid + _ROUNDING)):
+            turn.set()
+        return self._paid > 1 - _ROUNDING and not self._changed.is_set()
 
-    async def _leave(self, *, waiting: bool = False) -> bool:
-        """Pay for one call; False where it may not leave at once, unless ``waiting`` until it may. Raises ``Held``."""
-        owed = 1.0
-        while owed > 1e-9:
-            now = self._clock.monotonic()
-            pace = self._pace(now)
-            if not isinstance(pace, Held) and self._in_flight < self._may_fly(now):
-                paid = min(owed / pace, SLICE_SECONDS) if waiting else owed / pace
-                if self._bucket.has_capacity(paid):
-                    await self._bucket.acquire(paid)
-                    owed -= paid * pace
-                    continue
-            if isinstance(pace, Held) and (pace.cause == "stopping" or pace.until - now > self._longest_wait_seconds):
-                raise pace
-            if not waiting:
-                return False
-            await self._wait(now, pace)
-        return True
+    async def _wait_for_change(self, seconds: float | None) -> None:
+        """Wait until a request ends or a hold begins or ends, for so many seconds at most."""
+        self._changed.clear()
+        await wait_for_event(self._changed, timeout_seconds=seconds)
 
-    async def _wait(self, now: float, pace: float | Held) -> None:
-        """Wait for what keeps a call: a hold, those in flight, or the pace. Only the first in line ever waits here."""
-        if isinstance(pace, Held):
-            await self._change(pace.until - now)
-            self._waited_seconds += self._clock.monotonic() - now
-        elif self._in_flight >= self._may_fly(now):
-            await self._change(None)
-        else:
-            await asyncio.sleep(min(SLICE_SECONDS, TOGETHER_CALLS / pace))
-
-    def landed(self, report: BudgetReport | None, latency_seconds: float | None) -> None:
-        """Take note that a call has ended, and of what its answer told of the budget, if there was one."""
-        self._in_flight -= 1
+    def release(self, report: BudgetReport | None, latency_seconds: float | None) -> None:
+        """Record that a request has ended, and what its response, if there was one, reports about the budget."""
+        self._traffic.in_flight -= 1
         if latency_seconds is not None:
-            self._answered = True
-            self._latency_seconds += 0.1 * (latency_seconds - self._latency_seconds)
+            self._gate.answered = True
+            self._traffic.latency_seconds += 0.1 * (latency_seconds - self._traffic.latency_seconds)
         if report is not None:
             self._budget.observe(report, self._clock.monotonic())
         self._changed.set()
 
-    def succeeded(self) -> None:
-        """Take note of a good answer: probing ends, the ramp goes on."""
-        self._failures = self._holds_in_a_row = 0
-        self._retries = min(self._retries + RETRIES_PER_READING, _RETRIES_KEPT)
-        if self._hold is None:
-            self._allowed += 1
+    def record_success(self) -> None:
+        """Record a usable response: probing ends, and the ramp continues."""
+        self._gate.record_success()
 
-    def failed(self) -> None:
-        """Take note of a transient failure: ten in a row, or one while probing, are an overload."""
-        self._failures += 1
-        enough = FAILURES_TO_HOLD if self._answered else UNANSWERED_TO_HOLD
-        if self._hold is None and (self._failures >= enough or self._holds_in_a_row):
-            self._back_off("overloaded", OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS)
-
-    def may_retry(self) -> bool:
-        """Tell whether a retry may be spent: they stay under a fifth of the readings, even in a storm."""
-        if self._retries < 1 or self._hold is not None:
-            return False
-        self._retries -= 1
-        return True
-
-    def throttled(self) -> bool:
-        """Take note of a 429: all calls stop at once. A burst of them is one lesson.
-
-        Returns whether the budget explains it: what the answers allow is spent, but for the reserve.
-        """
-        self._throttled += 1
-        now, budget = self._clock.monotonic(), self._budget
-        left = budget.seconds_to_reset(now) if budget.known else 0.0
-        if not self.throttling:
-            if left > 0:
-                self._set_hold("throttled", now + left + self._jitter.uniform(0, min(1.0, 0.01 * left)))
-            else:
-                self._back_off("throttled", THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS)
-        return left > 0 and budget.remaining <= budget.reserve * budget.limit
-
-    @property
-    def throttling(self) -> bool:
-        """Whether all calls wait because of a 429."""
-        return self._hold is not None and self._hold.cause == "throttled"
-
-    def halt(self, seconds: float = HALTED_SECONDS) -> None:
-        """Stop all calls but one probe every ``seconds``: the key, its permission or the endpoint is wrong."""
-        self._set_hold("halted", self._clock.monotonic() + seconds)
-
-    def doubt(self) -> None:
-        """Stop all calls until a probe is chosen, after many refusals in a row. Any other hold takes precedence."""
-        if self._hold is None:
-            self._set_hold("refused", self._clock.monotonic() + REFUSED_SECONDS)
-
-    def mended(self, cause: str = "halted") -> None:
-        """Take note that what halted the workspace may be mended: the next call is a probe, now."""
-        if self._hold is not None and self._hold.cause == cause:
-            self._hold = None
-            self._changed.set()
-
-    def stop(self) -> None:
-        """Let no further call leave; whoever waits is told at once."""
-        self._stopped = True
+    def record_failure(self) -> None:
+        """Record a transient failure. Ten in a row, or one while probing, begin a hold."""
+        self._gate.record_failure(self._clock.monotonic())
         self._changed.set()
 
-    def holding(self) -> Held | None:
-        """Give the hold that a call would meet now, if it is one not worth waiting for."""
-        now = self._clock.monotonic()
-        pace = self._pace(now)
-        return pace if isinstance(pace, Held) and pace.until - now > self._longest_wait_seconds else None
+    def may_retry(self) -> bool:
+        """Return whether a retry may be made, and spend its credit."""
+        return self._gate.may_retry()
+
+    def record_throttled(self) -> bool:
+        """Record a 429: all requests stop at once.
+
+        Returns whether the budget explains it: what the responses allow is used, except for the reserve.
+        """
+        self._traffic.throttled += 1
+        now, budget = self._clock.monotonic(), self._budget
+        left = budget.seconds_to_reset(now) if budget.has_window else 0.0
+        self._gate.record_throttled(now, left)
+        self._changed.set()
+        return left > 0 and budget.remaining <= budget.reserve * budget.limit
+
+    def halt(self, seconds: float = HALTED_SECONDS) -> None:
+        """Stop all requests except one probe every ``seconds``: the key, its permission or the endpoint is wrong."""
+        self._gate.hold(HoldCause.HALTED, self._clock.monotonic() + seconds)
+        self._changed.set()
+
+    def doubt(self) -> None:
+        """Stop all requests until a probe is chosen, after many refusals in a row. Any other hold has precedence."""
+        if self._gate.hold_cause is None:
+            self._gate.hold(HoldCause.REFUSED, self._clock.monotonic() + REFUSED_SECONDS)
+            self._changed.set()
+
+    def lift(self, cause: HoldCause = HoldCause.HALTED) -> None:
+        """End a hold of this cause: the next request is a probe, now."""
+        self._gate.lift(cause)
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Let no further request leave, and end every wait."""
+        self._gate.stop()
+        self._changed.set()
+
+    @property
+    def hold_cause(self) -> HoldCause | None:
+        """The cause of the present hold, unless it is the rate limit."""
+        return self._gate.hold_cause
 
     @property
     def probing(self) -> bool:
-        """Whether no good answer came since calls were held back: one call at a time finds out whether they pass."""
-        return self._holds_in_a_row > 0
+        """Whether no usable response came since a back-off."""
+        return self._gate.probing
+
+    def find_hold(self) -> Hold | None:
+        """Return the present hold, if it lasts too long to wait for."""
+        now = self._clock.monotonic()
+        hold = self._gate.find_hold(now) or self._find_rate_limit(now)
+        return hold if hold is not None and hold.until - now > self._longest_wait_seconds else None
 
     def overload_seconds(self, holds: int) -> float:
-        """Give for how long at most it goes on while every probe fails, until ``holds`` in a row are over."""
-        now = self._clock.monotonic()
-        present = self._hold.until - now if self._hold is not None and self._hold.cause == "overloaded" else 0.0
-        further = (OVERLOAD_FIRST_SECONDS * 2.0**each for each in range(self._holds_in_a_row, holds))
-        return max(0.0, present) + sum(min(each, OVERLOAD_MAX_SECONDS) for each in further)
+        """Return the most seconds until ``holds`` overload holds in a row are over, if every probe fails."""
+        return self._gate.overload_seconds(self._clock.monotonic(), holds)
 
     def state(self) -> PaceState:
-        """Say what it is doing."""
-        now, budget = self._clock.monotonic(), self._budget
-        pace = self._pace(now)
-        hold = pace if isinstance(pace, Held) else None
+        """Return what it does now."""
+        now, budget, gate, traffic = self._clock.monotonic(), self._budget, self._gate, self._traffic
+        hold = self._gate.find_hold(now) or self._find_rate_limit(now)
         return PaceState(
-            pace=0.0 if isinstance(pace, Held) else pace,
+            pace=0.0 if hold else self._find_pace(now),
             limit=budget.limit,
             remaining=budget.remaining,
-            reserve_calls=round(budget.reserve * budget.limit),
-            seconds_to_reset=max(0.0, budget.seconds_to_reset(now)) if budget.known else 0.0,
-            in_flight=self._in_flight,
+            reserve_requests=round(budget.reserve * budget.limit),
+            seconds_to_reset=max(0.0, budget.seconds_to_reset(now)) if budget.has_window else 0.0,
+            in_flight=traffic.in_flight,
             held_because=hold.cause if hold else None,
             held_seconds=max(0.0, hold.until - now) if hold else 0.0,
-            holds_in_a_row=self._holds_in_a_row,
-            calls=self._calls,
-            throttled=self._throttled,
-            waited_seconds=self._waited_seconds,
-            answered=self._answered,
+            holds_in_a_row=gate.holds_in_a_row,
+            requests=traffic.requests,
+            throttled=traffic.throttled,
+            waited_seconds=traffic.waited_seconds,
+            answered=gate.answered,
         )
 
-    def _pace(self, now: float) -> float | Held:
-        """Give the calls per second that may leave now, or why none may."""
-        if self._stopped:
-            return Held("stopping", now)
-        if self._hold is not None:
-            if now < self._hold.until:
-                return self._hold
-            self._hold = None
-        budget = self._budget
-        if not budget.known or budget.seconds_to_reset(now) <= 0:
+    def _find_rate_limit(self, now: float) -> Hold | None:
+        """Return the hold of a budget that is used; None while it has requests left, or is unknown."""
+        return None if self._find_pace(now) > 0 else self._rate_limit_hold(now)
+
+    def _rate_limit_hold(self, now: float) -> Hold:
+        wait_seconds = self._budget.wait_seconds(now, in_flight=self._traffic.in_flight)
+        return Hold(HoldCause.RATE_LIMITED, now + max(wait_seconds, SLICE_SECONDS))
+
+    def _find_pace(self, now: float) -> float:
+        """Return the requests per second that the budget allows now; 0 or less means none."""
+        budget, traffic = self._budget, self._traffic
+        if not budget.has_window or budget.seconds_to_reset(now) <= 0:
             return self._max_rate
-        pace = budget.pace(now, in_flight=self._in_flight, latency_seconds=self._latency_seconds)
-        if pace <= 0:
-            wait = budget.wait_seconds(now, in_flight=self._in_flight)
-            return Held("rate_limited", now + max(wait, SLICE_SECONDS))
+        pace = budget.pace(now, in_flight=traffic.in_flight, latency_seconds=traffic.latency_seconds)
         return min(pace, self._max_rate)
 
-    def _may_fly(self, now: float) -> int:
-        """Give the calls that may be in flight: one while nothing certain is known of the present window."""
-        passed = self._budget.seconds_to_reset(now) <= 0
-        return 1 if passed or self._budget.suspicious else self._allowed
-
-    def _set_hold(self, cause: str, until: float) -> None:
-        self._hold = Held(cause, until)
-        self._allowed = 1
-        self._changed.set()
-
-    def _back_off(self, cause: str, first_seconds: float, max_seconds: float) -> None:
-        seconds = min(first_seconds * 2.0**self._holds_in_a_row, max_seconds) * self._jitter.uniform(0.75, 1.0)
-        self._holds_in_a_row += 1
-        self._set_hold(cause, self._clock.monotonic() + seconds)
-
-    async def _change(self, seconds: float | None) -> None:
-        """Wait for something to happen, or for a time."""
-        self._changed.clear()
-        await wait_for_event(self._changed, timeout_seconds=seconds)
+    def _in_flight_limit(self, now: float) -> int:
+        """Return how many requests may be in flight: one while nothing is certain about the present window."""
+        uncertain = self._budget.seconds_to_reset(now) <= 0 or self._budget.suspicious
+        return 1 if uncertain else self._gate.in_flight_limit

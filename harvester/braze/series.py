@@ -1,11 +1,10 @@
-"""An answer becomes rows: pure, and the only place that knows the shape of Braze's JSON.
+"""Turns a response into rows. Pure, and the only module that depends on the shape of Braze's JSON.
 
-The shape (documentation of the endpoint, and one recorded answer): an object with ``message`` equal to
-``success`` and ``data``, a list with one element per day: ``time``, ``messages`` by channel (each a list of
-variations), and the day's totals beside them. Days are zero-filled, counters that do not apply are absent,
-and neither channels nor counters are a closed set. So nothing known is required and nothing unknown is
-dropped: what is of an unexpected kind is kept, as text where it is neither number nor text, and the answer is marked
-as *drift*. ``counters`` says which names become columns.
+The shape (documentation of the endpoint, and one recorded response) is an object with ``message`` equal to ``success``
+and ``data``, a list with one element per day: ``time``, ``messages`` by channel (each a list of variations), and the
+day's totals. Days are zero-filled, counters that do not apply are absent, and neither channels nor counters are a
+closed set. So no counter is required and none is dropped. A value of an unexpected type is kept, as text if it is
+neither a number nor a text, and the response is marked as *drift*. ``counters`` decides which names become columns.
 """
 
 from datetime import UTC, datetime
@@ -14,62 +13,62 @@ from typing import Any
 
 import orjson
 
-from harvester.braze.counters import CHANNELS, DAY, DOCUMENTED_COUNTERS, VARIATION, find_columns, fold
+from harvester.braze.counters import CHANNELS, DAY, DOCUMENTED_COUNTERS, VARIATION, find_columns, fold_row
 from harvester.errors import ExchangeError
 from harvester.model import Captured, Pair, Reading, Verdict
 
 MAX_NODES = 200_000
-"""So many lists and objects make no plausible answer, and each takes a hundred times the memory of its bytes."""
+"""No plausible response has so many lists and objects, and each takes a hundred times the memory of its bytes."""
 
 MAX_ROW_BYTES = 8 * 1024 * 1024
-"""Readers refuse longer lines, and with them the whole part: DuckDB those of 16 MiB."""
+"""Readers refuse the whole part if a line is too long; DuckDB's limit is 16 MiB."""
 
 MAX_ROWS_BYTES = 64 * 1024 * 1024
-"""A name is repeated in every row of its day or channel, so a small answer with long names could make gigabytes."""
+"""A name is repeated in every row of its day or channel, so a small response with long names could make gigabytes."""
 
 _LARGE_BYTES = 1024 * 1024
-_KEPT_CHARACTERS = 256
+_CACHED_CHARACTERS = 256
 _ROUNDED_FROM = 2**63
-"""JSON decoding rounds integers from about here on to floats; such a counter is not exact."""
+"""JSON decoding rounds larger integers to floats, so such a counter is not exact."""
 
 
-def days_of(body: bytes) -> list[Any]:
-    """Give the days of a usable answer.
+def parse_days(body: bytes) -> list[Any]:
+    """Return the days of a usable response.
 
-    Raises ``ExchangeError`` for anything else a 200 may carry: broken or truncated JSON, an HTML page,
-    another message than success. Such an answer says nothing about the pair.
+    Raises ``ExchangeError`` for anything else that a 200 may contain: broken or truncated JSON, an HTML page, another
+    message than success. Such a response says nothing about the pair.
     """
     if len(body) > _LARGE_BYTES and body.count(b"{") + body.count(b"[") > MAX_NODES:
-        raise ExchangeError("oversized", f"the answer holds more than {MAX_NODES} lists and objects")
+        raise ExchangeError("oversized", f"the response has more than {MAX_NODES} lists and objects")
     try:
-        answer = orjson.loads(body)
+        response = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ExchangeError("unparsable", str(error)) from None
-    if not isinstance(answer, dict) or answer.get("message") != "success" or not isinstance(answer.get("data"), list):
-        raise ExchangeError("no_success", "a 200 without message = success and a list of days")
-    days: list[Any] = answer["data"]
-    return days
+    match response:
+        case {"message": "success", "data": list(days)}:
+            return days
+    raise ExchangeError("no_success", "a 200 without message = success and a list of days")
 
 
-def captured(
+def build_capture(
     body: bytes, reading: Reading, *, batch_id: str, captured_at: float, new_counters: set[str]
 ) -> Captured:  # fmt: skip
-    """Turn the body of a 200 into a capture: its verdict and its encoded rows. Raises as ``days_of`` does.
+    """Turn the body of a 200 into a capture: its verdict and its encoded rows. Raises as ``parse_days`` does.
 
-    ``new_counters`` are the undocumented names that became columns so far; those of this answer are added.
+    ``new_counters`` are the undocumented names that became columns so far; those of this response are added.
     """
     try:
-        return _capture(days_of(body), reading, batch_id, captured_at, new_counters)
+        return _capture(parse_days(body), reading, batch_id, captured_at, new_counters)
     except orjson.JSONEncodeError as error:  # JSON may be read four times as deep as it can be written
         raise ExchangeError("unparsable", str(error)) from None
 
 
-def raw_row(body: bytes, reading: Reading, capture: Captured, *, batch_id: str) -> bytes:
-    """Give the row that keeps an answer as it came, as text in ``answer``: not even its spaces are lost."""
+def encode_raw_row(body: bytes, reading: Reading, capture: Captured, *, batch_id: str) -> bytes:
+    """Return the row that keeps a response unchanged, spaces included, as text in ``answer``."""
     pair = reading.pair
-    members = _members(
+    members = _encode_members(
         workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name,
-        captured_at=_iso(capture.captured_at), verdict=capture.verdict, batch_id=batch_id, answer=body.decode(),
+        captured_at=_format_time(capture.captured_at), verdict=capture.verdict, batch_id=batch_id, answer=body.decode(),
     )  # fmt: skip
     return b"{" + members + b"}\n"
 
@@ -80,151 +79,152 @@ def _capture(
     rows = _Rows(reading.pair, new_counters)
     for day in days:
         rows.add_day(day)
-    verdict = Verdict.ACTIVITY if rows.active() else Verdict.ZERO if days else Verdict.EMPTY
-    shared = _members(reading=reading.name, captured_at=_iso(captured_at), verdict=verdict, batch_id=batch_id)
-    asked = _members(ending_at=_iso(reading.ending_at), since=_iso(reading.since))
-    encoded = rows.encoded(shared, asked)
+    verdict = Verdict.ACTIVITY if rows.check_activity() else Verdict.ZERO if days else Verdict.EMPTY
+    shared = _encode_members(
+        reading=reading.name, captured_at=_format_time(captured_at), verdict=verdict, batch_id=batch_id
+    )
+    requested = _encode_members(ending_at=_format_time(reading.ending_at), since=_format_time(reading.since))
+    encoded = rows.encode(shared, requested)
     return Captured(verdict, captured_at, encoded, row_count=len(rows.counters) + 1, drift=rows.drift)
 
 
 class _Rows:
-    """The rows of one answer: date, place and counters of each. This is the hot path.
+    """The rows of one response: date, level and counters of each. This is the hot path.
 
-    Looking at the counters and putting the rows together is done for all at once, in C, and only where something is
-    odd row by row.
+    Counters are checked and rows are joined for all rows at once, in C; row by row only if a value is unexpected.
     """
 
     def __init__(self, pair: Pair, new_counters: set[str]) -> None:
-        members = _members(workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id)
+        members = _encode_members(workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id)
         self._head = b"{" + members + b',"date":'
         self._dates: list[bytes] = []
-        self._places: list[bytes] = []
+        self._levels: list[bytes] = []
         self._new_counters = new_counters
         self.counters: list[dict[str, Any]] = []
         self.drift = False
 
     def add_day(self, day: object) -> None:
-        """Add a row for each variation of a day and one for its totals, taking the parsed day apart."""
+        """Add a row for each variation of a day and one for its totals. Changes the parsed day."""
         if not isinstance(day, dict):
             self.drift = True
-            self.add(b"null", _place("day"), {DAY: day})
+            self.add(b"null", _get_level("day"), {DAY: day})
             return
         date, channels = day.pop("time", None), day.pop("messages", None)
         if not isinstance(date, str) or not isinstance(channels, dict):
             self.drift = True
-            date = _text(date)
+            date = _to_text(date)
         encoded_date = orjson.dumps(date)
         if isinstance(channels, dict):
             for channel, variations in channels.items():
                 for variation in variations if isinstance(variations, list) else (variations,):
                     if isinstance(variation, dict):
-                        self.add(encoded_date, self._place_of(channel, variation), variation)
+                        self.add(encoded_date, self._pop_level(channel, variation), variation)
                     else:
                         self.drift = True
-                        self.add(encoded_date, _encode_place("variation", channel), {VARIATION: variation})
+                        self.add(encoded_date, _encode_level("variation", channel), {VARIATION: variation})
         elif channels is not None:
             day[CHANNELS] = channels
-        self.add(encoded_date, _place("day"), day)
+        self.add(encoded_date, _get_level("day"), day)
 
-    def _place_of(self, channel: str, variation: dict[str, Any]) -> bytes:
-        """Tell where a variation's row belongs, taking its names out of it."""
+    def _pop_level(self, channel: str, variation: dict[str, Any]) -> bytes:
+        """Return a variation's encoded level, and remove its names from it."""
         name, api_id = variation.pop("variation_name", None), variation.pop("variation_api_id", None)
         if not ((name is None or type(name) is str) and (api_id is None or type(api_id) is str)):
             self.drift = True
-            name, api_id = _text(name), _text(api_id)
-        if len(f"{channel}{name}{api_id}") > _KEPT_CHARACTERS:
-            return _encode_place("variation", channel, name, api_id)
-        return _place("variation", channel, name, api_id)
+            name, api_id = _to_text(name), _to_text(api_id)
+        if len(f"{channel}{name}{api_id}") > _CACHED_CHARACTERS:
+            return _encode_level("variation", channel, name, api_id)
+        return _get_level("variation", channel, name, api_id)
 
-    def add(self, date: bytes, place: bytes, counters: dict[str, Any]) -> None:
+    def add(self, date: bytes, level: bytes, counters: dict[str, Any]) -> None:
         """Add one row."""
         self._dates.append(date)
-        self._places.append(place)
+        self._levels.append(level)
         self.counters.append(counters)
 
-    def active(self) -> bool:
-        """Tell whether anything was counted, and note whether any counter is no plain, exact number."""
+    def check_activity(self) -> bool:
+        """Return whether any counter is above zero. A counter that is not an exact number is drift."""
         try:
             totals = [sum(counters.values()) for counters in self.counters]
         except TypeError:
             self.drift = True
-            orjson.dumps(self.counters)  # raises for what is nested deeper than can be written
-            return any(_counts(value) for counters in self.counters for value in counters.values())
+            orjson.dumps(self.counters)  # raises if they are nested too deep to be encoded
+            return any(_is_active(value) for counters in self.counters for value in counters.values())
         self.drift = self.drift or max(totals, default=0) >= _ROUNDED_FROM
         return any(totals) or any(any(counters.values()) for counters in self.counters)
 
-    def encoded(self, shared: bytes, asked: bytes) -> bytes:
-        """Give all rows, one line each; ``shared`` stands in each between its place and its counters.
+    def encode(self, shared: bytes, requested: bytes) -> bytes:
+        """Return all rows, one line each; ``shared`` stands in each row between its level and its counters.
 
-        The last one is that of the capture itself, which has ``asked`` in place of counters.
+        The last row describes the capture; it has ``requested`` instead of counters.
         """
         counters = self.counters
         names = set().union(*counters)
         if self.drift or not names <= DOCUMENTED_COUNTERS:
             columns = find_columns(names, self._new_counters)
             self.drift = self.drift or not names <= columns
-            counters = [fold(row, columns) for row in counters]
-        between = {place: place + b"," + shared for place in set(self._places)}
-        with_comma = {place: each + b"," for place, each in between.items()}
+            counters = [fold_row(row, columns) for row in counters]
+        between = {level: level + b"," + shared for level in set(self._levels)}
+        with_comma = {level: each + b"," for level, each in between.items()}
         pieces = [self._head] * (4 * len(counters))
         pieces[1::4] = self._dates
         pieces[2::4] = [
-            (with_comma if row else between)[place] for place, row in zip(self._places, counters, strict=True)
+            (with_comma if row else between)[level] for level, row in zip(self._levels, counters, strict=True)
         ]
         pieces[3::4] = [orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)[1:] for row in counters]
         _check_lengths(pieces)
-        pieces += (self._head, b"null", _place("capture"), b",", shared, b",", asked, b"}\n")
+        pieces += (self._head, b"null", _get_level("capture"), b",", shared, b",", requested, b"}\n")
         return b"".join(pieces)
 
 
 def _check_lengths(pieces: list[bytes]) -> None:
-    """Raise ``ExchangeError`` for rows that no reader could take, before they are put together: four pieces a row."""
+    """Raise ``ExchangeError`` for rows that no reader accepts, before they are joined. There are four pieces a row."""
     total = sum(map(len, pieces))
     if total > MAX_ROWS_BYTES:
-        raise ExchangeError("oversized", f"the answer makes rows of more than {MAX_ROWS_BYTES} bytes")
+        raise ExchangeError("oversized", f"the response makes rows of more than {MAX_ROWS_BYTES} bytes")
     if total > MAX_ROW_BYTES:
         lengths = list(map(len, pieces))
         if max(sum(lengths[row : row + 4]) for row in range(0, len(lengths), 4)) > MAX_ROW_BYTES:
-            raise ExchangeError("oversized", f"the answer makes a row of more than {MAX_ROW_BYTES} bytes")
+            raise ExchangeError("oversized", f"the response makes a row of more than {MAX_ROW_BYTES} bytes")
 
 
-def _text(value: object) -> str | None:
-    """Return a text as it is, and anything else as JSON text."""
+def _to_text(value: object) -> str | None:
+    """Return a text unchanged, and anything else as JSON text."""
     return value if isinstance(value, str | None) else orjson.dumps(value).decode()
 
 
-def _counts(value: object) -> bool:
-    """Tell whether a value of whatever kind says that something happened: anything but zeros and nothing."""
+def _is_active(value: object) -> bool:
+    """Return whether a value of any type reports activity: anything except zeros and empty values."""
     if isinstance(value, str):
         try:
             return float(value) != 0
         except ValueError:
             return bool(value.strip())
     if isinstance(value, list | dict):
-        return any(map(_counts, value if isinstance(value, list) else value.values()))
+        return any(map(_is_active, value if isinstance(value, list) else value.values()))
     return bool(value)
 
 
-def _encode_place(level: str, channel: str | None = None, name: str | None = None, api_id: str | None = None) -> bytes:
-    """Encode where a row belongs."""
-    return b"," + _members(level=level, channel=channel, variation_name=name, variation_api_id=api_id)
+def _encode_level(level: str, channel: str | None = None, name: str | None = None, api_id: str | None = None) -> bytes:
+    """Encode what a row describes: a day, a variation or the capture."""
+    return b"," + _encode_members(level=level, channel=channel, variation_name=name, variation_api_id=api_id)
 
 
-_place = lru_cache(maxsize=4096)(_encode_place)
-"""The same few places come again for every day and every send; long names are not kept."""
+_get_level = lru_cache(maxsize=4096)(_encode_level)
+"""The same few levels recur for every day and every send. Long names are not cached."""
 
 
-def _members(**values: object) -> bytes:
+def _encode_members(**values: object) -> bytes:
     """Encode the inside of a JSON object, without its braces."""
     return orjson.dumps(values)[1:-1]
 
 
-def _iso(seconds: float) -> str:
-    """UTC, to the millisecond."""
+def _format_time(seconds: float) -> str:
+    """Return a time as UTC text with milliseconds."""
     whole = int(seconds)
-    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+    return f"{_format_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
 
 
 @lru_cache(maxsize=16)
-def _second(seconds: int) -> str:
+def _format_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -1,16 +1,14 @@
 """One ``GET /sends/data_series``: the only door to aiohttp's client.
 
-It sends one request on the wire, never two: aiohttp's silent resend on a dead kept-alive connection is
-suppressed, since every request costs budget. It never takes one request's answer for another's, never follows
-a redirect (the key must not travel), never reads a proxy or netrc from the environment, and never returns a body
-larger than the cap.
-Every foreign error leaves here as an ``ExchangeError``, most specific first.
+Each call sends exactly one request. aiohttp resends by itself on a dead kept-alive connection; this is prevented, since
+every request costs budget. A response is never returned for another request. Redirects are not followed (the key must
+not reach another host), proxies and netrc of the environment are not used, and bodies above the limit are not returned.
+Every error of aiohttp becomes an ``ExchangeError``.
 """
 
 import codecs
 import json
 import re
-import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,31 +19,30 @@ import aiohttp
 from yarl import URL
 
 from harvester.braze.budget import BudgetReport
-from harvester.causes import find_cause
+from harvester.braze.transport_errors import translate_error
 from harvester.clock import Clock
 from harvester.errors import ExchangeError
 from harvester.model import Pair
-from harvester.observability.redaction import register_secret, scrub, scrub_foreign
-from harvester.settings.environment import get_certificates_hint
+from harvester.observability.redaction import register_secret, scrub
 
-codecs.lookup("unicode_escape")  # loaded on first use otherwise, which fails just when no file can be opened
+codecs.lookup("unicode_escape")  # otherwise it is loaded on first use, which fails if no file can be opened
 
 OK = 200
 _ESCAPED = re.compile(rb"\\u00([2-7][0-9A-Fa-f])")
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Decoded size at which an answer is dropped: a hundred times the largest plausible one."""
+"""The decoded size above which a response is discarded: a hundred times the largest plausible one."""
 
 MAX_HELD_BYTES = 64 * 1024 * 1024
 LARGE_BODY_BYTES = 1024 * 1024
-"""Once all answers being read hold so much together, those that are large are dropped: sixty-four bombs at once must
-not take sixty-four times the memory of one."""
+"""While all responses that are being read have more than ``MAX_HELD_BYTES`` together, those above ``LARGE_BODY_BYTES``
+are discarded: sixty-four decompression bombs at once must not take sixty-four times the memory of one."""
 
 
-class Answer(NamedTuple):
-    """What came back: status line, decoded body, and what the headers say of the budget.
+class Response(NamedTuple):
+    """A response: status, decoded body, and what the headers report about the budget.
 
-    ``old_key``: it was asked with a key that has been replaced meanwhile.
+    ``old_key``: the request was sent with a key that has been replaced since.
     """
 
     status: int
@@ -56,79 +53,38 @@ class Answer(NamedTuple):
     old_key: bool = False
 
     def __repr__(self) -> str:
-        """Leave the body out: that of a 401 quotes the key."""
-        return f"Answer({self.status}, {len(self.body)} bytes, {self.budget})"
+        """Omit the body: that of a 401 quotes the key."""
+        return f"Response({self.status}, {len(self.body)} bytes, {self.budget})"
 
 
 REQUEST_TIMEOUT_SECONDS = 30.0
-"""How long a whole exchange may take, from connecting to the last byte. An answer of 15 days has a few kilobytes."""
+"""How long a request may take, from connecting to the last byte. A response of 15 days has a few kilobytes."""
 
 
 class Transport(Protocol):
-    """The lowest seam: whoever implements this can stand in for Braze."""
+    """The lowest seam: an implementation can replace Braze."""
 
-    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
-        """Ask once. Raises ``ExchangeError`` when no whole answer came."""
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
+        """Send one request. Raises ``ExchangeError`` if no complete response came."""
         ...
 
     def use_key(self, api_key: str) -> bool:
-        """Ask with this key from now on; False if it is in use already."""
+        """Use this key from now on; False if it is in use already."""
         ...
 
     def scrub(self, text: str) -> str:
-        """Take the API key out of a text, since Braze echoes it in the body of a 401."""
+        """Remove the API key from a text, since Braze echoes it in the body of a 401."""
         ...
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         ...
 
 
-def translated(error: Exception) -> ExchangeError:
-    """Turn an error of aiohttp into ours; the cause is a closed set, read from types and numbers.
-
-    What the system said of a connection is told in its own words: those of aiohttp name a host and "ssl:default" even
-    for plain http. The detail may quote what the server sent, which may be the key, so it is scrubbed.
-    The ``repr`` of a ``ClientResponseError`` prints the request headers and with them the key, so nothing here
-    uses it. A status inside such an error is aiohttp's own (400 for whatever it could not parse) and is ignored.
-    """
-    causes: tuple[tuple[type[Exception], str | None], ...] = (
-        (TimeoutError, "timeout"),
-        (aiohttp.ClientConnectorCertificateError, "certificate"),
-        (aiohttp.ClientConnectorDNSError, "name_not_found"),
-        (aiohttp.ClientSSLError, find_cause(error) or "tls"),
-        (aiohttp.ClientOSError, find_cause(error) or "network"),
-        (aiohttp.ServerDisconnectedError, "disconnected"),
-        (aiohttp.ClientPayloadError, "truncated"),
-        (aiohttp.ClientResponseError, "malformed"),
-        (aiohttp.ClientError, "network"),
-        (ssl.SSLError, find_cause(error)),
-        (OSError, "network"),
-        (ValueError, "malformed"),
-    )
-    cause = next(cause for kind, cause in causes if isinstance(error, kind))
-    detail = scrub_foreign(_text_of(error))
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        detail = f"{detail}; {get_certificates_hint()}"
-    return ExchangeError(cause or "network", detail)
-
-
-def _text_of(error: Exception) -> str:
-    """Return the useful text of an error beside its cause; empty if the cause says everything."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        return error.message
-    inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-    if isinstance(inner, ssl.SSLError):
-        return str(getattr(inner, "verify_message", "") or inner.reason or "")
-    if isinstance(inner, OSError):
-        return "" if find_cause(inner) else inner.strerror or str(inner)
-    return str(inner) or type(inner).__name__
-
-
 class _Connector(aiohttp.TCPConnector):
-    """Never reuses a connection on which something came that nobody asked for.
+    """Never reuses a connection on which bytes came that belong to no request.
 
-    aiohttp would take it for the answer to the next request, and every later answer for that of its predecessor.
+    aiohttp would return them as the response to the next request, and every later response to the wrong request.
     """
 
     async def connect(
@@ -145,7 +101,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class BrazeTransport:
-    """The real thing, over one session with kept-alive connections."""
+    """Sends requests to Braze, over one session with kept-alive connections."""
 
     def __init__(
         self,
@@ -175,13 +131,13 @@ class BrazeTransport:
         )
 
     def __repr__(self) -> str:
-        """Name the place, never the key."""
+        """Return the URL, never the key."""
         return f"BrazeTransport({self._url})"
 
     def use_key(self, api_key: str) -> bool:
-        """Ask with this key from now on (see the protocol).
+        """Use this key from now on (see the protocol).
 
-        Braze's keys cannot be changed, only replaced. What is under way goes on with the one before.
+        Braze's keys cannot be changed, only replaced. Requests in flight keep the previous key.
         """
         if api_key == self._api_key:
             return False
@@ -190,21 +146,21 @@ class BrazeTransport:
         self._session.headers["Authorization"] = f"Bearer {api_key}"
         return True
 
-    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
-        """Ask once for a pair's daily series (see the protocol)."""
-        url, key = self._target(pair, length_days, ending_at), self._api_key
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
+        """Send one request for a pair's daily series (see the protocol)."""
+        url, key = self._build_url(pair, length_days, ending_at), self._api_key
         started = self._clock.monotonic()
         try:
             async with self._session.get(url, allow_redirects=False) as response:
-                body = await self._capped(response.content)
+                body = await self._read_body(response.content)
         except ExchangeError:
             raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise translated(error) from None
+            raise translate_error(error) from None
         if response.status == OK:
             self._check_no_key(body)
         headers = response.headers
-        return Answer(
+        return Response(
             status=response.status,
             body=body,
             budget=BudgetReport.from_headers(headers),
@@ -218,14 +174,14 @@ class BrazeTransport:
         request: aiohttp.ClientRequest,
         handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]],
     ) -> aiohttp.ClientResponse:
-        """Keep aiohttp from resending by itself: it does so on these two errors only, and only unseen by us."""
+        """Prevent aiohttp from resending by itself, which it does on these two errors only."""
         try:
             return await handler(request)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            raise translated(error) from None
+            raise translate_error(error) from None
 
-    async def _capped(self, content: aiohttp.StreamReader) -> bytes:
-        """Read a body to its end, or raise once it has decoded to more than one of the caps."""
+    async def _read_body(self, content: aiohttp.StreamReader) -> bytes:
+        """Read a body to its end. Raises ``ExchangeError`` once its decoded size is above a limit."""
         chunks: list[bytes] = []
         size = 0
         try:
@@ -234,37 +190,37 @@ class BrazeTransport:
                 size += len(chunk)
                 self._held_bytes += len(chunk)
                 if size > MAX_BODY_BYTES:
-                    raise ExchangeError("oversized", f"the answer is larger than {MAX_BODY_BYTES} bytes")
+                    raise ExchangeError("oversized", f"the response is larger than {MAX_BODY_BYTES} bytes")
                 if size > LARGE_BODY_BYTES and self._held_bytes > MAX_HELD_BYTES:
-                    raise ExchangeError("oversized", f"answers of more than {MAX_HELD_BYTES} bytes came at once")
+                    raise ExchangeError("oversized", f"responses of more than {MAX_HELD_BYTES} bytes came at once")
             return b"".join(chunks)
         finally:
             self._held_bytes -= size
 
-    def _target(self, pair: Pair, length_days: int, ending_at: float) -> URL:
-        """Build the request's URL; ids are opaque and may hold anything, so every reserved character is quoted."""
-        question = (
-            f"campaign_id={_quoted(pair.campaign_id)}&send_id={quote(pair.send_id, safe='')}"
-            f"&length={length_days}&ending_at={_moment(ending_at)}"
+    def _build_url(self, pair: Pair, length_days: int, ending_at: float) -> URL:
+        """Build the request's URL. Ids may contain any character, so every reserved one is quoted."""
+        query = (
+            f"campaign_id={_quote(pair.campaign_id)}&send_id={quote(pair.send_id, safe='')}"
+            f"&length={length_days}&ending_at={_format_time(ending_at)}"
         )
-        url = self._url  # put together from its parts, or every part of every URL would be looked at again
+        url = self._url  # built from its parts, so that no part is parsed again for each request
         return URL.build(
-            scheme=url.scheme, authority=url.raw_authority, path=url.raw_path, query_string=question, encoded=True
+            scheme=url.scheme, authority=url.raw_authority, path=url.raw_path, query_string=query, encoded=True
         )
 
     def _register_key(self, api_key: str) -> None:
-        """Mask a key from now on, beside the previous ones: answers to them may still be under way."""
+        """Mask a key from now on, in addition to previous ones: responses to them may still come."""
         register_secret(api_key)
         self._keys |= {api_key.encode(), json.dumps(api_key)[1:-1].encode()}
 
     def _check_no_key(self, body: bytes) -> None:
-        """Raise ``ExchangeError`` if the key would get from an answer into the rows."""
+        """Raise ``ExchangeError`` if a response contains the key, which would get into the rows."""
         plain = _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), body) if b"\\u00" in body else body
         if any(key in plain for key in self._keys):
-            raise ExchangeError("malformed", "the answer contains the API key, so it was discarded")
+            raise ExchangeError("malformed", "the response contains the API key, so it was discarded")
 
     def scrub(self, text: str) -> str:
-        """Take the key, and every other secret, out of a text, in any spelling."""
+        """Remove the key, and every other secret, from a text, in any encoding."""
         return scrub(text)
 
     async def close(self) -> None:
@@ -273,12 +229,12 @@ class BrazeTransport:
 
 
 @lru_cache(maxsize=1024)
-def _quoted(campaign_id: str) -> str:
-    """Quote a campaign's id, which many sends share."""
+def _quote(campaign_id: str) -> str:
+    """Quote a campaign's id. Many sends share one, so it is cached."""
     return quote(campaign_id, safe="")
 
 
 @lru_cache(maxsize=64)
-def _moment(seconds: float) -> str:
-    """Give a time as strict RFC 3339, quoted; a batch shares it."""
+def _format_time(seconds: float) -> str:
+    """Return a time as strict RFC 3339, quoted. The readings of a batch share it, so it is cached."""
     return quote(datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), safe="")

@@ -81,15 +81,15 @@ def _workspace_line(name: str, pending: int, harvest: "Harvest", client: "Client
     state, done = pacer.state(), harvest.tally.outcomes.total()
     left = max(0, pending - done)
     line = (
-        f'workspace "{name}": {many(done, "pair")} done, {left} left, {many(state.calls, "request")}, '
-        f"{state.pace:.0f}/s, quota {state.remaining} of {state.limit} left (reserve {state.reserve_calls})"
+        f'workspace "{name}": {many(done, "pair")} done, {left} left, {many(state.requests, "request")}, '
+        f"{state.pace:.0f}/s, quota {state.remaining} of {state.limit} left (reserve {state.reserve_requests})"
     )
-    if state.calls > done:
-        line += f", {state.calls - done} retried or in flight"
+    if state.requests > done:
+        line += f", {state.requests - done} retried or in flight"
     if state.held_because == "stopping":
         line += ", stopping: requests in flight finish first"
     elif state.held_because:
-        line += f", waiting for {client.why(state.held_because)}: {state.held_seconds:.0f} s more"
+        line += f", waiting for {client.endpoint.describe_hold(state.held_because)}: {state.held_seconds:.0f} s more"
     elif state.pace > 0:
         line += f", about {left / state.pace / 60:.1f} min left"
     return line

@@ -164,12 +164,12 @@ class Run:
             summary.parts += tally.parts
             summary.rows += tally.rows
             summary.part_bytes += tally.part_bytes
-            summary.calls += each.client.calls
-            summary.answers += each.client.answers
+            summary.calls += each.client.requests
+            summary.answers += each.client.responses
             summary.throttled += state.throttled
             summary.waited_seconds += state.waited_seconds
-            if each.client.halted_because is not None:
-                summary.halted[name] = each.client.halted_because
+            if each.client.endpoint.halt is not None:
+                summary.halted[name] = each.client.endpoint.halt.reason
             if each.harvest.unreachable is not None:
                 summary.unreachable[name] = each.harvest.unreachable
         return summary

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from harvester.braze.dated import DatedTransport
-from harvester.braze.transport import Answer, BrazeTransport
+from harvester.braze.transport import BrazeTransport, Response
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock, format_difference
 from harvester.commands.missing_parts import compare_parts
 from harvester.errors import (
@@ -184,7 +184,7 @@ async def _check_workspace(name: str, workspace: Workspace, settings: Settings, 
     return [*findings, _check_clock(subject, answer, clock, braze)]
 
 
-def _check_key(subject: str, answer: Answer, text: str) -> Finding:
+def _check_key(subject: str, answer: Response, text: str) -> Finding:
     match classify_status(answer.status):
         case Meaning.HALTED:
             advice = "check that the key belongs to this endpoint, allows this address, and may read sends.data_series"
@@ -197,7 +197,7 @@ def _check_key(subject: str, answer: Answer, text: str) -> Finding:
             return Finding(f"{subject}: key", ok=False, text=f"unknown: status {answer.status}: {text}")
 
 
-def _check_quota(subject: str, answer: Answer) -> Finding:
+def _check_quota(subject: str, answer: Response) -> Finding:
     budget = answer.budget
     if budget.limit is None or budget.remaining is None:
         return Finding(f"{subject}: quota", ok=False, text="no rate limit in the response; the pace will be --max-rate")
@@ -206,7 +206,7 @@ def _check_quota(subject: str, answer: Answer) -> Finding:
     )
 
 
-def _check_clock(subject: str, answer: Answer, machine: Clock, braze: BrazeClock) -> Finding:
+def _check_clock(subject: str, answer: Response, machine: Clock, braze: BrazeClock) -> Finding:
     """Compare the machine's clock with Braze's."""
     if answer.budget.server_time is None:
         return Finding(

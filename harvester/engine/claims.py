@@ -27,12 +27,12 @@ class Claims:
     async def begin(self) -> None:
         """Start with a probe if the last process ended while the workspace was halted."""
         if self._workspace in await self._ledger.reports.list_halted():
-            self._client.refusals.doubt()
+            self._client.endpoint.refusals.doubt()
 
     @property
     def doubted(self) -> bool:
         """Whether refusals put the endpoint in doubt. Then pairs of other campaigns are requested one at a time."""
-        return self._client.refusals.trust is not Trust.TRUSTED
+        return self._client.endpoint.refusals.trust is not Trust.TRUSTED
 
     async def claim(self) -> Batch | None:
         """Lease a batch; while there is doubt, one reading of a campaign that was not refused yet.
@@ -40,9 +40,9 @@ class Claims:
         Then nothing else may be in flight. None when nothing of the kind is due.
         """
         if self.doubted:
-            probe = self._client.refusals.begin_probe()
+            probe = self._client.endpoint.refusals.begin_probe()
             return await self._ledger.batches.claim(self._workspace, limit=1, probe=probe)
-        failed = self._client.failed_campaigns
+        failed = self._client.endpoint.failed_campaigns
         if failed and self._pacer.probing:  # one campaign that fails must not keep the others from being asked
             probe = Probe(tuple(failed), nearest=len(failed) % 2 == 0)
             batch = await self._ledger.batches.claim(self._workspace, limit=1, probe=probe)
@@ -65,14 +65,14 @@ class Claims:
         """
         if await self._ledger.batches.get_next_due_at(self._workspace) != 0.0:
             return False
-        again = self._client.end_campaigns(self._workspace)
+        again = self._client.endpoint.end_campaigns(self._workspace)
         await self.record(captured=0)
         return again
 
     async def record(self, *, captured: int) -> None:
         """Record in the ledger whether the workspace is halted, after a batch with ``captured`` captures."""
-        if self._client.halted_because is not None:
-            because = self._client.halted_because
-            await self._ledger.upkeep.halt(self._workspace, because=because)
+        present = self._client.endpoint.halt
+        if present is not None:
+            await self._ledger.upkeep.halt(self._workspace, because=present.reason)
         elif captured:
             await self._ledger.upkeep.resume(self._workspace)

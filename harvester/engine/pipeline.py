@@ -12,7 +12,8 @@ from functools import partial
 import structlog
 
 from harvester.braze.client import Client
-from harvester.braze.pacer import HALTED_SECONDS, Held, Pacer, count_overload_holds
+from harvester.braze.gate import HALTED_SECONDS, Hold, HoldCause, count_overload_holds
+from harvester.braze.pacer import Pacer
 from harvester.clock import wait_for_event
 from harvester.engine.claims import Claims
 from harvester.engine.open_batch import OpenBatch, Tally
@@ -108,15 +109,15 @@ class Harvest:
         while await self._storing.room():
             await self._room.acquire()
             self._look.clear()  # what is set from here on was not looked at
-            hold = self._pacer.holding()
+            hold = self._pacer.find_hold()
             if self._stopping.is_set() or self._given_up(hold):
                 return
             if self._claims.doubted and self._open:
                 self._room.release()
                 await self._look.wait()  # an answer in flight may settle the doubt
                 continue
-            if hold is not None and hold.cause == "refused":
-                self._pacer.mended("refused")  # all that was claimed is back: a probe may leave
+            if hold is not None and hold.cause is HoldCause.REFUSED:
+                self._pacer.lift(HoldCause.REFUSED)  # all that was claimed is back: a probe may leave
                 hold = None
             if hold is None:
                 await self._time.correct(self.workspace)
@@ -140,20 +141,20 @@ class Harvest:
         for reading in batch.readings:
             self._readings.put_nowait((opened, reading))
 
-    def _given_up(self, hold: Held | None) -> bool:
+    def _given_up(self, hold: Hold | None) -> bool:
         """Whether what is pending is left to the next run: the workspace is halted, or nobody answered for long."""
         if self._patience_seconds is None:
             return False
-        if self._client.halted_because is not None:
+        if self._client.endpoint.halt is not None:
             return True
-        if hold is None or hold.cause == "halted":
+        if hold is None or hold.cause is HoldCause.HALTED:
             return hold is not None
         state = self._pacer.state()
         tried = state.holds_in_a_row
-        if hold.cause != "overloaded" or tried <= self._holds_allowed(state.answered):
+        if hold.cause is not HoldCause.OVERLOADED or tried <= self._holds_allowed(state.answered):
             return False
-        failing = self._client.failing
-        self.unreachable = failed_call(self._client.endpoint, failing) if failing else hold.cause
+        failing = self._client.endpoint.failing
+        self.unreachable = failed_call(self._client.endpoint.url, failing) if failing else hold.cause
         return True
 
     def _holds_allowed(self, answered: bool) -> int:  # noqa: FBT001 - it is the question
@@ -170,13 +171,14 @@ class Harvest:
             return 0.0
         return self._pacer.overload_seconds(self._holds_allowed(self._pacer.state().answered))
 
-    async def _wait_out(self, hold: Held) -> None:
+    async def _wait_out(self, hold: Hold) -> None:
         """Wait until a hold is over, or for something to look at."""
         seconds = round(hold.until - self._clock.monotonic(), 1)
         # A workspace that refusals halt is probed every few seconds; one line in ten minutes says so.
-        which = (hold.cause, round(hold.until / HALTED_SECONDS if hold.cause == "halted" else hold.until))
+        which = (hold.cause, round(hold.until / HALTED_SECONDS if hold.cause is HoldCause.HALTED else hold.until))
         if which != self._told_of:
-            log_waiting = log.debug if hold.cause == "overloaded" else log.info  # a condition reports an overload
+            # A condition reports an overload.
+            log_waiting = log.debug if hold.cause is HoldCause.OVERLOADED else log.info
             log_waiting("workspace_waiting", workspace=self.workspace, cause=hold.cause, wait_seconds=seconds)
             self._told_of = which
         await wait_for_event(self._look, timeout_seconds=hold.until - self._clock.monotonic())
@@ -278,7 +280,7 @@ class Harvest:
             state = self._pacer.state()
             log.info(
                 "progress_reported", workspace=self.workspace, readings=self.tally.outcomes.total(),
-                requests=state.calls, hold_cause=state.held_because, **state.known_figures(idle=not self._open),
+                requests=state.requests, hold_cause=state.held_because, **state.log_fields(idle=not self._open),
             )  # fmt: skip
             await self._lengthen_leases()
 

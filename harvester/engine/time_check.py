@@ -100,7 +100,7 @@ class TimeCheck:
         pair = await self._ledger.upkeep.find_time_probe(workspace)
         if pair is None:
             return False
-        if await client.ask_time(pair, ending_at=self._clock.wall()):
+        if await client.request_time(pair, ending_at=self._clock.wall()):
             self._asks_left -= 1
             self._asked_at = self._clock.monotonic()
         return True
@@ -109,9 +109,9 @@ class TimeCheck:
         """Make one call for the time, unless it is known. It names no send, so no captured one is requested again."""
         if not self._clock.confirmed:
             pair = Pair(workspace, *_NO_SEND)
-            await client.ask_time(pair, ending_at=self._clock.wall())
+            await client.request_time(pair, ending_at=self._clock.wall())
             if not self._clock.confirmed and self._clock.moves:  # the first one contradicts the machine: a second
-                await client.ask_time(pair, ending_at=self._clock.wall())
+                await client.request_time(pair, ending_at=self._clock.wall())
 
     def _may_ask(self) -> bool:
         if self._clock.monotonic() - self._asked_at >= ASK_AGAIN_SECONDS:

@@ -140,18 +140,18 @@ class Harvesting:
         clock = self.time.condition()
         found = [] if clock is None else [clock]
         for name, each in self.wired.items():
-            client = each.client
-            if client.halted_because is not None:
-                since = wall - (monotonic - client.halted_at)
-                found.append(Condition(Part.KEY, client.halted_cause, since, name, client.halted_because))
-            elif client.failing is not None and (failing := self._endpoint_problem(each)):
-                since = wall - (monotonic - client.failing.since)
-                found.append(Condition(Part.ENDPOINT, client.failing.cause, since, name, failing))
-        problem = self.storing.problem
-        if problem is not None:
+            halt, failing = each.client.endpoint.halt, each.client.endpoint.failing
+            if halt is not None:
+                since = wall - (monotonic - halt.since)
+                found.append(Condition(Part.KEY, halt.cause, since, name, halt.reason))
+            elif failing is not None and (problem := self._endpoint_problem(each)):
+                since = wall - (monotonic - failing.since)
+                found.append(Condition(Part.ENDPOINT, failing.cause, since, name, problem))
+        store = self.storing.problem
+        if store is not None:
             away = self.storing.away_seconds
             blocks = self.storing.full or away >= OUTAGE_SECONDS
-            found.append(Condition(Part.STORE, problem.cause, wall - away, detail=str(problem), blocks=blocks))
+            found.append(Condition(Part.STORE, store.cause, wall - away, detail=str(store), blocks=blocks))
         return found
 
     def _endpoint_problem(self, each: Wired) -> str:
@@ -159,14 +159,14 @@ class Harvesting:
 
         A run that never had an answer reports its first failure at once, since a person may be waiting.
         """
-        failing = each.client.failing
+        failing = each.client.endpoint.failing
         assert failing is not None
         seconds = each.harvest.seconds_until_given_up()
         at_once = seconds is not None and not each.pacer.state().answered
         if not at_once and self._clock.monotonic() - failing.since < OUTAGE_SECONDS:
             return ""
         hope = f"; trying again for up to {seconds:.0f} s" if seconds and at_once else ""
-        return failed_call(each.client.endpoint, failing) + hope
+        return failed_call(each.client.endpoint.url, failing) + hope
 
     async def confirm_time(self, workspace: str) -> None:
         """Make one request of a workspace for the time, unless a response has confirmed it."""

@@ -5,7 +5,7 @@ before a restart count as those of others.
 """
 
 from harvester.braze.budget import LONGEST_WINDOW_SECONDS
-from harvester.braze.pacer import PaceState
+from harvester.braze.pace_state import PaceState
 from harvester.monitor.snapshot import BudgetSample, Window
 
 MAX_SAMPLES = 60
@@ -30,7 +30,7 @@ class BudgetHistory:
             if not self.window.limit or resets_at > self.window.resets_at + _TOLERANCE_SECONDS:
                 self._start_window(resets_at)
             self._add_sample(state, now)
-        self._requests_sampled = state.calls
+        self._requests_sampled = state.requests
 
     def _start_window(self, resets_at: float) -> None:
         before = self.window.resets_at
@@ -41,12 +41,12 @@ class BudgetHistory:
 
     def _add_sample(self, state: PaceState, now: float) -> None:
         used = state.limit - state.remaining
-        ours = min(state.calls - self._requests_before, used)
+        ours = min(state.requests - self._requests_before, used)
         series = self.window.spent
         if len(series) > 1 and series[-1].at - series[-2].at < self._sample_seconds:
             series = series[:-1]  # replace the last sample until it is far enough from the one before
         self.window = Window(
-            limit=state.limit, remaining=state.remaining, reserve=state.reserve_calls,
+            limit=state.limit, remaining=state.remaining, reserve=state.reserve_requests,
             began_at=self.window.began_at, resets_at=self.window.resets_at,
             spent=(*series, BudgetSample(now, ours, used - ours)),
         )  # fmt: skip

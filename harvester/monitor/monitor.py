@@ -121,14 +121,15 @@ class Monitor:
         self, name: str, each: Wired, now: float, *, expired: int, halted_since: float | None
     ) -> WorkspaceState:
         state, seen = each.pacer.state(), await self._ledger.reports.get_outlook(name)
+        halt = each.client.endpoint.halt
         return WorkspaceState(
             name=name, pace=state.pace, in_flight=state.in_flight, window=self._histories[name].window,
             hold_cause=state.held_because, hold_until=now + state.held_seconds,
-            halt_reason=each.client.halted_because, halted_since=halted_since,
+            halt_reason=halt.reason if halt else None, halted_since=halted_since,
             waited_seconds=state.waited_seconds, readings=seen.readings, at_risk=seen.at_risk, expired=expired,
             last_captured_at=each.client.last_captured_at or (self._last_captures or {}).get(name, 0.0),
             nearest_deadline=seen.nearest_deadline, deadlines=seen.days,
-            requests=dict(each.client.calls), responses=dict(each.client.answers),
+            requests=dict(each.client.requests), responses=dict(each.client.responses),
         )  # fmt: skip
 
     async def store_paces(self) -> None:

@@ -34,5 +34,5 @@ class KeyFiles:
             served = self._harvesting.wired[name]
             if served.transport.use_key(key):
                 log.info("key_replaced", workspace=name)
-                served.pacer.mended()
+                served.pacer.lift()
                 served.harvest.look()

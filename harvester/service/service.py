@@ -167,7 +167,7 @@ class Service:
             raise self._harvesting.storing.problem
         if not self._until_idle:
             return ExitCode.COMPLETE
-        if any(each.client.halted_because for each in self._harvesting.wired.values()):
+        if any(each.client.endpoint.halt for each in self._harvesting.wired.values()):
             return ExitCode.HALTED
         unfinished = await self._count_unfinished()
         for name, count in unfinished.items():

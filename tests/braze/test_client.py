@@ -12,9 +12,10 @@ import structlog
 
 from harvester.braze.budget import BudgetReport
 from harvester.braze.client import Client
-from harvester.braze.pacer import FAILURES_TO_HOLD, Pacer
+from harvester.braze.gate import FAILURES_TO_HOLD
+from harvester.braze.pacer import Pacer
 from harvester.braze.refusals import REFUSALS_TO_DOUBT, Trust
-from harvester.braze.transport import Answer
+from harvester.braze.transport import Response
 from harvester.engine.wiring import Harvesting
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
@@ -44,7 +45,7 @@ class Script:
         """Tell how often it was asked."""
         return len(self.times)
 
-    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Answer as the script says."""
         self.times.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.05)
@@ -52,7 +53,7 @@ class Script:
         if isinstance(step, Exception):
             raise step
         if isinstance(step, bytes):
-            return Answer(status=200, body=step, budget=BudgetReport(), latency_seconds=0.05)
+            return Response(status=200, body=step, budget=BudgetReport(), latency_seconds=0.05)
         body = (
             GOOD
             if step == 200
@@ -60,7 +61,7 @@ class Script:
             if step == 401
             else f"no\x1b[31m, {KEY} is not it".encode()
         )
-        return Answer(status=step, body=body, budget=BudgetReport(), latency_seconds=0.05)
+        return Response(status=step, body=body, budget=BudgetReport(), latency_seconds=0.05)
 
     def scrub(self, text: str) -> str:
         """Take the key out."""
@@ -135,27 +136,27 @@ def test_a_refused_key_halts_and_the_reading_goes_back(status):
     (outcome,), wire, client = captured_by([status])
     assert outcome == Returned()
     assert wire.asked == 1
-    assert str(status) in client.halted_because
-    assert "canary" not in client.halted_because
+    assert str(status) in client.endpoint.halt.reason
+    assert "canary" not in client.endpoint.halt.reason
 
 
 def test_twenty_refusals_in_a_row_are_a_doubt_and_a_capture_starts_the_count_anew():
     """A wrong host refuses all; twenty wrong pairs among good ones, or of one campaign, do not look like that."""
     steps = [400] * (REFUSALS_TO_DOUBT - 1) + [200] + [400] * (REFUSALS_TO_DOUBT - 1)
     _, _, client = captured_by(steps, readings=len(steps))
-    assert client.refusals.trust is Trust.TRUSTED
+    assert client.endpoint.refusals.trust is Trust.TRUSTED
     _, _, client = captured_by([400] * REFUSALS_TO_DOUBT, readings=REFUSALS_TO_DOUBT)
-    assert client.refusals.trust is Trust.DOUBTED
-    assert client.halted_because is None
+    assert client.endpoint.refusals.trust is Trust.DOUBTED
+    assert client.endpoint.halt is None
 
 
 def test_answers_that_come_together_are_judged_in_the_order_they_came():
     """A capture that came before a refused key, or between refused pairs, does not count as one that came after."""
     _, _, client = captured_by([*[200] * 64, 200, 401], readings=64, together=2)
-    assert client.halted_because is not None
+    assert client.endpoint.halt is not None
     half = [404] * (REFUSALS_TO_DOUBT // 2)
     _, _, client = captured_by([*[200] * 64, *half, 200, *half], readings=64, together=REFUSALS_TO_DOUBT + 1)
-    assert client.refusals.trust is Trust.TRUSTED
+    assert client.endpoint.refusals.trust is Trust.TRUSTED
 
 
 def test_a_probe_whose_answer_is_unusable_is_not_followed_by_a_second_call():
@@ -213,7 +214,7 @@ def test_of_each_cause_the_first_unusable_answer_is_a_warning():
     told = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "response_unusable"]
     again = [("no_success", "debug"), ("unparsable", "debug")]
     assert told == [("no_success", "warning"), ("unparsable", "warning"), *again]
-    assert (client.answers["no_success"], client.answers["unparsable"]) == (2, 2)
+    assert (client.responses["no_success"], client.responses["unparsable"]) == (2, 2)
 
 
 def harvested(
@@ -259,7 +260,7 @@ def test_nothing_is_leased_beyond_a_small_batch_until_the_first_answer_tells_the
     class Slow(Script):
         """Answers the first call late, and looks at each how much is leased."""
 
-        async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
             """Answer well, and tell of a budget that is large."""
             await asyncio.sleep(0 if self.asked else 20)
             leased.append(query(self.ledger.path, LEASED)[0][0])
@@ -282,7 +283,7 @@ def test_calls_that_hang_when_the_harvest_stops_cost_no_other_its_answer(tmp_pat
     class Hangs(Script):
         """Answers nine of ten."""
 
-        async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+        async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
             """Answer, or don't."""
             if self.asked % 10 == 9:
                 self.times.append(asyncio.get_running_loop().time())
@@ -305,7 +306,7 @@ def test_a_bug_of_ours_costs_one_pair_and_not_the_others():
         outcomes, _, _ = captured_by([RuntimeError(KEY), 200, 200], readings=3)
     assert [type(outcome) for outcome in outcomes] == [Deferred, Captured, Captured]
     assert [(each["event"], each["error"]) for each in logs] == [("bug_found", "RuntimeError")]
-    assert "harvester.braze.client" in logs[0]["location"]
+    assert "harvester.braze.in_flight" in logs[0]["location"]
     assert KEY not in str(logs)
 
 
@@ -313,11 +314,11 @@ def test_an_answer_that_left_before_a_halt_does_not_end_it():
     """A key that is revoked is refused while calls of before still land: the run ends as halted, not as partial."""
     outcomes, _, client = captured_by([200, 403, 200], readings=1, together=2)
     assert [type(each) for each in outcomes] == [Captured, Returned, Captured]
-    assert "403" in client.halted_because
+    assert "403" in client.endpoint.halt.reason
 
 
 def test_a_probe_that_is_answered_ends_a_halt():
     """It left after the halt, so that its answer tells of the key as it is now."""
     outcomes, _, client = captured_by([200, 403, 200, 200], readings=1, together=3)
     assert [type(each) for each in outcomes] == [Captured, Returned, Captured, Captured]
-    assert client.halted_because is None
+    assert client.endpoint.halt is None

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from benchmarks.measure.quota_simulation import Scenario, simulate
 from harvester.braze.budget import Budget, BudgetReport
-from harvester.braze.pacer import Held, Pacer, PaceState, count_overload_holds
+from harvester.braze.gate import Held, Hold, HoldCause, count_overload_holds
+from harvester.braze.pace_state import PaceState
+from harvester.braze.pacer import Pacer
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 
 HOUR = 3600.0
@@ -32,9 +34,9 @@ def told(clock: VirtualClock, *, remaining: int, limit: int = 250_000, resets_in
 
 async def answered(pacer: Pacer, report: BudgetReport | None = None) -> None:
     """One good exchange."""
-    await pacer.permit()
-    pacer.landed(report, 0.05)
-    pacer.succeeded()
+    await pacer.acquire()
+    pacer.release(report, 0.05)
+    pacer.record_success()
 
 
 @pytest.mark.parametrize("neighbour", ["none", "steady", "bursty", "campaign"])
@@ -72,10 +74,10 @@ def test_the_pace_holds_within_two_percent(rate):
 
         async def work() -> None:
             while True:
-                await pacer.permit()
+                await pacer.acquire()
                 counts[int(clock.monotonic() - began)] += 1
                 await asyncio.sleep(0.02)
-                pacer.landed(None, 0.02)
+                pacer.release(None, 0.02)
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds - 0.01), asyncio.TaskGroup() as group:
@@ -97,11 +99,11 @@ def test_quick_answers_leave_no_line_at_the_pacer():
         async def work() -> int:
             most = 0
             for _ in range(20):
-                await pacer.permit()
+                await pacer.acquire()
                 most = max(most, pacer.state().in_flight)
                 await asyncio.sleep(0)  # the answer is there at once
-                pacer.landed(None, 0.0)
-                pacer.succeeded()
+                pacer.release(None, 0.0)
+                pacer.record_success()
             return most
 
         return max(await asyncio.gather(*(work() for _ in range(64))))
@@ -115,11 +117,11 @@ def test_the_first_call_goes_alone_until_it_is_answered():
     async def in_flight() -> tuple[int, int]:
         clock = VirtualClock()
         pacer = pacer_of(clock)
-        waiting = [asyncio.create_task(pacer.permit()) for _ in range(5)]
+        waiting = [asyncio.create_task(pacer.acquire()) for _ in range(5)]
         await asyncio.sleep(1)
         alone = sum(task.done() for task in waiting)
-        pacer.landed(told(clock, remaining=200_000), 0.05)
-        pacer.succeeded()
+        pacer.release(told(clock, remaining=200_000), 0.05)
+        pacer.record_success()
         await asyncio.sleep(1)
         ramped = sum(task.done() for task in waiting)
         for task in waiting:
@@ -137,7 +139,7 @@ def test_below_the_reserve_nothing_leaves_before_the_reset():
         pacer = pacer_of(clock, longest_wait_seconds=HOUR)
         await answered(pacer, told(clock, remaining=50_000, resets_in=600))
         began = clock.monotonic()
-        await pacer.permit()
+        await pacer.acquire()
         return clock.monotonic() - began
 
     assert run_virtual(resumed_after()) == pytest.approx(600, abs=2)
@@ -146,22 +148,22 @@ def test_below_the_reserve_nothing_leaves_before_the_reset():
 def test_a_long_wait_is_refused_so_that_readings_can_go_back():
     """A worker does not sit on a leased reading for the rest of the hour, but for some seconds it does."""
 
-    async def held() -> Held:
+    async def held() -> tuple[Hold, str]:
         clock = VirtualClock()
         pacer = pacer_of(clock)
         await asyncio.sleep(10)
         await answered(pacer, told(clock, remaining=10, resets_in=3))
-        assert pacer.holding() is None
-        await pacer.permit()
-        pacer.landed(None, 0.05)
+        assert pacer.find_hold() is None
+        await pacer.acquire()
+        pacer.release(None, 0.05)
         await answered(pacer, told(clock, remaining=10))
         with pytest.raises(Held) as caught:
-            await pacer.permit()
-        return caught.value
+            await pacer.acquire()
+        return caught.value.hold, str(caught.value)
 
-    caught = run_virtual(held())
-    assert (caught.cause, str(caught)) == ("rate_limited", "held because of rate_limited")
-    assert caught.until == approx(HOUR + 13)
+    hold, message = run_virtual(held())
+    assert (hold.cause, message) == (HoldCause.RATE_LIMITED, "held because of rate_limited")
+    assert hold.until == approx(HOUR + 13)
 
 
 def test_what_it_is_doing_is_told_in_figures():
@@ -172,30 +174,32 @@ def test_what_it_is_doing_is_told_in_figures():
         pacer = pacer_of(clock, longest_wait_seconds=HOUR)
         states = [pacer.state()]
         await answered(pacer, told(clock, remaining=200_000, resets_in=600))
-        await pacer.permit()
+        await pacer.acquire()
         states.append(pacer.state())
         assert "remaining=200000" in repr(pacer)
-        pacer.landed(None, 0.05)
-        pacer.throttled()
+        pacer.release(None, 0.05)
+        pacer.record_throttled()
         states.append(pacer.state())
-        await pacer.permit()
+        await pacer.acquire()
         return *states, pacer.state()
 
     nothing = PaceState(
-        pace=1000.0, limit=0, remaining=0, reserve_calls=0, seconds_to_reset=0.0, in_flight=0, held_because=None,
-        held_seconds=0.0, holds_in_a_row=0, calls=0, throttled=0, waited_seconds=0.0, answered=False,
+        pace=1000.0, limit=0, remaining=0, reserve_requests=0, seconds_to_reset=0.0, in_flight=0, held_because=None,
+        held_seconds=0.0, holds_in_a_row=0, requests=0, throttled=0, waited_seconds=0.0, answered=False,
     )  # fmt: skip
     before, at_work, held, after = run_virtual(story())
     assert before == nothing
     assert at_work == replace(
-        nothing, limit=250_000, remaining=200_000, reserve_calls=50_000, seconds_to_reset=approx(600), pace=approx(250),
-        in_flight=1, calls=2, answered=True,
+        nothing, limit=250_000, remaining=200_000, reserve_requests=50_000, seconds_to_reset=approx(600),
+        pace=approx(250), in_flight=1, requests=2, answered=True,
     )  # fmt: skip
     assert held == replace(
         at_work, pace=0.0, in_flight=0, held_because="throttled", held_seconds=approx(600), throttled=1
     )
-    assert after == replace(held, pace=1000.0, seconds_to_reset=0.0, in_flight=1, calls=3, waited_seconds=approx(600),
-                            held_because=None, held_seconds=0.0)  # fmt: skip
+    assert after == replace(
+        held, pace=1000.0, seconds_to_reset=0.0, in_flight=1, requests=3, waited_seconds=approx(600),
+        held_because=None, held_seconds=0.0,
+    )  # fmt: skip
 
 
 def test_only_figures_that_are_known_are_logged():
@@ -204,11 +208,11 @@ def test_only_figures_that_are_known_are_logged():
     async def story() -> list[dict[str, float]]:
         clock = VirtualClock()
         pacer = pacer_of(clock)
-        figures = [pacer.state().known_figures(idle=False)]
+        figures = [pacer.state().log_fields(idle=False)]
         await answered(pacer, told(clock, remaining=200_000, resets_in=600))
-        figures += [pacer.state().known_figures(idle=idle) for idle in (False, True)]
+        figures += [pacer.state().log_fields(idle=idle) for idle in (False, True)]
         await asyncio.sleep(700)
-        return [*figures, pacer.state().known_figures(idle=False)]
+        return [*figures, pacer.state().log_fields(idle=False)]
 
     budget = {"remaining_requests": 200_000, "limit_requests": 250_000}
     pace = {"requests_per_minute": approx(15_000)}
@@ -224,11 +228,11 @@ def test_a_429_stops_everyone_until_the_reset_and_is_one_lesson():
         for _ in range(64):
             await answered(pacer, told(clock, remaining=200_000, resets_in=300 - clock.monotonic()))
         for _ in range(64):
-            await pacer.permit()
+            await pacer.acquire()
         for _ in range(64):
-            pacer.landed(told(clock, remaining=0, resets_in=300 - clock.monotonic()), 0.05)
-            pacer.throttled()
-        waiting = [asyncio.create_task(pacer.permit()) for _ in range(10)]
+            pacer.release(told(clock, remaining=0, resets_in=300 - clock.monotonic()), 0.05)
+            pacer.record_throttled()
+        waiting = [asyncio.create_task(pacer.acquire()) for _ in range(10)]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         when = clock.monotonic()
         await asyncio.sleep(5)
@@ -255,7 +259,7 @@ def test_a_429_at_the_very_end_of_a_window_costs_no_more_than_its_rest():
         clock = VirtualClock()
         pacer = pacer_of(clock)
         await answered(pacer, told(clock, remaining=200_000, resets_in=0.5))
-        pacer.throttled()
+        pacer.record_throttled()
         return pacer.state().held_seconds
 
     assert 0.5 <= run_virtual(held_seconds()) <= 0.505
@@ -270,10 +274,10 @@ def test_429s_without_headers_back_off_longer_and_longer_up_to_an_hour():
         found = []
         for _ in range(12):
             began = clock.monotonic()
-            await pacer.permit()
+            await pacer.acquire()
             found.append(clock.monotonic() - began)
-            pacer.landed(None, 0.05)
-            pacer.throttled()
+            pacer.release(None, 0.05)
+            pacer.record_throttled()
         return found[1:]
 
     found = run_virtual(pauses())
@@ -288,17 +292,17 @@ def test_an_overloaded_server_is_probed_by_one_call_and_recovers():
         clock = VirtualClock()
         pacer = pacer_of(clock, longest_wait_seconds=HOUR)
         for _ in range(10):
-            assert pacer.holding() is None
-            await pacer.permit()
-            pacer.landed(None, 0.05)
-            pacer.failed()
+            assert pacer.find_hold() is None
+            await pacer.acquire()
+            pacer.release(None, 0.05)
+            pacer.record_failure()
         held = pacer.state().held_because
-        waiting, left = [asyncio.create_task(pacer.permit()) for _ in range(5)], []
+        waiting, left = [asyncio.create_task(pacer.acquire()) for _ in range(5)], []
         for _ in range(2):
             await asyncio.sleep(20)
             left.append(sum(task.done() for task in waiting))
-            pacer.landed(None, 0.05)
-            pacer.succeeded()
+            pacer.release(None, 0.05)
+            pacer.record_success()
         for task in waiting:
             task.cancel()
         return held, *left
@@ -314,15 +318,15 @@ def test_a_halt_is_probed_every_ten_minutes_and_at_once_when_it_may_be_mended():
         pacer = pacer_of(clock, longest_wait_seconds=HOUR)
         await answered(pacer)
         pacer.halt()
-        await pacer.permit()
-        pacer.landed(None, 0.05)
+        await pacer.acquire()
+        pacer.release(None, 0.05)
         probed = clock.monotonic()
         pacer.halt()
-        pacer.mended()
+        pacer.lift()
         mended = pacer.state().held_because
-        pacer.throttled()
-        pacer.mended()
-        return probed, mended, pacer.state().held_because, pacer.state().calls
+        pacer.record_throttled()
+        pacer.lift()
+        return probed, mended, pacer.state().held_because, pacer.state().requests
 
     probed, *rest = run_virtual(story())
     assert probed == pytest.approx(600, abs=1)
@@ -351,11 +355,11 @@ def test_stop_ends_every_wait_at_once():
         clock = VirtualClock()
         pacer = pacer_of(clock, longest_wait_seconds=2 * HOUR)
         await answered(pacer, told(clock, remaining=10))
-        waiting = [asyncio.create_task(pacer.permit()) for _ in range(8)]
+        waiting = [asyncio.create_task(pacer.acquire()) for _ in range(8)]
         await asyncio.sleep(10)
         pacer.stop()
         ended = await asyncio.gather(*waiting, return_exceptions=True)
-        assert all(isinstance(each, Held) and each.cause == "stopping" for each in ended)
+        assert all(isinstance(each, Held) and each.hold.cause is HoldCause.STOPPING for each in ended)
         return clock.monotonic()
 
     assert run_virtual(stopped_after()) < 12
@@ -406,7 +410,7 @@ def test_headers_that_make_no_sense_are_not_believed(headers):
     """Absent, empty, negative, in milliseconds, ten years ahead: the budget stays as it was."""
     budget = Budget(0.2)
     budget.observe(BudgetReport.from_headers(headers | {"Date": "Thu, 01 Jan 2026 00:30:00 GMT"}), 10.0)
-    assert not budget.known
+    assert not budget.has_window
 
 
 def test_a_date_that_no_calendar_has_is_not_believed():
@@ -506,7 +510,7 @@ def test_no_answers_make_the_budget_ask_for_the_impossible(answers, in_flight):
     for limit, remaining, reset_at, server_time, elapsed in answers:
         now += elapsed
         budget.observe(BudgetReport(limit, remaining, float(reset_at), float(server_time)), now)
-        if not budget.known:
+        if not budget.has_window:
             continue
         pace = budget.pace(now, in_flight=in_flight, latency_seconds=0.1)
         wait = budget.wait_seconds(now, in_flight=in_flight)

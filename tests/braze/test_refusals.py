@@ -14,7 +14,7 @@ import structlog
 
 from harvester.braze.budget import BudgetReport
 from harvester.braze.refusals import CAMPAIGNS_KEPT, PROBES_TO_HALT, REFUSALS_TO_DOUBT, Refusals, Trust
-from harvester.braze.transport import Answer
+from harvester.braze.transport import Response
 from harvester.engine.wiring import Harvesting
 from harvester.ledger import Ledger
 from harvester.model import RETENTION_SECONDS, Books, Enqueued, Pair
@@ -41,7 +41,7 @@ class Braze:
         self._status = status
         self._fails = fails or (lambda _: False)
 
-    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Answer, with a budget that is large."""
         self.asked.append((pair.campaign_id, asyncio.get_running_loop().time()))
         number = len(self.asked)
@@ -51,7 +51,7 @@ class Braze:
         self._in_flight -= 1
         status = 503 if self._fails(number) else 200 if pair.campaign_id in self.known else self._status
         body = GOOD if status == 200 else b'{"message":"Invalid Campaign ID"}'
-        return Answer(status=status, body=body, budget=BudgetReport(), latency_seconds=0.05)
+        return Response(status=status, body=body, budget=BudgetReport(), latency_seconds=0.05)
 
     def scrub(self, text: str) -> str:
         """Nothing secret is in what it says."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvester.braze.counters import FIXED_COLUMNS
-from harvester.braze.series import captured, raw_row
+from harvester.braze.series import build_capture, encode_raw_row
 from harvester.errors import ExchangeError
 from harvester.model import Pair, Reading, Verdict
 
@@ -18,7 +18,7 @@ READING = Reading(1, Pair("eu", "c", "s"), "once", 1_767_225_600.0, 1_767_225_60
 def capture_of(answer):
     """The capture of an answer, given as an object or as bytes."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return captured(body, READING, batch_id="batch", captured_at=1_767_225_600.5, new_counters=set())
+    return build_capture(body, READING, batch_id="batch", captured_at=1_767_225_600.5, new_counters=set())
 
 
 def rows_of(answer) -> list[dict]:
@@ -114,7 +114,7 @@ def test_a_capture_tells_what_was_asked(days):
 def test_an_answer_is_kept_as_it_came():
     """Its spaces too, on one line that says whose it is, when it came and what was read from it."""
     body = b'{ "message": "success",\n "data": [] }'
-    line = raw_row(body, READING, capture_of(body), batch_id="batch")
+    line = encode_raw_row(body, READING, capture_of(body), batch_id="batch")
     assert line.endswith(b"}\n")
     assert json.loads(line) == {
         "workspace": "eu", "campaign_id": "c", "send_id": "s", "reading": "once", "verdict": "empty",
@@ -236,7 +236,7 @@ def test_many_answers_together_bring_few_new_columns():
     for number in range(30):
         counters = {f"new_{number}_{each}": each for each in range(9)}
         body = json.dumps(success({"time": "2026-11-01", "messages": {}, **counters, "new_0_1": 7})).encode()
-        capture = captured(body, READING, batch_id="b", captured_at=1_767_225_600.5, new_counters=new_counters)
+        capture = build_capture(body, READING, batch_id="b", captured_at=1_767_225_600.5, new_counters=new_counters)
         row = json.loads(capture.rows.split(b"\n")[0])
         text = json.loads(row.pop("unrecognized", "{}"))
         assert row["new_0_1"] == 7

@@ -12,8 +12,9 @@ import aiohttp
 import pytest
 from aiohttp import client_exceptions
 
-from harvester.braze.series import days_of
-from harvester.braze.transport import MAX_BODY_BYTES, BrazeTransport, translated
+from harvester.braze.series import parse_days
+from harvester.braze.transport import MAX_BODY_BYTES, BrazeTransport
+from harvester.braze.transport_errors import translate_error
 from harvester.clock import SystemClock
 from harvester.errors import ExchangeError, ExitCode, Meaning, classify_status
 from harvester.model import Pair
@@ -39,7 +40,7 @@ async def asked(script, *, timeout_seconds: float = 5.0, pair: Pair = PAIR):
         try:
             answer = await transport.send_series(pair, length_days=15, ending_at=1e9)
             if answer.status == 200:
-                days_of(answer.body)
+                parse_days(answer.body)
         except ExchangeError as error:
             shown = "".join(traceback.format_exception(error)) + repr(error) + str(error)
             assert KEY not in shown
@@ -261,7 +262,7 @@ def test_every_error_of_aiohttp_has_a_translation():
             error = kind(*("x",) * (4 if kind is aiohttp.ServerFingerprintMismatch else 1))
         else:
             continue  # no error of the client, or made of a live connection and met above
-        ours = translated(error)
+        ours = translate_error(error)
         assert ours.cause in {"timeout", "tls", "disconnected", "truncated", "malformed", "network"}
         assert KEY not in repr(ours) + str(ours)
         translated_kinds.add(kind)

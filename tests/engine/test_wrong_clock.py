@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.braze.budget import BudgetReport
-from harvester.braze.transport import Answer
+from harvester.braze.transport import Response
 from harvester.cli.show import clock_line, time
 from harvester.clock import MOVES, Bounds, BrazeClock, format_difference
 from harvester.commands.capture import Run, Summary
@@ -58,7 +58,7 @@ class Braze:
         self.steps, self.dated = iter(steps), dated
         self.asked: list[tuple[str, float]] = []
 
-    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Respond after a delay."""
         now = START + asyncio.get_running_loop().time()
         self.asked.append((pair.send_id, ending_at - now))
@@ -68,7 +68,7 @@ class Braze:
             raise step
         status, wrong = (step, 0.0) if isinstance(step, int) else (200, step)
         date = math.floor(now) + wrong if self.dated else None
-        return Answer(status, GOOD, BudgetReport(250_000, 249_000, START + HOUR, date), 0.05)
+        return Response(status, GOOD, BudgetReport(250_000, 249_000, START + HOUR, date), 0.05)
 
     def scrub(self, text: str) -> str:
         """Return the text."""
@@ -109,7 +109,7 @@ def harvested(
                 asyncio.get_running_loop().call_later(0.3, jump, machine)
             await harvesting.run()
             await ledger.save_clock_difference()
-            return await ledger.reports.get_books(), dict(harvesting.wired["eu"].client.calls)
+            return await ledger.reports.get_books(), dict(harvesting.wired["eu"].client.requests)
 
     return run_virtual(story())
 
@@ -329,7 +329,7 @@ class Slept(Braze):
         """Sleep for ``seconds``, and set the machine's clock afterwards."""
         self.seconds = machine.ahead = seconds
 
-    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Respond with the true time."""
         answer = await super().send_series(pair, length_days=length_days, ending_at=ending_at)
         return answer._replace(budget=BudgetReport(server_time=answer.budget.server_time + self.seconds))

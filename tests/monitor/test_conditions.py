@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from pydantic import SecretStr
 
 from harvester.braze.budget import BudgetReport
-from harvester.braze.transport import Answer
+from harvester.braze.transport import Response
 from harvester.engine.wiring import Harvesting
 from harvester.errors import BrokerError, ExchangeError, ExitCode, SinkError, format_cause
 from harvester.health import Part
@@ -52,7 +52,7 @@ class Wire:
         self.outage = outage
         self.remaining: int | None = None
 
-    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Answer after a while, or after the time for which the client waits at the most."""
         timed_out = isinstance(self.outage, ExchangeError) and self.outage.cause == "timeout"
         await asyncio.sleep(30.0 if timed_out else 0.05)
@@ -60,7 +60,7 @@ class Wire:
             raise ExchangeError(self.outage.cause, str(self.outage).partition(": ")[2])
         status = self.outage if isinstance(self.outage, int) else 200
         body = self.outage if isinstance(self.outage, bytes) else GOOD
-        return Answer(status, body, self._budget(), 0.05)
+        return Response(status, body, self._budget(), 0.05)
 
     def _budget(self) -> BudgetReport:
         if self.remaining is None:

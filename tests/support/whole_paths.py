@@ -15,7 +15,7 @@ import orjson
 
 from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
-from harvester.braze.transport import Answer, BrazeTransport
+from harvester.braze.transport import BrazeTransport, Response
 from harvester.clock import BrazeClock, SystemClock
 from harvester.datasets import write_latest
 from harvester.engine.open_batch import OpenBatch
@@ -142,7 +142,7 @@ def read_list(ledger: Ledger, name: str, data: bytes) -> tuple[set[Pair], list[d
     return pairs, told, refused
 
 
-async def request_all(raw_answers: Sequence[bytes]) -> tuple[list[Answer | ExchangeError], Callable[[str], str]]:
+async def request_all(raw_answers: Sequence[bytes]) -> tuple[list[Response | ExchangeError], Callable[[str], str]]:
     """Send responses through real sockets, each on its own connection.
 
     Returns the outcomes, and the function that removes the key from a text.
@@ -154,7 +154,7 @@ async def request_all(raw_answers: Sequence[bytes]) -> tuple[list[Answer | Excha
         writer.write(next(replies))
         await writer.drain()
 
-    found: list[Answer | ExchangeError] = []
+    found: list[Response | ExchangeError] = []
     async with serving(script) as server:
         transport = BrazeTransport(
             endpoint=server.url, api_key=KEY, connections=1, clock=SystemClock(), timeout_seconds=5
@@ -172,12 +172,12 @@ async def request_all(raw_answers: Sequence[bytes]) -> tuple[list[Answer | Excha
 class Replay:
     """A transport that repeats one response; it scrubs as the real one does."""
 
-    def __init__(self, answer: Answer | ExchangeError, scrub) -> None:
+    def __init__(self, answer: Response | ExchangeError, scrub) -> None:
         """Give this."""
         self._answer = answer
         self.scrub = scrub
 
-    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Answer."""
         await asyncio.sleep(0.05)
         if isinstance(self._answer, ExchangeError):
@@ -185,7 +185,7 @@ class Replay:
         return self._answer
 
 
-def harvest(folder: Path, found: Sequence[Answer | ExchangeError], scrub) -> list[Outcome]:
+def harvest(folder: Path, found: Sequence[Response | ExchangeError], scrub) -> list[Outcome]:
     """Turn responses into outcomes and a stored part; return the outcomes."""
     readings = tuple(Reading(n, Pair("eu", "c", f"s{n}"), "once", NOW, 1e12, NOW) for n in range(len(found)))
 
@@ -198,7 +198,7 @@ def harvest(folder: Path, found: Sequence[Answer | ExchangeError], scrub) -> lis
                 transport=Replay(answer, scrub), endpoint=ENDPOINT, pacer=pacer, clock=clock
             )  # fmt: skip
             outcome = await client.capture(reading, batch_id="b")
-            assert KEY[:14] not in f"{client.halted_because}{client.why('overloaded')}"
+            assert KEY[:14] not in f"{client.endpoint.halt}{client.endpoint.describe_hold('overloaded')}"
             await opened.take_back(reading, outcome)
         (folder / ".harvester" / "tmp").mkdir(parents=True)  # as attaching to the folder would
         for part in await opened.parts():

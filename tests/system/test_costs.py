@@ -13,8 +13,8 @@ from types import FrameType
 from harvester.braze.budget import BudgetReport
 from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
-from harvester.braze.series import captured
-from harvester.braze.transport import Answer
+from harvester.braze.series import build_capture
+from harvester.braze.transport import Response
 from harvester.clock import SystemClock
 from harvester.ledger import Ledger
 from harvester.model import Captured, Enqueued, Pair, Reading, Settlement, Verdict
@@ -61,7 +61,7 @@ def test_a_row_needs_few_function_calls():
     for days in (1, 14):
         body = response_body(days)
         with count_calls() as counted:
-            captured(body, READING, batch_id="b", captured_at=NOW, new_counters=set())
+            build_capture(body, READING, batch_id="b", captured_at=NOW, new_counters=set())
         calls.append(counted.total())
     assert (calls[1] - calls[0]) / (13 * 3) <= CALLS_A_ROW
 
@@ -69,11 +69,11 @@ def test_a_row_needs_few_function_calls():
 class InstantTransport:
     """A transport that answers from memory."""
 
-    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Answer:
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Return a response without days."""
         await asyncio.sleep(0.05)
         report = BudgetReport(250_000, 249_000, NOW + 1800, NOW)
-        return Answer(200, b'{"message":"success","data":[]}', report, 0.01)
+        return Response(200, b'{"message":"success","data":[]}', report, 0.01)
 
 
 def test_pacing_and_policy_need_few_calls_per_reading():

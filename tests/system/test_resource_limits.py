@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harvester.braze.series import MAX_NODES, days_of
+from harvester.braze.series import MAX_NODES, parse_days
 from harvester.braze.transport import MAX_BODY_BYTES, BrazeTransport
 from harvester.clock import SystemClock
 from harvester.errors import ExchangeError
@@ -115,7 +115,7 @@ async def test_thousands_of_failed_requests_leave_no_file_open():
             for number in left:
                 try:
                     answer = await transport.send_series(Pair("w", "c", str(number)), length_days=1, ending_at=1e9)
-                    days_of(answer.body)
+                    parse_days(answer.body)
                 except ExchangeError:
                     failed += 1
 
@@ -219,5 +219,5 @@ def test_a_response_with_too_many_json_values_is_refused_before_parsing():
     many = b'{"message":"success","data":[' + b"[],".join([b""] * (MAX_NODES + 9)) + b"[]" + b" " * (1 << 20) + b"]}"
     assert len(many) < MAX_BODY_BYTES
     with pytest.raises(ExchangeError) as error:
-        days_of(many)
+        parse_days(many)
     assert error.value.cause == "oversized"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.braze.pacer import PaceState
+from harvester.braze.pace_state import PaceState
 from harvester.formatting import compact
 from harvester.health import Condition, Part
 from harvester.ledger import Rejection
@@ -145,8 +145,9 @@ def test_a_large_service_still_has_a_small_page():
 def state(*, calls: int, remaining: int, left: float, limit: int = 1000) -> PaceState:
     """The state of a pacer."""
     return PaceState(
-        pace=1.0, limit=limit, remaining=remaining, reserve_calls=200, seconds_to_reset=left, in_flight=0,
-        held_because=None, held_seconds=0, holds_in_a_row=0, calls=calls, throttled=0, waited_seconds=0, answered=True,
+        pace=1.0, limit=limit, remaining=remaining, reserve_requests=200, seconds_to_reset=left, in_flight=0,
+        held_because=None, held_seconds=0, holds_in_a_row=0, requests=calls, throttled=0, waited_seconds=0,
+        answered=True,
     )  # fmt: skip
 
 

@@ -1,0 +1,43 @@
+"""What a pacer counts, and what others see of it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PaceState:
+    """What the pacer does, for people. ``pace`` is in requests per second.
+
+    ``limit``, ``remaining`` and ``reserve_requests`` are 0 until a response has reported them.
+    """
+
+    pace: float
+    limit: int
+    remaining: int
+    reserve_requests: int
+    seconds_to_reset: float
+    in_flight: int
+    held_because: str | None
+    held_seconds: float
+    holds_in_a_row: int
+    requests: int
+    throttled: int
+    waited_seconds: float
+    answered: bool
+
+    def log_fields(self, *, idle: bool) -> dict[str, float]:
+        """Return pace and budget for a log line, as far as responses have reported them in this window."""
+        if self.seconds_to_reset <= 0:
+            return {}
+        pace = {} if idle and self.held_because is None else {"requests_per_minute": round(60 * self.pace, 1)}
+        return {**pace, "remaining_requests": self.remaining, "limit_requests": self.limit}
+
+
+@dataclass(slots=True)
+class Traffic:
+    """The requests so far."""
+
+    requests: int = 0
+    in_flight: int = 0
+    throttled: int = 0
+    latency_seconds: float = 0.1
+    waited_seconds: float = 0.0

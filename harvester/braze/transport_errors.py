@@ -1,0 +1,51 @@
+"""The errors of aiohttp, as errors of ours."""
+
+import ssl
+
+import aiohttp
+
+from harvester.causes import find_cause
+from harvester.errors import ExchangeError
+from harvester.observability.redaction import scrub_foreign
+from harvester.settings.environment import get_certificates_hint
+
+
+def translate_error(error: Exception) -> ExchangeError:
+    """Turn an error of aiohttp into ours. The cause is one of a closed set, and comes from types and numbers.
+
+    The detail quotes the system's error of a connection: aiohttp's own text names a host and "ssl:default" even for
+    plain http. The detail may contain bytes of the server, and so the key, so it is scrubbed. The ``repr`` of a
+    ``ClientResponseError`` contains the request headers and the key, so it is never used. The status in such an error
+    is aiohttp's own (400 for a response that it cannot parse) and is ignored.
+    """
+    causes: tuple[tuple[type[Exception], str | None], ...] = (
+        (TimeoutError, "timeout"),
+        (aiohttp.ClientConnectorCertificateError, "certificate"),
+        (aiohttp.ClientConnectorDNSError, "name_not_found"),
+        (aiohttp.ClientSSLError, find_cause(error) or "tls"),
+        (aiohttp.ClientOSError, find_cause(error) or "network"),
+        (aiohttp.ServerDisconnectedError, "disconnected"),
+        (aiohttp.ClientPayloadError, "truncated"),
+        (aiohttp.ClientResponseError, "malformed"),
+        (aiohttp.ClientError, "network"),
+        (ssl.SSLError, find_cause(error)),
+        (OSError, "network"),
+        (ValueError, "malformed"),
+    )
+    cause = next(cause for kind, cause in causes if isinstance(error, kind))
+    detail = scrub_foreign(_describe(error))
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        detail = f"{detail}; {get_certificates_hint()}"
+    return ExchangeError(cause or "network", detail)
+
+
+def _describe(error: Exception) -> str:
+    """Return what an error adds to its cause; an empty text if it adds nothing."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.message
+    inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    if isinstance(inner, ssl.SSLError):
+        return str(getattr(inner, "verify_message", "") or inner.reason or "")
+    if isinstance(inner, OSError):
+        return "" if find_cause(inner) else inner.strerror or str(inner)
+    return str(inner) or type(inner).__name__
