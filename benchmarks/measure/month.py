@@ -55,7 +55,7 @@ _BEATS_SECONDS = {
     pipeline: {"LOOK_SECONDS": 10_800.0},
     database: {"LEASE_SECONDS": 10_800.0},
     service: {
-        "HOUSEKEEPING_SECONDS": 43_200.0, "NOTE_SECONDS": 10_800.0, "RECOVERY_SECONDS": 43_200.0,
+        "HOUSEKEEPING_SECONDS": 43_200.0, "SAMPLE_SECONDS": 10_800.0, "RECOVERY_SECONDS": 43_200.0,
         "REPORT_SECONDS": 10_800.0,
     },
 }  # fmt: skip
