@@ -1,4 +1,4 @@
-"""What the command line says to those who are new to it, or did something that cannot work."""
+"""The messages of the command line for new users and for commands that cannot work."""
 
 import asyncio
 import json
@@ -76,13 +76,13 @@ async def test_every_command_finds_ledger_and_workspaces_by_the_configuration(ha
     assert (await harvester.run("enqueue", "pairs.csv", *config))[1] == "3 pairs are new, 0 were known\n"
     code, _, err = await harvester.run("run", *config)
     assert code == 3, err
-    of_each = [
+    expected = [
         'workspace  "eu": 1 pair, 0 captured, 1 rejected, 0 expired, 0 pending',
         'workspace  "us": 2 pairs, 2 captured, 0 rejected, 0 expired, 0 pending',
     ]
-    assert [line for line in err.splitlines() if line.startswith("workspace")] == of_each
+    assert [line for line in err.splitlines() if line.startswith("workspace")] == expected
     _, out, _ = await harvester.run("status", *config)
-    assert [line for line in out.splitlines() if line.startswith("workspace")] == of_each
+    assert [line for line in out.splitlines() if line.startswith("workspace")] == expected
     assert "2 stored; 1 without rows" in out
     code, out, err = await harvester.run("requeue", "--outcome", "rejected", "--reason", "status-400", *config)
     assert (code, out[:7], "the reasons in this ledger are: status_400 (1)" in err) == (0, "0 pairs", True)
@@ -99,8 +99,8 @@ async def test_help_describes_each_command_in_a_whole_sentence(harvester):
 @pytest.mark.parametrize("command", [("status",), ("run", "pairs.csv"), ("plan", "pairs.csv")])
 async def test_a_missing_configuration_is_reported_in_a_sentence(harvester, tmp_path, command):
     """Every command names the file and the reason, and creates nothing."""
-    told = "harvester: cannot read the configuration nope.toml: No such file or directory\n"
-    assert await harvester.run(*command, "--config", "nope.toml") == (2, "", told)
+    message = "harvester: cannot read the configuration nope.toml: No such file or directory\n"
+    assert await harvester.run(*command, "--config", "nope.toml") == (2, "", message)
     assert not list(tmp_path.iterdir())
 
 
@@ -116,8 +116,8 @@ async def test_one_workspace_under_two_names_is_reported(harvester, tmp_path):
         )
         for command in (("run", "pairs.csv"), ("doctor",)):
             _, out, err = await harvester.run(*command, "--config", "twice.toml")
-            told = [line for line in (out + err).splitlines() if "the same endpoint and API key" in line]
-            named = [[line.count(name) for name in ("eu", "europe", "us")] for line in told]
+            warnings = [line for line in (out + err).splitlines() if "the same endpoint and API key" in line]
+            named = [[line.count(name) for name in ("eu", "europe", "us")] for line in warnings]
             assert named == [[2, 1, 0]], out + err
             assert KEY not in out + err
             _, out, err = await harvester.run(*command, "--config", "once.toml")
@@ -141,13 +141,13 @@ def test_zeros_are_explained(capsys):
 def test_one_of_anything_is_in_the_singular(capsys):
     """No summary and no plan contains "1 pairs"."""
     one = estimate([0.0], now=0.0, limit=1, reserve=0.0, max_rate=10.0)
-    told = show.plan_lines(one, settled=1, expired=1, limit=1) + show.unread_lines(1, 1, [])
-    told += show.plan_lines(estimate([], now=0.0, limit=1, reserve=0.0, max_rate=1.0), settled=1, expired=1, limit=1)
+    lines = show.plan_lines(one, settled=1, expired=1, limit=1) + show.unread_lines(1, 1, [])
+    lines += show.plan_lines(estimate([], now=0.0, limit=1, reserve=0.0, max_rate=1.0), settled=1, expired=1, limit=1)
     books = Books(accepted=1, captured={Verdict.ZERO: 1}, rejected={}, expired=0, pending=0)
     done = {"lines": 1, "bad_lines": 1, "naive_times": 1, "rows": 1, "parts": 1, "unstored": 1, "planned": 1}
     print_summary(Summary({"eu": books, "us": books}, **done, skipped=Counter({"events without send_id": 1})))
-    told += capsys.readouterr().err.splitlines()
-    assert [line for line in told if re.search(r"(?<![.\d])1 [a-z]+s\b", line)] == []
+    lines += capsys.readouterr().err.splitlines()
+    assert [line for line in lines if re.search(r"(?<![.\d])1 [a-z]+s\b", line)] == []
 
 
 def test_the_summary_names_an_endpoint_that_does_not_respond(capsys):

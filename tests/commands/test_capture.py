@@ -47,9 +47,9 @@ async def test_every_pair_is_captured_once_and_a_second_run_requests_nothing(har
             (row["campaign_id"], row["send_id"]) for row in read_rows(tmp_path / "harvest") if row["level"] == "capture"
         )
         assert captures == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
-        asked = simulator.answers.total()
+        requests = simulator.answers.total()
         assert (await harvester.run(*arguments))[0] == 0
-        assert simulator.answers.total() == asked
+        assert simulator.answers.total() == requests
 
 
 async def test_a_run_that_is_killed_continues_and_loses_or_repeats_nothing(harvester, tmp_path):
@@ -118,15 +118,15 @@ async def test_bad_lines_and_refused_pairs_are_reported_and_the_rest_is_captured
 
 
 async def test_if_braze_refuses_every_pair_the_usual_cause_is_named(harvester, tmp_path):
-    """Summary and status say that the ids may be internal or another workspace's, or the endpoint wrong."""
+    """The summary and ``status`` name internal ids, another workspace's ids and a wrong endpoint."""
     (tmp_path / "pairs.csv").write_text("campaign_id,send_id\n" + "".join(f"internal,s{n}\n" for n in range(5)))
     async with Simulator(SimulatorConfig(pairs=20, limit=1_000_000, api_key=KEY)) as simulator:
         code, _, err = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url)
     status = (await harvester.run("status"))[1]
     assert code == 3
-    for said in (err, status):
-        assert "Braze refused every pair that it answered (5 pairs)" in said
-        assert "internal ids of Braze's Snowflake tables" in said
+    for output in (err, status):
+        assert "Braze refused every pair that it answered (5 pairs)" in output
+        assert "internal ids of Braze's Snowflake tables" in output
 
 
 def test_ids_are_not_called_wrong_if_pairs_were_captured():
@@ -170,8 +170,8 @@ async def test_an_interrupted_run_keeps_what_it_captured(harvester, tmp_path):
         assert simulator.answers.total() == 200
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_an_hour_long_wait_for_budget(harvester, tmp_path, sent):
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_an_hour_long_wait_for_budget(harvester, tmp_path, signal_number):
     """The run ends at once, with 130; what it captured is stored."""
     async with Simulator(SimulatorConfig(pairs=50, limit=1, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
@@ -179,7 +179,7 @@ async def test_a_signal_ends_an_hour_long_wait_for_budget(harvester, tmp_path, s
         assert process.stderr is not None
         while b"event=workspace_waiting" not in await asyncio.to_thread(process.stderr.readline):
             assert process.poll() is None
-        process.send_signal(sent)
+        process.send_signal(signal_number)
         out, _ = await asyncio.to_thread(process.communicate, timeout=20)
     books = json.loads(out)["books"]
     assert process.returncode == 130
@@ -194,9 +194,9 @@ async def test_an_endpoint_that_does_not_respond_leaves_the_pairs_pending(harves
     code, out, err = await harvester.run("run", "pairs.csv", *arguments)
     assert code == 3, err
     assert json.loads(out)["books"]["pending"] == 50
-    told = "cannot connect to http://127.0.0.1:9: connection refused"
-    assert json.loads(out)["unreachable"] == {"default": told}
-    assert err.count(told) == err.count("\n") == 1, err
+    message = "cannot connect to http://127.0.0.1:9: connection refused"
+    assert json.loads(out)["unreachable"] == {"default": message}
+    assert err.count(message) == err.count("\n") == 1, err
 
 
 async def test_rows_are_written_to_a_pipe(harvester, tmp_path):
@@ -214,7 +214,7 @@ async def test_rows_are_written_to_a_pipe(harvester, tmp_path):
     assert not list(tmp_path.rglob("*.db"))
 
 
-async def test_mistakes_of_the_user_are_one_sentence(harvester, tmp_path):
+async def test_user_errors_are_one_sentence(harvester, tmp_path):
     """Wrong input, endpoint or ledger: exit code 2 and a sentence, never a traceback."""
     (tmp_path / "pairs.csv").write_text("a,b\n1,2\n")
     for arguments in (
@@ -247,7 +247,7 @@ async def test_expired_pairs_cost_one_request_for_the_time_and_force_requests_th
 
 
 async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):
-    """The first command of the README works, and works again."""
+    """The second run of the README's first command replaces nothing."""
     for _ in range(2):
         code, out, err = await harvester.run("demo", "--pairs", "200")
         assert code == 0, err
@@ -288,7 +288,7 @@ async def test_plan_enqueue_status_requeue_and_parts_agree(harvester, tmp_path):
         assert out == ""
 
 
-async def test_doctor_says_what_to_correct(harvester):
+async def test_doctor_names_the_setting_to_correct(harvester):
     """A good setup is ok; a wrong key fails, and is not shown."""
     async with Simulator(SimulatorConfig(pairs=10, api_key=KEY)) as simulator:
         code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
@@ -303,7 +303,7 @@ async def test_doctor_says_what_to_correct(harvester):
 
 
 async def test_doctor_counts_missing_parts(harvester, tmp_path):
-    """The ledger's list shows which parts were deleted, and ``latest`` does not say that there never were any."""
+    """The ledger's list shows which parts were deleted, and the error of ``latest`` names ``doctor``."""
     async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
         assert (await harvester.run("run", "pairs.csv", "--endpoint", simulator.url))[0] == 0

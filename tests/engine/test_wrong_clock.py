@@ -56,12 +56,12 @@ class Braze:
     def __init__(self, steps: Iterable[object] = (), *, dated: bool = True) -> None:
         """Respond by ``script`` first: statuses, seconds by which a ``Date`` is wrong, or errors."""
         self.steps, self.dated = iter(steps), dated
-        self.asked: list[tuple[str, float]] = []
+        self.requests: list[tuple[str, float]] = []
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Respond after a delay."""
         now = START + asyncio.get_running_loop().time()
-        self.asked.append((pair.send_id, ending_at - now))
+        self.requests.append((pair.send_id, ending_at - now))
         await asyncio.sleep(0.05)
         step = next(self.steps, 200)
         if isinstance(step, Exception):
@@ -79,8 +79,8 @@ class Braze:
 
 
 @asynccontextmanager
-async def harvest_of(folder: Path, machine: Machine, wire: Braze, *, lasting: bool = False):
-    """The ledger and the engine of one process."""
+async def open_harvest(folder: Path, machine: Machine, wire: Braze, *, lasting: bool = False):
+    """Open a ledger and the engine of one process."""
     settings = Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)})
     async with await Ledger.open(folder / "ledger.db", clock=machine) as ledger:
         harvesting = Harvesting(
@@ -96,14 +96,14 @@ def sends(*ages_days: float) -> list[Enqueued]:
     return [Enqueued(Pair("eu", "c", f"s{number}"), START - days * DAY) for number, days in enumerate(ages_days)]
 
 
-def harvested(
+def run_harvest(
     folder: Path, ahead: float, arrivals: list[Enqueued], wire: Braze, jump: Callable[[Machine], None] | None = None
 ) -> tuple[Books, dict[str, int]]:
     """Run once on a machine whose clock is ``ahead``; return the books, and the requests by cause."""
 
     async def story() -> tuple[Books, dict[str, int]]:
         machine = Machine(ahead)
-        async with harvest_of(folder, machine, wire) as (ledger, harvesting):
+        async with open_harvest(folder, machine, wire) as (ledger, harvesting):
             await ledger.intake.enqueue(arrivals, once=True)
             if jump is not None:
                 asyncio.get_running_loop().call_later(0.3, jump, machine)
@@ -115,22 +115,22 @@ def harvested(
 
 
 @pytest.mark.parametrize("ahead", [0.0, *APART])
-def test_every_send_is_asked_up_to_braze_s_time_whatever_the_machine_s_clock_says(tmp_path, ahead):
+def test_requests_end_at_brazes_time_although_the_machines_clock_is_wrong(tmp_path, ahead):
     """A request that was made with the wrong time is repeated, so that no day is missing. Nothing expires."""
     wire = Braze()
-    totals, calls = harvested(tmp_path, ahead, sends(*(number % 13 for number in range(110))), wire)
+    totals, calls = run_harvest(tmp_path, ahead, sends(*(number % 13 for number in range(110))), wire)
     assert (sum(totals.captured.values()), totals.expired, totals.pending) == (110, 0, 0)
-    counted = dict(wire.asked)
-    assert all(abs(seconds) < 120 for seconds in counted.values())
-    assert len(counted) == 110
+    last_requests = dict(wire.requests)
+    assert all(abs(seconds) < 120 for seconds in last_requests.values())
+    assert len(last_requests) == 110
     assert sum(calls.values()) == 110 + (ahead != 0)
 
 
-def test_a_jump_of_the_machine_s_clock_during_a_run_changes_nothing(tmp_path):
+def test_a_clock_jump_during_a_run_changes_nothing(tmp_path):
     """After a response has confirmed the time, the monotonic clock counts."""
     for number, ahead in enumerate((-3 * DAY, 20 * DAY)):
         wire = Braze()
-        totals, calls = harvested(
+        totals, calls = run_harvest(
             tmp_path / str(number),
             0.0,
             sends(*([1.0] * 120)),
@@ -138,32 +138,32 @@ def test_a_jump_of_the_machine_s_clock_during_a_run_changes_nothing(tmp_path):
             lambda machine, by=ahead: setattr(machine, "ahead", by),
         )
         assert (sum(totals.captured.values()), calls) == (120, {"first": 120})
-        assert all(abs(seconds) < 120 for _, seconds in wire.asked)
+        assert all(abs(seconds) < 120 for _, seconds in wire.requests)
 
 
 @pytest.mark.parametrize(
     ("status", "ahead"), [*((status, 0.0) for status in (200, 400, 401, 429, 500)), (200, 20 * DAY), (401, -3 * DAY)]
 )
-def test_pairs_expire_after_one_call_that_confirms_the_time_whatever_it_says(tmp_path, status, ahead):
-    """Its ``Date`` is enough. It captures, rejects and halts nothing."""
+def test_pairs_expire_after_any_response_confirms_the_time(tmp_path, status, ahead):
+    """The ``Date`` of one response is enough. The response captures, rejects and halts nothing."""
     wire = Braze([status] * 3)
-    totals, calls = harvested(tmp_path, ahead, sends(20, 21, 22), wire)
+    totals, calls = run_harvest(tmp_path, ahead, sends(20, 21, 22), wire)
     assert (totals.expired, totals.pending, sum(totals.captured.values())) == (3, 0, 0)
     assert calls == {"for_the_time": 2 if ahead else 1}
 
 
-def test_where_no_answer_can_be_had_nothing_expires(tmp_path):
+def test_nothing_expires_while_the_time_is_unconfirmed(tmp_path):
     """Without responses, or without a ``Date``, the pairs stay pending and the run ends."""
     for name, wire in (("gone", Braze([ExchangeError("dns", "no such host")] * 99)), ("undated", Braze(dated=False))):
-        totals, calls = harvested(tmp_path / name, 0.0, sends(16, 17), wire)
+        totals, calls = run_harvest(tmp_path / name, 0.0, sends(16, 17), wire)
         assert (totals.expired, totals.pending, list(calls)) == (0, 2, ["for_the_time"])
-        assert len(wire.asked) < 10
+        assert len(wire.requests) < 10
 
 
-def test_dates_that_contradict_each_other_keep_nobody_from_capturing(tmp_path):
+def test_contradicting_dates_do_not_prevent_captures(tmp_path):
     """Random dates repeat a few requests, but not forever."""
     wire = Braze([(number * 7919) % 40 * DAY for number in range(5000)])
-    totals, calls = harvested(tmp_path, 0.0, sends(*([1.0] * 110)), wire)
+    totals, calls = run_harvest(tmp_path, 0.0, sends(*([1.0] * 110)), wire)
     assert sum(totals.captured.values()) == 110
     assert sum(calls.values()) < 170
 
@@ -172,10 +172,10 @@ def test_a_single_wrong_date_does_not_move_the_clock(tmp_path):
     """The request with the wrong ``Date`` is repeated, whether it is the first or a later one."""
     for number, steps in enumerate(([9.5 * DAY], [200] * 50 + [-9.5 * DAY])):
         wire = Braze(steps)
-        totals, calls = harvested(tmp_path / str(number), 0.0, sends(*([1.0] * 120)), wire)
+        totals, calls = run_harvest(tmp_path / str(number), 0.0, sends(*([1.0] * 120)), wire)
         assert (sum(totals.captured.values()), totals.expired) == (120, 0)
         assert sum(calls.values()) <= 123
-        assert all(abs(seconds) < 120 for seconds in dict(wire.asked).values())
+        assert all(abs(seconds) < 120 for seconds in dict(wire.requests).values())
 
 
 def test_pairs_that_a_wrong_clock_expired_are_reopened(tmp_path):
@@ -189,7 +189,7 @@ def test_pairs_that_a_wrong_clock_expired_are_reopened(tmp_path):
     run_virtual(hurt())
     wire = Braze()
     with structlog.testing.capture_logs() as logs:
-        totals, calls = harvested(tmp_path, 0.0, [], wire)
+        totals, calls = run_harvest(tmp_path, 0.0, [], wire)
     assert (sum(totals.captured.values()), totals.expired) == (2, 1)
     assert calls == {"for_the_time": 1, "first": 2}
     assert [each["pairs"] for each in logs if each["event"] == "pairs_reopened"] == [2]
@@ -197,8 +197,8 @@ def test_pairs_that_a_wrong_clock_expired_are_reopened(tmp_path):
 
 def test_the_next_process_uses_the_stored_difference_until_the_clock_is_set(tmp_path):
     """It costs no request, and is not used after the clock was set."""
-    harvested(tmp_path, 3 * DAY, sends(1.0), Braze())
-    totals, calls = harvested(tmp_path, 3 * DAY, sends(1, 2, 3), Braze())
+    run_harvest(tmp_path, 3 * DAY, sends(1.0), Braze())
+    totals, calls = run_harvest(tmp_path, 3 * DAY, sends(1, 2, 3), Braze())
     assert (totals.pending, calls) == (0, {"first": 2})
 
     async def seen(ahead: float) -> float:
@@ -211,7 +211,7 @@ def test_the_next_process_uses_the_stored_difference_until_the_clock_is_set(tmp_
     assert abs(run_virtual(seen(0.0))) < 2
 
 
-def ran(folder: Path, ahead: float, lines: list[str], wire: Braze) -> Summary:
+def run_list(folder: Path, ahead: float, lines: list[str], wire: Braze) -> Summary:
     """Run ``harvester run`` with a list of lines."""
     (folder / "p.csv").write_text("\n".join(["campaign_id,send_id,sent_at", *lines]))
 
@@ -230,11 +230,11 @@ def ran(folder: Path, ahead: float, lines: list[str], wire: Braze) -> Summary:
 
 
 @pytest.mark.parametrize("ahead", [0.0, -3 * DAY, 20 * DAY])
-def test_times_of_a_list_are_compared_with_braze_s_time(tmp_path, ahead):
+def test_times_of_a_list_are_compared_with_brazes_time(tmp_path, ahead):
     """A send of next month is a bad line, and a send of today is not. The summary shows the wrong clock."""
     lines = ["c,of-december,2025-12-20", "c,of-today,2026-01-01", "c,of-next-month,2026-01-25"]
     with structlog.testing.capture_logs() as logs:
-        done = ran(tmp_path, ahead, lines, Braze())
+        done = run_list(tmp_path, ahead, lines, Braze())
     assert (sum(done.books.captured.values()), done.bad_lines, done.exit_code) == (2, 1, 3)
     assert "of-next-month" in (tmp_path / "rejects.ndjson").read_text()
     assert abs(done.clock_difference_seconds - ahead) < 2
@@ -249,25 +249,25 @@ def test_times_of_a_list_are_compared_with_braze_s_time(tmp_path, ahead):
 @pytest.mark.parametrize(("ahead", "passed"), [(40 * DAY, 0.0), (0.0, 40 * DAY)])
 def test_a_list_without_times_starts_new_rounds_only_at_a_confirmed_time(tmp_path, ahead, passed):
     """The same list means new sends weeks later, but not on a machine whose clock is weeks ahead."""
-    ran(tmp_path, 0.0, ["c,s,", "c,t,"], Braze())
-    done = ran(tmp_path, ahead + passed, ["c,s,", "c,t,"], Braze([passed] * 9))
+    run_list(tmp_path, 0.0, ["c,s,", "c,t,"], Braze())
+    done = run_list(tmp_path, ahead + passed, ["c,s,", "c,t,"], Braze([passed] * 9))
     assert done.calls["for_the_time"] == (2 if ahead else 1)
     assert done.calls["first"] == (0 if ahead else 2)
     assert (sum(done.books.captured.values()), done.exit_code) == (2, 0)
-    dead = ran(tmp_path, ahead + passed + 80 * DAY, ["c,s,", "c,t,"], Braze([ExchangeError("dns", "")] * 9))
+    dead = run_list(tmp_path, ahead + passed + 80 * DAY, ["c,s,", "c,t,"], Braze([ExchangeError("dns", "")] * 9))
     assert (sum(dead.books.captured.values()), dead.windows_unknown, dead.exit_code) == (2, True, 3)
 
 
 def test_a_list_that_was_read_with_a_late_clock_is_not_read_again(tmp_path):
     """A pair that was captured today has a window that begins today, although the clock was weeks late."""
-    ran(tmp_path, -40 * DAY, ["c,s,"], Braze())
-    done = ran(tmp_path, 0.0, ["c,s,"], Braze())
+    run_list(tmp_path, -40 * DAY, ["c,s,"], Braze())
+    done = run_list(tmp_path, 0.0, ["c,s,"], Braze())
     assert (sum(done.books.captured.values()), done.calls["first"], done.exit_code) == (1, 0, 0)
 
 
 def test_a_summary_counts_pairs_that_wait_for_a_confirmed_time(tmp_path):
     """Pairs that seem expired count as pending, also for the exit code."""
-    done = ran(tmp_path, 0.0, ["c,old,2020-01-01"], Braze(dated=False))
+    done = run_list(tmp_path, 0.0, ["c,old,2020-01-01"], Braze(dated=False))
     assert (done.books.pending, done.books.expired, done.in_question, done.exit_code) == (1, 0, 1, 3)
 
 
@@ -281,7 +281,7 @@ def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, 
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
             await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (0.01, 0.05, 0.1)))
             await ledger.intake.enqueue(sends(0.005, 0.02, 0.06))
-        async with harvest_of(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
+        async with open_harvest(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
             asyncio.get_running_loop().call_later(0.11 * DAY, harvesting.stop)
             await harvesting.run()
             rows = query(ledger.path, READ)
@@ -304,8 +304,8 @@ def test_a_machine_that_slept_requests_the_time_after_its_clock_jumped(tmp_path)
     """The monotonic clock may stop while a machine sleeps. Readings must not stay late."""
 
     async def story() -> list[tuple[str, float]]:
-        machine, wire = Machine(), Slept()
-        async with harvest_of(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
+        machine, wire = Machine(), SleepingMachineBraze()
+        async with open_harvest(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
             await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (1.0, 13.0)))
             await ledger.intake.enqueue([*sends(2.0, 0.0)])
             loop = asyncio.get_running_loop()
@@ -313,14 +313,14 @@ def test_a_machine_that_slept_requests_the_time_after_its_clock_jumped(tmp_path)
             loop.call_later(120.0, harvesting.stop)
             await harvesting.run()
             totals = await ledger.reports.get_books()
-        return totals, wire.asked
+        return totals, wire.requests
 
-    totals, asked = run_virtual(story())
+    totals, requests = run_virtual(story())
     assert (sum(totals.captured.values()), totals.expired, totals.pending) == (1, 1, 0)
-    assert [send_id for send_id, _ in asked] == ["s0", "s0", "s1"]
+    assert [send_id for send_id, _ in requests] == ["s0", "s0", "s1"]
 
 
-class Slept(Braze):
+class SleepingMachineBraze(Braze):
     """A transport of a machine that sleeps while Braze's time advances."""
 
     seconds = 0.0
@@ -370,7 +370,7 @@ def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_p
     assert DAY <= run_virtual(story()) <= DAY + 3600
 
 
-class ByHand:
+class ManualClock:
     """A machine's clock that tests move."""
 
     def __init__(self, wall: float, monotonic: float = 1000.0) -> None:
@@ -391,8 +391,8 @@ class ByHand:
     trips=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5), st.floats(0, 1)), min_size=2, max_size=20),
 )  # fmt: skip
 def test_the_error_of_the_time_is_at_most_a_round_trip_and_a_second(offset, wrong, trips):
-    """Whatever the clocks and delays, the time lies within the bounds of the responses."""
-    machine = ByHand(offset + 1000.0 + wrong)
+    """The property holds for all clocks and delays: the time lies within the bounds of the responses."""
+    machine = ManualClock(offset + 1000.0 + wrong)
     clock = BrazeClock(machine)
     for pause, trip, when in trips:
         departed = machine.ticks + pause
@@ -405,9 +405,9 @@ def test_the_error_of_the_time_is_at_most_a_round_trip_and_a_second(offset, wron
     assert clock.moves == (abs(wrong) > 61.5 + longest) or abs(wrong) < 70 + longest
 
 
-def test_the_machine_s_time_is_used_while_it_agrees_with_the_responses():
+def test_the_machines_time_is_used_while_it_agrees_with_the_responses():
     """A ``Date`` of whole seconds does not make a right clock worse."""
-    machine = ByHand(5000.4)
+    machine = ManualClock(5000.4)
     clock = BrazeClock(machine)
     clock.observe(5000.0, departed=999.9, received=1000.1)
     assert (clock.confirmed, clock.wall(), clock.difference) == (True, 5000.4, 0.0)
@@ -415,7 +415,7 @@ def test_the_machine_s_time_is_used_while_it_agrees_with_the_responses():
 
 def test_the_time_is_corrected_rarely_after_a_few_corrections():
     """Contradicting dates are not trusted."""
-    machine = ByHand(5000.0)
+    machine = ManualClock(5000.0)
     clock = BrazeClock(machine)
     for number in range(400):
         clock.observe(5000.0 + number // 2 % 2 * DAY, departed=machine.ticks, received=machine.ticks + 0.1)

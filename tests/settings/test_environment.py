@@ -1,4 +1,4 @@
-"""What the environment changes behind our back is said once, or refused: proxies, certificates, open files."""
+"""Proxies, certificates and open files of the environment: what changes harvester's behavior is reported or refused."""
 
 import os
 import resource
@@ -45,12 +45,12 @@ async def test_a_proxy_is_reported_once_and_named_as_ignored_for_braze(harvester
     monkeypatch.setenv("https_proxy", PROXY)
     monkeypatch.setenv("NO_PROXY", "x")
     (finding,) = check_process(load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"}))
-    for said in ([line for line in (out + err).splitlines() if "https_proxy" in line], [finding.text]):
-        assert len(said) == 1, out + err
+    for messages in ([line for line in (out + err).splitlines() if "https_proxy" in line], [finding.text]):
+        assert len(messages) == 1, out + err
         for word in ("NO_PROXY", "requests to Braze ignore the proxy", "clients of buckets"):
-            assert word in said[0]
-        assert PASSWORD not in out + err + said[0]
-        assert "proxy.example" not in out + err + said[0]
+            assert word in messages[0]
+        assert PASSWORD not in out + err + messages[0]
+        assert "proxy.example" not in out + err + messages[0]
 
 
 def test_unreadable_certificates_are_refused(monkeypatch, tmp_path):
@@ -69,7 +69,7 @@ def test_unreadable_certificates_are_refused(monkeypatch, tmp_path):
         check_certificates()
 
 
-def test_the_hint_for_a_failed_certificate_says_which_authorities_are_trusted(monkeypatch):
+def test_the_hint_for_a_failed_certificate_names_the_trusted_authorities(monkeypatch):
     """It names the variable that is set, or the one to set."""
     assert "set SSL_CERT_FILE to" in get_certificates_hint()
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/own.pem")
@@ -107,5 +107,5 @@ def test_secret_variables_of_clouds_are_masked_and_names_of_keys_are_not(monkeyp
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2024&sig=abcdefghijkl-example-2")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://k:endpoint-pass-3@minio")
     load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"})
-    said = "wJalrXUtnFEMI/K7MDENG-example-1 AKIAIOSFODNN7EXAMPLE sv=2024&sig=abcdefghijkl-example-2 endpoint-pass-3"
-    assert scrub(said) == f"{MASK} AKIAIOSFODNN7EXAMPLE {MASK} {MASK}"
+    text = "wJalrXUtnFEMI/K7MDENG-example-1 AKIAIOSFODNN7EXAMPLE sv=2024&sig=abcdefghijkl-example-2 endpoint-pass-3"
+    assert scrub(text) == f"{MASK} AKIAIOSFODNN7EXAMPLE {MASK} {MASK}"

@@ -1,4 +1,4 @@
-"""Settings: what wins over what, what is refused, and that no refusal shows a key."""
+"""Settings: their order of precedence, invalid values, and errors without secrets."""
 
 import os
 import re
@@ -51,28 +51,28 @@ def set_env(monkeypatch):
 
 
 @pytest.fixture
-def two(tmp_path):
+def two_workspaces(tmp_path):
     """Return the path of a file with two workspaces."""
     path = tmp_path / "two.toml"
     path.write_text(TWO)
     return path
 
 
-def loaded(config: Path | None = None, /, **workspace: Any) -> Settings:
+def load_settings(config: Path | None = None, /, **workspace: Any) -> Settings:
     """Load settings with options of a workspace."""
     return load(config, {}, workspace)
 
 
-def refusal(config: Path | None = None, /, **workspace: Any) -> str:
+def load_error(config: Path | None = None, /, **workspace: Any) -> str:
     """Return the error of loading invalid settings."""
     with pytest.raises(UsageError) as refused:
-        loaded(config, **workspace)
+        load_settings(config, **workspace)
     return str(refused.value)
 
 
-def one(**workspace: Any) -> Workspace:
+def load_workspace(**workspace: Any) -> Workspace:
     """Load the only workspace, without a file."""
-    return loaded(None, **{"endpoint": BRAZE} | workspace).workspaces["default"]
+    return load_settings(None, **{"endpoint": BRAZE} | workspace).workspaces["default"]
 
 
 def defaults(model: type[BaseModel]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def defaults(model: type[BaseModel]) -> dict[str, Any]:
 
 def test_the_example_file_contains_the_defaults():
     """config/harvester.toml changes nothing but the example's endpoint and key file."""
-    settings = loaded(EXAMPLE)
+    settings = load_settings(EXAMPLE)
     assert settings.model_dump(exclude={"workspaces"}) == defaults(Settings)
     assert list(settings.workspaces) == ["eu"]
     example = settings.workspaces["eu"]
@@ -107,44 +107,44 @@ def test_the_example_file_contains_every_setting_and_names_its_variable(model, p
         assert re.search(rf"^# .*\b{prefix}{name.upper()}\b", text, re.MULTILINE), name
 
 
-# What wins over what
+# Precedence
 
 
-def test_variables_override_the_file_and_options_override_both(set_env, two):
+def test_variables_override_the_file_and_options_override_both(set_env, two_workspaces):
     """A setting that none of them contains has its default."""
     set_env(KEEP_DAYS="40")
-    assert (loaded(two).concurrency, loaded(two).keep_days) == (3, 40)
+    assert (load_settings(two_workspaces).concurrency, load_settings(two_workspaces).keep_days) == (3, 40)
     set_env(CONCURRENCY="4")
-    assert loaded(two).concurrency == 4
-    settings = load(two, {"concurrency": 5, "keep_days": None}, {})
+    assert load_settings(two_workspaces).concurrency == 4
+    settings = load(two_workspaces, {"concurrency": 5, "keep_days": None}, {})
     assert (settings.concurrency, settings.keep_days, settings.patience_seconds) == (5, 40, 240)
 
 
-def test_a_variable_changes_one_setting_of_one_workspace(set_env, two):
+def test_a_variable_changes_one_setting_of_one_workspace(set_env, two_workspaces):
     """The other settings come from the file; case does not matter, and - is written _."""
     set_env("HARVESTER_WORKSPACES__", EU__RESERVE="0.5", US_2__MAX_RATE="9", us_2__allow_unknown_host="true")
-    settings = loaded(two)
+    settings = load_settings(two_workspaces)
     eu, us = settings.workspaces["eu"], settings.workspaces["US-2"]
     assert list(settings.workspaces) == ["eu", "US-2"]
     assert (eu.endpoint, eu.reserve, eu.max_rate) == (BRAZE, 0.5, 1000)
     assert (us.reserve, us.max_rate, us.allow_unknown_host) == (0.2, 9, True)
 
 
-def test_keys_of_several_workspaces_come_from_file_and_environment(set_env, two, tmp_path):
+def test_keys_of_several_workspaces_come_from_file_and_environment(set_env, two_workspaces, tmp_path):
     """A key from a source with higher precedence replaces the other, whether it is a file or a value."""
     (tmp_path / "eu.key").write_text(f"{KEY}-eu\n")
     (tmp_path / "us.key").write_text(f"{KEY}-file\n")
-    assert loaded(two).load_keys() == {"eu": f"{KEY}-eu", "US-2": f"{KEY}-us"}
+    assert load_settings(two_workspaces).load_keys() == {"eu": f"{KEY}-eu", "US-2": f"{KEY}-us"}
     set_env("HARVESTER_WORKSPACES__", EU__API_KEY="12345678", US_2__API_KEY_FILE="us.key")
-    assert loaded(two).load_keys() == {"eu": "12345678", "US-2": f"{KEY}-file"}
+    assert load_settings(two_workspaces).load_keys() == {"eu": "12345678", "US-2": f"{KEY}-file"}
 
 
 def test_workspaces_may_come_from_the_environment_alone(set_env):
     """A container needs no file: variables, or one variable in JSON, configure a workspace."""
     set_env("HARVESTER_WORKSPACES__", EU__ENDPOINT=BRAZE, EU__API_KEY=KEY)
-    assert loaded().load_keys() == {"eu": KEY}
+    assert load_settings().load_keys() == {"eu": KEY}
     set_env(WORKSPACES=f'{{"Asia": {{"endpoint": "{BRAZE}", "api_key": "{KEY}-asia"}}}}')
-    assert loaded().load_keys() == {"eu": KEY, "Asia": f"{KEY}-asia"}
+    assert load_settings().load_keys() == {"eu": KEY, "Asia": f"{KEY}-asia"}
 
 
 def test_options_and_short_variables_apply_to_the_only_workspace(set_env, tmp_path):
@@ -152,42 +152,45 @@ def test_options_and_short_variables_apply_to_the_only_workspace(set_env, tmp_pa
     path = tmp_path / "one.toml"
     path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key_file = "missing"\n')
     set_env("BRAZE_", API_KEY=KEY)
-    settings = loaded(path, reserve=0.7)
+    settings = load_settings(path, reserve=0.7)
     assert settings.load_keys() == {"eu": KEY}
     assert (settings.workspaces["eu"].endpoint, settings.workspaces["eu"].reserve) == (BRAZE, 0.7)
     set_env("HARVESTER_WORKSPACES__", EU__API_KEY=f"{KEY}-named")
-    assert loaded(path).load_keys() == {"eu": f"{KEY}-named"}
+    assert load_settings(path).load_keys() == {"eu": f"{KEY}-named"}
     (tmp_path / "key").write_text(f"{KEY}-option")
-    assert loaded(path, api_key_file=Path("key")).load_keys() == {"eu": f"{KEY}-option"}
+    assert load_settings(path, api_key_file=Path("key")).load_keys() == {"eu": f"{KEY}-option"}
 
 
-def test_options_of_a_workspace_are_refused_with_two_workspaces(set_env, two):
+def test_options_of_a_workspace_are_refused_with_two_workspaces(set_env, two_workspaces):
     """The short variables apply to neither."""
-    assert "--max-rate" in refusal(two, max_rate=3.0)
+    assert "--max-rate" in load_error(two_workspaces, max_rate=3.0)
     set_env("BRAZE_", API_KEY="of-whom-0123", ENDPOINT="https://rest.jp-01.braze.com")
-    settings = loaded(two)
+    settings = load_settings(two_workspaces)
     assert settings.workspaces["eu"].endpoint == BRAZE
     assert settings.workspaces["US-2"].load_key() == f"{KEY}-us"
 
 
-def test_empty_and_unknown_variables_are_ignored(set_env, two):
+def test_empty_and_unknown_variables_are_ignored(set_env, two_workspaces):
     """Compose files and orchestrators set them."""
     set_env(
         CONCURRENCY="", LENGTH="", WORKSPACES__EU__RESERVE="", PORT_8080_TCP_ADDR="10.0.0.1", SERVICE_HOST="10.0.0.1"
     )
     set_env("BRAZE_", API_KEY="", ENDPOINT="")
-    assert (loaded(two).concurrency, loaded(two).workspaces["eu"].reserve) == (3, 0.3)
-    assert "BRAZE_ENDPOINT" in refusal()
+    assert (load_settings(two_workspaces).concurrency, load_settings(two_workspaces).workspaces["eu"].reserve) == (
+        3,
+        0.3,
+    )
+    assert "BRAZE_ENDPOINT" in load_error()
 
 
 def test_workspaces_may_have_the_same_endpoint(tmp_path):
     """Two teams may have a workspace each on one instance."""
     path = tmp_path / "same.toml"
     path.write_text(f'[workspaces.a]\nendpoint = "{BRAZE}"\n[workspaces.b]\nendpoint = "{BRAZE}"\n')
-    assert {each.endpoint for each in loaded(path).workspaces.values()} == {BRAZE}
+    assert {each.endpoint for each in load_settings(path).workspaces.values()} == {BRAZE}
 
 
-# What is refused
+# Errors
 
 
 async def test_all_problems_are_reported_at_once_by_name_without_values(harvester, tmp_path):
@@ -202,8 +205,8 @@ async def test_all_problems_are_reported_at_once_by_name_without_values(harveste
     harvester.env["HARVESTER_WORKSPACES__APAC__RESERVE"] = KEY
     code, out, err = await harvester.run("run", "pairs.csv", "--config", "broken.toml")
     assert (code, out) == (2, "")
-    told = {line.split(":")[0].strip() for line in err.splitlines()[1:]}
-    assert told == {*names, "unheard_of"} | {f"workspaces.eu.{name}" for name in per_workspace} | {
+    reported = {line.split(":")[0].strip() for line in err.splitlines()[1:]}
+    assert reported == {*names, "unheard_of"} | {f"workspaces.eu.{name}" for name in per_workspace} | {
         "workspaces.us.api_key", "workspaces.us.resreve", "workspaces.us.endpoint",
         "workspaces.apac.reserve", "workspaces.apac.endpoint",
     }  # fmt: skip
@@ -215,15 +218,15 @@ def test_an_unknown_name_is_reported_with_file_table_and_a_suggestion(tmp_path):
     """A setting, a setting in a table, and a table; without a similar name, all names are listed."""
     path = tmp_path / "misspelt.toml"
     path.write_text(f'concurency = 3\nzzz = 1\n[workspace.us]\n[workspaces.eu]\nendpoint = "{BRAZE}"\nresreve = 0.3\n')
-    told = refusal(path)
-    assert "misspelt.toml" in told
-    for name, meant in (
+    message = load_error(path)
+    assert "misspelt.toml" in message
+    for name, suggestion in (
         ("concurency", "concurrency"),
         ("workspace", "workspaces"),
         ("workspaces.eu.resreve", "reserve"),
     ):
-        assert f"  {name}: unknown setting; did you mean {meant}?" in told
-    assert "  zzz: unknown setting; known are workspaces, triggers, out," in told
+        assert f"  {name}: unknown setting; did you mean {suggestion}?" in message
+    assert "  zzz: unknown setting; known are workspaces, triggers, out," in message
 
 
 def test_a_removed_setting_is_refused_with_what_to_do_instead(set_env, tmp_path):
@@ -232,7 +235,7 @@ def test_a_removed_setting_is_refused_with_what_to_do_instead(set_env, tmp_path)
     path.write_text(f'max_deferrals = 4\n[workspaces.eu]\nendpoint = "{BRAZE}"\nretention_days = 14\n')
     set_env(length="7", WORKSPACES__EU__URGENT_RESERVE="0.1")
     reserve = "no request uses the reserve. Set reserve, or delete it"
-    assert refusal(path).splitlines()[1:] == [
+    assert load_error(path).splitlines()[1:] == [
         "  workspaces.eu.retention_days: this setting was removed: Braze keeps analytics for 14 days. Delete it",
         f"  workspaces.eu.urgent_reserve: this setting was removed: {reserve}",
         "  max_deferrals: this setting was removed: set patience_seconds, or delete it",
@@ -261,18 +264,18 @@ def test_no_error_shows_the_key(tmp_path, text):
     path = tmp_path / "broken.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as refused:
-        loaded(path).load_keys()
+        load_settings(path).load_keys()
     assert KEY not in "".join(traceback.format_exception(refused.value))
 
 
 def test_a_broken_variable_is_refused_without_its_value(set_env):
     """Invalid JSON, and a table in place of a number."""
     set_env(WORKSPACES=f"{{{KEY}")
-    assert KEY not in refusal()
+    assert KEY not in load_error()
     set_env(WORKSPACES=f'{{"eu": {{"endpoint": "{BRAZE}"}}}}', WORKSPACES__EU__RESERVE__DEEPER=KEY)
-    told = refusal()
-    assert "workspaces.eu.reserve" in told
-    assert KEY not in told
+    message = load_error()
+    assert "workspaces.eu.reserve" in message
+    assert KEY not in message
 
 
 @pytest.mark.parametrize("name", ["reserve", "max_rate"])
@@ -280,18 +283,18 @@ def test_a_broken_variable_is_refused_without_its_value(set_env):
 def test_numbers_that_are_not_finite_or_negative_are_refused(set_env, name, value):
     """No pace can be computed from them."""
     set_env("HARVESTER_WORKSPACES__", EU__ENDPOINT=BRAZE, **{f"EU__{name.upper()}": value})
-    assert f"workspaces.eu.{name}" in refusal()
+    assert f"workspaces.eu.{name}" in load_error()
 
 
 def test_ages_whose_readings_would_have_the_same_name_are_refused():
     """The second of two readings with one name would follow itself for ever."""
-    assert "differ in their first six digits" in refusal(endpoint=BRAZE, ages_days=[1.0000001, 1.0000002, 13])
+    assert "differ in their first six digits" in load_error(endpoint=BRAZE, ages_days=[1.0000001, 1.0000002, 13])
 
 
 def test_a_last_age_after_the_planning_deadline_is_refused():
     """Braze may have deleted the analytics by then."""
-    assert one(ages_days=[1, 13.75]).ages_days == (1, 13.75)
-    assert "must be at most 13.75" in refusal(endpoint=BRAZE, ages_days=[1, 13.8])
+    assert load_workspace(ages_days=[1, 13.75]).ages_days == (1, 13.75)
+    assert "must be at most 13.75" in load_error(endpoint=BRAZE, ages_days=[1, 13.8])
 
 
 def test_names_of_workspaces_are_plain_and_distinct(tmp_path):
@@ -299,14 +302,14 @@ def test_names_of_workspaces_are_plain_and_distinct(tmp_path):
     path = tmp_path / "names.toml"
     for names in (["a b"], [""], ["a" * 65], ["eu\\n"], ["eu-1", "EU.1"]):
         path.write_text("".join(f'[workspaces."{name}"]\nendpoint = "{BRAZE}"\n' for name in names))
-        assert "workspaces" in refusal(path), names
+        assert "workspaces" in load_error(path), names
 
 
 def test_an_unreadable_file_is_named(tmp_path):
     """Missing, a folder, or not text."""
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     for name in ("missing.toml", ".", "bytes.toml"):
-        assert f"cannot read the configuration {name}" in refusal(Path(name))
+        assert f"cannot read the configuration {name}" in load_error(Path(name))
 
 
 # The key
@@ -317,11 +320,11 @@ def test_whitespace_around_the_key_in_its_file_is_ignored(tmp_path, text):
     """Editors and secret stores add it."""
     path = tmp_path / "key"
     path.write_bytes(text.encode())
-    assert one(api_key_file=path).load_key() == KEY
+    assert load_workspace(api_key_file=path).load_key() == KEY
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "no API key"),
         (b" \n", "no API key"),
@@ -335,13 +338,13 @@ def test_whitespace_around_the_key_in_its_file_is_ignored(tmp_path, text):
         (f"{KEY}\N{LATIN SMALL LETTER E WITH ACUTE}".encode("latin-1"), "not contain text"),
     ],
 )
-def test_a_malformed_key_is_refused_without_showing_it(tmp_path, content, said):
+def test_a_malformed_key_is_refused_without_showing_it(tmp_path, content, message):
     """A value that would break a header, or the content of a wrong file, is never sent."""
     path = tmp_path / "key"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=said) as refused:
-        one(api_key_file=path).load_key()
-    assert KEY not in str(refused.value)
+    with pytest.raises(UsageError, match=message) as error:
+        load_workspace(api_key_file=path).load_key()
+    assert KEY not in str(error.value)
 
 
 def test_a_key_from_a_pipe_is_read_once(tmp_path):
@@ -349,7 +352,7 @@ def test_a_key_from_a_pipe_is_read_once(tmp_path):
     reads, writes = os.pipe()
     os.write(writes, KEY.encode())
     os.close(writes)
-    settings = loaded(None, endpoint=BRAZE, api_key_file=Path(f"/dev/fd/{reads}"))
+    settings = load_settings(None, endpoint=BRAZE, api_key_file=Path(f"/dev/fd/{reads}"))
     assert settings.load_keys() == settings.load_keys() == {"default": KEY}
     assert KEY not in repr(settings) + str(settings.model_dump())
     os.close(reads)
@@ -364,7 +367,7 @@ def test_a_missing_or_unreadable_key_file_is_reported(tmp_path):
         reasons["locked.key"] = "Permission denied"
     for name, reason in reasons.items():
         with pytest.raises(UsageError, match=f"api_key_file.*{reason}"):
-            one(api_key_file=Path(name)).load_key()
+            load_workspace(api_key_file=Path(name)).load_key()
 
 
 def test_all_missing_keys_are_reported_at_once(set_env, tmp_path):
@@ -373,7 +376,7 @@ def test_all_missing_keys_are_reported_at_once(set_env, tmp_path):
     path.write_text("".join(f'[workspaces.{name}]\nendpoint = "{BRAZE}"\n' for name in ("a", "b", "c")))
     set_env("HARVESTER_WORKSPACES__", B__API_KEY=KEY)
     with pytest.raises(UsageError) as refused:
-        loaded(path).load_keys()
+        load_settings(path).load_keys()
     assert re.findall(r"workspaces\.(\w+):", str(refused.value)) == ["a", "c"]
 
 
@@ -381,7 +384,7 @@ def test_all_missing_keys_are_reported_at_once(set_env, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "called"),
+    ("endpoint", "expected"),
     [(f"https://{host}", f"https://{host}") for host in sorted(BRAZE_HOSTS)]
     + [
         ("https://REST.fra-01.Braze.EU/", BRAZE),
@@ -391,9 +394,9 @@ def test_all_missing_keys_are_reported_at_once(set_env, tmp_path):
         ("http://[::1]:80", "http://[::1]:80"),
     ],
 )
-def test_known_hosts_and_loopback_are_accepted(given, called):
+def test_known_hosts_and_loopback_are_accepted(endpoint, expected):
     """Requests go exactly to what was checked."""
-    assert one(endpoint=given).endpoint == called
+    assert load_workspace(endpoint=endpoint).endpoint == expected
 
 
 UNKNOWN = [
@@ -409,8 +412,8 @@ UNKNOWN = [
 @pytest.mark.parametrize("endpoint", UNKNOWN)
 def test_an_unknown_host_needs_the_flag(endpoint):
     """The key is sent to the host, so a typing error must not be accepted."""
-    assert "--allow-unknown-host" in refusal(endpoint=endpoint)
-    assert one(endpoint=endpoint, allow_unknown_host=True).endpoint == endpoint
+    assert "--allow-unknown-host" in load_error(endpoint=endpoint)
+    assert load_workspace(endpoint=endpoint, allow_unknown_host=True).endpoint == endpoint
 
 
 @pytest.mark.parametrize(
@@ -443,7 +446,7 @@ def test_an_unknown_host_needs_the_flag(endpoint):
 )
 def test_an_endpoint_that_is_not_an_origin_or_not_encrypted_is_refused_even_with_the_flag(endpoint):
     """The flag allows another host, and nothing else."""
-    assert "workspaces.default.endpoint" in refusal(endpoint=endpoint, allow_unknown_host=True)
+    assert "workspaces.default.endpoint" in load_error(endpoint=endpoint, allow_unknown_host=True)
 
 
 # Triggers
@@ -482,9 +485,9 @@ def triggers(tmp_path):
 
 def test_each_kind_of_trigger_returns_the_arguments_of_its_broker(triggers):
     """A URL is a function, so that the next connection uses a password that changed in its file."""
-    settings = loaded(triggers)
+    settings = load_settings(triggers)
     options = {name: trigger.options() for name, trigger in settings.triggers.items()}
-    urls = {name: given.pop("url")() for name, given in options.items() if "url" in given}
+    urls = {name: arguments.pop("url")() for name, arguments in options.items() if "url" in arguments}
     assert urls == {"a": f"amqp://harvester:{KEY}@mq/vhost", "c": "nats://token@n", "d": f"rediss://:{KEY}@cache"}
     assert options == {
         "a": {"queue": "sends", "dead_letter": None},
@@ -501,7 +504,7 @@ def test_variables_apply_to_triggers_too(set_env, triggers):
         "HARVESTER_TRIGGERS__", A__PREFIXES='["s3://x", "s3://y/z"]', B_2__DEAD_LETTER="https://sqs/1/dead", C__URL="nats://n",
         NEW__KIND="redis", NEW__URL="redis://r", NEW__STREAM="t",
     )  # fmt: skip
-    found = loaded(triggers).triggers
+    found = load_settings(triggers).triggers
     assert found["a"].prefixes == ("s3://x", "s3://y/z")
     assert found["b-2"].dead_letter == "https://sqs/1/dead"
     assert found["c"].options()["url"]() == "nats://n"
@@ -509,7 +512,7 @@ def test_variables_apply_to_triggers_too(set_env, triggers):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("table", "message"),
     [
         (f'kind = "{KEY}"', "kind must be one of rabbitmq, sqs, nats, redis"),
         (f'url = "{KEY}"', "kind must be one of"),
@@ -522,24 +525,24 @@ def test_variables_apply_to_triggers_too(set_env, triggers):
         ('kind = "sqs"\nqueue_url = "https://x/1/q"\nprefixes = ["s3:///"]', "it names no bucket"),
     ],
 )
-def test_an_invalid_trigger_is_reported_without_its_values(tmp_path, given, said):
+def test_an_invalid_trigger_is_reported_without_its_values(tmp_path, table, message):
     """Kinds, settings and prefixes are checked before anything connects."""
     path = tmp_path / "trigger.toml"
-    path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\n[triggers.x]\n{given}\n')
-    told = refusal(path)
-    assert said in told
-    assert KEY not in told
+    path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\n[triggers.x]\n{table}\n')
+    output = load_error(path)
+    assert message in output
+    assert KEY not in output
 
 
-@pytest.mark.parametrize(("text", "said"), [("http://hidden-words", "begin with redis"), (None, "No such file")])
-def test_an_invalid_url_of_a_broker_is_reported_at_the_start(tmp_path, text, said):
+@pytest.mark.parametrize(("text", "message"), [("http://hidden-words", "begin with redis"), (None, "No such file")])
+def test_an_invalid_url_of_a_broker_is_reported_at_the_start(tmp_path, text, message):
     """Also if it comes from a file; the error does not show it."""
     if text is not None:
         (tmp_path / "url").write_text(text)
     trigger = Redis(kind="redis", stream="s", url_file=Path("url"))
-    with pytest.raises(UsageError, match=said) as refused:
+    with pytest.raises(UsageError, match=message) as error:
         trigger.options()
-    assert "hidden-words" not in str(refused.value)
+    assert "hidden-words" not in str(error.value)
 
 
 def test_a_missing_url_file_is_reported_with_its_trigger(tmp_path):
@@ -547,10 +550,10 @@ def test_a_missing_url_file_is_reported_with_its_trigger(tmp_path):
     path = tmp_path / "h.toml"
     table = 'kind = "redis"\nstream = "s"\nurl_file = "/missing/sends-url"'
     path.write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\n[triggers.sends]\n{table}\n')
-    shown = CliRunner().invoke(main, ["serve", "--config", str(path), "-o", str(tmp_path / "out")])
-    assert shown.exit_code == 2
+    result = CliRunner().invoke(main, ["serve", "--config", str(path), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 2
     assert "triggers.sends: cannot read the file of a broker's URL (url_file, /missing/sends-url): No such file" in (
-        shown.output
+        result.output
     )
 
 
@@ -566,7 +569,7 @@ def test_a_key_from_a_pipe_stays_the_same_at_every_reload():
     reads, writes = os.pipe()
     os.write(writes, KEY.encode())
     os.close(writes)
-    workspace = one(api_key_file=Path(f"/dev/fd/{reads}"))
+    workspace = load_workspace(api_key_file=Path(f"/dev/fd/{reads}"))
     assert workspace.load_key() == workspace.load_key() == KEY
     os.close(reads)
 
@@ -574,7 +577,7 @@ def test_a_key_from_a_pipe_stays_the_same_at_every_reload():
 def test_endless_files_are_refused(tmp_path):
     """A device, or the wrong file, must not fill the memory."""
     with pytest.raises(UsageError, match="more than 65536 bytes"):
-        one(api_key_file=Path("/dev/zero")).load_key()
+        load_workspace(api_key_file=Path("/dev/zero")).load_key()
     with pytest.raises(UsageError, match="more than 1048576 bytes"):
         load(Path("/dev/zero"), {}, {})
 
