@@ -125,7 +125,7 @@ async def test_one_workspace_under_two_names_is_reported(harvester, tmp_path):
 
 
 def test_zeros_are_explained(capsys):
-    """A plan without requests and a run without a part say why."""
+    """A plan without requests and a run without a part give the reason."""
     nothing = estimate([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)
     assert show.plan_lines(nothing, settled=0, expired=0, limit=1000) == ["requests   0: no pair is listed"]
     gone = "requests   0: 7 pairs are already settled, 1 pair has expired"
