@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from tests.support import compiled_statements
 from tests.support.object_stores import STORES, Bucket
-from tests.support.secret_canary import KEY, RecordedProcess, captured_output, leaks
+from tests.support.secret_canary import KEY, RecordedProcess, captured_output, find_leaks
 from tests.support.warm_process import WarmProcess
 
 settings.register_profile("short", deadline=None)
@@ -59,20 +59,20 @@ class Command:
         return [sys.executable, "-m", "harvester", *arguments]
 
     def start(self, *arguments: str, inside: Sequence[str] = (), **options) -> subprocess.Popen:
-        """Begin a process, ``inside`` another command that executes it."""
+        """Start a process, as an argument of the command ``inside`` if given."""
         return RecordedProcess(
             [*inside, *self.command(*arguments)], cwd=self.folder, env=self.env,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
     def start_warm(self, *arguments: str) -> WarmProcess:
-        """Begin a process that has imported it all already, see ``WarmProcess``."""
+        """Start a process that has already imported everything, see ``WarmProcess``."""
         return RecordedWarmProcess(self.folder, self.env, *arguments)
 
     async def run(
         self, *arguments: str, stdin: bytes | None = None, inside: Sequence[str] = ()
     ) -> tuple[int, str, str]:
-        """Run to the end while this process's loop goes on (the stand-in may live on it); warm, unless ``inside``."""
+        """Run to the end in a thread, since the stand-in may run on this loop; warm, unless ``inside`` is given."""
         if inside:
             process = self.start(*arguments, inside=inside, stdin=subprocess.PIPE)
             out, err = await asyncio.to_thread(process.communicate, stdin)
@@ -84,7 +84,7 @@ class Command:
 
 @pytest.fixture
 def harvester(tmp_path):
-    """The command, in a folder of its own."""
+    """Return the command, in its own folder."""
     return Command(tmp_path)
 
 
@@ -104,7 +104,7 @@ def pytest_make_parametrize_id(val, argname):
 
 @pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
-    """Tests run in several processes; those of object stores, and of a broker, in one: each server is started once.
+    """Run the tests of object stores in one process, and those of each broker: each server starts only once.
 
     Groups come first, and then the tests of whole systems: a process that began a long one last would delay the end.
     """
@@ -122,7 +122,7 @@ def pytest_runtest_makereport(item, call):
     """Fail a test that leaves a secret anywhere, whatever its result."""
     report = yield
     if call.when == "teardown" and (
-        found := leaks(item.funcargs.get("tmp_path"), (text for _, text in report.sections))
+        found := find_leaks(item.funcargs.get("tmp_path"), (text for _, text in report.sections))
     ):
         report.outcome, report.longrepr = "failed", "a secret was found in " + ", ".join(found)
     return report

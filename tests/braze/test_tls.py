@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trustme
 
-from tests.support.faulty_server import answering, serving, whole
+from tests.support.faulty_server import answer_with, build_response, serve_script
 
 ASK_ALL = """
 import asyncio, json, sys
@@ -55,8 +55,8 @@ async def test_only_a_valid_certificate_for_this_host_is_accepted(tmp_path):
         for certificate in certificates:
             tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             certificate.configure_cert(tls)
-            servers.append(await stack.enter_async_context(serving(answering(whole(b"{}")), tls=tls)))
-        servers.append(await stack.enter_async_context(serving(answering(whole(b"{}")))))
+            servers.append(await stack.enter_async_context(serve_script(answer_with(build_response(b"{}")), tls=tls)))
+        servers.append(await stack.enter_async_context(serve_script(answer_with(build_response(b"{}")))))
         # A process of its own, since aiohttp makes its context for TLS when it is imported.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", ASK_ALL, *[server.url.replace("http:", "https:") for server in servers],

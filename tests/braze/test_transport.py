@@ -18,7 +18,7 @@ from harvester.braze.transport_errors import translate_error
 from harvester.clock import SystemClock
 from harvester.errors import ExchangeError, ExitCode, Meaning, classify_status
 from harvester.model import Pair
-from tests.support.faulty_server import answering, dripping, request, serving, whole
+from tests.support.faulty_server import answer_slowly, answer_with, build_response, read_request, serve_script
 
 KEY = "canary-key-0123456789"
 PAIR = Pair("default", "campaign", "send")
@@ -35,7 +35,7 @@ def transport_to(url: str, *, timeout_seconds: float = 5.0) -> BrazeTransport:
 
 async def asked(script, *, timeout_seconds: float = 5.0, pair: Pair = PAIR):
     """Ask once; gives the answer or the error, and the server. An answer counts only if it can be read as one."""
-    async with serving(script) as server:
+    async with serve_script(script) as server:
         transport = transport_to(server.url, timeout_seconds=timeout_seconds)
         try:
             answer = await transport.send_series(pair, length_days=15, ending_at=1e9)
@@ -52,25 +52,27 @@ async def asked(script, *, timeout_seconds: float = 5.0, pair: Pair = PAIR):
 
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n"
 BROKEN = {
-    "nothing, then closed": answering(b""),
-    "reset before a status": answering(b"", then="reset"),
-    "reset in the body": answering(whole(GOOD)[:-20], then="reset"),
-    "closed in a body without length": answering(OK + b"\r\n" + GOOD[:-20]),
-    "content-length too long": answering(whole(GOOD).replace(b"Length: 6", b"Length: 9")),
-    "chunk cut off": answering(CHUNKED + b"\r\n20\r\n" + GOOD[:16]),
-    "chunk size no number": answering(CHUNKED + b"\r\nzz\r\n" + GOOD),
-    "two content-lengths": answering(OK + b"Content-Length: 5\r\nContent-Length: 66\r\n\r\n" + GOOD),
-    "length and chunks": answering(CHUNKED + b"Content-Length: 66\r\n\r\n" + GOOD),
-    "gzip said, plain sent": answering(whole(GOOD, "Content-Encoding: gzip")),
-    "gzip with a bad checksum": answering(whole(gzip.compress(GOOD)[:-8] + b"12345678", "Content-Encoding: gzip")),
-    "a status line of garbage": answering(b"\x00\xff garbage\r\n\r\n"),
-    "a header of a megabyte": answering(OK + b"X-Long: " + b"x" * 1_000_000 + b"\r\n\r\n" + GOOD),
-    "a hundred thousand headers": answering(OK + b"X: y\r\n" * 100_000 + b"\r\n" + GOOD),
-    "only 100 Continue": answering(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
-    "html": answering(whole(b"<html>Just a moment...</html>")),
-    "empty": answering(whole(b"")),
-    "an empty object": answering(whole(b"{}")),
-    "text behind": answering(whole(GOOD + b"x")),
+    "nothing, then closed": answer_with(b""),
+    "reset before a status": answer_with(b"", then="reset"),
+    "reset in the body": answer_with(build_response(GOOD)[:-20], then="reset"),
+    "closed in a body without length": answer_with(OK + b"\r\n" + GOOD[:-20]),
+    "content-length too long": answer_with(build_response(GOOD).replace(b"Length: 6", b"Length: 9")),
+    "chunk cut off": answer_with(CHUNKED + b"\r\n20\r\n" + GOOD[:16]),
+    "chunk size no number": answer_with(CHUNKED + b"\r\nzz\r\n" + GOOD),
+    "two content-lengths": answer_with(OK + b"Content-Length: 5\r\nContent-Length: 66\r\n\r\n" + GOOD),
+    "length and chunks": answer_with(CHUNKED + b"Content-Length: 66\r\n\r\n" + GOOD),
+    "gzip said, plain sent": answer_with(build_response(GOOD, "Content-Encoding: gzip")),
+    "gzip with a bad checksum": answer_with(
+        build_response(gzip.compress(GOOD)[:-8] + b"12345678", "Content-Encoding: gzip")
+    ),
+    "a status line of garbage": answer_with(b"\x00\xff garbage\r\n\r\n"),
+    "a header of a megabyte": answer_with(OK + b"X-Long: " + b"x" * 1_000_000 + b"\r\n\r\n" + GOOD),
+    "a hundred thousand headers": answer_with(OK + b"X: y\r\n" * 100_000 + b"\r\n" + GOOD),
+    "only 100 Continue": answer_with(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+    "html": answer_with(build_response(b"<html>Just a moment...</html>")),
+    "empty": answer_with(build_response(b"")),
+    "an empty object": answer_with(build_response(b"{}")),
+    "text behind": answer_with(build_response(GOOD + b"x")),
 }
 
 
@@ -85,17 +87,17 @@ async def test_a_gzip_body_cut_at_any_byte_is_noticed():
     """Aiohttp takes a truncated gzip body silently; the shape of the answer tells."""
     data = gzip.compress(GOOD)
     for at in range(len(data)):
-        outcome, _ = await asked(answering(whole(data[:at], "Content-Encoding: gzip")))
+        outcome, _ = await asked(answer_with(build_response(data[:at], "Content-Encoding: gzip")))
         assert isinstance(outcome, ExchangeError) or outcome.body == GOOD, at
 
 
 @pytest.mark.parametrize(
     "script",
     [
-        answering(b"", then="silence"),
-        answering(whole(GOOD)[:-5], then="silence"),
-        dripping(whole(GOOD), 0.05),
-        dripping(OK + b"X: " + b"y" * 200, 0.05),
+        answer_with(b"", then="silence"),
+        answer_with(build_response(GOOD)[:-5], then="silence"),
+        answer_slowly(build_response(GOOD), 0.05),
+        answer_slowly(OK + b"X: " + b"y" * 200, 0.05),
     ],
     ids=["silence", "silence in the body", "dripping", "dripping headers"],
 )
@@ -110,7 +112,7 @@ async def test_a_gzip_bomb_is_dropped_at_the_cap():
     """A small body that decodes to a gigabyte is given up once it has passed the cap."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = b"".join(packer.compress(b"0" * 1_000_000) for _ in range(3 * MAX_BODY_BYTES // 1_000_000)) + packer.flush()
-    outcome, _ = await asked(answering(whole(bomb, "Content-Encoding: gzip")))
+    outcome, _ = await asked(answer_with(build_response(bomb, "Content-Encoding: gzip")))
     assert isinstance(outcome, ExchangeError)
     assert outcome.cause == "oversized"
 
@@ -118,8 +120,8 @@ async def test_a_gzip_bomb_is_dropped_at_the_cap():
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
 async def test_a_redirect_is_not_followed(status):
     """The key does not travel to another host, whatever the first one says."""
-    async with serving(answering(whole(GOOD))) as other:
-        answer, server = await asked(answering(whole(b"", f"Location: {other.url}/", status=status)))
+    async with serve_script(answer_with(build_response(GOOD))) as other:
+        answer, server = await asked(answer_with(build_response(b"", f"Location: {other.url}/", status=status)))
         assert not isinstance(answer, ExchangeError)
         assert classify_status(answer.status) is Meaning.TRANSIENT
         assert len(server.requests) == 1
@@ -130,13 +132,13 @@ async def test_a_dead_kept_connection_is_not_asked_twice():
     """Each call is at most one request on the wire, since each costs budget: aiohttp would resend by itself."""
 
     async def once_then_dead(reader, writer, server) -> None:
-        await request(reader, server)
-        writer.write(whole(GOOD))
+        await read_request(reader, server)
+        writer.write(build_response(GOOD))
         await writer.drain()
-        await request(reader, server)
+        await read_request(reader, server)
         writer.transport.abort()
 
-    async with serving(once_then_dead) as server:
+    async with serve_script(once_then_dead) as server:
         transport = transport_to(server.url)
         await transport.send_series(PAIR, length_days=15, ending_at=1e9)
         with pytest.raises(ExchangeError):
@@ -147,7 +149,9 @@ async def test_a_dead_kept_connection_is_not_asked_twice():
 
 async def test_what_a_body_left_over_is_not_read_as_the_next_answer():
     """A body longer than its length does not poison the next call on that connection."""
-    async with serving(answering(whole(GOOD) + whole(b'{"message":"success","data":[1]}'), then="keep")) as server:
+    async with serve_script(
+        answer_with(build_response(GOOD) + build_response(b'{"message":"success","data":[1]}'), then="keep")
+    ) as server:
         transport = transport_to(server.url)
         for _ in range(3):
             try:
@@ -163,18 +167,18 @@ async def test_an_answer_that_nobody_asked_for_is_not_the_next_ones():
     unasked = asyncio.Event()
 
     async def script(reader, writer, server) -> None:
-        await request(reader, server)
-        writer.write(whole(GOOD))
+        await read_request(reader, server)
+        writer.write(build_response(GOOD))
         await writer.drain()
         if len(server.requests) == 1:
             await unasked.wait()
-            writer.write(whole(b'{"message":"success","data":[]}'))
+            writer.write(build_response(b'{"message":"success","data":[]}'))
             await writer.drain()
-        await request(reader, server)
-        writer.write(whole(GOOD))
+        await read_request(reader, server)
+        writer.write(build_response(GOOD))
         await writer.drain()
 
-    async with serving(script) as server:
+    async with serve_script(script) as server:
         transport = transport_to(server.url)
         first = await transport.send_series(PAIR, length_days=15, ending_at=1e9)
         unasked.set()
@@ -196,7 +200,7 @@ async def test_proxy_and_netrc_of_the_environment_are_ignored(monkeypatch, tmp_p
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    answer, server = await asked(answering(whole(GOOD)))
+    answer, server = await asked(answer_with(build_response(GOOD)))
     assert answer.body == GOOD
     assert f"Authorization: Bearer {KEY}".encode() in server.requests[0]
 
@@ -210,7 +214,7 @@ async def test_proxy_and_netrc_of_the_environment_are_ignored(monkeypatch, tmp_p
 )  # fmt: skip
 async def test_an_id_is_one_value_of_the_query_whatever_it_holds(send_id, sent):
     """Ids are opaque: nothing in one becomes another parameter, a fragment or a second line."""
-    _, server = await asked(answering(whole(GOOD)), pair=Pair("default", "c", send_id))
+    _, server = await asked(answer_with(build_response(GOOD)), pair=Pair("default", "c", send_id))
     line = server.requests[0].split(b"\r\n")[0]
     expected = (
         b"GET /sends/data_series?campaign_id=c&send_id=" + sent + b"&length=15&ending_at=2001-09-09T01%3A46%3A40Z"
@@ -244,7 +248,7 @@ async def test_nobody_there_is_an_error_to_try_again():
 )
 async def test_a_key_sent_back_in_a_broken_head_is_not_told(reply):
     """What cannot be parsed is quoted in the error, but for the key and what a terminal would obey."""
-    error, _ = await asked(answering(reply % KEY.encode()))
+    error, _ = await asked(answer_with(reply % KEY.encode()))
     assert isinstance(error, ExchangeError)
     assert KEY[:8] not in str(error)
     assert str(error).isprintable()
@@ -287,7 +291,7 @@ def test_exit_codes_are_the_documented_ones():
 
 async def test_cancelling_an_exchange_ends_it():
     """A stop that gives up does not wait for a silent server."""
-    async with serving(answering(b"", then="silence")) as server:
+    async with serve_script(answer_with(b"", then="silence")) as server:
         transport = transport_to(server.url)
         task = asyncio.create_task(transport.send_series(PAIR, length_days=15, ending_at=1e9))
         while not server.requests:
@@ -307,7 +311,7 @@ async def test_a_name_that_is_looked_up_slowly_does_not_hold_up_others(monkeypat
 
     monkeypatch.setattr(loop, "getaddrinfo", never)
     slow = transport_to("http://rest.example.invalid", timeout_seconds=0.3)
-    answer, _ = await asked(answering(whole(GOOD)))
+    answer, _ = await asked(answer_with(build_response(GOOD)))
     assert answer.body == GOOD
     with pytest.raises(ExchangeError) as caught:
         await slow.send_series(PAIR, length_days=15, ending_at=1e9)

@@ -22,7 +22,7 @@ from harvester.observability import logs
 from harvester.observability.redaction import MASK, register_secret, register_url_secrets, scrub, scrub_foreign
 from tests.braze.test_transport import asked
 from tests.conftest import KEY
-from tests.support.faulty_server import answering, request, serving, whole
+from tests.support.faulty_server import answer_with, build_response, read_request, serve_script
 
 KEYS = ("3f2b8c1e-55aa-4d2e-9b1f-0c9d8e7f6a5b", 'ab"c/d\\e<f>&-Zq9-XkX7-0123-LMNOPQ')
 
@@ -142,10 +142,10 @@ def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
 async def test_a_response_that_contains_the_key_is_discarded(spell):
     """Rows keep what Braze sent, so a response that contains our key, in any encoding, is not stored."""
     body = json.dumps({"message": "success", "data": [{"time": "2026-11-01", "messages": {"sms": [{"x": "@"}]}}]})
-    outcome, _ = await asked(answering(whole(body.replace("@", spell(KEY)).encode())))
+    outcome, _ = await asked(answer_with(build_response(body.replace("@", spell(KEY)).encode())))
     assert isinstance(outcome, ExchangeError)
     assert (outcome.cause, KEY in str(outcome)) == ("malformed", False)
-    outcome, _ = await asked(answering(whole(body.encode())))
+    outcome, _ = await asked(answer_with(build_response(body.encode())))
     assert outcome.status == 200
 
 
@@ -155,14 +155,14 @@ async def test_a_key_in_a_header_is_not_logged():
 
     async def script(reader, writer, server) -> None:
         while True:
-            await request(reader, server)
+            await read_request(reader, server)
             status = b"200 " if len(server.requests) <= len(ids) else b"401 "
             named = b"\r\nX-Request-Id: " + ids[min(len(server.requests), len(ids)) - 1]
             writer.write(b"HTTP/1.1 " + status + KEY.encode() + b"\r\nContent-Length: 2" + named + b"\r\n\r\n{}")
             await writer.drain()
 
     clock = SystemClock()
-    async with serving(script) as server:
+    async with serve_script(script) as server:
         transport = BrazeTransport(endpoint=server.url, api_key=KEY, connections=3, clock=clock)
         pacer = Pacer(reserve=0.2, max_rate=1e3, clock=clock, jitter=random.Random(1))
         client = Client(transport=transport, endpoint=server.url, pacer=pacer, clock=clock)

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.processes import require_program, running
+from tests.support.processes import require_program, run_server
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
@@ -48,7 +48,7 @@ class Tab:
                 case "Network.requestWillBeSent":
                     self.requested.append(event["params"]["request"]["url"])
 
-    async def do(self, method: str, **parameters) -> dict[str, Any]:
+    async def send_command(self, method: str, **parameters) -> dict[str, Any]:
         """Run one command of the protocol."""
         number = len(self._replies) + 1 + id(parameters) % 1_000_000_000
         reply = self._replies[number] = asyncio.get_running_loop().create_future()
@@ -63,24 +63,25 @@ class Tab:
         self.console.clear()
         self.requested.clear()
         for domain in ("Page", "Runtime", "Log", "Network"):
-            await self.do(f"{domain}.enable")
-        await self.do("Emulation.setScriptExecutionDisabled", value=not script)
-        await self.do("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1,
-                      mobile=width < 600)  # fmt: skip
+            await self.send_command(f"{domain}.enable")
+        await self.send_command("Emulation.setScriptExecutionDisabled", value=not script)
+        await self.send_command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=width < 600
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        await self.do("Emulation.setEmulatedMedia", features=[scheme])
-        await self.do("Page.navigate", url=url)
+        await self.send_command("Emulation.setEmulatedMedia", features=[scheme])
+        await self.send_command("Page.navigate", url=url)
         await asyncio.wait_for(self._loaded.wait(), 30)
 
     async def run(self, script: str) -> Any:
         """Run a script in the page; return its value, or that of its promise."""
-        result = await self.do("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        result = await self.send_command("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    async def picture(self) -> bytes:
+    async def take_screenshot(self) -> bytes:
         """Return a screenshot of the whole page, as PNG."""
-        shot = await self.do("Page.captureScreenshot", captureBeyondViewport=True)
+        shot = await self.send_command("Page.captureScreenshot", captureBeyondViewport=True)
         return base64.b64decode(shot["data"])
 
     def close(self) -> None:
@@ -91,14 +92,14 @@ class Tab:
 @asynccontextmanager
 async def chromium(folder: Path) -> AsyncIterator[Tab]:
     """Start a browser with an empty profile, and yield its first tab."""
-    told = folder / "DevToolsActivePort"
-    with running(
+    port_file = folder / "DevToolsActivePort"
+    with run_server(
         require_program("chromium"), *FLAGS, f"--user-data-dir={folder}", "about:blank", stdin=subprocess.DEVNULL
     ):
         async with asyncio.timeout(60):
-            while not told.exists() or not told.read_text().strip():
+            while not port_file.exists() or not port_file.read_text().strip():
                 await asyncio.sleep(0.05)
-        port = told.read_text().split()[0]
+        port = port_file.read_text().split()[0]
         async with aiohttp.ClientSession() as session:
             async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
                 pages = [each for each in await answer.json() if each["type"] == "page"]

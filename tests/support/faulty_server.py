@@ -21,7 +21,7 @@ class FaultyServer:
 
 
 @asynccontextmanager
-async def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[FaultyServer]:
+async def serve_script(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[FaultyServer]:
     """Serve each connection with a script, on loopback."""
     server = FaultyServer()
     tasks: set[asyncio.Task] = set()
@@ -47,19 +47,19 @@ async def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> Async
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def request(reader: asyncio.StreamReader, server: FaultyServer) -> bytes:
+async def read_request(reader: asyncio.StreamReader, server: FaultyServer) -> bytes:
     """Read one request's head."""
     head = await reader.readuntil(b"\r\n\r\n")
     server.requests.append(head)
     return head
 
 
-def answering(data: bytes, *, then: str = "close") -> Script:
+def answer_with(data: bytes, *, then: str = "close") -> Script:
     """Answer every request with these bytes, then close, reset or keep the connection."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: FaultyServer) -> None:
         while True:
-            await request(reader, server)
+            await read_request(reader, server)
             writer.write(data)
             await writer.drain()
             if then == "reset":
@@ -76,11 +76,11 @@ def answering(data: bytes, *, then: str = "close") -> Script:
     return script
 
 
-def dripping(data: bytes, seconds: float) -> Script:
+def answer_slowly(data: bytes, seconds: float) -> Script:
     """Answer byte by byte."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: FaultyServer) -> None:
-        await request(reader, server)
+        await read_request(reader, server)
         for at in range(len(data)):
             writer.write(data[at : at + 1])
             await writer.drain()
@@ -89,7 +89,7 @@ def dripping(data: bytes, seconds: float) -> Script:
     return script
 
 
-def whole(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+def build_response(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
     """Return a well-formed response."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + body

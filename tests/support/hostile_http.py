@@ -14,7 +14,7 @@ import zstandard
 from hypothesis import strategies as st
 
 from tests.support import secret_canary
-from tests.support.hostile_input import SCALARS, VALUES, damaged, encoded, mostly, often, some
+from tests.support.hostile_input import SCALARS, VALUES, damage, encode_json, mostly, often, some
 
 KEY = secret_canary.KEY + "\"&</'+"
 EVIL = "<script>evil</script>"
@@ -28,7 +28,7 @@ _DAYS = mostly(
     some({"time": often("2026-01-01"), "conversions": _COUNTS, "revenue": _COUNTS, "messages": _CHANNELS}), VALUES
 )
 _SUCCESS = st.builds(lambda days: {"message": "success", "data": days}, st.lists(_DAYS, max_size=4))
-_ANSWERS = st.builds(encoded, mostly(_SUCCESS, some({"message": often("success"), "data": VALUES}), one_in=10))
+_ANSWERS = st.builds(encode_json, mostly(_SUCCESS, some({"message": often("success"), "data": VALUES}), one_in=10))
 
 
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
@@ -55,7 +55,7 @@ _HEADS = st.dictionaries(
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
     """Return a response, valid or broken in its status, headers, framing, encoding or JSON."""
-    status, body = draw(_STATUSES), draw(mostly(_ANSWERS, _ANSWERS.flatmap(damaged) | st.binary(max_size=50)))
+    status, body = draw(_STATUSES), draw(mostly(_ANSWERS, _ANSWERS.flatmap(damage) | st.binary(max_size=50)))
     if not status.startswith("200"):
         body = draw(st.sampled_from(SPELLINGS)).encode() + body
     lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in draw(_HEADS).items())]
@@ -71,7 +71,7 @@ def answers(draw: st.DrawFn) -> bytes:
         wrong = st.sampled_from([len(body) + 5, max(0, len(body) - 5), -1, 10**30])
         lines.append(f"Content-Length: {draw(mostly(st.just(len(body)), wrong, one_in=8))}")
     whole = "\r\n".join([*lines, "", ""]).encode("latin-1") + body
-    return draw(mostly(st.just(whole), damaged(whole)))
+    return draw(mostly(st.just(whole), damage(whole)))
 
 
 # Requests to the page
@@ -117,4 +117,4 @@ def requests(draw: st.DrawFn) -> bytes:
     lines = [f"{draw(_METHODS)} {draw(_TARGETS)} HTTP/1.{version}", f"Host: {draw(_HOSTS)}"]
     lines += [f"{name}: {value}" for name, value in draw(_FIELDS_OF_REQUESTS).items()]
     whole = "\r\n".join([*lines, "", ""]).encode("latin-1")
-    return draw(mostly(st.just(whole), damaged(whole) | st.binary(max_size=60)))
+    return draw(mostly(st.just(whole), damage(whole) | st.binary(max_size=60)))

@@ -42,7 +42,7 @@ VALUES = st.recursive(
 )
 
 
-def encoded(value: object) -> bytes:
+def encode_json(value: object) -> bytes:
     """Write a value as JSON, with lone surrogates as escapes."""
     text = json.dumps(value).encode()
     for mark, raw in _MARKS.items():
@@ -51,7 +51,7 @@ def encoded(value: object) -> bytes:
 
 
 @st.composite
-def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+def damage(draw: st.DrawFn, whole: bytes) -> bytes:
     """Return bytes with some lost, repeated, changed or inserted."""
     data = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
@@ -118,16 +118,16 @@ _LISTED = st.builds(
 )
 
 
-def _wrapped(told: object) -> dict[str, object]:
+def _wrap_in_sns(told: object) -> dict[str, object]:
     """Return a message as SNS forwards it."""
-    return {"Type": "Notification", "Message": encoded(told).decode("latin-1")}
+    return {"Type": "Notification", "Message": encode_json(told).decode("latin-1")}
 
 
 _DOCUMENTS = mostly(_PLAIN | _LISTED | _OWN | _EVENTS, VALUES, one_in=10)
-_BODIES = st.builds(encoded, mostly(_DOCUMENTS, st.builds(_wrapped, _DOCUMENTS)))
+_BODIES = st.builds(encode_json, mostly(_DOCUMENTS, st.builds(_wrap_in_sns, _DOCUMENTS)))
 _PACKERS = [gzip.compress, zlib.compress, zstandard.compress, lambda body: b"\xff\xfe" + body, lambda body: body + body]
 _PACKED = st.builds(lambda pack, body: pack(body), st.sampled_from(_PACKERS), _BODIES)
-MESSAGES = mostly(_BODIES, _BODIES.flatmap(damaged) | st.binary(max_size=100) | _PACKED)
+MESSAGES = mostly(_BODIES, _BODIES.flatmap(damage) | st.binary(max_size=100) | _PACKED)
 
 
 # Lists of pairs
@@ -159,7 +159,7 @@ def _csv(draw: st.DrawFn) -> bytes:
 
 
 _NDJSON = st.builds(
-    lambda rows, end: end.join(rows), st.lists(st.builds(encoded, mostly(some(_PAIR), VALUES)), max_size=6),
+    lambda rows, end: end.join(rows), st.lists(st.builds(encode_json, mostly(some(_PAIR), VALUES)), max_size=6),
     st.sampled_from([b"\n", b"\r\n", b"\n\n", b""]),
 )  # fmt: skip
 
@@ -188,8 +188,8 @@ def _avro() -> bytes:
 
 _RAW = st.binary(max_size=120)
 LISTS: dict[str, st.SearchStrategy[bytes]] = {
-    ".csv": mostly(_csv(), _csv().flatmap(damaged) | _RAW),
-    ".ndjson": mostly(_NDJSON, _NDJSON.flatmap(damaged) | _RAW),
-    ".parquet": st.deferred(lambda: damaged(_parquet())) | _RAW,
-    ".avro": st.deferred(lambda: damaged(_avro())) | _RAW,
+    ".csv": mostly(_csv(), _csv().flatmap(damage) | _RAW),
+    ".ndjson": mostly(_NDJSON, _NDJSON.flatmap(damage) | _RAW),
+    ".parquet": st.deferred(lambda: damage(_parquet())) | _RAW,
+    ".avro": st.deferred(lambda: damage(_avro())) | _RAW,
 }

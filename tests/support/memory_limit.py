@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def memory_bounded(more_bytes: int) -> Iterator[None]:
+def limit_memory(more_bytes: int) -> Iterator[None]:
     """Allow this process a number of bytes more than it has now; beyond it, allocations fail.
 
     The kernel counts mapped memory, so the limit also holds for C libraries and short-lived bombs.

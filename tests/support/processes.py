@@ -63,7 +63,7 @@ def wait_until_responding(port: int, *servers: subprocess.Popen, seconds: float 
 
 
 @contextmanager
-def running(*command: str, **options) -> Iterator[subprocess.Popen]:
+def run_server(*command: str, **options) -> Iterator[subprocess.Popen]:
     """Run a server as a child process, killed at the end."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
     try:

@@ -17,10 +17,10 @@ KEY = "canary-key-0123456789"
 CANARIES = tuple(secret[:14].encode() for secret in (KEY, SECRET_KEY, AZURITE_KEY))
 """The beginnings: half a key is half a leak."""
 
-MEANT_FOR_KEYS = ("key", "*.key", "*.toml", "account.json")
+KEY_FILES = ("key", "*.key", "*.toml", "account.json")
 
 captured_output: list[bytes] = []
-"""What processes captured_output since the last search."""
+"""The output of processes since the last search."""
 
 
 class RecordedProcess(subprocess.Popen):
@@ -33,15 +33,15 @@ class RecordedProcess(subprocess.Popen):
         return out, err
 
 
-def leaks(folder: Path | None, more: Iterable[str] = ()) -> list[str]:
+def find_leaks(folder: Path | None, more: Iterable[str] = ()) -> list[str]:
     """Return the places where a secret is found, and forget the output."""
-    heard = [*captured_output, *(text.encode(errors="replace") for text in more)]
+    texts = [*captured_output, *(text.encode(errors="replace") for text in more)]
     captured_output.clear()
-    found = [repr(text[:500]) for text in heard if _contains_secret(text)]
+    found = [repr(text[:500]) for text in texts if _contains_secret(text)]
     files = sorted(folder.rglob("*")) if folder is not None else []
     for path in files:
-        meant = any(path.match(pattern) for pattern in MEANT_FOR_KEYS)
-        if path.is_file() and not path.is_symlink() and not meant and _contains_secret(_unpacked(path)):
+        holds_key = any(path.match(pattern) for pattern in KEY_FILES)
+        if path.is_file() and not path.is_symlink() and not holds_key and _contains_secret(_decompress(path)):
             found.append(str(path))
     return found
 
@@ -50,7 +50,7 @@ def _contains_secret(data: bytes) -> bool:
     return any(canary in data for canary in CANARIES)
 
 
-def _unpacked(path: Path) -> bytes:
+def _decompress(path: Path) -> bytes:
     """Return what a reader of the file would see; a damaged file counts as it is."""
     data = path.read_bytes()
     try:

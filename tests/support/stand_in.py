@@ -74,10 +74,10 @@ def sends_of(pairs=300):
 
 @asynccontextmanager
 async def serving(clock=None, **config):
-    """Run a stand-in and give it with a function that asks it, for its first pair unless told otherwise."""
+    """Run a stand-in; yield it and a function that requests its first pair by default."""
     simulator = Simulator(SimulatorConfig(**{"pairs": 50, "api_key": KEY} | config), clock or HandClock())
     async with simulator, aiohttp.ClientSession() as session:
-        session._retry_connection = False  # else aiohttp asks again by itself, and the test would count twice
+        session._retry_connection = False  # aiohttp would repeat requests, and the test count them twice
         pair = simulator.population[0].pair
         usual = {"campaign_id": pair.campaign_id, "send_id": pair.send_id, "length": "14"}
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _context = multiprocessing.get_context("forkserver")
-# By the names of what is installed: Python 3.11's server does not look where this file lies, and says nothing.
+# Installed modules: the server of Python 3.11 does not find modules beside this file, and reports no error.
 _PRELOADED = (
     "cli",
     "commands.audit",
@@ -35,11 +35,11 @@ _PRELOADED = (
 )
 _context.set_forkserver_preload([
     *(f"harvester.{name}" for name in _PRELOADED), "sqlalchemy.dialects.sqlite", "uvloop",
-    "tests.support.preloaded",  # found where tests are run from the folder of the project; elsewhere forks are slower
+    "tests.support.preloaded",  # found only if tests run in the project's folder; elsewhere forks are slower
 ])  # fmt: skip
 
 Streams = tuple[Connection, Connection, Connection]
-"""What is to be standard input, output and error."""
+"""Standard input, output and error."""
 
 _PR_SET_PTRACER, _ANY = 0x59616D61, ctypes.c_ulong(-1)
 
@@ -52,7 +52,7 @@ def fork(
     Without ``streams``, its output goes to the file ``output`` in the folder. With ``held``, it waits until that
     connection is closed at its other end, so that a tracer can attach.
     """
-    process = _context.Process(target=_harvester, args=(folder, env, arguments, streams, held))
+    process = _context.Process(target=_run_harvester, args=(folder, env, arguments, streams, held))
     process.start()
     return process
 
@@ -62,10 +62,10 @@ class WarmProcess:
 
     def __init__(self, folder: Path, env: dict[str, str], *arguments: str) -> None:
         """Start it."""
-        (given, self._giving), (out, saying_out), (err, saying_err) = (_context.Pipe(duplex=False) for _ in range(3))
-        with given, saying_out, saying_err:
-            self._process = fork(folder, env, *arguments, streams=(given, saying_out, saying_err))
-        self.stdout, self.stderr = _file_of(out), _file_of(err)
+        (stdin, self._stdin), (out, out_writer), (err, err_writer) = (_context.Pipe(duplex=False) for _ in range(3))
+        with stdin, out_writer, err_writer:
+            self._process = fork(folder, env, *arguments, streams=(stdin, out_writer, err_writer))
+        self.stdout, self.stderr = _open_pipe(out), _open_pipe(err)
 
     @property
     def returncode(self) -> int | None:
@@ -88,20 +88,20 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, stdin: bytes = b"") -> tuple[bytes, bytes]:
-        """Run it to its end; gives all that it wrote to its two streams and was not read yet."""
+        """Run it to its end; return the output and errors that were not read yet."""
         with self.stdout, self.stderr, ThreadPoolExecutor(3) as threads:
-            threads.submit(_give, self._giving, stdin)
+            threads.submit(_write_all, self._stdin, stdin)
             written = tuple(threads.map(lambda file: file.read(), (self.stdout, self.stderr)))
             self._process.join()
         return written
 
 
-def _file_of(pipe: Connection) -> BinaryIO:
+def _open_pipe(pipe: Connection) -> BinaryIO:
     with pipe:
         return os.fdopen(os.dup(pipe.fileno()), "rb")
 
 
-def _give(pipe: Connection, data: bytes) -> None:
+def _write_all(pipe: Connection, data: bytes) -> None:
     with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(pipe.fileno()), "wb") as file:
         pipe.close()
         file.write(data)
@@ -109,30 +109,30 @@ def _give(pipe: Connection, data: bytes) -> None:
 
 def run_traced(folder: Path, env: dict[str, str], *arguments: str, inject: str) -> tuple[int, str]:
     """Run it to its end under strace with the fault ``inject``; return the exit code and its output."""
-    theirs, ours = _context.Pipe(duplex=False)
-    with theirs, ours:
-        process = fork(folder, env, *arguments, held=theirs)
+    child_end, parent_end = _context.Pipe(duplex=False)
+    with child_end, parent_end:
+        process = fork(folder, env, *arguments, held=child_end)
         trace = ("-e", f"trace={inject.partition(':')[0]}", "-e", f"inject={inject}")
         tracing = ["strace", "-f", "-p", str(process.pid), "-o", os.devnull, *trace]
         with subprocess.Popen(tracing, stderr=subprocess.PIPE) as tracer:
             assert b"attached" in tracer.stderr.readline()
-            ours.close()
+            parent_end.close()
             process.join()
             tracer.communicate()
     return process.exitcode, (folder / "output").read_text()
 
 
-def _harvester(
+def _run_harvester(
     folder: Path, env: dict[str, str], arguments: tuple[str, ...], streams: Streams | None, held: Connection | None
 ) -> None:
-    import uvloop  # noqa: PLC0415 - whoever imports this file has no need of it
+    import uvloop  # noqa: PLC0415 - only the child process needs it
 
-    from harvester.cli import main  # noqa: PLC0415 - likewise
+    from harvester.cli import main  # noqa: PLC0415 - as above
 
     if held is not None:
-        uvloop.new_event_loop = asyncio.new_event_loop  # its wake-ups are writes: a part's would not be found
-        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # where only a parent may trace
-        # strace counts calls by thread, and which thread of a pool makes one is chance: so each pool has one.
+        uvloop.new_event_loop = asyncio.new_event_loop  # uvloop wakes up by writes, which strace would count
+        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # allow tracing where only a parent may trace
+        # strace counts the calls of each thread, so each pool has one thread.
         ThreadPoolExecutor.__init__.__defaults__ = (1, *ThreadPoolExecutor.__init__.__defaults__[1:])
         held.poll(None)
     os.chdir(folder)

@@ -29,8 +29,8 @@ from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from harvester.storage import Compression, FolderSink
 from harvester.web import WebServer
-from tests.support import browser_text
-from tests.support.faulty_server import request, serving
+from tests.support import snapshots
+from tests.support.faulty_server import read_request, serve_script
 from tests.support.hostile_http import KEY
 
 NOW = VirtualClock().starts_at
@@ -150,12 +150,12 @@ async def request_all(raw_answers: Sequence[bytes]) -> tuple[list[Response | Exc
     replies = iter(raw_answers)
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server) -> None:
-        await request(reader, server)
+        await read_request(reader, server)
         writer.write(next(replies))
         await writer.drain()
 
     found: list[Response | ExchangeError] = []
-    async with serving(script) as server:
+    async with serve_script(script) as server:
         transport = BrazeTransport(
             endpoint=server.url, api_key=KEY, connections=1, clock=SystemClock(), timeout_seconds=5
         )  # fmt: skip
@@ -224,11 +224,11 @@ def check_outcomes(folder: Path, outcomes: Sequence[Outcome]) -> None:
     assert {row["send_id"] for row in rows if row["level"] == "capture"} == captured
 
 
-async def browse(requests: Sequence[bytes]) -> list[bytes]:
+async def request_pages(requests: Sequence[bytes]) -> list[bytes]:
     """Send requests to the page, each on its own connection, and a valid one behind them; return the responses."""
 
     async def look():
-        return browser_text.healthy()
+        return snapshots.healthy()
 
     async def send(data: bytes, patience_seconds: float | None = None) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.support.brokers import RabbitMQ
-from tests.support.processes import free_port, running, wait_until_responding
+from tests.support.processes import free_port, run_server, wait_until_responding
 from tests.support.secret_canary import RecordedProcess
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
@@ -79,7 +79,7 @@ def test_the_compose_file_names_exactly_the_files_of_its_folder():
 async def test_compose_captures_every_send_from_the_queue_into_the_bucket(tmp_path):
     """The one invalid message becomes a dead letter."""
     compose = ComposeProcesses(tmp_path)
-    with running(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(compose.store)):
+    with run_server(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(compose.store)):
         broker = RabbitMQ(tmp_path / "queue", RABBITMQ_CONFIG_FILE=str(tmp_path / "rabbitmq"),
                           RABBITMQ_NODE_PORT=str(compose.broker))  # fmt: skip
         stand_in = compose.start("stand-in", "--port", str(compose.stand_in), "--pairs", "40", "--fault-rate", "0")

@@ -32,10 +32,10 @@ from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.storage import object_store
 from tests.support import decompression_bombs
 from tests.support.hostile_http import EVIL, answers, requests
-from tests.support.hostile_input import LISTS, MESSAGES, damaged
-from tests.support.memory_limit import memory_bounded
+from tests.support.hostile_input import LISTS, MESSAGES, damage
+from tests.support.memory_limit import limit_memory
 from tests.support.secret_canary import KEY
-from tests.support.whole_paths import GOOD_PAIR, browse, check_outcomes, deliver, harvest, read_list, request_all
+from tests.support.whole_paths import GOOD_PAIR, check_outcomes, deliver, harvest, read_list, request_all, request_pages
 
 T = TypeVar("T")
 MORE_BYTES = 400 << 20
@@ -54,7 +54,7 @@ def run_examples(count: int) -> settings:
 @contextmanager
 def check_logs_and_memory() -> Iterator[None]:
     """Limit the memory. Log lines must be valid JSON, report no bug and contain no canary."""
-    with structlog.testing.capture_logs() as events, memory_bounded(MORE_BYTES):
+    with structlog.testing.capture_logs() as events, limit_memory(MORE_BYTES):
         yield
     for each in events:
         line = logs._guard(logs._render_json)(None, "", each)
@@ -127,7 +127,7 @@ def test_any_response_is_captured_rejected_or_deferred(raw_answers):
 def test_any_web_request_gets_a_response_or_a_closed_connection(raw_requests):
     """Responses quote the request only as plain text, and the next request works."""
     with check_logs_and_memory():
-        for answer in asyncio.run(browse(raw_requests)):
+        for answer in asyncio.run(request_pages(raw_requests)):
             assert not answer or answer.startswith(b"HTTP/")
             assert b"Traceback" not in answer
             assert KEY.encode() not in answer
@@ -175,7 +175,7 @@ def test_rate_limit_headers_parse_to_bounded_numbers_or_none(headers):
 
 
 @run_examples(60)
-@given(damaged(TOML.encode()) | st.binary(max_size=200))
+@given(damage(TOML.encode()) | st.binary(max_size=200))
 def test_any_settings_file_loads_or_is_an_error_without_the_key(data):
     """Settings that load are within their bounds."""
     with tempfile.NamedTemporaryFile(suffix=".toml") as file:

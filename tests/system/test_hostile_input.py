@@ -16,7 +16,7 @@ from harvester.model import DATASET
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.braze.test_transport import asked
 from tests.conftest import KEY, read_rows
-from tests.support.faulty_server import answering, request, serving, whole
+from tests.support.faulty_server import answer_with, build_response, read_request, serve_script
 
 GOOD = b'{"message":"success","data":[{"time":"2026-11-01","messages":{"sms":[{"sent":1}]}}]}'
 IDS = [
@@ -35,7 +35,7 @@ def write_list(folder: Path, ids: list[str], campaign: str = "c") -> None:
 async def test_hostile_ids_are_treated_as_plain_data(harvester, tmp_path):
     """Each path, option or formula is one pair, one request and one row, and names no file."""
     write_list(tmp_path, IDS + UNPRINTABLE)
-    async with serving(answering(whole(GOOD), then="keep")) as server:
+    async with serve_script(answer_with(build_response(GOOD), then="keep")) as server:
         code, _, err = await harvester.run("run", "p.csv", "--endpoint", server.url, "--log-json")
         assert code == 3, err
         assert len(server.requests) == len(IDS)
@@ -55,12 +55,12 @@ async def test_hostile_ids_reach_no_terminal_unescaped(harvester, tmp_path):
 
     async def script(reader, writer, server) -> None:
         while True:
-            await request(reader, server)
+            await read_request(reader, server)
             body = next(replies, b"\x1b[2J")
-            writer.write(whole(body, status="400 Bad" if body[:1] == b"{" else "200 OK"))
+            writer.write(build_response(body, status="400 Bad" if body[:1] == b"{" else "200 OK"))
             await writer.drain()
 
-    async with serving(script) as server:
+    async with serve_script(script) as server:
         for logs in ((), ("--log-json",)):
             options = ("--endpoint", server.url, "--patience-seconds", "0", "--concurrency", "1")
             code, out, err = await harvester.run("run", "p.csv", *options, *logs)
@@ -92,13 +92,13 @@ async def test_a_key_revoked_during_a_run_costs_few_requests_and_no_pair(harvest
 
     async def script(reader, writer, server) -> None:
         while True:
-            head = await request(reader, server)
+            head = await read_request(reader, server)
             authorized = (KEY if len(server.requests) <= good else "a-new-key").encode() in head
             await asyncio.sleep(0.005)
-            writer.write(whole(GOOD) if authorized else whole(head, status="401 Unauthorized"))
+            writer.write(build_response(GOOD) if authorized else build_response(head, status="401 Unauthorized"))
             await writer.drain()
 
-    async with serving(script) as server:
+    async with serve_script(script) as server:
         arguments = ("run", "p.csv", "--endpoint", server.url, "--api-key-file", "the.key", "--json")
         code, out, err = await harvester.run(*arguments, "--concurrency", str(workers))
         assert code == 4, err
@@ -114,7 +114,7 @@ async def test_a_key_revoked_during_a_run_costs_few_requests_and_no_pair(harvest
 async def test_a_second_signal_ends_the_run_at_once_and_loses_nothing(harvester, tmp_path):
     """Open requests are cancelled, and the next run captures all pairs."""
     write_list(tmp_path, ["a", "b", "c"])
-    async with serving(answering(b"", then="silence")) as server:
+    async with serve_script(answer_with(b"", then="silence")) as server:
         process = harvester.start("run", "p.csv", "--endpoint", server.url)
         while not server.requests:
             await asyncio.sleep(0.001)
@@ -125,7 +125,7 @@ async def test_a_second_signal_ends_the_run_at_once_and_loses_nothing(harvester,
         _, err = await asyncio.to_thread(process.communicate, timeout=15)  # far less than the grace or the timeout
         assert process.returncode == 130
         assert b"Traceback" not in err
-    async with serving(answering(whole(GOOD), then="keep")) as server:
+    async with serve_script(answer_with(build_response(GOOD), then="keep")) as server:
         assert (await harvester.run("run", "p.csv", "--endpoint", server.url))[0] == 0
         assert len(server.requests) == 3
 
@@ -136,7 +136,7 @@ async def test_sigterm_ends_the_first_process_of_a_container(harvester, tmp_path
     if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:  # noqa: ASYNC221 - it ends at once
         pytest.skip("this kernel allows no namespaces")
     write_list(tmp_path, ["a", "b", "c"])
-    async with serving(answering(b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", then="keep")) as server:
+    async with serve_script(answer_with(b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", then="keep")) as server:
         process = harvester.start("run", "p.csv", "--endpoint", server.url, "--json", inside=inside)
         while b"event=workspace_waiting" not in await asyncio.to_thread(process.stderr.readline):
             assert process.poll() is None
@@ -174,7 +174,7 @@ async def test_output_that_cannot_be_written_is_an_error_with_exit_code_5(harves
 async def test_a_crash_writes_no_core_file(harvester, tmp_path):
     """A core file would contain the key; the process sets its own limit to zero."""
     write_list(tmp_path, ["a"])
-    async with serving(answering(b"", then="silence")) as server:
+    async with serve_script(answer_with(b"", then="silence")) as server:
         process = harvester.start("run", "p.csv", "--endpoint", server.url)
         while not server.requests:
             await asyncio.sleep(0.001)
@@ -188,6 +188,6 @@ async def test_a_crash_writes_no_core_file(harvester, tmp_path):
 )
 async def test_redirects_are_not_followed(location):
     """Locations are files, the cloud's metadata service, another host and the same URL."""
-    outcome, server = await asked(answering(whole(b"", f"Location: {location}", status="302 Found")))
+    outcome, server = await asked(answer_with(build_response(b"", f"Location: {location}", status="302 Found")))
     assert len(server.requests) == 1
     assert getattr(outcome, "status", 302) == 302

@@ -21,7 +21,7 @@ from harvester.model import BadLine, Enqueued, Pair
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sources import Input
 from tests.conftest import KEY
-from tests.support.faulty_server import answering, request, serving, whole
+from tests.support.faulty_server import answer_with, build_response, read_request, serve_script
 
 GOOD = b'{"message":"success","data":[{"time":"2026-11-01","messages":{}}]}'
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -42,8 +42,8 @@ def bombs() -> list[bytes]:
     """Return responses that are small on the wire and large in memory: gzip, JSON, and a body without end."""
     nested = b'{"message":"success","data":[' + b"{},".join([b""] * 300_000) + b"{}]}"
     return [
-        whole(bomb(60), "Content-Encoding: gzip"),
-        whole(bomb(1, nested + b" " * (8 << 20)), "Content-Encoding: gzip"),
+        build_response(bomb(60), "Content-Encoding: gzip"),
+        build_response(bomb(1, nested + b" " * (8 << 20)), "Content-Encoding: gzip"),
         OK + b"\r\n" + b"x" * (17 << 20),
     ]
 
@@ -68,10 +68,10 @@ async def test_64_simultaneous_bombs_stay_below_the_memory_limit(harvester):
 
     async def script(reader, writer, server) -> None:
         while True:
-            await request(reader, server)
+            await read_request(reader, server)
             if len(server.requests) <= GOOD_ANSWERS:
                 await asyncio.sleep(0.02)
-                writer.write(whole(GOOD))
+                writer.write(build_response(GOOD))
                 await writer.drain()
                 continue
             try:
@@ -85,7 +85,7 @@ async def test_64_simultaneous_bombs_stay_below_the_memory_limit(harvester):
 
     lines = "".join(f"c,s{at}\n" for at in range(GOOD_ANSWERS + WORKERS))
     (harvester.folder / "p.csv").write_text("campaign_id,send_id\n" + lines)
-    async with serving(script) as server:
+    async with serve_script(script) as server:
         process = await asyncio.create_subprocess_exec(
             *harvester.command("run", "p.csv", "--endpoint", server.url, "--patience-seconds", "0", "--json"),
             cwd=harvester.folder, env=harvester.env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -101,8 +101,17 @@ async def test_64_simultaneous_bombs_stay_below_the_memory_limit(harvester):
 
 async def test_thousands_of_failed_requests_leave_no_file_open():
     """Resets, cut bodies and garbage alternate, and no task is left either."""
-    kinds = [b"", whole(GOOD)[:-9], b"garbage\r\n\r\n", whole(b"<html>"), OK + b"Content-Length: 5\r\n\r\nxxxxxxx"]
-    async with serving(answering(b"", then="reset")) as resetting, serving(respond_in_turn(kinds)) as garbling:
+    kinds = [
+        b"",
+        build_response(GOOD)[:-9],
+        b"garbage\r\n\r\n",
+        build_response(b"<html>"),
+        OK + b"Content-Length: 5\r\n\r\nxxxxxxx",
+    ]
+    async with (
+        serve_script(answer_with(b"", then="reset")) as resetting,
+        serve_script(respond_in_turn(kinds)) as garbling,
+    ):
         transports = [
             BrazeTransport(endpoint=each.url, api_key=KEY, connections=32, clock=SystemClock())
             for each in (resetting, garbling)
@@ -134,7 +143,7 @@ def respond_in_turn(bodies: list[bytes]):
     """Answer each connection once with the next body, then close it."""
 
     async def script(reader, writer, server) -> None:
-        await request(reader, server)
+        await read_request(reader, server)
         writer.write(bodies[len(server.requests) % len(bodies)])
         await writer.drain()
 

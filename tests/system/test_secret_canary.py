@@ -8,7 +8,7 @@ import sys
 import zstandard
 
 from tests.support import secret_canary
-from tests.support.secret_canary import KEY, leaks
+from tests.support.secret_canary import KEY, find_leaks
 
 
 def test_a_leaked_key_is_found_in_logs_ledgers_parts_and_process_output(tmp_path):
@@ -23,7 +23,7 @@ def test_a_leaked_key_is_found_in_logs_ledgers_parts_and_process_output(tmp_path
         connection.execute("INSERT INTO outcome VALUES (?)", [f"refused: {KEY}"])
     connection.close()
     secret_canary.RecordedProcess([sys.executable, "-c", f"print('{KEY[:16]}')"], stdout=subprocess.PIPE).communicate()
-    assert len(leaks(tmp_path, ["nothing", f"a captured log says {KEY}"])) == 6
+    assert len(find_leaks(tmp_path, ["nothing", f"a captured log says {KEY}"])) == 6
     for path in tmp_path.iterdir():
         path.unlink()
-    assert leaks(tmp_path, ["nothing"]) == []
+    assert find_leaks(tmp_path, ["nothing"]) == []

@@ -19,7 +19,7 @@ from harvester.monitor.health import Health
 from harvester.monitor.history import BudgetHistory
 from harvester.monitor.snapshot import Snapshot, TriggerState
 from harvester.web.page import render_page
-from tests.support import browser_text
+from tests.support import snapshots
 
 
 class Elements(HTMLParser):
@@ -44,13 +44,13 @@ class Elements(HTMLParser):
 
 def text(snapshot: Snapshot | None, problem: str | None = None) -> str:
     """The visible text of the page."""
-    main = render_page(Health(snapshot, problem), now=browser_text.NOW).partition("<main>")[2].partition("</main>")[0]
+    main = render_page(Health(snapshot, problem), now=snapshots.NOW).partition("<main>")[2].partition("</main>")[0]
     return " ".join(Elements(main).text.split())
 
 
 def test_a_healthy_page_begins_with_healthy_and_the_nearest_deadline():
     """Then it shows what is pending, and the nearest deadline."""
-    read = text(browser_text.healthy())
+    read = text(snapshots.healthy())
     assert read.startswith(
         "harvester 13:41:07 UTC Healthy 6,458 pairs not read yet; 80,000 pairs waiting for "
         "the next reading, the first in 2 h; "
@@ -61,7 +61,7 @@ def test_a_healthy_page_begins_with_healthy_and_the_nearest_deadline():
 
 def test_alerts_come_first_the_most_urgent_on_top():
     """Deadlines come before conditions, and each alert appears once."""
-    first = text(browser_text.unhealthy()).partition(" eu at risk 1,342")[0]
+    first = text(snapshots.unhealthy()).partition(" eu at risk 1,342")[0]
     for reason in (
         'Not healthy Workspace "eu": 1,342 pairs at risk of expiring unread; the nearest deadline is in 25 min',
         'Workspace "us" is halted: status 401: Invalid API key, for 1 h 23 min',
@@ -78,7 +78,10 @@ def test_alerts_come_first_the_most_urgent_on_top():
 def test_books_are_shown_as_a_sum():
     """All terms of accepted = captured + rejected + expired + pending are visible."""
     read = text(
-        replace(browser_text.healthy(), books=Books(100, {Verdict.ZERO: 7, Verdict.EMPTY: 3}, {"status_400": 1}, 2, 87))
+        replace(
+            snapshots.healthy(),
+            books=Books(100, {Verdict.ZERO: 7, Verdict.EMPTY: 3}, {"status_400": 1}, 2, 87),
+        )
     )
     assert (
         "Books balanced 100 accepted 10 captured zero 7, empty 3 1 rejected status 400 1 2 expired 87 pending "
@@ -88,7 +91,7 @@ def test_books_are_shown_as_a_sum():
 
 def test_old_figures_are_marked_as_not_healthy():
     """A ledger that cannot be read is an alert."""
-    read = text(browser_text.healthy(), "the ledger cannot be used: disk I/O error")
+    read = text(snapshots.healthy(), "the ledger cannot be used: disk I/O error")
     assert "Not healthy The ledger cannot be used: disk I/O error" in read
     assert "86,458 pending" in read
     assert "The ledger cannot be used" in text(None, "the ledger cannot be used")
@@ -96,15 +99,17 @@ def test_old_figures_are_marked_as_not_healthy():
 
 def test_a_window_that_has_ended_is_not_drawn():
     """The page says that the present window is unknown."""
-    quiet = browser_text.workspace(window=replace(browser_text.workspace().window, resets_at=browser_text.NOW - 7200))
+    quiet = snapshots.build_workspace(
+        window=replace(snapshots.build_workspace().window, resets_at=snapshots.NOW - 7200)
+    )
     assert "Unknown: no request since the window reset, 2 h ago." in text(
-        replace(browser_text.healthy(), workspaces=(quiet,))
+        replace(snapshots.healthy(), workspaces=(quiet,))
     )
 
 
 def test_a_new_service_has_a_page():
     """Unknown values are no error."""
-    assert "Nothing is pending." in text(Snapshot(taken_at=browser_text.NOW, started_at=browser_text.NOW))
+    assert "Nothing is pending." in text(Snapshot(taken_at=snapshots.NOW, started_at=snapshots.NOW))
 
 
 @given(st.text())
@@ -112,34 +117,32 @@ def test_text_from_outside_never_becomes_markup(harm):
     """Whatever ids, responses and errors contain, the page has the same elements."""
 
     def with_text(each: str) -> Snapshot:
-        rejection = Rejection(Pair(each, each, each), each, each, browser_text.NOW)
+        rejection = Rejection(Pair(each, each, each), each, each, snapshots.NOW)
         halted = replace(
-            browser_text.workspace(), halt_reason=each, halted_since=0, hold_cause=each, responses={each: 1}
+            snapshots.build_workspace(), halt_reason=each, halted_since=0, hold_cause=each, responses={each: 1}
         )
         trigger = TriggerState(each, each, connected=False, last_error=each + ".", messages={each: 1})
         return replace(
-            browser_text.healthy(),
+            snapshots.healthy(),
             rejections=(rejection,),
             workspaces=(halted,),
             triggers=(trigger,),
-            conditions=tuple(Condition(part, each, browser_text.NOW, each, each) for part in Part),
+            conditions=tuple(Condition(part, each, snapshots.NOW, each, each) for part in Part),
         )
 
-    document = render_page(Health(with_text(harm), harm or "x"), now=browser_text.NOW)
-    assert (
-        Elements(document).tags == Elements(render_page(Health(with_text("plain"), "plain"), now=browser_text.NOW)).tags
-    )
+    document = render_page(Health(with_text(harm), harm or "x"), now=snapshots.NOW)
+    assert Elements(document).tags == Elements(render_page(Health(with_text("plain"), "plain"), now=snapshots.NOW)).tags
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", document)
 
 
 def test_a_large_service_still_has_a_small_page():
     """Four workspaces and ten rejections with long texts take less than 50 KB."""
     rejections = tuple(
-        Rejection(Pair("eu", "c" * 64, f"{n:064}"), "status_400", "<" * 200, browser_text.NOW) for n in range(10)
+        Rejection(Pair("eu", "c" * 64, f"{n:064}"), "status_400", "<" * 200, snapshots.NOW) for n in range(10)
     )
-    workspaces = tuple(replace(browser_text.workspace(), name=name) for name in ("eu", "us", "jp", "au"))
-    large = replace(browser_text.healthy(), rejections=rejections, workspaces=workspaces)
-    assert len(render_page(Health(large), now=browser_text.NOW).encode()) < 50_000
+    workspaces = tuple(replace(snapshots.build_workspace(), name=name) for name in ("eu", "us", "jp", "au"))
+    large = replace(snapshots.healthy(), rejections=rejections, workspaces=workspaces)
+    assert len(render_page(Health(large), now=snapshots.NOW).encode()) < 50_000
 
 
 def state(*, calls: int, remaining: int, left: float, limit: int = 1000) -> PaceState:

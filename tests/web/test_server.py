@@ -15,7 +15,7 @@ from harvester.errors import LedgerError, UsageError
 from harvester.health import Condition, Part
 from harvester.monitor.snapshot import Snapshot
 from harvester.web import WebServer
-from tests.support import browser_text
+from tests.support import snapshots
 from tests.support.browser import chromium
 from tests.support.processes import require_program
 
@@ -28,7 +28,7 @@ class SnapshotSource:
 
     def __init__(self) -> None:
         """Begin healthy."""
-        self.seen: Snapshot | Exception = browser_text.healthy()
+        self.seen: Snapshot | Exception = snapshots.healthy()
         self.count = 0
         self.now = 0.0
         self.answers = asyncio.Event()
@@ -48,7 +48,7 @@ class SnapshotSource:
 
     def wall(self) -> float:
         """Return the set time since ``NOW``."""
-        return browser_text.NOW + self.now
+        return snapshots.NOW + self.now
 
     def show(self, seen: Snapshot | Exception) -> None:
         """Return ``seen`` from now on, and let a minute pass."""
@@ -85,8 +85,8 @@ async def get(http, server, path, **options):
 async def test_a_wrong_clock_is_on_the_page_in_the_probe_and_in_the_metrics(http, server, source):
     """The service uses Braze's time and is ready; page, probe and metrics show the difference."""
     detail = "this machine's clock is 3 days behind Braze's; harvester uses Braze's time, but set the clock"
-    wrong = Condition(Part.CLOCK, "behind", browser_text.NOW - 60, detail=detail, blocks=False)
-    source.show(replace(browser_text.healthy(), conditions=(wrong,), clock_difference_seconds=-259_200.0))
+    wrong = Condition(Part.CLOCK, "behind", snapshots.NOW - 60, detail=detail, blocks=False)
+    source.show(replace(snapshots.healthy(), conditions=(wrong,), clock_difference_seconds=-259_200.0))
     assert await get(http, server, "/readyz") == (200, f"ready\nThe clock is wrong: {detail}\n")
     assert "3 days behind Braze" in (await get(http, server, "/"))[1]
     assert "harvester_clock_difference_seconds -259200.0" in (await get(http, server, "/metrics"))[1]
@@ -95,7 +95,7 @@ async def test_a_wrong_clock_is_on_the_page_in_the_probe_and_in_the_metrics(http
 async def test_readyz_is_200_or_lists_the_reasons(http, server, source):
     """Each reason takes one line, whatever text it contains."""
     assert await get(http, server, "/readyz") == (200, "ready\n")
-    source.show(browser_text.unhealthy())
+    source.show(snapshots.unhealthy())
     status, text = await get(http, server, "/readyz")
     assert status == 503
     assert [line.partition(":")[0] for line in text.splitlines()] == [
@@ -113,7 +113,7 @@ async def test_a_failing_ledger_is_reported_and_the_process_stays_alive(http, se
     status, page = await get(http, server, "/")
     assert status == 200
     assert "disk I/O error" in page
-    source.show(browser_text.healthy())
+    source.show(snapshots.healthy())
     assert (await get(http, server, "/readyz"))[0] == 200
 
 
@@ -178,7 +178,7 @@ async def test_a_port_in_use_is_an_error_with_a_next_step(source):
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
 async def test_metrics_show_the_figures_of_the_page(http, server, source, accept):
     """No label holds an id."""
-    source.show(browser_text.unhealthy())
+    source.show(snapshots.unhealthy())
     status, text = await get(http, server, "/metrics", headers={"Accept": accept})
     assert status == 200
     found = {
@@ -186,14 +186,14 @@ async def test_metrics_show_the_figures_of_the_page(http, server, source, accept
     }
     expected = {
         ("harvester_ready",): 0,
-        ("harvester_budget_spent_requests", "eu", "others"): browser_text.unhealthy().workspaces[0].window.others,
-        ("harvester_budget_reset_timestamp_seconds", "eu"): browser_text.HOUR + 3600,
+        ("harvester_budget_spent_requests", "eu", "others"): snapshots.unhealthy().workspaces[0].window.others,
+        ("harvester_budget_reset_timestamp_seconds", "eu"): snapshots.HOUR + 3600,
         ("harvester_hold", "eu", "rate_limited"): 1,
         ("harvester_hold", "eu", "halted"): 0,
         ("harvester_workspace_halted", "us"): 1,
         ("harvester_readings", "eu", "waiting"): 81_234,
         ("harvester_at_risk_pairs", "eu"): 1_342,
-        ("harvester_nearest_deadline_timestamp_seconds", "eu"): browser_text.NOW + 1_500,
+        ("harvester_nearest_deadline_timestamp_seconds", "eu"): snapshots.NOW + 1_500,
         ("harvester_pairs", "pending"): 86_458,
         ("harvester_books_balanced",): 0,
         ("harvester_batches", "sealed"): 212,
@@ -201,7 +201,7 @@ async def test_metrics_show_the_figures_of_the_page(http, server, source, accept
         ("harvester_condition", "connection_refused", "endpoint", "eu"): 1,
         ("harvester_condition", "key", "status_401", "us"): 1,
         ("harvester_condition", "", "status_503", "store"): 1,
-        ("harvester_last_capture_timestamp_seconds", "eu"): browser_text.NOW - 180,
+        ("harvester_last_capture_timestamp_seconds", "eu"): snapshots.NOW - 180,
         ("harvester_last_capture_timestamp_seconds", "us"): 0,
         ("harvester_trigger_connected", "rabbitmq", "sends"): 0,
         ("harvester_messages_total", "dead_lettered", "sends"): 2,
@@ -256,16 +256,19 @@ CHANGED = """new Promise(done => {
 async def test_the_page_in_a_real_browser(server, source, tmp_path):
     """It fits every width, loads nothing else, logs nothing to the console, and updates in place."""
     async with chromium(tmp_path / "profile") as tab:
-        for width, dark, seen in ((390, False, browser_text.unhealthy()), (1280, True, browser_text.healthy())):
+        for width, dark, seen in (
+            (390, False, snapshots.unhealthy()),
+            (1280, True, snapshots.healthy()),
+        ):
             source.show(seen)
             await tab.visit(server.url + "/", width=width, dark=dark)
             assert await tab.run("document.documentElement.scrollWidth - innerWidth") <= 0
             assert await tab.run("getComputedStyle(document.body).fontVariantNumeric") == "tabular-nums"
-            assert len(await tab.picture()) > 10_000
+            assert len(await tab.take_screenshot()) > 10_000
 
         await tab.run("window.kept = document.querySelector('.books h2'); kept.scrollIntoView(); true")
         place = await tab.run("kept.getBoundingClientRect().top")
-        source.show(browser_text.unhealthy())
+        source.show(snapshots.unhealthy())
         assert await tab.run(CHANGED)
         assert await tab.run("document.querySelector('h1').textContent") == "Not healthy"
         assert await tab.run("document.title") == "Not healthy · harvester"

@@ -10,7 +10,7 @@ from harvester.errors import LedgerError
 from harvester.web import WebServer, server
 from harvester.web.connections import MAX_CONNECTIONS, Connections, connection_limit
 from harvester.web.hosts import allowed_hosts, is_allowed
-from tests.support import browser_text
+from tests.support import snapshots
 from tests.web.test_server import SnapshotSource
 
 
@@ -137,7 +137,7 @@ async def test_another_website_cannot_read_the_page_by_its_own_host():
 async def test_half_a_character_from_outside_breaks_no_page():
     """An id, or an error of a broker or store, may contain bytes that are not UTF-8."""
     source = SnapshotSource()
-    source.seen = browser_text.unhealthy()
+    source.seen = snapshots.unhealthy()
     async with WebServer(take_snapshot=source, clock=source, port=0) as page:
         await probe(page.url, "/")
         source.show(LedgerError("\udcff"))

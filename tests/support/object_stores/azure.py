@@ -11,7 +11,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 from tests.support.object_stores.bucket import BUCKET, Bucket
-from tests.support.processes import free_port, require_program, running, wait_until_responding
+from tests.support.processes import free_port, require_program, run_server, wait_until_responding
 
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The key that Azurite's documentation gives for its only account."""
@@ -23,7 +23,7 @@ def azurite(folder: Path) -> Iterator[Bucket]:
     port = free_port()
     options = ("--silent", "--skipApiVersionCheck", "--disableTelemetry", "--inMemoryPersistence")
     folder.mkdir(parents=True)
-    with running(
+    with run_server(
         require_program("azurite-blob"), "--blobHost", "127.0.0.1", "--blobPort", str(port), *options, cwd=folder
     ):
         wait_until_responding(port)

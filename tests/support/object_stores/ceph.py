@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.object_stores.bucket import ACCESS_KEY, BUCKET, SECRET_KEY, Bucket, aws, s3
-from tests.support.processes import ServerEnded, free_port, require_program, running, wait_until_responding
+from tests.support.processes import ServerEnded, free_port, require_program, run_server, wait_until_responding
 
 _CONFIG = """
 [global]
@@ -68,11 +68,11 @@ def _start_ceph(folder: Path) -> Iterator[Bucket]:
     monitor, storage, gateway = require_program("ceph-mon"), require_program("ceph-osd"), require_program("radosgw")
     cluster.write_config()
     cluster.create_monitor(monitor)
-    with running(monitor, *cluster.config, "-i", "a", "-f", *_USER):
+    with run_server(monitor, *cluster.config, "-i", "a", "-f", *_USER):
         cluster.create_storage(storage)
         with (
-            running(storage, *cluster.config, "-i", "0", "-f", *_USER) as storing,
-            running(gateway, *cluster.config, "-n", "client.rgw", "-f") as serving,
+            run_server(storage, *cluster.config, "-i", "0", "-f", *_USER) as storing,
+            run_server(gateway, *cluster.config, "-n", "client.rgw", "-f") as serving,
         ):
             wait_until_responding(cluster.port, storing, serving, seconds=120)
             cluster.create_buckets()

@@ -16,7 +16,7 @@ TODAY = NOW // DAY * DAY
 HOUR = NOW // 3600 * 3600
 
 
-def spending(limit: int, *, ours: float, others: float, burst: int = 0) -> tuple[BudgetSample, ...]:
+def build_window_history(limit: int, *, ours: float, others: float, burst: int = 0) -> tuple[BudgetSample, ...]:
     """A window with a steady rate of requests, and a burst of other clients at minute 22."""
     chance = random.Random(7)
     series, mine, theirs = [], 0.0, 0.0
@@ -27,7 +27,7 @@ def spending(limit: int, *, ours: float, others: float, burst: int = 0) -> tuple
     return tuple(series)
 
 
-def deadlines(most: int, at_risk: int = 0) -> tuple[DayOfDeadlines, ...]:
+def build_deadlines(most: int, at_risk: int = 0) -> tuple[DayOfDeadlines, ...]:
     """Fifteen days of deadlines, with few on week-ends."""
     chance = random.Random(3)
     days = []
@@ -38,15 +38,15 @@ def deadlines(most: int, at_risk: int = 0) -> tuple[DayOfDeadlines, ...]:
     return tuple(days)
 
 
-def workspace(name: str = "eu", **changes) -> WorkspaceState:
+def build_workspace(name: str = "eu", **changes) -> WorkspaceState:
     """A healthy workspace."""
-    spent = spending(250_000, ours=26.0, others=19.0)
+    spent = build_window_history(250_000, ours=26.0, others=19.0)
     window = Window(limit=250_000, remaining=250_000 - spent[-1].ours - spent[-1].others, reserve=50_000,
                     began_at=HOUR, resets_at=HOUR + 3600, spent=spent)  # fmt: skip
     well = WorkspaceState(
         name=name, last_captured_at=NOW - 180, pace=41.3, in_flight=9, window=window, waited_seconds=1234.5,
         readings={"waiting": 81_234, "due": 1_204, "leased": 900},
-        nearest_deadline=NOW + 1.7 * DAY, deadlines=deadlines(9_000),
+        nearest_deadline=NOW + 1.7 * DAY, deadlines=build_deadlines(9_000),
         requests={"first": 812_331, "retry_after_timeout": 412, "after_429": 3},
         responses={"status_200": 812_319, "status_500": 400, "disconnected": 12, "status_429": 3},
     )  # fmt: skip
@@ -55,10 +55,12 @@ def workspace(name: str = "eu", **changes) -> WorkspaceState:
 
 def healthy() -> Snapshot:
     """A quiet afternoon, with two workspaces."""
-    us = workspace("us", window=Window(), readings={"waiting": 3_120}, deadlines=deadlines(400), pace=1000.0)
+    us = build_workspace(
+        "us", window=Window(), readings={"waiting": 3_120}, deadlines=build_deadlines(400), pace=1000.0
+    )
     return Snapshot(
         clock_difference_seconds=0.4,
-        taken_at=NOW, started_at=NOW - 12.3 * DAY, version="0.1.0", workspaces=(workspace(), us),
+        taken_at=NOW, started_at=NOW - 12.3 * DAY, version="0.1.0", workspaces=(build_workspace(), us),
         triggers=(
             TriggerState("sends", "rabbitmq", messages={"enqueued": 91_202, "dead_lettered": 2}),
             TriggerState("imports", "sqs", messages={"enqueued": 14}),
@@ -78,15 +80,36 @@ def healthy() -> Snapshot:
 def unhealthy() -> Snapshot:
     """A night with many failures, described in hostile ids and texts."""
     base = healthy()
-    spent = spending(250_000, ours=24.0, others=20.0, burst=90_000)
+    spent = build_window_history(250_000, ours=24.0, others=20.0, burst=90_000)
     window = replace(base.workspaces[0].window, spent=spent, remaining=250_000 - spent[-1].ours - spent[-1].others)
-    eu = workspace(window=window, hold_cause="rate_limited", hold_until=HOUR + 3601.4, pace=0.0, at_risk=1_342,
-                   expired=3, nearest_deadline=NOW + 1_500, deadlines=deadlines(9_000, at_risk=1_342))  # fmt: skip
-    us = workspace("us", last_captured_at=0.0, window=Window(), hold_cause="halted", hold_until=NOW + 312, pace=0.0,
-                   halt_reason="status 401: Invalid API key", halted_since=NOW - 5_000,
-                   readings={"waiting": 3_120, "due": 88}, deadlines=deadlines(400))  # fmt: skip
-    harm = Rejection(Pair("eu", "<script>alert(1)</script>", "a\x1b[31m\n\u202eb"), "status_404",
-                     '"><img src=x onerror=alert(2)> ' + "x" * 400, NOW - 60)  # fmt: skip
+    eu = build_workspace(
+        window=window,
+        hold_cause="rate_limited",
+        hold_until=HOUR + 3601.4,
+        pace=0.0,
+        at_risk=1_342,
+        expired=3,
+        nearest_deadline=NOW + 1_500,
+        deadlines=build_deadlines(9_000, at_risk=1_342),
+    )
+    us = build_workspace(
+        "us",
+        last_captured_at=0.0,
+        window=Window(),
+        hold_cause="halted",
+        hold_until=NOW + 312,
+        pace=0.0,
+        halt_reason="status 401: Invalid API key",
+        halted_since=NOW - 5_000,
+        readings={"waiting": 3_120, "due": 88},
+        deadlines=build_deadlines(400),
+    )
+    harm = Rejection(
+        Pair("eu", "<script>alert(1)</script>", "a\x1b[31m\n\u202eb"),
+        "status_404",
+        '"><img src=x onerror=alert(2)> ' + "x" * 400,
+        NOW - 60,
+    )
     return replace(
         base, workspaces=(eu, us), rejections=(harm, *base.rejections),
         triggers=(replace(base.triggers[0], connected=False, last_error="connection refused by rabbit.internal:5671"),
