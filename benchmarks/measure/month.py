@@ -23,7 +23,7 @@ from unittest.mock import patch
 import orjson
 from pydantic import SecretStr
 
-from harvester.braze import pacer
+from harvester.braze import gate
 from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Response
 from harvester.clock import Clock
@@ -51,7 +51,7 @@ HOURS_OF_SENDING = (8, 12, 17)
 HALF_HOUR_SECONDS = 1800.0
 
 _BEATS_SECONDS = {
-    pacer: {"OVERLOAD_MAX_SECONDS": 2400.0},
+    gate: {"OVERLOAD_MAX_SECONDS": 2400.0},
     pipeline: {"LOOK_SECONDS": 10_800.0},
     database: {"LEASE_SECONDS": 10_800.0},
     service: {

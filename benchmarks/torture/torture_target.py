@@ -74,7 +74,7 @@ def _harvester(folder: Path, env: dict[str, str], arguments: list[str], output: 
 def _hurry() -> None:
     """Shorten what waits: leases, and looks that come every minute."""
     from harvester import schedule  # noqa: PLC0415 - likewise
-    from harvester.braze import pacer  # noqa: PLC0415 - likewise
+    from harvester.braze import gate  # noqa: PLC0415 - likewise
     from harvester.engine import storing  # noqa: PLC0415 - likewise
     from harvester.ledger import database  # noqa: PLC0415 - likewise
     from harvester.service import service  # noqa: PLC0415 - likewise
@@ -84,7 +84,7 @@ def _hurry() -> None:
     redis.RedisBroker.__init__.__kwdefaults__["lease_seconds"] = LEASE_SECONDS
     service.KEYS_SECONDS = service.HOUSEKEEPING_SECONDS = 0.3
     schedule.DEFERRAL_FIRST_SECONDS, schedule.DEFERRAL_MAX_SECONDS = 0.2, 2.0
-    pacer.OVERLOAD_FIRST_SECONDS, pacer.OVERLOAD_MAX_SECONDS = 0.5, 2.0
+    gate.OVERLOAD_FIRST_SECONDS, gate.OVERLOAD_MAX_SECONDS = 0.5, 2.0
     storing.FIRST_PAUSE_SECONDS, storing.MAX_PAUSE_SECONDS = 0.2, 1.0
 
 
