@@ -1,1 +1,1 @@
-"""The Braze side of the house: one GET, when it may leave, what its answer means, and what becomes of a reading."""
+"""The requests of one workspace to Braze: when each may leave, what its response means, and when it is repeated."""

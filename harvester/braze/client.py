@@ -47,9 +47,14 @@ class Client:
     """Captures readings of one workspace. ``requests`` are counted by cause, ``responses`` by status or error."""
 
     def __init__(
-        self, *, transport: Transport, endpoint: str, pacer: Pacer, clock: Clock,
+        self,
+        *,
+        transport: Transport,
+        endpoint: str,
+        pacer: Pacer,
+        clock: Clock,
         keep_raw: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Request the ``SERIES_DAYS`` before ``ending_at``, whenever ``pacer`` permits.
 
         ``endpoint`` is its URL, for messages. ``keep_raw``: a capture also contains the response as it came.
@@ -174,14 +179,20 @@ class Client:
         reading = job.reading
         try:
             capture = build_capture(
-                response.body, reading, batch_id=job.batch_id, captured_at=self._clock.wall(),
+                response.body,
+                reading,
+                batch_id=job.batch_id,
+                captured_at=self._clock.wall(),
                 new_counters=self._new_counters,
-            )  # fmt: skip
+            )
         except ExchangeError as error:
             self.endpoint.choose_log_method(error.cause)(
-                "response_unusable", **_get_names(reading), cause=error.cause, body=self._quote(response),
+                "response_unusable",
+                **_get_names(reading),
+                cause=error.cause,
+                body=self._quote(response),
                 request_id=scrub_foreign(response.request_id, length=100),
-            )  # fmt: skip
+            )
             raise
         self.responses[f"status_{response.status}"] += 1
         self.endpoint.record_capture(reading.pair.workspace)
@@ -227,4 +238,4 @@ def _locate(bug: Exception) -> dict[str, str]:
     for frame, line in traceback.walk_tb(bug.__traceback__):
         if "harvester" in frame.f_globals.get("__name__", ""):
             location = f"{frame.f_globals['__name__']}:{line}"
-    return {"error": type(bug).__name__, "location": location, "hint": "report it; the pair is tried again later"}
+    return {"error": type(bug).__name__, "location": location, "hint": "report it; the pair is retried later"}

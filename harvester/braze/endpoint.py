@@ -93,7 +93,7 @@ class Endpoint:
         self._halt(reason, HALTED_SECONDS, cause=f"status_{status}", workspace=pair.workspace, **names)
 
     def end_campaigns(self, workspace: str) -> bool:
-        """Update the trust if no pair of another campaign is due; returns whether to claim again at once."""
+        """Update the trust if no pair of another campaign is due; returns whether to claim at once."""
         before, claim = self.refusals.trust, self.refusals.end_campaigns()
         if self.refusals.trust is not before:
             self._apply_trust(workspace)

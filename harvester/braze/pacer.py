@@ -20,7 +20,7 @@ from harvester.clock import Clock, wait_for_event
 BURST_SECONDS = 0.1
 SLICE_SECONDS = 0.05
 """The most time that is paid at once: less than the burst, so that a late timer loses nothing. All requests that one
-slice pays for leave together, since a timer for each would cost half as much again."""
+slice pays for leave together, since one timer for each would cost 50 % more CPU."""
 
 _ROUNDING = 1e-9
 
@@ -29,9 +29,15 @@ class Pacer:
     """Paces the requests of one workspace."""
 
     def __init__(
-        self, *, reserve: float, max_rate: float, clock: Clock, jitter: random.Random,
-        longest_wait_seconds: float = 5.0, budget: Budget | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        reserve: float,
+        max_rate: float,
+        clock: Clock,
+        jitter: random.Random,
+        longest_wait_seconds: float = 5.0,
+        budget: Budget | None = None,
+    ) -> None:
         """Keep ``reserve`` (a share of the limit) free and never exceed ``max_rate`` requests per second.
 
         ``acquire`` raises ``Held`` instead of waiting longer than ``longest_wait_seconds`` for a hold.

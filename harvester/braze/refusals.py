@@ -53,7 +53,7 @@ class Refusals:
         """Begin with trust."""
         self.trust = Trust.TRUSTED
         self.count = 0
-        self._last = ""
+        self._last_response = ""
         self._counted = 0
         self._refused: dict[str, None] = {}
         self._wrong: dict[str, None] = {}
@@ -62,10 +62,10 @@ class Refusals:
         self._probed = 0
 
     def __str__(self) -> str:
-        """Say what was refused since the last capture."""
+        """Return what was refused since the last capture."""
         return (
             f"{self.count} pairs of {len(self._refused)} campaigns were refused in a row without one capture, "
-            f"the last with {self._last}"
+            f"the last with {self._last_response}"
         )
 
     def doubt(self) -> None:
@@ -81,10 +81,10 @@ class Refusals:
         self._nearest = not self._nearest
         return Probe(tuple(self._refused), self._nearest)
 
-    def add_refusal(self, campaign_id: str, answer: str) -> None:
-        """Count a refused pair and update the trust; ``answer`` is what Braze answered."""
+    def add_refusal(self, campaign_id: str, response: str) -> None:
+        """Count a refused pair and update the trust; ``response`` describes Braze's response."""
         self.count += 1
-        self._last = answer
+        self._last_response = response
         if self.trust is Trust.TRUSTED:
             if campaign_id in self._wrong:
                 return
@@ -98,24 +98,24 @@ class Refusals:
         keep_newest(self._refused, campaign_id)
 
     def add_capture(self) -> bool:
-        """Trust the endpoint again; returns whether it was in doubt."""
+        """Restore trust in the endpoint; returns whether it was in doubt."""
         doubted = self.trust is not Trust.TRUSTED
         if self.count or doubted:
-            self._trust_again()
+            self._restore_trust()
         return doubted
 
     def end_campaigns(self) -> bool:
-        """Update the trust if no other campaign is due; returns whether refused campaigns may be requested again."""
-        again = bool(self._refused)
+        """Update the trust if no other campaign is due; returns whether refused campaigns may be repeated."""
+        may_repeat = bool(self._refused)
         if self.trust is Trust.DOUBTED and len(self._refused) >= CAMPAIGNS_TO_HALT:
             self.trust = Trust.HALTED
-        elif self.trust is Trust.DOUBTED and again:  # too few to blame the endpoint for
-            self._trust_again()
+        elif self.trust is Trust.DOUBTED and may_repeat:  # too few to blame the endpoint for
+            self._restore_trust()
         elif self.trust is Trust.HALTED:
             self._refused.clear()
-        return again
+        return may_repeat
 
-    def _trust_again(self) -> None:
+    def _restore_trust(self) -> None:
         for campaign_id in self._refused:
             keep_newest(self._wrong, campaign_id)
         self._refused.clear()

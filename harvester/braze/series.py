@@ -52,7 +52,7 @@ def parse_days(body: bytes) -> list[Any]:
 
 def build_capture(
     body: bytes, reading: Reading, *, batch_id: str, captured_at: float, new_counters: set[str]
-) -> Captured:  # fmt: skip
+) -> Captured:
     """Turn the body of a 200 into a capture: its verdict and its encoded rows. Raises as ``parse_days`` does.
 
     ``new_counters`` are the undocumented names that became columns so far; those of this response are added.
@@ -67,15 +67,19 @@ def encode_raw_row(body: bytes, reading: Reading, capture: Captured, *, batch_id
     """Return the row that keeps a response unchanged, spaces included, as text in ``answer``."""
     pair = reading.pair
     members = _encode_members(
-        workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name,
-        captured_at=_format_time(capture.captured_at), verdict=capture.verdict, batch_id=batch_id, answer=body.decode(),
-    )  # fmt: skip
+        workspace=pair.workspace,
+        campaign_id=pair.campaign_id,
+        send_id=pair.send_id,
+        reading=reading.name,
+        captured_at=_format_time(capture.captured_at),
+        verdict=capture.verdict,
+        batch_id=batch_id,
+        answer=body.decode(),
+    )
     return b"{" + members + b"}\n"
 
 
-def _capture(
-    days: list[Any], reading: Reading, batch_id: str, captured_at: float, new_counters: set[str]
-) -> Captured:  # fmt: skip
+def _capture(days: list[Any], reading: Reading, batch_id: str, captured_at: float, new_counters: set[str]) -> Captured:
     rows = _Rows(reading.pair, new_counters)
     for day in days:
         rows.add_day(day)

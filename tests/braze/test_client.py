@@ -1,4 +1,4 @@
-"""The policy around one exchange: what is tried again, deferred, refused, and what stops a whole workspace."""
+"""The policy around one request: retries, deferrals, refusals, and what halts a workspace."""
 
 import asyncio
 import random
@@ -32,21 +32,21 @@ LEASED = "SELECT count(*) FROM pair WHERE state = 'leased'"
 GOOD = orjson.dumps({"message": "success", "data": []})
 
 
-class Script:
-    """A wire that answers by a script: a status, a body of 200, or an error to raise. Notes when it was asked."""
+class ScriptedTransport:
+    """A transport that follows a script: a status, a body of 200, or an error to raise. It records request times."""
 
     def __init__(self, steps: Iterable[int | bytes | Exception]) -> None:
-        """Take the answers in order."""
+        """Use the responses in order."""
         self.steps: Iterator[int | bytes | Exception] = iter(steps)
         self.times: list[float] = []
 
     @property
-    def asked(self) -> int:
-        """Tell how often it was asked."""
+    def request_count(self) -> int:
+        """Return the number of requests."""
         return len(self.times)
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
-        """Answer as the script says."""
+        """Respond as the script says."""
         self.times.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.05)
         step = next(self.steps)
@@ -64,7 +64,7 @@ class Script:
         return Response(status=step, body=body, budget=BudgetReport(), latency_seconds=0.05)
 
     def scrub(self, text: str) -> str:
-        """Take the key out."""
+        """Remove the key."""
         return text.replace(KEY, "[key]")
 
     async def close(self) -> None:
@@ -72,115 +72,115 @@ class Script:
 
 
 def reading(number: int = 1) -> Reading:
-    """A reading that has time."""
+    """Return a reading with a distant deadline."""
     return Reading(number, Pair("w", "c", f"s{number}"), "once", 1e9, 1e12, 1e9)
 
 
-def captured_by(steps: Iterable[int | bytes | Exception], readings: int = 1, *, together: int = 0):
-    """Capture readings one after the other, and some more together; gives the outcomes, the wire and the client."""
-    wire = Script(steps)
+def capture_all(steps: Iterable[int | bytes | Exception], readings: int = 1, *, concurrent: int = 0):
+    """Capture readings one after the other, then ``concurrent`` ones; return outcomes, transport and client."""
+    transport = ScriptedTransport(steps)
 
     async def capture() -> tuple:
         clock = VirtualClock()
         pacer = Pacer(
             reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1), longest_wait_seconds=7200.0
         )  # fmt: skip
-        client = Client(transport=wire, pacer=pacer, clock=clock, endpoint=AT)
+        client = Client(transport=transport, pacer=pacer, clock=clock, endpoint=AT)
         outcomes = [await client.capture(reading(number), batch_id="b") for number in range(readings)]
-        at_once = (client.capture(reading(number), batch_id="b") for number in range(together))
-        return [*outcomes, *await asyncio.gather(*at_once)], wire, client
+        at_once = (client.capture(reading(number), batch_id="b") for number in range(concurrent))
+        return [*outcomes, *await asyncio.gather(*at_once)], transport, client
 
     return run_virtual(capture())
 
 
-def forever(step: int | ExchangeError) -> Iterator[int | ExchangeError]:
-    """The same again and again."""
+def repeat(step: int | ExchangeError) -> Iterator[int | ExchangeError]:
+    """Repeat one step."""
     while True:
         yield step
 
 
 @pytest.mark.parametrize("failure", [500, 502, 408, 520, 302, 204, ExchangeError("timeout", "slow")])
-def test_what_is_transient_is_tried_thrice_and_then_deferred(failure):
-    """A passing failure costs three calls at the most, and the reading stays in the plan."""
-    (outcome,), wire, _ = captured_by(forever(failure))
+def test_a_transient_failure_is_attempted_three_times_and_then_deferred(failure):
+    """A transient failure costs at most three requests, and the reading stays pending."""
+    (outcome,), transport, _ = capture_all(repeat(failure))
     assert isinstance(outcome, Deferred)
-    assert wire.asked == 3
+    assert transport.request_count == 3
 
 
-def test_a_failure_that_passes_is_a_capture():
-    """The second or third try counts as much as the first."""
-    (outcome,), wire, _ = captured_by([503, ExchangeError("disconnected", "gone"), 200])
+def test_a_later_attempt_that_succeeds_is_a_capture():
+    """The second or third attempt counts as much as the first."""
+    (outcome,), transport, _ = capture_all([503, ExchangeError("disconnected", "gone"), 200])
     assert isinstance(outcome, Captured)
     assert outcome.verdict is Verdict.EMPTY
-    assert wire.asked == 3
+    assert transport.request_count == 3
 
 
-def test_a_429_costs_no_try():
-    """A failure and five 429s later there still is a try left."""
-    (outcome,), wire, _ = captured_by([503, 429, 429, 429, 429, 429, 200])
+def test_a_429_costs_no_attempt():
+    """After a failure and five 429s, one attempt is left."""
+    (outcome,), transport, _ = capture_all([503, 429, 429, 429, 429, 429, 200])
     assert isinstance(outcome, Captured)
-    assert wire.asked == 7
+    assert transport.request_count == 7
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 422])
 def test_a_refused_pair_is_rejected_at_once_with_its_reason(status):
-    """Asking again would cost budget and change nothing; the detail is safe to show."""
-    (outcome,), wire, _ = captured_by([status])
+    """A retry would cost quota and change nothing. The detail contains no secret."""
+    (outcome,), transport, _ = capture_all([status])
     assert outcome == Rejected(f"status_{status}", "no\\x1b[31m, [key] is not it")
-    assert wire.asked == 1
+    assert transport.request_count == 1
 
 
 @pytest.mark.parametrize("status", [401, 403, 415])
-def test_a_refused_key_halts_and_the_reading_goes_back(status):
-    """One call finds out; the reading is as it was, and the cause does not show the key."""
-    (outcome,), wire, client = captured_by([status])
+def test_a_refused_key_halts_the_workspace_and_the_reading_is_returned(status):
+    """One request is enough. The reading is unchanged, and the reason does not contain the key."""
+    (outcome,), transport, client = capture_all([status])
     assert outcome == Returned()
-    assert wire.asked == 1
+    assert transport.request_count == 1
     assert str(status) in client.endpoint.halt.reason
     assert "canary" not in client.endpoint.halt.reason
 
 
-def test_twenty_refusals_in_a_row_are_a_doubt_and_a_capture_starts_the_count_anew():
-    """A wrong host refuses all; twenty wrong pairs among good ones, or of one campaign, do not look like that."""
+def test_twenty_refusals_in_a_row_are_a_doubt_and_a_capture_resets_the_count():
+    """A wrong host refuses every pair; twenty wrong pairs among good ones, or of one campaign, are different."""
     steps = [400] * (REFUSALS_TO_DOUBT - 1) + [200] + [400] * (REFUSALS_TO_DOUBT - 1)
-    _, _, client = captured_by(steps, readings=len(steps))
+    _, _, client = capture_all(steps, readings=len(steps))
     assert client.endpoint.refusals.trust is Trust.TRUSTED
-    _, _, client = captured_by([400] * REFUSALS_TO_DOUBT, readings=REFUSALS_TO_DOUBT)
+    _, _, client = capture_all([400] * REFUSALS_TO_DOUBT, readings=REFUSALS_TO_DOUBT)
     assert client.endpoint.refusals.trust is Trust.DOUBTED
     assert client.endpoint.halt is None
 
 
-def test_answers_that_come_together_are_judged_in_the_order_they_came():
-    """A capture that came before a refused key, or between refused pairs, does not count as one that came after."""
-    _, _, client = captured_by([*[200] * 64, 200, 401], readings=64, together=2)
+def test_responses_that_arrive_together_are_processed_in_order():
+    """A capture before a refused key, or between refused pairs, does not count as a later one."""
+    _, _, client = capture_all([*[200] * 64, 200, 401], readings=64, concurrent=2)
     assert client.endpoint.halt is not None
     half = [404] * (REFUSALS_TO_DOUBT // 2)
-    _, _, client = captured_by([*[200] * 64, *half, 200, *half], readings=64, together=REFUSALS_TO_DOUBT + 1)
+    _, _, client = capture_all([*[200] * 64, *half, 200, *half], readings=64, concurrent=REFUSALS_TO_DOUBT + 1)
     assert client.endpoint.refusals.trust is Trust.TRUSTED
 
 
-def test_a_probe_whose_answer_is_unusable_is_not_followed_by_a_second_call():
-    """Where every answer is an HTML page, each hold costs one call: the next one leaves when the probe is judged."""
-    _, wire, _ = captured_by(forever(b"<html>"), together=8)
-    probes = wire.times[FAILURES_TO_HOLD:]
+def test_no_second_request_follows_a_probe_whose_response_is_unusable():
+    """If every response is an HTML page, each hold costs one request: the next waits until the probe is parsed."""
+    _, transport, _ = capture_all(repeat(b"<html>"), concurrent=8)
+    probes = transport.times[FAILURES_TO_HOLD:]
     assert len(probes) > 3
     assert min(after - before for before, after in pairwise(probes)) > 10
 
 
-def test_in_a_storm_the_wire_sees_few_more_calls_than_readings():
-    """When everything fails, retries stop being granted: at most 1.2 calls a reading, and a few to begin with."""
-    outcomes, wire, _ = captured_by(forever(503), readings=300)
+def test_if_everything_fails_there_are_few_more_requests_than_readings():
+    """Retries are limited: at most 1.2 requests per reading, and a few at the start."""
+    outcomes, transport, _ = capture_all(repeat(503), readings=300)
     assert all(isinstance(outcome, Deferred) for outcome in outcomes)
-    assert wire.asked <= 1.2 * 300 + 20
+    assert transport.request_count <= 1.2 * 300 + 20
 
 
-def test_stop_ends_the_pause_between_tries():
-    """A reading that waits to be tried again goes back when the harvest stops."""
+def test_a_stop_ends_the_wait_between_attempts():
+    """A reading that waits for its next attempt is returned on a stop."""
 
     async def stopped() -> tuple:
         clock = VirtualClock()
         pacer = Pacer(reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1))
-        client = Client(transport=Script(forever(503)), pacer=pacer, clock=clock, endpoint=AT)
+        client = Client(transport=ScriptedTransport(repeat(503)), pacer=pacer, clock=clock, endpoint=AT)
         task = asyncio.create_task(client.capture(reading(), batch_id="b"))
         await asyncio.sleep(0.06)
         client.stop()
@@ -189,48 +189,52 @@ def test_stop_ends_the_pause_between_tries():
     assert run_virtual(stopped()) == Returned()
 
 
-def test_nothing_logged_holds_the_key_or_a_control_character():
-    """Braze echoes the key in a 401; the log says what it said without it."""
+def test_no_log_line_contains_the_key_or_a_control_character():
+    """Braze echoes the key in a 401; the log quotes the response without it."""
     with structlog.testing.capture_logs() as logs:
-        captured_by([401])
+        capture_all([401])
     assert logs
     assert KEY not in str(logs)
     assert not [value for each in logs for value in each.values() if "\x1b" in str(value)]
 
 
 @pytest.mark.parametrize(("step", "event"), [(401, "workspace_halted"), (b"{}", "response_unusable")])
-def test_what_is_logged_of_an_answer_names_its_send(step, event):
+def test_log_lines_about_a_response_name_its_send(step, event):
     """Workspace, campaign and send: enough to ask Braze about it."""
     with structlog.testing.capture_logs() as logs:
-        captured_by([step] * 3)
-    told = next(each for each in logs if each["event"] == event)
-    assert (told["workspace"], told["campaign_id"], told["send_id"]) == ("w", "c", "s0")
+        capture_all([step] * 3)
+    logged = next(each for each in logs if each["event"] == event)
+    assert (logged["workspace"], logged["campaign_id"], logged["send_id"]) == ("w", "c", "s0")
 
 
-def test_of_each_cause_the_first_unusable_answer_is_a_warning():
-    """Hundreds of them flood no log; they stay counted, and are all there for who asks for more."""
+def test_only_the_first_unusable_response_of_each_cause_is_a_warning():
+    """Hundreds of them do not flood the log. They are counted, and logged at debug level."""
     with structlog.testing.capture_logs() as logs:
-        _, _, client = captured_by([b"{}", b"[", 200, b"{}", b"[", 200], readings=2)
-    told = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "response_unusable"]
-    again = [("no_success", "debug"), ("unparsable", "debug")]
-    assert told == [("no_success", "warning"), ("unparsable", "warning"), *again]
+        _, _, client = capture_all([b"{}", b"[", 200, b"{}", b"[", 200], readings=2)
+    logged = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "response_unusable"]
+    repeated = [("no_success", "debug"), ("unparsable", "debug")]
+    assert logged == [("no_success", "warning"), ("unparsable", "warning"), *repeated]
     assert (client.responses["no_success"], client.responses["unparsable"]) == (2, 2)
 
 
-def harvested(
-    folder: Path, count: int, wire_of: Callable[[Ledger, VirtualClock], Script], *, stopped_after: float | None = None
+def run_capture(
+    folder: Path,
+    count: int,
+    make_transport: Callable[[Ledger, VirtualClock], ScriptedTransport],
+    *,
+    stopped_after: float | None = None,
 ) -> tuple[float, int]:
-    """Harvest so many pairs over a wire, to the end or a stop; gives the seconds that took and how many are pending."""
+    """Capture ``count`` pairs, to the end or a stop; return the seconds and the number of pending pairs."""
 
     async def story() -> tuple[float, int]:
         clock = VirtualClock()
         async with await Ledger.open(folder / "ledger.db", clock=clock) as ledger:
-            wire = wire_of(ledger, clock)
+            transport = make_transport(ledger, clock)
             pairs = [Enqueued(Pair("eu", "c", f"s{number}")) for number in range(count)]
             await ledger.intake.enqueue(pairs, once=True)
             harvesting = Harvesting(
                 Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)}), ledger=ledger,
-                sink=FolderSink(folder / "out"), compression=Compression.NONE, connect=lambda *_: wire,
+                sink=FolderSink(folder / "out"), compression=Compression.NONE, connect=lambda *_: transport,
             )  # fmt: skip
             async with harvesting.opened():
                 if stopped_after is not None:
@@ -241,84 +245,84 @@ def harvested(
     return run_virtual(story())
 
 
-def test_an_endpoint_that_never_answers_is_named_and_given_up_within_a_minute(tmp_path):
-    """Nobody waits for minutes where the address may be wrong; the pairs stay in the plan."""
-    gone = Script(forever(ExchangeError("name_not_found", "")))
+def test_a_run_ends_within_a_minute_if_the_endpoint_never_responds(tmp_path):
+    """Nobody waits for minutes if the address may be wrong; the pairs stay pending."""
+    gone = ScriptedTransport(repeat(ExchangeError("name_not_found", "")))
 
     with structlog.testing.capture_logs() as logs:
-        seconds, pending = harvested(tmp_path, 50, lambda *_: gone)
-    assert (pending, gone.asked < 10, seconds < 60) == (50, True, True)
+        seconds, pending = run_capture(tmp_path, 50, lambda *_: gone)
+    assert (pending, gone.request_count < 10, seconds < 60) == (50, True, True)
     assert [
         each["event"] for each in logs if each["log_level"] != "debug" and each["event"] != "progress_reported"
     ] == []
 
 
-def test_nothing_is_leased_beyond_a_small_batch_until_the_first_answer_tells_the_pace(tmp_path):
-    """Where nobody answers yet a kill costs little; once the budget is known, what a minute can serve is leased."""
+def test_only_a_small_batch_is_leased_before_the_first_response(tmp_path):
+    """Before the first response a kill costs little; once the budget is known, a minute of readings is leased."""
     leased: list[int] = []
 
-    class Slow(Script):
-        """Answers the first call late, and looks at each how much is leased."""
+    class Slow(ScriptedTransport):
+        """Responds late to the first request, and records at each one how many readings are leased."""
 
         async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
-            """Answer well, and tell of a budget that is large."""
-            await asyncio.sleep(0 if self.asked else 20)
+            """Respond with a large budget."""
+            await asyncio.sleep(0 if self.request_count else 20)
             leased.append(query(self.ledger.path, LEASED)[0][0])
-            answer = await super().send_series(pair, length_days=length_days, ending_at=ending_at)
+            response = await super().send_series(pair, length_days=length_days, ending_at=ending_at)
             now = self.clock.wall()
-            return answer._replace(budget=BudgetReport(250_000, 250_000 - self.asked, now + 1800, now))
+            return response._replace(budget=BudgetReport(250_000, 250_000 - self.request_count, now + 1800, now))
 
     def slow(ledger: Ledger, clock: VirtualClock) -> Slow:
-        wire = Slow(forever(200))
-        wire.ledger, wire.clock = ledger, clock
-        return wire
+        transport = Slow(repeat(200))
+        transport.ledger, transport.clock = ledger, clock
+        return transport
 
-    assert harvested(tmp_path, 400, slow)[1] == 0
+    assert run_capture(tmp_path, 400, slow)[1] == 0
     assert (leased[0], max(leased) > 200) == (100, True)
 
 
-def test_calls_that_hang_when_the_harvest_stops_cost_no_other_its_answer(tmp_path):
-    """What was answered is sealed within seconds; only the calls that hang are made again by the next run."""
+def test_requests_that_hang_on_a_stop_do_not_delay_the_others(tmp_path):
+    """Captured readings are sealed within seconds; the next run repeats only the requests that hang."""
 
-    class Hangs(Script):
-        """Answers nine of ten."""
+    class Hangs(ScriptedTransport):
+        """Responds to nine of ten requests."""
 
         async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
-            """Answer, or don't."""
-            if self.asked % 10 == 9:
+            """Respond, or hang."""
+            if self.request_count % 10 == 9:
                 self.times.append(asyncio.get_running_loop().time())
                 await asyncio.Event().wait()
             return await super().send_series(pair, length_days=length_days, ending_at=ending_at)
 
-    hangs = Hangs(forever(200))
-    seconds, pending = harvested(tmp_path, 100, lambda *_: hangs, stopped_after=30)
+    hangs = Hangs(repeat(200))
+    seconds, pending = run_capture(tmp_path, 100, lambda *_: hangs, stopped_after=30)
     assert seconds < 30 + GRACE_SECONDS / 2
     assert pending == 10
 
-    wire = Script(forever(200))
-    assert harvested(tmp_path, 100, lambda *_: wire)[1] == 0
-    assert wire.asked == 10
+    transport = ScriptedTransport(repeat(200))
+    assert run_capture(tmp_path, 100, lambda *_: transport)[1] == 0
+    assert transport.request_count == 10
 
 
-def test_a_bug_of_ours_costs_one_pair_and_not_the_others():
-    """An answer that nobody foresaw is deferred and told, without any value; the next pairs are captured."""
+def test_a_bug_of_ours_defers_only_its_own_reading():
+    """An unexpected exception is logged without any value; the next pairs are captured."""
     with structlog.testing.capture_logs() as logs:
-        outcomes, _, _ = captured_by([RuntimeError(KEY), 200, 200], readings=3)
+        outcomes, _, _ = capture_all([RuntimeError(KEY), 200, 200], readings=3)
     assert [type(outcome) for outcome in outcomes] == [Deferred, Captured, Captured]
     assert [(each["event"], each["error"]) for each in logs] == [("bug_found", "RuntimeError")]
     assert "harvester.braze.in_flight" in logs[0]["location"]
     assert KEY not in str(logs)
 
 
-def test_an_answer_that_left_before_a_halt_does_not_end_it():
-    """A key that is revoked is refused while calls of before still land: the run ends as halted, not as partial."""
-    outcomes, _, client = captured_by([200, 403, 200], readings=1, together=2)
+def test_a_response_to_a_request_sent_before_a_halt_does_not_end_it():
+    """A key is revoked while earlier requests still succeed: the run ends as halted, not as partial."""
+    outcomes, _, client = capture_all([200, 403, 200], readings=1, concurrent=2)
     assert [type(each) for each in outcomes] == [Captured, Returned, Captured]
     assert "403" in client.endpoint.halt.reason
 
 
-def test_a_probe_that_is_answered_ends_a_halt():
-    """It left after the halt, so that its answer tells of the key as it is now."""
-    outcomes, _, client = captured_by([200, 403, 200, 200], readings=1, together=3)
+def test_a_probe_that_succeeds_ends_a_halt():
+    """It was sent after the halt, so its response describes the key as it is now."""
+    outcomes, _, client = capture_all([200, 403, 200, 200], readings=1, concurrent=3)
     assert [type(each) for each in outcomes] == [Captured, Returned, Captured, Captured]
     assert client.endpoint.halt is None

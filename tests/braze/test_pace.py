@@ -1,4 +1,4 @@
-"""When calls may leave: the line, the pace, and every reason to stop. All of it on virtual time."""
+"""When requests may leave: the line, the pace and every hold, in virtual time."""
 
 import asyncio
 import contextlib
@@ -21,19 +21,19 @@ HOUR = 3600.0
 approx = partial(pytest.approx, rel=0.01)
 
 
-def pacer_of(clock: VirtualClock, **given) -> Pacer:
-    """A pacer of which only what matters is named."""
-    return Pacer(**({"reserve": 0.2, "max_rate": 1000.0, "clock": clock, "jitter": random.Random(1)} | given))
+def make_pacer(clock: VirtualClock, **settings_) -> Pacer:
+    """Return a pacer; the test names only the settings that it is about."""
+    return Pacer(**({"reserve": 0.2, "max_rate": 1000.0, "clock": clock, "jitter": random.Random(1)} | settings_))
 
 
-def told(clock: VirtualClock, *, remaining: int, limit: int = 250_000, resets_in: float = HOUR) -> BudgetReport:
-    """What an answer tells, with Braze's clock an hour ahead of ours."""
+def make_report(clock: VirtualClock, *, remaining: int, limit: int = 250_000, resets_in: float = HOUR) -> BudgetReport:
+    """Return the report of a response, with Braze's clock an hour ahead of ours."""
     now = clock.wall() + HOUR
     return BudgetReport(limit=limit, remaining=remaining, reset_at=now + resets_in, server_time=now)
 
 
-async def answered(pacer: Pacer, report: BudgetReport | None = None) -> None:
-    """One good exchange."""
+async def complete_request(pacer: Pacer, report: BudgetReport | None = None) -> None:
+    """Make one request that succeeds."""
     await pacer.acquire()
     pacer.release(report, 0.05)
     pacer.record_success()
@@ -43,9 +43,9 @@ async def answered(pacer: Pacer, report: BudgetReport | None = None) -> None:
 @pytest.mark.parametrize("harvesters", [1, 4, 8])
 @pytest.mark.parametrize("window_seconds", [50.0, 5.0])
 def test_live_sending_is_never_refused(harvesters, neighbour, window_seconds):
-    """Harvesters that don't know of each other leave live sending all it needs, and do not draw on the reserve.
+    """Harvesters that share a workspace leave live sending all it needs, and keep the reserve.
 
-    But for what was in flight when others crossed it, and as much again that left before the news came back.
+    Except for the requests in flight when others cross it, and as many that leave before a response reports it.
     """
     limit = round(70 * window_seconds)
     result = simulate(Scenario(harvesters, neighbour, limit=limit, window_seconds=window_seconds, windows=1.5))
@@ -54,22 +54,22 @@ def test_live_sending_is_never_refused(harvesters, neighbour, window_seconds):
     assert result.calls_below_reserve <= 2 * result.most_in_flight
 
 
-def test_the_whole_share_is_used():
-    """Alone with the budget, two windows' work takes about two windows: polite is not idle."""
+def test_a_lone_harvester_uses_its_whole_share():
+    """Two windows of work take about two windows."""
     result = simulate(Scenario(1, "none", limit=7000, window_seconds=100.0, starts_at_fraction=0.0))
     assert result.seconds < 1.1 * result.ideal_seconds
 
 
 @pytest.mark.parametrize("rate", [1.0, 7.0, 69.4, 450.0, 2000.0])
-def test_the_pace_holds_within_two_percent(rate):
-    """Whatever the rate, so many seconds' calls are those of the rate, and no second has many more."""
+def test_the_pace_is_kept_within_two_percent(rate):
+    """At any rate, the total matches the rate, and no second has many more requests."""
     seconds = 60 if rate < 100 else 15
 
     async def calls_by_second() -> list[int]:
         clock = VirtualClock()
-        pacer = pacer_of(clock, max_rate=rate)
+        pacer = make_pacer(clock, max_rate=rate)
         for _ in range(64):  # past the ramp
-            await answered(pacer)
+            await complete_request(pacer)
         began, counts = clock.monotonic(), [0] * seconds
 
         async def work() -> None:
@@ -90,18 +90,18 @@ def test_the_pace_holds_within_two_percent(rate):
     assert max(counts) <= max(rate * 1.15, rate + 1)
 
 
-def test_quick_answers_leave_no_line_at_the_pacer():
-    """Where the pace is no matter, nearly all workers have a call in flight: none stands in line for another."""
+def test_no_queue_remains_if_responses_are_fast():
+    """If the pace does not limit, nearly all workers have a request in flight."""
 
     async def most_in_flight() -> int:
-        pacer = pacer_of(VirtualClock(), max_rate=100_000.0)
+        pacer = make_pacer(VirtualClock(), max_rate=100_000.0)
 
         async def work() -> int:
             most = 0
             for _ in range(20):
                 await pacer.acquire()
                 most = max(most, pacer.state().in_flight)
-                await asyncio.sleep(0)  # the answer is there at once
+                await asyncio.sleep(0)  # the response comes at once
                 pacer.release(None, 0.0)
                 pacer.record_success()
             return most
@@ -111,16 +111,16 @@ def test_quick_answers_leave_no_line_at_the_pacer():
     assert run_virtual(most_in_flight()) > 50
 
 
-def test_the_first_call_goes_alone_until_it_is_answered():
-    """At start nobody knows what is left, so one call finds out before others leave."""
+def test_the_first_request_leaves_alone():
+    """At the start the budget is unknown, so one request finds it before others leave."""
 
     async def in_flight() -> tuple[int, int]:
         clock = VirtualClock()
-        pacer = pacer_of(clock)
+        pacer = make_pacer(clock)
         waiting = [asyncio.create_task(pacer.acquire()) for _ in range(5)]
         await asyncio.sleep(1)
         alone = sum(task.done() for task in waiting)
-        pacer.release(told(clock, remaining=200_000), 0.05)
+        pacer.release(make_report(clock, remaining=200_000), 0.05)
         pacer.record_success()
         await asyncio.sleep(1)
         ramped = sum(task.done() for task in waiting)
@@ -131,13 +131,13 @@ def test_the_first_call_goes_alone_until_it_is_answered():
     assert run_virtual(in_flight()) == (1, 3)
 
 
-def test_below_the_reserve_nothing_leaves_before_the_reset():
-    """A spent budget is held until the reset by Braze's clock, an hour ahead of ours, and then asked by one call."""
+def test_no_request_leaves_below_the_reserve_until_the_reset():
+    """The hold lasts until the reset by Braze's clock, an hour ahead of ours; then one request probes."""
 
     async def resumed_after() -> float:
         clock = VirtualClock()
-        pacer = pacer_of(clock, longest_wait_seconds=HOUR)
-        await answered(pacer, told(clock, remaining=50_000, resets_in=600))
+        pacer = make_pacer(clock, longest_wait_seconds=HOUR)
+        await complete_request(pacer, make_report(clock, remaining=50_000, resets_in=600))
         began = clock.monotonic()
         await pacer.acquire()
         return clock.monotonic() - began
@@ -145,18 +145,18 @@ def test_below_the_reserve_nothing_leaves_before_the_reset():
     assert run_virtual(resumed_after()) == pytest.approx(600, abs=2)
 
 
-def test_a_long_wait_is_refused_so_that_readings_can_go_back():
-    """A worker does not sit on a leased reading for the rest of the hour, but for some seconds it does."""
+def test_acquire_raises_if_the_wait_is_long():
+    """A worker waits for seconds, but does not keep a leased reading for the rest of the hour."""
 
     async def held() -> tuple[Hold, str]:
         clock = VirtualClock()
-        pacer = pacer_of(clock)
+        pacer = make_pacer(clock)
         await asyncio.sleep(10)
-        await answered(pacer, told(clock, remaining=10, resets_in=3))
+        await complete_request(pacer, make_report(clock, remaining=10, resets_in=3))
         assert pacer.find_hold() is None
         await pacer.acquire()
         pacer.release(None, 0.05)
-        await answered(pacer, told(clock, remaining=10))
+        await complete_request(pacer, make_report(clock, remaining=10))
         with pytest.raises(Held) as caught:
             await pacer.acquire()
         return caught.value.hold, str(caught.value)
@@ -166,14 +166,14 @@ def test_a_long_wait_is_refused_so_that_readings_can_go_back():
     assert hold.until == approx(HOUR + 13)
 
 
-def test_what_it_is_doing_is_told_in_figures():
-    """Page, metrics and progress show what is left of the window, why nothing leaves, and for how long."""
+def test_state_returns_budget_hold_and_counts():
+    """Page, metrics and progress show the budget, the cause of a hold, and its duration."""
 
     async def story() -> tuple[PaceState, ...]:
         clock = VirtualClock()
-        pacer = pacer_of(clock, longest_wait_seconds=HOUR)
+        pacer = make_pacer(clock, longest_wait_seconds=HOUR)
         states = [pacer.state()]
-        await answered(pacer, told(clock, remaining=200_000, resets_in=600))
+        await complete_request(pacer, make_report(clock, remaining=200_000, resets_in=600))
         await pacer.acquire()
         states.append(pacer.state())
         assert "remaining=200000" in repr(pacer)
@@ -202,14 +202,14 @@ def test_what_it_is_doing_is_told_in_figures():
     )  # fmt: skip
 
 
-def test_only_figures_that_are_known_are_logged():
-    """Zeros and the highest rate, before an answer has told the budget, look like facts."""
+def test_log_fields_omit_what_no_response_has_reported():
+    """Zeros and the maximum rate would look like facts before the first response."""
 
     async def story() -> list[dict[str, float]]:
         clock = VirtualClock()
-        pacer = pacer_of(clock)
+        pacer = make_pacer(clock)
         figures = [pacer.state().log_fields(idle=False)]
-        await answered(pacer, told(clock, remaining=200_000, resets_in=600))
+        await complete_request(pacer, make_report(clock, remaining=200_000, resets_in=600))
         figures += [pacer.state().log_fields(idle=idle) for idle in (False, True)]
         await asyncio.sleep(700)
         return [*figures, pacer.state().log_fields(idle=False)]
@@ -219,18 +219,18 @@ def test_only_figures_that_are_known_are_logged():
     assert run_virtual(story()) == [{}, pace | budget, budget, {}]
 
 
-def test_a_429_stops_everyone_until_the_reset_and_is_one_lesson():
-    """Sixty-four 429s at once are one pause; after the reset one call probes."""
+def test_many_429s_at_once_are_one_hold_until_the_reset():
+    """Sixty-four 429s cause one hold; after the reset one request probes."""
 
     async def resumed() -> tuple[float, int]:
         clock = VirtualClock()
-        pacer = pacer_of(clock, longest_wait_seconds=HOUR)
+        pacer = make_pacer(clock, longest_wait_seconds=HOUR)
         for _ in range(64):
-            await answered(pacer, told(clock, remaining=200_000, resets_in=300 - clock.monotonic()))
+            await complete_request(pacer, make_report(clock, remaining=200_000, resets_in=300 - clock.monotonic()))
         for _ in range(64):
             await pacer.acquire()
         for _ in range(64):
-            pacer.release(told(clock, remaining=0, resets_in=300 - clock.monotonic()), 0.05)
+            pacer.release(make_report(clock, remaining=0, resets_in=300 - clock.monotonic()), 0.05)
             pacer.record_throttled()
         waiting = [asyncio.create_task(pacer.acquire()) for _ in range(10)]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -252,25 +252,25 @@ def test_a_patience_allows_the_holds_that_fit(seconds, count):
     assert count_overload_holds(seconds) == count
 
 
-def test_a_429_at_the_very_end_of_a_window_costs_no_more_than_its_rest():
-    """Half a second and a hundredth of it, by chance, and no pause beyond the window."""
+def test_a_429_at_the_end_of_a_window_costs_only_its_rest():
+    """The hold lasts half a second and a random hundredth of it, not longer."""
 
     async def held_seconds() -> float:
         clock = VirtualClock()
-        pacer = pacer_of(clock)
-        await answered(pacer, told(clock, remaining=200_000, resets_in=0.5))
+        pacer = make_pacer(clock)
+        await complete_request(pacer, make_report(clock, remaining=200_000, resets_in=0.5))
         pacer.record_throttled()
         return pacer.state().held_seconds
 
     assert 0.5 <= run_virtual(held_seconds()) <= 0.505
 
 
-def test_429s_without_headers_back_off_longer_and_longer_up_to_an_hour():
-    """Where nothing tells of a reset, pauses double and never exceed 61 minutes."""
+def test_429s_without_headers_back_off_up_to_an_hour():
+    """If no reset is reported, holds double and never exceed 61 minutes."""
 
     async def pauses() -> list[float]:
         clock = VirtualClock()
-        pacer = pacer_of(clock, longest_wait_seconds=2 * HOUR)
+        pacer = make_pacer(clock, longest_wait_seconds=2 * HOUR)
         found = []
         for _ in range(12):
             began = clock.monotonic()
@@ -285,12 +285,12 @@ def test_429s_without_headers_back_off_longer_and_longer_up_to_an_hour():
     assert max(found) <= 3661
 
 
-def test_an_overloaded_server_is_probed_by_one_call_and_recovers():
-    """Ten failures in a row hold all calls; a probe that succeeds lets the ramp go on."""
+def test_an_overloaded_server_is_probed_by_one_request():
+    """Ten failures in a row hold all requests; a probe that succeeds begins the ramp."""
 
     async def story() -> tuple[str | None, int, int]:
         clock = VirtualClock()
-        pacer = pacer_of(clock, longest_wait_seconds=HOUR)
+        pacer = make_pacer(clock, longest_wait_seconds=HOUR)
         for _ in range(10):
             assert pacer.find_hold() is None
             await pacer.acquire()
@@ -310,23 +310,23 @@ def test_an_overloaded_server_is_probed_by_one_call_and_recovers():
     assert run_virtual(story()) == ("overloaded", 1, 3)
 
 
-def test_a_halt_is_probed_every_ten_minutes_and_at_once_when_it_may_be_mended():
-    """A new key is tried without delay; it lifts a halt, and no pause that Braze asked for."""
+def test_a_halt_is_probed_every_ten_minutes_and_at_once_when_lifted():
+    """A new key is tried without delay. It lifts a halt, but no hold that Braze asked for."""
 
     async def story() -> tuple:
         clock = VirtualClock()
-        pacer = pacer_of(clock, longest_wait_seconds=HOUR)
-        await answered(pacer)
+        pacer = make_pacer(clock, longest_wait_seconds=HOUR)
+        await complete_request(pacer)
         pacer.halt()
         await pacer.acquire()
         pacer.release(None, 0.05)
         probed = clock.monotonic()
         pacer.halt()
         pacer.lift()
-        mended = pacer.state().held_because
+        lifted = pacer.state().held_because
         pacer.record_throttled()
         pacer.lift()
-        return probed, mended, pacer.state().held_because, pacer.state().requests
+        return probed, lifted, pacer.state().held_because, pacer.state().requests
 
     probed, *rest = run_virtual(story())
     assert probed == pytest.approx(600, abs=1)
@@ -334,27 +334,27 @@ def test_a_halt_is_probed_every_ten_minutes_and_at_once_when_it_may_be_mended():
 
 
 def test_retries_stay_below_a_fifth_of_the_readings():
-    """In a storm the wire sees at most 1.2 calls a reading, and a few to begin with."""
+    """At most 1.2 requests per reading, and a few at the start."""
 
     async def allowed() -> int:
         clock = VirtualClock()
-        pacer = pacer_of(clock)
+        pacer = make_pacer(clock)
         retried = 0
         for _ in range(1000):
-            await answered(pacer)
+            await complete_request(pacer)
             retried += pacer.may_retry()
         return retried
 
     assert 0.2 * 1000 <= run_virtual(allowed()) <= 0.2 * 1000 + 20
 
 
-def test_stop_ends_every_wait_at_once():
-    """A wait of an hour for budget ends the moment the harvest is told to stop."""
+def test_stop_ends_every_wait():
+    """A wait of an hour for the reset ends when the pacer is stopped."""
 
     async def stopped_after() -> float:
         clock = VirtualClock()
-        pacer = pacer_of(clock, longest_wait_seconds=2 * HOUR)
-        await answered(pacer, told(clock, remaining=10))
+        pacer = make_pacer(clock, longest_wait_seconds=2 * HOUR)
+        await complete_request(pacer, make_report(clock, remaining=10))
         waiting = [asyncio.create_task(pacer.acquire()) for _ in range(8)]
         await asyncio.sleep(10)
         pacer.stop()
@@ -365,8 +365,8 @@ def test_stop_ends_every_wait_at_once():
     assert run_virtual(stopped_after()) < 12
 
 
-def test_a_lone_outlier_needs_a_second_answer():
-    """One answer that says the budget is spent does not stop a harvest; two do."""
+def test_a_sudden_fall_needs_a_second_response():
+    """One response that reports a used budget does not stop requests; two do."""
     budget = Budget(0.2)
     now = 100.0
 
@@ -381,14 +381,14 @@ def test_a_lone_outlier_needs_a_second_answer():
     assert (budget.remaining, budget.suspicious) == (0, False)
 
 
-def test_each_window_is_a_new_one_and_an_answer_of_the_last_one_changes_nothing():
-    """Answers come out of order; and a doubt ends with the window that it was about."""
+def test_responses_of_the_last_window_change_nothing():
+    """Responses come out of order, and a doubt ends with its window."""
     budget = Budget(0.2)
-    seen(budget, 0.0, 900)
-    seen(budget, 2999.0, 0)
+    observe(budget, 0.0, 900)
+    observe(budget, 2999.0, 0)
     assert budget.suspicious
-    seen(budget, 3001.0, 990, reset_at=8600.0)
-    seen(budget, 3002.0, 899)
+    observe(budget, 3001.0, 990, reset_at=8600.0)
+    observe(budget, 3002.0, 899)
     assert (budget.remaining, budget.suspicious) == (990, False)
 
 
@@ -406,84 +406,84 @@ def test_each_window_is_a_new_one_and_an_answer_of_the_last_one_changes_nothing(
         {"X-RateLimit-Limit": "9" * 400, "X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "1767229200"},
     ],
 )
-def test_headers_that_make_no_sense_are_not_believed(headers):
-    """Absent, empty, negative, in milliseconds, ten years ahead: the budget stays as it was."""
+def test_invalid_headers_are_ignored(headers):
+    """Absent, empty, negative, in milliseconds, ten years ahead: the budget stays unchanged."""
     budget = Budget(0.2)
     budget.observe(BudgetReport.from_headers(headers | {"Date": "Thu, 01 Jan 2026 00:30:00 GMT"}), 10.0)
     assert not budget.has_window
 
 
-def test_a_date_that_no_calendar_has_is_not_believed():
-    """A nonsense Date is a header that tells nothing, not an error."""
+def test_an_invalid_date_is_ignored():
+    """It reports nothing, and is no error."""
     assert BudgetReport.from_headers({"Date": "Thu, 01 Jan 99999999999 00:00:00 GMT"}).server_time is None
 
 
-def seen(budget: Budget, now: float, remaining: int, *, limit: int = 1000, reset_at: float = 5000.0) -> None:
-    """An answer, with Braze's clock 2000 s ahead of ours."""
+def observe(budget: Budget, now: float, remaining: int, *, limit: int = 1000, reset_at: float = 5000.0) -> None:
+    """Observe a response, with Braze's clock 2000 s ahead of ours."""
     budget.observe(BudgetReport(limit, remaining, reset_at, now + 2000.0), now)
 
 
-def test_the_headers_of_an_answer_are_read():
-    """Limit, remaining, reset and the server's own clock, as Braze writes them."""
+def test_the_headers_of_a_response_are_parsed():
+    """Limit, remaining, reset and server time, as Braze writes them."""
     headers = {"X-RateLimit-Limit": "250000", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1767229200"}
     report = BudgetReport.from_headers(headers | {"Date": "Thu, 01 Jan 2026 00:30:00 GMT"})
     assert report == BudgetReport(250_000, 0, 1_767_229_200, 1_767_227_400.0)
 
 
-def test_an_untouched_and_small_budget_is_used():
-    """A thousand calls an hour, none of them spent yet: a call leaves every five seconds or so, not never."""
+def test_a_small_unused_budget_is_used():
+    """A thousand requests an hour, none used: one leaves about every five seconds, not never."""
     budget = Budget(0.2)
-    seen(budget, 0.0, 1000, reset_at=5600.0)
+    observe(budget, 0.0, 1000, reset_at=5600.0)
     assert budget.pace(0.0, in_flight=0, latency_seconds=0.1) == pytest.approx(800 / 3600, rel=0.01)
 
 
-def test_what_was_left_lying_is_made_up_for_by_a_quarter_more_and_not_in_a_rush():
-    """Half a window later nothing is spent: not twice the pace, which others would feel, but a quarter more."""
+def test_unused_budget_is_made_up_at_a_quarter_more():
+    """Half a window later nothing is used: the pace is a quarter higher, not twice as high."""
     budget = Budget(0.2)
-    seen(budget, 0.0, 1000, reset_at=5600.0)
+    observe(budget, 0.0, 1000, reset_at=5600.0)
     assert budget.pace(1800.0, in_flight=0, latency_seconds=0.1) == approx(1.25 * 800 / 3600)
 
 
-def test_calls_that_are_on_their_way_are_spent_already():
-    """Ten calls above the reserve and ten in flight: the eleventh waits."""
+def test_requests_in_flight_count_as_used():
+    """Ten requests above the reserve and ten in flight: the eleventh waits."""
     budget = Budget(0.2)
-    seen(budget, 0.0, 210)
+    observe(budget, 0.0, 210)
     pace = [budget.pace(0.0, in_flight=calls, latency_seconds=0.1) for calls in (0, 10)]
     assert pace[0] > 0 == pace[1]
 
 
-def test_not_a_part_of_a_call_is_taken_from_the_reserve():
-    """At the end of a window 0.2 calls are to spare, by the line and by the reserve; a call needs a whole one."""
+def test_no_fraction_of_a_request_is_taken_from_the_reserve():
+    """0.2 requests are above the reserve at the end of a window; a request needs a whole one."""
     budget = Budget(0.2)
-    seen(budget, 0.0, 1004, limit=1004)
+    observe(budget, 0.0, 1004, limit=1004)
     for _ in range(2):  # so deep a fall is not believed at once
-        seen(budget, 2999.0, 201, limit=1004)
+        observe(budget, 2999.0, 201, limit=1004)
     assert budget.pace(2999.0, in_flight=0, latency_seconds=0.01) == 0
 
 
-def test_calls_whose_answers_told_nothing_are_known_to_be_ours():
-    """Our own timeouts do not pass for a neighbour; what falls without us does, and we take our share."""
+def test_requests_without_a_report_count_as_ours():
+    """Our own timeouts do not look like another user; a larger fall does, and reduces our share."""
     budget = Budget(0.2)
-    seen(budget, 0.0, 900)
+    observe(budget, 0.0, 900)
     for _ in range(3):
         budget.observe(BudgetReport(), 0.0)
-    seen(budget, 0.0, 896)
+    observe(budget, 0.0, 896)
     assert budget.share == 1.0
-    seen(budget, 0.0, 892)
+    observe(budget, 0.0, 892)
     assert budget.share == pytest.approx(5 / 8)
     assert budget.spare(10) == pytest.approx(892 - 16 - 200)  # others like us have six on their way
-    seen(budget, 5.0, 891)
+    observe(budget, 5.0, 891)
     assert budget.share == pytest.approx(1.0, rel=0.05)  # they have gone
 
 
 @pytest.mark.parametrize(("missed_seconds", "window_seconds"), [(0, 100), (0, 1000), (36_000, 3600)])
-def test_behind_the_line_we_wait_as_long_as_is_told(missed_seconds, window_seconds):
-    """Two percent of the window behind the line nothing leaves; once the line has come down that far, calls do."""
+def test_below_the_line_we_wait_as_long_as_wait_seconds_returns(missed_seconds, window_seconds):
+    """Two percent of the window below the line, nothing leaves until the line has come down that far."""
     budget = Budget(0.2)
-    seen(budget, 0.0, 1000, reset_at=2050.0)
+    observe(budget, 0.0, 1000, reset_at=2050.0)
     now, reset_at = missed_seconds + 60.0, missed_seconds + 2050.0 + window_seconds
-    seen(budget, now, 1000, reset_at=reset_at)
-    seen(budget, now, 960, reset_at=reset_at)  # at once, so some five percent ahead of time
+    observe(budget, now, 1000, reset_at=reset_at)
+    observe(budget, now, 960, reset_at=reset_at)  # at once, so some five percent ahead of time
 
     def pace(at: float) -> float:
         return budget.pace(at, in_flight=0, latency_seconds=0.01)
@@ -496,7 +496,7 @@ def test_behind_the_line_we_wait_as_long_as_is_told(missed_seconds, window_secon
 
 @settings(max_examples=300, deadline=None)
 @given(
-    answers=st.lists(
+    reports=st.lists(
         st.tuples(
             st.integers(0, 300), st.integers(0, 300), st.integers(0, 8000), st.integers(0, 8000), st.floats(0, 60)
         ),
@@ -504,10 +504,10 @@ def test_behind_the_line_we_wait_as_long_as_is_told(missed_seconds, window_secon
     ),
     in_flight=st.integers(0, 64),
 )
-def test_no_answers_make_the_budget_ask_for_the_impossible(answers, in_flight):
-    """Whatever answers say and in whatever order, the pace is a finite number and the wait ends with the window."""
+def test_the_pace_is_finite_for_any_responses(reports, in_flight):
+    """For any responses in any order, the pace is finite and the wait ends with the window."""
     budget, now = Budget(0.2), 0.0
-    for limit, remaining, reset_at, server_time, elapsed in answers:
+    for limit, remaining, reset_at, server_time, elapsed in reports:
         now += elapsed
         budget.observe(BudgetReport(limit, remaining, float(reset_at), float(server_time)), now)
         if not budget.has_window:

@@ -27,24 +27,24 @@ HOUR = 3600.0
 START = VirtualClock().starts_at
 CONCURRENCY = 64
 AT_ONCE = REFUSALS_TO_DOUBT + CONCURRENCY
-"""So many calls at the most leave before the answer to the first twenty is understood."""
+"""The most requests that leave before the first twenty responses are processed."""
 
 
 class Braze:
-    """A wire that knows some campaigns and refuses all others; ``asked`` are their ids, with the time of each call."""
+    """A transport that knows some campaigns and refuses all others. ``requests`` are their ids and times."""
 
     def __init__(self, known: Iterable[str], *, status: int = 400, fails: Callable[[int], bool] | None = None) -> None:
-        """Refuse with ``status``; a call whose number ``fails`` meets a 503."""
+        """Refuse with ``status``; a request whose number is in ``fails`` gets a 503."""
         self.known = set(known)
-        self.asked: list[tuple[str, float]] = []
+        self.requests: list[tuple[str, float]] = []
         self.most_in_flight = self._in_flight = 0
         self._status = status
         self._fails = fails or (lambda _: False)
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
-        """Answer, with a budget that is large."""
-        self.asked.append((pair.campaign_id, asyncio.get_running_loop().time()))
-        number = len(self.asked)
+        """Respond, with a large budget."""
+        self.requests.append((pair.campaign_id, asyncio.get_running_loop().time()))
+        number = len(self.requests)
         self._in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self._in_flight)
         await asyncio.sleep(0.05)
@@ -54,7 +54,7 @@ class Braze:
         return Response(status=status, body=body, budget=BudgetReport(), latency_seconds=0.05)
 
     def scrub(self, text: str) -> str:
-        """Nothing secret is in what it says."""
+        """Return the text: it contains no secret."""
         return text
 
     async def close(self) -> None:
@@ -62,7 +62,7 @@ class Braze:
 
 
 class Harvested(NamedTuple):
-    """What came of a harvest."""
+    """The result of a capture."""
 
     books: Books
     halted: str | None
@@ -70,26 +70,26 @@ class Harvested(NamedTuple):
 
     @property
     def captured(self) -> int:
-        """How many pairs were captured."""
+        """The number of captured pairs."""
         return sum(self.books.captured.values())
 
     @property
     def rejected(self) -> int:
-        """How many pairs were rejected."""
+        """The number of rejected pairs."""
         return sum(self.books.rejected.values())
 
 
 def sends(campaign: str, count: int, *, hours_left: float) -> list[Enqueued]:
-    """Sends of one campaign whose numbers are kept for so many hours more."""
+    """Return sends of one campaign whose deadline is ``hours_left`` away."""
     sent_at = START + hours_left * HOUR - RETENTION_SECONDS
     return [Enqueued(Pair("eu", campaign, f"s{number}"), sent_at) for number in range(count)]
 
 
-def harvested(
+def run_capture(
     folder: Path, braze: Braze, *lists: list[Enqueued], lasting: bool = False, seconds: float = 12 * HOUR,
     late: tuple[float, list[Enqueued]] | None = None,
 ) -> Harvested:  # fmt: skip
-    """Harvest lists as ``run`` does, or as ``serve`` for so long; ``late`` is a list that comes after some seconds."""
+    """Capture lists as ``run`` does, or as ``serve`` for a time; ``late`` is a list that comes after some seconds."""
 
     async def story() -> Harvested:
         clock = VirtualClock()
@@ -119,134 +119,136 @@ def harvested(
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["run", "serve"])
 @pytest.mark.parametrize("wrong", [300, 2000])
-def test_wrong_pairs_of_one_campaign_keep_no_real_pair_from_being_captured(tmp_path, wrong, lasting):
-    """A mistyped campaign with the nearest deadlines is rejected pair by pair; what has an hour left is captured."""
+def test_wrong_pairs_of_one_campaign_do_not_block_other_pairs(tmp_path, wrong, lasting):
+    """A mistyped campaign with the nearest deadlines is rejected; pairs with an hour left are captured."""
     braze = Braze({"real"})
     lists = sends("typo", wrong, hours_left=0.5), sends("real", 100, hours_left=1)
     with structlog.testing.capture_logs() as logs:
-        done = harvested(tmp_path, braze, *lists, lasting=lasting, seconds=0.9 * HOUR)
+        done = run_capture(tmp_path, braze, *lists, lasting=lasting, seconds=0.9 * HOUR)
     assert (done.captured, done.rejected, done.books.pending, done.halted) == (100, wrong, 0, None)
-    assert len(braze.asked) == wrong + 100
-    told = [each for each in logs if each["event"] == "pairs_refused"]
-    assert len(told) == 1  # once, not for each of the pairs
-    assert "API identifiers" in told[0]["hint"]
+    assert len(braze.requests) == wrong + 100
+    logged = [each for each in logs if each["event"] == "pairs_refused"]
+    assert len(logged) == 1  # once, not for each of the pairs
+    assert "API identifiers" in logged[0]["hint"]
 
 
 @pytest.mark.parametrize("campaigns", [1, 2])
-def test_a_list_of_wrong_pairs_of_a_campaign_or_two_is_rejected_and_halts_nothing(tmp_path, campaigns):
-    """Nothing speaks for a wrong endpoint, and every pair has its honest outcome."""
+def test_wrong_pairs_of_one_or_two_campaigns_do_not_halt(tmp_path, campaigns):
+    """Nothing indicates a wrong endpoint, and every pair is rejected."""
     braze = Braze(())
-    done = harvested(tmp_path, braze, *(sends(f"typo{each}", 150, hours_left=each + 1) for each in range(campaigns)))
+    done = run_capture(tmp_path, braze, *(sends(f"typo{each}", 150, hours_left=each + 1) for each in range(campaigns)))
     assert (done.rejected, done.books.pending, done.halted) == (150 * campaigns, 0, None)
 
 
 @pytest.mark.parametrize(("status", "campaigns"), [(404, 3), (400, 12), (410, 200)])
-def test_a_wrong_endpoint_halts_after_few_calls(tmp_path, status, campaigns):
-    """Where every campaign is refused, a hundred calls find out; all other pairs stay in the plan."""
+def test_a_wrong_endpoint_halts_after_few_requests(tmp_path, status, campaigns):
+    """If every campaign is refused, a hundred requests are enough; all other pairs stay pending."""
     braze = Braze((), status=status)
     each = 600 // campaigns
-    done = harvested(tmp_path, braze, *(sends(f"c{number}", each, hours_left=9) for number in range(campaigns)))
+    done = run_capture(tmp_path, braze, *(sends(f"c{number}", each, hours_left=9) for number in range(campaigns)))
     assert f"status {status}" in done.halted
     assert "in a row without one capture" in done.halted
-    assert len(braze.asked) == done.rejected <= AT_ONCE + PROBES_TO_HALT
+    assert len(braze.requests) == done.rejected <= AT_ONCE + PROBES_TO_HALT
     assert done.books.pending == each * campaigns - done.rejected
     assert done.seconds < 60
 
 
 def test_probes_leave_one_at_a_time(tmp_path):
-    """While the endpoint is doubted nothing is in flight but one probe, each of another campaign."""
+    """While the endpoint is in doubt, one probe is in flight, each of another campaign."""
     braze = Braze(())
-    harvested(tmp_path, braze, sends("typo", 500, hours_left=1), *(sends(f"c{n}", 9, hours_left=9) for n in range(20)))
-    probes = [campaign for campaign, _ in braze.asked if campaign != "typo"]
+    run_capture(
+        tmp_path, braze, sends("typo", 500, hours_left=1), *(sends(f"c{n}", 9, hours_left=9) for n in range(20))
+    )
+    probes = [campaign for campaign, _ in braze.requests if campaign != "typo"]
     assert len(probes) == len(set(probes)) == PROBES_TO_HALT
-    times = [at for campaign, at in braze.asked if campaign != "typo"]
+    times = [at for campaign, at in braze.requests if campaign != "typo"]
     assert all(later - earlier >= 0.05 for earlier, later in pairwise(times))
 
 
 @pytest.mark.parametrize("each", [1, 10])
-def test_many_wrong_campaigns_in_front_of_a_real_one_are_seen_through(tmp_path, each):
-    """Three hundred wrong pairs of as many campaigns, or of thirty, with nearer deadlines: probes ask the other end."""
+def test_many_wrong_campaigns_before_a_right_one_do_not_halt(tmp_path, each):
+    """Three hundred wrong pairs with nearer deadlines: probes also start from the other end."""
     wrong = [sends(f"typo{number}", each, hours_left=1 + number / 1000) for number in range(300 // each)]
-    done = harvested(tmp_path, Braze({"real"}), *wrong, sends("real", 100, hours_left=48))
+    done = run_capture(tmp_path, Braze({"real"}), *wrong, sends("real", 100, hours_left=48))
     assert (done.captured, done.rejected, done.halted) == (100, 300, None)
 
 
-def test_a_campaign_that_was_captured_before_is_asked_first(tmp_path):
-    """Wrong campaigns with the nearest and with the farthest deadlines: what was captured in an earlier run decides."""
+def test_a_campaign_that_was_captured_before_is_probed_first(tmp_path):
+    """Wrong campaigns have the nearest and the farthest deadlines: captures of an earlier run decide."""
     braze = Braze({"real"})
-    assert harvested(tmp_path, braze, sends("real", 1, hours_left=24)).captured == 1
+    assert run_capture(tmp_path, braze, sends("real", 1, hours_left=24)).captured == 1
     near = [sends(f"near{number}", 30, hours_left=1) for number in range(20)]
     far = [sends(f"far{number}", 1, hours_left=240) for number in range(PROBES_TO_HALT + 10)]
-    done = harvested(tmp_path, braze, *near, sends("real", 50, hours_left=24), *far)
+    done = run_capture(tmp_path, braze, *near, sends("real", 50, hours_left=24), *far)
     assert (done.captured, done.rejected, done.halted) == (50, 600 + PROBES_TO_HALT + 10, None)
 
 
-def test_a_capture_among_refusals_and_failures_that_pass_are_no_reason_to_halt(tmp_path):
-    """Every fourth call gets a 503, which neither counts as a refusal nor ends a series of refusals."""
+def test_a_capture_among_refusals_and_transient_failures_prevents_a_halt(tmp_path):
+    """Every fourth response is a 503, which is no refusal and does not end a series of refusals."""
     braze = Braze({"real"}, fails=lambda number: number % 4 == 0)
-    done = harvested(tmp_path, braze, sends("typo", 300, hours_left=1), sends("real", 100, hours_left=24))
+    done = run_capture(tmp_path, braze, sends("typo", 300, hours_left=1), sends("real", 100, hours_left=24))
     assert (done.captured, done.rejected, done.halted) == (100, 300, None)
 
     braze = Braze((), fails=lambda number: number % 4 == 0)
     (tmp_path / "wrong").mkdir()
     lists = [sends(f"c{number}", 10, hours_left=1) for number in range(40)]
-    done = harvested(tmp_path / "wrong", braze, *lists)
+    done = run_capture(tmp_path / "wrong", braze, *lists)
     assert done.halted is not None
     assert done.rejected <= AT_ONCE + PROBES_TO_HALT
 
 
-def test_a_halt_by_refusals_is_probed_every_few_seconds_by_another_campaign_each(tmp_path):
-    """A service behind a wrong endpoint asks one pair in six seconds; each probe settles one, of a campaign in turn."""
+def test_a_halt_by_refusals_is_probed_every_few_seconds(tmp_path):
+    """A service with a wrong endpoint requests one pair in six seconds, each of another campaign."""
     braze = Braze(())
     lists = [sends(f"c{number}", 50, hours_left=24) for number in range(40)]
-    harvested(tmp_path, braze, *lists, lasting=True, seconds=250)
-    after = [each for each in braze.asked if each[1] > 100]
+    run_capture(tmp_path, braze, *lists, lasting=True, seconds=250)
+    after = [each for each in braze.requests if each[1] > 100]
     assert 20 <= len(after) <= 30
     gaps = [later[1] - earlier[1] for earlier, later in pairwise(after)]
     assert 5 < min(gaps) <= max(gaps) < 8
-    probed = Counter(campaign for campaign, _ in braze.asked[-20:])
+    probed = Counter(campaign for campaign, _ in braze.requests[-20:])
     assert max(probed.values()) == 1
 
 
-def test_a_halted_service_takes_up_a_real_pair_within_seconds(tmp_path):
-    """A thousand wrong pairs wait; one that comes in is asked by the next probe or the one after it."""
+def test_a_halted_service_captures_a_new_right_pair_within_seconds(tmp_path):
+    """A thousand wrong pairs wait; a new pair is requested by the next probe or the one after it."""
     braze = Braze({"real"})
     wrong = [sends(f"typo{number}", 30, hours_left=300) for number in range(20)]
     late = sends("real", 100, hours_left=1)
-    done = harvested(tmp_path, braze, *wrong, lasting=True, late=(60, late), seconds=60)
-    first = next(at for campaign, at in braze.asked if campaign == "real")
+    done = run_capture(tmp_path, braze, *wrong, lasting=True, late=(60, late), seconds=60)
+    first = next(at for campaign, at in braze.requests if campaign == "real")
     assert first < 60 + 15
     assert done.captured == 100
 
 
 def test_a_restart_of_a_halted_workspace_begins_with_one_probe(tmp_path):
-    """The ledger knows that it was halted: a mended endpoint is found out by one call, and so is one that is not."""
+    """The ledger records the halt: one request finds whether the endpoint is right now."""
     lists = [sends(f"c{number}", 10, hours_left=24) for number in range(40)]
     wrong = Braze(())
-    first = harvested(tmp_path, wrong, *lists)
+    first = run_capture(tmp_path, wrong, *lists)
     assert first.halted is not None
     still = Braze(())
-    second = harvested(tmp_path, still)
+    second = run_capture(tmp_path, still)
     assert second.halted is not None
-    assert (len(still.asked), still.most_in_flight) == (PROBES_TO_HALT, 1)
-    mended = Braze({f"c{number}" for number in range(40)})
-    third = harvested(tmp_path, mended)
+    assert (len(still.requests), still.most_in_flight) == (PROBES_TO_HALT, 1)
+    corrected = Braze({f"c{number}" for number in range(40)})
+    third = run_capture(tmp_path, corrected)
     assert third.halted is None
     assert third.captured == 400 - first.rejected - PROBES_TO_HALT
     assert third.books.pending == 0
 
 
-def test_a_restart_with_nothing_left_but_the_campaigns_that_were_refused_asks_them(tmp_path):
-    """No exclusion outlives the process: a mended endpoint is never judged without a call."""
+def test_a_restart_requests_refused_campaigns_if_no_others_are_left(tmp_path):
+    """No exclusion outlives the process, so a corrected endpoint is always requested."""
     lists = [sends(f"c{number}", 100, hours_left=24) for number in range(3)]
-    first = harvested(tmp_path, Braze(()), *lists)
+    first = run_capture(tmp_path, Braze(()), *lists)
     assert first.halted is not None
-    done = harvested(tmp_path, Braze({"c0", "c1", "c2"}))
+    done = run_capture(tmp_path, Braze({"c0", "c1", "c2"}))
     assert (done.captured, done.books.pending, done.halted) == (300 - first.rejected, 0, None)
 
 
 def test_a_campaign_counts_once():
-    """Three hundred refusals of it are one doubt; after a capture of another it raises no doubt at all."""
+    """Three hundred refusals of it cause one doubt; after a capture of another campaign, none."""
     refusals = Refusals()
     for _ in range(300):
         refusals.add_refusal("typo", "status 400")
@@ -258,8 +260,8 @@ def test_a_campaign_counts_once():
     assert refusals.trust is Trust.TRUSTED
 
 
-def test_what_was_in_flight_when_the_doubt_arose_is_no_probe():
-    """Sixty wrong pairs of as many campaigns that were asked together don't answer whether a later one is refused."""
+def test_a_request_in_flight_when_doubt_begins_is_no_probe():
+    """Sixty wrong pairs of sixty campaigns, requested together, do not show whether a later one is refused."""
     refusals = Refusals()
     for number in range(64):
         refusals.add_refusal(f"c{number}", "status 404")
@@ -273,7 +275,7 @@ def test_what_was_in_flight_when_the_doubt_arose_is_no_probe():
 
 
 def test_the_memory_of_refusals_is_bounded():
-    """A service that is halted for weeks keeps the newest few hundred campaigns in mind."""
+    """A service that is halted for weeks remembers the newest few hundred campaigns."""
     refusals = Refusals()
     for number in range(10 * CAMPAIGNS_KEPT):
         refusals.add_refusal(f"c{number}", "status 404")
@@ -283,9 +285,9 @@ def test_the_memory_of_refusals_is_bounded():
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["run", "serve"])
-def test_a_campaign_whose_calls_all_fail_keeps_no_other_from_being_captured(tmp_path, lasting):
-    """Braze answers 500 for one campaign, which has the nearest deadlines: after each pause another one is asked."""
+def test_a_campaign_whose_requests_all_fail_does_not_block_others(tmp_path, lasting):
+    """Braze answers 500 for the campaign with the nearest deadlines: after each hold another one is requested."""
     braze = Braze({"real"}, status=500)
     lists = sends("broken", 60, hours_left=20), sends("real", 20, hours_left=40)
-    done = harvested(tmp_path, braze, *lists, lasting=lasting, seconds=0.5 * HOUR)
+    done = run_capture(tmp_path, braze, *lists, lasting=lasting, seconds=0.5 * HOUR)
     assert (done.captured, done.rejected, done.halted) == (20, 0, None)

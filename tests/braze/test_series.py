@@ -1,4 +1,4 @@
-"""What an answer means: its verdict and its rows, for what Braze documents and for whatever else it may send."""
+"""The verdict and rows of a response, for documented and for other content."""
 
 import json
 
@@ -15,15 +15,15 @@ from harvester.model import Pair, Reading, Verdict
 READING = Reading(1, Pair("eu", "c", "s"), "once", 1_767_225_600.0, 1_767_225_600.0, 1_767_225_600.0 - 86_400)
 
 
-def capture_of(answer):
-    """The capture of an answer, given as an object or as bytes."""
-    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+def make_capture(response):
+    """Return the capture of a response, which is an object or bytes."""
+    body = response if isinstance(response, bytes) else json.dumps(response).encode()
     return build_capture(body, READING, batch_id="batch", captured_at=1_767_225_600.5, new_counters=set())
 
 
-def rows_of(answer) -> list[dict]:
-    """Its rows, read back line by line."""
-    capture = capture_of(answer)
+def make_rows(response) -> list[dict]:
+    """Return the rows of a response, parsed line by line."""
+    capture = make_capture(response)
     lines = capture.rows.split(b"\n")
     assert lines.pop() == b""
     assert len(lines) == capture.row_count
@@ -31,7 +31,7 @@ def rows_of(answer) -> list[dict]:
 
 
 def success(*days) -> dict:
-    """An answer that Braze calls a success."""
+    """Return a successful response."""
     return {"message": "success", "data": list(days)}
 
 
@@ -48,9 +48,9 @@ DAY = {
 }  # fmt: skip
 
 
-def test_each_variation_each_day_and_the_capture_itself_is_a_row():
-    """The rows of one day: three variations, the day's totals, and a trace of the capture."""
-    rows = rows_of(success(DAY))
+def test_each_variation_each_day_and_the_capture_is_a_row():
+    """The rows of one day: three variations, the day's totals, and the capture."""
+    rows = make_rows(success(DAY))
     assert [(row["level"], row["channel"], row["variation_name"]) for row in rows] == [
         ("variation", "email", "A"), ("variation", "email", "Control Group"), ("variation", "sms", "A"),
         ("day", None, None), ("capture", None, None),
@@ -74,9 +74,9 @@ def test_each_variation_each_day_and_the_capture_itself_is_a_row():
         ([{"time": "2026-11-01", "messages": {}}, DAY], Verdict.ACTIVITY),
     ],
 )
-def test_an_empty_answer_has_an_honest_name(days, verdict):
-    """No days is empty, days that count nothing are zero, and only what counts is activity."""
-    assert capture_of(success(*days)).verdict is verdict
+def test_a_response_without_activity_is_zero_or_empty(days, verdict):
+    """No days are empty, days without counts are zero, and only counts are activity."""
+    assert make_capture(success(*days)).verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -89,32 +89,32 @@ def test_an_empty_answer_has_an_honest_name(days, verdict):
         b'{"message":"success","data":[1e400]}',
     ],
 )  # fmt: skip
-def test_what_is_no_answer_says_nothing_of_the_pair(body):
-    """Broken JSON, another shape or another message is an error to try again, never a verdict."""
+def test_an_unusable_body_is_an_error_and_no_verdict(body):
+    """Broken JSON, another shape or another message is a transient error."""
     with pytest.raises(ExchangeError):
-        capture_of(body)
+        make_capture(body)
 
 
-def test_an_answer_cut_at_any_byte_is_no_answer():
+def test_a_body_cut_at_any_byte_is_an_error():
     """A body that ends early never counts, wherever it ends."""
     body = json.dumps(success(DAY)).encode()
     for at in range(len(body)):
         with pytest.raises(ExchangeError, match=r"unparsable: \w+"):
-            capture_of(body[:at])
+            make_capture(body[:at])
 
 
 @pytest.mark.parametrize("days", [[], [DAY]])
-def test_a_capture_tells_what_was_asked(days):
-    """Up to when, and since when the pair's time counts: the rows alone can rebuild a ledger."""
-    row = rows_of(success(*days))[-1]
+def test_the_row_of_a_capture_contains_its_request(days):
+    """``ending_at`` and ``since``: the rows alone can rebuild a ledger."""
+    row = make_rows(success(*days))[-1]
     assert (row["level"], row["captured_at"]) == ("capture", "2026-01-01T00:00:00.500Z")
     assert (row["ending_at"], row["since"]) == ("2026-01-01T00:00:00.000Z", "2025-12-31T00:00:00.000Z")
 
 
-def test_an_answer_is_kept_as_it_came():
-    """Its spaces too, on one line that says whose it is, when it came and what was read from it."""
+def test_a_raw_row_contains_the_response_unchanged():
+    """Its spaces too, on one line with pair, time and verdict."""
     body = b'{ "message": "success",\n "data": [] }'
-    line = encode_raw_row(body, READING, capture_of(body), batch_id="batch")
+    line = encode_raw_row(body, READING, make_capture(body), batch_id="batch")
     assert line.endswith(b"}\n")
     assert json.loads(line) == {
         "workspace": "eu", "campaign_id": "c", "send_id": "s", "reading": "once", "verdict": "empty",
@@ -139,22 +139,22 @@ def test_an_answer_is_kept_as_it_came():
         ),
     ],
 )
-def test_a_day_of_another_shape_is_kept_where_it_belongs_and_called_drift(day, row):
-    """Nothing of it is lost, and someone is told."""
-    assert rows_of(success(day))[0].items() >= row.items()
-    assert capture_of(success(day)).drift
+def test_a_day_of_another_shape_is_kept_as_drift(day, row):
+    """Nothing is lost, and the capture is marked."""
+    assert make_rows(success(day))[0].items() >= row.items()
+    assert make_capture(success(day)).drift
 
 
 @pytest.mark.parametrize("odd", ["7", None, [1], {"a": 1}])
-def test_an_odd_counter_passes_through_and_is_called_drift(odd):
-    """What Braze changes one day is kept as it came, what is no number or text as JSON text, and told."""
+def test_a_counter_of_an_unexpected_type_is_kept_as_drift(odd):
+    """Its value is unchanged; lists and objects become JSON text."""
     day = {"time": "2026-11-01", "messages": {"sms": [{"variation_name": "A", "sent": 1, "new_counter": odd}]}}
-    rows = rows_of(success(day))
+    rows = make_rows(success(day))
     kept = json.loads(rows[0].get("unrecognized", "{}")) | rows[0]
     assert (kept["new_counter"], rows[0]["sent"]) == (odd, 1)
     assert not any(isinstance(value, list | dict) for row in rows for value in row.values())
-    assert capture_of(success(day)).drift
-    assert not capture_of(success(DAY)).drift
+    assert make_capture(success(day)).drift
+    assert not make_capture(success(DAY)).drift
 
 
 @pytest.mark.parametrize(
@@ -165,31 +165,31 @@ def test_an_odd_counter_passes_through_and_is_called_drift(odd):
         ([], Verdict.ZERO), ({"sum": 0}, Verdict.ZERO),
     ],
 )  # fmt: skip
-def test_zero_is_said_only_of_zeros(odd, verdict):
-    """Counters that are no plain numbers are drift, and an answer that holds anything but zeros is not called zero."""
-    capture = capture_of(success({"time": "2026-11-01", "messages": {"sms": [{"variation_name": "A", "sent": odd}]}}))
+def test_only_zeros_are_the_verdict_zero(odd, verdict):
+    """Counters of other types are drift, and a response with anything except zeros is not zero."""
+    capture = make_capture(success({"time": "2026-11-01", "messages": {"sms": [{"variation_name": "A", "sent": odd}]}}))
     assert (capture.verdict, capture.drift) == (verdict, True)
 
 
 @pytest.mark.parametrize("counter", [b"18446744073709551617", b"9223372036854775808", b"1e300"])
-def test_a_counter_too_large_to_be_exact_is_called_drift(counter):
-    """A number beyond 64 bits is read as a rounded one: kept, and told."""
+def test_a_counter_too_large_to_be_exact_is_drift(counter):
+    """A number beyond 64 bits is parsed as a rounded one."""
     other = b',{"time":"2026-11-02","messages":{}}]}'
     body = b'{"message":"success","data":[{"time":"2026-11-01","messages":{},"sent":' + counter + b"}" + other
-    assert capture_of(body).drift
-    assert rows_of(body)[0]["sent"] == float(counter)
+    assert make_capture(body).drift
+    assert make_rows(body)[0]["sent"] == float(counter)
 
 
-def test_of_two_members_of_one_name_the_last_counts_in_every_row():
-    """Which of them is meant is undocumented; what is kept is one of them, and the answer as it came is in --raw."""
+def test_the_last_of_two_members_of_one_name_counts_in_every_row():
+    """Which one is right is undocumented; ``--raw`` keeps the response."""
     body = b'{"message":"x","data":[{"time":"2026-11-01","messages":{},"sent":1,"sent":2}],"message":"success"}'
-    assert rows_of(body)[0]["sent"] == 2
+    assert make_rows(body)[0]["sent"] == 2
 
 
-def test_a_counter_that_bears_a_columns_name_does_not_hide_the_column():
-    """Whatever Braze calls a counter, a row says which pair and day it is of."""
+def test_a_counter_with_the_name_of_a_column_does_not_replace_it():
+    """Whatever Braze calls a counter, a row keeps its pair and day."""
     day = {"time": "2026-11-01", "messages": {"sms": [{"campaign_id": 9, "level": 9, "date": 9, "sent": 1}]}}
-    row = rows_of(success(day))[0]
+    row = make_rows(success(day))[0]
     assert (row["campaign_id"], row["level"], row["date"], row["sent"]) == ("c", "variation", "2026-11-01", 1)
 
 
@@ -201,36 +201,36 @@ ABSURD = (
 """Names that are another column's, that some readers take for another's, or that no reader could show."""
 
 
-def test_a_counter_of_an_absurd_name_is_kept_as_text_and_called_drift():
-    """It takes no other column's place, in whichever case; the other counters and the verdict stay as they are."""
+def test_a_counter_with_an_unusual_name_is_kept_as_text_and_drift():
+    """It replaces no other column in any case; the other counters and the verdict are unchanged."""
     counters = {name: number for number, name in enumerate(ABSURD, 1)}
     for day in (
         {"time": "2026-11-01", "messages": {"sms": [{**counters, "sent": 7, "brand_new": 8}]}},
         {"time": "2026-11-01", "messages": {}, **counters, "sent": 7, "brand_new": 8},
     ):
-        capture, row = capture_of(success(day)), rows_of(success(day))[0]
+        capture, row = make_capture(success(day)), make_rows(success(day))[0]
         assert (capture.drift, capture.verdict) == (True, Verdict.ACTIVITY)
         assert json.loads(row["unrecognized"]) == counters
         assert list(row) == [*FIXED_COLUMNS, "sent", "brand_new", "unrecognized"]
         assert (row["campaign_id"], row["date"], row["sent"], row["brand_new"]) == ("c", "2026-11-01", 7, 8)
     late = {"time": "2026-11-01", "messages": {}, "Sent": 5}
-    assert capture_of(success(late)).verdict is Verdict.ACTIVITY
+    assert make_capture(success(late)).verdict is Verdict.ACTIVITY
 
 
 @pytest.mark.parametrize("count", [100, 101, 20_000])
-def test_one_answer_brings_few_new_columns(count):
-    """More than a hundred new names are kept as text and called drift, since columns stay in the dataset for ever."""
+def test_one_response_adds_few_columns(count):
+    """More than a hundred new names are kept as text and drift, since columns stay in the dataset for ever."""
     new = {f"counter_{number}": number for number in range(count)}
     day = {"time": "2026-11-01", "messages": {"sms": [{"sent": 1, **new}]}, "conversions": 2}
-    rows, many = rows_of(success(day)), count > 100
-    assert capture_of(success(day)).drift is many
+    rows, many = make_rows(success(day)), count > 100
+    assert make_capture(success(day)).drift is many
     assert (rows[0]["sent"], rows[1]["conversions"]) == (1, 2)
     assert (json.loads(rows[0]["unrecognized"]) if many else {name: rows[0][name] for name in new}) == new
     assert len(rows[0]) == len(FIXED_COLUMNS) + 1 + (1 if many else count)
 
 
-def test_many_answers_together_bring_few_new_columns():
-    """A few new names in each of many answers add up to no more columns than in one, and nothing of them is lost."""
+def test_many_responses_together_add_few_columns():
+    """A few new names in each of many responses add no more columns than one response, and none is lost."""
     new_counters: set[str] = set()
     columns, drifted = set(), []
     for number in range(30):
@@ -257,27 +257,27 @@ def test_many_answers_together_bring_few_new_columns():
     ],
     ids=["date", "channel", "value", "names"],
 )
-def test_an_answer_whose_rows_no_reader_could_take_is_no_answer(day):
-    """A small answer does not become gigabytes of rows, nor a line that is longer than readers of NDJSON take."""
+def test_a_response_whose_rows_no_reader_accepts_is_an_error(day):
+    """A small response does not become gigabytes of rows, or a line that readers of NDJSON refuse."""
     with pytest.raises(ExchangeError, match="oversized"):
-        capture_of(success(day))
+        make_capture(success(day))
 
 
-def test_a_thousand_channels_and_variations_are_rows_and_no_columns():
-    """Whatever Braze adds of these, readers see the same columns."""
+def test_channels_and_variations_are_rows_and_not_columns():
+    """A thousand of them leave the columns unchanged."""
     channels = {f"channel {number}": [{"sent": 1}] * 10 for number in range(1000)}
-    rows = rows_of(success({"time": "2026-11-01", "messages": channels}))
+    rows = make_rows(success({"time": "2026-11-01", "messages": channels}))
     assert len(rows) == 10_002
     assert set().union(*rows) == {*FIXED_COLUMNS, "sent", "ending_at", "since"}
 
 
 @pytest.mark.parametrize("depth", [10, 90, 100, 130, 250, 260, 500, 1000, 1030, 100_000])
 @pytest.mark.parametrize("day", ["%s", '{"x":%s}', '{"time":%s}', '{"messages":{"sms":[{"variation_name":%s}]}}'])
-def test_nesting_is_kept_or_refused_at_any_depth(day, depth, tmp_path):
-    """What can be read but not be written again is an error to try again; what is written, readers can read."""
+def test_nested_values_are_kept_or_refused_at_any_depth(day, depth, tmp_path):
+    """A body that can be parsed but not encoded is a transient error; readers can read every row."""
     body = '{"message":"success","data":[' + day % ("[" * depth + "]" * depth) + "]}"
     try:
-        capture = capture_of(body.encode())
+        capture = make_capture(body.encode())
     except ExchangeError as refused:
         assert depth > 200
         assert refused.cause == "unparsable"  # noqa: PT017 - it is refused at some depths only
@@ -289,10 +289,10 @@ def test_nesting_is_kept_or_refused_at_any_depth(day, depth, tmp_path):
 
 
 def test_text_with_line_ends_stays_on_one_line():
-    """A variation named with newlines, NUL, escapes or U+2028 is one line of the part and comes back as it was."""
+    """A name with newlines, NUL, escapes or U+2028 is one line of the part, and is read back unchanged."""
     name = 'a\nb\r\0\x1b[31m\u2028\u0085"\\'
     day = {"time": "2026-11-01", "messages": {"sms": [{"variation_name": name, "sent": 1}]}}
-    assert rows_of(success(day))[0]["variation_name"] == name
+    assert make_rows(success(day))[0]["variation_name"] == name
 
 
 JSON = st.recursive(
@@ -309,9 +309,9 @@ JSON = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(JSON, max_size=5))
-def test_no_success_is_ever_dropped_whatever_its_days_are(days):
-    """Any list of anything makes rows that can be read back, each naming its pair; nothing raises."""
-    rows = rows_of(success(*days))
+def test_any_list_of_days_becomes_rows(days):
+    """Every row can be read back and names its pair; nothing raises."""
+    rows = make_rows(success(*days))
     assert rows[-1]["level"] == "capture"
     for row in rows:
         assert (row["workspace"], row["campaign_id"], row["send_id"], row["batch_id"]) == ("eu", "c", "s", "batch")
@@ -319,8 +319,8 @@ def test_no_success_is_ever_dropped_whatever_its_days_are(days):
 
 
 def test_rows_load_in_duckdb(tmp_path):
-    """The first thing a reader does with a part works on an odd one too."""
+    """A reader loads a part with unexpected values too."""
     part = tmp_path / "part.ndjson"
-    part.write_bytes(capture_of(success(DAY, {"time": "2026-11-02", "messages": {"new": [{"sent": 2**60}]}})).rows)
+    part.write_bytes(make_capture(success(DAY, {"time": "2026-11-02", "messages": {"new": [{"sent": 2**60}]}})).rows)
     found = duckdb.sql(f"SELECT sum(sent) FROM read_json('{part}', union_by_name = true)").limit(1).fetchall()
     assert found == [(2**60 + 6,)]

@@ -1,4 +1,4 @@
-"""Whom the key is told: only a host that proves to be the one asked for."""
+"""The key is sent only to a host that proves its name."""
 
 import asyncio
 import json
@@ -13,14 +13,14 @@ import trustme
 
 from tests.support.faulty_server import answer_with, build_response, serve_script
 
-ASK_ALL = """
+SEND_ALL = """
 import asyncio, json, sys
 from harvester.braze.transport import BrazeTransport
 from harvester.clock import SystemClock
 from harvester.errors import ExchangeError
 from harvester.model import Pair
 
-async def ask(url):
+async def send(url):
     transport = BrazeTransport(
         endpoint=url, api_key="canary-key-0123456789", connections=1, clock=SystemClock(), timeout_seconds=2
     )
@@ -32,7 +32,7 @@ async def ask(url):
         await transport.close()
 
 async def main():
-    print(json.dumps(await asyncio.gather(*map(ask, sys.argv[1:]))))
+    print(json.dumps(await asyncio.gather(*map(send, sys.argv[1:]))))
 
 asyncio.run(main())
 """
@@ -59,7 +59,7 @@ async def test_only_a_valid_certificate_for_this_host_is_accepted(tmp_path):
         servers.append(await stack.enter_async_context(serve_script(answer_with(build_response(b"{}")))))
         # A process of its own, since aiohttp makes its context for TLS when it is imported.
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", ASK_ALL, *[server.url.replace("http:", "https:") for server in servers],
+            sys.executable, "-c", SEND_ALL, *[server.url.replace("http:", "https:") for server in servers],
             stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parent,
             env=os.environ | {"SSL_CERT_FILE": str(tmp_path / "ca.pem")},
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""One exchange on a hostile wire: whatever comes back, it is an answer read whole or an ``ExchangeError``."""
+"""Requests to a hostile server: each ends with a complete response or an ``ExchangeError``."""
 
 import asyncio
 import gzip
@@ -26,28 +26,28 @@ GOOD = b'{"message":"success","data":[{"time":"2026-11-01","messages":{}}]}'
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-def transport_to(url: str, *, timeout_seconds: float = 5.0) -> BrazeTransport:
-    """The real transport, a canary for its key."""
+def make_transport(url: str, *, timeout_seconds: float = 5.0) -> BrazeTransport:
+    """Return the real transport, with a canary as its key."""
     return BrazeTransport(
         endpoint=url, api_key=KEY, connections=4, clock=SystemClock(), timeout_seconds=timeout_seconds
     )  # fmt: skip
 
 
-async def asked(script, *, timeout_seconds: float = 5.0, pair: Pair = PAIR):
-    """Ask once; gives the answer or the error, and the server. An answer counts only if it can be read as one."""
+async def send_request(script, *, timeout_seconds: float = 5.0, pair: Pair = PAIR):
+    """Send one request; return the response or the error, and the server. A response must have a usable body."""
     async with serve_script(script) as server:
-        transport = transport_to(server.url, timeout_seconds=timeout_seconds)
+        transport = make_transport(server.url, timeout_seconds=timeout_seconds)
         try:
-            answer = await transport.send_series(pair, length_days=15, ending_at=1e9)
-            if answer.status == 200:
-                parse_days(answer.body)
+            response = await transport.send_series(pair, length_days=15, ending_at=1e9)
+            if response.status == 200:
+                parse_days(response.body)
         except ExchangeError as error:
-            shown = "".join(traceback.format_exception(error)) + repr(error) + str(error)
-            assert KEY not in shown
+            text = "".join(traceback.format_exception(error)) + repr(error) + str(error)
+            assert KEY not in text
             return error, server
         finally:
             await transport.close()
-        return answer, server
+        return response, server
 
 
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n"
@@ -61,7 +61,7 @@ BROKEN = {
     "chunk size no number": answer_with(CHUNKED + b"\r\nzz\r\n" + GOOD),
     "two content-lengths": answer_with(OK + b"Content-Length: 5\r\nContent-Length: 66\r\n\r\n" + GOOD),
     "length and chunks": answer_with(CHUNKED + b"Content-Length: 66\r\n\r\n" + GOOD),
-    "gzip said, plain sent": answer_with(build_response(GOOD, "Content-Encoding: gzip")),
+    "gzip declared, plain sent": answer_with(build_response(GOOD, "Content-Encoding: gzip")),
     "gzip with a bad checksum": answer_with(
         build_response(gzip.compress(GOOD)[:-8] + b"12345678", "Content-Encoding: gzip")
     ),
@@ -77,17 +77,17 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("script", BROKEN.values(), ids=BROKEN.keys())
-async def test_what_is_broken_is_an_error_to_try_again_and_never_a_capture_or_a_refusal(script):
-    """No broken answer is taken for one, none is taken for Braze refusing the pair, and none shows the key."""
-    outcome, _ = await asked(script)
+async def test_a_broken_response_is_a_transient_error(script):
+    """It is neither a capture nor a refusal of the pair, and its error does not contain the key."""
+    outcome, _ = await send_request(script)
     assert isinstance(outcome, ExchangeError), outcome
 
 
-async def test_a_gzip_body_cut_at_any_byte_is_noticed():
-    """Aiohttp takes a truncated gzip body silently; the shape of the answer tells."""
+async def test_a_gzip_body_cut_at_any_byte_is_an_error():
+    """Aiohttp accepts a truncated gzip body silently; the parser does not."""
     data = gzip.compress(GOOD)
     for at in range(len(data)):
-        outcome, _ = await asked(answer_with(build_response(data[:at], "Content-Encoding: gzip")))
+        outcome, _ = await send_request(answer_with(build_response(data[:at], "Content-Encoding: gzip")))
         assert isinstance(outcome, ExchangeError) or outcome.body == GOOD, at
 
 
@@ -99,37 +99,39 @@ async def test_a_gzip_body_cut_at_any_byte_is_noticed():
         answer_slowly(build_response(GOOD), 0.05),
         answer_slowly(OK + b"X: " + b"y" * 200, 0.05),
     ],
-    ids=["silence", "silence in the body", "dripping", "dripping headers"],
+    ids=["silence", "silence in the body", "drip", "drip headers"],
 )
-async def test_the_whole_exchange_is_bounded(script):
-    """Silence and the slowest drip end at the total timeout, whatever arrives in between."""
-    outcome, _ = await asked(script, timeout_seconds=0.3)
+async def test_the_timeout_bounds_the_whole_request(script):
+    """Silence and the slowest response end at the total timeout."""
+    outcome, _ = await send_request(script, timeout_seconds=0.3)
     assert isinstance(outcome, ExchangeError)
     assert outcome.cause == "timeout"
 
 
-async def test_a_gzip_bomb_is_dropped_at_the_cap():
-    """A small body that decodes to a gigabyte is given up once it has passed the cap."""
+async def test_a_gzip_bomb_is_discarded_at_the_limit():
+    """A small body that decodes to a gigabyte is discarded once it is above the limit."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = b"".join(packer.compress(b"0" * 1_000_000) for _ in range(3 * MAX_BODY_BYTES // 1_000_000)) + packer.flush()
-    outcome, _ = await asked(answer_with(build_response(bomb, "Content-Encoding: gzip")))
+    outcome, _ = await send_request(answer_with(build_response(bomb, "Content-Encoding: gzip")))
     assert isinstance(outcome, ExchangeError)
     assert outcome.cause == "oversized"
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
 async def test_a_redirect_is_not_followed(status):
-    """The key does not travel to another host, whatever the first one says."""
+    """The key is sent to no other host."""
     async with serve_script(answer_with(build_response(GOOD))) as other:
-        answer, server = await asked(answer_with(build_response(b"", f"Location: {other.url}/", status=status)))
-        assert not isinstance(answer, ExchangeError)
-        assert classify_status(answer.status) is Meaning.TRANSIENT
+        response, server = await send_request(
+            answer_with(build_response(b"", f"Location: {other.url}/", status=status))
+        )
+        assert not isinstance(response, ExchangeError)
+        assert classify_status(response.status) is Meaning.TRANSIENT
         assert len(server.requests) == 1
         assert not other.connections
 
 
-async def test_a_dead_kept_connection_is_not_asked_twice():
-    """Each call is at most one request on the wire, since each costs budget: aiohttp would resend by itself."""
+async def test_a_request_is_not_resent_on_a_dead_connection():
+    """Each call sends at most one request, since each costs quota; aiohttp would resend by itself."""
 
     async def once_then_dead(reader, writer, server) -> None:
         await read_request(reader, server)
@@ -139,7 +141,7 @@ async def test_a_dead_kept_connection_is_not_asked_twice():
         writer.transport.abort()
 
     async with serve_script(once_then_dead) as server:
-        transport = transport_to(server.url)
+        transport = make_transport(server.url)
         await transport.send_series(PAIR, length_days=15, ending_at=1e9)
         with pytest.raises(ExchangeError):
             await transport.send_series(PAIR, length_days=15, ending_at=1e9)
@@ -147,23 +149,23 @@ async def test_a_dead_kept_connection_is_not_asked_twice():
         await transport.close()
 
 
-async def test_what_a_body_left_over_is_not_read_as_the_next_answer():
-    """A body longer than its length does not poison the next call on that connection."""
+async def test_surplus_bytes_are_not_the_next_response():
+    """A body longer than its length does not change the next response on that connection."""
     async with serve_script(
         answer_with(build_response(GOOD) + build_response(b'{"message":"success","data":[1]}'), then="keep")
     ) as server:
-        transport = transport_to(server.url)
+        transport = make_transport(server.url)
         for _ in range(3):
             try:
-                answer = await transport.send_series(PAIR, length_days=15, ending_at=1e9)
+                response = await transport.send_series(PAIR, length_days=15, ending_at=1e9)
             except ExchangeError:
                 continue
-            assert answer.body == GOOD
+            assert response.body == GOOD
         await transport.close()
 
 
-async def test_an_answer_that_nobody_asked_for_is_not_the_next_ones():
-    """What a server sends of itself on a kept connection is never read as the numbers of the next pair."""
+async def test_an_unrequested_response_is_never_returned():
+    """What a server sends by itself on a kept-alive connection is never the response for the next pair."""
     unasked = asyncio.Event()
 
     async def script(reader, writer, server) -> None:
@@ -179,7 +181,7 @@ async def test_an_answer_that_nobody_asked_for_is_not_the_next_ones():
         await writer.drain()
 
     async with serve_script(script) as server:
-        transport = transport_to(server.url)
+        transport = make_transport(server.url)
         first = await transport.send_series(PAIR, length_days=15, ending_at=1e9)
         unasked.set()
         for _ in range(20):  # let it arrive
@@ -188,20 +190,20 @@ async def test_an_answer_that_nobody_asked_for_is_not_the_next_ones():
             second = await transport.send_series(PAIR, length_days=15, ending_at=1e9)
             assert second.body == GOOD
         except ExchangeError:
-            pass  # as good: it is tried again
+            pass  # an error is retried
         assert first.body == GOOD
         await transport.close()
 
 
 async def test_proxy_and_netrc_of_the_environment_are_ignored(monkeypatch, tmp_path):
-    """The key goes to the endpoint and through nothing that happens to be set."""
+    """The key is sent to the endpoint only."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    answer, server = await asked(answer_with(build_response(GOOD)))
-    assert answer.body == GOOD
+    response, server = await send_request(answer_with(build_response(GOOD)))
+    assert response.body == GOOD
     assert f"Authorization: Bearer {KEY}".encode() in server.requests[0]
 
 
@@ -212,9 +214,9 @@ async def test_proxy_and_netrc_of_the_environment_are_ignored(monkeypatch, tmp_p
         ("../../etc", b"..%2F..%2Fetc"), ("..", b".."), ("a\nb", b"a%0Ab"), ('a"b', b"a%22b"), ("a+b", b"a%2Bb"),
     ],
 )  # fmt: skip
-async def test_an_id_is_one_value_of_the_query_whatever_it_holds(send_id, sent):
-    """Ids are opaque: nothing in one becomes another parameter, a fragment or a second line."""
-    _, server = await asked(answer_with(build_response(GOOD)), pair=Pair("default", "c", send_id))
+async def test_an_id_with_any_characters_is_one_value_of_the_query(send_id, sent):
+    """No id becomes another parameter, a fragment or a second line."""
+    _, server = await send_request(answer_with(build_response(GOOD)), pair=Pair("default", "c", send_id))
     line = server.requests[0].split(b"\r\n")[0]
     expected = (
         b"GET /sends/data_series?campaign_id=c&send_id=" + sent + b"&length=15&ending_at=2001-09-09T01%3A46%3A40Z"
@@ -222,14 +224,14 @@ async def test_an_id_is_one_value_of_the_query_whatever_it_holds(send_id, sent):
     assert line == expected + b" HTTP/1.1"
 
 
-async def test_nobody_there_is_an_error_to_try_again():
-    """A refused connection and an unresolvable name are transient, and reported in plain words."""
-    told = {
+async def test_a_failed_connection_is_a_transient_error():
+    """A refused connection and an unknown name are reported in plain words."""
+    expected_errors = {
         "http://127.0.0.1:9": ("connection_refused", "connection refused"),
         "http://no-such-host.invalid": ("name_not_found", "name not found"),
     }
-    for url, expected in told.items():
-        transport = transport_to(url)
+    for url, expected in expected_errors.items():
+        transport = make_transport(url)
         with pytest.raises(ExchangeError) as caught:
             await transport.send_series(PAIR, length_days=15, ending_at=1e9)
         assert (caught.value.cause, str(caught.value)) == expected
@@ -246,16 +248,16 @@ async def test_nobody_there_is_an_error_to_try_again():
         OK + b"Content-Length: %b\r\n\r\n",
     ],
 )
-async def test_a_key_sent_back_in_a_broken_head_is_not_told(reply):
-    """What cannot be parsed is quoted in the error, but for the key and what a terminal would obey."""
-    error, _ = await asked(answer_with(reply % KEY.encode()))
+async def test_an_error_does_not_quote_the_key_from_a_broken_head(reply):
+    """It quotes the rest of the head, without control characters."""
+    error, _ = await send_request(answer_with(reply % KEY.encode()))
     assert isinstance(error, ExchangeError)
     assert KEY[:8] not in str(error)
     assert str(error).isprintable()
 
 
 def test_every_error_of_aiohttp_has_a_translation():
-    """None of the client's errors can leave through the door as itself, and none brings the request's headers."""
+    """No error of the client leaves the transport untranslated, and none contains the request's headers."""
     info = aiohttp.RequestInfo(url=None, method="GET", headers={"Authorization": KEY}, real_url=None)
     kinds = [kind for kind in vars(client_exceptions).values() if inspect.isclass(kind)]
     translated_kinds = set()
@@ -274,7 +276,7 @@ def test_every_error_of_aiohttp_has_a_translation():
 
 
 def test_every_status_has_one_meaning():
-    """Only a 200 can be an answer; only refusals of the pair itself reject it."""
+    """Only 200 can be usable; only refusals of the pair reject it."""
     expected = dict.fromkeys(range(100, 600), Meaning.TRANSIENT)
     expected |= dict.fromkeys({*range(400, 500)} - {408}, Meaning.REJECTED)
     expected |= dict.fromkeys((401, 403, 415), Meaning.HALTED) | {200: Meaning.ANSWER, 429: Meaning.THROTTLED}
@@ -282,17 +284,17 @@ def test_every_status_has_one_meaning():
 
 
 def test_exit_codes_are_the_documented_ones():
-    """Scripts act on them, so they are what the table of docs/configuration.md says."""
+    """Scripts depend on them, so they match the table in docs/configuration.md."""
     readme = (Path(__file__).parent.parent.parent / "docs/configuration.md").read_text()
     words = "complete|bug|not usable|partial|halted|storage|interrupted"
     documented = re.findall(rf"^\| (\d+) \| .*?({words})", readme, re.MULTILINE)
     assert [(int(code), word) for code, word in documented] == list(zip(ExitCode, words.split("|"), strict=True))
 
 
-async def test_cancelling_an_exchange_ends_it():
-    """A stop that gives up does not wait for a silent server."""
+async def test_cancelling_a_request_ends_it():
+    """A stop does not wait for a silent server."""
     async with serve_script(answer_with(b"", then="silence")) as server:
-        transport = transport_to(server.url)
+        transport = make_transport(server.url)
         task = asyncio.create_task(transport.send_series(PAIR, length_days=15, ending_at=1e9))
         while not server.requests:
             await asyncio.sleep(0)
@@ -302,17 +304,17 @@ async def test_cancelling_an_exchange_ends_it():
         await transport.close()
 
 
-async def test_a_name_that_is_looked_up_slowly_does_not_hold_up_others(monkeypatch):
-    """A resolver that never answers ends at the total timeout, and meanwhile the loop serves everybody else."""
+async def test_a_slow_name_resolution_does_not_block_others(monkeypatch):
+    """It ends at the total timeout; meanwhile the loop serves other requests."""
     loop = asyncio.get_running_loop()
 
     async def never(*_given: object, **_named: object) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(loop, "getaddrinfo", never)
-    slow = transport_to("http://rest.example.invalid", timeout_seconds=0.3)
-    answer, _ = await asked(answer_with(build_response(GOOD)))
-    assert answer.body == GOOD
+    slow = make_transport("http://rest.example.invalid", timeout_seconds=0.3)
+    response, _ = await send_request(answer_with(build_response(GOOD)))
+    assert response.body == GOOD
     with pytest.raises(ExchangeError) as caught:
         await slow.send_series(PAIR, length_days=15, ending_at=1e9)
     assert caught.value.cause == "timeout"
