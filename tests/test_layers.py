@@ -44,7 +44,7 @@ DOORS = {
         "sources/rows.py",
         "sources/message.py",
         "observability/logs.py",
-        "cli/show.py",
+        "cli/output.py",
     },
     "prometheus_client": {"web/metrics.py"},
     "pydantic": {"settings"},
@@ -54,7 +54,7 @@ DOORS = {
     "sqlalchemy": {"ledger"},
     "sqlite3": {"ledger/sqlite.py", "sources/send_times.py"},
     "tenacity": {"braze/client.py"},
-    "uvloop": {"cli/options.py"},
+    "uvloop": {"cli/startup.py"},
     "yarl": {"braze/transport.py", "braze/transport_errors.py"},
     "zstandard": {"storage/part.py", "datasets/members.py"},
 }

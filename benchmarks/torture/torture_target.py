@@ -16,7 +16,7 @@ from harvester.simulator import Simulator, SimulatorConfig
 
 LEASE_SECONDS = 1.0
 PRELOADED = (
-    "cli.capture",
+    "cli.run",
     "cli.serve",
     "commands.capture",
     "service.service",

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from harvester import __version__
-from harvester.cli import audit, capture, demo, latest, ledger, ledger_files, serve, simulate
+from harvester.cli import audit, demo, doctor, latest, ledger, pairs, plan, run, serve, simulate, status
 from harvester.errors import ExitCode, HarvesterError, SinkClosed
 from harvester.observability.redaction import scrub
 from harvester.text import printable
@@ -107,8 +107,19 @@ def main() -> None:
 
 
 for command in (
-    demo.demo, capture.run, serve.serve, capture.plan, ledger.enqueue, audit.audit, ledger.status, ledger.requeue,
-    ledger.remove,
-    latest.latest, ledger.parts, ledger_files.ledger, capture.doctor, simulate.simulate,
-):  # fmt: skip
+    demo.demo,
+    run.run,
+    serve.serve,
+    plan.plan,
+    pairs.enqueue,
+    audit.audit,
+    status.status,
+    pairs.requeue,
+    pairs.remove,
+    latest.latest,
+    status.parts,
+    ledger.ledger,
+    doctor.doctor,
+    simulate.simulate,
+):
     main.add_command(command)

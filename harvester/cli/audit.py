@@ -1,4 +1,4 @@
-"""The command audit: finds sends that the ledger neither captured nor plans to."""
+"""The command audit: finds sends that are neither captured nor pending."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harvester.cli import options, progress, show
+from harvester.cli import ledger_access, options, output, progress
 from harvester.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from harvester.ledger import ClockDifference
     from harvester.sources import Input, RejectsFile
 
+STATES = ("unknown", "expired", "rejected")
+
 
 @click.command()
 @click.argument("sources", type=options.ListedPlace(), nargs=-1, required=True)
-@options.ledger_to_make(lambda given: given["adding"])
-@options.listed
+@ledger_access.creating_command(lambda arguments: arguments["adding"])
+@options.list_workspaces
 @click.option("--enqueue", "adding", is_flag=True, help="Enqueue the sends that can still be read.")
 @click.option("--json", is_flag=True, help="Print the list as NDJSON to stdout, and the counts as JSON to stderr.")
-def audit(sources: tuple[str, ...], path: Path, workspaces: list[str], **given: Any) -> None:
+def audit(sources: tuple[str, ...], path: Path, workspaces: list[str], *, adding: bool, json: bool) -> None:
     """List the sends in SOURCES that are neither captured nor pending.
 
     SOURCES are lists as for harvester enqueue, such as a folder of Braze Currents. The command sends no request. It
@@ -37,14 +39,17 @@ def audit(sources: tuple[str, ...], path: Path, workspaces: list[str], **given: 
     """
     from harvester.sources import Input, RejectsFile
 
-    if not given["adding"]:
-        options.check_there(path)
-    now, difference = options.known_time(path)
+    if not adding:
+        ledger_access.check_exists(path)
+    now, difference = ledger_access.get_time(path)
     listed = Input(sources, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
-    # Its own file: the rejects of the last run stay.
+    # A file of its own, to keep the rejects of the last run.
     rejects = RejectsFile(path.with_name("audit-rejects.ndjson"))
-    done = asyncio.run(_audit(path, listed, rejects, now=now, **given))
-    _print_counts(done, listed, rejects, difference, json=given["json"])
+    done = asyncio.run(_audit(path, listed, rejects, now=now, adding=adding, json=json))
+    if json:
+        _print_json(done, listed, rejects, difference)
+    else:
+        click.echo("\n".join(_count_lines(done, listed, rejects, difference)))
     sys.exit(ExitCode.COMPLETE if done.complete and not rejects.count else ExitCode.PARTIAL)
 
 
@@ -57,52 +62,63 @@ async def _audit(
     from harvester.ledger import Ledger
 
     async with await Ledger.open(path, clock=SystemClock()) as ledger, contextlib.AsyncExitStack() as view:
-        await view.enter_async_context(progress.reading(listed))
-        auditing = Audit(ledger, now=now, adding=adding)
-        async for each in auditing.find_uncovered(listed, rejects):
+        await view.enter_async_context(progress.show_reading(listed))
+        job = Audit(ledger, now=now, adding=adding)
+        async for each in job.find_uncovered(listed, rejects):
             await view.aclose()  # the list replaces the progress
             if json:
-                show.as_json(_as_dict(each), indent=False)
+                output.print_json(_as_dict(each), indent=False)
             else:
                 click.echo(_as_line(each))
-    return auditing
+    return job
 
 
 def _as_dict(found: "Uncovered") -> dict[str, Any]:
     pair = found.send.pair
     return {
-        "workspace": pair.workspace, "campaign_id": pair.campaign_id, "send_id": pair.send_id,
-        "sent_at": show.time(found.send.sent_at), "state": found.state, "readable": found.readable,
-    }  # fmt: skip
+        "workspace": pair.workspace,
+        "campaign_id": pair.campaign_id,
+        "send_id": pair.send_id,
+        "sent_at": output.format_time(found.send.sent_at),
+        "state": found.state,
+        "readable": found.readable,
+    }
 
 
 def _as_line(found: "Uncovered") -> str:
     # Ids are quoted: they may contain control characters.
     pair = found.send.pair
-    kept = "readable" if found.readable else "lost"
-    sent = show.time(found.send.sent_at) or "?"
-    return f"{found.state:<8} {kept:<8} {sent:<24} {pair.workspace} {pair.campaign_id!r} {pair.send_id!r}"
+    readable = "readable" if found.readable else "lost"
+    sent_at = output.format_time(found.send.sent_at) or "?"
+    return f"{found.state:<8} {readable:<8} {sent_at:<24} {pair.workspace} {pair.campaign_id!r} {pair.send_id!r}"
 
 
-def _print_counts(
-    done: "Audit", listed: "Input", rejects: "RejectsFile", difference: "ClockDifference | None", *, json: bool
-) -> None:
+def _print_json(done: "Audit", listed: "Input", rejects: "RejectsFile", difference: "ClockDifference | None") -> None:
     counts = {
-        word: {"readable": done.uncovered[word, True], "lost": done.uncovered[word, False]}
-        for word in ("unknown", "expired", "rejected")
+        "sends": done.sends,
+        "covered": done.sends - done.uncovered.total(),
+        "enqueued": done.enqueued,
+        "bad_lines": rejects.count,
+        "clock_difference_seconds": None if difference is None else difference.current_seconds,
     }
+    uncovered = {
+        state: {"readable": done.uncovered[state, True], "lost": done.uncovered[state, False]} for state in STATES
+    }
+    notes = {"bad_line_reasons": rejects.reasons, "skipped": dict(listed.skipped), "notes": listed.notes}
+    output.print_json(counts | uncovered | notes, indent=False, to_stderr=True)
+
+
+def _count_lines(
+    done: "Audit", listed: "Input", rejects: "RejectsFile", difference: "ClockDifference | None"
+) -> list[str]:
     covered = done.sends - done.uncovered.total()
-    ahead = None if difference is None else difference.current_seconds
-    if json:
-        figures = {"sends": done.sends, "covered": covered, "enqueued": done.enqueued, "bad_lines": rejects.count,
-                   "clock_difference_seconds": ahead}  # fmt: skip
-        about = {"bad_line_reasons": rejects.reasons, "skipped": dict(listed.skipped), "notes": listed.notes}
-        show.as_json(figures | counts | about, indent=False, to_stderr=True)
-        return
-    lines = [f"covered    {covered} of {show.many(done.sends, 'send')}"]
-    lines += [f"{word:<10} {each['readable']} readable, {each['lost']} lost" for word, each in counts.items()]
-    lines.append(show.clock_line(difference))
-    if done.enqueued:
-        lines.append(f"enqueued   {done.enqueued}; harvester run captures them")
-    lines += show.unread_lines(rejects.count, listed.lines, rejects.reasons, where=str(rejects.path))
-    click.echo("\n".join([*lines, *show.skipped_lines(listed.skipped), *show.note_lines(listed.notes)]))
+    return [
+        f"covered    {covered} of {output.plural(done.sends, 'send')}",
+        *(
+            f"{state:<10} {done.uncovered[state, True]} readable, {done.uncovered[state, False]} lost"
+            for state in STATES
+        ),
+        output.clock_line(difference),
+        *([f"enqueued   {done.enqueued}; harvester run captures them"] if done.enqueued else []),
+        *output.list_lines(listed, rejects),
+    ]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harvester.cli import options, show
-from harvester.cli.capture import run_capture
+from harvester.cli import output, startup
+from harvester.cli.run import run_capture
 from harvester.cli.simulate import write_pairs
 from harvester.cli.summary import print_summary
 from harvester.model import DATASET
@@ -29,15 +29,15 @@ def demo(out: str, pairs: int) -> None:
     """
     from harvester.datasets import build_latest_query, run_latest_query
 
-    options.set_up_logs({"log_level": "error"})
+    startup.set_up_logs({"log_level": "error"})
     folder = parse_local_path(out, "--out")
     folder.mkdir(parents=True, exist_ok=True)
     click.echo(
-        f"A stand-in for the Braze API serves {show.many(pairs, 'send')}; 1 % of its responses are broken on purpose.\n"
-        f"Output: {out}",
+        f"A stand-in for the Braze API serves {output.plural(pairs, 'send')}; "
+        f"1 % of its responses are broken on purpose.\nOutput: {out}",
         err=True,
     )
-    done = options.awaited(_capture(out, folder / "pairs.csv", pairs))
+    done = startup.run_async(_capture(out, folder / "pairs.csv", pairs))
     print_summary(done)
     if done.problem is not None:
         raise done.problem

@@ -1,203 +1,99 @@
-"""Commands about a ledger: enqueue, status, requeue, remove, parts."""
+"""The command group ledger: back up a ledger, or rebuild a lost one."""
 
 import asyncio
-import sys
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from harvester.cli import options, progress, show
-from harvester.clock import SystemClock
-from harvester.errors import ExitCode, UsageError
-from harvester.model import Books
+from harvester.cli import ledger_access, options, output, startup
+from harvester.errors import UsageError
+from harvester.place import PlaceKind, classify_place
 
 if TYPE_CHECKING:
-    from harvester.ledger import Ledger, StoredPart
-
-REJECTIONS = 5
-"""How many of the latest rejected pairs ``status`` lists."""
+    from harvester.schedule import ReadingPlan
 
 
-@click.command()
-@click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
-@options.ledger_to_make(lambda _: True)
-@options.listed
-def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
-    """Add PAIRS to the ledger, also while a service uses it.
+@click.group("ledger")
+def ledger() -> None:
+    """Back up a ledger, or rebuild a lost one."""
 
-    The service, or harvester run without PAIRS, captures them. PAIRS are files as for harvester run, or folders of
-    Braze Currents, which are searched for .avro files at any depth.
+
+@ledger.command()
+@click.argument("to", type=options.LocalPath())
+@ledger_access.ledger_command
+def backup(to: Path, path: Path) -> None:
+    """Copy the ledger to the new file TO, also while it is in use.
+
+    To restore a copy, stop all processes that use the ledger, then put the copy in its place. What was captured after
+    the copy is captured again.
+
+    \b
+    Example:
+      harvester ledger backup /backups/ledger-$(date +%F).db
+    """
+    from harvester.ledger import copy_ledger
+
+    ledger_access.check_exists(path)
+    if to.exists():
+        raise UsageError(f"{to} exists; name a new file")
+    copy_ledger(path, to)
+    click.echo(f"{to}: {to.stat().st_size} bytes", err=True)
+
+
+@ledger.command()
+@click.argument("place")
+@options.state
+@options.config
+def rebuild(place: str, state: Path | None, config: Path | None) -> None:
+    """Rebuild a lost ledger from the parts in PLACE.
+
+    PLACE is the folder or bucket of the parts. The new ledger contains every captured pair, and harvester serve
+    continues with the next reading of each. It does not contain pairs that were never captured, rejected pairs, or the
+    order of harvester parts: enqueue your lists again.
 
     \b
     Examples:
-      harvester enqueue more.csv && harvester run
-      harvester enqueue ./currents && harvester run
+      harvester ledger rebuild ./harvest
+      harvester ledger rebuild s3://lake/braze --config harvester.toml
     """
-    from harvester.commands.capture import enqueue_all
+    kind = classify_place(place, "PLACE", buckets=True)
+    plans, configured_state = _load_plans(config)
+    path = ledger_access.get_ledger_path(place, state or configured_state)
+    with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
+        pairs = asyncio.run(_rebuild(place, path, plans, Path(folder), copying=kind is PlaceKind.BUCKET))
+    if pairs is None:
+        click.echo(f"{path} is the ledger of {place} already: there is nothing to rebuild", err=True)
+    else:
+        click.echo(f"rebuilt the ledger {path} from {place}: {output.plural(pairs, 'pair')}", err=True)
+
+
+def _load_plans(config: Path | None) -> "tuple[Mapping[str, ReadingPlan], Path | None]":
+    """Return the plan of each configured workspace, and the configured path of the ledger."""
+    from harvester.engine.wiring import plans_of
+    from harvester.schedule import ReadingPlan
+    from harvester.settings import AGES_DAYS, environment_has_workspaces
+
+    if config is None and not environment_has_workspaces():
+        return {"default": ReadingPlan.of("default", AGES_DAYS)}, None
+    settings = startup.load_settings({"config": config})
+    return plans_of(settings), settings.state
+
+
+async def _rebuild(
+    place: str, path: Path, plans: "Mapping[str, ReadingPlan]", folder: Path, *, copying: bool
+) -> int | None:
+    """Rebuild the ledger at ``path``; ``folder`` is for temporary files, and for copies of a bucket's parts."""
+    from harvester.cli.latest import copy_parts
+    from harvester.clock import SystemClock
+    from harvester.commands.rebuild import rebuild
     from harvester.ledger import Ledger
-    from harvester.sources import Input, RejectsFile
 
-    now, difference = options.known_time(path)
-    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
-    rejects = RejectsFile(path.with_name("rejects.ndjson"))
-
-    async def add() -> tuple[int, int, set[str]]:
-        new = known = 0
-        async with await Ledger.open(path, clock=SystemClock()) as ledger, progress.reading(listed):
-            async for count in enqueue_all(ledger, listed, rejects):
-                new, known = new + count.new, known + count.known
-            served = await ledger.reports.list_served_workspaces()
-        return new, known, set(workspaces).difference(served)
-
-    new, known, unserved = asyncio.run(add())
-    click.echo(
-        f"{show.many(new, 'pair is', 'pairs are')} new, {show.many(known, 'was', 'were')} known"
-        + (f", {show.many(rejects.count, 'line')} unreadable, see {rejects.path}" if rejects.count else "")
-    )
-    for reason in rejects.reasons:
-        click.echo(f"           {reason}")
-    click.echo(show.clock_line(difference), err=True)
-    if unserved:
-        click.echo(
-            f"no service has used this ledger for {show.quoted(unserved)} yet, so their sends are read "
-            "once. To read them several times, start harvester serve, then enqueue them again.",
-            err=True,
-        )
-    for line in [*show.skipped_lines(listed.skipped), *show.note_lines(listed.notes)]:
-        click.echo(line)
-    sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
-
-
-@click.command()
-@options.ledger
-@click.option("--json", is_flag=True, help="Print JSON.")
-def status(path: Path, *, json: bool) -> None:
-    """Print the books of the ledger.
-
-    Accepted pairs = captured + rejected + expired + pending. With several workspaces, also prints the books of each.
-
-    \b
-    Example:
-      harvester status -o ./harvest
-    """
-    _, difference = options.known_time(path)
-    found = options.with_ledger(path, lambda ledger: ledger.reports.get_status(rejections=REJECTIONS))
-    balances, at_risk = found.workspaces, found.at_risk
-    balance = Books.sum(balances.values())
-    if json:
-        ahead = None if difference is None else difference.current_seconds
-        figures = {"readings": found.readings, "batches": found.batches, "halted": found.halted,
-                   "at_risk": sum(at_risk.values()), "clock_difference_seconds": ahead}  # fmt: skip
-        show.as_json({"books": show.books(balance), "workspaces": show.books_of_each(balances), **figures})
-        return
-    lines = show.book_lines(balance, balances)
-    lines.append("readings   " + ", ".join(f"{count} {name}" for name, count in sorted(found.readings.items())))
-    listed = ", ".join(f"{count} {name}" for name, count in sorted(found.batches.items())) or "none"
-    empty = found.batches_without_part
-    lines.append("batches    " + listed + (f"; {empty} without rows" if empty else ""))
-    lines.append(f"at risk    {show.many(sum(at_risk.values()), 'pair')} may expire unread")
-    lines += [f'at risk    workspace "{name}": {show.many(n, "pair")}' for name, n in at_risk.items() if n]
-    lines += [f'halted     workspace "{name}": {because}' for name, because in found.halted.items()]
-    lines.append(show.clock_line(difference))
-    lines += show.refused_lines(balances)
-    lines += [
-        f"rejected   {each.pair.campaign_id!r} {each.pair.send_id!r}: {each.reason}: {each.detail}"
-        for each in found.rejections
-    ]
-    click.echo("\n".join(lines))
-
-
-@click.command()
-@options.ledger
-@click.option(
-    "--outcome",
-    type=click.Choice(["rejected", "expired"]),
-    required=True,
-    help="The outcome of the pairs to read again.",
-)
-@click.option("--reason", help="Only pairs that were rejected for this reason, such as status_400.")
-def requeue(path: Path, outcome: str, reason: str | None) -> None:
-    """Make rejected or expired pairs pending again.
-
-    A running service, or the next harvester run, requests them.
-
-    \b
-    Example:
-      harvester requeue --outcome rejected --reason status_404
-    """
-    if reason is not None and outcome != "rejected":
-        raise UsageError("--reason needs --outcome rejected; expired pairs have no reason")
-
-    async def reopen(ledger: "Ledger") -> tuple[int, Mapping[str, int]]:
-        reasons = (await ledger.reports.get_books()).rejected
-        return await ledger.intake.requeue(outcome=outcome, reason=reason), reasons
-
-    count, reasons = options.with_ledger(path, reopen)
-    if reason is not None and reason not in reasons:
-        known = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "none"
-        click.echo(f"no pair was rejected for the reason {reason!r}; the reasons in this ledger are: {known}", err=True)
-    click.echo(
-        f"{show.many(count, 'pair is', 'pairs are')} pending again; a running service or harvester run requests them"
-    )
-
-
-@click.command()
-@click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
-@options.ledger
-@options.listed
-def remove(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
-    """Delete the sends in PAIRS from the ledger.
-
-    They are not read again, and are no longer counted. Parts do not change.
-
-    \b
-    Example:
-      harvester remove sends.csv
-    """
-    from harvester.sources import Input, RejectsFile
-
-    now, _ = options.known_time(path)
-    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
-    rejects = RejectsFile(path.with_name("remove-rejects.ndjson"))
-
-    async def remove_all(ledger: "Ledger") -> tuple[int, int]:
-        read = removed = 0
-        for page in filter(None, listed.pages(rejects)):
-            read += len(page)
-            removed += await ledger.intake.remove([each.pair for each in page])
-        return read, removed
-
-    read, removed = options.with_ledger(path, remove_all)
-    click.echo(
-        f"removed {removed} of {show.many(read, 'pair')}; pairs that are being read now stay: "
-        "repeat the command in a minute"
-    )
-    unread = show.unread_lines(rejects.count, listed.lines, rejects.reasons, where=str(rejects.path))
-    for line in [*unread, *show.skipped_lines(listed.skipped), *show.note_lines(listed.notes)]:
-        click.echo(line)
-    sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
-
-
-@click.command()
-@options.ledger
-@click.option("--since", default=0, show_default=True, help="Only parts stored after the part with this order.")
-def parts(path: Path, since: int) -> None:
-    """List stored parts in the order of storing, for loaders.
-
-    Prints a line of NDJSON per part. A loader saves the order of the last part that it loaded.
-
-    \b
-    Example:
-      harvester parts --since 17
-    """
-
-    def following(after: int) -> "list[StoredPart]":
-        return options.with_ledger(path, lambda ledger: ledger.reports.list_parts(after=after, limit=1000))
-
-    while page := following(since):
-        for part in page:
-            show.as_json(asdict(part) | {"stored_at": show.time(part.stored_at)}, indent=False)
-        since = page[-1].order
+    sink = ledger_access.create_sink(place)
+    if await sink.find_owner() is None:
+        raise UsageError(f"there are no parts in {place}; name the folder or bucket that was given to -o")
+    parts = copy_parts(place, folder) if copying else Path(place)
+    async with await Ledger.open(path, clock=SystemClock()) as new:
+        return await rebuild(new, sink, parts, plans, temp_directory=folder)

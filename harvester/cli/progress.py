@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-from harvester.cli.show import many
+from harvester.cli.output import plural
 from harvester.observability.logs import OUTPUT_LOCK
 
 if TYPE_CHECKING:
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 0.25
 
 
-def reading(pairs: "Input") -> contextlib.AbstractAsyncContextManager[None]:
+def show_reading(pairs: "Input") -> contextlib.AbstractAsyncContextManager[None]:
     """Show how many lines of a source are read."""
-    return _shown(lambda: [f"read so far: {pairs.lines} lines and events"])
+    return _show(lambda: [f"read so far: {pairs.lines} lines and events"])
 
 
-def capturing(job: "Run") -> contextlib.AbstractAsyncContextManager[None]:
+def show_capture(job: "Run") -> contextlib.AbstractAsyncContextManager[None]:
     """Show a line for each workspace while a run lasts."""
-    return _shown(lambda: _run_lines(job))
+    return _show(lambda: _run_lines(job))
 
 
 @contextlib.asynccontextmanager
-async def _shown(lines: Callable[[], list[str]]) -> AsyncIterator[None]:
+async def _show(lines: Callable[[], list[str]]) -> AsyncIterator[None]:
     """Show lines while the body runs, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield
@@ -69,7 +69,7 @@ async def _draw(lines: Callable[[], list[str]]) -> None:
 
 def _run_lines(job: "Run") -> list[str]:
     workspaces = job.progress()
-    lines = [] if workspaces else [f"reading pairs: {job.enqueued} so far, from {many(job.lines, 'line')}"]
+    lines = [] if workspaces else [f"reading pairs: {job.enqueued} so far, from {plural(job.lines, 'line')}"]
     if job.store_problem is not None:
         lines.append(f"sealed parts wait: {job.store_problem}")
     for name, (harvest, client, pacer) in workspaces.items():
@@ -81,7 +81,7 @@ def _workspace_line(name: str, pending: int, harvest: "Harvest", client: "Client
     state, done = pacer.state(), harvest.tally.outcomes.total()
     left = max(0, pending - done)
     line = (
-        f'workspace "{name}": {many(done, "pair")} done, {left} left, {many(state.requests, "request")}, '
+        f'workspace "{name}": {plural(done, "pair")} done, {left} left, {plural(state.requests, "request")}, '
         f"{state.pace:.0f}/s, quota {state.remaining} of {state.limit} left (reserve {state.reserve_requests})"
     )
     if state.requests > done:

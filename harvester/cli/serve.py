@@ -5,15 +5,15 @@ from typing import Any
 
 import click
 
-from harvester.cli import options
-from harvester.cli.capture import opened
+from harvester.cli import ledger_access, options, startup
+from harvester.cli.run import open_output
 from harvester.errors import ExitCode, UsageError
 
 
 @click.command()
 @options.place
 @options.workspace
-@options.pace
+@options.capture
 @click.option("--until-idle", is_flag=True, help="End when the queues are empty and nothing is due.")
 @options.logs
 def serve(*, until_idle: bool, **given: Any) -> None:
@@ -32,11 +32,11 @@ def serve(*, until_idle: bool, **given: Any) -> None:
     from harvester.service.service import Service
     from harvester.sources.brokers import create_broker
 
-    options.set_up_logs(given, lasting=True)
-    settings = options.settings_of(given)
+    startup.set_up_logs(given, service=True)
+    settings = startup.load_settings(given)
     if settings.out == "-":
         raise UsageError("serve writes to a folder or a bucket; name one with -o")
-    options.check_environment()
+    startup.check_environment()
     settings.load_keys()  # before anything is created
     for name, each in settings.triggers.items():
         try:
@@ -45,12 +45,12 @@ def serve(*, until_idle: bool, **given: Any) -> None:
             raise UsageError(f"triggers.{name}: {error}") from None
 
     async def served() -> ExitCode:
-        with opened(settings) as (sink, compression, path):
-            await options.check_new_ledger(sink, path)
+        with open_output(settings) as (sink, compression, path):
+            await ledger_access.check_new_ledger(sink, path)
             async with await Ledger.open(path, clock=SystemClock()) as ledger:
                 service = Service(settings, ledger=ledger, sink=sink, compression=compression, until_idle=until_idle)
                 return await service.serve()
 
-    with options.traced():
-        code = options.awaited(served())
+    with startup.send_traces():
+        code = startup.run_async(served())
     sys.exit(code)

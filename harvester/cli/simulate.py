@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harvester.cli import options, show
+from harvester.cli import options, output, startup
 from harvester.errors import UsageError
 
 if TYPE_CHECKING:
@@ -113,18 +113,18 @@ def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tu
             if listed is not None:
                 write_pairs(listed, simulator)
             click.echo(
-                f"serving {show.many(config.pairs, 'send')} on {simulator.url}; press Ctrl-C to stop. "
+                f"serving {output.plural(config.pairs, 'send')} on {simulator.url}; press Ctrl-C to stop. "
                 f"To serve the same sends later, use --day {simulator.day}",
                 err=True,
             )
             await asyncio.Event().wait()
 
     try:
-        options.awaited(serve())
+        startup.run_async(serve())
     except KeyboardInterrupt:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(simulator.answers.items())) or "none"
         budget = simulator.budget
-        others = show.many(budget.neighbour_calls, "request")
+        others = output.plural(budget.neighbour_calls, "request")
         click.echo(f"responses: {counts}; {budget.neighbour_refused} of {others} of others were refused", err=True)
 
 

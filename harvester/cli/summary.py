@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harvester.cli import show
+from harvester.cli import output
 
 if TYPE_CHECKING:
     from harvester.commands.capture import Summary
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 def print_summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> None:
     """Print the summary as text to stderr, or as JSON to stdout (``to_stderr``: to stderr)."""
     if json:
-        show.as_json(_as_dict(done), to_stderr=to_stderr)
+        output.print_json(_as_dict(done), to_stderr=to_stderr)
     else:
         click.echo("\n".join([*_result_lines(done), *_problem_lines(done), *_next_steps(done)]), err=True)
 
 
 def _as_dict(done: "Summary") -> dict[str, Any]:
     return {
-        "books": show.books(done.books),
-        "workspaces": show.books_of_each(done.workspaces),
+        "books": output.books_as_dict(done.books),
+        "workspaces": output.books_by_workspace(done.workspaces),
         "lines": done.lines,
         "bad_lines": done.bad_lines,
         "bad_line_reasons": done.reasons,
@@ -46,8 +46,10 @@ def _as_dict(done: "Summary") -> dict[str, Any]:
 
 def _result_lines(done: "Summary") -> list[str]:
     """Return what was captured and written, and what it took."""
-    written = f"{show.many(done.rows, 'row')} in {show.many(done.parts, 'part')}, {done.part_bytes / 1e6:.1f} MB"
-    lines = show.book_lines(done.books, done.workspaces)
+    written = (
+        f"{output.plural(done.rows, 'row')} in {output.plural(done.parts, 'part')}, {done.part_bytes / 1e6:.1f} MB"
+    )
+    lines = output.book_lines(done.books, done.workspaces)
     lines.append("wrote      " + (written if done.parts else "nothing, since this run captured no pair"))
     for name, counts in (("requests", done.calls), ("responses", done.answers)):
         listed = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.items())) or "none"
@@ -60,22 +62,22 @@ def _problem_lines(done: "Summary") -> list[str]:
     """Return what was not read, stored or captured, and why."""
     lines = _clock_lines(done)
     if done.unstored:
-        batches = show.many(done.unstored, "batch waits", "batches wait")
+        batches = output.plural(done.unstored, "batch waits", "batches wait")
         lines.append(f"sealed     {batches} to be stored: run the same command again")
-    lines += show.unread_lines(done.bad_lines, done.lines, done.reasons, where=done.rejects_file)
-    lines += show.skipped_lines(done.skipped)
-    lines += show.note_lines(done.notes)
+    lines += output.unread_lines(done.bad_lines, done.lines, done.reasons, where=done.rejects_file)
+    lines += output.skipped_lines(done.skipped)
+    lines += output.note_lines(done.notes)
     if done.naive_times:
-        lines.append(f"note       {show.many(done.naive_times, 'time')} without a time zone, read as UTC")
+        lines.append(f"note       {output.plural(done.naive_times, 'time')} without a time zone, read as UTC")
     lines += [f'halted     workspace "{name}": {because}' for name, because in done.halted.items()]
     lines += [f'failed     workspace "{name}": {because}' for name, because in done.unreachable.items()]
-    return lines + show.refused_lines(done.workspaces)
+    return lines + output.refused_lines(done.workspaces)
 
 
 def _clock_lines(done: "Summary") -> list[str]:
     lines = [] if done.clock_problem is None else [f"clock      {done.clock_problem}"]
     if done.in_question:
-        pairs = show.many(done.in_question, "pair seems", "pairs seem")
+        pairs = output.plural(done.in_question, "pair seems", "pairs seem")
         lines.append(f"unsure     {pairs} expired, but no response has confirmed the time: run the same command again")
     if done.windows_unknown:
         lines.append(
@@ -101,6 +103,6 @@ def _next_steps(done: "Summary") -> list[str]:
     elif done.books.pending > done.planned:
         lines.append("Some pairs are pending: run the same command again to continue.")
     if done.planned:
-        pairs = show.many(done.planned, "pair waits for its", "pairs wait for their")
+        pairs = output.plural(done.planned, "pair waits for its", "pairs wait for their")
         lines.append(f"{pairs} next reading: harvester serve requests it when it is due.")
     return lines

@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from harvester.cli import show
+from harvester.cli.output import unread_lines
+from harvester.cli.plan import estimate_lines
 from harvester.cli.summary import print_summary
 from harvester.commands.capture import Summary
 from harvester.commands.estimate import estimate
@@ -127,13 +128,13 @@ async def test_one_workspace_under_two_names_is_reported(harvester, tmp_path):
 def test_zeros_are_explained(capsys):
     """A plan without requests and a run without a part give the reason."""
     nothing = estimate([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)
-    assert show.plan_lines(nothing, settled=0, expired=0, limit=1000) == ["requests   0: no pair is listed"]
+    assert estimate_lines(nothing, settled=0, expired=0, limit=1000) == ["requests   0: no pair is listed"]
     gone = "requests   0: 7 pairs are already settled, 1 pair has expired"
-    assert show.plan_lines(nothing, settled=7, expired=1, limit=1000) == [gone]
-    assert show.plan_lines(nothing, settled=0, expired=299, limit=1000) == ["requests   0: 299 pairs have expired"]
+    assert estimate_lines(nothing, settled=7, expired=1, limit=1000) == [gone]
+    assert estimate_lines(nothing, settled=0, expired=299, limit=1000) == ["requests   0: 299 pairs have expired"]
     little = estimate([1e9], now=0.0, limit=250_000, reserve=0.2, max_rate=10.0)
     budget = "quota      less than 0.1% of an hour's 250000 requests"
-    assert budget in show.plan_lines(little, settled=0, expired=0, limit=250_000)
+    assert budget in estimate_lines(little, settled=0, expired=0, limit=250_000)
     print_summary(Summary({"eu": Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)}))
     assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
 
@@ -141,8 +142,8 @@ def test_zeros_are_explained(capsys):
 def test_one_of_anything_is_in_the_singular(capsys):
     """No summary and no plan contains "1 pairs"."""
     one = estimate([0.0], now=0.0, limit=1, reserve=0.0, max_rate=10.0)
-    lines = show.plan_lines(one, settled=1, expired=1, limit=1) + show.unread_lines(1, 1, [])
-    lines += show.plan_lines(estimate([], now=0.0, limit=1, reserve=0.0, max_rate=1.0), settled=1, expired=1, limit=1)
+    lines = estimate_lines(one, settled=1, expired=1, limit=1) + unread_lines(1, 1, [])
+    lines += estimate_lines(estimate([], now=0.0, limit=1, reserve=0.0, max_rate=1.0), settled=1, expired=1, limit=1)
     books = Books(accepted=1, captured={Verdict.ZERO: 1}, rejected={}, expired=0, pending=0)
     done = {"lines": 1, "bad_lines": 1, "naive_times": 1, "rows": 1, "parts": 1, "unstored": 1, "planned": 1}
     print_summary(Summary({"eu": books, "us": books}, **done, skipped=Counter({"events without send_id": 1})))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Response
-from harvester.cli.show import clock_line, time
+from harvester.cli.output import clock_line, format_time
 from harvester.clock import MOVES, Bounds, BrazeClock, format_difference
 from harvester.commands.capture import Run, Summary
 from harvester.engine.wiring import Harvesting
@@ -452,4 +452,4 @@ async def test_a_comparison_is_outdated_after_the_clock_was_set(tmp_path):
         assert ledger.clock_difference is None
         assert ledger.outdated_difference.current_seconds is None
         line = clock_line(ledger.outdated_difference)
-    assert f"last compared with Braze's at {time(measured_at)}, but this machine's clock was set since" in line
+    assert f"last compared with Braze's at {format_time(measured_at)}, but this machine's clock was set since" in line

@@ -12,28 +12,28 @@ from harvester.model import Books
 from harvester.text import printable
 
 if TYPE_CHECKING:
-    from harvester.commands.estimate import Estimate
     from harvester.ledger import ClockDifference
+    from harvester.sources import Input, RejectsFile
 
 
-def as_json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = False) -> None:
+def print_json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = False) -> None:
     """Print JSON to stdout, or to stderr."""
     import orjson
 
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode(), err=to_stderr)
 
 
-def many(count: int, one: str, more: str = "") -> str:
+def plural(count: int, one: str, more: str = "") -> str:
     """Return a count and its noun: ``one``, or the plural ``more`` (by default ``one`` and an s)."""
     return f"{count} {one if count == 1 else more or one + 's'}"
 
 
-def quoted(names: Iterable[str]) -> str:
+def quote(names: Iterable[str]) -> str:
     """Return the names in quotes, sorted and separated by commas."""
     return ", ".join(f'"{name}"' for name in sorted(names))
 
 
-def time(seconds: float | None) -> str | None:
+def format_time(seconds: float | None) -> str | None:
     """Return a time in the format of the rows, to the millisecond; None for an unknown one."""
     if seconds is None:
         return None
@@ -44,18 +44,21 @@ def clock_line(known: "ClockDifference | None") -> str:
     """Return the line about this machine's clock, for commands that make no request."""
     if known is None:
         return "clock      not compared with Braze's yet; ages and deadlines follow this machine's clock"
+    measured_at = format_time(known.measured_at)
     if known.outdated:
         return (
-            f"clock      last compared with Braze's at {time(known.measured_at)}, but this machine's clock was set "
-            "since; ages and deadlines follow it until the next request to Braze"
+            f"clock      last compared with Braze's at {measured_at}, but this machine's clock was set since; ages and "
+            "deadlines follow it until the next request to Braze"
         )
     if abs(known.seconds) <= LARGE_DIFFERENCE_SECONDS:
-        return f"clock      correct when last compared with Braze's, at {time(known.measured_at)}"
-    difference, measured = format_difference(known.seconds), time(known.measured_at)
-    return f"clock      {difference} when last compared, at {measured}; Braze's time is used. Set this machine's clock."
+        return f"clock      correct when last compared with Braze's, at {measured_at}"
+    difference = format_difference(known.seconds)
+    return (
+        f"clock      {difference} when last compared, at {measured_at}; harvester uses Braze's time. Correct the clock."
+    )
 
 
-def books(balance: Books) -> dict[str, Any]:
+def books_as_dict(balance: Books) -> dict[str, Any]:
     """Return the books as JSON."""
     return {
         "accepted": balance.accepted,
@@ -65,23 +68,23 @@ def books(balance: Books) -> dict[str, Any]:
         "pending": balance.pending,
         "never_read": balance.never_read,
         "waiting_for_next_reading": balance.pending - balance.never_read,
-        "next_reading_at": time(balance.next_reading_at),
+        "next_reading_at": format_time(balance.next_reading_at),
         "balanced": balance.balanced,
     }
 
 
-def books_of_each(balances: Mapping[str, Books]) -> dict[str, Any]:
+def books_by_workspace(balances: Mapping[str, Books]) -> dict[str, Any]:
     """Return the books of each workspace as JSON."""
-    return {name: books(balance) for name, balance in sorted(balances.items())}
+    return {name: books_as_dict(balance) for name, balance in sorted(balances.items())}
 
 
 def book_lines(balance: Books, balances: Mapping[str, Books]) -> list[str]:
     """Return the books as lines of text, with a line for each workspace if there are several."""
     captured = ", ".join(f"{count} {verdict}" for verdict, count in sorted(balance.captured.items())) or "0"
     rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(balance.rejected.items())) or "0"
+    unbalanced = "" if balance.balanced else "   NOT BALANCED: report this bug"
     return [
-        f"accepted   {many(balance.accepted, 'pair')}"
-        + ("" if balance.balanced else "   NOT BALANCED: report this bug"),
+        f"accepted   {plural(balance.accepted, 'pair')}{unbalanced}",
         f"captured   {captured}",
         f"rejected   {rejected}",
         f"expired    {balance.expired}",
@@ -104,9 +107,16 @@ def _pending(balance: Books) -> str:
 def _book_line(name: str, balance: Books) -> str:
     captured, rejected = sum(balance.captured.values()), sum(balance.rejected.values())
     return (
-        f'workspace  "{name}": {many(balance.accepted, "pair")}, {captured} captured, {rejected} rejected, '
+        f'workspace  "{name}": {plural(balance.accepted, "pair")}, {captured} captured, {rejected} rejected, '
         f"{balance.expired} expired, {balance.pending} pending"
     )
+
+
+def list_lines(listed: "Input", rejects: "RejectsFile", *, see_file: bool = True) -> list[str]:
+    """Return what was not read or was skipped in a list, and its notes. ``see_file`` names the file of rejects."""
+    where = str(rejects.path) if see_file else None
+    unread = unread_lines(rejects.count, listed.lines, rejects.reasons, where=where)
+    return [*unread, *skipped_lines(listed.skipped), *note_lines(listed.notes)]
 
 
 def unread_lines(bad: int, of: int, reasons: Sequence[str], *, where: str | None = None) -> list[str]:
@@ -114,7 +124,7 @@ def unread_lines(bad: int, of: int, reasons: Sequence[str], *, where: str | None
     if not bad:
         return []
     see = f", see {where}" if where else ""
-    return [f"unread     {bad} of {many(of, 'line')}{see}", *(f"           {each}" for each in reasons)]
+    return [f"unread     {bad} of {plural(of, 'line')}{see}", *(f"           {each}" for each in reasons)]
 
 
 def note_lines(notes: Sequence[str]) -> list[str]:
@@ -122,36 +132,17 @@ def note_lines(notes: Sequence[str]) -> list[str]:
     return [f"note       {printable(each)}" for each in notes]
 
 
-def plan_lines(ahead: "Estimate", *, settled: int, expired: int, limit: int, unread: Sequence[str] = ()) -> list[str]:
-    """Return what a capture needs, or why there is nothing to request."""
-    done = [many(settled, "pair is", "pairs are") + " already settled"] if settled else []
-    done += [many(expired, "pair has", "pairs have") + " expired"] if expired else []
-    if not ahead.requests:
-        return [f"requests   0: {', '.join(done) or 'no pair is listed'}", *unread]
-    seconds = ahead.duration_seconds
-    duration = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
-    share = f"{ahead.quota_share:.1%}" if ahead.quota_share >= 0.001 else "less than 0.1%"
-    return [
-        f"requests   {ahead.requests}" + (f"; {', '.join(done)}" if done else ""),
-        f"pace       {ahead.pace:.1f} requests per second, if nobody else uses the quota",
-        f"time       {duration}",
-        f"quota      {share} of an hour's {many(limit, 'request')}",
-        f"missed     {many(ahead.missed, 'pair')} would expire before they are requested",
-        *unread,
-    ]
+def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
+    """Return what a source skipped, by cause."""
+    return [f"skipped    {cause}: {count}" for cause, count in sorted(skipped.items())]
 
 
 def refused_lines(balances: Mapping[str, Books]) -> list[str]:
     """Return a hint for each workspace with refused pairs and no captured one."""
     return [
         f'note       workspace "{name}": Braze refused every pair that it answered '
-        f"({many(sum(each.rejected.values()), 'pair')}); "
+        f"({plural(sum(each.rejected.values()), 'pair')}); "
         f"{WRONG_IDS_HINT}"
         for name, each in sorted(balances.items())
         if each.rejected and not any(each.captured.values()) and each.pending == each.never_read
     ]
-
-
-def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
-    """Return what a source skipped, by cause."""
-    return [f"skipped    {cause}: {count}" for cause, count in sorted(skipped.items())]

@@ -1,0 +1,145 @@
+"""How commands find and open a ledger, and the place that belongs to it."""
+
+import asyncio
+import functools
+import re
+import sys
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from harvester.cli import options
+from harvester.cli.startup import load_settings
+from harvester.errors import SinkError, SinkRefused, UsageError
+from harvester.place import PlaceKind, classify_place
+
+if TYPE_CHECKING:
+    from harvester.ledger import ClockDifference, Ledger
+    from harvester.storage import Sink
+
+DEFAULT_OUT = "./harvest"
+
+T = TypeVar("T")
+
+
+def get_ledger_path(out: str | None, state: Path | None) -> Path:
+    """Return the path of the ledger: ``state``, or inside the output folder, or for a bucket in the current folder."""
+    out = out or DEFAULT_OUT
+    kind = classify_place(out, "--out", buckets=True, pipe=True)
+    if state is not None:
+        return state
+    if kind is PlaceKind.PIPE:
+        raise UsageError("-o - has no ledger: name one with --state, or a place with -o")
+    if kind is PlaceKind.BUCKET:
+        return Path(".harvester") / (re.sub(r"[^A-Za-z0-9.]+", "-", out).strip("-") + ".db")
+    return Path(out) / ".harvester" / "ledger.db"
+
+
+def ledger_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that find a ledger; the command gets its ``path``, and the ``workspaces`` of a list."""
+    return _find_ledger(command, creates=lambda _: False)
+
+
+def creating_command(creates: Callable[[dict[str, Any]], bool]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Like ``ledger_command``, for a command that creates a missing ledger if ``creates`` says so of its arguments."""
+    return functools.partial(_find_ledger, creates=creates)
+
+
+def _find_ledger(command: Callable[..., None], creates: Callable[[dict[str, Any]], bool]) -> Callable[..., None]:
+
+    @functools.wraps(command)
+    def with_path(*, config: Path | None, out: str | None, state: Path | None, **arguments: Any) -> None:
+        configured: Iterable[str] = ()
+        if config is not None:
+            settings = load_settings({"config": config, "out": out, "state": state})
+            out, state, configured = settings.out, settings.state, settings.workspaces
+        path = get_ledger_path(out, state)
+        if creates(arguments) and (out is not None or state is None):
+            _check_unclaimed(out or DEFAULT_OUT, path)
+        if "workspaces" in arguments:
+            arguments["workspaces"] = _choose_workspaces(path, arguments["workspaces"], configured)
+        command(path=path, **arguments)
+
+    return options.ledger(with_path)
+
+
+def _choose_workspaces(path: Path, named: tuple[str, ...], configured: Iterable[str]) -> list[str]:
+    """Return the workspaces that the pairs of a list may have: the named ones, or those served and configured.
+
+    Raises ``UsageError`` for a workspace that the service does not serve: its pairs would expire unread.
+    """
+    served = sorted(with_ledger(path, lambda ledger: ledger.reports.list_served_workspaces())) if path.exists() else []
+    for name in named if served else ():
+        if name not in {*served, *configured}:
+            known = ", ".join(f'"{each}"' for each in served)
+            raise UsageError(f'this ledger has no workspace "{name}"; name one of {known}')
+    return list(named) or sorted({*served, *configured}) or ["default"]
+
+
+def with_ledger(path: Path, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") -> T:
+    """Open an existing ledger, and return the result of ``work``. Raises ``UsageError`` if there is no ledger."""
+    from harvester.clock import SystemClock
+    from harvester.ledger import Ledger
+
+    check_exists(path)
+
+    async def open_and_work() -> T:
+        async with await Ledger.open(path, clock=SystemClock()) as ledger:
+            return await work(ledger)
+
+    return asyncio.run(open_and_work())
+
+
+def check_exists(path: Path) -> None:
+    """Raise ``UsageError`` unless there is a ledger."""
+    if not path.exists():
+        raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
+
+
+def get_time(path: Path) -> "tuple[float, ClockDifference | None]":
+    """Return Braze's time by the ledger, if it exists, and the last measured difference, which may be outdated."""
+    from harvester.clock import SystemClock
+
+    async def read(ledger: "Ledger") -> "tuple[float, ClockDifference | None]":
+        return ledger.clock.wall(), ledger.clock_difference or ledger.outdated_difference
+
+    return with_ledger(path, read) if path.exists() else (SystemClock().wall(), None)
+
+
+def create_sink(out: str) -> "Sink":
+    """Return the sink that ``out`` names; nothing is opened yet."""
+    from harvester.storage import FolderSink, StdoutSink
+
+    kind = classify_place(out, "--out", buckets=True, pipe=True)
+    if kind is PlaceKind.PIPE:
+        return StdoutSink(sys.stdout.buffer)
+    if kind is PlaceKind.FILE:
+        return FolderSink(Path(out))
+    from harvester.storage.bucket import BucketSink
+    from harvester.storage.object_store import ObjectStore
+
+    return BucketSink(ObjectStore(out))
+
+
+async def check_new_ledger(sink: "Sink", path: Path) -> None:
+    """Raise ``SinkRefused`` if the ledger is missing but the place has one: a new ledger has no plan."""
+    if path.exists():  # noqa: ASYNC240 - nothing runs beside it
+        return
+    owner = await sink.find_owner()
+    if owner is not None:
+        whose = f"another ledger (its id is {owner})" if owner else "an unknown ledger, since its marker is missing"
+        raise SinkRefused(
+            f"there is no ledger at {path}, but {sink.place} was captured with {whose}: restore that ledger, or name "
+            "it with --state; if it is lost, use harvester ledger rebuild; or name a new place with -o"
+        )
+
+
+def _check_unclaimed(out: str, path: Path) -> None:
+    try:
+        asyncio.run(check_new_ledger(create_sink(out), path))
+    except SinkRefused:
+        raise
+    except SinkError as error:
+        click.echo(f"harvester: cannot check whether {out} belongs to another ledger: {error}", err=True)

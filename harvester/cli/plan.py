@@ -1,0 +1,112 @@
+"""The command plan: estimates a capture."""
+
+import asyncio
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harvester.cli import ledger_access, options, output, progress
+from harvester.errors import ExitCode
+
+if TYPE_CHECKING:
+    from harvester.commands.estimate import Estimate
+    from harvester.model import Books
+    from harvester.sources import Input, RejectsFile
+
+
+@click.command()
+@click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
+@ledger_access.ledger_command
+@options.list_workspaces
+@options.endpoint
+@click.option(
+    "--limit", default=250_000, show_default=True, type=click.IntRange(1), help="The quota: requests per hour."
+)
+@click.option(
+    "--reserve",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="The share of the hourly quota that stays free.",
+)
+@click.option(
+    "--max-rate",
+    default=1000.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="The most requests per second.",
+)
+@click.option("--json", is_flag=True, help="Print JSON.")
+def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **arguments: Any) -> None:
+    """Estimate the requests, time and quota a capture needs. Sends nothing.
+
+    Also shows how many pairs would expire before their turn. The estimate is for one workspace, with the quota of
+    --limit, --reserve and --max-rate. Other options of harvester run, such as --endpoint, are accepted and ignored. The
+    exit code is 3 if lines could not be read.
+
+    \b
+    Example:
+      harvester plan sends.csv --reserve 0.5
+    """
+    limits = {name: arguments[name] for name in ("limit", "reserve", "max_rate")}
+    estimate, books, listed, rejects = asyncio.run(_estimate(pairs, path, workspaces, limits))
+    counts = {"settled": books.accepted - books.pending - books.expired, "expired": books.expired}
+    _, difference = ledger_access.get_time(path)
+    click.echo(output.clock_line(difference), err=True)
+    if arguments["json"]:
+        unread = {"bad_lines": rejects.count, "bad_line_reasons": rejects.reasons}
+        output.print_json(asdict(estimate) | counts | unread | {"notes": listed.notes})
+    else:
+        lines = estimate_lines(estimate, **counts, limit=arguments["limit"])
+        click.echo("\n".join([*lines, *output.list_lines(listed, rejects, see_file=False)]))
+    sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
+
+
+async def _estimate(
+    pairs: tuple[str, ...], path: Path, workspaces: list[str], limits: dict[str, Any]
+) -> "tuple[Estimate, Books, Input, RejectsFile]":
+    """Enqueue the pairs in a copy of the ledger, and estimate what is pending there."""
+    from harvester.clock import SystemClock
+    from harvester.commands.capture import enqueue_all
+    from harvester.commands.estimate import estimate
+    from harvester.ledger import Ledger, copy_ledger
+    from harvester.sources import Input, RejectsFile
+
+    with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
+        draft = Path(folder) / "ledger.db"
+        if path.exists():  # noqa: ASYNC240 - nothing runs beside it
+            copy_ledger(path, draft)
+        async with await Ledger.open(draft, clock=SystemClock()) as ledger:
+            now = ledger.clock.wall()
+            listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
+            rejects = RejectsFile(Path(folder) / "rejects.ndjson")
+            async with progress.show_reading(listed):
+                async for _ in enqueue_all(ledger, listed, rejects):
+                    pass
+            for workspace in workspaces:
+                await ledger.upkeep.schedule_due(workspace, trust_clock=True)
+                await ledger.upkeep.expire(workspace, trust_clock=True)
+            result = estimate(await ledger.reports.list_deadlines(), now=now, **limits)
+            return result, await ledger.reports.get_books(), listed, rejects
+
+
+def estimate_lines(estimate: "Estimate", *, settled: int, expired: int, limit: int) -> list[str]:
+    """Return what a capture needs, or why there is nothing to request."""
+    done = [output.plural(settled, "pair is", "pairs are") + " already settled"] if settled else []
+    done += [output.plural(expired, "pair has", "pairs have") + " expired"] if expired else []
+    if not estimate.requests:
+        return [f"requests   0: {', '.join(done) or 'no pair is listed'}"]
+    seconds = estimate.duration_seconds
+    duration = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+    share = f"{estimate.quota_share:.1%}" if estimate.quota_share >= 0.001 else "less than 0.1%"
+    return [
+        f"requests   {'; '.join([str(estimate.requests), *done])}",
+        f"pace       {estimate.pace:.1f} requests per second, if nobody else uses the quota",
+        f"time       {duration}",
+        f"quota      {share} of an hour's {output.plural(limit, 'request')}",
+        f"missed     {output.plural(estimate.missed, 'pair')} would expire before they are requested",
+    ]

@@ -1,0 +1,95 @@
+"""The command run: captures a list of sends once."""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harvester.cli import ledger_access, options, progress, startup
+from harvester.cli.summary import print_summary
+from harvester.errors import UsageError
+
+if TYPE_CHECKING:
+    from harvester.commands.capture import Summary
+    from harvester.settings import Settings
+    from harvester.storage import Compression, Sink
+
+
+@click.command()
+@click.argument("pairs", type=options.ListedPlace(), nargs=-1)
+@options.place_or_pipe
+@options.workspace
+@options.capture
+@click.option(
+    "--patience-seconds",
+    type=float,
+    help="End when nothing has succeeded for this time; the same command continues  [default: 240]",
+)
+@click.option("--force", is_flag=True, help="Also request sends that are older than 15 days.")
+@click.option("--json", is_flag=True, help="Print the summary as JSON to stdout (with -o - to stderr).")
+@options.logs
+def run(pairs: tuple[str, ...], **arguments: Any) -> None:
+    """Capture a list of sends once.
+
+    PAIRS are CSV, NDJSON or Parquet files, folders of Currents, or - for stdin. Columns: campaign_id and send_id,
+    optionally sent_at (ISO 8601) and workspace. If the command is killed or interrupted, the same command continues.
+    Without PAIRS it captures what is pending in the ledger. With -o -, the command ends with 0 when the reader closes
+    the pipe; with --state, the next run continues and writes the rows that were not read.
+
+    \b
+    Examples:
+      harvester run sends.csv --endpoint https://rest.fra-01.braze.eu
+      harvester run s3://lake/sends.parquet -o s3://lake/braze
+      harvester run - -o - < sends.ndjson | head
+    """
+    startup.set_up_logs(arguments)
+    settings = startup.load_settings(arguments)
+    startup.check_environment()
+    settings.load_keys()  # before anything is created
+    if not pairs and not ledger_access.get_ledger_path(settings.out, settings.state).exists():
+        raise UsageError("there is no list and no ledger; name a list, such as: harvester run sends.csv")
+    with startup.send_traces():
+        done = startup.run_async(run_capture(settings, pairs, forced=arguments["force"]))
+    print_summary(done, json=arguments["json"], to_stderr=settings.out == "-")
+    if done.problem is not None:
+        raise done.problem
+    sys.exit(done.exit_code)
+
+
+@contextlib.contextmanager
+def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
+    """Return the sink that ``out`` names, the compression, and the path of the ledger."""
+    from harvester.storage import Compression
+
+    out, state, sink = settings.out, settings.state, ledger_access.create_sink(settings.out)
+    if out != "-":
+        yield sink, Compression(settings.compression), ledger_access.get_ledger_path(out, state)
+        return
+    with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
+        # Rows in a pipe cannot be found again, so without --state the ledger is temporary.
+        yield sink, Compression.NONE, state or Path(folder) / "ledger.db"
+
+
+async def run_capture(settings: "Settings", pairs: tuple[str, ...], *, forced: bool = False) -> "Summary":
+    """Open list, sink and ledger, and capture, with progress on a terminal."""
+    with startup.without_collection():
+        from harvester.clock import SystemClock
+        from harvester.commands.capture import Run
+        from harvester.ledger import Ledger
+        from harvester.sources import Input, RejectsFile
+
+    with open_output(settings) as (sink, compression, path):
+        await ledger_access.check_new_ledger(sink, path)
+        async with await Ledger.open(path, clock=SystemClock()) as ledger:
+            workspaces = list(settings.workspaces)
+            listed = Input(
+                pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=ledger.clock.wall(), confirmed=False
+            )
+            job = Run(settings, ledger=ledger, sink=sink, compression=compression)
+            rejects = RejectsFile(path.with_name("rejects.ndjson"))
+            async with progress.show_capture(job):
+                return await job.capture(listed, rejects, forced=forced)

@@ -1,0 +1,86 @@
+"""What a command does before its work: settings, logs, traces, checks of the environment, and the event loop."""
+
+import asyncio
+import contextlib
+import gc
+import sys
+from collections.abc import Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from harvester.settings import Settings
+
+OBJECTS_BEFORE_COLLECTION = 10_000
+"""Responses create hundreds of objects that are freed at once. With Python's default of 700, the search for garbage
+takes 3 % of a capture, and finds almost none."""
+
+_OPTIONS = ("out", "state", "concurrency", "compression", "raw", "patience_seconds")
+_WORKSPACE_OPTIONS = ("endpoint", "api_key_file", "allow_unknown_host", "reserve", "max_rate")
+
+T = TypeVar("T")
+
+
+def load_settings(options: dict[str, Any]) -> "Settings":
+    """Load settings from the command line, the environment and the file."""
+    with without_collection():
+        from harvester.settings import load
+
+    return load(
+        options.get("config"),
+        {name: options.get(name) for name in _OPTIONS},
+        {name: options.get(name) for name in _WORKSPACE_OPTIONS},
+    )
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Import modules without garbage collection, and exclude their objects from later collections.
+
+    That saves a tenth of the start, and of a long capture.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def set_up_logs(options: dict[str, Any], *, service: bool = False) -> None:
+    """Write logs to stderr: on a terminal warnings only (not for a service), elsewhere for a service as JSON."""
+    from harvester.observability import logs
+
+    json, terminal = options.get("log_json"), sys.stderr.isatty()
+    logs.set_up_logs(
+        json=service and not terminal if json is None else json,
+        level=options.get("log_level") or ("info" if service or not terminal else "warning"),
+    )
+
+
+def check_environment() -> None:
+    """Warn of a proxy that requests to Braze ignore. Raises ``UsageError`` for unreadable certificates."""
+    import structlog
+
+    from harvester.settings.environment import PROXY_HINT, check_certificates, list_proxy_variables
+
+    check_certificates()
+    variables = list_proxy_variables()
+    if variables:
+        structlog.get_logger().warning("proxy_ignored", variables=" ".join(variables), hint=PROXY_HINT)
+
+
+def send_traces() -> contextlib.AbstractContextManager[None]:
+    """Send traces to the collector in OpenTelemetry's variable, if it is set."""
+    from harvester.observability.traces import send_traces_to
+    from harvester.settings import get_trace_endpoint
+
+    return send_traces_to(get_trace_endpoint())
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run the work of a command that makes many requests, on uvloop."""
+    import uvloop
+
+    gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)

@@ -1,0 +1,99 @@
+"""The commands status and parts: what a ledger contains."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harvester.cli import ledger_access, output
+from harvester.model import Books
+
+if TYPE_CHECKING:
+    from harvester.ledger import ClockDifference, LedgerStatus, StoredPart
+
+REJECTIONS = 5
+"""How many of the latest rejected pairs ``status`` lists."""
+
+PARTS_PER_PAGE = 1000
+
+
+@click.command()
+@ledger_access.ledger_command
+@click.option("--json", is_flag=True, help="Print JSON.")
+def status(path: Path, *, json: bool) -> None:
+    """Print the books of the ledger.
+
+    Accepted pairs = captured + rejected + expired + pending. With several workspaces, also prints the books of each.
+
+    \b
+    Example:
+      harvester status -o ./harvest
+    """
+    _, difference = ledger_access.get_time(path)
+    found = ledger_access.with_ledger(path, lambda ledger: ledger.reports.get_status(rejections=REJECTIONS))
+    if json:
+        _print_json(found, difference)
+    else:
+        click.echo("\n".join(_status_lines(found, difference)))
+
+
+def _print_json(found: "LedgerStatus", difference: "ClockDifference | None") -> None:
+    output.print_json(
+        {
+            "books": output.books_as_dict(Books.sum(found.workspaces.values())),
+            "workspaces": output.books_by_workspace(found.workspaces),
+            "readings": found.readings,
+            "batches": found.batches,
+            "halted": found.halted,
+            "at_risk": sum(found.at_risk.values()),
+            "clock_difference_seconds": None if difference is None else difference.current_seconds,
+        }
+    )
+
+
+def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -> list[str]:
+    empty = f"; {found.batches_without_part} without rows" if found.batches_without_part else ""
+    at_risk = output.plural(sum(found.at_risk.values()), "pair")
+    return [
+        *output.book_lines(Books.sum(found.workspaces.values()), found.workspaces),
+        f"readings   {_list_counts(found.readings)}",
+        f"batches    {_list_counts(found.batches)}{empty}",
+        f"at risk    {at_risk} may expire unread",
+        *(f'at risk    workspace "{name}": {output.plural(n, "pair")}' for name, n in found.at_risk.items() if n),
+        *(f'halted     workspace "{name}": {because}' for name, because in found.halted.items()),
+        output.clock_line(difference),
+        *output.refused_lines(found.workspaces),
+        # Ids are quoted: they may contain control characters.
+        *(
+            f"rejected   {each.pair.campaign_id!r} {each.pair.send_id!r}: {each.reason}: {each.detail}"
+            for each in found.rejections
+        ),
+    ]
+
+
+def _list_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+@click.command()
+@ledger_access.ledger_command
+@click.option("--since", default=0, show_default=True, help="Only parts stored after the part with this order.")
+def parts(path: Path, since: int) -> None:
+    """List stored parts in the order of storing, for loaders.
+
+    Prints a line of NDJSON per part. A loader saves the order of the last part that it loaded.
+
+    \b
+    Example:
+      harvester parts --since 17
+    """
+    while page := _list_page(path, since):
+        for part in page:
+            output.print_json(asdict(part) | {"stored_at": output.format_time(part.stored_at)}, indent=False)
+        since = page[-1].order
+
+
+def _list_page(path: Path, after: int) -> "list[StoredPart]":
+    return ledger_access.with_ledger(path, lambda ledger: ledger.reports.list_parts(after=after, limit=PARTS_PER_PAGE))
