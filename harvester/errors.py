@@ -100,7 +100,7 @@ class ExchangeError(HarvesterError):
     """A request to the API got no usable response. ``cause`` is a closed set, for counting."""
 
     def __init__(self, cause: str, detail: str) -> None:
-        """Keep the cause for the books and the detail for the log."""
+        """Keep the cause for counters and the detail for the log."""
         super().__init__(format_cause(cause) + (f": {detail}" if detail else ""))
         self.cause = cause
 

@@ -1,8 +1,8 @@
-"""The plan of readings, as pure functions: when a pair is read, when it expires, when a deferred reading is due again.
+"""The plan of readings: when a pair is read, when it expires, when a deferred reading is due again. Pure.
 
-A pair's time counts from its send, or from its first sight where the send's time is unknown. Readings are named by
-the age at which they fall due: ``d1`` after a day, and the last one ``final``. Due times are rounded up, so that sends
-that trickle in share batches and parts, with a phase for each workspace, so that workspaces don't all come at once.
+A pair's time counts from its send, or from its first sight if the send's time is unknown. Readings are named by
+the age at which they fall due: ``d1`` after a day, and the last one ``final``. Due times are rounded up, so that
+sends share batches and parts, with a phase for each workspace, so that workspaces are not due all at once.
 """
 
 import random
@@ -32,7 +32,7 @@ LAST_AGE_DAYS = (RETENTION_SECONDS - MARGIN_SECONDS) / DAY_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A reading to come: its name and when it falls due."""
+    """A planned reading: its name and its due time."""
 
     name: str
     due_at: float
@@ -40,7 +40,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class ReadingPlan:
-    """When each pair of a workspace is read. Ages in days since the send, rising; the last one's is the final reading.
+    """When each pair of a workspace is read. Ages are rising days since the send; the last is the final reading.
 
     Without ages a pair is read once, at once.
     """
@@ -50,12 +50,12 @@ class ReadingPlan:
 
     @classmethod
     def of(cls, workspace: str, ages_days: tuple[float, ...]) -> "ReadingPlan":
-        """Make the plan of a workspace, with a phase of its own."""
+        """Create the plan of a workspace, with its own phase."""
         return cls(ages_days, phase=crc32(workspace.encode()) % 1000 / 1000)
 
     @property
     def readings(self) -> tuple[tuple[str, float], ...]:
-        """Give each reading's name and the age in seconds at which it falls due."""
+        """Return each reading's name and the age in seconds at which it falls due."""
         last = len(self.ages_days) - 1
         return tuple(
             (FINAL if index == last else reading_name(days), days * DAY_SECONDS)
@@ -63,11 +63,11 @@ class ReadingPlan:
         )
 
     def expires_at(self, since: float) -> float:
-        """Give the time after which a pair is no longer asked for: retention and grace after ``since``."""
+        """Return the time after which a pair is no longer requested: retention and grace after ``since``."""
         return since + RETENTION_SECONDS + GRACE_SECONDS
 
     def first(self, sent_at: float | None, now: float) -> Planned:
-        """Plan the first reading of a pair met at ``now``. One reading settles all that are overdue."""
+        """Plan the first reading of a pair at ``now``. One reading replaces all that are overdue."""
         if not self.ages_days:
             return Planned(ONCE, now)
         if sent_at is None:
@@ -76,7 +76,7 @@ class ReadingPlan:
         return Planned(overdue[-1], now) if overdue else self._planned(*self.readings[0], sent_at)
 
     def after(self, name: str, since: float, now: float) -> Planned | None:
-        """Plan the reading that follows ``name``, which was asked ``now``; None when that was the last."""
+        """Plan the reading after ``name``, which was requested at ``now``; None after the last."""
         if name == ONCE:
             return None
         names = [each for each, _ in self.readings]
@@ -109,7 +109,7 @@ def count_deferrals(seconds: float) -> int:
 
 
 def deferral_seconds(deferrals: int, jitter: random.Random) -> float:
-    """Give the delay before a reading is due again, after it was deferred ``deferrals`` times before.
+    """Return the delay of a reading that was deferred ``deferrals`` times before.
 
     It doubles from five seconds to an hour, with a quarter of jitter so that a herd does not come back as one.
     """

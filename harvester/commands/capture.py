@@ -19,7 +19,7 @@ from harvester.sources import Input, RejectsFile
 from harvester.storage import Compression, Sink
 
 REPORT_SECONDS = 1.0
-"""How often it is looked whether a part has stopped working: a person may look on."""
+"""How often to check whether a part has stopped working, for a person who watches."""
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class Run:
         self._windows_unknown = False
 
     def stop(self) -> None:
-        """Claim no more, and let what is in flight land."""
+        """Claim no more, and let requests in flight finish."""
         self._stopped = True
         self._harvesting.stop()
 

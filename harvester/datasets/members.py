@@ -21,7 +21,7 @@ MANY_NAMES = 1000
 
 _CHUNK_BYTES = 256 * 1024
 _OBJECT_BYTES = 1_048_576
-"""DuckDB sets twice so much aside for each thread, or twice the longest row where that is longer."""
+"""DuckDB reserves twice this for each thread, or twice the longest row if that is longer."""
 
 
 @dataclass

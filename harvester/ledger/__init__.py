@@ -1,6 +1,6 @@
-"""The ledger: the single source of truth. What is due, leased, sealed, stored; the only room with SQL.
+"""The ledger: what is due, leased, sealed and stored. The only door to SQLAlchemy.
 
-Other rooms import from here, never from a module below.
+Other rooms import from this package, never from its modules.
 """
 
 from harvester.ledger.books import StoredPart

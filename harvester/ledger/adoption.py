@@ -1,4 +1,4 @@
-"""A ledger takes over a dataset: what its parts tell of the pairs becomes part of the plan again."""
+"""Rebuilds a ledger's plan from the pairs in a dataset's parts."""
 
 from collections.abc import Iterable, Mapping
 
@@ -15,7 +15,7 @@ def adopt(
     tx: Transaction, ledger_id: str, captures: Iterable[LastCapture], plans: Mapping[str, ReadingPlan], *,
     unmarked: tuple[str, str] | None = None,
 ) -> int:  # fmt: skip
-    """Become the ledger of an id, and add the pairs that were captured; those that are here stay. Returns how many.
+    """Set the ledger's id and add the captured pairs; existing pairs stay. Returns the number of new pairs.
 
     ``unmarked`` is the place of a dataset without a marker, and the id that the ledger gives it.
     """
@@ -26,7 +26,7 @@ def adopt(
 
 
 def _restore(tx: Transaction, capture: LastCapture, plan: ReadingPlan) -> bool:
-    """Add a pair as its last capture left it. False if the ledger has it."""
+    """Add a pair in the state after its last capture. False if it exists."""
     pair = capture.pair
     same = (pairs.c.workspace == pair.workspace, pairs.c.campaign_id == pair.campaign_id)
     if tx.execute(select(pairs.c.id).where(*same, pairs.c.send_id == pair.send_id)).first():

@@ -1,4 +1,4 @@
-"""The second door: the batch protocol. Claim, renew, seal, store; recover what owners left that are dead or late."""
+"""The second door, the batch protocol: claim, renew, seal, store, and recover the batches of dead or late owners."""
 
 import random
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Batches:
     """
 
     def __init__(self, database: Database, lock: OwnerLock, jitter: random.Random) -> None:
-        """Own batches as the holder of ``lock``."""
+        """Act as the owner that holds ``lock``."""
         self._database = database
         self._lock = lock
         self._jitter = jitter
@@ -69,11 +69,11 @@ class Batches:
         return await self._database.write(mark_stored, batch_id, dataset=dataset)
 
     async def mark_conflict(self, batch_id: str) -> bool:
-        """Set a sealed batch aside whose part's name is taken by other bytes. False if it is not sealed."""
+        """Set a sealed batch aside because its part's name exists with other bytes. False if it is not sealed."""
         return await self._database.write(mark_conflict, batch_id)
 
     async def recover(self) -> list[SealedBatch]:
-        """Release what dead or late owners held; returns the sealed batches that are now ours to store."""
+        """Release the batches of dead or late owners; returns the sealed batches that are now ours to store."""
         return await self._database.write(leases.recover, owner=self._lock.owner, list_dead=self._lock.list_dead)
 
 

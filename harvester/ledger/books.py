@@ -21,7 +21,7 @@ _FIGURES = (func.count(), func.min(pairs.c.due_at))
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """A part that stands in its dataset. ``order`` only grows, so it serves a loader as its bookmark."""
+    """A stored part. ``order`` only grows, so loaders use it as a bookmark."""
 
     order: int
     dataset: str
@@ -33,13 +33,13 @@ class StoredPart:
 
 
 def get_books(tx: Transaction) -> Books:
-    """Count the pairs by what became of them."""
+    """Count the pairs by state and outcome."""
     accepted = tx.execute(select(func.count()).select_from(pairs)).scalar_one()
     return _balance(accepted, tx.execute(select(*_SHAPE, *_FIGURES).group_by(*_SHAPE)))
 
 
 def get_books_by_workspace(tx: Transaction) -> dict[str, Books]:
-    """Count the pairs of each workspace by what became of them."""
+    """Count the pairs of each workspace by state and outcome."""
     of = pairs.c.workspace
     accepted = tx.execute(select(of, func.count()).group_by(of)).all()
     shapes: dict[str, list[Sequence[Any]]] = {}
@@ -78,13 +78,13 @@ def count_pending(tx: Transaction) -> dict[str, int]:
 
 
 def count_seemingly_expired(tx: Transaction) -> int:
-    """Count the open pairs that have expired if a time is true that nothing has confirmed."""
+    """Count the open pairs that have expired by an unconfirmed time."""
     gone = and_(UNSETTLED, pairs.c.expires_at <= tx.now)
     return int(tx.execute(select(func.count()).select_from(pairs).where(gone)).scalar_one())
 
 
 def count_planned(tx: Transaction) -> int:
-    """Count the pairs that wait for a reading to come, by plan."""
+    """Count the pairs that wait for a planned reading."""
     by_plan = and_(WAITING, pairs.c.reading != ONCE, pairs.c.deferrals == 0)
     return tx.execute(select(func.count()).select_from(pairs).where(by_plan)).scalar_one()
 
@@ -104,7 +104,7 @@ def count_batches(tx: Transaction) -> dict[str, int]:
 
 
 def count_batches_without_part(tx: Transaction) -> int:
-    """Count the batches that are done and brought no row, so that there was nothing to store."""
+    """Count the finished batches without rows, which have no part."""
     with_part = select(parts.c.batch_id).where(parts.c.batch_id == batches.c.id).exists()
     done = select(func.count()).select_from(batches).where(batches.c.state == "stored", ~with_part)
     return int(tx.execute(done).scalar_one())
@@ -118,7 +118,7 @@ def list_deadlines(tx: Transaction) -> "array[float]":
 
 
 def list_halted(tx: Transaction) -> dict[str, tuple[str, float]]:
-    """Name the halted workspaces, each with its cause and since when."""
+    """List the halted workspaces with cause and time."""
     return {row.name: (row.halted_because, row.halted_at) for row in tx.execute(select(workspaces))}
 
 

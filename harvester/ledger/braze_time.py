@@ -29,11 +29,11 @@ class ClockDifference:
 
     @property
     def current_seconds(self) -> float | None:
-        """Return the seconds; None if they no longer apply."""
+        """Return the seconds; None if they are outdated."""
         return None if self.outdated else self.seconds
 
     def still_holds(self, machine: float) -> bool:
-        """Return whether it may apply to a machine clock: by it, the present is not before the measurement."""
+        """Return whether it can apply to a machine's clock: the present must not be before the measurement."""
         return machine - self.seconds >= self.measured_at - LARGE_DIFFERENCE_SECONDS
 
     def should_replace(self, before: "ClockDifference") -> bool:
@@ -49,7 +49,7 @@ def find_difference(tx: Transaction) -> ClockDifference | None:
 
 
 def save_difference(tx: Transaction, measured: ClockDifference) -> None:
-    """Store a difference instead of the one before."""
+    """Replace the stored difference."""
     tx.execute(delete(differences))
     tx.execute(insert(differences).values(seconds=measured.seconds, measured_at=measured.measured_at))
 
@@ -75,7 +75,7 @@ def _first_of(tx: Transaction, which: ColumnElement[bool]) -> Pair | None:
 
 
 def correct_times(tx: Transaction, workspace: str) -> int:
-    """Undo what a wrong clock has done, now that the time is confirmed; returns how many pairs had expired by mistake.
+    """Correct the effects of a wrong clock; returns the number of pairs that had expired by mistake.
 
     Expired pairs whose time is still to come are open again. What fell due too early waits again, and what was put off
     for too long is due. A pair whose send's time is unknown was not first seen in the future.
@@ -92,7 +92,7 @@ def correct_times(tx: Transaction, workspace: str) -> int:
 
 
 def _reopen_expired(tx: Transaction, workspace: str) -> int:
-    """Open the expired pairs again whose time is still to come."""
+    """Reopen expired pairs whose window is still open."""
     p, now = pairs.c, tx.now
     by_mistake = and_(p.workspace == workspace, EXPIRED, p.expires_at > now)
     opened: dict[Any, Any] = {
@@ -103,7 +103,7 @@ def _reopen_expired(tx: Transaction, workspace: str) -> int:
 
 
 def _move_first_seen(tx: Transaction, workspace: str) -> None:
-    """Let open pairs without a time of send that were first seen in the future be first seen now."""
+    """Set the first sight of open pairs without a send time from the future to now."""
     p, now, soon = pairs.c, tx.now, tx.now + LARGE_DIFFERENCE_SECONDS
     longest = get_plan(tx, workspace).expires_at(soon)
     ahead = and_(p.workspace == workspace, UNSETTLED, p.expires_at > longest, p.expires_at < NEVER, p.sent_at.is_(None))

@@ -1,4 +1,4 @@
-"""A batch is claimed: due readings are leased to it, those that yield last, the nearest deadline first."""
+"""Claims a batch: leases due readings, nearest deadline first, low-priority readings last."""
 
 import secrets
 from datetime import UTC, datetime
@@ -55,12 +55,12 @@ def claim(tx: Transaction, workspace: str, *, owner: str, limit: int, probe: Pro
 
 
 def _new_batch_id(now: float) -> str:
-    """Return the time, so that ids sort as batches were claimed, and chance, so that no two owners choose the same."""
+    """Return a time, so that ids sort by claim, and random digits, so that they are unique."""
     return f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S%f}Z-{secrets.token_hex(4)}"
 
 
 def _lease(tx: Transaction, values: dict[Any, Any], *which: ColumnElement[bool], limit: int) -> int:
-    """Lease the first of those that are ready; returns how many."""
+    """Lease the first due readings; returns their number."""
     nearest = (
         select(pairs.c.id).where(*which).order_by(pairs.c.yields, pairs.c.expires_at, pairs.c.id).limit(limit)
         .with_for_update(skip_locked=True)
@@ -86,7 +86,7 @@ def _list_leased(
 
 
 def _latest_due(plan: ReadingPlan, now: float) -> ColumnElement[str]:
-    """Name the latest reading of a plan that has fallen due by now: one reading settles all that are overdue.
+    """Return the latest due reading of a plan: one reading replaces all that are overdue.
 
     Never an earlier one than that which was planned: a clock that was set back would ask again for a reading that was
     captured.

@@ -1,6 +1,6 @@
-"""Two threads, a connection each: one for transactions that write, one for reports.
+"""Two threads, each with its own connection: one for transactions that write, one for reports.
 
-A slow report never delays a claim. Whatever the database says leaves here as a ``LedgerError``.
+A slow report never delays a claim. Every database error becomes a ``LedgerError``.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ class Lane:
 
 
 class Database:
-    """The file of one ledger, opened by one process."""
+    """The connections of this process to a ledger's file."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         """Open or create the file; ``clock`` is the machine's. Raises ``LedgerError``."""
@@ -97,33 +97,33 @@ class Database:
         self._reading = self._writes.engine.execution_options(**READS_ONLY)
 
     def watch_files(self) -> None:
-        """Notice from now on when a file of the ledger is removed or replaced."""
+        """Detect from now on when a file of the ledger is removed or replaced."""
         self._files = FileIdentity(self.path)
 
     async def close(self) -> None:
-        """Close both connections: the one that writes last, since the last one tidies up the file."""
+        """Close both connections, the writing one last, since the last one cleans up the file."""
         await self._reports.close()
         await self._writes.close()
 
     async def write(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a verb as one transaction; it is committed, durably, when this returns. Raises ``LedgerError``."""
+        """Run a function as one transaction, which is durable on return. Raises ``LedgerError``."""
         work = self._work(verb, *args, **kwargs)
         return await self._writes.run(lambda: self._transaction(self._writes.engine, work))
 
     async def read(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a verb that only reads, in turn with those that write but without their lock. Raises ``LedgerError``."""
+        """Run a function that only reads, queued behind writes but without a write lock. Raises ``LedgerError``."""
         work = self._work(verb, *args, **kwargs)
         return await self._writes.run(lambda: self._transaction(self._reading, work))
 
     async def report(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a verb that only reads, beside those that write. Raises ``LedgerError``."""
+        """Run a function that only reads, concurrently with writes. Raises ``LedgerError``."""
         work = self._work(verb, *args, **kwargs)
         return await self._reports.run(lambda: self._report(work))
 
     def _work(
         self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> Callable[[Connection], R]:
-        """Bind a verb to the time of its call: the event loop's own time is not available in other threads."""
+        """Bind a function to the time of its call: other threads cannot read the event loop's time."""
         now, confirmed = self.clock.wall(), self.clock.confirmed
         until = now + self.lease_seconds
         return lambda connection: verb(Transaction(connection, DIALECT, now, confirmed, until), *args, **kwargs)
@@ -156,7 +156,7 @@ class Database:
             raise self.lost
 
     def _rescue(self) -> str:
-        """Copy the content of the open file to a name beside it; returns a sentence that says where, and what to do."""
+        """Copy the content of the open file beside it; returns a sentence with the copy's name and what to do."""
         moment = datetime.fromtimestamp(self.clock.wall(), UTC)
         to = self.path.with_name(f"{self.path.name}.saved-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
         connection = self._writes.engine.raw_connection()

@@ -1,4 +1,4 @@
-"""Which dataset lies at which place, so that a capture can begin while a place that was used before is away."""
+"""Which dataset is at which place, so that a capture can start while a known place is unavailable."""
 
 from sqlalchemy import delete, insert, select
 
@@ -7,7 +7,7 @@ from harvester.ledger.schema import datasets
 
 
 def save_dataset(tx: Transaction, place: str, dataset_id: str) -> None:
-    """Store the id of the dataset that lies at a place."""
+    """Store the id of the dataset at a place."""
     tx.execute(delete(datasets).where(datasets.c.place == place))
     tx.execute(insert(datasets).values(place=place, dataset_id=dataset_id))
 

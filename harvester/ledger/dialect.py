@@ -1,4 +1,4 @@
-"""What one kind of database says in its own words; all other statements are the same for every database."""
+"""What differs between databases; all other statements are the same for each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The functions of a database that SQLAlchemy does not spell for us."""
+    """The operations of a database that SQLAlchemy does not abstract."""
 
     insert: Callable[[Any], Any]
     """An ``INSERT`` that has ``on_conflict_do_nothing``."""

@@ -1,4 +1,4 @@
-"""Pairs come into the ledger: a new one is inserted, and a known one changes by one statement for each event.
+"""Adds pairs: new ones are inserted, known ones are updated by one statement for each event.
 
 A known pair may begin another round, since send ids may be used again; it may start to follow a plan; or the time of
 its send may become known. What was captured is not requested again unless it is a new send.
@@ -37,7 +37,7 @@ _SETTLED = pairs.c.state == "settled"
 
 @dataclass(frozen=True, slots=True)
 class EnqueueCount:
-    """How many of the enqueued pairs were new to the ledger, and how many it knew.
+    """The numbers of enqueued pairs that were new and known.
 
     ``in_question`` is a settled pair whose window seems closed, by a time that is not confirmed.
     """
@@ -49,7 +49,7 @@ class EnqueueCount:
 
 @dataclass(frozen=True, slots=True)
 class _KnownPairs:
-    """The rows of pairs that the ledger knew before, joined with what has arrived; ``same`` is the join."""
+    """The rows of known pairs, joined with the arrivals; ``same`` is the join."""
 
     arrived: FromClause
     same: ColumnElement[bool]
@@ -114,13 +114,13 @@ def _insert(tx: Transaction, arrived: FromClause) -> None:
 
 
 def _known(arrived: FromClause, before: int, which: ColumnElement[bool]) -> _KnownPairs:
-    """Join what has arrived with the pairs that were there before, up to the id ``before``."""
+    """Join the arrivals with the pairs up to the id ``before``."""
     identity = (pairs.c[column.name] == arrived.c[column.name] for column in IDENTITY)
     return _KnownPairs(arrived, and_(which, pairs.c.id <= before, *identity))
 
 
 def _update_known(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> None:
-    """Change known pairs by what their sources know better. After one event, none of the others applies to a pair."""
+    """Update known pairs by the events below. At most one event applies to a pair."""
     begin_round(tx, known, confirmed=confirmed)
     start_plan(tx, known)
     learn_send_time(tx, known)
@@ -128,7 +128,7 @@ def _update_known(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> No
 
 
 def _reopen_all(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> None:
-    """Open expired pairs again, and let no open pair expire."""
+    """Reopen expired pairs, and keep open pairs from expiring."""
     expired = _KnownPairs(known.arrived, and_(known.same, pairs.c.outcome == "expired"))
     begin_round(tx, expired, confirmed=confirmed)
     start_plan(tx, expired)
@@ -137,11 +137,11 @@ def _reopen_all(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> None
 
 
 def begin_round(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> None:
-    """Begin another round: the send is later than the known one, or has no time and the pair's window has closed."""
+    """Begin another round: the send is later than the known one, or it has no time and the window has closed."""
     p, arrived = pairs.c, known.arrived.c
     later = arrived.sent_at > func.coalesce(p.sent_at, p.first_seen_at)
     closed = _is_closed(known.arrived, tx.now) if confirmed else false()
-    values = _read_anew(arrived) | {
+    values = _restart_values(arrived) | {
         p.sent_at: arrived.sent_at, p.first_seen_at: tx.now, p.expires_at: arrived.expires_at,
         p.round: p.round + 1, p.captures: 0,
     }  # fmt: skip
@@ -153,7 +153,7 @@ def start_plan(tx: Transaction, known: _KnownPairs) -> None:
     p, arrived = pairs.c, known.arrived.c
     expires_at = case((arrived.sent_at.is_(None), p.expires_at), else_=arrived.expires_at)
     planned = and_(p.reading == ONCE, arrived.reading != ONCE, expires_at > tx.now)
-    values = _read_anew(arrived) | {
+    values = _restart_values(arrived) | {
         p.sent_at: func.coalesce(arrived.sent_at, p.sent_at), p.expires_at: expires_at,
         p.round: p.round + 1, p.captures: 0,
     }  # fmt: skip
@@ -161,14 +161,14 @@ def start_plan(tx: Transaction, known: _KnownPairs) -> None:
 
 
 def learn_send_time(tx: Transaction, known: _KnownPairs) -> None:
-    """Plan an open pair anew from the time of its send, which is now known, if nothing was captured of it yet."""
+    """Plan an open pair again from its send time, which is now known, if it has no capture."""
     p, arrived = pairs.c, known.arrived.c
-    values = _read_anew(arrived) | {p.sent_at: arrived.sent_at, p.expires_at: arrived.expires_at}
+    values = _restart_values(arrived) | {p.sent_at: arrived.sent_at, p.expires_at: arrived.expires_at}
     tx.execute(update(pairs).where(known.same, _learns_time(arrived), p.captures == 0).values(values))
 
 
 def move_to_send_time(tx: Transaction, known: _KnownPairs) -> None:
-    """Move the times of an open pair to its send, which is now known; what was captured is not requested again."""
+    """Move the times of an open pair to its send time, which is now known; captured readings stay captured."""
     p, arrived = pairs.c, known.arrived.c
     values: dict[Any, Any] = {
         p.sent_at: arrived.sent_at, p.expires_at: arrived.expires_at,
@@ -178,14 +178,14 @@ def move_to_send_time(tx: Transaction, known: _KnownPairs) -> None:
 
 
 def reopen_forced(tx: Transaction, known: _KnownPairs) -> None:
-    """Open expired pairs again in the round that they have."""
+    """Reopen expired pairs in their current round."""
     p, arrived = pairs.c, known.arrived.c
-    values = _read_anew(arrived) | {p.sent_at: func.coalesce(arrived.sent_at, p.sent_at)}
+    values = _restart_values(arrived) | {p.sent_at: func.coalesce(arrived.sent_at, p.sent_at)}
     tx.execute(update(pairs).where(known.same).values(values))
 
 
-def _read_anew(arrived: Any) -> dict[Any, Any]:
-    """Return the values of a pair that waits for its first reading; a batch that holds it keeps it."""
+def _restart_values(arrived: Any) -> dict[Any, Any]:
+    """Return the values of a pair that waits for its first reading; a batch that leases it keeps it."""
     p = pairs.c
     return {
         p.reading: arrived.reading, p.due_at: arrived.due_at,
@@ -195,7 +195,7 @@ def _read_anew(arrived: Any) -> dict[Any, Any]:
 
 
 def _learns_time(arrived: Any) -> ColumnElement[bool]:
-    """Return whether a pair is open and has no time of its send, and what arrived has one."""
+    """Return whether an open pair has no send time and the arrival has one."""
     return and_(~_SETTLED, pairs.c.sent_at.is_(None), arrived.sent_at.is_not(None))
 
 

@@ -33,12 +33,12 @@ class FileIdentity:
     """Device and inode of a ledger's files, as they were when it was opened."""
 
     def __init__(self, path: Path) -> None:
-        """Take the files as they are now: the database, its write-ahead log, and the memory that processes share."""
+        """Record the current files: the database, its write-ahead log and its shared memory."""
         names = (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm"))
         self._files = {name: found for name in names if (found := _identity(name)) is not None}
 
     def missing(self) -> Path | None:
-        """Name a file that is no longer where it was, or is another; None while all are there."""
+        """Return a file that was removed or replaced; None while all are in place."""
         return next((name for name, found in self._files.items() if _identity(name) != found), None)
 
 

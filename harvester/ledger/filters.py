@@ -1,6 +1,6 @@
 """Conditions and values of pairs that several statements share.
 
-States stand in them as text: a database uses an index of some rows only where it can see that these are the rows.
+States are literals in them: a database uses a partial index only if it can see its condition.
 """
 
 from sqlalchemy import ColumnElement, and_, case, func, literal_column, or_
@@ -15,7 +15,7 @@ EXPIRED = pairs.c.outcome == literal_column("'expired'")
 DEFERRED = and_(WAITING, pairs.c.deferrals > literal_column("0"))
 
 TRIED = or_(pairs.c.first_seen_at >= pairs.c.expires_at, pairs.c.captures > 0, pairs.c.deferrals > 0)
-"""Whether a pair had its try, or came too late for one."""
+"""Whether a pair was attempted, or arrived expired."""
 
 SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
 """When a pair's time began: see ``Reading.since``."""
@@ -24,7 +24,7 @@ SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
 def released_state(
     due_at: ColumnElement[float], now: float, *, deferred: ColumnElement[bool] | None = None
 ) -> ColumnElement[str]:
-    """Return the state of a reading that nobody holds any more: due, or waiting until it is.
+    """Return the state of a released reading: due, or waiting until it is.
 
     A reading of a pair that is read once waits only if it was ``deferred``: a clock that was set back would leave it
     behind.

@@ -1,4 +1,4 @@
-"""The first door: pairs come in, come back for another chance, or leave."""
+"""The first door: adds, requeues and removes pairs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from harvester.schedule import ReadingPlan
 
 
 class Intake:
-    """Adds pairs to the ledger, and changes what is planned for them. Every method raises ``LedgerError``."""
+    """Adds pairs to the ledger, and changes their plans. Every method raises ``LedgerError``."""
 
     def __init__(self, database: Database) -> None:
         """Write to ``database``."""
@@ -33,22 +33,22 @@ class Intake:
         return await self._database.write(enqueue, arrivals, once=once, forced=forced, trust_clock=trust_clock)
 
     async def set_plan(self, workspace: str, plan: ReadingPlan) -> None:
-        """Let a workspace's readings follow a plan from now on; readings that are planned already stay as they are."""
+        """Set the plan of a workspace's readings; readings that are already planned stay."""
         await self._database.write(plans.set_plan, workspace, plan)
 
     async def requeue(self, *, outcome: str, reason: str | None = None, workspace: str | None = None) -> int:
-        """Open the pairs again that ended as ``outcome`` (for ``reason``); returns how many.
+        """Reopen pairs that ended as ``outcome`` (for ``reason``); returns their number.
 
         Pairs whose time is over do not expire again.
         """
         return await self._database.write(requeue, outcome=outcome, reason=reason, workspace=workspace)
 
     async def reset_deferrals(self, workspace: str) -> None:
-        """Make deferred readings due at once, as if they had never been deferred: a new run takes them up."""
+        """Make deferred readings due at once, as if they had never been deferred, for a new run."""
         await self._database.write(reset_deferrals, workspace)
 
     async def remove(self, named: Sequence[Pair]) -> int:
-        """Delete pairs and all their outcomes, except those that a batch holds; returns how many.
+        """Delete pairs and their outcomes, except pairs that a batch leases; returns their number.
 
         Their rows stay in the parts, which never change.
         """
@@ -56,7 +56,7 @@ class Intake:
 
 
 def requeue(tx: Transaction, *, outcome: str, reason: str | None, workspace: str | None) -> int:
-    """Open the pairs again that ended so."""
+    """Reopen pairs that ended with an outcome."""
     which: list[ColumnElement[bool]] = [pairs.c.state == "settled", pairs.c.outcome == outcome]
     if reason is not None:
         which.append(pairs.c.reason == reason)
@@ -77,7 +77,7 @@ def reset_deferrals(tx: Transaction, workspace: str) -> None:
 
 
 def remove(tx: Transaction, named: Iterable[Pair]) -> int:
-    """Delete pairs that no batch holds."""
+    """Delete pairs that no batch leases."""
     given = rows_as_table(tx, IDENTITY, [(each.workspace, each.campaign_id, each.send_id) for each in named])
     same = and_(*(column == given.c[column.name] for column in IDENTITY))
     return delete_pairs(tx, and_(pairs.c.state != "leased", pairs.c.id.in_(select(pairs.c.id).join(given, same))))

@@ -1,7 +1,7 @@
-"""Rows go to the database, and come back, as one JSON text, which the database parses and encodes by itself.
+"""Passes rows to the database, and back, as one JSON text, which the database parses and encodes.
 
-Row by row, the driver would take and release the interpreter's lock for each: the event loop would wait for it a
-thousand times a batch, and the driver for the event loop.
+Row by row, the driver would take and release the interpreter's lock for each row: the event loop and the driver would
+wait for each other a thousand times per batch.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def rows_as_table(tx: Transaction, columns: Sequence[Column[Any]], rows: Sequenc
 def select_as_json(
     tx: Transaction, columns: Sequence[ColumnElement[Any]], which: ColumnElement[bool]
 ) -> list[list[Any]]:
-    """Select columns, none of them null, of the rows ``which``, in no order; floats may come as text."""
+    """Select columns, none of them null, of the rows ``which``, in no order; floats can be text."""
     dialect = tx.dialect
     exact = [dialect.exact_float(each) if isinstance(each.type, Float) else each for each in columns]
     text = tx.execute(select(cast(dialect.json_rows(dialect.json_row(*exact)), String)).where(which)).scalar_one()

@@ -1,4 +1,4 @@
-"""Leases of batches: how long an owner keeps one, and what others take back from owners that are dead or late."""
+"""Leases of batches: their duration, and their recovery from dead or late owners."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ _HELD = batches.c.state.in_(("open", "sealed"))
 
 
 class Lease(NamedTuple):
-    """A batch, and the token that makes it ours: whoever takes it over gives it another one."""
+    """A batch and the token that makes it ours: a new owner gives it another token."""
 
     batch_id: str
     token: str
@@ -64,7 +64,7 @@ def recover(tx: Transaction, *, owner: str, list_dead: Callable[[set[str]], list
 
 
 def _release(tx: Transaction, which: ColumnElement[bool]) -> None:
-    """Give the readings of batches back, and delete these."""
+    """Release the readings of batches, then delete the batches."""
     lost = select(batches.c.id).where(which).scalar_subquery()
     tx.execute(
         update(pairs)

@@ -1,7 +1,4 @@
-"""The ledger as other rooms see it: one file, opened by one process, with four doors.
-
-It must never let a foreign error out: whatever the database says leaves here as a ``LedgerError``.
-"""
+"""The ledger: this process's handle on one file, with four doors. Every database error becomes a ``LedgerError``."""
 
 import random
 import secrets
@@ -29,13 +26,13 @@ from harvester.schedule import ReadingPlan
 
 
 class Ledger:
-    """One ledger, opened by one process.
+    """The handle of this process on a ledger; several processes can share the file.
 
     Use it as an async context manager: ``async with await Ledger.open(path, clock=clock) as ledger``.
     """
 
     def __init__(self, database: Database, ledger_id: str, lock: OwnerLock, jitter: random.Random) -> None:
-        """Take a database that is prepared; ``open`` is the usual way in."""
+        """Wrap a prepared database; use ``open``."""
         self.ledger_id = ledger_id
         self.clock_difference: ClockDifference | None = None
         self.outdated_difference: ClockDifference | None = None
@@ -85,12 +82,12 @@ class Ledger:
 
     @property
     def clock(self) -> BrazeClock:
-        """Return Braze's clock, by which every transaction of this ledger tells the time."""
+        """Return Braze's clock, the time of every transaction."""
         return self._database.clock
 
     @property
     def lease_seconds(self) -> float:
-        """Return how long a batch stays its owner's without a renewal."""
+        """Return the duration of a lease without a renewal."""
         return self._database.lease_seconds
 
     @property
@@ -99,7 +96,7 @@ class Ledger:
         return self._database.lost
 
     async def save_clock_difference(self) -> None:
-        """Store the measured difference of the clocks for commands that make no call; rarely, for it rarely changes."""
+        """Store the measured difference of the clocks, if it changed, for commands that make no request."""
         seconds, known = self.clock.difference, self.clock_difference
         if seconds is None:
             return
@@ -112,7 +109,7 @@ class Ledger:
         self, ledger_id: str, captures: Iterable[LastCapture], plans: Mapping[str, ReadingPlan], *,
         unmarked: tuple[str, str] | None = None,
     ) -> int:  # fmt: skip
-        """Become the ledger of that id, with the pairs of its dataset, whole or not at all; returns how many are new.
+        """Set the ledger's id and add the pairs of its dataset, in one transaction; returns the number of new pairs.
 
         ``unmarked`` is the place of a dataset without a marker, and the id that the ledger gives it.
         """

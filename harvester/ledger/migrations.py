@@ -1,4 +1,4 @@
-"""A new file becomes a ledger, and one of an earlier schema becomes one of today's, in one transaction."""
+"""Creates a ledger in a new file, or upgrades one of an earlier schema, in one transaction."""
 
 import secrets
 
@@ -40,7 +40,7 @@ _NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (datasets,), 2: (differences, pa
 
 
 def find_id(tx: Transaction) -> str | None:
-    """Return the ledger's id; None for a file that is not a ledger of today's schema yet."""
+    """Return the ledger's id; None for a file without the current schema."""
     if not inspect(tx.connection).has_table(about.name):
         return None
     ledger_id, version = tx.execute(select(about.c.ledger_id, about.c.schema_version)).one()
@@ -62,7 +62,7 @@ def prepare(tx: Transaction) -> str:
 
 
 def _upgrade(tx: Transaction, version: int) -> None:
-    """Bring a ledger of schema ``version`` to today's. Raises ``LedgerError`` for one that is newer, or unknown."""
+    """Upgrade a ledger of schema ``version``. Raises ``LedgerError`` for a newer or unknown one."""
     if not 1 <= version <= SCHEMA_VERSION:
         raise LedgerError(
             f"this ledger has schema {version}, this harvester knows {SCHEMA_VERSION}; upgrade the harvester"

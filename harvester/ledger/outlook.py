@@ -1,8 +1,7 @@
-"""What the ledger says of the days to come, for people who look often: verbs that only read, over one connection.
+"""The outlook of open pairs, for pages that are read often. Every function only reads.
 
-Each is cheap on a ledger of a million pairs, for it reads an index of what is still open and never what is settled.
-The states stand in the statements as text, since a database uses an index of some rows only where it can see that
-these are the rows.
+Each is cheap on a ledger of a million pairs: it reads an index of open pairs, and never settled ones. States are
+literals in the statements, since a database uses a partial index only if it can see its condition.
 """
 
 import math
@@ -35,7 +34,7 @@ class DayOfDeadlines:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A pair that the API refused: why, in one word of a closed set, what it said, and when."""
+    """A pair that the API refused: the reason (a closed set), the API's text, and the time."""
 
     pair: Pair
     reason: str
@@ -45,7 +44,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """A workspace's open readings by state, and its pairs' deadlines; one that has passed counts on the first day.
+    """A workspace's open readings by state, and its pairs' deadlines; past deadlines count on the first day.
 
     ``deferred`` readings failed and wait to be tried again; ``waiting`` ones wait for the time that is planned.
     """
@@ -57,7 +56,7 @@ class Outlook:
 
 
 def get_outlook(tx: Transaction, workspace: str, *, days: int = 15) -> Outlook:
-    """Look ahead over a workspace's open pairs.
+    """Return the outlook of a workspace's open pairs.
 
     A pair is at risk once its planning deadline has passed, or if the pace that a service measured last is too slow to
     read all pairs of its day and the days before in time. If no service has measured a pace, only the planning
@@ -102,7 +101,7 @@ def _readings(tx: Transaction, workspace: str) -> dict[str, int]:
 
 
 def _out_of_reach(midnights: Sequence[float], counts: Sequence[int], pace: float, now: float) -> float:
-    """Give the end of the last day whose pairs cannot all be read before it ends, at that pace; 0 if all can."""
+    """Return the end of the last day whose pairs cannot all be read in time at that pace; 0 if all can."""
     beyond, due = 0.0, 0
     for midnight, count in zip(midnights, counts, strict=False):
         due += count
@@ -118,7 +117,7 @@ def count_at_risk(tx: Transaction) -> dict[str, int]:
 
 
 def find_pace(tx: Transaction, workspace: str) -> float:
-    """Give the calls a second that a workspace can keep up, as kept last; infinite where nothing is known."""
+    """Return the requests per second that a workspace sustains, as stored last; infinite if unknown."""
     kept = select(paces.c.calls_per_second).where(paces.c.workspace == workspace)
     found: float | None = tx.execute(kept).scalar_one_or_none()
     return math.inf if found is None else found
@@ -135,7 +134,7 @@ def count_expired(tx: Transaction) -> dict[str, int]:
 
 
 def get_last_captures(tx: Transaction) -> dict[str, float]:
-    """Tell when each workspace was last captured, as far as the latest outcomes say; it reads no more than those."""
+    """Return the time of each workspace's last capture, among the latest outcomes."""
     latest = select(outcomes.c.pair_id, outcomes.c.outcome, outcomes.c.ended_at)
     recent = latest.order_by(outcomes.c.id.desc()).limit(RECENT_OUTCOMES).subquery()
     rows = tx.execute(
@@ -155,7 +154,7 @@ def count_unstored_batches(tx: Transaction) -> dict[str, int]:
 
 
 def get_sealed_bytes(tx: Transaction) -> int:
-    """Sum up the sizes of the parts that wait in the ledger to be stored."""
+    """Return the total size of the parts that wait to be stored."""
     waiting = select(batches.c.id).where(batches.c.state != literal_column("'stored'"), batches.c.state != "open")
     size = select(func.coalesce(func.sum(parts.c.size_bytes), 0)).where(
         parts.c.batch_id.in_(waiting), parts.c.stored_at.is_(None)
@@ -164,7 +163,7 @@ def get_sealed_bytes(tx: Transaction) -> int:
 
 
 def list_rejections(tx: Transaction, *, limit: int) -> list[Rejection]:
-    """Give the latest pairs to be rejected that still are, each once, the last one first."""
+    """List the pairs that were rejected last and still are, each once, newest first."""
     refused = outcomes.c.outcome == literal_column("'rejected'")
     later = outcomes.alias("later")  # of a pair that was requeued in vain
     again = select(later.c.id).where(later.c.pair_id == pairs.c.id, later.c.id > outcomes.c.id).exists()

@@ -1,4 +1,4 @@
-"""The fourth door: what people, pages, loaders and other rooms read of a ledger."""
+"""The fourth door: what commands, pages, loaders and other rooms read from a ledger."""
 
 from array import array
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from harvester.schedule import ReadingPlan
 
 @dataclass(frozen=True, slots=True)
 class LedgerStatus:
-    """How a ledger stands at one moment; ``halted`` has the cause for each halted workspace."""
+    """The state of a ledger at one moment; ``halted`` has the cause for each halted workspace."""
 
     workspaces: Mapping[str, Books]
     readings: Mapping[str, int]
@@ -26,7 +26,7 @@ class LedgerStatus:
 
 
 class Reports:
-    """Reads the ledger beside those who write to it, on a connection of its own. Every method raises ``LedgerError``.
+    """Reads the ledger on a separate connection, concurrently with writes. Every method raises ``LedgerError``.
 
     Each method sees one moment, in which all transactions are there that were complete when it was called.
     """
@@ -36,15 +36,15 @@ class Reports:
         self._database = database
 
     async def get_status(self, *, rejections: int) -> LedgerStatus:
-        """Return how the ledger stands, with the latest ``rejections``."""
+        """Return the state of the ledger, with the latest ``rejections``."""
         return await self._database.report(_get_status, rejections=rejections)
 
     async def get_books(self) -> Books:
-        """Count all pairs by what became of them."""
+        """Count all pairs by state and outcome."""
         return await self._database.report(books.get_books)
 
     async def get_books_by_workspace(self) -> dict[str, Books]:
-        """Count the pairs of each workspace by what became of them."""
+        """Count the pairs of each workspace by state and outcome."""
         return await self._database.report(books.get_books_by_workspace)
 
     async def get_outlook(self, workspace: str) -> Outlook:
@@ -56,11 +56,11 @@ class Reports:
         return await self._database.report(plans.get_plan, workspace)
 
     async def get_last_captures(self) -> dict[str, float]:
-        """Return when each workspace was last captured, as far as the latest outcomes say."""
+        """Return the time of each workspace's last capture, among the latest outcomes."""
         return await self._database.report(outlook.get_last_captures)
 
     async def get_sealed_bytes(self) -> int:
-        """Sum up the sizes of the parts that wait in the ledger to be stored."""
+        """Return the total size of the parts that wait to be stored."""
         return await self._database.report(outlook.get_sealed_bytes)
 
     async def count_at_risk(self) -> dict[str, int]:

@@ -1,11 +1,11 @@
-"""The ledger's tables, for every database that SQLAlchemy Core speaks.
+"""The ledger's tables, in SQLAlchemy Core.
 
 A pair is always in one state. ``waiting``: its reading is due later. ``due``: it may be claimed. ``leased``: an open
 batch holds it. ``settled``: its last reading has its outcome. A batch is ``open`` until it is sealed and ``sealed``
-until its part is stored, or ``conflict`` if it cannot be; a batch that lapsed is deleted, since its readings went back.
+until its part is stored, or ``conflict`` if it cannot be; a lapsed batch is deleted, and its readings are released.
 
-A pair that is sent anew begins another *round*, which an outcome of the round before does not end. ``yields`` marks
-readings that give way: they are neither the pair's first capture nor its final one.
+A pair that is sent again begins another *round*, which an outcome of the previous round does not end. ``yields`` marks
+low-priority readings: neither the pair's first capture nor its final one.
 """
 
 from sqlalchemy import (

@@ -1,4 +1,4 @@
-"""A batch is sealed: its outcomes, its parts and the next readings of its pairs are stored in one transaction."""
+"""Seals a batch: stores its outcomes, its parts and the next readings of its pairs in one transaction."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ _SINCE_AT_CLAIM: Column[Any] = Column("since_at_claim", Float)
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    """The settlements of a batch as rows: readings that ended, and readings that go back."""
+    """The settlements of a batch as rows: readings that ended, and readings that are released."""
 
     ended: list[tuple[object, ...]] = field(default_factory=list)
     back: list[dict[str, object]] = field(default_factory=list)
@@ -112,9 +112,9 @@ def _insert_part(tx: Transaction, batch_id: str, part: Part, destination: str) -
 
 
 def _end(tx: Transaction, ended: Sequence[Sequence[object]], batch_id: str) -> None:
-    """Record outcomes; a pair whose last reading it was is settled, the others wait for their next one.
+    """Record outcomes; after its last reading a pair is settled, others wait for their next one.
 
-    A pair that began another round meanwhile waits for the first reading of that. Where the beginning of its time was
+    A pair that began another round meanwhile waits for the new round's first reading. If the start of its time was
     corrected meanwhile, as after a wrong clock, its next reading moves with it.
     """
     o, p = outcomes.c, pairs.c
@@ -139,7 +139,7 @@ def _end(tx: Transaction, ended: Sequence[Sequence[object]], batch_id: str) -> N
 
 
 def _restart_windows(tx: Transaction, ended: Sequence[object]) -> None:
-    """Begin the windows of captured pairs now that seem to be closed, and whose sends have no time.
+    """Restart the windows of captured pairs that seem closed and whose sends have no time.
 
     They were first seen by a clock that was behind. Named again within their windows, they are no new sends.
     """
@@ -151,7 +151,7 @@ def _restart_windows(tx: Transaction, ended: Sequence[object]) -> None:
 
 
 def _back(reading: Reading, *, due_at: float | None, deferrals: int, same_question: bool) -> dict[str, object]:
-    """Return the row of a reading that goes back: with the ``same_question``, or with none."""
+    """Return the row of a released reading: with the ``same_question``, or with none."""
     return {
         "back_id": reading.pair_id, "back_round": reading.round, "back_due": due_at, "back_more": deferrals,
         "back_name": reading.name if same_question else None,
@@ -160,7 +160,7 @@ def _back(reading: Reading, *, due_at: float | None, deferrals: int, same_questi
 
 
 def _give_back(tx: Transaction, back: list[dict[str, object]]) -> None:
-    """Let readings wait again; a pair that began another round meanwhile waits for the first reading of that."""
+    """Release readings; a pair that began another round waits for the new round's first reading."""
     p, same = pairs.c, pairs.c.round == bindparam("back_round")
     due_at: ColumnElement[float] = case((same, func.coalesce(bindparam("back_due"), p.due_at)), else_=p.due_at)
     returned: dict[Any, Any] = {

@@ -1,4 +1,4 @@
-"""The default database: one SQLite file, and the lock that tells which of its owners are alive.
+"""The default database: one SQLite file, and locks that show which owners are alive.
 
 Writing transactions begin immediately and are synchronous, so a commit that returned is durable. An owner
 holds an advisory lock on a file of its own for as long as its process lives; the kernel drops it at any
@@ -43,7 +43,7 @@ _MOUNTS = Path("/proc/self/mounts")
 
 
 def connect(path: Path) -> Engine:
-    """Open the file for one thread at a time; it and its folders are made as needed. Raises ``LedgerError``."""
+    """Open the file for one thread at a time; creates it and its folders. Raises ``LedgerError``."""
     try:
         make_private_folder(path.parent)
     except OSError as error:
@@ -78,7 +78,7 @@ def connect(path: Path) -> Engine:
 def connect_to_read(path: Path) -> Engine:
     """Open a file that exists, for reading only and for one thread at a time, at the first use.
 
-    In WAL mode it neither waits for who writes nor makes them wait. It never writes, not even when it is closed.
+    In WAL mode it neither blocks writers nor is blocked by them. It never writes, not even when it is closed.
     """
     target = f"file:{quote(str(path.absolute()))}?mode=ro"
     engine = create_engine(
@@ -102,9 +102,9 @@ def _set_up(connection: Any, _record: object) -> None:
 
 
 def _spill_into(connection: Any, folder: Path) -> None:
-    """Let what does not fit into memory go beside the ledger: the usual place may be read-only, or in memory itself.
+    """Store temporary files beside the ledger: the default folder may be read-only, or in memory.
 
-    SQLite calls this pragma deprecated and keeps it; its other way in is a variable of the environment.
+    SQLite calls this pragma deprecated and keeps it; the alternative is an environment variable.
     """
     connection.execute("PRAGMA temp_store_directory = '{}'".format(str(folder.resolve()).replace("'", "''")))
 
@@ -115,7 +115,7 @@ def _begin(connection: Connection) -> None:
 
 
 def _file_system(folder: Path) -> str:
-    """Name the kind of file system a folder lies on; empty where the system does not tell."""
+    """Return the kind of file system of a folder; empty if unknown."""
     try:
         mounts = [line.split()[1:3] for line in _MOUNTS.read_text().splitlines()]
     except OSError:
@@ -125,10 +125,10 @@ def _file_system(folder: Path) -> str:
 
 
 class OwnerLock:
-    """Our process's sign of life beside the ledger, and a look at the others'."""
+    """The lock that shows that this process is alive, and the state of other owners' locks."""
 
     def __init__(self, ledger: Path, owner: str) -> None:
-        """Take the lock of ``owner``. Raises ``LedgerError`` where the folder does not let it."""
+        """Take the lock of ``owner``. Raises ``LedgerError`` if the folder prevents it."""
         self.owner = owner
         self._folder = ledger.with_name(ledger.name + ".owners")
         self._mine = self._folder / owner
@@ -139,7 +139,7 @@ class OwnerLock:
             raise LedgerError(f"cannot lock {self._mine}: {error.strerror}; is the ledger's folder writable?") from None
 
     def _locked(self) -> int:
-        """Open and lock our file; again if another process cleared it between the two, taking it for a dead one's."""
+        """Open and lock our file; retry if another process deleted it in between as that of a dead owner."""
         while True:
             file = open_private(self._mine)
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -148,7 +148,7 @@ class OwnerLock:
             os.close(file)
 
     def is_dead(self, owner: str) -> bool:
-        """Tell whether another owner's process has ended; clears what it left."""
+        """Return whether another owner's process has ended, and delete its lock."""
         path = self._folder / owner
         try:
             file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -182,20 +182,20 @@ class OwnerLock:
 
 
 def describe(error: DBAPIError) -> str:
-    """Say what the database refused, and what to do if another process is the cause."""
+    """Describe a database error, and what to do if another process is the cause."""
     if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
         return f"another process has locked it for {_WAIT_SECONDS / 60:.0f} minutes; find that process and end it"
     return str(error.orig)
 
 
 def copy(path: Path, to: Path) -> None:
-    """Copy a ledger into a new file, whole and consistent, also while others write to it. Raises ``LedgerError``."""
+    """Copy a ledger into a new, consistent file, also while others write to it. Raises ``LedgerError``."""
     with closing(sqlite3.connect(path.absolute())) as source:
         save(source, to, what=str(path))
 
 
 def save(source: sqlite3.Connection, to: Path, *, what: str) -> None:
-    """Write what a connection sees into a new file. Raises ``LedgerError``, and leaves no file that is not whole."""
+    """Write the content that a connection sees to a new file. Raises ``LedgerError``, and leaves no partial file."""
     try:
         make_private_file(to)
         with closing(sqlite3.connect(to.absolute())) as target:

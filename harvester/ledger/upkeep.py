@@ -1,4 +1,4 @@
-"""The third door: time passes, and what the ledger keeps about workspaces and places."""
+"""The third door: schedules, expires and prunes, and stores the state of workspaces and places."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ from harvester.schedule import ReadingPlan
 
 
 class Upkeep:
-    """Moves pairs on as time passes, and stores the state of workspaces. Every method raises ``LedgerError``."""
+    """Schedules, expires and prunes pairs, and stores the state of workspaces. Every method raises ``LedgerError``."""
 
     def __init__(self, database: Database) -> None:
         """Write to ``database``."""
         self._database = database
 
     async def schedule_due(self, workspace: str, *, trust_clock: bool = False) -> int:
-        """Make the readings due whose time has come; returns how many.
+        """Make waiting readings due; returns their number.
 
         While the time is not confirmed it changes nothing, except with ``trust_clock``: what a wrong clock calls due
         may not be due.
@@ -30,7 +30,7 @@ class Upkeep:
         return await self._database.write(_schedule_due, workspace, trust_clock=trust_clock)
 
     async def expire(self, workspace: str, *, trust_clock: bool = False) -> int:
-        """End the due pairs whose time is over; returns how many.
+        """Expire due pairs; returns their number.
 
         A pair that came in time gets one try even after that: nobody knows to the hour when its data is deleted. While
         the time is not confirmed it changes nothing, except with ``trust_clock``.
@@ -42,23 +42,23 @@ class Upkeep:
         return await self._database.write(prune, keep_days=keep_days)
 
     async def halt(self, workspace: str, *, because: str) -> None:
-        """Store that a workspace takes no calls, and why. It is halted since the first such call."""
+        """Store the cause of a workspace's halt; the time of the first one stays."""
         await self._database.write(halt, workspace, because=because)
 
     async def resume(self, workspace: str) -> None:
-        """Store that a workspace takes calls again."""
+        """Delete the halt of a workspace."""
         await self._database.write(resume, workspace)
 
     async def save_pace(self, workspace: str, calls_per_second: float) -> None:
-        """Store the calls a second that a workspace can keep up over hours."""
+        """Store the requests per second that a workspace sustains over hours."""
         await self._database.write(save_pace, workspace, calls_per_second)
 
     async def save_dataset(self, place: str, dataset_id: str) -> None:
-        """Store the id of the dataset that lies at a place."""
+        """Store the id of the dataset at a place."""
         await self._database.write(datasets.save_dataset, place, dataset_id)
 
     async def correct_times(self, workspace: str) -> int:
-        """Undo what a wrong clock did to a workspace's pairs; returns how many had expired by mistake.
+        """Correct the effects of a wrong clock on a workspace's pairs; returns how many had expired by mistake.
 
         Call it once the time is confirmed.
         """
@@ -69,7 +69,7 @@ class Upkeep:
         return await self._database.read(braze_time.find_time_probe, workspace)
 
     async def ping(self) -> None:
-        """Return once a small query has run in turn with those that write."""
+        """Return once a small query has run, queued behind writes."""
         await self._database.read(lambda tx: tx.execute(select(literal(1))))
 
 
@@ -82,7 +82,7 @@ def _expire(tx: Transaction, workspace: str, *, trust_clock: bool) -> int:
 
 
 def schedule_due(tx: Transaction, workspace: str, plan: ReadingPlan) -> int:
-    """Make the readings due whose time has come, and let overdue readings that are final by now yield no longer."""
+    """Make waiting readings due, and give overdue readings that are final by now their full priority."""
     mine = pairs.c.workspace == workspace
     waiting = and_(mine, pairs.c.state == "waiting", pairs.c.due_at <= tx.now)
     scheduled = tx.execute(update(pairs).where(waiting).values(state="due")).rowcount
@@ -94,7 +94,7 @@ def schedule_due(tx: Transaction, workspace: str, plan: ReadingPlan) -> int:
 
 
 def expire(tx: Transaction, workspace: str) -> int:
-    """End the due pairs whose time is over."""
+    """Expire due pairs."""
     due = and_(pairs.c.workspace == workspace, UNSETTLED, pairs.c.state == "due")
     over = and_(due, pairs.c.expires_at <= tx.now, TRIED)
     columns = ("pair_id", "reading", "outcome", "ended_at")
@@ -118,12 +118,12 @@ def halt(tx: Transaction, workspace: str, *, because: str) -> None:
 
 
 def resume(tx: Transaction, workspace: str) -> None:
-    """Store that a workspace takes calls again."""
+    """Delete the halt of a workspace."""
     tx.execute(delete(workspaces).where(workspaces.c.name == workspace))
 
 
 def save_pace(tx: Transaction, workspace: str, calls_per_second: float) -> None:
-    """Store the pace of a workspace instead of the one before."""
+    """Replace the stored pace of a workspace."""
     values: dict[str, Any] = {"workspace": workspace, "calls_per_second": calls_per_second}
     tx.execute(delete(paces).where(paces.c.workspace == workspace))
     tx.execute(insert(paces).values(values))
