@@ -1,6 +1,7 @@
-"""What harvester costs at Braze's default quota: its share of one core, and its peak memory, at 69 requests per second.
+"""CPU and memory at Braze's default quota: the share of one core and the peak memory at 69 requests per second.
 
-69 requests per second use the default quota of 250,000 per hour completely. The start and the end of the process count.
+69 requests per second use up the default quota of 250,000 per hour. The figures include the start and end of the
+process.
 """
 
 import tempfile

@@ -1,9 +1,9 @@
 """``harvester latest`` over a large dataset, compared with DuckDB alone.
 
 The dataset has 10 million rows in parts of 100,000. Each row is captured twice, and half of the later captures contain
-only zeros. The view is written as Parquet. DuckDB runs alone twice: with all of the memory, and with harvester's limits
-(512 MB, the same number of threads). Alone, DuckDB does not check that parts are complete, and it infers columns from
-the first rows instead of finding all counters.
+only zeros. The view is written as Parquet. DuckDB alone runs twice: with all memory, and with harvester's limits (512
+MB, the same number of threads). DuckDB alone does not check that parts are complete, and it infers the columns from the
+first rows instead of finding all counters.
 """
 
 import sys

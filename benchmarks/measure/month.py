@@ -1,9 +1,9 @@
 """Thirty days of a busy workspace in seconds: the whole service in virtual time, with outages, and a picture of it.
 
 ``python -m benchmarks.measure.month [--sends-per-day N] [--picture month.svg]`` adds new sends all day long and runs
-the real service and ledger against the decisions of the stand-in. Meanwhile Braze is unavailable for a while, the
-process is down for a while, and live sending uses nearly all of the quota for a while. The verdict comes from the
-stand-in's answers: each send has its final capture between day 13 and day 14, and none is lost.
+the real service and ledger against the decisions of the stand-in. During the month, Braze is unavailable, the process
+is down, and live sending uses nearly all of the quota, each for some time. The result is checked against the stand-in's
+responses: each send has its final capture between day 13 and day 14, and none is lost.
 """
 
 import argparse

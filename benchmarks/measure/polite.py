@@ -1,17 +1,17 @@
-"""What live sending loses: the same job beside a neighbour, done by harvester and by the alternatives.
+"""The effect on live sending: harvester and the alternatives do the same job beside a neighbour.
 
-The stand-in API allows 500 requests in five seconds and answers after 5 ms. A neighbour, which stands for live
-sending, uses a fifth of that. All clients capture the same 3,000 pairs. The stand-in's own log provides the figures.
-``seconds`` lasts from its first answer to its last. A pair is lost if it never got a usable answer. ``of the ideal``
-compares with a client that uses all that the neighbour leaves: above the reserve of 20 % for harvester, down to the
-last request for the others. The alternatives are given the documented limit, and in a second row a limit that leaves
-20 %, which is right as long as the neighbour is steady. A client that needs much less than the ideal time took
-requests that the neighbour needed; a little less is possible, since the first and the last window count only in part.
-``lowest left`` is what was left of a window's quota at the worst moment. harvester's reserve is 100 (20 in windows of
-a second); requests that are in flight when it is reached may use some of it.
+The stand-in API allows 500 requests in five seconds and responds after 5 ms. A neighbour, which represents live
+sending, uses a fifth of this quota. All clients capture the same 3,000 pairs. The figures come from the stand-in's log.
+``seconds`` is the time from its first response to its last. A pair is lost if it never got a usable response. ``of the
+ideal`` compares the time with that of a client that uses everything the neighbour leaves: down to the reserve of 20 %
+for harvester, down to the last request for the others. The alternatives are configured with the documented limit and,
+in a second row, with a limit that leaves 20 %, which is correct as long as the neighbour is steady. A client that is
+much faster than the ideal took requests that the neighbour needed. Slightly below 1 is possible, because the first and
+the last window count only in part. ``lowest left`` is the smallest quota that was left in any window. harvester's
+reserve is 100 (20 in windows of a second); requests that are in flight when it is reached may use some of it.
 
-The second table makes it harder for harvester: other harvesters that it does not know of, rougher neighbours, and a
-server that answers late or without headers.
+The second table shows harvester in difficult conditions: other harvesters that use the same quota, irregular
+neighbours, and a server that responds late or without headers.
 """
 
 import csv

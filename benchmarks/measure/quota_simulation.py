@@ -1,13 +1,13 @@
-"""Harvesters that do not know of each other share a quota with live sending, in virtual time: who is refused.
+"""Requests that are refused when uncoordinated harvesters share a quota with live sending, in virtual time.
 
-harvester's own pacing runs against the stand-in's quota: 1, 4 and 8 harvesters, beside no neighbour, a steady one, a
-bursty one, and a campaign late in the window. Windows last an hour (many requests, though a fifth of Braze's default,
-to save time) or five seconds (many windows). For comparison, the rule ``naive`` divides what is left above the
-reserve by the time until the reset.
+harvester's own pacing runs against the stand-in's quota: 1, 4 and 8 harvesters beside no neighbour, a steady one, a
+bursty one, and a campaign late in the window. Windows last an hour (many requests, but only a fifth of Braze's default
+quota, to save time) or five seconds (many windows). For comparison, the rule ``naive`` divides the quota that is left
+above the reserve by the time until the reset.
 
-The ideal time is that of one harvester that knows the future: it uses all that the neighbour leaves above the
-reserve, at an even rate. ``below reserve`` counts our requests that used the reserve in the worst window. ``in
-flight`` is the largest number of requests in flight.
+The ideal time is that of a single harvester that knows the future: it uses everything that the neighbour leaves above
+the reserve, at an even rate. ``below reserve`` counts harvester's requests that used the reserve in the worst window.
+``in flight`` is the largest number of requests in flight.
 """
 
 import asyncio

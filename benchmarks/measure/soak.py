@@ -1,8 +1,8 @@
-"""A quarter of a year in minutes: what the long-lived service holds does not grow.
+"""A quarter of a year in minutes: the memory, files and tasks of the service do not grow.
 
-``python -m benchmarks.measure.soak [--days 90] [--sends-per-day 24]`` runs it as ``month.py`` does, with outages.
-Once a day it counts blocks of memory, open files and tasks. The records that ``month.py`` itself keeps are among the
-blocks: some hundred a day.
+``python -m benchmarks.measure.soak [--days 90] [--sends-per-day 24]`` runs the service as ``month.py`` does, with
+outages. Once per simulated day, it counts memory blocks, open files and tasks. The blocks include the records of
+``month.py`` itself, some hundred a day.
 """
 
 import argparse

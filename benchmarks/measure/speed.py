@@ -1,7 +1,7 @@
-"""Speed without a limit: the same job on the same server, in turn, whole processes from start to exit.
+"""Speed without a rate limit: the same job on the same server, one client after the other, from start to exit.
 
-The server answers with bytes made once: 42 rows of 28 variations and 14 days per response. The bare loop is the
-simplest program that could do the job: 64 aiohttp tasks and no safety. The bare loop and harvester write rows; the
+The server returns prepared bytes: 42 rows of 28 variations and 14 days per response. The bare loop is the
+simplest program that can do the job: 64 aiohttp tasks without any safety. The bare loop and harvester write rows; the
 alternatives write each response unchanged, which is less work. Figures are medians of several runs. ``of the bare
 loop`` is the median of the ratios of pairs per second within a turn.
 """

@@ -1,8 +1,8 @@
-"""Whether two processes on one ledger are quicker than one: the same pairs on the same server, in turn.
+"""The speed of two processes on one ledger compared with one: the same pairs on the same server, in turn.
 
-The pairs are in the ledger before the clock starts. Server and harvesters share the machine. On two cores, two
-harvesters can use only what the server leaves, so the use of both cores by one process and the server limits the
-gain.
+The pairs are in the ledger before the clock starts. The server runs on the same machine. On two cores, two
+harvesters can use only what the server leaves. The gain is limited, because one process and the server already use most
+of both cores.
 """
 
 import shutil

@@ -94,54 +94,54 @@ def _times_import(results: Results) -> float | None:
     return found["harvester --help"] / found['python -c "import aiohttp"'] if found else None
 
 
-LATE = "half a second is a tenth of these windows: the headers are old when they arrive, and we hold back for it"
+LATE = "half a second is a tenth of these windows: the headers are outdated when they arrive, so harvester holds back"
 SUDDEN = (
-    "where a window has 69 requests, a campaign uses the rest of it in a moment; some requests that eight harvesters "
-    "have in flight then come too late. The campaign's own requests are all answered"
+    "if a window has only 69 requests, a campaign uses the rest of it in a moment, and some requests that eight "
+    "harvesters have in flight then arrive too late. None of the campaign's own requests is refused"
 )
 COARSE = (
-    "where eight harvesters make some 40 requests in five seconds, each learns its share from one or two, and is "
-    "cautious; live sending is never refused"
+    "if eight harvesters send about 40 requests in five seconds, each of them must infer its share from a few "
+    "responses, and is cautious; live sending is never refused"
 )
 WIRE = (
     "py-spy on 10,000 pairs, main thread: HTTP client 36 %, rows 32 %, start and imports 13 %, pacing 6 %, event loop "
-    "6 %, passing rows on 4 %; in addition the ledger's thread takes the interpreter's lock now and then"
+    "6 %, passing on rows 4 %; in addition, the ledger's thread sometimes holds the interpreter's lock"
 )
-CORES = "the two cores carry the server too; one process and the server already keep more than one of them busy"
+CORES = "the server runs on the same two cores; one process and the server already use more than one of them"
 IDLE = (
-    "requests that come a few at a time cost more than many: caches are cold; samples: HTTP client and callbacks 44 %, "
-    "rows 21 %, loop 10 %"
+    "requests that arrive a few at a time cost more, because caches are cold; samples: HTTP client and callbacks "
+    "44 %, rows 21 %, event loop 10 %"
 )
 IMPORTS = (
-    "imports hold 70 MiB: aiohttp 14, SQLAlchemy 11, pydantic 10, Python 9, asyncio 8, structlog 5; the rest is open "
+    "imports take 70 MiB: aiohttp 14, SQLAlchemy 11, pydantic 10, Python 9, asyncio 8, structlog 5; the rest is open "
     "batches of up to 1,000 readings"
 )
-SCANNED = "it counts every pair: 17 seconds in all, of an index that is larger than any cache of SQLite"
+SCANNED = "it counts every pair, in 17 seconds in total, from an index that is larger than SQLite's cache"
 WRITTEN = (
-    "with ten million pairs waiting and none settled it takes 7 ms per batch and 34 reads, as with 10,000; here it "
-    "comes right after five million were settled, and we think that the disk is still writing them"
+    "with ten million waiting pairs and none settled, it takes 7 ms and 34 reads per batch, as with 10,000 pairs; here "
+    "it runs right after five million pairs were settled, and the disk is probably still writing them"
 )
 TWICE = (
-    "the parts are read twice, to find every counter, and what exceeds 512 MB goes to disk, where DuckDB alone uses "
-    "2.6 GiB or runs out of memory"
+    "the parts are read twice, to find every counter, and data above 512 MB is written to disk, whereas DuckDB alone "
+    "uses 2.6 GiB or runs out of memory"
 )
 
 _HOUR = {"rule": "line", "window, s": 3600}
 _SECONDS = {"rule": "line", "window, s": 5}
 
 GOALS = (
-    Goal("own requests refused, alone and in trouble", _ours("own 429s"), most=0),
+    Goal("own requests refused, in normal and difficult conditions", _ours("own 429s"), most=0),
     Goal("live requests refused, %", _ours("live requests refused"), most=0),
     Goal("pairs lost", _ours("pairs lost"), most=0),
-    Goal("time of the ideal, windows of 5 s", _worst("polite", "of the ideal", client="harvester"), most=1.1),
-    Goal("the same in trouble, the worst", _worst("troubles", "of the ideal"), most=1.1, why_not=LATE),
+    Goal("time relative to the ideal, windows of 5 s", _worst("polite", "of the ideal", client="harvester"), most=1.1),
+    Goal("the same in difficult conditions, worst case", _worst("troubles", "of the ideal"), most=1.1, why_not=LATE),
     Goal(
-        "the same in windows of an hour, simulated, the worst",
+        "the same in windows of an hour, simulated, worst case",
         _worst("quota_simulation", "of the ideal", **_HOUR),
         most=1.05,
     ),
     Goal(
-        "the same in windows of 69 requests in 5 s, simulated, the worst",
+        "the same in windows of 69 requests in 5 s, simulated, worst case",
         _worst("quota_simulation", "of the ideal", **_SECONDS),
         most=1.1,
         why_not=COARSE,
@@ -153,12 +153,12 @@ GOALS = (
         why_not=SUDDEN,
     ),
     Goal("live requests refused, simulated", _worst("quota_simulation", "live requests refused", rule="line"), most=0),
-    Goal("of the bare loop's speed, 10,000 pairs", _speed(10_000), least=1, why_not=WIRE),
+    Goal("speed relative to the bare loop, 10,000 pairs", _speed(10_000), least=1, why_not=WIRE),
     Goal("the same, 100,000 pairs", _speed(100_000), least=1, why_not=WIRE),
-    Goal("harvester --help, times import aiohttp", _times_import, most=2),
-    Goal("peak memory of 200,000 pairs, times that of 10,000", _worst("memory", "times the first"), most=1.15),
+    Goal("time of harvester --help relative to import aiohttp", _times_import, most=2),
+    Goal("peak memory of 200,000 pairs relative to 10,000", _worst("memory", "times the first"), most=1.15),
     Goal(
-        "two processes on one ledger, times one",
+        "speed of two processes on one ledger relative to one",
         _worst("two_processes", "times one process", processes=2),
         least=1.7,
         why_not=CORES,
@@ -166,25 +166,25 @@ GOALS = (
     Goal("share of a core at 69 requests per second, %", _worst("default_rate", "% of one core"), most=5, why_not=IDLE),
     Goal("peak memory at 69 requests per second, MiB", _worst("default_rate", "peak MiB"), most=80, why_not=IMPORTS),
     Goal(
-        "seconds to the first request, a ledger of a million pairs",
+        "seconds to the first request, with a million pairs in the ledger",
         _worst("ledger_growth", "first request, s", pairs=10**6),
         most=2,
     ),
-    Goal("claim in the largest ledger, times that in 10,000", _grown("claim, us per pair"), most=1.5),
-    Goal("seal, likewise", _grown("seal, us per pair"), most=1.5),
-    Goal("status, likewise", _grown("status, us per pair"), most=1.5, why_not=SCANNED),
-    Goal("recovery, likewise", _grown("recover, us per pair"), most=1.5, why_not=WRITTEN),
-    Goal("latest, times DuckDB alone", _slower, most=1.2, why_not=TWICE),
+    Goal("time of claim in the largest ledger relative to 10,000 pairs", _grown("claim, us per pair"), most=1.5),
+    Goal("the same for seal", _grown("seal, us per pair"), most=1.5),
+    Goal("the same for status", _grown("status, us per pair"), most=1.5, why_not=SCANNED),
+    Goal("the same for recovery", _grown("recover, us per pair"), most=1.5, why_not=WRITTEN),
+    Goal("time of latest relative to DuckDB alone", _slower, most=1.2, why_not=TWICE),
     Goal("latest, peak memory, MiB", _worst("latest_view", "peak MiB", way="harvester latest"), most=700),
 )
 
 HOW = (
-    "`python -m benchmarks` runs all benchmarks and writes this page; `--quick` and single names run less. "
-    "The alternatives are installed into separate environments in `benchmarks/.cache`."
+    "`python -m benchmarks` runs all benchmarks and generates this page. `--quick` runs smaller versions, and names of "
+    "benchmarks select single ones. The alternatives are installed in separate environments in `benchmarks/.cache`."
 )
 TITLES = {
-    "polite": "Polite", "quota_simulation": "Polite, in virtual time", "speed": "Speed",
-    "two_processes": "Two processes", "default_rate": "Idle cost", "ledger_growth": "Ledger growth",
+    "polite": "Beside live sending", "quota_simulation": "Beside live sending, simulated", "speed": "Speed",
+    "two_processes": "Two processes", "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth",
     "latest_view": "Latest view",
 }  # fmt: skip
 PICTURES = {"polite": "polite.svg", "speed": "fast.svg", "ledger_growth": "growth.svg"}
