@@ -10,13 +10,15 @@ from harvester.model import DAY_SECONDS
 
 pytestmark = pytest.mark.xdist_group("month")  # the month runs once
 
+SENDS_PER_DAY = 12
+
 
 @pytest.fixture(scope="module")
 def month_and_soak(tmp_path_factory) -> tuple[Month, Soak]:
     """Run a month, and measure the process once a day."""
     soak = Soak()
     ledger = tmp_path_factory.mktemp("month") / "ledger.db"
-    return month(sends_per_day=24, days=30, ledger=ledger, look=soak.look), soak
+    return month(sends_per_day=SENDS_PER_DAY, days=30, ledger=ledger, look=soak.look), soak
 
 
 def test_every_send_of_a_month_has_its_final_capture(month_and_soak):
@@ -27,7 +29,7 @@ def test_every_send_of_a_month_has_its_final_capture(month_and_soak):
     assert result.books.balanced
     assert result.books.expired == 0
     captures = sum(result.captures.values(), Counter())
-    assert captures["final"] >= 24 * 15  # all sends of the first fifteen days
+    assert captures["final"] >= SENDS_PER_DAY * 15  # all sends of the first fifteen days
     assert max(map(len, result.answered.values())) <= 7
 
 
