@@ -18,7 +18,7 @@ def log_events() -> set[str]:
                 continue
             call = ast.unparse(node.func)
             by_level = call.rpartition(".")[2] in LEVELS and re.search(r"\b_?log\b|get_logger", call)
-            if by_level or call.startswith("log_") or "_level(" in call:
+            if by_level or call.startswith("log_") or "_level(" in call or "choose_log_method(" in call:
                 events.add(node.args[0].value)
     return events
 
