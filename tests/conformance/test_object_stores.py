@@ -366,7 +366,7 @@ async def test_signals_end_a_run_while_the_store_hangs(stores, tmp_path):
         await asyncio.to_thread(lambda: next(line for line in process.stderr if b"stop_requested" in line))
         process.terminate()
         err = (await asyncio.to_thread(process.communicate))[1].decode()
-        assert (process.returncode, err) == (130, "harvester: interrupted; run the same command again to go on\n")
+        assert (process.returncode, err) == (130, "harvester: interrupted; run the same command again to continue\n")
 
 
 async def test_raw_answers_are_stored_unchanged(stores, tmp_path):

@@ -20,7 +20,7 @@ from harvester.formatting import safe_text
 from harvester.model import Pair, Reading
 from harvester.observability import logs
 from harvester.observability.redaction import MASK, register_secret, register_url_secrets, scrub, scrub_foreign
-from tests.braze.test_transport import asked
+from tests.braze.test_transport import send_request
 from tests.conftest import KEY
 from tests.support.faulty_server import answer_with, build_response, read_request, serve_script
 
@@ -142,10 +142,10 @@ def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
 async def test_a_response_that_contains_the_key_is_discarded(spell):
     """Rows keep what Braze sent, so a response that contains our key, in any encoding, is not stored."""
     body = json.dumps({"message": "success", "data": [{"time": "2026-11-01", "messages": {"sms": [{"x": "@"}]}}]})
-    outcome, _ = await asked(answer_with(build_response(body.replace("@", spell(KEY)).encode())))
+    outcome, _ = await send_request(answer_with(build_response(body.replace("@", spell(KEY)).encode())))
     assert isinstance(outcome, ExchangeError)
     assert (outcome.cause, KEY in str(outcome)) == ("malformed", False)
-    outcome, _ = await asked(answer_with(build_response(body.encode())))
+    outcome, _ = await send_request(answer_with(build_response(body.encode())))
     assert outcome.status == 200
 
 

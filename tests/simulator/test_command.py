@@ -28,7 +28,7 @@ async def test_the_command_writes_a_list_that_stays_valid_after_a_restart(harves
         process.send_signal(signal.SIGINT)
         _, output = await asyncio.to_thread(process.communicate)
         assert (process.returncode, output.count(b"\n")) == (0, 1), output
-        assert b"answered 1 x 401" in output
+        assert b"responses: 1 401" in output
     assert lists[0] == lists[1]
     assert lists[0].count("\n") == 21
 

@@ -14,7 +14,7 @@ import pytest
 
 from harvester.model import DATASET
 from harvester.simulator import Simulator, SimulatorConfig
-from tests.braze.test_transport import asked
+from tests.braze.test_transport import send_request
 from tests.conftest import KEY, read_rows
 from tests.support.faulty_server import answer_with, build_response, read_request, serve_script
 
@@ -188,6 +188,6 @@ async def test_a_crash_writes_no_core_file(harvester, tmp_path):
 )
 async def test_redirects_are_not_followed(location):
     """Locations are files, the cloud's metadata service, another host and the same URL."""
-    outcome, server = await asked(answer_with(build_response(b"", f"Location: {location}", status="302 Found")))
+    outcome, server = await send_request(answer_with(build_response(b"", f"Location: {location}", status="302 Found")))
     assert len(server.requests) == 1
     assert getattr(outcome, "status", 302) == 302
