@@ -213,7 +213,7 @@ class Torture:
             os.posix_fallocate(file.fileno(), 0, max(1, free))
 
     def books(self) -> dict:
-        """Read the books, which must balance at any moment; or there is no ledger yet."""
+        """Read the books, which must balance at any moment. They are empty before the ledger exists."""
         printed = self.output / "books"
         process = begin(
             self.disk,

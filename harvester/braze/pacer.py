@@ -118,7 +118,7 @@ class Pacer:
         return self._paid > 1 - _ROUNDING and not self._changed.is_set()
 
     async def _wait_for_change(self, seconds: float | None) -> None:
-        """Wait until a request ends or a hold begins or ends, for so many seconds at most."""
+        """Wait until a request ends or a hold begins or ends, or until the timeout."""
         self._changed.clear()
         await wait_for_event(self._changed, timeout_seconds=seconds)
 

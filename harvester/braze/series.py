@@ -18,7 +18,7 @@ from harvester.errors import ExchangeError
 from harvester.model import Captured, Pair, Reading, Verdict
 
 MAX_NODES = 200_000
-"""No plausible response has so many lists and objects, and each takes a hundred times the memory of its bytes."""
+"""A response with more lists and objects is implausible, and each takes a hundred times the memory of its bytes."""
 
 MAX_ROW_BYTES = 8 * 1024 * 1024
 """Readers refuse the whole part if a line is too long; DuckDB's limit is 16 MiB."""
