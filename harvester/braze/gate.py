@@ -81,8 +81,8 @@ class Gate:
         self._retry_credit = _MAX_RETRY_CREDIT / 2
         self._jitter = jitter
 
-    def find_hold(self, now: float) -> Hold | None:
-        """Return the present hold. One that is over is removed: probing begins."""
+    def update_hold(self, now: float) -> Hold | None:
+        """Remove the hold if it is over, so that the next request is a probe; returns the hold that remains."""
         if self._stopped:
             return Hold(HoldCause.STOPPING, now)
         if self._hold is not None and now >= self._hold.until:
@@ -99,22 +99,22 @@ class Gate:
         return None if self._hold is None else self._hold.cause
 
     @property
-    def probing(self) -> bool:
-        """Whether no usable response came since a back-off: one request at a time tests the endpoint."""
+    def backing_off(self) -> bool:
+        """Whether no usable response came since a back-off: the next failure begins a hold."""
         return self.holds_in_a_row > 0
 
     def record_success(self) -> None:
-        """Record a usable response: probing ends, and the ramp continues."""
+        """Record a usable response: backing off ends, and the ramp continues."""
         self._failures = self.holds_in_a_row = 0
         self._retry_credit = min(self._retry_credit + RETRIES_PER_RESPONSE, _MAX_RETRY_CREDIT)
         if self._hold is None:
             self.in_flight_limit += 1
 
     def record_failure(self, now: float) -> None:
-        """Record a transient failure. Ten in a row, or one while probing, begin a hold."""
+        """Record a transient failure. Ten in a row, or one while backing off, begin a hold."""
         self._failures += 1
         enough = FAILURES_TO_HOLD if self.answered else UNANSWERED_TO_HOLD
-        if self._hold is None and (self._failures >= enough or self.probing):
+        if self._hold is None and (self._failures >= enough or self.backing_off):
             self._back_off(HoldCause.OVERLOADED, now, OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS)
 
     def may_retry(self) -> bool:

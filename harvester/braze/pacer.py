@@ -79,7 +79,7 @@ class Pacer:
         traffic = self._traffic
         while True:
             now = self._clock.monotonic()
-            hold, free = self._gate.find_hold(now), self._in_flight_limit(now) - traffic.in_flight
+            hold, free = self._gate.update_hold(now), self._in_flight_limit(now) - traffic.in_flight
             open_ = hold is None and free > 0
             if self._queue[0] is not turn and not (open_ and self._paid > 1 - _ROUNDING):
                 turn.clear()
@@ -133,11 +133,11 @@ class Pacer:
         self._changed.set()
 
     def record_success(self) -> None:
-        """Record a usable response: probing ends, and the ramp continues."""
+        """Record a usable response: backing off ends, and the ramp continues."""
         self._gate.record_success()
 
     def record_failure(self) -> None:
-        """Record a transient failure. Ten in a row, or one while probing, begin a hold."""
+        """Record a transient failure. Ten in a row, or one while backing off, begin a hold."""
         self._gate.record_failure(self._clock.monotonic())
         self._changed.set()
 
@@ -184,14 +184,14 @@ class Pacer:
         return self._gate.hold_cause
 
     @property
-    def probing(self) -> bool:
+    def backing_off(self) -> bool:
         """Whether no usable response came since a back-off."""
-        return self._gate.probing
+        return self._gate.backing_off
 
-    def find_hold(self) -> Hold | None:
-        """Return the present hold, if it lasts too long to wait for."""
+    def find_long_hold(self) -> Hold | None:
+        """Return the hold that ``acquire`` would raise; None if there is none, or if it is short enough to wait for."""
         now = self._clock.monotonic()
-        hold = self._gate.find_hold(now) or self._find_rate_limit(now)
+        hold = self._gate.update_hold(now) or self._find_rate_limit(now)
         return hold if hold is not None and hold.until - now > self._longest_wait_seconds else None
 
     def overload_seconds(self, holds: int) -> float:
@@ -201,7 +201,7 @@ class Pacer:
     def state(self) -> PaceState:
         """Return what it does now."""
         now, budget, gate, traffic = self._clock.monotonic(), self._budget, self._gate, self._traffic
-        hold = self._gate.find_hold(now) or self._find_rate_limit(now)
+        hold = self._gate.update_hold(now) or self._find_rate_limit(now)
         return PaceState(
             pace=0.0 if hold else self._find_pace(now),
             limit=budget.limit,

@@ -43,7 +43,7 @@ class Claims:
             probe = self._client.endpoint.refusals.begin_probe()
             return await self._ledger.batches.claim(self._workspace, limit=1, probe=probe)
         failed = self._client.endpoint.failed_campaigns
-        if failed and self._pacer.probing:  # one campaign that fails must not keep the others from being asked
+        if failed and self._pacer.backing_off:  # one campaign that fails must not keep the others from being asked
             probe = Probe(tuple(failed), nearest=len(failed) % 2 == 0)
             batch = await self._ledger.batches.claim(self._workspace, limit=1, probe=probe)
             if batch is not None:

@@ -109,7 +109,7 @@ class Harvest:
         while await self._storing.room():
             await self._room.acquire()
             self._look.clear()  # what is set from here on was not looked at
-            hold = self._pacer.find_hold()
+            hold = self._pacer.find_long_hold()
             if self._stopping.is_set() or self._given_up(hold):
                 return
             if self._claims.doubted and self._open:

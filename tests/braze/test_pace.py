@@ -153,7 +153,7 @@ def test_acquire_raises_if_the_wait_is_long():
         pacer = make_pacer(clock)
         await asyncio.sleep(10)
         await complete_request(pacer, make_report(clock, remaining=10, resets_in=3))
-        assert pacer.find_hold() is None
+        assert pacer.find_long_hold() is None
         await pacer.acquire()
         pacer.release(None, 0.05)
         await complete_request(pacer, make_report(clock, remaining=10))
@@ -292,7 +292,7 @@ def test_an_overloaded_server_is_probed_by_one_request():
         clock = VirtualClock()
         pacer = make_pacer(clock, longest_wait_seconds=HOUR)
         for _ in range(10):
-            assert pacer.find_hold() is None
+            assert pacer.find_long_hold() is None
             await pacer.acquire()
             pacer.release(None, 0.05)
             pacer.record_failure()
