@@ -13,12 +13,12 @@ from typing import NamedTuple, Protocol
 LARGE_DIFFERENCE_SECONDS = 60.0
 """A difference of clocks above this is a condition, and makes requests void that were made with the wrong time."""
 
-MOVES = 5.0
+MAX_MOVES = 5.0
 MOVE_EVERY_SECONDS = 600.0
-"""A ``BrazeClock`` may move ``MOVES`` times in a row, then once every ``MOVE_EVERY_SECONDS``, so that contradictory
+"""A ``BrazeClock`` may move ``MAX_MOVES`` times in a row, then once every ``MOVE_EVERY_SECONDS``, so that contradictory
 dates do not stop a harvest."""
 
-DOUBT_COSTS = 0.1
+DOUBT_COST = 0.1
 """The fraction of a move that is charged for a doubt."""
 
 
@@ -103,7 +103,7 @@ class BrazeClock:
         self._offset: float | None = None
         self._machine_offset = math.nan
         self._doubted: Bounds | None = None
-        self._allowance, self._allowed_at = MOVES, 0.0
+        self._allowance, self._allowed_at = MAX_MOVES, 0.0
 
     def monotonic(self) -> float:
         """Return monotonic seconds, for intervals."""
@@ -158,7 +158,7 @@ class BrazeClock:
         elif self._doubted is not None and bounds.is_near(self._doubted.low):
             self._believe(bounds, self._doubted.low)
         else:
-            self._allowance -= DOUBT_COSTS
+            self._allowance -= DOUBT_COST
             self._doubted = bounds
 
     def _believe(self, bounds: Bounds, witness: float) -> None:
@@ -178,7 +178,7 @@ class BrazeClock:
 
     def _may_move(self) -> bool:
         now = self._machine.monotonic()
-        self._allowance = min(MOVES, self._allowance + (now - self._allowed_at) / MOVE_EVERY_SECONDS)
+        self._allowance = min(MAX_MOVES, self._allowance + (now - self._allowed_at) / MOVE_EVERY_SECONDS)
         self._allowed_at = now
         return self._allowance >= 1
 

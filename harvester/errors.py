@@ -108,14 +108,14 @@ class ExchangeError(HarvesterError):
 class Meaning(Enum):
     """What the status of a response means for its reading."""
 
-    ANSWER = "answer"
+    SUCCESS = "success"
     TRANSIENT = "transient"
     THROTTLED = "throttled"
     REJECTED = "rejected"
     HALTED = "halted"
 
 
-_MEANINGS = {200: Meaning.ANSWER, 408: Meaning.TRANSIENT, 429: Meaning.THROTTLED} | dict.fromkeys(
+_MEANINGS = {200: Meaning.SUCCESS, 408: Meaning.TRANSIENT, 429: Meaning.THROTTLED} | dict.fromkeys(
     (401, 403, 415), Meaning.HALTED
 )
 

@@ -1,10 +1,10 @@
-"""Conditions: parts that do not work, with cause and start time.
+"""Conditions: components that do not work, with cause and start time.
 
 The status page, ``/readyz``, the metrics, the alerts and the log use the same conditions, so they cannot contradict
 each other. Only ``ConditionLog`` reads a clock and keeps state; the rest is pure.
 
-To add a part: add it to ``Part``, and its scope, log events and sentence to the tables below. Let
-``conditions.Conditions`` return a ``Condition`` while the part does not work.
+To add a component: add it to ``Component``, and its scope, log events and sentence to the tables below. Let
+``conditions.Conditions`` return a ``Condition`` while the component does not work.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ this time makes the process not ready."""
 REPEAT_SECONDS = 600.0
 """How often a condition that lasts is logged again."""
 
-HOLDS = {
+HOLD_DESCRIPTIONS = {
     "rate_limited": "the rate limit",
     "throttled": "the rate limit, after status 429",
     "overloaded": "the next probe, because requests fail",
@@ -37,15 +37,15 @@ log = structlog.get_logger()
 
 
 class Scope(StrEnum):
-    """What a part belongs to. ``Condition.subject`` names the workspace or trigger, and is empty for the process."""
+    """What a component belongs to. ``Condition.subject`` is the workspace or trigger, and is empty for the process."""
 
     PROCESS = "process"
     WORKSPACE = "workspace"
     TRIGGER = "trigger"
 
 
-class Part(StrEnum):
-    """The parts that can fail or be missing."""
+class Component(StrEnum):
+    """The components that can fail or be missing."""
 
     LEDGER = "ledger"
     STORE = "store"
@@ -57,40 +57,40 @@ class Part(StrEnum):
 
     @property
     def scope(self) -> Scope:
-        """What the part belongs to."""
+        """What the component belongs to."""
         return _SCOPES.get(self, Scope.PROCESS)
 
 
 _SCOPES = {
-    Part.ENDPOINT: Scope.WORKSPACE, Part.KEY: Scope.WORKSPACE, Part.WORKSPACE: Scope.WORKSPACE,
-    Part.BROKER: Scope.TRIGGER,
+    Component.ENDPOINT: Scope.WORKSPACE, Component.KEY: Scope.WORKSPACE, Component.WORKSPACE: Scope.WORKSPACE,
+    Component.BROKER: Scope.TRIGGER,
 }  # fmt: skip
 _EVENTS = {
-    Part.CLOCK: ("clock_wrong", "clock_right"), Part.KEY: ("key_unusable", "key_usable"),
-    Part.WORKSPACE: ("workspace_unserved", "workspace_served"),
+    Component.CLOCK: ("clock_wrong", "clock_right"), Component.KEY: ("key_unusable", "key_usable"),
+    Component.WORKSPACE: ("workspace_unserved", "workspace_served"),
 }  # fmt: skip
-"""The log events of parts whose events are not ``PART_unavailable`` and ``PART_recovered``."""
+"""The log events of components whose events are not ``COMPONENT_unavailable`` and ``COMPONENT_recovered``."""
 _SENTENCES = {
-    Part.LEDGER: "The ledger cannot be used",
-    Part.STORE: "Parts cannot be stored",
-    Part.CLOCK: "The clock is wrong",
-    Part.ENDPOINT: 'Every request of workspace "{subject}" fails',
-    Part.KEY: 'Workspace "{subject}" is halted',
-    Part.WORKSPACE: 'Workspace "{subject}" is not served',
-    Part.BROKER: 'Trigger "{subject}" is not connected',
+    Component.LEDGER: "The ledger cannot be used",
+    Component.STORE: "Parts cannot be stored",
+    Component.CLOCK: "The clock is wrong",
+    Component.ENDPOINT: 'Every request of workspace "{subject}" fails',
+    Component.KEY: 'Workspace "{subject}" is halted',
+    Component.WORKSPACE: 'Workspace "{subject}" is not served',
+    Component.BROKER: 'Trigger "{subject}" is not connected',
 }
 _KEY_FILE_SENTENCE = 'The key file of workspace "{subject}" cannot be used; the previous key stays in use'
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A part that does not work, or does not work as it should.
+    """A component that does not work, or does not work as it should.
 
     ``cause`` is a code of ``causes``. ``since`` is in wall-clock seconds. ``detail`` is a sentence for people; it may
     quote text from outside, so pages escape it. ``blocks`` is false for a fault that stops no work.
     """
 
-    part: Part
+    component: Component
     cause: str
     since: float
     subject: str = ""
@@ -99,13 +99,13 @@ class Condition:
 
     @property
     def scope(self) -> Scope:
-        """What the part belongs to."""
-        return self.part.scope
+        """What the component belongs to."""
+        return self.component.scope
 
     @property
     def sentence(self) -> str:
         """Return what does not work, and why."""
-        what = _SENTENCES[self.part] if self.blocks or self.part is not Part.KEY else _KEY_FILE_SENTENCE
+        what = _SENTENCES[self.component] if self.blocks or self.component is not Component.KEY else _KEY_FILE_SENTENCE
         return f"{what.format(subject=self.subject)}: {self.detail or format_cause(self.cause)}"
 
 
@@ -121,7 +121,7 @@ class Failing:
 _NOT_CONNECTED = {"connection_refused", "name_not_found", "certificate", "tls", "unreachable", "network"}
 
 
-def failed_call(endpoint: str, failing: Failing) -> str:
+def describe_failed_request(endpoint: str, failing: Failing) -> str:
     """Return a sentence that says how the last request to an endpoint failed."""
     if failing.cause.startswith("status_"):
         return f"{endpoint} responds with {failing.detail}"
@@ -136,12 +136,12 @@ class ConditionLog:
     def __init__(self, clock: Clock) -> None:
         """Nothing is logged yet."""
         self._clock = clock
-        self._logged: dict[tuple[Part, str], tuple[Condition, float]] = {}
+        self._logged: dict[tuple[Component, str], tuple[Condition, float]] = {}
 
     def update(self, conditions: Iterable[Condition]) -> None:
         """Log changes. ``conditions`` are all present conditions."""
         now = self._clock.monotonic()
-        present = {(each.part, each.subject): each for each in reversed(list(conditions))}
+        present = {(each.component, each.subject): each for each in reversed(list(conditions))}
         for key in self._logged.keys() - present.keys():
             self._log(self._logged.pop(key)[0], ended=True)
         for key, condition in present.items():
@@ -150,7 +150,9 @@ class ConditionLog:
                 self._log(condition)
 
     def _log(self, condition: Condition, *, ended: bool = False) -> None:
-        begins, ends = _EVENTS.get(condition.part, (f"{condition.part}_unavailable", f"{condition.part}_recovered"))
+        begins, ends = _EVENTS.get(
+            condition.component, (f"{condition.component}_unavailable", f"{condition.component}_recovered")
+        )
         subject = {} if condition.scope is Scope.PROCESS else {condition.scope.value: condition.subject}
         seconds = max(0, round(self._clock.wall() - condition.since))
         if ended:

@@ -55,7 +55,7 @@ class Pair(NamedTuple):
     send_id: str
 
 
-class Enqueued(NamedTuple):
+class SentPair(NamedTuple):
     """A pair from a source, with the time of its send if that is known."""
 
     pair: Pair

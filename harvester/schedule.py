@@ -14,7 +14,7 @@ from harvester.model import DAY_SECONDS, GRACE_SECONDS, RETENTION_SECONDS, readi
 ONCE = "once"
 """The one reading of a historical capture, due as soon as it is enqueued."""
 
-AT_ONCE = "d0"
+IMMEDIATE = "d0"
 """The first reading of a pair whose time of send is unknown: by now it may be any age."""
 
 FINAL = "final"
@@ -71,7 +71,7 @@ class ReadingPlan:
         if not self.ages_days:
             return Planned(ONCE, now)
         if sent_at is None:
-            return Planned(AT_ONCE, now)
+            return Planned(IMMEDIATE, now)
         overdue = [name for name, age in self.readings if sent_at + age <= now]
         return Planned(overdue[-1], now) if overdue else self._planned(*self.readings[0], sent_at)
 
@@ -95,7 +95,7 @@ class ReadingPlan:
         return Planned(name, max(due_at, min(rounded, since + RETENTION_SECONDS - MARGIN_SECONDS)))
 
 
-ONLY_ONCE = ReadingPlan()
+SINGLE_READING_PLAN = ReadingPlan()
 """The plan of a historical capture."""
 
 

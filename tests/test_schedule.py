@@ -14,8 +14,8 @@ from harvester.clock import SystemClock
 from harvester.commands.rebuild import rebuild
 from harvester.errors import SinkError
 from harvester.ledger import Ledger
-from harvester.model import Captured, Deferred, Enqueued, LastCapture, Pair, Rejected, Returned, Settlement, Verdict
-from harvester.schedule import FINAL, ONCE, ONLY_ONCE, Planned, ReadingPlan, count_deferrals, deferral_seconds
+from harvester.model import Captured, Deferred, LastCapture, Pair, Rejected, Returned, SentPair, Settlement, Verdict
+from harvester.schedule import FINAL, ONCE, SINGLE_READING_PLAN, Planned, ReadingPlan, count_deferrals, deferral_seconds
 from harvester.storage import FolderSink
 from tests.support.ledger_file import explained, query, recorded_statements
 
@@ -52,7 +52,7 @@ class Workspace:
 
     async def enqueue(self, send_id: str, sent_at: float | None = None, **options):
         """Enqueue a send."""
-        return await self.ledger.intake.enqueue([Enqueued(Pair("eu", "c", send_id), sent_at)], **options)
+        return await self.ledger.intake.enqueue([SentPair(Pair("eu", "c", send_id), sent_at)], **options)
 
     async def read(self, limit: int = 100, outcome=None) -> list[tuple[str, str]]:
         """Claim and seal the due readings; return their sends and names in the order of the claim."""
@@ -151,7 +151,7 @@ async def test_a_changed_plan_applies_from_the_next_reading_on(eu):
     assert await eu.run_for(7) == [("s", "d1"), ("s", "d4"), ("s", FINAL)]
     assert sorted(await eu.ledger.reports.list_served_workspaces()) == ["eu", "us"]
     assert await eu.ledger.reports.get_plan("eu") == changed
-    assert await eu.ledger.reports.get_plan("unknown") == ONLY_ONCE
+    assert await eu.ledger.reports.get_plan("unknown") == SINGLE_READING_PLAN
 
 
 async def test_a_send_without_a_time_is_read_at_once_and_then_by_its_first_seen_time(eu):
@@ -489,7 +489,7 @@ async def test_a_ledger_rebuilt_from_captures_has_the_plans_of_the_lost_one(eu, 
     captures = [
         LastCapture(pair, name, Verdict.ACTIVITY, NOW, NOW - days * DAY, 1) for pair, (name, days) in sends.items()
     ]
-    await eu.ledger.intake.enqueue([Enqueued(each.pair, each.since) for each in captures])
+    await eu.ledger.intake.enqueue([SentPair(each.pair, each.since) for each in captures])
     for workspace in (eu, Workspace(eu.ledger, eu.clock, "us")):
         await workspace.read()
     async with await Ledger.open(tmp_path / "new.db", clock=eu.clock) as new:

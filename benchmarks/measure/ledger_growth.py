@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from benchmarks.runtime import run_process
 from harvester.clock import SystemClock
 from harvester.ledger import Ledger
-from harvester.model import DATASET, Batch, Captured, Enqueued, Pair, Part, Settlement, Verdict
+from harvester.model import DATASET, Batch, Captured, Pair, Part, SentPair, Settlement, Verdict
 
 T = TypeVar("T")
 
@@ -85,8 +85,8 @@ class Growing:
         return result
 
 
-def _sent(at: int) -> Enqueued:
-    return Enqueued(Pair("default", f"campaign-{at // 20:08d}", f"send-{at:08d}"), time.time())
+def _sent(at: int) -> SentPair:
+    return SentPair(Pair("default", f"campaign-{at // 20:08d}", f"send-{at:08d}"), time.time())
 
 
 def _part(batch: Batch) -> Part:

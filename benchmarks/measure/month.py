@@ -30,7 +30,7 @@ from harvester.clock import Clock
 from harvester.engine import pipeline
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger, database
-from harvester.model import DAY_SECONDS, Books, Enqueued, Pair, Part
+from harvester.model import DAY_SECONDS, Books, Pair, Part, SentPair
 from harvester.observability.logs import set_up_logs
 from harvester.service import service
 from harvester.service.service import Service
@@ -65,7 +65,7 @@ _BEATS_SECONDS = {
 class Month:
     """What happened: per send when it was answered and when not, per day captures by reading and overdue pairs."""
 
-    sends: list[Enqueued]
+    sends: list[SentPair]
     starts_at: float
     answered: dict[str, list[float]] = field(default_factory=dict)
     unanswered: dict[str, list[float]] = field(default_factory=dict)
@@ -158,7 +158,7 @@ def month(
     """
     clock = VirtualClock()
     sends = [
-        Enqueued(Pair("eu", f"campaign-{number % 7}", f"send-{day:02d}-{number:06d}"), at)
+        SentPair(Pair("eu", f"campaign-{number % 7}", f"send-{day:02d}-{number:06d}"), at)
         for day in range(days)
         for number, at in enumerate(_times_of(clock.starts_at + day * DAY_SECONDS, sends_per_day))
     ]

@@ -121,7 +121,7 @@ class Client:
                 self._record_failure(self._describe(response))
             case meaning:
                 self.responses[f"status_{response.status}"] += 1
-                if meaning is Meaning.ANSWER:
+                if meaning is Meaning.SUCCESS:
                     self._pacer.record_success()
                 elif meaning is Meaning.THROTTLED:
                     self.endpoint.record_throttled(self._describe(response))
@@ -134,7 +134,7 @@ class Client:
             while True:
                 response = await self._send(pair, job.reading.ending_at, job.span, job.cause)
                 meaning = classify_status(response.status)
-                if meaning is Meaning.ANSWER:
+                if meaning is Meaning.SUCCESS:
                     return self._parse(response, job)
                 if meaning is Meaning.TRANSIENT:
                     raise self._describe(response)

@@ -14,7 +14,7 @@ from harvester.braze.pacer import Pacer
 from harvester.braze.refusals import WRONG_IDS_HINT, Refusals, Trust, keep_newest
 from harvester.clock import Clock
 from harvester.errors import ExchangeError
-from harvester.health import HOLDS, Failing
+from harvester.health import HOLD_DESCRIPTIONS, Failing
 from harvester.model import DAY_SECONDS, Pair
 
 log = structlog.get_logger()
@@ -50,7 +50,7 @@ class Endpoint:
         """Return what a hold waits for, in words for people; if requests fail, how the last one failed."""
         if cause == HoldCause.OVERLOADED and self.failing:
             return f"{self.url} ({self.failing.detail})"
-        return HOLDS.get(cause, cause)
+        return HOLD_DESCRIPTIONS.get(cause, cause)
 
     def record_success(self) -> None:
         """Record a usable response. One that was in flight does not end the failure that a 429 began."""

@@ -16,7 +16,7 @@ class PaceState:
     reserve_requests: int
     seconds_to_reset: float
     in_flight: int
-    held_because: str | None
+    hold_cause: str | None
     held_seconds: float
     holds_in_a_row: int
     requests: int
@@ -28,7 +28,7 @@ class PaceState:
         """Return pace and budget for a log line, as far as responses have reported them in this window."""
         if self.seconds_to_reset <= 0:
             return {}
-        pace = {} if idle and self.held_because is None else {"requests_per_minute": round(60 * self.pace, 1)}
+        pace = {} if idle and self.hold_cause is None else {"requests_per_minute": round(60 * self.pace, 1)}
         return {**pace, "remaining_requests": self.remaining, "limit_requests": self.limit}
 
 

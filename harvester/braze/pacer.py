@@ -209,7 +209,7 @@ class Pacer:
             reserve_requests=round(budget.reserve * budget.limit),
             seconds_to_reset=max(0.0, budget.seconds_to_reset(now)) if budget.has_window else 0.0,
             in_flight=traffic.in_flight,
-            held_because=hold.cause if hold else None,
+            hold_cause=hold.cause if hold else None,
             held_seconds=max(0.0, hold.until - now) if hold else 0.0,
             holds_in_a_row=gate.holds_in_a_row,
             requests=traffic.requests,

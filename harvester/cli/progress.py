@@ -86,10 +86,10 @@ def _workspace_line(name: str, pending: int, harvest: "Harvest", client: "Client
     )
     if state.requests > done:
         line += f", {state.requests - done} retried or in flight"
-    if state.held_because == "stopping":
+    if state.hold_cause == "stopping":
         line += ", stopping: requests in flight finish first"
-    elif state.held_because:
-        line += f", waiting for {client.endpoint.describe_hold(state.held_because)}: {state.held_seconds:.0f} s more"
+    elif state.hold_cause:
+        line += f", waiting for {client.endpoint.describe_hold(state.hold_cause)}: {state.held_seconds:.0f} s more"
     elif state.pace > 0:
         line += f", about {left / state.pace / 60:.1f} min left"
     return line

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from harvester.ledger import Ledger
-from harvester.model import Enqueued
-from harvester.schedule import ONLY_ONCE
+from harvester.model import SentPair
+from harvester.schedule import SINGLE_READING_PLAN
 from harvester.sources import Input, RejectsFile
 
 _COVERED = ("captured", "pending")
@@ -20,7 +20,7 @@ class Uncovered:
     ``state`` is unknown, expired or rejected; ``readable`` is whether Braze should still have its analytics.
     """
 
-    send: Enqueued
+    send: SentPair
     state: str
     readable: bool
 
@@ -59,7 +59,7 @@ class Audit:
             for each in found:
                 yield each
 
-    async def _compare(self, page: list[Enqueued]) -> list[Uncovered]:
+    async def _compare(self, page: list[SentPair]) -> list[Uncovered]:
         known = await self._ledger.reports.find([each.pair for each in page])
         states = ((each, known.get(each.pair, "unknown")) for each in page)
         found = [Uncovered(each, state, self._readable(each, state)) for each, state in states if state not in _COVERED]
@@ -67,8 +67,8 @@ class Audit:
         self.uncovered.update((each.state, each.readable) for each in found)
         return found
 
-    def _readable(self, send: Enqueued, state: str) -> bool:
+    def _readable(self, send: SentPair, state: str) -> bool:
         """Return whether retention and grace have not passed; an expired pair needs a later time of send."""
         if state == "expired" and send.sent_at is None:
             return False
-        return ONLY_ONCE.expires_at(self._now if send.sent_at is None else send.sent_at) > self._now
+        return SINGLE_READING_PLAN.expires_at(self._now if send.sent_at is None else send.sent_at) > self._now

@@ -11,7 +11,7 @@ from harvester.engine.pipeline import Harvest
 from harvester.engine.wiring import Connect, Harvesting, connected
 from harvester.errors import ExitCode, SinkError
 from harvester.health import ConditionLog
-from harvester.ledger import EnqueueCount, Ledger
+from harvester.ledger import EnqueueResult, Ledger
 from harvester.model import Books
 from harvester.settings import Settings
 from harvester.signals import stop_on_signals
@@ -178,7 +178,7 @@ class Run:
 async def enqueue_all(
     ledger: Ledger, pairs: Input, rejects: RejectsFile, *, forced: bool = False, once: bool = False,
     confirm: Callable[[str], Awaitable[None]] | None = None,
-) -> AsyncIterator[EnqueueCount]:  # fmt: skip
+) -> AsyncIterator[EnqueueResult]:  # fmt: skip
     """Put all pairs of an input into the ledger; bad lines go to the rejects file. Others run in between.
 
     ``confirm`` makes a call of a workspace for the time, at most one: whether captured pairs are read anew depends on
@@ -188,7 +188,7 @@ async def enqueue_all(
     for page in pairs.pages(rejects):
         if not page:
             await asyncio.sleep(0)
-            yield EnqueueCount(0, 0)
+            yield EnqueueResult(0, 0)
             continue
         count = await ledger.intake.enqueue(page, once=once, forced=forced, trust_clock=confirm is None)
         if count.in_question is not None and confirm is not None and not asked:
@@ -196,5 +196,5 @@ async def enqueue_all(
             await confirm(count.in_question.workspace)
             if ledger.clock.confirmed:
                 await ledger.intake.enqueue(page, once=once, forced=forced)
-                count = EnqueueCount(count.new, count.known)
+                count = EnqueueResult(count.new, count.known)
         yield count

@@ -189,7 +189,7 @@ def _check_key(subject: str, answer: Response, text: str) -> Finding:
         case Meaning.HALTED:
             advice = "check that the key belongs to this endpoint, allows this address, and may read sends.data_series"
             return Finding(f"{subject}: key", ok=False, text=f"status {answer.status}: {text}; {advice}")
-        case Meaning.ANSWER | Meaning.REJECTED if answer.status != 404:
+        case Meaning.SUCCESS | Meaning.REJECTED if answer.status != 404:
             return Finding(
                 f"{subject}: key", ok=True, text=f"accepted (status {answer.status} for a campaign that does not exist)"
             )

@@ -19,7 +19,7 @@ from harvester.engine.claims import Claims
 from harvester.engine.open_batch import OpenBatch, Tally
 from harvester.engine.storing import Storing
 from harvester.engine.time_check import TimeCheck
-from harvester.health import failed_call
+from harvester.health import describe_failed_request
 from harvester.ledger import Lease, Ledger
 from harvester.model import Batch, Outcome, Reading, Returned
 from harvester.schedule import count_deferrals
@@ -154,7 +154,7 @@ class Harvest:
         if hold.cause is not HoldCause.OVERLOADED or tried <= self._holds_allowed(state.answered):
             return False
         failing = self._client.endpoint.failing
-        self.unreachable = failed_call(self._client.endpoint.url, failing) if failing else hold.cause
+        self.unreachable = describe_failed_request(self._client.endpoint.url, failing) if failing else hold.cause
         return True
 
     def _holds_allowed(self, answered: bool) -> int:  # noqa: FBT001 - it is the question
@@ -280,7 +280,7 @@ class Harvest:
             state = self._pacer.state()
             log.info(
                 "progress_reported", workspace=self.workspace, readings=self.tally.outcomes.total(),
-                requests=state.requests, hold_cause=state.held_because, **state.log_fields(idle=not self._open),
+                requests=state.requests, hold_cause=state.hold_cause, **state.log_fields(idle=not self._open),
             )  # fmt: skip
             await self._lengthen_leases()
 

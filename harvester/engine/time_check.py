@@ -11,7 +11,7 @@ import structlog
 
 from harvester.braze.client import Client
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, format_difference
-from harvester.health import Condition, Part
+from harvester.health import Component, Condition
 from harvester.ledger import Ledger
 from harvester.model import Outcome, Pair, Returned
 
@@ -88,7 +88,7 @@ class TimeCheck:
             self._wrong_since = self._clock.wall()
         detail = f"this machine's clock is {format_difference(seconds)}; harvester uses Braze's time, but set the clock"
         cause = "ahead" if seconds > 0 else "behind"
-        return Condition(Part.CLOCK, cause, self._wrong_since, detail=detail, blocks=False)
+        return Condition(Component.CLOCK, cause, self._wrong_since, detail=detail, blocks=False)
 
     async def ask_time(self, workspace: str, client: Client) -> bool:
         """Make one call for the time, if it is needed to go on; False if none was made.

@@ -21,7 +21,7 @@ from harvester.engine.pipeline import Harvest
 from harvester.engine.storing import Storing
 from harvester.engine.time_check import TimeCheck
 from harvester.errors import SinkError, SinkRefused
-from harvester.health import OUTAGE_SECONDS, Condition, Part, failed_call
+from harvester.health import OUTAGE_SECONDS, Component, Condition, describe_failed_request
 from harvester.ledger import Ledger
 from harvester.schedule import ReadingPlan
 from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings, Workspace
@@ -143,15 +143,15 @@ class Harvesting:
             halt, failing = each.client.endpoint.halt, each.client.endpoint.failing
             if halt is not None:
                 since = wall - (monotonic - halt.since)
-                found.append(Condition(Part.KEY, halt.cause, since, name, halt.reason))
+                found.append(Condition(Component.KEY, halt.cause, since, name, halt.reason))
             elif failing is not None and (problem := self._endpoint_problem(each)):
                 since = wall - (monotonic - failing.since)
-                found.append(Condition(Part.ENDPOINT, failing.cause, since, name, problem))
+                found.append(Condition(Component.ENDPOINT, failing.cause, since, name, problem))
         store = self.storing.problem
         if store is not None:
             away = self.storing.away_seconds
             blocks = self.storing.full or away >= OUTAGE_SECONDS
-            found.append(Condition(Part.STORE, store.cause, wall - away, detail=str(store), blocks=blocks))
+            found.append(Condition(Component.STORE, store.cause, wall - away, detail=str(store), blocks=blocks))
         return found
 
     def _endpoint_problem(self, each: Wired) -> str:
@@ -166,7 +166,7 @@ class Harvesting:
         if not at_once and self._clock.monotonic() - failing.since < OUTAGE_SECONDS:
             return ""
         hope = f"; trying again for up to {seconds:.0f} s" if seconds and at_once else ""
-        return failed_call(each.client.endpoint.url, failing) + hope
+        return describe_failed_request(each.client.endpoint.url, failing) + hope
 
     async def confirm_time(self, workspace: str) -> None:
         """Make one request of a workspace for the time, unless a response has confirmed it."""

@@ -6,7 +6,7 @@ Other rooms import from this package, never from its modules.
 from harvester.ledger.books import StoredPart
 from harvester.ledger.braze_time import ClockDifference
 from harvester.ledger.database import LEASE_SECONDS
-from harvester.ledger.enqueue import EnqueueCount
+from harvester.ledger.enqueue import EnqueueResult
 from harvester.ledger.leases import Lease, SealedBatch
 from harvester.ledger.ledger import Ledger
 from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
@@ -17,7 +17,7 @@ __all__ = [
     "LEASE_SECONDS",
     "ClockDifference",
     "DayOfDeadlines",
-    "EnqueueCount",
+    "EnqueueResult",
     "Lease",
     "Ledger",
     "LedgerStatus",

@@ -8,7 +8,7 @@ from harvester.ledger.database import Transaction
 from harvester.ledger.datasets import save_dataset
 from harvester.ledger.schema import about, outcomes, pairs
 from harvester.model import LastCapture
-from harvester.schedule import FINAL, ONLY_ONCE, ReadingPlan
+from harvester.schedule import FINAL, SINGLE_READING_PLAN, ReadingPlan
 
 
 def adopt(
@@ -22,7 +22,7 @@ def adopt(
     tx.execute(update(about).values(ledger_id=ledger_id))
     if unmarked is not None:
         save_dataset(tx, *unmarked)
-    return sum(_restore(tx, each, plans.get(each.pair.workspace, ONLY_ONCE)) for each in captures)
+    return sum(_restore(tx, each, plans.get(each.pair.workspace, SINGLE_READING_PLAN)) for each in captures)
 
 
 def _restore(tx: Transaction, capture: LastCapture, plan: ReadingPlan) -> bool:

@@ -26,8 +26,8 @@ from harvester.ledger.database import Transaction
 from harvester.ledger.json_rows import rows_as_table
 from harvester.ledger.plans import get_plan
 from harvester.ledger.schema import NEVER, pairs
-from harvester.model import Enqueued, Pair
-from harvester.schedule import ONCE, ONLY_ONCE, ReadingPlan
+from harvester.model import Pair, SentPair
+from harvester.schedule import ONCE, SINGLE_READING_PLAN, ReadingPlan
 
 IDENTITY = (pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
 _COLUMNS = (*IDENTITY, pairs.c.sent_at, pairs.c.expires_at, pairs.c.reading, pairs.c.due_at, pairs.c.state)
@@ -36,7 +36,7 @@ _SETTLED = pairs.c.state == "settled"
 
 
 @dataclass(frozen=True, slots=True)
-class EnqueueCount:
+class EnqueueResult:
     """The numbers of enqueued pairs that were new and known.
 
     ``in_question`` is a settled pair whose window seems closed, by a time that is not confirmed.
@@ -56,9 +56,9 @@ class _KnownPairs:
 
 
 def enqueue(
-    tx: Transaction, arrivals: Sequence[Enqueued], *, once: bool = False, forced: bool = False,
+    tx: Transaction, arrivals: Sequence[SentPair], *, once: bool = False, forced: bool = False,
     trust_clock: bool = False,
-) -> EnqueueCount:  # fmt: skip
+) -> EnqueueResult:  # fmt: skip
     """Add pairs, to be read by the plan of their workspace or ``once``; a known pair stays one pair.
 
     ``forced`` pairs do not expire, and expired ones are opened again. While the time is not confirmed, and without
@@ -67,7 +67,7 @@ def enqueue(
     latest = _latest_of_each(arrivals)
     plans = {workspace: get_plan(tx, workspace) for workspace in {pair.workspace for pair in latest}}
     by_plan = [_row(each, plans[pair.workspace], tx.now, forced=forced) for pair, each in latest.items()]
-    rows = [_row(each, ONLY_ONCE, tx.now, forced=forced) for each in latest.values()] if once else by_plan
+    rows = [_row(each, SINGLE_READING_PLAN, tx.now, forced=forced) for each in latest.values()] if once else by_plan
     arrived = rows_as_table(tx, _COLUMNS, rows)
     before = tx.execute(select(func.coalesce(func.max(pairs.c.id), 0))).scalar_one()
     _insert(tx, arrived)
@@ -83,12 +83,12 @@ def enqueue(
         else:
             change(tx, _known(arrived, before, true()), confirmed=confirmed)
         question = None if confirmed else _find_closed(tx, arrived)
-    return EnqueueCount(new=new, known=len(arrivals) - new, in_question=question)
+    return EnqueueResult(new=new, known=len(arrivals) - new, in_question=question)
 
 
-def _latest_of_each(arrivals: Sequence[Enqueued]) -> dict[Pair, Enqueued]:
+def _latest_of_each(arrivals: Sequence[SentPair]) -> dict[Pair, SentPair]:
     """Return each pair once, with the latest time of its send."""
-    latest: dict[Pair, Enqueued] = {}
+    latest: dict[Pair, SentPair] = {}
     for each in arrivals:
         other = latest.get(each.pair)
         if other is None or (each.sent_at or 0) > (other.sent_at or 0):
@@ -96,7 +96,7 @@ def _latest_of_each(arrivals: Sequence[Enqueued]) -> dict[Pair, Enqueued]:
     return latest
 
 
-def _row(arrival: Enqueued, plan: ReadingPlan, now: float, *, forced: bool) -> tuple[object, ...]:
+def _row(arrival: SentPair, plan: ReadingPlan, now: float, *, forced: bool) -> tuple[object, ...]:
     pair, sent_at = arrival.pair, arrival.sent_at
     expires_at = NEVER if forced else plan.expires_at(now if sent_at is None else sent_at)
     first = plan.first(sent_at, now)

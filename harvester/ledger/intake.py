@@ -7,11 +7,11 @@ from sqlalchemy import ColumnElement, and_, case, delete, select, update
 
 from harvester.ledger import plans
 from harvester.ledger.database import Database, Transaction
-from harvester.ledger.enqueue import IDENTITY, EnqueueCount, enqueue
+from harvester.ledger.enqueue import IDENTITY, EnqueueResult, enqueue
 from harvester.ledger.filters import DEFERRED
 from harvester.ledger.json_rows import rows_as_table
 from harvester.ledger.schema import NEVER, outcomes, pairs
-from harvester.model import Enqueued, Pair
+from harvester.model import Pair, SentPair
 from harvester.schedule import ReadingPlan
 
 
@@ -23,8 +23,8 @@ class Intake:
         self._database = database
 
     async def enqueue(
-        self, arrivals: Sequence[Enqueued], *, once: bool = False, forced: bool = False, trust_clock: bool = False
-    ) -> EnqueueCount:
+        self, arrivals: Sequence[SentPair], *, once: bool = False, forced: bool = False, trust_clock: bool = False
+    ) -> EnqueueResult:
         """Add pairs, to be read by the plan of their workspace or ``once``; a known pair stays one pair.
 
         ``forced`` pairs do not expire, and expired ones are opened again. While no answer has confirmed the time, no

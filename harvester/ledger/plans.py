@@ -5,14 +5,14 @@ from sqlalchemy import delete, insert, select
 
 from harvester.ledger.database import Transaction
 from harvester.ledger.schema import plans
-from harvester.schedule import ONLY_ONCE, ReadingPlan
+from harvester.schedule import SINGLE_READING_PLAN, ReadingPlan
 
 
 def get_plan(tx: Transaction, workspace: str) -> ReadingPlan:
     """Return the plan that a workspace's readings follow."""
     row = tx.execute(select(plans).where(plans.c.workspace == workspace)).one_or_none()
     if row is None:
-        return ONLY_ONCE
+        return SINGLE_READING_PLAN
     return ReadingPlan.of(workspace, tuple(orjson.loads(row.ages_days)))
 
 

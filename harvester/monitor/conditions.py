@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from harvester.clock import Clock
 from harvester.engine.wiring import Harvesting
 from harvester.formatting import quantity
-from harvester.health import Condition, ConditionLog, Part
+from harvester.health import Component, Condition, ConditionLog
 from harvester.ledger import Ledger
 from harvester.sources.trigger import Trigger
 
@@ -38,24 +38,24 @@ class Conditions:
     def __call__(self) -> list[Condition]:
         """Return the present conditions."""
         found = [*self._of_ledger(), *self._harvesting.conditions()]
-        halted_workspaces = {each.subject for each in found if each.part is Part.KEY}
+        halted_workspaces = {each.subject for each in found if each.component is Component.KEY}
         found += [
-            self._fault(Part.KEY, "file", name, *each)
+            self._fault(Component.KEY, "file", name, *each)
             for name, each in self._key_files.items()
             if name not in halted_workspaces
         ]
-        found += [self._fault(Part.WORKSPACE, "unserved", name, *each) for name, each in self._unserved.items()]
+        found += [self._fault(Component.WORKSPACE, "unserved", name, *each) for name, each in self._unserved.items()]
         now = self._clock.monotonic()
         for each in self.triggers:
             if each.failing is not None:
                 since = self._clock.wall() - (now - each.failing.since)
-                found.append(Condition(Part.BROKER, each.failing.cause, since, each.name, each.failing.detail))
+                found.append(Condition(Component.BROKER, each.failing.cause, since, each.name, each.failing.detail))
         return found
 
-    def _fault(self, part: Part, cause: str, workspace: str, detail: str, began: float) -> Condition:
+    def _fault(self, component: Component, cause: str, workspace: str, detail: str, began: float) -> Condition:
         """Return a condition that stops no work; ``began`` is monotonic, since the time of day may be corrected."""
         since = self._clock.wall() - (self._clock.monotonic() - began)
-        return Condition(part, cause, since, workspace, detail, blocks=False)
+        return Condition(component, cause, since, workspace, detail, blocks=False)
 
     def report(self) -> None:
         """Log conditions that begin, last or end."""
@@ -88,11 +88,11 @@ class Conditions:
 
     def _of_ledger(self) -> list[Condition]:
         if self._ledger.lost is not None:
-            return [Condition(Part.LEDGER, "lost", self._clock.wall(), detail=str(self._ledger.lost))]
+            return [Condition(Component.LEDGER, "lost", self._clock.wall(), detail=str(self._ledger.lost))]
         if self._probe is None or self._probe.done():
             return []
         seconds = self._clock.monotonic() - self._probed_at
         if seconds < LEDGER_PATIENCE_SECONDS:
             return []
         detail = f"it has not responded for {seconds:.0f} seconds"
-        return [Condition(Part.LEDGER, "timeout", self._clock.wall() - seconds, detail=detail)]
+        return [Condition(Component.LEDGER, "timeout", self._clock.wall() - seconds, detail=detail)]

@@ -10,7 +10,7 @@ import structlog
 
 from harvester import __version__
 from harvester.engine.wiring import Harvesting, Wired
-from harvester.health import Condition, Part
+from harvester.health import Component, Condition
 from harvester.ledger import Ledger
 from harvester.model import Books
 from harvester.monitor.history import BudgetHistory
@@ -80,7 +80,7 @@ class Monitor:
             for name, each in self._harvesting.wired.items()
         ]
         conditions = tuple(self._conditions())
-        unserved = [each.subject for each in conditions if each.part is Part.WORKSPACE]
+        unserved = [each.subject for each in conditions if each.component is Component.WORKSPACE]
         at_risk = {name: (await self._ledger.reports.get_outlook(name)).at_risk for name in unserved}
         return Snapshot(
             taken_at=now, started_at=now - (self._clock.monotonic() - self._started), version=__version__,
@@ -100,7 +100,7 @@ class Monitor:
             if self._should_alert(name, seen.at_risk):
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
                 log.error("pairs_at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
-                          hold_cause=each.pacer.state().held_because)  # fmt: skip
+                          hold_cause=each.pacer.state().hold_cause)  # fmt: skip
             if expired.get(name, 0) > self._expired_pairs.get(name, expired.get(name, 0)):
                 log.error("pairs_expired", workspace=name, pairs=expired[name] - self._expired_pairs[name],
                           hint="their last numbers are lost; see harvester status")  # fmt: skip
@@ -124,7 +124,7 @@ class Monitor:
         halt = each.client.endpoint.halt
         return WorkspaceState(
             name=name, pace=state.pace, in_flight=state.in_flight, window=self._histories[name].window,
-            hold_cause=state.held_because, hold_until=now + state.held_seconds,
+            hold_cause=state.hold_cause, hold_until=now + state.held_seconds,
             halt_reason=halt.reason if halt else None, halted_since=halted_since,
             waited_seconds=state.waited_seconds, readings=seen.readings, at_risk=seen.at_risk, expired=expired,
             last_captured_at=each.client.last_captured_at or (self._last_captures or {}).get(name, 0.0),

@@ -109,7 +109,7 @@ class StoreState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The service at one moment. ``conditions`` are the parts that do not work.
+    """The service at one moment. ``conditions`` are the components that do not work.
 
     ``unserved_at_risk`` counts the pairs at risk of each workspace that is not configured.
     ``clock_difference_seconds`` is how much this machine's clock is ahead of Braze's; None until it is confirmed.

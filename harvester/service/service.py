@@ -12,8 +12,8 @@ import structlog
 
 from harvester.engine.wiring import Connect, Harvesting, connected, first_of, plans_of
 from harvester.errors import ExitCode
-from harvester.ledger import LEASE_SECONDS, EnqueueCount, Ledger
-from harvester.model import DAY_SECONDS, Enqueued
+from harvester.ledger import LEASE_SECONDS, EnqueueResult, Ledger
+from harvester.model import DAY_SECONDS, SentPair
 from harvester.monitor.conditions import Conditions
 from harvester.monitor.monitor import Monitor
 from harvester.service.key_files import KeyFiles
@@ -120,7 +120,7 @@ class Service:
         for task in periodic:
             task.cancel()
 
-    async def enqueue(self, arrivals: Sequence[Enqueued], *, once: bool) -> EnqueueCount:
+    async def enqueue(self, arrivals: Sequence[SentPair], *, once: bool) -> EnqueueResult:
         """Enqueue pairs durably. Raises ``LedgerError``."""
         count = await self._ledger.intake.enqueue(arrivals, once=once)
         if count.in_question is not None:

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from harvester.errors import UsageError
 from harvester.settings.places import LocalPath, PartsPlace
-from harvester.settings.triggers import Trigger
+from harvester.settings.triggers import TriggerSettings
 from harvester.settings.workspace import Name, Workspace, variable_name
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     )
 
     workspaces: dict[Name, Workspace]
-    triggers: dict[Name, Trigger] = {}
+    triggers: dict[Name, TriggerSettings] = {}
     out: PartsPlace = "./harvest"
     state: LocalPath | None = None
     concurrency: int = Field(default=64, ge=1, le=1024)

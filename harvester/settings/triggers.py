@@ -28,7 +28,7 @@ Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 QueueUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^/@?#%\s]+/[^/@?#%\s]+/[^/@?#%\s]+$")]
 
 
-class _Trigger(BaseModel):
+class _CommonSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     prefixes: tuple[Prefix, ...] = ()
@@ -39,7 +39,7 @@ class _Trigger(BaseModel):
         return {name: getattr(self, name) for name in type(self).model_fields if name not in ("kind", "prefixes")}
 
 
-class _WithUrl(_Trigger):
+class _WithUrl(_CommonSettings):
     """A broker whose URL may contain a password, so that it may come from a file."""
 
     schemes: ClassVar[Sequence[str]] = ()
@@ -89,7 +89,7 @@ class RabbitMQ(_WithUrl):
     queue: Text
 
 
-class SQS(_Trigger):
+class SQS(_CommonSettings):
     """A queue of Amazon SQS."""
 
     kind: Literal["sqs"]
@@ -118,8 +118,8 @@ class Redis(_WithUrl):
     group: Text = "harvester"
 
 
-KINDS: Mapping[str, type[_Trigger]] = {"rabbitmq": RabbitMQ, "sqs": SQS, "nats": NATS, "redis": Redis}
-Trigger = Annotated[RabbitMQ | SQS | NATS | Redis, Field(discriminator="kind")]
+KINDS: Mapping[str, type[_CommonSettings]] = {"rabbitmq": RabbitMQ, "sqs": SQS, "nats": NATS, "redis": Redis}
+TriggerSettings = Annotated[RabbitMQ | SQS | NATS | Redis, Field(discriminator="kind")]
 
 
 _UNUSABLE_URL = (

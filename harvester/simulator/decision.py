@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from harvester.model import Enqueued, Verdict
+from harvester.model import SentPair, Verdict
 from harvester.simulator.budget import Grant, SharedBudget
 from harvester.simulator.config import SimulatorConfig
 from harvester.simulator.request import BadRequest, parse_request
@@ -35,7 +35,7 @@ class Decision:
 class DecisionMaker:
     """Holds the keys, the quota and the sends that exist."""
 
-    def __init__(self, config: SimulatorConfig, budget: SharedBudget, sends: Iterable[Enqueued]) -> None:
+    def __init__(self, config: SimulatorConfig, budget: SharedBudget, sends: Iterable[SentPair]) -> None:
         """Index ``sends``. Every request with a valid key is charged to ``budget``."""
         self._config = config
         self._budget = budget

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from uuid import UUID
 
-from harvester.model import DAY_SECONDS, Enqueued, Pair
+from harvester.model import DAY_SECONDS, Pair, SentPair
 from harvester.simulator.random_draw import draw
 
 SENDS_PER_CAMPAIGN = 25
@@ -16,7 +16,7 @@ SENT_OVER_DAYS = 13
 """No send expires on the stand-in's first day; the oldest does soon after."""
 
 
-def population(*, seed: int, pairs: int, day: date, workspace: str = "default") -> Iterator[Enqueued]:
+def population(*, seed: int, pairs: int, day: date, workspace: str = "default") -> Iterator[SentPair]:
     """Yield the sends that exist, sent during the 13 days before ``day`` began in UTC.
 
     Ids follow from the seed alone: another day has the same sends, sent at other times.
@@ -27,7 +27,7 @@ def population(*, seed: int, pairs: int, day: date, workspace: str = "default") 
         if index % SENDS_PER_CAMPAIGN == 0:
             campaign_id = _uuid(draw(seed, "campaign", index // SENDS_PER_CAMPAIGN))
         age_seconds = draw(seed, "age", index) % int(SENT_OVER_DAYS * DAY_SECONDS)
-        yield Enqueued(Pair(workspace, campaign_id, _send_id(seed, index)), began - age_seconds)
+        yield SentPair(Pair(workspace, campaign_id, _send_id(seed, index)), began - age_seconds)
 
 
 def _send_id(seed: int, index: int) -> str:

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair
+from harvester.model import DAY_SECONDS, BadLine, Pair, SentPair
 from harvester.sources.avro import AvroFile
 from harvester.sources.avro_binary import UnreadableAvro
 from harvester.sources.currents_files import FileOpener, find_event_type, is_send_event
@@ -50,7 +50,7 @@ class CurrentsReader:
         self.events = 0
         self.skipped: Counter[str] = Counter()
 
-    def read(self) -> Iterator[Enqueued | BadLine | None]:
+    def read(self) -> Iterator[SentPair | BadLine | None]:
         """Yield bad lines at once, None after each file, and finally each send once.
 
         The number of a bad line is that of the event in its file; for a file that is cut off, that of its last readable
@@ -61,7 +61,7 @@ class CurrentsReader:
                 yield from self._read_file(name, opener, times)
                 yield None
             for pair, first, last in times.list_sends():
-                yield Enqueued(pair, choose_send_time(first, last, now=self._now))
+                yield SentPair(pair, choose_send_time(first, last, now=self._now))
 
     @property
     def only_other_types(self) -> bool:

@@ -16,7 +16,7 @@ import structlog
 
 from harvester.clock import BrazeClock
 from harvester.errors import SinkError, UsageError
-from harvester.model import DAY_SECONDS, BadLine, Enqueued
+from harvester.model import DAY_SECONDS, BadLine, SentPair
 from harvester.sources.fields import format_problem
 from harvester.sources.input import PAGE_PAIRS, Input
 
@@ -45,7 +45,7 @@ class EnqueueCount(Protocol):
 class EnqueuePairs(Protocol):
     """Writes pairs to the ledger; they are durable on return. ``once`` requests a historical capture."""
 
-    async def __call__(self, arrivals: Sequence[Enqueued], *, once: bool) -> EnqueueCount:
+    async def __call__(self, arrivals: Sequence[SentPair], *, once: bool) -> EnqueueCount:
         """Enqueue pairs. Raises ``LedgerError``."""
         ...
 
@@ -92,13 +92,13 @@ class Importer:
         self._clock = clock
         self._wait_first_seconds = wait_first_seconds
 
-    async def add_pairs(self, arrivals: Sequence[Enqueued], *, once: bool) -> None:
+    async def add_pairs(self, arrivals: Sequence[SentPair], *, once: bool) -> None:
         """Enqueue pairs, a page at a time. Raises ``LedgerError``."""
         remaining = iter(arrivals)
         while page := list(islice(remaining, PAGE_PAIRS)):
             await self._add_page(page, once=once)
 
-    async def _add_page(self, page: Sequence[Enqueued], *, once: bool) -> None:
+    async def _add_page(self, page: Sequence[SentPair], *, once: bool) -> None:
         count = await self._enqueue(page, once=once)
         self.pairs_new += count.new
         self.pairs_known += count.known

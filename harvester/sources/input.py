@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from harvester.errors import UsageError
-from harvester.model import DAY_SECONDS, BadLine, Enqueued, Pair, is_in_object_store
+from harvester.model import DAY_SECONDS, BadLine, Pair, SentPair, is_in_object_store
 from harvester.place import classify_place
 from harvester.sources.currents import CurrentsReader
 from harvester.sources.currents_files import list_currents_files
@@ -67,7 +67,7 @@ class Input:
         """Set the current time, which is confirmed, for everything that is read from now on."""
         self._now, self._latest, self._confirmed = now, now + DAY_SECONDS, True
 
-    def read(self) -> Iterator[Enqueued | BadLine | None]:
+    def read(self) -> Iterator[SentPair | BadLine | None]:
         """Yield bad lines at once, and the pairs of each list at its end. A None means that reading continues.
 
         Raises ``UsageError`` for a file that cannot be read at all, ``StorageError`` if the disk has no space to sort a
@@ -78,7 +78,7 @@ class Input:
         if self._currents_places:
             yield from self._read_currents()
 
-    def _read_list(self, name: str) -> Iterator[Enqueued | BadLine | None]:
+    def _read_list(self, name: str) -> Iterator[SentPair | BadLine | None]:
         with PairList(name, workspaces=self._workspaces) as pairs:
             number = 0
             for number, row in enumerate(self._read_rows(name), 1):
@@ -104,12 +104,12 @@ class Input:
             return row
         return pairs.add(row, latest=self._latest, confirmed=self._confirmed)
 
-    def _read_currents(self) -> Iterator[Enqueued | BadLine | None]:
+    def _read_currents(self) -> Iterator[SentPair | BadLine | None]:
         files = (file for place in self._currents_places for file in list_currents_files(place) or ())
         currents = CurrentsReader(files, workspace=self._workspaces[0], now=self._now)
         lines_before, skipped_before, sends = self.lines, self.skipped.copy(), 0
         for each in currents.read():
-            sends += isinstance(each, Enqueued)
+            sends += isinstance(each, SentPair)
             self.lines, self.skipped = lines_before + currents.events, skipped_before + currents.skipped
             yield each
         places = ", ".join(self._currents_places)
@@ -123,9 +123,9 @@ class Input:
         elif not sends and currents.skipped:
             self.notes.append(f"{places}: no event names a send that has a {' and a '.join(ID_FIELDS)}")
 
-    def pages(self, bad_lines: BadLineCollector) -> Iterator[list[Enqueued]]:
+    def pages(self, bad_lines: BadLineCollector) -> Iterator[list[SentPair]]:
         """Yield pairs in pages, and pass bad lines to ``bad_lines``. An empty page means that reading continues."""
-        page: list[Enqueued] = []
+        page: list[SentPair] = []
         for each in self.read():
             if isinstance(each, BadLine):
                 bad_lines.add(each)

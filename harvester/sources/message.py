@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from harvester.model import DAY_SECONDS, Enqueued, is_in_object_store
+from harvester.model import DAY_SECONDS, SentPair, is_in_object_store
 from harvester.sources.fields import LIST_SUFFIXES, PAIR_FIELDS, InvalidField, format_problem, parse_pair, parse_time
 from harvester.sources.send_times import merge_sends
 from harvester.sources.store_events import NoFileToRead, list_records, load_message, parse_created_object
@@ -43,7 +43,7 @@ class Message:
     events report no file to read. ``records`` are the parts that name the ``files``, in the same order.
     """
 
-    pairs: tuple[Enqueued, ...] = ()
+    pairs: tuple[SentPair, ...] = ()
     files: tuple[str, ...] = ()
     once: bool = False
     bad: tuple[tuple[object, str], ...] = ()
@@ -142,7 +142,7 @@ class MessageParser:
         pairs = merge_sends(pairs, now=latest - DAY_SECONDS)
         return Message(tuple(pairs), once=once, bad=tuple(bad), naive_times=naive_times)
 
-    def _parse_one_pair(self, record: object, latest: float) -> tuple[Enqueued, bool]:
+    def _parse_one_pair(self, record: object, latest: float) -> tuple[SentPair, bool]:
         """Parse a pair, and return it with whether its time has no zone."""
         if not isinstance(record, dict):
             raise InvalidField("", "it is not an object")
@@ -150,7 +150,7 @@ class MessageParser:
             raise InvalidField(min(unknown)[:_MAX_QUOTED_NAME_CHARACTERS], "is unknown in version 1")
         pair = parse_pair(record, self.workspaces)
         sent_at, naive = parse_time(record, "sent_at", latest=latest)
-        return Enqueued(pair, sent_at), naive
+        return SentPair(pair, sent_at), naive
 
     def _check_file(self, url: object) -> str:
         """Return a URL if it unambiguously names a list of pairs below one of the prefixes."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from harvester.model import BadLine, Enqueued, Pair
+from harvester.model import BadLine, Pair, SentPair
 from harvester.sources.currents import CANVAS_EVENTS, events_without
 from harvester.sources.fields import (
     ID_FIELDS,
@@ -98,12 +98,12 @@ class PairList:
             if (doubt := find_id_doubt(text)) is not None:
                 self._doubts.setdefault((field, doubt), _Doubt(f"{row.line}: {field} {text!r}")).count += 1
 
-    def list_pairs(self, *, now: float) -> Iterator[Enqueued]:
+    def list_pairs(self, *, now: float) -> Iterator[SentPair]:
         """Yield each pair once, with the time that counts. Raises ``StorageError``."""
         for pair, first, last in self._times.list_sends():
             self._sends += 1
             self._sends_with_several_times += first != last
-            yield Enqueued(pair, choose_send_time(first, last, now=now))
+            yield SentPair(pair, choose_send_time(first, last, now=now))
 
     def list_notes(self, *, rows: int) -> list[str]:
         """Return notes about the list, once all its rows and pairs are read."""

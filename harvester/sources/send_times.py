@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from harvester.errors import StorageError
-from harvester.model import RETENTION_SECONDS, Enqueued, Pair
+from harvester.model import RETENTION_SECONDS, Pair, SentPair
 
 SENDS_IN_MEMORY = 10_000
 _CACHE_KIB = 16_384
@@ -103,12 +103,12 @@ def choose_send_time(first: float | None, last: float | None, *, now: float) -> 
     return first if first is None or now - first < RETENTION_SECONDS else last
 
 
-def merge_sends(arrivals: list[Enqueued], *, now: float) -> list[Enqueued]:
+def merge_sends(arrivals: list[SentPair], *, now: float) -> list[SentPair]:
     """Merge the pairs of a short list, so that each send appears once."""
     with SendTimes() as times:
         for each in arrivals:
             times.add(each.pair, each.sent_at)
-        return [Enqueued(pair, choose_send_time(first, last, now=now)) for pair, first, last in times.list_sends()]
+        return [SentPair(pair, choose_send_time(first, last, now=now)) for pair, first, last in times.list_sends()]
 
 
 def _disk_full(error: Exception) -> StorageError:

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from harvester.health import HOLDS, Part, Scope
+from harvester.health import HOLD_DESCRIPTIONS, Component, Scope
 from harvester.monitor.snapshot import Snapshot, WorkspaceState
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -48,8 +48,8 @@ def _process(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("build_info", "Always 1; the label is the version.", ("version",), [((snapshot.version,), 1)])
     yield _gauge("ready", "Whether /readyz answers 200.", (), [((), not snapshot.unready_reasons())])
     yield _gauge(
-        "condition", "1 for a part that does not work, with its cause; 0 for one that works.",
-        ("part", "subject", "cause"), _conditions(snapshot).items(),
+        "condition", "1 for a component that does not work, with its cause; 0 for one that works.",
+        ("component", "subject", "cause"), _conditions(snapshot).items(),
     )  # fmt: skip
     yield _gauge("start_time_seconds", "When the process started, since the epoch.", (), [((), snapshot.started_at)])
     ahead = snapshot.clock_difference_seconds
@@ -58,15 +58,17 @@ def _process(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _conditions(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
-    """Return every part and subject: those that do not work with their cause, the others with an empty one."""
+    """Return every component and subject: those that do not work with their cause, the others with an empty one."""
     subjects = {
         Scope.PROCESS: [""],
         Scope.WORKSPACE: [each.name for each in snapshot.workspaces],
         Scope.TRIGGER: [each.name for each in snapshot.triggers],
     }
-    failing: dict[tuple[str, ...], float] = {(each.part, each.subject, each.cause): 1.0 for each in snapshot.conditions}
-    subjects_failing = {(part, subject) for part, subject, _ in failing}
-    working = ((part, subject) for part in Part for subject in subjects[part.scope])
+    failing: dict[tuple[str, ...], float] = {
+        (each.component, each.subject, each.cause): 1.0 for each in snapshot.conditions
+    }
+    subjects_failing = {(component, subject) for component, subject, _ in failing}
+    working = ((component, subject) for component in Component for subject in subjects[component.scope])
     return {(*each, ""): 0.0 for each in working if each not in subjects_failing} | failing
 
 
@@ -76,7 +78,7 @@ def _pace(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("pace_requests_per_second", help_text, WORKSPACE, _values(every, lambda w: w.pace))
     help_text = "Requests that wait for a response."
     yield _gauge("requests_in_flight", help_text, WORKSPACE, _values(every, lambda w: w.in_flight))
-    holds = [((w.name, hold), w.hold_cause == hold) for w in every for hold in HOLDS]
+    holds = [((w.name, hold), w.hold_cause == hold) for w in every for hold in HOLD_DESCRIPTIONS]
     yield _gauge("hold", "Whether requests are held, by cause.", ("workspace", "cause"), holds)
     help_text = "Whether the workspace is halted: wrong key, permission or endpoint, or refused pairs."
     yield _gauge("workspace_halted", help_text, WORKSPACE, _values(every, lambda w: w.halt_reason is not None))

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from harvester.errors import format_cause
 from harvester.formatting import ago, day_and_time, iso_time, number, safe_text, time_of_day, volume
-from harvester.health import HOLDS
+from harvester.health import HOLD_DESCRIPTIONS
 from harvester.ledger import Rejection
 from harvester.model import Books
 from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, Window, WorkspaceState
@@ -26,7 +26,7 @@ def overview(snapshot: Snapshot) -> Markup:
 
 def _activity(each: WorkspaceState, now: float) -> str:
     if each.hold_cause is not None:
-        waits = f"waits for {HOLDS.get(each.hold_cause, safe_text(each.hold_cause))}"
+        waits = f"waits for {HOLD_DESCRIPTIONS.get(each.hold_cause, safe_text(each.hold_cause))}"
         return (
             waits
             if each.hold_until <= now

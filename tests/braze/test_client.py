@@ -19,7 +19,7 @@ from harvester.braze.transport import Response
 from harvester.engine.wiring import Harvesting
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
-from harvester.model import Captured, Deferred, Enqueued, Pair, Reading, Rejected, Returned, Verdict
+from harvester.model import Captured, Deferred, Pair, Reading, Rejected, Returned, SentPair, Verdict
 from harvester.settings import Settings, Workspace
 from harvester.signals import GRACE_SECONDS
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
@@ -230,7 +230,7 @@ def run_capture(
         clock = VirtualClock()
         async with await Ledger.open(folder / "ledger.db", clock=clock) as ledger:
             transport = make_transport(ledger, clock)
-            pairs = [Enqueued(Pair("eu", "c", f"s{number}")) for number in range(count)]
+            pairs = [SentPair(Pair("eu", "c", f"s{number}")) for number in range(count)]
             await ledger.intake.enqueue(pairs, once=True)
             harvesting = Harvesting(
                 Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)}), ledger=ledger,

@@ -184,7 +184,7 @@ def test_state_returns_budget_hold_and_counts():
         return *states, pacer.state()
 
     nothing = PaceState(
-        pace=1000.0, limit=0, remaining=0, reserve_requests=0, seconds_to_reset=0.0, in_flight=0, held_because=None,
+        pace=1000.0, limit=0, remaining=0, reserve_requests=0, seconds_to_reset=0.0, in_flight=0, hold_cause=None,
         held_seconds=0.0, holds_in_a_row=0, requests=0, throttled=0, waited_seconds=0.0, answered=False,
     )  # fmt: skip
     before, at_work, held, after = run_virtual(story())
@@ -194,11 +194,11 @@ def test_state_returns_budget_hold_and_counts():
         pace=approx(250), in_flight=1, requests=2, answered=True,
     )  # fmt: skip
     assert held == replace(
-        at_work, pace=0.0, in_flight=0, held_because="throttled", held_seconds=approx(600), throttled=1
+        at_work, pace=0.0, in_flight=0, hold_cause="throttled", held_seconds=approx(600), throttled=1
     )
     assert after == replace(
         held, pace=1000.0, seconds_to_reset=0.0, in_flight=1, requests=3, waited_seconds=approx(600),
-        held_because=None, held_seconds=0.0,
+        hold_cause=None, held_seconds=0.0,
     )  # fmt: skip
 
 
@@ -296,7 +296,7 @@ def test_an_overloaded_server_is_probed_by_one_request():
             await pacer.acquire()
             pacer.release(None, 0.05)
             pacer.record_failure()
-        held = pacer.state().held_because
+        held = pacer.state().hold_cause
         waiting, left = [asyncio.create_task(pacer.acquire()) for _ in range(5)], []
         for _ in range(2):
             await asyncio.sleep(20)
@@ -323,10 +323,10 @@ def test_a_halt_is_probed_every_ten_minutes_and_at_once_when_lifted():
         probed = clock.monotonic()
         pacer.halt()
         pacer.lift()
-        lifted = pacer.state().held_because
+        lifted = pacer.state().hold_cause
         pacer.record_throttled()
         pacer.lift()
-        return probed, lifted, pacer.state().held_because, pacer.state().requests
+        return probed, lifted, pacer.state().hold_cause, pacer.state().requests
 
     probed, *rest = run_virtual(story())
     assert probed == pytest.approx(600, abs=1)

@@ -17,7 +17,7 @@ from harvester.braze.refusals import CAMPAIGNS_KEPT, PROBES_TO_HALT, REFUSALS_TO
 from harvester.braze.transport import Response
 from harvester.engine.wiring import Harvesting
 from harvester.ledger import Ledger
-from harvester.model import RETENTION_SECONDS, Books, Enqueued, Pair
+from harvester.model import RETENTION_SECONDS, Books, Pair, SentPair
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.storage import Compression, FolderSink
@@ -26,7 +26,7 @@ GOOD = orjson.dumps({"message": "success", "data": []})
 HOUR = 3600.0
 START = VirtualClock().starts_at
 CONCURRENCY = 64
-AT_ONCE = REFUSALS_TO_DOUBT + CONCURRENCY
+MOST_DOUBTED_REFUSALS = REFUSALS_TO_DOUBT + CONCURRENCY
 """The most requests that leave before the first twenty responses are processed."""
 
 
@@ -79,15 +79,15 @@ class Harvested(NamedTuple):
         return sum(self.books.rejected.values())
 
 
-def sends(campaign: str, count: int, *, hours_left: float) -> list[Enqueued]:
+def sends(campaign: str, count: int, *, hours_left: float) -> list[SentPair]:
     """Return sends of one campaign whose deadline is ``hours_left`` away."""
     sent_at = START + hours_left * HOUR - RETENTION_SECONDS
-    return [Enqueued(Pair("eu", campaign, f"s{number}"), sent_at) for number in range(count)]
+    return [SentPair(Pair("eu", campaign, f"s{number}"), sent_at) for number in range(count)]
 
 
 def run_capture(
-    folder: Path, braze: Braze, *lists: list[Enqueued], lasting: bool = False, seconds: float = 12 * HOUR,
-    late: tuple[float, list[Enqueued]] | None = None,
+    folder: Path, braze: Braze, *lists: list[SentPair], lasting: bool = False, seconds: float = 12 * HOUR,
+    late: tuple[float, list[SentPair]] | None = None,
 ) -> Harvested:  # fmt: skip
     """Capture lists as ``run`` does, or as ``serve`` for a time; ``late`` is a list that comes after some seconds."""
 
@@ -148,7 +148,7 @@ def test_a_wrong_endpoint_halts_after_few_requests(tmp_path, status, campaigns):
     done = run_capture(tmp_path, braze, *(sends(f"c{number}", each, hours_left=9) for number in range(campaigns)))
     assert f"status {status}" in done.halted
     assert "in a row without one capture" in done.halted
-    assert len(braze.requests) == done.rejected <= AT_ONCE + PROBES_TO_HALT
+    assert len(braze.requests) == done.rejected <= MOST_DOUBTED_REFUSALS + PROBES_TO_HALT
     assert done.books.pending == each * campaigns - done.rejected
     assert done.seconds < 60
 
@@ -194,7 +194,7 @@ def test_a_capture_among_refusals_and_transient_failures_prevents_a_halt(tmp_pat
     lists = [sends(f"c{number}", 10, hours_left=1) for number in range(40)]
     done = run_capture(tmp_path / "wrong", braze, *lists)
     assert done.halted is not None
-    assert done.rejected <= AT_ONCE + PROBES_TO_HALT
+    assert done.rejected <= MOST_DOUBTED_REFUSALS + PROBES_TO_HALT
 
 
 def test_a_halt_by_refusals_is_probed_every_few_seconds(tmp_path):

@@ -279,7 +279,7 @@ def test_every_status_has_one_meaning():
     """Only 200 can be usable; only refusals of the pair reject it."""
     expected = dict.fromkeys(range(100, 600), Meaning.TRANSIENT)
     expected |= dict.fromkeys({*range(400, 500)} - {408}, Meaning.REJECTED)
-    expected |= dict.fromkeys((401, 403, 415), Meaning.HALTED) | {200: Meaning.ANSWER, 429: Meaning.THROTTLED}
+    expected |= dict.fromkeys((401, 403, 415), Meaning.HALTED) | {200: Meaning.SUCCESS, 429: Meaning.THROTTLED}
     assert {status: classify_status(status) for status in range(100, 600)} == expected
 
 

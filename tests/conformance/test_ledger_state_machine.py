@@ -19,21 +19,21 @@ from harvester.model import (
     Batch,
     Captured,
     Deferred,
-    Enqueued,
     Outcome,
     Pair,
     Part,
     Reading,
     Rejected,
     Returned,
+    SentPair,
     Settlement,
     Verdict,
 )
-from harvester.schedule import FINAL, ONCE, ONLY_ONCE, ReadingPlan, deferral_seconds
+from harvester.schedule import FINAL, ONCE, SINGLE_READING_PLAN, ReadingPlan, deferral_seconds
 
 NOW = 1_767_225_600.0
 AGES = (1.0, 3.0, 8.0, 13.0)
-PLANS = {"once": ONLY_ONCE, "eu": ReadingPlan.of("eu", AGES)}
+PLANS = {"once": SINGLE_READING_PLAN, "eu": ReadingPlan.of("eu", AGES)}
 OUTCOMES: dict[str, Outcome] = {
     "captured": Captured(Verdict.ACTIVITY, NOW, b"", 1),
     "rejected": Rejected("status_400", "no"),
@@ -205,7 +205,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def enqueue(self, workspace, numbers, days_ago):
         """The same pair any number of times is one pair; a later send is a new round of it."""
         sent_at, plan = None if days_ago is None else self.now - days_ago * DAY_SECONDS, PLANS[workspace]
-        arrivals = [Enqueued(Pair(workspace, "c", f"s{number}"), sent_at) for number in numbers]
+        arrivals = [SentPair(Pair(workspace, "c", f"s{number}"), sent_at) for number in numbers]
         count = self.run(self.ledger.intake.enqueue(arrivals))
         named = {each.pair for each in arrivals}
         new = named - set(self.expected)

@@ -19,7 +19,7 @@ from harvester.clock import SystemClock
 from harvester.engine.storing import Storing
 from harvester.errors import PartConflict, SinkError, UsageError
 from harvester.ledger import Lease, Ledger
-from harvester.model import DATASET, Captured, Enqueued, Pair, Part, Settlement, Verdict
+from harvester.model import DATASET, Captured, Pair, Part, SentPair, Settlement, Verdict
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.storage import FolderSink
 from harvester.storage import object_store as stores_module
@@ -423,7 +423,7 @@ async def seal_batches(ledger: Ledger, count: int, destination: str) -> list[Par
     parts = []
     for number in range(count):
         pair = Pair("default", "c", str(number))
-        await ledger.intake.enqueue([Enqueued(pair)])
+        await ledger.intake.enqueue([SentPair(pair)])
         batch = await ledger.batches.claim("default", limit=1)
         made = part(b"x" * 700_000, batch.id)
         capture = Captured(Verdict.ZERO, batch.claimed_at, b"", 1)

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Response
 from harvester.cli.output import clock_line, format_time
-from harvester.clock import MOVES, Bounds, BrazeClock, format_difference
+from harvester.clock import MAX_MOVES, Bounds, BrazeClock, format_difference
 from harvester.commands.capture import Run, Summary
 from harvester.engine.wiring import Harvesting
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
-from harvester.model import Books, Captured, Enqueued, Pair, Settlement, Verdict
+from harvester.model import Books, Captured, Pair, SentPair, Settlement, Verdict
 from harvester.schedule import ReadingPlan
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
@@ -91,13 +91,13 @@ async def open_harvest(folder: Path, machine: Machine, wire: Braze, *, lasting: 
             yield ledger, harvesting
 
 
-def sends(*ages_days: float) -> list[Enqueued]:
+def sends(*ages_days: float) -> list[SentPair]:
     """Return sends of these ages, in days."""
-    return [Enqueued(Pair("eu", "c", f"s{number}"), START - days * DAY) for number, days in enumerate(ages_days)]
+    return [SentPair(Pair("eu", "c", f"s{number}"), START - days * DAY) for number, days in enumerate(ages_days)]
 
 
 def run_harvest(
-    folder: Path, ahead: float, arrivals: list[Enqueued], wire: Braze, jump: Callable[[Machine], None] | None = None
+    folder: Path, ahead: float, arrivals: list[SentPair], wire: Braze, jump: Callable[[Machine], None] | None = None
 ) -> tuple[Books, dict[str, int]]:
     """Run once on a machine whose clock is ``ahead``; return the books, and the requests by cause."""
 
@@ -342,7 +342,7 @@ def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):
         machine = Machine(20 * DAY)
         async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
             await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (1.0, 13.0)))
-            await ledger.intake.enqueue([Enqueued(Pair("eu", "c", "s"))])
+            await ledger.intake.enqueue([SentPair(Pair("eu", "c", "s"))])
             machine.ahead = 0.0
             await ledger.upkeep.correct_times("eu")
             (row,) = query(ledger.path, "SELECT first_seen_at, expires_at, due_at FROM pair")
@@ -358,7 +358,7 @@ def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_p
         machine = Machine(20 * DAY)
         async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
             await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (1.0, 13.0)))
-            await ledger.intake.enqueue([Enqueued(Pair("eu", "c", "s"))])
+            await ledger.intake.enqueue([SentPair(Pair("eu", "c", "s"))])
             batch = await ledger.batches.claim("eu", limit=1)
             machine.ahead = 0.0
             await ledger.upkeep.correct_times("eu")
@@ -419,7 +419,7 @@ def test_the_time_is_corrected_rarely_after_a_few_corrections():
     clock = BrazeClock(machine)
     for number in range(400):
         clock.observe(5000.0 + number // 2 % 2 * DAY, departed=machine.ticks, received=machine.ticks + 0.1)
-    assert clock.moves <= MOVES
+    assert clock.moves <= MAX_MOVES
     machine.ticks += HOUR
     for _ in range(2):
         clock.observe(9 * DAY, departed=machine.ticks, received=machine.ticks)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harvester.errors import LedgerError
 from harvester.ledger import Lease, Ledger
 from harvester.ledger.sqlite import connect
-from harvester.model import DATASET, Batch, Captured, Enqueued, Pair, Part, Settlement, Verdict
+from harvester.model import DATASET, Batch, Captured, Pair, Part, SentPair, Settlement, Verdict
 
 NOW = 1_767_225_600.0
 
@@ -41,7 +41,7 @@ async def test_sixteen_processes_claim_each_pair_once(tmp_path):
     """Every claim asks for seven pairs, until none is left."""
     path = tmp_path / "ledger.db"
     async with await Ledger.open(path, clock=Clock()) as ledger:
-        await ledger.intake.enqueue([Enqueued(pair(number)) for number in range(400)])
+        await ledger.intake.enqueue([SentPair(pair(number)) for number in range(400)])
     ledgers = [await Ledger.open(path, clock=Clock()) for _ in range(16)]
 
     async def claim_all(ledger: Ledger) -> list[Pair]:
@@ -72,7 +72,7 @@ async def test_batches_of_a_dead_owner_are_recovered_at_once(tmp_path):
     """
     path = tmp_path / "ledger.db"
     async with await Ledger.open(path, clock=Clock()) as ours:
-        await ours.intake.enqueue([Enqueued(pair(number)) for number in range(4)])
+        await ours.intake.enqueue([SentPair(pair(number)) for number in range(4)])
         await ours.batches.mark_stored((await seal_one(ours)).id, dataset=DATASET)
         await ours.batches.mark_conflict((await seal_one(ours)).id)
         async with await Ledger.open(path, clock=Clock()) as one, await Ledger.open(path, clock=Clock()) as other:
@@ -88,7 +88,7 @@ async def test_a_lease_that_is_not_renewed_expires(tmp_path):
     """The lease time is two minutes. Another owner then claims the batch's pair."""
     path, clock = tmp_path / "ledger.db", Clock()
     async with await Ledger.open(path, clock=clock) as ours, await Ledger.open(path, clock=clock) as theirs:
-        await ours.intake.enqueue([Enqueued(pair(number)) for number in range(2)])
+        await ours.intake.enqueue([SentPair(pair(number)) for number in range(2)])
         renewed, abandoned = [await ours.batches.claim("w", limit=1) for _ in range(2)]
         for _ in range(2):
             clock.now += 100
@@ -102,7 +102,7 @@ async def test_the_nearest_deadline_is_claimed_first(tmp_path):
     """A pair that expires today does not wait behind thousands that have a week."""
     async with await Ledger.open(tmp_path / "ledger.db", clock=Clock()) as ledger:
         ages = [1, 13, 5, 9, 12]
-        arrivals = [Enqueued(pair(days), NOW - days * 86_400) for days in ages]
+        arrivals = [SentPair(pair(days), NOW - days * 86_400) for days in ages]
         await ledger.intake.enqueue(arrivals)
         batch = await ledger.batches.claim("w", limit=3)
     assert [reading.pair for reading in batch.readings] == [pair(13), pair(12), pair(9)]
@@ -118,7 +118,7 @@ def test_times_are_stored_without_rounding(times):
             clock = Clock()
             clock.now = max(times)
             async with await Ledger.open(Path(folder) / "ledger.db", clock=clock) as ledger:
-                arrivals = [Enqueued(pair(number), time) for number, time in enumerate(times)]
+                arrivals = [SentPair(pair(number), time) for number, time in enumerate(times)]
                 await ledger.intake.enqueue(arrivals, forced=True)
                 batch = await ledger.batches.claim("w", limit=100)
         return {(each.since, each.ending_at) for each in batch.readings}
@@ -130,7 +130,7 @@ async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(tmp_p
     """A send id that is used again gets the whole retention time."""
     async with await Ledger.open(tmp_path / "ledger.db", clock=Clock()) as ledger:
         for sent_at in (NOW - 86_400, NOW - 3600, NOW - 7200):
-            await ledger.intake.enqueue([Enqueued(pair(1), sent_at)])
+            await ledger.intake.enqueue([SentPair(pair(1), sent_at)])
         batch = await ledger.batches.claim("w", limit=1)
     assert batch.readings[0].deadline == NOW - 3600 + 14 * 86_400
 
@@ -143,7 +143,7 @@ async def test_a_file_that_is_not_a_ledger_is_refused(tmp_path):
     text.write_text("no database " * 1000)
     for path in (newer, damaged):
         async with await Ledger.open(path, clock=Clock()) as ledger:
-            await ledger.intake.enqueue([Enqueued(pair(number)) for number in range(2000)])
+            await ledger.intake.enqueue([SentPair(pair(number)) for number in range(2000)])
     with sqlite3.connect(newer) as connection:
         connection.execute("UPDATE about SET schema_version = 99")
     data = bytearray(damaged.read_bytes())

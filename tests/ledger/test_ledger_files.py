@@ -10,9 +10,9 @@ import pytest
 
 from harvester.clock import SystemClock
 from harvester.errors import LedgerError, LedgerLost
-from harvester.health import Part
+from harvester.health import Component
 from harvester.ledger import Ledger, copy_ledger
-from harvester.model import BadLine, Enqueued, Pair
+from harvester.model import BadLine, Pair, SentPair
 from harvester.sources import RejectsFile
 from harvester.storage import FolderSink
 from tests.monitor.test_conditions import Seen, Wire, served
@@ -40,7 +40,7 @@ def umask():
 async def open_with_pair(path: Path, *, send_id: str = "s") -> Ledger:
     """Open a ledger and enqueue a pair."""
     ledger = await Ledger.open(path, clock=SystemClock())
-    await ledger.intake.enqueue([Enqueued(Pair("eu", "c", send_id), None)])
+    await ledger.intake.enqueue([SentPair(Pair("eu", "c", send_id), None)])
     return ledger
 
 
@@ -147,7 +147,7 @@ def test_a_service_whose_ledger_is_removed_is_not_ready_and_ends(tmp_path):
         with pytest.raises(LedgerLost):  # /readyz responds with 503
             await seen.at(21)
         (condition,) = seen.service.conditions()
-        assert (condition.part, condition.cause, condition.blocks) == (Part.LEDGER, "lost", True)
+        assert (condition.component, condition.cause, condition.blocks) == (Component.LEDGER, "lost", True)
         await asyncio.sleep(10)
         assert [len(seen.events(event)) for event in ("ledger_lost", "ledger_unavailable")] == [1, 1]
 
@@ -168,7 +168,7 @@ async def test_reading_does_not_wait_for_a_locked_ledger(harvester, tmp_path, mo
         async with await Ledger.open(path, clock=SystemClock()) as ledger:
             assert await ledger.reports.count_pending() == {}
             with pytest.raises(LedgerError, match="another process has locked it"):
-                await ledger.intake.enqueue([Enqueued(Pair("eu", "c", "s"), None)])
+                await ledger.intake.enqueue([SentPair(Pair("eu", "c", "s"), None)])
 
 
 async def test_a_ledger_that_cannot_be_saved_is_an_error_with_the_next_step(tmp_path, monkeypatch):

@@ -17,10 +17,10 @@ from harvester.model import (
     Batch,
     Captured,
     Deferred,
-    Enqueued,
     Pair,
     Part,
     Rejected,
+    SentPair,
     Settlement,
     Verdict,
 )
@@ -58,9 +58,9 @@ async def ledger(tmp_path, clock) -> AsyncIterator[Ledger]:
         yield opened
 
 
-def sends(*, ages: list[float], workspace: str = "w") -> list[Enqueued]:
+def sends(*, ages: list[float], workspace: str = "w") -> list[SentPair]:
     """Return sends of these ages in seconds."""
-    return [Enqueued(Pair(workspace, "c", f"s{n}"), NOW - age) for n, age in enumerate(ages)]
+    return [SentPair(Pair(workspace, "c", f"s{n}"), NOW - age) for n, age in enumerate(ages)]
 
 
 async def seal_batch(ledger: Ledger, workspace: str, outcomes: list[object], *, size_bytes: int) -> Batch:
@@ -123,8 +123,8 @@ async def test_the_outlook_counts_only_pairs_without_a_final_outcome(ledger, clo
     await seal_batch(ledger, "w", ended, size_bytes=7)
     await ledger.batches.claim("w", limit=1)
     await ledger.intake.set_plan("w", ReadingPlan.of("w", (2.0, 13.0)))
-    await ledger.intake.enqueue([Enqueued(Pair("w", "c", "young"), NOW - DAY_SECONDS)])
-    await ledger.intake.enqueue([Enqueued(Pair("w", "c", "old"), NOW - 400 * DAY_SECONDS)], forced=True)
+    await ledger.intake.enqueue([SentPair(Pair("w", "c", "young"), NOW - DAY_SECONDS)])
+    await ledger.intake.enqueue([SentPair(Pair("w", "c", "old"), NOW - 400 * DAY_SECONDS)], forced=True)
     outlook = await ledger.reports.get_outlook("w")
     assert outlook.readings == {"due": 1, "leased": 1, "waiting": 1, "deferred": 1}
     assert outlook.nearest_deadline == pytest.approx(NOW + 11 * DAY_SECONDS)

@@ -13,9 +13,9 @@ from harvester.braze.budget import BudgetReport
 from harvester.braze.transport import Response
 from harvester.engine.wiring import Harvesting
 from harvester.errors import BrokerError, ExchangeError, ExitCode, SinkError, format_cause
-from harvester.health import Part
+from harvester.health import Component
 from harvester.ledger import LEASE_SECONDS, Ledger
-from harvester.model import Enqueued, Pair
+from harvester.model import Pair, SentPair
 from harvester.monitor.conditions import Conditions
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import Snapshot, StoreState
@@ -81,9 +81,9 @@ class Wire:
         """Nothing to close."""
 
 
-def arrivals(count: int, *workspaces: str, sent_at: float | None = None) -> list[Enqueued]:
+def arrivals(count: int, *workspaces: str, sent_at: float | None = None) -> list[SentPair]:
     """So many sends of each workspace."""
-    return [Enqueued(Pair(name, "c", f"s{number}"), sent_at) for number in range(count) for name in workspaces]
+    return [SentPair(Pair(name, "c", f"s{number}"), sent_at) for number in range(count) for name in workspaces]
 
 
 class Seen:
@@ -222,7 +222,7 @@ def test_pairs_of_a_workspace_that_is_not_configured_are_a_condition(tmp_path):
     async def story(seen: Seen) -> None:
         await seen.ledger.intake.enqueue(arrivals(10, "gone", sent_at=seen.clock.wall() - 13.9 * 86_400))
         (condition,) = (await seen.at(700)).conditions
-        assert (condition.part, condition.subject, condition.cause) == (Part.WORKSPACE, "gone", "unserved")
+        assert (condition.component, condition.subject, condition.cause) == (Component.WORKSPACE, "gone", "unserved")
         assert condition.sentence in seen.page
         assert 'Workspace "gone": 10 pairs at risk of expiring unread' in seen.page
         assert seen.snapshot.unready_reasons() == []
@@ -291,7 +291,7 @@ def test_page_metrics_and_ledger_count_the_same_pairs_at_risk(tmp_path):
     async def story(seen: Seen) -> None:
         now = seen.clock.wall()
         for name in ("eu", "us"):
-            pairs = [Enqueued(Pair(name, "c", f"s{number}"), now - 13.9 * 86_400) for number in range(300)]
+            pairs = [SentPair(Pair(name, "c", f"s{number}"), now - 13.9 * 86_400) for number in range(300)]
             await seen.service.enqueue(pairs, once=True)
         await seen.at(30)
         shown = {each.name: each.at_risk for each in seen.snapshot.workspaces}
@@ -454,7 +454,7 @@ async def test_a_hanging_ledger_is_reported_without_a_query(tmp_path):
             for clock.now in (0.0, 9.0, 12.0):
                 conditions.report()
             (condition,) = conditions()
-            assert (condition.part, condition.cause, condition.blocks) == (Part.LEDGER, "timeout", True)
+            assert (condition.component, condition.cause, condition.blocks) == (Component.LEDGER, "timeout", True)
             other.close()
             await hanging
             while conditions():

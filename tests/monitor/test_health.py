@@ -10,7 +10,7 @@ import structlog
 
 from harvester.causes import find_cause
 from harvester.errors import format_cause
-from harvester.health import Condition, ConditionLog, Part, Scope
+from harvester.health import Component, Condition, ConditionLog, Scope
 from harvester.monitor.readiness import blocking_conditions
 
 NOW = 1_795_527_667.0
@@ -34,13 +34,13 @@ class Clock:
 
 def blind(workspace: str, cause: str = "connection_refused") -> Condition:
     """A workspace whose endpoint does not answer."""
-    return Condition(Part.ENDPOINT, cause, NOW, workspace)
+    return Condition(Component.ENDPOINT, cause, NOW, workspace)
 
 
 def test_the_process_is_ready_while_it_can_do_useful_work():
-    """It is unready if a part of the process, or every busy workspace, is blocked."""
-    eu, us = blind("eu"), Condition(Part.KEY, "status_401", NOW, "us")
-    broker = Condition(Part.BROKER, "timeout", NOW, "sends")
+    """It is unready if a component of the process, or every busy workspace, is blocked."""
+    eu, us = blind("eu"), Condition(Component.KEY, "status_401", NOW, "us")
+    broker = Condition(Component.BROKER, "timeout", NOW, "sends")
     assert blocking_conditions([], {"eu": True}) == []
     assert blocking_conditions([eu], {"eu": True}) == [eu]
     assert blocking_conditions([eu], {"eu": False}) == [eu]
@@ -50,12 +50,12 @@ def test_the_process_is_ready_while_it_can_do_useful_work():
     assert blocking_conditions([eu], {"eu": False, "us": False}) == []
     assert blocking_conditions([eu, us], {"eu": True, "us": True}) == [eu, us]
     assert blocking_conditions([broker], {"eu": True}) == []
-    for part in Part:
-        whole = Condition(part, "timeout", NOW, "eu")
+    for component in Component:
+        whole = Condition(component, "timeout", NOW, "eu")
         assert (blocking_conditions([whole], {"eu": True, "us": True}) == [whole]) == (whole.scope is Scope.PROCESS), (
-            part
+            component
         )
-    assert blocking_conditions([Condition(Part.STORE, "status_503", NOW, blocks=False)], {"eu": True}) == []
+    assert blocking_conditions([Condition(Component.STORE, "status_503", NOW, blocks=False)], {"eu": True}) == []
 
 
 def test_a_condition_is_logged_when_it_begins_every_ten_minutes_and_when_it_ends():
@@ -77,18 +77,18 @@ def test_a_condition_is_logged_when_it_begins_every_ten_minutes_and_when_it_ends
 
 
 def test_each_part_has_its_own_events_and_sentence():
-    """No two parts share an event or a sentence, and sentences name the workspace or trigger."""
+    """No two components share an event or a sentence, and sentences name the workspace or trigger."""
     clock, seen = Clock(), set()
-    for part in Part:
+    for component in Component:
         logged = ConditionLog(clock)
         with structlog.testing.capture_logs() as lines:
-            logged.update([Condition(part, "timeout", NOW, "us", "it does not answer")])
+            logged.update([Condition(component, "timeout", NOW, "us", "it does not answer")])
             logged.update([])
-        condition = Condition(part, "timeout", NOW, "us")
+        condition = Condition(component, "timeout", NOW, "us")
         assert ('"us"' in condition.sentence) == (condition.scope is not Scope.PROCESS)
         assert condition.sentence.endswith(": timeout")
         seen |= {condition.sentence, *(each["event"] for each in lines)}
-    assert len(seen) == 3 * len(Part)
+    assert len(seen) == 3 * len(Component)
 
 
 def inside(outer: Exception, inner: BaseException) -> Exception:

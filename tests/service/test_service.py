@@ -351,7 +351,7 @@ async def test_a_halted_workspace_affects_no_other_and_recovers_with_a_new_key(t
         await service.enqueue(simulator, 5, 10)
         async with service.running():
             await service.wait_for_page(
-                "/metrics", word='harvester_condition{cause="status_401",part="key",subject="other"} 1.0'
+                "/metrics", word='harvester_condition{cause="status_401",component="key",subject="other"} 1.0'
             )
             assert "Workspace &#34;other&#34; is halted: status 401" in await service.wait_for_page("/")
             await wait_until(lambda: service.settled() == 5)
@@ -360,7 +360,9 @@ async def test_a_halted_workspace_affects_no_other_and_recovers_with_a_new_key(t
             refused = simulator.answers["401"]
             wrong.write_text(KEY)
             await wait_until(lambda: service.settled() == 10)
-            await service.wait_for_page("/metrics", word='harvester_condition{cause="",part="key",subject="other"} 0.0')
+            await service.wait_for_page(
+                "/metrics", word='harvester_condition{cause="",component="key",subject="other"} 0.0'
+            )
             assert (await service.status())["halted"] == {}
         assert simulator.answers["401"] == refused
 

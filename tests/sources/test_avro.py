@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harvester.model import BadLine, Enqueued, Pair
+from harvester.model import BadLine, Pair, SentPair
 from harvester.sources import Input
 from harvester.sources.currents import CurrentsReader
 from harvester.sources.send_times import SendTimes
@@ -51,7 +51,7 @@ def test_a_file_that_ends_inside_a_count_is_a_bad_line():
 def test_all_codecs_are_read(codec):
     """Currents may compress its files, and so may tools that copy them."""
     data = avro([event(send_id=f"s{at}") for at in range(100)], codec=codec, block_bytes=1000)
-    assert len([each for each in in_memory(data).read() if isinstance(each, Enqueued)]) == 100
+    assert len([each for each in in_memory(data).read() if isinstance(each, SentPair)]) == 100
 
 
 @pytest.mark.parametrize("codec", ["snappy", "lz4", "x"])
@@ -83,7 +83,7 @@ def test_damaged_files_raise_no_error(data, chance):
         if at < len(cut):
             cut[at] ^= chance.draw(st.integers(1, 255))
     for each in in_memory(bytes(cut), f"event_type={EMAIL}/a.avro").read():
-        assert each is None or isinstance(each, Enqueued | BadLine)
+        assert each is None or isinstance(each, SentPair | BadLine)
 
 
 class Stream(io.RawIOBase):
@@ -117,7 +117,7 @@ def test_files_are_opened_one_at_a_time_and_closed():
 
     currents = CurrentsReader(((f"b/event_type={EMAIL}/{at}.avro", opener) for at in range(3)), workspace="w", now=NOW)
     found = list(currents.read())
-    assert len([each for each in found if isinstance(each, Enqueued)]) == 20
+    assert len([each for each in found if isinstance(each, SentPair)]) == 20
     assert (currents.files, currents.events, found.count(None)) == (3, 60, 3)
     assert all(each.closed for each in opened)
 
@@ -135,7 +135,7 @@ def test_memory_is_bounded_for_thousands_of_files(tmp_path, small_memory):
         events = [event(f"{at:036}", f"{number:036}") for number in range(each)]
         put(tmp_path, avro(events), name=f"{at:04}.avro")
     source = Input([str(tmp_path)], workspaces=["w"], stdin=io.BytesIO(), now=NOW)
-    peak, count = measure_peak(lambda: sum(isinstance(found, Enqueued) for found in source.read()))
+    peak, count = measure_peak(lambda: sum(isinstance(found, SentPair) for found in source.read()))
     at_once, _ = measure_peak(
         lambda: {(f"{at:036}", f"{number:036}"): float(SENT) for at in range(files) for number in range(each)}
     )

@@ -12,7 +12,7 @@ import pytest
 
 from harvester.datasets.parquet import MAX_FOOTER_BYTES
 from harvester.errors import UsageError
-from harvester.model import BadLine, Enqueued
+from harvester.model import BadLine, SentPair
 from harvester.sources import Input
 from harvester.sources.avro import MAX_BLOCK_BYTES
 from harvester.sources.currents import CurrentsReader
@@ -29,7 +29,7 @@ def memory_mib(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def read_within_limit(source) -> tuple[list[Enqueued], list[BadLine]]:
+def read_within_limit(source) -> tuple[list[SentPair], list[BadLine]]:
     """Read everything, and return pairs and bad lines if memory stayed within the limit."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = memory_mib("VmRSS")
@@ -37,7 +37,7 @@ def read_within_limit(source) -> tuple[list[Enqueued], list[BadLine]]:
         found = list(source.read())
     finally:
         assert memory_mib("VmHWM") - before < LIMIT_MIB
-    return [each for each in found if isinstance(each, Enqueued)], [each for each in found if isinstance(each, BadLine)]
+    return [each for each in found if isinstance(each, SentPair)], [each for each in found if isinstance(each, BadLine)]
 
 
 def input_of(name, data=b"") -> Input:

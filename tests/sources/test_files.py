@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.errors import UsageError
-from harvester.model import BadLine, Enqueued
+from harvester.model import BadLine, SentPair
 from harvester.sources import Input, RejectsFile
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
@@ -25,7 +25,7 @@ def read(name, *, stdin=b"", workspaces=("default",)):
 
 def ids(found):
     """The ids of the pairs in a result."""
-    return [(each.pair.campaign_id, each.pair.send_id) for each in found if isinstance(each, Enqueued)]
+    return [(each.pair.campaign_id, each.pair.send_id) for each in found if isinstance(each, SentPair)]
 
 
 def problems(found):
@@ -167,7 +167,7 @@ def test_any_bytes_are_pairs_or_bad_lines(noise):
     """Whatever bytes follow a header, no error is raised."""
     for first in (b"campaign_id,send_id\n", b'{"campaign_id":"c","send_id":"s"}\n'):
         for each in read("-", stdin=first + noise):
-            assert isinstance(each, Enqueued | BadLine)
+            assert isinstance(each, SentPair | BadLine)
 
 
 def test_the_rejects_file_begins_anew_with_each_run(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.model import Enqueued, Pair
+from harvester.model import Pair, SentPair
 from harvester.sources.fields import InvalidField
 from harvester.sources.message import MAX_MESSAGE_BYTES, Message, MessageParser
 from tests.support.messages import EVENTBRIDGE, LATEST, PAIR, PARSER, R2, SENT, parse, rejection
@@ -15,11 +15,11 @@ from tests.support.messages import EVENTBRIDGE, LATEST, PAIR, PARSER, R2, SENT, 
 def test_version_1_has_three_forms():
     """One pair, a list of pairs, a file; each may request a historical capture."""
     pair = Pair("eu", "c", "s")
-    assert parse({"version": 1} | PAIR) == Message(pairs=(Enqueued(pair),))
+    assert parse({"version": 1} | PAIR) == Message(pairs=(SentPair(pair),))
     full = PAIR | {"sent_at": "2026-11-20T09:00:00+01:00", "workspace": "eu"}
     other = PAIR | {"send_id": "t"}
     assert parse({"version": 1, "pairs": [full, other], "once": True}) == Message(
-        pairs=(Enqueued(pair, SENT), Enqueued(pair._replace(send_id="t"))), once=True
+        pairs=(SentPair(pair, SENT), SentPair(pair._replace(send_id="t"))), once=True
     )
     assert parse({"version": 1, "file": "s3://lists/braze/a/b c.csv"}).files == ("s3://lists/braze/a/b c.csv",)
 
@@ -187,4 +187,4 @@ def test_a_member_that_is_named_twice_is_refused(body, named):
 def test_a_value_written_with_escapes_is_read():
     """Escapes only cause a second parse."""
     body = b'{"version": 1, "campaign_id": "c\\u0022\\u0041", "send_id": "a\\"b"}'
-    assert parse(body).pairs == (Enqueued(Pair("eu", 'c"A', 'a"b')),)
+    assert parse(body).pairs == (SentPair(Pair("eu", 'c"A', 'a"b')),)

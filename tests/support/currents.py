@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import fastavro
 
-from harvester.model import BadLine, Enqueued
+from harvester.model import BadLine, SentPair
 from harvester.sources import Input
 from harvester.sources.currents import CurrentsReader
 
@@ -57,7 +57,7 @@ def read(*places, workspaces=("default",), now=NOW):
     """Read places of Currents; return the sends as ``{(campaign, send): sent_at}``, the bad lines and the input."""
     source = Input([str(place) for place in places], workspaces=workspaces, stdin=io.BytesIO(), now=now)
     found = [each for each in source.read() if each is not None]
-    sends = [each for each in found if isinstance(each, Enqueued)]
+    sends = [each for each in found if isinstance(each, SentPair)]
     sent_times = {(each.pair.campaign_id, each.pair.send_id): each.sent_at for each in sends}
     assert len(sent_times) == len(sends), "each send is returned once"
     return sent_times, [each for each in found if isinstance(each, BadLine)], source

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import duckdb
 
-from harvester.model import BadLine, Enqueued
+from harvester.model import BadLine, SentPair
 from harvester.sources import Input
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
@@ -18,7 +18,7 @@ def read(text, *, name=None, now=NOW, workspaces=("w",)):
     stdin = io.BytesIO(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
     source = Input([str(name or "-")], workspaces=workspaces, stdin=stdin, now=now)
     found = list(source.read())
-    pairs = {each.pair[1:]: each.sent_at for each in found if isinstance(each, Enqueued)}
+    pairs = {each.pair[1:]: each.sent_at for each in found if isinstance(each, SentPair)}
     return pairs, [each for each in found if isinstance(each, BadLine)], source
 
 

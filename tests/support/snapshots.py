@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 
-from harvester.health import Condition, Part
+from harvester.health import Component, Condition
 from harvester.ledger import DayOfDeadlines, Rejection
 from harvester.model import Books, Pair, Verdict
 from harvester.monitor.snapshot import BudgetSample, Snapshot, StoreState, TriggerState, Window, WorkspaceState
@@ -119,12 +119,12 @@ def unhealthy() -> Snapshot:
         books=Books(accepted=1_000_000, captured={Verdict.ACTIVITY: 880_000}, rejected={"status_404": 6}, expired=3,
                     pending=86_458),
         conditions=(
-            Condition(Part.STORE, "status_503", NOW - 7_200,
+            Condition(Component.STORE, "status_503", NOW - 7_200,
                       detail="s3://lake answers 503 SlowDown; it is tried again"),
-            Condition(Part.KEY, "status_401", NOW - 5_000, "us", "status 401: Invalid API key"),
-            Condition(Part.ENDPOINT, "connection_refused", NOW - 120, "eu",
+            Condition(Component.KEY, "status_401", NOW - 5_000, "us", "status 401: Invalid API key"),
+            Condition(Component.ENDPOINT, "connection_refused", NOW - 120, "eu",
                       "cannot connect to https://rest.fra-01.braze.eu: connection refused"),
-            Condition(Part.BROKER, "connection_refused", NOW - 300, "sends",
+            Condition(Component.BROKER, "connection_refused", NOW - 300, "sends",
                       "connection refused by rabbit.internal:5671"),
         ),
     )  # fmt: skip

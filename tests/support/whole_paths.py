@@ -21,7 +21,7 @@ from harvester.datasets import write_latest
 from harvester.engine.open_batch import OpenBatch
 from harvester.errors import ExchangeError, UsageError
 from harvester.ledger import EnqueueCount, Ledger
-from harvester.model import Batch, Captured, Deferred, Enqueued, Outcome, Pair, Reading, Rejected, Returned
+from harvester.model import Batch, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned, SentPair
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sources import Input, RejectsFile
 from harvester.sources.brokers import Delivery
@@ -96,7 +96,7 @@ def deliver(ledger: Ledger, bodies: Sequence[bytes], *, together: int) -> set[Pa
     """
     queue, arrived = Queue([*bodies, GOOD_MESSAGE], together=together), set()
 
-    async def add(arrivals: Sequence[Enqueued], *, once: bool) -> EnqueueCount:
+    async def add(arrivals: Sequence[SentPair], *, once: bool) -> EnqueueCount:
         arrived.update(each.pair for each in arrivals)
         return await ledger.intake.enqueue(arrivals, once=once)
 

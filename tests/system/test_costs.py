@@ -17,7 +17,7 @@ from harvester.braze.series import build_capture
 from harvester.braze.transport import Response
 from harvester.clock import SystemClock
 from harvester.ledger import Ledger
-from harvester.model import Captured, Enqueued, Pair, Reading, Settlement, Verdict
+from harvester.model import Captured, Pair, Reading, SentPair, Settlement, Verdict
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from tests.support.ledger_file import engines, recorded_statements
 
@@ -112,7 +112,7 @@ async def count_steps(ledger: Ledger) -> tuple[int, int]:
 async def open_filled_ledger(path, pairs: int) -> Ledger:
     """Open a ledger with this many due pairs."""
     ledger = await Ledger.open(path, clock=SystemClock())
-    arrivals = [Enqueued(Pair("eu", "c", f"s{number}"), NOW) for number in range(pairs)]
+    arrivals = [SentPair(Pair("eu", "c", f"s{number}"), NOW) for number in range(pairs)]
     await ledger.intake.enqueue(arrivals, forced=True, once=True)
     return ledger
 

@@ -17,7 +17,7 @@ from harvester.braze.series import MAX_NODES, parse_days
 from harvester.braze.transport import MAX_BODY_BYTES, BrazeTransport
 from harvester.clock import SystemClock
 from harvester.errors import ExchangeError
-from harvester.model import BadLine, Enqueued, Pair
+from harvester.model import BadLine, Pair, SentPair
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sources import Input
 from tests.conftest import KEY
@@ -219,7 +219,7 @@ def test_a_list_of_any_length_needs_little_memory(first, line, times):
     kinds = {type(each) for each in read if each is not None}
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kinds <= {Enqueued, BadLine}
+    assert kinds <= {SentPair, BadLine}
     assert peak < 6_000_000
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harvester.braze.pace_state import PaceState
 from harvester.formatting import compact
-from harvester.health import Condition, Part
+from harvester.health import Component, Condition
 from harvester.ledger import Rejection
 from harvester.model import Books, Pair, Verdict
 from harvester.monitor.health import Health
@@ -127,7 +127,7 @@ def test_text_from_outside_never_becomes_markup(harm):
             rejections=(rejection,),
             workspaces=(halted,),
             triggers=(trigger,),
-            conditions=tuple(Condition(part, each, snapshots.NOW, each, each) for part in Part),
+            conditions=tuple(Condition(component, each, snapshots.NOW, each, each) for component in Component),
         )
 
     document = render_page(Health(with_text(harm), harm or "x"), now=snapshots.NOW)
@@ -149,7 +149,7 @@ def state(*, calls: int, remaining: int, left: float, limit: int = 1000) -> Pace
     """The state of a pacer."""
     return PaceState(
         pace=1.0, limit=limit, remaining=remaining, reserve_requests=200, seconds_to_reset=left, in_flight=0,
-        held_because=None, held_seconds=0, holds_in_a_row=0, requests=calls, throttled=0, waited_seconds=0,
+        hold_cause=None, held_seconds=0, holds_in_a_row=0, requests=calls, throttled=0, waited_seconds=0,
         answered=True,
     )  # fmt: skip
 

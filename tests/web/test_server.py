@@ -12,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from harvester.errors import LedgerError, UsageError
-from harvester.health import Condition, Part
+from harvester.health import Component, Condition
 from harvester.monitor.snapshot import Snapshot
 from harvester.web import WebServer
 from tests.support import snapshots
@@ -85,7 +85,7 @@ async def get(http, server, path, **options):
 async def test_a_wrong_clock_is_on_the_page_in_the_probe_and_in_the_metrics(http, server, source):
     """The service uses Braze's time and is ready; page, probe and metrics show the difference."""
     detail = "this machine's clock is 3 days behind Braze's; harvester uses Braze's time, but set the clock"
-    wrong = Condition(Part.CLOCK, "behind", snapshots.NOW - 60, detail=detail, blocks=False)
+    wrong = Condition(Component.CLOCK, "behind", snapshots.NOW - 60, detail=detail, blocks=False)
     source.show(replace(snapshots.healthy(), conditions=(wrong,), clock_difference_seconds=-259_200.0))
     assert await get(http, server, "/readyz") == (200, f"ready\nThe clock is wrong: {detail}\n")
     assert "3 days behind Braze" in (await get(http, server, "/"))[1]
