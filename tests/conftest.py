@@ -15,7 +15,8 @@ import pytest
 import zstandard
 from hypothesis import settings
 
-from tests.support import compiled_statements
+from tests.support import compiled_statements, quick_collection
+from tests.support.brokers import start_broker_server
 from tests.support.object_stores import STORES, Bucket
 from tests.support.secret_canary import KEY, RecordedProcess, captured_output, find_leaks
 from tests.support.warm_process import WarmProcess
@@ -24,6 +25,7 @@ settings.register_profile("short", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=20_000)
 settings.load_profile("short")
 compiled_statements.share()
+quick_collection.allow_cache()
 
 
 MEMORY_DISK, ROOM_BYTES = Path("/dev/shm"), 2 << 30  # Linux keeps a file system in memory there
@@ -34,6 +36,14 @@ def pytest_configure(config):
     chosen = config.option.basetemp or "TMPDIR" in os.environ
     if not chosen and os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free >= ROOM_BYTES:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY_DISK)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session):
+    """Collect quickly, and share the work with the other workers."""
+    with quick_collection.without_garbage_collection():
+        quick_collection.import_share(session.config)
+        return (yield)
 
 
 class RecordedWarmProcess(WarmProcess):
@@ -145,14 +155,12 @@ def stores(tmp_path_factory):
 @pytest.fixture(scope="session")
 def broker_servers(tmp_path_factory):
     """Return a broker by kind; each is started once, at its first use."""
-    from tests.support.brokers import BROKER_SERVERS  # noqa: PLC0415 - the clients of four brokers take a while, and most tests need none
-
     with ExitStack() as stack:
         started = {}
 
         def broker_server(kind):
             if kind not in started:
-                started[kind] = BROKER_SERVERS[kind](tmp_path_factory.mktemp("broker") / kind)
+                started[kind] = start_broker_server(kind, tmp_path_factory.mktemp("broker") / kind)
                 stack.callback(started[kind].close)
             return started[kind]
 

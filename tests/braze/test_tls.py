@@ -9,8 +9,6 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-import trustme
-
 from tests.support.faulty_server import answer_with, build_response, serve_script
 
 SEND_ALL = """
@@ -40,6 +38,8 @@ asyncio.run(main())
 
 async def test_only_a_valid_certificate_for_this_host_is_accepted(tmp_path):
     """Self-signed, expired, for another host, no TLS at all: refused, and no byte of the request is sent."""
+    import trustme  # noqa: PLC0415 - it takes a while, and no other test needs it
+
     trusted, unknown = trustme.CA(), trustme.CA()
     trusted.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     certificates = [

@@ -6,8 +6,6 @@ import sys
 
 import pytest
 from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from structlog.testing import capture_logs
 
 from harvester.clock import BrazeClock, SystemClock
@@ -38,6 +36,10 @@ class Collector:
 
     def spans(self):
         """Give all spans, each with its attributes as a dict of texts and numbers."""
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415 - it takes a while
+            ExportTraceServiceRequest,
+        )
+
         for body in self.bodies:
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 for scope in resource.scope_spans:
@@ -129,6 +131,10 @@ class OneMessageBroker:
 
 async def test_each_batch_of_messages_is_a_span():
     """It has the duration and the results; if the ledger fails, the span has no outcome."""
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: PLC0415 - it takes a while
+        InMemorySpanExporter,
+    )
+
     failures, broker = [LedgerError("disk I/O error")], OneMessageBroker()
 
     async def enqueue(arrivals, *, once):

@@ -7,7 +7,6 @@ import structlog
 
 from harvester.sources import importer
 from harvester.sources.brokers.broker import PREFETCH_BYTES
-from harvester.sources.brokers.redis_replies import BoundedParser
 from tests.support.queues import (
     PAIR,
     each_broker,
@@ -106,6 +105,8 @@ async def test_large_messages_are_received_a_few_at_a_time_and_dead_lettered_who
 async def test_an_unexpected_error_of_a_broker_does_not_end_the_service(queue, monkeypatch):
     """It is logged without its text, and the trigger reconnects."""
     await queue.broker_server.send(queue.name, PAIR)
+    from harvester.sources.brokers.redis_replies import BoundedParser  # noqa: PLC0415 - its client takes a while
+
     parsed, raised = BoundedParser.read_response, asyncio.Event()
 
     async def raise_unexpected(self, *arguments, **options):

@@ -9,7 +9,6 @@ import sys
 import threading
 from datetime import UTC, datetime
 
-import aio_pika
 import pytest
 import structlog
 import uvloop
@@ -171,11 +170,7 @@ async def test_dead_letters_of_rabbitmq_drop_headers_that_route(queue, monkeypat
         nested,
         {"x-delivery-count": "no number", "reason": 7, "day": datetime.fromtimestamp(0, UTC)},
     ):
-        async with queue.broker_server._channel() as channel:
-            await channel.default_exchange.publish(
-                aio_pika.Message(b"no JSON", headers=headers), routing_key=queue.name
-            )
-            await asyncio.sleep(0)
+        await queue.broker_server.send_with_headers(queue.name, b"no JSON", headers)
     await queue.broker_server.send(queue.name, PAIR)
     async with queue.running_trigger() as trigger:
         await wait_until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)

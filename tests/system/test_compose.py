@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.brokers import RabbitMQ
+from tests.support.brokers.rabbitmq import RabbitMQ
 from tests.support.processes import free_port, run_server, wait_until_responding
 from tests.support.secret_canary import RecordedProcess
 

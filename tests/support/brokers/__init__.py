@@ -4,17 +4,22 @@ Each broker has a module with a class that implements ``BrokerServer``.
 """
 
 import uuid
+from importlib import import_module
+from pathlib import Path
 
 from tests.support.brokers.broker_server import LEASE_SECONDS, BrokerServer
-from tests.support.brokers.nats import NATS
-from tests.support.brokers.rabbitmq import RabbitMQ
-from tests.support.brokers.redis import RedisStreams
-from tests.support.brokers.sqs import SQS
 
-__all__ = ["BROKER_SERVERS", "LEASE_SECONDS", "BrokerServer", "RabbitMQ", "queue_name"]
+__all__ = ["BROKER_SERVERS", "LEASE_SECONDS", "BrokerServer", "queue_name", "start_broker_server"]
 
 
-BROKER_SERVERS = {broker_server.kind: broker_server for broker_server in (RabbitMQ, SQS, NATS, RedisStreams)}
+BROKER_SERVERS = {"rabbitmq": "RabbitMQ", "sqs": "SQS", "nats": "NATS", "redis": "RedisStreams"}
+"""The class of each kind of broker, in a module with the name of the kind."""
+
+
+def start_broker_server(kind: str, folder: Path) -> BrokerServer:
+    """Start a broker server. Its module is imported only now: most tests need no broker, and its client is large."""
+    module = import_module(f"tests.support.brokers.{kind}")
+    return getattr(module, BROKER_SERVERS[kind])(folder)
 
 
 def queue_name() -> str:

@@ -88,6 +88,11 @@ class RabbitMQ(BrokerServer):
                 message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
                 await channel.default_exchange.publish(message, routing_key=name)
 
+    async def send_with_headers(self, name: str, body: bytes, headers: dict[str, Any]) -> None:
+        """Send a message with headers."""
+        async with self._channel() as channel:
+            await channel.default_exchange.publish(aio_pika.Message(body, headers=headers), routing_key=name)
+
     async def list_dead_letters(self, name: str) -> list[tuple[bytes, str]]:
         """See ``BrokerServer``."""
         found = []

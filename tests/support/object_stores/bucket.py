@@ -3,9 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import boto3
-from botocore.config import Config
-
 ACCESS_KEY, SECRET_KEY = "lake-access-key", "lake-secret-key"
 BUCKET = "lake"
 
@@ -35,6 +32,9 @@ class Bucket:
 
 def s3(port: int, service: str = "s3"):
     """Return a client of Amazon's own library."""
+    import boto3  # noqa: PLC0415 - it takes a while, and most tests need none
+    from botocore.config import Config  # noqa: PLC0415 - likewise
+
     return boto3.client(
         service, endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1",
         aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, config=Config(s3={"addressing_style": "path"}),
