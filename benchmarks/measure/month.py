@@ -24,7 +24,7 @@ import orjson
 from pydantic import SecretStr
 
 from harvester.braze import gate
-from harvester.braze.budget import BudgetReport
+from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
 from harvester.clock import Clock
 from harvester.engine import pipeline
@@ -35,17 +35,17 @@ from harvester.observability.logs import set_up_logs
 from harvester.service import service
 from harvester.service.service import Service
 from harvester.settings import Settings, Workspace
-from harvester.simulator.budget import SharedBudget
 from harvester.simulator.config import SimulatorConfig
 from harvester.simulator.decision import PATH, DecisionMaker
 from harvester.simulator.neighbour import Steady
+from harvester.simulator.quota import SharedQuota
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.storage import Compression
 
 BRAZE_AWAY = (6.2, 6.9)
 PROCESS_DOWN = (15.1, 15.8)
-BUDGET_TAKEN = (22.0, 22.75)
-OUTAGES = {"Braze away": BRAZE_AWAY, "process down": PROCESS_DOWN, "live sending takes all": BUDGET_TAKEN}
+QUOTA_TAKEN = (22.0, 22.75)
+OUTAGES = {"Braze away": BRAZE_AWAY, "process down": PROCESS_DOWN, "live sending takes all": QUOTA_TAKEN}
 KEY = "month-key"
 HOURS_OF_SENDING = (8, 12, 17)
 HALF_HOUR_SECONDS = 1800.0
@@ -89,8 +89,8 @@ class _Braze:
 
     def __init__(self, month: Month, limit: int, clock: Clock) -> None:
         config = SimulatorConfig(api_key=KEY)
-        usual, taken = (SharedBudget(limit, 3600.0, Steady(share)) for share in (0.1, 0.79))
-        self._usual, self._taken = (DecisionMaker(config, budget, month.sends) for budget in (usual, taken))
+        usual, taken = (SharedQuota(limit, 3600.0, Steady(share)) for share in (0.1, 0.79))
+        self._usual, self._taken = (DecisionMaker(config, quota, month.sends) for quota in (usual, taken))
         self._month = month
         self._clock = clock
 
@@ -104,13 +104,13 @@ class _Braze:
             "campaign_id": pair.campaign_id, "send_id": pair.send_id, "length": str(length_days),
             "ending_at": datetime.fromtimestamp(ending_at, UTC).isoformat(),
         }  # fmt: skip
-        judge = self._taken if _within(BUDGET_TAKEN, now - self._month.starts_at) else self._usual
+        judge = self._taken if _within(QUOTA_TAKEN, now - self._month.starts_at) else self._usual
         judged = judge.decide("GET", PATH, query, authorization=f"Bearer {KEY}", now=now)
         grant = judged.grant
         assert grant is not None
         if judged.status == 200:
             self._month.answered.setdefault(pair.send_id, []).append(now)
-        report = BudgetReport(grant.limit, grant.remaining, grant.reset_at, float(int(now)))
+        report = QuotaReport(grant.limit, grant.remaining, grant.reset_at, float(int(now)))
         return Response(judged.status, judged.body, report, 0.2)
 
     def use_key(self, api_key: str) -> bool:

@@ -18,11 +18,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from harvester.braze.budget import Budget, BudgetReport
 from harvester.braze.gate import Held
 from harvester.braze.pacer import Pacer
-from harvester.simulator.budget import SharedBudget
+from harvester.braze.quota import Quota, QuotaReport
 from harvester.simulator.neighbour import Bursty, Campaign, Neighbour, Steady
+from harvester.simulator.quota import SharedQuota
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 
 RESERVE = 0.2
@@ -32,7 +32,7 @@ HOURLY_LIMIT = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Who shares which budget. The harvesters have work for ``windows`` windows of what is left for them."""
+    """Who shares which quota. The harvesters have work for ``windows`` windows of what is left for them."""
 
     harvesters: int
     neighbour: str
@@ -69,7 +69,7 @@ def create_neighbour(kind: str, window_seconds: float) -> Neighbour | None:
     }[kind]
 
 
-class Naive(Budget):
+class Naive(Quota):
     """The rule that comes to mind first: what is left above the reserve, spread evenly until the reset."""
 
     def pace(self, now: float, *, in_flight: int, latency_seconds: float) -> float:
@@ -79,13 +79,13 @@ class Naive(Budget):
 
 
 class _World:
-    """The budget as all see it, and the harvesters' calls to it."""
+    """The quota as all see it, and the harvesters' calls to it."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.result = Result()
         neighbour = create_neighbour(scenario.neighbour, scenario.window_seconds)
-        self.budget = SharedBudget(scenario.limit, scenario.window_seconds, neighbour)
+        self.quota = SharedQuota(scenario.limit, scenario.window_seconds, neighbour)
         self.clock = VirtualClock()
         self.random = random.Random(7)
         self.reserve_calls = RESERVE * scenario.limit
@@ -99,27 +99,27 @@ class _World:
     def window(self) -> int:
         return int(self.clock.wall() // self.scenario.window_seconds)
 
-    async def call(self) -> tuple[bool, BudgetReport, float]:
-        """Be one exchange: half the latency there, the budget, half of it back. ``Date`` has whole seconds."""
+    async def call(self) -> tuple[bool, QuotaReport, float]:
+        """Be one exchange: half the latency there, the quota, half of it back. ``Date`` has whole seconds."""
         started = self.clock.monotonic()
         way = self.scenario.latency_seconds / 2
         self.in_flight += 1
         self.result.most_in_flight = max(self.result.most_in_flight, self.in_flight)
         await asyncio.sleep(way * self.random.uniform(0.5, 1.5))
-        grant = self.budget.take(self.clock.wall())
+        grant = self.quota.take(self.clock.wall())
         sent = math.floor(self.clock.wall())
         if grant.allowed and grant.remaining < self.reserve_calls:
             self._below[self.window()] = self._below.get(self.window(), 0) + 1
         await asyncio.sleep(way * self.random.uniform(0.5, 1.5))
         self.in_flight -= 1
-        report = BudgetReport(grant.limit, grant.remaining, grant.reset_at, sent)
+        report = QuotaReport(grant.limit, grant.remaining, grant.reset_at, sent)
         return grant.allowed, report, self.clock.monotonic() - started
 
     def end(self) -> Result:
-        self.budget.pass_time(self.clock.wall())
-        self.result.neighbour_refused = self.budget.neighbour_refused
+        self.quota.pass_time(self.clock.wall())
+        self.result.neighbour_refused = self.quota.neighbour_refused
         self.result.calls_below_reserve = max(self._below.values(), default=0)
-        self.result.lowest_remaining = self.budget.lowest_remaining
+        self.result.lowest_remaining = self.quota.lowest_remaining
         return self.result
 
 
@@ -151,7 +151,7 @@ async def _run(scenario: Scenario) -> Result:
         for each in range(scenario.harvesters):
             pacer = Pacer(
                 reserve=RESERVE, max_rate=5000.0, clock=world.clock, jitter=random.Random(each),
-                budget=Naive(RESERVE) if scenario.rule == "naive" else None,
+                quota=Naive(RESERVE) if scenario.rule == "naive" else None,
             )  # fmt: skip
             for _ in range(WORKERS):
                 group.create_task(_worker(world, pacer, offset=0.01 * each))

@@ -36,9 +36,9 @@ async def main(given: dict[str, Any]) -> None:
         write_pairs(Path(pairs_csv), simulator)
         print(simulator.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
-    budget = simulator.budget
-    books = {"neighbour_calls": budget.neighbour_calls, "neighbour_refused": budget.neighbour_refused}
-    print(json.dumps(books | {"lowest_remaining": budget.lowest_remaining}))
+    quota = simulator.quota
+    books = {"neighbour_calls": quota.neighbour_calls, "neighbour_refused": quota.neighbour_refused}
+    print(json.dumps(books | {"lowest_remaining": quota.lowest_remaining}))
 
 
 if __name__ == "__main__":

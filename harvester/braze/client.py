@@ -170,7 +170,7 @@ class Client:
             span.record_attempt(error.cause)
             raise
         finally:
-            self._pacer.release(response.budget if response else None, response.latency_seconds if response else None)
+            self._pacer.release(response.quota if response else None, response.latency_seconds if response else None)
         span.record_attempt(f"status_{response.status}")
         return response
 

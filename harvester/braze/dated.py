@@ -17,7 +17,7 @@ class DatedTransport:
         """Send one request, and report the response's ``Date`` to the clock (see the protocol)."""
         departed = self._clock.monotonic()
         response = await self._transport.send_series(pair, length_days=length_days, ending_at=ending_at)
-        self._clock.observe(response.budget.server_time, departed=departed, received=self._clock.monotonic())
+        self._clock.observe(response.quota.server_time, departed=departed, received=self._clock.monotonic())
         return response
 
     def use_key(self, api_key: str) -> bool:

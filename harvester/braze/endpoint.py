@@ -65,7 +65,7 @@ class Endpoint:
         self._pacer.record_failure()
 
     def record_throttled(self, error: ExchangeError) -> None:
-        """Record a 429. While the budget has requests left, or is unknown, it is a failure like others."""
+        """Record a 429. While the quota has requests left, or is unknown, it is a failure like others."""
         if not self._pacer.record_throttled():
             self._set_failing(error)
 

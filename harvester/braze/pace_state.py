@@ -25,7 +25,7 @@ class PaceState:
     answered: bool
 
     def log_fields(self, *, idle: bool) -> dict[str, float]:
-        """Return pace and budget for a log line, as far as responses have reported them in this window."""
+        """Return pace and quota for a log line, as far as responses have reported them in this window."""
         if self.seconds_to_reset <= 0:
             return {}
         pace = {} if idle and self.hold_cause is None else {"requests_per_minute": round(60 * self.pace, 1)}

@@ -1,7 +1,7 @@
 """When a request may leave: the only door to aiolimiter, and the only place where the engine waits for Braze.
 
 Requests wait in one queue. The first of it waits for the gate, then for a free place in flight, then for a bucket that
-smooths the budget's pace. The bucket holds *time*: it drains one second per second, and a request costs ``1 / pace``
+smooths the quota's pace. The bucket holds *time*: it drains one second per second, and a request costs ``1 / pace``
 seconds. So the pace may change at any moment, and one limiter serves for life.
 """
 
@@ -12,9 +12,9 @@ from itertools import islice
 
 from aiolimiter import AsyncLimiter
 
-from harvester.braze.budget import Budget, BudgetReport
 from harvester.braze.gate import HALTED_SECONDS, REFUSED_SECONDS, Gate, Held, Hold, HoldCause
 from harvester.braze.pace_state import PaceState, Traffic
+from harvester.braze.quota import Quota, QuotaReport
 from harvester.clock import Clock, wait_for_event
 
 BURST_SECONDS = 0.1
@@ -36,13 +36,13 @@ class Pacer:
         clock: Clock,
         jitter: random.Random,
         longest_wait_seconds: float = 5.0,
-        budget: Budget | None = None,
+        quota: Quota | None = None,
     ) -> None:
         """Keep ``reserve`` (a share of the limit) free and never exceed ``max_rate`` requests per second.
 
         ``acquire`` raises ``Held`` instead of waiting longer than ``longest_wait_seconds`` for a hold.
         """
-        self._budget = budget or Budget(reserve)
+        self._quota = quota or Quota(reserve)
         self._gate = Gate(jitter)
         self._max_rate = max_rate
         self._clock = clock
@@ -122,14 +122,14 @@ class Pacer:
         self._changed.clear()
         await wait_for_event(self._changed, timeout_seconds=seconds)
 
-    def release(self, report: BudgetReport | None, latency_seconds: float | None) -> None:
-        """Record that a request has ended, and what its response, if there was one, reports about the budget."""
+    def release(self, report: QuotaReport | None, latency_seconds: float | None) -> None:
+        """Record that a request has ended, and what its response, if there was one, reports about the quota."""
         self._traffic.in_flight -= 1
         if latency_seconds is not None:
             self._gate.answered = True
             self._traffic.latency_seconds += 0.1 * (latency_seconds - self._traffic.latency_seconds)
         if report is not None:
-            self._budget.observe(report, self._clock.monotonic())
+            self._quota.observe(report, self._clock.monotonic())
         self._changed.set()
 
     def record_success(self) -> None:
@@ -148,14 +148,14 @@ class Pacer:
     def record_throttled(self) -> bool:
         """Record a 429: all requests stop at once.
 
-        Returns whether the budget explains it: what the responses allow is used, except for the reserve.
+        Returns whether the quota explains it: what the responses allow is used, except for the reserve.
         """
         self._traffic.throttled += 1
-        now, budget = self._clock.monotonic(), self._budget
-        left = budget.seconds_to_reset(now) if budget.has_window else 0.0
+        now, quota = self._clock.monotonic(), self._quota
+        left = quota.seconds_to_reset(now) if quota.has_window else 0.0
         self._gate.record_throttled(now, left)
         self._changed.set()
-        return left > 0 and budget.remaining <= budget.reserve * budget.limit
+        return left > 0 and quota.remaining <= quota.reserve * quota.limit
 
     def halt(self, seconds: float = HALTED_SECONDS) -> None:
         """Stop all requests except one probe every ``seconds``: the key, its permission or the endpoint is wrong."""
@@ -200,14 +200,14 @@ class Pacer:
 
     def state(self) -> PaceState:
         """Return what it does now."""
-        now, budget, gate, traffic = self._clock.monotonic(), self._budget, self._gate, self._traffic
+        now, quota, gate, traffic = self._clock.monotonic(), self._quota, self._gate, self._traffic
         hold = self._gate.update_hold(now) or self._find_rate_limit(now)
         return PaceState(
             pace=0.0 if hold else self._find_pace(now),
-            limit=budget.limit,
-            remaining=budget.remaining,
-            reserve_requests=round(budget.reserve * budget.limit),
-            seconds_to_reset=max(0.0, budget.seconds_to_reset(now)) if budget.has_window else 0.0,
+            limit=quota.limit,
+            remaining=quota.remaining,
+            reserve_requests=round(quota.reserve * quota.limit),
+            seconds_to_reset=max(0.0, quota.seconds_to_reset(now)) if quota.has_window else 0.0,
             in_flight=traffic.in_flight,
             hold_cause=hold.cause if hold else None,
             held_seconds=max(0.0, hold.until - now) if hold else 0.0,
@@ -219,22 +219,22 @@ class Pacer:
         )
 
     def _find_rate_limit(self, now: float) -> Hold | None:
-        """Return the hold of a budget that is used; None while it has requests left, or is unknown."""
+        """Return the hold of a quota that is used; None while it has requests left, or is unknown."""
         return None if self._find_pace(now) > 0 else self._rate_limit_hold(now)
 
     def _rate_limit_hold(self, now: float) -> Hold:
-        wait_seconds = self._budget.wait_seconds(now, in_flight=self._traffic.in_flight)
+        wait_seconds = self._quota.wait_seconds(now, in_flight=self._traffic.in_flight)
         return Hold(HoldCause.RATE_LIMITED, now + max(wait_seconds, SLICE_SECONDS))
 
     def _find_pace(self, now: float) -> float:
-        """Return the requests per second that the budget allows now; 0 or less means none."""
-        budget, traffic = self._budget, self._traffic
-        if not budget.has_window or budget.seconds_to_reset(now) <= 0:
+        """Return the requests per second that the quota allows now; 0 or less means none."""
+        quota, traffic = self._quota, self._traffic
+        if not quota.has_window or quota.seconds_to_reset(now) <= 0:
             return self._max_rate
-        pace = budget.pace(now, in_flight=traffic.in_flight, latency_seconds=traffic.latency_seconds)
+        pace = quota.pace(now, in_flight=traffic.in_flight, latency_seconds=traffic.latency_seconds)
         return min(pace, self._max_rate)
 
     def _in_flight_limit(self, now: float) -> int:
         """Return how many requests may be in flight: one while nothing is certain about the present window."""
-        uncertain = self._budget.seconds_to_reset(now) <= 0 or self._budget.suspicious
+        uncertain = self._quota.seconds_to_reset(now) <= 0 or self._quota.suspicious
         return 1 if uncertain else self._gate.in_flight_limit

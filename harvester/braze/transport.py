@@ -1,7 +1,7 @@
 """One ``GET /sends/data_series``: the only door to aiohttp's client.
 
 Each call sends exactly one request. aiohttp resends by itself on a dead kept-alive connection; this is prevented, since
-every request costs budget. A response is never returned for another request. Redirects are not followed (the key must
+every request costs quota. A response is never returned for another request. Redirects are not followed (the key must
 not reach another host), proxies and netrc of the environment are not used, and bodies above the limit are not returned.
 Every error of aiohttp becomes an ``ExchangeError``.
 """
@@ -18,7 +18,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from harvester.braze.budget import BudgetReport
+from harvester.braze.quota import QuotaReport
 from harvester.braze.transport_errors import translate_error
 from harvester.clock import Clock
 from harvester.errors import ExchangeError
@@ -40,21 +40,21 @@ are discarded: sixty-four decompression bombs at once must not take sixty-four t
 
 
 class Response(NamedTuple):
-    """A response: status, decoded body, and what the headers report about the budget.
+    """A response: status, decoded body, and what the headers report about the quota.
 
     ``old_key``: the request was sent with a key that has been replaced since.
     """
 
     status: int
     body: bytes
-    budget: BudgetReport
+    quota: QuotaReport
     latency_seconds: float
     request_id: str = ""
     old_key: bool = False
 
     def __repr__(self) -> str:
         """Omit the body: that of a 401 quotes the key."""
-        return f"Response({self.status}, {len(self.body)} bytes, {self.budget})"
+        return f"Response({self.status}, {len(self.body)} bytes, {self.quota})"
 
 
 REQUEST_TIMEOUT_SECONDS = 30.0
@@ -163,7 +163,7 @@ class BrazeTransport:
         return Response(
             status=response.status,
             body=body,
-            budget=BudgetReport.from_headers(headers),
+            quota=QuotaReport.from_headers(headers),
             latency_seconds=self._clock.monotonic() - started,
             request_id=headers.get("X-Request-Id", ""),
             old_key=key != self._api_key,

@@ -123,9 +123,9 @@ def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tu
         startup.run_async(serve())
     except KeyboardInterrupt:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(simulator.answers.items())) or "none"
-        budget = simulator.budget
-        others = output.plural(budget.neighbour_calls, "request")
-        click.echo(f"responses: {counts}; {budget.neighbour_refused} of {others} of others were refused", err=True)
+        quota = simulator.quota
+        others = output.plural(quota.neighbour_calls, "request")
+        click.echo(f"responses: {counts}; {quota.neighbour_refused} of {others} of others were refused", err=True)
 
 
 def write_pairs(path: Path, simulator: "Simulator") -> None:

@@ -198,17 +198,17 @@ def _check_key(subject: str, answer: Response, text: str) -> Finding:
 
 
 def _check_quota(subject: str, answer: Response) -> Finding:
-    budget = answer.budget
-    if budget.limit is None or budget.remaining is None:
+    quota = answer.quota
+    if quota.limit is None or quota.remaining is None:
         return Finding(f"{subject}: quota", ok=False, text="no rate limit in the response; the pace will be --max-rate")
     return Finding(
-        f"{subject}: quota", ok=True, text=f"{budget.remaining} of {budget.limit} requests left in this window"
+        f"{subject}: quota", ok=True, text=f"{quota.remaining} of {quota.limit} requests left in this window"
     )
 
 
 def _check_clock(subject: str, answer: Response, machine: Clock, braze: BrazeClock) -> Finding:
     """Compare the machine's clock with Braze's."""
-    if answer.budget.server_time is None:
+    if answer.quota.server_time is None:
         return Finding(
             f"{subject}: clock", ok=False, text="the response has no Date header, so Braze's time is unknown"
         )

@@ -4,16 +4,16 @@ Requests that the window counts and this process did not send are requests of ot
 before a restart count as those of others.
 """
 
-from harvester.braze.budget import LONGEST_WINDOW_SECONDS
 from harvester.braze.pace_state import PaceState
-from harvester.monitor.snapshot import BudgetSample, Window
+from harvester.braze.quota import LONGEST_WINDOW_SECONDS
+from harvester.monitor.snapshot import QuotaSample, Window
 
 MAX_SAMPLES = 60
 _TOLERANCE_SECONDS = 2.5
 """How much two measurements of one reset may differ: ``Date`` has whole seconds, and responses are delayed."""
 
 
-class BudgetHistory:
+class QuotaHistory:
     """The present window of one workspace. Call ``sample`` every few seconds."""
 
     def __init__(self) -> None:
@@ -48,5 +48,5 @@ class BudgetHistory:
         self.window = Window(
             limit=state.limit, remaining=state.remaining, reserve=state.reserve_requests,
             began_at=self.window.began_at, resets_at=self.window.resets_at,
-            spent=(*series, BudgetSample(now, ours, used - ours)),
+            spent=(*series, QuotaSample(now, ours, used - ours)),
         )  # fmt: skip

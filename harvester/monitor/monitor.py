@@ -13,7 +13,7 @@ from harvester.engine.wiring import Harvesting, Wired
 from harvester.health import Component, Condition
 from harvester.ledger import Ledger
 from harvester.model import Books
-from harvester.monitor.history import BudgetHistory
+from harvester.monitor.history import QuotaHistory
 from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, WorkspaceState
 from harvester.settings import Settings
 from harvester.sources.trigger import Trigger
@@ -39,7 +39,7 @@ class _CachedBooks:
 
 
 class Monitor:
-    """Observes one engine. Call ``sample`` every few seconds, so that the history of the budget has no gaps."""
+    """Observes one engine. Call ``sample`` every few seconds, so that the history of the quota has no gaps."""
 
     def __init__(
         self, settings: Settings, *, ledger: Ledger, harvesting: Harvesting, triggers: Sequence[Trigger],
@@ -53,7 +53,7 @@ class Monitor:
         self._harvesting = harvesting
         self._clock = ledger.clock
         self._started = ledger.clock.monotonic()
-        self._histories = {name: BudgetHistory() for name in settings.workspaces}
+        self._histories = {name: QuotaHistory() for name in settings.workspaces}
         self._cached_books: _CachedBooks | None = None
         self._last_captures: dict[str, float] | None = None
         self._paces: dict[str, float] = {}
@@ -61,7 +61,7 @@ class Monitor:
         self._expired_pairs: dict[str, int] = {}
 
     def sample(self) -> None:
-        """Add the present budget of each workspace to its history."""
+        """Add the present quota of each workspace to its history."""
         for name, each in self._harvesting.wired.items():
             self._histories[name].sample(each.pacer.state(), self._clock.wall())
 

@@ -18,7 +18,7 @@ BUSY_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetSample:
+class QuotaSample:
     """The requests of a window until ``at``: those of this process, and those of others."""
 
     at: float
@@ -35,7 +35,7 @@ class Window:
     reserve: int = 0
     began_at: float = 0.0
     resets_at: float = 0.0
-    spent: tuple[BudgetSample, ...] = ()
+    spent: tuple[QuotaSample, ...] = ()
 
     def is_current(self, now: float) -> bool:
         """Return whether the window has not ended. The next one is unknown until a response describes it."""

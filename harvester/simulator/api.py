@@ -23,11 +23,11 @@ from aiohttp import web
 from harvester.clock import Clock, SystemClock
 from harvester.errors import UsageError
 from harvester.simulator import faults
-from harvester.simulator.budget import SharedBudget
 from harvester.simulator.config import SimulatorConfig
 from harvester.simulator.decision import Decision, DecisionMaker
 from harvester.simulator.neighbour import create_neighbour
 from harvester.simulator.population import population
+from harvester.simulator.quota import SharedQuota
 from harvester.simulator.random_draw import draw
 from harvester.simulator.request import day_of
 
@@ -46,9 +46,9 @@ class Simulator:
         self._clock = clock or SystemClock()
         self.day = config.day or date.fromordinal(day_of(self._clock.wall()))
         neighbour = create_neighbour(config.neighbour, config.neighbour_share, config.window_seconds)
-        self.budget = SharedBudget(config.limit, config.window_seconds, neighbour)
+        self.quota = SharedQuota(config.limit, config.window_seconds, neighbour)
         self.population = list(population(seed=config.seed, pairs=config.pairs, day=self.day))
-        self._decisions = DecisionMaker(config, self.budget, self.population)
+        self._decisions = DecisionMaker(config, self.quota, self.population)
         self._times_requested: Counter[str] = Counter()
         self._number = 0
         self._log: BinaryIO | None = None
@@ -78,7 +78,7 @@ class Simulator:
     ) -> None:
         """Stop listening, and charge the neighbour's requests up to now."""
         await self._close()
-        self.budget.pass_time(self._clock.wall())
+        self.quota.pass_time(self._clock.wall())
 
     async def _close(self) -> None:
         if self._runner is not None:

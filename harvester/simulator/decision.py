@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import orjson
 
 from harvester.model import SentPair, Verdict
-from harvester.simulator.budget import Grant, SharedBudget
 from harvester.simulator.config import SimulatorConfig
+from harvester.simulator.quota import Grant, SharedQuota
 from harvester.simulator.request import BadRequest, parse_request
 from harvester.simulator.series import answer
 
@@ -35,10 +35,10 @@ class Decision:
 class DecisionMaker:
     """Holds the keys, the quota and the sends that exist."""
 
-    def __init__(self, config: SimulatorConfig, budget: SharedBudget, sends: Iterable[SentPair]) -> None:
-        """Index ``sends``. Every request with a valid key is charged to ``budget``."""
+    def __init__(self, config: SimulatorConfig, quota: SharedQuota, sends: Iterable[SentPair]) -> None:
+        """Index ``sends``. Every request with a valid key is charged to ``quota``."""
         self._config = config
-        self._budget = budget
+        self._quota = quota
         self._allowed = f"Bearer {config.api_key}"
         self._forbidden = f"Bearer {config.forbidden_key}"
         self._sent_at: dict[str, dict[str, float | None]] = {}
@@ -49,7 +49,7 @@ class DecisionMaker:
         """Decide a request at ``now`` (epoch seconds), and charge it. Never raises."""
         if authorization not in (self._allowed, self._forbidden):
             return Decision(401, _error_body(f"Invalid API key: {authorization.removeprefix('Bearer ')}"), None)
-        grant = self._budget.take(now)
+        grant = self._quota.take(now)
         if not grant.allowed:
             return Decision(429, _error_body("Rate limit exceeded"), grant)
         if (method, path) != ("GET", PATH):

@@ -36,7 +36,7 @@ class _SnapshotCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _process(self._snapshot)
         yield from _pace(self._snapshot)
-        yield from _budget(self._snapshot)
+        yield from _quota(self._snapshot)
         yield from _requests(self._snapshot)
         yield from _readings(self._snapshot)
         yield from _books(self._snapshot)
@@ -84,20 +84,20 @@ def _pace(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("workspace_halted", help_text, WORKSPACE, _values(every, lambda w: w.halt_reason is not None))
 
 
-def _budget(snapshot: Snapshot) -> Iterator[Metric]:
-    """Yield the budget of each workspace; nothing for a window that no response has described yet."""
+def _quota(snapshot: Snapshot) -> Iterator[Metric]:
+    """Yield the quota of each workspace; nothing for a window that no response has described yet."""
     known = [each for each in snapshot.workspaces if each.window.is_current(snapshot.taken_at)]
     help_text = "Requests that the window allows to all clients."
-    yield _gauge("budget_limit_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.limit))
+    yield _gauge("quota_limit_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.limit))
     help_text = "Requests that are left to all clients."
-    yield _gauge("budget_remaining_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.remaining))
+    yield _gauge("quota_remaining_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.remaining))
     help_text = "Requests that are left to live sending."
-    yield _gauge("budget_reserve_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.reserve))
+    yield _gauge("quota_reserve_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.reserve))
     help_text = "Requests of this window, by this process and, as inferred, by others."
     spent = [((w.name, "self"), w.window.ours) for w in known] + [((w.name, "others"), w.window.others) for w in known]
-    yield _gauge("budget_spent_requests", help_text, ("workspace", "client"), spent)
+    yield _gauge("quota_spent_requests", help_text, ("workspace", "client"), spent)
     help_text = "When the window resets, since the epoch."
-    yield _gauge("budget_reset_timestamp_seconds", help_text, WORKSPACE, _values(known, lambda w: w.window.resets_at))
+    yield _gauge("quota_reset_timestamp_seconds", help_text, WORKSPACE, _values(known, lambda w: w.window.resets_at))
 
 
 def _requests(snapshot: Snapshot) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""The two pictures of the status page as inline SVG: how the budget is spent, and the days of the deadlines.
+"""The two pictures of the status page as inline SVG: how the quota is spent, and the days of the deadlines.
 
 Pure functions from values to markup. A picture is stretched to its place, so it holds only shapes. Its words are text
 beside it, which stays readable on a phone and in a screen reader.
@@ -24,7 +24,7 @@ HATCHES = Markup(
 """The hatch pattern, which all pictures of a page share."""
 
 
-def budget(window: Window, now: float) -> Markup:
+def quota(window: Window, now: float) -> Markup:
     """Draw a window from left to right, with the spent requests at the top and those that are left at the bottom."""
     length = max(window.resets_at - window.began_at, 1.0)
 
@@ -40,14 +40,14 @@ def budget(window: Window, now: float) -> Markup:
     top = [(times[0], 0.0), (times[-1], 0.0)] if times else []
     floor = y(window.limit - window.reserve)
     label = (
-        f"Budget of this window: of {number(window.limit)} requests this process sent {number(window.ours)}, "
+        f"Quota of this window: of {number(window.limit)} requests this process sent {number(window.ours)}, "
         f"others {number(window.others)}; {number(window.remaining)} are left, "
         f"and {number(window.reserve)} of them are kept for live sending."
     )
     left = [*both, (times[-1], HEIGHT), (times[0], HEIGHT)] if times else []
     line = f"M{both[0][0]} {both[0][1]}L{WIDTH} {floor}" if both else ""
     return Markup(
-        '<svg class="budget" viewBox="0 0 {w} {h}" preserveAspectRatio="none" role="img" aria-label="{label}">'
+        '<svg class="quota" viewBox="0 0 {w} {h}" preserveAspectRatio="none" role="img" aria-label="{label}">'
         '<path class="left" d="{left}"/><rect class="reserve" y="{floor}" width="{w}" height="{reserve}"/>'
         '<path class="others" d="{others}"/><path class="ours" d="{ours}"/>'
         '<path class="floor" d="M0 {floor}H{w}"/><path class="line" d="{line}"/>'

@@ -39,7 +39,7 @@ def _activity(each: WorkspaceState, now: float) -> str:
 
 
 def workspace(each: WorkspaceState, now: float) -> Markup:
-    """Show one workspace: figures, budget, deadlines, requests and responses."""
+    """Show one workspace: figures, quota, deadlines, requests and responses."""
     nearest = ago(each.nearest_deadline, now) if each.nearest_deadline is not None else "none"
     figures = [
         ("at risk", number(each.at_risk), each.at_risk > 0),
@@ -55,30 +55,30 @@ def workspace(each: WorkspaceState, now: float) -> Markup:
         ).format(day_and_time(each.halted_since), ago(each.halted_since, now))
     return Markup(
         '<section class="workspace"><h2>{name}</h2>{halted}{figures}'
-        '<div class="pictures"><figure>{budget}</figure><figure>{deadlines}</figure></div>'
+        '<div class="pictures"><figure>{quota}</figure><figure>{deadlines}</figure></div>'
         '<p class="counts">{requests}{responses}</p></section>'
     ).format(
-        name=each.name, halted=halted, figures=_figures(figures), budget=_budget(each.window, now),
+        name=each.name, halted=halted, figures=_figures(figures), quota=_quota(each.window, now),
         deadlines=pictures.deadlines(each.deadlines), requests=_count_line("requests", each.requests),
         responses=_count_line("responses", each.responses),
     )  # fmt: skip
 
 
-def _budget(window: Window, now: float) -> Markup:
+def _quota(window: Window, now: float) -> Markup:
     if not window.is_current(now):
         unknown = "Unknown until the first response."
         if window.limit:
             unknown = f"Unknown: no request since the window reset, {ago(window.resets_at, now)}."
-        return Markup('<figcaption>Budget of this window</figcaption><p class="unknown">{}</p>').format(unknown)
+        return Markup('<figcaption>Quota of this window</figcaption><p class="unknown">{}</p>').format(unknown)
     legend = (("ours", "this process", window.ours), ("others", "others", window.others),
               ("left", "left", window.remaining), ("reserve", "reserve", window.reserve))  # fmt: skip
     keys = (Markup('<li class="{}">{} <b>{}</b></li>').format(kind, word, number(n)) for kind, word, n in legend)
     return Markup(
-        "<figcaption>Budget of this window, {limit} requests</figcaption>{picture}"
+        "<figcaption>Quota of this window, {limit} requests</figcaption>{picture}"
         '<p class="axis"><span>{began}</span><span>resets {resets}, {when}</span></p>'
         '<ul class="legend">{keys}<li class="plan">plan</li></ul>'
     ).format(
-        limit=number(window.limit), picture=pictures.budget(window, now), began=time_of_day(window.began_at)[:5],
+        limit=number(window.limit), picture=pictures.quota(window, now), began=time_of_day(window.began_at)[:5],
         resets=time_of_day(window.resets_at), when=ago(window.resets_at, now), keys=Markup("").join(keys),
     )  # fmt: skip
 

@@ -10,10 +10,10 @@ import orjson
 import pytest
 import structlog
 
-from harvester.braze.budget import BudgetReport
 from harvester.braze.client import Client
 from harvester.braze.gate import FAILURES_TO_HOLD
 from harvester.braze.pacer import Pacer
+from harvester.braze.quota import QuotaReport
 from harvester.braze.refusals import REFUSALS_TO_DOUBT, Trust
 from harvester.braze.transport import Response
 from harvester.engine.wiring import Harvesting
@@ -53,7 +53,7 @@ class ScriptedTransport:
         if isinstance(step, Exception):
             raise step
         if isinstance(step, bytes):
-            return Response(status=200, body=step, budget=BudgetReport(), latency_seconds=0.05)
+            return Response(status=200, body=step, quota=QuotaReport(), latency_seconds=0.05)
         body = (
             GOOD
             if step == 200
@@ -61,7 +61,7 @@ class ScriptedTransport:
             if step == 401
             else f"no\x1b[31m, {KEY} is not it".encode()
         )
-        return Response(status=step, body=body, budget=BudgetReport(), latency_seconds=0.05)
+        return Response(status=step, body=body, quota=QuotaReport(), latency_seconds=0.05)
 
     def scrub(self, text: str) -> str:
         """Remove the key."""
@@ -258,19 +258,19 @@ def test_a_run_ends_within_a_minute_if_the_endpoint_never_responds(tmp_path):
 
 
 def test_only_a_small_batch_is_leased_before_the_first_response(tmp_path):
-    """Before the first response a kill costs little; once the budget is known, a minute of readings is leased."""
+    """Before the first response a kill costs little; once the quota is known, a minute of readings is leased."""
     leased: list[int] = []
 
     class Slow(ScriptedTransport):
         """Responds late to the first request, and records at each one how many readings are leased."""
 
         async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
-            """Respond with a large budget."""
+            """Respond with a large quota."""
             await asyncio.sleep(0 if self.request_count else 20)
             leased.append(query(self.ledger.path, LEASED)[0][0])
             response = await super().send_series(pair, length_days=length_days, ending_at=ending_at)
             now = self.clock.wall()
-            return response._replace(budget=BudgetReport(250_000, 250_000 - self.request_count, now + 1800, now))
+            return response._replace(quota=QuotaReport(250_000, 250_000 - self.request_count, now + 1800, now))
 
     def slow(ledger: Ledger, clock: VirtualClock) -> Slow:
         transport = Slow(repeat(200))

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.measure.quota_simulation import Scenario, simulate
-from harvester.braze.budget import Budget, BudgetReport
 from harvester.braze.gate import Held, Hold, HoldCause, count_overload_holds
 from harvester.braze.pace_state import PaceState
 from harvester.braze.pacer import Pacer
+from harvester.braze.quota import Quota, QuotaReport
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 
 HOUR = 3600.0
@@ -26,13 +26,13 @@ def make_pacer(clock: VirtualClock, **settings_) -> Pacer:
     return Pacer(**({"reserve": 0.2, "max_rate": 1000.0, "clock": clock, "jitter": random.Random(1)} | settings_))
 
 
-def make_report(clock: VirtualClock, *, remaining: int, limit: int = 250_000, resets_in: float = HOUR) -> BudgetReport:
+def make_report(clock: VirtualClock, *, remaining: int, limit: int = 250_000, resets_in: float = HOUR) -> QuotaReport:
     """Return the report of a response, with Braze's clock an hour ahead of ours."""
     now = clock.wall() + HOUR
-    return BudgetReport(limit=limit, remaining=remaining, reset_at=now + resets_in, server_time=now)
+    return QuotaReport(limit=limit, remaining=remaining, reset_at=now + resets_in, server_time=now)
 
 
-async def complete_request(pacer: Pacer, report: BudgetReport | None = None) -> None:
+async def complete_request(pacer: Pacer, report: QuotaReport | None = None) -> None:
     """Make one request that succeeds."""
     await pacer.acquire()
     pacer.release(report, 0.05)
@@ -112,7 +112,7 @@ def test_no_queue_remains_if_responses_are_fast():
 
 
 def test_the_first_request_leaves_alone():
-    """At the start the budget is unknown, so one request finds it before others leave."""
+    """At the start the quota is unknown, so one request finds it before others leave."""
 
     async def in_flight() -> tuple[int, int]:
         clock = VirtualClock()
@@ -166,8 +166,8 @@ def test_acquire_raises_if_the_wait_is_long():
     assert hold.until == approx(HOUR + 13)
 
 
-def test_state_returns_budget_hold_and_counts():
-    """Page, metrics and progress show the budget, the cause of a hold, and its duration."""
+def test_state_returns_quota_hold_and_counts():
+    """Page, metrics and progress show the quota, the cause of a hold, and its duration."""
 
     async def story() -> tuple[PaceState, ...]:
         clock = VirtualClock()
@@ -214,9 +214,9 @@ def test_log_fields_omit_what_no_response_has_reported():
         await asyncio.sleep(700)
         return [*figures, pacer.state().log_fields(idle=False)]
 
-    budget = {"remaining_requests": 200_000, "limit_requests": 250_000}
+    quota = {"remaining_requests": 200_000, "limit_requests": 250_000}
     pace = {"requests_per_minute": approx(15_000)}
-    assert run_virtual(story()) == [{}, pace | budget, budget, {}]
+    assert run_virtual(story()) == [{}, pace | quota, quota, {}]
 
 
 def test_many_429s_at_once_are_one_hold_until_the_reset():
@@ -366,30 +366,30 @@ def test_stop_ends_every_wait():
 
 
 def test_a_sudden_fall_needs_a_second_response():
-    """One response that reports a used budget does not stop requests; two do."""
-    budget = Budget(0.2)
+    """One response that reports a used quota does not stop requests; two do."""
+    quota = Quota(0.2)
     now = 100.0
 
-    def report(remaining: int) -> BudgetReport:
-        return BudgetReport(limit=1000, remaining=remaining, reset_at=5000.0, server_time=2000.0)
+    def report(remaining: int) -> QuotaReport:
+        return QuotaReport(limit=1000, remaining=remaining, reset_at=5000.0, server_time=2000.0)
 
-    budget.observe(report(900), now)
-    budget.observe(report(0), now + 1)
-    assert budget.remaining == 900
-    assert budget.suspicious
-    budget.observe(report(0), now + 2)
-    assert (budget.remaining, budget.suspicious) == (0, False)
+    quota.observe(report(900), now)
+    quota.observe(report(0), now + 1)
+    assert quota.remaining == 900
+    assert quota.suspicious
+    quota.observe(report(0), now + 2)
+    assert (quota.remaining, quota.suspicious) == (0, False)
 
 
 def test_responses_of_the_last_window_change_nothing():
     """Responses come out of order, and a doubt ends with its window."""
-    budget = Budget(0.2)
-    observe(budget, 0.0, 900)
-    observe(budget, 2999.0, 0)
-    assert budget.suspicious
-    observe(budget, 3001.0, 990, reset_at=8600.0)
-    observe(budget, 3002.0, 899)
-    assert (budget.remaining, budget.suspicious) == (990, False)
+    quota = Quota(0.2)
+    observe(quota, 0.0, 900)
+    observe(quota, 2999.0, 0)
+    assert quota.suspicious
+    observe(quota, 3001.0, 990, reset_at=8600.0)
+    observe(quota, 3002.0, 899)
+    assert (quota.remaining, quota.suspicious) == (990, False)
 
 
 @pytest.mark.parametrize(
@@ -407,91 +407,91 @@ def test_responses_of_the_last_window_change_nothing():
     ],
 )
 def test_invalid_headers_are_ignored(headers):
-    """Absent, empty, negative, in milliseconds, ten years ahead: the budget stays unchanged."""
-    budget = Budget(0.2)
-    budget.observe(BudgetReport.from_headers(headers | {"Date": "Thu, 01 Jan 2026 00:30:00 GMT"}), 10.0)
-    assert not budget.has_window
+    """Absent, empty, negative, in milliseconds, ten years ahead: the quota stays unchanged."""
+    quota = Quota(0.2)
+    quota.observe(QuotaReport.from_headers(headers | {"Date": "Thu, 01 Jan 2026 00:30:00 GMT"}), 10.0)
+    assert not quota.has_window
 
 
 def test_an_invalid_date_is_ignored():
     """It reports nothing, and is no error."""
-    assert BudgetReport.from_headers({"Date": "Thu, 01 Jan 99999999999 00:00:00 GMT"}).server_time is None
+    assert QuotaReport.from_headers({"Date": "Thu, 01 Jan 99999999999 00:00:00 GMT"}).server_time is None
 
 
-def observe(budget: Budget, now: float, remaining: int, *, limit: int = 1000, reset_at: float = 5000.0) -> None:
+def observe(quota: Quota, now: float, remaining: int, *, limit: int = 1000, reset_at: float = 5000.0) -> None:
     """Observe a response, with Braze's clock 2000 s ahead of ours."""
-    budget.observe(BudgetReport(limit, remaining, reset_at, now + 2000.0), now)
+    quota.observe(QuotaReport(limit, remaining, reset_at, now + 2000.0), now)
 
 
 def test_the_headers_of_a_response_are_parsed():
     """Limit, remaining, reset and server time, as Braze writes them."""
     headers = {"X-RateLimit-Limit": "250000", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1767229200"}
-    report = BudgetReport.from_headers(headers | {"Date": "Thu, 01 Jan 2026 00:30:00 GMT"})
-    assert report == BudgetReport(250_000, 0, 1_767_229_200, 1_767_227_400.0)
+    report = QuotaReport.from_headers(headers | {"Date": "Thu, 01 Jan 2026 00:30:00 GMT"})
+    assert report == QuotaReport(250_000, 0, 1_767_229_200, 1_767_227_400.0)
 
 
-def test_a_small_unused_budget_is_used():
+def test_a_small_unused_quota_is_used():
     """A thousand requests an hour, none used: one leaves about every five seconds, not never."""
-    budget = Budget(0.2)
-    observe(budget, 0.0, 1000, reset_at=5600.0)
-    assert budget.pace(0.0, in_flight=0, latency_seconds=0.1) == pytest.approx(800 / 3600, rel=0.01)
+    quota = Quota(0.2)
+    observe(quota, 0.0, 1000, reset_at=5600.0)
+    assert quota.pace(0.0, in_flight=0, latency_seconds=0.1) == pytest.approx(800 / 3600, rel=0.01)
 
 
-def test_unused_budget_is_made_up_at_a_quarter_more():
+def test_unused_quota_is_made_up_at_a_quarter_more():
     """Half a window later nothing is used: the pace is a quarter higher, not twice as high."""
-    budget = Budget(0.2)
-    observe(budget, 0.0, 1000, reset_at=5600.0)
-    assert budget.pace(1800.0, in_flight=0, latency_seconds=0.1) == approx(1.25 * 800 / 3600)
+    quota = Quota(0.2)
+    observe(quota, 0.0, 1000, reset_at=5600.0)
+    assert quota.pace(1800.0, in_flight=0, latency_seconds=0.1) == approx(1.25 * 800 / 3600)
 
 
 def test_requests_in_flight_count_as_used():
     """Ten requests above the reserve and ten in flight: the eleventh waits."""
-    budget = Budget(0.2)
-    observe(budget, 0.0, 210)
-    pace = [budget.pace(0.0, in_flight=calls, latency_seconds=0.1) for calls in (0, 10)]
+    quota = Quota(0.2)
+    observe(quota, 0.0, 210)
+    pace = [quota.pace(0.0, in_flight=calls, latency_seconds=0.1) for calls in (0, 10)]
     assert pace[0] > 0 == pace[1]
 
 
 def test_no_fraction_of_a_request_is_taken_from_the_reserve():
     """0.2 requests are above the reserve at the end of a window; a request needs a whole one."""
-    budget = Budget(0.2)
-    observe(budget, 0.0, 1004, limit=1004)
+    quota = Quota(0.2)
+    observe(quota, 0.0, 1004, limit=1004)
     for _ in range(2):  # so deep a fall is not believed at once
-        observe(budget, 2999.0, 201, limit=1004)
-    assert budget.pace(2999.0, in_flight=0, latency_seconds=0.01) == 0
+        observe(quota, 2999.0, 201, limit=1004)
+    assert quota.pace(2999.0, in_flight=0, latency_seconds=0.01) == 0
 
 
 def test_requests_without_a_report_count_as_ours():
     """Our own timeouts do not look like another user; a larger fall does, and reduces our share."""
-    budget = Budget(0.2)
-    observe(budget, 0.0, 900)
+    quota = Quota(0.2)
+    observe(quota, 0.0, 900)
     for _ in range(3):
-        budget.observe(BudgetReport(), 0.0)
-    observe(budget, 0.0, 896)
-    assert budget.share == 1.0
-    observe(budget, 0.0, 892)
-    assert budget.share == pytest.approx(5 / 8)
-    assert budget.spare(10) == pytest.approx(892 - 16 - 200)  # others like us have six on their way
-    observe(budget, 5.0, 891)
-    assert budget.share == pytest.approx(1.0, rel=0.05)  # they have gone
+        quota.observe(QuotaReport(), 0.0)
+    observe(quota, 0.0, 896)
+    assert quota.share == 1.0
+    observe(quota, 0.0, 892)
+    assert quota.share == pytest.approx(5 / 8)
+    assert quota.spare(10) == pytest.approx(892 - 16 - 200)  # others like us have six on their way
+    observe(quota, 5.0, 891)
+    assert quota.share == pytest.approx(1.0, rel=0.05)  # they have gone
 
 
 @pytest.mark.parametrize(("missed_seconds", "window_seconds"), [(0, 100), (0, 1000), (36_000, 3600)])
 def test_below_the_line_we_wait_as_long_as_wait_seconds_returns(missed_seconds, window_seconds):
     """Two percent of the window below the line, nothing leaves until the line has come down that far."""
-    budget = Budget(0.2)
-    observe(budget, 0.0, 1000, reset_at=2050.0)
+    quota = Quota(0.2)
+    observe(quota, 0.0, 1000, reset_at=2050.0)
     now, reset_at = missed_seconds + 60.0, missed_seconds + 2050.0 + window_seconds
-    observe(budget, now, 1000, reset_at=reset_at)
-    observe(budget, now, 960, reset_at=reset_at)  # at once, so some five percent ahead of time
+    observe(quota, now, 1000, reset_at=reset_at)
+    observe(quota, now, 960, reset_at=reset_at)  # at once, so some five percent ahead of time
 
     def pace(at: float) -> float:
-        return budget.pace(at, in_flight=0, latency_seconds=0.01)
+        return quota.pace(at, in_flight=0, latency_seconds=0.01)
 
-    wait = budget.wait_seconds(now, in_flight=0)
+    wait = quota.wait_seconds(now, in_flight=0)
     assert wait == pytest.approx(0.03 * window_seconds, rel=0.2)
     assert pace(now + 0.9 * wait) == 0 < pace(now + 1.1 * wait)
-    assert budget.wait_seconds(now + 1.1 * wait, in_flight=0) == 0
+    assert quota.wait_seconds(now + 1.1 * wait, in_flight=0) == 0
 
 
 @settings(max_examples=300, deadline=None)
@@ -506,15 +506,15 @@ def test_below_the_line_we_wait_as_long_as_wait_seconds_returns(missed_seconds, 
 )
 def test_the_pace_is_finite_for_any_responses(reports, in_flight):
     """For any responses in any order, the pace is finite and the wait ends with the window."""
-    budget, now = Budget(0.2), 0.0
+    quota, now = Quota(0.2), 0.0
     for limit, remaining, reset_at, server_time, elapsed in reports:
         now += elapsed
-        budget.observe(BudgetReport(limit, remaining, float(reset_at), float(server_time)), now)
-        if not budget.has_window:
+        quota.observe(QuotaReport(limit, remaining, float(reset_at), float(server_time)), now)
+        if not quota.has_window:
             continue
-        pace = budget.pace(now, in_flight=in_flight, latency_seconds=0.1)
-        wait = budget.wait_seconds(now, in_flight=in_flight)
+        pace = quota.pace(now, in_flight=in_flight, latency_seconds=0.1)
+        wait = quota.wait_seconds(now, in_flight=in_flight)
         assert -1e9 < pace < 1e9
         assert 0 <= wait <= 3700
-        if budget.remaining <= 0.2 * budget.limit:
+        if quota.remaining <= 0.2 * quota.limit:
             assert pace == 0

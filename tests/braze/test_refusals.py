@@ -12,7 +12,7 @@ import orjson
 import pytest
 import structlog
 
-from harvester.braze.budget import BudgetReport
+from harvester.braze.quota import QuotaReport
 from harvester.braze.refusals import CAMPAIGNS_KEPT, PROBES_TO_HALT, REFUSALS_TO_DOUBT, Refusals, Trust
 from harvester.braze.transport import Response
 from harvester.engine.wiring import Harvesting
@@ -42,7 +42,7 @@ class Braze:
         self._fails = fails or (lambda _: False)
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
-        """Respond, with a large budget."""
+        """Respond, with a large quota."""
         self.requests.append((pair.campaign_id, asyncio.get_running_loop().time()))
         number = len(self.requests)
         self._in_flight += 1
@@ -51,7 +51,7 @@ class Braze:
         self._in_flight -= 1
         status = 503 if self._fails(number) else 200 if pair.campaign_id in self.known else self._status
         body = GOOD if status == 200 else b'{"message":"Invalid Campaign ID"}'
-        return Response(status=status, body=body, budget=BudgetReport(), latency_seconds=0.05)
+        return Response(status=status, body=body, quota=QuotaReport(), latency_seconds=0.05)
 
     def scrub(self, text: str) -> str:
         """Return the text: it contains no secret."""

@@ -24,7 +24,7 @@ BRAZE = "https://rest.fra-01.braze.eu"
 
 @pytest.fixture
 async def braze():
-    """Run a stand-in API with an unlimited budget."""
+    """Run a stand-in API with an unlimited quota."""
     async with Simulator(SimulatorConfig(pairs=40, limit=1_000_000, api_key=KEY)) as simulator:
         yield simulator
 
@@ -133,8 +133,8 @@ def test_zeros_are_explained(capsys):
     assert estimate_lines(nothing, settled=7, expired=1, limit=1000) == [gone]
     assert estimate_lines(nothing, settled=0, expired=299, limit=1000) == ["requests   0: 299 pairs have expired"]
     little = estimate([1e9], now=0.0, limit=250_000, reserve=0.2, max_rate=10.0)
-    budget = "quota      less than 0.1% of an hour's 250000 requests"
-    assert budget in estimate_lines(little, settled=0, expired=0, limit=250_000)
+    quota = "quota      less than 0.1% of an hour's 250000 requests"
+    assert quota in estimate_lines(little, settled=0, expired=0, limit=250_000)
     print_summary(Summary({"eu": Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)}))
     assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
 

@@ -171,7 +171,7 @@ async def test_an_interrupted_run_keeps_what_it_captured(harvester, tmp_path):
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_an_hour_long_wait_for_budget(harvester, tmp_path, signal_number):
+async def test_a_signal_ends_an_hour_long_wait_for_quota(harvester, tmp_path, signal_number):
     """The run ends at once, with 130; what it captured is stored."""
     async with Simulator(SimulatorConfig(pairs=50, limit=1, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)

@@ -13,7 +13,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.braze.budget import BudgetReport
+from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
 from harvester.cli.output import clock_line, format_time
 from harvester.clock import MAX_MOVES, Bounds, BrazeClock, format_difference
@@ -68,7 +68,7 @@ class Braze:
             raise step
         status, wrong = (step, 0.0) if isinstance(step, int) else (200, step)
         date = math.floor(now) + wrong if self.dated else None
-        return Response(status, GOOD, BudgetReport(250_000, 249_000, START + HOUR, date), 0.05)
+        return Response(status, GOOD, QuotaReport(250_000, 249_000, START + HOUR, date), 0.05)
 
     def scrub(self, text: str) -> str:
         """Return the text."""
@@ -332,7 +332,7 @@ class SleepingMachineBraze(Braze):
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Respond with the true time."""
         answer = await super().send_series(pair, length_days=length_days, ending_at=ending_at)
-        return answer._replace(budget=BudgetReport(server_time=answer.budget.server_time + self.seconds))
+        return answer._replace(quota=QuotaReport(server_time=answer.quota.server_time + self.seconds))
 
 
 def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):

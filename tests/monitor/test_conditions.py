@@ -9,7 +9,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families as families
 from pydantic import SecretStr
 
-from harvester.braze.budget import BudgetReport
+from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
 from harvester.engine.wiring import Harvesting
 from harvester.errors import BrokerError, ExchangeError, ExitCode, SinkError, format_cause
@@ -39,7 +39,7 @@ FAILURES: dict[str, Outage] = {
     "certificate": ExchangeError("certificate", "self-signed certificate"),
     "timeout": ExchangeError("timeout", ""),
     "status_502": 502,
-    "status_429": 429,  # without a word of a budget that would explain it
+    "status_429": 429,  # without a word of a quota that would explain it
     "unparsable": b"<html>Please log in</html>",
 }
 
@@ -60,14 +60,14 @@ class Wire:
             raise ExchangeError(self.outage.cause, str(self.outage).partition(": ")[2])
         status = self.outage if isinstance(self.outage, int) else 200
         body = self.outage if isinstance(self.outage, bytes) else GOOD
-        return Response(status, body, self._budget(), 0.05)
+        return Response(status, body, self._quota(), 0.05)
 
-    def _budget(self) -> BudgetReport:
+    def _quota(self) -> QuotaReport:
         if self.remaining is None:
-            return BudgetReport()
+            return QuotaReport()
         start = VirtualClock().starts_at
         now = int(start + asyncio.get_running_loop().time())
-        return BudgetReport(limit=250_000, remaining=self.remaining, reset_at=start + 3000, server_time=now)
+        return QuotaReport(limit=250_000, remaining=self.remaining, reset_at=start + 3000, server_time=now)
 
     def use_key(self, _api_key: str) -> bool:
         """Have one key."""
@@ -182,8 +182,8 @@ def test_page_probe_metrics_and_log_show_an_unavailable_endpoint_and_its_recover
         served(tmp_path / str(number), {"us": wire}, story)
 
 
-def test_a_429_is_an_outage_unless_the_budget_explains_it(tmp_path):
-    """With budget left, a 429 is a condition. Without budget, it is the rate limit."""
+def test_a_429_is_an_outage_unless_the_quota_explains_it(tmp_path):
+    """With quota left, a 429 is a condition. Without quota, it is the rate limit."""
     for number, (remaining, blind) in enumerate(((200_000, True), (0, False))):
         wire = Wire(429)
         wire.remaining = remaining

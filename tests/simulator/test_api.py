@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from harvester.model import DAY_SECONDS
-from tests.support.stand_in import BUDGET_HEADERS, KEY, NOW, HandClock, numbers, serving
+from tests.support.stand_in import KEY, NOW, QUOTA_HEADERS, HandClock, numbers, serving
 
 
 async def test_every_response_reports_the_quota_and_costs_one_request():
@@ -27,7 +27,7 @@ async def test_every_response_reports_the_quota_and_costs_one_request():
             status, headers, body = await ask(**query)
             assert status == expected
             assert isinstance(json.loads(body)["message"], str)
-            assert [headers[name] for name in BUDGET_HEADERS] == ["100", str(100 - spent), str(int(NOW) + 3600)]
+            assert [headers[name] for name in QUOTA_HEADERS] == ["100", str(100 - spent), str(int(NOW) + 3600)]
             assert parsedate_to_datetime(headers["Date"]).timestamp() == NOW
             seen.add(headers["X-Request-Id"])
         assert len(seen) == len(questions)
@@ -89,9 +89,9 @@ async def test_a_wrong_key_gets_the_recorded_401(authorization):
             status, headers, body = await ask(path, authorization)
             assert status == 401
             assert json.loads(body) == {"message": f"Invalid API key: {(authorization or '').removeprefix('Bearer ')}"}
-            assert [headers[name] for name in BUDGET_HEADERS] == ["", "", ""]
+            assert [headers[name] for name in QUOTA_HEADERS] == ["", "", ""]
             assert headers["X-Request-Id"]
-        assert simulator.budget.lowest_remaining == 10
+        assert simulator.quota.lowest_remaining == 10
 
 
 async def test_a_key_without_the_permission_gets_a_403_that_costs_a_request():
@@ -108,9 +108,9 @@ async def test_requests_over_the_limit_get_429_until_the_reset():
     async with serving(clock, limit=3) as (simulator, ask):
         answers = [await ask() for _ in range(5)]
         assert [status for status, _, _ in answers] == [200, 200, 200, 429, 429]
-        assert [answers[-1][1][name] for name in BUDGET_HEADERS] == ["3", "0", str(int(NOW) + 3600)]
+        assert [answers[-1][1][name] for name in QUOTA_HEADERS] == ["3", "0", str(int(NOW) + 3600)]
         assert simulator.answers == {"200": 3, "429": 2}
-        assert simulator.budget.refused == 2
+        assert simulator.quota.refused == 2
         clock.now = float(answers[-1][1]["X-RateLimit-Reset"])
         status, headers, _ = await ask()
         assert (status, headers["X-RateLimit-Remaining"]) == (200, "2")
@@ -125,7 +125,7 @@ async def test_a_neighbour_uses_the_same_quota():
         assert int((await ask())[1]["X-RateLimit-Remaining"]) == pytest.approx(498, abs=1)
         clock.now += 10 * 60
         assert (await ask())[0] == 429
-        assert simulator.budget.neighbour_refused == 2
+        assert simulator.quota.neighbour_refused == 2
 
 
 async def test_any_other_path_is_an_invalid_url():

@@ -8,7 +8,7 @@ import pytest
 
 from harvester.errors import UsageError
 from harvester.simulator import SimulatorConfig
-from tests.support.stand_in import BUDGET_HEADERS, NOW, serving
+from tests.support.stand_in import NOW, QUOTA_HEADERS, serving
 
 
 @pytest.mark.parametrize("status", [202, 204, 400, 404, 500, 502, 503, 504, 520])
@@ -41,11 +41,11 @@ async def test_a_page_of_cloudflare_has_no_quota_headers():
             _, headers, body = await ask(send_id=f"fault-{status}")
             assert headers["Content-Type"].startswith("text/html")
             assert body.startswith(b"<html>")
-            assert not set(BUDGET_HEADERS) & set(headers)
+            assert not set(QUOTA_HEADERS) & set(headers)
         assert (await ask(send_id="fault-500"))[1]["X-RateLimit-Limit"]
         status, headers, _ = await ask(send_id="fault-429")
         assert status == 429
-        assert not set(BUDGET_HEADERS) & set(headers)
+        assert not set(QUOTA_HEADERS) & set(headers)
 
 
 async def test_a_redirect_leads_to_another_host():

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvester.errors import UsageError
-from harvester.simulator.budget import SharedBudget
 from harvester.simulator.neighbour import Bursty, Campaign, Steady, create_neighbour
+from harvester.simulator.quota import SharedQuota
 from tests.support.stand_in import neighbours
 
 
@@ -42,20 +42,20 @@ def test_each_neighbour_follows_its_pattern():
 @given(neighbour=neighbours, times=st.lists(st.floats(0, 3599), min_size=1, max_size=40))
 def test_our_requests_do_not_change_the_neighbour(neighbour, times):
     """What is left depends on the clock and on our own requests, not on when these arrive."""
-    budget = SharedBudget(1000, 3600.0, neighbour)
-    grants = [budget.take(now) for now in sorted(times)]
+    quota = SharedQuota(1000, 3600.0, neighbour)
+    grants = [quota.take(now) for now in sorted(times)]
     ours = sum(grant.allowed for grant in grants)
     assert grants[-1].remaining == max(0, 1000 - ours - neighbour.calls_due(1000, 3600.0, 0.0, max(times)))
 
 
 def test_refused_requests_of_the_neighbour_are_counted():
     """The count shows the harm of a greedy client to live sending."""
-    budget = SharedBudget(100, 3600.0, Campaign(0.5, starts_at_fraction=0.5, lasts_fraction=0.5))
-    assert sum(budget.take(60.0).allowed for _ in range(80)) == 80
-    budget.pass_time(3600.0)
-    assert (budget.neighbour_refused, budget.neighbour_calls) == (30, 50)
-    assert (budget.refused, budget.lowest_remaining) == (0, 0)
-    assert budget.take(3600.0).remaining == 99
+    quota = SharedQuota(100, 3600.0, Campaign(0.5, starts_at_fraction=0.5, lasts_fraction=0.5))
+    assert sum(quota.take(60.0).allowed for _ in range(80)) == 80
+    quota.pass_time(3600.0)
+    assert (quota.neighbour_refused, quota.neighbour_calls) == (30, 50)
+    assert (quota.refused, quota.lowest_remaining) == (0, 0)
+    assert quota.take(3600.0).remaining == 99
 
 
 def test_each_kind_of_neighbour_uses_its_share():

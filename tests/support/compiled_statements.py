@@ -39,7 +39,7 @@ def compile_all() -> None:
 
 
 async def _captured(folder: Path) -> None:
-    from harvester.braze.budget import BudgetReport  # noqa: PLC0415 - likewise
+    from harvester.braze.quota import QuotaReport  # noqa: PLC0415 - likewise
     from harvester.braze.transport import Response  # noqa: PLC0415 - likewise
     from harvester.commands.capture import Run  # noqa: PLC0415 - likewise
     from harvester.ledger import Ledger  # noqa: PLC0415 - likewise
@@ -53,7 +53,7 @@ async def _captured(folder: Path) -> None:
     class Braze:
         async def send_series(self, _pair: object, *, length_days: int, ending_at: float) -> Response:
             await asyncio.sleep(0.05)
-            report = BudgetReport(250_000, 249_000, clock.starts_at + 3600, int(clock.wall()))
+            report = QuotaReport(250_000, 249_000, clock.starts_at + 3600, int(clock.wall()))
             return Response(200, b'{"message":"success","data":[]}', report, 0.05)
 
         def scrub(self, text: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from harvester.health import Component, Condition
 from harvester.ledger import DayOfDeadlines, Rejection
 from harvester.model import Books, Pair, Verdict
-from harvester.monitor.snapshot import BudgetSample, Snapshot, StoreState, TriggerState, Window, WorkspaceState
+from harvester.monitor.snapshot import QuotaSample, Snapshot, StoreState, TriggerState, Window, WorkspaceState
 
 NOW = 1_795_527_667.0
 """Tuesday, 24 November 2026, 13:41:07 UTC."""
@@ -16,12 +16,12 @@ TODAY = NOW // DAY * DAY
 HOUR = NOW // 3600 * 3600
 
 
-def build_window_history(limit: int, *, ours: float, others: float, burst: int = 0) -> tuple[BudgetSample, ...]:
+def build_window_history(limit: int, *, ours: float, others: float, burst: int = 0) -> tuple[QuotaSample, ...]:
     """A window with a steady rate of requests, and a burst of other clients at minute 22."""
     chance = random.Random(7)
     series, mine, theirs = [], 0.0, 0.0
     for at in range(0, int(NOW - HOUR), 60):
-        series.append(BudgetSample(HOUR + at, round(mine), round(theirs)))
+        series.append(QuotaSample(HOUR + at, round(mine), round(theirs)))
         mine += ours * 60 * chance.uniform(0.7, 1.3)
         theirs += others * 60 * chance.uniform(0.3, 1.7) + (burst / 3 if 1320 <= at < 1500 else 0)
     return tuple(series)

@@ -16,7 +16,7 @@ KEY = "canary-key-0123456789"
 TODAY = date(2026, 1, 14)
 MIDNIGHT = datetime(2026, 1, 14, tzinfo=UTC).timestamp()
 NOW = MIDNIGHT + 12 * 3600
-BUDGET_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+QUOTA_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
 
 class HandClock:

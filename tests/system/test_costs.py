@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from harvester.braze.budget import BudgetReport
 from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
+from harvester.braze.quota import QuotaReport
 from harvester.braze.series import build_capture
 from harvester.braze.transport import Response
 from harvester.clock import SystemClock
@@ -72,12 +72,12 @@ class InstantTransport:
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Return a response without days."""
         await asyncio.sleep(0.05)
-        report = BudgetReport(250_000, 249_000, NOW + 1800, NOW)
+        report = QuotaReport(250_000, 249_000, NOW + 1800, NOW)
         return Response(200, b'{"message":"success","data":[]}', report, 0.01)
 
 
 def test_pacing_and_policy_need_few_calls_per_reading():
-    """The permit, the budget and the verdict count; the HTTP exchange does not."""
+    """The permit, the quota and the verdict count; the HTTP exchange does not."""
 
     async def capture() -> float:
         clock = VirtualClock()

@@ -22,7 +22,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harvester.braze.budget import BudgetReport
+from harvester.braze.quota import QuotaReport
 from harvester.errors import UsageError
 from harvester.ledger import Ledger
 from harvester.model import MAX_ID_CHARACTERS, Captured, Deferred, Pair
@@ -169,7 +169,7 @@ def result_or_error(call: Callable[[], T]) -> tuple[T | None, str]:
 )
 def test_rate_limit_headers_parse_to_bounded_numbers_or_none(headers):
     """Headers may contain any text."""
-    report = BudgetReport.from_headers(headers)
+    report = QuotaReport.from_headers(headers)
     for value in (report.limit, report.remaining, report.reset_at):
         assert value is None or 0 <= value < 10**15
 

@@ -16,7 +16,7 @@ from harvester.health import Component, Condition
 from harvester.ledger import Rejection
 from harvester.model import Books, Pair, Verdict
 from harvester.monitor.health import Health
-from harvester.monitor.history import BudgetHistory
+from harvester.monitor.history import QuotaHistory
 from harvester.monitor.snapshot import Snapshot, TriggerState
 from harvester.web.page import render_page
 from tests.support import snapshots
@@ -156,7 +156,7 @@ def state(*, calls: int, remaining: int, left: float, limit: int = 1000) -> Pace
 
 def test_requests_that_the_window_counts_and_we_did_not_send_are_of_others():
     """The history survives resets, and there is no window before the first response."""
-    history = BudgetHistory()
+    history = QuotaHistory()
     history.sample(state(calls=0, remaining=0, left=0, limit=0), 0.0)
     assert history.window.limit == 0
     history.sample(state(calls=10, remaining=900, left=3000), 600.0)
@@ -171,7 +171,7 @@ def test_requests_that_the_window_counts_and_we_did_not_send_are_of_others():
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 400), st.integers(0, 400)), max_size=2000), st.integers())
 def test_the_history_of_a_window_is_short_and_never_decreases(samples, seed):
     """However often the pacer is sampled, there are at most 62 samples."""
-    history, now, calls, lost = BudgetHistory(), 0.0, 0, 0
+    history, now, calls, lost = QuotaHistory(), 0.0, 0, 0
     jitter = random.Random(seed)
     for wait, ours, others in samples:
         now, calls, lost = now + wait, calls + ours, lost + ours + others

@@ -186,8 +186,8 @@ async def test_metrics_show_the_figures_of_the_page(http, server, source, accept
     }
     expected = {
         ("harvester_ready",): 0,
-        ("harvester_budget_spent_requests", "eu", "others"): snapshots.unhealthy().workspaces[0].window.others,
-        ("harvester_budget_reset_timestamp_seconds", "eu"): snapshots.HOUR + 3600,
+        ("harvester_quota_spent_requests", "eu", "others"): snapshots.unhealthy().workspaces[0].window.others,
+        ("harvester_quota_reset_timestamp_seconds", "eu"): snapshots.HOUR + 3600,
         ("harvester_hold", "eu", "rate_limited"): 1,
         ("harvester_hold", "eu", "halted"): 0,
         ("harvester_workspace_halted", "us"): 1,
@@ -210,7 +210,7 @@ async def test_metrics_show_the_figures_of_the_page(http, server, source, accept
     }  # fmt: skip
     assert {key: found.get(key) for key in expected} == expected
     assert "script" not in text
-    assert ("harvester_budget_limit_requests", "us") not in found  # unknown until the first response
+    assert ("harvester_quota_limit_requests", "us") not in found  # unknown until the first response
 
 
 async def exported(http, server) -> set[str]:

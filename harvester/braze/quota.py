@@ -1,4 +1,4 @@
-"""What the workspace's hourly budget allows now: arithmetic only, without waiting and without a clock.
+"""What the workspace's hourly quota allows now: arithmetic only, without waiting and without a clock.
 
 The rule is *the line*. At the first response of a window, a straight line leads from the remaining requests down to the
 reserve at the reset; all users together should follow it. Below the line we slow down or wait, above it we go at most a
@@ -29,8 +29,8 @@ _MIN_SHARE = 0.02
 """A harvester that other users crowd out still makes a few requests, so that it notices when they stop."""
 
 
-class BudgetReport(NamedTuple):
-    """What one response reports about the budget. ``reset_at`` and ``server_time`` are seconds of Braze's clock."""
+class QuotaReport(NamedTuple):
+    """What one response reports about the quota. ``reset_at`` and ``server_time`` are seconds of Braze's clock."""
 
     limit: int | None = None
     remaining: int | None = None
@@ -38,7 +38,7 @@ class BudgetReport(NamedTuple):
     server_time: float | None = None
 
     @classmethod
-    def from_headers(cls, headers: Mapping[str, str]) -> "BudgetReport":
+    def from_headers(cls, headers: Mapping[str, str]) -> "QuotaReport":
         """Parse the headers. A value that is absent, empty (as on every 401) or invalid is None."""
         return cls(
             limit=_parse_count(headers.get("X-RateLimit-Limit")),
@@ -64,8 +64,8 @@ def _parse_date(text: str | None) -> float | None:
         return None
 
 
-class Budget:
-    """One workspace's budget, as its responses report it. All times are monotonic seconds of ours."""
+class Quota:
+    """One workspace's quota, as its responses report it. All times are monotonic seconds of ours."""
 
     def __init__(self, reserve: float) -> None:
         """Keep ``reserve``, a share of the limit between 0 and 1, free."""
@@ -95,7 +95,7 @@ class Budget:
         """
         return self._reset_at - (now + self._offset.low)
 
-    def observe(self, report: BudgetReport, now: float) -> None:
+    def observe(self, report: QuotaReport, now: float) -> None:
         """Use a response's report. Reports come out of order, and may be empty or invalid."""
         limit, remaining, reset_at, server_time = report.limit, report.remaining, report.reset_at, report.server_time
         if limit is None or remaining is None or reset_at is None or server_time is None:

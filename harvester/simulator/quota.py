@@ -22,7 +22,7 @@ class Grant:
     reset_at: float
 
 
-class SharedBudget:
+class SharedQuota:
     """``limit`` requests in every window of ``window_seconds``. A refused request costs nothing."""
 
     def __init__(self, limit: int, window_seconds: float, neighbour: Neighbour | None = None) -> None:
