@@ -60,6 +60,10 @@ class Monitor:
         self._last_alerts: dict[str, tuple[int, float]] = {}
         self._expired_pairs: dict[str, int] = {}
 
+    async def start(self) -> None:
+        """Count the pairs that have expired by now, so that ``alert`` logs only those that expire later."""
+        self._expired_pairs = await self._ledger.reports.count_expired()
+
     def sample(self) -> None:
         """Add the present quota of each workspace to its history."""
         for name, each in self._harvesting.wired.items():
@@ -92,7 +96,10 @@ class Monitor:
         )  # fmt: skip
 
     async def alert(self) -> None:
-        """Log pairs at risk when their number grows, then every hour; and pairs that expired since the last call."""
+        """Log pairs at risk when their number grows, then every hour; and pairs that expired since the last call.
+
+        Claims and housekeeping expire pairs, in any process: the ledger's count is the one place that knows them all.
+        """
         now = self._clock.wall()
         expired = await self._ledger.reports.count_expired()
         for name, each in self._harvesting.wired.items():
@@ -101,10 +108,10 @@ class Monitor:
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
                 log.error("pairs_at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
                           hold_cause=each.pacer.state().hold_cause)  # fmt: skip
-            if expired.get(name, 0) > self._expired_pairs.get(name, expired.get(name, 0)):
-                log.error("pairs_expired", workspace=name, pairs=expired[name] - self._expired_pairs[name],
+            if (newly_expired := expired.get(name, 0) - self._expired_pairs.get(name, 0)) > 0:
+                log.error("pairs_expired", workspace=name, pairs=newly_expired,
                           hint="their last numbers are lost; see harvester status")  # fmt: skip
-        self._expired_pairs = {name: expired.get(name, 0) for name in self._harvesting.wired}
+        self._expired_pairs = expired
 
     def _should_alert(self, workspace: str, count: int) -> bool:
         """Return whether ``count`` grew since the last alert, or that alert is an hour old."""

@@ -91,6 +91,7 @@ class Service:
         """
         for name, plan in plans_of(self._settings).items():
             await self._ledger.intake.set_plan(name, plan)
+        await self.monitor.start()
         async with self._harvesting.opened():
             with stop_on_signals(self.stop):
                 try:
@@ -206,11 +207,7 @@ class Service:
         now = self._clock.wall()
         for name in self._settings.workspaces:
             await self._ledger.upkeep.schedule_due(name)
-            expired = await self._ledger.upkeep.expire(name)
-            if expired:
-                log.error(
-                    "pairs_expired", workspace=name, pairs=expired, hint="their numbers are lost; see harvester status"
-                )
+            await self._ledger.upkeep.expire(name)
         await self.monitor.alert()
         self.conditions.set_pending(await self._ledger.reports.count_pending())
         if self._clock.confirmed and now - self._pruned_at >= DAY_SECONDS:
