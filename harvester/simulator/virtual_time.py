@@ -24,14 +24,19 @@ class _JumpingSelector(selectors.DefaultSelector):
         self.now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready, else jump to the next timer. Raises RuntimeError if there is no timer."""
-        ready = super().select(0)
-        if timeout is None and not ready:
-            raise RuntimeError("nothing is ready and no timer is set: this would wait for ever")
-        self.now += TURN_SECONDS
-        if not ready and timeout is not None:
-            self.now += max(timeout, 0.0)
-        return ready
+        """Jump to the next timer. Raises RuntimeError if there is none and nothing is ready.
+
+        The system is asked only where a real loop might wait for ever: a call to it in each turn would take as long as
+        the turn.
+        """
+        if timeout is None:
+            ready = super().select(0)
+            if not ready:
+                raise RuntimeError("nothing is ready and no timer is set: this would wait for ever")
+            self.now += TURN_SECONDS
+            return ready
+        self.now += TURN_SECONDS + timeout
+        return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
