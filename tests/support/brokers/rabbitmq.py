@@ -1,5 +1,6 @@
 """RabbitMQ for tests."""
 
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,13 +12,11 @@ import aio_pika
 from tests.support.brokers.broker_server import BrokerServer, Server
 from tests.support.processes import free_port, require_program
 
+_ERLANG_LIBRARIES = Path("/usr/lib/erlang/lib")
+
 
 def _rabbitmq_without_plugins(home: Path) -> str:
-    """Link the parts of RabbitMQ except its plugins, and return its program.
-
-    Erlang looks for each module in the folder of every plugin, enabled or not. Without them, RabbitMQ starts in two
-    thirds of the time.
-    """
+    """Link the parts of RabbitMQ except its plugins, and return its program."""
     installed = Path("/usr/lib/rabbitmq/bin/rabbitmq-server").resolve().parent.parent
     shutil.copytree(installed / "sbin", home / "sbin")  # copies: a script finds its home through its links
     (home / "plugins").mkdir()
@@ -25,6 +24,19 @@ def _rabbitmq_without_plugins(home: Path) -> str:
         if not part.name.startswith("rabbitmq_") or part.name.startswith("rabbitmq_prelaunch"):
             (home / "plugins" / part.name).symlink_to(part)
     return str(home / "sbin/rabbitmq-server")
+
+
+def _link_modules(folder: Path, *libraries: Path) -> str:
+    """Link all Erlang modules of libraries in one folder, and return it.
+
+    Erlang looks for each module in the folders of all libraries, one after another. With one folder to look into first,
+    RabbitMQ starts in half the time.
+    """
+    folder.mkdir()
+    for module in (path for library in libraries for path in library.glob("*/ebin/*.beam")):
+        with contextlib.suppress(FileExistsError):
+            (folder / module.name).symlink_to(module)
+    return str(folder)
 
 
 class RabbitMQ(BrokerServer):
@@ -38,6 +50,7 @@ class RabbitMQ(BrokerServer):
         port, names = free_port(), free_port()
         folder.mkdir(parents=True)
         program = _rabbitmq_without_plugins(folder / "home")
+        modules = _link_modules(folder / "modules", folder / "home/plugins", _ERLANG_LIBRARIES)
         (folder / "plugins").write_text("[].")
         env = {
             "HOME": str(folder), "ERL_EPMD_PORT": str(names), "RABBITMQ_NODENAME": f"h{port}@localhost",
@@ -45,7 +58,8 @@ class RabbitMQ(BrokerServer):
             "RABBITMQ_DIST_PORT": str(free_port()), "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"), "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "flags"), "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
+            "RABBITMQ_PLUGINS_DIR": str(folder / "home/plugins"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S 1:1 +sbwt none -pa {modules}",
         } | more  # fmt: skip
         self._names = Server(names, require_program("epmd"), "-port", str(names), "-address", "127.0.0.1")
         self.server = Server(port, program, env=env)
