@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, delete, insert, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, insert, or_, select, update
 
 from harvester.clock import LARGE_DIFFERENCE_SECONDS
 from harvester.ledger.database import Transaction
-from harvester.ledger.filters import DEFERRED, DUE, EXPIRED, UNSETTLED, released_state
+from harvester.ledger.filters import DEFERRED, DUE, EXPIRED, SINCE, UNSETTLED, WAITING, released_state
 from harvester.ledger.plans import get_plan
 from harvester.ledger.schema import NEVER, differences, pairs
 from harvester.model import DAY_SECONDS, Pair
-from harvester.schedule import DEFERRAL_MAX_SECONDS, ONCE
+from harvester.schedule import DEFERRAL_MAX_SECONDS, IMMEDIATE, ONCE, ROUNDING_SECONDS
 
 SMALL_CHANGE_SECONDS = 5.0
 
@@ -82,6 +82,7 @@ def correct_times(tx: Transaction, workspace: str) -> int:
     """
     reopened = _reopen_expired(tx, workspace)
     _move_first_seen(tx, workspace)
+    _plan_again(tx, workspace)
     now, soon = tx.now, tx.now + LARGE_DIFFERENCE_SECONDS
     mine = pairs.c.workspace == workspace
     too_long = and_(mine, DEFERRED, pairs.c.due_at > soon + DEFERRAL_MAX_SECONDS)
@@ -89,6 +90,29 @@ def correct_times(tx: Transaction, workspace: str) -> int:
     too_early = and_(mine, DUE, pairs.c.reading != ONCE, pairs.c.due_at > soon)
     tx.execute(update(pairs).where(too_early).values(state="waiting"))
     return reopened
+
+
+def _plan_again(tx: Transaction, workspace: str) -> None:
+    """Plan the first reading again of pairs that were enqueued by a clock that was ahead.
+
+    All readings that seemed overdue were replaced by one, due at the time of that clock: later than its age plans it.
+    """
+    p, readings = pairs.c, get_plan(tx, workspace).readings
+    if not readings:
+        return
+    latest = case(
+        {name: SINCE + age + ROUNDING_SECONDS for name, age in (*readings, (IMMEDIATE, 0.0))},
+        value=p.reading,
+        else_=NEVER,
+    )
+    first_name, first_age = readings[0]
+    planned = and_(p.workspace == workspace, or_(DUE, WAITING), p.deferrals == 0, p.sent_at.is_not(None))
+    too_late = and_(planned, p.due_at > tx.now + LARGE_DIFFERENCE_SECONDS, p.due_at > latest)
+    first: dict[Any, Any] = {
+        p.reading: first_name, p.due_at: SINCE + first_age, p.state: "waiting", p.yields: 0,
+        p.first_seen_at: case((p.first_seen_at > tx.now, tx.now), else_=p.first_seen_at),
+    }  # fmt: skip
+    tx.execute(update(pairs).where(too_late).values(first))
 
 
 def _reopen_expired(tx: Transaction, workspace: str) -> int:

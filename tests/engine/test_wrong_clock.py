@@ -351,6 +351,25 @@ def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):
     assert run_virtual(story()) == pytest.approx((0.0, 15 * DAY, 0.0), abs=0.001)
 
 
+@pytest.mark.parametrize("ahead", [3 * DAY, 20 * DAY])
+def test_a_send_enqueued_by_a_clock_that_was_ahead_keeps_its_plan(tmp_path, ahead):
+    """The clock made its readings seem overdue; after the correction, the first one falls due at its age."""
+
+    async def story() -> list[tuple[str, str, float]]:
+        machine = Machine(ahead)
+        async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
+            await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (1.0, 5.0, 13.0)))
+            await ledger.intake.enqueue(sends(0.0))
+            machine.ahead = 0.0
+            await ledger.upkeep.correct_times("eu")
+            ((reading, state, due_at),) = query(ledger.path, "SELECT reading, state, due_at FROM pair")
+        return reading, state, due_at - START
+
+    reading, state, due_at = run_virtual(story())
+    assert (reading, state) == ("d1", "waiting")
+    assert DAY <= due_at <= DAY + HOUR
+
+
 def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_path):
     """The next reading falls due by the corrected time, not by the time of the claim."""
 
