@@ -1,8 +1,8 @@
-"""A reading becomes an outcome: the policy around one request. The only door to tenacity.
+"""Turns a reading into an outcome: the policy around one request. The only module that imports tenacity.
 
-A transient failure is attempted a few times, then deferred to the ledger; a refused pair is recorded; a 429 moves the
-pacer and costs no attempt; a refused key halts the workspace, and so do refusals of several campaigns (``refusals``).
-No exception leaves this module for a queue.
+A transient failure is attempted a few times, then deferred to the ledger. A refused pair is recorded. A 429 slows the
+pacer and costs no attempt. A refused key halts the workspace, and so do refusals of several campaigns (``refusals``).
+No exception of this module reaches a queue.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ from harvester.observability.traces import NO_SPAN, Span
 ATTEMPTS = 3
 BACKOFF = wait_random_exponential(multiplier=0.5, max=8)
 STOP_SECONDS = 5.0
-"""How long requests in flight may take after a stop: one that hangs must not delay the seal of all others."""
+"""How long requests in flight may take after a stop. A request that hangs must not delay the seal of the others."""
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class _Job:
-    """A reading to capture. ``cause`` says why its next request is made, and is the label that counts it."""
+    """A reading to capture. ``cause`` is the reason for its next request, and the label of its counter."""
 
     reading: Reading
     batch_id: str
@@ -55,9 +55,10 @@ class Client:
         clock: Clock,
         keep_raw: bool = False,
     ) -> None:
-        """Request the ``SERIES_DAYS`` before ``ending_at``, whenever ``pacer`` permits.
+        """Request the ``SERIES_DAYS`` before ``ending_at``, as soon as ``pacer`` permits.
 
-        ``endpoint`` is its URL, for messages. ``keep_raw``: a capture also contains the response as it came.
+        ``endpoint`` is the URL for messages. With ``keep_raw``, a capture also contains the response as it was
+        received.
         """
         self.requests: Counter[str] = Counter()
         self.responses: Counter[str] = Counter()
@@ -78,7 +79,7 @@ class Client:
         )
 
     def stop(self) -> None:
-        """End every wait; requests in flight may still end, for ``STOP_SECONDS``."""
+        """End every wait; requests in flight may finish within ``STOP_SECONDS``."""
         self._stopping.set()
         self._pacer.stop()
         asyncio.get_running_loop().call_later(STOP_SECONDS, self._in_flight.cancel)
@@ -90,15 +91,15 @@ class Client:
             outcome = await self._attempt(job)
             if not isinstance(outcome, Deferred):
                 return outcome
-            if self._pacer.may_retry():  # tenacity makes the further attempts; for the first it would cost too much
+            if self._pacer.may_retry():  # tenacity costs too much for the first attempt
                 outcome = await self._retrying(self._attempt, job)
         except Held:
             return Returned()
-        except Exception as bug:  # noqa: BLE001 - one response that meets a bug of ours must not end the capture of all others
+        except Exception as bug:  # noqa: BLE001 - one response must not end the capture of all others
             log.error("bug_found", **_locate(bug), **_get_names(reading))  # noqa: TRY400 - a trace may quote the key
             return Deferred("bug")
         if isinstance(outcome, Deferred):
-            # A condition reports that no request succeeds.
+            # Already reported by a condition: no request succeeds.
             log_deferral = log.info if self.endpoint.failing is None else log.debug
             log_deferral("reading_deferred", **_get_names(reading), cause=outcome.cause)
             self.endpoint.record_deferral(reading.pair)
@@ -107,7 +108,7 @@ class Client:
     async def request_time(self, pair: Pair, *, ending_at: float) -> bool:
         """Make one request only for the ``Date`` of its response, which the transport observes.
 
-        Returns whether a response came. It captures and rejects no pair, and halts no workspace.
+        Returns whether there was a response. The request captures or rejects no pair, and halts no workspace.
         """
         try:
             response = await self._send(pair, ending_at, NO_SPAN, "for_the_time")
@@ -128,7 +129,7 @@ class Client:
         return True
 
     async def _attempt(self, job: _Job) -> Outcome:
-        """Make one attempt: as many requests as there are 429s, and one more. ``Deferred`` if it failed."""
+        """Make one attempt: one request, and one more for each 429. Returns ``Deferred`` if it failed."""
         pair = job.reading.pair
         try:
             while True:
@@ -158,7 +159,7 @@ class Client:
             return Deferred(error.cause)
 
     async def _send(self, pair: Pair, ending_at: float, span: Span, cause: str) -> Response:
-        """Send one request when it may leave, count it by its cause, and report its end to the pacer."""
+        """Send one request when the pacer permits it, count it by its cause, and report its end to the pacer."""
         await self._pacer.acquire()
         self.requests[cause] += 1
         response: Response | None = None
@@ -209,7 +210,7 @@ class Client:
         return ExchangeError(f"status_{response.status}", self._quote(response))
 
     def _quote(self, response: Response) -> str:
-        """Return the beginning of a body, safe to log and to store: without the key, without control characters."""
+        """Return the beginning of a body, safe to log and to store: without the key and control characters."""
         # Scrubbed before it is cut: the first half of a key would not be recognized.
         text = self._transport.scrub(response.body[:16_384].decode("utf-8", "replace"))
         return text[:200].encode("unicode_escape").decode()
@@ -233,7 +234,7 @@ def _get_names(reading: Reading) -> dict[str, str]:
 
 
 def _locate(bug: Exception) -> dict[str, str]:
-    """Return the kind of an error and the last line of our code that it passed, but no value."""
+    """Return the type of an error and the last line of our code in its traceback, but no value."""
     location = ""
     for frame, line in traceback.walk_tb(bug.__traceback__):
         if "harvester" in frame.f_globals.get("__name__", ""):

@@ -1,9 +1,9 @@
 """Decides which members of a response become columns. Pure.
 
-Parts never change, so they must stay readable whatever a response contains. Readers of NDJSON make a column of every
-member: one response with 20,000 unknown counters would give the table 20,000 columns for ever. So a counter has a
-column only if Braze documents it, or if its name looks like a documented one. All others are kept as JSON text in the
-column ``unrecognized`` of their row.
+Parts never change, so they must stay readable whatever a response contains. Readers of NDJSON create a column for every
+member: after one response with 20,000 unknown counters, the table would always have 20,000 columns. A counter therefore
+has a column only if Braze documents it, or if its name looks like a documented one. All others are kept as JSON text in
+the column ``unrecognized`` of their row.
 """
 
 import re
@@ -15,7 +15,7 @@ FIXED_COLUMNS = (
     "workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id",
     "reading", "captured_at", "verdict", "batch_id",
 )  # fmt: skip
-"""The columns every row begins with; counters follow under Braze's own names."""
+"""The columns at the beginning of every row; counters follow under Braze's own names."""
 
 DOCUMENTED_COUNTERS = frozenset((
     "sent", "delivered", "undelivered", "delivery_failed", "direct_opens", "total_opens", "bounces", "body_clicks",
@@ -29,27 +29,28 @@ DOCUMENTED_COUNTERS = frozenset((
 """Documented for this endpoint or for ``/campaigns/data_series``, or recorded on a real send."""
 
 MAX_NEW_COUNTERS = 100
-"""The most new names that become columns in a process, over all responses of a workspace: many responses with a few new
-names each would give as many columns as one response with many."""
+"""The most new names that become columns in a process, over all responses of a workspace. A limit for each response
+would not help: many responses with a few new names each add up to many columns."""
 
 UNRECOGNIZED = "unrecognized"
 """The column for all other members: the text of a JSON object."""
 
 DAY, VARIATION, CHANNELS = "day", "variation", "messages"
-"""Names under which ``unrecognized`` holds a day, a variation or the channels of a day of an unexpected shape."""
+"""Names in ``unrecognized`` for a day, a variation or the channels of a day that have an unexpected shape."""
 
 _RESERVED = {
     *FIXED_COLUMNS, UNRECOGNIZED, DAY, VARIATION, CHANNELS, "ending_at", "since",
-    "captured_date",  # readers make a column of the folder's name
+    "captured_date",  # readers create a column from the folder's name
 }  # fmt: skip
 _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}")
-"""Names differ in more than case, since to many readers ``Sent`` and ``sent`` are one column."""
+"""Names differ in more than case, because many readers treat ``Sent`` and ``sent`` as one column."""
 
 
 def find_columns(names: set[str], new_counters: set[str]) -> set[str]:
-    """Return those of a response's names that are columns.
+    """Return the names of a response that are columns.
 
-    ``new_counters`` are the new names that became columns before. Those of this response are added unless too many.
+    ``new_counters`` contains the new names that became columns before. The new names of this response are added, up to
+    the limit.
     """
     new = {name for name in names - DOCUMENTED_COUNTERS - new_counters if _COLUMN.fullmatch(name)} - _RESERVED
     if len(new_counters) + len(new) <= MAX_NEW_COUNTERS:

@@ -1,6 +1,6 @@
-"""What the responses of a workspace's endpoint say about it: it works, fails, is in doubt, or halts the workspace.
+"""Tracks the state of a workspace's endpoint: it works, fails, is in doubt, or halts the workspace.
 
-Each finding moves the pacer. Requests are made elsewhere (``client``).
+It adjusts the pacer to each new state. ``client`` makes the requests and reports their results.
 """
 
 from collections.abc import Callable
@@ -33,11 +33,11 @@ class Endpoint:
     """The state of one workspace's endpoint."""
 
     def __init__(self, url: str, *, pacer: Pacer, in_flight: InFlight, clock: Clock) -> None:
-        """Begin without findings. ``url`` names the endpoint in messages."""
+        """Begin without results. ``url`` names the endpoint in messages."""
         self.url = url
         self.halt: Halt | None = None
         self.failing: Failing | None = None
-        """The present series of failed requests; None while requests succeed, or if none was made."""
+        """The current series of failed requests; None while requests succeed, or if none was made."""
         self.failed_campaigns: dict[str, None] = {}
         """Campaigns whose pairs failed since the last usable response. The next probe requests another campaign."""
         self.refusals = Refusals()
@@ -60,7 +60,7 @@ class Endpoint:
             self.failing = None
 
     def record_failure(self, error: ExchangeError) -> None:
-        """Record a request that failed, and why."""
+        """Record a failed request and its cause."""
         self._set_failing(error)
         self._pacer.record_failure()
 

@@ -1,4 +1,4 @@
-"""Whether requests may leave, and how many may be in flight. Pure: every method that needs the time takes ``now``.
+"""Decides whether requests may be sent, and how many may be in flight. Pure: methods take the time as ``now``.
 
 One mechanism serves the start, a new window, a 429, an overloaded server and a halted workspace: a *hold* (its cause,
 and until when), then *probing* (one request in flight until a usable response), then a *ramp* (one more in flight for
@@ -13,7 +13,7 @@ from harvester.errors import HarvesterError
 
 FAILURES_TO_HOLD = 10
 UNANSWERED_TO_HOLD = 3
-"""The failures in a row that begin a hold if no request was ever answered: the endpoint may not exist."""
+"""The failures in a row that begin a hold if no request ever had a response: the endpoint may not exist."""
 
 OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS = 15.0, 300.0
 THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS = 15.0, 3660.0
@@ -35,7 +35,7 @@ def count_overload_holds(seconds: float) -> int:
 
 
 class HoldCause(StrEnum):
-    """Why no request may leave."""
+    """Why no request may be sent."""
 
     RATE_LIMITED = "rate_limited"
     """The window's requests are used, except for the reserve."""
@@ -51,17 +51,17 @@ class HoldCause(StrEnum):
 
 
 class Hold(NamedTuple):
-    """No request may leave until ``until``, in monotonic seconds."""
+    """No request may be sent until ``until``, in monotonic seconds."""
 
     cause: HoldCause
     until: float
 
 
-class Held(HarvesterError):  # noqa: N818 - it is a state to act on, not a failure
-    """No request may leave for longer than a worker should wait; the reading goes back to the ledger."""
+class Held(HarvesterError):  # noqa: N818 - a state to act on, not a failure
+    """No request may be sent for longer than a worker should wait; the reading is returned to the ledger."""
 
     def __init__(self, hold: Hold) -> None:
-        """Raise it for this hold."""
+        """Create the error of this hold."""
         super().__init__(f"held because of {hold.cause}")
         self.hold = hold
 
@@ -74,7 +74,7 @@ class Gate:
         self.in_flight_limit = 1
         self.holds_in_a_row = 0
         self.answered = False
-        """Whether any request was ever answered."""
+        """Whether any request ever had a response."""
         self._hold: Hold | None = None
         self._stopped = False
         self._failures = 0
@@ -90,7 +90,7 @@ class Gate:
         return self._hold
 
     def stop(self) -> None:
-        """Begin a hold that no method ends."""
+        """Begin a hold that never ends."""
         self._stopped = True
 
     @property
@@ -100,7 +100,7 @@ class Gate:
 
     @property
     def backing_off(self) -> bool:
-        """Whether no usable response came since a back-off: the next failure begins a hold."""
+        """Whether there was no usable response since a back-off: the next failure begins a hold."""
         return self.holds_in_a_row > 0
 
     def record_success(self) -> None:
@@ -135,12 +135,12 @@ class Gate:
             self._back_off(HoldCause.THROTTLED, now, THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS)
 
     def hold(self, cause: HoldCause, until: float) -> None:
-        """Begin a hold, in place of the present one."""
+        """Begin a hold that replaces the current one."""
         self._hold = Hold(cause, until)
         self.in_flight_limit = 1
 
     def lift(self, cause: HoldCause) -> None:
-        """End a hold of this cause: the next request is a probe, now. Other holds stay."""
+        """End a hold of this cause: the next request is a probe, and may be sent now. Other holds stay."""
         if self.hold_cause is cause:
             self._hold = None
 

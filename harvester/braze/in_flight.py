@@ -9,7 +9,7 @@ from harvester.braze.transport import Response
 
 
 class InFlight:
-    """Knows the task of each request, so that a stop can end those that hang."""
+    """Tracks the task of each request, so that a stop can end requests that hang."""
 
     def __init__(self) -> None:
         """Begin without requests."""
@@ -26,11 +26,11 @@ class InFlight:
         self._sent_before_halt.discard(task)
         try:
             response = await request
-            # Responses that arrive together are all received before the first one is parsed: the same work side by
-            # side finds its code and data in the cache, which saves a tenth of a capture. They stay in order.
+            # All responses that arrive together are received before the first one is parsed. The same code then runs
+            # repeatedly on a warm CPU cache, which saves a tenth of a capture. Responses stay in order.
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            if not self._cancelled or task.uncancel():  # cancelled by others (too)
+            if not self._cancelled or task.uncancel():  # another task cancelled it too
                 raise
             raise Held(Hold(HoldCause.STOPPING, asyncio.get_running_loop().time())) from None
         finally:
@@ -38,7 +38,7 @@ class InFlight:
         return response
 
     def cancel(self) -> None:
-        """End the requests that are in flight; their readings are returned. No other may begin after this."""
+        """End the requests that are in flight, so that their readings are released. No other may begin after this."""
         self._cancelled = True
         for task in self._tasks:
             task.cancel()

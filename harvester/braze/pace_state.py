@@ -1,11 +1,11 @@
-"""What a pacer counts, and what others see of it."""
+"""The counters of a pacer, and the state that it reports."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class PaceState:
-    """What the pacer does, for people. ``pace`` is in requests per second.
+    """The state of a pacer, for people. ``pace`` is in requests per second.
 
     ``limit``, ``remaining`` and ``reserve_requests`` are 0 until a response has reported them.
     """

@@ -1,8 +1,9 @@
-"""When a request may leave: the only door to aiolimiter, and the only place where the engine waits for Braze.
+"""Decides when a request may be sent.
 
-Requests wait in one queue. The first of it waits for the gate, then for a free place in flight, then for a bucket that
-smooths the quota's pace. The bucket holds *time*: it drains one second per second, and a request costs ``1 / pace``
-seconds. So the pace may change at any moment, and one limiter serves for life.
+The only module that imports aiolimiter, and the only one that waits for Braze. Requests wait in one queue. The first
+one waits for the gate, then for the limit of requests in flight, then for a bucket that smooths the quota's pace. The
+bucket contains *time*: it drains one second per second, and a request costs ``1 / pace`` seconds. The pace may
+therefore change at any moment without a new limiter.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from harvester.clock import Clock, wait_for_event
 BURST_SECONDS = 0.1
 SLICE_SECONDS = 0.05
 """The most time that is paid at once: less than the burst, so that a late timer loses nothing. All requests that one
-slice pays for leave together, since one timer for each would cost 50 % more CPU."""
+slice pays for are sent together, because one timer for each would cost 50 % more CPU."""
 
 _ROUNDING = 1e-9
 
@@ -49,7 +50,7 @@ class Pacer:
         self._longest_wait_seconds = longest_wait_seconds
         self._bucket = AsyncLimiter(BURST_SECONDS, BURST_SECONDS)
         self._paid = 0.0
-        """The requests that are paid but have not left."""
+        """The requests that are paid but not sent yet."""
         self._queue: deque[asyncio.Event] = deque()
         self._changed = asyncio.Event()
         self._traffic = Traffic()
@@ -59,7 +60,7 @@ class Pacer:
         return f"Pacer({self.state()})"
 
     async def acquire(self) -> None:
-        """Wait until one request may leave. Each ``acquire`` must be followed by one ``release``.
+        """Wait until one request may be sent. Each ``acquire`` must be followed by one ``release``.
 
         Raises ``Held`` if a hold lasts too long to wait for, or if the pacer is stopped.
         """
@@ -73,7 +74,7 @@ class Pacer:
                 self._queue[0].set()
 
     async def _wait_in_queue(self, turn: asyncio.Event) -> None:
-        """Wait until a request is paid and may leave. Only the first in the queue waits for more than its turn."""
+        """Wait until a request is paid and may be sent. Only the first in the queue waits for more than its turn."""
         if self._queue[0] is not turn:
             await turn.wait()
         traffic = self._traffic
@@ -103,7 +104,7 @@ class Pacer:
         self._traffic.waited_seconds += self._clock.monotonic() - now
 
     async def _pay(self, now: float, free: int) -> bool:
-        """Wait until the bucket takes a slice of what the queue costs; returns whether the first may leave at once."""
+        """Wait until the bucket accepts a slice of the queue's cost; returns whether the first request may be sent."""
         pace = self._find_pace(now)
         if pace <= 0:
             await self._wait_for_hold(self._rate_limit_hold(now), now)
@@ -169,23 +170,23 @@ class Pacer:
             self._changed.set()
 
     def lift(self, cause: HoldCause = HoldCause.HALTED) -> None:
-        """End a hold of this cause: the next request is a probe, now."""
+        """End a hold of this cause: the next request is a probe, and may be sent now."""
         self._gate.lift(cause)
         self._changed.set()
 
     def stop(self) -> None:
-        """Let no further request leave, and end every wait."""
+        """Send no further request, and end every wait."""
         self._gate.stop()
         self._changed.set()
 
     @property
     def hold_cause(self) -> HoldCause | None:
-        """The cause of the present hold, unless it is the rate limit."""
+        """The cause of the current hold, unless it is the rate limit."""
         return self._gate.hold_cause
 
     @property
     def backing_off(self) -> bool:
-        """Whether no usable response came since a back-off."""
+        """Whether there was no usable response since a back-off."""
         return self._gate.backing_off
 
     def find_long_hold(self) -> Hold | None:
@@ -199,7 +200,7 @@ class Pacer:
         return self._gate.overload_seconds(self._clock.monotonic(), holds)
 
     def state(self) -> PaceState:
-        """Return what it does now."""
+        """Return the current state."""
         now, quota, gate, traffic = self._clock.monotonic(), self._quota, self._gate, self._traffic
         hold = self._gate.update_hold(now) or self._find_rate_limit(now)
         return PaceState(
@@ -219,7 +220,7 @@ class Pacer:
         )
 
     def _find_rate_limit(self, now: float) -> Hold | None:
-        """Return the hold of a quota that is used; None while it has requests left, or is unknown."""
+        """Return the hold of an exhausted quota; None while it has requests left, or is unknown."""
         return None if self._find_pace(now) > 0 else self._rate_limit_hold(now)
 
     def _rate_limit_hold(self, now: float) -> Hold:
@@ -235,6 +236,6 @@ class Pacer:
         return min(pace, self._max_rate)
 
     def _in_flight_limit(self, now: float) -> int:
-        """Return how many requests may be in flight: one while nothing is certain about the present window."""
+        """Return how many requests may be in flight: one while the current window is unknown."""
         uncertain = self._quota.seconds_to_reset(now) <= 0 or self._quota.suspicious
         return 1 if uncertain else self._gate.in_flight_limit

@@ -1,13 +1,13 @@
-"""What the workspace's hourly quota allows now: arithmetic only, without waiting and without a clock.
+"""Computes what the workspace's hourly quota allows now. Pure: it never waits and reads no clock.
 
 The rule is *the line*. At the first response of a window, a straight line leads from the remaining requests down to the
-reserve at the reset; all users together should follow it. Below the line we slow down or wait, above it we go at most a
-quarter faster. Our pace is our *share* of that: our part of all recent requests. ``remaining`` counts the requests of
-all users, so it includes live sending and other harvesters.
+reserve at the reset. All users together should follow it. Below the line harvester slows down or waits; above it, it
+speeds up by at most a quarter. Its pace is its *share* of that: its fraction of all recent requests. ``remaining``
+counts the requests of all users, so it includes live sending and other harvesters.
 
-Braze's clock is never compared with ours. ``Date`` has whole seconds and arrives late, so each response gives a lower
-bound of the offset from our monotonic time to Braze's (``Bounds``). The largest bound of a window is soon tight. Once
-that estimate has passed the reset, the reset has truly passed.
+Braze's clock is never compared with ours. ``Date`` has whole seconds and arrives late. Each response is therefore a
+lower bound of the offset from our monotonic time to Braze's (``Bounds``). The largest bound of a window is soon tight.
+Once that estimate is past the reset, the reset has certainly happened.
 """
 
 import math
@@ -26,11 +26,11 @@ _HORIZON_SHARE = 0.02
 _OUTLIER_SHARE = 0.1
 _RECENT_SECONDS = 1.0
 _MIN_SHARE = 0.02
-"""A harvester that other users crowd out still makes a few requests, so that it notices when they stop."""
+"""Even if other users take all of the pace, harvester makes a few requests, to notice when they stop."""
 
 
 class QuotaReport(NamedTuple):
-    """What one response reports about the quota. ``reset_at`` and ``server_time`` are seconds of Braze's clock."""
+    """The quota that one response reports. ``reset_at`` and ``server_time`` are seconds of Braze's clock."""
 
     limit: int | None = None
     remaining: int | None = None
@@ -65,7 +65,7 @@ def _parse_date(text: str | None) -> float | None:
 
 
 class Quota:
-    """One workspace's quota, as its responses report it. All times are monotonic seconds of ours."""
+    """One workspace's quota, as its responses report it. All times are seconds of our monotonic clock."""
 
     def __init__(self, reserve: float) -> None:
         """Keep ``reserve``, a share of the limit between 0 and 1, free."""
@@ -144,17 +144,17 @@ class Quota:
 
     @property
     def share(self) -> float:
-        """Our part, 0 to 1, of all recent requests."""
+        """Our fraction, 0 to 1, of all recent requests."""
         if self._spent <= self._spent_by_us:
             return 1.0
         return max(_MIN_SHARE, self._spent_by_us / self._spent)
 
     def spare(self, in_flight: int) -> float:
-        """Return the requests above the reserve, less those in flight: ours, and in proportion those of others."""
+        """Return the requests above the reserve, less our requests in flight and an estimate of those of others."""
         return self.remaining - in_flight / self.share - self.reserve * self.limit
 
     def pace(self, now: float, *, in_flight: int, latency_seconds: float) -> float:
-        """Return the requests per second that may leave now; 0 or less means to wait."""
+        """Return the requests per second that may be sent now; 0 or less means to wait."""
         left = self.seconds_to_reset(now)
         spare = self.spare(in_flight)
         if spare < 1:
@@ -172,7 +172,7 @@ class Quota:
         return (self._line_remaining - self.reserve * self.limit) / max(left + (now - self._line_at), 1e-3)
 
     def wait_seconds(self, now: float, *, in_flight: int) -> float:
-        """Return how long ``pace`` stays 0 if nobody makes requests: until the line has come down, or the reset."""
+        """Return how long ``pace`` stays 0 without requests: until the line has come down, or the reset."""
         left = max(self.seconds_to_reset(now), 0.0)
         spare = self.spare(in_flight)
         if spare < 1:

@@ -3,11 +3,11 @@
 With a wrong host or path every pair is refused; with a wrong campaign id only the pairs of that campaign. So after many
 refusals in a row, pairs of *other* campaigns decide:
 
-- ``TRUSTED``: pairs are requested as they fall due.
+- ``TRUSTED``: pairs are requested when they are due.
 - ``DOUBTED``: many refusals came in a row. One pair is requested at a time (a *probe*), each of a campaign that was not
-  refused yet. One capture shows that the refused pairs were wrong, and leads back to ``TRUSTED``.
+  refused yet. One capture shows that the refused pairs were wrong, and restores ``TRUSTED``.
 - ``HALTED``: the probes of several campaigns were refused too, so the endpoint is wrong. Probes continue, seconds
-  apart, and one capture leads back to ``TRUSTED``.
+  apart, and one capture restores ``TRUSTED``.
 
 A campaign counts once, however many of its pairs are refused.
 """
@@ -27,7 +27,7 @@ CAMPAIGNS_TO_HALT = 3
 """Refused campaigns that suffice to halt if no other campaign has a due pair."""
 
 CAMPAIGNS_KEPT = 500
-"""The most refused campaigns that are remembered."""
+"""The most refused campaigns that are kept."""
 
 
 WRONG_IDS_HINT = (
@@ -47,7 +47,7 @@ class Trust(Enum):
 
 
 class Refusals:
-    """What was refused since the last capture. ``count`` is in pairs."""
+    """The refusals since the last capture. ``count`` is in pairs."""
 
     def __init__(self) -> None:
         """Begin with trust."""
@@ -109,7 +109,7 @@ class Refusals:
         may_repeat = bool(self._refused)
         if self.trust is Trust.DOUBTED and len(self._refused) >= CAMPAIGNS_TO_HALT:
             self.trust = Trust.HALTED
-        elif self.trust is Trust.DOUBTED and may_repeat:  # too few to blame the endpoint for
+        elif self.trust is Trust.DOUBTED and may_repeat:  # too few to conclude that the endpoint is wrong
             self._restore_trust()
         elif self.trust is Trust.HALTED:
             self._refused.clear()
@@ -124,7 +124,7 @@ class Refusals:
 
 
 def keep_newest(campaigns: dict[str, None], campaign_id: str) -> None:
-    """Keep a campaign as the newest, and forget the oldest beyond the bound."""
+    """Keep a campaign as the newest, and drop the oldest one above the limit."""
     campaigns.pop(campaign_id, None)
     campaigns[campaign_id] = None
     for oldest in list(islice(campaigns, len(campaigns) - CAMPAIGNS_KEPT)) if len(campaigns) > CAMPAIGNS_KEPT else ():

@@ -1,10 +1,10 @@
-"""Turns a response into rows. Pure, and the only module that depends on the shape of Braze's JSON.
+"""Turns a response into rows. Pure. The only module that depends on the shape of Braze's JSON.
 
 The shape (documentation of the endpoint, and one recorded response) is an object with ``message`` equal to ``success``
 and ``data``, a list with one element per day: ``time``, ``messages`` by channel (each a list of variations), and the
-day's totals. Days are zero-filled, counters that do not apply are absent, and neither channels nor counters are a
-closed set. So no counter is required and none is dropped. A value of an unexpected type is kept, as text if it is
-neither a number nor a text, and the response is marked as *drift*. ``counters`` decides which names become columns.
+day's totals. Days are zero-filled, counters that do not apply are absent, and new channels and counters can appear. No
+counter is therefore required, and none is dropped. A value of an unexpected type is kept, as text if it is neither a
+number nor a text, and the response is marked as *drift*. ``counters`` decides which names become columns.
 """
 
 from datetime import UTC, datetime
@@ -18,13 +18,13 @@ from harvester.errors import ExchangeError
 from harvester.model import Captured, Pair, Reading, Verdict
 
 MAX_NODES = 200_000
-"""A response with more lists and objects is implausible, and each takes a hundred times the memory of its bytes."""
+"""A response with more lists and objects is implausible. Each of them takes a hundred times its bytes in memory."""
 
 MAX_ROW_BYTES = 8 * 1024 * 1024
 """Readers refuse the whole part if a line is too long; DuckDB's limit is 16 MiB."""
 
 MAX_ROWS_BYTES = 64 * 1024 * 1024
-"""A name is repeated in every row of its day or channel, so a small response with long names could make gigabytes."""
+"""A name is repeated in every row of its day or channel, so a small response with long names could become gigabytes."""
 
 _LARGE_BYTES = 1024 * 1024
 _CACHED_CHARACTERS = 256
@@ -35,8 +35,8 @@ _ROUNDED_FROM = 2**63
 def parse_days(body: bytes) -> list[Any]:
     """Return the days of a usable response.
 
-    Raises ``ExchangeError`` for anything else that a 200 may contain: broken or truncated JSON, an HTML page, another
-    message than success. Such a response says nothing about the pair.
+    Raises ``ExchangeError`` for anything else that a 200 may contain: broken or truncated JSON, an HTML page, a message
+    other than success. An unusable response is no evidence about the pair.
     """
     if len(body) > _LARGE_BYTES and body.count(b"{") + body.count(b"[") > MAX_NODES:
         raise ExchangeError("oversized", f"the response has more than {MAX_NODES} lists and objects")
@@ -59,7 +59,7 @@ def build_capture(
     """
     try:
         return _capture(parse_days(body), reading, batch_id, captured_at, new_counters)
-    except orjson.JSONEncodeError as error:  # JSON may be read four times as deep as it can be written
+    except orjson.JSONEncodeError as error:  # orjson reads JSON four times as deep as it can write
         raise ExchangeError("unparsable", str(error)) from None
 
 
@@ -93,9 +93,10 @@ def _capture(days: list[Any], reading: Reading, batch_id: str, captured_at: floa
 
 
 class _Rows:
-    """The rows of one response: date, level and counters of each. This is the hot path.
+    """The rows of one response: date, level and counters of each.
 
-    Counters are checked and rows are joined for all rows at once, in C; row by row only if a value is unexpected.
+    This is the hot path. Counters are checked and rows are joined for all rows at once, in C. Only a response with an
+    unexpected value is processed row by row.
     """
 
     def __init__(self, pair: Pair, new_counters: set[str]) -> None:
@@ -158,7 +159,7 @@ class _Rows:
         return any(totals) or any(any(counters.values()) for counters in self.counters)
 
     def encode(self, shared: bytes, requested: bytes) -> bytes:
-        """Return all rows, one line each; ``shared`` stands in each row between its level and its counters.
+        """Return all rows, one line each; ``shared`` is in each row, between its level and its counters.
 
         The last row describes the capture; it has ``requested`` instead of counters.
         """
@@ -210,7 +211,7 @@ def _is_active(value: object) -> bool:
 
 
 def _encode_level(level: str, channel: str | None = None, name: str | None = None, api_id: str | None = None) -> bytes:
-    """Encode what a row describes: a day, a variation or the capture."""
+    """Encode the level of a row: a day, a variation or the capture."""
     return b"," + _encode_members(level=level, channel=channel, variation_name=name, variation_api_id=api_id)
 
 

@@ -1,9 +1,10 @@
-"""One ``GET /sends/data_series``: the only door to aiohttp's client.
+"""Sends one ``GET /sends/data_series``.
 
-Each call sends exactly one request. aiohttp resends by itself on a dead kept-alive connection; this is prevented, since
-every request costs quota. A response is never returned for another request. Redirects are not followed (the key must
-not reach another host), proxies and netrc of the environment are not used, and bodies above the limit are not returned.
-Every error of aiohttp becomes an ``ExchangeError``.
+The only module that imports aiohttp's client. Each call sends exactly one request. aiohttp would resend it
+automatically on a dead kept-alive connection; this is prevented, because every request costs quota. A response is never
+returned for another request. Redirects are not followed (the key must not reach another host), proxies and netrc of the
+environment are not used, and bodies above the limit are not returned. Every error of aiohttp becomes an
+``ExchangeError``.
 """
 
 import codecs
@@ -25,7 +26,7 @@ from harvester.errors import ExchangeError
 from harvester.model import Pair
 from harvester.observability.redaction import register_secret, scrub
 
-codecs.lookup("unicode_escape")  # otherwise it is loaded on first use, which fails if no file can be opened
+codecs.lookup("unicode_escape")  # otherwise it is loaded at the first use, which fails if no file can be opened then
 
 OK = 200
 _ESCAPED = re.compile(rb"\\u00([2-7][0-9A-Fa-f])")
@@ -36,11 +37,11 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_HELD_BYTES = 64 * 1024 * 1024
 LARGE_BODY_BYTES = 1024 * 1024
 """While all responses that are being read have more than ``MAX_HELD_BYTES`` together, those above ``LARGE_BODY_BYTES``
-are discarded: sixty-four decompression bombs at once must not take sixty-four times the memory of one."""
+are discarded. 64 decompression bombs at once must not take 64 times the memory of one."""
 
 
 class Response(NamedTuple):
-    """A response: status, decoded body, and what the headers report about the quota.
+    """A response: status, decoded body, and the quota that its headers report.
 
     ``old_key``: the request was sent with a key that has been replaced since.
     """
@@ -62,10 +63,10 @@ REQUEST_TIMEOUT_SECONDS = 30.0
 
 
 class Transport(Protocol):
-    """The lowest seam: an implementation can replace Braze."""
+    """The interface to the network. Another implementation can replace it."""
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
-        """Send one request. Raises ``ExchangeError`` if no complete response came."""
+        """Send one request. Raises ``ExchangeError`` if there was no complete response."""
         ...
 
     def use_key(self, api_key: str) -> bool:
@@ -82,7 +83,7 @@ class Transport(Protocol):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Never reuses a connection on which bytes came that belong to no request.
+    """Never reuses a connection that received bytes after the end of a response.
 
     aiohttp would return them as the response to the next request, and every later response to the wrong request.
     """
@@ -174,7 +175,7 @@ class BrazeTransport:
         request: aiohttp.ClientRequest,
         handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]],
     ) -> aiohttp.ClientResponse:
-        """Prevent aiohttp from resending by itself, which it does on these two errors only."""
+        """Prevent aiohttp from resending automatically, which it does after these two errors only."""
         try:
             return await handler(request)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:

@@ -1,4 +1,4 @@
-"""The errors of aiohttp, as errors of ours."""
+"""Translates the errors of aiohttp."""
 
 import ssl
 
@@ -11,12 +11,13 @@ from harvester.settings.environment import get_certificates_hint
 
 
 def translate_error(error: Exception) -> ExchangeError:
-    """Turn an error of aiohttp into ours. The cause is one of a closed set, and comes from types and numbers.
+    """Translate an error of aiohttp into an ``ExchangeError``.
 
-    The detail quotes the system's error of a connection: aiohttp's own text names a host and "ssl:default" even for
-    plain http. The detail may contain bytes of the server, and so the key, so it is scrubbed. The ``repr`` of a
-    ``ClientResponseError`` contains the request headers and the key, so it is never used. The status in such an error
-    is aiohttp's own (400 for a response that it cannot parse) and is ignored.
+    The cause is one of a closed set, and is found from types and numbers. The detail quotes the system's error of a
+    connection, because aiohttp's own text names a host and "ssl:default" even for plain http. The detail is scrubbed:
+    it may contain bytes of the server, and therefore the key. The ``repr`` of a ``ClientResponseError`` contains the
+    request headers and the key, so it is never used. The status in such an error is aiohttp's own (400 for a response
+    that it cannot parse) and is ignored.
     """
     causes: tuple[tuple[type[Exception], str | None], ...] = (
         (TimeoutError, "timeout"),

@@ -1,4 +1,4 @@
-"""The ledger: what is due, leased, sealed and stored. The only door to SQLAlchemy.
+"""The ledger: what is due, leased, sealed and stored. The only package that imports SQLAlchemy.
 
 Other rooms import from this package, never from its modules.
 """

@@ -78,7 +78,7 @@ def count_pending(tx: Transaction) -> dict[str, int]:
 
 
 def count_seemingly_expired(tx: Transaction) -> int:
-    """Count the open pairs that have expired by an unconfirmed time."""
+    """Count the open pairs that have expired according to an unconfirmed time."""
     gone = and_(UNSETTLED, pairs.c.expires_at <= tx.now)
     return int(tx.execute(select(func.count()).select_from(pairs).where(gone)).scalar_one())
 

@@ -1,4 +1,4 @@
-"""Stores the difference of the clocks, and corrects the ledger once an answer has confirmed the time."""
+"""Stores the difference of the clocks, and corrects the ledger once a response has confirmed the time."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -33,11 +33,11 @@ class ClockDifference:
         return None if self.outdated else self.seconds
 
     def still_holds(self, machine: float) -> bool:
-        """Return whether it can apply to a machine's clock: the present must not be before the measurement."""
+        """Return whether it can apply to a machine's clock: the current time must not be before the measurement."""
         return machine - self.seconds >= self.measured_at - LARGE_DIFFERENCE_SECONDS
 
     def should_replace(self, before: "ClockDifference") -> bool:
-        """Return whether it should replace an earlier measurement."""
+        """Return whether this measurement should replace an earlier one."""
         moved = abs(self.seconds - before.seconds) > SMALL_CHANGE_SECONDS
         return moved or self.measured_at - before.measured_at > DAY_SECONDS
 
@@ -55,10 +55,10 @@ def save_difference(tx: Transaction, measured: ClockDifference) -> None:
 
 
 def find_time_probe(tx: Transaction, workspace: str) -> Pair | None:
-    """Find the pair to request for the time: the open one with the nearest deadline.
+    """Find the pair to request in order to confirm the time: the open one with the nearest deadline.
 
-    While the time is not confirmed, only a pair that needs a confirmed time: it seems to have expired, or to be expired
-    by mistake.
+    While the time is not confirmed, only a pair that depends on it counts: one that seems to have expired, or whose
+    expiry may be a mistake.
     """
     mine = pairs.c.workspace == workspace
     if tx.confirmed:
@@ -77,8 +77,8 @@ def _first_of(tx: Transaction, which: ColumnElement[bool]) -> Pair | None:
 def correct_times(tx: Transaction, workspace: str) -> int:
     """Correct the effects of a wrong clock; returns the number of pairs that had expired by mistake.
 
-    Expired pairs whose time is still to come are open again. What fell due too early waits again, and what was put off
-    for too long is due. A pair whose send's time is unknown was not first seen in the future.
+    Pairs that expired too early are reopened. Readings that became due too early wait again, and readings that were
+    deferred for too long become due. A first sight in the future becomes now, for pairs without a send time.
     """
     reopened = _reopen_expired(tx, workspace)
     _move_first_seen(tx, workspace)

@@ -31,14 +31,14 @@ R = TypeVar("R")
 Columns = TypeVarTuple("Columns")
 
 LEASE_SECONDS = 120.0
-"""How long a batch stays its owner's without a renewal."""
+"""How long a batch belongs to its owner without a renewal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """One open transaction: its connection, its database's dialect, and its time.
 
-    ``now`` is Braze's time, and ``confirmed`` whether an answer has confirmed it. A lease that is taken or renewed in
+    ``now`` is Braze's time; ``confirmed`` is whether a response has confirmed it. A lease that is taken or renewed in
     this transaction ends at ``lease_until``.
     """
 
@@ -90,7 +90,7 @@ class Database:
         self.clock = BrazeClock(clock)
         self.lease_seconds = LEASE_SECONDS
         self.lost: LedgerLost | None = None
-        """Set once the file is no longer in its place; every transaction raises it from then on."""
+        """Set once the file was moved or removed; every transaction raises it from then on."""
         self._files: FileIdentity | None = None
         self._writes = Lane("ledger", connect(path))
         self._reports = Lane("reports", connect_to_read(path))

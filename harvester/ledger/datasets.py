@@ -1,4 +1,4 @@
-"""Which dataset is at which place, so that a capture can start while a known place is unavailable."""
+"""Stores which dataset is at which place, so that a capture can start while a known place is unavailable."""
 
 from sqlalchemy import delete, insert, select
 

@@ -1,4 +1,4 @@
-"""What differs between databases; all other statements are the same for each."""
+"""Defines the operations that differ between databases. All other statements are the same."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Adds pairs: new ones are inserted, known ones are updated by one statement for each event.
 
-A known pair may begin another round, since send ids may be used again; it may start to follow a plan; or the time of
-its send may become known. What was captured is not requested again unless it is a new send.
+A known pair may begin another round, because send ids may be used again. It may also start to follow a plan, or the
+time of its send may become known. A captured pair is not requested again unless it is a new send.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ _SETTLED = pairs.c.state == "settled"
 class EnqueueResult:
     """The numbers of enqueued pairs that were new and known.
 
-    ``in_question`` is a settled pair whose window seems closed, by a time that is not confirmed.
+    ``in_question`` is a settled pair whose window seems closed, but the time is not confirmed.
     """
 
     new: int
@@ -62,7 +62,7 @@ def enqueue(
     """Add pairs, to be read by the plan of their workspace or ``once``; a known pair stays one pair.
 
     ``forced`` pairs do not expire, and expired ones are opened again. While the time is not confirmed, and without
-    ``trust_clock``, no window counts as closed, so that no pair is read anew because of a wrong clock.
+    ``trust_clock``, no window counts as closed. A wrong clock therefore causes no new reading.
     """
     latest = _latest_of_each(arrivals)
     plans = {workspace: get_plan(tx, workspace) for workspace in {pair.workspace for pair in latest}}
@@ -107,7 +107,7 @@ def _row(arrival: SentPair, plan: ReadingPlan, now: float, *, forced: bool) -> t
 def _insert(tx: Transaction, arrived: FromClause) -> None:
     """Insert the pairs that are new."""
     same_for_all: dict[str, Any] = {"first_seen_at": tx.now, "deferrals": 0}
-    # SQLite takes ON CONFLICT after a SELECT for a join's ON, unless a WHERE stands between them.
+    # SQLite would parse ON CONFLICT after a SELECT as the ON of a join, unless there is a WHERE between them.
     every = select(arrived, *(literal(value) for value in same_for_all.values())).where(true())
     columns = [*(column.name for column in _COLUMNS), *same_for_all]
     tx.execute(tx.dialect.insert(pairs).from_select(columns, every).on_conflict_do_nothing())

@@ -30,7 +30,7 @@ def resolve_ledger(path: Path) -> Path:
 
 
 class FileIdentity:
-    """Device and inode of a ledger's files, as they were when it was opened."""
+    """Device and inode of a ledger's files at the time when it was opened."""
 
     def __init__(self, path: Path) -> None:
         """Record the current files: the database, its write-ahead log and its shared memory."""

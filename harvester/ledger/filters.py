@@ -26,8 +26,8 @@ def released_state(
 ) -> ColumnElement[str]:
     """Return the state of a released reading: due, or waiting until it is.
 
-    A reading of a pair that is read once waits only if it was ``deferred``: a clock that was set back would leave it
-    behind.
+    A reading of a pair that is read once waits only if it was ``deferred``. Otherwise it could wait too long after the
+    clock was set back.
     """
     once = pairs.c.reading == ONCE
     at_once = once if deferred is None else and_(once, ~deferred)

@@ -1,4 +1,7 @@
-"""The ledger: this process's handle on one file, with four doors. Every database error becomes a ``LedgerError``."""
+"""Opens a ledger: this process's handle on one file, with four doors.
+
+Every database error becomes a ``LedgerError``.
+"""
 
 import random
 import secrets
@@ -45,7 +48,7 @@ class Ledger:
 
     @classmethod
     async def open(cls, path: Path, *, clock: Clock, jitter: random.Random | None = None) -> Self:
-        """Open or create the ledger. Raises ``LedgerError`` when it cannot be used, saying why.
+        """Open or create the ledger. Raises ``LedgerError``, with the reason, when it cannot be used.
 
         ``clock`` is the machine's clock; code that works with the ledger uses ``ledger.clock``, which is Braze's.
         """
@@ -92,7 +95,7 @@ class Ledger:
 
     @property
     def lost(self) -> LedgerLost | None:
-        """Return the error that every method raises once the file is no longer in its place; None while it is."""
+        """Return the error that every method raises once the file was moved or removed; None before that."""
         return self._database.lost
 
     async def save_clock_difference(self) -> None:

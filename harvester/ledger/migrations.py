@@ -30,7 +30,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX pair_expired ON pair (workspace, expires_at) WHERE outcome = 'expired'",
     ),
     3: (
-        # Paused pairs go on where they were: those that are due by plan become due at the next claim.
+        # Paused pairs continue where they stopped; pairs that follow a plan become due at the next claim.
         "UPDATE pair SET state = CASE reading WHEN 'once' THEN 'due' ELSE 'waiting' END WHERE state = 'paused'",
         "ALTER TABLE reading_plan DROP COLUMN retention_days",
         "ALTER TABLE reading_plan DROP COLUMN margin_days",
@@ -52,7 +52,7 @@ def prepare(tx: Transaction) -> str:
     tables = set(inspect(tx.connection).get_table_names())
     if about.name not in tables:
         if tables:
-            raise LedgerError("this file is a database of something else; give --state another file")
+            raise LedgerError("this file is a database of another program; name another file with --state")
         metadata.create_all(tx.connection)
         tx.execute(insert(about).values(ledger_id=secrets.token_hex(16), schema_version=SCHEMA_VERSION))
     ledger_id, version = tx.execute(select(about.c.ledger_id, about.c.schema_version)).one()
@@ -65,7 +65,7 @@ def _upgrade(tx: Transaction, version: int) -> None:
     """Upgrade a ledger of schema ``version``. Raises ``LedgerError`` for a newer or unknown one."""
     if not 1 <= version <= SCHEMA_VERSION:
         raise LedgerError(
-            f"this ledger has schema {version}, this harvester knows {SCHEMA_VERSION}; upgrade the harvester"
+            f"this ledger has schema {version}, this harvester supports {SCHEMA_VERSION}; upgrade harvester"
         )
     for each in range(version, SCHEMA_VERSION):
         for step in _STEPS[each]:

@@ -1,7 +1,8 @@
-"""The outlook of open pairs, for pages that are read often. Every function only reads.
+"""The outlook of open pairs, for pages that are read often.
 
-Each is cheap on a ledger of a million pairs: it reads an index of open pairs, and never settled ones. States are
-literals in the statements, since a database uses a partial index only if it can see its condition.
+Every function only reads. Each is fast on a ledger of a million pairs: it reads an index of open pairs, and never
+settled ones. States are literals in the statements, because a database uses a partial index only if it can see its
+condition.
 """
 
 import math
@@ -62,7 +63,7 @@ def get_outlook(tx: Transaction, workspace: str, *, days: int = 15) -> Outlook:
     read all pairs of its day and the days before in time. If no service has measured a pace, only the planning
     deadline counts. Status, page and metric all use this number.
 
-    Pairs that were forced have no deadline. Every count is of a stretch of an index, which costs a tenth of grouping.
+    Pairs that were forced have no deadline. Every count scans one range of an index, which costs a tenth of grouping.
     """
     now, today = tx.now, tx.now // DAY_SECONDS
     midnights = [(today + ahead) * DAY_SECONDS for ahead in range(days + 1)]
@@ -165,7 +166,7 @@ def get_sealed_bytes(tx: Transaction) -> int:
 def list_rejections(tx: Transaction, *, limit: int) -> list[Rejection]:
     """List the pairs that were rejected last and still are, each once, newest first."""
     refused = outcomes.c.outcome == literal_column("'rejected'")
-    later = outcomes.alias("later")  # of a pair that was requeued in vain
+    later = outcomes.alias("later")  # of a pair that was requeued and rejected again
     again = select(later.c.id).where(later.c.pair_id == pairs.c.id, later.c.id > outcomes.c.id).exists()
     latest = (
         select(

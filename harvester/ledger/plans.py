@@ -17,7 +17,7 @@ def get_plan(tx: Transaction, workspace: str) -> ReadingPlan:
 
 
 def set_plan(tx: Transaction, workspace: str, plan: ReadingPlan) -> None:
-    """Store the plan of a workspace. Readings that are planned already stay where they are."""
+    """Store the plan of a workspace. Readings that are already planned do not change."""
     tx.execute(delete(plans).where(plans.c.workspace == workspace))
     ages = orjson.dumps(plan.ages_days).decode()
     tx.execute(insert(plans).values(workspace=workspace, ages_days=ages))

@@ -15,8 +15,8 @@ OUTCOMES_SEEN = 1000
 def find_probe(tx: Transaction, workspace: str, probe: Probe) -> int | None:
     """Find the due pair that a probe describes; None without one.
 
-    The order is that of ordinary claims, or the same index from its other end, where pairs come first that were
-    captured themselves and wait for a later reading.
+    The order is that of ordinary claims, or the reverse. In the reverse order, pairs that were captured and wait for a
+    later reading come first.
     """
     other = pairs.c.campaign_id.not_in(probe.refused)
     order: tuple[ColumnElement[Any], ...] = (pairs.c.yields, pairs.c.expires_at, pairs.c.id)

@@ -1,4 +1,4 @@
-"""The fourth door: what commands, pages, loaders and other rooms read from a ledger."""
+"""The fourth door: reads a ledger for commands, pages, loaders and other rooms."""
 
 from array import array
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class LedgerStatus:
 class Reports:
     """Reads the ledger on a separate connection, concurrently with writes. Every method raises ``LedgerError``.
 
-    Each method sees one moment, in which all transactions are there that were complete when it was called.
+    Each method reads one consistent state, which includes every transaction that was complete when it was called.
     """
 
     def __init__(self, database: Database) -> None:
@@ -80,7 +80,7 @@ class Reports:
         return await self._database.report(outlook.count_expired)
 
     async def count_seemingly_expired(self) -> int:
-        """Count the open pairs that have expired if the time is true, which no answer has confirmed."""
+        """Count the open pairs that have expired according to an unconfirmed time."""
         return await self._database.report(books.count_seemingly_expired)
 
     async def count_readings(self) -> dict[str, int]:

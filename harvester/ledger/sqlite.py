@@ -1,8 +1,8 @@
 """The default database: one SQLite file, and locks that show which owners are alive.
 
-Writing transactions begin immediately and are synchronous, so a commit that returned is durable. An owner
-holds an advisory lock on a file of its own for as long as its process lives; the kernel drops it at any
-death, ``kill -9`` included, so a successor need not wait for a lease to run out.
+Writing transactions begin immediately and are synchronous, so a commit that returned is durable. An owner holds an
+advisory lock on a separate file while its process lives. The kernel releases it at any death, including ``kill -9``, so
+a successor does not have to wait until a lease ends.
 """
 
 import fcntl
@@ -25,17 +25,17 @@ from harvester.private_files import make_private_file, make_private_folder, open
 
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs|cifs|smb|9p|afs|ceph|gluster|lustre|fuse\.(sshfs|s3fs|rclone|gcsfuse|goofys)")
 READS_ONLY = {"reads_only": True}
-"""The option of a connection whose transactions only read, and so hold up nobody."""
+"""The option of a connection whose transactions only read, and therefore block no other."""
 
 _WAIT_SECONDS = 120.0
-"""For how long another's transaction is waited for: a long list is enqueued in short ones."""
+"""How long to wait for another process's transaction. A long list is enqueued in short transactions."""
 
 DIALECT = Dialect(
     insert=insert,
     json_elements=func.json_each,
     json_row=func.json_array,
     json_rows=func.json_group_array,
-    # Its JSON keeps 15 digits of a float, and only 17 tell each from every other.
+    # SQLite's JSON keeps 15 digits of a float, but only 17 digits represent every float exactly.
     exact_float=lambda column: func.printf("%!.17g", column),
 )
 
@@ -48,7 +48,7 @@ def connect(path: Path) -> Engine:
         make_private_folder(path.parent)
     except OSError as error:
         raise LedgerError(
-            f"cannot make the ledger's folder {path.parent}: {error.strerror}; choose another --state"
+            f"cannot create the ledger's folder {path.parent}: {error.strerror}; choose another --state"
         ) from None
     kind = _file_system(path.parent.resolve())
     if _NETWORK_FILE_SYSTEMS.match(kind):
@@ -57,7 +57,7 @@ def connect(path: Path) -> Engine:
             "give --state a file on a local disk"
         )
     try:
-        # SQLite would make it as open as the umask; its other files take over the mode of this one.
+        # SQLite would create it with the mode of the umask. Its other files get the mode of this file.
         make_private_file(path)
     except FileExistsError:
         pass
@@ -66,7 +66,7 @@ def connect(path: Path) -> Engine:
             f"the ledger {path} cannot be used: {error.strerror}; choose another --state, or let this user write there"
         ) from None
     engine = create_engine(
-        URL.create("sqlite", database=str(path.absolute())),  # joined as text, a ? or # in the path would end it
+        URL.create("sqlite", database=str(path.absolute())),  # in a text, a ? or # in the path would end the path
         poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _WAIT_SECONDS},
     )  # fmt: skip
     event.listen(engine, "connect", _set_up)
@@ -76,9 +76,9 @@ def connect(path: Path) -> Engine:
 
 
 def connect_to_read(path: Path) -> Engine:
-    """Open a file that exists, for reading only and for one thread at a time, at the first use.
+    """Open an existing file read-only at the first use, for one thread at a time.
 
-    In WAL mode it neither blocks writers nor is blocked by them. It never writes, not even when it is closed.
+    In WAL mode, readers and writers do not block each other. The connection never writes, not even when it is closed.
     """
     target = f"file:{quote(str(path.absolute()))}?mode=ro"
     engine = create_engine(
@@ -92,7 +92,7 @@ def connect_to_read(path: Path) -> Engine:
 
 
 def _leave_transactions_to_us(connection: Any, _record: object = None) -> None:
-    connection.isolation_level = None  # the driver would begin too late, and not immediately
+    connection.isolation_level = None  # the driver would begin a transaction too late, and not as an immediate one
 
 
 def _set_up(connection: Any, _record: object) -> None:
@@ -165,7 +165,7 @@ class OwnerLock:
             os.close(file)
 
     def list_dead(self, owners: Iterable[str]) -> list[str]:
-        """Return those of some owners whose process has ended; removes the locks of all that have."""
+        """Return the owners whose process has ended, and remove their locks."""
         dead = [each for each in owners if self.is_dead(each)]
         self._clear_dead()
         return dead
@@ -176,7 +176,7 @@ class OwnerLock:
                 self.is_dead(path.name)
 
     def release(self) -> None:
-        """Give up the lock and its file."""
+        """Release the lock and delete its file."""
         self._mine.unlink(missing_ok=True)
         os.close(self._file)
 

@@ -24,16 +24,15 @@ class Upkeep:
     async def schedule_due(self, workspace: str, *, trust_clock: bool = False) -> int:
         """Make waiting readings due; returns their number.
 
-        While the time is not confirmed it changes nothing, except with ``trust_clock``: what a wrong clock calls due
-        may not be due.
+        While the time is not confirmed it changes nothing, except with ``trust_clock``: the clock may be wrong.
         """
         return await self._database.write(_schedule_due, workspace, trust_clock=trust_clock)
 
     async def expire(self, workspace: str, *, trust_clock: bool = False) -> int:
         """Expire due pairs; returns their number.
 
-        A pair that came in time gets one try even after that: nobody knows to the hour when its data is deleted. While
-        the time is not confirmed it changes nothing, except with ``trust_clock``.
+        A pair that was enqueued in time gets one attempt even after that, because the hour of its deletion is unknown.
+        While the time is not confirmed it changes nothing, except with ``trust_clock``.
         """
         return await self._database.write(_expire, workspace, trust_clock=trust_clock)
 
@@ -65,7 +64,7 @@ class Upkeep:
         return await self._database.write(braze_time.correct_times, workspace)
 
     async def find_time_probe(self, workspace: str) -> Pair | None:
-        """Find the pair to request for the time alone; None if the next step does not depend on the time."""
+        """Find the pair to request only to confirm the time; None if the next step does not depend on the time."""
         return await self._database.read(braze_time.find_time_probe, workspace)
 
     async def ping(self) -> None:
@@ -82,7 +81,7 @@ def _expire(tx: Transaction, workspace: str, *, trust_clock: bool) -> int:
 
 
 def schedule_due(tx: Transaction, workspace: str, plan: ReadingPlan) -> int:
-    """Make waiting readings due, and give overdue readings that are final by now their full priority."""
+    """Make waiting readings due, and raise overdue readings that are now final to full priority."""
     mine = pairs.c.workspace == workspace
     waiting = and_(mine, pairs.c.state == "waiting", pairs.c.due_at <= tx.now)
     scheduled = tx.execute(update(pairs).where(waiting).values(state="due")).rowcount
