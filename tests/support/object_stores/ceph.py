@@ -35,6 +35,10 @@ mon_data = {folder}/mon
 osd_data = {folder}/osd
 osd_objectstore = memstore
 memstore_device_bytes = 1073741824
+[mon]
+# It waits so long for more changes before it makes one; the first start makes a dozen, one after another.
+paxos_propose_interval = 0.01
+paxos_min_wait = 0.01
 [osd]
 # What it would tell the monitor itself, at times before it knows which cluster this is: "wrong fsid", and it ends.
 osd_class_update_on_start = false
