@@ -23,7 +23,7 @@ from unittest.mock import patch
 import orjson
 from pydantic import SecretStr
 
-from harvester.braze import gate
+from harvester.braze import gate, pacer
 from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
 from harvester.clock import Clock
@@ -52,6 +52,7 @@ HALF_HOUR_SECONDS = 1800.0
 
 _BEATS_SECONDS = {
     gate: {"OVERLOAD_MAX_SECONDS": 2400.0},
+    pacer: {"BURST_SECONDS": 2.0, "SLICE_SECONDS": 1.0},  # where a request costs many seconds, it needs fewer turns
     pipeline: {"LOOK_SECONDS": 10_800.0},
     database: {"LEASE_SECONDS": 10_800.0},
     service: {
