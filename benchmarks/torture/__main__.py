@@ -27,7 +27,7 @@ from benchmarks.torture.chaos import Torture
 from benchmarks.torture.check_output import Wrong
 from benchmarks.torture.service_target import OfService
 from benchmarks.torture.storage_targets import Folder, Lake
-from tests.support.brokers import BROKER_SERVERS
+from tests.support.brokers import start_broker_server
 from tests.support.object_stores import moto
 from tests.support.tcp_proxy import TcpProxy
 
@@ -42,7 +42,7 @@ async def run_torture(given: argparse.Namespace, disk: Path) -> Torture:
             place = Lake(bucket, proxy) if bucket else Folder(disk)
             if given.serve:
                 kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="broker-")))
-                broker_server = BROKER_SERVERS[given.serve](kept / "data")
+                broker_server = start_broker_server(given.serve, kept / "data")
                 stack.callback(broker_server.close)
                 torture: Torture = OfService(disk, place, broker_server, seed=given.seed, kills=given.kills)
             else:
