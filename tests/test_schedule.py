@@ -396,7 +396,7 @@ async def test_a_halt_keeps_its_start_time_and_its_latest_reason(eu):
     """Each failed probe updates the reason, and ``resume`` removes the halt."""
     for name, now in (("eu", NOW), ("us", NOW + 60), ("eu", NOW + 600)):
         eu.clock.now = now
-        await eu.ledger.upkeep.halt(name, because=f"refused at {now}")
+        await eu.ledger.upkeep.halt(name, reason=f"refused at {now}")
     both = {"eu": (f"refused at {NOW + 600}", NOW), "us": (f"refused at {NOW + 60}", NOW + 60)}
     assert await eu.ledger.reports.list_halted() == both
     await eu.ledger.upkeep.resume("eu")
@@ -494,7 +494,7 @@ async def test_a_ledger_rebuilt_from_captures_has_the_plans_of_the_lost_one(eu, 
         await workspace.read()
     async with await Ledger.open(tmp_path / "new.db", clock=eu.clock) as new:
         for restored in (5, 0):
-            assert await new.adopt("lost", captures, {"eu": PLAN}) == restored
+            assert await new.rebuild("lost", captures, {"eu": PLAN}) == restored
         assert query(new.path, PLANNED) == query(eu.ledger.path, PLANNED)
     async with await Ledger.open(tmp_path / "new.db", clock=eu.clock) as new:
         assert new.ledger_id == "lost"

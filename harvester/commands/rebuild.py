@@ -33,4 +33,4 @@ async def rebuild(
         raise UsageError(f"{ledger.path} contains pairs already, so it cannot be rebuilt; give --state a new file")
     captures = list_last_captures(parts, temp_directory=temp_directory)
     unmarked = (sink.place, new_dataset_id()) if owner == NO_OWNER else None
-    return await ledger.adopt(owner or ledger.ledger_id, captures, plans, unmarked=unmarked)
+    return await ledger.rebuild(owner or ledger.ledger_id, captures, plans, unmarked=unmarked)

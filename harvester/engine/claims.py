@@ -73,6 +73,6 @@ class Claims:
         """Record in the ledger whether the workspace is halted, after a batch with ``captured`` captures."""
         present = self._client.endpoint.halt
         if present is not None:
-            await self._ledger.upkeep.halt(self._workspace, because=present.reason)
+            await self._ledger.upkeep.halt(self._workspace, reason=present.reason)
         elif captured:
             await self._ledger.upkeep.resume(self._workspace)

@@ -119,7 +119,7 @@ def list_deadlines(tx: Transaction) -> "array[float]":
 
 def list_halted(tx: Transaction) -> dict[str, tuple[str, float]]:
     """List the halted workspaces with cause and time."""
-    return {row.name: (row.halted_because, row.halted_at) for row in tx.execute(select(workspaces))}
+    return {row.name: (row.halt_reason, row.halted_at) for row in tx.execute(select(workspaces))}
 
 
 def list_parts(tx: Transaction, *, after: int, limit: int) -> list[StoredPart]:

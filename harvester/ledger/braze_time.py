@@ -120,7 +120,7 @@ def _reopen_expired(tx: Transaction, workspace: str) -> int:
     p, now = pairs.c, tx.now
     by_mistake = and_(p.workspace == workspace, EXPIRED, p.expires_at > now)
     opened: dict[Any, Any] = {
-        p.state: released_state(p.due_at, now), p.outcome: None, p.deferrals: 0, p.ending_at: None, p.yields: 0,
+        p.state: released_state(p.due_at, now), p.outcome: None, p.deferrals: 0, p.ending_at: None, p.low_priority: 0,
         p.first_seen_at: case((p.first_seen_at > now, now), else_=p.first_seen_at),
     }  # fmt: skip
     return tx.execute(update(pairs).where(by_mistake).values(opened)).rowcount

@@ -62,7 +62,7 @@ def _new_batch_id(now: float) -> str:
 def _lease(tx: Transaction, values: dict[Any, Any], *which: ColumnElement[bool], limit: int) -> int:
     """Lease the first due readings; returns their number."""
     nearest = (
-        select(pairs.c.id).where(*which).order_by(pairs.c.yields, pairs.c.expires_at, pairs.c.id).limit(limit)
+        select(pairs.c.id).where(*which).order_by(pairs.c.low_priority, pairs.c.expires_at, pairs.c.id).limit(limit)
         .with_for_update(skip_locked=True)
     )  # fmt: skip
     return tx.execute(update(pairs).where(pairs.c.id.in_(nearest.scalar_subquery())).values(values)).rowcount

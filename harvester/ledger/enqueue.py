@@ -190,7 +190,7 @@ def _restart_values(arrived: Any) -> dict[Any, Any]:
     return {
         p.reading: arrived.reading, p.due_at: arrived.due_at,
         p.state: case((p.state == "leased", p.state), else_=arrived.state),
-        p.yields: 0, p.deferrals: 0, p.outcome: None, p.verdict: None, p.reason: None, p.ending_at: None,
+        p.low_priority: 0, p.deferrals: 0, p.outcome: None, p.verdict: None, p.reason: None, p.ending_at: None,
     }  # fmt: skip
 
 

@@ -14,13 +14,13 @@ from typing import Self
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock
 from harvester.errors import LedgerLost
 from harvester.ledger import braze_time
-from harvester.ledger.adoption import adopt
 from harvester.ledger.batches import Batches
 from harvester.ledger.braze_time import ClockDifference
 from harvester.ledger.database import Database
 from harvester.ledger.file_identity import resolve_ledger
 from harvester.ledger.intake import Intake
 from harvester.ledger.migrations import find_id, prepare
+from harvester.ledger.rebuild import rebuild
 from harvester.ledger.reports import Reports
 from harvester.ledger.sqlite import OwnerLock
 from harvester.ledger.upkeep import Upkeep
@@ -108,7 +108,7 @@ class Ledger:
             await self._database.write(braze_time.save_difference, measured)
             self.clock_difference = measured
 
-    async def adopt(
+    async def rebuild(
         self, ledger_id: str, captures: Iterable[LastCapture], plans: Mapping[str, ReadingPlan], *,
         unmarked: tuple[str, str] | None = None,
     ) -> int:  # fmt: skip
@@ -116,7 +116,7 @@ class Ledger:
 
         ``unmarked`` is the place of a dataset without a marker, and the id that the ledger gives it.
         """
-        restored = await self._database.write(adopt, ledger_id, captures, plans, unmarked=unmarked)
+        restored = await self._database.write(rebuild, ledger_id, captures, plans, unmarked=unmarked)
         self.ledger_id = ledger_id
         return restored
 

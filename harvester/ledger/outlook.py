@@ -119,7 +119,7 @@ def count_at_risk(tx: Transaction) -> dict[str, int]:
 
 def find_pace(tx: Transaction, workspace: str) -> float:
     """Return the requests per second that a workspace sustains, as stored last; infinite if unknown."""
-    kept = select(paces.c.calls_per_second).where(paces.c.workspace == workspace)
+    kept = select(paces.c.requests_per_second).where(paces.c.workspace == workspace)
     found: float | None = tx.execute(kept).scalar_one_or_none()
     return math.inf if found is None else found
 

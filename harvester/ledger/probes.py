@@ -19,7 +19,7 @@ def find_probe(tx: Transaction, workspace: str, probe: Probe) -> int | None:
     later reading come first.
     """
     other = pairs.c.campaign_id.not_in(probe.refused)
-    order: tuple[ColumnElement[Any], ...] = (pairs.c.yields, pairs.c.expires_at, pairs.c.id)
+    order: tuple[ColumnElement[Any], ...] = (pairs.c.low_priority, pairs.c.expires_at, pairs.c.id)
     due = (
         select(pairs.c.id)
         .where(pairs.c.workspace == workspace, pairs.c.state == "due", other)

@@ -4,8 +4,8 @@ A pair is always in one state. ``waiting``: its reading is due later. ``due``: i
 batch holds it. ``settled``: its last reading has its outcome. A batch is ``open`` until it is sealed and ``sealed``
 until its part is stored, or ``conflict`` if it cannot be; a lapsed batch is deleted, and its readings are released.
 
-A pair that is sent again begins another *round*, which an outcome of the previous round does not end. ``yields`` marks
-low-priority readings: neither the pair's first capture nor its final one.
+A pair that is sent again begins another *round*, which an outcome of the previous round does not end. ``low_priority``
+(the column ``yields``) marks readings that are neither the pair's first capture nor its final one.
 """
 
 from sqlalchemy import (
@@ -60,7 +60,7 @@ pairs = Table(
     Column("reason", String),
     Column("round", Integer, nullable=False, default=0, server_default="0"),
     Column("captures", Integer, nullable=False, default=0, server_default="0"),
-    Column("yields", Integer, nullable=False, default=0, server_default="0"),
+    Column("yields", Integer, key="low_priority", nullable=False, default=0, server_default="0"),
     UniqueConstraint("workspace", "campaign_id", "send_id"),
 )
 
@@ -110,7 +110,7 @@ workspaces = Table(
     metadata,
     Column("name", String, primary_key=True),
     Column("halted_at", Float, nullable=False),
-    Column("halted_because", String, nullable=False),
+    Column("halted_because", String, key="halt_reason", nullable=False),
 )
 
 plans = Table(
@@ -140,7 +140,7 @@ paces = Table(
     "pace",
     metadata,
     Column("workspace", String, primary_key=True),
-    Column("calls_per_second", Float, nullable=False),
+    Column("calls_per_second", Float, key="requests_per_second", nullable=False),
 )
 """What a service can keep up over hours, as it measured last: what it cannot reach in time is at risk."""
 

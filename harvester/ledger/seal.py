@@ -129,7 +129,7 @@ def _end(tx: Transaction, ended: Sequence[Sequence[object]], batch_id: str) -> N
         p.state: case((ends, "settled"), else_="waiting"), p.batch_id: None, p.ending_at: None, p.deferrals: 0,
         p.reading: case((continues, given.c["next"]), else_=p.reading),
         p.due_at: case((continues, due_at), else_=p.due_at),
-        p.yields: case((and_(continues, given.c["next"] != FINAL), 1), else_=0),
+        p.low_priority: case((and_(continues, given.c["next"] != FINAL), 1), else_=0),
         p.captures: p.captures + case((and_(same_round, given.c.outcome == "captured"), 1), else_=0),
         p.outcome: case((ends, given.c.outcome), else_=null()),
         p.verdict: case((same_round, given.c.verdict), else_=null()),

@@ -26,7 +26,7 @@ class Upkeep:
 
         While the time is not confirmed it changes nothing, except with ``trust_clock``: the clock may be wrong.
         """
-        return await self._database.write(_schedule_due, workspace, trust_clock=trust_clock)
+        return await self._database.write(_schedule_due_if_confirmed, workspace, trust_clock=trust_clock)
 
     async def expire(self, workspace: str, *, trust_clock: bool = False) -> int:
         """Expire due pairs; returns their number.
@@ -34,23 +34,23 @@ class Upkeep:
         A pair that was enqueued in time gets one attempt even after that, because the hour of its deletion is unknown.
         While the time is not confirmed it changes nothing, except with ``trust_clock``.
         """
-        return await self._database.write(_expire, workspace, trust_clock=trust_clock)
+        return await self._database.write(_expire_if_confirmed, workspace, trust_clock=trust_clock)
 
     async def prune(self, *, keep_days: float) -> int:
         """Delete the settled pairs that expired more than ``keep_days`` ago; returns how many."""
-        return await self._database.write(prune, keep_days=keep_days)
+        return await self._database.write(_prune, keep_days=keep_days)
 
-    async def halt(self, workspace: str, *, because: str) -> None:
-        """Store the cause of a workspace's halt; the time of the first one stays."""
-        await self._database.write(halt, workspace, because=because)
+    async def halt(self, workspace: str, *, reason: str) -> None:
+        """Store that a workspace is halted, and why. While it stays halted, the time of the halt does not change."""
+        await self._database.write(_halt, workspace, reason=reason)
 
     async def resume(self, workspace: str) -> None:
         """Delete the halt of a workspace."""
-        await self._database.write(resume, workspace)
+        await self._database.write(_resume, workspace)
 
-    async def save_pace(self, workspace: str, calls_per_second: float) -> None:
+    async def save_pace(self, workspace: str, requests_per_second: float) -> None:
         """Store the requests per second that a workspace sustains over hours."""
-        await self._database.write(save_pace, workspace, calls_per_second)
+        await self._database.write(_save_pace, workspace, requests_per_second)
 
     async def save_dataset(self, place: str, dataset_id: str) -> None:
         """Store the id of the dataset at a place."""
@@ -72,28 +72,28 @@ class Upkeep:
         await self._database.read(lambda tx: tx.execute(select(literal(1))))
 
 
-def _schedule_due(tx: Transaction, workspace: str, *, trust_clock: bool) -> int:
+def _schedule_due_if_confirmed(tx: Transaction, workspace: str, *, trust_clock: bool) -> int:
     return schedule_due(tx, workspace, get_plan(tx, workspace)) if tx.confirmed or trust_clock else 0
 
 
-def _expire(tx: Transaction, workspace: str, *, trust_clock: bool) -> int:
+def _expire_if_confirmed(tx: Transaction, workspace: str, *, trust_clock: bool) -> int:
     return expire(tx, workspace) if tx.confirmed or trust_clock else 0
 
 
 def schedule_due(tx: Transaction, workspace: str, plan: ReadingPlan) -> int:
-    """Make waiting readings due, and raise overdue readings that are now final to full priority."""
+    """Make waiting readings due, even if the time is not confirmed, and give final readings full priority."""
     mine = pairs.c.workspace == workspace
     waiting = and_(mine, pairs.c.state == "waiting", pairs.c.due_at <= tx.now)
     scheduled = tx.execute(update(pairs).where(waiting).values(state="due")).rowcount
     if plan.readings:
         final_since = plan.expires_at(tx.now - plan.readings[-1][1])
-        due = and_(mine, pairs.c.state == "due", pairs.c.yields == 1, pairs.c.expires_at <= final_since)
-        tx.execute(update(pairs).where(due).values(yields=0))
+        due = and_(mine, pairs.c.state == "due", pairs.c.low_priority == 1, pairs.c.expires_at <= final_since)
+        tx.execute(update(pairs).where(due).values(low_priority=0))
     return scheduled
 
 
 def expire(tx: Transaction, workspace: str) -> int:
-    """Expire due pairs."""
+    """Expire due pairs, even if the time is not confirmed, and record the outcome of their readings."""
     due = and_(pairs.c.workspace == workspace, UNSETTLED, pairs.c.state == "due")
     over = and_(due, pairs.c.expires_at <= tx.now, TRIED)
     columns = ("pair_id", "reading", "outcome", "ended_at")
@@ -103,26 +103,22 @@ def expire(tx: Transaction, workspace: str) -> int:
     return expired
 
 
-def prune(tx: Transaction, *, keep_days: float) -> int:
-    """Delete settled pairs that expired long ago."""
+def _prune(tx: Transaction, *, keep_days: float) -> int:
     settled_before = tx.now - keep_days * DAY_SECONDS
     return delete_pairs(tx, and_(pairs.c.state == "settled", pairs.c.expires_at < settled_before))
 
 
-def halt(tx: Transaction, workspace: str, *, because: str) -> None:
-    """Store the cause of a halt; the time of the first one stays."""
-    again = update(workspaces).where(workspaces.c.name == workspace).values(halted_because=because)
-    if tx.execute(again).rowcount == 0:
-        tx.execute(insert(workspaces).values(name=workspace, halted_at=tx.now, halted_because=because))
+def _halt(tx: Transaction, workspace: str, *, reason: str) -> None:
+    update_reason = update(workspaces).where(workspaces.c.name == workspace).values(halt_reason=reason)
+    if tx.execute(update_reason).rowcount == 0:
+        tx.execute(insert(workspaces).values(name=workspace, halted_at=tx.now, halt_reason=reason))
 
 
-def resume(tx: Transaction, workspace: str) -> None:
-    """Delete the halt of a workspace."""
+def _resume(tx: Transaction, workspace: str) -> None:
     tx.execute(delete(workspaces).where(workspaces.c.name == workspace))
 
 
-def save_pace(tx: Transaction, workspace: str, calls_per_second: float) -> None:
-    """Replace the stored pace of a workspace."""
-    values: dict[str, Any] = {"workspace": workspace, "calls_per_second": calls_per_second}
+def _save_pace(tx: Transaction, workspace: str, requests_per_second: float) -> None:
+    values: dict[str, Any] = {"workspace": workspace, "requests_per_second": requests_per_second}
     tx.execute(delete(paces).where(paces.c.workspace == workspace))
     tx.execute(insert(paces).values(values))

@@ -11,7 +11,7 @@ from harvester.model import LastCapture
 from harvester.schedule import FINAL, SINGLE_READING_PLAN, ReadingPlan
 
 
-def adopt(
+def rebuild(
     tx: Transaction, ledger_id: str, captures: Iterable[LastCapture], plans: Mapping[str, ReadingPlan], *,
     unmarked: tuple[str, str] | None = None,
 ) -> int:  # fmt: skip
@@ -39,7 +39,7 @@ def _restore(tx: Transaction, capture: LastCapture, plan: ReadingPlan) -> bool:
             reading=following.name if following else capture.reading, state="waiting" if following else "settled",
             due_at=following.due_at if following else tx.now, verdict=capture.verdict.value,
             outcome=None if following else "captured",
-            yields=int(following is not None and following.name != FINAL),
+            low_priority=int(following is not None and following.name != FINAL),
         )
     ).scalar_one()  # fmt: skip
     tx.execute(
