@@ -88,10 +88,10 @@ async def test_processes_on_one_ledger_end_together_and_take_over_from_a_dead_on
         silent = await stack.enter_async_context(Simulator(SimulatorConfig(**config, fault_rate=1.0, faults=("slow",))))
         simulator = await stack.enter_async_context(Simulator(SimulatorConfig(**config)))
         write_pairs(tmp_path / "pairs.csv", simulator)
-        first = harvester.start("run", "pairs.csv", "--endpoint", silent.url)
+        first = harvester.start_warm("run", "pairs.csv", "--endpoint", silent.url)
         while not silent.answers:
             await asyncio.sleep(0.01)
-        second = harvester.start("run", "pairs.csv", "--endpoint", simulator.url, "--json")
+        second = harvester.start_warm("run", "pairs.csv", "--endpoint", simulator.url, "--json")
         await asyncio.to_thread(lambda: next(line for line in second.stderr if b"cause=other_process" in line))
         first.kill()
         out, _ = await asyncio.to_thread(second.communicate)
@@ -156,7 +156,7 @@ async def test_an_interrupted_run_keeps_what_it_captured(harvester, tmp_path):
     async with Simulator(config) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
         arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json", "--concurrency", "8")
-        process = harvester.start(*arguments)
+        process = harvester.start_warm(*arguments)
         while simulator.answers.total() < 40:
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGINT)
@@ -175,12 +175,15 @@ async def test_a_signal_ends_an_hour_long_wait_for_quota(harvester, tmp_path, si
     """The run ends at once, with 130; what it captured is stored."""
     async with Simulator(SimulatorConfig(pairs=50, limit=1, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
-        process = harvester.start("run", "pairs.csv", "--endpoint", simulator.url, "--json")
-        assert process.stderr is not None
+        process = harvester.start_warm("run", "pairs.csv", "--endpoint", simulator.url, "--json")
         while b"event=workspace_waiting" not in await asyncio.to_thread(process.stderr.readline):
             assert process.poll() is None
         process.send_signal(signal_number)
-        out, _ = await asyncio.to_thread(process.communicate, timeout=20)
+        try:
+            async with asyncio.timeout(20):
+                out, _ = await asyncio.to_thread(process.communicate)
+        finally:
+            process.kill()
     books = json.loads(out)["books"]
     assert process.returncode == 130
     assert books["balanced"]

@@ -360,7 +360,7 @@ async def test_signals_end_a_run_while_the_store_hangs(stores, tmp_path):
             return "hang"
 
         proxy.fate = fate
-        process = scene.command.start(*scene.arguments)
+        process = scene.command.start_warm(*scene.arguments)
         await hanging.wait()
         process.terminate()
         await asyncio.to_thread(lambda: next(line for line in process.stderr if b"stop_requested" in line))

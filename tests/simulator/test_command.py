@@ -14,7 +14,7 @@ async def test_the_command_writes_a_list_that_stays_valid_after_a_restart(harves
     """``simulate`` writes its sends. With the same day, a later start has the same sends; its Date runs ahead."""
     lists = []
     for _ in range(2):
-        process = harvester.start(
+        process = harvester.start_warm(
             "simulate", "--port", "0", "--pairs", "20", "--write-pairs", "pairs.csv", "--day", "2026-01-14",
             "--speed", "1e8", "--neighbour", "bursty", "--neighbour-share", "0.5",
         )  # fmt: skip

@@ -115,14 +115,18 @@ async def test_a_second_signal_ends_the_run_at_once_and_loses_nothing(harvester,
     """Open requests are cancelled, and the next run captures all pairs."""
     write_list(tmp_path, ["a", "b", "c"])
     async with serve_script(answer_with(b"", then="silence")) as server:
-        process = harvester.start("run", "p.csv", "--endpoint", server.url)
+        process = harvester.start_warm("run", "p.csv", "--endpoint", server.url)
         while not server.requests:
             await asyncio.sleep(0.001)
         process.send_signal(signal.SIGTERM)
         while b"event=stop_requested" not in await asyncio.to_thread(process.stderr.readline):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, err = await asyncio.to_thread(process.communicate, timeout=15)  # far less than the grace or the timeout
+        try:
+            async with asyncio.timeout(15):  # far less than the grace or the timeout
+                _, err = await asyncio.to_thread(process.communicate)
+        finally:
+            process.kill()
         assert process.returncode == 130
         assert b"Traceback" not in err
     async with serve_script(answer_with(build_response(GOOD), then="keep")) as server:

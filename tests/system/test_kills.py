@@ -200,7 +200,7 @@ async def test_a_zombie_writes_nothing(harvester, tmp_path):
             rows = [(each.pair.campaign_id, each.pair.send_id) for each in simulator.population]
             csv.writer(file).writerows([("campaign_id", "send_id"), *rows])
         arguments = ("run", "p.csv", "--endpoint", simulator.url, "--concurrency", "2", "--json")
-        zombie = harvester.start(*arguments)
+        zombie = harvester.start_warm(*arguments)
         while simulator.answers.total() < 4:
             await asyncio.sleep(0.01)
         zombie.send_signal(signal.SIGSTOP)
