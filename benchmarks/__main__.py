@@ -73,15 +73,15 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *MODULES], metavar="NAME", help=", ".join(MODULES))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--huge", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     results = json.loads(report.RESULTS.read_text()) if report.RESULTS.exists() else {}
-    for name in given.names or MODULES:
+    for name in args.names or MODULES:
         tables: dict[str, list[dict[str, Any]]] = {}
-        for table, row in rows_of(name, quick=given.quick, huge=given.huge):
+        for table, row in rows_of(name, quick=args.quick, huge=args.huge):
             print(table, row, file=sys.stderr, flush=True)
             tables.setdefault(table, []).append(row)
         results[name] = {
-            "taken": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "quick": given.quick, "machine": machine(),
+            "taken": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "quick": args.quick, "machine": machine(),
             "versions": versions(), "tables": tables,
         }  # fmt: skip
         report.RESULTS.write_text(json.dumps(results, indent=1) + "\n")

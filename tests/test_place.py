@@ -91,9 +91,9 @@ def test_a_bucket_url_with_credentials_is_refused_and_not_repeated(url):
 def test_every_setting_for_a_place_is_validated(monkeypatch):
     """In the file, in variables and in options; all problems are reported together, without a secret."""
 
-    def problem(given: dict, workspace: dict) -> str:
+    def problem(options: dict, workspace: dict) -> str:
         with pytest.raises(UsageError) as refused:
-            load(None, given, {"endpoint": BRAZE} | workspace)
+            load(None, options, {"endpoint": BRAZE} | workspace)
         assert SECRET not in str(refused.value)
         return str(refused.value)
 

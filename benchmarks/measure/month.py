@@ -105,8 +105,8 @@ class _Braze:
             "campaign_id": pair.campaign_id, "send_id": pair.send_id, "length": str(length_days),
             "ending_at": datetime.fromtimestamp(ending_at, UTC).isoformat(),
         }  # fmt: skip
-        judge = self._taken if _within(QUOTA_TAKEN, now - self._month.starts_at) else self._usual
-        judged = judge.decide("GET", PATH, query, authorization=f"Bearer {KEY}", now=now)
+        decision_maker = self._taken if _within(QUOTA_TAKEN, now - self._month.starts_at) else self._usual
+        judged = decision_maker.decide("GET", PATH, query, authorization=f"Bearer {KEY}", now=now)
         grant = judged.grant
         assert grant is not None
         if judged.status == 200:
@@ -151,7 +151,7 @@ def _within(days: tuple[float, float], seconds: float) -> bool:
 
 def month(
     *, sends_per_day: int, days: int, ledger: Path,
-    look: Callable[[float], None] = lambda _day: None, count_waiting: bool = False,
+    on_sample: Callable[[float], None] = lambda _day: None, count_waiting: bool = False,
 ) -> Month:  # fmt: skip
     """Live through it, and ``look`` every half an hour; the ledger's file must not exist yet.
 
@@ -167,7 +167,9 @@ def month(
     lived.sends.sort(key=lambda each: each.sent_at or 0.0)
     with _rare_beats():
         run_virtual(
-            _live(lived, days, look, limit=300 * sends_per_day, path=ledger, clock=clock, count_waiting=count_waiting)
+            _live(
+                lived, days, on_sample, limit=300 * sends_per_day, path=ledger, clock=clock, count_waiting=count_waiting
+            )
         )
     return lived
 
@@ -190,7 +192,7 @@ def _times_of(day: float, sends: int) -> list[float]:
 
 
 async def _live(
-    lived: Month, days: int, look: Callable[[float], None],
+    lived: Month, days: int, on_sample: Callable[[float], None],
     *, limit: int, path: Path, clock: VirtualClock, count_waiting: bool,
 ) -> None:  # fmt: skip
     workspace = Workspace(endpoint="https://rest.fra-01.braze.eu", api_key=SecretStr(KEY))
@@ -213,7 +215,7 @@ async def _live(
                 enqueued = sent
                 if count_waiting:
                     lived.overdue.append((clock.monotonic(), await _count_due(ledger)))
-                look(clock.monotonic() / DAY_SECONDS)
+                on_sample(clock.monotonic() / DAY_SECONDS)
             serving.stop()
             await task
             lived.books = await ledger.reports.get_books()
@@ -272,13 +274,13 @@ def main() -> None:
     parser.add_argument("--sends-per-day", type=int, default=100)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--picture", type=Path)
-    given = parser.parse_args()
+    args = parser.parse_args()
     set_up_logs(json=False, level="error")
     with tempfile.TemporaryDirectory() as folder:
         lived = month(
-            sends_per_day=given.sends_per_day, days=given.days, ledger=Path(folder) / "ledger.db", count_waiting=True,
+            sends_per_day=args.sends_per_day, days=args.days, ledger=Path(folder) / "ledger.db", count_waiting=True,
         )  # fmt: skip
-    until = lived.starts_at + given.days * DAY_SECONDS
+    until = lived.starts_at + args.days * DAY_SECONDS
     closed = sum((each.sent_at or 0) + 14 * DAY_SECONDS <= until for each in lived.sends)
     captures: Counter[str] = sum(lived.captures.values(), Counter())
     print(f"sends      {len(lived.sends)}, of which the window of {closed} has closed")
@@ -286,8 +288,8 @@ def main() -> None:
     print(f"waiting    {max(count for _, count in lived.overdue)} readings at the most")
     print(f"lost       {len(lived.without_final(until))} sends have no capture from their last day")
     print(f"books      {lived.books}")
-    if given.picture:
-        given.picture.write_text(picture(lived, given.days))
+    if args.picture:
+        args.picture.write_text(picture(lived, args.days))
 
 
 if __name__ == "__main__":

@@ -46,11 +46,15 @@ def harvesters(count: int = 1) -> Commands:
     return commands
 
 
-def peer(name: str, *options: str, calls: int = LIMIT) -> Commands:
-    """Give the command of a peer that may make at most ``calls`` in a window."""
+def peer(name: str, *options: str, max_requests: int = LIMIT) -> Commands:
+    """Give the command of a peer that may make at most ``max_requests`` in a window."""
 
     def commands(url: str, pairs: Path, folder: Path) -> list[list[str]]:
-        return [run_process.peer(name, url, pairs, folder / "out", *options, calls=calls, seconds=WINDOW_SECONDS)]
+        return [
+            run_process.peer(
+                name, url, pairs, folder / "out", *options, max_requests=max_requests, seconds=WINDOW_SECONDS
+            )
+        ]
 
     return commands
 
@@ -79,7 +83,7 @@ def watched(commands: Commands, *, pairs: int, reserve: float, **stand_in: Any) 
         "of the ideal": seconds / ideal,
         "own 429s": sum(each["status"] == 429 for each in answers),
         "pairs lost": len(lost),
-        "live requests refused": f"{books['neighbour_refused'] / max(1, books['neighbour_calls']):.1%}",
+        "live requests refused": f"{books['neighbour_refused'] / max(1, books['neighbour_requests']):.1%}",
         "lowest left": books["lowest_remaining"],
         "exit": max((each.status for each in used), key=abs),
     }
@@ -96,14 +100,14 @@ def clients(*, quick: bool = False) -> Iterator[Row]:
     yield {"client": "harvester"} | watched(harvesters(), pairs=pairs, reserve=RESERVE)
     for title, commands in {
         "aiohttp + aiolimiter + tenacity": peer("limiter"),
-        "aiohttp + aiolimiter + tenacity, limit set to leave 20 %": peer("limiter", calls=less),
+        "aiohttp + aiolimiter + tenacity, limit set to leave 20 %": peer("limiter", max_requests=less),
         "Scrapy, AutoThrottle": peer("scrapy_crawl"),
         "Scrapy, AutoThrottle, 8 requests in flight": peer("scrapy_crawl", "8"),
         "dlt, REST client": peer("dlt_rest"),
         "Crawlee, HttpCrawler": peer("crawlee_http"),
-        "Crawlee, HttpCrawler, limit set to leave 20 %": peer("crawlee_http", calls=less),
+        "Crawlee, HttpCrawler, limit set to leave 20 %": peer("crawlee_http", max_requests=less),
         "Airbyte CDK, API budget": peer("airbyte_source"),
-        "Airbyte CDK, API budget, limit set to leave 20 %": peer("airbyte_source", calls=less),
+        "Airbyte CDK, API budget, limit set to leave 20 %": peer("airbyte_source", max_requests=less),
     }.items():
         yield {"client": title} | watched(commands, pairs=pairs, reserve=0.0)
 

@@ -46,12 +46,12 @@ class Scenario:
 
 @dataclass(slots=True)
 class Result:
-    """What happened. ``calls_below_reserve`` is the worst window's count."""
+    """What happened. ``requests_below_reserve`` is the worst window's count."""
 
     neighbour_refused: int = 0
     throttled: int = 0
-    calls: int = 0
-    calls_below_reserve: int = 0
+    requests: int = 0
+    requests_below_reserve: int = 0
     most_in_flight: int = 0
     lowest_remaining: int = 0
     seconds: float = 0.0
@@ -79,7 +79,7 @@ class Naive(Quota):
 
 
 class _World:
-    """The quota as all see it, and the harvesters' calls to it."""
+    """The quota as all see it, and the harvesters' requests to it."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -88,18 +88,18 @@ class _World:
         self.quota = SharedQuota(scenario.limit, scenario.window_seconds, neighbour)
         self.clock = VirtualClock()
         self.random = random.Random(7)
-        self.reserve_calls = RESERVE * scenario.limit
+        self.reserve_requests = RESERVE * scenario.limit
         self.in_flight = 0
         self._below: dict[int, int] = {}
         share = neighbour.share if neighbour else 0.0
         left = (1 - RESERVE - share) * scenario.limit
-        self.to_do = self.calls_to_do = round(scenario.windows * left)
-        self.result.ideal_seconds = self.calls_to_do / left * scenario.window_seconds
+        self.to_do = self.requests_to_do = round(scenario.windows * left)
+        self.result.ideal_seconds = self.requests_to_do / left * scenario.window_seconds
 
     def window(self) -> int:
         return int(self.clock.wall() // self.scenario.window_seconds)
 
-    async def call(self) -> tuple[bool, QuotaReport, float]:
+    async def send_request(self) -> tuple[bool, QuotaReport, float]:
         """Be one exchange: half the latency there, the quota, half of it back. ``Date`` has whole seconds."""
         started = self.clock.monotonic()
         way = self.scenario.latency_seconds / 2
@@ -108,7 +108,7 @@ class _World:
         await asyncio.sleep(way * self.random.uniform(0.5, 1.5))
         grant = self.quota.take(self.clock.wall())
         sent = math.floor(self.clock.wall())
-        if grant.allowed and grant.remaining < self.reserve_calls:
+        if grant.allowed and grant.remaining < self.reserve_requests:
             self._below[self.window()] = self._below.get(self.window(), 0) + 1
         await asyncio.sleep(way * self.random.uniform(0.5, 1.5))
         self.in_flight -= 1
@@ -118,7 +118,7 @@ class _World:
     def end(self) -> Result:
         self.quota.pass_time(self.clock.wall())
         self.result.neighbour_refused = self.quota.neighbour_refused
-        self.result.calls_below_reserve = max(self._below.values(), default=0)
+        self.result.requests_below_reserve = max(self._below.values(), default=0)
         self.result.lowest_remaining = self.quota.lowest_remaining
         return self.result
 
@@ -132,11 +132,11 @@ async def _worker(world: _World, pacer: Pacer, offset: float) -> None:
         except Held as held:
             await asyncio.sleep(max(0.0, held.hold.until - world.clock.monotonic()) + 0.001)
             continue
-        allowed, report, latency = await world.call()
+        allowed, report, latency = await world.send_request()
         pacer.release(report, latency)
         if allowed:
             world.to_do -= 1
-            world.result.calls += 1
+            world.result.requests += 1
             pacer.record_success()
         else:
             world.result.throttled += 1
@@ -165,7 +165,7 @@ def simulate(scenario: Scenario) -> Result:
 
 
 def scenarios(*, quick: bool) -> Iterator[Scenario]:
-    """Give the lines of the table; ``quick`` has a tenth of the calls in a tenth of the time."""
+    """Give the lines of the table; ``quick`` has a tenth of the requests in a tenth of the time."""
     scale = 0.1 if quick else 1.0
     for rule, window_seconds in (("line", 3600.0 * scale), ("line", 5.0), ("naive", 3600.0 * scale)):
         limit = round(HOURLY_LIMIT / 3600 * window_seconds)
@@ -192,7 +192,7 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
                     "live requests refused": result.neighbour_refused,
                     "lowest left": result.lowest_remaining,
                     "reserve": round(RESERVE * scenario.limit),
-                    "below reserve": result.calls_below_reserve,
+                    "below reserve": result.requests_below_reserve,
                     "in flight": result.most_in_flight,
                 },
             )

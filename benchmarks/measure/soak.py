@@ -35,8 +35,8 @@ class Soak:
 
     days: list[Held] = field(default_factory=list)
 
-    def look(self, day: float) -> None:
-        """Take note, once a day."""
+    def sample(self, day: float) -> None:
+        """Record what the process holds, once a day."""
         if self.days and self.days[-1].day == int(day):
             return
         gc.collect()
@@ -62,11 +62,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sends-per-day", type=int, default=24)
     parser.add_argument("--days", type=int, default=90)
-    given = parser.parse_args()
+    args = parser.parse_args()
     set_up_logs(json=False, level="error")
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak()
-        month(sends_per_day=given.sends_per_day, days=given.days, ledger=Path(folder) / "ledger.db", look=soak.look)
+        month(
+            sends_per_day=args.sends_per_day, days=args.days, ledger=Path(folder) / "ledger.db", on_sample=soak.sample
+        )
     for each in soak.days:
         print(f"day {each.day:4}  {each.blocks:8} blocks  {each.open_files:4} files  {each.tasks:4} tasks")
 

@@ -84,12 +84,12 @@ class Source(AbstractSource):
         return ConnectorSpecification(connectionSpecification={"type": "object"})
 
 
-def main(url: str, pairs_csv: str, out: str, calls: int, seconds: float) -> None:
+def main(url: str, pairs_csv: str, out: str, max_requests: int, seconds: float) -> None:
     every = [HttpRequestMatcher(method="GET", url=url)]
     period = timedelta(seconds=seconds)
-    window = FixedWindowCallRatePolicy(datetime.now() + period, period, calls, every)
+    window = FixedWindowCallRatePolicy(datetime.now() + period, period, max_requests, every)
     budget = HttpAPIBudget(
-        policies=[window if calls else UnlimitedCallRatePolicy(every)],
+        policies=[window if max_requests else UnlimitedCallRatePolicy(every)],
         ratelimit_reset_header="X-RateLimit-Reset",
         ratelimit_remaining_header="X-RateLimit-Remaining",
     )

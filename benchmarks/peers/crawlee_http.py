@@ -17,8 +17,8 @@ from crawlee.crawlers import HttpCrawler, HttpCrawlingContext
 from crawlee.storage_clients import MemoryStorageClient
 
 
-async def main(url: str, pairs_csv: str, out: str, calls: int, seconds: float) -> None:
-    a_minute = {"max_tasks_per_minute": calls / seconds * 60} if calls else {}
+async def main(url: str, pairs_csv: str, out: str, max_requests: int, seconds: float) -> None:
+    a_minute = {"max_tasks_per_minute": max_requests / seconds * 60} if max_requests else {}
     crawler = HttpCrawler(
         concurrency_settings=ConcurrencySettings(desired_concurrency=16, max_concurrency=64, **a_minute),
         storage_client=MemoryStorageClient(),

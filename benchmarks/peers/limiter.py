@@ -21,8 +21,8 @@ class TryAgainError(Exception):
     """The server is busy or has had enough of us."""
 
 
-async def main(url: str, pairs_csv: str, out: str, calls: int, seconds: float) -> None:
-    limiter = AsyncLimiter(calls, seconds) if calls else contextlib.nullcontext()
+async def main(url: str, pairs_csv: str, out: str, max_requests: int, seconds: float) -> None:
+    limiter = AsyncLimiter(max_requests, seconds) if max_requests else contextlib.nullcontext()
 
     @retry(
         retry=retry_if_exception_type((TryAgainError, aiohttp.ClientError, TimeoutError)),

@@ -33,7 +33,7 @@ class Series(scrapy.Spider):
         return pair | response.json()
 
 
-def main(url: str, pairs_csv: str, out: str, calls: int, under_way: float = 1.0) -> None:
+def main(url: str, pairs_csv: str, out: str, max_requests: int, under_way: float = 1.0) -> None:
     throttled = {
         "AUTOTHROTTLE_ENABLED": True, "AUTOTHROTTLE_START_DELAY": 0.1, "AUTOTHROTTLE_TARGET_CONCURRENCY": under_way
     }  # fmt: skip
@@ -42,7 +42,7 @@ def main(url: str, pairs_csv: str, out: str, calls: int, under_way: float = 1.0)
         "FEEDS": {f"{out}/answers.ndjson": {"format": "jsonlines"}}, "LOG_LEVEL": "WARNING",
         "TELNETCONSOLE_ENABLED": False,
     }  # fmt: skip
-    process = CrawlerProcess(common | (throttled if calls else free))
+    process = CrawlerProcess(common | (throttled if max_requests else free))
     process.crawl(Series, url=url, pairs_csv=pairs_csv)
     process.start()
 

@@ -97,11 +97,13 @@ def harvester(url: str, pairs: Path, out: Path, *options: str) -> list[str]:
     return [*command, "--log-level", "error", *options]
 
 
-def peer(name: str, url: str, pairs: Path, out: Path, *options: str, calls: int = 0, seconds: float = 0.0) -> list[str]:
-    """Give the command of a peer: it may make ``calls`` in ``seconds``, or as many as it likes where that is 0."""
+def peer(
+    name: str, url: str, pairs: Path, out: Path, *options: str, max_requests: int = 0, seconds: float = 0.0
+) -> list[str]:
+    """Return the command of a peer that may send ``max_requests`` in ``seconds``; 0 is no limit."""
     shutil.rmtree(out, ignore_errors=True)
     command = [str(_environment(name, needs(name))), str(PEERS / f"{name}.py"), url, str(pairs), str(out)]
-    return [*command, str(calls), str(seconds), *options]
+    return [*command, str(max_requests), str(seconds), *options]
 
 
 def needs(name: str) -> list[str]:

@@ -27,17 +27,17 @@ class ClockAhead(SystemClock):
         return super().wall() + self._seconds
 
 
-async def main(given: dict[str, Any]) -> None:
+async def main(config_values: dict[str, Any]) -> None:
     """Serve; print the address at once and the books at the end."""
-    pairs_csv, ahead = given.pop("pairs_csv"), given.pop("clock_ahead_seconds", 0.0)
-    given["faults"] = tuple(given.get("faults", ())) or SimulatorConfig().faults
-    config = SimulatorConfig(**given | {"log": Path(given["log"])})
+    pairs_csv, ahead = config_values.pop("pairs_csv"), config_values.pop("clock_ahead_seconds", 0.0)
+    config_values["faults"] = tuple(config_values.get("faults", ())) or SimulatorConfig().faults
+    config = SimulatorConfig(**config_values | {"log": Path(config_values["log"])})
     async with Simulator(config, ClockAhead(ahead)) as simulator:
         write_pairs(Path(pairs_csv), simulator)
         print(simulator.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
     quota = simulator.quota
-    books = {"neighbour_calls": quota.neighbour_calls, "neighbour_refused": quota.neighbour_refused}
+    books = {"neighbour_requests": quota.neighbour_requests, "neighbour_refused": quota.neighbour_refused}
     print(json.dumps(books | {"lowest_remaining": quota.lowest_remaining}))
 
 

@@ -34,21 +34,21 @@ from tests.support.tcp_proxy import TcpProxy
 DISK_BYTES = 256 << 20
 
 
-async def run_torture(given: argparse.Namespace, disk: Path) -> Torture:
+async def run_torture(args: argparse.Namespace, disk: Path) -> Torture:
     """Put everything together, and torture."""
     with ExitStack() as stack:
-        bucket = stack.enter_context(moto(disk)) if given.store == "moto" else None
+        bucket = stack.enter_context(moto(disk)) if args.store == "moto" else None
         async with TcpProxy(bucket.port if bucket else 0) as proxy:
             place = Lake(bucket, proxy) if bucket else Folder(disk)
-            if given.serve:
+            if args.serve:
                 kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="broker-")))
-                broker_server = start_broker_server(given.serve, kept / "data")
+                broker_server = start_broker_server(args.serve, kept / "data")
                 stack.callback(broker_server.close)
-                torture: Torture = OfService(disk, place, broker_server, seed=given.seed, kills=given.kills)
+                torture: Torture = OfService(disk, place, broker_server, seed=args.seed, kills=args.kills)
             else:
-                torture = OfRuns(disk, place, seed=given.seed, kills=given.kills)
+                torture = OfRuns(disk, place, seed=args.seed, kills=args.kills)
             try:
-                await torture.whole(seconds=60 * given.minutes)
+                await torture.whole(seconds=60 * args.minutes)
             except Wrong as wrong:
                 raise Wrong(f"{wrong}\n{dict(torture.done)}") from None
             finally:
@@ -78,18 +78,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--store", choices=["folder", "moto"], default="folder")
     parser.add_argument("--disk", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.disk is None:
+    args = parser.parse_args()
+    if args.disk is None:
         raise SystemExit(small_disk())
-    print(f"seed {given.seed}", flush=True)
+    print(f"seed {args.seed}", flush=True)
     try:
-        torture = asyncio.run(run_torture(given, given.disk))
+        torture = asyncio.run(run_torture(args, args.disk))
     except Wrong as wrong:
-        kept = Path(tempfile.mkdtemp(prefix=f"torture-{given.seed}-"))
-        shutil.copytree(given.disk, kept, dirs_exist_ok=True)
-        raise SystemExit(f"WRONG: {wrong}\nkept in {kept}; again with --seed {given.seed}") from None
+        kept = Path(tempfile.mkdtemp(prefix=f"torture-{args.seed}-"))
+        shutil.copytree(args.disk, kept, dirs_exist_ok=True)
+        raise SystemExit(f"WRONG: {wrong}\nkept in {kept}; again with --seed {args.seed}") from None
     witness = torture.witness
-    print(f"{len(torture.handed_in)} pairs, none missing, none twice, {witness.answers} calls")
+    print(f"{len(torture.enqueued_pairs)} pairs, none missing, none twice, {witness.responses} responses")
     print(", ".join(f"{count} {what}" for what, count in sorted(torture.done.items())))
     print("captures: " + ", ".join(f"{count} {reading}" for reading, count in sorted(witness.captured.items())))
 

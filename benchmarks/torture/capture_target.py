@@ -29,7 +29,7 @@ class OfRuns(Torture):
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([("campaign_id", "send_id"), *pairs])
         self.lists += (path,)
-        self.handed_in |= set(pairs)
+        self.enqueued_pairs |= set(pairs)
 
     def ended_well(self) -> None:
         """Take note that it has read its lists to their end."""

@@ -50,7 +50,7 @@ class Torture:
         self.done: Counter[str] = Counter()
         self.output = Path(tempfile.mkdtemp(prefix="output-"))
         self.keys = ["torture-key-0"]
-        self.handed_in: set[Pair] = set()
+        self.enqueued_pairs: set[Pair] = set()
         self.pairs = LIST_PAIRS * (3 * kills // 2 + 50)
         self.population = iter(Simulator(SimulatorConfig(seed=seed, pairs=self.pairs)).population)
         self.witness = Witness(disk / "answers.ndjson", place.parts, self.last_reading)
@@ -162,7 +162,7 @@ class Torture:
                 process.terminate()
         await self.ended(process)
         (self.disk / "ballast").unlink(missing_ok=True)
-        self.witness.look()
+        self.witness.check()
         if self.draw.random() < 0.1:
             self.books()
 
@@ -238,12 +238,12 @@ class Torture:
         while self.done["kills"] < self.kills_wanted and time.monotonic() < until:
             await self.round()
             if self.done["started"] % 50 == 0:
-                print(f"{self.done['kills']} killed, {len(self.handed_in)} pairs", file=sys.stderr, flush=True)
+                print(f"{self.done['kills']} killed, {len(self.enqueued_pairs)} pairs", file=sys.stderr, flush=True)
         self.place.heal()
         self.api(well=True)
         await self.at_rest()
-        self.witness.look()
+        self.witness.check()
         self.books()
-        self.witness.all_there(self.handed_in)
+        self.witness.all_there(self.enqueued_pairs)
         for folder in (self.disk, self.output):
             secret_found(self.keys, folder)

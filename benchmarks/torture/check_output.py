@@ -40,27 +40,27 @@ class Witness:
         self._captures: Counter[Reading] = Counter()
         self._verdicts: dict[Pair, set[str]] = {}
         self._part_of: dict[Reading, set[str]] = {}
-        self.answers = 0
+        self.responses = 0
 
     def answered(self) -> list[Pair]:
-        """Give the pairs answered since the last look, whole lines alone."""
+        """Give the pairs answered since the last check, whole lines alone."""
         with self._log.open("rb") as file:
             file.seek(self._at)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._at += len(whole)
         lines = [json.loads(line) for line in whole.splitlines()]
-        self.answers += len(lines)
+        self.responses += len(lines)
         for line in lines:
             if line["verdict"]:
                 self._verdicts.setdefault((line["campaign_id"], line["send_id"]), set()).add(line["verdict"])
         return [(line["campaign_id"], line["send_id"]) for line in lines]
 
-    def look(self) -> None:
-        """Judge what happened since the last look. Call it while no harvester runs: what stands is settled."""
-        again = self._stored & set(self.answered())
-        if again:
-            raise Wrong(f"asked again although stored before: {sorted(again)[:3]}")
+    def check(self) -> None:
+        """Check what happened since the last check. Call it while no harvester runs: what stands is settled."""
+        requested_again = self._stored & set(self.answered())
+        if requested_again:
+            raise Wrong(f"asked again although stored before: {sorted(requested_again)[:3]}")
         parts = self._read_parts()
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
         changed = [name for name, digest in self._digests.items() if digests.get(name) != digest]
@@ -82,9 +82,9 @@ class Witness:
             if row["verdict"] not in self._verdicts.get(pair, ()):
                 raise Wrong(f"{pair} is captured as {row['verdict']}, which was never answered")
 
-    def all_there(self, handed_in: set[Pair]) -> None:
+    def all_there(self, enqueued_pairs: set[Pair]) -> None:
         """Judge at the end: of each pair the last reading is there, each reading once and whole, and nothing else."""
-        missing, strange = handed_in - self._stored, {reading[:2] for reading in self._captures} - handed_in
+        missing, strange = enqueued_pairs - self._stored, {reading[:2] for reading in self._captures} - enqueued_pairs
         twice = [reading for reading, count in self._captures.items() if count > 1]
         if missing or twice or strange:
             problems = (f"{what} {sorted(those)[:3]} ({len(those)})" for what, those in

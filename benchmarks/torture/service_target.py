@@ -54,7 +54,7 @@ class OfService(Torture):
         """Send messages of some pairs each, some with their times; and some pairs, and some messages, again."""
         pairs = self.new_pairs(self.draw.randrange(1, LIST_PAIRS))
         self._known |= {pair: time.time() if self.draw.random() < 0.8 else None for pair in pairs}
-        self.handed_in |= set(pairs)
+        self.enqueued_pairs |= set(pairs)
         pairs += self.draw.choices(sorted(self._known), k=len(pairs) // 2)
         self.draw.shuffle(pairs)
         bodies = []

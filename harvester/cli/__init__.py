@@ -30,11 +30,11 @@ deferred or unreadable), 4 workspace halted, 5 storage, 130 interrupted."""
 class _Commands(click.Group):
     """Reports expected errors as one sentence, and ends with their exit code."""
 
-    def main(self, *args: Any, **given: Any) -> Any:
+    def main(self, *args: Any, **extra: Any) -> Any:
         _open_closed_streams()
         sys.excepthook = _print_bug
         try:
-            return super().main(*args, **given)
+            return super().main(*args, **extra)
         except OSError as error:
             # Standard output, or the folder for temporary files.
             where = f" ({error.filename})" if error.filename else ""

@@ -16,7 +16,7 @@ from harvester.errors import ExitCode, UsageError
 @options.capture
 @click.option("--until-idle", is_flag=True, help="End when the queues are empty and nothing is due.")
 @options.logs
-def serve(*, until_idle: bool, **given: Any) -> None:
+def serve(*, until_idle: bool, **values: Any) -> None:
     """Run the service: read each send until its window closes.
 
     Each send is read several times, at the ages in ages_days. Sends come from the queues of triggers, and from
@@ -32,8 +32,8 @@ def serve(*, until_idle: bool, **given: Any) -> None:
     from harvester.service.service import Service
     from harvester.sources.brokers import create_broker
 
-    startup.set_up_logs(given, service=True)
-    settings = startup.load_settings(given)
+    startup.set_up_logs(values, service=True)
+    settings = startup.load_settings(values)
     if settings.out == "-":
         raise UsageError("serve writes to a folder or a bucket; name one with -o")
     startup.check_environment()

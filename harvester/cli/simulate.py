@@ -84,7 +84,7 @@ _SHARE = click.FloatRange(0, 1)
     help="How long each response takes, by your clock.",
 )
 @click.option("--log", type=options.LocalPath(), help="Append each response to this NDJSON file before it is sent.")
-def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tuple[str, ...], **given: Any) -> None:
+def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tuple[str, ...], **values: Any) -> None:
     """Run the stand-in API.
 
     Its key is demo-key; forbidden-key lacks the permission. A send id can request a fault: each request for an id that
@@ -102,30 +102,32 @@ def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tu
     from harvester.simulator.fast_clock import FastClock
 
     if faults:
-        given["faults"] = faults
-        if not given["fault_rate"]:
+        values["faults"] = faults
+        if not values["fault_rate"]:
             raise UsageError("give the share of requests that get these faults, such as --fault-rate 0.05")
-    config = SimulatorConfig(day=day.date() if day else None, **given)
+    config = SimulatorConfig(day=day.date() if day else None, **values)
     simulator = Simulator(config, FastClock(SystemClock(), speed))
 
-    async def serve() -> None:
-        async with simulator:
-            if listed is not None:
-                write_pairs(listed, simulator)
-            click.echo(
-                f"serving {output.plural(config.pairs, 'send')} on {simulator.url}; press Ctrl-C to stop. "
-                f"To serve the same sends later, use --day {simulator.day}",
-                err=True,
-            )
-            await asyncio.Event().wait()
-
     try:
-        startup.run_async(serve())
+        startup.run_async(_serve(simulator, listed))
     except KeyboardInterrupt:
-        counts = ", ".join(f"{count} {status}" for status, count in sorted(simulator.answers.items())) or "none"
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(simulator.responses.items())) or "none"
         quota = simulator.quota
-        others = output.plural(quota.neighbour_calls, "request")
+        others = output.plural(quota.neighbour_requests, "request")
         click.echo(f"responses: {counts}; {quota.neighbour_refused} of {others} of others were refused", err=True)
+
+
+async def _serve(simulator: "Simulator", listed: Path | None) -> None:
+    """Serve until cancelled. The list of sends is written first, if one is wanted."""
+    async with simulator:
+        if listed is not None:
+            write_pairs(listed, simulator)
+        click.echo(
+            f"serving {output.plural(simulator.config.pairs, 'send')} on {simulator.url}; press Ctrl-C to stop. "
+            f"To serve the same sends later, use --day {simulator.day}",
+            err=True,
+        )
+        await asyncio.Event().wait()
 
 
 def write_pairs(path: Path, simulator: "Simulator") -> None:

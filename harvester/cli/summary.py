@@ -33,8 +33,8 @@ def _as_dict(done: "Summary") -> dict[str, Any]:
         "part_bytes": done.part_bytes,
         "unstored_batches": done.unstored,
         "planned_readings": done.planned,
-        "requests": dict(done.calls),
-        "responses": dict(done.answers),
+        "requests": dict(done.requests),
+        "responses": dict(done.responses),
         "throttled": done.throttled,
         "waited_seconds": round(done.waited_seconds, 3),
         "clock_difference_seconds": done.clock_difference_seconds,
@@ -51,7 +51,7 @@ def _result_lines(done: "Summary") -> list[str]:
     )
     lines = output.book_lines(done.books, done.workspaces)
     lines.append("wrote      " + (written if done.parts else "nothing, since this run captured no pair"))
-    for name, counts in (("requests", done.calls), ("responses", done.answers)):
+    for name, counts in (("requests", done.requests), ("responses", done.responses)):
         listed = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.items())) or "none"
         lines.append(f"{name:<10} {listed}")
     lines.append(f"waited     {done.waited_seconds:.1f} s for quota")

@@ -37,8 +37,8 @@ class Summary:
     parts: int = 0
     rows: int = 0
     part_bytes: int = 0
-    calls: Counter[str] = field(default_factory=Counter)
-    answers: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+    responses: Counter[str] = field(default_factory=Counter)
     throttled: int = 0
     waited_seconds: float = 0.0
     halted: dict[str, str] = field(default_factory=dict)
@@ -164,8 +164,8 @@ class Run:
             summary.parts += tally.parts
             summary.rows += tally.rows
             summary.part_bytes += tally.part_bytes
-            summary.calls += each.client.requests
-            summary.answers += each.client.responses
+            summary.requests += each.client.requests
+            summary.responses += each.client.responses
             summary.throttled += state.throttled
             summary.waited_seconds += state.waited_seconds
             if each.client.endpoint.halt is not None:
@@ -184,15 +184,15 @@ async def enqueue_all(
     ``confirm`` makes a call of a workspace for the time, at most one: whether captured pairs are read anew depends on
     it. Without an answer none is, and their counts have one ``in_question``.
     """
-    asked = False
+    time_requested = False
     for page in pairs.pages(rejects):
         if not page:
             await asyncio.sleep(0)
             yield EnqueueResult(0, 0)
             continue
         count = await ledger.intake.enqueue(page, once=once, forced=forced, trust_clock=confirm is None)
-        if count.in_question is not None and confirm is not None and not asked:
-            asked = True
+        if count.in_question is not None and confirm is not None and not time_requested:
+            time_requested = True
             await confirm(count.in_question.workspace)
             if ledger.clock.confirmed:
                 await ledger.intake.enqueue(page, once=once, forced=forced)

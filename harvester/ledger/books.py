@@ -144,9 +144,9 @@ def find(tx: Transaction, wanted: Sequence[Pair]) -> dict[Pair, str]:
     A pair that was not requested before it expired counts as expired, even if no capture has recorded that yet.
     """
     columns = IDENTITY
-    given = rows_as_table(tx, columns, [(each.workspace, each.campaign_id, each.send_id) for each in wanted])
-    same = and_(*(column == given.c[column.name] for column in columns))
+    wanted_rows = rows_as_table(tx, columns, [(each.workspace, each.campaign_id, each.send_id) for each in wanted])
+    same = and_(*(column == wanted_rows.c[column.name] for column in columns))
     overdue = and_(pairs.c.state.in_(("due", "waiting")), pairs.c.expires_at <= tx.now)
     standing = case((pairs.c.state == "settled", pairs.c.outcome), (overdue, "expired"), else_="pending")
-    rows = tx.execute(select(*columns, standing).select_from(given.join(pairs, same)))
+    rows = tx.execute(select(*columns, standing).select_from(wanted_rows.join(pairs, same)))
     return {Pair(*identity): word for *identity, word in rows}

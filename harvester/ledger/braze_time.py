@@ -60,11 +60,11 @@ def find_time_probe(tx: Transaction, workspace: str) -> Pair | None:
     While the time is not confirmed, only a pair that depends on it counts: one that seems to have expired, or whose
     expiry may be a mistake.
     """
-    mine = pairs.c.workspace == workspace
+    of_workspace = pairs.c.workspace == workspace
     if tx.confirmed:
-        return _first_of(tx, and_(mine, UNSETTLED))
-    seems_expired = and_(mine, UNSETTLED, pairs.c.expires_at <= tx.now)
-    by_mistake = and_(mine, EXPIRED, pairs.c.expires_at > tx.now)
+        return _first_of(tx, and_(of_workspace, UNSETTLED))
+    seems_expired = and_(of_workspace, UNSETTLED, pairs.c.expires_at <= tx.now)
+    by_mistake = and_(of_workspace, EXPIRED, pairs.c.expires_at > tx.now)
     return _first_of(tx, seems_expired) or _first_of(tx, by_mistake)
 
 
@@ -84,10 +84,10 @@ def correct_times(tx: Transaction, workspace: str) -> int:
     _move_first_seen(tx, workspace)
     _plan_again(tx, workspace)
     now, soon = tx.now, tx.now + LARGE_DIFFERENCE_SECONDS
-    mine = pairs.c.workspace == workspace
-    too_long = and_(mine, DEFERRED, pairs.c.due_at > soon + DEFERRAL_MAX_SECONDS)
+    of_workspace = pairs.c.workspace == workspace
+    too_long = and_(of_workspace, DEFERRED, pairs.c.due_at > soon + DEFERRAL_MAX_SECONDS)
     tx.execute(update(pairs).where(too_long).values(due_at=now))
-    too_early = and_(mine, DUE, pairs.c.reading != ONCE, pairs.c.due_at > soon)
+    too_early = and_(of_workspace, DUE, pairs.c.reading != ONCE, pairs.c.due_at > soon)
     tx.execute(update(pairs).where(too_early).values(state="waiting"))
     return reopened
 

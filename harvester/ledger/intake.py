@@ -78,9 +78,9 @@ def reset_deferrals(tx: Transaction, workspace: str) -> None:
 
 def remove(tx: Transaction, named: Iterable[Pair]) -> int:
     """Delete pairs that no batch leases."""
-    given = rows_as_table(tx, IDENTITY, [(each.workspace, each.campaign_id, each.send_id) for each in named])
-    same = and_(*(column == given.c[column.name] for column in IDENTITY))
-    return delete_pairs(tx, and_(pairs.c.state != "leased", pairs.c.id.in_(select(pairs.c.id).join(given, same))))
+    wanted_rows = rows_as_table(tx, IDENTITY, [(each.workspace, each.campaign_id, each.send_id) for each in named])
+    same = and_(*(column == wanted_rows.c[column.name] for column in IDENTITY))
+    return delete_pairs(tx, and_(pairs.c.state != "leased", pairs.c.id.in_(select(pairs.c.id).join(wanted_rows, same))))
 
 
 def delete_pairs(tx: Transaction, which: ColumnElement[bool]) -> int:

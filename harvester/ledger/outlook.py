@@ -167,14 +167,14 @@ def list_rejections(tx: Transaction, *, limit: int) -> list[Rejection]:
     """List the pairs that were rejected last and still are, each once, newest first."""
     refused = outcomes.c.outcome == literal_column("'rejected'")
     later = outcomes.alias("later")  # of a pair that was requeued and rejected again
-    again = select(later.c.id).where(later.c.pair_id == pairs.c.id, later.c.id > outcomes.c.id).exists()
+    later_outcome = select(later.c.id).where(later.c.pair_id == pairs.c.id, later.c.id > outcomes.c.id).exists()
     latest = (
         select(
             pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id,
             outcomes.c.reason, outcomes.c.detail, outcomes.c.ended_at,
         )
         .join(outcomes, outcomes.c.pair_id == pairs.c.id)
-        .where(refused, pairs.c.outcome == "rejected", ~again)
+        .where(refused, pairs.c.outcome == "rejected", ~later_outcome)
         .order_by(outcomes.c.id.desc())
         .limit(limit)
     )  # fmt: skip

@@ -82,12 +82,12 @@ def _expire_if_confirmed(tx: Transaction, workspace: str, *, trust_clock: bool) 
 
 def schedule_due(tx: Transaction, workspace: str, plan: ReadingPlan) -> int:
     """Make waiting readings due, even if the time is not confirmed, and give final readings full priority."""
-    mine = pairs.c.workspace == workspace
-    waiting = and_(mine, pairs.c.state == "waiting", pairs.c.due_at <= tx.now)
+    of_workspace = pairs.c.workspace == workspace
+    waiting = and_(of_workspace, pairs.c.state == "waiting", pairs.c.due_at <= tx.now)
     scheduled = tx.execute(update(pairs).where(waiting).values(state="due")).rowcount
     if plan.readings:
         final_since = plan.expires_at(tx.now - plan.readings[-1][1])
-        due = and_(mine, pairs.c.state == "due", pairs.c.low_priority == 1, pairs.c.expires_at <= final_since)
+        due = and_(of_workspace, pairs.c.state == "due", pairs.c.low_priority == 1, pairs.c.expires_at <= final_since)
         tx.execute(update(pairs).where(due).values(low_priority=0))
     return scheduled
 

@@ -51,7 +51,7 @@ class Workspace(BaseModel):
 
     @field_validator("endpoint")
     @classmethod
-    def _check_endpoint(cls, value: str, others: ValidationInfo) -> str:
+    def _check_endpoint(cls, value: str, info: ValidationInfo) -> str:
         """Return the endpoint as it was parsed, so that requests go to what was checked."""
         origin = ORIGIN.fullmatch(value)
         if origin is None:
@@ -60,7 +60,7 @@ class Workspace(BaseModel):
         if host not in LOOPBACK:
             if scheme != "https":
                 raise ValueError("must begin with https:// (plain http is for loopback only)")
-            if host not in BRAZE_HOSTS and not others.data.get("allow_unknown_host"):
+            if host not in BRAZE_HOSTS and not info.data.get("allow_unknown_host"):
                 raise ValueError(
                     f"is not one of the {len(BRAZE_HOSTS)} known Braze REST hosts; "
                     "correct it, or give --allow-unknown-host (allow_unknown_host = true)"
@@ -69,8 +69,8 @@ class Workspace(BaseModel):
 
     @field_validator("api_key_file")
     @classmethod
-    def _check_key_source(cls, value: LocalPath | None, others: ValidationInfo) -> LocalPath | None:
-        if value is not None and others.data.get("api_key") is not None:
+    def _check_key_source(cls, value: LocalPath | None, info: ValidationInfo) -> LocalPath | None:
+        if value is not None and info.data.get("api_key") is not None:
             raise ValueError("set either api_key or api_key_file")
         return value
 

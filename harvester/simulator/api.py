@@ -38,11 +38,11 @@ class Simulator:
     def __init__(self, config: SimulatorConfig, clock: Clock | None = None) -> None:
         """Create the sends in memory, about 300 bytes each. All times come from ``clock``.
 
-        ``answers`` counts responses by status, or by fault if no status was sent.
+        ``responses`` counts responses by status, or by fault if no status was sent.
         """
         self.config = config
         self.url = ""
-        self.answers: Counter[str] = Counter()
+        self.responses: Counter[str] = Counter()
         self._clock = clock or SystemClock()
         self.day = config.day or date.fromordinal(day_of(self._clock.wall()))
         neighbour = create_neighbour(config.neighbour, config.neighbour_share, config.window_seconds)
@@ -130,7 +130,7 @@ class Simulator:
     ) -> None:
         """Count a response and log it, with a verdict only if the body is unchanged."""
         status = None if isinstance(answer, faults.Unanswered) else answer.status
-        self.answers[str(status or fault)] += 1
+        self.responses[str(status or fault)] += 1
         if self._log is None:
             return
         line = {

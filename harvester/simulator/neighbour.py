@@ -23,14 +23,14 @@ class Neighbour(ABC):
     def spent(self, window_seconds: float, at: float) -> float:
         """Return the part of the share, 0 to 1, that is used ``at`` seconds into a window."""
 
-    def calls_due(self, window_limit: int, window_seconds: float, since: float, until: float) -> int:
+    def requests_due(self, window_limit: int, window_seconds: float, since: float, until: float) -> int:
         """Count the requests that fall due after ``since`` and not after ``until``, in seconds of one window.
 
         Adjacent intervals add up exactly: what rounding omits in one falls due in a later one.
         """
-        calls = self.share * window_limit
-        return math.floor(calls * self.spent(window_seconds, until)) - math.floor(
-            calls * self.spent(window_seconds, since)
+        requests = self.share * window_limit
+        return math.floor(requests * self.spent(window_seconds, until)) - math.floor(
+            requests * self.spent(window_seconds, since)
         )
 
 

@@ -29,7 +29,7 @@ class SharedQuota:
         """Begin with a full window, less what the neighbour has used by then."""
         self.limit = limit
         self.refused = 0
-        self.neighbour_calls = 0
+        self.neighbour_requests = 0
         self.neighbour_refused = 0
         self.lowest_remaining = limit
         self._window_seconds = window_seconds
@@ -62,15 +62,15 @@ class SharedQuota:
     def _charge_neighbour(self, until: float) -> None:
         """Charge the neighbour's requests of this window up to ``until``, as far as quota is left."""
         if self._neighbour is not None:
-            due = self._neighbour.calls_due(self.limit, self._window_seconds, self._into_seconds, until)
-            self.neighbour_calls += due
+            due = self._neighbour.requests_due(self.limit, self._window_seconds, self._into_seconds, until)
+            self.neighbour_requests += due
             self.neighbour_refused += due - self._take_up_to(due)
         self._into_seconds = until
 
-    def _take_up_to(self, calls: int) -> int:
+    def _take_up_to(self, requests: int) -> int:
         """Charge as many requests as are left. The limit may have dropped below what is already used."""
         remaining = max(0, self.limit - self._taken)
-        taken = min(calls, remaining)
+        taken = min(requests, remaining)
         self._taken += taken
         self.lowest_remaining = min(self.lowest_remaining, remaining - taken)
         return taken

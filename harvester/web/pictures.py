@@ -31,8 +31,8 @@ def quota(window: Window, now: float) -> Markup:
     def x(at: float) -> float:
         return round(min(max((at - window.began_at) / length, 0.0), 1.0) * WIDTH, 1)
 
-    def y(calls: float) -> float:
-        return round(min(calls / window.limit, 1.0) * HEIGHT, 1)
+    def y(requests: float) -> float:
+        return round(min(requests / window.limit, 1.0) * HEIGHT, 1)
 
     times = [x(each.at) for each in window.spent]
     others = list(zip(times, (y(each.others) for each in window.spent), strict=True))

@@ -51,7 +51,7 @@ def test_live_sending_is_never_refused(harvesters, neighbour, window_seconds):
     result = simulate(Scenario(harvesters, neighbour, limit=limit, window_seconds=window_seconds, windows=1.5))
     assert result.neighbour_refused == 0
     assert result.throttled == 0
-    assert result.calls_below_reserve <= 2 * result.most_in_flight
+    assert result.requests_below_reserve <= 2 * result.most_in_flight
 
 
 def test_a_lone_harvester_uses_its_whole_share():
@@ -65,7 +65,7 @@ def test_the_pace_is_kept_within_two_percent(rate):
     """At any rate, the total matches the rate, and no second has many more requests."""
     seconds = 60 if rate < 100 else 15
 
-    async def calls_by_second() -> list[int]:
+    async def requests_by_second() -> list[int]:
         clock = VirtualClock()
         pacer = make_pacer(clock, max_rate=rate)
         for _ in range(64):  # past the ramp
@@ -85,7 +85,7 @@ def test_the_pace_is_kept_within_two_percent(rate):
                     group.create_task(work())
         return counts
 
-    counts = run_virtual(calls_by_second())
+    counts = run_virtual(requests_by_second())
     assert sum(counts) == pytest.approx(seconds * rate, rel=0.02)
     assert max(counts) <= max(rate * 1.15, rate + 1)
 
@@ -448,7 +448,7 @@ def test_requests_in_flight_count_as_used():
     """Ten requests above the reserve and ten in flight: the eleventh waits."""
     quota = Quota(0.2)
     observe(quota, 0.0, 210)
-    pace = [quota.pace(0.0, in_flight=calls, latency_seconds=0.1) for calls in (0, 10)]
+    pace = [quota.pace(0.0, in_flight=in_flight, latency_seconds=0.1) for in_flight in (0, 10)]
     assert pace[0] > 0 == pace[1]
 
 

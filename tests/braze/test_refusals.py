@@ -1,4 +1,4 @@
-"""Refused pairs: wrong ids never keep real pairs from being captured, and a wrong endpoint costs few calls."""
+"""Refused pairs: wrong ids never keep real pairs from being captured, and a wrong endpoint costs few requests."""
 
 import asyncio
 import random

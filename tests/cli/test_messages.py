@@ -44,7 +44,7 @@ async def test_a_reader_that_closes_the_pipe_ends_the_run_quietly_and_nothing_is
     code, out, err = await harvester.run(*arguments)
     assert code == 0, err
     assert sum(json.loads(line)["level"] == "capture" for line in out.splitlines()) == 40
-    assert braze.answers.total() == 40
+    assert braze.responses.total() == 40
 
 
 async def test_log_lines_never_begin_on_the_line_of_the_progress(harvester, tmp_path, braze):

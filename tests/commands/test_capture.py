@@ -47,9 +47,9 @@ async def test_every_pair_is_captured_once_and_a_second_run_requests_nothing(har
             (row["campaign_id"], row["send_id"]) for row in read_rows(tmp_path / "harvest") if row["level"] == "capture"
         )
         assert captures == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
-        requests = simulator.answers.total()
+        requests = simulator.responses.total()
         assert (await harvester.run(*arguments))[0] == 0
-        assert simulator.answers.total() == requests
+        assert simulator.responses.total() == requests
 
 
 async def test_a_run_that_is_killed_continues_and_loses_or_repeats_nothing(harvester, tmp_path):
@@ -61,8 +61,8 @@ async def test_a_run_that_is_killed_continues_and_loses_or_repeats_nothing(harve
         parts: dict[Path, bytes] = {}
         for kill in range(5):
             process = await asyncio.to_thread(fork, tmp_path, harvester.env, *arguments)
-            until = simulator.answers.total() + 120 + 20 * kill
-            while simulator.answers.total() < until and process.exitcode is None:
+            until = simulator.responses.total() + 120 + 20 * kill
+            while simulator.responses.total() < until and process.exitcode is None:
                 await asyncio.sleep(0.01)
             process.kill()
             await asyncio.to_thread(process.join)
@@ -89,7 +89,7 @@ async def test_processes_on_one_ledger_end_together_and_take_over_from_a_dead_on
         simulator = await stack.enter_async_context(Simulator(SimulatorConfig(**config)))
         write_pairs(tmp_path / "pairs.csv", simulator)
         first = harvester.start_warm("run", "pairs.csv", "--endpoint", silent.url)
-        while not silent.answers:
+        while not silent.responses:
             await asyncio.sleep(0.01)
         second = harvester.start_warm("run", "pairs.csv", "--endpoint", simulator.url, "--json")
         await asyncio.to_thread(lambda: next(line for line in second.stderr if b"cause=other_process" in line))
@@ -143,7 +143,7 @@ async def test_a_refused_key_halts_the_workspace_and_is_shown_nowhere(harvester,
         code, out, err = await harvester.run("run", "pairs.csv", "--endpoint", simulator.url, "--json")
         assert code == 4
         assert json.loads(out)["books"]["pending"] == 50
-        assert simulator.answers.total() == 1
+        assert simulator.responses.total() == 1
     assert KEY not in out + err
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files
@@ -157,7 +157,7 @@ async def test_an_interrupted_run_keeps_what_it_captured(harvester, tmp_path):
         write_pairs(tmp_path / "pairs.csv", simulator)
         arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json", "--concurrency", "8")
         process = harvester.start_warm(*arguments)
-        while simulator.answers.total() < 40:
+        while simulator.responses.total() < 40:
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGINT)
         out, err = await asyncio.to_thread(process.communicate)
@@ -167,7 +167,7 @@ async def test_an_interrupted_run_keeps_what_it_captured(harvester, tmp_path):
         assert sum(books["captured"].values()) >= 40
         code, out, err = await harvester.run(*arguments)
         assert code == 0, err
-        assert simulator.answers.total() == 200
+        assert simulator.responses.total() == 200
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
@@ -244,9 +244,9 @@ async def test_expired_pairs_cost_one_request_for_the_time_and_force_requests_th
         )
         arguments = ("run", "old.csv", "--endpoint", simulator.url, "--json")
         code, out, _ = await harvester.run(*arguments)
-        assert (code, json.loads(out)["books"]["expired"], simulator.answers.total()) == (3, 2, 1)
+        assert (code, json.loads(out)["books"]["expired"], simulator.responses.total()) == (3, 2, 1)
         code, out, _ = await harvester.run(*arguments, "--force")
-        assert (code, json.loads(out)["books"]["expired"], simulator.answers.total()) == (0, 0, 3)
+        assert (code, json.loads(out)["books"]["expired"], simulator.responses.total()) == (0, 0, 3)
 
 
 async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):
@@ -270,11 +270,11 @@ async def test_plan_enqueue_status_requeue_and_parts_agree(harvester, tmp_path):
         write_pairs(tmp_path / "pairs.csv", simulator, ("no-such-campaign", "s"))
         as_run = ("pairs.csv", "--endpoint", simulator.url, "--api-key-file", "none", "--reserve", "0.3", "--json")
         code, out, _ = await harvester.run("plan", *as_run)
-        assert (code, json.loads(out)["requests"], simulator.answers.total()) == (0, 41, 0)
+        assert (code, json.loads(out)["requests"], simulator.responses.total()) == (0, 41, 0)
         code, out, _ = await harvester.run("enqueue", "pairs.csv")
         assert (code, out) == (0, "41 pairs are new, 0 were known\n")
         code, _, err = await harvester.run("run", "--endpoint", simulator.url)
-        assert (code, simulator.answers.total()) == (3, 41), err
+        assert (code, simulator.responses.total()) == (3, 41), err
         code, out, _ = await harvester.run("plan", "pairs.csv", "--json")
         assert json.loads(out)["requests"] == 0
         code, out, _ = await harvester.run("status")

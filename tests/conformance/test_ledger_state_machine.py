@@ -283,8 +283,8 @@ class LedgerMachine(RuleBasedStateMachine):
         batch = self.run(wrong.batches.claim(workspace, limit=9))
         self.now, wrong.clock.confirmed = right, True
         if batch is not None:
-            back = [Settlement(reading, Returned()) for reading in batch.readings]
-            assert self.run(wrong.batches.seal(batch, back, [], destination="here"))
+            returned = [Settlement(reading, Returned()) for reading in batch.readings]
+            assert self.run(wrong.batches.seal(batch, returned, [], destination="here"))
             for reading in batch.readings:
                 assert self.expected[reading.pair].state == "open"
                 self.expected[reading.pair].ending_at = None
@@ -331,10 +331,10 @@ class LedgerMachine(RuleBasedStateMachine):
         leases = [Lease("b-never", "t"), *self.held[owner].values()][-most:]
         kept = self.run(self.owners[owner].batches.renew(leases))
         names = {each.batch_id for each in leases}
-        mine = {name for name, (_, whose, _) in self.open.items() if whose == owner and name in names}
+        own = {name for name, (_, whose, _) in self.open.items() if whose == owner and name in names}
         waiting = {name for name, (whose, _) in self.sealed.items() if whose == owner and name in names}
-        assert kept == mine | waiting
-        self.open |= {name: (self.open[name][0], owner, self.now + 120) for name in mine}
+        assert kept == own | waiting
+        self.open |= {name: (self.open[name][0], owner, self.now + 120) for name in own}
         self.sealed |= dict.fromkeys(waiting, (owner, self.now + 120))
 
     @rule(owner=OWNERS, dead=st.booleans())

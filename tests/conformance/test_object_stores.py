@@ -106,7 +106,7 @@ async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "told"),
+    ("status", "code", "message"),
     [
         (404, "NoSuchBucket", "no such bucket"), (404, "ContainerNotFound", "no such bucket"),
         (403, "InvalidAccessKeyId", "credentials are not accepted"),
@@ -118,7 +118,7 @@ async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypa
         (409, "ConditionalRequestConflict", "try again"),
     ],
 )  # fmt: skip
-async def test_a_refusal_of_a_store_says_what_to_do(monkeypatch, fast_retries, status, code, told):
+async def test_a_refusal_of_a_store_says_what_to_do(monkeypatch, fast_retries, status, code, message):
     """Wrong bucket, region, credentials, permission, clock, a full store: the error names each, without a secret."""
     echo = f"<Error><Code>{code}</Code><AWSAccessKeyId>{ACCESS_KEY}</AWSAccessKeyId>{SECRET_KEY}</Error>"
 
@@ -133,7 +133,7 @@ async def test_a_refusal_of_a_store_says_what_to_do(monkeypatch, fast_retries, s
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": "us-east-1",
         })  # fmt: skip
         sink = BucketSink(ObjectStore(use(monkeypatch, bucket, port)))
-        with pytest.raises(SinkError, match=told) as caught:
+        with pytest.raises(SinkError, match=message) as caught:
             await sink.create(part(b"rows"))
     assert "s3://lake" in str(caught.value)
     assert ACCESS_KEY not in str(caught.value)
@@ -202,16 +202,16 @@ async def test_a_wrong_endpoint_of_a_store_is_an_error(stores, monkeypatch, fast
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("s3://", "names no bucket"),
         ("s3:///x", "names no bucket"),
         ("az://container/x", "az://container/x.*ACCOUNT_NAME"),
     ],
 )
-def test_an_invalid_place_is_refused_before_anything_is_sent(url, said):
+def test_an_invalid_place_is_refused_before_anything_is_sent(url, message):
     """A name without a bucket, and Azure without an account."""
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         ObjectStore(url)
 
 
@@ -230,8 +230,8 @@ class Scene:
             rows = [(each.pair.campaign_id, each.pair.send_id) for each in simulator.population]
             csv.writer(file).writerows([("campaign_id", "send_id"), *rows])
 
-    def asked(self) -> Counter:
-        """How often each pair was asked so far, by all runs of all scenes."""
+    def requested(self) -> Counter:
+        """How often each pair was requested so far, by all runs of all scenes."""
         lines = [json.loads(line) for line in self.log.read_bytes().splitlines()] if self.log.exists() else []
         return Counter((line["campaign_id"], line["send_id"]) for line in lines)
 
@@ -272,7 +272,7 @@ async def test_a_kill_at_each_put_loses_nothing(stores, tmp_path, monkeypatch, n
     async with Simulator(config) as simulator, TcpProxy(bucket.port) as proxy:
         scene = Scene(tmp_path / "scene", bucket, proxy.port, simulator, log)
         settled: set[tuple[str, str]] = set()
-        asked, before, code, kill_at = Counter(), {}, -9, 0
+        requested, before, code, kill_at = Counter(), {}, -9, 0
         while code != 0:
             kill_at += 1
             process, puts = fork(scene.command.folder, scene.command.env, *scene.arguments), 0
@@ -289,10 +289,10 @@ async def test_a_kill_at_each_put_loses_nothing(stores, tmp_path, monkeypatch, n
             await asyncio.to_thread(process.join)
             code = process.exitcode
             assert code in (0, -9), (scene.folder / "output").read_text()
-            assert not settled & set(scene.asked() - asked), "a sealed reading was requested again"
+            assert not settled & set(scene.requested() - requested), "a sealed reading was requested again"
             now = await scene.objects(monkeypatch)
             assert before.items() <= now.items(), "a part changed or vanished"
-            settled, asked, before = scene.settled(), scene.asked(), now
+            settled, requested, before = scene.settled(), scene.requested(), now
         assert kill_at >= 4, "not every put was reached"
         assert captures(now) == Counter((each.pair.campaign_id, each.pair.send_id) for each in simulator.population)
 
@@ -312,11 +312,11 @@ async def test_an_unavailable_store_ends_the_run_and_the_next_run_stores_the_par
         assert json.loads(out)["books"]["pending"] == 0
         assert json.loads(out)["unstored_batches"] == 2
         assert await scene.objects(monkeypatch) == {}
-        asked = scene.asked()
+        requested = scene.requested()
         proxy.fate = lambda _method, _target: None
         code, out, err = await scene.command.run(*scene.arguments, "--raw", "--json")
         assert code == 0, err
-        assert scene.asked() == asked
+        assert scene.requested() == requested
         assert len(captures(await scene.objects(monkeypatch))) == PAIRS
 
 
@@ -337,10 +337,10 @@ async def test_a_run_starts_while_a_known_store_is_unavailable(stores, tmp_path,
         code, out, err = await scene.command.run(*scene.arguments, "--json")
         assert code == 5, err
         assert json.loads(out)["books"]["pending"] == 0
-        asked = scene.asked()
+        requested = scene.requested()
         proxy.fate = lambda _method, _target: None
         assert (await scene.command.run(*scene.arguments))[0] == 0
-        assert scene.asked() == asked
+        assert scene.requested() == requested
         assert len(captures(await scene.objects(monkeypatch))) == PAIRS
 
 

@@ -118,26 +118,26 @@ def run_harvest(
 def test_requests_end_at_brazes_time_although_the_machines_clock_is_wrong(tmp_path, ahead):
     """A request that was made with the wrong time is repeated, so that no day is missing. Nothing expires."""
     wire = Braze()
-    totals, calls = run_harvest(tmp_path, ahead, sends(*(number % 13 for number in range(110))), wire)
+    totals, requests = run_harvest(tmp_path, ahead, sends(*(number % 13 for number in range(110))), wire)
     assert (sum(totals.captured.values()), totals.expired, totals.pending) == (110, 0, 0)
     last_requests = dict(wire.requests)
     assert all(abs(seconds) < 120 for seconds in last_requests.values())
     assert len(last_requests) == 110
-    assert sum(calls.values()) == 110 + (ahead != 0)
+    assert sum(requests.values()) == 110 + (ahead != 0)
 
 
 def test_a_clock_jump_during_a_run_changes_nothing(tmp_path):
     """After a response has confirmed the time, the monotonic clock counts."""
     for number, ahead in enumerate((-3 * DAY, 20 * DAY)):
         wire = Braze()
-        totals, calls = run_harvest(
+        totals, requests = run_harvest(
             tmp_path / str(number),
             0.0,
             sends(*([1.0] * 120)),
             wire,
             lambda machine, by=ahead: setattr(machine, "ahead", by),
         )
-        assert (sum(totals.captured.values()), calls) == (120, {"first": 120})
+        assert (sum(totals.captured.values()), requests) == (120, {"first": 120})
         assert all(abs(seconds) < 120 for _, seconds in wire.requests)
 
 
@@ -147,34 +147,34 @@ def test_a_clock_jump_during_a_run_changes_nothing(tmp_path):
 def test_pairs_expire_after_any_response_confirms_the_time(tmp_path, status, ahead):
     """The ``Date`` of one response is enough. The response captures, rejects and halts nothing."""
     wire = Braze([status] * 3)
-    totals, calls = run_harvest(tmp_path, ahead, sends(20, 21, 22), wire)
+    totals, requests = run_harvest(tmp_path, ahead, sends(20, 21, 22), wire)
     assert (totals.expired, totals.pending, sum(totals.captured.values())) == (3, 0, 0)
-    assert calls == {"for_the_time": 2 if ahead else 1}
+    assert requests == {"for_the_time": 2 if ahead else 1}
 
 
 def test_nothing_expires_while_the_time_is_unconfirmed(tmp_path):
     """Without responses, or without a ``Date``, the pairs stay pending and the run ends."""
     for name, wire in (("gone", Braze([ExchangeError("dns", "no such host")] * 99)), ("undated", Braze(dated=False))):
-        totals, calls = run_harvest(tmp_path / name, 0.0, sends(16, 17), wire)
-        assert (totals.expired, totals.pending, list(calls)) == (0, 2, ["for_the_time"])
+        totals, requests = run_harvest(tmp_path / name, 0.0, sends(16, 17), wire)
+        assert (totals.expired, totals.pending, list(requests)) == (0, 2, ["for_the_time"])
         assert len(wire.requests) < 10
 
 
 def test_contradicting_dates_do_not_prevent_captures(tmp_path):
     """Random dates repeat a few requests, but not forever."""
     wire = Braze([(number * 7919) % 40 * DAY for number in range(5000)])
-    totals, calls = run_harvest(tmp_path, 0.0, sends(*([1.0] * 110)), wire)
+    totals, requests = run_harvest(tmp_path, 0.0, sends(*([1.0] * 110)), wire)
     assert sum(totals.captured.values()) == 110
-    assert sum(calls.values()) < 170
+    assert sum(requests.values()) < 170
 
 
 def test_a_single_wrong_date_does_not_move_the_clock(tmp_path):
     """The request with the wrong ``Date`` is repeated, whether it is the first or a later one."""
     for number, steps in enumerate(([9.5 * DAY], [200] * 50 + [-9.5 * DAY])):
         wire = Braze(steps)
-        totals, calls = run_harvest(tmp_path / str(number), 0.0, sends(*([1.0] * 120)), wire)
+        totals, requests = run_harvest(tmp_path / str(number), 0.0, sends(*([1.0] * 120)), wire)
         assert (sum(totals.captured.values()), totals.expired) == (120, 0)
-        assert sum(calls.values()) <= 123
+        assert sum(requests.values()) <= 123
         assert all(abs(seconds) < 120 for seconds in dict(wire.requests).values())
 
 
@@ -189,17 +189,17 @@ def test_pairs_that_a_wrong_clock_expired_are_reopened(tmp_path):
     run_virtual(hurt())
     wire = Braze()
     with structlog.testing.capture_logs() as logs:
-        totals, calls = run_harvest(tmp_path, 0.0, [], wire)
+        totals, requests = run_harvest(tmp_path, 0.0, [], wire)
     assert (sum(totals.captured.values()), totals.expired) == (2, 1)
-    assert calls == {"for_the_time": 1, "first": 2}
+    assert requests == {"for_the_time": 1, "first": 2}
     assert [each["pairs"] for each in logs if each["event"] == "pairs_reopened"] == [2]
 
 
 def test_the_next_process_uses_the_stored_difference_until_the_clock_is_set(tmp_path):
     """It costs no request, and is not used after the clock was set."""
     run_harvest(tmp_path, 3 * DAY, sends(1.0), Braze())
-    totals, calls = run_harvest(tmp_path, 3 * DAY, sends(1, 2, 3), Braze())
-    assert (totals.pending, calls) == (0, {"first": 2})
+    totals, requests = run_harvest(tmp_path, 3 * DAY, sends(1, 2, 3), Braze())
+    assert (totals.pending, requests) == (0, {"first": 2})
 
     async def seen(ahead: float) -> float:
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(ahead)) as ledger:
@@ -251,8 +251,8 @@ def test_a_list_without_times_starts_new_rounds_only_at_a_confirmed_time(tmp_pat
     """The same list means new sends weeks later, but not on a machine whose clock is weeks ahead."""
     run_list(tmp_path, 0.0, ["c,s,", "c,t,"], Braze())
     done = run_list(tmp_path, ahead + passed, ["c,s,", "c,t,"], Braze([passed] * 9))
-    assert done.calls["for_the_time"] == (2 if ahead else 1)
-    assert done.calls["first"] == (0 if ahead else 2)
+    assert done.requests["for_the_time"] == (2 if ahead else 1)
+    assert done.requests["first"] == (0 if ahead else 2)
     assert (sum(done.books.captured.values()), done.exit_code) == (2, 0)
     dead = run_list(tmp_path, ahead + passed + 80 * DAY, ["c,s,", "c,t,"], Braze([ExchangeError("dns", "")] * 9))
     assert (sum(dead.books.captured.values()), dead.windows_unknown, dead.exit_code) == (2, True, 3)
@@ -262,7 +262,7 @@ def test_a_list_that_was_read_with_a_late_clock_is_not_read_again(tmp_path):
     """A pair that was captured today has a window that begins today, although the clock was weeks late."""
     run_list(tmp_path, -40 * DAY, ["c,s,"], Braze())
     done = run_list(tmp_path, 0.0, ["c,s,"], Braze())
-    assert (sum(done.books.captured.values()), done.calls["first"], done.exit_code) == (1, 0, 0)
+    assert (sum(done.books.captured.values()), done.requests["first"], done.exit_code) == (1, 0, 0)
 
 
 def test_a_summary_counts_pairs_that_wait_for_a_confirmed_time(tmp_path):

@@ -49,7 +49,7 @@ async def test_a_slow_batch_keeps_its_lease(tmp_path):
         expected, command = write_list(tmp_path, simulator), ShortLeaseCommand(tmp_path)
         arguments = ("run", "p.csv", "--endpoint", simulator.url, "--json", "--concurrency", "4")
         process = command.start(*arguments)
-        while simulator.answers.total() < PAIRS - 10:
+        while simulator.responses.total() < PAIRS - 10:
             await asyncio.sleep(0.01)
         code, _, err = await command.run(*arguments)
         assert code in (0, 3), err
@@ -57,5 +57,5 @@ async def test_a_slow_batch_keeps_its_lease(tmp_path):
         assert process.returncode == 0, err
         assert b"batch_lost" not in err
         assert json.loads(out)["books"]["balanced"]
-        assert simulator.answers.total() == PAIRS
+        assert simulator.responses.total() == PAIRS
     assert count_captures(tmp_path) == expected

@@ -294,9 +294,9 @@ def test_page_metrics_and_ledger_count_the_same_pairs_at_risk(tmp_path):
             pairs = [SentPair(Pair(name, "c", f"s{number}"), now - 13.9 * 86_400) for number in range(300)]
             await seen.service.enqueue(pairs, once=True)
         await seen.at(30)
-        shown = {each.name: each.at_risk for each in seen.snapshot.workspaces}
-        assert shown == await seen.ledger.reports.count_at_risk() | {"eu": 0}
-        assert shown == {"eu": 0, "us": 300}
+        at_risk = {each.name: each.at_risk for each in seen.snapshot.workspaces}
+        assert at_risk == await seen.ledger.reports.count_at_risk() | {"eu": 0}
+        assert at_risk == {"eu": 0, "us": 300}
         assert seen.metrics["harvester_at_risk_pairs", "us"] == 300
         assert 'Workspace "us": 300 pairs at risk of expiring unread' in seen.page
 

@@ -60,8 +60,8 @@ def test_the_secrets_of_urls_are_masked_and_names_of_users_are_not():
     register_url_secrets("amqp://harvester:pa/ss#w?ord-1@rabbit.example/vhost")
     register_url_secrets("nats://a:first-one%21@h1:4222,nats://token-of-nats-99@h2:4222")
     register_url_secrets("redis://h/0?password=in-the-query-7")
-    said = "no: pa/ss#w?ord-1, pa/ss#w?o, first-one!, first-one%21, token-of-nats-99, in-the-query-7; harvester"
-    assert scrub(said) == f"no: {MASK}, {MASK}, {MASK}, {MASK}, {MASK}, {MASK}; harvester"
+    text = "no: pa/ss#w?ord-1, pa/ss#w?o, first-one!, first-one%21, token-of-nats-99, in-the-query-7; harvester"
+    assert scrub(text) == f"no: {MASK}, {MASK}, {MASK}, {MASK}, {MASK}, {MASK}; harvester"
     assert scrub("cannot reach https://u:never-seen@h/x") == "cannot reach https://***@h/x"
 
 

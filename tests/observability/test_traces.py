@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from harvester.clock import BrazeClock, SystemClock
 from harvester.errors import LedgerError
-from harvester.ledger import EnqueueCount
+from harvester.ledger import EnqueueResult
 from harvester.observability.traces import NO_SPAN, begin_span, record_spans, send_traces_to
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sources.brokers import Delivery
@@ -113,8 +113,8 @@ class OneMessageBroker:
         return list(self.left)
 
     async def is_empty(self) -> bool:
-        """Tell so, and have that be all."""
-        self.told()
+        """Call ``on_empty``; return whether the message is acknowledged."""
+        self.on_empty()
         return not self.left
 
     async def acknowledge(self, deliveries) -> None:
@@ -140,7 +140,7 @@ async def test_each_batch_of_messages_is_a_span():
     async def enqueue(arrivals, *, once):
         if failures:
             raise failures.pop()
-        return EnqueueCount(new=len(arrivals), known=0)
+        return EnqueueResult(new=len(arrivals), known=0)
 
     trigger = Trigger(
         "sends", broker, parser=MessageParser(("default",), ()), enqueue=enqueue, clock=BrazeClock(SystemClock()),
@@ -148,21 +148,21 @@ async def test_each_batch_of_messages_is_a_span():
     )  # fmt: skip
     with record_spans(exporter := InMemorySpanExporter()):
         async with asyncio.timeout(10):
-            broker.told = trigger.stop
+            broker.on_empty = trigger.stop
             await trigger.run()
-    told = [dict(span.attributes) for span in exporter.get_finished_spans()]
+    attributes = [dict(span.attributes) for span in exporter.get_finished_spans()]
     unsettled = {"trigger": "sends", "messages": 1}
     # What a ledger did not take is tried again, and settled once more when it comes again, now to be acknowledged.
-    assert told == [unsettled, unsettled | {"enqueued": 1}, unsettled | {"enqueued": 1}]
+    assert attributes == [unsettled, unsettled | {"enqueued": 1}, unsettled | {"enqueued": 1}]
 
 
 def test_an_endpoint_without_the_extra_is_a_warning(monkeypatch):
     """A user who asks for traces without the library learns what to install."""
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with capture_logs() as said, send_traces_to("http://127.0.0.1:4318"):
+    with capture_logs() as logs, send_traces_to("http://127.0.0.1:4318"):
         assert begin_span("batch") is NO_SPAN
-    assert [each["event"] for each in said] == ["traces_disabled"]
-    assert "pip install -c locks/constraints.txt -e '.[otel]'" in said[0]["hint"]
+    assert [each["event"] for each in logs] == ["traces_disabled"]
+    assert "pip install -c locks/constraints.txt -e '.[otel]'" in logs[0]["hint"]
 
 
 def test_without_an_endpoint_nothing_is_recorded():

@@ -247,7 +247,7 @@ async def test_kills_never_lose_or_repeat_a_reading(broker_server, stores, tmp_p
         service.start()
 
         def progress():
-            return service.accepted() + simulator.answers.total()
+            return service.accepted() + simulator.responses.total()
 
         for bodies in slices:
             await broker.send(name, *bodies)
@@ -319,7 +319,7 @@ async def test_a_wait_for_the_rate_limit_ends_with_the_first_signal(tmp_path):
             await service.wait_for_page("/metrics", word='harvester_hold{cause="throttled",workspace="eu"} 1.0')
             await service.wait_for_page("/readyz", 200)
         assert (await service.status())["books"]["pending"] == 5
-        assert list(simulator.answers) == ["429"]
+        assert list(simulator.responses) == ["429"]
 
 
 async def test_the_second_signal_ends_the_process_at_once_and_loses_nothing(tmp_path):
@@ -357,14 +357,14 @@ async def test_a_halted_workspace_affects_no_other_and_recovers_with_a_new_key(t
             await wait_until(lambda: service.settled() == 5)
             await service.wait_for_page("/readyz", 200)
             assert list((await service.status())["halted"]) == ["other"]
-            refused = simulator.answers["401"]
+            refused = simulator.responses["401"]
             wrong.write_text(KEY)
             await wait_until(lambda: service.settled() == 10)
             await service.wait_for_page(
                 "/metrics", word='harvester_condition{cause="",component="key",subject="other"} 0.0'
             )
             assert (await service.status())["halted"] == {}
-        assert simulator.answers["401"] == refused
+        assert simulator.responses["401"] == refused
 
 
 async def test_a_service_reads_pairs_that_another_process_enqueues(tmp_path):
@@ -394,7 +394,7 @@ async def test_a_new_ledger_is_refused_at_a_used_place_until_it_is_rebuilt(reque
         async with service.running():
             await wait_until(lambda: service.captured() == 20)
         plan = "SELECT workspace, send_id, state, reading, round(due_at), verdict FROM pair WHERE state = 'waiting'"
-        planned, asked = service.query(plan + " ORDER BY send_id"), simulator.answers.total()
+        planned, asked = service.query(plan + " ORDER BY send_id"), simulator.responses.total()
         service.ledger.unlink()
         code, err = await service.run_to_end()
         assert (code, "harvester ledger rebuild" in err, "Traceback" in err) == (5, True, False), err
@@ -409,10 +409,10 @@ async def test_a_new_ledger_is_refused_at_a_used_place_until_it_is_rebuilt(reque
             assert service.query(plan + " ORDER BY send_id") == planned
             assert service.settled() == 10
             await service.wait_for_page("/readyz", 200)
-        assert simulator.answers.total() == asked
+        assert simulator.responses.total() == asked
         await service.enqueue(simulator, 20, 21, sent_at=long_ago)
         assert (await service.run_to_end("--until-idle"))[0] == 0
-        assert simulator.answers.total() == asked + 1
+        assert simulator.responses.total() == asked + 1
 
 
 async def test_pairs_are_removed_by_command_and_all_figures_agree(tmp_path):
@@ -439,4 +439,4 @@ async def test_pairs_are_removed_by_command_and_all_figures_agree(tmp_path):
             assert "harvester_books_balanced 1.0" in metrics
             assert "readings waiting" in await service.wait_for_page("/")
         assert (await service.run_to_end("--until-idle"))[0] == 0
-        assert simulator.answers == {"200": 3}
+        assert simulator.responses == {"200": 3}

@@ -78,7 +78,7 @@ async def test_every_existing_send_can_be_requested():
             status, _, body = await ask(campaign_id=each.pair.campaign_id, send_id=each.pair.send_id)
             verdicts[status, any(value for *_, value in numbers(json.loads(body)))] += 1
         assert verdicts[200, True] > 250
-        assert verdicts.total() == verdicts[200, True] + verdicts[200, False] == simulator.answers["200"]
+        assert verdicts.total() == verdicts[200, True] + verdicts[200, False] == simulator.responses["200"]
 
 
 @pytest.mark.parametrize("authorization", ["Bearer wrong", KEY, f"bearer {KEY}", f"Basic {KEY}", "", None])
@@ -109,7 +109,7 @@ async def test_requests_over_the_limit_get_429_until_the_reset():
         answers = [await ask() for _ in range(5)]
         assert [status for status, _, _ in answers] == [200, 200, 200, 429, 429]
         assert [answers[-1][1][name] for name in QUOTA_HEADERS] == ["3", "0", str(int(NOW) + 3600)]
-        assert simulator.answers == {"200": 3, "429": 2}
+        assert simulator.responses == {"200": 3, "429": 2}
         assert simulator.quota.refused == 2
         clock.now = float(answers[-1][1]["X-RateLimit-Reset"])
         status, headers, _ = await ask()

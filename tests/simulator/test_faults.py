@@ -98,9 +98,9 @@ async def test_a_silent_response_is_logged_and_does_not_delay_the_end(tmp_path):
     log = tmp_path / "answers.ndjson"
     async with serving(log=log) as (simulator, ask):
         waiting = asyncio.create_task(ask(send_id="fault-slow"))
-        while not simulator.answers:
+        while not simulator.responses:
             await asyncio.sleep(0)
-        assert simulator.answers == {"slow": 1}
+        assert simulator.responses == {"slow": 1}
         assert json.loads(log.read_text())["status"] is None
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -111,7 +111,7 @@ async def test_a_late_response_reports_an_old_quota():
     """``late`` is complete, but arrives after a response that was decided later and has less quota left."""
     async with serving() as (simulator, ask):
         late = asyncio.create_task(ask(send_id="fault-late"))
-        while not simulator.answers:
+        while not simulator.responses:
             await asyncio.sleep(0)
         _, newer, _ = await ask()
         assert not late.done()
@@ -141,7 +141,7 @@ async def test_faults_by_rate_are_repeatable():
                     statuses.append((await ask())[0])
                 except aiohttp.ClientError as error:
                     statuses.append(type(error).__name__)
-            return statuses, simulator.answers
+            return statuses, simulator.responses
 
     first = await run()
     assert first == await run()

@@ -36,7 +36,7 @@ async def test_the_log_contains_each_response_and_not_the_key(tmp_path):
         ]
         assert lines[2]["send_id"] == "a\nb&c"
         assert {line["at"] for line in lines} == {NOW}
-        assert simulator.answers.total() == len(lines)
+        assert simulator.responses.total() == len(lines)
     assert KEY.encode() not in log.read_bytes()
     assert b"wrong" not in log.read_bytes()
 

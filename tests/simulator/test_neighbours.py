@@ -17,9 +17,9 @@ from tests.support.stand_in import neighbours
 def test_a_neighbour_uses_the_same_however_often_it_is_charged(neighbour, limit, cuts):
     """Charged every 50 ms or once an hour, the requests add up: none is lost or counted twice."""
     times = sorted([0.0, *cuts, 3600.0])
-    due = [neighbour.calls_due(limit, 3600.0, since, until) for since, until in itertools.pairwise(times)]
+    due = [neighbour.requests_due(limit, 3600.0, since, until) for since, until in itertools.pairwise(times)]
     assert min(due) >= 0
-    assert sum(due) == neighbour.calls_due(limit, 3600.0, 0.0, 3600.0) <= neighbour.share * limit
+    assert sum(due) == neighbour.requests_due(limit, 3600.0, 0.0, 3600.0) <= neighbour.share * limit
 
 
 def test_each_neighbour_follows_its_pattern():
@@ -27,7 +27,7 @@ def test_each_neighbour_follows_its_pattern():
     minutes = [(60.0 * minute, 60.0 * minute + 60) for minute in range(60)]
 
     def per_minute(neighbour):
-        return [neighbour.calls_due(6000, 3600.0, *minute) for minute in minutes]
+        return [neighbour.requests_due(6000, 3600.0, *minute) for minute in minutes]
 
     assert per_minute(Steady(0.5)) == [50] * 60
     assert per_minute(Bursty(0.5, burst_seconds=60, every_seconds=600)) == ([500] + [0] * 9) * 6
@@ -45,7 +45,7 @@ def test_our_requests_do_not_change_the_neighbour(neighbour, times):
     quota = SharedQuota(1000, 3600.0, neighbour)
     grants = [quota.take(now) for now in sorted(times)]
     ours = sum(grant.allowed for grant in grants)
-    assert grants[-1].remaining == max(0, 1000 - ours - neighbour.calls_due(1000, 3600.0, 0.0, max(times)))
+    assert grants[-1].remaining == max(0, 1000 - ours - neighbour.requests_due(1000, 3600.0, 0.0, max(times)))
 
 
 def test_refused_requests_of_the_neighbour_are_counted():
@@ -53,7 +53,7 @@ def test_refused_requests_of_the_neighbour_are_counted():
     quota = SharedQuota(100, 3600.0, Campaign(0.5, starts_at_fraction=0.5, lasts_fraction=0.5))
     assert sum(quota.take(60.0).allowed for _ in range(80)) == 80
     quota.pass_time(3600.0)
-    assert (quota.neighbour_refused, quota.neighbour_calls) == (30, 50)
+    assert (quota.neighbour_refused, quota.neighbour_requests) == (30, 50)
     assert (quota.refused, quota.lowest_remaining) == (0, 0)
     assert quota.take(3600.0).remaining == 99
 
@@ -61,7 +61,7 @@ def test_refused_requests_of_the_neighbour_are_counted():
 def test_each_kind_of_neighbour_uses_its_share():
     """By the end of every window, each kind has used the given share."""
     for kind in ("steady", "bursty", "campaign"):
-        assert create_neighbour(kind, 0.3, 600.0).calls_due(1000, 600.0, 0.0, 600.0) == pytest.approx(300, abs=1)
+        assert create_neighbour(kind, 0.3, 600.0).requests_due(1000, 600.0, 0.0, 600.0) == pytest.approx(300, abs=1)
     assert create_neighbour("none", 0.3, 600.0) is None
     assert create_neighbour("steady", 0.0, 600.0) is None
     for kind, share in (("bursty", 0.0), ("noisy", 0.3)):

@@ -15,10 +15,10 @@ from tests.support.stand_in import NOW
 def test_any_query_is_parsed_or_refused(query):
     """Any input is a request or a 400, never another error."""
     try:
-        asked = parse_request(query, NOW)
+        request = parse_request(query, NOW)
     except BadRequest:
         return
-    assert 1 <= asked.length_days <= asked.last_day
+    assert 1 <= request.length_days <= request.last_day
 
 
 @pytest.mark.parametrize(

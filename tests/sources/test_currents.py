@@ -208,8 +208,8 @@ async def prepare_ledger(path, now):
         settled = [Settlement(each, outcomes[each.pair.send_id]) for each in batch.readings]
         await ledger.batches.seal(batch, settled, [], destination="x")
         await ledger.intake.enqueue([SentPair(Pair("default", "c", "overdue"), old)])
-        asked = [Pair("default", "c", send) for send in (*sent, "overdue", "nobody")]
-        return await ledger.reports.find(asked)
+        wanted = [Pair("default", "c", send) for send in (*sent, "overdue", "nobody")]
+        return await ledger.reports.find(wanted)
 
 
 async def test_the_ledger_finds_the_state_of_many_pairs_at_once(tmp_path):

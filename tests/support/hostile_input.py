@@ -118,9 +118,9 @@ _LISTED = st.builds(
 )
 
 
-def _wrap_in_sns(told: object) -> dict[str, object]:
+def _wrap_in_sns(document: object) -> dict[str, object]:
     """Return a message as SNS forwards it."""
-    return {"Type": "Notification", "Message": encode_json(told).decode("latin-1")}
+    return {"Type": "Notification", "Message": encode_json(document).decode("latin-1")}
 
 
 _DOCUMENTS = mostly(_PLAIN | _LISTED | _OWN | _EVENTS, VALUES, one_in=10)

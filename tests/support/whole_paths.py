@@ -20,7 +20,7 @@ from harvester.clock import BrazeClock, SystemClock
 from harvester.datasets import write_latest
 from harvester.engine.open_batch import OpenBatch
 from harvester.errors import ExchangeError, UsageError
-from harvester.ledger import EnqueueCount, Ledger
+from harvester.ledger import EnqueueResult, Ledger
 from harvester.model import Batch, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned, SentPair
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sources import Input, RejectsFile
@@ -96,7 +96,7 @@ def deliver(ledger: Ledger, bodies: Sequence[bytes], *, together: int) -> set[Pa
     """
     queue, arrived = Queue([*bodies, GOOD_MESSAGE], together=together), set()
 
-    async def add(arrivals: Sequence[SentPair], *, once: bool) -> EnqueueCount:
+    async def add(arrivals: Sequence[SentPair], *, once: bool) -> EnqueueResult:
         arrived.update(each.pair for each in arrivals)
         return await ledger.intake.enqueue(arrivals, once=once)
 
@@ -136,10 +136,10 @@ def read_list(ledger: Ledger, name: str, data: bytes) -> tuple[set[Pair], list[d
         except UsageError as error:
             refused = str(error)
         lines = rejects.path.read_bytes().splitlines() if rejects.count else []
-        told = [orjson.loads(line) for line in lines]
-    assert sum(each.get("lines", 1) for each in told) == rejects.count
-    assert all(each["problem"] for each in told)
-    return pairs, told, refused
+        rejects_lines = [orjson.loads(line) for line in lines]
+    assert sum(each.get("lines", 1) for each in rejects_lines) == rejects.count
+    assert all(each["problem"] for each in rejects_lines)
+    return pairs, rejects_lines, refused
 
 
 async def request_all(raw_answers: Sequence[bytes]) -> tuple[list[Response | ExchangeError], Callable[[str], str]]:
@@ -227,7 +227,7 @@ def check_outcomes(folder: Path, outcomes: Sequence[Outcome]) -> None:
 async def request_pages(requests: Sequence[bytes]) -> list[bytes]:
     """Send requests to the page, each on its own connection, and a valid one behind them; return the responses."""
 
-    async def look():
+    async def take_snapshot():
         return snapshots.healthy()
 
     async def send(data: bytes, patience_seconds: float | None = None) -> bytes:
@@ -241,8 +241,8 @@ async def request_pages(requests: Sequence[bytes]) -> list[bytes]:
         finally:
             writer.close()
 
-    async with WebServer(take_snapshot=look, clock=SystemClock(), port=0) as face:
-        port = int(face.url.rpartition(":")[2])
+    async with WebServer(take_snapshot=take_snapshot, clock=SystemClock(), port=0) as server:
+        port = int(server.url.rpartition(":")[2])
         answers = await asyncio.gather(*(send(data, SILENCE_SECONDS) for data in requests))
         good = await send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert good.startswith(b"HTTP/1.1 200")

@@ -160,7 +160,7 @@ async def test_a_run_without_a_standard_stream_captures_all_pairs(harvester, tmp
         )
         inside = ["sh", "-c", f'exec "$@" {closed}', "sh"]
         assert (await harvester.run("run", "p.csv", "--endpoint", simulator.url, inside=inside))[0] == 0
-        assert list(simulator.answers) == ["200"]
+        assert list(simulator.responses) == ["200"]
 
 
 @pytest.mark.parametrize("command", [("--help",), ("status", "--json"), ("parts",)])

@@ -201,7 +201,7 @@ async def test_a_zombie_writes_nothing(harvester, tmp_path):
             csv.writer(file).writerows([("campaign_id", "send_id"), *rows])
         arguments = ("run", "p.csv", "--endpoint", simulator.url, "--concurrency", "2", "--json")
         zombie = harvester.start_warm(*arguments)
-        while simulator.answers.total() < 4:
+        while simulator.responses.total() < 4:
             await asyncio.sleep(0.01)
         zombie.send_signal(signal.SIGSTOP)
         done = await complete_run(tmp_path, simulator.url, LateClock())

@@ -21,7 +21,7 @@ def month_and_soak(tmp_path_factory) -> tuple[Month, Soak]:
     ledger = tmp_path_factory.mktemp("month") / "ledger.db"
     gc.freeze()  # what existed before is not searched for garbage each day
     try:
-        return month(sends_per_day=SENDS_PER_DAY, days=30, ledger=ledger, look=soak.look), soak
+        return month(sends_per_day=SENDS_PER_DAY, days=30, ledger=ledger, on_sample=soak.sample), soak
     finally:
         gc.unfreeze()
 
@@ -45,8 +45,8 @@ def test_requests_that_failed_during_an_outage_are_repeated(month_and_soak):
     assert result.unanswered
     assert all(began <= at < ended for times in result.unanswered.values() for at in times)
     assert not [at for times in result.answered.values() for at in times if began <= at < ended]
-    back = {send: min(at for at in result.answered[send] if at >= ended) for send in result.unanswered}
-    assert max(back.values()) < ended + 3 * 3600
+    first_response_after = {send: min(at for at in result.answered[send] if at >= ended) for send in result.unanswered}
+    assert max(first_response_after.values()) < ended + 3 * 3600
 
 
 def test_memory_files_and_tasks_of_the_service_do_not_grow(month_and_soak):

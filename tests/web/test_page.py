@@ -145,11 +145,11 @@ def test_a_large_service_still_has_a_small_page():
     assert len(render_page(Health(large), now=snapshots.NOW).encode()) < 50_000
 
 
-def state(*, calls: int, remaining: int, left: float, limit: int = 1000) -> PaceState:
+def state(*, requests: int, remaining: int, left: float, limit: int = 1000) -> PaceState:
     """The state of a pacer."""
     return PaceState(
         pace=1.0, limit=limit, remaining=remaining, reserve_requests=200, seconds_to_reset=left, in_flight=0,
-        hold_cause=None, held_seconds=0, holds_in_a_row=0, requests=calls, throttled=0, waited_seconds=0,
+        hold_cause=None, held_seconds=0, holds_in_a_row=0, requests=requests, throttled=0, waited_seconds=0,
         answered=True,
     )  # fmt: skip
 
@@ -157,27 +157,29 @@ def state(*, calls: int, remaining: int, left: float, limit: int = 1000) -> Pace
 def test_requests_that_the_window_counts_and_we_did_not_send_are_of_others():
     """The history survives resets, and there is no window before the first response."""
     history = QuotaHistory()
-    history.sample(state(calls=0, remaining=0, left=0, limit=0), 0.0)
+    history.sample(state(requests=0, remaining=0, left=0, limit=0), 0.0)
     assert history.window.limit == 0
-    history.sample(state(calls=10, remaining=900, left=3000), 600.0)
+    history.sample(state(requests=10, remaining=900, left=3000), 600.0)
     assert (history.window.ours, history.window.others, history.window.resets_at) == (10, 90, 3600.0)
-    history.sample(state(calls=110, remaining=700, left=2000), 1600.0)
+    history.sample(state(requests=110, remaining=700, left=2000), 1600.0)
     assert (history.window.ours, history.window.others) == (110, 190)
-    history.sample(state(calls=110, remaining=700, left=0), 3601.0)
-    history.sample(state(calls=111, remaining=950, left=3598), 3602.0)
+    history.sample(state(requests=110, remaining=700, left=0), 3601.0)
+    history.sample(state(requests=111, remaining=950, left=3598), 3602.0)
     assert (history.window.ours, history.window.others, history.window.began_at) == (1, 49, 3600.0)
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 400), st.integers(0, 400)), max_size=2000), st.integers())
 def test_the_history_of_a_window_is_short_and_never_decreases(samples, seed):
     """However often the pacer is sampled, there are at most 62 samples."""
-    history, now, calls, lost = QuotaHistory(), 0.0, 0, 0
+    history, now, requests, lost = QuotaHistory(), 0.0, 0, 0
     jitter = random.Random(seed)
     for wait, ours, others in samples:
-        now, calls, lost = now + wait, calls + ours, lost + ours + others
+        now, requests, lost = now + wait, requests + ours, lost + ours + others
         if now >= 3600:
             break
-        history.sample(state(calls=calls, remaining=10**7 - lost, left=3600 - now + jitter.random(), limit=10**7), now)
+        history.sample(
+            state(requests=requests, remaining=10**7 - lost, left=3600 - now + jitter.random(), limit=10**7), now
+        )
     series = history.window.spent
     assert len(series) <= 62
     assert all(a.at <= b.at and a.ours <= b.ours and a.others <= b.others for a, b in pairwise(series))

@@ -62,8 +62,10 @@ class SQS(BrokerServer):
     async def list_dead_letters(self, name: str) -> list[tuple[bytes, str]]:
         """See ``BrokerServer``."""
         found = []
-        asked = {"MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"]}
-        while messages := self._sqs.receive_message(QueueUrl=self._queue_url(f"{name}-dead"), **asked).get("Messages"):
+        arguments = {"MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"]}
+        while messages := self._sqs.receive_message(QueueUrl=self._queue_url(f"{name}-dead"), **arguments).get(
+            "Messages"
+        ):
             found += [(each["Body"].encode(), each["MessageAttributes"]["reason"]["StringValue"]) for each in messages]
         return found
 
