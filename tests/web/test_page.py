@@ -112,26 +112,34 @@ def test_a_new_service_has_a_page():
     assert "Nothing is pending." in text(Snapshot(taken_at=snapshots.NOW, started_at=snapshots.NOW))
 
 
-@given(st.text())
-def test_text_from_outside_never_becomes_markup(harm):
+def render_with(each: str) -> str:
+    """Render a page on which every text from outside is ``each``."""
+    rejection = Rejection(Pair(each, each, each), each, each, snapshots.NOW)
+    halted = replace(
+        snapshots.build_workspace(), halt_reason=each, halted_since=0, hold_cause=each, responses={each: 1}
+    )
+    trigger = TriggerState(each, each, connected=False, last_error=each + ".", messages={each: 1})
+    snapshot = replace(
+        snapshots.healthy(),
+        rejections=(rejection,),
+        workspaces=(halted,),
+        triggers=(trigger,),
+        conditions=tuple(Condition(component, each, snapshots.NOW, each, each) for component in Component),
+    )
+    return render_page(Health(snapshot, each or "x"), now=snapshots.NOW)
+
+
+@pytest.fixture(scope="module")
+def plain_tags():
+    """Return the elements of the page with plain texts."""
+    return Elements(render_with("plain")).tags
+
+
+@given(harm=st.text())
+def test_text_from_outside_never_becomes_markup(plain_tags, harm):
     """Whatever ids, responses and errors contain, the page has the same elements."""
-
-    def with_text(each: str) -> Snapshot:
-        rejection = Rejection(Pair(each, each, each), each, each, snapshots.NOW)
-        halted = replace(
-            snapshots.build_workspace(), halt_reason=each, halted_since=0, hold_cause=each, responses={each: 1}
-        )
-        trigger = TriggerState(each, each, connected=False, last_error=each + ".", messages={each: 1})
-        return replace(
-            snapshots.healthy(),
-            rejections=(rejection,),
-            workspaces=(halted,),
-            triggers=(trigger,),
-            conditions=tuple(Condition(component, each, snapshots.NOW, each, each) for component in Component),
-        )
-
-    document = render_page(Health(with_text(harm), harm or "x"), now=snapshots.NOW)
-    assert Elements(document).tags == Elements(render_page(Health(with_text("plain"), "plain"), now=snapshots.NOW)).tags
+    document = render_with(harm)
+    assert Elements(document).tags == plain_tags
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", document)
 
 
