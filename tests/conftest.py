@@ -112,19 +112,46 @@ def pytest_make_parametrize_id(val, argname):
     return f"{argname} of {len(val)}" if isinstance(val, str | bytes) and len(val) > 200 else None
 
 
+LONG_GROUPS = ("moto", "rabbitmq", "sqs", "redis", "nats", "month", "azurite", "radosgw")
+LONG_TESTS = (
+    "tests/system/",
+    "tests/service/",
+    "tests/conformance/",
+    "tests/ledger/",
+    "tests/commands/",
+    "tests/monitor/",
+)
+
+
 @pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
-    """Run the tests of object stores in one process, and those of each broker: each server starts only once.
+    """Run the tests of each object store and each broker in one process: each server starts only once.
 
-    Groups come first, and then the tests of whole systems: a process that began a long one last would delay the end.
+    Long groups come first, and then long tests: a process that began a long one last would delay the end.
     """
     for item in items:
-        chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if "broker_server" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group(item.callspec.params["broker_server"]))
-        elif "stores" in item.fixturenames or any(value in STORES for value in chosen if isinstance(value, str)):
-            item.add_marker(pytest.mark.xdist_group("stores"))
-    items.sort(key=lambda item: (item.get_closest_marker("xdist_group") is None, "tests/system/" not in item.nodeid))
+        if server := _find_server(item):
+            item.add_marker(pytest.mark.xdist_group(server))
+    items.sort(key=_get_rank)
+
+
+def _find_server(item: pytest.Item) -> str | None:
+    """Return the broker or the object store that a test names; moto is the store of those that name none."""
+    chosen = item.callspec.params if hasattr(item, "callspec") else {}
+    if "broker_server" in item.fixturenames:
+        return chosen["broker_server"]
+    named = [value for value in chosen.values() if isinstance(value, str) and value in STORES]
+    if not named and "stores" in item.fixturenames and not item.get_closest_marker("xdist_group"):
+        return "moto"
+    return named[0] if named else None
+
+
+def _get_rank(item: pytest.Item) -> int:
+    marker = item.get_closest_marker("xdist_group")
+    if marker and marker.args[0] in LONG_GROUPS:
+        return LONG_GROUPS.index(marker.args[0])
+    folders = (at for at, folder in enumerate(LONG_TESTS) if item.nodeid.startswith(folder))
+    return len(LONG_GROUPS) + next(folders, len(LONG_TESTS))
 
 
 @pytest.hookimpl(wrapper=True)

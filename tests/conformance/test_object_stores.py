@@ -77,6 +77,7 @@ async def test_a_connection_cut_at_any_put_changes_nothing(stores, monkeypatch, 
         assert [await ObjectStore(url).read(each) for each in names] == [b"rows" * 1000] * 3
 
 
+@pytest.mark.xdist_group("radosgw")
 async def test_a_put_that_changes_in_transit_is_sent_again(stores, monkeypatch, fast_retries):
     """An upload is signed over its digest, which the store checks: no damaged part is ever stored."""
     bucket = stores("radosgw")
@@ -171,6 +172,7 @@ async def test_a_foreign_object_with_an_invalid_name_is_an_error(stores, monkeyp
         list(ObjectStore(url).list_names())
 
 
+@pytest.mark.xdist_group("radosgw")
 async def test_refusals_of_ceph_are_distinguished(stores, monkeypatch):
     """Ceph's answers for a wrong key, a wrong secret, a missing bucket and another user's bucket are understood."""
     bucket = stores("radosgw")

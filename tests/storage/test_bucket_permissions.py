@@ -65,6 +65,7 @@ async def test_the_documented_permissions_are_sufficient_and_minimal(stores, mon
             await BucketSink(ObjectStore(f"{bucket.url}/brazen")).attach("ledger")
 
 
+@pytest.mark.xdist_group("radosgw")
 async def test_duckdb_reads_the_bucket_with_the_documented_query(stores, tmp_path, monkeypatch):
     """A user pastes it, with his own bucket and secret, and gets the captured numbers."""
     folder, bucket = find_httpfs(), stores("radosgw")

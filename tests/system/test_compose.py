@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.support.brokers.rabbitmq import RabbitMQ
@@ -75,7 +74,6 @@ def test_the_compose_file_names_exactly_the_files_of_its_folder():
     assert all(set(each.get("secrets", [])) <= set(COMPOSE["secrets"]) for each in SERVICES.values())
 
 
-@pytest.mark.xdist_group("rabbitmq")
 async def test_compose_captures_every_send_from_the_queue_into_the_bucket(tmp_path):
     """The one invalid message becomes a dead letter."""
     compose = ComposeProcesses(tmp_path)
