@@ -130,7 +130,7 @@ def small_memory(monkeypatch):
 
 def test_memory_is_bounded_for_thousands_of_files(tmp_path, small_memory):
     """Memory does not grow with the number of files and sends, and all sends are found."""
-    files, each = 1000, 16
+    files, each = 1000, 12
     for at in range(files):
         events = [event(f"{at:036}", f"{number:036}") for number in range(each)]
         put(tmp_path, avro(events), name=f"{at:04}.avro")
