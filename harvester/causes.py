@@ -1,6 +1,7 @@
 """Finds the cause of an error: one of a closed set of codes, such as ``connection_refused``.
 
-Log fields, metric labels, JSON and the ledger hold the code. ``errors.format_cause`` makes the text for people from it.
+Log fields, metric labels, JSON and the ledger contain the code. ``errors.format_cause`` makes the text for people from
+it.
 """
 
 import errno

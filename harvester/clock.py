@@ -11,12 +11,13 @@ import time
 from typing import NamedTuple, Protocol
 
 LARGE_DIFFERENCE_SECONDS = 60.0
-"""A difference of clocks above this is a condition, and makes requests void that were made with the wrong time."""
+"""A larger difference of the clocks is a condition, and the outcomes of requests made with the wrong time are
+discarded."""
 
 MAX_MOVES = 5.0
 MOVE_EVERY_SECONDS = 600.0
 """A ``BrazeClock`` may move ``MAX_MOVES`` times in a row, then once every ``MOVE_EVERY_SECONDS``, so that contradictory
-dates do not stop a harvest."""
+dates do not stop a capture."""
 
 DOUBT_COST = 0.1
 """The fraction of a move that is charged for a doubt."""
@@ -61,10 +62,10 @@ class Bounds(NamedTuple):
 
     @classmethod
     def from_date(cls, date: float, *, received: float, departed: float = -math.inf) -> "Bounds":
-        """Bound the offset by one answer.
+        """Bound the offset by one response.
 
-        ``Date`` has whole seconds. So Braze's time was between ``date`` and a second later at some moment between the
-        departure of the request and the receipt of the answer.
+        ``Date`` has whole seconds. Braze's time was therefore between ``date`` and a second later, at some moment
+        between the request and the response.
         """
         return cls(date - received, date + 1 - departed)
 
@@ -85,12 +86,12 @@ class Bounds(NamedTuple):
 class BrazeClock:
     """Braze's time as far as it is known; one for each process.
 
-    Until an answer has *confirmed* the time, it is the machine's wall clock, corrected by the difference that was
+    Until a response has *confirmed* the time, it is the machine's wall clock, corrected by the difference that was
     measured last. From then on it is the monotonic clock and an offset, so that jumps of the wall clock change nothing.
 
-    An answer is trusted if a witness agrees: the known time, the machine's clock, or another answer. A first answer
-    that contradicts the machine's clock sets the time at once, so that the next request is useful, but only a second
-    answer confirms it. After that, a single answer that contradicts the known time changes nothing.
+    A response is trusted if a witness agrees: the known time, the machine's clock, or another response. A first
+    response that contradicts the machine's clock sets the time at once, so that the next request is useful. Only a
+    second response confirms it. After that, a single response that contradicts the known time changes nothing.
     """
 
     def __init__(self, machine: Clock, *, difference: float = 0.0) -> None:
@@ -124,7 +125,7 @@ class BrazeClock:
 
     @property
     def offset(self) -> float:
-        """The seconds from monotonic time to Braze's, as far as known."""
+        """The seconds from monotonic time to Braze's, as far as it is known."""
         return self.wall() - self._machine.monotonic() if self._offset is None else self._offset
 
     @property
@@ -134,16 +135,16 @@ class BrazeClock:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the last answer contradicts the known time, and no other answer has decided yet."""
+        """Whether the last response contradicts the known time, and no other response has decided yet."""
         return self._doubted is not None
 
     @property
     def jumped(self) -> bool:
-        """Whether the machine's wall clock has jumped against its monotonic clock since the last answer."""
+        """Whether the machine's wall clock has jumped against its monotonic clock since the last response."""
         return self.confirmed and abs(self._offset_of_machine() - self._machine_offset) > LARGE_DIFFERENCE_SECONDS
 
     def observe(self, date: float | None, *, departed: float, received: float) -> None:
-        """Learn from an answer: its ``Date``, and when the request left and the answer came, in monotonic seconds."""
+        """Learn from the ``Date`` of a response; ``departed`` and ``received`` are monotonic seconds."""
         if date is None:
             return
         bounds = Bounds.from_date(date, departed=departed, received=received)
@@ -162,7 +163,7 @@ class BrazeClock:
             self._doubted = bounds
 
     def _believe(self, bounds: Bounds, witness: float) -> None:
-        """Trust an answer that a witness agrees with, and confirm the time."""
+        """Trust a response that a witness agrees with, and confirm the time."""
         self._move(bounds, witness)
         self.confirmed = True
         self._machine_offset = self._offset_of_machine()

@@ -1,4 +1,4 @@
-"""What can fail, and what to do about it.
+"""The errors that harvester raises, and what to do about each.
 
 The base class determines the exit code, the leaf says what happened::
 
@@ -34,7 +34,7 @@ def install_hint(extra: str) -> str:
 
 
 class ExitCode(IntEnum):
-    """The closed list of exit codes."""
+    """The exit codes, a closed set."""
 
     COMPLETE = 0
     BUG = 1

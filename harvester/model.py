@@ -16,10 +16,10 @@ RETENTION_SECONDS = 14 * DAY_SECONDS
 """How long Braze keeps a send's analytics: 14 days after the send (documentation of the endpoint)."""
 
 SERIES_DAYS = 15
-"""How many days a request asks for: the 14 that Braze keeps and a day of grace. Days before the send cost nothing."""
+"""How many days a request covers: the 14 that Braze keeps and a day of grace. Days before the send cost nothing."""
 
 GRACE_SECONDS = DAY_SECONDS
-"""How long past retention a pair is still asked for: which zone and which end of day 14 count is undocumented."""
+"""How long past retention a pair is still requested: the zone and the end of day 14 are not documented."""
 
 MAX_ID_CHARACTERS = 64
 """Braze's own limit for a send id: ASCII, at most 64 characters (documentation of the identifier types)."""
@@ -28,7 +28,7 @@ DATASET = "send_analytics"
 """The name of the dataset that holds the rows."""
 
 RAW_DATASET = "raw_answers"
-"""The name of the optional dataset that holds the answers as they came, since they cannot be asked for again."""
+"""The name of the optional dataset of responses as they were received, because they cannot be requested again."""
 
 PART_SUFFIXES = (".ndjson", ".ndjson.zst", ".ndjson.gz")
 
@@ -129,7 +129,7 @@ class Batch:
 
 
 class Captured(NamedTuple):
-    """A successful reading: its verdict and its rows, one NDJSON line each; ``raw`` if raw answers are kept."""
+    """A successful reading: its verdict and its rows, one NDJSON line each; ``raw`` if raw responses are kept."""
 
     verdict: Verdict
     captured_at: float
@@ -172,7 +172,7 @@ class Returned:
 
 
 Outcome = Captured | Rejected | Deferred | Returned
-"""What became of a leased reading. The first two end it; the others give it back to the ledger."""
+"""The outcome of a leased reading. The first two end it; the others return it to the ledger."""
 
 
 class Settlement(NamedTuple):

@@ -1,8 +1,8 @@
 """The plan of readings: when a pair is read, when it expires, when a deferred reading is due again. Pure.
 
-A pair's time counts from its send, or from its first sight if the send's time is unknown. Readings are named by
-the age at which they fall due: ``d1`` after a day, and the last one ``final``. Due times are rounded up, so that
-sends share batches and parts, with a phase for each workspace, so that workspaces are not due all at once.
+A pair's time counts from its send, or from its first sight if the send's time is unknown. Readings are named by the age
+at which they fall due: ``d1`` after a day, and the last one ``final``. Due times are rounded up, so that sends share
+batches and parts, and each workspace has its own phase, so that workspaces are not due all at once.
 """
 
 import random
@@ -15,7 +15,7 @@ ONCE = "once"
 """The one reading of a historical capture, due as soon as it is enqueued."""
 
 IMMEDIATE = "d0"
-"""The first reading of a pair whose time of send is unknown: by now it may be any age."""
+"""The first reading of a pair whose time of send is unknown: the send may have any age."""
 
 FINAL = "final"
 
@@ -42,7 +42,7 @@ class Planned:
 class ReadingPlan:
     """When each pair of a workspace is read. Ages are rising days since the send; the last is the final reading.
 
-    Without ages a pair is read once, at once.
+    Without ages a pair is read once, immediately.
     """
 
     ages_days: tuple[float, ...] = ()
@@ -82,7 +82,7 @@ class ReadingPlan:
         names = [each for each, _ in self.readings]
         if name in names:
             later = self.readings[names.index(name) + 1 :]
-        else:  # the one at once, or one of an earlier configuration
+        else:  # the immediate reading, or one of an earlier configuration
             later = tuple(each for each in self.readings if since + each[1] > now)
         return self._planned(*later[0], since) if later else None
 
@@ -111,7 +111,8 @@ def count_deferrals(seconds: float) -> int:
 def deferral_seconds(deferrals: int, jitter: random.Random) -> float:
     """Return the delay of a reading that was deferred ``deferrals`` times before.
 
-    It doubles from five seconds to an hour, with a quarter of jitter so that a herd does not come back as one.
+    It doubles from five seconds to an hour, with a quarter of jitter so that readings deferred together are not all due
+    at once.
     """
     delay = min(DEFERRAL_FIRST_SECONDS * 2.0 ** min(deferrals, 20), DEFERRAL_MAX_SECONDS)
     return delay * jitter.uniform(0.75, 1.0)

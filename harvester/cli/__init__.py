@@ -1,7 +1,7 @@
 """The command line: arguments, progress and exit codes.
 
-A command imports what it needs when it runs, so that ``--help`` is fast. No lower room reads arguments, prints, or ends
-the process.
+A command imports its dependencies when it runs, so that ``--help`` is fast. No lower room reads arguments, prints, or
+ends the process.
 """
 
 import asyncio
@@ -53,13 +53,13 @@ class _Commands(click.Group):
             _drop_output()  # the reader closed the pipe
             ctx.exit(ExitCode.COMPLETE)
         except HarvesterError as error:
-            lines = scrub(str(error)).split("\n")  # one per problem of the settings
+            lines = scrub(str(error)).split("\n")  # one sentence for each problem of the settings
             click.echo("harvester: " + "\n".join(map(printable, lines)), err=True)
             ctx.exit(error.exit_code)
         except (
             KeyboardInterrupt,
             asyncio.CancelledError,
-        ):  # a second signal, or the end of the grace
+        ):  # a second signal, or the end of the grace period
             click.echo("harvester: interrupted; run the same command again to continue", err=True)
             ctx.exit(ExitCode.INTERRUPTED)
 
@@ -87,7 +87,7 @@ def _drop_output() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Replace closed standard streams by /dev/null, or a file or socket would get their numbers."""
+    """Replace closed standard streams by /dev/null; otherwise a file or socket would get their numbers."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)

@@ -43,7 +43,7 @@ def audit(sources: tuple[str, ...], path: Path, workspaces: list[str], *, adding
         ledger_access.check_exists(path)
     now, difference = ledger_access.get_time(path)
     listed = Input(sources, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
-    # A file of its own, to keep the rejects of the last run.
+    # A separate file, so that the rejects of the last run are kept.
     rejects = RejectsFile(path.with_name("audit-rejects.ndjson"))
     done = asyncio.run(_audit(path, listed, rejects, now=now, adding=adding, json=json))
     if json:

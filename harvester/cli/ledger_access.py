@@ -43,7 +43,7 @@ def ledger_command(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def creating_command(creates: Callable[[dict[str, Any]], bool]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Like ``ledger_command``, for a command that creates a missing ledger if ``creates`` says so of its arguments."""
+    """Like ``ledger_command``, but create a missing ledger if ``creates`` returns True for the arguments."""
     return functools.partial(_find_ledger, creates=creates)
 
 
@@ -93,7 +93,7 @@ def with_ledger(path: Path, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") 
 
 
 def check_exists(path: Path) -> None:
-    """Raise ``UsageError`` unless there is a ledger."""
+    """Raise ``UsageError`` if there is no ledger."""
     if not path.exists():
         raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
 

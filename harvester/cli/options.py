@@ -12,7 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class LocalPath(click.ParamType[Path]):
-    """A file or folder of this machine. Places of other kinds are refused before a file of that name is created."""
+    """A file or folder on this machine. Other kinds of place are refused before a file of that name is created."""
 
     name = "path"
 

@@ -94,7 +94,7 @@ def book_lines(balance: Books, balances: Mapping[str, Books]) -> list[str]:
 
 
 def _pending(balance: Books) -> str:
-    """Return how many pending pairs were never read, and how many wait for their next reading."""
+    """Describe how many pending pairs were never read, and how many wait for their next reading."""
     waiting = balance.pending - balance.never_read
     parts = [f"{balance.never_read} never read"] if balance.never_read else []
     if waiting:

@@ -105,7 +105,7 @@ def estimate_lines(estimate: "Estimate", *, settled: int, expired: int, limit: i
     share = f"{estimate.quota_share:.1%}" if estimate.quota_share >= 0.001 else "less than 0.1%"
     return [
         f"requests   {'; '.join([str(estimate.requests), *done])}",
-        f"pace       {estimate.pace:.1f} requests per second, if nobody else uses the quota",
+        f"pace       {estimate.pace:.1f} requests per second, if there are no other users of the quota",
         f"time       {duration}",
         f"quota      {share} of an hour's {output.plural(limit, 'request')}",
         f"missed     {output.plural(estimate.missed, 'pair')} would expire before they are requested",

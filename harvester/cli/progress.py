@@ -46,8 +46,8 @@ async def _show(lines: Callable[[], list[str]]) -> AsyncIterator[None]:
 async def _draw(lines: Callable[[], list[str]]) -> None:
     """Draw the lines again and again, until this is cancelled.
 
-    rich computes where to draw before it writes. If a log line is written in between, as its own thread for refreshing
-    allows, both stand on one line. So this task draws, with the lock that each log line takes.
+    rich computes where to draw before it writes. Its own refresh thread would let a log line be written in between, on
+    the same line. So this task draws instead, and holds the lock that each log line takes.
     """
     from rich.console import Console
     from rich.live import Live

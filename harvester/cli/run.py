@@ -70,7 +70,7 @@ def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path
         yield sink, Compression(settings.compression), ledger_access.get_ledger_path(out, state)
         return
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
-        # Rows in a pipe cannot be found again, so without --state the ledger is temporary.
+        # Rows in a pipe cannot be read again, so the ledger is temporary without --state.
         yield sink, Compression.NONE, state or Path(folder) / "ledger.db"
 
 

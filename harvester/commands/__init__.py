@@ -1,1 +1,1 @@
-"""What a person runs once. Each command returns a report."""
+"""The commands that a person runs once. Each returns a report."""

@@ -49,7 +49,7 @@ class Audit:
         """
         for page in pairs.pages(rejects):
             if not page:
-                await asyncio.sleep(0)  # other tasks run while the source reads on
+                await asyncio.sleep(0)  # other tasks run while the source continues to read
                 continue
             found = await self._compare(page)
             missed = [each.send for each in found if each.readable and each.state != "rejected"]

@@ -1,4 +1,7 @@
-"""A historical capture, once: pairs into the ledger, harvest, summary. The composition root of ``harvester run``."""
+"""Runs one historical capture: enqueues the pairs, captures them, and returns a summary.
+
+The composition root of ``harvester run``.
+"""
 
 import asyncio
 from collections import Counter
@@ -19,12 +22,12 @@ from harvester.sources import Input, RejectsFile
 from harvester.storage import Compression, Sink
 
 REPORT_SECONDS = 1.0
-"""How often to check whether a part has stopped working, for a person who watches."""
+"""How often conditions are checked, for a person who watches."""
 
 
 @dataclass(slots=True)
 class Summary:
-    """What a run did and how the ledger stands after it."""
+    """The result of a run, and the state of the ledger after it."""
 
     workspaces: dict[str, Books]
     lines: int = 0
@@ -59,7 +62,7 @@ class Summary:
 
     @property
     def exit_code(self) -> ExitCode:
-        """The closed list of exit codes, the gravest first."""
+        """The exit code: if several apply, that of the most serious problem."""
         if self.problem is not None:
             return ExitCode.STORAGE
         if self.halted:
@@ -77,7 +80,7 @@ class Run:
     def __init__(
         self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression, connect: Connect = connected
     ) -> None:
-        """Take what is open already; ``capture`` does the work."""
+        """Use an open ledger and sink; ``capture`` does the work."""
         self._settings = settings
         self._ledger = ledger
         self._clock = ledger.clock
@@ -90,26 +93,26 @@ class Run:
         self._windows_unknown = False
 
     def stop(self) -> None:
-        """Claim no more, and let requests in flight finish."""
+        """Claim nothing more, and let requests in flight finish."""
         self._stopped = True
         self._harvesting.stop()
 
     @property
     def store_problem(self) -> SinkError | None:
-        """Why sealed parts wait to be stored; None while all is well."""
+        """Why sealed parts wait to be stored; None if none waits because of a failure."""
         return self._harvesting.storing.problem
 
     def progress(self) -> dict[str, tuple[Harvest, Client, Pacer]]:
-        """Give what a progress view looks at, by workspace; nothing while pairs are read."""
+        """Return the progress of each workspace; empty while pairs are read."""
         if not self.pending_at_start:
             return {}
         return {name: (each.harvest, each.client, each.pacer) for name, each in self._harvesting.wired.items()}
 
     async def capture(self, pairs: Input, rejects: RejectsFile, *, forced: bool = False) -> Summary:
-        """Enqueue, harvest, sum up.
+        """Enqueue the pairs, capture them, and return the summary.
 
-        Raises ``UsageError`` for unusable input, ``StorageError`` when a place fails from the start or the ledger at
-        all. A sink that fails later is the summary's ``problem``.
+        Raises ``UsageError`` for unusable input, and ``StorageError`` if the ledger fails or the place fails from the
+        start. A later failure of the place is the summary's ``problem``.
         """
         async with self._harvesting.opened():
             for name in self._settings.workspaces:
@@ -126,7 +129,7 @@ class Run:
         return await self._summary(pairs, rejects)
 
     async def _report(self) -> None:
-        """Say at once what does not work, and when it works again."""
+        """Log conditions as soon as they begin and end."""
         while True:
             await asyncio.sleep(REPORT_SECONDS)
             self._condition_log.update(self._harvesting.conditions())
@@ -179,10 +182,11 @@ async def enqueue_all(
     ledger: Ledger, pairs: Input, rejects: RejectsFile, *, forced: bool = False, once: bool = False,
     confirm: Callable[[str], Awaitable[None]] | None = None,
 ) -> AsyncIterator[EnqueueResult]:  # fmt: skip
-    """Put all pairs of an input into the ledger; bad lines go to the rejects file. Others run in between.
+    """Enqueue all pairs of an input; bad lines go to the rejects file.
 
-    ``confirm`` makes a call of a workspace for the time, at most one: whether captured pairs are read anew depends on
-    it. Without an answer none is, and their counts have one ``in_question``.
+    Other tasks run in between. ``confirm`` makes at most one request of a workspace to confirm the time, which decides
+    whether captured pairs are read again. Without a response none is read again, and the counts contain one as
+    ``in_question``.
     """
     time_requested = False
     for page in pairs.pages(rejects):

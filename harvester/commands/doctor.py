@@ -1,7 +1,7 @@
 """Checks that a capture can work; each finding says what to correct. Sends one request per workspace.
 
 No check creates a ledger or a folder: it creates a temporary one on the same disk instead. In a bucket, a small object
-remains, since no permission to delete is required.
+remains, because harvester does not need the permission to delete.
 """
 
 import resource

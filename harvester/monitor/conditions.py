@@ -1,4 +1,4 @@
-"""Collects all conditions of a service from memory, and logs them as they change.
+"""Collects all conditions of a service from memory, and logs changes.
 
 It never waits, so a ledger that hangs does not delay it.
 """
@@ -21,7 +21,7 @@ _NOT_SERVED = "it is not configured, so its {} are not read; configure it, or re
 
 
 class Conditions:
-    """Call it for the present conditions. Call ``report`` every few seconds to log them."""
+    """Collects conditions: call the object to get the current ones, and ``report`` every few seconds to log them."""
 
     def __init__(self, *, harvesting: Harvesting, triggers: Sequence[Trigger], ledger: Ledger, clock: Clock) -> None:
         """Nothing is logged yet."""
@@ -36,7 +36,7 @@ class Conditions:
         self._probed_at = 0.0
 
     def __call__(self) -> list[Condition]:
-        """Return the present conditions."""
+        """Return the current conditions."""
         found = [*self._of_ledger(), *self._harvesting.conditions()]
         halted_workspaces = {each.subject for each in found if each.component is Component.KEY}
         found += [

@@ -1,7 +1,6 @@
 """The history of a rate limit window: who sent its requests, as a short series of samples.
 
-Requests that the window counts and this process did not send are requests of others. Requests that this process sent
-before a restart count as those of others.
+All requests of the window that this process did not send count as requests of others, including those before a restart.
 """
 
 from harvester.braze.pace_state import PaceState
@@ -14,7 +13,7 @@ _TOLERANCE_SECONDS = 2.5
 
 
 class QuotaHistory:
-    """The present window of one workspace. Call ``sample`` every few seconds."""
+    """The current window of one workspace. Call ``sample`` every few seconds."""
 
     def __init__(self) -> None:
         """No window is known yet."""

@@ -45,7 +45,7 @@ class Monitor:
         self, settings: Settings, *, ledger: Ledger, harvesting: Harvesting, triggers: Sequence[Trigger],
         conditions: Callable[[], Sequence[Condition]],
     ) -> None:  # fmt: skip
-        """Observe ``harvesting`` and ``triggers``, which run already."""
+        """Observe ``harvesting`` and ``triggers``, which already run."""
         self._conditions = conditions
         self._triggers = triggers
         self._settings = settings
@@ -65,7 +65,7 @@ class Monitor:
         self._expired_pairs = await self._ledger.reports.count_expired()
 
     def sample(self) -> None:
-        """Add the present quota of each workspace to its history."""
+        """Add the current quota of each workspace to its history."""
         for name, each in self._harvesting.wired.items():
             self._histories[name].sample(each.pacer.state(), self._clock.wall())
 
@@ -98,7 +98,7 @@ class Monitor:
     async def alert(self) -> None:
         """Log pairs at risk when their number grows, then every hour; and pairs that expired since the last call.
 
-        Claims and housekeeping expire pairs, in any process: the ledger's count is the one place that knows them all.
+        Claims and upkeep of every process expire pairs, so only the ledger's count includes all of them.
         """
         now = self._clock.wall()
         expired = await self._ledger.reports.count_expired()

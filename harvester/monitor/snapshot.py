@@ -1,7 +1,7 @@
 """The state of the service at one moment, as plain values. The page, the metrics and the probes show only this.
 
-A snapshot holds no secret, and nothing that changes later. Unknown values keep their defaults. The snapshot also
-decides whether the service is healthy and ready, from the values that are shown.
+A snapshot contains no secret, and never changes. Unknown values keep their defaults. The snapshot also decides whether
+the service is healthy and ready, from the values that are shown.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ class Window:
 class WorkspaceState:
     """One workspace: ``readings`` by state, and since the start ``requests`` by cause and ``responses`` by result.
 
-    ``last_captured_at`` is 0 where no capture is known.
+    ``last_captured_at`` is 0 if no capture is known.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""Logs, traces, and secrets kept out of both."""
+"""Logs and traces, and the code that keeps secrets out of both."""

@@ -1,7 +1,7 @@
 """Structured logs on stderr: text for people, or JSON.
 
-No value can break the log, and no line shows a secret: texts from outside are scrubbed where they come in, and every
-line again here. Warnings of libraries become events.
+No value can break the log, and no line shows a secret. Texts from outside are scrubbed when they are received, and
+every line is scrubbed again here. Warnings of libraries become events.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ log = structlog.get_logger()
 
 
 OUTPUT_LOCK = threading.RLock()
-"""Held while a log line or the progress on a terminal is written, so that none of them splits the other."""
+"""Held while a log line or the progress on a terminal is written, so that neither interrupts the other."""
 
 
 class _Stderr:
-    """The current standard error: a progress view replaces it, to keep log lines apart from its own.
+    """The current standard error, which a progress view replaces to separate log lines from its own lines.
 
-    A line that cannot be written, on a full disk or without a reader, is lost and ends nothing.
+    A line that cannot be written (full disk, no reader) is lost; the process continues.
     """
 
     def write(self, text: str) -> int:
@@ -43,7 +43,7 @@ class _Stderr:
 
 
 def set_up_logs(*, json: bool, level: str) -> None:
-    """Send what is at ``level`` or above to stderr, one event a line; control characters never pass as they are."""
+    """Write events at ``level`` or above to stderr, one per line, with control characters escaped."""
     lines = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
     structlog.configure(
         processors=[
@@ -62,7 +62,7 @@ def _guard(render: Callable[[Event], str]) -> Callable[[object, str, Event], str
     def rendered(_logger: object, _method: str, event: Event) -> str:
         try:
             line = render(event)
-        except Exception:  # noqa: BLE001 - no value may end what is being logged
+        except Exception:  # noqa: BLE001 - no value may end the operation that is logged
             line = standard_json.dumps({_to_ascii(name): _to_ascii(value) for name, value in event.items()})
         return scrub(line, least=SHORT)
 
@@ -97,6 +97,6 @@ class _LibraryHandler(logging.Handler):
             text = record.getMessage()
             if record.exc_info and record.exc_info[1] is not None:
                 text = f"{text}: {type(record.exc_info[1]).__name__}"
-        except Exception:  # noqa: BLE001 - arguments that do not fit their format
+        except Exception:  # noqa: BLE001 - the arguments do not match the format
             text = str(record.msg)
         log.warning("library_warned", library=record.name, text=scrub_foreign(text, length=300))

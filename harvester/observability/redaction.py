@@ -1,8 +1,8 @@
 """Masks secrets in texts from outside, in any encoding.
 
 A secret is registered when it is read. From then on ``scrub`` masks it in every text: plain, with JSON, HTML, URL or
-Python escapes, as hex or base64, in any case, and fragments of at least half its length. Texts are scrubbed where they
-come in, before they are truncated. The log, the page and the command line scrub them again.
+Python escapes, as hex or base64, in any case, and fragments of at least half its length. Texts are scrubbed when they
+are received, before they are truncated. The log, the page and the command line scrub them again.
 """
 
 import base64
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 MASK = "[secret]"
 SHORT = 8
-"""A shorter secret may be part of an ordinary word, so it is masked only as a separate word, where texts come in."""
+"""A shorter secret may be part of an ordinary word, so it is masked only as a separate word, in texts from outside."""
 
 _LEAST_CHARACTERS = 3
 _LAYERS = 3

@@ -1,7 +1,7 @@
-"""Traces as spans of OpenTelemetry. The only door to its library, an optional extra.
+"""Traces as spans of OpenTelemetry.
 
-Without a collector every span records nothing. No span holds a key, a URL or a body: only names, ids, counts, statuses
-and outcomes.
+The only module that imports its library, an optional extra. Without a collector every span records nothing. Spans
+contain only names, ids, counts, statuses and outcomes, and never a key, a URL or a body.
 """
 
 import contextlib
@@ -81,10 +81,10 @@ def begin_span(name: str, **attributes: Any) -> Span:
 
 @contextlib.contextmanager
 def send_traces_to(endpoint: str | None) -> Iterator[None]:
-    """Send spans to a collector, as OTLP over HTTP, within this context; to none without an endpoint.
+    """Send spans to a collector, as OTLP over HTTP, within this context.
 
-    The exporter reads OpenTelemetry's other variables itself: headers, sampling. An unavailable collector costs only
-    spans.
+    Without an endpoint, no span is sent. The exporter reads OpenTelemetry's other variables, such as headers and
+    sampling. If the collector is unavailable, only spans are lost.
     """
     if endpoint is None:
         yield
@@ -102,7 +102,7 @@ def send_traces_to(endpoint: str | None) -> Iterator[None]:
 @contextlib.contextmanager
 def record_spans(exporter: "SpanExporter") -> Iterator[None]:
     """Send spans to ``exporter`` within this context, and flush them at its end, within ``FLUSH_SECONDS``."""
-    global _tracer  # noqa: PLW0603 - like a logger, set up once and used anywhere
+    global _tracer  # noqa: PLW0603 - like a logger, it is set up once and used everywhere
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415 - an extra
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra

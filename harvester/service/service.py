@@ -30,7 +30,7 @@ KEYS_SECONDS = 5.0
 
 SAMPLE_SECONDS = 15.0
 RECOVERY_SECONDS = LEASE_SECONDS / 4
-"""How often leases of dead processes are recovered: a reading waits at most for a lease and a quarter."""
+"""How often leases of dead processes are recovered, so that a reading waits at most 1.25 times the lease."""
 
 REPORT_SECONDS = 5.0
 """How often conditions are checked and logged."""
@@ -80,14 +80,14 @@ class Service:
         self._pruned_at = 0.0
 
     def stop(self) -> None:
-        """Stop triggers and claims, and let requests in flight finish."""
+        """Stop the triggers, claim nothing more, and let requests in flight finish."""
         self._stop_triggers()
         self._harvesting.stop()
 
     async def serve(self) -> ExitCode:
         """Serve until ``stop``, a signal, or, with ``until_idle``, until nothing is left to do.
 
-        Raises ``UsageError`` for settings that are not usable, ``StorageError`` where ledger or sink fail for good.
+        Raises ``UsageError`` for settings that are not usable, ``StorageError`` if ledger or sink fail permanently.
         """
         for name, plan in plans_of(self._settings).items():
             await self._ledger.intake.set_plan(name, plan)
@@ -102,7 +102,7 @@ class Service:
         return await self._exit_code()
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
-        """Run triggers, engine and periodic tasks, and end them in the order in which no work is cut off."""
+        """Run triggers, engine and periodic tasks, and end them in an order that interrupts no work."""
         periodic = [
             group.create_task(self._every(SAMPLE_SECONDS, self._sample), name="history"),
             group.create_task(self._every(REPORT_SECONDS, self._check_conditions), name="conditions"),
@@ -126,7 +126,7 @@ class Service:
         count = await self._ledger.intake.enqueue(arrivals, once=once)
         if count.in_question is not None:
             await self._harvesting.confirm_time(count.in_question.workspace)
-            # A message comes once. Without a response, the machine's clock decides.
+            # A message is received once. Without a response from Braze, the machine's clock decides.
             await self._ledger.intake.enqueue(arrivals, once=once, trust_clock=True)
         self._harvesting.look()
         return count
@@ -146,9 +146,10 @@ class Service:
             each.stop()
 
     async def _drain(self) -> None:
-        """Read the queues until each was empty once. Later messages wait for the next start.
+        """Read the queues until each was empty once.
 
-        After ``DRAIN_MAX_SECONDS`` the queues that are not empty are left, because deadlines do not wait.
+        Later messages wait for the next start. Stop after ``DRAIN_MAX_SECONDS`` even if a queue is not empty, because
+        of the deadlines of pairs.
         """
         began = self._clock.monotonic()
         remaining = {each.name for each in self._triggers}

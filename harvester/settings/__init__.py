@@ -1,7 +1,7 @@
 """Settings from a TOML file, the environment and secret files, all validated before anything starts.
 
-The only door to pydantic. All problems are reported at once, by name and never with a value: a key may stand where
-another setting belongs.
+The only package that imports pydantic. All problems are reported at once, by name and never with a value, because a
+user may have put a key into the wrong setting.
 """
 
 from harvester.settings.layers import environment_has_workspaces, get_store_variables, get_trace_endpoint, load

@@ -26,15 +26,15 @@ MAX_CONFIG_BYTES = 1 << 20
 """The size limit of a configuration file."""
 
 _SECRET_SOURCES = (("api_key", "api_key_file"), ("url", "url_file"))
-_NO_ENDPOINT = "is missing: set BRAZE_ENDPOINT, or give --endpoint https://rest.fra-01.braze.eu (yours)"
+_NO_ENDPOINT = "is missing: set BRAZE_ENDPOINT, or use --endpoint, such as https://rest.fra-01.braze.eu"
 
 
 def load(config: Path | None, options: dict[str, Any], workspace_options: dict[str, Any]) -> Settings:
     """Load settings from the command line, the environment and the file ``config``, in this order of precedence.
 
-    ``options`` and ``workspace_options`` hold the options of the command line; None means not given. The options of a
-    workspace, ``BRAZE_ENDPOINT`` and ``BRAZE_API_KEY`` apply to the only workspace: that of the file or of
-    ``HARVESTER_WORKSPACES__NAME__...``, otherwise one named ``default``. Raises ``UsageError`` with all problems.
+    ``options`` and ``workspace_options`` hold the options of the command line; None means that an option was not used.
+    The options of a workspace, ``BRAZE_ENDPOINT`` and ``BRAZE_API_KEY`` apply to the only workspace: that of the file
+    or of ``HARVESTER_WORKSPACES__NAME__...``, otherwise one named ``default``. Raises ``UsageError`` with all problems.
     """
     hide_environment_secrets()
     file = _read_file(config)
@@ -57,7 +57,7 @@ def load(config: Path | None, options: dict[str, Any], workspace_options: dict[s
         return Settings(**reduce(_merge, layers))
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)
-        found.sort(key=lambda each: each["type"] != "extra_forbidden")  # what is missing may only be misspelt
+        found.sort(key=lambda each: each["type"] != "extra_forbidden")  # a missing setting may only be misspelt
         where = f" in {config} and the environment" if config else ""
         raise UsageError("\n".join([f"invalid settings{where}:", *map(_format_error, found)])) from None
 

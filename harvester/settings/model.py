@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_distinct_names(cls, value: dict[str, T]) -> dict[str, T]:
         if len({variable_name(name) for name in value}) < len(value):
-            raise ValueError("two names differ only in case or marks, so that their variables have the same name")
+            raise ValueError("two names differ only in case or marks, and would share the same variables")
         return value
 
     def load_keys(self) -> dict[str, str]:

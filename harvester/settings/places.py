@@ -1,4 +1,4 @@
-"""Settings that name a place. The text is checked before a path is made of it."""
+"""Checks settings that name a place, before the text becomes a path."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from harvester.place import find_place_problem
 
 
 def _check_local(value: Any) -> Any:
-    """Refuse a text that is not a path of this machine; a ``Path`` was checked before."""
+    """Refuse a text that is not a path on this machine; a ``Path`` has already been checked."""
     problem = find_place_problem(value) if isinstance(value, str) else None
     if problem is not None:
         raise ValueError(problem)

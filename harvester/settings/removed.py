@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 REMOVED: Mapping[str, str] = {
-    "length": "each request asks for 15 days. Delete it",
+    "length": "each request covers 15 days. Delete it",
     "request_timeout_seconds": "the timeout of a request is 30 seconds. Delete it",
     "max_deferrals": "set patience_seconds, or delete it",
     "store_patience_seconds": "set patience_seconds, or delete it",

@@ -1,6 +1,6 @@
-"""Reads secrets from files, such as mounted secrets. No error shows a secret.
+"""Reads secrets from files, such as mounted secrets.
 
-Nor does an error show the file's name: users have set it to the secret itself.
+No error shows a secret or the file's name: a user may have entered the secret as the name.
 """
 
 from functools import lru_cache
@@ -15,7 +15,7 @@ MAX_FILE_BYTES = 64 * 1024
 def read_secret(file: Path, what: str) -> str:
     """Return the text of a file without surrounding whitespace. Raises ``UsageError``, which names ``what`` it holds.
 
-    A pipe, such as a shell's ``<(...)``, is read once per process: a second read would wait for ever.
+    A pipe, such as a shell's ``<(...)``, is read once per process: a second read would block forever.
     """
     try:
         data = _read_pipe(file, file.stat().st_ino) if file.is_fifo() else _read_start(file)
@@ -35,5 +35,5 @@ def _read_start(file: Path) -> bytes:
 
 @lru_cache
 def _read_pipe(file: Path, inode: int) -> bytes:
-    del inode  # distinguishes pipes that have the same name one after the other
+    del inode  # distinguishes successive pipes with the same name
     return _read_start(file)

@@ -129,9 +129,10 @@ _UNUSABLE_URL = (
 
 
 def _is_usable(url: str) -> bool:
-    """Return whether a library may see a URL: their errors quote the part of a password that they parse as a port.
+    """Return whether a URL is safe to pass to a library.
 
-    The part after the host must not contain ``@``: it would be the rest of a password.
+    Errors of libraries quote the part of a password that they parse as a port. The part after the host must not contain
+    ``@``: it would be the rest of a password.
     """
     scheme, mark, _ = url.partition("://")
     url = url if mark else f"nats://{url}"

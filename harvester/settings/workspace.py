@@ -59,11 +59,11 @@ class Workspace(BaseModel):
         scheme, host, port = origin[1].lower(), origin[2].lower(), origin[3] or ""
         if host not in LOOPBACK:
             if scheme != "https":
-                raise ValueError("must begin with https:// (plain http is for loopback only)")
+                raise ValueError("must begin with https:// (plain http is allowed only for loopback addresses)")
             if host not in BRAZE_HOSTS and not info.data.get("allow_unknown_host"):
                 raise ValueError(
                     f"is not one of the {len(BRAZE_HOSTS)} known Braze REST hosts; "
-                    "correct it, or give --allow-unknown-host (allow_unknown_host = true)"
+                    "correct it, or use --allow-unknown-host (allow_unknown_host = true)"
                 )
         return f"{scheme}://{host}{port}"
 
@@ -78,7 +78,7 @@ class Workspace(BaseModel):
     def _check_ages(self) -> "Workspace":
         ages = self.ages_days
         if not ages or list(ages) != sorted(set(ages)):
-            raise ValueError("ages_days must contain at least one age, in rising order")
+            raise ValueError("ages_days must contain at least one age, in ascending order")
         if len(set(map(reading_name, ages))) < len(ages):
             raise ValueError("ages_days must differ in their first six digits, which name the readings")
         if ages[-1] > LAST_AGE_DAYS:
@@ -95,7 +95,7 @@ class Workspace(BaseModel):
             text = self.api_key.get_secret_value().strip() if self.api_key else ""
         if not text:
             raise UsageError(
-                "there is no API key: set BRAZE_API_KEY or give --api-key-file; with several workspaces, set "
+                "there is no API key: set BRAZE_API_KEY or use --api-key-file; with several workspaces, set "
                 "api_key_file or HARVESTER_WORKSPACES__NAME__API_KEY for each"
             )
         if not _KEY.fullmatch(text):

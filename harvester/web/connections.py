@@ -1,7 +1,7 @@
 """Limits the connections to the web server, and chooses which one to close for a new one.
 
-Idle clients must not use up the open files that calls to Braze need, or keep out the probe of an orchestrator. So a new
-connection is always accepted, and beyond the limit the one that has been idle longest is closed.
+Idle clients must not use up the open files that requests to Braze need, or block the probes of an orchestrator. So a
+new connection is always accepted. Above the limit, the connection that has been idle longest is closed.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class Connections:
         return _TrackedProtocol(make_protocol(), self)
 
     def opened(self, transport: asyncio.BaseTransport) -> None:
-        """Accept a connection; beyond the limit close the one that has been idle longest, else the oldest busy one."""
+        """Accept a connection; above the limit, close the one that has been idle longest, else the oldest busy one."""
         if len(self._idle_since) >= self._limit:
             idle = (each for each in self._idle_since if each not in self._busy)
             victim = next(idle, None) or next(iter(self._idle_since))

@@ -1,6 +1,7 @@
-"""A snapshot as Prometheus metrics, and the only door to its client library.
+"""Formats a snapshot as Prometheus metrics.
 
-Every metric is a figure of the snapshot, which the status page shows too. Ids are never labels.
+The only module that imports the client library. Every metric is a figure of the snapshot, which the status page shows
+too. Ids are never labels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -58,7 +59,7 @@ def _process(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _conditions(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
-    """Return every component and subject: those that do not work with their cause, the others with an empty one."""
+    """Return the cause of each component and subject; it is empty for those that work."""
     subjects = {
         Scope.PROCESS: [""],
         Scope.WORKSPACE: [each.name for each in snapshot.workspaces],

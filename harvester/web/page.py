@@ -1,7 +1,7 @@
-"""The status page: is the service healthy, what does it wait for, and which deadlines are near.
+"""Builds the status page: whether the service is healthy, what it waits for, and which deadlines are near.
 
-A pure function from the health to one document, which contains its style and script. The content security policy
-allows nothing else. ``Markup`` escapes text from outside.
+A pure function from the health to one document, which contains its style and script. The content security policy allows
+nothing else. ``Markup`` escapes text from outside.
 """
 
 import base64

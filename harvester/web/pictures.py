@@ -1,7 +1,7 @@
 """The two pictures of the status page as inline SVG: how the quota is spent, and the days of the deadlines.
 
-Pure functions from values to markup. A picture is stretched to its place, so it holds only shapes. Its words are text
-beside it, which stays readable on a phone and in a screen reader.
+Pure functions from values to markup. A picture is stretched to the available space, so it contains only shapes. Labels
+are text beside it, which stays readable on a phone and in a screen reader.
 """
 
 from collections.abc import Iterable, Sequence

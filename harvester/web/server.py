@@ -132,7 +132,7 @@ class WebServer:
 
     async def _page(self, _request: web.Request) -> web.Response:
         document = render_page(await self._snapshots.get(), now=self._clock.wall())
-        # Text from outside may hold half a character, which cannot be encoded.
+        # Text from outside may contain half of a surrogate pair, which cannot be encoded.
         return web.Response(body=document.encode("utf-8", "replace"), content_type="text/html", charset="utf-8")
 
 

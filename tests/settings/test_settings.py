@@ -239,7 +239,7 @@ def test_a_removed_setting_is_refused_with_what_to_do_instead(set_env, tmp_path)
         "  workspaces.eu.retention_days: this setting was removed: Braze keeps analytics for 14 days. Delete it",
         f"  workspaces.eu.urgent_reserve: this setting was removed: {reserve}",
         "  max_deferrals: this setting was removed: set patience_seconds, or delete it",
-        "  length: this setting was removed: each request asks for 15 days. Delete it",
+        "  length: this setting was removed: each request covers 15 days. Delete it",
     ]
 
 
