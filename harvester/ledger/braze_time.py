@@ -109,7 +109,7 @@ def _plan_again(tx: Transaction, workspace: str) -> None:
     planned = and_(p.workspace == workspace, or_(DUE, WAITING), p.deferrals == 0, p.sent_at.is_not(None))
     too_late = and_(planned, p.due_at > tx.now + LARGE_DIFFERENCE_SECONDS, p.due_at > latest)
     first: dict[Any, Any] = {
-        p.reading: first_name, p.due_at: SINCE + first_age, p.state: "waiting", p.yields: 0,
+        p.reading: first_name, p.due_at: SINCE + first_age, p.state: "waiting", p.low_priority: 0,
         p.first_seen_at: case((p.first_seen_at > tx.now, tx.now), else_=p.first_seen_at),
     }  # fmt: skip
     tx.execute(update(pairs).where(too_late).values(first))
