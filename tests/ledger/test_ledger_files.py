@@ -15,7 +15,7 @@ from harvester.ledger import Ledger, copy_ledger
 from harvester.model import BadLine, Pair, SentPair
 from harvester.sources import RejectsFile
 from harvester.storage import FolderSink
-from tests.monitor.test_conditions import Seen, Wire, served
+from tests.support.observed_service import Seen, Wire, served
 
 ODD = [
     "led?x=1.db",

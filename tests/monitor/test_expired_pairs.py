@@ -1,7 +1,7 @@
 """Pairs that expire are logged, each of them once."""
 
 from harvester.model import DAY_SECONDS, Pair, SentPair
-from tests.monitor.test_conditions import Seen, Wire, arrivals, served
+from tests.support.observed_service import Seen, Wire, arrivals, served
 
 
 def test_an_expired_pair_is_logged_once(tmp_path):

@@ -1,0 +1,165 @@
+"""Conditions of the components that all workspaces share: key files, store, broker and ledger."""
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import Sequence
+
+import structlog
+from pydantic import SecretStr
+
+from harvester.engine.wiring import Harvesting
+from harvester.errors import BrokerError, SinkError
+from harvester.health import Component
+from harvester.ledger import Ledger
+from harvester.monitor.conditions import Conditions
+from harvester.settings import Settings, Workspace
+from harvester.simulator.virtual_time import VirtualClock
+from harvester.sources.message import MessageParser
+from harvester.sources.trigger import Trigger
+from harvester.storage import Compression, FolderSink
+from tests.support.observed_service import AT, Seen, Wire, served
+from tests.support.secret_canary import KEY
+
+
+def test_an_unusable_key_file_is_a_condition_and_the_previous_key_stays_in_use(tmp_path):
+    """A half-written file halts nothing. It is logged once, and page and metrics show it."""
+    file = tmp_path / "us.key"
+    file.write_text(f"{KEY}-us")
+
+    async def story(seen: Seen) -> None:
+        file.write_text("")
+        await seen.at(20)
+        assert seen.snapshot.unready_reasons() == []
+        assert 'The key file of workspace "us" cannot be used' in seen.page
+        assert seen.metrics["harvester_condition", "file", "key", "us"] == 1
+        await seen.at(500)
+        assert [each["cause"] for each in seen.events("key_unusable")] == ["file"]
+        file.write_text(f"{KEY}-us")
+        assert (await seen.at(520)).conditions == ()
+        assert len(seen.events("key_usable")) == 1
+
+    served(tmp_path, {"us": Wire()}, story, key_file=file)
+
+
+class Shelf(FolderSink):
+    """A folder on a disk that is full while ``problem`` says so."""
+
+    problem: SinkError | None = None
+
+    async def create(self, part) -> None:
+        """Take a part, or fail as the disk would."""
+        if self.problem is not None:
+            raise self.problem
+        await super().create(part)
+
+
+def test_an_unavailable_store_makes_the_process_unready_after_its_patience(tmp_path):
+    """A short failure has no effect on readiness."""
+    shelf = Shelf(tmp_path / "out")
+    shelf.problem = SinkError("cannot write to out: No space left on device; free some space", cause="disk_full")
+
+    async def story(seen: Seen) -> None:
+        await seen.enqueue(10, "us")
+        await seen.at(30)
+        assert ([each.cause for each in seen.snapshot.conditions], seen.snapshot.unready_reasons()) == (
+            ["disk_full"],
+            [],
+        )
+        assert "Parts cannot be stored: cannot write to out: No space left on device" in seen.page
+        assert seen.metrics["harvester_condition", "", "disk_full", "store"] == 1
+        assert [each["cause"] for each in seen.events("store_unavailable")] == ["disk_full"]
+        await seen.at(90)
+        assert seen.snapshot.unready_reasons() == [f"Parts cannot be stored: {shelf.problem}"]
+        shelf.problem = None
+        assert (await seen.at(200)).unready_reasons() == []
+        assert len(seen.events("store_recovered")) == 1
+
+    served(tmp_path, {"us": Wire()}, story, sink=shelf)
+
+
+class Queue:
+    """A broker whose connection fails while ``problem`` says so; its queue is empty."""
+
+    lease_seconds = None
+    problem: BrokerError | None = None
+
+    async def open(self) -> list[str]:
+        """Connect."""
+        if self.problem is not None:
+            raise self.problem
+        return []
+
+    async def receive(self) -> Sequence[object]:
+        """Give nothing, after a wait."""
+        await asyncio.sleep(5)
+        return await self.open()
+
+    async def is_empty(self) -> bool:
+        """It is."""
+        return True
+
+    async def dead_letter(self, delivery: object, body: bytes, reason: str) -> None:
+        """Nothing comes that could be dead."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_an_unavailable_broker_is_a_condition_and_the_process_stays_ready(tmp_path):
+    """Page, metrics and log show it, and the log at most every ten minutes."""
+    queue = Queue()
+
+    async def story(seen: Seen) -> None:
+        parser = MessageParser(("us",), ())
+        trigger = Trigger("sends", queue, parser=parser, enqueue=seen.service.enqueue, clock=seen.clock,
+                          jitter=random.Random(1))  # fmt: skip
+        seen.service.conditions.triggers.append(trigger)
+        task = asyncio.create_task(trigger.run())
+        assert (await seen.at(10)).conditions == ()
+        queue.problem = BrokerError("RabbitMQ, queue sends: ConnectionRefusedError", cause="connection_refused")
+        (condition,) = (await seen.at(60)).conditions
+        assert condition.sentence == f'Trigger "sends" is not connected: {queue.problem}'
+        assert seen.snapshot.unready_reasons() == []
+        assert seen.metrics["harvester_condition", "broker", "connection_refused", "sends"] == 1
+        await seen.at(700)
+        assert [each["trigger"] for each in seen.events("broker_unavailable")] == ["sends"] * 2
+        queue.problem = None
+        await seen.at(900)
+        assert len(seen.events("broker_recovered")) == 1
+        trigger.stop()
+        await task
+
+    served(tmp_path, {"us": Wire()}, story)
+
+
+async def test_a_hanging_ledger_is_reported_without_a_query(tmp_path):
+    """Conditions come from memory, so a hanging disk does not delay them."""
+
+    class Clock(VirtualClock):
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    settings = Settings(workspaces={"us": Workspace(endpoint=AT, api_key=SecretStr(KEY))})
+    async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+        harvesting = Harvesting(settings, ledger=ledger, sink=FolderSink(tmp_path / "out"),
+                                compression=Compression.NONE, lasting=True)  # fmt: skip
+        conditions = Conditions(harvesting=harvesting, triggers=[], ledger=ledger, clock=clock)
+        other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        hanging = asyncio.create_task(ledger.upkeep.resume("us"))
+        await asyncio.sleep(0)
+        with structlog.testing.capture_logs() as logs:
+            for clock.now in (0.0, 9.0, 12.0):
+                conditions.report()
+            (condition,) = conditions()
+            assert (condition.component, condition.cause, condition.blocks) == (Component.LEDGER, "timeout", True)
+            other.close()
+            await hanging
+            while conditions():
+                await asyncio.sleep(0)
+            conditions.report()
+        assert [each["event"] for each in logs] == ["ledger_unavailable", "ledger_recovered"]
