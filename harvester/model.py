@@ -5,11 +5,13 @@ unless a name says otherwise. Ids are opaque text, exactly as the customer gave 
 reading are tuples, which are created three times as quickly as frozen dataclasses.
 """
 
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 DAY_SECONDS = 86_400.0
 RETENTION_SECONDS = 14 * DAY_SECONDS
@@ -91,7 +93,7 @@ class Verdict(StrEnum):
 
 
 class Reading(NamedTuple):
-    """A planned capture of a pair, leased to one batch.
+    """A planned capture of a pair, leased to one ``epoch`` of a process.
 
     ``ending_at`` is fixed, so that a retry requests the same days; ``deadline`` is when the data expires. ``since`` is
     the start of the pair's time: its send, or its first sight if that is unknown. A pair that is sent again begins
@@ -105,6 +107,7 @@ class Reading(NamedTuple):
     deadline: float
     since: float
     round: int = 0
+    epoch: int = 0
 
 
 class Probe(NamedTuple):
@@ -119,13 +122,15 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Readings of one workspace claimed together: the unit of lease, of output and of commit."""
+    """What is sealed together: readings of any workspaces that have an outcome, and the parts with their rows."""
 
     id: str
-    token: str
-    workspace: str
-    claimed_at: float
-    readings: tuple[Reading, ...]
+    opened_at: float
+
+    @classmethod
+    def open(cls, now: float) -> Self:
+        """Create a batch. Its id is the time, so that ids sort, and random digits, so that they are unique."""
+        return cls(f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S%f}Z-{secrets.token_hex(4)}", now)
 
 
 class Captured(NamedTuple):
@@ -184,7 +189,10 @@ class Settlement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The immutable object with a batch's rows: its name in the dataset, its bytes and their digest."""
+    """The immutable object with a batch's rows for one place: its name in the dataset, its bytes and their digest.
+
+    ``destination`` is the id of the dataset at the place that it is sealed for.
+    """
 
     dataset: str
     name: str
@@ -192,6 +200,7 @@ class Part:
     size_bytes: int
     row_count: int
     data: bytes
+    destination: str = ""
 
     def __repr__(self) -> str:
         """Omit the bytes."""

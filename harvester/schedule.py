@@ -1,13 +1,12 @@
 """The plan of readings: when a pair is read, when it expires, when a deferred reading is due again. Pure.
 
-A pair's time counts from its send, or from its first sight if the send's time is unknown. Readings are named by the age
-at which they fall due: ``d1`` after a day, and the last one ``final``. Due times are rounded up, so that sends share
-batches and parts, and each workspace has its own phase, so that workspaces are not due all at once.
+A pair's time counts from its send, or from its first sight if the send's time is unknown. Readings are named by
+the age at which they fall due: ``d1`` after a day, and the last one ``final``. Due times are rounded up to five minutes
+in all workspaces alike, so that their readings share batches and parts.
 """
 
 import random
 from dataclasses import dataclass
-from zlib import crc32
 
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, RETENTION_SECONDS, reading_name
 
@@ -21,7 +20,7 @@ FINAL = "final"
 
 DEFERRAL_FIRST_SECONDS = 5.0
 DEFERRAL_MAX_SECONDS = 3600.0
-ROUNDING_SECONDS = 3600.0
+ROUNDING_SECONDS = 300.0
 
 MARGIN_SECONDS = DAY_SECONDS / 4
 """The planning deadline is this long before the end of retention. A pair that is not read by then is at risk."""
@@ -46,12 +45,6 @@ class ReadingPlan:
     """
 
     ages_days: tuple[float, ...] = ()
-    phase: float = 0.0
-
-    @classmethod
-    def of(cls, workspace: str, ages_days: tuple[float, ...]) -> "ReadingPlan":
-        """Create the plan of a workspace, with its own phase."""
-        return cls(ages_days, phase=crc32(workspace.encode()) % 1000 / 1000)
 
     @property
     def readings(self) -> tuple[tuple[str, float], ...]:
@@ -89,9 +82,8 @@ class ReadingPlan:
     def _planned(self, name: str, age_seconds: float, since: float) -> Planned:
         """Round a due time up, though never past the planning deadline."""
         every = min(ROUNDING_SECONDS, self.readings[0][1] / 24)
-        phase = self.phase * every
         due_at = since + age_seconds
-        rounded = due_at + (phase - due_at) % every
+        rounded = due_at + -due_at % every
         return Planned(name, max(due_at, min(rounded, since + RETENTION_SECONDS - MARGIN_SECONDS)))
 
 

@@ -14,7 +14,20 @@ from harvester.clock import SystemClock
 from harvester.commands.rebuild import rebuild
 from harvester.errors import SinkError
 from harvester.ledger import Ledger
-from harvester.model import Captured, Deferred, LastCapture, Pair, Rejected, Returned, SentPair, Settlement, Verdict
+from harvester.model import (
+    Batch,
+    Captured,
+    Deferred,
+    LastCapture,
+    Outcome,
+    Pair,
+    Reading,
+    Rejected,
+    Returned,
+    SentPair,
+    Settlement,
+    Verdict,
+)
 from harvester.schedule import FINAL, ONCE, SINGLE_READING_PLAN, Planned, ReadingPlan, count_deferrals, deferral_seconds
 from harvester.storage import FolderSink
 from tests.support.ledger_file import explained, query, recorded_statements
@@ -22,7 +35,7 @@ from tests.support.ledger_file import explained, query, recorded_statements
 NOW = 1_767_225_600.0
 DAY = 86_400.0
 AGES = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 13.0)
-PLAN = ReadingPlan.of("eu", AGES)
+PLAN = ReadingPlan(AGES)
 
 
 class Clock:
@@ -56,13 +69,20 @@ class Workspace:
 
     async def read(self, limit: int = 100, outcome=None) -> list[tuple[str, str]]:
         """Claim and seal the due readings; return their sends and names in the order of the claim."""
-        batch = await self.ledger.batches.claim(self.name, limit=limit)
-        if batch is None:
-            return []
-        result = outcome or Captured(Verdict.ACTIVITY, self.clock.now, b"", 1)
-        settlements = [Settlement(each, result) for each in batch.readings]
-        assert await self.ledger.batches.seal(batch, settlements, [], destination="d")
-        return [(each.pair.send_id, each.name) for each in batch.readings]
+        readings = await self.claim(limit)
+        await self.seal(readings, outcome or Captured(Verdict.ACTIVITY, self.clock.now, b"", 1))
+        return [(each.pair.send_id, each.name) for each in readings]
+
+    async def claim(self, limit: int = 1) -> list[Reading]:
+        """Claim due readings, after the upkeep that the engine does before a claim."""
+        await self.ledger.upkeep.schedule_due(self.name)
+        await self.ledger.upkeep.expire(self.name)
+        return await self.ledger.batches.claim({self.name: limit})
+
+    async def seal(self, readings: list[Reading], outcome: Outcome) -> None:
+        """Seal readings that all have the same outcome."""
+        settlements = [Settlement(each, outcome) for each in readings]
+        assert await self.ledger.batches.seal(Batch.open(self.clock.now), settlements, [])
 
     async def run_for(self, days: float) -> list[tuple[str, str]]:
         """Move the clock from one due reading to the next, and read each."""
@@ -91,11 +111,11 @@ async def eu(tmp_path):
 def test_every_plan_leads_to_the_final_reading_before_the_planning_deadline(ages, since, late):
     """The readings are in order, and none is early or avoidably late, whenever the send is enqueued.
 
-    A reading is late after an hour, or a twenty-fourth of the first age if that is less, and after the planning
+    A reading is late after five minutes, or a twenty-fourth of the first age if that is less, and after the planning
     deadline.
     """
-    plan = ReadingPlan.of("eu", tuple(ages))
-    now, rounding = since + late * DAY, min(1.0, ages[0]) / 24
+    plan = ReadingPlan(tuple(ages))
+    now, rounding = since + late * DAY, min(300 / DAY, ages[0] / 24)
     reading = plan.first(since, now)
     names = []
     while reading is not None:
@@ -144,9 +164,9 @@ async def test_a_send_is_read_at_every_age_and_then_settled(eu):
 
 async def test_a_changed_plan_applies_from_the_next_reading_on(eu):
     """The next reading stays as planned, and plans of other workspaces do not change."""
-    await eu.ledger.intake.set_plan("us", ReadingPlan.of("us", (4.0,)))
+    await eu.ledger.intake.set_plan("us", ReadingPlan((4.0,)))
     await eu.enqueue("s", NOW)
-    changed = ReadingPlan.of("eu", (4.0, 6.0))
+    changed = ReadingPlan((4.0, 6.0))
     await eu.ledger.intake.set_plan("eu", changed)
     assert await eu.run_for(7) == [("s", "d1"), ("s", "d4"), ("s", FINAL)]
     assert sorted(await eu.ledger.reports.list_served_workspaces()) == ["eu", "us"]
@@ -169,16 +189,16 @@ async def test_one_reading_replaces_all_that_an_outage_made_overdue(eu):
     assert await eu.run_for(1) == [("s", "final")]
 
 
-async def test_due_times_are_rounded_up_to_the_hour(eu):
-    """A part then holds many sends. Another workspace is due at another minute."""
-    for number in range(7):
-        await eu.enqueue(f"s{number}", NOW + number * 600)
-    one, other = [row[0] for row in query(eu.ledger.path, DUE_TIMES)]
-    assert other - one == 3600
-    assert ReadingPlan.of("us", AGES).first(NOW, NOW) != PLAN.first(NOW, NOW)
-
-
-DUE_TIMES = "SELECT DISTINCT due_at FROM pair WHERE state <> 'settled' ORDER BY 1"
+async def test_due_times_of_all_workspaces_are_on_twelve_phases_an_hour(eu):
+    """A part then holds the readings of many workspaces, whose plans may differ."""
+    await eu.ledger.intake.set_plan("us", ReadingPlan((0.5, 13.0)))
+    for number in range(24):
+        for workspace in ("eu", "us"):
+            pair = Pair(workspace, "c", f"s{number}")
+            await eu.ledger.intake.enqueue([SentPair(pair, NOW + number * 150)])
+    due_times = [row[0] for row in query(eu.ledger.path, "SELECT due_at FROM pair")]
+    assert {due_at % 300 for due_at in due_times} == {0.0}
+    assert len({due_at % 3600 for due_at in due_times}) == 12
 
 
 async def test_first_and_final_readings_precede_intermediate_ones(eu):
@@ -216,10 +236,9 @@ async def test_a_later_send_of_the_same_id_starts_a_new_round(eu):
 async def test_a_new_round_that_starts_during_a_reading_has_all_its_readings(eu, age_days):
     """The old response is stored, and the new round's first reading does not yield to other sends' next readings."""
     await eu.enqueue("s", NOW - age_days * DAY)
-    batch = await eu.ledger.batches.claim("eu", limit=1)
+    readings = await eu.claim()
     await eu.enqueue("s", NOW)
-    ended = [Settlement(each, Captured(Verdict.ACTIVITY, NOW, b"", 1)) for each in batch.readings]
-    assert await eu.ledger.batches.seal(batch, ended, [], destination="d")
+    await eu.seal(readings, Captured(Verdict.ACTIVITY, NOW, b"", 1))
     await eu.enqueue("other", NOW - 4 * DAY)
     assert await eu.read() == [("other", "d3")]
     eu.clock.now += 1.2 * DAY
@@ -285,8 +304,8 @@ async def test_a_later_reading_requests_days_up_to_now(eu):
     await eu.enqueue("s", NOW - 11.05 * DAY)
     await eu.read(outcome=Deferred("timeout"))
     eu.clock.now += 2.3 * DAY
-    batch = await eu.ledger.batches.claim("eu", limit=1)
-    assert [(each.name, each.ending_at) for each in batch.readings] == [(FINAL, eu.clock.now)]
+    readings = await eu.claim()
+    assert [(each.name, each.ending_at) for each in readings] == [(FINAL, eu.clock.now)]
 
 
 async def test_a_clock_that_is_set_back_repeats_no_reading(eu):
@@ -307,8 +326,8 @@ async def test_a_retried_reading_requests_the_same_days(eu):
     requested_at = eu.clock.now
     await eu.read(outcome=Deferred("timeout"))
     eu.clock.now += 3600
-    batch = await eu.ledger.batches.claim("eu", limit=1)
-    assert [each.ending_at for each in batch.readings] == [requested_at]
+    readings = await eu.claim()
+    assert [each.ending_at for each in readings] == [requested_at]
 
 
 async def test_a_historical_run_waits_for_deferred_readings_up_to_a_limit(eu):
@@ -346,8 +365,8 @@ async def test_a_message_without_a_time_moves_no_deadline(eu):
     """The known time of a send is kept if another source does not contain it."""
     await eu.enqueue("s", NOW - 10 * DAY, once=True)
     await eu.enqueue("s")
-    batch = await eu.ledger.batches.claim("eu", limit=1)
-    assert [each.deadline for each in batch.readings] == [NOW + 4 * DAY]
+    readings = await eu.claim()
+    assert [each.deadline for each in readings] == [NOW + 4 * DAY]
 
 
 async def test_a_time_that_arrives_late_repeats_no_captured_reading(eu):
@@ -361,20 +380,18 @@ async def test_a_time_that_arrives_late_repeats_no_captured_reading(eu):
 async def test_a_returned_reading_of_a_historical_run_is_due_at_once(eu):
     """A clock that was set back does not delay it; no run would wait for it."""
     await eu.enqueue("s", once=True)
-    batch = await eu.ledger.batches.claim("eu", limit=1)
+    readings = await eu.claim()
     eu.clock.now -= 3600
-    ended = [Settlement(each, Returned()) for each in batch.readings]
-    assert await eu.ledger.batches.seal(batch, ended, [], destination="d")
+    await eu.seal(readings, Returned())
     assert await eu.read() == [("s", ONCE)]
 
 
 async def test_a_deferral_of_the_old_round_does_not_move_the_new_round(eu):
     """The send is sent again during the reading that is deferred."""
     await eu.enqueue("s", NOW - 13.1 * DAY)
-    batch = await eu.ledger.batches.claim("eu", limit=1)
+    readings = await eu.claim()
     await eu.enqueue("s", NOW)
-    ended = [Settlement(each, Deferred("timeout")) for each in batch.readings]
-    assert await eu.ledger.batches.seal(batch, ended, [], destination="d")
+    await eu.seal(readings, Deferred("timeout"))
     assert await eu.run_for(0.9) == []
     assert await eu.run_for(0.2) == [("s", "d1")]
 
@@ -403,6 +420,11 @@ async def test_a_halt_keeps_its_start_time_and_its_latest_reason(eu):
     assert await eu.ledger.reports.list_halted() == {"us": both["us"]}
 
 
+async def release_all(eu: Workspace) -> None:
+    """Claim and release all due readings."""
+    await eu.ledger.batches.release(await eu.claim(9))
+
+
 @pytest.mark.parametrize(
     "method",
     [
@@ -414,8 +436,25 @@ async def test_a_halt_keeps_its_start_time_and_its_latest_reason(eu):
         lambda eu: eu.ledger.upkeep.expire("eu"),
         lambda eu: eu.read(outcome=Deferred("timeout")),
         lambda eu: eu.ledger.batches.recover(),
+        lambda eu: eu.ledger.batches.list_due(["eu", "us"]),
+        lambda eu: eu.ledger.batches.list_leased(),
+        lambda eu: eu.ledger.batches.held_by_others("eu"),
+        release_all,
     ],
-    ids=["next", "next_of_run", "pending", "reset", "schedule", "expire", "claim_and_seal", "recover"],
+    ids=[
+        "next",
+        "next_of_run",
+        "pending",
+        "reset",
+        "schedule",
+        "expire",
+        "claim_and_seal",
+        "recover",
+        "list_due",
+        "list_leased",
+        "held_by_others",
+        "release",
+    ],
 )
 async def test_no_frequent_method_reads_every_pair(eu, method):
     """On a ledger of a million pairs, each of these methods searches an index."""
@@ -500,7 +539,7 @@ async def test_a_ledger_rebuilt_from_captures_has_the_plans_of_the_lost_one(eu, 
         assert new.ledger_id == "lost"
 
 
-@pytest.mark.parametrize("schema", [1, 2, 3])
+@pytest.mark.parametrize("schema", [1, 2, 3, 4])
 async def test_a_ledger_of_an_earlier_schema_is_upgraded_in_place(tmp_path, schema):
     """Its counts, sealed parts and due readings stay, and a second opening changes nothing."""
     path = tmp_path / "ledger.db"
@@ -511,7 +550,7 @@ async def test_a_ledger_of_an_earlier_schema_is_upgraded_in_place(tmp_path, sche
             totals = await ledger.reports.get_books()
             assert (totals.accepted, totals.pending, totals.rejected) == (4, 2, {"status_400": 1})
             (unstored,) = await ledger.batches.recover()
-            (part,) = await ledger.batches.list_sealed_parts(unstored.lease.batch_id)
+            (part,) = await ledger.batches.list_sealed_parts(unstored.batch_id)
             assert part.data == b"rows"
     async with await Ledger.open(tmp_path / "new.db", clock=Clock()):
         pass
@@ -519,22 +558,24 @@ async def test_a_ledger_of_an_earlier_schema_is_upgraded_in_place(tmp_path, sche
         assert query(path, statement) == query(tmp_path / "new.db", statement)
 
 
+OPEN_STATES = "SELECT state FROM pair WHERE outcome IS NULL ORDER BY send_id"
 INDEXES = "SELECT name FROM sqlite_master ORDER BY 1"
 COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table' ORDER BY 1, 2"
 
 
-@pytest.mark.parametrize("schema", [2, 3])
-async def test_paused_pairs_of_an_earlier_version_are_read_again(tmp_path, schema):
-    """Of two paused pairs, one is overdue and is read at once; the other is read at its planned age."""
+@pytest.mark.parametrize(("schema", "states"), [(2, ["paused", "paused"]), (3, ["paused", "paused"]),
+                                                (4, ["leased", "waiting"])])  # fmt: skip
+async def test_readings_that_an_earlier_version_paused_or_leased_are_read_again(tmp_path, schema, states):
+    """Of two open pairs, one is overdue and is read at once; the other is read at its planned age."""
     path, clock = tmp_path / "ledger.db", Clock()
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parent / "ledgers" / f"schema-{schema}.sql").read_text())
-    assert query(path, "SELECT count(*) FROM pair WHERE state = 'paused'") == [(2,)]
+    assert [state for (state,) in query(path, OPEN_STATES)] == states
     async with await Ledger.open(path, clock=clock) as ledger:
         ledger.clock.observe(NOW, departed=NOW, received=NOW)
         eu = Workspace(ledger, clock)
         assert await eu.read() == [("s0", "d0")]
-        assert await eu.run_for(1.1) == [("s1", "d2"), ("s0", "d1")]
+        assert await eu.run_for(1.1) == [("s0", "d1"), ("s1", "d2")]
 
 
 async def test_a_place_that_lost_its_ledger_and_its_marker_is_rebuilt(tmp_path):

@@ -52,7 +52,7 @@ class Growing:
         for _ in range(5):
             async with await self._timed("open", self._opened()) as ledger:
                 await self._timed("recover", ledger.batches.recover())
-                await ledger.batches.claim("default", limit=BATCH)
+                await ledger.batches.claim({"default": BATCH})
         del self._took["recover"][0]  # no owner had died yet
         micro = {name: 1e6 * statistics.median(took[-9:]) for name, took in self._took.items()}
         return {
@@ -72,11 +72,11 @@ class Growing:
 
     async def _harvest(self, ledger: Ledger) -> None:
         """Claim a batch, seal it as captured with a part of a usual size, and note it as stored."""
-        batch = await self._timed("claim", ledger.batches.claim("default", limit=BATCH))
-        assert batch is not None
-        ended = [Settlement(each, Captured(Verdict.ACTIVITY, time.time(), b"", 28)) for each in batch.readings]
-        await self._timed("seal", ledger.batches.seal(batch, ended, [_part(batch)], destination="here"))
-        await self._timed("stored", ledger.batches.mark_stored(batch.id, dataset=DATASET))
+        readings = await self._timed("claim", ledger.batches.claim({"default": BATCH}))
+        batch = Batch.open(time.time())
+        ended = [Settlement(each, Captured(Verdict.ACTIVITY, time.time(), b"", 28)) for each in readings]
+        await self._timed("seal", ledger.batches.seal(batch, ended, [_part(batch)]))
+        await self._timed("stored", ledger.batches.mark_stored(batch.id, dataset=DATASET, destination="here"))
 
     async def _timed(self, name: str, verb: Awaitable[T]) -> T:
         started = time.perf_counter()
@@ -90,9 +90,9 @@ def _sent(at: int) -> SentPair:
 
 
 def _part(batch: Batch) -> Part:
-    data = os.urandom(BYTES_A_PAIR * len(batch.readings))
+    data = os.urandom(BYTES_A_PAIR * BATCH)
     digest = hashlib.sha256(data).hexdigest()
-    return Part(DATASET, f"{batch.id}.ndjson.zst", digest, len(data), 42 * len(batch.readings), data)
+    return Part(DATASET, f"{batch.id}.ndjson.zst", digest, len(data), 42 * BATCH, data, "here")
 
 
 def first_call(folder: Path, *pairs: str) -> float:

@@ -77,7 +77,7 @@ def _load_plans(config: Path | None) -> "tuple[Mapping[str, ReadingPlan], Path |
     from harvester.settings import AGES_DAYS, environment_has_workspaces
 
     if config is None and not environment_has_workspaces():
-        return {"default": ReadingPlan.of("default", AGES_DAYS)}, None
+        return {"default": ReadingPlan(AGES_DAYS)}, None
     settings = startup.load_settings({"config": config})
     return plans_of(settings), settings.state
 

@@ -7,11 +7,11 @@ from harvester.braze.client import Client
 from harvester.braze.pacer import Pacer
 from harvester.braze.refusals import Trust
 from harvester.ledger import Ledger
-from harvester.model import Batch, Probe
+from harvester.model import Probe, Reading
 
-BATCH_READINGS = 1000
-BATCH_SECONDS = 60.0
-FIRST_BATCH_READINGS = 100
+CLAIM_READINGS = 1000
+CLAIM_SECONDS = 60.0
+FIRST_CLAIM_READINGS = 100
 
 
 class Claims:
@@ -34,29 +34,33 @@ class Claims:
         """Whether refusals put the endpoint in doubt. Then pairs of other campaigns are requested one at a time."""
         return self._client.endpoint.refusals.trust is not Trust.TRUSTED
 
-    async def claim(self) -> Batch | None:
-        """Lease a batch; while there is doubt, one reading of a campaign that was not refused yet.
+    async def claim(self) -> list[Reading]:
+        """Lease readings; while there is doubt, one reading of a campaign that was not refused yet.
 
-        Then nothing else may be in flight. None when nothing of the kind is due.
+        Then nothing else may be in flight. Nothing when nothing of the kind is due.
         """
+        await self._ledger.upkeep.schedule_due(self._workspace)
+        await self._ledger.upkeep.expire(self._workspace)
         if self.doubted:
-            probe = self._client.endpoint.refusals.begin_probe()
-            return await self._ledger.batches.claim(self._workspace, limit=1, probe=probe)
+            return await self._claim_probe(self._client.endpoint.refusals.begin_probe())
         failed = self._client.endpoint.failed_campaigns
         if failed and self._pacer.backing_off:  # one campaign that fails must not keep the others from being asked
-            probe = Probe(tuple(failed), nearest=len(failed) % 2 == 0)
-            batch = await self._ledger.batches.claim(self._workspace, limit=1, probe=probe)
-            if batch is not None:
-                return batch
+            readings = await self._claim_probe(Probe(tuple(failed), nearest=len(failed) % 2 == 0))
+            if readings:
+                return readings
             failed.clear()
-        return await self._ledger.batches.claim(self._workspace, limit=self._limit())
+        return await self._ledger.batches.claim({self._workspace: self._limit()})
+
+    async def _claim_probe(self, probe: Probe) -> list[Reading]:
+        """Lease the one reading that a probe describes."""
+        return await self._ledger.batches.claim({}, {self._workspace: probe})
 
     def _limit(self) -> int:
         """Return how many readings the pace can serve in about a minute, the most that a kill may cost."""
         state = self._pacer.state()
         if not state.limit:
-            return FIRST_BATCH_READINGS
-        return max(1, min(BATCH_READINGS, round(state.pace * BATCH_SECONDS)))
+            return FIRST_CLAIM_READINGS
+        return max(1, min(CLAIM_READINGS, round(state.pace * CLAIM_SECONDS)))
 
     async def end_campaigns(self) -> bool:
         """Decide what to do if no other campaign is due; returns whether to claim again at once.

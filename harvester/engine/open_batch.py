@@ -1,9 +1,10 @@
-"""One batch while it is harvested: its parts in the making, and what became of its readings so far.
+"""One batch before it is sealed: its parts in the making, and what became of its readings so far.
 
 It knows neither who asks nor where parts go, and never waits for either.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -38,22 +39,29 @@ class Tally:
 
 
 class OpenBatch:
-    """Takes back the readings of a batch with their outcomes. ``lost``: the batch has been given to another."""
+    """Takes back the readings of one claim with their outcomes, all of which are sealed together."""
 
-    def __init__(self, batch: Batch, compression: Compression, clock_offset: float) -> None:
-        """Begin with no outcome; ``clock_offset`` is the offset of the clock when the batch was claimed."""
-        self.batch = batch
+    def __init__(
+        self, workspace: str, readings: Sequence[Reading], *, now: float, clock_offset: float, destination: str,
+        compression: Compression,
+    ) -> None:  # fmt: skip
+        """Begin with no outcome; ``clock_offset`` is the offset of the clock when the readings were claimed.
+
+        ``destination`` is the id of the dataset that takes the parts.
+        """
+        self.batch = Batch.open(now)
+        self.workspace = workspace
+        self.readings = readings
         self.clock_offset = clock_offset
         self.settlements: list[Settlement] = []
-        self.lost = False
-        self.span = begin_span("batch", workspace=batch.workspace, batch_id=batch.id, readings=len(batch.readings))
-        self._rows = PartWriter(batch, DATASET, compression)
-        self._raw = PartWriter(batch, RAW_DATASET, compression)
+        self.span = begin_span("batch", workspace=workspace, batch_id=self.batch.id, readings=len(readings))
+        self._rows = PartWriter(self.batch, DATASET, compression, destination)
+        self._raw = PartWriter(self.batch, RAW_DATASET, compression, destination)
 
     @property
     def complete(self) -> bool:
         """Whether every reading is back."""
-        return len(self.settlements) == len(self.batch.readings)
+        return len(self.settlements) == len(self.readings)
 
     @property
     def captured(self) -> int:
@@ -68,7 +76,7 @@ class OpenBatch:
                 await self._raw.add(outcome.raw, 1)
             # The rows are in the part now; the settlement needs the verdict alone.
             outcome = Captured(outcome.verdict, outcome.captured_at, b"", outcome.row_count, outcome.drift)
-            log.debug("reading_captured", workspace=self.batch.workspace, campaign_id=reading.pair.campaign_id,
+            log.debug("reading_captured", workspace=self.workspace, campaign_id=reading.pair.campaign_id,
                       send_id=reading.pair.send_id, reading=reading.name, verdict=outcome.verdict.value,
                       rows=outcome.row_count, drift=outcome.drift, batch_id=self.batch.id)  # fmt: skip
         self.settlements.append(Settlement(reading, outcome))
@@ -93,5 +101,5 @@ class OpenBatch:
         tally.part_bytes += sum(part.size_bytes for part in parts)
         nothing = all(isinstance(each.outcome, Deferred | Returned) for each in self.settlements)
         log_sealed = log.debug if nothing else log.info  # without answers, many empty batches are sealed
-        log_sealed("batch_sealed", batch_id=self.batch.id, workspace=self.batch.workspace,
+        log_sealed("batch_sealed", batch_id=self.batch.id, workspace=self.workspace,
                  readings=len(self.settlements), captures=self.captured, rows=rows)  # fmt: skip

@@ -1,12 +1,13 @@
 """From due readings to stored parts: the only file about concurrency.
 
-Three stages, joined by queues that hold no more than two open batches. *Claim* leases a batch and hands out its
-readings; *workers* turn each into an outcome and add its rows to the batch's part; *commit* takes a batch whose last
+Three stages, joined by queues that hold no more than two open batches. *Claim* leases the readings of a batch and hands
+them out; *workers* turn each into an outcome and add its rows to the batch's part; *commit* takes a batch whose last
 reading is back, seals it and hands it over to be stored. To stop is to end the first stage and let the others run dry:
 the client answers at once then.
 """
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
@@ -17,11 +18,12 @@ from harvester.braze.pacer import Pacer
 from harvester.clock import wait_for_event
 from harvester.engine.claims import Claims
 from harvester.engine.open_batch import OpenBatch, Tally
+from harvester.engine.renewal import Renewal
 from harvester.engine.storing import Storing
 from harvester.engine.time_check import TimeCheck
 from harvester.health import describe_failed_request
-from harvester.ledger import Lease, Ledger
-from harvester.model import Batch, Outcome, Reading, Returned
+from harvester.ledger import Ledger
+from harvester.model import Outcome, Reading, Returned
 from harvester.schedule import count_deferrals
 from harvester.storage import Compression
 
@@ -44,10 +46,10 @@ class Harvest:
     """The harvest of one workspace, until nothing is left that is worth waiting for, or lasting until it is stopped."""
 
     def __init__(
-        self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer, storing: Storing, destination: str,
+        self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer, storing: Storing, renewal: Renewal,
         time: TimeCheck, compression: Compression, concurrency: int, patience_seconds: float | None,
     ) -> None:  # fmt: skip
-        """End once nothing has succeeded for ``patience_seconds``; ``destination`` is the dataset's id.
+        """End once nothing has succeeded for ``patience_seconds``.
 
         Without ``patience_seconds`` the harvest lasts: it waits for every reading that is planned, and for new pairs.
         """
@@ -60,7 +62,7 @@ class Harvest:
         self._client = client
         self._pacer = pacer
         self._storing = storing
-        self._destination = destination
+        self._renewal = renewal
         self._clock = ledger.clock
         self._time = time
         self._compression = compression
@@ -89,7 +91,7 @@ class Harvest:
     async def run(self) -> None:
         """Harvest to the end: all is sealed then, and handed over to be stored. Raises ``LedgerError``."""
         async with asyncio.TaskGroup() as group:
-            renewal = group.create_task(self._renew(), name=f"renew {self.workspace}")
+            progress = group.create_task(self._report_progress(), name=f"progress {self.workspace}")
             commit = group.create_task(self._commit_all(), name=f"commit {self.workspace}")
             workers = [
                 group.create_task(self._work(), name=f"worker {self.workspace} {number}")
@@ -101,7 +103,7 @@ class Harvest:
             await asyncio.wait(workers)
             await self._complete.put(None)
             await commit
-            renewal.cancel()
+            progress.cancel()
 
     async def _claim_all(self) -> None:
         """Lease batch after batch until nothing is due that is worth waiting for."""
@@ -122,9 +124,9 @@ class Harvest:
             if hold is None:
                 await self._time.correct(self.workspace)
                 offset = self._clock.offset
-                batch = await self._claims.claim()
-                if batch is not None:
-                    self._hand_out(batch, offset)
+                readings = await self._claims.claim()
+                if readings:
+                    self._hand_out(readings, offset)
                     continue
             self._room.release()
             if hold is not None:
@@ -134,11 +136,14 @@ class Harvest:
             elif not await self._wait_for_due():
                 return
 
-    def _hand_out(self, batch: Batch, offset: float) -> None:
-        """Give a batch's readings to the workers."""
-        opened = OpenBatch(batch, self._compression, offset)
-        self._open[batch.id] = opened
-        for reading in batch.readings:
+    def _hand_out(self, readings: Sequence[Reading], offset: float) -> None:
+        """Give the readings of a new batch to the workers."""
+        opened = OpenBatch(
+            self.workspace, readings, now=self._clock.wall(), clock_offset=offset,
+            destination=self._storing.destination, compression=self._compression,
+        )  # fmt: skip
+        self._open[opened.batch.id] = opened
+        for reading in readings:
             self._readings.put_nowait((opened, reading))
 
     def _given_up(self, hold: Hold | None) -> bool:
@@ -227,7 +232,7 @@ class Harvest:
         """Turn readings into outcomes until there are no more; the last one of a batch sends it on."""
         while (job := await self._readings.get()) is not None:
             opened, reading = job
-            if opened.lost:
+            if reading.epoch != self._ledger.batches.epoch:  # another process has recovered it
                 outcome: Outcome = Returned()
             else:
                 outcome = await self._time.asked(opened.clock_offset, partial(self._capture, opened, reading))
@@ -258,23 +263,20 @@ class Harvest:
 
     async def _commit(self, opened: OpenBatch) -> None:
         parts = await opened.parts()
-        if not await self._ledger.batches.seal(opened.batch, opened.settlements, parts, destination=self._destination):
+        if not await self._ledger.batches.seal(opened.batch, opened.settlements, parts):
             log.warning("batch_lost", batch_id=opened.batch.id, workspace=self.workspace)
             opened.span.end(state="lost")
+            await self._renewal.renew()
             return
         opened.count_into(self.tally, parts)
         if parts:
-            lease = Lease(opened.batch.id, opened.batch.token)
-            self._storing.add(lease, sum(part.size_bytes for part in parts), span=opened.span)
+            self._storing.add(opened.batch.id, sum(part.size_bytes for part in parts), span=opened.span)
         else:
             opened.span.end(state="stored")  # nothing came of it, so nothing is left to do
         await self._claims.record(captured=opened.captured)
 
-    async def _renew(self) -> None:
-        """Lengthen our leases at a third of their length.
-
-        It is also a good moment to say how things stand: batches may take long where the pace is low.
-        """
+    async def _report_progress(self) -> None:
+        """Log from time to time how things stand: batches may take long where the pace is low."""
         while True:
             await asyncio.sleep(self._ledger.lease_seconds / 3)
             state = self._pacer.state()
@@ -282,15 +284,3 @@ class Harvest:
                 "progress_reported", workspace=self.workspace, readings=self.tally.outcomes.total(),
                 requests=state.requests, hold_cause=state.hold_cause, **state.log_fields(idle=not self._open),
             )  # fmt: skip
-            await self._lengthen_leases()
-
-    async def _lengthen_leases(self) -> None:
-        """Keep what is ours for longer; what was given to another is no longer asked.
-
-        It stands alone to let go of the batches: held while ``_renew`` sleeps, they would cost ten megabytes.
-        """
-        mine = dict(self._open)
-        held = [*(Lease(each.batch.id, each.batch.token) for each in mine.values()), *self._storing.leases]
-        kept = await self._ledger.batches.renew(held) if held else set()
-        for batch_id, opened in mine.items():
-            opened.lost = batch_id not in kept

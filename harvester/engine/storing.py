@@ -13,7 +13,7 @@ import structlog
 
 from harvester.clock import Clock, wait_for_event
 from harvester.errors import PartConflict, SinkClosed, SinkError, SinkRefused
-from harvester.ledger import Lease, Ledger
+from harvester.ledger import Ledger
 from harvester.model import Part
 from harvester.observability.traces import NO_SPAN, Span
 from harvester.storage import Sink
@@ -45,7 +45,7 @@ class Storing:
         self._jitter = jitter
         self._max_sealed_bytes = max_sealed_bytes
         self._patience_seconds = patience_seconds
-        self._waiting: deque[tuple[Lease, int, Span]] = deque()
+        self._waiting: deque[tuple[str, int, Span]] = deque()
         self._sealed_bytes = 0
         self._away_since = 0.0
         self._tries_in_vain = 0
@@ -63,11 +63,6 @@ class Storing:
         return len(self._waiting)
 
     @property
-    def leases(self) -> list[Lease]:
-        """Return the leases of those batches."""
-        return [lease for lease, *_ in self._waiting]
-
-    @property
     def away_seconds(self) -> float:
         """Return for how many seconds parts could not be stored; 0 while they can."""
         return self._clock.monotonic() - self._away_since if self.problem is not None else 0.0
@@ -77,11 +72,11 @@ class Storing:
         """Whether as many bytes wait as may wait."""
         return self._sealed_bytes >= self._max_sealed_bytes
 
-    def add(self, lease: Lease, size_bytes: int, *, span: Span = NO_SPAN) -> None:
+    def add(self, batch_id: str, size_bytes: int, *, span: Span = NO_SPAN) -> None:
         """Take on a sealed batch, whose parts lie in the ledger; one that is waiting already is not taken twice."""
-        if any(waiting.batch_id == lease.batch_id for waiting, _, _ in self._waiting):
+        if any(waiting == batch_id for waiting, _, _ in self._waiting):
             return
-        self._waiting.append((lease, size_bytes, span))
+        self._waiting.append((batch_id, size_bytes, span))
         self._sealed_bytes += size_bytes
         self._work.set()
 
@@ -93,10 +88,10 @@ class Storing:
         others = []
         for batch in await self._ledger.batches.recover():
             if batch.destination == self.destination:
-                self.add(batch.lease, batch.size_bytes)
+                self.add(batch.batch_id, batch.size_bytes)
             else:
-                others.append(batch.lease.batch_id)
-                log.warning("batch_skipped", batch_id=batch.lease.batch_id, reason="it was sealed for another dataset")
+                others.append(batch.batch_id)
+                log.warning("batch_skipped", batch_id=batch.batch_id, reason="it was sealed for another dataset")
         return others
 
     def attach_first(self, dataset_id: str, problem: SinkError) -> None:
@@ -153,7 +148,7 @@ class Storing:
         """Store the batch that has waited longest, if there is one. A conflict sets it aside. Raises ``SinkError``."""
         if not self._waiting:
             return
-        (batch_id, _), size_bytes, span = self._waiting[0]
+        batch_id, size_bytes, span = self._waiting[0]
         try:
             await self._store(batch_id)
             span.end(state="stored")
@@ -175,13 +170,15 @@ class Storing:
     async def _store(self, batch_id: str) -> None:
         """Create each part of a batch and note that it is stored. Raises ``SinkError``; the rest stays sealed then."""
         for part in await self._ledger.batches.list_sealed_parts(batch_id):
+            if part.destination != self.destination:
+                continue
             try:
                 _check(part)
                 await self._sink.create(part)
             except PartConflict:
                 await self._ledger.batches.mark_conflict(batch_id)
                 raise
-            await self._ledger.batches.mark_stored(batch_id, dataset=part.dataset)
+            await self._ledger.batches.mark_stored(batch_id, dataset=part.dataset, destination=part.destination)
 
     def _note(self, error: SinkError) -> None:
         if self.problem is None:

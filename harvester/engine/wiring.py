@@ -18,6 +18,7 @@ from harvester.braze.pacer import Pacer
 from harvester.braze.transport import BrazeTransport, Transport
 from harvester.clock import Clock
 from harvester.engine.pipeline import Harvest
+from harvester.engine.renewal import Renewal
 from harvester.engine.storing import Storing
 from harvester.engine.time_check import TimeCheck
 from harvester.errors import SinkError, SinkRefused
@@ -40,7 +41,7 @@ def connected(workspace: Workspace, key: str, settings: Settings, clock: Clock) 
 
 def plans_of(settings: Settings) -> dict[str, ReadingPlan]:
     """Give the plan of readings of each workspace, as it is configured."""
-    return {name: ReadingPlan.of(name, each.ages_days) for name, each in settings.workspaces.items()}
+    return {name: ReadingPlan(each.ages_days) for name, each in settings.workspaces.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Harvesting:
             max_sealed_bytes=settings.max_sealed_bytes,
             patience_seconds=math.inf if lasting else settings.patience_seconds,
         )  # fmt: skip
+        self._renewal = Renewal(ledger, self.storing)
         self._connect = connect
         self._settings = settings
         self._ledger = ledger
@@ -75,7 +77,6 @@ class Harvesting:
         self.time = TimeCheck(ledger)
         self._compression = compression
         self._patience_seconds = None if lasting else settings.patience_seconds
-        self._destination = ""
         self.stopped = False
 
     @asynccontextmanager
@@ -87,7 +88,7 @@ class Harvesting:
         keys = self._settings.load_keys()
         for names in self._settings.find_duplicates():
             log.warning("workspace_duplicated", workspaces=names, hint=DUPLICATE_WORKSPACE_HINT)
-        self._destination = self.storing.destination = await self._attached()
+        self.storing.destination = await self._attached()
         if await self.storing.recover():
             raise SinkError(
                 f"the ledger {self._ledger.path} holds a part that was sealed for another place; "
@@ -126,11 +127,14 @@ class Harvesting:
             self.stop()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.storing.run(), name="storing")
+                storing = group.create_task(self.storing.run(), name="storing")
+                renewal = group.create_task(self._renewal.run(), name="renewal")
                 async with asyncio.TaskGroup() as harvests:
                     for name, each in self.wired.items():
                         harvests.create_task(each.harvest.run(), name=f"harvest {name}")
                 self.storing.finish()
+                await asyncio.wait([storing])
+                renewal.cancel()
         except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
             raise first_of(failures) from None
 
@@ -197,8 +201,8 @@ class Harvesting:
         )  # fmt: skip
         harvest = Harvest(
             workspace=name, ledger=self._ledger, client=client, pacer=pacer, storing=self.storing,
-            destination=self._destination, time=self.time, compression=self._compression,
-            concurrency=settings.concurrency, patience_seconds=self._patience_seconds,
+            renewal=self._renewal, time=self.time, compression=self._compression, concurrency=settings.concurrency,
+            patience_seconds=self._patience_seconds,
         )  # fmt: skip
         return Wired(transport, pacer, client, harvest)
 

@@ -7,7 +7,7 @@ from harvester.ledger.books import StoredPart
 from harvester.ledger.braze_time import ClockDifference
 from harvester.ledger.database import LEASE_SECONDS
 from harvester.ledger.enqueue import EnqueueResult
-from harvester.ledger.leases import Lease, SealedBatch
+from harvester.ledger.leases import SealedBatch
 from harvester.ledger.ledger import Ledger
 from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
 from harvester.ledger.reports import LedgerStatus
@@ -18,7 +18,6 @@ __all__ = [
     "ClockDifference",
     "DayOfDeadlines",
     "EnqueueResult",
-    "Lease",
     "Ledger",
     "LedgerStatus",
     "Outlook",

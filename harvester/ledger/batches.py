@@ -1,97 +1,165 @@
-"""The second door, the batch protocol: claim, renew, seal, store, and recover the batches of dead or late owners."""
+"""The second door: leases readings to this process, seals batches, and recovers what dead or late owners held."""
 
+import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import and_, func, select, update
 
-from harvester.ledger import leases
-from harvester.ledger.claim import claim, get_next_due_at
+from harvester.ledger import claim, due, leases
 from harvester.ledger.database import Database, Transaction
-from harvester.ledger.leases import Lease, SealedBatch
+from harvester.ledger.leases import SealedBatch
 from harvester.ledger.schema import batches, parts
-from harvester.ledger.seal import seal
+from harvester.ledger.seal import LeaseOver, seal
 from harvester.ledger.sqlite import OwnerLock
-from harvester.model import Batch, Part, Probe, Settlement
+from harvester.model import Batch, Part, Probe, Reading, Settlement
 from harvester.schedule import deferral_seconds
 
 
 class Batches:
-    """The batches of one owner, this process. Every method raises ``LedgerError``.
+    """The leases and batches of one owner, this process. Every method raises ``LedgerError``.
 
-    ``renew`` and ``seal`` do nothing without a batch's valid token, ``mark_stored`` and ``mark_conflict`` nothing
-    unless it is sealed.
+    Readings are leased to the owner's epoch. ``release`` and ``seal`` change only readings that are still leased to the
+    epoch that claimed them, ``mark_stored`` and ``mark_conflict`` only a batch that is sealed.
     """
 
     def __init__(self, database: Database, lock: OwnerLock, jitter: random.Random) -> None:
         """Act as the owner that holds ``lock``."""
+        self.epoch: int | None = None
+        """The present epoch; None before the first claim or recovery, which registers this owner."""
         self._database = database
         self._lock = lock
         self._jitter = jitter
+        self._registering = asyncio.Lock()
 
-    async def claim(self, workspace: str, *, limit: int, probe: Probe | None = None) -> Batch | None:
-        """Lease up to ``limit`` due readings, the nearest deadline first.
+    async def register(self) -> None:
+        """Begin a new epoch, which ends the previous one: call it when ``renew`` returns False.
 
-        With a ``probe`` the one reading is leased that it describes. None when nothing is due.
+        What was leased to the previous epoch cannot be sealed any more once it is recovered, so drop it, and call
+        ``recover``.
         """
-        return await self._database.write(claim, workspace, owner=self._lock.owner, limit=limit, probe=probe)
+        self.epoch = await self._database.write(leases.register, self._lock.owner)
+
+    async def renew(self) -> bool:
+        """Extend all leases of this process. False if its epoch is over, because another process has recovered it."""
+        return self.epoch is None or await self._database.write(leases.renew, self.epoch)
+
+    async def list_due(self, workspaces: Sequence[str]) -> dict[str, float]:
+        """Return for each workspace the time when its next reading falls due, 0 if a claim would lease one now.
+
+        Workspaces without a planned reading are left out.
+        """
+        return await self._database.read(due.list_due, workspaces)
 
     async def get_next_due_at(self, workspace: str, *, max_deferrals: int | None = None) -> float | None:
-        """Return when the next reading falls due that a claim would lease, 0 for now; None when none is planned.
+        """Return when the next reading of a workspace falls due, 0 for now; None when none is planned.
 
         With ``max_deferrals`` only readings count that are due or were deferred, though not more often than that.
         """
-        return await self._database.read(get_next_due_at, workspace, max_deferrals=max_deferrals)
+        return await self._database.read(due.get_next_due_at, workspace, max_deferrals=max_deferrals)
 
-    async def held_by_others(self, workspace: str) -> bool:
-        """Return whether another process holds readings of a workspace that are read once."""
-        return await self._database.read(leases.held_by_others, workspace, owner=self._lock.owner)
+    async def claim(self, limits: Mapping[str, int], probes: Mapping[str, Probe] | None = None) -> list[Reading]:
+        """Lease due readings, of each workspace at most its limit, in one transaction.
 
-    async def renew(self, held: Sequence[Lease]) -> set[str]:
-        """Extend leases; returns the ids of the batches that are still ours."""
-        return await self._database.write(leases.renew, held)
+        Those of one workspace are in order: the nearest deadline first, low priority last. Of a workspace in ``probes``
+        only the one reading is leased that the probe describes, whatever its limit is.
+        """
+        epoch = await self._get_epoch()
+        return await self._database.write(claim.claim, limits, probes or {}, epoch=epoch)
 
-    async def seal(
-        self, batch: Batch, settlements: Sequence[Settlement], parts: Sequence[Part], *, destination: str
-    ) -> bool:
-        """Record the outcomes of a batch with its parts' bytes. False if the batch was given to another owner."""
-        return await self._database.write(
-            seal, batch, settlements, parts, destination=destination,
-            delay=lambda deferrals: deferral_seconds(deferrals, self._jitter),
-        )  # fmt: skip
+    async def list_leased(self) -> list[Reading]:
+        """List the readings that are leased to our epoch, in no order: a claim may be complete whose reply was lost."""
+        return await self._database.read(claim.list_leased, await self._get_epoch())
+
+    async def release(self, readings: Sequence[Reading]) -> None:
+        """Make leased readings due again, as they were; skips those that are not leased to their epoch any more."""
+        await self._database.write(leases.release, readings)
+
+    async def seal(self, batch: Batch, settlements: Sequence[Settlement], parts: Sequence[Part]) -> bool:
+        """Record the outcomes of a batch's readings together with its parts and their bytes.
+
+        False, and nothing is recorded, if one of the readings is not leased to its epoch any more or the batch was
+        sealed before. After an error, ``is_sealed`` returns whether the batch was sealed in spite of it.
+        """
+        epoch = await self._get_epoch()
+        try:
+            await self._database.write(
+                seal, batch, settlements, parts, epoch=epoch,
+                delay=lambda deferrals: deferral_seconds(deferrals, self._jitter),
+            )  # fmt: skip
+        except LeaseOver:
+            return False
+        return True
+
+    async def is_sealed(self, batch_id: str) -> bool:
+        """Return whether a batch was sealed, by whomever."""
+        return await self._database.read(is_sealed, batch_id)
 
     async def list_sealed_parts(self, batch_id: str) -> list[Part]:
         """List the parts of a batch, with their bytes, that are not stored yet."""
         return await self._database.read(list_sealed_parts, batch_id)
 
-    async def mark_stored(self, batch_id: str, *, dataset: str) -> bool:
-        """Record that a sealed batch's part is stored in its dataset, and drop its bytes. False if it is not sealed."""
-        return await self._database.write(mark_stored, batch_id, dataset=dataset)
+    async def mark_stored(self, batch_id: str, *, dataset: str, destination: str) -> bool:
+        """Record that a sealed batch's part is stored in its dataset at a destination, and drop its bytes.
+
+        False if there is no such part in a sealed batch.
+        """
+        return await self._database.write(mark_stored, batch_id, dataset=dataset, destination=destination)
 
     async def mark_conflict(self, batch_id: str) -> bool:
-        """Set a sealed batch aside because its part's name exists with other bytes. False if it is not sealed."""
+        """Set a sealed batch aside because a part's name exists with other bytes. False if it is not sealed."""
         return await self._database.write(mark_conflict, batch_id)
 
+    async def held_by_others(self, workspace: str) -> bool:
+        """Return whether another process holds readings of a workspace that are read once."""
+        return await self._database.read(leases.held_by_others, workspace, epoch=await self._get_epoch())
+
     async def recover(self) -> list[SealedBatch]:
-        """Release the batches of dead or late owners; returns the sealed batches that are now ours to store."""
-        return await self._database.write(leases.recover, owner=self._lock.owner, list_dead=self._lock.list_dead)
+        """Release the readings of dead and late owners; returns the sealed batches that are now ours to store.
+
+        An owner of this machine is dead as soon as its process has ended, any other one when it has not renewed for the
+        time of a lease. Readings are released in pages, each a transaction, so that claims go on meanwhile.
+        """
+        epoch = await self._get_epoch()
+        ended = await self._database.write(
+            leases.take_over, owner=self._lock.owner, epoch=epoch, list_dead=self._lock.list_dead
+        )
+        for each in ended:
+            while await self._database.write(leases.release_page, each):
+                pass
+        return await self._database.read(leases.list_sealed, epoch)
+
+    async def _get_epoch(self) -> int:
+        """Return the present epoch; registers this owner at the first call."""
+        async with self._registering:
+            if self.epoch is None:
+                await self.register()
+        assert self.epoch is not None
+        return self.epoch
+
+
+def is_sealed(tx: Transaction, batch_id: str) -> bool:
+    """Return whether a batch exists."""
+    return tx.execute(select(batches.c.id).where(batches.c.id == batch_id)).first() is not None
 
 
 def list_sealed_parts(tx: Transaction, batch_id: str) -> list[Part]:
     """List the parts of a batch whose bytes are still in the ledger."""
-    waiting = select(parts).where(parts.c.batch_id == batch_id, parts.c.data.is_not(None)).order_by(parts.c.dataset)
+    waiting = select(parts).where(parts.c.batch_id == batch_id, parts.c.data.is_not(None))
     return [
-        Part(row.dataset, row.name, row.sha256, row.size_bytes, row.row_count, row.data) for row in tx.execute(waiting)
+        Part(row.dataset, row.name, row.sha256, row.size_bytes, row.row_count, row.data, row.destination)
+        for row in tx.execute(waiting.order_by(parts.c.dataset, parts.c.destination))
     ]
 
 
-def mark_stored(tx: Transaction, batch_id: str, *, dataset: str) -> bool:
+def mark_stored(tx: Transaction, batch_id: str, *, dataset: str, destination: str) -> bool:
     """Drop the bytes of a sealed batch's part; the batch is stored with its last part."""
     sealed = and_(batches.c.id == batch_id, batches.c.state == "sealed")
     waiting = and_(parts.c.batch_id == batch_id, parts.c.stored_at.is_(None))
     order = select(func.coalesce(func.max(parts.c.stored_order), 0) + 1).scalar_subquery()
-    this = update(parts).where(waiting, parts.c.dataset == dataset, select(batches.c.id).where(sealed).exists())
-    marked = tx.execute(this.values(data=None, stored_at=tx.now, stored_order=order)).rowcount
+    this = and_(waiting, parts.c.dataset == dataset, parts.c.destination == destination)
+    storing = update(parts).where(this, select(batches.c.id).where(sealed).exists())
+    marked = tx.execute(storing.values(data=None, stored_at=tx.now, stored_order=order)).rowcount
     more = select(parts.c.batch_id).where(waiting).exists()
     tx.execute(update(batches).where(sealed, ~more).values(state="stored"))
     return marked == 1

@@ -1,88 +1,140 @@
-"""Claims a batch: leases due readings, nearest deadline first, low-priority readings last."""
+"""Claims due readings of many workspaces: leases them, nearest deadline first, low-priority readings last."""
 
-import secrets
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from harvester.clock import LARGE_DIFFERENCE_SECONDS
 from harvester.ledger.database import Transaction
-from harvester.ledger.filters import DEFERRED, DUE, SINCE, TRIED, WAITING
-from harvester.ledger.json_rows import select_as_json
-from harvester.ledger.plans import get_plan
+from harvester.ledger.filters import DUE, LEASED, PRIORITY, SINCE, WAITING, is_in_time
+from harvester.ledger.json_rows import rows_as_table, select_as_json, select_lists
+from harvester.ledger.plans import get_plans
 from harvester.ledger.probes import find_probe
-from harvester.ledger.schema import batches, pairs
-from harvester.ledger.upkeep import expire, schedule_due
-from harvester.model import DAY_SECONDS, GRACE_SECONDS, Batch, Pair, Probe, Reading
+from harvester.ledger.schema import pairs
+from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair, Probe, Reading
 from harvester.schedule import ONCE, ReadingPlan
 
+Found = list[tuple[str, int]]
+"""Pairs that a claim leases, each with its workspace and its id, in the order of their priority in a workspace."""
 
-def claim(tx: Transaction, workspace: str, *, owner: str, limit: int, probe: Probe | None) -> Batch | None:
-    """Lease due readings as one batch. None when nothing is due.
 
-    A ``probe`` narrows the claim to the one pair that it describes. While the time is not confirmed,
-    nothing is stored that depends on it: neither what fell due, nor what is requested. Pairs that seem to have expired
-    are left alone then.
+def claim(tx: Transaction, limits: Mapping[str, int], probes: Mapping[str, Probe], *, epoch: int) -> list[Reading]:
+    """Lease due readings of several workspaces to an epoch, each workspace's most urgent first.
+
+    Of a workspace in ``probes`` only the one reading is leased that the probe describes. While the time is not
+    confirmed, nothing is stored that depends on it: neither what fell due, nor what is requested.
     """
-    plan, batch_id = get_plan(tx, workspace), _new_batch_id(tx.now)
+    workspaces = sorted({*limits, *probes})
+    wanted = {name: most for name, most in limits.items() if most > 0 and name not in probes}
     if tx.confirmed:
-        schedule_due(tx, workspace, plan)
-        expire(tx, workspace)
-    which = [pairs.c.workspace == workspace]
-    ready = [DUE]
+        _schedule(tx, workspaces)
+    found = _find_due(tx, wanted)
     if not tx.confirmed:
-        which.append(or_(pairs.c.expires_at > tx.now, ~TRIED))
-        ready.append(and_(WAITING, pairs.c.due_at <= tx.now))
-    if probe is not None:
-        ready = [pairs.c.id == find_probe(tx, workspace, probe)]
+        served = {name for name, _ in found}
+        found += _find_waiting(tx, {name: most for name, most in wanted.items() if name not in served})
+    for name, probe in probes.items():
+        pair_id = find_probe(tx, name, probe)
+        found += [] if pair_id is None else [(name, pair_id)]
+    leased: dict[int, Reading] = {}
+    for plan, ids in _group_by_plan(get_plans(tx, workspaces), found).items():
+        leased |= _lease(tx, plan, ids, epoch)
+    return [leased[pair_id] for _, pair_id in found]
+
+
+def _schedule(tx: Transaction, workspaces: Sequence[str]) -> None:
+    """Make due what waits in these workspaces and has fallen due."""
+    named = rows_as_table(tx, (pairs.c.workspace,), [(each,) for each in workspaces])
+    late = and_(WAITING, pairs.c.workspace.in_(select(named.c.workspace)), pairs.c.due_at <= tx.now)
+    tx.execute(update(pairs).where(late).values(state="due"))
+
+
+def _find_due(tx: Transaction, limits: Mapping[str, int]) -> Found:
+    """Find the most urgent due pairs of each workspace, with a statement for each magnitude of the limits.
+
+    A statement reads at most twice as many entries of the index as a workspace may have. Ranking all due pairs would
+    read a whole backlog for each claim.
+    """
+    sizes: dict[int, list[str]] = {}
+    for name, most in limits.items():
+        sizes.setdefault(most.bit_length(), []).append(name)
+    found: Found = []
+    for bits, names in sizes.items():
+        for name, ids in _find_first_due(tx, names, 2**bits):
+            found += [(name, pair_id) for pair_id in ids[: limits[name]]]
+    return found
+
+
+def _find_first_due(tx: Transaction, workspaces: Sequence[str], most: int) -> list[tuple[str, list[int]]]:
+    """Find the ``most`` most urgent due pairs of each workspace."""
+    named = rows_as_table(tx, (pairs.c.workspace,), [(each,) for each in workspaces])
+    due = and_(pairs.c.workspace == named.c.workspace, DUE, is_in_time(tx.now))
+    first = select(pairs.c.id).where(due).order_by(*PRIORITY).limit(most).correlate(named).subquery()
+    return select_lists(tx, named.c.workspace, first.c.id)
+
+
+def _find_waiting(tx: Transaction, limits: Mapping[str, int]) -> Found:
+    """Find the most urgent pairs of each workspace that have fallen due by a time that is not confirmed."""
+    if not limits:
+        return []
+    named = rows_as_table(tx, (pairs.c.workspace,), [(each,) for each in limits])
+    rank = func.row_number().over(partition_by=pairs.c.workspace, order_by=PRIORITY).label("rank")
+    late = and_(WAITING, pairs.c.due_at <= tx.now, is_in_time(tx.now))
+    mine = named.c.workspace == pairs.c.workspace
+    ranked = select(pairs.c.workspace, pairs.c.id, rank).join(named, mine).where(late).subquery()
+    rows = select_as_json(tx, (ranked.c.rank, ranked.c.workspace, ranked.c.id), ranked.c.rank <= max(limits.values()))
+    return [(name, pair_id) for at, name, pair_id in sorted(rows) if at <= limits[name]]
+
+
+def _group_by_plan(plans: Mapping[str, ReadingPlan], found: Found) -> dict[ReadingPlan, list[int]]:
+    """Return the ids of the pairs that follow each plan."""
+    groups: dict[ReadingPlan, list[int]] = {}
+    for workspace, pair_id in found:
+        groups.setdefault(plans[workspace], []).append(pair_id)
+    return groups
+
+
+def _lease(tx: Transaction, plan: ReadingPlan, ids: Sequence[int], epoch: int) -> dict[int, Reading]:
+    """Lease pairs that follow one plan; returns the reading of each."""
+    named = rows_as_table(tx, (pairs.c.id,), [(each,) for each in ids])
+    these = pairs.c.id.in_(select(named.c.id))
     name, ending_at = _latest_due(plan, tx.now), _question(plan, tx.now)
-    leasing: dict[Any, Any] = {pairs.c.state: "leased", pairs.c.batch_id: batch_id}
+    leasing: dict[Any, Any] = {pairs.c.state: "leased", pairs.c.epoch: epoch}
     if tx.confirmed:
         leasing |= {pairs.c.reading: name, pairs.c.ending_at: ending_at}
         name, ending_at = pairs.c.reading, pairs.c.ending_at
-    if not any(_lease(tx, leasing, each, *which, limit=limit) for each in ready):
-        return None
-    readings = _list_leased(tx, workspace, batch_id, name, ending_at)
-    token = secrets.token_hex(8)
-    tx.execute(
-        insert(batches).values(
-            id=batch_id, workspace=workspace, owner=owner, token=token, state="open", claimed_at=tx.now,
-            lease_until=tx.lease_until,
-        )
-    )  # fmt: skip
-    return Batch(id=batch_id, token=token, workspace=workspace, claimed_at=tx.now, readings=readings)
+    tx.execute(update(pairs).where(these).values(leasing))
+    return {each.pair_id: each for each in _read(tx, these, name, ending_at, epoch)}
 
 
-def _new_batch_id(now: float) -> str:
-    """Return a time, so that ids sort by claim, and random digits, so that they are unique."""
-    return f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S%f}Z-{secrets.token_hex(4)}"
+def list_leased(tx: Transaction, epoch: int) -> list[Reading]:
+    """List the readings that are leased to an epoch."""
+    ours = and_(LEASED, pairs.c.epoch == epoch)
+    return list(_read(tx, ours, pairs.c.reading, func.coalesce(pairs.c.ending_at, tx.now), epoch))
 
 
-def _lease(tx: Transaction, values: dict[Any, Any], *which: ColumnElement[bool], limit: int) -> int:
-    """Lease the first due readings; returns their number."""
-    nearest = (
-        select(pairs.c.id).where(*which).order_by(pairs.c.low_priority, pairs.c.expires_at, pairs.c.id).limit(limit)
-        .with_for_update(skip_locked=True)
-    )  # fmt: skip
-    return tx.execute(update(pairs).where(pairs.c.id.in_(nearest.scalar_subquery())).values(values)).rowcount
-
-
-def _list_leased(
-    tx: Transaction, workspace: str, batch_id: str, name: ColumnElement[Any], ending_at: ColumnElement[Any]
-) -> tuple[Reading, ...]:
-    """Return the readings that a batch has leased, the nearest deadline first."""
+def _read(
+    tx: Transaction, which: ColumnElement[bool], name: ColumnElement[Any], ending_at: ColumnElement[Any], epoch: int
+) -> Iterable[Reading]:
+    """Return leased pairs as readings, in no order."""
     p = pairs.c
-    columns = (p.id, p.campaign_id, p.send_id, name, ending_at, p.expires_at, SINCE, p.round)
-    leased = select_as_json(tx, columns, and_(p.batch_id == batch_id, p.state == "leased"))
-    readings = [
-        Reading(
+    columns = (p.id, p.workspace, p.campaign_id, p.send_id, name, ending_at, p.expires_at, SINCE, p.round)
+    for pair_id, workspace, campaign_id, send_id, asked, ending, expires_at, since, round_ in select_as_json(
+        tx, columns, which
+    ):
+        yield Reading(
             pair_id, Pair(workspace, campaign_id, send_id), asked, float(ending), float(expires_at) - GRACE_SECONDS,
-            float(since), round_,
-        )
-        for pair_id, campaign_id, send_id, asked, ending, expires_at, since, round_ in leased
-    ]  # fmt: skip
-    return tuple(sorted(readings, key=lambda each: (each.deadline, each.pair_id)))
+            float(since), round_, epoch,
+        )  # fmt: skip
 
 
 def _latest_due(plan: ReadingPlan, now: float) -> ColumnElement[str]:
@@ -104,24 +156,3 @@ def _question(plan: ReadingPlan, now: float) -> ColumnElement[float]:
     """
     recent = and_(pairs.c.ending_at > now - DAY_SECONDS, pairs.c.ending_at <= now + LARGE_DIFFERENCE_SECONDS)
     return case((and_(pairs.c.reading == _latest_due(plan, now), recent), pairs.c.ending_at), else_=now)
-
-
-def get_next_due_at(tx: Transaction, workspace: str, *, max_deferrals: int | None = None) -> float | None:
-    """Return when the next reading falls due that a claim would lease, 0 for now; None when none is planned.
-
-    With ``max_deferrals`` only readings count that are due or were deferred, though not more often than that. Where the
-    time is not confirmed, pairs that seem to have expired do not count.
-    """
-    # Two searches of an index: for both states at once, the database would read every pair there is.
-    due = and_(pairs.c.workspace == workspace, DUE)
-    waiting = and_(pairs.c.workspace == workspace, WAITING)
-    if max_deferrals is not None:
-        due = and_(due, pairs.c.deferrals <= max_deferrals)
-        waiting = and_(waiting, DEFERRED, pairs.c.deferrals <= max_deferrals)
-    if not tx.confirmed:
-        left = or_(pairs.c.expires_at > tx.now, ~TRIED)
-        due, waiting = and_(due, left), and_(waiting, left)
-    if tx.execute(select(pairs.c.id).where(due).limit(1)).first():
-        return 0.0
-    due_at: float | None = tx.execute(select(func.min(pairs.c.due_at)).where(waiting)).scalar_one()
-    return due_at

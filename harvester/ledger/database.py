@@ -31,7 +31,7 @@ R = TypeVar("R")
 Columns = TypeVarTuple("Columns")
 
 LEASE_SECONDS = 120.0
-"""How long a batch belongs to its owner without a renewal."""
+"""How long readings stay leased to a process that does not renew."""
 
 
 @dataclass(frozen=True, slots=True)

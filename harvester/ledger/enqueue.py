@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from harvester.ledger.database import Transaction
 from harvester.ledger.json_rows import rows_as_table
-from harvester.ledger.plans import get_plan
+from harvester.ledger.plans import get_plans
 from harvester.ledger.schema import NEVER, pairs
 from harvester.model import Pair, SentPair
 from harvester.schedule import ONCE, SINGLE_READING_PLAN, ReadingPlan
@@ -65,7 +65,7 @@ def enqueue(
     ``trust_clock``, no window counts as closed. A wrong clock therefore causes no new reading.
     """
     latest = _latest_of_each(arrivals)
-    plans = {workspace: get_plan(tx, workspace) for workspace in {pair.workspace for pair in latest}}
+    plans = get_plans(tx, sorted({pair.workspace for pair in latest}))
     by_plan = [_row(each, plans[pair.workspace], tx.now, forced=forced) for pair, each in latest.items()]
     rows = [_row(each, SINGLE_READING_PLAN, tx.now, forced=forced) for each in latest.values()] if once else by_plan
     arrived = rows_as_table(tx, _COLUMNS, rows)
@@ -185,7 +185,7 @@ def reopen_forced(tx: Transaction, known: _KnownPairs) -> None:
 
 
 def _restart_values(arrived: Any) -> dict[Any, Any]:
-    """Return the values of a pair that waits for its first reading; a batch that leases it keeps it."""
+    """Return the values of a pair that waits for its first reading; while it is leased it stays so."""
     p = pairs.c
     return {
         p.reading: arrived.reading, p.due_at: arrived.due_at,

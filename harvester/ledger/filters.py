@@ -11,14 +11,23 @@ from harvester.schedule import ONCE
 UNSETTLED = pairs.c.state != literal_column("'settled'")
 WAITING = pairs.c.state == literal_column("'waiting'")
 DUE = pairs.c.state == literal_column("'due'")
+LEASED = pairs.c.state == literal_column("'leased'")
 EXPIRED = pairs.c.outcome == literal_column("'expired'")
 DEFERRED = and_(WAITING, pairs.c.deferrals > literal_column("0"))
 
 TRIED = or_(pairs.c.first_seen_at >= pairs.c.expires_at, pairs.c.captures > 0, pairs.c.deferrals > 0)
 """Whether a pair was attempted, or arrived expired."""
 
+PRIORITY = (pairs.c.low_priority, pairs.c.expires_at, pairs.c.id)
+"""The order of claims: the nearest deadline first, low priority last."""
+
 SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
 """When a pair's time began: see ``Reading.since``."""
+
+
+def is_in_time(now: float) -> ColumnElement[bool]:
+    """Return whether a pair may be requested: it has not expired, or it came in time and was never attempted."""
+    return or_(pairs.c.expires_at > now, ~TRIED)
 
 
 def released_state(

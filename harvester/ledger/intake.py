@@ -48,7 +48,7 @@ class Intake:
         await self._database.write(reset_deferrals, workspace)
 
     async def remove(self, named: Sequence[Pair]) -> int:
-        """Delete pairs and their outcomes, except pairs that a batch leases; returns their number.
+        """Delete pairs and their outcomes, except pairs whose reading is leased; returns their number.
 
         Their rows stay in the parts, which never change.
         """
@@ -77,7 +77,7 @@ def reset_deferrals(tx: Transaction, workspace: str) -> None:
 
 
 def remove(tx: Transaction, named: Iterable[Pair]) -> int:
-    """Delete pairs that no batch leases."""
+    """Delete pairs whose reading is not leased."""
     wanted_rows = rows_as_table(tx, IDENTITY, [(each.workspace, each.campaign_id, each.send_id) for each in named])
     same = and_(*(column == wanted_rows.c[column.name] for column in IDENTITY))
     return delete_pairs(tx, and_(pairs.c.state != "leased", pairs.c.id.in_(select(pairs.c.id).join(wanted_rows, same))))

@@ -17,8 +17,10 @@ from sqlalchemy import (
     String,
     bindparam,
     cast,
+    func,
     literal_column,
     select,
+    true,
 )
 
 from harvester.ledger.database import Transaction
@@ -41,3 +43,9 @@ def select_as_json(
     text = tx.execute(select(cast(dialect.json_rows(dialect.json_row(*exact)), String)).where(which)).scalar_one()
     rows: list[list[Any]] = orjson.loads(text or "[]")
     return rows
+
+
+def select_lists(tx: Transaction, key: ColumnElement[Any], values: ColumnElement[Any]) -> list[tuple[Any, list[Any]]]:
+    """Select every key with the values of a subquery that is correlated with the key's table, in their order."""
+    each = func.json(select(tx.dialect.json_rows(values)).scalar_subquery())
+    return [(name, found) for name, found in select_as_json(tx, (key, each), true())]

@@ -1,89 +1,102 @@
-"""Leases of batches: their duration, and their recovery from dead or late owners."""
+"""Leases of readings: who owns them, their renewal and release, and their recovery from dead or late owners."""
 
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, delete, func, literal_column, select, update
+from sqlalchemy import and_, delete, func, insert, literal_column, null, select, update
 
+from harvester import __version__
 from harvester.ledger.database import Transaction
-from harvester.ledger.filters import released_state
-from harvester.ledger.schema import batches, pairs, parts
+from harvester.ledger.filters import LEASED, released_state
+from harvester.ledger.json_rows import rows_as_table
+from harvester.ledger.schema import batches, owners, pairs, parts
+from harvester.model import Reading
 from harvester.schedule import ONCE
 
-_HELD = batches.c.state.in_(("open", "sealed"))
+PAGE = 1000
+"""How many readings of a dead owner are released in one transaction."""
 
-
-class Lease(NamedTuple):
-    """A batch and the token that makes it ours: a new owner gives it another token."""
-
-    batch_id: str
-    token: str
+_SEALED = batches.c.state == literal_column("'sealed'")
 
 
 @dataclass(frozen=True, slots=True)
 class SealedBatch:
-    """A sealed batch that is not stored yet, the dataset it was sealed for, and its size there."""
+    """A sealed batch with parts that are not stored yet in one place: its dataset, and their size there."""
 
-    lease: Lease
+    batch_id: str
     destination: str
     size_bytes: int
 
 
-def renew(tx: Transaction, leases: Sequence[Lease]) -> set[str]:
-    """Extend the leases of open and sealed batches whose token is still valid; returns the ids of those."""
-    ids, tokens = [each.batch_id for each in leases], [each.token for each in leases]
-    ours = and_(batches.c.id.in_(ids), batches.c.token.in_(tokens), _HELD)
-    return set(
-        tx.execute(update(batches).where(ours).values(lease_until=tx.lease_until).returning(batches.c.id)).scalars()
-    )
+def register(tx: Transaction, owner: str) -> int:
+    """Give an owner a new epoch, which ends its previous one; returns the new one."""
+    tx.execute(delete(owners).where(owners.c.id == owner))
+    row = insert(owners).values(id=owner, alive_until=tx.lease_until, version=__version__)
+    return int(tx.execute(row.returning(owners.c.epoch)).scalar_one())
 
 
-def held_by_others(tx: Transaction, workspace: str, *, owner: str) -> bool:
-    """Return whether another owner holds readings of a workspace that are read once."""
-    theirs = and_(batches.c.state == "open", batches.c.workspace == workspace, batches.c.owner != owner)
-    once = and_(pairs.c.state == literal_column("'leased'"), pairs.c.reading == ONCE)
-    held = select(pairs.c.id).join(batches, batches.c.id == pairs.c.batch_id).where(theirs, once)
-    return tx.execute(held.limit(1)).first() is not None
+def renew(tx: Transaction, epoch: int) -> bool:
+    """Extend all leases of an epoch. False if it is over."""
+    row = update(owners).where(owners.c.epoch == epoch)
+    return tx.execute(row.values(alive_until=tx.lease_until)).rowcount == 1
 
 
-def recover(tx: Transaction, *, owner: str, list_dead: Callable[[set[str]], list[str]]) -> list[SealedBatch]:
-    """Release the open batches of owners that are dead or whose lease has run out, and take over their sealed ones.
+def release(tx: Transaction, readings: Sequence[Reading]) -> None:
+    """Make leased readings due again; those that are no longer leased to their epoch stay as they are."""
+    given = rows_as_table(tx, (pairs.c.id, pairs.c.epoch), [(each.pair_id, each.epoch) for each in readings])
+    ours = and_(pairs.c.id == given.c.id, pairs.c.epoch == given.c.epoch)
+    state = released_state(pairs.c.due_at, tx.now)
+    tx.execute(update(pairs).where(ours).values(state=state, epoch=null(), ending_at=null()))
 
-    ``list_dead`` returns those of some owners that are dead. Returns all sealed batches of ``owner`` that are not
-    stored yet, the oldest first.
+
+def held_by_others(tx: Transaction, workspace: str, *, epoch: int) -> bool:
+    """Return whether another epoch holds readings of a workspace that are read once."""
+    others = [each for each in _list_leased_epochs(tx) if each != epoch]
+    theirs = and_(LEASED, pairs.c.epoch.in_(others), pairs.c.workspace == workspace, pairs.c.reading == ONCE)
+    return tx.execute(select(pairs.c.id).where(theirs).limit(1)).first() is not None
+
+
+def take_over(tx: Transaction, *, owner: str, epoch: int, list_dead: Callable[[set[str]], list[str]]) -> list[int]:
+    """End the epochs of dead and late owners, and take over their sealed batches; returns the epochs to release.
+
+    ``list_dead`` returns those of some owners that are dead. Epochs that ended before are returned as well, while they
+    hold readings.
     """
-    others = set(tx.execute(select(batches.c.owner).where(_HELD)).scalars()) - {owner}
-    dead = list_dead(others)
-    lapsed = and_(batches.c.owner != owner, batches.c.owner.in_(dead) | (batches.c.lease_until < tx.now))
-    _release(tx, and_(batches.c.state == "open", lapsed))
-    ours = {"owner": owner, "token": secrets.token_hex(8), "lease_until": tx.lease_until}
-    tx.execute(update(batches).where(batches.c.state == "sealed", lapsed).values(ours))
-    return _list_sealed(tx, owner)
+    others = set(tx.execute(select(owners.c.id).where(owners.c.id != owner)).scalars())
+    ended = owners.c.id.in_(list_dead(others)) | (owners.c.alive_until < tx.now)
+    tx.execute(delete(owners).where(owners.c.id != owner, ended))
+    living = select(owners.c.epoch)
+    tx.execute(update(batches).where(_SEALED, batches.c.epoch.not_in(living)).values(epoch=epoch))
+    alive = set(tx.execute(living).scalars())
+    return [each for each in _list_leased_epochs(tx) if each not in alive]
 
 
-def _release(tx: Transaction, which: ColumnElement[bool]) -> None:
-    """Release the readings of batches, then delete the batches."""
-    lost = select(batches.c.id).where(which).scalar_subquery()
-    tx.execute(
-        update(pairs)
-        .where(pairs.c.state == "leased", pairs.c.batch_id.in_(lost))
-        .values(state=released_state(pairs.c.due_at, tx.now), batch_id=None)
-    )
-    tx.execute(delete(batches).where(which))
+def release_page(tx: Transaction, epoch: int) -> bool:
+    """Release some readings of an epoch that is over; returns whether there may be more."""
+    page = select(pairs.c.id).where(LEASED, pairs.c.epoch == epoch).limit(PAGE)
+    values = {"state": released_state(pairs.c.due_at, tx.now), "epoch": null()}
+    return tx.execute(update(pairs).where(pairs.c.id.in_(page)).values(values)).rowcount == PAGE
 
 
-def _list_sealed(tx: Transaction, owner: str) -> list[SealedBatch]:
-    """List the sealed batches of an owner, the oldest first."""
+def list_sealed(tx: Transaction, epoch: int) -> list[SealedBatch]:
+    """List the sealed batches of an epoch, the oldest first, once for each place."""
     sealed = (
-        select(batches.c.id, batches.c.token, parts.c.destination, func.sum(parts.c.size_bytes))
+        select(batches.c.id, parts.c.destination, func.sum(parts.c.size_bytes))
         .join(parts, batches.c.id == parts.c.batch_id)
-        .where(batches.c.state == "sealed", batches.c.owner == owner)
-        .group_by(batches.c.id, batches.c.token, parts.c.destination)
+        .where(_SEALED, batches.c.epoch == epoch, parts.c.stored_at.is_(None))
+        .group_by(batches.c.id, parts.c.destination)
         .order_by(batches.c.id)
     )
-    return [
-        SealedBatch(Lease(batch_id, token), destination, size)
-        for batch_id, token, destination, size in tx.execute(sealed)
-    ]
+    return [SealedBatch(*row) for row in tx.execute(sealed)]
+
+
+def _list_leased_epochs(tx: Transaction) -> Iterable[int]:
+    """List the epochs that hold readings, by one search of the index for each."""
+    last = -1
+    while True:
+        following = select(func.min(pairs.c.epoch)).where(LEASED, pairs.c.epoch > last)
+        found = tx.execute(following).scalar_one()
+        if found is None:
+            return
+        yield found
+        last = found

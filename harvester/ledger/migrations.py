@@ -6,7 +6,7 @@ from sqlalchemy import DDL, Table, insert, inspect, select, update
 
 from harvester.errors import LedgerError
 from harvester.ledger.database import Transaction
-from harvester.ledger.schema import SCHEMA_VERSION, about, datasets, differences, metadata, paces
+from harvester.ledger.schema import SCHEMA_VERSION, about, datasets, differences, metadata, owners, paces
 
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -35,8 +35,38 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE reading_plan DROP COLUMN retention_days",
         "ALTER TABLE reading_plan DROP COLUMN margin_days",
     ),
+    4: (
+        # Readings of open batches are released; sealed batches belong to no living epoch, so the first process that
+        # recovers takes them over.
+        "UPDATE pair SET state = CASE reading WHEN 'once' THEN 'due' ELSE 'waiting' END WHERE state = 'leased'",
+        "DELETE FROM batch WHERE state = 'open'",
+        "DROP INDEX pair_leased",
+        "DROP INDEX batch_unstored",
+        "ALTER TABLE pair DROP COLUMN batch_id",
+        "ALTER TABLE pair ADD COLUMN epoch INTEGER",
+        "ALTER TABLE batch DROP COLUMN workspace",
+        "ALTER TABLE batch DROP COLUMN owner",
+        "ALTER TABLE batch DROP COLUMN token",
+        "ALTER TABLE batch DROP COLUMN lease_until",
+        "ALTER TABLE batch RENAME COLUMN claimed_at TO opened_at",
+        "ALTER TABLE batch ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX pair_leased ON pair (epoch, workspace) WHERE state = 'leased'",
+        "CREATE INDEX batch_unstored ON batch (state, epoch) WHERE state <> 'stored'",
+        (
+            "CREATE TABLE new_part (batch_id VARCHAR NOT NULL, dataset VARCHAR NOT NULL, destination VARCHAR NOT NULL,"
+            " name VARCHAR NOT NULL, sha256 VARCHAR NOT NULL, size_bytes INTEGER NOT NULL, row_count INTEGER NOT NULL,"
+            " data BLOB, stored_order INTEGER, stored_at FLOAT, PRIMARY KEY (batch_id, dataset, destination),"
+            " FOREIGN KEY(batch_id) REFERENCES batch (id), UNIQUE (stored_order))"
+        ),
+        (
+            "INSERT INTO new_part SELECT batch_id, dataset, destination, name, sha256, size_bytes, row_count, data,"
+            " stored_order, stored_at FROM part"
+        ),
+        "DROP TABLE part",
+        "ALTER TABLE new_part RENAME TO part",
+    ),
 }
-_NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (datasets,), 2: (differences, paces), 3: ()}
+_NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (datasets,), 2: (differences, paces), 3: (), 4: (owners,)}
 
 
 def find_id(tx: Transaction) -> str | None:

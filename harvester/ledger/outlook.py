@@ -156,7 +156,7 @@ def count_unstored_batches(tx: Transaction) -> dict[str, int]:
 
 def get_sealed_bytes(tx: Transaction) -> int:
     """Return the total size of the parts that wait to be stored."""
-    waiting = select(batches.c.id).where(batches.c.state != literal_column("'stored'"), batches.c.state != "open")
+    waiting = select(batches.c.id).where(batches.c.state != literal_column("'stored'"))
     size = select(func.coalesce(func.sum(parts.c.size_bytes), 0)).where(
         parts.c.batch_id.in_(waiting), parts.c.stored_at.is_(None)
     )

@@ -1,5 +1,7 @@
 """The plans of readings that a ledger follows, one for each workspace; a workspace without one is read once."""
 
+from collections.abc import Sequence
+
 import orjson
 from sqlalchemy import delete, insert, select
 
@@ -10,10 +12,14 @@ from harvester.schedule import SINGLE_READING_PLAN, ReadingPlan
 
 def get_plan(tx: Transaction, workspace: str) -> ReadingPlan:
     """Return the plan that a workspace's readings follow."""
-    row = tx.execute(select(plans).where(plans.c.workspace == workspace)).one_or_none()
-    if row is None:
-        return SINGLE_READING_PLAN
-    return ReadingPlan.of(workspace, tuple(orjson.loads(row.ages_days)))
+    return get_plans(tx, [workspace])[workspace]
+
+
+def get_plans(tx: Transaction, workspaces: Sequence[str]) -> dict[str, ReadingPlan]:
+    """Return the plans that the readings of these workspaces follow."""
+    rows = tx.execute(select(plans.c.workspace, plans.c.ages_days).where(plans.c.workspace.in_(workspaces)))
+    found = {workspace: ReadingPlan(tuple(orjson.loads(ages))) for workspace, ages in rows}
+    return {workspace: found.get(workspace, SINGLE_READING_PLAN) for workspace in workspaces}
 
 
 def set_plan(tx: Transaction, workspace: str, plan: ReadingPlan) -> None:

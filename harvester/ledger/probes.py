@@ -1,10 +1,9 @@
 """Finds the pair to request next while refusals put a workspace's endpoint in doubt. It only reads."""
 
-from typing import Any
-
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import select
 
 from harvester.ledger.database import Transaction
+from harvester.ledger.filters import DUE, PRIORITY, is_in_time
 from harvester.ledger.schema import outcomes, pairs
 from harvester.model import Probe
 
@@ -19,13 +18,11 @@ def find_probe(tx: Transaction, workspace: str, probe: Probe) -> int | None:
     later reading come first.
     """
     other = pairs.c.campaign_id.not_in(probe.refused)
-    order: tuple[ColumnElement[Any], ...] = (pairs.c.low_priority, pairs.c.expires_at, pairs.c.id)
     due = (
         select(pairs.c.id)
-        .where(pairs.c.workspace == workspace, pairs.c.state == "due", other)
-        .order_by(*(order if probe.nearest else (each.desc() for each in order)))
+        .where(pairs.c.workspace == workspace, DUE, is_in_time(tx.now), other)
+        .order_by(*(PRIORITY if probe.nearest else (each.desc() for each in PRIORITY)))
         .limit(1)
-        .with_for_update(skip_locked=True)
     )
     latest = select(outcomes.c.pair_id, outcomes.c.outcome).order_by(outcomes.c.id.desc()).limit(OUTCOMES_SEEN)
     seen = latest.subquery()

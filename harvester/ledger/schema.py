@@ -1,8 +1,9 @@
 """The ledger's tables, in SQLAlchemy Core.
 
-A pair is always in one state. ``waiting``: its reading is due later. ``due``: it may be claimed. ``leased``: an open
-batch holds it. ``settled``: its last reading has its outcome. A batch is ``open`` until it is sealed and ``sealed``
-until its part is stored, or ``conflict`` if it cannot be; a lapsed batch is deleted, and its readings are released.
+A pair is always in one state. ``waiting``: its reading is due later. ``due``: it may be claimed. ``leased``: an
+``epoch`` of an owner holds it; in all other states its epoch is null. ``settled``: its last reading has its outcome. An
+owner is a living process; it gets another epoch when it registers again, and an epoch without a row is over. A batch is
+``sealed`` until its parts are stored, or ``conflict`` if one cannot be.
 
 A pair that is sent again begins another *round*, which an outcome of the previous round does not end. ``low_priority``
 (the column ``yields``) marks readings that are neither the pair's first capture nor its final one.
@@ -24,7 +25,7 @@ from sqlalchemy import (
     event,
 )  # fmt: skip
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 NEVER = 253_402_300_799.0
 """The last second of the year 9999: a pair that was forced does not expire."""
@@ -38,6 +39,17 @@ about = Table(
     Column("ledger_id", String, primary_key=True),
     Column("schema_version", Integer, nullable=False),
 )
+
+owners = Table(
+    "owner",
+    metadata,
+    Column("epoch", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("alive_until", Float, nullable=False),
+    Column("version", String, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""The processes that hold leases, one row each. No epoch is used twice, also after its row is deleted."""
 
 pairs = Table(
     "pair",
@@ -54,7 +66,7 @@ pairs = Table(
     Column("due_at", Float, nullable=False),
     Column("deferrals", Integer, nullable=False, default=0),
     Column("ending_at", Float),
-    Column("batch_id", String),
+    Column("epoch", Integer),
     Column("outcome", String),
     Column("verdict", String),
     Column("reason", String),
@@ -82,12 +94,9 @@ batches = Table(
     "batch",
     metadata,
     Column("id", String, primary_key=True),
-    Column("workspace", String, nullable=False),
-    Column("owner", String, nullable=False),
-    Column("token", String, nullable=False),
+    Column("epoch", Integer, nullable=False),
     Column("state", String, nullable=False),
-    Column("claimed_at", Float, nullable=False),
-    Column("lease_until", Float, nullable=False),
+    Column("opened_at", Float, nullable=False),
 )
 
 parts = Table(
@@ -95,7 +104,7 @@ parts = Table(
     metadata,
     Column("batch_id", ForeignKey("batch.id"), primary_key=True),
     Column("dataset", String, primary_key=True),
-    Column("destination", String, nullable=False),
+    Column("destination", String, primary_key=True),
     Column("name", String, nullable=False),
     Column("sha256", String, nullable=False),
     Column("size_bytes", Integer, nullable=False),
@@ -156,8 +165,8 @@ _partial("pair_next", pairs, "workspace, yields, expires_at, id", where="state =
 _partial("pair_open", pairs, "workspace, expires_at, state", where="state <> 'settled'")
 _partial("pair_waiting", pairs, "workspace, due_at", where="state = 'waiting'")
 _partial("pair_deferred", pairs, "workspace, due_at", where="state = 'waiting' AND deferrals > 0")
-_partial("pair_leased", pairs, "batch_id", where="state = 'leased'")
+_partial("pair_leased", pairs, "epoch, workspace", where="state = 'leased'")
 Index("outcome_pair", outcomes.c.pair_id)  # whole: for its foreign key SQLite never takes a partial one
 _partial("pair_expired", pairs, "workspace, expires_at", where="outcome = 'expired'")
 _partial("outcome_rejected", outcomes, "id", where="outcome = 'rejected'")
-_partial("batch_unstored", batches, "state, owner", where="state <> 'stored'")
+_partial("batch_unstored", batches, "state, epoch", where="state <> 'stored'")

@@ -8,9 +8,10 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Float,
+    FromClause,
+    Integer,
     String,
     and_,
-    bindparam,
     case,
     func,
     insert,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 from harvester.ledger.database import Transaction
 from harvester.ledger.filters import SINCE, released_state
 from harvester.ledger.json_rows import rows_as_table
-from harvester.ledger.plans import get_plan
+from harvester.ledger.plans import get_plans
 from harvester.ledger.schema import batches, outcomes, pairs, parts
 from harvester.model import Batch, Captured, Deferred, Part, Reading, Rejected, Settlement
 from harvester.schedule import FINAL, ReadingPlan
@@ -34,31 +35,38 @@ _NEXT: Column[Any] = Column("next", String)
 _SINCE_AT_CLAIM: Column[Any] = Column("since_at_claim", Float)
 """``Reading.since``, which may have been corrected in the ledger while the reading was leased."""
 
+_MORE: Column[Any] = Column("more", Integer)
+"""By how much the number of deferrals grows."""
+
+
+class LeaseOver(Exception):  # noqa: N818 - it ends a transaction, and is no error of a caller
+    """A reading is not leased to its epoch any more, or the batch was sealed before."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
     """The settlements of a batch as rows: readings that ended, and readings that are released."""
 
     ended: list[tuple[object, ...]] = field(default_factory=list)
-    back: list[dict[str, object]] = field(default_factory=list)
+    back: list[tuple[object, ...]] = field(default_factory=list)
 
 
 def seal(
-    tx: Transaction, batch: Batch, settlements: Sequence[Settlement], sealed: Sequence[Part], *, destination: str,
+    tx: Transaction, batch: Batch, settlements: Sequence[Settlement], sealed: Sequence[Part], *, epoch: int,
     delay: Callable[[int], float],
-) -> bool:  # fmt: skip
-    """Record outcomes and parts together, if the batch's token is still valid. False, and nothing recorded, if not.
+) -> None:  # fmt: skip
+    """Record outcomes and parts together. Raises ``LeaseOver``, which rolls back everything.
 
     The next reading of each captured pair is planned. ``delay`` returns the seconds until a reading is due again that
     was deferred so many times before. It is requested with the same question only where the time is confirmed.
     """
-    state = "sealed" if sealed else "stored"
-    mine = and_(batches.c.id == batch.id, batches.c.token == batch.token, batches.c.state == "open")
-    if tx.execute(update(batches).where(mine).values(state=state)).rowcount != 1:
-        return False
+    row = {"id": batch.id, "epoch": epoch, "state": "sealed" if sealed else "stored", "opened_at": batch.opened_at}
+    if tx.execute(tx.dialect.insert(batches).values(row).on_conflict_do_nothing()).rowcount != 1:
+        raise LeaseOver
     deferred = [each.reading.pair_id for each in settlements if isinstance(each.outcome, Deferred)]
     delays = {pair_id: delay(count) for pair_id, count in _count_deferrals(tx, deferred).items()}
-    rows = _sort(tx, batch, settlements, get_plan(tx, batch.workspace), delays)
+    plans = get_plans(tx, sorted({each.reading.pair.workspace for each in settlements}))
+    rows = _sort(tx, settlements, plans, delays)
     if rows.ended:
         _end(tx, rows.ended, batch.id)
         if tx.confirmed:
@@ -66,8 +74,7 @@ def seal(
     if rows.back:
         _give_back(tx, rows.back)
     for part in sealed:
-        _insert_part(tx, batch.id, part, destination)
-    return True
+        _insert_part(tx, batch.id, part)
 
 
 def _count_deferrals(tx: Transaction, pair_ids: Sequence[int]) -> dict[int, int]:
@@ -79,19 +86,21 @@ def _count_deferrals(tx: Transaction, pair_ids: Sequence[int]) -> dict[int, int]
 
 
 def _sort(
-    tx: Transaction, batch: Batch, settlements: Iterable[Settlement], plan: ReadingPlan, delays: Mapping[int, float]
+    tx: Transaction, settlements: Iterable[Settlement], plans: Mapping[str, ReadingPlan], delays: Mapping[int, float]
 ) -> _Sorted:
     rows = _Sorted()
     for reading, outcome in settlements:
         match outcome:
             case Captured():
-                following = plan.after(reading.name, reading.since, batch.claimed_at)
+                plan = plans[reading.pair.workspace]
+                # No reading fell due between the end of its days and its claim, which would have replaced it.
+                following = plan.after(reading.name, reading.since, reading.ending_at)
                 planned = (following.name, following.due_at) if following else (None, None)
                 rows.ended.append(_ended(reading, "captured", outcome.verdict.value, None, None, *planned))
             case Rejected():
                 rows.ended.append(_ended(reading, "rejected", None, outcome.reason, outcome.detail, None, None))
             case Deferred():
-                due_at = tx.now + delays[reading.pair_id]
+                due_at = tx.now + delays.get(reading.pair_id, 0.0)
                 rows.back.append(_back(reading, due_at=due_at, deferrals=1, same_question=tx.confirmed))
             case _:
                 rows.back.append(_back(reading, due_at=None, deferrals=0, same_question=False))
@@ -99,13 +108,13 @@ def _sort(
 
 
 def _ended(reading: Reading, *outcome: object) -> tuple[object, ...]:
-    return (reading.pair_id, reading.name, *outcome, reading.round, reading.since)
+    return (reading.pair_id, reading.name, *outcome, reading.round, reading.since, reading.epoch)
 
 
-def _insert_part(tx: Transaction, batch_id: str, part: Part, destination: str) -> None:
+def _insert_part(tx: Transaction, batch_id: str, part: Part) -> None:
     tx.execute(
         insert(parts).values(
-            batch_id=batch_id, dataset=part.dataset, destination=destination, name=part.name, sha256=part.sha256,
+            batch_id=batch_id, dataset=part.dataset, destination=part.destination, name=part.name, sha256=part.sha256,
             size_bytes=part.size_bytes, row_count=part.row_count, data=part.data,
         )
     )  # fmt: skip
@@ -119,14 +128,12 @@ def _end(tx: Transaction, ended: Sequence[Sequence[object]], batch_id: str) -> N
     """
     o, p = outcomes.c, pairs.c
     columns = (o.pair_id, o.reading, o.outcome, o.verdict, o.reason, o.detail)
-    given = rows_as_table(tx, (*columns, _NEXT, p.due_at, p.round, _SINCE_AT_CLAIM), ended)
-    recorded = select(*(given.c[each.name] for each in columns), literal(tx.now), literal(batch_id))
-    tx.execute(insert(outcomes).from_select([*columns, o.ended_at, o.batch_id], recorded))
+    given = rows_as_table(tx, (*columns, _NEXT, p.due_at, p.round, _SINCE_AT_CLAIM, p.epoch), ended)
     following, same_round = given.c["next"].is_not(None), p.round == given.c.round
     continues, ends = and_(same_round, following), and_(same_round, ~following)
     due_at = given.c.due_at + (SINCE - given.c.since_at_claim)
     values: dict[Any, Any] = {
-        p.state: case((ends, "settled"), else_="waiting"), p.batch_id: None, p.ending_at: None, p.deferrals: 0,
+        p.state: case((ends, "settled"), else_="waiting"), p.epoch: None, p.ending_at: None, p.deferrals: 0,
         p.reading: case((continues, given.c["next"]), else_=p.reading),
         p.due_at: case((continues, due_at), else_=p.due_at),
         p.low_priority: case((and_(continues, given.c["next"] != FINAL), 1), else_=0),
@@ -135,7 +142,18 @@ def _end(tx: Transaction, ended: Sequence[Sequence[object]], batch_id: str) -> N
         p.verdict: case((same_round, given.c.verdict), else_=null()),
         p.reason: case((ends, given.c.reason), else_=null()),
     }  # fmt: skip
-    tx.execute(update(pairs).where(p.id == given.c.pair_id).values(values))
+    _update_leased(tx, given, given.c.pair_id, values, len(ended))
+    recorded = select(*(given.c[each.name] for each in columns), literal(tx.now), literal(batch_id))
+    tx.execute(insert(outcomes).from_select([*columns, o.ended_at, o.batch_id], recorded))
+
+
+def _update_leased(
+    tx: Transaction, given: FromClause, pair_id: ColumnElement[int], values: Mapping[Any, Any], count: int
+) -> None:
+    """Change pairs whose readings are still leased to their epochs. Raises ``LeaseOver`` unless all ``count`` are."""
+    ours = and_(pairs.c.id == pair_id, pairs.c.epoch == given.c.epoch)
+    if tx.execute(update(pairs).where(ours).values(values)).rowcount != count:
+        raise LeaseOver
 
 
 def _restart_windows(tx: Transaction, ended: Sequence[object]) -> None:
@@ -150,24 +168,22 @@ def _restart_windows(tx: Transaction, ended: Sequence[object]) -> None:
     tx.execute(update(pairs).where(p.id == given.c.id, captured).values(values))
 
 
-def _back(reading: Reading, *, due_at: float | None, deferrals: int, same_question: bool) -> dict[str, object]:
+def _back(reading: Reading, *, due_at: float | None, deferrals: int, same_question: bool) -> tuple[object, ...]:
     """Return the row of a released reading: with the ``same_question``, or with none."""
-    return {
-        "back_id": reading.pair_id, "back_round": reading.round, "back_due": due_at, "back_more": deferrals,
-        "back_name": reading.name if same_question else None,
-        "back_ending": reading.ending_at if same_question else None,
-    }  # fmt: skip
+    question = (reading.name, reading.ending_at) if same_question else (None, None)
+    return (reading.pair_id, reading.round, reading.epoch, due_at, deferrals, *question)
 
 
-def _give_back(tx: Transaction, back: list[dict[str, object]]) -> None:
+def _give_back(tx: Transaction, back: Sequence[Sequence[object]]) -> None:
     """Release readings; a pair that began another round waits for the new round's first reading."""
-    p, same = pairs.c, pairs.c.round == bindparam("back_round")
-    due_at: ColumnElement[float] = case((same, func.coalesce(bindparam("back_due"), p.due_at)), else_=p.due_at)
-    returned: dict[Any, Any] = {
-        p.state: released_state(due_at, tx.now, deferred=bindparam("back_more") > 0),
-        p.due_at: due_at, p.batch_id: None,
-        p.deferrals: case((same, p.deferrals + bindparam("back_more")), else_=0),
-        p.reading: case((same, func.coalesce(bindparam("back_name", type_=String), p.reading)), else_=p.reading),
-        p.ending_at: case((same, bindparam("back_ending", type_=Float)), else_=null()),
+    p = pairs.c
+    given = rows_as_table(tx, (p.id, p.round, p.epoch, p.due_at, _MORE, p.reading, p.ending_at), back)
+    same = p.round == given.c.round
+    due_at: ColumnElement[float] = case((same, func.coalesce(given.c.due_at, p.due_at)), else_=p.due_at)
+    values: dict[Any, Any] = {
+        p.state: released_state(due_at, tx.now, deferred=given.c.more > 0), p.due_at: due_at, p.epoch: None,
+        p.deferrals: case((same, p.deferrals + given.c.more), else_=0),
+        p.reading: case((same, func.coalesce(given.c.reading, p.reading)), else_=p.reading),
+        p.ending_at: case((same, given.c.ending_at), else_=null()),
     }  # fmt: skip
-    tx.execute(update(pairs).where(p.id == bindparam("back_id")).values(returned), back)
+    _update_leased(tx, given, given.c.id, values, len(back))

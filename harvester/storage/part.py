@@ -53,10 +53,14 @@ def _create_compressor(compression: Compression) -> Any:
 class PartWriter:
     """Collects the rows of a batch into its part of one dataset."""
 
-    def __init__(self, batch: Batch, dataset: str, compression: Compression) -> None:
-        """Begin the part of ``batch``. Its name has the day of the claim and the batch's id, and no user data."""
+    def __init__(self, batch: Batch, dataset: str, compression: Compression, destination: str) -> None:
+        """Begin the part of ``batch`` for the dataset with the id ``destination``.
+
+        Its name has the day on which the batch was opened and the batch's id, and no user data.
+        """
         self._dataset = dataset
-        day = datetime.fromtimestamp(batch.claimed_at, UTC).date().isoformat()
+        self._destination = destination
+        day = datetime.fromtimestamp(batch.opened_at, UTC).date().isoformat()
         self._name = f"{dataset}/captured_date={day}/{batch.id}.ndjson{_SUFFIXES[compression]}"
         self._compressor = _create_compressor(compression)
         self._waiting: list[bytes] = []
@@ -79,7 +83,7 @@ class PartWriter:
         await self._compress()
         loop = asyncio.get_running_loop()
         data, digest = await loop.run_in_executor(_thread, self._finish)
-        return Part(self._dataset, self._name, digest, len(data), self._row_count, data)
+        return Part(self._dataset, self._name, digest, len(data), self._row_count, data, self._destination)
 
     async def _compress(self) -> None:
         chunk, self._waiting, self._waiting_bytes = b"".join(self._waiting), [], 0

@@ -1,45 +1,29 @@
 """The ledger under any order of events: a model in memory predicts the state of every pair, and the books balance."""
 
 import asyncio
-import random
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from harvester.ledger import Lease, Ledger
+from harvester.ledger import Ledger
 from harvester.ledger.schema import NEVER
 from harvester.model import (
     DAY_SECONDS,
     GRACE_SECONDS,
     Batch,
-    Captured,
-    Deferred,
-    Outcome,
     Pair,
     Part,
     Reading,
-    Rejected,
     Returned,
     SentPair,
     Settlement,
-    Verdict,
 )
-from harvester.schedule import FINAL, ONCE, SINGLE_READING_PLAN, ReadingPlan, deferral_seconds
+from tests.conformance.ledger_model import OUTCOMES, PLANS, Clock, ExpectedPair, NoJitter, Owner
 
-NOW = 1_767_225_600.0
-AGES = (1.0, 3.0, 8.0, 13.0)
-PLANS = {"once": SINGLE_READING_PLAN, "eu": ReadingPlan.of("eu", AGES)}
-OUTCOMES: dict[str, Outcome] = {
-    "captured": Captured(Verdict.ACTIVITY, NOW, b"", 1),
-    "rejected": Rejected("status_400", "no"),
-    "deferred": Deferred("timeout"),
-    "returned": Returned(),
-}
 DATASETS = ("rows", "raw")
 OWNERS = st.sampled_from(["a", "b"])
 WORKSPACES = st.sampled_from(sorted(PLANS))
@@ -48,113 +32,27 @@ NUMBERS = st.lists(st.integers(0, 2), min_size=1, max_size=3)
 SENT_DAYS_AGO = st.sampled_from([None, -0.5, 0.0, 0.4, 2.0, 6.0, 13.2, 14.5, 20.0])
 
 
-class NoJitter(random.Random):
-    """Jitter that always uses the upper bound."""
-
-    def uniform(self, a: float, b: float) -> float:
-        """Return the upper bound."""
-        return b
-
-
-class Clock:
-    """A machine's clock that the test moves."""
-
-    now = NOW
-
-    def wall(self) -> float:
-        """Return epoch seconds."""
-        return self.now
-
-    def monotonic(self) -> float:
-        """Return the same; no test compares the two."""
-        return self.now
-
-
-@dataclass
-class ExpectedPair:
-    """The state that one pair must have."""
-
-    sent_at: float | None
-    first_seen_at: float
-    reading: str
-    due_at: float
-    expires_at: float
-    state: str = "open"
-    round: int = 0
-    captures: int = 0
-    deferrals: int = 0
-    ending_at: float | None = None
-    yields: bool = False
-    ended: Counter = field(default_factory=Counter)
-
-    @property
-    def since(self) -> float:
-        """The start of its time."""
-        return self.first_seen_at if self.sent_at is None else self.sent_at
-
-    def enqueue_again(self, sent_at: float | None, plan: ReadingPlan, now: float) -> None:
-        """Apply another event of the same pair."""
-        expires_at, first = plan.expires_at(now if sent_at is None else sent_at), plan.first(sent_at, now)
-        settled = self.state not in ("open", "leased")
-        reopened = settled and sent_at is None and self.expires_at < now
-        expires_at = self.expires_at if sent_at is None and not reopened else expires_at
-        planned = self.reading == ONCE != first.name and expires_at > now
-        later = sent_at is not None and sent_at > self.since
-        if later or reopened or planned:
-            self.round, self.captures = self.round + 1, 0
-            self.first_seen_at = now if later or reopened else self.first_seen_at
-        elif settled or self.sent_at is not None or sent_at is None:
-            return
-        self.sent_at = None if reopened else self.sent_at if sent_at is None else sent_at
-        self.state = "open" if settled else self.state
-        self.reading, self.due_at, self.expires_at, self.deferrals = first.name, first.due_at, expires_at, 0
-        self.ending_at, self.yields = None, False
-
-    def current_reading(self, plan: ReadingPlan, now: float) -> str:
-        """Return the name of the reading that is current now."""
-        due = [name for name, age in plan.readings if self.since + age <= now]
-        return due[-1] if due and self.reading != ONCE else self.reading
-
-    def apply_outcome(self, kind: str, reading: Reading, plan: ReadingPlan, now: float, claimed_at: float) -> None:
-        """Apply the outcome of a reading."""
-        self.state = "open"
-        self.ending_at = None
-        if kind in ("captured", "rejected"):
-            self.ended[kind] += 1
-            self.deferrals, self.yields = 0, False
-        if reading.round != self.round:
-            self.deferrals = 0
-        elif kind == "deferred":
-            self.due_at, self.deferrals = now + deferral_seconds(self.deferrals, NoJitter()), self.deferrals + 1
-            self.reading, self.ending_at = reading.name, reading.ending_at
-        elif kind == "rejected":
-            self.state = kind
-        elif kind == "captured":
-            self.captures += 1
-            following = plan.after(reading.name, reading.since, claimed_at)
-            if following is None:
-                self.state = kind
-            else:
-                self.reading, self.due_at = following.name, following.due_at
-                self.yields = following.name != FINAL
-
-
 class LedgerMachine(RuleBasedStateMachine):
     """Two owners and the user change one ledger in any order, through weeks."""
 
-    batches = Bundle("batches")
+    claimed = Bundle("claimed")
+    """Readings as a claim returned them, which may have been sealed, released, recovered or claimed again since."""
 
     def __init__(self) -> None:
         """Start without pairs."""
         super().__init__()
         self.clock = Clock()
         self.expected: dict[Pair, ExpectedPair] = {}
-        self.open: dict[str, tuple[Batch, str, float]] = {}
-        self.sealed: dict[str, tuple[str, float]] = {}
+        self.claims: list[Reading] = []
+        """All readings that were claimed."""
+        self.leased: dict[Pair, int] = {}
+        """The epoch that each leased reading belongs to."""
+        self.sealed: dict[str, int] = {}
+        """The epoch that each sealed batch belongs to."""
         self.stored: set[str] = set()
         self.conflicts: set[str] = set()
-        self.held: dict[str, dict[str, Lease]] = {"a": {}, "b": {}}
-        """The leases that each owner believes it has, including those that another owner recovered."""
+        self.empty: set[str] = set()
+        """Sealed batches without parts."""
 
     @property
     def now(self) -> float:
@@ -170,8 +68,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """Give one workspace a plan and the other single readings, and enqueue sends in each."""
         self.folder = tempfile.TemporaryDirectory()
         self.runner = asyncio.Runner()
-        self.owners = {name: self.open_ledger() for name in ("a", "b")}
-        self.ledger = self.owners["a"]
+        self.owners = {name: Owner(self.open_ledger()) for name in ("a", "b")}
+        self.ledger = self.owners["a"].ledger
         self.run(self.ledger.intake.set_plan("eu", PLANS["eu"]))
         for workspace in PLANS:
             for number, each in enumerate(days_ago):
@@ -179,8 +77,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Close and delete the ledger."""
-        for ledger in self.owners.values():
-            self.run(ledger.close())
+        for owner in self.owners.values():
+            self.run(owner.ledger.close())
         self.runner.close()
         self.folder.cleanup()
 
@@ -217,184 +115,293 @@ class LedgerMachine(RuleBasedStateMachine):
             expires_at = plan.expires_at(self.now if sent_at is None else sent_at)
             self.expected[pair] = ExpectedPair(sent_at, self.now, first.name, first.due_at, expires_at)
 
-    def list_due(self, workspace: str, *, confirmed: bool) -> dict[Pair, ExpectedPair]:
-        """List the pairs that a claim may return.
+    def enter(self, name: str) -> Owner:
+        """Return an owner, which registers at its first claim, recovery or seal."""
+        owner = self.owners[name]
+        if owner.epoch is None:
+            self.register(name)
+        return owner
 
-        If the time is ``confirmed``, other pairs past their deadline expire.
-        """
-        due, plan = {}, PLANS[workspace]
+    def register(self, name: str) -> None:
+        """Begin a new epoch of an owner."""
+        owner = self.owners[name]
+        self.run(owner.ledger.batches.register())
+        assert owner.ledger.batches.epoch not in {each.epoch for each in self.owners.values()}
+        owner.epoch, owner.over, owner.alive_until = owner.ledger.batches.epoch, False, self.now + 120
+
+    def list_living(self) -> set[int | None]:
+        """List the epochs that are not over."""
+        return {each.epoch for each in self.owners.values() if not each.over}
+
+    @rule(workspace=WORKSPACES)
+    def keep_up(self, workspace):
+        """Due pairs whose time is over expire, and readings that are final by now get their full priority."""
+        upkeep, plan = self.ledger.upkeep, PLANS[workspace]
+        self.run(upkeep.schedule_due(workspace))
+        self.run(upkeep.expire(workspace))
         for pair, each in self.expected.items():
-            over = each.expires_at <= self.now
-            tried = each.captures or each.deferrals or each.first_seen_at >= each.expires_at
-            is_due = each.state == "open" and each.due_at <= self.now
-            if pair.workspace != workspace:
-                continue
-            if over and is_due and tried:
-                if confirmed:
-                    each.state = "expired"
-                    each.ended["expired"] += 1
-            elif is_due:
-                if confirmed:
+            if pair.workspace == workspace:
+                if each.is_due(self.now) and plan.readings:
                     each.yields = each.yields and each.since + plan.readings[-1][1] > self.now
-                due[pair] = each
-        return due
+                each.expire(self.now)
 
-    @rule(target=batches, workspace=WORKSPACES, owner=OWNERS, limit=st.integers(1, 5), confirmed=st.booleans())
-    def claim(self, workspace, owner, limit, confirmed):
-        """A claim returns due pairs that nobody holds, with their current readings, nearest deadline first.
+    def list_due(self, workspaces) -> dict[Pair, ExpectedPair]:
+        """List the pairs that a claim may return."""
+        return {
+            pair: each
+            for pair, each in self.expected.items()
+            if pair.workspace in workspaces and each.is_due(self.now) and each.is_in_time(self.now)
+        }
 
-        Readings that yield are last. A pair that was enqueued in time is requested before it expires, and nothing
-        expires while the time is unconfirmed.
+    @rule(
+        target=claimed,
+        limits=st.dictionaries(WORKSPACES, st.integers(1, 5), min_size=1),
+        name=OWNERS,
+        confirmed=st.booleans(),
+        reply_lost=st.booleans(),
+    )
+    def claim(self, limits, name, confirmed, reply_lost):
+        """A claim returns due pairs that nobody holds, of each workspace the nearest deadlines, in this order.
+
+        Readings that yield are last, and a pair that was enqueued in time is requested even after that. A process whose
+        claim was committed without a reply finds the readings by its epoch.
         """
-        due, plan = self.list_due(workspace, confirmed=confirmed), PLANS[workspace]
-        self.owners[owner].clock.confirmed = confirmed
-        batch = self.run(self.owners[owner].batches.claim(workspace, limit=limit))
-        self.owners[owner].clock.confirmed = True
-        claimed = [] if batch is None else [reading.pair for reading in batch.readings]
-        assert len(claimed) == len(set(claimed)) <= limit
-        assert set(claimed) <= set(due)
-        assert bool(claimed) == bool(due)
-        if confirmed:
-            assert len(claimed) == min(limit, len(due))
-            first = sorted((each.yields, each.expires_at) for each in due.values())[:limit]
-            assert sorted((due[pair].yields, due[pair].expires_at) for pair in claimed) == first
-        for reading in batch.readings if batch else ():
-            pair = due[reading.pair]
-            name = pair.current_reading(plan, self.now)
-            ending_at = pair.ending_at
-            if ending_at is None or name != pair.reading or ending_at <= self.now - DAY_SECONDS:
-                ending_at = self.now
-            pair.state = "leased"
+        owner, due, before = self.enter(name), self.list_due(limits), set(self.leased)
+        owner.ledger.clock.confirmed = confirmed
+        readings = self.run(owner.ledger.batches.claim(limits))
+        owner.ledger.clock.confirmed = True
+        claimed = [reading.pair for reading in readings]
+        assert len(claimed) == len(set(claimed))
+        for workspace, limit in limits.items():
+            mine = [due[pair] for pair in claimed if pair.workspace == workspace]
+            all_due = [each for pair, each in due.items() if pair.workspace == workspace]
+            assert bool(mine) == bool(all_due)
             if confirmed:
-                pair.reading, pair.ending_at = name, ending_at
-            assert (reading.name, reading.since, reading.round) == (name, pair.since, pair.round)
-            assert (reading.ending_at, reading.deadline) == (ending_at, pair.expires_at - GRACE_SECONDS)
-        if batch is None:
-            return multiple()
-        self.open[batch.id] = (batch, owner, self.now + 120)
-        self.held[owner][batch.id] = Lease(batch.id, batch.token)
-        return batch
+                in_order = sorted((each.yields, each.expires_at) for each in all_due)
+                assert [(each.yields, each.expires_at) for each in mine] == in_order[:limit]
+            else:
+                assert len(mine) <= limit
+        for reading in readings:
+            self.lease(reading, owner, due[reading.pair], confirmed=confirmed)
+        if reply_lost and confirmed:
+            found = self.run(owner.ledger.batches.list_leased())
+            assert sorted(each for each in found if each.pair not in before) == sorted(readings)
+        return multiple(*readings)
 
-    @rule(workspace=WORKSPACES, owner=OWNERS, days=st.sampled_from([-20.0, -3.0, 3.0, 20.0, 90.0]))
-    def claim_with_a_wrong_clock(self, workspace, owner, days):
+    def lease(self, reading: Reading, owner: Owner, pair: ExpectedPair, *, confirmed: bool) -> None:
+        """Check a reading as it was claimed, and lease it in the model."""
+        name, ending_at = pair.current_reading(PLANS[reading.pair.workspace], self.now), pair.ending_at
+        if ending_at is None or name != pair.reading or ending_at <= self.now - DAY_SECONDS:
+            ending_at = self.now
+        pair.state = "leased"
+        self.leased[reading.pair] = owner.epoch
+        self.claims.append(reading)
+        if confirmed:
+            pair.reading, pair.ending_at = name, ending_at
+        assert (reading.name, reading.since, reading.round) == (name, pair.since, pair.round)
+        assert (reading.ending_at, reading.deadline) == (ending_at, pair.expires_at - GRACE_SECONDS)
+        assert reading.epoch == owner.epoch
+
+    @rule(workspace=WORKSPACES, name=OWNERS, days=st.sampled_from([-20.0, -3.0, 3.0, 20.0, 90.0]))
+    def claim_with_a_wrong_clock(self, workspace, name, days):
         """Pairs that an unconfirmed clock leased are returned unchanged after the first response shows the time."""
-        wrong = self.owners[owner]
+        wrong = self.enter(name).ledger
         right, self.now, wrong.clock.confirmed = self.now, self.now + days * DAY_SECONDS, False
-        batch = self.run(wrong.batches.claim(workspace, limit=9))
+        readings = self.run(wrong.batches.claim({workspace: 9}))
         self.now, wrong.clock.confirmed = right, True
-        if batch is not None:
-            returned = [Settlement(reading, Returned()) for reading in batch.readings]
-            assert self.run(wrong.batches.seal(batch, returned, [], destination="here"))
-            for reading in batch.readings:
-                assert self.expected[reading.pair].state == "open"
-                self.expected[reading.pair].ending_at = None
+        returned = [Settlement(reading, Returned()) for reading in readings]
+        batch = Batch.open(self.now)
+        assert self.run(wrong.batches.seal(batch, returned, []))
+        self.empty.add(batch.id)
+        for reading in readings:
+            assert self.expected[reading.pair].state == "open"
+            self.expected[reading.pair].ending_at = None
 
     @rule(workspace=WORKSPACES)
     def correct(self, workspace):
         """If no clock was wrong, nothing is corrected."""
         assert self.run(self.ledger.upkeep.correct_times(workspace)) == 0
 
-    @rule(batch=consumes(batches), kinds=st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=5, max_size=5), by=OWNERS)
-    def seal(self, batch, kinds, by="a"):
-        """The holder of an open batch's token may seal it; any other seal is refused and changes nothing."""
-        ended = list(zip(batch.readings, kinds, strict=False))
-        settlements = [Settlement(reading, OUTCOMES[kind]) for reading, kind in ended]
-        captured = any(kind == "captured" for _, kind in ended)
-        parts = [Part(each, f"{batch.id}.ndjson", "digest", 4, 1, b"rows") for each in DATASETS if captured]
-        sealed = self.run(self.owners[by].batches.seal(batch, settlements, parts, destination="here"))
-        assert sealed == (batch.id in self.open)
-        if sealed:
-            _, owner, lease_until = self.open.pop(batch.id)
-            for reading, kind in ended:
-                self.expected[reading.pair].apply_outcome(
-                    kind, reading, PLANS[batch.workspace], self.now, batch.claimed_at
-                )
-            if captured:
-                self.sealed[batch.id] = (owner, lease_until)
+    def holds(self, reading: Reading) -> bool:
+        """Return whether a reading is leased to the epoch that claimed it."""
+        return self.leased.get(reading.pair) == reading.epoch
+
+    def has_own_id(self, reading: Reading) -> bool:
+        """Return whether no other pair has taken the id of a reading's pair, which was removed."""
+        return all(each.pair == reading.pair for each in self.claims if each.pair_id == reading.pair_id)
 
     @rule(
-        workspace=WORKSPACES,
+        readings=st.lists(claimed, min_size=1, max_size=4, unique_by=lambda reading: reading.pair),
+        kinds=st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=4, max_size=4),
+        by=OWNERS,
+        reply_lost=st.booleans(),
+    )
+    def seal(self, readings, kinds, by, reply_lost):
+        """A seal records all of its readings or, if one is not leased to its epoch any more, none of them.
+
+        The same batch, and any other batch with one of its readings, is refused afterwards. A process whose seal was
+        committed without a reply finds the batch.
+        """
+        readings = [each for each in readings if self.has_own_id(each)]
+        if not readings:
+            return
+        ended = list(zip(readings, kinds, strict=False))
+        settlements = [Settlement(reading, OUTCOMES[kind]) for reading, kind in ended]
+        batch, batches = Batch.open(self.now), self.enter(by).ledger.batches
+        captured = any(kind == "captured" for _, kind in ended)
+        parts = [Part(each, f"{batch.id}.ndjson", "digest", 4, 1, b"rows", "here") for each in DATASETS if captured]
+        valid = all(self.holds(reading) for reading in readings)
+        assert self.run(batches.seal(batch, settlements, parts)) == valid
+        if reply_lost:
+            assert self.run(batches.is_sealed(batch.id)) == valid
+        for again in (batch, Batch.open(self.now)):
+            assert not self.run(batches.seal(again, settlements, parts))
+        if not valid:
+            return
+        for reading, kind in ended:
+            del self.leased[reading.pair]
+            plan = PLANS[reading.pair.workspace]
+            self.expected[reading.pair].apply_outcome(kind, reading, plan, self.now)
+        if captured:
+            self.sealed[batch.id] = self.owners[by].epoch
+        else:
+            self.empty.add(batch.id)
+
+    @rule(readings=st.lists(claimed, min_size=1, max_size=4, unique_by=lambda reading: reading.pair), by=OWNERS)
+    def release(self, readings, by):
+        """Readings that are still leased to their epoch are due again; the others stay as they are."""
+        readings = [each for each in readings if self.has_own_id(each)]
+        self.run(self.owners[by].ledger.batches.release(readings))
+        for reading in readings:
+            if self.holds(reading):
+                del self.leased[reading.pair]
+                self.expected[reading.pair].state, self.expected[reading.pair].ending_at = "open", None
+
+    def list_overtaken(self) -> list[Reading]:
+        """List the claimed readings whose pairs are leased to another epoch now."""
+        return [
+            each
+            for each in self.claims
+            if self.leased.get(each.pair, each.epoch) != each.epoch and self.has_own_id(each)
+        ]
+
+    @rule(target=claimed, by=OWNERS, how=st.sampled_from(["dead", "late", "again"]))
+    def overtake(self, by, how):
+        """After a recovery, the same or another process claims the same readings under another epoch.
+
+        The earlier claims of them can neither be sealed, also together with a reading that could be, nor released, and
+        an owner that lost its epoch learns it at its next renewal.
+        """
+        for name in self.owners:
+            self.claim(limits=dict.fromkeys(PLANS, 1), name=name, confirmed=True, reply_lost=False)
+            held = [each for each in self.claims if self.holds(each) and each.epoch == self.owners[name].epoch]
+            if len(held) > 1:
+                self.seal(readings=held[:1], kinds=["captured"], by=name, reply_lost=False)
+        if how == "again":
+            self.begin_again(name=by)
+        else:
+            self.now += 121 * (how == "late")
+            self.recover(name=by, dead=how == "dead")
+        claimed = self.claim(limits=dict.fromkeys(PLANS, 9), name=by, confirmed=True, reply_lost=True)
+        batches, overtaken = self.owners[by].ledger.batches, self.list_overtaken()
+        for each in overtaken:
+            others = [reading for reading in self.claims if self.holds(reading) and reading.pair != each.pair][:1]
+            settlements = [Settlement(reading, OUTCOMES["captured"]) for reading in (*others, each)]
+            assert not self.run(batches.seal(Batch.open(self.now), settlements, []))
+        self.run(batches.release(overtaken))
+        for name in self.owners:
+            self.renew(name=name)
+        return claimed
+
+    @rule(
+        limits=st.dictionaries(WORKSPACES, st.integers(1, 5), min_size=1),
         times=st.lists(st.tuples(st.sampled_from(sorted(OUTCOMES)), PASSING), min_size=1, max_size=5),
     )
-    def harvest(self, workspace, times):
+    def harvest(self, limits, times):
         """All due readings end with the same outcome, several times while time passes."""
         for kind, seconds in times:
-            batch = self.claim(workspace=workspace, owner="a", limit=5, confirmed=True)
-            if isinstance(batch, Batch):
-                self.seal(batch=batch, kinds=[kind] * 5)
+            for workspace in limits:
+                self.keep_up(workspace=workspace)
+            before = dict(self.leased)
+            self.claim(limits=limits, name="a", confirmed=True, reply_lost=False)
+            mine = self.run(self.owners["a"].ledger.batches.list_leased())
+            new = [reading for reading in mine if reading.pair not in before]
+            if new:
+                self.seal(readings=new, kinds=[kind] * len(new), by="a", reply_lost=False)
             self.the_books_balance()
             self.now += seconds
 
-    @rule(owner=OWNERS, most=st.integers(1, 9))
-    def renew(self, owner, most):
-        """A lease is renewed by its token while the batch is open or unstored; a recovered lease is not renewed."""
-        leases = [Lease("b-never", "t"), *self.held[owner].values()][-most:]
-        kept = self.run(self.owners[owner].batches.renew(leases))
-        names = {each.batch_id for each in leases}
-        own = {name for name, (_, whose, _) in self.open.items() if whose == owner and name in names}
-        waiting = {name for name, (whose, _) in self.sealed.items() if whose == owner and name in names}
-        assert kept == own | waiting
-        self.open |= {name: (self.open[name][0], owner, self.now + 120) for name in own}
-        self.sealed |= dict.fromkeys(waiting, (owner, self.now + 120))
+    @rule(name=OWNERS)
+    def renew(self, name):
+        """One call renews all leases of an owner; it is refused once another owner has ended the epoch."""
+        owner = self.owners[name]
+        assert self.run(owner.ledger.batches.renew()) == (not owner.over)
+        if not owner.over:
+            owner.alive_until = self.now + 120
 
-    @rule(owner=OWNERS, dead=st.booleans())
-    def recover(self, owner, dead):
-        """Open batches of a dead or expired owner are released, and its sealed batches returned with their bytes."""
-        other = "b" if owner == "a" else "a"
+    @rule(name=OWNERS)
+    def begin_again(self, name):
+        """An owner that registers again holds nothing, and recovers what it held; it may claim the same again."""
+        self.register(name)
+        self.recover(name=name, dead=False)
+
+    @rule(name=OWNERS, dead=st.booleans())
+    def recover(self, name, dead):
+        """Readings of dead and late owners are released, and their sealed batches returned with their bytes."""
+        owner, other = self.enter(name), self.owners["b" if name == "a" else "a"]
         if dead:
-            self.run(self.owners[other].close())
-        unstored = self.run(self.owners[owner].batches.recover())
+            self.run(other.ledger.close())
+        unstored = self.run(owner.ledger.batches.recover())
+        if other.epoch is not None and (dead or other.alive_until < self.now):
+            other.over = True
         if dead:
-            self.owners[other] = self.open_ledger()
-            self.ledger = self.owners[owner]
-
-        def lapsed(whose: str, until: float) -> bool:
-            return whose != owner and (dead or until < self.now)
-
-        for name, (batch, whose, until) in list(self.open.items()):
-            if lapsed(whose, until):
-                del self.open[name]
-                for reading in batch.readings:
-                    self.expected[reading.pair].state = "open"
-        for name, (whose, until) in self.sealed.items():
-            if lapsed(whose, until):
-                self.sealed[name] = (owner, self.now + 120)
-        ours = sorted(name for name, (whose, _) in self.sealed.items() if whose == owner)
-        assert [each.lease.batch_id for each in unstored] == ours
-        self.held[owner] |= {each.lease.batch_id: each.lease for each in unstored}
+            other.ledger, other.epoch, other.over = self.open_ledger(), None, False
+            self.ledger = owner.ledger
+        living = self.list_living()
+        for pair, epoch in list(self.leased.items()):
+            if epoch not in living:
+                del self.leased[pair]
+                self.expected[pair].state = "open"
+        self.sealed = {name: epoch if epoch in living else owner.epoch for name, epoch in self.sealed.items()}
+        ours = sorted(name for name, epoch in self.sealed.items() if epoch == owner.epoch)
+        assert [each.batch_id for each in unstored] == ours
         for each in unstored:
-            parts = self.run(self.owners[owner].batches.list_sealed_parts(each.lease.batch_id))
-            assert each.size_bytes >= sum(part.size_bytes for part in parts) > 0
+            parts = self.run(owner.ledger.batches.list_sealed_parts(each.batch_id))
+            assert each.size_bytes == sum(part.size_bytes for part in parts) > 0
             assert all(part.data == b"rows" for part in parts)
 
     @rule(by=OWNERS)
     def store(self, by):
         """Each dataset's part drops its bytes; a second mark changes nothing."""
-        batches = self.owners[by].batches
+        batches = self.owners[by].ledger.batches
         for name in list(self.sealed)[:1]:
             for dataset in DATASETS:
+                of = {"dataset": dataset, "destination": "here"}
+                assert not self.run(batches.mark_stored(name, dataset=dataset, destination="elsewhere"))
                 left = {part.dataset for part in self.run(batches.list_sealed_parts(name))}
-                assert [self.run(batches.mark_stored(name, dataset=dataset)) for _ in range(2)] == [True, False]
+                assert [self.run(batches.mark_stored(name, **of)) for _ in range(2)] == [True, False]
                 assert {part.dataset for part in self.run(batches.list_sealed_parts(name))} == left - {dataset}
             del self.sealed[name]
             self.stored.add(name)
+        self.late_marks(by=by)
 
     @rule(by=OWNERS)
     def conflict(self, by):
         """A part whose name exists sets its batch aside with its bytes, and no owner recovers that batch."""
-        batches = self.owners[by].batches
+        batches = self.owners[by].ledger.batches
         for name in list(self.sealed)[:1]:
             assert [self.run(batches.mark_conflict(name)) for _ in range(2)] == [True, False]
             assert len(self.run(batches.list_sealed_parts(name))) == len(DATASETS)
             del self.sealed[name]
             self.conflicts.add(name)
+        self.late_marks(by=by)
 
     @rule(by=OWNERS)
     def late_marks(self, by):
-        """Late marks change nothing: open, stored and conflicting batches stay so."""
-        batches = self.owners[by].batches
-        for name in ["b-never", *list(self.open)[:1], *list(self.stored)[:1], *list(self.conflicts)[:1]]:
-            assert not self.run(batches.mark_stored(name, dataset=DATASETS[0]))
+        """Late marks change nothing: stored, conflicting and empty batches stay so."""
+        batches = self.owners[by].ledger.batches
+        for name in ["b-never", *list(self.empty)[:1], *list(self.stored)[:1], *list(self.conflicts)[:1]]:
+            assert not self.run(batches.mark_stored(name, dataset=DATASETS[0], destination="here"))
             assert not self.run(batches.mark_conflict(name))
 
     @rule(outcome=st.sampled_from(["rejected", "expired"]))
@@ -425,6 +432,7 @@ class LedgerMachine(RuleBasedStateMachine):
         reports, batches = self.ledger.reports, self.ledger.batches
         totals, readings = self.run(reports.get_books()), self.run(reports.count_readings())
         next_due_at = {workspace: self.run(batches.get_next_due_at(workspace)) for workspace in PLANS}
+        due = self.run(batches.list_due([*PLANS, "unknown"]))
         states = Counter(each.state for each in self.expected.values())
         pending = states["open"] + states["leased"]
         assert totals.balanced
@@ -434,7 +442,7 @@ class LedgerMachine(RuleBasedStateMachine):
         ended = sum((each.ended for each in self.expected.values()), Counter())
         assert readings == {**ended, "pending": pending}
         counts = self.run(reports.count_unstored_batches())
-        kept = {"open": len(self.open), "sealed": len(self.sealed), "conflict": len(self.conflicts)}
+        kept = {"sealed": len(self.sealed), "conflict": len(self.conflicts)}
         assert counts == {state: count for state, count in kept.items() if count}
         for workspace in PLANS:
             to_come = [
@@ -442,6 +450,14 @@ class LedgerMachine(RuleBasedStateMachine):
             ]
             nearest = min(to_come, default=None)
             assert next_due_at[workspace] == nearest or (next_due_at[workspace] == 0 and nearest <= self.now)
+            claimable = [
+                each.due_at
+                for pair, each in self.expected.items()
+                if pair.workspace == workspace and each.state == "open" and each.is_in_time(self.now)
+            ]
+            soonest = min(claimable, default=None)
+            assert due.get(workspace) == (0.0 if soonest is not None and soonest <= self.now else soonest)
+        assert set(self.leased) == {pair for pair, each in self.expected.items() if each.state == "leased"}
 
 
 TestLedgerMachine = LedgerMachine.TestCase

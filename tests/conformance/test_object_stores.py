@@ -8,6 +8,7 @@ import random
 import sqlite3
 import uuid
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from aiohttp import web
 from harvester.clock import SystemClock
 from harvester.engine.storing import Storing
 from harvester.errors import PartConflict, SinkError, UsageError
-from harvester.ledger import Lease, Ledger
-from harvester.model import DATASET, Captured, Pair, Part, SentPair, Settlement, Verdict
+from harvester.ledger import Ledger
+from harvester.model import DATASET, Batch, Captured, Pair, Part, SentPair, Settlement, Verdict
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.storage import FolderSink
 from harvester.storage import object_store as stores_module
@@ -426,18 +427,18 @@ async def seal_batches(ledger: Ledger, count: int, destination: str) -> list[Par
     for number in range(count):
         pair = Pair("default", "c", str(number))
         await ledger.intake.enqueue([SentPair(pair)])
-        batch = await ledger.batches.claim("default", limit=1)
-        made = part(b"x" * 700_000, batch.id)
-        capture = Captured(Verdict.ZERO, batch.claimed_at, b"", 1)
-        ended = [Settlement(batch.readings[0], capture)]
-        assert await ledger.batches.seal(batch, ended, [made], destination=destination)
+        (reading,) = await ledger.batches.claim({"default": 1})
+        batch = Batch.open(ledger.clock.wall())
+        made = replace(part(b"x" * 700_000, batch.id), destination=destination)
+        ended = [Settlement(reading, Captured(Verdict.ZERO, batch.opened_at, b"", 1))]
+        assert await ledger.batches.seal(batch, ended, [made])
         parts.append(made)
     return parts
 
 
-def lease_of(part: Part) -> Lease:
-    """A lease of the batch that a part is named for; nothing here renews it."""
-    return Lease(part.name.removeprefix(f"{DATASET}/"), "token")
+def batch_of(part: Part) -> str:
+    """Return the id of the batch that a part is named for."""
+    return part.name.removeprefix(f"{DATASET}/")
 
 
 @pytest.mark.parametrize("name", ["moto", "radosgw", "azurite"])
@@ -466,7 +467,7 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
                 for each in (first, second)
             ]
             for each in parts:
-                storings[0].add(lease_of(each), each.size_bytes)
+                storings[0].add(batch_of(each), each.size_bytes)
             storings[1].destination = dataset
             assert await storings[1].recover() == []
             assert storings[1].waiting == 2
@@ -495,7 +496,7 @@ async def test_capturing_pauses_while_too_many_bytes_are_sealed(stores, tmp_path
                           max_sealed_bytes=1 << 20, patience_seconds=3600.0)  # fmt: skip
         assert await storing.room()
         for each in await seal_batches(ledger, 2, dataset):
-            storing.add(lease_of(each), each.size_bytes)
+            storing.add(batch_of(each), each.size_bytes)
         running, waiting = asyncio.create_task(storing.run()), asyncio.create_task(storing.room())
         while storing.problem is None:
             await asyncio.sleep(0)
@@ -521,7 +522,7 @@ async def test_damaged_bytes_in_the_ledger_are_never_stored(tmp_path):
         storing = Storing(ledger, sink, clock=clock, jitter=random.Random(1), max_sealed_bytes=1 << 30,
                           patience_seconds=0.0)  # fmt: skip
         for each in (bad, good):
-            storing.add(lease_of(each), each.size_bytes)
+            storing.add(batch_of(each), each.size_bytes)
         storing.finish()
         await storing.run()
         assert "damaged" in str(storing.problem)

@@ -21,7 +21,7 @@ from harvester.commands.capture import Run, Summary
 from harvester.engine.wiring import Harvesting
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
-from harvester.model import Books, Captured, Pair, SentPair, Settlement, Verdict
+from harvester.model import Batch, Books, Captured, Pair, SentPair, Settlement, Verdict
 from harvester.schedule import ReadingPlan
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
@@ -279,7 +279,7 @@ def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, 
     async def story() -> list[tuple[str, float]]:
         machine, wire = Machine(ahead), Braze()
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
-            await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (0.01, 0.05, 0.1)))
+            await ledger.intake.set_plan("eu", ReadingPlan((0.01, 0.05, 0.1)))
             await ledger.intake.enqueue(sends(0.005, 0.02, 0.06))
         async with open_harvest(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
             asyncio.get_running_loop().call_later(0.11 * DAY, harvesting.stop)
@@ -306,7 +306,7 @@ def test_a_machine_that_slept_requests_the_time_after_its_clock_jumped(tmp_path)
     async def story() -> list[tuple[str, float]]:
         machine, wire = Machine(), SleepingMachineBraze()
         async with open_harvest(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
-            await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (1.0, 13.0)))
+            await ledger.intake.set_plan("eu", ReadingPlan((1.0, 13.0)))
             await ledger.intake.enqueue([*sends(2.0, 0.0)])
             loop = asyncio.get_running_loop()
             loop.call_later(60.0, wire.sleep, machine, 13.2 * DAY)
@@ -341,7 +341,7 @@ def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):
     async def story() -> tuple[int, tuple[float, ...]]:
         machine = Machine(20 * DAY)
         async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
-            await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (1.0, 13.0)))
+            await ledger.intake.set_plan("eu", ReadingPlan((1.0, 13.0)))
             await ledger.intake.enqueue([SentPair(Pair("eu", "c", "s"))])
             machine.ahead = 0.0
             await ledger.upkeep.correct_times("eu")
@@ -358,7 +358,7 @@ def test_a_send_enqueued_by_a_clock_that_was_ahead_keeps_its_plan(tmp_path, ahea
     async def story() -> list[tuple[str, str, float]]:
         machine = Machine(ahead)
         async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
-            await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (1.0, 5.0, 13.0)))
+            await ledger.intake.set_plan("eu", ReadingPlan((1.0, 5.0, 13.0)))
             await ledger.intake.enqueue(sends(0.0))
             machine.ahead = 0.0
             await ledger.upkeep.correct_times("eu")
@@ -376,13 +376,13 @@ def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_p
     async def story() -> float:
         machine = Machine(20 * DAY)
         async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
-            await ledger.intake.set_plan("eu", ReadingPlan.of("eu", (1.0, 13.0)))
+            await ledger.intake.set_plan("eu", ReadingPlan((1.0, 13.0)))
             await ledger.intake.enqueue([SentPair(Pair("eu", "c", "s"))])
-            batch = await ledger.batches.claim("eu", limit=1)
+            readings = await ledger.batches.claim({"eu": 1})
             machine.ahead = 0.0
             await ledger.upkeep.correct_times("eu")
-            ended = [Settlement(each, Captured(Verdict.ZERO, START, b"", 1)) for each in batch.readings]
-            assert await ledger.batches.seal(batch, ended, [], destination="d")
+            ended = [Settlement(each, Captured(Verdict.ZERO, START, b"", 1)) for each in readings]
+            assert await ledger.batches.seal(Batch.open(START), ended, [])
             ((due_at,),) = query(ledger.path, "SELECT due_at FROM pair")
         return due_at - START
 

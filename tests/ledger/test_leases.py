@@ -1,4 +1,4 @@
-"""A batch that takes longer than its lease."""
+"""Requests that take longer than a lease."""
 
 import asyncio
 import csv

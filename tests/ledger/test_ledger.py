@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvester.errors import LedgerError
-from harvester.ledger import Lease, Ledger
+from harvester.ledger import Ledger, leases
 from harvester.ledger.sqlite import connect
-from harvester.model import DATASET, Batch, Captured, Pair, Part, SentPair, Settlement, Verdict
+from harvester.model import DATASET, Batch, Captured, Pair, Part, Reading, SentPair, Settlement, Verdict
+from tests.support.ledger_file import recorded_statements
 
 NOW = 1_767_225_600.0
 
@@ -46,8 +47,8 @@ async def test_sixteen_processes_claim_each_pair_once(tmp_path):
 
     async def claim_all(ledger: Ledger) -> list[Pair]:
         found = []
-        while (batch := await ledger.batches.claim("w", limit=7)) is not None:
-            found += [reading.pair for reading in batch.readings]
+        while readings := await ledger.batches.claim({"w": 7}):
+            found += [reading.pair for reading in readings]
         return found
 
     found = [each for part in await asyncio.gather(*map(claim_all, ledgers)) for each in part]
@@ -56,46 +57,107 @@ async def test_sixteen_processes_claim_each_pair_once(tmp_path):
     assert Counter(found) == Counter(pair(number) for number in range(400))
 
 
-async def seal_one(ledger: Ledger) -> Batch:
-    """Claim one pair, capture it, and seal the batch with a part."""
-    batch = await ledger.batches.claim("w", limit=1)
-    ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in batch.readings]
-    part = Part(DATASET, f"{batch.id}.ndjson", "digest", 4, 1, b"rows")
-    assert await ledger.batches.seal(batch, ended, [part], destination="d")
-    return batch
+async def seal_one(ledger: Ledger, readings: list[Reading] | None = None) -> Batch | None:
+    """Claim one reading, or take those given, and seal it as captured with a part; None if that is refused."""
+    if readings is None:
+        readings = await ledger.batches.claim({"w": 1})
+    ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
+    batch = Batch.open(NOW)
+    part = Part(DATASET, f"{batch.id}.ndjson", "digest", 4, 1, b"rows", "d")
+    return batch if await ledger.batches.seal(batch, ended, [part]) else None
 
 
-async def test_batches_of_a_dead_owner_are_recovered_at_once(tmp_path):
-    """Sealed batches are returned and open ones released before their leases expire.
+async def test_what_a_dead_owner_held_is_recovered_at_once(tmp_path):
+    """Sealed batches are returned and leased readings released before the lease expires.
 
     Stored and conflicting batches stay.
     """
     path = tmp_path / "ledger.db"
     async with await Ledger.open(path, clock=Clock()) as ours:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(4)])
-        await ours.batches.mark_stored((await seal_one(ours)).id, dataset=DATASET)
+        await ours.batches.mark_stored((await seal_one(ours)).id, dataset=DATASET, destination="d")
         await ours.batches.mark_conflict((await seal_one(ours)).id)
         async with await Ledger.open(path, clock=Clock()) as one, await Ledger.open(path, clock=Clock()) as other:
             waiting = await seal_one(one)
-            unsealed = await other.batches.claim("w", limit=1)
+            unsealed = await other.batches.claim({"w": 1})
             assert await ours.batches.recover() == []
-        assert [(each.lease.batch_id, each.size_bytes) for each in await ours.batches.recover()] == [(waiting.id, 4)]
-        reclaimed = await ours.batches.claim("w", limit=1)
-        assert [each.pair for each in reclaimed.readings] == [each.pair for each in unsealed.readings]
+        assert [(each.batch_id, each.size_bytes) for each in await ours.batches.recover()] == [(waiting.id, 4)]
+        reclaimed = await ours.batches.claim({"w": 1})
+        assert [each.pair for each in reclaimed] == [each.pair for each in unsealed]
 
 
-async def test_a_lease_that_is_not_renewed_expires(tmp_path):
-    """The lease time is two minutes. Another owner then claims the batch's pair."""
+async def test_leases_that_are_not_renewed_expire(tmp_path):
+    """The lease time is two minutes; one renewal keeps all readings. Another owner then claims them."""
     path, clock = tmp_path / "ledger.db", Clock()
     async with await Ledger.open(path, clock=clock) as ours, await Ledger.open(path, clock=clock) as theirs:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(2)])
-        renewed, abandoned = [await ours.batches.claim("w", limit=1) for _ in range(2)]
+        held = [*await ours.batches.claim({"w": 1}), *await ours.batches.claim({"w": 1})]
         for _ in range(2):
             clock.now += 100
-            assert await ours.batches.renew([Lease(renewed.id, renewed.token)]) == {renewed.id}
+            assert await ours.batches.renew()
+            assert await theirs.batches.recover() == []
+            assert await theirs.batches.claim({"w": 2}) == []
+        clock.now += 121
         assert await theirs.batches.recover() == []
-        reclaimed = await theirs.batches.claim("w", limit=2)
-        assert [each.pair for each in reclaimed.readings] == [each.pair for each in abandoned.readings]
+        assert not await ours.batches.renew()
+        assert [each.pair for each in await theirs.batches.claim({"w": 2})] == [each.pair for each in held]
+        assert await seal_one(ours, held) is None
+
+
+async def test_readings_of_a_dead_owner_are_released_in_pages(tmp_path, monkeypatch):
+    """Each page is a transaction, so that the claims of others go on."""
+    path = tmp_path / "ledger.db"
+    monkeypatch.setattr(leases, "PAGE", 10)
+    async with await Ledger.open(path, clock=Clock()) as ours:
+        await ours.intake.enqueue([SentPair(pair(number)) for number in range(25)])
+        async with await Ledger.open(path, clock=Clock()) as theirs:
+            assert len(await theirs.batches.claim({"w": 25})) == 25
+        with recorded_statements(ours) as statements:
+            await ours.batches.recover()
+        assert len([sql for sql, _ in statements if sql.startswith("UPDATE pair")]) == 3
+        assert len(await ours.batches.claim({"w": 99})) == 25
+
+
+async def test_a_late_claim_of_an_owner_whose_epoch_is_over_is_released(tmp_path):
+    """A process that was stopped claims after another one recovered it; nothing stays leased for ever."""
+    path, clock = tmp_path / "ledger.db", Clock()
+    async with await Ledger.open(path, clock=clock) as late, await Ledger.open(path, clock=clock) as ours:
+        await ours.intake.enqueue([SentPair(pair(number)) for number in range(2)])
+        await late.batches.claim({"w": 1})
+        clock.now += 121
+        await ours.batches.recover()
+        assert len(await late.batches.claim({"w": 2})) == 2
+        await ours.batches.recover()
+        assert len(await ours.batches.claim({"w": 2})) == 2
+
+
+async def test_a_claim_serves_many_workspaces_each_up_to_its_limit(tmp_path):
+    """Limits of every magnitude are exact, and other workspaces are left alone."""
+    limits = {f"w{number}": number for number in range(20)}
+    async with await Ledger.open(tmp_path / "ledger.db", clock=Clock()) as ledger:
+        pairs = [Pair(workspace, "c", f"s{number}") for workspace in [*limits, "other"] for number in range(12)]
+        await ledger.intake.enqueue([SentPair(each) for each in pairs])
+        counts = Counter(each.pair.workspace for each in await ledger.batches.claim(limits))
+        assert counts == {name: min(limit, 12) for name, limit in limits.items() if limit}
+        due = await ledger.batches.list_due([*limits, "other", "unknown"])
+    assert due == {name: 0.0 for name, limit in limits.items() if limit < 12} | {"other": 0.0}
+
+
+async def test_a_part_of_each_place_is_sealed_and_stored_on_its_own(tmp_path):
+    """A batch with readings of two workspaces may have a part of the same dataset in each of two places."""
+    async with await Ledger.open(tmp_path / "ledger.db", clock=Clock()) as ledger:
+        await ledger.intake.enqueue([SentPair(Pair(workspace, "c", "s")) for workspace in ("eu", "us")])
+        readings = await ledger.batches.claim({"eu": 1, "us": 1})
+        ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
+        batch = Batch.open(NOW)
+        parts = [Part(DATASET, f"{batch.id}.ndjson", "0", 4, 1, b"rows", place) for place in ("a", "b")]
+        assert await ledger.batches.seal(batch, ended, parts)
+        assert [each.destination for each in await ledger.batches.recover()] == ["a", "b"]
+        assert await ledger.batches.mark_stored(batch.id, dataset=DATASET, destination="a")
+        assert await ledger.batches.list_sealed_parts(batch.id) == parts[1:]
+        assert await ledger.reports.count_batches() == {"sealed": 1}
+        assert await ledger.batches.mark_stored(batch.id, dataset=DATASET, destination="b")
+        assert await ledger.reports.count_batches() == {"stored": 1}
 
 
 async def test_the_nearest_deadline_is_claimed_first(tmp_path):
@@ -104,8 +166,8 @@ async def test_the_nearest_deadline_is_claimed_first(tmp_path):
         ages = [1, 13, 5, 9, 12]
         arrivals = [SentPair(pair(days), NOW - days * 86_400) for days in ages]
         await ledger.intake.enqueue(arrivals)
-        batch = await ledger.batches.claim("w", limit=3)
-    assert [reading.pair for reading in batch.readings] == [pair(13), pair(12), pair(9)]
+        readings = await ledger.batches.claim({"w": 3})
+    assert [reading.pair for reading in readings] == [pair(13), pair(12), pair(9)]
 
 
 @given(st.lists(st.floats(0, 1e10, exclude_min=True), min_size=1, max_size=20, unique=True))
@@ -120,8 +182,8 @@ def test_times_are_stored_without_rounding(times):
             async with await Ledger.open(Path(folder) / "ledger.db", clock=clock) as ledger:
                 arrivals = [SentPair(pair(number), time) for number, time in enumerate(times)]
                 await ledger.intake.enqueue(arrivals, forced=True)
-                batch = await ledger.batches.claim("w", limit=100)
-        return {(each.since, each.ending_at) for each in batch.readings}
+                readings = await ledger.batches.claim({"w": 100})
+        return {(each.since, each.ending_at) for each in readings}
 
     assert asyncio.run(store_and_load()) == {(time, max(times)) for time in times}
 
@@ -131,8 +193,8 @@ async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(tmp_p
     async with await Ledger.open(tmp_path / "ledger.db", clock=Clock()) as ledger:
         for sent_at in (NOW - 86_400, NOW - 3600, NOW - 7200):
             await ledger.intake.enqueue([SentPair(pair(1), sent_at)])
-        batch = await ledger.batches.claim("w", limit=1)
-    assert batch.readings[0].deadline == NOW - 3600 + 14 * 86_400
+        (reading,) = await ledger.batches.claim({"w": 1})
+    assert reading.deadline == NOW - 3600 + 14 * 86_400
 
 
 async def test_a_file_that_is_not_a_ledger_is_refused(tmp_path):

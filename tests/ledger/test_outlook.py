@@ -64,11 +64,12 @@ def sends(*, ages: list[float], workspace: str = "w") -> list[SentPair]:
 
 
 async def seal_batch(ledger: Ledger, workspace: str, outcomes: list[object], *, size_bytes: int) -> Batch:
-    """Claim a batch, and seal it with these outcomes and one part."""
-    batch = await ledger.batches.claim(workspace, limit=len(outcomes))
-    settlements = [Settlement(reading, outcome) for reading, outcome in zip(batch.readings, outcomes, strict=True)]
-    part = Part(DATASET, f"{batch.id}.ndjson", "0", size_bytes, 1, b"x")
-    assert await ledger.batches.seal(batch, settlements, [part], destination="d")
+    """Claim readings, and seal a batch of them with these outcomes and one part."""
+    readings = await ledger.batches.claim({workspace: len(outcomes)})
+    settlements = [Settlement(reading, outcome) for reading, outcome in zip(readings, outcomes, strict=True)]
+    batch = Batch.open(NOW)
+    part = Part(DATASET, f"{batch.id}.ndjson", "0", size_bytes, 1, b"x", "d")
+    assert await ledger.batches.seal(batch, settlements, [part])
     return batch
 
 
@@ -121,8 +122,8 @@ async def test_the_outlook_counts_only_pairs_without_a_final_outcome(ledger, clo
     await ledger.intake.enqueue(sends(ages=[days * DAY_SECONDS for days in (5, 4, 3, 2)]))
     ended = [Captured(Verdict.ZERO, NOW, b"", 1), Rejected("status_400", "no"), Deferred("timeout")]
     await seal_batch(ledger, "w", ended, size_bytes=7)
-    await ledger.batches.claim("w", limit=1)
-    await ledger.intake.set_plan("w", ReadingPlan.of("w", (2.0, 13.0)))
+    await ledger.batches.claim({"w": 1})
+    await ledger.intake.set_plan("w", ReadingPlan((2.0, 13.0)))
     await ledger.intake.enqueue([SentPair(Pair("w", "c", "young"), NOW - DAY_SECONDS)])
     await ledger.intake.enqueue([SentPair(Pair("w", "c", "old"), NOW - 400 * DAY_SECONDS)], forced=True)
     outlook = await ledger.reports.get_outlook("w")
@@ -143,11 +144,11 @@ async def test_the_last_capture_of_each_workspace_is_stored(ledger):
 
 async def test_pending_pairs_are_counted_with_and_without_a_reading(ledger):
     """The line of pending pairs also names the time of the next reading."""
-    await ledger.intake.set_plan("w", ReadingPlan.of("w", (1.0, 2.0, 13.0)))
+    await ledger.intake.set_plan("w", ReadingPlan((1.0, 2.0, 13.0)))
     await ledger.intake.enqueue(sends(ages=[1.5 * DAY_SECONDS, 1.2 * DAY_SECONDS, 1.1 * DAY_SECONDS]))
-    batch = await ledger.batches.claim("w", limit=2)
-    ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in batch.readings]
-    assert await ledger.batches.seal(batch, ended, [], destination="d")
+    readings = await ledger.batches.claim({"w": 2})
+    ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
+    assert await ledger.batches.seal(Batch.open(NOW), ended, [])
     books = await ledger.reports.get_books()
     assert (books.pending, books.never_read) == (3, 1)
     assert NOW + 0.4 * DAY_SECONDS < books.next_reading_at < NOW + 0.6 * DAY_SECONDS
@@ -184,12 +185,11 @@ async def test_unstored_batches_and_bytes_are_counted_until_they_are_stored(ledg
     await ledger.intake.enqueue(sends(ages=[3 * DAY_SECONDS, 2 * DAY_SECONDS, DAY_SECONDS]))
     outcomes = [Captured(Verdict.ZERO, NOW, b"", 1)]
     first, second = [await seal_batch(ledger, "w", outcomes, size_bytes=size) for size in (100, 20)]
-    await ledger.batches.claim("w", limit=1)
-    assert await count_unstored(ledger) == ({"open": 1, "sealed": 2}, 120)
-    await ledger.batches.mark_stored(first.id, dataset=DATASET)
+    assert await count_unstored(ledger) == ({"sealed": 2}, 120)
+    await ledger.batches.mark_stored(first.id, dataset=DATASET, destination="d")
     await ledger.batches.mark_conflict(second.id)
-    assert await count_unstored(ledger) == ({"open": 1, "conflict": 1}, 20)
-    assert await ledger.reports.count_batches() == {"open": 1, "conflict": 1, "stored": 1}
+    assert await count_unstored(ledger) == ({"conflict": 1}, 20)
+    assert await ledger.reports.count_batches() == {"conflict": 1, "stored": 1}
 
 
 async def test_parts_are_listed_in_the_order_in_which_they_were_stored(ledger, clock):
@@ -198,7 +198,7 @@ async def test_parts_are_listed_in_the_order_in_which_they_were_stored(ledger, c
     outcomes = [Captured(Verdict.ZERO, NOW, b"", 1)]
     one, _, three = [await seal_batch(ledger, "w", outcomes, size_bytes=7) for _ in range(3)]
     for batch in (three, one):
-        await ledger.batches.mark_stored(batch.id, dataset=DATASET)
+        await ledger.batches.mark_stored(batch.id, dataset=DATASET, destination="d")
         clock.now += 1
     (first,) = await ledger.reports.list_parts(after=0, limit=1)
     (second,) = await ledger.reports.list_parts(after=first.order, limit=5)

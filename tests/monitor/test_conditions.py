@@ -177,8 +177,7 @@ def test_readings_of_a_dead_process_are_recovered_within_a_lease_and_a_quarter(t
     async def story(seen: Seen) -> None:
         await seen.enqueue(1, "us")
         async with await Ledger.open(tmp_path / "ledger.db", clock=seen.clock) as dead:
-            batch = await dead.batches.claim("us", limit=10)
-            assert batch is not None
+            assert await dead.batches.claim({"us": 10})
             await seen.at(LEASE_SECONDS - 10)
             assert seen.snapshot.workspaces[0].readings == {"leased": 1}
             await seen.at(1.25 * LEASE_SECONDS + 15)

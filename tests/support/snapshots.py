@@ -65,7 +65,7 @@ def healthy() -> Snapshot:
             TriggerState("sends", "rabbitmq", messages={"enqueued": 91_202, "dead_lettered": 2}),
             TriggerState("imports", "sqs", messages={"enqueued": 14}),
         ),
-        store=StoreState(place="s3://lake/braze", batches={"open": 2, "sealed": 1}, sealed_bytes=1_400_000,
+        store=StoreState(place="s3://lake/braze", batches={"sealed": 1}, sealed_bytes=1_400_000,
                     parts=5_021, rows=48_120_334, part_bytes=9_400_000_000),
         books=Books(accepted=1_000_000, expired=0, pending=86_458, rejected={"status_400": 5},
                     never_read=6_458, next_reading_at=NOW + 7_200,
@@ -115,7 +115,7 @@ def unhealthy() -> Snapshot:
         triggers=(replace(base.triggers[0], connected=False, last_error="connection refused by rabbit.internal:5671"),
                   base.triggers[1]),
         store=replace(base.store, problem="s3://lake answers 503 SlowDown; it is tried again",
-                      batches={"open": 2, "sealed": 212, "conflict": 1}, sealed_bytes=311_000_000),
+                      batches={"sealed": 212, "conflict": 1}, sealed_bytes=311_000_000),
         books=Books(accepted=1_000_000, captured={Verdict.ACTIVITY: 880_000}, rejected={"status_404": 6}, expired=3,
                     pending=86_458),
         conditions=(

@@ -21,7 +21,7 @@ from harvester.datasets import write_latest
 from harvester.engine.open_batch import OpenBatch
 from harvester.errors import ExchangeError, UsageError
 from harvester.ledger import EnqueueResult, Ledger
-from harvester.model import Batch, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned, SentPair
+from harvester.model import Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned, SentPair
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sources import Input, RejectsFile
 from harvester.sources.brokers import Delivery
@@ -191,7 +191,7 @@ def harvest(folder: Path, found: Sequence[Response | ExchangeError], scrub) -> l
 
     async def story() -> list[Outcome]:
         clock = VirtualClock()
-        opened = OpenBatch(Batch("b", "t", "eu", NOW, readings), Compression.ZSTD, 0.0)
+        opened = OpenBatch("eu", readings, now=NOW, clock_offset=0.0, destination="d", compression=Compression.ZSTD)
         for reading, answer in zip(readings, found, strict=True):
             pacer = Pacer(reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1))
             client = Client(
