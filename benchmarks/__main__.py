@@ -81,9 +81,12 @@ def main() -> None:
             print(table, row, file=sys.stderr, flush=True)
             tables.setdefault(table, []).append(row)
         results[name] = {
-            "taken": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "quick": args.quick, "machine": machine(),
-            "versions": versions(), "tables": tables,
-        }  # fmt: skip
+            "taken": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            "quick": args.quick,
+            "machine": machine(),
+            "versions": versions(),
+            "tables": tables,
+        }
         report.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         report.write(results)
 

@@ -11,15 +11,24 @@ from collections.abc import Iterator
 
 _ERRNOS = {
     errno.ECONNREFUSED: "connection_refused",
-    errno.EHOSTUNREACH: "unreachable", errno.ENETUNREACH: "unreachable", errno.ENETDOWN: "unreachable",
-    errno.ECONNRESET: "disconnected", errno.ECONNABORTED: "disconnected", errno.EPIPE: "disconnected",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.ENETDOWN: "unreachable",
+    errno.ECONNRESET: "disconnected",
+    errno.ECONNABORTED: "disconnected",
+    errno.EPIPE: "disconnected",
     errno.ETIMEDOUT: "timeout",
-    errno.EMFILE: "too_many_open_files", errno.ENFILE: "too_many_open_files",
-    errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full",
-    errno.EACCES: "permission_denied", errno.EPERM: "permission_denied", errno.EROFS: "read_only",
-    errno.ENOENT: "not_found", errno.ENOTDIR: "not_found",
+    errno.EMFILE: "too_many_open_files",
+    errno.ENFILE: "too_many_open_files",
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EACCES: "permission_denied",
+    errno.EPERM: "permission_denied",
+    errno.EROFS: "read_only",
+    errno.ENOENT: "not_found",
+    errno.ENOTDIR: "not_found",
     errno.EIO: "disk_error",
-}  # fmt: skip
+}
 _BEFORE_ERRNO = (ssl.SSLError, socket.gaierror)
 """Errors whose ``errno`` is not a number of the system."""
 

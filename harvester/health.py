@@ -62,13 +62,16 @@ class Component(StrEnum):
 
 
 _SCOPES = {
-    Component.ENDPOINT: Scope.WORKSPACE, Component.KEY: Scope.WORKSPACE, Component.WORKSPACE: Scope.WORKSPACE,
+    Component.ENDPOINT: Scope.WORKSPACE,
+    Component.KEY: Scope.WORKSPACE,
+    Component.WORKSPACE: Scope.WORKSPACE,
     Component.BROKER: Scope.TRIGGER,
-}  # fmt: skip
+}
 _EVENTS = {
-    Component.CLOCK: ("clock_wrong", "clock_right"), Component.KEY: ("key_unusable", "key_usable"),
+    Component.CLOCK: ("clock_wrong", "clock_right"),
+    Component.KEY: ("key_unusable", "key_usable"),
     Component.WORKSPACE: ("workspace_unserved", "workspace_served"),
-}  # fmt: skip
+}
 """The log events of components whose events are not ``COMPONENT_unavailable`` and ``COMPONENT_recovered``."""
 _SENTENCES = {
     Component.LEDGER: "The ledger cannot be used",

@@ -64,8 +64,11 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
         write_harvest(folder / "harvest", rows)
         harvest, out = str(folder / "harvest"), str(folder / "view.parquet")
         bounds = [
-            "memory_limit = '512MB'", f"temp_directory = '{folder}'", "preserve_insertion_order = false", "threads = 2"
-        ]  # fmt: skip
+            "memory_limit = '512MB'",
+            f"temp_directory = '{folder}'",
+            "preserve_insertion_order = false",
+            "threads = 2",
+        ]
         ours = [sys.executable, "-m", "harvester", "latest", harvest, "--format", "parquet", "-o", out]
         for way, command in {
             "harvester latest": ours,

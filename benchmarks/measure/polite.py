@@ -66,9 +66,13 @@ def watched(commands: Commands, *, pairs: int, reserve: float, **stand_in: Any) 
         folder = Path(name)
         listed, log = folder / "pairs.csv", folder / "answers.ndjson"
         given = {
-            "pairs": pairs, "limit": LIMIT, "window_seconds": WINDOW_SECONDS, "latency_seconds": 0.005,
-            "pairs_csv": str(listed), "log": str(log),
-        }  # fmt: skip
+            "pairs": pairs,
+            "limit": LIMIT,
+            "window_seconds": WINDOW_SECONDS,
+            "latency_seconds": 0.005,
+            "pairs_csv": str(listed),
+            "log": str(log),
+        }
         with run_process.serving("stand_in_server.py", given | stand_in) as server:
             ready = commands(server.url, listed, folder)
             time.sleep(WINDOW_SECONDS - time.time() % WINDOW_SECONDS)

@@ -150,9 +150,12 @@ async def _run(scenario: Scenario) -> Result:
     async with asyncio.TaskGroup() as group:
         for each in range(scenario.harvesters):
             pacer = Pacer(
-                reserve=RESERVE, max_rate=5000.0, clock=world.clock, jitter=random.Random(each),
+                reserve=RESERVE,
+                max_rate=5000.0,
+                clock=world.clock,
+                jitter=random.Random(each),
                 quota=Naive(RESERVE) if scenario.rule == "naive" else None,
-            )  # fmt: skip
+            )
             for _ in range(WORKERS):
                 group.create_task(_worker(world, pacer, offset=0.01 * each))
     world.result.seconds = world.clock.monotonic() - started

@@ -52,9 +52,11 @@ class Soak:
 
 def _median(days: list[Held]) -> Held:
     return Held(
-        days[0].day, int(median(each.blocks for each in days)), int(median(each.open_files for each in days)),
+        days[0].day,
+        int(median(each.blocks for each in days)),
+        int(median(each.open_files for each in days)),
         int(median(each.tasks for each in days)),
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -22,8 +22,12 @@ def turn(url: str, pairs: Path, folder: Path, count: int) -> tuple[float, float]
     out = folder / "harvest"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "harvester"]
-    subprocess.run([*command, "enqueue", str(pairs), "-o", str(out)], env=run_process.ENVIRONMENT, check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
+    subprocess.run(
+        [*command, "enqueue", str(pairs), "-o", str(out)],
+        env=run_process.ENVIRONMENT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     run = [*command, "run", "-o", str(out), "--endpoint", url, "--log-level", "error", "--max-rate", "100000"]
     used = run_process.run(*[run] * count)
     if any(each.status for each in used):

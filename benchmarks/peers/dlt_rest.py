@@ -38,9 +38,11 @@ def main(url: str, pairs_csv: str, out: str) -> None:
 
     folder = Path(out).absolute()
     pipeline = dlt.pipeline(
-        "series", destination=dlt.destinations.filesystem(bucket_url=folder.as_uri()), dataset_name="braze",
+        "series",
+        destination=dlt.destinations.filesystem(bucket_url=folder.as_uri()),
+        dataset_name="braze",
         pipelines_dir=str(folder / "state"),
-    )  # fmt: skip
+    )
     pipeline.run(series(), loader_file_format="jsonl")
 
 

@@ -35,13 +35,16 @@ class Series(scrapy.Spider):
 
 def main(url: str, pairs_csv: str, out: str, max_requests: int, under_way: float = 1.0) -> None:
     throttled = {
-        "AUTOTHROTTLE_ENABLED": True, "AUTOTHROTTLE_START_DELAY": 0.1, "AUTOTHROTTLE_TARGET_CONCURRENCY": under_way
-    }  # fmt: skip
+        "AUTOTHROTTLE_ENABLED": True,
+        "AUTOTHROTTLE_START_DELAY": 0.1,
+        "AUTOTHROTTLE_TARGET_CONCURRENCY": under_way,
+    }
     free = {"CONCURRENT_REQUESTS": 64, "CONCURRENT_REQUESTS_PER_DOMAIN": 64}
     common = {
-        "FEEDS": {f"{out}/answers.ndjson": {"format": "jsonlines"}}, "LOG_LEVEL": "WARNING",
+        "FEEDS": {f"{out}/answers.ndjson": {"format": "jsonlines"}},
+        "LOG_LEVEL": "WARNING",
         "TELNETCONSOLE_ENABLED": False,
-    }  # fmt: skip
+    }
     process = CrawlerProcess(common | (throttled if max_requests else free))
     process.crawl(Series, url=url, pairs_csv=pairs_csv)
     process.start()

@@ -17,8 +17,17 @@ class OfRuns(Torture):
 
     def arguments(self) -> list[str]:
         """Take up all lists that may not have been read to their end."""
-        options = ["--endpoint", f"http://127.0.0.1:{self.port}", "--api-key-file", "valid.key", "--json",
-                   "--concurrency", str(self.draw.choice([2, 8, 64])), "--patience-seconds", "1"]  # fmt: skip
+        options = [
+            "--endpoint",
+            f"http://127.0.0.1:{self.port}",
+            "--api-key-file",
+            "valid.key",
+            "--json",
+            "--concurrency",
+            str(self.draw.choice([2, 8, 64])),
+            "--patience-seconds",
+            "1",
+        ]
         return ["run", *(path.name for path in self.lists), "-o", self.place.out, *options]
 
     async def hand_in(self) -> None:

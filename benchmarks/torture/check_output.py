@@ -87,8 +87,10 @@ class Witness:
         missing, strange = enqueued_pairs - self._stored, {reading[:2] for reading in self._captures} - enqueued_pairs
         twice = [reading for reading, count in self._captures.items() if count > 1]
         if missing or twice or strange:
-            problems = (f"{what} {sorted(those)[:3]} ({len(those)})" for what, those in
-                    (("missing", missing), ("twice", twice), ("never enqueued", strange)))  # fmt: skip
+            problems = (
+                f"{what} {sorted(those)[:3]} ({len(those)})"
+                for what, those in (("missing", missing), ("twice", twice), ("never enqueued", strange))
+            )
             raise Wrong(", ".join(problems))
         torn = [reading for reading, names in self._part_of.items() if len(names) > 1]
         if torn:

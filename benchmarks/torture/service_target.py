@@ -37,13 +37,22 @@ class OfService(Torture):
             name: value for name, value in self.broker_server.options(self.queue).items() if isinstance(value, str)
         }
         ages = [seconds / 86_400 for seconds in AGES_SECONDS]
-        (self.disk / "harvester.toml").write_text("\n".join([
-            f'out = "{self.place.out}"', "web_port = 0",
-            "[workspaces.eu]", f'endpoint = "http://127.0.0.1:{self.port}"', 'api_key_file = "valid.key"',
-            f"ages_days = {ages}",
-            "[triggers.sends]", f'kind = "{self.broker_server.kind}"', 'url_file = "broker.key"',
-            *(f'{name} = "{value}"' for name, value in names.items()),
-        ]))  # fmt: skip
+        (self.disk / "harvester.toml").write_text(
+            "\n".join(
+                [
+                    f'out = "{self.place.out}"',
+                    "web_port = 0",
+                    "[workspaces.eu]",
+                    f'endpoint = "http://127.0.0.1:{self.port}"',
+                    'api_key_file = "valid.key"',
+                    f"ages_days = {ages}",
+                    "[triggers.sends]",
+                    f'kind = "{self.broker_server.kind}"',
+                    'url_file = "broker.key"',
+                    *(f'{name} = "{value}"' for name, value in names.items()),
+                ]
+            )
+        )
 
     def arguments(self) -> list[str]:
         """Serve; now and then only until nothing is due."""

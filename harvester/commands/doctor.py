@@ -164,8 +164,11 @@ async def _check_workspace(name: str, workspace: Workspace, settings: Settings, 
     subject, braze = f'workspace "{name}" at {workspace.endpoint}', BrazeClock(clock)
     try:
         transport = BrazeTransport(
-            endpoint=workspace.endpoint, api_key=settings.load_key(name), connections=1, clock=clock,
-        )  # fmt: skip
+            endpoint=workspace.endpoint,
+            api_key=settings.load_key(name),
+            connections=1,
+            clock=clock,
+        )
     except HarvesterError as error:
         return [Finding(subject, ok=False, text=str(error))]
     try:

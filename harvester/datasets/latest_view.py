@@ -12,9 +12,21 @@ from harvester.datasets.members import Members, build_object_table
 from harvester.datasets.sql import escape_path, quote_name, quote_text, quote_texts
 
 TEXT_COLUMNS = (
-    "workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id",
-    "reading", "captured_at", "verdict", "batch_id", "ending_at", "since",
-)  # fmt: skip
+    "workspace",
+    "campaign_id",
+    "send_id",
+    "date",
+    "level",
+    "channel",
+    "variation_name",
+    "variation_api_id",
+    "reading",
+    "captured_at",
+    "verdict",
+    "batch_id",
+    "ending_at",
+    "since",
+)
 KEY = ("workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id")
 MAX_COUNTERS = 500
 """At most this many counters have a column. DuckDB needs a megabyte for each, for any number of rows."""

@@ -84,9 +84,13 @@ class Batches:
         epoch = await self._get_epoch()
         try:
             await self._database.write(
-                seal, batch, settlements, parts, epoch=epoch,
+                seal,
+                batch,
+                settlements,
+                parts,
+                epoch=epoch,
                 delay=lambda deferrals: deferral_seconds(deferrals, self._jitter),
-            )  # fmt: skip
+            )
         except LeaseOver:
             return False
         return True

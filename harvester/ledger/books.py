@@ -66,9 +66,14 @@ def _balance(accepted: int, shapes: Iterable[Sequence[Any]]) -> Books:
         elif outcome == "expired":
             expired += count
     return Books(
-        accepted=accepted, captured=captured, rejected=rejected, expired=expired, pending=pending,
-        never_read=never_read, next_reading_at=min(next_readings, default=None),
-    )  # fmt: skip
+        accepted=accepted,
+        captured=captured,
+        rejected=rejected,
+        expired=expired,
+        pending=pending,
+        never_read=never_read,
+        next_reading_at=min(next_readings, default=None),
+    )
 
 
 def count_pending(tx: Transaction) -> dict[str, int]:
@@ -125,9 +130,14 @@ def list_halted(tx: Transaction) -> dict[str, tuple[str, float]]:
 def list_parts(tx: Transaction, *, after: int, limit: int) -> list[StoredPart]:
     """List stored parts in the order of storing, after a bookmark."""
     columns = (
-        parts.c.stored_order, parts.c.dataset, parts.c.name, parts.c.sha256,
-        parts.c.size_bytes, parts.c.row_count, parts.c.stored_at,
-    )  # fmt: skip
+        parts.c.stored_order,
+        parts.c.dataset,
+        parts.c.name,
+        parts.c.sha256,
+        parts.c.size_bytes,
+        parts.c.row_count,
+        parts.c.stored_at,
+    )
     following = select(*columns).where(parts.c.stored_order > after).order_by(parts.c.stored_order).limit(limit)
     return [StoredPart(*row) for row in tx.execute(following)]
 

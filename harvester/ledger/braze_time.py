@@ -109,9 +109,12 @@ def _plan_again(tx: Transaction, workspace: str) -> None:
     planned = and_(p.workspace == workspace, or_(DUE, WAITING), p.deferrals == 0, p.sent_at.is_not(None))
     too_late = and_(planned, p.due_at > tx.now + LARGE_DIFFERENCE_SECONDS, p.due_at > latest)
     first: dict[Any, Any] = {
-        p.reading: first_name, p.due_at: SINCE + first_age, p.state: "waiting", p.low_priority: 0,
+        p.reading: first_name,
+        p.due_at: SINCE + first_age,
+        p.state: "waiting",
+        p.low_priority: 0,
         p.first_seen_at: case((p.first_seen_at > tx.now, tx.now), else_=p.first_seen_at),
-    }  # fmt: skip
+    }
     tx.execute(update(pairs).where(too_late).values(first))
 
 
@@ -120,9 +123,13 @@ def _reopen_expired(tx: Transaction, workspace: str) -> int:
     p, now = pairs.c, tx.now
     by_mistake = and_(p.workspace == workspace, EXPIRED, p.expires_at > now)
     opened: dict[Any, Any] = {
-        p.state: released_state(p.due_at, now), p.outcome: None, p.deferrals: 0, p.ending_at: None, p.low_priority: 0,
+        p.state: released_state(p.due_at, now),
+        p.outcome: None,
+        p.deferrals: 0,
+        p.ending_at: None,
+        p.low_priority: 0,
         p.first_seen_at: case((p.first_seen_at > now, now), else_=p.first_seen_at),
-    }  # fmt: skip
+    }
     return tx.execute(update(pairs).where(by_mistake).values(opened)).rowcount
 
 
@@ -132,7 +139,8 @@ def _move_first_seen(tx: Transaction, workspace: str) -> None:
     longest = get_plan(tx, workspace).expires_at(soon)
     ahead = and_(p.workspace == workspace, UNSETTLED, p.expires_at > longest, p.expires_at < NEVER, p.sent_at.is_(None))
     seen_now: dict[Any, Any] = {
-        p.first_seen_at: now, p.expires_at: p.expires_at - p.first_seen_at + now,
+        p.first_seen_at: now,
+        p.expires_at: p.expires_at - p.first_seen_at + now,
         p.due_at: p.due_at - p.first_seen_at + now,
-    }  # fmt: skip
+    }
     tx.execute(update(pairs).where(ahead, p.first_seen_at > soon).values(seen_now))

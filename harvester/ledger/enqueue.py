@@ -56,9 +56,13 @@ class _KnownPairs:
 
 
 def enqueue(
-    tx: Transaction, arrivals: Sequence[SentPair], *, once: bool = False, forced: bool = False,
+    tx: Transaction,
+    arrivals: Sequence[SentPair],
+    *,
+    once: bool = False,
+    forced: bool = False,
     trust_clock: bool = False,
-) -> EnqueueResult:  # fmt: skip
+) -> EnqueueResult:
     """Add pairs, to be read by the plan of their workspace or ``once``; a known pair stays one pair.
 
     ``forced`` pairs do not expire, and expired ones are opened again. While the time is not confirmed, and without
@@ -142,9 +146,12 @@ def begin_round(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> None
     later = arrived.sent_at > func.coalesce(p.sent_at, p.first_seen_at)
     closed = _is_closed(known.arrived, tx.now) if confirmed else false()
     values = _restart_values(arrived) | {
-        p.sent_at: arrived.sent_at, p.first_seen_at: tx.now, p.expires_at: arrived.expires_at,
-        p.round: p.round + 1, p.captures: 0,
-    }  # fmt: skip
+        p.sent_at: arrived.sent_at,
+        p.first_seen_at: tx.now,
+        p.expires_at: arrived.expires_at,
+        p.round: p.round + 1,
+        p.captures: 0,
+    }
     tx.execute(update(pairs).where(known.same, or_(later, closed)).values(values))
 
 
@@ -154,9 +161,11 @@ def start_plan(tx: Transaction, known: _KnownPairs) -> None:
     expires_at = case((arrived.sent_at.is_(None), p.expires_at), else_=arrived.expires_at)
     planned = and_(p.reading == ONCE, arrived.reading != ONCE, expires_at > tx.now)
     values = _restart_values(arrived) | {
-        p.sent_at: func.coalesce(arrived.sent_at, p.sent_at), p.expires_at: expires_at,
-        p.round: p.round + 1, p.captures: 0,
-    }  # fmt: skip
+        p.sent_at: func.coalesce(arrived.sent_at, p.sent_at),
+        p.expires_at: expires_at,
+        p.round: p.round + 1,
+        p.captures: 0,
+    }
     tx.execute(update(pairs).where(known.same, planned).values(values))
 
 
@@ -171,9 +180,10 @@ def move_to_send_time(tx: Transaction, known: _KnownPairs) -> None:
     """Move the times of an open pair to its send time, which is now known; captured readings stay captured."""
     p, arrived = pairs.c, known.arrived.c
     values: dict[Any, Any] = {
-        p.sent_at: arrived.sent_at, p.expires_at: arrived.expires_at,
+        p.sent_at: arrived.sent_at,
+        p.expires_at: arrived.expires_at,
         p.due_at: p.due_at + arrived.sent_at - p.first_seen_at,
-    }  # fmt: skip
+    }
     tx.execute(update(pairs).where(known.same, _learns_time(arrived), p.captures > 0).values(values))
 
 
@@ -188,10 +198,16 @@ def _restart_values(arrived: Any) -> dict[Any, Any]:
     """Return the values of a pair that waits for its first reading; while it is leased it stays so."""
     p = pairs.c
     return {
-        p.reading: arrived.reading, p.due_at: arrived.due_at,
+        p.reading: arrived.reading,
+        p.due_at: arrived.due_at,
         p.state: case((p.state == "leased", p.state), else_=arrived.state),
-        p.low_priority: 0, p.deferrals: 0, p.outcome: None, p.verdict: None, p.reason: None, p.ending_at: None,
-    }  # fmt: skip
+        p.low_priority: 0,
+        p.deferrals: 0,
+        p.outcome: None,
+        p.verdict: None,
+        p.reason: None,
+        p.ending_at: None,
+    }
 
 
 def _learns_time(arrived: Any) -> ColumnElement[bool]:

@@ -63,10 +63,16 @@ def requeue(tx: Transaction, *, outcome: str, reason: str | None, workspace: str
     if workspace is not None:
         which.append(pairs.c.workspace == workspace)
     values: dict[Any, Any] = {
-        pairs.c.state: "due", pairs.c.due_at: tx.now, pairs.c.deferrals: 0, pairs.c.ending_at: None,
-        pairs.c.low_priority: 0, pairs.c.outcome: None, pairs.c.reason: None, pairs.c.verdict: None,
+        pairs.c.state: "due",
+        pairs.c.due_at: tx.now,
+        pairs.c.deferrals: 0,
+        pairs.c.ending_at: None,
+        pairs.c.low_priority: 0,
+        pairs.c.outcome: None,
+        pairs.c.reason: None,
+        pairs.c.verdict: None,
         pairs.c.expires_at: case((pairs.c.expires_at <= tx.now, NEVER), else_=pairs.c.expires_at),
-    }  # fmt: skip
+    }
     return tx.execute(update(pairs).where(*which).values(values)).rowcount
 
 

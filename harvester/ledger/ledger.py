@@ -109,9 +109,13 @@ class Ledger:
             self.clock_difference = measured
 
     async def rebuild(
-        self, ledger_id: str, captures: Iterable[LastCapture], plans: Mapping[str, ReadingPlan], *,
+        self,
+        ledger_id: str,
+        captures: Iterable[LastCapture],
+        plans: Mapping[str, ReadingPlan],
+        *,
         unmarked: tuple[str, str] | None = None,
-    ) -> int:  # fmt: skip
+    ) -> int:
         """Set the ledger's id and add the pairs of its dataset, in one transaction; returns the number of new pairs.
 
         ``unmarked`` is the place of a dataset without a marker, and the id that the ledger gives it.

@@ -170,14 +170,18 @@ def list_rejections(tx: Transaction, *, limit: int) -> list[Rejection]:
     later_outcome = select(later.c.id).where(later.c.pair_id == pairs.c.id, later.c.id > outcomes.c.id).exists()
     latest = (
         select(
-            pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id,
-            outcomes.c.reason, outcomes.c.detail, outcomes.c.ended_at,
+            pairs.c.workspace,
+            pairs.c.campaign_id,
+            pairs.c.send_id,
+            outcomes.c.reason,
+            outcomes.c.detail,
+            outcomes.c.ended_at,
         )
         .join(outcomes, outcomes.c.pair_id == pairs.c.id)
         .where(refused, pairs.c.outcome == "rejected", ~later_outcome)
         .order_by(outcomes.c.id.desc())
         .limit(limit)
-    )  # fmt: skip
+    )
     return [
         Rejection(Pair(workspace, campaign_id, send_id), reason, detail or "", ended_at)
         for workspace, campaign_id, send_id, reason, detail, ended_at in tx.execute(latest)

@@ -12,9 +12,13 @@ from harvester.schedule import FINAL, SINGLE_READING_PLAN, ReadingPlan
 
 
 def rebuild(
-    tx: Transaction, ledger_id: str, captures: Iterable[LastCapture], plans: Mapping[str, ReadingPlan], *,
+    tx: Transaction,
+    ledger_id: str,
+    captures: Iterable[LastCapture],
+    plans: Mapping[str, ReadingPlan],
+    *,
     unmarked: tuple[str, str] | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """Set the ledger's id and add the captured pairs; existing pairs stay. Returns the number of new pairs.
 
     ``unmarked`` is the place of a dataset without a marker, and the id that the ledger gives it.
@@ -33,19 +37,31 @@ def _restore(tx: Transaction, capture: LastCapture, plan: ReadingPlan) -> bool:
         return False
     following = plan.after(capture.reading, capture.since, capture.captured_at)
     pair_id = tx.execute(
-        insert(pairs).returning(pairs.c.id).values(
-            workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id, sent_at=capture.since,
-            first_seen_at=capture.since, expires_at=plan.expires_at(capture.since), captures=capture.captures,
-            reading=following.name if following else capture.reading, state="waiting" if following else "settled",
-            due_at=following.due_at if following else tx.now, verdict=capture.verdict.value,
+        insert(pairs)
+        .returning(pairs.c.id)
+        .values(
+            workspace=pair.workspace,
+            campaign_id=pair.campaign_id,
+            send_id=pair.send_id,
+            sent_at=capture.since,
+            first_seen_at=capture.since,
+            expires_at=plan.expires_at(capture.since),
+            captures=capture.captures,
+            reading=following.name if following else capture.reading,
+            state="waiting" if following else "settled",
+            due_at=following.due_at if following else tx.now,
+            verdict=capture.verdict.value,
             outcome=None if following else "captured",
             low_priority=int(following is not None and following.name != FINAL),
         )
-    ).scalar_one()  # fmt: skip
+    ).scalar_one()
     tx.execute(
         insert(outcomes).values(
-            pair_id=pair_id, reading=capture.reading, outcome="captured", verdict=capture.verdict.value,
+            pair_id=pair_id,
+            reading=capture.reading,
+            outcome="captured",
+            verdict=capture.verdict.value,
             ended_at=capture.captured_at,
         )
-    )  # fmt: skip
+    )
     return True

@@ -23,7 +23,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     event,
-)  # fmt: skip
+)
 
 SCHEMA_VERSION = 5
 

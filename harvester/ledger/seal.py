@@ -19,7 +19,7 @@ from sqlalchemy import (
     null,
     select,
     update,
-)  # fmt: skip
+)
 
 from harvester.ledger.database import Transaction
 from harvester.ledger.filters import SINCE, released_state
@@ -52,9 +52,14 @@ class _Sorted:
 
 
 def seal(
-    tx: Transaction, batch: Batch, settlements: Sequence[Settlement], sealed: Sequence[Part], *, epoch: int,
+    tx: Transaction,
+    batch: Batch,
+    settlements: Sequence[Settlement],
+    sealed: Sequence[Part],
+    *,
+    epoch: int,
     delay: Callable[[int], float],
-) -> None:  # fmt: skip
+) -> None:
     """Record outcomes and parts together. Raises ``LeaseOver``, which rolls back everything.
 
     The next reading of each captured pair is planned. ``delay`` returns the seconds until a reading is due again that
@@ -114,10 +119,16 @@ def _ended(reading: Reading, *outcome: object) -> tuple[object, ...]:
 def _insert_part(tx: Transaction, batch_id: str, part: Part) -> None:
     tx.execute(
         insert(parts).values(
-            batch_id=batch_id, dataset=part.dataset, destination=part.destination, name=part.name, sha256=part.sha256,
-            size_bytes=part.size_bytes, row_count=part.row_count, data=part.data,
+            batch_id=batch_id,
+            dataset=part.dataset,
+            destination=part.destination,
+            name=part.name,
+            sha256=part.sha256,
+            size_bytes=part.size_bytes,
+            row_count=part.row_count,
+            data=part.data,
         )
-    )  # fmt: skip
+    )
 
 
 def _end(tx: Transaction, ended: Sequence[Sequence[object]], batch_id: str) -> None:
@@ -133,7 +144,10 @@ def _end(tx: Transaction, ended: Sequence[Sequence[object]], batch_id: str) -> N
     continues, ends = and_(same_round, following), and_(same_round, ~following)
     due_at = given.c.due_at + (SINCE - given.c.since_at_claim)
     values: dict[Any, Any] = {
-        p.state: case((ends, "settled"), else_="waiting"), p.epoch: None, p.ending_at: None, p.deferrals: 0,
+        p.state: case((ends, "settled"), else_="waiting"),
+        p.epoch: None,
+        p.ending_at: None,
+        p.deferrals: 0,
         p.reading: case((continues, given.c["next"]), else_=p.reading),
         p.due_at: case((continues, due_at), else_=p.due_at),
         p.low_priority: case((and_(continues, given.c["next"] != FINAL), 1), else_=0),
@@ -141,7 +155,7 @@ def _end(tx: Transaction, ended: Sequence[Sequence[object]], batch_id: str) -> N
         p.outcome: case((ends, given.c.outcome), else_=null()),
         p.verdict: case((same_round, given.c.verdict), else_=null()),
         p.reason: case((ends, given.c.reason), else_=null()),
-    }  # fmt: skip
+    }
     _update_leased(tx, given, given.c.pair_id, values, len(ended))
     recorded = select(*(given.c[each.name] for each in columns), literal(tx.now), literal(batch_id))
     tx.execute(insert(outcomes).from_select([*columns, o.ended_at, o.batch_id], recorded))
@@ -181,9 +195,11 @@ def _give_back(tx: Transaction, back: Sequence[Sequence[object]]) -> None:
     same = p.round == given.c.round
     due_at: ColumnElement[float] = case((same, func.coalesce(given.c.due_at, p.due_at)), else_=p.due_at)
     values: dict[Any, Any] = {
-        p.state: released_state(due_at, tx.now, deferred=given.c.more > 0), p.due_at: due_at, p.epoch: None,
+        p.state: released_state(due_at, tx.now, deferred=given.c.more > 0),
+        p.due_at: due_at,
+        p.epoch: None,
         p.deferrals: case((same, p.deferrals + given.c.more), else_=0),
         p.reading: case((same, func.coalesce(given.c.reading, p.reading)), else_=p.reading),
         p.ending_at: case((same, given.c.ending_at), else_=null()),
-    }  # fmt: skip
+    }
     _update_leased(tx, given, given.c.id, values, len(back))

@@ -67,8 +67,9 @@ def connect(path: Path) -> Engine:
         ) from None
     engine = create_engine(
         URL.create("sqlite", database=str(path.absolute())),  # in a text, a ? or # in the path would end the path
-        poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _WAIT_SECONDS},
-    )  # fmt: skip
+        poolclass=StaticPool,
+        connect_args={"check_same_thread": False, "timeout": _WAIT_SECONDS},
+    )
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "connect", lambda connection, _record: _spill_into(connection, path.parent))
     event.listen(engine, "begin", _begin)
@@ -82,9 +83,10 @@ def connect_to_read(path: Path) -> Engine:
     """
     target = f"file:{quote(str(path.absolute()))}?mode=ro"
     engine = create_engine(
-        "sqlite://", poolclass=StaticPool,
+        "sqlite://",
+        poolclass=StaticPool,
         creator=lambda: sqlite3.connect(target, uri=True, check_same_thread=False, timeout=_WAIT_SECONDS),
-    ).execution_options(**READS_ONLY)  # fmt: skip
+    ).execution_options(**READS_ONLY)
     event.listen(engine, "connect", _leave_transactions_to_us)
     event.listen(engine, "connect", lambda connection, _record: _spill_into(connection, path.parent))
     event.listen(engine, "begin", _begin)

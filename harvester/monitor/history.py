@@ -45,7 +45,10 @@ class QuotaHistory:
         if len(series) > 1 and series[-1].at - series[-2].at < self._sample_seconds:
             series = series[:-1]  # replace the last sample until it is far enough from the one before
         self.window = Window(
-            limit=state.limit, remaining=state.remaining, reserve=state.reserve_requests,
-            began_at=self.window.began_at, resets_at=self.window.resets_at,
+            limit=state.limit,
+            remaining=state.remaining,
+            reserve=state.reserve_requests,
+            began_at=self.window.began_at,
+            resets_at=self.window.resets_at,
             spent=(*series, QuotaSample(now, ours, used - ours)),
-        )  # fmt: skip
+        )

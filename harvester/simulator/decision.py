@@ -68,9 +68,12 @@ class DecisionMaker:
             raise BadRequest("Invalid Campaign ID")
         request = parse_request(query, now)
         return answer(
-            request, seed=self._config.seed, sent_at=sends.get(request.send_id), now=now,
+            request,
+            seed=self._config.seed,
+            sent_at=sends.get(request.send_id),
+            now=now,
             unknown_pairs=self._config.unknown_pairs,
-        )  # fmt: skip
+        )
 
 
 def _error_body(message: str) -> bytes:

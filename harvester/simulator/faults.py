@@ -18,9 +18,20 @@ from aiohttp.abc import AbstractStreamWriter
 
 LIMIT, REMAINING, RESET = RATE_LIMIT_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 BY_RATE = (
-    "500", "502", "503", "520", "202", "reset", "truncated", "gzip_cut", "html", "not_json", "empty_body",
-    "empty_object", "nosuccess",
-)  # fmt: skip
+    "500",
+    "502",
+    "503",
+    "520",
+    "202",
+    "reset",
+    "truncated",
+    "gzip_cut",
+    "html",
+    "not_json",
+    "empty_body",
+    "empty_object",
+    "nosuccess",
+)
 """The faults that a rate draws by default. All are transient, so that everything can be captured in the end."""
 
 _REQUESTED = re.compile(r"fault-(\d{3}|[a-z_]+?)(?:x(\d{1,9}))?(?![a-z0-9_])", re.ASCII)
@@ -157,10 +168,25 @@ def reset_text(answer: web.Response) -> web.Response:
 FAULTS: dict[str, Callable[[web.Response], web.Response]] = {
     fault.__name__: fault
     for fault in (
-        reset, slow, truncated, gzip_cut, not_json, empty_body, empty_object, nosuccess, html, redirect,
-        late, headers_missing, headers_empty, headers_twice, reset_milliseconds, reset_negative, reset_text,
+        reset,
+        slow,
+        truncated,
+        gzip_cut,
+        not_json,
+        empty_body,
+        empty_object,
+        nosuccess,
+        html,
+        redirect,
+        late,
+        headers_missing,
+        headers_empty,
+        headers_twice,
+        reset_milliseconds,
+        reset_negative,
+        reset_text,
     )
-}  # fmt: skip
+}
 
 
 def requested_fault(send_id: str) -> tuple[str, int | None] | None:

@@ -18,8 +18,16 @@ _PUSH = ({"sent": 1.0, "bounces": 0.03}, {"direct_opens": 0.04, "total_opens": 0
 _COUNTERS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "email": (
         {"sent": 1.0, "delivered": 0.98, "bounces": 0.02},
-        {"opens": 0.4, "machine_open": 0.1, "unique_opens": 0.3, "machine_amp_open": 0.01, "clicks": 0.08,
-         "unique_clicks": 0.05, "unsubscribes": 0.002, "reported_spam": 0.0005},
+        {
+            "opens": 0.4,
+            "machine_open": 0.1,
+            "unique_opens": 0.3,
+            "machine_amp_open": 0.01,
+            "clicks": 0.08,
+            "unique_clicks": 0.05,
+            "unsubscribes": 0.002,
+            "reported_spam": 0.0005,
+        },
     ),
     "ios_push": (
         {"sent": 1.0, "delivered": 0.95, "undelivered": 0.03, "delivery_failed": 0.02, "bounces": 0.02},
@@ -34,17 +42,32 @@ _COUNTERS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "whats_app": ({"sent": 1.0, "delivered": 0.97, "failed": 0.03}, {"read": 0.6}),
     "content_cards": (
         {"sent": 1.0},
-        {"total_impressions": 0.9, "unique_impressions": 0.6, "total_clicks": 0.1, "unique_clicks": 0.07,
-         "total_dismissals": 0.05, "unique_dismissals": 0.04},
+        {
+            "total_impressions": 0.9,
+            "unique_impressions": 0.6,
+            "total_clicks": 0.1,
+            "unique_clicks": 0.07,
+            "total_dismissals": 0.05,
+            "unique_dismissals": 0.04,
+        },
     ),
     "webhook": ({"sent": 1.0, "errors": 0.01}, {}),
-}  # fmt: skip
+}
 """By channel: what is counted when the message leaves, and what its recipients do later, as shares of ``sent``."""
 
 _MIXES = (
-    ("email",), ("email",), ("email", "ios_push"), ("ios_push", "android_push"), ("android_push",), ("web_push",),
-    ("sms",), ("webhook",), ("content_cards",), ("whats_app",), ("email", "sms"),
-)  # fmt: skip
+    ("email",),
+    ("email",),
+    ("email", "ios_push"),
+    ("ios_push", "android_push"),
+    ("android_push",),
+    ("web_push",),
+    ("sms",),
+    ("webhook",),
+    ("content_cards",),
+    ("whats_app",),
+    ("email", "sms"),
+)
 _SPLITS = ((1.0,), (1.0,), (1.0,), (0.5, 0.3, 0.2))
 _EVENTS = tuple(
     (name, f"{name}_by_send_time", share)

@@ -49,9 +49,11 @@ def _process(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("build_info", "Always 1; the label is the version.", ("version",), [((snapshot.version,), 1)])
     yield _gauge("ready", "Whether /readyz answers 200.", (), [((), not snapshot.unready_reasons())])
     yield _gauge(
-        "condition", "1 for a component that does not work, with its cause; 0 for one that works.",
-        ("component", "subject", "cause"), _conditions(snapshot).items(),
-    )  # fmt: skip
+        "condition",
+        "1 for a component that does not work, with its cause; 0 for one that works.",
+        ("component", "subject", "cause"),
+        _conditions(snapshot).items(),
+    )
     yield _gauge("start_time_seconds", "When the process started, since the epoch.", (), [((), snapshot.started_at)])
     ahead = snapshot.clock_difference_seconds
     help_text = "Seconds by which this machine's clock is ahead of Braze's."
@@ -133,9 +135,11 @@ def _books(snapshot: Snapshot) -> Iterator[Metric]:
     if (books := snapshot.books) is None:
         return
     outcomes = {
-        "captured": sum(books.captured.values()), "rejected": sum(books.rejected.values()),
-        "expired": books.expired, "pending": books.pending,
-    }  # fmt: skip
+        "captured": sum(books.captured.values()),
+        "rejected": sum(books.rejected.values()),
+        "expired": books.expired,
+        "pending": books.pending,
+    }
     verdicts = [((verdict.value,), count) for verdict, count in books.captured.items()]
     yield _gauge("accepted_pairs", "Pairs in the ledger.", (), [((), books.accepted)])
     yield _gauge("pairs", "Pairs by outcome; their sum is the accepted pairs.", ("outcome",), _labelled(outcomes))

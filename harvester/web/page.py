@@ -88,10 +88,12 @@ def _header(snapshot: Snapshot | None, alerts: list[str], now: float) -> Markup:
         '<header class="{state}"><p class="brand"><b>harvester</b> <time datetime="{machine}">{clock}</time></p>'
         '<div aria-live="polite">{headline}</div>{overview}</header>'
     ).format(
-        state="unhealthy" if alerts else "healthy", machine=iso_time(taken_at), clock=time_of_day(taken_at),
+        state="unhealthy" if alerts else "healthy",
+        machine=iso_time(taken_at),
+        clock=time_of_day(taken_at),
         headline=headline,
         overview=sections.overview(snapshot) if snapshot else "",
-    )  # fmt: skip
+    )
 
 
 def _outlook(snapshot: Snapshot) -> str:

@@ -53,9 +53,17 @@ def quota(window: Window, now: float) -> Markup:
         '<path class="floor" d="M0 {floor}H{w}"/><path class="line" d="{line}"/>'
         '<path class="now" d="M{now} 0V{h}"/></svg>'
     ).format(
-        w=f"{WIDTH:g}", h=f"{HEIGHT:g}", label=label, floor=floor, reserve=round(HEIGHT - floor, 2), line=line,
-        now=x(now), left=_area(left), others=_area([*others, *reversed(top)]), ours=_area([*both, *reversed(others)]),
-    )  # fmt: skip
+        w=f"{WIDTH:g}",
+        h=f"{HEIGHT:g}",
+        label=label,
+        floor=floor,
+        reserve=round(HEIGHT - floor, 2),
+        line=line,
+        now=x(now),
+        left=_area(left),
+        others=_area([*others, *reversed(top)]),
+        ours=_area([*both, *reversed(others)]),
+    )
 
 
 def _area(points: Sequence[tuple[float, float]]) -> str:

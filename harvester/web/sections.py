@@ -58,10 +58,14 @@ def workspace(each: WorkspaceState, now: float) -> Markup:
         '<div class="pictures"><figure>{quota}</figure><figure>{deadlines}</figure></div>'
         '<p class="counts">{requests}{responses}</p></section>'
     ).format(
-        name=each.name, halted=halted, figures=_figures(figures), quota=_quota(each.window, now),
-        deadlines=pictures.deadlines(each.deadlines), requests=_count_line("requests", each.requests),
+        name=each.name,
+        halted=halted,
+        figures=_figures(figures),
+        quota=_quota(each.window, now),
+        deadlines=pictures.deadlines(each.deadlines),
+        requests=_count_line("requests", each.requests),
         responses=_count_line("responses", each.responses),
-    )  # fmt: skip
+    )
 
 
 def _quota(window: Window, now: float) -> Markup:
@@ -70,25 +74,35 @@ def _quota(window: Window, now: float) -> Markup:
         if window.limit:
             unknown = f"Unknown: no request since the window reset, {ago(window.resets_at, now)}."
         return Markup('<figcaption>Quota of this window</figcaption><p class="unknown">{}</p>').format(unknown)
-    legend = (("ours", "this process", window.ours), ("others", "others", window.others),
-              ("left", "left", window.remaining), ("reserve", "reserve", window.reserve))  # fmt: skip
+    legend = (
+        ("ours", "this process", window.ours),
+        ("others", "others", window.others),
+        ("left", "left", window.remaining),
+        ("reserve", "reserve", window.reserve),
+    )
     keys = (Markup('<li class="{}">{} <b>{}</b></li>').format(kind, word, number(n)) for kind, word, n in legend)
     return Markup(
         "<figcaption>Quota of this window, {limit} requests</figcaption>{picture}"
         '<p class="axis"><span>{began}</span><span>resets {resets}, {when}</span></p>'
         '<ul class="legend">{keys}<li class="plan">plan</li></ul>'
     ).format(
-        limit=number(window.limit), picture=pictures.quota(window, now), began=time_of_day(window.began_at)[:5],
-        resets=time_of_day(window.resets_at), when=ago(window.resets_at, now), keys=Markup("").join(keys),
-    )  # fmt: skip
+        limit=number(window.limit),
+        picture=pictures.quota(window, now),
+        began=time_of_day(window.began_at)[:5],
+        resets=time_of_day(window.resets_at),
+        when=ago(window.resets_at, now),
+        keys=Markup("").join(keys),
+    )
 
 
 def books(totals: Books) -> Markup:
     """Show the books as an equation."""
     sums = {
-        "captured": sum(totals.captured.values()), "rejected": sum(totals.rejected.values()),
-        "expired": totals.expired, "pending": totals.pending,
-    }  # fmt: skip
+        "captured": sum(totals.captured.values()),
+        "rejected": sum(totals.rejected.values()),
+        "expired": totals.expired,
+        "pending": totals.pending,
+    }
     parts: dict[str, Mapping[str, int]] = {
         "captured": {verdict.value: count for verdict, count in totals.captured.items()},
         "rejected": totals.rejected,
@@ -114,13 +128,15 @@ def triggers(every: Sequence[TriggerState]) -> Markup:
     """Show whether each queue is connected, and the outcomes of its messages."""
     lines = (
         Markup('<li><b>{}</b> {} <span class="{}">{}</span>{}<small>{}</small></li>').format(
-            safe_text(each.name), safe_text(each.kind), "good" if each.connected else "bad",
+            safe_text(each.name),
+            safe_text(each.kind),
+            "good" if each.connected else "bad",
             "connected" if each.connected else "not connected",
             Markup("<em>{}</em>").format(safe_text(each.last_error)) if each.last_error else "",
             " · ".join(f"{safe_text(format_cause(name))} {number(count)}" for name, count in each.messages.items()),
         )
         for each in every
-    )  # fmt: skip
+    )
     listed = (
         Markup("<ul>{}</ul>").format(Markup("").join(lines)) if every else Markup("<p>No trigger is configured.</p>")
     )
@@ -150,15 +166,19 @@ def rejections(latest: Sequence[Rejection], now: float) -> Markup:
         return Markup('<section class="rejections"><h2>Latest rejections</h2><p>None.</p></section>')
     rows = (
         Markup(
-            '<tr><td><code>{}</code></td><td><code>{}</code></td><td>{}</td><td>{}</td>'
+            "<tr><td><code>{}</code></td><td><code>{}</code></td><td>{}</td><td>{}</td>"
             '<td>{}</td><td><time datetime="{}">{}</time></td></tr>'
         ).format(
-            safe_text(each.pair.campaign_id), safe_text(each.pair.send_id), safe_text(each.pair.workspace),
-            safe_text(format_cause(each.reason)), safe_text(each.detail), iso_time(each.ended_at),
+            safe_text(each.pair.campaign_id),
+            safe_text(each.pair.send_id),
+            safe_text(each.pair.workspace),
+            safe_text(format_cause(each.reason)),
+            safe_text(each.detail),
+            iso_time(each.ended_at),
             ago(min(each.ended_at, now), now),
         )
         for each in latest
-    )  # fmt: skip
+    )
     heads = ("campaign", "send", "workspace", "reason", "Braze's response", "when")
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(word) for word in heads)
     return Markup(

@@ -67,12 +67,14 @@ class WebServer:
     async def __aenter__(self) -> Self:
         """Listen. Raises ``UsageError`` if the address is not available."""
         app = web.Application(middlewares=[self._track_request, _shorten_errors, _check_host(self._host)])
-        app.add_routes([
-            web.get("/livez", self._livez),
-            web.get("/readyz", self._readyz),
-            web.get("/metrics", self._metrics),
-            web.get("/", self._page),
-        ])  # fmt: skip
+        app.add_routes(
+            [
+                web.get("/livez", self._livez),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+                web.get("/", self._page),
+            ]
+        )
         app.on_response_prepare.append(_add_headers)
         self._runner = web.AppRunner(
             app, access_log=None, logger=_MALFORMED_REQUESTS, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=1
