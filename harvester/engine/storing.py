@@ -170,8 +170,6 @@ class Storing:
     async def _store(self, batch_id: str) -> None:
         """Create each part of a batch and note that it is stored. Raises ``SinkError``; the rest stays sealed then."""
         for part in await self._ledger.batches.list_sealed_parts(batch_id):
-            if part.destination != self.destination:
-                continue
             try:
                 _check(part)
                 await self._sink.create(part)
