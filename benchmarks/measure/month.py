@@ -27,7 +27,7 @@ from harvester.braze import gate, pacer
 from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
 from harvester.clock import Clock
-from harvester.engine import pipeline
+from harvester.engine import dispatcher, upkeep
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger, database
 from harvester.model import DAY_SECONDS, Books, Pair, Part, SentPair
@@ -53,12 +53,10 @@ HALF_HOUR_SECONDS = 1800.0
 _BEATS_SECONDS = {
     gate: {"OVERLOAD_MAX_SECONDS": 2400.0},
     pacer: {"BURST_SECONDS": 2.0, "SLICE_SECONDS": 1.0},  # where a request costs many seconds, it needs fewer turns
-    pipeline: {"LOOK_SECONDS": 10_800.0},
+    dispatcher: {"LOOK_SECONDS": 10_800.0},
+    upkeep: {"HOUSEKEEPING_SECONDS": 43_200.0},
     database: {"LEASE_SECONDS": 10_800.0},
-    service: {
-        "HOUSEKEEPING_SECONDS": 43_200.0, "SAMPLE_SECONDS": 10_800.0, "RECOVERY_SECONDS": 43_200.0,
-        "REPORT_SECONDS": 10_800.0,
-    },
+    service: {"SAMPLE_SECONDS": 10_800.0, "REPORT_SECONDS": 10_800.0},
 }  # fmt: skip
 
 

@@ -75,17 +75,17 @@ def _hurry() -> None:
     """Shorten what waits: leases, and looks that come every minute."""
     from harvester import schedule  # noqa: PLC0415 - likewise
     from harvester.braze import gate  # noqa: PLC0415 - likewise
-    from harvester.engine import storing  # noqa: PLC0415 - likewise
+    from harvester.engine import upkeep, uploader  # noqa: PLC0415 - likewise
     from harvester.ledger import database  # noqa: PLC0415 - likewise
     from harvester.service import service  # noqa: PLC0415 - likewise
     from harvester.sources.brokers import redis  # noqa: PLC0415 - likewise
 
     database.LEASE_SECONDS = LEASE_SECONDS
     redis.RedisBroker.__init__.__kwdefaults__["lease_seconds"] = LEASE_SECONDS
-    service.KEYS_SECONDS = service.HOUSEKEEPING_SECONDS = 0.3
+    service.KEYS_SECONDS = upkeep.HOUSEKEEPING_SECONDS = 0.3
     schedule.DEFERRAL_FIRST_SECONDS, schedule.DEFERRAL_MAX_SECONDS = 0.2, 2.0
     gate.OVERLOAD_FIRST_SECONDS, gate.OVERLOAD_MAX_SECONDS = 0.5, 2.0
-    storing.FIRST_PAUSE_SECONDS, storing.MAX_PAUSE_SECONDS = 0.2, 1.0
+    uploader.FIRST_PAUSE_SECONDS, uploader.MAX_PAUSE_SECONDS = 0.2, 1.0
 
 
 def _go_wrong(jumps: list[float]) -> None:

@@ -6,18 +6,22 @@ No exception of this module reaches a queue.
 """
 
 import asyncio
-import traceback
-from collections import Counter
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_random_exponential
 
+from harvester.braze.admission import wait_for_slot
+from harvester.braze.client_counters import ClientCounters
 from harvester.braze.endpoint import Endpoint
 from harvester.braze.gate import Held, Hold, HoldCause
 from harvester.braze.in_flight import InFlight
+from harvester.braze.log_fields import get_names, locate
 from harvester.braze.pacer import Pacer
 from harvester.braze.series import build_capture, encode_raw_row
+from harvester.braze.slots import Slots, unlimited_slots
 from harvester.braze.transport import Response, Transport
 from harvester.clock import Clock, wait_for_event
 from harvester.errors import ExchangeError, Meaning, classify_status
@@ -38,7 +42,8 @@ class _Job:
     """A reading to capture. ``cause`` is the reason for its next request, and the label of its counter."""
 
     reading: Reading
-    batch_id: str
+    get_batch_id: Callable[[], str]
+    departed: Callable[[], None] | None
     span: Span
     cause: str = "first"
 
@@ -54,15 +59,17 @@ class Client:
         pacer: Pacer,
         clock: Clock,
         keep_raw: bool = False,
+        slots: Slots | None = None,
+        counters: ClientCounters | None = None,
     ) -> None:
         """Request the ``SERIES_DAYS`` before ``ending_at``, as soon as ``pacer`` permits.
 
         ``endpoint`` is the URL for messages. With ``keep_raw``, a capture also contains the response as it was
-        received.
+        received. A request needs one of the ``slots`` of the process. ``counters`` continue those of a previous client.
         """
-        self.requests: Counter[str] = Counter()
-        self.responses: Counter[str] = Counter()
-        self.last_captured_at = 0.0
+        self.counters = counters or ClientCounters()
+        self.requests, self.responses = self.counters.requests, self.counters.responses
+        self._slots = slots or unlimited_slots(clock)
         self._transport = transport
         self._pacer = pacer
         self._clock = clock
@@ -84,9 +91,16 @@ class Client:
         self._pacer.stop()
         asyncio.get_running_loop().call_later(STOP_SECONDS, self._in_flight.cancel)
 
-    async def capture(self, reading: Reading, *, batch_id: str, span: Span = NO_SPAN) -> Outcome:
-        """Attempt a reading until it has an outcome. Never raises for anything that the API or the network does."""
-        job = _Job(reading, batch_id, span)
+    async def capture(
+        self, reading: Reading, *, get_batch_id: Callable[[], str], departed: Callable[[], None] | None = None,
+        span: Span = NO_SPAN,
+    ) -> Outcome:  # fmt: skip
+        """Attempt a reading until it has an outcome. Never raises for anything that the API or the network does.
+
+        ``get_batch_id`` names the batch that takes a response which has just arrived. The capture is returned without
+        any wait after that. ``departed`` is called when the first request leaves.
+        """
+        job = _Job(reading, get_batch_id, departed, span)
         try:
             outcome = await self._attempt(job)
             if not isinstance(outcome, Deferred):
@@ -96,12 +110,12 @@ class Client:
         except Held:
             return Returned()
         except Exception as bug:  # noqa: BLE001 - one response must not end the capture of all others
-            log.error("bug_found", **_locate(bug), **_get_names(reading))  # noqa: TRY400 - a trace may quote the key
+            log.error("bug_found", **locate(bug), **get_names(reading))  # noqa: TRY400 - a trace may quote the key
             return Deferred("bug")
         if isinstance(outcome, Deferred):
             # Already reported by a condition: no request succeeds.
             log_deferral = log.info if self.endpoint.failing is None else log.debug
-            log_deferral("reading_deferred", **_get_names(reading), cause=outcome.cause)
+            log_deferral("reading_deferred", **get_names(reading), cause=outcome.cause)
             self.endpoint.record_deferral(reading.pair)
         return outcome
 
@@ -111,7 +125,7 @@ class Client:
         Returns whether there was a response. The request captures or rejects no pair, and halts no workspace.
         """
         try:
-            response = await self._send(pair, ending_at, NO_SPAN, "for_the_time")
+            response = await self._send(pair, ending_at, NO_SPAN, "for_the_time", deadline=-math.inf)
         except Held:
             return False
         except ExchangeError as error:
@@ -133,7 +147,10 @@ class Client:
         pair = job.reading.pair
         try:
             while True:
-                response = await self._send(pair, job.reading.ending_at, job.span, job.cause)
+                response = await self._send(
+                    pair, job.reading.ending_at, job.span, job.cause, deadline=job.reading.deadline,
+                    departed=job.departed,
+                )  # fmt: skip
                 meaning = classify_status(response.status)
                 if meaning is Meaning.SUCCESS:
                     return self._parse(response, job)
@@ -158,10 +175,17 @@ class Client:
             job.cause = f"retry_after_{error.cause}"
             return Deferred(error.cause)
 
-    async def _send(self, pair: Pair, ending_at: float, span: Span, cause: str) -> Response:
-        """Send one request when the pacer permits it, count it by its cause, and report its end to the pacer."""
-        await self._pacer.acquire()
+    async def _send(
+        self, pair: Pair, ending_at: float, span: Span, cause: str, *, deadline: float,
+        departed: Callable[[], None] | None = None,
+    ) -> Response:  # fmt: skip
+        """Send one request when it is admitted, count it by its cause, and report its end."""
+        slot = self._slots.take(await self._pacer.acquire())
+        if slot is None:
+            slot = await wait_for_slot(self._pacer, self._slots, deadline)
         self.requests[cause] += 1
+        if departed is not None:
+            departed()
         response: Response | None = None
         try:
             response = await self._in_flight.send(
@@ -171,25 +195,26 @@ class Client:
             span.record_attempt(error.cause)
             raise
         finally:
+            self._slots.release(slot)
             self._pacer.release(response.quota if response else None, response.latency_seconds if response else None)
         span.record_attempt(f"status_{response.status}")
         return response
 
     def _parse(self, response: Response, job: _Job) -> Captured:
         """Turn a 200 into a capture. Raises ``ExchangeError`` if it is unusable."""
-        reading = job.reading
+        reading, batch_id = job.reading, job.get_batch_id()
         try:
             capture = build_capture(
                 response.body,
                 reading,
-                batch_id=job.batch_id,
+                batch_id=batch_id,
                 captured_at=self._clock.wall(),
                 new_counters=self._new_counters,
             )
         except ExchangeError as error:
             self.endpoint.choose_log_method(error.cause)(
                 "response_unusable",
-                **_get_names(reading),
+                **get_names(reading),
                 cause=error.cause,
                 body=self._quote(response),
                 request_id=scrub_foreign(response.request_id, length=100),
@@ -197,9 +222,9 @@ class Client:
             raise
         self.responses[f"status_{response.status}"] += 1
         self.endpoint.record_capture(reading.pair.workspace)
-        self.last_captured_at = self._clock.wall()
+        self.counters.last_captured_at = self._clock.wall()
         if self._keep_raw:
-            return capture._replace(raw=encode_raw_row(response.body, reading, capture, batch_id=job.batch_id))
+            return capture._replace(raw=encode_raw_row(response.body, reading, capture, batch_id=batch_id))
         return capture
 
     def _record_failure(self, error: ExchangeError) -> None:
@@ -225,18 +250,3 @@ def _get_last_outcome(state: RetryCallState) -> Outcome:
     assert state.outcome is not None
     outcome: Outcome = state.outcome.result()
     return outcome
-
-
-def _get_names(reading: Reading) -> dict[str, str]:
-    """Return the names of a reading's send, for the log."""
-    pair = reading.pair
-    return {"workspace": pair.workspace, "campaign_id": pair.campaign_id, "send_id": pair.send_id}
-
-
-def _locate(bug: Exception) -> dict[str, str]:
-    """Return the type of an error and the last line of our code in its traceback, but no value."""
-    location = ""
-    for frame, line in traceback.walk_tb(bug.__traceback__):
-        if "harvester" in frame.f_globals.get("__name__", ""):
-            location = f"{frame.f_globals['__name__']}:{line}"
-    return {"error": type(bug).__name__, "location": location, "hint": "report it; the pair is retried later"}

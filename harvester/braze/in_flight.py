@@ -45,7 +45,7 @@ class InFlight:
 
     def begin_halt(self) -> None:
         """Remember the requests that are in flight when the workspace is halted."""
-        self._sent_before_halt |= self._tasks
+        self._sent_before_halt = {task for task in self._sent_before_halt if not task.done()} | self._tasks
 
     def was_sent_before_halt(self) -> bool:
         """Return whether the last request of this task was in flight when the workspace was halted."""

@@ -7,8 +7,11 @@ therefore change at any moment without a new limiter.
 """
 
 import asyncio
+import math
 import random
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 from aiolimiter import AsyncLimiter
@@ -54,12 +57,14 @@ class Pacer:
         self._queue: deque[asyncio.Event] = deque()
         self._changed = asyncio.Event()
         self._traffic = Traffic()
+        self._without_slot = 0
+        """The requests that may leave, but wait for a slot of the process: no further one is paid meanwhile."""
 
     def __repr__(self) -> str:
         """Return the class and the state."""
         return f"Pacer({self.state()})"
 
-    async def acquire(self) -> None:
+    async def acquire(self) -> float:
         """Wait until one request may be sent. Each ``acquire`` must be followed by one ``release``.
 
         Raises ``Held`` if a hold lasts too long to wait for, or if the pacer is stopped.
@@ -67,20 +72,21 @@ class Pacer:
         turn = asyncio.Event()
         self._queue.append(turn)
         try:
-            await self._wait_in_queue(turn)
+            return await self._wait_in_queue(turn)
         finally:
             self._queue.remove(turn)
             if self._queue:
                 self._queue[0].set()
 
-    async def _wait_in_queue(self, turn: asyncio.Event) -> None:
+    async def _wait_in_queue(self, turn: asyncio.Event) -> float:
         """Wait until a request is paid and may be sent. Only the first in the queue waits for more than its turn."""
         if self._queue[0] is not turn:
             await turn.wait()
         traffic = self._traffic
         while True:
             now = self._clock.monotonic()
-            hold, free = self._gate.update_hold(now), self._in_flight_limit(now) - traffic.in_flight
+            hold = self._gate.update_hold(now)
+            free = 0 if self._without_slot else self._in_flight_limit(now) - traffic.in_flight
             open_ = hold is None and free > 0
             if self._queue[0] is not turn and not (open_ and self._paid > 1 - _ROUNDING):
                 turn.clear()
@@ -93,7 +99,7 @@ class Pacer:
                 self._paid -= 1
                 traffic.in_flight += 1
                 traffic.requests += 1
-                return
+                return now
 
     async def _wait_for_hold(self, hold: Hold, now: float) -> None:
         """Wait until a hold is over or anything changes. Raises ``Held`` if that may take too long."""
@@ -132,6 +138,22 @@ class Pacer:
         if report is not None:
             self._quota.observe(report, self._clock.monotonic())
         self._changed.set()
+
+    def cancel(self) -> None:
+        """Take back an ``acquire`` whose request did not leave, instead of a ``release``."""
+        self._traffic.in_flight -= 1
+        self._traffic.requests -= 1
+        self._changed.set()
+
+    @contextmanager
+    def waiting_for_slot(self) -> Iterator[None]:
+        """Let no further request leave while one that was acquired waits for a slot of the process."""
+        self._without_slot += 1
+        try:
+            yield
+        finally:
+            self._without_slot -= 1
+            self._changed.set()
 
     def record_success(self) -> None:
         """Record a usable response: backing off ends, and the ramp continues."""
@@ -199,6 +221,18 @@ class Pacer:
         """Return the most seconds until ``holds`` overload holds in a row are over, if every probe fails."""
         return self._gate.overload_seconds(self._clock.monotonic(), holds)
 
+    def count_requests_within(self, seconds: float, *, concurrency: int) -> int:
+        """Return how many requests can be made within some seconds, ``concurrency`` at a time."""
+        now, traffic = self._clock.monotonic(), self._traffic
+        at_once = min(concurrency, self._in_flight_limit(now)) / max(traffic.latency_seconds, 1e-3)
+        return round(max(0.0, min(self._find_pace(now), at_once)) * seconds)
+
+    def count_leaving_soon(self) -> int:
+        """Return how many requests should wait in the queue for the next slice; at least 1."""
+        now = self._clock.monotonic()
+        of_a_slice = math.ceil(max(0.0, self._find_pace(now)) * SLICE_SECONDS)
+        return max(1, min(of_a_slice, self._count_free(now)))
+
     def state(self) -> PaceState:
         """Return the current state."""
         now, quota, gate, traffic = self._clock.monotonic(), self._quota, self._gate, self._traffic
@@ -234,6 +268,10 @@ class Pacer:
             return self._max_rate
         pace = quota.pace(now, in_flight=traffic.in_flight, latency_seconds=traffic.latency_seconds)
         return min(pace, self._max_rate)
+
+    def _count_free(self, now: float) -> int:
+        """Return how many more requests may be in flight; 0 or less means none."""
+        return 0 if self._without_slot else self._in_flight_limit(now) - self._traffic.in_flight
 
     def _in_flight_limit(self, now: float) -> int:
         """Return how many requests may be in flight: one while the current window is unknown."""

@@ -101,21 +101,34 @@ class _Connector(aiohttp.TCPConnector):
             connection.close()
 
 
+class Connections:
+    """The kept-alive connections of a process, which the transports of all workspaces share."""
+
+    def __init__(self, limit: int) -> None:
+        """Hold at most ``limit`` connections, to one host or to many. An event loop must run."""
+        self.connector = _Connector(limit=limit, ttl_dns_cache=60)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.connector.close()
+
+
 class BrazeTransport:
-    """Sends requests to Braze, over one session with kept-alive connections."""
+    """Sends requests to Braze with the key of one workspace."""
 
     def __init__(
         self,
         *,
         endpoint: str,
         api_key: str,
-        connections: int,
+        connections: int | Connections,
         clock: Clock,
         timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
     ) -> None:
         """Open a session for ``endpoint`` (an origin such as ``https://rest.fra-01.braze.eu``).
 
-        ``timeout_seconds`` bounds the whole exchange, a slow drip included.
+        ``connections`` are shared with other transports; a number opens as many of its own. ``timeout_seconds`` bounds
+        the whole exchange, a slow drip included.
         """
         self._url = URL(endpoint.rstrip("/") + "/sends/data_series", encoded=True)
         self._api_key = api_key
@@ -123,8 +136,11 @@ class BrazeTransport:
         self._register_key(api_key)
         self._clock = clock
         self._held_bytes = 0
+        shared = isinstance(connections, Connections)
+        pool = connections if isinstance(connections, Connections) else Connections(connections)
         self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=connections, ttl_dns_cache=60),
+            connector=pool.connector,
+            connector_owner=not shared,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=min(10.0, timeout_seconds)),
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": "harvester"},
@@ -225,7 +241,7 @@ class BrazeTransport:
         return scrub(text)
 
     async def close(self) -> None:
-        """Close the session."""
+        """Close the session, and the connections unless they are shared."""
         await self._session.close()
 
 

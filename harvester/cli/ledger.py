@@ -72,14 +72,13 @@ def rebuild(place: str, state: Path | None, config: Path | None) -> None:
 
 def _load_plans(config: Path | None) -> "tuple[Mapping[str, ReadingPlan], Path | None]":
     """Return the plan of each configured workspace, and the configured path of the ledger."""
-    from harvester.engine.wiring import plans_of
     from harvester.schedule import ReadingPlan
     from harvester.settings import AGES_DAYS, environment_has_workspaces
 
     if config is None and not environment_has_workspaces():
         return {"default": ReadingPlan(AGES_DAYS)}, None
     settings = startup.load_settings({"config": config})
-    return plans_of(settings), settings.state
+    return settings.get_plans(), settings.state
 
 
 async def _rebuild(

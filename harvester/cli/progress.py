@@ -10,10 +10,7 @@ from harvester.cli.output import plural
 from harvester.observability.logs import OUTPUT_LOCK
 
 if TYPE_CHECKING:
-    from harvester.braze.client import Client
-    from harvester.braze.pacer import Pacer
-    from harvester.commands.capture import Run
-    from harvester.engine.pipeline import Harvest
+    from harvester.commands.capture import Run, WorkspaceProgress
     from harvester.sources import Input
 
 REFRESH_SECONDS = 0.25
@@ -72,14 +69,13 @@ def _run_lines(job: "Run") -> list[str]:
     lines = [] if workspaces else [f"reading pairs: {job.enqueued} so far, from {plural(job.lines, 'line')}"]
     if job.store_problem is not None:
         lines.append(f"sealed parts wait: {job.store_problem}")
-    for name, (harvest, client, pacer) in workspaces.items():
-        lines.append(_workspace_line(name, job.pending_at_start.get(name, 0), harvest, client, pacer))
+    lines += [_workspace_line(name, each) for name, each in workspaces.items()]
     return lines
 
 
-def _workspace_line(name: str, pending: int, harvest: "Harvest", client: "Client", pacer: "Pacer") -> str:
-    state, done = pacer.state(), harvest.tally.outcomes.total()
-    left = max(0, pending - done)
+def _workspace_line(name: str, progress: "WorkspaceProgress") -> str:
+    state, done = progress.pace, progress.done
+    left = max(0, progress.pending_at_start - done)
     line = (
         f'workspace "{name}": {plural(done, "pair")} done, {left} left, {plural(state.requests, "request")}, '
         f"{state.pace:.0f}/s, quota {state.remaining} of {state.limit} left (reserve {state.reserve_requests})"
@@ -89,7 +85,7 @@ def _workspace_line(name: str, pending: int, harvest: "Harvest", client: "Client
     if state.hold_cause == "stopping":
         line += ", stopping: requests in flight finish first"
     elif state.hold_cause:
-        line += f", waiting for {client.endpoint.describe_hold(state.hold_cause)}: {state.held_seconds:.0f} s more"
+        line += f", waiting for {progress.describe_hold(state.hold_cause)}: {state.held_seconds:.0f} s more"
     elif state.pace > 0:
         line += f", about {left / state.pace / 60:.1f} min left"
     return line

@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-from harvester.braze.client import Client
-from harvester.braze.pacer import Pacer
-from harvester.engine.pipeline import Harvest
-from harvester.engine.wiring import Connect, Harvesting, connected
+from harvester.braze.pace_state import PaceState
+from harvester.engine.engine import Engine
+from harvester.engine.workspaces import Connect
 from harvester.errors import ExitCode, SinkError
 from harvester.health import ConditionLog
 from harvester.ledger import EnqueueResult, Ledger
@@ -74,17 +73,28 @@ class Summary:
         return ExitCode.COMPLETE
 
 
+@dataclass(frozen=True, slots=True)
+class WorkspaceProgress:
+    """How far a run is with one workspace; ``describe_hold`` says what a hold of a cause waits for."""
+
+    done: int
+    pending_at_start: int
+    pace: PaceState
+    describe_hold: Callable[[str], str]
+
+
 class Run:
     """One run over one ledger and one sink."""
 
     def __init__(
-        self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression, connect: Connect = connected
-    ) -> None:
+        self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression,
+        connect: Connect | None = None,
+    ) -> None:  # fmt: skip
         """Use an open ledger and sink; ``capture`` does the work."""
         self._settings = settings
         self._ledger = ledger
         self._clock = ledger.clock
-        self._harvesting = Harvesting(settings, ledger=ledger, sink=sink, compression=compression, connect=connect)
+        self._engine = Engine(settings, ledger=ledger, sink=sink, compression=compression, connect=connect)
         self._condition_log = ConditionLog(self._clock)
         self.enqueued = 0
         self.lines = 0
@@ -95,18 +105,26 @@ class Run:
     def stop(self) -> None:
         """Claim nothing more, and let requests in flight finish."""
         self._stopped = True
-        self._harvesting.stop()
+        self._engine.stop()
 
     @property
     def store_problem(self) -> SinkError | None:
         """Why sealed parts wait to be stored; None if none waits because of a failure."""
-        return self._harvesting.storing.problem
+        return self._engine.uploader.problem
 
-    def progress(self) -> dict[str, tuple[Harvest, Client, Pacer]]:
+    def progress(self) -> dict[str, WorkspaceProgress]:
         """Return the progress of each workspace; empty while pairs are read."""
         if not self.pending_at_start:
             return {}
-        return {name: (each.harvest, each.client, each.pacer) for name, each in self._harvesting.wired.items()}
+        return {
+            name: WorkspaceProgress(
+                done=self._engine.counters.count_done(name),
+                pending_at_start=self.pending_at_start.get(name, 0),
+                pace=each.pacer.state(),
+                describe_hold=each.client.endpoint.describe_hold,
+            )
+            for name, each in self._engine.workspaces.list_access().items()
+        }
 
     async def capture(self, pairs: Input, rejects: RejectsFile, *, forced: bool = False) -> Summary:
         """Enqueue the pairs, capture them, and return the summary.
@@ -114,7 +132,7 @@ class Run:
         Raises ``UsageError`` for unusable input, and ``StorageError`` if the ledger fails or the place fails from the
         start. A later failure of the place is the summary's ``problem``.
         """
-        async with self._harvesting.opened():
+        async with self._engine.opened():
             for name in self._settings.workspaces:
                 await self._ledger.intake.reset_deferrals(name)
             with stop_on_signals(self.stop):
@@ -122,20 +140,20 @@ class Run:
                 self.pending_at_start = await self._ledger.reports.count_pending()
                 report = asyncio.create_task(self._report(), name="conditions")
                 try:
-                    await self._harvesting.run()
+                    await self._engine.run()
                 finally:
                     report.cancel()
-                    self._condition_log.update(self._harvesting.conditions())
+                    self._condition_log.update(self._engine.conditions())
         return await self._summary(pairs, rejects)
 
     async def _report(self) -> None:
         """Log conditions as soon as they begin and end."""
         while True:
             await asyncio.sleep(REPORT_SECONDS)
-            self._condition_log.update(self._harvesting.conditions())
+            self._condition_log.update(self._engine.conditions())
 
     async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:
-        confirm = self._harvesting.confirm_time
+        confirm = self._engine.confirm_time
         async for count in enqueue_all(self._ledger, pairs, rejects, forced=forced, once=True, confirm=confirm):
             if pairs.unconfirmed_pair is not None:
                 await confirm(pairs.unconfirmed_pair.workspace)
@@ -147,7 +165,7 @@ class Run:
                 return
 
     async def _summary(self, pairs: Input, rejects: RejectsFile) -> Summary:
-        storing, time = self._harvesting.storing, self._harvesting.time
+        uploader, time = self._engine.uploader, self._engine.time
         await self._ledger.save_clock_difference()
         difference, wrong, unconfirmed_at = self._clock.difference, time.condition(), time.unconfirmed_at
         summary = Summary(
@@ -155,26 +173,25 @@ class Run:
             reasons=rejects.reasons, notes=pairs.notes, rejects_file=str(rejects.path) if rejects.count else None,
             naive_times=pairs.naive_times,
             skipped=pairs.skipped,
-            interrupted=self._stopped, unstored=storing.waiting, problem=storing.problem,
+            interrupted=self._stopped, unstored=uploader.waiting, problem=uploader.problem,
             planned=await self._ledger.reports.count_planned(),
             clock_difference_seconds=None if difference is None else round(difference, 1),
             windows_unknown=self._windows_unknown,
             clock_problem=wrong.detail if wrong else None,
             in_question=0 if unconfirmed_at is None else await self._ledger.reports.count_seemingly_expired(),
         )  # fmt: skip
-        for name, each in self._harvesting.wired.items():
-            state, tally = each.pacer.state(), each.harvest.tally
-            summary.parts += tally.parts
-            summary.rows += tally.rows
-            summary.part_bytes += tally.part_bytes
+        counters = self._engine.counters
+        summary.parts, summary.rows, summary.part_bytes = counters.parts, counters.rows, counters.part_bytes
+        for name, each in self._engine.workspaces.list_access().items():
+            state = each.pacer.state()
             summary.requests += each.client.requests
             summary.responses += each.client.responses
             summary.throttled += state.throttled
             summary.waited_seconds += state.waited_seconds
             if each.client.endpoint.halt is not None:
                 summary.halted[name] = each.client.endpoint.halt.reason
-            if each.harvest.unreachable is not None:
-                summary.unreachable[name] = each.harvest.unreachable
+            if each.unreachable is not None:
+                summary.unreachable[name] = each.unreachable
         return summary
 
 

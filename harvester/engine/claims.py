@@ -1,82 +1,115 @@
-"""Leases readings for a workspace: what its pace can serve in a minute, or one probe while its endpoint is in doubt.
+"""Claims readings for all workspaces that need some: one transaction for many, a few times a second.
 
-The ledger records that a workspace is halted, so that a restart begins with a probe and not with a full batch.
+A transaction for each workspace would keep the ledger busy all the time, and each waits for the interpreter's lock.
 """
 
-from harvester.braze.client import Client
-from harvester.braze.pacer import Pacer
-from harvester.braze.refusals import Trust
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harvester.engine.holdings import Holdings, share_room
+from harvester.engine.lease import Lease
 from harvester.ledger import Ledger
 from harvester.model import Probe, Reading
 
-CLAIM_READINGS = 1000
-CLAIM_SECONDS = 60.0
-FIRST_CLAIM_READINGS = 100
+CLAIM_SECONDS = 0.25
+"""The time between two claims of a process with several workspaces at work."""
+
+GATHER_SECONDS = 0.02
+"""How long the first of several workspaces waits for others that begin with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Readings that were leased while the clock had the ``offset``."""
+
+    readings: list[Reading]
+    offset: float
+    limit: int
+    """How many the ledger was asked for: if there are fewer, no more are due."""
+
+
+@dataclass(slots=True)
+class _Request:
+    """What a workspace wants, and the deadline of its last reading: the next one is not nearer."""
+
+    limit: int
+    probe: Probe | None
+    deadline: float
+    claimed: "asyncio.Future[Claimed]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Claims:
-    """The claims of one workspace."""
+    """Gathers what lanes want into claims."""
 
-    def __init__(self, *, workspace: str, ledger: Ledger, client: Client, pacer: Pacer) -> None:
-        """Lease from ``ledger`` what ``pacer`` can serve and ``client`` trusts."""
-        self._workspace = workspace
+    def __init__(self, ledger: Ledger, *, lease: Lease, holdings: Holdings, count_lanes: Callable[[], int]) -> None:
+        """Claim for the owner that holds ``lease``, as much as ``holdings`` have room for."""
         self._ledger = ledger
-        self._client = client
-        self._pacer = pacer
+        self._lease = lease
+        self._holdings = holdings
+        self._count_lanes = count_lanes
+        self._requests: dict[str, _Request] = {}
+        self._deadlines: dict[str, float] = {}
+        self._requested = asyncio.Event()
+        self._last_at = -math.inf
 
-    async def begin(self) -> None:
-        """Start with a probe if the last process ended while the workspace was halted."""
-        if self._workspace in await self._ledger.reports.list_halted():
-            self._client.endpoint.refusals.doubt()
+    async def claim(self, workspace: str, limit: int, probe: Probe | None = None) -> Claimed:
+        """Lease up to ``limit`` due readings of a workspace, or the one that a ``probe`` describes."""
+        request = _Request(limit, probe, self._deadlines.get(workspace, -math.inf))
+        self._requests[workspace] = request
+        self._requested.set()
+        try:
+            return await request.claimed
+        finally:
+            if self._requests.get(workspace) is request:
+                del self._requests[workspace]
 
-    @property
-    def doubted(self) -> bool:
-        """Whether refusals put the endpoint in doubt. Then pairs of other campaigns are requested one at a time."""
-        return self._client.endpoint.refusals.trust is not Trust.TRUSTED
+    async def run(self) -> None:
+        """Claim until this is cancelled. Raises ``LedgerError``."""
+        while True:
+            await self._requested.wait()
+            await self._wait_for_others()
+            self._requested.clear()
+            requests = dict(self._requests)
+            limits = share_room(
+                {name: each.limit for name, each in requests.items()},
+                {name: each.deadline for name, each in requests.items()},
+                self._holdings.room,
+            )
+            if limits:
+                await self._claim({name: requests[name] for name in limits}, limits)
+            if len(limits) < len(requests):
+                self._requested.set()  # there is no room for the others yet
+                await asyncio.sleep(CLAIM_SECONDS)
 
-    async def claim(self) -> list[Reading]:
-        """Lease readings; while there is doubt, one reading of a campaign that was not refused yet.
+    async def _wait_for_others(self) -> None:
+        """Wait until the next claim may be made. A single lane need not wait: it claims rarely."""
+        if self._count_lanes() > 1:
+            since = asyncio.get_running_loop().time() - self._last_at
+            await asyncio.sleep(max(CLAIM_SECONDS - since, GATHER_SECONDS))
 
-        Then nothing else may be in flight. Nothing when nothing of the kind is due.
-        """
-        await self._ledger.upkeep.schedule_due(self._workspace)
-        await self._ledger.upkeep.expire(self._workspace)
-        if self.doubted:
-            return await self._claim_probe(self._client.endpoint.refusals.begin_probe())
-        failed = self._client.endpoint.failed_campaigns
-        if failed and self._pacer.backing_off:  # one campaign that fails must not keep the others from being asked
-            readings = await self._claim_probe(Probe(tuple(failed), nearest=len(failed) % 2 == 0))
-            if readings:
-                return readings
-            failed.clear()
-        return await self._ledger.batches.claim({self._workspace: self._limit()})
+    async def _claim(self, requests: dict[str, _Request], limits: dict[str, int]) -> None:
+        if self._lease.over:
+            await self._lease.renew()
+        self._last_at = asyncio.get_running_loop().time()
+        offset = self._ledger.clock.offset
+        probes = {name: each.probe for name, each in requests.items() if each.probe is not None}
+        plain = {name: limit for name, limit in limits.items() if name not in probes}
+        by_workspace: dict[str, list[Reading]] = {name: [] for name in requests}
+        readings = await self._ledger.batches.claim(plain, probes)
+        self._holdings.add(len(readings))
+        for reading in readings:
+            by_workspace[reading.pair.workspace].append(reading)
+        for name, request in requests.items():
+            self._save_deadline(name, by_workspace[name])
+            self._requests.pop(name, None)
+            if not request.claimed.done():
+                request.claimed.set_result(Claimed(by_workspace[name], offset, limits[name]))
 
-    async def _claim_probe(self, probe: Probe) -> list[Reading]:
-        """Lease the one reading that a probe describes."""
-        return await self._ledger.batches.claim({}, {self._workspace: probe})
-
-    def _limit(self) -> int:
-        """Return how many readings the pace can serve in about a minute, the most that a kill may cost."""
-        state = self._pacer.state()
-        if not state.limit:
-            return FIRST_CLAIM_READINGS
-        return max(1, min(CLAIM_READINGS, round(state.pace * CLAIM_SECONDS)))
-
-    async def end_campaigns(self) -> bool:
-        """Decide what to do if no other campaign is due; returns whether to claim again at once.
-
-        If nothing at all is due, the doubt stays.
-        """
-        if await self._ledger.batches.get_next_due_at(self._workspace) != 0.0:
-            return False
-        again = self._client.endpoint.end_campaigns(self._workspace)
-        await self.record(captured=0)
-        return again
-
-    async def record(self, *, captured: int) -> None:
-        """Record in the ledger whether the workspace is halted, after a batch with ``captured`` captures."""
-        present = self._client.endpoint.halt
-        if present is not None:
-            await self._ledger.upkeep.halt(self._workspace, reason=present.reason)
-        elif captured:
-            await self._ledger.upkeep.resume(self._workspace)
+    def _save_deadline(self, workspace: str, readings: list[Reading]) -> None:
+        """Remember how urgent a workspace is, or forget it once nothing is due."""
+        if readings:
+            self._deadlines[workspace] = readings[-1].deadline
+        else:
+            self._deadlines.pop(workspace, None)

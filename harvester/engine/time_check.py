@@ -15,6 +15,7 @@ from harvester.health import Component, Condition
 from harvester.ledger import Ledger
 from harvester.model import Outcome, Pair, Returned
 
+TURN_SECONDS = 5.0
 ASKS = 3
 ASK_AGAIN_SECONDS = 600.0
 """After ``ASKS`` answers that do not confirm the time, the next call for it is made after ``ASK_AGAIN_SECONDS``."""
@@ -26,7 +27,7 @@ log = structlog.get_logger()
 
 
 class TimeCheck:
-    """Shared by all harvests of a process. It must never record an outcome or lease a reading."""
+    """Shared by all lanes of a process. It must never record an outcome or lease a reading."""
 
     def __init__(self, ledger: Ledger) -> None:
         """Go by the clock of the ledger."""
@@ -51,13 +52,26 @@ class TimeCheck:
     async def asked(self, since: float, ask: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Make a request unless the clock has moved; returns its outcome, or ``Returned`` if the clock moves meanwhile.
 
-        Until an answer has confirmed the time, one request is made at a time: a wrong clock makes all of them void.
+        Until an answer has confirmed the time, one request is made at a time: a wrong clock makes all of them void. A
+        request that hangs delays the others only for ``TURN_SECONDS``.
         """
-        if not self._answered:
-            async with self._turn:
-                if not self._answered:
-                    return await self._ask(since, ask)
-        return await self._ask(since, ask)
+        if self._answered or not await self._wait_for_turn():
+            return await self._ask(since, ask)
+        try:
+            return await self._ask(since, ask)
+        finally:
+            self._turn.release()
+
+    async def _wait_for_turn(self) -> bool:
+        """Wait for the lock; returns whether it is held, and needed."""
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError:
+            return False
+        if self._answered:
+            self._turn.release()
+        return not self._answered
 
     async def _ask(self, since: float, ask: Callable[[], Awaitable[Outcome]]) -> Outcome:
         if self.moved(since):
@@ -90,17 +104,24 @@ class TimeCheck:
         cause = "ahead" if seconds > 0 else "behind"
         return Condition(Component.CLOCK, cause, self._wrong_since, detail=detail, blocks=False)
 
-    async def ask_time(self, workspace: str, client: Client) -> bool:
-        """Make one call for the time, if it is needed to go on; False if none was made.
+    @property
+    def may_ask(self) -> bool:
+        """Whether the time is unknown, or the machine's clock has jumped, and no request for it was made lately."""
+        if self._clock.confirmed and not self._clock.jumped:
+            return False
+        if self._clock.monotonic() - self._asked_at >= ASK_AGAIN_SECONDS:
+            self._asks_left = ASKS
+        return self._asks_left > 0
+
+    async def ask_time(self, workspace: str, get_client: Callable[[], Client]) -> bool:
+        """Make one request for the time, if it is needed to go on; False if none was made.
 
         It is needed for pairs that only a confirmed time can end, and once the machine's clock has jumped.
         """
-        if (self._clock.confirmed and not self._clock.jumped) or not self._may_ask():
-            return False
-        pair = await self._ledger.upkeep.find_time_probe(workspace)
+        pair = await self._ledger.upkeep.find_time_probe(workspace) if self.may_ask else None
         if pair is None:
             return False
-        if await client.request_time(pair, ending_at=self._clock.wall()):
+        if await get_client().request_time(pair, ending_at=self._clock.wall()):
             self._asks_left -= 1
             self._asked_at = self._clock.monotonic()
         return True
@@ -112,8 +133,3 @@ class TimeCheck:
             await client.request_time(pair, ending_at=self._clock.wall())
             if not self._clock.confirmed and self._clock.moves:  # the first one contradicts the machine: a second
                 await client.request_time(pair, ending_at=self._clock.wall())
-
-    def _may_ask(self) -> bool:
-        if self._clock.monotonic() - self._asked_at >= ASK_AGAIN_SECONDS:
-            self._asks_left = ASKS
-        return self._asks_left > 0

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from harvester.clock import Clock
-from harvester.engine.wiring import Harvesting
+from harvester.engine.engine import Engine
 from harvester.formatting import quantity
 from harvester.health import Component, Condition, ConditionLog
 from harvester.ledger import Ledger
@@ -23,9 +23,9 @@ _NOT_SERVED = "it is not configured, so its {} are not read; configure it, or re
 class Conditions:
     """Collects conditions: call the object to get the current ones, and ``report`` every few seconds to log them."""
 
-    def __init__(self, *, harvesting: Harvesting, triggers: Sequence[Trigger], ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, *, engine: Engine, triggers: Sequence[Trigger], ledger: Ledger, clock: Clock) -> None:
         """Nothing is logged yet."""
-        self._harvesting = harvesting
+        self._engine = engine
         self.triggers = list(triggers)
         self._ledger = ledger
         self._clock = clock
@@ -37,7 +37,7 @@ class Conditions:
 
     def __call__(self) -> list[Condition]:
         """Return the current conditions."""
-        found = [*self._of_ledger(), *self._harvesting.conditions()]
+        found = [*self._of_ledger(), *self._engine.conditions()]
         halted_workspaces = {each.subject for each in found if each.component is Component.KEY}
         found += [
             self._fault(Component.KEY, "file", name, *each)
@@ -75,7 +75,7 @@ class Conditions:
         self._unserved = {
             name: (_NOT_SERVED.format(quantity(count, "open pair")), before[name][1] if name in before else now)
             for name, count in pending.items()
-            if count and name not in self._harvesting.wired
+            if count and name not in self._engine.workspaces
         }
 
     def _probe_ledger(self) -> None:

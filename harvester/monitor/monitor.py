@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from harvester import __version__
-from harvester.engine.wiring import Harvesting, Wired
+from harvester.engine.engine import Engine
 from harvester.health import Component, Condition
 from harvester.ledger import Ledger
 from harvester.model import Books
@@ -42,15 +42,15 @@ class Monitor:
     """Observes one engine. Call ``sample`` every few seconds, so that the history of the quota has no gaps."""
 
     def __init__(
-        self, settings: Settings, *, ledger: Ledger, harvesting: Harvesting, triggers: Sequence[Trigger],
+        self, settings: Settings, *, ledger: Ledger, engine: Engine, triggers: Sequence[Trigger],
         conditions: Callable[[], Sequence[Condition]],
     ) -> None:  # fmt: skip
-        """Observe ``harvesting`` and ``triggers``, which already run."""
+        """Observe ``engine`` and ``triggers``, which already run."""
         self._conditions = conditions
         self._triggers = triggers
         self._settings = settings
         self._ledger = ledger
-        self._harvesting = harvesting
+        self._engine = engine
         self._clock = ledger.clock
         self._started = ledger.clock.monotonic()
         self._histories = {name: QuotaHistory() for name in settings.workspaces}
@@ -66,8 +66,8 @@ class Monitor:
 
     def sample(self) -> None:
         """Add the current quota of each workspace to its history."""
-        for name, each in self._harvesting.wired.items():
-            self._histories[name].sample(each.pacer.state(), self._clock.wall())
+        for name in self._engine.workspaces.list_access():
+            self._histories[name].sample(self._engine.workspaces.get_pace_state(name), self._clock.wall())
 
     async def snapshot(self) -> Snapshot:
         """Take a snapshot. Raises ``LedgerError``."""
@@ -79,9 +79,9 @@ class Monitor:
         halted = await self._ledger.reports.list_halted()
         workspaces = [
             await self._workspace(
-                name, each, now, expired=expired.get(name, 0), halted_since=halted[name][1] if name in halted else None
+                name, now, expired=expired.get(name, 0), halted_since=halted[name][1] if name in halted else None
             )
-            for name, each in self._harvesting.wired.items()
+            for name in self._engine.workspaces.names
         ]
         conditions = tuple(self._conditions())
         unserved = [each.subject for each in conditions if each.component is Component.WORKSPACE]
@@ -102,12 +102,12 @@ class Monitor:
         """
         now = self._clock.wall()
         expired = await self._ledger.reports.count_expired()
-        for name, each in self._harvesting.wired.items():
+        for name in self._engine.workspaces.names:
             seen = await self._ledger.reports.get_outlook(name)
             if self._should_alert(name, seen.at_risk):
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
                 log.error("pairs_at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
-                          hold_cause=each.pacer.state().hold_cause)  # fmt: skip
+                          hold_cause=self._engine.workspaces.get_pace_state(name).hold_cause)  # fmt: skip
             if (newly_expired := expired.get(name, 0) - self._expired_pairs.get(name, 0)) > 0:
                 log.error("pairs_expired", workspace=name, pairs=newly_expired,
                           hint="their last numbers are lost; see harvester status")  # fmt: skip
@@ -124,35 +124,34 @@ class Monitor:
             return True
         return False
 
-    async def _workspace(
-        self, name: str, each: Wired, now: float, *, expired: int, halted_since: float | None
-    ) -> WorkspaceState:
-        state, seen = each.pacer.state(), await self._ledger.reports.get_outlook(name)
-        halt = each.client.endpoint.halt
+    async def _workspace(self, name: str, now: float, *, expired: int, halted_since: float | None) -> WorkspaceState:
+        workspaces, seen = self._engine.workspaces, await self._ledger.reports.get_outlook(name)
+        state, counters, access = workspaces.get_pace_state(name), workspaces.get_counters(name), workspaces.find(name)
+        halt = access.client.endpoint.halt if access else None
         return WorkspaceState(
             name=name, pace=state.pace, in_flight=state.in_flight, window=self._histories[name].window,
             hold_cause=state.hold_cause, hold_until=now + state.held_seconds,
             halt_reason=halt.reason if halt else None, halted_since=halted_since,
             waited_seconds=state.waited_seconds, readings=seen.readings, at_risk=seen.at_risk, expired=expired,
-            last_captured_at=each.client.last_captured_at or (self._last_captures or {}).get(name, 0.0),
+            last_captured_at=counters.last_captured_at or (self._last_captures or {}).get(name, 0.0),
             nearest_deadline=seen.nearest_deadline, deadlines=seen.days,
-            requests=dict(each.client.requests), responses=dict(each.client.responses),
+            requests=dict(counters.requests), responses=dict(counters.responses),
         )  # fmt: skip
 
     async def store_paces(self) -> None:
         """Store the sustained pace of each workspace in the ledger, so that other commands can count pairs at risk."""
-        for name, each in self._harvesting.wired.items():
-            pace, stored = self._sustained_pace(name, each), self._paces.get(name)
+        for name in self._engine.workspaces.names:
+            pace, stored = self._sustained_pace(name), self._paces.get(name)
             if stored is None or abs(pace - stored) > PACE_TOLERANCE * max(pace, stored):
                 await self._ledger.upkeep.save_pace(name, pace)
                 self._paces[name] = pace
 
-    def _sustained_pace(self, name: str, each: Wired) -> float:
+    def _sustained_pace(self, name: str) -> float:
         """Return the requests per second that are possible over hours, if the use by others stays the same.
 
         Halted workspaces and unavailable endpoints do not lower it: they are conditions.
         """
-        workspace, state = self._settings.workspaces[name], each.pacer.state()
+        workspace, state = self._settings.workspaces[name], self._engine.workspaces.get_pace_state(name)
         if not state.limit:
             return workspace.max_rate
         window = self._histories[name].window
@@ -166,14 +165,12 @@ class Monitor:
         )  # fmt: skip
 
     async def _store(self) -> StoreState:
-        tallies = [each.harvest.tally for each in self._harvesting.wired.values()]
-        problem = self._harvesting.storing.problem
+        counters, problem = self._engine.counters, self._engine.uploader.problem
         return StoreState(
             place=self._settings.out, problem=str(problem) if problem else None,
             batches=await self._ledger.reports.count_unstored_batches(),
             sealed_bytes=await self._ledger.reports.get_sealed_bytes(),
-            parts=sum(tally.parts for tally in tallies), rows=sum(tally.rows for tally in tallies),
-            part_bytes=sum(tally.part_bytes for tally in tallies),
+            parts=counters.parts, rows=counters.rows, part_bytes=counters.part_bytes,
         )  # fmt: skip
 
     async def _books(self) -> Books:

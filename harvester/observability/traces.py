@@ -35,6 +35,9 @@ class Span:
         del name, attributes
         return self
 
+    def set(self, **attributes: Any) -> None:
+        """Set attributes."""
+
     def record_attempt(self, status: str) -> None:
         """Record one request and its status."""
 
@@ -60,6 +63,9 @@ class _RecordedSpan(Span):
 
     def child(self, name: str, **attributes: Any) -> Span:
         return _RecordedSpan(self._tracer, name, self._span, attributes)
+
+    def set(self, **attributes: Any) -> None:
+        self._span.set_attributes(attributes)
 
     def record_attempt(self, status: str) -> None:
         self._attempts += 1

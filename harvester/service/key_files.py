@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from harvester.engine.wiring import Harvesting
+from harvester.engine.engine import Engine
 from harvester.errors import UsageError
 from harvester.monitor.conditions import Conditions
 from harvester.settings import Workspace
@@ -16,10 +16,10 @@ log = structlog.get_logger()
 class KeyFiles:
     """The key files of all workspaces. Call ``reload`` every few seconds."""
 
-    def __init__(self, workspaces: Mapping[str, Workspace], harvesting: Harvesting, conditions: Conditions) -> None:
-        """Give new keys to ``harvesting``, and report unusable files to ``conditions``."""
+    def __init__(self, workspaces: Mapping[str, Workspace], engine: Engine, conditions: Conditions) -> None:
+        """Give new keys to ``engine``, and report unusable files to ``conditions``."""
         self._files = {name: each for name, each in workspaces.items() if each.api_key_file is not None}
-        self._harvesting = harvesting
+        self._engine = engine
         self._conditions = conditions
 
     async def reload(self) -> None:
@@ -31,8 +31,6 @@ class KeyFiles:
                 self._conditions.set_key_file(name, str(error))
                 continue
             self._conditions.set_key_file(name, None)
-            served = self._harvesting.wired[name]
-            if served.transport.use_key(key):
+            if self._engine.workspaces.use_key(name, key):
                 log.info("key_replaced", workspace=name)
-                served.pacer.lift()
-                served.harvest.look()
+                self._engine.wake([name])

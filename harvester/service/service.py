@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from harvester.engine.wiring import Connect, Harvesting, connected, first_of, plans_of
+from harvester.engine.engine import Engine, first_of
+from harvester.engine.workspaces import Connect
 from harvester.errors import ExitCode
-from harvester.ledger import LEASE_SECONDS, EnqueueResult, Ledger
-from harvester.model import DAY_SECONDS, SentPair
+from harvester.ledger import EnqueueResult, Ledger
+from harvester.model import SentPair
 from harvester.monitor.conditions import Conditions
 from harvester.monitor.monitor import Monitor
 from harvester.service.key_files import KeyFiles
@@ -29,15 +30,12 @@ KEYS_SECONDS = 5.0
 """How often key files are read."""
 
 SAMPLE_SECONDS = 15.0
-RECOVERY_SECONDS = LEASE_SECONDS / 4
-"""How often leases of dead processes are recovered, so that a reading waits at most 1.25 times the lease."""
 
 REPORT_SECONDS = 5.0
 """How often conditions are checked and logged."""
 
 DRAIN_SECONDS = 0.25
 DRAIN_MAX_SECONDS = 120.0
-HOUSEKEEPING_SECONDS = 600.0
 
 log = structlog.get_logger()
 
@@ -47,7 +45,7 @@ class Service:
 
     def __init__(
         self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression,
-        until_idle: bool = False, connect: Connect = connected,
+        until_idle: bool = False, connect: Connect | None = None,
     ) -> None:  # fmt: skip
         """Build the service from an open ledger and sink. ``until_idle``: end once queues are empty and nothing is due.
 
@@ -57,10 +55,15 @@ class Service:
         self._ledger = ledger
         self._clock = ledger.clock
         self._until_idle = until_idle
-        self._harvesting = Harvesting(
-            settings, ledger=ledger, sink=sink, compression=compression, lasting=not until_idle,
+        self._engine = Engine(
+            settings,
+            ledger=ledger,
+            sink=sink,
+            compression=compression,
+            lasting=not until_idle,
             connect=connect,
-        )  # fmt: skip
+            after_housekeeping=self._alert,
+        )
         self._triggers = [
             Trigger(
                 name, create_broker(each.kind, **each.options()),
@@ -70,29 +73,28 @@ class Service:
             for name, each in settings.triggers.items()
         ]  # fmt: skip
         self.conditions = Conditions(
-            harvesting=self._harvesting, triggers=self._triggers, ledger=ledger, clock=self._clock
+            engine=self._engine, triggers=self._triggers, ledger=ledger, clock=self._clock
         )  # fmt: skip
         self.monitor = Monitor(
-            settings, ledger=ledger, harvesting=self._harvesting, triggers=self._triggers, conditions=self.conditions,
+            settings, ledger=ledger, engine=self._engine, triggers=self._triggers, conditions=self.conditions,
         )  # fmt: skip
-        self._key_files = KeyFiles(settings.workspaces, self._harvesting, self.conditions)
+        self._key_files = KeyFiles(settings.workspaces, self._engine, self.conditions)
         self._drain_timed_out = False
-        self._pruned_at = 0.0
 
     def stop(self) -> None:
         """Stop the triggers, claim nothing more, and let requests in flight finish."""
         self._stop_triggers()
-        self._harvesting.stop()
+        self._engine.stop()
 
     async def serve(self) -> ExitCode:
         """Serve until ``stop``, a signal, or, with ``until_idle``, until nothing is left to do.
 
         Raises ``UsageError`` for settings that are not usable, ``StorageError`` if ledger or sink fail permanently.
         """
-        for name, plan in plans_of(self._settings).items():
+        for name, plan in self._settings.get_plans().items():
             await self._ledger.intake.set_plan(name, plan)
         await self.monitor.start()
-        async with self._harvesting.opened():
+        async with self._engine.opened():
             with stop_on_signals(self.stop):
                 try:
                     async with self._web_server(), asyncio.TaskGroup() as group:
@@ -106,15 +108,13 @@ class Service:
         periodic = [
             group.create_task(self._every(SAMPLE_SECONDS, self._sample), name="history"),
             group.create_task(self._every(REPORT_SECONDS, self._check_conditions), name="conditions"),
-            group.create_task(self._every(RECOVERY_SECONDS, self._harvesting.storing.recover), name="recovery"),
-            group.create_task(self._every(HOUSEKEEPING_SECONDS, self._clean_up), name="housekeeping"),
         ]
         if any(each.api_key_file for each in self._settings.workspaces.values()):
             periodic.append(group.create_task(self._every(KEYS_SECONDS, self._key_files.reload), name="keys"))
         triggers = [group.create_task(each.run(), name=f"trigger {each.name}") for each in self._triggers]
         if self._until_idle:
             await self._drain()
-        await self._harvesting.run()
+        await self._engine.run()
         self._stop_triggers()
         if triggers:
             await asyncio.wait(triggers)
@@ -125,10 +125,10 @@ class Service:
         """Enqueue pairs durably. Raises ``LedgerError``."""
         count = await self._ledger.intake.enqueue(arrivals, once=once)
         if count.in_question is not None:
-            await self._harvesting.confirm_time(count.in_question.workspace)
+            await self._engine.confirm_time(count.in_question.workspace)
             # A message is received once. Without a response from Braze, the machine's clock decides.
             await self._ledger.intake.enqueue(arrivals, once=once, trust_clock=True)
-        self._harvesting.look()
+        self._engine.wake({each.pair.workspace for each in arrivals})
         return count
 
     @asynccontextmanager
@@ -153,7 +153,7 @@ class Service:
         """
         began = self._clock.monotonic()
         remaining = {each.name for each in self._triggers}
-        while remaining and not self._harvesting.stopped:
+        while remaining and not self._engine.stopped:
             remaining -= {each.name for each in self._triggers if each.empty}
             if remaining and self._clock.monotonic() - began > DRAIN_MAX_SECONDS:
                 self._drain_timed_out = True
@@ -165,23 +165,23 @@ class Service:
         self._stop_triggers()
 
     async def _exit_code(self) -> ExitCode:
-        if self._harvesting.storing.problem is not None:
-            raise self._harvesting.storing.problem
+        if self._engine.uploader.problem is not None:
+            raise self._engine.uploader.problem
         if not self._until_idle:
             return ExitCode.COMPLETE
-        if any(each.client.endpoint.halt for each in self._harvesting.wired.values()):
+        if any(each.client.endpoint.halt for each in self._engine.workspaces.list_access().values()):
             return ExitCode.HALTED
         unfinished = await self._count_unfinished()
         for name, count in unfinished.items():
             log.error("readings_unfinished", workspace=name, readings=count, hint="start again to capture them")
-        if unfinished and self._harvesting.stopped:
+        if unfinished and self._engine.stopped:
             return ExitCode.INTERRUPTED
         return ExitCode.PARTIAL if unfinished or self._drain_timed_out else ExitCode.COMPLETE
 
     async def _count_unfinished(self) -> dict[str, int]:
         """Return the number of due or deferred readings of each workspace that has any."""
         unfinished = {}
-        for name in self._harvesting.wired:
+        for name in self._engine.workspaces.names:
             readings = (await self._ledger.reports.get_outlook(name)).readings
             if count := readings.get("due", 0) + readings.get("deferred", 0):
                 unfinished[name] = count
@@ -203,15 +203,7 @@ class Service:
         if self._ledger.lost is not None:
             raise self._ledger.lost
 
-    async def _clean_up(self) -> None:
-        """Expire and prune pairs, and log alerts."""
-        now = self._clock.wall()
-        for name in self._settings.workspaces:
-            await self._ledger.upkeep.schedule_due(name)
-            await self._ledger.upkeep.expire(name)
+    async def _alert(self) -> None:
+        """Log alerts, and count the pairs of workspaces that are not configured."""
         await self.monitor.alert()
         self.conditions.set_pending(await self._ledger.reports.count_pending())
-        if self._clock.confirmed and now - self._pruned_at >= DAY_SECONDS:
-            self._pruned_at = now
-            gone = await self._ledger.upkeep.prune(keep_days=self._settings.keep_days)
-            log.info("pairs_pruned", pairs=gone)

@@ -6,6 +6,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from harvester.errors import UsageError
+from harvester.schedule import ReadingPlan
 from harvester.settings.places import LocalPath, PartsPlace
 from harvester.settings.triggers import TriggerSettings
 from harvester.settings.workspace import Name, Workspace, variable_name
@@ -36,6 +37,7 @@ class Settings(BaseSettings):
     out: PartsPlace = "./harvest"
     state: LocalPath | None = None
     concurrency: int = Field(default=64, ge=1, le=1024)
+    max_in_flight: int = Field(default=256, ge=1, le=4096)
     compression: Literal["zstd", "gzip"] = "zstd"
     raw: bool = False
     patience_seconds: float = Field(default=240.0, ge=0, le=30 * 86_400)
@@ -58,6 +60,10 @@ class Settings(BaseSettings):
         if len({variable_name(name) for name in value}) < len(value):
             raise ValueError("two names differ only in case or marks, and would share the same variables")
         return value
+
+    def get_plans(self) -> dict[str, ReadingPlan]:
+        """Return the plan of readings of each workspace."""
+        return {name: ReadingPlan(each.ages_days) for name, each in self.workspaces.items()}
 
     def load_keys(self) -> dict[str, str]:
         """Return the API key of each workspace. Raises ``UsageError`` with all problems at once."""

@@ -58,8 +58,10 @@ class PartWriter:
 
         Its name has the day on which the batch was opened and the batch's id, and no user data.
         """
-        self._dataset = dataset
+        self.size_bytes = 0
+        """The compressed bytes so far."""
         self._destination = destination
+        self._dataset = dataset
         day = datetime.fromtimestamp(batch.opened_at, UTC).date().isoformat()
         self._name = f"{dataset}/captured_date={day}/{batch.id}.ndjson{_SUFFIXES[compression]}"
         self._compressor = _create_compressor(compression)
@@ -68,11 +70,14 @@ class PartWriter:
         self._compressed: list[bytes] = []
         self._row_count = 0
 
-    async def add(self, rows: bytes, row_count: int) -> None:
+    def append(self, rows: bytes, row_count: int) -> None:
         """Add the rows of one capture, as complete lines."""
         self._waiting.append(rows)
         self._waiting_bytes += len(rows)
         self._row_count += row_count
+
+    async def compress_full(self) -> None:
+        """Compress what was added, if it is enough for a piece."""
         if self._waiting_bytes >= _CHUNK_BYTES:
             await self._compress()
 
@@ -88,8 +93,13 @@ class PartWriter:
     async def _compress(self) -> None:
         chunk, self._waiting, self._waiting_bytes = b"".join(self._waiting), [], 0
         loop = asyncio.get_running_loop()
-        # The thread works in the order of submission, so rows keep their order.
-        self._compressed.append(await loop.run_in_executor(_thread, self._compressor.compress, chunk))
+        # The thread works in the order of submission, so rows keep their order, and ``finish`` has all of them.
+        await loop.run_in_executor(_thread, self._compress_chunk, chunk)
+
+    def _compress_chunk(self, chunk: bytes) -> None:
+        compressed = self._compressor.compress(chunk)
+        self._compressed.append(compressed)
+        self.size_bytes += len(compressed)
 
     def _finish(self) -> tuple[bytes, str]:
         data = b"".join(self._compressed) + self._compressor.flush()

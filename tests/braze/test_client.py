@@ -16,7 +16,7 @@ from harvester.braze.pacer import Pacer
 from harvester.braze.quota import QuotaReport
 from harvester.braze.refusals import REFUSALS_TO_DOUBT, Trust
 from harvester.braze.transport import Response
-from harvester.engine.wiring import Harvesting
+from harvester.engine.engine import Engine
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
 from harvester.model import Captured, Deferred, Pair, Reading, Rejected, Returned, SentPair, Verdict
@@ -86,8 +86,8 @@ def capture_all(steps: Iterable[int | bytes | Exception], readings: int = 1, *, 
             reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1), longest_wait_seconds=7200.0
         )  # fmt: skip
         client = Client(transport=transport, pacer=pacer, clock=clock, endpoint=AT)
-        outcomes = [await client.capture(reading(number), batch_id="b") for number in range(readings)]
-        at_once = (client.capture(reading(number), batch_id="b") for number in range(concurrent))
+        outcomes = [await client.capture(reading(number), get_batch_id=lambda: "b") for number in range(readings)]
+        at_once = (client.capture(reading(number), get_batch_id=lambda: "b") for number in range(concurrent))
         return [*outcomes, *await asyncio.gather(*at_once)], transport, client
 
     return run_virtual(capture())
@@ -181,7 +181,7 @@ def test_a_stop_ends_the_wait_between_attempts():
         clock = VirtualClock()
         pacer = Pacer(reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1))
         client = Client(transport=ScriptedTransport(repeat(503)), pacer=pacer, clock=clock, endpoint=AT)
-        task = asyncio.create_task(client.capture(reading(), batch_id="b"))
+        task = asyncio.create_task(client.capture(reading(), get_batch_id=lambda: "b"))
         await asyncio.sleep(0.06)
         client.stop()
         return await task
@@ -232,14 +232,14 @@ def run_capture(
             transport = make_transport(ledger, clock)
             pairs = [SentPair(Pair("eu", "c", f"s{number}")) for number in range(count)]
             await ledger.intake.enqueue(pairs, once=True)
-            harvesting = Harvesting(
+            engine = Engine(
                 Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)}), ledger=ledger,
                 sink=FolderSink(folder / "out"), compression=Compression.NONE, connect=lambda *_: transport,
             )  # fmt: skip
-            async with harvesting.opened():
+            async with engine.opened():
                 if stopped_after is not None:
-                    asyncio.get_running_loop().call_later(stopped_after, harvesting.stop)
-                await harvesting.run()
+                    asyncio.get_running_loop().call_later(stopped_after, engine.stop)
+                await engine.run()
             return clock.monotonic(), (await ledger.reports.get_books()).pending
 
     return run_virtual(story())

@@ -15,7 +15,7 @@ import structlog
 from harvester.braze.quota import QuotaReport
 from harvester.braze.refusals import CAMPAIGNS_KEPT, PROBES_TO_HALT, REFUSALS_TO_DOUBT, Refusals, Trust
 from harvester.braze.transport import Response
-from harvester.engine.wiring import Harvesting
+from harvester.engine.engine import Engine
 from harvester.ledger import Ledger
 from harvester.model import RETENTION_SECONDS, Books, Pair, SentPair
 from harvester.settings import Settings, Workspace
@@ -96,20 +96,20 @@ def run_capture(
         async with await Ledger.open(folder / "ledger.db", clock=clock, jitter=random.Random(1)) as ledger:
             pairs = [each for listed in lists for each in listed]
             await ledger.intake.enqueue(pairs, once=True)
-            harvesting = Harvesting(
+            engine = Engine(
                 Settings(workspaces={"eu": Workspace(endpoint="https://rest.fra-01.braze.eu", api_key="k" * 20)}),
                 ledger=ledger, sink=FolderSink(folder / "out"), compression=Compression.NONE,
                 lasting=lasting, connect=lambda *_: braze,
             )  # fmt: skip
-            async with harvesting.opened():
-                task = asyncio.create_task(harvesting.run())
+            async with engine.opened():
+                task = asyncio.create_task(engine.run())
                 if late is not None:
                     await asyncio.sleep(late[0])
                     await ledger.intake.enqueue(late[1], once=True)
-                    harvesting.look()
+                    engine.wake()
                 await asyncio.wait([task], timeout=seconds)
                 ended = clock.monotonic()
-                harvesting.stop()
+                engine.stop()
                 await task
             because = (await ledger.reports.list_halted()).get("eu", (None, 0.0))[0]
             return Harvested(await ledger.reports.get_books(), because, ended)

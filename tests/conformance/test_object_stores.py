@@ -17,7 +17,8 @@ import zstandard
 from aiohttp import web
 
 from harvester.clock import SystemClock
-from harvester.engine.storing import Storing
+from harvester.engine.batch_in_progress import MAX_ANSWERS
+from harvester.engine.uploader import Uploader
 from harvester.errors import PartConflict, SinkError, UsageError
 from harvester.ledger import Ledger
 from harvester.model import DATASET, Batch, Captured, Pair, Part, SentPair, Settlement, Verdict
@@ -33,6 +34,7 @@ from tests.support.tcp_proxy import TcpProxy
 from tests.support.warm_process import fork
 
 PAIRS = 150
+PAIRS_OF_TWO_BATCHES = MAX_ANSWERS + 100
 """Two batches: the first has a hundred readings."""
 
 
@@ -271,7 +273,7 @@ def captures(objects: dict[str, bytes]) -> Counter:
 async def test_a_kill_at_each_put_loses_nothing(stores, tmp_path, monkeypatch, name, cut):
     """SIGKILL at each put, and a cut of the put itself: nothing is missing, written twice or requested again."""
     bucket, log = stores(name), tmp_path / "answers.ndjson"
-    config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)
+    config = SimulatorConfig(pairs=PAIRS_OF_TWO_BATCHES, limit=10_000_000, api_key=KEY, log=log)
     async with Simulator(config) as simulator, TcpProxy(bucket.port) as proxy:
         scene = Scene(tmp_path / "scene", bucket, proxy.port, simulator, log)
         settled: set[tuple[str, str]] = set()
@@ -304,7 +306,7 @@ async def test_an_unavailable_store_ends_the_run_and_the_next_run_stores_the_par
     """Capturing continues while the store is away; the exit code is 5, and the next run stores without a request."""
     bucket, log = stores("moto"), tmp_path / "answers.ndjson"
     async with (
-        Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator,
+        Simulator(SimulatorConfig(pairs=PAIRS_OF_TWO_BATCHES, limit=10_000_000, api_key=KEY, log=log)) as simulator,
         TcpProxy(bucket.port) as proxy,
     ):
         scene = Scene(tmp_path / "scene", bucket, proxy.port, simulator, log)
@@ -320,7 +322,7 @@ async def test_an_unavailable_store_ends_the_run_and_the_next_run_stores_the_par
         code, out, err = await scene.command.run(*scene.arguments, "--raw", "--json")
         assert code == 0, err
         assert scene.requested() == requested
-        assert len(captures(await scene.objects(monkeypatch))) == PAIRS
+        assert len(captures(await scene.objects(monkeypatch))) == PAIRS_OF_TWO_BATCHES
 
 
 async def test_a_run_starts_while_a_known_store_is_unavailable(stores, tmp_path, monkeypatch):
@@ -455,8 +457,8 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
         ):
             parts = await seal_batches(first, 2, dataset)
             clock.late = 3600.0
-            storings = [
-                Storing(
+            uploaders = [
+                Uploader(
                     each,
                     BucketSink(ObjectStore(url)),
                     clock=clock,
@@ -467,20 +469,20 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
                 for each in (first, second)
             ]
             for each in parts:
-                storings[0].add(batch_of(each), each.size_bytes)
-            storings[1].destination = dataset
-            assert await storings[1].recover() == []
-            assert storings[1].waiting == 2
+                uploaders[0].add(batch_of(each), each.size_bytes)
+            uploaders[1].destination = dataset
+            assert await uploaders[1].recover() == []
+            assert uploaders[1].waiting == 2
 
             async def away_then_back() -> None:
-                while any(each.problem is None for each in storings):
+                while any(each.problem is None for each in uploaders):
                     await asyncio.sleep(0)
                 proxy.fate = lambda _method, _target: None
-                for each in storings:
+                for each in uploaders:
                     each.finish()
 
-            await asyncio.gather(away_then_back(), *(each.run() for each in storings))
-            assert [each.problem for each in storings] == [None, None]
+            await asyncio.gather(away_then_back(), *(each.run() for each in uploaders))
+            assert [each.problem for each in uploaders] == [None, None]
             assert await first.reports.count_batches() == {"stored": 2}
         assert [await ObjectStore(url).read(each.name) for each in parts] == [each.data for each in parts]
 
@@ -492,20 +494,20 @@ async def test_capturing_pauses_while_too_many_bytes_are_sealed(stores, tmp_path
         url = use(monkeypatch, bucket, proxy.port)
         dataset = await BucketSink(ObjectStore(url)).attach("ledger")
         proxy.fate = lambda _method, _target: "before"
-        storing = Storing(ledger, BucketSink(ObjectStore(url)), clock=clock, jitter=random.Random(1),
-                          max_sealed_bytes=1 << 20, patience_seconds=3600.0)  # fmt: skip
-        assert await storing.room()
+        uploader = Uploader(ledger, BucketSink(ObjectStore(url)), clock=clock, jitter=random.Random(1),
+                            max_sealed_bytes=1 << 20, patience_seconds=3600.0)  # fmt: skip
+        assert await uploader.wait_for_room()
         for each in await seal_batches(ledger, 2, dataset):
-            storing.add(batch_of(each), each.size_bytes)
-        running, waiting = asyncio.create_task(storing.run()), asyncio.create_task(storing.room())
-        while storing.problem is None:
+            uploader.add(batch_of(each), each.size_bytes)
+        running, waiting = asyncio.create_task(uploader.run()), asyncio.create_task(uploader.wait_for_room())
+        while uploader.problem is None:
             await asyncio.sleep(0)
         assert not waiting.done()
         proxy.fate = lambda _method, _target: None
         assert await waiting
-        storing.finish()
+        uploader.finish()
         await running
-        assert storing.waiting == 0
+        assert uploader.waiting == 0
 
 
 async def test_damaged_bytes_in_the_ledger_are_never_stored(tmp_path):
@@ -519,13 +521,13 @@ async def test_damaged_bytes_in_the_ledger_are_never_stored(tmp_path):
             connection.execute(
                 "UPDATE part SET data = CAST('y' || substr(data, 2) AS BLOB) WHERE name = ?", (bad.name,)
             )
-        storing = Storing(ledger, sink, clock=clock, jitter=random.Random(1), max_sealed_bytes=1 << 30,
-                          patience_seconds=0.0)  # fmt: skip
+        uploader = Uploader(ledger, sink, clock=clock, jitter=random.Random(1), max_sealed_bytes=1 << 30,
+                            patience_seconds=0.0)  # fmt: skip
         for each in (bad, good):
-            storing.add(batch_of(each), each.size_bytes)
-        storing.finish()
-        await storing.run()
-        assert "damaged" in str(storing.problem)
+            uploader.add(batch_of(each), each.size_bytes)
+        uploader.finish()
+        await uploader.run()
+        assert "damaged" in str(uploader.problem)
         assert await ledger.reports.count_batches() == {"conflict": 1, "stored": 1}
     assert (tmp_path / "harvest" / good.name).read_bytes() == good.data
     assert not (tmp_path / "harvest" / bad.name).exists()

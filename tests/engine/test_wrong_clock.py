@@ -18,7 +18,7 @@ from harvester.braze.transport import Response
 from harvester.cli.output import clock_line, format_time
 from harvester.clock import MAX_MOVES, Bounds, BrazeClock, format_difference
 from harvester.commands.capture import Run, Summary
-from harvester.engine.wiring import Harvesting
+from harvester.engine.engine import Engine
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
 from harvester.model import Batch, Books, Captured, Pair, SentPair, Settlement, Verdict
@@ -83,12 +83,12 @@ async def open_harvest(folder: Path, machine: Machine, wire: Braze, *, lasting: 
     """Open a ledger and the engine of one process."""
     settings = Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)})
     async with await Ledger.open(folder / "ledger.db", clock=machine) as ledger:
-        harvesting = Harvesting(
+        engine = Engine(
             settings, ledger=ledger, sink=FolderSink(folder / "out"), compression=Compression.NONE,
             lasting=lasting, connect=lambda *_: wire,
         )  # fmt: skip
-        async with harvesting.opened():
-            yield ledger, harvesting
+        async with engine.opened():
+            yield ledger, engine
 
 
 def sends(*ages_days: float) -> list[SentPair]:
@@ -103,13 +103,13 @@ def run_harvest(
 
     async def story() -> tuple[Books, dict[str, int]]:
         machine = Machine(ahead)
-        async with open_harvest(folder, machine, wire) as (ledger, harvesting):
+        async with open_harvest(folder, machine, wire) as (ledger, engine):
             await ledger.intake.enqueue(arrivals, once=True)
             if jump is not None:
                 asyncio.get_running_loop().call_later(0.3, jump, machine)
-            await harvesting.run()
+            await engine.run()
             await ledger.save_clock_difference()
-            return await ledger.reports.get_books(), dict(harvesting.wired["eu"].client.requests)
+            return await ledger.reports.get_books(), dict(engine.workspaces.get_counters("eu").requests)
 
     return run_virtual(story())
 
@@ -274,16 +274,16 @@ def test_a_summary_counts_pairs_that_wait_for_a_confirmed_time(tmp_path):
 @pytest.mark.parametrize("ahead", [3 * DAY, -3 * DAY, 90 * DAY])
 def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, monkeypatch, ahead):
     """No reading is early, missing or has a wrong name."""
-    monkeypatch.setattr("harvester.engine.pipeline.LOOK_SECONDS", 600.0)
+    monkeypatch.setattr("harvester.engine.dispatcher.LOOK_SECONDS", 600.0)
 
     async def story() -> list[tuple[str, float]]:
         machine, wire = Machine(ahead), Braze()
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
             await ledger.intake.set_plan("eu", ReadingPlan((0.01, 0.05, 0.1)))
             await ledger.intake.enqueue(sends(0.005, 0.02, 0.06))
-        async with open_harvest(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
-            asyncio.get_running_loop().call_later(0.11 * DAY, harvesting.stop)
-            await harvesting.run()
+        async with open_harvest(tmp_path, machine, wire, lasting=True) as (ledger, engine):
+            asyncio.get_running_loop().call_later(0.11 * DAY, engine.stop)
+            await engine.run()
             rows = query(ledger.path, READ)
         return [(send_id, reading, (ended_at - START + age * DAY) / DAY) for send_id, reading, ended_at, age in rows]
 
@@ -305,13 +305,13 @@ def test_a_machine_that_slept_requests_the_time_after_its_clock_jumped(tmp_path)
 
     async def story() -> list[tuple[str, float]]:
         machine, wire = Machine(), SleepingMachineBraze()
-        async with open_harvest(tmp_path, machine, wire, lasting=True) as (ledger, harvesting):
+        async with open_harvest(tmp_path, machine, wire, lasting=True) as (ledger, engine):
             await ledger.intake.set_plan("eu", ReadingPlan((1.0, 13.0)))
             await ledger.intake.enqueue([*sends(2.0, 0.0)])
             loop = asyncio.get_running_loop()
             loop.call_later(60.0, wire.sleep, machine, 13.2 * DAY)
-            loop.call_later(120.0, harvesting.stop)
-            await harvesting.run()
+            loop.call_later(120.0, engine.stop)
+            await engine.run()
             totals = await ledger.reports.get_books()
         return totals, wire.requests
 

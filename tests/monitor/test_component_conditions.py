@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import structlog
 from pydantic import SecretStr
 
-from harvester.engine.wiring import Harvesting
+from harvester.engine.engine import Engine
 from harvester.errors import BrokerError, SinkError
 from harvester.health import Component
 from harvester.ledger import Ledger
@@ -145,9 +145,9 @@ async def test_a_hanging_ledger_is_reported_without_a_query(tmp_path):
     clock = Clock()
     settings = Settings(workspaces={"us": Workspace(endpoint=AT, api_key=SecretStr(KEY))})
     async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
-        harvesting = Harvesting(settings, ledger=ledger, sink=FolderSink(tmp_path / "out"),
+        engine = Engine(settings, ledger=ledger, sink=FolderSink(tmp_path / "out"),
                                 compression=Compression.NONE, lasting=True)  # fmt: skip
-        conditions = Conditions(harvesting=harvesting, triggers=[], ledger=ledger, clock=clock)
+        conditions = Conditions(engine=engine, triggers=[], ledger=ledger, clock=clock)
         other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         hanging = asyncio.create_task(ledger.upkeep.resume("us"))

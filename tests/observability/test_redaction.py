@@ -168,7 +168,7 @@ async def test_a_key_in_a_header_is_not_logged():
         client = Client(transport=transport, endpoint=server.url, pacer=pacer, clock=clock)
         reading = Reading(1, Pair("eu", "c", "s"), "once", clock.wall(), clock.wall() + 1e6, clock.wall())
         with structlog.testing.capture_logs() as logged:
-            await asyncio.gather(*(client.capture(reading, batch_id="b") for _ in ids))
+            await asyncio.gather(*(client.capture(reading, get_batch_id=lambda: "b") for _ in ids))
         await transport.close()
     assert {each["request_id"] for each in logged if each["event"] == "response_unusable"} == {MASK, "\\udcff\\udcfe"}
     assert KEY not in repr(logged)

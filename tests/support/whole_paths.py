@@ -18,10 +18,10 @@ from harvester.braze.pacer import Pacer
 from harvester.braze.transport import BrazeTransport, Response
 from harvester.clock import BrazeClock, SystemClock
 from harvester.datasets import write_latest
-from harvester.engine.open_batch import OpenBatch
+from harvester.engine.batch_in_progress import BatchInProgress
 from harvester.errors import ExchangeError, UsageError
 from harvester.ledger import EnqueueResult, Ledger
-from harvester.model import Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned, SentPair
+from harvester.model import Batch, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned, SentPair
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sources import Input, RejectsFile
 from harvester.sources.brokers import Delivery
@@ -191,19 +191,19 @@ def harvest(folder: Path, found: Sequence[Response | ExchangeError], scrub) -> l
 
     async def story() -> list[Outcome]:
         clock = VirtualClock()
-        opened = OpenBatch("eu", readings, now=NOW, clock_offset=0.0, destination="d", compression=Compression.ZSTD)
+        batch = BatchInProgress(Batch.open(NOW), Compression.ZSTD, "d")
         for reading, answer in zip(readings, found, strict=True):
             pacer = Pacer(reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1))
             client = Client(
                 transport=Replay(answer, scrub), endpoint=ENDPOINT, pacer=pacer, clock=clock
             )  # fmt: skip
-            outcome = await client.capture(reading, batch_id="b")
+            outcome = await client.capture(reading, get_batch_id=lambda: "b")
             assert KEY[:14] not in f"{client.endpoint.halt}{client.endpoint.describe_hold('overloaded')}"
-            await opened.take_back(reading, outcome)
+            await batch.add_outcome(reading, outcome, now=0.0)
         (folder / ".harvester" / "tmp").mkdir(parents=True)  # as attaching to the folder would
-        for part in await opened.parts():
+        for part in await batch.finish():
             await FolderSink(folder).create(part)
-        return [each.outcome for each in opened.settlements]
+        return [each.outcome for each in batch.settlements]
 
     return run_virtual(story())
 

@@ -83,10 +83,10 @@ def test_pacing_and_policy_need_few_calls_per_reading():
         clock = VirtualClock()
         pacer = Pacer(reserve=0.2, max_rate=1e9, clock=clock, jitter=random.Random(1))
         client = Client(transport=InstantTransport(), pacer=pacer, clock=clock, endpoint="https://rest.fra-01.braze.eu")
-        await client.capture(READING, batch_id="b")
+        await client.capture(READING, get_batch_id=lambda: "b")
         with count_calls() as calls:
             for _ in range(100):
-                await client.capture(READING, batch_id="b")
+                await client.capture(READING, get_batch_id=lambda: "b")
         return calls.total() / 100
 
     assert run_virtual(capture()) <= CALLS_A_READING

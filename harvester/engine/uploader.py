@@ -1,7 +1,7 @@
-"""Sealed parts go to their place: the last steps of the batch protocol, for new batches and for recovered ones.
+"""Uploads sealed parts to their place: the last steps of the batch protocol, for new batches and for recovered ones.
 
-What is sealed is safe in the ledger, so a place that is away only costs time: storing is tried again and again,
-and harvesting goes on until the ledger holds as many sealed bytes as it may.
+What is sealed is safe in the ledger, so a place that is unavailable only costs time: uploads are repeated, and
+capturing continues until the ledger contains as many sealed bytes as it may.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ MAX_PAUSE_SECONDS = 60.0
 log = structlog.get_logger()
 
 
-class Storing:
-    """Takes sealed batches to the sink, one after the other."""
+class Uploader:
+    """Uploads sealed batches to the sink, one after the other."""
 
     def __init__(
         self, ledger: Ledger, sink: Sink, *, clock: Clock, jitter: random.Random,
         max_sealed_bytes: int, patience_seconds: float,
     ) -> None:  # fmt: skip
-        """Hold at most about ``max_sealed_bytes`` back; give up on a place that was away for ``patience_seconds``.
+        """Keep at most about ``max_sealed_bytes``; give up a place that was unavailable for ``patience_seconds``.
 
-        It is given up only once nothing else is left to do: after ``finish``, or when no more may be held back.
+        It is given up only once nothing else is left to do: after ``finish``, or when no more bytes may be kept.
         """
         self.problem: SinkError | None = None
         """Why parts cannot be stored; None while they can."""
@@ -48,7 +48,7 @@ class Storing:
         self._waiting: deque[tuple[str, int, Span]] = deque()
         self._sealed_bytes = 0
         self._away_since = 0.0
-        self._tries_in_vain = 0
+        self._failures = 0
         self._conflict: PartConflict | None = None
         self._given_up = False
         self._expected: str | None = None
@@ -73,7 +73,7 @@ class Storing:
         return self._sealed_bytes >= self._max_sealed_bytes
 
     def add(self, batch_id: str, size_bytes: int, *, span: Span = NO_SPAN) -> None:
-        """Take on a sealed batch, whose parts lie in the ledger; one that is waiting already is not taken twice."""
+        """Upload a sealed batch, whose parts are in the ledger; one that is waiting already is not added twice."""
         if any(waiting == batch_id for waiting, _, _ in self._waiting):
             return
         self._waiting.append((batch_id, size_bytes, span))
@@ -81,7 +81,7 @@ class Storing:
         self._work.set()
 
     async def recover(self) -> list[str]:
-        """Recover what dead processes held; what they had sealed for this dataset is stored.
+        """Recover what dead processes held; what they had sealed for this dataset is uploaded.
 
         Returns the ids of the batches that were sealed for another dataset, which are skipped.
         """
@@ -94,10 +94,10 @@ class Storing:
                 log.warning("batch_skipped", batch_id=batch.batch_id, reason="it was sealed for another dataset")
         return others
 
-    def attach_first(self, dataset_id: str, problem: SinkError) -> None:
-        """Begin with a place that is away, for now because of ``problem``: it must prove to be that dataset first."""
+    def expect_dataset(self, dataset_id: str, problem: SinkError) -> None:
+        """Begin with a place that is unavailable because of ``problem``: it must prove to be that dataset first."""
         self._expected = dataset_id
-        self._note(problem)
+        self._record_failure(problem)
 
     def finish(self) -> None:
         """Let ``run`` end when all that was added is stored."""
@@ -105,12 +105,12 @@ class Storing:
         self._work.set()
 
     def stop(self) -> None:
-        """Try what waits once more and no longer."""
+        """Try what waits once more, and no longer."""
         self._stopping.set()
         self._room.set()
 
-    async def room(self) -> bool:
-        """Wait until another batch may be sealed; False when that is not to be."""
+    async def wait_for_room(self) -> bool:
+        """Wait until more may be claimed; False if nothing more will be uploaded."""
         if self.full and not self._stopping.is_set():
             log.warning("sealed_limit_reached", sealed_bytes=self._sealed_bytes, reason=str(self.problem or "storing"))
         while self.full and not self._given_up and not self._stopping.is_set():
@@ -119,7 +119,7 @@ class Storing:
         return not self.full
 
     async def run(self) -> None:
-        """Store what is added until it is finished or given up; what is not stored stays sealed, see ``problem``.
+        """Upload what is added until it is finished or given up; what is not stored stays sealed, see ``problem``.
 
         Raises ``SinkClosed`` where no part will ever be taken again, ``SinkRefused`` where none must, ``LedgerError``.
         """
@@ -134,12 +134,12 @@ class Storing:
             except (SinkClosed, SinkRefused):
                 raise
             except SinkError as error:
-                self._note(error)
-                if self._hopeless():
+                self._record_failure(error)
+                if self._should_give_up():
                     break
                 await self._pause()
             else:
-                self._all_well()
+                self._record_success()
         self._given_up = bool(self._waiting)
         self._room.set()
         self.problem = (self.problem if self._waiting else None) or self._conflict
@@ -178,19 +178,19 @@ class Storing:
                 raise
             await self._ledger.batches.mark_stored(batch_id, dataset=part.dataset, destination=part.destination)
 
-    def _note(self, error: SinkError) -> None:
+    def _record_failure(self, error: SinkError) -> None:
         if self.problem is None:
             self._away_since = self._clock.monotonic()
         self.problem = error
-        self._tries_in_vain += 1
+        self._failures += 1
 
-    def _all_well(self) -> None:
+    def _record_success(self) -> None:
         self.problem = None
-        self._tries_in_vain = 0
+        self._failures = 0
         if not self.full:
             self._room.set()
 
-    def _hopeless(self) -> bool:
+    def _should_give_up(self) -> bool:
         """Whether nothing but the place is waited for, and that for too long."""
         if self._finishing and self._stopping.is_set():
             return True
@@ -203,7 +203,7 @@ class Storing:
             self._work.clear()
             await self._work.wait()
             return
-        seconds = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self._tries_in_vain - 1, 10), MAX_PAUSE_SECONDS)
+        seconds = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 10), MAX_PAUSE_SECONDS)
         await wait_for_event(self._stopping, timeout_seconds=seconds * self._jitter.uniform(0.75, 1.0))
 
 

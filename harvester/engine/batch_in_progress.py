@@ -1,0 +1,68 @@
+"""A batch before it is sealed: what was answered for one place, and the parts with its rows."""
+
+import structlog
+
+from harvester.model import DATASET, RAW_DATASET, Batch, Captured, Deferred, Outcome, Part, Reading, Settlement
+from harvester.observability.traces import begin_span
+from harvester.storage import Compression, PartWriter
+
+MAX_ANSWERS = 1000
+MAX_BYTES = 8 * 1024 * 1024
+"""A batch is complete with so many answers, or so many compressed bytes: what memory and the ledger hold of it."""
+
+log = structlog.get_logger()
+
+
+class BatchInProgress:
+    """Collects outcomes. It knows neither who makes requests nor where parts go, and never waits for either."""
+
+    def __init__(self, batch: Batch, compression: Compression, destination: str) -> None:
+        """Begin without outcomes; ``destination`` is the id of the dataset that the parts belong to."""
+        self.batch = batch
+        self.settlements: list[Settlement] = []
+        self.first_outcome_at = 0.0
+        """The monotonic time of the first outcome."""
+        self.span = begin_span("batch", batch_id=batch.id)
+        self._rows = PartWriter(batch, DATASET, compression, destination=destination)
+        self._raw = PartWriter(batch, RAW_DATASET, compression, destination=destination)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has as many answers or bytes as it may have."""
+        return len(self.settlements) >= MAX_ANSWERS or self._rows.size_bytes + self._raw.size_bytes >= MAX_BYTES
+
+    @property
+    def workspaces(self) -> set[str]:
+        """The workspaces of its readings."""
+        return {each.reading.pair.workspace for each in self.settlements}
+
+    async def add_outcome(self, reading: Reading, outcome: Outcome, *, now: float) -> None:
+        """Add a reading's outcome, and its rows to the part. All but the compression happens before any wait."""
+        if not self.settlements:
+            self.first_outcome_at = now
+        if not isinstance(outcome, Captured):
+            self.settlements.append(Settlement(reading, outcome))
+            return
+        # The rows are in the part now; the settlement needs only the verdict.
+        self.settlements.append(Settlement(reading, outcome._replace(rows=b"", raw=b"")))
+        log.debug("reading_captured", workspace=reading.pair.workspace, campaign_id=reading.pair.campaign_id,
+                  send_id=reading.pair.send_id, reading=reading.name, verdict=outcome.verdict.value,
+                  rows=outcome.row_count, drift=outcome.drift, batch_id=self.batch.id)  # fmt: skip
+        if outcome.raw:
+            self._raw.append(outcome.raw, 1)
+        self._rows.append(outcome.rows, outcome.row_count)
+        await self._rows.compress_full()
+        await self._raw.compress_full()
+
+    async def finish(self) -> list[Part]:
+        """End the parts; returns those that contain a row."""
+        return [part for part in (await self._rows.finish(), await self._raw.finish()) if part is not None]
+
+    def log_sealed(self, parts: list[Part]) -> None:
+        """Log that it is sealed."""
+        captures = sum(isinstance(each.outcome, Captured) for each in self.settlements)
+        rows = sum(part.row_count for part in parts if part.dataset == DATASET)
+        only_deferred = all(isinstance(each.outcome, Deferred) for each in self.settlements)
+        log_sealed = log.debug if only_deferred else log.info  # while requests fail, many such batches are sealed
+        log_sealed("batch_sealed", batch_id=self.batch.id, workspaces=len(self.workspaces),
+                   readings=len(self.settlements), captures=captures, rows=rows)  # fmt: skip

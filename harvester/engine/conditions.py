@@ -1,0 +1,45 @@
+"""The conditions of an engine: its clock, the endpoints and keys of its workspaces, and its place."""
+
+from harvester.clock import BrazeClock
+from harvester.engine.patience import Patience
+from harvester.engine.uploader import Uploader
+from harvester.engine.workspaces import WorkspaceAccess
+from harvester.health import OUTAGE_SECONDS, Component, Condition, describe_failed_request
+
+
+def find_workspace_condition(
+    name: str, access: WorkspaceAccess, patience: Patience, clock: BrazeClock
+) -> Condition | None:
+    """Return the condition of a workspace's key or endpoint; None while both work."""
+    halt, failing = access.client.endpoint.halt, access.client.endpoint.failing
+    now = clock.monotonic()
+    if halt is not None:
+        return Condition(Component.KEY, halt.cause, clock.wall() - (now - halt.since), name, halt.reason)
+    if failing is not None and (problem := _describe_endpoint(access, patience, now)):
+        return Condition(Component.ENDPOINT, failing.cause, clock.wall() - (now - failing.since), name, problem)
+    return None
+
+
+def _describe_endpoint(access: WorkspaceAccess, patience: Patience, now: float) -> str:
+    """Return how the last request failed, once requests have failed for long enough; otherwise an empty text.
+
+    A run that never had a response reports its first failure at once, since a person may be waiting.
+    """
+    failing = access.client.endpoint.failing
+    assert failing is not None
+    seconds = 0.0 if access.unreachable is not None else patience.seconds_left(access.pacer)
+    at_once = seconds is not None and not access.pacer.state().answered
+    if not at_once and now - failing.since < OUTAGE_SECONDS:
+        return ""
+    hope = f"; trying again for up to {seconds:.0f} s" if seconds and at_once else ""
+    return describe_failed_request(access.client.endpoint.url, failing) + hope
+
+
+def find_store_condition(uploader: Uploader, clock: BrazeClock) -> Condition | None:
+    """Return the condition of the place; None while parts can be stored."""
+    if uploader.problem is None:
+        return None
+    away = uploader.away_seconds
+    blocks = uploader.full or away >= OUTAGE_SECONDS
+    problem = uploader.problem
+    return Condition(Component.STORE, problem.cause, clock.wall() - away, detail=str(problem), blocks=blocks)

@@ -1,0 +1,169 @@
+"""Knows when readings fall due, and runs a lane for each workspace that has work.
+
+One query covers all workspaces, so an idle workspace costs nothing, and a message wakes only its own.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable
+
+from harvester.clock import wait_for_event
+from harvester.engine.lane import Lane
+from harvester.engine.shared import Spawn
+from harvester.engine.time_check import TimeCheck
+from harvester.engine.workspaces import Workspaces
+from harvester.ledger import Ledger
+
+LINGER_SECONDS = 1.0
+"""How long pairs that trickle in gather before they are claimed, so that they share a part."""
+
+LOOK_SECONDS = 10.0
+"""How often a service looks for pairs that another process enqueued, in all workspaces."""
+
+SPACING_SECONDS = 0.25
+"""The least time between two looks."""
+
+TIME_PROBES = 50
+"""In how many workspaces a look searches for a pair to request for the time."""
+
+
+class Dispatcher:
+    """Owns the lanes of a process."""
+
+    def __init__(
+        self, ledger: Ledger, workspaces: Workspaces, *, make_lane: Callable[[str], Lane], spawn: Spawn,
+        time: TimeCheck, on_time_changed: Callable[[], None], lasting: bool,
+    ) -> None:  # fmt: skip
+        """``lasting``: serve until ``stop``. Otherwise each workspace has one lane, and ``run`` ends with the last.
+
+        ``on_time_changed`` is called when the time was confirmed or moved.
+        """
+        self.stopping = False
+        self.lanes: dict[str, Lane] = {}
+        self._ledger = ledger
+        self._clock = ledger.clock
+        self._workspaces = workspaces
+        self._make_lane = make_lane
+        self._spawn = spawn
+        self._time = time
+        self._on_time_changed = on_time_changed
+        self._lasting = lasting
+        self._due: dict[str, float] = {}
+        """When the next reading of each workspace falls due, by Braze's clock."""
+        self._look_at: dict[str, float] = dict.fromkeys(workspaces.names, -math.inf)
+        """When to look into the ledger again, by the monotonic clock, at workspaces that may have changed."""
+        self._next_look = 0.0
+        self._moves = -1
+        self._changed = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    def wake(self, names: Iterable[str]) -> None:
+        """Look for due readings of these workspaces: pairs were enqueued, or a key was replaced."""
+        at = self._clock.monotonic() + LINGER_SECONDS
+        for name in names:
+            if name in self.lanes:
+                self.lanes[name].wake(due=True)
+            elif name in self._workspaces:
+                self._look_at.setdefault(name, at)
+        self._changed.set()
+
+    def refresh(self, names: Iterable[str]) -> None:
+        """Look at these workspaces at once: a batch with their readings was sealed, or the time was corrected."""
+        now = self._clock.monotonic()
+        for name in names:
+            if not self._lasting and name in self.lanes:
+                self.lanes[name].wake()
+            self._look_at[name] = now
+        self._changed.set()
+
+    def drop_lost(self) -> None:
+        """Drop all readings whose lease was lost."""
+        for lane in self.lanes.values():
+            lane.requests.drop_lost()
+            lane.wake(due=True)
+
+    def stop(self) -> None:
+        """Claim no more; ``run`` ends when what is in flight has an outcome."""
+        self.stopping = True
+        self._stopped.set()
+        self._changed.set()
+        for lane in self.lanes.values():
+            lane.wake()
+
+    async def run(self) -> None:
+        """Run lanes until there is no more to do, or until ``stop``. Raises ``LedgerError``."""
+        if not self._lasting:
+            for name in self._workspaces.names:
+                self._start(name)
+        while self._lasting and not self.stopping:
+            self._changed.clear()
+            if await self._look():
+                await self._ask_time()
+            self._check_time()
+            self._start_due()
+            await wait_for_event(self._changed, timeout_seconds=self._seconds_to_next_step())
+            await wait_for_event(self._stopped, timeout_seconds=SPACING_SECONDS)
+        while self.lanes:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _look(self) -> bool:
+        """Find when readings fall due in workspaces that changed, or after a time in all; returns whether in all."""
+        now = self._clock.monotonic()
+        all_ = now >= self._next_look
+        if all_:
+            self._next_look = now + LOOK_SECONDS
+        names = [name for name, at in self._look_at.items() if at <= now] if not all_ else list(self._workspaces.names)
+        for name in names:
+            self._look_at.pop(name, None)
+        if names:
+            due = await self._ledger.batches.list_due(names)
+            for name in names:
+                self._due.pop(name, None)
+            self._due |= due
+        return all_
+
+    async def _ask_time(self) -> None:
+        """Make a request for the time, if the next step depends on it."""
+        if not self._time.may_ask:
+            return
+        names = sorted(self._workspaces.names, key=lambda name: name not in self._due)
+        first = int(self._clock.monotonic() // LOOK_SECONDS) * TIME_PROBES % len(names)
+        for name in (names[first:] + names[:first])[:TIME_PROBES]:
+            if await self._time.ask_time(name, lambda name=name: self._workspaces.get(name).client):  # type: ignore[misc]
+                return
+
+    def _check_time(self) -> None:
+        """Act on a time that was confirmed or has moved."""
+        if self._clock.confirmed and self._clock.moves != self._moves:
+            self._moves = self._clock.moves
+            self._on_time_changed()
+
+    def _start_due(self) -> None:
+        """Start a lane for each workspace with a due reading, or tell the one that runs."""
+        wall = self._clock.wall()
+        for name in [name for name, at in self._due.items() if at <= wall]:
+            del self._due[name]
+            if name in self.lanes:
+                self.lanes[name].wake(due=True)
+            elif not self.stopping:
+                self._start(name)
+
+    def _seconds_to_next_step(self) -> float:
+        """Return how long nothing changes by itself."""
+        now = self._clock.monotonic()
+        look = min(self._look_at.values(), default=math.inf)
+        due = min(self._due.values(), default=math.inf) - self._clock.wall()
+        return max(0.0, min(self._next_look - now, look - now, due))
+
+    def _start(self, name: str) -> None:
+        self.lanes[name] = self._make_lane(name)
+        self._spawn(self._run_lane(name))
+
+    async def _run_lane(self, name: str) -> None:
+        try:
+            await self.lanes[name].run()
+        finally:
+            del self.lanes[name]
+            self._look_at[name] = -math.inf
+            self._changed.set()

@@ -1,0 +1,220 @@
+"""The engine of a process: captures what is due in all workspaces of one ledger, and writes it to one place.
+
+It knows nothing of where pairs come from.
+"""
+
+import asyncio
+import math
+import random
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from harvester.engine.claims import Claims
+from harvester.engine.committer import Committer
+from harvester.engine.conditions import find_store_condition, find_workspace_condition
+from harvester.engine.counters import Counters
+from harvester.engine.dispatcher import Dispatcher
+from harvester.engine.halts import Halts
+from harvester.engine.holdings import Holdings
+from harvester.engine.lane import Lane
+from harvester.engine.lease import Lease
+from harvester.engine.patience import Patience
+from harvester.engine.shared import Shared
+from harvester.engine.time_check import TimeCheck
+from harvester.engine.upkeep import AfterHousekeeping, Upkeep
+from harvester.engine.uploader import Uploader
+from harvester.engine.workspaces import Connect, Workspaces
+from harvester.errors import SinkError, SinkRefused
+from harvester.health import Condition
+from harvester.ledger import Ledger
+from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings
+from harvester.storage import Compression, Sink
+
+log = structlog.get_logger()
+
+
+class Engine:
+    """Puts the parts of the engine together, and starts and ends them in order."""
+
+    def __init__(
+        self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression, lasting: bool = False,
+        connect: Connect | None = None, after_housekeeping: AfterHousekeeping | None = None,
+    ) -> None:  # fmt: skip
+        """Use an open ledger, its clock and a sink. ``lasting``: serve until ``stop``.
+
+        Only with ``after_housekeeping`` pairs of idle workspaces are scheduled and expired, and old ones deleted. It is
+        called each time.
+        """
+        self.workspaces = Workspaces(settings, ledger.clock, connect)
+        self.counters = Counters()
+        self.time = TimeCheck(ledger)
+        self.uploader = Uploader(
+            ledger, sink, clock=ledger.clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
+            max_sealed_bytes=settings.max_sealed_bytes,
+            patience_seconds=math.inf if lasting else settings.patience_seconds,
+        )  # fmt: skip
+        self._settings = settings
+        self._ledger = ledger
+        self._sink = sink
+        self._patience = Patience(None if lasting else settings.patience_seconds)
+        self._holdings = Holdings()
+        self._lease = Lease(ledger, self._drop_lost)
+        self._halts = Halts(ledger, self.workspaces)
+        self._committer = Committer(
+            ledger, self.uploader, compression=compression, lease=self._lease, holdings=self._holdings,
+            counters=self.counters, on_sealed=self._refresh,
+        )  # fmt: skip
+        self._dispatcher = Dispatcher(
+            ledger, self.workspaces, make_lane=self._make_lane, spawn=self._spawn, time=self.time,
+            on_time_changed=self._tidy_up, lasting=lasting,
+        )  # fmt: skip
+        self._claims = Claims(
+            ledger, lease=self._lease, holdings=self._holdings, count_lanes=lambda: len(self._dispatcher.lanes)
+        )
+        self._upkeep = Upkeep(
+            ledger, lease=self._lease, uploader=self.uploader, workspaces=self.workspaces, dispatcher=self._dispatcher,
+            time=self.time, counters=self.counters, keep_days=settings.keep_days,
+            after_housekeeping=after_housekeeping,
+        )  # fmt: skip
+        self._shared = self._share()
+        self._group: asyncio.TaskGroup | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._dispatcher.stopping
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Mark the dataset, recover what dead processes held, and load the keys; close all connections at the end.
+
+        Raises ``UsageError`` for a missing key, ``StorageError`` if the sink or the ledger cannot be used.
+        """
+        self.workspaces.load_keys()
+        for names in self._settings.find_duplicates():
+            log.warning("workspace_duplicated", workspaces=names, hint=DUPLICATE_WORKSPACE_HINT)
+        self.uploader.destination = await self._attach()
+        if await self.uploader.recover():
+            raise SinkError(
+                f"the ledger {self._ledger.path} holds a part that was sealed for another place; "
+                "run once with the previous output, or choose another ledger with --state"
+            )
+        await self._halts.load()
+        self._shared = self._share()
+        try:
+            yield
+        finally:
+            await self.workspaces.close()
+
+    async def _attach(self) -> str:
+        """Return the dataset's id. A known place may be unavailable, since parts can wait."""
+        place = self._sink.place
+        known = await self._ledger.reports.find_dataset(place)
+        try:
+            dataset_id = await self._sink.attach(self._ledger.ledger_id, known=known)
+        except SinkRefused:
+            raise
+        except SinkError as error:
+            if known is None:
+                raise
+            self.uploader.expect_dataset(known, error)
+            return known
+        await self._ledger.upkeep.save_dataset(place, dataset_id)
+        return dataset_id
+
+    async def run(self) -> None:
+        """Capture and upload to the end. Raises ``LedgerError``, or ``SinkClosed`` if the place takes no more parts.
+
+        A sink that fails otherwise is the ``problem`` of ``uploader``: what was sealed is in the ledger.
+        """
+        if self.stopped:
+            self.stop()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                uploading = group.create_task(self.uploader.run(), name="uploader")
+                committing = group.create_task(self._committer.run(), name="committer")
+                periodic = [
+                    group.create_task(self._claims.run(), name="claims"),
+                    group.create_task(self._upkeep.run(), name="upkeep"),
+                ]
+                await group.create_task(self._dispatcher.run(), name="dispatcher")
+                self._committer.finish()
+                await committing
+                self.uploader.finish()
+                await uploading
+                for task in periodic:
+                    task.cancel()
+        except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
+            raise first_of(failures) from None
+
+    def wake(self, names: Iterable[str] | None = None) -> None:
+        """Look for due readings of these workspaces, or of all: pairs were enqueued, or a key was replaced."""
+        found = self.workspaces.names if names is None else tuple(names)
+        self._dispatcher.wake(found)
+        self._upkeep.touch(found)
+
+    def stop(self) -> None:
+        """Stop claiming, and let requests in flight finish."""
+        self._dispatcher.stop()
+        self.workspaces.stop()
+        self.uploader.stop()
+
+    def conditions(self) -> list[Condition]:
+        """Return the conditions of the clock, the endpoints, the keys and the store."""
+        clock = self._ledger.clock
+        found = [
+            self.time.condition(),
+            *(
+                find_workspace_condition(name, each, self._patience, clock)
+                for name, each in self.workspaces.list_access().items()
+            ),
+            find_store_condition(self.uploader, clock),
+        ]
+        return [each for each in found if each is not None]
+
+    async def confirm_time(self, workspace: str) -> None:
+        """Make one request of a workspace for the time, unless a response has confirmed it."""
+        await self.time.confirm(workspace, self.workspaces.get(workspace).client)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._group is not None
+        self._group.create_task(work)
+
+    def _refresh(self, names: set[str]) -> None:
+        self._dispatcher.refresh(names)
+
+    def _tidy_up(self) -> None:
+        self._upkeep.tidy_up_now()
+
+    def _drop_lost(self) -> None:
+        self._committer.drop_lost()
+        self._dispatcher.drop_lost()
+        self._spawn(self._recover())
+
+    async def _recover(self) -> None:
+        await self.uploader.recover()
+
+    def _make_lane(self, name: str) -> Lane:
+        return Lane(name, self.workspaces.get(name), self._shared)
+
+    def _share(self) -> Shared:
+        """Return what all lanes use; the place is known by now."""
+        return Shared(
+            ledger=self._ledger, claims=self._claims, committer=self._committer, uploader=self.uploader, time=self.time,
+            halts=self._halts, patience=self._patience, lease=self._lease, holdings=self._holdings,
+            place=self.uploader.destination, concurrency=self._settings.concurrency, spawn=self._spawn,
+            is_stopping=lambda: self.stopped,
+        )  # fmt: skip
+
+
+def first_of(failures: BaseExceptionGroup[Exception]) -> Exception:
+    """Return the first failure inside nested groups."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    assert isinstance(failure, Exception)
+    return failure

@@ -1,0 +1,54 @@
+"""The lease of this process on the readings that it claimed."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from harvester.ledger import Ledger
+
+log = structlog.get_logger()
+
+
+class Lease:
+    """Renews the lease, and begins a new one if it is lost.
+
+    It is over by this process's monotonic clock if it was not renewed in time: another process may hold the readings.
+    """
+
+    def __init__(self, ledger: Ledger, on_lost: Callable[[], None]) -> None:
+        """Call ``on_lost`` once a new epoch has begun, so that everything that the previous one leased is dropped."""
+        self._ledger = ledger
+        self._on_lost = on_lost
+        self._renewed_at = ledger.clock.monotonic()
+        self._replacing = asyncio.Lock()
+
+    @property
+    def epoch(self) -> int | None:
+        """The present epoch."""
+        return self._ledger.batches.epoch
+
+    @property
+    def over(self) -> bool:
+        """Whether it was not renewed in time. Then nothing may be requested or sealed before it is renewed."""
+        return self._ledger.clock.monotonic() - self._renewed_at >= self._ledger.lease_seconds
+
+    async def renew(self) -> bool:
+        """Extend the lease; False if it was lost, and a new one has begun. Raises ``LedgerError``."""
+        began, epoch = self._ledger.clock.monotonic(), self.epoch
+        if await self._ledger.batches.renew():
+            self._renewed_at = began
+            return True
+        await self.replace(epoch)
+        return False
+
+    async def replace(self, epoch: int | None) -> None:
+        """Begin a new epoch in place of ``epoch``, unless that has happened. Raises ``LedgerError``."""
+        async with self._replacing:
+            if self.epoch != epoch:
+                return
+            log.warning("leases_lost", hint="this process did not renew its leases in time; its readings are repeated")
+            began = self._ledger.clock.monotonic()
+            await self._ledger.batches.register()
+            self._renewed_at = began
+            self._on_lost()

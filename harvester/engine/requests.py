@@ -1,0 +1,139 @@
+"""The requests of one workspace: the readings that it claimed, and tasks that turn them into outcomes."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Self
+
+from harvester.engine.shared import Shared
+from harvester.engine.workspaces import WorkspaceAccess
+from harvester.model import Captured, Outcome, Reading, Returned
+
+
+class Requests:
+    """Makes requests in the order of the claims. It calls ``wake`` when its lane has something to decide.
+
+    A task exists only for a request that is in flight, is retried, or may leave soon.
+    """
+
+    def __init__(self, access: WorkspaceAccess, shared: Shared, wake: Callable[[], None]) -> None:
+        """Begin without readings."""
+        self.returned: list[Reading] = []
+        """Readings that were not requested after all, to be released."""
+        self.captured = False
+        """Whether any reading was captured."""
+        self._access = access
+        self._shared = shared
+        self._wake = wake
+        self._unasked: deque[tuple[Reading, float]] = deque()
+        self._tasks = 0
+        self._starting = self.leaving = 0
+        """The tasks that have not begun yet, and those whose request has not left yet."""
+        self._refill_below = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reading is claimed that has no outcome yet."""
+        return self._tasks > 0 or bool(self._unasked)
+
+    @property
+    def unasked(self) -> int:
+        """The number of readings that no task has taken yet."""
+        return len(self._unasked)
+
+    def start(self, readings: Iterable[Reading], *, offset: float, refill_below: int) -> None:
+        """Request readings that were claimed while the clock had this ``offset``.
+
+        The lane is woken once fewer than ``refill_below`` of them are left, and when all have an outcome.
+        """
+        self._unasked.extend((reading, offset) for reading in readings)
+        self._refill_below = refill_below
+        self.start_tasks()
+
+    async def release(self) -> None:
+        """Release the readings that are not requested yet, at once and unchanged. Raises ``LedgerError``."""
+        readings = [*self.returned, *(reading for reading, _ in self._unasked)]
+        self.returned, self._refill_below = [], 0
+        self._unasked.clear()
+        if readings:
+            self._shared.holdings.remove(len(readings))
+            await self._shared.ledger.batches.release(readings)
+
+    def drop_lost(self) -> None:
+        """Drop readings of an earlier epoch, which other processes may hold."""
+        kept = [each for each in self._unasked if each[0].epoch == self._shared.lease.epoch]
+        self._shared.holdings.remove(len(self._unasked) - len(kept))
+        self._unasked = deque(kept)
+
+    def start_tasks(self) -> None:
+        """Start as many tasks as may leave soon."""
+        if not self._unasked or self._tasks >= self._shared.concurrency:
+            return
+        waiting = self._starting + self.leaving
+        more = min(self._access.pacer.count_leaving_soon() - waiting, self._shared.concurrency - self._tasks)
+        for _ in range(min(more, len(self._unasked) - self._starting)):
+            self._tasks += 1
+            self._starting += 1
+            self._shared.spawn(self._work())
+
+    async def _work(self) -> None:
+        """Turn one reading after the other into an outcome, until none is left or one is returned."""
+        self._starting -= 1
+        try:
+            while self._unasked:
+                reading, offset = self._unasked.popleft()
+                if len(self._unasked) == self._refill_below - 1:
+                    self._wake()
+                with _Departure(self) as departure:
+                    outcome = await self._shared.time.asked(offset, partial(self._capture, reading, departure))
+                if isinstance(outcome, Returned):
+                    self.returned.append(reading)
+                    return
+                self.captured |= isinstance(outcome, Captured)
+                await self._shared.committer.add(self._shared.place, reading, outcome)
+                self.start_tasks()
+                await asyncio.sleep(0)  # responses that arrive together are followed by requests that leave together
+        finally:
+            self._tasks -= 1
+            if self.returned or not self.busy:
+                self._wake()
+
+    async def _capture(self, reading: Reading, departure: "_Departure") -> Outcome:
+        if self._shared.lease.over:
+            return Returned()
+        opened, pair = self._shared.committer.open_batch(self._shared.place), reading.pair
+        span = opened.span.child("capture", campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name)
+        outcome = await self._access.client.capture(
+            reading, get_batch_id=self._get_batch_id, departed=departure.end, span=span
+        )
+        span.end(outcome=type(outcome).__name__.lower())
+        return outcome
+
+    def _get_batch_id(self) -> str:
+        return self._shared.committer.open_batch(self._shared.place).batch.id
+
+
+class _Departure:
+    """Counts a reading among those that are about to leave, until its first request leaves."""
+
+    __slots__ = ("_requests",)
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests: Requests | None = requests
+
+    def __enter__(self) -> Self:
+        assert self._requests is not None
+        self._requests.leaving += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._requests is not None:
+            self._requests.leaving -= 1
+
+    def end(self) -> None:
+        """Record that a request of it leaves."""
+        if self._requests is not None:
+            requests, self._requests = self._requests, None
+            requests.leaving -= 1
+            requests.start_tasks()

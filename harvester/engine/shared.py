@@ -1,0 +1,40 @@
+"""What all lanes of a process use."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from harvester.engine.claims import Claims
+from harvester.engine.committer import Committer
+from harvester.engine.halts import Halts
+from harvester.engine.holdings import Holdings
+from harvester.engine.lease import Lease
+from harvester.engine.patience import Patience
+from harvester.engine.time_check import TimeCheck
+from harvester.engine.uploader import Uploader
+from harvester.ledger import Ledger
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+"""Starts a task of the engine, whose failure ends the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The parts of an engine that exist once.
+
+    Outcomes belong to ``place``, the id of its dataset. A workspace has at most ``concurrency`` requests in flight.
+    """
+
+    ledger: Ledger
+    claims: Claims
+    committer: Committer
+    uploader: Uploader
+    time: TimeCheck
+    halts: Halts
+    patience: Patience
+    lease: Lease
+    holdings: Holdings
+    place: str
+    concurrency: int
+    spawn: Spawn
+    is_stopping: Callable[[], bool]

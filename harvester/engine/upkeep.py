@@ -1,0 +1,102 @@
+"""The periodic work of a process: renew its lease, recover those of dead processes, expire and prune pairs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+
+from harvester.clock import wait_for_event
+from harvester.engine.counters import Counters
+from harvester.engine.dispatcher import Dispatcher
+from harvester.engine.lease import Lease
+from harvester.engine.time_check import TimeCheck
+from harvester.engine.uploader import Uploader
+from harvester.engine.workspaces import Workspaces
+from harvester.ledger import Ledger
+from harvester.model import DAY_SECONDS
+
+HOUSEKEEPING_SECONDS = 600.0
+"""How often due readings are scheduled, and expired pairs ended, in workspaces without work."""
+
+AfterHousekeeping = Callable[[], Awaitable[None]]
+
+log = structlog.get_logger()
+
+
+class Upkeep:
+    """One timer for all periodic work of a process on the ledger."""
+
+    def __init__(
+        self, ledger: Ledger, *, lease: Lease, uploader: Uploader, workspaces: Workspaces, dispatcher: Dispatcher,
+        time: TimeCheck, counters: Counters, keep_days: float, after_housekeeping: AfterHousekeeping | None,
+    ) -> None:  # fmt: skip
+        """Do housekeeping only if something is to be called after it. Settled pairs are deleted after ``keep_days``."""
+        self._ledger = ledger
+        self._clock = ledger.clock
+        self._lease = lease
+        self._uploader = uploader
+        self._workspaces = workspaces
+        self._dispatcher = dispatcher
+        self._time = time
+        self._counters = counters
+        self._keep_days = keep_days
+        self._after_housekeeping = after_housekeeping
+        self._tidied_at = self._pruned_at = float("-inf")
+        self._time_changed = asyncio.Event()
+        self._touched: set[str] = set()
+        """Workspaces whose pairs may have expired when they were enqueued."""
+
+    def touch(self, names: Iterable[str]) -> None:
+        """Expire the overdue pairs of these workspaces at the next beat: pairs were enqueued."""
+        self._touched.update(names)
+
+    def tidy_up_now(self) -> None:
+        """Tidy up at once, because the time has changed."""
+        self._tidied_at = float("-inf")
+        self._time_changed.set()
+
+    async def run(self) -> None:
+        """Run until this is cancelled. Raises ``LedgerError``."""
+        if self._after_housekeeping is not None:
+            await self.run_once()
+        while True:
+            await wait_for_event(self._time_changed, timeout_seconds=self._ledger.lease_seconds / 4)
+            self._time_changed.clear()
+            await self.run_once()
+
+    async def run_once(self) -> None:
+        """Do everything that is due. Raises ``LedgerError``."""
+        await self._lease.renew()
+        await self._uploader.recover()
+        self._report_progress()
+        await self._workspaces.drop_idle(self._dispatcher.lanes)
+        touched, self._touched = self._touched, set()
+        for name in touched:
+            await self._ledger.upkeep.expire(name)
+        due = self._clock.monotonic() - self._tidied_at >= HOUSEKEEPING_SECONDS
+        if due and self._after_housekeeping is not None:
+            self._tidied_at = self._clock.monotonic()
+            await self._tidy_up()
+            await self._after_housekeeping()
+
+    async def _tidy_up(self) -> None:
+        """Schedule, expire and prune, one transaction for each workspace, so that claims go on meanwhile."""
+        for name in self._workspaces.names:
+            await self._time.correct(name)
+        for name in await self._ledger.reports.count_pending():
+            if name in self._workspaces:
+                await self._ledger.upkeep.schedule_due(name)
+                await self._ledger.upkeep.expire(name)
+        self._dispatcher.refresh(self._workspaces.names)
+        if self._clock.confirmed and self._clock.monotonic() - self._pruned_at >= DAY_SECONDS:
+            self._pruned_at = self._clock.monotonic()
+            log.info("pairs_pruned", pairs=await self._ledger.upkeep.prune(keep_days=self._keep_days))
+
+    def _report_progress(self) -> None:
+        """Log what the workspaces at work have done: the work may take long where the pace is low."""
+        for name, lane in list(self._dispatcher.lanes.items()):
+            state = self._workspaces.get_pace_state(name)
+            log.info(
+                "progress_reported", workspace=name, readings=self._counters.count_done(name), requests=state.requests,
+                hold_cause=state.hold_cause, **state.log_fields(idle=not lane.requests.busy),
+            )  # fmt: skip
