@@ -52,9 +52,12 @@ class Committer:
 
     def open_batch(self, place: str) -> BatchInProgress:
         """Return the batch that takes the next outcome for a place, the id of its dataset."""
-        opened, now = self._open.get(place), self._ledger.clock.wall()
-        # A batch bears the time when it was opened, so an old one without outcomes is replaced.
-        if opened is None or (not opened.settlements and now - opened.batch.opened_at > CUT_SECONDS):
+        opened = self._open.get(place)
+        if opened is not None and opened.settlements:
+            return opened
+        now = self._ledger.clock.wall()
+        # The name of a part contains the time when its batch was opened, so an old batch without outcomes is replaced.
+        if opened is None or now - opened.batch.opened_at > CUT_SECONDS:
             opened = self._open[place] = BatchInProgress(Batch.open(now), self._compression, place)
         return opened
 

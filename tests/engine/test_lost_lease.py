@@ -1,0 +1,87 @@
+"""A process whose lease is over: it drops what it holds, begins a new epoch, and nothing is lost or stored twice."""
+
+import asyncio
+from collections import Counter
+
+import structlog
+
+from harvester.ledger import LEASE_SECONDS, Ledger
+from harvester.simulator.virtual_time import VirtualClock, run_virtual
+from tests.support.many_workspaces import Scene, sends, serve
+
+
+class LateClock(VirtualClock):
+    """The clock of another process, by which every lease is over."""
+
+    def wall(self) -> float:
+        """Return a time after all leases."""
+        return super().wall() + 10 * LEASE_SECONDS
+
+
+async def recover_as_another_process(scene: Scene) -> None:
+    """Take over the readings of the scene's process."""
+    async with await Ledger.open(scene.ledger.path, clock=LateClock()) as other:
+        await other.batches.recover()
+
+
+def count_captures(scene: Scene) -> Counter[str]:
+    """Count the captures of each send in the parts."""
+    return Counter(
+        row["send_id"] for _, rows in scene.sink.parts for row in rows if row["level"] == "capture"
+    )  # fmt: skip
+
+
+def test_readings_that_another_process_recovered_are_captured_once(tmp_path):
+    """What was answered and not sealed is dropped and requested again; what was sealed stays."""
+
+    async def story() -> None:
+        with structlog.testing.capture_logs() as logs:
+            async with serve(tmp_path, ["eu"], behaviours={"eu": lambda _: 3.0}, concurrency=8) as scene:
+                await scene.enqueue(sends("eu", 200))
+                await asyncio.sleep(25)  # some batches are sealed, one is open, requests are in flight
+                assert count_captures(scene)
+                await recover_as_another_process(scene)
+                await scene.wait_until_pending(0)
+                await asyncio.sleep(1)
+                assert count_captures(scene) == Counter(f"s{number}" for number in range(200))
+                assert len(scene.braze.requests) > 200
+            events = Counter(each["event"] for each in logs)
+            assert (events["batch_lost"], events["leases_lost"]) == (1, 1)
+
+    run_virtual(story())
+
+
+def test_a_process_that_was_suspended_renews_before_it_continues(tmp_path):
+    """A machine that slept for longer than a lease requests nothing under the old lease if others recovered it."""
+
+    async def story() -> None:
+        async with serve(tmp_path, ["eu"], behaviours={"eu": lambda _: 3.0}, concurrency=8) as scene:
+            await scene.enqueue(sends("eu", 100))
+            await asyncio.sleep(12)
+            requested = len(scene.braze.requests)
+            asyncio.get_running_loop()._jumping.now += 3 * LEASE_SECONDS  # type: ignore[attr-defined]
+            await recover_as_another_process(scene)
+            await scene.wait_until_pending(0)
+            await asyncio.sleep(1)
+            assert count_captures(scene) == Counter(f"s{number}" for number in range(100))
+            assert len(scene.braze.requests) <= 100 + requested + 8
+
+    run_virtual(story())
+
+
+def test_a_stop_seals_what_was_answered_and_releases_the_rest(tmp_path):
+    """After a stop nothing is leased: the next process need not wait for a lease."""
+
+    async def story() -> None:
+        async with serve(tmp_path, ["eu", "us"], behaviours={"eu": lambda _: 1.0}, concurrency=4) as scene:
+            await scene.enqueue(sends("eu", 50), sends("us", 50))
+            await asyncio.sleep(4)
+            answered = len(scene.braze.requests) - scene.braze.in_flight
+            scene.engine.stop()
+            await scene.task
+            readings = [(await scene.ledger.reports.get_outlook(name)).readings for name in ("eu", "us")]
+            assert not any("leased" in each for each in readings)
+            assert count_captures(scene).total() >= answered
+            assert max(count_captures(scene).values()) == 2  # both workspaces have sends of the same names
+
+    run_virtual(story())

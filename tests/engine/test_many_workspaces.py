@@ -1,0 +1,168 @@
+"""Many workspaces in one process: they share parts, and none of them delays another one."""
+
+import asyncio
+
+import pytest
+
+from harvester.engine.holdings import MAX_HELD
+from harvester.engine.lane import MAX_UNASKED
+from harvester.simulator.virtual_time import run_virtual
+from tests.support.ledger_file import recorded_statements
+from tests.support.many_workspaces import LATENCY_SECONDS, Behaviour, sends, serve
+
+HANG_SECONDS = 30.0
+
+
+def test_hundreds_of_small_workspaces_share_parts_and_all_begin_soon(tmp_path):
+    """500 workspaces with 10 due readings each make at most 20 parts, and each sends its first request within 2 s."""
+    names = [f"w{number}" for number in range(500)]
+
+    async def story() -> None:
+        async with serve(tmp_path, names) as scene:
+            await scene.enqueue(*(sends(name, 10) for name in names))
+            enqueued_at = asyncio.get_running_loop().time()
+            await scene.wait_until_pending(0)
+        assert len(scene.sink.stored_at()) == 5000
+        assert len(scene.sink.parts) <= 20
+        first = scene.braze.first_requests()
+        assert len(first) == 500
+        assert max(first.values()) - enqueued_at < 1.0 + 2.0  # a second in which messages gather
+        assert scene.braze.most_in_flight <= 256
+
+    run_virtual(story())
+
+
+SICK: dict[str, Behaviour] = {
+    "halted": lambda _: 401,
+    "throttled": lambda _: 429,
+    "overloaded": lambda _: 503,
+    "slow": lambda _: 4.0,
+    "hanging": lambda _: HANG_SECONDS,
+}
+
+
+@pytest.mark.parametrize("kind", SICK)
+def test_a_sick_workspace_holds_up_no_rows_of_others(tmp_path, kind):
+    """What the others capture is stored within the time of a cut, whatever happens to the sick workspace."""
+
+    async def story() -> None:
+        async with serve(tmp_path, ["sick", "well"], behaviours={"sick": SICK[kind]}) as scene:
+            await scene.enqueue(sends("sick", 300, age_days=10.0))
+            await asyncio.sleep(5)
+            for turn in range(6):
+                await scene.enqueue(sends("well", 20, prefix=f"{turn}-"))
+                await asyncio.sleep(5)
+            asked = {send: at for name, send, at in scene.braze.requests if name == "well"}
+            await asyncio.sleep(12)
+            stored = scene.sink.stored_at()
+            delays = [stored["well", send] - at for send, at in asked.items()]
+        assert len(delays) == 120
+        assert max(delays) < 10 + 2 * LATENCY_SECONDS + 0.5
+
+    run_virtual(story())
+
+
+def test_a_backfill_in_one_workspace_delays_no_deadline_of_another(tmp_path):
+    """A reading that falls due beside 6,000 with nearer deadlines is requested within two seconds."""
+
+    async def story() -> None:
+        async with serve(tmp_path, ["backfill", "other"]) as scene:
+            await scene.enqueue(sends("backfill", 6000, age_days=12.0))
+            await asyncio.sleep(10)
+            began = asyncio.get_running_loop().time()
+            await scene.enqueue(sends("other", 5, age_days=1.0))
+            await asyncio.sleep(4)
+            assert (await scene.ledger.reports.get_outlook("backfill")).readings
+        asked = [at for name, _, at in scene.braze.requests if name == "other"]
+        assert len(asked) == 5
+        assert min(asked) - began < 1.0 + 1.0  # a second in which messages gather
+
+    run_virtual(story())
+
+
+def test_workspaces_that_hang_do_not_keep_the_slots(tmp_path):
+    """A request that lasts for five seconds gives its slot to others, which are captured meanwhile."""
+    hanging = [f"hanging{number}" for number in range(6)]
+
+    async def story() -> None:
+        behaviours = dict.fromkeys(hanging, SICK["hanging"])
+        async with serve(tmp_path, [*hanging, "well"], behaviours=behaviours, concurrency=4, max_in_flight=4) as scene:
+            await scene.enqueue(*(sends(name, 4, age_days=12.0) for name in hanging))
+            await asyncio.sleep(2)
+            await scene.enqueue(sends("well", 5, age_days=1.0))
+            await asyncio.sleep(20)
+            captured = [name for name, _ in scene.sink.stored_at()]
+        assert captured.count("well") == 5
+
+    run_virtual(story())
+
+
+def test_an_idle_workspace_costs_no_task_and_no_connection(tmp_path):
+    """2,000 workspaces without work need a few tasks and no client. With work in one, only that one has a client."""
+    names = [f"w{number}" for number in range(2000)]
+
+    async def story() -> None:
+        before = len(asyncio.all_tasks())
+        async with serve(tmp_path, names) as scene:
+            await asyncio.sleep(30)
+            assert (len(asyncio.all_tasks()) - before < 10, scene.braze.opened) == (True, 0)
+            await scene.enqueue(sends("w7", 3))
+            await scene.wait_until_pending(0)
+            await asyncio.sleep(5)
+            assert (len(asyncio.all_tasks()) - before < 10, scene.braze.opened) == (True, 1)
+
+    run_virtual(story())
+
+
+def test_access_is_dropped_after_an_idle_hour_and_made_again(tmp_path):
+    """The counters of the process continue."""
+
+    async def story() -> None:
+        async with serve(tmp_path, ["eu", "us"]) as scene:
+            await scene.enqueue(sends("eu", 3))
+            await scene.wait_until_pending(0)
+            await asyncio.sleep(3500)
+            assert scene.braze.opened == 1
+            await asyncio.sleep(300)
+            assert scene.braze.opened == 0
+            await scene.enqueue(sends("eu", 2, prefix="later"))
+            await scene.wait_until_pending(0)
+            assert scene.engine.workspaces.get_counters("eu").requests == {"first": 5}
+
+    run_virtual(story())
+
+
+def test_messages_cost_the_same_whatever_the_number_of_workspaces(tmp_path):
+    """Three messages of a pair that is not due need at most 30 statements with 200 workspaces."""
+    names = [f"w{number}" for number in range(200)]
+
+    async def story() -> None:
+        async with serve(tmp_path, names) as scene:
+            await asyncio.sleep(15)  # 5 s before the next look at all workspaces
+            with recorded_statements(scene.ledger) as statements:
+                for _ in range(3):
+                    await scene.enqueue(sends("w3", 1, age_days=0.0))
+                await asyncio.sleep(4)
+            assert 0 < len(statements) <= 30
+
+    run_virtual(story())
+
+
+def test_memory_is_bounded_whatever_is_due(tmp_path):
+    """With 30,000 due readings the process leases at most 8,000, and of one workspace 2,000 and what is in flight."""
+    names = [f"w{number}" for number in range(12)]
+
+    async def story() -> None:
+        async with serve(tmp_path, names) as scene:
+            await scene.ledger.intake.enqueue([each for name in names for each in sends(name, 2500)])
+            scene.engine.wake()
+            most, most_of_one = 0, 0
+            for _ in range(24):
+                await asyncio.sleep(0.25)
+                outlooks = [(await scene.ledger.reports.get_outlook(name)).readings for name in names]
+                leased = [each.get("leased", 0) for each in outlooks]
+                most, most_of_one = max(most, sum(leased)), max(most_of_one, *leased)
+            assert 0 < most <= MAX_HELD
+            assert most_of_one <= MAX_UNASKED + 1000
+
+    run_virtual(story())
