@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from harvester.braze.pace_state import PaceState
 from harvester.engine.engine import Engine
@@ -116,14 +117,15 @@ class Run:
         """Return the progress of each workspace; empty while pairs are read."""
         if not self.pending_at_start:
             return {}
+        workspaces = self._engine.workspaces
         return {
             name: WorkspaceProgress(
                 done=self._engine.counters.count_done(name),
                 pending_at_start=self.pending_at_start.get(name, 0),
-                pace=each.pacer.state(),
-                describe_hold=each.client.endpoint.describe_hold,
+                pace=workspaces.get_pace_state(name),
+                describe_hold=partial(workspaces.describe_hold, name),
             )
-            for name, each in self._engine.workspaces.list_access().items()
+            for name in workspaces.list_used()
         }
 
     async def capture(self, pairs: Input, rejects: RejectsFile, *, forced: bool = False) -> Summary:
@@ -182,16 +184,17 @@ class Run:
         )  # fmt: skip
         counters = self._engine.counters
         summary.parts, summary.rows, summary.part_bytes = counters.parts, counters.rows, counters.part_bytes
-        for name, each in self._engine.workspaces.list_access().items():
-            state = each.pacer.state()
-            summary.requests += each.client.requests
-            summary.responses += each.client.responses
+        for name in self._engine.workspaces.list_used():
+            state, of_client = self._engine.workspaces.get_pace_state(name), self._engine.workspaces.get_counters(name)
+            summary.requests += of_client.requests
+            summary.responses += of_client.responses
             summary.throttled += state.throttled
             summary.waited_seconds += state.waited_seconds
-            if each.client.endpoint.halt is not None:
-                summary.halted[name] = each.client.endpoint.halt.reason
-            if each.unreachable is not None:
-                summary.unreachable[name] = each.unreachable
+        for name, access in self._engine.workspaces.list_access().items():
+            if access.client.endpoint.halt is not None:
+                summary.halted[name] = access.client.endpoint.halt.reason
+            if access.unreachable is not None:
+                summary.unreachable[name] = access.unreachable
         return summary
 
 

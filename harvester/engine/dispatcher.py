@@ -165,5 +165,6 @@ class Dispatcher:
             await self.lanes[name].run()
         finally:
             del self.lanes[name]
+            self._workspaces.get(name)  # it is idle from now on
             self._look_at[name] = -math.inf
             self._changed.set()

@@ -45,8 +45,7 @@ class Engine:
     ) -> None:  # fmt: skip
         """Use an open ledger, its clock and a sink. ``lasting``: serve until ``stop``.
 
-        Only with ``after_housekeeping`` pairs of idle workspaces are scheduled and expired, and old ones deleted. It is
-        called each time.
+        A service also schedules, expires and deletes pairs of idle workspaces, and calls ``after_housekeeping`` then.
         """
         self.workspaces = Workspaces(settings, ledger.clock, connect)
         self.counters = Counters()
@@ -77,7 +76,8 @@ class Engine:
         self._upkeep = Upkeep(
             ledger, lease=self._lease, uploader=self.uploader, workspaces=self.workspaces, dispatcher=self._dispatcher,
             time=self.time, counters=self.counters, keep_days=settings.keep_days,
-            after_housekeeping=after_housekeeping,
+            housekeeping=lasting or after_housekeeping is not None,
+            after_housekeeping=after_housekeeping or _do_nothing,
         )  # fmt: skip
         self._shared = self._share()
         self._group: asyncio.TaskGroup | None = None
@@ -209,6 +209,10 @@ class Engine:
             place=self.uploader.destination, concurrency=self._settings.concurrency, spawn=self._spawn,
             is_stopping=lambda: self.stopped,
         )  # fmt: skip
+
+
+async def _do_nothing() -> None:
+    pass
 
 
 def first_of(failures: BaseExceptionGroup[Exception]) -> Exception:

@@ -79,7 +79,7 @@ class Lane:
         if ending and not self.requests.busy:
             return False
         self._shared.committer.set_busy(self.workspace, busy=self.requests.busy or hold is None)
-        if ending or (self.requests.busy and (hold is not None or self._doubted)):
+        if ending or (self.requests.busy and self._doubted):
             await self._awake.wait()  # what is in flight may also settle the doubt
             return True
         if hold is not None and hold.cause is HoldCause.REFUSED:

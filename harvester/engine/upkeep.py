@@ -28,9 +28,10 @@ class Upkeep:
 
     def __init__(
         self, ledger: Ledger, *, lease: Lease, uploader: Uploader, workspaces: Workspaces, dispatcher: Dispatcher,
-        time: TimeCheck, counters: Counters, keep_days: float, after_housekeeping: AfterHousekeeping | None,
+        time: TimeCheck, counters: Counters, keep_days: float, housekeeping: bool,
+        after_housekeeping: AfterHousekeeping,
     ) -> None:  # fmt: skip
-        """Do housekeeping only if something is to be called after it. Settled pairs are deleted after ``keep_days``."""
+        """Without ``housekeeping`` nothing is scheduled, expired and deleted. Settled pairs live for ``keep_days``."""
         self._ledger = ledger
         self._clock = ledger.clock
         self._lease = lease
@@ -40,6 +41,7 @@ class Upkeep:
         self._time = time
         self._counters = counters
         self._keep_days = keep_days
+        self._housekeeping = housekeeping
         self._after_housekeeping = after_housekeeping
         self._tidied_at = self._pruned_at = float("-inf")
         self._time_changed = asyncio.Event()
@@ -57,7 +59,7 @@ class Upkeep:
 
     async def run(self) -> None:
         """Run until this is cancelled. Raises ``LedgerError``."""
-        if self._after_housekeeping is not None:
+        if self._housekeeping:
             await self.run_once()
         while True:
             await wait_for_event(self._time_changed, timeout_seconds=self._ledger.lease_seconds / 4)
@@ -74,7 +76,7 @@ class Upkeep:
         for name in touched:
             await self._ledger.upkeep.expire(name)
         due = self._clock.monotonic() - self._tidied_at >= HOUSEKEEPING_SECONDS
-        if due and self._after_housekeeping is not None:
+        if due and self._housekeeping:
             self._tidied_at = self._clock.monotonic()
             await self._tidy_up()
             await self._after_housekeeping()

@@ -51,6 +51,7 @@ class Uploader:
         self._failures = 0
         self._conflict: PartConflict | None = None
         self._given_up = False
+        self._full_reported = False
         self._expected: str | None = None
         self._finishing = False
         self._stopping = asyncio.Event()
@@ -111,7 +112,8 @@ class Uploader:
 
     async def wait_for_room(self) -> bool:
         """Wait until more may be claimed; False if nothing more will be uploaded."""
-        if self.full and not self._stopping.is_set():
+        if self.full and not self._stopping.is_set() and not self._full_reported:
+            self._full_reported = True
             log.warning("sealed_limit_reached", sealed_bytes=self._sealed_bytes, reason=str(self.problem or "storing"))
         while self.full and not self._given_up and not self._stopping.is_set():
             self._room.clear()
@@ -188,6 +190,7 @@ class Uploader:
         self.problem = None
         self._failures = 0
         if not self.full:
+            self._full_reported = False
             self._room.set()
 
     def _should_give_up(self) -> bool:

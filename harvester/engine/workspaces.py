@@ -16,6 +16,7 @@ from harvester.braze.refusals import Trust
 from harvester.braze.slots import Slots
 from harvester.braze.transport import BrazeTransport, Connections, Transport
 from harvester.clock import BrazeClock, Clock
+from harvester.health import HOLD_DESCRIPTIONS
 from harvester.settings import Settings, Workspace
 
 IDLE_SECONDS = 3600.0
@@ -43,7 +44,8 @@ class WorkspaceAccess:
     def droppable(self) -> bool:
         """Whether nothing has to be remembered: it works, or was never used."""
         endpoint = self.client.endpoint
-        return endpoint.halt is None and endpoint.failing is None and endpoint.refusals.trust is Trust.TRUSTED
+        works = endpoint.halt is None and endpoint.failing is None and endpoint.refusals.trust is Trust.TRUSTED
+        return works and self.unreachable is None
 
 
 @dataclass(slots=True)
@@ -95,6 +97,10 @@ class Workspaces:
         """Return the access to a workspace, if it exists."""
         return self._access.get(name)
 
+    def list_used(self) -> list[str]:
+        """Return the workspaces to which there is or was access."""
+        return list(self._records)
+
     def list_access(self) -> dict[str, WorkspaceAccess]:
         """Return the access to all workspaces that have it."""
         return dict(self._access)
@@ -106,6 +112,11 @@ class Workspaces:
             access = self._access[name] = self._open(name)
         access.used_at = self._clock.monotonic()
         return access
+
+    def describe_hold(self, name: str, cause: str) -> str:
+        """Return what a hold of a workspace waits for, in words for people."""
+        access = self.find(name)
+        return HOLD_DESCRIPTIONS.get(cause, cause) if access is None else access.client.endpoint.describe_hold(cause)
 
     def get_pace_state(self, name: str) -> PaceState:
         """Return what the pacer of a workspace does."""

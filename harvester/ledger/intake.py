@@ -1,6 +1,6 @@
 """The first door: adds, requeues and removes pairs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, delete, select, update
@@ -34,7 +34,11 @@ class Intake:
 
     async def set_plan(self, workspace: str, plan: ReadingPlan) -> None:
         """Set the plan of a workspace's readings; readings that are already planned stay."""
-        await self._database.write(plans.set_plan, workspace, plan)
+        await self.set_plans({workspace: plan})
+
+    async def set_plans(self, by_workspace: Mapping[str, ReadingPlan]) -> None:
+        """Set the plans of several workspaces in one transaction, as ``set_plan`` does."""
+        await self._database.write(plans.set_plans, by_workspace)
 
     async def requeue(self, *, outcome: str, reason: str | None = None, workspace: str | None = None) -> int:
         """Reopen pairs that ended as ``outcome`` (for ``reason``); returns their number.

@@ -1,9 +1,9 @@
 """The plans of readings that a ledger follows, one for each workspace; a workspace without one is read once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 
 from harvester.ledger.database import Transaction
 from harvester.ledger.schema import plans
@@ -22,11 +22,20 @@ def get_plans(tx: Transaction, workspaces: Sequence[str]) -> dict[str, ReadingPl
     return {workspace: found.get(workspace, SINGLE_READING_PLAN) for workspace in workspaces}
 
 
-def set_plan(tx: Transaction, workspace: str, plan: ReadingPlan) -> None:
-    """Store the plan of a workspace. Readings that are already planned do not change."""
-    tx.execute(delete(plans).where(plans.c.workspace == workspace))
-    ages = orjson.dumps(plan.ages_days).decode()
-    tx.execute(insert(plans).values(workspace=workspace, ages_days=ages))
+def set_plans(tx: Transaction, by_workspace: Mapping[str, ReadingPlan]) -> None:
+    """Store the plans of workspaces that changed. Readings that are already planned do not change."""
+    wanted = {workspace: orjson.dumps(plan.ages_days).decode() for workspace, plan in by_workspace.items()}
+    known = {row.workspace: row.ages_days for row in tx.execute(select(plans))}
+    changed = [
+        {"workspace": workspace, "ages_days": ages}
+        for workspace, ages in wanted.items()
+        if known.get(workspace) != ages
+    ]
+    if changed:
+        tx.execute(
+            delete(plans).where(plans.c.workspace == bindparam("of")), [{"of": each["workspace"]} for each in changed]
+        )
+        tx.execute(insert(plans), changed)
 
 
 def list_served_workspaces(tx: Transaction) -> list[str]:

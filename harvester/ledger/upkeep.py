@@ -1,8 +1,9 @@
 """The third door: schedules, expires and prunes, and stores the state of workspaces and places."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, literal, select, update
+from sqlalchemy import and_, bindparam, delete, insert, literal, select, update
 
 from harvester.ledger import braze_time, datasets
 from harvester.ledger.database import Database, Transaction
@@ -48,9 +49,9 @@ class Upkeep:
         """Delete the halt of a workspace."""
         await self._database.write(_resume, workspace)
 
-    async def save_pace(self, workspace: str, requests_per_second: float) -> None:
-        """Store the requests per second that a workspace sustains over hours."""
-        await self._database.write(_save_pace, workspace, requests_per_second)
+    async def save_paces(self, requests_per_second: Mapping[str, float]) -> None:
+        """Store the requests per second that some workspaces sustain over hours, in one transaction."""
+        await self._database.write(_save_paces, requests_per_second)
 
     async def save_dataset(self, place: str, dataset_id: str) -> None:
         """Store the id of the dataset at a place."""
@@ -118,7 +119,9 @@ def _resume(tx: Transaction, workspace: str) -> None:
     tx.execute(delete(workspaces).where(workspaces.c.name == workspace))
 
 
-def _save_pace(tx: Transaction, workspace: str, requests_per_second: float) -> None:
-    values: dict[str, Any] = {"workspace": workspace, "requests_per_second": requests_per_second}
-    tx.execute(delete(paces).where(paces.c.workspace == workspace))
-    tx.execute(insert(paces).values(values))
+def _save_paces(tx: Transaction, requests_per_second: Mapping[str, float]) -> None:
+    rows: list[dict[str, Any]] = [
+        {"workspace": workspace, "requests_per_second": pace} for workspace, pace in requests_per_second.items()
+    ]
+    tx.execute(delete(paces).where(paces.c.workspace == bindparam("of")), [{"of": each["workspace"]} for each in rows])
+    tx.execute(insert(paces), rows)

@@ -101,10 +101,10 @@ class Monitor:
         Claims and upkeep of every process expire pairs, so only the ledger's count includes all of them.
         """
         now = self._clock.wall()
-        expired = await self._ledger.reports.count_expired()
+        expired, pending = await self._ledger.reports.count_expired(), await self._ledger.reports.count_pending()
         for name in self._engine.workspaces.names:
-            seen = await self._ledger.reports.get_outlook(name)
-            if self._should_alert(name, seen.at_risk):
+            seen = await self._ledger.reports.get_outlook(name) if name in pending else None
+            if self._should_alert(name, seen.at_risk if seen else 0) and seen:
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
                 log.error("pairs_at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
                           hold_cause=self._engine.workspaces.get_pace_state(name).hold_cause)  # fmt: skip
@@ -140,11 +140,14 @@ class Monitor:
 
     async def store_paces(self) -> None:
         """Store the sustained pace of each workspace in the ledger, so that other commands can count pairs at risk."""
+        changed = {}
         for name in self._engine.workspaces.names:
             pace, stored = self._sustained_pace(name), self._paces.get(name)
             if stored is None or abs(pace - stored) > PACE_TOLERANCE * max(pace, stored):
-                await self._ledger.upkeep.save_pace(name, pace)
-                self._paces[name] = pace
+                changed[name] = pace
+        if changed:
+            await self._ledger.upkeep.save_paces(changed)
+            self._paces |= changed
 
     def _sustained_pace(self, name: str) -> float:
         """Return the requests per second that are possible over hours, if the use by others stays the same.

@@ -91,8 +91,7 @@ class Service:
 
         Raises ``UsageError`` for settings that are not usable, ``StorageError`` if ledger or sink fail permanently.
         """
-        for name, plan in self._settings.get_plans().items():
-            await self._ledger.intake.set_plan(name, plan)
+        await self._ledger.intake.set_plans(self._settings.get_plans())
         await self.monitor.start()
         async with self._engine.opened():
             with stop_on_signals(self.stop):

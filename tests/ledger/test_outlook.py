@@ -110,7 +110,7 @@ async def test_pairs_that_the_pace_cannot_capture_in_time_are_at_risk(ledger, cl
     await ledger.intake.enqueue(sends(ages=[DAY_SECONDS], workspace="another"))
     assert await ledger.reports.count_at_risk() == {"another": 0, "w": 0}
     for pace, expected in ((1.0, 0), (300 / (4 * DAY_SECONDS), 300), (0.0, 300), (1.0, 0)):
-        await ledger.upkeep.save_pace("w", pace)
+        await ledger.upkeep.save_paces({"w": pace})
         assert await ledger.reports.count_at_risk() == {"another": 0, "w": expected}
         assert sum(day.at_risk for day in (await ledger.reports.get_outlook("w")).days) == expected
     clock.now += 2.8 * DAY_SECONDS

@@ -145,8 +145,7 @@ async def serve(
             Settings(workspaces=workspaces, **settings), ledger=ledger, sink=sink, compression=Compression.NONE,
             lasting=True, connect=connect,
         )  # fmt: skip
-        for name, plan in Settings(workspaces=workspaces).get_plans().items():
-            await ledger.intake.set_plan(name, plan)
+        await ledger.intake.set_plans(Settings(workspaces=workspaces).get_plans())
         async with engine.opened():
             task = asyncio.create_task(engine.run())
             try:
