@@ -148,6 +148,22 @@ def test_messages_cost_the_same_whatever_the_number_of_workspaces(tmp_path):
     run_virtual(story())
 
 
+def test_a_part_has_at_most_a_thousand_answers(tmp_path):
+    """A fast workspace fills parts by number, and the last one is cut when nothing is due or in flight any more."""
+
+    async def story() -> None:
+        async with serve(tmp_path, ["eu"]) as scene:
+            await scene.enqueue(sends("eu", 2500))
+            await scene.wait_until_pending(0)
+            await asyncio.sleep(1)
+        sizes = [len(rows) for _, rows in scene.sink.parts]
+        assert sum(sizes) == 2500
+        assert max(sizes) <= 1000
+        assert len(sizes) <= 5
+
+    run_virtual(story())
+
+
 def test_memory_is_bounded_whatever_is_due(tmp_path):
     """With 30,000 due readings the process leases at most 8,000, and of one workspace 2,000 and what is in flight."""
     names = [f"w{number}" for number in range(12)]

@@ -1,0 +1,39 @@
+"""How the room for claimed readings is shared among workspaces."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harvester.engine.holdings import MAX_HELD, Holdings, share_room
+
+
+def test_everyone_gets_what_it_wants_if_there_is_room():
+    """The shares matter only if the room is short."""
+    assert share_room({"a": 10, "b": 2000}, {"a": 2.0, "b": 1.0}, 5000) == {"a": 10, "b": 2000}
+
+
+def test_half_is_shared_evenly_and_the_rest_goes_to_the_nearest_deadline():
+    """A backfill with the nearest deadlines leaves the others their share of the first half."""
+    wanted = {"backfill": 2000, **{f"w{number}": 100 for number in range(9)}}
+    deadlines = {"backfill": 1.0, **{f"w{number}": 2.0 + number for number in range(9)}}
+    limits = share_room(wanted, deadlines, 1000)
+    assert limits == {"backfill": 550, **{f"w{number}": 50 for number in range(9)}}
+
+
+@given(
+    wanted=st.dictionaries(st.text(min_size=1), st.integers(1, 2000), max_size=30), room=st.integers(0, 3000),
+    chance=st.randoms(),
+)  # fmt: skip
+def test_the_room_is_used_and_never_exceeded(wanted, room, chance):
+    """No workspace gets more than it wants, and as much is given as fits."""
+    limits = share_room(wanted, {name: chance.random() for name in wanted}, room)
+    assert all(0 < limit <= wanted[name] for name, limit in limits.items())
+    assert sum(limits.values()) == min(room, sum(wanted.values()))
+
+
+def test_holdings_count_what_is_neither_sealed_nor_released():
+    """There is never less than no room: a claim may have leased what another process released."""
+    holdings = Holdings()
+    holdings.add(MAX_HELD + 5)
+    assert holdings.room == 0
+    holdings.remove(105)
+    assert holdings.room == 100
