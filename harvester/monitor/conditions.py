@@ -60,6 +60,10 @@ class Conditions:
     def report(self) -> None:
         """Log conditions that begin, last or end."""
         self._probe_ledger()
+        self.log_changes()
+
+    def log_changes(self) -> None:
+        """Log conditions that begin, last or end, without a query."""
         self._log.update(self())
 
     def set_key_file(self, workspace: str, problem: str | None) -> None:

@@ -99,6 +99,7 @@ class Service:
                     async with self._web_server(), asyncio.TaskGroup() as group:
                         await self._work(group)
                 except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
+                    self.conditions.log_changes()  # such as a lost ledger, which ended the service
                     raise first_of(failures) from None
         return await self._exit_code()
 
