@@ -78,7 +78,7 @@ class Committer:
         """Return whether a workspace has outcomes that are not sealed yet."""
         return self._unsealed[workspace] > 0
 
-    def set_busy(self, workspace: str, busy: bool) -> None:  # noqa: FBT001 - it is the value
+    def set_busy(self, workspace: str, *, busy: bool) -> None:
         """Record whether a workspace has something due or in flight. If none has, everything is cut at once."""
         if busy:
             self._busy.add(workspace)
@@ -135,8 +135,9 @@ class Committer:
             return
         self._counters.add(cut.settlements, parts)
         cut.log_sealed(parts)
-        self._holdings.remove(len(cut.settlements))
-        self._unsealed -= Counter(each.reading.pair.workspace for each in cut.settlements)
+        if epoch == self._lease.epoch:  # otherwise it was dropped, and counted so, after it was sealed
+            self._holdings.remove(len(cut.settlements))
+            self._unsealed -= Counter(each.reading.pair.workspace for each in cut.settlements)
         if parts:
             self._uploader.add(cut.batch.id, sum(part.size_bytes for part in parts), span=cut.span)
         else:
