@@ -1,6 +1,6 @@
-"""What DuckDB computes: the latest view, the last captures, Parquet lists of pairs. The only door to DuckDB.
+"""What DuckDB computes: the latest view, the last captures, Parquet lists of pairs.
 
-DuckDB's own limit bounds memory; what exceeds it goes to temporary files.
+The only package that imports DuckDB. DuckDB's own limit bounds memory; what exceeds it goes to temporary files.
 """
 
 from harvester.datasets.captures import list_last_captures

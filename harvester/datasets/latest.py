@@ -31,7 +31,7 @@ def write_latest(
     """Write the latest view of a folder to a file (atomically) or to standard output.
 
     For each pair, date, level, channel and variation it keeps the newest row with a counter other than 0, else the
-    newest row: a late answer of zeros, as after expiry, hides no numbers. Absent counters are null, in NDJSON too,
+    newest row: a late response of zeros, as after expiry, hides no numbers. Absent counters are null, in NDJSON too,
     since readers infer columns from the first rows. In CSV, text that a spreadsheet would run as a formula gets a
     leading apostrophe. ``kind`` is ndjson, csv or parquet. Beyond ``MAX_COUNTERS``, the rarest counters are JSON text
     in ``unrecognized``.

@@ -17,7 +17,7 @@ from harvester.datasets.sql import THREADS, escape_path, quote_text, quote_texts
 from harvester.errors import SinkError
 
 MANY_NAMES = 1000
-"""DuckDB's own look at a part takes 10 KB for each name that is in it."""
+"""DuckDB needs 10 KB of memory for each member name when it infers the columns of a part."""
 
 _CHUNK_BYTES = 256 * 1024
 _OBJECT_BYTES = 1_048_576
@@ -35,7 +35,7 @@ class Members:
     """By name, how many rows have the member."""
 
     object_bytes: int = _OBJECT_BYTES
-    """What DuckDB must be ready to read as one row."""
+    """The length limit for one row that DuckDB reads, in bytes."""
 
     def read_options(self) -> str:
         """Return the options by which DuckDB reads the parts."""
@@ -99,7 +99,7 @@ def _measure_longest_line(part: Path) -> int:
 
 
 def _decompress(part: Path) -> Iterator[bytes]:
-    """Yield the pieces of a part. Raises ``SinkError`` if it is damaged, truncated, or has bytes behind its end."""
+    """Yield the pieces of a part. Raises ``SinkError`` if it is damaged, truncated, or has bytes after its end."""
     stream: Any = None
     if part.suffix == ".zst":
         stream = zstandard.ZstdDecompressor().decompressobj()

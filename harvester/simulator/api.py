@@ -1,7 +1,7 @@
 """The stand-in API on loopback: the socket, the headers, the choice of faults and the log.
 
 Documented: three headers report the quota, ``X-RateLimit-Reset`` in epoch seconds. Recorded: an ``X-Request-Id`` on
-every answer, Cloudflare as the server, and on a 401 the three headers, but empty.
+every response, Cloudflare as the server, and on a 401 the three headers, but empty.
 
 A response is decided, counted and logged without a pause, and only then sent. The log therefore contains every
 response that was sent, even if its reader was killed.

@@ -1,4 +1,4 @@
-"""Reads Avro files of records with limits on memory and time, whatever the files contain.
+"""Reads Avro files of records with limits on memory and time, for untrusted files.
 
 It implements the Avro 1.11 specification without a library: the existing ones build whole blocks and skip unwanted
 fields without checking the end of the data, so a file of a few hundred bytes can exhaust memory or never end.

@@ -1,4 +1,6 @@
-"""Object stores: S3 and stores with its API, GCS, Azure. The only door to obstore.
+"""Object stores: S3 and stores with its API, GCS, Azure.
+
+The only module, with ``store_failures``, that imports obstore.
 
 Every request is bounded in time and attempts. Credentials come from each cloud's usual places, which obstore searches:
 environment, web identity, the role of the instance or container, and AWS profiles and SSO if boto3 is installed (the
@@ -92,7 +94,7 @@ class ObjectStore:
     async def exists(self, name: str) -> bool:
         """Return whether an object exists. Raises ``SinkError`` on failure.
 
-        It lists instead of reading: with least permissions S3 answers 403 for a missing object, as for a forbidden
+        It lists instead of reading: with minimal permissions S3 returns 403 for a missing object, as for a forbidden
         one.
         """
         with self._clear_errors("list"):

@@ -1,4 +1,7 @@
-"""Every command and query in the README and docs works as written; this file or another test runs it."""
+"""Every harvester command in the README and docs works as written; this file or another test runs it.
+
+This file runs only the SQL queries that read ``latest.parquet``, on pages with commands that it runs.
+"""
 
 import asyncio
 import json
