@@ -124,7 +124,7 @@ class _World:
 
 
 async def _worker(world: _World, pacer: Pacer, offset: float) -> None:
-    """Ask as the pipeline does: a hold that is too long to wait in line for is slept out."""
+    """Make requests as a lane does: it sleeps through a hold that is too long to wait for in the queue."""
     await asyncio.sleep(offset)
     while world.to_do > 0:
         try:
