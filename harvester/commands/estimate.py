@@ -19,7 +19,7 @@ class Estimate:
 
 
 def estimate(deadlines: Iterable[float], *, now: float, limit: int, reserve: float, max_rate: float) -> Estimate:
-    """Estimate the capture of pairs with these deadlines, nearest first, if nobody else uses the quota."""
+    """Estimate the capture of pairs with these deadlines, nearest first, if no other client uses the quota."""
     pace = min(limit * (1 - reserve) / WINDOW_SECONDS, max_rate)
     requests = missed = 0
     for deadline in deadlines:

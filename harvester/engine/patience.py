@@ -5,7 +5,7 @@ from harvester.braze.pacer import Pacer
 from harvester.schedule import count_deferrals
 
 PROBES_UNANSWERED = 2
-"""So many probes in vain are enough if no request of this process was ever answered: the endpoint may not exist."""
+"""The failed probes that suffice if no request of this process was ever answered: the endpoint may not exist."""
 
 
 class Patience:

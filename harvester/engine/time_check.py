@@ -1,7 +1,7 @@
 """Confirms Braze's time and corrects what a wrong clock did: one for each process, for all of its workspaces.
 
 The outcome of a request that was made with a wrong time is discarded, and the request repeated. Changes that a wrong
-clock made to the ledger are undone. If the next step depends on the time alone, one call is made for its ``Date``.
+clock made to the ledger are undone. If the next step depends on the time alone, one request is made for its ``Date``.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from harvester.ledger import Ledger
 from harvester.model import Outcome, Pair, Returned
 
 TURN_SECONDS = 5.0
-ASKS = 3
-ASK_AGAIN_SECONDS = 600.0
-"""After ``ASKS`` answers that do not confirm the time, the next call for it is made after ``ASK_AGAIN_SECONDS``."""
+MAX_TIME_REQUESTS = 3
+TIME_REQUESTS_PAUSE_SECONDS = 600.0
+"""The pause after ``MAX_TIME_REQUESTS`` requests for the time whose responses did not confirm it."""
 
 _NO_SEND = ("time-check", "time-check")
-"""Ids that Braze does not know: it refuses them, and a refusal has a ``Date`` too."""
+"""Ids that do not exist: Braze refuses them, and a refusal has a ``Date`` too."""
 
 log = structlog.get_logger()
 
@@ -37,8 +37,8 @@ class TimeCheck:
         self._turn = asyncio.Lock()
         self._corrected: dict[str, int] = {}
         self._wrong_since: float | None = None
-        self._asks_left = ASKS
-        self._asked_at = 0.0
+        self._requests_left = MAX_TIME_REQUESTS
+        self._requested_at = 0.0
 
     @property
     def unconfirmed_at(self) -> float | None:
@@ -109,9 +109,9 @@ class TimeCheck:
         """Whether the time is unknown, or the machine's clock has jumped, and no request for it was made lately."""
         if self._clock.confirmed and not self._clock.jumped:
             return False
-        if self._clock.monotonic() - self._asked_at >= ASK_AGAIN_SECONDS:
-            self._asks_left = ASKS
-        return self._asks_left > 0
+        if self._clock.monotonic() - self._requested_at >= TIME_REQUESTS_PAUSE_SECONDS:
+            self._requests_left = MAX_TIME_REQUESTS
+        return self._requests_left > 0
 
     async def ask_time(self, workspace: str, get_client: Callable[[], Client]) -> bool:
         """Make one request for the time, if it is needed to go on; False if none was made.
@@ -122,12 +122,12 @@ class TimeCheck:
         if pair is None:
             return False
         if await get_client().request_time(pair, ending_at=self._clock.wall()):
-            self._asks_left -= 1
-            self._asked_at = self._clock.monotonic()
+            self._requests_left -= 1
+            self._requested_at = self._clock.monotonic()
         return True
 
     async def confirm(self, workspace: str, client: Client) -> None:
-        """Make one call for the time, unless it is known. It names no send, so no captured one is requested again."""
+        """Make one request for the time, unless it is known. It names no send, so none is requested twice."""
         if not self._clock.confirmed:
             pair = Pair(workspace, *_NO_SEND)
             await client.request_time(pair, ending_at=self._clock.wall())

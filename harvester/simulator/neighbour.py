@@ -76,7 +76,7 @@ class Campaign(Neighbour):
 
 
 def create_neighbour(kind: str, share: float, window_seconds: float) -> Neighbour | None:
-    """Create the neighbour of a kind in ``KINDS``, or None if nobody uses the quota.
+    """Create the neighbour of a kind in ``KINDS``, or None if no other client uses the quota.
 
     Bursts last a sixtieth of the window and come six times in it: a minute every ten of an hour. A campaign begins
     at minute 36 of an hour and lasts 12. Raises ``UsageError`` for another kind, and for one without a share.
