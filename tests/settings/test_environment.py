@@ -100,6 +100,18 @@ def test_the_limit_of_open_files_is_raised_and_doctor_reports_a_low_one(monkeypa
     assert check_process(settings) == []
 
 
+def test_doctor_counts_the_open_files_of_a_process_and_not_of_each_workspace(monkeypatch):
+    """With a hundred workspaces, max_in_flight bounds the connections: 4 * 256, and not 100 * 64."""
+    for number in range(100):
+        monkeypatch.setenv(f"HARVESTER_WORKSPACES__W{number}__ENDPOINT", BRAZE)
+    settings = load(None, {}, {})
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1100, 1100))
+    (found,) = check_process(settings)
+    assert (found.ok, found.text.partition(";")[0]) == (False, "the limit is 1100, but up to 1174 may be needed")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1200, 1200))
+    assert check_process(settings) == []
+
+
 def test_secret_variables_of_clouds_are_masked_and_names_of_keys_are_not(monkeypatch):
     """Values that only name a key or a file are shown."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG-example-1")
