@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def doctor(**arguments: Any) -> None:
     """Check key, endpoint, clock, ledger and parts.
 
-    Says what to correct. Sends one request per workspace, to check the key's permission.
+    Says what to correct. Sends one request per workspace, to check the key's permission. The exit code is 2 if a check
+    fails.
 
     \b
     Example:

@@ -129,10 +129,8 @@ def remove(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
         return read, removed
 
     read, removed = ledger_access.with_ledger(path, remove_all)
-    click.echo(
-        f"removed {removed} of {output.plural(read, 'pair')}; pairs that are being read now stay: "
-        "repeat the command in a minute"
-    )
+    rest = "; the others are not in the ledger, or are being read now: repeat the command in a minute"
+    click.echo(f"removed {removed} of {output.plural(read, 'pair')}{rest if removed < read else ''}")
     for line in output.list_lines(listed, rejects):
         click.echo(line)
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)

@@ -17,10 +17,10 @@ from harvester.errors import ExitCode, UsageError
 @click.option("--until-idle", is_flag=True, help="End when the queues are empty and nothing is due.")
 @options.logs
 def serve(*, until_idle: bool, **values: Any) -> None:
-    """Run the service: read each send until its window closes.
+    """Run the service: read each send several times.
 
-    Each send is read several times, at the ages in ages_days. Sends come from the queues of triggers, and from
-    harvester enqueue. On SIGTERM, requests in flight finish, and the service ends within 25 seconds.
+    Each send is read at the ages in ages_days, before Braze deletes its analytics. Sends come from the queues of
+    triggers, and from harvester enqueue. On SIGTERM, requests in flight finish, and the service ends within 25 seconds.
 
     \b
     Examples:

@@ -47,7 +47,7 @@ class _SnapshotCollector(Collector):
 
 def _process(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("build_info", "Always 1; the label is the version.", ("version",), [((snapshot.version,), 1)])
-    yield _gauge("ready", "Whether /readyz answers 200.", (), [((), not snapshot.unready_reasons())])
+    yield _gauge("ready", "Whether /readyz responds with 200.", (), [((), not snapshot.unready_reasons())])
     yield _gauge(
         "condition",
         "1 for a component that does not work, with its cause; 0 for one that works.",
