@@ -1,4 +1,4 @@
-"""Make the bucket, once the store is there; one that exists is left as it is."""
+"""Create the bucket when the store responds, unless it exists."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Send each 50 lines of /data/pairs.csv as a message, then one that nobody understands."""
+"""Send one message for each 50 lines of /data/pairs.csv, then an invalid message."""
 
 import asyncio
 import csv
@@ -12,7 +12,7 @@ PAIRS = list(csv.DictReader(Path("/data/pairs.csv").read_text().splitlines()))
 
 
 async def send(bodies: list[dict]) -> None:
-    """Send, and wait until the broker has each message."""
+    """Send messages, and wait until the broker has confirmed each."""
     async with await aio_pika.connect(URL) as connection:
         channel = await connection.channel(publisher_confirms=True)
         for body in bodies:
@@ -22,4 +22,4 @@ async def send(bodies: list[dict]) -> None:
 
 lists = [{"version": 1, "pairs": PAIRS[start : start + 50]} for start in range(0, len(PAIRS), 50)]
 asyncio.run(send([*lists, {"version": 1, "campaign": "misspelt"}]))
-print(f"sent {len(PAIRS)} sends in {len(lists)} messages, and one message that nobody understands")
+print(f"sent {len(PAIRS)} sends in {len(lists)} messages, and one invalid message")
