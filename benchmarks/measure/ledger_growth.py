@@ -1,7 +1,7 @@
 """The speed of the ledger as it grows: the time of each operation with a thousand to ten million pairs.
 
 In each ledger, half of the pairs are settled and half are waiting. ``claim``, ``seal`` and ``stored`` are measured with
-the last batches of 250 readings. ``recover`` releases one batch of a dead owner. ``stored`` and ``open`` are
+the last batches of 250 readings. ``recover`` releases 250 readings of a dead owner. ``stored`` and ``open`` are
 milliseconds per batch and per start. ``status`` counts all pairs. ``first request`` is the time from the start of
 ``harvester run`` to its first request, with the waiting pairs in the ledger, and with a list of as many pairs that are
 not in the ledger.

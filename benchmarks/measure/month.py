@@ -257,7 +257,7 @@ def picture(lived: Month, days: int) -> str:
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" role="img">'
-        "<title>Captures a day, by reading, and readings that wait for their call</title>"
+        "<title>Captures a day, by reading, and readings that wait for their request</title>"
         "<style>svg{background:#fff}text{font:12px sans-serif;fill:#333}.out{fill:#fee0d2}</style>"
         + "".join(shapes)
         + f'<polyline points="{line}" fill="none" stroke="#333"/>'
