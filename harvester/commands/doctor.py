@@ -16,7 +16,7 @@ from harvester.braze.dated import DatedTransport
 from harvester.braze.transport import BrazeTransport, Response
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock, format_difference
 from harvester.commands.missing_parts import compare_parts
-from harvester.engine.workspaces import CONNECTIONS_PER_SLOT
+from harvester.engine.workspaces import count_connections
 from harvester.errors import (
     ExchangeError,
     HarvesterError,
@@ -77,7 +77,7 @@ def check_process(settings: Settings) -> list[Finding]:
     except HarvesterError as error:
         findings.append(Finding("certificates", ok=False, text=str(error)))
     allowed, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], _OTHER_FILES
-    needed += min(len(settings.workspaces) * settings.concurrency, CONNECTIONS_PER_SLOT * settings.max_in_flight)
+    needed += min(len(settings.workspaces) * settings.concurrency, count_connections(settings))
     if resource.RLIM_INFINITY != allowed < needed:
         text = f"the limit is {allowed}, but up to {needed} may be needed; raise it (ulimit -n) or lower max_in_flight"
         findings.append(Finding("open files", ok=False, text=text))

@@ -22,11 +22,21 @@ from harvester.settings import Settings, Workspace
 IDLE_SECONDS = 3600.0
 """How long access is kept without use."""
 
-CONNECTIONS_PER_SLOT = 4
+_CONNECTIONS_PER_SLOT = 4
 """Requests that gave up their slot because they hang keep their connection."""
 
 Connect = Callable[[Workspace, str, Settings, Clock], Transport]
 """Connects to a workspace with its API key: the lowest seam, where a stand-in can replace Braze."""
+
+
+def count_slots(settings: Settings) -> int:
+    """Return how many requests of a process may be in flight: enough for one workspace to reach its own limit."""
+    return max(settings.max_in_flight, settings.concurrency)
+
+
+def count_connections(settings: Settings) -> int:
+    """Return how many connections to Braze a process may open."""
+    return _CONNECTIONS_PER_SLOT * count_slots(settings)
 
 
 @dataclass(slots=True)
@@ -67,7 +77,7 @@ class Workspaces:
         self._settings = settings
         self._clock = clock
         self._connect = connect
-        self._slots = Slots(max(settings.max_in_flight, settings.concurrency), clock)
+        self._slots = Slots(count_slots(settings), clock)
         self._connections: Connections | None = None
         self._keys: dict[str, str] = {}
         self._access: dict[str, WorkspaceAccess] = {}
@@ -172,7 +182,7 @@ class Workspaces:
         if self._connect is not None:
             return self._connect(workspace, self._keys[name], self._settings, self._clock)
         if self._connections is None:
-            self._connections = Connections(CONNECTIONS_PER_SLOT * self._settings.max_in_flight)
+            self._connections = Connections(count_connections(self._settings))
         return BrazeTransport(
             endpoint=workspace.endpoint, api_key=self._keys[name], connections=self._connections, clock=self._clock
         )
