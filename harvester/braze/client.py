@@ -49,7 +49,7 @@ class _Job:
 
 
 class Client:
-    """Captures readings of one workspace. ``requests`` are counted by cause, ``responses`` by status or error."""
+    """Captures readings of one workspace."""
 
     def __init__(
         self,
@@ -68,7 +68,6 @@ class Client:
         received. A request needs one of the ``slots`` of the process. ``counters`` continue those of a previous client.
         """
         self.counters = counters or ClientCounters()
-        self.requests, self.responses = self.counters.requests, self.counters.responses
         self._slots = slots or unlimited_slots(clock)
         self._transport = transport
         self._pacer = pacer
@@ -135,7 +134,7 @@ class Client:
             case Meaning.TRANSIENT:
                 self._record_failure(self._describe(response))
             case meaning:
-                self.responses[f"status_{response.status}"] += 1
+                self.counters.responses[f"status_{response.status}"] += 1
                 if meaning is Meaning.SUCCESS:
                     self._pacer.record_success()
                 elif meaning is Meaning.THROTTLED:
@@ -156,7 +155,7 @@ class Client:
                     return self._parse(response, job)
                 if meaning is Meaning.TRANSIENT:
                     raise self._describe(response)
-                self.responses[f"status_{response.status}"] += 1
+                self.counters.responses[f"status_{response.status}"] += 1
                 if meaning is Meaning.REJECTED:
                     detail = self._quote(response)
                     self.endpoint.record_refusal(pair, f"status {response.status}: {detail}")
@@ -183,7 +182,7 @@ class Client:
         slot = self._slots.take(await self._pacer.acquire())
         if slot is None:
             slot = await wait_for_slot(self._pacer, self._slots, deadline)
-        self.requests[cause] += 1
+        self.counters.requests[cause] += 1
         if departed is not None:
             departed()
         response: Response | None = None
@@ -220,7 +219,7 @@ class Client:
                 request_id=scrub_foreign(response.request_id, length=100),
             )
             raise
-        self.responses[f"status_{response.status}"] += 1
+        self.counters.responses[f"status_{response.status}"] += 1
         self.endpoint.record_capture(reading.pair.workspace)
         self.counters.last_captured_at = self._clock.wall()
         if self._keep_raw:
@@ -228,7 +227,7 @@ class Client:
         return capture
 
     def _record_failure(self, error: ExchangeError) -> None:
-        self.responses[error.cause] += 1
+        self.counters.responses[error.cause] += 1
         self.endpoint.record_failure(error)
 
     def _describe(self, response: Response) -> ExchangeError:

@@ -32,10 +32,7 @@ class Slots:
         """Take a slot at a monotonic time, to be released; None if none is free, or if others wait for one."""
         if self._free <= 0 or self._waiting:
             return None
-        self._free -= 1
-        self._number += 1
-        self._taken[self._number] = now
-        return self._number
+        return self._grant(now)
 
     async def wait(self, deadline: float) -> int:
         """Wait for a slot, and take it. Raises ``Held`` if the process stops."""
@@ -79,14 +76,17 @@ class Slots:
         while self._waiting and (self._waiting[0][2].done() or self._find_free(now)):
             _, _, slot = heappop(self._waiting)
             if not slot.done():
-                self._free -= 1
-                self._number += 1
-                self._taken[self._number] = now
-                slot.set_result(self._number)
+                slot.set_result(self._grant(now))
         if self._waiting and self._timer is None:
             oldest = next(iter(self._taken.values()), now)
             wait_seconds = max(oldest + SLOW_SECONDS - now, 0.001)
             self._timer = asyncio.get_running_loop().call_later(wait_seconds, self._end_timer)
+
+    def _grant(self, now: float) -> int:
+        self._free -= 1
+        self._number += 1
+        self._taken[self._number] = now
+        return self._number
 
     def _end_timer(self) -> None:
         self._timer = None

@@ -38,7 +38,6 @@ class Dispatcher:
 
         ``on_time_changed`` is called when the time was confirmed or moved.
         """
-        self.stopping = False
         self.lanes: dict[str, Lane] = {}
         self._ledger = ledger
         self._clock = ledger.clock
@@ -56,6 +55,11 @@ class Dispatcher:
         self._moves = -1
         self._changed = asyncio.Event()
         self._stopped = asyncio.Event()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._stopped.is_set()
 
     def wake(self, names: Iterable[str]) -> None:
         """Look for due readings of these workspaces: pairs were enqueued, or a key was replaced."""
@@ -84,7 +88,6 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Claim no more; ``run`` ends when what is in flight has an outcome."""
-        self.stopping = True
         self._stopped.set()
         self._changed.set()
         for lane in self.lanes.values():

@@ -103,7 +103,6 @@ class Engine:
                 "run once with the previous output, or choose another ledger with --state"
             )
         await self._halts.load()
-        self._shared = self._share()
         try:
             yield
         finally:
@@ -180,7 +179,7 @@ class Engine:
         """Make one request of a workspace for the time, unless a response has confirmed it."""
         await self.time.confirm(workspace, self.workspaces.get(workspace).client)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         assert self._group is not None
         self._group.create_task(work)
 
@@ -193,20 +192,17 @@ class Engine:
     def _drop_lost(self) -> None:
         self._committer.drop_lost()
         self._dispatcher.drop_lost()
-        self._spawn(self._recover())
-
-    async def _recover(self) -> None:
-        await self.uploader.recover()
+        self._spawn(self.uploader.recover())
 
     def _make_lane(self, name: str) -> Lane:
         return Lane(name, self.workspaces.get(name), self._shared)
 
     def _share(self) -> Shared:
-        """Return what all lanes use; the place is known by now."""
+        """Return what all lanes use."""
         return Shared(
             ledger=self._ledger, claims=self._claims, committer=self._committer, uploader=self.uploader, time=self.time,
             halts=self._halts, patience=self._patience, lease=self._lease, holdings=self._holdings,
-            place=self.uploader.destination, concurrency=self._settings.concurrency, spawn=self._spawn,
+            concurrency=self._settings.concurrency, spawn=self._spawn,
             is_stopping=lambda: self.stopped,
         )  # fmt: skip
 

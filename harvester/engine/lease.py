@@ -33,14 +33,13 @@ class Lease:
         """Whether it was not renewed in time. Then nothing may be requested or sealed before it is renewed."""
         return self._ledger.clock.monotonic() - self._renewed_at >= self._ledger.lease_seconds
 
-    async def renew(self) -> bool:
-        """Extend the lease; False if it was lost, and a new one has begun. Raises ``LedgerError``."""
+    async def renew(self) -> None:
+        """Extend the lease; if it was lost, begin a new one. Raises ``LedgerError``."""
         began, epoch = self._ledger.clock.monotonic(), self.epoch
         if await self._ledger.batches.renew():
             self._renewed_at = began
-            return True
-        await self.replace(epoch)
-        return False
+        else:
+            await self.replace(epoch)
 
     async def replace(self, epoch: int | None) -> None:
         """Begin a new epoch in place of ``epoch``, unless that has happened. Raises ``LedgerError``."""

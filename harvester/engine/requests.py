@@ -91,7 +91,7 @@ class Requests:
                     self.returned.append(reading)
                     return
                 self.captured |= isinstance(outcome, Captured)
-                await self._shared.committer.add(self._shared.place, reading, outcome)
+                await self._shared.committer.add(self._shared.uploader.destination, reading, outcome)
                 self.start_tasks()
                 await asyncio.sleep(0)  # responses that arrive together are followed by requests that leave together
         finally:
@@ -102,7 +102,7 @@ class Requests:
     async def _capture(self, reading: Reading, departure: "_Departure") -> Outcome:
         if self._shared.lease.over:
             return Returned()
-        opened, pair = self._shared.committer.open_batch(self._shared.place), reading.pair
+        opened, pair = self._shared.committer.open_batch(self._shared.uploader.destination), reading.pair
         span = opened.span.child("capture", campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name)
         outcome = await self._access.client.capture(
             reading, get_batch_id=self._get_batch_id, departed=departure.end, span=span
@@ -111,7 +111,7 @@ class Requests:
         return outcome
 
     def _get_batch_id(self) -> str:
-        return self._shared.committer.open_batch(self._shared.place).batch.id
+        return self._shared.committer.open_batch(self._shared.uploader.destination).batch.id
 
 
 class _Departure:

@@ -14,16 +14,13 @@ from harvester.engine.time_check import TimeCheck
 from harvester.engine.uploader import Uploader
 from harvester.ledger import Ledger
 
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
+Spawn = Callable[[Coroutine[Any, Any, object]], object]
 """Starts a task of the engine, whose failure ends the engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The parts of an engine that exist once.
-
-    Outcomes belong to ``place``, the id of its dataset. A workspace has at most ``concurrency`` requests in flight.
-    """
+    """The parts of an engine that exist once. A workspace has at most ``concurrency`` requests in flight."""
 
     ledger: Ledger
     claims: Claims
@@ -34,7 +31,6 @@ class Shared:
     patience: Patience
     lease: Lease
     holdings: Holdings
-    place: str
     concurrency: int
     spawn: Spawn
     is_stopping: Callable[[], bool]

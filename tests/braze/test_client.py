@@ -214,7 +214,7 @@ def test_only_the_first_unusable_response_of_each_cause_is_a_warning():
     logged = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "response_unusable"]
     repeated = [("no_success", "debug"), ("unparsable", "debug")]
     assert logged == [("no_success", "warning"), ("unparsable", "warning"), *repeated]
-    assert (client.responses["no_success"], client.responses["unparsable"]) == (2, 2)
+    assert (client.counters.responses["no_success"], client.counters.responses["unparsable"]) == (2, 2)
 
 
 def run_capture(
