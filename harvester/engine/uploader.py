@@ -7,7 +7,8 @@ capturing continues until the ledger contains as many sealed bytes as it may.
 import asyncio
 import hashlib
 import random
-from collections import deque
+from dataclasses import dataclass
+from enum import Enum
 
 import structlog
 
@@ -24,6 +25,26 @@ MAX_PAUSE_SECONDS = 60.0
 log = structlog.get_logger()
 
 
+class _Phase(Enum):
+    """How far the uploads of a process are."""
+
+    OPEN = "open"
+    """More batches may be added."""
+    FINISHING = "finishing"
+    """All batches were added."""
+    ENDED = "ended"
+    """All are stored, or the place was given up."""
+
+
+@dataclass(slots=True)
+class _Outage:
+    """A place that is unavailable: why, since when in monotonic seconds, and the failed attempts."""
+
+    problem: SinkError
+    since: float
+    failures: int = 0
+
+
 class Uploader:
     """Uploads sealed batches to the sink, one after the other."""
 
@@ -35,8 +56,6 @@ class Uploader:
 
         It is given up only once nothing else is left to do: after ``finish``, or when no more bytes may be kept.
         """
-        self.problem: SinkError | None = None
-        """Why parts cannot be stored; None while they can."""
         self.destination = ""
         """The id of the dataset that takes the parts; set it before ``recover``."""
         self._ledger = ledger
@@ -45,18 +64,24 @@ class Uploader:
         self._jitter = jitter
         self._max_sealed_bytes = max_sealed_bytes
         self._patience_seconds = patience_seconds
-        self._waiting: deque[tuple[str, int, Span]] = deque()
+        self._waiting: dict[str, tuple[int, Span]] = {}
+        """The bytes and the span of each sealed batch that is not stored yet, the oldest first."""
         self._sealed_bytes = 0
-        self._away_since = 0.0
-        self._failures = 0
+        self._outage: _Outage | None = None
         self._conflict: PartConflict | None = None
-        self._given_up = False
+        self._phase = _Phase.OPEN
         self._full_reported = False
         self._expected: str | None = None
-        self._finishing = False
         self._stopping = asyncio.Event()
         self._work = asyncio.Event()
         self._room = asyncio.Event()
+
+    @property
+    def problem(self) -> SinkError | None:
+        """Why parts cannot be stored; None while they can. At the end, also why a batch was set aside."""
+        if self._outage is not None:
+            return self._outage.problem
+        return self._conflict if self._phase is _Phase.ENDED else None
 
     @property
     def waiting(self) -> int:
@@ -66,7 +91,7 @@ class Uploader:
     @property
     def away_seconds(self) -> float:
         """Return for how many seconds parts could not be stored; 0 while they can."""
-        return self._clock.monotonic() - self._away_since if self.problem is not None else 0.0
+        return 0.0 if self._outage is None else self._clock.monotonic() - self._outage.since
 
     @property
     def full(self) -> bool:
@@ -75,9 +100,9 @@ class Uploader:
 
     def add(self, batch_id: str, size_bytes: int, *, span: Span = NO_SPAN) -> None:
         """Upload a sealed batch, whose parts are in the ledger; one that is waiting already is not added twice."""
-        if any(waiting == batch_id for waiting, _, _ in self._waiting):
+        if batch_id in self._waiting:
             return
-        self._waiting.append((batch_id, size_bytes, span))
+        self._waiting[batch_id] = (size_bytes, span)
         self._sealed_bytes += size_bytes
         self._work.set()
 
@@ -102,11 +127,12 @@ class Uploader:
 
     def finish(self) -> None:
         """Let ``run`` end when all that was added is stored."""
-        self._finishing = True
+        if self._phase is _Phase.OPEN:
+            self._phase = _Phase.FINISHING
         self._work.set()
 
     def stop(self) -> None:
-        """Try what waits once more, and no longer."""
+        """Make one more attempt for what waits."""
         self._stopping.set()
         self._room.set()
 
@@ -115,7 +141,7 @@ class Uploader:
         if self.full and not self._stopping.is_set() and not self._full_reported:
             self._full_reported = True
             log.warning("sealed_limit_reached", sealed_bytes=self._sealed_bytes, reason=str(self.problem or "storing"))
-        while self.full and not self._given_up and not self._stopping.is_set():
+        while self.full and self._phase is not _Phase.ENDED and not self._stopping.is_set():
             self._room.clear()
             await self._room.wait()
         return not self.full
@@ -123,9 +149,9 @@ class Uploader:
     async def run(self) -> None:
         """Upload what is added until it is finished or given up; what is not stored stays sealed, see ``problem``.
 
-        Raises ``SinkClosed`` where no part will ever be taken again, ``SinkRefused`` where none must, ``LedgerError``.
+        Raises ``SinkClosed`` if the place takes no more parts, ``SinkRefused`` if it must not, and ``LedgerError``.
         """
-        while self._waiting or not self._finishing:
+        while self._waiting or self._phase is _Phase.OPEN:
             if not self._waiting and self._expected is None:
                 self._work.clear()
                 await self._work.wait()
@@ -142,15 +168,16 @@ class Uploader:
                 await self._pause()
             else:
                 self._record_success()
-        self._given_up = bool(self._waiting)
+        self._phase = _Phase.ENDED
         self._room.set()
-        self.problem = (self.problem if self._waiting else None) or self._conflict
+        if not self._waiting:
+            self._outage = None
 
     async def _store_next(self) -> None:
         """Store the batch that has waited longest, if there is one. A conflict sets it aside. Raises ``SinkError``."""
         if not self._waiting:
             return
-        batch_id, size_bytes, span = self._waiting[0]
+        batch_id, (size_bytes, span) = next(iter(self._waiting.items()))
         try:
             await self._store(batch_id)
             span.end(state="stored")
@@ -158,7 +185,7 @@ class Uploader:
             log.error("part_conflict", batch_id=batch_id, reason=str(error))  # noqa: TRY400 - a sentence, no trace
             self._conflict = error
             span.end(state="conflict")
-        self._waiting.popleft()
+        del self._waiting[batch_id]
         self._sealed_bytes -= size_bytes
 
     async def _attach_expected(self) -> None:
@@ -181,32 +208,32 @@ class Uploader:
             await self._ledger.batches.mark_stored(batch_id, dataset=part.dataset, destination=part.destination)
 
     def _record_failure(self, error: SinkError) -> None:
-        if self.problem is None:
-            self._away_since = self._clock.monotonic()
-        self.problem = error
-        self._failures += 1
+        if self._outage is None:
+            self._outage = _Outage(error, self._clock.monotonic())
+        self._outage.problem = error
+        self._outage.failures += 1
 
     def _record_success(self) -> None:
-        self.problem = None
-        self._failures = 0
+        self._outage = None
         if not self.full:
             self._full_reported = False
             self._room.set()
 
     def _should_give_up(self) -> bool:
-        """Whether nothing but the place is waited for, and that for too long."""
-        if self._finishing and self._stopping.is_set():
+        """Return whether only the place delays the end, and has for too long."""
+        finishing = self._phase is _Phase.FINISHING
+        if finishing and self._stopping.is_set():
             return True
-        waited = self._clock.monotonic() - self._away_since
-        return (self._finishing or self.full) and waited >= self._patience_seconds
+        return (finishing or self.full) and self.away_seconds >= self._patience_seconds
 
     async def _pause(self) -> None:
-        """Wait before the next try; when stopping, for the last batch, after which there is one more."""
-        if self._stopping.is_set() and not self._finishing:
+        """Wait before the next attempt. After a stop, wait for the last batch, and make one more attempt then."""
+        if self._stopping.is_set() and self._phase is _Phase.OPEN:
             self._work.clear()
             await self._work.wait()
             return
-        seconds = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 10), MAX_PAUSE_SECONDS)
+        failures = self._outage.failures if self._outage else 1
+        seconds = min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 10), MAX_PAUSE_SECONDS)
         await wait_for_event(self._stopping, timeout_seconds=seconds * self._jitter.uniform(0.75, 1.0))
 
 
