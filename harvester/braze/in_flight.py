@@ -23,7 +23,8 @@ class InFlight:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        self._sent_before_halt.discard(task)
+        if self._sent_before_halt:
+            self._sent_before_halt.discard(task)
         try:
             response = await request
             # All responses that arrive together are received before the first one is parsed. The same code then runs

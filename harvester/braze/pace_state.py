@@ -43,10 +43,12 @@ class PaceState:
 
 @dataclass(slots=True)
 class Traffic:
-    """The requests so far."""
+    """The requests so far, and those in flight."""
 
     requests: int = 0
     in_flight: int = 0
     throttled: int = 0
     latency_seconds: float = 0.1
     waited_seconds: float = 0.0
+    without_slot: int = 0
+    """Those that may be sent, but wait for a slot of the process: no further one is paid meanwhile."""

@@ -17,7 +17,8 @@ from itertools import islice
 from aiolimiter import AsyncLimiter
 
 from harvester.braze.gate import HALTED_SECONDS, REFUSED_SECONDS, Gate, Held, Hold, HoldCause
-from harvester.braze.pace_state import PaceState, Traffic
+from harvester.braze.limits import Limits
+from harvester.braze.pace_state import PaceState
 from harvester.braze.quota import Quota, QuotaReport
 from harvester.clock import Clock, wait_for_event
 
@@ -48,7 +49,8 @@ class Pacer:
         """
         self._quota = quota or Quota(reserve)
         self._gate = Gate(jitter)
-        self._max_rate = max_rate
+        self._limits = Limits(self._quota, self._gate, max_rate=max_rate, shortest_hold_seconds=SLICE_SECONDS)
+        self._traffic = self._limits.traffic
         self._clock = clock
         self._longest_wait_seconds = longest_wait_seconds
         self._bucket = AsyncLimiter(BURST_SECONDS, BURST_SECONDS)
@@ -56,16 +58,13 @@ class Pacer:
         """The requests that are paid but not sent yet."""
         self._queue: deque[asyncio.Event] = deque()
         self._changed = asyncio.Event()
-        self._traffic = Traffic()
-        self._without_slot = 0
-        """The requests that may leave, but wait for a slot of the process: no further one is paid meanwhile."""
 
     def __repr__(self) -> str:
         """Return the class and the state."""
         return f"Pacer({self.state()})"
 
     async def acquire(self) -> float:
-        """Wait until one request may be sent. Each ``acquire`` must be followed by one ``release``.
+        """Wait until one request may be sent; returns the monotonic time. One ``release`` must follow each ``acquire``.
 
         Raises ``Held`` if a hold lasts too long to wait for, or if the pacer is stopped.
         """
@@ -86,7 +85,7 @@ class Pacer:
         while True:
             now = self._clock.monotonic()
             hold = self._gate.update_hold(now)
-            free = 0 if self._without_slot else self._in_flight_limit(now) - traffic.in_flight
+            free = self._limits.count_free(now)
             open_ = hold is None and free > 0
             if self._queue[0] is not turn and not (open_ and self._paid > 1 - _ROUNDING):
                 turn.clear()
@@ -111,9 +110,9 @@ class Pacer:
 
     async def _pay(self, now: float, free: int) -> bool:
         """Wait until the bucket accepts a slice of the queue's cost; returns whether the first request may be sent."""
-        pace = self._find_pace(now)
+        pace = self._limits.find_pace(now)
         if pace <= 0:
-            await self._wait_for_hold(self._rate_limit_hold(now), now)
+            await self._wait_for_hold(self._limits.get_rate_limit(now), now)
             return False
         requests = min(free, len(self._queue)) - self._paid
         seconds = min(requests / pace, SLICE_SECONDS)
@@ -148,11 +147,11 @@ class Pacer:
     @contextmanager
     def waiting_for_slot(self) -> Iterator[None]:
         """Let no further request leave while one that was acquired waits for a slot of the process."""
-        self._without_slot += 1
+        self._traffic.without_slot += 1
         try:
             yield
         finally:
-            self._without_slot -= 1
+            self._traffic.without_slot -= 1
             self._changed.set()
 
     def record_success(self) -> None:
@@ -214,7 +213,7 @@ class Pacer:
     def find_long_hold(self) -> Hold | None:
         """Return the hold that ``acquire`` would raise; None if there is none, or if it is short enough to wait for."""
         now = self._clock.monotonic()
-        hold = self._gate.update_hold(now) or self._find_rate_limit(now)
+        hold = self._limits.update_hold(now)
         return hold if hold is not None and hold.until - now > self._longest_wait_seconds else None
 
     def overload_seconds(self, holds: int) -> float:
@@ -223,57 +222,14 @@ class Pacer:
 
     def count_requests_within(self, seconds: float, *, concurrency: int) -> int:
         """Return how many requests can be made within some seconds, ``concurrency`` at a time."""
-        now, traffic = self._clock.monotonic(), self._traffic
-        at_once = min(concurrency, self._in_flight_limit(now)) / max(traffic.latency_seconds, 1e-3)
-        return round(max(0.0, min(self._find_pace(now), at_once)) * seconds)
+        return self._limits.count_requests_within(seconds, self._clock.monotonic(), concurrency=concurrency)
 
     def count_leaving_soon(self) -> int:
         """Return how many requests should wait in the queue for the next slice; at least 1."""
         now = self._clock.monotonic()
-        of_a_slice = math.ceil(max(0.0, self._find_pace(now)) * SLICE_SECONDS)
-        return max(1, min(of_a_slice, self._count_free(now)))
+        of_a_slice = math.ceil(max(0.0, self._limits.find_pace(now)) * SLICE_SECONDS)
+        return max(1, min(of_a_slice, self._limits.count_free(now)))
 
     def state(self) -> PaceState:
         """Return the current state."""
-        now, quota, gate, traffic = self._clock.monotonic(), self._quota, self._gate, self._traffic
-        hold = self._gate.update_hold(now) or self._find_rate_limit(now)
-        return PaceState(
-            pace=0.0 if hold else self._find_pace(now),
-            limit=quota.limit,
-            remaining=quota.remaining,
-            reserve_requests=round(quota.reserve * quota.limit),
-            seconds_to_reset=max(0.0, quota.seconds_to_reset(now)) if quota.has_window else 0.0,
-            in_flight=traffic.in_flight,
-            hold_cause=hold.cause if hold else None,
-            held_seconds=max(0.0, hold.until - now) if hold else 0.0,
-            holds_in_a_row=gate.holds_in_a_row,
-            requests=traffic.requests,
-            throttled=traffic.throttled,
-            waited_seconds=traffic.waited_seconds,
-            answered=gate.answered,
-        )
-
-    def _find_rate_limit(self, now: float) -> Hold | None:
-        """Return the hold of an exhausted quota; None while it has requests left, or is unknown."""
-        return None if self._find_pace(now) > 0 else self._rate_limit_hold(now)
-
-    def _rate_limit_hold(self, now: float) -> Hold:
-        wait_seconds = self._quota.wait_seconds(now, in_flight=self._traffic.in_flight)
-        return Hold(HoldCause.RATE_LIMITED, now + max(wait_seconds, SLICE_SECONDS))
-
-    def _find_pace(self, now: float) -> float:
-        """Return the requests per second that the quota allows now; 0 or less means none."""
-        quota, traffic = self._quota, self._traffic
-        if not quota.has_window or quota.seconds_to_reset(now) <= 0:
-            return self._max_rate
-        pace = quota.pace(now, in_flight=traffic.in_flight, latency_seconds=traffic.latency_seconds)
-        return min(pace, self._max_rate)
-
-    def _count_free(self, now: float) -> int:
-        """Return how many more requests may be in flight; 0 or less means none."""
-        return 0 if self._without_slot else self._in_flight_limit(now) - self._traffic.in_flight
-
-    def _in_flight_limit(self, now: float) -> int:
-        """Return how many requests may be in flight: one while the current window is unknown."""
-        uncertain = self._quota.seconds_to_reset(now) <= 0 or self._quota.suspicious
-        return 1 if uncertain else self._gate.in_flight_limit
+        return self._limits.get_state(self._clock.monotonic())
