@@ -30,6 +30,7 @@ from harvester.model import (
 )
 from harvester.schedule import FINAL, ONCE, SINGLE_READING_PLAN, Planned, ReadingPlan, count_deferrals, deferral_seconds
 from harvester.storage import FolderSink
+from tests.support.clocks import SettableClock
 from tests.support.ledger_file import explained, query, recorded_statements
 
 NOW = 1_767_225_600.0
@@ -38,26 +39,10 @@ AGES = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 13.0)
 PLAN = ReadingPlan(AGES)
 
 
-class Clock:
-    """A wall clock that tests move."""
-
-    def __init__(self) -> None:
-        """Start at ``NOW``."""
-        self.now = NOW
-
-    def wall(self) -> float:
-        """Return epoch seconds."""
-        return self.now
-
-    def monotonic(self) -> float:
-        """Return the same; no test compares the two."""
-        return self.now
-
-
 class Workspace:
     """A workspace of one ledger whose readings the test captures."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, name: str = "eu") -> None:
+    def __init__(self, ledger: Ledger, clock: SettableClock, name: str = "eu") -> None:
         """Use a ledger that has a plan."""
         self.ledger = ledger
         self.clock = clock
@@ -97,7 +82,7 @@ class Workspace:
 @pytest.fixture
 async def eu(tmp_path):
     """A workspace that follows the usual plan."""
-    clock = Clock()
+    clock = SettableClock(NOW)
     async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
         await ledger.intake.set_plan("eu", PLAN)
         ledger.clock.observe(NOW, departed=NOW, received=NOW)
@@ -546,13 +531,13 @@ async def test_a_ledger_of_an_earlier_schema_is_upgraded_in_place(tmp_path, sche
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parent / "ledgers" / f"schema-{schema}.sql").read_text())
     for _ in range(2):
-        async with await Ledger.open(path, clock=Clock()) as ledger:
+        async with await Ledger.open(path, clock=SettableClock(NOW)) as ledger:
             totals = await ledger.reports.get_books()
             assert (totals.accepted, totals.pending, totals.rejected) == (4, 2, {"status_400": 1})
             (unstored,) = await ledger.batches.recover()
             (part,) = await ledger.batches.list_sealed_parts(unstored.batch_id)
             assert part.data == b"rows"
-    async with await Ledger.open(tmp_path / "new.db", clock=Clock()):
+    async with await Ledger.open(tmp_path / "new.db", clock=SettableClock(NOW)):
         pass
     for statement in (INDEXES, COLUMNS):
         assert query(path, statement) == query(tmp_path / "new.db", statement)
@@ -567,7 +552,7 @@ COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name)
                                                 (4, ["leased", "waiting"])])  # fmt: skip
 async def test_readings_that_an_earlier_version_paused_or_leased_are_read_again(tmp_path, schema, states):
     """Of two open pairs, one is overdue and is read at once; the other is read at its planned age."""
-    path, clock = tmp_path / "ledger.db", Clock()
+    path, clock = tmp_path / "ledger.db", SettableClock(NOW)
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parent / "ledgers" / f"schema-{schema}.sql").read_text())
     assert [state for (state,) in query(path, OPEN_STATES)] == states

@@ -27,20 +27,6 @@ class NoJitter(random.Random):
         return b
 
 
-class Clock:
-    """A machine's clock that the test moves."""
-
-    now = NOW
-
-    def wall(self) -> float:
-        """Return epoch seconds."""
-        return self.now
-
-    def monotonic(self) -> float:
-        """Return the same; no test compares the two."""
-        return self.now
-
-
 @dataclass
 class ExpectedPair:
     """The state that one pair must have."""

@@ -22,7 +22,8 @@ from harvester.model import (
     SentPair,
     Settlement,
 )
-from tests.conformance.ledger_model import OUTCOMES, PLANS, Clock, ExpectedPair, NoJitter, Owner
+from tests.conformance.ledger_model import NOW, OUTCOMES, PLANS, ExpectedPair, NoJitter, Owner
+from tests.support.clocks import SettableClock
 
 DATASETS = ("rows", "raw")
 OWNERS = st.sampled_from(["a", "b"])
@@ -41,7 +42,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         """Start without pairs."""
         super().__init__()
-        self.clock = Clock()
+        self.clock = SettableClock(NOW)
         self.expected: dict[Pair, ExpectedPair] = {}
         self.claims: list[Reading] = []
         """All readings that were claimed."""

@@ -14,6 +14,7 @@ from harvester.errors import LedgerError
 from harvester.ledger import Ledger, leases
 from harvester.ledger.sqlite import connect
 from harvester.model import DATASET, Batch, Captured, Pair, Part, Reading, SentPair, Settlement, Verdict
+from tests.support.clocks import SettableClock
 from tests.support.ledger_file import recorded_statements
 
 NOW = 1_767_225_600.0
@@ -24,26 +25,12 @@ def pair(number: int) -> Pair:
     return Pair("w", "c", f"s{number}")
 
 
-class Clock:
-    """A wall clock that tests move."""
-
-    now = NOW
-
-    def wall(self) -> float:
-        """Return epoch seconds."""
-        return self.now
-
-    def monotonic(self) -> float:
-        """Return the same; no test compares the two."""
-        return self.now
-
-
 async def test_sixteen_processes_claim_each_pair_once(tmp_path):
     """Every claim asks for seven pairs, until none is left."""
     path = tmp_path / "ledger.db"
-    async with await Ledger.open(path, clock=Clock()) as ledger:
+    async with await Ledger.open(path, clock=SettableClock(NOW)) as ledger:
         await ledger.intake.enqueue([SentPair(pair(number)) for number in range(400)])
-    ledgers = [await Ledger.open(path, clock=Clock()) for _ in range(16)]
+    ledgers = [await Ledger.open(path, clock=SettableClock(NOW)) for _ in range(16)]
 
     async def claim_all(ledger: Ledger) -> list[Pair]:
         found = []
@@ -73,11 +60,14 @@ async def test_what_a_dead_owner_held_is_recovered_at_once(tmp_path):
     Stored and conflicting batches stay.
     """
     path = tmp_path / "ledger.db"
-    async with await Ledger.open(path, clock=Clock()) as ours:
+    async with await Ledger.open(path, clock=SettableClock(NOW)) as ours:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(4)])
         await ours.batches.mark_stored((await seal_one(ours)).id, dataset=DATASET, destination="d")
         await ours.batches.mark_conflict((await seal_one(ours)).id)
-        async with await Ledger.open(path, clock=Clock()) as one, await Ledger.open(path, clock=Clock()) as other:
+        async with (
+            await Ledger.open(path, clock=SettableClock(NOW)) as one,
+            await Ledger.open(path, clock=SettableClock(NOW)) as other,
+        ):
             waiting = await seal_one(one)
             unsealed = await other.batches.claim({"w": 1})
             assert await ours.batches.recover() == []
@@ -88,7 +78,7 @@ async def test_what_a_dead_owner_held_is_recovered_at_once(tmp_path):
 
 async def test_leases_that_are_not_renewed_expire(tmp_path):
     """The lease time is two minutes; one renewal keeps all readings. Another owner then claims them."""
-    path, clock = tmp_path / "ledger.db", Clock()
+    path, clock = tmp_path / "ledger.db", SettableClock(NOW)
     async with await Ledger.open(path, clock=clock) as ours, await Ledger.open(path, clock=clock) as theirs:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(2)])
         held = [*await ours.batches.claim({"w": 1}), *await ours.batches.claim({"w": 1})]
@@ -108,9 +98,9 @@ async def test_readings_of_a_dead_owner_are_released_in_pages(tmp_path, monkeypa
     """Each page is a transaction, so that the claims of others go on."""
     path = tmp_path / "ledger.db"
     monkeypatch.setattr(leases, "PAGE", 10)
-    async with await Ledger.open(path, clock=Clock()) as ours:
+    async with await Ledger.open(path, clock=SettableClock(NOW)) as ours:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(25)])
-        async with await Ledger.open(path, clock=Clock()) as theirs:
+        async with await Ledger.open(path, clock=SettableClock(NOW)) as theirs:
             assert len(await theirs.batches.claim({"w": 25})) == 25
         with recorded_statements(ours) as statements:
             await ours.batches.recover()
@@ -120,7 +110,7 @@ async def test_readings_of_a_dead_owner_are_released_in_pages(tmp_path, monkeypa
 
 async def test_a_late_claim_of_an_owner_whose_epoch_is_over_is_released(tmp_path):
     """A process that was stopped claims after another one recovered it; nothing stays leased for ever."""
-    path, clock = tmp_path / "ledger.db", Clock()
+    path, clock = tmp_path / "ledger.db", SettableClock(NOW)
     async with await Ledger.open(path, clock=clock) as late, await Ledger.open(path, clock=clock) as ours:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(2)])
         await late.batches.claim({"w": 1})
@@ -134,7 +124,7 @@ async def test_a_late_claim_of_an_owner_whose_epoch_is_over_is_released(tmp_path
 async def test_a_claim_serves_many_workspaces_each_up_to_its_limit(tmp_path):
     """Limits of every magnitude are exact, and other workspaces are left alone."""
     limits = {f"w{number}": number for number in range(20)}
-    async with await Ledger.open(tmp_path / "ledger.db", clock=Clock()) as ledger:
+    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
         pairs = [Pair(workspace, "c", f"s{number}") for workspace in [*limits, "other"] for number in range(12)]
         await ledger.intake.enqueue([SentPair(each) for each in pairs])
         counts = Counter(each.pair.workspace for each in await ledger.batches.claim(limits))
@@ -145,7 +135,7 @@ async def test_a_claim_serves_many_workspaces_each_up_to_its_limit(tmp_path):
 
 async def test_a_part_of_each_place_is_sealed_and_stored_on_its_own(tmp_path):
     """A batch with readings of two workspaces may have a part of the same dataset in each of two places."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=Clock()) as ledger:
+    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
         await ledger.intake.enqueue([SentPair(Pair(workspace, "c", "s")) for workspace in ("eu", "us")])
         readings = await ledger.batches.claim({"eu": 1, "us": 1})
         ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
@@ -162,7 +152,7 @@ async def test_a_part_of_each_place_is_sealed_and_stored_on_its_own(tmp_path):
 
 async def test_the_nearest_deadline_is_claimed_first(tmp_path):
     """A pair that expires today does not wait behind thousands that have a week."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=Clock()) as ledger:
+    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
         ages = [1, 13, 5, 9, 12]
         arrivals = [SentPair(pair(days), NOW - days * 86_400) for days in ages]
         await ledger.intake.enqueue(arrivals)
@@ -177,7 +167,7 @@ def test_times_are_stored_without_rounding(times):
 
     async def store_and_load() -> set[tuple[float, float]]:
         with tempfile.TemporaryDirectory() as folder:
-            clock = Clock()
+            clock = SettableClock(NOW)
             clock.now = max(times)
             async with await Ledger.open(Path(folder) / "ledger.db", clock=clock) as ledger:
                 arrivals = [SentPair(pair(number), time) for number, time in enumerate(times)]
@@ -190,7 +180,7 @@ def test_times_are_stored_without_rounding(times):
 
 async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(tmp_path):
     """A send id that is used again gets the whole retention time."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=Clock()) as ledger:
+    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
         for sent_at in (NOW - 86_400, NOW - 3600, NOW - 7200):
             await ledger.intake.enqueue([SentPair(pair(1), sent_at)])
         (reading,) = await ledger.batches.claim({"w": 1})
@@ -204,7 +194,7 @@ async def test_a_file_that_is_not_a_ledger_is_refused(tmp_path):
         connection.execute("CREATE TABLE theirs (a)")
     text.write_text("no database " * 1000)
     for path in (newer, damaged):
-        async with await Ledger.open(path, clock=Clock()) as ledger:
+        async with await Ledger.open(path, clock=SettableClock(NOW)) as ledger:
             await ledger.intake.enqueue([SentPair(pair(number)) for number in range(2000)])
     with sqlite3.connect(newer) as connection:
         connection.execute("UPDATE about SET schema_version = 99")
@@ -213,7 +203,7 @@ async def test_a_file_that_is_not_a_ledger_is_refused(tmp_path):
     damaged.write_bytes(data)
     for path in (foreign, text, newer, damaged):
         with pytest.raises(LedgerError):
-            async with await Ledger.open(path, clock=Clock()) as ledger:
+            async with await Ledger.open(path, clock=SettableClock(NOW)) as ledger:
                 await ledger.reports.get_books()
 
 

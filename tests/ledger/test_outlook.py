@@ -25,30 +25,17 @@ from harvester.model import (
     Verdict,
 )
 from harvester.schedule import ReadingPlan
+from tests.support.clocks import SettableClock
 from tests.support.ledger_file import explained, recorded_statements
 
 NOW = 1_795_527_667.0
 SOON = NOW + 6 * 3600
 
 
-class Clock:
-    """A wall clock that tests move."""
-
-    now = NOW
-
-    def wall(self) -> float:
-        """Return epoch seconds."""
-        return self.now
-
-    def monotonic(self) -> float:
-        """Return the same; no test compares the two."""
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
+def clock() -> SettableClock:
     """The ledger's clock."""
-    return Clock()
+    return SettableClock(NOW)
 
 
 @pytest.fixture
@@ -77,7 +64,7 @@ async def seal_batch(ledger: Ledger, workspace: str, outcomes: list[object], *, 
 def shared(tmp_path_factory):
     """One ledger for all examples, and a function that awaits its methods."""
     with asyncio.Runner() as runner:
-        ledger = runner.run(Ledger.open(tmp_path_factory.mktemp("ledger") / "ledger.db", clock=Clock()))
+        ledger = runner.run(Ledger.open(tmp_path_factory.mktemp("ledger") / "ledger.db", clock=SettableClock(NOW)))
         yield ledger, runner.run
         runner.run(ledger.close())
 

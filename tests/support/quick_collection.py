@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harvester.cli.startup import without_collection
+
 TOP = Path(__file__).parent.parent.parent
 
 
@@ -36,9 +38,5 @@ def import_share(config: pytest.Config) -> None:
 def without_garbage_collection() -> Iterator[None]:
     """Collect no garbage, and exclude all that exists at the end: modules and tests stay until the process ends."""
     atexit.register(gc.unfreeze)  # DuckDB reports what is not freed at the end
-    gc.disable()
-    try:
+    with without_collection():
         yield
-    finally:
-        gc.freeze()
-        gc.enable()
