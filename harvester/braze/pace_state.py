@@ -29,9 +29,20 @@ class PaceState:
     def before_first_request(cls, max_rate: float) -> Self:
         """Return the state of a workspace that has made no request yet."""
         return cls(
-            pace=max_rate, limit=0, remaining=0, reserve_requests=0, seconds_to_reset=0.0, in_flight=0, hold_cause=None,
-            held_seconds=0.0, holds_in_a_row=0, requests=0, throttled=0, waited_seconds=0.0, answered=False,
-        )  # fmt: skip
+            pace=max_rate,
+            limit=0,
+            remaining=0,
+            reserve_requests=0,
+            seconds_to_reset=0.0,
+            in_flight=0,
+            hold_cause=None,
+            held_seconds=0.0,
+            holds_in_a_row=0,
+            requests=0,
+            throttled=0,
+            waited_seconds=0.0,
+            answered=False,
+        )
 
     def log_fields(self, *, idle: bool) -> dict[str, float]:
         """Return pace and quota for a log line, as far as responses have reported them in this window."""

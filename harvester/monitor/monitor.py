@@ -42,9 +42,14 @@ class Monitor:
     """Observes one engine. Call ``sample`` every few seconds, so that the history of the quota has no gaps."""
 
     def __init__(
-        self, settings: Settings, *, ledger: Ledger, engine: Engine, triggers: Sequence[Trigger],
+        self,
+        settings: Settings,
+        *,
+        ledger: Ledger,
+        engine: Engine,
+        triggers: Sequence[Trigger],
         conditions: Callable[[], Sequence[Condition]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Observe ``engine`` and ``triggers``, which already run."""
         self._conditions = conditions
         self._triggers = triggers
@@ -87,13 +92,18 @@ class Monitor:
         unserved = [each.subject for each in conditions if each.component is Component.WORKSPACE]
         at_risk = {name: (await self._ledger.reports.get_outlook(name)).at_risk for name in unserved}
         return Snapshot(
-            taken_at=now, started_at=now - (self._clock.monotonic() - self._started), version=__version__,
+            taken_at=now,
+            started_at=now - (self._clock.monotonic() - self._started),
+            version=__version__,
             workspaces=tuple(workspaces),
             triggers=tuple(self._trigger(each) for each in self._triggers),
-            store=await self._store(), books=await self._books(),
+            store=await self._store(),
+            books=await self._books(),
             rejections=tuple(await self._ledger.reports.list_rejections(limit=REJECTIONS)),
-            conditions=conditions, unserved_at_risk=at_risk, clock_difference_seconds=self._clock.difference,
-        )  # fmt: skip
+            conditions=conditions,
+            unserved_at_risk=at_risk,
+            clock_difference_seconds=self._clock.difference,
+        )
 
     async def alert(self) -> None:
         """Log pairs at risk when their number grows, then every hour; and pairs that expired since the last call.
@@ -106,11 +116,20 @@ class Monitor:
             seen = await self._ledger.reports.get_outlook(name) if name in pending else None
             if self._should_alert(name, seen.at_risk if seen else 0) and seen:
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
-                log.error("pairs_at_risk", workspace=name, pairs=seen.at_risk, hours_to_nearest_deadline=left,
-                          hold_cause=self._engine.workspaces.get_pace_state(name).hold_cause)  # fmt: skip
+                log.error(
+                    "pairs_at_risk",
+                    workspace=name,
+                    pairs=seen.at_risk,
+                    hours_to_nearest_deadline=left,
+                    hold_cause=self._engine.workspaces.get_pace_state(name).hold_cause,
+                )
             if (newly_expired := expired.get(name, 0) - self._expired_pairs.get(name, 0)) > 0:
-                log.error("pairs_expired", workspace=name, pairs=newly_expired,
-                          hint="their last numbers are lost; see harvester status")  # fmt: skip
+                log.error(
+                    "pairs_expired",
+                    workspace=name,
+                    pairs=newly_expired,
+                    hint="their last numbers are lost; see harvester status",
+                )
         self._expired_pairs = expired
 
     def _should_alert(self, workspace: str, count: int) -> bool:
@@ -129,14 +148,24 @@ class Monitor:
         state, counters, access = workspaces.get_pace_state(name), workspaces.get_counters(name), workspaces.find(name)
         halt = access.client.endpoint.halt if access else None
         return WorkspaceState(
-            name=name, pace=state.pace, in_flight=state.in_flight, window=self._histories[name].window,
-            hold_cause=state.hold_cause, hold_until=now + state.held_seconds,
-            halt_reason=halt.reason if halt else None, halted_since=halted_since,
-            waited_seconds=state.waited_seconds, readings=seen.readings, at_risk=seen.at_risk, expired=expired,
+            name=name,
+            pace=state.pace,
+            in_flight=state.in_flight,
+            window=self._histories[name].window,
+            hold_cause=state.hold_cause,
+            hold_until=now + state.held_seconds,
+            halt_reason=halt.reason if halt else None,
+            halted_since=halted_since,
+            waited_seconds=state.waited_seconds,
+            readings=seen.readings,
+            at_risk=seen.at_risk,
+            expired=expired,
             last_captured_at=counters.last_captured_at or (self._last_captures or {}).get(name, 0.0),
-            nearest_deadline=seen.nearest_deadline, deadlines=seen.days,
-            requests=dict(counters.requests), responses=dict(counters.responses),
-        )  # fmt: skip
+            nearest_deadline=seen.nearest_deadline,
+            deadlines=seen.days,
+            requests=dict(counters.requests),
+            responses=dict(counters.responses),
+        )
 
     async def store_paces(self) -> None:
         """Store the sustained pace of each workspace in the ledger, so that other commands can count pairs at risk."""
@@ -163,18 +192,24 @@ class Monitor:
 
     def _trigger(self, trigger: Trigger) -> TriggerState:
         return TriggerState(
-            name=trigger.name, kind=self._settings.triggers[trigger.name].kind, connected=trigger.problem is None,
-            last_error=trigger.problem, messages=dict(trigger.outcomes),
-        )  # fmt: skip
+            name=trigger.name,
+            kind=self._settings.triggers[trigger.name].kind,
+            connected=trigger.problem is None,
+            last_error=trigger.problem,
+            messages=dict(trigger.outcomes),
+        )
 
     async def _store(self) -> StoreState:
         counters, problem = self._engine.counters, self._engine.uploader.problem
         return StoreState(
-            place=self._settings.out, problem=str(problem) if problem else None,
+            place=self._settings.out,
+            problem=str(problem) if problem else None,
             batches=await self._ledger.reports.count_unstored_batches(),
             sealed_bytes=await self._ledger.reports.get_sealed_bytes(),
-            parts=counters.parts, rows=counters.rows, part_bytes=counters.part_bytes,
-        )  # fmt: skip
+            parts=counters.parts,
+            rows=counters.rows,
+            part_bytes=counters.part_bytes,
+        )
 
     async def _books(self) -> Books:
         began = self._clock.monotonic()

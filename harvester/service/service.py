@@ -19,6 +19,7 @@ from harvester.monitor.conditions import Conditions
 from harvester.monitor.monitor import Monitor
 from harvester.service.key_files import KeyFiles
 from harvester.settings import Settings
+from harvester.settings.triggers import TriggerSettings
 from harvester.signals import stop_on_signals
 from harvester.sources.brokers import create_broker
 from harvester.sources.message import MessageParser
@@ -44,9 +45,15 @@ class Service:
     """One service over one ledger and one sink."""
 
     def __init__(
-        self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression,
-        until_idle: bool = False, connect: Connect | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        *,
+        ledger: Ledger,
+        sink: Sink,
+        compression: Compression,
+        until_idle: bool = False,
+        connect: Connect | None = None,
+    ) -> None:
         """Build the service from an open ledger and sink. ``until_idle``: end once queues are empty and nothing is due.
 
         Raises ``UsageError`` for a trigger whose client or URL is missing.
@@ -64,22 +71,27 @@ class Service:
             connect=connect,
             after_housekeeping=self._alert,
         )
-        self._triggers = [
-            Trigger(
-                name, create_broker(each.kind, **each.options()),
-                parser=MessageParser(tuple(settings.workspaces), each.prefixes),
-                enqueue=self.enqueue, clock=self._clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
-            )
-            for name, each in settings.triggers.items()
-        ]  # fmt: skip
-        self.conditions = Conditions(
-            engine=self._engine, triggers=self._triggers, ledger=ledger, clock=self._clock
-        )  # fmt: skip
+        self._triggers = [self._make_trigger(name, each) for name, each in settings.triggers.items()]
+        self.conditions = Conditions(engine=self._engine, triggers=self._triggers, ledger=ledger, clock=self._clock)
         self.monitor = Monitor(
-            settings, ledger=ledger, engine=self._engine, triggers=self._triggers, conditions=self.conditions,
-        )  # fmt: skip
+            settings,
+            ledger=ledger,
+            engine=self._engine,
+            triggers=self._triggers,
+            conditions=self.conditions,
+        )
         self._key_files = KeyFiles(settings.workspaces, self._engine, self.conditions)
         self._drain_timed_out = False
+
+    def _make_trigger(self, name: str, trigger: TriggerSettings) -> Trigger:
+        return Trigger(
+            name,
+            create_broker(trigger.kind, **trigger.options()),
+            parser=MessageParser(tuple(self._settings.workspaces), trigger.prefixes),
+            enqueue=self.enqueue,
+            clock=self._clock,
+            jitter=random.Random(),  # noqa: S311 - jitter, no secret
+        )
 
     def stop(self) -> None:
         """Stop the triggers, claim nothing more, and let requests in flight finish."""
