@@ -53,7 +53,7 @@ HALF_HOUR_SECONDS = 1800.0
 _BEATS_SECONDS = {
     gate: {"OVERLOAD_MAX_SECONDS": 2400.0},
     pacer: {"BURST_SECONDS": 2.0, "SLICE_SECONDS": 1.0},  # where a request costs many seconds, it needs fewer turns
-    dispatcher: {"LOOK_SECONDS": 10_800.0},
+    dispatcher: {"POLL_SECONDS": 10_800.0},
     upkeep: {"HOUSEKEEPING_SECONDS": 43_200.0},
     database: {"LEASE_SECONDS": 43_200.0},
     service: {"SAMPLE_SECONDS": 10_800.0, "REPORT_SECONDS": 10_800.0},
@@ -151,7 +151,7 @@ def month(
     *, sends_per_day: int, days: int, ledger: Path,
     on_sample: Callable[[float], None] = lambda _day: None, count_waiting: bool = False,
 ) -> Month:  # fmt: skip
-    """Live through it, and ``look`` every half an hour; the ledger's file must not exist yet.
+    """Serve for the whole time, and count every half an hour; the ledger's file must not exist yet.
 
     ``count_waiting`` counts the waiting readings every half an hour, for the picture.
     """
@@ -174,7 +174,7 @@ def month(
 
 @contextmanager
 def _rare_beats() -> Iterator[None]:
-    """Nobody else enqueues or dies here: the service need not look for that as often as it does elsewhere."""
+    """No other process enqueues or dies here, so the service can check for that less often."""
     with ExitStack() as stack:
         for module, values in _BEATS_SECONDS.items():
             stack.enter_context(patch.multiple(module, **values))

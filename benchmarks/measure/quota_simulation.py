@@ -32,7 +32,7 @@ HOURLY_LIMIT = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Who shares which quota. The harvesters have work for ``windows`` windows of what is left for them."""
+    """The quota and the clients that share it. The harvesters' work lasts for ``windows`` windows."""
 
     harvesters: int
     neighbour: str

@@ -100,7 +100,7 @@ def harvester(url: str, pairs: Path, out: Path, *options: str) -> list[str]:
 def peer(
     name: str, url: str, pairs: Path, out: Path, *options: str, max_requests: int = 0, seconds: float = 0.0
 ) -> list[str]:
-    """Return the command of a peer that may send ``max_requests`` in ``seconds``; 0 is no limit."""
+    """Return the command of a peer. It may send ``max_requests`` in ``seconds``; 0 means no limit."""
     shutil.rmtree(out, ignore_errors=True)
     command = [str(_environment(name, needs(name))), str(PEERS / f"{name}.py"), url, str(pairs), str(out)]
     return [*command, str(max_requests), str(seconds), *options]

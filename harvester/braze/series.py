@@ -36,7 +36,7 @@ def parse_days(body: bytes) -> list[Any]:
     """Return the days of a usable response.
 
     Raises ``ExchangeError`` for anything else that a 200 may contain: broken or truncated JSON, an HTML page, a message
-    other than success. An unusable response is no evidence about the pair.
+    other than success. An unusable response says nothing about the pair.
     """
     if len(body) > _LARGE_BYTES and body.count(b"{") + body.count(b"[") > MAX_NODES:
         raise ExchangeError("oversized", f"the response has more than {MAX_NODES} lists and objects")

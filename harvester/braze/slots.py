@@ -71,7 +71,7 @@ class Slots:
         return Held(Hold(HoldCause.STOPPING, self._clock.monotonic()))
 
     def _hand_out(self) -> None:
-        """Give free slots to those that wait, and look again when the oldest request is slow."""
+        """Grant free slots to waiting requests; repeat this when the oldest request becomes slow."""
         now = self._clock.monotonic()
         while self._waiting and (self._waiting[0][2].done() or self._find_free(now)):
             _, _, slot = heappop(self._waiting)

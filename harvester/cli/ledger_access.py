@@ -79,7 +79,7 @@ def _choose_workspaces(path: Path, named: tuple[str, ...], configured: Iterable[
 
 
 def with_ledger(path: Path, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") -> T:
-    """Open an existing ledger, and return the result of ``work``. Raises ``UsageError`` if there is no ledger."""
+    """Open an existing ledger, and return the result of ``work``. Raises ``UsageError`` if it does not exist."""
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
 
@@ -93,7 +93,7 @@ def with_ledger(path: Path, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") 
 
 
 def check_exists(path: Path) -> None:
-    """Raise ``UsageError`` if there is no ledger."""
+    """Raise ``UsageError`` if the ledger does not exist."""
     if not path.exists():
         raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
 

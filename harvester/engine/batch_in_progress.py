@@ -1,4 +1,4 @@
-"""A batch before it is sealed: what was answered for one place, and the parts with its rows."""
+"""A batch before it is sealed: outcomes for one place, and the parts with their rows."""
 
 import structlog
 
@@ -6,15 +6,15 @@ from harvester.model import DATASET, RAW_DATASET, Batch, Captured, Deferred, Out
 from harvester.observability.traces import begin_span
 from harvester.storage import Compression, PartWriter
 
-MAX_ANSWERS = 1000
+MAX_OUTCOMES = 1000
 MAX_BYTES = 8 * 1024 * 1024
-"""A batch is complete with so many answers, or so many compressed bytes: what memory and the ledger hold of it."""
+"""A batch is sealed once it has this many outcomes or compressed bytes, which bounds its memory."""
 
 log = structlog.get_logger()
 
 
 class BatchInProgress:
-    """Collects outcomes. It knows neither who makes requests nor where parts go, and never waits for either."""
+    """Collects outcomes. It never waits for requests or for the place."""
 
     def __init__(self, batch: Batch, compression: Compression, destination: str) -> None:
         """Begin without outcomes; ``destination`` is the id of the dataset that the parts belong to."""
@@ -28,8 +28,8 @@ class BatchInProgress:
 
     @property
     def complete(self) -> bool:
-        """Whether it has as many answers or bytes as it may have."""
-        return len(self.settlements) >= MAX_ANSWERS or self._rows.size_bytes + self._raw.size_bytes >= MAX_BYTES
+        """Whether it has reached its maximum of outcomes or bytes."""
+        return len(self.settlements) >= MAX_OUTCOMES or self._rows.size_bytes + self._raw.size_bytes >= MAX_BYTES
 
     @property
     def workspaces(self) -> set[str]:
@@ -45,9 +45,17 @@ class BatchInProgress:
             return
         # The rows are in the part now; the settlement needs only the verdict.
         self.settlements.append(Settlement(reading, outcome._replace(rows=b"", raw=b"")))
-        log.debug("reading_captured", workspace=reading.pair.workspace, campaign_id=reading.pair.campaign_id,
-                  send_id=reading.pair.send_id, reading=reading.name, verdict=outcome.verdict.value,
-                  rows=outcome.row_count, drift=outcome.drift, batch_id=self.batch.id)  # fmt: skip
+        log.debug(
+            "reading_captured",
+            workspace=reading.pair.workspace,
+            campaign_id=reading.pair.campaign_id,
+            send_id=reading.pair.send_id,
+            reading=reading.name,
+            verdict=outcome.verdict.value,
+            rows=outcome.row_count,
+            drift=outcome.drift,
+            batch_id=self.batch.id,
+        )
         if outcome.raw:
             self._raw.append(outcome.raw, 1)
         self._rows.append(outcome.rows, outcome.row_count)
@@ -64,5 +72,11 @@ class BatchInProgress:
         rows = sum(part.row_count for part in parts if part.dataset == DATASET)
         only_deferred = all(isinstance(each.outcome, Deferred) for each in self.settlements)
         log_sealed = log.debug if only_deferred else log.info  # while requests fail, many such batches are sealed
-        log_sealed("batch_sealed", batch_id=self.batch.id, workspaces=len(self.workspaces),
-                   readings=len(self.settlements), captures=captures, rows=rows)  # fmt: skip
+        log_sealed(
+            "batch_sealed",
+            batch_id=self.batch.id,
+            workspaces=len(self.workspaces),
+            readings=len(self.settlements),
+            captures=captures,
+            rows=rows,
+        )

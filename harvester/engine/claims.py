@@ -27,7 +27,7 @@ class Claimed:
     readings: list[Reading]
     offset: float
     limit: int
-    """How many the ledger was asked for: if there are fewer, no more are due."""
+    """The limit of the claim: if there are fewer readings, no more are due."""
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class Claims:
             if limits:
                 await self._claim({name: requests[name] for name in limits}, limits)
             if len(limits) < len(requests):
-                self._requested.set()  # there is no room for the others yet
+                self._requested.set()  # the others wait for room
                 await asyncio.sleep(CLAIM_SECONDS)
 
     async def _wait_for_others(self) -> None:

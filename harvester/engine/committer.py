@@ -1,4 +1,4 @@
-"""Cuts what was answered into batches and seals them: one open batch for each place.
+"""Groups outcomes into batches and seals them: one open batch for each place.
 
 Requests in flight at a cut stay leased, and their outcomes go to the next batch, so a seal waits for no request.
 """
@@ -32,9 +32,16 @@ class Committer:
     """
 
     def __init__(
-        self, ledger: Ledger, uploader: Uploader, *, compression: Compression, lease: Lease, holdings: Holdings,
-        counters: Counters, on_sealed: Callable[[set[str]], None],
-    ) -> None:  # fmt: skip
+        self,
+        ledger: Ledger,
+        uploader: Uploader,
+        *,
+        compression: Compression,
+        lease: Lease,
+        holdings: Holdings,
+        counters: Counters,
+        on_sealed: Callable[[set[str]], None],
+    ) -> None:
         """Call ``on_sealed`` with the workspaces of each batch that is sealed."""
         self._ledger = ledger
         self._uploader = uploader

@@ -1,4 +1,4 @@
-"""Knows when readings fall due, and runs a lane for each workspace that has work.
+"""Starts a lane for each workspace with due readings.
 
 One query covers all workspaces, so an idle workspace costs nothing, and a message wakes only its own.
 """
@@ -17,23 +17,30 @@ from harvester.ledger import Ledger
 LINGER_SECONDS = 1.0
 """How long pairs that trickle in gather before they are claimed, so that they share a part."""
 
-LOOK_SECONDS = 10.0
-"""How often a service looks for pairs that another process enqueued, in all workspaces."""
+POLL_SECONDS = 10.0
+"""How often a service reads the due times of all workspaces, since other processes can enqueue pairs."""
 
 SPACING_SECONDS = 0.25
-"""The least time between two looks."""
+"""The least time between two polls."""
 
 TIME_PROBES = 50
-"""In how many workspaces a look searches for a pair to request for the time."""
+"""In how many workspaces a poll searches for a pair to request for the time."""
 
 
 class Dispatcher:
     """Owns the lanes of a process."""
 
     def __init__(
-        self, ledger: Ledger, workspaces: Workspaces, *, make_lane: Callable[[str], Lane], spawn: Spawn,
-        time: TimeCheck, on_time_changed: Callable[[], None], lasting: bool,
-    ) -> None:  # fmt: skip
+        self,
+        ledger: Ledger,
+        workspaces: Workspaces,
+        *,
+        make_lane: Callable[[str], Lane],
+        spawn: Spawn,
+        time: TimeCheck,
+        on_time_changed: Callable[[], None],
+        lasting: bool,
+    ) -> None:
         """``lasting``: serve until ``stop``. Otherwise each workspace has one lane, and ``run`` ends with the last.
 
         ``on_time_changed`` is called when the time was confirmed or moved.
@@ -49,9 +56,9 @@ class Dispatcher:
         self._lasting = lasting
         self._due: dict[str, float] = {}
         """When the next reading of each workspace falls due, by Braze's clock."""
-        self._look_at: dict[str, float] = dict.fromkeys(workspaces.names, -math.inf)
-        """When to look into the ledger again, by the monotonic clock, at workspaces that may have changed."""
-        self._next_look = 0.0
+        self._poll_at: dict[str, float] = dict.fromkeys(workspaces.names, -math.inf)
+        """When to read the due times of workspaces that may have changed, by the monotonic clock."""
+        self._next_poll = 0.0
         self._moves = -1
         self._changed = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -62,22 +69,22 @@ class Dispatcher:
         return self._stopped.is_set()
 
     def wake(self, names: Iterable[str]) -> None:
-        """Look for due readings of these workspaces: pairs were enqueued, or a key was replaced."""
+        """Read the due times of these workspaces again: pairs were enqueued, or a key was replaced."""
         at = self._clock.monotonic() + LINGER_SECONDS
         for name in names:
             if name in self.lanes:
                 self.lanes[name].wake(due=True)
             elif name in self._workspaces:
-                self._look_at.setdefault(name, at)
+                self._poll_at.setdefault(name, at)
         self._changed.set()
 
     def refresh(self, names: Iterable[str]) -> None:
-        """Look at these workspaces at once: a batch with their readings was sealed, or the time was corrected."""
+        """Read the due times of these workspaces at once: a batch was sealed, or the time was corrected."""
         now = self._clock.monotonic()
         for name in names:
             if not self._lasting and name in self.lanes:
                 self.lanes[name].wake()
-            self._look_at[name] = now
+            self._poll_at[name] = now
         self._changed.set()
 
     def drop_lost(self) -> None:
@@ -94,14 +101,14 @@ class Dispatcher:
             lane.wake()
 
     async def run(self) -> None:
-        """Run lanes until there is no more to do, or until ``stop``. Raises ``LedgerError``."""
+        """Run lanes until ``stop``; without ``lasting`` until the last lane ends. Raises ``LedgerError``."""
         if not self._lasting:
             for name in self._workspaces.names:
                 self._start(name)
         while self._lasting and not self.stopping:
             self._changed.clear()
-            if await self._look():
-                await self._ask_time()
+            if await self._poll():
+                await self._request_time()
             self._check_time()
             self._start_due()
             await wait_for_event(self._changed, timeout_seconds=self._seconds_to_next_step())
@@ -110,15 +117,15 @@ class Dispatcher:
             self._changed.clear()
             await self._changed.wait()
 
-    async def _look(self) -> bool:
-        """Find when readings fall due in workspaces that changed, or after a time in all; returns whether in all."""
+    async def _poll(self) -> bool:
+        """Read the due times of workspaces that changed, every ``POLL_SECONDS`` of all; returns whether of all."""
         now = self._clock.monotonic()
-        all_ = now >= self._next_look
+        all_ = now >= self._next_poll
         if all_:
-            self._next_look = now + LOOK_SECONDS
-        names = [name for name, at in self._look_at.items() if at <= now] if not all_ else list(self._workspaces.names)
+            self._next_poll = now + POLL_SECONDS
+        names = [name for name, at in self._poll_at.items() if at <= now] if not all_ else list(self._workspaces.names)
         for name in names:
-            self._look_at.pop(name, None)
+            self._poll_at.pop(name, None)
         if names:
             due = await self._ledger.batches.list_due(names)
             for name in names:
@@ -126,14 +133,14 @@ class Dispatcher:
             self._due |= due
         return all_
 
-    async def _ask_time(self) -> None:
+    async def _request_time(self) -> None:
         """Make a request for the time, if the next step depends on it."""
-        if not self._time.may_ask:
+        if not self._time.may_request_time:
             return
         names = sorted(self._workspaces.names, key=lambda name: name not in self._due)
-        first = int(self._clock.monotonic() // LOOK_SECONDS) * TIME_PROBES % len(names)
+        first = int(self._clock.monotonic() // POLL_SECONDS) * TIME_PROBES % len(names)
         for name in (names[first:] + names[:first])[:TIME_PROBES]:
-            if await self._time.ask_time(name, lambda name=name: self._workspaces.get(name).client):  # type: ignore[misc]
+            if await self._time.request_time_if_needed(name, lambda name=name: self._workspaces.get(name).client):  # type: ignore[misc]
                 return
 
     def _check_time(self) -> None:
@@ -143,7 +150,7 @@ class Dispatcher:
             self._on_time_changed()
 
     def _start_due(self) -> None:
-        """Start a lane for each workspace with a due reading, or tell the one that runs."""
+        """Start a lane for each workspace with a due reading, or wake the one that runs."""
         wall = self._clock.wall()
         for name in [name for name, at in self._due.items() if at <= wall]:
             del self._due[name]
@@ -153,11 +160,11 @@ class Dispatcher:
                 self._start(name)
 
     def _seconds_to_next_step(self) -> float:
-        """Return how long nothing changes by itself."""
+        """Return the time until the next poll or due time."""
         now = self._clock.monotonic()
-        look = min(self._look_at.values(), default=math.inf)
+        poll = min(self._poll_at.values(), default=math.inf)
         due = min(self._due.values(), default=math.inf) - self._clock.wall()
-        return max(0.0, min(self._next_look - now, look - now, due))
+        return max(0.0, min(self._next_poll - now, poll - now, due))
 
     def _start(self, name: str) -> None:
         self.lanes[name] = self._make_lane(name)
@@ -169,5 +176,5 @@ class Dispatcher:
         finally:
             del self.lanes[name]
             self._workspaces.get(name)  # it is idle from now on
-            self._look_at[name] = -math.inf
+            self._poll_at[name] = -math.inf
             self._changed.set()

@@ -1,4 +1,4 @@
-"""The engine of a process: captures what is due in all workspaces of one ledger, and writes it to one place.
+"""The engine of a process: captures the due readings of all workspaces of a ledger into one place.
 
 It knows nothing of where pairs come from.
 """
@@ -151,7 +151,7 @@ class Engine:
             raise first_of(failures) from None
 
     def wake(self, names: Iterable[str] | None = None) -> None:
-        """Look for due readings of these workspaces, or of all: pairs were enqueued, or a key was replaced."""
+        """Check these workspaces, or all, for due readings: pairs were enqueued, or a key was replaced."""
         found = self.workspaces.names if names is None else tuple(names)
         self._dispatcher.wake(found)
         self._upkeep.touch(found)

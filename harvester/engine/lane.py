@@ -19,7 +19,7 @@ from harvester.model import Probe
 CLAIM_HORIZON_SECONDS = 5.0
 """A claim is what the pace allows in this time: an urgent reading of the same workspace waits at most about as long."""
 
-MAX_UNASKED = 2000
+MAX_UNSENT = 2000
 FIRST_CLAIM_READINGS = 100
 """The readings of a claim before any response has described the quota."""
 
@@ -27,7 +27,7 @@ OTHERS_SECONDS = 2.0
 """How often a run checks whether other processes on the same ledger have ended their work."""
 
 RECHECK_SECONDS = 10.0
-"""How often a run that waits for deferred readings checks what is due."""
+"""How often a run that waits for deferred readings checks for due ones."""
 
 log = structlog.get_logger()
 
@@ -115,7 +115,7 @@ class Lane:
         if self._doubted:
             return await self._start(1, self._endpoint.refusals.begin_probe())
         limit = self._count_wanted()
-        if self.requests.unasked * 2 >= limit:
+        if self.requests.unsent * 2 >= limit:
             return False
         failed = self._endpoint.failed_campaigns
         if failed and self._pacer.backing_off:
@@ -128,15 +128,15 @@ class Lane:
         return await self._start(limit)
 
     def _count_wanted(self) -> int:
-        """Return how many readings to hold unasked."""
+        """Return how many readings to claim ahead of their requests."""
         if not self._pacer.state().limit:
             return FIRST_CLAIM_READINGS
         count = self._pacer.count_requests_within(CLAIM_HORIZON_SECONDS, concurrency=self._shared.concurrency)
-        return max(1, min(MAX_UNASKED, count))
+        return max(1, min(MAX_UNSENT, count))
 
     async def _start(self, limit: int, probe: Probe | None = None) -> bool:
         """Claim and request readings; returns whether there were any."""
-        claimed = await self._shared.claims.claim(self.workspace, limit - self.requests.unasked, probe)
+        claimed = await self._shared.claims.claim(self.workspace, limit - self.requests.unsent, probe)
         self._exhausted = probe is None and len(claimed.readings) < claimed.limit
         refill_below = 0 if probe is not None or self._exhausted else (limit + 1) // 2
         self.requests.start(claimed.readings, offset=claimed.offset, refill_below=refill_below)
@@ -174,7 +174,7 @@ class Lane:
         self._exhausted = False
         if self._shared.ledger.clock.confirmed:
             await self._shared.ledger.upkeep.expire(self.workspace)
-        if await self._shared.time.ask_time(self.workspace, lambda: self._access.client):
+        if await self._shared.time.request_time_if_needed(self.workspace, lambda: self._access.client):
             return True
         due_at = await self._shared.ledger.batches.get_next_due_at(
             self.workspace, max_deferrals=self._shared.patience.max_deferrals

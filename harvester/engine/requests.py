@@ -26,7 +26,7 @@ class Requests:
         self._access = access
         self._shared = shared
         self._wake = wake
-        self._unasked: deque[tuple[Reading, float]] = deque()
+        self._unsent: deque[tuple[Reading, float]] = deque()
         self._tasks = 0
         self._starting = self.leaving = 0
         """The tasks that have not begun yet, and those whose request has not left yet."""
@@ -35,44 +35,44 @@ class Requests:
     @property
     def busy(self) -> bool:
         """Whether a reading is claimed that has no outcome yet."""
-        return self._tasks > 0 or bool(self._unasked)
+        return self._tasks > 0 or bool(self._unsent)
 
     @property
-    def unasked(self) -> int:
+    def unsent(self) -> int:
         """The number of readings that no task has taken yet."""
-        return len(self._unasked)
+        return len(self._unsent)
 
     def start(self, readings: Iterable[Reading], *, offset: float, refill_below: int) -> None:
         """Request readings that were claimed while the clock had this ``offset``.
 
         The lane is woken once fewer than ``refill_below`` of them are left, and when all have an outcome.
         """
-        self._unasked.extend((reading, offset) for reading in readings)
+        self._unsent.extend((reading, offset) for reading in readings)
         self._refill_below = refill_below
         self.start_tasks()
 
     async def release(self) -> None:
         """Release the readings that are not requested yet, at once and unchanged. Raises ``LedgerError``."""
-        readings = [*self.returned, *(reading for reading, _ in self._unasked)]
+        readings = [*self.returned, *(reading for reading, _ in self._unsent)]
         self.returned, self._refill_below = [], 0
-        self._unasked.clear()
+        self._unsent.clear()
         if readings:
             self._shared.holdings.remove(len(readings))
             await self._shared.ledger.batches.release(readings)
 
     def drop_lost(self) -> None:
         """Drop readings of an earlier epoch, which other processes may hold."""
-        kept = [each for each in self._unasked if each[0].epoch == self._shared.lease.epoch]
-        self._shared.holdings.remove(len(self._unasked) - len(kept))
-        self._unasked = deque(kept)
+        kept = [each for each in self._unsent if each[0].epoch == self._shared.lease.epoch]
+        self._shared.holdings.remove(len(self._unsent) - len(kept))
+        self._unsent = deque(kept)
 
     def start_tasks(self) -> None:
         """Start as many tasks as may leave soon."""
-        if not self._unasked or self._tasks >= self._shared.concurrency:
+        if not self._unsent or self._tasks >= self._shared.concurrency:
             return
         waiting = self._starting + self.leaving
         more = min(self._access.pacer.count_leaving_soon() - waiting, self._shared.concurrency - self._tasks)
-        for _ in range(min(more, len(self._unasked) - self._starting)):
+        for _ in range(min(more, len(self._unsent) - self._starting)):
             self._tasks += 1
             self._starting += 1
             self._shared.spawn(self._work())
@@ -81,12 +81,12 @@ class Requests:
         """Turn one reading after the other into an outcome, until none is left or one is returned."""
         self._starting -= 1
         try:
-            while self._unasked:
-                reading, offset = self._unasked.popleft()
-                if len(self._unasked) == self._refill_below - 1:
+            while self._unsent:
+                reading, offset = self._unsent.popleft()
+                if len(self._unsent) == self._refill_below - 1:
                     self._wake()
                 with _Departure(self) as departure:
-                    outcome = await self._shared.time.asked(offset, partial(self._capture, reading, departure))
+                    outcome = await self._shared.time.send(offset, partial(self._capture, reading, departure))
                 if isinstance(outcome, Returned):
                     self.returned.append(reading)
                     return

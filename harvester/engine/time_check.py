@@ -49,16 +49,16 @@ class TimeCheck:
         """Return whether the clock has moved since it had this offset, so that requests made with it are void."""
         return abs(self._clock.offset - since) > LARGE_DIFFERENCE_SECONDS
 
-    async def asked(self, since: float, ask: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    async def send(self, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Make a request unless the clock has moved; returns its outcome, or ``Returned`` if the clock moves meanwhile.
 
         Until an answer has confirmed the time, one request is made at a time: a wrong clock makes all of them void. A
         request that hangs delays the others only for ``TURN_SECONDS``.
         """
         if self._answered or not await self._wait_for_turn():
-            return await self._ask(since, ask)
+            return await self._send(since, request)
         try:
-            return await self._ask(since, ask)
+            return await self._send(since, request)
         finally:
             self._turn.release()
 
@@ -73,10 +73,10 @@ class TimeCheck:
             self._turn.release()
         return not self._answered
 
-    async def _ask(self, since: float, ask: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    async def _send(self, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
         if self.moved(since):
             return Returned()
-        outcome = await ask()
+        outcome = await request()
         void = self.moved(since) or self._clock.in_doubt
         self._answered = self._clock.confirmed or not void
         return Returned() if void else outcome
@@ -105,7 +105,7 @@ class TimeCheck:
         return Condition(Component.CLOCK, cause, self._wrong_since, detail=detail, blocks=False)
 
     @property
-    def may_ask(self) -> bool:
+    def may_request_time(self) -> bool:
         """Whether the time is unknown, or the machine's clock has jumped, and no request for it was made lately."""
         if self._clock.confirmed and not self._clock.jumped:
             return False
@@ -113,12 +113,12 @@ class TimeCheck:
             self._requests_left = MAX_TIME_REQUESTS
         return self._requests_left > 0
 
-    async def ask_time(self, workspace: str, get_client: Callable[[], Client]) -> bool:
-        """Make one request for the time, if it is needed to go on; False if none was made.
+    async def request_time_if_needed(self, workspace: str, get_client: Callable[[], Client]) -> bool:
+        """Make one request for the time if the next step depends on it; returns whether one was made.
 
         It is needed for pairs that only a confirmed time can end, and once the machine's clock has jumped.
         """
-        pair = await self._ledger.upkeep.find_time_probe(workspace) if self.may_ask else None
+        pair = await self._ledger.upkeep.find_time_probe(workspace) if self.may_request_time else None
         if pair is None:
             return False
         if await get_client().request_time(pair, ending_at=self._clock.wall()):

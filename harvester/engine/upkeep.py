@@ -27,10 +27,19 @@ class Upkeep:
     """One timer for all periodic work of a process on the ledger."""
 
     def __init__(
-        self, ledger: Ledger, *, lease: Lease, uploader: Uploader, workspaces: Workspaces, dispatcher: Dispatcher,
-        time: TimeCheck, counters: Counters, keep_days: float, housekeeping: bool,
+        self,
+        ledger: Ledger,
+        *,
+        lease: Lease,
+        uploader: Uploader,
+        workspaces: Workspaces,
+        dispatcher: Dispatcher,
+        time: TimeCheck,
+        counters: Counters,
+        keep_days: float,
+        housekeeping: bool,
         after_housekeeping: AfterHousekeeping,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Without ``housekeeping`` nothing is scheduled, expired and deleted. Settled pairs live for ``keep_days``."""
         self._ledger = ledger
         self._clock = ledger.clock
@@ -99,6 +108,10 @@ class Upkeep:
         for name, lane in list(self._dispatcher.lanes.items()):
             state = self._workspaces.get_pace_state(name)
             log.info(
-                "progress_reported", workspace=name, readings=self._counters.count_done(name), requests=state.requests,
-                hold_cause=state.hold_cause, **state.log_fields(idle=not lane.requests.busy),
-            )  # fmt: skip
+                "progress_reported",
+                workspace=name,
+                readings=self._counters.count_done(name),
+                requests=state.requests,
+                hold_cause=state.hold_cause,
+                **state.log_fields(idle=not lane.requests.busy),
+            )

@@ -169,9 +169,14 @@ class Workspaces:
             )
         record, transport = self._records[name], self._make_transport(name, workspace)
         client = Client(
-            transport=DatedTransport(transport, self._clock), endpoint=workspace.endpoint, pacer=record.pacer,
-            clock=self._clock, keep_raw=self._settings.raw, slots=self._slots, counters=record.counters,
-        )  # fmt: skip
+            transport=DatedTransport(transport, self._clock),
+            endpoint=workspace.endpoint,
+            pacer=record.pacer,
+            clock=self._clock,
+            keep_raw=self._settings.raw,
+            slots=self._slots,
+            counters=record.counters,
+        )
         if name in self.halted:
             client.endpoint.refusals.doubt()
         if self._stopped:

@@ -107,7 +107,7 @@ def _lease(tx: Transaction, plan: ReadingPlan, ids: Sequence[int], epoch: int) -
     """Lease pairs that follow one plan; returns the reading of each."""
     named = rows_as_table(tx, (pairs.c.id,), [(each,) for each in ids])
     these = pairs.c.id.in_(select(named.c.id))
-    name, ending_at = _latest_due(plan, tx.now), _question(plan, tx.now)
+    name, ending_at = _latest_due(plan, tx.now), _find_ending_at(plan, tx.now)
     leasing: dict[Any, Any] = {pairs.c.state: "leased", pairs.c.epoch: epoch}
     if tx.confirmed:
         leasing |= {pairs.c.reading: name, pairs.c.ending_at: ending_at}
@@ -128,11 +128,11 @@ def _read(
     """Return leased pairs as readings, in no order."""
     p = pairs.c
     columns = (p.id, p.workspace, p.campaign_id, p.send_id, name, ending_at, p.expires_at, SINCE, p.round)
-    for pair_id, workspace, campaign_id, send_id, asked, ending, expires_at, since, round_ in select_as_json(
+    for pair_id, workspace, campaign_id, send_id, reading, ending, expires_at, since, round_ in select_as_json(
         tx, columns, which
     ):
         yield Reading(
-            pair_id, Pair(workspace, campaign_id, send_id), asked, float(ending), float(expires_at) - GRACE_SECONDS,
+            pair_id, Pair(workspace, campaign_id, send_id), reading, float(ending), float(expires_at) - GRACE_SECONDS,
             float(since), round_, epoch,
         )  # fmt: skip
 
@@ -140,8 +140,7 @@ def _read(
 def _latest_due(plan: ReadingPlan, now: float) -> ColumnElement[str]:
     """Return the latest due reading of a plan: one reading replaces all that are overdue.
 
-    Never an earlier one than that which was planned: a clock that was set back would ask again for a reading that was
-    captured.
+    It is never earlier than the planned one, because a clock that was set back would repeat a captured reading.
     """
     passed = [
         (or_(pairs.c.reading == name, SINCE + age <= now), literal(name)) for name, age in reversed(plan.readings)
@@ -149,7 +148,7 @@ def _latest_due(plan: ReadingPlan, now: float) -> ColumnElement[str]:
     return case((pairs.c.reading == ONCE, pairs.c.reading), *passed, else_=pairs.c.reading)
 
 
-def _question(plan: ReadingPlan, now: float) -> ColumnElement[float]:
+def _find_ending_at(plan: ReadingPlan, now: float) -> ColumnElement[float]:
     """Return the end of the days to request.
 
     A deferred reading requests the same days again, for a day; after that, newer ones are worth more.

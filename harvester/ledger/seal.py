@@ -44,11 +44,11 @@ class LeaseOver(Exception):  # noqa: N818 - it ends a transaction, and is no err
 
 
 @dataclass(frozen=True, slots=True)
-class _Sorted:
+class _SettlementRows:
     """The settlements of a batch as rows: readings that ended, and readings that are released."""
 
     ended: list[tuple[object, ...]] = field(default_factory=list)
-    back: list[tuple[object, ...]] = field(default_factory=list)
+    released: list[tuple[object, ...]] = field(default_factory=list)
 
 
 def seal(
@@ -63,7 +63,7 @@ def seal(
     """Record outcomes and parts together. Raises ``LeaseOver``, which rolls back everything.
 
     The next reading of each captured pair is planned. ``delay`` returns the seconds until a reading is due again that
-    was deferred so many times before. It is requested with the same question only where the time is confirmed.
+    was deferred so many times before. Its next request covers the same days only if the time is confirmed.
     """
     row = {"id": batch.id, "epoch": epoch, "state": "sealed" if sealed else "stored", "opened_at": batch.opened_at}
     if tx.execute(tx.dialect.insert(batches).values(row).on_conflict_do_nothing()).rowcount != 1:
@@ -71,13 +71,13 @@ def seal(
     deferred = [each.reading.pair_id for each in settlements if isinstance(each.outcome, Deferred)]
     delays = {pair_id: delay(count) for pair_id, count in _count_deferrals(tx, deferred).items()}
     plans = get_plans(tx, sorted({each.reading.pair.workspace for each in settlements}))
-    rows = _sort(tx, settlements, plans, delays)
+    rows = _build_rows(tx, settlements, plans, delays)
     if rows.ended:
         _end(tx, rows.ended, batch.id)
         if tx.confirmed:
             _restart_windows(tx, [each[0] for each in rows.ended])
-    if rows.back:
-        _give_back(tx, rows.back)
+    if rows.released:
+        _release(tx, rows.released)
     for part in sealed:
         _insert_part(tx, batch.id, part)
 
@@ -90,10 +90,10 @@ def _count_deferrals(tx: Transaction, pair_ids: Sequence[int]) -> dict[int, int]
     return {row.id: row.deferrals for row in rows}
 
 
-def _sort(
+def _build_rows(
     tx: Transaction, settlements: Iterable[Settlement], plans: Mapping[str, ReadingPlan], delays: Mapping[int, float]
-) -> _Sorted:
-    rows = _Sorted()
+) -> _SettlementRows:
+    rows = _SettlementRows()
     for reading, outcome in settlements:
         match outcome:
             case Captured():
@@ -101,18 +101,18 @@ def _sort(
                 # No reading fell due between the end of its days and its claim, which would have replaced it.
                 following = plan.after(reading.name, reading.since, reading.ending_at)
                 planned = (following.name, following.due_at) if following else (None, None)
-                rows.ended.append(_ended(reading, "captured", outcome.verdict.value, None, None, *planned))
+                rows.ended.append(_build_ended(reading, "captured", outcome.verdict.value, None, None, *planned))
             case Rejected():
-                rows.ended.append(_ended(reading, "rejected", None, outcome.reason, outcome.detail, None, None))
+                rows.ended.append(_build_ended(reading, "rejected", None, outcome.reason, outcome.detail, None, None))
             case Deferred():
                 due_at = tx.now + delays.get(reading.pair_id, 0.0)
-                rows.back.append(_back(reading, due_at=due_at, deferrals=1, same_question=tx.confirmed))
+                rows.released.append(_build_released(reading, due_at=due_at, deferrals=1, keep_request=tx.confirmed))
             case _:
-                rows.back.append(_back(reading, due_at=None, deferrals=0, same_question=False))
+                rows.released.append(_build_released(reading, due_at=None, deferrals=0, keep_request=False))
     return rows
 
 
-def _ended(reading: Reading, *outcome: object) -> tuple[object, ...]:
+def _build_ended(reading: Reading, *outcome: object) -> tuple[object, ...]:
     return (reading.pair_id, reading.name, *outcome, reading.round, reading.since, reading.epoch)
 
 
@@ -182,16 +182,18 @@ def _restart_windows(tx: Transaction, ended: Sequence[object]) -> None:
     tx.execute(update(pairs).where(p.id == given.c.id, captured).values(values))
 
 
-def _back(reading: Reading, *, due_at: float | None, deferrals: int, same_question: bool) -> tuple[object, ...]:
-    """Return the row of a released reading: with the ``same_question``, or with none."""
-    question = (reading.name, reading.ending_at) if same_question else (None, None)
-    return (reading.pair_id, reading.round, reading.epoch, due_at, deferrals, *question)
+def _build_released(
+    reading: Reading, *, due_at: float | None, deferrals: int, keep_request: bool
+) -> tuple[object, ...]:
+    """Return the row of a released reading; with ``keep_request``, its next request covers the same days."""
+    request = (reading.name, reading.ending_at) if keep_request else (None, None)
+    return (reading.pair_id, reading.round, reading.epoch, due_at, deferrals, *request)
 
 
-def _give_back(tx: Transaction, back: Sequence[Sequence[object]]) -> None:
+def _release(tx: Transaction, released: Sequence[Sequence[object]]) -> None:
     """Release readings; a pair that began another round waits for the new round's first reading."""
     p = pairs.c
-    given = rows_as_table(tx, (p.id, p.round, p.epoch, p.due_at, _MORE, p.reading, p.ending_at), back)
+    given = rows_as_table(tx, (p.id, p.round, p.epoch, p.due_at, _MORE, p.reading, p.ending_at), released)
     same = p.round == given.c.round
     due_at: ColumnElement[float] = case((same, func.coalesce(given.c.due_at, p.due_at)), else_=p.due_at)
     values: dict[Any, Any] = {
@@ -202,4 +204,4 @@ def _give_back(tx: Transaction, back: Sequence[Sequence[object]]) -> None:
         p.reading: case((same, func.coalesce(given.c.reading, p.reading)), else_=p.reading),
         p.ending_at: case((same, given.c.ending_at), else_=null()),
     }
-    _update_leased(tx, given, given.c.id, values, len(back))
+    _update_leased(tx, given, given.c.id, values, len(released))

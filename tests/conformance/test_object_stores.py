@@ -17,7 +17,7 @@ import zstandard
 from aiohttp import web
 
 from harvester.clock import SystemClock
-from harvester.engine.batch_in_progress import MAX_ANSWERS
+from harvester.engine.batch_in_progress import MAX_OUTCOMES
 from harvester.engine.uploader import Uploader
 from harvester.errors import PartConflict, SinkError, UsageError
 from harvester.ledger import Ledger
@@ -34,7 +34,7 @@ from tests.support.tcp_proxy import TcpProxy
 from tests.support.warm_process import fork
 
 PAIRS = 150
-PAIRS_OF_TWO_BATCHES = MAX_ANSWERS + 100
+PAIRS_OF_TWO_BATCHES = MAX_OUTCOMES + 100
 """Two batches: the first has a hundred readings."""
 
 

@@ -274,7 +274,7 @@ def test_a_summary_counts_pairs_that_wait_for_a_confirmed_time(tmp_path):
 @pytest.mark.parametrize("ahead", [3 * DAY, -3 * DAY, 90 * DAY])
 def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, monkeypatch, ahead):
     """No reading is early, missing or has a wrong name."""
-    monkeypatch.setattr("harvester.engine.dispatcher.LOOK_SECONDS", 600.0)
+    monkeypatch.setattr("harvester.engine.dispatcher.POLL_SECONDS", 600.0)
 
     async def story() -> list[tuple[str, float]]:
         machine, wire = Machine(ahead), Braze()
