@@ -60,8 +60,8 @@ class Workspace:
 
     async def claim(self, limit: int = 1) -> list[Reading]:
         """Claim due readings, after the upkeep that the engine does before a claim."""
-        await self.ledger.upkeep.schedule_due(self.name)
-        await self.ledger.upkeep.expire(self.name)
+        await self.ledger.upkeep.schedule_due([self.name])
+        await self.ledger.upkeep.expire([self.name])
         return await self.ledger.batches.claim({self.name: limit})
 
     async def seal(self, readings: list[Reading], outcome: Outcome) -> None:
@@ -298,7 +298,7 @@ async def test_a_clock_that_is_set_back_repeats_no_reading(eu):
     await eu.enqueue("a", NOW)
     await eu.run_for(11.5)
     eu.clock.now = NOW + 13.5 * DAY
-    await eu.ledger.upkeep.schedule_due("eu")
+    await eu.ledger.upkeep.schedule_due(["eu"])
     eu.clock.now = NOW + 12 * DAY
     assert await eu.read() == [("a", FINAL)]
 
@@ -331,7 +331,7 @@ async def test_a_historical_run_waits_for_deferred_readings_up_to_a_limit(eu):
         due_at = await next_due_at(deferrals)
         assert NOW < due_at < eu.clock.now + 11
         eu.clock.now = due_at
-        await eu.ledger.upkeep.schedule_due("eu")
+        await eu.ledger.upkeep.schedule_due(["eu"])
         assert (await next_due_at(deferrals - 1), await next_due_at(deferrals)) == (None, 0)
     await eu.read(outcome=Deferred("timeout"))
     await eu.ledger.intake.reset_deferrals("eu")
@@ -417,8 +417,8 @@ async def release_all(eu: Workspace) -> None:
         lambda eu: eu.ledger.batches.get_next_due_at("eu", max_deferrals=4),
         lambda eu: eu.ledger.reports.count_pending(),
         lambda eu: eu.ledger.intake.reset_deferrals("eu"),
-        lambda eu: eu.ledger.upkeep.schedule_due("eu"),
-        lambda eu: eu.ledger.upkeep.expire("eu"),
+        lambda eu: eu.ledger.upkeep.schedule_due(["eu"]),
+        lambda eu: eu.ledger.upkeep.expire(["eu"]),
         lambda eu: eu.read(outcome=Deferred("timeout")),
         lambda eu: eu.ledger.batches.recover(),
         lambda eu: eu.ledger.batches.list_due(["eu", "us"]),

@@ -87,9 +87,8 @@ async def _estimate(
             async with progress.show_reading(listed):
                 async for _ in enqueue_all(ledger, listed, rejects):
                     pass
-            for workspace in workspaces:
-                await ledger.upkeep.schedule_due(workspace, trust_clock=True)
-                await ledger.upkeep.expire(workspace, trust_clock=True)
+            await ledger.upkeep.schedule_due(workspaces, trust_clock=True)
+            await ledger.upkeep.expire(workspaces, trust_clock=True)
             result = estimate(await ledger.reports.list_deadlines(), now=now, **limits)
             return result, await ledger.reports.get_books(), listed, rejects
 

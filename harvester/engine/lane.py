@@ -111,7 +111,7 @@ class Lane:
         """Claim what the pace can serve, if little is left; while there is doubt, one probe. Returns whether it did."""
         if self._exhausted:
             return False
-        await self._shared.time.correct(self.workspace)
+        await self._shared.time.correct([self.workspace])
         if self._doubted:
             return await self._start(1, self._endpoint.refusals.begin_probe())
         limit = self._count_wanted()
@@ -173,7 +173,7 @@ class Lane:
         """Wait for readings that are deferred, or held by other processes; False if there are none."""
         self._exhausted = False
         if self._shared.ledger.clock.confirmed:
-            await self._shared.ledger.upkeep.expire(self.workspace)
+            await self._shared.ledger.upkeep.expire([self.workspace])
         if await self._shared.time.request_time_if_needed(self.workspace, lambda: self._access.client):
             return True
         due_at = await self._shared.ledger.batches.get_next_due_at(

@@ -5,7 +5,7 @@ clock made to the ledger are undone. If the next step depends on the time alone,
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
@@ -81,15 +81,15 @@ class TimeCheck:
         self._answered = self._clock.confirmed or not void
         return Returned() if void else outcome
 
-    async def correct(self, workspace: str) -> None:
+    async def correct(self, workspaces: Iterable[str]) -> None:
         """Undo what a wrong clock did to the ledger, once the time is confirmed or moved; store the difference."""
         clock = self._clock
-        if not clock.confirmed or self._corrected.get(workspace) == clock.moves:
+        wrong = [each for each in workspaces if self._corrected.get(each) != clock.moves] if clock.confirmed else []
+        if not wrong:
             return
-        self._corrected[workspace] = clock.moves
-        count = await self._ledger.upkeep.correct_times(workspace)
-        if count:
-            log.warning("pairs_reopened", workspace=workspace, pairs=count, reason="a wrong clock had let them expire")
+        self._corrected |= dict.fromkeys(wrong, clock.moves)
+        for name, count in (await self._ledger.upkeep.correct_times(wrong)).items():
+            log.warning("pairs_reopened", workspace=name, pairs=count, reason="a wrong clock had let them expire")
         await self._ledger.save_clock_difference()
 
     def condition(self) -> Condition | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
 
 import structlog
 
@@ -17,6 +18,9 @@ from harvester.model import DAY_SECONDS
 
 HOUSEKEEPING_SECONDS = 600.0
 """How often due readings are scheduled, and expired pairs ended, in workspaces without work."""
+
+PAGE = 100
+"""How many workspaces one transaction tidies up."""
 
 AfterHousekeeping = Callable[[], Awaitable[None]]
 
@@ -82,8 +86,8 @@ class Upkeep:
         self._report_progress()
         await self._workspaces.drop_idle(self._dispatcher.lanes)
         touched, self._touched = self._touched, set()
-        for name in touched:
-            await self._ledger.upkeep.expire(name)
+        for page in _paginate(touched):
+            await self._ledger.upkeep.expire(page)
         due = self._clock.monotonic() - self._tidied_at >= HOUSEKEEPING_SECONDS
         if due and self._housekeeping:
             self._tidied_at = self._clock.monotonic()
@@ -91,13 +95,13 @@ class Upkeep:
             await self._after_housekeeping()
 
     async def _tidy_up(self) -> None:
-        """Schedule, expire and prune, one transaction for each workspace, so that claims go on meanwhile."""
-        for name in self._workspaces.names:
-            await self._time.correct(name)
-        for name in await self._ledger.reports.count_pending():
-            if name in self._workspaces:
-                await self._ledger.upkeep.schedule_due(name)
-                await self._ledger.upkeep.expire(name)
+        """Schedule, expire and prune, some workspaces in each transaction, so that claims go on meanwhile."""
+        for page in _paginate(self._workspaces.names):
+            await self._time.correct(page)
+        pending = await self._ledger.reports.count_pending()
+        for page in _paginate(name for name in pending if name in self._workspaces):
+            await self._ledger.upkeep.schedule_due(page)
+            await self._ledger.upkeep.expire(page)
         self._dispatcher.refresh(self._workspaces.names)
         if self._clock.confirmed and self._clock.monotonic() - self._pruned_at >= DAY_SECONDS:
             self._pruned_at = self._clock.monotonic()
@@ -115,3 +119,10 @@ class Upkeep:
                 hold_cause=state.hold_cause,
                 **state.log_fields(idle=not lane.requests.busy),
             )
+
+
+def _paginate(workspaces: Iterable[str]) -> Iterable[list[str]]:
+    """Divide workspaces into pages of ``PAGE``."""
+    names = iter(workspaces)
+    while page := list(islice(names, PAGE)):
+        yield page

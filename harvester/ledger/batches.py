@@ -4,16 +4,45 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import BindParameter, String, and_, bindparam, func, select, update
 
 from harvester.ledger import claim, due, leases
 from harvester.ledger.database import Database, Transaction
+from harvester.ledger.filters import NOW
 from harvester.ledger.leases import SealedBatch
 from harvester.ledger.schema import batches, parts
 from harvester.ledger.seal import LeaseOver, seal
 from harvester.ledger.sqlite import OwnerLock
 from harvester.model import Batch, Part, Probe, Reading, Settlement
 from harvester.schedule import deferral_seconds
+
+_OF_BATCH: BindParameter[str] = bindparam("of_batch", type_=String)
+_THIS_BATCH = batches.c.id == _OF_BATCH
+_SEALED = and_(_THIS_BATCH, batches.c.state == "sealed")
+_UNSTORED_PART = and_(parts.c.batch_id == _OF_BATCH, parts.c.stored_at.is_(None))
+
+_LIST_PARTS = (
+    select(parts)
+    .where(parts.c.batch_id == _OF_BATCH, parts.c.data.is_not(None))
+    .order_by(parts.c.dataset, parts.c.destination)
+)
+_MARK_PART_STORED = (
+    update(parts)
+    .where(
+        _UNSTORED_PART,
+        parts.c.dataset == bindparam("of_dataset", type_=String),
+        parts.c.destination == bindparam("at", type_=String),
+        select(batches.c.id).where(_SEALED).exists(),
+    )
+    .values(
+        data=None,
+        stored_at=NOW,
+        stored_order=select(func.coalesce(func.max(parts.c.stored_order), 0) + 1).scalar_subquery(),
+    )
+)
+_MARK_BATCH_STORED = (
+    update(batches).where(_SEALED, ~select(parts.c.batch_id).where(_UNSTORED_PART).exists()).values(state="stored")
+)
 
 
 class Batches:
@@ -144,32 +173,25 @@ class Batches:
 
 def is_sealed(tx: Transaction, batch_id: str) -> bool:
     """Return whether a batch exists."""
-    return tx.execute(select(batches.c.id).where(batches.c.id == batch_id)).first() is not None
+    return tx.execute(select(batches.c.id).where(_THIS_BATCH), {"of_batch": batch_id}).first() is not None
 
 
 def list_sealed_parts(tx: Transaction, batch_id: str) -> list[Part]:
     """List the parts of a batch whose bytes are still in the ledger."""
-    waiting = select(parts).where(parts.c.batch_id == batch_id, parts.c.data.is_not(None))
     return [
         Part(row.dataset, row.name, row.sha256, row.size_bytes, row.row_count, row.data, row.destination)
-        for row in tx.execute(waiting.order_by(parts.c.dataset, parts.c.destination))
+        for row in tx.execute(_LIST_PARTS, {"of_batch": batch_id})
     ]
 
 
 def mark_stored(tx: Transaction, batch_id: str, *, dataset: str, destination: str) -> bool:
     """Drop the bytes of a sealed batch's part; the batch is stored with its last part."""
-    sealed = and_(batches.c.id == batch_id, batches.c.state == "sealed")
-    waiting = and_(parts.c.batch_id == batch_id, parts.c.stored_at.is_(None))
-    order = select(func.coalesce(func.max(parts.c.stored_order), 0) + 1).scalar_subquery()
-    this = and_(waiting, parts.c.dataset == dataset, parts.c.destination == destination)
-    storing = update(parts).where(this, select(batches.c.id).where(sealed).exists())
-    marked = tx.execute(storing.values(data=None, stored_at=tx.now, stored_order=order)).rowcount
-    more = select(parts.c.batch_id).where(waiting).exists()
-    tx.execute(update(batches).where(sealed, ~more).values(state="stored"))
+    of_part = {"of_batch": batch_id, "of_dataset": dataset, "at": destination}
+    marked = tx.execute(_MARK_PART_STORED, of_part).rowcount
+    tx.execute(_MARK_BATCH_STORED, {"of_batch": batch_id})
     return marked == 1
 
 
 def mark_conflict(tx: Transaction, batch_id: str) -> bool:
     """Set a sealed batch aside; its bytes are kept."""
-    sealed = and_(batches.c.id == batch_id, batches.c.state == "sealed")
-    return tx.execute(update(batches).where(sealed).values(state="conflict")).rowcount == 1
+    return tx.execute(update(batches).where(_SEALED).values(state="conflict"), {"of_batch": batch_id}).rowcount == 1

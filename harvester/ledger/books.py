@@ -10,7 +10,7 @@ from sqlalchemy import and_, case, func, literal_column, select
 from harvester.ledger.database import Transaction
 from harvester.ledger.enqueue import IDENTITY
 from harvester.ledger.filters import UNSETTLED, WAITING
-from harvester.ledger.json_rows import rows_as_table
+from harvester.ledger.json_rows import encode_rows, rows_as_table
 from harvester.ledger.schema import batches, outcomes, pairs, parts, workspaces
 from harvester.model import GRACE_SECONDS, Books, Pair, Verdict
 from harvester.schedule import ONCE
@@ -154,9 +154,10 @@ def find(tx: Transaction, wanted: Sequence[Pair]) -> dict[Pair, str]:
     A pair that was not requested before it expired counts as expired, even if no capture has recorded that yet.
     """
     columns = IDENTITY
-    wanted_rows = rows_as_table(tx, columns, [(each.workspace, each.campaign_id, each.send_id) for each in wanted])
+    values = encode_rows([(each.workspace, each.campaign_id, each.send_id) for each in wanted])
+    wanted_rows = rows_as_table(tx.dialect, columns)
     same = and_(*(column == wanted_rows.c[column.name] for column in columns))
     overdue = and_(pairs.c.state.in_(("due", "waiting")), pairs.c.expires_at <= tx.now)
     standing = case((pairs.c.state == "settled", pairs.c.outcome), (overdue, "expired"), else_="pending")
-    rows = tx.execute(select(*columns, standing).select_from(wanted_rows.join(pairs, same)))
+    rows = tx.execute(select(*columns, standing).select_from(wanted_rows.join(pairs, same)), values)
     return {Pair(*identity): word for *identity, word in rows}

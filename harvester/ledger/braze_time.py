@@ -1,19 +1,40 @@
 """Stores the difference of the clocks, and corrects the ledger once a response has confirmed the time."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, delete, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Float,
+    Update,
+    UpdateBase,
+    and_,
+    bindparam,
+    case,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from harvester.clock import LARGE_DIFFERENCE_SECONDS
 from harvester.ledger.database import Transaction
-from harvester.ledger.filters import DEFERRED, DUE, EXPIRED, SINCE, UNSETTLED, WAITING, released_state
-from harvester.ledger.plans import get_plan
+from harvester.ledger.dialect import Dialect
+from harvester.ledger.filters import DEFERRED, DUE, EXPIRED, NOW, SINCE, UNSETTLED, WAITING, released_state
+from harvester.ledger.json_rows import encode_values, values_as_table
+from harvester.ledger.plans import group_by_plan
 from harvester.ledger.schema import NEVER, differences, pairs
 from harvester.model import DAY_SECONDS, Pair
-from harvester.schedule import DEFERRAL_MAX_SECONDS, IMMEDIATE, ONCE, ROUNDING_SECONDS
+from harvester.schedule import DEFERRAL_MAX_SECONDS, IMMEDIATE, ONCE, ROUNDING_SECONDS, ReadingPlan
 
 SMALL_CHANGE_SECONDS = 5.0
+
+_SOON = NOW + LARGE_DIFFERENCE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,73 +95,94 @@ def _first_of(tx: Transaction, which: ColumnElement[bool]) -> Pair | None:
     return None if row is None else Pair(*row)
 
 
-def correct_times(tx: Transaction, workspace: str) -> int:
-    """Correct the effects of a wrong clock; returns the number of pairs that had expired by mistake.
+def correct_times(tx: Transaction, workspaces: Sequence[str]) -> dict[str, int]:
+    """Correct the effects of a wrong clock; returns for each workspace how many pairs had expired by mistake.
 
     Pairs that expired too early are reopened. Readings that became due too early wait again, and readings that were
     deferred for too long become due. A first sight in the future becomes now, for pairs without a send time.
     """
-    reopened = _reopen_expired(tx, workspace)
-    _move_first_seen(tx, workspace)
-    _plan_again(tx, workspace)
-    now, soon = tx.now, tx.now + LARGE_DIFFERENCE_SECONDS
-    of_workspace = pairs.c.workspace == workspace
-    too_long = and_(of_workspace, DEFERRED, pairs.c.due_at > soon + DEFERRAL_MAX_SECONDS)
-    tx.execute(update(pairs).where(too_long).values(due_at=now))
-    too_early = and_(of_workspace, DUE, pairs.c.reading != ONCE, pairs.c.due_at > soon)
-    tx.execute(update(pairs).where(too_early).values(state="waiting"))
-    return reopened
+    names = encode_values(workspaces)
+    reopened = Counter(tx.execute(_reopen_expired(tx.dialect), names).scalars())
+    plans = group_by_plan(tx, workspaces).items()
+    for plan, followers in plans:
+        longest = plan.expires_at(tx.now + LARGE_DIFFERENCE_SECONDS)
+        tx.execute(_move_first_seen(tx.dialect), encode_values(followers) | {"longest": longest})
+    for plan, followers in plans:
+        if plan.readings:
+            tx.execute(_plan_again(tx.dialect, plan), encode_values(followers))
+    for statement in _move_due(tx.dialect):
+        tx.execute(statement, names)
+    return dict(reopened)
 
 
-def _plan_again(tx: Transaction, workspace: str) -> None:
+def _is_named(dialect: Dialect) -> ColumnElement[bool]:
+    """Return whether a pair belongs to one of the workspaces that the statement is given."""
+    named = values_as_table(dialect, pairs.c.workspace)
+    return pairs.c.workspace.in_(select(named.c.workspace))
+
+
+@cache
+def _move_due(dialect: Dialect) -> tuple[Update, Update]:
+    """Make readings due that were deferred for too long, and let those wait that became due too early."""
+    named = _is_named(dialect)
+    too_long = and_(named, DEFERRED, pairs.c.due_at > _SOON + DEFERRAL_MAX_SECONDS)
+    too_early = and_(named, DUE, pairs.c.reading != ONCE, pairs.c.due_at > _SOON)
+    return (
+        update(pairs).where(too_long).values(due_at=NOW),
+        update(pairs).where(too_early).values(state="waiting"),
+    )
+
+
+@lru_cache
+def _plan_again(dialect: Dialect, plan: ReadingPlan) -> Update:
     """Plan the first reading again of pairs that were enqueued by a clock that was ahead.
 
     All readings that seemed overdue were replaced by one, due at the time of that clock: later than its age plans it.
     """
-    p, readings = pairs.c, get_plan(tx, workspace).readings
-    if not readings:
-        return
+    p, readings = pairs.c, plan.readings
     latest = case(
         {name: SINCE + age + ROUNDING_SECONDS for name, age in (*readings, (IMMEDIATE, 0.0))},
         value=p.reading,
         else_=NEVER,
     )
     first_name, first_age = readings[0]
-    planned = and_(p.workspace == workspace, or_(DUE, WAITING), p.deferrals == 0, p.sent_at.is_not(None))
-    too_late = and_(planned, p.due_at > tx.now + LARGE_DIFFERENCE_SECONDS, p.due_at > latest)
+    planned = and_(_is_named(dialect), or_(DUE, WAITING), p.deferrals == 0, p.sent_at.is_not(None))
+    too_late = and_(planned, p.due_at > _SOON, p.due_at > latest)
     first: dict[Any, Any] = {
         p.reading: first_name,
         p.due_at: SINCE + first_age,
         p.state: "waiting",
         p.low_priority: 0,
-        p.first_seen_at: case((p.first_seen_at > tx.now, tx.now), else_=p.first_seen_at),
+        p.first_seen_at: case((p.first_seen_at > NOW, NOW), else_=p.first_seen_at),
     }
-    tx.execute(update(pairs).where(too_late).values(first))
+    return update(pairs).where(too_late).values(first)
 
 
-def _reopen_expired(tx: Transaction, workspace: str) -> int:
-    """Reopen expired pairs whose window is still open."""
-    p, now = pairs.c, tx.now
-    by_mistake = and_(p.workspace == workspace, EXPIRED, p.expires_at > now)
+@cache
+def _reopen_expired(dialect: Dialect) -> UpdateBase:
+    """Reopen expired pairs whose window is still open; returns the workspace of each."""
+    p = pairs.c
+    by_mistake = and_(_is_named(dialect), EXPIRED, p.expires_at > NOW)
     opened: dict[Any, Any] = {
-        p.state: released_state(p.due_at, now),
+        p.state: released_state(p.due_at),
         p.outcome: None,
         p.deferrals: 0,
         p.ending_at: None,
         p.low_priority: 0,
-        p.first_seen_at: case((p.first_seen_at > now, now), else_=p.first_seen_at),
+        p.first_seen_at: case((p.first_seen_at > NOW, NOW), else_=p.first_seen_at),
     }
-    return tx.execute(update(pairs).where(by_mistake).values(opened)).rowcount
+    return update(pairs).where(by_mistake).values(opened).returning(p.workspace)
 
 
-def _move_first_seen(tx: Transaction, workspace: str) -> None:
+@cache
+def _move_first_seen(dialect: Dialect) -> Update:
     """Set the first sight of open pairs without a send time from the future to now."""
-    p, now, soon = pairs.c, tx.now, tx.now + LARGE_DIFFERENCE_SECONDS
-    longest = get_plan(tx, workspace).expires_at(soon)
-    ahead = and_(p.workspace == workspace, UNSETTLED, p.expires_at > longest, p.expires_at < NEVER, p.sent_at.is_(None))
+    p = pairs.c
+    longest: BindParameter[float] = bindparam("longest", type_=Float)
+    no_time = and_(_is_named(dialect), UNSETTLED, p.expires_at > longest, p.expires_at < NEVER, p.sent_at.is_(None))
     seen_now: dict[Any, Any] = {
-        p.first_seen_at: now,
-        p.expires_at: p.expires_at - p.first_seen_at + now,
-        p.due_at: p.due_at - p.first_seen_at + now,
+        p.first_seen_at: NOW,
+        p.expires_at: p.expires_at - p.first_seen_at + NOW,
+        p.due_at: p.due_at - p.first_seen_at + NOW,
     }
-    tx.execute(update(pairs).where(ahead, p.first_seen_at > soon).values(seen_now))
+    return update(pairs).where(no_time, p.first_seen_at > _SOON).values(seen_now)

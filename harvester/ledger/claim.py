@@ -1,11 +1,18 @@
 """Claims due readings of many workspaces: leases them, nearest deadline first, low-priority readings last."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
+    CursorResult,
+    Integer,
+    Select,
+    Update,
     and_,
+    bindparam,
     case,
     func,
     literal,
@@ -16,8 +23,10 @@ from sqlalchemy import (
 
 from harvester.clock import LARGE_DIFFERENCE_SECONDS
 from harvester.ledger.database import Transaction
-from harvester.ledger.filters import DUE, LEASED, PRIORITY, SINCE, WAITING, is_in_time
-from harvester.ledger.json_rows import rows_as_table, select_as_json, select_lists
+from harvester.ledger.dialect import Dialect
+from harvester.ledger.due import make_due
+from harvester.ledger.filters import DUE, IN_TIME, LEASED, NOW, PRIORITY, SINCE, WAITING
+from harvester.ledger.json_rows import decode_rows, encode_values, select_as_json, select_lists, values_as_table
 from harvester.ledger.plans import get_plans
 from harvester.ledger.probes import find_probe
 from harvester.ledger.schema import pairs
@@ -37,7 +46,7 @@ def claim(tx: Transaction, limits: Mapping[str, int], probes: Mapping[str, Probe
     workspaces = sorted({*limits, *probes})
     wanted = {name: most for name, most in limits.items() if most > 0 and name not in probes}
     if tx.confirmed:
-        _schedule(tx, workspaces)
+        tx.execute(make_due(tx.dialect), encode_values(workspaces))
     found = _find_due(tx, wanted)
     if not tx.confirmed:
         served = {name for name, _ in found}
@@ -51,13 +60,6 @@ def claim(tx: Transaction, limits: Mapping[str, int], probes: Mapping[str, Probe
     return [leased[pair_id] for _, pair_id in found]
 
 
-def _schedule(tx: Transaction, workspaces: Sequence[str]) -> None:
-    """Make due what waits in these workspaces and has fallen due."""
-    named = rows_as_table(tx, (pairs.c.workspace,), [(each,) for each in workspaces])
-    late = and_(WAITING, pairs.c.workspace.in_(select(named.c.workspace)), pairs.c.due_at <= tx.now)
-    tx.execute(update(pairs).where(late).values(state="due"))
-
-
 def _find_due(tx: Transaction, limits: Mapping[str, int]) -> Found:
     """Find the most urgent due pairs of each workspace, with a statement for each magnitude of the limits.
 
@@ -69,30 +71,40 @@ def _find_due(tx: Transaction, limits: Mapping[str, int]) -> Found:
         sizes.setdefault(most.bit_length(), []).append(name)
     found: Found = []
     for bits, names in sizes.items():
-        for name, ids in _find_first_due(tx, names, 2**bits):
+        for name, ids in decode_rows(tx.execute(_select_due(tx.dialect), encode_values(names) | {"most": 2**bits})):
             found += [(name, pair_id) for pair_id in ids[: limits[name]]]
     return found
 
 
-def _find_first_due(tx: Transaction, workspaces: Sequence[str], most: int) -> list[tuple[str, list[int]]]:
-    """Find the ``most`` most urgent due pairs of each workspace."""
-    named = rows_as_table(tx, (pairs.c.workspace,), [(each,) for each in workspaces])
-    due = and_(pairs.c.workspace == named.c.workspace, DUE, is_in_time(tx.now))
+@cache
+def _select_due(dialect: Dialect) -> Select[str]:
+    """Select the ``most`` most urgent due pairs of each workspace."""
+    named = values_as_table(dialect, pairs.c.workspace)
+    due = and_(pairs.c.workspace == named.c.workspace, DUE, IN_TIME)
+    most: BindParameter[int] = bindparam("most", type_=Integer)
     first = select(pairs.c.id).where(due).order_by(*PRIORITY).limit(most).correlate(named).subquery()
-    return select_lists(tx, named.c.workspace, first.c.id)
+    return select_lists(dialect, named.c.workspace, first.c.id)
 
 
 def _find_waiting(tx: Transaction, limits: Mapping[str, int]) -> Found:
     """Find the most urgent pairs of each workspace that have fallen due by a time that is not confirmed."""
     if not limits:
         return []
-    named = rows_as_table(tx, (pairs.c.workspace,), [(each,) for each in limits])
+    values = encode_values(limits) | {"most": max(limits.values())}
+    rows = decode_rows(tx.execute(_select_waiting(tx.dialect), values))
+    return [(name, pair_id) for at, name, pair_id in sorted(rows) if at <= limits[name]]
+
+
+@cache
+def _select_waiting(dialect: Dialect) -> Select[str]:
+    """Select rank, workspace and id of the ``most`` most urgent pairs of each workspace that have fallen due."""
+    named = values_as_table(dialect, pairs.c.workspace)
     rank = func.row_number().over(partition_by=pairs.c.workspace, order_by=PRIORITY).label("rank")
-    late = and_(WAITING, pairs.c.due_at <= tx.now, is_in_time(tx.now))
+    late = and_(WAITING, pairs.c.due_at <= NOW, IN_TIME)
     mine = named.c.workspace == pairs.c.workspace
     ranked = select(pairs.c.workspace, pairs.c.id, rank).join(named, mine).where(late).subquery()
-    rows = select_as_json(tx, (ranked.c.rank, ranked.c.workspace, ranked.c.id), ranked.c.rank <= max(limits.values()))
-    return [(name, pair_id) for at, name, pair_id in sorted(rows) if at <= limits[name]]
+    most: BindParameter[int] = bindparam("most", type_=Integer)
+    return select_as_json(dialect, (ranked.c.rank, ranked.c.workspace, ranked.c.id), ranked.c.rank <= most)
 
 
 def _group_by_plan(plans: Mapping[str, ReadingPlan], found: Found) -> dict[ReadingPlan, list[int]]:
@@ -105,53 +117,63 @@ def _group_by_plan(plans: Mapping[str, ReadingPlan], found: Found) -> dict[Readi
 
 def _lease(tx: Transaction, plan: ReadingPlan, ids: Sequence[int], epoch: int) -> dict[int, Reading]:
     """Lease pairs that follow one plan; returns the reading of each."""
-    named = rows_as_table(tx, (pairs.c.id,), [(each,) for each in ids])
+    mark, read = _lease_statements(tx.dialect, plan, confirmed=tx.confirmed)
+    values = encode_values(ids)
+    tx.execute(mark, values | {"to_epoch": epoch})
+    return {each.pair_id: each for each in _build_readings(tx.execute(read, values), epoch)}
+
+
+@lru_cache
+def _lease_statements(dialect: Dialect, plan: ReadingPlan, *, confirmed: bool) -> tuple[Update, Select[str]]:
+    """Return the statement that leases the pairs of one plan, and the one that reads them afterwards."""
+    named = values_as_table(dialect, pairs.c.id)
     these = pairs.c.id.in_(select(named.c.id))
-    name, ending_at = _latest_due(plan, tx.now), _find_ending_at(plan, tx.now)
-    leasing: dict[Any, Any] = {pairs.c.state: "leased", pairs.c.epoch: epoch}
-    if tx.confirmed:
+    name, ending_at = _latest_due(plan), _find_ending_at(plan)
+    leasing: dict[Any, Any] = {pairs.c.state: "leased", pairs.c.epoch: bindparam("to_epoch", type_=Integer)}
+    if confirmed:
         leasing |= {pairs.c.reading: name, pairs.c.ending_at: ending_at}
         name, ending_at = pairs.c.reading, pairs.c.ending_at
-    tx.execute(update(pairs).where(these).values(leasing))
-    return {each.pair_id: each for each in _read(tx, these, name, ending_at, epoch)}
+    return update(pairs).where(these).values(leasing), _select_readings(dialect, these, name, ending_at)
 
 
 def list_leased(tx: Transaction, epoch: int) -> list[Reading]:
     """List the readings that are leased to an epoch."""
     ours = and_(LEASED, pairs.c.epoch == epoch)
-    return list(_read(tx, ours, pairs.c.reading, func.coalesce(pairs.c.ending_at, tx.now), epoch))
+    stored = func.coalesce(pairs.c.ending_at, NOW)
+    return list(_build_readings(tx.execute(_select_readings(tx.dialect, ours, pairs.c.reading, stored)), epoch))
 
 
-def _read(
-    tx: Transaction, which: ColumnElement[bool], name: ColumnElement[Any], ending_at: ColumnElement[Any], epoch: int
-) -> Iterable[Reading]:
-    """Return leased pairs as readings, in no order."""
+def _select_readings(
+    dialect: Dialect, which: ColumnElement[bool], name: ColumnElement[Any], ending_at: ColumnElement[Any]
+) -> Select[str]:
     p = pairs.c
     columns = (p.id, p.workspace, p.campaign_id, p.send_id, name, ending_at, p.expires_at, SINCE, p.round)
-    for pair_id, workspace, campaign_id, send_id, reading, ending, expires_at, since, round_ in select_as_json(
-        tx, columns, which
-    ):
-        yield Reading(
-            pair_id, Pair(workspace, campaign_id, send_id), reading, float(ending), float(expires_at) - GRACE_SECONDS,
-            float(since), round_, epoch,
-        )  # fmt: skip
+    return select_as_json(dialect, columns, which)
 
 
-def _latest_due(plan: ReadingPlan, now: float) -> ColumnElement[str]:
+def _build_readings(selected: CursorResult[str], epoch: int) -> Iterable[Reading]:
+    """Return leased pairs as readings, in no order."""
+    for pair_id, workspace, campaign_id, send_id, name, ending_at, expires_at, since, round_ in decode_rows(selected):
+        pair = Pair(workspace, campaign_id, send_id)
+        deadline = float(expires_at) - GRACE_SECONDS
+        yield Reading(pair_id, pair, name, float(ending_at), deadline, float(since), round_, epoch)
+
+
+def _latest_due(plan: ReadingPlan) -> ColumnElement[str]:
     """Return the latest due reading of a plan: one reading replaces all that are overdue.
 
     It is never earlier than the planned one, because a clock that was set back would repeat a captured reading.
     """
     passed = [
-        (or_(pairs.c.reading == name, SINCE + age <= now), literal(name)) for name, age in reversed(plan.readings)
+        (or_(pairs.c.reading == name, SINCE + age <= NOW), literal(name)) for name, age in reversed(plan.readings)
     ]
     return case((pairs.c.reading == ONCE, pairs.c.reading), *passed, else_=pairs.c.reading)
 
 
-def _find_ending_at(plan: ReadingPlan, now: float) -> ColumnElement[float]:
+def _find_ending_at(plan: ReadingPlan) -> ColumnElement[float]:
     """Return the end of the days to request.
 
     A deferred reading requests the same days again, for a day; after that, newer ones are worth more.
     """
-    recent = and_(pairs.c.ending_at > now - DAY_SECONDS, pairs.c.ending_at <= now + LARGE_DIFFERENCE_SECONDS)
-    return case((and_(pairs.c.reading == _latest_due(plan, now), recent), pairs.c.ending_at), else_=now)
+    recent = and_(pairs.c.ending_at > NOW - DAY_SECONDS, pairs.c.ending_at <= NOW + LARGE_DIFFERENCE_SECONDS)
+    return case((and_(pairs.c.reading == _latest_due(plan), recent), pairs.c.ending_at), else_=NOW)

@@ -55,7 +55,12 @@ class Transaction:
     @overload
     def execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]: ...
     def execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]:
-        """Execute one statement; with several sets of ``values``, once for each."""
+        """Execute one statement; with a list of ``values``, once for each.
+
+        A statement can use the transaction's times as ``NOW`` and ``LEASE_UNTIL``, so that it need not be built again.
+        """
+        if not isinstance(values, list):
+            values = {"now": self.now, "lease_until": self.lease_until, **(values or {})}
         return self.connection.execute(statement, values)
 
 

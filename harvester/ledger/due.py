@@ -1,13 +1,23 @@
-"""When readings fall due. Every function only reads."""
+"""When readings fall due, and the statement that makes them due."""
 
 from collections.abc import Sequence
+from functools import cache
 
-from sqlalchemy import and_, func, literal, select
+from sqlalchemy import Integer, Select, String, Update, and_, bindparam, func, literal, select, update
 
 from harvester.ledger.database import Transaction
-from harvester.ledger.filters import DEFERRED, DUE, WAITING, is_in_time
-from harvester.ledger.json_rows import rows_as_table, select_as_json
+from harvester.ledger.dialect import Dialect
+from harvester.ledger.filters import DEFERRED, DUE, IN_TIME, NOW, WAITING
+from harvester.ledger.json_rows import decode_rows, encode_values, select_as_json, values_as_table
 from harvester.ledger.schema import pairs
+
+
+@cache
+def make_due(dialect: Dialect) -> Update:
+    """Make due what waits in some workspaces and has fallen due."""
+    named = values_as_table(dialect, pairs.c.workspace)
+    late = and_(WAITING, pairs.c.workspace.in_(select(named.c.workspace)), pairs.c.due_at <= NOW)
+    return update(pairs).where(late).values(state="due")
 
 
 def list_due(tx: Transaction, workspaces: Sequence[str]) -> dict[str, float]:
@@ -15,14 +25,20 @@ def list_due(tx: Transaction, workspaces: Sequence[str]) -> dict[str, float]:
 
     Pairs that have expired and wait for their end do not count, since no claim leases them.
     """
-    named = rows_as_table(tx, (pairs.c.workspace,), [(each,) for each in workspaces])
-    mine = and_(pairs.c.workspace == named.c.workspace, is_in_time(tx.now))
+    rows = decode_rows(tx.execute(_select_due(tx.dialect), encode_values(workspaces)))
+    return {workspace: 0.0 if float(due_at) <= tx.now else float(due_at) for workspace, due_at in rows}
+
+
+@cache
+def _select_due(dialect: Dialect) -> Select[str]:
+    """Select each workspace that has a planned reading, and when its next one falls due."""
+    named = values_as_table(dialect, pairs.c.workspace)
+    mine = and_(pairs.c.workspace == named.c.workspace, IN_TIME)
     # Two searches of an index: for both states at once, the database would read every pair there is.
     due = select(literal(0.0)).where(mine, DUE).limit(1).correlate(named).scalar_subquery()
     next_due = select(pairs.c.due_at).where(mine, WAITING).order_by(pairs.c.due_at).limit(1).correlate(named)
     each = select(named.c.workspace, func.coalesce(due, next_due.scalar_subquery()).label("due_at")).subquery()
-    rows = select_as_json(tx, (each.c.workspace, each.c.due_at), each.c.due_at.is_not(None))
-    return {workspace: 0.0 if float(due_at) <= tx.now else float(due_at) for workspace, due_at in rows}
+    return select_as_json(dialect, (each.c.workspace, each.c.due_at), each.c.due_at.is_not(None))
 
 
 def get_next_due_at(tx: Transaction, workspace: str, *, max_deferrals: int | None = None) -> float | None:
@@ -31,14 +47,22 @@ def get_next_due_at(tx: Transaction, workspace: str, *, max_deferrals: int | Non
     With ``max_deferrals`` only readings count that are due or were deferred, though not more often than that. Where the
     time is not confirmed, pairs that seem to have expired do not count.
     """
-    due = and_(pairs.c.workspace == workspace, DUE)
-    waiting = and_(pairs.c.workspace == workspace, WAITING)
-    if max_deferrals is not None:
-        due = and_(due, pairs.c.deferrals <= max_deferrals)
-        waiting = and_(waiting, DEFERRED, pairs.c.deferrals <= max_deferrals)
-    if not tx.confirmed:
-        due, waiting = and_(due, is_in_time(tx.now)), and_(waiting, is_in_time(tx.now))
-    if tx.execute(select(pairs.c.id).where(due).limit(1)).first():
+    statements = _select_next_due(deferred=max_deferrals is not None, confirmed=tx.confirmed)
+    values = {"of_workspace": workspace, "max_deferrals": max_deferrals}
+    if tx.execute(statements[0], values).first():
         return 0.0
-    due_at: float | None = tx.execute(select(func.min(pairs.c.due_at)).where(waiting)).scalar_one()
+    due_at: float | None = tx.execute(statements[1], values).scalar_one()
     return due_at
+
+
+@cache
+def _select_next_due(*, deferred: bool, confirmed: bool) -> tuple[Select[int], Select[float]]:
+    """Select one due pair of a workspace, and when its next waiting reading falls due."""
+    mine = pairs.c.workspace == bindparam("of_workspace", type_=String)
+    due, waiting = and_(mine, DUE), and_(mine, WAITING)
+    if deferred:
+        few = pairs.c.deferrals <= bindparam("max_deferrals", type_=Integer)
+        due, waiting = and_(due, few), and_(waiting, DEFERRED, few)
+    if not confirmed:
+        due, waiting = and_(due, IN_TIME), and_(waiting, IN_TIME)
+    return select(pairs.c.id).where(due).limit(1), select(func.min(pairs.c.due_at)).where(waiting)

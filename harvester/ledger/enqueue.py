@@ -6,12 +6,19 @@ time of its send may become known. A captured pair is not requested again unless
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
+    Executable,
     FromClause,
+    Integer,
+    Select,
+    Update,
     and_,
+    bindparam,
     case,
     false,
     func,
@@ -23,7 +30,9 @@ from sqlalchemy import (
 )
 
 from harvester.ledger.database import Transaction
-from harvester.ledger.json_rows import rows_as_table
+from harvester.ledger.dialect import Dialect
+from harvester.ledger.filters import NOW
+from harvester.ledger.json_rows import encode_rows, rows_as_table
 from harvester.ledger.plans import get_plans
 from harvester.ledger.schema import NEVER, pairs
 from harvester.model import Pair, SentPair
@@ -33,6 +42,15 @@ IDENTITY = (pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
 _COLUMNS = (*IDENTITY, pairs.c.sent_at, pairs.c.expires_at, pairs.c.reading, pairs.c.due_at, pairs.c.state)
 
 _SETTLED = pairs.c.state == "settled"
+
+_WHICH = {"any": true(), "planned": pairs.c.reading != ONCE, "once": pairs.c.reading == ONCE}
+"""Which known pairs a statement updates: by how they are read."""
+
+_BEFORE: BindParameter[int] = bindparam("before", type_=Integer)
+"""The highest id of the pairs that were there before the arrivals."""
+
+_LAST_ID = select(func.coalesce(func.max(pairs.c.id), 0))
+_COUNT_NEW = select(func.count()).select_from(pairs).where(pairs.c.id > _BEFORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +90,19 @@ def enqueue(
     plans = get_plans(tx, sorted({pair.workspace for pair in latest}))
     by_plan = [_row(each, plans[pair.workspace], tx.now, forced=forced) for pair, each in latest.items()]
     rows = [_row(each, SINGLE_READING_PLAN, tx.now, forced=forced) for each in latest.values()] if once else by_plan
-    arrived = rows_as_table(tx, _COLUMNS, rows)
-    before = tx.execute(select(func.coalesce(func.max(pairs.c.id), 0))).scalar_one()
-    _insert(tx, arrived)
-    new = tx.execute(select(func.count()).select_from(pairs).where(pairs.c.id > before)).scalar_one()
+    before = {"before": tx.execute(_LAST_ID).scalar_one()}
+    tx.execute(_insert(tx.dialect), encode_rows(rows))
+    new = tx.execute(_COUNT_NEW, before).scalar_one()
     question = None
     if new < len(rows):
         confirmed = tx.confirmed or trust_clock
-        change = _reopen_all if forced else _update_known
-        if once:  # a list that is read once does not end a plan
-            with_plan = rows_as_table(tx, _COLUMNS, by_plan)
-            change(tx, _known(with_plan, before, pairs.c.reading != ONCE), confirmed=confirmed)
-            change(tx, _known(arrived, before, pairs.c.reading == ONCE), confirmed=confirmed)
-        else:
-            change(tx, _known(arrived, before, true()), confirmed=confirmed)
-        question = None if confirmed else _find_closed(tx, arrived)
+        # A list that is read once does not end a plan.
+        changes = [("planned", by_plan), ("once", rows)] if once else [("any", rows)]
+        for which, arrived in changes:
+            values = encode_rows(arrived) | before
+            for statement in _update_known(tx.dialect, which, forced=forced, confirmed=confirmed):
+                tx.execute(statement, values)
+        question = None if confirmed else _find_closed(tx, rows)
     return EnqueueResult(new=new, known=len(arrivals) - new, in_question=question)
 
 
@@ -108,75 +124,75 @@ def _row(arrival: SentPair, plan: ReadingPlan, now: float, *, forced: bool) -> t
     return (pair.workspace, pair.campaign_id, pair.send_id, sent_at, expires_at, first.name, first.due_at, state)
 
 
-def _insert(tx: Transaction, arrived: FromClause) -> None:
+@cache
+def _insert(dialect: Dialect) -> Executable:
     """Insert the pairs that are new."""
-    same_for_all: dict[str, Any] = {"first_seen_at": tx.now, "deferrals": 0}
+    arrived = rows_as_table(dialect, _COLUMNS)
     # SQLite would parse ON CONFLICT after a SELECT as the ON of a join, unless there is a WHERE between them.
-    every = select(arrived, *(literal(value) for value in same_for_all.values())).where(true())
-    columns = [*(column.name for column in _COLUMNS), *same_for_all]
-    tx.execute(tx.dialect.insert(pairs).from_select(columns, every).on_conflict_do_nothing())
+    every = select(arrived, NOW, literal(0)).where(true())
+    columns = [*(column.name for column in _COLUMNS), "first_seen_at", "deferrals"]
+    statement: Executable = dialect.insert(pairs).from_select(columns, every).on_conflict_do_nothing()
+    return statement
 
 
-def _known(arrived: FromClause, before: int, which: ColumnElement[bool]) -> _KnownPairs:
-    """Join the arrivals with the pairs up to the id ``before``."""
-    identity = (pairs.c[column.name] == arrived.c[column.name] for column in IDENTITY)
-    return _KnownPairs(arrived, and_(which, pairs.c.id <= before, *identity))
+@cache
+def _update_known(dialect: Dialect, which: str, *, forced: bool, confirmed: bool) -> tuple[Update, ...]:
+    """Return a statement for each event that updates known pairs. At most one event applies to a pair.
 
-
-def _update_known(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> None:
-    """Update known pairs by the events below. At most one event applies to a pair."""
-    begin_round(tx, known, confirmed=confirmed)
-    start_plan(tx, known)
-    learn_send_time(tx, known)
-    move_to_send_time(tx, known)
-
-
-def _reopen_all(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> None:
-    """Reopen expired pairs, and keep open pairs from expiring."""
+    ``forced`` reopens expired pairs, and keeps open pairs from expiring.
+    """
+    known = _join_known(dialect, _WHICH[which])
+    if not forced:
+        return (begin_round(known, confirmed=confirmed), start_plan(known), learn_send_time(known), move_times(known))
     expired = _KnownPairs(known.arrived, and_(known.same, pairs.c.outcome == "expired"))
-    begin_round(tx, expired, confirmed=confirmed)
-    start_plan(tx, expired)
-    reopen_forced(tx, expired)
-    tx.execute(update(pairs).where(known.same, ~_SETTLED).values({pairs.c.expires_at: NEVER}))
+    keep_open = update(pairs).where(known.same, ~_SETTLED).values({pairs.c.expires_at: NEVER})
+    return (begin_round(expired, confirmed=confirmed), start_plan(expired), reopen_expired(expired), keep_open)
 
 
-def begin_round(tx: Transaction, known: _KnownPairs, *, confirmed: bool) -> None:
+def _join_known(dialect: Dialect, which: ColumnElement[bool]) -> _KnownPairs:
+    """Join the arrivals with the pairs that were there ``before``."""
+    arrived = rows_as_table(dialect, _COLUMNS)
+    identity = (pairs.c[column.name] == arrived.c[column.name] for column in IDENTITY)
+    return _KnownPairs(arrived, and_(which, pairs.c.id <= _BEFORE, *identity))
+
+
+def begin_round(known: _KnownPairs, *, confirmed: bool) -> Update:
     """Begin another round: the send is later than the known one, or it has no time and the window has closed."""
     p, arrived = pairs.c, known.arrived.c
     later = arrived.sent_at > func.coalesce(p.sent_at, p.first_seen_at)
-    closed = _is_closed(known.arrived, tx.now) if confirmed else false()
+    closed = _is_closed(known.arrived) if confirmed else false()
     values = _restart_values(arrived) | {
         p.sent_at: arrived.sent_at,
-        p.first_seen_at: tx.now,
+        p.first_seen_at: NOW,
         p.expires_at: arrived.expires_at,
         p.round: p.round + 1,
         p.captures: 0,
     }
-    tx.execute(update(pairs).where(known.same, or_(later, closed)).values(values))
+    return update(pairs).where(known.same, or_(later, closed)).values(values)
 
 
-def start_plan(tx: Transaction, known: _KnownPairs) -> None:
+def start_plan(known: _KnownPairs) -> Update:
     """Begin a round by plan for a pair that was to be read once, while its window is open."""
     p, arrived = pairs.c, known.arrived.c
     expires_at = case((arrived.sent_at.is_(None), p.expires_at), else_=arrived.expires_at)
-    planned = and_(p.reading == ONCE, arrived.reading != ONCE, expires_at > tx.now)
+    planned = and_(p.reading == ONCE, arrived.reading != ONCE, expires_at > NOW)
     values = _restart_values(arrived) | {
         p.sent_at: func.coalesce(arrived.sent_at, p.sent_at),
         p.expires_at: expires_at,
         p.round: p.round + 1,
         p.captures: 0,
     }
-    tx.execute(update(pairs).where(known.same, planned).values(values))
+    return update(pairs).where(known.same, planned).values(values)
 
 
-def learn_send_time(tx: Transaction, known: _KnownPairs) -> None:
+def learn_send_time(known: _KnownPairs) -> Update:
     """Plan an open pair again from its send time, which is now known, if it has no capture."""
     p, arrived = pairs.c, known.arrived.c
     values = _restart_values(arrived) | {p.sent_at: arrived.sent_at, p.expires_at: arrived.expires_at}
-    tx.execute(update(pairs).where(known.same, _learns_time(arrived), p.captures == 0).values(values))
+    return update(pairs).where(known.same, _learns_time(arrived), p.captures == 0).values(values)
 
 
-def move_to_send_time(tx: Transaction, known: _KnownPairs) -> None:
+def move_times(known: _KnownPairs) -> Update:
     """Move the times of an open pair to its send time, which is now known; captured readings stay captured."""
     p, arrived = pairs.c, known.arrived.c
     values: dict[Any, Any] = {
@@ -184,14 +200,14 @@ def move_to_send_time(tx: Transaction, known: _KnownPairs) -> None:
         p.expires_at: arrived.expires_at,
         p.due_at: p.due_at + arrived.sent_at - p.first_seen_at,
     }
-    tx.execute(update(pairs).where(known.same, _learns_time(arrived), p.captures > 0).values(values))
+    return update(pairs).where(known.same, _learns_time(arrived), p.captures > 0).values(values)
 
 
-def reopen_forced(tx: Transaction, known: _KnownPairs) -> None:
+def reopen_expired(known: _KnownPairs) -> Update:
     """Reopen expired pairs in their current round."""
     p, arrived = pairs.c, known.arrived.c
     values = _restart_values(arrived) | {p.sent_at: func.coalesce(arrived.sent_at, p.sent_at)}
-    tx.execute(update(pairs).where(known.same).values(values))
+    return update(pairs).where(known.same).values(values)
 
 
 def _restart_values(arrived: Any) -> dict[Any, Any]:
@@ -215,12 +231,19 @@ def _learns_time(arrived: Any) -> ColumnElement[bool]:
     return and_(~_SETTLED, pairs.c.sent_at.is_(None), arrived.sent_at.is_not(None))
 
 
-def _is_closed(arrived: FromClause, now: float) -> ColumnElement[bool]:
+def _is_closed(arrived: FromClause) -> ColumnElement[bool]:
     """Return whether a settled pair's window has closed, so that the same pair without a time is a new send."""
-    return and_(_SETTLED, arrived.c.sent_at.is_(None), pairs.c.expires_at < now)
+    return and_(_SETTLED, arrived.c.sent_at.is_(None), pairs.c.expires_at < NOW)
 
 
-def _find_closed(tx: Transaction, arrived: FromClause) -> Pair | None:
-    same = (pairs.c[column.name] == arrived.c[column.name] for column in IDENTITY)
-    row = tx.execute(select(*IDENTITY).where(*same, _is_closed(arrived, tx.now)).limit(1)).first()
+def _find_closed(tx: Transaction, rows: Sequence[Sequence[object]]) -> Pair | None:
+    row = tx.execute(_select_closed(tx.dialect), encode_rows(rows)).first()
     return None if row is None else Pair(*row)
+
+
+@cache
+def _select_closed(dialect: Dialect) -> Select[str, str, str]:
+    """Select one pair that arrived whose window seems closed."""
+    arrived = rows_as_table(dialect, _COLUMNS)
+    same = (pairs.c[column.name] == arrived.c[column.name] for column in IDENTITY)
+    return select(*IDENTITY).where(*same, _is_closed(arrived)).limit(1)

@@ -3,10 +3,16 @@
 States are literals in them: a database uses a partial index only if it can see its condition.
 """
 
-from sqlalchemy import ColumnElement, and_, case, func, literal_column, or_
+from sqlalchemy import BindParameter, ColumnElement, Float, and_, bindparam, case, func, literal_column, or_
 
 from harvester.ledger.schema import pairs
 from harvester.schedule import ONCE
+
+NOW: BindParameter[float] = bindparam("now", type_=Float)
+"""The time of the transaction that executes the statement."""
+
+LEASE_UNTIL: BindParameter[float] = bindparam("lease_until", type_=Float)
+"""When a lease ends that the transaction takes or renews."""
 
 UNSETTLED = pairs.c.state != literal_column("'settled'")
 WAITING = pairs.c.state == literal_column("'waiting'")
@@ -25,14 +31,11 @@ SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
 """When a pair's time began: see ``Reading.since``."""
 
 
-def is_in_time(now: float) -> ColumnElement[bool]:
-    """Return whether a pair may be requested: it has not expired, or it came in time and was never attempted."""
-    return or_(pairs.c.expires_at > now, ~TRIED)
+IN_TIME = or_(pairs.c.expires_at > NOW, ~TRIED)
+"""Whether a pair may be requested: it has not expired, or it came in time and was never attempted."""
 
 
-def released_state(
-    due_at: ColumnElement[float], now: float, *, deferred: ColumnElement[bool] | None = None
-) -> ColumnElement[str]:
+def released_state(due_at: ColumnElement[float], *, deferred: ColumnElement[bool] | None = None) -> ColumnElement[str]:
     """Return the state of a released reading: due, or waiting until it is.
 
     A reading of a pair that is read once waits only if it was ``deferred``. Otherwise it could wait too long after the
@@ -40,4 +43,4 @@ def released_state(
     """
     once = pairs.c.reading == ONCE
     at_once = once if deferred is None else and_(once, ~deferred)
-    return case((or_(at_once, due_at <= now), "due"), else_="waiting")
+    return case((or_(at_once, due_at <= NOW), "due"), else_="waiting")

@@ -9,7 +9,7 @@ from harvester.ledger import plans
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.enqueue import IDENTITY, EnqueueResult, enqueue
 from harvester.ledger.filters import DEFERRED
-from harvester.ledger.json_rows import rows_as_table
+from harvester.ledger.json_rows import encode_rows, rows_as_table
 from harvester.ledger.schema import NEVER, outcomes, pairs
 from harvester.model import Pair, SentPair
 from harvester.schedule import ReadingPlan
@@ -88,14 +88,16 @@ def reset_deferrals(tx: Transaction, workspace: str) -> None:
 
 def remove(tx: Transaction, named: Iterable[Pair]) -> int:
     """Delete pairs whose reading is not leased."""
-    wanted_rows = rows_as_table(tx, IDENTITY, [(each.workspace, each.campaign_id, each.send_id) for each in named])
-    same = and_(*(column == wanted_rows.c[column.name] for column in IDENTITY))
-    return delete_pairs(tx, and_(pairs.c.state != "leased", pairs.c.id.in_(select(pairs.c.id).join(wanted_rows, same))))
+    wanted = rows_as_table(tx.dialect, IDENTITY)
+    same = and_(*(column == wanted.c[column.name] for column in IDENTITY))
+    values = encode_rows([(each.workspace, each.campaign_id, each.send_id) for each in named])
+    which = and_(pairs.c.state != "leased", pairs.c.id.in_(select(pairs.c.id).join(wanted, same)))
+    return delete_pairs(tx, which, values)
 
 
-def delete_pairs(tx: Transaction, which: ColumnElement[bool]) -> int:
+def delete_pairs(tx: Transaction, which: ColumnElement[bool], values: Mapping[str, object] | None = None) -> int:
     """Delete pairs and their outcomes, page by page; returns how many."""
-    found = list(tx.execute(select(pairs.c.id).where(which)).scalars())
+    found = list(tx.execute(select(pairs.c.id).where(which), values).scalars())
     for start in range(0, len(found), 500):
         page = found[start : start + 500]
         tx.execute(delete(outcomes).where(outcomes.c.pair_id.in_(page)))

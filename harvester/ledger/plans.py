@@ -1,11 +1,14 @@
 """The plans of readings that a ledger follows, one for each workspace; a workspace without one is read once."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 
 import orjson
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import Select, bindparam, delete, insert, select
 
 from harvester.ledger.database import Transaction
+from harvester.ledger.dialect import Dialect
+from harvester.ledger.json_rows import encode_values, values_as_table
 from harvester.ledger.schema import plans
 from harvester.schedule import SINGLE_READING_PLAN, ReadingPlan
 
@@ -17,9 +20,28 @@ def get_plan(tx: Transaction, workspace: str) -> ReadingPlan:
 
 def get_plans(tx: Transaction, workspaces: Sequence[str]) -> dict[str, ReadingPlan]:
     """Return the plans that the readings of these workspaces follow."""
-    rows = tx.execute(select(plans.c.workspace, plans.c.ages_days).where(plans.c.workspace.in_(workspaces)))
-    found = {workspace: ReadingPlan(tuple(orjson.loads(ages))) for workspace, ages in rows}
+    rows = tx.execute(_select_plans(tx.dialect), encode_values(workspaces))
+    found = {workspace: _parse_plan(ages) for workspace, ages in rows}
     return {workspace: found.get(workspace, SINGLE_READING_PLAN) for workspace in workspaces}
+
+
+def group_by_plan(tx: Transaction, workspaces: Sequence[str]) -> dict[ReadingPlan, list[str]]:
+    """Return the workspaces that follow each plan."""
+    groups: dict[ReadingPlan, list[str]] = {}
+    for workspace, plan in get_plans(tx, workspaces).items():
+        groups.setdefault(plan, []).append(workspace)
+    return groups
+
+
+@cache
+def _select_plans(dialect: Dialect) -> Select[str, str]:
+    named = values_as_table(dialect, plans.c.workspace)
+    return select(plans.c.workspace, plans.c.ages_days).where(plans.c.workspace.in_(select(named.c.workspace)))
+
+
+@lru_cache
+def _parse_plan(ages: str) -> ReadingPlan:
+    return ReadingPlan(tuple(orjson.loads(ages)))
 
 
 def set_plans(tx: Transaction, by_workspace: Mapping[str, ReadingPlan]) -> None:

@@ -3,7 +3,7 @@
 from sqlalchemy import select
 
 from harvester.ledger.database import Transaction
-from harvester.ledger.filters import DUE, PRIORITY, is_in_time
+from harvester.ledger.filters import DUE, IN_TIME, PRIORITY
 from harvester.ledger.schema import outcomes, pairs
 from harvester.model import Probe
 
@@ -20,7 +20,7 @@ def find_probe(tx: Transaction, workspace: str, probe: Probe) -> int | None:
     other = pairs.c.campaign_id.not_in(probe.refused)
     due = (
         select(pairs.c.id)
-        .where(pairs.c.workspace == workspace, DUE, is_in_time(tx.now), other)
+        .where(pairs.c.workspace == workspace, DUE, IN_TIME, other)
         .order_by(*(PRIORITY if probe.nearest else (each.desc() for each in PRIORITY)))
         .limit(1)
     )

@@ -2,28 +2,35 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
+    Executable,
     Float,
     FromClause,
+    Insert,
     Integer,
+    Select,
     String,
+    Update,
     and_,
+    bindparam,
     case,
     func,
     insert,
-    literal,
     null,
     select,
     update,
 )
 
 from harvester.ledger.database import Transaction
-from harvester.ledger.filters import SINCE, released_state
-from harvester.ledger.json_rows import rows_as_table
+from harvester.ledger.dialect import Dialect
+from harvester.ledger.filters import NOW, SINCE, released_state
+from harvester.ledger.json_rows import encode_rows, encode_values, rows_as_table, values_as_table
 from harvester.ledger.plans import get_plans
 from harvester.ledger.schema import batches, outcomes, pairs, parts
 from harvester.model import Batch, Captured, Deferred, Part, Reading, Rejected, Settlement
@@ -37,6 +44,15 @@ _SINCE_AT_CLAIM: Column[Any] = Column("since_at_claim", Float)
 
 _MORE: Column[Any] = Column("more", Integer)
 """By how much the number of deferrals grows."""
+
+_OUTCOME_COLUMNS = (
+    outcomes.c.pair_id,
+    outcomes.c.reading,
+    outcomes.c.outcome,
+    outcomes.c.verdict,
+    outcomes.c.reason,
+    outcomes.c.detail,
+)
 
 
 class LeaseOver(Exception):  # noqa: N818 - it ends a transaction, and is no error of a caller
@@ -66,28 +82,40 @@ def seal(
     was deferred so many times before. Its next request covers the same days only if the time is confirmed.
     """
     row = {"id": batch.id, "epoch": epoch, "state": "sealed" if sealed else "stored", "opened_at": batch.opened_at}
-    if tx.execute(tx.dialect.insert(batches).values(row).on_conflict_do_nothing()).rowcount != 1:
+    if tx.execute(_insert_batch(tx.dialect), row).rowcount != 1:
         raise LeaseOver
     deferred = [each.reading.pair_id for each in settlements if isinstance(each.outcome, Deferred)]
     delays = {pair_id: delay(count) for pair_id, count in _count_deferrals(tx, deferred).items()}
     plans = get_plans(tx, sorted({each.reading.pair.workspace for each in settlements}))
     rows = _build_rows(tx, settlements, plans, delays)
     if rows.ended:
-        _end(tx, rows.ended, batch.id)
+        _update_leased(tx, _end(tx.dialect), rows.ended)
+        tx.execute(_record_outcomes(tx.dialect), encode_rows(rows.ended) | {"of_batch": batch.id})
         if tx.confirmed:
-            _restart_windows(tx, [each[0] for each in rows.ended])
+            tx.execute(_restart_windows(tx.dialect), encode_values(each[0] for each in rows.ended))
     if rows.released:
-        _release(tx, rows.released)
+        _update_leased(tx, _release(tx.dialect), rows.released)
     for part in sealed:
-        _insert_part(tx, batch.id, part)
+        tx.execute(insert(parts), _build_part(batch.id, part))
+
+
+@cache
+def _insert_batch(dialect: Dialect) -> Executable:
+    statement: Executable = dialect.insert(batches).on_conflict_do_nothing()
+    return statement
 
 
 def _count_deferrals(tx: Transaction, pair_ids: Sequence[int]) -> dict[int, int]:
     """Count how often each of these pairs was deferred before."""
     if not pair_ids:
         return {}
-    rows = tx.execute(select(pairs.c.id, pairs.c.deferrals).where(pairs.c.id.in_(pair_ids)))
-    return {row.id: row.deferrals for row in rows}
+    return {row.id: row.deferrals for row in tx.execute(_select_deferrals(tx.dialect), encode_values(pair_ids))}
+
+
+@cache
+def _select_deferrals(dialect: Dialect) -> Select[int, int]:
+    named = values_as_table(dialect, pairs.c.id)
+    return select(pairs.c.id, pairs.c.deferrals).where(pairs.c.id.in_(select(named.c.id)))
 
 
 def _build_rows(
@@ -116,30 +144,39 @@ def _build_ended(reading: Reading, *outcome: object) -> tuple[object, ...]:
     return (reading.pair_id, reading.name, *outcome, reading.round, reading.since, reading.epoch)
 
 
-def _insert_part(tx: Transaction, batch_id: str, part: Part) -> None:
-    tx.execute(
-        insert(parts).values(
-            batch_id=batch_id,
-            dataset=part.dataset,
-            destination=part.destination,
-            name=part.name,
-            sha256=part.sha256,
-            size_bytes=part.size_bytes,
-            row_count=part.row_count,
-            data=part.data,
-        )
-    )
+def _build_part(batch_id: str, part: Part) -> dict[str, object]:
+    return {
+        "batch_id": batch_id,
+        "dataset": part.dataset,
+        "destination": part.destination,
+        "name": part.name,
+        "sha256": part.sha256,
+        "size_bytes": part.size_bytes,
+        "row_count": part.row_count,
+        "data": part.data,
+    }
 
 
-def _end(tx: Transaction, ended: Sequence[Sequence[object]], batch_id: str) -> None:
-    """Record outcomes; after its last reading a pair is settled, others wait for their next one.
+def _update_leased(tx: Transaction, statement: Update, rows: Sequence[Sequence[object]]) -> None:
+    """Change pairs whose readings are still leased to their epochs. Raises ``LeaseOver`` unless all of them are."""
+    if tx.execute(statement, encode_rows(rows)).rowcount != len(rows):
+        raise LeaseOver
+
+
+def _ended_as_table(dialect: Dialect) -> FromClause:
+    """Return the readings that ended as a table."""
+    p = pairs.c
+    return rows_as_table(dialect, (*_OUTCOME_COLUMNS, _NEXT, p.due_at, p.round, _SINCE_AT_CLAIM, p.epoch))
+
+
+@cache
+def _end(dialect: Dialect) -> Update:
+    """End readings: after its last reading a pair is settled, others wait for their next one.
 
     A pair that began another round meanwhile waits for the new round's first reading. If the start of its time was
     corrected meanwhile, as after a wrong clock, its next reading moves with it.
     """
-    o, p = outcomes.c, pairs.c
-    columns = (o.pair_id, o.reading, o.outcome, o.verdict, o.reason, o.detail)
-    given = rows_as_table(tx, (*columns, _NEXT, p.due_at, p.round, _SINCE_AT_CLAIM, p.epoch), ended)
+    p, given = pairs.c, _ended_as_table(dialect)
     following, same_round = given.c["next"].is_not(None), p.round == given.c.round
     continues, ends = and_(same_round, following), and_(same_round, ~following)
     due_at = given.c.due_at + (SINCE - given.c.since_at_claim)
@@ -156,30 +193,29 @@ def _end(tx: Transaction, ended: Sequence[Sequence[object]], batch_id: str) -> N
         p.verdict: case((same_round, given.c.verdict), else_=null()),
         p.reason: case((ends, given.c.reason), else_=null()),
     }
-    _update_leased(tx, given, given.c.pair_id, values, len(ended))
-    recorded = select(*(given.c[each.name] for each in columns), literal(tx.now), literal(batch_id))
-    tx.execute(insert(outcomes).from_select([*columns, o.ended_at, o.batch_id], recorded))
+    return update(pairs).where(p.id == given.c.pair_id, p.epoch == given.c.epoch).values(values)
 
 
-def _update_leased(
-    tx: Transaction, given: FromClause, pair_id: ColumnElement[int], values: Mapping[Any, Any], count: int
-) -> None:
-    """Change pairs whose readings are still leased to their epochs. Raises ``LeaseOver`` unless all ``count`` are."""
-    ours = and_(pairs.c.id == pair_id, pairs.c.epoch == given.c.epoch)
-    if tx.execute(update(pairs).where(ours).values(values)).rowcount != count:
-        raise LeaseOver
+@cache
+def _record_outcomes(dialect: Dialect) -> Insert:
+    """Record the outcomes of readings that ended."""
+    given, o = _ended_as_table(dialect), outcomes.c
+    batch_id: BindParameter[str] = bindparam("of_batch", type_=String)
+    recorded = select(*(given.c[each.name] for each in _OUTCOME_COLUMNS), NOW, batch_id)
+    return insert(outcomes).from_select([*_OUTCOME_COLUMNS, o.ended_at, o.batch_id], recorded)
 
 
-def _restart_windows(tx: Transaction, ended: Sequence[object]) -> None:
+@cache
+def _restart_windows(dialect: Dialect) -> Update:
     """Restart the windows of captured pairs that seem closed and whose sends have no time.
 
     They were first seen by a clock that was behind. Named again within their windows, they are no new sends.
     """
     p = pairs.c
-    given = rows_as_table(tx, (p.id,), [(each,) for each in ended])
-    captured = and_(p.state == "settled", p.outcome == "captured", p.sent_at.is_(None), p.expires_at < tx.now)
-    values: dict[Any, Any] = {p.expires_at: p.expires_at - p.first_seen_at + tx.now, p.first_seen_at: tx.now}
-    tx.execute(update(pairs).where(p.id == given.c.id, captured).values(values))
+    given = values_as_table(dialect, p.id)
+    captured = and_(p.state == "settled", p.outcome == "captured", p.sent_at.is_(None), p.expires_at < NOW)
+    values: dict[Any, Any] = {p.expires_at: p.expires_at - p.first_seen_at + NOW, p.first_seen_at: NOW}
+    return update(pairs).where(p.id == given.c.id, captured).values(values)
 
 
 def _build_released(
@@ -190,18 +226,19 @@ def _build_released(
     return (reading.pair_id, reading.round, reading.epoch, due_at, deferrals, *request)
 
 
-def _release(tx: Transaction, released: Sequence[Sequence[object]]) -> None:
+@cache
+def _release(dialect: Dialect) -> Update:
     """Release readings; a pair that began another round waits for the new round's first reading."""
     p = pairs.c
-    given = rows_as_table(tx, (p.id, p.round, p.epoch, p.due_at, _MORE, p.reading, p.ending_at), released)
+    given = rows_as_table(dialect, (p.id, p.round, p.epoch, p.due_at, _MORE, p.reading, p.ending_at))
     same = p.round == given.c.round
     due_at: ColumnElement[float] = case((same, func.coalesce(given.c.due_at, p.due_at)), else_=p.due_at)
     values: dict[Any, Any] = {
-        p.state: released_state(due_at, tx.now, deferred=given.c.more > 0),
+        p.state: released_state(due_at, deferred=given.c.more > 0),
         p.due_at: due_at,
         p.epoch: None,
         p.deferrals: case((same, p.deferrals + given.c.more), else_=0),
         p.reading: case((same, func.coalesce(given.c.reading, p.reading)), else_=p.reading),
         p.ending_at: case((same, given.c.ending_at), else_=null()),
     }
-    _update_leased(tx, given, given.c.id, values, len(released))
+    return update(pairs).where(p.id == given.c.id, p.epoch == given.c.epoch).values(values)

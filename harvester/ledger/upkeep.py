@@ -1,18 +1,33 @@
 """The third door: schedules, expires and prunes, and stores the state of workspaces and places."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, insert, literal, select, update
+from sqlalchemy import (
+    BindParameter,
+    Float,
+    Insert,
+    Update,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from harvester.ledger import braze_time, datasets
 from harvester.ledger.database import Database, Transaction
-from harvester.ledger.filters import TRIED, UNSETTLED
+from harvester.ledger.dialect import Dialect
+from harvester.ledger.due import make_due
+from harvester.ledger.filters import NOW, TRIED, UNSETTLED
 from harvester.ledger.intake import delete_pairs
-from harvester.ledger.plans import get_plan
+from harvester.ledger.json_rows import encode_values, values_as_table
+from harvester.ledger.plans import group_by_plan
 from harvester.ledger.schema import outcomes, paces, pairs, workspaces
 from harvester.model import DAY_SECONDS, Pair
-from harvester.schedule import ReadingPlan
 
 
 class Upkeep:
@@ -22,20 +37,20 @@ class Upkeep:
         """Write to ``database``."""
         self._database = database
 
-    async def schedule_due(self, workspace: str, *, trust_clock: bool = False) -> int:
-        """Make waiting readings due; returns their number.
+    async def schedule_due(self, workspaces: Sequence[str], *, trust_clock: bool = False) -> int:
+        """Make waiting readings due, and give final readings full priority; returns how many became due.
 
         While the time is not confirmed it changes nothing, except with ``trust_clock``: the clock may be wrong.
         """
-        return await self._database.write(_schedule_due_if_confirmed, workspace, trust_clock=trust_clock)
+        return await self._database.write(_schedule_due, workspaces, trust_clock=trust_clock)
 
-    async def expire(self, workspace: str, *, trust_clock: bool = False) -> int:
+    async def expire(self, workspaces: Sequence[str], *, trust_clock: bool = False) -> int:
         """Expire due pairs; returns their number.
 
         A pair that was enqueued in time gets one attempt even after that, because the hour of its deletion is unknown.
         While the time is not confirmed it changes nothing, except with ``trust_clock``.
         """
-        return await self._database.write(_expire_if_confirmed, workspace, trust_clock=trust_clock)
+        return await self._database.write(_expire, workspaces, trust_clock=trust_clock)
 
     async def prune(self, *, keep_days: float) -> int:
         """Delete the settled pairs that expired more than ``keep_days`` ago; returns how many."""
@@ -57,12 +72,12 @@ class Upkeep:
         """Store the id of the dataset at a place."""
         await self._database.write(datasets.save_dataset, place, dataset_id)
 
-    async def correct_times(self, workspace: str) -> int:
-        """Correct the effects of a wrong clock on a workspace's pairs; returns how many had expired by mistake.
+    async def correct_times(self, workspaces: Sequence[str]) -> dict[str, int]:
+        """Correct the effects of a wrong clock on the pairs of some workspaces.
 
-        Call it once the time is confirmed.
+        Returns for each workspace how many pairs had expired by mistake, if any. Call it once the time is confirmed.
         """
-        return await self._database.write(braze_time.correct_times, workspace)
+        return await self._database.write(braze_time.correct_times, workspaces)
 
     async def find_time_probe(self, workspace: str) -> Pair | None:
         """Find the pair to request only to confirm the time; None if the next step does not depend on the time."""
@@ -73,35 +88,47 @@ class Upkeep:
         await self._database.read(lambda tx: tx.execute(select(literal(1))))
 
 
-def _schedule_due_if_confirmed(tx: Transaction, workspace: str, *, trust_clock: bool) -> int:
-    return schedule_due(tx, workspace, get_plan(tx, workspace)) if tx.confirmed or trust_clock else 0
-
-
-def _expire_if_confirmed(tx: Transaction, workspace: str, *, trust_clock: bool) -> int:
-    return expire(tx, workspace) if tx.confirmed or trust_clock else 0
-
-
-def schedule_due(tx: Transaction, workspace: str, plan: ReadingPlan) -> int:
-    """Make waiting readings due, even if the time is not confirmed, and give final readings full priority."""
-    of_workspace = pairs.c.workspace == workspace
-    waiting = and_(of_workspace, pairs.c.state == "waiting", pairs.c.due_at <= tx.now)
-    scheduled = tx.execute(update(pairs).where(waiting).values(state="due")).rowcount
-    if plan.readings:
-        final_since = plan.expires_at(tx.now - plan.readings[-1][1])
-        due = and_(of_workspace, pairs.c.state == "due", pairs.c.low_priority == 1, pairs.c.expires_at <= final_since)
-        tx.execute(update(pairs).where(due).values(low_priority=0))
+def _schedule_due(tx: Transaction, workspaces: Sequence[str], *, trust_clock: bool) -> int:
+    if not tx.confirmed and not trust_clock:
+        return 0
+    scheduled = tx.execute(make_due(tx.dialect), encode_values(workspaces)).rowcount
+    for plan, names in group_by_plan(tx, workspaces).items():
+        if plan.readings:
+            final_since = plan.expires_at(tx.now - plan.readings[-1][1])
+            tx.execute(_raise_priority(tx.dialect), encode_values(names) | {"final_since": final_since})
     return scheduled
 
 
-def expire(tx: Transaction, workspace: str) -> int:
-    """Expire due pairs, even if the time is not confirmed, and record the outcome of their readings."""
-    due = and_(pairs.c.workspace == workspace, UNSETTLED, pairs.c.state == "due")
-    over = and_(due, pairs.c.expires_at <= tx.now, TRIED)
-    columns = ("pair_id", "reading", "outcome", "ended_at")
-    ending = select(pairs.c.id, pairs.c.reading, literal("expired"), literal(tx.now)).where(over)
-    expired = tx.execute(insert(outcomes).from_select(columns, ending)).rowcount
-    tx.execute(update(pairs).where(over).values(state="settled", outcome="expired"))
+@cache
+def _raise_priority(dialect: Dialect) -> Update:
+    """Give final readings full priority."""
+    named = values_as_table(dialect, pairs.c.workspace)
+    due = and_(pairs.c.workspace.in_(select(named.c.workspace)), pairs.c.state == "due", pairs.c.low_priority == 1)
+    final_since: BindParameter[float] = bindparam("final_since", type_=Float)
+    return update(pairs).where(due, pairs.c.expires_at <= final_since).values(low_priority=0)
+
+
+def _expire(tx: Transaction, workspaces: Sequence[str], *, trust_clock: bool) -> int:
+    if not tx.confirmed and not trust_clock:
+        return 0
+    record, settle = _expire_statements(tx.dialect)
+    values = encode_values(workspaces)
+    expired = tx.execute(record, values).rowcount
+    if expired:
+        tx.execute(settle, values)
     return expired
+
+
+@cache
+def _expire_statements(dialect: Dialect) -> tuple[Insert, Update]:
+    """Return the statement that records the outcome of expired pairs, and the one that settles them."""
+    named = values_as_table(dialect, pairs.c.workspace)
+    due = and_(pairs.c.workspace.in_(select(named.c.workspace)), UNSETTLED, pairs.c.state == "due")
+    over = and_(due, pairs.c.expires_at <= NOW, TRIED)
+    columns = ("pair_id", "reading", "outcome", "ended_at")
+    ending = select(pairs.c.id, pairs.c.reading, literal("expired"), NOW).where(over)
+    settle = update(pairs).where(over).values(state="settled", outcome="expired")
+    return insert(outcomes).from_select(columns, ending), settle
 
 
 def _prune(tx: Transaction, *, keep_days: float) -> int:

@@ -138,8 +138,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def keep_up(self, workspace):
         """Due pairs whose time is over expire, and readings that are final by now get their full priority."""
         upkeep, plan = self.ledger.upkeep, PLANS[workspace]
-        self.run(upkeep.schedule_due(workspace))
-        self.run(upkeep.expire(workspace))
+        self.run(upkeep.schedule_due([workspace]))
+        self.run(upkeep.expire([workspace]))
         for pair, each in self.expected.items():
             if pair.workspace == workspace:
                 if each.is_due(self.now) and plan.readings:
@@ -221,7 +221,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(workspace=WORKSPACES)
     def correct(self, workspace):
         """If no clock was wrong, nothing is corrected."""
-        assert self.run(self.ledger.upkeep.correct_times(workspace)) == 0
+        assert self.run(self.ledger.upkeep.correct_times([workspace])) == {}
 
     def holds(self, reading: Reading) -> bool:
         """Return whether a reading is leased to the epoch that claimed it."""

@@ -184,7 +184,7 @@ def test_pairs_that_a_wrong_clock_expired_are_reopened(tmp_path):
     async def hurt() -> None:
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(30 * DAY)) as ledger:
             await ledger.intake.enqueue(sends(1, 5, 16), once=True)
-            assert await ledger.upkeep.expire("eu", trust_clock=True) == 3
+            assert await ledger.upkeep.expire(["eu"], trust_clock=True) == 3
 
     run_virtual(hurt())
     wire = Braze()
@@ -344,7 +344,7 @@ def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):
             await ledger.intake.set_plan("eu", ReadingPlan((1.0, 13.0)))
             await ledger.intake.enqueue([SentPair(Pair("eu", "c", "s"))])
             machine.ahead = 0.0
-            await ledger.upkeep.correct_times("eu")
+            await ledger.upkeep.correct_times(["eu"])
             (row,) = query(ledger.path, "SELECT first_seen_at, expires_at, due_at FROM pair")
         return tuple(each - START for each in row)
 
@@ -361,7 +361,7 @@ def test_a_send_enqueued_by_a_clock_that_was_ahead_keeps_its_plan(tmp_path, ahea
             await ledger.intake.set_plan("eu", ReadingPlan((1.0, 5.0, 13.0)))
             await ledger.intake.enqueue(sends(0.0))
             machine.ahead = 0.0
-            await ledger.upkeep.correct_times("eu")
+            await ledger.upkeep.correct_times(["eu"])
             ((reading, state, due_at),) = query(ledger.path, "SELECT reading, state, due_at FROM pair")
         return reading, state, due_at - START
 
@@ -380,7 +380,7 @@ def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_p
             await ledger.intake.enqueue([SentPair(Pair("eu", "c", "s"))])
             readings = await ledger.batches.claim({"eu": 1})
             machine.ahead = 0.0
-            await ledger.upkeep.correct_times("eu")
+            await ledger.upkeep.correct_times(["eu"])
             ended = [Settlement(each, Captured(Verdict.ZERO, START, b"", 1)) for each in readings]
             assert await ledger.batches.seal(Batch.open(START), ended, [])
             ((due_at,),) = query(ledger.path, "SELECT due_at FROM pair")

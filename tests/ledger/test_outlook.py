@@ -199,7 +199,7 @@ async def test_expired_and_open_pairs_are_counted_by_workspace(ledger):
     await ledger.intake.enqueue(sends(ages=[16 * DAY_SECONDS, 20 * DAY_SECONDS, DAY_SECONDS]))
     await ledger.intake.enqueue(sends(ages=[16 * DAY_SECONDS, 2 * DAY_SECONDS, DAY_SECONDS], workspace="other"))
     for workspace in ("w", "other"):
-        await ledger.upkeep.expire(workspace, trust_clock=True)
+        await ledger.upkeep.expire([workspace], trust_clock=True)
     assert await ledger.reports.count_expired() == {"w": 2, "other": 1}
     assert await ledger.reports.count_pending() == {"w": 1, "other": 2}
 
