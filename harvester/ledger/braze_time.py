@@ -146,7 +146,7 @@ def _plan_again(dialect: Dialect, plan: ReadingPlan) -> Update:
         else_=NEVER,
     )
     first_name, first_age = readings[0]
-    planned = and_(_is_named(dialect), or_(DUE, WAITING), p.deferrals == 0, p.sent_at.is_not(None))
+    planned = and_(_is_named(dialect), UNSETTLED, or_(DUE, WAITING), p.deferrals == 0, p.sent_at.is_not(None))
     too_late = and_(planned, p.due_at > _SOON, p.due_at > latest)
     first: dict[Any, Any] = {
         p.reading: first_name,
