@@ -221,7 +221,7 @@ async def _live(
 
 async def _count_due(ledger: Ledger) -> int:
     """Count the readings that wait for their request."""
-    readings = (await ledger.reports.get_outlook("eu")).readings
+    readings = (await ledger.reports.get_outlooks(["eu"]))["eu"].readings
     return readings.get("due", 0) + readings.get("leased", 0)
 
 

@@ -39,6 +39,8 @@ _OTHER_FILES = 150
 
 _PROBE = ".harvester/probe"
 
+_RESTORE_HINT = "another program has changed it: restore a backup, or use harvester ledger rebuild"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -88,6 +90,8 @@ async def _check_ledger(path: Path, place: str, clock: Clock) -> tuple[str, str 
     """Open the ledger, or a temporary one; returns its id, the dataset that it has at a place, and the finding."""
     if _exists(path):
         async with await Ledger.open(path, clock=clock) as ledger:
+            if wrong := await ledger.reports.find_wrong_counts():
+                raise LedgerError(f"the counts of the ledger {path} are wrong ({wrong[0]}); {_RESTORE_HINT}")
             return ledger.ledger_id, await ledger.reports.find_dataset(place), "can be read and written"
     with _temporary_folder_at(path.parent) as folder:
         async with await Ledger.open(folder / path.name, clock=clock) as draft:

@@ -1,22 +1,34 @@
 """The balance of a ledger, and its counts of readings, batches and parts. Every function only reads."""
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import and_, case, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal_column, select
 
+from harvester.ledger.counts import ACCEPTED, DEFERRED_STATE
 from harvester.ledger.database import Transaction
+from harvester.ledger.dialect import Dialect
 from harvester.ledger.enqueue import IDENTITY
 from harvester.ledger.filters import UNSETTLED, WAITING
-from harvester.ledger.json_rows import encode_rows, rows_as_table
-from harvester.ledger.schema import batches, outcomes, pairs, parts, workspaces
+from harvester.ledger.json_rows import (
+    decode_rows,
+    encode_rows,
+    encode_values,
+    rows_as_table,
+    select_as_json,
+    values_as_table,
+)
+from harvester.ledger.schema import batches, outcome_counts, pair_counts, pairs, parts, workspaces
 from harvester.model import GRACE_SECONDS, Books, Pair, Verdict
 from harvester.schedule import ONCE
 
-_SHAPE = (pairs.c.state, pairs.c.outcome, pairs.c.verdict, pairs.c.reason, pairs.c.captures > literal_column("0"))
-_FIGURES = (func.count(), func.min(pairs.c.due_at))
+_NUMBER = func.sum(pair_counts.c.pairs).label("pairs")
+_OPEN = pair_counts.c.state.not_in(("settled", ACCEPTED))
+_SHAPE = [pair_counts.c[name] for name in ("workspace", "state", "outcome", "verdict", "reason", "captured")]
+_SHAPES = select(*_SHAPE, _NUMBER).group_by(*_SHAPE).having(_NUMBER > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +45,29 @@ class StoredPart:
 
 
 def get_books(tx: Transaction) -> Books:
-    """Count the pairs by state and outcome."""
-    accepted = tx.execute(select(func.count()).select_from(pairs)).scalar_one()
-    return _balance(accepted, tx.execute(select(*_SHAPE, *_FIGURES).group_by(*_SHAPE)))
+    """Return the number of pairs by state and outcome."""
+    return Books.sum(get_books_by_workspace(tx).values())
 
 
 def get_books_by_workspace(tx: Transaction) -> dict[str, Books]:
-    """Count the pairs of each workspace by state and outcome."""
-    of = pairs.c.workspace
-    accepted = tx.execute(select(of, func.count()).group_by(of)).all()
+    """Return the number of pairs of each workspace by state and outcome."""
     shapes: dict[str, list[Sequence[Any]]] = {}
-    for row in tx.execute(select(of, *_SHAPE, *_FIGURES).group_by(of, *_SHAPE)):
-        shapes.setdefault(row[0], []).append(row[1:])
-    return {name: _balance(count, shapes[name]) for name, count in accepted}
+    for workspace, *shape in tx.execute(_SHAPES):
+        shapes.setdefault(workspace, []).append(shape)
+    next_readings = _find_next_readings(tx, shapes)
+    return {name: _balance(each, next_readings.get(name)) for name, each in shapes.items()}
 
 
-def _balance(accepted: int, shapes: Iterable[Sequence[Any]]) -> Books:
+def _balance(shapes: Iterable[Sequence[Any]], next_reading_at: float | None) -> Books:
     captured: dict[Verdict, int] = {}
     rejected: dict[str, int] = {}
-    expired = pending = never_read = 0
-    next_readings = []
-    for state, outcome, verdict, reason, read, count, due_at in shapes:
-        if state != "settled":
+    accepted = expired = pending = never_read = 0
+    for state, outcome, verdict, reason, read, count in shapes:
+        if state == ACCEPTED:
+            accepted += count
+        elif state != "settled":
             pending += count
             never_read += 0 if read else count
-            if read:
-                next_readings.append(due_at)
         elif outcome == "captured":
             captured[Verdict(verdict)] = captured.get(Verdict(verdict), 0) + count
         elif outcome == "rejected":
@@ -72,14 +81,41 @@ def _balance(accepted: int, shapes: Iterable[Sequence[Any]]) -> Books:
         expired=expired,
         pending=pending,
         never_read=never_read,
-        next_reading_at=min(next_readings, default=None),
+        next_reading_at=next_reading_at,
     )
 
 
+def _find_next_readings(tx: Transaction, shapes: Mapping[str, Sequence[Sequence[Any]]]) -> dict[str, float]:
+    """Find for each workspace when the next reading of a pair is due that was captured before."""
+    states = {name: {state for state, *_, read, _ in each if read} for name, each in shapes.items()}
+    now = dict.fromkeys((name for name, each in states.items() if each & {"due", "leased"}), tx.now)
+    later = [name for name, each in states.items() if name not in now and each & {"waiting", DEFERRED_STATE}]
+    rows = decode_rows(tx.execute(_select_next_readings(tx.dialect), encode_values(later)))
+    return now | {workspace: float(due_at) for workspace, due_at in rows}
+
+
+@cache
+def _select_next_readings(dialect: Dialect) -> Select[str]:
+    named = values_as_table(dialect, pairs.c.workspace)
+    read = and_(pairs.c.workspace == named.c.workspace, WAITING, pairs.c.captures > literal_column("0"))
+    first = select(pairs.c.due_at).where(read).order_by(pairs.c.due_at).limit(1).correlate(named)
+    each = select(named.c.workspace, first.scalar_subquery().label("due_at")).subquery()
+    return select_as_json(dialect, (each.c.workspace, each.c.due_at), each.c.due_at.is_not(None))
+
+
 def count_pending(tx: Transaction) -> dict[str, int]:
-    """Count the open pairs of each workspace."""
-    still = select(pairs.c.workspace, func.count()).where(UNSETTLED).group_by(pairs.c.workspace)
-    return {row[0]: row[1] for row in tx.execute(still)}
+    """Return the number of open pairs of each workspace that has some."""
+    return _count_by_workspace(tx, _OPEN)
+
+
+def count_expired(tx: Transaction) -> dict[str, int]:
+    """Return the number of expired pairs of each workspace that has some."""
+    return _count_by_workspace(tx, pair_counts.c.outcome == "expired")
+
+
+def _count_by_workspace(tx: Transaction, which: ColumnElement[bool]) -> dict[str, int]:
+    by_workspace = select(pair_counts.c.workspace, _NUMBER).where(which).group_by(pair_counts.c.workspace)
+    return {row[0]: row[1] for row in tx.execute(by_workspace.having(_NUMBER > 0))}
 
 
 def count_seemingly_expired(tx: Transaction) -> int:
@@ -95,11 +131,9 @@ def count_planned(tx: Transaction) -> int:
 
 
 def count_readings(tx: Transaction) -> dict[str, int]:
-    """Count readings by outcome; ``pending`` are the open ones."""
-    ended = tx.execute(select(outcomes.c.outcome, func.count()).group_by(outcomes.c.outcome))
-    counts = {row[0]: row[1] for row in ended}
-    still = select(func.count()).select_from(pairs).where(UNSETTLED)
-    return counts | {"pending": tx.execute(still).scalar_one()}
+    """Return the number of readings by outcome; ``pending`` are the open ones."""
+    counts = {row.outcome: row.readings for row in tx.execute(select(outcome_counts)) if row.readings}
+    return counts | {"pending": sum(count_pending(tx).values())}
 
 
 def count_batches(tx: Transaction) -> dict[str, int]:

@@ -5,8 +5,19 @@ import secrets
 from sqlalchemy import DDL, Table, insert, inspect, select, update
 
 from harvester.errors import LedgerError
+from harvester.ledger.counts import start_counting
 from harvester.ledger.database import Transaction
-from harvester.ledger.schema import SCHEMA_VERSION, about, datasets, differences, metadata, owners, paces
+from harvester.ledger.schema import (
+    SCHEMA_VERSION,
+    about,
+    datasets,
+    differences,
+    metadata,
+    outcome_counts,
+    owners,
+    paces,
+    pair_counts,
+)
 
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -65,8 +76,18 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "DROP TABLE part",
         "ALTER TABLE new_part RENAME TO part",
     ),
+    5: (
+        "DROP INDEX pair_waiting",
+        "CREATE INDEX pair_waiting ON pair (workspace, due_at, captures) WHERE state = 'waiting'",
+    ),
 }
-_NEW_TABLES: dict[int, tuple[Table, ...]] = {1: (datasets,), 2: (differences, paces), 3: (), 4: (owners,)}
+_NEW_TABLES: dict[int, tuple[Table, ...]] = {
+    1: (datasets,),
+    2: (differences, paces),
+    3: (),
+    4: (owners,),
+    5: (pair_counts, outcome_counts),
+}
 
 
 def find_id(tx: Transaction) -> str | None:
@@ -84,6 +105,7 @@ def prepare(tx: Transaction) -> str:
         if tables:
             raise LedgerError("this file is a database of another program; name another file with --state")
         metadata.create_all(tx.connection)
+        start_counting(tx)
         tx.execute(insert(about).values(ledger_id=secrets.token_hex(16), schema_version=SCHEMA_VERSION))
     ledger_id, version = tx.execute(select(about.c.ledger_id, about.c.schema_version)).one()
     if version != SCHEMA_VERSION:
@@ -101,4 +123,5 @@ def _upgrade(tx: Transaction, version: int) -> None:
         for step in _STEPS[each]:
             tx.execute(DDL(step))  # type: ignore[no-untyped-call] # SQLAlchemy gives it no types
         metadata.create_all(tx.connection, tables=_NEW_TABLES[each])
+    start_counting(tx)  # the only version that counts is the newest one
     tx.execute(update(about).values(schema_version=SCHEMA_VERSION))

@@ -1,24 +1,25 @@
 """The outlook of open pairs, for pages that are read often.
 
-Every function only reads. Each is fast on a ledger of a million pairs: it reads an index of open pairs, and never
-settled ones. States are literals in the statements, because a database uses a partial index only if it can see its
-condition.
+Every function only reads. Each is fast on a ledger of ten million pairs: it reads counts, and searches an index of open
+pairs. States are literals in the statements, because a database uses a partial index only if it can see its condition.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 
-from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, select
+from sqlalchemy import Float, Select, String, and_, bindparam, func, literal_column, select
 
+from harvester.ledger.counts import ACCEPTED
 from harvester.ledger.database import Transaction
-from harvester.ledger.filters import DEFERRED, EXPIRED, UNSETTLED
-from harvester.ledger.schema import NEVER, batches, outcomes, paces, pairs, parts
+from harvester.ledger.dialect import Dialect
+from harvester.ledger.filters import UNSETTLED
+from harvester.ledger.json_rows import decode_rows, encode_values, select_as_json, values_as_table
+from harvester.ledger.schema import NEVER, batches, outcomes, paces, pair_counts, pairs, parts
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair
 from harvester.schedule import MARGIN_SECONDS
-
-_STATES = ("waiting", "due", "leased")
 
 RECENT_OUTCOMES = 10_000
 """How many of the latest outcomes are searched for the last capture of each workspace."""
@@ -56,49 +57,96 @@ class Outlook:
     days: tuple[DayOfDeadlines, ...]
 
 
-def get_outlook(tx: Transaction, workspace: str, *, days: int = 15) -> Outlook:
-    """Return the outlook of a workspace's open pairs.
+_OPEN_COUNTS = (
+    select(pair_counts.c.workspace, pair_counts.c.state, pair_counts.c.day, func.sum(pair_counts.c.pairs))
+    .where(pair_counts.c.state.not_in(("settled", ACCEPTED)))
+    .group_by(pair_counts.c.workspace, pair_counts.c.state, pair_counts.c.day)
+    .having(func.sum(pair_counts.c.pairs) > 0)
+)
+_COUNT_DEADLINES = (
+    select(func.count())
+    .select_from(pairs)
+    .where(
+        pairs.c.workspace == bindparam("of_workspace", type_=String),
+        UNSETTLED,
+        pairs.c.expires_at >= bindparam("begins", type_=Float),
+        pairs.c.expires_at < bindparam("ends", type_=Float),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenCounts:
+    """The number of a workspace's open pairs by state, and by the day of their deadline (days since 1970)."""
+
+    states: Counter[str] = field(default_factory=Counter)
+    days: Counter[int] = field(default_factory=Counter)
+
+    def add(self, state: str, day: int, number: int) -> None:
+        self.states[state] += number
+        self.days[day] += number
+
+
+def get_outlooks(tx: Transaction, workspaces: Iterable[str] = (), *, days: int = 15) -> dict[str, Outlook]:
+    """Return the outlook of these workspaces, and of each other one that has open pairs.
 
     A pair is at risk once its planning deadline has passed, or if the pace that a service measured last is too slow to
     read all pairs of its day and the days before in time. If no service has measured a pace, only the planning
     deadline counts. Status, page and metric all use this number.
 
-    Pairs that were forced have no deadline. Every count scans one range of an index, which costs a tenth of grouping.
+    Pairs that were forced have no deadline.
     """
-    now, today = tx.now, tx.now // DAY_SECONDS
-    midnights = [(today + ahead) * DAY_SECONDS for ahead in range(days + 1)]
-    soonest = select(func.min(pairs.c.expires_at)).where(pairs.c.workspace == workspace, UNSETTLED)
-    nearest = tx.execute(soonest).scalar_one()
-    bounds = [-math.inf, *midnights[1:]]
-    stretches = (
-        _count(workspace, UNSETTLED, pairs.c.expires_at >= begin, pairs.c.expires_at < end)
-        for begin, end in pairwise(midnight + GRACE_SECONDS for midnight in bounds)
-    )
-    counts = tx.execute(select(*stretches)).one()
-    late = now + MARGIN_SECONDS
-    beyond = _out_of_reach(midnights, counts, find_pace(tx, workspace), now)
-    at_risk = tx.execute(
-        select(_count(workspace, UNSETTLED, pairs.c.expires_at < max(late, beyond) + GRACE_SECONDS))
-    ).scalar_one()
+    counts = {name: _OpenCounts() for name in workspaces}
+    for workspace, state, day, number in tx.execute(_OPEN_COUNTS):
+        counts.setdefault(workspace, _OpenCounts()).add(state, day, number)
+    paces_by_workspace = {row.workspace: row.requests_per_second for row in tx.execute(select(paces))}
+    nearest = _find_nearest_deadlines(tx, counts)
+    return {
+        name: _build_outlook(tx, name, each, nearest.get(name), paces_by_workspace.get(name, math.inf), days)
+        for name, each in sorted(counts.items())
+    }
+
+
+def _build_outlook(
+    tx: Transaction, workspace: str, counts: _OpenCounts, nearest: float | None, pace: float, days: int
+) -> Outlook:
+    today = int(tx.now // DAY_SECONDS)
+    midnights = [(today + ahead) * DAY_SECONDS for ahead in range(days)]
+    overdue_and_today = sum(number for day, number in counts.days.items() if day <= today)
+    by_day = [overdue_and_today, *(counts.days[today + ahead] for ahead in range(1, days))]
+    beyond = _out_of_reach(midnights, by_day, pace, tx.now)
+    at_risk = _count_at_risk(tx, workspace, counts, max(tx.now + MARGIN_SECONDS, beyond))
     found, left = [], at_risk
-    for midnight, count in zip(midnights, counts, strict=False):
+    for midnight, count in zip(midnights, by_day, strict=True):
         found.append(DayOfDeadlines(midnight, count, min(left, count)))  # those at risk are the nearest ones
         left -= found[-1].at_risk
-    return Outlook(
-        readings=_readings(tx, workspace),
-        at_risk=at_risk,
-        nearest_deadline=None if nearest is None or nearest >= NEVER else nearest - GRACE_SECONDS,
-        days=tuple(found),
-    )
+    return Outlook(readings=dict(counts.states), at_risk=at_risk, nearest_deadline=nearest, days=tuple(found))
 
 
-def _readings(tx: Transaction, workspace: str) -> dict[str, int]:
-    in_state = (func.count().filter(pairs.c.state == state) for state in _STATES)
-    by_state = tx.execute(select(*in_state).where(pairs.c.workspace == workspace, UNSETTLED)).one()
-    states = dict(zip(_STATES, by_state, strict=True))
-    states["deferred"] = tx.execute(select(_count(workspace, DEFERRED))).scalar_one()
-    states["waiting"] -= states["deferred"]
-    return {state: count for state, count in states.items() if count}
+def _count_at_risk(tx: Transaction, workspace: str, counts: _OpenCounts, before: float) -> int:
+    """Count the open pairs whose deadline is before a time: whole days by their counts, the last one by an index."""
+    last_day = int(before // DAY_SECONDS)
+    earlier = sum(number for day, number in counts.days.items() if day < last_day)
+    if before == last_day * DAY_SECONDS or not counts.days[last_day]:
+        return earlier
+    begin = last_day * DAY_SECONDS + GRACE_SECONDS
+    values = {"of_workspace": workspace, "begins": begin, "ends": before + GRACE_SECONDS}
+    return earlier + tx.execute(_COUNT_DEADLINES, values).scalar_one()
+
+
+def _find_nearest_deadlines(tx: Transaction, workspaces: Iterable[str]) -> dict[str, float]:
+    """Find the nearest deadline of each workspace that has one."""
+    rows = decode_rows(tx.execute(_select_nearest(tx.dialect), encode_values(workspaces)))
+    return {name: float(expires_at) - GRACE_SECONDS for name, expires_at in rows if float(expires_at) < NEVER}
+
+
+@cache
+def _select_nearest(dialect: Dialect) -> Select[str]:
+    named = values_as_table(dialect, pairs.c.workspace)
+    mine = and_(pairs.c.workspace == named.c.workspace, UNSETTLED)
+    first = select(pairs.c.expires_at).where(mine).order_by(pairs.c.expires_at).limit(1).correlate(named)
+    each = select(named.c.workspace, first.scalar_subquery().label("expires_at")).subquery()
+    return select_as_json(dialect, (each.c.workspace, each.c.expires_at), each.c.expires_at.is_not(None))
 
 
 def _out_of_reach(midnights: Sequence[float], counts: Sequence[int], pace: float, now: float) -> float:
@@ -109,29 +157,6 @@ def _out_of_reach(midnights: Sequence[float], counts: Sequence[int], pace: float
         if count and due > pace * (midnight + DAY_SECONDS - now):
             beyond = midnight + DAY_SECONDS
     return beyond
-
-
-def count_at_risk(tx: Transaction) -> dict[str, int]:
-    """Count the open pairs at risk of each workspace that has open pairs."""
-    names = tx.execute(select(pairs.c.workspace).where(UNSETTLED).distinct()).scalars().all()
-    return {name: get_outlook(tx, name).at_risk for name in sorted(names)}
-
-
-def find_pace(tx: Transaction, workspace: str) -> float:
-    """Return the requests per second that a workspace sustains, as stored last; infinite if unknown."""
-    kept = select(paces.c.requests_per_second).where(paces.c.workspace == workspace)
-    found: float | None = tx.execute(kept).scalar_one_or_none()
-    return math.inf if found is None else found
-
-
-def _count(workspace: str, *which: ColumnElement[bool]) -> ScalarSelect[int]:
-    return select(func.count()).select_from(pairs).where(pairs.c.workspace == workspace, *which).scalar_subquery()
-
-
-def count_expired(tx: Transaction) -> dict[str, int]:
-    """Count the pairs of each workspace that have expired."""
-    rows = tx.execute(select(pairs.c.workspace, func.count()).where(EXPIRED).group_by(pairs.c.workspace))
-    return {row[0]: row[1] for row in rows}
 
 
 def get_last_captures(tx: Transaction) -> dict[str, float]:

@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harvester.ledger import books, datasets, outlook, plans
+from harvester.ledger import books, counts, datasets, outlook, plans
 from harvester.ledger.books import StoredPart
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.outlook import Outlook, Rejection
@@ -47,9 +47,12 @@ class Reports:
         """Count the pairs of each workspace by state and outcome."""
         return await self._database.report(books.get_books_by_workspace)
 
-    async def get_outlook(self, workspace: str) -> Outlook:
-        """Return a workspace's open readings by state, and the deadlines of its pairs in the days to come."""
-        return await self._database.report(outlook.get_outlook, workspace)
+    async def get_outlooks(self, workspaces: Sequence[str] = ()) -> dict[str, Outlook]:
+        """Return open readings by state, and the deadlines in the days to come.
+
+        The result has these workspaces, and each other one that has open pairs.
+        """
+        return await self._database.report(outlook.get_outlooks, workspaces)
 
     async def get_plan(self, workspace: str) -> ReadingPlan:
         """Return the plan that a workspace's readings follow."""
@@ -63,10 +66,6 @@ class Reports:
         """Return the total size of the parts that wait to be stored."""
         return await self._database.report(outlook.get_sealed_bytes)
 
-    async def count_at_risk(self) -> dict[str, int]:
-        """Count the pairs at risk of each workspace that has open pairs."""
-        return await self._database.report(outlook.count_at_risk)
-
     async def count_pending(self) -> dict[str, int]:
         """Count the open pairs of each workspace."""
         return await self._database.report(books.count_pending)
@@ -77,7 +76,7 @@ class Reports:
 
     async def count_expired(self) -> dict[str, int]:
         """Count the expired pairs of each workspace."""
-        return await self._database.report(outlook.count_expired)
+        return await self._database.report(books.count_expired)
 
     async def count_seemingly_expired(self) -> int:
         """Count the open pairs that have expired according to an unconfirmed time."""
@@ -119,6 +118,10 @@ class Reports:
         """List the pairs that were rejected last and still are, each once, the newest first."""
         return await self._database.report(outlook.list_rejections, limit=limit)
 
+    async def find_wrong_counts(self) -> list[str]:
+        """Compare the counts that the ledger keeps with its pairs; returns each difference. Reads every pair."""
+        return await self._database.report(counts.find_wrong_counts)
+
     async def find(self, pairs: Sequence[Pair]) -> dict[Pair, str]:
         """Return for each known pair whether it is pending, captured, rejected or expired."""
         return await self._database.report(books.find, pairs)
@@ -135,6 +138,6 @@ def _get_status(tx: Transaction, *, rejections: int) -> LedgerStatus:
         batches=books.count_batches(tx),
         batches_without_part=books.count_batches_without_part(tx),
         halted={name: because for name, (because, _) in books.list_halted(tx).items()},
-        at_risk=outlook.count_at_risk(tx),
+        at_risk={name: each.at_risk for name, each in outlook.get_outlooks(tx).items()},
         rejections=outlook.list_rejections(tx, limit=rejections),
     )

@@ -25,7 +25,7 @@ from sqlalchemy import (
     event,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 NEVER = 253_402_300_799.0
 """The last second of the year 9999: a pair that was forced does not expire."""
@@ -153,6 +153,30 @@ paces = Table(
 )
 """What a service can keep up over hours, as it measured last: what it cannot reach in time is at risk."""
 
+pair_counts = Table(
+    "pair_count",
+    metadata,
+    Column("workspace", String, primary_key=True),
+    Column("state", String, primary_key=True),
+    Column("outcome", String, primary_key=True, server_default=""),
+    Column("verdict", String, primary_key=True, server_default=""),
+    Column("reason", String, primary_key=True, server_default=""),
+    Column("captured", Integer, primary_key=True, server_default="0"),
+    Column("day", Integer, primary_key=True, server_default="0"),
+    Column("pairs", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""How many pairs there are of each kind; ``counts`` keeps it."""
+
+outcome_counts = Table(
+    "outcome_count",
+    metadata,
+    Column("outcome", String, primary_key=True),
+    Column("readings", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""How many readings have each outcome; ``counts`` keeps it."""
+
 
 def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
     """Index only the rows in a state: claiming stays quick however many pairs are settled."""
@@ -163,7 +187,7 @@ def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
 
 _partial("pair_next", pairs, "workspace, yields, expires_at, id", where="state = 'due'")
 _partial("pair_open", pairs, "workspace, expires_at, state", where="state <> 'settled'")
-_partial("pair_waiting", pairs, "workspace, due_at", where="state = 'waiting'")
+_partial("pair_waiting", pairs, "workspace, due_at, captures", where="state = 'waiting'")
 _partial("pair_deferred", pairs, "workspace, due_at", where="state = 'waiting' AND deferrals > 0")
 _partial("pair_leased", pairs, "epoch, workspace", where="state = 'leased'")
 Index("outcome_pair", outcomes.c.pair_id)  # whole: for its foreign key SQLite never takes a partial one

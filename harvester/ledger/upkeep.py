@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 from harvester.ledger import braze_time, datasets
+from harvester.ledger.counts import delete_empty_counts
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.due import make_due
@@ -133,6 +134,7 @@ def _expire_statements(dialect: Dialect) -> tuple[Insert, Update]:
 
 def _prune(tx: Transaction, *, keep_days: float) -> int:
     settled_before = tx.now - keep_days * DAY_SECONDS
+    delete_empty_counts(tx)
     return delete_pairs(tx, and_(pairs.c.state == "settled", pairs.c.expires_at < settled_before))
 
 

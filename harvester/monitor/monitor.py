@@ -4,22 +4,17 @@ It reads the ledger and the state of the engine. It never changes the engine.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import structlog
 
 from harvester import __version__
 from harvester.engine.engine import Engine
 from harvester.health import Component, Condition
-from harvester.ledger import Ledger
-from harvester.model import Books
+from harvester.ledger import Ledger, Outlook
 from harvester.monitor.history import QuotaHistory
 from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, WorkspaceState
 from harvester.settings import Settings
 from harvester.sources.trigger import Trigger
-
-BOOKS_SHARE, BOOKS_MAX_SECONDS = 20.0, 60.0
-"""Books are counted again after this many times the duration of the count: a million settled pairs take a second."""
 
 ALERT_SECONDS = 3600.0
 """How often an alert about pairs at risk is repeated."""
@@ -30,12 +25,6 @@ PACE_TOLERANCE = 0.1
 REJECTIONS = 10
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class _CachedBooks:
-    books: Books
-    expires_at: float
 
 
 class Monitor:
@@ -59,7 +48,6 @@ class Monitor:
         self._clock = ledger.clock
         self._started = ledger.clock.monotonic()
         self._histories = {name: QuotaHistory() for name in settings.workspaces}
-        self._cached_books: _CachedBooks | None = None
         self._last_captures: dict[str, float] | None = None
         self._paces: dict[str, float] = {}
         self._last_alerts: dict[str, tuple[int, float]] = {}
@@ -82,15 +70,20 @@ class Monitor:
             self._last_captures = await self._ledger.reports.get_last_captures()
         expired = await self._ledger.reports.count_expired()
         halted = await self._ledger.reports.list_halted()
+        outlooks = await self._ledger.reports.get_outlooks(self._engine.workspaces.names)
         workspaces = [
-            await self._workspace(
-                name, now, expired=expired.get(name, 0), halted_since=halted[name][1] if name in halted else None
+            self._workspace(
+                name,
+                now,
+                outlooks[name],
+                expired=expired.get(name, 0),
+                halted_since=halted[name][1] if name in halted else None,
             )
             for name in self._engine.workspaces.names
         ]
         conditions = tuple(self._conditions())
         unserved = [each.subject for each in conditions if each.component is Component.WORKSPACE]
-        at_risk = {name: (await self._ledger.reports.get_outlook(name)).at_risk for name in unserved}
+        at_risk = {name: outlooks[name].at_risk for name in unserved if name in outlooks}
         return Snapshot(
             taken_at=now,
             started_at=now - (self._clock.monotonic() - self._started),
@@ -98,7 +91,7 @@ class Monitor:
             workspaces=tuple(workspaces),
             triggers=tuple(self._trigger(each) for each in self._triggers),
             store=await self._store(),
-            books=await self._books(),
+            books=await self._ledger.reports.get_books(),
             rejections=tuple(await self._ledger.reports.list_rejections(limit=REJECTIONS)),
             conditions=conditions,
             unserved_at_risk=at_risk,
@@ -111,9 +104,9 @@ class Monitor:
         Claims and upkeep of every process expire pairs, so only the ledger's count includes all of them.
         """
         now = self._clock.wall()
-        expired, pending = await self._ledger.reports.count_expired(), await self._ledger.reports.count_pending()
+        expired, outlooks = await self._ledger.reports.count_expired(), await self._ledger.reports.get_outlooks()
         for name in self._engine.workspaces.names:
-            seen = await self._ledger.reports.get_outlook(name) if name in pending else None
+            seen = outlooks.get(name)
             if self._should_alert(name, seen.at_risk if seen else 0) and seen:
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
                 log.error(
@@ -143,8 +136,10 @@ class Monitor:
             return True
         return False
 
-    async def _workspace(self, name: str, now: float, *, expired: int, halted_since: float | None) -> WorkspaceState:
-        workspaces, seen = self._engine.workspaces, await self._ledger.reports.get_outlook(name)
+    def _workspace(
+        self, name: str, now: float, seen: Outlook, *, expired: int, halted_since: float | None
+    ) -> WorkspaceState:
+        workspaces = self._engine.workspaces
         state, counters, access = workspaces.get_pace_state(name), workspaces.get_counters(name), workspaces.find(name)
         halt = access.client.endpoint.halt if access else None
         return WorkspaceState(
@@ -210,11 +205,3 @@ class Monitor:
             rows=counters.rows,
             part_bytes=counters.part_bytes,
         )
-
-    async def _books(self) -> Books:
-        began = self._clock.monotonic()
-        if self._cached_books is None or began >= self._cached_books.expires_at:
-            counted = await self._ledger.reports.get_books()
-            ended = self._clock.monotonic()
-            self._cached_books = _CachedBooks(counted, ended + min(BOOKS_SHARE * (ended - began), BOOKS_MAX_SECONDS))
-        return self._cached_books.books

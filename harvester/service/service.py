@@ -193,8 +193,9 @@ class Service:
     async def _count_unfinished(self) -> dict[str, int]:
         """Return the number of due or deferred readings of each workspace that has any."""
         unfinished = {}
+        outlooks = await self._ledger.reports.get_outlooks(self._engine.workspaces.names)
         for name in self._engine.workspaces.names:
-            readings = (await self._ledger.reports.get_outlook(name)).readings
+            readings = outlooks[name].readings
             if count := readings.get("due", 0) + readings.get("deferred", 0):
                 unfinished[name] = count
         return unfinished

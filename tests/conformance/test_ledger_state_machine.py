@@ -437,6 +437,7 @@ class LedgerMachine(RuleBasedStateMachine):
         states = Counter(each.state for each in self.expected.values())
         pending = states["open"] + states["leased"]
         assert totals.balanced
+        assert self.run(reports.find_wrong_counts()) == []
         assert (totals.accepted, totals.pending, totals.expired) == (len(self.expected), pending, states["expired"])
         assert sum(totals.captured.values()) == states["captured"]
         assert sum(totals.rejected.values()) == states["rejected"]

@@ -79,7 +79,7 @@ def test_a_stop_seals_what_was_answered_and_releases_the_rest(tmp_path):
             answered = len(scene.braze.requests) - scene.braze.in_flight
             scene.engine.stop()
             await scene.task
-            readings = [(await scene.ledger.reports.get_outlook(name)).readings for name in ("eu", "us")]
+            readings = [(await scene.ledger.reports.get_outlooks([name]))[name].readings for name in ("eu", "us")]
             assert not any("leased" in each for each in readings)
             assert count_captures(scene).total() >= answered
             assert max(count_captures(scene).values()) == 2  # both workspaces have sends of the same names

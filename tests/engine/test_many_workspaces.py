@@ -71,7 +71,7 @@ def test_a_backfill_in_one_workspace_delays_no_deadline_of_another(tmp_path):
             began = asyncio.get_running_loop().time()
             await scene.enqueue(sends("other", 5, age_days=1.0))
             await asyncio.sleep(4)
-            assert (await scene.ledger.reports.get_outlook("backfill")).readings
+            assert (await scene.ledger.reports.get_outlooks(["backfill"]))["backfill"].readings
         asked = [at for name, _, at in scene.braze.requests if name == "other"]
         assert len(asked) == 5
         assert min(asked) - began < 1.0 + 1.0  # a second in which messages gather

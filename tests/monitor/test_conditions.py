@@ -95,7 +95,7 @@ def test_pairs_of_a_workspace_that_is_not_configured_are_a_condition(tmp_path):
         assert seen.snapshot.unready_reasons() == []
         assert seen.metrics["harvester_condition", "gone", "unserved", "workspace"] == 1
         assert seen.metrics["harvester_at_risk_pairs", "gone"] == 10
-        assert (await seen.ledger.reports.count_at_risk())["gone"] == 10
+        assert (await seen.ledger.reports.get_status(rejections=0)).at_risk["gone"] == 10
         assert [each["workspace"] for each in seen.events("workspace_unserved")] == ["gone"]
         await seen.ledger.intake.remove([Pair("gone", "c", f"s{number}") for number in range(10)])
         assert (await seen.at(1300)).conditions == ()
@@ -162,7 +162,7 @@ def test_page_metrics_and_ledger_count_the_same_pairs_at_risk(tmp_path):
             await seen.service.enqueue(pairs, once=True)
         await seen.at(30)
         at_risk = {each.name: each.at_risk for each in seen.snapshot.workspaces}
-        assert at_risk == await seen.ledger.reports.count_at_risk() | {"eu": 0}
+        assert at_risk == (await seen.ledger.reports.get_status(rejections=0)).at_risk | {"eu": 0}
         assert at_risk == {"eu": 0, "us": 300}
         assert seen.metrics["harvester_at_risk_pairs", "us"] == 300
         assert 'Workspace "us": 300 pairs at risk of expiring unread' in seen.page
