@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from harvester import __version__
-from harvester.cli import audit, demo, doctor, latest, ledger, pairs, plan, run, serve, simulate, status
+from harvester.cli import audit, demo, doctor, latest, ledger, pairs, plan, run, serve, show, simulate, status
 from harvester.errors import ExitCode, HarvesterError, SinkClosed
 from harvester.observability.redaction import scrub
 from harvester.text import printable
@@ -114,6 +114,7 @@ for command in (
     pairs.enqueue,
     audit.audit,
     status.status,
+    show.show,
     pairs.requeue,
     pairs.remove,
     latest.latest,

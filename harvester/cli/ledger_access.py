@@ -42,12 +42,19 @@ def ledger_command(command: Callable[..., None]) -> Callable[..., None]:
     return _find_ledger(command, creates=lambda _: False)
 
 
+def reading_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Like ``ledger_command``; the command also gets the ``configured`` workspaces, or None without a configuration."""
+    return _find_ledger(command, creates=lambda _: False, passes_configured=True)
+
+
 def creating_command(creates: Callable[[dict[str, Any]], bool]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Like ``ledger_command``, but create a missing ledger if ``creates`` returns True for the arguments."""
     return functools.partial(_find_ledger, creates=creates)
 
 
-def _find_ledger(command: Callable[..., None], creates: Callable[[dict[str, Any]], bool]) -> Callable[..., None]:
+def _find_ledger(
+    command: Callable[..., None], creates: Callable[[dict[str, Any]], bool], *, passes_configured: bool = False
+) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_path(*, config: Path | None, out: str | None, state: Path | None, **arguments: Any) -> None:
@@ -60,6 +67,8 @@ def _find_ledger(command: Callable[..., None], creates: Callable[[dict[str, Any]
             _check_unclaimed(out or DEFAULT_OUT, path)
         if "workspaces" in arguments:
             arguments["workspaces"] = _choose_workspaces(path, arguments["workspaces"], configured)
+        if passes_configured:
+            arguments["configured"] = None if config is None else list(configured)
         command(path=path, **arguments)
 
     return options.ledger(with_path)

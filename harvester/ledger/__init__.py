@@ -11,18 +11,24 @@ from harvester.ledger.leases import SealedBatch
 from harvester.ledger.ledger import Ledger
 from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
 from harvester.ledger.reports import LedgerStatus
+from harvester.ledger.sends import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
 from harvester.ledger.sqlite import copy as copy_ledger
 
 __all__ = [
     "LEASE_SECONDS",
+    "MAX_AHEAD",
     "ClockDifference",
     "DayOfDeadlines",
     "EnqueueResult",
     "Ledger",
     "LedgerStatus",
+    "NextReading",
     "Outlook",
+    "PastReading",
     "Rejection",
     "SealedBatch",
+    "SendHistory",
+    "SendSearch",
     "StoredPart",
     "copy_ledger",
 ]

@@ -53,6 +53,11 @@ class ClockDifference:
         """Return the seconds; None if they are outdated."""
         return None if self.outdated else self.seconds
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is more than a measuring error."""
+        return abs(self.seconds) > LARGE_DIFFERENCE_SECONDS
+
     def still_holds(self, machine: float) -> bool:
         """Return whether it can apply to a machine's clock: the current time must not be before the measurement."""
         return machine - self.seconds >= self.measured_at - LARGE_DIFFERENCE_SECONDS

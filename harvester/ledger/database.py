@@ -89,15 +89,18 @@ class Lane:
 class Database:
     """The connections of this process to a ledger's file."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
-        """Open or create the file; ``clock`` is the machine's. Raises ``LedgerError``."""
+    def __init__(self, path: Path, clock: Clock, *, reads_only: bool = False) -> None:
+        """Open or create the file; ``clock`` is the machine's. Raises ``LedgerError``.
+
+        With ``reads_only``, the file must exist, and is opened read-only: ``write`` fails.
+        """
         self.path = path
         self.clock = BrazeClock(clock)
         self.lease_seconds = LEASE_SECONDS
         self.lost: LedgerLost | None = None
         """Set once the file was moved or removed; every transaction raises it from then on."""
         self._files: FileIdentity | None = None
-        self._writes = Lane("ledger", connect(path))
+        self._writes = Lane("ledger", connect_to_read(path) if reads_only else connect(path))
         self._reports = Lane("reports", connect_to_read(path))
         self._reading = self._writes.engine.execution_options(**READS_ONLY)
 

@@ -5,14 +5,15 @@ Every database error becomes a ``LedgerError``.
 
 import random
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock
-from harvester.errors import LedgerLost
+from harvester.clock import BrazeClock, Clock
+from harvester.errors import LedgerError, LedgerLost
 from harvester.ledger import braze_time
 from harvester.ledger.batches import Batches
 from harvester.ledger.braze_time import ClockDifference
@@ -75,8 +76,26 @@ class Ledger:
             self.outdated_difference = replace(known, outdated=True)
             return
         self.clock_difference = known
-        if abs(known.seconds) > LARGE_DIFFERENCE_SECONDS:
+        if known.is_large:
             self._database.clock = BrazeClock(machine, difference=known.seconds)
+
+    @staticmethod
+    @asynccontextmanager
+    async def open_to_read(path: Path, *, clock: Clock) -> AsyncIterator[Reports]:
+        """Open an existing ledger read-only, also while others use it. Raises ``LedgerError``.
+
+        It takes no lock and upgrades nothing. Its time is Braze's, unless the machine's clock was set since.
+        """
+        database = Database(resolve_ledger(path), clock, reads_only=True)
+        try:
+            if await database.report(find_id) is None:
+                raise LedgerError(f"{path} is not a ledger of this version; harvester status upgrades an earlier one")
+            known = await database.report(braze_time.find_difference)
+            if known is not None and known.still_holds(clock.wall()) and known.is_large:
+                database.clock = BrazeClock(clock, difference=known.seconds)
+            yield Reports(database)
+        finally:
+            await database.close()
 
     @property
     def path(self) -> Path:

@@ -79,6 +79,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
     5: (
         "DROP INDEX pair_waiting",
         "CREATE INDEX pair_waiting ON pair (workspace, due_at, captures) WHERE state = 'waiting'",
+        "CREATE INDEX pair_send ON pair (send_id)",
     ),
 }
 _NEW_TABLES: dict[int, tuple[Table, ...]] = {

@@ -1,13 +1,14 @@
 """The fourth door: reads a ledger for commands, pages, loaders and other rooms."""
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from harvester.ledger import books, counts, datasets, outlook, plans
+from harvester.ledger import books, counts, datasets, outlook, plans, sends
 from harvester.ledger.books import StoredPart
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.outlook import Outlook, Rejection
+from harvester.ledger.sends import SendSearch
 from harvester.model import Books, Pair
 from harvester.schedule import ReadingPlan
 
@@ -125,6 +126,14 @@ class Reports:
     async def find(self, pairs: Sequence[Pair]) -> dict[Pair, str]:
         """Return for each known pair whether it is pending, captured, rejected or expired."""
         return await self._database.report(books.find, pairs)
+
+    async def find_sends(
+        self, send_id: str, *, campaign_id: str | None = None, workspaces: Collection[str] = (), limit: int
+    ) -> SendSearch:
+        """Find what became of the pairs with a send id, in all workspaces or in these."""
+        return await self._database.report(
+            sends.find_sends, send_id, campaign_id=campaign_id, workspaces=workspaces, limit=limit
+        )
 
     async def find_dataset(self, place: str) -> str | None:
         """Return the id of the dataset that was last found at a place; None for a place that was never reached."""

@@ -11,9 +11,11 @@ import pytest
 from harvester.cli.output import unread_lines
 from harvester.cli.plan import estimate_lines
 from harvester.cli.summary import print_summary
+from harvester.clock import SystemClock
 from harvester.commands.capture import Summary
 from harvester.commands.estimate import estimate
-from harvester.model import Books, Verdict
+from harvester.ledger import Ledger
+from harvester.model import Books, Pair, SentPair, Verdict
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.commands.test_capture import write_pairs
 from tests.support.secret_canary import KEY
@@ -158,3 +160,15 @@ def test_the_summary_names_an_endpoint_that_does_not_respond(capsys):
     books = Books(accepted=2, captured={}, rejected={}, expired=0, pending=2)
     print_summary(Summary({"eu": books}, unreachable={"eu": "cannot connect to http://127.0.0.1:9"}))
     assert "pending: check the endpoint and the network (harvester doctor " in capsys.readouterr().err
+
+
+async def test_show_says_what_became_of_a_send(harvester, tmp_path):
+    """An unknown send is an error with the next step, and an exit code of its own."""
+    async with await Ledger.open(tmp_path / "ledger.db", clock=SystemClock()) as ledger:
+        await ledger.intake.enqueue([SentPair(Pair("eu", "c", "autumn\x1b-1"), None)])
+        code, out, err = await harvester.run("show", "c", "autumn\x1b-1", "--state", "ledger.db", "--json")
+        assert (code, err) == (0, "")
+        (send,) = json.loads(out)["sends"]
+        assert (send["send_id"], send["state"], send["wait_cause"]) == ("autumn\x1b-1", "pending", "no_process")
+        code, out, err = await harvester.run("show", "nope", "--state", "ledger.db")
+        assert (code, out, "'nope'; check the id; harvester enqueue adds a send" in err) == (3, "", True)

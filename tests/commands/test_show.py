@@ -1,0 +1,69 @@
+"""The wording of what became of a send, for the command line and the page."""
+
+from dataclasses import replace
+
+import pytest
+
+from harvester.commands.show import as_dict, find_wait_cause, list_facts
+from harvester.ledger import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
+from harvester.model import Pair
+
+NOW = 1_795_527_667.0
+DUE = NextReading("d3", NOW - 60, 0)
+PENDING = SendHistory(Pair("eu", "c", "s"), "pending", None, NOW - 60, NOW + 86_400, 1, (), DUE, None, has_plan=True)
+SEARCH = SendSearch(NOW, (PENDING,), more=False, in_use=True, served=True)
+REFUSED = PastReading("d1", "rejected", None, "status_404", "no such\x1b campaign", NOW - 60, None, None)
+
+
+@pytest.mark.parametrize(
+    ("send", "search", "cause", "text"),
+    [
+        (PENDING, SEARCH, "rate_limited", "waits for the rate limit, after 0 more urgent readings"),
+        (
+            replace(PENDING, next=replace(DUE, ahead=MAX_AHEAD)),
+            SEARCH,
+            "rate_limited",
+            "after at least 10,000 more urgent readings",
+        ),
+        (PENDING, replace(SEARCH, in_use=False), "no_process", "start harvester serve or harvester run"),
+        (replace(PENDING, halt_reason="status 401"), SEARCH, "halted", 'workspace "eu" is halted: status 401'),
+        (replace(PENDING, has_plan=False), SEARCH, "unserved", 'workspace "eu" is not served'),
+        (replace(PENDING, has_plan=False), replace(SEARCH, served=False), "rate_limited", "it is due"),
+        (replace(PENDING, next=replace(DUE, due_at=NOW + 7200)), SEARCH, "not_due", "its reading d3 is due in 2 h"),
+        (
+            replace(PENDING, next=replace(DUE, due_at=NOW + 60, failures=2)),
+            SEARCH,
+            "deferred",
+            "2 attempts failed; it is tried again in 1 min",
+        ),
+        (replace(PENDING, next=replace(DUE, leased=True)), SEARCH, "leased", "a process is requesting it"),
+    ],
+)
+def test_a_pending_send_says_what_it_waits_for(send, search, cause, text):
+    """The cause is one of a closed set for scripts, and the text says what to do."""
+    name, state = list_facts(send, search)[0]
+    assert (name, find_wait_cause(send, search)) == ("state", cause)
+    assert text in state
+
+
+def test_the_configuration_decides_which_workspace_is_served():
+    """A workspace that was removed from it keeps its plan in the ledger, but is not served."""
+    assert find_wait_cause(PENDING, SEARCH, ["us"]) == "unserved"
+    assert find_wait_cause(replace(PENDING, has_plan=False), SEARCH, ["eu"]) == "rate_limited"
+
+
+def test_a_rejected_send_has_the_answer_and_the_next_step():
+    """Control characters of the answer are escaped."""
+    send = replace(PENDING, state="rejected", readings=(REFUSED,), next=None)
+    facts = dict(list_facts(send, SEARCH))
+    assert facts["state"] == ("rejected: status 404: no such\\x1b campaign; harvester requeue requests it again")
+    assert facts["sent"] == "at an unknown time"
+    assert as_dict(send, SEARCH)["wait_cause"] is None
+
+
+def test_a_capture_names_its_part():
+    """A part that waits in the ledger is not in the place yet."""
+    past = PastReading("d1", "captured", "zero", None, "", NOW - 60, "send_analytics/a.ndjson", None)
+    facts = dict(list_facts(replace(PENDING, round=2, readings=(past,)), SEARCH))
+    assert facts["reading"].endswith("1 min ago: zero; part send_analytics/a.ndjson, not stored yet")
+    assert facts["round"] == "2: the send id was sent again"
