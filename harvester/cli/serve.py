@@ -15,6 +15,7 @@ from harvester.errors import ExitCode, UsageError
 @options.workspace
 @options.capture
 @click.option("--until-idle", is_flag=True, help="End when the queues are empty and nothing is due.")
+@click.option("--web-port", type=int, help="The port of the status page; 0 chooses a free one  [default: 8080]")
 @options.logs
 def serve(*, until_idle: bool, **values: Any) -> None:
     """Run the service: read each send several times.
@@ -25,6 +26,7 @@ def serve(*, until_idle: bool, **values: Any) -> None:
     \b
     Examples:
       harvester serve --config harvester.toml
+      harvester serve --config harvester.toml --web-port 8081
       harvester serve --config harvester.toml --until-idle   # for cron, or a container per trigger
     """
     from harvester.clock import SystemClock

@@ -89,7 +89,7 @@ class WebServer:
             await self._runner.cleanup()
             raise UsageError(
                 f"the web server cannot listen on {self._host}:{self._port}: {_error_text(error)}; "
-                "choose another web_host or web_port (HARVESTER_WEB_PORT)"
+                "choose another web_host, or another port with --web-port"
             ) from None
         host = f"[{self._host}]" if ":" in self._host else self._host
         self.url = f"http://{host}:{self._server.sockets[0].getsockname()[1]}"

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import sys
 from collections import Counter
 
@@ -172,3 +173,12 @@ async def test_show_says_what_became_of_a_send(harvester, tmp_path):
         assert (send["send_id"], send["state"], send["wait_cause"]) == ("autumn\x1b-1", "pending", "no_process")
         code, out, err = await harvester.run("show", "nope", "--state", "ledger.db")
         assert (code, out, "'nope'; check the id; harvester enqueue adds a send" in err) == (3, "", True)
+
+
+async def test_the_port_of_the_page_is_an_option_of_serve(harvester, tmp_path):
+    """It overrides the file; a port that is in use is an error, which names the option."""
+    (tmp_path / "h.toml").write_text(f'web_port = 1\n[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\n')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = await harvester.run("serve", "--config", "h.toml", "--web-port", str(port))
+    assert (code, f"cannot listen on 127.0.0.1:{port}" in err, "--web-port" in err) == (2, True, True), err
