@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,13 @@ from harvester.cli import ledger_access, options, output, progress
 from harvester.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from harvester.ledger import Ledger
+    from harvester.ledger import Ledger, SendHistory
     from harvester.sources import Input, RejectsFile
+
+MAX_WORKSPACES = 20
+"""How many workspaces with one pair an error names."""
+
+one_pair = click.option("--pair", "ids", nargs=2, metavar="CAMPAIGN_ID SEND_ID", help="Only this pair.")
 
 
 @click.command()
@@ -74,47 +79,99 @@ async def _enqueue(
 @click.option(
     "--outcome",
     type=click.Choice(["rejected", "expired"]),
-    required=True,
     help="The outcome of the pairs to read again.",
 )
 @click.option("--reason", help="Only pairs that were rejected for this reason, such as status_400.")
-def requeue(path: Path, outcome: str, reason: str | None) -> None:
+@one_pair
+@click.option("--workspace", help="Only this workspace  [default: all]")
+def requeue(
+    path: Path, outcome: str | None, reason: str | None, ids: tuple[str, str] | None, workspace: str | None
+) -> None:
     """Make rejected or expired pairs pending again.
 
-    A running service, or the next harvester run, requests them.
+    Takes all pairs with an --outcome, or one --pair. A running service, or the next harvester run, requests them.
 
     \b
-    Example:
+    Examples:
       harvester requeue --outcome rejected --reason status_404
+      harvester requeue --pair 6f2c autumn-1
     """
+    if (outcome is None) == (ids is None):
+        raise UsageError("requeue takes either --outcome, or one --pair")
     if reason is not None and outcome != "rejected":
         raise UsageError("--reason needs --outcome rejected; expired pairs have no reason")
-
-    async def reopen(ledger: "Ledger") -> tuple[int, Mapping[str, int]]:
-        reasons = (await ledger.reports.get_books()).rejected
-        return await ledger.intake.requeue(outcome=outcome, reason=reason), reasons
-
-    count, reasons = ledger_access.with_ledger(path, reopen)
-    if reason is not None and reason not in reasons:
-        known = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "none"
-        click.echo(f"no pair was rejected for the reason {reason!r}; the reasons in this ledger are: {known}", err=True)
+    if ids is not None:
+        count = ledger_access.with_ledger(path, lambda ledger: _requeue_pair(ledger, ids, workspace))
+    else:
+        count = ledger_access.with_ledger(path, lambda ledger: _requeue_all(ledger, str(outcome), reason, workspace))
     reopened = output.plural(count, "pair is", "pairs are")
     click.echo(f"{reopened} pending again; a running service or harvester run requests them")
 
 
+async def _requeue_all(ledger: "Ledger", outcome: str, reason: str | None, workspace: str | None) -> int:
+    """Reopen pairs by outcome; returns how many. Prints the known reasons if nobody was rejected for ``reason``."""
+    reasons = (await ledger.reports.get_books()).rejected
+    count = await ledger.intake.requeue(outcome=outcome, reason=reason, workspace=workspace)
+    if reason is not None and reason not in reasons:
+        known = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "none"
+        click.echo(f"no pair was rejected for the reason {reason!r}; the reasons in this ledger are: {known}", err=True)
+    return count
+
+
+async def _requeue_pair(ledger: "Ledger", ids: tuple[str, str], workspace: str | None) -> int:
+    """Reopen one pair; returns 1. Raises ``UsageError`` for a pair that is pending or captured."""
+    found = await _find_pair(ledger, ids, [workspace] if workspace is not None else [])
+    if not await ledger.intake.requeue_pair(found.pair):
+        raise UsageError(f"the pair is {found.state}; only a rejected or expired pair can be pending again")
+    return 1
+
+
+async def _find_pair(ledger: "Ledger", ids: tuple[str, str], workspaces: Sequence[str]) -> "SendHistory":
+    """Find a pair that exists in one workspace. Raises ``UsageError``."""
+    found = await ledger.reports.find_sends(ids[1], campaign_id=ids[0], workspaces=workspaces, limit=MAX_WORKSPACES)
+    if not found.sends:
+        where = f" in workspace {output.quote(workspaces)}" if workspaces else ""
+        raise UsageError(f"the ledger does not contain the pair {ids[0]!r} {ids[1]!r}{where}; check the ids")
+    if len(found.sends) > 1:
+        names = output.quote(each.pair.workspace for each in found.sends)
+        raise UsageError(f"several workspaces have the pair {ids[0]!r} {ids[1]!r}; name one with --workspace: {names}")
+    return found.sends[0]
+
+
 @click.command()
-@click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
+@click.argument("pairs", type=options.ListedPlace(), nargs=-1)
 @ledger_access.ledger_command
+@one_pair
 @options.list_workspaces
-def remove(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
-    """Delete the sends in PAIRS from the ledger.
+@click.pass_context
+def remove(
+    context: click.Context, pairs: tuple[str, ...], path: Path, ids: tuple[str, str] | None, workspaces: list[str]
+) -> None:
+    """Delete the sends in PAIRS, or one --pair, from the ledger.
 
     They are not read again, and are no longer counted. Parts do not change.
 
     \b
-    Example:
+    Examples:
       harvester remove sends.csv
+      harvester remove --pair 6f2c autumn-1 --workspace eu
     """
+    if bool(pairs) == (ids is not None):
+        raise UsageError("remove takes either lists of pairs, or one --pair")
+    if ids is None:
+        _remove_listed(path, pairs, workspaces)
+        return
+    named = context.params["workspaces"]  # a pair may be in a workspace that no service serves any more
+    _print_removed(ledger_access.with_ledger(path, lambda ledger: _remove_pair(ledger, ids, named)), 1)
+
+
+async def _remove_pair(ledger: "Ledger", ids: tuple[str, str], workspaces: Sequence[str]) -> int:
+    found = await _find_pair(ledger, ids, workspaces)
+    return await ledger.intake.remove([found.pair])
+
+
+def _remove_listed(path: Path, pairs: tuple[str, ...], workspaces: list[str]) -> None:
+    """Delete the pairs in lists, and end with the exit code."""
     from harvester.sources import Input, RejectsFile
 
     now, _ = ledger_access.get_time(path)
@@ -129,8 +186,12 @@ def remove(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
         return read, removed
 
     read, removed = ledger_access.with_ledger(path, remove_all)
-    rest = "; the others are not in the ledger, or are being read now: repeat the command in a minute"
-    click.echo(f"removed {removed} of {output.plural(read, 'pair')}{rest if removed < read else ''}")
+    _print_removed(removed, read)
     for line in output.list_lines(listed, rejects):
         click.echo(line)
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
+
+
+def _print_removed(removed: int, read: int) -> None:
+    rest = "; the others are not in the ledger, or are being read now: repeat the command in a minute"
+    click.echo(f"removed {removed} of {output.plural(read, 'pair')}{rest if removed < read else ''}")

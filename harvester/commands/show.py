@@ -1,5 +1,6 @@
 """Describes what became of a send: one wording for the command line and the status page. Pure."""
 
+import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from harvester.errors import format_cause
 from harvester.formatting import ago, iso_time, quantity, safe_text
 from harvester.ledger import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
+from harvester.model import Pair
 
 UNKNOWN_HINT = "check the id; harvester enqueue adds a send, harvester audit finds all that are missing"
 
@@ -25,7 +27,14 @@ def list_facts(send: SendHistory, search: SendSearch, served: Collection[str] | 
     facts += [("reading", _past(each, search.at)) for each in send.readings]
     if send.next is not None:
         facts.append(("next", _next(send.next, search.at)))
+    if send.state in ("rejected", "expired"):
+        facts.append(("command", f"to request it once more: {build_requeue_command(send.pair)}"))
     return facts
+
+
+def build_requeue_command(pair: Pair) -> str:
+    """Return the command that requests a rejected or expired pair once more, quoted for a shell."""
+    return shlex.join(["harvester", "requeue", "--pair", pair.campaign_id, pair.send_id, "--workspace", pair.workspace])
 
 
 def as_dict(send: SendHistory, search: SendSearch, served: Collection[str] | None = None) -> dict[str, Any]:
@@ -71,10 +80,9 @@ def _state(send: SendHistory, search: SendSearch, served: Collection[str] | None
         case "captured" if last is not None:
             return f"captured: {last.verdict}"
         case "rejected" if last is not None:
-            reason = f"rejected: {format_cause(last.reason or '')}: {safe_text(last.detail)}"
-            return f"{reason}; harvester requeue requests it again"
+            return f"rejected: {format_cause(last.reason or '')}: {safe_text(last.detail)}"
         case "expired":
-            return "expired: Braze has deleted its analytics; harvester requeue tries once more"
+            return "expired: it was not read before Braze deleted its analytics"
         case "pending" if send.next is not None:
             return f"pending: {_wait(send, send.next, search, served)}"
     return send.state

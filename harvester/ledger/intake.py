@@ -47,6 +47,10 @@ class Intake:
         """
         return await self._database.write(requeue, outcome=outcome, reason=reason, workspace=workspace)
 
+    async def requeue_pair(self, pair: Pair) -> bool:
+        """Reopen a pair that was rejected or has expired, as ``requeue`` does. False if it is in another state."""
+        return await self._database.write(requeue_pair, pair)
+
     async def reset_deferrals(self, workspace: str) -> None:
         """Make deferred readings due at once, as if they had never been deferred, for a new run."""
         await self._database.write(reset_deferrals, workspace)
@@ -66,6 +70,17 @@ def requeue(tx: Transaction, *, outcome: str, reason: str | None, workspace: str
         which.append(pairs.c.reason == reason)
     if workspace is not None:
         which.append(pairs.c.workspace == workspace)
+    return _reopen(tx, which)
+
+
+def requeue_pair(tx: Transaction, pair: Pair) -> bool:
+    """Reopen a pair that was rejected or has expired."""
+    identity = zip(IDENTITY, (pair.workspace, pair.campaign_id, pair.send_id), strict=True)
+    ended = and_(pairs.c.state == "settled", pairs.c.outcome.in_(("rejected", "expired")))
+    return _reopen(tx, [ended, *(column == value for column, value in identity)]) == 1
+
+
+def _reopen(tx: Transaction, which: Iterable[ColumnElement[bool]]) -> int:
     values: dict[Any, Any] = {
         pairs.c.state: "due",
         pairs.c.due_at: tx.now,

@@ -54,9 +54,10 @@ def test_the_configuration_decides_which_workspace_is_served():
 
 def test_a_rejected_send_has_the_answer_and_the_next_step():
     """Control characters of the answer are escaped."""
-    send = replace(PENDING, state="rejected", readings=(REFUSED,), next=None)
+    send = replace(PENDING, pair=Pair("eu", "c o", "s"), state="rejected", readings=(REFUSED,), next=None)
     facts = dict(list_facts(send, SEARCH))
-    assert facts["state"] == ("rejected: status 404: no such\\x1b campaign; harvester requeue requests it again")
+    assert facts["state"] == ("rejected: status 404: no such\\x1b campaign")
+    assert facts["command"].endswith(": harvester requeue --pair 'c o' s --workspace eu")
     assert facts["sent"] == "at an unknown time"
     assert as_dict(send, SEARCH)["wait_cause"] is None
 

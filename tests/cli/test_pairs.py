@@ -1,0 +1,87 @@
+"""The commands requeue and remove with one pair instead of an outcome or lists."""
+
+import asyncio
+
+import pytest
+
+from harvester.cli.pairs import remove, requeue
+from harvester.clock import SystemClock
+from harvester.errors import UsageError
+from harvester.ledger import Ledger
+from harvester.model import Batch, Pair, Rejected, SentPair, Settlement
+
+STATES = {"eu c s": "rejected", "eu c other": "rejected", "us c s": "rejected", "us c alone": "pending"}
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Create a ledger with rejected pairs of two workspaces, and a pending one."""
+
+    async def fill() -> None:
+        async with await Ledger.open(tmp_path / "ledger.db", clock=SystemClock()) as ledger:
+            for name, state in STATES.items():
+                await ledger.intake.enqueue([SentPair(Pair(*name.split()))])
+                if state == "rejected":
+                    (reading,) = await ledger.batches.claim({name.split()[0]: 1})
+                    refused = [Settlement(reading, Rejected("status_404", "unknown"))]
+                    assert await ledger.batches.seal(Batch.open(1.0), refused, [])
+
+    asyncio.run(fill())
+    return tmp_path / "ledger.db"
+
+
+def states(path) -> dict[str, str]:
+    """Return the state of each pair in the ledger."""
+
+    async def find() -> dict[str, str]:
+        async with await Ledger.open(path, clock=SystemClock()) as ledger:
+            found = await ledger.reports.find([Pair(*name.split()) for name in STATES])
+        return {f"{pair.workspace} {pair.campaign_id} {pair.send_id}": state for pair, state in found.items()}
+
+    return asyncio.run(find())
+
+
+def run(command, path, *arguments: str) -> None:
+    """Run a command in this process."""
+    command.main([*arguments, "--state", str(path)], standalone_mode=False)
+
+
+def test_one_pair_is_requeued_and_no_other(path, capsys):
+    """A pair in one workspace needs no --workspace."""
+    run(requeue, path, "--pair", "c", "other")
+    assert capsys.readouterr().out.startswith("1 pair is pending again")
+    assert states(path) == STATES | {"eu c other": "pending"}
+
+
+def test_one_pair_is_removed_and_no_other(path, capsys):
+    """``--workspace`` names the pair of one workspace."""
+    with pytest.raises(UsageError, match=r'several workspaces have .* --workspace: "eu", "us"'):
+        run(remove, path, "--pair", "c", "s")
+    run(remove, path, "--pair", "c", "s", "--workspace", "us")
+    assert capsys.readouterr().out == "removed 1 of 1 pair\n"
+    assert states(path) == {name: state for name, state in STATES.items() if name != "us c s"}
+
+
+def test_an_outcome_can_be_requeued_in_one_workspace(path):
+    """Pairs of other workspaces stay rejected."""
+    run(requeue, path, "--outcome", "rejected", "--workspace", "us")
+    assert states(path) == STATES | {"us c s": "pending"}
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (requeue, (), "either --outcome, or one --pair"),
+        (requeue, ("--pair", "c", "s", "--outcome", "expired"), "either --outcome, or one --pair"),
+        (requeue, ("--pair", "c", "alone"), "the pair is pending; only a rejected or expired pair"),
+        (requeue, ("--pair", "c", "nope"), "does not contain the pair 'c' 'nope'; check the ids"),
+        (remove, (), "either lists of pairs, or one --pair"),
+        (remove, ("list.csv", "--pair", "c", "s"), "either lists of pairs, or one --pair"),
+        (remove, ("--pair", "c", "nope", "--workspace", "us"), 'in workspace "us"; check the ids'),
+    ],
+)
+def test_a_pair_that_cannot_be_changed_is_an_error(path, command, arguments, message):
+    """The message says which, and nothing changes."""
+    with pytest.raises(UsageError, match=message):
+        run(command, path, *arguments)
+    assert states(path) == STATES
