@@ -1,0 +1,86 @@
+"""API keys: how they are read from files, and which are refused."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from harvester.errors import UsageError
+from tests.support.secret_canary import KEY
+from tests.support.settings import BRAZE, load_settings, load_workspace
+
+
+@pytest.mark.parametrize("text", [KEY, f"{KEY}\n", f"{KEY}\r\n", f"  {KEY}\t\n\n"])
+def test_whitespace_around_the_key_in_its_file_is_ignored(tmp_path, text):
+    """A key file works with the line ends and spaces that editors and secret stores add."""
+    path = tmp_path / "key"
+    path.write_bytes(text.encode())
+    assert load_workspace(api_key_file=path).load_key() == KEY
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no API key"),
+        (b" \n", "no API key"),
+        (f"{KEY}\r{KEY}".encode(), "malformed"),
+        (f"{KEY} {KEY}".encode(), "malformed"),
+        (f"{KEY}\r\nInjected: header".encode(), "malformed"),
+        (f"{KEY}\x00".encode(), "malformed"),
+        (f"\N{ZERO WIDTH NO-BREAK SPACE}{KEY}".encode(), "malformed"),
+        (b"short", "malformed"),
+        (KEY.encode() * 20, "malformed"),
+        (f"{KEY}\N{LATIN SMALL LETTER E WITH ACUTE}".encode("latin-1"), "not contain text"),
+    ],
+)
+def test_a_malformed_key_is_refused_without_showing_it(tmp_path, content, message):
+    """A key that would break a header, or the content of a wrong file, is never sent or shown."""
+    path = tmp_path / "key"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=message) as error:
+        load_workspace(api_key_file=path).load_key()
+    assert KEY not in str(error.value)
+
+
+def test_a_key_from_a_pipe_is_read_once(tmp_path):
+    """A key from ``--api-key-file <(...)`` can be loaded several times, and no text form of the settings shows it."""
+    reads, writes = os.pipe()
+    os.write(writes, KEY.encode())
+    os.close(writes)
+    settings = load_settings(None, endpoint=BRAZE, api_key_file=Path(f"/dev/fd/{reads}"))
+    assert settings.load_keys() == settings.load_keys() == {"default": KEY}
+    assert KEY not in repr(settings) + str(settings.model_dump())
+    os.close(reads)
+
+
+def test_a_key_from_a_pipe_stays_the_same_at_every_reload():
+    """A service that reloads its key files can use a pipe: it neither blocks nor seems empty."""
+    reads, writes = os.pipe()
+    os.write(writes, KEY.encode())
+    os.close(writes)
+    workspace = load_workspace(api_key_file=Path(f"/dev/fd/{reads}"))
+    assert workspace.load_key() == workspace.load_key() == KEY
+    os.close(reads)
+
+
+def test_a_missing_or_unreadable_key_file_is_reported(tmp_path):
+    """The error contains the reason from the system."""
+    (tmp_path / "locked.key").write_text(KEY)
+    (tmp_path / "locked.key").chmod(0)
+    reasons = {"missing": "No such file", ".": "Is a directory"}
+    if os.geteuid() != 0:  # root can read every file
+        reasons["locked.key"] = "Permission denied"
+    for name, reason in reasons.items():
+        with pytest.raises(UsageError, match=f"api_key_file.*{reason}"):
+            load_workspace(api_key_file=Path(name)).load_key()
+
+
+def test_all_missing_keys_are_reported_at_once(set_env, tmp_path):
+    """One error names every workspace without a key."""
+    path = tmp_path / "keyless.toml"
+    path.write_text("".join(f'[workspaces.{name}]\nendpoint = "{BRAZE}"\n' for name in ("a", "b", "c")))
+    set_env("HARVESTER_WORKSPACES__", B__API_KEY=KEY)
+    with pytest.raises(UsageError) as refused:
+        load_settings(path).load_keys()
+    assert re.findall(r"workspaces\.(\w+):", str(refused.value)) == ["a", "c"]
