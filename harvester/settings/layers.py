@@ -37,9 +37,14 @@ def load(config: Path | None, options: dict[str, Any], workspace_options: dict[s
     or of ``HARVESTER_WORKSPACES__NAME__...``, otherwise one named ``default``. Raises ``UsageError`` with all problems.
     """
     hide_environment_secrets()
-    file = _read_file(config)
-    environment = _read_environment(file)
-    names = {**_get_tables(file, "workspaces"), **_get_tables(environment, "workspaces")} or {"default": {}}
+    file, variables = _read_file(config), _read_variables()
+    folder = variables.get("api_key_dir") or file.get("api_key_dir")
+    key_files, problem = _list_key_files(folder)
+    file = _merge({"workspaces": key_files}, {"workspaces": _get_tables(file, "workspaces")} | file)
+    environment = _spell_names(variables, file)
+    names = {**_get_tables(file, "workspaces"), **_get_tables(environment, "workspaces")}
+    if not names and folder is None:
+        names = {"default": {}}
     workspace = _without_none(workspace_options)
     if len(names) > 1 and workspace:
         listed = ", ".join("--" + name.replace("_", "-") for name in workspace)
@@ -53,13 +58,34 @@ def load(config: Path | None, options: dict[str, Any], workspace_options: dict[s
         {"workspaces": dict.fromkeys(only, workspace)},
         _without_none(options),
     ]
+    values = _apply_defaults(reduce(_merge, layers))
+    problems = [] if problem is None else [problem]
     try:
-        return Settings(**reduce(_merge, layers))
+        settings = Settings(**values)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
+        found = _drop_repeated(error.errors(include_input=False, include_url=False))
         found.sort(key=lambda each: each["type"] != "extra_forbidden")  # a missing setting may only be misspelt
+        problems += map(_format_error, found)
+    if problems:
         where = f" in {config} and the environment" if config else ""
-        raise UsageError("\n".join([f"invalid settings{where}:", *map(_format_error, found)])) from None
+        raise UsageError("\n".join([f"invalid settings{where}:", *problems]))
+    return settings
+
+
+def _apply_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Merge the defaults of workspaces with the table of each."""
+    defaults, tables = values.get("workspace_defaults", {}), values["workspaces"]
+    if not isinstance(defaults, dict):
+        return values
+    return values | {"workspaces": {name: _merge(defaults, table) for name, table in tables.items()}}
+
+
+def _drop_repeated(problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Drop the problems of workspaces that the same setting of the defaults has."""
+    of_defaults = {(each["loc"][1:], each["msg"]) for each in problems if each["loc"][0] == "workspace_defaults"}
+    return [
+        each for each in problems if each["loc"][0] != "workspaces" or (each["loc"][2:], each["msg"]) not in of_defaults
+    ]
 
 
 def _format_error(problem: ErrorDetails) -> str:
@@ -78,7 +104,7 @@ def _explain_unknown(*place: int | str) -> str:
     known: Iterable[str] = Settings.model_fields
     removed = REMOVED
     match place:
-        case ("workspaces", _, name):
+        case ("workspaces", _, name) | ("workspace_defaults", name):
             known, removed = Workspace.model_fields, REMOVED_FROM_WORKSPACE
         case ("triggers", _, kind, name):
             known = KINDS[str(kind)].model_fields
@@ -107,8 +133,23 @@ def _read_file(config: Path | None) -> dict[str, Any]:
         raise UsageError(f"cannot read the configuration {config}: {error}") from None
 
 
-def _read_environment(file: dict[str, Any]) -> dict[str, Any]:
-    """Read ``HARVESTER_...``, where ``__`` separates tables; the file decides the spelling of a table's name.
+def _list_key_files(folder: object) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """Return a table for each file in ``folder``, by its name, and why the folder cannot be listed.
+
+    Names that begin with a dot are no workspaces: Kubernetes mounts a secret with entries such as ``..data``.
+    """
+    if not folder or not isinstance(folder, str):
+        return {}, None
+    try:
+        files = sorted(each for each in Path(folder).iterdir() if not each.name.startswith(".") and not each.is_dir())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a valid name"
+        return {}, f"  api_key_dir: cannot be listed: {reason}; name a readable folder of key files"
+    return {each.name: {"api_key_file": str(each)} for each in files}, None
+
+
+def _read_variables() -> dict[str, Any]:
+    """Read ``HARVESTER_...``, where ``__`` separates tables.
 
     Variables that name no setting are ignored, because an orchestrator sets some for a service of this name.
     """
@@ -116,12 +157,18 @@ def _read_environment(file: dict[str, Any]) -> dict[str, Any]:
         values = EnvSettingsSource(Settings)()
     except (SettingsError, RecursionError):
         raise UsageError("HARVESTER_WORKSPACES, HARVESTER_TRIGGERS or a trigger's PREFIXES is not valid JSON") from None
+    names = {name.upper() for name, value in os.environ.items() if value}
+    return values | {name: "" for name in REMOVED if f"HARVESTER_{name.upper()}" in names}
+
+
+def _spell_names(variables: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
+    """Return the variables with the names of workspaces and triggers as ``file`` spells them."""
+    spelled = dict(variables)
     for kind in ("workspaces", "triggers"):
-        spelled = {variable_name(name): name for name in _get_tables(file, kind)}
-        tables = _get_tables(values, kind)
-        values[kind] = {spelled.get(variable_name(name), name): table for name, table in tables.items()}
-    variables = {name.upper() for name, value in os.environ.items() if value}
-    return values | {name: "" for name in REMOVED if f"HARVESTER_{name.upper()}" in variables}
+        names = {variable_name(name): name for name in _get_tables(file, kind)}
+        tables = _get_tables(variables, kind)
+        spelled[kind] = {names.get(variable_name(name), name): table for name, table in tables.items()}
+    return spelled
 
 
 def _get_tables(layer: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
@@ -149,7 +196,8 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def environment_has_workspaces() -> bool:
     """Return whether variables configure workspaces, so that no file is needed."""
-    return any(name.upper().startswith("HARVESTER_WORKSPACES") and value for name, value in os.environ.items())
+    prefixes = ("HARVESTER_WORKSPACES", "HARVESTER_API_KEY_DIR")
+    return any(name.upper().startswith(prefixes) and value for name, value in os.environ.items())
 
 
 def get_trace_endpoint() -> str | None:

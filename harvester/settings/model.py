@@ -9,7 +9,7 @@ from harvester.errors import UsageError
 from harvester.schedule import ReadingPlan
 from harvester.settings.places import LocalPath, PartsPlace
 from harvester.settings.triggers import TriggerSettings
-from harvester.settings.workspace import Name, Workspace, variable_name
+from harvester.settings.workspace import Name, Workspace, WorkspaceDefaults, variable_name
 
 T = TypeVar("T")
 
@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     )
 
     workspaces: dict[Name, Workspace]
+    workspace_defaults: WorkspaceDefaults = WorkspaceDefaults()
+    """What ``load`` has merged into ``workspaces``."""
+    api_key_dir: LocalPath | None = None
     triggers: dict[Name, TriggerSettings] = {}
     out: PartsPlace = "./harvest"
     state: LocalPath | None = None

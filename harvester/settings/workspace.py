@@ -11,7 +11,6 @@ from pydantic import (
     StringConstraints,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from harvester.errors import UsageError
@@ -74,18 +73,16 @@ class Workspace(BaseModel):
             raise ValueError("set either api_key or api_key_file")
         return value
 
-    @model_validator(mode="after")
-    def _check_ages(self) -> "Workspace":
-        ages = self.ages_days
+    @field_validator("ages_days")
+    @classmethod
+    def _check_ages(cls, ages: tuple[float, ...]) -> tuple[float, ...]:
         if not ages or list(ages) != sorted(set(ages)):
-            raise ValueError("ages_days must contain at least one age, in ascending order")
+            raise ValueError("must contain at least one age, in ascending order")
         if len(set(map(reading_name, ages))) < len(ages):
-            raise ValueError("ages_days must differ in their first six digits, which name the readings")
+            raise ValueError("must differ in their first six digits, which name the readings")
         if ages[-1] > LAST_AGE_DAYS:
-            raise ValueError(
-                f"the last of ages_days must be at most {LAST_AGE_DAYS}, since Braze keeps analytics for 14 days"
-            )
-        return self
+            raise ValueError(f"must be at most {LAST_AGE_DAYS}, since Braze keeps analytics for 14 days")
+        return ages
 
     def load_key(self) -> str:
         """Return the API key from its file or setting. Raises ``UsageError``, which never contains the key."""
@@ -96,7 +93,7 @@ class Workspace(BaseModel):
         if not text:
             raise UsageError(
                 "there is no API key: set BRAZE_API_KEY or use --api-key-file; with several workspaces, set "
-                "api_key_file or HARVESTER_WORKSPACES__NAME__API_KEY for each"
+                "api_key_file or HARVESTER_WORKSPACES__NAME__API_KEY for each, or add a file to api_key_dir"
             )
         if not _KEY.fullmatch(text):
             raise UsageError(
@@ -104,6 +101,12 @@ class Workspace(BaseModel):
             )
         register_secret(text)
         return text
+
+
+class WorkspaceDefaults(Workspace):
+    """The settings of workspaces whose tables do not contain them."""
+
+    endpoint: str = ""
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]

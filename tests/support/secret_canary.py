@@ -17,7 +17,7 @@ KEY = "canary-key-0123456789"
 CANARIES = tuple(secret[:14].encode() for secret in (KEY, SECRET_KEY, AZURITE_KEY))
 """The beginnings: half a key is half a leak."""
 
-KEY_FILES = ("key", "*.key", "*.toml", "account.json")
+KEY_FILES = ("key", "*.key", "keys/*", "keys/*/*", "*.toml", "account.json")
 
 captured_output: list[bytes] = []
 """The output of processes since the last search."""

@@ -142,7 +142,9 @@ def test_the_files_and_messages_of_a_page_are_valid(tmp_path, page):
     """Each configuration loads, and each message has version 1."""
     for number, toml_block in enumerate(blocks(page, "toml")):
         table = re.sub(r'"/run/secrets/(\w+)"', f'"{tmp_path}/\\1"', toml_block)
-        for name in re.findall(rf'"{tmp_path}/(\w+)"', table):
+        for name in re.findall(rf'api_key_dir = "{tmp_path}/(\w+)"', table):
+            (tmp_path / name).mkdir()
+        for name in re.findall(rf'_file = "{tmp_path}/(\w+)"', table):
             (tmp_path / name).write_text("amqp://localhost" if "url" in name else "a-key-of-the-page")
         if "[workspaces." not in table:
             table += '[workspaces.eu]\nendpoint = "https://rest.fra-01.braze.eu"\n'

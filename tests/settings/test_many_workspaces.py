@@ -1,0 +1,112 @@
+"""Many workspaces in a few lines: what they share, and a folder with the key of each."""
+
+from pathlib import Path
+
+import pytest
+
+from harvester.errors import UsageError
+from harvester.settings import Settings, load
+from tests.support.secret_canary import KEY
+
+BRAZE = "https://rest.fra-01.braze.eu"
+DEFAULTS = f'[workspace_defaults]\nendpoint = "{BRAZE}"\nreserve = 0.3\n'
+
+
+def write_keys(**keys: str) -> None:
+    """Write key files into the folder ``keys``, by the name of the workspace."""
+    Path("keys").mkdir(exist_ok=True)
+    for name, key in keys.items():
+        Path("keys", name).write_text(key)
+
+
+def load_text(text: str) -> Settings:
+    """Load a configuration file with this text."""
+    Path("h.toml").write_text(text)
+    return load(Path("h.toml"), {}, {})
+
+
+def load_error(text: str) -> str:
+    """Return the error of loading the settings and keys of an invalid configuration."""
+    with pytest.raises(UsageError) as refused:
+        load_text(text).load_keys()
+    return str(refused.value)
+
+
+def test_a_key_file_alone_makes_a_workspace_with_the_defaults():
+    """Thousands of workspaces need a folder of keys and three lines."""
+    write_keys(eu=KEY, us=f"{KEY}-us\n")
+    settings = load_text('api_key_dir = "keys"\n' + DEFAULTS)
+    assert settings.load_keys() == {"eu": KEY, "us": f"{KEY}-us"}
+    assert {(each.endpoint, each.reserve) for each in settings.workspaces.values()} == {(BRAZE, 0.3)}
+
+
+def test_a_table_overrides_the_defaults_and_its_own_key_overrides_the_folder():
+    """Only what differs is written for a workspace."""
+    write_keys(eu=KEY, us=KEY)
+    own = '[workspaces.us]\nreserve = 0.5\n[workspaces.eu]\napi_key = "another-key"\n'
+    settings = load_text('api_key_dir = "keys"\n' + DEFAULTS + own)
+    assert settings.load_keys() == {"eu": "another-key", "us": KEY}
+    assert (settings.workspaces["eu"].reserve, settings.workspaces["us"].reserve) == (0.3, 0.5)
+
+
+def test_a_variable_sets_the_folder_the_defaults_and_one_workspace(monkeypatch):
+    """A container needs no file; the names of key files decide the spelling."""
+    write_keys(**{"eu-1": KEY})
+    monkeypatch.setenv("HARVESTER_API_KEY_DIR", "keys")
+    monkeypatch.setenv("HARVESTER_WORKSPACE_DEFAULTS__ENDPOINT", BRAZE)
+    monkeypatch.setenv("HARVESTER_WORKSPACES__EU_1__RESERVE", "0.4")
+    settings = load(None, {}, {})
+    assert {name: each.reserve for name, each in settings.workspaces.items()} == {"eu-1": 0.4}
+    assert settings.load_keys() == {"eu-1": KEY}
+
+
+def test_a_mounted_secret_of_kubernetes_is_read_through_its_links():
+    """``..data`` and the folder it links to are not workspaces; the links beside them are."""
+    Path("keys/..2026_11_27").mkdir(parents=True)
+    Path("keys/..2026_11_27/eu").write_text(KEY)
+    Path("keys/..data").symlink_to("..2026_11_27")
+    Path("keys/eu").symlink_to("..data/eu")
+    Path("keys/lost+found").mkdir()
+    assert load_text('api_key_dir = "keys"\n' + DEFAULTS).load_keys() == {"eu": KEY}
+
+
+def test_all_unusable_key_files_are_reported_at_once_without_their_content():
+    """An empty file, two keys in a file, and a link to nothing are named together."""
+    write_keys(eu=KEY, empty="", two="first-key second-key")
+    Path("keys/gone").symlink_to("missing")
+    error = load_error('api_key_dir = "keys"\n' + DEFAULTS)
+    assert [line.split(":")[0].strip() for line in error.splitlines()[1:]] == [
+        "workspaces.empty",
+        "workspaces.gone",
+        "workspaces.two",
+    ]
+    assert "second-key" not in error
+
+
+def test_a_problem_of_the_defaults_is_reported_once():
+    """A thousand workspaces with the same wrong default are one line."""
+    write_keys(eu=KEY, us=KEY)
+    wrong = '[workspace_defaults]\nendpoint = "http://braze.example"\nreserv = 0.1\nages_days = [3, 1]\n'
+    lines = load_error('api_key_dir = "keys"\n' + wrong + "[workspaces.us]\nreserve = 2\n").splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "workspace_defaults.reserv",
+        "workspaces.us.reserve",
+        "workspace_defaults.endpoint",
+        "workspace_defaults.ages_days",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("missing", "api_key_dir: cannot be listed: No such file"), ("keys", "no workspace is configured")],
+)
+def test_a_missing_or_empty_folder_is_refused(folder, message):
+    """The service must not begin with a workspace that nobody configured."""
+    Path("keys").mkdir()
+    assert message in load_error(f'api_key_dir = "{folder}"\n' + DEFAULTS)
+
+
+def test_the_name_of_a_key_file_must_be_the_name_of_a_workspace():
+    """A copy that an editor left is named, not ignored."""
+    write_keys(**{"eu": KEY, "eu~": KEY})
+    assert "workspaces.eu~" in load_error('api_key_dir = "keys"\n' + DEFAULTS)
