@@ -10,7 +10,7 @@ from harvester.ledger.enqueue import EnqueueResult
 from harvester.ledger.leases import SealedBatch
 from harvester.ledger.ledger import Ledger
 from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
-from harvester.ledger.reports import LedgerStatus
+from harvester.ledger.reports import LedgerStatus, Reports
 from harvester.ledger.sends import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
 from harvester.ledger.sqlite import copy as copy_ledger
 
@@ -26,6 +26,7 @@ __all__ = [
     "Outlook",
     "PastReading",
     "Rejection",
+    "Reports",
     "SealedBatch",
     "SendHistory",
     "SendSearch",

@@ -12,7 +12,7 @@ from harvester.ledger.filters import DUE, NOW, PRIORITY, TRIED
 from harvester.ledger.schema import NEVER, outcomes, owners, pairs, parts, plans, workspaces
 from harvester.model import DATASET, GRACE_SECONDS, Pair
 
-MAX_READINGS = 50
+MAX_READINGS = 20
 """How many readings of a pair are returned, the latest ones."""
 
 MAX_AHEAD = 10_000

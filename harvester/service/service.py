@@ -148,7 +148,12 @@ class Service:
         """Serve the status page, the probes and the metrics."""
         settings = self._settings
         async with WebServer(
-            take_snapshot=self.monitor.snapshot, clock=self._clock, host=settings.web_host, port=settings.web_port
+            take_snapshot=self.monitor.snapshot,
+            clock=self._clock,
+            host=settings.web_host,
+            port=settings.web_port,
+            reports=self._ledger.reports,
+            served=settings.workspaces,
         ) as server:
             log.info("service_started", url=server.url, workspaces=len(settings.workspaces))
             yield

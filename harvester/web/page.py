@@ -1,59 +1,16 @@
 """Builds the status page: whether the service is healthy, what it waits for, and which deadlines are near.
 
-A pure function from the health to one document, which contains its style and script. The content security policy allows
-nothing else. ``Markup`` escapes text from outside.
+A pure function from the health to one document. ``Markup`` escapes text from outside.
 """
-
-import base64
-import hashlib
-from importlib.resources import files
 
 from markupsafe import Markup
 
 from harvester.formatting import ago, day_and_time, duration, iso_time, quantity, time_of_day
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import Snapshot
-from harvester.web import pictures, sections
-
-_STYLE = files("harvester.web").joinpath("page.css").read_text(encoding="utf-8")
-_SCRIPT = files("harvester.web").joinpath("page.js").read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-POLICY = (
-    f"default-src 'none'; script-src {_digest(_SCRIPT)}; style-src {_digest(_STYLE)}; img-src data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""The content security policy of the page: its own style and script, requests to itself, and nothing else."""
-
-_ICON = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E{}%3C/svg%3E"
-_HEALTHY_ICON = _ICON.format("%3Ccircle cx='8' cy='8' r='6' fill='%232a7d5f'/%3E")
-_UNHEALTHY_ICON = _ICON.format("%3Cpath d='M8 1l7 14H1z' fill='%23c8321f'/%3E")
-
-_DOCUMENT = Markup("""<!doctype html>
-<html lang="en" data-version="{version}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<link rel="icon" href="{icon}">
-<style>{style}</style>
-<noscript><meta http-equiv="refresh" content="10"></noscript>
-</head>
-<body>
-{hatches}
-<p id="stale" role="alert" hidden></p>
-<main>
-{content}
-</main>
-<script>{script}</script>
-</body>
-</html>
-""")
+from harvester.web import sections
+from harvester.web.document import render_document
+from harvester.web.searches import search_form
 
 
 def render_page(health: Health, *, now: float) -> str:
@@ -62,16 +19,13 @@ def render_page(health: Health, *, now: float) -> str:
     content = _header(snapshot, alerts, now)
     if snapshot is not None:
         content += _body(snapshot)
-    document = _DOCUMENT.format(
+    return render_document(
+        "Not healthy" if alerts else "Healthy",
+        content,
         version=snapshot.version if snapshot else "",
-        title=f"{'Not healthy' if alerts else 'Healthy'} · harvester",
-        icon=Markup(_UNHEALTHY_ICON if alerts else _HEALTHY_ICON),  # noqa: S704 - a constant
-        style=Markup(_STYLE),  # noqa: S704 - our own file
-        script=Markup(_SCRIPT),  # noqa: S704 - our own file
-        hatches=pictures.HATCHES,
-        content=content,
+        healthy=not alerts,
+        refreshes=True,
     )
-    return str(document)
 
 
 def _header(snapshot: Snapshot | None, alerts: list[str], now: float) -> Markup:
@@ -86,13 +40,14 @@ def _header(snapshot: Snapshot | None, alerts: list[str], now: float) -> Markup:
         headline = Markup("<h1>Healthy</h1><p>{}</p>").format(_outlook(snapshot))
     return Markup(
         '<header class="{state}"><p class="brand"><b>harvester</b> <time datetime="{machine}">{clock}</time></p>'
-        '<div aria-live="polite">{headline}</div>{overview}</header>'
+        '<div aria-live="polite">{headline}</div>{overview}{search}</header>'
     ).format(
         state="unhealthy" if alerts else "healthy",
         machine=iso_time(taken_at),
         clock=time_of_day(taken_at),
         headline=headline,
         overview=sections.overview(snapshot) if snapshot else "",
+        search=search_form(),
     )
 
 

@@ -1,13 +1,14 @@
 """The web server for probes, metrics and the status page.
 
-It owns the socket and the headers. It changes nothing, and shows only snapshots of the monitor.
+It owns the socket and the headers. It changes nothing, and shows only snapshots of the monitor and what the ledger's
+reports find.
 """
 
 import asyncio
 import logging
 import os
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
 from typing import Self, cast
 
@@ -16,14 +17,17 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from harvester.clock import Clock
-from harvester.errors import UsageError
+from harvester.errors import HarvesterError, UsageError
 from harvester.formatting import safe_text
-from harvester.monitor.health import SnapshotCache
+from harvester.ledger import Reports
+from harvester.monitor.health import TIMEOUT_SECONDS, SnapshotCache
 from harvester.monitor.snapshot import Snapshot
 from harvester.web.connections import Connections, connection_limit
+from harvester.web.document import POLICY
 from harvester.web.hosts import allowed_hosts, is_allowed
 from harvester.web.metrics import encode_metrics
-from harvester.web.page import POLICY, render_page
+from harvester.web.page import render_page
+from harvester.web.searches import MAX_SENDS, render_sends
 
 IDLE_SECONDS = 10.0
 """How long a connection may take to send the head of a request, and stay open after a response."""
@@ -53,13 +57,20 @@ class WebServer:
         clock: Clock,
         host: str = "127.0.0.1",
         port: int = 8080,
+        reports: Reports | None = None,
+        served: Collection[str] = (),
     ) -> None:
-        """Show the snapshots that ``take_snapshot`` returns, or its error. Port 0 chooses a free port."""
+        """Show the snapshots that ``take_snapshot`` returns, or its error. Port 0 chooses a free port.
+
+        ``reports`` find sends for the pages that search; ``served`` are the configured workspaces.
+        """
         self.url = ""
         self._clock = clock
         self._host = host
         self._port = port
         self._snapshots = SnapshotCache(take_snapshot, clock)
+        self._reports = reports
+        self._served = served
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._connections = Connections(connection_limit())
@@ -73,6 +84,7 @@ class WebServer:
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
                 web.get("/", self._page),
+                web.get("/sends", self._sends),
             ]
         )
         app.on_response_prepare.append(_add_headers)
@@ -133,9 +145,21 @@ class WebServer:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _page(self, _request: web.Request) -> web.Response:
-        document = render_page(await self._snapshots.get(), now=self._clock.wall())
-        # Text from outside may contain half of a surrogate pair, which cannot be encoded.
-        return web.Response(body=document.encode("utf-8", "replace"), content_type="text/html", charset="utf-8")
+        return _respond_with(render_page(await self._snapshots.get(), now=self._clock.wall()))
+
+    async def _sends(self, request: web.Request) -> web.Response:
+        """Find a send by its id, and optionally its campaign's."""
+        send_id, campaign_id = (request.query.get(name, "").strip() for name in ("q", "campaign_id"))
+        search = None
+        if self._reports is not None and send_id:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                search = await self._reports.find_sends(send_id, campaign_id=campaign_id or None, limit=MAX_SENDS)
+        return _respond_with(render_sends(search, send_id, campaign_id, self._served))
+
+
+def _respond_with(document: str) -> web.Response:
+    # Text from outside may contain half of a surrogate pair, which cannot be encoded.
+    return web.Response(body=document.encode("utf-8", "replace"), content_type="text/html", charset="utf-8")
 
 
 def _error_text(error: OSError) -> str:
@@ -166,6 +190,9 @@ async def _shorten_errors(request: web.Request, handler: Handler) -> web.StreamR
     except web.HTTPException as error:
         allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         return web.Response(status=error.status, text=f"{error.reason.lower()}\n", headers=allowed)
+    except (HarvesterError, TimeoutError) as error:
+        problem = safe_text(str(error)) or "the ledger has not responded in time"
+        return web.Response(status=503, text=f"{problem}\n")
     except Exception:  # noqa: BLE001 - it is logged, and the other paths still work
         trace = traceback.format_exc()
         log.error("web_request_failed", path=safe_text(request.path), trace=trace)  # noqa: TRY400 - a trace without locals

@@ -1,0 +1,72 @@
+"""The pages that search the ledger. Pure functions from what was found to documents of at most 100 KB."""
+
+from collections.abc import Collection, Iterable, Iterator
+
+from markupsafe import Markup
+
+from harvester.commands.show import UNKNOWN_HINT, list_facts
+from harvester.formatting import safe_text
+from harvester.ledger import SendHistory, SendSearch
+from harvester.model import MAX_ID_CHARACTERS
+from harvester.web.document import render_document
+
+MAX_SENDS = 10
+"""How many pairs with one send id are shown."""
+
+MAX_BYTES = 80_000
+"""The size limit of the content; the style takes 8 KB."""
+
+HOME = Markup('<p class="brand"><a href="/"><b>harvester</b></a></p>')
+
+
+def search_form(send_id: str = "", campaign_id: str = "") -> Markup:
+    """Return the form that finds a send."""
+    return Markup(
+        '<form action="/sends" role="search">'
+        '<label>Send id <input name="q" value="{}" maxlength="{most}" required></label> '
+        '<label>Campaign id <input name="campaign_id" value="{}" maxlength="{most}" placeholder="any"></label> '
+        "<button>Find</button></form>"
+    ).format(safe_text(send_id), safe_text(campaign_id), most=MAX_ID_CHARACTERS)
+
+
+def render_sends(search: SendSearch | None, send_id: str, campaign_id: str, served: Collection[str]) -> str:
+    """Return what became of a send, in the words of ``harvester show``; without a search only the form."""
+    content = HOME + Markup("<h1>Sends</h1>") + search_form(send_id, campaign_id)
+    if search is not None and search.sends:
+        sections, omitted = take_whole(_send(each, search, served) for each in search.sends)
+        content += sections
+        if search.more or omitted:
+            content += Markup("<p>There are more. Add the campaign id to see others.</p>")
+    elif search is not None:
+        content += Markup("<p>The ledger does not contain the send <code>{}</code>; {}.</p>").format(
+            safe_text(send_id), UNKNOWN_HINT
+        )
+    return render_document("Sends", content)
+
+
+def _send(send: SendHistory, search: SendSearch, served: Collection[str]) -> Markup:
+    facts = (
+        Markup("<tr><th scope=row>{}</th><td>{}</td></tr>").format(name, safe_text(text))
+        for name, text in list_facts(send, search, served)
+    )
+    return Markup(
+        '<section class="send"><h2><code>{}</code></h2><p>campaign <code>{}</code>, workspace {}</p>'
+        "<table>{}</table></section>"
+    ).format(
+        safe_text(send.pair.send_id),
+        safe_text(send.pair.campaign_id),
+        safe_text(send.pair.workspace),
+        Markup("").join(facts),
+    )
+
+
+def take_whole(blocks: Iterable[Markup]) -> tuple[Markup, bool]:
+    """Join blocks while they are small enough together; returns whether some were omitted."""
+    taken, size = list[Markup](), 0
+    remaining: Iterator[Markup] = iter(blocks)
+    for each in remaining:
+        size += len(each.encode("utf-8", "replace"))
+        if size > MAX_BYTES and taken:
+            return Markup("").join(taken), True
+        taken.append(each)
+    return Markup("").join(taken), False
