@@ -77,7 +77,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.enqueue(workspace=workspace, numbers=[number], days_ago=each)
 
     def teardown(self) -> None:
-        """Close and delete the ledger."""
+        """Compare the counts with a full count, which shows any step that miscounted; delete the ledger."""
+        assert self.run(self.ledger.reports.find_wrong_counts()) == []
         for owner in self.owners.values():
             self.run(owner.ledger.close())
         self.runner.close()
@@ -437,7 +438,6 @@ class LedgerMachine(RuleBasedStateMachine):
         states = Counter(each.state for each in self.expected.values())
         pending = states["open"] + states["leased"]
         assert totals.balanced
-        assert self.run(reports.find_wrong_counts()) == []
         assert (totals.accepted, totals.pending, totals.expired) == (len(self.expected), pending, states["expired"])
         assert sum(totals.captured.values()) == states["captured"]
         assert sum(totals.rejected.values()) == states["rejected"]

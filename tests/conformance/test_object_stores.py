@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import orjson
 import pytest
 import zstandard
 from aiohttp import web
@@ -237,7 +238,7 @@ class Scene:
 
     def requested(self) -> Counter:
         """How often each pair was requested so far, by all runs of all scenes."""
-        lines = [json.loads(line) for line in self.log.read_bytes().splitlines()] if self.log.exists() else []
+        lines = [orjson.loads(line) for line in self.log.read_bytes().splitlines()] if self.log.exists() else []
         return Counter((line["campaign_id"], line["send_id"]) for line in lines)
 
     def settled(self) -> set[tuple[str, str]]:
@@ -260,7 +261,7 @@ class Scene:
 def rows_in(objects: dict[str, bytes]) -> list[dict]:
     """Return all rows of parts."""
     parts = [zstandard.ZstdDecompressor().decompressobj().decompress(data) for data in objects.values()]
-    return [json.loads(line) for data in parts for line in data.splitlines()]
+    return [orjson.loads(line) for data in parts for line in data.splitlines()]
 
 
 def captures(objects: dict[str, bytes]) -> Counter:

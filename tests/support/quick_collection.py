@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,12 @@ TOP = Path(__file__).parent.parent.parent
 
 
 def allow_cache() -> None:
-    """Let pytest cache the test modules whose assertions it has rewritten, even where Python caches no module.
+    """Let this process and those that it starts cache compiled modules, even where Python caches none.
 
-    Containers often forbid the cache to keep their images small, but rewriting takes longer than all the rest.
+    Containers often forbid the cache to keep their images small, but then each of hundreds of processes compiles again.
     """
     sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def import_share(config: pytest.Config) -> None:
