@@ -33,7 +33,14 @@ HOLD_DESCRIPTIONS = {
 }
 """What a workspace waits for while its requests are held, by the cause of the hold; in words for people."""
 
+_BY_SEVERITY = ("stopping", "rate_limited", "throttled", "overloaded", "refused", "halted")
+
 log = structlog.get_logger()
+
+
+def rate_hold(cause: str | None) -> int:
+    """Return how serious a hold is: 0 for none, and the more the worse, for lists that begin with trouble."""
+    return _BY_SEVERITY.index(cause) + 1 if cause in _BY_SEVERITY else 0
 
 
 class Scope(StrEnum):

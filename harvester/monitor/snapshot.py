@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harvester.formatting import ago, duration, quantity, safe_text
-from harvester.health import Condition
+from harvester.health import Condition, rate_hold
 from harvester.ledger import DayOfDeadlines, Rejection
 from harvester.model import Books
 from harvester.monitor.readiness import blocking_conditions
@@ -126,6 +126,13 @@ class Snapshot:
     conditions: tuple[Condition, ...] = ()
     unserved_at_risk: Mapping[str, int] = field(default_factory=dict)
     clock_difference_seconds: float | None = None
+
+    def rank_workspaces(self) -> list[WorkspaceState]:
+        """Return the workspaces by trouble: pairs at risk, the cause of a hold, then the number of readings due."""
+        return sorted(
+            self.workspaces,
+            key=lambda each: (-bool(each.at_risk), -rate_hold(each.hold_cause), -each.at_risk, -each.due),
+        )
 
     def unready_reasons(self) -> list[str]:
         """Return sentences that say why the process can do no useful work; an empty list means that it is ready."""

@@ -2,11 +2,15 @@
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from importlib.resources import files
+from typing import TypeVar
 
 from markupsafe import Markup
 
 from harvester.web import pictures
+
+T = TypeVar("T", bound=str)
 
 _STYLE = files("harvester.web").joinpath("page.css").read_text(encoding="utf-8")
 _SCRIPT = files("harvester.web").joinpath("page.js").read_text(encoding="utf-8")
@@ -45,6 +49,9 @@ _DOCUMENT = Markup("""<!doctype html>
 {script}</body>
 </html>
 """)
+MAX_BYTES = 60_000
+"""The size of what is repeated on a page, such as sends or workspaces. With all else, a page takes at most 100 KB."""
+
 _REFRESH = Markup('<noscript><meta http-equiv="refresh" content="10"></noscript>\n')
 
 
@@ -63,3 +70,15 @@ def render_document(
         content=content,
     )
     return str(document)
+
+
+def take_whole(blocks: Iterable[T], *, most_bytes: int = MAX_BYTES) -> list[T]:
+    """Return the first blocks that take at most ``most_bytes`` together, at least one."""
+    taken: list[T] = []
+    size = 0
+    for each in blocks:
+        size += len(each.encode("utf-8", "replace"))
+        if size > most_bytes and taken:
+            break
+        taken.append(each)
+    return taken

@@ -9,8 +9,9 @@ from harvester.formatting import ago, day_and_time, duration, iso_time, quantity
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import Snapshot
 from harvester.web import sections
-from harvester.web.document import render_document
+from harvester.web.document import render_document, take_whole
 from harvester.web.searches import search_form
+from harvester.web.sections import MAX_LINES
 
 
 def render_page(health: Health, *, now: float) -> str:
@@ -33,7 +34,7 @@ def _header(snapshot: Snapshot | None, alerts: list[str], now: float) -> Markup:
     taken_at = snapshot.taken_at if snapshot else now
     if alerts:
         headline = Markup('<h1>Not healthy</h1><ul class="alerts">{}</ul>').format(
-            Markup("").join(Markup("<li>{}</li>").format(each[:1].upper() + each[1:]) for each in alerts)
+            Markup("").join(Markup("<li>{}</li>").format(each[:1].upper() + each[1:]) for each in _limit(alerts))
         )
     else:
         assert snapshot is not None  # without one there is an alert
@@ -49,6 +50,12 @@ def _header(snapshot: Snapshot | None, alerts: list[str], now: float) -> Markup:
         overview=sections.overview(snapshot) if snapshot else "",
         search=search_form(),
     )
+
+
+def _limit(lines: list[str]) -> list[str]:
+    """Return the first lines, and how many more there are."""
+    more = len(lines) - MAX_LINES
+    return lines if more <= 0 else [*lines[:MAX_LINES], f"{quantity(more, 'more alert')}; /metrics has all"]
 
 
 def _outlook(snapshot: Snapshot) -> str:
@@ -75,7 +82,10 @@ def _pending(snapshot: Snapshot) -> str:
 
 
 def _body(snapshot: Snapshot) -> Markup:
-    blocks = [sections.workspace(each, snapshot.taken_at) for each in snapshot.workspaces]
+    ranked = snapshot.rank_workspaces() if len(snapshot.workspaces) > MAX_LINES else snapshot.workspaces
+    blocks = take_whole(sections.workspace(each, snapshot.taken_at) for each in ranked)
+    if omitted := len(snapshot.workspaces) - len(blocks):
+        blocks.append(Markup("<p>{} not shown; /metrics has all.</p>").format(quantity(omitted, "more workspace")))
     if snapshot.books is not None:
         blocks.append(sections.books(snapshot.books))
     triggers, store = sections.triggers(snapshot.triggers), sections.store(snapshot.store)

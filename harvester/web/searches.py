@@ -1,6 +1,6 @@
 """The pages that search the ledger. Pure functions from what was found to documents of at most 100 KB."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 
 from markupsafe import Markup
 
@@ -8,13 +8,10 @@ from harvester.commands.show import UNKNOWN_HINT, list_facts
 from harvester.formatting import safe_text
 from harvester.ledger import SendHistory, SendSearch
 from harvester.model import MAX_ID_CHARACTERS
-from harvester.web.document import render_document
+from harvester.web.document import render_document, take_whole
 
 MAX_SENDS = 10
 """How many pairs with one send id are shown."""
-
-MAX_BYTES = 80_000
-"""The size limit of the content; the style takes 8 KB."""
 
 HOME = Markup('<p class="brand"><a href="/"><b>harvester</b></a></p>')
 
@@ -33,9 +30,9 @@ def render_sends(search: SendSearch | None, send_id: str, campaign_id: str, serv
     """Return what became of a send, in the words of ``harvester show``; without a search only the form."""
     content = HOME + Markup("<h1>Sends</h1>") + search_form(send_id, campaign_id)
     if search is not None and search.sends:
-        sections, omitted = take_whole(_send(each, search, served) for each in search.sends)
-        content += sections
-        if search.more or omitted:
+        sections = take_whole([_send(each, search, served) for each in search.sends])
+        content += Markup("").join(sections)
+        if search.more or len(sections) < len(search.sends):
             content += Markup("<p>There are more. Add the campaign id to see others.</p>")
     elif search is not None:
         content += Markup("<p>The ledger does not contain the send <code>{}</code>; {}.</p>").format(
@@ -58,15 +55,3 @@ def _send(send: SendHistory, search: SendSearch, served: Collection[str]) -> Mar
         safe_text(send.pair.workspace),
         Markup("").join(facts),
     )
-
-
-def take_whole(blocks: Iterable[Markup]) -> tuple[Markup, bool]:
-    """Join blocks while they are small enough together; returns whether some were omitted."""
-    taken, size = list[Markup](), 0
-    remaining: Iterator[Markup] = iter(blocks)
-    for each in remaining:
-        size += len(each.encode("utf-8", "replace"))
-        if size > MAX_BYTES and taken:
-            return Markup("").join(taken), True
-        taken.append(each)
-    return Markup("").join(taken), False

@@ -5,23 +5,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from markupsafe import Markup
 
 from harvester.errors import format_cause
-from harvester.formatting import ago, day_and_time, iso_time, number, safe_text, time_of_day, volume
+from harvester.formatting import ago, day_and_time, iso_time, number, quantity, safe_text, time_of_day, volume
 from harvester.health import HOLD_DESCRIPTIONS
 from harvester.ledger import Rejection
 from harvester.model import Books
 from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, Window, WorkspaceState
 from harvester.web import pictures
 
+MAX_LINES = 12
+"""How many alerts and workspaces are listed; the page names the others by their number."""
+
 
 def overview(snapshot: Snapshot) -> Markup:
-    """Show in one line for each workspace what it does, or what it waits for."""
+    """Show in a line for each workspace what it does, or waits for; of many workspaces only those in most trouble."""
+    every = snapshot.workspaces
+    more = len(every) - MAX_LINES
+    shown = every if more <= 0 else snapshot.rank_workspaces()[:MAX_LINES]
     lines = (
         Markup('<li class="{}"><b>{}</b> {}</li>').format(
             "held" if each.hold_cause else "active", each.name, _activity(each, snapshot.taken_at)
         )
-        for each in snapshot.workspaces
+        for each in shown
     )
-    return Markup('<ul class="doing">{}</ul>').format(Markup("").join(lines))
+    rest = Markup("<p>{} in less trouble.</p>").format(quantity(more, "more workspace")) if more > 0 else ""
+    return Markup('<ul class="doing">{}</ul>{}').format(Markup("").join(lines), rest)
 
 
 def _activity(each: WorkspaceState, now: float) -> str:

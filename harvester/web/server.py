@@ -28,6 +28,7 @@ from harvester.web.hosts import allowed_hosts, is_allowed
 from harvester.web.metrics import encode_metrics
 from harvester.web.page import render_page
 from harvester.web.searches import MAX_SENDS, render_sends
+from harvester.web.status import encode_status
 
 IDLE_SECONDS = 10.0
 """How long a connection may take to send the head of a request, and stay open after a response."""
@@ -85,6 +86,7 @@ class WebServer:
                 web.get("/metrics", self._metrics),
                 web.get("/", self._page),
                 web.get("/sends", self._sends),
+                web.get("/api/status.json", self._status),
             ]
         )
         app.on_response_prepare.append(_add_headers)
@@ -147,6 +149,9 @@ class WebServer:
     async def _page(self, _request: web.Request) -> web.Response:
         return _respond_with(render_page(await self._snapshots.get(), now=self._clock.wall()))
 
+    async def _status(self, _request: web.Request) -> web.Response:
+        return _respond_with(encode_status(await self._snapshots.get()), content_type="application/json")
+
     async def _sends(self, request: web.Request) -> web.Response:
         """Find a send by its id, and optionally its campaign's."""
         send_id, campaign_id = (request.query.get(name, "").strip() for name in ("q", "campaign_id"))
@@ -157,9 +162,9 @@ class WebServer:
         return _respond_with(render_sends(search, send_id, campaign_id, self._served))
 
 
-def _respond_with(document: str) -> web.Response:
+def _respond_with(text: str, *, content_type: str = "text/html") -> web.Response:
     # Text from outside may contain half of a surrogate pair, which cannot be encoded.
-    return web.Response(body=document.encode("utf-8", "replace"), content_type="text/html", charset="utf-8")
+    return web.Response(body=text.encode("utf-8", "replace"), content_type=content_type, charset="utf-8")
 
 
 def _error_text(error: OSError) -> str:

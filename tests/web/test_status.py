@@ -1,0 +1,88 @@
+"""The status as JSON, and the size of page and JSON with many workspaces."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harvester.health import Component, Condition
+from harvester.monitor.health import Health
+from harvester.monitor.snapshot import Snapshot
+from harvester.web.page import render_page
+from harvester.web.status import encode_status
+from tests.support import snapshots
+from tests.web.test_page import text
+
+NOW = snapshots.NOW
+DOCS = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+COUNTS = ("captured", "rejected", "batches", "messages", "readings", "requests", "responses")
+"""The fields that are counts by a name."""
+
+
+def many_workspaces(harm: str = "x") -> Snapshot:
+    """500 workspaces whose endpoint fails; the last one is halted and has pairs at risk."""
+    base = snapshots.build_workspace(hold_cause="overloaded", hold_until=NOW + 60)
+    every = [replace(base, name=f"w{n:03}") for n in range(499)]
+    last = replace(base, name="w499", at_risk=3, hold_cause="halted", halt_reason=harm, halted_since=NOW - 60)
+    failing = tuple(Condition(Component.ENDPOINT, "timeout", NOW - 60, each.name, harm) for each in every)
+    return replace(snapshots.unhealthy(), workspaces=(*every, last), conditions=failing)
+
+
+def decode(snapshot: Snapshot | None, problem: str | None = None) -> dict[str, Any]:
+    """Return the status of a snapshot."""
+    return json.loads(encode_status(Health(snapshot, problem)))
+
+
+def test_the_status_has_the_figures_of_the_page():
+    """Both are made from one snapshot."""
+    status = decode(snapshots.unhealthy())
+    assert (status["healthy"], status["ready"], len(status["alerts"])) == (False, False, 7)
+    us = next(each for each in status["workspaces"] if each["name"] == "us")
+    assert (us["hold_cause"], us["halt_reason"]) == ("halted", "status 401: Invalid API key")
+    assert us["readings"] == {"waiting": 3_120, "due": 88}
+    assert (us["quota"], us["last_captured_at"]) == (None, None)
+    assert status["store"]["batches"] == {"sealed": 212, "conflict": 1}
+    assert status["books"]["balanced"] is False
+    assert status["taken_at"] == "2026-11-24T13:41:07Z"
+
+
+def test_a_ledger_that_cannot_be_read_is_a_problem_of_the_status():
+    """The last figures stay; before the first snapshot there are none."""
+    status = decode(snapshots.healthy(), "disk I/O error")
+    assert (status["healthy"], status["ready"], status["problem"]) == (False, False, "disk I/O error")
+    assert status["books"]["accepted"] == 1_000_000
+    assert decode(None, "disk I/O error").keys() == {"healthy", "ready", "alerts", "unready_reasons", "problem"}
+
+
+@pytest.mark.parametrize("harm", ["x", "'" * 400, "\U0001f600" * 400])
+def test_with_500_workspaces_page_and_status_are_small(harm):
+    """They take at most 100 KB, begin with the workspaces in most trouble, and count the others."""
+    snapshot = many_workspaces(harm)
+    page, status = render_page(Health(snapshot), now=NOW), encode_status(Health(snapshot))
+    assert (len(page.encode()) < 100_000, len(status.encode()) < 100_000) == (True, True)
+    decoded = json.loads(status)
+    assert decoded["workspaces"][0]["name"] == "w499"
+    assert decoded["omitted_workspaces"] == 500 - len(decoded["workspaces"]) > 0
+    shown = text(snapshot)
+    assert "488 more workspaces in less trouble." in shown
+    assert "more alerts; /metrics has all" in shown
+    assert shown.index("w499 waits for") < shown.index("w000 waits for")
+
+
+def fields(value: Any) -> set[str]:
+    """Return the names of all fields in a JSON value, without those that count by a name."""
+    if isinstance(value, list):
+        return set().union(*map(fields, value))
+    if not isinstance(value, dict):
+        return set()
+    inner = (fields(each) for name, each in value.items() if name not in COUNTS)
+    return set(value).union(*inner)
+
+
+def test_every_field_is_documented():
+    """``docs/operations.md`` says what each field means."""
+    section = DOCS.read_text().partition("## Status as JSON")[2].partition("\n## ")[0]
+    missing = {name for name in fields(decode(snapshots.unhealthy())) if f"`{name}`" not in section}
+    assert not missing
