@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from harvester.ledger import ClockDifference
     from harvester.sources import Input, RejectsFile
 
+MAX_WORKSPACES = 10
+"""How many workspaces are listed in text; JSON lists all."""
+
 
 def print_json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = False) -> None:
     """Print JSON to stdout, or to stderr."""
@@ -79,7 +82,10 @@ def books_by_workspace(balances: Mapping[str, Books]) -> dict[str, Any]:
 
 
 def book_lines(balance: Books, balances: Mapping[str, Books]) -> list[str]:
-    """Return the books as lines of text, with a line for each workspace if there are several."""
+    """Return the books as lines of text, with a line for each workspace if there are several.
+
+    Of more than ``MAX_WORKSPACES``, only those with most lost pairs and then most pending ones have a line.
+    """
     captured = ", ".join(f"{count} {verdict}" for verdict, count in sorted(balance.captured.items())) or "0"
     rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(balance.rejected.items())) or "0"
     unbalanced = "" if balance.balanced else "   NOT BALANCED: report this bug"
@@ -89,8 +95,25 @@ def book_lines(balance: Books, balances: Mapping[str, Books]) -> list[str]:
         f"rejected   {rejected}",
         f"expired    {balance.expired}",
         f"pending    {balance.pending}{_pending(balance)}",
-        *(_book_line(name, each) for name, each in sorted(balances.items()) if len(balances) > 1),
+        *(_workspace_book_lines(balances) if len(balances) > 1 else []),
     ]
+
+
+def _workspace_book_lines(balances: Mapping[str, Books]) -> list[str]:
+    ranked = sorted(balances.items())
+    if len(ranked) > MAX_WORKSPACES:
+        ranked.sort(key=lambda item: (-item[1].expired - sum(item[1].rejected.values()), -item[1].pending))
+    lines = [_book_line(f'"{name}"', each) for name, each in ranked[:MAX_WORKSPACES]]
+    if rest := [each for _, each in ranked[MAX_WORKSPACES:]]:
+        lines.append(_book_line(plural(len(rest), "other"), Books.sum(rest)))
+    return lines
+
+
+def limit_lines(label: str, lines: Sequence[str]) -> list[str]:
+    """Return the lines about the first workspaces, and one that counts the others."""
+    more = len(lines) - MAX_WORKSPACES
+    shown = list(lines[:MAX_WORKSPACES])
+    return [*shown, f"{label:<10} {plural(more, 'more workspace')}; --json lists all"] if more > 0 else shown
 
 
 def _pending(balance: Books) -> str:
@@ -107,7 +130,7 @@ def _pending(balance: Books) -> str:
 def _book_line(name: str, balance: Books) -> str:
     captured, rejected = sum(balance.captured.values()), sum(balance.rejected.values())
     return (
-        f'workspace  "{name}": {plural(balance.accepted, "pair")}, {captured} captured, {rejected} rejected, '
+        f"workspace  {name}: {plural(balance.accepted, 'pair')}, {captured} captured, {rejected} rejected, "
         f"{balance.expired} expired, {balance.pending} pending"
     )
 
@@ -139,10 +162,11 @@ def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
 
 def refused_lines(balances: Mapping[str, Books]) -> list[str]:
     """Return a hint for each workspace with refused pairs and no captured one."""
-    return [
+    lines = [
         f'note       workspace "{name}": Braze refused every pair that it answered '
         f"({plural(sum(each.rejected.values()), 'pair')}); "
         f"{WRONG_IDS_HINT}"
         for name, each in sorted(balances.items())
         if each.rejected and not any(each.captured.values()) and each.pending == each.never_read
     ]
+    return limit_lines("note", lines)

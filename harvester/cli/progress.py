@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harvester.cli.output import plural
+from harvester.health import rate_hold
 from harvester.observability.logs import OUTPUT_LOCK
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from harvester.sources import Input
 
 REFRESH_SECONDS = 0.25
+MAX_LINES = 5
+"""How many workspaces are listed."""
 
 
 def show_reading(pairs: "Input") -> contextlib.AbstractAsyncContextManager[None]:
@@ -22,7 +25,7 @@ def show_reading(pairs: "Input") -> contextlib.AbstractAsyncContextManager[None]
 
 
 def show_capture(job: "Run") -> contextlib.AbstractAsyncContextManager[None]:
-    """Show a line for each workspace while a run lasts."""
+    """Show how far a run is, and the workspaces that matter, while it lasts."""
     return _show(lambda: _run_lines(job))
 
 
@@ -69,13 +72,43 @@ def _run_lines(job: "Run") -> list[str]:
     lines = [] if workspaces else [f"reading pairs: {job.enqueued} so far, from {plural(job.lines, 'line')}"]
     if job.store_problem is not None:
         lines.append(f"sealed parts wait: {job.store_problem}")
-    lines += [_workspace_line(name, each) for name, each in workspaces.items()]
-    return lines
+    return lines + workspace_lines(workspaces)
+
+
+def workspace_lines(workspaces: "Mapping[str, WorkspaceProgress]") -> list[str]:
+    """Return a line for each workspace, and one for all together if there are several.
+
+    Of more than ``MAX_LINES`` only those are listed that are held most seriously, then those with most pairs left.
+    """
+    if len(workspaces) <= 1:
+        return [_workspace_line(name, each) for name, each in workspaces.items()]
+    shown = list(workspaces.items())
+    if len(shown) > MAX_LINES:
+        shown.sort(key=lambda item: (-rate_hold(item[1].pace.hold_cause), -item[1].left))
+    return [
+        _total_line(list(workspaces.values())),
+        *(_workspace_line(name, each) for name, each in shown[:MAX_LINES]),
+        *_rest_lines([each for _, each in shown[MAX_LINES:]]),
+    ]
+
+
+def _total_line(every: "Sequence[WorkspaceProgress]") -> str:
+    done, left = sum(each.done for each in every), sum(each.left for each in every)
+    requests, held = sum(each.pace.requests for each in every), sum(each.pace.hold_cause is not None for each in every)
+    line = f"{len(every)} workspaces: {plural(done, 'pair')} done, {left} left, {plural(requests, 'request')}"
+    return f"{line}, {held} waiting" if held else line
+
+
+def _rest_lines(rest: "Sequence[WorkspaceProgress]") -> list[str]:
+    if not rest:
+        return []
+    finished = sum(not each.left for each in rest)
+    left = sum(each.left for each in rest)
+    return [f"{plural(len(rest), 'other workspace')}: {finished} finished, {left} pairs left"]
 
 
 def _workspace_line(name: str, progress: "WorkspaceProgress") -> str:
-    state, done = progress.pace, progress.done
-    left = max(0, progress.pending_at_start - done)
+    state, done, left = progress.pace, progress.done, progress.left
     line = (
         f'workspace "{name}": {plural(done, "pair")} done, {left} left, {plural(state.requests, "request")}, '
         f"{state.pace:.0f}/s, quota {state.remaining} of {state.limit} left (reserve {state.reserve_requests})"

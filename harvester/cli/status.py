@@ -48,6 +48,7 @@ def _print_json(found: "LedgerStatus", difference: "ClockDifference | None") -> 
             "batches": found.batches,
             "halted": found.halted,
             "at_risk": sum(found.at_risk.values()),
+            "at_risk_by_workspace": dict(found.at_risk),
             "clock_difference_seconds": None if difference is None else difference.current_seconds,
         }
     )
@@ -61,8 +62,8 @@ def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -
         f"readings   {_list_counts(found.readings)}",
         f"batches    {_list_counts(found.batches)}{empty}",
         f"at risk    {at_risk} may expire unread",
-        *(f'at risk    workspace "{name}": {output.plural(n, "pair")}' for name, n in found.at_risk.items() if n),
-        *(f'halted     workspace "{name}": {because}' for name, because in found.halted.items()),
+        *output.limit_lines("at risk", _at_risk_lines(found.at_risk)),
+        *output.limit_lines("halted", [f'halted     workspace "{name}": {why}' for name, why in found.halted.items()]),
         output.clock_line(difference),
         *output.refused_lines(found.workspaces),
         # Ids are quoted: they may contain control characters.
@@ -71,6 +72,12 @@ def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -
             for each in found.rejections
         ),
     ]
+
+
+def _at_risk_lines(counts: Mapping[str, int]) -> list[str]:
+    """Return a line for each workspace with pairs at risk, those with most first."""
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    return [f'at risk    workspace "{name}": {output.plural(n, "pair")}' for name, n in ranked if n]
 
 
 def _list_counts(counts: Mapping[str, int]) -> str:

@@ -69,8 +69,9 @@ def _problem_lines(done: "Summary") -> list[str]:
     lines += output.note_lines(done.notes)
     if done.naive_times:
         lines.append(f"note       {output.plural(done.naive_times, 'time')} without a time zone, read as UTC")
-    lines += [f'halted     workspace "{name}": {because}' for name, because in done.halted.items()]
-    lines += [f'failed     workspace "{name}": {because}' for name, because in done.unreachable.items()]
+    for label, reasons in (("halted", done.halted), ("failed", done.unreachable)):
+        listed = [f'{label:<10} workspace "{name}": {because}' for name, because in reasons.items()]
+        lines += output.limit_lines(label, listed)
     return lines + output.refused_lines(done.workspaces)
 
 

@@ -83,6 +83,11 @@ class WorkspaceProgress:
     pace: PaceState
     describe_hold: Callable[[str], str]
 
+    @property
+    def left(self) -> int:
+        """Return how many pairs are left; pairs that another process captured count as left."""
+        return max(0, self.pending_at_start - self.done)
+
 
 class Run:
     """One run over one ledger and one sink."""
