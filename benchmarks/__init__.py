@@ -1,1 +1,1 @@
-"""Measures harvester beside the alternatives, and tortures it."""
+"""Compares harvester with alternatives, and tests it with random faults."""

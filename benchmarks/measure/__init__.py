@@ -1,1 +1,1 @@
-"""One question a file."""
+"""The benchmarks: each file measures one thing."""

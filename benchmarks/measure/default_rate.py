@@ -15,18 +15,20 @@ RATE = 69
 
 
 def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the one row of the table."""
+    """Yield the only row of the table."""
     pairs = RATE * (30 if quick else 240)
-    with tempfile.TemporaryDirectory() as name, run_process.serving("fast_server.py") as server:
+    with tempfile.TemporaryDirectory() as name, run_process.start_server("fast_server.py") as server:
         folder = Path(name)
-        listed = run_process.write_pairs(folder / "pairs.csv", pairs)
-        used = run_process.done(run_process.harvester(server.url, listed, folder / "harvest", "--max-rate", str(RATE)))
+        list_file = run_process.write_pairs(folder / "pairs.csv", pairs)
+        usage = run_process.run_checked(
+            run_process.harvester_command(server.url, list_file, folder / "harvest", "--max-rate", str(RATE))
+        )
     yield (
         "default_rate",
         {
-            "seconds": used.seconds,
-            "requests per second": pairs / used.seconds,
-            "% of one core": 100 * used.cpu_seconds / used.seconds,
-            "peak MiB": used.peak_mib,
+            "seconds": usage.seconds,
+            "requests per second": pairs / usage.seconds,
+            "% of one core": 100 * usage.cpu_seconds / usage.seconds,
+            "peak MiB": usage.peak_mib,
         },
     )

@@ -46,7 +46,7 @@ class Scenario:
 
 @dataclass(slots=True)
 class Result:
-    """What happened. ``requests_below_reserve`` is the worst window's count."""
+    """The counts and times of a simulation. ``requests_below_reserve`` is the count of the worst window."""
 
     neighbour_refused: int = 0
     throttled: int = 0
@@ -59,7 +59,7 @@ class Result:
 
 
 def create_neighbour(kind: str, window_seconds: float) -> Neighbour | None:
-    """Give a neighbour whose bursts and campaign keep their shape in any window."""
+    """Return a neighbour whose bursts and campaign are proportional to the window."""
     burst = window_seconds / 12
     return {
         "none": None,
@@ -70,16 +70,16 @@ def create_neighbour(kind: str, window_seconds: float) -> Neighbour | None:
 
 
 class Naive(Quota):
-    """The rule that comes to mind first: what is left above the reserve, spread evenly until the reset."""
+    """The simplest rule: the quota left above the reserve, spread evenly until the reset."""
 
     def pace(self, now: float, *, in_flight: int, latency_seconds: float) -> float:
-        """Divide what is left by the time that is left."""
+        """Divide the spare quota by the time until the reset."""
         left = max(self.seconds_to_reset(now), 6 * latency_seconds)
         return max(0.0, self.spare(in_flight) / left)
 
 
-class _World:
-    """The quota as all see it, and the harvesters' requests to it."""
+class _Simulation:
+    """The shared quota, and the requests that the harvesters send."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -93,24 +93,24 @@ class _World:
         self._below: dict[int, int] = {}
         share = neighbour.share if neighbour else 0.0
         left = (1 - RESERVE - share) * scenario.limit
-        self.to_do = self.requests_to_do = round(scenario.windows * left)
-        self.result.ideal_seconds = self.requests_to_do / left * scenario.window_seconds
+        self.requests_left = self.total_requests = round(scenario.windows * left)
+        self.result.ideal_seconds = self.total_requests / left * scenario.window_seconds
 
     def window(self) -> int:
         return int(self.clock.wall() // self.scenario.window_seconds)
 
     async def send_request(self) -> tuple[bool, QuotaReport, float]:
-        """Be one exchange: half the latency there, the quota, half of it back. ``Date`` has whole seconds."""
+        """Send a request: half of the latency, the quota, the other half. ``Date`` has whole seconds."""
         started = self.clock.monotonic()
-        way = self.scenario.latency_seconds / 2
+        one_way_seconds = self.scenario.latency_seconds / 2
         self.in_flight += 1
         self.result.most_in_flight = max(self.result.most_in_flight, self.in_flight)
-        await asyncio.sleep(way * self.random.uniform(0.5, 1.5))
+        await asyncio.sleep(one_way_seconds * self.random.uniform(0.5, 1.5))
         grant = self.quota.take(self.clock.wall())
         sent = math.floor(self.clock.wall())
         if grant.allowed and grant.remaining < self.reserve_requests:
             self._below[self.window()] = self._below.get(self.window(), 0) + 1
-        await asyncio.sleep(way * self.random.uniform(0.5, 1.5))
+        await asyncio.sleep(one_way_seconds * self.random.uniform(0.5, 1.5))
         self.in_flight -= 1
         report = QuotaReport(grant.limit, grant.remaining, grant.reset_at, sent)
         return grant.allowed, report, self.clock.monotonic() - started
@@ -123,43 +123,43 @@ class _World:
         return self.result
 
 
-async def _worker(world: _World, pacer: Pacer, offset: float) -> None:
-    """Make requests as a lane does: it sleeps through a hold that is too long to wait for in the queue."""
+async def _worker(simulation: _Simulation, pacer: Pacer, offset: float) -> None:
+    """Send requests as a lane does: during a hold that is too long for the queue, it sleeps."""
     await asyncio.sleep(offset)
-    while world.to_do > 0:
+    while simulation.requests_left > 0:
         try:
             await pacer.acquire()
         except Held as held:
-            await asyncio.sleep(max(0.0, held.hold.until - world.clock.monotonic()) + 0.001)
+            await asyncio.sleep(max(0.0, held.hold.until - simulation.clock.monotonic()) + 0.001)
             continue
-        allowed, report, latency = await world.send_request()
+        allowed, report, latency = await simulation.send_request()
         pacer.release(report, latency)
         if allowed:
-            world.to_do -= 1
-            world.result.requests += 1
+            simulation.requests_left -= 1
+            simulation.result.requests += 1
             pacer.record_success()
         else:
-            world.result.throttled += 1
+            simulation.result.throttled += 1
             pacer.record_throttled()
 
 
 async def _run(scenario: Scenario) -> Result:
-    world = _World(scenario)
+    simulation = _Simulation(scenario)
     await asyncio.sleep(scenario.starts_at_fraction * scenario.window_seconds)
-    started = world.clock.monotonic()
+    started = simulation.clock.monotonic()
     async with asyncio.TaskGroup() as group:
         for each in range(scenario.harvesters):
             pacer = Pacer(
                 reserve=RESERVE,
                 max_rate=5000.0,
-                clock=world.clock,
+                clock=simulation.clock,
                 jitter=random.Random(each),
                 quota=Naive(RESERVE) if scenario.rule == "naive" else None,
             )
             for _ in range(WORKERS):
-                group.create_task(_worker(world, pacer, offset=0.01 * each))
-    world.result.seconds = world.clock.monotonic() - started
-    return world.end()
+                group.create_task(_worker(simulation, pacer, offset=0.01 * each))
+    simulation.result.seconds = simulation.clock.monotonic() - started
+    return simulation.end()
 
 
 def simulate(scenario: Scenario) -> Result:
@@ -168,7 +168,7 @@ def simulate(scenario: Scenario) -> Result:
 
 
 def scenarios(*, quick: bool) -> Iterator[Scenario]:
-    """Give the lines of the table; ``quick`` has a tenth of the requests in a tenth of the time."""
+    """Yield the scenarios; ``quick`` has a tenth of the requests in a tenth of the time."""
     scale = 0.1 if quick else 1.0
     for rule, window_seconds in (("line", 3600.0 * scale), ("line", 5.0), ("naive", 3600.0 * scale)):
         limit = round(HOURLY_LIMIT / 3600 * window_seconds)
@@ -179,10 +179,10 @@ def scenarios(*, quick: bool) -> Iterator[Scenario]:
 
 
 def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the rows of the table as they come."""
-    listed = list(scenarios(quick=quick))
+    """Yield the rows of the table."""
+    all_scenarios = list(scenarios(quick=quick))
     with ProcessPoolExecutor() as pool:
-        for scenario, result in zip(listed, pool.map(simulate, listed), strict=True):
+        for scenario, result in zip(all_scenarios, pool.map(simulate, all_scenarios), strict=True):
             yield (
                 "quota_simulation",
                 {

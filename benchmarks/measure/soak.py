@@ -1,8 +1,8 @@
-"""A quarter of a year in minutes: the memory, files and tasks of the service do not grow.
+"""Three months of service in minutes: checks that memory, open files and tasks do not grow.
 
 ``python -m benchmarks.measure.soak [--days 90] [--sends-per-day 24]`` runs the service as ``month.py`` does, with
-outages. Once per simulated day, it counts memory blocks, open files and tasks. The blocks include the records of
-``month.py`` itself, some hundred a day.
+outages. Once per simulated day, it counts memory blocks, open files and tasks. The blocks include the
+records of ``month.py``, a few hundred per day.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from harvester.observability.logs import set_up_logs
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What the process held on a day."""
+class DayUsage:
+    """The memory blocks, open files and tasks of the process on one day."""
 
     day: int
     blocks: int
@@ -31,27 +31,27 @@ class Held:
 
 @dataclass(slots=True)
 class Soak:
-    """Days of a service, and what it held on each."""
+    """The usage of a service on each day."""
 
-    days: list[Held] = field(default_factory=list)
+    days: list[DayUsage] = field(default_factory=list)
 
     def sample(self, day: float) -> None:
-        """Record what the process holds, once a day."""
+        """Record the usage, once a day."""
         if self.days and self.days[-1].day == int(day):
             return
         gc.collect()
-        held = (sys.getallocatedblocks(), len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()))
-        self.days.append(Held(int(day), *held))
+        usage = (sys.getallocatedblocks(), len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()))
+        self.days.append(DayUsage(int(day), *usage))
 
-    def early_and_late(self) -> tuple[Held, Held]:
-        """Give the medians of the first and the last third of the days since the process was last begun."""
+    def early_and_late(self) -> tuple[DayUsage, DayUsage]:
+        """Return the medians of the first and the last third of the days since the last start of the process."""
         since = [each for each in self.days if each.day > PROCESS_DOWN[1] + 1]
         third = len(since) // 3
         return _median(since[:third]), _median(since[-third:])
 
 
-def _median(days: list[Held]) -> Held:
-    return Held(
+def _median(days: list[DayUsage]) -> DayUsage:
+    return DayUsage(
         days[0].day,
         int(median(each.blocks for each in days)),
         int(median(each.open_files for each in days)),
@@ -60,7 +60,7 @@ def _median(days: list[Held]) -> Held:
 
 
 def main() -> None:
-    """Run it, and print what the process held."""
+    """Run the service, and print its usage on each day."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sends-per-day", type=int, default=24)
     parser.add_argument("--days", type=int, default=90)

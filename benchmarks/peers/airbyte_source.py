@@ -1,11 +1,11 @@
 # /// script
 # dependencies = ["airbyte-cdk==7.39.1"]
 # ///
-"""Airbyte's CDK: a source with one stream, a slice for each pair, and an API budget that reads the headers.
+"""Airbyte CDK: a source with one stream, one slice for each pair, and an API budget that reads the headers.
 
-The budget is a fixed window of the documented limit, kept up to date by the headers for remaining requests and the
-reset; a moving window, the other choice, would ignore both. The messages of the source go to a file, as the platform
-would take them.
+The budget is a fixed window with the documented limit, updated from the headers for remaining requests and the reset.
+A moving window would ignore these headers. The messages of the source are written to a file, in place of the Airbyte
+platform.
 """
 
 import csv
@@ -34,10 +34,10 @@ class Series(HttpStream):
     primary_key = ["campaign_id", "send_id"]
     http_method = "GET"
 
-    def __init__(self, url: str, pairs_csv: str, **given: Any) -> None:
+    def __init__(self, url: str, pairs_csv: str, **options: Any) -> None:
         self._url = url
         self._pairs_csv = pairs_csv
-        super().__init__(**given)
+        super().__init__(**options)
 
     @property
     def url_base(self) -> str:
@@ -58,7 +58,7 @@ class Series(HttpStream):
         return dict(stream_slice or {}) | {"length": 15}
 
     def get_cursor(self) -> None:
-        """Go without resuming: the state would name every pair so far, and would be repeated after each of them."""
+        """Disable resuming: the state would list all pairs so far, and would be written again after each pair."""
         return
 
     def next_page_token(self, response: requests.Response) -> None:
@@ -85,11 +85,11 @@ class Source(AbstractSource):
 
 
 def main(url: str, pairs_csv: str, out: str, max_requests: int, seconds: float) -> None:
-    every = [HttpRequestMatcher(method="GET", url=url)]
+    matchers = [HttpRequestMatcher(method="GET", url=url)]
     period = timedelta(seconds=seconds)
-    window = FixedWindowCallRatePolicy(datetime.now() + period, period, max_requests, every)
+    window = FixedWindowCallRatePolicy(datetime.now() + period, period, max_requests, matchers)
     budget = HttpAPIBudget(
-        policies=[window if max_requests else UnlimitedCallRatePolicy(every)],
+        policies=[window if max_requests else UnlimitedCallRatePolicy(matchers)],
         ratelimit_reset_header="X-RateLimit-Reset",
         ratelimit_remaining_header="X-RateLimit-Remaining",
     )
@@ -97,15 +97,17 @@ def main(url: str, pairs_csv: str, out: str, max_requests: int, seconds: float) 
     stream = Series(url, pairs_csv, authenticator=token, api_budget=budget)
     os.makedirs(out)
     config, catalog = os.path.join(out, "config.json"), os.path.join(out, "catalog.json")
-    taken = {"stream": {"name": "series", "json_schema": {}, "supported_sync_modes": ["full_refresh"]}}
+    configured_stream = {"stream": {"name": "series", "json_schema": {}, "supported_sync_modes": ["full_refresh"]}}
     with open(config, "w") as file:
         json.dump({}, file)
     with open(catalog, "w") as file:
-        json.dump({"streams": [taken | {"sync_mode": "full_refresh", "destination_sync_mode": "append"}]}, file)
+        json.dump(
+            {"streams": [configured_stream | {"sync_mode": "full_refresh", "destination_sync_mode": "append"}]}, file
+        )
     entrypoint = AirbyteEntrypoint(Source(stream))
-    asked = entrypoint.parse_args(["read", "--config", config, "--catalog", catalog])
+    arguments = entrypoint.parse_args(["read", "--config", config, "--catalog", catalog])
     with open(os.path.join(out, "messages.ndjson"), "w") as file:
-        file.writelines(f"{message}\n" for message in entrypoint.run(asked))
+        file.writelines(f"{message}\n" for message in entrypoint.run(arguments))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["crawlee==1.11.0"]
 # ///
-"""Crawlee: its HttpCrawler, tasks per minute as the limit, and its dataset for the answers."""
+"""Crawlee: an HttpCrawler with a limit of tasks per minute, which stores responses in its dataset."""
 
 import asyncio
 import csv
@@ -18,9 +18,9 @@ from crawlee.storage_clients import MemoryStorageClient
 
 
 async def main(url: str, pairs_csv: str, out: str, max_requests: int, seconds: float) -> None:
-    a_minute = {"max_tasks_per_minute": max_requests / seconds * 60} if max_requests else {}
+    rate_limit = {"max_tasks_per_minute": max_requests / seconds * 60} if max_requests else {}
     crawler = HttpCrawler(
-        concurrency_settings=ConcurrencySettings(desired_concurrency=16, max_concurrency=64, **a_minute),
+        concurrency_settings=ConcurrencySettings(desired_concurrency=16, max_concurrency=64, **rate_limit),
         storage_client=MemoryStorageClient(),
         configuration=Configuration(purge_on_start=True, log_level="WARNING"),
         request_handler_timeout=timedelta(seconds=30),
@@ -28,19 +28,19 @@ async def main(url: str, pairs_csv: str, out: str, max_requests: int, seconds: f
 
     @crawler.router.default_handler
     async def series(context: HttpCrawlingContext) -> None:
-        answer = json.loads(await context.http_response.read())
-        await context.push_data(context.request.user_data["pair"] | answer)
+        response = json.loads(await context.http_response.read())
+        await context.push_data(context.request.user_data["pair"] | response)
 
     headers = {"Authorization": f"Bearer {os.environ['BRAZE_API_KEY']}"}
     requests = []
     with open(pairs_csv, newline="") as file:
         for row in csv.DictReader(file):
             pair = {name: row[name] for name in ("campaign_id", "send_id")}
-            asked = f"{url}/sends/data_series?{urlencode(pair | {'length': 15})}"
-            requests.append(Request.from_url(asked, headers=headers, user_data={"pair": pair}))
+            request_url = f"{url}/sends/data_series?{urlencode(pair | {'length': 15})}"
+            requests.append(Request.from_url(request_url, headers=headers, user_data={"pair": pair}))
     await crawler.run(requests)
     os.makedirs(out)
-    await crawler.export_data(os.path.join(out, "answers.json"))
+    await crawler.export_data(os.path.join(out, "responses.json"))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 # /// script
 # dependencies = ["dlt==1.31.0"]
 # ///
-"""dlt: a transformer over the list, its REST client, threads by ``dlt.defer``, and files as the destination.
+"""dlt: a transformer over the list, its REST client, threads with ``dlt.defer``, and files as the destination.
 
-dlt has no limit of calls to set; its client tries a 429 five times, with backoff. The answers stay whole (no child
-tables), which is the quickest it can do.
+dlt has no setting for a rate limit. Its client retries a 429 up to five times, with backoff. Responses are stored
+without child tables, which is the fastest configuration.
 """
 
 import csv
@@ -32,9 +32,9 @@ def main(url: str, pairs_csv: str, out: str) -> None:
     @dlt.transformer(data_from=pairs, max_table_nesting=0)
     @dlt.defer
     def series(pair: dict) -> dict:
-        answer = client.get("/sends/data_series", params=pair | {"length": 15})
-        answer.raise_for_status()
-        return pair | answer.json()
+        response = client.get("/sends/data_series", params=pair | {"length": 15})
+        response.raise_for_status()
+        return pair | response.json()
 
     folder = Path(out).absolute()
     pipeline = dlt.pipeline(

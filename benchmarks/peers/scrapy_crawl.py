@@ -1,11 +1,11 @@
 # /// script
 # dependencies = ["scrapy==2.19.0"]
 # ///
-"""Scrapy: a spider over the list and a feed of NDJSON, with AutoThrottle where there is a limit to respect.
+"""Scrapy: a spider over the list and a feed of NDJSON, with AutoThrottle if there is a rate limit.
 
-AutoThrottle keeps its defaults but for its start, which would be one call every five seconds, and for how many calls
-it should have under way, where that is given: it adapts to latency, not to quotas. Without a limit the
-concurrency is that of the other clients.
+AutoThrottle adapts to latency, not to quotas. It has its default settings except for two: the start delay, which would
+be five seconds, and the number of requests in flight, if the command contains one. Without a limit, the concurrency is
+that of the other clients.
 """
 
 import csv
@@ -33,19 +33,19 @@ class Series(scrapy.Spider):
         return pair | response.json()
 
 
-def main(url: str, pairs_csv: str, out: str, max_requests: int, under_way: float = 1.0) -> None:
+def main(url: str, pairs_csv: str, out: str, max_requests: int, in_flight: float = 1.0) -> None:
     throttled = {
         "AUTOTHROTTLE_ENABLED": True,
         "AUTOTHROTTLE_START_DELAY": 0.1,
-        "AUTOTHROTTLE_TARGET_CONCURRENCY": under_way,
+        "AUTOTHROTTLE_TARGET_CONCURRENCY": in_flight,
     }
-    free = {"CONCURRENT_REQUESTS": 64, "CONCURRENT_REQUESTS_PER_DOMAIN": 64}
+    unlimited = {"CONCURRENT_REQUESTS": 64, "CONCURRENT_REQUESTS_PER_DOMAIN": 64}
     common = {
-        "FEEDS": {f"{out}/answers.ndjson": {"format": "jsonlines"}},
+        "FEEDS": {f"{out}/responses.ndjson": {"format": "jsonlines"}},
         "LOG_LEVEL": "WARNING",
         "TELNETCONSOLE_ENABLED": False,
     }
-    process = CrawlerProcess(common | (throttled if max_requests else free))
+    process = CrawlerProcess(common | (throttled if max_requests else unlimited))
     process.crawl(Series, url=url, pairs_csv=pairs_csv)
     process.start()
 

@@ -1,1 +1,1 @@
-"""Turns results into README.md and its pictures."""
+"""Generates README.md and its pictures from the results."""

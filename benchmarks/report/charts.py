@@ -1,4 +1,4 @@
-"""Draws figures as SVG, for a light page and a dark one. It does not know what they mean."""
+"""Draws bar charts and line charts as SVG, for light and dark pages."""
 
 import math
 from html import escape
@@ -19,25 +19,25 @@ text { font: 13px system-ui, sans-serif; fill: #57606a } .title { font-weight: 6
 
 
 def format_figure(value: object) -> str:
-    """Format a figure: three significant digits, thousands separated."""
+    """Format a figure with three significant digits and thousands separators."""
     if isinstance(value, float):
         digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
         return f"{value:,.{min(digits, 3)}f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def bars(path: Path, title: str, rows: list[Row], label: str, columns: tuple[str, ...]) -> None:
-    """Draw a row of bars for each row, one column beside the other, each to its own scale; our own rows stand out."""
+def draw_bars(path: Path, title: str, rows: list[Row], label: str, columns: tuple[str, ...]) -> None:
+    """Draw a bar for each row and column. Each column has its own scale. The rows of harvester are highlighted."""
     left, width, gap, line = 330, 130, 75, 24
     top = 66
     drawn = [_text(0, 18, title, "title")]
     for at, column in enumerate(columns):
         x = left + at * (width + gap)
         drawn.append(_text(x, 48, column))
-        largest = max(number(row[column]) for row in rows) or 1.0
+        largest = max(parse_figure(row[column]) for row in rows) or 1.0
         for place, row in enumerate(rows):
             y = top + place * line
-            long = max(1.0, width * number(row[column]) / largest)
+            long = max(1.0, width * parse_figure(row[column]) / largest)
             kind = "ours" if row[label] == "harvester" else "bar"
             drawn.append(f'<rect class="{kind}" x="{x}" y="{y}" width="{long:.1f}" height="14" rx="2"/>')
             drawn.append(_text(x + long + 6, y + 12, format_figure(row[column])))
@@ -45,8 +45,8 @@ def bars(path: Path, title: str, rows: list[Row], label: str, columns: tuple[str
     _write(path, title, left + len(columns) * (width + gap), top + len(rows) * line + 6, drawn)
 
 
-def lines(path: Path, title: str, rows: list[Row], across: str, columns: list[str]) -> None:
-    """Draw columns as lines over ``across``, both ways by their logarithms."""
+def draw_lines(path: Path, title: str, rows: list[Row], across: str, columns: list[str]) -> None:
+    """Draw columns as lines over the column ``across``, with logarithmic axes."""
     left, top, width, height = 50, 44, 460, 240
     powers = [math.log10(row[column]) for row in rows for column in columns]
     lowest, highest = math.floor(min(powers)), math.ceil(max(powers))
@@ -72,8 +72,8 @@ def lines(path: Path, title: str, rows: list[Row], across: str, columns: list[st
     _write(path, title, left + width + 120, top + height + 34, drawn)
 
 
-def number(value: object) -> float:
-    """Parse a figure, with or without a percent sign."""
+def parse_figure(value: object) -> float:
+    """Convert a figure, with or without a percent sign, to a number."""
     return float(str(value).rstrip("%"))
 
 

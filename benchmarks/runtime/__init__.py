@@ -1,1 +1,1 @@
-"""What benchmarks run: processes, servers, and the bare loop."""
+"""The processes that the benchmarks run: measured commands, servers, and the bare loop."""

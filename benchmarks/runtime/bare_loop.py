@@ -1,8 +1,7 @@
 """The simplest possible harvester: 64 aiohttp tasks, orjson, one NDJSON file, and no safety.
 
-It has no ledger, no pacing, no retry and no compression: what a careful engineer writes in ten minutes, and the
-yardstick of ``speed.py``. Its requests and rows equal harvester's. Run ``python bare_loop.py URL PAIRS.csv
-OUT.ndjson``.
+It has no ledger, no pacing, no retries and no compression. ``speed.py`` compares the other clients with it. It sends
+the same requests and writes the same rows as harvester. Run ``python bare_loop.py URL PAIRS.csv OUT.ndjson``.
 """
 
 import asyncio
@@ -16,25 +15,25 @@ import orjson
 TASKS = 64
 
 
-def rows(campaign_id: str, send_id: str, captured_at: str, answer: dict) -> bytes:
-    """Give the rows of one answer: one per variation and one per day."""
-    fixed = {"workspace": "default", "campaign_id": campaign_id, "send_id": send_id}
-    rest = {"reading": "once", "captured_at": captured_at, "verdict": "activity", "batch_id": "none"}
+def encode_rows(campaign_id: str, send_id: str, captured_at: str, series: dict) -> bytes:
+    """Return the rows of one response: one per variation and one per day."""
+    pair = {"workspace": "default", "campaign_id": campaign_id, "send_id": send_id}
+    capture = {"reading": "once", "captured_at": captured_at, "verdict": "activity", "batch_id": "none"}
     lines = []
-    for day in answer["data"]:
+    for day in series["data"]:
         date = day.pop("time")
         for channel, variations in day.pop("messages").items():
             for variation in variations:
                 name = variation.pop("variation_name", None)
-                place = {"date": date, "level": "variation", "channel": channel, "variation_name": name}
-                lines.append(orjson.dumps(fixed | place | rest | variation))
-        lines.append(orjson.dumps(fixed | {"date": date, "level": "day"} | rest | day))
+                variation_key = {"date": date, "level": "variation", "channel": channel, "variation_name": name}
+                lines.append(orjson.dumps(pair | variation_key | capture | variation))
+        lines.append(orjson.dumps(pair | {"date": date, "level": "day"} | capture | day))
     lines.append(b"")
     return b"\n".join(lines)
 
 
 async def main(url: str, pairs_csv: str, out: str) -> None:
-    """Ask for every pair of the file and write its rows."""
+    """Request every pair of the file and write its rows."""
     with open(pairs_csv, newline="") as file:
         pairs = iter([(row["campaign_id"], row["send_id"]) for row in csv.DictReader(file)])
     with open(out, "wb") as sink:
@@ -44,8 +43,8 @@ async def main(url: str, pairs_csv: str, out: str) -> None:
                 for campaign_id, send_id in pairs:
                     params = {"campaign_id": campaign_id, "send_id": send_id, "length": "15"}
                     async with session.get(url, params=params) as response:
-                        answer = orjson.loads(await response.read())
-                    sink.write(rows(campaign_id, send_id, datetime.now(UTC).isoformat(), answer))
+                        series = orjson.loads(await response.read())
+                    sink.write(encode_rows(campaign_id, send_id, datetime.now(UTC).isoformat(), series))
 
             await asyncio.gather(*(work() for _ in range(TASKS)))
 

@@ -1,9 +1,8 @@
-"""The fastest stand-in we could write: one prepared response of 14 days and two channels, and a huge quota.
+"""A stand-in that uses as little CPU as possible: it sends one prepared response, and its quota is never reached.
 
-It keeps the server's cost out of the measurement: a raw asyncio protocol answers each request with bytes made once
-(28 variation rows and 14 day totals, about 9 KB of JSON). Only the ``Date`` and rate-limit headers follow the clock.
-It serves until its standard input ends. It prints its address at once, and the time of the first request when that
-arrives.
+A raw asyncio protocol returns the same bytes for every request (28 variation rows and 14 day totals, about 9 KB of
+JSON). Only the ``Date`` and rate-limit headers change. It serves until its standard input ends. It prints its address
+at the start, and the time of the first request when it arrives.
 """
 
 import asyncio
@@ -28,8 +27,8 @@ PUSH = [
 TOTALS = ["unique_recipients", "conversions", "conversions_by_send_time"]
 
 
-def body() -> bytes:
-    """One answer: 14 days, e-mail and iOS push, one variation each."""
+def create_body() -> bytes:
+    """Return the body of the response: 14 days of email and iOS push, one variation each."""
 
     def counters(names: list[str], day: int) -> dict[str, object]:
         return {name: (day * 7919 + at * 104729) % 10000 for at, name in enumerate(names)} | {"revenue": day * 12.5}
@@ -48,46 +47,46 @@ def body() -> bytes:
     return json.dumps({"message": "success", "data": data}).encode()
 
 
-BODY = body()
+BODY = create_body()
 LIMIT = 2_000_000_000
 
 
-class Answer(asyncio.Protocol):
-    """Counts request ends in the byte stream; a request has no body, so every blank line is one."""
+class ResponseProtocol(asyncio.Protocol):
+    """Counts requests in the byte stream: a request has no body, so it ends at a blank line."""
 
     transport: asyncio.Transport
     head = b""
-    made_at = 0.0
+    head_created_at = 0.0
     tail = b""
-    asked = False
+    requested = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport to write to."""
-        self.transport = transport  # type: ignore[assignment] # of a stream server it is a Transport
+        """Keep the transport for the responses."""
+        self.transport = transport  # type: ignore[assignment] # a stream server passes a Transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer as many requests as ended in these bytes."""
+        """Send a response for each request that ends in these bytes."""
         data = self.tail + data
         requests = data.count(b"\r\n\r\n")
         self.tail = data[-3:] if not data.endswith(b"\r\n\r\n") else b""
         now = time.time()
-        if requests and not Answer.asked:
-            Answer.asked = True
+        if requests and not ResponseProtocol.requested:
+            ResponseProtocol.requested = True
             print(now, flush=True)
-        if now - Answer.made_at > 0.5:
-            Answer.made_at = now
+        if now - ResponseProtocol.head_created_at > 0.5:
+            ResponseProtocol.head_created_at = now
             reset = (int(now) // 3600 + 1) * 3600
-            Answer.head = (
+            ResponseProtocol.head = (
                 f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n"
                 f"Date: {formatdate(now, usegmt=True)}\r\nX-RateLimit-Limit: {LIMIT}\r\n"
                 f"X-RateLimit-Remaining: {LIMIT - 1}\r\nX-RateLimit-Reset: {reset}\r\n\r\n"
             ).encode()
-        self.transport.write((Answer.head + BODY) * requests)
+        self.transport.write((ResponseProtocol.head + BODY) * requests)
 
 
 async def main() -> None:
     """Serve on loopback until standard input ends."""
-    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(ResponseProtocol, "127.0.0.1", 0)
     async with server:
         print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
         await asyncio.to_thread(sys.stdin.read)

@@ -1,7 +1,7 @@
-"""Runs one command and prints what it used: seconds, CPU seconds, peak memory in MiB, and its exit status.
+"""Runs one command and prints its resource usage: seconds, CPU seconds, peak memory in MiB, and exit status.
 
-It is a small process of its own, because the kernel counts a child's peak memory from what its parent held at the
-start: every small program would look large if a large benchmark started it. ``python resource_usage.py SECONDS
+It is a small separate process, because a child's peak memory includes the memory of its parent at the fork. If the
+large benchmark process started a small program, the program would seem large. ``python resource_usage.py SECONDS
 COMMAND...`` kills the command after that many seconds.
 """
 
@@ -15,16 +15,16 @@ import time
 
 
 def main(seconds: float, command: list[str]) -> None:
-    """Run the command, and print its usage."""
+    """Run the command, and print its resource usage as JSON."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    too_long = threading.Timer(seconds, os.kill, (process.pid, signal.SIGKILL))
-    too_long.start()
+    timeout = threading.Timer(seconds, os.kill, (process.pid, signal.SIGKILL))
+    timeout.start()
     _, status, usage = os.wait4(process.pid, 0)
-    too_long.cancel()
-    took = time.perf_counter() - started
-    ended = os.waitstatus_to_exitcode(status)
-    print(json.dumps([took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, ended]))
+    timeout.cancel()
+    elapsed_seconds = time.perf_counter() - started
+    exit_code = os.waitstatus_to_exitcode(status)
+    print(json.dumps([elapsed_seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, exit_code]))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The measured processes: harvester, the alternatives in environments of their own, and the servers.
+"""Starts the measured processes: harvester, the alternatives, and the servers.
 
-A job is one command. The kernel says what it used when it has ended (``resource_usage.py``). The alternatives are
-never dependencies: each script in ``peers/`` names its requirements in its first lines, and gets an environment in
-``.cache/`` at its first use.
+A job is one command. ``resource_usage.py`` measures it with the figures of the kernel. The alternatives are not
+dependencies of the project: each script in ``peers/`` lists its requirements in its first lines, and is installed in
+its own environment in ``.cache/`` at the first use.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    """What one process used from its start to its end."""
+class Usage:
+    """The time and memory that one process used, and its exit status."""
 
     seconds: float
     cpu_seconds: float
@@ -39,28 +39,28 @@ class Used:
     status: int
 
 
-def run(*commands: Sequence[str], timeout_seconds: float = 900.0) -> list[Used]:
-    """Run commands side by side to their ends. One that exceeds the timeout is killed; its status shows it."""
-    watched = [sys.executable, "-S", str(HERE / "resource_usage.py"), str(timeout_seconds)]
-    going = [
-        subprocess.Popen([*watched, *command], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+def run(*commands: Sequence[str], timeout_seconds: float = 900.0) -> list[Usage]:
+    """Run commands at the same time until all end. A command that exceeds the timeout is killed (status -9)."""
+    measured = [sys.executable, "-S", str(HERE / "resource_usage.py"), str(timeout_seconds)]
+    processes = [
+        subprocess.Popen([*measured, *command], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
         for command in commands
     ]
-    return [Used(*json.loads(process.communicate()[0])) for process in going]
+    return [Usage(*json.loads(process.communicate()[0])) for process in processes]
 
 
-def done(command: Sequence[str]) -> Used:
-    """Run one command; end the benchmark if it fails."""
-    (used,) = run(command)
-    if used.status:
-        raise SystemExit(f"{' '.join(command)} ended with status {used.status}")
-    return used
+def run_checked(command: Sequence[str]) -> Usage:
+    """Run one command; raises ``SystemExit`` if it fails."""
+    (usage,) = run(command)
+    if usage.status:
+        raise SystemExit(f"{' '.join(command)} ended with status {usage.status}")
+    return usage
 
 
 @contextlib.contextmanager
-def serving(script: str, given: dict[str, Any] | None = None) -> Iterator["Server"]:
-    """Run a server of this folder for a while, in its own process."""
-    command = [sys.executable, str(HERE / script), json.dumps(given or {})]
+def start_server(script: str, settings: dict[str, Any] | None = None) -> Iterator["Server"]:
+    """Run a server from this folder in its own process, until the context ends."""
+    command = [sys.executable, str(HERE / script), json.dumps(settings or {})]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     server = Server(process)
     try:
@@ -70,65 +70,71 @@ def serving(script: str, given: dict[str, Any] | None = None) -> Iterator["Serve
 
 
 class Server:
-    """A server at ``url``, which is the first line that it prints."""
+    """A running server. The first line that it prints is its ``url``."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
-        """Wait until it listens."""
+        """Wait until the server accepts connections."""
         self._process = process
         self.url = self.next_line()
         self._output = ""
 
     def next_line(self) -> str:
-        """Wait for the next line that it prints."""
+        """Wait for the next line that the server prints, and return it."""
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
     def stop(self) -> str:
-        """Stop it, and return what it printed at its end."""
+        """Stop the server, and return what it printed at its end."""
         if self._process.poll() is None:
             self._output, _ = self._process.communicate()
         return self._output
 
 
-def harvester(url: str, pairs: Path, out: Path, *options: str) -> list[str]:
-    """Give the command of a harvester, everything on, into a folder that is emptied for it."""
+def harvester_command(url: str, pairs: Path, out: Path, *options: str) -> list[str]:
+    """Return the command of ``harvester run`` with default settings. Deletes the output folder ``out``."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "harvester", "run", str(pairs), "--endpoint", url, "-o", str(out)]
     return [*command, "--log-level", "error", *options]
 
 
-def peer(
+def peer_command(
     name: str, url: str, pairs: Path, out: Path, *options: str, max_requests: int = 0, seconds: float = 0.0
 ) -> list[str]:
-    """Return the command of a peer. It may send ``max_requests`` in ``seconds``; 0 means no limit."""
+    """Return the command of an alternative, limited to ``max_requests`` in ``seconds``; 0 means no limit."""
     shutil.rmtree(out, ignore_errors=True)
-    command = [str(_environment(name, needs(name))), str(PEERS / f"{name}.py"), url, str(pairs), str(out)]
+    command = [
+        str(_create_environment(name, load_requirements(name))),
+        str(PEERS / f"{name}.py"),
+        url,
+        str(pairs),
+        str(out),
+    ]
     return [*command, str(max_requests), str(seconds), *options]
 
 
-def needs(name: str) -> list[str]:
-    """Read what a peer needs from the block of metadata at the top of its script."""
+def load_requirements(name: str) -> list[str]:
+    """Read the requirements of an alternative from the metadata block at the top of its script."""
     text = (PEERS / f"{name}.py").read_text()
     block = re.search(r"(?m)^# /// script\n((?:# .*\n)+)# ///$", text)
-    assert block is not None, f"{name}.py does not say what it needs"
-    listed: list[str] = tomllib.loads(re.sub(r"(?m)^# ", "", block[1]))["dependencies"]
-    return listed
+    assert block is not None, f"{name}.py has no metadata block"
+    requirements: list[str] = tomllib.loads(re.sub(r"(?m)^# ", "", block[1]))["dependencies"]
+    return requirements
 
 
-def _environment(name: str, wanted: list[str]) -> Path:
-    """Give the interpreter of a peer's own environment, which is made unless it holds just what is wanted."""
+def _create_environment(name: str, requirements: list[str]) -> Path:
+    """Return the interpreter of an environment with exactly these requirements; creates it if needed."""
     folder = CACHE / name
-    python, note = folder / "bin" / "python", folder / "installed.json"
-    if not note.exists() or json.loads(note.read_text()) != wanted:
-        print(f"installing {', '.join(wanted)} for {name}", file=sys.stderr, flush=True)
+    python, installed = folder / "bin" / "python", folder / "installed.json"
+    if not installed.exists() or json.loads(installed.read_text()) != requirements:
+        print(f"installing {', '.join(requirements)} for {name}", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
-        note.write_text(json.dumps(wanted))
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *requirements], check=True)
+        installed.write_text(json.dumps(requirements))
     return python
 
 
 def write_pairs(path: Path, count: int) -> Path:
-    """Write a list of sends, twenty to a campaign."""
+    """Write a list of ``count`` sends, twenty for each campaign."""
     with path.open("w") as file:
         file.write("campaign_id,send_id\n")
         file.writelines(f"{uuid.UUID(int=at // 20 * 7919)},send-{at:08d}\n" for at in range(count))

@@ -1,7 +1,7 @@
-"""The stand-in for the Braze API as a process. It serves until its standard input ends, then prints its books.
+"""The stand-in for the Braze API as a process. It serves until its standard input ends, then prints its counts.
 
 ``python stand_in_server.py '{"limit": 500, "pairs_csv": "pairs.csv", ...}'`` takes the settings of ``SimulatorConfig``,
-``pairs_csv`` for the sends that exist, and ``clock_ahead_seconds`` for a server whose clock is wrong.
+``pairs_csv`` (a file to write with the sends that exist), and ``clock_ahead_seconds`` (the error of its clock).
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from harvester.simulator import Simulator, SimulatorConfig
 
 
 class ClockAhead(SystemClock):
-    """A clock that is wrong by a fixed time."""
+    """A clock with a constant error."""
 
     def __init__(self, seconds: float) -> None:
-        """Be ``seconds`` ahead."""
+        """Set the error: ``seconds`` ahead of the right time, or behind if negative."""
         self._seconds = seconds
 
     def wall(self) -> float:
-        """Give a wrong time."""
+        """Return the time with the error."""
         return super().wall() + self._seconds
 
 
 async def main(config_values: dict[str, Any]) -> None:
-    """Serve; print the address at once and the books at the end."""
+    """Serve; print the address at the start and the counts at the end."""
     pairs_csv, ahead = config_values.pop("pairs_csv"), config_values.pop("clock_ahead_seconds", 0.0)
     config_values["faults"] = tuple(config_values.get("faults", ())) or SimulatorConfig().faults
     config = SimulatorConfig(**config_values | {"log": Path(config_values["log"])})
@@ -37,8 +37,8 @@ async def main(config_values: dict[str, Any]) -> None:
         print(simulator.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
     quota = simulator.quota
-    books = {"neighbour_requests": quota.neighbour_requests, "neighbour_refused": quota.neighbour_refused}
-    print(json.dumps(books | {"lowest_remaining": quota.lowest_remaining}))
+    counts = {"neighbour_requests": quota.neighbour_requests, "neighbour_refused": quota.neighbour_refused}
+    print(json.dumps(counts | {"lowest_remaining": quota.lowest_remaining}))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Kills the whole system at random and checks its output from outside."""
+"""Injects random faults into the whole system, and checks its output from outside."""

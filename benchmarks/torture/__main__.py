@@ -1,14 +1,14 @@
-"""Tortures the whole system at random, by a seed, and checks the output from outside (``check_output.py``).
+"""Injects random faults into the whole system, and checks its output from outside (``check_output.py``).
 
 ``python -m benchmarks.torture [--serve redis|nats|rabbitmq] [--kills 1000] [--seed N] [--store folder|moto]``
 
-It combines faults of the API, a stand-in that goes away, keys that are revoked and rotated, a disk that fills up, a
-store that cuts connections, clocks that are wrong and jump, SIGKILL, SIGTERM, and SIGSTOP for longer than a lease
-while a successor takes over. With ``--serve`` it tortures the long-lived process, and kills the broker as well. It
-prints its seed, and ``--seed`` repeats the same draws; only the kernel's scheduling differs.
+The faults: an API that fails or restarts, keys that are revoked and rotated, a full disk, a store that drops
+connections, wrong clocks, SIGKILL, SIGTERM, and SIGSTOP for longer than a lease while a second process takes over.
+With ``--serve``, the program under test is ``harvester serve``, and its broker is killed too. The command prints its
+seed. ``--seed`` repeats the same faults; only the scheduling of the operating system differs.
 
-``chaos.py`` causes the faults. ``torture_target.py``, ``capture_target.py`` and ``service_target.py`` are the
-programs under test. ``storage_targets.py`` holds their parts.
+``chaos.py`` injects the faults. ``torture_target.py``, ``capture_target.py`` and ``service_target.py`` start the
+programs under test. ``storage_targets.py`` contains the places for their parts.
 """
 
 import argparse
@@ -22,11 +22,11 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.torture.capture_target import OfRuns
+from benchmarks.torture.capture_target import CaptureTarget
 from benchmarks.torture.chaos import Torture
-from benchmarks.torture.check_output import Wrong
-from benchmarks.torture.service_target import OfService
-from benchmarks.torture.storage_targets import Folder, Lake
+from benchmarks.torture.check_output import CheckFailed
+from benchmarks.torture.service_target import ServiceTarget
+from benchmarks.torture.storage_targets import BucketPlace, FolderPlace
 from tests.support.brokers import start_broker_server
 from tests.support.object_stores import moto
 from tests.support.tcp_proxy import TcpProxy
@@ -35,63 +35,69 @@ DISK_BYTES = 256 << 20
 
 
 async def run_torture(args: argparse.Namespace, disk: Path) -> Torture:
-    """Put everything together, and torture."""
+    """Start the servers, and run the test. Raises ``CheckFailed``."""
     with ExitStack() as stack:
         bucket = stack.enter_context(moto(disk)) if args.store == "moto" else None
         async with TcpProxy(bucket.port if bucket else 0) as proxy:
-            place = Lake(bucket, proxy) if bucket else Folder(disk)
+            place = BucketPlace(bucket, proxy) if bucket else FolderPlace(disk)
             if args.serve:
-                kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="broker-")))
-                broker_server = start_broker_server(args.serve, kept / "data")
+                broker_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="broker-")))
+                broker_server = start_broker_server(args.serve, broker_folder / "data")
                 stack.callback(broker_server.close)
-                torture: Torture = OfService(disk, place, broker_server, seed=args.seed, kills=args.kills)
+                torture: Torture = ServiceTarget(disk, place, broker_server, seed=args.seed, kills=args.kills)
             else:
-                torture = OfRuns(disk, place, seed=args.seed, kills=args.kills)
+                torture = CaptureTarget(disk, place, seed=args.seed, kills=args.kills)
             try:
-                await torture.whole(seconds=60 * args.minutes)
-            except Wrong as wrong:
-                raise Wrong(f"{wrong}\n{dict(torture.done)}") from None
+                await torture.run(seconds=60 * args.minutes)
+            except CheckFailed as error:
+                raise CheckFailed(f"{error}\n{dict(torture.counts)}") from None
             finally:
-                torture.api_away()
+                torture.stop_api()
                 shutil.rmtree(torture.output)
     return torture
 
 
-def small_disk() -> int:
-    """Do it again on a small disk of our own, in name spaces that need no right; gives the exit code."""
+def run_on_small_disk() -> int:
+    """Start this command again on a small disk in its own mount namespace, without root. Returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-        own = [sys.executable, "-m", "benchmarks.torture", *sys.argv[1:], "--disk", folder]
+        command = [sys.executable, "-m", "benchmarks.torture", *sys.argv[1:], "--disk", folder]
         mounted = f'mount -t tmpfs -o size={DISK_BYTES} tmpfs {folder} && exec "$@"'
         unshare = ["unshare", "-Urm", "sh", "-c", mounted, "sh"]
         if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
-            print("this kernel gives us no disk of our own: no disk will be full")
-            return subprocess.run(own, check=False).returncode
-        return subprocess.run([*unshare, *own], check=False).returncode
+            print("cannot mount a small disk: this run does not test a full disk")
+            return subprocess.run(command, check=False).returncode
+        return subprocess.run([*unshare, *command], check=False).returncode
 
 
 def main() -> None:
-    """Torture once, and print the result."""
+    """Run the test once, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--serve", choices=["redis", "nats", "rabbitmq"], help="torture the service, with this broker")
-    parser.add_argument("--kills", type=int, default=30, help="the number of kills before the end")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="but for no longer than this")
+    parser.add_argument(
+        "--serve",
+        choices=["redis", "nats", "rabbitmq"],
+        help="test the service with this broker, instead of harvester run",
+    )
+    parser.add_argument("--kills", type=int, default=30, help="end after this number of kills")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end after this time, even with fewer kills")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--store", choices=["folder", "moto"], default="folder")
     parser.add_argument("--disk", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.disk is None:
-        raise SystemExit(small_disk())
+        raise SystemExit(run_on_small_disk())
     print(f"seed {args.seed}", flush=True)
     try:
         torture = asyncio.run(run_torture(args, args.disk))
-    except Wrong as wrong:
+    except CheckFailed as error:
         kept = Path(tempfile.mkdtemp(prefix=f"torture-{args.seed}-"))
         shutil.copytree(args.disk, kept, dirs_exist_ok=True)
-        raise SystemExit(f"WRONG: {wrong}\nkept in {kept}; again with --seed {args.seed}") from None
-    witness = torture.witness
-    print(f"{len(torture.enqueued_pairs)} pairs, none missing, none twice, {witness.responses} responses")
-    print(", ".join(f"{count} {what}" for what, count in sorted(torture.done.items())))
-    print("captures: " + ", ".join(f"{count} {reading}" for reading, count in sorted(witness.captured.items())))
+        raise SystemExit(f"FAIL: {error}\nThe files are in {kept}. To repeat: --seed {args.seed}") from None
+    checker = torture.checker
+    print(
+        f"{len(torture.enqueued_pairs)} pairs: none is missing, none was written twice; {checker.responses} responses"
+    )
+    print(", ".join(f"{count} {event}" for event, count in sorted(torture.counts.items())))
+    print("captures: " + ", ".join(f"{count} {reading}" for reading, count in sorted(checker.captured.items())))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The faults of a torture run: one process after the other runs under what was drawn, and is ended in some way.
+"""Runs one process after the other with random faults, and ends each in a random way.
 
-``capture_target.py`` and ``service_target.py`` say which program is tortured, how it gets pairs and when all is done.
+``capture_target.py`` and ``service_target.py`` define the program under test: its command, how it gets pairs, and when
+it has captured all of them.
 """
 
 import asyncio
@@ -18,204 +19,206 @@ from itertools import islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from benchmarks.torture.check_output import Pair, Witness, Wrong, balanced, secret_found
-from benchmarks.torture.storage_targets import Folder, Lake
-from benchmarks.torture.torture_target import LEASE_SECONDS, begin, stand_in
+from benchmarks.torture.check_output import CheckFailed, OutputChecker, Pair, check_books, check_secrets
+from benchmarks.torture.storage_targets import BucketPlace, FolderPlace
+from benchmarks.torture.torture_target import LEASE_SECONDS, start_harvester, start_stand_in
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.support.processes import free_port
 
 LIST_PAIRS = 20
 
 ENDS = {0, 3, 4, 5, 130, -9, -10, -15}
-"""How a tortured process may end: never with a bug (1) or a usage error (2).
+"""The exit codes that a process may have: not 1 (a bug) and not 2 (a usage error).
 
--10 and -15 are signals that came before it began.
+-10 and -15 are signals that arrived before Python installed its handlers.
 """
 
 
 class Torture:
-    """One run; everything that is drawn is drawn from one seed."""
+    """One run of the test. All random choices come from one seed."""
 
     jumps = (0.0,)
-    """By how many seconds a clock may be wrong."""
+    """The errors that a process's clock may have, in seconds."""
 
     last_reading = ""
     patience_seconds = 3.0
-    """For how long a process may take to come to its end."""
+    """How long a process may take to end before it is killed."""
 
-    def __init__(self, disk: Path, place: Folder | Lake, *, seed: int, kills: int) -> None:
-        """Work on ``disk``, which may be filled up, until ``kills`` processes were killed."""
-        self.draw, self.seed, self.kills_wanted = random.Random(seed), seed, kills
+    def __init__(self, disk: Path, place: FolderPlace | BucketPlace, *, seed: int, kills: int) -> None:
+        """Use ``disk``, which may become full, until ``kills`` processes were killed."""
+        self.rng, self.seed, self.kills_wanted = random.Random(seed), seed, kills
         self.disk, self.place, self.port = disk, place, free_port()
-        self.done: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.output = Path(tempfile.mkdtemp(prefix="output-"))
         self.keys = ["torture-key-0"]
         self.enqueued_pairs: set[Pair] = set()
         self.pairs = LIST_PAIRS * (3 * kills // 2 + 50)
         self.population = iter(Simulator(SimulatorConfig(seed=seed, pairs=self.pairs)).population)
-        self.witness = Witness(disk / "answers.ndjson", place.parts, self.last_reading)
+        self.checker = OutputChecker(disk / "responses.ndjson", place.parts, self.last_reading)
         self._api: BaseProcess | None = None
         (disk / "valid.key").write_text(self.keys[-1])
-        (disk / "answers.ndjson").touch()
+        (disk / "responses.ndjson").touch()
 
-    # What is for each kind of process
+    # Defined by each program under test
 
     def arguments(self) -> list[str]:
-        """Give the command under test."""
+        """Return the arguments of the program under test."""
         raise NotImplementedError
 
     async def set_up(self) -> None:
-        """Make ready what the first process needs."""
+        """Prepare what the first process needs."""
 
-    async def hand_in(self) -> None:
-        """Hand more pairs in."""
+    async def enqueue_pairs(self) -> None:
+        """Give the program more pairs."""
         raise NotImplementedError
 
-    async def at_rest(self) -> None:
-        """Run until every enqueued pair is settled, without faults. Raises ``Wrong``."""
+    async def settle_all(self) -> None:
+        """Run without faults until every enqueued pair is settled. Raises ``CheckFailed``."""
         raise NotImplementedError
 
-    def ended_well(self) -> None:
-        """Take note that a process came to its end by itself, complete or partial."""
+    def record_success(self) -> None:
+        """Record that a process ended by itself, with a complete or partial result."""
 
-    async def meddle_more(self) -> None:
-        """Do what harm is possible beside what any harvester meets."""
+    async def inject_target_fault(self) -> None:
+        """Inject a fault that only this program can have."""
 
-    # What is done
+    # The steps of the test
 
     def new_pairs(self, count: int) -> list[Pair]:
-        """Draw new pairs."""
+        """Return pairs that were not used before."""
         return [(each.pair.campaign_id, each.pair.send_id) for each in islice(self.population, count)]
 
-    def api(self, *, well: bool = False) -> None:
-        """Restart the stand-in, with the newest key and other faults: open connections are cut."""
-        self.api_away()
-        self._api = stand_in(SimulatorConfig(
+    def restart_api(self, *, without_faults: bool = False) -> None:
+        """Restart the stand-in with the newest key and other faults. This drops open connections."""
+        self.stop_api()
+        self._api = start_stand_in(SimulatorConfig(
             seed=self.seed, pairs=self.pairs, port=self.port, api_key=self.keys[-1], limit=10_000_000,
-            latency_seconds=self.draw.choice([0.001, 0.01, 0.05]), log=self.disk / "answers.ndjson",
-            fault_rate=0.0 if well else self.draw.choice([0.0, 0.02, 0.1]),
+            latency_seconds=self.rng.choice([0.001, 0.01, 0.05]), log=self.disk / "responses.ndjson",
+            fault_rate=0.0 if without_faults else self.rng.choice([0.0, 0.02, 0.1]),
         ))  # fmt: skip
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             time.sleep(0.01)
 
-    def api_away(self) -> None:
+    def stop_api(self) -> None:
         """Kill the stand-in."""
         if self._api is not None:
             self._api.kill()
             self._api.join()
 
-    def start(self, *arguments: str, right: bool = False) -> BaseProcess:
-        """Start the process under test; its output goes to another disk. ``right``: its clock is right."""
-        self.done["started"] += 1
-        jumps = [0.0] if right else [self.draw.choice(self.jumps) for _ in range(2)]
-        self.done["wrong clocks"] += jumps[0] != 0
+    def start(self, *arguments: str, right_clock: bool = False) -> BaseProcess:
+        """Start the program under test, with its output on another disk. ``right_clock``: its clock has no error."""
+        self.counts["started"] += 1
+        jumps = [0.0] if right_clock else [self.rng.choice(self.jumps) for _ in range(2)]
+        self.counts["wrong clocks"] += jumps[0] != 0
         env = {"PATH": os.environ["PATH"], "HOME": str(self.disk), "HARVESTER_PATIENCE_SECONDS": "1"}
-        output = self.output / f"output-{self.done['started'] % 8}"
-        return begin(self.disk, env | self.place.env, [*arguments] or self.arguments(), output=output, jumps=jumps)
+        output = self.output / f"output-{self.counts['started'] % 8}"
+        return start_harvester(
+            self.disk, env | self.place.env, [*arguments] or self.arguments(), output=output, jumps=jumps
+        )
 
-    async def ended(self, process: BaseProcess, *, within: float | None = None) -> None:
-        """Wait for the end, and judge how it ended."""
-        await asyncio.to_thread(process.join, within or self.patience_seconds)
-        if process.is_alive():  # it waits for something that is away for longer than we have time
+    async def wait_for_end(self, process: BaseProcess, *, timeout_seconds: float | None = None) -> None:
+        """Wait for the process to end, and check its exit code and output. Raises ``CheckFailed``."""
+        await asyncio.to_thread(process.join, timeout_seconds or self.patience_seconds)
+        if process.is_alive():  # it waits for a server that is unavailable
             self.kill(process)
         process.join()
         output = b"".join(path.read_bytes() for path in self.output.glob("output-*"))
         if process.exitcode not in ENDS or b"Traceback" in output:
-            raise Wrong(f"ended with {process.exitcode}: {output[-2000:].decode(errors='replace')}")
+            raise CheckFailed(f"the process ended with {process.exitcode}: {output[-2000:].decode(errors='replace')}")
         if process.exitcode in (0, 3):
-            self.ended_well()
+            self.record_success()
 
     def kill(self, process: BaseProcess) -> None:
-        """Kill it, if it lives."""
-        self.done["kills"] += process.is_alive()
+        """Kill the process if it is alive."""
+        self.counts["kills"] += process.is_alive()
         process.kill()
 
-    async def some_time(self, process: BaseProcess) -> None:
-        """Wait for some answers, or for some time, whichever is drawn; or for the process's end."""
-        answers, seconds = self.draw.choice([0, self.draw.randrange(1, 2 * LIST_PAIRS)]), self.draw.uniform(0, 1.2)
-        log, until = self.disk / "answers.ndjson", time.monotonic() + (2 if answers else seconds)
-        size = log.stat().st_size + 150 * answers
-        while process.is_alive() and time.monotonic() < until and not (answers and log.stat().st_size >= size):
+    async def wait_a_while(self, process: BaseProcess) -> None:
+        """Wait for a random number of responses or a random time, and not longer than the process lives."""
+        responses, seconds = self.rng.choice([0, self.rng.randrange(1, 2 * LIST_PAIRS)]), self.rng.uniform(0, 1.2)
+        log, until = self.disk / "responses.ndjson", time.monotonic() + (2 if responses else seconds)
+        size = log.stat().st_size + 150 * responses
+        while process.is_alive() and time.monotonic() < until and not (responses and log.stat().st_size >= size):
             await asyncio.sleep(0.002)
 
-    async def round(self) -> None:
-        """Let one process live under what was drawn, and end it somehow."""
-        trouble = self.place.trouble(self.draw)
-        if trouble:
-            self.done[trouble] += 1
-        if self.draw.random() < 0.7:
-            await self.hand_in()
-        if self.draw.random() < 0.1:
+    async def run_round(self) -> None:
+        """Run one process with random faults, and end it in a random way."""
+        fault = self.place.set_faults(self.rng)
+        if fault:
+            self.counts[fault] += 1
+        if self.rng.random() < 0.7:
+            await self.enqueue_pairs()
+        if self.rng.random() < 0.1:
             self.fill_disk()
         process = self.start()
-        await self.some_time(process)
-        await self.meddle(process)
-        match self.draw.choices(["kill", "stop", "term", "wait"], [75, 7, 10, 8])[0]:
+        await self.wait_a_while(process)
+        await self.inject_fault(process)
+        match self.rng.choices(["kill", "stop", "term", "wait"], [75, 7, 10, 8])[0]:
             case "kill":
                 self.kill(process)
             case "stop":
-                await self.stopped_too_long(process)
+                await self.suspend_past_lease(process)
             case "term":
-                self.done["terms"] += 1
+                self.counts["terms"] += 1
                 process.terminate()
-        await self.ended(process)
+        await self.wait_for_end(process)
         (self.disk / "ballast").unlink(missing_ok=True)
-        self.witness.check()
-        if self.draw.random() < 0.1:
-            self.books()
+        self.checker.check()
+        if self.rng.random() < 0.1:
+            self.read_books()
 
-    async def meddle(self, process: BaseProcess) -> None:
-        """While it runs: the API goes away and comes back, or keys change, or the clock jumps, or nothing."""
-        match self.draw.choices(["key", "api", "clock", "more", ""], [10, 10, 10, 10, 60])[0]:
+    async def inject_fault(self, process: BaseProcess) -> None:
+        """While the process runs, restart the API, change the key, move the clock, or do nothing."""
+        match self.rng.choices(["key", "api", "clock", "more", ""], [10, 10, 10, 10, 60])[0]:
             case "key":
-                self.done["keys revoked"] += 1
+                self.counts["keys revoked"] += 1
                 self.keys.append(f"torture-key-{len(self.keys)}")
-                self.api()
-                await asyncio.sleep(self.draw.uniform(0, 0.5))
+                self.restart_api()
+                await asyncio.sleep(self.rng.uniform(0, 0.5))
                 (self.disk / "valid.key").write_text(self.keys[-1])
-                await self.some_time(process)
+                await self.wait_a_while(process)
             case "api":
-                self.done["api restarts"] += 1
-                self.api()
+                self.counts["api restarts"] += 1
+                self.restart_api()
             case "clock":
-                self.done["clock jumps"] += 1
+                self.counts["clock jumps"] += 1
                 self.signal(process, signal.SIGUSR1)
-                await self.some_time(process)
+                await self.wait_a_while(process)
             case "more":
-                await self.meddle_more()
+                await self.inject_target_fault()
 
-    async def stopped_too_long(self, process: BaseProcess) -> None:
-        """Stop it for longer than its lease, let a successor take over, and let the zombie continue."""
-        self.done["zombies"] += process.is_alive()
+    async def suspend_past_lease(self, process: BaseProcess) -> None:
+        """Suspend the process for longer than its lease, start a second one, and let the first one continue."""
+        self.counts["suspended"] += process.is_alive()
         self.signal(process, signal.SIGSTOP)
         await asyncio.sleep(1.5 * LEASE_SECONDS)
         successor = self.start()
-        await self.some_time(successor)
+        await self.wait_a_while(successor)
         self.signal(process, signal.SIGCONT)
-        if self.draw.random() < 0.5:
+        if self.rng.random() < 0.5:
             self.kill(successor)
-        await self.ended(successor)
+        await self.wait_for_end(successor)
 
     def signal(self, process: BaseProcess, number: signal.Signals) -> None:
-        """Signal it, if it lives."""
+        """Send a signal to the process if it is alive."""
         if process.is_alive():
             os.kill(process.pid or 0, number)
 
     def fill_disk(self) -> None:
-        """Leave only some kilobytes, where the disk is a small one of our own."""
+        """Leave at most 1 MiB free, if the test has its own small disk."""
         if not self.disk.is_mount():
             return
-        self.done["full disks"] += 1
+        self.counts["full disks"] += 1
         with (self.disk / "ballast").open("wb") as file:
-            free = shutil.disk_usage(self.disk).free - self.draw.choice([0, 8, 64, 256, 1024]) * 1024
+            free = shutil.disk_usage(self.disk).free - self.rng.choice([0, 8, 64, 256, 1024]) * 1024
             os.posix_fallocate(file.fileno(), 0, max(1, free))
 
-    def books(self) -> dict:
-        """Read the books, which must balance at any moment. They are empty before the ledger exists."""
+    def read_books(self) -> dict:
+        """Return the books, which must always be balanced; empty before the ledger exists. Raises ``CheckFailed``."""
         printed = self.output / "books"
-        process = begin(
+        process = start_harvester(
             self.disk,
             {"PATH": os.environ["PATH"]},
             ["status", "--json", "-o", self.place.out],
@@ -224,26 +227,26 @@ class Torture:
         )
         process.join()
         if process.exitcode == 0:
-            return balanced(printed.read_bytes())
+            return check_books(printed.read_bytes())
         if b"there is no ledger" not in printed.read_bytes():
-            raise Wrong(f"no books: {printed.read_text()}")
+            raise CheckFailed(f"harvester status failed: {printed.read_text()}")
         return {}
 
-    async def whole(self, *, seconds: float) -> None:
-        """Torture for at most so long, then heal everything and let it come to its end. Raises ``Wrong``."""
-        self.api()
+    async def run(self, *, seconds: float) -> None:
+        """Inject faults for at most ``seconds``, stop them, settle all pairs and check. Raises ``CheckFailed``."""
+        self.restart_api()
         await self.set_up()
-        await self.hand_in()
+        await self.enqueue_pairs()
         until = time.monotonic() + seconds
-        while self.done["kills"] < self.kills_wanted and time.monotonic() < until:
-            await self.round()
-            if self.done["started"] % 50 == 0:
-                print(f"{self.done['kills']} killed, {len(self.enqueued_pairs)} pairs", file=sys.stderr, flush=True)
-        self.place.heal()
-        self.api(well=True)
-        await self.at_rest()
-        self.witness.check()
-        self.books()
-        self.witness.all_there(self.enqueued_pairs)
+        while self.counts["kills"] < self.kills_wanted and time.monotonic() < until:
+            await self.run_round()
+            if self.counts["started"] % 50 == 0:
+                print(f"{self.counts['kills']} killed, {len(self.enqueued_pairs)} pairs", file=sys.stderr, flush=True)
+        self.place.clear_faults()
+        self.restart_api(without_faults=True)
+        await self.settle_all()
+        self.checker.check()
+        self.read_books()
+        self.checker.check_complete(self.enqueued_pairs)
         for folder in (self.disk, self.output):
-            secret_found(self.keys, folder)
+            check_secrets(self.keys, folder)

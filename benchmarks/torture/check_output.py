@@ -1,6 +1,7 @@
-"""The verdict on a tortured harvest, from outside: what was enqueued, what was answered, and which rows exist.
+"""Checks the output of a test from outside: which pairs were enqueued, which got responses, and which rows exist.
 
-It never reads the ledger and imports nothing of harvester. It uses only the output of ``harvester status``.
+It never reads the ledger and imports nothing from harvester. It uses only the parts, the log of the stand-in, and the
+output of ``harvester status``.
 """
 
 import hashlib
@@ -19,17 +20,17 @@ Reading = tuple[str, str, str]
 Parts = dict[str, bytes]
 
 
-class Wrong(Exception):  # noqa: N818 - it is the verdict
-    """A promise was broken: which one, and what shows it."""
+class CheckFailed(Exception):  # noqa: N818 - it is a result, not an error of the program
+    """harvester broke a guarantee. The message contains the guarantee and the evidence."""
 
 
-class Witness:
-    """Looks at the parts and at the stand-in's log again and again, and remembers."""
+class OutputChecker:
+    """Compares the parts with the stand-in's log repeatedly, and keeps what it has read."""
 
     def __init__(self, log: Path, parts: Callable[[], Parts], last_reading: str) -> None:
         """Read the stand-in's ``log`` as it grows; ``parts`` gives all parts that a reader finds, by name.
 
-        After its last reading a pair is never asked for again.
+        A pair must not be requested after its last reading is stored.
         """
         self._last_reading = last_reading
         self._log = log
@@ -42,8 +43,8 @@ class Witness:
         self._part_of: dict[Reading, set[str]] = {}
         self.responses = 0
 
-    def answered(self) -> list[Pair]:
-        """Give the pairs answered since the last check, whole lines alone."""
+    def read_responses(self) -> list[Pair]:
+        """Return the pairs of the responses since the last call; an incomplete last line is left for the next one."""
         with self._log.open("rb") as file:
             file.seek(self._at)
             data = file.read()
@@ -57,21 +58,21 @@ class Witness:
         return [(line["campaign_id"], line["send_id"]) for line in lines]
 
     def check(self) -> None:
-        """Check what happened since the last check. Call it while no harvester runs: what stands is settled."""
-        requested_again = self._stored & set(self.answered())
+        """Check everything since the last check. Call it while no harvester runs. Raises ``CheckFailed``."""
+        requested_again = self._stored & set(self.read_responses())
         if requested_again:
-            raise Wrong(f"asked again although stored before: {sorted(requested_again)[:3]}")
+            raise CheckFailed(f"requested again after the last reading was stored: {sorted(requested_again)[:3]}")
         parts = self._read_parts()
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
         changed = [name for name, digest in self._digests.items() if digests.get(name) != digest]
         if changed:
-            raise Wrong(f"a part changed or vanished: {changed[:3]}")
+            raise CheckFailed(f"a part was changed or deleted: {changed[:3]}")
         for name in digests.keys() - self._digests.keys():
-            self._take(name, parts[name])
+            self._add_part(name, parts[name])
         self._digests = digests
 
-    def _take(self, name: str, data: bytes) -> None:
-        for row in rows_of(name, data):
+    def _add_part(self, name: str, data: bytes) -> None:
+        for row in parse_rows(name, data):
             pair, reading = (row["campaign_id"], row["send_id"]), row["reading"]
             self._part_of.setdefault((*pair, reading), set()).add(name)
             if row["level"] != "capture":
@@ -80,53 +81,53 @@ class Witness:
             if reading == self._last_reading:
                 self._stored.add(pair)
             if row["verdict"] not in self._verdicts.get(pair, ()):
-                raise Wrong(f"{pair} is captured as {row['verdict']}, which was never answered")
+                raise CheckFailed(f"{pair} is captured as {row['verdict']}, but no response had this verdict")
 
-    def all_there(self, enqueued_pairs: set[Pair]) -> None:
-        """Judge at the end: of each pair the last reading is there, each reading once and whole, and nothing else."""
-        missing, strange = enqueued_pairs - self._stored, {reading[:2] for reading in self._captures} - enqueued_pairs
-        twice = [reading for reading, count in self._captures.items() if count > 1]
-        if missing or twice or strange:
+    def check_complete(self, enqueued_pairs: set[Pair]) -> None:
+        """Check that each pair has its last reading, each reading is complete in one part, and nothing else exists."""
+        missing, unknown = enqueued_pairs - self._stored, {reading[:2] for reading in self._captures} - enqueued_pairs
+        repeated = [reading for reading, count in self._captures.items() if count > 1]
+        if missing or repeated or unknown:
             problems = (
-                f"{what} {sorted(those)[:3]} ({len(those)})"
-                for what, those in (("missing", missing), ("twice", twice), ("never enqueued", strange))
+                f"{problem} {sorted(pairs)[:3]} ({len(pairs)})"
+                for problem, pairs in (("missing", missing), ("captured twice", repeated), ("never enqueued", unknown))
             )
-            raise Wrong(", ".join(problems))
-        torn = [reading for reading, names in self._part_of.items() if len(names) > 1]
-        if torn:
-            raise Wrong(f"rows in two parts: {torn[:3]}")
+            raise CheckFailed(", ".join(problems))
+        split = [reading for reading, names in self._part_of.items() if len(names) > 1]
+        if split:
+            raise CheckFailed(f"rows of one reading in two parts: {split[:3]}")
 
     @property
     def captured(self) -> Counter[str]:
-        """How many captures stand in parts, by reading."""
+        """The number of captures in the parts, by reading."""
         return Counter(reading for _, _, reading in self._captures)
 
 
-def rows_of(name: str, data: bytes) -> list[dict]:
-    """Give a part's rows. Raises ``Wrong`` for a part that is not whole."""
+def parse_rows(name: str, data: bytes) -> list[dict]:
+    """Return the rows of a part. Raises ``CheckFailed`` if the part is incomplete."""
     try:
         with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True) as reader:
             text = reader.read()
         if not text.endswith(b"\n"):
-            raise Wrong(f"{name} ends within a line")
+            raise CheckFailed(f"the last line of {name} is incomplete")
         return [json.loads(line) for line in text.split(b"\n")[:-1]]
     except (zstandard.ZstdError, ValueError) as error:
-        raise Wrong(f"{name} is not whole: {error}") from None
+        raise CheckFailed(f"cannot read {name}: {error}") from None
 
 
-def balanced(status: bytes) -> dict:
-    """Judge ``harvester status --json``: accepted = captured + rejected + expired + pending. Gives the books."""
+def check_books(status: bytes) -> dict:
+    """Check that the books of ``harvester status --json`` are balanced, and return them. Raises ``CheckFailed``."""
     books = json.loads(status)["books"]
     ended = sum(books["captured"].values()) + sum(books["rejected"].values()) + books["expired"]
     if books["accepted"] != ended + books["pending"]:
-        raise Wrong(f"the books do not balance: {books}")
+        raise CheckFailed(f"the books are not balanced: {books}")
     return books
 
 
-def secret_found(keys: list[str], folder: Path) -> None:
-    """Judge all files below a folder: no key that was ever valid stands in any of them."""
+def check_secrets(keys: list[str], folder: Path) -> None:
+    """Check that no file below a folder contains a key that was ever valid. Raises ``CheckFailed``."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.name.endswith(".key"):
             data = path.read_bytes()
             if any(key.encode() in data for key in keys):
-                raise Wrong(f"{path} holds a key")
+                raise CheckFailed(f"{path} contains a key")

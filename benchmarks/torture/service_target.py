@@ -1,4 +1,4 @@
-"""``harvester serve`` under torture: pairs by message, readings at ages of seconds, and a broker that is killed too."""
+"""``harvester serve`` as the program under test: pairs come in messages, and the broker is killed too."""
 
 import asyncio
 import json
@@ -7,30 +7,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.torture.chaos import LIST_PAIRS, Torture
-from benchmarks.torture.check_output import Pair, Wrong, secret_found
-from benchmarks.torture.storage_targets import Folder, Lake
+from benchmarks.torture.check_output import CheckFailed, Pair, check_secrets
+from benchmarks.torture.storage_targets import BucketPlace, FolderPlace
 from tests.support.brokers import BrokerServer, queue_name
 
 AGES_SECONDS = (1.5, 4.0, 8.0)
-REST_SECONDS = 180.0
+SETTLE_SECONDS = 180.0
 
 
-class OfService(Torture):
-    """A service with one queue."""
+class ServiceTarget(Torture):
+    """Runs one service after the other on the same queue. Readings are due at ages of seconds."""
 
     jumps = (0.0, 0.0, 0.0, 3.0, -3.0, -3600.0, 3 * 86_400.0, -3 * 86_400.0, 20 * 86_400.0)
     last_reading = "final"
     patience_seconds = 1.0
 
-    def __init__(self, disk: Path, place: Folder | Lake, broker_server: BrokerServer, *, seed: int, kills: int) -> None:
+    def __init__(
+        self, disk: Path, place: FolderPlace | BucketPlace, broker_server: BrokerServer, *, seed: int, kills: int
+    ) -> None:
         """Send messages to a queue on ``broker_server``."""
         super().__init__(disk, place, seed=seed, kills=kills)
         self.broker_server, self.queue = broker_server, queue_name()
-        self._known: dict[Pair, float | None] = {}
+        self._sent_at: dict[Pair, float | None] = {}
         (disk / "broker.key").write_text(broker_server.url)
 
     async def set_up(self) -> None:
-        """Make the queue, and settings that lead to it."""
+        """Create the queue, and the configuration of the service."""
         await self.broker_server.server.wait_until_ready()
         await self.broker_server.create_queue(self.queue)
         names = {
@@ -55,54 +57,57 @@ class OfService(Torture):
         )
 
     def arguments(self) -> list[str]:
-        """Serve; now and then only until nothing is due."""
-        idle = ["--until-idle"] if self.draw.random() < 0.15 else []
-        return ["serve", "--config", "harvester.toml", "--concurrency", str(self.draw.choice([2, 8, 64])), *idle]
+        """Return the command of the service; at times with ``--until-idle``."""
+        idle = ["--until-idle"] if self.rng.random() < 0.15 else []
+        return ["serve", "--config", "harvester.toml", "--concurrency", str(self.rng.choice([2, 8, 64])), *idle]
 
-    async def hand_in(self) -> None:
-        """Send messages of some pairs each, some with their times; and some pairs, and some messages, again."""
-        pairs = self.new_pairs(self.draw.randrange(1, LIST_PAIRS))
-        self._known |= {pair: time.time() if self.draw.random() < 0.8 else None for pair in pairs}
+    async def enqueue_pairs(self) -> None:
+        """Send messages of new pairs, most with a time; repeat some pairs and some messages."""
+        pairs = self.new_pairs(self.rng.randrange(1, LIST_PAIRS))
+        self._sent_at |= {pair: time.time() if self.rng.random() < 0.8 else None for pair in pairs}
         self.enqueued_pairs |= set(pairs)
-        pairs += self.draw.choices(sorted(self._known), k=len(pairs) // 2)
-        self.draw.shuffle(pairs)
+        pairs += self.rng.choices(sorted(self._sent_at), k=len(pairs) // 2)
+        self.rng.shuffle(pairs)
         bodies = []
         while pairs:
-            size = self.draw.randrange(1, 12)
+            size = self.rng.randrange(1, 12)
             bodies.append(self._message(pairs[:size]))
             pairs = pairs[size:]
-        bodies += self.draw.choices(bodies, k=len(bodies) // 3)
-        self.done["messages"] += len(bodies)
+        bodies += self.rng.choices(bodies, k=len(bodies) // 3)
+        self.counts["messages"] += len(bodies)
         await self.broker_server.send(self.queue, *bodies)
 
     def _message(self, pairs: list[Pair]) -> bytes:
         named: list[dict[str, str]] = []
         for campaign_id, send_id in pairs:
-            at = self._known[campaign_id, send_id]
+            at = self._sent_at[campaign_id, send_id]
             sent = {} if at is None else {"sent_at": datetime.fromtimestamp(at, UTC).isoformat()}
             named.append({"campaign_id": campaign_id, "send_id": send_id} | sent)
         return json.dumps({"version": 1} | (named[0] if len(named) == 1 else {"pairs": named})).encode()
 
-    async def meddle_more(self) -> None:
-        """Kill the broker, and start it again."""
-        self.done["brokers killed"] += 1
+    async def inject_target_fault(self) -> None:
+        """Kill the broker, and restart it."""
+        self.counts["brokers killed"] += 1
         self.broker_server.interrupt()
-        await asyncio.sleep(self.draw.uniform(0, 1.0))
+        await asyncio.sleep(self.rng.uniform(0, 1.0))
         await self.broker_server.restore()
 
-    async def at_rest(self) -> None:
-        """Serve until the queue is empty and nothing is pending; then a SIGTERM ends it with 0."""
-        process = self.start("serve", "--config", "harvester.toml", right=True)
-        until = time.monotonic() + REST_SECONDS
-        while (left := await self.broker_server.count_messages(self.queue)) or self.books()["pending"]:
+    async def settle_all(self) -> None:
+        """Serve until the queue is empty and nothing is pending; a SIGTERM must then end it with 0."""
+        process = self.start("serve", "--config", "harvester.toml", right_clock=True)
+        until = time.monotonic() + SETTLE_SECONDS
+        while (left := await self.broker_server.count_messages(self.queue)) or self.read_books()["pending"]:
             if time.monotonic() > until or not process.is_alive():
-                raise Wrong(f"not at rest: {left} messages left, books {self.books()}, exit code {process.exitcode}")
+                raise CheckFailed(
+                    f"pairs are not settled: {left} messages left, books {self.read_books()}, "
+                    f"exit code {process.exitcode}"
+                )
             await asyncio.sleep(0.5)
         process.terminate()
-        await self.ended(process, within=30.0)
+        await self.wait_for_end(process, timeout_seconds=30.0)
         if process.exitcode != 0:
-            raise Wrong(f"a service at rest ended with {process.exitcode}")
+            raise CheckFailed(f"an idle service ended with {process.exitcode}")
         if dead := await self.broker_server.list_dead_letters(self.queue):
-            raise Wrong(f"dead letters: {dead[:3]}")
+            raise CheckFailed(f"dead letters: {dead[:3]}")
         for folder in (self.disk, self.output):
-            secret_found([self.broker_server.url], folder)
+            check_secrets([self.broker_server.url], folder)

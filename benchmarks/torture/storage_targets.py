@@ -1,4 +1,4 @@
-"""Where a tortured harvester's parts are, what a reader finds there, and the faults of that place."""
+"""The places for parts: what a reader finds there, and the faults that they can have."""
 
 import random
 from pathlib import Path
@@ -8,39 +8,39 @@ from tests.support.object_stores import BUCKET, Bucket, s3
 from tests.support.tcp_proxy import TcpProxy
 
 
-class Folder:
-    """Parts on the small disk."""
+class FolderPlace:
+    """A folder on the small disk."""
 
     def __init__(self, disk: Path) -> None:
-        """Lie in the folder that is the default."""
+        """Use the default folder of harvester on this disk."""
         self.out, self.env = "harvest", {}
         self._top = disk / "harvest"
 
     def parts(self) -> Parts:
-        """Read what any reader finds."""
+        """Return all parts that a reader finds, by name."""
         found = self._top.glob("send_analytics/*/*.zst")
         return {str(path.relative_to(self._top)): path.read_bytes() for path in found}
 
-    def trouble(self, _draw: random.Random) -> str:
-        """Cause none: the fault of a disk is that it is full."""
+    def set_faults(self, _draw: random.Random) -> str:
+        """Do nothing: the only fault of a folder is a full disk, which ``chaos.py`` causes."""
         return ""
 
-    def heal(self) -> None:
+    def clear_faults(self) -> None:
         """Be well."""
 
 
-class Lake:
-    """Parts in a bucket behind a proxy that cuts."""
+class BucketPlace:
+    """A bucket behind a proxy that drops connections."""
 
     def __init__(self, bucket: Bucket, proxy: TcpProxy) -> None:
-        """Reach the bucket through ``proxy``, and past it for the verdict."""
+        """Let harvester use the bucket through ``proxy``; ``parts`` reads it directly."""
         self.out, self.env = f"{bucket.url}/harvest", bucket.env_through(proxy.port)
-        self._s3, self._cutter = s3(bucket.port), proxy
+        self._s3, self._proxy = s3(bucket.port), proxy
         self._tags: dict[str, str] = {}
         self._read: Parts = {}
 
     def parts(self) -> Parts:
-        """Read what a reader finds; unchanged objects are read only once."""
+        """Return all parts that a reader finds, by name. Unchanged objects are read only once."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         found = {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", [])}
         tags, self._tags = self._tags, found
@@ -54,19 +54,19 @@ class Lake:
     def _object(self, name: str) -> bytes:
         return self._s3.get_object(Bucket=BUCKET, Key=name)["Body"].read()
 
-    def trouble(self, draw: random.Random) -> str:
-        """Be away, or cut some connections, or be well; what is drawn holds for one process."""
-        away, sometimes = draw.random() < 0.15, draw.random() < 0.5
-        chance = random.Random(draw.random())
+    def set_faults(self, rng: random.Random) -> str:
+        """Choose for the next process: the bucket is unavailable, drops some connections, or works."""
+        unavailable, sometimes = rng.random() < 0.15, rng.random() < 0.5
+        chance = random.Random(rng.random())
 
         def fate(_method: str, _target: str) -> str | None:
-            if away or (sometimes and chance.random() < 0.2):
-                return "before" if away else chance.choice(["before", "within", "after"])
+            if unavailable or (sometimes and chance.random() < 0.2):
+                return "before" if unavailable else chance.choice(["before", "within", "after"])
             return None
 
-        self._cutter.fate = fate
-        return "store away" if away else "store cuts" if sometimes else ""
+        self._proxy.fate = fate
+        return "store unavailable" if unavailable else "store drops connections" if sometimes else ""
 
-    def heal(self) -> None:
+    def clear_faults(self) -> None:
         """Be well."""
-        self._cutter.fate = lambda _method, _target: None
+        self._proxy.fate = lambda _method, _target: None

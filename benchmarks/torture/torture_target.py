@@ -1,7 +1,7 @@
-"""The tortured processes, forked from a warm one: harvester with short leases and a wrong clock, and the stand-in.
+"""Starts the processes under test: harvester with short leases and a wrong clock, and the stand-in.
 
-They are forked from a process that has imported everything, so that kills hit the work and not Python's start. A
-lease of two minutes lasts a second here, and waits of minutes are short; nothing else differs from the command.
+They are forked from a process that has imported everything, so that a kill interrupts their work and not the imports.
+A lease lasts one second instead of two minutes, and long waits are shorter. Nothing else differs from the command.
 """
 
 import asyncio
@@ -32,18 +32,20 @@ _context.set_forkserver_preload(
 )
 
 
-def begin(folder: Path, env: dict[str, str], arguments: list[str], *, output: Path, jumps: list[float]) -> BaseProcess:
-    """Begin ``harvester`` in a folder, with this environment and no other.
+def start_harvester(
+    folder: Path, env: dict[str, str], arguments: list[str], *, output: Path, jumps: list[float]
+) -> BaseProcess:
+    """Start ``harvester`` in a folder, with only this environment.
 
-    Its clock is wrong by the first of ``jumps``, in seconds, and by the next one after each SIGUSR1.
+    ``jumps`` contains the errors of its clock, in seconds: the first one applies until a SIGUSR1, then the next one.
     """
     process = _context.Process(target=_harvester, args=(folder, env, arguments, output, jumps))
     process.start()
     return process
 
 
-def stand_in(config: SimulatorConfig) -> BaseProcess:
-    """Begin the stand-in for Braze, which serves until it is killed."""
+def start_stand_in(config: SimulatorConfig) -> BaseProcess:
+    """Start the stand-in for the Braze API, which serves until it is killed."""
     process = _context.Process(target=_stand_in, args=(config,), daemon=True)
     process.start()
     return process
@@ -58,7 +60,7 @@ def _stand_in(config: SimulatorConfig) -> None:
 
 
 def _harvester(folder: Path, env: dict[str, str], arguments: list[str], output: Path, jumps: list[float]) -> None:
-    from harvester.cli import main  # noqa: PLC0415 - the torturer itself has no need of it
+    from harvester.cli import main  # noqa: PLC0415 - the parent process does not need it
 
     os.chdir(folder)
     os.environ.clear()
@@ -66,19 +68,19 @@ def _harvester(folder: Path, env: dict[str, str], arguments: list[str], output: 
     opened = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(opened, stream)
-    _hurry()
-    _go_wrong(jumps)
+    _shorten_waits()
+    _set_wrong_clock(jumps)
     main(arguments)
 
 
-def _hurry() -> None:
-    """Shorten what waits: leases, and looks that come every minute."""
-    from harvester import schedule  # noqa: PLC0415 - likewise
-    from harvester.braze import gate  # noqa: PLC0415 - likewise
-    from harvester.engine import upkeep, uploader  # noqa: PLC0415 - likewise
-    from harvester.ledger import database  # noqa: PLC0415 - likewise
-    from harvester.service import service  # noqa: PLC0415 - likewise
-    from harvester.sources.brokers import redis  # noqa: PLC0415 - likewise
+def _shorten_waits() -> None:
+    """Shorten leases, pauses and periodic work."""
+    from harvester import schedule  # noqa: PLC0415 - see above
+    from harvester.braze import gate  # noqa: PLC0415 - see above
+    from harvester.engine import upkeep, uploader  # noqa: PLC0415 - see above
+    from harvester.ledger import database  # noqa: PLC0415 - see above
+    from harvester.service import service  # noqa: PLC0415 - see above
+    from harvester.sources.brokers import redis  # noqa: PLC0415 - see above
 
     database.LEASE_SECONDS = LEASE_SECONDS
     redis.RedisBroker.__init__.__kwdefaults__["lease_seconds"] = LEASE_SECONDS
@@ -88,7 +90,7 @@ def _hurry() -> None:
     uploader.FIRST_PAUSE_SECONDS, uploader.MAX_PAUSE_SECONDS = 0.2, 1.0
 
 
-def _go_wrong(jumps: list[float]) -> None:
+def _set_wrong_clock(jumps: list[float]) -> None:
     real_time = time.time
     time.time = lambda: real_time() + jumps[0]
 

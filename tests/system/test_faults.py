@@ -1,4 +1,4 @@
-"""``docs/faults.md`` names only existing tests, and a short torture run passes."""
+"""``docs/faults.md`` names only existing tests, and a short run with random faults passes."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py(?:::\w+)+)`", (TOP / "docs/fa
 
 
 def test_every_test_named_in_the_fault_table_exists():
-    """The names are looked up in the test files."""
+    """A reader of docs/faults.md finds each test that it names."""
     assert len(NAMED) > 80
     found = {}
     for name in NAMED:
@@ -25,7 +25,7 @@ def test_every_test_named_in_the_fault_table_exists():
 
 @pytest.mark.parametrize("command", ["run", "serve"])
 def test_a_short_torture_run_loses_and_duplicates_nothing(command):
-    """The seed fixes the kills, stops, full disks, revoked keys, failing stores and clock jumps."""
+    """Kills, suspensions, full disks, revoked keys, store failures and clock jumps lose and repeat no row."""
     require_program("unshare")
     script = [sys.executable, "-m", "benchmarks.torture", "--kills", "4", "--seed", "2", "--store", "moto"]
     if command == "serve":
@@ -33,4 +33,4 @@ def test_a_short_torture_run_loses_and_duplicates_nothing(command):
         script += ["--serve", "redis"]
     done = subprocess.run(script, cwd=TOP, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "none missing, none twice" in done.stdout
+    assert "none is missing, none was written twice" in done.stdout

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.measure.month import BRAZE_AWAY, Month, month
+from benchmarks.measure.month import BRAZE_UNAVAILABLE, Month, month
 from benchmarks.measure.soak import Soak
 from harvester.model import DAY_SECONDS
 
@@ -29,7 +29,7 @@ def month_and_soak(tmp_path_factory) -> tuple[Month, Soak]:
 def test_every_send_of_a_month_has_its_final_capture(month_and_soak):
     """Each final capture is on the last day before Braze deletes the analytics, and the books balance."""
     result, _ = month_and_soak
-    assert result.without_final(result.starts_at + 30 * DAY_SECONDS) == []
+    assert result.list_sends_without_final(result.starts_at + 30 * DAY_SECONDS) == []
     assert result.books is not None
     assert result.books.balanced
     assert result.books.expired == 0
@@ -41,7 +41,7 @@ def test_every_send_of_a_month_has_its_final_capture(month_and_soak):
 def test_requests_that_failed_during_an_outage_are_repeated(month_and_soak):
     """Within three hours after the outage, each send has a response."""
     result, _ = month_and_soak
-    began, ended = (result.starts_at + day * DAY_SECONDS for day in BRAZE_AWAY)
+    began, ended = (result.starts_at + day * DAY_SECONDS for day in BRAZE_UNAVAILABLE)
     assert result.unanswered
     assert all(began <= at < ended for times in result.unanswered.values() for at in times)
     assert not [at for times in result.answered.values() for at in times if began <= at < ended]
