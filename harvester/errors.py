@@ -10,7 +10,7 @@ The base class determines the exit code, the leaf says what happened::
     │   └── SinkError                         ... a part cannot be created; it is retried
     │       ├── PartConflict                  ... a part's bytes differ from the sealed ones: never overwritten
     │       ├── SinkRefused                   ... the place must not be used: of another ledger, damaged, overwriting
-    │       └── SinkClosed                    ... no part is accepted any more: the reader of a pipe has gone
+    │       └── SinkClosed                    ... no part is accepted any more: the reader closed the pipe
     ├── BrokerError                    -      nothing, or repairs the broker: the trigger reconnects
     └── ExchangeError                  -      nothing: one request to the API failed and is retried
 

@@ -53,10 +53,10 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
             # The error names the copy.
             raise type(error)(str(error).replace(str(folder), place.rstrip("/"))) from None
     if out is not None:
-        click.echo(f"wrote {output.plural(written.rows, 'row')} to {out}", err=True)
-    if written.folded:
+        click.echo(f"wrote {output.plural(written.row_count, 'row')} to {out}", err=True)
+    if written.folded_count:
         click.echo(
-            f"{output.plural(written.folded, 'rare counter')} stored as JSON text in the column unrecognized, "
+            f"{output.plural(written.folded_count, 'rare counter')} stored as JSON text in the column unrecognized, "
             "since the view has at most 500 columns of counters",
             err=True,
         )

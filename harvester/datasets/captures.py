@@ -1,4 +1,4 @@
-"""The last capture of each pair in a dataset's parts, to rebuild a ledger from them."""
+"""The last capture of each pair in a dataset's parts, from which a ledger can be rebuilt."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -29,8 +29,8 @@ def list_last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCa
     with duckdb.connect() as connection:
         limit_memory(connection, 512, temp_directory)
         try:
-            found = connection.execute(query)
-            while page := found.fetchmany(2048):
+            result = connection.execute(query)
+            while page := result.fetchmany(2048):
                 for *identity, reading, verdict, captured_at, since, captures in page:
                     yield LastCapture(
                         Pair(*identity),
@@ -44,5 +44,5 @@ def list_last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCa
             raise SinkError(f"cannot read the parts of {folder}: {str(error).splitlines()[0]}") from None
 
 
-def _parse_time(written: str) -> float:
-    return datetime.fromisoformat(written).timestamp()
+def _parse_time(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

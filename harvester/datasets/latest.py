@@ -15,26 +15,30 @@ from harvester.errors import SinkError, UsageError
 from harvester.model import DATASET, is_part
 from harvester.private_files import make_private_file
 
-_FORMATS = {"ndjson": "(FORMAT json)", "csv": "(FORMAT csv, HEADER)", "parquet": "(FORMAT parquet, COMPRESSION zstd)"}
+_COPY_OPTIONS = {
+    "ndjson": "(FORMAT json)",
+    "csv": "(FORMAT csv, HEADER)",
+    "parquet": "(FORMAT parquet, COMPRESSION zstd)",
+}
 
 
 class WrittenView(NamedTuple):
-    """The number of rows written, and of counters without a column."""
+    """The number of rows written, and of counters that have no column of their own."""
 
-    rows: int
-    folded: int
+    row_count: int
+    folded_count: int
 
 
 def write_latest(
-    folder: Path, out: Path | None, kind: str, *, memory_limit_mb: int = 512, temp_directory: Path
+    folder: Path, out: Path | None, file_format: str, *, memory_limit_mb: int = 512, temp_directory: Path
 ) -> WrittenView:
     """Write the latest view of a folder to a file (atomically) or to standard output.
 
     For each pair, date, level, channel and variation it keeps the newest row with a counter other than 0, else the
-    newest row: a late response of zeros, as after expiry, hides no numbers. Absent counters are null, in NDJSON too,
-    since readers infer columns from the first rows. In CSV, text that a spreadsheet would run as a formula gets a
-    leading apostrophe. ``kind`` is ndjson, csv or parquet. Beyond ``MAX_COUNTERS``, the rarest counters are JSON text
-    in ``unrecognized``.
+    newest row: zeros that Braze returns after expiry do not hide the numbers. Absent counters are null, in NDJSON too,
+    because readers infer columns from the first rows. In CSV, text that a spreadsheet would run as a formula gets a
+    leading apostrophe. ``file_format`` is ndjson, csv or parquet. Beyond ``MAX_COUNTERS``, the rarest counters are
+    JSON text in ``unrecognized``.
 
     Raises ``UsageError`` if there is no part or ``out`` cannot be written, ``SinkError`` for a damaged part.
     """
@@ -43,14 +47,14 @@ def write_latest(
     parts = sorted(path for path in (folder / DATASET).glob("*/*") if is_part(path.name))
     if not parts:
         raise UsageError(_describe_missing_parts(folder))
-    if kind == "parquet" and out is None:
-        raise UsageError("Parquet cannot be written to standard output; give -o FILE")
-    temporary = temp_directory / "latest" if out is None else _name_beside(out)
+    if file_format == "parquet" and out is None:
+        raise UsageError("Parquet cannot be written to standard output; use -o FILE")
+    temporary = temp_directory / "latest" if out is None else _make_temporary_path(out)
     _check_writable(temporary)
     with _describe_errors(folder, temporary, memory_limit_mb, temp_directory), duckdb.connect() as connection:
         limit_memory(connection, memory_limit_mb, temp_directory)
-        view = build_view(find_members(connection, parts), parts, escape_formulas=kind == "csv")
-        copy = f"COPY ({view.query}) TO {quote_text(str(temporary))} {_FORMATS[kind]}"
+        view = build_view(find_members(connection, parts), parts, escape_formulas=file_format == "csv")
+        copy = f"COPY ({view.query}) TO {quote_text(str(temporary))} {_COPY_OPTIONS[file_format]}"
         written = connection.execute(copy).fetchone()
     if out is None:
         _copy_to_stdout(temporary)
@@ -59,12 +63,12 @@ def write_latest(
     return WrittenView(int(written[0]) if written else 0, view.folded_count)
 
 
-def _name_beside(out: Path) -> Path:
+def _make_temporary_path(out: Path) -> Path:
     return out.with_name(f".{out.name}.{secrets.token_hex(4)}.making")
 
 
 def _check_writable(path: Path) -> None:
-    """Raise ``UsageError`` if the folder is not writable, or if the name is taken, also by a link."""
+    """Raise ``UsageError`` if the folder is not writable, or if the name exists, even as a link."""
     try:
         make_private_file(path)
         path.unlink()
@@ -100,7 +104,7 @@ def _describe_missing_parts(folder: Path) -> str:
     """Return the error for a folder without parts. If it has ``.harvester/``, parts may have been lost."""
     if (folder / ".harvester").is_dir():
         return (
-            f"{folder} holds no parts below {DATASET}/, but harvester has used it ({folder}/.harvester is there); "
-            f"harvester doctor -o {folder} says whether stored parts are missing"
+            f"{folder} contains no parts below {DATASET}/, but harvester has used it ({folder}/.harvester exists); "
+            f"run harvester doctor -o {folder} to check for missing parts"
         )
-    return f"nothing was harvested in {folder} yet; it should hold {DATASET}/captured_date=.../"
+    return f"{folder} contains no parts; name the place that contains {DATASET}/captured_date=.../"

@@ -1,6 +1,6 @@
-"""The SQL of the latest view: which counters are columns, and the newest row of each key.
+"""The SQL of the latest view: which counters become columns, and the newest row of each key.
 
-Text columns stay text, whatever their values look like: an id of digits keeps its zeros.
+Text columns stay text, whatever their values look like: an id of digits keeps its leading zeros.
 """
 
 import json
@@ -31,21 +31,21 @@ KEY = ("workspace", "campaign_id", "send_id", "date", "level", "channel", "varia
 MAX_COUNTERS = 500
 """At most this many counters have a column. DuckDB needs a megabyte for each, for any number of rows."""
 
-_REST = "unrecognized"
+_UNRECOGNIZED = "unrecognized"
 """The column for all other members of a row, as the text of a JSON object."""
 
 _NUMBERS = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"})
 
 
 class View(NamedTuple):
-    """The query of the view, and the number of counters without a column."""
+    """The query of the view, and the number of counters that have no column of their own."""
 
     query: str
     folded_count: int
 
 
 def build_view(members: Members, parts: list[Path], *, escape_formulas: bool) -> View:
-    """Build the query of the view over the rows of these parts, whose members are known."""
+    """Build the query of the view over these parts. ``members`` are the members of their rows."""
     counters, folded = _choose_counters(members)
     build_table = _build_folded_table if folded else _build_row_table
     rows = build_table(counters, members, parts)
@@ -58,32 +58,32 @@ def _choose_counters(members: Members) -> tuple[dict[str, str], set[str]]:
     Types are integers, decimals, or text for all other values.
     """
     types = {}
-    for name, found in members.kinds.items():
+    for name, found in members.types.items():
         numbers = found - {"JSON", "NULL", '"NULL"'} or found
         types[name] = "BIGINT" if numbers == {"BIGINT"} else "DOUBLE" if numbers <= _NUMBERS else "VARCHAR"
     names = types.keys() - set(TEXT_COLUMNS)
     kept = names
     if len(names) > MAX_COUNTERS:
-        common = sorted(names - {_REST}, key=lambda name: (-members.rows[name], name))
-        columns_by_name = _assign_columns([*TEXT_COLUMNS, _REST, *common])
-        kept = {*[name for name in common if columns_by_name[name] == name][:MAX_COUNTERS], _REST}
-        types[_REST] = "VARCHAR"
+        common = sorted(names - {_UNRECOGNIZED}, key=lambda name: (-members.rows[name], name))
+        columns_by_name = _assign_columns([*TEXT_COLUMNS, _UNRECOGNIZED, *common])
+        kept = {*[name for name in common if columns_by_name[name] == name][:MAX_COUNTERS], _UNRECOGNIZED}
+        types[_UNRECOGNIZED] = "VARCHAR"
     ordered = sorted(kept, key=lambda name: (name != name.lower(), name))
     return {name: types[name] for name in ordered}, names - kept
 
 
 def _build_view_query(counters: dict[str, str], rows: str, *, escape_formulas: bool) -> str:
-    """Return the query of the view over a table of rows."""
-    typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
-    columns_by_name = _assign_columns(typed)
+    """Return the query of the view over the SQL of a table of rows."""
+    types_by_column = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
+    columns_by_name = _assign_columns(types_by_column)
     counts = [f"coalesce(TRY_CAST({quote_name(columns_by_name[name])} AS DOUBLE), 0) <> 0" for name in counters]
-    if _REST in counters:
-        counts.append(f"coalesce(regexp_matches({_REST}, '\":\"?-?[0.]*[1-9]'), false)")
+    if _UNRECOGNIZED in counters:
+        counts.append(f"coalesce(regexp_matches({_UNRECOGNIZED}, '\":\"?-?[0.]*[1-9]'), false)")
     columns = ", ".join(
         _escape_formula(columns_by_name[name])
         if escape_formulas and kind == "VARCHAR"
         else quote_name(columns_by_name[name])
-        for name, kind in typed.items()
+        for name, kind in types_by_column.items()
     )
     keys = ", ".join(quote_name(name) for name in KEY)
     order = f"({' OR '.join(counts) or 'false'}) DESC, captured_at DESC, batch_id DESC"
@@ -91,7 +91,7 @@ def _build_view_query(counters: dict[str, str], rows: str, *, escape_formulas: b
 
 
 def _assign_columns(names: Iterable[str]) -> dict[str, str]:
-    """Map each counter to a column name: DuckDB's column names must differ in more than case."""
+    """Map each counter to a column name. DuckDB ignores case in column names, so some get a number."""
     columns_by_name: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
@@ -105,29 +105,32 @@ def _assign_columns(names: Iterable[str]) -> dict[str, str]:
 
 
 def _build_row_table(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
-    """Return the table of rows: read directly, or member by member if names cannot be columns."""
-    typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
-    columns_by_name = _assign_columns(typed)
+    """Return the SQL of the table of rows. If a name cannot be a column name, it reads each member separately."""
+    types_by_column = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
+    columns_by_name = _assign_columns(types_by_column)
     if all(name == column for name, column in columns_by_name.items()):
-        columns = "{" + ", ".join(f"{quote_text(name)}: {quote_text(kind)}" for name, kind in typed.items()) + "}"
+        columns = (
+            "{" + ", ".join(f"{quote_text(name)}: {quote_text(kind)}" for name, kind in types_by_column.items()) + "}"
+        )
         return f"read_json({quote_texts(map(escape_path, parts))}, columns = {columns}, {members.read_options()})"
-    pointers = {name: quote_text("/" + name.replace("~", "~0").replace("/", "~1")) for name in typed}
+    pointers = {name: quote_text("/" + name.replace("~", "~0").replace("/", "~1")) for name in types_by_column}
     listed = ", ".join(
         f"CAST(json ->> {pointers[name]} AS {kind}) AS {quote_name(columns_by_name[name])}"
-        for name, kind in typed.items()
+        for name, kind in types_by_column.items()
     )
     return f"(SELECT {listed} FROM {build_object_table(parts, members.object_bytes)})"  # noqa: S608 - quoted
 
 
 def _build_folded_table(counters: dict[str, str], members: Members, parts: list[Path]) -> str:
-    """Return the table of rows, with members without a column combined in one."""
-    typed = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
-    structure = quote_text(json.dumps(typed))
-    others = quote_text(json.dumps(dict.fromkeys(typed)))
+    """Return the SQL of the table of rows, with all members that have no column combined in one."""
+    types_by_column = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
+    structure = quote_text(json.dumps(types_by_column))
+    others = quote_text(json.dumps(dict.fromkeys(types_by_column)))
     return (
-        f"(SELECT * EXCLUDE ({_REST}, _others), CASE WHEN _others = '{{}}' THEN {_REST} "  # noqa: S608 - quoted
-        f"WHEN {_REST} IS NULL THEN _others::VARCHAR "
-        f"ELSE json_merge_patch(_others, json_object('{_REST}', {_REST}))::VARCHAR END AS {_REST} "
+        f"(SELECT * EXCLUDE ({_UNRECOGNIZED}, _others), CASE WHEN _others = '{{}}' THEN {_UNRECOGNIZED} "  # noqa: S608 - quoted
+        f"WHEN {_UNRECOGNIZED} IS NULL THEN _others::VARCHAR "
+        f"ELSE json_merge_patch(_others, json_object('{_UNRECOGNIZED}', {_UNRECOGNIZED}))::VARCHAR END "
+        f"AS {_UNRECOGNIZED} "
         f"FROM (SELECT unnest(json_transform(json, {structure})), json_merge_patch(json, {others}) AS _others "
         f"FROM {build_object_table(parts, members.object_bytes)}))"
     )

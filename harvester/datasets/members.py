@@ -1,6 +1,6 @@
 """Finds the members of a dataset's rows: names, types of values, and the length of the longest row.
 
-It reads parts one by one: for several at once DuckDB keeps a buffer each, and memory would grow with the dataset.
+Each query reads one part. For several parts DuckDB keeps a buffer each, so memory would grow with the dataset.
 """
 
 import zlib
@@ -28,8 +28,8 @@ _OBJECT_BYTES = 1_048_576
 class Members:
     """The members of all rows."""
 
-    kinds: dict[str, set[str]] = field(default_factory=dict)
-    """By name, the kinds of values that a member has, as DuckDB calls them."""
+    types: dict[str, set[str]] = field(default_factory=dict)
+    """By name, the types of a member's values, as DuckDB names them."""
 
     rows: Counter[str] = field(default_factory=Counter)
     """By name, how many rows have the member."""
@@ -38,7 +38,7 @@ class Members:
     """The length limit for one row that DuckDB reads, in bytes."""
 
     def read_options(self) -> str:
-        """Return the options by which DuckDB reads the parts."""
+        """Return the options with which DuckDB reads the parts."""
         lines = "format = 'newline_delimited', hive_partitioning = false"
         return f"{lines}, maximum_object_size = {self.object_bytes}"
 
@@ -46,17 +46,17 @@ class Members:
 def find_members(connection: Any, parts: Sequence[Path]) -> Members:
     """Scan all parts. Raises ``SinkError`` for a damaged one, ``duckdb.Error`` for one that is not NDJSON."""
     members = Members()
-    with ThreadPoolExecutor(THREADS) as pool:  # one thread reads a compressed part
+    with ThreadPoolExecutor(THREADS) as pool:  # DuckDB reads a compressed part with one thread
         for found in pool.map(lambda part: _scan_part(connection.cursor(), part), parts):
             members.object_bytes = max(members.object_bytes, found.object_bytes)
             members.rows.update(found.rows)
-            for name, kinds in found.kinds.items():
-                members.kinds.setdefault(name, set()).update(kinds)
+            for name, types in found.types.items():
+                members.types.setdefault(name, set()).update(types)
     return members
 
 
 def build_object_table(parts: Sequence[Path], object_bytes: int) -> str:
-    """Return the table of the parts' rows, as JSON."""
+    """Return the SQL of a table with the parts' rows as JSON."""
     return f"read_ndjson_objects({quote_texts(map(escape_path, parts))}, maximum_object_size = {object_bytes})"
 
 
@@ -67,14 +67,14 @@ def _scan_part(connection: Any, part: Path) -> Members:
     names = f"SELECT name, count(*) FROM (SELECT unnest(json_keys(json)) AS name FROM {rows}) GROUP BY name"  # noqa: S608 - quoted
     found.rows = Counter(dict(connection.execute(names).fetchall()))
     # To DuckDB, Sent and sent are equal, and a counter without a name is an error.
-    plain = len(found.rows) <= MANY_NAMES and len({name.lower() for name in found.rows} - {""}) == len(found.rows)
-    if plain:
-        reading = f"sample_size = -1, maximum_depth = 2, {found.read_options()}"
-        query = f"DESCRIBE SELECT * FROM read_json({quote_text(escape_path(part))}, {reading})"  # noqa: S608 - quoted
+    can_infer = len(found.rows) <= MANY_NAMES and len({name.lower() for name in found.rows} - {""}) == len(found.rows)
+    if can_infer:
+        options = f"sample_size = -1, maximum_depth = 2, {found.read_options()}"
+        query = f"DESCRIBE SELECT * FROM read_json({quote_text(escape_path(part))}, {options})"  # noqa: S608 - quoted
     else:
         query = _build_members_query(rows)
     for name, kind, *_ in connection.execute(query).fetchall():
-        found.kinds.setdefault(name, set()).add(kind)
+        found.types.setdefault(name, set()).add(kind)
     return found
 
 
@@ -87,7 +87,7 @@ def _build_members_query(rows: str) -> str:
 
 
 def _measure_longest_line(part: Path) -> int:
-    """Read a part to its end, since DuckDB accepts a truncated one. Returns the length of its longest line."""
+    """Return the length of the longest line. Reads the part to its end, because DuckDB accepts truncated parts."""
     longest = current = 0
     for chunk in _decompress(part):
         first, *others = chunk.split(b"\n")
@@ -99,7 +99,7 @@ def _measure_longest_line(part: Path) -> int:
 
 
 def _decompress(part: Path) -> Iterator[bytes]:
-    """Yield the pieces of a part. Raises ``SinkError`` if it is damaged, truncated, or has bytes after its end."""
+    """Yield the decompressed chunks of a part. Raises ``SinkError`` for a damaged part, or bytes after its end."""
     stream: Any = None
     if part.suffix == ".zst":
         stream = zstandard.ZstdDecompressor().decompressobj()
@@ -110,10 +110,10 @@ def _decompress(part: Path) -> Iterator[bytes]:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk if stream is None else stream.decompress(chunk)
     except (zstandard.ZstdError, zlib.error):
-        raise _damaged_error(part) from None
+        raise _make_damaged_error(part) from None
     if stream is not None and (not stream.eof or stream.unused_data):
-        raise _damaged_error(part)
+        raise _make_damaged_error(part)
 
 
-def _damaged_error(part: Path) -> SinkError:
+def _make_damaged_error(part: Path) -> SinkError:
     return SinkError(f"the part {part} is damaged; restore it, or move it away")

@@ -1,4 +1,4 @@
-"""Limits on memory and threads, and quoting, for every query."""
+"""Limits memory and threads, and quotes names and texts, for every query."""
 
 import glob
 import os
@@ -18,8 +18,8 @@ def limit_memory(connection: Any, memory_limit_mb: int, temp_directory: Path) ->
 
 
 def escape_path(path: Path) -> str:
-    """Escape a file name for DuckDB, which reads ``*``, ``?`` and ``[`` as a pattern."""
-    # DuckDB cannot escape them behind a backslash, so such a name stays unchanged.
+    """Escape a path for DuckDB, which treats ``*``, ``?`` and ``[`` as a pattern."""
+    # DuckDB cannot escape them in a path that contains a backslash, so this path stays unchanged.
     return str(path) if "\\" in str(path) else glob.escape(str(path))
 
 

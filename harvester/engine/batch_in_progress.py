@@ -59,8 +59,8 @@ class BatchInProgress:
         if outcome.raw:
             self._raw.append(outcome.raw, 1)
         self._rows.append(outcome.rows, outcome.row_count)
-        await self._rows.compress_full()
-        await self._raw.compress_full()
+        await self._rows.compress_if_full()
+        await self._raw.compress_if_full()
 
     async def finish(self) -> list[Part]:
         """End the parts; returns those that contain a row."""

@@ -110,7 +110,7 @@ def read_parquet_rows(name: str, path: Path) -> Iterator[Row]:
     """Yield the rows of a Parquet file. Raises ``UsageError`` for a file without the required columns."""
     with ParquetFile(path) as file:
         columns = _find_columns(name, file.columns)
-        rows = file.rows([file.columns[each.position] for each in columns])
+        rows = file.read_rows([file.columns[each.position] for each in columns])
         for number, cells in enumerate(rows, 1):
             fields = {column.field: _time_as_text(cell) for column, cell in zip(columns, cells, strict=True)}
             yield Row(number, 1, fields, fields.items())

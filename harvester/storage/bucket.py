@@ -1,7 +1,7 @@
 """A bucket as a sink: a part is created only if its name is free.
 
-The store's precondition ensures it, so no lock is needed and nothing is ever deleted or overwritten. After a lost
-response, a race or a retry the name exists, and the bytes of the object decide.
+The store checks the precondition, so harvester needs no lock, and never deletes or overwrites. After a lost response,
+a race or a retry, the name already exists. Equal bytes are then a success, other bytes a conflict.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from harvester.storage.object_store import NameTaken, ObjectStore
 
 
 class BucketSink:
-    """Parts below a place in an object store. It needs permission to create, read and list there, never to delete."""
+    """Creates parts in a bucket, below a prefix. It needs permission to create, read and list there, not to delete."""
 
     def __init__(self, store: ObjectStore) -> None:
         """Use ``store``; nothing is sent before ``attach``."""
@@ -25,7 +25,7 @@ class BucketSink:
         """Mark the dataset as this ledger's (see the protocol), and verify that the store never overwrites."""
         marker, dataset_id = await mark_dataset(self, ledger_id, known=known)
         try:
-            await self._store.create(MARKER, marker)  # the same bytes: nothing is lost if the store overwrites them
+            await self._store.create(MARKER, marker)  # if the store overwrites it, the bytes stay the same
         except NameTaken:
             return dataset_id
         raise SinkRefused(
@@ -46,7 +46,7 @@ class BucketSink:
         try:
             await self._store.create(part.name, part.data)
         except NameTaken:
-            await self._must_equal(part)
+            await self._verify_equal(part)
 
     async def read_marker(self, name: str) -> bytes | None:
         """Read a marker; None if there is none."""
@@ -64,14 +64,14 @@ class BucketSink:
         """Return whether the dataset has a part."""
         return await asyncio.to_thread(lambda: any(map(is_part, self._store.list_names(DATASET))))
 
-    async def _must_equal(self, part: Part) -> None:
+    async def _verify_equal(self, part: Part) -> None:
         existing = await self._store.read(part.name)
         if existing is None:
             raise SinkError(
-                f"{self._store.url} reports that {part.name} exists, but does not return it; harvester tries again"
+                f"{self._store.url} reports that {part.name} exists, but does not return it; harvester will retry"
             )
         if hashlib.sha256(existing).hexdigest() != part.sha256:
             raise PartConflict(
                 f"{self._store.url}/{part.name} exists with other bytes; "
-                "it was not changed. Move it away if it is not a part of harvester"
+                "it was not changed. Move it away if harvester did not write it"
             )

@@ -1,8 +1,8 @@
 """A folder on a local disk as a sink: a part is complete and durable, or absent.
 
-It writes a temporary file, flushes it, links it under the final name and flushes the folder. The link fails if the name
-exists, so nothing is ever overwritten. A failed flush is never retried on the same file, since the kernel may have
-dropped the data that it could not write.
+It writes a temporary file, flushes it, links it to the final name and flushes the folder. The link fails if the name
+exists, so nothing is overwritten. A failed flush is not retried on the same file, because the kernel may have dropped
+the data that it could not write.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _STALE_SECONDS = 3600.0
 
 
 class FolderSink:
-    """Parts below a local folder. Temporary files are in its ``.harvester/tmp``."""
+    """Creates parts below a local folder. Temporary files are in its ``.harvester/tmp``."""
 
     def __init__(self, folder: Path) -> None:
         """Use ``folder``; nothing is read or written before ``attach``."""
@@ -35,7 +35,7 @@ class FolderSink:
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Mark the dataset as this ledger's (see the protocol)."""
         with _describe_errors(self.folder):
-            await asyncio.to_thread(self._sweep)
+            await asyncio.to_thread(self._prepare_temporary_folder)
             return (await mark_dataset(self, ledger_id, known=known))[1]
 
     async def find_owner(self) -> str | None:
@@ -82,27 +82,27 @@ class FolderSink:
         except FileNotFoundError:
             return None
 
-    def _sweep(self) -> None:
+    def _prepare_temporary_folder(self) -> None:
         """Create the folder for temporary files, and delete those that a killed process left."""
         _make_folders(self.folder)
         make_private_folder(self._temporary.parent)
         make_private_folder(self._temporary)
         _flush_folder(self.folder)
-        stale_before = self._touch_probe().stat().st_mtime - _STALE_SECONDS
-        for left in self._temporary.iterdir():
-            with suppress(FileNotFoundError):  # its process has just finished
-                if left.lstat().st_mtime < stale_before:
-                    left.unlink()
+        stale_before = self._read_disk_time() - _STALE_SECONDS
+        for file in self._temporary.iterdir():
+            with suppress(FileNotFoundError):  # its process has just deleted it
+                if file.lstat().st_mtime < stale_before:
+                    file.unlink()
 
-    def _touch_probe(self) -> Path:
-        """Touch a file, to compare the others with the disk's own clock."""
+    def _read_disk_time(self) -> float:
+        """Touch a file and return its time: a network disk sets file times by its own clock."""
         probe = self._temporary / "now"
         file = open_private(probe)
         try:
             os.utime(file)
         finally:
             os.close(file)
-        return probe
+        return probe.stat().st_mtime
 
     def _create(self, name: str, data: bytes) -> None:
         target = self.folder / name
@@ -118,7 +118,7 @@ class FolderSink:
             try:
                 os.link(temporary, target)
             except FileExistsError:
-                _must_equal(target, data)
+                _verify_equal(target, data)
             _flush_folder(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -139,10 +139,10 @@ def _describe_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = advice.get(error.errno or 0, "repair it")
+        next_step = advice.get(error.errno or 0, "repair it")
         raise SinkError(
-            f"cannot write to {folder}: {error.strerror or error}; {what} and run the same command again, "
-            "nothing sealed is lost",
+            f"cannot write to {folder}: {error.strerror or error}; {next_step} and run the same command again. "
+            "No sealed batch is lost",
             cause=find_cause(error) or "failed",
         ) from None
 
@@ -170,12 +170,12 @@ def _flush_folder(folder: Path) -> None:
         os.close(file)
 
 
-def _must_equal(target: Path, data: bytes) -> None:
-    """Accept an existing file with the same bytes, and flush it: its writer may have died before that."""
+def _verify_equal(target: Path, data: bytes) -> None:
+    """Accept an existing file with equal bytes, and flush it: its writer may have died before the flush."""
     file = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(file, "rb") as existing:
         if hashlib.sha256(existing.read()).digest() != hashlib.sha256(data).digest():
             raise PartConflict(
-                f"{target} exists with other bytes; it was not changed. Move it away if it is not a part of harvester"
+                f"{target} exists with other bytes; it was not changed. Move it away if harvester did not write it"
             )
         os.fsync(existing.fileno())

@@ -1,10 +1,10 @@
-"""The marker: one small object beside a dataset that names the dataset and the ledger it belongs to.
+"""The marker: a small object beside a dataset that names the dataset and its ledger.
 
-The ledger is the only copy of the plan, so an empty ledger or the ledger of another dataset is refused. Parts without a
-marker are refused too: without the plan, everything would be requested and written again.
+The ledger is the only copy of the plan. With an empty ledger, or the ledger of another dataset, harvester would request
+and write everything again. So it refuses both, and also parts without a marker.
 
-The marker is outside of the dataset, since readers load whole folders and prefixes. Older versions put it among the
-parts. Such a marker remains valid and stays where it is, because older versions look for it there.
+The marker is outside of the dataset, because readers load whole folders and prefixes. Older versions put it among the
+parts. A marker there remains valid and is not moved, because older versions look for it there.
 """
 
 import secrets
@@ -20,6 +20,8 @@ OLD_MARKER = f"{DATASET}/_ledger.json"
 NO_OWNER = ""
 """Returned instead of a ledger's id if there are parts but no marker."""
 
+_NEXT_STEP = "name that ledger with --state. If it is lost, run harvester ledger rebuild, or choose a new place with -o"
+
 
 class MarkedSink(Protocol):
     """The marker methods of a sink."""
@@ -34,7 +36,7 @@ class MarkedSink(Protocol):
         ...
 
     async def create_marker(self, name: str, data: bytes) -> bytes:
-        """Create a marker durably if its name is free; returns the marker that is there then. Raises ``SinkError``."""
+        """Create a marker durably if its name is free; return the marker that now exists. Raises ``SinkError``."""
         ...
 
     async def has_parts(self) -> bool:
@@ -43,7 +45,7 @@ class MarkedSink(Protocol):
 
 
 async def find_owner(sink: MarkedSink) -> str | None:
-    """Return the id of the ledger that owns the dataset, ``NO_OWNER`` for parts without a marker, None for a new one.
+    """Return the id of the dataset's ledger, ``NO_OWNER`` for parts without a marker, None for a new dataset.
 
     Raises ``SinkRefused`` for a damaged marker.
     """
@@ -57,7 +59,7 @@ async def find_owner(sink: MarkedSink) -> str | None:
 async def mark_dataset(sink: MarkedSink, ledger_id: str, *, known: str | None) -> tuple[bytes, str]:
     """Mark the dataset as this ledger's, or find its marker; returns the marker and the dataset's id.
 
-    ``known`` is the id of the dataset that the ledger found here before: with it, a removed marker is restored.
+    ``known`` is the id of the dataset that the ledger found here before. With it, a deleted marker is restored.
     Raises ``SinkRefused`` for another ledger's dataset, a damaged marker, and parts without one.
     """
     marker = await sink.read_marker(MARKER)
@@ -74,20 +76,19 @@ async def mark_dataset(sink: MarkedSink, ledger_id: str, *, known: str | None) -
 
 
 async def _recover_marker(sink: MarkedSink, ledger_id: str, known: str | None) -> bytes | None:
-    """Return the marker of a dataset that has none where it belongs; None for a new dataset."""
+    """Copy an old marker, or restore a deleted one; return None for a new dataset."""
     old = await sink.read_marker(OLD_MARKER)
     if old is not None:
         _check_owner(sink, old, OLD_MARKER, ledger_id)
         return await sink.create_marker(MARKER, old)
     if not await sink.has_parts():
         return None
-    marker = await sink.read_marker(MARKER)  # another process may have begun the dataset in the meantime
+    marker = await sink.read_marker(MARKER)  # another process may have created it in the meantime
     if marker is not None:
         return marker
     if known is None:
         raise SinkRefused(
-            f"{sink.place} holds parts, but {MARKER}, which names their ledger, is missing; "
-            "name their ledger with --state; if it is lost, use harvester ledger rebuild; or name a new place with -o"
+            f"{sink.place} contains parts, but {MARKER}, which names their ledger, is missing; {_NEXT_STEP}"
         )
     return await sink.create_marker(MARKER, make_marker(ledger_id, known))
 
@@ -106,10 +107,7 @@ def _check_owner(sink: MarkedSink, marker: bytes, name: str, ledger_id: str) -> 
     """Return the dataset's id. Raises ``SinkRefused`` for a damaged marker and for that of another ledger."""
     owner, dataset_id = _parse(marker, f"{sink.place}/{name}")
     if owner != ledger_id:
-        raise SinkRefused(
-            f"{sink.place} was harvested with another ledger (its id is {owner}); "
-            "name that ledger with --state; if it is lost, use harvester ledger rebuild; or name a new place with -o"
-        )
+        raise SinkRefused(f"{sink.place} was captured with another ledger (its id is {owner}); {_NEXT_STEP}")
     return dataset_id
 
 
@@ -119,4 +117,4 @@ def _parse(marker: bytes, where: str) -> tuple[str, str]:
         fields = orjson.loads(marker)
         return str(fields["ledger"]), str(fields["dataset"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise SinkRefused(f"{where} is damaged; restore it, or name a new place with -o") from None
+        raise SinkRefused(f"{where} is damaged; restore it, or choose a new place with -o") from None

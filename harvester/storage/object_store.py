@@ -1,10 +1,10 @@
 """Object stores: S3 and stores with its API, GCS, Azure.
 
-The only module, with ``store_failures``, that imports obstore.
+Only this module and ``store_failures`` import obstore.
 
-Every request is bounded in time and attempts. Credentials come from each cloud's usual places, which obstore searches:
-environment, web identity, the role of the instance or container, and AWS profiles and SSO if boto3 is installed (the
-extra ``aws``). ``store_failures`` turns failures into sentences.
+Every request has a limit on its time and attempts. obstore looks for credentials in each cloud's usual places:
+environment, web identity, the role of the instance or container. AWS profiles and SSO need boto3 (the extra ``aws``).
+``store_failures`` turns failures into sentences.
 """
 
 import shutil
@@ -48,29 +48,30 @@ class ObjectTooLarge(ObjectRefused):
     """An object is too large to be copied to this machine."""
 
 
-class RequestRefused(SinkError):  # noqa: N818 - likewise
-    """The store works but refuses this request, probably for good. It is not an outage."""
+class RequestRefused(SinkError):  # noqa: N818 - a result, not a fault
+    """The store works but refuses this request, probably permanently. It is not an outage."""
 
 
 class ObjectStore:
     """The objects below one place, such as ``s3://bucket/prefix``. Names are relative to it."""
 
     def __init__(self, url: str) -> None:
-        """Open a place; nothing is sent yet. Raises ``UsageError`` for an unusable one."""
+        """Open a place without sending anything. Raises ``UsageError`` for an invalid URL or invalid settings."""
         classify_place(url, "a place in a bucket", buckets=True)
         self.url = url.rstrip("/")
         try:
             self._store: Any = from_url(self.url, **_build_options(self.url))
         except (BaseError, ValueError) as error:
-            advice = "set AZURE_STORAGE_ACCOUNT_NAME" if "Account must" in str(error) else "check its variables"
-            raise UsageError(f"{url}: the settings of this store are not usable; {advice}") from None
+            account_missing = "Account must" in str(error)
+            advice = "set AZURE_STORAGE_ACCOUNT_NAME" if account_missing else "check its environment variables"
+            raise UsageError(f"{url}: the settings of this store are invalid; {advice}") from None
 
     async def create(self, name: str, data: bytes) -> None:
         """Create an object if its name is free. Raises ``NameTaken`` if it is not, ``SinkError`` on failure.
 
-        A lost response is retried, so a name may be taken by our own bytes.
+        A lost response is retried, so ``NameTaken`` may be caused by our own first attempt.
         """
-        with self._clear_errors(f"write {name} to"):
+        with self._describe_errors(f"write {name} to"):
             try:
                 await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
@@ -83,7 +84,7 @@ class ObjectStore:
 
     async def read(self, name: str) -> bytes | None:
         """Return an object's bytes, None if it does not exist. Raises ``SinkError`` on failure."""
-        with self._clear_errors(f"read {name} from"):
+        with self._describe_errors(f"read {name} from"):
             try:
                 return bytes(await (await obstore.get_async(self._store, name)).bytes_async())
             except FileNotFoundError as missing:
@@ -97,59 +98,60 @@ class ObjectStore:
         It lists instead of reading: with minimal permissions S3 returns 403 for a missing object, as for a forbidden
         one.
         """
-        with self._clear_errors("list"):
+        with self._describe_errors("list"):
             folder = name.rpartition("/")[0]
             async for page in obstore.list(self._store, prefix=folder or None, offset=name[:-1], chunk_size=1):
                 return any(entry["path"] == name for entry in page)
             return False
 
-    def list_names(self, below: str = "") -> Iterator[str]:
+    def list_names(self, folder: str = "") -> Iterator[str]:
         """List the objects below a folder in the order of their names, page by page. Raises ``SinkError``."""
-        with self._clear_errors("list"):
-            for page in obstore.list(self._store, prefix=below or None, chunk_size=1000):
+        with self._describe_errors("list"):
+            for page in obstore.list(self._store, prefix=folder or None, chunk_size=1000):
                 yield from (entry["path"] for entry in page)
 
-    def download(self, name: str, to: Path) -> None:
-        """Copy an object to a file, in pieces. Raises ``SinkError``, also if it does not exist."""
-        with self._clear_errors(f"read {name} from"), to.open("wb") as file:
-            self._copy(name, file, to.parent)
+    def download(self, name: str, target: Path) -> None:
+        """Copy an object to a file, in chunks. Raises ``SinkError``, also if the object does not exist."""
+        with self._describe_errors(f"read {name} from"), target.open("wb") as file:
+            self._copy(name, file, target.parent)
 
     def open_copy(self, name: str) -> BinaryIO:
-        """Open a copy of an object as a file, a large one on disk. Raises ``SinkError`` as ``download`` does."""
+        """Open a copy of an object, on disk if it is large. Raises ``SinkError`` as ``download`` does."""
         copy: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES)  # noqa: SIM115 - the caller closes it
-        with self._clear_errors(f"read {name} from"):
+        with self._describe_errors(f"read {name} from"):
             self._copy(name, copy, Path(tempfile.gettempdir()))
             copy.seek(0)
         return cast("BinaryIO", copy)
 
     def _copy(self, name: str, file: BinaryIO, folder: Path) -> None:
         """Copy an object after checking its size. Raises ``ObjectTooLarge``, also if it is larger than reported."""
-        found = obstore.get(self._store, name)
-        size = found.meta["size"]
+        response = obstore.get(self._store, name)
+        size = response.meta["size"]
         if size > MAX_OBJECT_BYTES:
-            raise ObjectTooLarge(f"{self.url}/{name} has {size} bytes; at most {MAX_OBJECT_BYTES} are read; split it")
+            raise ObjectTooLarge(f"{self.url}/{name} has {size} bytes; the limit is {MAX_OBJECT_BYTES}; split it")
         if size > shutil.disk_usage(folder).free // 2:
             raise ObjectTooLarge(
                 f"{self.url}/{name} has {size} bytes, more than half of the free space for temporary files; "
                 "split it, or set TMPDIR to a folder with more space"
             )
-        for piece in found.stream(min_chunk_size=1 << 20):
-            size -= len(piece)
+        for chunk in response.stream(min_chunk_size=1 << 20):
+            size -= len(chunk)
             if size < 0:
                 raise ObjectTooLarge(
                     f"{self.url}/{name} is larger than the size that its store reports; upload it again"
                 )
-            file.write(piece)
+            file.write(chunk)
 
     @contextmanager
-    def _clear_errors(self, action: str) -> Iterator[None]:
+    def _describe_errors(self, action: str) -> Iterator[None]:
         """Turn an error of obstore into a sentence that says what to do."""
         try:
             yield
         except (BaseError, OSError) as error:
             kind: type[SinkError] = ObjectRefused if isinstance(error, PermissionDeniedError) else SinkError
             cause = find_cause(error) or classify_failure(str(error))
-            if isinstance(error, OSError) and error.errno is not None:  # this machine's: obstore's have no number
+            # Only errors of this machine have a number; those of obstore have none.
+            if isinstance(error, OSError) and error.errno is not None:
                 advice = f"{error.strerror} on this machine; set TMPDIR to a folder with more space"
             elif isinstance(error, FileNotFoundError):
                 kind, advice = ObjectRefused, find_advice(str(error)) or "no such object; check its name"
@@ -162,19 +164,19 @@ class ObjectStore:
 def download_object(url: str, folder: Path) -> Path:
     """Copy the object at a URL into a folder, under its own name.
 
-    Raises ``UsageError`` if the store refuses it, another ``SinkError`` if the store fails.
+    Raises ``UsageError`` if the store refuses the object, another ``SinkError`` if the store fails.
     """
     place, _, name = url.rpartition("/")
-    to = folder / name
+    target = folder / name
     try:
-        ObjectStore(place).download(name, to)
+        ObjectStore(place).download(name, target)
     except ObjectRefused as error:
         raise UsageError(str(error)) from None
-    return to
+    return target
 
 
 def is_available(url: str) -> bool:
-    """Return whether the store can list the folder of an object. If so, a failure concerns only the object."""
+    """Return whether the store responds to a listing. If it does, a failure affects only the object."""
     try:
         next(ObjectStore(url.rpartition("/")[0]).list_names(), None)
     except ObjectRefused:

@@ -1,7 +1,7 @@
-"""Turns rows into a part: NDJSON, compressed as it arrives. The only door to the compressors.
+"""Turns rows into a part: NDJSON, compressed as it arrives.
 
-The writer keeps compressed bytes, never rows: a batch of a thousand responses is some 25 MB of rows and 2 MB of part.
-Compression runs on a thread of its own, in the order of the rows.
+The writer keeps compressed bytes and at most a chunk of rows. A batch of 1,000 responses has about 25 MB of rows, and
+its part about 2 MB. Compression runs on a separate thread, in the order of the rows.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import zstandard
 from harvester.model import Batch, Part
 
 _CHUNK_BYTES = 1024 * 1024
-"""The size of a piece for the thread. Large pieces are rare, and each needs the interpreter's lock."""
+"""The size of a chunk for the thread. Each chunk waits for the interpreter's lock, so chunks are large."""
 
 
 class Compression(StrEnum):
@@ -45,7 +45,7 @@ def _create_compressor(compression: Compression) -> Any:
         case Compression.ZSTD:
             return zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
         case Compression.GZIP:
-            return zlib.compressobj(6, zlib.DEFLATED, 31)  # 31: with a gzip header, whose time is 0
+            return zlib.compressobj(6, zlib.DEFLATED, 31)  # 31: write a gzip header, with a time of 0
         case Compression.NONE:
             return _NoCompressor()
 
@@ -56,7 +56,7 @@ class PartWriter:
     def __init__(self, batch: Batch, dataset: str, compression: Compression, destination: str) -> None:
         """Begin the part of ``batch`` for the dataset with the id ``destination``.
 
-        Its name has the day on which the batch was opened and the batch's id, and no user data.
+        The part's name contains the day on which the batch was opened and the batch's id, but no user data.
         """
         self.size_bytes = 0
         """The compressed bytes so far."""
@@ -76,8 +76,8 @@ class PartWriter:
         self._waiting_bytes += len(rows)
         self._row_count += row_count
 
-    async def compress_full(self) -> None:
-        """Compress what was added, if it is enough for a piece."""
+    async def compress_if_full(self) -> None:
+        """Compress the rows that wait, if they fill a chunk."""
         if self._waiting_bytes >= _CHUNK_BYTES:
             await self._compress()
 

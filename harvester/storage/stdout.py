@@ -1,6 +1,7 @@
 """Standard output as a sink: rows as plain NDJSON, for a pipe.
 
-A pipe cannot report what its reader kept, so this sink is at-least-once: the next run writes an interrupted part again.
+A pipe does not report what its reader has processed, so this sink is at-least-once. The next run writes an interrupted
+part again.
 """
 
 import asyncio
@@ -31,11 +32,11 @@ class StdoutSink:
         return set()
 
     async def create(self, part: Part) -> None:
-        """Write a part. Raises ``SinkClosed`` if the reader has gone, ``SinkRefused`` if half a part may be written."""
+        """Write a part. Raises ``SinkClosed`` if the reader closed the pipe, ``SinkRefused`` for any other error."""
         try:
             await asyncio.to_thread(self._write, part.data)
         except BrokenPipeError:
-            raise SinkClosed("the reader of standard output has gone") from None
+            raise SinkClosed("the reader of standard output closed the pipe") from None
         except OSError as error:
             raise SinkRefused(f"cannot write to standard output: {error.strerror}") from None
 

@@ -1,6 +1,6 @@
-"""What an object store's refusals mean: the cause of a failure, and what to do about it.
+"""Maps the errors of object stores to causes and to advice for the user.
 
-A store's own words can contain signatures and keys, so only its status and its code are shown.
+The text of an error can contain signatures and keys, so only its status and its code are shown.
 """
 
 import re
@@ -14,7 +14,7 @@ from obstore.exceptions import (
 )
 
 _STATUS = re.compile(r"status code: (\d{3})")
-_RENEWABLE = r"ExpiredToken|TokenRefreshRequired|RequestTimeTooSkewed"
+_RETRYABLE_CODES = r"ExpiredToken|TokenRefreshRequired|RequestTimeTooSkewed"
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 
 _ADVICE = (
@@ -31,7 +31,7 @@ _ADVICE = (
     (
         "full",
         r"QuotaExceeded|InsufficientStorage|StorageFull|status code: 507",
-        "it is full; make room",
+        "it is full; free some space",
     ),
     (
         "clock",
@@ -46,7 +46,7 @@ _ADVICE = (
     (
         "credentials_refused",
         r"InvalidAccessKeyId|SignatureDoesNotMatch|AuthenticationFailed|InvalidToken|status code: 401",
-        "the credentials are not accepted; check them, and the region (AWS_REGION) too",
+        "the credentials are not accepted; check them and the region (AWS_REGION)",
     ),
     (
         "wrong_region",
@@ -56,12 +56,12 @@ _ADVICE = (
     (
         "permission_denied",
         r"AccessDenied|AuthorizationPermissionMismatch|status code: 403",
-        "the credentials have no permission to create, read and list below it (S3 says so too of what is not there)",
+        "the credentials have no permission to create, read and list there (or, on S3, the object does not exist)",
     ),
     (
         "invalid_name",
         r"object with invalid path",
-        "an object there has a name with an empty part, . or .. in it; move it away",
+        "an object there has a name that contains //, /./ or /../; rename it",
     ),
     (
         "conflict",
@@ -76,7 +76,7 @@ _ADVICE = (
     (
         "timeout",
         r"kind: Timeout|TimedOut|timed out",
-        "it does not answer in time; check the network and the endpoint",
+        "it does not respond in time; check the network and the endpoint",
     ),
     (
         "unreachable",
@@ -84,7 +84,7 @@ _ADVICE = (
         "it cannot be reached; check the network and the endpoint",
     ),
 )
-"""For each failure: its cause, the pattern that identifies it (most reliable first), and what to do."""
+"""For each failure: its cause, the pattern that identifies it, and the advice. The first match counts."""
 
 
 def is_permanent(error: Exception) -> bool:
@@ -94,26 +94,26 @@ def is_permanent(error: Exception) -> bool:
     ):
         return True
     status = _STATUS.search(str(error))
-    if status is None or re.search(_RENEWABLE, str(error)):
+    if status is None or re.search(_RETRYABLE_CODES, str(error)):
         return False
     return 300 <= int(status[1]) < 500 and int(status[1]) not in (401, 408, 425, 429)
 
 
 def find_advice(text: str) -> str | None:
-    """Return what to do about a failure, None if its text is unknown."""
-    return next((advice for _, sign, advice in _ADVICE if re.search(sign, text)), None)
+    """Return what to do about a failure; None if no pattern matches its text."""
+    return next((advice for _, pattern, advice in _ADVICE if re.search(pattern, text)), None)
 
 
 def classify_failure(text: str) -> str:
-    """Return the cause of a failure: one of ``_ADVICE``, or the status."""
+    """Return the cause of a failure: a cause of ``_ADVICE``, the status, or ``failed``."""
     status = _STATUS.search(text)
-    known = next((cause for cause, sign, _ in _ADVICE if re.search(sign, text)), None)
-    return known or (f"status_{status[1]}" if status else "failed")
+    cause = next((cause for cause, pattern, _ in _ADVICE if re.search(pattern, text)), None)
+    return cause or (f"status_{status[1]}" if status else "failed")
 
 
 def describe_failure(text: str) -> str:
-    """Describe a failure by what to do, with the store's status and code."""
+    """Return what to do about a failure, with the store's status and code."""
     status, code = _STATUS.search(text), _CODE.search(text)
-    seen = " ".join(match[1] for match in (status, code) if match)
-    advice = find_advice(text) or "it failed; look at the store's own logs"
-    return f"{advice} ({seen})" if seen else advice
+    details = " ".join(match[1] for match in (status, code) if match)
+    advice = find_advice(text) or "it failed; check the store's own logs"
+    return f"{advice} ({details})" if details else advice

@@ -14,8 +14,8 @@ SHARE_OF_FILES = 8
 """The server holds at most 1 / ``SHARE_OF_FILES`` of the files that the process may open."""
 
 
-def connection_limit() -> int:
-    """Return how many connections the server may hold."""
+def get_connection_limit() -> int:
+    """Return how many connections the server may keep open."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -26,7 +26,7 @@ class Connections:
     """The open connections of one server, the longest idle first."""
 
     def __init__(self, limit: int) -> None:
-        """Hold at most ``limit``."""
+        """Keep at most ``limit`` connections open."""
         self._limit = limit
         self._turns = itertools.count()
         self._idle_since: dict[asyncio.BaseTransport, int] = {}
@@ -44,9 +44,9 @@ class Connections:
         """Accept a connection; above the limit, close the one that has been idle longest, else the oldest busy one."""
         if len(self._idle_since) >= self._limit:
             idle = (each for each in self._idle_since if each not in self._busy)
-            victim = next(idle, None) or next(iter(self._idle_since))
-            self.closed(victim)
-            victim.abort()  # type: ignore[attr-defined] # a socket transport has it
+            least_active = next(idle, None) or next(iter(self._idle_since))
+            self.closed(least_active)
+            least_active.abort()  # type: ignore[attr-defined] # a socket transport has it
         self._idle_since[transport] = next(self._turns)
 
     def closed(self, transport: asyncio.BaseTransport) -> None:

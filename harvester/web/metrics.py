@@ -35,32 +35,34 @@ class _SnapshotCollector(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        yield from _process(self._snapshot)
-        yield from _pace(self._snapshot)
-        yield from _quota(self._snapshot)
-        yield from _requests(self._snapshot)
-        yield from _readings(self._snapshot)
-        yield from _books(self._snapshot)
-        yield from _triggers(self._snapshot)
-        yield from _store(self._snapshot)
+        yield from _collect_process(self._snapshot)
+        yield from _collect_pace(self._snapshot)
+        yield from _collect_quota(self._snapshot)
+        yield from _collect_requests(self._snapshot)
+        yield from _collect_readings(self._snapshot)
+        yield from _collect_books(self._snapshot)
+        yield from _collect_triggers(self._snapshot)
+        yield from _collect_store(self._snapshot)
 
 
-def _process(snapshot: Snapshot) -> Iterator[Metric]:
-    yield _gauge("build_info", "Always 1; the label is the version.", ("version",), [((snapshot.version,), 1)])
-    yield _gauge("ready", "Whether /readyz responds with 200.", (), [((), not snapshot.unready_reasons())])
-    yield _gauge(
+def _collect_process(snapshot: Snapshot) -> Iterator[Metric]:
+    yield _make_gauge("build_info", "Always 1; the label is the version.", ("version",), [((snapshot.version,), 1)])
+    yield _make_gauge("ready", "Whether /readyz responds with 200.", (), [((), not snapshot.unready_reasons())])
+    yield _make_gauge(
         "condition",
         "1 for a component that does not work, with its cause; 0 for one that works.",
         ("component", "subject", "cause"),
-        _conditions(snapshot).items(),
+        _map_conditions(snapshot).items(),
     )
-    yield _gauge("start_time_seconds", "When the process started, since the epoch.", (), [((), snapshot.started_at)])
+    yield _make_gauge(
+        "start_time_seconds", "When the process started, since the epoch.", (), [((), snapshot.started_at)]
+    )
     ahead = snapshot.clock_difference_seconds
     help_text = "Seconds by which this machine's clock is ahead of Braze's."
-    yield _gauge("clock_difference_seconds", help_text, (), [] if ahead is None else [((), ahead)])
+    yield _make_gauge("clock_difference_seconds", help_text, (), [] if ahead is None else [((), ahead)])
 
 
-def _conditions(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
+def _map_conditions(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
     """Return the cause of each component and subject; it is empty for those that work."""
     subjects = {
         Scope.PROCESS: [""],
@@ -75,63 +77,77 @@ def _conditions(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
     return {(*each, ""): 0.0 for each in working if each not in subjects_failing} | failing
 
 
-def _pace(snapshot: Snapshot) -> Iterator[Metric]:
+def _collect_pace(snapshot: Snapshot) -> Iterator[Metric]:
     every = snapshot.workspaces
     help_text = "Requests that may be sent now; 0 while they are held."
-    yield _gauge("pace_requests_per_second", help_text, WORKSPACE, _values(every, lambda w: w.pace))
+    yield _make_gauge("pace_requests_per_second", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.pace))
     help_text = "Requests that wait for a response."
-    yield _gauge("requests_in_flight", help_text, WORKSPACE, _values(every, lambda w: w.in_flight))
+    yield _make_gauge("requests_in_flight", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.in_flight))
     holds = [((w.name, hold), w.hold_cause == hold) for w in every for hold in HOLD_DESCRIPTIONS]
-    yield _gauge("hold", "Whether requests are held, by cause.", ("workspace", "cause"), holds)
+    yield _make_gauge("hold", "Whether requests are held, by cause.", ("workspace", "cause"), holds)
     help_text = "Whether the workspace is halted: wrong key, permission or endpoint, or refused pairs."
-    yield _gauge("workspace_halted", help_text, WORKSPACE, _values(every, lambda w: w.halt_reason is not None))
+    yield _make_gauge(
+        "workspace_halted", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.halt_reason is not None)
+    )
 
 
-def _quota(snapshot: Snapshot) -> Iterator[Metric]:
+def _collect_quota(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield the quota of each workspace; nothing for a window that no response has described yet."""
     known = [each for each in snapshot.workspaces if each.window.is_current(snapshot.taken_at)]
     help_text = "Requests that the window allows to all clients."
-    yield _gauge("quota_limit_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.limit))
+    yield _make_gauge(
+        "quota_limit_requests", help_text, WORKSPACE, _label_by_workspace(known, lambda w: w.window.limit)
+    )
     help_text = "Requests that are left to all clients."
-    yield _gauge("quota_remaining_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.remaining))
+    yield _make_gauge(
+        "quota_remaining_requests", help_text, WORKSPACE, _label_by_workspace(known, lambda w: w.window.remaining)
+    )
     help_text = "Requests that are left to live sending."
-    yield _gauge("quota_reserve_requests", help_text, WORKSPACE, _values(known, lambda w: w.window.reserve))
+    yield _make_gauge(
+        "quota_reserve_requests", help_text, WORKSPACE, _label_by_workspace(known, lambda w: w.window.reserve)
+    )
     help_text = "Requests of this window, by this process and, as inferred, by others."
     spent = [((w.name, "self"), w.window.ours) for w in known] + [((w.name, "others"), w.window.others) for w in known]
-    yield _gauge("quota_spent_requests", help_text, ("workspace", "client"), spent)
+    yield _make_gauge("quota_spent_requests", help_text, ("workspace", "client"), spent)
     help_text = "When the window resets, since the epoch."
-    yield _gauge("quota_reset_timestamp_seconds", help_text, WORKSPACE, _values(known, lambda w: w.window.resets_at))
+    yield _make_gauge(
+        "quota_reset_timestamp_seconds", help_text, WORKSPACE, _label_by_workspace(known, lambda w: w.window.resets_at)
+    )
 
 
-def _requests(snapshot: Snapshot) -> Iterator[Metric]:
+def _collect_requests(snapshot: Snapshot) -> Iterator[Metric]:
     every = snapshot.workspaces
     help_text = "Time that requests waited for the pace."
-    yield _counter("request_wait_seconds", help_text, WORKSPACE, _values(every, lambda w: w.waited_seconds))
+    yield _make_counter(
+        "request_wait_seconds", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.waited_seconds)
+    )
     requests = [((w.name, cause), count) for w in every for cause, count in w.requests.items()]
-    yield _counter("requests", "Requests sent, by cause.", ("workspace", "cause"), requests)
+    yield _make_counter("requests", "Requests sent, by cause.", ("workspace", "cause"), requests)
     responses = [((w.name, result), count) for w in every for result, count in w.responses.items()]
     help_text = "Responses, by HTTP status or by the cause of failure."
-    yield _counter("responses", help_text, ("workspace", "result"), responses)
+    yield _make_counter("responses", help_text, ("workspace", "result"), responses)
 
 
-def _readings(snapshot: Snapshot) -> Iterator[Metric]:
+def _collect_readings(snapshot: Snapshot) -> Iterator[Metric]:
     every = snapshot.workspaces
     readings = [((w.name, state), count) for w in every for state, count in w.readings.items()]
-    yield _gauge("readings", "Open readings, by state.", ("workspace", "state"), readings)
-    captured_at = _values(every, lambda w: w.last_captured_at)
+    yield _make_gauge("readings", "Open readings, by state.", ("workspace", "state"), readings)
+    captured_at = _label_by_workspace(every, lambda w: w.last_captured_at)
     help_text = "When a reading was last captured, since the epoch; 0 if unknown."
-    yield _gauge("last_capture_timestamp_seconds", help_text, WORKSPACE, captured_at)
+    yield _make_gauge("last_capture_timestamp_seconds", help_text, WORKSPACE, captured_at)
     unserved = [((name,), float(count)) for name, count in snapshot.unserved_at_risk.items()]
     help_text = "Open pairs that may expire unread: late, or too many for the last pace."
-    yield _gauge("at_risk_pairs", help_text, WORKSPACE, [*_values(every, lambda w: w.at_risk), *unserved])
+    yield _make_gauge(
+        "at_risk_pairs", help_text, WORKSPACE, [*_label_by_workspace(every, lambda w: w.at_risk), *unserved]
+    )
     help_text = "Pairs that expired before their last reading."
-    yield _gauge("expired_pairs", help_text, WORKSPACE, _values(every, lambda w: w.expired))
+    yield _make_gauge("expired_pairs", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.expired))
     deadlines = [((w.name,), w.nearest_deadline) for w in every if w.nearest_deadline is not None]
     help_text = "The nearest deadline of an open pair, since the epoch."
-    yield _gauge("nearest_deadline_timestamp_seconds", help_text, WORKSPACE, deadlines)
+    yield _make_gauge("nearest_deadline_timestamp_seconds", help_text, WORKSPACE, deadlines)
 
 
-def _books(snapshot: Snapshot) -> Iterator[Metric]:
+def _collect_books(snapshot: Snapshot) -> Iterator[Metric]:
     if (books := snapshot.books) is None:
         return
     outcomes = {
@@ -141,50 +157,56 @@ def _books(snapshot: Snapshot) -> Iterator[Metric]:
         "pending": books.pending,
     }
     verdicts = [((verdict.value,), count) for verdict, count in books.captured.items()]
-    yield _gauge("accepted_pairs", "Pairs in the ledger.", (), [((), books.accepted)])
-    yield _gauge("pairs", "Pairs by outcome; their sum is the accepted pairs.", ("outcome",), _labelled(outcomes))
-    yield _gauge("captured_pairs", "Captured pairs, by verdict.", ("verdict",), verdicts)
-    yield _gauge("rejected_pairs", "Rejected pairs, by reason.", ("reason",), _labelled(books.rejected))
+    yield _make_gauge("accepted_pairs", "Pairs in the ledger.", (), [((), books.accepted)])
+    yield _make_gauge(
+        "pairs", "Pairs by outcome; their sum is the accepted pairs.", ("outcome",), _label_by_name(outcomes)
+    )
+    yield _make_gauge("captured_pairs", "Captured pairs, by verdict.", ("verdict",), verdicts)
+    yield _make_gauge("rejected_pairs", "Rejected pairs, by reason.", ("reason",), _label_by_name(books.rejected))
     help_text = "Whether accepted = captured + rejected + expired + pending."
-    yield _gauge("books_balanced", help_text, (), [((), books.balanced)])
+    yield _make_gauge("books_balanced", help_text, (), [((), books.balanced)])
 
 
-def _triggers(snapshot: Snapshot) -> Iterator[Metric]:
+def _collect_triggers(snapshot: Snapshot) -> Iterator[Metric]:
     every = snapshot.triggers
     connected = [((each.name, each.kind), each.connected) for each in every]
-    yield _gauge("trigger_connected", "Whether the trigger's queue is connected.", ("trigger", "kind"), connected)
+    yield _make_gauge("trigger_connected", "Whether the trigger's queue is connected.", ("trigger", "kind"), connected)
     messages = [((each.name, outcome), count) for each in every for outcome, count in each.messages.items()]
-    yield _counter("messages", "Messages, by outcome.", ("trigger", "outcome"), messages)
+    yield _make_counter("messages", "Messages, by outcome.", ("trigger", "outcome"), messages)
 
 
-def _store(snapshot: Snapshot) -> Iterator[Metric]:
+def _collect_store(snapshot: Snapshot) -> Iterator[Metric]:
     store = snapshot.store
-    yield _gauge("batches", "Batches that are not stored yet, by state.", ("state",), _labelled(store.batches))
-    yield _gauge("sealed_bytes", "Sealed parts that wait in the ledger to be stored.", (), [((), store.sealed_bytes)])
-    yield _gauge("store_unavailable", "Whether parts cannot be stored now.", (), [((), store.problem is not None)])
-    yield _counter("parts", "Parts sealed.", (), [((), store.parts)])
-    yield _counter("rows", "Rows in sealed parts.", (), [((), store.rows)])
-    yield _counter("part_bytes", "Bytes of sealed parts.", (), [((), store.part_bytes)])
+    yield _make_gauge(
+        "batches", "Batches that are not stored yet, by state.", ("state",), _label_by_name(store.batches)
+    )
+    yield _make_gauge(
+        "sealed_bytes", "Sealed parts that wait in the ledger to be stored.", (), [((), store.sealed_bytes)]
+    )
+    yield _make_gauge("store_unavailable", "Whether parts cannot be stored now.", (), [((), store.problem is not None)])
+    yield _make_counter("parts", "Parts sealed.", (), [((), store.parts)])
+    yield _make_counter("rows", "Rows in sealed parts.", (), [((), store.rows)])
+    yield _make_counter("part_bytes", "Bytes of sealed parts.", (), [((), store.part_bytes)])
 
 
-def _values(workspaces: Iterable[WorkspaceState], value: Callable[[WorkspaceState], float]) -> Samples:
+def _label_by_workspace(workspaces: Iterable[WorkspaceState], value: Callable[[WorkspaceState], float]) -> Samples:
     return [((each.name,), value(each)) for each in workspaces]
 
 
-def _labelled(counts: Mapping[str, int]) -> Samples:
+def _label_by_name(counts: Mapping[str, int]) -> Samples:
     return [((name,), count) for name, count in counts.items()]
 
 
-def _gauge(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> Metric:
-    return _with_samples(GaugeMetricFamily(f"harvester_{name}", help_text, labels=labels), samples)
+def _make_gauge(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> Metric:
+    return _add_samples(GaugeMetricFamily(f"harvester_{name}", help_text, labels=labels), samples)
 
 
-def _counter(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> Metric:
+def _make_counter(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> Metric:
     """``name`` is without ``_total``, which the client library appends."""
-    return _with_samples(CounterMetricFamily(f"harvester_{name}", help_text, labels=labels), samples)
+    return _add_samples(CounterMetricFamily(f"harvester_{name}", help_text, labels=labels), samples)
 
 
-def _with_samples(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -> Metric:
+def _add_samples(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -> Metric:
     for label_values, value in samples:
         family.add_metric(label_values, float(value))
     return family

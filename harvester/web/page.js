@@ -1,11 +1,11 @@
 "use strict";
 // Fetches this page every few seconds and replaces only the nodes that changed, so that the scroll position and the
-// selection stay. Without a response it says that the figures are old.
+// selection stay. Without a response, a line says how old the figures are.
 (() => {
-  const every = 5000, stale = document.getElementById("stale");
+  const intervalMs = 5000, stale = document.getElementById("stale");
   let last = new Date(), timer = 0, fetching = false;
 
-  const renew = (old, fresh) => {
+  const updateNode = (old, fresh) => {
     if (old.isEqualNode(fresh)) return;
     if (old.nodeName !== fresh.nodeName || old.childNodes.length !== fresh.childNodes.length || !old.attributes
         || !old.childNodes.length && old.attributes.length !== fresh.attributes.length) {
@@ -15,7 +15,7 @@
     for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
     for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
     const freshNodes = [...fresh.childNodes];
-    [...old.childNodes].forEach((each, at) => renew(each, freshNodes[at]));
+    [...old.childNodes].forEach((each, at) => updateNode(each, freshNodes[at]));
   };
 
   const refresh = async () => {
@@ -28,8 +28,8 @@
       const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
       if (fresh.documentElement.dataset.version !== document.documentElement.dataset.version) return location.reload();
       document.title = fresh.title;
-      renew(document.querySelector("link[rel=icon]"), fresh.querySelector("link[rel=icon]"));
-      renew(document.querySelector("main"), fresh.querySelector("main"));
+      updateNode(document.querySelector("link[rel=icon]"), fresh.querySelector("link[rel=icon]"));
+      updateNode(document.querySelector("main"), fresh.querySelector("main"));
       last = new Date();
       stale.hidden = true;
     } catch {
@@ -38,10 +38,10 @@
       document.title = "No response · harvester";
     } finally {
       fetching = false;
-      timer = setTimeout(refresh, every);
+      timer = setTimeout(refresh, intervalMs);
     }
   };
 
   document.addEventListener("visibilitychange", refresh);
-  timer = setTimeout(refresh, every);
+  timer = setTimeout(refresh, intervalMs);
 })();

@@ -10,16 +10,16 @@ from harvester.monitor.health import Health
 from harvester.monitor.snapshot import Snapshot
 from harvester.web import sections
 from harvester.web.document import render_document, take_whole
-from harvester.web.searches import search_form
+from harvester.web.searches import render_search_form
 from harvester.web.sections import MAX_LINES
 
 
 def render_page(health: Health, *, now: float) -> str:
     """Return the document."""
     snapshot, alerts = health.snapshot, health.alerts()
-    content = _header(snapshot, alerts, now)
+    content = _render_header(snapshot, alerts, now)
     if snapshot is not None:
-        content += _body(snapshot)
+        content += _render_body(snapshot)
     return render_document(
         "Not healthy" if alerts else "Healthy",
         content,
@@ -29,7 +29,7 @@ def render_page(health: Health, *, now: float) -> str:
     )
 
 
-def _header(snapshot: Snapshot | None, alerts: list[str], now: float) -> Markup:
+def _render_header(snapshot: Snapshot | None, alerts: list[str], now: float) -> Markup:
     """Return whether the service is healthy, and what each workspace does."""
     taken_at = snapshot.taken_at if snapshot else now
     if alerts:
@@ -38,7 +38,7 @@ def _header(snapshot: Snapshot | None, alerts: list[str], now: float) -> Markup:
         )
     else:
         assert snapshot is not None  # without one there is an alert
-        headline = Markup("<h1>Healthy</h1><p>{}</p>").format(_outlook(snapshot))
+        headline = Markup("<h1>Healthy</h1><p>{}</p>").format(_describe_outlook(snapshot))
     return Markup(
         '<header class="{state}"><p class="brand"><b>harvester</b> <time datetime="{machine}">{clock}</time></p>'
         '<div aria-live="polite">{headline}</div>{overview}{search}</header>'
@@ -47,8 +47,8 @@ def _header(snapshot: Snapshot | None, alerts: list[str], now: float) -> Markup:
         machine=iso_time(taken_at),
         clock=time_of_day(taken_at),
         headline=headline,
-        overview=sections.overview(snapshot) if snapshot else "",
-        search=search_form(),
+        overview=sections.render_overview(snapshot) if snapshot else "",
+        search=render_search_form(),
     )
 
 
@@ -58,16 +58,16 @@ def _limit(lines: list[str]) -> list[str]:
     return lines if more <= 0 else [*lines[:MAX_LINES], f"{quantity(more, 'more alert')}; /metrics has all"]
 
 
-def _outlook(snapshot: Snapshot) -> str:
+def _describe_outlook(snapshot: Snapshot) -> str:
     """Return in a sentence or two what is pending, and the nearest deadline."""
     nearest = [each.nearest_deadline for each in snapshot.workspaces if each.nearest_deadline is not None]
     if not nearest:
         return "Nothing is pending."
     when = f"The nearest deadline is {ago(min(nearest), snapshot.taken_at)}, {day_and_time(min(nearest))}."
-    return _pending(snapshot) + when
+    return _describe_pending(snapshot) + when
 
 
-def _pending(snapshot: Snapshot) -> str:
+def _describe_pending(snapshot: Snapshot) -> str:
     """Return how many pairs were never read, and how many wait for their next reading."""
     totals = snapshot.books
     if totals is None:
@@ -81,17 +81,17 @@ def _pending(snapshot: Snapshot) -> str:
     return "; ".join(parts) + "; none at risk. "
 
 
-def _body(snapshot: Snapshot) -> Markup:
+def _render_body(snapshot: Snapshot) -> Markup:
     ranked = snapshot.rank_workspaces() if len(snapshot.workspaces) > MAX_LINES else snapshot.workspaces
-    blocks = take_whole(sections.workspace(each, snapshot.taken_at) for each in ranked)
+    blocks = take_whole(sections.render_workspace(each, snapshot.taken_at) for each in ranked)
     if omitted := len(snapshot.workspaces) - len(blocks):
         blocks.append(Markup("<p>{} not shown; /metrics has all.</p>").format(quantity(omitted, "more workspace")))
     if snapshot.books is not None:
-        blocks.append(sections.books(snapshot.books))
-    triggers, store = sections.triggers(snapshot.triggers), sections.store(snapshot.store)
+        blocks.append(sections.render_books(snapshot.books))
+    triggers, store = sections.render_triggers(snapshot.triggers), sections.render_store(snapshot.store)
     blocks += [
         Markup('<div class="beside">{}{}</div>').format(triggers, store),
-        sections.rejections(snapshot.rejections, snapshot.taken_at),
+        sections.render_rejections(snapshot.rejections, snapshot.taken_at),
         Markup(
             '<footer>harvester {} · up {} · <a href="/readyz">readyz</a> · <a href="/metrics">metrics</a></footer>'
         ).format(snapshot.version, duration(snapshot.taken_at - snapshot.started_at)),

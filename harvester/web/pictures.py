@@ -14,7 +14,7 @@ from harvester.ledger import DayOfDeadlines
 from harvester.monitor.snapshot import Window
 
 WIDTH, HEIGHT = 600.0, 100.0
-_LEAST_BAR = 3.0
+_MIN_BAR_HEIGHT = 3.0
 
 HATCHES = Markup(
     '<svg class="hatches" width="0" height="0" aria-hidden="true"><defs>'
@@ -24,7 +24,7 @@ HATCHES = Markup(
 """The hatch pattern, which all pictures of a page share."""
 
 
-def quota(window: Window, now: float) -> Markup:
+def draw_quota(window: Window, now: float) -> Markup:
     """Draw a window from left to right, with the spent requests at the top and those that are left at the bottom."""
     length = max(window.resets_at - window.began_at, 1.0)
 
@@ -60,17 +60,17 @@ def quota(window: Window, now: float) -> Markup:
         reserve=round(HEIGHT - floor, 2),
         line=line,
         now=x(now),
-        left=_area(left),
-        others=_area([*others, *reversed(top)]),
-        ours=_area([*both, *reversed(others)]),
+        left=_draw_area(left),
+        others=_draw_area([*others, *reversed(top)]),
+        ours=_draw_area([*both, *reversed(others)]),
     )
 
 
-def _area(points: Sequence[tuple[float, float]]) -> str:
+def _draw_area(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) + "Z" if points else ""
 
 
-def deadlines(days: Sequence[DayOfDeadlines]) -> Markup:
+def draw_deadlines(days: Sequence[DayOfDeadlines]) -> Markup:
     """Draw a table with a column and a bar for each day. Pairs at risk have their own colour, row and mark."""
     most = max((each.pairs for each in days), default=0)
     at_risk = any(each.at_risk for each in days)
@@ -80,36 +80,36 @@ def deadlines(days: Sequence[DayOfDeadlines]) -> Markup:
         '<tr><th scope="row">day</th>{names}</tr></table>'
     ).format(
         caption=f"{quantity(sum(each.pairs for each in days), 'deadline')} in {quantity(len(days), 'day')}, UTC",
-        bars=_cells("<td>{}</td>", (_bar(each, most) for each in days)),
-        counts=_cells("<td>{}</td>", (compact(each.pairs) if each.pairs else "·" for each in days)),
+        bars=_render_cells("<td>{}</td>", (_draw_bar(each, most) for each in days)),
+        counts=_render_cells("<td>{}</td>", (compact(each.pairs) if each.pairs else "·" for each in days)),
         risk=Markup('<tr class="risk"><th scope="row">at risk</th>{}</tr>').format(
-            _cells("<td>{}</td>", (_risk_mark(each) for each in days))
+            _render_cells("<td>{}</td>", (_format_risk(each) for each in days))
         )
         if at_risk
         else "",
-        names=_cells('<th scope="col">{}</th>', (_day(each.at) for each in days)),
+        names=_render_cells('<th scope="col">{}</th>', (_render_day(each.at) for each in days)),
     )
 
 
-def _risk_mark(day: DayOfDeadlines) -> str:
+def _format_risk(day: DayOfDeadlines) -> str:
     """Mark a day with pairs at risk, with their number if other pairs are safe."""
     if not day.at_risk:
         return ""
     return "▲" if day.at_risk == day.pairs else f"▲{compact(day.at_risk)}"
 
 
-def _cells(cell: str, contents: Iterable[object]) -> Markup:
+def _render_cells(cell: str, contents: Iterable[object]) -> Markup:
     return Markup("").join(Markup(cell).format(content) for content in contents)  # noqa: S704 - a constant
 
 
-def _bar(each: DayOfDeadlines, most: int) -> Markup:
+def _draw_bar(each: DayOfDeadlines, most: int) -> Markup:
     """Draw the pairs of one day, those at risk at the bottom. Few pairs still have a visible bar."""
 
     def height(pairs: int) -> float:
-        return round(max(pairs / most * HEIGHT, _LEAST_BAR), 1) if pairs else 0.0
+        return round(max(pairs / most * HEIGHT, _MIN_BAR_HEIGHT), 1) if pairs else 0.0
 
     risk = height(each.at_risk)
-    rest = max(height(each.pairs), risk + (_LEAST_BAR if each.pairs > each.at_risk else 0.0))
+    rest = max(height(each.pairs), risk + (_MIN_BAR_HEIGHT if each.pairs > each.at_risk else 0.0))
     shapes = Markup('<rect class="bar" y="{y}" width="10" height="{h}"/>').format(y=HEIGHT - rest, h=rest)
     if each.at_risk:
         shapes += Markup('<rect class="risk" y="{y}" width="10" height="{h}"/>').format(y=HEIGHT - risk, h=risk)
@@ -118,6 +118,6 @@ def _bar(each: DayOfDeadlines, most: int) -> Markup:
     )
 
 
-def _day(at: float) -> Markup:
+def _render_day(at: float) -> Markup:
     day = datetime.fromtimestamp(at, UTC)
     return Markup("<span>{}</span>{}").format(f"{day:%a}"[:2], day.day)

@@ -16,7 +16,7 @@ MAX_SENDS = 10
 HOME = Markup('<p class="brand"><a href="/"><b>harvester</b></a></p>')
 
 
-def search_form(send_id: str = "", campaign_id: str = "") -> Markup:
+def render_search_form(send_id: str = "", campaign_id: str = "") -> Markup:
     """Return the form that finds a send."""
     return Markup(
         '<form action="/sends" role="search">'
@@ -28,9 +28,9 @@ def search_form(send_id: str = "", campaign_id: str = "") -> Markup:
 
 def render_sends(search: SendSearch | None, send_id: str, campaign_id: str, served: Collection[str]) -> str:
     """Return what became of a send, in the words of ``harvester show``; without a search only the form."""
-    content = HOME + Markup("<h1>Sends</h1>") + search_form(send_id, campaign_id)
+    content = HOME + Markup("<h1>Sends</h1>") + render_search_form(send_id, campaign_id)
     if search is not None and search.sends:
-        sections = take_whole([_send(each, search, served) for each in search.sends])
+        sections = take_whole([_render_send(each, search, served) for each in search.sends])
         content += Markup("").join(sections)
         if search.more or len(sections) < len(search.sends):
             content += Markup("<p>There are more. Add the campaign id to see others.</p>")
@@ -41,7 +41,7 @@ def render_sends(search: SendSearch | None, send_id: str, campaign_id: str, serv
     return render_document("Sends", content)
 
 
-def _send(send: SendHistory, search: SendSearch, served: Collection[str]) -> Markup:
+def _render_send(send: SendHistory, search: SendSearch, served: Collection[str]) -> Markup:
     facts = (
         Markup("<tr><th scope=row>{}</th><td>{}</td></tr>").format(name, safe_text(text))
         for name, text in list_facts(send, search, served)

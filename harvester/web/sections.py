@@ -16,14 +16,14 @@ MAX_LINES = 12
 """How many alerts and workspaces are listed; the page names the others by their number."""
 
 
-def overview(snapshot: Snapshot) -> Markup:
+def render_overview(snapshot: Snapshot) -> Markup:
     """Show in a line for each workspace what it does, or waits for; of many workspaces only those in most trouble."""
     every = snapshot.workspaces
     more = len(every) - MAX_LINES
     shown = every if more <= 0 else snapshot.rank_workspaces()[:MAX_LINES]
     lines = (
         Markup('<li class="{}"><b>{}</b> {}</li>').format(
-            "held" if each.hold_cause else "active", each.name, _activity(each, snapshot.taken_at)
+            "held" if each.hold_cause else "active", each.name, _describe_activity(each, snapshot.taken_at)
         )
         for each in shown
     )
@@ -31,7 +31,7 @@ def overview(snapshot: Snapshot) -> Markup:
     return Markup('<ul class="doing">{}</ul>{}').format(Markup("").join(lines), rest)
 
 
-def _activity(each: WorkspaceState, now: float) -> str:
+def _describe_activity(each: WorkspaceState, now: float) -> str:
     if each.hold_cause is not None:
         waits = f"waits for {HOLD_DESCRIPTIONS.get(each.hold_cause, safe_text(each.hold_cause))}"
         return (
@@ -45,7 +45,7 @@ def _activity(each: WorkspaceState, now: float) -> str:
     return f"sends up to {pace} requests per second"
 
 
-def workspace(each: WorkspaceState, now: float) -> Markup:
+def render_workspace(each: WorkspaceState, now: float) -> Markup:
     """Show one workspace: figures, quota, deadlines, requests and responses."""
     nearest = ago(each.nearest_deadline, now) if each.nearest_deadline is not None else "none"
     figures = [
@@ -67,15 +67,15 @@ def workspace(each: WorkspaceState, now: float) -> Markup:
     ).format(
         name=each.name,
         halted=halted,
-        figures=_figures(figures),
-        quota=_quota(each.window, now),
-        deadlines=pictures.deadlines(each.deadlines),
-        requests=_count_line("requests", each.requests),
-        responses=_count_line("responses", each.responses),
+        figures=_render_figures(figures),
+        quota=_render_quota(each.window, now),
+        deadlines=pictures.draw_deadlines(each.deadlines),
+        requests=_render_counts("requests", each.requests),
+        responses=_render_counts("responses", each.responses),
     )
 
 
-def _quota(window: Window, now: float) -> Markup:
+def _render_quota(window: Window, now: float) -> Markup:
     if not window.is_current(now):
         unknown = "Unknown until the first response."
         if window.limit:
@@ -94,7 +94,7 @@ def _quota(window: Window, now: float) -> Markup:
         '<ul class="legend">{keys}<li class="plan">plan</li></ul>'
     ).format(
         limit=number(window.limit),
-        picture=pictures.quota(window, now),
+        picture=pictures.draw_quota(window, now),
         began=time_of_day(window.began_at)[:5],
         resets=time_of_day(window.resets_at),
         when=ago(window.resets_at, now),
@@ -102,7 +102,7 @@ def _quota(window: Window, now: float) -> Markup:
     )
 
 
-def books(totals: Books) -> Markup:
+def render_books(totals: Books) -> Markup:
     """Show the books as an equation."""
     sums = {
         "captured": sum(totals.captured.values()),
@@ -131,7 +131,7 @@ def books(totals: Books) -> Markup:
     ).format(status=status, sum=number(totals.accepted), terms=Markup("").join(terms))
 
 
-def triggers(every: Sequence[TriggerState]) -> Markup:
+def render_triggers(every: Sequence[TriggerState]) -> Markup:
     """Show whether each queue is connected, and the outcomes of its messages."""
     lines = (
         Markup('<li><b>{}</b> {} <span class="{}">{}</span>{}<small>{}</small></li>').format(
@@ -150,7 +150,7 @@ def triggers(every: Sequence[TriggerState]) -> Markup:
     return Markup('<section class="triggers"><h2>Triggers</h2>{}</section>').format(listed)
 
 
-def store(where: StoreState) -> Markup:
+def render_store(where: StoreState) -> Markup:
     """Show where parts are stored, and how much waits to be stored."""
     kind, word = ("bad", "unavailable") if where.problem else ("good", "available")
     status = Markup('<span class="{}">{}</span>').format(kind, word)
@@ -163,11 +163,11 @@ def store(where: StoreState) -> Markup:
         ("written", volume(where.part_bytes), False),
     ]
     return Markup('<section class="store"><h2>Store {}</h2><p>{}</p>{}{}</section>').format(
-        status, safe_text(where.place), problem, _figures(figures)
+        status, safe_text(where.place), problem, _render_figures(figures)
     )
 
 
-def rejections(latest: Sequence[Rejection], now: float) -> Markup:
+def render_rejections(latest: Sequence[Rejection], now: float) -> Markup:
     """List the latest rejected pairs."""
     if not latest:
         return Markup('<section class="rejections"><h2>Latest rejections</h2><p>None.</p></section>')
@@ -194,7 +194,7 @@ def rejections(latest: Sequence[Rejection], now: float) -> Markup:
     ).format(head, Markup("").join(rows))
 
 
-def _figures(figures: Iterable[tuple[str, str, bool]]) -> Markup:
+def _render_figures(figures: Iterable[tuple[str, str, bool]]) -> Markup:
     """Show figures with their names; the third value marks those that need attention."""
     each = (
         Markup("<div{}><dt>{}</dt><dd>{}</dd></div>").format(
@@ -205,7 +205,7 @@ def _figures(figures: Iterable[tuple[str, str, bool]]) -> Markup:
     return Markup('<dl class="figures">{}</dl>').format(Markup("").join(each))
 
 
-def _count_line(what: str, counts: Mapping[str, int]) -> Markup:
+def _render_counts(what: str, counts: Mapping[str, int]) -> Markup:
     """Show counts by name in one line, the largest first."""
     if not counts:
         return Markup("")

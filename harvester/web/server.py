@@ -22,9 +22,9 @@ from harvester.formatting import safe_text
 from harvester.ledger import Reports
 from harvester.monitor.health import TIMEOUT_SECONDS, SnapshotCache
 from harvester.monitor.snapshot import Snapshot
-from harvester.web.connections import Connections, connection_limit
+from harvester.web.connections import Connections, get_connection_limit
 from harvester.web.document import POLICY
-from harvester.web.hosts import allowed_hosts, is_allowed
+from harvester.web.hosts import is_allowed, list_allowed_hosts
 from harvester.web.metrics import encode_metrics
 from harvester.web.page import render_page
 from harvester.web.searches import MAX_SENDS, render_sends
@@ -74,7 +74,7 @@ class WebServer:
         self._served = served
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
-        self._connections = Connections(connection_limit())
+        self._connections = Connections(get_connection_limit())
 
     async def __aenter__(self) -> Self:
         """Listen. Raises ``UsageError`` if the address is not available."""
@@ -102,7 +102,7 @@ class WebServer:
         except OSError as error:
             await self._runner.cleanup()
             raise UsageError(
-                f"the web server cannot listen on {self._host}:{self._port}: {_error_text(error)}; "
+                f"the web server cannot listen on {self._host}:{self._port}: {_describe_error(error)}; "
                 "choose another web_host, or another port with --web-port"
             ) from None
         host = f"[{self._host}]" if ":" in self._host else self._host
@@ -167,22 +167,20 @@ def _respond_with(text: str, *, content_type: str = "text/html") -> web.Response
     return web.Response(body=text.encode("utf-8", "replace"), content_type=content_type, charset="utf-8")
 
 
-def _error_text(error: OSError) -> str:
+def _describe_error(error: OSError) -> str:
     """Return the text of the operating system. Errors of name resolution have a negative number."""
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
 
 
 def _check_host(bound: str) -> Middleware:
     """Answer only requests for an allowed ``Host``."""
-    allowed = allowed_hosts(bound)
+    allowed = list_allowed_hosts(bound)
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if is_allowed(request.headers.getall("Host", []), allowed):
             return await handler(request)
-        return web.Response(
-            status=421, text="only requests for the hosts localhost, 127.0.0.1 and [::1] are answered\n"
-        )
+        return web.Response(status=421, text="the host must be localhost, 127.0.0.1 or [::1]\n")
 
     return check
 

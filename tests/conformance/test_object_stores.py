@@ -172,7 +172,7 @@ async def test_a_foreign_object_with_an_invalid_name_is_an_error(stores, monkeyp
     bucket = stores("moto")
     url = use(monkeypatch, bucket, bucket.port)
     s3(bucket.port).put_object(Bucket=BUCKET, Key=f"{url.removeprefix(bucket.url + '/')}/a//b", Body=b"")
-    with pytest.raises(SinkError, match="an empty part"):
+    with pytest.raises(SinkError, match="contains //"):
         list(ObjectStore(url).list_names())
 
 
@@ -197,7 +197,7 @@ async def test_requests_to_a_hanging_store_are_bounded(stores, monkeypatch, fast
     bucket = stores("moto")
     async with TcpProxy(bucket.port, lambda _method, _target: "hang") as proxy:
         sink = BucketSink(ObjectStore(use(monkeypatch, bucket, proxy.port)))
-        with pytest.raises(SinkError, match="does not answer in time"):
+        with pytest.raises(SinkError, match="does not respond in time"):
             await sink.create(part(b"rows"))
 
 
@@ -411,7 +411,7 @@ async def test_lists_and_the_latest_view_are_read_from_a_bucket(stores, tmp_path
         code, _, err = await scene.command.run("plan", f"{listed}/missing.csv")
         assert (code, "missing.csv" in err, "Traceback" in err) == (2, True, False)
         code, _, err = await scene.command.run("latest", f"{listed}/empty")
-        assert (code, f"nothing was harvested in {listed}/empty" in err) == (2, True)
+        assert (code, f"{listed}/empty contains no parts" in err) == (2, True)
 
 
 class LateClock(SystemClock):

@@ -208,7 +208,7 @@ class TestEverySink:
         """Deleting .harvester/ deletes marker and ledger: a new ledger must not request and write everything again."""
         place.put(NAME, b"rows")
         assert await place.sink().find_owner() == NO_OWNER
-        with pytest.raises(SinkError, match=r"holds parts, but \.harvester/send_analytics\.json.*ledger rebuild"):
+        with pytest.raises(SinkError, match=r"contains parts, but \.harvester/send_analytics\.json.*ledger rebuild"):
             await attached(place)
         assert await place.sink().attach("ledger", known="the dataset") == "the dataset"
         assert await place.sink().attach("ledger") == "the dataset"

@@ -128,7 +128,7 @@ def test_a_missing_output_folder_is_named(harvest, tmp_path):
 
 def test_a_place_without_parts_is_an_error(tmp_path):
     """The usage error says what is missing."""
-    with pytest.raises(UsageError, match="nothing was harvested"):
+    with pytest.raises(UsageError, match="contains no parts"):
         write_latest(tmp_path, None, "csv", temp_directory=tmp_path)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from harvester.errors import LedgerError
 from harvester.web import WebServer, server
-from harvester.web.connections import MAX_CONNECTIONS, Connections, connection_limit
-from harvester.web.hosts import allowed_hosts, is_allowed
+from harvester.web.connections import MAX_CONNECTIONS, Connections, get_connection_limit
+from harvester.web.hosts import is_allowed, list_allowed_hosts
 from tests.support import snapshots
 from tests.web.test_server import SnapshotSource
 
@@ -97,14 +97,14 @@ def test_few_open_files_mean_few_connections(monkeypatch):
     """The server holds at most an eighth of the files that the process may open."""
     for allowed, limit in ((40, 5), (256, 32), (1_000_000, MAX_CONNECTIONS), (resource.RLIM_INFINITY, MAX_CONNECTIONS)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: (allowed, allowed))
-        assert connection_limit() == limit
+        assert get_connection_limit() == limit
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:99999"])
 def test_on_loopback_local_hosts_are_answered(host):
     """With any port, because ports may be forwarded."""
     for bound in ("127.0.0.1", "localhost", "::1", "127.0.0.2"):
-        assert is_allowed([host], allowed_hosts(bound))
+        assert is_allowed([host], list_allowed_hosts(bound))
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_on_loopback_local_hosts_are_answered(host):
 def test_on_loopback_other_hosts_are_refused_and_elsewhere_all_are_answered(host):
     """Another website could read the page otherwise; the names of a pod are unknown."""
     for bound in ("127.0.0.1", "localhost", "::1"):
-        assert not is_allowed([host], allowed_hosts(bound))
-        assert not is_allowed(["localhost", host], allowed_hosts(bound))
-        assert is_allowed([], allowed_hosts(bound))
+        assert not is_allowed([host], list_allowed_hosts(bound))
+        assert not is_allowed(["localhost", host], list_allowed_hosts(bound))
+        assert is_allowed([], list_allowed_hosts(bound))
     for bound in ("0.0.0.0", "::", "10.1.2.3", "harvester.example"):
-        assert is_allowed([host], allowed_hosts(bound))
+        assert is_allowed([host], list_allowed_hosts(bound))
 
 
 async def test_another_website_cannot_read_the_page_by_its_own_host():
