@@ -1,4 +1,4 @@
-"""Fixtures: the harvester as a process, object stores, brokers."""
+"""Fixtures: harvester as a process, object stores and brokers."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ MEMORY_DISK, ROOM_BYTES = Path("/dev/shm"), 2 << 30  # Linux keeps a file system
 
 
 def pytest_configure(config):
-    """Keep the folders of tests in memory, where every flush is quick, unless the user chose a place."""
+    """Keep the folders of tests in memory, where every flush is quick, unless the user chose a folder."""
     chosen = config.option.basetemp or "TMPDIR" in os.environ
     if not chosen and os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free >= ROOM_BYTES:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY_DISK)
@@ -50,7 +50,7 @@ class RecordedWarmProcess(WarmProcess):
     """A warm process whose output is searched for secrets when the test has ended."""
 
     def communicate(self, stdin: bytes = b"") -> tuple[bytes, bytes]:
-        """Read all its output, and keep it."""
+        """Wait for the process to end, and record its output."""
         written = super().communicate(stdin)
         captured_output.extend(written)
         return written

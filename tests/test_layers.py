@@ -1,4 +1,4 @@
-"""The house only imports downward, each library has its doors, and time and environment come through theirs."""
+"""Rooms import only from lower floors, and libraries, time and environment are used only in named files."""
 
 import ast
 from pathlib import Path
@@ -85,7 +85,7 @@ def room(module: Path) -> str:
 
 
 def test_a_module_imports_from_floors_below_or_its_own_room():
-    """A reader can start at floor 0 and never needs to look up."""
+    """A reader can start at floor 0: no module depends on a higher floor."""
     for module in MODULES:
         here, names = room(module), imported(module)
         assert here != "__init__" or not names, module
@@ -132,5 +132,5 @@ def test_time_and_environment_come_through_their_doors():
 
 
 def test_every_room_has_its_floor():
-    """A new room is placed on purpose."""
+    """A new room must be added to a floor."""
     assert {room(module) for module in MODULES} - {"__init__"} == set(FLOORS)

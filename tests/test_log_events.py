@@ -1,4 +1,4 @@
-"""Every log event has a name by the convention, and a row on the page about operations."""
+"""Every log event follows the naming convention and is described in docs/operations.md."""
 
 import ast
 import re
@@ -24,7 +24,7 @@ def log_events() -> set[str]:
 
 
 def test_every_log_event_is_a_noun_and_a_verb_or_state():
-    """One convention lets an operator guess an event, and search for it."""
+    """All events have the same form, so an operator can search for them."""
     events = log_events()
     assert {"batch_sealed", "reading_deferred", "response_unusable"} <= events
     assert [each for each in sorted(events) if not re.fullmatch(r"[a-z]+(_[a-z]+)+", each)] == []

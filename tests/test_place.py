@@ -63,7 +63,7 @@ def test_each_kind_of_place_is_recognised():
 
 @pytest.mark.parametrize("name", [*ELSEWHERE, "-"])
 def test_an_unsupported_place_is_refused_without_its_credentials(name):
-    """It would become a folder or file of that name; the error says what to use instead."""
+    """An unsupported kind of place creates no folder or file of that name; the error names what to use."""
     for problem in (
         find_place_problem(name),
         find_place_problem(name, buckets=True),
@@ -82,7 +82,7 @@ def test_a_ledger_on_postgresql_is_not_supported_yet():
 
 @pytest.mark.parametrize("url", IN_A_BUCKET)
 def test_a_bucket_url_with_credentials_is_refused_and_not_repeated(url):
-    """In user, query, fragment or any encoding; an ambiguous URL is refused as well."""
+    """Credentials are refused in the user, query or fragment, in any encoding, and ambiguous URLs are refused too."""
     with pytest.raises(UsageError) as refused:
         ObjectStore(url)
     assert SECRET not in str(refused.value)

@@ -251,7 +251,7 @@ async def test_a_pair_that_was_captured_once_is_followed_once_a_service_enqueues
 
 
 async def test_a_rejected_pair_is_read_again_only_after_a_requeue(eu):
-    """Its other planned readings are cancelled."""
+    """A rejection cancels the planned readings of a pair until a requeue."""
     await eu.enqueue("s", NOW - 1.5 * DAY)
     await eu.read(outcome=Rejected("status_400", "Invalid Campaign ID"))
     assert await eu.run_for(3) == []
@@ -454,7 +454,7 @@ async def test_no_frequent_method_reads_every_pair(eu, method):
 
 
 async def test_a_captured_pair_is_not_requested_after_its_deadline(eu):
-    """Its data is deleted; the books count the missing last reading as expired."""
+    """After its deadline a captured pair costs no request; the books count its missing last reading as expired."""
     await eu.enqueue("s", NOW - 1.5 * DAY)
     await eu.read()
     eu.clock.now += 16 * DAY

@@ -24,7 +24,7 @@ from harvester.text import printable
 
 EXIT_CODES = """\b
 Exit codes: 0 complete, 1 bug, 2 usage or configuration, 3 partial (some rejected, expired,
-deferred or unreadable), 4 workspace halted, 5 storage, 130 interrupted."""
+pending or unreadable), 4 workspace halted, 5 storage, 130 interrupted."""
 
 
 class _Commands(click.Group):

@@ -76,18 +76,18 @@ list_workspaces = click.option(
     "--workspace",
     "workspaces",
     multiple=True,
-    help="A workspace of the listed sends; repeat for more  [default: those of the service and of --config]",
+    help="A workspace that the list may name; repeat for more  [default: those of the service and of --config]",
 )
 logs = _combine(
     click.option(
         "--log-json/--log-text",
         default=None,
-        help="The format of logs  [default: JSON for serve off a terminal]",
+        help="The format of logs  [default: text; JSON for serve if stderr is not a terminal]",
     ),
     click.option(
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
-        help="The lowest level to log  [default: info; on a terminal warning]",
+        help="The lowest level to log  [default: info; warning for run on a terminal]",
     ),
 )
 endpoint = _combine(

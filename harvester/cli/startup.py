@@ -52,7 +52,7 @@ def without_collection() -> Iterator[None]:
 
 
 def set_up_logs(options: dict[str, Any], *, service: bool = False) -> None:
-    """Write logs to stderr: on a terminal warnings only (not for a service), elsewhere for a service as JSON."""
+    """Write logs to stderr: JSON for a service without a terminal, and only warnings for others on a terminal."""
     from harvester.observability import logs
 
     json, terminal = options.get("log_json"), sys.stderr.isatty()

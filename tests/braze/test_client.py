@@ -200,7 +200,7 @@ def test_no_log_line_contains_the_key_or_a_control_character():
 
 @pytest.mark.parametrize(("step", "event"), [(401, "workspace_halted"), (b"{}", "response_unusable")])
 def test_log_lines_about_a_response_name_its_send(step, event):
-    """Workspace, campaign and send: enough to ask Braze about it."""
+    """A log line names the workspace, campaign and send, so that you can ask Braze about the response."""
     with structlog.testing.capture_logs() as logs:
         capture_all([step] * 3)
     logged = next(each for each in logs if each["event"] == event)
@@ -246,7 +246,7 @@ def run_capture(
 
 
 def test_a_run_ends_within_a_minute_if_the_endpoint_never_responds(tmp_path):
-    """Nobody waits for minutes if the address may be wrong; the pairs stay pending."""
+    """A run with a wrong address ends within a minute, and its pairs stay pending."""
     gone = ScriptedTransport(repeat(ExchangeError("name_not_found", "")))
 
     with structlog.testing.capture_logs() as logs:
@@ -322,7 +322,7 @@ def test_a_response_to_a_request_sent_before_a_halt_does_not_end_it():
 
 
 def test_a_probe_that_succeeds_ends_a_halt():
-    """It was sent after the halt, so its response describes the key as it is now."""
+    """The success of a request that was sent after the halt shows that the key works again."""
     outcomes, _, client = capture_all([200, 403, 200, 200], readings=1, concurrent=3)
     assert [type(each) for each in outcomes] == [Captured, Returned, Captured, Captured]
     assert client.endpoint.halt is None

@@ -49,14 +49,14 @@ def test_responses_of_the_last_window_change_nothing():
     ],
 )
 def test_invalid_headers_are_ignored(headers):
-    """Absent, empty, negative, in milliseconds, ten years ahead: the quota stays unchanged."""
+    """Headers that are absent, empty, negative, in milliseconds or ten years ahead leave the quota unchanged."""
     quota = Quota(0.2)
     quota.observe(QuotaReport.from_headers(headers | {"Date": "Thu, 01 Jan 2026 00:30:00 GMT"}), 10.0)
     assert not quota.has_window
 
 
 def test_an_invalid_date_is_ignored():
-    """It reports nothing, and is no error."""
+    """A response with an invalid ``Date`` is used without it."""
     assert QuotaReport.from_headers({"Date": "Thu, 01 Jan 99999999999 00:00:00 GMT"}).server_time is None
 
 
@@ -87,7 +87,7 @@ def test_unused_quota_is_made_up_at_a_quarter_more():
 
 
 def test_requests_in_flight_count_as_used():
-    """Ten requests above the reserve and ten in flight: the eleventh waits."""
+    """With ten requests left above the reserve and ten in flight, the eleventh waits."""
     quota = Quota(0.2)
     observe(quota, 0.0, 210)
     pace = [quota.pace(0.0, in_flight=in_flight, latency_seconds=0.1) for in_flight in (0, 10)]

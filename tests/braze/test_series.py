@@ -112,7 +112,7 @@ def test_the_row_of_a_capture_contains_its_request(days):
 
 
 def test_a_raw_row_contains_the_response_unchanged():
-    """Its spaces too, on one line with pair, time and verdict."""
+    """With ``--raw``, the response is kept unchanged, spaces included, on one line with pair, time and verdict."""
     body = b'{ "message": "success",\n "data": [] }'
     line = encode_raw_row(body, READING, make_capture(body), batch_id="batch")
     assert line.endswith(b"}\n")
@@ -140,7 +140,7 @@ def test_a_raw_row_contains_the_response_unchanged():
     ],
 )
 def test_a_day_of_another_shape_is_kept_as_drift(day, row):
-    """Nothing is lost, and the capture is marked."""
+    """The content of an unexpected day is kept, and the capture is marked as drift."""
     assert make_rows(success(day))[0].items() >= row.items()
     assert make_capture(success(day)).drift
 
@@ -219,7 +219,7 @@ def test_a_counter_with_an_unusual_name_is_kept_as_text_and_drift():
 
 @pytest.mark.parametrize("count", [100, 101, 20_000])
 def test_one_response_adds_few_columns(count):
-    """More than a hundred new names are kept as text and drift, since columns stay in the dataset for ever."""
+    """More than a hundred new names are kept as text and drift, since columns stay in the dataset forever."""
     new = {f"counter_{number}": number for number in range(count)}
     day = {"time": "2026-11-01", "messages": {"sms": [{"sent": 1, **new}]}, "conversions": 2}
     rows, many = make_rows(success(day)), count > 100

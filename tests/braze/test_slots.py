@@ -53,7 +53,7 @@ def test_a_slow_request_gives_its_slot_to_others_once():
 
 
 def test_a_request_that_is_cancelled_while_it_waits_takes_no_slot():
-    """Neither before it gets one, nor in the turn in which it gets one."""
+    """A cancelled request keeps no slot, whether it waits for one or has just got one."""
 
     async def story() -> None:
         clock = VirtualClock()

@@ -37,7 +37,7 @@ asyncio.run(main())
 
 
 async def test_only_a_valid_certificate_for_this_host_is_accepted(tmp_path):
-    """Self-signed, expired, for another host, no TLS at all: refused, and no byte of the request is sent."""
+    """No byte of a request is sent if the certificate is self-signed, expired, for another host, or missing."""
     import trustme  # noqa: PLC0415 - it takes a while, and no other test needs it
 
     trusted, unknown = trustme.CA(), trustme.CA()

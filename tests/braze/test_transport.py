@@ -78,7 +78,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("script", BROKEN.values(), ids=BROKEN.keys())
 async def test_a_broken_response_is_a_transient_error(script):
-    """It is neither a capture nor a refusal of the pair, and its error does not contain the key."""
+    """A broken response neither captures nor rejects the pair, and its error does not contain the key."""
     outcome, _ = await send_request(script)
     assert isinstance(outcome, ExchangeError), outcome
 
@@ -102,7 +102,7 @@ async def test_a_gzip_body_cut_at_any_byte_is_an_error():
     ids=["silence", "silence in the body", "drip", "drip headers"],
 )
 async def test_the_timeout_bounds_the_whole_request(script):
-    """Silence and the slowest response end at the total timeout."""
+    """A silent server and a very slow response end at the total timeout."""
     outcome, _ = await send_request(script, timeout_seconds=0.3)
     assert isinstance(outcome, ExchangeError)
     assert outcome.cause == "timeout"
@@ -119,7 +119,7 @@ async def test_a_gzip_bomb_is_discarded_at_the_limit():
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
 async def test_a_redirect_is_not_followed(status):
-    """The key is sent to no other host."""
+    """A redirect does not send the key to another host."""
     async with serve_script(answer_with(build_response(GOOD))) as other:
         response, server = await send_request(
             answer_with(build_response(b"", f"Location: {other.url}/", status=status))
@@ -196,7 +196,7 @@ async def test_an_unrequested_response_is_never_returned():
 
 
 async def test_proxy_and_netrc_of_the_environment_are_ignored(monkeypatch, tmp_path):
-    """The key is sent to the endpoint only."""
+    """Requests go directly to the endpoint, so no proxy or netrc entry gets or changes the key."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -249,7 +249,7 @@ async def test_a_failed_connection_is_a_transient_error():
     ],
 )
 async def test_an_error_does_not_quote_the_key_from_a_broken_head(reply):
-    """It quotes the rest of the head, without control characters."""
+    """The error quotes the head of the response without the key and without control characters."""
     error, _ = await send_request(answer_with(reply % KEY.encode()))
     assert isinstance(error, ExchangeError)
     assert KEY[:8] not in str(error)
@@ -305,7 +305,7 @@ async def test_cancelling_a_request_ends_it():
 
 
 async def test_a_slow_name_resolution_does_not_block_others(monkeypatch):
-    """It ends at the total timeout; meanwhile the loop serves other requests."""
+    """A slow name resolution ends at the total timeout; meanwhile other requests continue."""
     loop = asyncio.get_running_loop()
 
     async def never(*_given: object, **_named: object) -> None:

@@ -144,7 +144,7 @@ def test_zeros_are_explained(capsys):
     assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
 
 
-def test_one_of_anything_is_in_the_singular(capsys):
+def test_a_count_of_one_has_a_singular_noun(capsys):
     """No summary and no plan contains "1 pairs"."""
     one = estimate([0.0], now=0.0, limit=1, reserve=0.0, max_rate=10.0)
     lines = estimate_lines(one, settled=1, expired=1, limit=1) + unread_lines(1, 1, [])
@@ -163,7 +163,7 @@ def test_the_summary_names_an_endpoint_that_does_not_respond(capsys):
     assert "pending: check the endpoint and the network (harvester doctor " in capsys.readouterr().err
 
 
-async def test_show_says_what_became_of_a_send(harvester, tmp_path):
+async def test_show_prints_the_history_of_a_send(harvester, tmp_path):
     """An unknown send is an error with the next step, and an exit code of its own."""
     async with await Ledger.open(tmp_path / "ledger.db", clock=SystemClock()) as ledger:
         await ledger.intake.enqueue([SentPair(Pair("eu", "c", "autumn\x1b-1"), None)])

@@ -250,7 +250,7 @@ async def test_expired_pairs_cost_one_request_for_the_time_and_force_requests_th
 
 
 async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):
-    """The second run of the README's first command replaces nothing."""
+    """If you run the demo again, it requests nothing and replaces no file."""
     for _ in range(2):
         code, out, err = await harvester.run("demo", "--pairs", "200")
         assert code == 0, err

@@ -52,8 +52,8 @@ def test_the_configuration_decides_which_workspace_is_served():
     assert find_wait_cause(replace(PENDING, has_plan=False), SEARCH, ["eu"]) == "rate_limited"
 
 
-def test_a_rejected_send_has_the_answer_and_the_next_step():
-    """Control characters of the answer are escaped."""
+def test_a_rejected_send_has_the_response_and_the_next_step():
+    """The user sees Braze's response, with its control characters escaped, and what to do."""
     send = replace(PENDING, pair=Pair("eu", "c o", "s"), state="rejected", readings=(REFUSED,), next=None)
     facts = dict(list_facts(send, SEARCH))
     assert facts["state"] == ("rejected: status 404: no such\\x1b campaign")

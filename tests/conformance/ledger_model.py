@@ -113,7 +113,7 @@ class ExpectedPair:
 
 @dataclass
 class Owner:
-    """A process: its handle on the ledger, and what it believes that it holds."""
+    """A process: its open ledger, and the readings that it has claimed."""
 
     ledger: Ledger
     alive_until: float = 0.0

@@ -7,7 +7,7 @@ from harvester.engine.holdings import MAX_HELD, Holdings, share_room
 
 
 def test_everyone_gets_what_it_wants_if_there_is_room():
-    """The shares matter only if the room is short."""
+    """If there is room for all, each workspace claims what it wants."""
     assert share_room({"a": 10, "b": 2000}, {"a": 2.0, "b": 1.0}, 5000) == {"a": 10, "b": 2000}
 
 
@@ -31,7 +31,7 @@ def test_the_room_is_used_and_never_exceeded(wanted, room, chance):
 
 
 def test_holdings_count_what_is_neither_sealed_nor_released():
-    """There is never less than no room: a claim may have leased what another process released."""
+    """The free room is never negative, even if a claim leased what another process released."""
     holdings = Holdings()
     holdings.add(MAX_HELD + 5)
     assert holdings.room == 0

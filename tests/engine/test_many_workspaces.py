@@ -41,8 +41,8 @@ SICK: dict[str, Behaviour] = {
 
 
 @pytest.mark.parametrize("kind", SICK)
-def test_a_sick_workspace_holds_up_no_rows_of_others(tmp_path, kind):
-    """What the others capture is stored within the time of a cut, whatever happens to the sick workspace."""
+def test_a_failing_workspace_delays_no_rows_of_others(tmp_path, kind):
+    """What the others capture is stored within the time of a cut, whatever happens to the failing workspace."""
 
     async def story() -> None:
         async with serve(tmp_path, ["sick", "well"], behaviours={"sick": SICK[kind]}) as scene:
@@ -114,7 +114,7 @@ def test_an_idle_workspace_costs_no_task_and_no_connection(tmp_path):
 
 
 def test_access_is_dropped_after_an_idle_hour_and_made_again(tmp_path):
-    """The counters of the process continue."""
+    """The counters of the process continue after a workspace was idle for an hour."""
 
     async def story() -> None:
         async with serve(tmp_path, ["eu", "us"]) as scene:
@@ -147,7 +147,7 @@ def test_messages_cost_the_same_whatever_the_number_of_workspaces(tmp_path):
     run_virtual(story())
 
 
-def test_a_part_has_at_most_a_thousand_answers(tmp_path):
+def test_a_part_has_at_most_a_thousand_responses(tmp_path):
     """A fast workspace fills parts by number, and the last one is cut when nothing is due or in flight any more."""
 
     async def story() -> None:

@@ -13,7 +13,7 @@ CONCURRENCY = 8
 
 
 async def test_each_request_that_concurrency_allows_has_a_connection_whatever_max_in_flight_is():
-    """The server responds to none before all have arrived."""
+    """As many requests as ``concurrency`` allows are in flight at the same time."""
     all_arrived = asyncio.Event()
 
     async def respond_to_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: FaultyServer) -> None:

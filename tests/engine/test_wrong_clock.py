@@ -145,7 +145,7 @@ def test_a_clock_jump_during_a_run_changes_nothing(tmp_path):
     ("status", "ahead"), [*((status, 0.0) for status in (200, 400, 401, 429, 500)), (200, 20 * DAY), (401, -3 * DAY)]
 )
 def test_pairs_expire_after_any_response_confirms_the_time(tmp_path, status, ahead):
-    """The ``Date`` of one response is enough. The response captures, rejects and halts nothing."""
+    """The ``Date`` of one response confirms the time, even if the response captures, rejects and halts nothing."""
     wire = Braze([status] * 3)
     totals, requests = run_harvest(tmp_path, ahead, sends(20, 21, 22), wire)
     assert (totals.expired, totals.pending, sum(totals.captured.values())) == (3, 0, 0)
@@ -196,7 +196,7 @@ def test_pairs_that_a_wrong_clock_expired_are_reopened(tmp_path):
 
 
 def test_the_next_process_uses_the_stored_difference_until_the_clock_is_set(tmp_path):
-    """It costs no request, and is not used after the clock was set."""
+    """The stored difference costs no request, and is not used after the clock was set."""
     run_harvest(tmp_path, 3 * DAY, sends(1.0), Braze())
     totals, requests = run_harvest(tmp_path, 3 * DAY, sends(1, 2, 3), Braze())
     assert (totals.pending, requests) == (0, {"first": 2})
@@ -273,7 +273,7 @@ def test_a_summary_counts_pairs_that_wait_for_a_confirmed_time(tmp_path):
 
 @pytest.mark.parametrize("ahead", [3 * DAY, -3 * DAY, 90 * DAY])
 def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, monkeypatch, ahead):
-    """No reading is early, missing or has a wrong name."""
+    """A service on a machine with a wrong clock makes each reading at its time, with the right name."""
     monkeypatch.setattr("harvester.engine.dispatcher.POLL_SECONDS", 600.0)
 
     async def story() -> list[tuple[str, float]]:
@@ -433,7 +433,7 @@ def test_the_machines_time_is_used_while_it_agrees_with_the_responses():
 
 
 def test_the_time_is_corrected_rarely_after_a_few_corrections():
-    """Contradicting dates are not trusted."""
+    """Responses with contradicting dates correct the time a few times, and then rarely."""
     machine = ManualClock(5000.0)
     clock = BrazeClock(machine)
     for number in range(400):
@@ -446,14 +446,14 @@ def test_the_time_is_corrected_rarely_after_a_few_corrections():
 
 
 def test_bounds_narrow_and_newer_ones_replace_contradicting_ones():
-    """Clocks drift by seconds in months."""
+    """The bounds follow a clock that drifts by seconds in months."""
     assert Bounds.from_date(100.0, received=10.0, departed=9.5) == (90.0, 91.5)
     assert Bounds(90.0, 91.5).intersect(Bounds(89.8, 90.4)) == (90.0, 90.4)
     assert Bounds(90.0, 91.5).intersect(Bounds(93.0, 94.0)) == (93.0, 94.0)
 
 
 def test_a_difference_in_words_has_one_unit_and_a_direction():
-    """The unit is days, hours or seconds."""
+    """A difference is shown in days, hours or seconds, with its direction."""
     assert format_difference(-3 * DAY) == "3 days behind Braze's"
     assert format_difference(2.5 * HOUR) == "2.5 hours ahead of Braze's"
     assert format_difference(90.0) == "90 seconds ahead of Braze's"

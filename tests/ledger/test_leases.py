@@ -43,7 +43,7 @@ def count_captures(folder: Path) -> Counter:
 
 
 async def test_a_slow_batch_keeps_its_lease(tmp_path):
-    """Its owner renews the lease. Another process recovers nothing, and no request is repeated."""
+    """While a batch is slow, its owner renews the lease: no other process recovers or repeats its requests."""
     config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, latency_seconds=0.3)
     async with Simulator(config) as simulator:
         expected, command = write_list(tmp_path, simulator), ShortLeaseCommand(tmp_path)

@@ -26,7 +26,7 @@ def pair(number: int) -> Pair:
 
 
 async def test_sixteen_processes_claim_each_pair_once(tmp_path):
-    """Every claim asks for seven pairs, until none is left."""
+    """Processes that claim at the same time never claim the same pair, and none is left out."""
     path = tmp_path / "ledger.db"
     async with await Ledger.open(path, clock=SettableClock(NOW)) as ledger:
         await ledger.intake.enqueue([SentPair(pair(number)) for number in range(400)])
@@ -54,7 +54,7 @@ async def seal_one(ledger: Ledger, readings: list[Reading] | None = None) -> Bat
     return batch if await ledger.batches.seal(batch, ended, [part]) else None
 
 
-async def test_what_a_dead_owner_held_is_recovered_at_once(tmp_path):
+async def test_batches_and_leases_of_a_dead_owner_are_recovered_at_once(tmp_path):
     """Sealed batches are returned and leased readings released before the lease expires.
 
     Stored and conflicting batches stay.
@@ -95,7 +95,7 @@ async def test_leases_that_are_not_renewed_expire(tmp_path):
 
 
 async def test_readings_of_a_dead_owner_are_released_in_pages(tmp_path, monkeypatch):
-    """Each page is a transaction, so that the claims of others go on."""
+    """Each page is a transaction, so that other processes can claim in between."""
     path = tmp_path / "ledger.db"
     monkeypatch.setattr(leases, "PAGE", 10)
     async with await Ledger.open(path, clock=SettableClock(NOW)) as ours:
@@ -109,7 +109,7 @@ async def test_readings_of_a_dead_owner_are_released_in_pages(tmp_path, monkeypa
 
 
 async def test_a_late_claim_of_an_owner_whose_epoch_is_over_is_released(tmp_path):
-    """A process that was stopped claims after another one recovered it; nothing stays leased for ever."""
+    """A process that was stopped claims after another one recovered it; nothing stays leased forever."""
     path, clock = tmp_path / "ledger.db", SettableClock(NOW)
     async with await Ledger.open(path, clock=clock) as late, await Ledger.open(path, clock=clock) as ours:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(2)])

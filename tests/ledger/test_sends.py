@@ -76,7 +76,7 @@ async def test_a_send_has_its_readings_in_order_with_their_parts(ledger, clock):
 
 
 async def test_failed_attempts_and_the_reason_of_a_rejection_are_kept(ledger, clock):
-    """A deferred reading counts its failures; a rejected one has Braze's answer."""
+    """A deferred reading counts its failures; a rejected one has Braze's response."""
     await enqueue(ledger, Pair("eu", "c", "s"))
     await seal(ledger, "eu", Deferred("timeout"))
     (send,) = (await ledger.reports.find_sends("s", limit=1)).sends

@@ -55,7 +55,7 @@ class Shelf(FolderSink):
 
 
 def test_an_unavailable_store_makes_the_process_unready_after_its_patience(tmp_path):
-    """A short failure has no effect on readiness."""
+    """The process stays ready during a short failure of the store, and is not ready after 60 seconds."""
     shelf = Shelf(tmp_path / "out")
     shelf.problem = SinkError("cannot write to out: No space left on device; free some space", cause="disk_full")
 

@@ -105,14 +105,14 @@ def test_pairs_of_a_workspace_that_is_not_configured_are_a_condition(tmp_path):
 
 
 def test_the_page_shows_a_part_conflict():
-    """An alert must not fire while the page says that the service is healthy."""
+    """While the alert for a part conflict fires, the page shows the conflict too."""
     taken = Snapshot(0, 0, store=StoreState(batches={"conflict": 1}))
     assert taken.alerts() == ["1 batch cannot be stored: other bytes have the name of a part"]
     assert taken.unready_reasons() == []
 
 
-def test_failures_among_successes_are_no_condition(tmp_path):
-    """They are retried, and the page and the probe do not change."""
+def test_failures_among_successes_are_not_a_condition(tmp_path):
+    """Single failures are retried, and the page and the probe do not change."""
     wire = Wire()
 
     async def story(seen: Seen) -> None:
@@ -171,7 +171,7 @@ def test_page_metrics_and_ledger_count_the_same_pairs_at_risk(tmp_path):
 
 
 def test_readings_of_a_dead_process_are_recovered_within_a_lease_and_a_quarter(tmp_path):
-    """They wait for the lease, and at most for a quarter of another."""
+    """Readings of a dead process are released when their lease ends, at most a quarter of a lease later."""
     wire = Wire()
 
     async def story(seen: Seen) -> None:

@@ -59,7 +59,7 @@ def test_the_process_is_ready_while_it_can_do_useful_work():
 
 
 def test_a_condition_is_logged_when_it_begins_every_ten_minutes_and_when_it_ends():
-    """A change of the cause logs no further line."""
+    """A condition is logged at its begin, every ten minutes and at its end, but not when its cause changes."""
     clock = Clock()
     logged = ConditionLog(clock)
     with structlog.testing.capture_logs() as lines:
@@ -116,12 +116,12 @@ def inside(outer: Exception, inner: BaseException) -> Exception:
     ],
 )
 def test_a_cause_is_read_from_types_and_numbers(error, cause):
-    """Texts of libraries change, and may quote anything."""
+    """A cause never depends on the text of a library's error, which may change or contain secrets."""
     assert find_cause(error) == cause
 
 
 def test_a_cause_has_one_text_for_people():
-    """Underscores become blanks."""
+    """Every cause is shown to people with spaces instead of underscores."""
     assert [format_cause(each) for each in ("connection_refused", "status_502", "timeout")] == [
         "connection refused", "status 502", "timeout",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Statements of the ledger that are compiled once a process, instead of once a ledger.
+"""Statements of the ledger that are compiled once for each process, instead of once for each ledger.
 
 SQLAlchemy keeps compiled statements by engine. A test opens a ledger of its own, and compiling what it executes costs
 more than executing it.

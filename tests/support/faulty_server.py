@@ -1,4 +1,4 @@
-"""A scripted server: raw bytes, cut, dripped or never sent. It counts the requests on the wire."""
+"""A scripted server: it sends raw bytes completely, partly, slowly or never, and counts requests."""
 
 import asyncio
 import socket
@@ -77,7 +77,7 @@ def answer_with(data: bytes, *, then: str = "close") -> Script:
 
 
 def answer_slowly(data: bytes, seconds: float) -> Script:
-    """Answer byte by byte."""
+    """Send a response byte by byte."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: FaultyServer) -> None:
         await read_request(reader, server)

@@ -166,7 +166,7 @@ _NDJSON = st.builds(
 
 @cache
 def _parquet() -> bytes:
-    """Give a list as a lake has it."""
+    """Return a list as a Parquet file of a data lake."""
     with duckdb.connect() as connection, tempfile.TemporaryDirectory() as folder:
         rows = "SELECT 'c' AS campaign_id, 's' || i AS send_id, now() AS sent_at FROM range(9) t(i)"
         connection.execute(f"COPY ({rows}) TO '{folder}/p.parquet'")

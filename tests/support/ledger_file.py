@@ -43,7 +43,7 @@ def recorded_statements(ledger: Ledger) -> Iterator[list[Statement]]:
 
 
 def explained(path: Path, statements: list[Statement]) -> list[str]:
-    """Return how the database would go about each statement: one line for each table that it reads."""
+    """Return the query plan of each statement: one line for each table that it reads."""
     return [
         row[3]
         for sql, values in statements

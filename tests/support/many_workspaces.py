@@ -30,7 +30,7 @@ class RecordingSink:
     place = "memory"
 
     def __init__(self, clock: Clock) -> None:
-        """Begin empty."""
+        """Start without parts."""
         self.parts: list[tuple[float, list[dict]]] = []
         self._clock = clock
 
@@ -115,7 +115,7 @@ class Scene:
         self.engine.wake({each.pair.workspace for each in pairs})
 
     async def wait_until_pending(self, count: int) -> None:
-        """Wait until so few pairs are open."""
+        """Wait until at most this number of pairs is pending."""
         while (await self.ledger.reports.get_books()).pending > count:
             await asyncio.sleep(0.25)
 

@@ -35,12 +35,12 @@ class Wire:
     """A stand-in for the transport of one workspace. ``outage`` is the result of every request; None is success."""
 
     def __init__(self, outage: Outage | None = None) -> None:
-        """Begin like that."""
+        """Start with this behaviour."""
         self.outage = outage
         self.remaining: int | None = None
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
-        """Answer after a while, or after the time for which the client waits at the most."""
+        """Respond after the latency, or after the client's timeout."""
         timed_out = isinstance(self.outage, ExchangeError) and self.outage.cause == "timeout"
         await asyncio.sleep(30.0 if timed_out else 0.05)
         if isinstance(self.outage, ExchangeError):
@@ -57,11 +57,11 @@ class Wire:
         return QuotaReport(limit=250_000, remaining=self.remaining, reset_at=start + 3000, server_time=now)
 
     def use_key(self, _api_key: str) -> bool:
-        """Have one key."""
+        """Accept only one key."""
         return False
 
     def scrub(self, text: str) -> str:
-        """Take the key out."""
+        """Replace the key in the text."""
         return text.replace(KEY, "[key]")
 
     async def close(self) -> None:
@@ -69,7 +69,7 @@ class Wire:
 
 
 def arrivals(count: int, *workspaces: str, sent_at: float | None = None) -> list[SentPair]:
-    """So many sends of each workspace."""
+    """Return this number of sends for each workspace."""
     return [SentPair(Pair(name, "c", f"s{number}"), sent_at) for number in range(count) for name in workspaces]
 
 

@@ -49,7 +49,7 @@ class QueueSetup:
     """A queue and a ledger; ``enqueued`` lists the pairs that triggers have enqueued."""
 
     def __init__(self, broker_server, ledger, name, prefixes):
-        """Take what is running."""
+        """Use a running broker server and an open ledger."""
         self.broker_server, self.ledger, self.name = broker_server, ledger, name
         self.enqueued = []
         self.prefixes = prefixes
@@ -98,7 +98,7 @@ async def wait_until(condition):
 
 
 async def wait_for_message_count(queue, count):
-    """Wait until the queue has so many messages."""
+    """Wait until the queue has this number of messages."""
     async with asyncio.timeout(TIMEOUT_SECONDS):
         while await queue.broker_server.count_messages(queue.name) != count:
             await asyncio.sleep(0.05)

@@ -27,7 +27,7 @@ class RecordedProcess(subprocess.Popen):
     """A process whose output is searched for secrets when the test has ended."""
 
     def communicate(self, input: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:  # noqa: A002 - Popen's name
-        """Read all its output, and keep it."""
+        """Wait for the process to end, and record its output."""
         out, err = super().communicate(input, timeout)
         captured_output.extend((out or b"", err or b""))
         return out, err

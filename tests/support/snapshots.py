@@ -28,7 +28,7 @@ def build_window_history(limit: int, *, ours: float, others: float, burst: int =
 
 
 def build_deadlines(most: int, at_risk: int = 0) -> tuple[DayOfDeadlines, ...]:
-    """Fifteen days of deadlines, with few on week-ends."""
+    """Fifteen days of deadlines, with few on weekends."""
     chance = random.Random(3)
     days = []
     for ahead in range(15):

@@ -23,7 +23,7 @@ class HandClock:
     """A clock that the test moves."""
 
     def __init__(self, now=NOW):
-        """Stand at ``now``."""
+        """Start at ``now``."""
         self.now = now
 
     def wall(self):

@@ -88,7 +88,7 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, stdin: bytes = b"") -> tuple[bytes, bytes]:
-        """Run it to its end; return the output and errors that were not read yet."""
+        """Wait for the process to end; return the output and errors that were not read yet."""
         with self.stdout, self.stderr, ThreadPoolExecutor(3) as threads:
             threads.submit(_write_all, self._stdin, stdin)
             written = tuple(threads.map(lambda file: file.read(), (self.stdout, self.stderr)))

@@ -48,7 +48,7 @@ class Queue:
     lease_seconds = None
 
     def __init__(self, bodies: Sequence[bytes], *, together: int) -> None:
-        """Deliver so many at a time."""
+        """Deliver this number of messages at a time."""
         self.waiting = [Delivery(body, 1, number) for number, body in enumerate(bodies)]
         self.acknowledged: list[int] = []
         self.dead: list[tuple[int, bytes, str]] = []
@@ -72,7 +72,7 @@ class Queue:
         return not self.waiting
 
     async def renew(self, deliveries: Sequence[Delivery]) -> None:
-        """There is no lease."""
+        """Do nothing: these messages have no lease."""
 
     async def dead_letter(self, delivery: Delivery, body: bytes, reason: str) -> None:
         """Keep a dead letter; brokers require a reason of printable ASCII."""
@@ -173,7 +173,7 @@ class Replay:
     """A transport that repeats one response; it scrubs as the real one does."""
 
     def __init__(self, answer: Response | ExchangeError, scrub) -> None:
-        """Give this."""
+        """Return this response to each request."""
         self._answer = answer
         self.scrub = scrub
 

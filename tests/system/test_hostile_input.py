@@ -165,7 +165,7 @@ async def test_a_run_without_a_standard_stream_captures_all_pairs(harvester, tmp
 
 @pytest.mark.parametrize("command", [("--help",), ("status", "--json"), ("parts",)])
 async def test_output_that_cannot_be_written_is_an_error_with_exit_code_5(harvester, tmp_path, command):
-    """The device is full, and the error has no traceback."""
+    """If the output device is full, the command ends with one error line and without a traceback."""
     async with Simulator(SimulatorConfig(pairs=5, limit=10_000, api_key=KEY)) as simulator:
         write_list(tmp_path, [simulator.population[0].pair.send_id], simulator.population[0].pair.campaign_id)
         assert (await harvester.run("run", "p.csv", "--endpoint", simulator.url))[0] == 0

@@ -128,7 +128,7 @@ class KilledRun:
 @needs_strace
 @pytest.mark.parametrize("call", STEPS)
 async def test_a_run_killed_at_any_durable_step_completes_later(tmp_path, call):
-    """The kills hit each flush, write, link and unlink."""
+    """A run that is killed at any flush, write, link or unlink is completed by the next run."""
     every, least, _ = STEPS[call]
     log = tmp_path / "answers.ndjson"
     config = SimulatorConfig(pairs=100 * PAIRS, limit=10_000_000, api_key=KEY, log=log)

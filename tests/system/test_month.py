@@ -50,7 +50,7 @@ def test_requests_that_failed_during_an_outage_are_repeated(month_and_soak):
 
 
 def test_memory_files_and_tasks_of_the_service_do_not_grow(month_and_soak):
-    """The last days are compared with the first days of the process."""
+    """After weeks, the service uses no more memory, files and tasks than in its first days."""
     _, soak = month_and_soak
     early, late = soak.early_and_late()
     assert late.day - early.day >= 7

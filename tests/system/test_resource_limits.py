@@ -156,7 +156,7 @@ def count_open_files() -> int:
 
 
 async def test_a_limit_of_forty_files_loses_no_pair(harvester):
-    """Connections that cannot be opened are retried by the next run."""
+    """With a low limit for open files, the next run requests the pairs whose connections could not be opened."""
     config = SimulatorConfig(pairs=150, limit=10_000_000, api_key=KEY, latency_seconds=0.05)
     async with Simulator(config) as simulator:
         lines = "".join(f"{each.pair.campaign_id},{each.pair.send_id}\n" for each in simulator.population)

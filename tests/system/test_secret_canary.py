@@ -12,7 +12,7 @@ from tests.support.secret_canary import KEY, find_leaks
 
 
 def test_a_leaked_key_is_found_in_logs_ledgers_parts_and_process_output(tmp_path):
-    """Compressed parts and half of a key count; the key's own file does not."""
+    """The search finds keys in compressed parts, and half of a key; it ignores the key's own file."""
     row = f'{{"send_id": "{KEY}"}}\n'.encode()
     (tmp_path / "part.ndjson.zst").write_bytes(zstandard.compress(row))
     (tmp_path / "part.ndjson.gz").write_bytes(gzip.compress(row))
