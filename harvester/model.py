@@ -97,7 +97,7 @@ class Reading(NamedTuple):
 
     ``ending_at`` is fixed, so that a retry requests the same days; ``deadline`` is when the data expires. ``since`` is
     the start of the pair's time: its send, or its first sight if that is unknown. A pair that is sent again begins
-    another ``round``.
+    another ``round``. ``due_at`` is when it fell due, or was to be tried again; 0 if a run made it due.
     """
 
     pair_id: int
@@ -108,6 +108,7 @@ class Reading(NamedTuple):
     since: float
     round: int = 0
     epoch: int = 0
+    due_at: float = 0.0
 
 
 class Probe(NamedTuple):

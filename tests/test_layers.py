@@ -9,6 +9,7 @@ MODULES = sorted(HOUSE.rglob("*.py"))
 
 FLOORS = {
     "model": 0, "errors": 0, "text": 0, "clock": 0, "private_files": 0, "signals": 0,
+    "histogram": 0,
     "place": 1, "schedule": 1, "causes": 1, "health": 1, "observability": 1,
     "settings": 2, "formatting": 2,
     "storage": 3, "datasets": 3, "simulator": 3,

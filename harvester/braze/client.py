@@ -196,19 +196,16 @@ class Client:
         finally:
             self._slots.release(slot)
             self._pacer.release(response.quota if response else None, response.latency_seconds if response else None)
+        self.counters.durations.observe(response.latency_seconds)
         span.record_attempt(f"status_{response.status}")
         return response
 
     def _parse(self, response: Response, job: _Job) -> Captured:
         """Turn a 200 into a capture. Raises ``ExchangeError`` if it is unusable."""
-        reading, batch_id = job.reading, job.get_batch_id()
+        reading, batch_id, now = job.reading, job.get_batch_id(), self._clock.wall()
         try:
             capture = build_capture(
-                response.body,
-                reading,
-                batch_id=batch_id,
-                captured_at=self._clock.wall(),
-                new_counters=self._new_counters,
+                response.body, reading, batch_id=batch_id, captured_at=now, new_counters=self._new_counters
             )
         except ExchangeError as error:
             self.endpoint.choose_log_method(error.cause)(
@@ -221,7 +218,7 @@ class Client:
             raise
         self.counters.responses[f"status_{response.status}"] += 1
         self.endpoint.record_capture(reading.pair.workspace)
-        self.counters.last_captured_at = self._clock.wall()
+        self.counters.last_captured_at = now
         if self._keep_raw:
             return capture._replace(raw=encode_raw_row(response.body, reading, capture, batch_id=batch_id))
         return capture

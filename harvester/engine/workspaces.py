@@ -5,10 +5,10 @@ All of them share one pool of connections and one set of slots for requests.
 
 import random
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harvester.braze.client import Client
-from harvester.braze.client_counters import ClientCounters
+from harvester.braze.client_counters import DURATION_BOUNDS, ClientCounters
 from harvester.braze.dated import DatedTransport
 from harvester.braze.pace_state import PaceState
 from harvester.braze.pacer import Pacer
@@ -17,6 +17,7 @@ from harvester.braze.slots import Slots
 from harvester.braze.transport import BrazeTransport, Connections, Transport
 from harvester.clock import BrazeClock, Clock
 from harvester.health import HOLD_DESCRIPTIONS
+from harvester.histogram import Histogram
 from harvester.settings import Settings, Workspace
 
 IDLE_SECONDS = 3600.0
@@ -63,7 +64,7 @@ class _Record:
     """What outlives the access: the pace, and the counters of the process."""
 
     pacer: Pacer
-    counters: ClientCounters = field(default_factory=ClientCounters)
+    counters: ClientCounters
 
 
 class Workspaces:
@@ -74,6 +75,8 @@ class Workspaces:
         self.names = tuple(settings.workspaces)
         self.halted: set[str] = set()
         """The workspaces whose halt is recorded in the ledger; they begin with a probe."""
+        self.durations = Histogram(DURATION_BOUNDS)
+        """The seconds from each request to the end of its response."""
         self._settings = settings
         self._clock = clock
         self._connect = connect
@@ -165,7 +168,8 @@ class Workspaces:
         if name not in self._records:
             jitter = random.Random()  # noqa: S311 - no secret
             self._records[name] = _Record(
-                Pacer(reserve=workspace.reserve, max_rate=workspace.max_rate, clock=self._clock, jitter=jitter)
+                Pacer(reserve=workspace.reserve, max_rate=workspace.max_rate, clock=self._clock, jitter=jitter),
+                ClientCounters(self.durations),
             )
         record, transport = self._records[name], self._make_transport(name, workspace)
         client = Client(

@@ -147,16 +147,16 @@ def _select_readings(
     dialect: Dialect, which: ColumnElement[bool], name: ColumnElement[Any], ending_at: ColumnElement[Any]
 ) -> Select[str]:
     p = pairs.c
-    columns = (p.id, p.workspace, p.campaign_id, p.send_id, name, ending_at, p.expires_at, SINCE, p.round)
+    columns = (p.id, p.workspace, p.campaign_id, p.send_id, name, ending_at, p.expires_at, SINCE, p.round, p.due_at)
     return select_as_json(dialect, columns, which)
 
 
 def _build_readings(selected: CursorResult[str], epoch: int) -> Iterable[Reading]:
     """Return leased pairs as readings, in no order."""
-    for pair_id, workspace, campaign_id, send_id, name, ending_at, expires_at, since, round_ in decode_rows(selected):
-        pair = Pair(workspace, campaign_id, send_id)
-        deadline = float(expires_at) - GRACE_SECONDS
-        yield Reading(pair_id, pair, name, float(ending_at), deadline, float(since), round_, epoch)
+    for pair_id, workspace, campaign_id, send_id, name, *times, round_, due_at in decode_rows(selected):
+        pair, (ending_at, expires_at, since) = Pair(workspace, campaign_id, send_id), map(float, times)
+        deadline = expires_at - GRACE_SECONDS
+        yield Reading(pair_id, pair, name, ending_at, deadline, since, round_, epoch, float(due_at))
 
 
 def _latest_due(plan: ReadingPlan) -> ColumnElement[str]:

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from sqlalchemy import Float, Select, String, and_, bindparam, func, literal_column, select
+from sqlalchemy import Float, Select, String, bindparam, func, literal_column, select, true
 
 from harvester.ledger.counts import ACCEPTED
 from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
-from harvester.ledger.filters import UNSETTLED
+from harvester.ledger.filters import DUE, PRIORITY, UNSETTLED, WAITING
 from harvester.ledger.json_rows import decode_rows, encode_values, select_as_json, values_as_table
 from harvester.ledger.schema import NEVER, batches, outcomes, paces, pair_counts, pairs, parts
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair
@@ -48,11 +48,13 @@ class Rejection:
 class Outlook:
     """A workspace's open readings by state, and its pairs' deadlines; past deadlines count on the first day.
 
-    ``deferred`` readings failed and wait to be tried again; ``waiting`` ones wait for the time that is planned.
+    ``deferred`` readings failed and wait to be tried again; ``waiting`` ones wait for the time that is planned. The
+    next reading is due at ``next_due_at``: in the past if one is due now, None if none is planned.
     """
 
     readings: dict[str, int]
     at_risk: int
+    next_due_at: float | None
     nearest_deadline: float | None
     days: tuple[DayOfDeadlines, ...]
 
@@ -100,15 +102,20 @@ def get_outlooks(tx: Transaction, workspaces: Iterable[str] = (), *, days: int =
     for workspace, state, day, number in tx.execute(_OPEN_COUNTS):
         counts.setdefault(workspace, _OpenCounts()).add(state, day, number)
     paces_by_workspace = {row.workspace: row.requests_per_second for row in tx.execute(select(paces))}
-    nearest = _find_nearest_deadlines(tx, counts)
+    nearest = _find_nearest(tx, counts)
     return {
-        name: _build_outlook(tx, name, each, nearest.get(name), paces_by_workspace.get(name, math.inf), days)
+        name: _build_outlook(tx, name, each, nearest[name], paces_by_workspace.get(name, math.inf), days)
         for name, each in sorted(counts.items())
     }
 
 
 def _build_outlook(
-    tx: Transaction, workspace: str, counts: _OpenCounts, nearest: float | None, pace: float, days: int
+    tx: Transaction,
+    workspace: str,
+    counts: _OpenCounts,
+    nearest: tuple[float | None, float | None],
+    pace: float,
+    days: int,
 ) -> Outlook:
     today = int(tx.now // DAY_SECONDS)
     midnights = [(today + ahead) * DAY_SECONDS for ahead in range(days)]
@@ -120,7 +127,8 @@ def _build_outlook(
     for midnight, count in zip(midnights, by_day, strict=True):
         found.append(DayOfDeadlines(midnight, count, min(left, count)))  # those at risk are the nearest ones
         left -= found[-1].at_risk
-    return Outlook(readings=dict(counts.states), at_risk=at_risk, nearest_deadline=nearest, days=tuple(found))
+    deadline, due_at = nearest
+    return Outlook(dict(counts.states), at_risk, due_at, deadline, tuple(found))
 
 
 def _count_at_risk(tx: Transaction, workspace: str, counts: _OpenCounts, before: float) -> int:
@@ -134,19 +142,34 @@ def _count_at_risk(tx: Transaction, workspace: str, counts: _OpenCounts, before:
     return earlier + tx.execute(_COUNT_DEADLINES, values).scalar_one()
 
 
-def _find_nearest_deadlines(tx: Transaction, workspaces: Iterable[str]) -> dict[str, float]:
-    """Find the nearest deadline of each workspace that has one."""
+def _find_nearest(tx: Transaction, workspaces: Iterable[str]) -> dict[str, tuple[float | None, float | None]]:
+    """Find the nearest deadline and the next due time of each workspace."""
     rows = decode_rows(tx.execute(_select_nearest(tx.dialect), encode_values(workspaces)))
-    return {name: float(expires_at) - GRACE_SECONDS for name, expires_at in rows if float(expires_at) < NEVER}
+    return {
+        name: (
+            float(expires_at) - GRACE_SECONDS if float(expires_at) < NEVER else None,
+            float(due_at) if float(due_at) < NEVER else None,
+        )
+        for name, expires_at, due_at in rows
+    }
 
 
 @cache
 def _select_nearest(dialect: Dialect) -> Select[str]:
     named = values_as_table(dialect, pairs.c.workspace)
-    mine = and_(pairs.c.workspace == named.c.workspace, UNSETTLED)
-    first = select(pairs.c.expires_at).where(mine).order_by(pairs.c.expires_at).limit(1).correlate(named)
-    each = select(named.c.workspace, first.scalar_subquery().label("expires_at")).subquery()
-    return select_as_json(dialect, (each.c.workspace, each.c.expires_at), each.c.expires_at.is_not(None))
+    mine = pairs.c.workspace == named.c.workspace
+    expiry = select(pairs.c.expires_at).where(mine, UNSETTLED).order_by(pairs.c.expires_at).limit(1).correlate(named)
+    # One search of an index for each state.
+    due, waiting = (
+        select(pairs.c.due_at).where(mine, state).order_by(*order).limit(1).correlate(named).scalar_subquery()
+        for state, order in ((DUE, PRIORITY), (WAITING, (pairs.c.due_at,)))
+    )
+    columns = (
+        func.coalesce(expiry.scalar_subquery(), NEVER, type_=Float).label("expires_at"),
+        func.coalesce(due, waiting, NEVER, type_=Float).label("due_at"),
+    )
+    each = select(named.c.workspace, *columns).subquery()
+    return select_as_json(dialect, (each.c.workspace, each.c.expires_at, each.c.due_at), true())
 
 
 def _out_of_reach(midnights: Sequence[float], counts: Sequence[int], pace: float, now: float) -> float:

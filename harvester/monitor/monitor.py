@@ -95,6 +95,9 @@ class Monitor:
             rejections=tuple(await self._ledger.reports.list_rejections(limit=REJECTIONS)),
             conditions=conditions,
             unserved_at_risk=at_risk,
+            captures=dict(self._engine.counters.captures),
+            lateness=self._engine.counters.lateness.state(),
+            durations=self._engine.workspaces.durations.state(),
             clock_difference_seconds=self._clock.difference,
         )
 
@@ -156,6 +159,7 @@ class Monitor:
             at_risk=seen.at_risk,
             expired=expired,
             last_captured_at=counters.last_captured_at or (self._last_captures or {}).get(name, 0.0),
+            next_due_at=seen.next_due_at,
             nearest_deadline=seen.nearest_deadline,
             deadlines=seen.days,
             requests=dict(counters.requests),

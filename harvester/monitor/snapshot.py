@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 
 from harvester.formatting import ago, duration, quantity, safe_text
 from harvester.health import Condition, rate_hold
+from harvester.histogram import HistogramState
 from harvester.ledger import DayOfDeadlines, Rejection
 from harvester.model import Books
 from harvester.monitor.readiness import blocking_conditions
 
 BUSY_SECONDS = 900.0
 """A workspace is busy while readings are due, and for this time after a capture, so that readiness does not flap."""
+
+_NO_VALUES = HistogramState()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class Window:
 class WorkspaceState:
     """One workspace: ``readings`` by state, and since the start ``requests`` by cause and ``responses`` by result.
 
-    ``last_captured_at`` is 0 if no capture is known.
+    ``last_captured_at`` is 0 if no capture is known. ``next_due_at`` is in the past if a reading is due now. It is None
+    if none is planned.
     """
 
     name: str
@@ -72,6 +76,7 @@ class WorkspaceState:
     last_captured_at: float = 0.0
     at_risk: int = 0
     expired: int = 0
+    next_due_at: float | None = None
     nearest_deadline: float | None = None
     deadlines: tuple[DayOfDeadlines, ...] = ()
     requests: Mapping[str, int] = field(default_factory=dict)
@@ -111,7 +116,9 @@ class StoreState:
 class Snapshot:
     """The service at one moment. ``conditions`` are the components that do not work.
 
-    ``unserved_at_risk`` counts the pairs at risk of each workspace that is not configured.
+    ``unserved_at_risk`` counts the pairs at risk of each workspace that is not configured. ``captures`` counts those
+    since the start, by verdict and name of the reading. ``lateness`` is how late they were, and ``durations`` is how
+    long requests took, in seconds.
     ``clock_difference_seconds`` is how much this machine's clock is ahead of Braze's; None until it is confirmed.
     """
 
@@ -125,6 +132,9 @@ class Snapshot:
     rejections: tuple[Rejection, ...] = ()
     conditions: tuple[Condition, ...] = ()
     unserved_at_risk: Mapping[str, int] = field(default_factory=dict)
+    captures: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    lateness: HistogramState = _NO_VALUES
+    durations: HistogramState = _NO_VALUES
     clock_difference_seconds: float | None = None
 
     def rank_workspaces(self) -> list[WorkspaceState]:

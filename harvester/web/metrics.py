@@ -4,14 +4,16 @@ The only module that imports the client library. Every metric is a figure of the
 too. Ids are never labels.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from harvester.health import HOLD_DESCRIPTIONS, Component, Scope
+from harvester.health import Component, Scope
+from harvester.histogram import HistogramState
 from harvester.monitor.snapshot import Snapshot, WorkspaceState
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -20,10 +22,14 @@ Samples = Iterable[tuple[tuple[str, ...], float]]
 WORKSPACE = ("workspace",)
 
 
-def encode_metrics(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-    """Return a snapshot in the exposition format that ``accept`` names, and the content type of that format."""
+def encode_metrics(snapshot: Snapshot, accept: str, *, by_workspace: bool = True) -> tuple[bytes, str]:
+    """Return a snapshot in the exposition format that ``accept`` names, and the content type of that format.
+
+    Without ``by_workspace``, the metrics with the label ``workspace`` are left out.
+    """
     registry = CollectorRegistry()
-    registry.register(_SnapshotCollector(snapshot))
+    registry.register(_SnapshotCollector(snapshot, by_workspace=by_workspace))
+    ProcessCollector(registry=registry)
     encoder, content_type = choose_encoder(accept)
     return encoder(registry), content_type
 
@@ -31,15 +37,18 @@ def encode_metrics(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
 class _SnapshotCollector(Collector):
     """One snapshot in the form that the client library needs."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, *, by_workspace: bool) -> None:
         self._snapshot = snapshot
+        self._by_workspace = by_workspace
 
     def collect(self) -> Iterator[Metric]:
         yield from _collect_process(self._snapshot)
-        yield from _collect_pace(self._snapshot)
-        yield from _collect_quota(self._snapshot)
+        yield from _collect_captures(self._snapshot)
         yield from _collect_requests(self._snapshot)
-        yield from _collect_readings(self._snapshot)
+        if self._by_workspace:
+            yield from _collect_pace(self._snapshot)
+            yield from _collect_quota(self._snapshot)
+            yield from _collect_readings(self._snapshot)
         yield from _collect_books(self._snapshot)
         yield from _collect_triggers(self._snapshot)
         yield from _collect_store(self._snapshot)
@@ -62,11 +71,36 @@ def _collect_process(snapshot: Snapshot) -> Iterator[Metric]:
     yield _make_gauge("clock_difference_seconds", help_text, (), [] if ahead is None else [((), ahead)])
 
 
+def _collect_captures(snapshot: Snapshot) -> Iterator[Metric]:
+    help_text = "Captures, by verdict and name of the reading."
+    yield _make_counter("captures", help_text, ("verdict", "reading"), snapshot.captures.items())
+    yield _make_histogram(
+        "capture_lateness_seconds", "From when a reading was due until its capture.", snapshot.lateness
+    )
+    help_text = "From a request to the end of its response."
+    yield _make_histogram("request_duration_seconds", help_text, snapshot.durations)
+
+
+def _collect_requests(snapshot: Snapshot) -> Iterator[Metric]:
+    """Yield the requests and responses of all workspaces."""
+    every = snapshot.workspaces
+    requests = sum((Counter(each.requests) for each in every), Counter[str]())
+    responses = sum((Counter(each.responses) for each in every), Counter[str]())
+    yield _make_counter("requests", "Requests sent, by cause.", ("cause",), _label_by_name(requests))
+    help_text = "Responses, by HTTP status or by the cause of failure."
+    yield _make_counter("responses", help_text, ("result",), _label_by_name(responses))
+    waited = sum(each.waited_seconds for each in every)
+    yield _make_counter("request_wait_seconds", "Time that requests waited for the pace.", (), [((), waited)])
+
+
 def _map_conditions(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
-    """Return the cause of each component and subject; it is empty for those that work."""
+    """Return the cause of each component and subject; it is empty for those that work.
+
+    Workspaces that work are left out, since there may be thousands.
+    """
     subjects = {
         Scope.PROCESS: [""],
-        Scope.WORKSPACE: [each.name for each in snapshot.workspaces],
+        Scope.WORKSPACE: [],
         Scope.TRIGGER: [each.name for each in snapshot.triggers],
     }
     failing: dict[tuple[str, ...], float] = {
@@ -83,8 +117,10 @@ def _collect_pace(snapshot: Snapshot) -> Iterator[Metric]:
     yield _make_gauge("pace_requests_per_second", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.pace))
     help_text = "Requests that wait for a response."
     yield _make_gauge("requests_in_flight", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.in_flight))
-    holds = [((w.name, hold), w.hold_cause == hold) for w in every for hold in HOLD_DESCRIPTIONS]
-    yield _make_gauge("hold", "Whether requests are held, by cause.", ("workspace", "cause"), holds)
+    holds = [((w.name, w.hold_cause), 1) for w in every if w.hold_cause]
+    yield _make_gauge("hold", "1 while requests are held, by cause.", ("workspace", "cause"), holds)
+    totals = _label_by_workspace(every, lambda w: sum(w.requests.values()))
+    yield _make_counter("workspace_requests", "Requests sent for the workspace.", WORKSPACE, totals)
     help_text = "Whether the workspace is halted: wrong key, permission or endpoint, or refused pairs."
     yield _make_gauge(
         "workspace_halted", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.halt_reason is not None)
@@ -115,24 +151,14 @@ def _collect_quota(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _collect_requests(snapshot: Snapshot) -> Iterator[Metric]:
-    every = snapshot.workspaces
-    help_text = "Time that requests waited for the pace."
-    yield _make_counter(
-        "request_wait_seconds", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.waited_seconds)
-    )
-    requests = [((w.name, cause), count) for w in every for cause, count in w.requests.items()]
-    yield _make_counter("requests", "Requests sent, by cause.", ("workspace", "cause"), requests)
-    responses = [((w.name, result), count) for w in every for result, count in w.responses.items()]
-    help_text = "Responses, by HTTP status or by the cause of failure."
-    yield _make_counter("responses", help_text, ("workspace", "result"), responses)
-
-
 def _collect_readings(snapshot: Snapshot) -> Iterator[Metric]:
     every = snapshot.workspaces
     readings = [((w.name, state), count) for w in every for state, count in w.readings.items()]
     yield _make_gauge("readings", "Open readings, by state.", ("workspace", "state"), readings)
     captured_at = _label_by_workspace(every, lambda w: w.last_captured_at)
+    planned = [((w.name,), w.next_due_at) for w in every if w.next_due_at is not None]
+    help_text = "When the next reading is due, since the epoch; in the past if one is due now."
+    yield _make_gauge("next_reading_timestamp_seconds", help_text, WORKSPACE, planned)
     help_text = "When a reading was last captured, since the epoch; 0 if unknown."
     yield _make_gauge("last_capture_timestamp_seconds", help_text, WORKSPACE, captured_at)
     unserved = [((name,), float(count)) for name, count in snapshot.unserved_at_risk.items()]
@@ -204,6 +230,13 @@ def _make_gauge(name: str, help_text: str, labels: tuple[str, ...], samples: Sam
 def _make_counter(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> Metric:
     """``name`` is without ``_total``, which the client library appends."""
     return _add_samples(CounterMetricFamily(f"harvester_{name}", help_text, labels=labels), samples)
+
+
+def _make_histogram(name: str, help_text: str, state: HistogramState) -> Metric:
+    buckets = [(str(bound), count) for bound, count in state.buckets]
+    family = HistogramMetricFamily(f"harvester_{name}", help_text)
+    family.add_metric([], [*buckets, ("+Inf", state.count)], state.sum)
+    return family
 
 
 def _add_samples(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -> Metric:

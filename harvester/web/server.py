@@ -143,7 +143,11 @@ class WebServer:
         health = await self._snapshots.get()
         if health.snapshot is None or health.problem is not None:
             return web.Response(status=503, text="\n".join(health.unready_reasons()) + "\n")
-        body, content_type = encode_metrics(health.snapshot, request.headers.get("Accept", ""))
+        body, content_type = encode_metrics(
+            health.snapshot,
+            request.headers.get("Accept", ""),
+            by_workspace=request.query.get("by_workspace") != "false",
+        )
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _page(self, _request: web.Request) -> web.Response:

@@ -219,5 +219,5 @@ async def test_the_outlook_reads_no_settled_pair(ledger):
         plan for plan in plans if plan.split()[0] in ("SEARCH", "SCAN") and plan.split()[1] in ("pair", "batch", "part")
     ]
     assert tables
-    allowed = ("INDEX pair_open", "INDEX batch_unstored", "sqlite_autoindex_part")
+    allowed = ("INDEX pair_open", "INDEX pair_waiting", "INDEX pair_next", "INDEX batch_unstored", "autoindex_part")
     assert [plan for plan in tables if not any(each in plan for each in allowed)] == []

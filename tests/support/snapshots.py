@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 
 from harvester.health import Component, Condition
+from harvester.histogram import HistogramState
 from harvester.ledger import DayOfDeadlines, Rejection
 from harvester.model import Books, Pair, Verdict
 from harvester.monitor.snapshot import QuotaSample, Snapshot, StoreState, TriggerState, Window, WorkspaceState
@@ -103,6 +104,7 @@ def unhealthy() -> Snapshot:
         halted_since=NOW - 5_000,
         readings={"waiting": 3_120, "due": 88},
         deadlines=build_deadlines(400),
+        next_due_at=NOW - 60,
     )
     harm = Rejection(
         Pair("eu", "<script>alert(1)</script>", "a\x1b[31m\n\u202eb"),
@@ -111,7 +113,8 @@ def unhealthy() -> Snapshot:
         NOW - 60,
     )
     return replace(
-        base, workspaces=(eu, us), rejections=(harm, *base.rejections),
+        base, captures={("activity", "d3"): 7}, lateness=HistogramState(((60.0, 1), (300.0, 2)), 3, 4000.0),
+        workspaces=(eu, us), rejections=(harm, *base.rejections),
         triggers=(replace(base.triggers[0], connected=False, last_error="connection refused by rabbit.internal:5671"),
                   base.triggers[1]),
         store=replace(base.store, problem="s3://lake answers 503 SlowDown; it is tried again",
