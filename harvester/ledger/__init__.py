@@ -7,6 +7,7 @@ from harvester.ledger.books import StoredPart
 from harvester.ledger.braze_time import ClockDifference
 from harvester.ledger.database import LEASE_SECONDS
 from harvester.ledger.enqueue import EnqueueResult
+from harvester.ledger.failures import FailedPair
 from harvester.ledger.leases import SealedBatch
 from harvester.ledger.ledger import Ledger
 from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
@@ -20,6 +21,7 @@ __all__ = [
     "ClockDifference",
     "DayOfDeadlines",
     "EnqueueResult",
+    "FailedPair",
     "Ledger",
     "LedgerStatus",
     "NextReading",

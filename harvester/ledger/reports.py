@@ -4,9 +4,10 @@ from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from harvester.ledger import books, counts, datasets, outlook, plans, sends
+from harvester.ledger import books, counts, datasets, failures, outlook, plans, sends
 from harvester.ledger.books import StoredPart
 from harvester.ledger.database import Database, Transaction
+from harvester.ledger.failures import FailedPair
 from harvester.ledger.outlook import Outlook, Rejection
 from harvester.ledger.sends import SendSearch
 from harvester.model import Books, Pair
@@ -118,6 +119,10 @@ class Reports:
     async def list_rejections(self, *, limit: int) -> list[Rejection]:
         """List the pairs that were rejected last and still are, each once, the newest first."""
         return await self._database.report(outlook.list_rejections, limit=limit)
+
+    async def list_failed(self, outcome: str, reason: str | None, *, after: int, limit: int) -> list[FailedPair]:
+        """List pairs that were rejected for a reason, or have expired (without one), after the ``order`` of one."""
+        return await self._database.report(failures.list_failed, outcome, reason, after=after, limit=limit)
 
     async def find_wrong_counts(self) -> list[str]:
         """Compare the counts that the ledger keeps with its pairs; returns each difference. Reads every pair."""

@@ -192,6 +192,7 @@ _partial("pair_deferred", pairs, "workspace, due_at", where="state = 'waiting' A
 _partial("pair_leased", pairs, "epoch, workspace", where="state = 'leased'")
 Index("outcome_pair", outcomes.c.pair_id)  # whole: for its foreign key SQLite never takes a partial one
 _partial("pair_expired", pairs, "workspace, expires_at", where="outcome = 'expired'")
+_partial("pair_failed", pairs, "outcome, reason, id", where="outcome = 'rejected' OR outcome = 'expired'")
 _partial("outcome_rejected", outcomes, "id", where="outcome = 'rejected'")
 Index("pair_send", pairs.c.send_id)
 _partial("batch_unstored", batches, "state, epoch", where="state <> 'stored'")

@@ -169,8 +169,11 @@ def render_store(where: StoreState) -> Markup:
 
 def render_rejections(latest: Sequence[Rejection], now: float) -> Markup:
     """List the latest rejected pairs."""
+    all_failed = Markup('<a href="/rejections">All rejected and expired pairs</a>')
     if not latest:
-        return Markup('<section class="rejections"><h2>Latest rejections</h2><p>None.</p></section>')
+        return Markup('<section class="rejections"><h2>Latest rejections</h2><p>None. {}</p></section>').format(
+            all_failed
+        )
     rows = (
         Markup(
             "<tr><td><code>{}</code></td><td><code>{}</code></td><td>{}</td><td>{}</td>"
@@ -190,8 +193,8 @@ def render_rejections(latest: Sequence[Rejection], now: float) -> Markup:
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(word) for word in heads)
     return Markup(
         '<section class="rejections"><h2>Latest rejections</h2>'
-        "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></section>"
-    ).format(head, Markup("").join(rows))
+        "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table><p>{}</p></section>"
+    ).format(head, Markup("").join(rows), all_failed)
 
 
 def _render_figures(figures: Iterable[tuple[str, str, bool]]) -> Markup:

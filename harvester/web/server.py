@@ -20,14 +20,14 @@ from harvester.clock import Clock
 from harvester.errors import HarvesterError, UsageError
 from harvester.formatting import safe_text
 from harvester.ledger import Reports
-from harvester.monitor.health import TIMEOUT_SECONDS, SnapshotCache
+from harvester.monitor.health import SnapshotCache
 from harvester.monitor.snapshot import Snapshot
 from harvester.web.connections import Connections, get_connection_limit
 from harvester.web.document import POLICY
 from harvester.web.hosts import is_allowed, list_allowed_hosts
+from harvester.web.lookups import Lookups, respond_with
 from harvester.web.metrics import encode_metrics
 from harvester.web.page import render_page
-from harvester.web.searches import MAX_SENDS, render_sends
 from harvester.web.status import encode_status
 
 IDLE_SECONDS = 10.0
@@ -63,15 +63,14 @@ class WebServer:
     ) -> None:
         """Show the snapshots that ``take_snapshot`` returns, or its error. Port 0 chooses a free port.
 
-        ``reports`` find sends for the pages that search; ``served`` are the configured workspaces.
+        ``reports`` are for the pages that search the ledger; ``served`` are the configured workspaces.
         """
         self.url = ""
         self._clock = clock
         self._host = host
         self._port = port
         self._snapshots = SnapshotCache(take_snapshot, clock)
-        self._reports = reports
-        self._served = served
+        self._lookups = None if reports is None else Lookups(reports, served)
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._connections = Connections(get_connection_limit())
@@ -85,10 +84,11 @@ class WebServer:
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
                 web.get("/", self._page),
-                web.get("/sends", self._sends),
                 web.get("/api/status.json", self._status),
             ]
         )
+        if self._lookups is not None:
+            app.add_routes(self._lookups.routes())
         app.on_response_prepare.append(_add_headers)
         self._runner = web.AppRunner(
             app, access_log=None, logger=_MALFORMED_REQUESTS, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=1
@@ -151,24 +151,10 @@ class WebServer:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _page(self, _request: web.Request) -> web.Response:
-        return _respond_with(render_page(await self._snapshots.get(), now=self._clock.wall()))
+        return respond_with(render_page(await self._snapshots.get(), now=self._clock.wall()))
 
     async def _status(self, _request: web.Request) -> web.Response:
-        return _respond_with(encode_status(await self._snapshots.get()), content_type="application/json")
-
-    async def _sends(self, request: web.Request) -> web.Response:
-        """Find a send by its id, and optionally its campaign's."""
-        send_id, campaign_id = (request.query.get(name, "").strip() for name in ("q", "campaign_id"))
-        search = None
-        if self._reports is not None and send_id:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                search = await self._reports.find_sends(send_id, campaign_id=campaign_id or None, limit=MAX_SENDS)
-        return _respond_with(render_sends(search, send_id, campaign_id, self._served))
-
-
-def _respond_with(text: str, *, content_type: str = "text/html") -> web.Response:
-    # Text from outside may contain half of a surrogate pair, which cannot be encoded.
-    return web.Response(body=text.encode("utf-8", "replace"), content_type=content_type, charset="utf-8")
+        return respond_with(encode_status(await self._snapshots.get()), content_type="application/json")
 
 
 def _describe_error(error: OSError) -> str:

@@ -20,7 +20,7 @@ from tests.support.browser import chromium
 from tests.support.processes import require_program
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
-PATHS = ("/", "/livez", "/readyz", "/metrics", "/sends", "/api/status.json")
+PATHS = ("/", "/livez", "/readyz", "/metrics", "/api/status.json")
 
 
 class SnapshotSource:

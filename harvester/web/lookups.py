@@ -1,0 +1,105 @@
+"""Answers requests that search the ledger: for a send, and for rejected and expired pairs. It only reads."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection
+
+from aiohttp import web
+
+from harvester.errors import HarvesterError
+from harvester.ledger import FailedPair, Reports
+from harvester.monitor.health import TIMEOUT_SECONDS
+from harvester.web.failures import MAX_PAIRS, encode_csv, list_groups, render_failures
+from harvester.web.searches import MAX_SENDS, render_sends
+
+CSV_PAIRS = 1000
+"""How many pairs are read from the ledger at once."""
+
+
+class Lookups:
+    """The handlers of ``/sends``, ``/rejections`` and ``/rejections.csv``. They raise ``LedgerError``."""
+
+    def __init__(self, reports: Reports, served: Collection[str]) -> None:
+        """Search in a ledger; ``served`` are the configured workspaces."""
+        self._reports = reports
+        self._served = served
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the paths with their handlers."""
+        return [
+            web.get("/sends", self._sends),
+            web.get("/rejections", self._failures),
+            web.get("/rejections.csv", self._csv),
+        ]
+
+    async def _sends(self, request: web.Request) -> web.Response:
+        """Find a send by its id, and optionally its campaign's."""
+        send_id, campaign_id = (request.query.get(name, "").strip() for name in ("q", "campaign_id"))
+        search = None
+        if send_id:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                search = await self._reports.find_sends(send_id, campaign_id=campaign_id or None, limit=MAX_SENDS)
+        return respond_with(render_sends(search, send_id, campaign_id, self._served))
+
+    async def _failures(self, request: web.Request) -> web.Response:
+        """List how many pairs failed by reason, and a page of those with one reason."""
+        outcome, reason = request.query.get("outcome", ""), request.query.get("reason") or None
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            groups = list_groups(await self._reports.get_books())
+            chosen = next((each for each in groups if (each.outcome, each.reason) == (outcome, reason)), None)
+            page = None
+            if chosen is not None:
+                page = await self._list(outcome, reason, after=_read_order(request), limit=MAX_PAIRS + 1)
+        return respond_with(render_failures(groups, chosen, page))
+
+    async def _csv(self, request: web.Request) -> web.StreamResponse:
+        """Send all failed pairs, page by page, so that memory is limited."""
+        pages = self._pages()
+        first = await anext(pages)  # an error is a response of its own only before the first byte
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/csv; charset=utf-8",
+                "Content-Disposition": 'attachment; filename="rejections.csv"',
+            }
+        )
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        complete = False
+        with contextlib.suppress(HarvesterError, TimeoutError, ConnectionError):
+            try:
+                await response.write(encode_csv(first, header=True))
+                async for page in pages:
+                    await response.write(encode_csv(page))
+                complete = True
+            finally:
+                if not complete and request.transport is not None:
+                    request.transport.close()  # without the end of the body, the client knows that it is incomplete
+        return response
+
+    async def _pages(self) -> AsyncIterator[list[FailedPair]]:
+        """Yield all failed pairs in pages; the first page may be empty."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            groups = list_groups(await self._reports.get_books())
+        yield []
+        for each in groups:
+            after = 0
+            while page := await self._list(each.outcome, each.reason, after=after, limit=CSV_PAIRS):
+                yield page
+                after = page[-1].order
+
+    async def _list(self, outcome: str, reason: str | None, *, after: int, limit: int) -> list[FailedPair]:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            return await self._reports.list_failed(outcome, reason, after=after, limit=limit)
+
+
+def _read_order(request: web.Request) -> int:
+    """Return the bookmark of a page; 0 for the first page and for what is no bookmark."""
+    text = request.query.get("after", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def respond_with(text: str, *, content_type: str = "text/html") -> web.Response:
+    """Return a response with a text."""
+    # Text from outside may contain half of a surrogate pair, which cannot be encoded.
+    return web.Response(body=text.encode("utf-8", "replace"), content_type=content_type, charset="utf-8")
