@@ -1,4 +1,4 @@
-"""What every sink must do, on a disk and in real object stores, and what only the local folder can get wrong."""
+"""Every sink keeps the protocol, on a disk and in object stores. The last tests cover faults of a local folder."""
 
 import asyncio
 import errno
@@ -41,21 +41,21 @@ class FolderPlace:
         return FolderSink(self.folder)
 
     def put(self, name: str, data: bytes) -> None:
-        """Put what another program wrote."""
+        """Write a file as another program would."""
         (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (self.folder / name).write_bytes(data)
 
     def objects(self) -> dict[str, bytes]:
-        """Give all that a reader finds: names and bytes."""
+        """Return the names and bytes of all files that a reader finds."""
         files = (path for path in self.folder.rglob("*") if path.is_file() and "tmp" not in path.parts[-2])
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in files}
 
 
 class BucketPlace:
-    """A prefix of its own in a bucket as a place for parts."""
+    """A new prefix in a bucket as a place for parts."""
 
     def __init__(self, bucket: Bucket, folder: Path) -> None:
-        """Begin with a prefix below which nothing is."""
+        """Begin with an empty prefix."""
         self._url = f"{bucket.url}/{uuid.uuid4()}/a place"
         self._scratch = folder / "scratch"
 
@@ -64,11 +64,11 @@ class BucketPlace:
         return BucketSink(ObjectStore(self._url))
 
     def put(self, name: str, data: bytes) -> None:
-        """Put what another program wrote."""
+        """Write a file as another program would."""
         obstore.put(ObjectStore(self._url)._store, name, data)
 
     def objects(self) -> dict[str, bytes]:
-        """Give all that a reader finds: names and bytes."""
+        """Return the names and bytes of all files that a reader finds."""
         found = {}
         for name in ObjectStore(self._url).list_names():
             ObjectStore(self._url).download(name, self._scratch)
@@ -90,19 +90,19 @@ def place(request, tmp_path, monkeypatch):
     return BucketPlace(bucket, tmp_path)
 
 
-async def attached(place: Place, ledger_id: str = "ledger") -> Sink:
+async def open_sink(place: Place, ledger_id: str = "ledger") -> Sink:
     """Open a place as a run does."""
     sink = place.sink()
     await sink.attach(ledger_id)
     return sink
 
 
-def race_threads(attempt: Callable[[int], object]) -> list[object]:
-    """Start threads together, each like a process of its own; return what each got, or its error."""
-    together, results = threading.Barrier(RACERS), [None] * RACERS
+def run_concurrently(attempt: Callable[[int], object]) -> list[object]:
+    """Call ``attempt`` on many threads at once, as separate processes would; return each result or error."""
+    barrier, results = threading.Barrier(RACERS), [None] * RACERS
 
     def race(number: int) -> None:
-        together.wait()
+        barrier.wait()
         try:
             results[number] = attempt(number)
         except SinkError as error:
@@ -117,27 +117,27 @@ def race_threads(attempt: Callable[[int], object]) -> list[object]:
 
 
 class TestEverySink:
-    """The promises of the protocol, which the engine relies on."""
+    """The rules of the protocol, which the engine relies on."""
 
     async def test_creating_a_part_is_idempotent(self, place):
-        """A lost response equals success: the same bytes are under the same name, once."""
-        await (await attached(place)).create(part(b"rows"))
+        """After a lost response, a second create of the same part succeeds and changes nothing."""
+        await (await open_sink(place)).create(part(b"rows"))
         before = place.objects()
-        await (await attached(place)).create(part(b"rows"))
+        await (await open_sink(place)).create(part(b"rows"))
         assert place.objects() == before
         assert before[NAME] == b"rows"
 
     async def test_parts_of_a_folder_are_listed_by_name(self, place):
         """A stored part is listed under its name; a missing folder is empty."""
-        sink = await attached(place)
+        sink = await open_sink(place)
         await sink.create(part(b"rows"))
         folder = NAME.rpartition("/")[0]
         assert (await sink.list_parts(folder), await sink.list_parts(f"{folder}-gone")) == ({NAME}, set())
 
     @pytest.mark.parametrize("other", [b"", b"row", b"rows and more", b"swor"], ids=["none", "less", "more", "like"])
     async def test_a_part_is_never_overwritten(self, place, other):
-        """If the name exists with other bytes, it is an error, and they stay."""
-        sink = await attached(place)
+        """A name that exists with other bytes is a conflict, and these bytes do not change."""
+        sink = await open_sink(place)
         await sink.create(part(b"rows"))
         before = place.objects()
         with pytest.raises(PartConflict, match=r"batch\.ndjson"):
@@ -146,24 +146,24 @@ class TestEverySink:
 
     def test_concurrent_creates_of_one_part_all_succeed(self, place):
         """Sixteen processes that recover the same sealed batch create one object, and none gets an error."""
-        asyncio.run(attached(place))
-        assert race_threads(lambda _: asyncio.run(place.sink().create(part(b"r" * 100_000)))) == [None] * RACERS
+        asyncio.run(open_sink(place))
+        assert run_concurrently(lambda _: asyncio.run(place.sink().create(part(b"r" * 100_000)))) == [None] * RACERS
         assert place.objects()[NAME] == b"r" * 100_000
 
     def test_of_concurrent_creates_with_other_bytes_one_succeeds(self, place):
-        """The object is complete and the winner's; the others get a conflict."""
-        asyncio.run(attached(place))
-        results = race_threads(lambda number: asyncio.run(place.sink().create(part(bytes([number]) * 100_000))))
+        """One create succeeds with its complete bytes; the others get a conflict."""
+        asyncio.run(open_sink(place))
+        results = run_concurrently(lambda number: asyncio.run(place.sink().create(part(bytes([number]) * 100_000))))
         (winner,) = [number for number, result in enumerate(results) if result is None]
         assert sum(isinstance(result, PartConflict) for result in results) == RACERS - 1
         assert place.objects()[NAME] == bytes([winner]) * 100_000
 
     async def test_another_ledger_is_refused(self, place):
-        """Two plans for one dataset would request and write everything twice. Its content is left alone."""
-        await (await attached(place, "the first")).create(part(b"rows"))
+        """A second ledger would request and write everything again. The dataset does not change."""
+        await (await open_sink(place, "the first")).create(part(b"rows"))
         before = place.objects()
         with pytest.raises(SinkError, match="the first"):
-            await attached(place, "the second")
+            await open_sink(place, "the second")
         assert place.objects() == before
 
     async def test_a_dataset_keeps_its_id(self, place):
@@ -171,16 +171,16 @@ class TestEverySink:
         assert await place.sink().attach("ledger") == await place.sink().attach("ledger")
 
     def test_of_concurrent_ledgers_one_gets_the_place(self, place):
-        """If two ledgers start at once, one is admitted, with one id, and the other never."""
-        results = race_threads(lambda number: asyncio.run(place.sink().attach(f"ledger {number % 2}")))
-        let_in = {number % 2 for number, result in enumerate(results) if isinstance(result, str)}
-        assert len(let_in) == 1
+        """If two ledgers start at once, all processes of one are admitted with the same id, and none of the other."""
+        results = run_concurrently(lambda number: asyncio.run(place.sink().attach(f"ledger {number % 2}")))
+        admitted = {number % 2 for number, result in enumerate(results) if isinstance(result, str)}
+        assert len(admitted) == 1
         assert len({result for result in results if isinstance(result, str)}) == 1
         assert sum(isinstance(result, SinkError) for result in results) == RACERS // 2
 
     async def test_a_place_contains_parts_and_the_marker_only(self, place):
         """A reader of the dataset must not find temporary files."""
-        sink = await attached(place)
+        sink = await open_sink(place)
         await sink.create(part(b"rows"))
         with pytest.raises(PartConflict):
             await sink.create(part(b"other"))
@@ -190,7 +190,7 @@ class TestEverySink:
         """Its own ledger continues with the same dataset and another one is refused, with or without the old marker."""
         place.put(OLD_MARKER, make_marker("ours", "the dataset"))
         with pytest.raises(SinkError, match="ours"):
-            await attached(place, "other")
+            await open_sink(place, "other")
         assert set(place.objects()) == {OLD_MARKER}
         for _ in range(2):
             assert await place.sink().find_owner() == "ours"
@@ -202,21 +202,21 @@ class TestEverySink:
         assert await place.sink().attach("ours") == await place.sink().attach("ours")
         place.put(OLD_MARKER, make_marker("another"))
         with pytest.raises(SinkError, match="another"):
-            await attached(place, "ours")
+            await open_sink(place, "ours")
 
     async def test_parts_without_a_marker_are_refused(self, place):
         """Deleting .harvester/ deletes marker and ledger: a new ledger must not request and write everything again."""
         place.put(NAME, b"rows")
         assert await place.sink().find_owner() == NO_OWNER
         with pytest.raises(SinkError, match=r"contains parts, but \.harvester/send_analytics\.json.*ledger rebuild"):
-            await attached(place)
+            await open_sink(place)
         assert await place.sink().attach("ledger", known="the dataset") == "the dataset"
         assert await place.sink().attach("ledger") == "the dataset"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Give a folder for parts."""
+    """Return a folder for parts."""
     return tmp_path / "harvest"
 
 
@@ -226,12 +226,12 @@ async def test_stale_temporary_files_are_deleted_and_fresh_ones_are_kept(folder)
     making = folder / ".harvester" / "tmp"
     old, new = making / "old.ndjson.zst.0badcafe", making / "new.ndjson.zst.0badcafe"
     for file in (old, new):
-        file.write_bytes(b"half a pa")
+        file.write_bytes(b"incomplete")
     an_hour_ago = new.stat().st_mtime - 3700
     os.utime(old, (an_hour_ago, an_hour_ago))
     await FolderSink(folder).attach("ledger")
     assert not old.exists()
-    assert new.read_bytes() == b"half a pa"
+    assert new.read_bytes() == b"incomplete"
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 91, b"{", b"[]", b"7", b"{}", b'{"ledger": "ledger"}'])
@@ -246,7 +246,7 @@ async def test_a_damaged_marker_is_an_error_and_is_not_replaced(folder, damage):
 
 
 async def test_a_link_where_a_part_belongs_is_not_followed(folder, tmp_path):
-    """Its target is not written, and does not count as the part."""
+    """The target of the link is not written, and is not accepted as the part."""
     sink = FolderSink(folder)
     await sink.attach("ledger")
     outside = tmp_path / "outside"
@@ -260,7 +260,7 @@ async def test_a_link_where_a_part_belongs_is_not_followed(folder, tmp_path):
 
 
 async def test_a_folder_with_the_name_of_a_part_is_an_error(folder):
-    """It is not a part, whatever it contains."""
+    """A folder is never accepted as the part."""
     sink = FolderSink(folder)
     await sink.attach("ledger")
     (folder / NAME).mkdir(parents=True)
@@ -277,7 +277,7 @@ async def test_a_file_with_the_name_of_a_folder_is_an_error(folder):
 
 
 async def test_foreign_files_in_the_dataset_are_left_alone(folder):
-    """Files of other programs are not read, moved or in the way."""
+    """Files of other programs do not change, and do not prevent a part."""
     strange = {"notes.txt": b"ours", f"{DATASET}/_SUCCESS": b"", f"{DATASET}/captured_date=2026-11-24/.DS_Store": b"x"}
     for name, data in strange.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -301,7 +301,7 @@ async def test_a_link_to_a_folder_is_a_valid_place(folder, tmp_path):
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 async def test_a_failed_flush_is_not_retried_on_the_same_file(folder, monkeypatch, error):
-    """The kernel may have dropped what it could not write, so only a new file counts."""
+    """The kernel may have dropped the data that it could not write, so the retry writes a new file."""
     sink, flush, files = FolderSink(folder), os.fsync, []
     await sink.attach("ledger")
 

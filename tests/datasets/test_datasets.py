@@ -1,4 +1,4 @@
-"""The latest view, over parts as a harvest writes them."""
+"""The latest view over parts as harvester writes them."""
 
 import csv
 import json
@@ -14,9 +14,18 @@ from harvester.datasets.latest_view import MAX_COUNTERS
 from harvester.errors import SinkError, UsageError
 
 TOP = Path(__file__).parent.parent.parent
-PLACE = {"workspace": "default", "campaign_id": "c", "send_id": "007", "date": "2026-11-20", "level": "variation",
-         "channel": "email", "variation_name": "A", "variation_api_id": None, "reading": "once",
-         "verdict": "activity"}  # fmt: skip
+PLACE = {
+    "workspace": "default",
+    "campaign_id": "c",
+    "send_id": "007",
+    "date": "2026-11-20",
+    "level": "variation",
+    "channel": "email",
+    "variation_name": "A",
+    "variation_api_id": None,
+    "reading": "once",
+    "verdict": "activity",
+}
 
 
 @pytest.fixture
@@ -47,13 +56,13 @@ def latest(tmp_path):
 
 
 def test_the_newest_capture_wins(harvest, latest):
-    """Numbers that changed appear once, as they were captured last, whichever part contains them."""
+    """Only the numbers of the last capture appear, in any order of the parts."""
     folder = harvest([{"captured_at": "2026-11-22", "sent": 2}], [{"captured_at": "2026-11-21", "sent": 1}])
     assert [(row["sent"], row["captured_at"]) for row in latest(folder)] == [(2, "2026-11-22")]
 
 
 def test_late_zeros_hide_no_numbers(harvest, latest):
-    """An answer of zeros after expiry is newer, but real numbers win."""
+    """A response of zeros after expiry is newer, but the view keeps the numbers."""
     folder = harvest([{"captured_at": "2026-11-21", "sent": 5}], [{"captured_at": "2026-12-09", "sent": 0}])
     assert [row["sent"] for row in latest(folder)] == [5]
 
@@ -69,7 +78,7 @@ def test_text_stays_text_and_every_counter_has_a_column(harvest, latest):
 
 
 def test_a_counter_that_is_text_somewhere_breaks_nothing(harvest, latest):
-    """Drift in one answer leaves the rest readable."""
+    """Drift in one response leaves the other rows readable."""
     folder = harvest([{"captured_at": "1", "sent": 1}], [{"captured_at": "1", "date": "x", "sent": "many"}])
     assert {str(row["sent"]) for row in latest(folder)} == {"1", "many"}
 
@@ -91,7 +100,7 @@ def test_counters_whose_names_differ_only_in_case_have_columns(harvest, latest):
 
 
 def test_late_zeros_hide_no_counter_that_is_text(harvest, latest):
-    """A counter that Braze now sends as text wins over a later answer of zeros."""
+    """A counter that Braze now sends as text wins over a later response of zeros."""
     folder = harvest([{"captured_at": "2026-11-21", "sent": "5"}], [{"captured_at": "2026-12-09", "sent": "0"}])
     assert [row["sent"] for row in latest(folder)] == ["5"]
 
@@ -120,14 +129,14 @@ def test_a_damaged_part_is_named_and_nothing_is_written(harvest, tmp_path, damag
 
 
 def test_a_missing_output_folder_is_named(harvest, tmp_path):
-    """An output that cannot be written is not blamed on the input."""
+    """The error names the output folder, not the parts."""
     folder = harvest([{"captured_at": "1", "sent": 1}])
     with pytest.raises(UsageError, match=r"cannot write to the folder .*/nodir: No such file"):
         write_latest(folder, tmp_path / "nodir" / "out.csv", "csv", temp_directory=tmp_path)
 
 
 def test_a_place_without_parts_is_an_error(tmp_path):
-    """The usage error says what is missing."""
+    """The error says that there are no parts."""
     with pytest.raises(UsageError, match="contains no parts"):
         write_latest(tmp_path, None, "csv", temp_directory=tmp_path)
 
@@ -138,7 +147,7 @@ ODD_IDS = ("10:30", "2026-11-20", "6F2C1B9E-3A51-4E0B-9D5B-0C5F3B1E9A77", "007",
 
 @pytest.mark.parametrize("ids", [ODD_IDS[:1], ODD_IDS[2:3], ODD_IDS])
 def test_the_printed_query_equals_the_command(harvest, latest, ids):
-    """One row a key, the newest with numbers, ids as text, every counter of any reading."""
+    """The query and the command return the same rows for ids that look like other types, zeros and new counters."""
     rows = [{"campaign_id": each, "send_id": each, "variation_name": each, "variation_api_id": each} for each in ids]
     zero = {"sent": 0, "opens": 0, "revenue": 0.0}
     readings = (
@@ -155,7 +164,7 @@ def test_the_printed_query_equals_the_command(harvest, latest, ids):
         [{**row, **day, **readings[0]} for row in rows] + [{**row, **capture, "captured_at": "3"} for row in rows],
         [{**row, **other, "captured_at": "4"} for row in rows] + [{**rows[0], **counted, "captured_at": "1"}],
         [{**row, **other, "captured_at": "5"} for row in rows] + [{**rows[0], **counted, **readings[2]}],
-    )  # fmt: skip
+    )
     with duckdb.connect() as connection:
         sums = connection.sql(build_latest_query(str(folder))).fetchall()
         found = connection.execute("SELECT to_json(latest) FROM latest").fetchall()
@@ -205,7 +214,7 @@ def test_no_page_shows_a_query_that_counts_readings_twice():
 
 
 def test_a_dataset_of_thousands_of_counters_can_be_read(harvest, latest):
-    """Counters that an old answer left behind hide no counter of other sends, and stay as text."""
+    """Rare counters become text in ``unrecognized``, and common counters keep their columns."""
     new = {f"counter_{number}": number for number in range(MAX_COUNTERS + 100)}
     folder = harvest(
         [{"captured_at": "1", "sent": 1, "opens": 2, **new, "Sent": 5}],
@@ -225,20 +234,20 @@ def test_a_dataset_of_thousands_of_counters_can_be_read(harvest, latest):
 
 
 def test_a_row_of_megabytes_can_be_read(harvest, latest):
-    """Longer rows are never written."""
+    """A row of 1.5 MB, longer than DuckDB's default limit, is read."""
     folder = harvest([{"captured_at": "1", "sent": 1, "unrecognized": json.dumps({"a": "x" * 1_500_000})}])
     assert [len(row["unrecognized"]) for row in latest(folder)] == [1_500_009]
 
 
 def test_running_out_of_memory_says_what_to_do(harvest, tmp_path):
-    """It is not reported as a damaged part."""
+    """The error names the option, and does not report a damaged part."""
     folder = harvest([{"captured_at": "1", "date": f"{number}", "sent": 1} for number in range(3000)])
     with pytest.raises(SinkError, match="raise --memory-limit-mb"):
         write_latest(folder, tmp_path / "x", "ndjson", temp_directory=tmp_path, memory_limit_mb=2)
 
 
 def test_the_query_works_for_a_place_with_a_quote_in_its_name(harvest):
-    """A path is data."""
+    """A quote in a path does not break the query."""
     folder = harvest([{"captured_at": "1", "sent": 4}])
     odd = folder.rename(folder.with_name("o'harvest"))
     assert "email" in run_latest_query(str(odd))
@@ -262,5 +271,6 @@ def test_the_view_is_not_written_through_a_link(harvest, tmp_path):
     write_latest(folder, tmp_path / "view.ndjson", "ndjson", temp_directory=tmp_path)
     assert victim.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir() if "view" in path.name) == [
-        ".view.ndjson.making", "view.ndjson",
-    ]  # fmt: skip
+        ".view.ndjson.making",
+        "view.ndjson",
+    ]

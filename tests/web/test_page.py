@@ -156,10 +156,20 @@ def test_a_large_service_still_has_a_small_page():
 def state(*, requests: int, remaining: int, left: float, limit: int = 1000) -> PaceState:
     """The state of a pacer."""
     return PaceState(
-        pace=1.0, limit=limit, remaining=remaining, reserve_requests=200, seconds_to_reset=left, in_flight=0,
-        hold_cause=None, held_seconds=0, holds_in_a_row=0, requests=requests, throttled=0, waited_seconds=0,
+        pace=1.0,
+        limit=limit,
+        remaining=remaining,
+        reserve_requests=200,
+        seconds_to_reset=left,
+        in_flight=0,
+        hold_cause=None,
+        held_seconds=0,
+        holds_in_a_row=0,
+        requests=requests,
+        throttled=0,
+        waited_seconds=0,
         answered=True,
-    )  # fmt: skip
+    )
 
 
 def test_requests_that_the_window_counts_and_we_did_not_send_are_of_others():

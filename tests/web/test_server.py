@@ -99,8 +99,10 @@ async def test_readyz_is_200_or_lists_the_reasons(http, server, source):
     status, text = await get(http, server, "/readyz")
     assert status == 503
     assert [line.partition(":")[0] for line in text.splitlines()] == [
-        "Parts cannot be stored", 'Workspace "us" is halted', 'Every request of workspace "eu" fails',
-    ]  # fmt: skip
+        "Parts cannot be stored",
+        'Workspace "us" is halted',
+        'Every request of workspace "eu" fails',
+    ]
 
 
 async def test_a_failing_ledger_is_reported_and_the_process_stays_alive(http, server, source):
@@ -210,7 +212,7 @@ async def test_metrics_show_the_figures_of_the_page(http, server, source, accept
         ("harvester_messages_total", "dead_lettered", "sends"): 2,
         ("harvester_responses_total", "status_429"): 6,
         ("harvester_request_wait_seconds_total",): 2 * 1234.5,
-    }  # fmt: skip
+    }
     assert {key: found.get(key) for key in expected} == expected
     assert "<script" not in text
     few = families((await get(http, server, "/metrics?by_workspace=false"))[1])

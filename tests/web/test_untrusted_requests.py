@@ -109,9 +109,20 @@ def test_on_loopback_local_hosts_are_answered(host):
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "evil.example:8080", "localhost@evil.example",
-     "", "localhost:80:80", "[::1]evil.example", "0.0.0.0", "10.0.0.1", "localhost, evil.example"],
-)  # fmt: skip
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "evil.example:8080",
+        "localhost@evil.example",
+        "",
+        "localhost:80:80",
+        "[::1]evil.example",
+        "0.0.0.0",
+        "10.0.0.1",
+        "localhost, evil.example",
+    ],
+)
 def test_on_loopback_other_hosts_are_refused_and_elsewhere_all_are_answered(host):
     """Another website could read the page otherwise; the names of a pod are unknown."""
     for bound in ("127.0.0.1", "localhost", "::1"):

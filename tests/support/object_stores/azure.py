@@ -29,9 +29,11 @@ def azurite(folder: Path) -> Iterator[Bucket]:
         wait_until_responding(port)
         account = "devstoreaccount1"
         env = {
-            "AZURE_STORAGE_ACCOUNT_NAME": account, "AZURE_STORAGE_ACCOUNT_KEY": AZURITE_KEY,
-            "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/{account}", "AZURE_ALLOW_HTTP": "true",
-        }  # fmt: skip
+            "AZURE_STORAGE_ACCOUNT_NAME": account,
+            "AZURE_STORAGE_ACCOUNT_KEY": AZURITE_KEY,
+            "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/{account}",
+            "AZURE_ALLOW_HTTP": "true",
+        }
         _make_container(port, account)
 
         def limited(letters: str) -> dict[str, str]:

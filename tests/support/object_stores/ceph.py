@@ -36,11 +36,11 @@ osd_data = {folder}/osd
 osd_objectstore = memstore
 memstore_device_bytes = 1073741824
 [mon]
-# It waits so long for more changes before it makes one; the first start makes a dozen, one after another.
+# How long the monitor collects changes before it applies them. The first start makes a dozen, one after another.
 paxos_propose_interval = 0.01
 paxos_min_wait = 0.01
 [osd]
-# What it would tell the monitor itself, at times before it knows which cluster this is: "wrong fsid", and it ends.
+# These updates can reach the monitor before it has the cluster's id. The daemon would end with "wrong fsid".
 osd_class_update_on_start = false
 osd_crush_update_on_start = false
 [client.rgw]
@@ -53,7 +53,7 @@ _USER = ("--setuser", "root", "--setgroup", "root")
 
 @contextmanager
 def radosgw(folder: Path) -> Iterator[Bucket]:
-    """Ceph's gateway, restarted if one of its daemons ends: another suite may have taken a port meanwhile."""
+    """Ceph's gateway, restarted if one of its daemons ends: another suite may have taken its port."""
     for attempt in range(3):
         with ExitStack() as stack:
             try:
@@ -113,7 +113,7 @@ class _Cluster:
         _run_tool(program, *self.config, "-i", "a", "--mkfs", "--monmap", monitors, *_USER)
 
     def create_storage(self, program: str) -> None:
-        """Create the storage daemon's data, and tell the monitor of it."""
+        """Register the storage daemon with the monitor, and create its data."""
         disk = str(uuid.uuid4())
         _run_tool("ceph", *self.config, "osd", "new", disk)
         _run_tool("ceph", *self.config, "osd", "crush", "add", "osd.0", "1.0", "root=default")

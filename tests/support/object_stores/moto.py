@@ -10,7 +10,7 @@ from tests.support.object_stores.bucket import BUCKET, Bucket, aws, s3
 
 @contextmanager
 def moto_server(port: int = 0) -> Iterator[int]:
-    """Moto's server of S3 and SQS, on threads of this process; gives its port.
+    """Moto's server of S3 and SQS, on threads of this process; yields its port.
 
     A process of its own would import all of boto3 again, which takes longer than most tests that use it.
     """
