@@ -57,6 +57,7 @@ class Component(StrEnum):
     LEDGER = "ledger"
     STORE = "store"
     CLOCK = "clock"
+    CONFIG = "config"
     ENDPOINT = "endpoint"
     KEY = "key"
     WORKSPACE = "workspace"
@@ -76,6 +77,7 @@ _SCOPES = {
 }
 _EVENTS = {
     Component.CLOCK: ("clock_wrong", "clock_right"),
+    Component.CONFIG: ("config_unusable", "config_usable"),
     Component.KEY: ("key_unusable", "key_usable"),
     Component.WORKSPACE: ("workspace_unserved", "workspace_served"),
 }
@@ -84,12 +86,13 @@ _SENTENCES = {
     Component.LEDGER: "The ledger cannot be used",
     Component.STORE: "Parts cannot be stored",
     Component.CLOCK: "The clock is wrong",
+    Component.CONFIG: "The configuration cannot be used, so the previous one stays in use",
     Component.ENDPOINT: 'Every request of workspace "{subject}" fails',
     Component.KEY: 'Workspace "{subject}" is halted',
     Component.WORKSPACE: 'Workspace "{subject}" is not served',
     Component.BROKER: 'Trigger "{subject}" is not connected',
 }
-_KEY_FILE_SENTENCE = 'The key file of workspace "{subject}" cannot be used; the previous key stays in use'
+_KEY_FILE_SENTENCE = 'The key file of workspace "{subject}" cannot be used; nothing changes for it'
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""Calls ``stop()`` on SIGINT and SIGTERM. No other module handles signals."""
+"""Calls ``stop()`` on SIGINT and SIGTERM, and ``reload()`` on SIGHUP. No other module handles signals."""
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -14,8 +14,11 @@ log = structlog.get_logger()
 
 
 @contextlib.contextmanager
-def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Stop on SIGINT and SIGTERM. A second signal, or the end of the grace period, cancels, which is safe."""
+def stop_on_signals(stop: Callable[[], None], reload: Callable[[], None] | None = None) -> Iterator[None]:
+    """Stop on SIGINT and SIGTERM. A second signal, or the end of the grace period, cancels, which is safe.
+
+    Without ``reload``, SIGHUP ends the process, as usual.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
@@ -32,13 +35,15 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
         timers.append(loop.call_later(GRACE_SECONDS, task.cancel))
         stop()
 
-    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
-    for each in signals:
-        loop.add_signal_handler(each, handle)
+    handlers = {signal.SIGINT: handle, signal.SIGTERM: handle}
+    if reload is not None:
+        handlers[signal.SIGHUP] = reload
+    for each, handler in handlers.items():
+        loop.add_signal_handler(each, handler)
     try:
         yield
     finally:
-        for each in signals:
+        for each in handlers:
             loop.remove_signal_handler(each)
         for timer in timers:
             timer.cancel()

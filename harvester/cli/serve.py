@@ -35,7 +35,8 @@ def serve(*, until_idle: bool, **values: Any) -> None:
     from harvester.sources.brokers import create_broker
 
     startup.set_up_logs(values, service=True)
-    settings = startup.load_settings(values)
+    source = startup.get_settings_source(values)
+    settings = source.load()
     if settings.out == "-":
         raise UsageError("serve writes to a folder or a bucket; name one with -o")
     startup.check_environment()
@@ -50,7 +51,9 @@ def serve(*, until_idle: bool, **values: Any) -> None:
         with open_output(settings) as (sink, compression, path):
             await ledger_access.check_new_ledger(sink, path)
             async with await Ledger.open(path, clock=SystemClock()) as ledger:
-                service = Service(settings, ledger=ledger, sink=sink, compression=compression, until_idle=until_idle)
+                service = Service(
+                    settings, source, ledger=ledger, sink=sink, compression=compression, until_idle=until_idle
+                )
                 return await service.serve()
 
     with startup.send_traces():

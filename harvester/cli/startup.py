@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from harvester.settings import Settings
+    from harvester.settings import Settings, SettingsSource
 
 OBJECTS_BEFORE_COLLECTION = 10_000
 """Responses create hundreds of objects that are freed at once. With Python's default of 700, the search for garbage
@@ -27,10 +27,15 @@ T = TypeVar("T")
 
 def load_settings(options: dict[str, Any]) -> "Settings":
     """Load settings from the command line, the environment and the file."""
-    with without_collection():
-        from harvester.settings import load
+    return get_settings_source(options).load()
 
-    return load(
+
+def get_settings_source(options: dict[str, Any]) -> "SettingsSource":
+    """Return where the settings of a command come from."""
+    with without_collection():
+        from harvester.settings import SettingsSource
+
+    return SettingsSource(
         options.get("config"),
         {name: options.get(name) for name in _OPTIONS},
         {name: options.get(name) for name in _WORKSPACE_OPTIONS},

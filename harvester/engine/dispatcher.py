@@ -13,6 +13,7 @@ from harvester.engine.shared import Spawn
 from harvester.engine.time_check import TimeCheck
 from harvester.engine.workspaces import Workspaces
 from harvester.ledger import Ledger
+from harvester.settings import Changes
 
 LINGER_SECONDS = 1.0
 """How long pairs that trickle in gather before they are claimed, so that they share a part."""
@@ -84,8 +85,16 @@ class Dispatcher:
         for name in names:
             if not self._lasting and name in self.lanes:
                 self.lanes[name].wake()
-            self._poll_at[name] = now
+            if name in self._workspaces:
+                self._poll_at[name] = now
         self._changed.set()
+
+    def apply(self, found: Changes) -> None:
+        """End the lanes whose access was retired, and read the due times of workspaces that were added or changed."""
+        for name in (*found.removed, *found.changed):
+            if name in self.lanes:
+                self.lanes[name].wake(due=True)
+        self.wake((*found.added, *found.changed))
 
     def drop_lost(self) -> None:
         """Drop all readings whose lease was lost."""
@@ -123,7 +132,7 @@ class Dispatcher:
         all_ = now >= self._next_poll
         if all_:
             self._next_poll = now + POLL_SECONDS
-        names = [name for name, at in self._poll_at.items() if at <= now] if not all_ else list(self._workspaces.names)
+        names = [name for name, at in self._poll_at.items() if at <= now] if not all_ else list(self._workspaces)
         for name in names:
             self._poll_at.pop(name, None)
         if names:
@@ -135,7 +144,7 @@ class Dispatcher:
 
     async def _request_time(self) -> None:
         """Make a request for the time, if the next step depends on it."""
-        if not self._time.may_request_time:
+        if not self._time.may_request_time or not self._workspaces:
             return
         names = sorted(self._workspaces.names, key=lambda name: name not in self._due)
         first = int(self._clock.monotonic() // POLL_SECONDS) * TIME_PROBES % len(names)
@@ -156,7 +165,7 @@ class Dispatcher:
             del self._due[name]
             if name in self.lanes:
                 self.lanes[name].wake(due=True)
-            elif not self.stopping:
+            elif name in self._workspaces and not self.stopping:
                 self._start(name)
 
     def _seconds_to_next_step(self) -> float:
@@ -171,10 +180,14 @@ class Dispatcher:
         self._spawn(self._run_lane(name))
 
     async def _run_lane(self, name: str) -> None:
+        lane = self.lanes[name]
         try:
-            await self.lanes[name].run()
+            await lane.run()
         finally:
             del self.lanes[name]
-            self._workspaces.get(name)  # it is idle from now on
-            self._poll_at[name] = -math.inf
+            if name in self._workspaces:
+                self._workspaces.get(name)  # it is idle from now on
+                self._poll_at[name] = -math.inf
+                if lane.retired and not self._lasting and not self.stopping:
+                    self._start(name)
             self._changed.set()

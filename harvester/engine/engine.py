@@ -6,7 +6,7 @@ It knows nothing of where pairs come from.
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ from harvester.engine.workspaces import Connect, Workspaces
 from harvester.errors import SinkError, SinkRefused
 from harvester.health import Condition
 from harvester.ledger import Ledger
-from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings
+from harvester.settings import DUPLICATE_WORKSPACE_HINT, Changes, Settings
 from harvester.storage import Compression, Sink
 
 log = structlog.get_logger()
@@ -55,7 +55,6 @@ class Engine:
             max_sealed_bytes=settings.max_sealed_bytes,
             patience_seconds=math.inf if lasting else settings.patience_seconds,
         )  # fmt: skip
-        self._settings = settings
         self._ledger = ledger
         self._sink = sink
         self._patience = Patience(None if lasting else settings.patience_seconds)
@@ -94,8 +93,7 @@ class Engine:
         Raises ``UsageError`` for a missing key, ``StorageError`` if the sink or the ledger cannot be used.
         """
         self.workspaces.load_keys()
-        for names in self._settings.find_duplicates():
-            log.warning("workspace_duplicated", workspaces=names, hint=DUPLICATE_WORKSPACE_HINT)
+        self._warn_of_duplicates(self.workspaces)
         self.uploader.destination = await self._attach()
         if await self.uploader.recover():
             raise SinkError(
@@ -156,6 +154,23 @@ class Engine:
         self._dispatcher.wake(found)
         self._upkeep.touch(found)
 
+    async def apply(self, settings: Settings) -> Changes:
+        """Serve the workspaces of other settings, whose keys are loaded. Raises ``LedgerError``.
+
+        What is in flight for a workspace that was removed is sealed; its pairs stay in the ledger.
+        """
+        await self._ledger.intake.set_plans(settings.get_plans())  # before any message of a new workspace is accepted
+        found = self.workspaces.apply(settings)
+        self._warn_of_duplicates({*found.added, *found.changed})
+        self._dispatcher.apply(found)
+        self._upkeep.touch(found.added)
+        return found
+
+    def _warn_of_duplicates(self, names: Collection[str]) -> None:
+        for same in self.workspaces.settings.find_duplicates():
+            if any(each in names for each in same):
+                log.warning("workspace_duplicated", workspaces=same, hint=DUPLICATE_WORKSPACE_HINT)
+
     def stop(self) -> None:
         """Stop claiming, and let requests in flight finish."""
         self._dispatcher.stop()
@@ -177,7 +192,8 @@ class Engine:
 
     async def confirm_time(self, workspace: str) -> None:
         """Make one request of a workspace for the time, unless a response has confirmed it."""
-        await self.time.confirm(workspace, self.workspaces.get(workspace).client)
+        if workspace in self.workspaces:
+            await self.time.confirm(workspace, self.workspaces.get(workspace).client)
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         assert self._group is not None
@@ -202,7 +218,7 @@ class Engine:
         return Shared(
             ledger=self._ledger, claims=self._claims, committer=self._committer, uploader=self.uploader, time=self.time,
             halts=self._halts, patience=self._patience, lease=self._lease, holdings=self._holdings,
-            concurrency=self._settings.concurrency, spawn=self._spawn,
+            workspaces=self.workspaces, spawn=self._spawn,
             is_stopping=lambda: self.stopped,
         )  # fmt: skip
 

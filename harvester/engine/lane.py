@@ -48,6 +48,11 @@ class Lane:
         """Whether the last claim returned everything that was due."""
         self._last_reported: tuple[str, int] | None = None
 
+    @property
+    def retired(self) -> bool:
+        """Whether it ends because its workspace was removed, or has other access now."""
+        return self._access.retired
+
     def wake(self, *, due: bool = False) -> None:
         """Decide again. ``due``: more readings may be due than before."""
         if due:
@@ -70,7 +75,10 @@ class Lane:
         self._awake.clear()  # what wakes it from here on is not part of this decision
         hold = self._pacer.find_long_hold()
         ending = (
-            self._shared.is_stopping() or self._should_give_up(hold) or not await self._shared.uploader.wait_for_room()
+            self._shared.is_stopping()
+            or self.retired
+            or self._should_give_up(hold)
+            or not await self._shared.uploader.wait_for_room()
         )
         if ending or hold is not None or self.requests.returned:
             await self.requests.release()
@@ -131,7 +139,8 @@ class Lane:
         """Return how many readings to claim ahead of their requests."""
         if not self._pacer.state().limit:
             return FIRST_CLAIM_READINGS
-        count = self._pacer.count_requests_within(CLAIM_HORIZON_SECONDS, concurrency=self._shared.concurrency)
+        concurrency = self._shared.workspaces.settings.concurrency
+        count = self._pacer.count_requests_within(CLAIM_HORIZON_SECONDS, concurrency=concurrency)
         return max(1, min(MAX_UNSENT, count))
 
     async def _start(self, limit: int, probe: Probe | None = None) -> bool:

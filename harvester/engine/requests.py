@@ -68,10 +68,11 @@ class Requests:
 
     def start_tasks(self) -> None:
         """Start as many tasks as may leave soon."""
-        if not self._unsent or self._tasks >= self._shared.concurrency:
+        concurrency = self._shared.workspaces.settings.concurrency
+        if not self._unsent or self._tasks >= concurrency:
             return
         waiting = self._starting + self.leaving
-        more = min(self._access.pacer.count_leaving_soon() - waiting, self._shared.concurrency - self._tasks)
+        more = min(self._access.pacer.count_leaving_soon() - waiting, concurrency - self._tasks)
         for _ in range(min(more, len(self._unsent) - self._starting)):
             self._tasks += 1
             self._starting += 1

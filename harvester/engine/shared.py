@@ -12,6 +12,7 @@ from harvester.engine.lease import Lease
 from harvester.engine.patience import Patience
 from harvester.engine.time_check import TimeCheck
 from harvester.engine.uploader import Uploader
+from harvester.engine.workspaces import Workspaces
 from harvester.ledger import Ledger
 
 Spawn = Callable[[Coroutine[Any, Any, object]], object]
@@ -20,9 +21,10 @@ Spawn = Callable[[Coroutine[Any, Any, object]], object]
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The parts of an engine that exist once. A workspace has at most ``concurrency`` requests in flight."""
+    """The parts of an engine that exist once."""
 
     ledger: Ledger
+    workspaces: Workspaces
     claims: Claims
     committer: Committer
     uploader: Uploader
@@ -31,6 +33,5 @@ class Shared:
     patience: Patience
     lease: Lease
     holdings: Holdings
-    concurrency: int
     spawn: Spawn
     is_stopping: Callable[[], bool]

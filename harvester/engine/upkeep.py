@@ -99,7 +99,7 @@ class Upkeep:
         for page in _paginate(self._workspaces.names):
             await self._time.correct(page)
         pending = await self._ledger.reports.count_pending()
-        for page in _paginate(name for name in pending if name in self._workspaces):
+        for page in _paginate(pending):  # those of a workspace that was removed expire, too
             await self._ledger.upkeep.schedule_due(page)
             await self._ledger.upkeep.expire(page)
         self._dispatcher.refresh(self._workspaces.names)
@@ -110,6 +110,8 @@ class Upkeep:
     def _report_progress(self) -> None:
         """Log what the workspaces at work have done: the work may take long where the pace is low."""
         for name, lane in list(self._dispatcher.lanes.items()):
+            if lane.retired:
+                continue
             state = self._workspaces.get_pace_state(name)
             log.info(
                 "progress_reported",

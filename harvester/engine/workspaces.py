@@ -1,11 +1,14 @@
 """The workspaces of a process, and its access to each: made when it has something due, dropped after an idle hour.
 
-All of them share one pool of connections and one set of slots for requests.
+All of them share one pool of connections and one set of slots for requests. ``Workspaces`` is the only object that
+knows which workspaces are configured: all others ask it each time.
 """
 
 import random
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass
+
+import structlog
 
 from harvester.braze.client import Client
 from harvester.braze.client_counters import DURATION_BOUNDS, ClientCounters
@@ -18,13 +21,15 @@ from harvester.braze.transport import BrazeTransport, Connections, Transport
 from harvester.clock import BrazeClock, Clock
 from harvester.health import HOLD_DESCRIPTIONS
 from harvester.histogram import Histogram
-from harvester.settings import Settings, Workspace
+from harvester.settings import Changes, Settings, Workspace, changes
 
 IDLE_SECONDS = 3600.0
 """How long access is kept without use."""
 
 _CONNECTIONS_PER_SLOT = 4
 """Requests that gave up their slot because they hang keep their connection."""
+
+log = structlog.get_logger()
 
 Connect = Callable[[Workspace, str, Settings, Clock], Transport]
 """Connects to a workspace with its API key: the lowest seam, where a stand-in can replace Braze."""
@@ -50,6 +55,8 @@ class WorkspaceAccess:
     used_at: float = 0.0
     unreachable: str | None = None
     """Why a run left pending pairs to the next one: no request succeeded for too long."""
+    retired: bool = False
+    """Whether its workspace was removed, or has other access now: its lane ends once nothing is in flight."""
 
     @property
     def droppable(self) -> bool:
@@ -63,21 +70,26 @@ class WorkspaceAccess:
 class _Record:
     """What outlives the access: the pace, and the counters of the process."""
 
-    pacer: Pacer
     counters: ClientCounters
+    pacer: Pacer | None = None
+    """None after its limits changed, until it is used again."""
 
 
-class Workspaces:
-    """The configured workspaces."""
+def _limits_of(workspace: Workspace) -> tuple[str, float, float]:
+    """Return the settings that access to a workspace is made with."""
+    return workspace.endpoint, workspace.reserve, workspace.max_rate
+
+
+class Workspaces(Collection[str]):
+    """The configured workspaces: a collection of their names. ``apply`` is the only method that changes them."""
 
     def __init__(self, settings: Settings, clock: BrazeClock, connect: Connect | None = None) -> None:
         """Make requests to Braze, or through the transports that ``connect`` makes."""
-        self.names = tuple(settings.workspaces)
+        self.settings = settings
         self.halted: set[str] = set()
         """The workspaces whose halt is recorded in the ledger; they begin with a probe."""
         self.durations = Histogram(DURATION_BOUNDS)
         """The seconds from each request to the end of its response."""
-        self._settings = settings
         self._clock = clock
         self._connect = connect
         self._slots = Slots(count_slots(settings), clock)
@@ -85,26 +97,60 @@ class Workspaces:
         self._keys: dict[str, str] = {}
         self._access: dict[str, WorkspaceAccess] = {}
         self._records: dict[str, _Record] = {}
+        self._retired: list[WorkspaceAccess] = []
         self._stopped = False
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         """Return whether a workspace is configured."""
-        return name in self._settings.workspaces
+        return name in self.settings.workspaces
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the workspaces that are configured now, whatever is applied meanwhile."""
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        """Return the number of workspaces."""
+        return len(self.settings.workspaces)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the workspaces that are configured now."""
+        return tuple(self.settings.workspaces)
 
     def load_keys(self) -> None:
         """Load the API keys. Raises ``UsageError`` with all problems."""
-        self._keys = self._settings.load_keys()
+        self._keys = self.settings.load_keys()
 
-    def use_key(self, name: str, key: str) -> bool:
-        """Use this key from now on, and probe at once if Braze refused the old one. False if it is in use already."""
-        if self._keys.get(name) == key:
-            return False
-        self._keys[name] = key
-        access = self.find(name)
+    def apply(self, settings: Settings) -> Changes:
+        """Serve the workspaces of other settings, whose keys are loaded.
+
+        A workspace whose endpoint, reserve or rate changed gets other access at its next use. A new key is used at
+        once, and probed if Braze refused the old one.
+        """
+        found, old = changes(self.settings, settings), self.settings.workspaces
+        old_keys, self.settings, self._keys = self._keys, settings, settings.load_keys()
+        for name in found.removed:
+            self._retire(name)
+            self._records.pop(name, None)
+        for name in found.changed:
+            if _limits_of(old[name]) != _limits_of(settings.workspaces[name]):
+                self._retire(name)
+            elif self._keys[name] != old_keys[name]:
+                log.info("key_replaced", workspace=name)
+                if (access := self.find(name)) is not None:
+                    access.transport.use_key(self._keys[name])
+                    access.pacer.lift()
+        return found
+
+    def _retire(self, name: str) -> None:
+        """Let no further request leave with the access to a workspace; those in flight may end, for a few seconds."""
+        access = self._access.pop(name, None)
         if access is not None:
-            access.transport.use_key(key)
-            access.pacer.lift()
-        return True
+            access.retired = True
+            access.client.stop()
+            self._retired.append(access)
+        if name in self._records:
+            self._records[name].pacer = None
 
     def find(self, name: str) -> WorkspaceAccess | None:
         """Return the access to a workspace, if it exists."""
@@ -133,9 +179,10 @@ class Workspaces:
 
     def get_pace_state(self, name: str) -> PaceState:
         """Return what the pacer of a workspace does."""
-        if name in self._records:
-            return self._records[name].pacer.state()
-        return PaceState.before_first_request(self._settings.workspaces[name].max_rate)
+        record = self._records.get(name)
+        if record is not None and record.pacer is not None:
+            return record.pacer.state()
+        return PaceState.before_first_request(self.settings.workspaces[name].max_rate)
 
     def get_counters(self, name: str) -> ClientCounters:
         """Return what was requested for a workspace."""
@@ -148,6 +195,10 @@ class Workspaces:
             if access.used_at <= until and name not in busy and access.droppable:
                 del self._access[name]
                 await access.transport.close()
+        ended = [each for each in self._retired if not each.pacer.state().in_flight]
+        self._retired = [each for each in self._retired if each not in ended]
+        for access in ended:
+            await access.transport.close()
 
     def stop(self) -> None:
         """Let no further request leave; those in flight may end, for a few seconds."""
@@ -158,26 +209,26 @@ class Workspaces:
 
     async def close(self) -> None:
         """Close all connections."""
-        for access in self._access.values():
+        for access in (*self._access.values(), *self._retired):
             await access.transport.close()
         if self._connections is not None:
             await self._connections.close()
 
     def _open(self, name: str) -> WorkspaceAccess:
-        workspace = self._settings.workspaces[name]
-        if name not in self._records:
+        workspace = self.settings.workspaces[name]
+        record = self._records.setdefault(name, _Record(ClientCounters(self.durations)))
+        transport = self._make_transport(name, workspace)
+        if record.pacer is None:
             jitter = random.Random()  # noqa: S311 - no secret
-            self._records[name] = _Record(
-                Pacer(reserve=workspace.reserve, max_rate=workspace.max_rate, clock=self._clock, jitter=jitter),
-                ClientCounters(self.durations),
+            record.pacer = Pacer(
+                reserve=workspace.reserve, max_rate=workspace.max_rate, clock=self._clock, jitter=jitter
             )
-        record, transport = self._records[name], self._make_transport(name, workspace)
         client = Client(
             transport=DatedTransport(transport, self._clock),
             endpoint=workspace.endpoint,
             pacer=record.pacer,
             clock=self._clock,
-            keep_raw=self._settings.raw,
+            keep_raw=self.settings.raw,
             slots=self._slots,
             counters=record.counters,
         )
@@ -189,9 +240,9 @@ class Workspaces:
 
     def _make_transport(self, name: str, workspace: Workspace) -> Transport:
         if self._connect is not None:
-            return self._connect(workspace, self._keys[name], self._settings, self._clock)
+            return self._connect(workspace, self._keys[name], self.settings, self._clock)
         if self._connections is None:
-            self._connections = Connections(count_connections(self._settings))
+            self._connections = Connections(count_connections(self.settings))
         return BrazeTransport(
             endpoint=workspace.endpoint, api_key=self._keys[name], connections=self._connections, clock=self._clock
         )

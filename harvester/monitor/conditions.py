@@ -30,6 +30,7 @@ class Conditions:
         self._ledger = ledger
         self._clock = clock
         self._log = ConditionLog(clock)
+        self._config: tuple[str, float] | None = None
         self._key_files: dict[str, tuple[str, float]] = {}
         self._unserved: dict[str, tuple[str, float]] = {}
         self._probe: asyncio.Task[object] | None = None
@@ -38,6 +39,8 @@ class Conditions:
     def __call__(self) -> list[Condition]:
         """Return the current conditions."""
         found = [*self._of_ledger(), *self._engine.conditions()]
+        if self._config is not None:
+            found.append(self._fault(Component.CONFIG, "invalid", "", *self._config))
         halted_workspaces = {each.subject for each in found if each.component is Component.KEY}
         found += [
             self._fault(Component.KEY, "file", name, *each)
@@ -52,10 +55,10 @@ class Conditions:
                 found.append(Condition(Component.BROKER, each.failing.cause, since, each.name, each.failing.detail))
         return found
 
-    def _fault(self, component: Component, cause: str, workspace: str, detail: str, began: float) -> Condition:
+    def _fault(self, component: Component, cause: str, subject: str, detail: str, began: float) -> Condition:
         """Return a condition that stops no work; ``began`` is monotonic, since the time of day may be corrected."""
         since = self._clock.wall() - (self._clock.monotonic() - began)
-        return Condition(component, cause, since, workspace, detail, blocks=False)
+        return Condition(component, cause, since, subject, detail, blocks=False)
 
     def report(self) -> None:
         """Log conditions that begin, last or end."""
@@ -66,12 +69,17 @@ class Conditions:
         """Log conditions that begin, last or end, without a query."""
         self._log.update(self())
 
-    def set_key_file(self, workspace: str, problem: str | None) -> None:
-        """Record why a key file cannot be used; None if it can. The previous key stays in use."""
-        if problem is None:
-            self._key_files.pop(workspace, None)
-        elif workspace not in self._key_files:
-            self._key_files[workspace] = (problem, self._clock.monotonic())
+    def set_config(self, problem: str | None) -> None:
+        """Record why the configuration cannot be loaded again; None if it can. The previous one stays in use."""
+        since = self._clock.monotonic() if self._config is None else self._config[1]
+        self._config = None if problem is None else (problem, since)
+
+    def set_key_files(self, problems: Mapping[str, str]) -> None:
+        """Record why key files cannot be used, by workspace. These workspaces stay as they are."""
+        now, before = self._clock.monotonic(), self._key_files
+        self._key_files = {
+            name: (problem, before[name][1] if name in before else now) for name, problem in problems.items()
+        }
 
     def set_pending(self, pending: Mapping[str, int]) -> None:
         """Record the open pairs of each workspace. Those of a workspace that is not configured are not read."""

@@ -24,6 +24,8 @@ class QuotaHistory:
 
     def sample(self, state: PaceState, now: float) -> None:
         """Add the state of the pacer at ``now``, in wall-clock seconds."""
+        if state.requests < self._requests_sampled:  # a new pacer, after its limits changed
+            self._requests_before -= self._requests_sampled
         if state.limit and state.seconds_to_reset > 0:
             resets_at = now + state.seconds_to_reset
             if not self.window.limit or resets_at > self.window.resets_at + _TOLERANCE_SECONDS:

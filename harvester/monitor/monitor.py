@@ -3,6 +3,7 @@
 It reads the ledger and the state of the engine. It never changes the engine.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -47,7 +48,7 @@ class Monitor:
         self._engine = engine
         self._clock = ledger.clock
         self._started = ledger.clock.monotonic()
-        self._histories = {name: QuotaHistory() for name in settings.workspaces}
+        self._histories: defaultdict[str, QuotaHistory] = defaultdict(QuotaHistory)
         self._last_captures: dict[str, float] | None = None
         self._paces: dict[str, float] = {}
         self._last_alerts: dict[str, tuple[int, float]] = {}
@@ -70,7 +71,10 @@ class Monitor:
             self._last_captures = await self._ledger.reports.get_last_captures()
         expired = await self._ledger.reports.count_expired()
         halted = await self._ledger.reports.list_halted()
-        outlooks = await self._ledger.reports.get_outlooks(self._engine.workspaces.names)
+        names = self._engine.workspaces.names
+        outlooks = await self._ledger.reports.get_outlooks(names)
+        conditions = tuple(self._conditions())
+        unserved = [each.subject for each in conditions if each.component is Component.WORKSPACE]
         workspaces = [
             self._workspace(
                 name,
@@ -79,10 +83,9 @@ class Monitor:
                 expired=expired.get(name, 0),
                 halted_since=halted[name][1] if name in halted else None,
             )
-            for name in self._engine.workspaces.names
+            for name in names
+            if name in self._engine.workspaces
         ]
-        conditions = tuple(self._conditions())
-        unserved = [each.subject for each in conditions if each.component is Component.WORKSPACE]
         at_risk = {name: outlooks[name].at_risk for name in unserved if name in outlooks}
         return Snapshot(
             taken_at=now,
@@ -108,7 +111,7 @@ class Monitor:
         """
         now = self._clock.wall()
         expired, outlooks = await self._ledger.reports.count_expired(), await self._ledger.reports.get_outlooks()
-        for name in self._engine.workspaces.names:
+        for name in self._engine.workspaces:
             seen = outlooks.get(name)
             if self._should_alert(name, seen.at_risk if seen else 0) and seen:
                 left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
@@ -119,7 +122,8 @@ class Monitor:
                     hours_to_nearest_deadline=left,
                     hold_cause=self._engine.workspaces.get_pace_state(name).hold_cause,
                 )
-            if (newly_expired := expired.get(name, 0) - self._expired_pairs.get(name, 0)) > 0:
+        for name, count in expired.items():
+            if (newly_expired := count - self._expired_pairs.get(name, 0)) > 0:
                 log.error(
                     "pairs_expired",
                     workspace=name,
@@ -182,7 +186,8 @@ class Monitor:
 
         Halted workspaces and unavailable endpoints do not lower it: they are conditions.
         """
-        workspace, state = self._settings.workspaces[name], self._engine.workspaces.get_pace_state(name)
+        workspaces = self._engine.workspaces
+        workspace, state = workspaces.settings.workspaces[name], workspaces.get_pace_state(name)
         if not state.limit:
             return workspace.max_rate
         window = self._histories[name].window

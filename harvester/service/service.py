@@ -17,8 +17,8 @@ from harvester.ledger import EnqueueResult, Ledger
 from harvester.model import SentPair
 from harvester.monitor.conditions import Conditions
 from harvester.monitor.monitor import Monitor
-from harvester.service.key_files import KeyFiles
-from harvester.settings import Settings
+from harvester.service.reload import Reload
+from harvester.settings import Settings, SettingsSource
 from harvester.settings.triggers import TriggerSettings
 from harvester.signals import stop_on_signals
 from harvester.sources.brokers import create_broker
@@ -26,9 +26,6 @@ from harvester.sources.message import MessageParser
 from harvester.sources.trigger import Trigger
 from harvester.storage import Compression, Sink
 from harvester.web.server import WebServer
-
-KEYS_SECONDS = 5.0
-"""How often key files are read."""
 
 SAMPLE_SECONDS = 15.0
 
@@ -47,6 +44,7 @@ class Service:
     def __init__(
         self,
         settings: Settings,
+        source: SettingsSource | None = None,
         *,
         ledger: Ledger,
         sink: Sink,
@@ -55,6 +53,8 @@ class Service:
         connect: Connect | None = None,
     ) -> None:
         """Build the service from an open ledger and sink. ``until_idle``: end once queues are empty and nothing is due.
+
+        The ``settings`` are loaded again from ``source`` when its files change.
 
         Raises ``UsageError`` for a trigger whose client or URL is missing.
         """
@@ -80,14 +80,17 @@ class Service:
             triggers=self._triggers,
             conditions=self.conditions,
         )
-        self._key_files = KeyFiles(settings.workspaces, self._engine, self.conditions)
+        self._reload = (
+            None if source is None
+            else Reload(source, ledger=ledger, engine=self._engine, conditions=self.conditions)
+        )  # fmt: skip
         self._drain_timed_out = False
 
     def _make_trigger(self, name: str, trigger: TriggerSettings) -> Trigger:
         return Trigger(
             name,
             create_broker(trigger.kind, **trigger.options()),
-            parser=MessageParser(tuple(self._settings.workspaces), trigger.prefixes),
+            parser=MessageParser(self._engine.workspaces, trigger.prefixes),
             enqueue=self.enqueue,
             clock=self._clock,
             jitter=random.Random(),  # noqa: S311 - jitter, no secret
@@ -98,6 +101,11 @@ class Service:
         self._stop_triggers()
         self._engine.stop()
 
+    def reload(self) -> None:
+        """Load the settings again now, even if no file has changed."""
+        if self._reload is not None:
+            self._reload.request()
+
     async def serve(self) -> ExitCode:
         """Serve until ``stop``, a signal, or, with ``until_idle``, until nothing is left to do.
 
@@ -106,7 +114,7 @@ class Service:
         await self._ledger.intake.set_plans(self._settings.get_plans())
         await self.monitor.start()
         async with self._engine.opened():
-            with stop_on_signals(self.stop):
+            with stop_on_signals(self.stop, self.reload):
                 try:
                     async with self._web_server(), asyncio.TaskGroup() as group:
                         await self._work(group)
@@ -121,8 +129,8 @@ class Service:
             group.create_task(self._every(SAMPLE_SECONDS, self._sample), name="history"),
             group.create_task(self._every(REPORT_SECONDS, self._check_conditions), name="conditions"),
         ]
-        if any(each.api_key_file for each in self._settings.workspaces.values()):
-            periodic.append(group.create_task(self._every(KEYS_SECONDS, self._key_files.reload), name="keys"))
+        if self._reload is not None:
+            periodic.append(group.create_task(self._reload.run(), name="reload"))
         triggers = [group.create_task(each.run(), name=f"trigger {each.name}") for each in self._triggers]
         if self._until_idle:
             await self._drain()
@@ -153,7 +161,7 @@ class Service:
             host=settings.web_host,
             port=settings.web_port,
             reports=self._ledger.reports,
-            served=settings.workspaces,
+            served=self._engine.workspaces,
         ) as server:
             log.info("service_started", url=server.url, workspaces=len(settings.workspaces))
             yield
@@ -198,8 +206,9 @@ class Service:
     async def _count_unfinished(self) -> dict[str, int]:
         """Return the number of due or deferred readings of each workspace that has any."""
         unfinished = {}
-        outlooks = await self._ledger.reports.get_outlooks(self._engine.workspaces.names)
-        for name in self._engine.workspaces.names:
+        names = self._engine.workspaces.names
+        outlooks = await self._ledger.reports.get_outlooks(names)
+        for name in names:
             readings = outlooks[name].readings
             if count := readings.get("due", 0) + readings.get("deferred", 0):
                 unfinished[name] = count

@@ -4,16 +4,21 @@ The only package that imports pydantic. All problems are reported at once, by na
 user may have put a key into the wrong setting.
 """
 
+from harvester.settings.changes import Changes, changes
 from harvester.settings.layers import environment_has_workspaces, get_store_variables, get_trace_endpoint, load
 from harvester.settings.model import DUPLICATE_WORKSPACE_HINT, Settings
+from harvester.settings.source import SettingsSource
 from harvester.settings.workspace import AGES_DAYS, BRAZE_HOSTS, Workspace
 
 __all__ = [
     "AGES_DAYS",
     "BRAZE_HOSTS",
     "DUPLICATE_WORKSPACE_HINT",
+    "Changes",
     "Settings",
+    "SettingsSource",
     "Workspace",
+    "changes",
     "environment_has_workspaces",
     "get_store_variables",
     "get_trace_endpoint",

@@ -19,6 +19,7 @@ from harvester.errors import UsageError
 from harvester.settings.environment import hide_environment_secrets
 from harvester.settings.model import Settings
 from harvester.settings.removed import REMOVED, REMOVED_FROM_WORKSPACE
+from harvester.settings.secret_files import read_start
 from harvester.settings.triggers import KINDS
 from harvester.settings.workspace import LOOPBACK, ORIGIN, Workspace, variable_name
 
@@ -39,7 +40,7 @@ def load(config: Path | None, options: dict[str, Any], workspace_options: dict[s
     hide_environment_secrets()
     file, variables = _read_file(config), _read_variables()
     folder = variables.get("api_key_dir") or file.get("api_key_dir")
-    key_files, problem = _list_key_files(folder)
+    key_files, problem = list_key_files(folder)
     file = _merge({"workspaces": key_files}, {"workspaces": _get_tables(file, "workspaces")} | file)
     environment = _spell_names(variables, file)
     names = {**_get_tables(file, "workspaces"), **_get_tables(environment, "workspaces")}
@@ -120,8 +121,7 @@ def _read_file(config: Path | None) -> dict[str, Any]:
     if config is None:
         return {}
     try:
-        with config.open("rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)
+        data = read_start(config, MAX_CONFIG_BYTES)
         if len(data) > MAX_CONFIG_BYTES:
             raise UsageError(f"{config} has more than {MAX_CONFIG_BYTES} bytes; name a configuration file")
         return tomllib.loads(data.decode())
@@ -133,12 +133,12 @@ def _read_file(config: Path | None) -> dict[str, Any]:
         raise UsageError(f"cannot read the configuration {config}: {error}") from None
 
 
-def _list_key_files(folder: object) -> tuple[dict[str, dict[str, Any]], str | None]:
+def list_key_files(folder: object) -> tuple[dict[str, dict[str, Any]], str | None]:
     """Return a table for each file in ``folder``, by its name, and why the folder cannot be listed.
 
     Names that begin with a dot are no workspaces: Kubernetes mounts a secret with entries such as ``..data``.
     """
-    if not folder or not isinstance(folder, str):
+    if not folder or not isinstance(folder, str | Path):
         return {}, None
     try:
         files = sorted(each for each in Path(folder).iterdir() if not each.name.startswith(".") and not each.is_dir())

@@ -1,5 +1,6 @@
 """All settings, their defaults, and the rules between them. Creating them reads no file and no variable."""
 
+from collections.abc import Collection
 from typing import Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, field_validator
@@ -70,15 +71,20 @@ class Settings(BaseSettings):
 
     def load_keys(self) -> dict[str, str]:
         """Return the API key of each workspace. Raises ``UsageError`` with all problems at once."""
-        problems = []
+        problems = [f"  workspaces.{name}: {problem}" for name, problem in self.find_key_problems().items()]
+        if problems:
+            raise UsageError("\n".join(["the API key cannot be used:", *problems]))
+        return dict(self._keys)
+
+    def find_key_problems(self) -> dict[str, str]:
+        """Load the API keys; returns for each workspace whose key cannot be used why not."""
+        problems = {}
         for name in self.workspaces:
             try:
                 self.load_key(name)
             except UsageError as problem:
-                problems.append(f"  workspaces.{name}: {problem}")
-        if problems:
-            raise UsageError("\n".join(["the API key cannot be used:", *problems]))
-        return dict(self._keys)
+                problems[name] = str(problem)
+        return problems
 
     def load_key(self, name: str) -> str:
         """Return the API key of a workspace. Raises ``UsageError``.
@@ -88,6 +94,18 @@ class Settings(BaseSettings):
         if name not in self._keys:
             self._keys[name] = self.workspaces[name].load_key()
         return self._keys[name]
+
+    def keep(self, old: "Settings", *, fields: Collection[str], workspaces: Collection[str]) -> "Settings":
+        """Return a copy in which these fields and workspaces, with their keys, are as in ``old``, or missing as there.
+
+        ``workspaces`` contains all whose key could not be loaded.
+        """
+        usable = {name: each for name, each in self.workspaces.items() if name not in workspaces}
+        kept = {name: old.workspaces[name] for name in workspaces if name in old.workspaces}
+        fields_kept = {name: getattr(old, name) for name in fields}
+        copy = self.model_copy(update={"workspaces": usable | kept} | fields_kept)
+        copy._keys = {name: self._keys[name] for name in usable} | {name: old.load_key(name) for name in kept}  # noqa: SLF001 - a copy of this object
+        return copy
 
     def find_duplicates(self) -> list[list[str]]:
         """Return the names of workspaces that share endpoint and key: a key belongs to one workspace of Braze's.

@@ -13,12 +13,9 @@ MAX_FILE_BYTES = 64 * 1024
 
 
 def read_secret(file: Path, what: str) -> str:
-    """Return the text of a file without surrounding whitespace. Raises ``UsageError``, which names ``what`` it holds.
-
-    A pipe, such as a shell's ``<(...)``, is read once per process: a second read would block forever.
-    """
+    """Return the text of a file without surrounding whitespace. Raises ``UsageError``, which names ``what``."""
     try:
-        data = _read_pipe(file, file.stat().st_ino) if file.is_fifo() else _read_start(file)
+        data = read_start(file, MAX_FILE_BYTES)
         if len(data) > MAX_FILE_BYTES:
             raise UsageError(f"the file of {what} has more than {MAX_FILE_BYTES} bytes; name the right file")
         return data.decode().strip()
@@ -28,12 +25,20 @@ def read_secret(file: Path, what: str) -> str:
         raise UsageError(f"the file of {what} does not contain text") from None
 
 
-def _read_start(file: Path) -> bytes:
+def read_start(file: Path, max_bytes: int) -> bytes:
+    """Return the content of a file, up to one byte more than ``max_bytes``. Raises ``OSError``.
+
+    A pipe, such as a shell's ``<(...)``, is read once per process: a second read would block forever.
+    """
+    return _read_pipe(file, file.stat().st_ino, max_bytes) if file.is_fifo() else _read_file(file, max_bytes)
+
+
+def _read_file(file: Path, max_bytes: int) -> bytes:
     with file.open("rb") as opened:
-        return opened.read(MAX_FILE_BYTES + 1)
+        return opened.read(max_bytes + 1)
 
 
 @lru_cache
-def _read_pipe(file: Path, inode: int) -> bytes:
+def _read_pipe(file: Path, inode: int, max_bytes: int) -> bytes:
     del inode  # distinguishes successive pipes with the same name
-    return _read_start(file)
+    return _read_file(file, max_bytes)

@@ -1,7 +1,8 @@
 """Parses the fields of a pair, for files and messages alike. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 
 from harvester.model import Pair
 from harvester.sources.id_checks import find_id_problem, is_ordinary_id, unwrap_spreadsheet_text
@@ -12,6 +13,7 @@ LIST_SUFFIXES = (".csv", ".ndjson", ".jsonl", ".parquet")
 ID_FIELDS = ("campaign_id", "send_id")
 PAIR_FIELDS = (*ID_FIELDS, "sent_at", "workspace")
 
+_MAX_NAMES = 20
 _MAX_VALUE_CHARACTERS = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_EXAMPLE = "an ISO 8601 time such as 2026-11-20T08:00:00Z"
@@ -61,19 +63,27 @@ def parse_id(record: Mapping[str, object], field: str) -> str:
     return value
 
 
-def parse_pair(record: Mapping[str, object], workspaces: Sequence[str]) -> Pair:
+def parse_pair(record: Mapping[str, object], workspaces: Collection[str]) -> Pair:
     """Return the pair of a record. Its workspace is optional if only one is configured. Raises ``InvalidField``."""
     workspace = record.get("workspace")
     if workspace is None or workspace == "":
         if len(workspaces) != 1:
-            raise InvalidField("workspace", f"is missing; name one of: {', '.join(workspaces)}")
-        workspace = workspaces[0]
+            raise InvalidField("workspace", f"is missing; name one of: {_format_names(workspaces)}")
+        (workspace,) = workspaces
     if not isinstance(workspace, str):
         raise InvalidField("workspace", "must be text")
     if workspace not in workspaces:
-        problem = f"is {format_value(workspace)}, which is not configured; the workspaces are: {', '.join(workspaces)}"
+        known = _format_names(workspaces)
+        problem = f"is {format_value(workspace)}, which is not configured; the workspaces are: {known}"
         raise InvalidField("workspace", problem)
     return Pair(workspace, parse_id(record, "campaign_id"), parse_id(record, "send_id"))
+
+
+def _format_names(workspaces: Collection[str]) -> str:
+    """List the first workspaces: there may be thousands."""
+    names = list(islice(workspaces, _MAX_NAMES))
+    more = len(workspaces) - len(names)
+    return ", ".join(names) + (f", and {more} more" if more > 0 else "")
 
 
 def parse_time(record: Mapping[str, object], field: str, *, latest: float) -> tuple[float | None, bool]:

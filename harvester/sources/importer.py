@@ -7,7 +7,7 @@ the message waits instead.
 import asyncio
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -75,7 +75,7 @@ class Importer:
         self,
         trigger: str,
         *,
-        workspaces: Sequence[str],
+        workspaces: Collection[str],
         enqueue: EnqueuePairs,
         stopping: asyncio.Event,
         clock: BrazeClock,
@@ -86,7 +86,7 @@ class Importer:
         self.pairs_known = 0
         self.naive_times = 0
         self._log = log.bind(trigger=trigger)
-        self._workspaces = tuple(workspaces)
+        self._workspaces = workspaces
         self._enqueue = enqueue
         self._stopping = stopping
         self._clock = clock

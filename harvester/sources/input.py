@@ -6,7 +6,7 @@ all its rows are read: if several lines report the same send, the earliest time 
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -40,10 +40,10 @@ class Input:
     """
 
     def __init__(
-        self, names: Sequence[str], *, workspaces: Sequence[str], stdin: BinaryIO, now: float, confirmed: bool = True
+        self, names: Sequence[str], *, workspaces: Collection[str], stdin: BinaryIO, now: float, confirmed: bool = True
     ) -> None:
         """Check all files, so that a missing one is reported before any pair is enqueued. Raises ``UsageError``."""
-        self._workspaces = tuple(workspaces)
+        self._workspaces = dict.fromkeys(workspaces)
         self.set_time(now)
         self._confirmed = confirmed
         self.unconfirmed_pair: Pair | None = None
@@ -106,7 +106,8 @@ class Input:
 
     def _read_currents(self) -> Iterator[SentPair | BadLine | None]:
         files = (file for place in self._currents_places for file in list_currents_files(place) or ())
-        currents = CurrentsReader(files, workspace=self._workspaces[0], now=self._now)
+        (workspace,) = self._workspaces
+        currents = CurrentsReader(files, workspace=workspace, now=self._now)
         lines_before, skipped_before, sends = self.lines, self.skipped.copy(), 0
         for each in currents.read():
             sends += isinstance(each, SentPair)

@@ -12,7 +12,7 @@ a later version may give them a meaning. A reason quotes nothing but the name or
 If only some pairs or records of a message are valid, those are accepted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,9 +67,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class MessageParser:
-    """Parses messages for these workspaces, and accepts only files below these prefixes."""
+    """Parses messages for these workspaces, which may change, and accepts only files below these prefixes."""
 
-    workspaces: Sequence[str]
+    workspaces: Collection[str]
     prefixes: Sequence[str]
 
     def parse(self, body: bytes, *, latest: float) -> Message:

@@ -1,7 +1,7 @@
 """Collects the pairs of one list while it is read: each send once, and notes for the person who gave the list."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -45,7 +45,7 @@ class PairList:
     ``naive_times`` counts times without a zone, ``skipped`` counts skipped rows by cause.
     """
 
-    def __init__(self, name: str, *, workspaces: Sequence[str]) -> None:
+    def __init__(self, name: str, *, workspaces: Collection[str]) -> None:
         """Create an empty list; ``name`` is its file, or ``-`` for standard input."""
         self.name = name
         self.naive_times = 0

@@ -22,26 +22,6 @@ from tests.support.observed_service import AT, Seen, Wire, served
 from tests.support.secret_canary import KEY
 
 
-def test_an_unusable_key_file_is_a_condition_and_the_previous_key_stays_in_use(tmp_path):
-    """A half-written file halts nothing. It is logged once, and page and metrics show it."""
-    file = tmp_path / "us.key"
-    file.write_text(f"{KEY}-us")
-
-    async def story(seen: Seen) -> None:
-        file.write_text("")
-        await seen.at(20)
-        assert seen.snapshot.unready_reasons() == []
-        assert 'The key file of workspace "us" cannot be used' in seen.page
-        assert seen.metrics["harvester_condition", "file", "key", "us"] == 1
-        await seen.at(500)
-        assert [each["cause"] for each in seen.events("key_unusable")] == ["file"]
-        file.write_text(f"{KEY}-us")
-        assert (await seen.at(520)).conditions == ()
-        assert len(seen.events("key_usable")) == 1
-
-    served(tmp_path, {"us": Wire()}, story, key_file=file)
-
-
 class Shelf(FolderSink):
     """A folder on a disk that is full while ``problem`` says so."""
 

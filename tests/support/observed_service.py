@@ -15,7 +15,7 @@ from harvester.model import Pair, SentPair
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import Snapshot
 from harvester.service.service import Service
-from harvester.settings import Settings, Workspace
+from harvester.settings import Settings, SettingsSource, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.storage import Compression, FolderSink
 from harvester.web.metrics import encode_metrics
@@ -108,22 +108,19 @@ class Seen:
 
 
 def served(tmp_path, wires: dict[str, Wire], story: Callable[[Seen], Awaitable[None]], **more) -> None:
-    """Run a service on virtual time, with one workspace for each wire, while ``story`` runs."""
+    """Run a service on virtual time, with one workspace for each wire or as in ``config``, while ``story`` runs."""
 
     async def run() -> None:
         clock = VirtualClock()
-        file = more.get("key_file")
-        workspaces = {
-            name: Workspace(endpoint=AT, api_key=None if file else SecretStr(f"{KEY}-{name}"), api_key_file=file)
-            for name in wires
-        }
-        settings = Settings(workspaces=workspaces, web_port=0, concurrency=8)
+        source = SettingsSource(more["config"], {}, {}) if "config" in more else None
+        workspaces = {name: Workspace(endpoint=AT, api_key=SecretStr(f"{KEY}-{name}")) for name in wires}
+        settings = source.load() if source else Settings(workspaces=workspaces, web_port=0, concurrency=8)
         by_key = {f"{KEY}-{name}": wire for name, wire in wires.items()}
         async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
             for name in more.get("once", ()):
                 await ledger.intake.enqueue(arrivals(10, name), once=True)
             service = Service(
-                settings, ledger=ledger, sink=more.get("sink") or FolderSink(tmp_path / "out"),
+                settings, source, ledger=ledger, sink=more.get("sink") or FolderSink(tmp_path / "out"),
                 compression=Compression.NONE, connect=lambda _workspace, key, *_: by_key[key],
                 until_idle="ends_with" in more,
             )  # fmt: skip

@@ -1,0 +1,35 @@
+"""What differs between two settings, and what of it a running process can use. Pure."""
+
+from dataclasses import dataclass
+
+from harvester.settings.model import Settings
+
+RELOADED = frozenset({"workspaces", "workspace_defaults", "api_key_dir", "concurrency"})
+"""The settings that a running process can change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The names of workspaces by what happened to them, and of the settings that only a restart can change."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+def changes(old: Settings, new: Settings) -> Changes:
+    """Compare two settings whose keys are loaded. A workspace is changed if its key is, too."""
+    both = [name for name in new.workspaces if name in old.workspaces]
+    return Changes(
+        added=tuple(name for name in new.workspaces if name not in old.workspaces),
+        removed=tuple(name for name in old.workspaces if name not in new.workspaces),
+        changed=tuple(
+            name
+            for name in both
+            if old.workspaces[name] != new.workspaces[name] or old.load_key(name) != new.load_key(name)
+        ),
+        ignored=tuple(
+            name for name in Settings.model_fields if name not in RELOADED and getattr(old, name) != getattr(new, name)
+        ),
+    )

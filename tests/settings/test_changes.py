@@ -1,0 +1,38 @@
+"""What differs between two settings."""
+
+from harvester.settings import Settings, Workspace, changes
+from tests.support.secret_canary import KEY
+from tests.support.settings import BRAZE
+
+
+def settings(**workspaces: dict) -> Settings:
+    """Return settings of workspaces whose keys are loaded."""
+    tables = {name: Workspace(**{"endpoint": BRAZE, "api_key": KEY} | table) for name, table in workspaces.items()}
+    made = Settings(workspaces=tables)
+    made.load_keys()
+    return made
+
+
+def test_workspaces_are_added_removed_or_changed():
+    """A workspace that is the same in both is none of these."""
+    found = changes(settings(a={}, b={}, c={}), settings(b={}, c={"reserve": 0.5}, d={}))
+    assert (found.added, found.removed, found.changed, found.ignored) == (("d",), ("a",), ("c",), ())
+
+
+def test_a_new_key_in_the_same_file_changes_a_workspace(tmp_path):
+    """The settings are equal; only the content of the file differs."""
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    old = settings(eu={"api_key": None, "api_key_file": file})
+    file.write_text(f"{KEY}-2")
+    assert changes(old, settings(eu={"api_key": None, "api_key_file": file})).changed == ("eu",)
+
+
+def test_settings_that_need_a_restart_are_named_and_can_be_kept():
+    """Concurrency does not need one."""
+    old = settings(eu={})
+    new = old.model_copy(update={"out": "elsewhere", "concurrency": 3, "web_port": 1})
+    found = changes(old, new)
+    assert found.ignored == ("out", "web_port")
+    kept = new.keep(old, fields=found.ignored, workspaces=())
+    assert (kept.out, kept.web_port, kept.concurrency) == (old.out, old.web_port, 3)
