@@ -1,4 +1,4 @@
-"""The web server: probes, metrics and the status page. It changes nothing."""
+"""The web server: probes, metrics, the status page and the search for a send. It changes nothing."""
 
 from harvester.web.server import WebServer
 

@@ -1,7 +1,7 @@
 """The web server for probes, metrics and the status page.
 
-It owns the socket and the headers. It changes nothing, and shows only snapshots of the monitor and what the ledger's
-reports find.
+It owns the socket and the headers. It changes nothing, and shows only snapshots of the monitor and reports of the
+ledger.
 """
 
 import asyncio
