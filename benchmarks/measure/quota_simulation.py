@@ -106,7 +106,7 @@ class _Simulation:
         self.in_flight += 1
         self.result.most_in_flight = max(self.result.most_in_flight, self.in_flight)
         await asyncio.sleep(one_way_seconds * self.random.uniform(0.5, 1.5))
-        grant = self.quota.take(self.clock.wall())
+        grant = self.quota.charge(self.clock.wall())
         sent = math.floor(self.clock.wall())
         if grant.allowed and grant.remaining < self.reserve_requests:
             self._below[self.window()] = self._below.get(self.window(), 0) + 1
@@ -116,7 +116,7 @@ class _Simulation:
         return grant.allowed, report, self.clock.monotonic() - started
 
     def end(self) -> Result:
-        self.quota.pass_time(self.clock.wall())
+        self.quota.advance(self.clock.wall())
         self.result.neighbour_refused = self.quota.neighbour_refused
         self.result.requests_below_reserve = max(self._below.values(), default=0)
         self.result.lowest_remaining = self.quota.lowest_remaining

@@ -1,24 +1,24 @@
-"""A clock that runs several times as fast, to rehearse an hour's window or two weeks of retention.
+"""A clock that runs faster than real time, to try out quota windows and two weeks of retention.
 
-Only the stand-in uses it. A client keeps its own time, and sees short windows.
+Only the stand-in uses it. A client keeps its own clock, and for it the windows are short.
 """
 
 from harvester.clock import Clock
 
 
 class FastClock:
-    """Starts at another clock's time, and runs faster."""
+    """A clock that starts at the time of another clock and runs ``speed`` times as fast."""
 
     def __init__(self, clock: Clock, speed: float) -> None:
-        """Count ``speed`` seconds (more than 0) for each second of ``clock``."""
+        """Advance by ``speed`` seconds (more than 0) for each second of ``clock``."""
         self._clock = clock
         self._speed = speed
         self._started_at = clock.wall()
 
     def monotonic(self) -> float:
-        """Return monotonic seconds, sped up."""
+        """Return the monotonic seconds of ``clock``, multiplied by the speed."""
         return self._clock.monotonic() * self._speed
 
     def wall(self) -> float:
-        """Return UTC seconds since the epoch, sped up."""
+        """Return UTC seconds since the epoch, which advance at the speed."""
         return self._started_at + (self._clock.wall() - self._started_at) * self._speed

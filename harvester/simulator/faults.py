@@ -1,10 +1,10 @@
-"""The faults of the stand-in: each takes the response that would be sent, and returns what is sent instead.
+"""The faults of the stand-in: each takes the correct response and returns the response that is sent instead.
 
-Documented: 500, 502, 503 and 504, and that a 502 never reached the server. Recorded: Cloudflare stands in front.
-Inferred from both: 52x statuses, and HTML pages without quota headers. All other faults come from networks, proxies and
-mistakes, and are no claim about Braze. A request with a fault is charged, which is the cautious guess.
+Documented: 500, 502, 503 and 504, and that a request with a 502 never reached the server. Recorded: Cloudflare is in
+front of the API. Inferred from both: statuses 52x, and HTML pages without quota headers. All other faults are those of
+networks, proxies and mistakes; they say nothing about Braze. A request with a fault costs quota (a cautious guess).
 
-A send id can request a fault: ``fault-503`` anywhere in it causes one every time, ``fault-503x2`` the first two times.
+A send id can request a fault: ``fault-503`` anywhere in it causes one each time, ``fault-503x2`` the first two times.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 LIMIT, REMAINING, RESET = RATE_LIMIT_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
-BY_RATE = (
+DEFAULT_FAULTS = (
     "500",
     "502",
     "503",
@@ -32,14 +32,14 @@ BY_RATE = (
     "empty_object",
     "nosuccess",
 )
-"""The faults that a rate draws by default. All are transient, so that everything can be captured in the end."""
+"""The faults that are chosen at random by default. All are transient, so every send can be captured in the end."""
 
-_REQUESTED = re.compile(r"fault-(\d{3}|[a-z_]+?)(?:x(\d{1,9}))?(?![a-z0-9_])", re.ASCII)
-_NO_SERVER = frozenset({502, 503, 504}) | frozenset(range(520, 531))
+_REQUESTED_FAULT = re.compile(r"fault-(\d{3}|[a-z_]+?)(?:x(\d{1,9}))?(?![a-z0-9_])", re.ASCII)
+_PROXY_STATUSES = frozenset({502, 503, 504}) | frozenset(range(520, 531))
 
 
-class Unanswered(web.Response):
-    """A response without a status: the connection is cut after ``seconds``."""
+class CutConnection(web.Response):
+    """No response: the connection is cut after ``seconds``, before a status is sent."""
 
     seconds = 0.0
 
@@ -51,8 +51,8 @@ class Unanswered(web.Response):
         raise ConnectionResetError
 
 
-class Late(web.Response):
-    """A response that is sent ``seconds`` after its decision, behind later ones."""
+class DelayedResponse(web.Response):
+    """A response that is sent ``seconds`` after it was decided, so later responses can overtake it."""
 
     seconds = 0.5
 
@@ -62,107 +62,107 @@ class Late(web.Response):
         return await super().prepare(request)
 
 
-def reset(_answer: web.Response) -> web.Response:
-    """Cut the connection before a status."""
-    return Unanswered()
+def reset(_response: web.Response) -> web.Response:
+    """Cut the connection before a status is sent."""
+    return CutConnection()
 
 
-def slow(_answer: web.Response) -> web.Response:
-    """Accept the request, and stay silent for an hour."""
-    unanswered = Unanswered()
-    unanswered.seconds = 3600.0
-    return unanswered
+def slow(_response: web.Response) -> web.Response:
+    """Accept the request, and send nothing for an hour."""
+    silence = CutConnection()
+    silence.seconds = 3600.0
+    return silence
 
 
-def truncated(answer: web.Response) -> web.Response:
-    """Promise the whole body, and end the connection in its middle."""
-    whole = _bytes(answer)
-    answer.headers["Content-Length"] = str(len(whole))
-    answer.force_close()
-    return _with_body(answer, whole[: len(whole) // 2])
+def truncated(response: web.Response) -> web.Response:
+    """Announce the whole body, and cut the connection after half of it."""
+    whole = _get_body(response)
+    response.headers["Content-Length"] = str(len(whole))
+    response.force_close()
+    return _replace_body(response, whole[: len(whole) // 2])
 
 
-def gzip_cut(answer: web.Response) -> web.Response:
-    """Answer with a gzip stream that ends in its middle, correctly framed."""
-    packed = gzip.compress(_bytes(answer), mtime=0)
-    answer.headers["Content-Encoding"] = "gzip"
-    return _with_body(answer, packed[: len(packed) // 2])
+def gzip_cut(response: web.Response) -> web.Response:
+    """Send half of a gzip stream, with the correct length of that half."""
+    packed = gzip.compress(_get_body(response), mtime=0)
+    response.headers["Content-Encoding"] = "gzip"
+    return _replace_body(response, packed[: len(packed) // 2])
 
 
-def not_json(answer: web.Response) -> web.Response:
-    """Answer with JSON that ends in its middle, correctly framed."""
-    whole = _bytes(answer)
-    return _with_body(answer, whole[: len(whole) // 2])
+def not_json(response: web.Response) -> web.Response:
+    """Send half of the JSON, with the correct length of that half."""
+    whole = _get_body(response)
+    return _replace_body(response, whole[: len(whole) // 2])
 
 
-def empty_body(answer: web.Response) -> web.Response:
-    """Answer without a body."""
-    return _with_body(answer, b"")
+def empty_body(response: web.Response) -> web.Response:
+    """Send an empty body."""
+    return _replace_body(response, b"")
 
 
-def empty_object(answer: web.Response) -> web.Response:
-    """Answer with {}."""
-    return _with_body(answer, b"{}")
+def empty_object(response: web.Response) -> web.Response:
+    """Send {} as the body."""
+    return _replace_body(response, b"{}")
 
 
-def nosuccess(answer: web.Response) -> web.Response:
-    """Answer with another message than success."""
-    return _with_body(answer, b'{"message":"queued"}')
+def nosuccess(response: web.Response) -> web.Response:
+    """Send a message other than success."""
+    return _replace_body(response, b'{"message":"queued"}')
 
 
-def html(_answer: web.Response) -> web.Response:
-    """Answer 200 with a page, as a proxy's challenge does."""
-    return _page(200, "Just a moment...")
+def html(_response: web.Response) -> web.Response:
+    """Send 200 with an HTML page, like the challenge of a proxy."""
+    return _build_page(200, "Just a moment...")
 
 
-def redirect(answer: web.Response) -> web.Response:
-    """Send the client, and with it the key, to another host."""
-    answer.set_status(302)
-    answer.headers["Location"] = "http://127.0.0.2:9/"
-    return _with_body(answer, b"")
+def redirect(response: web.Response) -> web.Response:
+    """Redirect the client, which would send the key to another host."""
+    response.set_status(302)
+    response.headers["Location"] = "http://127.0.0.2:9/"
+    return _replace_body(response, b"")
 
 
-def late(answer: web.Response) -> web.Response:
-    """Answer correctly, half a second late, so that its quota headers are old."""
-    return Late(status=answer.status, body=answer.body, headers=answer.headers)
+def late(response: web.Response) -> web.Response:
+    """Send the correct response half a second late, so its quota headers are old."""
+    return DelayedResponse(status=response.status, body=response.body, headers=response.headers)
 
 
-def headers_missing(answer: web.Response) -> web.Response:
-    """Answer correctly, without quota headers."""
+def headers_missing(response: web.Response) -> web.Response:
+    """Send the correct response without quota headers."""
     for name in RATE_LIMIT_HEADERS:
-        answer.headers.pop(name, None)
-    return answer
+        response.headers.pop(name, None)
+    return response
 
 
-def headers_empty(answer: web.Response) -> web.Response:
-    """Answer correctly, with empty quota headers."""
-    answer.headers.update(dict.fromkeys(RATE_LIMIT_HEADERS, ""))
-    return answer
+def headers_empty(response: web.Response) -> web.Response:
+    """Send the correct response with empty quota headers."""
+    response.headers.update(dict.fromkeys(RATE_LIMIT_HEADERS, ""))
+    return response
 
 
-def headers_twice(answer: web.Response) -> web.Response:
-    """Answer correctly, with each quota header twice, the second one 0."""
+def headers_twice(response: web.Response) -> web.Response:
+    """Send the correct response with each quota header twice; the second one is 0."""
     for name in RATE_LIMIT_HEADERS:
-        answer.headers.add(name, "0")
-    return answer
+        response.headers.add(name, "0")
+    return response
 
 
-def reset_milliseconds(answer: web.Response) -> web.Response:
-    """Answer correctly, with a reset in milliseconds."""
-    answer.headers[RESET] = answer.headers.get(RESET, "") + "000"
-    return answer
+def reset_milliseconds(response: web.Response) -> web.Response:
+    """Send the correct response with the reset in milliseconds."""
+    response.headers[RESET] = response.headers.get(RESET, "") + "000"
+    return response
 
 
-def reset_negative(answer: web.Response) -> web.Response:
-    """Answer correctly, with a negative reset."""
-    answer.headers[RESET] = "-1"
-    return answer
+def reset_negative(response: web.Response) -> web.Response:
+    """Send the correct response with a negative reset."""
+    response.headers[RESET] = "-1"
+    return response
 
 
-def reset_text(answer: web.Response) -> web.Response:
-    """Answer correctly, with text as the reset."""
-    answer.headers[RESET] = "in an hour"
-    return answer
+def reset_text(response: web.Response) -> web.Response:
+    """Send the correct response with text as the reset."""
+    response.headers[RESET] = "in an hour"
+    return response
 
 
 FAULTS: dict[str, Callable[[web.Response], web.Response]] = {
@@ -189,59 +189,57 @@ FAULTS: dict[str, Callable[[web.Response], web.Response]] = {
 }
 
 
-def requested_fault(send_id: str) -> tuple[str, int | None] | None:
-    """Parse the fault that a send id requests, and how many times at most (None: always).
+def parse_requested_fault(send_id: str) -> tuple[str, int | None] | None:
+    """Return the fault that a send id requests and how often it applies (None: always), or None without a fault.
 
-    The fault may not exist: ``corrupt`` then answers with a 400.
+    The fault may not exist; ``corrupt`` then returns a 400.
     """
-    if (found := _REQUESTED.search(send_id)) is None:
+    if (found := _REQUESTED_FAULT.search(send_id)) is None:
         return None
     return found[1], int(found[2]) if found[2] else None
 
 
-def exists(name: str) -> bool:
+def fault_exists(name: str) -> bool:
     """Return whether a fault exists: one of ``FAULTS``, or a status from 200 to 599."""
     return name in FAULTS or (len(name) == 3 and name.isdecimal() and 200 <= int(name) <= 599)
 
 
-def corrupt(answer: web.Response, name: str) -> web.Response:
-    """Return what is sent instead of ``answer`` under a fault. ``answer`` itself may be changed."""
+def corrupt(response: web.Response, name: str) -> web.Response:
+    """Return the response to send instead of ``response``, which may be changed in place."""
     if name in FAULTS:
-        return FAULTS[name](answer)
-    if not exists(name):
-        answer.set_status(400)
-        return _with_body(answer, b'{"message":"no such fault"}')
+        return FAULTS[name](response)
+    if not fault_exists(name):
+        response.set_status(400)
+        return _replace_body(response, b'{"message":"no such fault"}')
     status = int(name)
     if status == 429:
         return web.Response(status=429)
-    if status in _NO_SERVER:
-        return _page(status, f"{status}: the origin server did not answer")
-    answer.set_status(status)
-    return _with_body(answer, b'{"message":"fault"}')
+    if status in _PROXY_STATUSES:
+        return _build_page(status, f"{status}: the origin server did not response")
+    response.set_status(status)
+    return _replace_body(response, b'{"message":"fault"}')
 
 
 def describe_faults() -> str:
-    """Describe all faults for people, one per line."""
+    """Return the names and descriptions of all faults as text, one per line."""
     lines = {name: inspect.getdoc(fault) for name, fault in FAULTS.items()}
-    lines["200 ... 599"] = (
-        "Answer with this status: 502 to 504 and 52x with a page, 429 with nothing, others with JSON."
-    )
+    lines["200 ... 599"] = "Send this status: 502 to 504 and 52x with an HTML page, 429 with no body, others with JSON."
     return "\n".join(f"{name:20} {text}" for name, text in lines.items())
 
 
-def _bytes(answer: web.Response) -> bytes:
-    body = answer.body
+def _get_body(response: web.Response) -> bytes:
+    body = response.body
     assert isinstance(body, bytes)
     return body
 
 
-def _with_body(answer: web.Response, body: bytes) -> web.Response:
-    answer.body = body
-    return answer
+def _replace_body(response: web.Response, body: bytes) -> web.Response:
+    response.body = body
+    return response
 
 
-def _page(status: int, title: str) -> web.Response:
-    """Return an HTML page as Cloudflare does, without quota headers."""
+def _build_page(status: int, title: str) -> web.Response:
+    """Build an HTML page like those of Cloudflare, without quota headers."""
     page = f"<html><head><title>{title}</title></head><body>{title}</body></html>".encode()
     return web.Response(
         status=status, body=page, headers={"Content-Type": "text/html; charset=UTF-8", "Server": "cloudflare"}

@@ -1,6 +1,6 @@
-"""Other traffic on the same quota, such as live sending: when its requests fall due.
+"""Another client of the same quota, such as live sending: when its requests fall due.
 
-Time is relative to the window's start. Nothing waits, charges the quota or draws at random, so the same neighbour
+Times are relative to the start of the window. Nothing here waits, charges the quota or is random, so a neighbour
 behaves the same in every run.
 """
 
@@ -20,66 +20,67 @@ class Neighbour(ABC):
     share: float
 
     @abstractmethod
-    def spent(self, window_seconds: float, at: float) -> float:
-        """Return the part of the share, 0 to 1, that is used ``at`` seconds into a window."""
+    def used_fraction(self, window_seconds: float, seconds: float) -> float:
+        """Return the fraction of the share, 0 to 1, that is used ``seconds`` after the start of a window."""
 
     def requests_due(self, window_limit: int, window_seconds: float, since: float, until: float) -> int:
         """Count the requests that fall due after ``since`` and not after ``until``, in seconds of one window.
 
-        Adjacent intervals add up exactly: what rounding omits in one falls due in a later one.
+        The counts of adjacent intervals add up exactly: a request that rounding omits falls due in a later interval.
         """
         requests = self.share * window_limit
-        return math.floor(requests * self.spent(window_seconds, until)) - math.floor(
-            requests * self.spent(window_seconds, since)
+        return math.floor(requests * self.used_fraction(window_seconds, until)) - math.floor(
+            requests * self.used_fraction(window_seconds, since)
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Steady(Neighbour):
-    """Evenly all through the window."""
+    """Sends evenly during the whole window."""
 
-    def spent(self, window_seconds: float, at: float) -> float:
+    def used_fraction(self, window_seconds: float, seconds: float) -> float:
         """Grow linearly."""
-        return _clamped(at / window_seconds)
+        return _clamp(seconds / window_seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Bursty(Neighbour):
-    """In bursts of ``burst_seconds`` (more than 0), one at the start of every ``every_seconds`` (at least as long)."""
+    """Sends in bursts of ``burst_seconds`` (more than 0). A burst starts every ``every_seconds`` (at least as long)."""
 
     burst_seconds: float
     every_seconds: float
 
-    def spent(self, window_seconds: float, at: float) -> float:
-        """Grow during the bursts only."""
-        return _clamped(self._bursting(at) / self._bursting(window_seconds))
+    def used_fraction(self, window_seconds: float, seconds: float) -> float:
+        """Grow only during the bursts."""
+        return _clamp(self._burst_seconds_until(seconds) / self._burst_seconds_until(window_seconds))
 
-    def _bursting(self, at: float) -> float:
-        bursts, into = divmod(at, self.every_seconds)
-        # Capped by the product that the next burst begins with, so that rounding never makes it fall.
-        return min(bursts * self.burst_seconds + into, (bursts + 1) * self.burst_seconds)
+    def _burst_seconds_until(self, seconds: float) -> float:
+        """Return how many seconds of bursts have passed."""
+        bursts, seconds_since_start = divmod(seconds, self.every_seconds)
+        # The limit is the same product that the next burst starts with, so rounding cannot make the result fall.
+        return min(bursts * self.burst_seconds + seconds_since_start, (bursts + 1) * self.burst_seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign(Neighbour):
-    """All at once and late: a campaign that starts at a fraction of the window and lasts a fraction of it.
+    """Sends one campaign late in the window: it starts at a fraction of the window and lasts a fraction of it.
 
-    ``lasts_fraction`` is more than 0. A campaign is cut off at the window's end, and then uses less than its share.
+    ``lasts_fraction`` is more than 0. A campaign ends with the window at the latest, and then uses less than its share.
     """
 
     starts_at_fraction: float
     lasts_fraction: float
 
-    def spent(self, window_seconds: float, at: float) -> float:
+    def used_fraction(self, window_seconds: float, seconds: float) -> float:
         """Stay at 0 until the start, then grow linearly."""
-        return _clamped((at / window_seconds - self.starts_at_fraction) / self.lasts_fraction)
+        return _clamp((seconds / window_seconds - self.starts_at_fraction) / self.lasts_fraction)
 
 
 def create_neighbour(kind: str, share: float, window_seconds: float) -> Neighbour | None:
-    """Create the neighbour of a kind in ``KINDS``, or None if no other client uses the quota.
+    """Create the neighbour of a kind in ``KINDS``, or return None if no other client uses the quota.
 
-    Bursts last a sixtieth of the window and come six times in it: a minute every ten of an hour. A campaign begins
-    at minute 36 of an hour and lasts 12. Raises ``UsageError`` for another kind, and for one without a share.
+    There are six bursts in a window; each lasts a sixtieth of it. In a window of an hour, a campaign starts at minute
+    36 and lasts 12 minutes. Raises ``UsageError`` for another kind, and for bursts or a campaign without a share.
     """
     match kind:
         case "none":
@@ -96,5 +97,5 @@ def create_neighbour(kind: str, share: float, window_seconds: float) -> Neighbou
             raise UsageError(f"there is no neighbour {kind!r}; choose one of {', '.join(KINDS)}")
 
 
-def _clamped(part: float) -> float:
-    return min(max(part, 0.0), 1.0)
+def _clamp(fraction: float) -> float:
+    return min(max(fraction, 0.0), 1.0)

@@ -1,16 +1,16 @@
-"""The channels, variations and counters of a campaign's sends, under Braze's own names.
+"""Computes the channels, variations and counters of a campaign's sends, under Braze's names.
 
-Counters are documented for ``ios_push`` on the endpoint itself and for the others on ``/campaigns/data_series``; those
-of ``email`` were recorded on a real send. So was its control group, which has ``enrolled`` and conversions but no
-``sent``. Documented too: ``unique_recipients`` is the campaign's, in every variation; ``conversions`` count on the day
-they happen, ``*_by_send_time`` on the day of the send. Which channels go together, and how well they do, is made up.
+Documented: the counters of ``ios_push``, on the endpoint itself, and those of the other channels, on
+``/campaigns/data_series``; ``unique_recipients`` is that of the campaign in every variation; ``conversions`` count on
+the day when they happen, ``*_by_send_time`` on the day of the send. Recorded: the counters of ``email``, and a control
+group, which has ``enrolled`` and conversions but no ``sent``. Invented: the combinations of channels and all numbers.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from harvester.simulator.random_draw import draw
+from harvester.simulator.random_draw import random_draw
 
 Counters = dict[str, Any]
 
@@ -53,9 +53,9 @@ _COUNTERS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     ),
     "webhook": ({"sent": 1.0, "errors": 0.01}, {}),
 }
-"""By channel: what is counted when the message leaves, and what its recipients do later, as shares of ``sent``."""
+"""By channel: the counters of the day of the send, and those of later reactions, as shares of ``sent``."""
 
-_MIXES = (
+_CHANNEL_COMBINATIONS = (
     ("email",),
     ("email",),
     ("email", "ios_push"),
@@ -68,93 +68,93 @@ _MIXES = (
     ("whats_app",),
     ("email", "sms"),
 )
-_SPLITS = ((1.0,), (1.0,), (1.0,), (0.5, 0.3, 0.2))
-_EVENTS = tuple(
+_VARIATION_SHARES = ((1.0,), (1.0,), (1.0,), (0.5, 0.3, 0.2))
+_CONVERSION_EVENTS = tuple(
     (name, f"{name}_by_send_time", share)
     for name, share in (("conversions", 0.02), ("conversions1", 0.01), ("conversions2", 0.005), ("conversions3", 0.003))
 )
-"""The conversion events, each with its counters and the share of recipients that convert."""
+"""The conversion events: the names of their two counters, and the share of recipients that convert."""
 
-_EVENT_COUNTS = (1, 1, 2, 4)
-_CONTROL_SHARE = 0.1
-_DOLLARS_EACH = 19.9
+_CONVERSION_EVENT_COUNTS = (1, 1, 2, 4)
+_CONTROL_GROUP_SHARE = 0.1
+_DOLLARS_PER_CONVERSION = 19.9
 
 
 @dataclass(frozen=True, slots=True)
 class DayOfSend:
-    """A day of a send to ``size`` recipients. ``went_out`` marks the day of the send itself.
+    """A day of a send to ``recipients``. ``is_send_day`` marks the day of the send itself.
 
-    ``before`` and ``after`` are the shares of all reactions that had arrived when the day began and when it ended;
-    ``so_far`` is the share that has arrived by now.
+    ``share_at_start``, ``share_at_end`` and ``share_now`` are the shares (0 to 1) of all reactions that have happened
+    by the start of the day, by its end and by now.
     """
 
-    size: int
-    went_out: bool
-    before: float
-    after: float
-    so_far: float
+    recipients: int
+    is_send_day: bool
+    share_at_start: float
+    share_at_end: float
+    share_now: float
 
-    def arrived(self, expected: float) -> int:
-        """Count this day's part of ``expected``. The days add up to the whole."""
-        return int(expected * self.after) - int(expected * self.before)
+    def count_reactions(self, expected: float) -> int:
+        """Return how many of ``expected`` reactions happen on this day. The counts of all days add up exactly."""
+        return int(expected * self.share_at_end) - int(expected * self.share_at_start)
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What the sends of a campaign have in common: channels, the split of recipients, conversion events."""
+class SendReport:
+    """What the sends of a campaign have in common: channels, shares of variations, and conversion events."""
 
     channels: tuple[str, ...]
-    split: tuple[float, ...]
-    control: bool
-    events: int
+    variation_shares: tuple[float, ...]
+    has_control_group: bool
+    conversion_events: int
 
-    def day(self, seen: DayOfSend) -> Counters:
+    def compute_day(self, day: DayOfSend) -> Counters:
         """Return ``messages`` and the totals of a day."""
         messages: dict[str, list[Counters]] = {}
         for channel in self.channels:
             messages[channel] = [
-                self._variation(seen, channel, f"Variant {number}", seen.size * share)
-                for number, share in enumerate(self.split, start=1)
+                self._count_variation(day, channel, f"Variant {number}", day.recipients * share)
+                for number, share in enumerate(self.variation_shares, start=1)
             ]
-            if channel == "email" and self.control:
-                enrolled = seen.size * _CONTROL_SHARE
-                group = {"variation_name": "Control Group", "enrolled": int(enrolled) if seen.went_out else 0}
-                messages[channel].append(group | self._conversions(seen, enrolled))
+            if channel == "email" and self.has_control_group:
+                enrolled = day.recipients * _CONTROL_GROUP_SHARE
+                group = {"variation_name": "Control Group", "enrolled": int(enrolled) if day.is_send_day else 0}
+                messages[channel].append(group | self._count_conversions(day, enrolled))
         rows = [row for variations in messages.values() for row in variations]
         totals = {
             name: sum([row[name] for row in rows])
-            for event, by_send_time, _ in _EVENTS[: self.events]
+            for event, by_send_time, _ in _CONVERSION_EVENTS[: self.conversion_events]
             for name in (event, by_send_time)
         }
         recipients, revenue = rows[0]["unique_recipients"], sum([row["revenue"] for row in rows])
         return {"messages": messages, **totals, "unique_recipients": recipients, "revenue": round(revenue, 2)}
 
-    def _variation(self, seen: DayOfSend, channel: str, name: str, part: float) -> Counters:
-        at_once, later = _COUNTERS[channel]
+    def _count_variation(self, day: DayOfSend, channel: str, name: str, recipients: float) -> Counters:
+        send_day_counters, reaction_counters = _COUNTERS[channel]
         return {
             "variation_name": name,
-            **{counter: int(part * share) if seen.went_out else 0 for counter, share in at_once.items()},
-            **{counter: seen.arrived(part * share) for counter, share in later.items()},
-            **self._conversions(seen, part),
+            **{key: int(recipients * share) if day.is_send_day else 0 for key, share in send_day_counters.items()},
+            **{key: day.count_reactions(recipients * share) for key, share in reaction_counters.items()},
+            **self._count_conversions(day, recipients),
         }
 
-    def _conversions(self, seen: DayOfSend, part: float) -> Counters:
-        """Count conversions. Late ones change the row of the day of the send."""
-        counted: Counters = {"unique_recipients": seen.size if seen.went_out else 0}
-        for event, by_send_time, share in _EVENTS[: self.events]:
-            counted[event] = seen.arrived(part * share)
-            counted[by_send_time] = int(part * share * seen.so_far) if seen.went_out else 0
-        counted["revenue"] = round(counted["conversions"] * _DOLLARS_EACH, 2)
-        return counted
+    def _count_conversions(self, day: DayOfSend, recipients: float) -> Counters:
+        """Count conversions. Late conversions change the row of the day of the send."""
+        counters: Counters = {"unique_recipients": day.recipients if day.is_send_day else 0}
+        for event, by_send_time, share in _CONVERSION_EVENTS[: self.conversion_events]:
+            counters[event] = day.count_reactions(recipients * share)
+            counters[by_send_time] = int(recipients * share * day.share_now) if day.is_send_day else 0
+        counters["revenue"] = round(counters["conversions"] * _DOLLARS_PER_CONVERSION, 2)
+        return counters
 
 
 @lru_cache(maxsize=2048)
-def get_send_report(seed: int, campaign_id: str) -> Report:
-    """Return a campaign's report, which follows from the seed and the id."""
-    drawn = draw(seed, "report", campaign_id)
-    return Report(
-        channels=_MIXES[drawn % len(_MIXES)],
-        split=_SPLITS[drawn // 100 % len(_SPLITS)],
-        control=drawn // 1000 % 2 == 0,
-        events=_EVENT_COUNTS[drawn // 10_000 % len(_EVENT_COUNTS)],
+def get_send_report(seed: int, campaign_id: str) -> SendReport:
+    """Return the report of a campaign, which depends only on the seed and the id."""
+    drawn = random_draw(seed, "report", campaign_id)
+    return SendReport(
+        channels=_CHANNEL_COMBINATIONS[drawn % len(_CHANNEL_COMBINATIONS)],
+        variation_shares=_VARIATION_SHARES[drawn // 100 % len(_VARIATION_SHARES)],
+        has_control_group=drawn // 1000 % 2 == 0,
+        conversion_events=_CONVERSION_EVENT_COUNTS[drawn // 10_000 % len(_CONVERSION_EVENT_COUNTS)],
     )

@@ -1,7 +1,7 @@
-"""An event loop with virtual time: an hour of waiting passes in milliseconds, and always in the same way.
+"""An event loop with virtual time: an hour of waiting takes milliseconds, and every run has the same order of events.
 
-It is for code that waits on timers, futures and queues. It must never serve sockets: work outside the loop looks idle
-to it, and time would jump past the response. Work for a thread runs at once in the loop instead.
+It is for code that waits for timers, futures and queues. It must never serve sockets: the loop does not see work
+outside it, so its time would jump past the response. Work for a thread runs immediately in the loop instead.
 """
 
 import asyncio
@@ -12,27 +12,26 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 TURN_SECONDS = 1e-6
-"""How far time moves by itself in each turn of the loop. Otherwise a limiter whose next slot differs by less than a
-float's precision would sleep for 0 s for ever."""
+"""How far time advances in each turn of the loop. Without it, a limiter would sleep for 0 s for ever if its next slot
+differs from now by less than the precision of a float."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Advances the loop's time where a real selector would sleep."""
+    """Advances the loop's time where another selector would sleep."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Jump to the next timer. Raises RuntimeError if there is none and nothing is ready.
+        """Jump to the next timer. Raises ``RuntimeError`` if there is no timer and nothing is ready.
 
-        The system is asked only where a real loop might wait for ever: a call to it in each turn would take as long as
-        the turn.
+        The system is called only if there is no timer, because a call would double the cost of a turn.
         """
         if timeout is None:
             ready = super().select(0)
             if not ready:
-                raise RuntimeError("nothing is ready and no timer is set: this would wait for ever")
+                raise RuntimeError("nothing is ready and no timer is set; the loop would wait for ever")
             self.now += TURN_SECONDS
             return ready
         self.now += TURN_SECONDS + timeout
@@ -51,18 +50,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return virtual seconds since the loop was created."""
         return self._jumping.now
 
-    # Typeshed's signature needs a TypeVarTuple, which would say no more here.
+    # Typeshed's signature needs a TypeVarTuple, which adds nothing here.
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
-        """Run a thread's work at once, in no time. As on a thread, no loop is running meanwhile."""
+        """Run the work of a thread immediately, in no virtual time. As on a thread, it sees no running loop."""
         del executor
         done: asyncio.Future[T] = self.create_future()
-        asyncio._set_running_loop(None)  # noqa: SLF001 - documented there as for those who make event loops
+        asyncio._set_running_loop(None)  # noqa: SLF001 - asyncio documents it for authors of event loops
         try:
             done.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 - it is raised where the result is awaited
+        except Exception as error:  # noqa: BLE001 - the await of the result raises it
             done.set_exception(error)
         finally:
-            asyncio._set_running_loop(self)  # noqa: SLF001 - likewise
+            asyncio._set_running_loop(self)  # noqa: SLF001 - as above
         return done
 
 
@@ -75,19 +74,19 @@ class VirtualClock:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def monotonic(self) -> float:
-        """Return seconds of the running event loop, or of the first one if none runs (work for a thread)."""
+        """Return the seconds of the event loop that ran at the first call; work for a thread has no running loop."""
         self._loop = self._loop or asyncio.get_running_loop()
         return self._loop.time()
 
     def wall(self) -> float:
-        """UTC seconds since the epoch."""
+        """Return UTC seconds since the epoch."""
         return self.starts_at + self.monotonic()
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a loop of its own, and return its result.
+    """Run a coroutine in a new ``VirtualLoop``, and return its result.
 
-    Raises RuntimeError instead of hanging when everything waits and nothing can wake it.
+    Raises ``RuntimeError`` if all tasks wait and nothing can wake them, where another loop would hang.
     """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)

@@ -1,4 +1,4 @@
-"""``harvester simulate``."""
+"""Tests of ``harvester simulate``."""
 
 import asyncio
 import signal
@@ -11,20 +11,19 @@ from harvester.simulator.faults import FAULTS
 
 
 async def test_the_command_writes_a_list_that_stays_valid_after_a_restart(harvester, tmp_path):
-    """``simulate`` writes its sends. With the same day, a later start has the same sends; its Date runs ahead."""
+    """With the same day, a later start has the same sends. With a speed, the header ``Date`` is in the future."""
+    arguments = "--port 0 --pairs 20 --write-pairs pairs.csv --day 2026-01-14 --speed 1e8"
+    neighbour = "--neighbour bursty --neighbour-share 0.5"
     lists = []
     for _ in range(2):
-        process = harvester.start_warm(
-            "simulate", "--port", "0", "--pairs", "20", "--write-pairs", "pairs.csv", "--day", "2026-01-14",
-            "--speed", "1e8", "--neighbour", "bursty", "--neighbour-share", "0.5",
-        )  # fmt: skip
+        process = harvester.start_warm("simulate", *arguments.split(), *neighbour.split())
         output = await asyncio.to_thread(process.stderr.readline)
         assert b"--day 2026-01-14" in output
         lists.append((tmp_path / "pairs.csv").read_text())
         url = next(word for word in output.decode().split() if word.startswith("http")).rstrip(";")
         async with aiohttp.ClientSession() as session, session.get(url) as response:
-            date_told = parsedate_to_datetime(response.headers["Date"])
-        assert date_told > datetime.now(UTC) + timedelta(days=1)
+            response_time = parsedate_to_datetime(response.headers["Date"])
+        assert response_time > datetime.now(UTC) + timedelta(days=1)
         process.send_signal(signal.SIGINT)
         _, output = await asyncio.to_thread(process.communicate)
         assert (process.returncode, output.count(b"\n")) == (0, 1), output
@@ -33,8 +32,8 @@ async def test_the_command_writes_a_list_that_stays_valid_after_a_restart(harves
     assert lists[0].count("\n") == 21
 
 
-async def test_usage_errors_are_one_sentence(harvester, tmp_path):
-    """Wrong options end with 2 and one sentence, never with a traceback."""
+async def test_a_wrong_option_is_a_usage_error(harvester, tmp_path):
+    """The command exits with 2 and a message, without a traceback."""
     for arguments in (
         ("--log", "."),
         ("--write-pairs", "nowhere/pairs.csv"),
@@ -48,8 +47,8 @@ async def test_usage_errors_are_one_sentence(harvester, tmp_path):
         assert "Traceback" not in err
 
 
-async def test_the_faults_are_listed(harvester):
-    """``--list-faults`` prints every name that a send id or ``--fault`` can use."""
+async def test_list_faults_prints_every_fault(harvester):
+    """It prints every name that a send id or ``--fault`` can use."""
     code, out, err = await harvester.run("simulate", "--list-faults")
     assert code == 0, err
     assert {line.split()[0] for line in out.splitlines()} == {*FAULTS, "200"}

@@ -1,4 +1,4 @@
-"""The stand-in's log."""
+"""Tests of the log of the stand-in."""
 
 import json
 
@@ -6,22 +6,22 @@ import aiohttp
 import pytest
 
 from harvester.errors import UsageError
-from tests.support.stand_in import KEY, NOW, serving
+from tests.support.stand_in import KEY, NOW, run_stand_in
 
 
-async def test_the_log_contains_each_response_and_not_the_key(tmp_path):
-    """Each response is one complete, flushed line without the key, so that a verdict is possible after a kill."""
-    log = tmp_path / "answers.ndjson"
-    async with serving(log=log, limit=6) as (simulator, ask):
-        await ask(send_id="fault-503")
-        await ask(authorization="Bearer wrong")
-        await ask(send_id="a\nb&c")
-        await ask(send_id="fault-reset_text")
-        await ask("/elsewhere")
+async def test_the_log_contains_every_response_without_the_key(tmp_path):
+    """Each response is one complete line that is written at once, so the log is correct even after a kill."""
+    log = tmp_path / "responses.ndjson"
+    async with run_stand_in(log=log, limit=6) as (simulator, send_request):
+        await send_request(send_id="fault-503")
+        await send_request(authorization="Bearer wrong")
+        await send_request(send_id="a\nb&c")
+        await send_request(send_id="fault-reset_text")
+        await send_request("/elsewhere")
         for fault in ("reset", "truncated"):
             with pytest.raises(aiohttp.ClientError):
-                await ask(send_id=f"fault-{fault}")
-        await ask()
+                await send_request(send_id=f"fault-{fault}")
+        await send_request()
         lines = [json.loads(line) for line in log.read_bytes().split(b"\n")[:-1]]
         logged = [(line["status"], line["fault"], line["verdict"], line["remaining"]) for line in lines]
         assert logged == [
@@ -41,12 +41,12 @@ async def test_the_log_contains_each_response_and_not_the_key(tmp_path):
     assert b"wrong" not in log.read_bytes()
 
 
-async def test_a_log_or_port_that_cannot_be_used_is_an_error(tmp_path):
-    """One sentence names it, and nothing listens."""
+async def test_a_log_or_port_that_cannot_be_used_is_a_usage_error(tmp_path):
+    """The message names the log or the option to change, and the stand-in does not start."""
     with pytest.raises(UsageError, match="cannot write the log"):
-        async with serving(log=tmp_path):
+        async with run_stand_in(log=tmp_path):
             pass
-    async with serving() as (simulator, _):
+    async with run_stand_in() as (simulator, _):
         with pytest.raises(UsageError, match="choose another --port"):
-            async with serving(port=int(simulator.url.rpartition(":")[2])):
+            async with run_stand_in(port=int(simulator.url.rpartition(":")[2])):
                 pass

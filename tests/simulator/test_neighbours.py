@@ -1,4 +1,4 @@
-"""The neighbours of the stand-in's quota."""
+"""Tests of the neighbours, the simulated other clients of the quota."""
 
 import itertools
 
@@ -14,8 +14,8 @@ from tests.support.stand_in import neighbours
 
 @settings(deadline=None)
 @given(neighbour=neighbours, limit=st.integers(0, 300_000), cuts=st.lists(st.floats(0, 3600)))
-def test_a_neighbour_uses_the_same_however_often_it_is_charged(neighbour, limit, cuts):
-    """Charged every 50 ms or once an hour, the requests add up: none is lost or counted twice."""
+def test_the_requests_of_a_neighbour_do_not_depend_on_how_often_it_is_charged(neighbour, limit, cuts):
+    """Charged every 50 ms or once an hour, the sum is the same: no request is lost or counted twice."""
     times = sorted([0.0, *cuts, 3600.0])
     due = [neighbour.requests_due(limit, 3600.0, since, until) for since, until in itertools.pairwise(times)]
     assert min(due) >= 0
@@ -23,7 +23,7 @@ def test_a_neighbour_uses_the_same_however_often_it_is_charged(neighbour, limit,
 
 
 def test_each_neighbour_follows_its_pattern():
-    """Steady traffic is even, bursts are bursts, and a late campaign is silent until it starts."""
+    """Steady traffic is even, bursts have pauses between them, and a late campaign sends nothing before it starts."""
     minutes = [(60.0 * minute, 60.0 * minute + 60) for minute in range(60)]
 
     def per_minute(neighbour):
@@ -41,21 +41,21 @@ def test_each_neighbour_follows_its_pattern():
 @settings(deadline=None)
 @given(neighbour=neighbours, times=st.lists(st.floats(0, 3599), min_size=1, max_size=40))
 def test_our_requests_do_not_change_the_neighbour(neighbour, times):
-    """What is left depends on the clock and on our own requests, not on when these arrive."""
+    """The quota that is left depends on the clock and the number of our requests, not on their times."""
     quota = SharedQuota(1000, 3600.0, neighbour)
-    grants = [quota.take(now) for now in sorted(times)]
+    grants = [quota.charge(now) for now in sorted(times)]
     ours = sum(grant.allowed for grant in grants)
     assert grants[-1].remaining == max(0, 1000 - ours - neighbour.requests_due(1000, 3600.0, 0.0, max(times)))
 
 
 def test_refused_requests_of_the_neighbour_are_counted():
-    """The count shows the harm of a greedy client to live sending."""
+    """The count shows how a client that uses too much quota harms live sending."""
     quota = SharedQuota(100, 3600.0, Campaign(0.5, starts_at_fraction=0.5, lasts_fraction=0.5))
-    assert sum(quota.take(60.0).allowed for _ in range(80)) == 80
-    quota.pass_time(3600.0)
+    assert sum(quota.charge(60.0).allowed for _ in range(80)) == 80
+    quota.advance(3600.0)
     assert (quota.neighbour_refused, quota.neighbour_requests) == (30, 50)
     assert (quota.refused, quota.lowest_remaining) == (0, 0)
-    assert quota.take(3600.0).remaining == 99
+    assert quota.charge(3600.0).remaining == 99
 
 
 def test_each_kind_of_neighbour_uses_its_share():

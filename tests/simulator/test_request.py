@@ -1,4 +1,4 @@
-"""The parameters of a request."""
+"""Tests of the parameters of a request."""
 
 from datetime import date
 
@@ -13,7 +13,7 @@ from tests.support.stand_in import NOW
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["campaign_id", "send_id", "length", "ending_at"]), st.text()))
 def test_any_query_is_parsed_or_refused(query):
-    """Any input is a request or a 400, never another error."""
+    """Any query results in a request or a ``BadRequest``, never in another error."""
     try:
         request = parse_request(query, NOW)
     except BadRequest:
@@ -35,17 +35,24 @@ def test_any_query_is_parsed_or_refused(query):
     ],
 )
 def test_the_series_ends_before_ending_at(ending_at, last_day):
-    """A midnight excludes its own day, as recorded. Offsets count; without an offset it is UTC."""
+    """With a midnight, the day that begins then is not included. A time without an offset is in UTC."""
     query = {"campaign_id": "c", "send_id": "s", "length": "1"} | ({"ending_at": ending_at} if ending_at else {})
     assert date.fromordinal(parse_request(query, NOW).last_day).isoformat() == last_day
 
 
 @pytest.mark.parametrize(
     "ending_at",
-    ["", "yesterday", "1e9", "0001-01-01", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-12:00",
-     "2026-01-10T00:00:00 05:00"],
-)  # fmt: skip
+    [
+        "",
+        "yesterday",
+        "1e9",
+        "0001-01-01",
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-12:00",
+        "2026-01-10T00:00:00 05:00",
+    ],
+)
 def test_an_invalid_ending_at_is_refused(ending_at):
-    """What is not an ISO 8601 datetime, or is beyond the calendar, is refused by name."""
+    """The error names the parameter if it is not an ISO 8601 datetime or is outside the calendar."""
     with pytest.raises(BadRequest, match="ending_at"):
         parse_request({"campaign_id": "c", "send_id": "s", "length": "100", "ending_at": ending_at}, NOW)

@@ -1,4 +1,4 @@
-"""Fast clocks and virtual time."""
+"""Tests of the fast clock and of virtual time."""
 
 import asyncio
 
@@ -8,12 +8,13 @@ from aiolimiter import AsyncLimiter
 from harvester.model import DAY_SECONDS
 from harvester.simulator.fast_clock import FastClock
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
-from tests.support.stand_in import NOW, HandClock
+from tests.support.clocks import SettableClock
+from tests.support.stand_in import NOW
 
 
 def test_a_fast_clock_starts_now_and_runs_ahead():
-    """Two weeks of retention pass in two hours at a speed of 168, from the true time on."""
-    clock = HandClock()
+    """It starts at the current time. At a speed of 168, two weeks of retention pass in two hours."""
+    clock = SettableClock(NOW)
     fast = FastClock(clock, 168.0)
     assert fast.wall() == NOW
     clock.now += 7200
@@ -21,7 +22,7 @@ def test_a_fast_clock_starts_now_and_runs_ahead():
 
 
 def test_virtual_hours_pass_at_once_and_in_order():
-    """A rehearsal of hours ends in milliseconds, and timers fire in their order."""
+    """Hours of waiting take milliseconds, and timers fire in order."""
 
     async def wait():
         clock, woken = VirtualClock(starts_at=1000.0), []
@@ -37,7 +38,7 @@ def test_virtual_hours_pass_at_once_and_in_order():
 
 
 def test_a_limiter_keeps_its_rate_in_virtual_time():
-    """A token bucket whose float arithmetic meets a tie continues, and takes the right time."""
+    """A token bucket does not hang if rounding makes its next wait 0, and takes the right time."""
 
     async def drain():
         limiter = AsyncLimiter(7, 0.1)
@@ -49,7 +50,7 @@ def test_a_limiter_keeps_its_rate_in_virtual_time():
 
 
 def test_waiting_for_ever_is_an_error():
-    """Stuck code ends with an error and cleans up, where a real loop would hang."""
+    """Code that waits for ever gets an error and cleans up, where another loop would hang."""
     cleaned = []
 
     async def stuck():
