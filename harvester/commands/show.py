@@ -71,7 +71,7 @@ def find_wait_cause(send: SendHistory, search: SendSearch, served: Collection[st
         return "halted"
     if send.next.due_at > search.at:
         return "deferred" if send.next.failures else "not_due"
-    return "rate_limited" if search.in_use else "no_process"
+    return "queued" if search.in_use else "no_process"
 
 
 def _state(send: SendHistory, search: SendSearch, served: Collection[str] | None) -> str:
@@ -100,7 +100,7 @@ def _wait(send: SendHistory, following: NextReading, search: SendSearch, served:
         "deferred": f"{_failures(following)}; it is tried again {_relative(following.due_at, search.at)}",
         "not_due": f"its reading {following.name} is due {_relative(following.due_at, search.at)}",
         "no_process": "it is due, but no process uses the ledger; start harvester serve or harvester run",
-        "rate_limited": f"it is due and waits for the rate limit, after {ahead}",
+        "queued": f"it is due; {ahead} of its workspace come first",
     }
     return sentences[find_wait_cause(send, search, served) or "leased"]
 

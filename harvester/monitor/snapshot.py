@@ -138,7 +138,10 @@ class Snapshot:
     clock_difference_seconds: float | None = None
 
     def rank_workspaces(self) -> list[WorkspaceState]:
-        """Return the workspaces by trouble: pairs at risk, the cause of a hold, then the number of readings due."""
+        """Return the workspaces with the most serious problems first.
+
+        The order is by pairs at risk, the cause of a hold, then the number of readings due.
+        """
         return sorted(
             self.workspaces,
             key=lambda each: (-bool(each.at_risk), -rate_hold(each.hold_cause), -each.at_risk, -each.due),

@@ -17,7 +17,7 @@ MAX_LINES = 12
 
 
 def render_overview(snapshot: Snapshot) -> Markup:
-    """Show in a line for each workspace what it does, or waits for; of many workspaces only those in most trouble."""
+    """Show in a line for each workspace what it does, or waits for; of many workspaces only the worst."""
     every = snapshot.workspaces
     more = len(every) - MAX_LINES
     shown = every if more <= 0 else snapshot.rank_workspaces()[:MAX_LINES]
@@ -27,7 +27,11 @@ def render_overview(snapshot: Snapshot) -> Markup:
         )
         for each in shown
     )
-    rest = Markup("<p>{} in less trouble.</p>").format(quantity(more, "more workspace")) if more > 0 else ""
+    rest = (
+        Markup("<p>{} without problems as serious as these.</p>").format(quantity(more, "more workspace"))
+        if more > 0
+        else ""
+    )
     return Markup('<ul class="doing">{}</ul>{}').format(Markup("").join(lines), rest)
 
 

@@ -18,17 +18,17 @@ REFUSED = PastReading("d1", "rejected", None, "status_404", "no such\x1b campaig
 @pytest.mark.parametrize(
     ("send", "search", "cause", "text"),
     [
-        (PENDING, SEARCH, "rate_limited", "waits for the rate limit, after 0 more urgent readings"),
+        (PENDING, SEARCH, "queued", "it is due; 0 more urgent readings of its workspace come first"),
         (
             replace(PENDING, next=replace(DUE, ahead=MAX_AHEAD)),
             SEARCH,
-            "rate_limited",
-            "after at least 10,000 more urgent readings",
+            "queued",
+            "at least 10,000 more urgent readings of its workspace come first",
         ),
         (PENDING, replace(SEARCH, in_use=False), "no_process", "start harvester serve or harvester run"),
         (replace(PENDING, halt_reason="status 401"), SEARCH, "halted", 'workspace "eu" is halted: status 401'),
         (replace(PENDING, has_plan=False), SEARCH, "unserved", 'workspace "eu" is not served'),
-        (replace(PENDING, has_plan=False), replace(SEARCH, served=False), "rate_limited", "it is due"),
+        (replace(PENDING, has_plan=False), replace(SEARCH, served=False), "queued", "it is due"),
         (replace(PENDING, next=replace(DUE, due_at=NOW + 7200)), SEARCH, "not_due", "its reading d3 is due in 2 h"),
         (
             replace(PENDING, next=replace(DUE, due_at=NOW + 60, failures=2)),
@@ -49,7 +49,7 @@ def test_a_pending_send_says_what_it_waits_for(send, search, cause, text):
 def test_the_configuration_decides_which_workspace_is_served():
     """A workspace that was removed from it keeps its plan in the ledger, but is not served."""
     assert find_wait_cause(PENDING, SEARCH, ["us"]) == "unserved"
-    assert find_wait_cause(replace(PENDING, has_plan=False), SEARCH, ["eu"]) == "rate_limited"
+    assert find_wait_cause(replace(PENDING, has_plan=False), SEARCH, ["eu"]) == "queued"
 
 
 def test_a_rejected_send_has_the_response_and_the_next_step():

@@ -1,6 +1,9 @@
 """What the ledger says about one send: its readings and what it waits for, found by an index."""
 
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +130,15 @@ async def test_a_ledger_that_does_not_exist_is_not_created_to_read(tmp_path, clo
         async with Ledger.open_to_read(tmp_path / "none.db", clock=clock):
             pass
     assert not list(tmp_path.iterdir())
+
+
+async def test_a_ledger_of_an_earlier_schema_is_not_upgraded_to_read(tmp_path, clock):
+    """The error says which command upgrades it; the file does not change."""
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent.parent / "ledgers" / "schema-5.sql").read_text())
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match="harvester status upgrades an earlier one"):
+        async with Ledger.open_to_read(path, clock=clock):
+            pass
+    assert path.read_bytes() == before

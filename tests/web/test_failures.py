@@ -130,3 +130,17 @@ def test_the_largest_page_is_limited_and_escaped(harm):
 def test_half_a_character_from_outside_breaks_no_csv():
     """An id may contain what cannot be encoded."""
     assert encode_csv([FailedPair(1, Pair("eu", "\udcff", "s"), "expired", "", "", None)]) == b"eu,?,s,expired,,,\n"
+
+
+async def test_a_csv_that_breaks_off_is_no_complete_response(http, server, ledger, monkeypatch):
+    """If the ledger is lost after the first bytes were sent, a program gets an error and no shorter list."""
+    encode = lookups.encode_csv
+
+    def encode_and_lose_the_ledger(*arguments, **options):
+        if ledger.path.exists():
+            ledger.path.rename(ledger.path.with_name("moved.db"))
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(lookups, "encode_csv", encode_and_lose_the_ledger)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await get(http, server, "/rejections.csv")

@@ -58,7 +58,7 @@ def test_a_ledger_that_cannot_be_read_is_a_problem_of_the_status():
 
 @pytest.mark.parametrize("harm", ["x", "'" * 400, "\U0001f600" * 400])
 def test_with_500_workspaces_page_and_status_are_small(harm):
-    """They take at most 100 KB, begin with the workspaces in most trouble, and count the others."""
+    """They take at most 100 KB, begin with the workspaces with the most serious problems, and count the others."""
     snapshot = many_workspaces(harm)
     page, status = render_page(Health(snapshot), now=NOW), encode_status(Health(snapshot))
     assert (len(page.encode()) < 100_000, len(status.encode()) < 100_000) == (True, True)
@@ -66,7 +66,7 @@ def test_with_500_workspaces_page_and_status_are_small(harm):
     assert decoded["workspaces"][0]["name"] == "w499"
     assert decoded["omitted_workspaces"] == 500 - len(decoded["workspaces"]) > 0
     shown = text(snapshot)
-    assert "488 more workspaces in less trouble." in shown
+    assert "488 more workspaces without problems as serious as these." in shown
     assert "more alerts; /metrics has all" in shown
     assert shown.index("w499 waits for") < shown.index("w000 waits for")
 
