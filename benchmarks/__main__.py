@@ -20,6 +20,7 @@ from benchmarks.measure import (
     default_rate,
     latest_view,
     ledger_growth,
+    many_workspaces,
     polite,
     quota_simulation,
     speed,
@@ -30,7 +31,16 @@ from benchmarks.runtime import run_process
 
 MODULES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (polite, quota_simulation, speed, two_processes, default_rate, ledger_growth, latest_view)
+    for module in (
+        polite,
+        quota_simulation,
+        speed,
+        two_processes,
+        many_workspaces,
+        default_rate,
+        ledger_growth,
+        latest_view,
+    )
 }
 PACKAGES = (
     "braze-harvester",

@@ -212,8 +212,8 @@ HOW = (
 )
 TITLES = {
     "polite": "Beside live sending", "quota_simulation": "Beside live sending, simulated", "speed": "Speed",
-    "two_processes": "Two processes", "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth",
-    "latest_view": "Latest view",
+    "two_processes": "Two processes", "many_workspaces": "Many workspaces",
+    "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth", "latest_view": "Latest view",
 }  # fmt: skip
 PICTURES = {"polite": "polite.svg", "speed": "fast.svg", "ledger_growth": "growth.svg"}
 

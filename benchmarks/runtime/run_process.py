@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -88,6 +89,13 @@ class Server:
         if self._process.poll() is None:
             self._output, _ = self._process.communicate()
         return self._output
+
+
+def find_free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def harvester_command(url: str, pairs: Path, out: Path, *options: str) -> list[str]:
