@@ -10,7 +10,7 @@ from harvester.ledger.enqueue import EnqueueResult
 from harvester.ledger.failures import FailedPair
 from harvester.ledger.leases import SealedBatch
 from harvester.ledger.ledger import Ledger
-from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
+from harvester.ledger.outlook import DayOfDeadlines, DueCount, Outlook, Rejection
 from harvester.ledger.reports import LedgerStatus, Reports
 from harvester.ledger.sends import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
 from harvester.ledger.sqlite import copy as copy_ledger
@@ -20,6 +20,7 @@ __all__ = [
     "MAX_AHEAD",
     "ClockDifference",
     "DayOfDeadlines",
+    "DueCount",
     "EnqueueResult",
     "FailedPair",
     "Ledger",

@@ -8,7 +8,7 @@ from harvester.ledger import books, counts, datasets, failures, outlook, plans, 
 from harvester.ledger.books import StoredPart
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.failures import FailedPair
-from harvester.ledger.outlook import Outlook, Rejection
+from harvester.ledger.outlook import DueCount, Outlook, Rejection
 from harvester.ledger.sends import SendSearch
 from harvester.model import Books, Pair
 from harvester.schedule import ReadingPlan
@@ -67,6 +67,10 @@ class Reports:
     async def get_sealed_bytes(self) -> int:
         """Return the total size of the parts that wait to be stored."""
         return await self._database.report(outlook.get_sealed_bytes)
+
+    async def list_planned(self, workspace: str, *, limit: int) -> list[DueCount]:
+        """List the next due times of a workspace with the number of readings, the earliest first; 0 stands for now."""
+        return await self._database.report(outlook.list_planned, workspace, limit=limit)
 
     async def count_pending(self) -> dict[str, int]:
         """Count the open pairs of each workspace."""

@@ -12,6 +12,7 @@ from harvester import __version__
 from harvester.engine.engine import Engine
 from harvester.health import Component, Condition
 from harvester.ledger import Ledger, Outlook
+from harvester.monitor.activity import ActivityHistory
 from harvester.monitor.history import QuotaHistory
 from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, WorkspaceState
 from harvester.settings import Settings
@@ -49,6 +50,7 @@ class Monitor:
         self._clock = ledger.clock
         self._started = ledger.clock.monotonic()
         self._histories: defaultdict[str, QuotaHistory] = defaultdict(QuotaHistory)
+        self._activity: defaultdict[str, ActivityHistory] = defaultdict(ActivityHistory)
         self._last_captures: dict[str, float] | None = None
         self._paces: dict[str, float] = {}
         self._last_alerts: dict[str, tuple[int, float]] = {}
@@ -62,6 +64,7 @@ class Monitor:
         """Add the current quota of each workspace to its history."""
         for name in self._engine.workspaces.list_access():
             self._histories[name].sample(self._engine.workspaces.get_pace_state(name), self._clock.wall())
+            self._activity[name].sample(self._engine.workspaces.get_counters(name), self._clock.wall())
 
     async def snapshot(self) -> Snapshot:
         """Take a snapshot. Raises ``LedgerError``."""
@@ -166,6 +169,7 @@ class Monitor:
             next_due_at=seen.next_due_at,
             nearest_deadline=seen.nearest_deadline,
             deadlines=seen.days,
+            activity=self._activity[name].list_quarters(now) if name in self._activity else (),
             requests=dict(counters.requests),
             responses=dict(counters.responses),
         )

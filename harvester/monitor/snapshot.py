@@ -4,6 +4,7 @@ A snapshot contains no secret, and never changes. Unknown values keep their defa
 the service is healthy and ready, from the values that are shown.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from harvester.health import Condition, rate_hold
 from harvester.histogram import HistogramState
 from harvester.ledger import DayOfDeadlines, Rejection
 from harvester.model import Books
+from harvester.monitor.activity import Activity
 from harvester.monitor.readiness import blocking_conditions
 
 BUSY_SECONDS = 900.0
@@ -79,6 +81,7 @@ class WorkspaceState:
     next_due_at: float | None = None
     nearest_deadline: float | None = None
     deadlines: tuple[DayOfDeadlines, ...] = ()
+    activity: tuple[Activity, ...] = ()
     requests: Mapping[str, int] = field(default_factory=dict)
     responses: Mapping[str, int] = field(default_factory=dict)
 
@@ -140,11 +143,16 @@ class Snapshot:
     def rank_workspaces(self) -> list[WorkspaceState]:
         """Return the workspaces with the most serious problems first.
 
-        The order is by pairs at risk, the cause of a hold, then the number of readings due.
+        The order is by pairs at risk, the cause of a hold, then the nearest deadline.
         """
         return sorted(
             self.workspaces,
-            key=lambda each: (-bool(each.at_risk), -rate_hold(each.hold_cause), -each.at_risk, -each.due),
+            key=lambda each: (
+                -bool(each.at_risk),
+                -rate_hold(each.hold_cause),
+                -each.at_risk,
+                math.inf if each.nearest_deadline is None else each.nearest_deadline,
+            ),
         )
 
     def unready_reasons(self) -> list[str]:

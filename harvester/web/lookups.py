@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator, Collection
 from aiohttp import web
 
 from harvester.errors import HarvesterError
-from harvester.ledger import FailedPair, Reports
+from harvester.ledger import DueCount, FailedPair, Reports
 from harvester.monitor.health import TIMEOUT_SECONDS
 from harvester.web.failures import MAX_PAIRS, encode_csv, list_groups, render_failures
 from harvester.web.searches import MAX_SENDS, render_sends
+
+MAX_PLANNED = 12
+"""How many due times of a workspace are shown."""
 
 CSV_PAIRS = 1000
 """How many pairs are read from the ledger at once."""
@@ -31,6 +34,11 @@ class Lookups:
             web.get("/rejections", self._failures),
             web.get("/rejections.csv", self._csv),
         ]
+
+    async def list_planned(self, workspace: str) -> list[DueCount]:
+        """Return when the next readings of a workspace are due, and how many. Raises ``LedgerError``."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            return await self._reports.list_planned(workspace, limit=MAX_PLANNED)
 
     async def _sends(self, request: web.Request) -> web.Response:
         """Find a send by its id, and optionally its campaign's."""

@@ -3,23 +3,42 @@
 A pure function from the health to one document. ``Markup`` escapes text from outside.
 """
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 
-from harvester.formatting import ago, day_and_time, duration, iso_time, quantity, time_of_day
+from harvester.formatting import ago, day_and_time, duration, iso_time, quantity, safe_text, time_of_day
+from harvester.ledger import DueCount
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import Snapshot
-from harvester.web import sections
-from harvester.web.document import render_document, take_whole
+from harvester.web import sections, workspaces
+from harvester.web.document import render_document
 from harvester.web.searches import render_search_form
 from harvester.web.sections import MAX_LINES
 
 
-def render_page(health: Health, *, now: float) -> str:
-    """Return the document."""
-    snapshot, alerts = health.snapshot, health.alerts()
-    content = _render_header(snapshot, alerts, now)
+def render_page(health: Health, *, now: float, pattern: str = "") -> str:
+    """Return the document. Of many workspaces it lists those whose name contains ``pattern``."""
+    snapshot = health.snapshot
+    return _render(health, Markup("") if snapshot is None else _render_body(snapshot, pattern), now)
+
+
+def render_workspace_page(health: Health, name: str, planned: Sequence[DueCount], *, now: float) -> str:
+    """Return the document for one workspace, with its next readings."""
+    snapshot = health.snapshot
+    content = Markup('<p><a href="/">All workspaces</a></p>')
     if snapshot is not None:
-        content += _render_body(snapshot)
+        each = next((each for each in snapshot.workspaces if each.name == name), None)
+        if each is None:
+            content += Markup("<p>No workspace {} is configured.</p>").format(safe_text(name))
+        else:
+            content = workspaces.render_one(each, planned, snapshot.taken_at)
+    return _render(health, content, now)
+
+
+def _render(health: Health, body: Markup, now: float) -> str:
+    snapshot, alerts = health.snapshot, health.alerts()
+    content = _render_header(snapshot, alerts, now) + body
     return render_document(
         "Not healthy" if alerts else "Healthy",
         content,
@@ -47,7 +66,7 @@ def _render_header(snapshot: Snapshot | None, alerts: list[str], now: float) -> 
         machine=iso_time(taken_at),
         clock=time_of_day(taken_at),
         headline=headline,
-        overview=sections.render_overview(snapshot) if snapshot else "",
+        overview=sections.render_overview(snapshot) if snapshot and _shows_in_full(snapshot) else "",
         search=render_search_form(),
     )
 
@@ -62,6 +81,8 @@ def _describe_outlook(snapshot: Snapshot) -> str:
     """Return in a sentence or two what is pending, and the nearest deadline."""
     nearest = [each.nearest_deadline for each in snapshot.workspaces if each.nearest_deadline is not None]
     if not nearest:
+        if snapshot.books is not None and not snapshot.books.accepted:
+            return "The ledger has no sends yet. Add a list with harvester enqueue, or send a message to a trigger."
         return "Nothing is pending."
     when = f"The nearest deadline is {ago(min(nearest), snapshot.taken_at)}, {day_and_time(min(nearest))}."
     return _describe_pending(snapshot) + when
@@ -81,13 +102,18 @@ def _describe_pending(snapshot: Snapshot) -> str:
     return "; ".join(parts) + "; none at risk. "
 
 
-def _render_body(snapshot: Snapshot) -> Markup:
-    ranked = snapshot.rank_workspaces() if len(snapshot.workspaces) > MAX_LINES else snapshot.workspaces
-    blocks = take_whole(sections.render_workspace(each, snapshot.taken_at) for each in ranked)
-    if omitted := len(snapshot.workspaces) - len(blocks):
-        blocks.append(Markup("<p>{} not shown; /metrics has all.</p>").format(quantity(omitted, "more workspace")))
+def _shows_in_full(snapshot: Snapshot) -> bool:
+    return len(snapshot.workspaces) <= workspaces.MAX_IN_FULL
+
+
+def _render_body(snapshot: Snapshot, pattern: str) -> Markup:
+    blocks = []
+    if _shows_in_full(snapshot):
+        blocks += [sections.render_workspace(each, snapshot.taken_at) for each in snapshot.workspaces]
     if snapshot.books is not None:
         blocks.append(sections.render_books(snapshot.books))
+    if not _shows_in_full(snapshot):
+        blocks.append(workspaces.render_table(snapshot, pattern))
     triggers, store = sections.render_triggers(snapshot.triggers), sections.render_store(snapshot.store)
     blocks += [
         Markup('<div class="beside">{}{}</div>').format(triggers, store),

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from harvester.formatting import compact, number, quantity
 from harvester.ledger import DayOfDeadlines
+from harvester.model import DAY_SECONDS
 from harvester.monitor.snapshot import Window
 
 WIDTH, HEIGHT = 600.0, 100.0
@@ -68,6 +69,26 @@ def draw_quota(window: Window, now: float) -> Markup:
 
 def _draw_area(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) + "Z" if points else ""
+
+
+def draw_day(series: Sequence[tuple[float, int]], now: float, what: str) -> Markup:
+    """Draw the counts of the last 24 hours by quarter of an hour, with labels for time and number."""
+    most = max((count for _, count in series), default=0)
+    bars = (
+        Markup('<rect class="bar" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"/>').format(
+            x=round(WIDTH * (1 - (now - at) / DAY_SECONDS), 1),
+            y=round(HEIGHT * (1 - count / most), 1),
+            width=round(WIDTH / 96, 1),
+            height=round(HEIGHT * count / most, 1),
+        )
+        for at, count in series
+        if count
+    )
+    label = f"{what}s by quarter of an hour in the last 24 hours; at most {number(most)}"
+    return Markup(
+        '<svg class="day" viewBox="0 0 {w} {h}" preserveAspectRatio="none" role="img" aria-label="{label}">{bars}</svg>'
+        '<p class="axis"><span>24 hours ago</span><span>at most {most} in 15 minutes</span><span>now</span></p>'
+    ).format(w=f"{WIDTH:g}", h=f"{HEIGHT:g}", label=label, bars=Markup("").join(bars), most=number(most))
 
 
 def draw_deadlines(days: Sequence[DayOfDeadlines]) -> Markup:

@@ -1,11 +1,12 @@
 """The sections of the status page: pure functions from values to markup."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import quote
 
 from markupsafe import Markup
 
 from harvester.errors import format_cause
-from harvester.formatting import ago, day_and_time, iso_time, number, quantity, safe_text, time_of_day, volume
+from harvester.formatting import ago, day_and_time, iso_time, number, safe_text, time_of_day, volume
 from harvester.health import HOLD_DESCRIPTIONS
 from harvester.ledger import Rejection
 from harvester.model import Books
@@ -13,29 +14,22 @@ from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, Windo
 from harvester.web import pictures
 
 MAX_LINES = 12
-"""How many alerts and workspaces are listed; the page names the others by their number."""
+"""How many alerts are listed; the page names the others by their number."""
 
 
 def render_overview(snapshot: Snapshot) -> Markup:
-    """Show in a line for each workspace what it does, or waits for; of many workspaces only the worst."""
-    every = snapshot.workspaces
-    more = len(every) - MAX_LINES
-    shown = every if more <= 0 else snapshot.rank_workspaces()[:MAX_LINES]
+    """Show in a line for each workspace what it does, or waits for."""
     lines = (
         Markup('<li class="{}"><b>{}</b> {}</li>').format(
-            "held" if each.hold_cause else "active", each.name, _describe_activity(each, snapshot.taken_at)
+            "held" if each.hold_cause else "active", each.name, describe_activity(each, snapshot.taken_at)
         )
-        for each in shown
+        for each in snapshot.workspaces
     )
-    rest = (
-        Markup("<p>{} without problems as serious as these.</p>").format(quantity(more, "more workspace"))
-        if more > 0
-        else ""
-    )
-    return Markup('<ul class="doing">{}</ul>{}').format(Markup("").join(lines), rest)
+    return Markup('<ul class="doing">{}</ul>').format(Markup("").join(lines))
 
 
-def _describe_activity(each: WorkspaceState, now: float) -> str:
+def describe_activity(each: WorkspaceState, now: float) -> str:
+    """Return in words what a workspace does, or waits for."""
     if each.hold_cause is not None:
         waits = f"waits for {HOLD_DESCRIPTIONS.get(each.hold_cause, safe_text(each.hold_cause))}"
         return (
@@ -65,10 +59,11 @@ def render_workspace(each: WorkspaceState, now: float) -> Markup:
             '<p class="bad">Halted since {}, {}. Until the cause is corrected, only probes are sent.</p>'
         ).format(day_and_time(each.halted_since), ago(each.halted_since, now))
     return Markup(
-        '<section class="workspace"><h2>{name}</h2>{halted}{figures}'
+        '<section class="workspace"><h2><a href="/?workspace={link}">{name}</a></h2>{halted}{figures}'
         '<div class="pictures"><figure>{quota}</figure><figure>{deadlines}</figure></div>'
         '<p class="counts">{requests}{responses}</p></section>'
     ).format(
+        link=quote(each.name, safe=""),
         name=each.name,
         halted=halted,
         figures=_render_figures(figures),

@@ -27,7 +27,7 @@ from harvester.web.document import POLICY
 from harvester.web.hosts import is_allowed, list_allowed_hosts
 from harvester.web.lookups import Lookups, respond_with
 from harvester.web.metrics import encode_metrics
-from harvester.web.page import render_page
+from harvester.web.page import render_page, render_workspace_page
 from harvester.web.status import encode_status
 
 IDLE_SECONDS = 10.0
@@ -150,8 +150,12 @@ class WebServer:
         )
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    async def _page(self, _request: web.Request) -> web.Response:
-        return respond_with(render_page(await self._snapshots.get(), now=self._clock.wall()))
+    async def _page(self, request: web.Request) -> web.Response:
+        health, now = await self._snapshots.get(), self._clock.wall()
+        if (name := request.query.get("workspace")) is not None:
+            planned = [] if self._lookups is None else await self._lookups.list_planned(name)
+            return respond_with(render_workspace_page(health, name, planned, now=now))
+        return respond_with(render_page(health, now=now, pattern=request.query.get("filter", "")))
 
     async def _status(self, _request: web.Request) -> web.Response:
         return respond_with(encode_status(await self._snapshots.get()), content_type="application/json")

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from harvester.health import Component, Condition
+from harvester.ledger import DueCount
+from harvester.monitor.activity import Activity
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import Snapshot
-from harvester.web.page import render_page
+from harvester.web.page import render_page, render_workspace_page
 from harvester.web.status import encode_status
 from tests.support import snapshots
-from tests.web.test_page import text
+from tests.web.test_page import Elements, text
 
 NOW = snapshots.NOW
 DOCS = Path(__file__).parent.parent.parent / "docs" / "operations.md"
@@ -28,6 +30,12 @@ def many_workspaces(harm: str = "x") -> Snapshot:
     last = replace(base, name="w499", at_risk=3, hold_cause="halted", halt_reason=harm, halted_since=NOW - 60)
     failing = tuple(Condition(Component.ENDPOINT, "timeout", NOW - 60, each.name, harm) for each in every)
     return replace(snapshots.unhealthy(), workspaces=(*every, last), conditions=failing)
+
+
+def get_text(page: str) -> str:
+    """Return what a person reads on a page."""
+    main = page.partition("<main>")[2].partition("</main>")[0]
+    return " ".join(Elements(main).text.split())
 
 
 def decode(snapshot: Snapshot | None, problem: str | None = None) -> dict[str, Any]:
@@ -66,9 +74,33 @@ def test_with_500_workspaces_page_and_status_are_small(harm):
     assert decoded["workspaces"][0]["name"] == "w499"
     assert decoded["omitted_workspaces"] == 500 - len(decoded["workspaces"]) > 0
     shown = text(snapshot)
-    assert "488 more workspaces without problems as serious as these." in shown
+    assert "more workspaces, less urgent than these. Use the filter to see them." in shown
     assert "more alerts; /metrics has all" in shown
     assert shown.index("w499 waits for") < shown.index("w000 waits for")
+    filtered = get_text(render_page(Health(snapshot), now=NOW, pattern="W00"))
+    assert "500 workspaces" in filtered
+    assert [name for name in (f"w{at:03}" for at in range(500)) if f"{name} waits for" in filtered] == [
+        f"w00{at}" for at in range(10)
+    ]
+
+
+def test_the_page_of_a_workspace_shows_its_last_day_and_its_next_readings():
+    """It can be bookmarked: ``/?workspace=eu``."""
+    day = tuple(Activity(NOW - at * 900, 10 + at, 8, at == 3) for at in range(96, 0, -1))
+    snapshot = snapshots.healthy()
+    eu, us = snapshot.workspaces
+    planned = [DueCount(0.0, 7), DueCount(NOW + 3600, 40_000)]
+    health = Health(replace(snapshot, workspaces=(replace(eu, activity=day), us)))
+    page = render_workspace_page(health, "eu", planned, now=NOW)
+    shown = get_text(page)
+    assert "768 captures" in shown
+    assert "1 refusal 24 hours ago at most 1 in 15 minutes now" in shown
+    assert "now 7 readings" in shown
+    assert "in 1 h 40,000 readings" in shown
+    assert "1,000.0" not in shown, "the other workspace is not shown"
+    assert page.count('class="bar"') >= 96 * 2 + 1
+    assert "No workspace <b>x" not in render_workspace_page(health, "<b>x", [], now=NOW)
+    assert "No workspace &lt;b&gt;x is configured." in render_workspace_page(health, "<b>x", [], now=NOW)
 
 
 def fields(value: Any) -> set[str]:
