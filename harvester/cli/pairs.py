@@ -180,7 +180,7 @@ def _remove_listed(path: Path, pairs: tuple[str, ...], workspaces: list[str]) ->
 
     async def remove_all(ledger: "Ledger") -> tuple[int, int]:
         read = removed = 0
-        for page in filter(None, listed.pages(rejects)):
+        for page in filter(None, listed.read_pages(rejects)):
             read += len(page)
             removed += await ledger.intake.remove([each.pair for each in page])
         return read, removed

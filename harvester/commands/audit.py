@@ -47,7 +47,7 @@ class Audit:
 
         A pair that a list names twice counts once. Raises ``UsageError`` for unusable input, ``LedgerError``.
         """
-        for page in pairs.pages(rejects):
+        for page in pairs.read_pages(rejects):
             if not page:
                 await asyncio.sleep(0)  # other tasks run while the source continues to read
                 continue

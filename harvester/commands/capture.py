@@ -214,7 +214,7 @@ async def enqueue_all(
     ``in_question``.
     """
     time_requested = False
-    for page in pairs.pages(rejects):
+    for page in pairs.read_pages(rejects):
         if not page:
             await asyncio.sleep(0)
             yield EnqueueResult(0, 0)

@@ -1,6 +1,6 @@
-"""Imports the pairs and files of messages into the ledger, a page at a time.
+"""Imports the pairs and files of messages into the ledger, one page at a time.
 
-A file that cannot be read makes its message a dead letter after a few attempts. While the whole store is unavailable,
+If a file cannot be read, its message becomes a dead letter after a few attempts. While the whole store is unavailable,
 the message waits instead.
 """
 
@@ -21,7 +21,7 @@ from harvester.sources.fields import format_problem
 from harvester.sources.input import PAGE_PAIRS, Input
 
 MAX_ATTEMPTS = 5
-"""Attempts for a message whose file cannot be read although its store answers, or that causes an unexpected error."""
+"""Attempts for a message that causes an unexpected error, or whose file cannot be read while its store responds."""
 
 _FIRST_REASONS = 5
 
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 class EnqueueCount(Protocol):
-    """How many enqueued pairs were new to the ledger, and how many were known."""
+    """The result of an ``EnqueuePairs``: how many pairs were new to the ledger, and how many were known."""
 
     @property
     def new(self) -> int:
@@ -43,7 +43,7 @@ class EnqueueCount(Protocol):
 
 
 class EnqueuePairs(Protocol):
-    """Writes pairs to the ledger; they are durable on return. ``once`` requests a historical capture."""
+    """Writes pairs to the ledger; they are durable on return. ``once`` requests one immediate reading of each pair."""
 
     async def __call__(self, arrivals: Sequence[SentPair], *, once: bool) -> EnqueueCount:
         """Enqueue pairs. Raises ``LedgerError``."""
@@ -56,7 +56,7 @@ class TriggerStopped(Exception):  # noqa: N818 - it never leaves the sources
 
 @dataclass(slots=True)
 class _BadLines:
-    """Counts the bad lines of a file and keeps the first reasons."""
+    """Counts the bad lines of a file, and stores the first reasons."""
 
     count: int = 0
     reasons: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class _BadLines:
 
 
 class Importer:
-    """Enqueues pairs; counts new pairs, known pairs, and times without a zone."""
+    """Enqueues pairs, and counts new pairs, known pairs, and times without a zone."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Importer:
         self._wait_first_seconds = wait_first_seconds
 
     async def add_pairs(self, arrivals: Sequence[SentPair], *, once: bool) -> None:
-        """Enqueue pairs, a page at a time. Raises ``LedgerError``."""
+        """Enqueue pairs, one page at a time. Raises ``LedgerError``."""
         remaining = iter(arrivals)
         while page := list(islice(remaining, PAGE_PAIRS)):
             await self._add_page(page, once=once)
@@ -103,16 +103,16 @@ class Importer:
         self.pairs_new += count.new
         self.pairs_known += count.known
 
-    def count_naive_times(self, count: int) -> None:
-        """Count times without a zone, and log a warning for the first."""
+    def add_naive_times(self, count: int) -> None:
+        """Add a number of times without a zone, and log a warning for the first one."""
         if count and not self.naive_times:
             self._log.warning("time_zone_missing", hint="read as UTC; write times as 2026-11-20T08:00:00Z")
         self.naive_times += count
 
     async def import_file(self, url: str, *, once: bool) -> str | None:
-        """Import a file, with several attempts if its store refuses it. Returns the problem of the file, if any.
+        """Import a file, with several attempts if its store refuses a request. Returns the problem of the file or None.
 
-        Raises ``SinkError`` if the store itself is unavailable: the message then waits.
+        Raises ``SinkError`` if the store itself is unavailable.
         """
         from harvester.storage.object_store import RequestRefused, is_available  # noqa: PLC0415 - only those who use a store wait for it
 
@@ -135,12 +135,12 @@ class Importer:
                 raise TriggerStopped
 
     async def _import_file_once(self, url: str, *, once: bool) -> str | None:
-        """Enqueue the pairs of a file, which another thread reads page by page. Returns the problem of the file."""
+        """Enqueue the pairs of a file, which another thread reads page by page. Returns its problem or None."""
         bad_lines = _BadLines()
         try:
             now = self._clock.latest_send() - DAY_SECONDS
             source = Input([url], workspaces=self._workspaces, stdin=io.BytesIO(), now=now)
-            pages = source.pages(bad_lines)
+            pages = source.read_pages(bad_lines)
             while (page := await asyncio.to_thread(next, pages, None)) is not None:
                 if self._stopping.is_set():
                     raise TriggerStopped
@@ -148,7 +148,7 @@ class Importer:
                     await self._add_page(page, once=once)
         except UsageError as error:
             return str(error)
-        self.count_naive_times(source.naive_times)
+        self.add_naive_times(source.naive_times)
         for note in source.notes:
             self._log.warning("list_doubtful", reason=note)
         if not bad_lines.count:

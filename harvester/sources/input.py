@@ -124,7 +124,7 @@ class Input:
         elif not sends and currents.skipped:
             self.notes.append(f"{places}: no event names a send that has a {' and a '.join(ID_FIELDS)}")
 
-    def pages(self, bad_lines: BadLineCollector) -> Iterator[list[SentPair]]:
+    def read_pages(self, bad_lines: BadLineCollector) -> Iterator[list[SentPair]]:
         """Yield pairs in pages, and pass bad lines to ``bad_lines``. An empty page means that reading continues."""
         page: list[SentPair] = []
         for each in self.read():

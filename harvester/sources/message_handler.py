@@ -1,8 +1,8 @@
-"""Handles messages: enqueues their valid pairs, and dead-letters what is invalid, with the reason.
+"""Handles messages: enqueues their valid pairs, and dead-letters their invalid parts with the reason.
 
-It never acknowledges: the trigger does, after ``handle`` has returned. Every step may run again, and does when a
-message is delivered again. An unexpected error that one message causes makes only that message a dead letter, after
-a few attempts. Other messages wait only while the ledger, a store or the dead-letter queue is unavailable.
+It never acknowledges a message; the trigger does, after ``handle`` has returned. If a message is delivered again, all
+steps run again. If one message causes an unexpected error, only this message becomes a dead letter, after a few
+attempts. Other messages wait only while the ledger, a store or the dead-letter queue is unavailable.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from harvester.sources.message import MAX_MESSAGE_BYTES, Message, MessageParser,
 from harvester.sources.temporary_folder import check_temporary_folder
 
 MAX_DELIVERIES = 15
-"""A message that was delivered more often is dead-lettered: before RabbitMQ's limit of 20, which drops it."""
+"""A message with more deliveries becomes a dead letter. RabbitMQ's own limit, which may drop it, is 20."""
 
 _INLINE_BYTES = 64 * 1024
-"""Messages of more bytes together are parsed on another thread."""
+"""If received messages have more bytes together, another thread parses them."""
 
 _MAX_REASON_CHARACTERS = 500
 
@@ -35,7 +35,7 @@ DeadLetter = Callable[[Delivery, bytes, str], Awaitable[None]]
 
 
 class _AttemptsExhausted(Exception):  # noqa: N818 - it never leaves this file
-    """A message failed in every attempt; the text is the reason of the last failure."""
+    """All attempts to handle a message failed; the text is the reason of the last failure."""
 
 
 class MessageHandler:
@@ -82,14 +82,15 @@ class MessageHandler:
         return self._importer.naive_times
 
     def list_warnings(self) -> list[str]:
-        """Return warnings about anything that will prevent files of messages from being read."""
+        """Return warnings about problems that will prevent the import of files."""
         problem = check_temporary_folder() if self._parser.prefixes else None
         return [] if problem is None else [f"{problem}; messages that name files become dead letters"]
 
     async def handle(self, deliveries: Sequence[Delivery]) -> Counter[str]:
-        """Handle messages, in groups of bounded size, and return how many had each outcome.
+        """Handle messages in groups of bounded size, and return the number of messages with each outcome.
 
-        Raises ``StorageError`` or ``BrokerError`` while something is unavailable, and ``TriggerStopped``.
+        Raises ``StorageError`` while the ledger or a store is unavailable, ``BrokerError`` while the dead-letter queue
+        is, and ``TriggerStopped``.
         """
         outcomes: Counter[str] = Counter()
         for group in _group_by_size(deliveries):
@@ -103,7 +104,7 @@ class MessageHandler:
         outcomes: Counter[str] = Counter()
         for delivery, message in zip(deliveries, parsed, strict=True):
             if isinstance(message, Message):
-                outcomes[await self._finish(delivery, message, enqueued=enqueued)] += 1
+                outcomes[await self._finish_message(delivery, message, enqueued=enqueued)] += 1
             else:
                 await self._dead_letter(delivery, delivery.body, message)
                 outcomes["dead_lettered"] += 1
@@ -125,25 +126,25 @@ class MessageHandler:
             return self._parser.parse(delivery.body, latest=latest)
         except InvalidField as error:
             return format_reason(error)
-        except Exception as error:  # noqa: BLE001 - a body may raise anything; only its message is affected
+        except Exception as error:  # noqa: BLE001 - a body may cause any error; only its message is affected
             return self._report_unexpected(error)
 
     async def _enqueue_together(self, messages: Sequence[Message]) -> bool:
-        """Enqueue the pairs of all messages. Returns False after an unexpected error: each is then tried alone."""
+        """Enqueue the pairs of all messages. Returns False after an unexpected error; then enqueue each alone."""
         try:
             for once in (False, True):
                 pairs = [pair for each in messages if each.once == once for pair in each.pairs]
                 await self._importer.add_pairs(pairs, once=once)
         except (HarvesterError, TriggerStopped):
             raise
-        except Exception as error:  # noqa: BLE001 - one message is the cause; the others must not suffer
+        except Exception as error:  # noqa: BLE001 - one message causes it; the others must still be handled
             self._report_unexpected(error)
             return False
         return True
 
-    async def _finish(self, delivery: Delivery, message: Message, *, enqueued: bool) -> str:
+    async def _finish_message(self, delivery: Delivery, message: Message, *, enqueued: bool) -> str:
         """Import the files of a message and dead-letter its invalid parts. Returns the outcome."""
-        self._importer.count_naive_times(message.naive_times)
+        self._importer.add_naive_times(message.naive_times)
         pairs_before = self.pairs_new + self.pairs_known
         try:
             file_problems = await self._import_with_retries(message, enqueued=enqueued)
@@ -163,7 +164,10 @@ class MessageHandler:
         return "enqueued"
 
     async def _import_with_retries(self, message: Message, *, enqueued: bool) -> dict[str, str]:
-        """Import what a message names, and return the problems of its files. Raises ``_AttemptsExhausted``."""
+        """Import the pairs and files of a message, and return the problems of its files by URL.
+
+        Raises ``_AttemptsExhausted``.
+        """
         for attempt in range(MAX_ATTEMPTS):
             try:
                 if not enqueued:
@@ -172,7 +176,7 @@ class MessageHandler:
                 return {url: problem for url, problem in problems.items() if problem}
             except (HarvesterError, TriggerStopped):
                 raise
-            except Exception as error:  # noqa: BLE001 - a message may raise anything; only this one is affected
+            except Exception as error:  # noqa: BLE001 - a message may cause any error; only this message is affected
                 reason = self._report_unexpected(error)
             await self._importer.wait_before_retry(attempt)
         raise _AttemptsExhausted(reason)
@@ -180,7 +184,7 @@ class MessageHandler:
     async def _dead_letter_invalid_parts(
         self, delivery: Delivery, message: Message, file_problems: dict[str, str], *, partly_valid: bool
     ) -> None:
-        """Dead-letter the invalid parts as a message of their own, or the whole message if that is not possible."""
+        """Dead-letter the invalid parts as a separate message, or the whole message if that is not possible."""
         body = delivery.body
         reason = "; ".join([*(each for _, each in message.bad if each), *file_problems.values()])
         if partly_valid:
@@ -189,14 +193,14 @@ class MessageHandler:
         await self._dead_letter(delivery, body, reason)
 
     def _report_unexpected(self, error: Exception) -> str:
-        """Log an unexpected error without its text, which may contain anything, and return it as a reason."""
+        """Log an unexpected error without its text, which may contain secrets, and return it as a reason."""
         kind, location = locate_error(error)
         hint = "please report this line; only this message is affected"
         self._log.error("bug_found", error=kind, location=location, hint=hint)
         return f"an unexpected error, {kind} at {location}; please report it"
 
     async def _dead_letter(self, delivery: Delivery, body: bytes, reason: str) -> None:
-        """Write a dead letter with a reason of printable ASCII, and log it."""
+        """Write a dead letter with the reason in printable ASCII, and log it."""
         ascii_reason = reason.encode("ascii", "backslashreplace").decode()
         printable = "".join(mark if mark.isprintable() else " " for mark in ascii_reason)[:_MAX_REASON_CHARACTERS]
         await self._write_dead_letter(delivery, body, printable)
@@ -204,7 +208,7 @@ class MessageHandler:
 
 
 def _group_by_size(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
-    """Split messages into groups of bounded size, since a parsed message takes many times its size in memory."""
+    """Split messages into groups of bounded size, because a parsed message takes many times its size in memory."""
     group: list[Delivery] = []
     group_bytes = 0
     for each in deliveries:

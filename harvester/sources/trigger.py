@@ -1,7 +1,7 @@
-"""A trigger: receives messages from one broker, has them handled, acknowledges them, and reconnects after failures.
+"""A trigger: receives messages from one broker, handles and acknowledges them, and reconnects after failures.
 
 It owns the connection to the broker. It acknowledges a message only after the ledger has committed its pairs, or the
-dead-letter queue has stored it. While the ledger, a store or the dead-letter queue is unavailable it receives nothing,
+dead-letter queue has stored it. While the ledger, a store or the dead-letter queue is unavailable, it receives nothing,
 so that no message reaches the broker's delivery limit.
 """
 
@@ -36,7 +36,7 @@ class Trigger:
 
     ``outcomes`` counts acknowledged messages: ``enqueued``, ``partly_enqueued`` (invalid pairs were dead-lettered),
     ``dead_lettered`` and ``ignored``. ``problem`` says why nothing is received; it is None while the trigger works.
-    ``failing`` adds since when. ``empty`` is whether the queue was empty when it was last checked.
+    ``failing`` also has the cause and the start time. ``empty`` is whether the queue was empty at the last check.
     """
 
     def __init__(
@@ -51,7 +51,10 @@ class Trigger:
         wait_first_seconds: float = 1.0,
         wait_max_seconds: float = 60.0,
     ) -> None:
-        """Take a disconnected broker. Waits between failed connections double, from the first to the longest."""
+        """Create a trigger for a broker that is not connected yet.
+
+        The wait after a failure doubles each time, from ``wait_first_seconds`` to ``wait_max_seconds``.
+        """
         self.name = name
         self.outcomes: Counter[str] = Counter()
         self.connected = False
@@ -79,11 +82,11 @@ class Trigger:
         )
 
     def stop(self) -> None:
-        """Receive no more messages. Messages in progress are finished, but a file import ends at its next page."""
+        """Receive no more messages. The current messages are finished, but the import of a file ends after its page."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Consume until ``stop``, and reconnect after every failure. Raises nothing."""
+        """Consume until ``stop``, and reconnect after every failure. Never raises."""
         while not self._stopping.is_set():
             try:
                 await self._consume()
@@ -106,7 +109,7 @@ class Trigger:
                 self.connected = self.empty = False
                 await self._broker.close()
             with contextlib.suppress(TriggerStopped):
-                await self._until_stopped(asyncio.sleep(self._backoff_seconds()))
+                await self._run_until_stopped(asyncio.sleep(self._backoff_seconds()))
 
     def _record_failure(self, problem: str, cause: str) -> None:
         self._failures += 1
@@ -115,31 +118,31 @@ class Trigger:
         self.failing = Failing(since, cause, problem)
 
     def _backoff_seconds(self) -> float:
-        """Return the wait before the next connection, with jitter, so that replicas do not reconnect together."""
+        """Return the wait before the next connection, with jitter, so that replicas do not all reconnect together."""
         doublings = min(self._failures - 1, _MAX_DOUBLINGS)
-        longest = min(self._wait_max_seconds, self._wait_first_seconds * 2.0**doublings)
-        return self._jitter.uniform(longest / 2, longest)
+        max_seconds = min(self._wait_max_seconds, self._wait_first_seconds * 2.0**doublings)
+        return self._jitter.uniform(max_seconds / 2, max_seconds)
 
     async def _consume(self) -> None:
         """Consume over one connection. Raises ``TriggerStopped``, or the error that ended the connection."""
         await self._connect()
         if self._unacknowledged:
-            # Received over an earlier connection. Receive nothing new until they can be handled; the broker delivers
-            # them again afterwards.
+            # They were received over an earlier connection. Nothing new is received until they are handled. The broker
+            # delivers them again later.
             await self._handle(self._unacknowledged)
             self._unacknowledged = ()
         while not self._stopping.is_set():
-            deliveries = await self._until_stopped(self._broker.receive())
+            deliveries = await self._run_until_stopped(self._broker.receive())
             self.problem = self.failing = None
             if deliveries:
                 self.empty = False
                 await self._process(deliveries)
             else:
-                self.empty = await self._until_stopped(self._broker.is_empty())
+                self.empty = await self._run_until_stopped(self._broker.is_empty())
             self._failures = 0
 
     async def _connect(self) -> None:
-        warnings = [*await self._until_stopped(self._broker.open()), *self.handler.list_warnings()]
+        warnings = [*await self._run_until_stopped(self._broker.open()), *self.handler.list_warnings()]
         for warning in warnings:
             if warning not in self.warnings:
                 self._log.warning("trigger_unsafe", reason=warning)
@@ -165,7 +168,7 @@ class Trigger:
 
     @asynccontextmanager
     async def _renewing_lease(self, deliveries: Sequence[Delivery]) -> AsyncIterator[None]:
-        """Renew the lease on deliveries until the block ends. A lost lease only causes another delivery."""
+        """Renew the lease on deliveries until the block ends. If a lease is lost, its message is delivered again."""
         lease_seconds = self._broker.lease_seconds
 
         async def renew_repeatedly() -> None:
@@ -183,8 +186,8 @@ class Trigger:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
 
-    async def _until_stopped(self, work: Awaitable[T]) -> T:
-        """Await, but cancel at ``stop``. Raises ``TriggerStopped``."""
+    async def _run_until_stopped(self, work: Awaitable[T]) -> T:
+        """Await ``work``, but cancel it at ``stop``. Raises ``TriggerStopped``."""
         task = asyncio.ensure_future(work)
         stopped = asyncio.create_task(self._stopping.wait())
         try:

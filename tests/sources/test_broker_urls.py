@@ -8,7 +8,7 @@ import pytest
 from harvester.errors import UsageError
 from harvester.settings import load
 from harvester.settings.triggers import NATS, RabbitMQ, Redis
-from harvester.sources.brokers.problems import broker_error
+from harvester.sources.brokers.problems import create_broker_error
 
 SECRETS = (
     "pa/ss-canary",
@@ -67,5 +67,5 @@ def test_valid_broker_urls_are_accepted():
 )
 def test_a_broker_error_contains_no_secret_and_stays_readable(error, url, message):
     """Masking a short password in every word would reveal its letters, so the text is then left out."""
-    assert str(broker_error("Redis", error, url=url)).startswith(message)
-    assert "canary" not in str(broker_error("Redis", error, url=url))
+    assert str(create_broker_error("Redis", error, url=url)).startswith(message)
+    assert "canary" not in str(create_broker_error("Redis", error, url=url))

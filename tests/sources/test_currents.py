@@ -271,7 +271,7 @@ async def test_a_long_scan_does_not_block_the_event_loop(tmp_path):
     for at in range(5):
         put(tmp_path, avro([event()]), name=f"{at}.avro")
     source = Input([str(tmp_path)], workspaces=["w"], stdin=io.BytesIO(), now=NOW)
-    pages = source.pages(RejectsFile(tmp_path / "rejects.ndjson"))
+    pages = source.read_pages(RejectsFile(tmp_path / "rejects.ndjson"))
     seen = []
     for page in pages:
         await asyncio.sleep(0)

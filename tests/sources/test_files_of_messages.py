@@ -130,7 +130,7 @@ async def test_an_object_that_the_store_refuses_makes_its_message_a_dead_letter(
 async def test_an_object_that_is_too_large_is_refused_before_it_is_copied(queue, store, monkeypatch):
     """Above the limit, or half of the free space, its message becomes a dead letter."""
     usage = shutil.disk_usage("/")
-    for limit, free, message in ((10, usage.free, "at most 10 are read"), (1 << 30, 40, "half of the free space")):
+    for limit, free, message in ((10, usage.free, "the limit is 10"), (1 << 30, 40, "half of the free space")):
         monkeypatch.setattr(stores_module, "MAX_OBJECT_BYTES", limit)
         monkeypatch.setattr(stores_module.shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
         await queue.broker_server.send(queue.name, s3_event("lists/200.csv"), PAIR)

@@ -130,7 +130,7 @@ def read_list(ledger: Ledger, name: str, data: bytes) -> tuple[set[Pair], list[d
         rejects, refused, pairs = RejectsFile(Path(folder) / "rejects.ndjson"), "", set()
         try:
             source = Input([str(path)], workspaces=["eu"], stdin=io.BytesIO(), now=NOW)
-            for page in source.pages(rejects):
+            for page in source.read_pages(rejects):
                 pairs.update(each.pair for each in page)
                 run_virtual(ledger.intake.enqueue(page, once=True))
         except UsageError as error:

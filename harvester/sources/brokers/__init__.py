@@ -12,7 +12,7 @@ To add a broker:
    then tests the broker.
 5. Describe it in ``docs/triggers.md``.
 
-Nothing else names a broker: triggers, the service and the status page work with any implementation.
+No other code depends on the kind of a broker: triggers, the service and the status page work with all of them.
 """
 
 from importlib import import_module
@@ -25,7 +25,7 @@ __all__ = ["Broker", "Delivery", "create_broker"]
 
 
 class _Implementation(NamedTuple):
-    """The class of a broker in ``brokers/<kind>.py``, and the client library that its module imports."""
+    """The class of a broker in ``brokers/<kind>.py``, and the client library that this module imports."""
 
     class_name: str
     client_library: str

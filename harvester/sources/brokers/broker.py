@@ -1,6 +1,6 @@
 """The protocol that every message broker implements, and the limits that all brokers share.
 
-A broker object holds one connection to one queue. It receives, acknowledges and dead-letters messages. It never
+A broker object has one connection to one queue. It receives, acknowledges and dead-letters messages. It never
 interprets a message and never reconnects: it raises ``BrokerError``, and the trigger closes it and opens it again.
 The docstring of ``harvester.sources.brokers`` lists the steps to add a broker.
 """
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 BATCH_MESSAGES = 32
-"""Messages that are received, enqueued and acknowledged together; they share one transaction of the ledger."""
+"""The most messages that are received, enqueued and acknowledged together."""
 
 PREFETCH_BYTES = 8 << 20
 """The most bytes of unacknowledged messages that a broker holds in memory; a single message may be larger."""
 
 WAIT_SECONDS = 5.0
-"""How long ``receive`` waits for a first message."""
+"""How long ``receive`` waits for the first message."""
 
 CONNECTION_CUT_ERROR = RuntimeError
-"""What uvloop raises when it writes to a connection that was just cut; the client libraries do not translate it."""
+"""uvloop raises this error if a connection is cut while it writes. The client libraries do not translate it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A received message, which is unacknowledged until ``Broker.acknowledge``.
 
-    ``delivery_count`` is 1 for the first delivery. ``handle`` is what the broker needs to acknowledge the message.
-    ``problem`` says why the message cannot be read, if the broker already knows; ``body`` may then be empty.
+    ``delivery_count`` is 1 for the first delivery. ``handle`` is the broker's reference to the message.
+    ``problem`` is not empty if the broker finds that the message is invalid; ``body`` may then be empty.
     """
 
     body: bytes
@@ -39,12 +39,12 @@ class Delivery:
 class Broker(Protocol):
     """One queue of one message broker.
 
-    Every method but ``close`` may raise ``BrokerError``. After that, only ``close`` may be called, then ``open``.
+    Every method except ``close`` may raise ``BrokerError``. After an error, call ``close`` and then ``open``.
     """
 
     @property
     def lease_seconds(self) -> float | None:
-        """How long a delivery stays invisible to other consumers unless it is renewed; None: while connected."""
+        """How long other consumers do not receive a delivery unless it is renewed; None: until ``close``."""
         ...
 
     async def open(self) -> list[str]:
@@ -52,14 +52,14 @@ class Broker(Protocol):
         ...
 
     async def receive(self) -> Sequence[Delivery]:
-        """Return the available messages, at most ``BATCH_MESSAGES``, or nothing after a wait of ``WAIT_SECONDS``.
+        """Return the available messages, at most ``BATCH_MESSAGES``. Returns none if none arrives in ``WAIT_SECONDS``.
 
-        May be cancelled: the broker delivers the lost messages again.
+        It may be cancelled: the broker then delivers the messages again.
         """
         ...
 
     async def is_empty(self) -> bool:
-        """Return whether no message is waiting and, as far as the broker reports it, none is in flight."""
+        """Return whether no message waits in the queue and, if the broker reports this, none is unacknowledged."""
         ...
 
     async def renew(self, deliveries: Sequence[Delivery]) -> None:
@@ -67,13 +67,13 @@ class Broker(Protocol):
         ...
 
     async def dead_letter(self, delivery: Delivery, body: bytes, reason: str) -> None:
-        """Write a body and a reason (printable ASCII) to the dead-letter queue; both are durable on return."""
+        """Write a body and a reason (printable ASCII) to the dead-letter queue. Both are durable on return."""
         ...
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Remove messages from the queue. Takes exactly what one ``receive`` returned."""
+        """Remove messages from the queue. ``deliveries`` are all messages that one ``receive`` returned."""
         ...
 
     async def close(self) -> None:
-        """Disconnect; the broker delivers unacknowledged messages again. Raises nothing."""
+        """Disconnect. The broker delivers unacknowledged messages again. Never raises."""
         ...

@@ -24,9 +24,9 @@ from harvester.sources.brokers.broker import (
 )
 from harvester.sources.brokers.problems import (
     RETENTION_DAYS,
-    broker_error,
-    dead_letter_warning,
-    retention_warning,
+    create_broker_error,
+    format_dead_letter_warning,
+    format_retention_warning,
 )
 
 _TIMEOUT_SECONDS = 10
@@ -45,7 +45,7 @@ class NATSBroker:
         dead_letter: str | None,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
-        """Keep the options. ``url`` is called for each connection; it may return several servers, with commas."""
+        """Store the options. ``url`` is called for each connection; it may return several URLs, separated by commas."""
         self.lease_seconds: float | None = None
         self._get_url = url
         self._stream = stream
@@ -62,7 +62,7 @@ class NATSBroker:
         """Connect and check the consumer and its stream."""
         self._closed = asyncio.Event()
         self._url = self._get_url()
-        with self._translated_errors():
+        with self._translate_errors():
             await self._connect()
             consumer = await self._jetstream.consumer_info(self._stream, self._consumer)
             self.lease_seconds = consumer.config.ack_wait
@@ -71,12 +71,12 @@ class NATSBroker:
             return await self._list_dead_letter_warnings() + _list_warnings(stream, consumer)
 
     async def _connect(self) -> None:
-        self._client = client = Client()  # kept first, so that a failed connection is closed too
+        self._client = client = Client()  # stored before it connects, so that ``close`` also closes a failed connection
         await client.connect(
             self._url.split(","),
             allow_reconnect=False,
             connect_timeout=_TIMEOUT_SECONDS,
-            max_reconnect_attempts=1,  # by default, it tries an unavailable server for minutes
+            max_reconnect_attempts=1,  # the default retries for minutes
             reconnect_time_wait=0,
             ping_interval=_PING_SECONDS,
             closed_cb=self._on_closed,
@@ -89,24 +89,24 @@ class NATSBroker:
         try:
             await self._jetstream.find_stream_name_by_subject(self._dead_letter_subject)
         except NotFoundError:
-            return [dead_letter_warning(f"stream that keeps subject {self._dead_letter_subject}", "add one")]
+            return [format_dead_letter_warning(f"stream that keeps subject {self._dead_letter_subject}", "add one")]
         return []
 
     async def receive(self) -> Sequence[Delivery]:
-        """Pull the available messages. A timeout of the pull means that there were none."""
-        with self._translated_errors(), contextlib.suppress(TimeoutError):
-            pull = self._subscription.fetch(self._batch_messages(), timeout=self._wait_seconds)
+        """Pull the available messages. If the pull times out, there are none."""
+        with self._translate_errors(), contextlib.suppress(TimeoutError):
+            pull = self._subscription.fetch(self._get_batch_size(), timeout=self._wait_seconds)
             messages = await self._await_while_connected(pull)
             return [Delivery(each.data, each.metadata.num_delivered, each) for each in messages]
         return []
 
-    def _batch_messages(self) -> int:
-        """Return how many messages fit into ``PREFETCH_BYTES`` if each is as large as the server allows."""
+    def _get_batch_size(self) -> int:
+        """Return how many messages of the largest size that the server allows fit into ``PREFETCH_BYTES``."""
         assert self._client is not None
         return max(1, min(BATCH_MESSAGES, PREFETCH_BYTES // max(1, self._client.max_payload)))
 
     async def _await_while_connected(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Await, and fail at once if the connection closes; nats-py would wait for its timeout."""
+        """Await ``work``, but raise ``ConnectionError`` if the connection closes; nats-py would wait for a timeout."""
         tasks = asyncio.create_task(work), asyncio.create_task(self._closed.wait())
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -120,21 +120,24 @@ class NATSBroker:
 
     async def is_empty(self) -> bool:
         """Return whether the consumer has neither pending nor unacknowledged messages."""
-        with self._translated_errors():
+        with self._translate_errors():
             consumer = await self._jetstream.consumer_info(self._stream, self._consumer)
         return not consumer.num_pending and not consumer.num_ack_pending
 
     async def renew(self, deliveries: Sequence[Delivery]) -> None:
-        """Report work in progress, which restarts the consumer's acknowledgement timeout."""
-        with self._translated_errors():
+        """Restart the acknowledgement timeout of each message."""
+        with self._translate_errors():
             for each in deliveries:
                 await each.handle.in_progress()
 
     async def dead_letter(self, delivery: Delivery, body: bytes, reason: str) -> None:
-        """Publish to the dead-letter subject, with as many headers as fit beside the body."""
-        with self._translated_errors():
-            original = _dead_letter_headers(delivery.handle.headers)
-            for headers in (original | {"reason": reason}, {"reason": reason}, None):
+        """Publish to the dead-letter subject with the headers of the message and the reason.
+
+        If they do not fit beside the body, the headers are left out, and then the reason too.
+        """
+        with self._translate_errors():
+            message_headers = _select_headers(delivery.handle.headers)
+            for headers in (message_headers | {"reason": reason}, {"reason": reason}, None):
                 try:
                     await self._jetstream.publish(self._dead_letter_subject, body, headers=headers)
                 except (MaxPayloadError, ValueError):
@@ -144,8 +147,8 @@ class NATSBroker:
                     return
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge each message; if an acknowledgement is lost, JetStream delivers its message again."""
-        with self._translated_errors():
+        """Acknowledge each message. If an acknowledgement is lost, JetStream delivers the message again."""
+        with self._translate_errors():
             for each in deliveries:
                 await each.handle.ack()
             assert self._client is not None
@@ -162,16 +165,16 @@ class NATSBroker:
         self._closed.set()
 
     @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except (TimeoutError, Error, OSError, ValueError, CONNECTION_CUT_ERROR) as error:
             queue = f"NATS, consumer {self._consumer} of stream {self._stream}"
-            raise broker_error(queue, error, url=self._url) from None
+            raise create_broker_error(queue, error, url=self._url) from None
 
 
-def _dead_letter_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Return a message's own headers without those of JetStream, which it would apply to the dead letter."""
+def _select_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the headers of a message without those of JetStream, which would also affect the dead letter."""
     return {name: value for name, value in (headers or {}).items() if not name.lower().startswith("nats-")}
 
 
@@ -179,16 +182,16 @@ def _list_warnings(stream: StreamConfig, consumer: ConsumerInfo) -> list[str]:
     warnings = []
     days = (stream.max_age or 0) / DAY_SECONDS
     if 0 < days < RETENTION_DAYS:
-        warnings.append(retention_warning(f"NATS stream {stream.name}", days))
+        warnings.append(format_retention_warning(f"NATS stream {stream.name}", days))
     if stream.storage == StorageType.MEMORY:
-        warnings.append(f"NATS stream {stream.name} is held in memory and lost with its servers: use file storage")
+        warnings.append(f"NATS stream {stream.name} is stored in memory, so restarts lose messages; use file storage")
     if (consumer.config.max_deliver or -1) > 0:
         warnings.append(
-            f"NATS consumer {consumer.name} drops a message after {consumer.config.max_deliver} deliveries, "
-            "without a trace: set its MaxDeliver to -1"
+            f"NATS consumer {consumer.name} drops a message after {consumer.config.max_deliver} deliveries without a "
+            "dead letter; set its MaxDeliver to -1"
         )
     return warnings
 
 
 async def _ignore_error(_error: Exception) -> None:
-    """Ignore an error that the failed call raises anyway; nats-py would print it, perhaps with the URL."""
+    """Ignore an error that the failed call raises too. By default, nats-py prints it, perhaps with the URL."""

@@ -1,7 +1,7 @@
-"""How aiormq reads messages, changed in two places: lenient properties, and a limit on the size of bodies.
+"""Changes how aiormq reads messages: invalid properties are ignored, and the size of bodies is limited.
 
 The client library has no hook for a message that is still arriving, so importing this module replaces two of its
-methods. ``BODY_LIMITS`` turns the limit on for one channel.
+methods. ``BODY_LIMITS`` sets the limit of each channel.
 """
 
 import logging
@@ -15,11 +15,11 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 BODY_LIMITS: WeakKeyDictionary[Any, int | None] = WeakKeyDictionary()
-"""The largest body that each channel keeps, in bytes; larger bodies are read and dropped. None: no limit."""
+"""The largest body of each channel in bytes. Larger bodies are read and dropped. None: no limit."""
 
 
 class DroppedBody(bytes):
-    """The placeholder for a body that was dropped while it arrived."""
+    """An empty placeholder for a body that was dropped while it arrived."""
 
 
 _unmarshal = ContentHeader.unmarshal
@@ -27,10 +27,10 @@ _read_content = aiormq.channel.Channel._read_content  # noqa: SLF001 - see the m
 
 
 def _unmarshal_leniently(header: ContentHeader, data: bytes) -> None:
-    """Read the size and properties of a message, and drop properties that cannot be read.
+    """Read the size and the properties of a message; drop all properties if one is invalid.
 
-    A date after the year 9999 (milliseconds read as seconds), a name that is not UTF-8, or deeply nested tables would
-    otherwise close the connection at every delivery of the message.
+    Otherwise each delivery of the message would close the connection. Examples are a date after the year 9999
+    (milliseconds instead of seconds), a name that is not UTF-8, and deeply nested tables.
     """
     try:
         _unmarshal(header, data)
@@ -41,7 +41,7 @@ def _unmarshal_leniently(header: ContentHeader, data: bytes) -> None:
 
 
 async def _read_bounded(channel: aiormq.channel.Channel, frame: Any, header: ContentHeader) -> DeliveredMessage:
-    """Read the body of a message, and drop a body above the channel's limit."""
+    """Read the body of a message, but drop it if it is above the limit of the channel."""
     limit = BODY_LIMITS.get(channel)
     if limit is None or header.body_size <= limit:
         return await _read_content(channel, frame, header)

@@ -1,7 +1,7 @@
 """Amazon SQS, by long polling. The only module that imports aiobotocore.
 
-Credentials come from AWS's usual places. So does the region, unless the queue's URL contains it. Each receive sets its
-own visibility timeout, so the queue's does not matter. Dead letters go to the queue that the redrive policy names.
+Credentials come from the standard sources of AWS. So does the region, unless the queue's URL contains it. Each receive
+sets a visibility timeout, so that of the queue does not matter. Dead letters go to the queue in the redrive policy.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from harvester.model import DAY_SECONDS
 from harvester.sources.brokers.broker import WAIT_SECONDS, Delivery
 from harvester.sources.brokers.problems import (
     RETENTION_DAYS,
-    broker_error,
-    dead_letter_warning,
-    retention_warning,
+    create_broker_error,
+    format_dead_letter_warning,
+    format_retention_warning,
 )
 
 _SURROGATES = "surrogatepass"
@@ -39,7 +39,7 @@ _REGION = re.compile(r"https://[^/]*\b([a-z]{2}(?:-[a-z]+)+-[0-9]+)\.[^/]*amazon
 
 
 class SQSBroker:
-    """One queue. ``dead_letter`` is the URL of another queue; by default, the redrive policy names it."""
+    """One queue. ``dead_letter`` is the URL of another queue; by default, the queue in the redrive policy."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class SQSBroker:
         wait_seconds: float = WAIT_SECONDS,
         lease_seconds: float = 60.0,
     ) -> None:
-        """Keep the options. ``lease_seconds`` is the visibility timeout of received messages."""
+        """Store the options. ``lease_seconds`` is the visibility timeout of received messages."""
         self.lease_seconds = lease_seconds
         self._queue_url = queue_url
         self._dead_letter_url = dead_letter
@@ -62,7 +62,7 @@ class SQSBroker:
         """Create a client and check the attributes of the queue."""
         region = _REGION.match(self._queue_url)
         config = AioConfig(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 2})
-        with self._translated_errors():
+        with self._translate_errors():
             client = self._session.create_client("sqs", region_name=region and region[1], config=config)
             self._sqs = await self._stack.enter_async_context(client)
             attributes = await self._get_attributes("RedrivePolicy", "MessageRetentionPeriod")
@@ -80,18 +80,18 @@ class SQSBroker:
         warnings = []
         days = int(attributes["MessageRetentionPeriod"]) / DAY_SECONDS
         if days < RETENTION_DAYS:
-            warnings.append(retention_warning(f"SQS queue {self._queue_url}", days))
+            warnings.append(format_retention_warning(f"SQS queue {self._queue_url}", days))
         if self._dead_letter_url is None:
-            warnings.append(self._no_dead_letter_queue())
+            warnings.append(self._format_dead_letter_warning())
         return warnings
 
-    def _no_dead_letter_queue(self) -> str:
+    def _format_dead_letter_warning(self) -> str:
         advice = "give the queue a redrive policy, or set dead_letter to the URL of a queue"
-        return dead_letter_warning(f"dead-letter queue of SQS queue {self._queue_url}", advice)
+        return format_dead_letter_warning(f"dead-letter queue of SQS queue {self._queue_url}", advice)
 
     async def receive(self) -> Sequence[Delivery]:
-        """Receive as many messages as one call allows; a wait of at least a second queries all of SQS's servers."""
-        with self._translated_errors():
+        """Receive as many messages as one call allows. With a wait of a second or more, SQS queries all its servers."""
+        with self._translate_errors():
             response = await self._sqs.receive_message(
                 QueueUrl=self._queue_url,
                 MaxNumberOfMessages=_BATCH_ENTRIES,
@@ -100,34 +100,34 @@ class SQSBroker:
                 AttributeNames=["ApproximateReceiveCount"],
             )
         return [
-            Delivery(message["Body"].encode("utf-8", _SURROGATES), _delivery_count(message), message["ReceiptHandle"])
-            for message in response.get("Messages", ())
+            Delivery(each["Body"].encode("utf-8", _SURROGATES), _get_delivery_count(each), each["ReceiptHandle"])
+            for each in response.get("Messages", ())
         ]
 
     async def is_empty(self) -> bool:
-        """Read all three message counts of SQS, which may be a minute old."""
-        with self._translated_errors():
+        """Return whether all three message counts of SQS are 0. They may be a minute old."""
+        with self._translate_errors():
             attributes = await self._get_attributes(*_MESSAGE_COUNTS)
             return not any(int(attributes[name]) for name in _MESSAGE_COUNTS)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> None:
-        """Restart the visibility timeout. If it fails for a message, another consumer has it, which is harmless."""
+        """Restart the visibility timeout. A failure is harmless: another consumer then has the message."""
         timeout = {"VisibilityTimeout": math.ceil(self.lease_seconds)}
-        entries = [entry | timeout for entry in _batch_entries(deliveries)]
-        with self._translated_errors():
+        entries = [entry | timeout for entry in _create_batch_entries(deliveries)]
+        with self._translate_errors():
             await self._sqs.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
 
     async def dead_letter(self, delivery: Delivery, body: bytes, reason: str) -> None:
-        """Send to the dead-letter queue, with the reason as an attribute unless both together are too long."""
+        """Send to the dead-letter queue. The reason is an attribute; it is left out if SQS refuses it as too long."""
         del delivery
         if self._dead_letter_url is None:
-            raise BrokerError(self._no_dead_letter_queue())
+            raise BrokerError(self._format_dead_letter_warning())
         message: dict[str, Any] = {"QueueUrl": self._dead_letter_url, "MessageBody": body.decode("utf-8", _SURROGATES)}
         if self._dead_letter_url.endswith(".fifo"):
             digest = hashlib.sha256(body).hexdigest()
             message |= {"MessageGroupId": "harvester", "MessageDeduplicationId": digest}
         attributes = {"reason": {"DataType": "String", "StringValue": reason}}
-        with self._translated_errors():
+        with self._translate_errors():
             try:
                 await self._sqs.send_message(**message, MessageAttributes=attributes)
             except ClientError as error:
@@ -136,9 +136,9 @@ class SQSBroker:
                 await self._sqs.send_message(**message)
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Delete the messages, with a second attempt for failures. SQS delivers the others again, which is harmless."""
-        entries = _batch_entries(deliveries)
-        with self._translated_errors():
+        """Delete the messages, and retry failures once. SQS delivers a message again if its deletion fails."""
+        entries = _create_batch_entries(deliveries)
+        with self._translate_errors():
             for _ in range(_DELETE_ATTEMPTS):
                 response = await self._sqs.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
                 failed = {each["Id"] for each in response.get("Failed", ())}
@@ -158,17 +158,17 @@ class SQSBroker:
         return attributes
 
     @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except (TimeoutError, BotoCoreError, ClientError, OSError, ValueError) as error:
-            raise broker_error(f"SQS, queue {self._queue_url}", error) from None
+            raise create_broker_error(f"SQS, queue {self._queue_url}", error) from None
 
 
-def _delivery_count(message: Mapping[str, Any]) -> int:
-    """Return how many times a message was delivered; 1 if an SQS-compatible server does not count."""
+def _get_delivery_count(message: Mapping[str, Any]) -> int:
+    """Return how many times a message was delivered, or 1 if an SQS-compatible server does not count."""
     return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
 
 
-def _batch_entries(deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
+def _create_batch_entries(deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
     return [{"Id": str(index), "ReceiptHandle": each.handle} for index, each in enumerate(deliveries)]
