@@ -14,8 +14,8 @@ The base class determines the exit code, the leaf says what happened::
     ├── BrokerError                    -      nothing, or repairs the broker: the trigger reconnects
     └── ExchangeError                  -      nothing: one request to the API failed and is retried
 
-Every message names the thing and says what to do. None contains a secret. Errors of libraries are translated once,
-at the door of the library.
+Every message names the object and the next step. None contains a secret. Errors of libraries are translated once,
+in the module that imports the library.
 
 The second half of this module is the table from HTTP status to its meaning for a reading.
 """

@@ -1,13 +1,13 @@
-"""Rooms import only from lower floors, and libraries, time and environment are used only in named files."""
+"""Packages import only from lower layers, and libraries, time and environment are used only in named files."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-HOUSE = ROOT / "harvester"
-MODULES = sorted(HOUSE.rglob("*.py"))
+PACKAGE = ROOT / "harvester"
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
-FLOORS = {
+LAYERS = {
     "model": 0, "errors": 0, "text": 0, "clock": 0, "private_files": 0, "signals": 0,
     "histogram": 0,
     "place": 1, "schedule": 1, "causes": 1, "health": 1, "observability": 1,
@@ -21,7 +21,7 @@ FLOORS = {
     "cli": 9, "__main__": 10,
 }  # fmt: skip
 
-DOORS = {
+ALLOWED_IMPORTERS = {
     "aio_pika": {"sources/brokers/rabbitmq.py", "sources/brokers/rabbitmq_messages.py"},
     "aiobotocore": {"sources/brokers/sqs.py"},
     "aiohttp": {"braze/transport.py", "braze/transport_errors.py", "simulator", "web/lookups.py", "web/server.py"},
@@ -59,7 +59,7 @@ DOORS = {
     "yarl": {"braze/transport.py", "braze/transport_errors.py"},
     "zstandard": {"storage/part.py", "datasets/members.py"},
 }
-"""Which files or rooms may import a library. orjson is the JSON of the house; only its hot path is in braze."""
+"""Which files or packages may import a library. orjson is used everywhere; only its hot path is in braze."""
 
 
 def imported(module: Path) -> list[str]:
@@ -75,55 +75,55 @@ def imported(module: Path) -> list[str]:
 
 
 def is_module(name: str) -> bool:
-    """Whether a dotted name is that of a module, or of something in a module of the room, and not of the room."""
-    path = HOUSE.parent.joinpath(*name.split("."))
+    """Whether a dotted name is that of a module, or of something in a module of the package, and not of the package."""
+    path = PACKAGE.parent.joinpath(*name.split("."))
     return path.with_suffix(".py").exists() or path.parent.with_suffix(".py").exists()
 
 
-def room(module: Path) -> str:
-    """The room a module is in: the first name below the house."""
-    return module.relative_to(HOUSE).parts[0].removesuffix(".py")
+def get_package(module: Path) -> str:
+    """The package of a module: the first name below harvester."""
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def test_a_module_imports_from_floors_below_or_its_own_room():
-    """A reader can start at floor 0: no module depends on a higher floor."""
+def test_a_module_imports_from_lower_layers_or_its_own_package():
+    """A reader can start at layer 0: no module depends on a higher layer."""
     for module in MODULES:
-        here, names = room(module), imported(module)
+        here, names = get_package(module), imported(module)
         assert here != "__init__" or not names, module
         for name in names:
-            if name.startswith("harvester.") and name.split(".")[1] in FLOORS:
+            if name.startswith("harvester.") and name.split(".")[1] in LAYERS:
                 there = name.split(".")[1]
-                assert there == here or FLOORS[there] < FLOORS[here], f"{module} imports {name}"
+                assert there == here or LAYERS[there] < LAYERS[here], f"{module} imports {name}"
 
 
-def test_each_library_has_its_doors():
+def test_each_library_is_imported_only_where_it_may_be():
     """A library can be replaced by rewriting the files named here."""
     for module in MODULES:
-        here = module.relative_to(HOUSE)
-        for library in {name.split(".")[0] for name in imported(module)} & set(DOORS):
-            assert DOORS[library] & {str(here), here.parts[0]}, f"{here} imports {library}"
+        here = module.relative_to(PACKAGE)
+        for library in {name.split(".")[0] for name in imported(module)} & set(ALLOWED_IMPORTERS):
+            assert ALLOWED_IMPORTERS[library] & {str(here), here.parts[0]}, f"{here} imports {library}"
 
 
-def test_the_ledger_is_used_through_its_doors_alone():
-    """Other rooms import nothing from below it, so none can hold a connection or pass a function over one."""
+def test_the_ledger_is_used_only_through_its_interfaces():
+    """Other packages import none of its modules, so none can hold a connection or pass a function over one."""
     for module in MODULES:
-        if room(module) != "ledger":
+        if get_package(module) != "ledger":
             below = [name for name in imported(module) if name.startswith("harvester.ledger.") and is_module(name)]
             assert not below, f"{module} imports {below}"
 
 
 def test_tests_and_benchmarks_use_no_sql_of_ours():
-    """They use the doors, or read the file with the database's own client; two helpers watch the engine."""
+    """They use the interfaces, or read the file with the database's own client; two helpers watch the engine."""
     helpers = {ROOT / "tests/support/ledger_file.py", ROOT / "tests/support/compiled_statements.py"}
     for module in (*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")):
         if module not in helpers:
             assert not [name for name in imported(module) if name.startswith("sqlalchemy")], module
 
 
-def test_time_and_environment_come_through_their_doors():
+def test_only_clock_and_settings_read_time_and_environment():
     """Tests own the clock, and settings are read in one place; the stand-in API has a clock of its own."""
     for module in MODULES:
-        source, here = module.read_text(), room(module)
+        source, here = module.read_text(), get_package(module)
         if here not in ("clock", "simulator"):
             for call in ("time.time(", "time.monotonic(", "datetime.now(", "utcnow("):
                 assert call not in source, f"{module}: {call}"
@@ -132,6 +132,6 @@ def test_time_and_environment_come_through_their_doors():
                 assert way not in source, f"{module}: {way}"
 
 
-def test_every_room_has_its_floor():
-    """A new room must be added to a floor."""
-    assert {room(module) for module in MODULES} - {"__init__"} == set(FLOORS)
+def test_every_package_has_its_layer():
+    """A new package must be added to a layer."""
+    assert {get_package(module) for module in MODULES} - {"__init__"} == set(LAYERS)

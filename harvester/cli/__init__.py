@@ -1,6 +1,6 @@
 """The command line: arguments, progress and exit codes.
 
-A command imports its dependencies when it runs, so that ``--help`` is fast. No lower room reads arguments, prints, or
+A command imports its dependencies when it runs, so that ``--help`` is fast. No lower package reads arguments, prints or
 ends the process.
 """
 

@@ -25,7 +25,7 @@ def ledger() -> None:
 @click.argument("to", type=options.LocalPath())
 @ledger_access.ledger_command
 def backup(to: Path, path: Path) -> None:
-    """Copy the ledger to the new file TO, also while it is in use.
+    """Copy the ledger to the new file TO, even while it is in use.
 
     To restore a copy, stop all processes that use the ledger, then put the copy in its place. What was captured after
     the copy is captured again.

@@ -26,7 +26,7 @@ one_pair = click.option("--pair", "ids", nargs=2, metavar="CAMPAIGN_ID SEND_ID",
 @ledger_access.creating_command(lambda _: True)
 @options.list_workspaces
 def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
-    """Add PAIRS to the ledger, also while a service uses it.
+    """Add PAIRS to the ledger, even while a service uses it.
 
     The service, or harvester run without PAIRS, captures them. PAIRS are files as for harvester run, or folders of
     Braze Currents, which are searched for .avro files at any depth.

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", is_flag=True, help="Print JSON.")
 def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **arguments: Any) -> None:
-    """Estimate the requests, time and quota a capture needs. Sends nothing.
+    """Estimate the requests, time and quota of a capture.
 
     Also shows how many pairs would expire before their turn. The estimate is for one workspace, with the quota of
     --limit, --reserve and --max-rate. Other options of harvester run, such as --endpoint, are accepted and ignored. The

@@ -23,7 +23,7 @@ MAX_SENDS = 1000
 @click.option("--workspace", "named", multiple=True, help="Only this workspace; repeat for more  [default: all]")
 @click.option("--json", is_flag=True, help="Print JSON.")
 def show(ids: tuple[str, ...], path: Path, configured: list[str] | None, named: tuple[str, ...], *, json: bool) -> None:
-    """Print what became of a send.
+    """Print the history of a send.
 
     Prints its times, its readings with their verdicts and parts, the next reading, and why it waits or failed. A send
     id that several workspaces or campaigns use is printed for each. The command only reads, also while a service

@@ -30,7 +30,7 @@ _SHARE = click.FloatRange(0, 1)
 
 @click.command()
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port on 127.0.0.1.")
-@click.option("--seed", default=1, show_default=True, help="Determines all responses, with the day and the time.")
+@click.option("--seed", default=1, show_default=True, help="The seed of all responses, with the day and the time.")
 @click.option("--pairs", default=5000, show_default=True, type=click.IntRange(1), help="The number of sends.")
 @click.option("--write-pairs", "listed", type=options.LocalPath(), help="Write a list of the sends to this CSV file.")
 @click.option(
@@ -54,7 +54,7 @@ _SHARE = click.FloatRange(0, 1)
     default=1.0,
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="The speed of its clock, so that sends expire sooner. Clients keep their own time.",
+    help="The speed of its clock, so that sends expire sooner. The clocks of clients are not affected.",
 )
 @click.option(
     "--neighbour",
@@ -81,7 +81,7 @@ _SHARE = click.FloatRange(0, 1)
     default=0.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="How long each response takes, by your clock.",
+    help="The latency of each response, not affected by --speed.",
 )
 @click.option("--log", type=options.LocalPath(), help="Append each response to this NDJSON file before it is sent.")
 def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tuple[str, ...], **values: Any) -> None:

@@ -23,7 +23,7 @@ PARTS_PER_PAGE = 1000
 @ledger_access.ledger_command
 @click.option("--json", is_flag=True, help="Print JSON.")
 def status(path: Path, *, json: bool) -> None:
-    """Print the books of the ledger.
+    """Print how many pairs are captured, expired or pending.
 
     Accepted pairs = captured + rejected + expired + pending. With several workspaces, also prints the books of each.
 
@@ -88,7 +88,7 @@ def _list_counts(counts: Mapping[str, int]) -> str:
 @ledger_access.ledger_command
 @click.option("--since", default=0, show_default=True, help="Only parts stored after the part with this order.")
 def parts(path: Path, since: int) -> None:
-    """List stored parts in the order of storing, for loaders.
+    """List parts in the order in which they were stored, for loaders.
 
     Prints a line of NDJSON per part. A loader saves the order of the last part that it loaded.
 

@@ -1,1 +1,1 @@
-"""The only room about concurrency."""
+"""Runs captures: claims readings, sends requests, seals batches and uploads parts. All concurrency is here."""

@@ -17,7 +17,7 @@ CLAIM_SECONDS = 0.25
 """The time between two claims of a process with several workspaces at work."""
 
 GATHER_SECONDS = 0.02
-"""How long the first of several workspaces waits for others that begin with it."""
+"""How long a claim waits, if several workspaces are active, so that more of them join it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Claimed:
 
 @dataclass(slots=True)
 class _Request:
-    """What a workspace wants, and the deadline of its last reading: the next one is not nearer."""
+    """A pending claim of a workspace. ``deadline`` is that of its last reading; later readings are not nearer."""
 
     limit: int
     probe: Probe | None
@@ -41,7 +41,7 @@ class _Request:
 
 
 class Claims:
-    """Gathers what lanes want into claims."""
+    """Combines the requests of several lanes into one claim."""
 
     def __init__(self, ledger: Ledger, *, lease: Lease, holdings: Holdings, count_lanes: Callable[[], int]) -> None:
         """Claim for the owner that holds ``lease``, as much as ``holdings`` have room for."""

@@ -20,7 +20,7 @@ from harvester.model import Batch, Outcome, Reading
 from harvester.storage import Compression
 
 CUT_SECONDS = 10.0
-"""The age of its first outcome at which a batch is cut: the most that a kill repeats, beside requests in flight."""
+"""The maximum age of a batch's first outcome. A kill repeats at most this much work, plus requests in flight."""
 
 log = structlog.get_logger()
 
@@ -142,7 +142,7 @@ class Committer:
             return
         self._counters.add(cut.settlements, parts)
         cut.log_sealed(parts)
-        if epoch == self._lease.epoch:  # otherwise it was dropped, and counted so, after it was sealed
+        if epoch == self._lease.epoch:  # otherwise ``drop_lost`` has already updated the counts
             self._holdings.remove(len(cut.settlements))
             self._unsealed -= Counter(each.reading.pair.workspace for each in cut.settlements)
         if parts:

@@ -16,7 +16,7 @@ from harvester.ledger import Ledger
 from harvester.settings import Changes
 
 LINGER_SECONDS = 1.0
-"""How long pairs that trickle in gather before they are claimed, so that they share a part."""
+"""The delay between an enqueue and the claim, so that pairs enqueued one by one share a part."""
 
 POLL_SECONDS = 10.0
 """How often a service reads the due times of all workspaces, since other processes can enqueue pairs."""
@@ -25,7 +25,7 @@ SPACING_SECONDS = 0.25
 """The least time between two polls."""
 
 TIME_PROBES = 50
-"""In how many workspaces a poll searches for a pair to request for the time."""
+"""How many workspaces one poll searches for a pair whose request can confirm the time."""
 
 
 class Dispatcher:

@@ -60,7 +60,7 @@ class Lane:
         self._awake.set()
 
     async def run(self) -> None:
-        """Work until nothing is due, or for a run until nothing is left that is worth waiting for.
+        """Work until nothing is due; in a run, until no reading and no other process is worth waiting for.
 
         Raises ``LedgerError``.
         """
@@ -91,7 +91,7 @@ class Lane:
             await self._awake.wait()  # what is in flight may also settle the doubt
             return True
         if hold is not None and hold.cause is HoldCause.REFUSED:
-            self._pacer.lift(HoldCause.REFUSED)  # all that was claimed has an outcome: a probe may leave
+            self._pacer.lift(HoldCause.REFUSED)  # every claimed reading has an outcome, so a probe can be sent
             hold = None
         if hold is not None:
             await self._wait_for_hold(hold)
@@ -99,7 +99,7 @@ class Lane:
         return await self._claim() or await self._wait_for_work()
 
     def _should_give_up(self, hold: Hold | None) -> bool:
-        """Return whether pending readings are left to the next run: halted, or no success for too long."""
+        """Return whether to leave pending readings to the next run, because of a halt or a long outage."""
         if not self._shared.patience.lasting and self._endpoint.halt is not None:
             return True
         if not self._shared.patience.is_over(hold, self._pacer):
@@ -116,7 +116,7 @@ class Lane:
         return self._endpoint.refusals.trust is not Trust.TRUSTED
 
     async def _claim(self) -> bool:
-        """Claim what the pace can serve, if little is left; while there is doubt, one probe. Returns whether it did."""
+        """Claim as many readings as the pace allows, or one probe while in doubt. Returns whether it claimed any."""
         if self._exhausted:
             return False
         await self._shared.time.correct([self.workspace])

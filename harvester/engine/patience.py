@@ -5,7 +5,7 @@ from harvester.braze.pacer import Pacer
 from harvester.schedule import count_deferrals
 
 PROBES_UNANSWERED = 2
-"""The failed probes that suffice if no request of this process was ever answered: the endpoint may not exist."""
+"""After so many failed probes, a run gives up if no request ever got a response: the endpoint may not exist."""
 
 
 class Patience:

@@ -94,7 +94,7 @@ class Requests:
                 self.captured |= isinstance(outcome, Captured)
                 await self._shared.committer.add(self._shared.uploader.destination, reading, outcome)
                 self.start_tasks()
-                await asyncio.sleep(0)  # responses that arrive together are followed by requests that leave together
+                await asyncio.sleep(0)  # other tasks handle their responses first
         finally:
             self._tasks -= 1
             if self.returned or not self.busy:
@@ -116,7 +116,7 @@ class Requests:
 
 
 class _Departure:
-    """Counts a reading among those that are about to leave, until its first request leaves."""
+    """Counts a reading in ``leaving`` until its first request is sent."""
 
     __slots__ = ("_requests",)
 
@@ -133,7 +133,7 @@ class _Departure:
             self._requests.leaving -= 1
 
     def end(self) -> None:
-        """Record that a request of it leaves."""
+        """Record that the first request is sent."""
         if self._requests is not None:
             requests, self._requests = self._requests, None
             requests.leaving -= 1

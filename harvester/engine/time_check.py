@@ -42,7 +42,7 @@ class TimeCheck:
 
     @property
     def unconfirmed_at(self) -> float | None:
-        """Give the time if no answer has confirmed it; None if one has."""
+        """Return the current time if no response has confirmed it; otherwise None."""
         return None if self._clock.confirmed else self._clock.wall()
 
     def moved(self, since: float) -> bool:
@@ -52,7 +52,7 @@ class TimeCheck:
     async def send(self, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Make a request unless the clock has moved; returns its outcome, or ``Returned`` if the clock moves meanwhile.
 
-        Until an answer has confirmed the time, one request is made at a time: a wrong clock makes all of them void. A
+        Until a response has confirmed the time, one request is made at a time: a wrong clock makes all of them void. A
         request that hangs delays the others only for ``TURN_SECONDS``.
         """
         if self._answered or not await self._wait_for_turn():
@@ -131,5 +131,5 @@ class TimeCheck:
         if not self._clock.confirmed:
             pair = Pair(workspace, *_NO_SEND)
             await client.request_time(pair, ending_at=self._clock.wall())
-            if not self._clock.confirmed and self._clock.moves:  # the first one contradicts the machine: a second
+            if not self._clock.confirmed and self._clock.moves:  # the clocks disagree: ask once more
                 await client.request_time(pair, ending_at=self._clock.wall())

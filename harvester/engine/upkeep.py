@@ -44,7 +44,7 @@ class Upkeep:
         housekeeping: bool,
         after_housekeeping: AfterHousekeeping,
     ) -> None:
-        """Without ``housekeeping`` nothing is scheduled, expired and deleted. Settled pairs live for ``keep_days``."""
+        """Without ``housekeeping`` nothing is scheduled, expired and deleted. Settled pairs stay for ``keep_days``."""
         self._ledger = ledger
         self._clock = ledger.clock
         self._lease = lease
@@ -62,7 +62,7 @@ class Upkeep:
         """Workspaces whose pairs may have expired when they were enqueued."""
 
     def touch(self, names: Iterable[str]) -> None:
-        """Expire the overdue pairs of these workspaces at the next beat: pairs were enqueued."""
+        """Expire the overdue pairs of these workspaces in the next ``run_once``: pairs were enqueued."""
         self._touched.update(names)
 
     def tidy_up_now(self) -> None:

@@ -95,7 +95,7 @@ class Uploader:
 
     @property
     def full(self) -> bool:
-        """Whether as many bytes wait as may wait."""
+        """Whether the sealed bytes have reached ``max_sealed_bytes``."""
         return self._sealed_bytes >= self._max_sealed_bytes
 
     def add(self, batch_id: str, size_bytes: int, *, span: Span = NO_SPAN) -> None:
@@ -121,7 +121,7 @@ class Uploader:
         return others
 
     def expect_dataset(self, dataset_id: str, problem: SinkError) -> None:
-        """Begin with a place that is unavailable because of ``problem``: it must prove to be that dataset first."""
+        """Start although the place is unavailable; the first upload checks that it still contains this dataset."""
         self._expected = dataset_id
         self._record_failure(problem)
 
@@ -197,7 +197,7 @@ class Uploader:
         self._expected = None
 
     async def _store(self, batch_id: str) -> None:
-        """Create each part of a batch and note that it is stored. Raises ``SinkError``; the rest stays sealed then."""
+        """Create each part of a batch and mark it as stored. On ``SinkError``, the remaining parts stay sealed."""
         for part in await self._ledger.batches.list_sealed_parts(batch_id):
             try:
                 _check(part)

@@ -32,7 +32,7 @@ _CONNECTIONS_PER_SLOT = 4
 log = structlog.get_logger()
 
 Connect = Callable[[Workspace, str, Settings, Clock], Transport]
-"""Connects to a workspace with its API key: the lowest seam, where a stand-in can replace Braze."""
+"""Connects to a workspace with its API key: tests replace Braze here."""
 
 
 def count_slots(settings: Settings) -> int:
@@ -60,7 +60,7 @@ class WorkspaceAccess:
 
     @property
     def droppable(self) -> bool:
-        """Whether nothing has to be remembered: it works, or was never used."""
+        """Whether it can be dropped without losing state: its endpoint works, or was never used."""
         endpoint = self.client.endpoint
         works = endpoint.halt is None and endpoint.failing is None and endpoint.refusals.trust is Trust.TRUSTED
         return works and self.unreachable is None

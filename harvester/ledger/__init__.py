@@ -1,6 +1,6 @@
 """The ledger: what is due, leased, sealed and stored. The only package that imports SQLAlchemy.
 
-Other rooms import from this package, never from its modules.
+Other packages import from this package, never from its modules.
 """
 
 from harvester.ledger.books import StoredPart

@@ -1,4 +1,4 @@
-"""The second door: leases readings to this process, seals batches, and recovers what dead or late owners held."""
+"""Leases readings to this process, seals batches, and recovers the readings and batches of dead or late owners."""
 
 import asyncio
 import random
@@ -97,7 +97,7 @@ class Batches:
         return await self._database.write(claim.claim, limits, probes or {}, epoch=epoch)
 
     async def list_leased(self) -> list[Reading]:
-        """List the readings that are leased to our epoch, in no order: a claim may be complete whose reply was lost."""
+        """List the readings that are leased to our epoch, in no order. Use it after a claim whose reply was lost."""
         return await self._database.read(claim.list_leased, await self._get_epoch())
 
     async def release(self, readings: Sequence[Reading]) -> None:
@@ -125,7 +125,7 @@ class Batches:
         return True
 
     async def is_sealed(self, batch_id: str) -> bool:
-        """Return whether a batch was sealed, by whomever."""
+        """Return whether any process has sealed a batch."""
         return await self._database.read(is_sealed, batch_id)
 
     async def list_sealed_parts(self, batch_id: str) -> list[Part]:

@@ -104,7 +104,7 @@ def correct_times(tx: Transaction, workspaces: Sequence[str]) -> dict[str, int]:
     """Correct the effects of a wrong clock; returns for each workspace how many pairs had expired by mistake.
 
     Pairs that expired too early are reopened. Readings that became due too early wait again, and readings that were
-    deferred for too long become due. A first sight in the future becomes now, for pairs without a send time.
+    deferred for too long become due. For pairs without a send time, a ``first_seen_at`` in the future becomes now.
     """
     names = encode_values(workspaces)
     reopened = Counter(tx.execute(_reopen_expired(tx.dialect), names).scalars())
@@ -181,7 +181,7 @@ def _reopen_expired(dialect: Dialect) -> UpdateBase:
 
 @cache
 def _move_first_seen(dialect: Dialect) -> Update:
-    """Set the first sight of open pairs without a send time from the future to now."""
+    """Change a ``first_seen_at`` in the future to the current time, for open pairs without a send time."""
     p = pairs.c
     longest: BindParameter[float] = bindparam("longest", type_=Float)
     no_time = and_(_is_named(dialect), UNSETTLED, p.expires_at > longest, p.expires_at < NEVER, p.sent_at.is_(None))

@@ -173,7 +173,7 @@ def _latest_due(plan: ReadingPlan) -> ColumnElement[str]:
 def _find_ending_at(plan: ReadingPlan) -> ColumnElement[float]:
     """Return the end of the days to request.
 
-    A deferred reading requests the same days again, for a day; after that, newer ones are worth more.
+    For a day, a deferred reading requests the same days again; after that, it requests the newest days.
     """
     recent = and_(pairs.c.ending_at > NOW - DAY_SECONDS, pairs.c.ending_at <= NOW + LARGE_DIFFERENCE_SECONDS)
     return case((and_(pairs.c.reading == _latest_due(plan), recent), pairs.c.ending_at), else_=NOW)

@@ -13,7 +13,7 @@ from harvester.ledger.schema import outcome_counts, pair_counts
 from harvester.model import DAY_SECONDS, GRACE_SECONDS
 
 ACCEPTED = "accepted"
-"""The state under which every pair is counted once more, so that the books can be balanced."""
+"""A pseudo-state that counts every pair again, so that the totals can be checked against it."""
 
 DEFERRED_STATE = "deferred"
 """The state under which readings are counted that wait because they were deferred."""

@@ -14,7 +14,7 @@ from harvester.ledger.schema import pairs
 
 @cache
 def make_due(dialect: Dialect) -> Update:
-    """Make due what waits in some workspaces and has fallen due."""
+    """Change overdue waiting readings of some workspaces to the state ``due``."""
     named = values_as_table(dialect, pairs.c.workspace)
     late = and_(WAITING, pairs.c.workspace.in_(select(named.c.workspace)), pairs.c.due_at <= NOW)
     return update(pairs).where(late).values(state="due")

@@ -28,7 +28,7 @@ PRIORITY = (pairs.c.low_priority, pairs.c.expires_at, pairs.c.id)
 """The order of claims: the nearest deadline first, low priority last."""
 
 SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
-"""When a pair's time began: see ``Reading.since``."""
+"""The send time, or when the pair was first seen if that is unknown; see ``Reading.since``."""
 
 
 IN_TIME = or_(pairs.c.expires_at > NOW, ~TRIED)

@@ -1,4 +1,4 @@
-"""The first door: adds, requeues and removes pairs."""
+"""Adds, requeues and removes pairs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -99,7 +99,7 @@ def held_by_others(tx: Transaction, workspace: str, *, epoch: int) -> bool:
 def take_over(tx: Transaction, *, owner: str, epoch: int, list_dead: Callable[[set[str]], list[str]]) -> list[int]:
     """End the epochs of dead and late owners, and take over their sealed batches; returns the epochs to release.
 
-    ``list_dead`` returns those of some owners that are dead. Epochs that ended before are returned as well, while they
+    ``list_dead`` returns the owners whose process has ended. Epochs that ended before are returned as well, while they
     hold readings.
     """
     registered = tx.execute(_OWNERS).all()

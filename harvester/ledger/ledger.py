@@ -1,4 +1,4 @@
-"""Opens a ledger: this process's handle on one file, with four doors.
+"""Opens a ledger file, and provides its interfaces: ``intake``, ``batches``, ``upkeep`` and ``reports``.
 
 Every database error becomes a ``LedgerError``.
 """
@@ -82,7 +82,7 @@ class Ledger:
     @staticmethod
     @asynccontextmanager
     async def open_to_read(path: Path, *, clock: Clock) -> AsyncIterator[Reports]:
-        """Open an existing ledger read-only, also while others use it. Raises ``LedgerError``.
+        """Open an existing ledger read-only, even while others use it. Raises ``LedgerError``.
 
         It takes no lock and upgrades nothing. Its time is Braze's, unless the machine's clock was set since.
         """

@@ -1,4 +1,4 @@
-"""The fourth door: reads a ledger for commands, pages, loaders and other rooms."""
+"""Reads a ledger for commands, web pages, loaders and other packages."""
 
 from array import array
 from collections.abc import Collection, Mapping, Sequence

@@ -49,7 +49,7 @@ owners = Table(
     Column("version", String, nullable=False),
     sqlite_autoincrement=True,
 )
-"""The processes that hold leases, one row each. No epoch is used twice, also after its row is deleted."""
+"""The processes that hold leases, one row each. An epoch is never reused, even after its row is deleted."""
 
 pairs = Table(
     "pair",
@@ -151,7 +151,7 @@ paces = Table(
     Column("workspace", String, primary_key=True),
     Column("calls_per_second", Float, key="requests_per_second", nullable=False),
 )
-"""What a service can keep up over hours, as it measured last: what it cannot reach in time is at risk."""
+"""The pace that a service last measured over hours. Pairs that it cannot read in time at this pace are at risk."""
 
 pair_counts = Table(
     "pair_count",
@@ -180,7 +180,7 @@ outcome_counts = Table(
 
 def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
     """Index only the rows in a state: claiming stays quick however many pairs are settled."""
-    # As text, since SQLite and PostgreSQL spell it alike and SQLAlchemy would load both to spell it apart.
+    # As text: the syntax is the same in SQLite and PostgreSQL; SQLAlchemy's form would import both dialects.
     index = f"CREATE INDEX {name} ON {table.name} ({columns}) WHERE {where}"
     event.listen(table, "after_create", DDL(index))  # type: ignore[no-untyped-call] # SQLAlchemy gives it no types
 
@@ -190,7 +190,7 @@ _partial("pair_open", pairs, "workspace, expires_at, state", where="state <> 'se
 _partial("pair_waiting", pairs, "workspace, due_at, captures", where="state = 'waiting'")
 _partial("pair_deferred", pairs, "workspace, due_at", where="state = 'waiting' AND deferrals > 0")
 _partial("pair_leased", pairs, "epoch, workspace", where="state = 'leased'")
-Index("outcome_pair", outcomes.c.pair_id)  # whole: for its foreign key SQLite never takes a partial one
+Index("outcome_pair", outcomes.c.pair_id)  # not partial: SQLite uses no partial index for a foreign key
 _partial("pair_expired", pairs, "workspace, expires_at", where="outcome = 'expired'")
 _partial("pair_failed", pairs, "outcome, reason, id", where="outcome = 'rejected' OR outcome = 'expired'")
 _partial("outcome_rejected", outcomes, "id", where="outcome = 'rejected'")

@@ -126,7 +126,7 @@ def _build_rows(
         match outcome:
             case Captured():
                 plan = plans[reading.pair.workspace]
-                # No reading fell due between the end of its days and its claim, which would have replaced it.
+                # The claim is not before ``ending_at``; a reading due in between would have replaced this one.
                 following = plan.after(reading.name, reading.since, reading.ending_at)
                 planned = (following.name, following.due_at) if following else (None, None)
                 rows.ended.append(_build_ended(reading, "captured", outcome.verdict.value, None, None, *planned))
@@ -209,7 +209,7 @@ def _record_outcomes(dialect: Dialect) -> Insert:
 def _restart_windows(dialect: Dialect) -> Update:
     """Restart the windows of captured pairs that seem closed and whose sends have no time.
 
-    They were first seen by a clock that was behind. Named again within their windows, they are no new sends.
+    A clock that was behind recorded when they were first seen. Enqueued again in time, they are not new sends.
     """
     p = pairs.c
     given = values_as_table(dialect, p.id)

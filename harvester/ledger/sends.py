@@ -1,4 +1,4 @@
-"""Finds what became of a send. Every function only reads, and takes milliseconds with ten million pairs."""
+"""Finds the history of a send. Every function only reads, and takes milliseconds with ten million pairs."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -53,7 +53,7 @@ def connect(path: Path) -> Engine:
     kind = _file_system(path.parent.resolve())
     if _NETWORK_FILE_SYSTEMS.match(kind):
         raise LedgerError(
-            f"the ledger {path} would lie on a network file system ({kind}), whose locks cannot be trusted; "
+            f"the ledger {path} would be on a network file system ({kind}), whose locks are unreliable; "
             "give --state a file on a local disk"
         )
     try:
@@ -63,7 +63,8 @@ def connect(path: Path) -> Engine:
         pass
     except OSError as error:
         raise LedgerError(
-            f"the ledger {path} cannot be used: {error.strerror}; choose another --state, or let this user write there"
+            f"the ledger {path} cannot be used: {error.strerror}; choose another --state, or give this user "
+            "write permission"
         ) from None
     engine = create_engine(
         URL.create("sqlite", database=str(path.absolute())),  # in a text, a ? or # in the path would end the path
@@ -191,7 +192,7 @@ def describe(error: DBAPIError) -> str:
 
 
 def copy(path: Path, to: Path) -> None:
-    """Copy a ledger into a new, consistent file, also while others write to it. Raises ``LedgerError``."""
+    """Copy a ledger into a new, consistent file, even while others write to it. Raises ``LedgerError``."""
     with closing(sqlite3.connect(path.absolute())) as source:
         save(source, to, what=str(path))
 

@@ -1,4 +1,4 @@
-"""The third door: schedules, expires and prunes, and stores the state of workspaces and places."""
+"""Schedules, expires and prunes pairs, and stores the state of workspaces and places."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache

@@ -50,7 +50,7 @@ class FolderSink:
         except FileNotFoundError:
             return set()
         except OSError as error:
-            text = f"cannot list {self.folder / folder}: {error.strerror}; let this user read it"
+            text = f"cannot list {self.folder / folder}: {error.strerror}; give this user read permission"
             raise SinkError(text, cause=find_cause(error) or "failed") from None
 
     async def create(self, part: Part) -> None:
@@ -130,8 +130,8 @@ def _describe_errors(folder: Path) -> Iterator[None]:
     advice = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of your quota",
-        errno.EACCES: "let this user write there",
-        errno.EPERM: "let this user write there, on a file system that has hard links",
+        errno.EACCES: "give this user write permission",
+        errno.EPERM: "give this user write permission, on a file system that supports hard links",
         errno.EROFS: "mount it writable",
         errno.EIO: "check the disk",
         errno.EMFILE: "allow it more open files (ulimit -n)",

@@ -32,7 +32,7 @@ def count_captures(scene: Scene) -> Counter[str]:
 
 
 def test_readings_that_another_process_recovered_are_captured_once(tmp_path):
-    """What was answered and not sealed is dropped and requested again; what was sealed stays."""
+    """Unsealed outcomes are dropped and their readings requested again; sealed batches stay."""
 
     async def story() -> None:
         with structlog.testing.capture_logs() as logs:

@@ -15,7 +15,7 @@ from tests.support.object_stores import AZURITE_KEY, SECRET_KEY
 
 KEY = "canary-key-0123456789"
 CANARIES = tuple(secret[:14].encode() for secret in (KEY, SECRET_KEY, AZURITE_KEY))
-"""The beginnings: half a key is half a leak."""
+"""The first 14 bytes of each secret, because a partial key counts as a leak."""
 
 KEY_FILES = ("key", "*.key", "keys/*", "keys/*/*", "*.toml", "account.json")
 

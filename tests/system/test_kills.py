@@ -1,7 +1,7 @@
 """SIGKILL at each durable step: no row is lost or duplicated, and sealed readings are not requested again.
 
 ``strace`` sends SIGKILL at the k-th call of a system call, for every k until a run completes. Writes of the ledger's
-pages are only sampled, since only a flush makes them count. strace counts per thread, so runs log nothing and use
+pages are only sampled, since only a flush makes them durable. strace counts per thread, so runs log nothing and use
 Python's own event loop; then only the marker and the part are written. The verdict uses the input, the stand-in API's
 log, the parts, and the ledger as plain SQLite reads it after the kill. This process recovers what a killed run left, to
 save its start time.
