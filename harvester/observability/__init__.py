@@ -1,1 +1,1 @@
-"""Logs and traces, and the code that keeps secrets out of both."""
+"""Writes logs and traces, and removes secrets from both."""

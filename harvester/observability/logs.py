@@ -1,6 +1,6 @@
-"""Structured logs on stderr: text for people, or JSON.
+"""Writes structured logs to stderr, as text for people or as JSON.
 
-No value can break the log, and no line shows a secret. Texts from outside are scrubbed when they are received, and
+No value can break a log line, and no line shows a secret. Texts from outside are scrubbed when they are received, and
 every line is scrubbed again here. Warnings of libraries become events.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, TextIO, cast
 import orjson
 import structlog
 
-from harvester.observability.redaction import SHORT, scrub, scrub_foreign
+from harvester.observability.redaction import SHORT_SECRET_CHARACTERS, scrub, scrub_foreign
 
 Event = MutableMapping[str, Any]
 
@@ -27,9 +27,9 @@ OUTPUT_LOCK = threading.RLock()
 
 
 class _Stderr:
-    """The current standard error, which a progress view replaces to separate log lines from its own lines.
+    """The current ``sys.stderr``, which a progress view replaces to separate log lines from its own lines.
 
-    A line that cannot be written (full disk, no reader) is lost; the process continues.
+    A line that cannot be written (the disk is full, or there is no reader) is lost; the process continues.
     """
 
     def write(self, text: str) -> int:
@@ -43,30 +43,34 @@ class _Stderr:
 
 
 def set_up_logs(*, json: bool, level: str) -> None:
-    """Write events at ``level`` or above to stderr, one per line, with control characters escaped."""
-    lines = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
+    """Write events of at least ``level`` to stderr, one per line, with control characters escaped."""
+    render_logfmt = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _guard(_render_json if json else lambda event: _escape_control_characters(lines(None, "", event))),
+            _create_renderer(
+                _render_json if json else lambda event: _escape_control_characters(render_logfmt(None, "", event))
+            ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
-        cache_logger_on_first_use=True,  # creating a logger for each event would cost more than most events
+        cache_logger_on_first_use=True,  # a new logger for each event would cost more than most events
     )
     logging.getLogger().handlers = [_LibraryHandler(logging.WARNING)]
 
 
-def _guard(render: Callable[[Event], str]) -> Callable[[object, str, Event], str]:
-    def rendered(_logger: object, _method: str, event: Event) -> str:
+def _create_renderer(render: Callable[[Event], str]) -> Callable[[object, str, Event], str]:
+    """Return a processor of structlog that renders an event, never raises, and masks secrets."""
+
+    def render_safely(_logger: object, _method: str, event: Event) -> str:
         try:
             line = render(event)
-        except Exception:  # noqa: BLE001 - no value may end the operation that is logged
+        except Exception:  # noqa: BLE001 - a value that cannot be rendered must not end the operation
             line = standard_json.dumps({_to_ascii(name): _to_ascii(value) for name, value in event.items()})
-        return scrub(line, least=SHORT)
+        return scrub(line, min_characters=SHORT_SECRET_CHARACTERS)
 
-    return rendered
+    return render_safely
 
 
 def _render_json(event: Event) -> str:
@@ -83,14 +87,14 @@ def _to_ascii(value: object) -> str:
 
 
 def _escape_control_characters(text: str) -> str:
-    """Escape control characters: the renderer escapes only line ends."""
+    """Escape control characters. The renderer of structlog escapes only line ends."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class _LibraryHandler(logging.Handler):
-    """Turns warnings of libraries into events; otherwise Python would print them unscrubbed."""
+    """Turns warnings of libraries into events. Otherwise Python would print them unscrubbed."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -1,7 +1,7 @@
-"""Traces as spans of OpenTelemetry.
+"""Sends traces, as spans of OpenTelemetry.
 
-The only module that imports its library, an optional extra. Without a collector every span records nothing. Spans
-contain only names, ids, counts, statuses and outcomes, and never a key, a URL or a body.
+This is the only module that imports the OpenTelemetry library, an optional extra. Without a collector, nothing is
+recorded. Spans contain names, ids, counts, statuses and outcomes, but never a key, a URL or a body.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 FLUSH_SECONDS = 3.0
-"""How long spans may delay the end of the process."""
+"""How long sending the last spans may delay the end of the process."""
 
 log = structlog.get_logger()
 
 
 class Span:
-    """An operation with a duration. This class records nothing."""
+    """An operation with a duration. This base class records nothing."""
 
     __slots__ = ()
 
@@ -42,7 +42,7 @@ class Span:
         """Record one request and its status."""
 
     def end(self, **attributes: Any) -> None:
-        """End the span, with its last attributes."""
+        """Set the last attributes, and end the span."""
 
 
 NO_SPAN = Span()
@@ -69,7 +69,7 @@ class _RecordedSpan(Span):
 
     def record_attempt(self, status: str) -> None:
         self._attempts += 1
-        self._span.add_event("exchange", {"status": status})
+        self._span.add_event("attempt", {"status": status})
         self._span.set_attributes({"attempts": self._attempts, "status": status})
 
     def end(self, **attributes: Any) -> None:
@@ -81,16 +81,16 @@ _tracer: "Tracer | None" = None
 
 
 def begin_span(name: str, **attributes: Any) -> Span:
-    """Begin a root span. Always ``end`` it: a span without an end is not sent."""
+    """Begin a root span. Always call ``end``: a span without an end is not sent."""
     return NO_SPAN if _tracer is None else _RecordedSpan(_tracer, name, None, attributes)
 
 
 @contextlib.contextmanager
 def send_traces_to(endpoint: str | None) -> Iterator[None]:
-    """Send spans to a collector, as OTLP over HTTP, within this context.
+    """Send spans to a collector as OTLP over HTTP, until the block ends.
 
-    Without an endpoint, no span is sent. The exporter reads OpenTelemetry's other variables, such as headers and
-    sampling. If the collector is unavailable, only spans are lost.
+    Without an endpoint, no span is sent. OpenTelemetry reads its other variables itself, such as headers and sampling.
+    If the collector is unavailable, only spans are lost.
     """
     if endpoint is None:
         yield
@@ -107,8 +107,8 @@ def send_traces_to(endpoint: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def record_spans(exporter: "SpanExporter") -> Iterator[None]:
-    """Send spans to ``exporter`` within this context, and flush them at its end, within ``FLUSH_SECONDS``."""
-    global _tracer  # noqa: PLW0603 - like a logger, it is set up once and used everywhere
+    """Send spans to ``exporter`` until the block ends. The flush at the end takes at most ``FLUSH_SECONDS``."""
+    global _tracer  # noqa: PLW0603 - it is set up once and used everywhere, like a logger
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415 - an extra
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra
@@ -117,23 +117,23 @@ def record_spans(exporter: "SpanExporter") -> Iterator[None]:
     library = logging.getLogger("opentelemetry")
     library.addHandler(forwarder)
     library.propagate = False
-    ours = Resource({"service.name": "harvester", "service.version": __version__})
-    provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+    service = Resource({"service.name": "harvester", "service.version": __version__})
+    provider = TracerProvider(resource=service.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer = provider.get_tracer("harvester", __version__)
     try:
         yield
     finally:
         _tracer = None
-        # The library's own shutdown has no reliable timeout.
-        ending = threading.Thread(target=provider.shutdown, name="last traces", daemon=True)
-        ending.start()
-        ending.join(FLUSH_SECONDS)
+        # The shutdown of the library has no reliable timeout.
+        shutdown = threading.Thread(target=provider.shutdown, name="trace shutdown", daemon=True)
+        shutdown.start()
+        shutdown.join(FLUSH_SECONDS)
         library.removeHandler(forwarder)
 
 
 class _LogForwarder(logging.Handler):
-    """Forwards OpenTelemetry's warnings, such as an unavailable collector, to our log."""
+    """Forwards OpenTelemetry's warnings to our log, for example that the collector is unavailable."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:

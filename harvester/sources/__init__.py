@@ -1,7 +1,7 @@
-"""Where pairs come from: files that a person gives to a command, and messages that a service receives.
+"""Reads pairs: from the files of a command, and from the messages that a service receives.
 
 Files: ``input`` reads lists (``pair_list``, ``rows``) and Currents (``currents``, ``avro``).
-Messages: a ``trigger`` receives them from a broker (``brokers``), and ``message_handler`` enqueues what they contain
+Messages: a ``trigger`` receives them from a broker (``brokers``), and ``message_handler`` enqueues their pairs
 (``message``, ``importer``). Both use the rules for ids and times in ``fields``.
 """
 

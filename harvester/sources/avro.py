@@ -1,7 +1,7 @@
-"""Reads Avro files of records with limits on memory and time, for untrusted files.
+"""Reads untrusted Avro files of records with limits on memory and time.
 
-It implements the Avro 1.11 specification without a library: the existing ones build whole blocks and skip unwanted
-fields without checking the end of the data, so a file of a few hundred bytes can exhaust memory or never end.
+It implements the Avro 1.11 specification without a library. Existing libraries build whole blocks, and skip unwanted
+fields without checking the end of the data. So a file of a few hundred bytes can exhaust memory or never end.
 """
 
 import bz2
@@ -15,7 +15,7 @@ from harvester.sources.avro_binary import UnreadableAvro, read_long
 from harvester.sources.avro_decoder import compile_record_decoder
 
 MAX_BLOCK_BYTES = 16 << 20
-"""The largest block that is read, compressed or not. By default, writers make blocks of 16 to 64 KB."""
+"""The largest block that is read, before and after decompression. The defaults of writers are 16 to 64 KB."""
 
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_XZ_MEMORY_BYTES = 80 << 20
@@ -25,7 +25,7 @@ _MAX_NUMBER_BYTES = 10
 
 
 class AvroFile:
-    """A file of records whose header has been read. ``record_name`` is empty if the schema is not a record."""
+    """An Avro file whose header has been read. ``record_name`` is empty if the schema is not a record."""
 
     def __init__(self, file: BinaryIO) -> None:
         """Read the header. Raises ``UnreadableAvro``."""
@@ -33,7 +33,7 @@ class AvroFile:
         try:
             metadata, self._sync = _read_header(file)
             self._schema: Any = json.loads(metadata["avro.schema"])
-        except Exception as error:  # noqa: BLE001 - a damaged header can raise anything
+        except Exception as error:  # noqa: BLE001 - a damaged header can cause any error
             raise UnreadableAvro(f"it is not an Avro file, or its header is damaged ({_format_error(error)})") from None
         codec = metadata.get("avro.codec", b"null").decode("ascii", "backslashreplace")
         if codec not in _CODECS:
@@ -44,7 +44,7 @@ class AvroFile:
         self.record_name = str(self._schema.get("name", "")) if isinstance(self._schema, dict) else ""
 
     def read_records(self, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield these fields of each record, if it has them. Raises ``UnreadableAvro`` where the data is damaged."""
+        """Yield these fields of each record, if it has them. Raises ``UnreadableAvro`` if the data is damaged."""
         decode = compile_record_decoder(self._schema, fields)
         try:
             for count, data in self._read_blocks():
@@ -55,31 +55,31 @@ class AvroFile:
                 _check_end(data, at)
         except UnreadableAvro:
             raise
-        except Exception as error:  # noqa: BLE001 - damaged data can raise anything
-            raise _damaged(_format_error(error)) from None
+        except Exception as error:  # noqa: BLE001 - damaged data can cause any error
+            raise _create_damage_error(_format_error(error)) from None
 
     def _read_blocks(self) -> Iterator[tuple[int, bytes]]:
         """Yield the number of records and the bytes of each block."""
         while (count := _read_count(self._file)) is not None:
             size = _read_long(self._file)
             if size > MAX_BLOCK_BYTES:
-                raise _too_large(size)
-            data = self._decompress(_read(self._file, size))
+                raise _create_size_error(size)
+            data = self._decompress(_read_bytes(self._file, size))
             if not 0 <= count <= len(data):
-                raise _damaged(f"a block of {len(data)} bytes claims {count} records")
-            if _read(self._file, _SYNC_BYTES) != self._sync:
-                raise _damaged("a block does not end where it should")
+                raise _create_damage_error(f"a block of {len(data)} bytes claims {count} records")
+            if _read_bytes(self._file, _SYNC_BYTES) != self._sync:
+                raise _create_damage_error("the marker after a block is wrong")
             yield count, data
 
 
 def _check_end(data: bytes, at: int) -> None:
     if at != len(data):
-        raise _damaged("a block contains more than its records")
+        raise _create_damage_error("a block contains more than its records")
 
 
 def _read_header(file: BinaryIO) -> tuple[dict[str, bytes], bytes]:
     if file.read(len(_MAGIC)) != _MAGIC:
-        raise ValueError("it does not begin as Avro files do")
+        raise ValueError("it does not begin with the bytes of an Avro file")
     metadata: dict[str, bytes] = {}
     bytes_left = _MAX_HEADER_BYTES
     while count := _read_long(file):
@@ -93,31 +93,31 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, bytes], bytes]:
                 bytes_left -= size + 1
                 if bytes_left < 0:
                     raise ValueError(f"a header of more than {_MAX_HEADER_BYTES} bytes")
-                texts.append(_read(file, size))
+                texts.append(_read_bytes(file, size))
             metadata[texts[0].decode("utf-8", "replace")] = texts[1]
-    return metadata, _read(file, _SYNC_BYTES)
+    return metadata, _read_bytes(file, _SYNC_BYTES)
 
 
-def _read(file: BinaryIO, size: int) -> bytes:
+def _read_bytes(file: BinaryIO, size: int) -> bytes:
     if size < 0:
-        raise _damaged("a negative length")
+        raise _create_damage_error("a negative length")
     data = file.read(size)
     if len(data) < size:
-        raise _damaged("its end is missing")
+        raise _create_damage_error("its end is missing")
     return data
 
 
 def _read_count(file: BinaryIO) -> int | None:
-    """Read the count of a block's records; None at the end of the file."""
+    """Read the number of records in a block, or return None at the end of the file."""
     first = file.read(1)
     return _read_long(file, first) if first else None
 
 
 def _read_long(file: BinaryIO, first: bytes = b"") -> int:
-    """Read a number, byte by byte."""
-    data = first or _read(file, 1)
+    """Read a number. ``first`` is its first byte if it was already read."""
+    data = first or _read_bytes(file, 1)
     while data[-1] >= 0x80 and len(data) <= _MAX_NUMBER_BYTES:
-        data += _read(file, 1)
+        data += _read_bytes(file, 1)
     return read_long(data, 0)[0]
 
 
@@ -138,12 +138,12 @@ def _decompress_xz(data: bytes) -> bytes:
 
 
 def _decompress_bounded(decompressor: Any, data: bytes) -> bytes:
-    """Decompress a block, up to the limit."""
+    """Decompress a block. Raises ``UnreadableAvro`` if it is larger than the limit or incomplete."""
     decompressed: bytes = decompressor.decompress(data, MAX_BLOCK_BYTES + 1)
     if len(decompressed) > MAX_BLOCK_BYTES:
-        raise _too_large(len(decompressed))
+        raise _create_size_error(len(decompressed))
     if not decompressor.eof:
-        raise _damaged("a block's end is missing")
+        raise _create_damage_error("a block's end is missing")
     return decompressed
 
 
@@ -155,14 +155,14 @@ _CODECS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def _too_large(size: int) -> UnreadableAvro:
+def _create_size_error(size: int) -> UnreadableAvro:
     return UnreadableAvro(
-        f"one of its blocks has {size} bytes or more, and at most {MAX_BLOCK_BYTES} are read; "
-        "rewrite the file with smaller blocks"
+        f"one of its blocks has {size} bytes or more; the limit is {MAX_BLOCK_BYTES}; rewrite the file with smaller "
+        "blocks"
     )
 
 
-def _damaged(detail: str) -> UnreadableAvro:
+def _create_damage_error(detail: str) -> UnreadableAvro:
     return UnreadableAvro(f"it is incomplete or damaged ({detail}); copy it again")
 
 

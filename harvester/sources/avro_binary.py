@@ -1,6 +1,6 @@
 """Reads numbers and lengths in Avro's binary encoding, never beyond the end of a block.
 
-Every function takes a block and a position, and returns the position after what it read. Damaged data raises
+Every function takes a block and a position, and returns the position after the value. If the data is damaged, it raises
 ``ValueError`` or ``IndexError``.
 """
 
@@ -14,11 +14,11 @@ _MAX_SHIFT = 70
 
 
 class UnreadableAvro(Exception):  # noqa: N818 - a state of the file, not of the program
-    """No further record can be read from a file; the text says why."""
+    """A file, or the rest of it, cannot be read; the text says why."""
 
 
 def read_long(data: bytes, at: int) -> tuple[int, int]:
-    """Return a number and the position after it: seven bits for each byte, lowest first, zigzag-encoded."""
+    """Return a number and the position after it. The encoding is zigzag, with seven bits in each byte, lowest first."""
     byte = data[at]
     if byte < _MORE_BYTES:
         return (byte >> 1) ^ -(byte & 1), at + 1
@@ -41,20 +41,20 @@ def skip_long(data: bytes, at: int) -> int:
 
 
 def skip_bytes(data: bytes, at: int) -> int:
-    """Return the position after a length and so many bytes."""
+    """Return the position after a length and the bytes that it counts."""
     size, at = read_long(data, at)
     return advance(data, at, size)
 
 
 def advance(data: bytes, at: int, size: int) -> int:
-    """Return the position ``size`` bytes ahead. Raises ``ValueError`` if the size, which the data names, is wrong."""
+    """Return the position ``size`` bytes ahead. Raises ``ValueError`` if that is before ``at`` or beyond the block."""
     if not 0 <= size <= len(data) - at:
         raise ValueError("a length exceeds the block")
     return at + size
 
 
 def select_branch(branches: Sequence[T], data: bytes, at: int) -> tuple[T, int]:
-    """Return the branch of a union that the data names, and the position after its number."""
+    """Return the branch of a union that the data selects, and the position after the number of the branch."""
     index, at = read_long(data, at)
     if not 0 <= index < len(branches):
         raise ValueError("a union has no branch of this number")

@@ -8,7 +8,7 @@ from harvester.sources.avro_binary import UnreadableAvro, advance, read_long, se
 from harvester.sources.avro_schema import AvroTypes
 
 Decode = Callable[[bytes, int], tuple[Any, int]]
-"""Decodes the value at a position; returns it and the position after it."""
+"""Decodes the value at a position. Returns the value and the position after it."""
 
 Skip = Callable[[bytes, int], int]
 """Returns the position after the value at a position."""
@@ -19,8 +19,8 @@ _UNITS_PER_SECOND = {"timestamp-millis": 1_000, "timestamp-micros": 1_000_000}
 def compile_record_decoder(schema: Any, wanted: Sequence[str]) -> Decode:
     """Return a function that decodes the wanted fields of one record.
 
-    Raises ``UnreadableAvro`` for a schema that is damaged, recursive or not a record, or if a wanted field is not a
-    plain value. The function raises ``ValueError``, ``IndexError`` or ``struct.error`` for damaged data.
+    Raises ``UnreadableAvro`` if the schema is damaged, recursive or not a record, or if a wanted field is neither text
+    nor a number. The function raises ``ValueError``, ``IndexError`` or ``struct.error`` if the data is damaged.
     """
     try:
         steps = _compile_steps(schema, wanted)
@@ -42,7 +42,7 @@ def compile_record_decoder(schema: Any, wanted: Sequence[str]) -> Decode:
 
 
 def _compile_steps(schema: Any, wanted: Sequence[str]) -> list[tuple[str | None, Decode | Skip]]:
-    """Return a step for each field: its name and how to decode it, or None and how to skip it."""
+    """Return a step for each field: its name and its decoder, or None and its skip function."""
     if not isinstance(schema, dict) or schema.get("type") != "record":
         raise UnreadableAvro("its schema is not a record")
     types = AvroTypes()
@@ -59,20 +59,20 @@ def _compile_steps(schema: Any, wanted: Sequence[str]) -> list[tuple[str | None,
 
 
 def _compile_value_decoder(name: str, schema: Any) -> Decode:
-    """Return a function that decodes a plain value. Raises ``UnreadableAvro`` for any other type."""
+    """Return a function that decodes text or a number. Raises ``UnreadableAvro`` for any other type."""
     if isinstance(schema, list):
-        return _decode_union([_compile_value_decoder(name, each) for each in schema])
+        return _compile_union_decoder([_compile_value_decoder(name, each) for each in schema])
     if isinstance(schema, dict):
         units = _UNITS_PER_SECOND.get(schema.get("logicalType", ""))
         if units and schema.get("type") == "long":
-            return _decode_timestamp(units)
+            return _compile_timestamp_decoder(units)
         return _compile_value_decoder(name, schema["type"])
     if schema not in _DECODERS:
         raise UnreadableAvro(f"its field {name} is neither text nor a number")
     return _DECODERS[schema]
 
 
-def _decode_union(branches: list[Decode]) -> Decode:
+def _compile_union_decoder(branches: list[Decode]) -> Decode:
     def decode(data: bytes, at: int) -> tuple[Any, int]:
         branch, at = select_branch(branches, data, at)
         return branch(data, at)
@@ -80,7 +80,7 @@ def _decode_union(branches: list[Decode]) -> Decode:
     return decode
 
 
-def _decode_timestamp(units_per_second: int) -> Decode:
+def _compile_timestamp_decoder(units_per_second: int) -> Decode:
     """Return a function that decodes a timestamp in whole seconds."""
 
     def decode(data: bytes, at: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Compiles the types of an Avro schema into functions that skip their values.
 
-Schema and data are untrusted, so every step is checked against the end of the block and costs no more than the bytes it
-reads. An array of values without bytes is skipped in one step.
+Schema and data are untrusted. So every step checks the end of the block, and takes time only for the bytes that it
+reads. An array of values that have no bytes is skipped in one step.
 """
 
 from collections.abc import Callable
@@ -13,30 +13,33 @@ _FIXED_SIZES = {"null": 0, "boolean": 1, "float": 4, "double": 8}
 
 
 class AvroType(NamedTuple):
-    """A compiled type: how to skip a value, and the size of every value in bytes if it is always the same."""
+    """A compiled type: a function that skips a value, and the size in bytes if all values have the same size."""
 
     skip: Callable[[bytes, int], int]
     size: int | None = None
 
 
 class AvroTypes:
-    """Compiles types, and keeps those that have names."""
+    """Compiles types, and stores those that have names."""
 
     def __init__(self) -> None:
-        """Compile nothing yet."""
+        """Start without named types."""
         self._named: dict[str, AvroType] = {}
 
     def compile(self, schema: Any, enclosing: tuple[str, ...] = ()) -> AvroType:
-        """Compile a type inside the records ``enclosing``. Raises ``UnreadableAvro`` or, for damage, anything."""
+        """Compile a type inside the records ``enclosing``.
+
+        Raises ``UnreadableAvro``, or any other error if the schema is damaged.
+        """
         if isinstance(schema, str):
-            return _PRIMITIVES.get(schema) or self._find_named(_local_name(schema), enclosing)
+            return _PRIMITIVES.get(schema) or self._find_named(_get_local_name(schema), enclosing)
         if isinstance(schema, list):
-            return _union([self.compile(each, enclosing) for each in schema])
+            return _create_union([self.compile(each, enclosing) for each in schema])
         kind = schema["type"]
         if kind == "array":
-            return _array(self.compile(schema["items"], enclosing))
+            return _create_array(self.compile(schema["items"], enclosing))
         if kind == "map":
-            return _array(_sequence([AvroType(skip_bytes), self.compile(schema["values"], enclosing)]))
+            return _create_array(_create_sequence([AvroType(skip_bytes), self.compile(schema["values"], enclosing)]))
         if kind in ("record", "error", "enum", "fixed"):
             return self._compile_named(schema, enclosing)
         return self.compile(kind, enclosing)
@@ -47,28 +50,28 @@ class AvroTypes:
         return self._named[name]
 
     def _compile_named(self, schema: dict[str, Any], enclosing: tuple[str, ...]) -> AvroType:
-        name = _local_name(schema["name"])
+        name = _get_local_name(schema["name"])
         if schema["type"] == "enum":
             compiled = AvroType(skip_long)
         elif schema["type"] == "fixed":
-            compiled = _fixed(int(schema["size"]))
+            compiled = _create_fixed(int(schema["size"]))
         else:
-            compiled = _sequence([self.compile(each["type"], (*enclosing, name)) for each in schema["fields"]])
+            compiled = _create_sequence([self.compile(each["type"], (*enclosing, name)) for each in schema["fields"]])
         self._named[name] = compiled
         return compiled
 
 
-def _local_name(name: str) -> str:
+def _get_local_name(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _fixed(size: int) -> AvroType:
+def _create_fixed(size: int) -> AvroType:
     if size < 0:
         raise ValueError("a negative size")
     return AvroType(lambda data, at: advance(data, at, size), size)
 
 
-_PRIMITIVES = {name: _fixed(size) for name, size in _FIXED_SIZES.items()} | {
+_PRIMITIVES = {name: _create_fixed(size) for name, size in _FIXED_SIZES.items()} | {
     "int": AvroType(skip_long),
     "long": AvroType(skip_long),
     "bytes": AvroType(skip_bytes),
@@ -76,10 +79,10 @@ _PRIMITIVES = {name: _fixed(size) for name, size in _FIXED_SIZES.items()} | {
 }
 
 
-def _sequence(parts: list[AvroType]) -> AvroType:
-    """Combine types whose values follow one another."""
+def _create_sequence(parts: list[AvroType]) -> AvroType:
+    """Create the type of values that follow one another."""
     if all(each.size is not None for each in parts):
-        return _fixed(sum(each.size or 0 for each in parts))
+        return _create_fixed(sum(each.size or 0 for each in parts))
     skips = [each.skip for each in parts if each.size != 0]
 
     def skip(data: bytes, at: int) -> int:
@@ -90,7 +93,7 @@ def _sequence(parts: list[AvroType]) -> AvroType:
     return AvroType(skip)
 
 
-def _union(branches: list[AvroType]) -> AvroType:
+def _create_union(branches: list[AvroType]) -> AvroType:
     def skip(data: bytes, at: int) -> int:
         branch, at = select_branch(branches, data, at)
         return branch.skip(data, at)
@@ -98,7 +101,7 @@ def _union(branches: list[AvroType]) -> AvroType:
     return AvroType(skip)
 
 
-def _array(items: AvroType) -> AvroType:
+def _create_array(items: AvroType) -> AvroType:
     def skip(data: bytes, at: int) -> int:
         while True:
             count, at = read_long(data, at)

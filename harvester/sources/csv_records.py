@@ -1,8 +1,8 @@
 """Reads CSV records (RFC 4180, as spreadsheets write it) in bounded memory, whatever the text contains.
 
-A quoted cell may contain line ends. Two mistakes are detected and reported with the line of the quote: a quote that
-never ends, which would include all lines after it, and a quote that ends in the middle of a cell on a later line, which
-was most likely not meant to begin.
+A quoted cell may contain line ends. Two mistakes are detected and reported with the line of the quote. A quote that
+never ends would include all lines after it. A quote that ends in the middle of a cell on a later line was probably
+not the beginning of a quoted cell.
 """
 
 import csv
@@ -19,9 +19,9 @@ csv.field_size_limit(MAX_CHARACTERS)  # this module limits the length of a recor
 
 
 class Record(NamedTuple):
-    """The cells of a record, its first line and its number of lines; or ``problem``, why it has no cells.
+    """A record: its first line, its number of lines and its cells.
 
-    ``text`` is the beginning of a record that has a problem.
+    If the record cannot be read, ``problem`` says why, ``text`` is its beginning, and there are no cells.
     """
 
     line: int
@@ -45,7 +45,7 @@ def read_csv_records(file: TextFile) -> Iterator[Record]:
 
 
 def _parse_line(line: str) -> list[str] | None:
-    """Return the cells of a line whose quotes all end correctly on it, or None for any other line."""
+    """Return the cells of a line if all its quotes end correctly on it; otherwise None."""
     try:
         return next(csv.reader([line], strict=True))
     except csv.Error:
@@ -53,7 +53,7 @@ def _parse_line(line: str) -> list[str] | None:
 
 
 class _State(Enum):
-    """The position in a record, by the rules of the ``csv`` module."""
+    """The position in a record, according to the rules of the ``csv`` module."""
 
     CELL_BEGINS = auto()
     IN_CELL = auto()
@@ -62,7 +62,7 @@ class _State(Enum):
 
 
 class _QuotedRecordReader:
-    """Reads one record that may contain quotes, over several lines; keeps at most ``MAX_CHARACTERS`` of it."""
+    """Reads one record that may contain quotes and line ends. It stores at most ``MAX_CHARACTERS`` of the record."""
 
     def __init__(self) -> None:
         self._state = _State.CELL_BEGINS
@@ -94,16 +94,16 @@ class _QuotedRecordReader:
         skipped = f"; {lines} lines were skipped" if lines > 1 else ""
         if self._state is _State.IN_QUOTES:
             return (
-                f"a quote begins in line {self._quote_line} and never ends, so it includes all lines up to line "
-                f"{last_line}, the last one; close it or double it{skipped}"
+                f"a quote begins in line {self._quote_line} and never ends, so it includes all lines up to the last "
+                f"one, line {last_line}; close the quote or double it{skipped}"
             )
         if self._quote_ends_in_cell and lines > 1:
             return (
-                f"the quote that begins in line {self._quote_line} ends in the middle of a cell in line {last_line}: "
-                f"one of its quotes is missing or not doubled{skipped}"
+                f"the quote that begins in line {self._quote_line} ends in the middle of a cell in line {last_line}; "
+                f"add the missing quote or double one{skipped}"
             )
         if self._characters > MAX_CHARACTERS:
-            return f"the row has {self._characters} characters, and at most {MAX_CHARACTERS} are read{skipped}"
+            return f"the row has {self._characters} characters; the limit is {MAX_CHARACTERS}{skipped}"
         return ""
 
     def _add(self, piece: Piece) -> None:
@@ -113,7 +113,7 @@ class _QuotedRecordReader:
         self._follow_quotes(piece)
 
     def _follow_quotes(self, piece: Piece) -> None:
-        """Set the state to the one at the end of a piece."""
+        """Update the state to the end of a piece."""
         text, at = piece.text, 0
         while at < len(text):
             if self._state is _State.IN_QUOTES:

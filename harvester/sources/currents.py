@@ -1,17 +1,17 @@
-"""Reads sends from Braze Currents: Avro files of events, in a folder or one by one.
+"""Reads sends from the files of Braze Currents, which are Avro files of events.
 
-The rules, from Braze's documentation of the events of Currents and their delivery:
+The rules come from Braze's documentation of the events of Currents and their delivery:
 
-- Each file contains events of one type, which its path names: ``.../event_type=users.messages.email.Send/date=.../``.
-  Only types that end in ``.Send`` report sends; files of other types are skipped unopened. If the path names no type,
-  the record name in the file's own schema does (``dataexport.S3.inner.users.messages.email.Send``).
-- ``campaign_id`` and ``send_id`` may be null, and ``time`` is in Unix seconds. An event without both ids is skipped and
-  counted by cause: messages of a canvas, and campaigns that were sent without a send id.
-- Fields differ between versions of the schema, so each is found by its name in each record.
+- Each file contains events of one type, which the path names: ``.../event_type=users.messages.email.Send/date=.../``.
+  Otherwise the name of the record in the file's schema does (``dataexport.S3.inner.users.messages.email.Send``).
+- Only types that end in ``.Send`` report sends. Files whose path names another type are skipped without opening them.
+- ``campaign_id`` and ``send_id`` may be null; ``time`` is in Unix seconds. An event that lacks one of these ids is
+  skipped and counted by cause: messages of a canvas, and campaigns that were sent without a send id.
+- Fields differ between versions of the schema, so each field is found by its name.
 - Events are delivered at least once, one for each user, so a send has many events. Each send is returned once.
 
-A file that is cut off keeps the events before the cut. Avro has no checksums: a file that was cut between two of its
-blocks looks complete.
+If a file is incomplete, the events before the damage are read. Avro has no checksums, so a file that ends between two
+blocks seems complete.
 """
 
 from collections import Counter
@@ -36,12 +36,12 @@ _MAX_QUOTED_CHARACTERS = 500
 class CurrentsReader:
     """Reads the sends that the events in files report.
 
-    ``files`` and ``events`` count what was read, ``skipped`` what was skipped, by cause. ``broken`` is whether a file
-    could not be read to its end.
+    ``files`` and ``events`` count what was read; ``skipped`` counts skipped files and events by cause. ``broken`` is
+    whether a file could not be read completely.
     """
 
     def __init__(self, files: Iterable[tuple[str, FileOpener]], *, workspace: str, now: float) -> None:
-        """Take the names and openers of files of one workspace. Each file is opened when it is read."""
+        """Create a reader of named files of one workspace. Each file is opened when it is read."""
         self._named_files = files
         self._workspace = workspace
         self._now = now
@@ -51,10 +51,10 @@ class CurrentsReader:
         self.skipped: Counter[str] = Counter()
 
     def read(self) -> Iterator[SentPair | BadLine | None]:
-        """Yield bad lines at once, None after each file, and finally each send once.
+        """Yield bad lines immediately, None after each file, and at the end each send once.
 
-        The number of a bad line is that of the event in its file; for a file that is cut off, that of its last readable
-        event. Raises ``StorageError`` if the disk has no space to sort the sends.
+        The number of a bad line is the number of the event in its file; for an incomplete file, the number of the last
+        readable event. Raises ``StorageError`` if the disk has no space to sort the sends.
         """
         with SendTimes() as times:
             for name, opener in self._named_files:
@@ -65,7 +65,7 @@ class CurrentsReader:
 
     @property
     def only_other_types(self) -> bool:
-        """Whether all files have types that report no sends: this is most likely the wrong place."""
+        """Whether all files have types that report no sends. The place is then probably wrong."""
         return bool(self.skipped[OTHER_TYPES]) and not self.files and not self.broken
 
     def _read_file(self, name: str, opener: FileOpener, times: SendTimes) -> Iterator[BadLine]:
@@ -93,11 +93,11 @@ class CurrentsReader:
             yield BadLine(name, number, "", f"the file cannot be read {position}: {error}", "")
 
     def _add_event(self, record: dict[str, Any], times: SendTimes) -> None:
-        """Add one event, or count why it is skipped. Raises ``InvalidField``."""
+        """Add one event, or count it by the cause why it is skipped. Raises ``InvalidField``."""
         for field in ID_FIELDS:
             if record.get(field) is None:
                 of_canvas = field == "campaign_id" and record.get("canvas_id") is not None
-                self.skipped[CANVAS_EVENTS if of_canvas else events_without(field)] += 1
+                self.skipped[CANVAS_EVENTS if of_canvas else name_missing_field_cause(field)] += 1
                 return
         campaign_id, send_id = (parse_id(record, field) for field in ID_FIELDS)
         seconds = record.get("time")
@@ -109,13 +109,13 @@ class CurrentsReader:
         times.add(Pair(self._workspace, campaign_id, send_id), float(seconds))
 
 
-def events_without(field: str) -> str:
-    """Return the cause under which events without a field are counted."""
+def name_missing_field_cause(field: str) -> str:
+    """Return the cause that counts events without this field."""
     return f"events without {field}"
 
 
 def _quote(record: dict[str, Any]) -> str:
-    """Quote the fields of an event that were checked; the others are about a user."""
+    """Return the checked fields of an event as text. Other fields are left out, because they describe a user."""
     return str({name: record.get(name) for name in _QUOTED_FIELDS})[:_MAX_QUOTED_CHARACTERS]
 
 

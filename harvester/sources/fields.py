@@ -1,4 +1,4 @@
-"""Parses the fields of a pair, for files and messages alike. Pure."""
+"""Parses the fields of a pair, in files and in messages. Pure."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -19,15 +19,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_EXAMPLE = "an ISO 8601 time such as 2026-11-20T08:00:00Z"
 
 
-class InvalidField(Exception):  # noqa: N818 - it never leaves the sources, which make a ``BadLine`` of it
-    """A record contains no valid pair: which field is invalid, and why.
+class InvalidField(Exception):  # noqa: N818 - it never leaves the sources, which turn it into a ``BadLine``
+    """A record contains no valid pair. ``field`` is the invalid field, and ``problem`` says why.
 
-    ``problem`` continues a sentence that begins with the name of the field, such as ``is missing``. ``field`` is empty
-    if the whole record is invalid; ``problem`` is then a sentence.
+    ``problem`` continues a sentence that begins with the name of the field, such as ``is missing``. If the whole record
+    is invalid, ``field`` is empty and ``problem`` is a whole sentence.
     """
 
     def __init__(self, field: str, problem: str) -> None:
-        """Keep both apart, as ``BadLine`` does."""
+        """Store the field and the problem separately, as ``BadLine`` does."""
         super().__init__(problem)
         self.field = field
         self.problem = problem
@@ -38,7 +38,7 @@ class TimeInFuture(InvalidField):
 
 
 def format_value(value: object) -> str:
-    """Quote a value for a message, and cut it if it is long: a cell may have a megabyte."""
+    """Quote a value for a message, truncated if it is long. A cell may have a megabyte."""
     text = f"{value!r}" if not isinstance(value, str) else f"{value[: _MAX_VALUE_CHARACTERS + 1]!r}"
     return text if len(text) <= _MAX_VALUE_CHARACTERS + 2 else f"{text[:_MAX_VALUE_CHARACTERS]}..."
 
@@ -46,7 +46,7 @@ def format_value(value: object) -> str:
 def parse_id(record: Mapping[str, object], field: str) -> str:
     """Return an id, without blanks around it and without a spreadsheet's ``="..."``. Raises ``InvalidField``.
 
-    Columns of a fixed width are padded with blanks, and Braze answers zeros for an id that does not exist.
+    Columns of a fixed width are padded with blanks. An id with blanks does not exist, and Braze returns zeros for it.
     """
     value = record.get(field)
     if not isinstance(value, str):
@@ -57,7 +57,7 @@ def parse_id(record: Mapping[str, object], field: str) -> str:
         return value
     value = unwrap_spreadsheet_text(value.strip()).strip()
     if value.lower() in ID_FIELDS:
-        raise InvalidField(field, f"is {value!r}, the name of a column, not an id; the list repeats its header here")
+        raise InvalidField(field, f"is {value!r}, which is the name of a column; the list repeats its header here")
     if problem := find_id_problem(value):
         raise InvalidField(field, problem)
     return value
@@ -87,9 +87,9 @@ def _format_names(workspaces: Collection[str]) -> str:
 
 
 def parse_time(record: Mapping[str, object], field: str, *, latest: float) -> tuple[float | None, bool]:
-    """Return a time and whether it has no zone (it is then UTC); None for a time that is left out.
+    """Return the time in a field and whether it has no zone (it is then in UTC). Without a time, return None.
 
-    Raises ``InvalidField``; ``TimeInFuture`` for a time after ``latest``.
+    Raises ``InvalidField``, and ``TimeInFuture`` if the time is after ``latest``.
     """
     value = record.get(field)
     if value is None or value == "":
@@ -109,7 +109,7 @@ def parse_time(record: Mapping[str, object], field: str, *, latest: float) -> tu
 
 
 def check_time(field: str, value: object, seconds: float, *, latest: float) -> None:
-    """Raise ``InvalidField`` unless a time, which was written as ``value``, is between 1970 and ``latest``."""
+    """Raise ``InvalidField`` unless ``seconds`` is between 1970 and ``latest``. ``value`` is the original text."""
     if seconds < 0:
         raise InvalidField(field, f"is {format_value(value)}, which is before 1970")
     if seconds > latest:

@@ -1,8 +1,8 @@
-"""Checks ids, and detects what databases and spreadsheets write instead of an id. Pure.
+"""Checks ids, and detects texts that databases and spreadsheets write instead of an id. Pure.
 
-Braze creates campaign ids. A send id is created by Braze too, or is the customer's own text of up to 64 characters. So
-a text is refused only if a machine wrote it by mistake: a placeholder for a missing value, an error, a number that lost
-digits. A text that a person may have chosen is accepted, and a note reports it.
+Braze creates campaign ids. A send id is created by Braze or by the customer, as any text of up to 64 characters. So a
+text is invalid only if a program wrote it by mistake: a placeholder for a missing value, an error, or a number that
+lost digits. If a person may have chosen a doubtful text, it is accepted, and a note reports it.
 """
 
 import re
@@ -12,7 +12,7 @@ from harvester.model import MAX_ID_CHARACTERS
 _PLACEHOLDERS = frozenset(
     ["null", "\\n", "nan", "nat", "<na>", "n/a", "(null)", "[null]", "<null>", "<none>", "undefined", "-", "--"]
 )
-"""Placeholders of databases, pandas, Spark and people for a missing value, in lower case."""
+"""Texts that databases, pandas, Spark and people write for a missing value, in lower case."""
 
 _CASE_SENSITIVE_PLACEHOLDERS = frozenset(["None"])
 _SPREADSHEET_TEXT = re.compile(r'="((?:[^"]|"")*)"')
@@ -28,7 +28,7 @@ _MACHINE_ERRORS = (
         "a number that a spreadsheet rounded, so the id is lost; export the column as text",
     ),
 )
-"""Patterns in lower case, with what they mean."""
+"""Patterns for texts in lower case, with their meaning."""
 
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _DOUBTS = {
@@ -46,22 +46,22 @@ _ANY_DOUBT_PATTERN = re.compile("|".join(_DOUBTS.values()))
 
 
 _ORDINARY_ID = re.compile(r"(?=[^A-Za-z]*[A-Za-z])[0-9A-Za-z][0-9A-Za-z_-]{11,63}")
-"""Matches nearly all ids and none of the patterns above, so that most ids need no further check."""
+"""Matches nearly all ids and no text that another pattern matches, so that most ids need no other check."""
 
 
 def is_ordinary_id(text: str) -> bool:
-    """Return whether a text is certainly an id. Most ids are."""
+    """Return whether a text certainly is an id. For most ids, this is the only check."""
     return _ORDINARY_ID.fullmatch(text) is not None
 
 
 def unwrap_spreadsheet_text(text: str) -> str:
-    """Return the text inside ``="..."``, which keeps spreadsheets from changing it; return other text unchanged."""
+    """Return the text inside ``="..."``, which prevents spreadsheets from changing it. Return other text unchanged."""
     match = _SPREADSHEET_TEXT.fullmatch(text)
     return match[1].replace('""', '"') if match else text
 
 
 def find_id_problem(text: str) -> str | None:
-    """Return why a text is not an id, such as ``is empty``, or None if it may be one."""
+    """Return why a text is not an id, such as ``is empty``, or None if it may be an id."""
     if not text.strip():
         return "is empty"
     if len(text) > MAX_ID_CHARACTERS:
@@ -75,7 +75,7 @@ def find_id_problem(text: str) -> str | None:
 
 
 def find_id_doubt(text: str) -> str | None:
-    """Return what a text looks like if it may not be an id, or None if it looks like an id."""
+    """Return what a text looks like if it is probably not an id, or None if it looks like an id."""
     if _ORDINARY_ID.fullmatch(text):
         return None
     lower = text.lower()

@@ -114,7 +114,7 @@ class Importer:
 
         Raises ``SinkError`` if the store itself is unavailable.
         """
-        from harvester.storage.object_store import RequestRefused, is_available  # noqa: PLC0415 - only those who use a store wait for it
+        from harvester.storage.object_store import RequestRefused, is_available  # noqa: PLC0415 - it is slow to import
 
         for attempt in range(MAX_ATTEMPTS):
             try:

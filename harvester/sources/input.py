@@ -1,7 +1,7 @@
-"""The input of a command: lists of pairs in CSV, NDJSON or Parquet files or on standard input, and files of Currents.
+"""Reads the input of a command: lists of pairs (CSV, NDJSON, Parquet, standard input) and files of Currents.
 
 A line that contains no valid pair becomes a ``BadLine``, and reading continues. Each list returns each pair once, after
-all its rows are read: if several lines report the same send, the earliest time counts, as for the events of Currents.
+all its rows are read. If several lines report the same send, the earliest time counts, as for the events of Currents.
 """
 
 import io
@@ -30,19 +30,19 @@ _FIRST_LINE_CHARACTERS = 65_536
 class Input:
     """Reads the pairs in files: ``.csv``, ``.ndjson``, ``.jsonl``, ``.parquet``, or ``-`` for standard input.
 
-    A folder, or a file named ``.avro``, is of Currents. All places of Currents are read together, after the lists.
+    A folder and an ``.avro`` file contain events of Currents. They are all read together, after the lists.
 
-    ``lines`` counts lines and events, ``skipped`` counts valid rows and events that contain no pair, by cause, and
-    ``naive_times`` counts times without a zone. ``notes`` are sentences about the lists, for people.
+    ``lines`` counts lines and events. ``skipped`` counts valid rows and events without a pair, by cause.
+    ``naive_times`` counts times without a zone. ``notes`` are sentences about the lists, for the user.
 
-    ``unconfirmed_pair`` is a pair whose time seems to be in the future while the current time is not confirmed. It is
-    set while the page before it is handled, so that the caller can confirm the time before the pair is checked.
+    ``unconfirmed_pair`` is a pair whose time seems to be in the future while the current time is not confirmed. While
+    it is set, ``read_pages`` yields a page, so that the caller can confirm the time before the pair is checked.
     """
 
     def __init__(
         self, names: Sequence[str], *, workspaces: Collection[str], stdin: BinaryIO, now: float, confirmed: bool = True
     ) -> None:
-        """Check all files, so that a missing one is reported before any pair is enqueued. Raises ``UsageError``."""
+        """Check all files, so that a missing file is reported before a pair is enqueued. Raises ``UsageError``."""
         self._workspaces = dict.fromkeys(workspaces)
         self.set_time(now)
         self._confirmed = confirmed
@@ -61,17 +61,17 @@ class Input:
             _check_list(name)
         if self._currents_places and len(self._workspaces) != 1:
             place = self._currents_places[0]
-            raise UsageError(f"{place}: Currents names no workspace; enqueue it with --workspace NAME, then run")
+            raise UsageError(f"{place}: files of Currents name no workspace; enqueue with --workspace NAME, then run")
 
     def set_time(self, now: float) -> None:
-        """Set the current time, which is confirmed, for everything that is read from now on."""
+        """Set the confirmed current time. It applies to everything that is read afterwards."""
         self._now, self._latest, self._confirmed = now, now + DAY_SECONDS, True
 
     def read(self) -> Iterator[SentPair | BadLine | None]:
-        """Yield bad lines at once, and the pairs of each list at its end. A None means that reading continues.
+        """Yield bad lines immediately, and the pairs of each list at its end. A None means that reading continues.
 
-        Raises ``UsageError`` for a file that cannot be read at all, ``StorageError`` if the disk has no space to sort a
-        long list.
+        Raises ``UsageError`` if a file cannot be read, and ``StorageError`` if the disk has no space to sort a long
+        list.
         """
         for name in self._list_names:
             yield from self._read_list(name)
@@ -122,10 +122,10 @@ class Input:
         if not currents.events and not currents.broken:
             self.notes.append(f"{places} contains no events")
         elif not sends and currents.skipped:
-            self.notes.append(f"{places}: no event names a send that has a {' and a '.join(ID_FIELDS)}")
+            self.notes.append(f"{places}: no event has a {' and a '.join(ID_FIELDS)}")
 
     def read_pages(self, bad_lines: BadLineCollector) -> Iterator[list[SentPair]]:
-        """Yield pairs in pages, and pass bad lines to ``bad_lines``. An empty page means that reading continues."""
+        """Yield pairs in pages, and add bad lines to ``bad_lines``. An empty page means that reading continues."""
         page: list[SentPair] = []
         for each in self.read():
             if isinstance(each, BadLine):
@@ -145,12 +145,12 @@ class Input:
                     yield from read_parquet_rows(name, path)
                 else:
                     yield from self._read_text_rows(name, path)
-        except OSError as error:  # the file was removed, or its disk fails
+        except OSError as error:  # the file was removed, or its disk failed
             raise UsageError(f"{name}: {error.strerror or error}; check the file") from None
 
     def _read_text_rows(self, name: str, path: Path) -> Iterator[Row | BadLine]:
         raw = self._stdin if name == "-" else path.open("rb")
-        # Bytes that are not UTF-8 become surrogates, which are not valid in ids.
+        # Bytes that are not UTF-8 become surrogates, which are invalid in ids.
         with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             first_line = file.readline(_FIRST_LINE_CHARACTERS)
             text = _PeekedText(first_line, file)
@@ -161,7 +161,7 @@ class Input:
 
 
 class _PeekedText:
-    """A text whose first line was already read; it is returned again."""
+    """A text whose first line was already read. ``readline`` returns this line again first."""
 
     def __init__(self, first_line: str, file: io.TextIOWrapper) -> None:
         self._first_line = first_line
@@ -173,7 +173,7 @@ class _PeekedText:
 
 
 def _check_list(name: str) -> None:
-    """Raise ``UsageError`` unless a name is that of a readable list."""
+    """Raise ``UsageError`` unless ``name`` is a readable list."""
     if name == "-":
         return
     try:
@@ -189,11 +189,11 @@ def _check_list(name: str) -> None:
 
 @contextmanager
 def _open_locally(name: str) -> Iterator[Path]:
-    """Return a local path; an object of a store is copied to a temporary folder until the block ends."""
+    """Yield a local path. An object of a store is copied to a temporary folder, which is deleted at the end."""
     if not is_in_object_store(name):
         yield Path(name)
         return
-    from harvester.storage.object_store import download_object  # noqa: PLC0415 - only those who use a store wait for its library
+    from harvester.storage.object_store import download_object  # noqa: PLC0415 - imported only if needed, because it is slow to import
 
     with create_temporary_folder() as folder:
         yield download_object(name, folder)

@@ -1,4 +1,4 @@
-"""Loads JSON and refuses objects that name a member twice: a parser would silently keep the last one. Pure."""
+"""Parses JSON, and refuses objects with a repeated member, of which a parser would silently use the last. Pure."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ _MAX_QUOTED_NAME_CHARACTERS = 64
 
 
 def load_json(text: bytes) -> object:
-    """Parse a JSON message. Raises ``InvalidField`` for other text, and for a member that is named twice."""
+    """Parse a JSON message. Raises ``InvalidField`` if it is not JSON, or if an object has a repeated member."""
     try:
         value: object = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -23,11 +23,11 @@ def load_json(text: bytes) -> object:
 
 
 def _may_repeat_members(text: bytes, value: object) -> bool:
-    """Return whether a text may name a member twice: it then has more quotes than its value has when written again.
+    """Return whether a text may repeat a member. If it does, it has more quotes than the JSON of its parsed value.
 
-    This avoids parsing most texts a second time.
+    With this check, most texts need not be parsed twice.
     """
-    with contextlib.suppress(orjson.JSONEncodeError):  # orjson parses deeper JSON than it writes
+    with contextlib.suppress(orjson.JSONEncodeError):  # orjson cannot write all nesting that it parses
         return b"\\u" in text or orjson.dumps(value).count(b'"') != text.count(b'"')
     return True
 
@@ -36,10 +36,8 @@ def _check_members_unique(text: bytes) -> None:
     def check(members: list[tuple[str, object]]) -> dict[str, object]:
         unique = dict(members)
         if len(unique) < len(members):
-            repeated = Counter(name for name, _ in members).most_common(1)[0][0]
-            raise InvalidField(
-                repeated[:_MAX_QUOTED_NAME_CHARACTERS], "is named twice in one object; leave one of them out"
-            )
+            name = Counter(name for name, _ in members).most_common(1)[0][0]
+            raise InvalidField(name[:_MAX_QUOTED_NAME_CHARACTERS], "is named twice in one object; remove one of them")
         return unique
 
     try:

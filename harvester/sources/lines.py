@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 MAX_CHARACTERS = 1 << 20
-"""The longest line, and the longest CSV record, that is read. The rest of a longer one is skipped."""
+"""The length of the longest line or CSV record that is read. The rest of a longer one is skipped."""
 
 _PIECE_CHARACTERS = 65_536
 
 
 class TextFile(Protocol):
-    """A text that was opened with ``newline=""``, so that a carriage return alone ends a line too."""
+    """A text file that was opened with ``newline=""``, so a single carriage return also ends a line."""
 
     def readline(self, characters: int, /) -> str:
         """Return a line or its first characters, or an empty text at the end."""
@@ -18,7 +18,7 @@ class TextFile(Protocol):
 
 
 class Line(NamedTuple):
-    """A line with its line end. If the line is longer than ``MAX_CHARACTERS``, not ``whole`` but its beginning."""
+    """A line with its line end. If ``whole`` is False, it is too long, and ``text`` is its beginning."""
 
     number: int
     text: str
@@ -26,7 +26,7 @@ class Line(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A line or a part of it; ``ends_line`` is True for the last part."""
+    """A line or a part of it. ``ends_line`` is True for the last part."""
 
     number: int
     text: str

@@ -6,10 +6,10 @@ Version 1 has three forms. The events of object stores are accepted too (``store
     {"version": 1, "pairs": [{"campaign_id": "...", "send_id": "...", "sent_at": "...", "workspace": "..."}, ...]}
     {"version": 1, "file": "s3://bucket/folder/name.csv"}
 
-``sent_at`` and ``workspace`` are optional; ``"once": true`` requests a historical capture. Unknown members are refused:
-a later version may give them a meaning. A reason quotes nothing but the name or value of a field.
+``sent_at`` and ``workspace`` are optional. ``"once": true`` requests one immediate reading. Unknown members are
+refused, because a later version may define them. A reason quotes only the name or the value of a field.
 
-If only some pairs or records of a message are valid, those are accepted.
+If only some pairs or records of a message are valid, these are accepted.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -24,7 +24,7 @@ from harvester.sources.send_times import merge_sends
 from harvester.sources.store_events import NoFileToRead, list_records, load_message, parse_created_object
 
 MAX_MESSAGE_BYTES = 1 << 20
-"""A longer message is not parsed; longer lists belong in a file."""
+"""A longer message is not parsed. Longer lists must be in a file."""
 
 _MEMBERS = frozenset({"version", "once", "pairs", "file", *PAIR_FIELDS})
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -32,15 +32,15 @@ _MAX_QUOTED_URL_CHARACTERS = 200
 _MAX_QUOTED_NAME_CHARACTERS = 64
 
 _MAX_REASONS = 10
-"""Invalid parts of a message that get a reason; a message may have half a million."""
+"""How many invalid parts of a message get a reason. A message may have half a million invalid parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a message requests: pairs, or files of pairs, or nothing.
+    """The content of a message: pairs, or files of pairs, or nothing.
 
-    ``bad`` contains the invalid parts as they were received, the first ones with a reason. ``skipped`` says which
-    events report no file to read. ``records`` are the parts that name the ``files``, in the same order.
+    ``bad`` contains the invalid parts as they were received; the first ones have a reason. ``skipped`` contains the
+    reasons why events name no file to read. ``records`` are the parts that name the ``files``, in the same order.
     """
 
     pairs: tuple[SentPair, ...] = ()
@@ -52,10 +52,10 @@ class Message:
     records: tuple[object, ...] = field(default=(), compare=False)
 
     def encode_invalid_parts(self, file_problems: Mapping[str, str] | None = None) -> tuple[bytes, str]:
-        """Encode the invalid parts as a message that can be corrected and sent again, and return it with the reason.
+        """Encode the invalid parts as a message that can be corrected and sent again. Return it and the reason.
 
-        ``file_problems`` maps URLs of files to their problems. Raises ``TypeError`` if the parts are nested too deeply:
-        orjson parses deeper JSON than it writes.
+        ``file_problems`` maps URLs of files to their problems. Raises ``TypeError`` if the parts are nested too deeply,
+        because orjson cannot write all nesting that it parses.
         """
         problems = file_problems or {}
         parts = [record for record, _ in self.bad]
@@ -67,16 +67,16 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class MessageParser:
-    """Parses messages for these workspaces, which may change, and accepts only files below these prefixes."""
+    """Parses messages. It accepts only these workspaces, which may change, and only files below these prefixes."""
 
     workspaces: Collection[str]
     prefixes: Sequence[str]
 
     def parse(self, body: bytes, *, latest: float) -> Message:
-        """Parse a message, whose times must not be after ``latest``. Raises ``InvalidField``."""
+        """Parse a message. Raises ``InvalidField``, also if a time is after ``latest``."""
         if len(body) > MAX_MESSAGE_BYTES:
             problem = (
-                f"the message has {len(body)} bytes; at most {MAX_MESSAGE_BYTES} are read; put longer lists into a file"
+                f"the message has {len(body)} bytes; the limit is {MAX_MESSAGE_BYTES}; put longer lists into a file"
             )
             raise InvalidField("", problem)
         if body.startswith(_GZIP_MAGIC):
@@ -86,7 +86,7 @@ class MessageParser:
         return self._parse_version_1(message, latest) if records is None else self._parse_events(records)
 
     def _parse_events(self, records: list[object]) -> Message:
-        """Find the files that events report, each once. Raises ``InvalidField`` if no event is valid."""
+        """Return the files that events report, each once. Raises ``InvalidField`` if no event is valid."""
         files: dict[str, object] = {}
         bad: list[tuple[object, str]] = []
         skipped: list[str] = []
@@ -123,8 +123,8 @@ class MessageParser:
             return self._parse_pairs(message["pairs"], once=once, latest=latest)
         if content & {"file", "pairs"}:
             raise InvalidField("", "the message contains more than one of: the fields of a pair, pairs, file")
-        enqueued, naive = self._parse_one_pair({name: message[name] for name in content}, latest)
-        return Message(pairs=(enqueued,), once=once, naive_times=naive)
+        pair, naive = self._parse_one_pair({name: message[name] for name in content}, latest)
+        return Message(pairs=(pair,), once=once, naive_times=naive)
 
     def _parse_pairs(self, records: object, *, once: bool, latest: float) -> Message:
         if not isinstance(records, list) or not records:
@@ -133,17 +133,17 @@ class MessageParser:
         pairs, naive_times = [], 0
         for number, record in enumerate(records, 1):
             try:
-                enqueued, naive = self._parse_one_pair(record, latest)
+                pair, naive = self._parse_one_pair(record, latest)
             except InvalidField as error:
                 bad.append((record, f"pair {number}: {format_reason(error)}" if len(bad) < _MAX_REASONS else ""))
             else:
-                pairs.append(enqueued)
+                pairs.append(pair)
                 naive_times += naive
         pairs = merge_sends(pairs, now=latest - DAY_SECONDS)
         return Message(tuple(pairs), once=once, bad=tuple(bad), naive_times=naive_times)
 
     def _parse_one_pair(self, record: object, latest: float) -> tuple[SentPair, bool]:
-        """Parse a pair, and return it with whether its time has no zone."""
+        """Return a pair, and whether its time has no zone."""
         if not isinstance(record, dict):
             raise InvalidField("", "it is not an object")
         if unknown := record.keys() - set(PAIR_FIELDS):
@@ -153,13 +153,15 @@ class MessageParser:
         return SentPair(pair, sent_at), naive
 
     def _check_file(self, url: object) -> str:
-        """Return a URL if it unambiguously names a list of pairs below one of the prefixes."""
+        """Return a URL if it is the unambiguous name of a list below one of the prefixes. Raises ``InvalidField``."""
         if not isinstance(url, str) or not is_in_object_store(url):
             raise InvalidField("file", "must be the URL of a file in a bucket, such as s3://bucket/folder/name.csv")
-        # A URL that stores or libraries could read in two ways is never followed.
-        steps = url.partition("://")[2].split("/")
-        if not url.isprintable() or any(mark in url for mark in "%?#\\") or not {"", ".", ".."}.isdisjoint(steps):
-            raise InvalidField("file", "must not contain % ? # \\, control characters, or an empty, . or .. step")
+        # Stores and libraries may interpret these URLs in different ways.
+        segments = url.partition("://")[2].split("/")
+        if not url.isprintable() or any(mark in url for mark in "%?#\\") or not {"", ".", ".."}.isdisjoint(segments):
+            raise InvalidField(
+                "file", "must not contain % ? # \\, control characters, or an empty, . or .. path segment"
+            )
         if not any(url.startswith(prefix.rstrip("/") + "/") for prefix in self.prefixes):
             raise InvalidField("file", "is not below any of the prefixes of this trigger")
         if not url.endswith(LIST_SUFFIXES):

@@ -1,4 +1,4 @@
-"""Collects the pairs of one list while it is read: each send once, and notes for the person who gave the list."""
+"""Collects the pairs of one list while it is read: each send once, and notes about the list for the user."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from harvester.model import BadLine, Pair, SentPair
-from harvester.sources.currents import CANVAS_EVENTS, events_without
+from harvester.sources.currents import CANVAS_EVENTS, name_missing_field_cause
 from harvester.sources.fields import (
     ID_FIELDS,
     InvalidField,
@@ -24,17 +24,17 @@ from harvester.sources.send_times import SendTimes, choose_send_time
 
 @dataclass(slots=True)
 class _Doubt:
-    """Ids that do not look like ids: the first one, and their number."""
+    """Ids that look like a mistake of one kind: the location of the first one, and their number."""
 
     first: str
     count: int = 0
 
 
 class UnconfirmedTime(Exception):  # noqa: N818 - it never leaves the sources
-    """A row's time seems to be in the future, but the current time is not confirmed. ``pair`` is the row's."""
+    """The time of ``pair`` seems to be in the future, but the current time is not confirmed."""
 
     def __init__(self, pair: Pair) -> None:
-        """Keep the pair."""
+        """Store the pair."""
         super().__init__(pair)
         self.pair = pair
 
@@ -65,13 +65,14 @@ class PairList:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Free memory and disk."""
+        """Delete the temporary file of the sends."""
         self._times.__exit__(kind, error, trace)
 
     def add(self, row: Row, *, latest: float, confirmed: bool) -> BadLine | None:
-        """Add a row; return a bad line if it contains no valid pair, or a time after ``latest``.
+        """Add a row. Returns a bad line if the row contains no valid pair, or if its time is after ``latest``.
 
-        Raises ``UnconfirmedTime`` for such a time unless the current time is ``confirmed``, and ``StorageError``.
+        For a time after ``latest``, it raises ``UnconfirmedTime`` unless the current time is ``confirmed``. Raises
+        ``StorageError`` if the disk is full.
         """
         fields, campaign_column = row.fields, "campaign_id"
         if API_ID in fields:
@@ -87,7 +88,7 @@ class PairList:
             if isinstance(error, TimeInFuture) and not confirmed:
                 raise UnconfirmedTime(parse_pair(fields, self._workspaces)) from None
             column = campaign_column if error.field == "campaign_id" else error.field
-            return BadLine(self.name, row.line, column, error.problem, row.as_json(), row.lines)
+            return BadLine(self.name, row.line, column, error.problem, row.to_json(), row.lines)
         self.naive_times += naive
         self._count_doubts(row, pair)
         self._times.add(pair, sent_at)
@@ -99,14 +100,14 @@ class PairList:
                 self._doubts.setdefault((field, doubt), _Doubt(f"{row.line}: {field} {text!r}")).count += 1
 
     def list_pairs(self, *, now: float) -> Iterator[SentPair]:
-        """Yield each pair once, with the time that counts. Raises ``StorageError``."""
+        """Yield each pair once, with the time from which its deadline counts. Raises ``StorageError``."""
         for pair, first, last in self._times.list_sends():
             self._sends += 1
             self._sends_with_several_times += first != last
             yield SentPair(pair, choose_send_time(first, last, now=now))
 
     def list_notes(self, *, rows: int) -> list[str]:
-        """Return notes about the list, once all its rows and pairs are read."""
+        """Return notes about the list. Call it after all rows and pairs are read."""
         notes = []
         if not rows:
             notes.append(f"{self._display_name} contains no rows")
@@ -129,14 +130,14 @@ class PairList:
 
 
 def _find_skip_cause(fields: dict[str, Any]) -> str | None:
-    """Return why a row of Braze's Snowflake share is skipped: a canvas, or no send id, as in most of its rows."""
+    """Return why a row of Braze's Snowflake share is skipped (a canvas, or no send id), or None if it is read."""
     if not fields.get(API_ID) and (fields.get("canvas_id") or fields.get("canvas_api_id")):
         return CANVAS_EVENTS
-    return None if fields.get("send_id") else events_without("send_id")
+    return None if fields.get("send_id") else name_missing_field_cause("send_id")
 
 
 def _parse_sent_at(fields: dict[str, Any], latest: float) -> tuple[float | None, bool]:
-    """Return the time of a row, and whether it has no zone. Braze's share has Unix seconds in ``time`` instead."""
+    """Return the time of a row, and whether it has no zone. Rows of Braze's share have Unix seconds in ``time``."""
     time = fields.get("time")
     if API_ID not in fields or "sent_at" in fields or time in (None, ""):
         return parse_time(fields, "sent_at", latest=latest)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def check_readable(path: Path, *, allow_pipe: bool = False) -> None:
-    """Raise ``OSError`` unless a file can be opened for reading. An allowed pipe is not opened to find out."""
+    """Raise ``OSError`` unless a file can be opened for reading. An allowed pipe is not opened."""
     if not (allow_pipe and path.is_fifo()):
         check_regular_file(path)
         path.open("rb").close()

@@ -1,4 +1,4 @@
-"""The rejects file: every bad line of a command's input, with its location and reason."""
+"""Writes the rejects file: every bad line of a command's input, with its location and reason."""
 
 from pathlib import Path
 from typing import Protocol
@@ -22,9 +22,9 @@ class BadLineCollector(Protocol):
 
 
 class RejectsFile:
-    """Writes bad lines to an NDJSON file, which each run begins anew and which exists only if there are any.
+    """Writes bad lines to an NDJSON file. Each run creates a new file, at its first bad line.
 
-    ``count`` is the number of lines. ``reasons`` describes the first few bad lines: location, field and problem.
+    ``count`` is the number of lines. ``reasons`` describes the first bad lines: location, field and problem.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Reads the rows of a list in CSV, NDJSON or Parquet, and the fields of a pair in each row.
 
-The case of column names does not matter. A list that names one of these columns twice is refused as ambiguous.
+The case of column names does not matter. A list that has one of these columns twice is refused as ambiguous.
 """
 
 import json
@@ -20,7 +20,7 @@ from harvester.sources.lines import MAX_CHARACTERS, TextFile, read_lines
 from harvester.text import printable
 
 API_ID = "campaign_api_id"
-"""The campaign id in Braze's Snowflake share; the share's ``campaign_id`` is an internal id that no API accepts."""
+"""The campaign id in Braze's Snowflake share. The share's ``campaign_id`` is an internal id that no API accepts."""
 
 SHARE_COLUMNS = (API_ID, "canvas_id", "canvas_api_id", "time")
 _KNOWN_COLUMNS = frozenset((*PAIR_FIELDS, *SHARE_COLUMNS))
@@ -38,9 +38,9 @@ class Row(NamedTuple):
     fields: dict[str, Any]
     all_fields: Iterable[tuple[str, object]]
 
-    def as_json(self) -> str:
-        """Return the row as JSON, cut if it is long; an empty text if it is nested too deeply."""
-        try:  # not with orjson, which refuses the surrogates that stand for bytes that are not UTF-8
+    def to_json(self) -> str:
+        """Return the row as JSON, truncated if it is long, or an empty text if it is nested too deeply."""
+        try:  # orjson would refuse the surrogates that replace bytes that are not UTF-8
             return json.dumps(dict(self.all_fields), ensure_ascii=False, default=str)[:_MAX_QUOTED_CHARACTERS]
         except RecursionError:
             return ""
@@ -82,13 +82,13 @@ def _read_csv_row(name: str, record: Record, header: Sequence[str], columns: Seq
 
 
 def _check_repeated_header(name: str, record: Record, columns: Sequence[_Column]) -> None:
-    """Raise ``UsageError`` for a second header in another order: all rows after it would be misread."""
+    """Raise ``UsageError`` if a record is a header in another order. All rows after it would be misread."""
     cells = [cell.strip("\ufeff \t").lower() for cell in record.cells]
     moved = any(cells[position : position + 1] != [field] for field, position in columns)
     if len(_ID_COLUMNS.intersection(cells)) > 1 and moved:
         raise UsageError(
-            f"{name}:{record.line}: a second header names the columns in another order, as if two lists were joined; "
-            "give each list as a separate file"
+            f"{name}:{record.line}: a second header names the columns in another order; if two lists were joined, "
+            "save each list as a separate file"
         )
 
 
@@ -96,7 +96,7 @@ def read_ndjson_rows(name: str, file: TextFile) -> Iterator[Row | BadLine]:
     """Yield the objects, one for each line that is not blank."""
     for number, line, whole in read_lines(file):
         if not whole:
-            problem = f"the line is longer than {MAX_CHARACTERS} characters; leave out fields that are not needed"
+            problem = f"the line is longer than {MAX_CHARACTERS} characters; remove fields that are not needed"
             yield BadLine(name, number, "", problem, line[:_MAX_QUOTED_CHARACTERS])
         elif line.strip():
             try:
@@ -112,17 +112,17 @@ def read_parquet_rows(name: str, path: Path) -> Iterator[Row]:
         columns = _find_columns(name, file.columns)
         rows = file.read_rows([file.columns[each.position] for each in columns])
         for number, cells in enumerate(rows, 1):
-            fields = {column.field: _time_as_text(cell) for column, cell in zip(columns, cells, strict=True)}
+            fields = {column.field: _format_time(cell) for column, cell in zip(columns, cells, strict=True)}
             yield Row(number, 1, fields, fields.items())
 
 
-def _time_as_text(cell: object) -> object:
+def _format_time(cell: object) -> object:
     """Return times as ISO 8601 text, and other cells unchanged."""
     return cell.isoformat() if isinstance(cell, date) else cell
 
 
 def _find_columns(name: str, header: Sequence[str]) -> list[_Column]:
-    """Find the known columns in a header. Raises ``UsageError`` if a required one is missing or one is named twice."""
+    """Return the known columns in a header. Raises ``UsageError`` if a required one is missing or one is repeated."""
     positions: dict[str, int] = {}
     for position, column in enumerate(header):
         field = column.strip().lower()
@@ -130,8 +130,8 @@ def _find_columns(name: str, header: Sequence[str]) -> list[_Column]:
             continue
         if field in positions:
             raise UsageError(
-                f"{name}: its header names {field} twice, as columns {positions[field] + 1} and {position + 1}; "
-                "leave one of them out"
+                f"{name}: the header contains {field} twice, as columns {positions[field] + 1} and {position + 1}; "
+                "remove one of them"
             )
         positions[field] = position
     _check_required_columns(name, header, positions)
@@ -144,19 +144,19 @@ def _check_required_columns(name: str, header: Sequence[str], positions: Mapping
         found = printable(", ".join(header))[:_MAX_HEADER_CHARACTERS] or "none"
         required = " and ".join(ID_FIELDS)
         raise UsageError(
-            f"{name}: its header must contain the columns {required}; found: {found}{_separator_hint(header)}"
+            f"{name}: the header must contain the columns {required}; found: {found}{_find_separator_hint(header)}"
         )
 
 
-def _separator_hint(header: Sequence[str]) -> str:
-    """Return advice if something other than commas separates the known columns in a header."""
+def _find_separator_hint(header: Sequence[str]) -> str:
+    """Return advice if another character than a comma separates the columns in a header."""
     for separator, plural in _SEPARATORS.items():
-        if any(separator in cell and _KNOWN_COLUMNS.intersection(_split(cell, separator)) for cell in header):
-            return f". Columns must be separated by commas, but these are {plural}: export the list again with commas"
+        if any(separator in cell and _KNOWN_COLUMNS.intersection(_split_words(cell, separator)) for cell in header):
+            return f". Columns must be separated by commas, not by {plural}; export the list again with commas"
     return ""
 
 
-def _split(cell: str, separator: str) -> list[str]:
+def _split_words(cell: str, separator: str) -> list[str]:
     return [word.strip().strip('"').lower() for word in cell.split(separator)]
 
 
@@ -175,11 +175,11 @@ def _parse_object(line: str) -> dict[str, Any]:
 
 
 def _check_fields_unique(line: str) -> None:
-    """Raise ``InvalidField`` for an object that names a known field twice: a parser would silently keep the last."""
+    """Raise ``InvalidField`` if an object repeats a known field, of which a parser would silently use the last."""
     outermost: list[tuple[str, object]] = []
 
     def keep(pairs: list[tuple[str, object]]) -> None:
-        outermost[:] = pairs  # the outermost object ends last
+        outermost[:] = pairs  # the parser finishes the outermost object last
 
     try:
         json.loads(line, object_pairs_hook=keep, parse_int=str, parse_float=str)
@@ -188,19 +188,17 @@ def _check_fields_unique(line: str) -> None:
     seen = set()
     for key, _ in outermost:
         if key in seen and key.lower() in _KNOWN_COLUMNS:
-            raise InvalidField(key.lower(), "is named twice in one object; leave one of them out")
+            raise InvalidField(key.lower(), "is named twice in one object; remove one of them")
         seen.add(key)
 
 
 def _select_fields(record: Mapping[str, object]) -> dict[str, Any]:
-    """Return the known fields of an object. Raises ``InvalidField`` for two that differ only in case."""
+    """Return the known fields of an object. Raises ``InvalidField`` if the names of two differ only in case."""
     fields: dict[str, Any] = {}
     for key, value in record.items():
         field = key.lower()
         if field in _KNOWN_COLUMNS:
             if field in fields:
-                raise InvalidField(
-                    field, "is named twice in one object, in upper and lower case; leave one of them out"
-                )
+                raise InvalidField(field, "is named twice in one object, in upper and lower case; remove one of them")
             fields[field] = value
     return fields

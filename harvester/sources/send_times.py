@@ -1,6 +1,6 @@
-"""Finds the first and the last time of each send among any number of lines or events, in bounded memory.
+"""Finds the first and the last time of each send in any number of lines or events, in bounded memory.
 
-Currents has one event for each user, and a list may have one line for each. Each send counts once.
+Currents has one event for each user, and a list may have one line for each user. Each send counts once.
 """
 
 import sqlite3
@@ -19,14 +19,14 @@ _CREATE_TABLE = "CREATE TABLE send_times (workspace TEXT, campaign_id TEXT, send
 
 
 class SendTimes:
-    """Collects sends with their times, and merges those of the same send.
+    """Collects sends with their times, and merges the times of the same send.
 
-    It keeps ``SENDS_IN_MEMORY`` sends in memory and the others in an SQLite file, which sorts them on disk. Use it as a
-    context manager, which deletes the file.
+    Up to ``SENDS_IN_MEMORY`` sends are in memory. The others are in an SQLite file, which sorts them on disk. Use it as
+    a context manager, which deletes the file.
     """
 
     def __init__(self) -> None:
-        """Create no file before it is needed."""
+        """Start without sends. The file is created when it is needed."""
         self._sends: dict[Pair, tuple[float | None, float | None]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._connection: sqlite3.Connection | None = None
@@ -71,7 +71,7 @@ class SendTimes:
             while page := rows.fetchmany(2048):
                 yield from ((Pair(*row[:3]), row[3], row[4]) for row in page)
         except sqlite3.Error as error:
-            raise _disk_full(error) from None
+            raise _create_disk_error(error) from None
 
     def _spill_to_disk(self) -> None:
         rows = [(*pair, *times) for pair, times in self._sends.items()]
@@ -82,7 +82,7 @@ class SendTimes:
             with self._connection:
                 self._connection.executemany("INSERT INTO send_times VALUES (?, ?, ?, ?, ?)", rows)
         except (OSError, sqlite3.Error) as error:
-            raise _disk_full(error) from None
+            raise _create_disk_error(error) from None
 
     def _create_database(self) -> sqlite3.Connection:
         self._folder = tempfile.TemporaryDirectory(prefix="harvester-")
@@ -95,10 +95,10 @@ class SendTimes:
 
 
 def choose_send_time(first: float | None, last: float | None, *, now: float) -> float | None:
-    """Choose the time from which the deadline counts: the earliest, so that no deadline is missed.
+    """Return the time from which the deadline counts: the earliest time, so that no deadline is missed.
 
-    If a send id is used again, Braze does not document which send starts its retention. So once the earliest time is
-    beyond retention, the latest counts: that may cost a useless request, but no readable send expires.
+    Braze does not document which send starts the retention if a send id is used again. So once the earliest time is
+    beyond retention, the latest counts. This may cost a useless request, but no readable send expires.
     """
     return first if first is None or now - first < RETENTION_SECONDS else last
 
@@ -111,7 +111,7 @@ def merge_sends(arrivals: list[SentPair], *, now: float) -> list[SentPair]:
         return [SentPair(pair, choose_send_time(first, last, now=now)) for pair, first, last in times.list_sends()]
 
 
-def _disk_full(error: Exception) -> StorageError:
+def _create_disk_error(error: Exception) -> StorageError:
     return StorageError(
         f"a long list cannot be sorted on disk: {error}; free space for temporary files, "
         "or set TMPDIR to a larger volume"

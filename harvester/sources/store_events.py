@@ -1,6 +1,6 @@
-"""Parses the events of object stores: which object a store reports as created. Pure.
+"""Parses the events of object stores, to find the object that was created. Pure.
 
-A store sends one event or a list of them, and a messaging service may wrap it. Supported, with their sources:
+A store sends one event or a list of events, and a messaging service may wrap them. These are supported, with sources:
 
 - S3 ("Event message structure" in the S3 user guide): ``Records``, keys form-encoded.
 - EventBridge ("EventBridge event message structure", same guide): ``detail-type`` and ``detail``, keys not encoded.
@@ -21,7 +21,7 @@ from harvester.sources.fields import LIST_SUFFIXES, InvalidField
 from harvester.sources.json_objects import load_json
 
 _MAX_ENVELOPES = 3
-"""How many nested envelopes of SNS are opened."""
+"""How many times a message is parsed: each time but the last, SNS may have wrapped it."""
 
 _MAX_QUOTED_EVENT_CHARACTERS = 64
 _LIST_MEMBERS = ("Records", "Event")
@@ -30,11 +30,11 @@ _AZURE_CONTAINERS = "/blobServices/default/containers/"
 
 
 class NoFileToRead(Exception):  # noqa: N818 - it is an expected result, not an error
-    """An event names no file to read; the text says what it reports."""
+    """An event names no file to read; the text says why."""
 
 
 def load_message(text: bytes) -> dict[str, Any]:
-    """Parse a message and open the envelopes around it. Raises ``InvalidField``."""
+    """Parse a message, and remove the envelopes of SNS around it. Raises ``InvalidField``."""
     for _ in range(_MAX_ENVELOPES):
         message = load_json(text)
         if (
@@ -93,11 +93,11 @@ def parse_created_object(record: object) -> str:
     Raises ``NoFileToRead`` for other events, folders, markers and hidden files, ``InvalidField`` for an invalid event.
     """
     url = _parse_url(record)
-    steps = url.partition("://")[2].split("/")[1:]
-    hidden = any(step.startswith(("_", ".")) and step not in (".", "..") for step in steps)
+    segments = url.partition("://")[2].split("/")[1:]
+    hidden = any(segment.startswith(("_", ".")) and segment not in (".", "..") for segment in segments)
     if url.endswith(("/", "_$folder$")):
         raise NoFileToRead(f"{url} is a folder")
-    if any(step.startswith("_temporary") for step in steps) or (hidden and not url.endswith(LIST_SUFFIXES)):
+    if any(segment.startswith("_temporary") for segment in segments) or (hidden and not url.endswith(LIST_SUFFIXES)):
         raise NoFileToRead(f"{url} is a marker or a hidden file")
     return url
 
@@ -105,33 +105,33 @@ def parse_created_object(record: object) -> str:
 def _parse_url(record: object) -> str:  # noqa: PLR0911 - one return for each kind of event
     match record:
         case {"Event": "s3:TestEvent"}:
-            raise NoFileToRead("a test event of the store")
+            raise NoFileToRead("it is a test event of the store")
         case {"detail-type": event_type, "detail": detail}:
             _require_created(event_type, "Object Created")
-            return _url("s3", detail, ("bucket", "name"), ("object", "key"), within="detail.")
+            return _build_url("s3", detail, ("bucket", "name"), ("object", "key"), within="detail.")
         case {"bucket": {"name": str()}, "object": {"key": str()}, "reason": reason}:  # EventBridge's detail alone
             _require_created(reason, *_R2_CREATED, "POST Object")
-            return _url("s3", record, ("bucket", "name"), ("object", "key"))
+            return _build_url("s3", record, ("bucket", "name"), ("object", "key"))
         case {"action": action, "object": {}}:
             _require_created(action, *_R2_CREATED)
-            return _url("s3", record, ("bucket",), ("object", "key"))
+            return _build_url("s3", record, ("bucket",), ("object", "key"))
         case {"kind": "storage#object"}:
-            return _google_url(record)
+            return _parse_google_url(record)
         case {"message": {"attributes": {"eventType": event_type} as attributes}}:
             _require_created(event_type, "OBJECT_FINALIZE")
-            return _url("gs", attributes, ("bucketId",), ("objectId",), within="message.attributes.")
+            return _build_url("gs", attributes, ("bucketId",), ("objectId",), within="message.attributes.")
         case {"specversion": _, "type": str(event_type), "data": data} if event_type.startswith(
             "google.cloud.storage."
         ):
             _require_created(event_type, "google.cloud.storage.object.v1.finalized")
-            return _google_url(data)
+            return _parse_google_url(data)
         case {"specversion": _, "type": event_type} | {"eventType": event_type, "subject": _}:
             _require_created(event_type, "Microsoft.Storage.BlobCreated")
-            return _azure_url(record)
-    return _s3_url(record)
+            return _parse_azure_url(record)
+    return _parse_s3_url(record)
 
 
-def _s3_url(record: object) -> str:
+def _parse_s3_url(record: object) -> str:
     event_name = _get_text(record, "eventName").removeprefix("s3:")
     if not event_name.startswith("ObjectCreated"):
         raise NoFileToRead(f"event {event_name[:_MAX_QUOTED_EVENT_CHARACTERS]} creates no object")
@@ -140,14 +140,14 @@ def _s3_url(record: object) -> str:
     return f"s3://{bucket}/{key if from_ceph else unquote_plus(key)}"
 
 
-def _google_url(resource: object) -> str:
+def _parse_google_url(resource: object) -> str:
     if isinstance(resource, Mapping) and "timeDeleted" in resource:
         raise NoFileToRead("the object was deleted")
-    return _url("gs", resource, ("bucket",), ("name",))
+    return _build_url("gs", resource, ("bucket",), ("name",))
 
 
-def _azure_url(record: object) -> str:
-    """Read the URL from the subject, which is not encoded as ``data.url`` is."""
+def _parse_azure_url(record: object) -> str:
+    """Return the URL in the subject, which is not percent-encoded, unlike ``data.url``."""
     container, slash, blob = _get_text(record, "subject").removeprefix(_AZURE_CONTAINERS).partition("/blobs/")
     if not slash:
         raise InvalidField("subject", "names no blob, so this is not an event of Azure Blob Storage")
@@ -155,19 +155,19 @@ def _azure_url(record: object) -> str:
 
 
 def _require_created(event_type: object, *created: str) -> None:
-    """Raise ``NoFileToRead`` unless an event is one of those that report a created object."""
+    """Raise ``NoFileToRead`` unless the type of an event is one of ``created``."""
     if not isinstance(event_type, str):
         raise InvalidField("", "the type of the event is not text")
     if event_type not in created:
         raise NoFileToRead(f"event {event_type[:_MAX_QUOTED_EVENT_CHARACTERS]} creates no object")
 
 
-def _url(scheme: str, record: object, bucket: tuple[str, ...], key: tuple[str, ...], *, within: str = "") -> str:
+def _build_url(scheme: str, record: object, bucket: tuple[str, ...], key: tuple[str, ...], *, within: str = "") -> str:
     return f"{scheme}://{_get_text(record, *bucket, within=within)}/{_get_text(record, *key, within=within)}"
 
 
 def _get_text(record: object, *path: str, within: str = "") -> str:
-    """Return the text at a path of members. Raises ``InvalidField`` if there is none."""
+    """Return the text at a path of members. Raises ``InvalidField`` if there is no text."""
     value = record
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None

@@ -1,4 +1,4 @@
-"""The temporary folder, to which files of a bucket are copied while they are read."""
+"""Creates the temporary folder to which files of a bucket are copied while they are read."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ _ADVICE = "set TMPDIR to a writable folder"
 
 @contextmanager
 def create_temporary_folder() -> Iterator[Path]:
-    """Create a folder that is removed at the end. Raises ``UsageError`` if that is not possible."""
+    """Create a folder that is deleted at the end. Raises ``UsageError`` if this is not possible."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="harvester-", ignore_cleanup_errors=True)
     except FileNotFoundError:
-        raise UsageError(f"there is no folder for temporary files, which files of a bucket need; {_ADVICE}") from None
+        raise UsageError(f"there is no folder for temporary files to copy files of a bucket to; {_ADVICE}") from None
     except OSError as error:
-        raise UsageError(f"no temporary file can be written: {error.strerror}; {_ADVICE}") from None
+        raise UsageError(f"cannot write temporary files: {error.strerror}; {_ADVICE}") from None
     with folder as name:
         yield Path(name)
 

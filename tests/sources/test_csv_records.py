@@ -63,7 +63,7 @@ def test_a_row_above_a_megabyte_is_one_bad_line(long, after):
 @pytest.mark.parametrize(("separator", "what"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
 def test_another_separator_is_refused_with_advice(separator, what):
     """Spreadsheets of many countries export semicolons."""
-    advice = f"Columns must be separated by commas, but these are {what}: export the list again with commas"
+    advice = f"Columns must be separated by commas, not by {what}; export the list again with commas"
     with pytest.raises(UsageError, match=advice):
         read(separator.join(("Campaign_ID", '"send_id"', "sent_at")) + "\n")
 

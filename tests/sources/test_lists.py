@@ -216,4 +216,4 @@ def test_events_without_any_ids_have_a_note(tmp_path):
     put(tmp_path, avro([event("c", None, when=int(NOW) - DAY)]))
     _, _, source = read("", name=tmp_path)
     assert source.skipped == {"events without send_id": 1}
-    assert source.notes == [f"{tmp_path}: no event names a send that has a campaign_id and a send_id"]
+    assert source.notes == [f"{tmp_path}: no event has a campaign_id and a send_id"]

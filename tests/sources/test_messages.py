@@ -62,7 +62,7 @@ def test_many_invalid_parts_take_little_memory():
         (b"[]", "is not a JSON object"),
         (b"[" * 100_000, "is not JSON"),
         (b'{"a":' * 100_000, "is not JSON"),
-        (b" " * MAX_MESSAGE_BYTES + b" ", "bytes; at most 1048576 are read"),
+        (b" " * MAX_MESSAGE_BYTES + b" ", "bytes; the limit is 1048576"),
         (b"\x1f\x8b\x08\x00", "compressed"),
         (PAIR, "version is missing"),
         ({"version": 2} | PAIR, "version must be 1"),
@@ -181,7 +181,7 @@ def test_any_message_is_accepted_or_refused(body):
 )
 def test_a_member_that_is_named_twice_is_refused(body, named):
     """Either could be meant, and a parser would silently keep the last one."""
-    assert rejection(body) == f"{named} is named twice in one object; leave one of them out"
+    assert rejection(body) == f"{named} is named twice in one object; remove one of them"
 
 
 def test_a_value_written_with_escapes_is_read():

@@ -45,8 +45,7 @@ end
 """Copies an entry to the dead-letter stream, on the server."""
 
 _TOO_LARGE = (
-    f"the message has more than {PREFETCH_BYTES} bytes; at most {MAX_MESSAGE_BYTES} are read; "
-    "put longer lists into a file"
+    f"the message has more than {PREFETCH_BYTES} bytes; the limit is {MAX_MESSAGE_BYTES}; put longer lists into a file"
 )
 
 
