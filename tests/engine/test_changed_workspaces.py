@@ -6,7 +6,7 @@ from harvester.clock import BrazeClock
 from harvester.engine.workspaces import IDLE_SECONDS, Workspaces
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
-from tests.support.many_workspaces import ENDPOINT, Braze, sends, serve
+from tests.support.many_workspaces import ENDPOINT, Braze, Scene, sends, serve
 
 
 def configure(*names: str, **more: object) -> Settings:
@@ -15,6 +15,12 @@ def configure(*names: str, **more: object) -> Settings:
         name: Workspace(endpoint=ENDPOINT, api_key="k" * 20 + name, ages_days=(0.01,), **more) for name in names
     }
     return Settings(workspaces=workspaces)
+
+
+async def wait_until_pending(scene: Scene, count: int) -> None:
+    """Wait for up to ten minutes until at most this number of pairs is pending."""
+    async with asyncio.timeout(600):
+        await scene.wait_until_pending(count)
 
 
 def test_what_is_in_flight_for_a_removed_workspace_is_sealed_and_nothing_more_is_requested(tmp_path):
@@ -27,7 +33,7 @@ def test_what_is_in_flight_for_a_removed_workspace_is_sealed_and_nothing_more_is
                 await asyncio.sleep(0.1)
             await scene.engine.apply(configure("kept"))
             requested = sum(name == "gone" for name, _, _ in scene.braze.requests)
-            await scene.wait_until_pending(500 - requested)
+            await wait_until_pending(scene, 500 - requested)
             await asyncio.sleep(60)
             assert sum(name == "gone" for name, _, _ in scene.braze.requests) == requested
             books = await scene.ledger.reports.get_books_by_workspace()
@@ -50,7 +56,7 @@ def test_a_workspace_that_is_added_again_or_changes_its_limits_is_captured_to_th
             for settings in (configure("us"), configure("eu", "us"), configure("eu", "us", max_rate=20.0)):
                 await scene.engine.apply(settings)
                 await asyncio.sleep(0.5)
-            await scene.wait_until_pending(0)
+            await wait_until_pending(scene, 0)
             requested = [send for name, send, _ in scene.braze.requests if name == "eu"]
             assert len(requested) == len(set(requested)) == 300
             late = sorted(at for _, _, at in scene.braze.requests)[-60:]
@@ -85,7 +91,7 @@ def test_concurrency_can_be_raised(tmp_path):
             await asyncio.sleep(20)
             assert scene.braze.most_in_flight == 2
             await scene.engine.apply(configure("eu").model_copy(update={"concurrency": 30}))
-            await scene.wait_until_pending(0)
+            await wait_until_pending(scene, 0)
             assert 20 <= scene.braze.most_in_flight <= 30
 
     run_virtual(story())

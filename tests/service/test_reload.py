@@ -52,9 +52,10 @@ def swap_link(link: str, folder: str) -> None:
 
 
 async def wait_for_captures(seen: Seen, count: int) -> None:
-    """Wait until so many pairs are captured."""
-    while sum((await seen.ledger.reports.get_books()).captured.values()) < count:
-        await asyncio.sleep(1)
+    """Wait for up to ten minutes until this number of pairs is captured."""
+    async with asyncio.timeout(600):
+        while sum((await seen.ledger.reports.get_books()).captured.values()) < count:
+            await asyncio.sleep(1)
 
 
 def test_a_workspace_whose_key_file_is_added_is_served_and_its_messages_are_accepted(tmp_path, config, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harvester.errors import UsageError
+from harvester.settings import SettingsSource
 from tests.support.secret_canary import KEY
 from tests.support.settings import BRAZE, load_settings, load_workspace
 
@@ -61,6 +62,18 @@ def test_a_key_from_a_pipe_stays_the_same_at_every_reload():
     os.close(writes)
     workspace = load_workspace(api_key_file=Path(f"/dev/fd/{reads}"))
     assert workspace.load_key() == workspace.load_key() == KEY
+    os.close(reads)
+
+
+def test_a_configuration_from_a_pipe_stays_the_same_at_every_reload():
+    """A service that was started with ``--config <(...)`` keeps its settings, and a check of its files never blocks."""
+    reads, writes = os.pipe()
+    os.write(writes, f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\n'.encode())
+    os.close(writes)
+    source = SettingsSource(Path(f"/dev/fd/{reads}"), {}, {})
+    settings = source.load()
+    assert settings.workspaces.keys() == source.load().workspaces.keys() == {"eu"}
+    assert source.digest(settings) == source.digest(settings)
     os.close(reads)
 
 
