@@ -30,6 +30,7 @@ class Reload:
         self._digest: bytes | None = None
         """The digest of the files that were loaded last; None after a problem, which may be over at any time."""
         self._last_problem: str | None = None
+        self._last_ignored: tuple[str, ...] = ()
 
     def request(self) -> None:
         """Load the settings now, even if no file has changed."""
@@ -73,8 +74,9 @@ class Reload:
     async def _apply(self, new: Settings, *, requested: bool) -> None:
         old = self._engine.workspaces.settings
         found = changes(old, new)
-        if found.ignored and (requested or self._digest is not None):
+        if found.ignored and (requested or found.ignored != self._last_ignored):
             log.warning("config_change_ignored", settings=list(found.ignored), hint="restart to use the new values")
+        self._last_ignored = found.ignored
         new = new.keep(old, fields=found.ignored, workspaces=())
         if new == old and not requested:
             return

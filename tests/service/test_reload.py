@@ -167,13 +167,14 @@ def test_a_setting_that_needs_a_restart_is_ignored_with_a_warning(tmp_path, conf
     """The rest of the same file is used."""
 
     async def story(seen: Seen) -> None:
+        write_key("eu")
         config.write_text("keep_days = 30\n" + CONFIG + "[workspaces.us]\nmax_rate = 5\n")
         await seen.at(60)
         assert [each["settings"] for each in seen.events("config_change_ignored")] == [["keep_days"]]
         assert [each["changed"] for each in seen.events("config_reloaded")] == [1]
         assert seen.metrics["harvester_pace_requests_per_second", "us"] <= 5
 
-    served(tmp_path, {"us": Wire()}, story, config=config)
+    served(tmp_path, {"us": Wire(), "eu": Wire()}, story, config=config)
 
 
 def test_a_requested_reload_happens_at_once(tmp_path, config):
