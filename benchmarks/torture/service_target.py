@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.torture.chaos import LIST_PAIRS, Torture
 from benchmarks.torture.check_output import CheckFailed, Pair, check_secrets
 from benchmarks.torture.storage_targets import BucketPlace, FolderPlace
-from tests.support.brokers import BrokerServer, queue_name
+from tests.support.brokers import BrokerServer, create_queue_name
 
 AGES_SECONDS = (1.5, 4.0, 8.0)
 SETTLE_SECONDS = 180.0
@@ -27,7 +27,7 @@ class ServiceTarget(Torture):
     ) -> None:
         """Send messages to a queue on ``broker_server``."""
         super().__init__(disk, place, seed=seed, kills=kills)
-        self.broker_server, self.queue = broker_server, queue_name()
+        self.broker_server, self.queue = broker_server, create_queue_name()
         self._sent_at: dict[Pair, float | None] = {}
         (disk / "broker.key").write_text(broker_server.url)
 

@@ -8,13 +8,13 @@ import re
 import pytest
 
 from harvester.errors import BrokerError, LedgerError
-from tests.support.brokers import queue_name
+from tests.support.brokers import create_queue_name
 from tests.support.queues import (
     PAIR,
     TIMEOUT_SECONDS,
     QueueSetup,
     each_broker,
-    pairs_message,
+    encode_pairs_message,
     wait_for_message_count,
     wait_until,
 )
@@ -23,8 +23,8 @@ from tests.support.queues import (
 @each_broker
 async def test_messages_are_acknowledged_once_their_pairs_are_in_the_ledger(queue):
     """All three forms are accepted, the trigger sees the empty queue, and a thousand copies of a pair are one row."""
-    copies = [pairs_message(*["s"] * 20)] * 50
-    await queue.broker_server.send(queue.name, PAIR, pairs_message("s1", "s2", once=True), *copies)
+    copies = [encode_pairs_message(*["s"] * 20)] * 50
+    await queue.broker_server.send(queue.name, PAIR, encode_pairs_message("s1", "s2", once=True), *copies)
     async with queue.running_trigger() as trigger:
         await wait_until(lambda: trigger.outcomes["enqueued"] == 52 and trigger.empty)
         assert trigger.connected
@@ -76,7 +76,7 @@ async def test_invalid_pairs_are_dead_lettered_with_reasons_and_the_others_enque
 @each_broker
 async def test_an_invalid_message_stays_in_the_queue_while_there_is_no_dead_letter_queue(broker_server, ledger):
     """The trigger warns at its start, stops at the first invalid message, and continues once the queue exists."""
-    queue = QueueSetup(broker_server, ledger, queue_name(), [])
+    queue = QueueSetup(broker_server, ledger, create_queue_name(), [])
     await broker_server.create_queue(queue.name, dead_letters=False)
     await broker_server.send(queue.name, b"no JSON", PAIR)
     async with queue.running_trigger() as trigger:
@@ -114,7 +114,7 @@ async def test_an_unavailable_ledger_does_not_use_up_deliveries(queue):
 @each_broker
 async def test_a_broker_that_is_killed_before_the_acknowledgement_loses_nothing(queue):
     """The trigger reconnects, and the broker delivers unacknowledged messages again."""
-    await queue.broker_server.send(queue.name, *[pairs_message(f"s{at}") for at in range(5)])
+    await queue.broker_server.send(queue.name, *[encode_pairs_message(f"s{at}") for at in range(5)])
     interrupted = asyncio.Event()
 
     async def interrupt_once(arrivals, *, once):
@@ -129,7 +129,7 @@ async def test_a_broker_that_is_killed_before_the_acknowledgement_loses_nothing(
         await wait_until(lambda: trigger._failures > 0)
         assert trigger.problem
         await queue.broker_server.restore()
-        await queue.broker_server.send(queue.name, pairs_message("s5"))
+        await queue.broker_server.send(queue.name, encode_pairs_message("s5"))
         await wait_until(lambda: len(set(queue.enqueued)) == 6 and trigger.empty)
     assert (await queue.count_accepted(), await queue.broker_server.count_messages(queue.name)) == (6, 0)
 

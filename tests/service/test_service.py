@@ -19,7 +19,7 @@ import zstandard
 
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.conftest import Command, read_rows
-from tests.support.brokers import BROKER_SERVERS, queue_name
+from tests.support.brokers import BROKER_SERVERS, create_queue_name
 from tests.support.object_stores import BUCKET, s3
 from tests.support.processes import free_port
 from tests.support.secret_canary import KEY
@@ -210,7 +210,7 @@ async def broker_server(request, broker_servers):
     if found.kind != "sqs":
         yield found, {}
         return
-    async with TcpProxy(found.port, lambda *request: found.fate(*request) or "brief") as way:
+    async with TcpProxy(found.port, lambda *request: found.choose_fate(*request) or "brief") as way:
         yield found, {"AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{way.port}", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -233,7 +233,7 @@ def place(bucket):
 async def test_kills_never_lose_or_repeat_a_reading(broker_server, stores, tmp_path):
     """Broker and service are killed at random. Each reading is in the bucket once, and the queue is empty."""
     broker, env = broker_server
-    bucket, name, chance = stores("moto"), queue_name(), random.Random(7)
+    bucket, name, chance = stores("moto"), create_queue_name(), random.Random(7)
     count, ages, kills = (MANY, [3], 4) if broker.kind == "rabbitmq" else (FEW, [2, 4], 2)
     await broker.create_queue(name)
     config = SimulatorConfig(pairs=count, limit=100_000_000, api_key=KEY)
@@ -284,7 +284,7 @@ async def test_kills_never_lose_or_repeat_a_reading(broker_server, stores, tmp_p
 @pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
 async def test_until_idle_reads_all_messages_and_the_files_that_they_name(broker_server, stores, tmp_path):
     """A pair, a file that a message names, and an event of a store are captured, and the exit code is 0."""
-    (broker, _), bucket, name = broker_server, stores("moto"), queue_name()
+    (broker, _), bucket, name = broker_server, stores("moto"), create_queue_name()
     async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
         pairs = [each.pair for each in simulator.population]
         for pair in pairs[1:]:

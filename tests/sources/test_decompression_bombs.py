@@ -17,7 +17,7 @@ from harvester.sources import Input
 from harvester.sources.avro import MAX_BLOCK_BYTES
 from harvester.sources.currents import CurrentsReader
 from harvester.sources.lines import MAX_CHARACTERS
-from tests.support.currents import EMAIL, MAYBE, NOW, SENT, with_header
+from tests.support.currents import EMAIL, NOW, OPTIONAL_STRING, SENT, encode_avro_with_header
 
 LIMIT_MIB = 256
 """What reading a list may add to a process's memory; the documentation of lists names it."""
@@ -109,9 +109,11 @@ EVENT = encode_long(1) + encode_long(1) + b"c" + encode_long(1) + encode_long(1)
 
 def currents_reader(extra, data, *, codec="null", count=1, raw=None) -> CurrentsReader:
     """A reader of one file of events with one more field, of a type ``extra``; ``raw`` replaces its block."""
-    types = {"campaign_id": MAYBE, "send_id": MAYBE, "time": "int", "extra": extra}
+    types = {"campaign_id": OPTIONAL_STRING, "send_id": OPTIONAL_STRING, "time": "int", "extra": extra}
     fields = [{"name": name, "type": kind} for name, kind in types.items()]
-    file = with_header(codec, {"type": "record", "name": EMAIL, "fields": fields}, raw or encode_block(count, data))
+    file = encode_avro_with_header(
+        codec, {"type": "record", "name": EMAIL, "fields": fields}, raw or encode_block(count, data)
+    )
     return CurrentsReader([("a.avro", lambda: io.BytesIO(file))], workspace="w", now=NOW)
 
 

@@ -1,4 +1,4 @@
-"""Tests of pairs from files: what is read, what is reported, and that a bad line does not affect the others."""
+"""Tests of files of pairs: which lines are read, and how bad lines are reported."""
 
 import io
 import json
@@ -17,27 +17,27 @@ from harvester.sources import Input, RejectsFile
 NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 
 
-def read(name, *, stdin=b"", workspaces=("default",)):
-    """Read one file, and return pairs and bad lines."""
+def read_file(name, *, stdin=b"", workspaces=("default",)):
+    """Read one file, and return its pairs and bad lines in order."""
     found = Input([str(name)], workspaces=workspaces, stdin=io.BytesIO(stdin), now=NOW).read()
     return [each for each in found if each is not None]
 
 
-def ids(found):
-    """The ids of the pairs in a result."""
+def get_ids(found):
+    """Return the ids of the pairs in a result."""
     return [(each.pair.campaign_id, each.pair.send_id) for each in found if isinstance(each, SentPair)]
 
 
-def problems(found):
-    """Line, field and problem of the bad lines."""
+def get_problems(found):
+    """Return the line, the field and the problem of each bad line in a result."""
     return [(each.line, each.field, each.problem) for each in found if isinstance(each, BadLine)]
 
 
 def test_csv_is_read_as_spreadsheets_write_it(tmp_path):
-    """With a BOM, mixed line ends, quotes, blanks around fields, other columns, and no line end at the end."""
+    """The file has a BOM, mixed line ends, quotes, blanks around fields, other columns, and no final line end."""
     path = tmp_path / "pairs.csv"
     path.write_bytes(b'\xef\xbb\xbfother,campaign_id , send_id\r\n1, c1 ,s1\n2,"c,2","s ""2"""\r\n\n3,c3,s3')
-    assert ids(read(path)) == [("c1", "s1"), ("c,2", 's "2"'), ("c3", "s3")]
+    assert get_ids(read_file(path)) == [("c1", "s1"), ("c,2", 's "2"'), ("c3", "s3")]
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_csv_is_read_as_spreadsheets_write_it(tmp_path):
     ],
 )
 def test_a_bad_csv_line_is_reported_with_line_and_field_and_the_others_are_read(tmp_path, line, field, problem):
-    """Every kind of bad line has its line number, and its neighbours are read."""
+    """The lines before and after the bad line are read."""
     path = tmp_path / "pairs.csv"
     path.write_text(f"campaign_id,send_id\na,b\n{line}\ny,z\n")
-    found = read(path)
-    assert ids(found) == [("a", "b"), ("y", "z")]
-    ((number, where, what),) = problems(found)
+    found = read_file(path)
+    assert get_ids(found) == [("a", "b"), ("y", "z")]
+    ((number, where, what),) = get_problems(found)
     assert (number, where) == (3, field)
     assert problem in what
 
@@ -78,32 +78,32 @@ def test_a_bad_csv_line_is_reported_with_line_and_field_and_the_others_are_read(
     ],
 )
 def test_a_bad_ndjson_line_is_reported_and_the_others_are_read(line, problem):
-    """Standard input whose first line is an object is NDJSON."""
+    """Standard input is NDJSON if its first line is an object. The lines before and after the bad line are read."""
     good = b'{"campaign_id": "a", "send_id": "b"}\n'
-    found = read("-", stdin=good + line + b"\n" + good)
-    assert ids(found) == [("a", "b")]
-    assert problem in problems(found)[0][2]
+    found = read_file("-", stdin=good + line + b"\n" + good)
+    assert get_ids(found) == [("a", "b")]
+    assert problem in get_problems(found)[0][2]
 
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.csv"])
 def test_the_text_of_a_bad_row_is_json(tmp_path, name):
-    """A program can read the row in a rejects file and send it again."""
+    """A program can read the row from the rejects file, correct it and use it again."""
     row = {"campaign_id": "ç\udcff" if name == "a.csv" else "ç", "send_id": "s", "sent_at": "1 May"}
     path = tmp_path / name
     lines = ",".join(row) + "\n" + ",".join(row.values()) if name == "a.csv" else json.dumps(row)
     path.write_text(lines, errors="surrogateescape")
-    (bad,) = read(path)
+    (bad,) = read_file(path)
     assert json.loads(bad.text) == row
 
 
 def test_a_deeply_nested_row_is_a_bad_line():
-    """Depth alone does not end a run."""
-    (bad,) = read("-", stdin=b'{"campaign_id":' + b"[" * 1000 + b"]" * 1000 + b"}")
+    """Deep nesting does not end a run."""
+    (bad,) = read_file("-", stdin=b'{"campaign_id":' + b"[" * 1000 + b"]" * 1000 + b"}")
     assert isinstance(bad, BadLine)
 
 
 def test_times_without_a_zone_are_utc_and_counted():
-    """Dates, offsets and Z are understood."""
+    """A time may also be a date, or have an offset or Z."""
     lines = ["2026-11-20", "2026-11-20T01:00:00+01:00", "2026-11-20T00:00:00Z", ""]
     text = "campaign_id,send_id,sent_at\n" + "".join(f"c,s{at},{time}\n" for at, time in enumerate(lines))
     pairs = Input(["-"], workspaces=["default"], stdin=io.BytesIO(text.encode()), now=NOW)
@@ -113,25 +113,25 @@ def test_times_without_a_zone_are_utc_and_counted():
 
 
 def test_parquet_keeps_text_and_times(tmp_path):
-    """Ids of digits keep their zeros; timestamps and dates are times."""
+    """Ids of digits keep their leading zeros, and a timestamp is a time."""
     path = tmp_path / "pairs.parquet"
     duckdb.execute(
         "COPY (SELECT '007' AS campaign_id, 's' || i AS send_id, TIMESTAMP '2026-11-20' AS sent_at, 1 AS x "
         f"FROM range(5000) t(i)) TO '{path}'"
     )
-    found = read(path)
-    assert len(ids(found)) == 5000
-    assert ids(found)[7] == ("007", "s7")
+    found = read_file(path)
+    assert len(get_ids(found)) == 5000
+    assert get_ids(found)[7] == ("007", "s7")
     assert found[0].sent_at == datetime(2026, 11, 20, tzinfo=UTC).timestamp()
 
 
-def test_a_parquet_column_name_that_is_not_text_is_a_usage_error(tmp_path):
-    """The error names the file."""
+def test_a_parquet_column_name_that_is_not_utf8_is_a_usage_error(tmp_path):
+    """The error says that the file cannot be read as Parquet."""
     path = tmp_path / "pairs.parquet"
     duckdb.execute(f"COPY (SELECT 'c' AS campaign_id, 's' AS send_id, 1 AS remark) TO '{path}'")
     path.write_bytes(path.read_bytes().replace(b"remark", b"re\xffark"))
     with pytest.raises(UsageError, match="cannot be read as Parquet"):
-        read(path)
+        read_file(path)
 
 
 @pytest.mark.parametrize(
@@ -146,17 +146,17 @@ def test_a_parquet_column_name_that_is_not_text_is_a_usage_error(tmp_path):
     ],
 )
 def test_a_file_that_is_not_a_list_is_a_usage_error(tmp_path, name, content, message):
-    """The error names the file."""
+    """The error contains the name of the file."""
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UsageError, match=message) as error:
-        read(path)
+        read_file(path)
     assert name in str(error.value)
 
 
 def test_a_missing_file_is_a_usage_error_before_anything_is_read(tmp_path):
-    """All files are checked first."""
+    """All files are checked before the first one is read."""
     (tmp_path / "a.csv").write_text("campaign_id,send_id\nc,s\n")
     with pytest.raises(UsageError):
         Input([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], workspaces=["w"], stdin=io.BytesIO(), now=NOW)
@@ -164,14 +164,14 @@ def test_a_missing_file_is_a_usage_error_before_anything_is_read(tmp_path):
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_pairs_or_bad_lines(noise):
-    """Whatever bytes follow a header, no error is raised."""
+    """No error is raised, whatever bytes follow the first line."""
     for first in (b"campaign_id,send_id\n", b'{"campaign_id":"c","send_id":"s"}\n'):
-        for each in read("-", stdin=first + noise):
+        for each in read_file("-", stdin=first + noise):
             assert isinstance(each, SentPair | BadLine)
 
 
-def test_the_rejects_file_begins_anew_with_each_run(tmp_path):
-    """A second run of the same command does not add the same bad lines again."""
+def test_each_run_replaces_the_rejects_file(tmp_path):
+    """A second run of the same command does not append the same bad lines again."""
     path = tmp_path / "rejects.ndjson"
     for _ in range(2):
         rejects = RejectsFile(path)

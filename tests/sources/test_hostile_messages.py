@@ -10,8 +10,8 @@ from harvester.sources.brokers.broker import PREFETCH_BYTES
 from tests.support.queues import (
     PAIR,
     each_broker,
+    encode_pairs_message,
     one_broker,
-    pairs_message,
     wait_until,
 )
 
@@ -53,8 +53,8 @@ async def test_harmful_messages_are_dead_letters_and_do_not_block_the_queue(queu
 @one_broker
 async def test_an_unexpected_error_affects_only_the_message_that_causes_it(queue):
     """It becomes a dead letter after a few attempts; the log has the location in the code and nothing of the body."""
-    harmful = pairs_message("poison-canary")
-    await queue.broker_server.send(queue.name, PAIR, harmful, pairs_message("t"))
+    harmful = encode_pairs_message("poison-canary")
+    await queue.broker_server.send(queue.name, PAIR, harmful, encode_pairs_message("t"))
     attempts = 0
 
     async def raise_unexpected(arrivals, *, once):

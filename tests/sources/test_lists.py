@@ -1,4 +1,4 @@
-"""Tests of lists as people have them: what spreadsheets, warehouses and mistakes leave in them is never misread."""
+"""Tests of lists from spreadsheets and warehouses, and of lists with mistakes. None is misread."""
 
 import json
 import os
@@ -9,8 +9,8 @@ import pytest
 
 from harvester.errors import UsageError
 from harvester.sources.send_times import SENDS_IN_MEMORY
-from tests.support.currents import EMAIL, avro, event, put, schema
-from tests.support.lists import DAY, HEAD, NOW, read, write_parquet
+from tests.support.currents import EMAIL, create_event, create_schema, encode_avro, write_currents_file, write_events
+from tests.support.lists import DAY, HEADER, NOW, read_list, write_parquet
 
 
 @pytest.mark.parametrize(
@@ -23,14 +23,14 @@ from tests.support.lists import DAY, HEAD, NOW, read, write_parquet
     ],
 )
 def test_a_header_that_names_a_column_twice_is_refused_with_both_positions(header, message):
-    """A join in a warehouse leaves two columns of one name, and either could be meant."""
+    """A join in a warehouse can produce two columns with the same name. Only the user knows which one is right."""
     with pytest.raises(UsageError, match=message):
-        read(f"{header}\nc,s,t,u,v\n")
+        read_list(f"{header}\nc,s,t,u,v\n")
 
 
 def test_other_columns_may_be_named_twice():
-    """They are not read."""
-    assert read("x,campaign_id,x,send_id\n1,c,2,s\n")[0] == {("c", "s"): None}
+    """Columns that harvester does not use are ignored."""
+    assert read_list("x,campaign_id,x,send_id\n1,c,2,s\n")[0] == {("c", "s"): None}
 
 
 def test_a_parquet_file_that_names_a_column_twice_is_refused(tmp_path):
@@ -38,7 +38,7 @@ def test_a_parquet_file_that_names_a_column_twice_is_refused(tmp_path):
     path = write_parquet(tmp_path / "p.parquet", "SELECT 'c' AS campaign_id, 's' AS send_id, 't' AS send_ix")
     path.write_bytes(path.read_bytes().replace(b"send_ix", b"SEND_ID"))
     with pytest.raises(UsageError, match="send_id twice, as columns 2 and 3"):
-        read("", name=path)
+        read_list("", name=path)
 
 
 @pytest.mark.parametrize(
@@ -50,117 +50,117 @@ def test_a_parquet_file_that_names_a_column_twice_is_refused(tmp_path):
     ],
 )
 def test_an_object_that_names_a_field_twice_is_a_bad_line(line):
-    """Parsers keep the last one; nested objects may use the name again."""
-    pairs, (bad,), _ = read(f'{{"campaign_id":"c","send_id":"good","x":{{"send_id":"y"}}}}\n{line}\n')
+    """A parser would silently use the last one. Nested objects may contain the same name."""
+    pairs, (bad,), _ = read_list(f'{{"campaign_id":"c","send_id":"good","x":{{"send_id":"y"}}}}\n{line}\n')
     assert (list(pairs), bad.field, "twice" in bad.problem) == ([("c", "good")], "send_id", True)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "b.csv", "c.csv", "a.ndjson", "b.ndjson", "a.parquet"])
-def test_an_empty_list_is_not_an_error_and_has_a_note(tmp_path, name):
-    """An empty day: no bytes, only a header, no object, no row."""
-    contents = {"a.csv": "", "b.csv": HEAD, "c.csv": "\ufeff\r\n\n", "a.ndjson": "", "b.ndjson": "\n\n"}
+def test_an_empty_list_causes_a_note_but_no_error(tmp_path, name):
+    """A list may be empty on a day without sends: no bytes, only a header, or no rows."""
+    contents = {"a.csv": "", "b.csv": HEADER, "c.csv": "\ufeff\r\n\n", "a.ndjson": "", "b.ndjson": "\n\n"}
     path = tmp_path / name
     if name == "a.parquet":
         write_parquet(path, "SELECT 'c' AS campaign_id, 's' AS send_id WHERE false")
     else:
         path.write_text(contents[name])
-    pairs, bad, source = read("", name=path)
+    pairs, bad, source = read_list("", name=path)
     assert (pairs, bad) == ({}, [])
     assert source.notes == [f"{path} contains no rows"]
 
 
 def test_the_columns_of_an_empty_parquet_file_are_checked(tmp_path):
-    """An empty day of the wrong table is the wrong table."""
+    """An empty list with the wrong columns is an error."""
     path = write_parquet(tmp_path / "p.parquet", "SELECT 1 AS user_id, 'x' AS name WHERE false")
     with pytest.raises(UsageError, match="must contain the columns campaign_id and send_id; found: user_id, name"):
-        read("", name=path)
+        read_list("", name=path)
 
 
 def test_the_name_of_a_parquet_file_does_not_affect_its_content(tmp_path):
-    """A name with wildcards is one file, and folders add no columns."""
+    """A name with wildcards is one file, and names of folders such as ``a=b`` add no columns."""
     folder = tmp_path / "send_id=other"
     folder.mkdir()
     for name in ("a?.parquet", "ab.parquet", "a[1].parquet"):
         path = write_parquet(folder / "x.parquet", f"SELECT 'c' AS campaign_id, '{name}' AS send_id").rename(
             folder / name
         )
-        assert list(read("", name=path)[0]) == [("c", name)]
+        assert list(read_list("", name=path)[0]) == [("c", name)]
     with pytest.raises(UsageError, match="must contain the columns"):
-        read("", name=write_parquet(folder / "y.parquet", "SELECT 'c' AS campaign_id"))
+        read_list("", name=write_parquet(folder / "y.parquet", "SELECT 'c' AS campaign_id"))
 
 
 def test_parquet_types_that_warehouses_write_are_read(tmp_path):
-    """UUIDs, bytes that are text, and times with a zone."""
+    """These are UUIDs, text as bytes, and times with a zone. A list of texts is refused."""
     campaign = "4055e0cb-d5c3-4d52-8055-e0cbd5c3ad52"
     columns = (
         f"'{campaign}'::UUID AS campaign_id, 's'::BLOB AS send_id, TIMESTAMPTZ '2026-11-20 01:00:00+01' AS sent_at"
     )
-    pairs, _, source = read("", name=write_parquet(tmp_path / "p.parquet", f"SELECT {columns}"))
+    pairs, _, source = read_list("", name=write_parquet(tmp_path / "p.parquet", f"SELECT {columns}"))
     assert pairs == {(campaign, "s"): datetime(2026, 11, 20, tzinfo=UTC).timestamp()}
     assert source.naive_times == 0
     with pytest.raises(UsageError, match="column send_id is of type VARCHAR\\[\\]"):
-        read("", name=write_parquet(tmp_path / "q.parquet", "SELECT 'c' AS campaign_id, ['s'] AS send_id"))
+        read_list("", name=write_parquet(tmp_path / "q.parquet", "SELECT 'c' AS campaign_id, ['s'] AS send_id"))
 
 
-SHARE = "id,campaign_id,campaign_api_id,canvas_id,send_id,time\n"
+SHARE_HEADER = "id,campaign_id,campaign_api_id,canvas_id,send_id,time\n"
 
 
 def test_the_campaign_api_id_of_brazes_share_is_used():
-    """Its campaign_id is internal, and the API refuses it; rows of a canvas are skipped."""
+    """The share's campaign_id is an internal id that the API refuses. Rows of a canvas are skipped."""
     rows = "e,bson,api,,s1,1795507209\ne,bson,api,,s1,1795507200\ne,bson,api,,,1795507200\ne,,,v,,1795507200\n"
-    pairs, bad, source = read(SHARE + rows, now=1795600000)
+    pairs, bad, source = read_list(SHARE_HEADER + rows, now=1795600000)
     assert (pairs, bad) == ({("api", "s1"): 1795507200}, [])
     assert source.skipped == {"events without send_id": 1, "events of a canvas": 1}
     assert "campaign_api_id is used as the campaign id" in source.notes[0]
-    _, (bad,), _ = read(SHARE + "e,bson,,,s1,1795507200\n", now=1795600000)
+    _, (bad,), _ = read_list(SHARE_HEADER + "e,bson,,,s1,1795507200\n", now=1795600000)
     assert bad.field == "campaign_api_id"
     line = '{"campaign_id":"bson","campaign_api_id":"api","send_id":"s1"}'
-    assert list(read(line)[0]) == [("api", "s1")]
+    assert list(read_list(line)[0]) == [("api", "s1")]
 
 
 @pytest.mark.parametrize("sends", [1, SENDS_IN_MEMORY + 5])
 def test_of_several_times_in_one_list_the_earliest_counts(sends):
-    """An export may have one row for each user; a note says so. It also holds for sends beyond memory."""
+    """An export may have one row for each user. A note reports it. The rule also applies to sends on disk."""
     at = [f"2026-11-2{day}T00:00:00Z" for day in (1, 0, 2)]
-    text = HEAD + "".join(f"c,s{number},{when}\n" for when in at for number in range(sends))
-    pairs, _, source = read(text)
+    text = HEADER + "".join(f"c,s{number},{when}\n" for when in at for number in range(sends))
+    pairs, _, source = read_list(text)
     assert pairs == {("c", f"s{number}"): datetime(2026, 11, 20, tzinfo=UTC).timestamp() for number in range(sends)}
     assert f"{sends} of {sends} sends have several times; the earliest counts" in source.notes[0]
 
 
 def test_the_latest_time_counts_once_the_earliest_is_beyond_retention():
-    """A missing time does not count. Events of Currents follow the same rule."""
-    pairs, _, source = read(f"{HEAD}c,s,2026-10-01\nc,s,2026-11-20\nc,t,\nc,t,2026-11-20\nc,t,\n")
+    """The same rule applies to Currents. A missing time is ignored."""
+    pairs, _, source = read_list(f"{HEADER}c,s,2026-10-01\nc,s,2026-11-20\nc,t,\nc,t,2026-11-20\nc,t,\n")
     assert set(pairs.values()) == {datetime(2026, 11, 20, tzinfo=UTC).timestamp()}
     assert "1 of 2 sends" in source.notes[0]
 
 
 def test_a_folder_whose_name_is_percent_encoded_is_read(tmp_path):
-    """Tools that copy between buckets encode names, some twice."""
+    """Tools that copy between buckets encode names, sometimes twice."""
     for name in (f"event_type%3D{EMAIL}", f"event_type%253D{EMAIL}"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "a.avro").write_bytes(avro([event()], kind=schema(name="moved")))
+        (tmp_path / name / "a.avro").write_bytes(encode_avro([create_event()], schema=create_schema(name="moved")))
     other = tmp_path / "event_type%3Dusers.messages.email.Open"
     other.mkdir()
-    (other / "b.avro").write_bytes(b"not looked at")
-    pairs, bad, source = read("", name=tmp_path)
+    (other / "b.avro").write_bytes(b"not an Avro file")
+    pairs, bad, source = read_list("", name=tmp_path)
     assert (list(pairs), bad, source.skipped) == ([("c", "s")], [], {"files of other event types": 1})
     assert source.lines == 2
 
 
 async def test_currents_without_send_events_is_a_usage_error(harvester, tmp_path):
-    """For audit and enqueue alike; a place of send files without events is an empty day."""
-    put(tmp_path / "currents", b"never looked at", event_type="users.messages.email.Open")
+    """If the files have the right type but contain no events, this is not an error."""
+    write_currents_file(tmp_path / "currents", b"not an Avro file", event_type="users.messages.email.Open")
     code, _, err = await harvester.run("enqueue", "currents")
     assert (code, "no file contains send events" in err) == (2, True), err
-    put(tmp_path / "currents", avro([]))
+    write_events(tmp_path / "currents", [])
     code, out, _ = await harvester.run("enqueue", "currents")
     assert (code, "currents contains no events" in out) == (0, True), out
 
 
 async def test_plan_shows_the_first_bad_lines_and_ends_with_3(harvester, tmp_path):
-    """As run and enqueue do; the readable part of the list is planned."""
-    (tmp_path / "sends.csv").write_text(HEAD + "c,s,\n" + "".join(f"c,NULL,{at}\n" for at in range(5)))
+    """``enqueue`` and ``audit`` do the same. The readable part of the list is planned."""
+    (tmp_path / "sends.csv").write_text(HEADER + "c,s,\n" + "".join(f"c,NULL,{at}\n" for at in range(5)))
     code, out, _ = await harvester.run("plan", "sends.csv")
     assert code == 3
     assert "requests   1" in out
@@ -178,42 +178,42 @@ async def test_plan_shows_the_first_bad_lines_and_ends_with_3(harvester, tmp_pat
 
 
 def test_an_infinite_time_is_a_bad_line(tmp_path):
-    """For one with a zone, DuckDB returns no value, which would be an unknown time."""
+    """DuckDB returns no value for an infinite time with a zone, which would look like a missing time."""
     path = write_parquet(
         tmp_path / "p.parquet", "SELECT 'c' AS campaign_id, 's' AS send_id, 'infinity'::TIMESTAMPTZ AS sent_at"
     )
-    _, (bad,), _ = read("", name=path)
+    _, (bad,), _ = read_list("", name=path)
     assert bad.field == "sent_at"
 
 
 def test_a_pipe_is_read_once_and_devices_are_refused(tmp_path):
-    """A device may never end, and a pipe in a folder of Currents may never begin."""
+    """A device may never end, and a pipe in a folder of Currents may never have a writer."""
     pipe, device, folder = tmp_path / "pipe.csv", tmp_path / "device.csv", tmp_path / "currents"
     os.mkfifo(pipe)
-    writing = threading.Thread(target=pipe.write_text, args=("campaign_id,send_id\nc,s\n",))
-    writing.start()
-    assert list(read("", name=pipe)[0]) == [("c", "s")]
-    writing.join()
+    writer = threading.Thread(target=pipe.write_text, args=("campaign_id,send_id\nc,s\n",))
+    writer.start()
+    assert list(read_list("", name=pipe)[0]) == [("c", "s")]
+    writer.join()
     device.symlink_to("/dev/zero")
     with pytest.raises(UsageError, match="it is a pipe, a device or a socket"):
-        read("", name=device)
-    os.mkfifo(put(folder, avro([event("c", "s", when=int(NOW) - DAY)])).with_name("pipe.avro"))
-    pairs, (bad,), _ = read("", name=folder)
+        read_list("", name=device)
+    os.mkfifo(write_events(folder, [create_event("c", "s", time=int(NOW) - DAY)]).with_name("pipe.avro"))
+    pairs, (bad,), _ = read_list("", name=folder)
     assert list(pairs) == [("c", "s")]
     assert "it is a pipe" in bad.problem
 
 
 def test_a_file_that_cannot_be_read_any_more_is_named(tmp_path):
-    """A disk that fails, or a file that was removed before its turn."""
+    """The error contains the name if the disk fails, or if the file was removed meanwhile."""
     failing = tmp_path / "failing.csv"
     failing.symlink_to("/proc/self/mem")
     with pytest.raises(UsageError, match=r"failing\.csv: Input/output error; check the file"):
-        read("", name=failing)
+        read_list("", name=failing)
 
 
-def test_events_without_any_ids_have_a_note(tmp_path):
-    """Events of another schema must not look like an empty day."""
-    put(tmp_path, avro([event("c", None, when=int(NOW) - DAY)]))
-    _, _, source = read("", name=tmp_path)
+def test_events_without_any_ids_cause_a_note(tmp_path):
+    """Events of another schema must not look like a day without sends."""
+    write_events(tmp_path, [create_event("c", None, time=int(NOW) - DAY)])
+    _, _, source = read_list("", name=tmp_path)
     assert source.skipped == {"events without send_id": 1}
     assert source.notes == [f"{tmp_path}: no event has a campaign_id and a send_id"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from harvester.model import Pair, SentPair
 from harvester.sources.fields import InvalidField
 from harvester.sources.message import MAX_MESSAGE_BYTES, Message, MessageParser
-from tests.support.messages import EVENTBRIDGE, LATEST, PAIR, PARSER, R2, SENT, parse, rejection
+from tests.support.messages import EVENTBRIDGE, LATEST, PAIR, PARSER, R2, SENT, get_rejection_reason, parse
 
 
 def test_version_1_has_three_forms():
@@ -90,7 +90,7 @@ def test_many_invalid_parts_take_little_memory():
 )
 def test_an_invalid_message_is_refused_with_a_reason(content, expected):
     """Nothing is guessed, and a message that is too long is not parsed."""
-    assert expected in rejection(content)
+    assert expected in get_rejection_reason(content)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +128,12 @@ def test_an_invalid_message_is_refused_with_a_reason(content, expected):
 )
 def test_a_file_outside_the_prefixes_or_with_an_ambiguous_name_is_refused(url):
     """Neither a name that only begins like a prefix nor one that can be read in two ways is accepted."""
-    assert rejection({"version": 1, "file": url}).startswith("file ")
+    assert get_rejection_reason({"version": 1, "file": url}).startswith("file ")
 
 
 def test_no_file_is_accepted_without_prefixes():
     """Files must be enabled by a setting."""
-    assert "not below any of the prefixes" in rejection(
+    assert "not below any of the prefixes" in get_rejection_reason(
         {"version": 1, "file": "s3://lists/braze/a.csv"}, MessageParser(("eu",), ())
     )
 
@@ -181,7 +181,7 @@ def test_any_message_is_accepted_or_refused(body):
 )
 def test_a_member_that_is_named_twice_is_refused(body, named):
     """Either could be meant, and a parser would silently keep the last one."""
-    assert rejection(body) == f"{named} is named twice in one object; remove one of them"
+    assert get_rejection_reason(body) == f"{named} is named twice in one object; remove one of them"
 
 
 def test_a_value_written_with_escapes_is_read():

@@ -16,10 +16,10 @@ import uvloop
 from harvester.errors import BrokerError, UsageError
 from harvester.sources.brokers import create_broker
 from harvester.sources.brokers.broker import PREFETCH_BYTES
-from tests.support.brokers import queue_name
+from tests.support.brokers import create_queue_name
 from tests.support.queues import (
     PAIR,
-    pairs_message,
+    encode_pairs_message,
     wait_until,
 )
 
@@ -27,7 +27,7 @@ from tests.support.queues import (
 @pytest.mark.parametrize("broker_server", ["sqs", "nats", "redis"], indirect=True)
 async def test_a_queue_that_drops_messages_too_early_has_a_warning(broker_server, broker_servers):
     """Messages should be kept for as long as Braze keeps its data; AMQP does not report it."""
-    name = queue_name()
+    name = create_queue_name()
     await broker_server.create_queue(name)
     await broker_server.shorten_retention(name)
     broker = create_broker(broker_server.kind, **broker_server.options(name))
@@ -71,7 +71,7 @@ async def test_entries_that_other_groups_read_are_kept(queue):
 @pytest.mark.parametrize("broker_server", ["sqs"], indirect=True)
 async def test_a_failed_deletion_in_a_batch_is_noticed(queue):
     """A stale receipt fails alone: the others are deleted, and its message is delivered again."""
-    await queue.broker_server.send(queue.name, PAIR, pairs_message("s1"))
+    await queue.broker_server.send(queue.name, PAIR, encode_pairs_message("s1"))
     broker = queue.create_broker()
     await broker.open()
     first = list(await broker.receive())

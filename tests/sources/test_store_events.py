@@ -5,12 +5,15 @@ import json
 import pytest
 
 from harvester.sources.message import Message, MessageParser
-from tests.support.messages import EVENTBRIDGE, R2, parse, rejection, s3_event
+from tests.support.messages import EVENTBRIDGE, R2, create_s3_event, get_rejection_reason, parse
 
 
 def test_an_s3_event_names_the_created_object():
     """Keys are form-encoded; SNS may wrap the event; a test event requests nothing."""
-    for event in (s3_event("braze/a%2Bb+c%C3%A9.csv"), s3_event("braze/a%2Bb+c%C3%A9.csv", "ObjectCreated:Copy")):
+    for event in (
+        create_s3_event("braze/a%2Bb+c%C3%A9.csv"),
+        create_s3_event("braze/a%2Bb+c%C3%A9.csv", "ObjectCreated:Copy"),
+    ):
         wrapped = {"Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:x", "Message": json.dumps(event)}
         for content in (event, wrapped):
             assert parse(content).files == ("s3://lists/braze/a+b c\N{LATIN SMALL LETTER E WITH ACUTE}.csv",)
@@ -51,9 +54,9 @@ BLOB = "/blobServices/default/containers/blobs/blobs/a b.csv"
 @pytest.mark.parametrize(
     ("content", "url"),
     [
-        (s3_event("braze/a+b.csv"), CSV),
-        (s3_event("braze/a%2Bb.csv"), PLUS),
-        (s3_event("braze/a+b.csv")["Records"][0], CSV),
+        (create_s3_event("braze/a+b.csv"), CSV),
+        (create_s3_event("braze/a%2Bb.csv"), PLUS),
+        (create_s3_event("braze/a+b.csv")["Records"][0], CSV),
         (EVENTBRIDGE, CSV),
         (EVENTBRIDGE["detail"], CSV),
         (MINIO, CSV),
@@ -83,14 +86,14 @@ def test_the_event_of_every_store_names_its_file(content, url):
 @pytest.mark.parametrize(
     "content",
     [
-        s3_event("braze/a.csv", "ObjectRemoved:Delete"),
-        s3_event("braze/a.csv", "s3:ObjectAccessed:Get"),
-        s3_event("braze/"),
-        s3_event("braze/day%2F"),
-        s3_event("braze/day_%24folder%24"),
-        s3_event("braze/_SUCCESS"),
-        s3_event("braze/.a.csv.crc"),
-        s3_event("braze/_temporary/0/a.csv"),
+        create_s3_event("braze/a.csv", "ObjectRemoved:Delete"),
+        create_s3_event("braze/a.csv", "s3:ObjectAccessed:Get"),
+        create_s3_event("braze/"),
+        create_s3_event("braze/day%2F"),
+        create_s3_event("braze/day_%24folder%24"),
+        create_s3_event("braze/_SUCCESS"),
+        create_s3_event("braze/.a.csv.crc"),
+        create_s3_event("braze/_temporary/0/a.csv"),
         EVENTBRIDGE | {"detail-type": "Object Deleted"},
         R2 | {"action": "DeleteObject"},
         R2 | {"action": "LifecycleDeletion"},
@@ -107,7 +110,9 @@ def test_events_that_create_no_file_are_skipped(content):
 
 def test_valid_records_of_an_event_are_accepted():
     """The invalid ones become an event of their own, which can be corrected and sent again."""
-    records = [s3_event(key)["Records"][0] for key in ("braze/_SUCCESS", "braze/a.csv", "other/b.csv", "braze/c.txt")]
+    records = [
+        create_s3_event(key)["Records"][0] for key in ("braze/_SUCCESS", "braze/a.csv", "other/b.csv", "braze/c.txt")
+    ]
     message = parse({"Records": [*records, 7, records[1]]})
     assert message.files == ("s3://lists/braze/a.csv",)
     assert message.skipped == ("s3://lists/braze/_SUCCESS is a marker or a hidden file",)
@@ -117,11 +122,11 @@ def test_valid_records_of_an_event_are_accepted():
     body, reason = message.encode_invalid_parts({"s3://lists/braze/a.csv": "it is gone"})
     assert json.loads(body)["Records"][-1] == records[1]
     assert reason.endswith("; it is gone")
-    corrected = json.dumps({"Records": [s3_event("braze/b.csv")["Records"][0]]}).encode()
+    corrected = json.dumps({"Records": [create_s3_event("braze/b.csv")["Records"][0]]}).encode()
     assert parse(corrected).files == ("s3://lists/braze/b.csv",)
 
 
 def test_a_key_of_an_s3_event_is_checked_after_it_is_decoded():
     """The same rules apply as for a file in a message."""
     for key in ("braze/%2e%2e/a.csv", "braze%2F..%2Fa.csv", "brazen/a.csv", "braze/a%252fb.csv"):
-        assert rejection(s3_event(key)).startswith("file ")
+        assert get_rejection_reason(create_s3_event(key)).startswith("file ")

@@ -10,11 +10,11 @@ from harvester.sources import Input
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 DAY = 86_400
-HEAD = "campaign_id,send_id,sent_at\n"
+HEADER = "campaign_id,send_id,sent_at\n"
 
 
-def read(text, *, name=None, now=NOW, workspaces=("w",)):
-    """Read a list; return ``{(campaign, send): sent_at}``, the bad lines and the input."""
+def read_list(text, *, name=None, now=NOW, workspaces=("w",)):
+    """Read a list. Return ``{(campaign, send): sent_at}``, the bad lines and the input."""
     stdin = io.BytesIO(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
     source = Input([str(name or "-")], workspaces=workspaces, stdin=stdin, now=now)
     found = list(source.read())
@@ -23,6 +23,6 @@ def read(text, *, name=None, now=NOW, workspaces=("w",)):
 
 
 def write_parquet(path, select):
-    """Write a Parquet list."""
+    """Write the result of a SELECT to a Parquet file, and return the path."""
     duckdb.execute(f"COPY ({select}) TO '{path}'")
     return path

@@ -16,7 +16,7 @@ import pytest
 from harvester.settings import load
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.commands.test_capture import write_pairs
-from tests.support.currents import avro, event, put
+from tests.support.currents import create_event, write_events
 from tests.support.object_stores import BUCKET, s3
 from tests.support.processes import free_port
 from tests.support.secret_canary import KEY
@@ -118,7 +118,7 @@ async def test_the_commands_of_a_page_work_in_order(harvester, stores, tmp_path,
         write_pairs(tmp_path / "sends.csv", simulator)
         harvester.env["BRAZE_ENDPOINT"] = simulator.url
         pair, now = simulator.population[0].pair, int(datetime.now(UTC).timestamp())
-        currents = put(tmp_path / "currents", avro([event(pair.campaign_id, pair.send_id, now)]))
+        currents = write_events(tmp_path / "currents", [create_event(pair.campaign_id, pair.send_id, now)])
         if any("s3://" in command for command in page_commands):
             moto = stores("moto")
             harvester.env |= moto.env

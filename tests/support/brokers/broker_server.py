@@ -1,4 +1,4 @@
-"""What every broker server for tests can do."""
+"""The interface of every broker server for tests, and a server process."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,11 @@ from typing import Any
 
 DAY_SECONDS = 86_400
 LEASE_SECONDS = 1
-"""How long a delivery stays with a dead consumer, for brokers that do not notice."""
+"""How long a delivery belongs to a dead consumer, for brokers that do not detect its death."""
 
 
 class Server:
-    """A server as a process group, on a port and a folder that it keeps when it is killed."""
+    """A server that runs as a process group. After ``kill``, ``start`` uses the same port and folder."""
 
     def __init__(self, port: int, *command: str, env: dict[str, str] | None = None) -> None:
         """Start it."""
@@ -24,7 +24,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start it again."""
+        """Start it, the first time or after ``kill``."""
         self._process = subprocess.Popen(
             self._command, env=self._env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -35,7 +35,7 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         with contextlib.suppress(OSError):
-            while True:  # the listening process may end a moment later than the one that was waited for
+            while True:  # the process that listens may end later than the process that was waited for
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
                 time.sleep(0.01)
 
@@ -57,7 +57,7 @@ class BrokerServer:
     url = ""
 
     def options(self, name: str) -> dict[str, Any]:
-        """The options of ``create_broker`` for a queue."""
+        """Return the options of ``create_broker`` for a queue."""
         raise NotImplementedError
 
     async def wait_until_ready(self) -> None:
@@ -81,7 +81,7 @@ class BrokerServer:
         raise NotImplementedError
 
     async def shorten_retention(self, name: str) -> None:
-        """Make the queue drop its messages too early, in every way that the broker has."""
+        """Configure the queue to drop messages too early, in every way that the broker has."""
         raise NotImplementedError
 
     async def send(self, name: str, *bodies: bytes) -> None:
@@ -97,7 +97,7 @@ class BrokerServer:
         raise NotImplementedError
 
     async def expire_leases(self, name: str) -> None:
-        """Expire the leases of a dead consumer."""
+        """Expire the leases of a dead consumer, if the broker has leases."""
 
     def interrupt(self) -> None:
         """Interrupt the service: kill the server."""

@@ -21,20 +21,8 @@ class NATS(BrokerServer):
         """Start it."""
         port = free_port()
         program = require_program("nats-server")
-        options = (
-            "--user",
-            "me",
-            "--pass",
-            "secret-pass",
-            "-js",
-            "-a",
-            "127.0.0.1",
-            "-p",
-            str(port),
-            "-sd",
-            str(folder),
-        )
-        self.server = Server(port, program, *options)
+        options = f"--user me --pass secret-pass -js -a 127.0.0.1 -p {port}"
+        self.server = Server(port, program, *options.split(), "-sd", str(folder))
         self.url = f"nats://me:secret-pass@127.0.0.1:{port}"
 
     def options(self, name: str) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from tests.support.processes import free_port, require_program
 _ERLANG_LIBRARIES = Path("/usr/lib/erlang/lib")
 
 
-def _rabbitmq_without_plugins(home: Path) -> str:
-    """Link the parts of RabbitMQ except its plugins, and return its program."""
+def _install_without_plugins(home: Path) -> str:
+    """Create an installation of RabbitMQ without plugins, from links, and return its program."""
     installed = Path("/usr/lib/rabbitmq/bin/rabbitmq-server").resolve().parent.parent
-    shutil.copytree(installed / "sbin", home / "sbin")  # copies: a script finds its home through its links
+    shutil.copytree(installed / "sbin", home / "sbin")  # copied: a script that is a link would find the original home
     (home / "plugins").mkdir()
     for part in (installed / "plugins").iterdir():
         if not part.name.startswith("rabbitmq_") or part.name.startswith("rabbitmq_prelaunch"):
@@ -27,10 +27,10 @@ def _rabbitmq_without_plugins(home: Path) -> str:
 
 
 def _link_modules(folder: Path, *libraries: Path) -> str:
-    """Link all Erlang modules of libraries in one folder, and return it.
+    """Link all Erlang modules of libraries into one folder, and return the folder.
 
-    Erlang looks for each module in the folders of all libraries, one after another. With one folder to look into first,
-    RabbitMQ starts in half the time.
+    Erlang searches each module in the folders of all libraries, one after another. With a single folder that is
+    searched first, RabbitMQ starts in half the time.
     """
     folder.mkdir()
     for module in (path for library in libraries for path in library.glob("*/ebin/*.beam")):
@@ -40,28 +40,34 @@ def _link_modules(folder: Path, *libraries: Path) -> str:
 
 
 class RabbitMQ(BrokerServer):
-    """Debian's RabbitMQ, with a separate epmd."""
+    """Debian's RabbitMQ, with its own epmd (Erlang's name server)."""
 
     kind = "rabbitmq"
 
-    def __init__(self, folder: Path, **more: str) -> None:
-        """Start both, with ``more`` environment variables."""
+    def __init__(self, folder: Path, **environment: str) -> None:
+        """Start both, with these environment variables too."""
         require_program("rabbitmq-server")
-        port, names = free_port(), free_port()
+        port, epmd_port = free_port(), free_port()
         folder.mkdir(parents=True)
-        program = _rabbitmq_without_plugins(folder / "home")
+        program = _install_without_plugins(folder / "home")
         modules = _link_modules(folder / "modules", folder / "home/plugins", _ERLANG_LIBRARIES)
         (folder / "plugins").write_text("[].")
         env = {
-            "HOME": str(folder), "ERL_EPMD_PORT": str(names), "RABBITMQ_NODENAME": f"h{port}@localhost",
-            "RABBITMQ_NODE_PORT": str(port), "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_DIST_PORT": str(free_port()), "RABBITMQ_MNESIA_BASE": str(folder / "data"),
-            "RABBITMQ_LOG_BASE": str(folder / "log"), "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
-            "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "flags"), "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "HOME": str(folder),
+            "ERL_EPMD_PORT": str(epmd_port),
+            "RABBITMQ_NODENAME": f"h{port}@localhost",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "flags"),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_PLUGINS_DIR": str(folder / "home/plugins"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S 1:1 +sbwt none -pa {modules}",
-        } | more  # fmt: skip
-        self._names = Server(names, require_program("epmd"), "-port", str(names), "-address", "127.0.0.1")
+        } | environment
+        self._epmd = Server(epmd_port, require_program("epmd"), "-port", str(epmd_port), "-address", "127.0.0.1")
         self.server = Server(port, program, env=env)
         self.url = f"amqp://guest:guest@127.0.0.1:{port}"
 
@@ -78,9 +84,11 @@ class RabbitMQ(BrokerServer):
         """Create a quorum queue with a limit of 20 deliveries, which is the default of RabbitMQ 4."""
         async with self._channel() as channel:
             arguments = {
-                "x-queue-type": "quorum", "x-delivery-limit": 20,
-                "x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"{name}.dead",
-            }  # fmt: skip
+                "x-queue-type": "quorum",
+                "x-delivery-limit": 20,
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": f"{name}.dead",
+            }
             await channel.declare_queue(name, durable=True, arguments=arguments)
         if dead_letters:
             await self.create_dead_letter_queue(name)
@@ -117,7 +125,7 @@ class RabbitMQ(BrokerServer):
         return found
 
     async def count_messages(self, name: str) -> int:
-        """Return the ready messages, which are all of them while no consumer is connected."""
+        """Return the number of ready messages. Without a consumer, all messages are ready."""
         async with self._channel() as channel:
             queue = await channel.declare_queue(name, passive=True)
             return queue.declaration_result.message_count
@@ -125,4 +133,4 @@ class RabbitMQ(BrokerServer):
     def close(self) -> None:
         """Stop both."""
         self.server.kill()
-        self._names.kill()
+        self._epmd.kill()

@@ -12,7 +12,7 @@ from tests.support.processes import free_port, require_program
 
 
 class RedisStreams(BrokerServer):
-    """Debian's Redis, which stores each command before it answers."""
+    """Debian's Redis, which stores each command on disk before it responds."""
 
     kind = "redis"
 
@@ -32,18 +32,21 @@ class RedisStreams(BrokerServer):
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
-        """A client for the test."""
+        """Yield a client for the test."""
         async with Redis.from_url(self.url) as redis:
             yield redis
 
     async def create_queue(self, name: str, *, dead_letters: bool = True) -> None:
-        """Create nothing: Redis creates streams. Without a dead-letter queue, a text takes the stream's name."""
+        """Create nothing, because Redis creates streams itself.
+
+        To prevent the dead-letter stream, write a text under its name.
+        """
         if not dead_letters:
             async with self.client() as redis:
                 await redis.set(f"{name}.dead", "no stream")
 
     async def create_dead_letter_queue(self, name: str) -> None:
-        """Delete the text that takes the stream's name."""
+        """Delete the text that has the name of the dead-letter stream."""
         async with self.client() as redis:
             await redis.delete(f"{name}.dead")
 
