@@ -22,7 +22,7 @@ from tests.support.queues import (
 
 @each_broker
 async def test_messages_are_acknowledged_once_their_pairs_are_in_the_ledger(queue):
-    """All three forms are accepted, the trigger sees the empty queue, and a thousand copies of a pair are one row."""
+    """A thousand copies of a pair are one row in the ledger. Afterwards the trigger reports an empty queue."""
     copies = [encode_pairs_message(*["s"] * 20)] * 50
     await queue.broker_server.send(queue.name, PAIR, encode_pairs_message("s1", "s2", once=True), *copies)
     async with queue.running_trigger() as trigger:
@@ -37,7 +37,7 @@ async def test_messages_are_acknowledged_once_their_pairs_are_in_the_ledger(queu
 
 @each_broker
 async def test_an_unacknowledged_message_is_delivered_again(queue):
-    """A process that dies between commit and acknowledgement causes a redelivery and no second row."""
+    """If a process dies between the commit and the acknowledgement, the pair is still stored once."""
     await queue.broker_server.send(queue.name, PAIR)
     committed, never = asyncio.Event(), asyncio.Event()
 
@@ -59,7 +59,7 @@ async def test_an_unacknowledged_message_is_delivered_again(queue):
 
 @each_broker
 async def test_invalid_pairs_are_dead_lettered_with_reasons_and_the_others_enqueued(queue):
-    """Only the invalid pairs of a list are dead-lettered, as a message that can be corrected and sent again."""
+    """The invalid pairs of a list become a separate message, which a user can correct and send again."""
     mixed = b'{"version": 1, "once": true, "pairs": [{"campaign_id": "c", "send_id": "s"}, {"campaign_id": "c"}, 7]}'
     await queue.broker_server.send(queue.name, b"no JSON", mixed)
     async with queue.running_trigger() as trigger:
@@ -75,14 +75,14 @@ async def test_invalid_pairs_are_dead_lettered_with_reasons_and_the_others_enque
 
 @each_broker
 async def test_an_invalid_message_stays_in_the_queue_while_there_is_no_dead_letter_queue(broker_server, ledger):
-    """The trigger warns at its start, stops at the first invalid message, and continues once the queue exists."""
+    """The trigger has a warning, stops at the first invalid message, and continues when the queue exists."""
     queue = QueueSetup(broker_server, ledger, create_queue_name(), [])
     await broker_server.create_queue(queue.name, dead_letters=False)
     await broker_server.send(queue.name, b"no JSON", PAIR)
     async with queue.running_trigger() as trigger:
         await wait_until(lambda: trigger._failures > 1)
         assert trigger.problem
-        if broker_server.kind != "redis":  # it makes its own
+        if broker_server.kind != "redis":  # Redis creates the stream itself
             assert any("dead_letter" in each or "keeps subject" in each for each in trigger.warnings)
         await wait_for_message_count(queue, 2)
         await broker_server.create_dead_letter_queue(queue.name)
@@ -93,20 +93,20 @@ async def test_an_invalid_message_stays_in_the_queue_while_there_is_no_dead_lett
 
 @each_broker
 async def test_an_unavailable_ledger_does_not_use_up_deliveries(queue):
-    """The current messages are tried repeatedly, and nothing is received, so no delivery limit is reached."""
+    """The trigger retries the messages that it has and receives no others, so no delivery limit is reached."""
     await queue.broker_server.send(queue.name, PAIR)
-    tries, failing = 0, 25 if queue.broker_server.kind == "rabbitmq" else 5
+    attempts, failures = 0, 25 if queue.broker_server.kind == "rabbitmq" else 5
 
     async def unavailable_at_first(arrivals, *, once):
-        nonlocal tries
-        tries += 1
-        if tries <= failing:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= failures:
             raise LedgerError("the ledger is unavailable")
         return await queue.enqueue(arrivals, once=once)
 
     async with queue.running_trigger(unavailable_at_first) as trigger:
         await wait_until(lambda: trigger.outcomes["enqueued"] == 1 and trigger.empty)
-    assert tries == failing + 2  # for the pairs in hand, and once more when their message came again
+    assert attempts == failures + 2  # one for the received message, and one for its redelivery
     assert await queue.broker_server.list_dead_letters(queue.name) == []
     assert (await queue.count_accepted(), await queue.broker_server.count_messages(queue.name)) == (1, 0)
 
@@ -136,7 +136,7 @@ async def test_a_broker_that_is_killed_before_the_acknowledgement_loses_nothing(
 
 @pytest.mark.parametrize("broker_server", ["rabbitmq", "nats", "redis"], indirect=True)
 async def test_a_queue_that_is_deleted_and_created_again_is_consumed_again(queue):
-    """The trigger does not wait for ever for a consumer that the server cancelled."""
+    """When the server cancels the consumer, the trigger connects again."""
     async with queue.running_trigger() as trigger:
         await wait_until(lambda: trigger.empty)
         await queue.broker_server.delete_queue(queue.name)
@@ -150,27 +150,27 @@ async def test_a_queue_that_is_deleted_and_created_again_is_consumed_again(queue
 async def test_the_lease_is_renewed_while_a_message_is_handled(queue):
     """While a large file is imported, no other replica receives its message."""
     await queue.broker_server.send(queue.name, PAIR)
-    seconds = 2  # longer than elsewhere: a busy machine may be late to lengthen it
+    seconds = 2  # longer than in other tests, because a busy machine may renew it late
     options = await queue.broker_server.set_lease(queue.name, seconds)
     other, enqueue_started = queue.create_broker(wait_seconds=seconds + 1, **options), asyncio.Event()
-    seen = []
+    received = []
 
     async def slow(arrivals, *, once):
         enqueue_started.set()
-        seen.extend(await other.receive())
+        received.extend(await other.receive())
         return await queue.enqueue(arrivals, once=once)
 
     await other.open()
     async with queue.running_trigger(slow, **options) as trigger:
         await wait_until(lambda: trigger.outcomes["enqueued"] == 1)
     await other.close()
-    assert seen == []
+    assert received == []
     assert await queue.broker_server.count_messages(queue.name) == 0
 
 
 @each_broker
 async def test_an_idle_trigger_stops_at_once_and_releases_the_queue(queue):
-    """Even during a long wait; afterwards it takes no messages away from others."""
+    """It stops even during a long wait, and receives no message afterwards."""
     async with queue.running_trigger(wait_seconds=20) as trigger:
         await wait_until(lambda: trigger.connected)
     await queue.broker_server.send(queue.name, PAIR)
@@ -180,7 +180,7 @@ async def test_an_idle_trigger_stops_at_once_and_releases_the_queue(queue):
 
 @pytest.mark.parametrize("broker_server", ["rabbitmq", "nats", "redis"], indirect=True)
 async def test_an_error_does_not_contain_the_credentials_of_the_url(queue, caplog, capfd):
-    """Neither with a wrong password nor with no server at the address."""
+    """The password may be wrong, or there may be no server at the address."""
     caplog.set_level(logging.DEBUG)
     wrong = re.sub(r"//([^:]*):[^@]+@", r"//\1:p%40ss-canary@", queue.broker_server.url)
     for url in (wrong, re.sub(r":\d+$", ":1", wrong)):

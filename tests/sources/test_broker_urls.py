@@ -1,4 +1,4 @@
-"""Tests of the URLs of brokers: which are accepted, and that no error quotes a secret."""
+"""Tests of the URLs of brokers: which are valid, and that no error contains a secret."""
 
 import re
 import ssl
@@ -21,17 +21,22 @@ SECRETS = (
 )
 
 
-@pytest.mark.parametrize(("kind", "scheme", "more"), [
-    ("rabbitmq", "amqp", 'queue = "q"'), ("redis", "redis", 'stream = "s"'), ("redis", "unix", 'stream = "s"'),
-    ("nats", "nats", 'stream = "s"\nconsumer = "c"'),
-])  # fmt: skip
-def test_an_unescaped_password_is_refused_without_quoting_it(kind, scheme, more, tmp_path):
-    """It is checked before any client library: they would take half of it for a host or a port, and quote it."""
+@pytest.mark.parametrize(
+    ("kind", "scheme", "settings"),
+    [
+        ("rabbitmq", "amqp", 'queue = "q"'),
+        ("redis", "redis", 'stream = "s"'),
+        ("redis", "unix", 'stream = "s"'),
+        ("nats", "nats", 'stream = "s"\nconsumer = "c"'),
+    ],
+)
+def test_an_unescaped_password_is_refused_without_quoting_it(kind, scheme, settings, tmp_path):
+    """A client library would read a part of the password as a host or a port, and quote it in its error."""
     for secret in SECRETS:
         path = tmp_path / "harvester.toml"
         path.write_text(
             '[workspaces.eu]\nendpoint = "https://rest.fra-01.braze.eu"\napi_key = "k"\n'
-            f'[triggers.t]\nkind = "{kind}"\nurl = "{scheme}://me:{secret}@broker.example/x"\n{more}\n'
+            f'[triggers.t]\nkind = "{kind}"\nurl = "{scheme}://me:{secret}@broker.example/x"\n{settings}\n'
         )
         with pytest.raises(UsageError) as refused:
             load(path, {}, {}).triggers["t"].options()
@@ -41,7 +46,7 @@ def test_an_unescaped_password_is_refused_without_quoting_it(kind, scheme, more,
 
 
 def test_valid_broker_urls_are_accepted():
-    """Escaped passwords, ports, options, IPv6, tokens, several servers, and sockets."""
+    """They may contain escaped passwords, ports, options, IPv6 addresses, tokens, several servers, and sockets."""
     for kind, urls in {
         RabbitMQ: ["amqp://me:p%2Fw%40%23@h:5672/v%2Fh?heartbeat=10", "amqps://h", "amqp://me:p@[::1]:5672/"],
         NATS: ["nats://token@h", "nats://me:pw@a:4222,nats://me:pw@b:4222,c:4222", "tls://a,tls://b"],
@@ -66,6 +71,6 @@ def test_valid_broker_urls_are_accepted():
     ],
 )
 def test_a_broker_error_contains_no_secret_and_stays_readable(error, url, message):
-    """Masking a short password in every word would reveal its letters, so the text is then left out."""
+    """Masking a short password inside words would reveal it, so the text of the error is then left out."""
     assert str(create_broker_error("Redis", error, url=url)).startswith(message)
     assert "canary" not in str(create_broker_error("Redis", error, url=url))

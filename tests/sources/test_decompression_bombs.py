@@ -1,4 +1,4 @@
-"""Tests of lists that are small on disk but large in memory, or never end: each is read or refused within a limit."""
+"""Tests of lists that are small on disk but large in memory, or never end. Reading each takes limited memory."""
 
 import bz2
 import io
@@ -20,70 +20,70 @@ from harvester.sources.lines import MAX_CHARACTERS
 from tests.support.currents import EMAIL, NOW, OPTIONAL_STRING, SENT, encode_avro_with_header
 
 LIMIT_MIB = 256
-"""What reading a list may add to a process's memory; the documentation of lists names it."""
+"""The memory that reading a list may add to a process, as documented in ``docs/lists.md``."""
 
 
-def memory_mib(field: str) -> float:
-    """A value of this process's memory, as the kernel counts it."""
+def get_memory_mib(field: str) -> float:
+    """Return a value of the memory of this process, as the kernel counts it."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
     return int(line.split()[1]) / 1024
 
 
 def read_within_limit(source) -> tuple[list[SentPair], list[BadLine]]:
-    """Read everything, and return pairs and bad lines if memory stayed within the limit."""
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = memory_mib("VmRSS")
+    """Read everything, check the peak of memory, and return pairs and bad lines."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = get_memory_mib("VmRSS")
     try:
         found = list(source.read())
     finally:
-        assert memory_mib("VmHWM") - before < LIMIT_MIB
+        assert get_memory_mib("VmHWM") - before < LIMIT_MIB
     return [each for each in found if isinstance(each, SentPair)], [each for each in found if isinstance(each, BadLine)]
 
 
-def input_of(name, data=b"") -> Input:
-    """An input of one list: a file, or these bytes."""
+def create_input(name, data=b"") -> Input:
+    """Return the input of one list: a file, or these bytes as standard input."""
     return Input([str(name)], workspaces=["w"], stdin=io.BytesIO(data), now=NOW)
 
 
 def test_huge_parquet_cells_are_bad_lines_with_a_short_quote(tmp_path):
-    """3 KB on disk are eight gigabytes of text: cells are cut before they leave the database."""
+    """Here a file of less than 10 KB contains 1.6 GB of text. Cells are truncated in the database."""
     path = tmp_path / "bomb.parquet"
     cells = "'c' AS campaign_id, repeat('x', 2000000) AS send_id, repeat('y', 2000000) AS sent_at"
     duckdb.execute(f"COPY (SELECT {cells} FROM range(400)) TO '{path}' (COMPRESSION zstd)")
     assert path.stat().st_size < 10_000
-    pairs, bad = read_within_limit(input_of(path))
+    pairs, bad = read_within_limit(create_input(path))
     assert (pairs, len(bad)) == ([], 400)
     assert all(each.problem == "is longer than 64 characters" and len(each.text) <= 500 for each in bad)
 
 
 def test_a_parquet_page_above_the_limit_is_a_usage_error(tmp_path):
-    """A page of distinct cells must fit into memory."""
+    """DuckDB must decompress a whole page in memory, so a larger page cannot be read."""
     path = tmp_path / "bomb.parquet"
     cells = "'c' AS campaign_id, repeat(chr(97 + i::INT), 4000000 - i) AS send_id"
     duckdb.execute(f"COPY (SELECT {cells} FROM range(26) t(i)) TO '{path}' (COMPRESSION zstd)")
     with pytest.raises(UsageError, match="more than 128 MB of memory"):
-        read_within_limit(input_of(path))
+        read_within_limit(create_input(path))
 
 
 def test_cells_of_other_columns_are_not_read(tmp_path):
-    """A table of message bodies is read for its ids alone."""
+    """From a table of message bodies, only the columns of the pairs are read."""
     path = tmp_path / "bodies.parquet"
     cells = "'c' AS campaign_id, 's' || i AS send_id, repeat('x', 4000000 - i) AS body"
     duckdb.execute(f"COPY (SELECT {cells} FROM range(26) t(i)) TO '{path}' (COMPRESSION zstd)")
-    assert len(read_within_limit(input_of(path))[0]) == 26
+    assert len(read_within_limit(create_input(path))[0]) == 26
 
 
 def test_a_parquet_footer_above_the_limit_is_refused_unread(tmp_path):
-    """A footer takes a hundred times its size in memory."""
+    """In memory, a footer takes a hundred times its size."""
     path = tmp_path / "wide.parquet"
     footer = b"\x15" * (MAX_FOOTER_BYTES + 1)
     path.write_bytes(b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1")
     with pytest.raises(UsageError, match="its footer has"):
-        read_within_limit(input_of(path))
+        read_within_limit(create_input(path))
 
 
 def encode_long(value: int) -> bytes:
-    """A number in Avro's encoding."""
+    """Return a number in Avro's encoding."""
     value = (value << 1) ^ (value >> 63)
     out = bytearray()
     while value > 0x7F:
@@ -93,22 +93,25 @@ def encode_long(value: int) -> bytes:
 
 
 def encode_block(count: int, data: bytes) -> bytes:
-    """A block of a file that ``with_header`` begins."""
+    """Return a block for ``encode_avro_with_header``."""
     return encode_long(count) + encode_long(len(data)) + data + b"-" * 16
 
 
-def raw_deflate(data: bytes) -> bytes:
-    """Deflate without a header, as in Avro."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return packer.compress(data) + packer.flush()
+def compress_deflate(data: bytes) -> bytes:
+    """Compress with deflate without a header, as in Avro."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return compressor.compress(data) + compressor.flush()
 
 
 EVENT = encode_long(1) + encode_long(1) + b"c" + encode_long(1) + encode_long(1) + b"s" + encode_long(SENT)
-"""An event's campaign_id, send_id and time."""
+"""The campaign_id, the send_id and the time of an event."""
 
 
-def currents_reader(extra, data, *, codec="null", count=1, raw=None) -> CurrentsReader:
-    """A reader of one file of events with one more field, of a type ``extra``; ``raw`` replaces its block."""
+def create_reader(extra, data, *, codec="null", count=1, raw=None) -> CurrentsReader:
+    """Return a reader of one file of events with one more field of the type ``extra``.
+
+    ``raw`` replaces the block of the file.
+    """
     types = {"campaign_id": OPTIONAL_STRING, "send_id": OPTIONAL_STRING, "time": "int", "extra": extra}
     fields = [{"name": name, "type": kind} for name, kind in types.items()]
     file = encode_avro_with_header(
@@ -118,47 +121,50 @@ def currents_reader(extra, data, *, codec="null", count=1, raw=None) -> Currents
 
 
 @pytest.mark.parametrize(
-    ("codec", "pack"),
-    [("deflate", raw_deflate), ("bzip2", bz2.compress), ("xz", lambda data: lzma.compress(data, preset=0))],
+    ("codec", "compress"),
+    [("deflate", compress_deflate), ("bzip2", bz2.compress), ("xz", lambda data: lzma.compress(data, preset=0))],
     ids=["deflate", "bzip2", "xz"],
 )
-def test_an_avro_block_is_decompressed_only_up_to_the_limit(codec, pack):
-    """It takes a thousandth on disk; a block that fits is read."""
-    text = lambda size: EVENT + encode_long(size) + b"x" * size  # noqa: E731 - one line, used twice
-    pairs, bad = read_within_limit(currents_reader("string", pack(text(MAX_BLOCK_BYTES - 100)), codec=codec))
+def test_an_avro_block_is_decompressed_only_up_to_the_limit(codec, compress):
+    """On disk the block is a thousand times smaller. A block that fits is read."""
+
+    def text(size):
+        return EVENT + encode_long(size) + b"x" * size
+
+    pairs, bad = read_within_limit(create_reader("string", compress(text(MAX_BLOCK_BYTES - 100)), codec=codec))
     assert (len(pairs), bad) == (1, [])
-    pairs, (refused,) = read_within_limit(currents_reader("string", pack(text(MAX_BLOCK_BYTES)), codec=codec))
+    pairs, (refused,) = read_within_limit(create_reader("string", compress(text(MAX_BLOCK_BYTES)), codec=codec))
     assert (pairs, "smaller blocks" in refused.problem) == ([], True)
 
 
 def test_an_avro_block_that_needs_a_large_dictionary_is_refused():
-    """The decoder of xz would allocate what the block asks for before it returns a byte."""
+    """The decoder of xz would allocate the whole dictionary before it returns a byte."""
     data = lzma.compress(EVENT, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 28}])
-    _, (refused,) = read_within_limit(currents_reader("null", data, codec="xz"))
+    _, (refused,) = read_within_limit(create_reader("null", data, codec="xz"))
     assert "Memory usage limit" in refused.problem
 
 
 ARRAY = {"type": "array", "items": "boolean"}
 
 
-def record_schema(name, *kinds):
-    """A record with fields of these types."""
+def create_record_schema(name, *kinds):
+    """Return the schema of a record with fields of these types."""
     fields = [{"name": f"f{at}", "type": kind} for at, kind in enumerate(kinds)]
     return {"type": "record", "name": name, "fields": fields}
 
 
 NESTED = [
-    record_schema("R0", "null", "null"),
-    *(record_schema(f"R{at}", f"R{at - 1}", f"R{at - 1}") for at in range(1, 60)),
+    create_record_schema("R0", "null", "null"),
+    *(create_record_schema(f"R{at}", f"R{at - 1}", f"R{at - 1}") for at in range(1, 60)),
 ]
 
 
 @pytest.mark.parametrize(
-    ("extra", "data", "good"),
+    ("extra", "data", "valid"),
     [
         (ARRAY, encode_long(1 << 40), False),
         (ARRAY, encode_long(1 << 40) + b"\1" * 1000, False),
-        (ARRAY, encode_long(-1) + encode_long(-3), False),  # an endless step back
+        (ARRAY, encode_long(-1) + encode_long(-3), False),  # goes back endlessly
         (ARRAY, encode_long(-(1 << 40)) + encode_long(1 << 40), False),
         ({"type": "array", "items": "string"}, encode_long(1 << 40) + encode_long(-1), False),
         ({"type": "array", "items": "null"}, encode_long(1 << 60) + encode_long(0), True),
@@ -172,14 +178,14 @@ NESTED = [
         ("string", encode_long(-5), False),
         (["null", "string"], encode_long(7), False),
         ("long", b"\xff" * 1000, False),
-        ({"type": "array", "items": record_schema("x", NESTED[0])}, encode_long(1 << 60) + encode_long(0), True),
-        ([*NESTED, "null"], encode_long(59), True),  # two of two of two: 2 ** 60 values without bytes
+        ({"type": "array", "items": create_record_schema("x", NESTED[0])}, encode_long(1 << 60) + encode_long(0), True),
+        ([*NESTED, "null"], encode_long(59), True),  # 2 ** 60 values without bytes
     ],
-)  # fmt: skip
-def test_endless_avro_data_is_damaged_data(extra, data, good):
-    """Counts and lengths beyond the block, backward steps, and arrays of values without bytes."""
-    pairs, bad = read_within_limit(currents_reader(extra, EVENT + data))
-    assert (len(pairs), len(bad)) == ((1, 0) if good else (0, 1))
+)
+def test_endless_avro_data_is_damaged_data(extra, data, valid):
+    """Endless data has counts or lengths beyond the block, steps backwards, or huge arrays of values without bytes."""
+    pairs, bad = read_within_limit(create_reader(extra, EVENT + data))
+    assert (len(pairs), len(bad)) == ((1, 0) if valid else (0, 1))
     assert all("is incomplete or damaged" in each.problem for each in bad)
 
 
@@ -195,8 +201,8 @@ def test_endless_avro_data_is_damaged_data(extra, data, good):
     ],
 )
 def test_avro_blocks_of_a_wrong_size_are_damaged(raw):
-    """So is a block that contains more than its records."""
-    pairs, bad = read_within_limit(currents_reader("null", b"", raw=raw))
+    """A block that contains more than its records is damaged too."""
+    pairs, bad = read_within_limit(create_reader("null", b"", raw=raw))
     assert (len(pairs), len(bad)) == (1 if raw == encode_block(1, EVENT * 2) else 0, 1)
 
 
@@ -216,7 +222,7 @@ def test_avro_blocks_of_a_wrong_size_are_damaged(raw):
     ],
 )
 def test_an_avro_header_is_bounded(header):
-    """Its claimed sizes are not trusted, and depth does not end the process."""
+    """Its sizes are not trusted, and deep nesting does not end the process."""
     file = b"Obj\x01" + header
     _, (bad,) = read_within_limit(CurrentsReader([("a.avro", lambda: io.BytesIO(file))], workspace="w", now=NOW))
     assert "its header is damaged" in bad.problem
@@ -231,9 +237,9 @@ def test_an_avro_header_is_bounded(header):
     ],
 )
 def test_an_object_of_many_small_values_is_one_bad_line(line):
-    """A megabyte of brackets becomes fifty megabytes of objects, and no more."""
+    """A megabyte of brackets becomes about fifty megabytes of objects."""
     good = b'{"campaign_id":"c","send_id":"s"}\n'
-    pairs, bad = read_within_limit(input_of("-", good + line + b"\n" + good))
+    pairs, bad = read_within_limit(create_input("-", good + line + b"\n" + good))
     assert (len(pairs), len(bad)) == (1, 1)
 
 
@@ -247,6 +253,6 @@ def test_an_object_of_many_small_values_is_one_bad_line(line):
     ],
 )
 def test_a_row_of_many_cells_is_one_bad_line(head, row):
-    """So is a row of quotes, and one of characters of four bytes."""
-    _, (bad,) = read_within_limit(input_of("-", head + b"\n" + row + b"\n"))
+    """A row of many quotes, or of characters with four bytes, is one bad line too."""
+    _, (bad,) = read_within_limit(create_input("-", head + b"\n" + row + b"\n"))
     assert bad.line == 2

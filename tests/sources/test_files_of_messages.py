@@ -19,8 +19,8 @@ from tests.support.queues import (
 )
 
 
-def s3_event(*keys):
-    """An S3 event that names objects of the bucket."""
+def encode_s3_event(*keys):
+    """Return an S3 event that reports these objects of the bucket."""
     records = [
         {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": BUCKET}, "object": {"key": key}}} for key in keys
     ]
@@ -29,27 +29,23 @@ def s3_event(*keys):
 
 @pytest.fixture
 def put_list(stores, monkeypatch):
-    """A bucket that messages may name; returns a function that writes a file and returns the event that S3 sends."""
+    """A function that writes a file to a bucket, and returns the event that S3 sends for it."""
     bucket = stores("moto")
     for name, value in bucket.env.items():
         monkeypatch.setenv(name, value)
 
     def put(key, data):
         s3(bucket.port).put_object(Bucket=BUCKET, Key=key, Body=data)
-        record = {
-            "eventName": "ObjectCreated:Put",
-            "s3": {"bucket": {"name": BUCKET}, "object": {"key": quote_plus(key)}},
-        }
-        return json.dumps({"Records": [record]}).encode()
+        return encode_s3_event(quote_plus(key))
 
     return put
 
 
 @pytest.fixture
 def store(monkeypatch):
-    """A store that answers for each object with the status in its name; 200 returns a list of one pair."""
+    """A store whose objects are named after the status of their response. A 200 returns a list of one pair."""
 
-    async def answer(request):
+    async def respond(request):
         key = request.match_info.get("key", "")
         if not key:
             return web.Response(text="<ListBucketResult></ListBucketResult>", content_type="application/xml")
@@ -59,8 +55,8 @@ def store(monkeypatch):
         return web.Response(status=status, text=text, headers=headers)
 
     app = web.Application()
-    app.router.add_get(f"/{BUCKET}", answer)
-    app.router.add_get(f"/{BUCKET}/{{key:.*}}", answer)
+    app.router.add_get(f"/{BUCKET}", respond)
+    app.router.add_get(f"/{BUCKET}/{{key:.*}}", respond)
     monkeypatch.setitem(stores_module._RETRIES, "max_retries", 0)
     with serve_app(app) as port:
         for name, value in aws(port).items():
@@ -70,7 +66,7 @@ def store(monkeypatch):
 
 @pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
 async def test_a_file_that_is_put_into_the_bucket_is_imported(queue, put_list):
-    """Its pairs are enqueued page by page, and the dead letter says what is wrong with a file."""
+    """Its pairs are enqueued page by page. If the file is invalid, the reason of the dead letter says why."""
     good = "campaign_id,send_id\n" + "".join(f"c,s{at}\n" for at in range(4500))
     valid = put_list("lists/one day/all of it.csv", good)
     partly_valid = put_list("lists/partly.csv", "campaign_id,send_id\nc,t\nc\n")
@@ -107,11 +103,11 @@ async def test_a_message_waits_while_the_store_of_its_file_is_unavailable(queue,
 
 @one_broker
 async def test_an_object_that_the_store_refuses_makes_its_message_a_dead_letter(queue, store, monkeypatch):
-    """Every lasting refusal does, after a few attempts; other files of the message are read."""
+    """A few attempts are made for each status. Other files of the same message are read."""
     monkeypatch.setattr(importer, "MAX_ATTEMPTS", 2)
     statuses = (204, 302, 400, 403, 404, 409, 410, 412, 418, 503)
-    events = {status: s3_event(f"lists/{status}.csv") for status in statuses}
-    both = s3_event("lists/410.csv", "lists/200.csv")
+    events = {status: encode_s3_event(f"lists/{status}.csv") for status in statuses}
+    both = encode_s3_event("lists/410.csv", "lists/200.csv")
     await queue.broker_server.send(queue.name, *events.values(), both, PAIR)
     async with queue.running_trigger() as trigger:
         await wait_until(lambda: trigger.outcomes.total() == len(statuses) + 2 and trigger.empty)
@@ -122,18 +118,18 @@ async def test_an_object_that_the_store_refuses_makes_its_message_a_dead_letter(
         assert f"{BUCKET}/lists" in dead[event], status
     assert "status code" not in str(dead)
     assert f"could not be read in {importer.MAX_ATTEMPTS} attempts" in dead[events[503]]
-    assert dead[s3_event("lists/410.csv")]
+    assert dead[encode_s3_event("lists/410.csv")]
     assert set(queue.enqueued) == {("c", "s", False), ("c", "of-a-file", False)}
 
 
 @one_broker
 async def test_an_object_that_is_too_large_is_refused_before_it_is_copied(queue, store, monkeypatch):
-    """Above the limit, or half of the free space, its message becomes a dead letter."""
+    """If it is above the limit, or above half of the free space, its message becomes a dead letter."""
     usage = shutil.disk_usage("/")
     for limit, free, message in ((10, usage.free, "the limit is 10"), (1 << 30, 40, "half of the free space")):
         monkeypatch.setattr(stores_module, "MAX_OBJECT_BYTES", limit)
         monkeypatch.setattr(stores_module.shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
-        await queue.broker_server.send(queue.name, s3_event("lists/200.csv"), PAIR)
+        await queue.broker_server.send(queue.name, encode_s3_event("lists/200.csv"), PAIR)
         async with queue.running_trigger() as trigger:
             await wait_until(
                 lambda trigger=trigger: trigger.outcomes == {"dead_lettered": 1, "enqueued": 1} and trigger.empty
@@ -142,12 +138,10 @@ async def test_an_object_that_is_too_large_is_refused_before_it_is_copied(queue,
 
 
 @one_broker
-async def test_messages_that_name_files_are_dead_letters_without_a_temporary_folder(
-    queue, store, monkeypatch, tmp_path
-):  # fmt: skip
-    """The service warns at its start, and enqueues all other messages."""
+async def test_without_a_temporary_folder_messages_with_files_are_dead_letters(queue, store, monkeypatch, tmp_path):
+    """The trigger has a warning when it connects, and enqueues all other messages."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    await queue.broker_server.send(queue.name, s3_event("lists/200.csv"), PAIR)
+    await queue.broker_server.send(queue.name, encode_s3_event("lists/200.csv"), PAIR)
     async with queue.running_trigger() as trigger:
         await wait_until(lambda: trigger.outcomes == {"dead_lettered": 1, "enqueued": 1} and trigger.empty)
     ((_, reason),) = await queue.broker_server.list_dead_letters(queue.name)

@@ -1,4 +1,4 @@
-"""Tests of hostile messages on every broker: none ends the process or blocks the queue."""
+"""Tests of hostile messages on every broker. None ends the process or blocks the queue."""
 
 import asyncio
 
@@ -34,9 +34,9 @@ HARMFUL = [
 
 @each_broker
 async def test_harmful_messages_are_dead_letters_and_do_not_block_the_queue(queue):
-    """Each keeps its body and has a reason; its valid pairs and later messages are enqueued.
+    """A dead letter has the original body and a reason. Valid pairs and later messages are enqueued.
 
-    An invalid part that is nested deeper than JSON can be written makes the whole message a dead letter.
+    If an invalid part is nested too deeply to be written as JSON, the whole message becomes a dead letter.
     """
     await queue.broker_server.send(queue.name, *HARMFUL, PAIR)
     async with queue.running_trigger() as trigger:
@@ -52,7 +52,7 @@ async def test_harmful_messages_are_dead_letters_and_do_not_block_the_queue(queu
 
 @one_broker
 async def test_an_unexpected_error_affects_only_the_message_that_causes_it(queue):
-    """It becomes a dead letter after a few attempts; the log has the location in the code and nothing of the body."""
+    """It becomes a dead letter after a few attempts. The log has the location in the code, but nothing of the body."""
     harmful = encode_pairs_message("poison-canary")
     await queue.broker_server.send(queue.name, PAIR, harmful, encode_pairs_message("t"))
     attempts = 0
@@ -77,9 +77,9 @@ async def test_an_unexpected_error_affects_only_the_message_that_causes_it(queue
 
 @pytest.mark.parametrize("broker_server", ["rabbitmq", "redis", "nats"], indirect=True)
 async def test_large_messages_are_received_a_few_at_a_time_and_dead_lettered_whole(queue):
-    """Later messages are enqueued. Entries of Redis are not fetched at all.
+    """The received messages take at most the memory of one large message or of one batch.
 
-    No more is received at once than one large message and the bytes of a batch.
+    Large entries of Redis are not fetched. Later messages are enqueued.
     """
     size = (1 << 20) - 1024 if queue.broker_server.kind == "nats" else PREFETCH_BYTES
     bodies = [b'{"version": 2, "x": "' + bytes([65 + at]) * size + b'"}' for at in range(3)]
@@ -103,17 +103,17 @@ async def test_large_messages_are_received_a_few_at_a_time_and_dead_lettered_who
 
 @one_broker
 async def test_an_unexpected_error_of_a_broker_does_not_end_the_service(queue, monkeypatch):
-    """It is logged without its text, and the trigger reconnects."""
+    """The error is logged without its text, and the trigger reconnects."""
     await queue.broker_server.send(queue.name, PAIR)
     from harvester.sources.brokers.redis_replies import BoundedParser  # noqa: PLC0415 - its client takes a while
 
-    parsed, raised = BoundedParser.read_response, asyncio.Event()
+    read_response, raised = BoundedParser.read_response, asyncio.Event()
 
     async def raise_unexpected(self, *arguments, **options):
-        found = await parsed(self, *arguments, **options)
+        found = await read_response(self, *arguments, **options)
         if isinstance(found, list) and not raised.is_set():
             raised.set()
-            raise KeyError("canary-of-an-answer")
+            raise KeyError("canary-of-a-response")
         return found
 
     monkeypatch.setattr(BoundedParser, "read_response", raise_unexpected)

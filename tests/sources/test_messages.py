@@ -1,4 +1,4 @@
-"""Tests of messages: what is accepted, what is refused and why, and which files are never read."""
+"""Tests of messages: which are valid, why others are invalid, and which files are never read."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.support.messages import EVENTBRIDGE, LATEST, PAIR, PARSER, R2, SENT, 
 
 
 def test_version_1_has_three_forms():
-    """One pair, a list of pairs, a file; each may request a historical capture."""
+    """A message contains one pair, a list of pairs, or a file. ``once`` requests one immediate reading."""
     pair = Pair("eu", "c", "s")
     assert parse({"version": 1} | PAIR) == Message(pairs=(SentPair(pair),))
     full = PAIR | {"sent_at": "2026-11-20T09:00:00+01:00", "workspace": "eu"}
@@ -25,13 +25,13 @@ def test_version_1_has_three_forms():
 
 
 def test_a_time_without_a_zone_is_utc_and_counted():
-    """The count lets the trigger log a warning."""
+    """The trigger uses the count to log a warning."""
     message = parse({"version": 1, "sent_at": "2026-11-20T08:00:00"} | PAIR)
     assert (message.pairs[0].sent_at, message.naive_times) == (SENT, 1)
 
 
-def test_invalid_pairs_of_a_list_become_a_message_of_their_own():
-    """It contains them as they were received, and can be corrected and sent again."""
+def test_invalid_pairs_of_a_list_become_a_separate_message():
+    """It contains the pairs as they were received, so a user can correct it and send it again."""
     bad = [{"campaign_id": "c"}, 7, PAIR | {"sendid": "s"}, PAIR | {"workspace": "us"}]
     message = parse({"version": 1, "once": True, "pairs": [PAIR, *bad]})
     body, reason = message.encode_invalid_parts()
@@ -47,7 +47,7 @@ def test_invalid_pairs_of_a_list_become_a_message_of_their_own():
 
 
 def test_many_invalid_parts_take_little_memory():
-    """Only the first reasons are kept: a message of one MiB may have half a million invalid parts."""
+    """A message of one MiB may have half a million invalid parts, so only the first ones have a reason."""
     message = parse(b'{"version": 1, "pairs": [' + b"7," * 20_000 + b"7]}")
     assert len(message.bad) == 20_001
     assert sum(len(reason) for _, reason in message.bad) < 1000
@@ -89,7 +89,7 @@ def test_many_invalid_parts_take_little_memory():
     ],
 )
 def test_an_invalid_message_is_refused_with_a_reason(content, expected):
-    """Nothing is guessed, and a message that is too long is not parsed."""
+    """The reason names the field and its problem, and a message that is too long is not parsed."""
     assert expected in get_rejection_reason(content)
 
 
@@ -127,12 +127,12 @@ def test_an_invalid_message_is_refused_with_a_reason(content, expected):
     ],
 )
 def test_a_file_outside_the_prefixes_or_with_an_ambiguous_name_is_refused(url):
-    """Neither a name that only begins like a prefix nor one that can be read in two ways is accepted."""
+    """A name that only begins like a prefix is refused, and so is a name that can be read in two ways."""
     assert get_rejection_reason({"version": 1, "file": url}).startswith("file ")
 
 
 def test_no_file_is_accepted_without_prefixes():
-    """Files must be enabled by a setting."""
+    """A user must allow files in the settings."""
     assert "not below any of the prefixes" in get_rejection_reason(
         {"version": 1, "file": "s3://lists/braze/a.csv"}, MessageParser(("eu",), ())
     )
@@ -154,7 +154,7 @@ JSON = st.recursive(
 
 @given(st.binary(max_size=200) | JSON.map(lambda content: json.dumps(content).encode()))
 def test_any_message_is_accepted_or_refused(body):
-    """Accepted messages contain only configured workspaces and files below the prefixes."""
+    """An accepted message contains only configured workspaces, and only files below the prefixes."""
     try:
         message = PARSER.parse(body, latest=LATEST)
     except InvalidField:
@@ -180,11 +180,11 @@ def test_any_message_is_accepted_or_refused(body):
     ],
 )
 def test_a_member_that_is_named_twice_is_refused(body, named):
-    """Either could be meant, and a parser would silently keep the last one."""
+    """A parser would silently use the last one, but only the user knows which one is right."""
     assert get_rejection_reason(body) == f"{named} is named twice in one object; remove one of them"
 
 
 def test_a_value_written_with_escapes_is_read():
-    """Escapes only cause a second parse."""
+    """Escapes do not make a message invalid."""
     body = b'{"version": 1, "campaign_id": "c\\u0022\\u0041", "send_id": "a\\"b"}'
     assert parse(body).pairs == (SentPair(Pair("eu", 'c"A', 'a"b')),)

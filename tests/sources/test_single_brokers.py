@@ -1,4 +1,4 @@
-"""Tests of what only one broker does."""
+"""Tests of behaviour that only one broker has."""
 
 import asyncio
 import contextlib
@@ -25,8 +25,8 @@ from tests.support.queues import (
 
 
 @pytest.mark.parametrize("broker_server", ["sqs", "nats", "redis"], indirect=True)
-async def test_a_queue_that_drops_messages_too_early_has_a_warning(broker_server, broker_servers):
-    """Messages should be kept for as long as Braze keeps its data; AMQP does not report it."""
+async def test_a_queue_that_drops_messages_too_early_causes_a_warning(broker_server, broker_servers):
+    """A queue should keep messages as long as Braze keeps analytics. AMQP does not report the retention."""
     name = create_queue_name()
     await broker_server.create_queue(name)
     await broker_server.shorten_retention(name)
@@ -44,8 +44,8 @@ async def test_a_queue_that_drops_messages_too_early_has_a_warning(broker_server
 
 
 @pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
-async def test_an_entry_without_a_body_is_a_dead_letter_that_says_so(queue):
-    """The dead letter and the log name the missing field, and the log names the trigger."""
+async def test_an_entry_without_a_body_becomes_a_dead_letter(queue):
+    """The dead letter and the log name the missing field. The log also names the trigger."""
     async with queue.broker_server.client() as redis:
         await redis.xadd(queue.name, {"data": PAIR, "by": "a test"})
     with structlog.testing.capture_logs() as logs:
@@ -69,8 +69,8 @@ async def test_entries_that_other_groups_read_are_kept(queue):
 
 
 @pytest.mark.parametrize("broker_server", ["sqs"], indirect=True)
-async def test_a_failed_deletion_in_a_batch_is_noticed(queue):
-    """A stale receipt fails alone: the others are deleted, and its message is delivered again."""
+async def test_a_failed_deletion_affects_only_its_message(queue):
+    """With one invalid receipt, the other messages are deleted, and this message is delivered again."""
     await queue.broker_server.send(queue.name, PAIR, encode_pairs_message("s1"))
     broker = queue.create_broker()
     await broker.open()
@@ -87,7 +87,7 @@ async def test_a_failed_deletion_in_a_batch_is_noticed(queue):
 
 @pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
 async def test_a_message_that_is_never_acknowledged_becomes_a_dead_letter(queue):
-    """After 15 deliveries, before a broker's own limit drops it without a reason."""
+    """After 15 deliveries, before the limit of the broker could drop it without a reason, it is dead-lettered."""
     await queue.broker_server.send(queue.name, PAIR)
     async with queue.broker_server.client() as redis:
         await redis.xgroup_create(queue.name, "harvester", id="0")
@@ -101,7 +101,7 @@ async def test_a_message_that_is_never_acknowledged_becomes_a_dead_letter(queue)
 
 
 def test_a_missing_client_library_is_a_usage_error_that_names_its_extra(monkeypatch):
-    """Client libraries of brokers are optional dependencies."""
+    """The client library of each broker is optional. The error contains the command that installs it."""
     monkeypatch.delitem(sys.modules, "harvester.sources.brokers.redis", raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "redis"] + ["redis"]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -110,7 +110,7 @@ def test_a_missing_client_library_is_a_usage_error_that_names_its_extra(monkeypa
 
 
 def test_a_redis_that_cuts_every_connection_raises_broker_errors():
-    """Wherever the connection is cut; uvloop raises an error of its own for it."""
+    """The connection may be cut at any moment. uvloop raises its own error for this, which must be translated."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def cut_all():
@@ -137,7 +137,7 @@ def test_a_redis_that_cuts_every_connection_raises_broker_errors():
 
 @pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
 async def test_a_large_entry_stays_in_redis_if_scripts_are_not_allowed(queue):
-    """The dead letter names the entry, so nothing is lost."""
+    """The dead letter contains the id of the entry, so no data is lost."""
     await queue.broker_server.send(queue.name, b"x" * PREFETCH_BYTES, PAIR)
     async with queue.broker_server.client() as redis:
         ((entry, _),) = await redis.xrange(queue.name, count=1)
@@ -155,10 +155,10 @@ async def test_a_large_entry_stays_in_redis_if_scripts_are_not_allowed(queue):
 
 
 @pytest.mark.parametrize("broker_server", ["rabbitmq"], indirect=True)
-async def test_dead_letters_of_rabbitmq_drop_headers_that_route(queue, monkeypatch):
-    """Headers of any kind or size do not prevent a dead letter.
+async def test_headers_of_a_message_do_not_prevent_its_dead_letter(queue, monkeypatch):
+    """Headers may have any type or size, and may route the message to more queues.
 
-    Neither do headers that no client can read, such as a date in milliseconds instead of seconds: the year 292278994.
+    They may even be unreadable, for example a date in milliseconds instead of seconds (the year 292278994).
     """
     monkeypatch.setattr("pamqp.encode.timestamp", lambda _: struct.pack(">Q", 2**63))
     nested: dict = {}
@@ -182,10 +182,10 @@ async def test_dead_letters_of_rabbitmq_drop_headers_that_route(queue, monkeypat
 
 @pytest.mark.parametrize("broker_server", ["nats"], indirect=True)
 async def test_dead_letters_of_nats_drop_the_headers_of_jetstream(queue):
-    """JetStream keeps its own headers in a message and would apply them again."""
-    orders = {"Nats-Expected-Stream": queue.name, "Nats-Msg-Id": "1", "by": "a test"}
+    """JetStream's own headers would also affect the dead letter."""
+    headers = {"Nats-Expected-Stream": queue.name, "Nats-Msg-Id": "1", "by": "a test"}
     async with queue.broker_server._jetstream() as jetstream:
-        await jetstream.publish(queue.name, b"no JSON", headers=orders)
+        await jetstream.publish(queue.name, b"no JSON", headers=headers)
     await queue.broker_server.send(queue.name, PAIR)
     async with queue.running_trigger() as trigger:
         await wait_until(lambda: trigger.outcomes == {"dead_lettered": 1, "enqueued": 1} and trigger.empty)
