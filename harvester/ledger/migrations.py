@@ -79,7 +79,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
     5: (
         "DROP INDEX pair_waiting",
         "CREATE INDEX pair_waiting ON pair (workspace, due_at, captures) WHERE state = 'waiting'",
-        "CREATE INDEX pair_send ON pair (send_id)",
+        "CREATE INDEX pair_send ON pair (send_id, workspace, campaign_id)",
         "CREATE INDEX pair_failed ON pair (outcome, reason, id) WHERE outcome = 'rejected' OR outcome = 'expired'",
     ),
 }

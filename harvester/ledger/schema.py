@@ -194,5 +194,7 @@ Index("outcome_pair", outcomes.c.pair_id)  # not partial: SQLite uses no partial
 _partial("pair_expired", pairs, "workspace, expires_at", where="outcome = 'expired'")
 _partial("pair_failed", pairs, "outcome, reason, id", where="outcome = 'rejected' OR outcome = 'expired'")
 _partial("outcome_rejected", outcomes, "id", where="outcome = 'rejected'")
-Index("pair_send", pairs.c.send_id)
+Index(
+    "pair_send", pairs.c.send_id, pairs.c.workspace, pairs.c.campaign_id
+)  # in the order of a search, which need not sort
 _partial("batch_unstored", batches, "state, epoch", where="state <> 'stored'")

@@ -38,11 +38,15 @@ class Health:
 class SnapshotCache:
     """Shares one snapshot among all requests until it is too old."""
 
-    def __init__(self, take_snapshot: Callable[[], Awaitable[Snapshot]], clock: Clock) -> None:
-        """``take_snapshot`` may raise ``HarvesterError``, which becomes the ``problem``."""
+    def __init__(self, take_snapshot: Callable[[], Awaitable[Snapshot]], clock: Clock, reading: asyncio.Lock) -> None:
+        """``take_snapshot`` may raise ``HarvesterError``, which becomes the ``problem``.
+
+        ``reading`` is held while a snapshot is taken, and by others while they read the ledger.
+        """
         self._take_snapshot = take_snapshot
         self._clock = clock
         self._lock = asyncio.Lock()
+        self._reading = reading
         self._health = Health(None, "there is no snapshot yet")
         self._expires_at = 0.0
 
@@ -59,7 +63,7 @@ class SnapshotCache:
 
     async def _refresh(self) -> Health:
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._reading:
                 return Health(await self._take_snapshot())
         except HarvesterError as error:
             return Health(self._health.snapshot, str(error))

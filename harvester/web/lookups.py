@@ -1,6 +1,5 @@
 """Answers requests that search the ledger: for a send, and for rejected and expired pairs. It only reads."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection
 
@@ -8,8 +7,8 @@ from aiohttp import web
 
 from harvester.errors import HarvesterError
 from harvester.ledger import DueCount, FailedPair, Reports
-from harvester.monitor.health import TIMEOUT_SECONDS
-from harvester.web.failures import MAX_PAIRS, encode_csv, list_groups, render_failures
+from harvester.web.failures import MAX_PAIRS, FailedGroup, encode_csv, list_groups, render_failures
+from harvester.web.search_limit import SearchesBusy, SearchLimit
 from harvester.web.searches import MAX_SENDS, render_sends
 
 MAX_PLANNED = 12
@@ -20,11 +19,15 @@ CSV_PAIRS = 1000
 
 
 class Lookups:
-    """The handlers of ``/sends``, ``/rejections`` and ``/rejections.csv``. They raise ``LedgerError``."""
+    """The handlers of ``/sends``, ``/rejections`` and ``/rejections.csv``.
 
-    def __init__(self, reports: Reports, served: Collection[str]) -> None:
+    They raise ``LedgerError``, ``SearchesBusy`` and ``TimeoutError``.
+    """
+
+    def __init__(self, reports: Reports, served: Collection[str], limit: SearchLimit) -> None:
         """Search in a ledger; ``served`` are the configured workspaces."""
         self._reports = reports
+        self._limit = limit
         self._served = served
 
     def routes(self) -> list[web.RouteDef]:
@@ -36,28 +39,30 @@ class Lookups:
         ]
 
     async def list_planned(self, workspace: str) -> list[DueCount]:
-        """Return when the next readings of a workspace are due, and how many. Raises ``LedgerError``."""
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            return await self._reports.list_planned(workspace, limit=MAX_PLANNED)
+        """Return when the next readings of a workspace are due, and how many. Raises as the handlers."""
+        return await self._limit.run(lambda: self._reports.list_planned(workspace, limit=MAX_PLANNED))
 
     async def _sends(self, request: web.Request) -> web.Response:
         """Find a send by its id, and optionally its campaign's."""
         send_id, campaign_id = (request.query.get(name, "").strip() for name in ("q", "campaign_id"))
         search = None
         if send_id:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                search = await self._reports.find_sends(send_id, campaign_id=campaign_id or None, limit=MAX_SENDS)
+            search = await self._limit.run(
+                lambda: self._reports.find_sends(send_id, campaign_id=campaign_id or None, limit=MAX_SENDS)
+            )
         return respond_with(render_sends(search, send_id, campaign_id, self._served))
 
     async def _failures(self, request: web.Request) -> web.Response:
         """List how many pairs failed by reason, and a page of those with one reason."""
         outcome, reason = request.query.get("outcome", ""), request.query.get("reason") or None
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            groups = list_groups(await self._reports.get_books())
-            chosen = next((each for each in groups if (each.outcome, each.reason) == (outcome, reason)), None)
-            page = None
-            if chosen is not None:
-                page = await self._list(outcome, reason, after=_read_order(request), limit=MAX_PAIRS + 1)
+        groups = list_groups(await self._limit.run(self._reports.get_books))
+        chosen = next((each for each in groups if (each.outcome, each.reason) == (outcome, reason)), None)
+        page = None
+        if chosen is not None:
+            after = _read_order(request)
+            page = await self._limit.run(
+                lambda: self._reports.list_failed(outcome, reason, after=after, limit=MAX_PAIRS + 1)
+            )
         return respond_with(render_failures(groups, chosen, page))
 
     async def _csv(self, request: web.Request) -> web.StreamResponse:
@@ -74,7 +79,7 @@ class Lookups:
         if request.method == "HEAD":
             return response
         complete = False
-        with contextlib.suppress(HarvesterError, TimeoutError, ConnectionError):
+        with contextlib.suppress(HarvesterError, SearchesBusy, TimeoutError, ConnectionError):
             try:
                 await response.write(encode_csv(first, header=True))
                 async for page in pages:
@@ -86,19 +91,20 @@ class Lookups:
         return response
 
     async def _pages(self) -> AsyncIterator[list[FailedPair]]:
-        """Yield all failed pairs in pages; the first page may be empty."""
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            groups = list_groups(await self._reports.get_books())
+        """Yield all failed pairs in pages; the first page may be empty. Later pages wait longer for their turn."""
+        groups = list_groups(await self._limit.run(self._reports.get_books))
         yield []
         for each in groups:
             after = 0
-            while page := await self._list(each.outcome, each.reason, after=after, limit=CSV_PAIRS):
+            while page := await self._list_page(each, after):
                 yield page
                 after = page[-1].order
 
-    async def _list(self, outcome: str, reason: str | None, *, after: int, limit: int) -> list[FailedPair]:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            return await self._reports.list_failed(outcome, reason, after=after, limit=limit)
+    async def _list_page(self, group: FailedGroup, after: int) -> list[FailedPair]:
+        return await self._limit.run(
+            lambda: self._reports.list_failed(group.outcome, group.reason, after=after, limit=CSV_PAIRS),
+            patient=True,
+        )
 
 
 def _read_order(request: web.Request) -> int:

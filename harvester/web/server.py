@@ -28,6 +28,7 @@ from harvester.web.hosts import is_allowed, list_allowed_hosts
 from harvester.web.lookups import Lookups, respond_with
 from harvester.web.metrics import encode_metrics
 from harvester.web.page import render_page, render_workspace_page
+from harvester.web.search_limit import RETRY_AFTER_SECONDS, SearchesBusy, SearchLimit
 from harvester.web.status import encode_status
 
 IDLE_SECONDS = 10.0
@@ -69,8 +70,9 @@ class WebServer:
         self._clock = clock
         self._host = host
         self._port = port
-        self._snapshots = SnapshotCache(take_snapshot, clock)
-        self._lookups = None if reports is None else Lookups(reports, served)
+        reading = asyncio.Lock()
+        self._snapshots = SnapshotCache(take_snapshot, clock, reading)
+        self._lookups = None if reports is None else Lookups(reports, served, SearchLimit(reading))
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._connections = Connections(get_connection_limit())
@@ -187,6 +189,8 @@ async def _shorten_errors(request: web.Request, handler: Handler) -> web.StreamR
     except web.HTTPException as error:
         allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         return web.Response(status=error.status, text=f"{error.reason.lower()}\n", headers=allowed)
+    except SearchesBusy as error:
+        return web.Response(status=503, text=f"{error}\n", headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
     except (HarvesterError, TimeoutError) as error:
         problem = safe_text(str(error)) or "the ledger has not responded in time"
         return web.Response(status=503, text=f"{problem}\n")

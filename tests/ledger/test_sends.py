@@ -113,6 +113,7 @@ async def test_no_search_reads_all_pairs(ledger, tmp_path):
     plan = explained(tmp_path / "ledger.db", statements)
     assert not [line for line in plan if line.split()[:2] in (["SCAN", "pair"], ["SCAN", "outcome"], ["SCAN", "part"])]
     assert [line for line in plan if "pair_next (workspace=? AND (yields" in line], plan
+    assert not [line for line in plan if "B-TREE" in line], plan
 
 
 async def test_a_ledger_is_opened_to_read_beside_its_service(ledger, tmp_path, clock):

@@ -1,5 +1,6 @@
 """The pages that search the ledger: the same words as the command line, escaped, and of a limited size."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -11,7 +12,7 @@ from harvester.clock import SystemClock
 from harvester.commands.show import list_facts
 from harvester.ledger import Ledger, PastReading, SendHistory, SendSearch
 from harvester.model import Pair, SentPair
-from harvester.web import WebServer
+from harvester.web import WebServer, search_limit
 from harvester.web.searches import render_sends
 from tests.support import snapshots
 from tests.web.test_page import Elements
@@ -78,6 +79,21 @@ async def test_a_ledger_that_cannot_be_read_is_reported(http, server, ledger):
     ledger.path.rename(ledger.path.with_name("moved.db"))
     status, text = await get(http, server, "/sends?q=s")
     assert (status, "was removed or replaced while it was in use" in text, text.count("\n")) == (503, True, 1)
+
+
+async def test_a_search_is_refused_while_another_runs(http, server, monkeypatch):
+    """Every page that searches the ledger says when to try again."""
+    monkeypatch.setattr(search_limit, "BUSY_SECONDS", 0.01)
+    await get(http, server, "/readyz")  # the page of a workspace needs a snapshot
+    ends = asyncio.Event()
+    async with asyncio.TaskGroup() as others:
+        others.create_task(server._lookups._limit.run(ends.wait))
+        for path in ("/sends?q=s", "/rejections", "/rejections.csv", "/?workspace=eu"):
+            async with http.get(server.url + path) as refused:
+                assert (refused.status, refused.headers.get("Retry-After")) == (503, "5"), path
+                assert await refused.text() == "other searches are running; try again in a few seconds\n"
+        ends.set()
+    assert (await get(http, server, "/sends?q=s"))[0] == 200
 
 
 def render_with(harm: str, *, sends: int) -> str:
