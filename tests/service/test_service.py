@@ -360,9 +360,8 @@ async def test_a_halted_workspace_affects_no_other_and_recovers_with_a_new_key(t
             refused = simulator.responses["401"]
             wrong.write_text(KEY)
             await wait_until(lambda: service.settled() == 10)
-            await service.wait_for_page(
-                "/metrics", word='harvester_condition{cause="",component="key",subject="other"} 0.0'
-            )
+            metrics = await service.wait_for_page("/metrics", word='harvester_workspace_halted{workspace="other"} 0.0')
+            assert 'component="key"' not in metrics
             assert (await service.status())["halted"] == {}
         assert simulator.responses["401"] == refused
 
