@@ -1,6 +1,7 @@
 """Injects random faults into the whole system, and checks its output from outside (``check_output.py``).
 
-``python -m benchmarks.torture [--serve redis|nats|rabbitmq] [--kills 1000] [--seed N] [--store folder|moto]``
+``python -m benchmarks.torture [--serve redis|nats|rabbitmq [--workspaces 50]] [--kills 1000] [--seed N]
+[--store folder|moto]``
 
 The faults: an API that fails or restarts, keys that are revoked and rotated, a full disk, a store that drops
 connections, wrong clocks, SIGKILL, SIGTERM, and SIGSTOP for longer than a lease while a second process takes over.
@@ -8,7 +9,8 @@ With ``--serve``, the program under test is ``harvester serve``, and its broker 
 seed. ``--seed`` repeats the same faults; only the scheduling of the operating system differs.
 
 ``chaos.py`` injects the faults. ``torture_target.py``, ``capture_target.py`` and ``service_target.py`` start the
-programs under test. ``storage_targets.py`` contains the places for their parts.
+programs under test; ``workspaces_target.py`` serves many workspaces. ``storage_targets.py`` contains the places for
+their parts.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from benchmarks.torture.chaos import Torture
 from benchmarks.torture.check_output import CheckFailed
 from benchmarks.torture.service_target import ServiceTarget
 from benchmarks.torture.storage_targets import BucketPlace, FolderPlace
+from benchmarks.torture.workspaces_target import WorkspacesTarget
 from tests.support.brokers import start_broker_server
 from tests.support.object_stores import moto
 from tests.support.tcp_proxy import TcpProxy
@@ -44,7 +47,8 @@ async def run_torture(args: argparse.Namespace, disk: Path) -> Torture:
                 broker_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="broker-")))
                 broker_server = start_broker_server(args.serve, broker_folder / "data")
                 stack.callback(broker_server.close)
-                torture: Torture = ServiceTarget(disk, place, broker_server, seed=args.seed, kills=args.kills)
+                target = WorkspacesTarget if args.workspaces > 1 else ServiceTarget
+                torture: Torture = target(disk, place, broker_server, seed=args.seed, kills=args.kills)
             else:
                 torture = CaptureTarget(disk, place, seed=args.seed, kills=args.kills)
             try:
@@ -77,6 +81,10 @@ def main() -> None:
         choices=["redis", "nats", "rabbitmq"],
         help="test the service with this broker, instead of harvester run",
     )
+    parser.add_argument(
+        "--workspaces", type=int, choices=[1, WorkspacesTarget.workspaces], default=1,
+        help="with --serve: workspaces of mixed health, which are added, removed and repaired meanwhile",
+    )  # fmt: skip
     parser.add_argument("--kills", type=int, default=30, help="end after this number of kills")
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after this time, even with fewer kills")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
