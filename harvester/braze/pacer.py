@@ -108,6 +108,10 @@ class Pacer:
         await self._wait_for_change(hold.until - now)
         self._traffic.waited_seconds += self._clock.monotonic() - now
 
+    def add_wait(self, seconds: float) -> None:
+        """Count a wait for quota that others made for all requests at once."""
+        self._traffic.waited_seconds += seconds
+
     async def _pay(self, now: float, free: int) -> bool:
         """Wait until the bucket accepts a slice of the queue's cost; returns whether the first request may be sent."""
         pace = self._limits.find_pace(now)

@@ -54,11 +54,9 @@ def clock_line(known: "ClockDifference | None") -> str:
             "deadlines follow it until the next request to Braze"
         )
     if abs(known.seconds) <= LARGE_DIFFERENCE_SECONDS:
-        return f"clock      correct when last compared with Braze's, at {measured_at}"
+        return f"clock      correct since {measured_at}, by Braze's clock"
     difference = format_difference(known.seconds)
-    return (
-        f"clock      {difference} when last compared, at {measured_at}; harvester uses Braze's time. Correct the clock."
-    )
+    return f"clock      {difference} since {measured_at}; harvester uses Braze's time. Correct the clock."
 
 
 def books_as_dict(balance: Books) -> dict[str, Any]:

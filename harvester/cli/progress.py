@@ -109,16 +109,17 @@ def _rest_lines(rest: "Sequence[WorkspaceProgress]") -> list[str]:
 
 def _workspace_line(name: str, progress: "WorkspaceProgress") -> str:
     state, done, left = progress.pace, progress.done, progress.left
-    line = (
-        f'workspace "{name}": {plural(done, "pair")} done, {left} left, {plural(state.requests, "request")}, '
+    line = f'workspace "{name}": {plural(done, "pair")} done, {left} left, {plural(state.requests, "request")}, ' + (
         f"{state.pace:.0f}/s, quota {state.remaining} of {state.limit} left (reserve {state.reserve_requests})"
+        if state.limit
+        else "quota unknown until the first response"
     )
     if state.requests > done:
-        line += f", {state.requests - done} retried or in flight"
+        line += f", {state.requests - done} in flight, retried or not stored yet"
     if state.hold_cause == "stopping":
         line += ", stopping: requests in flight finish first"
     elif state.hold_cause:
         line += f", waiting for {progress.describe_hold(state.hold_cause)}: {state.held_seconds:.0f} s more"
-    elif state.pace > 0:
+    elif state.pace > 0 and state.limit:
         line += f", about {left / state.pace / 60:.1f} min left"
     return line

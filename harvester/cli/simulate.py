@@ -137,7 +137,7 @@ def write_pairs(path: Path, simulator: "Simulator") -> None:
     except OSError as error:
         raise UsageError(f"cannot write the list of sends {path}: {error.strerror}") from None
     with file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["campaign_id", "send_id", "sent_at"])
         for each in simulator.population:
             assert each.sent_at is not None

@@ -224,4 +224,7 @@ class Lane:
             log_waiting = log.debug if hold.cause is HoldCause.OVERLOADED else log.info
             log_waiting("workspace_waiting", workspace=self.workspace, cause=hold.cause, wait_seconds=seconds)
             self._last_reported = which
-        await wait_for_event(self._awake, timeout_seconds=hold.until - self._shared.ledger.clock.monotonic())
+        began = self._shared.ledger.clock.monotonic()
+        await wait_for_event(self._awake, timeout_seconds=hold.until - began)
+        if hold.cause in (HoldCause.RATE_LIMITED, HoldCause.THROTTLED):
+            self._access.pacer.add_wait(self._shared.ledger.clock.monotonic() - began)

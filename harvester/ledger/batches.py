@@ -69,6 +69,11 @@ class Batches:
         """
         self.epoch = await self._database.write(leases.register, self._lock.owner)
 
+    async def unregister(self) -> None:
+        """End the epoch: this process ends, and others may recover what it still holds."""
+        if self.epoch is not None:
+            await self._database.write(leases.unregister, self.epoch)
+
     async def renew(self) -> bool:
         """Extend all leases of this process. False if its epoch is over, because another process has recovered it."""
         return self.epoch is None or await self._database.write(leases.renew, self.epoch)

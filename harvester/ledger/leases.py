@@ -72,6 +72,11 @@ def register(tx: Transaction, owner: str) -> int:
     return int(tx.execute(row.returning(owners.c.epoch)).scalar_one())
 
 
+def unregister(tx: Transaction, epoch: int) -> None:
+    """End an epoch, so that others see at once that its process has ended."""
+    tx.execute(delete(owners).where(owners.c.epoch == epoch))
+
+
 def renew(tx: Transaction, epoch: int) -> bool:
     """Extend all leases of an epoch. False if it is over."""
     return tx.execute(_RENEW, {"of_epoch": epoch}).rowcount == 1

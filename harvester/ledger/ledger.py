@@ -3,6 +3,7 @@
 Every database error becomes a ``LedgerError``.
 """
 
+import contextlib
 import random
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -155,5 +156,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Close the file, and release the lock that shows that this process lives."""
+        with contextlib.suppress(LedgerError):  # a file that cannot be written is closed all the same
+            await self.batches.unregister()
         await self._database.close()
         self._lock.release()

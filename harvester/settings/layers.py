@@ -90,7 +90,9 @@ def _drop_repeated(problems: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _format_error(problem: ErrorDetails) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
+    if isinstance(problem.get("input"), int | float | str) and problem["type"].startswith(("less", "greater")):
+        message = f"is {problem['input']}, but {message}"
     if problem["type"] == "extra_forbidden":
         message = _explain_unknown(*problem["loc"])
     if problem["type"] == "missing":
