@@ -27,10 +27,10 @@ from tests.support.processes import free_port
 
 LIST_PAIRS = 20
 
-ENDS = {0, 3, 4, 5, 130, -9, -10, -15}
+ENDS = {0, 3, 4, 5, 130, -1, -9, -10, -15}
 """The exit codes that a process may have: not 1 (a bug) and not 2 (a usage error).
 
--10 and -15 are signals that arrived before Python installed its handlers.
+-1, -10 and -15 are signals that arrived before Python installed its handlers, or after it had removed them.
 """
 
 

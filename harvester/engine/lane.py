@@ -181,7 +181,7 @@ class Lane:
     async def _wait_for_deferred(self) -> bool:
         """Wait for readings that are deferred, or held by other processes; False if there are none."""
         self._exhausted = False
-        if self._shared.ledger.clock.confirmed:
+        if await self._shared.time.may_expire(self.workspace, lambda: self._access.client):
             await self._shared.ledger.upkeep.expire([self.workspace])
         if await self._shared.time.request_time_if_needed(self.workspace, lambda: self._access.client):
             return True

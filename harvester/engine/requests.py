@@ -87,7 +87,9 @@ class Requests:
                 if len(self._unsent) == self._refill_below - 1:
                     self._wake()
                 with _Departure(self) as departure:
-                    outcome = await self._shared.time.send(offset, partial(self._capture, reading, departure))
+                    outcome = await self._shared.time.send(
+                        reading.pair.workspace, offset, partial(self._capture, reading, departure)
+                    )
                 if isinstance(outcome, Returned):
                     self.returned.append(reading)
                     return

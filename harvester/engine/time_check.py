@@ -36,6 +36,8 @@ class TimeCheck:
         self._answered = False
         self._turn = asyncio.Lock()
         self._corrected: dict[str, int] = {}
+        self._witnesses: dict[str, int] = {}
+        """The number of moves of the clock at the last response of each workspace that agreed with it."""
         self._wrong_since: float | None = None
         self._requests_left = MAX_TIME_REQUESTS
         self._requested_at = 0.0
@@ -49,16 +51,16 @@ class TimeCheck:
         """Return whether the clock has moved since it had this offset, so that requests made with it are void."""
         return abs(self._clock.offset - since) > LARGE_DIFFERENCE_SECONDS
 
-    async def send(self, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    async def send(self, workspace: str, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Make a request unless the clock has moved; returns its outcome, or ``Returned`` if the clock moves meanwhile.
 
         Until a response has confirmed the time, one request is made at a time: a wrong clock makes all of them void. A
         request that hangs delays the others only for ``TURN_SECONDS``.
         """
         if self._answered or not await self._wait_for_turn():
-            return await self._send(since, request)
+            return await self._send(workspace, since, request)
         try:
-            return await self._send(since, request)
+            return await self._send(workspace, since, request)
         finally:
             self._turn.release()
 
@@ -73,13 +75,42 @@ class TimeCheck:
             self._turn.release()
         return not self._answered
 
-    async def _send(self, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    async def _send(self, workspace: str, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
         if self.moved(since):
             return Returned()
         outcome = await request()
         void = self.moved(since) or self._clock.in_doubt
         self._answered = self._clock.confirmed or not void
+        if not void:
+            self._record_witness(workspace)
         return Returned() if void else outcome
+
+    async def may_expire(self, workspace: str, get_client: Callable[[], Client] | None) -> bool:
+        """Return whether pairs of a workspace may expire: the time is right for it too.
+
+        If the time contradicts the machine's clock, its own endpoint must agree with it, and is asked if necessary. The
+        wrong ``Date`` of another workspace's endpoint must never end its pairs. Without ``get_client``, as for a
+        workspace that was removed, no endpoint can be asked.
+        """
+        clock, difference = self._clock, self._clock.difference
+        if difference is None:
+            return False
+        if abs(difference) <= LARGE_DIFFERENCE_SECONDS or self._witnesses.get(workspace) == clock.moves:
+            return True
+        if get_client is None or not await self._ledger.upkeep.has_expired(workspace):
+            return False
+        moves, pair = clock.moves, Pair(workspace, *_NO_SEND)
+        for _ in range(2):  # the second response decides, if the first one contradicts the known time
+            if await get_client().request_time(pair, ending_at=clock.wall()):
+                self._record_witness(workspace)
+            if clock.moves != moves:
+                return False
+        return self._witnesses.get(workspace) == moves
+
+    def _record_witness(self, workspace: str) -> None:
+        """Record that a response of a workspace agrees with the time."""
+        if self._clock.confirmed and not self._clock.in_doubt:
+            self._witnesses[workspace] = self._clock.moves
 
     async def correct(self, workspaces: Iterable[str]) -> None:
         """Undo what a wrong clock did to the ledger, once the time is confirmed or moved; store the difference."""
@@ -124,6 +155,7 @@ class TimeCheck:
         if await get_client().request_time(pair, ending_at=self._clock.wall()):
             self._requests_left -= 1
             self._requested_at = self._clock.monotonic()
+            self._record_witness(workspace)
         return True
 
     async def confirm(self, workspace: str, client: Client) -> None:

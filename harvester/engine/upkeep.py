@@ -6,6 +6,7 @@ from itertools import islice
 
 import structlog
 
+from harvester.braze.client import Client
 from harvester.clock import wait_for_event
 from harvester.engine.counters import Counters
 from harvester.engine.dispatcher import Dispatcher
@@ -87,7 +88,7 @@ class Upkeep:
         await self._workspaces.drop_idle(self._dispatcher.lanes)
         touched, self._touched = self._touched, set()
         for page in _paginate(touched):
-            await self._ledger.upkeep.expire(page)
+            await self._expire(page)
         due = self._clock.monotonic() - self._tidied_at >= HOUSEKEEPING_SECONDS
         if due and self._housekeeping:
             self._tidied_at = self._clock.monotonic()
@@ -101,11 +102,19 @@ class Upkeep:
         pending = await self._ledger.reports.count_pending()
         for page in _paginate(pending):  # those of a workspace that was removed expire, too
             await self._ledger.upkeep.schedule_due(page)
-            await self._ledger.upkeep.expire(page)
+            await self._expire(page)
         self._dispatcher.refresh(self._workspaces.names)
         if self._clock.confirmed and self._clock.monotonic() - self._pruned_at >= DAY_SECONDS:
             self._pruned_at = self._clock.monotonic()
             log.info("pairs_pruned", pairs=await self._ledger.upkeep.prune(keep_days=self._keep_days))
+
+    async def _expire(self, page: list[str]) -> None:
+        """Expire the overdue pairs of those workspaces whose time is certain."""
+        certain = [name for name in page if await self._time.may_expire(name, self._find_client(name))]
+        await self._ledger.upkeep.expire(certain)
+
+    def _find_client(self, name: str) -> Callable[[], Client] | None:
+        return (lambda: self._workspaces.get(name).client) if name in self._workspaces else None
 
     def _report_progress(self) -> None:
         """Log what the workspaces at work have done: the work may take long where the pace is low."""

@@ -94,6 +94,11 @@ def find_time_probe(tx: Transaction, workspace: str) -> Pair | None:
     return _first_of(tx, seems_expired) or _first_of(tx, by_mistake)
 
 
+def has_expired(tx: Transaction, workspace: str) -> bool:
+    """Return whether a workspace has open pairs that have expired by the present time."""
+    return _first_of(tx, and_(pairs.c.workspace == workspace, UNSETTLED, pairs.c.expires_at <= NOW)) is not None
+
+
 def _first_of(tx: Transaction, which: ColumnElement[bool]) -> Pair | None:
     identity = (pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
     row = tx.execute(select(*identity).where(which).order_by(pairs.c.expires_at).limit(1)).first()

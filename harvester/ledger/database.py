@@ -38,14 +38,16 @@ LEASE_SECONDS = 120.0
 class Transaction:
     """One open transaction: its connection, its database's dialect, and its time.
 
-    ``now`` is Braze's time; ``confirmed`` is whether a response has confirmed it. A lease that is taken or renewed in
-    this transaction ends at ``lease_until``.
+    ``now`` is Braze's time; ``confirmed`` is whether a response has confirmed it. Leases follow the machine's clock,
+    ``lease_now``, which all processes that use the file share. A lease that is taken or renewed in this transaction
+    ends at ``lease_until``.
     """
 
     connection: Connection
     dialect: Dialect
     now: float
     confirmed: bool
+    lease_now: float
     lease_until: float
 
     @overload
@@ -57,10 +59,12 @@ class Transaction:
     def execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]:
         """Execute one statement; with a list of ``values``, once for each.
 
-        A statement can use the transaction's times as ``NOW`` and ``LEASE_UNTIL``, so that it need not be built again.
+        A statement can use the transaction's times as ``NOW``, ``LEASE_NOW`` and ``LEASE_UNTIL``, so that it is built
+        once.
         """
         if not isinstance(values, list):
-            values = {"now": self.now, "lease_until": self.lease_until, **(values or {})}
+            times = {"now": self.now, "lease_now": self.lease_now, "lease_until": self.lease_until}
+            values = times | (values or {})
         return self.connection.execute(statement, values)
 
 
@@ -96,6 +100,7 @@ class Database:
         """
         self.path = path
         self.clock = BrazeClock(clock)
+        self._machine = clock
         self.lease_seconds = LEASE_SECONDS
         self.lost: LedgerLost | None = None
         """Set once the file was moved or removed; every transaction raises it from then on."""
@@ -132,9 +137,9 @@ class Database:
         self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> Callable[[Connection], R]:
         """Bind a function to the time of its call: other threads cannot read the event loop's time."""
-        now, confirmed = self.clock.wall(), self.clock.confirmed
-        until = now + self.lease_seconds
-        return lambda connection: verb(Transaction(connection, DIALECT, now, confirmed, until), *args, **kwargs)
+        now, lease_now = self.clock.wall(), self._machine.wall()
+        times = (now, self.clock.confirmed, lease_now, lease_now + self.lease_seconds)
+        return lambda connection: verb(Transaction(connection, DIALECT, *times), *args, **kwargs)
 
     def _report(self, work: Callable[[Connection], R]) -> R:
         if self.lost is not None or (self._files is not None and self._files.missing() is not None):

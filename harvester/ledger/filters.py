@@ -11,6 +11,9 @@ from harvester.schedule import ONCE
 NOW: BindParameter[float] = bindparam("now", type_=Float)
 """The time of the transaction that executes the statement."""
 
+LEASE_NOW: BindParameter[float] = bindparam("lease_now", type_=Float)
+"""The time of the transaction by the clock of leases."""
+
 LEASE_UNTIL: BindParameter[float] = bindparam("lease_until", type_=Float)
 """When a lease ends that the transaction takes or renews."""
 

@@ -109,7 +109,8 @@ def take_over(tx: Transaction, *, owner: str, epoch: int, list_dead: Callable[[s
     """
     registered = tx.execute(_OWNERS).all()
     dead = set(list_dead({each.id for each in registered if each.id != owner}))
-    ended = [each.epoch for each in registered if each.id != owner and (each.id in dead or each.alive_until < tx.now)]
+    others = [each for each in registered if each.id != owner]
+    ended = [each.epoch for each in others if each.id in dead or each.alive_until < tx.lease_now]
     if ended:
         tx.execute(delete(owners).where(owners.c.epoch.in_(ended)))
     tx.execute(_TAKE_OVER, {"to_epoch": epoch})

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, Select, and_, bindparam, func, literal_column, select, tuple_
 
 from harvester.ledger.database import Transaction
-from harvester.ledger.filters import DUE, NOW, PRIORITY, TRIED
+from harvester.ledger.filters import DUE, LEASE_NOW, NOW, PRIORITY, TRIED
 from harvester.ledger.schema import NEVER, outcomes, owners, pairs, parts, plans, workspaces
 from harvester.model import DATASET, GRACE_SECONDS, Pair
 
@@ -93,7 +93,7 @@ def find_sends(
         at=tx.now,
         sends=tuple(_build_history(tx, row) for row in rows[:limit]),
         more=len(rows) > limit,
-        in_use=tx.execute(select(owners.c.epoch).where(owners.c.alive_until > NOW).limit(1)).first() is not None,
+        in_use=tx.execute(select(owners.c.epoch).where(owners.c.alive_until > LEASE_NOW).limit(1)).first() is not None,
         served=tx.execute(select(plans.c.workspace).limit(1)).first() is not None,
     )
 

@@ -53,6 +53,10 @@ class Upkeep:
         """
         return await self._database.write(_expire, workspaces, trust_clock=trust_clock)
 
+    async def has_expired(self, workspace: str) -> bool:
+        """Return whether a workspace has open pairs that have expired by the present time."""
+        return await self._database.read(braze_time.has_expired, workspace)
+
     async def prune(self, *, keep_days: float) -> int:
         """Delete the settled pairs that expired more than ``keep_days`` ago; returns how many."""
         return await self._database.write(_prune, keep_days=keep_days)

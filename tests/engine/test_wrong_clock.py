@@ -472,3 +472,34 @@ async def test_a_comparison_is_outdated_after_the_clock_was_set(tmp_path):
         assert ledger.outdated_difference.current_seconds is None
         line = clock_line(ledger.outdated_difference)
     assert f"last compared with Braze's at {format_time(measured_at)}, but this machine's clock was set since" in line
+
+
+def test_a_wrong_endpoint_ends_no_pair_of_another_workspace(tmp_path):
+    """Its ``Date`` moves the time of the process; the other endpoint is asked before its pairs expire."""
+    wires = {"key-of-eu-0123": Braze(), "key-of-us-0123": Braze([20 * DAY] * 100)}
+    settings = Settings(workspaces={
+        name: Workspace(endpoint=AT, api_key=key) for name, key in zip(("eu", "us"), wires, strict=True)
+    })  # fmt: skip
+
+    async def story() -> None:
+        async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
+            engine = Engine(
+                settings, ledger=ledger, sink=FolderSink(tmp_path / "out"), compression=Compression.NONE,
+                lasting=True, connect=lambda _workspace, key, *_: wires[key],
+            )  # fmt: skip
+            async with engine.opened():
+                running = asyncio.create_task(engine.run())
+                us = [SentPair(Pair("us", "c", f"u{number}"), START - 2.1 * DAY) for number in range(3)]
+                await ledger.intake.enqueue(us, once=True)
+                engine.wake(["us"])
+                await asyncio.sleep(8)
+                assert ledger.clock.wall() > START + 19 * DAY, "the wrong endpoint has moved the time"
+                await ledger.intake.enqueue(sends(2.1, 2.2))
+                engine.wake(["eu"])
+                await asyncio.sleep(1500)
+                books = (await ledger.reports.get_books_by_workspace())["eu"]
+                assert (books.expired, sum(books.captured.values())) == (0, 2)
+                engine.stop()
+                await running
+
+    run_virtual(story())
