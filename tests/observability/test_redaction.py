@@ -1,4 +1,4 @@
-"""No text from outside shows a secret, in any encoding, or breaks a log line."""
+"""Tests that no text from outside shows a secret in any encoding, or breaks a log line."""
 
 import asyncio
 import base64
@@ -27,36 +27,47 @@ from tests.support.faulty_server import answer_with, build_response, read_reques
 KEYS = ("3f2b8c1e-55aa-4d2e-9b1f-0c9d8e7f6a5b", 'ab"c/d\\e<f>&-Zq9-XkX7-0123-LMNOPQ')
 
 
-def spellings(secret: str) -> list[str]:
-    """Return a text as JSON, HTML, URLs and Python write it, with and without need, twice, in base64 and in hex."""
+def list_encodings(secret: str) -> list[str]:
+    """Return a secret with the escapes of JSON, HTML, URLs and Python, once and twice, as hex, and its halves."""
     data = secret.encode()
-    each = [
-        secret, secret.upper(), json.dumps(secret)[1:-1], json.dumps(secret)[1:-1].replace("/", "\\/"),
-        json.dumps(json.dumps(secret))[3:-3], html.escape(secret), html.escape(html.escape(secret)),
-        quote(secret, safe=""), quote(secret).lower(), quote(quote(secret, safe=""), safe=""), data.hex(),
-        data.hex().upper(), secret[: len(secret) // 2 + 1], secret[len(secret) // 2 - 1 :],
-    ]  # fmt: skip
+    encodings = [
+        secret,
+        secret.upper(),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret)[1:-1].replace("/", "\\/"),
+        json.dumps(json.dumps(secret))[3:-3],
+        html.escape(secret),
+        html.escape(html.escape(secret)),
+        quote(secret, safe=""),
+        quote(secret).lower(),
+        quote(quote(secret, safe=""), safe=""),
+        data.hex(),
+        data.hex().upper(),
+        secret[: len(secret) // 2 + 1],
+        secret[len(secret) // 2 - 1 :],
+    ]
+    # Escapes of every character, even of those that need none.
     forms = ("%{:02x}", "%25{:02X}", "\\u{:04X}", "\\\\u{:04x}", "\\x{:02x}", "&#{};", "&#x{:X};", "\\{:03o}")
-    return each + ["".join(form.format(ord(letter)) for letter in secret) for form in forms]
+    return encodings + ["".join(form.format(ord(letter)) for letter in secret) for form in forms]
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_secret_is_masked_in_every_encoding_and_its_surroundings_stay(key):
-    """Also if it is cut in half, and if no encoding was necessary."""
+def test_a_secret_is_masked_in_every_encoding_and_the_text_around_it_stays(key):
+    """A half of a secret is masked too, and so are escapes of characters that need none."""
     register_secret(key)
-    for spelled in spellings(key):
-        assert scrub(f"é before {spelled} after") == f"é before {MASK} after", spelled
-        assert scrub_foreign(f"'{spelled}'\n").endswith("'\\n"), spelled
-        assert safe_text(f"{spelled} after") == f"{MASK} after", spelled
+    for encoded_key in list_encodings(key):
+        assert scrub(f"é before {encoded_key} after") == f"é before {MASK} after", encoded_key
+        assert scrub_foreign(f"'{encoded_key}'\n").endswith("'\\n"), encoded_key
+        assert safe_text(f"{encoded_key} after") == f"{MASK} after", encoded_key
     for before in ("", "x:", "Bearer "):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             encoded = encode(f"{before}{key}!".encode()).decode()
-            left = scrub(f"({encoded})").replace(MASK, "")
-            assert len(left) < 14 + len(before) * 2, left
+            unmasked = scrub(f"({encoded})").replace(MASK, "")
+            assert len(unmasked) < 14 + len(before) * 2, unmasked
 
 
-def test_the_secrets_of_urls_are_masked_and_names_of_users_are_not():
-    """Escaped or not, of one server or several, and of URLs that are not registered."""
+def test_the_secrets_of_urls_are_masked_and_user_names_are_not():
+    """They may be escaped, belong to one of several servers, or be part of a URL that is not registered."""
     register_url_secrets("amqp://harvester:pa/ss#w?ord-1@rabbit.example/vhost")
     register_url_secrets("nats://a:first-one%21@h1:4222,nats://token-of-nats-99@h2:4222")
     register_url_secrets("redis://h/0?password=in-the-query-7")
@@ -66,7 +77,7 @@ def test_the_secrets_of_urls_are_masked_and_names_of_users_are_not():
 
 
 def test_a_short_secret_is_masked_as_a_separate_word():
-    """Masked within words, it would make every text unreadable, and the gaps would reveal its letters."""
+    """Masking it inside words would make every text unreadable, and would reveal the secret."""
     register_secret("ghost")
     register_secret("a")
     assert scrub("access refused for user 'x' with 'ghost': a ghostly ghost-host") == (
@@ -78,13 +89,13 @@ class BrokenRepr:
     """A value whose repr fails."""
 
     def __repr__(self) -> str:
-        """Fail."""
+        """Raise an error."""
         raise RuntimeError
 
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_no_event_breaks_the_log_and_no_line_shows_a_secret(capsys, as_json):
-    """Surrogates, numbers beyond 64 bits, values and keys of any kind: each event is one line."""
+    """Each event is one line, even with surrogates, numbers beyond 64 bits, and values and names of any type."""
     register_secret(KEYS[0])
     before = structlog.get_config(), logging.getLogger().handlers
     try:
@@ -122,27 +133,27 @@ def test_no_event_breaks_the_log_and_no_line_shows_a_secret(capsys, as_json):
         assert {json.loads(line)["event"] for line in lines} == {"event", "library_warned"}
 
 
-def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
-    """If the disk of the logs is full or their reader has gone, a line is lost and no capture."""
+def test_a_log_that_cannot_be_written_does_not_end_the_process(monkeypatch):
+    """If the disk is full or the reader of the log has ended, only a log line is lost."""
 
-    class Full:
+    class FullDisk:
         def write(self, _text: str) -> int:
             raise OSError(28, "No space left on device")
 
         def flush(self) -> None:
             raise BrokenPipeError
 
-    monkeypatch.setattr(logs.sys, "stderr", Full())
+    monkeypatch.setattr(logs.sys, "stderr", FullDisk())
     stream = logs._Stderr()
     assert stream.write("line") == 4
     stream.flush()
 
 
-@pytest.mark.parametrize("spell", [str, lambda key: "".join(f"\\u{ord(letter):04x}" for letter in key)])
-async def test_a_response_that_contains_the_key_is_discarded(spell):
-    """Rows keep what Braze sent, so a response that contains our key, in any encoding, is not stored."""
+@pytest.mark.parametrize("encode", [str, lambda key: "".join(f"\\u{ord(letter):04x}" for letter in key)])
+async def test_a_response_that_contains_the_key_is_discarded(encode):
+    """Rows contain the data that Braze sent, so a response that contains the key in any encoding is not stored."""
     body = json.dumps({"message": "success", "data": [{"time": "2026-11-01", "messages": {"sms": [{"x": "@"}]}}]})
-    outcome, _ = await send_request(answer_with(build_response(body.replace("@", spell(KEY)).encode())))
+    outcome, _ = await send_request(answer_with(build_response(body.replace("@", encode(KEY)).encode())))
     assert isinstance(outcome, ExchangeError)
     assert (outcome.cause, KEY in str(outcome)) == ("malformed", False)
     outcome, _ = await send_request(answer_with(build_response(body.encode())))
@@ -150,15 +161,15 @@ async def test_a_response_that_contains_the_key_is_discarded(spell):
 
 
 async def test_a_key_in_a_header_is_not_logged():
-    """In the id of a request: plain, URL-encoded, and with bytes that are not UTF-8."""
+    """The id of a request may contain the key, plain or URL-encoded, or bytes that are not UTF-8."""
     ids = [KEY.encode(), KEY.replace("c", "%63").encode(), b"\xff\xfe"]
 
     async def script(reader, writer, server) -> None:
         while True:
             await read_request(reader, server)
             status = b"200 " if len(server.requests) <= len(ids) else b"401 "
-            named = b"\r\nX-Request-Id: " + ids[min(len(server.requests), len(ids)) - 1]
-            writer.write(b"HTTP/1.1 " + status + KEY.encode() + b"\r\nContent-Length: 2" + named + b"\r\n\r\n{}")
+            header = b"\r\nX-Request-Id: " + ids[min(len(server.requests), len(ids)) - 1]
+            writer.write(b"HTTP/1.1 " + status + KEY.encode() + b"\r\nContent-Length: 2" + header + b"\r\n\r\n{}")
             await writer.drain()
 
     clock = SystemClock()
@@ -167,8 +178,11 @@ async def test_a_key_in_a_header_is_not_logged():
         pacer = Pacer(reserve=0.2, max_rate=1e3, clock=clock, jitter=random.Random(1))
         client = Client(transport=transport, endpoint=server.url, pacer=pacer, clock=clock)
         reading = Reading(1, Pair("eu", "c", "s"), "once", clock.wall(), clock.wall() + 1e6, clock.wall())
-        with structlog.testing.capture_logs() as logged:
+        with structlog.testing.capture_logs() as logs_of_client:
             await asyncio.gather(*(client.capture(reading, get_batch_id=lambda: "b") for _ in ids))
         await transport.close()
-    assert {each["request_id"] for each in logged if each["event"] == "response_unusable"} == {MASK, "\\udcff\\udcfe"}
-    assert KEY not in repr(logged)
+    assert {each["request_id"] for each in logs_of_client if each["event"] == "response_unusable"} == {
+        MASK,
+        "\\udcff\\udcfe",
+    }
+    assert KEY not in repr(logs_of_client)

@@ -1,6 +1,6 @@
-"""Strategies for input from outside, which break each format where it can be broken.
+"""Strategies that generate invalid and unusual input in every format: messages of brokers, and lists of pairs.
 
-Each returns bytes as on the wire or in a file: messages of brokers and lists of pairs.
+Each returns bytes as they are on the wire or in a file.
 """
 
 import gzip
@@ -19,40 +19,44 @@ from hypothesis import strategies as st
 
 T = TypeVar("T")
 
-_MARKS = {
+_RAW_VALUES = {
     f"@{kind}{levels}@": opening * levels + b"1" + closing * levels
     for kind, opening, closing in (("list", b"[", b"]"), ("object", b'{"a":', b"}"))
     for levels in (99, 101, 129, 254, 255, 300, 1000, 2000)
 } | {
-    "@huge@": b"9" * 400, "@e308@": b"1e308", "@minus@": b"-0", "@2e63@": b"9223372036854775808",
+    "@huge@": b"9" * 400,
+    "@e308@": b"1e308",
+    "@minus@": b"-0",
+    "@2e63@": b"9223372036854775808",
     "@many@": b"[" + b"[]," * 2000 + b"[]]",
-}  # fmt: skip
-"""Values that no encoder writes; each stands in a document as its mark until that is encoded."""
+}
+"""Values that no encoder writes. A document contains the mark of a value; ``encode_json`` replaces it by the bytes."""
 
 _UNREADABLE = [b"1e999", b"NaN", b'"\\ud800"', b'"\xff\xfe"', b"'c'", b"//", b"\x00"]
-"""What no JSON may hold; it is put in at random."""
+"""Bytes that are invalid in JSON. They are inserted at random."""
 
+_CONTROL_TEXTS = ["\x00", "\ud800", "a\udfffb", "\u202e", "\x1b[2J", "\r\n"]
+_TIMES = ["2026-01-01T00:00:00Z", "9999-12-31T23:59:59.999999+23:59", "0001-01-01T00:00:00-23:59"]
 TEXTS = st.text(max_size=70) | st.sampled_from(
-    ["", " ", "c", "s", "\x00", "\ud800", "a\udfffb", "\u202e", "\x1b[2J", "\r\n", "=cmd", "../x", "x" * 65, "x" * 5000,
-     "2026-01-01T00:00:00Z", "9999-12-31T23:59:59.999999+23:59", "0001-01-01T00:00:00-23:59", "1e9", "İ", "\ufeff"]
-)  # fmt: skip
-SCALARS = TEXTS | st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(sorted(_MARKS))
+    [*_CONTROL_TEXTS, "", " ", "c", "s", "=cmd", "../x", "x" * 65, "x" * 5000, *_TIMES, "1e9", "İ", "\ufeff"]
+)
+SCALARS = TEXTS | st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(sorted(_RAW_VALUES))
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=8
 )
 
 
 def encode_json(value: object) -> bytes:
-    """Write a value as JSON, with lone surrogates as escapes."""
+    """Encode a value as JSON, with lone surrogates as escapes, and replace the marks by their raw values."""
     text = json.dumps(value).encode()
-    for mark, raw in _MARKS.items():
+    for mark, raw in _RAW_VALUES.items():
         text = text.replace(b'"' + mark.encode() + b'"', raw)
     return text
 
 
 @st.composite
 def damage(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Return bytes with some lost, repeated, changed or inserted."""
+    """Return the bytes with some of them lost, repeated, changed or inserted."""
     data = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         at, length = draw(st.integers(0, len(data))), draw(st.integers(0, 12))
@@ -64,12 +68,14 @@ def damage(draw: st.DrawFn, whole: bytes) -> bytes:
 
 @st.composite
 def mostly(draw: st.DrawFn, usual: st.SearchStrategy[T], rare: st.SearchStrategy[T], *, one_in: int = 5) -> T:
-    """Return the usual value, and rarely an unusual one: all at once would end at the first check."""
+    """Return mostly a usual value, so that one unusual value reaches all checks instead of failing at the first."""
     return draw(rare if draw(st.integers(1, one_in)) == one_in else usual)
 
 
-def some(members: dict[str, st.SearchStrategy[object]], required: tuple[str, ...] = ()) -> st.SearchStrategy[dict]:
-    """Return objects with some of these members, or none; sometimes with an unknown one."""
+def objects_with(
+    members: dict[str, st.SearchStrategy[object]], required: tuple[str, ...] = ()
+) -> st.SearchStrategy[dict]:
+    """Return objects with the required members and some of the others, sometimes with an unknown member."""
     named = st.fixed_dictionaries(
         {name: members[name] for name in required},
         optional={name: each for name, each in members.items() if name not in required},
@@ -78,43 +84,64 @@ def some(members: dict[str, st.SearchStrategy[object]], required: tuple[str, ...
     return mostly(named, st.builds(lambda known, unknown: known | unknown, named, more), one_in=10)
 
 
-def often(*usual: object) -> st.SearchStrategy[object]:
-    """Mostly the usual value, sometimes anything."""
-    return mostly(st.sampled_from(usual), mostly(VALUES, st.sampled_from(sorted(_MARKS)), one_in=2), one_in=8)
+def usually(*usual: object) -> st.SearchStrategy[object]:
+    """Return mostly one of these values, and sometimes any other value."""
+    return mostly(st.sampled_from(usual), mostly(VALUES, st.sampled_from(sorted(_RAW_VALUES)), one_in=2), one_in=8)
 
 
 # Messages
 
 _PAIR = {
-    "campaign_id": often("c", "d"), "send_id": often("s", "t"), "workspace": often("eu", None),
-    "sent_at": often("2025-12-31T00:00:00Z", None),
-}  # fmt: skip
-_POINTERS = often("s3://lists/a.csv", "s3://lists/b.ndjson", "s3://lists/none.csv", "s3://other/a.csv", "file:///etc/x")
+    "campaign_id": usually("c", "d"),
+    "send_id": usually("s", "t"),
+    "workspace": usually("eu", None),
+    "sent_at": usually("2025-12-31T00:00:00Z", None),
+}
+_FILE_URLS = usually(
+    "s3://lists/a.csv", "s3://lists/b.ndjson", "s3://lists/none.csv", "s3://other/a.csv", "file:///etc/x"
+)
 
 
 def _event(name: object, bucket: object, key: object) -> dict[str, object]:
     return {"eventName": name, "s3": {"bucket": {"name": bucket}, "object": {"key": key, "size": 5}}}
 
 
-_EVENTS = some({
-    "Records": st.lists(
-        st.builds(_event, often("ObjectCreated:Put", "s3:ObjectCreated:Put", "ObjectRemoved:Delete"),
-                  often("lists", "other"), often("a.csv", "b.ndjson", "a+b.csv", "%2e%2e/a.csv")) | VALUES,
-        max_size=3,
-    ),
-    "EventName": often("s3:ObjectCreated:Put"), "Key": often("lists/a.csv"), "Event": often("s3:TestEvent"),
-    "detail-type": often("Object Created"),
-    "detail": some({"bucket": some({"name": often("lists")}), "object": some({"key": often("a.csv")})}) | VALUES,
-})  # fmt: skip
-_OWN = some(
-    {"version": often(1), "once": often(True),  # noqa: FBT003 - it is a value among others
-     "file": _POINTERS,
-     "pairs": st.lists(mostly(some(_PAIR, ("campaign_id", "send_id")), VALUES), max_size=5)} | _PAIR,
+_EVENTS = objects_with(
+    {
+        "Records": st.lists(
+            st.builds(
+                _event,
+                usually("ObjectCreated:Put", "s3:ObjectCreated:Put", "ObjectRemoved:Delete"),
+                usually("lists", "other"),
+                usually("a.csv", "b.ndjson", "a+b.csv", "%2e%2e/a.csv"),
+            )
+            | VALUES,
+            max_size=3,
+        ),
+        "EventName": usually("s3:ObjectCreated:Put"),
+        "Key": usually("lists/a.csv"),
+        "Event": usually("s3:TestEvent"),
+        "detail-type": usually("Object Created"),
+        "detail": objects_with(
+            {"bucket": objects_with({"name": usually("lists")}), "object": objects_with({"key": usually("a.csv")})}
+        )
+        | VALUES,
+    }
+)
+_VERSION_1 = objects_with(
+    {
+        "version": usually(1),
+        "once": usually(True),  # noqa: FBT003 - it is a value, not a flag
+        "file": _FILE_URLS,
+        "pairs": st.lists(mostly(objects_with(_PAIR, ("campaign_id", "send_id")), VALUES), max_size=5),
+    }
+    | _PAIR,
     required=("version",),
-)  # fmt: skip
-_PLAIN = st.builds(lambda pair: {"version": 1} | pair, some(_PAIR, ("campaign_id", "send_id")))
-_LISTED = st.builds(
-    lambda records: {"version": 1, "pairs": records}, st.lists(mostly(some(_PAIR), VALUES), min_size=1, max_size=6)
+)
+_ONE_PAIR = st.builds(lambda pair: {"version": 1} | pair, objects_with(_PAIR, ("campaign_id", "send_id")))
+_PAIR_LISTS = st.builds(
+    lambda records: {"version": 1, "pairs": records},
+    st.lists(mostly(objects_with(_PAIR), VALUES), min_size=1, max_size=6),
 )
 
 
@@ -123,11 +150,17 @@ def _wrap_in_sns(document: object) -> dict[str, object]:
     return {"Type": "Notification", "Message": encode_json(document).decode("latin-1")}
 
 
-_DOCUMENTS = mostly(_PLAIN | _LISTED | _OWN | _EVENTS, VALUES, one_in=10)
+_DOCUMENTS = mostly(_ONE_PAIR | _PAIR_LISTS | _VERSION_1 | _EVENTS, VALUES, one_in=10)
 _BODIES = st.builds(encode_json, mostly(_DOCUMENTS, st.builds(_wrap_in_sns, _DOCUMENTS)))
-_PACKERS = [gzip.compress, zlib.compress, zstandard.compress, lambda body: b"\xff\xfe" + body, lambda body: body + body]
-_PACKED = st.builds(lambda pack, body: pack(body), st.sampled_from(_PACKERS), _BODIES)
-MESSAGES = mostly(_BODIES, _BODIES.flatmap(damage) | st.binary(max_size=100) | _PACKED)
+_COMPRESSORS = [
+    gzip.compress,
+    zlib.compress,
+    zstandard.compress,
+    lambda body: b"\xff\xfe" + body,
+    lambda body: body + body,
+]
+_COMPRESSED = st.builds(lambda compress, body: compress(body), st.sampled_from(_COMPRESSORS), _BODIES)
+MESSAGES = mostly(_BODIES, _BODIES.flatmap(damage) | st.binary(max_size=100) | _COMPRESSED)
 
 
 # Lists of pairs
@@ -149,7 +182,7 @@ _HEADERS = mostly(
 
 @st.composite
 def _csv(draw: st.DrawFn) -> bytes:
-    """Return a list as a spreadsheet, or a careless script, writes it."""
+    """Return a list as spreadsheets and scripts with mistakes write it."""
     header, quoted = draw(_HEADERS), draw(st.booleans())
     width = st.just(header.count(",") + 1) if draw(st.integers(0, 3)) else st.integers(1, 4)
     rows = draw(st.lists(width.flatmap(lambda count: st.lists(_FIELDS, min_size=count, max_size=count)), max_size=6))
@@ -159,9 +192,10 @@ def _csv(draw: st.DrawFn) -> bytes:
 
 
 _NDJSON = st.builds(
-    lambda rows, end: end.join(rows), st.lists(st.builds(encode_json, mostly(some(_PAIR), VALUES)), max_size=6),
+    lambda rows, end: end.join(rows),
+    st.lists(st.builds(encode_json, mostly(objects_with(_PAIR), VALUES)), max_size=6),
     st.sampled_from([b"\n", b"\r\n", b"\n\n", b""]),
-)  # fmt: skip
+)
 
 
 @cache
