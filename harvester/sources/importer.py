@@ -112,7 +112,7 @@ class Importer:
     async def import_file(self, url: str, *, once: bool) -> str | None:
         """Import a file, with several attempts if its store refuses a request. Returns the problem of the file or None.
 
-        Raises ``SinkError`` if the store itself is unavailable.
+        Raises ``SinkError`` if the store itself is unavailable, or the temporary folder is full.
         """
         from harvester.storage.object_store import RequestRefused, is_available  # noqa: PLC0415 - it is slow to import
 
@@ -120,6 +120,8 @@ class Importer:
             try:
                 return await self._import_file_once(url, once=once)
             except SinkError as error:
+                if error.cause == "disk_full":
+                    raise
                 if not isinstance(error, RequestRefused) and not await asyncio.to_thread(is_available, url):
                     raise
                 problem = str(error)

@@ -2,7 +2,8 @@
 
 It never acknowledges a message; the trigger does, after ``handle`` has returned. If a message is delivered again, all
 steps run again. If one message causes an unexpected error, only this message becomes a dead letter, after a few
-attempts. Other messages wait only while the ledger, a store or the dead-letter queue is unavailable.
+attempts. Other messages wait only while the ledger, a store, the temporary folder or the dead-letter queue is
+unavailable.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 import structlog
 
 from harvester.clock import BrazeClock
-from harvester.errors import HarvesterError
+from harvester.errors import HarvesterError, StorageError
 from harvester.sources.brokers import Delivery
 from harvester.sources.error_location import locate_error
 from harvester.sources.fields import InvalidField
@@ -89,8 +90,8 @@ class MessageHandler:
     async def handle(self, deliveries: Sequence[Delivery]) -> Counter[str]:
         """Handle messages in groups of bounded size, and return the number of messages with each outcome.
 
-        Raises ``StorageError`` while the ledger or a store is unavailable, ``BrokerError`` while the dead-letter queue
-        is, and ``TriggerStopped``.
+        Raises ``StorageError`` while the ledger, a store or the temporary folder is unavailable, ``BrokerError`` while
+        the dead-letter queue is, and ``TriggerStopped``.
         """
         outcomes: Counter[str] = Counter()
         for group in _group_by_size(deliveries):
@@ -126,6 +127,8 @@ class MessageHandler:
             return self._parser.parse(delivery.body, latest=latest)
         except InvalidField as error:
             return format_reason(error)
+        except StorageError:
+            raise  # the temporary folder is full or missing, which is no fault of the message
         except Exception as error:  # noqa: BLE001 - a body may cause any error; only its message is affected
             return self._report_unexpected(error)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from harvester.causes import find_cause
 from harvester.errors import StorageError
 from harvester.model import RETENTION_SECONDS, Pair, SentPair
 
@@ -104,15 +105,18 @@ def choose_send_time(first: float | None, last: float | None, *, now: float) -> 
 
 
 def merge_sends(arrivals: list[SentPair], *, now: float) -> list[SentPair]:
-    """Merge the pairs of a short list, so that each send appears once."""
+    """Merge the pairs of a message, so that each send appears once. Raises ``StorageError``."""
     with SendTimes() as times:
         for each in arrivals:
             times.add(each.pair, each.sent_at)
         return [SentPair(pair, choose_send_time(first, last, now=now)) for pair, first, last in times.list_sends()]
 
 
-def _create_disk_error(error: Exception) -> StorageError:
+def _create_disk_error(error: OSError | sqlite3.Error) -> StorageError:
+    problem = error.strerror if isinstance(error, OSError) else str(error)
+    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    folder = f"the temporary folder {tempfile.tempdir}" if tempfile.tempdir else "a temporary folder"
     return StorageError(
-        f"a long list cannot be sorted on disk: {error}; free space for temporary files, "
-        "or set TMPDIR to a larger volume"
+        f"a long list cannot be sorted in {folder}: {problem}; free space in it, or set TMPDIR to a larger volume",
+        cause="disk_full" if full else find_cause(error) or "failed",
     )
