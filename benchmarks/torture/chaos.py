@@ -54,10 +54,11 @@ class Torture:
         self.enqueued_pairs: set[Pair] = set()
         self.pairs = LIST_PAIRS * (3 * kills // 2 + 50)
         self.population = iter(Simulator(SimulatorConfig(seed=seed, pairs=self.pairs)).population)
-        self.checker = OutputChecker(disk / "responses.ndjson", place.parts, self.last_reading)
+        self.log = self.output / "responses.ndjson"  # not on the disk that becomes full
+        self.checker = OutputChecker(self.log, place.parts, self.last_reading)
         self._api: BaseProcess | None = None
         (disk / "valid.key").write_text(self.keys[-1])
-        (disk / "responses.ndjson").touch()
+        self.log.touch()
 
     # Defined by each program under test
 
@@ -93,7 +94,7 @@ class Torture:
         self.stop_api()
         self._api = start_stand_in(SimulatorConfig(
             seed=self.seed, pairs=self.pairs, port=self.port, api_key=self.keys[-1], limit=10_000_000,
-            latency_seconds=self.rng.choice([0.001, 0.01, 0.05]), log=self.disk / "responses.ndjson",
+            latency_seconds=self.rng.choice([0.001, 0.01, 0.05]), log=self.log,
             fault_rate=0.0 if without_faults else self.rng.choice([0.0, 0.02, 0.1]),
         ))  # fmt: skip
         while True:
@@ -138,7 +139,7 @@ class Torture:
     async def wait_a_while(self, process: BaseProcess) -> None:
         """Wait for a random number of responses or a random time, and not longer than the process lives."""
         responses, seconds = self.rng.choice([0, self.rng.randrange(1, 2 * LIST_PAIRS)]), self.rng.uniform(0, 1.2)
-        log, until = self.disk / "responses.ndjson", time.monotonic() + (2 if responses else seconds)
+        log, until = self.log, time.monotonic() + (2 if responses else seconds)
         size = log.stat().st_size + 150 * responses
         while process.is_alive() and time.monotonic() < until and not (responses and log.stat().st_size >= size):
             await asyncio.sleep(0.002)

@@ -53,8 +53,8 @@ def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **arguments:
       harvester plan sends.csv --reserve 0.5
     """
     limits = {name: arguments[name] for name in ("limit", "reserve", "max_rate")}
-    estimate, books, listed, rejects = asyncio.run(_estimate(pairs, path, workspaces, limits))
-    counts = {"settled": books.accepted - books.pending - books.expired, "expired": books.expired}
+    estimate, books, listed, rejects, included = asyncio.run(_estimate(pairs, path, workspaces, limits))
+    counts = {"settled": books.accepted - books.pending - books.expired, "expired": books.expired} | included
     _, difference = ledger_access.get_time(path)
     click.echo(output.clock_line(difference), err=True)
     if arguments["json"]:
@@ -68,8 +68,11 @@ def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **arguments:
 
 async def _estimate(
     pairs: tuple[str, ...], path: Path, workspaces: list[str], limits: dict[str, Any]
-) -> "tuple[Estimate, Books, Input, RejectsFile]":
-    """Enqueue the pairs in a copy of the ledger, and estimate what is pending there."""
+) -> "tuple[Estimate, Books, Input, RejectsFile, dict[str, int]]":
+    """Enqueue the pairs in a copy of the ledger, and estimate what is pending there.
+
+    Also returns how many of the requests are for pairs that were pending before, and how many are not due yet.
+    """
     from harvester.clock import SystemClock
     from harvester.commands.capture import enqueue_all
     from harvester.commands.estimate import estimate
@@ -83,6 +86,7 @@ async def _estimate(
         async with await Ledger.open(draft, clock=SystemClock()) as ledger:
             now = ledger.clock.wall()
             listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
+            before = sum((await ledger.reports.count_pending()).values())
             rejects = RejectsFile(Path(folder) / "rejects.ndjson")
             async with progress.show_reading(listed):
                 async for _ in enqueue_all(ledger, listed, rejects):
@@ -90,10 +94,13 @@ async def _estimate(
             await ledger.upkeep.schedule_due(workspaces, trust_clock=True)
             await ledger.upkeep.expire(workspaces, trust_clock=True)
             result = estimate(await ledger.reports.list_deadlines(), now=now, **limits)
-            return result, await ledger.reports.get_books(), listed, rejects
+            included = {"pending_before": before, "planned_readings": await ledger.reports.count_planned()}
+            return result, await ledger.reports.get_books(), listed, rejects, included
 
 
-def estimate_lines(estimate: "Estimate", *, settled: int, expired: int, limit: int) -> list[str]:
+def estimate_lines(
+    estimate: "Estimate", *, settled: int, expired: int, limit: int, pending_before: int = 0, planned_readings: int = 0
+) -> list[str]:
     """Return what a capture needs, or why there is nothing to request."""
     done = [output.plural(settled, "pair is", "pairs are") + " already settled"] if settled else []
     done += [output.plural(expired, "pair has", "pairs have") + " expired"] if expired else []
@@ -102,8 +109,14 @@ def estimate_lines(estimate: "Estimate", *, settled: int, expired: int, limit: i
     seconds = estimate.duration_seconds
     duration = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
     share = f"{estimate.quota_share:.1%}" if estimate.quota_share >= 0.001 else "less than 0.1%"
+    included = (
+        [f"included   {output.plural(pending_before, 'pair')} that the ledger had before"] if pending_before else []
+    )
+    if planned_readings:
+        included.append(f"later      {output.plural(planned_readings, 'reading')} not due yet, by plan")
     return [
         f"requests   {'; '.join([str(estimate.requests), *done])}",
+        *included,
         f"pace       {estimate.pace:.1f} requests per second, if there are no other users of the quota",
         f"time       {duration}",
         f"quota      {share} of an hour's {output.plural(limit, 'request')}",
