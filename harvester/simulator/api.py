@@ -1,7 +1,7 @@
 """The stand-in API on loopback: the socket, the headers, the choice of faults and the log.
 
-Documented: three headers report the quota; ``X-RateLimit-Reset`` is in epoch seconds. Recorded: an ``X-Request-Id`` in
-every response, Cloudflare as the server, and the three headers empty in a 401.
+- Documented: three headers report the quota; ``X-RateLimit-Reset`` is in epoch seconds.
+- Recorded: an ``X-Request-Id`` in every response, Cloudflare as the server, and the three headers empty in a 401.
 
 A response is decided, counted and logged in one step, and only then sent. So the log contains every response that was
 sent, even if its client was killed.

@@ -1,8 +1,9 @@
 """Decides the response to a request: checks key, quota and parameters, in this order. No sockets, headers or faults.
 
-Documented: 401 for a wrong key, 403 (``Access Denied``) for a key without the permission, 404 for a wrong path, 400
-with ``Invalid Campaign ID``, and 429 above the limit. Recorded: a 401 repeats the key, a 400 costs a request, and the
-text of the 404. Inferred: a 403 and a 404 cost a request, a 401 and a 429 cost none, and the text of the 429.
+- Documented: 401 for a wrong key, 403 (``Access Denied``) for a key without the permission, 404 for a wrong path.
+  Also documented: 400 with ``Invalid Campaign ID``, and 429 above the limit.
+- Recorded: a 401 repeats the key, a 400 costs a request, and the text of the 404.
+- Inferred: a 403 and a 404 cost a request, a 401 and a 429 cost none, and the text of the 429.
 """
 
 from collections.abc import Iterable, Mapping

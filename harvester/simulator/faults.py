@@ -1,8 +1,11 @@
 """The faults of the stand-in: each takes the correct response and returns the response that is sent instead.
 
-Documented: 500, 502, 503 and 504, and that a request with a 502 never reached the server. Recorded: Cloudflare is in
-front of the API. Inferred from both: statuses 52x, and HTML pages without quota headers. All other faults are those of
-networks, proxies and mistakes; they say nothing about Braze. A request with a fault costs quota (a cautious guess).
+- Documented: 500, 502, 503 and 504, and that a request with a 502 never reached the server.
+- Recorded: Cloudflare is in front of the API.
+- Inferred from both: statuses 52x, and HTML pages without quota headers.
+
+All other faults are those of networks, proxies and mistakes; they say nothing about Braze. A request with a fault costs
+quota, which is a cautious guess.
 
 A send id can request a fault: ``fault-503`` anywhere in it causes one each time, ``fault-503x2`` the first two times.
 """

@@ -1,7 +1,9 @@
 """The quota that all clients of a workspace share: fixed windows that start at full hours, as Braze's do.
 
-Documented: about fifty endpoints of a workspace, including live sending, share one quota. It resets at the full hour;
-it is not a sliding window. Recorded: every response costs one request, also a 400. Inferred: a 429 costs none.
+- Documented: about fifty endpoints of a workspace, including live sending, share one quota. It resets at the full hour;
+  it is not a sliding window.
+- Recorded: every response costs one request, also a 400.
+- Inferred: a 429 costs none.
 
 The neighbour has no task. Before each request, the neighbour's requests that have become due are charged. So each grant
 is the same as with a neighbour that sends continuously, and a run depends only on the clock.

@@ -1,8 +1,10 @@
 """Parses and validates the documented parameters of ``GET /sends/data_series``.
 
-Documented: ``campaign_id``, ``send_id`` and ``length`` (1 to 100) are required. ``ending_at`` is an ISO 8601 datetime;
-the default is the time of the request. A wrong campaign gets a 400 with ``Invalid Campaign ID``. Inferred: the texts of
-the other errors, from one that was recorded on a similar endpoint. Invalid input raises only ``BadRequest``.
+- Documented: ``campaign_id``, ``send_id`` and ``length`` (1 to 100) are required. ``ending_at`` is an ISO 8601
+  datetime; the default is the time of the request. A wrong campaign gets a 400 with ``Invalid Campaign ID``.
+- Inferred: the texts of the other errors, from one that was recorded on a similar endpoint.
+
+Invalid input raises only ``BadRequest``.
 """
 
 import re

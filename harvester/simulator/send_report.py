@@ -1,9 +1,10 @@
 """Computes the channels, variations and counters of a campaign's sends, under Braze's names.
 
-Documented: the counters of ``ios_push``, on the endpoint itself, and those of the other channels, on
-``/campaigns/data_series``; ``unique_recipients`` is that of the campaign in every variation; ``conversions`` count on
-the day when they happen, ``*_by_send_time`` on the day of the send. Recorded: the counters of ``email``, and a control
-group, which has ``enrolled`` and conversions but no ``sent``. Invented: the combinations of channels and all numbers.
+- Documented: the counters of ``ios_push`` on this endpoint, and those of other channels on ``/campaigns/data_series``.
+- Documented: ``unique_recipients`` is that of the campaign, in every variation. ``conversions`` count on the day when
+  they happen, ``*_by_send_time`` on the day of the send.
+- Recorded: the counters of ``email``, and a control group, which has ``enrolled`` and conversions but no ``sent``.
+- Invented: the combinations of channels, and all numbers.
 """
 
 from dataclasses import dataclass
@@ -84,8 +85,7 @@ _DOLLARS_PER_CONVERSION = 19.9
 class DayOfSend:
     """A day of a send to ``recipients``. ``is_send_day`` marks the day of the send itself.
 
-    ``share_at_start``, ``share_at_end`` and ``share_now`` are the shares (0 to 1) of all reactions that have happened
-    by the start of the day, by its end and by now.
+    The shares (0 to 1) are those of all reactions that have happened by the start of the day, by its end and by now.
     """
 
     recipients: int

@@ -1,9 +1,11 @@
 """Computes the data series of a send. It depends only on the seed, the pair and the time.
 
-Documented: one element for each day, past days change through ``*_by_send_time``, and analytics are kept for 14 days
-after the send. Recorded: days without activity are present, filled with zeros. Not documented: the response for an
-expired or unknown send (one report says "empty results"), so a setting chooses it; and whether day 14 is still kept
-(here it is). Invented: reactions halve every day, and numbers change only at full hours, so a retry reads the same.
+- Documented: there is one element for each day, past days change through ``*_by_send_time``, and analytics are kept
+  for 14 days after the send.
+- Recorded: days without activity are present, filled with zeros.
+- Not documented: the response for an expired or unknown send. One report says "empty results"; a setting chooses it.
+- Not documented: whether day 14 is still kept. Here it is.
+- Invented: reactions halve every day, and numbers change only at full hours, so a retry reads the same.
 """
 
 from datetime import date

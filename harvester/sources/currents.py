@@ -6,7 +6,7 @@ The rules come from Braze's documentation of the events of Currents and their de
   Otherwise the name of the record in the file's schema does (``dataexport.S3.inner.users.messages.email.Send``).
 - Only types that end in ``.Send`` report sends. Files whose path names another type are skipped without opening them.
 - ``campaign_id`` and ``send_id`` may be null; ``time`` is in Unix seconds. An event that lacks one of these ids is
-  skipped and counted by cause: messages of a canvas, and campaigns that were sent without a send id.
+  skipped and counted by cause. The causes are messages of a canvas, and campaigns that were sent without a send id.
 - Fields differ between versions of the schema, so each field is found by its name.
 - Events are delivered at least once, one for each user, so a send has many events. Each send is returned once.
 
@@ -53,8 +53,8 @@ class CurrentsReader:
     def read(self) -> Iterator[SentPair | BadLine | None]:
         """Yield bad lines immediately, None after each file, and at the end each send once.
 
-        The number of a bad line is the number of the event in its file; for an incomplete file, the number of the last
-        readable event. Raises ``StorageError`` if the disk has no space to sort the sends.
+        The number of a bad line is the number of the event in its file. For an incomplete file, it is the number of the
+        last readable event. Raises ``StorageError`` if the disk has no space to sort the sends.
         """
         with SendTimes() as times:
             for name, opener in self._named_files:

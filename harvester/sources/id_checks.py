@@ -1,8 +1,8 @@
 """Checks ids, and detects texts that databases and spreadsheets write instead of an id. Pure.
 
-Braze creates campaign ids. A send id is created by Braze or by the customer, as any text of up to 64 characters. So a
-text is invalid only if a program wrote it by mistake: a placeholder for a missing value, an error, or a number that
-lost digits. If a person may have chosen a doubtful text, it is accepted, and a note reports it.
+Braze creates campaign ids. Braze or the customer creates send ids: any text of up to 64 characters. So a text is
+invalid only if a program wrote it by mistake. Examples are a placeholder for a missing value, an error, and a number
+that lost digits. If a person may have chosen a doubtful text, it is accepted, and a note reports it.
 """
 
 import re

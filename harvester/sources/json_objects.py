@@ -1,4 +1,4 @@
-"""Parses JSON, and refuses objects with a repeated member, of which a parser would silently use the last. Pure."""
+"""Parses JSON. It refuses objects with a repeated member, because a parser would silently use the last one. Pure."""
 
 import contextlib
 import json

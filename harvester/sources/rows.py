@@ -175,7 +175,7 @@ def _parse_object(line: str) -> dict[str, Any]:
 
 
 def _check_fields_unique(line: str) -> None:
-    """Raise ``InvalidField`` if an object repeats a known field, of which a parser would silently use the last."""
+    """Raise ``InvalidField`` if an object repeats a known field. A parser would silently use the last one."""
     outermost: list[tuple[str, object]] = []
 
     def keep(pairs: list[tuple[str, object]]) -> None:

@@ -16,7 +16,9 @@ def create_temporary_folder() -> Iterator[Path]:
     try:
         folder = tempfile.TemporaryDirectory(prefix="harvester-", ignore_cleanup_errors=True)
     except FileNotFoundError:
-        raise UsageError(f"there is no folder for temporary files to copy files of a bucket to; {_ADVICE}") from None
+        raise UsageError(
+            f"there is no folder for temporary files, so files of a bucket cannot be copied; {_ADVICE}"
+        ) from None
     except OSError as error:
         raise UsageError(f"cannot write temporary files: {error.strerror}; {_ADVICE}") from None
     with folder as name:

@@ -51,10 +51,7 @@ class Trigger:
         wait_first_seconds: float = 1.0,
         wait_max_seconds: float = 60.0,
     ) -> None:
-        """Create a trigger for a broker that is not connected yet.
-
-        The wait after a failure doubles each time, from ``wait_first_seconds`` to ``wait_max_seconds``.
-        """
+        """Create a trigger for a broker that is not connected. Waits double, from the first to the maximum."""
         self.name = name
         self.outcomes: Counter[str] = Counter()
         self.connected = False
