@@ -6,8 +6,8 @@ To add a broker:
 2. Add a model for its settings to ``settings/triggers.py``, and to ``KINDS`` and the union there. Its ``options()``
    are the arguments of the class.
 3. Add its client library to ``pyproject.toml``, as an extra named ``<kind>`` and in the extra ``test``. Add it to
-   ``DOORS`` in ``tests/test_layers.py`` and to the extras in ``tests/system/test_supply_chain.py``. Then run
-   ``scripts/dependencies renew``.
+   ``ALLOWED_IMPORTERS`` in ``tests/test_layers.py`` and to the extras in ``tests/system/test_supply_chain.py``. Then
+   run ``scripts/dependencies renew``.
 4. Add a test server to ``tests/support/brokers/`` and its ``BROKER_SERVERS``. ``tests/conformance/test_brokers.py``
    then tests the broker.
 5. Describe it in ``docs/triggers.md``.
