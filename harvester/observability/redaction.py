@@ -10,7 +10,9 @@ A *form* is one of the spellings to look for. A *run* is the longest match of a 
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from urllib.parse import unquote
 
 MASK = "[secret]"
@@ -30,21 +32,33 @@ _HTML_ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _USERINFO = re.compile(r"(?<=://)[^\s/@\"']*:[^\s/@\"']*(?=@)")
 _QUERY_SECRET = re.compile(r"(?i)[?&](?:password|passwd|pass|token|secret|sig|key)=([^&#\s]+)")
 
-_forms: dict[str, list[str]] = {}
-_blocks: set[str] = set()
-"""Parts of all forms. Every run contains one of them, but most texts contain none, which is quick to check."""
-_short: dict[str, re.Pattern[str]] = {}
+_FEW_BLOCKS = 400
+_CACHED_TEXTS = 2048
+_MAX_CACHED_CHARACTERS = 600
+
+_registered: set[str] = set()
+_blocks: defaultdict[int, dict[str, list[tuple[str, int]]]] = defaultdict(dict)
+"""Parts of all forms by their length, each with the forms that contain it and its offset there.
+
+Every run contains one of them. With many secrets, the parts of a text are looked up among these, so that the time does
+not depend on the number of secrets.
+"""
+_short_pattern: list[re.Pattern[str]] = []
+"""One pattern for all short secrets, built at its first use after a new one was registered."""
 
 
 def register_secret(secret: str) -> None:
     """Mask a secret from now on. A secret of one or two characters is not masked: texts would become unreadable."""
-    if len(secret) < _MIN_SECRET_CHARACTERS or secret in _forms or secret in _short:
+    if len(secret) < _MIN_SECRET_CHARACTERS or secret in _registered:
         return
+    _registered.add(secret)
     if len(secret) < SHORT_SECRET_CHARACTERS:
-        _short[secret] = re.compile(rf"(?<![A-Za-z0-9]){re.escape(secret.translate(_LOWER))}(?![A-Za-z0-9])")
+        _short_pattern.clear()
     else:
-        _forms[secret] = list(_list_forms(secret))
-        _blocks.update(form[at : at + step] for form in _forms[secret] for at, step in _list_blocks(form))
+        for form in _list_forms(secret):
+            for offset, size in _list_blocks(form):
+                _blocks[size].setdefault(form[offset : offset + size], []).append((form, offset))
+    _scrub_cached.cache_clear()
 
 
 def register_url_secrets(url: str) -> None:
@@ -59,6 +73,10 @@ def register_url_secrets(url: str) -> None:
 
 def scrub(text: str, *, min_characters: int = _MIN_SECRET_CHARACTERS) -> str:
     """Return a text in which every registered secret of at least ``min_characters`` is masked."""
+    return (_scrub_cached if len(text) <= _MAX_CACHED_CHARACTERS else _scrub)(text, min_characters)
+
+
+def _scrub(text: str, min_characters: int) -> str:
     text = _USERINFO.sub("***", text)
     masked: list[tuple[int, int]] = []
     plain, origin = text, None
@@ -71,6 +89,10 @@ def scrub(text: str, *, min_characters: int = _MIN_SECRET_CHARACTERS) -> str:
             break
         plain, origin = decoded
     return _replace_runs(text, masked) if masked else text
+
+
+_scrub_cached = lru_cache(_CACHED_TEXTS)(_scrub)
+"""The same sentences are scrubbed again and again: for each snapshot, each page and each log line."""
 
 
 def scrub_foreign(text: str, *, length: int = 200) -> str:
@@ -94,13 +116,27 @@ def _list_forms(secret: str) -> Iterator[str]:
 
 def _find_runs(lowered: str, min_characters: int) -> Iterator[tuple[int, int]]:
     """Yield the start and end of each run of a secret in a text."""
-    for secret, pattern in _short.items():
-        if len(secret) >= min_characters:
-            yield from (found.span() for found in pattern.finditer(lowered))
-    if any(map(lowered.__contains__, _blocks)):
-        for forms in _forms.values():
-            for form in forms:
-                yield from _find_runs_of_form(form, lowered)
+    if min_characters < SHORT_SECRET_CHARACTERS:
+        yield from (found.span(1) for found in _get_short_pattern().finditer(lowered))
+    for size, blocks in _blocks.items():
+        for block in _find_blocks(blocks, size, lowered):
+            for form, offset in blocks[block]:
+                yield from _find_runs_around(block, form, offset, lowered)
+
+
+def _find_blocks(blocks: Mapping[str, object], size: int, lowered: str) -> Iterable[str]:
+    """Return the blocks of one length that a text contains, by the cheaper of two searches."""
+    if len(blocks) <= _FEW_BLOCKS:
+        return filter(lowered.__contains__, blocks)
+    return blocks.keys() & {lowered[at : at + size] for at in range(len(lowered) - size + 1)}
+
+
+def _get_short_pattern() -> re.Pattern[str]:
+    if not _short_pattern:
+        short = (each.translate(_LOWER) for each in _registered if len(each) < SHORT_SECRET_CHARACTERS)
+        words = "|".join(re.escape(each) for each in sorted(short, key=len, reverse=True)) or r"\b\B"
+        _short_pattern.append(re.compile(rf"(?<![A-Za-z0-9])(?=({words})(?![A-Za-z0-9]))"))
+    return _short_pattern[0]
 
 
 def _get_min_run(form: str) -> int:
@@ -115,17 +151,15 @@ def _list_blocks(form: str) -> Iterator[tuple[int, int]]:
         yield offset, step
 
 
-def _find_runs_of_form(form: str, lowered: str) -> Iterator[tuple[int, int]]:
-    """Yield the runs of a form that are long enough to mask."""
+def _find_runs_around(block: str, form: str, offset: int, lowered: str) -> Iterator[tuple[int, int]]:
+    """Yield the runs of a form around a block of it that are long enough to mask."""
     min_run = _get_min_run(form)
-    for offset, step in _list_blocks(form):
-        block = form[offset : offset + step]
-        at = lowered.find(block)
-        while at >= 0:
-            start, end = _extend_run(form, offset, lowered, at, step)
-            if end - start >= min_run:
-                yield start, end
-            at = lowered.find(block, max(at + 1, end if end - start >= min_run else 0))
+    at = lowered.find(block)
+    while at >= 0:
+        start, end = _extend_run(form, offset, lowered, at, len(block))
+        if end - start >= min_run:
+            yield start, end
+        at = lowered.find(block, max(at + 1, end if end - start >= min_run else 0))
 
 
 def _extend_run(form: str, offset: int, lowered: str, at: int, size: int) -> tuple[int, int]:

@@ -85,6 +85,17 @@ def test_a_short_secret_is_masked_as_a_separate_word():
     )
 
 
+def test_a_new_secret_is_masked_among_thousands_and_in_a_text_that_was_seen_before():
+    """The results for earlier texts do not outlive the registration of a secret."""
+    secrets = [random.Random(number).randbytes(16).hex() for number in range(500)]
+    text = f"key %{ord(secrets[-1][0]):x}{secrets[-1][1:]}, pin pin-42"
+    assert scrub(text) == text
+    for secret in (*secrets, "pin-42"):
+        register_secret(secret)
+    assert scrub(text) == f"key {MASK}, pin {MASK}"
+    assert scrub(f"{secrets[0]} {secrets[1].upper()}") == f"{MASK} {MASK}"
+
+
 class BrokenRepr:
     """A value whose repr fails."""
 
