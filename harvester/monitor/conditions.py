@@ -17,7 +17,9 @@ LEDGER_PATIENCE_SECONDS = 10.0
 """The ledger is unavailable once it has not responded for this time."""
 
 
-_NOT_SERVED = "it is not configured, so its {} are not read; configure it, or remove them"
+_NOT_SERVED = (
+    "it is not configured here, so its {} are not read, unless another process serves it; if none does, configure it"
+)
 
 
 class Conditions:
