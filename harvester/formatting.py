@@ -67,6 +67,7 @@ def iso_time(at: float) -> str:
 
 def safe_text(text: str) -> str:
     """Return foreign text without secrets, on one line, truncated, with control characters escaped."""
-    text = scrub(text)
-    visible = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    visible = scrub(text)
+    if not visible.isprintable():
+        visible = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in visible)
     return visible if len(visible) <= LONGEST_TEXT else visible[: LONGEST_TEXT - 1] + "…"

@@ -23,6 +23,9 @@ this time makes the process not ready."""
 REPEAT_SECONDS = 600.0
 """How often a condition that lasts is logged again."""
 
+MAX_CONDITIONS = 20
+"""How many conditions a response lists, and how many the log has at a time."""
+
 HOLD_DESCRIPTIONS = {
     "rate_limited": "the rate limit",
     "throttled": "the rate limit, after status 429",
@@ -144,7 +147,10 @@ def describe_failed_request(endpoint: str, failing: Failing) -> str:
 
 
 class ConditionLog:
-    """Logs each condition when it begins, every ten minutes while it lasts, and when it ends."""
+    """Logs each condition when it begins, every ten minutes while it lasts, and when it ends.
+
+    Of more than ``MAX_CONDITIONS`` at the same time, it logs those that block work first, and the number of the others.
+    """
 
     def __init__(self, clock: Clock) -> None:
         """Nothing is logged yet."""
@@ -155,14 +161,19 @@ class ConditionLog:
         """Log changes. ``conditions`` are all present conditions."""
         now = self._clock.monotonic()
         present = {(each.component, each.subject): each for each in reversed(list(conditions))}
-        for key in self._logged.keys() - present.keys():
-            self._log(self._logged.pop(key)[0], ended=True)
+        changed = [(self._logged.pop(key)[0], True) for key in self._logged.keys() - present.keys()]
         for key, condition in present.items():
             if key not in self._logged or now - self._logged[key][1] >= REPEAT_SECONDS:
                 self._logged[key] = (condition, now)
-                self._log(condition)
+                changed.append((condition, False))
+        if len(changed) > MAX_CONDITIONS:
+            changed.sort(key=lambda each: (not each[0].blocks, each[0].scope is not Scope.PROCESS, each[1]))
+        for condition, ended in changed[:MAX_CONDITIONS]:
+            self._log(condition, ended=ended)
+        if (omitted := len(changed) - MAX_CONDITIONS) > 0:
+            log.warning("conditions_omitted", conditions=omitted, hint="/metrics has all")
 
-    def _log(self, condition: Condition, *, ended: bool = False) -> None:
+    def _log(self, condition: Condition, *, ended: bool) -> None:
         begins, ends = _EVENTS.get(
             condition.component, (f"{condition.component}_unavailable", f"{condition.component}_recovered")
         )

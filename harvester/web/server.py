@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import traceback
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from types import TracebackType
 from typing import Self, cast
 
@@ -18,7 +18,8 @@ from aiohttp.typedefs import Handler, Middleware
 
 from harvester.clock import Clock
 from harvester.errors import HarvesterError, UsageError
-from harvester.formatting import safe_text
+from harvester.formatting import number, safe_text
+from harvester.health import MAX_CONDITIONS
 from harvester.ledger import Reports
 from harvester.monitor.health import SnapshotCache
 from harvester.monitor.snapshot import Snapshot
@@ -136,15 +137,15 @@ class WebServer:
     async def _readyz(self, _request: web.Request) -> web.Response:
         health = await self._snapshots.get()
         if (reasons := health.unready_reasons()) or health.snapshot is None:
-            return web.Response(status=503, text="\n".join(reasons) + "\n")
-        sentences = (safe_text(each.sentence) for each in health.snapshot.conditions)
-        return web.Response(text="\n".join(["ready", *sentences]) + "\n")
+            return web.Response(status=503, text=_list_sentences(reasons))
+        sentences = [each.sentence for each in health.snapshot.conditions]
+        return web.Response(text="ready\n" + _list_sentences(sentences))
 
     async def _metrics(self, request: web.Request) -> web.Response:
         """Return no metrics while the snapshot is old, so that the scraper notices."""
         health = await self._snapshots.get()
         if health.snapshot is None or health.problem is not None:
-            return web.Response(status=503, text="\n".join(health.unready_reasons()) + "\n")
+            return web.Response(status=503, text=_list_sentences(health.unready_reasons()))
         body, content_type = encode_metrics(
             health.snapshot,
             request.headers.get("Accept", ""),
@@ -161,6 +162,13 @@ class WebServer:
 
     async def _status(self, _request: web.Request) -> web.Response:
         return respond_with(encode_status(await self._snapshots.get()), content_type="application/json")
+
+
+def _list_sentences(sentences: Sequence[str]) -> str:
+    """Return the first sentences, one per line, and how many more there are."""
+    lines = [safe_text(each) for each in sentences[:MAX_CONDITIONS]]
+    more = len(sentences) - len(lines)
+    return "".join(f"{line}\n" for line in [*lines, *([f"and {number(more)} more"] if more else [])])
 
 
 def _describe_error(error: OSError) -> str:

@@ -7,15 +7,12 @@ import json
 from typing import Any
 
 from harvester.formatting import iso_time, safe_text
-from harvester.health import Condition
+from harvester.health import MAX_CONDITIONS, Condition
 from harvester.ledger import Rejection
 from harvester.model import Books
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, Window, WorkspaceState
 from harvester.web.document import take_whole
-
-MAX_CONDITIONS = 20
-"""How many alerts, reasons and conditions are listed."""
 
 MAX_STATUS_BYTES = 95_000
 

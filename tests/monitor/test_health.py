@@ -76,6 +76,18 @@ def test_a_condition_is_logged_when_it_begins_every_ten_minutes_and_when_it_ends
     ]
 
 
+def test_of_many_conditions_at_once_the_log_has_the_most_serious():
+    """Of a thousand unusable key files, 20 lines are enough; a condition that blocks work is among them."""
+    logged = ConditionLog(Clock())
+    keys = [Condition(Component.KEY, "file", NOW, f"w{number}", blocks=False) for number in range(1111)]
+    store = Condition(Component.STORE, "disk_full", NOW)
+    for conditions, first, omitted in (([*keys, store], "store_unavailable", 1092), ([store], "key_usable", 1091)):
+        with structlog.testing.capture_logs() as lines:
+            logged.update(conditions)
+        assert (len(lines), lines[0]["event"]) == (21, first)
+        assert (lines[-1]["event"], lines[-1]["conditions"]) == ("conditions_omitted", omitted)
+
+
 def test_each_part_has_its_own_events_and_sentence():
     """No two components share an event or a sentence, and sentences name the workspace or trigger."""
     clock, seen = Clock(), set()

@@ -105,6 +105,15 @@ async def test_readyz_is_200_or_lists_the_reasons(http, server, source):
     ]
 
 
+async def test_readyz_lists_at_most_20_conditions(http, server, source):
+    """A thousand unusable key files take 20 lines, and one that counts the others."""
+    keys = tuple(Condition(Component.KEY, "file", 0, f"w{number}", blocks=False) for number in range(1111))
+    source.show(replace(snapshots.healthy(), conditions=keys))
+    status, text = await get(http, server, "/readyz")
+    lines = text.splitlines()
+    assert (status, len(lines), lines[0], lines[-1]) == (200, 22, "ready", "and 1,091 more")
+
+
 async def test_a_failing_ledger_is_reported_and_the_process_stays_alive(http, server, source):
     """The process is alive and not ready, the page shows the error, and there are no metrics."""
     await get(http, server, "/")
