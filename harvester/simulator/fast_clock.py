@@ -1,6 +1,6 @@
 """A clock that runs faster than real time, to try out quota windows and two weeks of retention.
 
-Only the stand-in uses it. A client keeps its own clock, and for it the windows are short.
+Only the stand-in uses it. A client has another clock, so for the client the windows are short.
 """
 
 from harvester.clock import Clock

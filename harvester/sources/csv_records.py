@@ -132,7 +132,7 @@ class _QuotedRecordReader:
                     self._quote_line = piece.number
                 self._state = _State.IN_QUOTES if quoted else _State.IN_CELL
                 at += quoted
-            else:  # skip all cells without quotes at once
+            else:  # skip all cells without quotes in one step
                 at = text.find(_DELIMITER + '"', at) + 1
                 self._state = _State.CELL_BEGINS if at or text.endswith(_DELIMITER) else _State.IN_CELL
                 if not at:

@@ -122,11 +122,11 @@ class PairList:
                 f"{self._display_name}: {self._sends_with_several_times} of {self._sends} sends have several times; "
                 "the earliest counts, or the latest once the earliest is over 14 days old"
             )
-        return notes + [self._format_doubt(doubt, seen) for (_, doubt), seen in self._doubts.items()]
+        return notes + [self._format_doubt(kind, doubt) for (_, kind), doubt in self._doubts.items()]
 
-    def _format_doubt(self, doubt: str, seen: _Doubt) -> str:
-        more = f" (and {seen.count - 1} more)" if seen.count > 1 else ""
-        return f"{self._display_name}:{seen.first} looks like {doubt}{more}; it was read unchanged"
+    def _format_doubt(self, kind: str, doubt: _Doubt) -> str:
+        more = f" (and {doubt.count - 1} more)" if doubt.count > 1 else ""
+        return f"{self._display_name}:{doubt.first} looks like {kind}{more}; it was read unchanged"
 
 
 def _find_skip_cause(fields: dict[str, Any]) -> str | None:

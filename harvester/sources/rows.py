@@ -178,11 +178,11 @@ def _check_fields_unique(line: str) -> None:
     """Raise ``InvalidField`` if an object repeats a known field. A parser would silently use the last one."""
     outermost: list[tuple[str, object]] = []
 
-    def keep(pairs: list[tuple[str, object]]) -> None:
-        outermost[:] = pairs  # the parser finishes the outermost object last
+    def store_members(members: list[tuple[str, object]]) -> None:
+        outermost[:] = members  # the parser finishes the outermost object last
 
     try:
-        json.loads(line, object_pairs_hook=keep, parse_int=str, parse_float=str)
+        json.loads(line, object_pairs_hook=store_members, parse_int=str, parse_float=str)
     except RecursionError:
         raise InvalidField("", "the line is nested too deeply") from None
     seen = set()

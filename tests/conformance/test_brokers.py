@@ -83,7 +83,7 @@ async def test_an_invalid_message_stays_in_the_queue_while_there_is_no_dead_lett
         await wait_until(lambda: trigger._failures > 1)
         assert trigger.problem
         if broker_server.kind != "redis":  # Redis creates the stream itself
-            assert any("dead_letter" in each or "keeps subject" in each for each in trigger.warnings)
+            assert any("dead_letter" in each or "stores subject" in each for each in trigger.warnings)
         await wait_for_message_count(queue, 2)
         await broker_server.create_dead_letter_queue(queue.name)
         await wait_until(lambda: trigger.outcomes == {"dead_lettered": 1, "enqueued": 1} and trigger.empty)

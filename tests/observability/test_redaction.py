@@ -189,11 +189,11 @@ async def test_a_key_in_a_header_is_not_logged():
         pacer = Pacer(reserve=0.2, max_rate=1e3, clock=clock, jitter=random.Random(1))
         client = Client(transport=transport, endpoint=server.url, pacer=pacer, clock=clock)
         reading = Reading(1, Pair("eu", "c", "s"), "once", clock.wall(), clock.wall() + 1e6, clock.wall())
-        with structlog.testing.capture_logs() as logs_of_client:
+        with structlog.testing.capture_logs() as captured:
             await asyncio.gather(*(client.capture(reading, get_batch_id=lambda: "b") for _ in ids))
         await transport.close()
-    assert {each["request_id"] for each in logs_of_client if each["event"] == "response_unusable"} == {
+    assert {each["request_id"] for each in captured if each["event"] == "response_unusable"} == {
         MASK,
         "\\udcff\\udcfe",
     }
-    assert KEY not in repr(logs_of_client)
+    assert KEY not in repr(captured)

@@ -34,11 +34,11 @@ def test_a_file_that_is_cut_off_keeps_the_events_before_the_cut(tmp_path, codec,
     path = write_currents_file(tmp_path, encode_avro(events, codec=codec, block_bytes=1000)[:-missing], name="a.avro")
     write_events(tmp_path, [create_event("z")], name="b.avro")
     sends, (bad,), _ = read_currents(tmp_path)
-    kept = [send for campaign, send in sends if campaign == "c"]
-    assert 100 < len(kept) < 200
-    assert kept == [f"s{at}" for at in range(len(kept))]
+    read_before_cut = [send for campaign, send in sends if campaign == "c"]
+    assert 100 < len(read_before_cut) < 200
+    assert read_before_cut == [f"s{at}" for at in range(len(read_before_cut))]
     assert ("z", "s") in sends
-    assert (bad.source, bad.line) == (str(path), len(kept))
+    assert (bad.source, bad.line) == (str(path), len(read_before_cut))
     assert "is incomplete or damaged" in bad.problem
 
 

@@ -89,7 +89,7 @@ class NATSBroker:
         try:
             await self._jetstream.find_stream_name_by_subject(self._dead_letter_subject)
         except NotFoundError:
-            return [format_dead_letter_warning(f"stream that keeps subject {self._dead_letter_subject}", "add one")]
+            return [format_dead_letter_warning(f"stream that stores subject {self._dead_letter_subject}", "add one")]
         return []
 
     async def receive(self) -> Sequence[Delivery]:

@@ -208,8 +208,8 @@ def _is_dropped(message: AbstractIncomingMessage) -> bool:
 def _select_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the headers of a message without those that route it; none if they do not fit into a frame."""
     try:
-        kept = {name: value for name, value in headers.items() if name.lower() not in _ROUTING_HEADERS}
-        return kept if len(repr(kept)) < _MAX_HEADERS_CHARACTERS else {}
+        selected = {name: value for name, value in headers.items() if name.lower() not in _ROUTING_HEADERS}
+        return selected if len(repr(selected)) < _MAX_HEADERS_CHARACTERS else {}
     except RecursionError:
         return {}
 
