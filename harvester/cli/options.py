@@ -104,7 +104,7 @@ workspace = _combine(
     click.option("--max-rate", type=float, help="The most requests per second  [default: 1000]"),
 )
 capture = _combine(
-    click.option("--concurrency", type=int, help="The most requests of a workspace in flight  [default: 64]"),
+    click.option("--concurrency", type=int, help="The most requests in flight for each workspace  [default: 64]"),
     click.option(
         "--compression",
         type=click.Choice(["zstd", "gzip"]),

@@ -38,7 +38,7 @@ def run(pairs: tuple[str, ...], **arguments: Any) -> None:
     PAIRS are CSV, NDJSON or Parquet files, folders of Currents, or - for stdin. Columns: campaign_id and send_id,
     optionally sent_at (ISO 8601) and workspace. If the command is killed or interrupted, the same command continues.
     Without PAIRS it captures what is pending in the ledger. With -o -, the command ends with 0 when the reader closes
-    the pipe; with --state, the next run continues and writes the rows that were not read.
+    the pipe; with --state, the next run continues and writes the interrupted part again, so some rows may repeat.
 
     \b
     Examples:

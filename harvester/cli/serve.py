@@ -21,13 +21,14 @@ def serve(*, until_idle: bool, **values: Any) -> None:
     """Run the service: read each send several times.
 
     Each send is read at the ages in ages_days, before Braze deletes its analytics. Sends come from the queues of
-    triggers, and from harvester enqueue. On SIGTERM, requests in flight finish, and the service ends within 25 seconds.
+    triggers, and from harvester enqueue. On SIGTERM, requests in flight have 5 seconds to finish, and the service ends
+    within 25 seconds.
 
     \b
     Examples:
       harvester serve --config harvester.toml
       harvester serve --config harvester.toml --web-port 8081
-      harvester serve --config harvester.toml --until-idle   # for cron, or a container per trigger
+      harvester serve --config harvester.toml --until-idle   # for cron or scheduled containers
     """
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger

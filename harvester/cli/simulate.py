@@ -30,7 +30,7 @@ _SHARE = click.FloatRange(0, 1)
 
 @click.command()
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port on 127.0.0.1.")
-@click.option("--seed", default=1, show_default=True, help="The seed of all responses, with the day and the time.")
+@click.option("--seed", default=1, show_default=True, help="The seed of all responses. They also depend on the time.")
 @click.option("--pairs", default=5000, show_default=True, type=click.IntRange(1), help="The number of sends.")
 @click.option("--write-pairs", "listed", type=options.LocalPath(), help="Write a list of the sends to this CSV file.")
 @click.option(
@@ -88,7 +88,7 @@ def simulate(listed: Path | None, speed: float, day: datetime | None, faults: tu
     """Run the stand-in API.
 
     Its key is demo-key; forbidden-key lacks the permission. A send id can request a fault: each request for an id that
-    contains fault-503 gets a 503, and the first two requests for one that contains fault-503x2.
+    contains fault-503 gets a 503, and fault-503x2 does this for the first two requests only.
 
     \b
     Examples:

@@ -25,7 +25,8 @@ PARTS_PER_PAGE = 1000
 def status(path: Path, *, json: bool) -> None:
     """Print how many pairs are captured, expired or pending.
 
-    Accepted pairs = captured + rejected + expired + pending. With several workspaces, also prints the books of each.
+    Accepted pairs = captured + rejected + expired + pending. With several workspaces, also prints these totals for
+    each.
 
     \b
     Example:
