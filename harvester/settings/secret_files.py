@@ -3,6 +3,9 @@
 No error shows a secret or the file's name: a user may have entered the secret as the name.
 """
 
+import errno
+import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,6 +13,8 @@ from harvester.errors import UsageError
 
 MAX_FILE_BYTES = 64 * 1024
 """The size limit of a secret file: a device, or the wrong file, must not fill the memory."""
+
+_NOT_A_FILE = "it is a pipe, a device or a socket, not a file"
 
 
 def read_secret(file: Path, what: str) -> str:
@@ -26,19 +31,34 @@ def read_secret(file: Path, what: str) -> str:
 
 
 def read_start(file: Path, max_bytes: int) -> bytes:
-    """Return the content of a file, up to one byte more than ``max_bytes``. Raises ``OSError``.
+    """Return the content of a regular file, up to one byte more than ``max_bytes``. Raises ``OSError``.
 
-    A pipe, such as a shell's ``<(...)``, is read once per process: a second read would block forever.
+    A shell's ``<(...)``, a pipe without a name, is read once per process: a second read would block forever. A named
+    pipe is refused, because to open it may block forever, too.
     """
-    return _read_pipe(file, file.stat().st_ino, max_bytes) if file.is_fifo() else _read_file(file, max_bytes)
+    is_unnamed_pipe = file.is_fifo() and Path(os.path.realpath(file)).parent == Path("/dev/fd").resolve()
+    return _read_pipe(file, file.stat().st_ino, max_bytes) if is_unnamed_pipe else _read_file(file, max_bytes)
 
 
 def _read_file(file: Path, max_bytes: int) -> bytes:
-    with file.open("rb") as opened:
+    with open(file, "rb", opener=_open_without_waiting) as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise OSError(errno.EINVAL, _NOT_A_FILE)
         return opened.read(max_bytes + 1)
+
+
+def _open_without_waiting(file: str, flags: int) -> int:
+    """Open a file. A named pipe opens at once even without a writer: it may replace a file at any moment."""
+    try:
+        return os.open(file, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, or a device that is missing
+            raise OSError(errno.EINVAL, _NOT_A_FILE) from None
+        raise
 
 
 @lru_cache
 def _read_pipe(file: Path, inode: int, max_bytes: int) -> bytes:
     del inode  # distinguishes successive pipes with the same name
-    return _read_file(file, max_bytes)
+    with file.open("rb") as opened:
+        return opened.read(max_bytes + 1)

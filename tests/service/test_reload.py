@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -218,3 +219,32 @@ def test_a_mounted_configuration_is_reloaded_when_its_link_changes(tmp_path, con
         assert [each["changed"] for each in seen.events("config_reloaded")] == [1]
 
     served(tmp_path, {"us": Wire()}, story, config=config)
+
+
+def test_a_key_file_that_becomes_anything_else_stops_no_reload_and_has_its_present_reason(tmp_path, config):
+    """Not even a pipe without a writer, or a link to itself; the keys of other workspaces are still replaced."""
+    key = Path("key")
+
+    def replace_key(make: Callable[[], object]) -> None:
+        key.rmdir() if key.is_dir() else key.unlink(missing_ok=True)
+        make()
+
+    async def reason_at(seen: Seen, seconds: int) -> str:
+        (condition,) = (await seen.at(seconds)).conditions
+        assert (condition.component, condition.subject) == (Component.KEY, "us")
+        return condition.detail
+
+    async def story(seen: Seen) -> None:
+        config.write_text(CONFIG + '[workspaces.us]\napi_key_file = "key"\n')
+        replace_key(key.mkdir)
+        assert "Is a directory" in await reason_at(seen, 10)
+        replace_key(lambda: key.write_text("a" * 100_000))
+        assert "more than 65536 bytes" in await reason_at(seen, 20)
+        replace_key(lambda: key.symlink_to(key))
+        assert "symbolic links" in await reason_at(seen, 30)
+        replace_key(lambda: os.mkfifo(key))
+        write_key("eu")
+        assert "it is a pipe" in await reason_at(seen, 40)
+        assert {each.name for each in seen.snapshot.workspaces} == {"us", "eu"}
+
+    served(tmp_path, {"us": Wire(), "eu": Wire()}, story, config=config)

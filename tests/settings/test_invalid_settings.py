@@ -1,5 +1,7 @@
 """Invalid settings: every problem is reported with its name, and no error shows a value."""
 
+import os
+import socket
 import traceback
 from pathlib import Path
 
@@ -130,12 +132,30 @@ def test_an_unreadable_file_is_named(tmp_path):
         assert f"cannot read the configuration {name}" in load_error(Path(name))
 
 
-def test_endless_files_are_refused(tmp_path):
-    """A device or a wrong file in place of a key or a configuration is refused before it fills the memory."""
+def test_a_file_that_is_too_large_is_refused(tmp_path):
+    """A wrong file in place of a key or a configuration is refused before it fills the memory."""
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
     with pytest.raises(UsageError, match="more than 65536 bytes"):
-        load_workspace(api_key_file=Path("/dev/zero")).load_key()
+        load_workspace(api_key_file=path).load_key()
     with pytest.raises(UsageError, match="more than 1048576 bytes"):
-        load(Path("/dev/zero"), {}, {})
+        load(path, {}, {})
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "socket", "device"])
+def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path, kind):
+    """A named pipe without a writer in place of a key or a configuration blocks no command."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+    path = tmp_path / kind
+    with pytest.raises(UsageError, match=r"cannot read .*api_key_file.*: it is a pipe, a device or a socket"):
+        load_workspace(api_key_file=path).load_key()
+    with pytest.raises(UsageError, match=r"cannot read the configuration .*: it is a pipe, a device or a socket"):
+        load(path, {}, {})
 
 
 @pytest.mark.parametrize("text", ["x = " + "[" * 5000 + "]" * 5000, "patience_seconds = " + "9" * 30])
