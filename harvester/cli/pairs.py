@@ -149,7 +149,8 @@ def remove(
 ) -> None:
     """Delete the sends in PAIRS, or one --pair, from the ledger.
 
-    They are not read again, and are no longer counted. Parts do not change.
+    They are not read again, and are no longer counted. Parts do not change. The exit code is 3 if a pair was not
+    removed, because the ledger does not contain it or a process is reading it.
 
     \b
     Examples:
@@ -162,7 +163,11 @@ def remove(
         _remove_listed(path, pairs, workspaces)
         return
     named = context.params["workspaces"]  # a pair may be in a workspace that no service serves any more
-    _print_removed(ledger_access.with_ledger(path, lambda ledger: _remove_pair(ledger, ids, named)), 1)
+    removed = ledger_access.with_ledger(path, lambda ledger: _remove_pair(ledger, ids, named))
+    if not removed:
+        click.echo("removed 0 of 1 pair; it is being read now: repeat the command in a minute")
+        sys.exit(ExitCode.PARTIAL)
+    click.echo("removed 1 of 1 pair")
 
 
 async def _remove_pair(ledger: "Ledger", ids: tuple[str, str], workspaces: Sequence[str]) -> int:
@@ -186,12 +191,8 @@ def _remove_listed(path: Path, pairs: tuple[str, ...], workspaces: list[str]) ->
         return read, removed
 
     read, removed = ledger_access.with_ledger(path, remove_all)
-    _print_removed(removed, read)
-    for line in output.list_lines(listed, rejects):
-        click.echo(line)
-    sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
-
-
-def _print_removed(removed: int, read: int) -> None:
     rest = "; the others are not in the ledger, or are being read now: repeat the command in a minute"
     click.echo(f"removed {removed} of {output.plural(read, 'pair')}{rest if removed < read else ''}")
+    for line in output.list_lines(listed, rejects):
+        click.echo(line)
+    sys.exit(ExitCode.PARTIAL if rejects.count or removed < read else ExitCode.COMPLETE)

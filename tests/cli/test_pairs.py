@@ -6,7 +6,7 @@ import pytest
 
 from harvester.cli.pairs import remove, requeue
 from harvester.clock import SystemClock
-from harvester.errors import UsageError
+from harvester.errors import ExitCode, UsageError
 from harvester.ledger import Ledger
 from harvester.model import Batch, Pair, Rejected, SentPair, Settlement
 
@@ -60,6 +60,20 @@ def test_one_pair_is_removed_and_no_other(path, capsys):
     run(remove, path, "--pair", "c", "s", "--workspace", "us")
     assert capsys.readouterr().out == "removed 1 of 1 pair\n"
     assert states(path) == {name: state for name, state in STATES.items() if name != "us c s"}
+
+
+def test_a_pair_that_is_being_read_is_not_removed(path, capsys):
+    """The exit code is 3, so that a script does not believe that it is gone."""
+
+    async def remove_leased() -> None:
+        async with await Ledger.open(path, clock=SystemClock()) as ledger:
+            assert len(await ledger.batches.claim({"us": 10})) == 1
+            with pytest.raises(SystemExit) as ended:
+                await asyncio.to_thread(run, remove, path, "--pair", "c", "alone")
+            assert ended.value.code == ExitCode.PARTIAL
+
+    asyncio.run(remove_leased())
+    assert "it is being read now" in capsys.readouterr().out
 
 
 def test_an_outcome_can_be_requeued_in_one_workspace(path):
