@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import stat
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -151,13 +152,20 @@ class OwnerLock:
             os.close(file)
 
     def is_dead(self, owner: str) -> bool:
-        """Return whether another owner's process has ended, and delete its lock."""
+        """Return whether another owner's process has ended, and delete its lock.
+
+        Anything else at its place, such as a folder, a link or a file of another user, stays and shows no death.
+        """
         path = self._folder / owner
         try:
-            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
+        except OSError:
+            return False
         try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                return False
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -90,6 +91,22 @@ async def test_no_file_is_created_through_a_symbolic_link(tmp_path):
     with pytest.raises(OSError, match="symbolic links"):
         rejects.add(BadLine("s", 1, "f", "p", "t"))
     assert not victim.exists()
+
+
+async def test_what_is_not_a_lock_in_the_folder_of_locks_is_left_alone(tmp_path):
+    """Recovery skips folders, links, pipes and sockets of other programs, and deletes only locks of dead owners."""
+    async with await open_with_pair(tmp_path / "ledger.db") as ledger:
+        folder = tmp_path / "ledger.db.owners"
+        (folder / "folder").mkdir()
+        (folder / "link").symlink_to("folder")
+        (folder / "lost").symlink_to("nothing")
+        os.mkfifo(folder / "pipe")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(folder / "socket"))
+        (folder / "dead").touch()
+        before = {each.name for each in folder.iterdir()}
+        await ledger.batches.recover()
+        assert {each.name for each in folder.iterdir()} == before - {"dead"}
 
 
 async def test_symbolic_links_share_one_ledger_and_hard_links_are_refused(tmp_path):
