@@ -42,6 +42,13 @@ class _Commands(click.Group):
             _drop_output()
             sys.exit(ExitCode.STORAGE)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse arguments that are not UTF-8, which no ledger contains. Raises ``click.UsageError``."""
+        for each in args:
+            if (shown := _escape_invalid(each)) != each:
+                raise click.UsageError(f"the argument '{printable(shown)}' is not valid UTF-8; correct it", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         # In a container, the kernel ignores SIGTERM for the first process unless it has a handler.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -67,6 +74,11 @@ class _Commands(click.Group):
         """Return the commands in the order of their use."""
         del ctx
         return list(self.commands)
+
+
+def _escape_invalid(text: str) -> str:
+    r"""Replace the bytes of an argument that are not UTF-8 by escapes, such as ``\xff``."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _allow_open_files() -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import click
 import pytest
 
+from harvester.cli import main
 from harvester.cli.pairs import remove, requeue
 from harvester.clock import SystemClock
 from harvester.errors import ExitCode, UsageError
@@ -99,3 +101,14 @@ def test_a_pair_that_cannot_be_changed_is_an_error(path, command, arguments, mes
     with pytest.raises(UsageError, match=message):
         run(command, path, *arguments)
     assert states(path) == STATES
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("show", "\udcff"), ("requeue", "--pair", "c", "s\udcff"), ("remove", "list.csv", "--workspace", "\udcff-eu")],
+)
+def test_an_argument_that_is_not_utf8_is_a_usage_error(arguments):
+    """The message shows its invalid bytes, for every command."""
+    with pytest.raises(click.UsageError, match=r"the argument '.*\\xff.*' is not valid UTF-8"):
+        main.make_context("harvester", [*arguments])
+    assert main.make_context("harvester", ["show", "é"])
