@@ -30,9 +30,10 @@ def encode_status(health: Health) -> str:
     if health.snapshot is None:
         return _encode(status)
     status |= _process(health.snapshot)
-    ranked = [_encode(_workspace(each, health.snapshot.taken_at)) for each in health.snapshot.rank_workspaces()]
+    ranked = health.snapshot.rank_workspaces()
+    encoded = (_encode(_workspace(each, health.snapshot.taken_at)) for each in ranked)  # only those that fit
     room = MAX_STATUS_BYTES - len(_encode(status).encode("utf-8", "replace"))
-    taken = take_whole(ranked, most_bytes=room)
+    taken = take_whole(encoded, most_bytes=room)
     status["omitted_workspaces"] = len(ranked) - len(taken)
     return f'{_encode(status)[:-1]},"workspaces":[{",".join(taken)}]}}'
 
