@@ -6,11 +6,12 @@ Other packages import from this package, never from its modules.
 from harvester.ledger.books import StoredPart
 from harvester.ledger.braze_time import ClockDifference
 from harvester.ledger.database import LEASE_SECONDS
+from harvester.ledger.due import DueCount
 from harvester.ledger.enqueue import EnqueueResult
 from harvester.ledger.failures import FailedPair
 from harvester.ledger.leases import SealedBatch
 from harvester.ledger.ledger import Ledger
-from harvester.ledger.outlook import DayOfDeadlines, DueCount, Outlook, Rejection
+from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
 from harvester.ledger.reports import LedgerStatus, Reports
 from harvester.ledger.sends import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
 from harvester.ledger.sqlite import copy as copy_ledger

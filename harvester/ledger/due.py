@@ -1,6 +1,7 @@
 """When readings fall due, and the statement that makes them due."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from sqlalchemy import Integer, Select, String, Update, and_, bindparam, func, literal, select, update
@@ -10,6 +11,14 @@ from harvester.ledger.dialect import Dialect
 from harvester.ledger.filters import DEFERRED, DUE, IN_TIME, NOW, WAITING
 from harvester.ledger.json_rows import decode_rows, encode_values, select_as_json, values_as_table
 from harvester.ledger.schema import pairs
+
+
+@dataclass(frozen=True, slots=True)
+class DueCount:
+    """How many readings of a workspace are due at one time."""
+
+    due_at: float
+    readings: int
 
 
 @cache
@@ -66,3 +75,19 @@ def _select_next_due(*, deferred: bool, confirmed: bool) -> tuple[Select[int], S
     if not confirmed:
         due, waiting = and_(due, IN_TIME), and_(waiting, IN_TIME)
     return select(pairs.c.id).where(due).limit(1), select(func.min(pairs.c.due_at)).where(waiting)
+
+
+def list_planned(tx: Transaction, workspace: str, *, limit: int) -> list[DueCount]:
+    """List the next due times of a workspace with the number of readings, the earliest first; 0 stands for now."""
+    due = select(literal(0.0).label("due_at"), func.count().label("readings")).where(
+        pairs.c.workspace == workspace, DUE, IN_TIME
+    )
+    waiting = (
+        select(pairs.c.due_at, func.count())
+        .where(pairs.c.workspace == workspace, WAITING)
+        .group_by(pairs.c.due_at)
+        .order_by(pairs.c.due_at)
+        .limit(limit)
+    )
+    found = [DueCount(*row) for each in (due, waiting) for row in tx.execute(each)]
+    return [each for each in found if each.readings][:limit]

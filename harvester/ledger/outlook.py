@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from sqlalchemy import Float, Select, String, bindparam, func, literal, literal_column, select, true
+from sqlalchemy import Float, Select, String, bindparam, func, literal_column, select, true
 
 from harvester.ledger.counts import ACCEPTED
 from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
-from harvester.ledger.filters import DUE, IN_TIME, PRIORITY, UNSETTLED, WAITING
+from harvester.ledger.filters import DUE, PRIORITY, UNSETTLED, WAITING
 from harvester.ledger.json_rows import decode_rows, encode_values, select_as_json, values_as_table
 from harvester.ledger.schema import NEVER, batches, outcomes, paces, pair_counts, pairs, parts
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair
@@ -32,14 +32,6 @@ class DayOfDeadlines:
     at: float
     pairs: int
     at_risk: int
-
-
-@dataclass(frozen=True, slots=True)
-class DueCount:
-    """How many readings of a workspace are due at one time."""
-
-    due_at: float
-    readings: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +170,6 @@ def _select_nearest(dialect: Dialect) -> Select[str]:
     )
     each = select(named.c.workspace, *columns).subquery()
     return select_as_json(dialect, (each.c.workspace, each.c.expires_at, each.c.due_at), true())
-
-
-def list_planned(tx: Transaction, workspace: str, *, limit: int) -> list[DueCount]:
-    """List the next due times of a workspace with the number of readings, the earliest first; 0 stands for now."""
-    due = select(literal(0.0).label("due_at"), func.count().label("readings")).where(
-        pairs.c.workspace == workspace, DUE, IN_TIME
-    )
-    waiting = (
-        select(pairs.c.due_at, func.count())
-        .where(pairs.c.workspace == workspace, WAITING)
-        .group_by(pairs.c.due_at)
-        .order_by(pairs.c.due_at)
-        .limit(limit)
-    )
-    found = [DueCount(*row) for each in (due, waiting) for row in tx.execute(each)]
-    return [each for each in found if each.readings][:limit]
 
 
 def _out_of_reach(midnights: Sequence[float], counts: Sequence[int], pace: float, now: float) -> float:

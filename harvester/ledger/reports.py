@@ -4,11 +4,12 @@ from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from harvester.ledger import books, counts, datasets, failures, outlook, plans, sends
+from harvester.ledger import books, counts, datasets, due, failures, outlook, plans, sends
 from harvester.ledger.books import StoredPart
 from harvester.ledger.database import Database, Transaction
+from harvester.ledger.due import DueCount
 from harvester.ledger.failures import FailedPair
-from harvester.ledger.outlook import DueCount, Outlook, Rejection
+from harvester.ledger.outlook import Outlook, Rejection
 from harvester.ledger.sends import SendSearch
 from harvester.model import Books, Pair
 from harvester.schedule import ReadingPlan
@@ -70,7 +71,7 @@ class Reports:
 
     async def list_planned(self, workspace: str, *, limit: int) -> list[DueCount]:
         """List the next due times of a workspace with the number of readings, the earliest first; 0 stands for now."""
-        return await self._database.report(outlook.list_planned, workspace, limit=limit)
+        return await self._database.report(due.list_planned, workspace, limit=limit)
 
     async def count_pending(self) -> dict[str, int]:
         """Count the open pairs of each workspace."""
