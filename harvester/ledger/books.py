@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, func, literal_column, select
 
-from harvester.ledger.counts import ACCEPTED, DEFERRED_STATE
+from harvester.ledger.counts import ACCEPTED, DEFERRED_STATE, OPEN
 from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.enqueue import IDENTITY
@@ -26,7 +26,6 @@ from harvester.model import GRACE_SECONDS, Books, Pair, Verdict
 from harvester.schedule import ONCE
 
 _NUMBER = func.sum(pair_counts.c.pairs).label("pairs")
-_OPEN = pair_counts.c.state.not_in(("settled", ACCEPTED))
 _SHAPE = [pair_counts.c[name] for name in ("workspace", "state", "outcome", "verdict", "reason", "captured")]
 _SHAPES = select(*_SHAPE, _NUMBER).group_by(*_SHAPE).having(_NUMBER > 0)
 
@@ -105,7 +104,7 @@ def _select_next_readings(dialect: Dialect) -> Select[str]:
 
 def count_pending(tx: Transaction) -> dict[str, int]:
     """Return the number of open pairs of each workspace that has some."""
-    return _count_by_workspace(tx, _OPEN)
+    return _count_by_workspace(tx, OPEN)
 
 
 def count_expired(tx: Transaction) -> dict[str, int]:

@@ -25,8 +25,8 @@ from sqlalchemy import (
 from harvester.clock import LARGE_DIFFERENCE_SECONDS
 from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
-from harvester.ledger.filters import DEFERRED, DUE, EXPIRED, NOW, SINCE, UNSETTLED, WAITING, released_state
-from harvester.ledger.json_rows import encode_values, values_as_table
+from harvester.ledger.filters import DEFERRED, DUE, EXPIRED, NOW, SINCE, UNSETTLED, WAITING, is_named, released_state
+from harvester.ledger.json_rows import encode_values
 from harvester.ledger.plans import group_by_plan
 from harvester.ledger.schema import NEVER, differences, pairs
 from harvester.model import DAY_SECONDS, Pair
@@ -89,14 +89,18 @@ def find_time_probe(tx: Transaction, workspace: str) -> Pair | None:
     of_workspace = pairs.c.workspace == workspace
     if tx.confirmed:
         return _first_of(tx, and_(of_workspace, UNSETTLED))
-    seems_expired = and_(of_workspace, UNSETTLED, pairs.c.expires_at <= tx.now)
     by_mistake = and_(of_workspace, EXPIRED, pairs.c.expires_at > tx.now)
-    return _first_of(tx, seems_expired) or _first_of(tx, by_mistake)
+    return _find_expired(tx, workspace) or _first_of(tx, by_mistake)
 
 
 def has_expired(tx: Transaction, workspace: str) -> bool:
     """Return whether a workspace has open pairs that have expired by the present time."""
-    return _first_of(tx, and_(pairs.c.workspace == workspace, UNSETTLED, pairs.c.expires_at <= NOW)) is not None
+    return _find_expired(tx, workspace) is not None
+
+
+def _find_expired(tx: Transaction, workspace: str) -> Pair | None:
+    """Find the open pair of a workspace that expired first by the present time."""
+    return _first_of(tx, and_(pairs.c.workspace == workspace, UNSETTLED, pairs.c.expires_at <= NOW))
 
 
 def _first_of(tx: Transaction, which: ColumnElement[bool]) -> Pair | None:
@@ -125,16 +129,10 @@ def correct_times(tx: Transaction, workspaces: Sequence[str]) -> dict[str, int]:
     return dict(reopened)
 
 
-def _is_named(dialect: Dialect) -> ColumnElement[bool]:
-    """Return whether a pair belongs to one of the workspaces that the statement is given."""
-    named = values_as_table(dialect, pairs.c.workspace)
-    return pairs.c.workspace.in_(select(named.c.workspace))
-
-
 @cache
 def _move_due(dialect: Dialect) -> tuple[Update, Update]:
     """Make readings due that were deferred for too long, and let those wait that became due too early."""
-    named = _is_named(dialect)
+    named = is_named(dialect)
     too_long = and_(named, DEFERRED, pairs.c.due_at > _SOON + DEFERRAL_MAX_SECONDS)
     too_early = and_(named, DUE, pairs.c.reading != ONCE, pairs.c.due_at > _SOON)
     return (
@@ -156,7 +154,7 @@ def _plan_again(dialect: Dialect, plan: ReadingPlan) -> Update:
         else_=NEVER,
     )
     first_name, first_age = readings[0]
-    planned = and_(_is_named(dialect), UNSETTLED, or_(DUE, WAITING), p.deferrals == 0, p.sent_at.is_not(None))
+    planned = and_(is_named(dialect), UNSETTLED, or_(DUE, WAITING), p.deferrals == 0, p.sent_at.is_not(None))
     too_late = and_(planned, p.due_at > _SOON, p.due_at > latest)
     first: dict[Any, Any] = {
         p.reading: first_name,
@@ -172,7 +170,7 @@ def _plan_again(dialect: Dialect, plan: ReadingPlan) -> Update:
 def _reopen_expired(dialect: Dialect) -> UpdateBase:
     """Reopen expired pairs whose window is still open; returns the workspace of each."""
     p = pairs.c
-    by_mistake = and_(_is_named(dialect), EXPIRED, p.expires_at > NOW)
+    by_mistake = and_(is_named(dialect), EXPIRED, p.expires_at > NOW)
     opened: dict[Any, Any] = {
         p.state: released_state(p.due_at),
         p.outcome: None,
@@ -189,7 +187,7 @@ def _move_first_seen(dialect: Dialect) -> Update:
     """Change a ``first_seen_at`` in the future to the current time, for open pairs without a send time."""
     p = pairs.c
     longest: BindParameter[float] = bindparam("longest", type_=Float)
-    no_time = and_(_is_named(dialect), UNSETTLED, p.expires_at > longest, p.expires_at < NEVER, p.sent_at.is_(None))
+    no_time = and_(is_named(dialect), UNSETTLED, p.expires_at > longest, p.expires_at < NEVER, p.sent_at.is_(None))
     seen_now: dict[Any, Any] = {
         p.first_seen_at: NOW,
         p.expires_at: p.expires_at - p.first_seen_at + NOW,

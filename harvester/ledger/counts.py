@@ -15,6 +15,9 @@ from harvester.model import DAY_SECONDS, GRACE_SECONDS
 ACCEPTED = "accepted"
 """A pseudo-state that counts every pair again, so that the totals can be checked against it."""
 
+OPEN = pair_counts.c.state.not_in(("settled", ACCEPTED))
+"""Whether a count is of open pairs."""
+
 DEFERRED_STATE = "deferred"
 """The state under which readings are counted that wait because they were deferred."""
 

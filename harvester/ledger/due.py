@@ -8,7 +8,7 @@ from sqlalchemy import Integer, Select, String, Update, and_, bindparam, func, l
 
 from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
-from harvester.ledger.filters import DEFERRED, DUE, IN_TIME, NOW, WAITING
+from harvester.ledger.filters import DEFERRED, DUE, IN_TIME, NOW, WAITING, is_named
 from harvester.ledger.json_rows import decode_rows, encode_values, select_as_json, values_as_table
 from harvester.ledger.schema import pairs
 
@@ -24,8 +24,7 @@ class DueCount:
 @cache
 def make_due(dialect: Dialect) -> Update:
     """Change overdue waiting readings of some workspaces to the state ``due``."""
-    named = values_as_table(dialect, pairs.c.workspace)
-    late = and_(WAITING, pairs.c.workspace.in_(select(named.c.workspace)), pairs.c.due_at <= NOW)
+    late = and_(WAITING, is_named(dialect), pairs.c.due_at <= NOW)
     return update(pairs).where(late).values(state="due")
 
 

@@ -3,8 +3,10 @@
 States are literals in them: a database uses a partial index only if it can see its condition.
 """
 
-from sqlalchemy import BindParameter, ColumnElement, Float, and_, bindparam, case, func, literal_column, or_
+from sqlalchemy import BindParameter, ColumnElement, Float, and_, bindparam, case, func, literal_column, or_, select
 
+from harvester.ledger.dialect import Dialect
+from harvester.ledger.json_rows import values_as_table
 from harvester.ledger.schema import pairs
 from harvester.schedule import ONCE
 
@@ -36,6 +38,12 @@ SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
 
 IN_TIME = or_(pairs.c.expires_at > NOW, ~TRIED)
 """Whether a pair may be requested: it has not expired, or it came in time and was never attempted."""
+
+
+def is_named(dialect: Dialect) -> ColumnElement[bool]:
+    """Return whether a pair is in one of the workspaces that ``encode_values`` gives to the statement."""
+    named = values_as_table(dialect, pairs.c.workspace)
+    return pairs.c.workspace.in_(select(named.c.workspace))
 
 
 def released_state(due_at: ColumnElement[float], *, deferred: ColumnElement[bool] | None = None) -> ColumnElement[str]:

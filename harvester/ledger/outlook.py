@@ -12,7 +12,7 @@ from functools import cache
 
 from sqlalchemy import Float, Select, String, bindparam, func, literal_column, select, true
 
-from harvester.ledger.counts import ACCEPTED
+from harvester.ledger.counts import OPEN
 from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.filters import DUE, PRIORITY, UNSETTLED, WAITING
@@ -61,7 +61,7 @@ class Outlook:
 
 _OPEN_COUNTS = (
     select(pair_counts.c.workspace, pair_counts.c.state, pair_counts.c.day, func.sum(pair_counts.c.pairs))
-    .where(pair_counts.c.state.not_in(("settled", ACCEPTED)))
+    .where(OPEN)
     .group_by(pair_counts.c.workspace, pair_counts.c.state, pair_counts.c.day)
     .having(func.sum(pair_counts.c.pairs) > 0)
 )

@@ -23,9 +23,9 @@ from harvester.ledger.counts import delete_empty_counts
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.due import make_due
-from harvester.ledger.filters import NOW, TRIED, UNSETTLED
+from harvester.ledger.filters import NOW, TRIED, UNSETTLED, is_named
 from harvester.ledger.intake import delete_pairs
-from harvester.ledger.json_rows import encode_values, values_as_table
+from harvester.ledger.json_rows import encode_values
 from harvester.ledger.plans import group_by_plan
 from harvester.ledger.schema import outcomes, paces, pairs, workspaces
 from harvester.model import DAY_SECONDS, Pair
@@ -107,8 +107,7 @@ def _schedule_due(tx: Transaction, workspaces: Sequence[str], *, trust_clock: bo
 @cache
 def _raise_priority(dialect: Dialect) -> Update:
     """Give final readings full priority."""
-    named = values_as_table(dialect, pairs.c.workspace)
-    due = and_(pairs.c.workspace.in_(select(named.c.workspace)), pairs.c.state == "due", pairs.c.low_priority == 1)
+    due = and_(is_named(dialect), pairs.c.state == "due", pairs.c.low_priority == 1)
     final_since: BindParameter[float] = bindparam("final_since", type_=Float)
     return update(pairs).where(due, pairs.c.expires_at <= final_since).values(low_priority=0)
 
@@ -127,8 +126,7 @@ def _expire(tx: Transaction, workspaces: Sequence[str], *, trust_clock: bool) ->
 @cache
 def _expire_statements(dialect: Dialect) -> tuple[Insert, Update]:
     """Return the statement that records the outcome of expired pairs, and the one that settles them."""
-    named = values_as_table(dialect, pairs.c.workspace)
-    due = and_(pairs.c.workspace.in_(select(named.c.workspace)), UNSETTLED, pairs.c.state == "due")
+    due = and_(is_named(dialect), UNSETTLED, pairs.c.state == "due")
     over = and_(due, pairs.c.expires_at <= NOW, TRIED)
     columns = ("pair_id", "reading", "outcome", "ended_at")
     ending = select(pairs.c.id, pairs.c.reading, literal("expired"), NOW).where(over)
