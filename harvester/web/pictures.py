@@ -12,6 +12,7 @@ from markupsafe import Markup
 from harvester.formatting import compact, number, quantity
 from harvester.ledger import DayOfDeadlines
 from harvester.model import DAY_SECONDS
+from harvester.monitor.activity import QUARTER_SECONDS, QUARTERS
 from harvester.monitor.snapshot import Window
 
 WIDTH, HEIGHT = 600.0, 100.0
@@ -74,11 +75,12 @@ def _draw_area(points: Sequence[tuple[float, float]]) -> str:
 def draw_day(series: Sequence[tuple[float, int]], now: float, what: str) -> Markup:
     """Draw the counts of the last 24 hours by quarter of an hour, with labels for time and number."""
     most = max((count for _, count in series), default=0)
+    end = (now // QUARTER_SECONDS + 1) * QUARTER_SECONDS  # the present quarter is drawn whole
     bars = (
         Markup('<rect class="bar" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"/>').format(
-            x=round(WIDTH * (1 - (now - at) / DAY_SECONDS), 1),
+            x=round(WIDTH * (1 - (end - at) / DAY_SECONDS), 1),
             y=round(HEIGHT * (1 - count / most), 1),
-            width=round(WIDTH / 96, 1),
+            width=round(WIDTH / QUARTERS, 1),
             height=round(HEIGHT * count / most, 1),
         )
         for at, count in series

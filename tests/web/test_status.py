@@ -1,6 +1,7 @@
 """The status as JSON, and the size of page and JSON with many workspaces."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from harvester.monitor.activity import Activity
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import Snapshot
 from harvester.web.page import render_page, render_workspace_page
+from harvester.web.pictures import WIDTH, draw_day
 from harvester.web.status import encode_status
 from tests.support import snapshots
 from tests.web.test_page import Elements, text
@@ -99,6 +101,23 @@ def test_the_page_of_a_workspace_shows_its_last_day_and_its_next_readings():
     assert "in 1 h 40,000 readings" in shown
     assert "1,000.0" not in shown, "the other workspace is not shown"
     assert page.count('class="bar"') >= 96 * 2 + 1
+
+
+def test_the_present_quarter_of_an_hour_is_drawn_whole():
+    """Activity that has just begun is visible, and no bar leaves the picture."""
+    present = NOW // 900 * 900
+    picture = draw_day([(present, 5), (present - 95 * 900, 3)], present + 1, "request")
+    bars = [
+        (float(x), float(width))
+        for x, width in re.findall(r'<rect class="bar" x="([^"]+)".*? width="([^"]+)"', picture)
+    ]
+    assert len(bars) == 2
+    assert all(0 <= x <= WIDTH - width + 0.1 for x, width in bars)
+
+
+def test_the_page_of_an_unknown_workspace_says_so():
+    """The name in the address is escaped."""
+    health = Health(snapshots.healthy())
     assert "No workspace <b>x" not in render_workspace_page(health, "<b>x", [], now=NOW)
     assert "No workspace &lt;b&gt;x is configured." in render_workspace_page(health, "<b>x", [], now=NOW)
 
