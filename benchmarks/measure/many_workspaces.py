@@ -95,7 +95,7 @@ class Service:
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def memory_mib(self, field: str) -> float:
-        """Return ``VmRSS`` (now) or ``VmHWM`` (at the most) of the process."""
+        """Return the resident memory of the process: ``VmRSS``, the current value, or ``VmHWM``, its peak."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 

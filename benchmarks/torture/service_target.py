@@ -93,7 +93,7 @@ class ServiceTarget(Torture):
         return {"campaign_id": pair[0], "send_id": pair[1]} | sent
 
     def is_expected(self, reason: str) -> bool:
-        """Return whether a dead letter with this reason is no failure of the test: none is, by default."""
+        """Return whether the test allows a dead letter with this reason. By default, it allows none."""
         return not reason
 
     async def inject_target_fault(self) -> None:

@@ -104,7 +104,7 @@ class Endpoint:
         today = int(self._clock.wall() // DAY_SECONDS)
         warned_today = self._warned_days.get(cause) == today
         self._warned_days[cause] = today
-        return log.debug if warned_today else log.warning  # type: ignore[no-any-return]
+        return log.debug if warned_today else log.warning  # type: ignore[no-any-return] # structlog types no logger
 
     def _is_throttled(self) -> bool:
         last_cause = self.failing.cause if self.failing else ""

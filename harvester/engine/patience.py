@@ -5,7 +5,7 @@ from harvester.braze.pacer import Pacer
 from harvester.schedule import count_deferrals
 
 PROBES_UNANSWERED = 2
-"""After so many failed probes, a run gives up if no request ever got a response: the endpoint may not exist."""
+"""A run gives up after this many failed probes if no request ever got a response: the endpoint may not exist."""
 
 
 class Patience:

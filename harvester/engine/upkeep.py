@@ -96,7 +96,7 @@ class Upkeep:
             await self._after_housekeeping()
 
     async def _tidy_up(self) -> None:
-        """Schedule, expire and prune, some workspaces in each transaction, so that claims go on meanwhile."""
+        """Schedule, expire and prune. A transaction handles a page of workspaces, so it delays no claim for long."""
         for page in _paginate(self._workspaces.names):
             await self._time.correct(page)
         pending = await self._ledger.reports.count_pending()

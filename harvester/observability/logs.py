@@ -29,7 +29,7 @@ OUTPUT_LOCK = threading.RLock()
 class _Stderr:
     """The current ``sys.stderr``, which a progress view replaces to separate log lines from its own lines.
 
-    A line that cannot be written (the disk is full, or there is no reader) is lost; the process continues.
+    If a line cannot be written, because the disk is full or there is no reader, it is lost; the process continues.
     """
 
     def write(self, text: str) -> int:
