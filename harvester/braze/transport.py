@@ -1,10 +1,9 @@
 """Sends one ``GET /sends/data_series``.
 
-The only module that imports aiohttp's client. Each call sends exactly one request. aiohttp would resend it
-automatically on a dead kept-alive connection; this is prevented, because every request costs quota. A response is never
-returned for another request. Redirects are not followed (the key must not reach another host), proxies and netrc of the
-environment are not used, and bodies above the limit are not returned. Every error of aiohttp becomes an
-``ExchangeError``.
+Each call sends exactly one request. aiohttp would resend it automatically on a dead kept-alive connection; this is
+prevented, because every request costs quota. Redirects are not followed (the key must not reach another host), proxies
+and netrc of the environment are not used, and bodies above the limit are not returned. Every error of aiohttp becomes
+an ``ExchangeError``.
 """
 
 import codecs
@@ -13,12 +12,13 @@ import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
+from harvester.braze.connections import Connections
 from harvester.braze.quota import QuotaReport
 from harvester.braze.transport_errors import translate_error
 from harvester.clock import Clock
@@ -80,37 +80,6 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Close the connections."""
         ...
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Never reuses a connection that received bytes after the end of a response.
-
-    aiohttp would return them as the response to the next request, and every later response to the wrong request.
-    """
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
-    ) -> aiohttp.connector.Connection:
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
-                return connection
-            connection.close()
-
-
-class Connections:
-    """The kept-alive connections of a process, which the transports of all workspaces share."""
-
-    def __init__(self, limit: int) -> None:
-        """Hold at most ``limit`` connections, to one host or to many. An event loop must run."""
-        self.connector = _Connector(limit=limit, ttl_dns_cache=60)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self.connector.close()
 
 
 class BrazeTransport:

@@ -12,12 +12,13 @@ import structlog
 
 from harvester.braze.client import Client
 from harvester.braze.client_counters import DURATION_BOUNDS, ClientCounters
+from harvester.braze.connections import Connections
 from harvester.braze.dated import DatedTransport
 from harvester.braze.pace_state import PaceState
 from harvester.braze.pacer import Pacer
 from harvester.braze.refusals import Trust
 from harvester.braze.slots import Slots
-from harvester.braze.transport import BrazeTransport, Connections, Transport
+from harvester.braze.transport import BrazeTransport, Transport
 from harvester.clock import BrazeClock, Clock
 from harvester.health import HOLD_DESCRIPTIONS
 from harvester.histogram import Histogram
