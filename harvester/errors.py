@@ -81,7 +81,7 @@ class SinkError(StorageError):
 
 
 class PartConflict(SinkError):  # noqa: N818 - a conflict is a state of the place, not of the program
-    """A part's name exists with other bytes, or its own bytes are damaged. Nothing was overwritten."""
+    """A part of the same name has different bytes, or the part's own bytes are damaged. Nothing was overwritten."""
 
 
 class SinkRefused(SinkError):  # noqa: N818 - as above

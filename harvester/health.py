@@ -95,7 +95,7 @@ _SENTENCES = {
     Component.WORKSPACE: 'Workspace "{subject}" is not served',
     Component.BROKER: 'Trigger "{subject}" is not connected',
 }
-_KEY_FILE_SENTENCE = 'The key file of workspace "{subject}" cannot be used; nothing changes for it'
+_KEY_FILE_SENTENCE = 'The key file of workspace "{subject}" cannot be used, so the workspace stays as it is'
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._$-]*")
 _CONTAINER_OF_ACCOUNT = re.compile(r"[A-Za-z0-9$][A-Za-z0-9$-]*@[A-Za-z0-9.-]+")
 _UNEXPANDED = re.compile(r"^(?:~|\$\{?[A-Za-z_])")
 _KINDS = (
-    (re.compile(r"^\s*:memory:"), "a database in memory would be gone with the process"),
+    (re.compile(r"^\s*:memory:"), "a database in memory is lost when the process ends"),
     (_CONNECTION, "connection strings are not supported yet"),
     (_REMOTE, "a place on another machine is not supported"),
     (_UNEXPANDED, "only a shell expands ~ and $VARIABLE, so write the full path"),

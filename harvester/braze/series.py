@@ -47,7 +47,7 @@ def parse_days(body: bytes) -> list[Any]:
     match response:
         case {"message": "success", "data": list(days)}:
             return days
-    raise ExchangeError("no_success", "a 200 without message = success and a list of days")
+    raise ExchangeError("no_success", "the status is 200, but the body is not a success with a list of days")
 
 
 def build_capture(

@@ -38,7 +38,9 @@ class _Commands(click.Group):
         except OSError as error:
             # Standard output, or the folder for temporary files.
             where = f" ({error.filename})" if error.filename else ""
-            click.echo(f"harvester: {error.strerror or error}{where}; then run the same command again", err=True)
+            click.echo(
+                f"harvester: {error.strerror or error}{where}; correct this, then run the same command again", err=True
+            )
             _drop_output()
             sys.exit(ExitCode.STORAGE)
 

@@ -21,12 +21,12 @@ from harvester.place import PlaceKind, classify_place
     show_default=True,
     help="The file format; Parquet needs -o.",
 )
-@click.option("-o", "--out", type=options.LocalPath(), help="The file to write  [default: stdout]")
+@click.option("-o", "--out", type=options.LocalPath(), help="The file to write.  [default: stdout]")
 @click.option(
     "--memory-limit-mb",
     default=512,
     show_default=True,
-    help="Memory for sorting, in MB; more data than that is sorted on disk.",
+    help="The memory for sorting, in MB; larger data is sorted on disk.",
 )
 def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> None:
     """Export the latest numbers of every send.

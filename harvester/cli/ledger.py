@@ -27,8 +27,8 @@ def ledger() -> None:
 def backup(to: Path, path: Path) -> None:
     """Copy the ledger to the new file TO, even while it is in use.
 
-    To restore a copy, stop all processes that use the ledger, then put the copy in its place. What was captured after
-    the copy is captured again.
+    To restore a copy, stop all processes that use the ledger, then put the copy in its place. What was captured since
+    the copy was made is captured again.
 
     \b
     Example:
@@ -38,7 +38,7 @@ def backup(to: Path, path: Path) -> None:
 
     ledger_access.check_exists(path)
     if to.exists():
-        raise UsageError(f"{to} exists; name a new file")
+        raise UsageError(f"{to} already exists; choose another file name")
     copy_ledger(path, to)
     click.echo(f"{to}: {to.stat().st_size} bytes", err=True)
 
@@ -65,7 +65,7 @@ def rebuild(place: str, state: Path | None, config: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
         pairs = asyncio.run(_rebuild(place, path, plans, Path(folder), copying=kind is PlaceKind.BUCKET))
     if pairs is None:
-        click.echo(f"{path} is the ledger of {place} already: there is nothing to rebuild", err=True)
+        click.echo(f"{path} is already the ledger of {place}: there is nothing to rebuild", err=True)
     else:
         click.echo(f"rebuilt the ledger {path} from {place}: {output.plural(pairs, 'pair')}", err=True)
 

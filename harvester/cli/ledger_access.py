@@ -141,7 +141,7 @@ async def check_new_ledger(sink: "Sink", path: Path) -> None:
         whose = f"another ledger (its id is {owner})" if owner else "an unknown ledger, since its marker is missing"
         raise SinkRefused(
             f"there is no ledger at {path}, but {sink.place} was captured with {whose}: restore that ledger, or name "
-            "it with --state; if it is lost, use harvester ledger rebuild; or name a new place with -o"
+            f"it with --state. If it is lost, run harvester ledger rebuild {sink.place}, or name a new place with -o"
         )
 
 

@@ -51,47 +51,50 @@ def _combine(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def _out(what: str) -> Callable[[F], F]:
-    return click.option("-o", "--out", envvar="HARVESTER_OUT", help=f"{what}  [default: ./harvest]")
+    return click.option("-o", "--out", envvar="HARVESTER_OUT", help=f"{what}.  [default: ./harvest]")
 
 
-_PLACE = "Folder or bucket for the parts (s3://bucket/prefix, gs://, az://)"
+_PLACE = "The folder or bucket for the parts (s3://bucket/prefix, gs://, az://)"
 
 state = click.option(
     "--state",
     type=LocalPath(),
     envvar="HARVESTER_STATE",
-    help="The ledger's file  [default: inside OUT; for a bucket ./.harvester/NAME.db]",
+    help="The ledger's file.  [default: inside OUT; for a bucket ./.harvester/NAME.db]",
 )
 config = click.option(
     "--config",
     type=LocalPath(),
     envvar="HARVESTER_CONFIG",
-    help="A TOML file of settings, such as config/harvester.toml; triggers and several workspaces need one.",
+    help="A TOML file of settings, such as config/harvester.toml; required for triggers and for several workspaces.",
 )
 place = _combine(_out(_PLACE), state)
 place_or_pipe = _combine(_out(f"{_PLACE}, or - to write rows to stdout"), state)
-ledger = _combine(_out("Folder or bucket of the parts, to find the ledger"), state, config)
+ledger = _combine(_out("The folder or bucket whose ledger to use"), state, config)
 
 list_workspaces = click.option(
     "--workspace",
     "workspaces",
     multiple=True,
-    help="A workspace that the list may name; repeat for more  [default: those of the service and of --config]",
+    help="A workspace that the list may name; repeat for more.  [default: those of the service and of --config]",
 )
 logs = _combine(
     click.option(
         "--log-json/--log-text",
         default=None,
-        help="The format of logs  [default: text; JSON for serve if stderr is not a terminal]",
+        help="The format of the log.  [default: text; JSON for serve if stderr is not a terminal]",
     ),
     click.option(
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
-        help="The lowest level to log  [default: info; warning for run on a terminal]",
+        help="The lowest level to log.  [default: info; warning for run on a terminal]",
     ),
 )
 endpoint = _combine(
-    click.option("--endpoint", help="Your REST endpoint  [env: BRAZE_ENDPOINT]; the key is in BRAZE_API_KEY."),
+    click.option(
+        "--endpoint",
+        help="The REST endpoint of your Braze instance. Set the key in BRAZE_API_KEY.  [env: BRAZE_ENDPOINT]",
+    ),
     click.option("--api-key-file", type=LocalPath(), help="A file that contains the API key."),
     click.option(
         "--allow-unknown-host", is_flag=True, default=None, help="Accept an endpoint that is not a known Braze host."
@@ -100,15 +103,17 @@ endpoint = _combine(
 workspace = _combine(
     endpoint,
     config,
-    click.option("--reserve", type=float, help="The share of the hourly quota that stays free  [default: 0.2]"),
-    click.option("--max-rate", type=float, help="The most requests per second  [default: 1000]"),
+    click.option(
+        "--reserve", type=float, help="The share of the hourly quota that stays free for live sending.  [default: 0.2]"
+    ),
+    click.option("--max-rate", type=float, help="The most requests per second.  [default: 1000]"),
 )
 capture = _combine(
-    click.option("--concurrency", type=int, help="The most requests in flight for each workspace  [default: 64]"),
+    click.option("--concurrency", type=int, help="The most requests in flight for each workspace.  [default: 64]"),
     click.option(
         "--compression",
         type=click.Choice(["zstd", "gzip"]),
-        help="The compression of parts; Spark 3.5 and BigQuery cannot read zstd  [default: zstd]",
+        help="The compression of parts; Spark 3.5 and BigQuery cannot read zstd.  [default: zstd]",
     ),
     click.option(
         "--raw", is_flag=True, default=None, help="Also store each response as it was received, in raw_answers/."

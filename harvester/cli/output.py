@@ -161,7 +161,7 @@ def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
 def refused_lines(balances: Mapping[str, Books]) -> list[str]:
     """Return a hint for each workspace with refused pairs and no captured one."""
     lines = [
-        f'note       workspace "{name}": Braze refused every pair that it answered '
+        f'note       workspace "{name}": Braze refused every requested pair '
         f"({plural(sum(each.rejected.values()), 'pair')}); "
         f"{WRONG_IDS_HINT}"
         for name, each in sorted(balances.items())

@@ -83,7 +83,7 @@ async def _enqueue(
 )
 @click.option("--reason", help="Only pairs that were rejected for this reason, such as status_400.")
 @one_pair
-@click.option("--workspace", help="Only this workspace  [default: all]")
+@click.option("--workspace", help="Only this workspace.  [default: all]")
 def requeue(
     path: Path, outcome: str | None, reason: str | None, ids: tuple[str, str] | None, workspace: str | None
 ) -> None:
@@ -122,7 +122,7 @@ async def _requeue_pair(ledger: "Ledger", ids: tuple[str, str], workspace: str |
     """Reopen one pair; returns 1. Raises ``UsageError`` for a pair that is pending or captured."""
     found = await _find_pair(ledger, ids, [workspace] if workspace is not None else [])
     if not await ledger.intake.requeue_pair(found.pair):
-        raise UsageError(f"the pair is {found.state}; only a rejected or expired pair can be pending again")
+        raise UsageError(f"the pair is {found.state}; only a rejected or expired pair can be requeued")
     return 1
 
 

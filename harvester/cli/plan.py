@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 1, max_open=True),
-    help="The share of the hourly quota that stays free.",
+    help="The share of the hourly quota that stays free for live sending.",
 )
 @click.option(
     "--max-rate",
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **arguments: Any) -> None:
     """Estimate the requests, time and quota of a capture.
 
-    Also shows how many pairs would expire before their turn. The estimate is for one workspace, with the quota of
-    --limit, --reserve and --max-rate. Other options of harvester run, such as --endpoint, are accepted and ignored. The
-    exit code is 3 if lines could not be read.
+    Also shows how many pairs would expire before they are requested. The estimate is for one workspace, with the quota
+    of --limit, --reserve and --max-rate. Other options of harvester run, such as --endpoint, are accepted and ignored.
+    The exit code is 3 if lines could not be read.
 
     \b
     Example:
@@ -110,10 +110,12 @@ def estimate_lines(
     duration = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
     share = f"{estimate.quota_share:.1%}" if estimate.quota_share >= 0.001 else "less than 0.1%"
     included = (
-        [f"included   {output.plural(pending_before, 'pair')} that the ledger had before"] if pending_before else []
+        [f"included   {output.plural(pending_before, 'pair')} that the ledger already contained"]
+        if pending_before
+        else []
     )
     if planned_readings:
-        included.append(f"later      {output.plural(planned_readings, 'reading')} not due yet, by plan")
+        included.append(f"later      {output.plural(planned_readings, 'reading')} not due yet")
     return [
         f"requests   {'; '.join([str(estimate.requests), *done])}",
         *included,

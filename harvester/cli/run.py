@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--patience-seconds",
     type=float,
-    help="End when nothing has succeeded for this time; the same command continues  [default: 240]",
+    help="End when nothing has succeeded for this long; run the same command again to continue.  [default: 240]",
 )
 @click.option("--force", is_flag=True, help="Also request sends that are older than 15 days.")
 @click.option("--json", is_flag=True, help="Print the summary as JSON to stdout (with -o - to stderr).")
@@ -35,10 +35,12 @@ if TYPE_CHECKING:
 def run(pairs: tuple[str, ...], **arguments: Any) -> None:
     """Capture a list of sends once.
 
-    PAIRS are CSV, NDJSON or Parquet files, folders of Currents, or - for stdin. Columns: campaign_id and send_id,
-    optionally sent_at (ISO 8601) and workspace. If the command is killed or interrupted, the same command continues.
-    Without PAIRS it captures what is pending in the ledger. With -o -, the command ends with 0 when the reader closes
-    the pipe; with --state, the next run continues and writes the interrupted part again, so some rows may repeat.
+    PAIRS are CSV, NDJSON or Parquet files, folders of Currents, or - for stdin. Their columns are campaign_id and
+    send_id, and optionally sent_at (ISO 8601) and workspace. Without PAIRS, the command captures what is pending in the
+    ledger. If it is killed or interrupted, run it again to continue.
+
+    With -o -, the command ends with 0 when the reader closes the pipe. With --state, the next run then continues, and
+    writes the interrupted part again, so some rows may repeat.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ from harvester.errors import ExitCode, UsageError
 @options.workspace
 @options.capture
 @click.option("--until-idle", is_flag=True, help="End when the queues are empty and nothing is due.")
-@click.option("--web-port", type=int, help="The port of the status page; 0 chooses a free one  [default: 8080]")
+@click.option("--web-port", type=int, help="The port of the status page; 0 chooses a free one.  [default: 8080]")
 @options.logs
 def serve(*, until_idle: bool, **values: Any) -> None:
     """Run the service: read each send several times.

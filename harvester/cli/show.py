@@ -20,15 +20,15 @@ MAX_SENDS = 1000
 @click.command()
 @click.argument("ids", nargs=-1, required=True, metavar="[CAMPAIGN_ID] SEND_ID")
 @ledger_access.reading_command
-@click.option("--workspace", "named", multiple=True, help="Only this workspace; repeat for more  [default: all]")
+@click.option("--workspace", "named", multiple=True, help="Only this workspace; repeat for more.  [default: all]")
 @click.option("--json", is_flag=True, help="Print JSON.")
 def show(ids: tuple[str, ...], path: Path, configured: list[str] | None, named: tuple[str, ...], *, json: bool) -> None:
     """Print the history of a send.
 
-    Prints its times, its readings with their verdicts and parts, the next reading, and why it waits or failed. A send
-    id that several workspaces or campaigns use is printed for each. The command only reads, also while a service
-    uses the ledger. With --config, it knows which workspaces the service serves. The exit code is 3 if the send is
-    unknown.
+    Prints its times, its readings with their verdicts and parts, the next reading, and why it waits or failed. If
+    several workspaces or campaigns use the send id, prints each of these sends. The command changes nothing, and can
+    run while a service uses the ledger. With --config, it knows which workspaces the service serves. The exit code is 3
+    if the ledger does not contain the send.
 
     \b
     Examples:

@@ -36,7 +36,7 @@ _SHARE = click.FloatRange(0, 1)
 @click.option(
     "--day",
     type=click.DateTime(["%Y-%m-%d"]),
-    help="The day of the last sends; set it to use a list that was written earlier  [default: today]",
+    help="The day of the last sends; set it to use a list that was written earlier.  [default: today]",
 )
 @click.option(
     "--unknown-pairs",

@@ -91,7 +91,8 @@ def _list_counts(counts: Mapping[str, int]) -> str:
 def parts(path: Path, since: int) -> None:
     """List parts in the order in which they were stored, for loaders.
 
-    Prints a line of NDJSON per part. A loader saves the order of the last part that it loaded.
+    Prints a line of NDJSON per part. Save the "order" of the last part that you loaded, and pass it to --since the
+    next time.
 
     \b
     Example:

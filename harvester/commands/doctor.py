@@ -61,11 +61,11 @@ async def run_checks(settings: Settings, *, ledger: Path, sink: Sink, clock: Clo
     try:
         ledger_id, known, seen = await _check_ledger(ledger, sink.place, clock)
         findings.append(Finding(f"ledger {ledger}", ok=True, text=seen))
-        findings.append(Finding("sink", ok=True, text=await _check_sink(sink, ledger_id, known)))
+        findings.append(Finding("place", ok=True, text=await _check_sink(sink, ledger_id, known)))
         if _exists(ledger):
             findings += await _check_parts(ledger, sink, clock)
     except HarvesterError as error:
-        findings.append(Finding("ledger and sink", ok=False, text=str(error)))
+        findings.append(Finding("ledger and place", ok=False, text=str(error)))
     return findings
 
 
@@ -117,7 +117,7 @@ async def _check_sink(sink: Sink, ledger_id: str, known: str | None) -> str:
         await sink.attach(ledger_id, known=known)
     if not isinstance(sink, FolderSink):
         await _check_overwriting(sink)
-        return f"can be written, and does not overwrite; the small object {_PROBE} remains"
+        return f"can be written, and does not overwrite existing objects; the test object {_PROBE} remains"
     if marked:
         await _check_overwriting(sink)
         (sink.folder / _PROBE).unlink()
@@ -126,7 +126,7 @@ async def _check_sink(sink: Sink, ledger_id: str, known: str | None) -> str:
             draft = FolderSink(folder)
             await draft.attach(ledger_id)
             await _check_overwriting(draft)
-    return "can be written, and does not overwrite"
+    return "can be written, and does not overwrite existing files"
 
 
 async def _check_overwriting(sink: Sink) -> None:
@@ -195,7 +195,7 @@ async def _check_workspace(name: str, workspace: Workspace, settings: Settings, 
 def _check_key(subject: str, answer: Response, text: str) -> Finding:
     match classify_status(answer.status):
         case Meaning.HALTED:
-            advice = "check that the key belongs to this endpoint, allows this address, and may read sends.data_series"
+            advice = "check its endpoint, its permission sends.data_series, and its allowed IP addresses"
             return Finding(f"{subject}: key", ok=False, text=f"status {answer.status}: {text}; {advice}")
         case Meaning.SUCCESS | Meaning.REJECTED if answer.status != 404:
             return Finding(

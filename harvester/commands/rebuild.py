@@ -30,7 +30,7 @@ async def rebuild(
     if owner is None or owner == ledger.ledger_id or (owner == NO_OWNER and known is not None):
         return None
     if (await ledger.reports.get_books()).accepted:
-        raise UsageError(f"{ledger.path} contains pairs already, so it cannot be rebuilt; give --state a new file")
+        raise UsageError(f"{ledger.path} already contains pairs, so it cannot be rebuilt; name a new file with --state")
     captures = list_last_captures(parts, temp_directory=temp_directory)
     unmarked = (sink.place, new_dataset_id()) if owner == NO_OWNER else None
     return await ledger.rebuild(owner or ledger.ledger_id, captures, plans, unmarked=unmarked)

@@ -28,12 +28,12 @@ def list_facts(send: SendHistory, search: SendSearch, served: Collection[str] | 
     if send.next is not None:
         facts.append(("next", _next(send.next, search.at)))
     if send.state in ("rejected", "expired"):
-        facts.append(("command", f"to request it once more: {build_requeue_command(send.pair)}"))
+        facts.append(("command", f"to request it again: {build_requeue_command(send.pair)}"))
     return facts
 
 
 def build_requeue_command(pair: Pair) -> str:
-    """Return the command that requests a rejected or expired pair once more, quoted for a shell."""
+    """Return the command that requests a rejected or expired pair again, quoted for a shell."""
     return shlex.join(["harvester", "requeue", "--pair", pair.campaign_id, pair.send_id, "--workspace", pair.workspace])
 
 

@@ -46,7 +46,9 @@ class Lease:
         async with self._replacing:
             if self.epoch != epoch:
                 return
-            log.warning("leases_lost", hint="this process did not renew its leases in time; its readings are repeated")
+            log.warning(
+                "leases_lost", hint="this process did not renew its leases in time; its readings are requested again"
+            )
             began = self._ledger.clock.monotonic()
             await self._ledger.batches.register()
             self._renewed_at = began

@@ -120,7 +120,9 @@ class TimeCheck:
             return
         self._corrected |= dict.fromkeys(wrong, clock.moves)
         for name, count in (await self._ledger.upkeep.correct_times(wrong)).items():
-            log.warning("pairs_reopened", workspace=name, pairs=count, reason="a wrong clock had let them expire")
+            log.warning(
+                "pairs_reopened", workspace=name, pairs=count, reason="they had expired because of a wrong clock"
+            )
         await self._ledger.save_clock_difference()
 
     def condition(self) -> Condition | None:

@@ -192,7 +192,7 @@ class Uploader:
         if self._expected is None:
             return
         if await self._sink.attach(self._ledger.ledger_id, known=self._expected) != self._expected:
-            message = "contains another dataset than before; restore the previous one, or choose another place"
+            message = "contains a different dataset than before; restore the previous one, or choose another place"
             raise SinkRefused(f"{self._sink.place} {message}")
         self._expected = None
 
@@ -241,6 +241,6 @@ def _check(part: Part) -> None:
     """Raise ``PartConflict`` unless the bytes are those that were sealed."""
     if hashlib.sha256(part.data).hexdigest() != part.sha256:
         raise PartConflict(
-            f"the ledger's bytes of {part.name} are damaged, and were not stored; check the disk, "
+            f"the bytes of {part.name} in the ledger are damaged and were not stored; check the disk, "
             "and capture its pairs again into a new place"
         )

@@ -145,7 +145,7 @@ class Batches:
         return await self._database.write(mark_stored, batch_id, dataset=dataset, destination=destination)
 
     async def mark_conflict(self, batch_id: str) -> bool:
-        """Set a sealed batch aside because a part's name exists with other bytes. False if it is not sealed."""
+        """Set a sealed batch aside because a part of the same name has different bytes. False if it is not sealed."""
         return await self._database.write(mark_conflict, batch_id)
 
     async def held_by_others(self, workspace: str) -> bool:

@@ -90,7 +90,9 @@ class Ledger:
         database = Database(resolve_ledger(path), clock, reads_only=True)
         try:
             if await database.report(find_id) is None:
-                raise LedgerError(f"{path} is not a ledger of this version; harvester status upgrades an earlier one")
+                raise LedgerError(
+                    f"{path} is not a ledger of this version; to upgrade an earlier one, run harvester status"
+                )
             known = await database.report(braze_time.find_difference)
             if known is not None and known.still_holds(clock.wall()) and known.is_large:
                 database.clock = BrazeClock(clock, difference=known.seconds)

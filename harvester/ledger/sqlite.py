@@ -55,7 +55,7 @@ def connect(path: Path) -> Engine:
     if _NETWORK_FILE_SYSTEMS.match(kind):
         raise LedgerError(
             f"the ledger {path} would be on a network file system ({kind}), whose locks are unreliable; "
-            "give --state a file on a local disk"
+            "name a file on a local disk with --state"
         )
     try:
         # SQLite would create it with the mode of the umask. Its other files get the mode of this file.
@@ -140,7 +140,7 @@ class OwnerLock:
             make_private_folder(self._folder)
             self._file = self._locked()
         except OSError as error:
-            raise LedgerError(f"cannot lock {self._mine}: {error.strerror}; is the ledger's folder writable?") from None
+            raise LedgerError(f"cannot lock {self._mine}: {error.strerror}; give this user write permission") from None
 
     def _locked(self) -> int:
         """Open and lock our file; retry if another process deleted it in between as that of a dead owner."""

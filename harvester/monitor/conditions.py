@@ -18,7 +18,7 @@ LEDGER_PATIENCE_SECONDS = 10.0
 
 
 _NOT_SERVED = (
-    "it is not configured here, so its {} are not read, unless another process serves it; if none does, configure it"
+    "it is not configured, so its {} are not read unless another process serves it; add it to the configuration"
 )
 
 
@@ -87,7 +87,7 @@ class Conditions:
         """Record the open pairs of each workspace. Those of a workspace that is not configured are not read."""
         now, before = self._clock.monotonic(), self._unserved
         self._unserved = {
-            name: (_NOT_SERVED.format(quantity(count, "open pair")), before[name][1] if name in before else now)
+            name: (_NOT_SERVED.format(quantity(count, "pending pair")), before[name][1] if name in before else now)
             for name, count in pending.items()
             if count and name not in self._engine.workspaces
         }

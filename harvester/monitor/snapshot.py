@@ -168,7 +168,7 @@ class Snapshot:
         reasons += [_at_risk(name, count) for name, count in self.unserved_at_risk.items() if count]
         if conflicts := self.store.batches.get("conflict"):
             batches = quantity(conflicts, "batch", "batches")
-            reasons.append(f"{batches} cannot be stored: other bytes have the name of a part")
+            reasons.append(f"{batches} cannot be stored: a part of the same name exists with different bytes")
         if self.books is not None and not self.books.balanced:
             reasons.append("The books do not balance: keep a copy of the ledger and report it")
         return [

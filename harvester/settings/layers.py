@@ -116,7 +116,9 @@ def _explain_unknown(*place: int | str) -> str:
     if str(name) in removed:
         return f"this setting was removed: {removed[str(name)]}"
     near = difflib.get_close_matches(str(name), known, n=1)
-    return f"unknown setting; did you mean {near[0]}?" if near else f"unknown setting; known are {', '.join(known)}"
+    return (
+        f"unknown setting; did you mean {near[0]}?" if near else f"unknown setting; the settings are {', '.join(known)}"
+    )
 
 
 def _read_file(config: Path | None) -> dict[str, Any]:

@@ -62,7 +62,9 @@ class Settings(BaseSettings):
     @classmethod
     def _check_distinct_names(cls, value: dict[str, T]) -> dict[str, T]:
         if len({variable_name(name) for name in value}) < len(value):
-            raise ValueError("two names differ only in case or marks, and would share the same variables")
+            raise ValueError(
+                "two names differ only in case or punctuation, so they would share their variables; rename one"
+            )
         return value
 
     def get_plans(self) -> dict[str, ReadingPlan]:

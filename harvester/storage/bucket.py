@@ -1,7 +1,7 @@
 """A bucket as a sink: a part is created only if its name is free.
 
 The store checks the precondition, so harvester needs no lock, and never deletes or overwrites. After a lost response,
-a race or a retry, the name already exists. Equal bytes are then a success, other bytes a conflict.
+a race or a retry, the name already exists. Equal bytes are then a success, different bytes a conflict.
 """
 
 import asyncio
@@ -72,6 +72,6 @@ class BucketSink:
             )
         if hashlib.sha256(existing).hexdigest() != part.sha256:
             raise PartConflict(
-                f"{self._store.url}/{part.name} exists with other bytes; "
+                f"{self._store.url}/{part.name} exists with different bytes; "
                 "it was not changed. Move it away if harvester did not write it"
             )

@@ -176,6 +176,6 @@ def _verify_equal(target: Path, data: bytes) -> None:
     with os.fdopen(file, "rb") as existing:
         if hashlib.sha256(existing.read()).digest() != hashlib.sha256(data).digest():
             raise PartConflict(
-                f"{target} exists with other bytes; it was not changed. Move it away if harvester did not write it"
+                f"{target} exists with different bytes; it was not changed. Move it away if harvester did not write it"
             )
         os.fsync(existing.fileno())

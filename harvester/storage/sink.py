@@ -36,7 +36,7 @@ class Sink(Protocol):
     async def create(self, part: Part) -> None:
         """Create a part durably if its name is free. An existing part with equal bytes is success.
 
-        Raises ``PartConflict`` if the name exists with other bytes, ``SinkClosed`` if the place accepts no more parts,
-        another ``SinkError`` if the place is unavailable.
+        Raises ``PartConflict`` if the name exists with different bytes, ``SinkClosed`` if the place accepts no more
+        parts, another ``SinkError`` if the place is unavailable.
         """
         ...

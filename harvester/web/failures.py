@@ -33,7 +33,7 @@ class FailedGroup:
 
     @property
     def command(self) -> str:
-        """Return the command that requests these pairs once more."""
+        """Return the command that requests these pairs again."""
         reason = [] if self.reason is None else ["--reason", self.reason]
         return shlex.join(["harvester", "requeue", "--outcome", self.outcome, *reason])
 
@@ -73,7 +73,7 @@ def _groups(groups: Sequence[FailedGroup]) -> Markup:
     )
     return Markup(
         '<section class="rejections"><table><thead><tr><th scope="col">outcome</th><th scope="col">pairs</th>'
-        '<th scope="col">after you have corrected the cause, request them once more</th></tr></thead>'
+        '<th scope="col">to request them again, once the cause is corrected</th></tr></thead>'
         '<tbody>{}</tbody></table><p><a href="/rejections.csv">All as CSV</a>, which is also a list of pairs for '
         "<code>harvester remove</code>.</p></section>"
     ).format(Markup("").join(rows))

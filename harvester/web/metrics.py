@@ -75,9 +75,9 @@ def _collect_captures(snapshot: Snapshot) -> Iterator[Metric]:
     help_text = "Captures, by verdict and name of the reading."
     yield _make_counter("captures", help_text, ("verdict", "reading"), snapshot.captures.items())
     yield _make_histogram(
-        "capture_lateness_seconds", "From when a reading was due until its capture.", snapshot.lateness
+        "capture_lateness_seconds", "Seconds from when a reading was due until its capture.", snapshot.lateness
     )
-    help_text = "From a request to the end of its response."
+    help_text = "Seconds from a request to the end of its response."
     yield _make_histogram("request_duration_seconds", help_text, snapshot.durations)
 
 
@@ -113,7 +113,7 @@ def _map_conditions(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
 
 def _collect_pace(snapshot: Snapshot) -> Iterator[Metric]:
     every = snapshot.workspaces
-    help_text = "Requests that may be sent now; 0 while they are held."
+    help_text = "The rate at which requests may be sent; 0 while they are held."
     yield _make_gauge("pace_requests_per_second", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.pace))
     help_text = "Requests that wait for a response."
     yield _make_gauge("requests_in_flight", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.in_flight))
@@ -130,15 +130,15 @@ def _collect_pace(snapshot: Snapshot) -> Iterator[Metric]:
 def _collect_quota(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield the quota of each workspace; nothing for a window that no response has described yet."""
     known = [each for each in snapshot.workspaces if each.window.is_current(snapshot.taken_at)]
-    help_text = "Requests that the window allows to all clients."
+    help_text = "Requests that the quota of the window allows for all clients."
     yield _make_gauge(
         "quota_limit_requests", help_text, WORKSPACE, _label_by_workspace(known, lambda w: w.window.limit)
     )
-    help_text = "Requests that are left to all clients."
+    help_text = "Requests that are left for all clients."
     yield _make_gauge(
         "quota_remaining_requests", help_text, WORKSPACE, _label_by_workspace(known, lambda w: w.window.remaining)
     )
-    help_text = "Requests that are left to live sending."
+    help_text = "Requests that stay free for live sending."
     yield _make_gauge(
         "quota_reserve_requests", help_text, WORKSPACE, _label_by_workspace(known, lambda w: w.window.reserve)
     )
@@ -154,7 +154,7 @@ def _collect_quota(snapshot: Snapshot) -> Iterator[Metric]:
 def _collect_readings(snapshot: Snapshot) -> Iterator[Metric]:
     every = snapshot.workspaces
     readings = [((w.name, state), count) for w in every for state, count in w.readings.items()]
-    yield _make_gauge("readings", "Open readings, by state.", ("workspace", "state"), readings)
+    yield _make_gauge("readings", "Readings that are not done yet, by state.", ("workspace", "state"), readings)
     captured_at = _label_by_workspace(every, lambda w: w.last_captured_at)
     planned = [((w.name,), w.next_due_at) for w in every if w.next_due_at is not None]
     help_text = "When the next reading is due, since the epoch; in the past if one is due now."
@@ -162,14 +162,14 @@ def _collect_readings(snapshot: Snapshot) -> Iterator[Metric]:
     help_text = "When a reading was last captured, since the epoch; 0 if unknown."
     yield _make_gauge("last_capture_timestamp_seconds", help_text, WORKSPACE, captured_at)
     unserved = [((name,), float(count)) for name, count in snapshot.unserved_at_risk.items()]
-    help_text = "Open pairs that may expire unread: late, or too many for the last pace."
+    help_text = "Pending pairs that may expire unread: past their planning deadline, or too many for the measured pace."
     yield _make_gauge(
         "at_risk_pairs", help_text, WORKSPACE, [*_label_by_workspace(every, lambda w: w.at_risk), *unserved]
     )
     help_text = "Pairs that expired before their last reading."
     yield _make_gauge("expired_pairs", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.expired))
     deadlines = [((w.name,), w.nearest_deadline) for w in every if w.nearest_deadline is not None]
-    help_text = "The nearest deadline of an open pair, since the epoch."
+    help_text = "The nearest deadline of a pending pair, since the epoch."
     yield _make_gauge("nearest_deadline_timestamp_seconds", help_text, WORKSPACE, deadlines)
 
 

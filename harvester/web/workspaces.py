@@ -25,7 +25,7 @@ def render_table(snapshot: Snapshot, pattern: str) -> Markup:
     if omitted := len(found) - len(rows):
         rest = f"{quantity(omitted, 'more workspace')}, less urgent than these. Use the filter to see them."
     elif not found:
-        rest = "No workspace has such a name."
+        rest = "No workspace matches the filter."
     return Markup(
         '<section class="workspaces"><h2>{count}</h2><form><label>Filter by name '
         '<input name="filter" value="{pattern}" maxlength="64"></label> <button>Filter</button></form>'

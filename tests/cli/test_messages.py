@@ -141,7 +141,7 @@ def test_zeros_are_explained(capsys):
     quota = "quota      less than 0.1% of an hour's 250000 requests"
     assert quota in estimate_lines(little, settled=0, expired=0, limit=250_000)
     lines = estimate_lines(little, settled=0, expired=0, limit=250_000, pending_before=1, planned_readings=2)
-    assert lines[1:3] == ["included   1 pair that the ledger had before", "later      2 readings not due yet, by plan"]
+    assert lines[1:3] == ["included   1 pair that the ledger already contained", "later      2 readings not due yet"]
     print_summary(Summary({"eu": Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)}))
     assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
 

@@ -125,7 +125,7 @@ async def test_if_braze_refuses_every_pair_the_usual_cause_is_named(harvester, t
     status = (await harvester.run("status"))[1]
     assert code == 3
     for output in (err, status):
-        assert "Braze refused every pair that it answered (5 pairs)" in output
+        assert "Braze refused every requested pair (5 pairs)" in output
         assert "internal ids of Braze's Snowflake tables" in output
 
 

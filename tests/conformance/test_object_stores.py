@@ -65,7 +65,7 @@ async def test_a_store_that_ignores_the_precondition_is_refused(stores, monkeypa
 
 
 async def test_an_existing_name_is_found_without_the_permission_to_overwrite(stores, monkeypatch):
-    """A store may return 403 for an existing name. Equal bytes are then a success, other bytes a conflict."""
+    """A store may return 403 for an existing name. Equal bytes are then a success, different bytes a conflict."""
     bucket = stores("moto")
     async with TcpProxy(bucket.port) as proxy:
         sink = BucketSink(ObjectStore(connect_to(monkeypatch, bucket, proxy.port)))

@@ -136,7 +136,7 @@ class TestEverySink:
 
     @pytest.mark.parametrize("other", [b"", b"row", b"rows and more", b"swor"], ids=["none", "less", "more", "like"])
     async def test_a_part_is_never_overwritten(self, place, other):
-        """A name that exists with other bytes is a conflict, and these bytes do not change."""
+        """A name that exists with different bytes is a conflict, and these bytes do not change."""
         sink = await open_sink(place)
         await sink.create(part(b"rows"))
         before = place.objects()

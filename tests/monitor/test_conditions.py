@@ -107,7 +107,7 @@ def test_pairs_of_a_workspace_that_is_not_configured_are_a_condition(tmp_path):
 def test_the_page_shows_a_part_conflict():
     """While the alert for a part conflict fires, the page shows the conflict too."""
     taken = Snapshot(0, 0, store=StoreState(batches={"conflict": 1}))
-    assert taken.alerts() == ["1 batch cannot be stored: other bytes have the name of a part"]
+    assert taken.alerts() == ["1 batch cannot be stored: a part of the same name exists with different bytes"]
     assert taken.unready_reasons() == []
 
 

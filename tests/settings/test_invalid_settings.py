@@ -46,7 +46,7 @@ def test_an_unknown_name_is_reported_with_file_table_and_a_suggestion(tmp_path):
         ("workspaces.eu.resreve", "reserve"),
     ):
         assert f"  {name}: unknown setting; did you mean {suggestion}?" in message
-    assert "  zzz: unknown setting; known are workspaces, workspace_defaults, api_key_dir," in message
+    assert "  zzz: unknown setting; the settings are workspaces, workspace_defaults, api_key_dir," in message
 
 
 def test_a_removed_setting_is_refused_with_what_to_do_instead(set_env, tmp_path):

@@ -1,4 +1,4 @@
-"""The rejected and expired pairs on the page and as CSV, with the command that requests them once more."""
+"""The rejected and expired pairs on the page and as CSV, with the command that requests them again."""
 
 import csv
 import io
