@@ -181,7 +181,7 @@ Outcome = Captured | Rejected | Deferred | Returned
 """The outcome of a leased reading. The first two end it; the others return it to the ledger."""
 
 
-class Settlement(NamedTuple):
+class ReadingOutcome(NamedTuple):
     """A reading with its outcome, as it is sealed (without rows, which are in the part)."""
 
     reading: Reading

@@ -22,10 +22,10 @@ from harvester.model import (
     Outcome,
     Pair,
     Reading,
+    ReadingOutcome,
     Rejected,
     Returned,
     SentPair,
-    Settlement,
     Verdict,
 )
 from harvester.schedule import FINAL, ONCE, SINGLE_READING_PLAN, Planned, ReadingPlan, count_deferrals, deferral_seconds
@@ -66,8 +66,8 @@ class Workspace:
 
     async def seal(self, readings: list[Reading], outcome: Outcome) -> None:
         """Seal readings that all have the same outcome."""
-        settlements = [Settlement(each, outcome) for each in readings]
-        assert await self.ledger.batches.seal(Batch.open(self.clock.now), settlements, [])
+        reading_outcomes = [ReadingOutcome(each, outcome) for each in readings]
+        assert await self.ledger.batches.seal(Batch.open(self.clock.now), reading_outcomes, [])
 
     async def run_for(self, days: float) -> list[tuple[str, str]]:
         """Move the clock from one due reading to the next, and read each."""

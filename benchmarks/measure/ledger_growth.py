@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from benchmarks.runtime import run_process
 from harvester.clock import SystemClock
 from harvester.ledger import Ledger
-from harvester.model import DATASET, Batch, Captured, Pair, Part, SentPair, Settlement, Verdict
+from harvester.model import DATASET, Batch, Captured, Pair, Part, ReadingOutcome, SentPair, Verdict
 
 T = TypeVar("T")
 
@@ -74,8 +74,8 @@ class LedgerTimer:
         """Claim a batch, seal it as captured with a part of typical size, and mark it as stored."""
         readings = await self._measure("claim", ledger.batches.claim({"default": BATCH}))
         batch = Batch.open(time.time())
-        settlements = [Settlement(each, Captured(Verdict.ACTIVITY, time.time(), b"", 28)) for each in readings]
-        await self._measure("seal", ledger.batches.seal(batch, settlements, [_create_part(batch)]))
+        reading_outcomes = [ReadingOutcome(each, Captured(Verdict.ACTIVITY, time.time(), b"", 28)) for each in readings]
+        await self._measure("seal", ledger.batches.seal(batch, reading_outcomes, [_create_part(batch)]))
         await self._measure("stored", ledger.batches.mark_stored(batch.id, dataset=DATASET, destination="here"))
 
     async def _measure(self, name: str, operation: Awaitable[T]) -> T:

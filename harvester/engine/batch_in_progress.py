@@ -2,7 +2,7 @@
 
 import structlog
 
-from harvester.model import DATASET, RAW_DATASET, Batch, Captured, Deferred, Outcome, Part, Reading, Settlement
+from harvester.model import DATASET, RAW_DATASET, Batch, Captured, Deferred, Outcome, Part, Reading, ReadingOutcome
 from harvester.observability.traces import begin_span
 from harvester.storage import Compression, PartWriter
 
@@ -19,7 +19,7 @@ class BatchInProgress:
     def __init__(self, batch: Batch, compression: Compression, destination: str) -> None:
         """Begin without outcomes; ``destination`` is the id of the dataset that the parts belong to."""
         self.batch = batch
-        self.settlements: list[Settlement] = []
+        self.outcomes: list[ReadingOutcome] = []
         self.first_outcome_at = 0.0
         """The monotonic time of the first outcome."""
         self.span = begin_span("batch", batch_id=batch.id)
@@ -29,22 +29,22 @@ class BatchInProgress:
     @property
     def complete(self) -> bool:
         """Whether it has reached its maximum of outcomes or bytes."""
-        return len(self.settlements) >= MAX_OUTCOMES or self._rows.size_bytes + self._raw.size_bytes >= MAX_BYTES
+        return len(self.outcomes) >= MAX_OUTCOMES or self._rows.size_bytes + self._raw.size_bytes >= MAX_BYTES
 
     @property
     def workspaces(self) -> set[str]:
         """The workspaces of its readings."""
-        return {each.reading.pair.workspace for each in self.settlements}
+        return {each.reading.pair.workspace for each in self.outcomes}
 
     async def add_outcome(self, reading: Reading, outcome: Outcome, *, now: float) -> None:
         """Add a reading's outcome, and its rows to the part. All but the compression happens before any wait."""
-        if not self.settlements:
+        if not self.outcomes:
             self.first_outcome_at = now
         if not isinstance(outcome, Captured):
-            self.settlements.append(Settlement(reading, outcome))
+            self.outcomes.append(ReadingOutcome(reading, outcome))
             return
-        # The rows are in the part now; the settlement needs only the verdict.
-        self.settlements.append(Settlement(reading, outcome._replace(rows=b"", raw=b"")))
+        # The rows are in the part now; the outcome needs only the verdict.
+        self.outcomes.append(ReadingOutcome(reading, outcome._replace(rows=b"", raw=b"")))
         log.debug(
             "reading_captured",
             workspace=reading.pair.workspace,
@@ -68,15 +68,15 @@ class BatchInProgress:
 
     def log_sealed(self, parts: list[Part]) -> None:
         """Log that it is sealed."""
-        captures = sum(isinstance(each.outcome, Captured) for each in self.settlements)
+        captures = sum(isinstance(each.outcome, Captured) for each in self.outcomes)
         rows = sum(part.row_count for part in parts if part.dataset == DATASET)
-        only_deferred = all(isinstance(each.outcome, Deferred) for each in self.settlements)
+        only_deferred = all(isinstance(each.outcome, Deferred) for each in self.outcomes)
         log_sealed = log.debug if only_deferred else log.info  # while requests fail, many such batches are sealed
         log_sealed(
             "batch_sealed",
             batch_id=self.batch.id,
             workspaces=len(self.workspaces),
-            readings=len(self.settlements),
+            readings=len(self.outcomes),
             captures=captures,
             rows=rows,
         )

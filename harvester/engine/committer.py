@@ -1,6 +1,7 @@
 """Groups outcomes into batches and seals them: one open batch for each place.
 
-Requests in flight at a cut stay leased, and their outcomes go to the next batch, so a seal waits for no request.
+Requests in flight when a batch is closed stay leased, and their outcomes go to the next batch, so a seal does not wait
+for requests.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from harvester.ledger import Ledger
 from harvester.model import Batch, Outcome, Reading
 from harvester.storage import Compression
 
-CUT_SECONDS = 10.0
+MAX_AGE_SECONDS = 10.0
 """The maximum age of a batch's first outcome. A kill repeats at most this much work, plus requests in flight."""
 
 log = structlog.get_logger()
@@ -28,7 +29,8 @@ log = structlog.get_logger()
 class Committer:
     """Owns the batches in progress of a process.
 
-    A batch is cut once it is complete, ``CUT_SECONDS`` after its first outcome, and at once if no workspace is busy.
+    A batch is closed once it is complete, ``MAX_AGE_SECONDS`` after its first outcome, and at once if no workspace is
+    busy.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Committer:
         self._counters = counters
         self._on_sealed = on_sealed
         self._open: dict[str, BatchInProgress] = {}
-        self._cut: deque[BatchInProgress] = deque()
+        self._closed: deque[BatchInProgress] = deque()
         self._unsealed: Counter[str] = Counter()
         self._busy: set[str] = set()
         self._finishing = False
@@ -60,11 +62,11 @@ class Committer:
     def open_batch(self, place: str) -> BatchInProgress:
         """Return the batch that takes the next outcome for a place, the id of its dataset."""
         opened = self._open.get(place)
-        if opened is not None and opened.settlements:
+        if opened is not None and opened.outcomes:
             return opened
         now = self._ledger.clock.wall()
         # The name of a part contains the time when its batch was opened, so an old batch without outcomes is replaced.
-        if opened is None or now - opened.batch.opened_at > CUT_SECONDS:
+        if opened is None or now - opened.batch.opened_at > MAX_AGE_SECONDS:
             opened = self._open[place] = BatchInProgress(Batch.open(now), self._compression, place)
         return opened
 
@@ -75,7 +77,7 @@ class Committer:
             return
         opened = self.open_batch(place)
         self._unsealed[reading.pair.workspace] += 1
-        if not opened.settlements:
+        if not opened.outcomes:
             self._changed.set()
         await opened.add_outcome(reading, outcome, now=self._ledger.clock.monotonic())
         if opened.complete and self._open.get(place) is opened:
@@ -86,7 +88,7 @@ class Committer:
         return self._unsealed[workspace] > 0
 
     def set_busy(self, workspace: str, *, busy: bool) -> None:
-        """Record whether a workspace has something due or in flight. If none has, everything is cut at once."""
+        """Record whether a workspace has something due or in flight. If none has, everything is closed at once."""
         if busy:
             self._busy.add(workspace)
         elif workspace in self._busy:
@@ -98,7 +100,7 @@ class Committer:
         self._holdings.remove(self._unsealed.total())
         self._unsealed.clear()
         self._open.clear()
-        self._cut.clear()
+        self._closed.clear()
 
     def finish(self) -> None:
         """Let ``run`` end once everything is sealed."""
@@ -106,47 +108,47 @@ class Committer:
         self._changed.set()
 
     async def run(self) -> None:
-        """Cut and seal until it is finished. Raises ``LedgerError``."""
+        """Close and seal batches until it is finished. Raises ``LedgerError``."""
         while True:
             self._changed.clear()
-            seconds = self._cut_old()
-            while self._cut:
-                await self._seal(self._cut.popleft())
-            if self._finishing and not any(each.settlements for each in self._open.values()):
+            seconds = self._close_old()
+            while self._closed:
+                await self._seal(self._closed.popleft())
+            if self._finishing and not any(each.outcomes for each in self._open.values()):
                 return
             await wait_for_event(self._changed, timeout_seconds=seconds)
 
-    def _cut_old(self) -> float | None:
-        """Cut what is old enough; returns the seconds until the next batch is, or None without one."""
+    def _close_old(self) -> float | None:
+        """Close the batches that are old enough; returns the seconds until the next one is, or None without one."""
         at_once = self._finishing or not self._busy
-        until = self._ledger.clock.monotonic() - CUT_SECONDS
+        until = self._ledger.clock.monotonic() - MAX_AGE_SECONDS
         for place, each in list(self._open.items()):
-            if each.settlements and (at_once or each.first_outcome_at <= until):
+            if each.outcomes and (at_once or each.first_outcome_at <= until):
                 self._close(place)
-        return min((each.first_outcome_at - until for each in self._open.values() if each.settlements), default=None)
+        return min((each.first_outcome_at - until for each in self._open.values() if each.outcomes), default=None)
 
     def _close(self, place: str) -> None:
-        self._cut.append(self._open.pop(place))
+        self._closed.append(self._open.pop(place))
         self._changed.set()
 
-    async def _seal(self, cut: BatchInProgress) -> None:
-        parts, epoch = await cut.finish(), cut.settlements[0].reading.epoch
+    async def _seal(self, closed: BatchInProgress) -> None:
+        parts, epoch = await closed.finish(), closed.outcomes[0].reading.epoch
         if self._lease.over:
             await self._lease.renew()
-        sealed = epoch == self._lease.epoch and await self._ledger.batches.seal(cut.batch, cut.settlements, parts)
-        cut.span.set(readings=len(cut.settlements))
+        sealed = epoch == self._lease.epoch and await self._ledger.batches.seal(closed.batch, closed.outcomes, parts)
+        closed.span.set(readings=len(closed.outcomes))
         if not sealed:
-            log.warning("batch_lost", batch_id=cut.batch.id, readings=len(cut.settlements))
-            cut.span.end(state="lost")
+            log.warning("batch_lost", batch_id=closed.batch.id, readings=len(closed.outcomes))
+            closed.span.end(state="lost")
             await self._lease.replace(epoch)
             return
-        self._counters.add(cut.settlements, parts)
-        cut.log_sealed(parts)
+        self._counters.add(closed.outcomes, parts)
+        closed.log_sealed(parts)
         if epoch == self._lease.epoch:  # otherwise ``drop_lost`` has already updated the counts
-            self._holdings.remove(len(cut.settlements))
-            self._unsealed -= Counter(each.reading.pair.workspace for each in cut.settlements)
+            self._holdings.remove(len(closed.outcomes))
+            self._unsealed -= Counter(each.reading.pair.workspace for each in closed.outcomes)
         if parts:
-            self._uploader.add(cut.batch.id, sum(part.size_bytes for part in parts), span=cut.span)
+            self._uploader.add(closed.batch.id, sum(part.size_bytes for part in parts), span=closed.span)
         else:
-            cut.span.end(state="stored")  # there is nothing to store
-        self._on_sealed(cut.workspaces)
+            closed.span.end(state="stored")  # there is nothing to store
+        self._on_sealed(closed.workspaces)

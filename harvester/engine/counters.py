@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harvester.histogram import Histogram
-from harvester.model import DATASET, Captured, Part, Rejected, Settlement
+from harvester.model import DATASET, Captured, Part, ReadingOutcome, Rejected
 
 LATENESS_BOUNDS = (60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0)
 
@@ -25,9 +25,9 @@ class Counters:
         self.rows = 0
         self.part_bytes = 0
 
-    def add(self, settlements: Sequence[Settlement], parts: Sequence[Part]) -> None:
+    def add(self, outcomes: Sequence[ReadingOutcome], parts: Sequence[Part]) -> None:
         """Add a sealed batch."""
-        for reading, outcome in settlements:
+        for reading, outcome in outcomes:
             of_workspace = self.outcomes.setdefault(reading.pair.workspace, Counter())
             if isinstance(outcome, Captured):
                 of_workspace[outcome.verdict.value] += 1

@@ -13,7 +13,7 @@ from harvester.ledger.leases import SealedBatch
 from harvester.ledger.schema import batches, parts
 from harvester.ledger.seal import LeaseOver, seal
 from harvester.ledger.sqlite import OwnerLock
-from harvester.model import Batch, Part, Probe, Reading, Settlement
+from harvester.model import Batch, Part, Probe, Reading, ReadingOutcome
 from harvester.schedule import deferral_seconds
 
 _OF_BATCH: BindParameter[str] = bindparam("of_batch", type_=String)
@@ -109,7 +109,7 @@ class Batches:
         """Make leased readings due again, as they were; skips those that are not leased to their epoch any more."""
         await self._database.write(leases.release, readings)
 
-    async def seal(self, batch: Batch, settlements: Sequence[Settlement], parts: Sequence[Part]) -> bool:
+    async def seal(self, batch: Batch, outcomes: Sequence[ReadingOutcome], parts: Sequence[Part]) -> bool:
         """Record the outcomes of a batch's readings together with its parts and their bytes.
 
         False, and nothing is recorded, if one of the readings is not leased to its epoch any more or the batch was
@@ -120,7 +120,7 @@ class Batches:
             await self._database.write(
                 seal,
                 batch,
-                settlements,
+                outcomes,
                 parts,
                 epoch=epoch,
                 delay=lambda deferrals: deferral_seconds(deferrals, self._jitter),

@@ -33,7 +33,7 @@ from harvester.ledger.filters import NOW, SINCE, released_state
 from harvester.ledger.json_rows import encode_rows, encode_values, rows_as_table, values_as_table
 from harvester.ledger.plans import get_plans
 from harvester.ledger.schema import batches, outcomes, pairs, parts
-from harvester.model import Batch, Captured, Deferred, Part, Reading, Rejected, Settlement
+from harvester.model import Batch, Captured, Deferred, Part, Reading, ReadingOutcome, Rejected
 from harvester.schedule import FINAL, ReadingPlan
 
 _NEXT: Column[Any] = Column("next", String)
@@ -60,8 +60,8 @@ class LeaseOver(Exception):  # noqa: N818 - it ends a transaction, and is no err
 
 
 @dataclass(frozen=True, slots=True)
-class _SettlementRows:
-    """The settlements of a batch as rows: readings that ended, and readings that are released."""
+class _OutcomeRows:
+    """The outcomes of a batch as rows: readings that ended, and readings that are released."""
 
     ended: list[tuple[object, ...]] = field(default_factory=list)
     released: list[tuple[object, ...]] = field(default_factory=list)
@@ -70,7 +70,7 @@ class _SettlementRows:
 def seal(
     tx: Transaction,
     batch: Batch,
-    settlements: Sequence[Settlement],
+    reading_outcomes: Sequence[ReadingOutcome],
     sealed: Sequence[Part],
     *,
     epoch: int,
@@ -84,10 +84,10 @@ def seal(
     row = {"id": batch.id, "epoch": epoch, "state": "sealed" if sealed else "stored", "opened_at": batch.opened_at}
     if tx.execute(_insert_batch(tx.dialect), row).rowcount != 1:
         raise LeaseOver
-    deferred = [each.reading.pair_id for each in settlements if isinstance(each.outcome, Deferred)]
+    deferred = [each.reading.pair_id for each in reading_outcomes if isinstance(each.outcome, Deferred)]
     delays = {pair_id: delay(count) for pair_id, count in _count_deferrals(tx, deferred).items()}
-    plans = get_plans(tx, sorted({each.reading.pair.workspace for each in settlements}))
-    rows = _build_rows(tx, settlements, plans, delays)
+    plans = get_plans(tx, sorted({each.reading.pair.workspace for each in reading_outcomes}))
+    rows = _build_rows(tx, reading_outcomes, plans, delays)
     if rows.ended:
         _update_leased(tx, _end(tx.dialect), rows.ended)
         tx.execute(_record_outcomes(tx.dialect), encode_rows(rows.ended) | {"of_batch": batch.id})
@@ -119,10 +119,13 @@ def _select_deferrals(dialect: Dialect) -> Select[int, int]:
 
 
 def _build_rows(
-    tx: Transaction, settlements: Iterable[Settlement], plans: Mapping[str, ReadingPlan], delays: Mapping[int, float]
-) -> _SettlementRows:
-    rows = _SettlementRows()
-    for reading, outcome in settlements:
+    tx: Transaction,
+    reading_outcomes: Iterable[ReadingOutcome],
+    plans: Mapping[str, ReadingPlan],
+    delays: Mapping[int, float],
+) -> _OutcomeRows:
+    rows = _OutcomeRows()
+    for reading, outcome in reading_outcomes:
         match outcome:
             case Captured():
                 plan = plans[reading.pair.workspace]

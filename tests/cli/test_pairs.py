@@ -10,7 +10,7 @@ from harvester.cli.pairs import remove, requeue
 from harvester.clock import SystemClock
 from harvester.errors import ExitCode, UsageError
 from harvester.ledger import Ledger
-from harvester.model import Batch, Pair, Rejected, SentPair, Settlement
+from harvester.model import Batch, Pair, ReadingOutcome, Rejected, SentPair
 
 STATES = {"eu c s": "rejected", "eu c other": "rejected", "us c s": "rejected", "us c alone": "pending"}
 
@@ -25,7 +25,7 @@ def path(tmp_path):
                 await ledger.intake.enqueue([SentPair(Pair(*name.split()))])
                 if state == "rejected":
                     (reading,) = await ledger.batches.claim({name.split()[0]: 1})
-                    refused = [Settlement(reading, Rejected("status_404", "unknown"))]
+                    refused = [ReadingOutcome(reading, Rejected("status_404", "unknown"))]
                     assert await ledger.batches.seal(Batch.open(1.0), refused, [])
 
     asyncio.run(fill())

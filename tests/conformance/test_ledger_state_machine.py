@@ -18,9 +18,9 @@ from harvester.model import (
     Pair,
     Part,
     Reading,
+    ReadingOutcome,
     Returned,
     SentPair,
-    Settlement,
 )
 from tests.conformance.ledger_model import NOW, OUTCOMES, PLANS, ExpectedPair, NoJitter, Owner
 from tests.support.clocks import SettableClock
@@ -211,7 +211,7 @@ class LedgerMachine(RuleBasedStateMachine):
         right, self.now, wrong.clock.confirmed = self.now, self.now + days * DAY_SECONDS, False
         readings = self.run(wrong.batches.claim({workspace: 9}))
         self.now, wrong.clock.confirmed = right, True
-        returned = [Settlement(reading, Returned()) for reading in readings]
+        returned = [ReadingOutcome(reading, Returned()) for reading in readings]
         batch = Batch.open(self.now)
         assert self.run(wrong.batches.seal(batch, returned, []))
         self.empty.add(batch.id)
@@ -248,16 +248,16 @@ class LedgerMachine(RuleBasedStateMachine):
         if not readings:
             return
         ended = list(zip(readings, kinds, strict=False))
-        settlements = [Settlement(reading, OUTCOMES[kind]) for reading, kind in ended]
+        reading_outcomes = [ReadingOutcome(reading, OUTCOMES[kind]) for reading, kind in ended]
         batch, batches = Batch.open(self.now), self.enter(by).ledger.batches
         captured = any(kind == "captured" for _, kind in ended)
         parts = [Part(each, f"{batch.id}.ndjson", "digest", 4, 1, b"rows", "here") for each in DATASETS if captured]
         valid = all(self.holds(reading) for reading in readings)
-        assert self.run(batches.seal(batch, settlements, parts)) == valid
+        assert self.run(batches.seal(batch, reading_outcomes, parts)) == valid
         if reply_lost:
             assert self.run(batches.is_sealed(batch.id)) == valid
         for again in (batch, Batch.open(self.now)):
-            assert not self.run(batches.seal(again, settlements, parts))
+            assert not self.run(batches.seal(again, reading_outcomes, parts))
         if not valid:
             return
         for reading, kind in ended:
@@ -308,8 +308,8 @@ class LedgerMachine(RuleBasedStateMachine):
         batches, overtaken = self.owners[by].ledger.batches, self.list_overtaken()
         for each in overtaken:
             others = [reading for reading in self.claims if self.holds(reading) and reading.pair != each.pair][:1]
-            settlements = [Settlement(reading, OUTCOMES["captured"]) for reading in (*others, each)]
-            assert not self.run(batches.seal(Batch.open(self.now), settlements, []))
+            reading_outcomes = [ReadingOutcome(reading, OUTCOMES["captured"]) for reading in (*others, each)]
+            assert not self.run(batches.seal(Batch.open(self.now), reading_outcomes, []))
         self.run(batches.release(overtaken))
         for name in self.owners:
             self.renew(name=name)

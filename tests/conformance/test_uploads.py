@@ -10,7 +10,7 @@ import pytest
 from harvester.clock import SystemClock
 from harvester.engine.uploader import Uploader
 from harvester.ledger import Ledger
-from harvester.model import DATASET, Batch, Captured, Pair, Part, SentPair, Settlement, Verdict
+from harvester.model import DATASET, Batch, Captured, Pair, Part, ReadingOutcome, SentPair, Verdict
 from harvester.storage import FolderSink
 from harvester.storage.bucket import BucketSink
 from harvester.storage.object_store import ObjectStore
@@ -37,7 +37,7 @@ async def seal_batches(ledger: Ledger, count: int, destination: str) -> list[Par
         (reading,) = await ledger.batches.claim({"default": 1})
         batch = Batch.open(ledger.clock.wall())
         made = replace(make_part(b"x" * 700_000, batch.id), destination=destination)
-        ended = [Settlement(reading, Captured(Verdict.ZERO, batch.opened_at, b"", 1))]
+        ended = [ReadingOutcome(reading, Captured(Verdict.ZERO, batch.opened_at, b"", 1))]
         assert await ledger.batches.seal(batch, ended, [made])
         parts.append(made)
     return parts

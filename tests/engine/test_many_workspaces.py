@@ -42,7 +42,7 @@ SICK: dict[str, Behaviour] = {
 
 @pytest.mark.parametrize("kind", SICK)
 def test_a_failing_workspace_delays_no_rows_of_others(tmp_path, kind):
-    """What the others capture is stored within the time of a cut, whatever happens to the failing workspace."""
+    """What the others capture is stored within ten seconds, whatever happens to the failing workspace."""
 
     async def story() -> None:
         async with serve(tmp_path, ["sick", "well"], behaviours={"sick": SICK[kind]}) as scene:
@@ -148,7 +148,7 @@ def test_messages_cost_the_same_whatever_the_number_of_workspaces(tmp_path):
 
 
 def test_a_part_has_at_most_a_thousand_responses(tmp_path):
-    """A fast workspace fills parts by number, and the last one is cut when nothing is due or in flight any more."""
+    """A fast workspace fills parts by number, and the last one is closed when nothing is due or in flight any more."""
 
     async def story() -> None:
         async with serve(tmp_path, ["eu"]) as scene:

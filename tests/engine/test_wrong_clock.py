@@ -21,7 +21,7 @@ from harvester.commands.capture import Run, Summary
 from harvester.engine.engine import Engine
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
-from harvester.model import Batch, Books, Captured, Pair, SentPair, Settlement, Verdict
+from harvester.model import Batch, Books, Captured, Pair, ReadingOutcome, SentPair, Verdict
 from harvester.schedule import ReadingPlan
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
@@ -381,7 +381,7 @@ def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_p
             readings = await ledger.batches.claim({"eu": 1})
             machine.ahead = 0.0
             await ledger.upkeep.correct_times(["eu"])
-            ended = [Settlement(each, Captured(Verdict.ZERO, START, b"", 1)) for each in readings]
+            ended = [ReadingOutcome(each, Captured(Verdict.ZERO, START, b"", 1)) for each in readings]
             assert await ledger.batches.seal(Batch.open(START), ended, [])
             ((due_at,),) = query(ledger.path, "SELECT due_at FROM pair")
         return due_at - START

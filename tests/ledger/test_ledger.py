@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harvester.errors import LedgerError
 from harvester.ledger import Ledger, leases
 from harvester.ledger.sqlite import connect
-from harvester.model import DATASET, Batch, Captured, Pair, Part, Reading, SentPair, Settlement, Verdict
+from harvester.model import DATASET, Batch, Captured, Pair, Part, Reading, ReadingOutcome, SentPair, Verdict
 from tests.support.clocks import SettableClock
 from tests.support.ledger_file import recorded_statements
 
@@ -48,7 +48,7 @@ async def seal_one(ledger: Ledger, readings: list[Reading] | None = None) -> Bat
     """Claim one reading, or take those given, and seal it as captured with a part; None if that is refused."""
     if readings is None:
         readings = await ledger.batches.claim({"w": 1})
-    ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
+    ended = [ReadingOutcome(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
     batch = Batch.open(NOW)
     part = Part(DATASET, f"{batch.id}.ndjson", "digest", 4, 1, b"rows", "d")
     return batch if await ledger.batches.seal(batch, ended, [part]) else None
@@ -138,7 +138,7 @@ async def test_a_part_of_each_place_is_sealed_and_stored_on_its_own(tmp_path):
     async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
         await ledger.intake.enqueue([SentPair(Pair(workspace, "c", "s")) for workspace in ("eu", "us")])
         readings = await ledger.batches.claim({"eu": 1, "us": 1})
-        ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
+        ended = [ReadingOutcome(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
         batch = Batch.open(NOW)
         parts = [Part(DATASET, f"{batch.id}.ndjson", "0", 4, 1, b"rows", place) for place in ("a", "b")]
         assert await ledger.batches.seal(batch, ended, parts)

@@ -19,9 +19,9 @@ from harvester.model import (
     Deferred,
     Pair,
     Part,
+    ReadingOutcome,
     Rejected,
     SentPair,
-    Settlement,
     Verdict,
 )
 from harvester.schedule import ReadingPlan
@@ -58,10 +58,10 @@ async def count_at_risk(ledger: Ledger) -> dict[str, int]:
 async def seal_batch(ledger: Ledger, workspace: str, outcomes: list[object], *, size_bytes: int) -> Batch:
     """Claim readings, and seal a batch of them with these outcomes and one part."""
     readings = await ledger.batches.claim({workspace: len(outcomes)})
-    settlements = [Settlement(reading, outcome) for reading, outcome in zip(readings, outcomes, strict=True)]
+    reading_outcomes = [ReadingOutcome(reading, outcome) for reading, outcome in zip(readings, outcomes, strict=True)]
     batch = Batch.open(NOW)
     part = Part(DATASET, f"{batch.id}.ndjson", "0", size_bytes, 1, b"x", "d")
-    assert await ledger.batches.seal(batch, settlements, [part])
+    assert await ledger.batches.seal(batch, reading_outcomes, [part])
     return batch
 
 
@@ -139,7 +139,7 @@ async def test_pending_pairs_are_counted_with_and_without_a_reading(ledger):
     await ledger.intake.set_plan("w", ReadingPlan((1.0, 2.0, 13.0)))
     await ledger.intake.enqueue(sends(ages=[1.5 * DAY_SECONDS, 1.2 * DAY_SECONDS, 1.1 * DAY_SECONDS]))
     readings = await ledger.batches.claim({"w": 2})
-    ended = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
+    ended = [ReadingOutcome(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
     assert await ledger.batches.seal(Batch.open(NOW), ended, [])
     books = await ledger.reports.get_books()
     assert (books.pending, books.never_read) == (3, 1)

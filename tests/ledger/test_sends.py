@@ -9,7 +9,7 @@ import pytest
 
 from harvester.errors import LedgerError
 from harvester.ledger import Ledger
-from harvester.model import DATASET, Batch, Captured, Deferred, Pair, Part, Rejected, SentPair, Settlement, Verdict
+from harvester.model import DATASET, Batch, Captured, Deferred, Pair, Part, ReadingOutcome, Rejected, SentPair, Verdict
 from harvester.schedule import ReadingPlan
 from tests.support.clocks import SettableClock
 from tests.support.ledger_file import explained, recorded_statements
@@ -40,7 +40,7 @@ async def seal(ledger: Ledger, workspace: str, outcome: object, *, stored: bool 
     (reading,) = await ledger.batches.claim({workspace: 1})
     batch = Batch.open(NOW)
     part = Part(DATASET, f"{batch.id}.ndjson", "0", 1, 1, b"x", "d")
-    assert await ledger.batches.seal(batch, [Settlement(reading, outcome)], [part])
+    assert await ledger.batches.seal(batch, [ReadingOutcome(reading, outcome)], [part])
     if stored:
         assert await ledger.batches.mark_stored(batch.id, dataset=DATASET, destination="d")
     return part.name

@@ -12,7 +12,7 @@ import pytest
 from harvester.clock import SystemClock
 from harvester.errors import UsageError
 from harvester.ledger import Ledger
-from harvester.model import BadLine, Batch, Captured, Pair, Rejected, SentPair, Settlement, Verdict
+from harvester.model import BadLine, Batch, Captured, Pair, ReadingOutcome, Rejected, SentPair, Verdict
 from harvester.sources import Input, RejectsFile
 from harvester.storage.object_store import ObjectStore
 from tests.support.currents import (
@@ -224,7 +224,7 @@ async def prepare_ledger(path, now):
         await ledger.intake.enqueue(arrivals)
         readings = await ledger.batches.claim({"default": 2})
         outcomes = {"s1": captured, "s2": rejected}
-        settled = [Settlement(each, outcomes[each.pair.send_id]) for each in readings]
+        settled = [ReadingOutcome(each, outcomes[each.pair.send_id]) for each in readings]
         assert await ledger.batches.seal(Batch.open(now), settled, [])
         await ledger.intake.enqueue([SentPair(Pair("default", "c", "overdue"), old)])
         wanted = [Pair("default", "c", send) for send in (*sent, "overdue", "nobody")]

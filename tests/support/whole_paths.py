@@ -203,7 +203,7 @@ def harvest(folder: Path, found: Sequence[Response | ExchangeError], scrub) -> l
         (folder / ".harvester" / "tmp").mkdir(parents=True)  # as attaching to the folder would
         for part in await batch.finish():
             await FolderSink(folder).create(part)
-        return [each.outcome for each in batch.settlements]
+        return [each.outcome for each in batch.outcomes]
 
     return run_virtual(story())
 

@@ -17,7 +17,7 @@ from harvester.braze.series import build_capture
 from harvester.braze.transport import Response
 from harvester.clock import SystemClock
 from harvester.ledger import Ledger
-from harvester.model import Batch, Captured, Pair, Reading, SentPair, Settlement, Verdict
+from harvester.model import Batch, Captured, Pair, Reading, ReadingOutcome, SentPair, Verdict
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from tests.support.ledger_file import engines, recorded_statements
 
@@ -105,8 +105,8 @@ async def count_steps(ledger: Ledger) -> tuple[int, int]:
     engines(ledger)[0].raw_connection().driver_connection.set_progress_handler(step, 50)
     with recorded_statements(ledger) as statements:
         readings = await ledger.batches.claim({"eu": BATCH})
-        settlements = [Settlement(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
-        assert await ledger.batches.seal(Batch.open(NOW), settlements, [])
+        reading_outcomes = [ReadingOutcome(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
+        assert await ledger.batches.seal(Batch.open(NOW), reading_outcomes, [])
     return len(statements), steps
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from harvester.clock import SystemClock
 from harvester.ledger import FailedPair, Ledger
-from harvester.model import Batch, Books, Pair, Rejected, SentPair, Settlement
+from harvester.model import Batch, Books, Pair, ReadingOutcome, Rejected, SentPair
 from harvester.web import WebServer, lookups
 from harvester.web.failures import COLUMNS, encode_csv, list_groups, render_failures
 from tests.support import snapshots
@@ -29,8 +29,8 @@ async def ledger(tmp_path) -> AsyncIterator[Ledger]:
     async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as opened:
         await opened.intake.enqueue([SentPair(Pair("eu", "c", f"s{n}"), clock.wall() - DAY) for n in range(151)])
         readings = await opened.batches.claim({"eu": 151})
-        refused = [Settlement(each, Rejected("status_404", "=none")) for each in readings[1:]]
-        refused.append(Settlement(readings[0], Rejected("status_400", "bad")))
+        refused = [ReadingOutcome(each, Rejected("status_404", "=none")) for each in readings[1:]]
+        refused.append(ReadingOutcome(readings[0], Rejected("status_400", "bad")))
         assert await opened.batches.seal(Batch.open(1.0), refused, [])
         await opened.intake.enqueue([SentPair(Pair("us", "c", "late"), clock.wall() - 20 * DAY)])
         assert await opened.upkeep.expire(["us"], trust_clock=True) == 1  # it came too late
