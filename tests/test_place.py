@@ -44,7 +44,7 @@ def _bare_environment(monkeypatch, tmp_path):
 
 
 def test_each_kind_of_place_is_recognised():
-    """Folders and files of ordinary names, buckets of all three clouds, and a pipe where it is useful."""
+    """Folders and files with ordinary names are accepted, and buckets of all three clouds, and - where it is useful."""
     for name in (
         "led.db",
         "./s3:/led.db",
@@ -89,7 +89,7 @@ def test_a_bucket_url_with_credentials_is_refused_and_not_repeated(url):
 
 
 def test_every_setting_for_a_place_is_validated(monkeypatch):
-    """In the file, in variables and in options; all problems are reported together, without a secret."""
+    """A place in the file, in a variable or in an option is checked, and all problems are reported together."""
 
     def problem(options: dict, workspace: dict) -> str:
         with pytest.raises(UsageError) as refused:
@@ -141,7 +141,7 @@ COMMANDS = (
 
 
 def test_every_option_and_argument_for_a_place_is_validated_first(monkeypatch, tmp_path, in_process):
-    """Exit code 2, one sentence, no folder named after a URL, and no password on the terminal."""
+    """An unsupported place ends the command with exit code 2 and one sentence. No folder or password is left."""
     monkeypatch.setenv("BRAZE_ENDPOINT", BRAZE)
     monkeypatch.setenv("BRAZE_API_KEY", KEY)
     (tmp_path / "p.csv").write_text("campaign_id,send_id\nc,s\n")

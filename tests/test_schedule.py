@@ -133,7 +133,7 @@ def test_deferrals_double_from_five_seconds_to_an_hour():
 
 @pytest.mark.parametrize(("seconds", "count"), [(0, 0), (4.9, 0), (5, 1), (14.9, 1), (15, 2), (240, 5), (1e6, 286)])
 def test_a_patience_allows_the_deferrals_whose_delays_fit(seconds, count):
-    """Delays of 5, 10, 20 seconds and so on, up to an hour each."""
+    """As many deferrals are allowed as have delays (5, 10, 20 seconds and so on) that fit into the patience."""
     assert count_deferrals(seconds) == count
 
 
@@ -160,7 +160,7 @@ async def test_a_changed_plan_applies_from_the_next_reading_on(eu):
 
 
 async def test_a_send_without_a_time_is_read_at_once_and_then_by_its_first_seen_time(eu):
-    """It may be about to expire, so it cannot wait a day."""
+    """A send without a time is read at once, because it may be about to expire."""
     await eu.enqueue("s")
     assert await eu.run_for(1.1) == [("s", "d0"), ("s", "d1")]
 
@@ -197,7 +197,7 @@ async def test_first_and_final_readings_precede_intermediate_ones(eu):
 
 
 async def test_an_overdue_intermediate_reading_becomes_the_final_one(eu):
-    """It is then claimed before the first readings of other sends."""
+    """A reading that is overdue at the last age counts as the final one, so it precedes first readings of others."""
     await eu.enqueue("starved", NOW - 8.5 * DAY)
     await eu.read()
     eu.clock.now += 5 * DAY
@@ -243,7 +243,7 @@ async def test_a_message_without_a_time_is_a_duplicate_until_the_window_ends(eu)
 
 
 async def test_a_pair_that_was_captured_once_is_followed_once_a_service_enqueues_it(eu):
-    """A historical capture does not end the plan."""
+    """A pair that ``run`` captured once gets the planned readings when a service enqueues it."""
     await eu.enqueue("s", NOW - 2.5 * DAY, once=True)
     assert await eu.read() == [("s", "once")]
     await eu.enqueue("s", NOW - 2.5 * DAY)
@@ -339,7 +339,7 @@ async def test_a_historical_run_waits_for_deferred_readings_up_to_a_limit(eu):
 
 
 async def test_a_historical_list_does_not_end_a_plan(eu):
-    """Its time for a send moves the deadline, and the readings continue."""
+    """A list that is run once may move the deadline of a send, and the planned readings continue."""
     await eu.enqueue("s")
     await eu.read()
     await eu.enqueue("s", NOW - DAY, once=True)
@@ -363,7 +363,7 @@ async def test_a_time_that_arrives_late_repeats_no_captured_reading(eu):
 
 
 async def test_a_returned_reading_of_a_historical_run_is_due_at_once(eu):
-    """A clock that was set back does not delay it; no run would wait for it."""
+    """A returned reading is due at once, even if the clock was set back."""
     await eu.enqueue("s", once=True)
     readings = await eu.claim()
     eu.clock.now -= 3600
@@ -372,7 +372,7 @@ async def test_a_returned_reading_of_a_historical_run_is_due_at_once(eu):
 
 
 async def test_a_deferral_of_the_old_round_does_not_move_the_new_round(eu):
-    """The send is sent again during the reading that is deferred."""
+    """If a send is sent again while a reading is deferred, the deferral does not move the new round."""
     await eu.enqueue("s", NOW - 13.1 * DAY)
     readings = await eu.claim()
     await eu.enqueue("s", NOW)
@@ -382,7 +382,7 @@ async def test_a_deferral_of_the_old_round_does_not_move_the_new_round(eu):
 
 
 async def test_a_rejected_pair_that_is_requeued_late_is_requested(eu):
-    """It does not expire before the request."""
+    """A rejected pair that is requeued after its deadline is requested before it expires."""
     await eu.enqueue("s", NOW - 13.5 * DAY)
     await eu.read()
     await eu.enqueue("t", NOW - 5.5 * DAY)
@@ -464,7 +464,7 @@ async def test_a_captured_pair_is_not_requested_after_its_deadline(eu):
 
 
 async def test_removed_pairs_are_deleted(eu):
-    """They are not read, and the books balance."""
+    """Removed pairs are not read, and the books balance."""
     for send_id in ("captured", "removed"):
         await eu.enqueue(send_id, NOW - 1.5 * DAY)
     await eu.read()
@@ -477,7 +477,7 @@ async def test_removed_pairs_are_deleted(eu):
 
 
 async def test_prune_deletes_only_pairs_that_settled_long_ago(eu):
-    """Open pairs and recently settled pairs stay."""
+    """Only pairs that settled long ago are deleted; pending and recently settled pairs stay."""
     await eu.enqueue("old", NOW)
     await eu.run_for(13.8)
     await eu.enqueue("open", NOW - DAY)
@@ -552,7 +552,7 @@ COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name)
 @pytest.mark.parametrize(("schema", "states"), [(2, ["paused", "paused"]), (3, ["paused", "paused"]),
                                                 (4, ["leased", "waiting"])])  # fmt: skip
 async def test_readings_that_an_earlier_version_paused_or_leased_are_read_again(tmp_path, schema, states):
-    """Of two open pairs, one is overdue and is read at once; the other is read at its planned age."""
+    """A pair that an earlier version left paused or leased is read again: at once if overdue, otherwise at its age."""
     path, clock = tmp_path / "ledger.db", SettableClock(NOW)
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parent / "ledgers" / f"schema-{schema}.sql").read_text())

@@ -25,7 +25,7 @@ def names(lines: list[str]) -> list[str]:
 
 
 def test_the_progress_of_500_workspaces_takes_seven_lines():
-    """The total comes first, then trouble by its severity, then the workspaces with most pairs left."""
+    """The total comes first, then the workspaces with the worst problems, then those with the most pairs left."""
     workspaces = {f"w{n:03}": progress(done=n % 10, of=9) for n in range(497)}
     workspaces |= {
         "quota": progress(done=1, of=2, hold_cause="rate_limited"),
@@ -41,7 +41,7 @@ def test_the_progress_of_500_workspaces_takes_seven_lines():
 
 
 def test_the_progress_of_few_workspaces_has_a_line_for_each():
-    """They keep their order; one workspace needs no total."""
+    """The workspaces keep their order, and a single workspace has no line for the total."""
     few = {name: progress(done=1, of=2) for name in ("us", "eu")}
     assert (len(workspace_lines(few)), names(workspace_lines(few))) == (3, ["us", "eu"])
     assert len(workspace_lines({"us": few["us"]})) == 1
@@ -59,7 +59,7 @@ def test_the_books_of_500_workspaces_take_eleven_lines():
 
 
 def test_the_summary_of_500_halted_workspaces_is_short(capsys):
-    """With one wrong key for all of them, ten lines are enough."""
+    """If all workspaces have the same wrong key, the summary lists ten of them and counts the others."""
     books = {f"w{n:03}": Books(1, {}, {}, 0, 1) for n in range(500)}
     print_summary(Summary(books, halted=dict.fromkeys(books, "status 401")))
     lines = capsys.readouterr().err.splitlines()

@@ -33,7 +33,7 @@ async def braze():
 
 
 async def test_a_reader_that_closes_the_pipe_ends_the_run_quietly_and_nothing_is_lost(harvester, tmp_path, braze):
-    """``| head`` does so. The next run writes the rows that were not read."""
+    """If ``| head`` closes the pipe, the run ends quietly, and the next run writes the rows that were not read."""
     harvester.env["PYTHONUNBUFFERED"] = "1"
     write_pairs(tmp_path / "pairs.csv", braze)
     arguments = ("run", "pairs.csv", "-o", "-", "--state", "ledger.db", "--endpoint", braze.url)
@@ -59,7 +59,7 @@ async def test_log_lines_never_begin_on_the_line_of_the_progress(harvester, tmp_
 
 
 async def test_a_failed_start_leaves_nothing_behind(harvester, tmp_path):
-    """Without a key, or with an invalid trigger, neither a ledger nor a folder is created."""
+    """A start without a key, or with an invalid trigger, creates no ledger and no folder."""
     (tmp_path / "pairs.csv").write_text("campaign_id,send_id\nc,s\n")
     trigger = '[triggers.sends]\nkind = "redis"\nstream = "s"\nurl = "http://x"\n'
     (tmp_path / "bad.toml").write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\n{trigger}')
@@ -71,7 +71,7 @@ async def test_a_failed_start_leaves_nothing_behind(harvester, tmp_path):
 
 
 async def test_every_command_finds_ledger_and_workspaces_by_the_configuration(harvester, tmp_path, braze):
-    """Commands about a ledger accept --config; counts are shown for each workspace."""
+    """Every command that uses a ledger accepts --config and shows the counts of each workspace."""
     tables = "".join(f'[workspaces.{name}]\nendpoint = "{braze.url}"\napi_key = "{KEY}"\n' for name in ("eu", "us"))
     (tmp_path / "two.toml").write_text(f'out = "lake"\n{tables}')
     lines = [f"{each.pair.campaign_id},{each.pair.send_id},us" for each in braze.population[:2]]
@@ -95,7 +95,7 @@ async def test_every_command_finds_ledger_and_workspaces_by_the_configuration(ha
 
 
 async def test_help_describes_each_command_in_a_whole_sentence(harvester):
-    """In a terminal of 80 columns no description is truncated."""
+    """No description is truncated in a terminal of 80 columns."""
     code, out, _ = await harvester.run("--help")
     commands = out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert (code, len(commands) > 10) == (0, True)
@@ -131,7 +131,7 @@ async def test_one_workspace_under_two_names_is_reported(harvester, tmp_path):
 
 
 def test_zeros_are_explained(capsys):
-    """A plan without requests and a run without a part give the reason."""
+    """A plan without requests and a run without parts say why."""
     nothing = estimate([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)
     assert estimate_lines(nothing, settled=0, expired=0, limit=1000) == ["requests   0: no pair is listed"]
     gone = "requests   0: 7 pairs are already settled, 1 pair has expired"
@@ -159,14 +159,14 @@ def test_a_count_of_one_has_a_singular_noun(capsys):
 
 
 def test_the_summary_names_an_endpoint_that_does_not_respond(capsys):
-    """With a wrong address, repeating the command does not help: the user must check the endpoint first."""
+    """If the endpoint does not respond, the summary tells the user to check it before the next run."""
     books = Books(accepted=2, captured={}, rejected={}, expired=0, pending=2)
     print_summary(Summary({"eu": books}, unreachable={"eu": "cannot connect to http://127.0.0.1:9"}))
     assert "pending: check the endpoint and the network (harvester doctor " in capsys.readouterr().err
 
 
 async def test_show_prints_the_history_of_a_send(harvester, tmp_path):
-    """An unknown send is an error with the next step, and an exit code of its own."""
+    """A user sees the readings of a send. An unknown send is an error with a next step and exit code 3."""
     async with await Ledger.open(tmp_path / "ledger.db", clock=SystemClock()) as ledger:
         await ledger.intake.enqueue([SentPair(Pair("eu", "c", "autumn\x1b-1"), None)])
         code, out, err = await harvester.run("show", "c", "autumn\x1b-1", "--state", "ledger.db", "--json")
@@ -178,7 +178,7 @@ async def test_show_prints_the_history_of_a_send(harvester, tmp_path):
 
 
 async def test_the_port_of_the_page_is_an_option_of_serve(harvester, tmp_path):
-    """It overrides the file; a port that is in use is an error, which names the option."""
+    """``--web-port`` overrides the file, and the error about a port in use names the option."""
     (tmp_path / "h.toml").write_text(f'web_port = 1\n[workspaces.eu]\nendpoint = "{BRAZE}"\napi_key = "{KEY}"\n')
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

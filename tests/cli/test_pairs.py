@@ -65,7 +65,7 @@ def test_one_pair_is_removed_and_no_other(path, capsys):
 
 
 def test_a_pair_that_is_being_read_is_not_removed(path, capsys):
-    """The exit code is 3, so that a script does not believe that it is gone."""
+    """The exit code is 3, so that a script notices that the pair is still in the ledger."""
 
     async def remove_leased() -> None:
         async with await Ledger.open(path, clock=SystemClock()) as ledger:
@@ -97,7 +97,7 @@ def test_an_outcome_can_be_requeued_in_one_workspace(path):
     ],
 )
 def test_a_pair_that_cannot_be_changed_is_an_error(path, command, arguments, message):
-    """The message says which, and nothing changes."""
+    """The message gives the reason, and nothing changes."""
     with pytest.raises(UsageError, match=message):
         run(command, path, *arguments)
     assert states(path) == STATES
@@ -108,7 +108,7 @@ def test_a_pair_that_cannot_be_changed_is_an_error(path, command, arguments, mes
     [("show", "\udcff"), ("requeue", "--pair", "c", "s\udcff"), ("remove", "list.csv", "--workspace", "\udcff-eu")],
 )
 def test_an_argument_that_is_not_utf8_is_a_usage_error(arguments):
-    """The message shows its invalid bytes, for every command."""
+    """The error of every command shows the invalid bytes."""
     with pytest.raises(click.UsageError, match=r"the argument '.*\\xff.*' is not valid UTF-8"):
         main.make_context("harvester", [*arguments])
     assert main.make_context("harvester", ["show", "é"])

@@ -34,7 +34,7 @@ def write_pairs(path: Path, simulator: Simulator, *more: tuple[str, str]) -> Non
 
 
 async def test_every_pair_is_captured_once_and_a_second_run_requests_nothing(harvester, tmp_path):
-    """All pairs of the input are in the parts once, and sealed pairs are never requested again."""
+    """Each pair of the input is in the parts once, and a second run sends no request."""
     async with Simulator(SimulatorConfig(pairs=300, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
         arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json")
@@ -53,7 +53,7 @@ async def test_every_pair_is_captured_once_and_a_second_run_requests_nothing(har
 
 
 async def test_a_run_that_is_killed_continues_and_loses_or_repeats_nothing(harvester, tmp_path):
-    """After five SIGKILLs and many faults the counts balance, each pair has one capture, and no part changed."""
+    """After five SIGKILLs and many faults, the books balance, each pair has one capture, and no part has changed."""
     config = SimulatorConfig(pairs=1000, limit=10_000_000, api_key=KEY, fault_rate=0.03, latency_seconds=0.02)
     async with Simulator(config) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
@@ -191,7 +191,7 @@ async def test_a_signal_ends_an_hour_long_wait_for_quota(harvester, tmp_path, si
 
 
 async def test_an_endpoint_that_does_not_respond_leaves_the_pairs_pending(harvester, tmp_path):
-    """The run ends with 3 after a few probes, not after hours; every pair stays pending."""
+    """The run ends with exit code 3 after a few probes, and every pair stays pending."""
     (tmp_path / "pairs.csv").write_text("campaign_id,send_id\n" + "".join(f"c,s{at}\n" for at in range(50)))
     arguments = ("--endpoint", "http://127.0.0.1:9", "--patience-seconds", "0", "--json")
     code, out, err = await harvester.run("run", "pairs.csv", *arguments)
@@ -218,7 +218,7 @@ async def test_rows_are_written_to_a_pipe(harvester, tmp_path):
 
 
 async def test_user_errors_are_one_sentence(harvester, tmp_path):
-    """Wrong input, endpoint or ledger: exit code 2 and a sentence, never a traceback."""
+    """A wrong list, endpoint or ledger ends the command with exit code 2 and one sentence, without a traceback."""
     (tmp_path / "pairs.csv").write_text("a,b\n1,2\n")
     for arguments in (
         ("run", "missing.csv", "--endpoint", "https://rest.fra-01.braze.eu"),
@@ -250,7 +250,7 @@ async def test_expired_pairs_cost_one_request_for_the_time_and_force_requests_th
 
 
 async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):
-    """If you run the demo again, it requests nothing and replaces no file."""
+    """A second demo sends no request and replaces no file."""
     for _ in range(2):
         code, out, err = await harvester.run("demo", "--pairs", "200")
         assert code == 0, err
@@ -265,7 +265,7 @@ async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):
 
 
 async def test_plan_enqueue_status_requeue_and_parts_agree(harvester, tmp_path):
-    """The plan equals the later requests; refused pairs are listed and can be requeued; parts are listed."""
+    """The plan announces as many requests as the run sends. Refused pairs are listed and can be requeued."""
     async with Simulator(SimulatorConfig(pairs=40, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator, ("no-such-campaign", "s"))
         as_run = ("pairs.csv", "--endpoint", simulator.url, "--api-key-file", "none", "--reserve", "0.3", "--json")
@@ -292,7 +292,7 @@ async def test_plan_enqueue_status_requeue_and_parts_agree(harvester, tmp_path):
 
 
 async def test_doctor_names_the_setting_to_correct(harvester):
-    """A good setup is ok; a wrong key fails, and is not shown."""
+    """``doctor`` accepts a good setup, and reports a wrong key without showing it."""
     async with Simulator(SimulatorConfig(pairs=10, api_key=KEY)) as simulator:
         code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
         assert code == 0, out + err
@@ -306,7 +306,7 @@ async def test_doctor_names_the_setting_to_correct(harvester):
 
 
 async def test_doctor_counts_missing_parts(harvester, tmp_path):
-    """The ledger's list shows which parts were deleted, and the error of ``latest`` names ``doctor``."""
+    """``doctor`` names the parts that somebody deleted, and the error of ``latest`` names ``doctor``."""
     async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
         assert (await harvester.run("run", "pairs.csv", "--endpoint", simulator.url))[0] == 0
@@ -322,7 +322,7 @@ async def test_doctor_counts_missing_parts(harvester, tmp_path):
 
 
 async def test_doctor_leaves_nothing_behind(harvester, tmp_path):
-    """Places that do not exist are reported as usable and are not created; others keep their content."""
+    """``doctor`` reports places that do not exist yet as usable, does not create them, and changes no other place."""
 
     def there():
         return {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}

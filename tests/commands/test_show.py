@@ -40,14 +40,14 @@ REFUSED = PastReading("d1", "rejected", None, "status_404", "no such\x1b campaig
     ],
 )
 def test_a_pending_send_says_what_it_waits_for(send, search, cause, text):
-    """The cause is one of a closed set for scripts, and the text says what to do."""
+    """Scripts read one of a fixed set of causes, and people read a sentence that says what to do."""
     name, state = list_facts(send, search)[0]
     assert (name, find_wait_cause(send, search)) == ("state", cause)
     assert text in state
 
 
 def test_the_configuration_decides_which_workspace_is_served():
-    """A workspace that was removed from it keeps its plan in the ledger, but is not served."""
+    """A workspace that is not configured any more is shown as not served, although the ledger has its plan."""
     assert find_wait_cause(PENDING, SEARCH, ["us"]) == "unserved"
     assert find_wait_cause(replace(PENDING, has_plan=False), SEARCH, ["eu"]) == "queued"
 
@@ -63,7 +63,7 @@ def test_a_rejected_send_has_the_response_and_the_next_step():
 
 
 def test_a_capture_names_its_part():
-    """A part that waits in the ledger is not in the place yet."""
+    """The history names the part of a capture, and says whether the part is stored yet."""
     past = PastReading("d1", "captured", "zero", None, "", NOW - 60, "send_analytics/a.ndjson", None)
     facts = dict(list_facts(replace(PENDING, round=2, readings=(past,)), SEARCH))
     assert facts["reading"].endswith("1 min ago: zero; part send_analytics/a.ndjson, not stored yet")

@@ -75,7 +75,7 @@ async def test_invalid_pairs_are_dead_lettered_with_reasons_and_the_others_enque
 
 @each_broker
 async def test_an_invalid_message_stays_in_the_queue_while_there_is_no_dead_letter_queue(broker_server, ledger):
-    """The trigger has a warning, stops at the first invalid message, and continues when the queue exists."""
+    """The trigger warns, stops at the first invalid message, and continues once the dead-letter queue exists."""
     queue = QueueSetup(broker_server, ledger, create_queue_name(), [])
     await broker_server.create_queue(queue.name, dead_letters=False)
     await broker_server.send(queue.name, b"no JSON", PAIR)
@@ -170,7 +170,7 @@ async def test_the_lease_is_renewed_while_a_message_is_handled(queue):
 
 @each_broker
 async def test_an_idle_trigger_stops_at_once_and_releases_the_queue(queue):
-    """It stops even during a long wait, and receives no message afterwards."""
+    """A trigger that waits for messages stops at once, and receives no message afterwards."""
     async with queue.running_trigger(wait_seconds=20) as trigger:
         await wait_until(lambda: trigger.connected)
     await queue.broker_server.send(queue.name, PAIR)
@@ -180,7 +180,7 @@ async def test_an_idle_trigger_stops_at_once_and_releases_the_queue(queue):
 
 @pytest.mark.parametrize("broker_server", ["rabbitmq", "nats", "redis"], indirect=True)
 async def test_an_error_does_not_contain_the_credentials_of_the_url(queue, caplog, capfd):
-    """The password may be wrong, or there may be no server at the address."""
+    """The error shows no credentials if the password is wrong, or if no server is at the address."""
     caplog.set_level(logging.DEBUG)
     wrong = re.sub(r"//([^:]*):[^@]+@", r"//\1:p%40ss-canary@", queue.broker_server.url)
     for url in (wrong, re.sub(r":\d+$", ":1", wrong)):

@@ -179,7 +179,7 @@ class TestEverySink:
         assert sum(isinstance(result, SinkError) for result in results) == RACERS // 2
 
     async def test_a_place_contains_parts_and_the_marker_only(self, place):
-        """A reader of the dataset must not find temporary files."""
+        """A reader of the dataset finds no temporary files."""
         sink = await open_sink(place)
         await sink.create(part(b"rows"))
         with pytest.raises(PartConflict):
@@ -236,7 +236,7 @@ async def test_stale_temporary_files_are_deleted_and_fresh_ones_are_kept(folder)
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 91, b"{", b"[]", b"7", b"{}", b'{"ledger": "ledger"}'])
 async def test_a_damaged_marker_is_an_error_and_is_not_replaced(folder, damage):
-    """An unreadable marker must not admit a second ledger."""
+    """A damaged marker is an error, so that no second ledger can use the place."""
     await FolderSink(folder).attach("ledger")
     mark = folder / MARKER
     mark.write_bytes(damage)
@@ -290,7 +290,7 @@ async def test_foreign_files_in_the_dataset_are_left_alone(folder):
 
 
 async def test_a_link_to_a_folder_is_a_valid_place(folder, tmp_path):
-    """Users link their output to a larger disk."""
+    """A user can link the output folder to a larger disk."""
     (tmp_path / "larger disk").mkdir()
     folder.symlink_to(tmp_path / "larger disk")
     sink = FolderSink(folder)
@@ -322,7 +322,7 @@ async def test_a_failed_flush_is_not_retried_on_the_same_file(folder, monkeypatc
 
 
 async def test_short_writes_are_completed(folder, monkeypatch):
-    """A write can be short without an error."""
+    """If the kernel writes fewer bytes than requested, the rest is written too."""
     sink, write = FolderSink(folder), os.write
     monkeypatch.setattr(os, "write", lambda file, data: write(file, bytes(data[:7])))
     await sink.attach("ledger")

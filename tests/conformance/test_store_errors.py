@@ -83,7 +83,7 @@ async def test_a_foreign_object_with_an_invalid_name_is_an_error(stores, monkeyp
 
 @pytest.mark.xdist_group("radosgw")
 async def test_refusals_of_ceph_are_distinguished(stores, monkeypatch):
-    """Ceph's responses for a missing bucket, a wrong secret and a wrong key become different errors."""
+    """A missing bucket, a wrong secret and a wrong key on Ceph cause different errors."""
     bucket = stores("radosgw")
     url = connect_to(monkeypatch, bucket, bucket.port)
     with pytest.raises(SinkError, match="no such bucket"):
@@ -97,7 +97,7 @@ async def test_refusals_of_ceph_are_distinguished(stores, monkeypatch):
 
 
 async def test_requests_to_a_hanging_store_are_bounded(stores, monkeypatch, fast_retries):
-    """A full store may hang. Each request to it times out, and the error says so."""
+    """Each request to a store that hangs times out, and the error says so."""
     monkeypatch.setitem(stores_module._CLIENT, "timeout", timedelta(milliseconds=100))
     bucket = stores("moto")
     async with TcpProxy(bucket.port, lambda _method, _target: "hang") as proxy:

@@ -24,7 +24,7 @@ async def wait_until_pending(scene: Scene, count: int) -> None:
 
 
 def test_what_is_in_flight_for_a_removed_workspace_is_sealed_and_nothing_more_is_requested(tmp_path):
-    """The other workspace is captured to the end."""
+    """Requests in flight of a removed workspace are sealed, no further ones are sent, and other workspaces continue."""
 
     async def story() -> None:
         async with serve(tmp_path, ["gone", "kept"], behaviours={"gone": lambda _: 2.0}) as scene:
@@ -66,7 +66,7 @@ def test_a_workspace_that_is_added_again_or_changes_its_limits_is_captured_to_th
 
 
 def test_the_limits_of_an_idle_workspace_change_too():
-    """Its access is dropped after an hour, but its pace is kept: the next access has the new limits."""
+    """A workspace whose access was dropped after an idle hour has the new limits when it works again."""
 
     async def story() -> None:
         workspaces = Workspaces(configure("eu"), BrazeClock(VirtualClock()), lambda *_: Braze())
@@ -83,7 +83,7 @@ def test_the_limits_of_an_idle_workspace_change_too():
 
 
 def test_concurrency_can_be_raised(tmp_path):
-    """The next requests use it."""
+    """The next requests use the higher concurrency."""
 
     async def story() -> None:
         async with serve(tmp_path, ["eu"], behaviours={"eu": lambda _: 2.0}, concurrency=2) as scene:
@@ -98,7 +98,7 @@ def test_concurrency_can_be_raised(tmp_path):
 
 
 def test_a_new_endpoint_is_used_from_the_next_request_and_the_old_one_is_closed():
-    """The counters of the workspace continue."""
+    """The next request goes to the new endpoint, and the counters of the workspace continue."""
 
     async def story() -> None:
         clock, opened = VirtualClock(), []

@@ -24,7 +24,7 @@ def test_half_is_shared_evenly_and_the_rest_goes_to_the_nearest_deadline():
     chance=st.randoms(),
 )  # fmt: skip
 def test_the_room_is_used_and_never_exceeded(wanted, room, chance):
-    """No workspace gets more than it wants, and as much is given as fits."""
+    """No workspace gets more than it wants, and the room is used as far as the workspaces need it."""
     limits = share_room(wanted, {name: chance.random() for name in wanted}, room)
     assert all(0 < limit <= wanted[name] for name, limit in limits.items())
     assert sum(limits.values()) == min(room, sum(wanted.values()))

@@ -52,7 +52,7 @@ def test_readings_that_another_process_recovered_are_captured_once(tmp_path):
 
 
 def test_a_process_that_was_suspended_renews_before_it_continues(tmp_path):
-    """A machine that slept for longer than a lease requests nothing under the old lease if others recovered it."""
+    """A process that was suspended for longer than its lease sends no request for readings that others recovered."""
 
     async def story() -> None:
         async with serve(tmp_path, ["eu"], behaviours={"eu": lambda _: 3.0}, concurrency=8) as scene:
@@ -70,7 +70,7 @@ def test_a_process_that_was_suspended_renews_before_it_continues(tmp_path):
 
 
 def test_a_stop_seals_what_was_answered_and_releases_the_rest(tmp_path):
-    """After a stop nothing is leased: the next process need not wait for a lease."""
+    """After a stop nothing is leased, so the next process starts without waiting for a lease."""
 
     async def story() -> None:
         async with serve(tmp_path, ["eu", "us"], behaviours={"eu": lambda _: 1.0}, concurrency=4) as scene:

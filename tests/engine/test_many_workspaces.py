@@ -148,7 +148,7 @@ def test_messages_cost_the_same_whatever_the_number_of_workspaces(tmp_path):
 
 
 def test_a_part_has_at_most_a_thousand_responses(tmp_path):
-    """A fast workspace fills parts by number, and the last one is closed when nothing is due or in flight any more."""
+    """A fast workspace fills parts of a thousand responses. The last one is closed when nothing is due or in flight."""
 
     async def story() -> None:
         async with serve(tmp_path, ["eu"]) as scene:

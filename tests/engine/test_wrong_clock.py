@@ -127,7 +127,7 @@ def test_requests_end_at_brazes_time_although_the_machines_clock_is_wrong(tmp_pa
 
 
 def test_a_clock_jump_during_a_run_changes_nothing(tmp_path):
-    """After a response has confirmed the time, the monotonic clock counts."""
+    """After a response has confirmed the time, a jump of the wall clock has no effect."""
     for number, ahead in enumerate((-3 * DAY, 20 * DAY)):
         wire = Braze()
         totals, requests = run_harvest(
@@ -248,7 +248,7 @@ def test_times_of_a_list_are_compared_with_brazes_time(tmp_path, ahead):
 
 @pytest.mark.parametrize(("ahead", "passed"), [(40 * DAY, 0.0), (0.0, 40 * DAY)])
 def test_a_list_without_times_starts_new_rounds_only_at_a_confirmed_time(tmp_path, ahead, passed):
-    """The same list means new sends weeks later, but not on a machine whose clock is weeks ahead."""
+    """A list that is run again weeks later names new sends, but not on a machine whose clock is weeks ahead."""
     run_list(tmp_path, 0.0, ["c,s,", "c,t,"], Braze())
     done = run_list(tmp_path, ahead + passed, ["c,s,", "c,t,"], Braze([passed] * 9))
     assert done.requests["for_the_time"] == (2 if ahead else 1)
@@ -266,7 +266,7 @@ def test_a_list_that_was_read_with_a_late_clock_is_not_read_again(tmp_path):
 
 
 def test_a_summary_counts_pairs_that_wait_for_a_confirmed_time(tmp_path):
-    """Pairs that seem expired count as pending, also for the exit code."""
+    """Pairs that seem expired count as pending, and the exit code is 3."""
     done = run_list(tmp_path, 0.0, ["c,old,2020-01-01"], Braze(dated=False))
     assert (done.books.pending, done.books.expired, done.in_question, done.exit_code) == (1, 0, 1, 3)
 
@@ -425,7 +425,7 @@ def test_the_error_of_the_time_is_at_most_a_round_trip_and_a_second(offset, wron
 
 
 def test_the_machines_time_is_used_while_it_agrees_with_the_responses():
-    """A ``Date`` of whole seconds does not make a right clock worse."""
+    """If the machine's clock is right, a ``Date`` in whole seconds does not make the time less exact."""
     machine = ManualClock(5000.4)
     clock = BrazeClock(machine)
     clock.observe(5000.0, departed=999.9, received=1000.1)
@@ -475,7 +475,7 @@ async def test_a_comparison_is_outdated_after_the_clock_was_set(tmp_path):
 
 
 def test_a_wrong_endpoint_ends_no_pair_of_another_workspace(tmp_path):
-    """Its ``Date`` moves the time of the process; the other endpoint is asked before its pairs expire."""
+    """A wrong ``Date`` of one endpoint expires no pair of another workspace, whose own endpoint must agree."""
     wires = {"key-of-eu-0123": Braze(), "key-of-us-0123": Braze([20 * DAY] * 100)}
     settings = Settings(workspaces={
         name: Workspace(endpoint=AT, api_key=key) for name, key in zip(("eu", "us"), wires, strict=True)

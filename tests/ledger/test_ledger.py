@@ -122,7 +122,7 @@ async def test_a_late_claim_of_an_owner_whose_epoch_is_over_is_released(tmp_path
 
 
 async def test_a_claim_serves_many_workspaces_each_up_to_its_limit(tmp_path):
-    """Limits of every magnitude are exact, and other workspaces are left alone."""
+    """A claim takes exactly as many readings of each workspace as its limit allows, and none of other workspaces."""
     limits = {f"w{number}": number for number in range(20)}
     async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
         pairs = [Pair(workspace, "c", f"s{number}") for workspace in [*limits, "other"] for number in range(12)]
@@ -151,7 +151,7 @@ async def test_a_part_of_each_place_is_sealed_and_stored_on_its_own(tmp_path):
 
 
 async def test_the_nearest_deadline_is_claimed_first(tmp_path):
-    """A pair that expires today does not wait behind thousands that have a week."""
+    """A pair that expires today is claimed before thousands of pairs that expire in a week."""
     async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
         ages = [1, 13, 5, 9, 12]
         arrivals = [SentPair(pair(days), NOW - days * 86_400) for days in ages]
@@ -163,7 +163,7 @@ async def test_the_nearest_deadline_is_claimed_first(tmp_path):
 @given(st.lists(st.floats(0, 1e10, exclude_min=True), min_size=1, max_size=20, unique=True))
 @settings(deadline=None, max_examples=20)
 def test_times_are_stored_without_rounding(times):
-    """Requests and due times depend on them, so SQLite's JSON must not round them."""
+    """A time is read back exactly as it was stored, because requests and due times depend on it."""
 
     async def store_and_load() -> set[tuple[float, float]]:
         with tempfile.TemporaryDirectory() as folder:
@@ -188,7 +188,7 @@ async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(tmp_p
 
 
 async def test_a_file_that_is_not_a_ledger_is_refused(tmp_path):
-    """Another database, a text, a newer schema and a damaged page are errors, never an empty ledger."""
+    """A foreign database, a text, a newer schema or a damaged page is an error, and never an empty ledger."""
     foreign, text, newer, damaged = (tmp_path / name for name in ("other.db", "text.db", "newer.db", "damaged.db"))
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE theirs (a)")
@@ -208,7 +208,7 @@ async def test_a_file_that_is_not_a_ledger_is_refused(tmp_path):
 
 
 def test_temporary_files_are_created_beside_the_ledger(tmp_path, monkeypatch):
-    """In a container with a read-only root, no other folder is writable."""
+    """Temporary files are beside the ledger, because in a container no other folder may be writable."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
     folder = tmp_path / "it's here"
     with connect(folder / "ledger.db").connect() as connection:

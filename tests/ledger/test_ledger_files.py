@@ -47,7 +47,7 @@ async def open_with_pair(path: Path, *, send_id: str = "s") -> Ledger:
 
 @pytest.mark.parametrize("name", ODD)
 async def test_a_ledger_may_have_any_file_name(tmp_path, monkeypatch, name):
-    """No character is parsed as part of a URL, so two owners use the same locks beside the file."""
+    """A ledger can have any file name: no character is treated as part of a URL."""
     monkeypatch.chdir(tmp_path)
     async with await open_with_pair(Path(name)), await Ledger.open(Path(name), clock=SystemClock()) as second:
         assert (await second.reports.get_books()).accepted == 1
@@ -110,7 +110,7 @@ async def test_what_is_not_a_lock_in_the_folder_of_locks_is_left_alone(tmp_path)
 
 
 async def test_symbolic_links_share_one_ledger_and_hard_links_are_refused(tmp_path):
-    """For a hard link, SQLite would keep two write-ahead logs."""
+    """A ledger with hard links is refused, because SQLite would keep a write-ahead log for each name."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link.db").symlink_to(tmp_path / "elsewhere" / "ledger.db")
     (tmp_path / "elsewhere" / "ledger.db").touch()
@@ -156,7 +156,7 @@ async def test_a_ledger_that_is_removed_while_in_use_is_an_error_and_saved(tmp_p
 
 
 def test_a_service_whose_ledger_is_removed_is_not_ready_and_ends(tmp_path):
-    """It notices within ten seconds, even if nothing is due."""
+    """The service notices the loss within ten seconds, even if nothing is due, and ends."""
 
     async def story(seen: Seen) -> None:
         assert (await seen.at(20)).conditions == ()
@@ -189,7 +189,7 @@ async def test_reading_does_not_wait_for_a_locked_ledger(harvester, tmp_path, mo
 
 
 async def test_a_ledger_that_cannot_be_saved_is_an_error_with_the_next_step(tmp_path, monkeypatch):
-    """A full disk leaves no partial copy."""
+    """If the disk is full, the error says what to do, and no partial copy is left."""
     ledger = await open_with_pair(tmp_path / "ledger.db")
     _remove(tmp_path / "ledger.db")
     (tmp_path / "ledger.db.owners" / "x").touch()

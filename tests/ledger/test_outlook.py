@@ -110,7 +110,7 @@ async def test_pairs_that_the_pace_cannot_capture_in_time_are_at_risk(ledger, cl
 
 
 async def test_the_outlook_counts_only_pairs_without_a_final_outcome(ledger, clock):
-    """Captured and rejected pairs leave it, and forced pairs have no deadline."""
+    """Captured and rejected pairs are not counted any more, and forced pairs have no deadline."""
     await ledger.intake.enqueue(sends(ages=[days * DAY_SECONDS for days in (5, 4, 3, 2)]))
     ended = [Captured(Verdict.ZERO, NOW, b"", 1), Rejected("status_400", "no"), Deferred("timeout")]
     await seal_batch(ledger, "w", ended, size_bytes=7)
@@ -126,7 +126,7 @@ async def test_the_outlook_counts_only_pairs_without_a_final_outcome(ledger, clo
 
 
 async def test_the_last_capture_of_each_workspace_is_stored(ledger):
-    """The metric keeps its value after a restart."""
+    """The time of the last capture survives a restart, and so does the metric."""
     await ledger.intake.enqueue(sends(ages=[3 * DAY_SECONDS, 2 * DAY_SECONDS]))
     await ledger.intake.enqueue(sends(ages=[3 * DAY_SECONDS], workspace="refused"))
     await seal_batch(ledger, "w", [Captured(Verdict.ZERO, NOW, b"", 1)], size_bytes=1)

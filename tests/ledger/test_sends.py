@@ -117,7 +117,7 @@ async def test_no_search_reads_all_pairs(ledger, tmp_path):
 
 
 async def test_a_ledger_is_opened_to_read_beside_its_service(ledger, tmp_path, clock):
-    """It sees what is committed, takes no lock, and changes nothing."""
+    """A reader sees what the service has committed, takes no lock, and changes nothing."""
     await enqueue(ledger, Pair("eu", "c", "s"))
     owners = list((tmp_path / "ledger.db.owners").iterdir())
     async with Ledger.open_to_read(tmp_path / "ledger.db", clock=clock) as reports:
@@ -134,7 +134,7 @@ async def test_a_ledger_that_does_not_exist_is_not_created_to_read(tmp_path, clo
 
 
 async def test_a_ledger_of_an_earlier_schema_is_not_upgraded_to_read(tmp_path, clock):
-    """The error says which command upgrades it; the file does not change."""
+    """The error names the command that upgrades the ledger, and the file does not change."""
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parent.parent / "ledgers" / "schema-5.sql").read_text())

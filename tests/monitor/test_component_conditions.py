@@ -87,7 +87,7 @@ class Queue:
 
 
 def test_an_unavailable_broker_is_a_condition_and_the_process_stays_ready(tmp_path):
-    """Page, metrics and log show it, and the log at most every ten minutes."""
+    """Page, metrics and log show an unavailable broker, and the log repeats it at most every ten minutes."""
     queue = Queue()
 
     async def story(seen: Seen) -> None:
@@ -114,7 +114,7 @@ def test_an_unavailable_broker_is_a_condition_and_the_process_stays_ready(tmp_pa
 
 
 async def test_a_hanging_ledger_is_reported_without_a_query(tmp_path):
-    """Conditions come from memory, so a hanging disk does not delay them."""
+    """A ledger that hangs is reported, because conditions need no query."""
 
     class Clock(VirtualClock):
         now = 0.0

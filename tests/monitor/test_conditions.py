@@ -19,7 +19,7 @@ FAILURES: dict[str, Outage] = {
 
 
 def test_page_probe_metrics_and_log_show_an_unavailable_endpoint_and_its_recovery(tmp_path):
-    """Within two minutes they show the cause, and they show when it is over."""
+    """Page, probe, metrics and log show the cause within two minutes, and the recovery."""
     for number, (cause, outage) in enumerate(FAILURES.items()):
         wire = Wire(outage)
 
@@ -69,7 +69,7 @@ def test_a_429_is_an_outage_unless_the_quota_explains_it(tmp_path):
 
 
 def test_until_idle_does_not_report_complete_while_readings_are_unfinished(tmp_path):
-    """Otherwise a container for one trigger ends with exit code 0 although nothing was captured."""
+    """``--until-idle`` does not end with exit code 0 while readings are due but cannot be captured."""
 
     async def wait(seen: Seen) -> None:
         await seen.at(600)
@@ -84,7 +84,7 @@ def test_until_idle_does_not_report_complete_while_readings_are_unfinished(tmp_p
 
 
 def test_pairs_of_a_workspace_that_is_not_configured_are_a_condition(tmp_path):
-    """Page, metrics and log show it, and pairs at risk are counted as by ``harvester status``."""
+    """Page, metrics and log show the workspace, and its pairs at risk count as in ``harvester status``."""
 
     async def story(seen: Seen) -> None:
         await seen.ledger.intake.enqueue(arrivals(10, "gone", sent_at=seen.clock.wall() - 13.9 * 86_400))
@@ -130,7 +130,7 @@ def test_failures_among_successes_are_not_a_condition(tmp_path):
 
 
 def test_one_blocked_workspace_among_several_leaves_the_process_ready(tmp_path):
-    """Page and metrics show it. ``/readyz`` is 200 until every busy workspace is blocked."""
+    """Page and metrics show the blocked workspace. ``/readyz`` is 200 until every busy workspace is blocked."""
     us, eu = Wire(ExchangeError("connection_refused", "")), Wire()
 
     async def story(seen: Seen) -> None:

@@ -38,7 +38,7 @@ def blind(workspace: str, cause: str = "connection_refused") -> Condition:
 
 
 def test_the_process_is_ready_while_it_can_do_useful_work():
-    """It is unready if a component of the process, or every busy workspace, is blocked."""
+    """The process is not ready if one of its components, or every busy workspace, is blocked."""
     eu, us = blind("eu"), Condition(Component.KEY, "status_401", NOW, "us")
     broker = Condition(Component.BROKER, "timeout", NOW, "sends")
     assert blocking_conditions([], {"eu": True}) == []
@@ -59,7 +59,7 @@ def test_the_process_is_ready_while_it_can_do_useful_work():
 
 
 def test_a_condition_is_logged_when_it_begins_every_ten_minutes_and_when_it_ends():
-    """A condition is logged at its begin, every ten minutes and at its end, but not when its cause changes."""
+    """A condition is logged when it begins, every ten minutes, and when it ends, but not when its cause changes."""
     clock = Clock()
     logged = ConditionLog(clock)
     with structlog.testing.capture_logs() as lines:

@@ -60,7 +60,7 @@ async def wait_for_captures(seen: Seen, count: int) -> None:
 
 
 def test_a_workspace_whose_key_file_is_added_is_served_and_its_messages_are_accepted(tmp_path, config, monkeypatch):
-    """A message that names it becomes a dead letter before, and is captured after."""
+    """A message that names the workspace becomes a dead letter before the reload, and is captured after it."""
     queue = Queue([], together=1)
     monkeypatch.setattr(service, "create_broker", lambda *_, **__: queue)
     config.write_text(CONFIG + '[triggers.sends]\nkind = "redis"\nurl = "redis://localhost"\nstream = "s"\n')
@@ -86,7 +86,7 @@ def test_a_workspace_whose_key_file_is_added_is_served_and_its_messages_are_acce
 
 
 def test_the_pairs_of_a_removed_workspace_stay_in_the_ledger_and_are_a_condition(tmp_path, config):
-    """They are shown as not served at once, and are captured if the workspace is configured again."""
+    """The pairs are shown as not served at once, and are captured once the workspace is configured again."""
     write_key("eu")
 
     async def story(seen: Seen) -> None:
@@ -105,7 +105,7 @@ def test_the_pairs_of_a_removed_workspace_stay_in_the_ledger_and_are_a_condition
 
 
 def test_the_pairs_of_a_removed_workspace_expire_as_any_other(tmp_path, config):
-    """The log names the workspace, as for one that is configured."""
+    """Pairs of a removed workspace expire, and the log names the workspace."""
     wire = Wire()
     wire.remaining = 200_000
 
@@ -165,7 +165,7 @@ def test_an_unusable_key_file_is_a_condition_of_its_workspace_and_the_others_are
 
 
 def test_a_setting_that_needs_a_restart_is_ignored_with_a_warning(tmp_path, config):
-    """The rest of the same file is used."""
+    """A warning names the setting, and all other changes of the file apply."""
 
     async def story(seen: Seen) -> None:
         write_key("eu")
@@ -179,7 +179,7 @@ def test_a_setting_that_needs_a_restart_is_ignored_with_a_warning(tmp_path, conf
 
 
 def test_a_requested_reload_happens_at_once(tmp_path, config):
-    """A person gets a line in the log even if nothing has changed."""
+    """A requested reload is logged even if nothing has changed."""
 
     async def story(seen: Seen) -> None:
         for written in (False, True):
@@ -193,7 +193,7 @@ def test_a_requested_reload_happens_at_once(tmp_path, config):
 
 
 async def test_sighup_reloads_and_does_not_stop():
-    """Two of them do not end the process, unlike two SIGTERM."""
+    """Two SIGHUPs reload the configuration and do not end the process."""
     calls: asyncio.Queue[str] = asyncio.Queue()
     with stop_on_signals(lambda: calls.put_nowait("stop"), lambda: calls.put_nowait("reload")):
         for _ in range(2):
@@ -222,7 +222,7 @@ def test_a_mounted_configuration_is_reloaded_when_its_link_changes(tmp_path, con
 
 
 def test_a_key_file_that_becomes_anything_else_stops_no_reload_and_has_its_present_reason(tmp_path, config):
-    """Not even a pipe without a writer, or a link to itself; the keys of other workspaces are still replaced."""
+    """If a key file becomes a pipe, a folder or a link to itself, the keys of other workspaces are still replaced."""
     key = Path("key")
 
     def replace_key(make: Callable[[], object]) -> None:

@@ -311,7 +311,7 @@ async def test_until_idle_reads_all_messages_and_the_files_that_they_name(broker
 
 
 async def test_a_wait_for_the_rate_limit_ends_with_the_first_signal(tmp_path):
-    """The window ends in an hour. The metrics show the hold, and SIGTERM ends the process."""
+    """While the service waits an hour for the rate limit, the metrics show the hold, and SIGTERM ends the process."""
     async with Simulator(SimulatorConfig(pairs=5, limit=0, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out")
         await service.enqueue(simulator, 0, 5)
@@ -415,7 +415,7 @@ async def test_a_new_ledger_is_refused_at_a_used_place_until_it_is_rebuilt(reque
 
 
 async def test_pairs_are_removed_by_command_and_all_figures_agree(tmp_path):
-    """What is removed is counted nowhere; metrics, page and ``status`` show the same figures."""
+    """Removed pairs are not counted any more, and metrics, page and ``status`` show the same figures."""
     async with Simulator(SimulatorConfig(pairs=6, limit=1_000_000, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out", **{"workspaces.eu": {"ages_days": [1]}})
         await service.start_once()

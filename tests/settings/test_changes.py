@@ -14,13 +14,13 @@ def settings(**workspaces: dict) -> Settings:
 
 
 def test_workspaces_are_added_removed_or_changed():
-    """A workspace that is the same in both is none of these."""
+    """An unchanged workspace is not added, removed or changed."""
     found = changes(settings(a={}, b={}, c={}), settings(b={}, c={"reserve": 0.5}, d={}))
     assert (found.added, found.removed, found.changed, found.ignored) == (("d",), ("a",), ("c",), ())
 
 
 def test_a_new_key_in_the_same_file_changes_a_workspace(tmp_path):
-    """The settings are equal; only the content of the file differs."""
+    """A workspace counts as changed if only the content of its key file has changed."""
     file = tmp_path / "key"
     file.write_text(KEY)
     old = settings(eu={"api_key": None, "api_key_file": file})
@@ -29,7 +29,7 @@ def test_a_new_key_in_the_same_file_changes_a_workspace(tmp_path):
 
 
 def test_settings_that_need_a_restart_are_named_and_can_be_kept():
-    """Concurrency does not need one."""
+    """Settings that need a restart are named, and ``concurrency`` is not one of them."""
     old = settings(eu={})
     new = old.model_copy(update={"out": "elsewhere", "concurrency": 3, "web_port": 1})
     found = changes(old, new)

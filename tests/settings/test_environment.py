@@ -26,7 +26,7 @@ def _bare_environment(monkeypatch):
 
 
 def test_proxy_variables_are_listed_in_any_case_and_no_proxy_alone_is_not(monkeypatch):
-    """Only names are listed: the values may contain a password."""
+    """Only the names of proxy variables are listed, because their values may contain a password."""
     monkeypatch.setenv("NO_PROXY", "braze.eu")
     assert list_proxy_variables() == []
     monkeypatch.setenv("HTTPS_PROXY", " ")
@@ -70,7 +70,7 @@ def test_unreadable_certificates_are_refused(monkeypatch, tmp_path):
 
 
 def test_the_hint_for_a_failed_certificate_names_the_trusted_authorities(monkeypatch):
-    """It names the variable that is set, or the one to set."""
+    """The hint names the variable that is set, or the one to set."""
     assert "set SSL_CERT_FILE to" in get_certificates_hint()
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/own.pem")
     assert get_certificates_hint() == "only the authorities in SSL_CERT_FILE=/etc/own.pem are trusted"
@@ -78,7 +78,7 @@ def test_the_hint_for_a_failed_certificate_names_the_trusted_authorities(monkeyp
 
 @pytest.mark.parametrize("command", [("run", "p.csv"), ("serve",), ("doctor",)])
 async def test_a_start_with_unreadable_certificates_ends_with_exit_code_2(harvester, tmp_path, command):
-    """Nothing is created or requested before."""
+    """A start with unreadable certificates ends with exit code 2 before anything is created or requested."""
     (tmp_path / "p.csv").write_text("campaign_id,send_id\n")
     harvester.env["SSL_CERT_FILE"] = "/nope.pem"
     code, out, err = await harvester.run(*command, "--endpoint", "http://127.0.0.1:1")
@@ -101,7 +101,7 @@ def test_the_limit_of_open_files_is_raised_and_doctor_reports_a_low_one(monkeypa
 
 
 def test_doctor_counts_the_open_files_of_a_process_and_not_of_each_workspace(monkeypatch):
-    """With a hundred workspaces, max_in_flight bounds the connections: 4 * 256, and not 100 * 64."""
+    """For a hundred workspaces, doctor expects 4 * max_in_flight connections, not 100 * concurrency."""
     for number in range(100):
         monkeypatch.setenv(f"HARVESTER_WORKSPACES__W{number}__ENDPOINT", BRAZE)
     settings = load(None, {}, {})
@@ -113,7 +113,7 @@ def test_doctor_counts_the_open_files_of_a_process_and_not_of_each_workspace(mon
 
 
 def test_secret_variables_of_clouds_are_masked_and_names_of_keys_are_not(monkeypatch):
-    """Values that only name a key or a file are shown."""
+    """Secrets in the variables of clouds are masked, and values that only name a key or a file are shown."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG-example-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2024&sig=abcdefghijkl-example-2")

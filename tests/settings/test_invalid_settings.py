@@ -126,7 +126,7 @@ def test_names_of_workspaces_are_plain_and_distinct(tmp_path):
 
 
 def test_an_unreadable_file_is_named(tmp_path):
-    """The error names a file that is missing, a folder, or not text."""
+    """The error names the file if it is missing, a folder, or not text."""
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     for name in ("missing.toml", ".", "bytes.toml"):
         assert f"cannot read the configuration {name}" in load_error(Path(name))

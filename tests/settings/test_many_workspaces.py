@@ -41,7 +41,7 @@ def test_a_key_file_alone_makes_a_workspace_with_the_defaults():
 
 
 def test_a_table_overrides_the_defaults_and_its_own_key_overrides_the_folder():
-    """Only what differs is written for a workspace."""
+    """The table of a workspace contains only what differs from the defaults."""
     write_keys(eu=KEY, us=KEY)
     own = '[workspaces.us]\nreserve = 0.5\n[workspaces.eu]\napi_key = "another-key"\n'
     settings = load_text('api_key_dir = "keys"\n' + DEFAULTS + own)
@@ -84,7 +84,7 @@ def test_all_unusable_key_files_are_reported_at_once_without_their_content():
 
 
 def test_a_problem_of_the_defaults_is_reported_once():
-    """A thousand workspaces with the same wrong default are one line."""
+    """A wrong default is reported in one line, not once for each of a thousand workspaces."""
     write_keys(eu=KEY, us=KEY)
     wrong = '[workspace_defaults]\nendpoint = "http://braze.example"\nreserv = 0.1\nages_days = [3, 1]\n'
     lines = load_error('api_key_dir = "keys"\n' + wrong + "[workspaces.us]\nreserve = 2\n").splitlines()[1:]
@@ -101,12 +101,12 @@ def test_a_problem_of_the_defaults_is_reported_once():
     [("missing", "api_key_dir: cannot be listed: No such file"), ("keys", "no workspace is configured")],
 )
 def test_a_missing_or_empty_folder_is_refused(folder, message):
-    """The service must not begin with a workspace that nobody configured."""
+    """A missing or empty folder of keys is an error, so the service does not start without workspaces."""
     Path("keys").mkdir()
     assert message in load_error(f'api_key_dir = "{folder}"\n' + DEFAULTS)
 
 
 def test_the_name_of_a_key_file_must_be_the_name_of_a_workspace():
-    """A copy that an editor left is named, not ignored."""
+    """A file that is not named after a workspace, such as an editor's copy, is reported."""
     write_keys(**{"eu": KEY, "eu~": KEY})
     assert "workspaces.eu~" in load_error('api_key_dir = "keys"\n' + DEFAULTS)

@@ -65,7 +65,7 @@ class ComposeProcesses:
 
 
 def test_the_compose_file_names_exactly_the_files_of_its_folder():
-    """Volumes and secrets count, and a service uses only declared secrets."""
+    """Each file of the folder is mounted as a volume or a secret, and services use only declared secrets."""
     mounted = [volume.partition(":")[0] for each in SERVICES.values() for volume in each.get("volumes", [])]
     named = {name for name in mounted if name.startswith("./")} | {
         "./" + each["file"] for each in COMPOSE["secrets"].values()
@@ -75,7 +75,7 @@ def test_the_compose_file_names_exactly_the_files_of_its_folder():
 
 
 async def test_compose_captures_every_send_from_the_queue_into_the_bucket(tmp_path):
-    """The one invalid message becomes a dead letter."""
+    """Every send of the queue is captured into the bucket, and the one invalid message becomes a dead letter."""
     compose = ComposeProcesses(tmp_path)
     with run_server(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(compose.store)):
         broker = RabbitMQ(tmp_path / "queue", RABBITMQ_CONFIG_FILE=str(tmp_path / "rabbitmq"),

@@ -57,7 +57,7 @@ def run_by_this_test(command: str) -> bool:
 
 
 def test_every_documented_command_is_run_by_a_test():
-    """Commands of other vendors' tools are the only exception."""
+    """Every documented command is run by a test, except commands of other vendors' tools."""
     for page in PAGES:
         text = "\n".join(blocks(page, "sh")).replace("\\\n", " ")
         text = re.sub(r"'[^']*'|\"[^\"]*\"", "TEXT", text)

@@ -88,7 +88,7 @@ def valid_ids(pairs: set[Pair]) -> bool:
 @run_examples(30)
 @given(bodies=st.lists(MESSAGES, min_size=1, max_size=6), batch_size=st.integers(1, 7), list_bytes=LISTS[".csv"])
 def test_any_message_is_enqueued_or_becomes_a_dead_letter(ledger, bucket, bodies, batch_size, list_bytes):
-    """A valid message behind it in the same batch is enqueued."""
+    """A valid message that follows any other message in the same batch is enqueued."""
     (bucket / "a.csv").write_bytes(list_bytes)
     with check_logs_and_memory():
         assert valid_ids(deliver(ledger, bodies, together=batch_size) - {GOOD_PAIR})
@@ -168,7 +168,7 @@ def result_or_error(call: Callable[[], T]) -> tuple[T | None, str]:
     )
 )
 def test_rate_limit_headers_parse_to_bounded_numbers_or_none(headers):
-    """Headers may contain any text."""
+    """Rate limit headers with any text become bounded numbers or None."""
     report = QuotaReport.from_headers(headers)
     for value in (report.limit, report.remaining, report.reset_at):
         assert value is None or 0 <= value < 10**15
@@ -177,7 +177,7 @@ def test_rate_limit_headers_parse_to_bounded_numbers_or_none(headers):
 @run_examples(60)
 @given(damage(TOML.encode()) | st.binary(max_size=200))
 def test_any_settings_file_loads_or_is_an_error_without_the_key(data):
-    """Settings that load are within their bounds."""
+    """Any settings file loads within the bounds, or is an error that does not show the key."""
     with tempfile.NamedTemporaryFile(suffix=".toml") as file:
         Path(file.name).write_bytes(data)
         settings, error = result_or_error(lambda: load(Path(file.name), {}, {}))
@@ -202,7 +202,7 @@ VALUES = st.text(string.printable, max_size=30).filter(lambda text: "\0" not in 
 @run_examples(60)
 @given(st.dictionaries(NAMES, VALUES, max_size=6))
 def test_any_environment_loads_or_is_an_error_without_the_key(variables):
-    """The variables of the developer's shell are removed first."""
+    """Any environment loads, or is an error that does not show the key."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("HARVESTER_", "BRAZE_"))]:
             patch.delenv(name)

@@ -153,7 +153,7 @@ async def test_sigterm_ends_the_first_process_of_a_container(harvester, tmp_path
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 async def test_a_run_without_a_standard_stream_captures_all_pairs(harvester, tmp_path, closed):
-    """No file or socket gets the file descriptor of the missing stream."""
+    """A run whose standard streams are closed captures all pairs."""
     async with Simulator(SimulatorConfig(pairs=5, limit=10_000, api_key=KEY)) as simulator:
         write_list(
             tmp_path, [each.pair.send_id for each in simulator.population[:1]], simulator.population[0].pair.campaign_id
@@ -176,7 +176,7 @@ async def test_output_that_cannot_be_written_is_an_error_with_exit_code_5(harves
 
 
 async def test_a_crash_writes_no_core_file(harvester, tmp_path):
-    """A core file would contain the key; the process sets its own limit to zero."""
+    """A crash writes no core file, because it would contain the key."""
     write_list(tmp_path, ["a"])
     async with serve_script(answer_with(b"", then="silence")) as server:
         process = harvester.start("run", "p.csv", "--endpoint", server.url)
@@ -191,7 +191,7 @@ async def test_a_crash_writes_no_core_file(harvester, tmp_path):
     "location", ["file:///etc/passwd", "http://169.254.169.254/", "//evil.example/", "/again", "\x00"]
 )
 async def test_redirects_are_not_followed(location):
-    """Locations are files, the cloud's metadata service, another host and the same URL."""
+    """No redirect is followed: to a file, to the cloud's metadata service, to another host or to the same URL."""
     outcome, server = await send_request(answer_with(build_response(b"", f"Location: {location}", status="302 Found")))
     assert len(server.requests) == 1
     assert getattr(outcome, "status", 302) == 302

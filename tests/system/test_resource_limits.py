@@ -224,7 +224,7 @@ def test_a_list_of_any_length_needs_little_memory(first, line, times):
 
 
 def test_a_response_with_too_many_json_values_is_refused_before_parsing():
-    """A few megabytes of brackets would need hundreds of megabytes as objects."""
+    """A response of a few megabytes of brackets is refused, because it would need hundreds of megabytes as objects."""
     many = b'{"message":"success","data":[' + b"[],".join([b""] * (MAX_NODES + 9)) + b"[]" + b" " * (1 << 20) + b"]}"
     assert len(many) < MAX_BODY_BYTES
     with pytest.raises(ExchangeError) as error:

@@ -21,7 +21,7 @@ DECLARED = {
 
 @pytest.mark.parametrize(("lock", "declared"), DECLARED.items())
 def test_declared_dependencies_are_locked_with_hashes(lock, declared):
-    """After a change, ``scripts/dependencies renew`` updates the locks."""
+    """Every declared dependency is in the locks with a hash; ``scripts/dependencies renew`` updates them."""
     text = (TOP / "locks" / f"{lock}.txt").read_text()
     entries = re.findall(
         r"^([a-z0-9][a-z0-9._-]*)(?:\[[a-z0-9,-]+\])?==(\S+)(.*?)(?=^[a-z0-9]|\Z)", text, re.MULTILINE | re.DOTALL
@@ -51,7 +51,7 @@ def test_constraints_pin_the_tested_versions():
 
 
 def test_every_documented_install_uses_the_clone_and_its_constraints():
-    """On PyPI, the name ``harvester`` belongs to another project."""
+    """No documented command installs ``harvester`` from PyPI, where the name belongs to another project."""
     listed = subprocess.run(["git", "ls-files"], cwd=TOP, capture_output=True, text=True, check=True).stdout.split("\n")
     own = {"tests/system/test_supply_chain.py", "CHANGELOG.md"}
     texts = {name: (TOP / name).read_text(errors="replace") for name in listed if name and name not in own}

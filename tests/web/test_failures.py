@@ -75,7 +75,7 @@ async def test_each_reason_has_its_command_and_its_pairs_in_pages(http, server):
 
 
 async def test_the_csv_has_every_failed_pair_and_can_be_used_as_a_list(http, server, monkeypatch):
-    """It is sent in pages; a detail is no formula in a spreadsheet."""
+    """The CSV has every failed pair, also of many pages, and no detail is a formula in a spreadsheet."""
     monkeypatch.setattr(lookups, "CSV_PAIRS", 40)
     status, text = await get(http, server, "/rejections.csv")
     rows = list(csv.DictReader(io.StringIO(text)))
@@ -93,12 +93,12 @@ UNUSUAL = ["x", "rejected&reason=nope", "captured", "&after=-1", "expired&after=
 
 @pytest.mark.parametrize("query", UNUSUAL)
 async def test_any_query_has_a_page(http, server, query):
-    """An unknown reason or bookmark is no error."""
+    """A query with an unknown reason or bookmark has a page too."""
     assert (await get(http, server, f"/rejections?outcome={query}"))[0] == 200
 
 
 async def test_a_ledger_that_cannot_be_read_is_no_empty_csv(http, server, ledger):
-    """A program must not take it for a ledger without failures."""
+    """If the ledger cannot be read, the response is an error and not an empty CSV."""
     ledger.path.rename(ledger.path.with_name("moved.db"))
     for path in ("/rejections", "/rejections.csv"):
         assert (await get(http, server, path))[0] == 503
@@ -116,7 +116,7 @@ async def test_no_page_reads_or_sorts_all_pairs(ledger, tmp_path):
 
 @pytest.mark.parametrize("harm", ["<script>", "'" * 400, "\U0001f600" * 400, "\x00" * 400])
 def test_the_largest_page_is_limited_and_escaped(harm):
-    """It takes at most 100 KB, and the next page begins with the first pair that is not shown."""
+    """A page takes at most 100 KB, and the next page begins with the first pair that is not shown."""
     pairs = [FailedPair(n, Pair(harm, harm, harm), "rejected", harm, harm, snapshots.NOW) for n in range(101)]
     books = Books(101, {}, {harm: 101, **{f"status_{n}": 1 for n in range(100)}}, 0, 0)
     groups = list_groups(books)
@@ -128,12 +128,12 @@ def test_the_largest_page_is_limited_and_escaped(harm):
 
 
 def test_half_a_character_from_outside_breaks_no_csv():
-    """An id may contain what cannot be encoded."""
+    """An id that contains half a character does not break the CSV."""
     assert encode_csv([FailedPair(1, Pair("eu", "\udcff", "s"), "expired", "", "", None)]) == b"eu,?,s,expired,,,\n"
 
 
 async def test_a_csv_that_breaks_off_is_no_complete_response(http, server, ledger, monkeypatch):
-    """If the ledger is lost after the first bytes were sent, a program gets an error and no shorter list."""
+    """If the ledger is lost during the download, a program gets an error and not a shorter list."""
     encode = lookups.encode_csv
 
     def encode_and_lose_the_ledger(*arguments, **options):

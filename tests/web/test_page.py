@@ -49,7 +49,7 @@ def text(snapshot: Snapshot | None, problem: str | None = None) -> str:
 
 
 def test_a_healthy_page_begins_with_healthy_and_the_nearest_deadline():
-    """Then it shows what is pending, and the nearest deadline."""
+    """A healthy page says Healthy, then what is pending, and the nearest deadline."""
     read = text(snapshots.healthy())
     assert read.startswith(
         "harvester 13:41:07 UTC Healthy 6,458 pairs not read yet; 80,000 pairs waiting for "
@@ -90,7 +90,7 @@ def test_books_are_shown_as_a_sum():
 
 
 def test_old_figures_are_marked_as_not_healthy():
-    """A ledger that cannot be read is an alert."""
+    """If the ledger cannot be read, the page shows the old figures and says that the service is not healthy."""
     read = text(snapshots.healthy(), "the ledger cannot be used: disk I/O error")
     assert "Not healthy The ledger cannot be used: disk I/O error" in read
     assert "86,458 pending" in read
@@ -98,7 +98,7 @@ def test_old_figures_are_marked_as_not_healthy():
 
 
 def test_a_window_that_has_ended_is_not_drawn():
-    """The page says that the present window is unknown."""
+    """After a window has ended, the page says that the quota is unknown."""
     quiet = snapshots.build_workspace(
         window=replace(snapshots.build_workspace().window, resets_at=snapshots.NOW - 7200)
     )
@@ -108,7 +108,7 @@ def test_a_window_that_has_ended_is_not_drawn():
 
 
 def test_a_new_service_has_a_page():
-    """Unknown values are no error."""
+    """The page of a new service shows unknown values without an error."""
     assert "Nothing is pending." in text(Snapshot(taken_at=snapshots.NOW, started_at=snapshots.NOW))
 
 

@@ -9,7 +9,7 @@ from harvester.web.search_limit import SearchesBusy, SearchLimit
 
 
 def test_a_snapshot_waits_for_at_most_one_search():
-    """However many requests search, the snapshot is next once the present search ends."""
+    """However many requests search, the snapshot is taken as soon as the current search ends."""
     events = []
 
     async def story() -> None:
@@ -49,7 +49,7 @@ def test_a_search_that_nobody_waits_for_still_has_its_turn():
 
 
 def test_a_failed_search_is_reported_and_ends_its_turn():
-    """The next search runs."""
+    """A search that fails is reported, and the next search runs."""
 
     async def fail() -> None:
         raise OSError

@@ -52,7 +52,7 @@ def read(document: str) -> str:
 
 
 async def test_the_page_finds_a_send_without_a_script(http, server, ledger):
-    """The form of the status page leads there; what it shows is what harvester show prints."""
+    """The form of the status page leads to the page of a send, which shows what ``harvester show`` prints."""
     assert '<form action="/sends"' in (await get(http, server, "/"))[1]
     status, page = await get(http, server, "/sends?q=%3Cs%3E&campaign_id=c2")
     assert status == 200
@@ -68,21 +68,21 @@ async def test_the_page_finds_a_send_without_a_script(http, server, ledger):
     "query", ["", "?q=", "?q=nope", "?q=%00", "?q=%ED%A0%80", "?q=%ff", "?q=" + "a" * 4000, "?x=1"]
 )
 async def test_any_search_has_a_page(http, server, query):
-    """A send that does not exist is no error; the page says what to do."""
+    """The page of a send that does not exist says what to do."""
     status, page = await get(http, server, f"/sends{query}")
     searched = query.startswith("?q=") and len(query) > 3
     assert (status, "harvester enqueue adds a send" in page) == (200, searched)
 
 
 async def test_a_ledger_that_cannot_be_read_is_reported(http, server, ledger):
-    """The page says why in one line."""
+    """If the ledger cannot be read, the page says why in one line."""
     ledger.path.rename(ledger.path.with_name("moved.db"))
     status, text = await get(http, server, "/sends?q=s")
     assert (status, "was removed or replaced while it was in use" in text, text.count("\n")) == (503, True, 1)
 
 
 async def test_a_search_is_refused_while_another_runs(http, server, monkeypatch):
-    """Every page that searches the ledger says when to try again."""
+    """While another search runs, every page that searches the ledger says when to try again."""
     monkeypatch.setattr(search_limit, "BUSY_SECONDS", 0.01)
     await get(http, server, "/readyz")  # the page of a workspace needs a snapshot
     ends = asyncio.Event()
@@ -114,7 +114,7 @@ def test_text_from_outside_never_becomes_markup(harm):
 
 @pytest.mark.parametrize("harm", ["'" * 2000, "\U0001f600" * 2000, "\x00" * 400])
 def test_the_largest_page_is_limited(harm):
-    """It takes at most 100 KB, and says that there are more sends."""
+    """The page takes at most 100 KB, and says that there are more sends."""
     page = render_with(harm, sends=10)
     assert len(page.encode()) < 100_000
     assert "There are more." in page

@@ -169,7 +169,7 @@ async def test_a_hanging_ledger_is_reported(http, server, source, monkeypatch):
 
 
 async def test_malformed_requests_are_not_logged(http, server, capfd, caplog):
-    """A port scan does not fill the log."""
+    """A malformed request, such as that of a port scan, is not logged."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
     writer.write(b"GET / HTTP/1.1\r\n\x1b[31mno header\r\n\r\n")
     assert b" 400 " in await reader.read()
@@ -179,7 +179,7 @@ async def test_malformed_requests_are_not_logged(http, server, capfd, caplog):
 
 
 async def test_a_port_in_use_is_an_error_with_a_next_step(source):
-    """The error names the setting."""
+    """The error about a port in use names the setting."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}: .*; choose another"):
@@ -188,7 +188,7 @@ async def test_a_port_in_use_is_an_error_with_a_next_step(source):
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
 async def test_metrics_show_the_figures_of_the_page(http, server, source, accept):
-    """No label holds an id."""
+    """The metrics have the figures of the page, and no label contains an id."""
     source.show(snapshots.unhealthy())
     status, text = await get(http, server, "/metrics", headers={"Accept": accept})
     assert status == 200
@@ -246,7 +246,7 @@ async def test_files_for_operations_name_only_metrics_that_exist(http, server, s
 
 
 async def test_every_metric_and_every_alert_is_explained(http, server, source):
-    """The page on operations has a row for each."""
+    """docs/operations.md has a row for each metric and each alert."""
     text = (CONFIG.parent / "docs" / "operations.md").read_text()
     alerts = yaml.safe_load((CONFIG / "alerts.yml").read_text())
     names = {rule["alert"] for group in alerts["groups"] for rule in group["rules"]}
@@ -273,7 +273,7 @@ CHANGED = """new Promise(done => {
 
 
 async def test_the_page_in_a_real_browser(server, source, tmp_path):
-    """It fits every width, loads nothing else, logs nothing to the console, and updates in place."""
+    """The page fits every width, loads nothing else, logs nothing to the console, and updates in place."""
     async with chromium(tmp_path / "profile") as tab:
         for width, dark, seen in (
             (390, False, snapshots.unhealthy()),
@@ -303,7 +303,7 @@ async def test_the_page_in_a_real_browser(server, source, tmp_path):
 
 
 async def test_the_page_without_script(server, source, tmp_path):
-    """It shows the same, and the browser reloads it every ten seconds."""
+    """Without JavaScript the page shows the same, and the browser reloads it every ten seconds."""
     async with chromium(tmp_path / "profile") as tab:
         await tab.visit(server.url + "/", script=False)
         assert await tab.run("document.querySelector('meta[http-equiv=refresh]').content") == "10"

@@ -46,7 +46,7 @@ def decode(snapshot: Snapshot | None, problem: str | None = None) -> dict[str, A
 
 
 def test_the_status_has_the_figures_of_the_page():
-    """Both are made from one snapshot."""
+    """The status as JSON has the same figures as the page."""
     status = decode(snapshots.unhealthy())
     assert (status["healthy"], status["ready"], len(status["alerts"])) == (False, False, 7)
     us = next(each for each in status["workspaces"] if each["name"] == "us")
@@ -59,7 +59,7 @@ def test_the_status_has_the_figures_of_the_page():
 
 
 def test_a_ledger_that_cannot_be_read_is_a_problem_of_the_status():
-    """The last figures stay; before the first snapshot there are none."""
+    """If the ledger cannot be read, the status has the problem and the last figures, if there are any."""
     status = decode(snapshots.healthy(), "disk I/O error")
     assert (status["healthy"], status["ready"], status["problem"]) == (False, False, "disk I/O error")
     assert status["books"]["accepted"] == 1_000_000
@@ -68,7 +68,7 @@ def test_a_ledger_that_cannot_be_read_is_a_problem_of_the_status():
 
 @pytest.mark.parametrize("harm", ["x", "'" * 400, "\U0001f600" * 400])
 def test_with_500_workspaces_page_and_status_are_small(harm):
-    """They take at most 100 KB, begin with the workspaces with the most serious problems, and count the others."""
+    """Page and status take at most 100 KB. They list the workspaces with the worst problems, and count the others."""
     snapshot = many_workspaces(harm)
     page, status = render_page(Health(snapshot), now=NOW), encode_status(Health(snapshot))
     assert (len(page.encode()) < 100_000, len(status.encode()) < 100_000) == (True, True)
@@ -87,7 +87,7 @@ def test_with_500_workspaces_page_and_status_are_small(harm):
 
 
 def test_the_page_of_a_workspace_shows_its_last_day_and_its_next_readings():
-    """It can be bookmarked: ``/?workspace=eu``."""
+    """``/?workspace=eu`` shows the last day and the next readings of one workspace."""
     day = tuple(Activity(NOW - at * 900, 10 + at, 8, at == 3) for at in range(96, 0, -1))
     snapshot = snapshots.healthy()
     eu, us = snapshot.workspaces
@@ -116,7 +116,7 @@ def test_the_present_quarter_of_an_hour_is_drawn_whole():
 
 
 def test_the_page_of_an_unknown_workspace_says_so():
-    """The name in the address is escaped."""
+    """The page says that the workspace is unknown, and escapes its name."""
     health = Health(snapshots.healthy())
     assert "No workspace <b>x" not in render_workspace_page(health, "<b>x", [], now=NOW)
     assert "No workspace &lt;b&gt;x is configured." in render_workspace_page(health, "<b>x", [], now=NOW)

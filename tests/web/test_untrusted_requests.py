@@ -32,7 +32,7 @@ async def open_connections(
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])
 async def test_hundreds_of_idle_connections_hold_few_files_and_block_no_probe(sent):
-    """At most 64 are held, the longest idle are closed first, and each probe gets a response."""
+    """At most 64 connections are held, the longest idle ones are closed first, and each probe gets a response."""
     source = SnapshotSource()
     async with WebServer(take_snapshot=source, clock=source, port=0) as page:
         port = int(page.url.rpartition(":")[2])
@@ -102,7 +102,7 @@ def test_few_open_files_mean_few_connections(monkeypatch):
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:99999"])
 def test_on_loopback_local_hosts_are_answered(host):
-    """With any port, because ports may be forwarded."""
+    """Local host names are accepted with any port, because ports may be forwarded."""
     for bound in ("127.0.0.1", "localhost", "::1", "127.0.0.2"):
         assert is_allowed([host], list_allowed_hosts(bound))
 
@@ -124,7 +124,7 @@ def test_on_loopback_local_hosts_are_answered(host):
     ],
 )
 def test_on_loopback_other_hosts_are_refused_and_elsewhere_all_are_answered(host):
-    """Another website could read the page otherwise; the names of a pod are unknown."""
+    """On loopback, other hosts are refused so that no website can read the page; elsewhere, all hosts are accepted."""
     for bound in ("127.0.0.1", "localhost", "::1"):
         assert not is_allowed([host], list_allowed_hosts(bound))
         assert not is_allowed(["localhost", host], list_allowed_hosts(bound))
@@ -134,7 +134,7 @@ def test_on_loopback_other_hosts_are_refused_and_elsewhere_all_are_answered(host
 
 
 async def test_another_website_cannot_read_the_page_by_its_own_host():
-    """All paths refuse it."""
+    """No path responds to a request with another website's host."""
     source = SnapshotSource()
     async with WebServer(take_snapshot=source, clock=source, port=0) as page:
         for path in ("/", "/readyz", "/livez", "/metrics", "/none"):
