@@ -108,7 +108,7 @@ def test_a_transient_failure_is_attempted_three_times_and_then_deferred(failure)
 
 
 def test_a_later_attempt_that_succeeds_is_a_capture():
-    """The second or third attempt counts as much as the first."""
+    """A second or third attempt that succeeds is a capture like a first one."""
     (outcome,), transport, _ = capture_all([503, ExchangeError("disconnected", "gone"), 200])
     assert isinstance(outcome, Captured)
     assert outcome.verdict is Verdict.EMPTY
@@ -124,7 +124,7 @@ def test_a_429_costs_no_attempt():
 
 @pytest.mark.parametrize("status", [400, 404, 410, 422])
 def test_a_refused_pair_is_rejected_at_once_with_its_reason(status):
-    """A retry would cost quota and change nothing. The detail contains no secret."""
+    """A refused pair is rejected without a retry, and its detail contains no secret."""
     (outcome,), transport, _ = capture_all([status])
     assert outcome == Rejected(f"status_{status}", "no\\x1b[31m, [key] is not it")
     assert transport.request_count == 1
@@ -132,7 +132,7 @@ def test_a_refused_pair_is_rejected_at_once_with_its_reason(status):
 
 @pytest.mark.parametrize("status", [401, 403, 415])
 def test_a_refused_key_halts_the_workspace_and_the_reading_is_returned(status):
-    """One request is enough. The reading is unchanged, and the reason does not contain the key."""
+    """One refused request halts the workspace. The reading is unchanged, and the reason does not contain the key."""
     (outcome,), transport, client = capture_all([status])
     assert outcome == Returned()
     assert transport.request_count == 1
@@ -141,7 +141,7 @@ def test_a_refused_key_halts_the_workspace_and_the_reading_is_returned(status):
 
 
 def test_twenty_refusals_in_a_row_are_a_doubt_and_a_capture_resets_the_count():
-    """A wrong host refuses every pair; twenty wrong pairs among good ones, or of one campaign, are different."""
+    """Twenty refusals in a row put the endpoint in doubt; wrong pairs among good ones, or of one campaign, do not."""
     steps = [400] * (REFUSALS_TO_DOUBT - 1) + [200] + [400] * (REFUSALS_TO_DOUBT - 1)
     _, _, client = capture_all(steps, readings=len(steps))
     assert client.endpoint.refusals.trust is Trust.TRUSTED
@@ -175,7 +175,7 @@ def test_if_everything_fails_there_are_few_more_requests_than_readings():
 
 
 def test_a_stop_ends_the_wait_between_attempts():
-    """A reading that waits for its next attempt is returned on a stop."""
+    """A stop returns a reading that waits for its next attempt."""
 
     async def stopped() -> tuple:
         clock = VirtualClock()
@@ -208,7 +208,7 @@ def test_log_lines_about_a_response_name_its_send(step, event):
 
 
 def test_only_the_first_unusable_response_of_each_cause_is_a_warning():
-    """Hundreds of them do not flood the log. They are counted, and logged at debug level."""
+    """Hundreds of unusable responses do not flood the log: all but the first of each cause are at debug level."""
     with structlog.testing.capture_logs() as logs:
         _, _, client = capture_all([b"{}", b"[", 200, b"{}", b"[", 200], readings=2)
     logged = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "response_unusable"]

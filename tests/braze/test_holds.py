@@ -48,7 +48,7 @@ def test_acquire_raises_if_the_wait_is_long():
 
 
 def test_many_429s_at_once_are_one_hold_until_the_reset():
-    """Sixty-four 429s cause one hold; after the reset one request probes."""
+    """Sixty-four 429s cause one hold, and after the reset a single request probes the limit."""
 
     async def resumed() -> tuple[float, int]:
         clock = VirtualClock()

@@ -26,7 +26,7 @@ def test_live_sending_is_never_refused(harvesters, neighbour, window_seconds):
 
 
 def test_a_lone_harvester_uses_its_whole_share():
-    """Without other clients, the work of two windows takes at most a tenth longer than two windows."""
+    """Without other clients, a capture of two windows' requests takes at most a tenth longer than two windows."""
     result = simulate(Scenario(1, "none", limit=7000, window_seconds=100.0, starts_at_fraction=0.0))
     assert result.seconds < 1.1 * result.ideal_seconds
 
@@ -62,7 +62,7 @@ def test_the_pace_is_kept_within_two_percent(rate):
 
 
 def test_no_queue_remains_if_responses_are_fast():
-    """If the pace is no limit, nearly all workers have a request in flight."""
+    """If the pace does not limit the requests, nearly all workers have one in flight."""
 
     async def most_in_flight() -> int:
         pacer = make_pacer(VirtualClock(), max_rate=100_000.0)

@@ -8,7 +8,7 @@ from harvester.braze.quota import Quota, QuotaReport
 
 
 def test_a_sudden_fall_needs_a_second_response():
-    """One response that reports a used quota does not stop requests; two do."""
+    """One response that reports a used-up quota does not stop requests, but a second one does."""
     quota = Quota(0.2)
     now = 100.0
 
@@ -24,7 +24,7 @@ def test_a_sudden_fall_needs_a_second_response():
 
 
 def test_responses_of_the_last_window_change_nothing():
-    """Responses come out of order, and a doubt ends with its window."""
+    """A late response of the last window changes nothing, and a doubt ends with its window."""
     quota = Quota(0.2)
     observe(quota, 0.0, 900)
     observe(quota, 2999.0, 0)
@@ -56,7 +56,7 @@ def test_invalid_headers_are_ignored(headers):
 
 
 def test_an_invalid_date_is_ignored():
-    """A response with an invalid ``Date`` is used without it."""
+    """The quota of a response counts even if its ``Date`` is invalid."""
     assert QuotaReport.from_headers({"Date": "Thu, 01 Jan 99999999999 00:00:00 GMT"}).server_time is None
 
 
@@ -66,21 +66,21 @@ def observe(quota: Quota, now: float, remaining: int, *, limit: int = 1000, rese
 
 
 def test_the_headers_of_a_response_are_parsed():
-    """Limit, remaining, reset and server time, as Braze writes them."""
+    """The limit, the remaining requests, the reset and Braze's time are parsed as Braze writes them."""
     headers = {"X-RateLimit-Limit": "250000", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1767229200"}
     report = QuotaReport.from_headers(headers | {"Date": "Thu, 01 Jan 2026 00:30:00 GMT"})
     assert report == QuotaReport(250_000, 0, 1_767_229_200, 1_767_227_400.0)
 
 
 def test_a_small_unused_quota_is_used():
-    """A thousand requests an hour, none used: one leaves about every five seconds, not never."""
+    """With an unused quota of a thousand requests an hour, one request is sent about every five seconds."""
     quota = Quota(0.2)
     observe(quota, 0.0, 1000, reset_at=5600.0)
     assert quota.pace(0.0, in_flight=0, latency_seconds=0.1) == pytest.approx(800 / 3600, rel=0.01)
 
 
 def test_unused_quota_is_made_up_at_a_quarter_more():
-    """Half a window later nothing is used: the pace is a quarter higher, not twice as high."""
+    """If nothing was used for half a window, the pace is a quarter higher, and not twice as high."""
     quota = Quota(0.2)
     observe(quota, 0.0, 1000, reset_at=5600.0)
     assert quota.pace(1800.0, in_flight=0, latency_seconds=0.1) == pytest.approx(1.25 * 800 / 3600)
@@ -95,7 +95,7 @@ def test_requests_in_flight_count_as_used():
 
 
 def test_no_fraction_of_a_request_is_taken_from_the_reserve():
-    """0.2 requests are above the reserve at the end of a window; a request needs a whole one."""
+    """If only 0.2 requests are left above the reserve, no request is sent."""
     quota = Quota(0.2)
     observe(quota, 0.0, 1004, limit=1004)
     for _ in range(2):  # so deep a fall is not believed at once
@@ -104,7 +104,7 @@ def test_no_fraction_of_a_request_is_taken_from_the_reserve():
 
 
 def test_requests_without_a_report_count_as_ours():
-    """Our own timeouts do not look like another user; a larger fall does, and reduces our share."""
+    """Requests that timed out count as our own. A larger fall means other clients, and reduces the share."""
     quota = Quota(0.2)
     observe(quota, 0.0, 900)
     for _ in range(3):
@@ -120,7 +120,7 @@ def test_requests_without_a_report_count_as_ours():
 
 @pytest.mark.parametrize(("missed_seconds", "window_seconds"), [(0, 100), (0, 1000), (36_000, 3600)])
 def test_below_the_line_we_wait_as_long_as_wait_seconds_returns(missed_seconds, window_seconds):
-    """Two percent of the window below the line, nothing leaves until the line has come down that far."""
+    """If the quota is two percent of the window below the line, no request is sent until the line has come down."""
     quota = Quota(0.2)
     observe(quota, 0.0, 1000, reset_at=2050.0)
     now, reset_at = missed_seconds + 60.0, missed_seconds + 2050.0 + window_seconds

@@ -133,7 +133,7 @@ def test_wrong_pairs_of_one_campaign_do_not_block_other_pairs(tmp_path, lasting)
 
 @pytest.mark.parametrize("campaigns", [1, 2])
 def test_wrong_pairs_of_one_or_two_campaigns_do_not_halt(tmp_path, campaigns):
-    """Nothing indicates a wrong endpoint, and every pair is rejected."""
+    """If only one or two campaigns are wrong, every pair of them is rejected and the workspace does not halt."""
     braze = Braze(())
     done = run_capture(tmp_path, braze, *(sends(f"typo{each}", 150, hours_left=each + 1) for each in range(campaigns)))
     assert (done.rejected, done.books.pending, done.halted) == (150 * campaigns, 0, None)
@@ -166,14 +166,14 @@ def test_probes_leave_one_at_a_time(tmp_path):
 
 @pytest.mark.parametrize("each", [1, 10])
 def test_many_wrong_campaigns_before_a_right_one_do_not_halt(tmp_path, each):
-    """Three hundred wrong pairs with nearer deadlines: probes also start from the other end."""
+    """A right campaign behind three hundred wrong pairs is found, because probes also start from the last deadline."""
     wrong = [sends(f"typo{number}", each, hours_left=1 + number / 1000) for number in range(300 // each)]
     done = run_capture(tmp_path, Braze({"real"}), *wrong, sends("real", 100, hours_left=48))
     assert (done.captured, done.rejected, done.halted) == (100, 300, None)
 
 
 def test_a_campaign_that_was_captured_before_is_probed_first(tmp_path):
-    """Wrong campaigns have the nearest and the farthest deadlines: captures of an earlier run decide."""
+    """A campaign with captures of an earlier run is probed first, whatever the deadlines of wrong campaigns."""
     braze = Braze({"real"})
     assert run_capture(tmp_path, braze, sends("real", 1, hours_left=24)).captured == 1
     near = [sends(f"near{number}", 30, hours_left=1) for number in range(20)]
@@ -183,7 +183,7 @@ def test_a_campaign_that_was_captured_before_is_probed_first(tmp_path):
 
 
 def test_a_capture_among_refusals_and_transient_failures_prevents_a_halt(tmp_path):
-    """Every fourth response is a 503, which is no refusal and does not end a series of refusals."""
+    """A capture among refusals prevents a halt, and a 503 among them does not."""
     braze = Braze({"real"}, fails=lambda number: number % 4 == 0)
     done = run_capture(tmp_path, braze, sends("typo", 300, hours_left=1), sends("real", 100, hours_left=24))
     assert (done.captured, done.rejected, done.halted) == (100, 300, None)
@@ -210,7 +210,7 @@ def test_a_halt_by_refusals_is_probed_every_few_seconds(tmp_path):
 
 
 def test_a_halted_service_captures_a_new_right_pair_within_seconds(tmp_path):
-    """A thousand wrong pairs wait; a new pair is requested by the next probe or the one after it."""
+    """While a thousand wrong pairs wait, a new pair is requested by the next probe or the one after it."""
     braze = Braze({"real"})
     wrong = [sends(f"typo{number}", 30, hours_left=300) for number in range(20)]
     late = sends("real", 100, hours_left=1)
@@ -221,7 +221,7 @@ def test_a_halted_service_captures_a_new_right_pair_within_seconds(tmp_path):
 
 
 def test_a_restart_of_a_halted_workspace_begins_with_one_probe(tmp_path):
-    """The ledger records the halt: one request finds whether the endpoint is right now."""
+    """After a restart, a halted workspace sends one probe, because the ledger has the halt."""
     lists = [sends(f"c{number}", 10, hours_left=24) for number in range(40)]
     wrong = Braze(())
     first = run_capture(tmp_path, wrong, *lists)
@@ -238,7 +238,7 @@ def test_a_restart_of_a_halted_workspace_begins_with_one_probe(tmp_path):
 
 
 def test_a_restart_requests_refused_campaigns_if_no_others_are_left(tmp_path):
-    """No exclusion outlives the process, so a corrected endpoint is always requested."""
+    """After a restart, refused campaigns are requested again, so that a corrected endpoint is noticed."""
     lists = [sends(f"c{number}", 100, hours_left=24) for number in range(3)]
     first = run_capture(tmp_path, Braze(()), *lists)
     assert first.halted is not None
@@ -247,7 +247,7 @@ def test_a_restart_requests_refused_campaigns_if_no_others_are_left(tmp_path):
 
 
 def test_a_campaign_counts_once():
-    """Three hundred refusals of it cause one doubt; after a capture of another campaign, none."""
+    """Three hundred refusals of one campaign cause one doubt, and none after a capture of another campaign."""
     refusals = Refusals()
     for _ in range(300):
         refusals.add_refusal("typo", "status 400")
@@ -260,7 +260,7 @@ def test_a_campaign_counts_once():
 
 
 def test_a_request_in_flight_when_doubt_begins_is_no_probe():
-    """Sixty wrong pairs of sixty campaigns, requested together, do not show whether a later one is refused."""
+    """Refusals of sixty requests that were sent together do not halt the workspace before a probe was sent."""
     refusals = Refusals()
     for number in range(64):
         refusals.add_refusal(f"c{number}", "status 404")
@@ -285,7 +285,7 @@ def test_the_memory_of_refusals_is_bounded():
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["run", "serve"])
 def test_a_campaign_whose_requests_all_fail_does_not_block_others(tmp_path, lasting):
-    """Braze answers 500 for the campaign with the nearest deadlines: after each hold another one is requested."""
+    """If every request for one campaign gets a 500, each probe requests another campaign, which is captured."""
     braze = Braze({"real"}, status=500)
     lists = sends("broken", 60, hours_left=20), sends("real", 20, hours_left=40)
     done = run_capture(tmp_path, braze, *lists, lasting=lasting, seconds=0.5 * HOUR)

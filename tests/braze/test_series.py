@@ -49,7 +49,7 @@ DAY = {
 
 
 def test_each_variation_each_day_and_the_capture_is_a_row():
-    """The rows of one day: three variations, the day's totals, and the capture."""
+    """One day becomes a row for each of three variations, one for the day's totals, and one for the capture."""
     rows = make_rows(success(DAY))
     assert [(row["level"], row["channel"], row["variation_name"]) for row in rows] == [
         ("variation", "email", "A"), ("variation", "email", "Control Group"), ("variation", "sms", "A"),
@@ -75,7 +75,7 @@ def test_each_variation_each_day_and_the_capture_is_a_row():
     ],
 )
 def test_a_response_without_activity_is_zero_or_empty(days, verdict):
-    """No days are empty, days without counts are zero, and only counts are activity."""
+    """The verdict is empty without days, zero for days with only zeros, and activity only if something was counted."""
     assert make_capture(success(*days)).verdict is verdict
 
 
@@ -96,7 +96,7 @@ def test_an_unusable_body_is_an_error_and_no_verdict(body):
 
 
 def test_a_body_cut_at_any_byte_is_an_error():
-    """A body that ends early never counts, wherever it ends."""
+    """A body that ends early is an error, wherever it ends."""
     body = json.dumps(success(DAY)).encode()
     for at in range(len(body)):
         with pytest.raises(ExchangeError, match=r"unparsable: \w+"):
@@ -105,7 +105,7 @@ def test_a_body_cut_at_any_byte_is_an_error():
 
 @pytest.mark.parametrize("days", [[], [DAY]])
 def test_the_row_of_a_capture_contains_its_request(days):
-    """``ending_at`` and ``since``: the rows alone can rebuild a ledger."""
+    """The row of a capture has ``ending_at`` and ``since``, so that a ledger can be rebuilt from rows."""
     row = make_rows(success(*days))[-1]
     assert (row["level"], row["captured_at"]) == ("capture", "2026-01-01T00:00:00.500Z")
     assert (row["ending_at"], row["since"]) == ("2026-01-01T00:00:00.000Z", "2025-12-31T00:00:00.000Z")
@@ -147,7 +147,7 @@ def test_a_day_of_another_shape_is_kept_as_drift(day, row):
 
 @pytest.mark.parametrize("odd", ["7", None, [1], {"a": 1}])
 def test_a_counter_of_an_unexpected_type_is_kept_as_drift(odd):
-    """Its value is unchanged; lists and objects become JSON text."""
+    """A counter of an unexpected type keeps its value; lists and objects become JSON text."""
     day = {"time": "2026-11-01", "messages": {"sms": [{"variation_name": "A", "sent": 1, "new_counter": odd}]}}
     rows = make_rows(success(day))
     kept = json.loads(rows[0].get("unrecognized", "{}")) | rows[0]
@@ -173,7 +173,7 @@ def test_only_zeros_are_the_verdict_zero(odd, verdict):
 
 @pytest.mark.parametrize("counter", [b"18446744073709551617", b"9223372036854775808", b"1e300"])
 def test_a_counter_too_large_to_be_exact_is_drift(counter):
-    """A number beyond 64 bits is parsed as a rounded one."""
+    """A counter beyond 64 bits is rounded, so it is marked as drift."""
     other = b',{"time":"2026-11-02","messages":{}}]}'
     body = b'{"message":"success","data":[{"time":"2026-11-01","messages":{},"sent":' + counter + b"}" + other
     assert make_capture(body).drift
@@ -181,13 +181,13 @@ def test_a_counter_too_large_to_be_exact_is_drift(counter):
 
 
 def test_the_last_of_two_members_of_one_name_counts_in_every_row():
-    """Which one is right is undocumented; ``--raw`` keeps the response."""
+    """If a counter is named twice, the last value counts in every row."""
     body = b'{"message":"x","data":[{"time":"2026-11-01","messages":{},"sent":1,"sent":2}],"message":"success"}'
     assert make_rows(body)[0]["sent"] == 2
 
 
 def test_a_counter_with_the_name_of_a_column_does_not_replace_it():
-    """Whatever Braze calls a counter, a row keeps its pair and day."""
+    """A counter with the name of a column does not replace the pair or the day of its row."""
     day = {"time": "2026-11-01", "messages": {"sms": [{"campaign_id": 9, "level": 9, "date": 9, "sent": 1}]}}
     row = make_rows(success(day))[0]
     assert (row["campaign_id"], row["level"], row["date"], row["sent"]) == ("c", "variation", "2026-11-01", 1)
@@ -202,7 +202,7 @@ ABSURD = (
 
 
 def test_a_counter_with_an_unusual_name_is_kept_as_text_and_drift():
-    """It replaces no other column in any case; the other counters and the verdict are unchanged."""
+    """A counter with an unusual name replaces no column, and changes no other counter and no verdict."""
     counters = {name: number for number, name in enumerate(ABSURD, 1)}
     for day in (
         {"time": "2026-11-01", "messages": {"sms": [{**counters, "sent": 7, "brand_new": 8}]}},
@@ -264,7 +264,7 @@ def test_a_response_whose_rows_no_reader_accepts_is_an_error(day):
 
 
 def test_channels_and_variations_are_rows_and_not_columns():
-    """A thousand of them leave the columns unchanged."""
+    """A thousand channels and variations add rows, but no columns."""
     channels = {f"channel {number}": [{"sent": 1}] * 10 for number in range(1000)}
     rows = make_rows(success({"time": "2026-11-01", "messages": channels}))
     assert len(rows) == 10_002
@@ -310,7 +310,7 @@ JSON = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(JSON, max_size=5))
 def test_any_list_of_days_becomes_rows(days):
-    """Every row can be read back and names its pair; nothing raises."""
+    """Whatever the days contain, every row can be read back and names its pair."""
     rows = make_rows(success(*days))
     assert rows[-1]["level"] == "capture"
     for row in rows:
@@ -319,7 +319,7 @@ def test_any_list_of_days_becomes_rows(days):
 
 
 def test_rows_load_in_duckdb(tmp_path):
-    """A reader loads a part with unexpected values too."""
+    """DuckDB loads a part that contains unexpected values."""
     part = tmp_path / "part.ndjson"
     part.write_bytes(make_capture(success(DAY, {"time": "2026-11-02", "messages": {"new": [{"sent": 2**60}]}})).rows)
     found = duckdb.sql(f"SELECT sum(sent) FROM read_json('{part}', union_by_name = true)").limit(1).fetchall()

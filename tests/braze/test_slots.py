@@ -10,7 +10,7 @@ from harvester.simulator.virtual_time import VirtualClock, run_virtual
 
 
 def test_the_request_with_the_nearest_deadline_gets_the_next_slot():
-    """The order in which requests began to wait decides only between equal deadlines."""
+    """The nearest deadline gets the next slot; between equal deadlines, the request that waited longer."""
 
     async def story() -> list[str]:
         clock, served = VirtualClock(), []
@@ -71,7 +71,7 @@ def test_a_request_that_is_cancelled_while_it_waits_takes_no_slot():
 
 
 def test_a_stop_ends_all_waits():
-    """The process ends although slots are taken by requests that hang."""
+    """A stop ends all waits for a slot, although requests that hang keep the slots."""
 
     async def story() -> None:
         clock = VirtualClock()

@@ -84,7 +84,7 @@ async def test_a_broken_response_is_a_transient_error(script):
 
 
 async def test_a_gzip_body_cut_at_any_byte_is_an_error():
-    """Aiohttp accepts a truncated gzip body silently; the parser does not."""
+    """A gzip body that is cut at any byte is an error, although aiohttp accepts some of them."""
     data = gzip.compress(GOOD)
     for at in range(len(data)):
         outcome, _ = await send_request(answer_with(build_response(data[:at], "Content-Encoding: gzip")))
@@ -284,15 +284,15 @@ def test_every_status_has_one_meaning():
 
 
 def test_exit_codes_are_the_documented_ones():
-    """Scripts depend on them, so they match the table in docs/configuration.md."""
+    """The exit codes match the table in docs/configuration.md, because scripts depend on them."""
     readme = (Path(__file__).parent.parent.parent / "docs/configuration.md").read_text()
-    words = "complete|bug|not usable|partial|halted|storage|interrupted"
+    words = "complete|bug|is invalid|partial|halted|storage|interrupted"
     documented = re.findall(rf"^\| (\d+) \| .*?({words})", readme, re.MULTILINE)
     assert [(int(code), word) for code, word in documented] == list(zip(ExitCode, words.split("|"), strict=True))
 
 
 async def test_cancelling_a_request_ends_it():
-    """A stop does not wait for a silent server."""
+    """A cancelled request ends at once, even if the server is silent."""
     async with serve_script(answer_with(b"", then="silence")) as server:
         transport = make_transport(server.url)
         task = asyncio.create_task(transport.send_series(PAIR, length_days=15, ending_at=1e9))
