@@ -173,7 +173,7 @@ class Snapshot:
             reasons.append("The books do not balance: keep a copy of the ledger and report it")
         return [
             *reasons,
-            *(f"{safe_text(each.sentence)}, for {duration(self.taken_at - each.since)}" for each in self.conditions),
+            *(f"{safe_text(each.sentence)} (for {duration(self.taken_at - each.since)})" for each in self.conditions),
         ]
 
 

@@ -84,7 +84,7 @@ def _describe_outlook(snapshot: Snapshot) -> str:
         if snapshot.books is not None and not snapshot.books.accepted:
             return "The ledger has no sends yet. Add a list with harvester enqueue, or send a message to a trigger."
         return "Nothing is pending."
-    when = f"The nearest deadline is {ago(min(nearest), snapshot.taken_at)}, {day_and_time(min(nearest))}."
+    when = f"The nearest deadline is {ago(min(nearest), snapshot.taken_at)} ({day_and_time(min(nearest))})."
     return _describe_pending(snapshot) + when
 
 

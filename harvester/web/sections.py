@@ -31,12 +31,8 @@ def render_overview(snapshot: Snapshot) -> Markup:
 def describe_activity(each: WorkspaceState, now: float) -> str:
     """Return in words what a workspace does, or waits for."""
     if each.hold_cause is not None:
-        waits = f"waits for {HOLD_DESCRIPTIONS.get(each.hold_cause, safe_text(each.hold_cause))}"
-        return (
-            waits
-            if each.hold_until <= now
-            else f"{waits}, {ago(each.hold_until, now)} ({time_of_day(each.hold_until)})"
-        )
+        until = f" until {time_of_day(each.hold_until)} ({ago(each.hold_until, now)})" if each.hold_until > now else ""
+        return f"waits{until} for {HOLD_DESCRIPTIONS.get(each.hold_cause, safe_text(each.hold_cause))}"
     if not any(each.readings.get(state) for state in ("due", "leased")):
         return "has no readings due"
     pace = f"{each.pace:.1f}" if each.pace < 1000 else number(each.pace)

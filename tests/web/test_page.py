@@ -56,7 +56,7 @@ def test_a_healthy_page_begins_with_healthy_and_the_nearest_deadline():
         "the next reading, the first in 2 h; "
         "none at risk."
     )
-    assert "The nearest deadline is in 1 d 16 h, Thu 26 Nov 06:29 UTC." in read
+    assert "The nearest deadline is in 1 d 16 h (Thu 26 Nov 06:29 UTC)." in read
 
 
 def test_alerts_come_first_the_most_urgent_on_top():
@@ -64,13 +64,13 @@ def test_alerts_come_first_the_most_urgent_on_top():
     first = text(snapshots.unhealthy()).partition(" eu at risk 1,342")[0]
     for reason in (
         'Not healthy Workspace "eu": 1,342 pairs at risk of expiring unread; the nearest deadline is in 25 min',
-        'Workspace "us" is halted: status 401: Invalid API key, for 1 h 23 min',
+        'Workspace "us" is halted: status 401: Invalid API key (for 1 h 23 min)',
         'Every request of workspace "eu" fails: cannot connect to https://rest.fra-01.braze.eu: connection refused',
         "Parts cannot be stored: s3://lake answers 503 SlowDown",
-        'Trigger "sends" is not connected: connection refused by rabbit.internal:5671, for 5 min',
+        'Trigger "sends" is not connected: connection refused by rabbit.internal:5671 (for 5 min)',
         "The books do not balance",
-        "eu waits for the rate limit, in 18 min (14:00:01 UTC)",
-        "us waits for the next probe, because it is halted, in 5 min (13:46:19 UTC)",
+        "eu waits until 14:00:01 UTC (in 18 min) for the rate limit",
+        "us waits until 13:46:19 UTC (in 5 min) for the next probe, because it is halted",
     ):
         assert first.count(reason) == 1, reason
 
