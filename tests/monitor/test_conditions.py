@@ -29,7 +29,7 @@ def test_page_probe_metrics_and_log_show_an_unavailable_endpoint_and_its_recover
             assert reason.startswith('Every request of workspace "us" fails: ')
             assert f"{AT}" in reason
             assert format_cause(cause) in reason
-            assert f'<h1>Not healthy</h1><ul class="alerts"><li>{reason}, for ' in seen.page
+            assert f'<h1>Not healthy</h1><ul class="alerts"><li>{reason} (for ' in seen.page
             assert seen.metrics["harvester_condition", *sorted((cause, "endpoint", "us"))] == 1
             assert seen.metrics["harvester_ready",] == 0
             assert [each["cause"] for each in seen.events("endpoint_unavailable")] == [cause]
