@@ -34,7 +34,8 @@ class TimeCheck:
         self._ledger = ledger
         self._clock = ledger.clock
         self._answered = False
-        self._turn = asyncio.Lock()
+        self._turn_taken = False
+        self._turn_ended = asyncio.Event()
         self._corrected: dict[str, int] = {}
         self._witnesses: dict[str, int] = {}
         """The number of moves of the clock at the last response of each workspace that agreed with it."""
@@ -57,23 +58,30 @@ class TimeCheck:
         Until a response has confirmed the time, one request is made at a time: a wrong clock makes all of them void. A
         request that hangs delays the others only for ``TURN_SECONDS``.
         """
-        if self._answered or not await self._wait_for_turn():
+        if self._answered or not await self._take_turn():
             return await self._send(workspace, since, request)
         try:
             return await self._send(workspace, since, request)
         finally:
-            self._turn.release()
+            self._turn_taken = False
+            self._turn_ended.set()
 
-    async def _wait_for_turn(self) -> bool:
-        """Wait for the lock; returns whether it is held, and needed."""
+    async def _take_turn(self) -> bool:
+        """Wait for the turn, and take it; False if it is not needed any more, or not free in time.
+
+        This is no lock: a lock would let the waiting requests go one by one, each a step of the event loop later.
+        """
         try:
             async with asyncio.timeout(TURN_SECONDS):
-                await self._turn.acquire()
+                while self._turn_taken and not self._answered:
+                    await self._turn_ended.wait()
         except TimeoutError:
             return False
         if self._answered:
-            self._turn.release()
-        return not self._answered
+            return False
+        self._turn_taken = True
+        self._turn_ended.clear()
+        return True
 
     async def _send(self, workspace: str, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
         if self.moved(since):

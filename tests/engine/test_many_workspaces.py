@@ -1,6 +1,7 @@
 """Many workspaces in one process: they share parts, and none of them delays another one."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -27,6 +28,22 @@ def test_hundreds_of_small_workspaces_share_parts_and_all_begin_soon(tmp_path):
         assert len(first) == 500
         assert max(first.values()) - enqueued_at < 1.0 + 2.0  # a second in which messages gather
         assert scene.braze.most_in_flight <= 256
+
+    run_virtual(story())
+
+
+def test_each_workspace_sends_its_first_request_before_others_send_many(tmp_path):
+    """A confirmed time lets all waiting requests leave at once: each workspace has one before any has three."""
+    names = [f"w{number}" for number in range(60)]
+
+    async def story() -> None:
+        async with serve(tmp_path, names, behaviours=dict.fromkeys(names, lambda _: 0.0)) as scene:
+            await scene.enqueue(*(sends(name, 4) for name in names))
+            await scene.wait_until_pending(0)
+        requested = [name for name, _, _ in scene.braze.requests]
+        assert len(requested) == 240
+        until_all_have_one = max(requested.index(name) for name in names) + 1
+        assert max(Counter(requested[:until_all_have_one]).values()) <= 2
 
     run_virtual(story())
 
