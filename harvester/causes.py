@@ -42,6 +42,14 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
 )
 """The most specific types first."""
 
+PROXY_UNREACHABLE = "proxy_unreachable"
+"""There is no connection to the proxy, whatever happens behind it."""
+
+
+def classify_proxy_status(status: int) -> str:
+    """Return the cause of a proxy's refusal to connect to a server: 407 asks for a user and a password (RFC 9110)."""
+    return "proxy_authentication" if status == 407 else "proxy_refused"
+
 
 def find_cause(error: BaseException) -> str | None:
     """Return the cause of an error by its type and number, never by its text; None if it has no known cause.

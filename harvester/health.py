@@ -141,7 +141,7 @@ def describe_failed_request(endpoint: str, failing: Failing) -> str:
     """Return a sentence that says how the last request to an endpoint failed."""
     if failing.cause.startswith("status_"):
         return f"{endpoint} responds with {failing.detail}"
-    if failing.cause in _NOT_CONNECTED:
+    if failing.cause in _NOT_CONNECTED or failing.cause.startswith("proxy_"):
         return f"cannot connect to {endpoint}: {failing.detail}"
     return f"no usable response from {endpoint}: {failing.detail}"
 

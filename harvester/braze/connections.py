@@ -3,6 +3,8 @@
 A response is never returned for another request.
 """
 
+import ssl
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -30,10 +32,21 @@ class _Connector(aiohttp.TCPConnector):
 class Connections:
     """The kept-alive connections of a process, which the transports of all workspaces share."""
 
-    def __init__(self, limit: int) -> None:
-        """Hold at most ``limit`` connections, to one host or to many. An event loop must run."""
-        self.connector = _Connector(limit=limit, ttl_dns_cache=60)
+    def __init__(self, limit: int, *, ca_file: Path | None = None) -> None:
+        """Hold at most ``limit`` connections, to one host or to many. An event loop must run.
+
+        Trust the authorities in ``ca_file``, a readable file of PEM certificates, besides those of the machine.
+        """
+        tls = True if ca_file is None else _trust_also(ca_file)
+        self.connector = _Connector(limit=limit, ttl_dns_cache=60, ssl=tls)
 
     async def close(self) -> None:
         """Close all connections."""
         await self.connector.close()
+
+
+def _trust_also(ca_file: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.load_verify_locations(ca_file)
+    context.set_alpn_protocols(("http/1.1",))
+    return context

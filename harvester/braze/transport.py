@@ -1,9 +1,10 @@
 """Sends one ``GET /sends/data_series``.
 
 Each call sends exactly one request. aiohttp would resend it automatically on a dead kept-alive connection; this is
-prevented, because every request costs quota. Redirects are not followed (the key must not reach another host), proxies
-and netrc of the environment are not used, and bodies above the limit are not returned. Every error of aiohttp becomes
-an ``ExchangeError``.
+prevented, because every request costs quota. Redirects are not followed (the key must not reach another host), and
+neither proxies nor netrc of the environment are used. The only proxy is the one of the settings, as a tunnel: it sees
+the name of the endpoint, and neither the request nor the key. Bodies above the limit are not returned. Every error of
+aiohttp becomes an ``ExchangeError``.
 """
 
 import codecs
@@ -12,7 +13,7 @@ import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 import aiohttp
@@ -25,6 +26,7 @@ from harvester.clock import Clock
 from harvester.errors import ExchangeError
 from harvester.model import Pair
 from harvester.observability.redaction import register_secret, scrub
+from harvester.settings import Proxy
 
 codecs.lookup("unicode_escape")  # otherwise it is loaded at the first use, which fails if no file can be opened then
 
@@ -87,23 +89,26 @@ class BrazeTransport:
 
     def __init__(
         self,
-        *,
         endpoint: str,
         api_key: str,
+        *,
         connections: int | Connections,
         clock: Clock,
+        proxy: Proxy | None = None,
         timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
     ) -> None:
         """Open a session for ``endpoint`` (an origin such as ``https://rest.fra-01.braze.eu``).
 
-        ``connections`` are shared with other transports; a number opens as many of its own. ``timeout_seconds`` bounds
-        the whole exchange, a slow drip included.
+        ``connections`` are shared with other transports; a number opens as many of its own. ``proxy`` is used only for
+        https, where it cannot read the key. ``timeout_seconds`` bounds the whole exchange, a slow drip included.
         """
         self._url = URL(endpoint.rstrip("/") + "/sends/data_series", encoded=True)
         self._api_key = api_key
         self._keys: set[bytes] = set()
         self._register_key(api_key)
         self._clock = clock
+        self._proxy = proxy if self._url.scheme == "https" else None
+        self._options = self._build_options()
         self._held_bytes = 0
         shared = isinstance(connections, Connections)
         pool = connections if isinstance(connections, Connections) else Connections(connections)
@@ -112,7 +117,7 @@ class BrazeTransport:
             connector_owner=not shared,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=min(10.0, timeout_seconds)),
-            headers={"Authorization": f"Bearer {api_key}", "User-Agent": "harvester"},
+            headers={"User-Agent": "harvester"},
             middlewares=(self._never_resend,),
         )
 
@@ -129,20 +134,36 @@ class BrazeTransport:
             return False
         self._api_key = api_key
         self._register_key(api_key)
-        self._session.headers["Authorization"] = f"Bearer {api_key}"
+        self._options = self._build_options()
         return True
+
+    def _build_options(self) -> dict[str, Any]:
+        """Return the options of every request.
+
+        The key must not be a header of the session: aiohttp sends those to the proxy too, before any encryption.
+        """
+        options: dict[str, Any] = {
+            "allow_redirects": False,
+            "headers": {"Authorization": f"Bearer {self._api_key}"},
+        }
+        if self._proxy is not None:
+            options["proxy"] = URL(self._proxy.address)
+            if self._proxy.credentials is not None:
+                login = aiohttp.encode_basic_auth(*self._proxy.credentials)
+                options["proxy_headers"] = {"Proxy-Authorization": login}
+        return options
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Send one request for a pair's daily series (see the protocol)."""
         url, key = self._build_url(pair, length_days, ending_at), self._api_key
         started = self._clock.monotonic()
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
+            async with self._session.get(url, **self._options) as response:
                 body = await self._read_body(response.content)
         except ExchangeError:
             raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise translate_error(error) from None
+            raise translate_error(error, self._proxy) from None
         if response.status == OK:
             self._check_no_key(body)
         headers = response.headers
@@ -164,7 +185,7 @@ class BrazeTransport:
         try:
             return await handler(request)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            raise translate_error(error) from None
+            raise translate_error(error, self._proxy) from None
 
     async def _read_body(self, content: aiohttp.StreamReader) -> bytes:
         """Read a body to its end. Raises ``ExchangeError`` once its decoded size is above a limit."""

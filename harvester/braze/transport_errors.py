@@ -4,14 +4,15 @@ import ssl
 
 import aiohttp
 
-from harvester.causes import find_cause
-from harvester.errors import ExchangeError
+from harvester.causes import PROXY_UNREACHABLE, classify_proxy_status, find_cause
+from harvester.errors import ExchangeError, format_cause
 from harvester.observability.redaction import scrub_foreign
+from harvester.settings import Proxy
 from harvester.settings.environment import get_certificates_hint
 
 
-def translate_error(error: Exception) -> ExchangeError:
-    """Translate an error of aiohttp into an ``ExchangeError``.
+def translate_error(error: Exception, proxy: Proxy | None = None) -> ExchangeError:
+    """Translate an error of aiohttp, of a request through ``proxy``, into an ``ExchangeError``.
 
     The cause is one of a closed set, and is found from types and numbers. The detail quotes the system's error of a
     connection, because aiohttp's own text names a host and "ssl:default" even for plain http. The detail is scrubbed:
@@ -19,6 +20,8 @@ def translate_error(error: Exception) -> ExchangeError:
     request headers and the key, so it is never used. The status in such an error is aiohttp's own (400 for a response
     that it cannot parse) and is ignored.
     """
+    if proxy is not None and (found := _translate_proxy_error(error, proxy)) is not None:
+        return found
     causes: tuple[tuple[type[Exception], str | None], ...] = (
         (TimeoutError, "timeout"),
         (aiohttp.ClientConnectorCertificateError, "certificate"),
@@ -38,6 +41,17 @@ def translate_error(error: Exception) -> ExchangeError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         detail = f"{detail}; {get_certificates_hint()}"
     return ExchangeError(cause or "network", detail)
+
+
+def _translate_proxy_error(error: Exception, proxy: Proxy) -> ExchangeError | None:
+    """Translate an error of the proxy itself; return None for an error beyond it."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        advice = "; check the user and the password in proxy or proxy_file" if error.status == 407 else ""
+        return ExchangeError(classify_proxy_status(error.status), f"status {error.status} from {proxy.address}{advice}")
+    # With a proxy, only its own name is looked up here.
+    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientConnectorDNSError):
+        return ExchangeError(PROXY_UNREACHABLE, f"{proxy.address}: {format_cause(find_cause(error) or 'failed')}")
+    return None
 
 
 def _describe(error: Exception) -> str:

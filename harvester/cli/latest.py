@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from harvester.cli import options, output
+from harvester.cli import options, output, startup
 from harvester.errors import HarvesterError
 from harvester.model import DATASET, is_part
 from harvester.place import PlaceKind, classify_place
@@ -28,7 +28,8 @@ from harvester.place import PlaceKind, classify_place
     show_default=True,
     help="The memory for sorting, in MB; larger data is sorted on disk.",
 )
-def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> None:
+@options.config
+def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int, config: Path | None) -> None:
     """Export the latest numbers of every send.
 
     PLACE is the folder or bucket of the parts. The export is the latest view: one row for each pair, day, channel and
@@ -43,6 +44,8 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int) -> Non
     from harvester.datasets import write_latest
 
     in_bucket = classify_place(place, "PLACE", buckets=True) is PlaceKind.BUCKET
+    if in_bucket and config is not None:
+        startup.load_settings({"config": config})  # it names the proxy
     with tempfile.TemporaryDirectory(prefix="harvester-") as temporary:
         folder = copy_parts(place, Path(temporary)) if in_bucket else Path(place)
         try:

@@ -50,7 +50,7 @@ def run(pairs: tuple[str, ...], **arguments: Any) -> None:
     """
     startup.set_up_logs(arguments)
     settings = startup.load_settings(arguments)
-    startup.check_environment()
+    startup.check_environment(settings)
     settings.load_keys()  # before anything is created
     if not pairs and not ledger_access.get_ledger_path(settings.out, settings.state).exists():
         raise UsageError("there is no list and no ledger; name a list, such as: harvester run sends.csv")

@@ -33,14 +33,16 @@ def serve(*, until_idle: bool, **values: Any) -> None:
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
     from harvester.service.service import Service
+    from harvester.settings import use_network
     from harvester.sources.brokers import create_broker
 
     startup.set_up_logs(values, service=True)
     source = startup.get_settings_source(values)
     settings = source.load()
+    use_network(settings)
     if settings.out == "-":
         raise UsageError("serve writes to a folder or a bucket; name one with -o")
-    startup.check_environment()
+    startup.check_environment(settings)
     settings.load_keys()  # before anything is created
     for name, each in settings.triggers.items():
         try:

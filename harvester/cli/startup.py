@@ -26,8 +26,12 @@ T = TypeVar("T")
 
 
 def load_settings(options: dict[str, Any]) -> "Settings":
-    """Load settings from the command line, the environment and the file."""
-    return get_settings_source(options).load()
+    """Load settings from the command line, the environment and the file; buckets use their proxy."""
+    from harvester.settings import use_network
+
+    settings = get_settings_source(options).load()
+    use_network(settings)
+    return settings
 
 
 def get_settings_source(options: dict[str, Any]) -> "SettingsSource":
@@ -67,15 +71,16 @@ def set_up_logs(options: dict[str, Any], *, service: bool = False) -> None:
     )
 
 
-def check_environment() -> None:
-    """Warn of a proxy that requests to Braze ignore. Raises ``UsageError`` for unreadable certificates."""
+def check_environment(settings: "Settings") -> None:
+    """Warn of a proxy that is ignored. Raises ``UsageError`` for unreadable certificates or an unusable proxy."""
     import structlog
 
     from harvester.settings.environment import PROXY_HINT, check_certificates, list_proxy_variables
 
-    check_certificates()
+    check_certificates(settings.ca_file)
+    settings.load_proxies()
     variables = list_proxy_variables()
-    if variables:
+    if variables and not settings.has_proxy:
         structlog.get_logger().warning("proxy_ignored", variables=" ".join(variables), hint=PROXY_HINT)
 
 

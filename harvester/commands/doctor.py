@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from harvester.braze.connections import Connections
 from harvester.braze.dated import DatedTransport
 from harvester.braze.transport import BrazeTransport, Response
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock, format_difference
@@ -72,10 +73,13 @@ async def run_checks(settings: Settings, *, ledger: Path, sink: Sink, clock: Clo
 def check_process(settings: Settings) -> list[Finding]:
     """Check the environment and the limits of the process: proxies, certificates, open files."""
     findings = []
-    if variables := list_proxy_variables():
-        findings.append(Finding("proxy", ok=True, text=f"{', '.join(variables)} set: {PROXY_HINT}"))
     try:
-        check_certificates()
+        if text := _describe_proxy(settings):
+            findings.append(Finding("proxy", ok=True, text=text))
+    except HarvesterError as error:
+        findings.append(Finding("proxy", ok=False, text=str(error)))
+    try:
+        check_certificates(settings.ca_file)
     except HarvesterError as error:
         findings.append(Finding("certificates", ok=False, text=str(error)))
     allowed, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], _OTHER_FILES
@@ -84,6 +88,18 @@ def check_process(settings: Settings) -> list[Finding]:
         text = f"the limit is {allowed}, but up to {needed} may be needed; raise it (ulimit -n) or lower max_in_flight"
         findings.append(Finding("open files", ok=False, text=text))
     return findings
+
+
+def _describe_proxy(settings: Settings) -> str | None:
+    """Return how buckets are reached, and which variables are ignored. Raises ``UsageError`` for an unusable proxy."""
+    if not settings.has_proxy:
+        variables = list_proxy_variables()
+        return f"{', '.join(variables)} set: {PROXY_HINT}" if variables else None
+    proxy = settings.load_store_proxy()
+    if proxy is None:
+        return "connections to buckets are direct"
+    excluded = f", except for {', '.join(proxy.excluded)}" if proxy.excluded else ""
+    return f"buckets are reached through {proxy.address}{excluded}"
 
 
 async def _check_ledger(path: Path, place: str, clock: Clock) -> tuple[str, str | None, str]:
@@ -168,14 +184,14 @@ def _temporary_folder_at(place: Path) -> Iterator[Path]:
 async def _check_workspace(name: str, workspace: Workspace, settings: Settings, clock: Clock) -> list[Finding]:
     subject, braze = f'workspace "{name}" at {workspace.endpoint}', BrazeClock(clock)
     try:
-        transport = BrazeTransport(
-            endpoint=workspace.endpoint,
-            api_key=settings.load_key(name),
-            connections=1,
-            clock=clock,
-        )
+        check_certificates(settings.ca_file)
+        key, proxy = settings.load_key(name), settings.load_proxy(name)
     except HarvesterError as error:
         return [Finding(subject, ok=False, text=str(error))]
+    if proxy is not None:
+        subject += f" through {proxy.address}"
+    connections = Connections(1, ca_file=settings.ca_file)
+    transport = BrazeTransport(workspace.endpoint, key, connections=connections, clock=clock, proxy=proxy)
     try:
         nonexistent = Pair(name, "harvester-doctor", "harvester-doctor")
         dated = DatedTransport(transport, braze)
@@ -186,6 +202,7 @@ async def _check_workspace(name: str, workspace: Workspace, settings: Settings, 
         return [Finding(subject, ok=False, text=f"no response ({error}); {advice}")]
     finally:
         await transport.close()
+        await connections.close()
     findings = [_check_key(subject, answer, text)]
     if classify_status(answer.status) is not Meaning.HALTED:  # a refused key has no quota
         findings.append(_check_quota(subject, answer))

@@ -76,9 +76,10 @@ class _Record:
     """None after its limits changed, until it is used again."""
 
 
-def _limits_of(workspace: Workspace) -> tuple[str, float, float]:
+def _access_settings(settings: Settings, name: str) -> tuple[object, ...]:
     """Return the settings that access to a workspace is made with."""
-    return workspace.endpoint, workspace.reserve, workspace.max_rate
+    workspace = settings.workspaces[name]
+    return workspace.endpoint, workspace.reserve, workspace.max_rate, settings.load_proxy(name)
 
 
 class Workspaces(Collection[str]):
@@ -123,18 +124,18 @@ class Workspaces(Collection[str]):
         self._keys = self.settings.load_keys()
 
     def apply(self, settings: Settings) -> Changes:
-        """Serve the workspaces of other settings, whose keys are loaded.
+        """Serve the workspaces of other settings, whose keys and proxies are loaded.
 
-        A workspace whose endpoint, reserve or rate changed gets other access at its next use. A new key is used at
-        once, and probed if Braze refused the old one.
+        A workspace whose endpoint, proxy, reserve or rate changed gets other access at its next use. A new key is used
+        at once, and probed if Braze refused the old one.
         """
-        found, old = changes(self.settings, settings), self.settings.workspaces
+        found, old = changes(self.settings, settings), self.settings
         old_keys, self.settings, self._keys = self._keys, settings, settings.load_keys()
         for name in found.removed:
             self._retire(name)
             self._records.pop(name, None)
         for name in found.changed:
-            if _limits_of(old[name]) != _limits_of(settings.workspaces[name]):
+            if _access_settings(old, name) != _access_settings(settings, name):
                 self._retire(name)
             elif self._keys[name] != old_keys[name]:
                 log.info("key_replaced", workspace=name)
@@ -243,7 +244,6 @@ class Workspaces(Collection[str]):
         if self._connect is not None:
             return self._connect(workspace, self._keys[name], self.settings, self._clock)
         if self._connections is None:
-            self._connections = Connections(count_connections(self.settings))
-        return BrazeTransport(
-            endpoint=workspace.endpoint, api_key=self._keys[name], connections=self._connections, clock=self._clock
-        )
+            self._connections = Connections(count_connections(self.settings), ca_file=self.settings.ca_file)
+        key, proxy = self._keys[name], self.settings.load_proxy(name)
+        return BrazeTransport(workspace.endpoint, key, connections=self._connections, clock=self._clock, proxy=proxy)

@@ -5,8 +5,17 @@ user may have put a key into the wrong setting.
 """
 
 from harvester.settings.changes import Changes, changes
-from harvester.settings.layers import environment_has_workspaces, get_store_variables, get_trace_endpoint, load
+from harvester.settings.layers import (
+    environment_has_workspaces,
+    get_network,
+    get_store_variables,
+    get_trace_endpoint,
+    load,
+    use_network,
+)
 from harvester.settings.model import DUPLICATE_WORKSPACE_HINT, Settings
+from harvester.settings.network import NetworkSettings
+from harvester.settings.proxy import Proxy
 from harvester.settings.source import SettingsSource
 from harvester.settings.workspace import AGES_DAYS, BRAZE_HOSTS, Workspace
 
@@ -15,12 +24,16 @@ __all__ = [
     "BRAZE_HOSTS",
     "DUPLICATE_WORKSPACE_HINT",
     "Changes",
+    "NetworkSettings",
+    "Proxy",
     "Settings",
     "SettingsSource",
     "Workspace",
     "changes",
     "environment_has_workspaces",
+    "get_network",
     "get_store_variables",
     "get_trace_endpoint",
     "load",
+    "use_network",
 ]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from harvester.settings.model import Settings
 
-RELOADED = frozenset({"workspaces", "workspace_defaults", "api_key_dir", "concurrency"})
-"""The settings that a running process can change."""
+RELOADED = frozenset({"workspaces", "workspace_defaults", "api_key_dir", "concurrency", "proxy", "proxy_file"})
+"""The settings that a running process can change. Buckets keep their proxy until a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Changes:
 
 
 def changes(old: Settings, new: Settings) -> Changes:
-    """Compare two settings whose keys are loaded. A workspace is changed if its key is, too."""
+    """Compare two settings whose keys and proxies are loaded. They are part of their workspaces."""
     both = [name for name in new.workspaces if name in old.workspaces]
     return Changes(
         added=tuple(name for name in new.workspaces if name not in old.workspaces),
@@ -27,7 +27,9 @@ def changes(old: Settings, new: Settings) -> Changes:
         changed=tuple(
             name
             for name in both
-            if old.workspaces[name] != new.workspaces[name] or old.load_key(name) != new.load_key(name)
+            if old.workspaces[name] != new.workspaces[name]
+            or old.load_key(name) != new.load_key(name)
+            or old.load_proxy(name) != new.load_proxy(name)
         ),
         ignored=tuple(
             name for name in Settings.model_fields if name not in RELOADED and getattr(old, name) != getattr(new, name)

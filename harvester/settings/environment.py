@@ -14,8 +14,10 @@ _NO_SECRETS = re.compile(r".*(_FILE|_ID|_PATH|_URI|_URL|_NAME)")
 
 
 PROXY_HINT = (
-    "requests to Braze ignore the proxy and connect directly; the clients of buckets, SQS and OpenTelemetry use it"
+    'requests to Braze and to buckets ignore them and connect directly; to use them, set proxy = "environment". '
+    "The clients of SQS and OpenTelemetry use them"
 )
+"""What proxy variables do without the setting ``proxy``."""
 
 
 def hide_environment_secrets() -> None:
@@ -37,26 +39,34 @@ def list_proxy_variables() -> list[str]:
     return named + excepting if named else []
 
 
-def check_certificates() -> None:
-    """Raise ``UsageError`` if the trusted certificates that the environment names cannot be read.
+def check_certificates(ca_file: Path | None = None) -> None:
+    """Raise ``UsageError`` if the trusted certificates of the environment or in ``ca_file`` cannot be read.
 
     OpenSSL would not report it, and would trust other certificates, or none.
     """
     file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if file:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
-        except ssl.SSLError:
-            raise UsageError(
-                f"SSL_CERT_FILE names {file!r}, which contains no PEM certificate; name a file that does, or unset it"
-            ) from None
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not a valid file name"
-            raise UsageError(
-                f"SSL_CERT_FILE names {file!r}, which cannot be read: {reason}; name a readable file, or unset it"
-            ) from None
+        read_certificates("SSL_CERT_FILE", file)
     if folders and not any(_can_be_listed(each) for each in folders.split(os.pathsep)):
         raise UsageError(f"SSL_CERT_DIR names {folders!r}, which is not a readable folder; name one, or unset it")
+    if ca_file is not None:
+        read_certificates("ca_file", str(ca_file))
+
+
+def read_certificates(setting: str, file: str) -> str:
+    """Return the text of a file of PEM certificates. Raises ``UsageError``, which names the setting."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+        return Path(file).read_text()
+    except ssl.SSLError:
+        raise UsageError(
+            f"{setting} names {file!r}, which contains no PEM certificate; name a file that does, or unset it"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a valid file name"
+        raise UsageError(
+            f"{setting} names {file!r}, which cannot be read: {reason}; name a readable file, or unset it"
+        ) from None
 
 
 def _can_be_listed(folder: str) -> bool:
@@ -66,6 +76,8 @@ def _can_be_listed(folder: str) -> bool:
 def get_certificates_hint() -> str:
     """Return a hint about trusted certificates, for a certificate that could not be verified."""
     named = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
-    if named:
-        return f"only the authorities in {' and '.join(named)} are trusted"
-    return "if a private authority signed it, set SSL_CERT_FILE to the file with that authority's certificate"
+    trusted = f"only the authorities in {' and '.join(named)} and in ca_file are trusted; " if named else ""
+    return (
+        f"{trusted}if a private authority or a proxy that inspects TLS signed it, set ca_file to a file with that "
+        "authority's certificate"
+    )

@@ -18,6 +18,7 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 from harvester.errors import UsageError
 from harvester.settings.environment import hide_environment_secrets
 from harvester.settings.model import Settings
+from harvester.settings.network import NetworkSettings
 from harvester.settings.removed import REMOVED, REMOVED_FROM_WORKSPACE
 from harvester.settings.secret_files import read_start
 from harvester.settings.triggers import KINDS
@@ -26,7 +27,7 @@ from harvester.settings.workspace import LOOPBACK, ORIGIN, Workspace, variable_n
 MAX_CONFIG_BYTES = 1 << 20
 """The size limit of a configuration file."""
 
-_SECRET_SOURCES = (("api_key", "api_key_file"), ("url", "url_file"))
+_SECRET_SOURCES = (("api_key", "api_key_file"), ("url", "url_file"), ("proxy", "proxy_file"))
 _NO_ENDPOINT = "is missing: set BRAZE_ENDPOINT, or use --endpoint, such as https://rest.fra-01.braze.eu"
 
 
@@ -202,6 +203,28 @@ def environment_has_workspaces() -> bool:
     """Return whether variables configure workspaces, so that no file is needed."""
     prefixes = ("HARVESTER_WORKSPACES", "HARVESTER_API_KEY_DIR")
     return any(name.upper().startswith(prefixes) and value for name, value in os.environ.items())
+
+
+_network_in_use: list[NetworkSettings] = []
+
+
+def use_network(settings: NetworkSettings) -> None:
+    """Use a proxy and certificates for all buckets of this process from now on."""
+    _network_in_use[:] = [settings]
+
+
+def get_network() -> NetworkSettings:
+    """Return the proxy and the certificates for buckets: those in use, else those in the environment."""
+    if _network_in_use:
+        return _network_in_use[0]
+    hide_environment_secrets()
+    names = NetworkSettings.model_fields
+    variables = {name: value for name, value in _read_variables().items() if name in names}
+    try:
+        return NetworkSettings(**variables)
+    except ValidationError as error:
+        problems = map(_format_error, error.errors(include_input=False, include_url=False))
+        raise UsageError("\n".join(["invalid settings in the environment:", *problems])) from None
 
 
 def get_trace_endpoint() -> str | None:

@@ -4,11 +4,12 @@ from collections.abc import Collection
 from typing import Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from harvester.errors import UsageError
 from harvester.schedule import ReadingPlan
+from harvester.settings.network import NetworkSettings, load_proxy
 from harvester.settings.places import LocalPath, PartsPlace
+from harvester.settings.proxy import DIRECT, Proxy
 from harvester.settings.triggers import TriggerSettings
 from harvester.settings.workspace import Name, Workspace, WorkspaceDefaults, variable_name
 
@@ -20,24 +21,14 @@ DUPLICATE_WORKSPACE_HINT = (
 )
 
 
-class Settings(BaseSettings):
+class Settings(NetworkSettings):
     """All settings. ``load`` reads the sources; the class itself reads none."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="HARVESTER_",
-        env_nested_delimiter="__",
-        env_ignore_empty=True,
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        allow_inf_nan=False,
-    )
 
     workspaces: dict[Name, Workspace]
     workspace_defaults: WorkspaceDefaults = WorkspaceDefaults()
     """What ``load`` has merged into ``workspaces``."""
     api_key_dir: LocalPath | None = None
-    triggers: dict[Name, TriggerSettings] = {}
+    triggers: dict[Name, TriggerSettings] = Field(default={})
     out: PartsPlace = "./harvest"
     state: LocalPath | None = None
     concurrency: int = Field(default=64, ge=1, le=1024)
@@ -50,6 +41,7 @@ class Settings(BaseSettings):
     web_host: str = "127.0.0.1"
     web_port: int = Field(default=8080, ge=0, le=65_535)
     _keys: dict[str, str] = PrivateAttr(default_factory=dict)
+    _proxies: dict[str, Proxy | None] = PrivateAttr(default_factory=dict)
 
     @field_validator("workspaces")
     @classmethod
@@ -97,8 +89,45 @@ class Settings(BaseSettings):
             self._keys[name] = self.workspaces[name].load_key()
         return self._keys[name]
 
+    @property
+    def has_proxy(self) -> bool:
+        """Whether a proxy is set, for everything or for a workspace."""
+        places: list[NetworkSettings | Workspace] = [self, *self.workspaces.values()]
+        values = (each.proxy.get_secret_value() for each in places if each.proxy is not None)
+        return any(each.proxy_file is not None for each in places) or any(each != DIRECT for each in values)
+
+    def load_proxies(self) -> None:
+        """Load the proxies of buckets and of all workspaces. Raises ``UsageError`` with all problems at once."""
+        problems = []
+        try:
+            self.load_store_proxy()
+        except UsageError as problem:
+            problems = [f"  {problem}"]
+        for name in () if problems else self.workspaces:
+            try:
+                self.load_proxy(name)
+            except UsageError as problem:
+                problems.append(f"  workspaces.{name}: {problem}")
+        if problems:
+            raise UsageError("\n".join(["the proxy cannot be used:", *problems]))
+
+    def load_proxy(self, name: str) -> Proxy | None:
+        """Return the proxy of requests to the endpoint of a workspace; None for none. Raises ``UsageError``.
+
+        Files are read once, as those of keys.
+        """
+        if name not in self._proxies:
+            workspace = self.workspaces[name]
+            has_own = workspace.proxy is not None or workspace.proxy_file is not None
+            source = workspace if has_own else self
+            proxy = load_proxy(source.proxy, source.proxy_file)
+            self._proxies[name] = proxy if proxy is not None and proxy.serves(workspace.endpoint) else None
+        return self._proxies[name]
+
     def keep(self, old: "Settings", *, fields: Collection[str], workspaces: Collection[str]) -> "Settings":
-        """Return a copy in which these fields and workspaces, with their keys, are as in ``old``, or missing as there.
+        """Return a copy in which these fields and workspaces are as in ``old``, or missing as there.
+
+        Keys and proxies belong to their workspaces.
 
         ``workspaces`` contains all whose key could not be loaded.
         """
@@ -107,6 +136,7 @@ class Settings(BaseSettings):
         fields_kept = {name: getattr(old, name) for name in fields}
         copy = self.model_copy(update={"workspaces": usable | kept} | fields_kept)
         copy._keys = {name: self._keys[name] for name in usable} | {name: old.load_key(name) for name in kept}  # noqa: SLF001 - a copy of this object
+        copy._proxies = {name: self.load_proxy(name) for name in usable} | {name: old.load_proxy(name) for name in kept}  # noqa: SLF001 - as above
         return copy
 
     def find_duplicates(self) -> list[list[str]]:
@@ -118,16 +148,3 @@ class Settings(BaseSettings):
         for name, key in self._keys.items():
             names_by_key.setdefault((self.workspaces[name].endpoint, key), []).append(name)
         return [names for names in names_by_key.values() if len(names) > 1]
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Use only the arguments of the constructor."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)

@@ -23,7 +23,7 @@ class SettingsSource:
         return load(self._config, self._options, self._workspace_options)
 
     def digest(self, settings: Settings) -> bytes:
-        """Return a digest of the configuration file and of the key files of ``settings``.
+        """Return a digest of the configuration file and of the key files and proxy files of ``settings``.
 
         It is made of their content: Kubernetes replaces a mounted file by changing a symbolic link to its folder.
         """
@@ -31,9 +31,12 @@ class SettingsSource:
         if self._config is not None:
             digest.update(_hash_file(self._config, MAX_CONFIG_BYTES))
         digest.update(repr(list_key_files(settings.api_key_dir)).encode())
+        secret_files = [settings.proxy_file]
         for each in settings.workspaces.values():
-            if each.api_key_file is not None:
-                digest.update(_hash_file(each.api_key_file, MAX_FILE_BYTES))
+            secret_files += [each.api_key_file, each.proxy_file]
+        for file in secret_files:
+            if file is not None:
+                digest.update(_hash_file(file, MAX_FILE_BYTES))
         return digest.digest()
 
 

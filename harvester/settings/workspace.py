@@ -17,6 +17,7 @@ from harvester.errors import UsageError
 from harvester.model import reading_name
 from harvester.observability.redaction import register_secret
 from harvester.schedule import LAST_AGE_DAYS
+from harvester.settings.network import ProxySetting
 from harvester.settings.places import LocalPath
 from harvester.settings.secret_files import read_secret
 
@@ -44,6 +45,9 @@ class Workspace(BaseModel):
     endpoint: str
     api_key: SecretStr | None = None
     api_key_file: LocalPath | None = None
+    proxy: ProxySetting | None = None
+    """None for the proxy of all workspaces."""
+    proxy_file: LocalPath | None = None
     reserve: float = Field(default=0.2, ge=0, lt=1)
     max_rate: float = Field(default=1000.0, gt=0)
     ages_days: tuple[Annotated[float, Field(gt=0)], ...] = AGES_DAYS
@@ -71,6 +75,13 @@ class Workspace(BaseModel):
     def _check_key_source(cls, value: LocalPath | None, info: ValidationInfo) -> LocalPath | None:
         if value is not None and info.data.get("api_key") is not None:
             raise ValueError("set either api_key or api_key_file")
+        return value
+
+    @field_validator("proxy_file")
+    @classmethod
+    def _check_proxy_source(cls, value: LocalPath | None, info: ValidationInfo) -> LocalPath | None:
+        if value is not None and info.data.get("proxy") is not None:
+            raise ValueError("set either proxy or proxy_file")
         return value
 
     @field_validator("ages_days")

@@ -22,7 +22,8 @@ from obstore.store import from_url
 from harvester.causes import find_cause
 from harvester.errors import SinkError, UsageError, install_hint
 from harvester.place import classify_place
-from harvester.settings import get_store_variables
+from harvester.settings import NetworkSettings, get_network, get_store_variables
+from harvester.settings.environment import read_certificates
 from harvester.storage.store_failures import classify_failure, describe_failure, find_advice, is_permanent
 
 _CLIENT: Any = {"timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
@@ -31,6 +32,9 @@ _RETRIES: Any = {
     "retry_timeout": timedelta(seconds=45),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
 }
+_NO_PROXY, _ALL_HOSTS = "http://127.0.0.1:9", ("*", "0.0.0.0/0", "::/0")
+"""obstore has no option to ignore the proxy of the environment, but one for hosts that are reached without a proxy."""
+
 _SPOOLED_BYTES = 8 * 1024 * 1024
 MAX_OBJECT_BYTES = 4 << 30
 """Objects above this size, or above half of the free space for temporary files, are not copied."""
@@ -187,11 +191,25 @@ def is_available(url: str) -> bool:
 
 
 def _build_options(url: str) -> dict[str, Any]:
-    """Return what obstore does not find by itself: limits, plain http, AWS profiles."""
+    """Return what obstore does not find by itself: limits, proxy, certificates, plain http, AWS profiles."""
     profile, plain_http = get_store_variables()
-    options: dict[str, Any] = {"client_options": _CLIENT | {"allow_http": plain_http}, "retry_config": _RETRIES}
+    client = _CLIENT | {"allow_http": plain_http} | _build_network_options(get_network())
+    options: dict[str, Any] = {"client_options": client, "retry_config": _RETRIES}
     if profile and url.startswith("s3://"):
         options["credential_provider"] = _load_profile_credentials(profile)
+    return options
+
+
+def _build_network_options(network: NetworkSettings) -> dict[str, Any]:
+    """Return the proxy, even if there is none: otherwise obstore would use the environment's. Raises ``UsageError``."""
+    proxy = network.load_store_proxy()
+    options: dict[str, Any] = {
+        "proxy_url": _NO_PROXY if proxy is None else proxy.url,
+        "proxy_excludes": ",".join(_ALL_HOSTS if proxy is None else proxy.direct_hosts),
+    }
+    if network.ca_file is not None:
+        # Despite its name, the option adds authorities for all connections, and only beside a proxy.
+        options["proxy_ca_certificate"] = read_certificates("ca_file", str(network.ca_file))
     return options
 
 

@@ -74,6 +74,26 @@ _ADVICE = (
         "plain http is allowed only for this machine; use https, or set AWS_ALLOW_HTTP=true (AZURE_, GOOGLE_)",
     ),
     (
+        "certificate",
+        r"InvalidCertificate",
+        "its certificate is not trusted; if a private authority or a proxy that inspects TLS signed it, set ca_file",
+    ),
+    (
+        "proxy_authentication",
+        r"ProxyAuthRequired",
+        "the proxy requires a user and a password; correct them in proxy or proxy_file",
+    ),
+    (
+        "proxy_refused",
+        r"Tunnel(Unsuccessful|UnexpectedEof)",
+        "the proxy does not connect to it; check whether the proxy allows this host",
+    ),
+    (
+        "proxy_unreachable",
+        r"ConnectFailed",
+        "the proxy cannot be reached; check its address and the network",
+    ),
+    (
         "timeout",
         r"kind: Timeout|TimedOut|timed out",
         "it does not respond in time; check the network and the endpoint",

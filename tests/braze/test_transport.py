@@ -1,6 +1,8 @@
 """Requests to a hostile server: each ends with a complete response or an ``ExchangeError``."""
 
 import asyncio
+import base64
+import contextlib
 import gzip
 import inspect
 import re
@@ -18,9 +20,10 @@ from harvester.braze.transport_errors import translate_error
 from harvester.clock import SystemClock
 from harvester.errors import ExchangeError, ExitCode, Meaning, classify_status
 from harvester.model import Pair
+from harvester.settings.proxy import parse_proxy
 from tests.support.faulty_server import answer_slowly, answer_with, build_response, read_request, serve_script
+from tests.support.secret_canary import KEY, PROXY_PASSWORD
 
-KEY = "canary-key-0123456789"
 PAIR = Pair("default", "campaign", "send")
 GOOD = b'{"message":"success","data":[{"time":"2026-11-01","messages":{}}]}'
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -222,6 +225,32 @@ async def test_an_id_with_any_characters_is_one_value_of_the_query(send_id, sent
         b"GET /sends/data_series?campaign_id=c&send_id=" + sent + b"&length=15&ending_at=2001-09-09T01%3A46%3A40Z"
     )
     assert line == expected + b" HTTP/1.1"
+
+
+async def test_a_proxy_never_receives_the_key():
+    """It is asked for a tunnel with its own password only. An endpoint on this machine is reached without it."""
+    refuse, answer = (
+        answer_with(build_response(b"", status="403 Forbidden")),
+        answer_with(build_response(GOOD), then="keep"),
+    )
+    proxy = f"http://someone:{PROXY_PASSWORD}@127.0.0.1"
+    async with serve_script(refuse) as tunnel, serve_script(answer) as endpoint:
+        for url in ("https://rest.fra-01.braze.eu", endpoint.url):
+            transport = BrazeTransport(
+                url, KEY, connections=1, clock=SystemClock(), proxy=parse_proxy(proxy + tunnel.url[16:])
+            )
+            with contextlib.suppress(ExchangeError):
+                await transport.send_series(PAIR, length_days=15, ending_at=1e9)
+            transport.use_key(f"{KEY}-new")
+            with contextlib.suppress(ExchangeError):
+                await transport.send_series(PAIR, length_days=15, ending_at=1e9)
+            await transport.close()
+    assert len(tunnel.requests) == len(endpoint.requests) == 2
+    login = base64.b64encode(f"someone:{PROXY_PASSWORD}".encode())
+    for request in tunnel.requests:
+        assert request.startswith(b"CONNECT rest.fra-01.braze.eu:443 ")
+        assert b"Proxy-Authorization: Basic " + login in request
+        assert b"Bearer" not in request
 
 
 async def test_a_failed_connection_is_a_transient_error():

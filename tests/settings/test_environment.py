@@ -47,7 +47,7 @@ async def test_a_proxy_is_reported_once_and_named_as_ignored_for_braze(harvester
     (finding,) = check_process(load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"}))
     for messages in ([line for line in (out + err).splitlines() if "https_proxy" in line], [finding.text]):
         assert len(messages) == 1, out + err
-        for word in ("NO_PROXY", "requests to Braze ignore the proxy", "clients of buckets"):
+        for word in ("NO_PROXY", "requests to Braze and to buckets ignore them", "set proxy = "):
             assert word in messages[0]
         assert PASSWORD not in out + err + messages[0]
         assert "proxy.example" not in out + err + messages[0]
@@ -70,10 +70,11 @@ def test_unreadable_certificates_are_refused(monkeypatch, tmp_path):
 
 
 def test_the_hint_for_a_failed_certificate_names_the_trusted_authorities(monkeypatch):
-    """The hint names the variable that is set, or the one to set."""
-    assert "set SSL_CERT_FILE to" in get_certificates_hint()
+    """The hint names the variable that is set, and the setting to use."""
+    assert "set ca_file to" in get_certificates_hint()
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/own.pem")
-    assert get_certificates_hint() == "only the authorities in SSL_CERT_FILE=/etc/own.pem are trusted"
+    trusted = "only the authorities in SSL_CERT_FILE=/etc/own.pem and in ca_file are trusted; if "
+    assert get_certificates_hint().startswith(trusted)
 
 
 @pytest.mark.parametrize("command", [("run", "p.csv"), ("serve",), ("doctor",)])

@@ -15,9 +15,9 @@ from tests.support.settings import BRAZE, load_error, load_settings, load_worksp
 
 async def test_all_problems_are_reported_at_once_by_name_without_values(harvester, tmp_path):
     """One error names every invalid setting and shows no value, because each value could be a key."""
-    kept = ("workspaces", "workspace_defaults", "triggers", "out", "state", "web_host")
+    kept = ("workspaces", "workspace_defaults", "triggers", "out", "state", "web_host", "proxy_file", "ca_file")
     names = [name for name in Settings.model_fields if name not in kept]
-    per_workspace = [name for name in Workspace.model_fields if not name.startswith("api_key")]
+    per_workspace = [name for name in Workspace.model_fields if not name.startswith("api_key") and name != "proxy_file"]
     lines = [f'{name} = "{KEY}"' for name in [*names, "unheard_of"]]
     lines += ["[workspaces.eu]", *(f'{name} = "{KEY}"' for name in per_workspace)]
     lines += ["[workspaces.us]", "api_key = 471147114711", f'resreve = "{KEY}"']
@@ -46,7 +46,7 @@ def test_an_unknown_name_is_reported_with_file_table_and_a_suggestion(tmp_path):
         ("workspaces.eu.resreve", "reserve"),
     ):
         assert f"  {name}: unknown setting; did you mean {suggestion}?" in message
-    assert "  zzz: unknown setting; the settings are workspaces, workspace_defaults, api_key_dir," in message
+    assert "  zzz: unknown setting; the settings are proxy, proxy_file, ca_file, workspaces," in message
 
 
 def test_a_removed_setting_is_refused_with_what_to_do_instead(set_env, tmp_path):

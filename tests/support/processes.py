@@ -62,6 +62,20 @@ def wait_until_responding(port: int, *servers: subprocess.Popen, seconds: float 
             return
 
 
+def wait_until_listening(port: int, server: subprocess.Popen) -> None:
+    """Wait until a server that may speak another protocol than HTTP accepts connections."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=2).close()
+        except OSError:
+            assert server.poll() is None, "the server ended"
+            assert time.monotonic() < end, "the server does not listen"
+            threading.Event().wait(0.05)
+        else:
+            return
+
+
 @contextmanager
 def run_server(*command: str, **options) -> Iterator[subprocess.Popen]:
     """Run a server as a child process, killed at the end."""

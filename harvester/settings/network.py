@@ -1,0 +1,78 @@
+"""How requests reach Braze and buckets: through which proxy, and which certificates they trust."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from harvester.errors import UsageError
+from harvester.settings.places import LocalPath
+from harvester.settings.proxy import DIRECT, FROM_ENVIRONMENT, Proxy, find_environment_proxy, parse_proxy
+from harvester.settings.secret_files import read_secret
+
+
+def _check_proxy(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().strip()
+    if text not in (DIRECT, FROM_ENVIRONMENT):
+        parse_proxy(text)
+    return SecretStr(text)
+
+
+ProxySetting = Annotated[SecretStr, AfterValidator(_check_proxy)]
+
+
+def load_proxy(proxy: SecretStr | None, proxy_file: Path | None) -> Proxy | None:
+    """Return the proxy that the settings name; None for none. Raises ``UsageError``, which never contains the URL."""
+    if proxy_file is not None:
+        try:
+            return parse_proxy(read_secret(proxy_file, "the proxy (proxy_file)"))
+        except ValueError as error:
+            raise UsageError(f"the content of the file of the proxy (proxy_file) {error}") from None
+    text = proxy.get_secret_value() if proxy is not None else DIRECT
+    if text == FROM_ENVIRONMENT:
+        return find_environment_proxy()
+    return None if text == DIRECT else parse_proxy(text)
+
+
+class NetworkSettings(BaseSettings):
+    """The settings that commands without workspaces need, too. Creating them reads no file and no variable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HARVESTER_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
+
+    proxy: ProxySetting = SecretStr(DIRECT)
+    proxy_file: LocalPath | None = None
+    ca_file: LocalPath | None = None
+
+    @field_validator("proxy_file")
+    @classmethod
+    def _check_proxy_source(cls, value: LocalPath | None, info: ValidationInfo) -> LocalPath | None:
+        proxy: SecretStr | None = info.data.get("proxy")
+        if value is not None and proxy is not None and proxy.get_secret_value() != DIRECT:
+            raise ValueError("set either proxy or proxy_file")
+        return value
+
+    def load_store_proxy(self) -> Proxy | None:
+        """Return the proxy of requests to buckets; None for none. Raises ``UsageError``."""
+        return load_proxy(self.proxy, self.proxy_file)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Use only the arguments of the constructor."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
