@@ -49,7 +49,7 @@ ALLOWED_IMPORTERS = {
         "storage/marker.py",
         "sources/json_objects.py",
         "sources/rejects_file.py",
-        "sources/rows.py",
+        "sources/json_rows.py",
         "sources/message.py",
         "observability/logs.py",
         "cli/output.py",
@@ -64,7 +64,7 @@ ALLOWED_IMPORTERS = {
     "tenacity": {"braze/client.py"},
     "uvloop": {"cli/startup.py"},
     "yarl": {"braze/transport.py", "braze/transport_errors.py"},
-    "zstandard": {"storage/part.py", "datasets/members.py"},
+    "zstandard": {"storage/part.py", "datasets/members.py", "sources/compression.py"},
 }
 """Which files or packages may import a library. orjson is used everywhere; only its hot path is in braze."""
 

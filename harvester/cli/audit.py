@@ -14,7 +14,7 @@ from harvester.errors import ExitCode
 if TYPE_CHECKING:
     from harvester.commands.audit import Audit, Uncovered
     from harvester.ledger import ClockDifference
-    from harvester.sources import Input, RejectsFile
+    from harvester.sources import Input, ListOptions, RejectsFile
 
 STATES = ("unknown", "expired", "rejected")
 
@@ -23,9 +23,18 @@ STATES = ("unknown", "expired", "rejected")
 @click.argument("sources", type=options.ListedPlace(), nargs=-1, required=True)
 @ledger_access.creating_command(lambda arguments: arguments["adding"])
 @options.list_workspaces
+@options.list_options
 @click.option("--enqueue", "adding", is_flag=True, help="Enqueue the sends that can still be read.")
 @click.option("--json", is_flag=True, help="Print the list as NDJSON to stdout, and the counts as JSON to stderr.")
-def audit(sources: tuple[str, ...], path: Path, workspaces: list[str], *, adding: bool, json: bool) -> None:
+def audit(
+    sources: tuple[str, ...],
+    path: Path,
+    workspaces: list[str],
+    list_options: "ListOptions",
+    *,
+    adding: bool,
+    json: bool,
+) -> None:
     """List the sends in SOURCES that are neither captured nor pending.
 
     SOURCES are lists as for harvester enqueue, such as a folder of Braze Currents. The command sends no request. It
@@ -42,7 +51,7 @@ def audit(sources: tuple[str, ...], path: Path, workspaces: list[str], *, adding
     if not adding:
         ledger_access.check_exists(path)
     now, difference = ledger_access.get_time(path)
-    listed = Input(sources, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
+    listed = Input(sources, workspaces=workspaces, stdin=sys.stdin.buffer, now=now, options=list_options)
     # A separate file, so that the rejects of the last run are kept.
     rejects = RejectsFile(path.with_name("audit-rejects.ndjson"))
     done = asyncio.run(_audit(path, listed, rejects, now=now, adding=adding, json=json))

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,6 +79,37 @@ list_workspaces = click.option(
     multiple=True,
     help="A workspace that the list may name; repeat for more.  [default: those of the service and of --config]",
 )
+_list_content = _combine(
+    click.option(
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="FIELD=NAME",
+        help="The column of a field in lists, such as send_id=MY_NAME; repeat for more.",
+    ),
+    click.option(
+        "--no-header", metavar="COLUMNS", help="Lists have no header but these columns, such as campaign_id,send_id."
+    ),
+    click.option(
+        "--time-format", metavar="FORMAT", help="The format of times that are not in ISO 8601, such as %d/%m/%Y."
+    ),
+)
+
+
+def list_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options for the content of lists, which the command gets as ``list_options``."""
+
+    @functools.wraps(command)
+    def with_options(
+        *args: Any, columns: Sequence[str], no_header: str | None, time_format: str | None, **arguments: Any
+    ) -> None:
+        from harvester.sources import ListOptions
+
+        command(*args, list_options=ListOptions.parse(columns, no_header, time_format), **arguments)
+
+    return _list_content(with_options)
+
+
 logs = _combine(
     click.option(
         "--log-json/--log-text",

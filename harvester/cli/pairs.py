@@ -13,7 +13,7 @@ from harvester.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from harvester.ledger import Ledger, SendHistory
-    from harvester.sources import Input, RejectsFile
+    from harvester.sources import Input, ListOptions, RejectsFile
 
 MAX_WORKSPACES = 20
 """How many workspaces with one pair an error names."""
@@ -25,7 +25,8 @@ one_pair = click.option("--pair", "ids", nargs=2, metavar="CAMPAIGN_ID SEND_ID",
 @click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
 @ledger_access.creating_command(lambda _: True)
 @options.list_workspaces
-def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
+@options.list_options
+def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str], list_options: "ListOptions") -> None:
     """Add PAIRS to the ledger, even while a service uses it.
 
     The service, or harvester run without PAIRS, captures them. PAIRS are files as for harvester run, or folders of
@@ -39,7 +40,7 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str]) -> None:
     from harvester.sources import Input, RejectsFile
 
     now, difference = ledger_access.get_time(path)
-    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
+    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now, options=list_options)
     rejects = RejectsFile(path.with_name("rejects.ndjson"))
     new, known, unserved = asyncio.run(_enqueue(path, listed, rejects, workspaces))
     unread = f", {output.plural(rejects.count, 'line')} unreadable, see {rejects.path}" if rejects.count else ""
@@ -143,9 +144,15 @@ async def _find_pair(ledger: "Ledger", ids: tuple[str, str], workspaces: Sequenc
 @ledger_access.ledger_command
 @one_pair
 @options.list_workspaces
+@options.list_options
 @click.pass_context
 def remove(
-    context: click.Context, pairs: tuple[str, ...], path: Path, ids: tuple[str, str] | None, workspaces: list[str]
+    context: click.Context,
+    pairs: tuple[str, ...],
+    path: Path,
+    ids: tuple[str, str] | None,
+    workspaces: list[str],
+    list_options: "ListOptions",
 ) -> None:
     """Delete the sends in PAIRS, or one --pair, from the ledger.
 
@@ -160,7 +167,7 @@ def remove(
     if bool(pairs) == (ids is not None):
         raise UsageError("remove takes either lists of pairs, or one --pair")
     if ids is None:
-        _remove_listed(path, pairs, workspaces)
+        _remove_listed(path, pairs, workspaces, list_options)
         return
     named = context.params["workspaces"]  # a pair may be in a workspace that no service serves any more
     removed = ledger_access.with_ledger(path, lambda ledger: _remove_pair(ledger, ids, named))
@@ -175,12 +182,12 @@ async def _remove_pair(ledger: "Ledger", ids: tuple[str, str], workspaces: Seque
     return await ledger.intake.remove([found.pair])
 
 
-def _remove_listed(path: Path, pairs: tuple[str, ...], workspaces: list[str]) -> None:
+def _remove_listed(path: Path, pairs: tuple[str, ...], workspaces: list[str], list_options: "ListOptions") -> None:
     """Delete the pairs in lists, and end with the exit code."""
     from harvester.sources import Input, RejectsFile
 
     now, _ = ledger_access.get_time(path)
-    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
+    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now, options=list_options)
     rejects = RejectsFile(path.with_name("remove-rejects.ndjson"))
 
     async def remove_all(ledger: "Ledger") -> tuple[int, int]:

@@ -15,13 +15,14 @@ from harvester.errors import ExitCode
 if TYPE_CHECKING:
     from harvester.commands.estimate import Estimate
     from harvester.model import Books
-    from harvester.sources import Input, RejectsFile
+    from harvester.sources import Input, ListOptions, RejectsFile
 
 
 @click.command()
 @click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
 @ledger_access.ledger_command
 @options.list_workspaces
+@options.list_options
 @options.endpoint
 @click.option(
     "--limit", default=250_000, show_default=True, type=click.IntRange(1), help="The quota: requests per hour."
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     help="The most requests per second.",
 )
 @click.option("--json", is_flag=True, help="Print JSON.")
-def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **arguments: Any) -> None:
+def plan(
+    pairs: tuple[str, ...], path: Path, workspaces: list[str], list_options: "ListOptions", **arguments: Any
+) -> None:
     """Estimate the requests, time and quota of a capture.
 
     Also shows how many pairs would expire before they are requested. The estimate is for one workspace, with the quota
@@ -53,7 +56,7 @@ def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **arguments:
       harvester plan sends.csv --reserve 0.5
     """
     limits = {name: arguments[name] for name in ("limit", "reserve", "max_rate")}
-    estimate, books, listed, rejects, included = asyncio.run(_estimate(pairs, path, workspaces, limits))
+    estimate, books, listed, rejects, included = asyncio.run(_estimate(pairs, path, workspaces, limits, list_options))
     counts = {"settled": books.accepted - books.pending - books.expired, "expired": books.expired} | included
     _, difference = ledger_access.get_time(path)
     click.echo(output.clock_line(difference), err=True)
@@ -67,7 +70,7 @@ def plan(pairs: tuple[str, ...], path: Path, workspaces: list[str], **arguments:
 
 
 async def _estimate(
-    pairs: tuple[str, ...], path: Path, workspaces: list[str], limits: dict[str, Any]
+    pairs: tuple[str, ...], path: Path, workspaces: list[str], limits: dict[str, Any], list_options: "ListOptions"
 ) -> "tuple[Estimate, Books, Input, RejectsFile, dict[str, int]]":
     """Enqueue the pairs in a copy of the ledger, and estimate what is pending there.
 
@@ -85,7 +88,7 @@ async def _estimate(
             copy_ledger(path, draft)
         async with await Ledger.open(draft, clock=SystemClock()) as ledger:
             now = ledger.clock.wall()
-            listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now)
+            listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now, options=list_options)
             before = sum((await ledger.reports.count_pending()).values())
             rejects = RejectsFile(Path(folder) / "rejects.ndjson")
             async with progress.show_reading(listed):

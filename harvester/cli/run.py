@@ -16,6 +16,7 @@ from harvester.errors import UsageError
 if TYPE_CHECKING:
     from harvester.commands.capture import Summary
     from harvester.settings import Settings
+    from harvester.sources import ListOptions
     from harvester.storage import Compression, Sink
 
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 @options.place_or_pipe
 @options.workspace
 @options.capture
+@options.list_options
 @click.option(
     "--patience-seconds",
     type=float,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Also request sends that are older than 15 days.")
 @click.option("--json", is_flag=True, help="Print the summary as JSON to stdout (with -o - to stderr).")
 @options.logs
-def run(pairs: tuple[str, ...], **arguments: Any) -> None:
+def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -> None:
     """Capture a list of sends once.
 
     PAIRS are CSV, NDJSON or Parquet files, folders of Currents, or - for stdin. Their columns are campaign_id and
@@ -55,7 +57,7 @@ def run(pairs: tuple[str, ...], **arguments: Any) -> None:
     if not pairs and not ledger_access.get_ledger_path(settings.out, settings.state).exists():
         raise UsageError("there is no list and no ledger; name a list, such as: harvester run sends.csv")
     with startup.send_traces():
-        done = startup.run_async(run_capture(settings, pairs, forced=arguments["force"]))
+        done = startup.run_async(run_capture(settings, pairs, list_options, forced=arguments["force"]))
     print_summary(done, json=arguments["json"], to_stderr=settings.out == "-")
     if done.problem is not None:
         raise done.problem
@@ -76,7 +78,9 @@ def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path
         yield sink, Compression.NONE, state or Path(folder) / "ledger.db"
 
 
-async def run_capture(settings: "Settings", pairs: tuple[str, ...], *, forced: bool = False) -> "Summary":
+async def run_capture(
+    settings: "Settings", pairs: tuple[str, ...], list_options: "ListOptions | None" = None, *, forced: bool = False
+) -> "Summary":
     """Open list, sink and ledger, and capture, with progress on a terminal."""
     with startup.without_collection():
         from harvester.clock import SystemClock
@@ -89,7 +93,12 @@ async def run_capture(settings: "Settings", pairs: tuple[str, ...], *, forced: b
         async with await Ledger.open(path, clock=SystemClock()) as ledger:
             workspaces = list(settings.workspaces)
             listed = Input(
-                pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=ledger.clock.wall(), confirmed=False
+                pairs,
+                workspaces=workspaces,
+                stdin=sys.stdin.buffer,
+                now=ledger.clock.wall(),
+                confirmed=False,
+                options=list_options,
             )
             job = Run(settings, ledger=ledger, sink=sink, compression=compression)
             rejects = RejectsFile(path.with_name("rejects.ndjson"))

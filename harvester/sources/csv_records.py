@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from harvester.sources.lines import MAX_CHARACTERS, Piece, TextFile, read_pieces
 
-_DELIMITER = ","
 _MAX_QUOTED_CHARACTERS = 500
 
 csv.field_size_limit(MAX_CHARACTERS)  # this module limits the length of a record, not of a cell
@@ -21,7 +20,8 @@ csv.field_size_limit(MAX_CHARACTERS)  # this module limits the length of a recor
 class Record(NamedTuple):
     """A record: its first line, its number of lines and its cells.
 
-    If the record cannot be read, ``problem`` says why, ``text`` is its beginning, and there are no cells.
+    If the record cannot be read, ``problem`` says why, ``text`` is its beginning, and there are no cells. ``ended`` is
+    False for a last line without a line end.
     """
 
     line: int
@@ -29,25 +29,26 @@ class Record(NamedTuple):
     cells: list[str]
     problem: str = ""
     text: str = ""
+    ended: bool = True
 
 
-def read_csv_records(file: TextFile) -> Iterator[Record]:
+def read_csv_records(file: TextFile, *, separator: str = ",", lines_before: int = 0) -> Iterator[Record]:
     """Yield the records of a CSV text, without blank lines."""
-    pieces = read_pieces(file)
+    pieces = read_pieces(file, lines_before=lines_before)
     for piece in pieces:
         if piece.ends_line and '"' not in piece.text:
             if text := piece.text.rstrip("\r\n"):
-                yield Record(piece.number, 1, text.split(_DELIMITER))
-        elif piece.ends_line and (cells := _parse_line(piece.text)) is not None:
+                yield Record(piece.number, 1, text.split(separator))
+        elif piece.ends_line and (cells := _parse_line(piece.text, separator)) is not None:
             yield Record(piece.number, 1, cells)
-        elif (record := _QuotedRecordReader().read(piece, pieces)).cells or record.problem:
+        elif (record := _QuotedRecordReader(separator).read(piece, pieces)).cells or record.problem:
             yield record
 
 
-def _parse_line(line: str) -> list[str] | None:
+def _parse_line(line: str, separator: str) -> list[str] | None:
     """Return the cells of a line if all its quotes end correctly on it; otherwise None."""
     try:
-        return next(csv.reader([line], strict=True))
+        return next(csv.reader([line], delimiter=separator, strict=True))
     except csv.Error:
         return None
 
@@ -64,7 +65,8 @@ class _State(Enum):
 class _QuotedRecordReader:
     """Reads one record that may contain quotes and line ends. It stores at most ``MAX_CHARACTERS`` of the record."""
 
-    def __init__(self) -> None:
+    def __init__(self, separator: str) -> None:
+        self._separator = separator
         self._state = _State.CELL_BEGINS
         self._texts: list[str] = []
         self._characters = 0
@@ -85,7 +87,8 @@ class _QuotedRecordReader:
         if problem := self._find_problem(lines, last.number):
             return Record(first.number, lines, [], problem, self._texts[0][:_MAX_QUOTED_CHARACTERS])
         try:  # parsed as one text: line ends inside it belong to quoted cells
-            return Record(first.number, lines, next(csv.reader(["".join(self._texts)]), []))
+            cells = next(csv.reader(["".join(self._texts)], delimiter=self._separator), [])
+            return Record(first.number, lines, cells, ended=last.ends_line)
         except csv.Error as error:
             problem = f"the line is not CSV: {error}"
             return Record(first.number, lines, [], problem, self._texts[0][:_MAX_QUOTED_CHARACTERS])
@@ -123,7 +126,7 @@ class _QuotedRecordReader:
                 self._state = _State.AFTER_QUOTE
             elif self._state is _State.AFTER_QUOTE:
                 doubled = text[at] == '"'
-                self._quote_ends_in_cell |= not doubled and text[at] not in "\r\n " + _DELIMITER
+                self._quote_ends_in_cell |= not doubled and text[at] not in "\r\n " + self._separator
                 self._state = _State.IN_QUOTES if doubled else _State.IN_CELL
                 at += doubled
             elif self._state is _State.CELL_BEGINS:
@@ -133,7 +136,7 @@ class _QuotedRecordReader:
                 self._state = _State.IN_QUOTES if quoted else _State.IN_CELL
                 at += quoted
             else:  # skip all cells without quotes in one step
-                at = text.find(_DELIMITER + '"', at) + 1
-                self._state = _State.CELL_BEGINS if at or text.endswith(_DELIMITER) else _State.IN_CELL
+                at = text.find(self._separator + '"', at) + 1
+                self._state = _State.CELL_BEGINS if at or text.endswith(self._separator) else _State.IN_CELL
                 if not at:
                     return

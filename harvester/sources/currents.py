@@ -22,8 +22,9 @@ from harvester.model import DAY_SECONDS, BadLine, Pair, SentPair
 from harvester.sources.avro import AvroFile
 from harvester.sources.avro_binary import UnreadableAvro
 from harvester.sources.currents_files import FileOpener, find_event_type, is_send_event
-from harvester.sources.fields import ID_FIELDS, InvalidField, check_time, parse_id
+from harvester.sources.fields import ID_FIELDS, InvalidField, parse_id
 from harvester.sources.send_times import SendTimes, choose_send_time
+from harvester.sources.times import parse_time
 
 OTHER_TYPES = "files of other event types"
 CANVAS_EVENTS = "events of a canvas"
@@ -100,13 +101,10 @@ class CurrentsReader:
                 self.skipped[CANVAS_EVENTS if of_canvas else name_missing_field_cause(field)] += 1
                 return
         campaign_id, send_id = (parse_id(record, field) for field in ID_FIELDS)
-        seconds = record.get("time")
+        seconds, _ = parse_time(record, "time", latest=self._now + DAY_SECONDS)
         if seconds is None:
             raise InvalidField("time", "is missing")
-        if not isinstance(seconds, int) or isinstance(seconds, bool):
-            raise InvalidField("time", f"is {seconds!r}, not a whole number of Unix seconds")
-        check_time("time", seconds, seconds, latest=self._now + DAY_SECONDS)
-        times.add(Pair(self._workspace, campaign_id, send_id), float(seconds))
+        times.add(Pair(self._workspace, campaign_id, send_id), seconds)
 
 
 def name_missing_field_cause(field: str) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from harvester.errors import UsageError
 from harvester.model import is_in_object_store
-from harvester.sources.fields import LIST_SUFFIXES
+from harvester.sources.kinds import is_list_name
 from harvester.sources.regular_files import check_readable, check_regular_file
 
 FileOpener = Callable[[], BinaryIO]
@@ -43,7 +43,7 @@ def list_currents_files(place: str) -> Iterator[tuple[str, FileOpener]] | None:
     bucket cannot be listed.
     """
     if is_in_object_store(place):
-        return None if place.endswith(LIST_SUFFIXES) else _list_bucket(place)
+        return None if is_list_name(place) else _list_bucket(place)
     path = Path(place)
     try:
         if path.is_dir():

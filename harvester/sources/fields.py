@@ -1,22 +1,21 @@
 """Parses the fields of a pair, in files and in messages. Pure."""
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import islice
+from uuid import UUID
 
 from harvester.model import Pair
 from harvester.sources.id_checks import find_id_problem, is_ordinary_id, unwrap_spreadsheet_text
 
-LIST_SUFFIXES = (".csv", ".ndjson", ".jsonl", ".parquet")
-"""The suffixes of lists of pairs."""
-
 ID_FIELDS = ("campaign_id", "send_id")
 PAIR_FIELDS = (*ID_FIELDS, "sent_at", "workspace")
 
+MAX_EXACT_FLOAT = 2**53
+"""This number and larger ones may have lost digits as floating-point numbers."""
+
 _MAX_NAMES = 20
 _MAX_VALUE_CHARACTERS = 100
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TIME_EXAMPLE = "an ISO 8601 time such as 2026-11-20T08:00:00Z"
 
 
 class InvalidField(Exception):  # noqa: N818 - it never leaves the sources, which turn it into a ``BadLine``
@@ -33,12 +32,10 @@ class InvalidField(Exception):  # noqa: N818 - it never leaves the sources, whic
         self.problem = problem
 
 
-class TimeInFuture(InvalidField):
-    """A time that is after the current time."""
-
-
 def format_value(value: object) -> str:
     """Quote a value for a message, truncated if it is long. A cell may have a megabyte."""
+    if isinstance(value, dict | list):  # they may be nested too deeply to be written
+        return "an object" if isinstance(value, dict) else "a list"
     text = f"{value!r}" if not isinstance(value, str) else f"{value[: _MAX_VALUE_CHARACTERS + 1]!r}"
     return text if len(text) <= _MAX_VALUE_CHARACTERS + 2 else f"{text[:_MAX_VALUE_CHARACTERS]}..."
 
@@ -46,13 +43,13 @@ def format_value(value: object) -> str:
 def parse_id(record: Mapping[str, object], field: str) -> str:
     """Return an id, without blanks around it and without a spreadsheet's ``="..."``. Raises ``InvalidField``.
 
+    A whole number is accepted as its decimal text.
+
     Columns of a fixed width are padded with blanks. An id with blanks does not exist, and Braze returns zeros for it.
     """
     value = record.get(field)
     if not isinstance(value, str):
-        if value is None:
-            raise InvalidField(field, "is missing")
-        raise InvalidField(field, "must be text, because a number loses its leading zeros; export it as text")
+        value = _convert_id(field, value)
     if is_ordinary_id(value):
         return value
     value = unwrap_spreadsheet_text(value.strip()).strip()
@@ -61,6 +58,21 @@ def parse_id(record: Mapping[str, object], field: str) -> str:
     if problem := find_id_problem(value):
         raise InvalidField(field, problem)
     return value
+
+
+def _convert_id(field: str, value: object) -> str:
+    """Return the text of an id that is stored as a whole number, bytes or a UUID. Raises ``InvalidField``."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN, a missing value in pandas
+        raise InvalidField(field, "is missing")
+    if isinstance(value, bytes):
+        return value.decode("ascii", "surrogateescape")
+    if isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    if isinstance(value, float | Decimal) and value % 1 == 0:
+        if isinstance(value, float) and abs(value) >= MAX_EXACT_FLOAT:
+            raise InvalidField(field, f"is {format_value(value)}, a number that lost digits; export it as text")
+        return str(int(value))
+    raise InvalidField(field, f"is {format_value(value)}, not text or a whole number; export it as text")
 
 
 def parse_pair(record: Mapping[str, object], workspaces: Collection[str]) -> Pair:
@@ -84,36 +96,6 @@ def _format_names(workspaces: Collection[str]) -> str:
     names = list(islice(workspaces, _MAX_NAMES))
     more = len(workspaces) - len(names)
     return ", ".join(names) + (f", and {more} more" if more > 0 else "")
-
-
-def parse_time(record: Mapping[str, object], field: str, *, latest: float) -> tuple[float | None, bool]:
-    """Return the time in a field and whether it has no zone (it is then in UTC). Without a time, return None.
-
-    Raises ``InvalidField``, and ``TimeInFuture`` if the time is after ``latest``.
-    """
-    value = record.get(field)
-    if value is None or value == "":
-        return None, False
-    if isinstance(value, int | float):
-        raise InvalidField(field, f"must not be a number, which is ambiguous; write {_TIME_EXAMPLE}")
-    if not isinstance(value, str):
-        raise InvalidField(field, f"must be text, {_TIME_EXAMPLE}")
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        raise InvalidField(field, f"is {format_value(value)}, not {_TIME_EXAMPLE}") from None
-    naive = time.tzinfo is None
-    seconds = ((time.replace(tzinfo=UTC) if naive else time) - _EPOCH).total_seconds()
-    check_time(field, value, seconds, latest=latest)
-    return seconds, naive
-
-
-def check_time(field: str, value: object, seconds: float, *, latest: float) -> None:
-    """Raise ``InvalidField`` unless ``seconds`` is between 1970 and ``latest``. ``value`` is the original text."""
-    if seconds < 0:
-        raise InvalidField(field, f"is {format_value(value)}, which is before 1970")
-    if seconds > latest:
-        raise TimeInFuture(field, f"is {format_value(value)}, which is in the future")
 
 
 def format_problem(field: str, problem: str) -> str:

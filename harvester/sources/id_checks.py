@@ -60,6 +60,11 @@ def unwrap_spreadsheet_text(text: str) -> str:
     return match[1].replace('""', '"') if match else text
 
 
+def is_placeholder(text: str) -> bool:
+    """Return whether a text stands for a missing value, such as ``NULL``."""
+    return text.lower() in _PLACEHOLDERS or text in _CASE_SENSITIVE_PLACEHOLDERS
+
+
 def find_id_problem(text: str) -> str | None:
     """Return why a text is not an id, such as ``is empty``, or None if it may be an id."""
     if not text.strip():
@@ -69,7 +74,7 @@ def find_id_problem(text: str) -> str | None:
     if not (text.isascii() and text.isprintable()):
         return f"contains characters other than printable ASCII: {text!a}"
     lower = text.lower()
-    if lower in _PLACEHOLDERS or text in _CASE_SENSITIVE_PLACEHOLDERS:
+    if is_placeholder(text):
         return f"is '{text}', which stands for a missing value; leave these rows out of the export"
     return next((f"is '{text}', {meaning}" for pattern, meaning in _MACHINE_ERRORS if pattern.fullmatch(lower)), None)
 

@@ -4,7 +4,6 @@ A line that contains no valid pair becomes a ``BadLine``, and reading continues.
 all its rows are read. If several lines report the same send, the earliest time counts, as for the events of Currents.
 """
 
-import io
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +15,16 @@ from harvester.model import DAY_SECONDS, BadLine, Pair, SentPair, is_in_object_s
 from harvester.place import classify_place
 from harvester.sources.currents import CurrentsReader
 from harvester.sources.currents_files import list_currents_files
-from harvester.sources.fields import ID_FIELDS, LIST_SUFFIXES
+from harvester.sources.fields import ID_FIELDS
+from harvester.sources.list_file import read_rows
+from harvester.sources.list_options import ListOptions
 from harvester.sources.pair_list import PairList, UnconfirmedTime
 from harvester.sources.regular_files import check_readable
 from harvester.sources.rejects_file import BadLineCollector
-from harvester.sources.rows import Row, read_csv_rows, read_ndjson_rows, read_parquet_rows
+from harvester.sources.rows import ListFormat, Row
 from harvester.sources.temporary_folder import create_temporary_folder
 
 PAGE_PAIRS = 2000
-_FIRST_LINE_CHARACTERS = 65_536
 
 
 class Input:
@@ -40,10 +40,18 @@ class Input:
     """
 
     def __init__(
-        self, names: Sequence[str], *, workspaces: Collection[str], stdin: BinaryIO, now: float, confirmed: bool = True
+        self,
+        names: Sequence[str],
+        *,
+        workspaces: Collection[str],
+        stdin: BinaryIO,
+        now: float,
+        confirmed: bool = True,
+        options: ListOptions | None = None,
     ) -> None:
         """Check all files, so that a missing file is reported before a pair is enqueued. Raises ``UsageError``."""
         self._workspaces = dict.fromkeys(workspaces)
+        self._options = options or ListOptions()
         self.set_time(now)
         self._confirmed = confirmed
         self.unconfirmed_pair: Pair | None = None
@@ -79,7 +87,7 @@ class Input:
             yield from self._read_currents()
 
     def _read_list(self, name: str) -> Iterator[SentPair | BadLine | None]:
-        with PairList(name, workspaces=self._workspaces) as pairs:
+        with PairList(name, workspaces=self._workspaces, time_format=self._options.time_format) as pairs:
             number = 0
             for number, row in enumerate(self._read_rows(name), 1):
                 self.lines += row.lines
@@ -139,37 +147,15 @@ class Input:
         yield page
 
     def _read_rows(self, name: str) -> Iterator[Row | BadLine]:
+        found = ListFormat()
         try:
-            with _open_locally(name) as path:
-                if name.endswith(".parquet"):
-                    yield from read_parquet_rows(name, path)
-                else:
-                    yield from self._read_text_rows(name, path)
+            if name == "-":
+                yield from read_rows(name, self._stdin, None, self._options, found)
+                return
+            with _open_locally(name) as path, path.open("rb") as file:
+                yield from read_rows(name, file, path, self._options, found)
         except OSError as error:  # the file was removed, or its disk failed
             raise UsageError(f"{name}: {error.strerror or error}; check the file") from None
-
-    def _read_text_rows(self, name: str, path: Path) -> Iterator[Row | BadLine]:
-        raw = self._stdin if name == "-" else path.open("rb")
-        # Bytes that are not UTF-8 become surrogates, which are invalid in ids.
-        with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            first_line = file.readline(_FIRST_LINE_CHARACTERS)
-            text = _PeekedText(first_line, file)
-            if name.endswith((".ndjson", ".jsonl")) or (name == "-" and first_line.lstrip().startswith("{")):
-                yield from read_ndjson_rows(name, text)
-            else:
-                yield from read_csv_rows(name, text)
-
-
-class _PeekedText:
-    """A text whose first line was already read. ``readline`` returns this line again first."""
-
-    def __init__(self, first_line: str, file: io.TextIOWrapper) -> None:
-        self._first_line = first_line
-        self._file = file
-
-    def readline(self, characters: int) -> str:
-        first_line, self._first_line = self._first_line, ""
-        return first_line or self._file.readline(characters)
 
 
 def _check_list(name: str) -> None:
@@ -178,13 +164,9 @@ def _check_list(name: str) -> None:
         return
     try:
         if not is_in_object_store(name):
-            check_readable(Path(name), allow_pipe=not name.endswith(".parquet"))
+            check_readable(Path(name), allow_pipe=True)
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}; check the name of the file or folder") from None
-    if not name.endswith(LIST_SUFFIXES):
-        raise UsageError(
-            f"{name}: unknown file type; use a .csv, .ndjson, .jsonl, .parquet or .avro file, or a folder of Currents"
-        )
 
 
 @contextmanager

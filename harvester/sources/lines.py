@@ -1,5 +1,6 @@
 """Reads lines of text in bounded memory, whatever the text contains."""
 
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -7,6 +8,7 @@ MAX_CHARACTERS = 1 << 20
 """The length of the longest line or CSV record that is read. The rest of a longer one is skipped."""
 
 _PIECE_CHARACTERS = 65_536
+_PEEKED_LINES = 10
 
 
 class TextFile(Protocol):
@@ -15,6 +17,38 @@ class TextFile(Protocol):
     def readline(self, characters: int, /) -> str:
         """Return a line or its first characters, or an empty text at the end."""
         ...
+
+
+class PeekedText:
+    """A text whose first lines can be seen before they are read. Long lines are split into pieces."""
+
+    def __init__(self, file: TextFile) -> None:
+        """Read from ``file``."""
+        self._file = file
+        self._pieces: deque[str] = deque()
+
+    def readline(self, characters: int = _PIECE_CHARACTERS) -> str:
+        """Return the next piece, or an empty text at the end."""
+        return self._pieces.popleft() if self._pieces else self._file.readline(characters)
+
+    def peek_line(self) -> str:
+        """Return the next piece without reading it, or an empty text at the end."""
+        if not self._pieces and (piece := self._file.readline(_PIECE_CHARACTERS)):
+            self._pieces.append(piece)
+        return self._pieces[0] if self._pieces else ""
+
+    def skip_line(self) -> None:
+        """Read the rest of the line."""
+        while (piece := self.readline()) and not piece.endswith(("\n", "\r")):
+            pass
+
+    def peek_lines(self) -> list[str]:
+        """Return the next lines, up to a limit of lines and characters, without reading them."""
+        while len(self._pieces) < _PEEKED_LINES and sum(map(len, self._pieces)) < _PIECE_CHARACTERS:
+            if not (piece := self._file.readline(_PIECE_CHARACTERS)):
+                break
+            self._pieces.append(piece)
+        return list(self._pieces)
 
 
 class Line(NamedTuple):
@@ -33,9 +67,9 @@ class Piece(NamedTuple):
     ends_line: bool
 
 
-def read_pieces(file: TextFile) -> Iterator[Piece]:
-    """Yield the lines of a text, long ones in several pieces."""
-    number, ends_line = 0, True
+def read_pieces(file: TextFile, *, lines_before: int = 0) -> Iterator[Piece]:
+    """Yield the lines of a text, long ones in several pieces. Their numbers begin after ``lines_before``."""
+    number, ends_line = lines_before, True
     while text := file.readline(_PIECE_CHARACTERS):
         number += ends_line
         ends_line = text.endswith(("\n", "\r"))

@@ -19,9 +19,11 @@ from typing import Any
 import orjson
 
 from harvester.model import DAY_SECONDS, SentPair, is_in_object_store
-from harvester.sources.fields import LIST_SUFFIXES, PAIR_FIELDS, InvalidField, format_problem, parse_pair, parse_time
+from harvester.sources.fields import PAIR_FIELDS, InvalidField, format_problem, parse_pair
+from harvester.sources.kinds import COMPRESSION_SUFFIXES, LIST_SUFFIXES, is_list_name
 from harvester.sources.send_times import merge_sends
 from harvester.sources.store_events import NoFileToRead, list_records, load_message, parse_created_object
+from harvester.sources.times import parse_time
 
 MAX_MESSAGE_BYTES = 1 << 20
 """A longer message is not parsed. Longer lists must be in a file."""
@@ -164,8 +166,9 @@ class MessageParser:
             )
         if not any(url.startswith(prefix.rstrip("/") + "/") for prefix in self.prefixes):
             raise InvalidField("file", "is not below any of the prefixes of this trigger")
-        if not url.endswith(LIST_SUFFIXES):
-            raise InvalidField("file", f"must end in one of {', '.join(LIST_SUFFIXES)}")
+        if not is_list_name(url):
+            suffixes = ", ".join((*LIST_SUFFIXES, *COMPRESSION_SUFFIXES))
+            raise InvalidField("file", f"must end in one of {suffixes}")
         return url
 
 

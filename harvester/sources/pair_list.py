@@ -7,19 +7,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from harvester.model import BadLine, Pair, SentPair
+from harvester.sources.columns import API_ID
 from harvester.sources.currents import CANVAS_EVENTS, name_missing_field_cause
-from harvester.sources.fields import (
-    ID_FIELDS,
-    InvalidField,
-    TimeInFuture,
-    check_time,
-    format_value,
-    parse_pair,
-    parse_time,
-)
+from harvester.sources.fields import ID_FIELDS, InvalidField, parse_pair
 from harvester.sources.id_checks import find_id_doubt
-from harvester.sources.rows import API_ID, Row
+from harvester.sources.rows import Row
 from harvester.sources.send_times import SendTimes, choose_send_time
+from harvester.sources.times import TimeInFuture, parse_time
 
 
 @dataclass(slots=True)
@@ -45,13 +39,14 @@ class PairList:
     ``naive_times`` counts times without a zone, ``skipped`` counts skipped rows by cause.
     """
 
-    def __init__(self, name: str, *, workspaces: Collection[str]) -> None:
+    def __init__(self, name: str, *, workspaces: Collection[str], time_format: str | None = None) -> None:
         """Create an empty list; ``name`` is its file, or ``-`` for standard input."""
         self.name = name
         self.naive_times = 0
         self.skipped: Counter[str] = Counter()
         self._display_name = "standard input" if name == "-" else name
         self._workspaces = workspaces
+        self._time_format = time_format
         self._times = SendTimes()
         self._doubts: dict[tuple[str, str], _Doubt] = {}
         self._sends = 0
@@ -74,21 +69,21 @@ class PairList:
         For a time after ``latest``, it raises ``UnconfirmedTime`` unless the current time is ``confirmed``. Raises
         ``StorageError`` if the disk is full.
         """
-        fields, campaign_column = row.fields, "campaign_id"
+        fields, campaign_field = row.fields, "campaign_id"
         if API_ID in fields:
             if (cause := _find_skip_cause(fields)) is not None:
                 self.skipped[cause] += 1
                 return None
             self._internal_ids += fields.get("campaign_id") not in (None, "")
-            fields, campaign_column = fields | {"campaign_id": fields[API_ID]}, API_ID
+            fields, campaign_field = fields | {"campaign_id": fields[API_ID]}, API_ID
         try:
             pair = parse_pair(fields, self._workspaces)
-            sent_at, naive = _parse_sent_at(fields, latest)
+            sent_at, naive = parse_time(fields, "sent_at", latest=latest, time_format=self._time_format)
         except InvalidField as error:
             if isinstance(error, TimeInFuture) and not confirmed:
                 raise UnconfirmedTime(parse_pair(fields, self._workspaces)) from None
-            column = campaign_column if error.field == "campaign_id" else error.field
-            return BadLine(self.name, row.line, column, error.problem, row.to_json(), row.lines)
+            field = campaign_field if error.field == "campaign_id" else error.field
+            return BadLine(self.name, row.line, row.columns.get(field, field), error.problem, row.to_json(), row.lines)
         self.naive_times += naive
         self._count_doubts(row, pair)
         self._times.add(pair, sent_at)
@@ -134,17 +129,3 @@ def _find_skip_cause(fields: dict[str, Any]) -> str | None:
     if not fields.get(API_ID) and (fields.get("canvas_id") or fields.get("canvas_api_id")):
         return CANVAS_EVENTS
     return None if fields.get("send_id") else name_missing_field_cause("send_id")
-
-
-def _parse_sent_at(fields: dict[str, Any], latest: float) -> tuple[float | None, bool]:
-    """Return the time of a row, and whether it has no zone. Rows of Braze's share have Unix seconds in ``time``."""
-    time = fields.get("time")
-    if API_ID not in fields or "sent_at" in fields or time in (None, ""):
-        return parse_time(fields, "sent_at", latest=latest)
-    try:
-        seconds = int(str(time))
-    except ValueError:
-        problem = f"is {format_value(time)}, not a whole number of Unix seconds, as in Braze's share"
-        raise InvalidField("time", problem) from None
-    check_time("time", time, seconds, latest=latest)
-    return float(seconds), False

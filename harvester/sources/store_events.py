@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_plus
 
-from harvester.sources.fields import LIST_SUFFIXES, InvalidField
+from harvester.sources.fields import InvalidField
 from harvester.sources.json_objects import load_json
+from harvester.sources.kinds import is_list_name
 
 _MAX_ENVELOPES = 3
 """How many times a message is parsed: each time but the last, SNS may have wrapped it."""
@@ -97,7 +98,7 @@ def parse_created_object(record: object) -> str:
     hidden = any(segment.startswith(("_", ".")) and segment not in (".", "..") for segment in segments)
     if url.endswith(("/", "_$folder$")):
         raise NoFileToRead(f"{url} is a folder")
-    if any(segment.startswith("_temporary") for segment in segments) or (hidden and not url.endswith(LIST_SUFFIXES)):
+    if any(segment.startswith("_temporary") for segment in segments) or (hidden and not is_list_name(url)):
         raise NoFileToRead(f"{url} is a marker or a hidden file")
     return url
 

@@ -123,7 +123,7 @@ def test_the_last_event_type_in_a_path_counts(tmp_path):
         ({"campaign_id": "a\0b"}, "campaign_id", "printable ASCII"),
         ({"campaign_id": ""}, "campaign_id", "empty"),
         ({"time": 2_033_802_504}, "time", "future"),
-        ({"time": int(NOW) * 1000}, "time", "future"),
+        ({"time": 7}, "time", "no time between 2000 and 2100"),
         ({"time": -1}, "time", "before 1970"),
     ],
 )
@@ -144,14 +144,14 @@ def test_a_bad_event_is_reported_with_file_number_and_field_and_the_others_are_r
 @pytest.mark.parametrize(
     ("types", "field"),
     [
-        ({"campaign_id": "string", "send_id": "long", "time": "int"}, "send_id"),
+        ({"campaign_id": "string", "send_id": "double", "time": "int"}, "send_id"),
         ({"campaign_id": "string", "send_id": "string"}, "time"),
         ({"campaign_id": "string", "send_id": "string", "time": "string"}, "time"),
     ],
 )
 def test_a_field_of_an_unexpected_type_is_a_bad_line(tmp_path, types, field):
     """If Braze changes the type of a field, the rejects file shows it."""
-    values = {"send_id": 7 if types["send_id"] == "long" else "s", "time": "soon" if field == "time" else SENT}
+    values = {"send_id": 7.5 if types["send_id"] == "double" else "s", "time": "soon" if field == "time" else SENT}
     write_events(tmp_path, [create_event() | values], schema=create_schema(types))
     sends, (bad,), _ = read_currents(tmp_path)
     assert not sends
@@ -289,7 +289,7 @@ async def test_audit_of_a_list_ends_with_0_once_all_sends_are_covered(harvester,
     assert (code, len(out.splitlines())) == (0, 4500)
     code, out, _ = await harvester.run("audit", "sends.csv")
     assert (code, out.splitlines()[0]) == (0, "covered    4500 of 4500 sends")
-    (tmp_path / "sends.csv").write_text(f"campaign_id,send_id\n{lines},\n")
+    (tmp_path / "sends.csv").write_text(f"campaign_id,send_id\n{lines}c,\n")
     code, out, _ = await harvester.run("audit", "sends.csv")
     assert code == 3
     assert "audit-rejects.ndjson" in out

@@ -246,9 +246,9 @@ def test_an_object_of_many_small_values_is_one_bad_line(line):
 @pytest.mark.parametrize(
     ("head", "row"),
     [
-        (b"campaign_id,send_id", b"," * (MAX_CHARACTERS - 1)),
-        (b"campaign_id,send_id", b'"",' * (MAX_CHARACTERS // 12)),
-        (b"campaign_id,send_id" + b",a" * 500_000, b"c,s"),
+        (b"campaign_id,send_id", b"x" + b"," * (MAX_CHARACTERS - 2)),
+        (b"campaign_id,send_id", b'"x",' * (MAX_CHARACTERS // 16)),
+        (b"campaign_id" + b",a" * 500_000 + b",send_id", b"c,s"),
         (b"campaign_id,send_id", '"\U0001f600'.encode() * (2 * MAX_CHARACTERS)),
     ],
 )

@@ -162,7 +162,7 @@ def test_events_that_create_no_file_are_skipped(content):
 def test_valid_records_of_an_event_are_accepted():
     """The invalid records become a separate event, which a user can correct and send again."""
     records = [
-        create_s3_event(key)["Records"][0] for key in ("braze/_SUCCESS", "braze/a.csv", "other/b.csv", "braze/c.txt")
+        create_s3_event(key)["Records"][0] for key in ("braze/_SUCCESS", "braze/a.csv", "other/b.csv", "braze/c.html")
     ]
     message = parse({"Records": [*records, 7, records[1]]})
     assert message.files == ("s3://lists/braze/a.csv",)

@@ -13,7 +13,7 @@ from tests.support.faulty_server import build_response
 _ZEROS = b"0" * (1 << 20)
 
 
-def _compress_zeros(mebibytes: int) -> bytes:
+def compress_zeros(mebibytes: int) -> bytes:
     """Return a gzip stream of zeros: after a full flush the same block can be repeated."""
     stream = zlib.compressobj(9, zlib.DEFLATED, 31)
     begun, again = (stream.compress(_ZEROS) + stream.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
@@ -31,8 +31,8 @@ def _counters(count: int) -> bytes:
 
 def answers() -> Iterator[tuple[str, bytes]]:
     """Return HTTP responses."""
-    yield "gzip", build_response(_compress_zeros(1000), "Content-Encoding: gzip")
-    yield "gzip of a refusal", build_response(_compress_zeros(1000), "Content-Encoding: gzip", status="400 Bad")
+    yield "gzip", build_response(compress_zeros(1000), "Content-Encoding: gzip")
+    yield "gzip of a refusal", build_response(compress_zeros(1000), "Content-Encoding: gzip", status="400 Bad")
     yield "brackets", build_response(_success(b"[" * (7 << 20)))
     yield "empty lists", build_response(_success(b"[" + b"[]," * 1_000_000 + b"[]]"))
     yield "20,000 counters", build_response(_counters(20_000))

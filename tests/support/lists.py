@@ -13,10 +13,10 @@ DAY = 86_400
 HEADER = "campaign_id,send_id,sent_at\n"
 
 
-def read_list(text, *, name=None, now=NOW, workspaces=("w",)):
+def read_list(text, *, name=None, now=NOW, workspaces=("w",), options=None):
     """Read a list. Return ``{(campaign, send): sent_at}``, the bad lines and the input."""
     stdin = io.BytesIO(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
-    source = Input([str(name or "-")], workspaces=workspaces, stdin=stdin, now=now)
+    source = Input([str(name or "-")], workspaces=workspaces, stdin=stdin, now=now, options=options)
     found = list(source.read())
     pairs = {each.pair[1:]: each.sent_at for each in found if isinstance(each, SentPair)}
     return pairs, [each for each in found if isinstance(each, BadLine)], source

@@ -94,6 +94,13 @@ def test_any_message_is_enqueued_or_becomes_a_dead_letter(ledger, bucket, bodies
         assert valid_ids(deliver(ledger, bodies, together=batch_size) - {GOOD_PAIR})
 
 
+def has_content(kind: str, data: bytes) -> bool:
+    """Return whether a list has a line with content: none is empty, a comment before the header, or the header."""
+    lines = [line.strip(b'\r\t ",;|{}[]\x0b\x0c\x1c\x1d\x1e\x1f\x85') for line in data.split(b"\n")]
+    lines = [line for line in lines if line and line != b"null" and not (kind == ".csv" and line.startswith(b"#"))]
+    return len(lines) > (kind == ".csv")
+
+
 @pytest.mark.parametrize(("kind", "count"), [(".csv", 40), (".ndjson", 40), (".parquet", 8), (".avro", 12)])
 def test_any_list_is_enqueued_rejected_or_refused(ledger, kind, count):
     """A refused list is named in the error, and a list with content never reads as empty."""
@@ -105,10 +112,7 @@ def test_any_list_is_enqueued_rejected_or_refused(ledger, kind, count):
             pairs, rejects, refused = read_list(ledger, f"list{kind}", data)
         assert valid_ids(pairs)
         assert not refused or f"list{kind}" in refused
-        rest = data.partition(b"\n")[2] if kind == ".csv" else data
-        assert (
-            pairs or rejects or refused or kind == ".avro" or not rest.strip(b'\r\n\t ",\x0b\x0c\x1c\x1d\x1e\x1f\x85')
-        )
+        assert pairs or rejects or refused or kind == ".avro" or not has_content(kind, data)
 
     read_one()
 

@@ -1,0 +1,107 @@
+"""Reads the rows of a list in CSV, with any separator."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from harvester.errors import UsageError
+from harvester.model import BadLine
+from harvester.sources.columns import API_ID, ID_COLUMNS, find_columns, find_field, normalize_name
+from harvester.sources.csv_records import Record, read_csv_records
+from harvester.sources.dialect import SEPARATORS, detect_dialect
+from harvester.sources.lines import PeekedText
+from harvester.sources.list_options import ListOptions
+from harvester.sources.rows import MAX_QUOTED_CHARACTERS, ListFormat, Row
+from harvester.text import printable
+
+
+def read_csv_rows(name: str, text: PeekedText, options: ListOptions, found: ListFormat) -> Iterator[Row | BadLine]:
+    """Yield the rows after the header. Raises ``UsageError`` for a header without the required columns."""
+    dialect = detect_dialect(name, text, options)
+    records = read_csv_records(text, separator=dialect.separator, lines_before=dialect.skipped_lines)
+    first = next(records, None)
+    if first is None:
+        return
+    if first.problem:
+        raise UsageError(f"{name}: its header cannot be read: {first.problem}")
+    found.details.append(f"separated by {SEPARATORS.get(dialect.separator) or printable(dialect.separator)}")
+    if options.no_header:
+        table = _CsvTable(name, options.no_header, options)
+        records = chain([first], records)
+    else:
+        table = _CsvTable(name, [cell.strip() for cell in first.cells], options)
+    found.set_columns(table.columns)
+    for record in records:
+        if (row := table.read_row(record)) is not None:
+            yield row
+
+
+class _CsvTable:
+    """The header of a list, with which its records are read."""
+
+    def __init__(self, name: str, header: Sequence[str], options: ListOptions) -> None:
+        """Find the columns. Raises ``UsageError`` for a header without the required columns."""
+        self.columns = find_columns(name, header, options.columns)
+        self._name = name
+        self._options = options
+        self._header = header
+        self._positions = [(each.field, each.position) for each in self.columns]
+        self._names = {each.field: each.name for each in self.columns}
+        self._id_names = {each.name for each in self.columns if each.field in ID_COLUMNS}
+        required = {"send_id", API_ID if API_ID in self._names else "campaign_id"}
+        self._required_cells = 1 + max(each.position for each in self.columns if each.field in required)
+
+    def read_row(self, record: Record) -> Row | BadLine | None:
+        """Return the row of a record, a bad line, or None if all its cells are empty."""
+        line, lines, cells, problem, text, _ = record
+        if problem:
+            return BadLine(self._name, line, "", problem, text, lines)
+        if not self._id_names.isdisjoint(cells) and (repeated := self._find_repeated_header(record)):
+            return self._create_bad_line(record, repeated)
+        if len(cells) != len(self._header) and len(cells := self._fit_cells(record)) != len(self._header):
+            return self._create_bad_line(record, self._describe_length(record)) if any(map(str.strip, cells)) else None
+        fields = {field: _clean_cell(cells[position]) for field, position in self._positions}
+        if not any(fields.values()) and not any(map(str.strip, cells)):
+            return None
+        return Row(line, lines, fields, self._names, zip(self._header, cells, strict=True))
+
+    def _fit_cells(self, record: Record) -> list[str]:
+        """Return as many cells as the header has, if only empty cells are spare or optional ones are missing."""
+        cells, width = record.cells, len(self._header)
+        if len(cells) > width:
+            return cells if any(map(str.strip, cells[width:])) else cells[:width]
+        return cells + [""] * (width - len(cells)) if record.ended and len(cells) >= self._required_cells else cells
+
+    def _describe_length(self, record: Record) -> str:
+        problem = f"the line has {len(record.cells)} fields, but the header has {len(self._header)}"
+        if not record.ended:
+            problem += "; it is the last line and has no line end, so the file may be incomplete"
+        return problem
+
+    def _create_bad_line(self, record: Record, problem: str) -> BadLine:
+        return BadLine(
+            self._name, record.line, "", problem, ",".join(record.cells)[:MAX_QUOTED_CHARACTERS], record.lines
+        )
+
+    def _find_repeated_header(self, record: Record) -> str | None:
+        """Return the problem of a record that repeats the header, or None if it does not.
+
+        Raises ``UsageError`` if it is a header in another order. All rows after it would be misread.
+        """
+        cells = [normalize_name(cell) for cell in record.cells]
+        moved = any(cells[each.position : each.position + 1] != [normalize_name(each.name)] for each in self.columns)
+        if not moved:
+            return "the line repeats the header"
+        if len(ID_COLUMNS.intersection(find_field(cell, self._options.columns) or "" for cell in record.cells)) > 1:
+            raise UsageError(
+                f"{self._name}:{record.line}: a second header names the columns in another order; if two lists were "
+                "joined, save each list as a separate file"
+            )
+        return None
+
+
+def _clean_cell(cell: str) -> str:
+    """Return a cell without blanks around it. A quote after a blank was not read as one by the rules of CSV."""
+    text = cell.strip()
+    if cell[:1] == " " and text[:1] == '"' == text[-1:] and len(text) > 1:
+        return text[1:-1].replace('""', '"')
+    return text

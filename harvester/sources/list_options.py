@@ -1,0 +1,55 @@
+"""What a user says about lists that their content leaves open: names of columns, a missing header, the format of times.
+
+The commands that read lists share these options.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Self
+
+from harvester.errors import UsageError
+from harvester.sources.columns import FIELDS, find_field
+
+_EXAMPLE_TIME = datetime(2026, 11, 24, 8, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """Options for all lists of a command.
+
+    ``columns`` maps fields to the names of their columns. ``no_header`` contains the names of the columns of a list
+    without a header. ``time_format`` is a format of ``datetime.strptime`` for times that are not in ISO 8601.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    no_header: Sequence[str] = ()
+    time_format: str | None = None
+
+    @classmethod
+    def parse(cls, columns: Sequence[str] = (), no_header: str | None = None, time_format: str | None = None) -> Self:
+        """Parse options as a user writes them: ``FIELD=NAME``, and names separated by commas. Raises ``UsageError``."""
+        named: dict[str, str] = {}
+        for each in columns:
+            field_name, equals, name = each.partition("=")
+            known = find_field(field_name)
+            if not (known and equals and name.strip()):
+                raise UsageError(f"--column {each!r}: write FIELD=NAME; the fields are {', '.join(FIELDS)}")
+            if known in named:
+                raise UsageError(f"--column names {known} twice")
+            named[known] = name.strip()
+        names = [name.strip() for name in no_header.split(",")] if no_header is not None else []
+        if time_format is not None:
+            _check_time_format(time_format)
+        return cls(named, names, time_format)
+
+
+def _check_time_format(time_format: str) -> None:
+    """Raise ``UsageError`` unless a format describes at least a day."""
+    try:
+        text = _EXAMPLE_TIME.strftime(time_format)
+        parsed = datetime.strptime(text, time_format)  # noqa: DTZ007 - only the date is compared
+    except ValueError as error:
+        raise UsageError(f"--time-format {time_format!r}: {error}; write for example %d/%m/%Y %H:%M") from None
+    if parsed.date() != _EXAMPLE_TIME.date():
+        raise UsageError(f"--time-format {time_format!r} contains no date; write for example %d/%m/%Y %H:%M")
