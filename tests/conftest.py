@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,9 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import structlog
 import zstandard
 from hypothesis import settings
 
+from harvester.settings import layers
 from tests.support import compiled_statements, quick_collection
 from tests.support.brokers import start_broker_server
 from tests.support.object_stores import STORES, Bucket
@@ -90,6 +94,19 @@ class Command:
         process = await asyncio.to_thread(self.start_warm, *arguments)
         out, err = await asyncio.to_thread(process.communicate, stdin or b"")
         return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """A command may run in this process: what it sets up for all of it is put back."""
+    config, logging_handlers = structlog.get_config(), logging.getLogger().handlers
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(layers, "_network_in_use", [])
+    terminate = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, terminate)
+    structlog.configure(**config)
+    logging.getLogger().handlers = logging_handlers
 
 
 @pytest.fixture

@@ -1,12 +1,8 @@
 """Places: every kind is recognised, and no error repeats a possible secret."""
 
-import logging
 import os
-import signal
-import sys
 
 import pytest
-import structlog
 from click.testing import CliRunner
 
 from harvester.cli import main
@@ -114,18 +110,6 @@ def test_every_setting_for_a_place_is_validated(monkeypatch):
         assert message in problem({"triggers": {"sends": trigger}}, {})
     monkeypatch.setenv("HARVESTER_STATE", database)
     assert "PostgreSQL" in problem({}, {})
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """A command may run in this process: what it sets up for all of it is put back."""
-    config, logging_handlers = structlog.get_config(), logging.getLogger().handlers
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    terminate = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, terminate)
-    structlog.configure(**config)
-    logging.getLogger().handlers = logging_handlers
 
 
 COMMANDS = (
