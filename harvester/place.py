@@ -63,7 +63,7 @@ def parse_local_path(text: str, what: str) -> Path:
 
 def find_place_problem(text: str, *, files: bool = True, buckets: bool = False, pipe: bool = False) -> str | None:
     """Return why a text names none of these kinds of place; None if it names one."""
-    wanted = " or ".join([FILE_FORM] * files + [BUCKET_FORM] * buckets)
+    wanted = ", or ".join([FILE_FORM] * files + [BUCKET_FORM] * buckets)
     if not text.strip():
         return f"it is empty; name {wanted}"
     if any(ord(each) < 32 or ord(each) == 127 or 0xD800 <= ord(each) < 0xE000 for each in text):

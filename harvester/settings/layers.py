@@ -28,7 +28,10 @@ MAX_CONFIG_BYTES = 1 << 20
 """The size limit of a configuration file."""
 
 _SECRET_SOURCES = (("api_key", "api_key_file"), ("url", "url_file"), ("proxy", "proxy_file"))
-_NO_ENDPOINT = "is missing: set BRAZE_ENDPOINT, or use --endpoint, such as https://rest.fra-01.braze.eu"
+_NO_ENDPOINT = (
+    "is missing: set BRAZE_ENDPOINT or use --endpoint, such as https://rest.fra-01.braze.eu; with several workspaces, "
+    "set endpoint in the table of each, or in [workspace_defaults]"
+)
 
 
 def load(config: Path | None, options: dict[str, Any], workspace_options: dict[str, Any]) -> Settings:
@@ -131,7 +134,7 @@ def _read_file(config: Path | None) -> dict[str, Any]:
             raise UsageError(f"{config} has more than {MAX_CONFIG_BYTES} bytes; name a configuration file")
         return tomllib.loads(data.decode())
     except OSError as error:
-        raise UsageError(f"cannot read the configuration {config}: {error.strerror}") from None
+        raise UsageError(f"cannot read the configuration {config}: {error.strerror}; name a readable file") from None
     except RecursionError:
         raise UsageError(f"cannot read the configuration {config}: it is nested too deeply") from None
     except ValueError as error:  # not UTF-8, or not TOML

@@ -218,7 +218,7 @@ def corrupt(response: web.Response, name: str) -> web.Response:
     if status == 429:
         return web.Response(status=429)
     if status in _PROXY_STATUSES:
-        return _build_page(status, f"{status}: the origin server did not response")
+        return _build_page(status, f"{status}: the origin server did not respond")
     response.set_status(status)
     return _replace_body(response, b'{"message":"fault"}')
 

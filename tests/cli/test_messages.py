@@ -105,7 +105,7 @@ async def test_help_describes_each_command_in_a_whole_sentence(harvester):
 @pytest.mark.parametrize("command", [("status",), ("run", "pairs.csv"), ("plan", "pairs.csv")])
 async def test_a_missing_configuration_is_reported_in_a_sentence(harvester, tmp_path, command):
     """Every command names the file and the reason, and creates nothing."""
-    message = "harvester: cannot read the configuration nope.toml: No such file or directory\n"
+    message = "harvester: cannot read the configuration nope.toml: No such file or directory; name a readable file\n"
     assert await harvester.run(*command, "--config", "nope.toml") == (2, "", message)
     assert not list(tmp_path.iterdir())
 

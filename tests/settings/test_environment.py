@@ -1,4 +1,4 @@
-"""Proxies, certificates and open files of the environment: what changes harvester's behavior is reported or refused."""
+"""Proxies, certificates and open files of the environment: what changes the behaviour is reported or refused."""
 
 import os
 import resource
