@@ -34,6 +34,13 @@ AGES_DAYS = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 13.0)
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 ORIGIN = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?", re.ASCII | re.IGNORECASE)
 _KEY = re.compile(r"[\x21-\x7e]{8,200}")
+_AROUND_KEY = (
+    (re.compile("^\N{ZERO WIDTH NO-BREAK SPACE}"), "begins with a byte order mark: save its file as UTF-8 without one"),
+    (re.compile("^[\"'`\u2018-\u201f]|[\"'`\u2018-\u201f]$"), "is in quotes: remove them"),
+    (re.compile(r"^(authorization:\s*)?bearer\b", re.IGNORECASE), "begins with Bearer: remove this word"),
+    (re.compile(r"^[A-Za-z_]+="), "begins with the name of a variable: leave only the key"),
+)
+"""What users copy together with a key, and what to do about it. Braze would respond with 401 without saying why."""
 
 
 class Workspace(BaseModel):
@@ -106,6 +113,9 @@ class Workspace(BaseModel):
                 "there is no API key: set BRAZE_API_KEY or use --api-key-file; with several workspaces, set "
                 "api_key_file or HARVESTER_WORKSPACES__NAME__API_KEY for each, or add a file to api_key_dir"
             )
+        problem = next((problem for sign, problem in _AROUND_KEY if sign.search(text)), None)
+        if problem is not None:
+            raise UsageError(f"the API key {problem}")
         if not _KEY.fullmatch(text):
             raise UsageError(
                 "the API key is malformed: it must have 8 to 200 printable ASCII characters without spaces"
