@@ -88,7 +88,7 @@ _list_content = _combine(
         help="The column of a field in lists, such as send_id=MY_NAME; repeat for more.",
     ),
     click.option(
-        "--no-header", metavar="COLUMNS", help="Lists have no header but these columns, such as campaign_id,send_id."
+        "--no-header", metavar="COLUMNS", help="The columns of lists without a header, such as campaign_id,send_id."
     ),
     click.option(
         "--time-format", metavar="FORMAT", help="The format of times that are not in ISO 8601, such as %d/%m/%Y."
