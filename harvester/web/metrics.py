@@ -1,11 +1,11 @@
-"""Formats a snapshot as Prometheus metrics.
+"""Formats a snapshot as Prometheus metrics. Every metric is a figure of the snapshot, which the status page shows too.
 
-The only module that imports the client library. Every metric is a figure of the snapshot, which the status page shows
-too. Ids are never labels.
+The only module that imports the client library, which is too slow for the metrics of thousands of workspaces
+(``workspace_metrics``). Ids are never labels.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -14,12 +14,13 @@ from prometheus_client.registry import Collector
 
 from harvester.health import Component, Scope
 from harvester.histogram import HistogramState
-from harvester.monitor.snapshot import Snapshot, WorkspaceState
+from harvester.monitor.snapshot import Snapshot
+from harvester.web.workspace_metrics import encode_workspace_metrics
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 """The values of a metric, each with the values of its labels."""
 
-WORKSPACE = ("workspace",)
+OPENMETRICS_END = b"# EOF\n"
 
 
 def encode_metrics(snapshot: Snapshot, accept: str, *, by_workspace: bool = True) -> tuple[bytes, str]:
@@ -28,27 +29,26 @@ def encode_metrics(snapshot: Snapshot, accept: str, *, by_workspace: bool = True
     Without ``by_workspace``, the metrics with the label ``workspace`` are left out.
     """
     registry = CollectorRegistry()
-    registry.register(_SnapshotCollector(snapshot, by_workspace=by_workspace))
+    registry.register(_SnapshotCollector(snapshot))
     ProcessCollector(registry=registry)
     encoder, content_type = choose_encoder(accept)
-    return encoder(registry), content_type
+    text = encoder(registry)
+    if by_workspace:
+        end = OPENMETRICS_END if text.endswith(OPENMETRICS_END) else b""
+        text = text.removesuffix(end) + encode_workspace_metrics(snapshot, openmetrics=bool(end)) + end
+    return text, content_type
 
 
 class _SnapshotCollector(Collector):
     """One snapshot in the form that the client library needs."""
 
-    def __init__(self, snapshot: Snapshot, *, by_workspace: bool) -> None:
+    def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._by_workspace = by_workspace
 
     def collect(self) -> Iterator[Metric]:
         yield from _collect_process(self._snapshot)
         yield from _collect_captures(self._snapshot)
         yield from _collect_requests(self._snapshot)
-        if self._by_workspace:
-            yield from _collect_pace(self._snapshot)
-            yield from _collect_quota(self._snapshot)
-            yield from _collect_readings(self._snapshot)
         yield from _collect_books(self._snapshot)
         yield from _collect_triggers(self._snapshot)
         yield from _collect_store(self._snapshot)
@@ -111,68 +111,6 @@ def _map_conditions(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
     return {(*each, ""): 0.0 for each in working if each not in subjects_failing} | failing
 
 
-def _collect_pace(snapshot: Snapshot) -> Iterator[Metric]:
-    every = snapshot.workspaces
-    help_text = "The rate at which requests may be sent; 0 while they are held."
-    yield _make_gauge("pace_requests_per_second", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.pace))
-    help_text = "Requests that wait for a response."
-    yield _make_gauge("requests_in_flight", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.in_flight))
-    holds = [((w.name, w.hold_cause), 1) for w in every if w.hold_cause]
-    yield _make_gauge("hold", "1 while requests are held, by cause.", ("workspace", "cause"), holds)
-    totals = _label_by_workspace(every, lambda w: sum(w.requests.values()))
-    yield _make_counter("workspace_requests", "Requests sent for the workspace.", WORKSPACE, totals)
-    help_text = "Whether the workspace is halted: wrong key, permission or endpoint, or refused pairs."
-    yield _make_gauge(
-        "workspace_halted", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.halt_reason is not None)
-    )
-
-
-def _collect_quota(snapshot: Snapshot) -> Iterator[Metric]:
-    """Yield the quota of each workspace; nothing for a window that no response has described yet."""
-    known = [each for each in snapshot.workspaces if each.window.is_current(snapshot.taken_at)]
-    help_text = "Requests that the quota of the window allows for all clients."
-    yield _make_gauge(
-        "quota_limit_requests", help_text, WORKSPACE, _label_by_workspace(known, lambda w: w.window.limit)
-    )
-    help_text = "Requests that are left for all clients."
-    yield _make_gauge(
-        "quota_remaining_requests", help_text, WORKSPACE, _label_by_workspace(known, lambda w: w.window.remaining)
-    )
-    help_text = "Requests that stay free for live sending."
-    yield _make_gauge(
-        "quota_reserve_requests", help_text, WORKSPACE, _label_by_workspace(known, lambda w: w.window.reserve)
-    )
-    help_text = "Requests of this window, by this process and, as inferred, by others."
-    spent = [((w.name, "self"), w.window.ours) for w in known] + [((w.name, "others"), w.window.others) for w in known]
-    yield _make_gauge("quota_spent_requests", help_text, ("workspace", "client"), spent)
-    help_text = "When the window resets, since the epoch."
-    yield _make_gauge(
-        "quota_reset_timestamp_seconds", help_text, WORKSPACE, _label_by_workspace(known, lambda w: w.window.resets_at)
-    )
-
-
-def _collect_readings(snapshot: Snapshot) -> Iterator[Metric]:
-    every = snapshot.workspaces
-    readings = [((w.name, state), count) for w in every for state, count in w.readings.items()]
-    yield _make_gauge("readings", "Readings that are not done yet, by state.", ("workspace", "state"), readings)
-    captured_at = _label_by_workspace(every, lambda w: w.last_captured_at)
-    planned = [((w.name,), w.next_due_at) for w in every if w.next_due_at is not None]
-    help_text = "When the next reading is due, since the epoch; in the past if one is due now."
-    yield _make_gauge("next_reading_timestamp_seconds", help_text, WORKSPACE, planned)
-    help_text = "When a reading was last captured, since the epoch; 0 if unknown."
-    yield _make_gauge("last_capture_timestamp_seconds", help_text, WORKSPACE, captured_at)
-    unserved = [((name,), float(count)) for name, count in snapshot.unserved_at_risk.items()]
-    help_text = "Pending pairs that may expire unread: past their planning deadline, or too many for the measured pace."
-    yield _make_gauge(
-        "at_risk_pairs", help_text, WORKSPACE, [*_label_by_workspace(every, lambda w: w.at_risk), *unserved]
-    )
-    help_text = "Pairs that expired before their last reading."
-    yield _make_gauge("expired_pairs", help_text, WORKSPACE, _label_by_workspace(every, lambda w: w.expired))
-    deadlines = [((w.name,), w.nearest_deadline) for w in every if w.nearest_deadline is not None]
-    help_text = "The nearest deadline of a pending pair, since the epoch."
-    yield _make_gauge("nearest_deadline_timestamp_seconds", help_text, WORKSPACE, deadlines)
-
-
 def _collect_books(snapshot: Snapshot) -> Iterator[Metric]:
     if (books := snapshot.books) is None:
         return
@@ -213,10 +151,6 @@ def _collect_store(snapshot: Snapshot) -> Iterator[Metric]:
     yield _make_counter("parts", "Parts sealed.", (), [((), store.parts)])
     yield _make_counter("rows", "Rows in sealed parts.", (), [((), store.rows)])
     yield _make_counter("part_bytes", "Bytes of sealed parts.", (), [((), store.part_bytes)])
-
-
-def _label_by_workspace(workspaces: Iterable[WorkspaceState], value: Callable[[WorkspaceState], float]) -> Samples:
-    return [((each.name,), value(each)) for each in workspaces]
 
 
 def _label_by_name(counts: Mapping[str, int]) -> Samples:
