@@ -7,7 +7,6 @@ from collections import Counter
 import pytest
 import zstandard
 
-from harvester.engine.batch_in_progress import MAX_OUTCOMES
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.storage.object_store import ObjectStore
 from tests.conftest import KEY
@@ -15,9 +14,8 @@ from tests.support.buckets import BucketRun, connect_to, count_captures
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.warm_process import fork
 
-PAIRS = 150
-PAIRS_OF_TWO_BATCHES = MAX_OUTCOMES + 100
-"""The readings of two batches."""
+PAIRS = 60
+"""The readings of two batches, see ``BucketRun``."""
 
 
 @pytest.mark.parametrize("cut", ["before", "within", "after"])
@@ -25,7 +23,7 @@ PAIRS_OF_TWO_BATCHES = MAX_OUTCOMES + 100
 async def test_a_kill_at_each_put_loses_nothing(stores, tmp_path, monkeypatch, name, cut):
     """After SIGKILL at any put, with the put cut off, nothing is missing, written twice or requested again."""
     bucket, log = stores(name), tmp_path / "answers.ndjson"
-    config = SimulatorConfig(pairs=PAIRS_OF_TWO_BATCHES, limit=10_000_000, api_key=KEY, log=log)
+    config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)
     async with Simulator(config) as simulator, TcpProxy(bucket.port) as proxy:
         run = BucketRun(tmp_path / "run", bucket, proxy.port, simulator, log)
         settled: set[tuple[str, str]] = set()
@@ -60,7 +58,7 @@ async def test_an_unavailable_store_ends_the_run_and_the_next_run_stores_the_par
     """Capturing continues without the store and the exit code is 5. The next run stores the parts without a request."""
     bucket, log = stores("moto"), tmp_path / "answers.ndjson"
     async with (
-        Simulator(SimulatorConfig(pairs=PAIRS_OF_TWO_BATCHES, limit=10_000_000, api_key=KEY, log=log)) as simulator,
+        Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, log=log)) as simulator,
         TcpProxy(bucket.port) as proxy,
     ):
         run = BucketRun(tmp_path / "run", bucket, proxy.port, simulator, log)
@@ -76,7 +74,7 @@ async def test_an_unavailable_store_ends_the_run_and_the_next_run_stores_the_par
         code, out, err = await run.command.run(*run.arguments, "--raw", "--json")
         assert code == 0, err
         assert run.count_requests() == requested
-        assert len(count_captures(await run.read_parts(monkeypatch))) == PAIRS_OF_TWO_BATCHES
+        assert len(count_captures(await run.read_parts(monkeypatch))) == PAIRS
 
 
 async def test_a_run_starts_while_a_known_store_is_unavailable(stores, tmp_path, monkeypatch):

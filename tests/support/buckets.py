@@ -16,6 +16,7 @@ from harvester.simulator import Simulator
 from harvester.storage.object_store import ObjectStore
 from tests.conftest import Command
 from tests.support.object_stores import Bucket
+from tests.support.warm_process import MOST_READINGS
 
 
 def make_part(data: bytes, name: str = "batch") -> Part:
@@ -31,7 +32,10 @@ def connect_to(monkeypatch, bucket: Bucket, port: int) -> str:
 
 
 class BucketRun:
-    """Runs of harvester into one place in a bucket, and what the bucket, the API's log and the ledger contain."""
+    """Runs of harvester into one place in a bucket, in batches of 50 readings, and what they left there.
+
+    It reads the bucket, the API's log and the ledger.
+    """
 
     def __init__(self, folder: Path, bucket: Bucket, port: int, simulator: Simulator, log: Path) -> None:
         """Choose a new place in the bucket, which the runs reach through ``port``."""
@@ -39,7 +43,7 @@ class BucketRun:
         self.bucket, self.simulator, self.log, self.folder = bucket, simulator, log, folder
         self.url = f"{bucket.url}/{uuid.uuid4()}"
         self.command = Command(folder)
-        self.command.env |= bucket.env_through(port) | {"HARVESTER_PATIENCE_SECONDS": "0"}
+        self.command.env |= bucket.env_through(port) | {"HARVESTER_PATIENCE_SECONDS": "0", MOST_READINGS: "50"}
         self.arguments = ("run", "p.csv", "--endpoint", simulator.url, "-o", self.url, "--state", "ledger.db")
         with (folder / "p.csv").open("w", newline="") as file:
             rows = [(each.pair.campaign_id, each.pair.send_id) for each in simulator.population]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harvester.cli.startup import without_collection
+from harvester.cli.startup import OBJECTS_BEFORE_COLLECTION, without_collection
 
 TOP = Path(__file__).parent.parent.parent
 
@@ -40,5 +40,6 @@ def import_share(config: pytest.Config) -> None:
 def without_garbage_collection() -> Iterator[None]:
     """Collect no garbage, and exclude all that exists at the end: modules and tests stay until the process ends."""
     atexit.register(gc.unfreeze)  # DuckDB reports what is not freed at the end
+    gc.set_threshold(OBJECTS_BEFORE_COLLECTION)  # as in the commands: with Python's default it is a tenth of all work
     with without_collection():
         yield

@@ -41,6 +41,9 @@ _context.set_forkserver_preload([
 Streams = tuple[Connection, Connection, Connection]
 """Standard input, output and error."""
 
+MOST_READINGS = "MOST_READINGS_OF_A_BATCH"
+"""A variable of a warm process: how many readings are a batch, so that a test of two batches needs few captures."""
+
 _PR_SET_PTRACER, _ANY = 0x59616D61, ctypes.c_ulong(-1)
 
 
@@ -128,7 +131,10 @@ def _run_harvester(
     import uvloop  # noqa: PLC0415 - only the child process needs it
 
     from harvester.cli import main  # noqa: PLC0415 - as above
+    from harvester.engine import batch_in_progress  # noqa: PLC0415 - as above
 
+    if most := env.pop(MOST_READINGS, None):
+        batch_in_progress.MAX_OUTCOMES = int(most)
     if held is not None:
         uvloop.new_event_loop = asyncio.new_event_loop  # uvloop wakes up by writes, which strace would count
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # allow tracing where only a parent may trace
