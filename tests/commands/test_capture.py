@@ -54,14 +54,14 @@ async def test_every_pair_is_captured_once_and_a_second_run_requests_nothing(har
 
 async def test_a_run_that_is_killed_continues_and_loses_or_repeats_nothing(harvester, tmp_path):
     """After five SIGKILLs and many faults, the books balance, each pair has one capture, and no part has changed."""
-    config = SimulatorConfig(pairs=1000, limit=10_000_000, api_key=KEY, fault_rate=0.03, latency_seconds=0.02)
+    config = SimulatorConfig(pairs=400, limit=10_000_000, api_key=KEY, fault_rate=0.03, latency_seconds=0.02)
     async with Simulator(config) as simulator:
         write_pairs(tmp_path / "pairs.csv", simulator)
         arguments = ("run", "pairs.csv", "--endpoint", simulator.url, "--json", "--concurrency", "16")
         parts: dict[Path, bytes] = {}
         for kill in range(5):
             process = await asyncio.to_thread(fork, tmp_path, harvester.env, *arguments)
-            until = simulator.responses.total() + 120 + 20 * kill
+            until = simulator.responses.total() + 40 + 10 * kill
             while simulator.responses.total() < until and process.exitcode is None:
                 await asyncio.sleep(0.01)
             process.kill()
@@ -73,7 +73,7 @@ async def test_a_run_that_is_killed_continues_and_loses_or_repeats_nothing(harve
         assert code == 0, err
         summary = json.loads(out)
         assert summary["books"]["balanced"]
-        assert sum(summary["books"]["captured"].values()) == 1000
+        assert sum(summary["books"]["captured"].values()) == 400
     captures = Counter(
         (row["campaign_id"], row["send_id"]) for row in read_rows(tmp_path / "harvest") if row["level"] == "capture"
     )

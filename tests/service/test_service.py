@@ -37,8 +37,10 @@ MANY = int(os.environ.get("SERVICE_PAIRS", "2000"))
 FEW = int(os.environ.get("SERVICE_PAIRS", "250"))
 """Pairs of the test with kills: with RabbitMQ, and with the other brokers."""
 
-KILLS = {"rabbitmq": ("both", "service", "broker"), "sqs": ("both", "service"), "nats": ("broker", "both"),
-         "redis": ("service", "both")}  # fmt: skip
+KILLS = {
+    "rabbitmq": ("service", "both"), "sqs": ("both", "service"),
+    "nats": ("broker", "both"), "redis": ("broker", "both"),
+}  # fmt: skip
 """What is killed, one after the other, each after a random number of requests."""
 
 

@@ -129,13 +129,13 @@ def test_files_are_opened_one_at_a_time_and_closed():
 
 @pytest.fixture
 def small_memory(monkeypatch):
-    """Reduce the number of sends in memory to a tenth, so that a small test exceeds it."""
-    monkeypatch.setattr("harvester.sources.send_times.SENDS_IN_MEMORY", 1000)
+    """Reduce the number of sends in memory to a twentieth, so that a small test exceeds it."""
+    monkeypatch.setattr("harvester.sources.send_times.SENDS_IN_MEMORY", 500)
 
 
-def test_memory_is_bounded_for_thousands_of_files(tmp_path, small_memory):
+def test_memory_is_bounded_for_hundreds_of_files(tmp_path, small_memory):
     """All sends are found, with less than half of the memory that all sends together would take."""
-    files, each = 1000, 12
+    files, each = 500, 20
     for at in range(files):
         events = [create_event(f"{at:036}", f"{number:036}") for number in range(each)]
         write_events(tmp_path, events, name=f"{at:04}.avro")

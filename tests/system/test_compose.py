@@ -8,8 +8,10 @@ from pathlib import Path
 
 import yaml
 
+from tests.conftest import RecordedWarmProcess
 from tests.support.brokers.rabbitmq import RabbitMQ
-from tests.support.processes import free_port, run_server, wait_until_responding
+from tests.support.object_stores.moto import moto_server
+from tests.support.processes import free_port
 from tests.support.secret_canary import RecordedProcess
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
@@ -41,25 +43,22 @@ class ComposeProcesses:
             text = text.replace(container_name, local_name)
         return text
 
-    def start(self, service: str, *more: str, **options) -> subprocess.Popen:
+    def start(self, service: str, *more: str) -> subprocess.Popen | RecordedWarmProcess:
         """Start a service that uses our image, with its own entry point, command and variables only."""
         service_config = SERVICES[service]
         command = service_config.get("command", [])
         command = shlex.split(command) if isinstance(command, str) else command
-        if "entrypoint" in service_config:
-            command = [sys.executable, str(self.folder / Path(service_config["entrypoint"][1]).name)]
-        else:
-            command = [sys.executable, "-m", "harvester", *map(self.localize, command), *more]
         variables = {name: self.localize(value) for name, value in service_config.get("environment", {}).items()}
         env = {"PATH": "/usr/bin:/bin", "HARVESTER_WEB_PORT": str(self.web_port)} | variables
-        return RecordedProcess(
-            command, cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
-        )
+        if "entrypoint" not in service_config:
+            return RecordedWarmProcess(self.folder, env, *map(self.localize, command), *more)
+        command = [sys.executable, str(self.folder / Path(service_config["entrypoint"][1]).name)]
+        return RecordedProcess(command, cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     async def run(self, service: str, *more: str) -> str:
         """Run a service to its end and return its output."""
         process = self.start(service, *more)
-        output = (await asyncio.to_thread(process.communicate))[0].decode()
+        output = b"".join(await asyncio.to_thread(process.communicate)).decode()
         assert process.returncode == 0, output
         return output
 
@@ -77,12 +76,11 @@ def test_the_compose_file_names_exactly_the_files_of_its_folder():
 async def test_compose_captures_every_send_from_the_queue_into_the_bucket(tmp_path):
     """Every send of the queue is captured into the bucket, and the one invalid message becomes a dead letter."""
     compose = ComposeProcesses(tmp_path)
-    with run_server(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(compose.store)):
+    with moto_server(compose.store):
         broker = RabbitMQ(tmp_path / "queue", RABBITMQ_CONFIG_FILE=str(tmp_path / "rabbitmq"),
                           RABBITMQ_NODE_PORT=str(compose.broker))  # fmt: skip
         stand_in = compose.start("stand-in", "--port", str(compose.stand_in), "--pairs", "40", "--fault-rate", "0")
         try:
-            wait_until_responding(compose.store)
             for _ in range(2):  # a second start keeps the existing bucket
                 await compose.run("bucket")
             broker.server.port, broker.url = compose.broker, (tmp_path / "rabbitmq_url").read_text().strip()

@@ -35,7 +35,7 @@ from tests.support.warm_process import run_traced
 PAIRS = 6
 STEPS = {
     "fdatasync": (1, 5, 3), "fsync": (1, 4, 2), "write": (1, 2, 1), "link": (1, 2, 1), "unlink": (1, 2, 1),
-    "pwrite64": (8, 5, 2),
+    "pwrite64": (16, 3, 1),
 }  # fmt: skip
 """Calls of the commit path: the step between kills, and the least number of kills in a run and in a recovery."""
 

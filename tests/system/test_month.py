@@ -11,7 +11,7 @@ from harvester.model import DAY_SECONDS
 
 pytestmark = pytest.mark.xdist_group("month")  # the month runs once
 
-SENDS_PER_DAY = 12
+SENDS_PER_DAY = 6
 
 
 @pytest.fixture(scope="module")
