@@ -88,7 +88,7 @@ async def test_refusals_of_ceph_are_distinguished(stores, monkeypatch):
     url = connect_to(monkeypatch, bucket, bucket.port)
     with pytest.raises(SinkError, match="no such bucket"):
         await BucketSink(ObjectStore("s3://no-such-bucket/x")).attach("ledger")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret-key")
     with pytest.raises(SinkError, match="credentials are not accepted"):
         await BucketSink(ObjectStore(url)).attach("ledger")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "wrong")

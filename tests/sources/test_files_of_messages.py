@@ -87,7 +87,7 @@ async def test_a_file_that_is_put_into_the_bucket_is_imported(queue, put_list):
 async def test_a_message_waits_while_the_store_of_its_file_is_unavailable(queue, put_list, stores, monkeypatch):
     """The message is valid, so it does not become a dead letter."""
     message = put_list("lists/later.csv", "campaign_id,send_id\nc,s\n")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret-key")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setitem(stores_module._RETRIES, "max_retries", 0)
     await queue.broker_server.send(queue.name, message)
