@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 
+from harvester.__main__ import main as run_module
 from harvester.cli.output import unread_lines
 from harvester.cli.plan import estimate_lines
 from harvester.cli.summary import print_summary
@@ -184,3 +185,14 @@ async def test_the_port_of_the_page_is_an_option_of_serve(harvester, tmp_path):
         port = taken.getsockname()[1]
         code, _, err = await harvester.run("serve", "--config", "h.toml", "--web-port", str(port))
     assert (code, f"cannot listen on 127.0.0.1:{port}" in err, "--web-port" in err) == (2, True, True), err
+
+
+def test_windows_is_refused_with_a_sentence(monkeypatch, capsys):
+    """A user there learns what to use instead, before an import of a module of Unix fails."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit) as ended:
+        run_module()
+    assert (ended.value.code, capsys.readouterr().err.startswith("harvester: Windows is not supported; use ")) == (
+        2,
+        True,
+    )
