@@ -1,9 +1,12 @@
-"""Decides which members of a response become columns. Pure.
+"""Decides which members of a response become columns, and their types. Pure.
 
 Parts never change, so they must stay readable whatever a response contains. Readers of NDJSON create a column for every
 member: after one response with 20,000 unknown counters, the table would always have 20,000 columns. A counter therefore
 has a column only if Braze documents it, or if its name looks like a documented one. All others are kept as JSON text in
 the column ``unrecognized`` of their row.
+
+The type of a column depends only on its name, so that it is the same in every part: a counter is a 64-bit integer, or a
+decimal if its name contains ``revenue``.
 """
 
 import re
@@ -27,6 +30,9 @@ DOCUMENTED_COUNTERS = frozenset((
     "total_clicks", "total_dismissals", "unique_dismissals", "first_button_clicks", "second_button_clicks",
 ))  # fmt: skip
 """Documented for this endpoint or for ``/campaigns/data_series``, or recorded on a real send."""
+
+INTEGER_LIMIT = 2**63
+"""Readers store counters as signed 64-bit integers. JSON decoding rounds twice as large integers to floats."""
 
 MAX_NEW_COUNTERS = 100
 """The most new names that become columns in a process, over all responses of a workspace. A limit for each response
@@ -58,8 +64,30 @@ def find_columns(names: set[str], new_counters: set[str]) -> set[str]:
     return names & (DOCUMENTED_COUNTERS | new_counters)
 
 
+def is_decimal(name: str) -> bool:
+    """Return whether a counter is a decimal. ``revenue`` is the only decimal that Braze documents."""
+    return "revenue" in name
+
+
 def fold_row(row: dict[str, Any], columns: set[str]) -> dict[str, Any]:
-    """Return a row whose members without a column, and lists and objects, are JSON text in ``unrecognized``."""
-    kept = {name: value for name, value in row.items() if name in columns and not isinstance(value, list | dict)}
-    rest = {name: value for name, value in row.items() if name not in kept}
-    return kept | {UNRECOGNIZED: orjson.dumps(rest).decode()} if rest else row
+    """Return a row whose values have the types of their columns. All others are JSON text in ``unrecognized``."""
+    kept: dict[str, int | float | None] = {}
+    rest: dict[str, Any] = {}
+    for name, value in row.items():
+        number = _convert(name, value) if name in columns else None
+        if number is not None or (value is None and name in columns):
+            kept[name] = number
+        else:
+            rest[name] = value
+    return kept | {UNRECOGNIZED: orjson.dumps(rest).decode()} if rest else kept
+
+
+def _convert(name: str, value: Any) -> int | float | None:
+    """Return a value in the type of its column, None if it does not have this type."""
+    if type(value) not in (int, float):
+        return None
+    if is_decimal(name):
+        return float(value)
+    if type(value) is float and name in DOCUMENTED_COUNTERS and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and -INTEGER_LIMIT <= value < INTEGER_LIMIT else None

@@ -3,17 +3,27 @@
 The shape (documentation of the endpoint, and one recorded response) is an object with ``message`` equal to ``success``
 and ``data``, a list with one element per day: ``time``, ``messages`` by channel (each a list of variations), and the
 day's totals. Days are zero-filled, counters that do not apply are absent, and new channels and counters can appear. No
-counter is therefore required, and none is dropped. A value of an unexpected type is kept, as text if it is neither a
-number nor a text, and the response is marked as *drift*. ``counters`` decides which names become columns.
+counter is therefore required, and none is dropped. ``counters`` decides which names become columns, and their types. A
+value that does not have the type of its column is kept as text, and the response is marked as *drift*.
 """
 
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import orjson
 
-from harvester.braze.counters import CHANNELS, DAY, DOCUMENTED_COUNTERS, VARIATION, find_columns, fold_row
+from harvester.braze.counters import (
+    CHANNELS,
+    DAY,
+    DOCUMENTED_COUNTERS,
+    INTEGER_LIMIT,
+    UNRECOGNIZED,
+    VARIATION,
+    find_columns,
+    fold_row,
+)
 from harvester.errors import ExchangeError
 from harvester.model import Captured, Pair, Reading, Verdict
 
@@ -28,8 +38,6 @@ MAX_ROWS_BYTES = 64 * 1024 * 1024
 
 _LARGE_BYTES = 1024 * 1024
 _CACHED_CHARACTERS = 256
-_ROUNDED_FROM = 2**63
-"""JSON decoding rounds larger integers to floats, so such a counter is not exact."""
 
 
 def parse_days(body: bytes) -> list[Any]:
@@ -105,6 +113,8 @@ class _Rows:
         self._dates: list[bytes] = []
         self._levels: list[bytes] = []
         self._new_counters = new_counters
+        self._regular = True
+        """Whether every value has the type of its column, provided that its name is documented."""
         self.counters: list[dict[str, Any]] = []
         self.drift = False
 
@@ -148,15 +158,22 @@ class _Rows:
         self.counters.append(counters)
 
     def check_activity(self) -> bool:
-        """Return whether any counter is above zero. A counter that is not an exact number is drift."""
-        try:
-            totals = [sum(counters.values()) for counters in self.counters]
-        except TypeError:
-            self.drift = True
+        """Return whether any counter is not zero. A counter that is not a number is drift."""
+        if not self.counters:
+            return False
+        decimals = [row for row in self.counters if "revenue" in row]
+        for row in decimals:
+            if type(row["revenue"]) is int:
+                row["revenue"] = float(row["revenue"])
+        values = list(chain.from_iterable(map(dict.values, self.counters)))
+        types = list(map(type, values))
+        integers, floats = types.count(int), types.count(float)
+        if integers + floats < len(types):
+            self._regular, self.drift = False, True
             orjson.dumps(self.counters)  # raises if they are nested too deep to be encoded
-            return any(_is_active(value) for counters in self.counters for value in counters.values())
-        self.drift = self.drift or max(totals, default=0) >= _ROUNDED_FROM
-        return any(totals) or any(any(counters.values()) for counters in self.counters)
+            return any(map(_is_active, values))
+        self._regular = floats == len(decimals) and sum(values) < INTEGER_LIMIT
+        return any(values)
 
     def encode(self, shared: bytes, requested: bytes) -> bytes:
         """Return all rows, one line each; ``shared`` is in each row, between its level and its counters.
@@ -165,10 +182,10 @@ class _Rows:
         """
         counters = self.counters
         names = set().union(*counters)
-        if self.drift or not names <= DOCUMENTED_COUNTERS:
+        if not (self._regular and names <= DOCUMENTED_COUNTERS):
             columns = find_columns(names, self._new_counters)
-            self.drift = self.drift or not names <= columns
             counters = [fold_row(row, columns) for row in counters]
+            self.drift = self.drift or any(UNRECOGNIZED in row for row in counters)
         between = {level: level + b"," + shared for level in set(self._levels)}
         with_comma = {level: each + b"," for level, each in between.items()}
         pieces = [self._head] * (4 * len(counters))

@@ -147,12 +147,12 @@ def test_a_day_of_another_shape_is_kept_as_drift(day, row):
 
 @pytest.mark.parametrize("odd", ["7", None, [1], {"a": 1}])
 def test_a_counter_of_an_unexpected_type_is_kept_as_drift(odd):
-    """A counter of an unexpected type keeps its value; lists and objects become JSON text."""
+    """The value of a counter that is not a number is kept as JSON text; null stays null."""
     day = {"time": "2026-11-01", "messages": {"sms": [{"variation_name": "A", "sent": 1, "new_counter": odd}]}}
     rows = make_rows(success(day))
     kept = json.loads(rows[0].get("unrecognized", "{}")) | rows[0]
     assert (kept["new_counter"], rows[0]["sent"]) == (odd, 1)
-    assert not any(isinstance(value, list | dict) for row in rows for value in row.values())
+    assert rows[0].get("new_counter") is None
     assert make_capture(success(day)).drift
     assert not make_capture(success(DAY)).drift
 
@@ -173,11 +173,29 @@ def test_only_zeros_are_the_verdict_zero(odd, verdict):
 
 @pytest.mark.parametrize("counter", [b"18446744073709551617", b"9223372036854775808", b"1e300"])
 def test_a_counter_too_large_to_be_exact_is_drift(counter):
-    """A counter beyond 64 bits is rounded, so it is marked as drift."""
+    """A counter beyond 64 bits fits no integer column, so it is kept as text and marked as drift."""
     other = b',{"time":"2026-11-02","messages":{}}]}'
     body = b'{"message":"success","data":[{"time":"2026-11-01","messages":{},"sent":' + counter + b"}" + other
     assert make_capture(body).drift
-    assert make_rows(body)[0]["sent"] == float(counter)
+    assert json.loads(make_rows(body)[0]["unrecognized"]) == {"sent": float(counter)}
+
+
+@pytest.mark.parametrize("value", ["5", "5.0", "-5", "5.5", "0", "true", '"5"', "null", "1e300", "[5]"])
+@pytest.mark.parametrize("name", ["sent", "revenue", "brand_new", "revenue_eur"])
+def test_a_column_has_the_same_type_in_every_part(name, value):
+    """Whatever a response contains, a counter is an integer, a revenue is a decimal, and no value is lost."""
+    body = '{"message":"success","data":[{"time":"2026-11-01","messages":{"sms":[{"opens":1,"%s":%s}]}}]}'
+    row = make_rows((body % (name, value)).encode())[0]
+    assert type(row.get(name)) in ({float, type(None)} if "revenue" in name else {int, type(None)})
+    assert json.loads(row.get("unrecognized", "{}")).get(name, row.get(name)) == json.loads(value)
+    assert (row["opens"], list(row)[-1] in (name, "unrecognized")) == (1, True)
+
+
+def test_a_whole_number_has_the_type_of_its_column_without_drift():
+    """Braze may write a sum of money as 0 and a count as 5.0, which changes neither type nor meaning."""
+    capture = make_capture(success({"time": "2026-11-01", "messages": {"sms": [{"sent": 5.0, "revenue": 0}]}}))
+    assert not capture.drift
+    assert b'"sent":5,"revenue":0.0}' in capture.rows
 
 
 def test_the_last_of_two_members_of_one_name_counts_in_every_row():
