@@ -33,6 +33,7 @@ from harvester.model import DATASET, Pair, Part
 from harvester.observability.redaction import scrub_foreign
 from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings, Workspace
 from harvester.settings.environment import PROXY_HINT, check_certificates, list_proxy_variables
+from harvester.settings.proxy import FROM_ENVIRONMENT
 from harvester.storage import FolderSink, Sink
 
 _OTHER_FILES = 150
@@ -97,7 +98,8 @@ def _describe_proxy(settings: Settings) -> str | None:
         return f"{', '.join(variables)} set: {PROXY_HINT}" if variables else None
     proxy = settings.load_store_proxy()
     if proxy is None:
-        return "connections to buckets are direct"
+        unset = settings.proxy.get_secret_value() == FROM_ENVIRONMENT
+        return "buckets are reached directly" + (", since HTTPS_PROXY is not set" if unset else "")
     excluded = f", except for {', '.join(proxy.excluded)}" if proxy.excluded else ""
     return f"buckets are reached through {proxy.address}{excluded}"
 
@@ -198,8 +200,10 @@ async def _check_workspace(name: str, workspace: Workspace, settings: Settings, 
         answer = await dated.send_series(nonexistent, length_days=1, ending_at=clock.wall())
         text = scrub_foreign(answer.body[:16_384].decode("utf-8", "replace"))
     except ExchangeError as error:
-        advice = "check the endpoint, the network and this machine's clock"
-        return [Finding(subject, ok=False, text=f"no response ({error}); {advice}")]
+        advice = (
+            "" if error.cause.startswith("proxy_") else "; check the endpoint, the network and this machine's clock"
+        )
+        return [Finding(subject, ok=False, text=f"no response ({error}){advice}")]
     finally:
         await transport.close()
         await connections.close()

@@ -97,8 +97,8 @@ def test_concurrency_can_be_raised(tmp_path):
     run_virtual(story())
 
 
-def test_a_new_endpoint_is_used_from_the_next_request_and_the_old_one_is_closed():
-    """The next request goes to the new endpoint, and the counters of the workspace continue."""
+def test_a_new_endpoint_or_proxy_is_used_from_the_next_request_and_the_old_one_is_closed():
+    """The next request goes to the new endpoint, or through the new proxy, and the counters continue."""
 
     async def story() -> None:
         clock, opened = VirtualClock(), []
@@ -111,9 +111,11 @@ def test_a_new_endpoint_is_used_from_the_next_request_and_the_old_one_is_closed(
         workspaces.load_keys()
         before = workspaces.get("eu").client.counters
         new = Workspace(endpoint="https://rest.iad-01.braze.com", api_key="k" * 20)
-        workspaces.apply(Settings(workspaces={"eu": new}))
-        assert workspaces.get("eu").client.counters is before
-        await workspaces.drop_idle(())
-        assert [(endpoint, braze.opened) for endpoint, braze in opened] == [(ENDPOINT, 0), (new.endpoint, 1)]
+        for proxy in ("none", "http://proxy.example:3128"):
+            workspaces.apply(Settings(workspaces={"eu": new}, proxy=proxy))
+            assert workspaces.get("eu").client.counters is before
+            await workspaces.drop_idle(())
+        expected = [(ENDPOINT, 0), (new.endpoint, 0), (new.endpoint, 1)]
+        assert [(endpoint, braze.opened) for endpoint, braze in opened] == expected
 
     run_virtual(story())

@@ -30,13 +30,12 @@ def proxy():
         yield running
 
 
-async def send(url, proxy, *, trusting=None, requests=1):
-    """Send requests to Braze through a proxy; return the status of the last one, or its error."""
+async def send(url, proxy, *, trusting, times=1):
+    """Send requests to Braze through a proxy; return the statuses, or the error."""
     connections = Connections(4, ca_file=trusting)
     transport = BrazeTransport(url, KEY, connections=connections, clock=SystemClock(), proxy=parse_proxy(proxy))
     try:
-        responses = [await transport.send_series(PAIR, length_days=1, ending_at=0) for _ in range(requests)]
-        return responses[-1].status
+        return [(await transport.send_series(PAIR, length_days=1, ending_at=0)).status for _ in range(times)]
     except ExchangeError as error:
         return error
     finally:
@@ -44,21 +43,35 @@ async def send(url, proxy, *, trusting=None, requests=1):
         await connections.close()
 
 
-async def test_requests_go_through_every_kind_of_proxy(proxy):
-    """Only the proxy can find the server. Requests share a tunnel, and a company's proxy is trusted by ca_file."""
+async def test_workspaces_with_different_proxies_share_one_pool_of_connections(proxy):
+    """Only a proxy can find the server. Each workspace keeps a tunnel through its own proxy, and reuses it."""
+    async with serve_script(OK, tls=proxy.create_tls()) as server, serve_script(OK) as here:
+        url = server.url.replace("127.0.0.1", BRAZE_HOST)
+        connections = Connections(4, ca_file=proxy.internet_ca)
+        transports = [
+            BrazeTransport(to, KEY, connections=connections, clock=SystemClock(), proxy=parse_proxy(address))
+            for to, address in (
+                (url, proxy.open),
+                (url, proxy.with_login()),
+                (url, proxy.encrypted),
+                (here.url, proxy.open),
+            )
+        ]
+        for each in transports * 3:
+            assert (await each.send_series(PAIR, length_days=1, ending_at=0)).status == 200, each
+        for each in transports:
+            await each.close()
+        await connections.close()
+    assert (server.connections, here.connections) == (3, 1)
+    assert [KEY.encode() in each for each in server.requests] == [True] * 9
+
+
+async def test_a_proxy_that_inspects_tls_is_trusted_by_ca_file(proxy):
+    """A company's authority signs the certificate that it shows."""
     async with serve_script(OK, tls=proxy.create_tls()) as server:
         url = server.url.replace("127.0.0.1", BRAZE_HOST)
-        for address, trusting in (
-            (proxy.open, proxy.internet_ca),
-            (proxy.with_login(), proxy.internet_ca),
-            (proxy.encrypted, proxy.internet_ca),
-            (proxy.inspecting, proxy.company_ca),
-        ):
-            server.requests.clear()
-            before = server.connections
-            assert await send(url, address, trusting=trusting, requests=2) == 200, address
-            assert [KEY.encode() in each for each in server.requests] == [True, True]
-            assert server.connections == before + 1
+        assert await send(url, proxy.inspecting, trusting=proxy.company_ca, times=2) == [200, 200]
+        assert server.connections == 1
 
 
 async def test_a_failure_of_the_proxy_is_not_blamed_on_braze(proxy):
