@@ -86,7 +86,8 @@ def book_lines(balance: Books, balances: Mapping[str, Books]) -> list[str]:
     """
     captured = ", ".join(f"{count} {verdict}" for verdict, count in sorted(balance.captured.items())) or "0"
     rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(balance.rejected.items())) or "0"
-    unbalanced = "" if balance.balanced else "   NOT BALANCED: report this bug"
+    balanced = all(each.balanced for each in (balance, *balances.values()))
+    unbalanced = "" if balanced else "   NOT BALANCED: report this bug"
     return [
         f"accepted   {plural(balance.accepted, 'pair')}{unbalanced}",
         f"captured   {captured}",

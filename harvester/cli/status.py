@@ -1,5 +1,6 @@
 """The commands status and parts: what a ledger contains."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harvester.cli import ledger_access, output
+from harvester.errors import ExitCode
 from harvester.model import Books
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def status(path: Path, *, json: bool) -> None:
         _print_json(found, difference)
     else:
         click.echo("\n".join(_status_lines(found, difference)))
+    if not all(books.balanced for books in found.workspaces.values()):
+        sys.exit(ExitCode.BUG)
 
 
 def _print_json(found: "LedgerStatus", difference: "ClockDifference | None") -> None:

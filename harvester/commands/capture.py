@@ -63,6 +63,8 @@ class Summary:
     @property
     def exit_code(self) -> ExitCode:
         """The exit code: if several apply, that of the most serious problem."""
+        if not all(books.balanced for books in self.workspaces.values()):
+            return ExitCode.BUG
         if self.problem is not None:
             return ExitCode.STORAGE
         if self.halted:

@@ -45,6 +45,7 @@ _MOUNTS = Path("/proc/self/mounts")
 
 def connect(path: Path) -> Engine:
     """Open the file for one thread at a time; creates it and its folders. Raises ``LedgerError``."""
+    _check_volume(path)
     try:
         make_private_folder(path.parent)
     except OSError as error:
@@ -82,7 +83,9 @@ def connect_to_read(path: Path) -> Engine:
     """Open an existing file read-only at the first use, for one thread at a time.
 
     In WAL mode, readers and writers do not block each other. The connection never writes, not even when it is closed.
+    Raises ``LedgerError`` if the volume is read-only: readers share memory through a file beside the ledger.
     """
+    _check_volume(path)
     target = f"file:{quote(str(path.absolute()))}?mode=ro"
     engine = create_engine(
         "sqlite://",
@@ -93,6 +96,18 @@ def connect_to_read(path: Path) -> Engine:
     event.listen(engine, "connect", lambda connection, _record: _spill_into(connection, path.parent))
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _check_volume(path: Path) -> None:
+    try:
+        read_only = os.statvfs(path.parent).f_flag & os.ST_RDONLY
+    except OSError:
+        return  # there is no folder yet
+    if read_only:
+        raise LedgerError(
+            f"the ledger {path} is on a read-only volume, where SQLite cannot even read it safely; "
+            "copy its folder to another volume, and name the copy with --state"
+        )
 
 
 def _leave_transactions_to_us(connection: Any, _record: object = None) -> None:

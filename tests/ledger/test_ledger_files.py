@@ -232,3 +232,17 @@ async def test_a_backup_is_private_and_overwrites_nothing(harvester, tmp_path, u
     (tmp_path / "copy.db").symlink_to(tmp_path / "victim")
     assert (await harvester.run("ledger", "backup", "copy.db", "--state", "ledger.db"))[0] != 0
     assert not (tmp_path / "victim").exists()
+
+
+async def test_a_ledger_on_a_read_only_volume_is_an_error_with_the_next_step(harvester, tmp_path):
+    """Readers of SQLite share memory through a file beside the ledger, which cannot be created there."""
+    ledger = await open_with_pair(tmp_path / "volume/ledger.db")
+    await ledger.close()
+    mounted = (
+        f'mount --bind {tmp_path}/volume {tmp_path}/volume && mount -o remount,ro,bind {tmp_path}/volume && exec "$@"'
+    )
+    inside = ["unshare", "-Urm", "sh", "-c", mounted, "sh"]
+    code, _, err = await harvester.run("show", "s", "--state", "volume/ledger.db", inside=inside)
+    assert code == 5
+    assert "volume/ledger.db is on a read-only volume" in err
+    assert "copy its folder to another volume, and name the copy with --state" in err
