@@ -135,10 +135,15 @@ def _book_line(name: str, balance: Books) -> str:
 
 
 def list_lines(listed: "Input", rejects: "RejectsFile", *, see_file: bool = True) -> list[str]:
-    """Return what was not read or was skipped in a list, and its notes. ``see_file`` names the file of rejects."""
+    """Return what was read, not read or skipped in a list, and its notes. ``see_file`` names the file of rejects."""
     where = str(rejects.path) if see_file else None
     unread = unread_lines(rejects.count, listed.lines, rejects.reasons, where=where)
-    return [*unread, *skipped_lines(listed.skipped), *note_lines(listed.notes)]
+    return [*read_lines(listed.formats), *unread, *skipped_lines(listed.skipped), *note_lines(listed.notes)]
+
+
+def read_lines(formats: Sequence[str]) -> list[str]:
+    """Return what was read: a line for each list."""
+    return [f"read       {printable(each)}" for each in formats]
 
 
 def unread_lines(bad: int, of: int, reasons: Sequence[str], *, where: str | None = None) -> list[str]:

@@ -54,7 +54,11 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str], list_opti
             "once. To read them several times, start harvester serve, then enqueue them again.",
             err=True,
         )
-    for line in [*output.skipped_lines(listed.skipped), *output.note_lines(listed.notes)]:
+    for line in [
+        *output.read_lines(listed.formats),
+        *output.skipped_lines(listed.skipped),
+        *output.note_lines(listed.notes),
+    ]:
         click.echo(line)
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 

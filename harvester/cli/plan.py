@@ -62,7 +62,7 @@ def plan(
     click.echo(output.clock_line(difference), err=True)
     if arguments["json"]:
         unread = {"bad_lines": rejects.count, "bad_line_reasons": rejects.reasons}
-        output.print_json(asdict(estimate) | counts | unread | {"notes": listed.notes})
+        output.print_json(asdict(estimate) | counts | unread | {"lists": listed.formats, "notes": listed.notes})
     else:
         lines = estimate_lines(estimate, **counts, limit=arguments["limit"])
         click.echo("\n".join([*lines, *output.list_lines(listed, rejects, see_file=False)]))

@@ -26,6 +26,7 @@ def _as_dict(done: "Summary") -> dict[str, Any]:
         "bad_lines": done.bad_lines,
         "bad_line_reasons": done.reasons,
         "rejects_file": done.rejects_file,
+        "lists": done.formats,
         "notes": done.notes,
         "skipped": dict(done.skipped),
         "parts": done.parts,
@@ -64,6 +65,7 @@ def _problem_lines(done: "Summary") -> list[str]:
     if done.unstored:
         batches = output.plural(done.unstored, "batch waits", "batches wait")
         lines.append(f"sealed     {batches} to be stored: run the same command again")
+    lines += output.read_lines(done.formats)
     lines += output.unread_lines(done.bad_lines, done.lines, done.reasons, where=done.rejects_file)
     lines += output.skipped_lines(done.skipped)
     lines += output.note_lines(done.notes)

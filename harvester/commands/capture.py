@@ -34,6 +34,7 @@ class Summary:
     bad_lines: int = 0
     reasons: list[str] = field(default_factory=list)
     rejects_file: str | None = None
+    formats: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     naive_times: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
@@ -179,7 +180,8 @@ class Run:
         difference, wrong, unconfirmed_at = self._clock.difference, time.condition(), time.unconfirmed_at
         summary = Summary(
             workspaces=await self._ledger.reports.get_books_by_workspace(), lines=pairs.lines, bad_lines=rejects.count,
-            reasons=rejects.reasons, notes=pairs.notes, rejects_file=str(rejects.path) if rejects.count else None,
+            reasons=rejects.reasons, formats=pairs.formats, notes=pairs.notes,
+            rejects_file=str(rejects.path) if rejects.count else None,
             naive_times=pairs.naive_times,
             skipped=pairs.skipped,
             interrupted=self._stopped, unstored=uploader.waiting, problem=uploader.problem,

@@ -25,7 +25,10 @@ _MAX_NUMBER_BYTES = 10
 
 
 class AvroFile:
-    """An Avro file whose header has been read. ``record_name`` is empty if the schema is not a record."""
+    """An Avro file whose header has been read.
+
+    ``record_name`` and ``field_names`` are empty if the schema is not a record.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         """Read the header. Raises ``UnreadableAvro``."""
@@ -41,7 +44,11 @@ class AvroFile:
                 f"its codec {codec[:60]} is not one of {', '.join(_CODECS)}; rewrite the file with deflate"
             )
         self._decompress = _CODECS[codec]
-        self.record_name = str(self._schema.get("name", "")) if isinstance(self._schema, dict) else ""
+        schema = self._schema if isinstance(self._schema, dict) else {}
+        self.record_name = str(schema.get("name", ""))
+        fields = schema.get("fields")
+        records = fields if isinstance(fields, list) else []
+        self.field_names = [str(each.get("name")) for each in records if isinstance(each, dict)]
 
     def read_records(self, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield these fields of each record, if it has them. Raises ``UnreadableAvro`` if the data is damaged."""

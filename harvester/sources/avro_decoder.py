@@ -13,7 +13,12 @@ Decode = Callable[[bytes, int], tuple[Any, int]]
 Skip = Callable[[bytes, int], int]
 """Returns the position after the value at a position."""
 
-_UNITS_PER_SECOND = {"timestamp-millis": 1_000, "timestamp-micros": 1_000_000}
+_UNITS_PER_SECOND = {
+    f"{prefix}timestamp-{unit}": units
+    for prefix in ("", "local-")
+    for unit, units in {"millis": 1_000, "micros": 1_000_000, "nanos": 1_000_000_000}.items()
+}
+_DAY_SECONDS = 86_400
 
 
 def compile_record_decoder(schema: Any, wanted: Sequence[str]) -> Decode:
@@ -66,6 +71,8 @@ def _compile_value_decoder(name: str, schema: Any) -> Decode:
         units = _UNITS_PER_SECOND.get(schema.get("logicalType", ""))
         if units and schema.get("type") == "long":
             return _compile_timestamp_decoder(units)
+        if schema.get("logicalType") == "date" and schema.get("type") == "int":
+            return _compile_timestamp_decoder(1 / _DAY_SECONDS)
         return _compile_value_decoder(name, schema["type"])
     if schema not in _DECODERS:
         raise UnreadableAvro(f"its field {name} is neither text nor a number")
@@ -80,12 +87,12 @@ def _compile_union_decoder(branches: list[Decode]) -> Decode:
     return decode
 
 
-def _compile_timestamp_decoder(units_per_second: int) -> Decode:
-    """Return a function that decodes a timestamp in whole seconds."""
+def _compile_timestamp_decoder(units_per_second: float) -> Decode:
+    """Return a function that decodes a timestamp in seconds."""
 
-    def decode(data: bytes, at: int) -> tuple[int, int]:
+    def decode(data: bytes, at: int) -> tuple[float, int]:
         value, at = read_long(data, at)
-        return value // units_per_second, at
+        return value / units_per_second, at
 
     return decode
 

@@ -13,6 +13,8 @@ from harvester.text import printable
 API_ID = "campaign_api_id"
 """The campaign id in Braze's Snowflake share. The share's ``campaign_id`` is an internal id that no API accepts."""
 
+CANVAS_COLUMNS = ("canvas_id", "canvas_api_id")
+
 ACCEPTED_NAMES: Mapping[str, Sequence[str]] = {
     "campaign_id": ("campaign_id", "campaign_identifier", "braze_campaign_id"),
     API_ID: (API_ID, "campaign_api_identifier", "api_campaign_id"),

@@ -14,15 +14,17 @@ If a file is incomplete, the events before the damage are read. Avro has no chec
 blocks seems complete.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 from harvester.model import DAY_SECONDS, BadLine, Pair, SentPair
 from harvester.sources.avro import AvroFile
 from harvester.sources.avro_binary import UnreadableAvro
-from harvester.sources.currents_files import FileOpener, find_event_type, is_send_event
 from harvester.sources.fields import ID_FIELDS, InvalidField, parse_id
+from harvester.sources.listed_files import FileOpener, ListedFile
 from harvester.sources.send_times import SendTimes, choose_send_time
 from harvester.sources.times import parse_time
 
@@ -32,6 +34,10 @@ CANVAS_EVENTS = "events of a canvas"
 _EVENT_FIELDS = (*ID_FIELDS, "time", "canvas_id")
 _QUOTED_FIELDS = (*ID_FIELDS, "time")
 _MAX_QUOTED_CHARACTERS = 500
+_EVENT_TYPE = re.compile(r"(?:^|/)event_type=([^/]+)(?=/)")
+_EVENT_RECORD = re.compile(r"(?:^|\.)users\.")
+_MAX_ENCODINGS = 3
+"""How many times a path may be percent-encoded. Tools that copy between buckets encode paths."""
 
 
 class CurrentsReader:
@@ -41,9 +47,9 @@ class CurrentsReader:
     whether a file could not be read completely.
     """
 
-    def __init__(self, files: Iterable[tuple[str, FileOpener]], *, workspace: str, now: float) -> None:
+    def __init__(self, files: Iterable[ListedFile], *, workspace: str, now: float) -> None:
         """Create a reader of named files of one workspace. Each file is opened when it is read."""
-        self._named_files = files
+        self._files_to_read = files
         self._workspace = workspace
         self._now = now
         self.broken = False
@@ -58,8 +64,8 @@ class CurrentsReader:
         last readable event. Raises ``StorageError`` if the disk has no space to sort the sends.
         """
         with SendTimes() as times:
-            for name, opener in self._named_files:
-                yield from self._read_file(name, opener, times)
+            for file in self._files_to_read:
+                yield from self._read_file(file.name, file.open, times)
                 yield None
             for pair, first, last in times.list_sends():
                 yield SentPair(pair, choose_send_time(first, last, now=self._now))
@@ -105,6 +111,34 @@ class CurrentsReader:
         if seconds is None:
             raise InvalidField("time", "is missing")
         times.add(Pair(self._workspace, campaign_id, send_id), seconds)
+
+
+def find_event_type(path: str) -> str | None:
+    """Return the event type that a path names, or None. The path may be encoded: ``event_type%3Dusers...``."""
+    for _ in range(_MAX_ENCODINGS):
+        path = unquote(path)
+    types: list[str] = _EVENT_TYPE.findall(path)
+    return types[-1] if types else None
+
+
+def is_send_event(event_type: str) -> bool:
+    """Return whether events of a type report sends: its last word is ``Send``, not for example ``CarrierSend``."""
+    return event_type.lower().endswith(".send")
+
+
+def contains_events(file: ListedFile) -> bool:
+    """Return whether an Avro file contains events of Currents, by its path or by the name of its records.
+
+    Returns True if it cannot be read, so that ``CurrentsReader`` reports why.
+    """
+    if find_event_type(file.name) is not None:
+        return True
+    try:
+        with file.open() as stream:
+            record_name = AvroFile(stream).record_name
+    except (OSError, UnreadableAvro):
+        return True
+    return _EVENT_RECORD.search(record_name) is not None or is_send_event(record_name)
 
 
 def name_missing_field_cause(field: str) -> str:

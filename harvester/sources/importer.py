@@ -141,7 +141,7 @@ class Importer:
         bad_lines = _BadLines()
         try:
             now = self._clock.latest_send() - DAY_SECONDS
-            source = Input([url], workspaces=self._workspaces, stdin=io.BytesIO(), now=now)
+            source = Input([url], workspaces=self._workspaces, stdin=io.BytesIO(), now=now, patterns=False)
             pages = source.read_pages(bad_lines)
             while (page := await asyncio.to_thread(next, pages, None)) is not None:
                 if self._stopping.is_set():

@@ -20,6 +20,7 @@ KINDS_BY_SUFFIX = {
     ".jsonl": Kind.JSON,
     ".json": Kind.JSON,
     ".parquet": Kind.PARQUET,
+    ".avro": Kind.AVRO,
 }
 """The suffixes of lists. Their case does not matter."""
 

@@ -1,16 +1,16 @@
 """Collects the pairs of one list while it is read: each send once, and notes about the list for the user."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from harvester.model import BadLine, Pair, SentPair
-from harvester.sources.columns import API_ID
+from harvester.sources.columns import API_ID, CANVAS_COLUMNS
 from harvester.sources.currents import CANVAS_EVENTS, name_missing_field_cause
 from harvester.sources.fields import ID_FIELDS, InvalidField, parse_pair
-from harvester.sources.id_checks import find_id_doubt
+from harvester.sources.id_checks import find_id_doubt, is_placeholder
 from harvester.sources.rows import Row
 from harvester.sources.send_times import SendTimes, choose_send_time
 from harvester.sources.times import TimeInFuture, parse_time
@@ -40,8 +40,7 @@ class PairList:
     """
 
     def __init__(self, name: str, *, workspaces: Collection[str], time_format: str | None = None) -> None:
-        """Create an empty list; ``name`` is its file, or ``-`` for standard input."""
-        self.name = name
+        """Create an empty list; ``name`` is its place, or ``-`` for standard input."""
         self.naive_times = 0
         self.skipped: Counter[str] = Counter()
         self._display_name = "standard input" if name == "-" else name
@@ -49,6 +48,7 @@ class PairList:
         self._time_format = time_format
         self._times = SendTimes()
         self._doubts: dict[tuple[str, str], _Doubt] = {}
+        self._rows = 0
         self._sends = 0
         self._sends_with_several_times = 0
         self._internal_ids = 0
@@ -63,8 +63,8 @@ class PairList:
         """Delete the temporary file of the sends."""
         self._times.__exit__(kind, error, trace)
 
-    def add(self, row: Row, *, latest: float, confirmed: bool) -> BadLine | None:
-        """Add a row. Returns a bad line if the row contains no valid pair, or if its time is after ``latest``.
+    def add(self, row: Row, *, file: str, latest: float, confirmed: bool) -> BadLine | None:
+        """Add a row of a file. Returns a bad line if it contains no valid pair, or if its time is after ``latest``.
 
         For a time after ``latest``, it raises ``UnconfirmedTime`` unless the current time is ``confirmed``. Raises
         ``StorageError`` if the disk is full.
@@ -83,16 +83,18 @@ class PairList:
             if isinstance(error, TimeInFuture) and not confirmed:
                 raise UnconfirmedTime(parse_pair(fields, self._workspaces)) from None
             field = campaign_field if error.field == "campaign_id" else error.field
-            return BadLine(self.name, row.line, row.columns.get(field, field), error.problem, row.to_json(), row.lines)
+            return BadLine(file, row.line, row.columns.get(field, field), error.problem, row.to_json(), row.lines)
         self.naive_times += naive
-        self._count_doubts(row, pair)
+        self._rows += 1
+        self._count_doubts(file, row, pair)
         self._times.add(pair, sent_at)
         return None
 
-    def _count_doubts(self, row: Row, pair: Pair) -> None:
+    def _count_doubts(self, file: str, row: Row, pair: Pair) -> None:
+        file = "standard input" if file == "-" else file
         for field, text in zip(ID_FIELDS, pair[1:], strict=True):
             if (doubt := find_id_doubt(text)) is not None:
-                self._doubts.setdefault((field, doubt), _Doubt(f"{row.line}: {field} {text!r}")).count += 1
+                self._doubts.setdefault((field, doubt), _Doubt(f"{file}:{row.line}: {field} {text!r}")).count += 1
 
     def list_pairs(self, *, now: float) -> Iterator[SentPair]:
         """Yield each pair once, with the time from which its deadline counts. Raises ``StorageError``."""
@@ -100,6 +102,11 @@ class PairList:
             self._sends += 1
             self._sends_with_several_times += first != last
             yield SentPair(pair, choose_send_time(first, last, now=now))
+
+    def describe(self, formats: Iterable[str]) -> str:
+        """Return what was read: the formats of the files, and the numbers of rows, sends and duplicates."""
+        counts = f"rows {self._rows}, sends {self._sends}, duplicates {self._rows - self._sends}"
+        return "; ".join([f"{self._display_name}: {' / '.join(formats)}", counts])
 
     def list_notes(self, *, rows: int) -> list[str]:
         """Return notes about the list. Call it after all rows and pairs are read."""
@@ -121,11 +128,15 @@ class PairList:
 
     def _format_doubt(self, kind: str, doubt: _Doubt) -> str:
         more = f" (and {doubt.count - 1} more)" if doubt.count > 1 else ""
-        return f"{self._display_name}:{doubt.first} looks like {kind}{more}; it was read unchanged"
+        return f"{doubt.first} looks like {kind}{more}; it was read unchanged"
 
 
 def _find_skip_cause(fields: dict[str, Any]) -> str | None:
     """Return why a row of Braze's Snowflake share is skipped (a canvas, or no send id), or None if it is read."""
-    if not fields.get(API_ID) and (fields.get("canvas_id") or fields.get("canvas_api_id")):
+    if _is_missing(fields.get(API_ID)) and not all(_is_missing(fields.get(name)) for name in CANVAS_COLUMNS):
         return CANVAS_EVENTS
-    return None if fields.get("send_id") else name_missing_field_cause("send_id")
+    return name_missing_field_cause("send_id") if _is_missing(fields.get("send_id")) else None
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value == "" or (isinstance(value, str) and is_placeholder(value.strip()))

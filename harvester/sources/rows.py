@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from harvester.sources.columns import Column
+from harvester.text import printable
 
 MAX_QUOTED_CHARACTERS = 500
 """The length of the quote of a bad line."""
@@ -37,6 +38,12 @@ class ListFormat:
 
     details: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """Return the kind with its details, and the columns."""
+        names = {field: printable(name) for field, name in self.columns.items()}
+        columns = [name if name == field else f"{name} as {field}" for field, name in names.items()]
+        return ", ".join(self.details) + (f"; columns {', '.join(columns)}" if columns else "")
 
     def set_columns(self, columns: Sequence[Column]) -> None:
         """Store the columns of a header."""

@@ -1,9 +1,13 @@
-"""Reads the rows of a list whose cells have types: Parquet."""
+"""Reads the rows of a list whose cells have types: Parquet and Avro."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from harvester.datasets import ParquetFile
+from harvester.model import BadLine
+from harvester.sources.avro import AvroFile
+from harvester.sources.avro_binary import UnreadableAvro
 from harvester.sources.columns import find_columns
 from harvester.sources.list_options import ListOptions
 from harvester.sources.rows import ListFormat, Row
@@ -19,3 +23,21 @@ def read_parquet_rows(name: str, path: Path, options: ListOptions, found: ListFo
         for number, cells in enumerate(rows, 1):
             fields = {column.field: cell for column, cell in zip(columns, cells, strict=True)}
             yield Row(number, 1, fields, names, fields.items())
+
+
+def read_avro_rows(name: str, stream: BinaryIO, options: ListOptions, found: ListFormat) -> Iterator[Row | BadLine]:
+    """Yield the records of an Avro file. The rest of a damaged file is one bad line.
+
+    Raises ``UsageError`` for a file without the required columns.
+    """
+    number = 0
+    try:
+        file = AvroFile(stream)
+        columns = find_columns(name, file.field_names, options.columns)
+        found.set_columns(columns)
+        for number, record in enumerate(file.read_records([each.name for each in columns]), 1):
+            fields = {each.field: record.get(each.name) for each in columns}
+            yield Row(number, 1, fields, found.columns, fields.items())
+    except UnreadableAvro as error:
+        position = f"after record {number}" if number else "at all"
+        yield BadLine(name, number, "", f"the file cannot be read {position}: {error}", "")

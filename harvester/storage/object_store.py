@@ -165,20 +165,6 @@ class ObjectStore:
             raise kind(f"cannot {action} {self.url}: {advice}", cause=cause) from None
 
 
-def download_object(url: str, folder: Path) -> Path:
-    """Copy the object at a URL into a folder, under its own name.
-
-    Raises ``UsageError`` if the store refuses the object, another ``SinkError`` if the store fails.
-    """
-    place, _, name = url.rpartition("/")
-    target = folder / name
-    try:
-        ObjectStore(place).download(name, target)
-    except ObjectRefused as error:
-        raise UsageError(str(error)) from None
-    return target
-
-
 def is_available(url: str) -> bool:
     """Return whether the store responds to a listing. If it does, a failure affects only the object."""
     try:

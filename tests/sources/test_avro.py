@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from harvester.model import BadLine, Pair, SentPair
 from harvester.sources import Input
 from harvester.sources.currents import CurrentsReader
+from harvester.sources.listed_files import ListedFile
 from harvester.sources.send_times import SendTimes
 from tests.support.currents import (
     EMAIL,
@@ -120,7 +121,9 @@ def test_files_are_opened_one_at_a_time_and_closed():
         opened.append(Stream(UNCOMPRESSED))
         return opened[-1]
 
-    currents = CurrentsReader(((f"b/event_type={EMAIL}/{at}.avro", opener) for at in range(3)), workspace="w", now=NOW)
+    currents = CurrentsReader(
+        (ListedFile(f"b/event_type={EMAIL}/{at}.avro", opener) for at in range(3)), workspace="w", now=NOW
+    )
     found = list(currents.read())
     assert len([each for each in found if isinstance(each, SentPair)]) == 20
     assert (currents.files, currents.events, found.count(None)) == (3, 60, 3)

@@ -174,7 +174,7 @@ def test_an_unreadable_file_is_one_bad_line_and_the_others_are_read(tmp_path):
 
 def test_a_wrong_place_is_a_usage_error_before_anything_is_read(tmp_path):
     """The error for a wrong folder, a missing file or a missing workspace says what is wrong."""
-    with pytest.raises(UsageError, match=r"no \.avro file"):
+    with pytest.raises(UsageError, match="no lists and no files of Currents"):
         read_currents(tmp_path)
     with pytest.raises(UsageError, match="No such file"):
         read_currents(tmp_path / "missing.avro")
@@ -208,7 +208,7 @@ async def test_enqueue_and_plan_take_a_folder_of_currents(harvester, tmp_path):
     assert "b.avro" in (tmp_path / "harvest/.harvester/rejects.ndjson").read_text()
     code, _, err = await harvester.run("enqueue", "empty")
     assert code == 2
-    assert err.startswith("harvester: empty: the folder and its subfolders contain no .avro files")
+    assert err.startswith("harvester: empty: there are no lists and no files of Currents")
 
 
 async def prepare_ledger(path, now):
@@ -338,4 +338,4 @@ async def test_audit_reads_currents_in_a_bucket(stores, harvester, tmp_path, mon
     code, out, err = await harvester.run("enqueue", f"{place.url}/event_type={EMAIL}/date=2026-11-20-18/b.avro")
     assert (code, out.split(",")[0]) == (0, "0 pairs are new"), err
     code, _, err = await harvester.run("audit", f"{bucket.url}/{uuid.uuid4()}")
-    assert (code, "no .avro object" in err) == (2, True)
+    assert (code, "no lists and no files of Currents" in err) == (2, True)

@@ -17,6 +17,7 @@ from harvester.sources import Input
 from harvester.sources.avro import MAX_BLOCK_BYTES
 from harvester.sources.currents import CurrentsReader
 from harvester.sources.lines import MAX_CHARACTERS
+from harvester.sources.listed_files import ListedFile
 from tests.support.currents import EMAIL, NOW, OPTIONAL_STRING, SENT, encode_avro_with_header
 
 LIMIT_MIB = 256
@@ -117,7 +118,7 @@ def create_reader(extra, data, *, codec="null", count=1, raw=None) -> CurrentsRe
     file = encode_avro_with_header(
         codec, {"type": "record", "name": EMAIL, "fields": fields}, raw or encode_block(count, data)
     )
-    return CurrentsReader([("a.avro", lambda: io.BytesIO(file))], workspace="w", now=NOW)
+    return CurrentsReader([ListedFile("a.avro", lambda: io.BytesIO(file))], workspace="w", now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,9 @@ def test_avro_blocks_of_a_wrong_size_are_damaged(raw):
 def test_an_avro_header_is_bounded(header):
     """Its sizes are not trusted, and deep nesting does not end the process."""
     file = b"Obj\x01" + header
-    _, (bad,) = read_within_limit(CurrentsReader([("a.avro", lambda: io.BytesIO(file))], workspace="w", now=NOW))
+    _, (bad,) = read_within_limit(
+        CurrentsReader([ListedFile("a.avro", lambda: io.BytesIO(file))], workspace="w", now=NOW)
+    )
     assert "its header is damaged" in bad.problem
 
 

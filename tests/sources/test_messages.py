@@ -115,7 +115,7 @@ def test_an_invalid_message_is_refused_with_a_reason(content, expected):
         "s3://lists/braze/a\n.csv",
         "s3://lists/braze/a\u202e.csv",
         "s3://lists/braze/folder/",
-        "s3://lists/braze/a.avro",
+        "s3://lists/braze/a.html",
         "s3://lists/braze/a.zip",
         "http://169.254.169.254/a.csv",
         "file:///etc/passwd",

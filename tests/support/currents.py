@@ -10,6 +10,7 @@ import fastavro
 from harvester.model import BadLine, SentPair
 from harvester.sources import Input
 from harvester.sources.currents import CurrentsReader
+from harvester.sources.listed_files import ListedFile
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 DAY = 86_400
@@ -85,7 +86,7 @@ def read_currents(*places, workspaces=("default",), now=NOW):
 
 def create_reader(data, name="bucket/a.avro"):
     """Return a reader of one file in memory."""
-    return CurrentsReader([(name, lambda: io.BytesIO(data))], workspace="w", now=NOW)
+    return CurrentsReader([ListedFile(name, lambda: io.BytesIO(data))], workspace="w", now=NOW)
 
 
 def encode_avro_with_header(codec, schema, block=b""):
