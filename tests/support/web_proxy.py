@@ -126,16 +126,20 @@ async def serve_tls(proxy: WebProxy, port: int) -> AsyncIterator[int]:
     tasks: set[asyncio.Task] = set()
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while data := await reader.read(1 << 16):
                 writer.write(data)
                 await writer.drain()
-        writer.close()
+        except OSError:
+            pass
+        finally:
+            writer.close()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.current_task())
-        plain_reader, plain_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(copy(reader, plain_writer), copy(plain_reader, writer))
+        with contextlib.suppress(asyncio.CancelledError):  # a connection that is open at the end
+            plain_reader, plain_writer = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.gather(copy(reader, plain_writer), copy(plain_reader, writer))
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=proxy.create_tls())
     try:
