@@ -58,10 +58,15 @@ def find_columns(names: set[str], new_counters: set[str]) -> set[str]:
     ``new_counters`` contains the new names that became columns before. The new names of this response are added, up to
     the limit.
     """
-    new = {name for name in names - DOCUMENTED_COUNTERS - new_counters if _COLUMN.fullmatch(name)} - _RESERVED
+    new = {name for name in names - DOCUMENTED_COUNTERS - new_counters if is_column(name)}
     if len(new_counters) + len(new) <= MAX_NEW_COUNTERS:
         new_counters |= new
     return names & (DOCUMENTED_COUNTERS | new_counters)
+
+
+def is_column(name: str) -> bool:
+    """Return whether a counter of this name can be a column."""
+    return name not in _RESERVED and _COLUMN.fullmatch(name) is not None
 
 
 def is_decimal(name: str) -> bool:

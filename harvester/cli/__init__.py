@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from harvester import __version__
-from harvester.cli import audit, demo, doctor, latest, ledger, pairs, plan, run, serve, show, simulate, status
+from harvester.cli import audit, demo, doctor, latest, ledger, pairs, plan, run, schema, serve, show, simulate, status
 from harvester.errors import ExitCode, HarvesterError, SinkClosed
 from harvester.observability.redaction import scrub
 from harvester.text import printable
@@ -132,6 +132,7 @@ for command in (
     pairs.requeue,
     pairs.remove,
     latest.latest,
+    schema.schema,
     status.parts,
     ledger.ledger,
     doctor.doctor,

@@ -4,8 +4,22 @@ The only package that imports DuckDB. DuckDB's own limit bounds memory; what exc
 """
 
 from harvester.datasets.captures import list_last_captures
-from harvester.datasets.latest import write_latest
+from harvester.datasets.dialects import Column, ColumnType
+from harvester.datasets.latest import find_column_types, write_latest
 from harvester.datasets.latest_sql import build_latest_query, run_latest_query
 from harvester.datasets.parquet import ParquetFile
+from harvester.datasets.statements import FORMATS, Statement, build_statement
 
-__all__ = ["ParquetFile", "build_latest_query", "list_last_captures", "run_latest_query", "write_latest"]
+__all__ = [
+    "FORMATS",
+    "Column",
+    "ColumnType",
+    "ParquetFile",
+    "Statement",
+    "build_latest_query",
+    "build_statement",
+    "find_column_types",
+    "list_last_captures",
+    "run_latest_query",
+    "write_latest",
+]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from harvester.datasets.dialects import ColumnType
 from harvester.datasets.latest_view import build_view
 from harvester.datasets.members import find_members
 from harvester.datasets.sql import limit_memory, quote_text
@@ -22,6 +23,9 @@ _COPY_OPTIONS = {
 }
 
 
+_MEMORY_LIMIT_MB = 512
+
+
 class WrittenView(NamedTuple):
     """The number of rows written, and of counters that have no column of their own."""
 
@@ -30,7 +34,7 @@ class WrittenView(NamedTuple):
 
 
 def write_latest(
-    folder: Path, out: Path | None, file_format: str, *, memory_limit_mb: int = 512, temp_directory: Path
+    folder: Path, out: Path | None, file_format: str, *, memory_limit_mb: int = _MEMORY_LIMIT_MB, temp_directory: Path
 ) -> WrittenView:
     """Write the latest view of a folder to a file (atomically) or to standard output.
 
@@ -44,9 +48,7 @@ def write_latest(
     """
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
-    parts = sorted(path for path in (folder / DATASET).glob("*/*") if is_part(path.name))
-    if not parts:
-        raise UsageError(_describe_missing_parts(folder))
+    parts = _list_parts(folder)
     if file_format == "parquet" and out is None:
         raise UsageError("Parquet cannot be written to standard output; use -o FILE")
     temporary = temp_directory / "latest" if out is None else _make_temporary_path(out)
@@ -63,6 +65,29 @@ def write_latest(
     return WrittenView(int(written[0]) if written else 0, view.folded_count)
 
 
+def find_column_types(folder: Path, *, temp_directory: Path) -> dict[str, ColumnType]:
+    """Return the members of the rows in a folder, with the type that contains all of their values.
+
+    A member whose values are all null is left out. Raises as ``write_latest`` does.
+    """
+    import duckdb  # noqa: PLC0415 - as above
+
+    parts = _list_parts(folder)
+    with _describe_errors(folder, None, _MEMORY_LIMIT_MB, temp_directory), duckdb.connect() as connection:
+        limit_memory(connection, _MEMORY_LIMIT_MB, temp_directory)
+        members = find_members(connection, parts)
+    inferred = {name: members.infer_type(name) for name in members.types}
+    return {name: each for name, each in inferred.items() if each is not None}
+
+
+def _list_parts(folder: Path) -> list[Path]:
+    """Return the parts of a folder. Raises ``UsageError`` if there is none."""
+    parts = sorted(path for path in (folder / DATASET).glob("*/*") if is_part(path.name))
+    if not parts:
+        raise UsageError(_describe_missing_parts(folder))
+    return parts
+
+
 def _make_temporary_path(out: Path) -> Path:
     return out.with_name(f".{out.name}.{secrets.token_hex(4)}.making")
 
@@ -77,21 +102,28 @@ def _check_writable(path: Path) -> None:
 
 
 @contextmanager
-def _describe_errors(folder: Path, temporary: Path, memory_limit_mb: int, temp_directory: Path) -> Iterator[None]:
+def _describe_errors(
+    folder: Path, temporary: Path | None, memory_limit_mb: int, temp_directory: Path
+) -> Iterator[None]:
     """Turn an error of DuckDB into a sentence that says what to do, and delete the incomplete view."""
     import duckdb  # noqa: PLC0415 - as above
 
     try:
         yield
     except duckdb.OutOfMemoryException:
-        temporary.unlink(missing_ok=True)
+        _delete(temporary)
         raise SinkError(
             f"the latest view of {folder} needs more than {memory_limit_mb} MB of memory, or more space for temporary "
             f"files than {temp_directory.parent} has; raise --memory-limit-mb, or set TMPDIR to a larger volume"
         ) from None
     except duckdb.Error as error:
-        temporary.unlink(missing_ok=True)
+        _delete(temporary)
         raise SinkError(f"cannot read the parts of {folder}: {str(error).splitlines()[0]}") from None
+
+
+def _delete(path: Path | None) -> None:
+    if path is not None:
+        path.unlink(missing_ok=True)
 
 
 def _copy_to_stdout(path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from harvester.datasets.dialects import DIALECTS, ColumnType
 from harvester.datasets.members import Members, build_object_table
 from harvester.datasets.sql import escape_path, quote_name, quote_text, quote_texts
 
@@ -34,8 +35,6 @@ MAX_COUNTERS = 500
 _UNRECOGNIZED = "unrecognized"
 """The column for all other members of a row, as the text of a JSON object."""
 
-_NUMBERS = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"})
-
 
 class View(NamedTuple):
     """The query of the view, and the number of counters that have no column of their own."""
@@ -57,10 +56,8 @@ def _choose_counters(members: Members) -> tuple[dict[str, str], set[str]]:
 
     Types are integers, decimals, or text for all other values.
     """
-    types = {}
-    for name, found in members.types.items():
-        numbers = found - {"JSON", "NULL", '"NULL"'} or found
-        types[name] = "BIGINT" if numbers == {"BIGINT"} else "DOUBLE" if numbers <= _NUMBERS else "VARCHAR"
+    inferred = {name: members.infer_type(name) or ColumnType.TEXT for name in members.types}
+    types = {name: DIALECTS["duckdb"].types[each.value] for name, each in inferred.items()}
     names = types.keys() - set(TEXT_COLUMNS)
     kept = names
     if len(names) > MAX_COUNTERS:

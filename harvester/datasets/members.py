@@ -13,11 +13,16 @@ from typing import Any
 
 import zstandard
 
+from harvester.datasets.dialects import ColumnType
 from harvester.datasets.sql import THREADS, escape_path, quote_text, quote_texts
 from harvester.errors import SinkError
 
 MANY_NAMES = 1000
 """DuckDB needs 10 KB of memory for each member name when it infers the columns of a part."""
+
+_NUMBERS = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"})
+_NULLS = frozenset({"JSON", "NULL", '"NULL"'})
+"""How DuckDB names the type of a member that is always null."""
 
 _CHUNK_BYTES = 256 * 1024
 _OBJECT_BYTES = 1_048_576
@@ -36,6 +41,13 @@ class Members:
 
     object_bytes: int = _OBJECT_BYTES
     """The length limit for one row that DuckDB reads, in bytes."""
+
+    def infer_type(self, name: str) -> ColumnType | None:
+        """Return the type that contains all values of a member, None if all are null."""
+        found = self.types[name] - _NULLS
+        if found <= {"BIGINT"}:
+            return ColumnType.INTEGER if found else None
+        return ColumnType.DECIMAL if found <= _NUMBERS else ColumnType.TEXT
 
     def read_options(self) -> str:
         """Return the options with which DuckDB reads the parts."""

@@ -1,0 +1,46 @@
+"""Parts of a dataset whose sends were read three times."""
+
+import json
+from pathlib import Path
+
+import zstandard
+
+from harvester.braze.series import build_capture
+from harvester.model import Pair, Reading
+
+SENDS = ("007", "10:30", "2026-11-20", "6F2C1B9E-3A51-4E0B-9D5B-0C5F3B1E9A77")
+"""Ids that readers take for numbers, times, dates and UUIDs."""
+
+_NOON = 1_795_608_000.0
+
+
+def write_readings(folder: Path, **new_counters: int) -> list[Path]:
+    """Write three parts, one for each reading of all sends, and return their paths.
+
+    The second reading changes the numbers of the first day, and the third one, after Braze has deleted the analytics,
+    contains only zeros for the first send.
+    """
+    parts = []
+    for number, name in enumerate(("d1", "d2", "d13")):
+        batch_id = f"batch-{number}"
+        rows = b"".join(_build_rows(send, number, name, batch_id, new_counters) for send in SENDS)
+        path = folder / "send_analytics" / f"captured_date=2026-11-2{number}" / f"{batch_id}.ndjson.zst"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(zstandard.compress(rows))
+        parts.append(path)
+    return parts
+
+
+def _build_rows(send_id: str, number: int, name: str, batch_id: str, new_counters: dict[str, int]) -> bytes:
+    captured_at = _NOON + 86_400 * number
+    reading = Reading(1, Pair("eu", "c-1", send_id), name, captured_at, captured_at + 1e6, _NOON - 86_400)
+    deleted = number == 2 and send_id == SENDS[0]
+    email = {"variation_name": "A", "sent": 500, "opens": 20 + number, "revenue": 2.5 * number, "brand_new": 3}
+    odd = {"variation_name": "B", "sent": "many" if number == 1 else 7, **new_counters}
+    numbers = [
+        {"time": "2026-11-19", "messages": {"email": [email, odd]}, "conversions": number, "revenue": 0},
+        {"time": "2026-11-20", "messages": {"sms": [{"variation_name": "A", "sent": 0}]}, "unique_recipients": 9},
+    ]
+    zeros = [{"time": "2026-11-19", "messages": {"email": [{"variation_name": "A", "sent": 0, "revenue": 0.0}]}}]
+    body = json.dumps({"message": "success", "data": zeros if deleted else numbers}).encode()
+    return build_capture(body, reading, batch_id=batch_id, captured_at=captured_at, new_counters=set()).rows
