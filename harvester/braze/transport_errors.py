@@ -10,6 +10,12 @@ from harvester.observability.redaction import scrub_foreign
 from harvester.settings import Proxy
 from harvester.settings.environment import get_certificates_hint
 
+_UNREACHABLE = (
+    aiohttp.ClientProxyConnectionError,
+    aiohttp.ClientConnectorDNSError,
+    aiohttp.ConnectionTimeoutError,
+)
+
 
 def translate_error(error: Exception, proxy: Proxy | None = None) -> ExchangeError:
     """Translate an error of aiohttp, of a request through ``proxy``, into an ``ExchangeError``.
@@ -48,8 +54,8 @@ def _translate_proxy_error(error: Exception, proxy: Proxy) -> ExchangeError | No
     if isinstance(error, aiohttp.ClientHttpProxyError):
         advice = "; check the user and the password in proxy or proxy_file" if error.status == 407 else ""
         return ExchangeError(classify_proxy_status(error.status), f"status {error.status} from {proxy.address}{advice}")
-    # With a proxy, only its own name is looked up here.
-    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientConnectorDNSError):
+    # With a proxy, only its own name is looked up here, and the timeout of a connection is that of its own.
+    if isinstance(error, _UNREACHABLE):
         return ExchangeError(PROXY_UNREACHABLE, f"{proxy.address}: {format_cause(find_cause(error) or 'failed')}")
     return None
 

@@ -304,6 +304,14 @@ def test_every_error_of_aiohttp_has_a_translation():
     assert len(translated_kinds) >= 15
 
 
+def test_a_proxy_that_does_not_respond_is_named():
+    """The same timeout without a proxy concerns the endpoint."""
+    late = aiohttp.ConnectionTimeoutError("Connection timeout to host https://rest.fra-01.braze.eu")
+    error = translate_error(late, parse_proxy("http://proxy.example:3128"))
+    assert (error.cause, str(error)) == ("proxy_unreachable", "proxy unreachable: http://proxy.example:3128: timeout")
+    assert translate_error(late).cause == "timeout"
+
+
 def test_every_status_has_one_meaning():
     """Only 200 can be usable; only refusals of the pair reject it."""
     expected = dict.fromkeys(range(100, 600), Meaning.TRANSIENT)
