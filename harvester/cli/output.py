@@ -1,6 +1,6 @@
 """Output that several commands share: JSON, counts, books, and notes on lists."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,9 @@ def print_json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = 
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode(), err=to_stderr)
 
 
-def plural(count: int, one: str, more: str = "") -> str:
-    """Return a count and its noun: ``one``, or the plural ``more`` (by default ``one`` and an s)."""
-    return f"{count} {one if count == 1 else more or one + 's'}"
+def plural(count: int, one: str, more: str = "", *, number: Callable[[int], str] = str) -> str:
+    """Return a count, formatted by ``number``, and its noun: ``one``, or ``more`` (by default ``one`` and an s)."""
+    return f"{number(count)} {one if count == 1 else more or one + 's'}"
 
 
 def quote(names: Iterable[str]) -> str:

@@ -79,17 +79,17 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceProgress:
-    """How far a run is with one workspace; ``describe_hold`` says what a hold of a cause waits for."""
+    """How far a run is with the pairs of one workspace that were pending at its start.
 
-    done: int
-    pending_at_start: int
+    ``answered`` are captured or rejected, and ``saved`` of them survive a kill. ``describe_hold`` says what a hold of a
+    cause waits for.
+    """
+
+    answered: int
+    saved: int
+    total: int
     pace: PaceState
     describe_hold: Callable[[str], str]
-
-    @property
-    def left(self) -> int:
-        """Return how many pairs are left; pairs that another process captured count as left."""
-        return max(0, self.pending_at_start - self.done)
 
 
 class Run:
@@ -121,15 +121,21 @@ class Run:
         """Why sealed parts wait to be stored; None if none waits because of a failure."""
         return self._engine.uploader.problem
 
+    @property
+    def wall(self) -> float:
+        """Braze's time, in wall-clock seconds."""
+        return self._clock.wall()
+
     def progress(self) -> dict[str, WorkspaceProgress]:
         """Return the progress of each workspace; empty while pairs are read."""
         if not self.pending_at_start:
             return {}
-        workspaces = self._engine.workspaces
+        workspaces, unsaved = self._engine.workspaces, self._engine.count_unsaved()
         return {
             name: WorkspaceProgress(
-                done=self._engine.counters.count_done(name),
-                pending_at_start=self.pending_at_start.get(name, 0),
+                answered=self._engine.counters.count_done(name) + unsaved[name],
+                saved=self._engine.counters.count_done(name),
+                total=self.pending_at_start.get(name, 0),
                 pace=workspaces.get_pace_state(name),
                 describe_hold=partial(workspaces.describe_hold, name),
             )

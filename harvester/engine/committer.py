@@ -17,7 +17,7 @@ from harvester.engine.holdings import Holdings
 from harvester.engine.lease import Lease
 from harvester.engine.uploader import Uploader
 from harvester.ledger import Ledger
-from harvester.model import Batch, Outcome, Reading
+from harvester.model import Batch, Captured, Outcome, Reading, Rejected
 from harvester.storage import Compression
 
 MAX_AGE_SECONDS = 10.0
@@ -54,6 +54,7 @@ class Committer:
         self._on_sealed = on_sealed
         self._open: dict[str, BatchInProgress] = {}
         self._closed: deque[BatchInProgress] = deque()
+        self._sealing: BatchInProgress | None = None
         self._unsealed: Counter[str] = Counter()
         self._busy: set[str] = set()
         self._finishing = False
@@ -87,6 +88,16 @@ class Committer:
         """Return whether a workspace has outcomes that are not sealed yet."""
         return self._unsealed[workspace] > 0
 
+    def count_unsealed(self) -> Counter[str]:
+        """Return how many captures and rejections of each workspace are not sealed yet."""
+        batches = [*self._open.values(), *self._closed, *filter(None, [self._sealing])]
+        return Counter(
+            each.reading.pair.workspace
+            for batch in batches
+            for each in batch.outcomes
+            if isinstance(each.outcome, Captured | Rejected)
+        )
+
     def set_busy(self, workspace: str, *, busy: bool) -> None:
         """Record whether a workspace has something due or in flight. If none has, everything is closed at once."""
         if busy:
@@ -113,7 +124,8 @@ class Committer:
             self._changed.clear()
             seconds = self._close_old()
             while self._closed:
-                await self._seal(self._closed.popleft())
+                self._sealing = self._closed.popleft()
+                await self._seal(self._sealing)
             if self._finishing and not any(each.outcomes for each in self._open.values()):
                 return
             await wait_for_event(self._changed, timeout_seconds=seconds)
@@ -136,6 +148,7 @@ class Committer:
         if self._lease.over:
             await self._lease.renew()
         sealed = epoch == self._lease.epoch and await self._ledger.batches.seal(closed.batch, closed.outcomes, parts)
+        self._sealing = None
         closed.span.set(readings=len(closed.outcomes))
         if not sealed:
             log.warning("batch_lost", batch_id=closed.batch.id, readings=len(closed.outcomes))

@@ -6,6 +6,7 @@ It knows nothing of where pairs come from.
 import asyncio
 import math
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -170,6 +171,10 @@ class Engine:
         for same in self.workspaces.settings.find_duplicates():
             if any(each in names for each in same):
                 log.warning("workspace_duplicated", workspaces=same, hint=DUPLICATE_WORKSPACE_HINT)
+
+    def count_unsaved(self) -> Counter[str]:
+        """Return how many pairs of each workspace are captured or rejected, but not sealed yet."""
+        return self._committer.count_unsealed()
 
     def stop(self) -> None:
         """Stop claiming, and let requests in flight finish."""

@@ -67,6 +67,15 @@ class Input:
         self._places = [
             StandardInput(stdin) if name == "-" else FilesOfPlace(name, patterns=patterns) for name in names
         ]
+        self._file: BinaryIO | None = None
+        self._file_bytes = 0
+
+    @property
+    def share_read(self) -> float | None:
+        """How much of the only file is read, 0 to 1; None if that is unknown, as for standard input and folders."""
+        if self._file is None or self._file.closed or not self._file_bytes:
+            return None
+        return self._file.tell() / self._file_bytes
 
     def set_time(self, now: float) -> None:
         """Set the confirmed current time. It applies to everything that is read afterwards."""
@@ -157,9 +166,16 @@ class Input:
     def _read_rows(self, file: ListedFile, found: ListFormat) -> Iterator[Row | BadLine]:
         try:
             with _copy_if_remote(file) as local, local.open() as content:
+                self._track(content, local)
                 yield from read_rows(file.name, content, local.path, self._options, found)
         except OSError as error:  # the file was removed, or its disk failed
             raise UsageError(f"{file.name}: {error.strerror or error}; check the file") from None
+
+    def _track(self, content: BinaryIO, file: ListedFile) -> None:
+        """Let ``share_read`` follow a file, if it is the only one. DuckDB reads Parquet by its path instead."""
+        (place, *others) = self._places
+        if not others and isinstance(place, FilesOfPlace) and place.is_single and place.kind is not Kind.PARQUET:
+            self._file, self._file_bytes = content, file.path.stat().st_size if file.path else 0
 
 
 @contextmanager

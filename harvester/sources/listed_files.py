@@ -69,7 +69,7 @@ class FilesOfPlace:
     """The files of one place, in the order of their names.
 
     ``kind`` is the kind that the names of the files tell. If some are Avro files, the others are ignored. ``first`` is
-    the first file.
+    the first file, and ``is_single`` whether the place is a file itself.
     """
 
     def __init__(self, place: str, *, patterns: bool = True) -> None:
@@ -78,13 +78,13 @@ class FilesOfPlace:
         Raises ``UsageError`` if there is no file, and ``SinkError`` if a bucket cannot be listed.
         """
         self.place = place
-        self._is_single = False
+        self.is_single = False
         self._is_pattern = patterns and _WILDCARD.search(place) is not None
         try:
             self._list = self._find_lister(place)
             files = self._list()
             first = next(files, None)
-            avro = first if self._is_single else next((file for file in chain([first], files) if _is_avro(file)), None)
+            avro = first if self.is_single else next((file for file in chain([first], files) if _is_avro(file)), None)
         except OSError as error:
             raise UsageError(f"{place}: {error.strerror}; check the name of the file or folder") from None
         if first is None:
@@ -98,14 +98,14 @@ class FilesOfPlace:
         if is_in_object_store(place):
             if self._is_pattern:
                 return partial(_list_bucket, place[: _find_top(place)], place)
-            self._is_single = is_list_name(place)
-            return partial(_get_object, place) if self._is_single else partial(_list_bucket, place)
+            self.is_single = is_list_name(place)
+            return partial(_get_object, place) if self.is_single else partial(_list_bucket, place)
         path = Path(place)
         if path.is_dir():
             return partial(_walk_folder, path)
         if self._is_pattern and not path.exists():
             return partial(_walk_folder, Path(place[: _find_top(place)] or "."), place)
-        self._is_single = True
+        self.is_single = True
         check_readable(path, allow_pipe=find_kind(place) is not Kind.AVRO)
         return lambda: iter([ListedFile(place, lambda: path.open("rb"), path)])
 
@@ -113,7 +113,7 @@ class FilesOfPlace:
         """Yield the files. Raises ``UsageError`` at the first file of another kind."""
         for file in self._list():
             kind = find_kind(file.name)
-            if kind is self.kind or self._is_single:
+            if kind is self.kind or self.is_single:
                 yield file
             elif self.kind is not Kind.AVRO:
                 kinds = f"{self.kind or 'unknown'} and {kind or 'unknown'}"

@@ -1,51 +1,14 @@
 """What run and status print about hundreds of workspaces: totals, and those that matter."""
 
-from dataclasses import replace
-
-from harvester.braze.pace_state import PaceState
 from harvester.cli.output import book_lines, limit_lines
-from harvester.cli.progress import workspace_lines
 from harvester.cli.summary import print_summary
-from harvester.commands.capture import Summary, WorkspaceProgress
-from harvester.health import HOLD_DESCRIPTIONS
+from harvester.commands.capture import Summary
 from harvester.model import Books, Verdict
-
-PACE = PaceState.before_first_request(100.0)
-
-
-def progress(*, done: int, of: int, hold_cause: str | None = None) -> WorkspaceProgress:
-    """Return the progress of a workspace."""
-    pace = replace(PACE, requests=done, hold_cause=hold_cause)
-    return WorkspaceProgress(done, of, pace, HOLD_DESCRIPTIONS.__getitem__)
 
 
 def names(lines: list[str]) -> list[str]:
     """Return the workspaces in quotes, a line each."""
     return [line.split('"')[1] for line in lines if '"' in line]
-
-
-def test_the_progress_of_500_workspaces_takes_seven_lines():
-    """The total comes first, then the workspaces with the worst problems, then those with the most pairs left."""
-    workspaces = {f"w{n:03}": progress(done=n % 10, of=9) for n in range(497)}
-    workspaces |= {
-        "quota": progress(done=1, of=2, hold_cause="rate_limited"),
-        "halted": progress(done=0, of=1, hold_cause="halted"),
-        "large": progress(done=0, of=100),
-    }
-    lines = workspace_lines(workspaces)
-    done = sum(n % 10 for n in range(497)) + 1
-    left = sum(9 - n % 10 for n in range(497)) + 102
-    assert lines[0] == f"500 workspaces: {done} pairs done, {left} left, {done} requests, 2 waiting"
-    assert names(lines) == ["halted", "quota", "large", "w000", "w010"]
-    assert lines[6:] == [f"495 other workspaces: 49 finished, {left - 102 - 18} pairs left"]
-
-
-def test_the_progress_of_few_workspaces_has_a_line_for_each():
-    """The workspaces keep their order, and a single workspace has no line for the total."""
-    few = {name: progress(done=1, of=2) for name in ("us", "eu")}
-    assert (len(workspace_lines(few)), names(workspace_lines(few))) == (3, ["us", "eu"])
-    assert len(workspace_lines({"us": few["us"]})) == 1
-    assert workspace_lines({}) == []
 
 
 def test_the_books_of_500_workspaces_take_eleven_lines():

@@ -47,6 +47,21 @@ def test_each_workspace_sends_its_first_request_before_others_send_many(tmp_path
     run_virtual(story())
 
 
+def test_pairs_count_as_responses_land_and_as_saved_once_they_are_sealed(tmp_path):
+    """A failed request counts as neither, since its pair is still pending."""
+
+    async def story() -> None:
+        behaviours: dict[str, Behaviour] = {"eu": lambda n: 1.0 if n < 10 else 8.0, "us": lambda _: 503}
+        async with serve(tmp_path, ["eu", "us"], behaviours=behaviours) as scene:
+            await scene.enqueue(sends("eu", 10), sends("us", 10))
+            await asyncio.sleep(6)
+            assert (scene.engine.counters.count_done("eu"), scene.engine.count_unsaved()) == (0, {"eu": 9})
+            await scene.wait_until_pending(10)
+            assert (scene.engine.counters.count_done("eu"), scene.engine.count_unsaved()) == (10, {})
+
+    run_virtual(story())
+
+
 SICK: dict[str, Behaviour] = {
     "halted": lambda _: 401,
     "throttled": lambda _: 429,

@@ -1,0 +1,108 @@
+"""The progress of long work: what a line shows at a width, and how fast work is."""
+
+import pytest
+
+from harvester.braze.pace_state import PaceState
+from harvester.cli.layout import Line
+from harvester.cli.progress_lines import CaptureWork, Reading, Work, capture_lines
+from harvester.commands.capture import WorkspaceProgress
+from harvester.health import HOLD_DESCRIPTIONS
+
+HALF = Work("eu", 1234, 1000, 3000, per_second=78.4, seconds_left=7380.0, spare=4247)
+
+
+def text(line: Line) -> str:
+    """Return a line without its styles."""
+    return "".join(span.text for span in line)
+
+
+def texts(*every: Work, width: int = 100) -> list[str]:
+    """Return the lines of a capture at 1970-01-01 00:00:00."""
+    return [text(line) for line in capture_lines(every, width=width, wall=0.0)]
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (100, "1,234 of 3,000 pairs  1,000 saved  78/s  quota left 4,247  2 h 3 min left"),
+        (80, "1,234 of 3,000 pairs  1,000 saved  78/s  2 h 3 min left"),
+        (60, "1,234 of 3,000 pairs  78/s  2 h 3 min left"),
+        (30, "1,234 of 3,000 pairs  78/s  2 h 3 min left"),
+    ],
+)
+def test_a_narrow_line_leaves_out_the_quota_then_what_is_saved(width, expected):
+    """Pairs, speed and time left stay, on one line; the bar takes the rest of the width."""
+    (line,) = texts(HALF, width=width)
+    bar, _, fields = line.rpartition("━ ")
+    assert fields == expected
+    assert len(line) <= max(width, len(expected))
+    assert len(bar.strip("━╸")) == 0
+
+
+def test_a_bar_is_filled_to_the_share_that_is_answered():
+    """A terminal without such characters gets ASCII."""
+    half = [Work("eu", 50, 0, 100)]
+    (line,) = capture_lines(half, width=40, wall=0.0)
+    assert (line[0].text, line[1].text) == ("━" * 7 + "╸", "━" * 7)
+    (line,) = capture_lines(half, width=40, wall=0.0, ascii_only=True)
+    assert text(line).startswith("#######--------")
+    assert text(line).isascii()
+
+
+def test_a_line_says_what_requests_wait_for_and_until_when():
+    """The wait has its own line."""
+    held = Work("eu", 1, 1, 3, hold="the rate limit", hold_cause="rate_limited", held_seconds=754.0)
+    assert texts(held)[1:] == ["waiting for the rate limit until 00:12:34 UTC (in 12 min)"]
+    stopping = Work("eu", 1, 1, 3, hold="the requests in flight", hold_cause="stopping", held_seconds=9.0)
+    assert texts(stopping)[1:] == ["stopping: requests in flight finish first"]
+
+
+def test_500_workspaces_take_seven_lines():
+    """The total comes first, then those that are held most seriously, then the slowest, then the rest as one line."""
+    every = [Work(f"w{n:03}", n % 10, 0, 9, 1.0, seconds_left=9.0 - n % 10) for n in range(497)]
+    every.append(Work("quota", 1, 0, 2, hold="x", hold_cause="rate_limited", held_seconds=60.0, seconds_left=61.0))
+    every.append(Work("halted", 0, 0, 1, hold="x", hold_cause="halted", held_seconds=3600.0))
+    every.append(Work("large", 0, 0, 100, 1.0, seconds_left=100.0))
+    lines = texts(*every, width=60)
+    assert len(lines) == 7
+    assert lines[0].endswith("2,227 of 4,576 pairs  498/s  2 waiting  1 min left"), lines[0]
+    assert [line.split()[0] for line in lines[1:6]] == ["halted", "quota", "large", "w000", "w010"]
+    assert lines[1].endswith("halted until 01:00")
+    assert lines[6] == "  495 other workspaces: 49 finished, 2,229 pairs left"
+    assert max(map(len, lines)) <= 60
+
+
+def test_few_workspaces_keep_their_order():
+    """Each has a line below the total."""
+    assert [line.split()[0] for line in texts(Work("us", 1, 0, 2), Work("eu", 1, 0, 2))[1:]] == ["us", "eu"]
+
+
+def progress(answered: int, *, hold_cause: str | None = None, held_seconds: float = 0.0) -> WorkspaceProgress:
+    """Return the progress of a workspace with 1,000 pairs."""
+    pace = PaceState(50.0, 5000, 3000, 1000, 60.0, 4, hold_cause, held_seconds, 0, answered, 0, 0.0, True)  # noqa: FBT003
+    return WorkspaceProgress(answered, 0, 1000, pace, HOLD_DESCRIPTIONS.__getitem__)
+
+
+def test_a_hold_does_not_count_as_slow_work():
+    """While the quota is used up, the time left is the wait and then the rest at the speed before it."""
+    work = CaptureWork()
+    for second in range(11):
+        (seen,) = work.measure({"eu": progress(10 * second)}, float(second))
+    assert (seen.per_second, seen.seconds_left, seen.spare) == (pytest.approx(10.0), pytest.approx(90.0), 2000)
+    for second in range(11, 1000):
+        held = progress(100, hold_cause="rate_limited", held_seconds=1000.0 - second)
+        (seen,) = work.measure({"eu": held}, float(second))
+    assert (seen.per_second, seen.seconds_left) == (None, pytest.approx(91.0))
+    (seen,) = work.measure({"eu": progress(100, hold_cause="overloaded", held_seconds=9.0)}, 1000.0)
+    assert (seen.seconds_left, seen.hold) == (None, HOLD_DESCRIPTIONS["overloaded"])
+
+
+def test_reading_a_list_has_a_bar_if_its_size_is_known():
+    """Standard input has no size, so only its lines and the speed are shown."""
+    reading = Reading()
+    for second in range(5):
+        line = reading.line(2000 * second, second / 10, pairs=None, now=float(second), width=60)
+    assert text(line).endswith(" 8,000 lines read  2,000/s  6 s left")
+    assert text(line).startswith("━")
+    line = Reading().line(1, None, pairs=7, now=0.0, width=60)
+    assert text(line) == "1 line read  7 pairs enqueued"
