@@ -334,7 +334,7 @@ async def test_a_historical_run_waits_for_deferred_readings_up_to_a_limit(eu):
         await eu.ledger.upkeep.schedule_due(["eu"])
         assert (await next_due_at(deferrals - 1), await next_due_at(deferrals)) == (None, 0)
     await eu.read(outcome=Deferred("timeout"))
-    await eu.ledger.intake.reset_deferrals("eu")
+    await eu.ledger.intake.reset_deferrals(["eu"])
     assert await eu.read() == [("s", "d1")]
 
 
@@ -410,20 +410,27 @@ async def release_all(eu: Workspace) -> None:
     await eu.ledger.batches.release(await eu.claim(9))
 
 
+async def hold_in_another_epoch(eu: Workspace) -> None:
+    """Claim all due readings, and begin another epoch."""
+    await eu.claim(9)
+    await eu.ledger.batches.register()
+    assert not await eu.ledger.batches.held_by_others("eu")  # it was planned, not listed for one reading
+
+
 @pytest.mark.parametrize(
     "method",
     [
         lambda eu: eu.ledger.batches.get_next_due_at("eu"),
         lambda eu: eu.ledger.batches.get_next_due_at("eu", max_deferrals=4),
         lambda eu: eu.ledger.reports.count_pending(),
-        lambda eu: eu.ledger.intake.reset_deferrals("eu"),
+        lambda eu: eu.ledger.intake.reset_deferrals(["eu"]),
         lambda eu: eu.ledger.upkeep.schedule_due(["eu"]),
         lambda eu: eu.ledger.upkeep.expire(["eu"]),
         lambda eu: eu.read(outcome=Deferred("timeout")),
         lambda eu: eu.ledger.batches.recover(),
         lambda eu: eu.ledger.batches.list_due(["eu", "us"]),
         lambda eu: eu.ledger.batches.list_leased(),
-        lambda eu: eu.ledger.batches.held_by_others("eu"),
+        hold_in_another_epoch,
         release_all,
     ],
     ids=[

@@ -149,8 +149,7 @@ class Run:
         start. A later failure of the place is the summary's ``problem``.
         """
         async with self._engine.opened():
-            for name in self._settings.workspaces:
-                await self._ledger.intake.reset_deferrals(name)
+            await self._ledger.intake.reset_deferrals(tuple(self._settings.workspaces))
             with stop_on_signals(self.stop):
                 await self._enqueue_all(pairs, rejects, forced=forced)
                 self.pending_at_start = await self._ledger.reports.count_pending()

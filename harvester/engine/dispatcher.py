@@ -42,7 +42,7 @@ class Dispatcher:
         on_time_changed: Callable[[], None],
         lasting: bool,
     ) -> None:
-        """``lasting``: serve until ``stop``. Otherwise each workspace has one lane, and ``run`` ends with the last.
+        """``lasting``: serve until ``stop``. Otherwise each workspace with open pairs has one lane.
 
         ``on_time_changed`` is called when the time was confirmed or moved.
         """
@@ -110,10 +110,11 @@ class Dispatcher:
             lane.wake()
 
     async def run(self) -> None:
-        """Run lanes until ``stop``; without ``lasting`` until the last lane ends. Raises ``LedgerError``."""
+        """Run lanes until ``stop``; without ``lasting``, until the last lane ends. Raises ``LedgerError``."""
         if not self._lasting:
-            for name in self._workspaces.names:
-                self._start(name)
+            for name in await self._ledger.reports.list_unfinished_workspaces():
+                if name in self._workspaces:
+                    self._start(name)
         while self._lasting and not self.stopping:
             self._changed.clear()
             if await self._poll():

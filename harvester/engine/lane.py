@@ -119,7 +119,8 @@ class Lane:
         """Claim as many readings as the pace allows, or one probe while in doubt. Returns whether it claimed any."""
         if self._exhausted:
             return False
-        await self._shared.time.correct([self.workspace])
+        if self._shared.time.needs_correction(self.workspace):
+            await self._shared.time.correct(self._shared.workspaces.list_used())  # one transaction for all lanes
         if self._doubted:
             return await self._start(1, self._endpoint.refusals.begin_probe())
         limit = self._count_wanted()
@@ -181,6 +182,9 @@ class Lane:
     async def _wait_for_deferred(self) -> bool:
         """Wait for readings that are deferred, or held by other processes; False if there are none."""
         self._exhausted = False
+        time, reports = self._shared.time, self._shared.ledger.reports
+        if not time.may_request_time and not await reports.has_open_pairs(self.workspace):
+            return False
         if await self._shared.time.may_expire(self.workspace, lambda: self._access.client):
             await self._shared.ledger.upkeep.expire([self.workspace])
         if await self._shared.time.request_time_if_needed(self.workspace, lambda: self._access.client):

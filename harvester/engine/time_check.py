@@ -120,10 +120,14 @@ class TimeCheck:
         if self._clock.confirmed and not self._clock.in_doubt:
             self._witnesses[workspace] = self._clock.moves
 
+    def needs_correction(self, workspace: str) -> bool:
+        """Return whether ``correct`` has something to do for a workspace."""
+        return self._clock.confirmed and self._corrected.get(workspace) != self._clock.moves
+
     async def correct(self, workspaces: Iterable[str]) -> None:
         """Undo what a wrong clock did to the ledger, once the time is confirmed or moved; store the difference."""
         clock = self._clock
-        wrong = [each for each in workspaces if self._corrected.get(each) != clock.moves] if clock.confirmed else []
+        wrong = [each for each in workspaces if self.needs_correction(each)]
         if not wrong:
             return
         self._corrected |= dict.fromkeys(wrong, clock.moves)

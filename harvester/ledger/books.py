@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, String, and_, bindparam, case, func, literal_column, or_, select
 
 from harvester.ledger.counts import ACCEPTED, DEFERRED_STATE, OPEN
 from harvester.ledger.database import Transaction
@@ -27,6 +27,16 @@ from harvester.schedule import ONCE
 
 _NUMBER = func.sum(pair_counts.c.pairs).label("pairs")
 _SHAPE = [pair_counts.c[name] for name in ("workspace", "state", "outcome", "verdict", "reason", "captured")]
+_OPEN_OF_WORKSPACE = (
+    select(pair_counts.c.pairs)
+    .where(pair_counts.c.workspace == bindparam("of_workspace", type_=String), OPEN, pair_counts.c.pairs > 0)
+    .limit(1)
+)
+_UNFINISHED = (
+    select(pair_counts.c.workspace)
+    .where(or_(OPEN, pair_counts.c.outcome == "expired"), pair_counts.c.pairs > 0)
+    .distinct()
+)
 _SHAPES = select(*_SHAPE, _NUMBER).group_by(*_SHAPE).having(_NUMBER > 0)
 
 
@@ -105,6 +115,16 @@ def _select_next_readings(dialect: Dialect) -> Select[str]:
 def count_pending(tx: Transaction) -> dict[str, int]:
     """Return the number of open pairs of each workspace that has some."""
     return _count_by_workspace(tx, OPEN)
+
+
+def has_open_pairs(tx: Transaction, workspace: str) -> bool:
+    """Return whether a workspace has open pairs."""
+    return tx.execute(_OPEN_OF_WORKSPACE, {"of_workspace": workspace}).first() is not None
+
+
+def list_unfinished_workspaces(tx: Transaction) -> list[str]:
+    """List the workspaces that have open pairs, or expired ones, which a wrong clock may have ended."""
+    return list(tx.execute(_UNFINISHED).scalars())
 
 
 def count_expired(tx: Transaction) -> dict[str, int]:

@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, and_, case, delete, select, update
 from harvester.ledger import plans
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.enqueue import IDENTITY, EnqueueResult, enqueue
-from harvester.ledger.filters import DEFERRED
-from harvester.ledger.json_rows import encode_rows, rows_as_table
+from harvester.ledger.filters import DEFERRED, is_named
+from harvester.ledger.json_rows import encode_rows, encode_values, rows_as_table
 from harvester.ledger.schema import NEVER, outcomes, pairs
 from harvester.model import Pair, SentPair
 from harvester.schedule import ReadingPlan
@@ -51,9 +51,9 @@ class Intake:
         """Reopen a pair that was rejected or has expired, as ``requeue`` does. False if it is in another state."""
         return await self._database.write(requeue_pair, pair)
 
-    async def reset_deferrals(self, workspace: str) -> None:
+    async def reset_deferrals(self, workspaces: Sequence[str]) -> None:
         """Make deferred readings due at once, as if they had never been deferred, for a new run."""
-        await self._database.write(reset_deferrals, workspace)
+        await self._database.write(reset_deferrals, workspaces)
 
     async def remove(self, named: Sequence[Pair]) -> int:
         """Delete pairs and their outcomes, except pairs whose reading is leased; returns their number.
@@ -95,10 +95,10 @@ def _reopen(tx: Transaction, which: Iterable[ColumnElement[bool]]) -> int:
     return tx.execute(update(pairs).where(*which).values(values)).rowcount
 
 
-def reset_deferrals(tx: Transaction, workspace: str) -> None:
-    """Make the deferred readings of a workspace due at once."""
-    deferred = and_(pairs.c.workspace == workspace, DEFERRED)
-    tx.execute(update(pairs).where(deferred).values(due_at=0.0, deferrals=0))
+def reset_deferrals(tx: Transaction, workspaces: Sequence[str]) -> None:
+    """Make the deferred readings of some workspaces due at once."""
+    deferred = and_(is_named(tx.dialect), DEFERRED)
+    tx.execute(update(pairs).where(deferred).values(due_at=0.0, deferrals=0), encode_values(workspaces))
 
 
 def remove(tx: Transaction, named: Iterable[Pair]) -> int:

@@ -7,6 +7,7 @@ from functools import cache
 from sqlalchemy import (
     BindParameter,
     Integer,
+    String,
     Update,
     and_,
     bindparam,
@@ -53,6 +54,13 @@ _LIST_SEALED = (
     .order_by(batches.c.id)
 )
 
+_HELD = (
+    select(pairs.c.id)
+    .where(LEASED, pairs.c.epoch == _OF_EPOCH, pairs.c.workspace == bindparam("of_workspace", type_=String))
+    .where(pairs.c.reading == ONCE)
+    .limit(1)
+)
+
 _NEXT_LEASED_EPOCH = select(func.min(pairs.c.epoch)).where(LEASED, pairs.c.epoch > bindparam("last", type_=Integer))
 
 
@@ -97,8 +105,7 @@ def _release(dialect: Dialect) -> Update:
 def held_by_others(tx: Transaction, workspace: str, *, epoch: int) -> bool:
     """Return whether another epoch holds readings of a workspace that are read once."""
     others = [each for each in _list_leased_epochs(tx) if each != epoch]
-    theirs = and_(LEASED, pairs.c.epoch.in_(others), pairs.c.workspace == workspace, pairs.c.reading == ONCE)
-    return tx.execute(select(pairs.c.id).where(theirs).limit(1)).first() is not None
+    return any(tx.execute(_HELD, {"of_epoch": each, "of_workspace": workspace}).first() for each in others)
 
 
 def take_over(tx: Transaction, *, owner: str, epoch: int, list_dead: Callable[[set[str]], list[str]]) -> list[int]:

@@ -77,6 +77,14 @@ class Reports:
         """Count the open pairs of each workspace."""
         return await self._database.report(books.count_pending)
 
+    async def has_open_pairs(self, workspace: str) -> bool:
+        """Return whether a workspace has open pairs."""
+        return await self._database.report(books.has_open_pairs, workspace)
+
+    async def list_unfinished_workspaces(self) -> list[str]:
+        """List the workspaces that have open pairs, or expired ones, which a wrong clock may have ended."""
+        return await self._database.report(books.list_unfinished_workspaces)
+
     async def count_planned(self) -> int:
         """Count the pairs that wait for a planned reading."""
         return await self._database.report(books.count_planned)

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from harvester.simulator.virtual_time import run_virtual
 from tests.support.ledger_file import query, recorded_statements
-from tests.support.many_workspaces import LATENCY_SECONDS, Behaviour, sends, serve
+from tests.support.many_workspaces import LATENCY_SECONDS, Behaviour, create_engine, sends, serve
 
 HANG_SECONDS = 30.0
 
@@ -142,6 +143,23 @@ def test_an_idle_workspace_costs_no_task_and_no_connection(tmp_path):
             assert (len(asyncio.all_tasks()) - before < 10, scene.braze.opened) == (True, 1)
 
     run_virtual(story())
+
+
+def test_a_run_makes_access_only_to_workspaces_with_open_pairs(tmp_path):
+    """A run of 3 pairs in one of 500 workspaces needs as few statements as with one workspace."""
+
+    async def count_statements(folder: Path, names: list[str]) -> int:
+        async with create_engine(folder, names, lasting=False) as (engine, ledger, braze, _):
+            await ledger.intake.enqueue(sends("w7", 3), once=True)
+            with recorded_statements(ledger) as statements:
+                await engine.run()
+            assert (len(braze.requests), braze.opened) == (3, 1)
+        return len(statements)
+
+    for name in ("one", "many"):
+        (tmp_path / name).mkdir()
+    one = run_virtual(count_statements(tmp_path / "one", ["w7"]))
+    assert run_virtual(count_statements(tmp_path / "many", [f"w{number}" for number in range(500)])) <= one
 
 
 def test_access_is_dropped_after_an_idle_hour_and_made_again(tmp_path):

@@ -127,10 +127,11 @@ def sends(workspace: str, count: int, *, age_days: float = 2.0, prefix: str = "s
 
 
 @asynccontextmanager
-async def serve(
-    folder: Path, names: Iterable[str], *, behaviours: Mapping[str, Behaviour] | None = None, **settings: object
-) -> AsyncIterator[Scene]:
-    """Serve workspaces whose sends have one reading, due at once, until the body ends."""
+async def create_engine(
+    folder: Path, names: Iterable[str], *, lasting: bool = True, behaviours: Mapping[str, Behaviour] | None = None,
+    **settings: object,
+) -> AsyncIterator[tuple[Engine, Ledger, Braze, RecordingSink]]:  # fmt: skip
+    """Open an engine for workspaces whose sends have one reading, due at once."""
     clock = VirtualClock()
     clock.monotonic()
     workspaces = {name: Workspace(endpoint=ENDPOINT, api_key="k" * 20 + name, ages_days=(0.01,)) for name in names}
@@ -143,13 +144,22 @@ async def serve(
     async with await Ledger.open(folder / "ledger.db", clock=clock) as ledger:
         engine = Engine(
             Settings(workspaces=workspaces, **settings), ledger=ledger, sink=sink, compression=Compression.NONE,
-            lasting=True, connect=connect,
+            lasting=lasting, connect=connect,
         )  # fmt: skip
         await ledger.intake.set_plans(Settings(workspaces=workspaces).get_plans())
         async with engine.opened():
-            task = asyncio.create_task(engine.run())
-            try:
-                yield Scene(engine, ledger, braze, sink, task)
-            finally:
-                engine.stop()
-                await task
+            yield engine, ledger, braze, sink
+
+
+@asynccontextmanager
+async def serve(
+    folder: Path, names: Iterable[str], *, behaviours: Mapping[str, Behaviour] | None = None, **settings: object
+) -> AsyncIterator[Scene]:
+    """Serve workspaces whose sends have one reading, due at once, until the body ends."""
+    async with create_engine(folder, names, behaviours=behaviours, **settings) as (engine, ledger, braze, sink):
+        task = asyncio.create_task(engine.run())
+        try:
+            yield Scene(engine, ledger, braze, sink, task)
+        finally:
+            engine.stop()
+            await task
