@@ -132,7 +132,7 @@ class Endpoint:
 
     def _halt(self, reason: str, seconds: float, *, cause: str, **log_fields: str) -> None:
         if self.halt is None:
-            log.error("workspace_halted", **log_fields, reason=reason)
+            log.error("workspace_halted", **log_fields, cause=cause, reason=reason)
         self.halt = Halt(reason, cause, self.halt.since if self.halt else self._clock.monotonic())
         self.failing = None  # it responds
         self._in_flight.begin_halt()

@@ -108,8 +108,16 @@ def _open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode))
 
 
+def _set_color(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Print no color if ``NO_COLOR`` has a value (https://no-color.org)."""
+    del option
+    if value:
+        context.color = False
+
+
 @click.group(cls=_Commands, epilog=EXIT_CODES)
 @click.version_option(__version__)
+@click.option("--no-color", envvar="NO_COLOR", hidden=True, is_eager=True, expose_value=False, callback=_set_color)
 def main() -> None:
     """Capture Braze send analytics before they expire.
 

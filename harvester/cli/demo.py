@@ -29,7 +29,7 @@ def demo(out: str, pairs: int) -> None:
     """
     from harvester.datasets import build_latest_query, run_latest_query
 
-    startup.set_up_logs({"log_level": "error"})
+    startup.set_up_logs({}, level="error")
     folder = parse_local_path(out, "--out")
     folder.mkdir(parents=True, exist_ok=True)
     click.echo(

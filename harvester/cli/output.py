@@ -1,8 +1,9 @@
 """Output that several commands share: JSON, counts, books, and notes on lists."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -17,6 +18,26 @@ if TYPE_CHECKING:
 
 MAX_WORKSPACES = 10
 """How many workspaces are listed in text; JSON lists all."""
+
+
+DEFAULT_WIDTH = 80
+"""The width of a terminal that does not know its own."""
+
+
+def get_width(stream: TextIO) -> int | None:
+    """Return the width of a terminal, in characters; None for a pipe or a file."""
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_WIDTH
+    except OSError:
+        return DEFAULT_WIDTH
+
+
+def use_color(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal, and the user has not set ``NO_COLOR``."""
+    context = click.get_current_context(silent=True)
+    return stream.isatty() and (context is None or context.color is not False)
 
 
 def print_json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = False) -> None:

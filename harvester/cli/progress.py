@@ -10,14 +10,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from harvester.cli.layout import Line, Span, shorten
+from harvester.cli.output import plural
 from harvester.cli.progress_lines import CaptureWork, Reading, capture_lines
 from harvester.observability.logs import OUTPUT_LOCK
 
 if TYPE_CHECKING:
+    from harvester.cli.short_log import ShortLog
     from harvester.commands.capture import Run
     from harvester.sources import Input
 
 REFRESH_SECONDS = 0.25
+
+_FREE_COLUMNS = 3
+"""Room for the ``^C`` that a terminal shows behind the cursor: on a full line it would begin another one."""
 
 Lines = Callable[[float, int, bool], list[Line]]
 """Returns the lines at a monotonic time for a width; the last argument is whether only ASCII can be shown."""
@@ -33,20 +38,24 @@ def show_reading(pairs: "Input") -> contextlib.AbstractAsyncContextManager[None]
     )
 
 
-def show_capture(job: "Run", listed: "Input") -> contextlib.AbstractAsyncContextManager[None]:
-    """Show how far a run is, and the workspaces that matter, while it lasts."""
+def show_capture(
+    job: "Run", listed: "Input", log: "ShortLog | None" = None
+) -> contextlib.AbstractAsyncContextManager[None]:
+    """Show how far a run is, and the workspaces that matter, while it lasts, and how many warnings ``log`` counted."""
     reading, work = Reading(), CaptureWork()
 
     def get_lines(now: float, width: int, ascii_only: bool) -> list[Line]:  # noqa: FBT001 - see ``Lines``
         workspaces = job.progress()
         problem = job.store_problem
-        stored = [] if problem is None else [[Span(shorten(f"sealed parts wait: {problem}", width), "yellow")]]
+        above = [] if problem is None else [[Span(shorten(f"sealed parts wait: {problem}", width), "yellow")]]
+        if log is not None and log.repeated:
+            above.insert(0, [Span(f"{plural(log.repeated, 'more warning')} of the same causes", "bright_black")])
         if not workspaces:
             share = listed.share_read
             line = reading.line(listed.lines, share, pairs=job.enqueued, now=now, width=width, ascii_only=ascii_only)
-            return [*stored, line]
+            return [*above, line]
         every = work.measure(workspaces, now)
-        return [*stored, *capture_lines(every, width=width, wall=job.wall, ascii_only=ascii_only)]
+        return [*above, *capture_lines(every, width=width, wall=job.wall, ascii_only=ascii_only)]
 
     return _show(get_lines)
 
@@ -84,7 +93,7 @@ async def _draw(lines: Lines) -> None:
         while True:
             texts = [
                 Text.assemble(*line, no_wrap=True, overflow="ellipsis")
-                for line in lines(loop.time(), console.width, ascii_only)
+                for line in lines(loop.time(), console.width - _FREE_COLUMNS, ascii_only)
             ]
             with OUTPUT_LOCK:
                 live.update(Text("\n").join(texts), refresh=True)

@@ -14,6 +14,7 @@ from harvester.cli.summary import print_summary
 from harvester.errors import UsageError
 
 if TYPE_CHECKING:
+    from harvester.cli.short_log import ShortLog
     from harvester.commands.capture import Summary
     from harvester.settings import Settings
     from harvester.sources import ListOptions
@@ -50,14 +51,16 @@ def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -
       harvester run s3://lake/sends.parquet -o s3://lake/braze
       harvester run - -o - < sends.ndjson | head
     """
-    startup.set_up_logs(arguments)
+    log = startup.set_up_logs(arguments)
     settings = startup.load_settings(arguments)
     startup.check_environment(settings)
     settings.load_keys()  # before anything is created
     if not pairs and not ledger_access.get_ledger_path(settings.out, settings.state).exists():
         raise UsageError("there is no list and no ledger; name a list, such as: harvester run sends.csv")
     with startup.send_traces():
-        done = startup.run_async(run_capture(settings, pairs, list_options, forced=arguments["force"]))
+        done = startup.run_async(run_capture(settings, pairs, list_options, forced=arguments["force"], log=log))
+    for line in log.list_repeated() if log else ():
+        click.echo(line, err=True)
     print_summary(done, json=arguments["json"], to_stderr=settings.out == "-")
     if done.problem is not None:
         raise done.problem
@@ -79,7 +82,12 @@ def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path
 
 
 async def run_capture(
-    settings: "Settings", pairs: tuple[str, ...], list_options: "ListOptions | None" = None, *, forced: bool = False
+    settings: "Settings",
+    pairs: tuple[str, ...],
+    list_options: "ListOptions | None" = None,
+    *,
+    forced: bool = False,
+    log: "ShortLog | None" = None,
 ) -> "Summary":
     """Open list, sink and ledger, and capture, with progress on a terminal."""
     with startup.without_collection():
@@ -102,5 +110,5 @@ async def run_capture(
             )
             job = Run(settings, ledger=ledger, sink=sink, compression=compression)
             rejects = RejectsFile(path.with_name("rejects.ndjson"))
-            async with progress.show_capture(job, listed):
+            async with progress.show_capture(job, listed, log):
                 return await job.capture(listed, rejects, forced=forced)

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from harvester.cli import output
+
 if TYPE_CHECKING:
+    from harvester.cli.short_log import ShortLog
     from harvester.settings import Settings, SettingsSource
 
 OBJECTS_BEFORE_COLLECTION = 10_000
@@ -60,15 +63,24 @@ def without_collection() -> Iterator[None]:
         gc.enable()
 
 
-def set_up_logs(options: dict[str, Any], *, service: bool = False) -> None:
-    """Write logs to stderr: JSON for a service without a terminal, and only warnings for others on a terminal."""
+def set_up_logs(options: dict[str, Any], *, service: bool = False, level: str = "info") -> "ShortLog | None":
+    """Write logs to stderr: JSON for a service without a terminal, and short warnings for other commands on a terminal.
+
+    Returns what writes the short lines. Options for the log choose its whole text instead. ``level`` is the default.
+    """
     from harvester.observability import logs
 
-    json, terminal = options.get("log_json"), sys.stderr.isatty()
-    logs.set_up_logs(
-        json=service and not terminal if json is None else json,
-        level=options.get("log_level") or ("info" if service or not terminal else "warning"),
-    )
+    json, terminal, chosen = options.get("log_json"), sys.stderr.isatty(), options.get("log_level")
+    if service or not terminal or json is not None or chosen is not None:
+        quiet = terminal and not service and level == "info"
+        json = service and not terminal if json is None else json
+        logs.set_up_logs(json=json, level=chosen or ("warning" if quiet else level))
+        return None
+    from harvester.cli.short_log import ShortLog
+
+    log = ShortLog(lambda: output.get_width(sys.stderr) or output.DEFAULT_WIDTH, color=output.use_color(sys.stderr))
+    logs.set_up_logs(json=False, level="warning" if level == "info" else level, render=log.render)
+    return log
 
 
 def check_environment(settings: "Settings") -> None:

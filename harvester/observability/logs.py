@@ -42,16 +42,18 @@ class _Stderr:
             sys.stderr.flush()
 
 
-def set_up_logs(*, json: bool, level: str) -> None:
-    """Write events of at least ``level`` to stderr, one per line, with control characters escaped."""
+def set_up_logs(*, json: bool, level: str, render: Callable[[Event], str] | None = None) -> None:
+    """Write events of at least ``level`` to stderr, one per line, with control characters escaped.
+
+    ``render`` replaces the usual text of an event; it escapes control characters itself.
+    """
     render_logfmt = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
+    render_text = render or (lambda event: _escape_control_characters(render_logfmt(None, "", event)))
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _create_renderer(
-                _render_json if json else lambda event: _escape_control_characters(render_logfmt(None, "", event))
-            ),
+            _create_renderer(_render_json if json else render_text),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
@@ -61,7 +63,7 @@ def set_up_logs(*, json: bool, level: str) -> None:
 
 
 def _create_renderer(render: Callable[[Event], str]) -> Callable[[object, str, Event], str]:
-    """Return a processor of structlog that renders an event, never raises, and masks secrets."""
+    """Return a processor of structlog that renders an event, fails for none, and masks secrets."""
 
     def render_safely(_logger: object, _method: str, event: Event) -> str:
         try:
