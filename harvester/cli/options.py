@@ -93,6 +93,7 @@ _list_content = _combine(
     click.option(
         "--time-format", metavar="FORMAT", help="The format of times that are not in ISO 8601, such as %d/%m/%Y."
     ),
+    click.option("--sheet", metavar="NAME", help="The sheet of an Excel workbook  [default: the first one]"),
 )
 
 
@@ -101,11 +102,16 @@ def list_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_options(
-        *args: Any, columns: Sequence[str], no_header: str | None, time_format: str | None, **arguments: Any
+        *args: Any,
+        columns: Sequence[str],
+        no_header: str | None,
+        time_format: str | None,
+        sheet: str | None,
+        **arguments: Any,
     ) -> None:
         from harvester.sources import ListOptions
 
-        command(*args, list_options=ListOptions.parse(columns, no_header, time_format), **arguments)
+        command(*args, list_options=ListOptions.parse(columns, no_header, time_format, sheet), **arguments)
 
     return _list_content(with_options)
 

@@ -1,4 +1,4 @@
-"""Reads the rows of a list in CSV, with any separator."""
+"""Reads the rows of a list in CSV, with any separator, and of other tables whose cells are texts."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -17,25 +17,33 @@ from harvester.text import printable
 def read_csv_rows(name: str, text: PeekedText, options: ListOptions, found: ListFormat) -> Iterator[Row | BadLine]:
     """Yield the rows after the header. Raises ``UsageError`` for a header without the required columns."""
     dialect = detect_dialect(name, text, options)
+    if text.peek_line():
+        found.details.append(f"separated by {SEPARATORS.get(dialect.separator) or printable(dialect.separator)}")
     records = read_csv_records(text, separator=dialect.separator, lines_before=dialect.skipped_lines)
+    yield from read_table_rows(name, records, options, found)
+
+
+def read_table_rows(
+    name: str, records: Iterator[Record], options: ListOptions, found: ListFormat
+) -> Iterator[Row | BadLine]:
+    """Yield the rows of a table whose first record is the header. Raises ``UsageError`` as ``read_csv_rows`` does."""
     first = next(records, None)
     if first is None:
         return
     if first.problem:
         raise UsageError(f"{name}: its header cannot be read: {first.problem}")
-    found.details.append(f"separated by {SEPARATORS.get(dialect.separator) or printable(dialect.separator)}")
     if options.no_header:
-        table = _CsvTable(name, options.no_header, options)
+        table = _Table(name, options.no_header, options)
         records = chain([first], records)
     else:
-        table = _CsvTable(name, [cell.strip() for cell in first.cells], options)
+        table = _Table(name, [cell.strip() for cell in first.cells], options)
     found.set_columns(table.columns)
     for record in records:
         if (row := table.read_row(record)) is not None:
             yield row
 
 
-class _CsvTable:
+class _Table:
     """The header of a list, with which its records are read."""
 
     def __init__(self, name: str, header: Sequence[str], options: ListOptions) -> None:

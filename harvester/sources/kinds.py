@@ -10,6 +10,7 @@ class Kind(StrEnum):
     JSON = "JSON"
     PARQUET = "Parquet"
     AVRO = "Avro"
+    EXCEL = "Excel"
 
 
 KINDS_BY_SUFFIX = {
@@ -21,6 +22,7 @@ KINDS_BY_SUFFIX = {
     ".json": Kind.JSON,
     ".parquet": Kind.PARQUET,
     ".avro": Kind.AVRO,
+    ".xlsx": Kind.EXCEL,
 }
 """The suffixes of lists. Their case does not matter."""
 
@@ -29,7 +31,12 @@ COMPRESSION_SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2"}
 
 LIST_SUFFIXES = tuple(KINDS_BY_SUFFIX)
 
-_KINDS_BY_FIRST_BYTES = {b"PAR1": Kind.PARQUET, b"Obj\x01": Kind.AVRO}
+_KINDS_BY_FIRST_BYTES = {
+    b"PAR1": Kind.PARQUET,
+    b"Obj\x01": Kind.AVRO,
+    b"PK\x03\x04": Kind.EXCEL,
+    b"\xd0\xcf\x11\xe0": Kind.EXCEL,
+}
 HEAD_BYTES = 4
 """The number of bytes at the beginning of a file that tell its kind, compression and encoding."""
 

@@ -21,6 +21,7 @@ from harvester.sources.list_options import ListOptions
 from harvester.sources.rows import ListFormat, Row
 from harvester.sources.temporary_folder import create_temporary_folder
 from harvester.sources.typed_rows import read_avro_rows, read_parquet_rows
+from harvester.sources.workbook import read_workbook_rows
 
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF_32_MARKS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
@@ -35,7 +36,7 @@ def read_rows(
     """
     content = open_content(file)
     kind = find_binary_kind(content.head)
-    if kind is None and find_kind(name) in (Kind.PARQUET, Kind.AVRO):
+    if kind is None and find_kind(name) in (Kind.PARQUET, Kind.AVRO, Kind.EXCEL):
         kind = find_kind(name)
     if kind is None:
         yield from _read_text_rows(name, content, options, found)
@@ -45,7 +46,8 @@ def read_rows(
         yield from read_avro_rows(name, content.stream, options, found)
         return
     with _open_on_disk(name, content, path) as local_path:
-        yield from read_parquet_rows(name, local_path, options, found)
+        read = read_workbook_rows if kind is Kind.EXCEL else read_parquet_rows
+        yield from read(name, local_path, options, found)
 
 
 def _read_text_rows(name: str, content: Content, options: ListOptions, found: ListFormat) -> Iterator[Row | BadLine]:

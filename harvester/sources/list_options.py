@@ -19,15 +19,23 @@ class ListOptions:
     """Options for all lists of a command.
 
     ``columns`` maps fields to the names of their columns. ``no_header`` contains the names of the columns of a list
-    without a header. ``time_format`` is a format of ``datetime.strptime`` for times that are not in ISO 8601.
+    without a header. ``time_format`` is a format of ``datetime.strptime`` for times that are not in ISO 8601. ``sheet``
+    is the sheet of a workbook.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     no_header: Sequence[str] = ()
     time_format: str | None = None
+    sheet: str | None = None
 
     @classmethod
-    def parse(cls, columns: Sequence[str] = (), no_header: str | None = None, time_format: str | None = None) -> Self:
+    def parse(
+        cls,
+        columns: Sequence[str] = (),
+        no_header: str | None = None,
+        time_format: str | None = None,
+        sheet: str | None = None,
+    ) -> Self:
         """Parse options as a user writes them: ``FIELD=NAME``, and names separated by commas. Raises ``UsageError``."""
         named: dict[str, str] = {}
         for each in columns:
@@ -41,7 +49,7 @@ class ListOptions:
         names = [name.strip() for name in no_header.split(",")] if no_header is not None else []
         if time_format is not None:
             _check_time_format(time_format)
-        return cls(named, names, time_format)
+        return cls(named, names, time_format, sheet)
 
 
 def _check_time_format(time_format: str) -> None:

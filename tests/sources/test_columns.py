@@ -43,7 +43,7 @@ def test_the_documentation_contains_the_tables_of_the_code():
     for kind, suffixes in re.findall(r"^\| (CSV|JSON|Parquet|Avro|Excel) \| ([^|]*) \|", LISTS_PAGE, re.MULTILINE):
         documented |= dict.fromkeys(re.findall(r"`([^`]+)`", suffixes), kind)
     assert documented == {suffix: str(kind) for suffix, kind in KINDS_BY_SUFFIX.items()}
-    (row,) = re.findall(r"Text may be compressed: (.*)\.", LISTS_PAGE)
+    (row,) = re.findall(r"so the suffixes (.*?) are", LISTS_PAGE, re.DOTALL)
     assert re.findall(r"`([^`]+)`", row) == list(COMPRESSION_SUFFIXES)
 
 

@@ -143,7 +143,7 @@ def test_a_parquet_column_name_that_is_not_utf8_is_a_usage_error(tmp_path):
         ("nofolder", None, "No such file or directory"),
         ("a.csv", b"sent_at\n", "must contain the columns campaign_id and send_id"),
         ("a.csv", b"x,y\n1,2\n", "found: x, y"),
-        ("a.zip", b"PK\x03\x04", "must contain the columns"),
+        ("a.zip", b"PK\x03\x04", "cannot be read as a workbook"),
         ("a.csv", "campaign_id,send_id\n".encode("utf-16-le"), "neither UTF-8 nor UTF-16 with a byte order mark"),
         ("a.csv", "campaign_id,send_id\n".encode("utf-32"), "its encoding is UTF-32"),
         ("a.parquet", b"no", "Parquet"),
