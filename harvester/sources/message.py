@@ -7,7 +7,8 @@ Version 1 has three forms. The events of object stores are accepted too (``store
     {"version": 1, "file": "s3://bucket/folder/name.csv"}
 
 ``sent_at`` and ``workspace`` are optional. ``"once": true`` requests one immediate reading. Unknown members are
-refused, because a later version may define them. A reason quotes only the name or the value of a field.
+refused, because a later version may define them. Their case and separators do not matter, and the list may be the whole
+message. ``message_body`` removes encodings. A reason quotes only the name or the value of a field.
 
 If only some pairs or records of a message are valid, these are accepted.
 """
@@ -19,17 +20,16 @@ from typing import Any
 import orjson
 
 from harvester.model import DAY_SECONDS, SentPair, is_in_object_store
+from harvester.sources.columns import API_ID, normalize_name
 from harvester.sources.fields import PAIR_FIELDS, InvalidField, format_problem, parse_pair
 from harvester.sources.kinds import COMPRESSION_SUFFIXES, LIST_SUFFIXES, is_list_name
+from harvester.sources.message_body import decode_body
 from harvester.sources.send_times import merge_sends
 from harvester.sources.store_events import NoFileToRead, list_records, load_message, parse_created_object
 from harvester.sources.times import parse_time
 
-MAX_MESSAGE_BYTES = 1 << 20
-"""A longer message is not parsed. Longer lists must be in a file."""
-
 _MEMBERS = frozenset({"version", "once", "pairs", "file", *PAIR_FIELDS})
-_GZIP_MAGIC = b"\x1f\x8b"
+_MEMBERS_BY_NAME = {normalize_name(name): name for name in _MEMBERS} | {normalize_name(API_ID): "campaign_id"}
 _MAX_QUOTED_URL_CHARACTERS = 200
 _MAX_QUOTED_NAME_CHARACTERS = 64
 
@@ -76,14 +76,7 @@ class MessageParser:
 
     def parse(self, body: bytes, *, latest: float) -> Message:
         """Parse a message. Raises ``InvalidField``, also if a time is after ``latest``."""
-        if len(body) > MAX_MESSAGE_BYTES:
-            problem = (
-                f"the message has {len(body)} bytes; the limit is {MAX_MESSAGE_BYTES}; put longer lists into a file"
-            )
-            raise InvalidField("", problem)
-        if body.startswith(_GZIP_MAGIC):
-            raise InvalidField("", "the message is compressed; send uncompressed JSON")
-        message = load_message(body)
+        message = load_message(decode_body(body))
         records = list_records(message)
         return self._parse_version_1(message, latest) if records is None else self._parse_events(records)
 
@@ -116,6 +109,7 @@ class MessageParser:
             raise InvalidField(error.field, f"{error.problem}: {url[:_MAX_QUOTED_URL_CHARACTERS]}") from None
 
     def _parse_version_1(self, message: dict[str, Any], latest: float) -> Message:
+        message = _rename_members(message)
         _check_members(message)
         once = message.get("once", False)
         content = message.keys() - {"version", "once"}
@@ -148,6 +142,7 @@ class MessageParser:
         """Return a pair, and whether its time has no zone."""
         if not isinstance(record, dict):
             raise InvalidField("", "it is not an object")
+        record = _rename_members(record)
         if unknown := record.keys() - set(PAIR_FIELDS):
             raise InvalidField(min(unknown)[:_MAX_QUOTED_NAME_CHARACTERS], "is unknown in version 1")
         pair = parse_pair(record, self.workspaces)
@@ -170,6 +165,19 @@ class MessageParser:
             suffixes = ", ".join((*LIST_SUFFIXES, *COMPRESSION_SUFFIXES))
             raise InvalidField("file", f"must end in one of {suffixes}")
         return url
+
+
+def _rename_members(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with the names of version 1, such as ``send_id`` for ``sendId``. Raises ``InvalidField``."""
+    if message.keys() <= _MEMBERS:
+        return message
+    renamed: dict[str, Any] = {}
+    for name, value in message.items():
+        known = _MEMBERS_BY_NAME.get(normalize_name(name), name)
+        if known in renamed:
+            raise InvalidField(known[:_MAX_QUOTED_NAME_CHARACTERS], "is named twice in one object; remove one of them")
+        renamed[known] = value
+    return renamed
 
 
 def _check_members(message: dict[str, Any]) -> None:

@@ -19,7 +19,8 @@ from harvester.sources.brokers import Delivery
 from harvester.sources.error_location import locate_error
 from harvester.sources.fields import InvalidField
 from harvester.sources.importer import MAX_ATTEMPTS, EnqueuePairs, Importer, TriggerStopped
-from harvester.sources.message import MAX_MESSAGE_BYTES, Message, MessageParser, format_reason
+from harvester.sources.message import Message, MessageParser, format_reason
+from harvester.sources.message_body import MAX_MESSAGE_BYTES, is_encoded
 from harvester.sources.temporary_folder import check_temporary_folder
 
 MAX_DELIVERIES = 15
@@ -112,7 +113,7 @@ class MessageHandler:
         return outcomes
 
     async def _parse_all(self, deliveries: Sequence[Delivery]) -> list[Message | str]:
-        if sum(len(each.body) for each in deliveries) > _INLINE_BYTES:
+        if sum(map(_estimate_bytes, deliveries)) > _INLINE_BYTES:
             return await asyncio.to_thread(lambda: [self._parse(each) for each in deliveries])
         return [self._parse(each) for each in deliveries]
 
@@ -215,10 +216,16 @@ def _group_by_size(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
     group: list[Delivery] = []
     group_bytes = 0
     for each in deliveries:
-        if group and group_bytes + len(each.body) > MAX_MESSAGE_BYTES:
+        size = _estimate_bytes(each)
+        if group and group_bytes + size > MAX_MESSAGE_BYTES:
             yield group
             group, group_bytes = [], 0
         group.append(each)
-        group_bytes += len(each.body)
+        group_bytes += size
     if group:
         yield group
+
+
+def _estimate_bytes(delivery: Delivery) -> int:
+    """Return the size of a body, or the limit if it is encoded."""
+    return MAX_MESSAGE_BYTES if is_encoded(delivery.body) else len(delivery.body)

@@ -35,15 +35,15 @@ class NoFileToRead(Exception):  # noqa: N818 - it is an expected result, not an 
 
 
 def load_message(text: bytes) -> dict[str, Any]:
-    """Parse a message, and remove the envelopes of SNS around it. Raises ``InvalidField``."""
+    """Parse a message, and remove the envelopes of SNS around it. Raises ``InvalidField``.
+
+    A bare array is returned as the ``Records`` of an event, or as the ``pairs`` of version 1.
+    """
     for _ in range(_MAX_ENVELOPES):
         message = load_json(text)
-        if (
-            isinstance(message, list)
-            and message
-            and all(isinstance(each, dict) and _is_event(each) for each in message)
-        ):
-            return {"Records": message}
+        if isinstance(message, list):
+            events = [each for each in message if isinstance(each, dict) and _is_event(each)]
+            return {"Records": message} if events else {"version": 1, "pairs": message}
         if not isinstance(message, dict):
             raise InvalidField("", "the message is not a JSON object")
         if message.get("Type") != "Notification" or not isinstance(message.get("Message"), str):

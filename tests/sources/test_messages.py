@@ -1,5 +1,7 @@
 """Tests of messages: which are valid, why others are invalid, and which files are never read."""
 
+import base64
+import gzip
 import json
 
 import pytest
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 
 from harvester.model import Pair, SentPair
 from harvester.sources.fields import InvalidField
-from harvester.sources.message import MAX_MESSAGE_BYTES, Message, MessageParser
+from harvester.sources.message import Message, MessageParser
+from harvester.sources.message_body import MAX_MESSAGE_BYTES
 from tests.support.messages import EVENTBRIDGE, LATEST, PAIR, PARSER, R2, SENT, get_rejection_reason, parse
 
 
@@ -24,6 +27,38 @@ def test_version_1_has_three_forms():
     assert parse({"version": 1, "file": "s3://lists/braze/a/b c.csv"}).files == ("s3://lists/braze/a/b c.csv",)
 
 
+ENCODE = {
+    "gzip": gzip.compress,
+    "base64": base64.encodebytes,
+    "base64 of gzip": lambda body: base64.urlsafe_b64encode(gzip.compress(body)).rstrip(b"="),
+    "byte order mark": lambda body: b"\xef\xbb\xbf" + body,
+    "UTF-16": lambda body: body.decode().encode("utf-16"),
+    "gzip of UTF-16": lambda body: gzip.compress(body.decode().encode("utf-16")),
+}
+
+
+@pytest.mark.parametrize("encode", ENCODE.values(), ids=ENCODE)
+def test_an_encoded_message_is_decoded(encode):
+    """Senders compress messages, and SQS accepts only text."""
+    assert parse(encode(json.dumps({"version": 1} | PAIR).encode())).pairs == (SentPair(Pair("eu", "c", "s")),)
+
+
+@pytest.mark.parametrize("names", [("campaignId", "sendId", "sentAt"), ("CAMPAIGN_API_ID", "Send-ID", "SENT_AT")])
+def test_the_case_and_the_separators_of_names_do_not_matter(names):
+    """Programs in Java and JavaScript write camel case."""
+    pair = dict(zip(names, ("c", "s", SENT), strict=True))
+    expected = (SentPair(Pair("eu", "c", "s"), SENT),)
+    assert parse({"Version": 1, "Workspace": "eu"} | pair).pairs == expected
+    assert parse({"version": 1, "Pairs": [pair]}).pairs == expected
+
+
+def test_a_bare_array_is_a_list_of_pairs():
+    """Its invalid pairs become a message of version 1."""
+    message = parse([PAIR, 7])
+    assert message.pairs == (SentPair(Pair("eu", "c", "s")),)
+    assert json.loads(message.encode_invalid_parts()[0]) == {"version": 1, "pairs": [7]}
+
+
 def test_a_time_without_a_zone_is_utc_and_counted():
     """The trigger uses the count to log a warning."""
     message = parse({"version": 1, "sent_at": "2026-11-20T08:00:00"} | PAIR)
@@ -32,7 +67,7 @@ def test_a_time_without_a_zone_is_utc_and_counted():
 
 def test_invalid_pairs_of_a_list_become_a_separate_message():
     """It contains the pairs as they were received, so a user can correct it and send it again."""
-    bad = [{"campaign_id": "c"}, 7, PAIR | {"sendid": "s"}, PAIR | {"workspace": "us"}]
+    bad = [{"campaign_id": "c"}, 7, PAIR | {"colour": "s"}, PAIR | {"workspace": "us"}]
     message = parse({"version": 1, "once": True, "pairs": [PAIR, *bad]})
     body, reason = message.encode_invalid_parts()
     assert len(message.pairs) == 1
@@ -40,7 +75,7 @@ def test_invalid_pairs_of_a_list_become_a_separate_message():
     for expected in (
         "pair 2: send_id is missing",
         "pair 3: it is not an object",
-        "pair 4: sendid is unknown",
+        "pair 4: colour is unknown",
         "pair 5: workspace",
     ):
         assert expected in reason
@@ -59,11 +94,15 @@ def test_many_invalid_parts_take_little_memory():
     [
         (b"", "is not JSON"),
         (b"\xff", "is not JSON"),
-        (b"[]", "is not a JSON object"),
         (b"[" * 100_000, "is not JSON"),
         (b'{"a":' * 100_000, "is not JSON"),
         (b" " * MAX_MESSAGE_BYTES + b" ", "bytes; the limit is 1048576"),
-        (b"\x1f\x8b\x08\x00", "compressed"),
+        (b"\x1f\x8b\x08\x00", "begins as gzip, but its end is missing"),
+        (b"\x1f\x8b" + b"x" * 20, "begins as gzip, but cannot be decompressed"),
+        (gzip.compress(b" " * (MAX_MESSAGE_BYTES + 1)), "more than 1048576 bytes after decompression"),
+        (base64.b64encode(b"not JSON"), "not JSON"),
+        (b"[]", "at least one pair"),
+        ({"version": 1, "sendId": "s"} | PAIR, "send_id is named twice"),
         (PAIR, "version is missing"),
         ({"version": 2} | PAIR, "version must be 1"),
         ({"version": True} | PAIR, "version must be 1"),
