@@ -58,7 +58,7 @@ def audit(
     if json:
         _print_json(done, listed, rejects, difference)
     else:
-        click.echo("\n".join(_count_lines(done, listed, rejects, difference)))
+        output.print_lines(_count_lines(done, listed, rejects, difference))
     sys.exit(ExitCode.COMPLETE if done.complete and not rejects.count else ExitCode.PARTIAL)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harvester.cli import output, startup
+from harvester.cli import options, output, startup
 from harvester.cli.run import run_capture
 from harvester.cli.simulate import write_pairs
 from harvester.cli.summary import print_summary
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("-o", "--out", default="./demo-out", show_default=True, help="The folder for all output.")
 @click.option("--pairs", default=3000, show_default=True, help="The number of sends.")
-def demo(out: str, pairs: int) -> None:
+@options.verbose
+def demo(out: str, pairs: int, *, verbose: bool) -> None:
     """Capture sends from a stand-in API, without an account.
 
     \b
@@ -38,7 +39,7 @@ def demo(out: str, pairs: int) -> None:
         err=True,
     )
     done = startup.run_async(_capture(out, folder / "pairs.csv", pairs))
-    print_summary(done)
+    print_summary(done, verbose=verbose)
     if done.problem is not None:
         raise done.problem
     click.echo(

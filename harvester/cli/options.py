@@ -128,6 +128,7 @@ logs = _combine(
         help="The lowest level to log.  [default: info; warning for run on a terminal]",
     ),
 )
+verbose = click.option("-v", "--verbose", is_flag=True, help="List requests and responses by cause in the summary.")
 endpoint = _combine(
     click.option(
         "--endpoint",

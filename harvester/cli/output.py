@@ -1,15 +1,16 @@
 """Output that several commands share: JSON, counts, books, and notes on lists."""
 
 import os
+import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from harvester.braze.refusals import WRONG_IDS_HINT
+from harvester.cli.layout import wrap
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, format_difference
-from harvester.model import Books
 from harvester.text import printable
 
 if TYPE_CHECKING:
@@ -38,6 +39,29 @@ def use_color(stream: TextIO) -> bool:
     """Return whether a stream is a terminal, and the user has not set ``NO_COLOR``."""
     context = click.get_current_context(silent=True)
     return stream.isatty() and (context is None or context.color is not False)
+
+
+_SERIOUS, _NOTABLE = ("halted", "failed"), ("rejected", "expired", "at risk", "unread", "unsure", "sealed")
+_LABEL_CHARACTERS = 11
+_LABEL = re.compile(r"[a-z ]{10} ")
+
+
+def print_lines(lines: Iterable[str], *, err: bool = False) -> None:
+    """Print lines of a label and a text. On a terminal, they are wrapped at words, and problems have a color."""
+    stream = sys.stderr if err else sys.stdout
+    width, color = get_width(stream), use_color(stream)
+    for line in lines:
+        style = _choose_color(line) if color else None
+        for each in wrap(line, width, indent=_LABEL_CHARACTERS if _LABEL.match(line) else 0):
+            click.echo(click.style(each, fg=style) if style else each, err=err)
+
+
+def _choose_color(line: str) -> str | None:
+    """Return the color of a line that reports a problem."""
+    label, text = line[:_LABEL_CHARACTERS].strip(), line[_LABEL_CHARACTERS:]
+    if label in _SERIOUS or "NOT BALANCED" in text:
+        return "red"
+    return "yellow" if label in _NOTABLE and text.split()[0] != "0" else None
 
 
 def print_json(value: dict[str, Any], *, indent: bool = True, to_stderr: bool = False) -> None:
@@ -80,79 +104,11 @@ def clock_line(known: "ClockDifference | None") -> str:
     return f"clock      {difference} since {measured_at}; harvester uses Braze's time. Correct the clock."
 
 
-def books_as_dict(balance: Books) -> dict[str, Any]:
-    """Return the books as JSON."""
-    return {
-        "accepted": balance.accepted,
-        "captured": {verdict.value: count for verdict, count in balance.captured.items()},
-        "rejected": dict(balance.rejected),
-        "expired": balance.expired,
-        "pending": balance.pending,
-        "never_read": balance.never_read,
-        "waiting_for_next_reading": balance.pending - balance.never_read,
-        "next_reading_at": format_time(balance.next_reading_at),
-        "balanced": balance.balanced,
-    }
-
-
-def books_by_workspace(balances: Mapping[str, Books]) -> dict[str, Any]:
-    """Return the books of each workspace as JSON."""
-    return {name: books_as_dict(balance) for name, balance in sorted(balances.items())}
-
-
-def book_lines(balance: Books, balances: Mapping[str, Books]) -> list[str]:
-    """Return the books as lines of text, with a line for each workspace if there are several.
-
-    Of more than ``MAX_WORKSPACES``, only those with most lost pairs and then most pending ones have a line.
-    """
-    captured = ", ".join(f"{count} {verdict}" for verdict, count in sorted(balance.captured.items())) or "0"
-    rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(balance.rejected.items())) or "0"
-    balanced = all(each.balanced for each in (balance, *balances.values()))
-    unbalanced = "" if balanced else "   NOT BALANCED: report this bug"
-    return [
-        f"accepted   {plural(balance.accepted, 'pair')}{unbalanced}",
-        f"captured   {captured}",
-        f"rejected   {rejected}",
-        f"expired    {balance.expired}",
-        f"pending    {balance.pending}{_pending(balance)}",
-        *(_workspace_book_lines(balances) if len(balances) > 1 else []),
-    ]
-
-
-def _workspace_book_lines(balances: Mapping[str, Books]) -> list[str]:
-    ranked = sorted(balances.items())
-    if len(ranked) > MAX_WORKSPACES:
-        ranked.sort(key=lambda item: (-item[1].expired - sum(item[1].rejected.values()), -item[1].pending))
-    lines = [_book_line(f'"{name}"', each) for name, each in ranked[:MAX_WORKSPACES]]
-    if rest := [each for _, each in ranked[MAX_WORKSPACES:]]:
-        lines.append(_book_line(plural(len(rest), "other"), Books.sum(rest)))
-    return lines
-
-
 def limit_lines(label: str, lines: Sequence[str]) -> list[str]:
     """Return the lines about the first workspaces, and one that counts the others."""
     more = len(lines) - MAX_WORKSPACES
     shown = list(lines[:MAX_WORKSPACES])
     return [*shown, f"{label:<10} {plural(more, 'more workspace')}; --json lists all"] if more > 0 else shown
-
-
-def _pending(balance: Books) -> str:
-    """Describe how many pending pairs were never read, and how many wait for their next reading."""
-    waiting = balance.pending - balance.never_read
-    parts = [f"{balance.never_read} never read"] if balance.never_read else []
-    if waiting:
-        at = balance.next_reading_at
-        when = f", the next at {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC" if at is not None else ""
-        parts.append(f"{waiting} read before and waiting for {'its' if waiting == 1 else 'their'} next reading{when}")
-    return ": " + ", ".join(parts) if parts else ""
-
-
-def _book_line(name: str, balance: Books) -> str:
-    captured, rejected = sum(balance.captured.values()), sum(balance.rejected.values())
-    return (
-        f"workspace  {name}: {plural(balance.accepted, 'pair')}, {captured} captured, {rejected} rejected, "
-        f"{balance.expired} expired, {balance.pending} pending"
-    )
 
 
 def list_lines(listed: "Input", rejects: "RejectsFile", *, see_file: bool = True) -> list[str]:
@@ -183,15 +139,3 @@ def note_lines(notes: Sequence[str]) -> list[str]:
 def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
     """Return what a source skipped, by cause."""
     return [f"skipped    {cause}: {count}" for cause, count in sorted(skipped.items())]
-
-
-def refused_lines(balances: Mapping[str, Books]) -> list[str]:
-    """Return a hint for each workspace with refused pairs and no captured one."""
-    lines = [
-        f'note       workspace "{name}": Braze refused every requested pair '
-        f"({plural(sum(each.rejected.values()), 'pair')}); "
-        f"{WRONG_IDS_HINT}"
-        for name, each in sorted(balances.items())
-        if each.rejected and not any(each.captured.values()) and each.pending == each.never_read
-    ]
-    return limit_lines("note", lines)

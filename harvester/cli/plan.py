@@ -65,7 +65,7 @@ def plan(
         output.print_json(asdict(estimate) | counts | unread | {"lists": listed.formats, "notes": listed.notes})
     else:
         lines = estimate_lines(estimate, **counts, limit=arguments["limit"])
-        click.echo("\n".join([*lines, *output.list_lines(listed, rejects, see_file=False)]))
+        output.print_lines([*lines, *output.list_lines(listed, rejects, see_file=False)])
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Also request sends that are older than 15 days.")
 @click.option("--json", is_flag=True, help="Print the summary as JSON to stdout (with -o - to stderr).")
+@options.verbose
 @options.logs
 def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -> None:
     """Capture a list of sends once.
@@ -61,7 +62,7 @@ def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -
         done = startup.run_async(run_capture(settings, pairs, list_options, forced=arguments["force"], log=log))
     for line in log.list_repeated() if log else ():
         click.echo(line, err=True)
-    print_summary(done, json=arguments["json"], to_stderr=settings.out == "-")
+    print_summary(done, json=arguments["json"], to_stderr=settings.out == "-", verbose=arguments["verbose"])
     if done.problem is not None:
         raise done.problem
     sys.exit(done.exit_code)

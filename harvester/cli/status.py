@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harvester.cli import ledger_access, output
+from harvester.cli import books, ledger_access, output
 from harvester.errors import ExitCode
 from harvester.model import Books
 
@@ -39,16 +39,16 @@ def status(path: Path, *, json: bool) -> None:
     if json:
         _print_json(found, difference)
     else:
-        click.echo("\n".join(_status_lines(found, difference)))
-    if not all(books.balanced for books in found.workspaces.values()):
+        output.print_lines(_status_lines(found, difference))
+    if not all(each.balanced for each in found.workspaces.values()):
         sys.exit(ExitCode.BUG)
 
 
 def _print_json(found: "LedgerStatus", difference: "ClockDifference | None") -> None:
     output.print_json(
         {
-            "books": output.books_as_dict(Books.sum(found.workspaces.values())),
-            "workspaces": output.books_by_workspace(found.workspaces),
+            "books": books.books_as_dict(Books.sum(found.workspaces.values())),
+            "workspaces": books.books_by_workspace(found.workspaces),
             "readings": found.readings,
             "batches": found.batches,
             "halted": found.halted,
@@ -63,26 +63,24 @@ def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -
     empty = f"; {found.batches_without_part} without rows" if found.batches_without_part else ""
     at_risk = output.plural(sum(found.at_risk.values()), "pair")
     return [
-        *output.book_lines(Books.sum(found.workspaces.values()), found.workspaces),
+        *books.book_lines(
+            Books.sum(found.workspaces.values()),
+            found.workspaces,
+            at_risk=found.at_risk,
+            width=output.get_width(sys.stdout),
+        ),
         f"readings   {_list_counts(found.readings)}",
         f"batches    {_list_counts(found.batches)}{empty}",
         f"at risk    {at_risk} may expire unread",
-        *output.limit_lines("at risk", _at_risk_lines(found.at_risk)),
         *output.limit_lines("halted", [f'halted     workspace "{name}": {why}' for name, why in found.halted.items()]),
         output.clock_line(difference),
-        *output.refused_lines(found.workspaces),
+        *books.refused_lines(found.workspaces),
         # Ids are quoted: they may contain control characters.
         *(
             f"rejected   {each.pair.campaign_id!r} {each.pair.send_id!r}: {each.reason}: {each.detail}"
             for each in found.rejections
         ),
     ]
-
-
-def _at_risk_lines(counts: Mapping[str, int]) -> list[str]:
-    """Return a line for each workspace with pairs at risk, those with most first."""
-    ranked = sorted(counts.items(), key=lambda item: -item[1])
-    return [f'at risk    workspace "{name}": {output.plural(n, "pair")}' for name, n in ranked if n]
 
 
 def _list_counts(counts: Mapping[str, int]) -> str:

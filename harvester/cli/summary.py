@@ -1,27 +1,42 @@
 """The summary of a run: text for people on stderr, JSON for machines on stdout."""
 
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from harvester.cli import output
+from harvester.cli import books, output
+from harvester.errors import Meaning, classify_status
 
 if TYPE_CHECKING:
     from harvester.commands.capture import Summary
 
+_RESPONSES = {
+    Meaning.SUCCESS: "usable",
+    Meaning.REJECTED: "rejected",
+    Meaning.TRANSIENT: "failed",
+    Meaning.THROTTLED: "rate limited",
+    Meaning.HALTED: "refused",
+}
+"""What the summary calls a response, by what its status means for its pair."""
 
-def print_summary(done: "Summary", *, json: bool = False, to_stderr: bool = False) -> None:
-    """Print the summary as text to stderr, or as JSON to stdout (``to_stderr``: to stderr)."""
+
+def print_summary(done: "Summary", *, json: bool = False, to_stderr: bool = False, verbose: bool = False) -> None:
+    """Print the summary as text to stderr, or as JSON to stdout (``to_stderr``: to stderr).
+
+    ``verbose`` lists requests and responses by cause, as the JSON does.
+    """
     if json:
         output.print_json(_as_dict(done), to_stderr=to_stderr)
     else:
-        click.echo("\n".join([*_result_lines(done), *_problem_lines(done), *_next_steps(done)]), err=True)
+        lines = [*_result_lines(done, verbose=verbose), *_problem_lines(done), *_next_steps(done)]
+        output.print_lines(lines, err=True)
 
 
 def _as_dict(done: "Summary") -> dict[str, Any]:
     return {
-        "books": output.books_as_dict(done.books),
-        "workspaces": output.books_by_workspace(done.workspaces),
+        "books": books.books_as_dict(done.books),
+        "workspaces": books.books_by_workspace(done.workspaces),
         "lines": done.lines,
         "bad_lines": done.bad_lines,
         "bad_line_reasons": done.reasons,
@@ -45,18 +60,40 @@ def _as_dict(done: "Summary") -> dict[str, Any]:
     }
 
 
-def _result_lines(done: "Summary") -> list[str]:
+def _result_lines(done: "Summary", *, verbose: bool) -> list[str]:
     """Return what was captured and written, and what it took."""
     written = (
         f"{output.plural(done.rows, 'row')} in {output.plural(done.parts, 'part')}, {done.part_bytes / 1e6:.1f} MB"
     )
-    lines = output.book_lines(done.books, done.workspaces)
+    lines = books.book_lines(done.books, done.workspaces, width=output.get_width(sys.stderr))
     lines.append("wrote      " + (written if done.parts else "nothing, since this run captured no pair"))
-    for name, counts in (("requests", done.requests), ("responses", done.responses)):
-        listed = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.items())) or "none"
-        lines.append(f"{name:<10} {listed}")
+    for label, counts, group in (
+        ("requests", done.requests, _group_request),
+        ("responses", done.responses, _group_response),
+    ):
+        shown = counts if verbose else _count_groups(counts, group)
+        listed = ", ".join(f"{count} {name}" for name, count in (sorted(shown.items()) if verbose else shown.items()))
+        lines.append(f"{label:<10} {listed or 'none'}")
     lines.append(f"waited     {done.waited_seconds:.1f} s for quota")
     return lines
+
+
+def _count_groups(counts: Mapping[str, int], group: Callable[[str], str]) -> dict[str, int]:
+    """Return the counts of each group, the largest first."""
+    groups = Counter[str]()
+    for name, count in counts.items():
+        groups[group(name)] += count
+    return dict(groups.most_common())
+
+
+def _group_request(cause: str) -> str:
+    return "first" if cause == "first" else "for the time" if cause == "for_the_time" else "repeated"
+
+
+def _group_response(result: str) -> str:
+    """Return what the result of a request means for its pair. A failed one is repeated."""
+    status = result.removeprefix("status_")
+    return _RESPONSES[classify_status(int(status))] if status.isdigit() else "failed"
 
 
 def _problem_lines(done: "Summary") -> list[str]:
@@ -74,7 +111,7 @@ def _problem_lines(done: "Summary") -> list[str]:
     for label, reasons in (("halted", done.halted), ("failed", done.unreachable)):
         listed = [f'{label:<10} workspace "{name}": {because}' for name, because in reasons.items()]
         lines += output.limit_lines(label, listed)
-    return lines + output.refused_lines(done.workspaces)
+    return lines + books.refused_lines(done.workspaces)
 
 
 def _clock_lines(done: "Summary") -> list[str]:

@@ -1,24 +1,28 @@
 """What run and status print about hundreds of workspaces: totals, and those that matter."""
 
-from harvester.cli.output import book_lines, limit_lines
+from harvester.cli.books import book_lines
+from harvester.cli.output import limit_lines
 from harvester.cli.summary import print_summary
 from harvester.commands.capture import Summary
 from harvester.model import Books, Verdict
 
 
-def names(lines: list[str]) -> list[str]:
-    """Return the workspaces in quotes, a line each."""
-    return [line.split('"')[1] for line in lines if '"' in line]
-
-
-def test_the_books_of_500_workspaces_take_eleven_lines():
-    """Workspaces that lost pairs come first, and one line counts the others."""
+def test_the_books_of_500_workspaces_are_a_table_of_eleven():
+    """Workspaces that lost pairs come first, then those with pairs at risk, and one row counts the others."""
     whole = Books(10, {Verdict.ZERO: 10}, {}, 0, 0)
-    books = {f"w{n:03}": whole for n in range(498)}
-    books |= {"lost": Books(2, {}, {}, 2, 0), "open": Books(3, {}, {}, 0, 3)}
-    lines = [line for line in book_lines(Books.sum(books.values()), books) if line.startswith("workspace")]
-    assert (len(lines), names(lines)[:3]) == (11, ["lost", "open", "w000"])
-    assert lines[-1] == "workspace  490 others: 4900 pairs, 4900 captured, 0 rejected, 0 expired, 0 pending"
+    books = {f"w{n:03}": whole for n in range(497)}
+    books |= {"lost": Books(2, {}, {}, 2, 0), "open": Books(3, {}, {}, 0, 3), "risk": Books(1, {}, {}, 0, 1)}
+    lines = book_lines(Books.sum(books.values()), books, at_risk={"risk": 1}, width=80)[5:]
+    assert lines[:5] == [
+        "workspace   accepted  captured  rejected  expired  pending  at risk",
+        "lost               2         0         0        2        0        0",
+        "risk               1         0         0        0        1        1",
+        "open               3         0         0        0        3        0",
+        "w000              10        10         0        0        0        0",
+    ]
+    assert (len(lines), lines[-1].split()) == (12, ["490", "others", "4900", "4900", "0", "0", "0", "0"])
+    narrow = book_lines(Books.sum(books.values()), books, at_risk={"risk": 1}, width=60)[5:]
+    assert narrow[0] == "workspace   captured  rejected  expired  pending  at risk"
 
 
 def test_the_summary_of_500_halted_workspaces_is_short(capsys):

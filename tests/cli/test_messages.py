@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from harvester.__main__ import main as run_module
+from harvester.cli.layout import wrap
 from harvester.cli.output import unread_lines
 from harvester.cli.plan import estimate_lines
 from harvester.cli.summary import print_summary
@@ -83,13 +84,14 @@ async def test_every_command_finds_ledger_and_workspaces_by_the_configuration(ha
     (tmp_path / "pairs.csv").write_text("\n".join(["campaign_id,send_id,workspace", *lines, "nobody,s,eu"]))
     code, _, err = await harvester.run("run", "pairs.csv", *config)
     assert code == 3, err
-    expected = [
-        'workspace  "eu": 1 pair, 0 captured, 1 rejected, 0 expired, 0 pending',
-        'workspace  "us": 2 pairs, 2 captured, 0 rejected, 0 expired, 0 pending',
+    table = [
+        "workspace  accepted  captured  rejected  expired  pending",
+        "eu                1         0         1        0        0",
+        "us                2         2         0        0        0",
     ]
-    assert [line for line in err.splitlines() if line.startswith("workspace")] == expected
+    assert "\n".join(table) in err
     _, out, _ = await harvester.run("status", *config)
-    assert [line for line in out.splitlines() if line.startswith("workspace")] == expected
+    assert "\n".join([f"{table[0]}  at risk", *(f"{line}        0" for line in table[1:])]) in out
     assert "2 stored; 1 without rows" in out
     code, out, err = await harvester.run("requeue", "--outcome", "rejected", "--reason", "status-400", *config)
     assert (code, out[:7], "the reasons in this ledger are: status_400 (1)" in err) == (0, "0 pairs", True)
@@ -145,6 +147,31 @@ def test_zeros_are_explained(capsys):
     assert lines[1:3] == ["included   1 pair that the ledger already contained", "later      2 readings not due yet"]
     print_summary(Summary({"eu": Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)}))
     assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
+
+
+def test_the_summary_groups_requests_and_responses_and_lists_causes_only_when_asked(capsys):
+    """With -v, it lists each cause, as the JSON does."""
+    requests = Counter({"first": 3000, "retry_after_status_502": 2, "after_429": 1})
+    responses = Counter({"status_200": 2990, "status_502": 2, "unparsable": 1, "status_429": 1, "status_404": 10})
+    done = Summary({"eu": Books(0, {}, {}, 0, 0)}, requests=requests, responses=responses)
+    print_summary(done)
+    lines = capsys.readouterr().err.splitlines()
+    assert "requests   3000 first, 3 repeated" in lines
+    assert "responses  2990 usable, 10 rejected, 3 failed, 1 rate limited" in lines
+    print_summary(done, verbose=True)
+    assert "requests   1 after_429, 3000 first, 2 retry_after_status_502" in capsys.readouterr().err.splitlines()
+
+
+def test_lines_are_wrapped_at_words_and_aligned_with_the_text():
+    """A long word is not broken, and what fits stays as it is, its spaces too."""
+    line = "note       the list repeats a send; the earliest time counts"
+    assert wrap(line, 34, indent=11) == [
+        "note       the list repeats a",
+        "           send; the earliest time",
+        "           counts",
+    ]
+    assert wrap(line, 80, indent=11) == wrap(line, None) == [line]
+    assert wrap("see https://rest.fra-01.braze.eu/x", 20) == ["see", "https://rest.fra-01.braze.eu/x"]
 
 
 def test_a_count_of_one_has_a_singular_noun(capsys):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harvester.cli.output import refused_lines
+from harvester.cli.books import refused_lines
 from harvester.datasets import build_latest_query
 from harvester.model import Books
 from harvester.simulator import Simulator, SimulatorConfig

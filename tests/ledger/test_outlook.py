@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.cli import output
+from harvester.cli.books import book_lines
 from harvester.ledger import Ledger, StoredPart
 from harvester.model import (
     DATASET,
@@ -145,7 +145,7 @@ async def test_pending_pairs_are_counted_with_and_without_a_reading(ledger):
     assert (books.pending, books.never_read) == (3, 1)
     assert NOW + 0.4 * DAY_SECONDS < books.next_reading_at < NOW + 0.6 * DAY_SECONDS
     assert await ledger.reports.get_books_by_workspace() == {"w": books}
-    (line,) = [each for each in output.book_lines(books, {"w": books}) if each.startswith("pending")]
+    (line,) = [each for each in book_lines(books, {"w": books}) if each.startswith("pending")]
     assert line.startswith(
         "pending    3: 1 never read, 2 read before and waiting for their next reading, the next at 2026-"
     )
