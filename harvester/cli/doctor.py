@@ -2,43 +2,84 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harvester.cli import options, startup
+from harvester.cli import options, output, startup
+from harvester.cli.layout import wrap
 from harvester.cli.run import open_output
-from harvester.errors import ExitCode, UsageError
+from harvester.errors import ExitCode, HarvesterError, UsageError
+from harvester.observability.redaction import scrub
+from harvester.text import printable
 
 if TYPE_CHECKING:
-    from harvester.commands.doctor import Finding
+    from harvester.commands.workspace_checks import Finding
+
+_RESULTS = {True: "ok  ", False: "FAIL"}
 
 
 @click.command()
 @options.place
 @options.workspace
-def doctor(**arguments: Any) -> None:
+@click.option("--json", is_flag=True, help="Print JSON.")
+def doctor(*, json: bool, **arguments: Any) -> None:
     """Check key, endpoint, clock, ledger and parts.
 
-    Says what to correct. Sends one request per workspace, to check the key's permission. The exit code is 2 if a check
-    fails.
+    Says what to correct, and continues after a check that fails. Sends one request per workspace, to check the key's
+    permission. The exit code is 2 if a check fails.
 
     \b
     Example:
       harvester doctor --endpoint https://rest.fra-01.braze.eu -o s3://lake/braze
     """
+    findings = _check(arguments)
+    code = ExitCode.COMPLETE if all(each.ok for each in findings) else ExitCode.USAGE
+    if json:
+        output.print_json({"checks": [asdict(each) for each in findings], "exit_code": int(code)})
+    else:
+        _print_table(findings)
+    sys.exit(code)
+
+
+def _check(arguments: dict[str, Any]) -> "list[Finding]":
     from harvester.clock import SystemClock
     from harvester.commands.doctor import run_checks
+    from harvester.commands.workspace_checks import Finding
 
-    settings = startup.load_settings(arguments)
+    try:
+        settings = startup.load_settings(arguments)
+    except HarvesterError as error:  # without settings, there is nothing else to check
+        return [Finding("configuration", ok=False, text=each) for each in scrub(str(error)).split("\n")]
     if settings.out == "-":
         raise UsageError("doctor checks a folder or a bucket; name one with -o")
 
-    async def check() -> "list[Finding]":
+    async def check() -> list[Finding]:
         with open_output(settings) as (sink, _, path):
             return await run_checks(settings, ledger=path, sink=sink, clock=SystemClock())
 
-    findings = asyncio.run(check())
-    for finding in findings:
-        click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject}: {finding.text}")
-    sys.exit(ExitCode.COMPLETE if all(finding.ok for finding in findings) else ExitCode.USAGE)
+    return asyncio.run(check())
+
+
+def _print_table(findings: "Sequence[Finding]") -> None:
+    """Print a row for each finding: its result, its check with the workspace, and its text."""
+    width, color = output.get_width(sys.stdout), output.use_color(sys.stdout)
+    for line in table_lines(findings, width):
+        result = line[:4]
+        if color and result in _RESULTS.values():
+            click.echo(click.style(result, fg="green" if result == _RESULTS[True] else "red") + line[4:])
+        else:
+            click.echo(line)
+
+
+def table_lines(findings: "Sequence[Finding]", width: int | None) -> list[str]:
+    """Return the table. Texts are wrapped inside their column if there is a width."""
+    several = len({each.workspace for each in findings} - {None}) > 1
+    names = [f"{each.workspace}: {each.check}" if several and each.workspace else each.check for each in findings]
+    lines = []
+    for name, each in zip(names, findings, strict=True):
+        head = f"{_RESULTS[each.ok]}  {name:<{max(map(len, names))}}  "
+        lines += wrap(printable(f"{head}{each.text}"), width, indent=len(head))
+    return lines

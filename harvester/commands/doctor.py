@@ -1,4 +1,4 @@
-"""Checks that a capture can work; each finding says what to correct. Sends one request per workspace.
+"""Checks that a capture can work; each finding says what to correct.
 
 No check creates a ledger or a folder: it creates a temporary one on the same disk instead. In a bucket, a small object
 remains, because harvester does not need the permission to delete.
@@ -8,30 +8,17 @@ import resource
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from harvester.braze.connections import Connections
-from harvester.braze.dated import DatedTransport
-from harvester.braze.transport import BrazeTransport, Response
-from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock, format_difference
+from harvester.clock import Clock
 from harvester.commands.missing_parts import compare_parts
+from harvester.commands.workspace_checks import Finding, check_workspace
 from harvester.engine.workspaces import count_connections
-from harvester.errors import (
-    ExchangeError,
-    HarvesterError,
-    LedgerError,
-    Meaning,
-    PartConflict,
-    SinkError,
-    StorageError,
-    classify_status,
-)
+from harvester.errors import HarvesterError, LedgerError, PartConflict, SinkError, StorageError
 from harvester.ledger import Ledger
-from harvester.model import DATASET, Pair, Part
-from harvester.observability.redaction import scrub_foreign
-from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings, Workspace
+from harvester.model import DATASET, Part
+from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings
 from harvester.settings.environment import PROXY_HINT, check_certificates, list_proxy_variables
 from harvester.settings.proxy import FROM_ENVIRONMENT
 from harvester.storage import FolderSink, Sink
@@ -40,34 +27,35 @@ _OTHER_FILES = 150
 """Open files other than requests: ledger, parts, brokers, buckets, and at most 64 connections to the page."""
 
 _PROBE = ".harvester/probe"
+_PROBE_OWNER = "harvester-doctor"
 
 _RESTORE_HINT = "another program has changed it: restore a backup, or use harvester ledger rebuild"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of a check: its subject, whether it is ok, and what was found or what to do."""
-
-    subject: str
-    ok: bool
-    text: str
-
-
 async def run_checks(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock) -> list[Finding]:
-    """Check every workspace, the ledger and the sink. Problems are findings, not exceptions."""
+    """Check every workspace, the ledger and the sink. Problems are findings, not exceptions, and end no other check."""
     findings = check_process(settings)
-    for name, workspace in settings.workspaces.items():
-        findings += await _check_workspace(name, workspace, settings, clock)
+    for name in settings.workspaces:
+        findings += await check_workspace(name, settings, clock)
     for names in settings.find_duplicates():
-        findings.append(Finding(f"workspaces {' and '.join(names)}", ok=False, text=DUPLICATE_WORKSPACE_HINT))
+        findings.append(Finding("workspaces", ok=False, text=f"{' and '.join(names)}: {DUPLICATE_WORKSPACE_HINT}"))
+    return findings + await _check_storage(ledger, sink, clock)
+
+
+async def _check_storage(path: Path, sink: Sink, clock: Clock) -> list[Finding]:
+    """Check the ledger, the place and the parts. Whose dataset the place contains depends on the ledger."""
+    findings, ledger_id, known = [], None, None
     try:
-        ledger_id, known, seen = await _check_ledger(ledger, sink.place, clock)
-        findings.append(Finding(f"ledger {ledger}", ok=True, text=seen))
-        findings.append(Finding("place", ok=True, text=await _check_sink(sink, ledger_id, known)))
-        if _exists(ledger):
-            findings += await _check_parts(ledger, sink, clock)
+        ledger_id, known, seen = await _check_ledger(path, sink.place, clock)
+        findings.append(Finding("ledger", ok=True, text=f"{path} {seen}"))
     except HarvesterError as error:
-        findings.append(Finding("ledger and place", ok=False, text=str(error)))
+        findings.append(Finding("ledger", ok=False, text=str(error)))
+    try:
+        findings.append(Finding("place", ok=True, text=await _check_sink(sink, ledger_id, known)))
+        if ledger_id is not None and _exists(path):
+            findings += await _check_parts(path, sink, clock)
+    except HarvesterError as error:
+        findings.append(Finding("place", ok=False, text=str(error)))
     return findings
 
 
@@ -128,21 +116,21 @@ async def _check_parts(path: Path, sink: Sink, clock: Clock) -> list[Finding]:
     return [Finding("parts", ok=not found.missing, text=str(found))] if found.compared else []
 
 
-async def _check_sink(sink: Sink, ledger_id: str, known: str | None) -> str:
-    """Check the owner of the dataset, and that a part cannot be overwritten."""
-    marked = await sink.find_owner() is not None
-    if marked:
+async def _check_sink(sink: Sink, ledger_id: str | None, known: str | None) -> str:
+    """Check that a part cannot be overwritten, and the owner of the dataset unless the ledger is unknown."""
+    owned = await sink.find_owner() is not None and ledger_id is not None
+    if owned and ledger_id is not None:
         await sink.attach(ledger_id, known=known)
     if not isinstance(sink, FolderSink):
         await _check_overwriting(sink)
         return f"can be written, and does not overwrite existing objects; the test object {_PROBE} remains"
-    if marked:
+    if owned:
         await _check_overwriting(sink)
         (sink.folder / _PROBE).unlink()
     else:
         with _temporary_folder_at(sink.folder) as folder:
             draft = FolderSink(folder)
-            await draft.attach(ledger_id)
+            await draft.attach(ledger_id or _PROBE_OWNER)
             await _check_overwriting(draft)
     return "can be written, and does not overwrite existing files"
 
@@ -181,68 +169,3 @@ def _temporary_folder_at(place: Path) -> Iterator[Path]:
             yield Path(folder)
         except HarvesterError as error:
             raise type(error)(str(error).replace(folder, str(place))) from None
-
-
-async def _check_workspace(name: str, workspace: Workspace, settings: Settings, clock: Clock) -> list[Finding]:
-    subject, braze = f'workspace "{name}" at {workspace.endpoint}', BrazeClock(clock)
-    try:
-        check_certificates(settings.ca_file)
-        key, proxy = settings.load_key(name), settings.load_proxy(name)
-    except HarvesterError as error:
-        return [Finding(subject, ok=False, text=str(error))]
-    if proxy is not None:
-        subject += f" through {proxy.address}"
-    connections = Connections(1, ca_file=settings.ca_file)
-    transport = BrazeTransport(workspace.endpoint, key, connections=connections, clock=clock, proxy=proxy)
-    try:
-        nonexistent = Pair(name, "harvester-doctor", "harvester-doctor")
-        dated = DatedTransport(transport, braze)
-        answer = await dated.send_series(nonexistent, length_days=1, ending_at=clock.wall())
-        text = scrub_foreign(answer.body[:16_384].decode("utf-8", "replace"))
-    except ExchangeError as error:
-        advice = (
-            "" if error.cause.startswith("proxy_") else "; check the endpoint, the network and this machine's clock"
-        )
-        return [Finding(subject, ok=False, text=f"no response ({error}){advice}")]
-    finally:
-        await transport.close()
-        await connections.close()
-    findings = [_check_key(subject, answer, text)]
-    if classify_status(answer.status) is not Meaning.HALTED:  # a refused key has no quota
-        findings.append(_check_quota(subject, answer))
-    return [*findings, _check_clock(subject, answer, clock, braze)]
-
-
-def _check_key(subject: str, answer: Response, text: str) -> Finding:
-    match classify_status(answer.status):
-        case Meaning.HALTED:
-            advice = "check its endpoint, its permission sends.data_series, and its allowed IP addresses"
-            return Finding(f"{subject}: key", ok=False, text=f"status {answer.status}: {text}; {advice}")
-        case Meaning.SUCCESS | Meaning.REJECTED if answer.status != 404:
-            return Finding(
-                f"{subject}: key", ok=True, text=f"accepted (status {answer.status} for a campaign that does not exist)"
-            )
-        case _:
-            return Finding(f"{subject}: key", ok=False, text=f"unknown: status {answer.status}: {text}")
-
-
-def _check_quota(subject: str, answer: Response) -> Finding:
-    quota = answer.quota
-    if quota.limit is None or quota.remaining is None:
-        return Finding(f"{subject}: quota", ok=False, text="no rate limit in the response; the pace will be --max-rate")
-    return Finding(
-        f"{subject}: quota", ok=True, text=f"{quota.remaining} of {quota.limit} requests left in this window"
-    )
-
-
-def _check_clock(subject: str, answer: Response, machine: Clock, braze: BrazeClock) -> Finding:
-    """Compare the machine's clock with Braze's."""
-    if answer.quota.server_time is None:
-        return Finding(
-            f"{subject}: clock", ok=False, text="the response has no Date header, so Braze's time is unknown"
-        )
-    seconds = machine.wall() - braze.wall()
-    if abs(seconds) <= LARGE_DIFFERENCE_SECONDS:
-        return Finding(f"{subject}: clock", ok=True, text="within a minute of Braze's")
-    text = f"{format_difference(seconds)}; harvester uses Braze's time, but set this machine's clock"
-    return Finding(f"{subject}: clock", ok=False, text=text)

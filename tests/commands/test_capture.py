@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from harvester.cli.books import refused_lines
+from harvester.cli.doctor import table_lines
+from harvester.commands.workspace_checks import Finding
 from harvester.datasets import build_latest_query
 from harvester.model import Books
 from harvester.simulator import Simulator, SimulatorConfig
@@ -305,6 +307,36 @@ async def test_doctor_names_the_setting_to_correct(harvester):
         assert "quota" not in out, "a refused key has no quota to report"
 
 
+async def test_doctor_continues_after_a_failed_check(harvester, tmp_path):
+    """An endpoint that does not respond and a damaged ledger hide no other problem, and scripts read JSON."""
+    state = tmp_path / "harvest" / ".harvester"
+    state.mkdir(parents=True)
+    (state / "ledger.db").write_text("no database, but text that is long enough for a header " * 3)
+    code, out, err = await harvester.run("doctor", "--endpoint", "http://127.0.0.1:1", "--json")
+    found = json.loads(out)
+    failed = [(each["workspace"], each["check"], each["ok"]) for each in found["checks"]]
+    expected = [("default", "endpoint", False), (None, "ledger", False), (None, "place", True)]
+    assert (code, found["exit_code"], failed) == (2, 2, expected), out + err
+    code, out, _ = await harvester.run("doctor", "--endpoint", "not-a-url")
+    assert (code, out.startswith("FAIL  configuration  ")) == (2, True)
+
+
+def test_findings_are_a_table_whose_texts_stay_in_their_column():
+    """Of several workspaces, each finding names its own."""
+    findings = [
+        Finding("key", ok=True, text="accepted", workspace="eu"),
+        Finding("clock", ok=False, text="3 days ahead of the clock of Braze", workspace="us"),
+        Finding("ledger", ok=True, text="can be read"),
+    ]
+    assert table_lines(findings, 40) == [
+        "ok    eu: key    accepted",
+        "FAIL  us: clock  3 days ahead of the",
+        "                 clock of Braze",
+        "ok    ledger     can be read",
+    ]
+    assert table_lines(findings[:1], None) == ["ok    key  accepted"]
+
+
 async def test_doctor_counts_missing_parts(harvester, tmp_path):
     """``doctor`` names the parts that somebody deleted, and the error of ``latest`` names ``doctor``."""
     async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
@@ -314,7 +346,7 @@ async def test_doctor_counts_missing_parts(harvester, tmp_path):
         assert (code, "all 1 stored parts of this ledger exist" in out) == (0, True), out + err
         shutil.rmtree(tmp_path / "harvest" / "send_analytics")
         code, out, err = await harvester.run("doctor", "--endpoint", simulator.url)
-        assert (code, "FAIL  parts: 1 of 1 stored parts are missing, the first is send_analytics/" in out) == (2, True)
+        assert (code, "1 of 1 stored parts are missing, the first is send_analytics/" in out) == (2, True)
         assert "restore them from a copy" in out
         assert "harvester remove" in out
         code, _, err = await harvester.run("latest", "harvest")
