@@ -27,6 +27,15 @@ Exit codes: 0 complete, 1 bug, 2 usage or configuration, 3 partial (some rejecte
 pending or unreadable), 4 workspace halted, 5 storage, 130 interrupted."""
 
 
+GROUPS: dict[str, tuple[click.Command, ...]] = {
+    "Capture": (run.run, serve.serve, plan.plan, pairs.enqueue),
+    "Inspect": (status.status, show.show, audit.audit, latest.latest, status.parts, schema.schema),
+    "Maintain": (doctor.doctor, pairs.requeue, pairs.remove, ledger.ledger),
+    "Try": (demo.demo, simulate.simulate),
+}
+"""The commands, by what they are for."""
+
+
 class _Commands(click.Group):
     """Reports expected errors as one sentence, and ends with their exit code."""
 
@@ -73,9 +82,19 @@ class _Commands(click.Group):
             ctx.exit(ExitCode.INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order of their use."""
+        """Return the commands in the order of the help."""
         del ctx
-        return list(self.commands)
+        return [command.name for group in GROUPS.values() for command in group if command.name]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands in groups. All descriptions begin in the same column."""
+        del ctx
+        longest = max(map(len, self.commands))
+        for heading, group in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(f"{each.name:<{longest}}", each.get_short_help_str(formatter.width)) for each in group]
+                )
 
 
 def _escape_invalid(text: str) -> str:
@@ -128,22 +147,6 @@ def main() -> None:
     """
 
 
-for command in (
-    demo.demo,
-    run.run,
-    serve.serve,
-    plan.plan,
-    pairs.enqueue,
-    audit.audit,
-    status.status,
-    show.show,
-    pairs.requeue,
-    pairs.remove,
-    latest.latest,
-    schema.schema,
-    status.parts,
-    ledger.ledger,
-    doctor.doctor,
-    simulate.simulate,
-):
-    main.add_command(command)
+for commands in GROUPS.values():
+    for command in commands:
+        main.add_command(command)

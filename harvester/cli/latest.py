@@ -12,7 +12,7 @@ from harvester.place import PlaceKind, classify_place
 
 
 @click.command()
-@click.argument("place")
+@click.argument("place", shell_complete=options.complete_path)
 @click.option(
     "--format",
     "kind",

@@ -44,7 +44,7 @@ def backup(to: Path, path: Path) -> None:
 
 
 @ledger.command()
-@click.argument("place")
+@click.argument("place", shell_complete=options.complete_path)
 @options.state
 @options.config
 def rebuild(place: str, state: Path | None, config: Path | None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from harvester.place import classify_place, parse_local_path
 
@@ -22,6 +23,10 @@ class LocalPath(click.ParamType[Path]):
         del ctx
         return value if isinstance(value, Path) else parse_local_path(str(value), _get_name(param))
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete names of files."""
+        return complete_path(ctx, param, incomplete)
+
 
 class ListedPlace(click.ParamType[str]):
     """A list of sends: a file, a folder, an object or ``-``."""
@@ -33,6 +38,16 @@ class ListedPlace(click.ParamType[str]):
         del ctx
         classify_place(str(value), _get_name(param), buckets=True, pipe=True)
         return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete names of files."""
+        return complete_path(ctx, param, incomplete)
+
+
+def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete names of files and folders."""
+    del ctx, param
+    return [CompletionItem(incomplete, type="file")]
 
 
 def _get_name(param: click.Parameter | None) -> str:
@@ -52,7 +67,9 @@ def _combine(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def _out(what: str) -> Callable[[F], F]:
-    return click.option("-o", "--out", envvar="HARVESTER_OUT", help=f"{what}.  [default: ./harvest]")
+    return click.option(
+        "-o", "--out", envvar="HARVESTER_OUT", shell_complete=complete_path, help=f"{what}.  [default: ./harvest]"
+    )
 
 
 _PLACE = "The folder or bucket for the parts (s3://bucket/prefix, gs://, az://)"

@@ -15,7 +15,7 @@ _LIBRARIES = ("polars", "jsonschema")
 
 
 @click.command()
-@click.argument("place", required=False)
+@click.argument("place", required=False, shell_complete=options.complete_path)
 @click.option(
     "--for", "kind", type=click.Choice([*_DATABASES, *_LIBRARIES]), required=True, help="What reads the parts."
 )

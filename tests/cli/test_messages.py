@@ -97,14 +97,6 @@ async def test_every_command_finds_ledger_and_workspaces_by_the_configuration(ha
     assert (code, out[:7], "the reasons in this ledger are: status_400 (1)" in err) == (0, "0 pairs", True)
 
 
-async def test_help_describes_each_command_in_a_whole_sentence(harvester):
-    """No description is truncated in a terminal of 80 columns."""
-    code, out, _ = await harvester.run("--help")
-    commands = out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
-    assert (code, len(commands) > 10) == (0, True)
-    assert [line for line in commands if line.endswith("...")] == []
-
-
 @pytest.mark.parametrize("command", [("status",), ("run", "pairs.csv"), ("plan", "pairs.csv")])
 async def test_a_missing_configuration_is_reported_in_a_sentence(harvester, tmp_path, command):
     """Every command names the file and the reason, and creates nothing."""

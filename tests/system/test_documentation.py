@@ -30,6 +30,7 @@ ELSEWHERE = {
     r"harvester serve --config harvester.toml": "tests/system/test_compose.py",
     r"redis-cli XADD|rabbitmqadmin publish|aws sqs send-message": "tests/conformance/test_brokers.py",
     r"pip install -c locks/constraints.txt": "tests/system/test_supply_chain.py",
+    r"_HARVESTER_COMPLETE=|^eval TEXT": "tests/cli/test_help.py::test_the_documented_variable_prints_the",
     r"export OTEL_": "tests/observability/test_traces.py",
 }
 """Commands that need an installation or a server of their own, and the tests that run the same."""
