@@ -7,7 +7,7 @@ To add a component: add it to ``Component``, and its scope, log events and sente
 ``conditions.Conditions`` return a ``Condition`` while the component does not work.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,7 +24,7 @@ REPEAT_SECONDS = 600.0
 """How often a condition that lasts is logged again."""
 
 MAX_CONDITIONS = 20
-"""How many conditions a response lists, and how many the log has at a time."""
+"""How many conditions a response lists, and how many the log has at a time; also how many workspaces it names."""
 
 HOLD_DESCRIPTIONS = {
     "rate_limited": "the rate limit",
@@ -46,12 +46,19 @@ def rate_hold(cause: str | None) -> int:
     return _BY_SEVERITY.index(cause) + 1 if cause in _BY_SEVERITY else 0
 
 
+def name_workspaces(names: Sequence[str]) -> str:
+    """Return the names of workspaces in quotes, at most three of them."""
+    quoted = [f'"{name}"' for name in names[:3]] + ([f"{len(names) - 3} more"] if len(names) > 3 else [])
+    return f"workspace {quoted[0]}" if len(names) == 1 else f"workspaces {', '.join(quoted[:-1])} and {quoted[-1]}"
+
+
 class Scope(StrEnum):
-    """What a component belongs to. ``Condition.subject`` is the workspace or trigger, and is empty for the process."""
+    """What a component belongs to. ``Condition.subject`` is the workspace, trigger or place; empty for the process."""
 
     PROCESS = "process"
     WORKSPACE = "workspace"
     TRIGGER = "trigger"
+    PLACE = "place"
 
 
 class Component(StrEnum):
@@ -103,7 +110,8 @@ class Condition:
     """A component that does not work, or does not work as it should.
 
     ``cause`` is a code of ``causes``. ``since`` is in wall-clock seconds. ``detail`` is a sentence for people; it may
-    quote text from outside, so pages escape it. ``blocks`` is false for a fault that stops no work.
+    quote text from outside, so pages escape it. ``blocks`` is false for a fault that stops no work. A condition of one
+    of several places has the ``workspaces`` whose rows it takes.
     """
 
     component: Component
@@ -112,17 +120,19 @@ class Condition:
     subject: str = ""
     detail: str = ""
     blocks: bool = True
+    workspaces: tuple[str, ...] = ()
 
     @property
     def scope(self) -> Scope:
         """What the component belongs to."""
-        return self.component.scope
+        return Scope.PLACE if self.workspaces else self.component.scope
 
     @property
     def sentence(self) -> str:
         """Return what does not work, and why."""
         what = _SENTENCES[self.component] if self.blocks or self.component is not Component.KEY else _KEY_FILE_SENTENCE
-        return f"{what.format(subject=self.subject)}: {self.detail or format_cause(self.cause)}"
+        whose = f" (of {name_workspaces(self.workspaces)})" if self.workspaces else ""
+        return f"{what.format(subject=self.subject)}{whose}: {self.detail or format_cause(self.cause)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +187,9 @@ class ConditionLog:
         begins, ends = _EVENTS.get(
             condition.component, (f"{condition.component}_unavailable", f"{condition.component}_recovered")
         )
-        subject = {} if condition.scope is Scope.PROCESS else {condition.scope.value: condition.subject}
+        subject: dict[str, object] = {condition.scope.value: condition.subject} if condition.subject else {}
+        if condition.workspaces:
+            subject["workspaces"] = list(condition.workspaces[:MAX_CONDITIONS])
         seconds = max(0, round(self._clock.wall() - condition.since))
         if ended:
             log.warning(ends, **subject, cause=condition.cause, duration_seconds=seconds)

@@ -67,7 +67,7 @@ class Workspace:
     async def seal(self, readings: list[Reading], outcome: Outcome) -> None:
         """Seal readings that all have the same outcome."""
         reading_outcomes = [ReadingOutcome(each, outcome) for each in readings]
-        assert await self.ledger.batches.seal(Batch.open(self.clock.now), reading_outcomes, [])
+        assert await self.ledger.batches.seal([(Batch.open(self.clock.now), reading_outcomes, [])])
 
     async def run_for(self, days: float) -> list[tuple[str, str]]:
         """Move the clock from one due reading to the next, and read each."""
@@ -584,6 +584,6 @@ async def test_a_place_that_lost_its_ledger_and_its_marker_is_rebuilt(tmp_path):
             await sink.attach(new.ledger_id)
         own = new.ledger_id
         for restored in (1, None):
-            assert await rebuild(new, sink, tmp_path / "out", {}, temp_directory=tmp_path) == restored
+            assert await rebuild(new, [(sink, tmp_path / "out")], {}, temp_directory=tmp_path) == restored
         known = await new.reports.find_dataset(sink.place)
         assert await sink.attach(new.ledger_id, known=known) == known == await sink.attach(own)

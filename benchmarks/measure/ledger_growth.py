@@ -75,7 +75,7 @@ class LedgerTimer:
         readings = await self._measure("claim", ledger.batches.claim({"default": BATCH}))
         batch = Batch.open(time.time())
         reading_outcomes = [ReadingOutcome(each, Captured(Verdict.ACTIVITY, time.time(), b"", 28)) for each in readings]
-        await self._measure("seal", ledger.batches.seal(batch, reading_outcomes, [_create_part(batch)]))
+        await self._measure("seal", ledger.batches.seal([(batch, reading_outcomes, [_create_part(batch)])]))
         await self._measure("stored", ledger.batches.mark_stored(batch.id, dataset=DATASET, destination="here"))
 
     async def _measure(self, name: str, operation: Awaitable[T]) -> T:

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,8 @@ import click
 
 from harvester.cli import ledger_access, options, output, startup
 from harvester.errors import UsageError
-from harvester.place import PlaceKind, classify_place
+from harvester.model import is_in_object_store
+from harvester.place import classify_place
 
 if TYPE_CHECKING:
     from harvester.schedule import ReadingPlan
@@ -44,55 +45,62 @@ def backup(to: Path, path: Path) -> None:
 
 
 @ledger.command()
-@click.argument("place", shell_complete=options.complete_path)
+@click.argument("places", nargs=-1, required=True, metavar="PLACE...", shell_complete=options.complete_path)
 @options.state
 @options.config
-def rebuild(place: str, state: Path | None, config: Path | None) -> None:
-    """Rebuild a lost ledger from the parts in PLACE.
+def rebuild(places: tuple[str, ...], state: Path | None, config: Path | None) -> None:
+    """Rebuild a lost ledger from the parts in each PLACE.
 
-    PLACE is the folder or bucket of the parts. The new ledger contains every captured pair, and harvester serve
-    continues with the next reading of each. It does not contain pairs that were never captured, rejected pairs, or the
-    order of harvester parts: enqueue your lists again.
+    PLACE is a folder or bucket of parts; if workspaces have their own, name all of them in one command. The new ledger
+    contains every captured pair, and harvester serve continues with the next reading of each. It does not contain pairs
+    that were never captured, rejected pairs, or the order of harvester parts: enqueue your lists again.
 
     \b
     Examples:
       harvester ledger rebuild ./harvest
       harvester ledger rebuild s3://lake/braze --config harvester.toml
+      harvester ledger rebuild s3://client-a/braze s3://client-b/braze --state /data/ledger.db
     """
-    kind = classify_place(place, "PLACE", buckets=True)
-    plans, configured_state = _load_plans(config)
-    path = ledger_access.get_ledger_path(place, state or configured_state)
+    for each in places:
+        classify_place(each, "PLACE", buckets=True)
+    plans, state = _load_plans(config, state)
+    if state is None and len(places) > 1:
+        raise UsageError("several places have one ledger: name its file with --state")
+    path, named = ledger_access.get_ledger_path(places[0], state), " and ".join(places)
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
-        pairs = asyncio.run(_rebuild(place, path, plans, Path(folder), copying=kind is PlaceKind.BUCKET))
+        pairs = asyncio.run(_rebuild(places, path, plans, Path(folder)))
     if pairs is None:
-        click.echo(f"{path} is already the ledger of {place}: there is nothing to rebuild", err=True)
+        click.echo(f"{path} is already the ledger of {named}: there is nothing to rebuild", err=True)
     else:
-        click.echo(f"rebuilt the ledger {path} from {place}: {output.plural(pairs, 'pair')}", err=True)
+        click.echo(f"rebuilt the ledger {path} from {named}: {output.plural(pairs, 'pair')}", err=True)
 
 
-def _load_plans(config: Path | None) -> "tuple[Mapping[str, ReadingPlan], Path | None]":
-    """Return the plan of each configured workspace, and the configured path of the ledger."""
+def _load_plans(config: Path | None, state: Path | None) -> "tuple[Mapping[str, ReadingPlan], Path | None]":
+    """Return the plan of each configured workspace, and the path of the ledger if it is named."""
     from harvester.schedule import ReadingPlan
     from harvester.settings import AGES_DAYS, environment_has_workspaces
 
     if config is None and not environment_has_workspaces():
-        return {"default": ReadingPlan(AGES_DAYS)}, None
+        return {"default": ReadingPlan(AGES_DAYS)}, state
     settings = startup.load_settings({"config": config})
-    return settings.get_plans(), settings.state
+    return settings.get_plans(), state or settings.state
 
 
-async def _rebuild(
-    place: str, path: Path, plans: "Mapping[str, ReadingPlan]", folder: Path, *, copying: bool
-) -> int | None:
-    """Rebuild the ledger at ``path``; ``folder`` is for temporary files, and for copies of a bucket's parts."""
+async def _rebuild(places: Sequence[str], path: Path, plans: "Mapping[str, ReadingPlan]", folder: Path) -> int | None:
+    """Rebuild the ledger at ``path``; ``folder`` is for temporary files, and for copies of the parts in buckets."""
     from harvester.cli.latest import copy_parts
     from harvester.clock import SystemClock
     from harvester.commands.rebuild import rebuild
     from harvester.ledger import Ledger
+    from harvester.storage import open_sink
 
-    sink = ledger_access.create_sink(place)
-    if await sink.find_owner() is None:
-        raise UsageError(f"there are no parts in {place}; name the folder or bucket that was given to -o")
-    parts = copy_parts(place, folder) if copying else Path(place)
+    sinks = [open_sink(each) for each in places]
+    for place, sink in zip(places, sinks, strict=True):
+        if await sink.find_owner() is None:
+            raise UsageError(f"there are no parts in {place}; name the folder or bucket that was given to -o")
+    datasets = []
+    for number, (place, sink) in enumerate(zip(places, sinks, strict=True)):
+        in_bucket = is_in_object_store(place)
+        datasets.append((sink, copy_parts(place, folder / str(number)) if in_bucket else Path(place)))
     async with await Ledger.open(path, clock=SystemClock()) as new:
-        return await rebuild(new, sink, parts, plans, temp_directory=folder)
+        return await rebuild(new, datasets, plans, temp_directory=folder)

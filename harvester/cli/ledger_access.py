@@ -3,8 +3,7 @@
 import asyncio
 import functools
 import re
-import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,11 +12,11 @@ import click
 from harvester.cli import options
 from harvester.cli.startup import load_settings
 from harvester.errors import SinkError, SinkRefused, UsageError
+from harvester.health import name_workspaces
 from harvester.place import PlaceKind, classify_place
 
 if TYPE_CHECKING:
     from harvester.ledger import ClockDifference, Ledger
-    from harvester.storage import Sink
 
 DEFAULT_OUT = "./harvest"
 
@@ -59,12 +58,14 @@ def _find_ledger(
     @functools.wraps(command)
     def with_path(*, config: Path | None, out: str | None, state: Path | None, **arguments: Any) -> None:
         configured: Iterable[str] = ()
+        places: Mapping[str, Sequence[str]] = {out or DEFAULT_OUT: ()}
         if config is not None:
             settings = load_settings({"config": config, "out": out, "state": state})
             out, state, configured = settings.out, settings.state, settings.workspaces
+            places = settings.list_places()
         path = get_ledger_path(out, state)
         if creates(arguments) and (out is not None or state is None):
-            _check_unclaimed(out or DEFAULT_OUT, path)
+            _check_unclaimed(path, places)
         if "workspaces" in arguments:
             arguments["workspaces"] = _choose_workspaces(path, arguments["workspaces"], configured)
         if passes_configured:
@@ -117,25 +118,26 @@ def get_time(path: Path) -> "tuple[float, ClockDifference | None]":
     return with_ledger(path, read) if path.exists() else (SystemClock().wall(), None)
 
 
-def create_sink(out: str) -> "Sink":
-    """Return the sink that ``out`` names; nothing is opened yet."""
-    from harvester.storage import FolderSink, StdoutSink
+async def check_new_ledger(path: Path, places: Mapping[str, Sequence[str]]) -> None:
+    """Raise ``SinkRefused`` if the ledger is missing but a place has one: a new ledger has no plan.
 
-    kind = classify_place(out, "--out", buckets=True, pipe=True)
-    if kind is PlaceKind.PIPE:
-        return StdoutSink(sys.stdout.buffer)
-    if kind is PlaceKind.FILE:
-        return FolderSink(Path(out))
-    from harvester.storage.bucket import BucketSink
-    from harvester.storage.object_store import ObjectStore
-
-    return BucketSink(ObjectStore(out))
-
-
-async def check_new_ledger(sink: "Sink", path: Path) -> None:
-    """Raise ``SinkRefused`` if the ledger is missing but the place has one: a new ledger has no plan."""
+    ``places`` has the workspaces of each place. If there are several, those that are unavailable are skipped, because
+    the engine checks them again.
+    """
     if path.exists():  # noqa: ASYNC240 - nothing runs beside it
         return
+    failures = await asyncio.gather(*(_check_unowned(each, path) for each in places), return_exceptions=True)
+    for failure, names in zip(failures, places.values(), strict=True):
+        if isinstance(failure, SinkRefused) and len(places) > 1:
+            raise SinkRefused(f"{failure} (the place of {name_workspaces(names)})")
+        if isinstance(failure, BaseException) and not (isinstance(failure, SinkError) and len(places) > 1):
+            raise failure
+
+
+async def _check_unowned(place: str, path: Path) -> None:
+    from harvester.storage import open_sink
+
+    sink = open_sink(place)
     owner = await sink.find_owner()
     if owner is not None:
         whose = f"another ledger (its id is {owner})" if owner else "an unknown ledger, since its marker is missing"
@@ -145,10 +147,11 @@ async def check_new_ledger(sink: "Sink", path: Path) -> None:
         )
 
 
-def _check_unclaimed(out: str, path: Path) -> None:
+def _check_unclaimed(path: Path, places: Mapping[str, Sequence[str]]) -> None:
     try:
-        asyncio.run(check_new_ledger(create_sink(out), path))
+        asyncio.run(check_new_ledger(path, places))
     except SinkRefused:
         raise
     except SinkError as error:
-        click.echo(f"harvester: cannot check whether {out} belongs to another ledger: {error}", err=True)
+        names = " and ".join(places)
+        click.echo(f"harvester: cannot check whether {names} belongs to another ledger: {error}", err=True)

@@ -70,13 +70,18 @@ def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -
 
 @contextlib.contextmanager
 def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
-    """Return the sink that ``out`` names, the compression, and the path of the ledger."""
-    from harvester.storage import Compression
+    """Return the sink that ``out`` names, the compression, and the path of the ledger.
 
-    out, state, sink = settings.out, settings.state, ledger_access.create_sink(settings.out)
+    Raises ``UsageError`` for standard output beside the place of a workspace.
+    """
+    from harvester.storage import Compression, open_sink
+
+    out, state, sink = settings.out, settings.state, open_sink(settings.out)
     if out != "-":
         yield sink, Compression(settings.compression), ledger_access.get_ledger_path(out, state)
         return
+    if own := [name for name, each in settings.workspaces.items() if each.out is not None]:
+        raise UsageError(f"-o - writes the rows of all workspaces to stdout, but workspaces.{own[0]}.out is set")
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
         # Rows in a pipe cannot be read again, so the ledger is temporary without --state.
         yield sink, Compression.NONE, state or Path(folder) / "ledger.db"
@@ -98,7 +103,7 @@ async def run_capture(
         from harvester.sources import Input, RejectsFile
 
     with open_output(settings) as (sink, compression, path):
-        await ledger_access.check_new_ledger(sink, path)
+        await ledger_access.check_new_ledger(path, settings.list_places())
         async with await Ledger.open(path, clock=SystemClock()) as ledger:
             workspaces = list(settings.workspaces)
             listed = Input(

@@ -52,7 +52,7 @@ def serve(*, until_idle: bool, **values: Any) -> None:
 
     async def served() -> ExitCode:
         with open_output(settings) as (sink, compression, path):
-            await ledger_access.check_new_ledger(sink, path)
+            await ledger_access.check_new_ledger(path, settings.list_places())
             async with await Ledger.open(path, clock=SystemClock()) as ledger:
                 service = Service(
                     settings, source, ledger=ledger, sink=sink, compression=compression, until_idle=until_idle

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from harvester.cli import books, ledger_access, output
-from harvester.errors import ExitCode
+from harvester.errors import ExitCode, UsageError
 from harvester.model import Books
+from harvester.place import classify_place
 
 if TYPE_CHECKING:
     from harvester.ledger import ClockDifference, LedgerStatus, StoredPart
@@ -52,6 +53,7 @@ def _print_json(found: "LedgerStatus", difference: "ClockDifference | None") -> 
             "readings": found.readings,
             "batches": found.batches,
             "halted": found.halted,
+            "waiting_by_place": dict(found.waiting),
             "at_risk": sum(found.at_risk.values()),
             "at_risk_by_workspace": dict(found.at_risk),
             "clock_difference_seconds": None if difference is None else difference.current_seconds,
@@ -71,6 +73,7 @@ def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -
         ),
         f"readings   {_list_counts(found.readings)}",
         f"batches    {_list_counts(found.batches)}{empty}",
+        *output.limit_lines("waiting", _waiting_lines(found.waiting)),
         f"at risk    {at_risk} may expire unread",
         *output.limit_lines("halted", [f'halted     workspace "{name}": {why}' for name, why in found.halted.items()]),
         output.clock_line(difference),
@@ -83,6 +86,10 @@ def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -
     ]
 
 
+def _waiting_lines(counts: Mapping[str, int]) -> list[str]:
+    return [f"waiting    {output.plural(n, 'batch', 'batches')} for {place}" for place, n in counts.items()]
+
+
 def _list_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
 
@@ -90,21 +97,38 @@ def _list_counts(counts: Mapping[str, int]) -> str:
 @click.command()
 @ledger_access.ledger_command
 @click.option("--since", default=0, show_default=True, help="Only parts stored after the part with this order.")
-def parts(path: Path, since: int) -> None:
+@click.option("--place", help="Only parts in this folder or bucket  [default: those of all workspaces]")
+def parts(path: Path, since: int, place: str | None) -> None:
     """List parts in the order in which they were stored, for loaders.
 
     Prints a line of NDJSON per part. Save the "order" of the last part that you loaded, and pass it to --since the
     next time.
 
     \b
-    Example:
+    Examples:
       harvester parts --since 17
+      harvester parts --config harvester.toml --place s3://client-a/braze --since 17
     """
-    while page := _list_page(path, since):
+    dataset_id = None if place is None else _find_dataset(path, place)
+    while page := _list_page(path, since, dataset_id):
         for part in page:
             output.print_json(asdict(part) | {"stored_at": output.format_time(part.stored_at)}, indent=False)
         since = page[-1].order
 
 
-def _list_page(path: Path, after: int) -> "list[StoredPart]":
-    return ledger_access.with_ledger(path, lambda ledger: ledger.reports.list_parts(after=after, limit=PARTS_PER_PAGE))
+def _find_dataset(path: Path, place: str) -> str:
+    """Return the id of the dataset at a place. Raises ``UsageError`` if this ledger has not used the place."""
+    from harvester.storage import open_sink
+
+    classify_place(place, "--place", buckets=True)
+    name = open_sink(place).place
+    dataset_id = ledger_access.with_ledger(path, lambda ledger: ledger.reports.find_dataset(name))
+    if dataset_id is None:
+        raise UsageError(f"--place: the ledger {path} has stored no parts in {name}; name the out of a workspace")
+    return dataset_id
+
+
+def _list_page(path: Path, after: int, dataset_id: str | None) -> "list[StoredPart]":
+    return ledger_access.with_ledger(
+        path, lambda ledger: ledger.reports.list_parts(after=after, limit=PARTS_PER_PAGE, dataset_id=dataset_id)
+    )

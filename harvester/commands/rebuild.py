@@ -1,11 +1,11 @@
-"""Rebuilds a lost ledger from the parts of its dataset.
+"""Rebuilds a lost ledger from the parts of its datasets, one for each place.
 
-Nothing is written to the dataset: the ledger takes the id that the marker names. If the marker is lost too, the ledger
+Nothing is written to a dataset: the ledger takes the id that the markers name. If a marker is lost too, the ledger
 stores the id of the dataset, and the next start creates the marker. What only the lost ledger contained is gone: pairs
 without a capture, rejected pairs, and the order of stored parts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harvester.datasets import list_last_captures
@@ -17,20 +17,31 @@ from harvester.storage.marker import NO_OWNER, new_dataset_id
 
 
 async def rebuild(
-    ledger: Ledger, sink: Sink, parts: Path, plans: Mapping[str, ReadingPlan], *, temp_directory: Path
+    ledger: Ledger, places: Sequence[tuple[Sink, Path]], plans: Mapping[str, ReadingPlan], *, temp_directory: Path
 ) -> int | None:
-    """Fill a new ledger with the pairs in ``parts``, a folder with the parts of ``sink``; returns how many there are.
+    """Fill a new ledger with the pairs in the parts of all places; returns how many there are.
 
-    The plan of a pair's workspace says when it is read next, unless it was read by ``run``. Returns None if there is
-    nothing to rebuild: the dataset is new, or belongs to this ledger already. One transaction adds all pairs. Raises
-    ``UsageError`` for a ledger that has pairs, ``StorageError`` if parts or ledger cannot be read.
+    Each place has a folder with its parts. The plan of a pair's workspace says when it is read next, unless it was read
+    by ``run``. Returns None if there is nothing to rebuild: all datasets are new, or belong to this ledger already. One
+    transaction adds all pairs. Raises ``UsageError`` for a ledger that has pairs, and for places of several ledgers,
+    ``StorageError`` if parts or ledger cannot be read.
     """
-    owner = await sink.find_owner()
-    known = await ledger.reports.find_dataset(sink.place)
-    if owner is None or owner == ledger.ledger_id or (owner == NO_OWNER and known is not None):
+    owners = {sink.place: await sink.find_owner() for sink, _ in places}
+    lost = [place for place, owner in owners.items() if await _is_lost(ledger, place, owner)]
+    if not lost:
         return None
+    if len({owner for owner in owners.values() if owner}) > 1:
+        raise UsageError(f"{' and '.join(owners)} belong to different ledgers; rebuild each of them by itself")
     if (await ledger.reports.get_books()).accepted:
         raise UsageError(f"{ledger.path} already contains pairs, so it cannot be rebuilt; name a new file with --state")
-    captures = list_last_captures(parts, temp_directory=temp_directory)
-    unmarked = (sink.place, new_dataset_id()) if owner == NO_OWNER else None
-    return await ledger.rebuild(owner or ledger.ledger_id, captures, plans, unmarked=unmarked)
+    captures = list_last_captures(*(parts for _, parts in places), temp_directory=temp_directory)
+    owner = next((each for each in owners.values() if each), ledger.ledger_id)
+    unmarked = {place: new_dataset_id() for place in lost if owners[place] == NO_OWNER}
+    return await ledger.rebuild(owner, captures, plans, unmarked=unmarked)
+
+
+async def _is_lost(ledger: Ledger, place: str, owner: str | None) -> bool:
+    """Return whether the dataset of a place has an owner other than this ledger."""
+    if owner == NO_OWNER:
+        return await ledger.reports.find_dataset(place) is None
+    return owner is not None and owner != ledger.ledger_id

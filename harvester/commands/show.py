@@ -124,7 +124,8 @@ def _past_parts(each: PastReading, now: float) -> Iterator[str]:
     if each.reason:
         yield f"{format_cause(each.reason)}: {safe_text(each.detail)}"
     if each.part:
-        yield f"part {each.part}{'' if each.stored_at is not None else ', not stored yet'}"
+        place = f" in {each.place}" if each.place else ""
+        yield f"part {each.part}{place}{'' if each.stored_at is not None else ', not stored yet'}"
 
 
 def _moment(at: float, now: float) -> str:

@@ -11,11 +11,11 @@ from harvester.model import DATASET, LastCapture, Pair, Verdict, is_part
 _COLUMNS = ("workspace", "campaign_id", "send_id", "level", "reading", "verdict", "captured_at", "since")
 
 
-def list_last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCapture]:
-    """Yield each pair's last capture. Raises ``SinkError`` for unreadable parts."""
+def list_last_captures(*folders: Path, temp_directory: Path) -> Iterator[LastCapture]:
+    """Yield each pair's last capture in the parts of all folders. Raises ``SinkError`` for unreadable parts."""
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
-    parts = sorted(path for path in (folder / DATASET).glob("*/*") if is_part(path.name))
+    parts = sorted(path for folder in folders for path in (folder / DATASET).glob("*/*") if is_part(path.name))
     if not parts:
         return
     columns = "{" + ", ".join(f"{quote_text(name)}: 'VARCHAR'" for name in _COLUMNS) + "}"
@@ -41,7 +41,8 @@ def list_last_captures(folder: Path, *, temp_directory: Path) -> Iterator[LastCa
                         captures,
                     )
         except (duckdb.Error, ValueError) as error:
-            raise SinkError(f"cannot read the parts of {folder}: {str(error).splitlines()[0]}") from None
+            named = " and ".join(map(str, folders))
+            raise SinkError(f"cannot read the parts of {named}: {str(error).splitlines()[0]}") from None
 
 
 def _parse_time(text: str) -> float:

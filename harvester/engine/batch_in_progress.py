@@ -8,7 +8,7 @@ from harvester.storage import Compression, PartWriter
 
 MAX_OUTCOMES = 1000
 MAX_BYTES = 8 * 1024 * 1024
-"""A batch is sealed once it has this many outcomes or compressed bytes, which bounds its memory."""
+"""The open batches are sealed once they have this many outcomes or compressed bytes, which bounds their memory."""
 
 log = structlog.get_logger()
 
@@ -19,17 +19,19 @@ class BatchInProgress:
     def __init__(self, batch: Batch, compression: Compression, destination: str) -> None:
         """Begin without outcomes; ``destination`` is the id of the dataset that the parts belong to."""
         self.batch = batch
+        self.destination = destination
         self.outcomes: list[ReadingOutcome] = []
         self.first_outcome_at = 0.0
         """The monotonic time of the first outcome."""
         self.span = begin_span("batch", batch_id=batch.id)
         self._rows = PartWriter(batch, DATASET, compression, destination=destination)
         self._raw = PartWriter(batch, RAW_DATASET, compression, destination=destination)
+        self._counted_bytes = 0
 
-    @property
-    def complete(self) -> bool:
-        """Whether it has reached its maximum of outcomes or bytes."""
-        return len(self.outcomes) >= MAX_OUTCOMES or self._rows.size_bytes + self._raw.size_bytes >= MAX_BYTES
+    def count_new_bytes(self) -> int:
+        """Return by how many compressed bytes it has grown since the last call."""
+        before, self._counted_bytes = self._counted_bytes, self._rows.size_bytes + self._raw.size_bytes
+        return self._counted_bytes - before
 
     @property
     def workspaces(self) -> set[str]:

@@ -1,20 +1,22 @@
-"""Groups outcomes into batches and seals them: one open batch for each place.
+"""Groups outcomes into batches and seals them: one open batch for each place, and all of them together.
 
-Requests in flight when a batch is closed stay leased, and their outcomes go to the next batch, so a seal does not wait
+Requests in flight when batches are closed stay leased, and their outcomes go to the next ones, so a seal does not wait
 for requests.
 """
 
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
+from itertools import chain
 
 import structlog
 
 from harvester.clock import wait_for_event
-from harvester.engine.batch_in_progress import BatchInProgress
+from harvester.engine.batch_in_progress import MAX_BYTES, MAX_OUTCOMES, BatchInProgress
 from harvester.engine.counters import Counters
 from harvester.engine.holdings import Holdings
 from harvester.engine.lease import Lease
+from harvester.engine.places import Places
 from harvester.engine.uploader import Uploader
 from harvester.ledger import Ledger
 from harvester.model import Batch, Captured, Outcome, Reading, Rejected
@@ -29,14 +31,15 @@ log = structlog.get_logger()
 class Committer:
     """Owns the batches in progress of a process.
 
-    A batch is closed once it is complete, ``MAX_AGE_SECONDS`` after its first outcome, and at once if no workspace is
-    busy.
+    They are closed and sealed together: once they have a maximum of outcomes or bytes, ``MAX_AGE_SECONDS`` after the
+    first outcome, and at once if no workspace is busy.
     """
 
     def __init__(
         self,
         ledger: Ledger,
         uploader: Uploader,
+        places: Places,
         *,
         compression: Compression,
         lease: Lease,
@@ -47,42 +50,49 @@ class Committer:
         """Call ``on_sealed`` with the workspaces of each batch that is sealed."""
         self._ledger = ledger
         self._uploader = uploader
+        self._places = places
         self._compression = compression
         self._lease = lease
         self._holdings = holdings
         self._counters = counters
         self._on_sealed = on_sealed
         self._open: dict[str, BatchInProgress] = {}
-        self._closed: deque[BatchInProgress] = deque()
-        self._sealing: BatchInProgress | None = None
+        self._outcomes = self._bytes = 0
+        """Of all open batches."""
+        self._closed: deque[list[BatchInProgress]] = deque()
+        self._sealing: list[BatchInProgress] = []
         self._unsealed: Counter[str] = Counter()
         self._busy: set[str] = set()
         self._finishing = False
         self._changed = asyncio.Event()
 
-    def open_batch(self, place: str) -> BatchInProgress:
-        """Return the batch that takes the next outcome for a place, the id of its dataset."""
-        opened = self._open.get(place)
+    def open_batch(self, workspace: str) -> BatchInProgress:
+        """Return the batch of the workspace's place, which takes the next outcome."""
+        destination = self._places.destinations[workspace]
+        opened = self._open.get(destination)
         if opened is not None and opened.outcomes:
             return opened
         now = self._ledger.clock.wall()
         # The name of a part contains the time when its batch was opened, so an old batch without outcomes is replaced.
         if opened is None or now - opened.batch.opened_at > MAX_AGE_SECONDS:
-            opened = self._open[place] = BatchInProgress(Batch.open(now), self._compression, place)
+            opened = self._open[destination] = BatchInProgress(Batch.open(now), self._compression, destination)
         return opened
 
-    async def add(self, place: str, reading: Reading, outcome: Outcome) -> None:
+    async def add(self, reading: Reading, outcome: Outcome) -> None:
         """Add the outcome of a reading, before any wait; it is dropped if the lease was lost since the claim."""
         if reading.epoch != self._lease.epoch:
             self._holdings.remove(1)
             return
-        opened = self.open_batch(place)
+        opened = self.open_batch(reading.pair.workspace)
         self._unsealed[reading.pair.workspace] += 1
-        if not opened.outcomes:
+        if not self._outcomes:
             self._changed.set()
+        self._outcomes += 1
         await opened.add_outcome(reading, outcome, now=self._ledger.clock.monotonic())
-        if opened.complete and self._open.get(place) is opened:
-            self._close(place)
+        if self._open.get(opened.destination) is opened:
+            self._bytes += opened.count_new_bytes()
+            if self._outcomes >= MAX_OUTCOMES or self._bytes >= MAX_BYTES:
+                self._close()
 
     def has_unsealed(self, workspace: str) -> bool:
         """Return whether a workspace has outcomes that are not sealed yet."""
@@ -90,7 +100,7 @@ class Committer:
 
     def count_unsealed(self) -> Counter[str]:
         """Return how many captures and rejections of each workspace are not sealed yet."""
-        batches = [*self._open.values(), *self._closed, *filter(None, [self._sealing])]
+        batches = [*self._open.values(), *chain(*self._closed), *self._sealing]
         return Counter(
             each.reading.pair.workspace
             for batch in batches
@@ -111,6 +121,7 @@ class Committer:
         self._holdings.remove(self._unsealed.total())
         self._unsealed.clear()
         self._open.clear()
+        self._outcomes = self._bytes = 0
         self._closed.clear()
 
     def finish(self) -> None:
@@ -126,42 +137,52 @@ class Committer:
             while self._closed:
                 self._sealing = self._closed.popleft()
                 await self._seal(self._sealing)
-            if self._finishing and not any(each.outcomes for each in self._open.values()):
+            if self._finishing and not self._outcomes:
                 return
             await wait_for_event(self._changed, timeout_seconds=seconds)
 
     def _close_old(self) -> float | None:
-        """Close the batches that are old enough; returns the seconds until the next one is, or None without one."""
-        at_once = self._finishing or not self._busy
-        until = self._ledger.clock.monotonic() - MAX_AGE_SECONDS
-        for place, each in list(self._open.items()):
-            if each.outcomes and (at_once or each.first_outcome_at <= until):
-                self._close(place)
-        return min((each.first_outcome_at - until for each in self._open.values() if each.outcomes), default=None)
+        """Close the batches if it is time; returns the seconds until then, or None without an outcome."""
+        if not self._outcomes:
+            return None
+        began = min(each.first_outcome_at for each in self._open.values() if each.outcomes)
+        seconds = began + MAX_AGE_SECONDS - self._ledger.clock.monotonic()
+        if seconds > 0 and self._busy and not self._finishing:
+            return seconds
+        self._close()
+        return None
 
-    def _close(self, place: str) -> None:
-        self._closed.append(self._open.pop(place))
+    def _close(self) -> None:
+        closed = [each for each in self._open.values() if each.outcomes]
+        self._open = {place: each for place, each in self._open.items() if not each.outcomes}
+        self._outcomes = self._bytes = 0
+        self._closed.append(closed)
         self._changed.set()
 
-    async def _seal(self, closed: BatchInProgress) -> None:
-        parts, epoch = await closed.finish(), closed.outcomes[0].reading.epoch
+    async def _seal(self, closed: list[BatchInProgress]) -> None:
+        finished = [(each.batch, each.outcomes, await each.finish()) for each in closed]
+        epoch, readings = closed[0].outcomes[0].reading.epoch, sum(len(each.outcomes) for each in closed)
         if self._lease.over:
             await self._lease.renew()
-        sealed = epoch == self._lease.epoch and await self._ledger.batches.seal(closed.batch, closed.outcomes, parts)
-        self._sealing = None
-        closed.span.set(readings=len(closed.outcomes))
+        sealed = epoch == self._lease.epoch and await self._ledger.batches.seal(finished)
+        self._sealing = []
+        for each in closed:
+            each.span.set(readings=len(each.outcomes))
         if not sealed:
-            log.warning("batch_lost", batch_id=closed.batch.id, readings=len(closed.outcomes))
-            closed.span.end(state="lost")
+            for each in closed:
+                log.warning("batch_lost", batch_id=each.batch.id, readings=len(each.outcomes))
+                each.span.end(state="lost")
             await self._lease.replace(epoch)
             return
-        self._counters.add(closed.outcomes, parts)
-        closed.log_sealed(parts)
         if epoch == self._lease.epoch:  # otherwise ``drop_lost`` has already updated the counts
-            self._holdings.remove(len(closed.outcomes))
-            self._unsealed -= Counter(each.reading.pair.workspace for each in closed.outcomes)
-        if parts:
-            self._uploader.add(closed.batch.id, sum(part.size_bytes for part in parts), span=closed.span)
-        else:
-            closed.span.end(state="stored")  # there is nothing to store
-        self._on_sealed(closed.workspaces)
+            self._holdings.remove(readings)
+            self._unsealed -= Counter(each.reading.pair.workspace for one in closed for each in one.outcomes)
+        for each, (_, outcomes, parts) in zip(closed, finished, strict=True):
+            self._counters.add(outcomes, parts)
+            each.log_sealed(parts)
+            if parts:
+                size_bytes = sum(part.size_bytes for part in parts)
+                self._uploader.add(each.batch.id, each.destination, size_bytes, span=each.span)
+            else:
+                each.span.end(state="stored")  # there is nothing to store
+        self._on_sealed(set().union(*(each.workspaces for each in closed)))

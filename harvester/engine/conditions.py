@@ -1,7 +1,10 @@
-"""The conditions of an engine: its clock, the endpoints and keys of its workspaces, and its place."""
+"""The conditions of an engine: its clock, the endpoints and keys of its workspaces, and their places."""
+
+from collections.abc import Iterator
 
 from harvester.clock import BrazeClock
 from harvester.engine.patience import Patience
+from harvester.engine.places import Places
 from harvester.engine.uploader import Uploader
 from harvester.engine.workspaces import WorkspaceAccess
 from harvester.health import OUTAGE_SECONDS, Component, Condition, describe_failed_request
@@ -35,11 +38,19 @@ def _describe_endpoint(access: WorkspaceAccess, patience: Patience, now: float) 
     return describe_failed_request(access.client.endpoint.url, failing) + hope
 
 
-def find_store_condition(uploader: Uploader, clock: BrazeClock) -> Condition | None:
-    """Return the condition of the place; None while parts can be stored."""
-    if uploader.problem is None:
-        return None
-    away = uploader.away_seconds
-    blocks = uploader.full or away >= OUTAGE_SECONDS
-    problem = uploader.problem
-    return Condition(Component.STORE, problem.cause, clock.wall() - away, detail=str(problem), blocks=blocks)
+def find_store_conditions(places: Places, uploader: Uploader, clock: BrazeClock) -> Iterator[Condition]:
+    """Yield the condition of each place that takes no parts. Of several places, it names the place and workspaces."""
+    for place in places.list_used():
+        if place.outage is None:
+            continue
+        away, problem = clock.monotonic() - place.outage.since, place.outage.problem
+        only, names = place is places.only, tuple(places.list_workspaces(place))
+        yield Condition(
+            Component.STORE,
+            problem.cause,
+            clock.wall() - away,
+            "" if only else place.sink.place,
+            str(problem),
+            blocks=bool(names) and (uploader.is_full(place) or away >= OUTAGE_SECONDS),
+            workspaces=() if only else names,
+        )

@@ -1,4 +1,4 @@
-"""The engine of a process: captures the due readings of all workspaces of a ledger into one place.
+"""The engine of a process: captures the due readings of all workspaces of a ledger into their places.
 
 It knows nothing of where pairs come from.
 """
@@ -15,7 +15,7 @@ import structlog
 
 from harvester.engine.claims import Claims
 from harvester.engine.committer import Committer
-from harvester.engine.conditions import find_store_condition, find_workspace_condition
+from harvester.engine.conditions import find_store_conditions, find_workspace_condition
 from harvester.engine.counters import Counters
 from harvester.engine.dispatcher import Dispatcher
 from harvester.engine.halts import Halts
@@ -23,16 +23,17 @@ from harvester.engine.holdings import Holdings
 from harvester.engine.lane import Lane
 from harvester.engine.lease import Lease
 from harvester.engine.patience import Patience
+from harvester.engine.places import OpenSink, Places
 from harvester.engine.shared import Shared
 from harvester.engine.time_check import TimeCheck
 from harvester.engine.upkeep import AfterHousekeeping, Upkeep
 from harvester.engine.uploader import Uploader
 from harvester.engine.workspaces import Connect, Workspaces
-from harvester.errors import SinkError, SinkRefused
+from harvester.errors import SinkError
 from harvester.health import Condition
 from harvester.ledger import Ledger
 from harvester.settings import DUPLICATE_WORKSPACE_HINT, Changes, Settings
-from harvester.storage import Compression, Sink
+from harvester.storage import Compression, Sink, open_sink
 
 log = structlog.get_logger()
 
@@ -43,27 +44,30 @@ class Engine:
     def __init__(
         self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression, lasting: bool = False,
         connect: Connect | None = None, after_housekeeping: AfterHousekeeping | None = None,
+        open_sink: OpenSink = open_sink,
     ) -> None:  # fmt: skip
-        """Use an open ledger, its clock and a sink. ``lasting``: serve until ``stop``.
+        """Use an open ledger, its clock and a sink, and ``open_sink`` for the places of workspaces that have their own.
+
+        ``lasting``: serve until ``stop``.
 
         A service also schedules, expires and deletes pairs of idle workspaces, and calls ``after_housekeeping`` then.
         """
         self.workspaces = Workspaces(settings, ledger.clock, connect)
         self.counters = Counters()
         self.time = TimeCheck(ledger)
+        self.places = Places(ledger, sink, open_sink)
         self.uploader = Uploader(
-            ledger, sink, clock=ledger.clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
+            ledger, self.places, clock=ledger.clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
             max_sealed_bytes=settings.max_sealed_bytes,
             patience_seconds=math.inf if lasting else settings.patience_seconds,
         )  # fmt: skip
         self._ledger = ledger
-        self._sink = sink
         self._patience = Patience(None if lasting else settings.patience_seconds)
         self._holdings = Holdings()
         self._lease = Lease(ledger, self._drop_lost)
         self._halts = Halts(ledger, self.workspaces)
         self._committer = Committer(
-            ledger, self.uploader, compression=compression, lease=self._lease, holdings=self._holdings,
+            ledger, self.uploader, self.places, compression=compression, lease=self._lease, holdings=self._holdings,
             counters=self.counters, on_sealed=self._refresh,
         )  # fmt: skip
         self._dispatcher = Dispatcher(
@@ -89,13 +93,14 @@ class Engine:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Mark the dataset, recover what dead processes held, and load the keys; close all connections at the end.
+        """Mark the datasets, recover what dead processes held, and load the keys; close all connections at the end.
 
-        Raises ``UsageError`` for a missing key, ``StorageError`` if the sink or the ledger cannot be used.
+        Raises ``UsageError`` for a missing key, ``StorageError`` if a place or the ledger cannot be used.
         """
         self.workspaces.load_keys()
         self._warn_of_duplicates(self.workspaces)
-        self.uploader.destination = await self._attach()
+        await self.places.apply(self.workspaces.settings)
+        await self.places.attach_all(self._ledger.clock)
         if await self.uploader.recover():
             raise SinkError(
                 f"the ledger {self._ledger.path} holds a part that was sealed for another place; "
@@ -107,26 +112,10 @@ class Engine:
         finally:
             await self.workspaces.close()
 
-    async def _attach(self) -> str:
-        """Return the dataset's id. A known place may be unavailable, since parts can wait."""
-        place = self._sink.place
-        known = await self._ledger.reports.find_dataset(place)
-        try:
-            dataset_id = await self._sink.attach(self._ledger.ledger_id, known=known)
-        except SinkRefused:
-            raise
-        except SinkError as error:
-            if known is None:
-                raise
-            self.uploader.expect_dataset(known, error)
-            return known
-        await self._ledger.upkeep.save_dataset(place, dataset_id)
-        return dataset_id
-
     async def run(self) -> None:
         """Capture and upload to the end. Raises ``LedgerError``, or ``SinkClosed`` if the place takes no more parts.
 
-        A sink that fails otherwise is the ``problem`` of ``uploader``: what was sealed is in the ledger.
+        A place that fails otherwise is the ``problem`` of ``uploader``: what was sealed is in the ledger.
         """
         if self.stopped:
             self.stop()
@@ -156,10 +145,14 @@ class Engine:
         self._upkeep.touch(found)
 
     async def apply(self, settings: Settings) -> Changes:
-        """Serve the workspaces of other settings, whose keys are loaded. Raises ``LedgerError``.
+        """Serve the workspaces of other settings, whose keys are loaded.
 
-        What is in flight for a workspace that was removed is sealed; its pairs stay in the ledger.
+        What is in flight for a workspace that was removed is sealed; its pairs stay in the ledger. What was sealed for
+        the previous place of a workspace is stored there. Raises ``UsageError`` for a place that cannot be opened, and
+        ``LedgerError``.
         """
+        await self.places.apply(settings)
+        self.uploader.apply()
         await self._ledger.intake.set_plans(settings.get_plans())  # before any message of a new workspace is accepted
         found = self.workspaces.apply(settings)
         self._warn_of_duplicates({*found.added, *found.changed})
@@ -191,7 +184,7 @@ class Engine:
                 find_workspace_condition(name, each, self._patience, clock)
                 for name, each in self.workspaces.list_access().items()
             ),
-            find_store_condition(self.uploader, clock),
+            *find_store_conditions(self.places, self.uploader, clock),
         ]
         return [each for each in found if each is not None]
 

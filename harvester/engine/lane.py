@@ -78,7 +78,7 @@ class Lane:
             self._shared.is_stopping()
             or self.retired
             or self._should_give_up(hold)
-            or not await self._shared.uploader.wait_for_room()
+            or not await self._shared.uploader.wait_for_room(self.workspace)
         )
         if ending or hold is not None or self.requests.returned:
             await self.requests.release()

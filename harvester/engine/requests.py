@@ -94,7 +94,7 @@ class Requests:
                     self.returned.append(reading)
                     return
                 self.captured |= isinstance(outcome, Captured)
-                await self._shared.committer.add(self._shared.uploader.destination, reading, outcome)
+                await self._shared.committer.add(reading, outcome)
                 self.start_tasks()
                 await asyncio.sleep(0)  # other tasks handle their responses first
         finally:
@@ -105,16 +105,16 @@ class Requests:
     async def _capture(self, reading: Reading, departure: "_Departure") -> Outcome:
         if self._shared.lease.over:
             return Returned()
-        opened, pair = self._shared.committer.open_batch(self._shared.uploader.destination), reading.pair
+        opened, pair = self._shared.committer.open_batch(reading.pair.workspace), reading.pair
         span = opened.span.child("capture", campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name)
         outcome = await self._access.client.capture(
-            reading, get_batch_id=self._get_batch_id, departed=departure.end, span=span
+            reading, get_batch_id=lambda: self._get_batch_id(pair.workspace), departed=departure.end, span=span
         )
         span.end(outcome=type(outcome).__name__.lower())
         return outcome
 
-    def _get_batch_id(self) -> str:
-        return self._shared.committer.open_batch(self._shared.uploader.destination).batch.id
+    def _get_batch_id(self, workspace: str) -> str:
+        return self._shared.committer.open_batch(workspace).batch.id
 
 
 class _Departure:

@@ -11,9 +11,9 @@ from harvester.ledger.database import Database, Transaction
 from harvester.ledger.filters import NOW
 from harvester.ledger.leases import SealedBatch
 from harvester.ledger.schema import batches, parts
-from harvester.ledger.seal import LeaseOver, seal
+from harvester.ledger.seal import ClosedBatch, LeaseOver, seal
 from harvester.ledger.sqlite import OwnerLock
-from harvester.model import Batch, Part, Probe, Reading, ReadingOutcome
+from harvester.model import Part, Probe, Reading
 from harvester.schedule import deferral_seconds
 
 _OF_BATCH: BindParameter[str] = bindparam("of_batch", type_=String)
@@ -109,19 +109,17 @@ class Batches:
         """Make leased readings due again, as they were; skips those that are not leased to their epoch any more."""
         await self._database.write(leases.release, readings)
 
-    async def seal(self, batch: Batch, outcomes: Sequence[ReadingOutcome], parts: Sequence[Part]) -> bool:
-        """Record the outcomes of a batch's readings together with its parts and their bytes.
+    async def seal(self, closed: Sequence[ClosedBatch]) -> bool:
+        """Record the outcomes of the readings of batches together with their parts, in one transaction.
 
-        False, and nothing is recorded, if one of the readings is not leased to its epoch any more or the batch was
-        sealed before. After an error, ``is_sealed`` returns whether the batch was sealed in spite of it.
+        False, and nothing is recorded, if one of the readings is not leased to its epoch any more or one of the batches
+        was sealed before. After an error, ``is_sealed`` returns whether a batch was sealed in spite of it.
         """
         epoch = await self._get_epoch()
         try:
             await self._database.write(
                 seal,
-                batch,
-                outcomes,
-                parts,
+                closed,
                 epoch=epoch,
                 delay=lambda deferrals: deferral_seconds(deferrals, self._jitter),
             )

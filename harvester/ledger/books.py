@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Select, String, and_, bindparam, case, fun
 
 from harvester.ledger.counts import ACCEPTED, DEFERRED_STATE, OPEN
 from harvester.ledger.database import Transaction
+from harvester.ledger.datasets import list_places
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.enqueue import IDENTITY
 from harvester.ledger.filters import UNSETTLED, WAITING
@@ -42,7 +43,7 @@ _SHAPES = select(*_SHAPE, _NUMBER).group_by(*_SHAPE).having(_NUMBER > 0)
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """A stored part. ``order`` only grows, so loaders use it as a bookmark."""
+    """A stored part. ``order`` only grows in the whole ledger, so loaders use it as a bookmark, also for one place."""
 
     order: int
     dataset: str
@@ -51,6 +52,7 @@ class StoredPart:
     size_bytes: int
     row_count: int
     stored_at: float
+    place: str | None = None
 
 
 def get_books(tx: Transaction) -> Books:
@@ -180,19 +182,34 @@ def list_halted(tx: Transaction) -> dict[str, tuple[str, float]]:
     return {row.name: (row.halt_reason, row.halted_at) for row in tx.execute(select(workspaces))}
 
 
-def list_parts(tx: Transaction, *, after: int, limit: int) -> list[StoredPart]:
-    """List stored parts in the order of storing, after a bookmark."""
-    columns = (
-        parts.c.stored_order,
-        parts.c.dataset,
-        parts.c.name,
-        parts.c.sha256,
-        parts.c.size_bytes,
-        parts.c.row_count,
-        parts.c.stored_at,
-    )
-    following = select(*columns).where(parts.c.stored_order > after).order_by(parts.c.stored_order).limit(limit)
-    return [StoredPart(*row) for row in tx.execute(following)]
+def count_waiting(tx: Transaction) -> dict[str, int]:
+    """Count the batches that wait to be stored, by place."""
+    batch_ids = func.count(parts.c.batch_id.distinct())
+    unstored = select(parts.c.destination, batch_ids).where(batches.c.state == "sealed", parts.c.stored_at.is_(None))
+    rows = tx.execute(unstored.join(batches, batches.c.id == parts.c.batch_id).group_by(parts.c.destination))
+    places = list_places(tx)
+    return {places.get(destination, "an unknown place"): count for destination, count in rows}
+
+
+def list_parts(tx: Transaction, *, after: int, limit: int, dataset_id: str | None = None) -> list[StoredPart]:
+    """List stored parts in the order of storing, after a bookmark; of all datasets, or of one."""
+    following = select(parts).where(parts.c.stored_order > after).order_by(parts.c.stored_order).limit(limit)
+    if dataset_id is not None:
+        following = following.where(parts.c.destination == dataset_id)
+    places = list_places(tx)
+    return [
+        StoredPart(
+            order=row.stored_order,
+            dataset=row.dataset,
+            name=row.name,
+            sha256=row.sha256,
+            size_bytes=row.size_bytes,
+            row_count=row.row_count,
+            stored_at=row.stored_at,
+            place=places.get(row.destination),
+        )
+        for row in tx.execute(following)
+    ]
 
 
 def list_newest_parts(tx: Transaction, dataset_id: str, *, limit: int) -> list[str]:

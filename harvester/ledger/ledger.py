@@ -136,11 +136,11 @@ class Ledger:
         captures: Iterable[LastCapture],
         plans: Mapping[str, ReadingPlan],
         *,
-        unmarked: tuple[str, str] | None = None,
+        unmarked: Mapping[str, str] | None = None,
     ) -> int:
         """Set the ledger's id and add the pairs of its dataset, in one transaction; returns the number of new pairs.
 
-        ``unmarked`` is the place of a dataset without a marker, and the id that the ledger gives it.
+        ``unmarked`` has the id that the ledger gives to the dataset without a marker at each place.
         """
         restored = await self._database.write(rebuild, ledger_id, captures, plans, unmarked=unmarked)
         self.ledger_id = ledger_id

@@ -17,15 +17,15 @@ def rebuild(
     captures: Iterable[LastCapture],
     plans: Mapping[str, ReadingPlan],
     *,
-    unmarked: tuple[str, str] | None = None,
+    unmarked: Mapping[str, str] | None = None,
 ) -> int:
     """Set the ledger's id and add the captured pairs; existing pairs stay. Returns the number of new pairs.
 
-    ``unmarked`` is the place of a dataset without a marker, and the id that the ledger gives it.
+    ``unmarked`` has the id that the ledger gives to the dataset without a marker at each place.
     """
     tx.execute(update(about).values(ledger_id=ledger_id))
-    if unmarked is not None:
-        save_dataset(tx, *unmarked)
+    for place, dataset_id in (unmarked or {}).items():
+        save_dataset(tx, place, dataset_id)
     return sum(_restore(tx, each, plans.get(each.pair.workspace, SINGLE_READING_PLAN)) for each in captures)
 
 

@@ -17,7 +17,10 @@ from harvester.schedule import ReadingPlan
 
 @dataclass(frozen=True, slots=True)
 class LedgerStatus:
-    """The state of a ledger at one moment; ``halted`` has the cause for each halted workspace."""
+    """The state of a ledger at one moment.
+
+    ``halted`` has the cause for each halted workspace, ``waiting`` the number of sealed batches for each place.
+    """
 
     workspaces: Mapping[str, Books]
     readings: Mapping[str, int]
@@ -25,6 +28,7 @@ class LedgerStatus:
     batches_without_part: int
     halted: Mapping[str, str]
     at_risk: Mapping[str, int]
+    waiting: Mapping[str, int]
     rejections: Sequence[Rejection]
 
 
@@ -121,9 +125,9 @@ class Reports:
         """List the workspaces that have a plan: those that a service serves."""
         return await self._database.report(plans.list_served_workspaces)
 
-    async def list_parts(self, *, after: int, limit: int) -> list[StoredPart]:
-        """List stored parts in the order of storing, after the ``order`` of one."""
-        return await self._database.report(books.list_parts, after=after, limit=limit)
+    async def list_parts(self, *, after: int, limit: int, dataset_id: str | None = None) -> list[StoredPart]:
+        """List stored parts in the order of storing, after the ``order`` of one; of all datasets, or of one."""
+        return await self._database.report(books.list_parts, after=after, limit=limit, dataset_id=dataset_id)
 
     async def list_newest_parts(self, dataset_id: str, *, limit: int) -> list[str]:
         """List the names of the parts that were stored last in one place's dataset, the newest first."""
@@ -157,6 +161,10 @@ class Reports:
         """Return the id of the dataset that was last found at a place; None for a place that was never reached."""
         return await self._database.report(datasets.find_dataset, place)
 
+    async def list_places(self) -> dict[str, str]:
+        """Return the place where each dataset was found last."""
+        return await self._database.report(datasets.list_places)
+
 
 def _get_status(tx: Transaction, *, rejections: int) -> LedgerStatus:
     return LedgerStatus(
@@ -166,5 +174,6 @@ def _get_status(tx: Transaction, *, rejections: int) -> LedgerStatus:
         batches_without_part=books.count_batches_without_part(tx),
         halted={name: because for name, (because, _) in books.list_halted(tx).items()},
         at_risk={name: each.at_risk for name, each in outlook.get_outlooks(tx).items()},
+        waiting=books.count_waiting(tx),
         rejections=outlook.list_rejections(tx, limit=rejections),
     )

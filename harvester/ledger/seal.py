@@ -1,12 +1,11 @@
-"""Seals a batch: stores its outcomes, its parts and the next readings of its pairs in one transaction."""
+"""Seals batches: stores their outcomes, their parts and the next readings of their pairs in one transaction."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    BindParameter,
     Column,
     ColumnElement,
     Executable,
@@ -18,7 +17,6 @@ from sqlalchemy import (
     String,
     Update,
     and_,
-    bindparam,
     case,
     func,
     insert,
@@ -34,7 +32,7 @@ from harvester.ledger.json_rows import encode_rows, encode_values, rows_as_table
 from harvester.ledger.plans import get_plans
 from harvester.ledger.schema import batches, outcomes, pairs, parts
 from harvester.model import Batch, Captured, Deferred, Part, Reading, ReadingOutcome, Rejected
-from harvester.schedule import FINAL, ReadingPlan
+from harvester.schedule import FINAL
 
 _NEXT: Column[Any] = Column("next", String)
 """The name of the reading that follows one; null after the last."""
@@ -52,7 +50,11 @@ _OUTCOME_COLUMNS = (
     outcomes.c.verdict,
     outcomes.c.reason,
     outcomes.c.detail,
+    outcomes.c.batch_id,
 )
+
+ClosedBatch = tuple[Batch, Sequence[ReadingOutcome], Sequence[Part]]
+"""A batch with its readings and their outcomes, and its parts."""
 
 
 class LeaseOver(Exception):  # noqa: N818 - it ends a transaction, and is no error of a caller
@@ -61,42 +63,34 @@ class LeaseOver(Exception):  # noqa: N818 - it ends a transaction, and is no err
 
 @dataclass(frozen=True, slots=True)
 class _OutcomeRows:
-    """The outcomes of a batch as rows: readings that ended, and readings that are released."""
+    """Outcomes as rows: readings that ended, and readings that are released."""
 
     ended: list[tuple[object, ...]] = field(default_factory=list)
     released: list[tuple[object, ...]] = field(default_factory=list)
 
 
-def seal(
-    tx: Transaction,
-    batch: Batch,
-    reading_outcomes: Sequence[ReadingOutcome],
-    sealed: Sequence[Part],
-    *,
-    epoch: int,
-    delay: Callable[[int], float],
-) -> None:
-    """Record outcomes and parts together. Raises ``LeaseOver``, which rolls back everything.
+def seal(tx: Transaction, closed: Sequence[ClosedBatch], *, epoch: int, delay: Callable[[int], float]) -> None:
+    """Record the outcomes and parts of batches together. Raises ``LeaseOver``, which rolls back everything.
 
     The next reading of each captured pair is planned. ``delay`` returns the seconds until a reading is due again that
     was deferred so many times before. Its next request covers the same days only if the time is confirmed.
     """
-    row = {"id": batch.id, "epoch": epoch, "state": "sealed" if sealed else "stored", "opened_at": batch.opened_at}
-    if tx.execute(_insert_batch(tx.dialect), row).rowcount != 1:
-        raise LeaseOver
-    deferred = [each.reading.pair_id for each in reading_outcomes if isinstance(each.outcome, Deferred)]
-    delays = {pair_id: delay(count) for pair_id, count in _count_deferrals(tx, deferred).items()}
-    plans = get_plans(tx, sorted({each.reading.pair.workspace for each in reading_outcomes}))
-    rows = _build_rows(tx, reading_outcomes, plans, delays)
+    for batch, _, parts_of_batch in closed:
+        state = "sealed" if parts_of_batch else "stored"
+        row = {"id": batch.id, "epoch": epoch, "state": state, "opened_at": batch.opened_at}
+        if tx.execute(_insert_batch(tx.dialect), row).rowcount != 1:
+            raise LeaseOver
+    rows = _build_rows(tx, closed, delay)
     if rows.ended:
         _update_leased(tx, _end(tx.dialect), rows.ended)
-        tx.execute(_record_outcomes(tx.dialect), encode_rows(rows.ended) | {"of_batch": batch.id})
+        tx.execute(_record_outcomes(tx.dialect), encode_rows(rows.ended))
         if tx.confirmed:
             tx.execute(_restart_windows(tx.dialect), encode_values(each[0] for each in rows.ended))
     if rows.released:
         _update_leased(tx, _release(tx.dialect), rows.released)
-    for part in sealed:
-        tx.execute(insert(parts), _build_part(batch.id, part))
+    for batch, _, parts_of_batch in closed:
+        for part in parts_of_batch:
+            tx.execute(insert(parts), _build_part(batch.id, part))
 
 
 @cache
@@ -118,23 +112,24 @@ def _select_deferrals(dialect: Dialect) -> Select[int, int]:
     return select(pairs.c.id, pairs.c.deferrals).where(pairs.c.id.in_(select(named.c.id)))
 
 
-def _build_rows(
-    tx: Transaction,
-    reading_outcomes: Iterable[ReadingOutcome],
-    plans: Mapping[str, ReadingPlan],
-    delays: Mapping[int, float],
-) -> _OutcomeRows:
+def _build_rows(tx: Transaction, closed: Sequence[ClosedBatch], delay: Callable[[int], float]) -> _OutcomeRows:
+    every = [(batch.id, *each) for batch, reading_outcomes, _ in closed for each in reading_outcomes]
+    plans = get_plans(tx, sorted({reading.pair.workspace for _, reading, _ in every}))
+    deferred = [reading.pair_id for _, reading, outcome in every if isinstance(outcome, Deferred)]
+    delays = {pair_id: delay(count) for pair_id, count in _count_deferrals(tx, deferred).items()}
     rows = _OutcomeRows()
-    for reading, outcome in reading_outcomes:
+    for of_batch, reading, outcome in every:
         match outcome:
             case Captured():
                 plan = plans[reading.pair.workspace]
                 # The claim is not before ``ending_at``; a reading due in between would have replaced this one.
                 following = plan.after(reading.name, reading.since, reading.ending_at)
                 planned = (following.name, following.due_at) if following else (None, None)
-                rows.ended.append(_build_ended(reading, "captured", outcome.verdict.value, None, None, *planned))
+                verdict = outcome.verdict.value
+                rows.ended.append(_build_ended(reading, "captured", verdict, None, None, of_batch, *planned))
             case Rejected():
-                rows.ended.append(_build_ended(reading, "rejected", None, outcome.reason, outcome.detail, None, None))
+                reason, detail = outcome.reason, outcome.detail
+                rows.ended.append(_build_ended(reading, "rejected", None, reason, detail, of_batch, None, None))
             case Deferred():
                 due_at = tx.now + delays.get(reading.pair_id, 0.0)
                 rows.released.append(_build_released(reading, due_at=due_at, deferrals=1, keep_request=tx.confirmed))
@@ -203,9 +198,8 @@ def _end(dialect: Dialect) -> Update:
 def _record_outcomes(dialect: Dialect) -> Insert:
     """Record the outcomes of readings that ended."""
     given, o = _ended_as_table(dialect), outcomes.c
-    batch_id: BindParameter[str] = bindparam("of_batch", type_=String)
-    recorded = select(*(given.c[each.name] for each in _OUTCOME_COLUMNS), NOW, batch_id)
-    return insert(outcomes).from_select([*_OUTCOME_COLUMNS, o.ended_at, o.batch_id], recorded)
+    recorded = select(*(given.c[each.name] for each in _OUTCOME_COLUMNS), NOW)
+    return insert(outcomes).from_select([*_OUTCOME_COLUMNS, o.ended_at], recorded)
 
 
 @cache

@@ -1,6 +1,6 @@
 """Finds the history of a send. Every function only reads, and takes milliseconds with ten million pairs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, Select, and_, bindparam, func, literal_column, select, tuple_
 
 from harvester.ledger.database import Transaction
+from harvester.ledger.datasets import list_places
 from harvester.ledger.filters import DUE, LEASE_NOW, NOW, PRIORITY, TRIED
 from harvester.ledger.schema import NEVER, outcomes, owners, pairs, parts, plans, workspaces
 from harvester.model import DATASET, GRACE_SECONDS, Pair
@@ -21,7 +22,10 @@ MAX_AHEAD = 10_000
 
 @dataclass(frozen=True, slots=True)
 class PastReading:
-    """A reading that ended. ``part`` is the file of its rows, ``stored_at`` is None until that file is stored."""
+    """A reading that ended.
+
+    ``part`` is the file of its rows in ``place``, ``stored_at`` is None until that file is stored.
+    """
 
     name: str
     outcome: str
@@ -31,6 +35,7 @@ class PastReading:
     ended_at: float
     part: str | None
     stored_at: float | None
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +94,10 @@ def find_sends(
     values = {"send": send_id, "campaign": campaign_id, "workspaces": list(workspaces)}
     statement = _select_pairs(by_campaign=campaign_id is not None, by_workspace=bool(workspaces))
     rows = tx.execute(statement.limit(limit + 1), values).all()
+    places = list_places(tx)
     return SendSearch(
         at=tx.now,
-        sends=tuple(_build_history(tx, row) for row in rows[:limit]),
+        sends=tuple(_build_history(tx, row, places) for row in rows[:limit]),
         more=len(rows) > limit,
         in_use=tx.execute(select(owners.c.epoch).where(owners.c.alive_until > LEASE_NOW).limit(1)).first() is not None,
         served=tx.execute(select(plans.c.workspace).limit(1)).first() is not None,
@@ -115,7 +121,7 @@ def _select_pairs(*, by_campaign: bool, by_workspace: bool) -> Select[Any]:
     )
 
 
-def _build_history(tx: Transaction, row: Row[Any]) -> SendHistory:
+def _build_history(tx: Transaction, row: Row[Any], places: Mapping[str, str]) -> SendHistory:
     state = row.outcome if row.state == "settled" else "expired" if row.overdue else "pending"
     return SendHistory(
         pair=Pair(row.workspace, row.campaign_id, row.send_id),
@@ -124,26 +130,38 @@ def _build_history(tx: Transaction, row: Row[Any]) -> SendHistory:
         first_seen_at=row.first_seen_at,
         deadline=None if row.expires_at >= NEVER else row.expires_at - GRACE_SECONDS,
         round=row.round + 1,
-        readings=_list_readings(tx, row.id),
+        readings=_list_readings(tx, row.id, places),
         next=_build_next(tx, row) if state == "pending" else None,
         halt_reason=row.halt_reason,
         has_plan=row.ages_days is not None,
     )
 
 
-def _list_readings(tx: Transaction, pair_id: int) -> tuple[PastReading, ...]:
+def _list_readings(tx: Transaction, pair_id: int, places: Mapping[str, str]) -> tuple[PastReading, ...]:
     o = outcomes.c
     part = and_(parts.c.batch_id == o.batch_id, parts.c.dataset == DATASET, o.outcome == "captured")
     latest = (
-        select(o.reading, o.outcome, o.verdict, o.reason, o.detail, o.ended_at, parts.c.name, parts.c.stored_at)
+        select(
+            o.reading,
+            o.outcome,
+            o.verdict,
+            o.reason,
+            o.detail,
+            o.ended_at,
+            parts.c.name,
+            parts.c.stored_at,
+            parts.c.destination,
+        )  # fmt: skip
         .outerjoin(parts, part)
         .where(o.pair_id == pair_id)
         .order_by(o.id.desc())
         .limit(MAX_READINGS)
     )
     return tuple(
-        PastReading(reading, outcome, verdict, reason, detail or "", ended_at, name, stored_at)
-        for reading, outcome, verdict, reason, detail, ended_at, name, stored_at in reversed(tx.execute(latest).all())
+        PastReading(reading, outcome, verdict, reason, detail or "", ended_at, name, stored_at, places.get(destination))
+        for reading, outcome, verdict, reason, detail, ended_at, name, stored_at, destination in reversed(
+            tx.execute(latest).all()
+        )
     )
 
 

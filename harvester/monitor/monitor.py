@@ -10,11 +10,12 @@ import structlog
 
 from harvester import __version__
 from harvester.engine.engine import Engine
+from harvester.engine.places import Place
 from harvester.health import Component, Condition
 from harvester.ledger import Ledger, Outlook
 from harvester.monitor.activity import ActivityHistory
 from harvester.monitor.history import QuotaHistory
-from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, WorkspaceState
+from harvester.monitor.snapshot import PlaceState, Snapshot, StoreState, TriggerState, WorkspaceState
 from harvester.settings import Settings
 from harvester.sources.trigger import Trigger
 
@@ -209,12 +210,24 @@ class Monitor:
 
     async def _store(self) -> StoreState:
         counters, problem = self._engine.counters, self._engine.uploader.problem
+        places = [self._place(each) for each in self._engine.places.list_used()]
         return StoreState(
             place=self._settings.out,
             problem=str(problem) if problem else None,
+            unavailable=sum(each.problem is not None for each in places),
+            places=() if len(places) == 1 else tuple(sorted(places, key=lambda each: each.problem is None)),
             batches=await self._ledger.reports.count_unstored_batches(),
             sealed_bytes=await self._ledger.reports.get_sealed_bytes(),
             parts=counters.parts,
             rows=counters.rows,
             part_bytes=counters.part_bytes,
+        )
+
+    def _place(self, place: Place) -> PlaceState:
+        return PlaceState(
+            place=place.sink.place,
+            workspaces=len(self._engine.places.list_workspaces(place)),
+            problem=str(place.outage.problem) if place.outage else None,
+            waiting_batches=len(place.waiting),
+            waiting_bytes=place.sealed_bytes,
         )

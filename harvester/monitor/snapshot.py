@@ -103,11 +103,27 @@ class TriggerState:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceState:
+    """One of several places: how many workspaces have it, and the batches that this process has to store there."""
+
+    place: str
+    workspaces: int = 0
+    problem: str | None = None
+    waiting_batches: int = 0
+    waiting_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StoreState:
-    """The place of the parts. ``batches`` by state, if not stored; parts, rows and bytes since the start."""
+    """The places of the parts. ``batches`` by state, if not stored; parts, rows and bytes since the start.
+
+    ``place`` is the common place. ``places`` is empty if there is no other; those with problems are first.
+    """
 
     place: str = ""
     problem: str | None = None
+    unavailable: int = 0
+    places: tuple[PlaceState, ...] = ()
     batches: Mapping[str, int] = field(default_factory=dict)
     sealed_bytes: int = 0
     parts: int = 0

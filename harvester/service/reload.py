@@ -52,13 +52,13 @@ class Reload:
             return
         try:
             loaded, key_problems = await asyncio.to_thread(self._load)
+            await self._apply(loaded.keep(old, fields=(), workspaces=key_problems), requested=requested)
         except UsageError as error:  # perhaps half written; it is read again
             self._refuse(str(error), requested=requested)
             return
         self._conditions.set_config(None)
         self._conditions.set_key_files(key_problems)
         self._last_problem, self._digest = None, None if key_problems else digest
-        await self._apply(loaded.keep(old, fields=(), workspaces=key_problems), requested=requested)
 
     def _load(self) -> tuple[Settings, dict[str, str]]:
         loaded = self._source.load()

@@ -63,6 +63,13 @@ class Settings(NetworkSettings):
         """Return the plan of readings of each workspace."""
         return {name: ReadingPlan(each.ages_days) for name, each in self.workspaces.items()}
 
+    def list_places(self) -> dict[str, list[str]]:
+        """Return the workspaces of each place, as the settings spell it. ``out`` is missing if no workspace uses it."""
+        places: dict[str, list[str]] = {}
+        for name, each in self.workspaces.items():
+            places.setdefault(each.out or self.out, []).append(name)
+        return places
+
     def load_keys(self) -> dict[str, str]:
         """Return the API key of each workspace. Raises ``UsageError`` with all problems at once."""
         problems = [f"  workspaces.{name}: {problem}" for name, problem in self.find_key_problems().items()]

@@ -23,5 +23,14 @@ def _check_parts(value: str) -> str:
     return value
 
 
+def _check_own_parts(value: str) -> str:
+    problem = find_place_problem(value, buckets=True)
+    if problem is not None:
+        raise ValueError(problem)
+    return value
+
+
 LocalPath = Annotated[Path, BeforeValidator(_check_local)]
 PartsPlace = Annotated[str, AfterValidator(_check_parts)]
+OwnPartsPlace = Annotated[str, AfterValidator(_check_own_parts)]
+"""The place of one workspace, which is not a pipe."""

@@ -18,7 +18,7 @@ from harvester.model import reading_name
 from harvester.observability.redaction import register_secret
 from harvester.schedule import LAST_AGE_DAYS
 from harvester.settings.network import ProxySetting
-from harvester.settings.places import LocalPath
+from harvester.settings.places import LocalPath, OwnPartsPlace
 from harvester.settings.secret_files import read_secret
 
 BRAZE_HOSTS = frozenset(
@@ -55,6 +55,7 @@ class Workspace(BaseModel):
     proxy: ProxySetting | None = None
     """None for the proxy of all workspaces."""
     proxy_file: LocalPath | None = None
+    out: OwnPartsPlace | None = None
     reserve: float = Field(default=0.2, ge=0, lt=1)
     max_rate: float = Field(default=1000.0, gt=0)
     ages_days: tuple[Annotated[float, Field(gt=0)], ...] = AGES_DAYS
@@ -128,6 +129,13 @@ class WorkspaceDefaults(Workspace):
     """The settings of workspaces whose tables do not contain them."""
 
     endpoint: str = ""
+
+    @field_validator("out")
+    @classmethod
+    def _refuse_place(cls, value: str | None) -> str | None:
+        if value is not None:
+            raise ValueError("set the out of the whole file; it is the place of all workspaces without their own")
+        return value
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]

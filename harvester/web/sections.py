@@ -14,7 +14,7 @@ from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, Windo
 from harvester.web import pictures
 
 MAX_LINES = 12
-"""How many alerts are listed; the page names the others by their number."""
+"""How many alerts or problems are listed; the page names the other alerts by their number."""
 
 
 def render_overview(snapshot: Snapshot) -> Markup:
@@ -148,8 +148,12 @@ def render_triggers(every: Sequence[TriggerState]) -> Markup:
 def render_store(where: StoreState) -> Markup:
     """Show where parts are stored, and how much waits to be stored."""
     kind, word = ("bad", "unavailable") if where.problem else ("good", "available")
+    place, problems = safe_text(where.place), [where.problem] if where.problem else []
+    if where.places:
+        place = f"{number(len(where.places))} places, {number(where.unavailable)} unavailable"
+        problems = [each.problem for each in where.places[:MAX_LINES] if each.problem]
     status = Markup('<span class="{}">{}</span>').format(kind, word)
-    problem = Markup("<p><em>{}</em></p>").format(safe_text(where.problem)) if where.problem else ""
+    problem = Markup("").join(Markup("<p><em>{}</em></p>").format(safe_text(each)) for each in problems)
     figures = [(f"batches {state}", number(count), state == "conflict") for state, count in where.batches.items()]
     figures += [
         ("waiting to be stored", volume(where.sealed_bytes), False),
@@ -158,7 +162,7 @@ def render_store(where: StoreState) -> Markup:
         ("written", volume(where.part_bytes), False),
     ]
     return Markup('<section class="store"><h2>Store {}</h2><p>{}</p>{}{}</section>').format(
-        status, safe_text(where.place), problem, _render_figures(figures)
+        status, place, problem, _render_figures(figures)
     )
 
 

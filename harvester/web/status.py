@@ -11,10 +11,11 @@ from harvester.health import MAX_CONDITIONS, Condition
 from harvester.ledger import Rejection
 from harvester.model import Books
 from harvester.monitor.health import Health
-from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, Window, WorkspaceState
+from harvester.monitor.snapshot import PlaceState, Snapshot, StoreState, TriggerState, Window, WorkspaceState
 from harvester.web.document import take_whole
 
 MAX_STATUS_BYTES = 95_000
+MAX_PLACES = 20
 
 
 def encode_status(health: Health) -> str:
@@ -95,10 +96,22 @@ def _store(store: StoreState) -> dict[str, Any]:
         "place": safe_text(store.place),
         "problem": None if store.problem is None else safe_text(store.problem),
         "batches": dict(store.batches),
+        "unavailable_places": store.unavailable,
+        "places": [_place(each) for each in store.places[:MAX_PLACES]],
         "sealed_bytes": store.sealed_bytes,
         "parts": store.parts,
         "rows": store.rows,
         "part_bytes": store.part_bytes,
+    }
+
+
+def _place(each: PlaceState) -> dict[str, Any]:
+    return {
+        "place": safe_text(each.place),
+        "workspaces": each.workspaces,
+        "problem": None if each.problem is None else safe_text(each.problem),
+        "waiting_batches": each.waiting_batches,
+        "waiting_bytes": each.waiting_bytes,
     }
 
 

@@ -26,7 +26,7 @@ def path(tmp_path):
                 if state == "rejected":
                     (reading,) = await ledger.batches.claim({name.split()[0]: 1})
                     refused = [ReadingOutcome(reading, Rejected("status_404", "unknown"))]
-                    assert await ledger.batches.seal(Batch.open(1.0), refused, [])
+                    assert await ledger.batches.seal([(Batch.open(1.0), refused, [])])
 
     asyncio.run(fill())
     return tmp_path / "ledger.db"

@@ -50,6 +50,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """The epoch that each leased reading belongs to."""
         self.sealed: dict[str, int] = {}
         """The epoch that each sealed batch belongs to."""
+        self.places: dict[str, str] = {}
+        """The place that each batch is sealed for."""
         self.stored: set[str] = set()
         self.conflicts: set[str] = set()
         self.empty: set[str] = set()
@@ -213,7 +215,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.now, wrong.clock.confirmed = right, True
         returned = [ReadingOutcome(reading, Returned()) for reading in readings]
         batch = Batch.open(self.now)
-        assert self.run(wrong.batches.seal(batch, returned, []))
+        assert self.run(wrong.batches.seal([(batch, returned, [])]))
         self.empty.add(batch.id)
         for reading in readings:
             assert self.expected[reading.pair].state == "open"
@@ -241,33 +243,41 @@ class LedgerMachine(RuleBasedStateMachine):
     def seal(self, readings, kinds, by, reply_lost):
         """A seal records all of its readings or, if one is not leased to its epoch any more, none of them.
 
-        The same batch, and any other batch with one of its readings, is refused afterwards. A process whose seal was
-        committed without a reply finds the batch.
+        It has a batch for each workspace, which has its own place. The same batches, and any other batch with one of
+        the readings, are refused afterwards. A process whose seal was committed without a reply finds the batches.
         """
         readings = [each for each in readings if self.has_own_id(each)]
         if not readings:
             return
-        ended = list(zip(readings, kinds, strict=False))
-        reading_outcomes = [ReadingOutcome(reading, OUTCOMES[kind]) for reading, kind in ended]
-        batch, batches = Batch.open(self.now), self.enter(by).ledger.batches
-        captured = any(kind == "captured" for _, kind in ended)
-        parts = [Part(each, f"{batch.id}.ndjson", "digest", 4, 1, b"rows", "here") for each in DATASETS if captured]
+        ended = [(reading, kind) for reading, kind in zip(readings, kinds, strict=False)]
+        batches = self.enter(by).ledger.batches
+        closed = [self.close_batch(name, [each for each in ended if each[0].pair.workspace == name]) for name in PLANS]
+        closed = [each for each in closed if each[1]]
         valid = all(self.holds(reading) for reading in readings)
-        assert self.run(batches.seal(batch, reading_outcomes, parts)) == valid
+        assert self.run(batches.seal(closed)) == valid
         if reply_lost:
-            assert self.run(batches.is_sealed(batch.id)) == valid
-        for again in (batch, Batch.open(self.now)):
-            assert not self.run(batches.seal(again, reading_outcomes, parts))
+            assert all(self.run(batches.is_sealed(batch.id)) == valid for batch, _, _ in closed)
+        again = [(Batch.open(self.now), outcomes, parts) for _, outcomes, parts in closed]
+        for each in (closed, again, [*again[:-1], closed[-1]]):
+            assert not self.run(batches.seal(each))
         if not valid:
             return
         for reading, kind in ended:
             del self.leased[reading.pair]
             plan = PLANS[reading.pair.workspace]
             self.expected[reading.pair].apply_outcome(kind, reading, plan, self.now)
-        if captured:
-            self.sealed[batch.id] = self.owners[by].epoch
-        else:
-            self.empty.add(batch.id)
+        for batch, _, parts in closed:
+            if parts:
+                self.sealed[batch.id] = self.owners[by].epoch
+            else:
+                self.empty.add(batch.id)
+
+    def close_batch(self, place, ended):
+        """Return a batch for a place, its outcomes, and a part for each dataset if there is a capture."""
+        batch, captured = Batch.open(self.now), any(kind == "captured" for _, kind in ended)
+        self.places[batch.id] = place
+        parts = [Part(each, f"{batch.id}.ndjson", "digest", 4, 1, b"rows", place) for each in DATASETS if captured]
+        return batch, [ReadingOutcome(reading, OUTCOMES[kind]) for reading, kind in ended], parts
 
     @rule(readings=st.lists(claimed, min_size=1, max_size=4, unique_by=lambda reading: reading.pair), by=OWNERS)
     def release(self, readings, by):
@@ -308,8 +318,8 @@ class LedgerMachine(RuleBasedStateMachine):
         batches, overtaken = self.owners[by].ledger.batches, self.list_overtaken()
         for each in overtaken:
             others = [reading for reading in self.claims if self.holds(reading) and reading.pair != each.pair][:1]
-            reading_outcomes = [ReadingOutcome(reading, OUTCOMES["captured"]) for reading in (*others, each)]
-            assert not self.run(batches.seal(Batch.open(self.now), reading_outcomes, []))
+            outcomes = [ReadingOutcome(reading, OUTCOMES["captured"]) for reading in (*others, each)]
+            assert not self.run(batches.seal([(Batch.open(self.now), outcomes, [])]))
         self.run(batches.release(overtaken))
         for name in self.owners:
             self.renew(name=name)
@@ -366,7 +376,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.expected[pair].state = "open"
         self.sealed = {name: epoch if epoch in living else owner.epoch for name, epoch in self.sealed.items()}
         ours = sorted(name for name, epoch in self.sealed.items() if epoch == owner.epoch)
-        assert [each.batch_id for each in unstored] == ours
+        assert [(each.batch_id, each.destination) for each in unstored] == [(name, self.places[name]) for name in ours]
         for each in unstored:
             parts = self.run(owner.ledger.batches.list_sealed_parts(each.batch_id))
             assert each.size_bytes == sum(part.size_bytes for part in parts) > 0
@@ -378,7 +388,7 @@ class LedgerMachine(RuleBasedStateMachine):
         batches = self.owners[by].ledger.batches
         for name in list(self.sealed)[:1]:
             for dataset in DATASETS:
-                of = {"dataset": dataset, "destination": "here"}
+                of = {"dataset": dataset, "destination": self.places[name]}
                 assert not self.run(batches.mark_stored(name, dataset=dataset, destination="elsewhere"))
                 left = {part.dataset for part in self.run(batches.list_sealed_parts(name))}
                 assert [self.run(batches.mark_stored(name, **of)) for _ in range(2)] == [True, False]
@@ -403,7 +413,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Late marks change nothing: stored, conflicting and empty batches stay so."""
         batches = self.owners[by].ledger.batches
         for name in ["b-never", *list(self.empty)[:1], *list(self.stored)[:1], *list(self.conflicts)[:1]]:
-            assert not self.run(batches.mark_stored(name, dataset=DATASETS[0], destination="here"))
+            assert not self.run(batches.mark_stored(name, dataset=DATASETS[0], destination=self.places.get(name, "eu")))
             assert not self.run(batches.mark_conflict(name))
 
     @rule(outcome=st.sampled_from(["rejected", "expired"]))

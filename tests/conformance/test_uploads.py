@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from harvester.clock import SystemClock
+from harvester.clock import Clock, SystemClock
+from harvester.engine.places import Places
 from harvester.engine.uploader import Uploader
 from harvester.ledger import Ledger
 from harvester.model import DATASET, Batch, Captured, Pair, Part, ReadingOutcome, SentPair, Verdict
-from harvester.storage import FolderSink
+from harvester.settings import Settings, Workspace
+from harvester.storage import FolderSink, Sink, open_sink
 from harvester.storage.bucket import BucketSink
 from harvester.storage.object_store import ObjectStore
 from tests.support.buckets import connect_to, make_part
@@ -38,9 +40,23 @@ async def seal_batches(ledger: Ledger, count: int, destination: str) -> list[Par
         batch = Batch.open(ledger.clock.wall())
         made = replace(make_part(b"x" * 700_000, batch.id), destination=destination)
         ended = [ReadingOutcome(reading, Captured(Verdict.ZERO, batch.opened_at, b"", 1))]
-        assert await ledger.batches.seal(batch, ended, [made])
+        assert await ledger.batches.seal([(batch, ended, [made])])
         parts.append(made)
     return parts
+
+
+async def start_uploader(
+    ledger: Ledger, sink: Sink, dataset: str, *, clock: Clock, max_sealed_bytes: int = 1 << 30
+) -> Uploader:
+    """Return an uploader for one workspace, whose dataset the ledger has found at the place before."""
+    places = Places(ledger, sink, open_sink)
+    await ledger.upkeep.save_dataset(sink.place, dataset)
+    await places.apply(Settings(workspaces={"default": Workspace(endpoint="https://rest.fra-01.braze.eu")}))
+    await places.attach_all(clock)
+    return Uploader(
+        ledger, places, clock=clock, jitter=random.Random(1),
+        max_sealed_bytes=max_sealed_bytes, patience_seconds=3600.0,
+    )  # fmt: skip
 
 
 def get_batch_id(part: Part) -> str:
@@ -54,28 +70,20 @@ async def test_a_store_away_for_longer_than_a_lease_gets_each_part_once(stores, 
     bucket, clock = stores(name), AdjustableClock()
     async with TcpProxy(bucket.port) as proxy:
         url = connect_to(monkeypatch, bucket, proxy.port)
-        dataset = await BucketSink(ObjectStore(url)).attach("ledger")
-        proxy.fate = lambda _method, _target: "before"
         async with (
             await Ledger.open(tmp_path / "ledger.db", clock=clock) as first,
             await Ledger.open(tmp_path / "ledger.db", clock=clock) as second,
         ):
+            dataset = await BucketSink(ObjectStore(url)).attach(first.ledger_id)
+            proxy.fate = lambda _method, _target: "before"
             parts = await seal_batches(first, 2, dataset)
             clock.offset_seconds = 3600.0
             uploaders = [
-                Uploader(
-                    each,
-                    BucketSink(ObjectStore(url)),
-                    clock=clock,
-                    jitter=random.Random(1),
-                    max_sealed_bytes=1 << 30,
-                    patience_seconds=3600.0,
-                )
+                await start_uploader(each, BucketSink(ObjectStore(url)), dataset, clock=clock)
                 for each in (first, second)
             ]
             for each in parts:
-                uploaders[0].add(get_batch_id(each), each.size_bytes)
-            uploaders[1].destination = dataset
+                uploaders[0].add(get_batch_id(each), dataset, each.size_bytes)
             assert await uploaders[1].recover() == []
             assert uploaders[1].waiting == 2
 
@@ -97,20 +105,15 @@ async def test_capturing_pauses_while_too_many_bytes_are_sealed(stores, tmp_path
     bucket, clock = stores("moto"), SystemClock()
     async with TcpProxy(bucket.port) as proxy, await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
         url = connect_to(monkeypatch, bucket, proxy.port)
-        dataset = await BucketSink(ObjectStore(url)).attach("ledger")
+        dataset = await BucketSink(ObjectStore(url)).attach(ledger.ledger_id)
         proxy.fate = lambda _method, _target: "before"
-        uploader = Uploader(
-            ledger,
-            BucketSink(ObjectStore(url)),
-            clock=clock,
-            jitter=random.Random(1),
-            max_sealed_bytes=1 << 20,
-            patience_seconds=3600.0,
+        uploader = await start_uploader(
+            ledger, BucketSink(ObjectStore(url)), dataset, clock=clock, max_sealed_bytes=1 << 20
         )
-        assert await uploader.wait_for_room()
+        assert await uploader.wait_for_room("default")
         for each in await seal_batches(ledger, 2, dataset):
-            uploader.add(get_batch_id(each), each.size_bytes)
-        running, waiting = asyncio.create_task(uploader.run()), asyncio.create_task(uploader.wait_for_room())
+            uploader.add(get_batch_id(each), dataset, each.size_bytes)
+        running, waiting = asyncio.create_task(uploader.run()), asyncio.create_task(uploader.wait_for_room("default"))
         while uploader.problem is None:
             await asyncio.sleep(0)
         assert not waiting.done()
@@ -132,11 +135,9 @@ async def test_damaged_bytes_in_the_ledger_are_never_stored(tmp_path):
             connection.execute(
                 "UPDATE part SET data = CAST('y' || substr(data, 2) AS BLOB) WHERE name = ?", (bad.name,)
             )
-        uploader = Uploader(
-            ledger, sink, clock=clock, jitter=random.Random(1), max_sealed_bytes=1 << 30, patience_seconds=0.0
-        )
+        uploader = await start_uploader(ledger, sink, dataset, clock=clock)
         for each in (bad, good):
-            uploader.add(get_batch_id(each), each.size_bytes)
+            uploader.add(get_batch_id(each), dataset, each.size_bytes)
         uploader.finish()
         await uploader.run()
         assert "damaged" in str(uploader.problem)

@@ -149,7 +149,7 @@ def test_a_run_makes_access_only_to_workspaces_with_open_pairs(tmp_path):
     """A run of 3 pairs in one of 500 workspaces needs as few statements as with one workspace."""
 
     async def count_statements(folder: Path, names: list[str]) -> int:
-        async with create_engine(folder, names, lasting=False) as (engine, ledger, braze, _):
+        async with create_engine(folder, names, lasting=False) as (engine, ledger, braze, *_):
             await ledger.intake.enqueue(sends("w7", 3), once=True)
             with recorded_statements(ledger) as statements:
                 await engine.run()

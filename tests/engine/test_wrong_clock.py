@@ -382,7 +382,7 @@ def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_p
             machine.ahead = 0.0
             await ledger.upkeep.correct_times(["eu"])
             ended = [ReadingOutcome(each, Captured(Verdict.ZERO, START, b"", 1)) for each in readings]
-            assert await ledger.batches.seal(Batch.open(START), ended, [])
+            assert await ledger.batches.seal([(Batch.open(START), ended, [])])
             ((due_at,),) = query(ledger.path, "SELECT due_at FROM pair")
         return due_at - START
 

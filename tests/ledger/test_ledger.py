@@ -51,7 +51,7 @@ async def seal_one(ledger: Ledger, readings: list[Reading] | None = None) -> Bat
     ended = [ReadingOutcome(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
     batch = Batch.open(NOW)
     part = Part(DATASET, f"{batch.id}.ndjson", "digest", 4, 1, b"rows", "d")
-    return batch if await ledger.batches.seal(batch, ended, [part]) else None
+    return batch if await ledger.batches.seal([(batch, ended, [part])]) else None
 
 
 async def test_batches_and_leases_of_a_dead_owner_are_recovered_at_once(tmp_path):
@@ -141,7 +141,7 @@ async def test_a_part_of_each_place_is_sealed_and_stored_on_its_own(tmp_path):
         ended = [ReadingOutcome(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
         batch = Batch.open(NOW)
         parts = [Part(DATASET, f"{batch.id}.ndjson", "0", 4, 1, b"rows", place) for place in ("a", "b")]
-        assert await ledger.batches.seal(batch, ended, parts)
+        assert await ledger.batches.seal([(batch, ended, parts)])
         assert [each.destination for each in await ledger.batches.recover()] == ["a", "b"]
         assert await ledger.batches.mark_stored(batch.id, dataset=DATASET, destination="a")
         assert await ledger.batches.list_sealed_parts(batch.id) == parts[1:]

@@ -61,7 +61,7 @@ async def seal_batch(ledger: Ledger, workspace: str, outcomes: list[object], *, 
     reading_outcomes = [ReadingOutcome(reading, outcome) for reading, outcome in zip(readings, outcomes, strict=True)]
     batch = Batch.open(NOW)
     part = Part(DATASET, f"{batch.id}.ndjson", "0", size_bytes, 1, b"x", "d")
-    assert await ledger.batches.seal(batch, reading_outcomes, [part])
+    assert await ledger.batches.seal([(batch, reading_outcomes, [part])])
     return batch
 
 
@@ -140,7 +140,7 @@ async def test_pending_pairs_are_counted_with_and_without_a_reading(ledger):
     await ledger.intake.enqueue(sends(ages=[1.5 * DAY_SECONDS, 1.2 * DAY_SECONDS, 1.1 * DAY_SECONDS]))
     readings = await ledger.batches.claim({"w": 2})
     ended = [ReadingOutcome(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
-    assert await ledger.batches.seal(Batch.open(NOW), ended, [])
+    assert await ledger.batches.seal([(Batch.open(NOW), ended, [])])
     books = await ledger.reports.get_books()
     assert (books.pending, books.never_read) == (3, 1)
     assert NOW + 0.4 * DAY_SECONDS < books.next_reading_at < NOW + 0.6 * DAY_SECONDS

@@ -40,7 +40,7 @@ async def seal(ledger: Ledger, workspace: str, outcome: object, *, stored: bool 
     (reading,) = await ledger.batches.claim({workspace: 1})
     batch = Batch.open(NOW)
     part = Part(DATASET, f"{batch.id}.ndjson", "0", 1, 1, b"x", "d")
-    assert await ledger.batches.seal(batch, [ReadingOutcome(reading, outcome)], [part])
+    assert await ledger.batches.seal([(batch, [ReadingOutcome(reading, outcome)], [part])])
     if stored:
         assert await ledger.batches.mark_stored(batch.id, dataset=DATASET, destination="d")
     return part.name

@@ -12,6 +12,7 @@ from harvester.engine.engine import Engine
 from harvester.errors import BrokerError, SinkError
 from harvester.health import Component
 from harvester.ledger import Ledger
+from harvester.model import Pair, SentPair
 from harvester.monitor.conditions import Conditions
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock
@@ -56,6 +57,41 @@ def test_an_unavailable_store_makes_the_process_unready_after_its_patience(tmp_p
         assert len(seen.events("store_recovered")) == 1
 
     served(tmp_path, {"us": Wire()}, story, sink=shelf)
+
+
+def test_one_of_several_places_that_is_blocked_leaves_the_process_ready(tmp_path, monkeypatch):
+    """The condition names the place and its workspaces; the process is not ready once all places are blocked."""
+    monkeypatch.chdir(tmp_path)
+    tables = "".join(f'[workspaces.{name}]\nout = "{name}"\napi_key = "{KEY}-{name}"\n' for name in ("eu", "us"))
+    config = tmp_path / "h.toml"
+    config.write_text(f'web_port = 0\n[workspace_defaults]\nendpoint = "{AT}"\n{tables}')
+
+    def block(name: str) -> None:
+        (tmp_path / name / "send_analytics").write_text("a file in place of the folder of the parts")
+
+    async def story(seen: Seen) -> None:
+        block("us")
+        await seen.enqueue(10, "us", "eu")
+        (condition,) = (await seen.at(90)).conditions
+        assert (condition.subject, condition.workspaces) == (str(tmp_path / "us"), ("us",))
+        assert condition.sentence.startswith('Parts cannot be stored (of workspace "us"): cannot write to us: ')
+        assert seen.snapshot.unready_reasons() == []
+        assert condition.sentence in seen.page
+        assert "2 places, 1 unavailable" in seen.page
+        assert seen.metrics["harvester_store_unavailable",] == 1
+        assert [(each["place"], each["workspaces"]) for each in seen.events("store_unavailable")] == [
+            (str(tmp_path / "us"), ["us"])
+        ]
+        block_eu = tmp_path / "eu" / "send_analytics"
+        block_eu.rename(tmp_path / "stored")
+        block("eu")
+        await seen.service.enqueue([SentPair(Pair("eu", "c", "later"))], once=True)
+        assert len((await seen.at(200)).unready_reasons()) == 2
+        for name in ("eu", "us"):
+            (tmp_path / name / "send_analytics").unlink()
+        assert (await seen.at(400)).conditions == ()
+
+    served(tmp_path, {"us": Wire(), "eu": Wire()}, story, config=config)
 
 
 class Queue:

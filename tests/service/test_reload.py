@@ -248,3 +248,30 @@ def test_a_key_file_that_becomes_anything_else_stops_no_reload_and_has_its_prese
         assert {each.name for each in seen.snapshot.workspaces} == {"us", "eu"}
 
     served(tmp_path, {"us": Wire(), "eu": Wire()}, story, config=config)
+
+
+def test_the_place_of_a_workspace_changes_without_a_restart(tmp_path, config):
+    """Nothing of the workspace is captured while its new place belongs to another ledger; others go on."""
+    write_key("eu")
+    Path("foreign/.harvester").mkdir(parents=True)
+    Path("foreign/.harvester/send_analytics.json").write_text('{"dataset": "d", "ledger": "another"}')
+
+    def count_parts(folder: str) -> int:
+        return len(list(Path(folder).glob("send_analytics/*/*.ndjson")))
+
+    async def story(seen: Seen) -> None:
+        await seen.enqueue(10, "us")
+        await wait_for_captures(seen, 10)
+        config.write_text(CONFIG + '[workspaces.us]\nout = "foreign"\n')
+        (condition,) = (await seen.at(100)).conditions
+        assert (condition.component, condition.workspaces) == (Component.STORE, ("us",))
+        assert "was captured with another ledger" in condition.detail
+        await seen.service.enqueue(arrivals(20, "us", "eu"), once=True)
+        await seen.at(200)
+        assert sum((await seen.ledger.reports.get_books()).captured.values()) == 30
+        config.write_text(CONFIG + '[workspaces.us]\nout = "mine"\n')
+        await wait_for_captures(seen, 40)
+        assert (await seen.at(400)).conditions == ()
+        assert (count_parts("out"), count_parts("mine"), count_parts("foreign")) == (2, 1, 0)
+
+    served(tmp_path, {"us": Wire(), "eu": Wire()}, story, config=config)

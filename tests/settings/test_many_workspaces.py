@@ -110,3 +110,24 @@ def test_the_name_of_a_key_file_must_be_the_name_of_a_workspace():
     """A file that is not named after a workspace, such as an editor's copy, is reported."""
     write_keys(**{"eu": KEY, "eu~": KEY})
     assert "workspaces.eu~" in load_error('api_key_dir = "keys"\n' + DEFAULTS)
+
+
+def test_a_workspace_has_a_place_of_its_own_or_the_common_one(set_env):
+    """The table or a variable names it."""
+    set_env(WORKSPACES__US__OUT="s3://client-us/braze")
+    tables = f'[workspaces.eu]\nout = "eu/braze"\nendpoint = "{BRAZE}"\n' + "[workspaces.us]\n[workspaces.au]\n"
+    settings = load_text('out = "common"\n' + DEFAULTS + tables)
+    assert settings.list_places() == {"eu/braze": ["eu"], "s3://client-us/braze": ["us"], "common": ["au"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[workspaces.eu]\nout = "-"\n', "workspaces.eu.out: - (standard input or output) cannot be used here"),
+        ('[workspaces.eu]\nout = "s3://lake?x"\n', "workspaces.eu.out: the name of the bucket must not contain"),
+        ('[workspaces.eu]\n[workspace_defaults]\nout = "x"\n', "workspace_defaults.out: set the out of the whole"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_refused_by_the_name_of_its_setting(text, problem):
+    """The error does not show the value, which may contain a secret."""
+    assert problem in load_error(text)

@@ -225,7 +225,7 @@ async def prepare_ledger(path, now):
         readings = await ledger.batches.claim({"default": 2})
         outcomes = {"s1": captured, "s2": rejected}
         settled = [ReadingOutcome(each, outcomes[each.pair.send_id]) for each in readings]
-        assert await ledger.batches.seal(Batch.open(now), settled, [])
+        assert await ledger.batches.seal([(Batch.open(now), settled, [])])
         await ledger.intake.enqueue([SentPair(Pair("default", "c", "overdue"), old)])
         wanted = [Pair("default", "c", send) for send in (*sent, "overdue", "nobody")]
         return await ledger.reports.find(wanted)

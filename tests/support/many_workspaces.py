@@ -12,6 +12,7 @@ from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
 from harvester.clock import Clock
 from harvester.engine.engine import Engine
+from harvester.errors import SinkError
 from harvester.ledger import Ledger
 from harvester.model import DAY_SECONDS, Pair, Part, SentPair
 from harvester.settings import Settings, Workspace
@@ -25,21 +26,33 @@ LATENCY_SECONDS = 0.2
 
 
 class RecordingSink:
-    """A place that keeps the rows of each part in memory, with the time of its creation."""
+    """A place that keeps the rows of each part in memory, with the time of its creation.
 
-    place = "memory"
+    It is unavailable while ``problem`` says so, and hangs while ``hanging`` is set.
+    """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, place: str = "memory") -> None:
         """Start without parts."""
         self.parts: list[tuple[float, list[dict]]] = []
+        self.place = place
+        self.problem: SinkError | None = None
+        self.hanging = False
         self._clock = clock
 
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Accept every ledger."""
-        return known or ledger_id
+        await self._fail()
+        return known or f"{ledger_id} in {self.place}"
+
+    async def _fail(self) -> None:
+        while self.hanging:
+            await asyncio.sleep(1)
+        if self.problem is not None:
+            raise self.problem
 
     async def create(self, part: Part) -> None:
         """Keep the rows."""
+        await self._fail()
         self.parts.append((self._clock.monotonic(), [orjson.loads(line) for line in part.data.splitlines()]))
 
     def stored_at(self) -> dict[tuple[str, str], float]:
@@ -106,6 +119,8 @@ class Scene:
     ledger: Ledger
     braze: Braze
     sink: RecordingSink
+    sinks: dict[str, RecordingSink]
+    """The places of workspaces that have their own; the test may add some, or change them."""
     task: asyncio.Task[None]
 
     async def enqueue(self, *lists: list[SentPair]) -> None:
@@ -129,13 +144,22 @@ def sends(workspace: str, count: int, *, age_days: float = 2.0, prefix: str = "s
 @asynccontextmanager
 async def create_engine(
     folder: Path, names: Iterable[str], *, lasting: bool = True, behaviours: Mapping[str, Behaviour] | None = None,
-    **settings: object,
-) -> AsyncIterator[tuple[Engine, Ledger, Braze, RecordingSink]]:  # fmt: skip
-    """Open an engine for workspaces whose sends have one reading, due at once."""
-    clock = VirtualClock()
+    places: Mapping[str, str] | None = None, unavailable: Mapping[str, SinkError] | None = None, **settings: object,
+) -> AsyncIterator[tuple[Engine, Ledger, Braze, RecordingSink, dict[str, RecordingSink]]]:  # fmt: skip
+    """Open an engine for workspaces whose sends have one reading, due at once.
+
+    ``places`` are those of workspaces that have their own; the ``unavailable`` ones fail from the start.
+    """
+    clock, places = VirtualClock(), places or {}
     clock.monotonic()
-    workspaces = {name: Workspace(endpoint=ENDPOINT, api_key="k" * 20 + name, ages_days=(0.01,)) for name in names}
+    workspaces = {
+        name: Workspace(endpoint=ENDPOINT, api_key="k" * 20 + name, ages_days=(0.01,), out=places.get(name))
+        for name in names
+    }
     braze, sink = Braze(behaviours or {}), RecordingSink(clock)
+    sinks = {place: RecordingSink(clock, place) for place in places.values()}
+    for place, problem in (unavailable or {}).items():
+        sinks[place].problem = problem
 
     def connect(*_: object) -> Braze:
         braze.opened += 1
@@ -144,22 +168,20 @@ async def create_engine(
     async with await Ledger.open(folder / "ledger.db", clock=clock) as ledger:
         engine = Engine(
             Settings(workspaces=workspaces, **settings), ledger=ledger, sink=sink, compression=Compression.NONE,
-            lasting=lasting, connect=connect,
+            lasting=lasting, connect=connect, open_sink=sinks.__getitem__,
         )  # fmt: skip
         await ledger.intake.set_plans(Settings(workspaces=workspaces).get_plans())
         async with engine.opened():
-            yield engine, ledger, braze, sink
+            yield engine, ledger, braze, sink, sinks
 
 
 @asynccontextmanager
-async def serve(
-    folder: Path, names: Iterable[str], *, behaviours: Mapping[str, Behaviour] | None = None, **settings: object
-) -> AsyncIterator[Scene]:
-    """Serve workspaces whose sends have one reading, due at once, until the body ends."""
-    async with create_engine(folder, names, behaviours=behaviours, **settings) as (engine, ledger, braze, sink):
+async def serve(folder: Path, names: Iterable[str], **more: object) -> AsyncIterator[Scene]:
+    """Serve the workspaces of ``create_engine`` until the body ends."""
+    async with create_engine(folder, names, **more) as (engine, ledger, braze, sink, sinks):
         task = asyncio.create_task(engine.run())
         try:
-            yield Scene(engine, ledger, braze, sink, task)
+            yield Scene(engine, ledger, braze, sink, sinks, task)
         finally:
             engine.stop()
             await task

@@ -118,6 +118,7 @@ def unhealthy() -> Snapshot:
         triggers=(replace(base.triggers[0], connected=False, last_error="connection refused by rabbit.internal:5671"),
                   base.triggers[1]),
         store=replace(base.store, problem="s3://lake answers 503 SlowDown; it is tried again",
+                      unavailable=1,
                       batches={"sealed": 212, "conflict": 1}, sealed_bytes=311_000_000),
         books=Books(accepted=1_000_000, captured={Verdict.ACTIVITY: 880_000}, rejected={"status_404": 6}, expired=3,
                     pending=86_458),

@@ -106,7 +106,7 @@ async def count_steps(ledger: Ledger) -> tuple[int, int]:
     with recorded_statements(ledger) as statements:
         readings = await ledger.batches.claim({"eu": BATCH})
         reading_outcomes = [ReadingOutcome(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
-        assert await ledger.batches.seal(Batch.open(NOW), reading_outcomes, [])
+        assert await ledger.batches.seal([(Batch.open(NOW), reading_outcomes, [])])
     return len(statements), steps
 
 

@@ -31,7 +31,7 @@ async def ledger(tmp_path) -> AsyncIterator[Ledger]:
         readings = await opened.batches.claim({"eu": 151})
         refused = [ReadingOutcome(each, Rejected("status_404", "=none")) for each in readings[1:]]
         refused.append(ReadingOutcome(readings[0], Rejected("status_400", "bad")))
-        assert await opened.batches.seal(Batch.open(1.0), refused, [])
+        assert await opened.batches.seal([(Batch.open(1.0), refused, [])])
         await opened.intake.enqueue([SentPair(Pair("us", "c", "late"), clock.wall() - 20 * DAY)])
         assert await opened.upkeep.expire(["us"], trust_clock=True) == 1  # it came too late
         await opened.intake.enqueue([SentPair(Pair("eu", "c", "pending"))])
