@@ -149,9 +149,8 @@ class Dispatcher:
             return
         names = sorted(self._workspaces.names, key=lambda name: name not in self._due)
         first = int(self._clock.monotonic() // POLL_SECONDS) * TIME_PROBES % len(names)
-        for name in (names[first:] + names[:first])[:TIME_PROBES]:
-            if await self._time.request_time_if_needed(name, lambda name=name: self._workspaces.get(name).client):  # type: ignore[misc]
-                return
+        probed = (names[first:] + names[:first])[:TIME_PROBES]
+        await self._time.request_time_if_needed(probed, lambda name: self._workspaces.get(name).client)
 
     def _check_time(self) -> None:
         """Act on a time that was confirmed or has moved."""

@@ -187,7 +187,7 @@ class Lane:
             return False
         if await self._shared.time.may_expire(self.workspace, lambda: self._access.client):
             await self._shared.ledger.upkeep.expire([self.workspace])
-        if await self._shared.time.request_time_if_needed(self.workspace, lambda: self._access.client):
+        if await self._shared.time.request_time_if_needed([self.workspace], lambda _: self._access.client):
             return True
         due_at = await self._shared.ledger.batches.get_next_due_at(
             self.workspace, max_deferrals=self._shared.patience.max_deferrals

@@ -5,7 +5,7 @@ clock made to the ledger are undone. If the next step depends on the time alone,
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
@@ -158,18 +158,18 @@ class TimeCheck:
             self._requests_left = MAX_TIME_REQUESTS
         return self._requests_left > 0
 
-    async def request_time_if_needed(self, workspace: str, get_client: Callable[[], Client]) -> bool:
+    async def request_time_if_needed(self, workspaces: Sequence[str], get_client: Callable[[str], Client]) -> bool:
         """Make one request for the time if the next step depends on it; returns whether one was made.
 
         It is needed for pairs that only a confirmed time can end, and once the machine's clock has jumped.
         """
-        pair = await self._ledger.upkeep.find_time_probe(workspace) if self.may_request_time else None
+        pair = await self._ledger.upkeep.find_time_probe(workspaces) if self.may_request_time else None
         if pair is None:
             return False
-        if await get_client().request_time(pair, ending_at=self._clock.wall()):
+        if await get_client(pair.workspace).request_time(pair, ending_at=self._clock.wall()):
             self._requests_left -= 1
             self._requested_at = self._clock.monotonic()
-            self._record_witness(workspace)
+            self._record_witness(pair.workspace)
         return True
 
     async def confirm(self, workspace: str, client: Client) -> None:

@@ -84,9 +84,9 @@ class Upkeep:
         """
         return await self._database.write(braze_time.correct_times, workspaces)
 
-    async def find_time_probe(self, workspace: str) -> Pair | None:
+    async def find_time_probe(self, workspaces: Sequence[str]) -> Pair | None:
         """Find the pair to request only to confirm the time; None if the next step does not depend on the time."""
-        return await self._database.read(braze_time.find_time_probe, workspace)
+        return await self._database.read(braze_time.find_time_probe, workspaces)
 
     async def ping(self) -> None:
         """Return once a small query has run, queued behind writes."""
