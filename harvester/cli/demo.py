@@ -33,19 +33,19 @@ def demo(out: str, pairs: int, *, verbose: bool) -> None:
     startup.set_up_logs({}, level="error")
     folder = parse_local_path(out, "--out")
     folder.mkdir(parents=True, exist_ok=True)
-    click.echo(
-        f"A stand-in for the Braze API serves {output.plural(pairs, 'send')}; "
-        f"1 % of its responses are broken on purpose.\nOutput: {out}",
-        err=True,
-    )
+    stand_in = f"A stand-in for the Braze API serves {output.plural(pairs, 'send')}"
+    output.print_lines([f"{stand_in}; 1 % of its responses are broken on purpose.", f"Output: {out}"], err=True)
     done = startup.run_async(_capture(out, folder / "pairs.csv", pairs))
     print_summary(done, verbose=verbose)
     if done.problem is not None:
         raise done.problem
-    click.echo(
-        f"\n{build_latest_query(out)}\n{run_latest_query(out)}\n"
-        f"Run these statements in DuckDB to read the parts in {folder / DATASET}.\n"
-        f"Each reading is a snapshot; never sum over readings.\nTo export the same rows: harvester latest {folder}"
+    click.echo(f"\n{build_latest_query(out)}\n{run_latest_query(out)}")
+    output.print_lines(
+        [
+            f"Run these statements in DuckDB to read the parts in {folder / DATASET}.",
+            "Each reading is a snapshot; never sum over readings.",
+            f"To export the same rows: harvester latest {folder}",
+        ]
     )
     sys.exit(done.exit_code)
 

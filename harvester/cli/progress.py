@@ -91,12 +91,9 @@ async def _draw(lines: Lines) -> None:
         live.start()
     try:
         while True:
-            texts = [
-                Text.assemble(*line, no_wrap=True, overflow="ellipsis")
-                for line in lines(loop.time(), console.width - _FREE_COLUMNS, ascii_only)
-            ]
+            texts = [Text.assemble(*line) for line in lines(loop.time(), console.width - _FREE_COLUMNS, ascii_only)]
             with OUTPUT_LOCK:
-                live.update(Text("\n").join(texts), refresh=True)
+                live.update(Text("\n", no_wrap=True, overflow="ellipsis").join(texts), refresh=True)
             await asyncio.sleep(REFRESH_SECONDS)
     finally:
         with OUTPUT_LOCK:

@@ -99,7 +99,7 @@ def capture_lines(every: Sequence[Work], *, width: int, wall: float, ascii_only:
     """
     if len(every) == 1:
         (work,) = every
-        return [_bar_line(work, width, ascii_only=ascii_only), *_hold_lines(work, wall)]
+        return [_bar_line(work, width, ascii_only=ascii_only), *_hold_lines(work, width, wall)]
     shown = list(every)
     if len(shown) > MAX_WORKSPACES:
         shown.sort(key=lambda work: work.slowness, reverse=True)
@@ -153,7 +153,7 @@ def _add_bar(share: float, fields: Sequence[Field], width: int, *, ascii_only: b
 
 
 def _format_left(work: Work) -> str:
-    return "" if work.seconds_left is None or not work.left else f"{_spell(work.seconds_left)} left"
+    return "" if work.seconds_left is None or not work.left else f"{_spell(max(1.0, work.seconds_left))} left"
 
 
 def _spell(seconds: float) -> str:
@@ -161,14 +161,16 @@ def _spell(seconds: float) -> str:
     return duration(seconds).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def _hold_lines(work: Work, wall: float) -> list[Line]:
-    """Return what the requests wait for, and until when."""
+def _hold_lines(work: Work, width: int, wall: float) -> list[Line]:
+    """Return what the requests wait for, and until when; what is too long is cut, but not the time."""
     if not work.hold:
         return []
     if work.hold_cause == "stopping":
         return [[Span("stopping: requests in flight finish first", "yellow")]]
-    until = f" until {time_of_day(wall + work.held_seconds)} (in {_spell(work.held_seconds)})"
-    return [[Span(f"waiting for {work.hold}{until}", "yellow")]]
+    until = f" until {time_of_day(wall + work.held_seconds)}"
+    hold = shorten(work.hold, width - len(f"waiting for {until}"))
+    fields = [Field(f"waiting for {hold}{until}", 0, "yellow"), Field(f"in {_spell(work.held_seconds)}", 1, "yellow")]
+    return [join_fields(fit_fields(fields, width))]
 
 
 def _workspace_fields(work: Work, width: int, wall: float) -> list[Field]:

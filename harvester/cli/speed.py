@@ -48,6 +48,6 @@ def format_speed(per_second: float | None) -> str:
     """Format a speed: ``812/s``, ``7.5/s``, ``12/min``; an empty text if it is unknown."""
     if per_second is None:
         return ""
-    if per_second >= 10:
+    if per_second >= 9.95:
         return f"{per_second:,.0f}/s"
     return f"{per_second:.1f}/s" if per_second >= 1 else f"{per_second * 60:.0f}/min"

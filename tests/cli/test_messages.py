@@ -23,7 +23,6 @@ from harvester.simulator import Simulator, SimulatorConfig
 from tests.commands.test_capture import write_pairs
 from tests.support.secret_canary import KEY
 
-TERMINAL = (sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])")
 BRAZE = "https://rest.fra-01.braze.eu"
 
 
@@ -50,14 +49,6 @@ async def test_a_reader_that_closes_the_pipe_ends_the_run_quietly_and_nothing_is
     assert code == 0, err
     assert sum(json.loads(line)["level"] == "capture" for line in out.splitlines()) == 40
     assert braze.responses.total() == 40
-
-
-async def test_log_lines_never_begin_on_the_line_of_the_progress(harvester, tmp_path, braze):
-    """On a terminal, logs and progress are separate lines."""
-    write_pairs(tmp_path / "pairs.csv", braze)
-    _, out, _ = await harvester.run("run", "pairs.csv", "--endpoint", braze.url, "--log-level", "info", inside=TERMINAL)
-    assert "timestamp=" in out
-    assert not re.findall(r"[^\n]{20}(?<![\nK])timestamp=", out), out
 
 
 async def test_a_failed_start_leaves_nothing_behind(harvester, tmp_path):

@@ -52,7 +52,9 @@ def test_a_bar_is_filled_to_the_share_that_is_answered():
 def test_a_line_says_what_requests_wait_for_and_until_when():
     """The wait has its own line."""
     held = Work("eu", 1, 1, 3, hold="the rate limit", hold_cause="rate_limited", held_seconds=754.0)
-    assert texts(held)[1:] == ["waiting for the rate limit until 00:12:34 UTC (in 12 min)"]
+    assert texts(held)[1:] == ["waiting for the rate limit until 00:12:34 UTC  in 12 min"]
+    assert texts(held, width=45)[1:] == ["waiting for the rate limit until 00:12:34 UTC"]
+    assert texts(held, width=40)[1:] == ["waiting for the rate… until 00:12:34 UTC"]
     stopping = Work("eu", 1, 1, 3, hold="the requests in flight", hold_cause="stopping", held_seconds=9.0)
     assert texts(stopping)[1:] == ["stopping: requests in flight finish first"]
 
