@@ -321,7 +321,7 @@ async def test_a_wait_for_the_rate_limit_ends_with_the_first_signal(tmp_path):
         service = Serving(tmp_path, simulator.url, "out")
         await service.enqueue(simulator, 0, 5)
         async with service.running():
-            await service.wait_for_page("/metrics", word='harvester_hold{cause="throttled",workspace="eu"} 1.0')
+            await service.wait_for_page("/metrics", word='harvester_hold{workspace="eu",cause="throttled"} 1')
             await service.wait_for_page("/readyz", 200)
         assert (await service.status())["books"]["pending"] == 5
         assert list(simulator.responses) == ["429"]
@@ -333,7 +333,7 @@ async def test_the_second_signal_ends_the_process_at_once_and_loses_nothing(tmp_
         service = Serving(tmp_path, simulator.url, "out")
         await service.enqueue(simulator, 0, 5)
         service.start()
-        await service.wait_for_page("/metrics", word='harvester_requests_in_flight{workspace="eu"} 1.0')
+        await service.wait_for_page("/metrics", word='harvester_requests_in_flight{workspace="eu"} 1')
         service.process.terminate()
         await asyncio.to_thread(lambda: next(line for line in service.process.stderr if b"stop_requested" in line))
         assert (await service.stop())[0] == 130
@@ -365,7 +365,7 @@ async def test_a_halted_workspace_affects_no_other_and_recovers_with_a_new_key(t
             refused = simulator.responses["401"]
             wrong.write_text(KEY)
             await wait_until(lambda: service.settled() == 10)
-            metrics = await service.wait_for_page("/metrics", word='harvester_workspace_halted{workspace="other"} 0.0')
+            metrics = await service.wait_for_page("/metrics", word='harvester_workspace_halted{workspace="other"} 0')
             assert 'component="key"' not in metrics
             assert (await service.status())["halted"] == {}
         assert simulator.responses["401"] == refused
@@ -437,7 +437,7 @@ async def test_pairs_are_removed_by_command_and_all_figures_agree(tmp_path):
             assert (books["accepted"], books["pending"]) == (2, 2)
             await service.wait_for_page("/metrics", word="harvester_accepted_pairs 2.0")
             metrics = await service.wait_for_page(
-                "/metrics", word='harvester_readings{state="waiting",workspace="eu"} 2.0'
+                "/metrics", word='harvester_readings{workspace="eu",state="waiting"} 2'
             )
             assert 'harvester_pairs{outcome="pending"} 2.0' in metrics
             assert "harvester_books_balanced 1.0" in metrics
