@@ -1,4 +1,7 @@
-"""The places for parts: what a reader finds there, and the faults that they can have."""
+"""The places for parts: what a reader finds there, and the faults that they can have.
+
+Workspaces may have places of their own beside ``out``; ``parts`` reads all of them, and names begin with the place.
+"""
 
 import random
 from pathlib import Path
@@ -14,11 +17,11 @@ class FolderPlace:
     def __init__(self, disk: Path) -> None:
         """Use the default folder of harvester on this disk."""
         self.out, self.env = "harvest", {}
-        self._top = disk / "harvest"
+        self._top = disk
 
     def parts(self) -> Parts:
         """Return all parts that a reader finds, by name."""
-        found = self._top.glob("send_analytics/*/*.zst")
+        found = self._top.glob("*/send_analytics/*/*.zst")
         return {str(path.relative_to(self._top)): path.read_bytes() for path in found}
 
     def set_faults(self, _draw: random.Random) -> str:

@@ -1,7 +1,8 @@
 """``harvester serve`` with many workspaces of mixed health, which are added, removed and repaired while it runs.
 
 A workspace is healthy, refused (nobody listens at its endpoint), hanging (its endpoint never responds), revoked (Braze
-refuses its key) or removed (it is not configured). In the end all are healthy, so each reading must be captured once.
+refuses its key) or removed (it is not configured). A tenth of them have a place of their own. In the end all are
+healthy, so each reading must be captured once.
 """
 
 import asyncio
@@ -9,12 +10,16 @@ import signal
 from enum import StrEnum
 from multiprocessing.process import BaseProcess
 
-from benchmarks.torture.check_output import Pair
+from benchmarks.torture.check_output import CheckFailed, Pair, parse_rows
 from benchmarks.torture.service_target import ServiceTarget
 from tests.support.processes import free_port
 
 MAX_CHANGES = 10
 """How many workspaces change their health at once."""
+
+
+OWN_PLACE = "7"
+"""The last digit of the workspaces that have a place of their own."""
 
 
 class WorkspaceHealth(StrEnum):
@@ -51,6 +56,8 @@ class WorkspacesTarget(ServiceTarget):
                 continue
             ports = {WorkspaceHealth.REFUSED: self._refused_port, WorkspaceHealth.HANGING: self._hanging_port}
             lines += [f"[workspaces.{name}]", f'endpoint = "http://127.0.0.1:{ports.get(health, self.port)}"']
+            if name.endswith(OWN_PLACE):
+                lines.append(f'out = "{self.place.out}-{name}"')
             if health is WorkspaceHealth.REVOKED:
                 lines.append('api_key_file = "revoked.key"')
         return lines
@@ -73,6 +80,14 @@ class WorkspacesTarget(ServiceTarget):
         await self.wait_a_while(process)
         await super().inject_fault(process)
 
+    def check_places(self) -> None:
+        """Check that each place contains only the rows of its workspaces. Raises ``CheckFailed``."""
+        for name, data in self.place.parts().items():
+            owners = {row["workspace"] for row in parse_rows(name, data)}
+            place = name.partition("/send_analytics/")[0]
+            if wrong := [each for each in owners if place.endswith(each) != each.endswith(OWN_PLACE)]:
+                raise CheckFailed(f"{name} contains rows of {wrong}")
+
     async def settle_all(self) -> None:
         """Repair all workspaces, and send again what was a dead letter because its workspace was removed."""
         self._health = dict.fromkeys(self._health, WorkspaceHealth.HEALTHY)
@@ -81,6 +96,7 @@ class WorkspacesTarget(ServiceTarget):
         self.counts["dead letters sent again"] += len(dead)
         await self.broker_server.send(self.queue, *(body for body, _ in dead))
         await super().settle_all()
+        self.check_places()
         self._hanging.close()
 
     def is_expected(self, reason: str) -> bool:
