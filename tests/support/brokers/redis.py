@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+from redis.exceptions import BusyLoadingError
 
 from tests.support.brokers.broker_server import DAY_SECONDS, LEASE_SECONDS, BrokerServer, Server
 from tests.support.processes import free_port, require_program
@@ -32,8 +35,9 @@ class RedisStreams(BrokerServer):
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
-        """Yield a client for the test."""
-        async with Redis.from_url(self.url) as redis:
+        """Yield a client for the test, which waits while a server that was started again loads its data."""
+        retry = Retry(ConstantBackoff(0.1), 300)
+        async with Redis.from_url(self.url, retry=retry, retry_on_error=[BusyLoadingError]) as redis:
             yield redis
 
     async def create_queue(self, name: str, *, dead_letters: bool = True) -> None:
