@@ -90,21 +90,30 @@ def _build_merge(kind: str, dialect: Dialect, columns: Sequence[Column], table: 
         f"    SELECT {names} FROM {latest}\n    WHERE {send_id} IN (SELECT {send_id} FROM {table})\n  ) AS both_tables"
     )
     newest = _build_newest_rows(dialect, columns, both)
-    keys = "\n  AND ".join(_compare_key(dialect, name) for name in KEY)
     assignments = ",\n  ".join(f"{name} = s.{name}" for name in _quote_names(dialect, columns))
     values = textwrap.fill(
         ", ".join(f"s.{name}" for name in _quote_names(dialect, columns)), 116, subsequent_indent="    "
     )
     changed = f" AND t.{dialect.quote_name('batch_id')} <> s.{dialect.quote_name('batch_id')}"
-    source, matched = f"(\n{newest}\n)", f"WHEN MATCHED{changed}"
-    before = f"CREATE TABLE IF NOT EXISTS {latest} (\n{dialect.define_columns(columns)}\n){dialect.latest_end};\n\n"
-    if kind == "redshift":  # its MERGE has neither conditions nor a query as a source
-        before += f"DROP TABLE IF EXISTS newest_rows;\nCREATE TEMP TABLE newest_rows AS\n{newest};\n\n"
-        source, matched = "newest_rows", "WHEN MATCHED"
+    changed = f"t.{dialect.quote_name('batch_id')} <> s.{dialect.quote_name('batch_id')}"
+    created = f"CREATE TABLE IF NOT EXISTS {latest} (\n{dialect.define_columns(columns)}\n){dialect.latest_end};\n\n"
+    if kind == "redshift":
+        return created + _build_replacement(dialect, names, latest, newest)
     return (
-        f"{before}MERGE INTO {latest} AS t\nUSING {source} AS s\nON {keys}\n"  # noqa: S608 - quoted
-        f"{matched} THEN UPDATE SET\n  {assignments}\n"
+        f"{created}MERGE INTO {latest} AS t\nUSING (\n{newest}\n) AS s\nON {_match_keys(dialect, 't')}\n"  # noqa: S608 - quoted
+        f"WHEN MATCHED AND {changed} THEN UPDATE SET\n  {assignments}\n"
         f"WHEN NOT MATCHED THEN INSERT ({names})\n  VALUES ({values});\n"
+    )
+
+
+def _build_replacement(dialect: Dialect, names: str, latest: str, newest: str) -> str:
+    """Return a transaction that replaces rows. MERGE of Redshift accepts no query and compares no nulls."""
+    return (
+        "BEGIN;\n"
+        f"CREATE TEMP TABLE newest_rows AS\n{newest};\n"
+        f"DELETE FROM {latest} USING newest_rows AS s\nWHERE {_match_keys(dialect, latest)};\n"
+        f"INSERT INTO {latest} ({names})\nSELECT {names} FROM newest_rows;\n"
+        "DROP TABLE newest_rows;\nEND;\n"
     )
 
 
@@ -121,10 +130,14 @@ def _build_replacing_table(dialect: Dialect, columns: Sequence[Column], table: s
     )
 
 
-def _compare_key(dialect: Dialect, name: str) -> str:
-    quoted = dialect.quote_name(name)
-    equal = f"t.{quoted} = s.{quoted}"
-    return f"({equal} OR t.{quoted} IS NULL AND s.{quoted} IS NULL)" if name in NULLABLE_KEY else equal
+def _match_keys(dialect: Dialect, target: str) -> str:
+    """Return the condition that a row of the target and a row of ``s`` have the same key."""
+    tests = []
+    for name in KEY:
+        left, right = f"{target}.{dialect.quote_name(name)}", f"s.{dialect.quote_name(name)}"
+        nullable = name in NULLABLE_KEY
+        tests.append(f"({left} = {right} OR {left} IS NULL AND {right} IS NULL)" if nullable else f"{left} = {right}")
+    return "\n  AND ".join(tests)
 
 
 def _quote_names(dialect: Dialect, columns: Sequence[Column]) -> list[str]:

@@ -31,11 +31,26 @@ ELSEWHERE = {
     r"redis-cli XADD|rabbitmqadmin publish|aws sqs send-message": "tests/conformance/test_brokers.py",
     r"pip install -c locks/constraints.txt": "tests/system/test_supply_chain.py",
     r"_HARVESTER_COMPLETE=|^eval TEXT": "tests/cli/test_help.py::test_the_documented_variable_prints_the",
+    r"harvester schema ": "tests/system/test_loading.py",
+    r"zstd -dc .*psql": "benchmarks/loading/check_postgresql.py",
     r"export OTEL_": "tests/observability/test_traces.py",
 }
-"""Commands that need an installation or a server of their own, and the tests that run the same."""
+"""Commands that need an installation, a server or files of their own, and what runs the same."""
 
-VENDORS = ("gcloud", "az", "aws", "mc", "nats", "rabbitmqadmin", "cat", "title:", "expression:", "resource.", "api.")
+VENDORS = (
+    "gcloud",
+    "az",
+    "aws",
+    "bq",
+    "mc",
+    "nats",
+    "rabbitmqadmin",
+    "cat",
+    "title:",
+    "expression:",
+    "resource.",
+    "api.",
+)
 """Commands of other vendors' tools, which need an account or a server of theirs. No test runs them."""
 
 

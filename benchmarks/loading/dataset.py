@@ -1,11 +1,14 @@
 """Parts of a dataset whose sends were read three times."""
 
+import gzip
 import json
 from pathlib import Path
 
 import zstandard
 
 from harvester.braze.series import build_capture
+from harvester.commands.schema import list_columns
+from harvester.datasets import FORMATS, Statement, build_statement, write_latest
 from harvester.model import Pair, Reading
 
 SENDS = ("007", "10:30", "2026-11-20", "6F2C1B9E-3A51-4E0B-9D5B-0C5F3B1E9A77")
@@ -44,3 +47,22 @@ def _build_rows(send_id: str, number: int, name: str, batch_id: str, new_counter
     zeros = [{"time": "2026-11-19", "messages": {"email": [{"variation_name": "A", "sent": 0, "revenue": 0.0}]}}]
     body = json.dumps({"message": "success", "data": zeros if deleted else numbers}).encode()
     return build_capture(body, reading, batch_id=batch_id, captured_at=captured_at, new_counters=set()).rows
+
+
+def write_work_folder(folder: Path) -> None:
+    """Write what the checks need: parts in both compressions, all statements, and the expected rows."""
+    parts = write_readings(folder / "harvest")
+    columns = list_columns(folder / "harvest", folder)
+    all_rows = [zstandard.ZstdDecompressor().decompressobj().decompress(part.read_bytes()) for part in parts]
+    for part, rows in zip(parts, all_rows, strict=True):
+        compressed = folder / "gzip" / part.relative_to(folder / "harvest").with_suffix(".gz")
+        compressed.parent.mkdir(parents=True)
+        compressed.write_bytes(gzip.compress(rows))
+    (folder / "rows.ndjson").write_bytes(b"".join(all_rows))
+    write_latest(folder / "harvest", folder / "latest.ndjson", "ndjson", temp_directory=folder)
+    for kind in FORMATS[:-2]:
+        for statement in Statement:
+            text = build_statement(statement, kind, columns, "send_analytics")
+            (folder / f"{kind}-{statement}.sql").write_text(text)
+    for kind, name in (("polars", "columns.py"), ("jsonschema", "row.schema.json")):
+        (folder / name).write_text(build_statement(Statement.TABLE, kind, columns, "send_analytics"))
