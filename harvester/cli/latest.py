@@ -1,27 +1,40 @@
 """The command latest: exports the latest numbers of every send."""
 
 import tempfile
+from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harvester.cli import options, output, startup
-from harvester.errors import HarvesterError
-from harvester.model import DATASET, is_part
+from harvester.errors import HarvesterError, UsageError
+from harvester.model import DATASET, RAW_DATASET, is_in_object_store, is_part
 from harvester.place import PlaceKind, classify_place
+from harvester.text import printable
+
+if TYPE_CHECKING:
+    from harvester.datasets import WrittenView
 
 
 @click.command()
-@click.argument("place", shell_complete=options.complete_path)
+@click.argument("place")
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["ndjson", "csv", "parquet"]),
+    type=click.Choice(["ndjson", "csv", "parquet", "duckdb"]),
     default="ndjson",
     show_default=True,
-    help="The file format; Parquet needs -o.",
+    help="The file format, or a table in a DuckDB file; Parquet and DuckDB need -o.",
 )
-@click.option("-o", "--out", type=options.LocalPath(), help="The file to write.  [default: stdout]")
+@click.option("-o", "--out", type=options.ListedPlace(), help="The file or object to write.  [default: stdout]")
+@click.option(
+    "--partition-by",
+    type=click.Choice(["workspace", "date", "level", "channel"]),
+    help="Write a folder with a file for each value of this column, such as OUT/date=2026-11-20/latest.parquet.",
+)
+@click.option("--since", metavar="DAY", help="Only rows that changed on this day (UTC) or later, such as 2026-11-20.")
+@click.option("--table", default="latest", show_default=True, help="The table in the DuckDB file.")
 @click.option(
     "--memory-limit-mb",
     default=512,
@@ -29,32 +42,30 @@ from harvester.place import PlaceKind, classify_place
     help="The memory for sorting, in MB; larger data is sorted on disk.",
 )
 @options.config
-def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int, config: Path | None) -> None:
+def latest(place: str, out: str | None, config: Path | None, kind: str, since: str | None, **export: Any) -> None:
     """Export the latest numbers of every send.
 
     PLACE is the folder or bucket of the parts. The export is the latest view: one row for each pair, day, channel and
     variation, with a column for each counter (500 at most). Each reading is a snapshot: sum over these rows, never over
     readings. The parts of a bucket are copied to the folder for temporary files (TMPDIR) while they are read.
 
+    With --since, the export has only the rows that changed. With --partition-by too, it has all rows of each partition
+    that changed, so its files replace those of an earlier export.
+
     \b
     Examples:
       harvester latest ./harvest --format parquet -o latest.parquet
       harvester latest s3://lake/braze --format csv -o latest.csv
+      harvester latest s3://lake/braze --format parquet -o s3://lake/latest --partition-by date --since 2026-11-20
+      harvester latest ./harvest --format duckdb -o lake.duckdb
     """
-    from harvester.datasets import write_latest
-
+    out = None if out == "-" else out
+    _check_options(out, kind, since)
     in_bucket = classify_place(place, "PLACE", buckets=True) is PlaceKind.BUCKET
-    if in_bucket and config is not None:
+    if config is not None and (in_bucket or is_in_object_store(out or "")):
         startup.load_settings({"config": config})  # it names the proxy
     with tempfile.TemporaryDirectory(prefix="harvester-") as temporary:
-        folder = copy_parts(place, Path(temporary)) if in_bucket else Path(place)
-        try:
-            written = write_latest(folder, out, kind, memory_limit_mb=memory_limit_mb, temp_directory=Path(temporary))
-        except HarvesterError as error:
-            if not in_bucket:
-                raise
-            # The error names the copy.
-            raise type(error)(str(error).replace(str(folder), place.rstrip("/"))) from None
+        written = _export(place, out, Path(temporary), file_format=kind, since=since, **export)
     if out is not None:
         click.echo(f"wrote {output.plural(written.row_count, 'row')} to {out}", err=True)
     if written.folded_count:
@@ -63,6 +74,59 @@ def latest(place: str, kind: str, out: Path | None, memory_limit_mb: int, config
             "since the view has at most 500 columns of counters",
             err=True,
         )
+
+
+def _export(place: str, out: str | None, temporary: Path, **export: Any) -> "WrittenView":
+    """Write the latest view of a place; through folders for temporary files, if one of both is in a bucket."""
+    from harvester.datasets import write_latest
+
+    in_bucket = is_in_object_store(place)
+    folder = copy_parts(place, temporary) if in_bucket else Path(place)
+    target = None if out is None else Path(out)
+    if out is not None and is_in_object_store(out):
+        target = temporary / "export" / out.rstrip("/").rpartition("/")[2]
+        target.parent.mkdir()
+    try:
+        written = write_latest(folder, target, temp_directory=temporary, **export)
+    except HarvesterError as error:
+        if not in_bucket:
+            raise
+        # The error names the copy.
+        raise type(error)(str(error).replace(str(folder), place.rstrip("/"))) from None
+    if out is not None and target is not None and is_in_object_store(out):
+        _upload_files(target, out)
+    return written
+
+
+def _check_options(out: str | None, kind: str, since: str | None) -> None:
+    """Raise ``UsageError`` for options that do not fit, and for an output among the parts."""
+    if since is not None and not _is_day(since):
+        raise UsageError(f"--since {printable(since)} is not a day; write it as 2026-11-20")
+    if since is not None and kind == "duckdb":
+        raise UsageError("--since cannot be used with --format duckdb, whose table always has all rows")
+    if out is not None and is_in_object_store(out) and kind == "duckdb":
+        raise UsageError("--format duckdb needs a file on this machine; for a bucket, use --format parquet")
+    if out is not None and is_in_object_store(out) and not out.partition("://")[2].rstrip("/").partition("/")[2]:
+        raise UsageError(f"-o {printable(out)} names only a bucket; add the name of the file or folder to write")
+    if out is not None and not {DATASET, RAW_DATASET, ".harvester"}.isdisjoint(out.split("/")):
+        raise UsageError(f"-o {printable(out)} is inside a dataset; choose a place outside of it")
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def _upload_files(target: Path, out: str) -> None:
+    """Write the exported file, or all files of the folder, to a bucket. Files of an earlier export are replaced."""
+    from harvester.storage.object_store import ObjectStore
+
+    store = ObjectStore(out.rstrip("/").rpartition("/")[0])
+    for path in sorted(target.rglob("*")) if target.is_dir() else [target]:
+        if path.is_file():
+            store.replace(str(path.relative_to(target.parent)), path)
 
 
 def copy_parts(place: str, to: Path) -> Path:

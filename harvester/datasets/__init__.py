@@ -5,7 +5,7 @@ The only package that imports DuckDB. DuckDB's own limit bounds memory; what exc
 
 from harvester.datasets.captures import list_last_captures
 from harvester.datasets.dialects import Column, ColumnType
-from harvester.datasets.latest import find_column_types, write_latest
+from harvester.datasets.latest import WrittenView, find_column_types, write_latest
 from harvester.datasets.latest_sql import build_latest_query, run_latest_query
 from harvester.datasets.parquet import ParquetFile
 from harvester.datasets.statements import FORMATS, Statement, build_statement
@@ -16,6 +16,7 @@ __all__ = [
     "ColumnType",
     "ParquetFile",
     "Statement",
+    "WrittenView",
     "build_latest_query",
     "build_statement",
     "find_column_types",

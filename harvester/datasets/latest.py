@@ -1,8 +1,5 @@
 """Writes the latest view: the newest numbers of every send, from all parts."""
 
-import secrets
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,17 +8,10 @@ from typing import NamedTuple
 from harvester.datasets.dialects import ColumnType
 from harvester.datasets.latest_view import build_view
 from harvester.datasets.members import find_members
-from harvester.datasets.sql import limit_memory, quote_text
+from harvester.datasets.sql import limit_memory
+from harvester.datasets.view_files import DatabaseTable, PartitionFiles, SingleFile, ViewFiles, select_changed
 from harvester.errors import SinkError, UsageError
 from harvester.model import DATASET, is_part
-from harvester.private_files import make_private_file
-
-_COPY_OPTIONS = {
-    "ndjson": "(FORMAT json)",
-    "csv": "(FORMAT csv, HEADER)",
-    "parquet": "(FORMAT parquet, COMPRESSION zstd)",
-}
-
 
 _MEMORY_LIMIT_MB = 512
 
@@ -34,35 +24,47 @@ class WrittenView(NamedTuple):
 
 
 def write_latest(
-    folder: Path, out: Path | None, file_format: str, *, memory_limit_mb: int = _MEMORY_LIMIT_MB, temp_directory: Path
+    folder: Path,
+    out: Path | None,
+    file_format: str,
+    *,
+    since: str | None = None,
+    partition_by: str | None = None,
+    table: str = "latest",
+    memory_limit_mb: int = _MEMORY_LIMIT_MB,
+    temp_directory: Path,
 ) -> WrittenView:
-    """Write the latest view of a folder to a file (atomically) or to standard output.
+    """Write the latest view of a folder to a file, a folder, a database or standard output. Files are atomic.
 
     For each pair, date, level, channel and variation it keeps the newest row with a counter other than 0, else the
     newest row: zeros that Braze returns after expiry do not hide the numbers. Absent counters are null, in NDJSON too,
     because readers infer columns from the first rows. In CSV, text that a spreadsheet would run as a formula gets a
-    leading apostrophe. ``file_format`` is ndjson, csv or parquet. Beyond ``MAX_COUNTERS``, the rarest counters are
-    JSON text in ``unrecognized``.
+    leading apostrophe. Beyond ``MAX_COUNTERS``, the rarest counters are JSON text in ``unrecognized``.
+
+    ``file_format`` is ndjson, csv, parquet, or duckdb for ``table`` in a database file. ``out`` is a folder if
+    ``partition_by`` names a column. With ``since``, a day such as 2026-11-20, only rows that were captured on that day
+    or later are written; with partitions, all rows of the partitions with such a row.
 
     Raises ``UsageError`` if there is no part or ``out`` cannot be written, ``SinkError`` for a damaged part.
     """
     import duckdb  # noqa: PLC0415 - it takes longer to import than most commands to run
 
     parts = _list_parts(folder)
-    if file_format == "parquet" and out is None:
-        raise UsageError("Parquet cannot be written to standard output; use -o FILE")
-    temporary = temp_directory / "latest" if out is None else _make_temporary_path(out)
-    _check_writable(temporary)
-    with _describe_errors(folder, temporary, memory_limit_mb, temp_directory), duckdb.connect() as connection:
+    files: ViewFiles
+    if out is None and (file_format not in ("ndjson", "csv") or partition_by):
+        raise UsageError("only NDJSON and CSV in one file can be written to standard output; use -o")
+    if out is not None and partition_by:
+        files = PartitionFiles(out, file_format, partition_by)
+    elif out is not None and file_format == "duckdb":
+        files = DatabaseTable(out, table)
+    else:
+        files = SingleFile(out, file_format, temp_directory)
+    with _describe_errors(folder, files, memory_limit_mb, temp_directory), duckdb.connect() as connection:
         limit_memory(connection, memory_limit_mb, temp_directory)
         view = build_view(find_members(connection, parts), parts, escape_formulas=file_format == "csv")
-        copy = f"COPY ({view.query}) TO {quote_text(str(temporary))} {_COPY_OPTIONS[file_format]}"
-        written = connection.execute(copy).fetchone()
-    if out is None:
-        _copy_to_stdout(temporary)
-    else:
-        temporary.replace(out)
-    return WrittenView(int(written[0]) if written else 0, view.folded_count)
+        rows = files.write(connection, select_changed(view.query, since, partition_by))
+    files.publish()
+    return WrittenView(rows, view.folded_count)
 
 
 def find_column_types(folder: Path, *, temp_directory: Path) -> dict[str, ColumnType]:
@@ -88,22 +90,9 @@ def _list_parts(folder: Path) -> list[Path]:
     return parts
 
 
-def _make_temporary_path(out: Path) -> Path:
-    return out.with_name(f".{out.name}.{secrets.token_hex(4)}.making")
-
-
-def _check_writable(path: Path) -> None:
-    """Raise ``UsageError`` if the folder is not writable, or if the name exists, even as a link."""
-    try:
-        make_private_file(path)
-        path.unlink()
-    except OSError as error:
-        raise UsageError(f"cannot write to the folder {path.parent}: {error.strerror}") from None
-
-
 @contextmanager
 def _describe_errors(
-    folder: Path, temporary: Path | None, memory_limit_mb: int, temp_directory: Path
+    folder: Path, files: ViewFiles | None, memory_limit_mb: int, temp_directory: Path
 ) -> Iterator[None]:
     """Turn an error of DuckDB into a sentence that says what to do, and delete the incomplete view."""
     import duckdb  # noqa: PLC0415 - as above
@@ -111,25 +100,16 @@ def _describe_errors(
     try:
         yield
     except duckdb.OutOfMemoryException:
-        _delete(temporary)
+        if files is not None:
+            files.discard()
         raise SinkError(
             f"the latest view of {folder} needs more than {memory_limit_mb} MB of memory, or more space for temporary "
             f"files than {temp_directory.parent} has; raise --memory-limit-mb, or set TMPDIR to a larger volume"
         ) from None
     except duckdb.Error as error:
-        _delete(temporary)
+        if files is not None:
+            files.discard()
         raise SinkError(f"cannot read the parts of {folder}: {str(error).splitlines()[0]}") from None
-
-
-def _delete(path: Path | None) -> None:
-    if path is not None:
-        path.unlink(missing_ok=True)
-
-
-def _copy_to_stdout(path: Path) -> None:
-    with path.open("rb") as view:
-        shutil.copyfileobj(view, sys.stdout.buffer)
-    sys.stdout.buffer.flush()
 
 
 def _describe_missing_parts(folder: Path) -> str:

@@ -119,6 +119,11 @@ class ObjectStore:
         with self._describe_errors(f"read {name} from"), target.open("wb") as file:
             self._copy(name, file, target.parent)
 
+    def replace(self, name: str, file: Path) -> None:
+        """Write a file as an object, and replace an existing one. Raises ``SinkError``. Never use it for parts."""
+        with self._describe_errors(f"write {name} to"):
+            obstore.put(self._store, name, file)
+
     def open_copy(self, name: str) -> BinaryIO:
         """Open a copy of an object, on disk if it is large. Raises ``SinkError`` as ``download`` does."""
         copy: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES)  # noqa: SIM115 - the caller closes it

@@ -279,3 +279,59 @@ def test_the_view_is_not_written_through_a_link(harvest, tmp_path):
         ".view.ndjson.making",
         "view.ndjson",
     ]
+
+
+def read_partitions(folder) -> dict[str, list[dict]]:
+    """Return the rows of an export with partitions, by folder."""
+    return {
+        path.parent.name: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(folder.glob("*/latest.ndjson"))
+    }
+
+
+def test_an_export_with_partitions_has_one_file_for_each_value(harvest, tmp_path):
+    """A value that is no file name is escaped, rows without a value have a folder, and DuckDB reads the column back."""
+    folder = harvest([
+        {"captured_at": "1", "date": "2026/11", "sent": 1},
+        {"captured_at": "1", "date": "2026-11-20", "sent": 2},
+        {"captured_at": "1", "date": None, "level": "capture"},
+    ])  # fmt: skip
+    written = write_latest(folder, tmp_path / "out", "ndjson", partition_by="date", temp_directory=tmp_path)
+    found = read_partitions(tmp_path / "out")
+    assert list(found) == ["date=2026%2F11", "date=2026-11-20", "date=__HIVE_DEFAULT_PARTITION__"]
+    assert written.row_count == 3
+    assert "date" not in found["date=2026-11-20"][0]
+    rows = duckdb.sql(f"SELECT date, sent FROM read_json('{tmp_path}/out/*/*.ndjson', hive_partitioning = true)")
+    assert set(rows.fetchall()) >= {("2026/11", 1), ("2026-11-20", 2)}
+
+
+def test_since_a_day_only_what_changed_is_written(harvest, latest, tmp_path):
+    """A row counts as changed when its numbers are of that day; with partitions, the files have all of their rows."""
+    old = [{"captured_at": "2026-11-21T09", "date": f"2026-11-{day}", "sent": 1} for day in (18, 19)]
+    other = {"captured_at": "2026-11-21T09", "date": "2026-11-19", "channel": "sms", "sent": 5}
+    new = [
+        {"captured_at": "2026-11-22T09", "date": "2026-11-19", "sent": 2},
+        {"captured_at": "2026-11-22T09", "date": "2026-11-18", "sent": 0},
+    ]
+    folder = harvest([*old, other], new)
+    out = tmp_path / "changed.ndjson"
+    write_latest(folder, out, "ndjson", since="2026-11-22", temp_directory=tmp_path)
+    assert [json.loads(line)["sent"] for line in out.read_text().splitlines()] == [2]
+    write_latest(folder, tmp_path / "p", "ndjson", since="2026-11-22", partition_by="date", temp_directory=tmp_path)
+    found = read_partitions(tmp_path / "p")
+    assert {name: sorted(row["sent"] for row in rows) for name, rows in found.items()} == {"date=2026-11-19": [2, 5]}
+
+
+def test_the_view_is_a_table_in_a_database(harvest, tmp_path):
+    """A second export replaces the table and no other one; a file that is no database is refused and kept."""
+    folder, lake = harvest([{"captured_at": "1", "sent": 3}]), tmp_path / "lake.duckdb"
+    with duckdb.connect(lake) as connection:
+        connection.execute("CREATE TABLE mine AS SELECT 1 AS a")
+    for _ in range(2):
+        write_latest(folder, lake, "duckdb", table="braze", temp_directory=tmp_path)
+    with duckdb.connect(lake) as connection:
+        assert connection.sql("SELECT sent, send_id, a FROM braze, mine").fetchall() == [(3, "007", 1)]
+    (tmp_path / "text.duckdb").write_text("no database" * 1000)
+    with pytest.raises(UsageError, match=r"cannot write to .*text\.duckdb"):
+        write_latest(folder, tmp_path / "text.duckdb", "duckdb", temp_directory=tmp_path)
+    assert (tmp_path / "text.duckdb").read_text() == "no database" * 1000

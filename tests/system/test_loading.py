@@ -52,6 +52,13 @@ async def test_the_loader_of_the_page_loads_new_parts_once(harvester, tmp_path, 
                 assert lake.sql("FROM send_analytics").fetchall() == []
             assert loaded == count_sent(tmp_path)
     assert bookmarks[0] < bookmarks[1]
+    code, _, problem = await harvester.run("latest", "harvest", "--format", "duckdb", "-o", "lake.duckdb")
+    assert (code, "to lake.duckdb" in problem) == (0, True)
+    changed = ("latest", "harvest", "--format", "parquet", "-o", "latest", "--partition-by", "date", "--since")
+    assert (await harvester.run(*changed, "2026-11-20"))[0] == 0
+    assert list((tmp_path / "latest").glob("date=*/latest.parquet"))
+    assert (await harvester.run(*changed, "20.11.2026"))[0] == 2
+    assert (await harvester.run("latest", "harvest", "-o", "harvest/send_analytics/x"))[0] == 2
     code, printed, _ = await harvester.run("schema", "harvest", "--for", "jsonschema")
     assert (code, json.loads(printed)["properties"]["sent"]) == (0, {"type": ["integer", "null"]})
     code, _, problem = await harvester.run("schema", "--for", "polars", "--statement", "merge")
