@@ -100,18 +100,18 @@ class Places:
 
     async def apply(self, settings: Settings) -> None:
         """Give each workspace of these settings its place. Raises ``UsageError`` for a place that cannot be opened."""
-        sinks = {name: self._find_sink(name, workspace.out) for name, workspace in settings.workspaces.items()}
+        sinks = {name: await self._find_sink(name, workspace.out) for name, workspace in settings.workspaces.items()}
         self._by_workspace = {name: await self._find_or_add(sink) for name, sink in sinks.items()}
         for name, place in self._by_workspace.items():
             if place.dataset_id is not None:
                 self.destinations[name] = place.dataset_id
 
-    def _find_sink(self, workspace: str, out: str | None) -> Sink:
+    async def _find_sink(self, workspace: str, out: str | None) -> Sink:
         if out is None:
             return self._common
         if out not in self._sinks:
             try:
-                self._sinks[out] = self._open_sink(out)
+                self._sinks[out] = await asyncio.to_thread(self._open_sink, out)  # a bucket's library takes 30 ms
             except UsageError as error:
                 raise UsageError(f"workspaces.{workspace}.out: {error}") from None
         return self._sinks[out]

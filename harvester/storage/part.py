@@ -103,4 +103,5 @@ class PartWriter:
 
     def _finish(self) -> tuple[bytes, str]:
         data = b"".join(self._compressed) + self._compressor.flush()
+        self._compressor = None  # it has 0.9 MB, and there may be a part for each of hundreds of places
         return data, hashlib.sha256(data).hexdigest()
