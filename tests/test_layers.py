@@ -112,6 +112,13 @@ def test_each_library_is_imported_only_where_it_may_be():
             assert ALLOWED_IMPORTERS[library] & {str(here), here.parts[0]}, f"{here} imports {library}"
 
 
+def test_no_command_imports_rich_before_it_draws():
+    """Pipes and logs do not pay for it: only the function that draws imports it."""
+    tree = ast.parse((PACKAGE / "cli/progress.py").read_text())
+    importing = [getattr(node, "name", "the module") for node in tree.body if "from rich" in ast.unparse(node)]
+    assert importing == ["_draw"]
+
+
 def test_the_ledger_is_used_only_through_its_interfaces():
     """Other packages import none of its modules, so none can hold a connection or pass a function over one."""
     for module in MODULES:

@@ -43,7 +43,7 @@ def use_color(stream: TextIO) -> bool:
 
 _SERIOUS, _NOTABLE = ("halted", "failed"), ("rejected", "expired", "at risk", "unread", "unsure", "sealed")
 _LABEL_CHARACTERS = 11
-_LABEL = re.compile(r"[a-z ]{10} ")
+_LABEL = re.compile(r"[a-z ]{9}  ")
 
 
 def print_lines(lines: Iterable[str], *, err: bool = False) -> None:

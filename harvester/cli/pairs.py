@@ -44,22 +44,18 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str], list_opti
     rejects = RejectsFile(path.with_name("rejects.ndjson"))
     new, known, unserved = asyncio.run(_enqueue(path, listed, rejects, workspaces))
     unread = f", {output.plural(rejects.count, 'line')} unreadable, see {rejects.path}" if rejects.count else ""
-    click.echo(f"{output.plural(new, 'pair is', 'pairs are')} new, {output.plural(known, 'was', 'were')} known{unread}")
-    for reason in rejects.reasons:
-        click.echo(f"           {reason}")
-    click.echo(output.clock_line(difference), err=True)
+    counts = f"{output.plural(new, 'pair is', 'pairs are')} new, {output.plural(known, 'was', 'were')} known{unread}"
+    output.print_lines([counts, *(f"           {reason}" for reason in rejects.reasons)])
+    output.print_lines([output.clock_line(difference)], err=True)
     if unserved:
-        click.echo(
-            f"no service has used this ledger for {output.quote(unserved)} yet, so their sends are read "
-            "once. To read them several times, start harvester serve, then enqueue them again.",
-            err=True,
+        text = (
+            f"no service has used this ledger for {output.quote(unserved)} yet, so their sends are read once. To read "
+            "them several times, start harvester serve, then enqueue them again."
         )
-    for line in [
-        *output.read_lines(listed.formats),
-        *output.skipped_lines(listed.skipped),
-        *output.note_lines(listed.notes),
-    ]:
-        click.echo(line)
+        output.print_lines([text], err=True)
+    output.print_lines(
+        [*output.read_lines(listed.formats), *output.skipped_lines(listed.skipped), *output.note_lines(listed.notes)]
+    )
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
 
@@ -196,14 +192,15 @@ def _remove_listed(path: Path, pairs: tuple[str, ...], workspaces: list[str], li
 
     async def remove_all(ledger: "Ledger") -> tuple[int, int]:
         read = removed = 0
-        for page in filter(None, listed.read_pages(rejects)):
-            read += len(page)
-            removed += await ledger.intake.remove([each.pair for each in page])
+        async with progress.show_reading(listed):
+            for page in listed.read_pages(rejects):
+                read += len(page)
+                removed += await ledger.intake.remove([each.pair for each in page]) if page else 0
+                await asyncio.sleep(0)
         return read, removed
 
     read, removed = ledger_access.with_ledger(path, remove_all)
     rest = "; the others are not in the ledger, or are being read now: repeat the command in a minute"
     click.echo(f"removed {removed} of {output.plural(read, 'pair')}{rest if removed < read else ''}")
-    for line in output.list_lines(listed, rejects):
-        click.echo(line)
+    output.print_lines(output.list_lines(listed, rejects))
     sys.exit(ExitCode.PARTIAL if rejects.count or removed < read else ExitCode.COMPLETE)

@@ -59,7 +59,7 @@ def plan(
     estimate, books, listed, rejects, included = asyncio.run(_estimate(pairs, path, workspaces, limits, list_options))
     counts = {"settled": books.accepted - books.pending - books.expired, "expired": books.expired} | included
     _, difference = ledger_access.get_time(path)
-    click.echo(output.clock_line(difference), err=True)
+    output.print_lines([output.clock_line(difference)], err=True)
     if arguments["json"]:
         unread = {"bad_lines": rejects.count, "bad_line_reasons": rejects.reasons}
         output.print_json(asdict(estimate) | counts | unread | {"lists": listed.formats, "notes": listed.notes})

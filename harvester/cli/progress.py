@@ -28,34 +28,33 @@ Lines = Callable[[float, int, bool], list[Line]]
 """Returns the lines at a monotonic time for a width; the last argument is whether only ASCII can be shown."""
 
 
-def show_reading(pairs: "Input") -> contextlib.AbstractAsyncContextManager[None]:
+def show_reading(listed: "Input") -> contextlib.AbstractAsyncContextManager[None]:
     """Show how far the lists of a command are read."""
+    return _show(_create_reading(listed))
+
+
+def _create_reading(listed: "Input") -> Lines:
     reading = Reading()
-    return _show(
-        lambda now, width, ascii_only: [
-            reading.line(pairs.lines, pairs.share_read, pairs=None, now=now, width=width, ascii_only=ascii_only)
-        ]
-    )
+    return lambda now, width, ascii_only: [
+        reading.line(listed.lines, listed.share_read, pairs=listed.pairs, now=now, width=width, ascii_only=ascii_only)
+    ]
 
 
 def show_capture(
     job: "Run", listed: "Input", log: "ShortLog | None" = None
 ) -> contextlib.AbstractAsyncContextManager[None]:
     """Show how far a run is, and the workspaces that matter, while it lasts, and how many warnings ``log`` counted."""
-    reading, work = Reading(), CaptureWork()
+    get_reading, work = _create_reading(listed), CaptureWork()
 
     def get_lines(now: float, width: int, ascii_only: bool) -> list[Line]:  # noqa: FBT001 - see ``Lines``
-        workspaces = job.progress()
-        problem = job.store_problem
+        workspaces, problem = job.progress(), job.store_problem
         above = [] if problem is None else [[Span(shorten(f"sealed parts wait: {problem}", width), "yellow")]]
         if log is not None and log.repeated:
             above.insert(0, [Span(f"{plural(log.repeated, 'more warning')} of the same causes", "bright_black")])
         if not workspaces:
-            share = listed.share_read
-            line = reading.line(listed.lines, share, pairs=job.enqueued, now=now, width=width, ascii_only=ascii_only)
-            return [*above, line]
+            return above + get_reading(now, width, ascii_only)
         every = work.measure(workspaces, now)
-        return [*above, *capture_lines(every, width=width, wall=job.wall, ascii_only=ascii_only)]
+        return above + capture_lines(every, width=width, wall=job.wall, ascii_only=ascii_only)
 
     return _show(get_lines)
 

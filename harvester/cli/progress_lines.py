@@ -197,29 +197,40 @@ def _rest_lines(rest: Sequence[Work]) -> list[Line]:
 
 
 class Reading:
-    """Measures how a list is read while it is watched."""
+    """Measures how lists are read while it is watched: first all lines of a list are read, then its pairs are used."""
 
     def __init__(self) -> None:
         """Nothing is measured yet."""
-        self._lines, self._share = Speed(), Speed()
+        self._lines, self._pairs, self._share = Speed(), Speed(), Speed()
+        self._lines_before = 0
+        self._single = False
 
     def line(
-        self, lines: int, share: float | None, *, pairs: int | None, now: float, width: int, ascii_only: bool = False
+        self, lines: int, share: float | None, *, pairs: int, now: float, width: int, ascii_only: bool = False
     ) -> Line:
         """Return the progress at a monotonic time.
 
-        ``share`` of the file is read, None if that is unknown. ``pairs`` are already in the ledger, None without one.
+        ``share`` of the only file is read, None if it is read completely, or if that is unknown.
         """
-        self._lines.observe(lines, now)
+        speed, other = self._lines, self._pairs
+        if pairs and lines == self._lines_before:
+            speed, other = other, speed
+        speed.observe(pairs if speed is self._pairs else lines, now)
+        other.pause()
+        self._single |= share is not None
+        self._lines_before, seconds = lines, None
+        if share is not None:
+            done = round(share * _PARTS)
+            self._share.observe(done, now)
+            seconds = self._share.estimate_seconds(_PARTS - done)
+        elif self._single and pairs:  # its lines contain at most one pair each
+            share, seconds = pairs / lines, self._pairs.estimate_seconds(max(0, lines - pairs))
         fields = [
             Field(f"{plural(lines, 'line', number=number)} read"),
-            Field(f"{plural(pairs, 'pair', number=number)} enqueued" if pairs else "", 1),
-            Field(format_speed(self._lines.per_second)),
+            Field(plural(pairs, "pair", number=number) if pairs else ""),
+            Field(format_speed(speed.per_second)),
+            Field(f"{_spell(max(1.0, seconds))} left" if seconds else ""),
         ]
         if share is None:
             return join_fields(fit_fields(fields, width))
-        done = round(share * _PARTS)
-        self._share.observe(done, now)
-        seconds = self._share.estimate_seconds(_PARTS - done)
-        fields.append(Field(f"{_spell(seconds)} left" if seconds else ""))
         return _add_bar(share, fields, width, ascii_only=ascii_only)

@@ -105,8 +105,6 @@ class Run:
         self._clock = ledger.clock
         self._engine = Engine(settings, ledger=ledger, sink=sink, compression=compression, connect=connect)
         self._condition_log = ConditionLog(self._clock)
-        self.enqueued = 0
-        self.lines = 0
         self.pending_at_start: dict[str, int] = {}
         self._stopped = False
         self._windows_unknown = False
@@ -174,8 +172,6 @@ class Run:
                 await confirm(pairs.unconfirmed_pair.workspace)
                 pairs.set_time(self._clock.wall())
             self._windows_unknown |= count.in_question is not None
-            self.enqueued += count.new + count.known
-            self.lines = pairs.lines
             if self._stopped:
                 return
 

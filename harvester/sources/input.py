@@ -33,8 +33,9 @@ class Input:
 
     Files of Currents are all read together, after the lists.
 
-    ``lines`` counts lines and events. ``skipped`` counts valid rows and events without a pair, by cause.
-    ``naive_times`` counts times without a zone. ``formats`` describe what was read, and ``notes`` what is doubtful.
+    ``lines`` counts lines and events, and ``pairs`` the pairs that ``read_pages`` yielded. ``skipped`` counts valid
+    rows and events without a pair, by cause. ``naive_times`` counts times without a zone. ``formats`` describe what was
+    read, and ``notes`` what is doubtful.
 
     ``unconfirmed_pair`` is a pair whose time seems to be in the future while the current time is not confirmed. While
     it is set, ``read_pages`` yields a page, so that the caller can confirm the time before the pair is checked.
@@ -58,6 +59,7 @@ class Input:
         self._confirmed = confirmed
         self.unconfirmed_pair: Pair | None = None
         self.lines = 0
+        self.pairs = 0
         self.naive_times = 0
         self.skipped: Counter[str] = Counter()
         self.notes: list[str] = []
@@ -159,8 +161,10 @@ class Input:
             if each is not None:
                 page.append(each)
             if each is None or len(page) == PAGE_PAIRS:
+                self.pairs += len(page)
                 yield page
                 page = []
+        self.pairs += len(page)
         yield page
 
     def _read_rows(self, file: ListedFile, found: ListFormat) -> Iterator[Row | BadLine]:

@@ -100,11 +100,17 @@ def test_a_hold_does_not_count_as_slow_work():
 
 
 def test_reading_a_list_has_a_bar_if_its_size_is_known():
-    """Standard input has no size, so only its lines and the speed are shown."""
-    reading = Reading()
-    for second in range(5):
-        line = reading.line(2000 * second, second / 10, pairs=None, now=float(second), width=60)
-    assert text(line).endswith(" 8,000 lines read  2,000/s  6 s left")
-    assert text(line).startswith("━")
+    """The bar is that of the lines, then that of the pairs. Standard input has no size, so it has no bar."""
+    reading, shown = Reading(), []
+    for second in range(11):
+        share = second / 10 if second < 10 else None
+        line = reading.line(2000 * second, share, pairs=0, now=float(second), width=60)
+        shown.append(text(line))
+    assert shown[5].endswith(" 10,000 lines read  2,000/s  5 s left")
+    assert shown[5].startswith("\u2501")
+    assert shown[10] == "20,000 lines read  2,000/s"
+    for second in range(11, 16):
+        line = reading.line(20_000, None, pairs=1000 * (second - 10), now=float(second), width=60)
+    assert text(line).endswith(" 20,000 lines read  5,000 pairs  1,000/s  15 s left")
     line = Reading().line(1, None, pairs=7, now=0.0, width=60)
-    assert text(line) == "1 line read  7 pairs enqueued"
+    assert text(line) == "1 line read  7 pairs"
