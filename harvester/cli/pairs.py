@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 MAX_WORKSPACES = 20
 """How many workspaces with one pair an error names."""
 
-one_pair = click.option("--pair", "ids", nargs=2, metavar="CAMPAIGN_ID SEND_ID", help="Only this pair.")
+
+def _strip_ids(_: click.Context, __: click.Parameter, ids: tuple[str, str] | None) -> tuple[str, str] | None:
+    """Return ids without blanks around them, as in lists."""
+    return ids and (ids[0].strip(), ids[1].strip())
+
+
+one_pair = click.option(
+    "--pair", "ids", nargs=2, metavar="CAMPAIGN_ID SEND_ID", callback=_strip_ids, help="Only this pair."
+)
 
 
 @click.command()

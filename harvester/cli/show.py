@@ -37,6 +37,7 @@ def show(ids: tuple[str, ...], path: Path, configured: list[str] | None, named: 
     """
     from harvester.commands.show import UNKNOWN_HINT, as_dict, list_facts
 
+    ids = tuple(each.strip() for each in ids)
     if len(ids) > 2:
         raise UsageError("show takes a send id, or a campaign id and a send id")
     ledger_access.check_exists(path)

@@ -32,7 +32,7 @@ ACCEPTED_NAMES: Mapping[str, Sequence[str]] = {
 FIELDS = tuple(ACCEPTED_NAMES)
 ID_COLUMNS = frozenset((*ID_FIELDS, API_ID))
 
-_IGNORED_CHARACTERS = str.maketrans("", "", " \t_-.\ufeff")
+_IGNORED_CHARACTERS = str.maketrans("", "", " \t_-.#\ufeff")
 _MAX_HEADER_CHARACTERS = 200
 _MAX_NAME_CHARACTERS = 64
 
@@ -117,4 +117,5 @@ def find_columns(list_name: str, header: Sequence[str], columns: Mapping[str, st
 
 
 def _format_header(header: Sequence[str]) -> str:
-    return printable(", ".join(header))[:_MAX_HEADER_CHARACTERS] or "none"
+    names = (repr(name) if any(mark in name for mark in ",;\t|") else name for name in header)
+    return printable(", ".join(names))[:_MAX_HEADER_CHARACTERS] or "none"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from harvester.errors import UsageError
 from harvester.sources.columns import find_field
+from harvester.sources.fields import ID_FIELDS
 from harvester.sources.lines import PeekedText
 from harvester.sources.list_options import ListOptions
 
@@ -37,12 +38,21 @@ def detect_dialect(name: str, text: PeekedText, options: ListOptions) -> Dialect
                 raise UsageError(f"{name}:{skipped + 1}: the line sep= names no separator; write for example sep=;")
             text.skip_line()
             return Dialect(match[1], skipped + 1)
-        if line.strip() and not line.lstrip().startswith("#"):
+        if line.strip() and not _is_comment(line, options):
             break
         text.skip_line()
         skipped += 1
     header = text.peek_lines()
     return Dialect(max(SEPARATORS, key=lambda separator: _rate_separator(header, separator, options)), skipped)
+
+
+def _is_comment(line: str, options: ListOptions) -> bool:
+    """Return whether a line begins with ``#`` and is no header, as some programs write it."""
+    if not line.lstrip().startswith("#"):
+        return False
+    return bool(options.no_header) or all(
+        _rate_separator([line], each, options)[0] < len(ID_FIELDS) for each in SEPARATORS
+    )
 
 
 def _rate_separator(lines: Sequence[str], separator: str, options: ListOptions) -> tuple[int, int]:

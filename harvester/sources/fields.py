@@ -36,6 +36,8 @@ def format_value(value: object) -> str:
     """Quote a value for a message, truncated if it is long. A cell may have a megabyte."""
     if isinstance(value, dict | list):  # they may be nested too deeply to be written
         return "an object" if isinstance(value, dict) else "a list"
+    if isinstance(value, bool):
+        return str(value).lower()
     text = f"{value!r}" if not isinstance(value, str) else f"{value[: _MAX_VALUE_CHARACTERS + 1]!r}"
     return text if len(text) <= _MAX_VALUE_CHARACTERS + 2 else f"{text[:_MAX_VALUE_CHARACTERS]}..."
 

@@ -141,6 +141,7 @@ class Input:
             self.lines, self.skipped = lines_before + currents.events, skipped_before + currents.skipped
             yield each
         names = ", ".join(each.place for each in places)
+        self.formats.append(f"{names}: Currents; files {currents.files}, events {currents.events}, sends {sends}")
         if currents.only_other_types:
             raise UsageError(
                 f"{names}: no file contains send events, only other types; "

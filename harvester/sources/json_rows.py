@@ -128,9 +128,9 @@ def _parse_object(text: str) -> dict[str, Any] | None:
 
 
 def _parse_leniently(text: str, problem: str) -> Any:
-    """Parse JSON with NaN, numbers of any size and halves of surrogate pairs, which orjson refuses or rounds."""
+    """Parse JSON that orjson refuses or rounds: NaN, long numbers, halves of surrogate pairs, a comma at the end."""
     try:
-        return json.loads(text, parse_int=_parse_int)
+        return json.loads(text.rstrip().removesuffix(","), parse_int=_parse_int)
     except (ValueError, RecursionError):
         raise InvalidField("", problem) from None
 

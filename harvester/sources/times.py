@@ -26,6 +26,7 @@ UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanosecond
 _TIME_EXAMPLE = "an ISO 8601 time such as 2026-11-20T08:00:00Z"
 _NUMBER = re.compile(r"\d{9,20}(\.\d*)?")
 _SPELLINGS = (
+    (re.compile(r"(Z|[+-]\d\d:?\d\d)\[[A-Z0-9/_+-]+\]$"), r"\1"),
     (re.compile(r"\s*(?:Z|UTC|GMT|[+-]00:?00\s+UTC)$"), "+00:00"),
     (re.compile(r"\s+(?=[+-]\d\d:?\d{0,2}(?::?\d\d)?$)"), ""),
     (re.compile(r"^(\d{4})/(\d\d)/(\d\d)"), r"\1-\2-\3"),

@@ -112,3 +112,12 @@ def test_an_argument_that_is_not_utf8_is_a_usage_error(arguments):
     with pytest.raises(click.UsageError, match=r"the argument '.*\\xff.*' is not valid UTF-8"):
         main.make_context("harvester", [*arguments])
     assert main.make_context("harvester", ["show", "é"])
+
+
+async def test_blanks_around_ids_are_ignored(harvester, tmp_path):
+    """Ids are copied from spreadsheets and terminals, as in lists."""
+    (tmp_path / "sends.csv").write_text("campaign_id,send_id\n c , s \n")
+    await harvester.run("enqueue", "sends.csv")
+    assert (await harvester.run("show", " s "))[0] == 0
+    code, out, _ = await harvester.run("remove", "--pair", "c ", " s")
+    assert (code, out) == (0, "removed 1 of 1 pair\n")

@@ -84,6 +84,17 @@ def test_comments_and_blank_lines_before_the_header_are_skipped():
     assert (list(pairs), bad.line) == ([("c", "s")], 6)
 
 
+def test_a_header_may_begin_with_a_number_sign():
+    """Some programs write it like a comment."""
+    assert list(read_list("# x\n#campaign_id\tsend_id\nc\ts\n")[0]) == [("c", "s")]
+
+
+def test_a_header_in_one_quoted_cell_is_quoted_in_the_error():
+    """A spreadsheet that took a list for one column writes it."""
+    with pytest.raises(UsageError, match="found: 'campaign_id,send_id'"):
+        read_list('"campaign_id,send_id"\n"c,s"\n')
+
+
 def test_lines_without_content_are_no_lines():
     """Spreadsheets write separators for rows that were deleted, and spare cells beside the table."""
     pairs, bad, source = read_list('campaign_id,send_id,sent_at\nc,s,,,\n,,\n , \n"",\nc,t,,\n')

