@@ -185,7 +185,9 @@ def list_halted(tx: Transaction) -> dict[str, tuple[str, float]]:
 def count_waiting(tx: Transaction) -> dict[str, int]:
     """Count the batches that wait to be stored, by place."""
     batch_ids = func.count(parts.c.batch_id.distinct())
-    unstored = select(parts.c.destination, batch_ids).where(batches.c.state == "sealed", parts.c.stored_at.is_(None))
+    not_stored = batches.c.state != literal_column("'stored'")  # the database knows an index for this condition only
+    sealed = and_(not_stored, batches.c.state == "sealed", parts.c.stored_at.is_(None))
+    unstored = select(parts.c.destination, batch_ids).where(sealed)
     rows = tx.execute(unstored.join(batches, batches.c.id == parts.c.batch_id).group_by(parts.c.destination))
     places = list_places(tx)
     return {places.get(destination, "an unknown place"): count for destination, count in rows}
