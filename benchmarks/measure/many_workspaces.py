@@ -2,7 +2,8 @@
 
 Both versions run in turn on this machine, with the same libraries and the same stand-in server. An idle service has
 nothing to read. A busy service has ten due readings in each workspace; all of them are in the ledger before it starts.
-"never" means not within a minute.
+"never" means not within a minute. The table of goals contains scenes in virtual time, in which each transaction of the
+ledger takes 5 ms. Sick workspaces are slow, halted, late, dead or hang.
 """
 
 import contextlib
@@ -18,18 +19,25 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure.many_workspaces_scenes import (
+    PAIRS,
+    compare_sizes,
+    measure_alone,
+    measure_metrics,
+    measure_scenes,
+)
 from benchmarks.runtime import run_process
 
 BEFORE = "1268f99"
 PATIENCE_SECONDS = 60.0
 IDLE_SECONDS = 20.0
 READINGS = 10
-MOST_BEFORE = 2000
-"""More workspaces are not tried with the earlier version, which is never ready with these."""
+MOST_BEFORE, MOST_BUSY_BEFORE = 2000, 500
+"""More workspaces, without and with work, are not tried with the earlier version, which is never ready with these."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TOP = Path(__file__).parent.parent.parent
@@ -156,6 +164,7 @@ def measure_work(version: Path, folder: Path, workspaces: int) -> dict[str, Any]
         service.start()
         done = wait_until(lambda: service.count_captures() == readings)
         peak, cpu = service.memory_mib("VmHWM"), service.cpu_seconds()
+        scrape = None if done is None else measure_metrics(service.port)
         stopped = service.stop()
         parts = len(list((folder / "out" / "send_analytics").rglob("*.ndjson.zst")))
         first = json.loads(server.stop())["first"]
@@ -167,6 +176,7 @@ def measure_work(version: Path, folder: Path, workspaces: int) -> dict[str, Any]
         "parts": parts,
         "peak MiB": peak,
         "CPU seconds": cpu,
+        "/metrics, ms": "-" if scrape is None else scrape,
         "SIGTERM to end, s": stopped,
     }
 
@@ -177,19 +187,25 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
         folder = Path(name)
         (folder / "before").mkdir()
         versions = {BEFORE: check_out(folder / "before"), "now": _TOP}
-        for workspaces in (50,) if quick else (500, 2000, 10_000):
-            for label, version in versions.items():
-                if label == BEFORE and workspaces > MOST_BEFORE:
-                    continue
-                place = folder / f"idle-{workspaces}-{label}"
-                yield (
-                    "idle_workspaces",
-                    {"workspaces": workspaces, "version": label} | measure_idle(version, place, workspaces),
-                )
-        for workspaces in (50,) if quick else (500,):
-            for label, version in versions.items():
-                place = folder / f"work-{workspaces}-{label}"
-                yield (
-                    "busy_workspaces",
-                    {"workspaces": workspaces, "version": label} | measure_work(version, place, workspaces),
-                )
+        idle: list[dict[str, Any]] = []
+        for workspaces, label in _list_runs(versions, (50,) if quick else (500, 2000, 10_000), MOST_BEFORE):
+            row = measure_idle(versions[label], folder / f"idle-{workspaces}-{label}", workspaces)
+            idle.append({"workspaces": workspaces, "version": label} | row)
+            yield "idle_workspaces", idle[-1]
+        for row in compare_sizes(idle):
+            yield "idle_workspace", row
+        for workspaces, label in _list_runs(versions, (50,) if quick else (500, 2000), MOST_BUSY_BEFORE):
+            row = measure_work(versions[label], folder / f"work-{workspaces}-{label}", workspaces)
+            yield "busy_workspaces", {"workspaces": workspaces, "version": label} | row
+        yield "workspaces_goals", measure_alone(versions, folder, PAIRS // 10 if quick else PAIRS)
+        if not quick:
+            for row in measure_scenes(versions):
+                yield "workspaces_goals", row
+
+
+def _list_runs(versions: Iterable[str], sizes: Iterable[int], most_before: int) -> Iterator[tuple[int, str]]:
+    """Yield each number of workspaces with each version that is tried with it."""
+    for workspaces in sizes:
+        for label in versions:
+            if label != BEFORE or workspaces <= most_before:
+                yield workspaces, label
