@@ -41,31 +41,34 @@ def _create_reading(listed: "Input") -> Lines:
 
 
 def show_capture(
-    job: "Run", listed: "Input", log: "ShortLog | None" = None
+    job: "Run", listed: "Input", log: "ShortLog | None" = None, *, workspaces: int = 1
 ) -> contextlib.AbstractAsyncContextManager[None]:
-    """Show how far a run is, and the workspaces that matter, while it lasts, and how many warnings ``log`` counted."""
+    """Show how far a run is, and the workspaces that matter, while it lasts, and how many warnings ``log`` counted.
+
+    Lines of hundreds of ``workspaces`` take 10 ms, so they are drawn less often.
+    """
     get_reading, work = _create_reading(listed), CaptureWork()
 
     def get_lines(now: float, width: int, ascii_only: bool) -> list[Line]:  # noqa: FBT001 - see ``Lines``
-        workspaces, problem = job.progress(), job.store_problem
+        progress, problem = job.progress(), job.store_problem
         above = [] if problem is None else [[Span(shorten(f"sealed parts wait: {problem}", width), "yellow")]]
         if log is not None and log.repeated:
             above.insert(0, [Span(f"{plural(log.repeated, 'more warning')} of the same causes", "bright_black")])
-        if not workspaces:
+        if not progress:
             return above + get_reading(now, width, ascii_only)
-        every = work.measure(workspaces, now)
+        every = work.measure(progress, now)
         return above + capture_lines(every, width=width, wall=job.wall, ascii_only=ascii_only)
 
-    return _show(get_lines)
+    return _show(get_lines, refresh_seconds=REFRESH_SECONDS * (1 + workspaces // 100))
 
 
 @contextlib.asynccontextmanager
-async def _show(lines: Lines) -> AsyncIterator[None]:
+async def _show(lines: Lines, refresh_seconds: float = REFRESH_SECONDS) -> AsyncIterator[None]:
     """Show lines while the body runs, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield
         return
-    view = asyncio.create_task(_draw(lines), name="progress")
+    view = asyncio.create_task(_draw(lines, refresh_seconds), name="progress")
     try:
         yield
     finally:
@@ -73,7 +76,7 @@ async def _show(lines: Lines) -> AsyncIterator[None]:
         await asyncio.wait([view])
 
 
-async def _draw(lines: Lines) -> None:
+async def _draw(lines: Lines, refresh_seconds: float) -> None:
     """Draw the lines again and again, until this is cancelled.
 
     rich computes where to draw before it writes. Its own refresh thread would let a log line be written in between, on
@@ -93,7 +96,7 @@ async def _draw(lines: Lines) -> None:
             texts = [Text.assemble(*line) for line in lines(loop.time(), console.width - _FREE_COLUMNS, ascii_only)]
             with OUTPUT_LOCK:
                 live.update(Text("\n", no_wrap=True, overflow="ellipsis").join(texts), refresh=True)
-            await asyncio.sleep(REFRESH_SECONDS)
+            await asyncio.sleep(refresh_seconds)
     finally:
         with OUTPUT_LOCK:
             live.stop()

@@ -226,7 +226,7 @@ class Reading:
         elif self._single and pairs:  # its lines contain at most one pair each
             share, seconds = pairs / lines, self._pairs.estimate_seconds(max(0, lines - pairs))
         fields = [
-            Field(f"{plural(lines, 'line', number=number)} read"),
+            Field(f"{plural(lines, 'line', number=number)} read", 1 if pairs else 0),
             Field(plural(pairs, "pair", number=number) if pairs else ""),
             Field(format_speed(speed.per_second)),
             Field(f"{_spell(max(1.0, seconds))} left" if seconds else ""),

@@ -116,5 +116,5 @@ async def run_capture(
             )
             job = Run(settings, ledger=ledger, sink=sink, compression=compression)
             rejects = RejectsFile(path.with_name("rejects.ndjson"))
-            async with progress.show_capture(job, listed, log):
+            async with progress.show_capture(job, listed, log, workspaces=len(workspaces)):
                 return await job.capture(listed, rejects, forced=forced)

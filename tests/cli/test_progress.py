@@ -111,6 +111,6 @@ def test_reading_a_list_has_a_bar_if_its_size_is_known():
     assert shown[10] == "20,000 lines read  2,000/s"
     for second in range(11, 16):
         line = reading.line(20_000, None, pairs=1000 * (second - 10), now=float(second), width=60)
-    assert text(line).endswith(" 20,000 lines read  5,000 pairs  1,000/s  15 s left")
+    assert text(line).endswith("\u2501 5,000 pairs  1,000/s  15 s left")
     line = Reading().line(1, None, pairs=7, now=0.0, width=60)
     assert text(line) == "1 line read  7 pairs"
