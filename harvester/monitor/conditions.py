@@ -11,7 +11,7 @@ from harvester.engine.engine import Engine
 from harvester.formatting import quantity
 from harvester.health import Component, Condition, ConditionLog
 from harvester.ledger import Ledger
-from harvester.sources.trigger import Trigger
+from harvester.sources.messages.trigger import Trigger
 
 LEDGER_PATIENCE_SECONDS = 10.0
 """The ledger is unavailable once it has not responded for this time."""

@@ -17,7 +17,7 @@ from harvester.monitor.activity import ActivityHistory
 from harvester.monitor.history import QuotaHistory
 from harvester.monitor.snapshot import PlaceState, Snapshot, StoreState, TriggerState, WorkspaceState
 from harvester.settings import Settings
-from harvester.sources.trigger import Trigger
+from harvester.sources.messages.trigger import Trigger
 
 ALERT_SECONDS = 3600.0
 """How often an alert about pairs at risk is repeated."""

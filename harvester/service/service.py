@@ -22,8 +22,8 @@ from harvester.settings import Settings, SettingsSource
 from harvester.settings.triggers import TriggerSettings
 from harvester.signals import stop_on_signals
 from harvester.sources.brokers import create_broker
-from harvester.sources.message import MessageParser
-from harvester.sources.trigger import Trigger
+from harvester.sources.messages.message import MessageParser
+from harvester.sources.messages.trigger import Trigger
 from harvester.storage import Compression, Sink
 from harvester.web.server import WebServer
 

@@ -21,10 +21,10 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 from harvester.model import DAY_SECONDS, BadLine, Pair, SentPair
-from harvester.sources.avro import AvroFile
-from harvester.sources.avro_binary import UnreadableAvro
+from harvester.sources.avro.binary import UnreadableAvro
+from harvester.sources.avro.reader import AvroFile
 from harvester.sources.fields import ID_FIELDS, InvalidField, parse_id
-from harvester.sources.listed_files import FileOpener, ListedFile
+from harvester.sources.lists.listed_files import FileOpener, ListedFile
 from harvester.sources.send_times import SendTimes, choose_send_time
 from harvester.sources.times import parse_time
 

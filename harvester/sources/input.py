@@ -14,13 +14,13 @@ from harvester.model import DAY_SECONDS, BadLine, Pair, SentPair
 from harvester.place import classify_place
 from harvester.sources.currents import CurrentsReader, contains_events
 from harvester.sources.fields import ID_FIELDS
-from harvester.sources.kinds import Kind
-from harvester.sources.list_file import read_rows
-from harvester.sources.list_options import ListOptions
-from harvester.sources.listed_files import FilesOfPlace, ListedFile, Place, StandardInput
-from harvester.sources.pair_list import PairList, UnconfirmedTime
+from harvester.sources.lists.kinds import Kind
+from harvester.sources.lists.list_file import read_rows
+from harvester.sources.lists.list_options import ListOptions
+from harvester.sources.lists.listed_files import FilesOfPlace, ListedFile, Place, StandardInput
+from harvester.sources.lists.pair_list import PairList, UnconfirmedTime
+from harvester.sources.lists.rows import ListFormat, Row
 from harvester.sources.rejects_file import BadLineCollector
-from harvester.sources.rows import ListFormat, Row
 from harvester.sources.temporary_folder import create_temporary_folder
 
 PAGE_PAIRS = 2000

@@ -16,8 +16,8 @@ from harvester.model import Pair, SentPair
 from harvester.monitor.conditions import Conditions
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock
-from harvester.sources.message import MessageParser
-from harvester.sources.trigger import Trigger
+from harvester.sources.messages.message import MessageParser
+from harvester.sources.messages.trigger import Trigger
 from harvester.storage import Compression, FolderSink
 from tests.support.observed_service import AT, Seen, Wire, served
 from tests.support.secret_canary import KEY

@@ -14,8 +14,8 @@ from harvester.ledger import EnqueueResult
 from harvester.observability.traces import NO_SPAN, begin_span, record_spans, send_traces_to
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sources.brokers import Delivery
-from harvester.sources.message import MessageParser
-from harvester.sources.trigger import Trigger
+from harvester.sources.messages.message import MessageParser
+from harvester.sources.messages.trigger import Trigger
 from tests.commands.test_capture import write_pairs
 from tests.support.secret_canary import KEY
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from harvester.model import BadLine, Pair, SentPair
 from harvester.sources import Input
 from harvester.sources.currents import CurrentsReader
-from harvester.sources.listed_files import ListedFile
+from harvester.sources.lists.listed_files import ListedFile
 from harvester.sources.send_times import SendTimes
 from tests.support.currents import (
     EMAIL,

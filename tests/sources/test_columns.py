@@ -8,7 +8,7 @@ import pytest
 from harvester.errors import UsageError
 from harvester.sources import ListOptions
 from harvester.sources.columns import ACCEPTED_NAMES, normalize_name
-from harvester.sources.kinds import COMPRESSION_SUFFIXES, KINDS_BY_SUFFIX
+from harvester.sources.lists.kinds import COMPRESSION_SUFFIXES, KINDS_BY_SUFFIX
 from tests.support.lists import read_list
 
 LISTS_PAGE = (Path(__file__).parent.parent.parent / "docs" / "lists.md").read_text()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harvester.errors import UsageError
-from harvester.sources.lines import MAX_CHARACTERS
+from harvester.sources.lists.lines import MAX_CHARACTERS
 from tests.support.lists import HEADER, read_list
 
 

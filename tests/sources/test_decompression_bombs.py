@@ -14,10 +14,10 @@ from harvester.datasets.parquet import MAX_FOOTER_BYTES
 from harvester.errors import UsageError
 from harvester.model import BadLine, SentPair
 from harvester.sources import Input
-from harvester.sources.avro import MAX_BLOCK_BYTES
+from harvester.sources.avro.reader import MAX_BLOCK_BYTES
 from harvester.sources.currents import CurrentsReader
-from harvester.sources.lines import MAX_CHARACTERS
-from harvester.sources.listed_files import ListedFile
+from harvester.sources.lists.lines import MAX_CHARACTERS
+from harvester.sources.lists.listed_files import ListedFile
 from tests.support.currents import EMAIL, NOW, OPTIONAL_STRING, SENT, encode_avro_with_header
 
 LIMIT_MIB = 256

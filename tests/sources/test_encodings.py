@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import zstandard
 
-from harvester.sources.compression import DamagedFile, open_content
+from harvester.sources.lists.compression import DamagedFile, open_content
 from tests.support.decompression_bombs import compress_zeros
 from tests.support.lists import HEADER, read_list, write_parquet
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.sources.json_elements import read_json_elements
-from harvester.sources.lines import MAX_CHARACTERS
+from harvester.sources.lists.json_elements import read_json_elements
+from harvester.sources.lists.lines import MAX_CHARACTERS
 from tests.support.lists import read_list
 
 FIRST = '{"campaign_id":"c","send_id":"s1"}'

@@ -9,8 +9,8 @@ import pytest
 from harvester.clock import BrazeClock, SystemClock
 from harvester.errors import StorageError
 from harvester.sources.brokers import Delivery
-from harvester.sources.message import MessageParser
-from harvester.sources.message_handler import MessageHandler
+from harvester.sources.messages.message import MessageParser
+from harvester.sources.messages.message_handler import MessageHandler
 
 
 async def test_a_long_list_waits_while_there_is_no_temporary_folder(monkeypatch, tmp_path):

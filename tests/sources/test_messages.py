@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from harvester.model import Pair, SentPair
 from harvester.sources.fields import InvalidField
-from harvester.sources.message import Message, MessageParser
-from harvester.sources.message_body import MAX_MESSAGE_BYTES
+from harvester.sources.messages.message import Message, MessageParser
+from harvester.sources.messages.message_body import MAX_MESSAGE_BYTES
 from tests.support.messages import EVENTBRIDGE, LATEST, PAIR, PARSER, R2, SENT, get_rejection_reason, parse
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harvester.sources.message import Message, MessageParser
+from harvester.sources.messages.message import Message, MessageParser
 from tests.support.messages import EVENTBRIDGE, R2, create_s3_event, get_rejection_reason, parse
 
 

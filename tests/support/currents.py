@@ -10,7 +10,7 @@ import fastavro
 from harvester.model import BadLine, SentPair
 from harvester.sources import Input
 from harvester.sources.currents import CurrentsReader
-from harvester.sources.listed_files import ListedFile
+from harvester.sources.lists.listed_files import ListedFile
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 DAY = 86_400

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from harvester.sources.fields import InvalidField
-from harvester.sources.message import MessageParser, format_reason
+from harvester.sources.messages.message import MessageParser, format_reason
 
 SENT = datetime(2026, 11, 20, 8, tzinfo=UTC).timestamp()
 LATEST = SENT + 86_400

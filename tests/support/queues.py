@@ -10,8 +10,8 @@ import pytest
 from harvester.clock import BrazeClock, SystemClock
 from harvester.ledger import Ledger
 from harvester.sources.brokers import create_broker
-from harvester.sources.message import MessageParser
-from harvester.sources.trigger import Trigger
+from harvester.sources.messages.message import MessageParser
+from harvester.sources.messages.trigger import Trigger
 from tests.support.brokers import BROKER_SERVERS, create_queue_name
 from tests.support.object_stores import BUCKET, aws
 from tests.support.tcp_proxy import TcpProxy

@@ -25,8 +25,8 @@ from harvester.model import Batch, Captured, Deferred, Outcome, Pair, Reading, R
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sources import Input, RejectsFile
 from harvester.sources.brokers import Delivery
-from harvester.sources.message import MessageParser
-from harvester.sources.trigger import Trigger
+from harvester.sources.messages.message import MessageParser
+from harvester.sources.messages.trigger import Trigger
 from harvester.storage import Compression, FolderSink
 from harvester.web import WebServer
 from tests.support import snapshots

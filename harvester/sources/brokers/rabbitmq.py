@@ -23,7 +23,7 @@ from harvester.errors import BrokerError
 from harvester.sources.brokers.broker import BATCH_MESSAGES, WAIT_SECONDS, Delivery
 from harvester.sources.brokers.problems import create_broker_error, format_dead_letter_warning
 from harvester.sources.brokers.rabbitmq_messages import BODY_LIMITS, DroppedBody
-from harvester.sources.message_body import MAX_MESSAGE_BYTES
+from harvester.sources.messages.message_body import MAX_MESSAGE_BYTES
 
 _TIMEOUT_SECONDS = 10.0
 _MAX_HEADERS_CHARACTERS = 32 * 1024

@@ -29,7 +29,7 @@ from harvester.sources.brokers.broker import (
 )
 from harvester.sources.brokers.problems import create_broker_error
 from harvester.sources.brokers.redis_replies import BoundedParser, ReplyTooLarge
-from harvester.sources.message_body import MAX_MESSAGE_BYTES
+from harvester.sources.messages.message_body import MAX_MESSAGE_BYTES
 
 _TIMEOUT_SECONDS = 10.0
 _BODY_FIELD = b"body"

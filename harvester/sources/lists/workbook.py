@@ -11,12 +11,12 @@ from typing import IO
 
 from harvester.errors import UsageError
 from harvester.model import BadLine
-from harvester.sources import workbook_process
 from harvester.sources.columns import API_ID, AmbiguousColumn, list_columns
-from harvester.sources.csv_records import Record
-from harvester.sources.csv_rows import read_table_rows
-from harvester.sources.list_options import ListOptions
-from harvester.sources.rows import ListFormat, Row
+from harvester.sources.lists import workbook_process
+from harvester.sources.lists.csv_records import Record
+from harvester.sources.lists.csv_rows import read_table_rows
+from harvester.sources.lists.list_options import ListOptions
+from harvester.sources.lists.rows import ListFormat, Row
 
 _MAX_TITLE_ROWS = 20
 """How many rows with content may be above the header of a workbook."""

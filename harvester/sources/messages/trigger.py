@@ -20,10 +20,10 @@ from harvester.errors import HarvesterError
 from harvester.health import Failing
 from harvester.observability.traces import begin_span
 from harvester.sources.brokers import Broker, Delivery
-from harvester.sources.error_location import locate_error
 from harvester.sources.importer import EnqueuePairs, TriggerStopped
-from harvester.sources.message import MessageParser
-from harvester.sources.message_handler import MessageHandler
+from harvester.sources.messages.error_location import locate_error
+from harvester.sources.messages.message import MessageParser
+from harvester.sources.messages.message_handler import MessageHandler
 
 _MAX_DOUBLINGS = 10
 

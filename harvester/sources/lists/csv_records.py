@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import NamedTuple
 
-from harvester.sources.lines import MAX_CHARACTERS, Piece, TextFile, read_pieces
+from harvester.sources.lists.lines import MAX_CHARACTERS, Piece, TextFile, read_pieces
 
 _MAX_QUOTED_CHARACTERS = 500
 

@@ -22,10 +22,10 @@ import orjson
 from harvester.model import DAY_SECONDS, SentPair, is_in_object_store
 from harvester.sources.columns import API_ID, normalize_name
 from harvester.sources.fields import PAIR_FIELDS, InvalidField, format_problem, parse_pair
-from harvester.sources.kinds import COMPRESSION_SUFFIXES, LIST_SUFFIXES, is_list_name
-from harvester.sources.message_body import decode_body
+from harvester.sources.lists.kinds import COMPRESSION_SUFFIXES, LIST_SUFFIXES, is_list_name
+from harvester.sources.messages.message_body import decode_body
+from harvester.sources.messages.store_events import NoFileToRead, list_records, load_message, parse_created_object
 from harvester.sources.send_times import merge_sends
-from harvester.sources.store_events import NoFileToRead, list_records, load_message, parse_created_object
 from harvester.sources.times import parse_time
 
 _MEMBERS = frozenset({"version", "once", "pairs", "file", *PAIR_FIELDS})

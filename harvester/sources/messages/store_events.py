@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from harvester.sources.fields import InvalidField
-from harvester.sources.json_objects import load_json
-from harvester.sources.kinds import is_list_name
+from harvester.sources.lists.kinds import is_list_name
+from harvester.sources.messages.json_objects import load_json
 
 _MAX_ENVELOPES = 3
 """How many times a message is parsed: each time but the last, SNS may have wrapped it."""

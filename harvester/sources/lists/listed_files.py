@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from harvester.errors import UsageError
 from harvester.model import is_in_object_store
-from harvester.sources.kinds import KINDS_BY_SUFFIX, Kind, find_kind, is_list_name
-from harvester.sources.regular_files import check_readable, check_regular_file
+from harvester.sources.lists.kinds import KINDS_BY_SUFFIX, Kind, find_kind, is_list_name
+from harvester.sources.lists.regular_files import check_readable, check_regular_file
 
 if TYPE_CHECKING:
     from harvester.storage.object_store import ObjectStore

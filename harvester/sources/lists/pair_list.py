@@ -11,7 +11,7 @@ from harvester.sources.columns import API_ID, CANVAS_COLUMNS
 from harvester.sources.currents import CANVAS_EVENTS, name_missing_field_cause
 from harvester.sources.fields import ID_FIELDS, InvalidField, parse_pair
 from harvester.sources.id_checks import find_id_doubt, is_placeholder
-from harvester.sources.rows import Row
+from harvester.sources.lists.rows import Row
 from harvester.sources.send_times import SendTimes, choose_send_time
 from harvester.sources.times import TimeInFuture, parse_time
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from harvester.sources.lines import MAX_CHARACTERS, TextFile, read_pieces
+from harvester.sources.lists.lines import MAX_CHARACTERS, TextFile, read_pieces
 
 _MARKS = re.compile(r'"|[\[{]+|[\]}]+|,')
 _MARKS_IN_STRING = re.compile(r'["\\]')

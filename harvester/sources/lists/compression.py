@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import zstandard
 
-from harvester.sources.kinds import HEAD_BYTES
+from harvester.sources.lists.kinds import HEAD_BYTES
 
 MAX_DECOMPRESSED_BYTES = 4 << 30
 """A compressed file may have this size after decompression. The rest of a larger one is not read."""

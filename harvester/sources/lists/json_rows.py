@@ -9,10 +9,10 @@ import orjson
 from harvester.model import BadLine
 from harvester.sources.columns import AmbiguousColumn, find_field
 from harvester.sources.fields import MAX_EXACT_FLOAT, InvalidField
-from harvester.sources.json_elements import Element, read_json_elements
-from harvester.sources.lines import MAX_CHARACTERS, PeekedText, read_lines
-from harvester.sources.list_options import ListOptions
-from harvester.sources.rows import MAX_QUOTED_CHARACTERS, ListFormat, Row
+from harvester.sources.lists.json_elements import Element, read_json_elements
+from harvester.sources.lists.lines import MAX_CHARACTERS, PeekedText, read_lines
+from harvester.sources.lists.list_options import ListOptions
+from harvester.sources.lists.rows import MAX_QUOTED_CHARACTERS, ListFormat, Row
 
 _MAX_CACHED_NAMES = 1000
 

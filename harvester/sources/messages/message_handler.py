@@ -16,11 +16,11 @@ import structlog
 from harvester.clock import BrazeClock
 from harvester.errors import HarvesterError, StorageError
 from harvester.sources.brokers import Delivery
-from harvester.sources.error_location import locate_error
 from harvester.sources.fields import InvalidField
 from harvester.sources.importer import MAX_ATTEMPTS, EnqueuePairs, Importer, TriggerStopped
-from harvester.sources.message import Message, MessageParser, format_reason
-from harvester.sources.message_body import MAX_MESSAGE_BYTES, is_encoded
+from harvester.sources.messages.error_location import locate_error
+from harvester.sources.messages.message import Message, MessageParser, format_reason
+from harvester.sources.messages.message_body import MAX_MESSAGE_BYTES, is_encoded
 from harvester.sources.temporary_folder import check_temporary_folder
 
 MAX_DELIVERIES = 15

@@ -4,8 +4,8 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harvester.sources.avro_binary import UnreadableAvro, advance, read_long, select_branch
-from harvester.sources.avro_schema import AvroTypes
+from harvester.sources.avro.binary import UnreadableAvro, advance, read_long, select_branch
+from harvester.sources.avro.schema import AvroTypes
 
 Decode = Callable[[bytes, int], tuple[Any, int]]
 """Decodes the value at a position. Returns the value and the position after it."""

@@ -6,11 +6,11 @@ from itertools import chain
 from harvester.errors import UsageError
 from harvester.model import BadLine
 from harvester.sources.columns import API_ID, ID_COLUMNS, find_columns, find_field, normalize_name
-from harvester.sources.csv_records import Record, read_csv_records
-from harvester.sources.dialect import SEPARATORS, detect_dialect
-from harvester.sources.lines import PeekedText
-from harvester.sources.list_options import ListOptions
-from harvester.sources.rows import MAX_QUOTED_CHARACTERS, ListFormat, Row
+from harvester.sources.lists.csv_records import Record, read_csv_records
+from harvester.sources.lists.dialect import SEPARATORS, detect_dialect
+from harvester.sources.lists.lines import PeekedText
+from harvester.sources.lists.list_options import ListOptions
+from harvester.sources.lists.rows import MAX_QUOTED_CHARACTERS, ListFormat, Row
 from harvester.text import printable
 
 

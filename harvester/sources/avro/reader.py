@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from harvester.sources.avro_binary import UnreadableAvro, read_long
-from harvester.sources.avro_decoder import compile_record_decoder
+from harvester.sources.avro.binary import UnreadableAvro, read_long
+from harvester.sources.avro.decoder import compile_record_decoder
 
 MAX_BLOCK_BYTES = 16 << 20
 """The largest block that is read, before and after decompression. The defaults of writers are 16 to 64 KB."""

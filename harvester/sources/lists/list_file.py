@@ -12,16 +12,16 @@ from typing import BinaryIO
 
 from harvester.errors import UsageError
 from harvester.model import BadLine
-from harvester.sources.compression import Content, DamagedFile, open_content
-from harvester.sources.csv_rows import read_csv_rows
-from harvester.sources.json_rows import read_json_rows
-from harvester.sources.kinds import Kind, find_binary_kind, find_kind
-from harvester.sources.lines import PeekedText
-from harvester.sources.list_options import ListOptions
-from harvester.sources.rows import ListFormat, Row
+from harvester.sources.lists.compression import Content, DamagedFile, open_content
+from harvester.sources.lists.csv_rows import read_csv_rows
+from harvester.sources.lists.json_rows import read_json_rows
+from harvester.sources.lists.kinds import Kind, find_binary_kind, find_kind
+from harvester.sources.lists.lines import PeekedText
+from harvester.sources.lists.list_options import ListOptions
+from harvester.sources.lists.rows import ListFormat, Row
+from harvester.sources.lists.typed_rows import read_avro_rows, read_parquet_rows
+from harvester.sources.lists.workbook import read_workbook_rows
 from harvester.sources.temporary_folder import create_temporary_folder
-from harvester.sources.typed_rows import read_avro_rows, read_parquet_rows
-from harvester.sources.workbook import read_workbook_rows
 
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF_32_MARKS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")

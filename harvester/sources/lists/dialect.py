@@ -12,8 +12,8 @@ from typing import NamedTuple
 from harvester.errors import UsageError
 from harvester.sources.columns import find_field
 from harvester.sources.fields import ID_FIELDS
-from harvester.sources.lines import PeekedText
-from harvester.sources.list_options import ListOptions
+from harvester.sources.lists.lines import PeekedText
+from harvester.sources.lists.list_options import ListOptions
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """The separators that are detected, and their names. Of two that fit equally, the first one counts."""

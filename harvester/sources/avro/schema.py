@@ -7,7 +7,7 @@ reads. An array of values that have no bytes is skipped in one step.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from harvester.sources.avro_binary import UnreadableAvro, advance, read_long, select_branch, skip_bytes, skip_long
+from harvester.sources.avro.binary import UnreadableAvro, advance, read_long, select_branch, skip_bytes, skip_long
 
 _FIXED_SIZES = {"null": 0, "boolean": 1, "float": 4, "double": 8}
 

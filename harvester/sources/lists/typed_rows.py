@@ -6,11 +6,11 @@ from typing import BinaryIO
 
 from harvester.datasets import ParquetFile
 from harvester.model import BadLine
-from harvester.sources.avro import AvroFile
-from harvester.sources.avro_binary import UnreadableAvro
+from harvester.sources.avro.binary import UnreadableAvro
+from harvester.sources.avro.reader import AvroFile
 from harvester.sources.columns import find_columns
-from harvester.sources.list_options import ListOptions
-from harvester.sources.rows import ListFormat, Row
+from harvester.sources.lists.list_options import ListOptions
+from harvester.sources.lists.rows import ListFormat, Row
 
 
 def read_parquet_rows(name: str, path: Path, options: ListOptions, found: ListFormat) -> Iterator[Row]:

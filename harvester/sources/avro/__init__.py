@@ -1,0 +1,1 @@
+"""Reads Avro files one block at a time, within bounded memory."""

@@ -1,0 +1,1 @@
+"""Lists of sends: their kinds, encodings and dialects, and the rows that become pairs."""

@@ -1,0 +1,1 @@
+"""Messages of queues: what they name, and the trigger that takes them."""
