@@ -131,8 +131,9 @@ class Condition:
     def sentence(self) -> str:
         """Return what does not work, and why."""
         what = _SENTENCES[self.component] if self.blocks or self.component is not Component.KEY else _KEY_FILE_SENTENCE
-        whose = f" (of {name_workspaces(self.workspaces)})" if self.workspaces else ""
-        return f"{what.format(subject=self.subject)}{whose}: {self.detail or format_cause(self.cause)}"
+        if self.workspaces:
+            what = f"Parts of {name_workspaces(self.workspaces)} cannot be stored"
+        return f"{what.format(subject=self.subject)}: {self.detail or format_cause(self.cause)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,6 @@ from harvester.model import DATASET, RAW_DATASET, Batch, Captured, Deferred, Out
 from harvester.observability.traces import begin_span
 from harvester.storage import Compression, PartWriter
 
-MAX_OUTCOMES = 1000
-MAX_BYTES = 8 * 1024 * 1024
-"""The open batches are sealed once they have this many outcomes or compressed bytes, which bounds their memory."""
-
 log = structlog.get_logger()
 
 

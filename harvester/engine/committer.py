@@ -12,7 +12,7 @@ from itertools import chain
 import structlog
 
 from harvester.clock import wait_for_event
-from harvester.engine.batch_in_progress import MAX_BYTES, MAX_OUTCOMES, BatchInProgress
+from harvester.engine.batch_in_progress import BatchInProgress
 from harvester.engine.counters import Counters
 from harvester.engine.holdings import Holdings
 from harvester.engine.lease import Lease
@@ -21,6 +21,10 @@ from harvester.engine.uploader import Uploader
 from harvester.ledger import Ledger
 from harvester.model import Batch, Captured, Outcome, Reading, Rejected
 from harvester.storage import Compression
+
+MAX_OUTCOMES = 1000
+MAX_BYTES = 8 * 1024 * 1024
+"""The open batches are sealed once they have this many outcomes or compressed bytes, which bounds their memory."""
 
 MAX_AGE_SECONDS = 10.0
 """The maximum age of a batch's first outcome. A kill repeats at most this much work, plus requests in flight."""

@@ -74,7 +74,7 @@ def test_one_of_several_places_that_is_blocked_leaves_the_process_ready(tmp_path
         await seen.enqueue(10, "us", "eu")
         (condition,) = (await seen.at(90)).conditions
         assert (condition.subject, condition.workspaces) == (str(tmp_path / "us"), ("us",))
-        assert condition.sentence.startswith('Parts cannot be stored (of workspace "us"): cannot write to us: ')
+        assert condition.sentence.startswith('Parts of workspace "us" cannot be stored: cannot write to us: ')
         assert seen.snapshot.unready_reasons() == []
         assert condition.sentence in seen.page
         assert "2 places, 1 unavailable" in seen.page

@@ -131,10 +131,10 @@ def _run_harvester(
     import uvloop  # noqa: PLC0415 - only the child process needs it
 
     from harvester.cli import main  # noqa: PLC0415 - as above
-    from harvester.engine import batch_in_progress  # noqa: PLC0415 - as above
+    from harvester.engine import committer  # noqa: PLC0415 - as above
 
     if most := env.pop(MOST_READINGS, None):
-        batch_in_progress.MAX_OUTCOMES = int(most)
+        committer.MAX_OUTCOMES = int(most)
     if held is not None:
         uvloop.new_event_loop = asyncio.new_event_loop  # uvloop wakes up by writes, which strace would count
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # allow tracing where only a parent may trace
