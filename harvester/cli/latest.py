@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("place")
+@click.argument("place", shell_complete=options.complete_path)
 @click.option(
     "--format",
     "kind",
