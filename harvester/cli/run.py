@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -> None:
     """Capture a list of sends once.
 
-    PAIRS are CSV, NDJSON or Parquet files, folders of Currents, or - for stdin. Their columns are campaign_id and
-    send_id, and optionally sent_at (ISO 8601) and workspace. Without PAIRS, the command captures what is pending in the
-    ledger. If it is killed or interrupted, run it again to continue.
+    PAIRS are CSV, JSON, Parquet or Excel files, folders of them or of Currents, or - for stdin. Their columns are
+    campaign_id and send_id, and optionally sent_at and workspace. Without PAIRS, the command captures what is pending
+    in the ledger. If it is killed or interrupted, run it again to continue.
 
     With -o -, the command ends with 0 when the reader closes the pipe. With --state, the next run then continues, and
     writes the interrupted part again, so some rows may repeat.

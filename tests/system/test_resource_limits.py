@@ -208,8 +208,10 @@ class GeneratedStream(io.RawIOBase):
         (b"campaign_id,send_id\n", b"x" * 65_536, 300),  # one line of twenty megabytes
         (b"campaign_id,send_id\n", b'"' + b"xxxxxxx\n" * 8192, 10),  # a quote that never ends
         (b'{"campaign_id":', b"[" * 65_536, 300),
+        (b"[", b'{"campaign_id":"c",\n"send_id":"s"},', 10_000),
+        (b'[{"campaign_id":"', b"x" * 65_536, 300),
     ],
-    ids=["csv", "ndjson", "one long line", "an open quote", "deep json"],
+    ids=["csv", "ndjson", "one long line", "an open quote", "deep json", "array", "an open string"],
 )
 def test_a_list_of_any_length_needs_little_memory(first, line, times):
     """Lines are streamed. A line or quote without end is one bad line, of which a megabyte is buffered."""
