@@ -1,6 +1,8 @@
 """Packages import only from lower layers, and libraries, time and environment are used only in named files."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -112,11 +114,14 @@ def test_each_library_is_imported_only_where_it_may_be():
             assert ALLOWED_IMPORTERS[library] & {str(here), here.parts[0]}, f"{here} imports {library}"
 
 
-def test_no_command_imports_rich_before_it_draws():
-    """Pipes and logs do not pay for it: only the function that draws imports it."""
+def test_the_command_line_starts_without_slow_libraries():
+    """``--help`` imports no library but click, and rich is imported only where progress is drawn."""
     tree = ast.parse((PACKAGE / "cli/progress.py").read_text())
     importing = [getattr(node, "name", "the module") for node in tree.body if "from rich" in ast.unparse(node)]
     assert importing == ["_draw"]
+    slow = "{'structlog', 'rich', 'pydantic', 'sqlalchemy', 'duckdb', 'aiohttp'}"
+    check = f"import sys, harvester.cli; assert not {slow} & set(sys.modules), {slow} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
 
 
 def test_the_ledger_is_used_only_through_its_interfaces():

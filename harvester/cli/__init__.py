@@ -18,6 +18,8 @@ import click
 
 from harvester import __version__
 from harvester.cli import audit, demo, doctor, latest, ledger, pairs, plan, run, schema, serve, show, simulate, status
+from harvester.cli.output import print_lines
+from harvester.cli.progress import defer_rich
 from harvester.errors import ExitCode, HarvesterError, SinkClosed
 from harvester.observability.redaction import scrub
 from harvester.text import printable
@@ -41,6 +43,7 @@ class _Commands(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         _open_closed_streams()
+        defer_rich()
         sys.excepthook = _print_bug
         try:
             return super().main(*args, **extra)
@@ -72,7 +75,7 @@ class _Commands(click.Group):
             ctx.exit(ExitCode.COMPLETE)
         except HarvesterError as error:
             lines = scrub(str(error)).split("\n")  # one sentence for each problem of the settings
-            click.echo("harvester: " + "\n".join(map(printable, lines)), err=True)
+            print_lines(("harvester: " + "\n".join(map(printable, lines))).split("\n"), err=True)
             ctx.exit(error.exit_code)
         except (
             KeyboardInterrupt,

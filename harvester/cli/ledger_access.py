@@ -12,7 +12,6 @@ import click
 from harvester.cli import options
 from harvester.cli.startup import load_settings
 from harvester.errors import SinkError, SinkRefused, UsageError
-from harvester.health import name_workspaces
 from harvester.place import PlaceKind, classify_place
 
 if TYPE_CHECKING:
@@ -124,6 +123,8 @@ async def check_new_ledger(path: Path, places: Mapping[str, Sequence[str]]) -> N
     ``places`` has the workspaces of each place. If there are several, those that are unavailable are skipped, because
     the engine checks them again.
     """
+    from harvester.health import name_workspaces
+
     if path.exists():  # noqa: ASYNC240 - nothing runs beside it
         return
     failures = await asyncio.gather(*(_check_unowned(each, path) for each in places), return_exceptions=True)

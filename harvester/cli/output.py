@@ -41,7 +41,10 @@ def use_color(stream: TextIO) -> bool:
     return stream.isatty() and (context is None or context.color is not False)
 
 
-_SERIOUS, _NOTABLE = ("halted", "failed"), ("rejected", "expired", "at risk", "unread", "unsure", "sealed")
+_SERIOUS, _NOTABLE = (
+    ("halted", "failed", "harvester:"),
+    ("rejected", "expired", "at risk", "unread", "unsure", "sealed"),
+)
 _LABEL_CHARACTERS = 11
 _LABEL = re.compile(r"[a-z ]{9}  ")
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 from harvester.cli.layout import Line, Span, shorten
 from harvester.cli.output import plural
-from harvester.cli.progress_lines import CaptureWork, Reading, capture_lines
-from harvester.observability.logs import OUTPUT_LOCK
 
 if TYPE_CHECKING:
     from harvester.cli.short_log import ShortLog
@@ -28,12 +26,19 @@ Lines = Callable[[float, int, bool], list[Line]]
 """Returns the lines at a monotonic time for a width; the last argument is whether only ASCII can be shown."""
 
 
+def defer_rich() -> None:
+    """Let ``import rich`` fail until progress is drawn. structlog would import it for its tracebacks, if it can."""
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type] # Python allows None, and then refuses the import
+
+
 def show_reading(listed: "Input") -> contextlib.AbstractAsyncContextManager[None]:
     """Show how far the lists of a command are read."""
     return _show(_create_reading(listed))
 
 
 def _create_reading(listed: "Input") -> Lines:
+    from harvester.cli.progress_lines import Reading
+
     reading = Reading()
     return lambda now, width, ascii_only: [
         reading.line(listed.lines, listed.share_read, pairs=listed.pairs, now=now, width=width, ascii_only=ascii_only)
@@ -47,6 +52,8 @@ def show_capture(
 
     Lines of hundreds of ``workspaces`` take 10 ms, so they are drawn less often.
     """
+    from harvester.cli.progress_lines import CaptureWork, capture_lines
+
     get_reading, work = _create_reading(listed), CaptureWork()
 
     def get_lines(now: float, width: int, ascii_only: bool) -> list[Line]:  # noqa: FBT001 - see ``Lines``
@@ -82,9 +89,13 @@ async def _draw(lines: Lines, refresh_seconds: float) -> None:
     rich computes where to draw before it writes. Its own refresh thread would let a log line be written in between, on
     the same line. So this task draws instead, and holds the lock that each log line takes.
     """
+    if sys.modules.get("rich", True) is None:  # see ``defer_rich``
+        del sys.modules["rich"]
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
+
+    from harvester.observability.logs import OUTPUT_LOCK
 
     console, loop = Console(stderr=True), asyncio.get_running_loop()
     ascii_only = not console.encoding.startswith("utf")
