@@ -55,7 +55,8 @@ def print_lines(lines: Iterable[str], *, err: bool = False) -> None:
     width, color = get_width(stream), use_color(stream)
     for line in lines:
         style = _choose_color(line) if color else None
-        for each in wrap(line, width, indent=_LABEL_CHARACTERS if _LABEL.match(line) else 0):
+        indent = _LABEL_CHARACTERS if _LABEL.match(line) else len(line) - len(line.lstrip())
+        for each in wrap(line, width, indent=indent):
             click.echo(click.style(each, fg=style) if style else each, err=err)
 
 
