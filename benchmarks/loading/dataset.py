@@ -17,8 +17,8 @@ SENDS = ("007", "10:30", "2026-11-20", "6F2C1B9E-3A51-4E0B-9D5B-0C5F3B1E9A77")
 _NOON = 1_795_608_000.0
 
 
-def write_readings(folder: Path, **new_counters: int) -> list[Path]:
-    """Write three parts, one for each reading of all sends, and return their paths.
+def write_readings(folder: Path, first_at: float = _NOON, **new_counters: int) -> list[Path]:
+    """Write three parts, one for each daily reading of all sends, and return their paths.
 
     The second reading changes the numbers of the first day, and the third one, after Braze has deleted the analytics,
     contains only zeros for the first send.
@@ -26,7 +26,8 @@ def write_readings(folder: Path, **new_counters: int) -> list[Path]:
     parts = []
     for number, name in enumerate(("d1", "d2", "d13")):
         batch_id = f"batch-{number}"
-        rows = b"".join(_build_rows(send, number, name, batch_id, new_counters) for send in SENDS)
+        captured_at = first_at + 86_400 * number
+        rows = b"".join(_build_rows(send, number, name, batch_id, captured_at, new_counters) for send in SENDS)
         path = folder / "send_analytics" / f"captured_date=2026-11-2{number}" / f"{batch_id}.ndjson.zst"
         path.parent.mkdir(parents=True)
         path.write_bytes(zstandard.compress(rows))
@@ -34,9 +35,10 @@ def write_readings(folder: Path, **new_counters: int) -> list[Path]:
     return parts
 
 
-def _build_rows(send_id: str, number: int, name: str, batch_id: str, new_counters: dict[str, int]) -> bytes:
-    captured_at = _NOON + 86_400 * number
-    reading = Reading(1, Pair("eu", "c-1", send_id), name, captured_at, captured_at + 1e6, _NOON - 86_400)
+def _build_rows(
+    send_id: str, number: int, name: str, batch_id: str, captured_at: float, new_counters: dict[str, int]
+) -> bytes:
+    reading = Reading(1, Pair("eu", "c-1", send_id), name, captured_at, captured_at + 1e6, captured_at - 86_400)
     deleted = number == 2 and send_id == SENDS[0]
     email = {"variation_name": "A", "sent": 500, "opens": 20 + number, "revenue": 2.5 * number, "brand_new": 3}
     odd = {"variation_name": "B", "sent": "many" if number == 1 else 7, **new_counters}
