@@ -25,7 +25,7 @@ from harvester.engine.lease import Lease
 from harvester.engine.patience import Patience
 from harvester.engine.places import OpenSink, Places
 from harvester.engine.shared import Shared
-from harvester.engine.time_check import TimeCheck
+from harvester.engine.time_check import MAX_TIME_REQUESTS, TimeCheck
 from harvester.engine.upkeep import AfterHousekeeping, Upkeep
 from harvester.engine.uploader import Uploader
 from harvester.engine.workspaces import Connect, Workspaces
@@ -189,9 +189,15 @@ class Engine:
         return [each for each in found if each is not None]
 
     async def confirm_time(self, workspace: str) -> None:
-        """Make one request of a workspace for the time, unless a response has confirmed it."""
-        if workspace in self.workspaces:
-            await self.time.confirm(workspace, self.workspaces.get(workspace).client)
+        """Make a request of a workspace for the time, unless a response has confirmed it.
+
+        If it has no response, the time is requested of other workspaces: those whose endpoints work come first.
+        """
+        failing = {name for name, each in self.workspaces.list_access().items() if not each.droppable}
+        others = sorted(set(self.workspaces) - {workspace}, key=lambda name: (name in failing, name))
+        for name in [workspace, *others[: MAX_TIME_REQUESTS - 1]]:
+            if name in self.workspaces and not self._ledger.clock.confirmed:
+                await self.time.confirm(name, self.workspaces.get(name).client)
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         assert self._group is not None

@@ -5,6 +5,7 @@ clock made to the ledger are undone. If the next step depends on the time alone,
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
@@ -173,9 +174,14 @@ class TimeCheck:
         return True
 
     async def confirm(self, workspace: str, client: Client) -> None:
-        """Make one request for the time, unless it is known. It names no send, so none is requested twice."""
-        if not self._clock.confirmed:
-            pair = Pair(workspace, *_NO_SEND)
-            await client.request_time(pair, ending_at=self._clock.wall())
-            if not self._clock.confirmed and self._clock.moves:  # the clocks disagree: ask once more
-                await client.request_time(pair, ending_at=self._clock.wall())
+        """Make one request for the time, unless it is known. It names no send, so none is requested twice.
+
+        One that hangs ends after ``TURN_SECONDS``.
+        """
+        pair = Pair(workspace, *_NO_SEND)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TURN_SECONDS):
+                if not self._clock.confirmed:
+                    await client.request_time(pair, ending_at=self._clock.wall())
+                if not self._clock.confirmed and self._clock.moves:  # the clocks disagree: ask once more
+                    await client.request_time(pair, ending_at=self._clock.wall())

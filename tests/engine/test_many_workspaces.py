@@ -229,3 +229,15 @@ def test_memory_is_bounded_whatever_is_due(tmp_path, monkeypatch):
             assert most_held / 2 < most <= most_held
 
     run_virtual(story())
+
+
+def test_a_workspace_that_hangs_learns_the_time_from_another(tmp_path):
+    """A message of a captured pair needs the time at once: a wrong clock would have the pair read again."""
+
+    async def story() -> None:
+        async with serve(tmp_path, ["w0", "w1"], behaviours={"w0": lambda _: 1e9}) as scene:
+            await scene.engine.confirm_time("w0")
+            assert scene.ledger.clock.confirmed
+            assert [name for name, _, _ in scene.braze.requests] == ["w0", "w1"]
+
+    run_virtual(story())
