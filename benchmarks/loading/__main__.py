@@ -29,7 +29,7 @@ PACKAGES = {
     "spark": ["pyspark==3.5.*"],
     "dialects": ["sqlglot"],
 }
-HEADING = "## What was run\n"
+HEADING = "## Test results\n"
 INTRODUCTION = """`python -m benchmarks.loading` loads each part of a small dataset twice, in both orders, with the
 code above. It then compares the rows with those of `harvester latest`, or with all rows if there is no MERGE. Last run:
 {:%Y-%m-%d}.

@@ -25,7 +25,7 @@ from tests.support.processes import free_port
 TOP = Path(__file__).parent.parent.parent
 PAGE = TOP / "docs" / "orchestration.md"
 EXAMPLES = TOP / "config" / "orchestration"
-HEADING = "## What was run\n"
+HEADING = "## Test results\n"
 PACKAGES = {
     "airflow": ["apache-airflow", "duckdb"],
     "dagster": ["dagster", "duckdb"],
