@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     type=click.Choice(["workspace", "date", "level", "channel"]),
     help="Write a folder with a file for each value of this column, such as OUT/date=2026-11-20/latest.parquet.",
 )
-@click.option("--since", metavar="DAY", help="Only rows that changed on this day (UTC) or later, such as 2026-11-20.")
+@click.option("--since", metavar="DAY", help="Only rows captured on this day (UTC) or later, such as 2026-11-20.")
 @click.option("--table", default="latest", show_default=True, help="The table in the DuckDB file.")
 @click.option(
     "--memory-limit-mb",
@@ -49,8 +49,8 @@ def latest(place: str, out: str | None, config: Path | None, kind: str, since: s
     variation, with a column for each counter (500 at most). Each reading is a snapshot: sum over these rows, never over
     readings. The parts of a bucket are copied to the folder for temporary files (TMPDIR) while they are read.
 
-    With --since, the export has only the rows that changed. With --partition-by too, it has all rows of each partition
-    that changed, so its files replace those of an earlier export.
+    With --since, the export has only the rows whose numbers were captured on that day or later. With --partition-by
+    too, it has all rows of each partition that contains such a row, so its files replace those of an earlier export.
 
     \b
     Examples:

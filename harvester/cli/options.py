@@ -110,7 +110,7 @@ _list_content = _combine(
     click.option(
         "--time-format", metavar="FORMAT", help="The format of times that are not in ISO 8601, such as %d/%m/%Y."
     ),
-    click.option("--sheet", metavar="NAME", help="The sheet of an Excel workbook  [default: the first one]"),
+    click.option("--sheet", metavar="NAME", help="The sheet of an Excel workbook.  [default: the first one]"),
 )
 
 

@@ -37,8 +37,8 @@ one_pair = click.option(
 def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str], list_options: "ListOptions") -> None:
     """Add PAIRS to the ledger, even while a service uses it.
 
-    The service, or harvester run without PAIRS, captures them. PAIRS are files as for harvester run, or folders of
-    Braze Currents, which are searched for .avro files at any depth.
+    The service, or harvester run without PAIRS, captures them. PAIRS are lists as for harvester run. Folders of
+    Braze Currents are searched for .avro files at any depth.
 
     \b
     Examples:

@@ -17,7 +17,11 @@ _LIBRARIES = ("polars", "jsonschema")
 @click.command()
 @click.argument("place", required=False, shell_complete=options.complete_path)
 @click.option(
-    "--for", "kind", type=click.Choice([*_DATABASES, *_LIBRARIES]), required=True, help="What reads the parts."
+    "--for",
+    "kind",
+    type=click.Choice([*_DATABASES, *_LIBRARIES]),
+    required=True,
+    help="The database or library that reads the parts.",
 )
 @click.option(
     "--statement",
@@ -31,8 +35,8 @@ _LIBRARIES = ("polars", "jsonschema")
 def schema(place: str | None, kind: str, statement: str, table: str, config: Path | None) -> None:
     """Print the table definition for the parts.
 
-    It has a column for each counter that Braze documents. With PLACE, a folder or bucket, it also has those of the new
-    counters in its parts. The type of a counter depends only on its name, so it never changes.
+    The table has a column for each counter that Braze documents. With PLACE, a folder or bucket, it also has a column
+    for each new counter in the parts there. The type of a counter depends only on its name, so it never changes.
 
     \b
     Examples:

@@ -97,7 +97,7 @@ def _list_counts(counts: Mapping[str, int]) -> str:
 @click.command()
 @ledger_access.ledger_command
 @click.option("--since", default=0, show_default=True, help="Only parts stored after the part with this order.")
-@click.option("--place", help="Only parts in this folder or bucket  [default: those of all workspaces]")
+@click.option("--place", help="Only parts in this folder or bucket.  [default: all places]")
 def parts(path: Path, since: int, place: str | None) -> None:
     """List parts in the order in which they were stored, for loaders.
 

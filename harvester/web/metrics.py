@@ -147,7 +147,7 @@ def _collect_store(snapshot: Snapshot) -> Iterator[Metric]:
     yield _make_gauge(
         "sealed_bytes", "Sealed parts that wait in the ledger to be stored.", (), [((), store.sealed_bytes)]
     )
-    yield _make_gauge("store_unavailable", "Places that take no parts now.", (), [((), store.unavailable)])
+    yield _make_gauge("store_unavailable", "Places in which parts cannot be stored.", (), [((), store.unavailable)])
     yield _make_counter("parts", "Parts sealed.", (), [((), store.parts)])
     yield _make_counter("rows", "Rows in sealed parts.", (), [((), store.rows)])
     yield _make_counter("part_bytes", "Bytes of sealed parts.", (), [((), store.part_bytes)])
