@@ -78,13 +78,13 @@ state = click.option(
     "--state",
     type=LocalPath(),
     envvar="HARVESTER_STATE",
-    help="The ledger's file.  [default: inside OUT; for a bucket ./.harvester/NAME.db]",
+    help="The ledger's file.  [default: in the folder of the parts; for a bucket ./.harvester/NAME.db]",
 )
 config = click.option(
     "--config",
     type=LocalPath(),
     envvar="HARVESTER_CONFIG",
-    help="A TOML file of settings, such as config/harvester.toml; required for triggers and for several workspaces.",
+    help="A TOML file of settings, such as config/harvester.toml.",
 )
 place = _combine(_out(_PLACE), state)
 place_or_pipe = _combine(_out(f"{_PLACE}, or - to write rows to stdout"), state)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -> None:
     """Capture a list of sends once.
 
-    PAIRS are CSV, JSON, Parquet or Excel files, folders of them or of Currents, or - for stdin. Their columns are
+    PAIRS are CSV, JSON, Avro, Parquet or Excel files, folders of them or of Currents, or - for stdin. Their columns are
     campaign_id and send_id, and optionally sent_at and workspace. Without PAIRS, the command captures what is pending
     in the ledger. If it is killed or interrupted, run it again to continue.
 
