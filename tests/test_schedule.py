@@ -206,10 +206,11 @@ async def test_an_overdue_intermediate_reading_becomes_the_final_one(eu):
 
 
 async def test_a_later_send_of_the_same_id_starts_a_new_round(eu):
-    """The same message, or an earlier send, changes nothing."""
+    """The same message, its time without or with seconds, or an earlier send, changes nothing."""
     await eu.enqueue("s", NOW)
     await eu.run_for(13.8)
     await eu.enqueue("s", NOW)
+    await eu.enqueue("s", NOW + 59)
     await eu.enqueue("s", NOW - DAY)
     assert await eu.run_for(2) == []
     sent_again = eu.clock.now

@@ -42,6 +42,8 @@ IDENTITY = (pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
 _COLUMNS = (*IDENTITY, pairs.c.sent_at, pairs.c.expires_at, pairs.c.reading, pairs.c.due_at, pairs.c.state)
 
 _SETTLED = pairs.c.state == "settled"
+SAME_SEND_SECONDS = 60.0
+"""Times of a send that differ by less are one: some exports drop the seconds."""
 
 _WHICH = {"any": true(), "planned": pairs.c.reading != ONCE, "once": pairs.c.reading == ONCE}
 """Which known pairs a statement updates: by how they are read."""
@@ -159,7 +161,7 @@ def _join_known(dialect: Dialect, which: ColumnElement[bool]) -> _KnownPairs:
 def begin_round(known: _KnownPairs, *, confirmed: bool) -> Update:
     """Begin another round: the send is later than the known one, or it has no time and the window has closed."""
     p, arrived = pairs.c, known.arrived.c
-    later = arrived.sent_at > func.coalesce(p.sent_at, p.first_seen_at)
+    later = arrived.sent_at >= func.coalesce(p.sent_at, p.first_seen_at) + SAME_SEND_SECONDS
     closed = _is_closed(known.arrived) if confirmed else false()
     values = _restart_values(arrived) | {
         p.sent_at: arrived.sent_at,
