@@ -73,12 +73,15 @@ def parse_proxy(url: str, *, excluded: tuple[str, ...] = ()) -> Proxy:
     found = _URL.fullmatch(url.strip())
     if found is None or int(found["port"] or 1) not in range(1, 65_536):
         raise ValueError(
-            f"{PROXY_FORM}; write each of / ? # @ : in its user and password as %2F %3F %23 %40 %3A"
+            f"{PROXY_FORM}; write each of / ? # @ in its user and password as %2F %3F %23 %40, "
+            "and : in its password as %3A"
             + ("; SOCKS is not supported" if url.strip().lower().startswith("socks") else "")
         )
     register_url_secrets(url.strip())
     credentials = None
     if found["user"] is not None:
+        if ":" in unquote(found["user"]):
+            raise ValueError("must not have a colon (%3A) in its user: basic authentication cannot send one")
         credentials = Credentials(unquote(found["user"]), unquote(found["password"] or ""))
     port = f":{found['port']}" if found["port"] else ""
     return Proxy(f"{found['scheme'].lower()}://{found['host'].lower()}{port}", credentials, excluded)

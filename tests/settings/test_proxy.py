@@ -80,6 +80,14 @@ def test_the_environment_is_used_only_if_the_setting_says_so(monkeypatch):
     assert load_settings(endpoint=BRAZE).load_proxy("default") is None
 
 
+def test_a_colon_in_the_user_of_a_proxy_is_refused():
+    """Basic authentication ends the user at the first colon; a password may contain one."""
+    with pytest.raises(ValueError, match="must not have a colon") as refused:
+        parse_proxy(f"http://some%3Aone:{PROXY_PASSWORD}@proxy.example:3128")
+    assert PROXY_PASSWORD not in str(refused.value)
+    assert parse_proxy("http://someone:pass%3Aword@proxy.example").credentials == Credentials("someone", "pass:word")
+
+
 def test_a_command_without_settings_finds_the_proxy_of_buckets_in_the_environment(monkeypatch):
     """``harvester latest`` needs no workspace."""
     assert get_network().load_store_proxy() is None
