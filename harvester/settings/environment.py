@@ -3,6 +3,7 @@
 import os
 import re
 import ssl
+import stat
 from pathlib import Path
 
 from harvester.errors import UsageError
@@ -54,8 +55,13 @@ def check_certificates(ca_file: Path | None = None) -> None:
 
 
 def read_certificates(setting: str, file: str) -> str:
-    """Return the text of a file of PEM certificates. Raises ``UsageError``, which names the setting."""
+    """Return the text of a regular file of PEM certificates. Raises ``UsageError``, which names the setting.
+
+    It is read twice, and to open a named pipe may block forever.
+    """
     try:
+        if not stat.S_ISREG(Path(file).stat().st_mode):
+            raise UsageError(f"{setting} names {file!r}, which is not a regular file; name one, or unset it")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
         return Path(file).read_text()
     except ssl.SSLError:

@@ -56,7 +56,8 @@ async def test_a_proxy_is_reported_once_and_named_as_ignored_for_braze(harvester
 def test_unreadable_certificates_are_refused(monkeypatch, tmp_path):
     """OpenSSL would ignore the problem, and every connection would fail for a hidden reason."""
     (tmp_path / "empty.pem").write_text("no certificate")
-    for value in (tmp_path / "none.pem", tmp_path, tmp_path / "empty.pem"):
+    os.mkfifo(tmp_path / "pipe")  # to open it would block forever
+    for value in (tmp_path / "none.pem", tmp_path, tmp_path / "empty.pem", tmp_path / "pipe"):
         monkeypatch.setenv("SSL_CERT_FILE", str(value))
         with pytest.raises(UsageError, match=f"SSL_CERT_FILE names '{value}', which .*, or unset it"):
             check_certificates()
