@@ -26,6 +26,7 @@ _URL = re.compile(
     r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?",
     re.ASCII | re.IGNORECASE,
 )
+_NAME = re.compile(r"(?=.{1,254}$)(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?", re.ASCII | re.IGNORECASE)
 _VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
@@ -68,10 +69,15 @@ class Proxy:
         return not any(_matches(host, each) for each in self.direct_hosts)
 
 
+def is_host(text: str) -> bool:
+    """Return whether a text is an address in brackets or a name whose labels DNS allows: 1 to 63 characters each."""
+    return text.startswith("[") or _NAME.fullmatch(text) is not None
+
+
 def parse_proxy(url: str, *, excluded: tuple[str, ...] = ()) -> Proxy:
     """Parse the URL of a proxy, and mask its password from now on. Raises ``ValueError``, which never contains it."""
     found = _URL.fullmatch(url.strip())
-    if found is None or int(found["port"] or 1) not in range(1, 65_536):
+    if found is None or int(found["port"] or 1) not in range(1, 65_536) or not is_host(found["host"]):
         raise ValueError(
             f"{PROXY_FORM}; write each of / ? # @ in its user and password as %2F %3F %23 %40, "
             "and : in its password as %3A"

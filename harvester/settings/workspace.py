@@ -19,6 +19,7 @@ from harvester.observability.redaction import register_secret
 from harvester.schedule import LAST_AGE_DAYS
 from harvester.settings.network import ProxySetting
 from harvester.settings.places import LocalPath, OwnPartsPlace
+from harvester.settings.proxy import is_host
 from harvester.settings.secret_files import read_secret
 
 BRAZE_HOSTS = frozenset(
@@ -65,7 +66,7 @@ class Workspace(BaseModel):
     def _check_endpoint(cls, value: str, info: ValidationInfo) -> str:
         """Return the endpoint as it was parsed, so that requests go to what was checked."""
         origin = ORIGIN.fullmatch(value)
-        if origin is None:
+        if origin is None or not is_host(origin[2]):
             raise ValueError("must be an origin such as https://rest.fra-01.braze.eu, without a path")
         scheme, host, port = origin[1].lower(), origin[2].lower(), origin[3] or ""
         if host not in LOOPBACK:

@@ -80,6 +80,13 @@ def test_the_environment_is_used_only_if_the_setting_says_so(monkeypatch):
     assert load_settings(endpoint=BRAZE).load_proxy("default") is None
 
 
+@pytest.mark.parametrize("host", ["a..b", ".example", f"{'a' * 64}.example"])
+def test_a_proxy_whose_name_cannot_exist_is_refused(host):
+    """A label of a name has 1 to 63 characters; any other name fails at each request."""
+    with pytest.raises(ValueError, match="or a URL such as"):
+        parse_proxy(f"http://{host}:3128")
+
+
 def test_a_colon_in_the_user_of_a_proxy_is_refused():
     """Basic authentication ends the user at the first colon; a password may contain one."""
     with pytest.raises(ValueError, match="must not have a colon") as refused:
