@@ -23,6 +23,7 @@ from harvester.settings.removed import REMOVED, REMOVED_FROM_WORKSPACE
 from harvester.settings.secret_files import read_start
 from harvester.settings.triggers import KINDS
 from harvester.settings.workspace import LOOPBACK, ORIGIN, Workspace, variable_name
+from harvester.text import printable
 
 MAX_CONFIG_BYTES = 1 << 20
 """The size limit of a configuration file."""
@@ -103,7 +104,7 @@ def _format_error(problem: ErrorDetails) -> str:
         message = _NO_ENDPOINT if problem["loc"][-1] == "endpoint" else "is missing"
     if problem["type"].startswith("union_tag"):
         message = f"kind must be one of {', '.join(KINDS)}"
-    return f"  {'.'.join(map(str, problem['loc']))}: {message}"
+    return f"  {printable('.'.join(map(str, problem['loc'])))}: {message}"
 
 
 def _explain_unknown(*place: int | str) -> str:

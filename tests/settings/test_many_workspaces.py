@@ -110,6 +110,8 @@ def test_the_name_of_a_key_file_must_be_the_name_of_a_workspace():
     """A file that is not named after a workspace, such as an editor's copy, is reported."""
     write_keys(**{"eu": KEY, "eu~": KEY})
     assert "workspaces.eu~" in load_error('api_key_dir = "keys"\n' + DEFAULTS)
+    write_keys(**{"a\nb": KEY})
+    assert "\n  workspaces.a\\nb.api_key_file: its name" in load_error('api_key_dir = "keys"\n' + DEFAULTS)
 
 
 def test_a_workspace_has_a_place_of_its_own_or_the_common_one(set_env):
