@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from harvester.errors import UsageError
 from harvester.place import classify_place, parse_local_path
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,7 +31,7 @@ class LocalPath(click.ParamType[Path]):
 
 
 class ListedPlace(click.ParamType[str]):
-    """A list of sends: a file, a folder, an object or ``-``."""
+    """A list of sends: a file, a folder, an object or ``-``, which must not be closed."""
 
     name = "path"
 
@@ -37,6 +39,8 @@ class ListedPlace(click.ParamType[str]):
         """Return the unchanged name. Raises ``UsageError``."""
         del ctx
         classify_place(str(value), _get_name(param), buckets=True, pipe=True)
+        if value == "-" and isinstance(param, click.Argument) and sys.__stdin__ is None:
+            raise UsageError(f"{_get_name(param)} is -, but standard input is closed; open it, or name a file")
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

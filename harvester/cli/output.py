@@ -11,6 +11,7 @@ import click
 
 from harvester.cli.layout import wrap
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, format_difference
+from harvester.errors import UsageError
 from harvester.text import printable
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ MAX_WORKSPACES = 10
 
 DEFAULT_WIDTH = 80
 """The width of a terminal that does not know its own."""
+
+
+def check_stdout() -> None:
+    """Raise ``UsageError`` if standard output was closed at the start: rows written to it would be lost."""
+    if sys.__stdout__ is None:
+        raise UsageError("standard output is closed; open it, or write to a place with -o")
 
 
 def get_width(stream: TextIO) -> int | None:

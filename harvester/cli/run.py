@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harvester.cli import ledger_access, options, progress, startup
+from harvester.cli.output import check_stdout
 from harvester.cli.summary import print_summary
 from harvester.errors import UsageError
 
@@ -72,7 +73,7 @@ def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -
 def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
     """Return the sink that ``out`` names, the compression, and the path of the ledger.
 
-    Raises ``UsageError`` for standard output beside the place of a workspace.
+    Raises ``UsageError`` for standard output that is closed, or beside the place of a workspace.
     """
     from harvester.storage import Compression, open_sink
 
@@ -80,6 +81,7 @@ def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path
     if out != "-":
         yield sink, Compression(settings.compression), ledger_access.get_ledger_path(out, state)
         return
+    check_stdout()
     if own := [name for name, each in settings.workspaces.items() if each.out is not None]:
         raise UsageError(f"-o - writes the rows of all workspaces to stdout, but workspaces.{own[0]}.out is set")
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:

@@ -8,8 +8,10 @@ import sys
 from collections import Counter
 
 import pytest
+from click.testing import CliRunner
 
 from harvester.__main__ import main as run_module
+from harvester.cli import main
 from harvester.cli.layout import wrap
 from harvester.cli.output import unread_lines
 from harvester.cli.plan import estimate_lines
@@ -206,3 +208,15 @@ def test_windows_is_refused_with_a_sentence(monkeypatch, capsys):
         2,
         True,
     )
+
+
+@pytest.mark.parametrize("arguments", [("run", "-"), ("run", "p.csv", "-o", "-"), ("latest", "harvest")])
+def test_a_closed_stream_that_a_command_needs_is_refused(arguments, monkeypatch, tmp_path):
+    """Rows written to a closed standard output would be lost, and a closed standard input is not an empty list."""
+    (tmp_path / "p.csv").write_text("campaign_id,send_id\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "__stdin__", None)
+    monkeypatch.setattr(sys, "__stdout__", None)
+    done = CliRunner().invoke(main, arguments, env={"BRAZE_API_KEY": KEY, "BRAZE_ENDPOINT": BRAZE})
+    assert done.exit_code == 2
+    assert "is closed; open it, or" in done.output
