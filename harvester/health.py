@@ -102,7 +102,10 @@ _SENTENCES = {
     Component.WORKSPACE: 'Workspace "{subject}" is not served',
     Component.BROKER: 'Trigger "{subject}" is not connected',
 }
-_KEY_FILE_SENTENCE = 'The key file of workspace "{subject}" cannot be used, so the workspace stays as it is'
+_KEY_FILE_SENTENCE = (
+    'The key file of workspace "{subject}" cannot be used, so its old key stays in use '
+    "(a new workspace is not served yet)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @options.list_workspaces
 @options.list_options
 @options.endpoint
+@options.capture
 @click.option(
     "--limit", default=250_000, show_default=True, type=click.IntRange(1), help="The quota: requests per hour."
 )
@@ -48,8 +49,9 @@ def plan(
     """Estimate the requests, time and quota of a capture.
 
     Also shows how many pairs would expire before they are requested. The estimate is for one workspace, with the quota
-    of --limit, --reserve and --max-rate. Other options of harvester run, such as --endpoint, are accepted and ignored.
-    The exit code is 3 if lines could not be read.
+    of --limit, --reserve and --max-rate. The options of harvester run for
+    the connection and the parts, such as --endpoint and --compression, are accepted and ignored. The exit code is 3 if
+    lines could not be read.
 
     \b
     Example:

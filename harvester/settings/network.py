@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from harvester.errors import UsageError
 from harvester.settings.places import LocalPath
 from harvester.settings.proxy import DIRECT, FROM_ENVIRONMENT, Proxy, find_environment_proxy, parse_proxy
-from harvester.settings.secret_files import read_secret
+from harvester.settings.secret_files import name_source, read_secret
 
 
 def _check_proxy(value: SecretStr) -> SecretStr:
@@ -25,10 +25,11 @@ ProxySetting = Annotated[SecretStr, AfterValidator(_check_proxy)]
 def load_proxy(proxy: SecretStr | None, proxy_file: Path | None) -> Proxy | None:
     """Return the proxy that the settings name; None for none. Raises ``UsageError``, which never contains the URL."""
     if proxy_file is not None:
+        what = f"the proxy ({name_source('proxy_file', proxy_file)})"
         try:
-            return parse_proxy(read_secret(proxy_file, "the proxy (proxy_file)"))
+            return parse_proxy(read_secret(proxy_file, what))
         except ValueError as error:
-            raise UsageError(f"the content of the file of the proxy (proxy_file) {error}") from None
+            raise UsageError(f"the content of the file of {what} {error}") from None
     text = proxy.get_secret_value() if proxy is not None else DIRECT
     if text == FROM_ENVIRONMENT:
         return find_environment_proxy()

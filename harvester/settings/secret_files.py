@@ -1,6 +1,7 @@
 """Reads secrets from files, such as mounted secrets.
 
-No error shows a secret or the file's name: a user may have entered the secret as the name.
+No error shows a secret. A user may have entered the secret as the name of the file, so an error shows only what is
+clearly a path.
 """
 
 import errno
@@ -28,6 +29,12 @@ def read_secret(file: Path, what: str) -> str:
         raise UsageError(f"cannot read the file of {what}: {error.strerror}") from None
     except ValueError:
         raise UsageError(f"the file of {what} does not contain text") from None
+
+
+def name_source(setting: str, file: Path) -> str:
+    """Return the setting and its path for an error; no path if it could be a secret: a key, or a URL with a user."""
+    path = str(file)
+    return f"{setting}, {path}" if "/" in path and not any(mark in path for mark in ":@") else setting
 
 
 def read_start(file: Path, max_bytes: int) -> bytes:

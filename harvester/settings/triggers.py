@@ -11,7 +11,7 @@ from harvester.errors import UsageError
 from harvester.observability.redaction import register_url_secrets
 from harvester.place import find_place_problem
 from harvester.settings.places import LocalPath
-from harvester.settings.secret_files import read_secret
+from harvester.settings.secret_files import name_source, read_secret
 
 
 def _check_bucket(value: str) -> str:
@@ -67,9 +67,7 @@ class _WithUrl(_CommonSettings):
             text = self.url.get_secret_value().strip()
         else:
             assert self.url_file is not None
-            name = str(self.url_file)
-            source = "url_file" if "@" in name else f"url_file, {name}"  # a URL without a scheme in place of a file
-            text = read_secret(self.url_file, f"a broker's URL ({source})")
+            text = read_secret(self.url_file, f"a broker's URL ({name_source('url_file', self.url_file)})")
         if not text.startswith(tuple(f"{scheme}://" for scheme in self.schemes)):
             raise UsageError(
                 f"the URL of this kind of broker must begin with {' or '.join(f'{each}://' for each in self.schemes)}"

@@ -20,7 +20,7 @@ from harvester.schedule import LAST_AGE_DAYS
 from harvester.settings.network import ProxySetting
 from harvester.settings.places import LocalPath, OwnPartsPlace
 from harvester.settings.proxy import is_host
-from harvester.settings.secret_files import read_secret
+from harvester.settings.secret_files import name_source, read_secret
 
 BRAZE_HOSTS = frozenset(
     [f"rest.iad-0{number}.braze.com" for number in range(1, 9)]
@@ -107,7 +107,7 @@ class Workspace(BaseModel):
     def load_key(self) -> str:
         """Return the API key from its file or setting. Raises ``UsageError``, which never contains the key."""
         if self.api_key_file is not None:
-            text = read_secret(self.api_key_file, "the API key (api_key_file)")
+            text = read_secret(self.api_key_file, f"the API key ({name_source('api_key_file', self.api_key_file)})")
         else:
             text = self.api_key.get_secret_value().strip() if self.api_key else ""
         if not text:

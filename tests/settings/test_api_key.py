@@ -8,6 +8,7 @@ import pytest
 
 from harvester.errors import UsageError
 from harvester.settings import SettingsSource
+from harvester.settings.secret_files import name_source
 from tests.support.secret_canary import KEY
 from tests.support.settings import BRAZE, load_settings, load_workspace
 
@@ -103,3 +104,10 @@ def test_all_missing_keys_are_reported_at_once(set_env, tmp_path):
     with pytest.raises(UsageError) as refused:
         load_settings(path).load_keys()
     assert re.findall(r"workspaces\.(\w+):", str(refused.value)) == ["a", "c"]
+
+
+def test_an_error_names_the_path_of_a_secret_file_but_not_a_key_in_its_place():
+    """A user sees which file is missing; a key that was entered as the name of the file stays hidden."""
+    assert name_source("api_key_file", Path("secrets/braze")) == "api_key_file, secrets/braze"
+    for secret in ("0a1b2c3d-0000-4000-8000-000000000000", "http:/user:word@proxy", "user@host/path"):
+        assert name_source("api_key_file", Path(secret)) == "api_key_file"
