@@ -36,7 +36,9 @@ _SPELLINGS = (
 
 _ORDINAL_DATE = re.compile(r"\d{4}-\d{3}")
 _END_OF_DAY = re.compile(r"(.{8,10})[T ]24(?::?00){0,2}(?:[.,]0+)?((?:[+-].*)?)")
-_AMBIGUOUS_DATE = re.compile(r"\d{1,2}([./-])\d{1,2}\1\d{2,4}\b.*")
+_AMBIGUOUS_DATE = re.compile(r"\d{1,2}([./-])\d{1,2}\1(\d{2,4})\b.*")
+_OTHER_SEPARATOR = re.compile(r"(?:\d{4}-\d\d-\d\d|\d{8}|\d{4}-W\d\d-\d)[^T\s\d]")
+"""A day that is followed by neither a blank nor T: Python accepts any character there, even the sign of a zone."""
 
 
 class TimeInFuture(InvalidField):
@@ -87,14 +89,16 @@ def _parse_text(field: str, text: str, time_format: str | None) -> datetime | fl
             return datetime.strptime(text, time_format)  # noqa: DTZ007 - a time without a zone is in UTC
     if _NUMBER.fullmatch(text):
         return _parse_number(field, Decimal(text))
+    if _OTHER_SEPARATOR.match(text.upper()):
+        raise _create_text_error(field, text, time_format)
     try:
         return datetime.fromisoformat(text)
     except ValueError:
         pass
     try:
         return _parse_unusual_text(text.upper())
-    except ValueError:
-        raise _create_text_error(field, text) from None
+    except (ValueError, OverflowError):
+        raise _create_text_error(field, text, time_format) from None
 
 
 def _parse_unusual_text(text: str) -> datetime:
@@ -108,12 +112,22 @@ def _parse_unusual_text(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _create_text_error(field: str, text: str) -> InvalidField:
-    if _AMBIGUOUS_DATE.fullmatch(text):
+def _create_text_error(field: str, text: str, time_format: str | None) -> InvalidField:
+    if time_format is not None:
+        return InvalidField(
+            field, f"is {format_value(text)}, neither {_TIME_EXAMPLE} nor in the format {time_format!r}"
+        )
+    if date_found := _AMBIGUOUS_DATE.fullmatch(text):
+        separator = date_found[1]
+        year = "%Y" if len(date_found[2]) == 4 else "%y"
+        of_day = " %H:%M:%S" if text.count(":") == 2 else " %H:%M" if ":" in text else ""
+        formats = (
+            f"{first}{separator}{second}{separator}{year}{of_day}" for first, second in (("%d", "%m"), ("%m", "%d"))
+        )
         return InvalidField(
             field,
             f"is {format_value(text)}, in which day and month could be swapped; write {_TIME_EXAMPLE}, or use "
-            "--time-format with %d/%m/%Y or %m/%d/%Y",
+            f"--time-format with {' or '.join(map(repr, formats))}",
         )
     return InvalidField(field, f"is {format_value(text)}, not {_TIME_EXAMPLE}; for other formats use --time-format")
 

@@ -134,3 +134,11 @@ async def test_commands_say_what_was_read(harvester, tmp_path):
     assert json.loads(out)["lists"] == [line.removeprefix("read       ")]
     code, _, err = await harvester.run("plan", "sends.csv")
     assert (code, "use --column send_id=NAME" in err) == (2, True)
+
+
+def test_an_invalid_pattern_is_an_error_that_quotes_it(tmp_path):
+    """Brackets inside brackets are characters."""
+    (tmp_path / "a].csv").write_text(f"{HEADER}c,s,\n")
+    assert read_list("", name=str(tmp_path / "[[:a]]*.csv"))[0] == {("c", "s"): None}
+    with pytest.raises(UsageError, match="is invalid: bad character range z-a"):
+        read_list("", name=str(tmp_path / "[z-a].csv"))

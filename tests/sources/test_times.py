@@ -56,6 +56,12 @@ def test_a_placeholder_is_no_time(text):
         (1e300, "no time between 2000 and 2100"),
         ([1], "is a list"),
         ("2026-11-20T08:00:00[Europe/Berlin]", "not an ISO 8601 time"),
+        ("17/11/2026 10:19", "--time-format with '%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M'"),
+        ("20.11.26", "--time-format with '%d.%m.%y' or '%m.%d.%y'"),
+        ("9999-12-31T24:00:00Z", "not an ISO 8601 time"),
+        ("2026-11-20-08:00", "not an ISO 8601 time"),
+        ("2026-11-20+02:00", "not an ISO 8601 time"),
+        ("20261120.0800", "not an ISO 8601 time"),
     ],
 )
 def test_a_doubtful_time_is_a_bad_line(value, problem):
@@ -77,7 +83,8 @@ def test_a_time_format_settles_ambiguous_dates():
     text = f"{HEADER}c,s,20/11/2026 08:00\nc,t,2026-11-20T08:00:00Z\nc,u,11/20/2026 08:00\n"
     pairs, (bad,), source = read_list(text, options=options)
     assert (set(pairs.values()), bad.line, source.naive_times) == ({SENT_AT}, 4, 1)
-    for wrong in ("%H:%M", "%Q", "%d"):
+    assert "nor in the format '%d/%m/%Y %H:%M'" in bad.problem
+    for wrong in ("%H:%M", "%Q", "%d", "%d/%m/%Y %Z", "%d/%m/%Y%f%f"):
         with pytest.raises(UsageError, match="--time-format"):
             ListOptions.parse(time_format=wrong)
 

@@ -3,6 +3,7 @@
 The commands that read lists share these options.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -53,11 +54,13 @@ class ListOptions:
 
 
 def _check_time_format(time_format: str) -> None:
-    """Raise ``UsageError`` unless a format describes at least a day."""
+    """Raise ``UsageError`` unless a format describes at least a day, in the same way on every machine."""
+    if "%Z" in time_format:
+        raise UsageError(f"--time-format {time_format!r}: the meaning of %Z depends on the machine; use %z")
     try:
         text = _EXAMPLE_TIME.strftime(time_format)
         parsed = datetime.strptime(text, time_format)  # noqa: DTZ007 - only the date is compared
-    except ValueError as error:
+    except (ValueError, re.error) as error:  # a directive that occurs twice is an error of the pattern
         raise UsageError(f"--time-format {time_format!r}: {error}; write for example %d/%m/%Y %H:%M") from None
     if parsed.date() != _EXAMPLE_TIME.date():
         raise UsageError(f"--time-format {time_format!r} contains no date; write for example %d/%m/%Y %H:%M")

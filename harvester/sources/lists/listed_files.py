@@ -25,6 +25,7 @@ FileOpener = Callable[[], BinaryIO]
 
 _WILDCARD = re.compile(r"[*\[]")
 _PATTERN_PARTS = re.compile(r"\*\*/|\*|\[[^]/]+\]|[^*\[]+|\[")
+_REPLACEMENTS = {"**/": "(?:.*/)?", "*": "[^/]*"}
 _CHARACTERS = re.compile(r"\[[^]]+\]")
 _OTHER_KINDS = "it contains files of several kinds ({}); name those of one kind with a pattern, such as '{}/**/*{}'"
 
@@ -132,11 +133,20 @@ def _find_top(pattern: str) -> int:
 
 
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
-    replacements = {"**/": "(?:.*/)?", "*": "[^/]*"}
-    parts = _PATTERN_PARTS.findall(pattern)
-    return re.compile(
-        "".join(replacements.get(each) or (each if _CHARACTERS.fullmatch(each) else re.escape(each)) for each in parts)
-    )
+    """Return a pattern as a regular expression. Raises ``UsageError`` for one with an invalid range of characters."""
+    try:
+        return re.compile("".join(map(_translate, _PATTERN_PARTS.findall(pattern))))
+    except re.error as error:
+        raise UsageError(f"the pattern {pattern!r} is invalid: {error}; correct what is in brackets") from None
+
+
+def _translate(part: str) -> str:
+    """Return a part of a pattern as a part of a regular expression."""
+    if part in _REPLACEMENTS:
+        return _REPLACEMENTS[part]
+    if _CHARACTERS.fullmatch(part):
+        return "[" + part[1:].replace("\\", r"\\").replace("[", r"\[")
+    return re.escape(part)
 
 
 def _is_listed(name: str, pattern: re.Pattern[str] | None) -> bool:
