@@ -52,7 +52,8 @@ def _check(arguments: dict[str, Any]) -> "list[Finding]":
     try:
         settings = startup.load_settings(arguments)
     except HarvesterError as error:  # without settings, there is nothing else to check
-        return [Finding("configuration", ok=False, text=each) for each in scrub(str(error)).split("\n")]
+        heading, *problems = scrub(str(error)).split("\n")
+        return [Finding("configuration", ok=False, text=each.strip()) for each in problems or [heading]]
     if settings.out == "-":
         raise UsageError("doctor checks a folder or a bucket; name one with -o")
 

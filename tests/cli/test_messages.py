@@ -220,3 +220,11 @@ def test_a_closed_stream_that_a_command_needs_is_refused(arguments, monkeypatch,
     done = CliRunner().invoke(main, arguments, env={"BRAZE_API_KEY": KEY, "BRAZE_ENDPOINT": BRAZE})
     assert done.exit_code == 2
     assert "is closed; open it, or" in done.output
+
+
+def test_the_heading_of_invalid_settings_is_not_a_check_of_doctor(monkeypatch):
+    """Each failed check in the JSON of doctor is one problem to correct."""
+    monkeypatch.setenv("HARVESTER_PROXY", "socks5://proxy.example")
+    done = CliRunner().invoke(main, ["doctor", "--endpoint", BRAZE, "--json"])
+    checks = json.loads(done.stdout)
+    assert [each["text"].split(":")[0] for each in checks["checks"]] == ["proxy"]
