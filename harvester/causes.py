@@ -43,7 +43,7 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
 """The most specific types first."""
 
 PROXY_UNREACHABLE = "proxy_unreachable"
-"""There is no connection to the proxy, whatever happens behind it."""
+"""The proxy itself could not be reached."""
 
 
 def classify_proxy_status(status: int) -> str:

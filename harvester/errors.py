@@ -29,7 +29,7 @@ def format_cause(cause: str) -> str:
 
 
 def install_hint(extra: str) -> str:
-    """Return how to install an optional dependency from a clone; ``harvester`` on PyPI is another project."""
+    """Return how to install an optional dependency from a clone; ``harvester`` on PyPI is a different project."""
     return f"in the clone of harvester, run: pip install -c locks/constraints.txt -e '.[{extra}]'"
 
 

@@ -75,7 +75,7 @@ class CaptureWork:
         left = max(0, progress.total - progress.answered)
         seconds = speed.estimate_seconds(left)
         if held and seconds is not None:
-            # A quota that is used up comes back at a known time; nobody knows when an endpoint works again.
+            # A quota resets at a known time. When an endpoint will work again is unknown.
             seconds = seconds + pace.held_seconds if pace.hold_cause in ("rate_limited", "throttled") else None
         return Work(
             name,

@@ -27,7 +27,7 @@ class Speed:
             return
         current = max(0, count - self._since[1]) / seconds
         self._measured_seconds += seconds
-        # The first measurements count in full: there is no past to smooth them with.
+        # The average begins with the first measurement, and is not drawn towards an earlier 0.
         weight = math.expm1(-seconds / SMOOTHING_SECONDS) / math.expm1(-self._measured_seconds / SMOOTHING_SECONDS)
         before = self.per_second or 0.0
         self.per_second = before + weight * (current - before)

@@ -10,7 +10,7 @@ def list_columns(folder: Path | None, temp_directory: Path) -> list[Column]:
     """Return the columns in the order of the rows, with the new counters of the parts in a folder.
 
     A counter has the type of its name. If parts of an older version contain values of a wider type, it has that type.
-    Raises ``UsageError`` if there is no part, ``SinkError`` for a damaged one.
+    Raises ``UsageError`` if the folder contains no part, and ``SinkError`` if a part is damaged.
     """
     types = {name: ColumnType.DECIMAL if is_decimal(name) else ColumnType.INTEGER for name in DOCUMENTED_COUNTERS}
     seen = {} if folder is None else find_column_types(folder, temp_directory=temp_directory)

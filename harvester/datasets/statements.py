@@ -32,7 +32,7 @@ class Statement(StrEnum):
 
 
 def build_statement(statement: Statement, kind: str, columns: Sequence[Column], table: str) -> str:
-    """Return a statement for one of ``FORMATS``. Raises ``KeyError`` if there is no such statement for a library."""
+    """Return a statement for one of ``FORMATS``. Raises ``KeyError`` if the format does not have it."""
     if statement is Statement.TABLE and kind == "polars":
         return _build_polars_schema(columns)
     if statement is Statement.TABLE and kind == "jsonschema":

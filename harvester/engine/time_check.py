@@ -70,7 +70,7 @@ class TimeCheck:
     async def _take_turn(self) -> bool:
         """Wait for the turn, and take it; False if it is not needed any more, or not free in time.
 
-        This is no lock: a lock would let the waiting requests go one by one, each a step of the event loop later.
+        A lock would release the waiting requests one at a time, each of them one step of the event loop later.
         """
         try:
             async with asyncio.timeout(TURN_SECONDS):

@@ -102,7 +102,7 @@ def _check_volume(path: Path) -> None:
     try:
         read_only = os.statvfs(path.parent).f_flag & os.ST_RDONLY
     except OSError:
-        return  # there is no folder yet
+        return  # the folder does not exist yet
     if read_only:
         raise LedgerError(
             f"the ledger {path} is on a read-only volume, where SQLite cannot even read it safely; "

@@ -25,7 +25,7 @@ def write_workbook(path, sheets):
 
 
 def test_cells_are_read_by_their_types(tmp_path):
-    """Dates do not depend on their format, and numbers have no fraction. Empty rows are no lines."""
+    """Dates do not depend on their format, and numbers have no fraction. Empty rows are ignored."""
     rows = [
         ["Sends of autumn"], [], HEADER,
         ["c", " s1 ", datetime(2026, 11, 20, 8), "x"],  # noqa: DTZ001 - cells have no zone
