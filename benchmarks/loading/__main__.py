@@ -30,9 +30,9 @@ PACKAGES = {
     "dialects": ["sqlglot"],
 }
 HEADING = "## Test results\n"
-INTRODUCTION = """`python -m benchmarks.loading` loads each part of a small dataset twice, in both orders, with the
-code above. It then compares the rows with those of `harvester latest`, or with all rows if the reader has no MERGE. Last
-run: {:%Y-%m-%d}.
+INTRODUCTION = """`python -m benchmarks.loading` loads each part of a small dataset twice, in both orders, with the code
+above. It then compares the rows with those of `harvester latest`, or with all rows if the reader has no MERGE.
+Last run: {:%Y-%m-%d}.
 """
 
 

@@ -23,6 +23,7 @@ from unittest.mock import patch
 import orjson
 from pydantic import SecretStr
 
+from harvester.books import Books
 from harvester.braze import gate, pacer
 from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
@@ -30,7 +31,7 @@ from harvester.clock import Clock
 from harvester.engine import dispatcher, upkeep
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger, database
-from harvester.model import DAY_SECONDS, Books, Pair, Part, SentPair
+from harvester.model import DAY_SECONDS, Pair, Part, SentPair
 from harvester.observability.logs import set_up_logs
 from harvester.service import service
 from harvester.service.service import Service

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from harvester.books import Books
 from harvester.braze.refusals import WRONG_IDS_HINT
 from harvester.cli.layout import Field, align_fields, join_fields, shorten
 from harvester.cli.output import MAX_WORKSPACES, format_time, limit_lines, plural
-from harvester.model import Books
 
 _COLUMNS = ("workspace", "accepted", "captured", "rejected", "expired", "pending", "at risk")
 _LONGEST_NAME = 24
@@ -16,17 +16,7 @@ _ANY_WIDTH = 1000
 
 def books_as_dict(balance: Books) -> dict[str, Any]:
     """Return the books as JSON."""
-    return {
-        "accepted": balance.accepted,
-        "captured": {verdict.value: count for verdict, count in balance.captured.items()},
-        "rejected": dict(balance.rejected),
-        "expired": balance.expired,
-        "pending": balance.pending,
-        "never_read": balance.never_read,
-        "waiting_for_next_reading": balance.pending - balance.never_read,
-        "next_reading_at": format_time(balance.next_reading_at),
-        "balanced": balance.balanced,
-    }
+    return balance.as_dict(format_time) | {"waiting_for_next_reading": balance.pending - balance.never_read}
 
 
 def books_by_workspace(balances: Mapping[str, Books]) -> dict[str, Any]:

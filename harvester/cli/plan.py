@@ -13,8 +13,8 @@ from harvester.cli import ledger_access, options, output, progress
 from harvester.errors import ExitCode
 
 if TYPE_CHECKING:
+    from harvester.books import Books
     from harvester.commands.estimate import Estimate
-    from harvester.model import Books
     from harvester.sources import Input, ListOptions, RejectsFile
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harvester.books import Books
 from harvester.cli import books, ledger_access, output
 from harvester.errors import ExitCode, UsageError
-from harvester.model import Books
 from harvester.place import classify_place
 
 if TYPE_CHECKING:

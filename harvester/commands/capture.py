@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from harvester.books import Books
 from harvester.braze.pace_state import PaceState
 from harvester.engine.engine import Engine
 from harvester.engine.workspaces import Connect
 from harvester.errors import ExitCode, SinkError
 from harvester.health import ConditionLog
 from harvester.ledger import EnqueueResult, Ledger
-from harvester.model import Books
 from harvester.settings import Settings
 from harvester.signals import stop_on_signals
 from harvester.sources import Input, RejectsFile

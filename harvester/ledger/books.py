@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, String, and_, bindparam, case, func, literal_column, or_, select
 
+from harvester.books import Books
 from harvester.ledger.counts import ACCEPTED, DEFERRED_STATE, OPEN
 from harvester.ledger.database import Transaction
 from harvester.ledger.datasets import list_places
@@ -23,7 +24,7 @@ from harvester.ledger.json_rows import (
     values_as_table,
 )
 from harvester.ledger.schema import batches, outcome_counts, pair_counts, pairs, parts, workspaces
-from harvester.model import GRACE_SECONDS, Books, Pair, Verdict
+from harvester.model import GRACE_SECONDS, Pair, Verdict
 from harvester.schedule import ONCE
 
 _NUMBER = func.sum(pair_counts.c.pairs).label("pairs")

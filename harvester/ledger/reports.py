@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from harvester.books import Books
 from harvester.ledger import books, counts, datasets, due, failures, outlook, plans, sends
 from harvester.ledger.books import StoredPart
 from harvester.ledger.database import Database, Transaction
@@ -11,7 +12,7 @@ from harvester.ledger.due import DueCount
 from harvester.ledger.failures import FailedPair
 from harvester.ledger.outlook import Outlook, Rejection
 from harvester.ledger.sends import SendSearch
-from harvester.model import Books, Pair
+from harvester.model import Pair
 from harvester.schedule import ReadingPlan
 
 

@@ -8,11 +8,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harvester.books import Books
 from harvester.formatting import ago, duration, quantity, safe_text
 from harvester.health import Condition, rate_hold
 from harvester.histogram import HistogramState
 from harvester.ledger import DayOfDeadlines, Rejection
-from harvester.model import Books
 from harvester.monitor.activity import Activity
 from harvester.monitor.readiness import blocking_conditions
 

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
+from harvester.books import Books
 from harvester.errors import format_cause
 from harvester.formatting import iso_time, number, safe_text
 from harvester.ledger import FailedPair
-from harvester.model import Books
 from harvester.web.document import render_document, take_whole
 from harvester.web.searches import HOME
 

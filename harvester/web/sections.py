@@ -5,11 +5,11 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from harvester.books import Books
 from harvester.errors import format_cause
 from harvester.formatting import ago, day_and_time, iso_time, number, safe_text, time_of_day, volume
 from harvester.health import HOLD_DESCRIPTIONS
 from harvester.ledger import Rejection
-from harvester.model import Books
 from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, Window, WorkspaceState
 from harvester.web import pictures
 

@@ -9,7 +9,6 @@ from typing import Any
 from harvester.formatting import iso_time, safe_text
 from harvester.health import MAX_CONDITIONS, Condition
 from harvester.ledger import Rejection
-from harvester.model import Books
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import PlaceState, Snapshot, StoreState, TriggerState, Window, WorkspaceState
 from harvester.web.document import take_whole
@@ -49,24 +48,11 @@ def _process(snapshot: Snapshot) -> dict[str, Any]:
         "taken_at": iso_time(snapshot.taken_at),
         "started_at": iso_time(snapshot.started_at),
         "clock_difference_seconds": snapshot.clock_difference_seconds,
-        "books": None if snapshot.books is None else _books(snapshot.books),
+        "books": None if snapshot.books is None else snapshot.books.as_dict(_time),
         "conditions": [_condition(each) for each in snapshot.conditions[:MAX_CONDITIONS]],
         "triggers": [_trigger(each) for each in snapshot.triggers],
         "store": _store(snapshot.store),
         "rejections": [_rejection(each) for each in snapshot.rejections],
-    }
-
-
-def _books(books: Books) -> dict[str, Any]:
-    return {
-        "accepted": books.accepted,
-        "captured": {verdict.value: count for verdict, count in books.captured.items()},
-        "rejected": dict(books.rejected),
-        "expired": books.expired,
-        "pending": books.pending,
-        "never_read": books.never_read,
-        "next_reading_at": _time(books.next_reading_at),
-        "balanced": books.balanced,
     }
 
 

@@ -12,12 +12,13 @@ import orjson
 import pytest
 import structlog
 
+from harvester.books import Books
 from harvester.braze.quota import QuotaReport
 from harvester.braze.refusals import CAMPAIGNS_KEPT, PROBES_TO_HALT, REFUSALS_TO_DOUBT, Refusals, Trust
 from harvester.braze.transport import Response
 from harvester.engine.engine import Engine
 from harvester.ledger import Ledger
-from harvester.model import RETENTION_SECONDS, Books, Pair, SentPair
+from harvester.model import RETENTION_SECONDS, Pair, SentPair
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.storage import Compression, FolderSink

@@ -1,10 +1,11 @@
 """What run and status print about hundreds of workspaces: totals, and those that matter."""
 
+from harvester.books import Books
 from harvester.cli.books import book_lines
 from harvester.cli.output import limit_lines
 from harvester.cli.summary import print_summary
 from harvester.commands.capture import Summary
-from harvester.model import Books, Verdict
+from harvester.model import Verdict
 
 
 def test_the_books_of_500_workspaces_are_a_table_of_eleven():

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from harvester.__main__ import main as run_module
+from harvester.books import Books
 from harvester.cli import main
 from harvester.cli.layout import wrap
 from harvester.cli.output import unread_lines
@@ -20,7 +21,7 @@ from harvester.clock import SystemClock
 from harvester.commands.capture import Summary
 from harvester.commands.estimate import estimate
 from harvester.ledger import Ledger
-from harvester.model import Books, Pair, SentPair, Verdict
+from harvester.model import Pair, SentPair, Verdict
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.commands.test_capture import write_pairs
 from tests.support.secret_canary import KEY

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from harvester.books import Books
 from harvester.cli.books import refused_lines
 from harvester.cli.doctor import table_lines
 from harvester.commands.workspace_checks import Finding
 from harvester.datasets import build_latest_query
-from harvester.model import Books
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.conftest import read_rows
 from tests.support.secret_canary import KEY

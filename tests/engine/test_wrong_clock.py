@@ -13,6 +13,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harvester.books import Books
 from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
 from harvester.cli.output import clock_line, format_time
@@ -21,7 +22,7 @@ from harvester.commands.capture import Run, Summary
 from harvester.engine.engine import Engine
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
-from harvester.model import Batch, Books, Captured, Pair, ReadingOutcome, SentPair, Verdict
+from harvester.model import Batch, Captured, Pair, ReadingOutcome, SentPair, Verdict
 from harvester.schedule import ReadingPlan
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual

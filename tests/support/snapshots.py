@@ -3,10 +3,11 @@
 import random
 from dataclasses import replace
 
+from harvester.books import Books
 from harvester.health import Component, Condition
 from harvester.histogram import HistogramState
 from harvester.ledger import DayOfDeadlines, Rejection
-from harvester.model import Books, Pair, Verdict
+from harvester.model import Pair, Verdict
 from harvester.monitor.snapshot import QuotaSample, Snapshot, StoreState, TriggerState, Window, WorkspaceState
 
 NOW = 1_795_527_667.0

@@ -9,9 +9,10 @@ from html import unescape
 import aiohttp
 import pytest
 
+from harvester.books import Books
 from harvester.clock import SystemClock
 from harvester.ledger import FailedPair, Ledger
-from harvester.model import Batch, Books, Pair, ReadingOutcome, Rejected, SentPair
+from harvester.model import Batch, Pair, ReadingOutcome, Rejected, SentPair
 from harvester.web import WebServer, lookups
 from harvester.web.failures import COLUMNS, encode_csv, list_groups, render_failures
 from tests.support import snapshots

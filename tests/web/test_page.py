@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harvester.books import Books
 from harvester.braze.pace_state import PaceState
 from harvester.formatting import compact
 from harvester.health import Component, Condition
 from harvester.ledger import Rejection
-from harvester.model import Books, Pair, Verdict
+from harvester.model import Pair, Verdict
 from harvester.monitor.health import Health
 from harvester.monitor.history import QuotaHistory
 from harvester.monitor.snapshot import Snapshot, TriggerState
