@@ -61,7 +61,7 @@ def day_and_time(at: float) -> str:
 
 
 def iso_time(at: float) -> str:
-    """Format a time for the ``datetime`` attribute of an element."""
+    """Format a time to the second in RFC 3339, for requests, JSON and the ``datetime`` attribute of an element."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 

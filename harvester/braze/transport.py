@@ -11,7 +11,6 @@ import codecs
 import json
 import re
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
@@ -24,6 +23,7 @@ from harvester.braze.quota import QuotaReport
 from harvester.braze.transport_errors import translate_error
 from harvester.clock import Clock
 from harvester.errors import ExchangeError
+from harvester.formatting import iso_time
 from harvester.model import Pair
 from harvester.observability.redaction import register_secret, scrub
 from harvester.settings import Proxy
@@ -244,4 +244,4 @@ def _quote(campaign_id: str) -> str:
 @lru_cache(maxsize=64)
 def _format_time(seconds: float) -> str:
     """Return a time as strict RFC 3339, quoted. The readings of a batch share it, so it is cached."""
-    return quote(datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), safe="")
+    return quote(iso_time(seconds), safe="")

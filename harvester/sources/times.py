@@ -37,7 +37,7 @@ _SPELLINGS = (
 _ORDINAL_DATE = re.compile(r"\d{4}-\d{3}")
 _END_OF_DAY = re.compile(r"(.{8,10})[T ]24(?::?00){0,2}(?:[.,]0+)?((?:[+-].*)?)")
 _AMBIGUOUS_DATE = re.compile(r"\d{1,2}([./-])\d{1,2}\1(\d{2,4})\b.*")
-_OTHER_SEPARATOR = re.compile(r"(?:\d{4}-\d\d-\d\d|\d{8}|\d{4}-W\d\d-\d)[^T\s\d]")
+_OTHER_SEPARATOR = re.compile(r"(?:\d{4}-\d\d-\d\d|\d{8}|\d{4}-W\d\d-\d)[^T\s\d]", re.IGNORECASE)
 """A day that is followed by neither a blank nor T: Python accepts any character there, even the sign of a zone."""
 
 
@@ -89,7 +89,7 @@ def _parse_text(field: str, text: str, time_format: str | None) -> datetime | fl
             return datetime.strptime(text, time_format)  # noqa: DTZ007 - a time without a zone is in UTC
     if _NUMBER.fullmatch(text):
         return _parse_number(field, Decimal(text))
-    if _OTHER_SEPARATOR.match(text.upper()):
+    if _OTHER_SEPARATOR.match(text):
         raise _create_text_error(field, text, time_format)
     try:
         return datetime.fromisoformat(text)
