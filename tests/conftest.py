@@ -96,14 +96,13 @@ class Command:
         return process.returncode, out.decode(), err.decode()
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    """A command may run in this process: what it sets up for all of it is put back."""
+@pytest.fixture(autouse=True)
+def _process_state():
+    """Put back what a command sets up for the whole process, since a test may run one in this process."""
     config, logging_handlers = structlog.get_config(), logging.getLogger().handlers
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.setattr(layers, "_network_in_use", [])
-    terminate = signal.getsignal(signal.SIGTERM)
+    hook, terminate, network = sys.excepthook, signal.getsignal(signal.SIGTERM), layers._network_in_use[:]
     yield
+    sys.excepthook, layers._network_in_use[:] = hook, network
     signal.signal(signal.SIGTERM, terminate)
     structlog.configure(**config)
     logging.getLogger().handlers = logging_handlers

@@ -124,7 +124,7 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def test_every_option_and_argument_for_a_place_is_validated_first(monkeypatch, tmp_path, in_process):
+def test_every_option_and_argument_for_a_place_is_validated_first(monkeypatch, tmp_path):
     """An unsupported place ends the command with exit code 2 and one sentence. No folder or password is left."""
     monkeypatch.setenv("BRAZE_ENDPOINT", BRAZE)
     monkeypatch.setenv("BRAZE_API_KEY", KEY)

@@ -105,7 +105,7 @@ def test_an_invalid_url_of_a_broker_is_reported_at_the_start(tmp_path, text, mes
     assert "hidden-words" not in str(error.value)
 
 
-def test_a_missing_url_file_is_reported_with_its_trigger(in_process, tmp_path):
+def test_a_missing_url_file_is_reported_with_its_trigger(tmp_path):
     """With several triggers, the error says which file is missing."""
     path = tmp_path / "h.toml"
     table = 'kind = "redis"\nstream = "s"\nurl_file = "/missing/sends-url"'

@@ -10,8 +10,7 @@ import yaml
 
 from tests.conftest import RecordedWarmProcess
 from tests.support.brokers.rabbitmq import RabbitMQ
-from tests.support.object_stores.moto import moto_server
-from tests.support.processes import free_port
+from tests.support.processes import free_port, run_server, wait_until_responding
 from tests.support.secret_canary import RecordedProcess
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
@@ -76,11 +75,13 @@ def test_the_compose_file_names_exactly_the_files_of_its_folder():
 async def test_compose_captures_every_send_from_the_queue_into_the_bucket(tmp_path):
     """Every send of the queue is captured into the bucket, and the one invalid message becomes a dead letter."""
     compose = ComposeProcesses(tmp_path)
-    with moto_server(compose.store):
+    # Not on a thread: the emulators of a process share their buckets, and another test may use the same place.
+    with run_server(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(compose.store)):
         broker = RabbitMQ(tmp_path / "queue", RABBITMQ_CONFIG_FILE=str(tmp_path / "rabbitmq"),
                           RABBITMQ_NODE_PORT=str(compose.broker))  # fmt: skip
         stand_in = compose.start("stand-in", "--port", str(compose.stand_in), "--pairs", "40", "--fault-rate", "0")
         try:
+            wait_until_responding(compose.store)
             for _ in range(2):  # a second start keeps the existing bucket
                 await compose.run("bucket")
             broker.server.port, broker.url = compose.broker, (tmp_path / "rabbitmq_url").read_text().strip()
