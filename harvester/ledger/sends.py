@@ -151,7 +151,7 @@ def _list_readings(tx: Transaction, pair_id: int, places: Mapping[str, str]) -> 
             parts.c.name,
             parts.c.stored_at,
             parts.c.destination,
-        )  # fmt: skip
+        )
         .outerjoin(parts, part)
         .where(o.pair_id == pair_id)
         .order_by(o.id.desc())
