@@ -54,6 +54,7 @@ async def run_torture(args: argparse.Namespace, disk: Path) -> Torture:
             try:
                 await torture.run(seconds=60 * args.minutes)
             except CheckFailed as error:
+                shutil.copytree(torture.output, disk / "output")
                 raise CheckFailed(f"{error}\n{dict(torture.counts)}") from None
             finally:
                 torture.stop_api()

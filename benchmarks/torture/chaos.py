@@ -115,9 +115,11 @@ class Torture:
         self.counts["wrong clocks"] += jumps[0] != 0
         env = {"PATH": os.environ["PATH"], "HOME": str(self.disk), "HARVESTER_PATIENCE_SECONDS": "1"}
         output = self.output / f"output-{self.counts['started'] % 8}"
-        return start_harvester(
+        process = start_harvester(
             self.disk, env | self.place.env, [*arguments] or self.arguments(), output=output, jumps=jumps
         )
+        process.name = output.name
+        return process
 
     async def wait_for_end(self, process: BaseProcess, *, timeout_seconds: float | None = None) -> None:
         """Wait for the process to end, and check its exit code and output. Raises ``CheckFailed``."""
@@ -125,9 +127,9 @@ class Torture:
         if process.is_alive():  # it waits for a server that is unavailable
             self.kill(process)
         process.join()
-        output = b"".join(path.read_bytes() for path in self.output.glob("output-*"))
+        output = (self.output / process.name).read_bytes()
         if process.exitcode not in ENDS or b"Traceback" in output:
-            raise CheckFailed(f"the process ended with {process.exitcode}: {output[-2000:].decode(errors='replace')}")
+            raise CheckFailed(f"the process ended with {process.exitcode}: {output[-4000:].decode(errors='replace')}")
         if process.exitcode in (0, 3):
             self.record_success()
 
