@@ -39,7 +39,7 @@ def start_harvester(
 
     ``jumps`` contains the errors of its clock, in seconds: the first one applies until a SIGUSR1, then the next one.
     """
-    process = _context.Process(target=_harvester, args=(folder, env, arguments, output, jumps))
+    process = _context.Process(target=_harvester, args=(folder, env, arguments, output, jumps), daemon=True)
     process.start()
     return process
 

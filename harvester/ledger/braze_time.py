@@ -18,7 +18,6 @@ from sqlalchemy import (
     case,
     delete,
     insert,
-    or_,
     select,
     update,
 )
@@ -26,7 +25,7 @@ from sqlalchemy import (
 from harvester.clock import LARGE_DIFFERENCE_SECONDS
 from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
-from harvester.ledger.filters import DEFERRED, DUE, EXPIRED, NOW, SINCE, UNSETTLED, WAITING, is_named, released_state
+from harvester.ledger.filters import DUE, EXPIRED, LEASED, NOW, SINCE, UNSETTLED, is_named, released_state
 from harvester.ledger.json_rows import encode_values, values_as_table
 from harvester.ledger.plans import group_by_plan
 from harvester.ledger.schema import NEVER, differences, pairs
@@ -143,7 +142,7 @@ def correct_times(tx: Transaction, workspaces: Sequence[str]) -> dict[str, int]:
 def _move_due(dialect: Dialect) -> tuple[Update, Update]:
     """Make readings due that were deferred for too long, and let those wait that became due too early."""
     named = is_named(dialect)
-    too_long = and_(named, DEFERRED, pairs.c.due_at > _SOON + DEFERRAL_MAX_SECONDS)
+    too_long = and_(named, UNSETTLED, pairs.c.deferrals > 0, pairs.c.due_at > _SOON + DEFERRAL_MAX_SECONDS)
     too_early = and_(named, DUE, pairs.c.reading != ONCE, pairs.c.due_at > _SOON)
     return (
         update(pairs).where(too_long).values(due_at=NOW),
@@ -156,6 +155,7 @@ def _plan_again(dialect: Dialect, plan: ReadingPlan) -> Update:
     """Plan the first reading again of pairs that were enqueued by a clock that was ahead.
 
     All readings that seemed overdue were replaced by one, due at the time of that clock: later than its age plans it.
+    One that is leased is planned again too: its request is void, and it will be released unchanged.
     """
     p, readings = pairs.c, plan.readings
     latest = case(
@@ -164,12 +164,12 @@ def _plan_again(dialect: Dialect, plan: ReadingPlan) -> Update:
         else_=NEVER,
     )
     first_name, first_age = readings[0]
-    planned = and_(is_named(dialect), UNSETTLED, or_(DUE, WAITING), p.deferrals == 0, p.sent_at.is_not(None))
+    planned = and_(is_named(dialect), UNSETTLED, p.deferrals == 0, p.sent_at.is_not(None))
     too_late = and_(planned, p.due_at > _SOON, p.due_at > latest)
     first: dict[Any, Any] = {
         p.reading: first_name,
         p.due_at: SINCE + first_age,
-        p.state: "waiting",
+        p.state: case((LEASED, p.state), else_="waiting"),
         p.low_priority: 0,
         p.first_seen_at: case((p.first_seen_at > NOW, NOW), else_=p.first_seen_at),
     }

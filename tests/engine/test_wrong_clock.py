@@ -22,7 +22,7 @@ from harvester.commands.capture import Run, Summary
 from harvester.engine.engine import Engine
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
-from harvester.model import Batch, Captured, Pair, ReadingOutcome, SentPair, Verdict
+from harvester.model import Batch, Captured, Deferred, Pair, ReadingOutcome, SentPair, Verdict
 from harvester.schedule import ReadingPlan
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
@@ -352,23 +352,55 @@ def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):
     assert run_virtual(story()) == pytest.approx((0.0, 15 * DAY, 0.0), abs=0.001)
 
 
-@pytest.mark.parametrize("ahead", [3 * DAY, 20 * DAY])
-def test_a_send_enqueued_by_a_clock_that_was_ahead_keeps_its_plan(tmp_path, ahead):
-    """The clock made its readings seem overdue; after the correction, the first one falls due at its age."""
+@pytest.mark.parametrize(("ahead", "leased"), [(3 * DAY, False), (3 * DAY, True), (20 * DAY, False)])
+def test_a_send_enqueued_by_a_clock_that_was_ahead_keeps_its_plan(tmp_path, ahead, leased):
+    """The clock made its readings seem overdue; after the correction, the first one falls due at its age.
+
+    So does one that is leased meanwhile, and released because its request was void.
+    """
 
     async def story() -> list[tuple[str, str, float]]:
         machine = Machine(ahead)
         async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
             await ledger.intake.set_plan("eu", ReadingPlan((1.0, 5.0, 13.0)))
             await ledger.intake.enqueue(sends(0.0))
+            readings = await ledger.batches.claim({"eu": 1}) if leased else []
             machine.ahead = 0.0
             await ledger.upkeep.correct_times(["eu"])
+            await ledger.batches.release(readings)
             ((reading, state, due_at),) = query(ledger.path, "SELECT reading, state, due_at FROM pair")
         return reading, state, due_at - START
 
     reading, state, due_at = run_virtual(story())
     assert (reading, state) == ("d1", "waiting")
     assert DAY <= due_at <= DAY + HOUR
+
+
+@pytest.mark.parametrize("claims", [0, 1, 2])
+def test_a_reading_deferred_by_a_clock_that_was_ahead_is_due_at_once(tmp_path, claims):
+    """It is due whether it waited, was due or was leased when the clock was corrected."""
+
+    async def story() -> int:
+        machine = Machine(3 * DAY)
+        async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
+            await ledger.intake.set_plan("eu", ReadingPlan((1.0, 13.0)))
+            await ledger.intake.enqueue(sends(0.0))
+            (reading,) = await ledger.batches.claim({"eu": 1})
+            deferred = ReadingOutcome(reading, Deferred("status_500"))
+            assert await ledger.batches.seal([(Batch.open(START), [deferred], [])])
+            machine.ahead += HOUR
+            held = []
+            if claims > 0:
+                await ledger.upkeep.schedule_due(["eu"])
+            if claims > 1:
+                held = await ledger.batches.claim({"eu": 1})
+            machine.ahead = 0.0
+            await ledger.upkeep.correct_times(["eu"])
+            await ledger.batches.release(held)
+            await ledger.upkeep.schedule_due(["eu"])
+            return len(await ledger.batches.claim({"eu": 1}))
+
+    assert run_virtual(story()) == 1
 
 
 def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_path):
