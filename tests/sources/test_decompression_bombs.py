@@ -16,6 +16,7 @@ from harvester.model import BadLine, SentPair
 from harvester.sources import Input
 from harvester.sources.avro.reader import MAX_BLOCK_BYTES
 from harvester.sources.currents import CurrentsReader
+from harvester.sources.lists.compression import open_content
 from harvester.sources.lists.lines import MAX_CHARACTERS
 from harvester.sources.lists.listed_files import ListedFile
 from tests.support.currents import EMAIL, NOW, OPTIONAL_STRING, SENT, encode_avro_with_header
@@ -244,6 +245,17 @@ def test_an_object_of_many_small_values_is_one_bad_line(line):
     good = b'{"campaign_id":"c","send_id":"s"}\n'
     pairs, bad = read_within_limit(create_input("-", good + line + b"\n" + good))
     assert (len(pairs), len(bad)) == (1, 1)
+
+
+def test_a_bzip2_list_is_decompressed_in_chunks():
+    """Here 40 bytes become a block of 46 MB, and the first read contains two of them."""
+    compressor = bz2.BZ2Compressor()
+    bomb = b"".join(compressor.compress(b"\n" * (1 << 20)) for _ in range(96)) + compressor.flush()
+    assert len(bomb) < 200
+    Path("/proc/self/clear_refs").write_text("5")
+    before = get_memory_mib("VmRSS")
+    assert open_content(io.BytesIO(bomb)).stream.read(10) == b"\n" * 10
+    assert get_memory_mib("VmHWM") - before < 32
 
 
 @pytest.mark.parametrize(

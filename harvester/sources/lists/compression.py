@@ -18,6 +18,7 @@ MAX_DECOMPRESSED_BYTES = 4 << 30
 """A compressed file may have this size after decompression. The rest of a larger one is not read."""
 
 _CHUNK_BYTES = 65_536
+_OUTPUT_BYTES = 4 << 20
 _MAX_ZSTD_WINDOW_BYTES = 1 << 27
 
 
@@ -26,7 +27,10 @@ class DamagedFile(Exception):  # noqa: N818 - it never leaves the sources
 
 
 class _Compression(NamedTuple):
-    """A compression: its name, first bytes and decompressor, and the input for about 4 MB of output at its best."""
+    """A compression: its name, first bytes and decompressor, and the input that is decompressed at once.
+
+    For gzip and zstd, this input becomes at most ``_OUTPUT_BYTES``.
+    """
 
     name: str
     magic: bytes
@@ -89,18 +93,24 @@ def _decompress(chunks: Iterator[bytes], compression: _Compression) -> Iterator[
                     break
                 stream = compression.create()
             try:
-                data = stream.decompress(rest[: compression.input_bytes])
+                yield from filter(None, _decompress_piece(rest[: compression.input_bytes], stream))
             except (zlib.error, zstandard.ZstdError, OSError, ValueError) as error:
                 raise DamagedFile(f"its {compression.name} data is damaged: {error}") from None
-            rest = (
-                stream.unused_data + rest[compression.input_bytes :] if stream.eof else rest[compression.input_bytes :]
-            )
+            rest = rest[compression.input_bytes :]
             if stream.eof:
-                stream = None
-            if data:
-                yield data
+                rest, stream = stream.unused_data + rest, None
     if stream is not None:
         raise DamagedFile(f"the end of its {compression.name} data is missing; copy it again")
+
+
+def _decompress_piece(data: bytes, stream: Any) -> Iterator[bytes]:
+    """Yield the decompressed data of a piece, at most ``_OUTPUT_BYTES`` at a time."""
+    if isinstance(stream, bz2.BZ2Decompressor):  # 40 bytes can become a block of 46 MB
+        yield stream.decompress(data, _OUTPUT_BYTES)
+        while not (stream.eof or stream.needs_input):
+            yield stream.decompress(b"", _OUTPUT_BYTES)
+    else:
+        yield stream.decompress(data)
 
 
 def _limit_size(chunks: Iterator[bytes], max_bytes: int) -> Iterator[bytes]:
