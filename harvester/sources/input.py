@@ -104,7 +104,11 @@ class Input:
         with PairList(place.place, workspaces=self._workspaces, time_format=self._options.time_format) as pairs:
             for file in place:
                 found = ListFormat()
-                for row in self._read_rows(file, found):
+                for turn, row in enumerate(self._read_rows(file, found), 1):
+                    if turn % PAGE_PAIRS == 0:
+                        yield None
+                    if row is None:
+                        continue
                     rows += 1
                     self.lines += row.lines
                     try:
@@ -116,8 +120,6 @@ class Input:
                         bad = self._add_row(row, file, pairs)
                     if bad is not None:
                         yield bad
-                    if rows % PAGE_PAIRS == 0:
-                        yield None
                 if len(formats) < _MAX_FORMATS:
                     formats.setdefault(found.describe())
             yield from pairs.list_pairs(now=self._now)
@@ -168,7 +170,7 @@ class Input:
         self.pairs += len(page)
         yield page
 
-    def _read_rows(self, file: ListedFile, found: ListFormat) -> Iterator[Row | BadLine]:
+    def _read_rows(self, file: ListedFile, found: ListFormat) -> Iterator[Row | BadLine | None]:
         try:
             with _copy_if_remote(file) as local, local.open() as content:
                 self._track(content, local)

@@ -1,10 +1,12 @@
 """Tests of CSV with mistakes: quotes, long rows, and headers."""
 
+import io
 import json
 
 import pytest
 
 from harvester.errors import UsageError
+from harvester.sources import Input
 from harvester.sources.lists.lines import MAX_CHARACTERS
 from tests.support.lists import HEADER, read_list
 
@@ -144,3 +146,20 @@ def test_an_error_quotes_only_the_beginning_of_a_cell(field):
     _, (bad,), _ = read_list(json.dumps(record) + "\n")
     assert bad.field == field
     assert len(bad.problem) < 300
+
+
+@pytest.mark.parametrize("text", [f"{HEADER}\n \n", f"{HEADER},,\n,,\n", f'{HEADER}"\n \n', '{"campaign_id":1}\n \n'])
+def test_reading_yields_between_lines_that_are_no_rows(text):
+    """A command can then show its progress and react to Ctrl-C, even if gigabytes of lines contain no row."""
+    lines = text.splitlines(keepends=True)
+    source = Input(
+        ["-"], workspaces=["w"], stdin=io.BytesIO("".join([*lines[:-2], *lines[-2:] * 1001]).encode()), now=0
+    )
+    assert None in source.read()
+
+
+def test_blank_lines_count_in_the_numbers_of_lines():
+    """Equal blank lines are read together, before the header, between rows, and inside a cell."""
+    pairs, bad, _ = read_list("\n\n \n" + HEADER + "\n\r\n\r\n\nc,\n\n\nc,s1,\n" + '"a\n\n\n\n",\n' + "c,\n")
+    assert (list(pairs), [each.line for each in bad]) == ([("c", "s1")], [9, 13, 18])
+    assert [each.line for each in read_list('{"send_id":1}\n\n\n\n\n{"send_id":1}\n')[1]] == [1, 6]

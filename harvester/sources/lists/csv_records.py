@@ -8,6 +8,7 @@ not the beginning of a quoted cell.
 import csv
 from collections.abc import Iterator
 from enum import Enum, auto
+from itertools import chain
 from typing import NamedTuple
 
 from harvester.sources.lists.lines import MAX_CHARACTERS, Piece, TextFile, read_pieces
@@ -21,7 +22,7 @@ class Record(NamedTuple):
     """A record: its first line, its number of lines and its cells.
 
     If the record cannot be read, ``problem`` says why, ``text`` is its beginning, and there are no cells. ``ended`` is
-    False for a last line without a line end.
+    False for a last line without a line end. Blank lines are a record without cells.
     """
 
     line: int
@@ -33,16 +34,16 @@ class Record(NamedTuple):
 
 
 def read_csv_records(file: TextFile, *, separator: str = ",", lines_before: int = 0) -> Iterator[Record]:
-    """Yield the records of a CSV text, without blank lines."""
+    """Yield the records of a CSV text. A record without cells is no row: it shows that reading continues."""
     pieces = read_pieces(file, lines_before=lines_before)
     for piece in pieces:
         if piece.ends_line and '"' not in piece.text:
-            if text := piece.text.rstrip("\r\n"):
-                yield Record(piece.number, 1, text.split(separator))
+            text = piece.text.rstrip("\r\n")
+            yield Record(piece.number, 1, text.split(separator) if text else [])
         elif piece.ends_line and (cells := _parse_line(piece.text, separator)) is not None:
             yield Record(piece.number, 1, cells)
-        elif (record := _QuotedRecordReader(separator).read(piece, pieces)).cells or record.problem:
-            yield record
+        else:
+            yield from _QuotedRecordReader(separator).read(piece, pieces)
 
 
 def _parse_line(line: str, separator: str) -> list[str] | None:
@@ -73,16 +74,17 @@ class _QuotedRecordReader:
         self._quote_line = 0
         self._quote_ends_in_cell = False
 
-    def read(self, first: Piece, pieces: Iterator[Piece]) -> Record:
-        """Read pieces until a line ends outside quotes."""
-        piece: Piece | None = first
+    def read(self, first: Piece, pieces: Iterator[Piece]) -> Iterator[Record]:
+        """Read pieces until a line ends outside quotes, and yield their record."""
         last = first
-        while piece is not None:
-            last = piece
-            self._add(piece)
-            if piece.ends_line and self._state is not _State.IN_QUOTES:
+        for last in chain([first], pieces):
+            self._add(last)
+            if last.ends_line and self._state is not _State.IN_QUOTES:
                 break
-            piece = next(pieces, None)
+            yield Record(last.number, 1, [])
+        yield self._create_record(first, last)
+
+    def _create_record(self, first: Piece, last: Piece) -> Record:
         lines = last.number - first.number + 1
         if problem := self._find_problem(lines, last.number):
             return Record(first.number, lines, [], problem, self._texts[0][:_MAX_QUOTED_CHARACTERS])

@@ -14,9 +14,14 @@ from harvester.sources.lists.rows import MAX_QUOTED_CHARACTERS, ListFormat, Row
 from harvester.text import printable
 
 
-def read_csv_rows(name: str, text: PeekedText, options: ListOptions, found: ListFormat) -> Iterator[Row | BadLine]:
-    """Yield the rows after the header. Raises ``UsageError`` for a header without the required columns."""
-    dialect = detect_dialect(name, text, options)
+def read_csv_rows(
+    name: str, text: PeekedText, options: ListOptions, found: ListFormat
+) -> Iterator[Row | BadLine | None]:
+    """Yield the rows after the header. A None means that reading continues.
+
+    Raises ``UsageError`` for a header without the required columns.
+    """
+    dialect = yield from detect_dialect(name, text, options)
     if text.peek_line():
         found.details.append(f"separated by {SEPARATORS.get(dialect.separator) or printable(dialect.separator)}")
     records = read_csv_records(text, separator=dialect.separator, lines_before=dialect.skipped_lines)
@@ -25,10 +30,13 @@ def read_csv_rows(name: str, text: PeekedText, options: ListOptions, found: List
 
 def read_table_rows(
     name: str, records: Iterator[Record], options: ListOptions, found: ListFormat
-) -> Iterator[Row | BadLine]:
-    """Yield the rows of a table whose first record is the header. Raises ``UsageError`` as ``read_csv_rows`` does."""
-    first = next(records, None)
-    if first is None:
+) -> Iterator[Row | BadLine | None]:
+    """Yield the rows of a table whose first record is the header, as ``read_csv_rows`` does."""
+    for first in records:
+        if first.cells or first.problem:
+            break
+        yield None
+    else:
         return
     if first.problem:
         raise UsageError(f"{name}: its header cannot be read: {first.problem}")
@@ -39,8 +47,7 @@ def read_table_rows(
         table = _Table(name, [cell.strip() for cell in first.cells], options)
     found.set_columns(table.columns)
     for record in records:
-        if (row := table.read_row(record)) is not None:
-            yield row
+        yield table.read_row(record)
 
 
 class _Table:

@@ -6,7 +6,7 @@ The header decides: with the right separator, it contains the columns of a pair.
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 from harvester.errors import UsageError
@@ -28,20 +28,28 @@ class Dialect(NamedTuple):
     skipped_lines: int
 
 
-def detect_dialect(name: str, text: PeekedText, options: ListOptions) -> Dialect:
-    """Read the lines before the header, and return the dialect. Raises ``UsageError`` for an unknown ``sep=`` line."""
+def detect_dialect(name: str, text: PeekedText, options: ListOptions) -> Generator[None, None, Dialect]:
+    """Read the lines before the header, and return the dialect. Yields in between: there may be millions.
+
+    Raises ``UsageError`` for an unknown ``sep=`` line.
+    """
     skipped = 0
-    while line := text.peek_line():
+    while (blank := text.skip_blank_lines()) or (line := text.peek_line()):
+        if blank:
+            skipped += blank
+            yield
+            continue
         if line.lower().lstrip('"').startswith("sep="):
             match = _SEPARATOR_LINE.fullmatch(line)
             if match is None:
                 raise UsageError(f"{name}:{skipped + 1}: the line sep= names no separator; write for example sep=;")
             text.skip_line()
             return Dialect(match[1], skipped + 1)
-        if line.strip() and not _is_comment(line, options):
+        if not _is_comment(line, options):
             break
         text.skip_line()
         skipped += 1
+        yield
     header = text.peek_lines()
     return Dialect(max(SEPARATORS, key=lambda separator: _rate_separator(header, separator, options)), skipped)
 

@@ -17,8 +17,10 @@ from harvester.sources.lists.rows import MAX_QUOTED_CHARACTERS, ListFormat, Row
 _MAX_CACHED_NAMES = 1000
 
 
-def read_json_rows(name: str, text: PeekedText, options: ListOptions, found: ListFormat) -> Iterator[Row | BadLine]:
-    """Yield the objects. Blank lines, empty objects and nulls are no rows."""
+def read_json_rows(
+    name: str, text: PeekedText, options: ListOptions, found: ListFormat
+) -> Iterator[Row | BadLine | None]:
+    """Yield the objects, and None for blank lines, empty objects and nulls."""
     first_line = next((line.strip() for line in text.peek_lines() if line.strip()), "")
     if first_line.startswith("[") or first_line == "{":
         found.details.append("one array" if first_line.startswith("[") else "objects over several lines")
@@ -33,7 +35,9 @@ def read_json_rows(name: str, text: PeekedText, options: ListOptions, found: Lis
             yield _create_bad_line(name, element, "", problem)
         elif element.problem:
             yield _create_bad_line(name, element, "", element.problem)
-        elif element.text.strip():
+        elif element.text.isspace():
+            yield None
+        else:
             try:
                 row = objects.read_row(element)
             except InvalidField as error:
@@ -41,7 +45,7 @@ def read_json_rows(name: str, text: PeekedText, options: ListOptions, found: Lis
             else:
                 if row is not None:
                     found.columns = found.columns or dict(row.columns)
-                    yield row
+                yield row
 
 
 def _create_bad_line(name: str, element: Element, field: str, problem: str) -> BadLine:

@@ -9,6 +9,7 @@ MAX_CHARACTERS = 1 << 20
 
 _PIECE_CHARACTERS = 65_536
 _PEEKED_LINES = 10
+_MAX_EQUAL_LINES = 1000
 
 
 class TextFile(Protocol):
@@ -42,6 +43,15 @@ class PeekedText:
         while (piece := self.readline()) and not piece.endswith(("\n", "\r")):
             pass
 
+    def skip_blank_lines(self) -> int:
+        """Read blank lines, up to a limit, and return their number."""
+        for number in range(_MAX_EQUAL_LINES):
+            piece = self.readline()
+            if not piece.isspace():
+                self._pieces.appendleft(piece)
+                return number
+        return _MAX_EQUAL_LINES
+
     def peek_lines(self) -> list[str]:
         """Return the next lines, up to a limit of lines and characters, without reading them."""
         while len(self._pieces) < _PEEKED_LINES and sum(map(len, self._pieces)) < _PIECE_CHARACTERS:
@@ -60,7 +70,10 @@ class Line(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A line or a part of it. ``ends_line`` is True for the last part."""
+    """A line or a part of it. ``ends_line`` is True for the last part.
+
+    Equal blank lines are one piece with the number of the last one, so that millions of them are read fast.
+    """
 
     number: int
     text: str
@@ -70,10 +83,20 @@ class Piece(NamedTuple):
 def read_pieces(file: TextFile, *, lines_before: int = 0) -> Iterator[Piece]:
     """Yield the lines of a text, long ones in several pieces. Their numbers begin after ``lines_before``."""
     number, ends_line = lines_before, True
-    while text := file.readline(_PIECE_CHARACTERS):
-        number += ends_line
-        ends_line = text.endswith(("\n", "\r"))
-        yield Piece(number, text, ends_line)
+    text = file.readline(_PIECE_CHARACTERS)
+    while text:
+        begins_line, ends_line = ends_line, text.endswith(("\n", "\r"))
+        number += begins_line
+        if begins_line and ends_line and text.isspace():
+            equal = 1
+            while (after := file.readline(_PIECE_CHARACTERS)) == text and equal < _MAX_EQUAL_LINES:
+                equal += 1
+            number += equal - 1
+            yield Piece(number, text * equal, ends_line)
+            text = after
+        else:
+            yield Piece(number, text, ends_line)
+            text = file.readline(_PIECE_CHARACTERS)
 
 
 def read_lines(file: TextFile) -> Iterator[Line]:

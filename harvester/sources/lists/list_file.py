@@ -29,8 +29,8 @@ _UTF_32_MARKS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 
 def read_rows(
     name: str, file: BinaryIO, path: Path | None, options: ListOptions, found: ListFormat
-) -> Iterator[Row | BadLine]:
-    """Yield the rows of a list. ``path`` is its file on disk, if it has one.
+) -> Iterator[Row | BadLine | None]:
+    """Yield the rows of a list. A None means that reading continues. ``path`` is its file on disk, if it has one.
 
     If the rest of a list is damaged, it is one bad line. Raises ``UsageError`` for a list that cannot be read.
     """
@@ -50,7 +50,9 @@ def read_rows(
         yield from read(name, local_path, options, found)
 
 
-def _read_text_rows(name: str, content: Content, options: ListOptions, found: ListFormat) -> Iterator[Row | BadLine]:
+def _read_text_rows(
+    name: str, content: Content, options: ListOptions, found: ListFormat
+) -> Iterator[Row | BadLine | None]:
     encoding = _detect_encoding(name, content.head)
     # Bytes that are not UTF-8 become surrogates, which are invalid in ids.
     errors = "replace" if encoding == "utf-16" else "surrogateescape"
@@ -63,7 +65,8 @@ def _read_text_rows(name: str, content: Content, options: ListOptions, found: Li
             found.details += ["UTF-16"] if encoding == "utf-16" else []
             read = read_json_rows if kind is Kind.JSON else read_csv_rows
             for row in read(name, text, options, found):
-                last_line = row.line + row.lines - 1
+                if row is not None:
+                    last_line = row.line + row.lines - 1
                 yield row
         except DamagedFile as error:
             position = f"after line {last_line}" if last_line else "at all"

@@ -22,8 +22,10 @@ _MAX_TITLE_ROWS = 20
 """How many rows with content may be above the header of a workbook."""
 
 
-def read_workbook_rows(name: str, path: Path, options: ListOptions, found: ListFormat) -> Iterator[Row | BadLine]:
-    """Yield the rows after the header of a sheet. Titles above the header are skipped.
+def read_workbook_rows(
+    name: str, path: Path, options: ListOptions, found: ListFormat
+) -> Iterator[Row | BadLine | None]:
+    """Yield the rows after the header of a sheet, as ``read_table_rows`` does. Titles above the header are skipped.
 
     Raises ``UsageError`` if the workbook cannot be read, or needs too much memory, or lacks the required columns.
     """
