@@ -30,6 +30,7 @@ _SPELLINGS = (
     (re.compile(r"\s*(?:Z|UTC|GMT|[+-]00:?00\s+UTC)$"), "+00:00"),
     (re.compile(r"\s+(?=[+-]\d\d:?\d{0,2}(?::?\d\d)?$)"), ""),
     (re.compile(r"^(\d{4})/(\d\d)/(\d\d)"), r"\1-\2-\3"),
+    (re.compile(r"^([\d-]+)(?=\+00:00$)"), r"\1T00:00"),
     (re.compile(r"\s+"), " "),
 )
 """Spellings in upper case that ``datetime.fromisoformat`` does not accept, and what replaces them."""
@@ -37,8 +38,8 @@ _SPELLINGS = (
 _ORDINAL_DATE = re.compile(r"\d{4}-\d{3}")
 _END_OF_DAY = re.compile(r"(.{8,10})[T ]24(?::?00){0,2}(?:[.,]0+)?((?:[+-].*)?)")
 _AMBIGUOUS_DATE = re.compile(r"\d{1,2}([./-])\d{1,2}\1(\d{2,4})\b.*")
-_OTHER_SEPARATOR = re.compile(r"(?:\d{4}-\d\d-\d\d|\d{8}|\d{4}-W\d\d-\d)[^T\s\d]", re.IGNORECASE)
-"""A day that is followed by neither a blank nor T: Python accepts any character there, even the sign of a zone."""
+_ISO_DAY = re.compile(r"(?:\d{4}-\d\d-\d\d|\d{8}|\d{4}-?W\d\d(?:-?\d)?)(?![^Tt\s])")
+"""A day that nothing follows but a blank or T. Python accepts any character there, even the sign of a zone."""
 
 
 class TimeInFuture(InvalidField):
@@ -89,10 +90,9 @@ def _parse_text(field: str, text: str, time_format: str | None) -> datetime | fl
             return datetime.strptime(text, time_format)  # noqa: DTZ007 - a time without a zone is in UTC
     if _NUMBER.fullmatch(text):
         return _parse_number(field, Decimal(text))
-    if _OTHER_SEPARATOR.match(text):
-        raise _create_text_error(field, text, time_format)
     try:
-        return datetime.fromisoformat(text)
+        if _ISO_DAY.match(text):
+            return datetime.fromisoformat(text)
     except ValueError:
         pass
     try:
@@ -105,10 +105,12 @@ def _parse_unusual_text(text: str) -> datetime:
     """Parse ISO 8601 in a spelling that Python does not accept. Raises ``ValueError``."""
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
-    if midnight := _END_OF_DAY.fullmatch(text):
-        return datetime.fromisoformat(f"{midnight[1]}T00:00{midnight[2]}") + timedelta(days=1)
     if _ORDINAL_DATE.fullmatch(text):
         return datetime.strptime(text, "%Y-%j")  # noqa: DTZ007 - a time without a zone is in UTC
+    if not _ISO_DAY.match(text):
+        raise ValueError(text)
+    if midnight := _END_OF_DAY.fullmatch(text):
+        return datetime.fromisoformat(f"{midnight[1]}T00:00{midnight[2]}") + timedelta(days=1)
     return datetime.fromisoformat(text)
 
 

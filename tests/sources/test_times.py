@@ -21,7 +21,7 @@ SENT_AT = datetime(2026, 11, 20, 8, tzinfo=UTC).timestamp()
         "2026-11-20 08:00:00.000 +0000", "2026-11-20T09:00:00 +01:00", "2026-11-20T09:00:00+01", "20261120T080000Z",
         "2026-11-20 08:00", "2026-11-20T08", "2026-W47-5T08:00:00Z", "2026-11-20  08:00:00.000000000 gmt",
         "2026-11-20 08:00:00 +0000 UTC", "2026-11-20T08:00Z[UTC]", "2026-11-20T09:00:00+01:00[Europe/Berlin]",
-        "2026/11/20 08:00:00", "2026-11-20T08:00:00,000-00:00",
+        "2026/11/20 08:00:00", "2026W475T08:00Z", "2026-11-20T08:00:00,000-00:00",
         f"{SENT_AT:.0f}", f"{SENT_AT:.1f}", f"{SENT_AT:.0f}000", f"{SENT_AT:.0f}000000", f"{SENT_AT:.0f}000000000",
     ],
 )  # fmt: skip
@@ -31,7 +31,9 @@ def test_a_time_is_read_in_every_spelling(text):
     assert (list(pairs.values()), bad) == ([SENT_AT], [])
 
 
-@pytest.mark.parametrize("text", ["2026-11-19T24:00:00Z", "2026-11-19 24:00", "2026-324", "2026-11-20", "20261120"])
+@pytest.mark.parametrize(
+    "text", ["2026-11-19T24:00:00Z", "2026-11-19 24:00", "2026-324", "2026-11-20", "20261120", "2026-11-20 Z"]
+)
 def test_a_day_may_be_a_date_its_number_or_the_end_of_the_day_before(text):
     """ISO 8601 has several forms. A number of eight digits is a date."""
     assert list(read_list(f"{HEADER}c,s,{text}\n")[0].values()) == [SENT_AT - 8 * 3600]
@@ -60,6 +62,10 @@ def test_a_placeholder_is_no_time(text):
         ("20.11.26", "--time-format with '%d.%m.%y' or '%m.%d.%y'"),
         ("9999-12-31T24:00:00Z", "not an ISO 8601 time"),
         ("2026-11-20-08:00", "not an ISO 8601 time"),
+        ("2026/11/20-08:00", "not an ISO 8601 time"),
+        ("2026-11-20 +0100", "not an ISO 8601 time"),
+        ("2026W475x08:00", "not an ISO 8601 time"),
+        ("2026-W47-08:00", "not an ISO 8601 time"),
         ("2026-11-20+02:00", "not an ISO 8601 time"),
         ("20261120.0800", "not an ISO 8601 time"),
     ],
