@@ -136,6 +136,13 @@ async def test_commands_say_what_was_read(harvester, tmp_path):
     assert (code, "use --column send_id=NAME" in err) == (2, True)
 
 
+@pytest.mark.parametrize("pattern", ["[a&&b]", "[a||&]", "[~~&]", "[&--a]", "[[&]"])
+def test_marks_in_the_brackets_of_a_pattern_are_characters(tmp_path, pattern):
+    """Python would warn that they could become operators between sets of characters."""
+    (tmp_path / "&.csv").write_text(f"{HEADER}c,s,\n")
+    assert read_list("", name=str(tmp_path / f"{pattern}.csv"))[0] == {("c", "s"): None}
+
+
 def test_an_invalid_pattern_is_an_error_that_quotes_it(tmp_path):
     """Brackets inside brackets are characters."""
     (tmp_path / "a].csv").write_text(f"{HEADER}c,s,\n")

@@ -145,7 +145,7 @@ def _translate(part: str) -> str:
     if part in _REPLACEMENTS:
         return _REPLACEMENTS[part]
     if _CHARACTERS.fullmatch(part):
-        return "[" + part[1:].replace("\\", r"\\").replace("[", r"\[")
+        return "[" + re.sub(r"[\\\[&|~]|-(?=-)", r"\\\g<0>", part[1:])
     return re.escape(part)
 
 
