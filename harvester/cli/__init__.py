@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -63,26 +64,26 @@ class _Commands(click.Group):
                 raise click.UsageError(f"the argument '{printable(shown)}' is not valid UTF-8; correct it", ctx)
         return super().parse_args(ctx, args)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the arguments. An interruption ends the process here too."""
+        with _reporting_interruption():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        # In a container, the kernel ignores SIGTERM for the first process unless it has a handler.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain the key
-        _allow_open_files()
-        try:
-            return super().invoke(ctx)
-        except (BrokenPipeError, SinkClosed):
-            _drop_output()  # the reader closed the pipe
-            ctx.exit(ExitCode.COMPLETE)
-        except HarvesterError as error:
-            lines = scrub(str(error)).split("\n")  # one sentence for each problem of the settings
-            print_lines(("harvester: " + "\n".join(map(printable, lines))).split("\n"), err=True)
-            ctx.exit(error.exit_code)
-        except (
-            KeyboardInterrupt,
-            asyncio.CancelledError,
-        ):  # a second signal, or the end of the grace period
-            click.echo("harvester: interrupted; run the same command again to continue", err=True)
-            ctx.exit(ExitCode.INTERRUPTED)
+        with _reporting_interruption():
+            # In a container, the kernel ignores SIGTERM for the first process unless it has a handler.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain the key
+            _allow_open_files()
+            try:
+                return super().invoke(ctx)
+            except (BrokenPipeError, SinkClosed):
+                _drop_output()  # the reader closed the pipe
+                ctx.exit(ExitCode.COMPLETE)
+            except HarvesterError as error:
+                lines = scrub(str(error)).split("\n")  # one sentence for each problem of the settings
+                print_lines(("harvester: " + "\n".join(map(printable, lines))).split("\n"), err=True)
+                ctx.exit(error.exit_code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the help."""
@@ -98,6 +99,19 @@ class _Commands(click.Group):
                 formatter.write_dl(
                     [(f"{each.name:<{longest}}", each.get_short_help_str(formatter.width)) for each in group]
                 )
+
+
+@contextlib.contextmanager
+def _reporting_interruption() -> Iterator[None]:
+    """End with ``INTERRUPTED`` at a signal that nothing handled: a second one, or one before or after the work.
+
+    Click would end with 1, which means a bug.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("harvester: interrupted; run the same command again to continue", err=True)
+        raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None
 
 
 def _escape_invalid(text: str) -> str:

@@ -229,3 +229,15 @@ def test_the_heading_of_invalid_settings_is_not_a_check_of_doctor(monkeypatch):
     done = CliRunner().invoke(main, ["doctor", "--endpoint", BRAZE, "--json"])
     checks = json.loads(done.stdout)
     assert [each["text"].split(":")[0] for each in checks["checks"]] == ["proxy"]
+
+
+@pytest.mark.parametrize("moment", ["_escape_invalid", "_allow_open_files"])
+def test_a_signal_before_the_work_ends_the_command_with_130(monkeypatch, moment):
+    """A Ctrl-C while arguments are parsed, or before the event loop runs, is no bug, which 1 would mean."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"harvester.cli.{moment}", interrupt)
+    result = CliRunner().invoke(main, ["status"])
+    assert (result.exit_code, "interrupted" in result.stderr) == (130, True)
