@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import xlsxwriter
 
 from harvester.datasets.parquet import MAX_FOOTER_BYTES
 from harvester.errors import UsageError
@@ -31,14 +32,14 @@ def get_memory_mib(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def read_within_limit(source) -> tuple[list[SentPair], list[BadLine]]:
+def read_within_limit(source, limit_mib=LIMIT_MIB) -> tuple[list[SentPair], list[BadLine]]:
     """Read everything, check the peak of memory, and return pairs and bad lines."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = get_memory_mib("VmRSS")
     try:
         found = list(source.read())
     finally:
-        assert get_memory_mib("VmHWM") - before < LIMIT_MIB
+        assert get_memory_mib("VmHWM") - before < limit_mib
     return [each for each in found if isinstance(each, SentPair)], [each for each in found if isinstance(each, BadLine)]
 
 
@@ -256,6 +257,18 @@ def test_a_bzip2_list_is_decompressed_in_chunks():
     before = get_memory_mib("VmRSS")
     assert open_content(io.BytesIO(bomb)).stream.read(10) == b"\n" * 10
     assert get_memory_mib("VmHWM") - before < 32
+
+
+def test_wide_titles_of_a_workbook_are_not_stored(tmp_path):
+    """Here a file of 300 KB has 80 MB of text above its header."""
+    path = tmp_path / "wide.xlsx"
+    with xlsxwriter.Workbook(path) as workbook:
+        sheet = workbook.add_worksheet()
+        for number in range(19):
+            sheet.write_row(number, 0, ["\N{GRINNING FACE}" * 256] * 4096)
+        sheet.write_row(19, 0, ["campaign_id", "send_id"])
+        sheet.write_row(20, 0, ["c", "s"])
+    assert len(read_within_limit(create_input(path), LIMIT_MIB / 4)[0]) == 1
 
 
 @pytest.mark.parametrize(

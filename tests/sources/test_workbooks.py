@@ -1,7 +1,7 @@
 """Tests of Excel workbooks as lists: typed cells, titles, sheets, and workbooks that need too much memory."""
 
 import zipfile
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 
 import pytest
 import xlsxwriter
@@ -44,6 +44,22 @@ def test_a_bad_cell_is_reported_with_the_row_as_excel_numbers_it(tmp_path):
     _, bad, _ = read_list("", name=write_workbook(tmp_path / "a.xlsx", {"S": rows}))
     assert [(each.line, each.field) for each in bad] == [(4, "Campaign ID"), (5, "Sent at")]
     assert "rounded" in bad[0].problem
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [
+        (date(2026, 11, 24), "a date"),
+        (time(8, 30), "a time of day"),
+        (1.5, "a fraction"),
+    ],
+)
+def test_an_id_that_excel_changed_is_a_bad_line(tmp_path, cell, kind):
+    """Excel makes a date of 24-11 and a time of 8:30. The text of the cell is not the id that somebody entered."""
+    path = write_workbook(tmp_path / "a.xlsx", {"S": [HEADER, ["c", "s"], ["c", cell], [cell, "s", cell, cell]]})
+    pairs, bad, _ = read_list("", name=path)
+    assert (list(pairs), [each.field for each in bad]) == ([("c", "s")], ["Send ID", "Campaign ID"])
+    assert f"is {kind} in Excel; format the column as text" in bad[0].problem
 
 
 def test_a_sheet_can_be_chosen(tmp_path):

@@ -6,9 +6,10 @@ not the beginning of a quoted cell.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from itertools import chain
+from types import MappingProxyType
 from typing import NamedTuple
 
 from harvester.sources.lists.lines import MAX_CHARACTERS, Piece, TextFile, read_pieces
@@ -22,7 +23,8 @@ class Record(NamedTuple):
     """A record: its first line, its number of lines and its cells.
 
     If the record cannot be read, ``problem`` says why, ``text`` is its beginning, and there are no cells. ``ended`` is
-    False for a last line without a line end. Blank lines are a record without cells.
+    False for a last line without a line end. Blank lines are a record without cells. ``types``
+    contains the types of cells of a workbook that cannot be ids, by position.
     """
 
     line: int
@@ -31,6 +33,7 @@ class Record(NamedTuple):
     problem: str = ""
     text: str = ""
     ended: bool = True
+    types: Mapping[int, str] = MappingProxyType({})
 
 
 def read_csv_records(file: TextFile, *, separator: str = ",", lines_before: int = 0) -> Iterator[Record]:

@@ -63,11 +63,12 @@ class _Table:
         self._names = {each.field: each.name for each in self.columns}
         self._id_names = {each.name for each in self.columns if each.field in ID_COLUMNS}
         required = {"send_id", API_ID if API_ID in self._names else "campaign_id"}
-        self._required_cells = 1 + max(each.position for each in self.columns if each.field in required)
+        self._id_columns = [each for each in self.columns if each.field in required]
+        self._required_cells = 1 + max(each.position for each in self._id_columns)
 
     def read_row(self, record: Record) -> Row | BadLine | None:
         """Return the row of a record, a bad line, or None if all its cells are empty."""
-        line, lines, cells, problem, text, _ = record
+        line, lines, cells, problem, text, _, types = record
         if problem:
             return BadLine(self._name, line, "", problem, text, lines)
         if not self._id_names.isdisjoint(cells) and (repeated := self._find_repeated_header(record)):
@@ -77,6 +78,10 @@ class _Table:
         fields = {field: _clean_cell(cells[position]) for field, position in self._positions}
         if not any(fields.values()) and not any(map(str.strip, cells)):
             return None
+        for column in self._id_columns:
+            if column.position in types:
+                problem = f"is {types[column.position]} in Excel; format the column as text and enter its ids again"
+                return self._create_bad_line(record, problem, column.name)
         return Row(line, lines, fields, self._names, zip(self._header, cells, strict=True))
 
     def _fit_cells(self, record: Record) -> list[str]:
@@ -92,9 +97,9 @@ class _Table:
             problem += "; it is the last line and has no line end, so the file may be incomplete"
         return problem
 
-    def _create_bad_line(self, record: Record, problem: str) -> BadLine:
+    def _create_bad_line(self, record: Record, problem: str, field: str = "") -> BadLine:
         return BadLine(
-            self._name, record.line, "", problem, ",".join(record.cells)[:MAX_QUOTED_CHARACTERS], record.lines
+            self._name, record.line, field, problem, ",".join(record.cells)[:MAX_QUOTED_CHARACTERS], record.lines
         )
 
     def _find_repeated_header(self, record: Record) -> str | None:

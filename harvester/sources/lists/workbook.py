@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
@@ -63,9 +63,9 @@ def _read_records(name: str, lines: IO[str]) -> Iterator[Record]:
         row = json.loads(line)
         if row is None:
             return
-        number, *cells = row
+        number, cells, types = row
         if any(map(str.strip, cells)):
-            yield Record(number, 1, cells)
+            yield Record(number, 1, cells, types={int(position): kind for position, kind in types.items()})
     raise UsageError(f"{name}: {_describe_end()}")
 
 
@@ -77,14 +77,13 @@ def _describe_end() -> str:
 
 
 def _skip_titles(records: Iterator[Record], options: ListOptions) -> Iterator[Record]:
-    """Return the records from the header on, or all if none of the first ones is a header."""
-    begin: list[Record] = []
-    for record in records:
-        begin.append(record)
+    """Return the records from the header on, or from the first one on if none of the first ones is a header."""
+    first: Record | None = None  # the others are not stored: a row may have 16,384 texts
+    for record in islice(records, _MAX_TITLE_ROWS):
+        first = first or record
         with suppress(AmbiguousColumn):
-            fields = {each.field for each in list_columns(record.cells, options.columns)}
+            names = (cell.strip() for cell in record.cells if len(cell) < workbook_process.TEXT_CHARACTERS)
+            fields = {each.field for each in list_columns(names, options.columns)}
             if "send_id" in fields and fields & {"campaign_id", API_ID}:
                 return chain([record], records)
-        if len(begin) == _MAX_TITLE_ROWS:
-            break
-    return chain(begin, records)
+    return chain([first] if first else [], records)

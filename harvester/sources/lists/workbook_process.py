@@ -3,8 +3,8 @@
 calamine stores a sheet as one table. A workbook of a few bytes with a single cell at the end of a sheet makes it
 allocate half a terabyte, which ends the process. So this process has limits of memory and time.
 
-The first line is an object with the ``sheet``, or with a ``problem``. Then each row is a list of texts, after its
-number. The last line is a null.
+The first line is an object with the ``sheet``, or with a ``problem``. Then each row is a list of its number, its cells
+as texts, and the positions of cells that cannot be ids, with their types. The last line is a null.
 """
 
 import contextlib
@@ -20,13 +20,19 @@ CPU_LIMIT_SECONDS = 120
 TEXT_CHARACTERS = 256
 """Texts are truncated to this length, which is longer than any id."""
 
+_TYPES = {datetime: "a date", date: "a date", time: "a time of day", timedelta: "a duration"}
+"""The types of cells that cannot be ids. Excel makes a date of an id such as 24-11."""
+
 _MAX_EXACT = 10**15
 """Spreadsheets store 15 digits, so larger whole numbers have lost some."""
+
+Cell = str | float | datetime | date | time | timedelta
 
 
 def main(path: str, wanted_sheet: str) -> None:
     """Print the rows of a sheet, or of the first visible one."""
     _limit_resources()
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr] # it is a text file
     import python_calamine as calamine  # noqa: PLC0415 - after the limits
 
     with Path(path).open("rb") as file:
@@ -48,7 +54,8 @@ def main(path: str, wanted_sheet: str) -> None:
             return
         _print({"sheet": name, "sheets": names})
         for number, row in enumerate(sheet.iter_rows(), 1):
-            _print([number, *map(_format_cell, row)])
+            types = {position: kind for position, cell in enumerate(row) if (kind := _find_type(cell))}
+            _print([number, list(map(_format_cell, row)), types])
     _print(None)
 
 
@@ -62,7 +69,12 @@ def _limit_resources() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _format_cell(cell: str | float | datetime | date | time | timedelta) -> str:
+def _find_type(cell: Cell) -> str | None:
+    """Return what a cell is that cannot be an id, or None."""
+    return "a fraction" if isinstance(cell, float) and not cell.is_integer() else _TYPES.get(type(cell))
+
+
+def _format_cell(cell: Cell) -> str:
     """Return a cell as the text that a list in CSV would contain."""
     if isinstance(cell, str):
         return cell[:TEXT_CHARACTERS]
@@ -76,7 +88,8 @@ def _format_cell(cell: str | float | datetime | date | time | timedelta) -> str:
 
 
 def _print(value: object) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
+    """Print a line of JSON. Escapes would make a row of emoji three times as long."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
