@@ -20,7 +20,7 @@ TEXT_CHARACTERS = 256
 """Texts are truncated to this length, which is longer than any id."""
 
 _TEXT_TYPES = ("VARCHAR", "JSON", "UUID", "ENUM")
-_SMALL_TYPES = re.compile(r'U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOLEAN|DECIMAL.*|DATE|TIME.*|"NULL"')
+_SMALL_TYPES = re.compile(r'U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DOUBLE|BOOLEAN|DECIMAL.*|DATE|TIME.*|"NULL"')
 
 
 class ParquetFile:
@@ -100,13 +100,19 @@ class ParquetFile:
             return f"CASE WHEN isinf({quote_name(name)}) THEN 'infinity' ELSE {formatted} END"
         if _SMALL_TYPES.fullmatch(kind):
             return quote_name(name)
-        raise UsageError(f"{self._path}: column {name} is of type {kind[:60]}; write it as text")
+        reason = ", which rounds numbers of more than 7 digits" if kind == "FLOAT" else ""
+        raise UsageError(f"{self._path}: column {name} is of type {kind[:60]}{reason}; write it as text")
 
     def _make_read_error(self, error: Exception) -> UsageError:
         if "Out of Memory" in str(error):
             return UsageError(
                 f"{self._path}: reading it takes more than {MEMORY_LIMIT_MB} MB of memory, because its cells or pages "
                 "are too large; write it with smaller row groups, or as CSV"
+            )
+        if "Invalid string encoding" in str(error):
+            return UsageError(
+                f"{self._path}: a column contains bytes that are not UTF-8, for example UUIDs of 16 bytes; write it as "
+                "text, or as the logical type UUID"
             )
         return UsageError(f"{self._path}: cannot be read as Parquet: {str(error).splitlines()[0]}")
 

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from uuid import UUID
 
 import fastavro
 import pytest
@@ -108,6 +109,18 @@ def test_avro_files_of_pairs_are_lists(tmp_path, name):
     pairs, (bad,), source = read_list(text, name=None if name == "-" else tmp_path / name)
     assert (pairs, bad.line, bad.field) == ({("u", "7"): DAY_1 + 0.001}, 2, "SEND_ID")
     assert "Avro; columns campaign_id, SEND_ID as send_id, sent_at; rows 1" in source.formats[0]
+
+
+def test_uuids_of_16_bytes_in_avro_are_read_as_text(tmp_path):
+    """The schema defines their type once, and names it afterwards. Other types without text are refused."""
+    fixed = {"type": "fixed", "name": "id", "size": 16, "logicalType": "uuid"}
+    record = {"campaign_id": b"\x6f" * 16, "send_id": b"\x01" * 16}
+    path = write_avro(tmp_path / "a.avro", [record], {"campaign_id": fixed, "send_id": ["null", "id"]})
+    assert list(read_list("", name=path)[0]) == [tuple(str(UUID(bytes=each)) for each in record.values())]
+    for refused, problem in ((fixed | {"logicalType": "x"}, "nor a UUID"), ("float", "rounds numbers")):
+        record = {"campaign_id": "c", "send_id": 1.0 if refused == "float" else b"\x01" * 16}
+        path = write_avro(tmp_path / "a.avro", [record], {"campaign_id": "string", "send_id": refused})
+        assert problem in read_list("", name=path)[1][0].problem
 
 
 def test_a_damaged_avro_list_is_read_up_to_the_damage(tmp_path):

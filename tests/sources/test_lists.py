@@ -94,7 +94,7 @@ def test_the_name_of_a_parquet_file_does_not_affect_its_content(tmp_path):
 
 
 def test_parquet_types_that_warehouses_write_are_read(tmp_path):
-    """These are UUIDs, text as bytes, and times with a zone. A list of texts is refused."""
+    """These are UUIDs, text as bytes, and times with a zone."""
     campaign = "4055e0cb-d5c3-4d52-8055-e0cbd5c3ad52"
     columns = (
         f"'{campaign}'::UUID AS campaign_id, 's'::BLOB AS send_id, TIMESTAMPTZ '2026-11-20 01:00:00+01' AS sent_at"
@@ -102,8 +102,22 @@ def test_parquet_types_that_warehouses_write_are_read(tmp_path):
     pairs, _, source = read_list("", name=write_parquet(tmp_path / "p.parquet", f"SELECT {columns}"))
     assert pairs == {(campaign, "s"): datetime(2026, 11, 20, tzinfo=UTC).timestamp()}
     assert source.naive_times == 0
-    with pytest.raises(UsageError, match="column send_id is of type VARCHAR\\[\\]"):
-        read_list("", name=write_parquet(tmp_path / "q.parquet", "SELECT 'c' AS campaign_id, ['s'] AS send_id"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ("['s'] AS send_id", r"column send_id is of type VARCHAR\[\]; write it as text"),
+        ("16777217::FLOAT AS send_id", "column send_id is of type FLOAT, which rounds numbers of more than 7 digits"),
+        ("'s' AS send_id, 1795161600::FLOAT AS sent_at", "column sent_at is of type FLOAT"),
+        (r"'\xFF'::BLOB AS send_id", "bytes that are not UTF-8, for example UUIDs of 16 bytes; write it as text"),
+    ],
+)
+def test_parquet_types_that_could_be_misread_are_refused(tmp_path, columns, problem):
+    """The error says what to write instead."""
+    path = write_parquet(tmp_path / "p.parquet", f"SELECT 'c' AS campaign_id, {columns}")
+    with pytest.raises(UsageError, match=problem):
+        read_list("", name=path)
 
 
 SHARE_HEADER = "id,campaign_id,campaign_api_id,canvas_id,send_id,time\n"

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 from harvester.sources.avro.binary import UnreadableAvro, advance, read_long, select_branch
 from harvester.sources.avro.schema import AvroTypes
@@ -19,13 +20,14 @@ _UNITS_PER_SECOND = {
     for unit, units in {"millis": 1_000, "micros": 1_000_000, "nanos": 1_000_000_000}.items()
 }
 _DAY_SECONDS = 86_400
+_UUID_BYTES = 16
 
 
 def compile_record_decoder(schema: Any, wanted: Sequence[str]) -> Decode:
     """Return a function that decodes the wanted fields of one record.
 
-    Raises ``UnreadableAvro`` if the schema is damaged, recursive or not a record, or if a wanted field is neither text
-    nor a number. The function raises ``ValueError``, ``IndexError`` or ``struct.error`` if the data is damaged.
+    Raises ``UnreadableAvro`` if the schema is damaged, recursive or not a record, or if a wanted field is neither text,
+    a number nor a UUID. The function raises ``ValueError``, ``IndexError`` or ``struct.error`` if the data is damaged.
     """
     try:
         steps = _compile_steps(schema, wanted)
@@ -57,25 +59,29 @@ def _compile_steps(schema: Any, wanted: Sequence[str]) -> list[tuple[str | None,
     for field in schema["fields"]:
         name, field_schema = field["name"], field["type"]
         if name in wanted:
-            steps.append((name, _compile_value_decoder(name, field_schema)))
+            steps.append((name, _compile_value_decoder(name, field_schema, types)))
         else:
             steps.append((None, types.compile(field_schema).skip))
     return steps
 
 
-def _compile_value_decoder(name: str, schema: Any) -> Decode:
-    """Return a function that decodes text or a number. Raises ``UnreadableAvro`` for any other type."""
+def _compile_value_decoder(name: str, schema: Any, types: AvroTypes) -> Decode:
+    """Return a function that decodes text, a number or a UUID. Raises ``UnreadableAvro`` for any other type."""
     if isinstance(schema, list):
-        return _compile_union_decoder([_compile_value_decoder(name, each) for each in schema])
+        return _compile_union_decoder([_compile_value_decoder(name, each, types) for each in schema])
+    if types.is_uuid(schema):
+        return _decode_uuid
     if isinstance(schema, dict):
         units = _UNITS_PER_SECOND.get(schema.get("logicalType", ""))
         if units and schema.get("type") == "long":
             return _compile_timestamp_decoder(units)
         if schema.get("logicalType") == "date" and schema.get("type") == "int":
             return _compile_timestamp_decoder(1 / _DAY_SECONDS)
-        return _compile_value_decoder(name, schema["type"])
+        return _compile_value_decoder(name, schema["type"], types)
+    if schema == "float":
+        raise UnreadableAvro(f"its field {name} is of type float, which rounds numbers of more than 7 digits")
     if schema not in _DECODERS:
-        raise UnreadableAvro(f"its field {name} is neither text nor a number")
+        raise UnreadableAvro(f"its field {name} is neither text, a number nor a UUID")
     return _DECODERS[schema]
 
 
@@ -108,12 +114,16 @@ def _decode_text(data: bytes, at: int) -> tuple[str, int]:
     return value.decode(), at
 
 
+def _decode_uuid(data: bytes, at: int) -> tuple[str, int]:
+    end = advance(data, at, _UUID_BYTES)
+    return str(UUID(bytes=data[at:end])), end
+
+
 _DECODERS: dict[Any, Decode] = {
     "null": lambda _, at: (None, at),
     "boolean": lambda data, at: (bool(data[at]), at + 1),
     "int": read_long,
     "long": read_long,
-    "float": lambda data, at: (struct.unpack_from("<f", data, at)[0], at + 4),
     "double": lambda data, at: (struct.unpack_from("<d", data, at)[0], at + 8),
     "bytes": _decode_bytes,
     "string": _decode_text,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from harvester.sources.avro.binary import UnreadableAvro, advance, read_long, select_branch, skip_bytes, skip_long
 
 _FIXED_SIZES = {"null": 0, "boolean": 1, "float": 4, "double": 8}
+_UUID_BYTES = 16
 
 
 class AvroType(NamedTuple):
@@ -25,6 +26,13 @@ class AvroTypes:
     def __init__(self) -> None:
         """Start without named types."""
         self._named: dict[str, AvroType] = {}
+        self._uuids: set[str] = set()
+
+    def is_uuid(self, schema: Any) -> bool:
+        """Return whether a schema defines, or is the name of, a type that stores UUIDs as 16 bytes."""
+        if isinstance(schema, dict) and schema.get("type") == "fixed":
+            schema = schema["name"]
+        return isinstance(schema, str) and _get_local_name(schema) in self._uuids
 
     def compile(self, schema: Any, enclosing: tuple[str, ...] = ()) -> AvroType:
         """Compile a type inside the records ``enclosing``.
@@ -55,6 +63,8 @@ class AvroTypes:
             compiled = AvroType(skip_long)
         elif schema["type"] == "fixed":
             compiled = _create_fixed(int(schema["size"]))
+            if schema.get("logicalType") == "uuid" and compiled.size == _UUID_BYTES:
+                self._uuids.add(name)
         else:
             compiled = _create_sequence([self.compile(each["type"], (*enclosing, name)) for each in schema["fields"]])
         self._named[name] = compiled
