@@ -35,6 +35,7 @@ ID_COLUMNS = frozenset((*ID_FIELDS, API_ID))
 _IGNORED_CHARACTERS = str.maketrans("", "", " \t_-.#\ufeff")
 _MAX_HEADER_CHARACTERS = 200
 _MAX_NAME_CHARACTERS = 64
+_MAX_NAMES = 10
 
 
 def normalize_name(name: str) -> str:
@@ -76,11 +77,16 @@ def find_field(name: str, columns: Mapping[str, str] | None = None) -> str | Non
 
 
 def list_columns(names: Iterable[str], columns: Mapping[str, str] | None = None) -> list[Column]:
-    """Return the known columns among ``names``. Raises ``AmbiguousColumn`` if two columns fit one field."""
+    """Return the known columns among ``names``. Raises ``AmbiguousColumn`` if two columns fit one field.
+
+    A column that is spelled exactly as in ``columns`` fits better than other spellings of its name.
+    """
+    names = list(names)
+    exact_names = {field: name for field, name in (columns or {}).items() if name in names}
     found: dict[str, Column] = {}
     for position, name in enumerate(names):
         field = find_field(name, columns)
-        if field is None:
+        if field is None or exact_names.get(field, name) != name:
             continue
         if field in found:
             other = found[field]
@@ -108,10 +114,12 @@ def find_columns(list_name: str, header: Sequence[str], columns: Mapping[str, st
         )
     if not ("send_id" in fields and fields & {"campaign_id", API_ID}):
         required = " and ".join(ID_FIELDS)
+        names = ",".join([*ID_FIELDS, *["x"] * (len(header) - len(ID_FIELDS))][:_MAX_NAMES])
+        more = f",... ({len(header)} names)" if len(header) > _MAX_NAMES else ""
         raise UsageError(
             f"{list_name}: the header must contain the columns {required}; found: {_format_header(header)}. If the "
-            "columns have other names, use --column send_id=NAME; if the list has no header, use --no-header "
-            "campaign_id,send_id"
+            "columns have other names, use --column send_id=NAME; if the list has no header, name its columns in their "
+            f"order: --no-header {names}{more}"
         )
     return found
 

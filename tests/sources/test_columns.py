@@ -77,6 +77,41 @@ def test_an_option_replaces_a_missing_header(separator):
 def test_a_list_without_header_is_refused_with_the_option_that_settles_it():
     """The first row could be a header with unknown names."""
     with pytest.raises(
-        UsageError, match=r"found: c, s1\. If .* if the list has no header, use --no-header campaign_id"
+        UsageError, match=r"found: c, s1, y\. If .* if the list has no header, .*: --no-header campaign_id,send_id,x$"
     ):
-        read_list("c,s1\nc,s2\n")
+        read_list("c,s1,y\nc,s2,y\n")
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [("campaign_id,x", "must include campaign_id and send_id"), ("campaign_id,send_id,Send ID", "names send_id twice")],
+)
+def test_names_of_columns_without_those_of_a_pair_are_refused(names, problem):
+    """The error does not depend on a list."""
+    with pytest.raises(UsageError, match=f"--no-header .*{problem}"):
+        ListOptions.parse(no_header=names)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["campaign_id,send_id,Send ID\nc,s1,s2\n", '{"campaign_id":"c","Send ID":"s2","send_id":"s1"}\n'],
+    ids=["csv", "json"],
+)
+def test_an_option_chooses_between_two_spellings_of_a_name(text):
+    """The exact spelling counts."""
+    for spelling, send in {"send_id": "s1", "Send ID": "s2"}.items():
+        pairs, bad, _ = read_list(text, options=ListOptions.parse([f"send_id={spelling}"]))
+        assert (list(pairs), bad) == ([("c", send)], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "ignored"),
+    [
+        ("campaign_id,send_id,Versandt,,Name\nc,s,,,\n", "Versandt, Name"),
+        ('{"campaign_id":"c","send_id":"s","Versandt":1}', "Versandt"),
+        ("campaign_id,send_id," + "x" * 99 + ",c2,c3,c4,c5,c6,c7\n", "x" * 32 + ", c2, c3, c4, c5 and 2 more"),
+    ],
+)
+def test_ignored_columns_are_named(text, ignored):
+    """One of them could be the time of the send under another name. There may be thousands of them."""
+    assert f"; ignored columns {ignored}; rows" in read_list(text)[2].formats[0]

@@ -108,7 +108,7 @@ def test_avro_files_of_pairs_are_lists(tmp_path, name):
         path.rename(tmp_path / name)
     pairs, (bad,), source = read_list(text, name=None if name == "-" else tmp_path / name)
     assert (pairs, bad.line, bad.field) == ({("u", "7"): DAY_1 + 0.001}, 2, "SEND_ID")
-    assert "Avro; columns campaign_id, SEND_ID as send_id, sent_at; rows 1" in source.formats[0]
+    assert "Avro; columns campaign_id, SEND_ID as send_id, sent_at; ignored columns name; rows 1" in source.formats[0]
 
 
 def test_uuids_of_16_bytes_in_avro_are_read_as_text(tmp_path):

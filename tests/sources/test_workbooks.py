@@ -70,6 +70,8 @@ def test_a_sheet_can_be_chosen(tmp_path):
     assert list(read_list("", name=path, options=ListOptions.parse(sheet="Sends"))[0]) == [("c", "s")]
     with pytest.raises(UsageError, match="it has no sheet 'sends'; its sheets are 'Cover', 'Sends'"):
         read_list("", name=path, options=ListOptions.parse(sheet="sends"))
+    with pytest.raises(UsageError, match="it is not an Excel workbook, so it has no sheet 'Sends'; remove --sheet"):
+        read_list("campaign_id,send_id\nc,s\n", options=ListOptions.parse(sheet="Sends"))
 
 
 def test_a_workbook_without_a_header_or_from_standard_input_is_read(tmp_path):

@@ -45,7 +45,7 @@ def read_table_rows(
         records = chain([first], records)
     else:
         table = _Table(name, [cell.strip() for cell in first.cells], options)
-    found.set_columns(table.columns)
+    found.set_columns(table.names, () if options.no_header else table.header)
     for record in records:
         yield table.read_row(record)
 
@@ -55,15 +55,15 @@ class _Table:
 
     def __init__(self, name: str, header: Sequence[str], options: ListOptions) -> None:
         """Find the columns. Raises ``UsageError`` for a header without the required columns."""
-        self.columns = find_columns(name, header, options.columns)
+        self._columns = find_columns(name, header, options.columns)
         self._name = name
         self._options = options
-        self._header = header
-        self._positions = [(each.field, each.position) for each in self.columns]
-        self._names = {each.field: each.name for each in self.columns}
-        self._id_names = {each.name for each in self.columns if each.field in ID_COLUMNS}
-        required = {"send_id", API_ID if API_ID in self._names else "campaign_id"}
-        self._id_columns = [each for each in self.columns if each.field in required]
+        self.header = header
+        self._positions = [(each.field, each.position) for each in self._columns]
+        self.names = {each.field: each.name for each in self._columns}
+        self._id_names = {each.name for each in self._columns if each.field in ID_COLUMNS}
+        required = {"send_id", API_ID if API_ID in self.names else "campaign_id"}
+        self._id_columns = [each for each in self._columns if each.field in required]
         self._required_cells = 1 + max(each.position for each in self._id_columns)
 
     def read_row(self, record: Record) -> Row | BadLine | None:
@@ -73,7 +73,7 @@ class _Table:
             return BadLine(self._name, line, "", problem, text, lines)
         if not self._id_names.isdisjoint(cells) and (repeated := self._find_repeated_header(record)):
             return self._create_bad_line(record, repeated)
-        if len(cells) != len(self._header) and len(cells := self._fit_cells(record)) != len(self._header):
+        if len(cells) != len(self.header) and len(cells := self._fit_cells(record)) != len(self.header):
             return self._create_bad_line(record, self._describe_length(record)) if any(map(str.strip, cells)) else None
         fields = {field: _clean_cell(cells[position]) for field, position in self._positions}
         if not any(fields.values()) and not any(map(str.strip, cells)):
@@ -82,17 +82,18 @@ class _Table:
             if column.position in types:
                 problem = f"is {types[column.position]} in Excel; format the column as text and enter its ids again"
                 return self._create_bad_line(record, problem, column.name)
-        return Row(line, lines, fields, self._names, zip(self._header, cells, strict=True))
+        return Row(line, lines, fields, self.names, zip(self.header, cells, strict=True))
 
     def _fit_cells(self, record: Record) -> list[str]:
         """Return as many cells as the header has, if only empty cells are spare or optional ones are missing."""
-        cells, width = record.cells, len(self._header)
+        cells, width = record.cells, len(self.header)
         if len(cells) > width:
             return cells if any(map(str.strip, cells[width:])) else cells[:width]
         return cells + [""] * (width - len(cells)) if record.ended and len(cells) >= self._required_cells else cells
 
     def _describe_length(self, record: Record) -> str:
-        problem = f"the line has {len(record.cells)} fields, but the header has {len(self._header)}"
+        named = "--no-header names" if self._options.no_header else "the header has"
+        problem = f"the line has {len(record.cells)} fields, but {named} {len(self.header)}"
         if not record.ended:
             problem += "; it is the last line and has no line end, so the file may be incomplete"
         return problem
@@ -108,7 +109,7 @@ class _Table:
         Raises ``UsageError`` if it is a header in another order. All rows after it would be misread.
         """
         cells = [normalize_name(cell) for cell in record.cells]
-        moved = any(cells[each.position : each.position + 1] != [normalize_name(each.name)] for each in self.columns)
+        moved = any(cells[each.position : each.position + 1] != [normalize_name(each.name)] for each in self._columns)
         if not moved:
             return "the line repeats the header"
         if len(ID_COLUMNS.intersection(find_field(cell, self._options.columns) or "" for cell in record.cells)) > 1:

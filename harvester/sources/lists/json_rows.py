@@ -43,8 +43,8 @@ def read_json_rows(
             except InvalidField as error:
                 yield _create_bad_line(name, element, error.field, error.problem)
             else:
-                if row is not None:
-                    found.columns = found.columns or dict(row.columns)
+                if row is not None and not found.columns:
+                    found.set_columns(row.columns, (key for key, _ in row.all_fields))
                 yield row
 
 
@@ -76,8 +76,8 @@ class _ObjectReader:
         for name, value in record.items():
             field = self._find_field(name)
             if field is not None:
-                if field in fields:
-                    raise _create_repeated_error(AmbiguousColumn(field, (), (columns[field], name)))
+                if field in fields and self._choose_name(field, columns[field], name) != name:
+                    continue
                 fields[field], columns[field] = value, name
         return fields, columns
 
@@ -105,15 +105,16 @@ class _ObjectReader:
         for name, _ in outermost:
             field = self._find_field(name)
             if field is not None:
-                if field in names:
-                    raise _create_repeated_error(AmbiguousColumn(field, (), (names[field], name)))
-                names[field] = name
+                names[field] = self._choose_name(field, names[field], name) if field in names else name
 
-
-def _create_repeated_error(error: AmbiguousColumn) -> InvalidField:
-    first, second = error.names
-    named = "is named twice in one object" if first == second else f"could be {first!r} or {second!r} in one object"
-    return InvalidField(error.field, f"{named}; remove one, or choose one with --column {error.field}=NAME")
+    def _choose_name(self, field: str, first: str, second: str) -> str:
+        """Return the one of two names of a field that the user gave in this spelling. Raises ``InvalidField``."""
+        given = self._columns.get(field)
+        if first != second and given in (first, second):
+            return given
+        first, second = AmbiguousColumn(field, (), (first, second)).names
+        named = "is named twice in one object" if first == second else f"could be {first!r} or {second!r} in one object"
+        raise InvalidField(field, f"{named}; remove one, or choose one with --column {field}=NAME")
 
 
 def _parse_object(text: str) -> dict[str, Any] | None:

@@ -38,6 +38,8 @@ def read_rows(
     kind = find_binary_kind(content.head)
     if kind is None and find_kind(name) in (Kind.PARQUET, Kind.AVRO, Kind.EXCEL):
         kind = find_kind(name)
+    if options.sheet is not None and kind is not Kind.EXCEL:
+        raise UsageError(f"{name}: it is not an Excel workbook, so it has no sheet {options.sheet!r}; remove --sheet")
     if kind is None:
         yield from _read_text_rows(name, content, options, found)
         return

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Self
 
 from harvester.errors import UsageError
-from harvester.sources.columns import FIELDS, find_field
+from harvester.sources.columns import API_ID, FIELDS, AmbiguousColumn, find_field, list_columns
+from harvester.sources.fields import ID_FIELDS
 
 _EXAMPLE_TIME = datetime(2026, 11, 24, 8, tzinfo=UTC)
 
@@ -48,9 +49,21 @@ class ListOptions:
                 raise UsageError(f"--column names {known} twice")
             named[known] = name.strip()
         names = [name.strip() for name in no_header.split(",")] if no_header is not None else []
+        if no_header is not None:
+            _check_names(names, named)
         if time_format is not None:
             _check_time_format(time_format)
         return cls(named, names, time_format, sheet)
+
+
+def _check_names(names: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Raise ``UsageError`` unless the names of the columns of a list contain those of a pair once."""
+    try:
+        fields = {each.field for each in list_columns(names, columns)}
+    except AmbiguousColumn as error:
+        raise UsageError(f"--no-header names {error.field} twice; write x for a column that is not needed") from None
+    if not ("send_id" in fields and fields & {"campaign_id", API_ID}):
+        raise UsageError(f"--no-header {','.join(names)!r}: the names must include {' and '.join(ID_FIELDS)}")
 
 
 def _check_time_format(time_format: str) -> None:

@@ -1,15 +1,17 @@
 """The rows of a list, and what is found out about the list while they are read."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from harvester.sources.columns import Column
 from harvester.text import printable
 
 MAX_QUOTED_CHARACTERS = 500
 """The length of the quote of a bad line."""
+
+_MAX_IGNORED_NAMES = 5
+_MAX_NAME_CHARACTERS = 32
 
 
 class Row(NamedTuple):
@@ -38,13 +40,19 @@ class ListFormat:
 
     details: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
+    ignored: str = ""
 
     def describe(self) -> str:
-        """Return the kind with its details, and the columns."""
+        """Return the kind with its details, and the columns that are read and ignored."""
         names = {field: printable(name) for field, name in self.columns.items()}
         columns = [name if name == field else f"{name} as {field}" for field, name in names.items()]
-        return ", ".join(self.details) + (f"; columns {', '.join(columns)}" if columns else "")
+        return ", ".join(self.details) + (f"; columns {', '.join(columns)}" if columns else "") + self.ignored
 
-    def set_columns(self, columns: Sequence[Column]) -> None:
-        """Store the columns of a header."""
-        self.columns = {each.field: each.name for each in columns}
+    def set_columns(self, columns: Mapping[str, str], names: Iterable[str]) -> None:
+        """Store the columns of the fields, and the first ones of ``names`` that are ignored."""
+        self.columns = dict(columns)
+        read = set(columns.values())
+        ignored = [name for name in names if name.strip() and name not in read]
+        shown = ", ".join(printable(name)[:_MAX_NAME_CHARACTERS] for name in ignored[:_MAX_IGNORED_NAMES])
+        more = f" and {len(ignored) - _MAX_IGNORED_NAMES} more" if len(ignored) > _MAX_IGNORED_NAMES else ""
+        self.ignored = f"; ignored columns {shown}{more}" if ignored else ""

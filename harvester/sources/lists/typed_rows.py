@@ -17,7 +17,7 @@ def read_parquet_rows(name: str, path: Path, options: ListOptions, found: ListFo
     """Yield the rows of a Parquet file. Raises ``UsageError`` for a file without the required columns."""
     with ParquetFile(path) as file:
         columns = find_columns(name, file.columns, options.columns)
-        found.set_columns(columns)
+        found.set_columns({each.field: each.name for each in columns}, file.columns)
         names = found.columns
         rows = file.read_rows([file.columns[each.position] for each in columns])
         for number, cells in enumerate(rows, 1):
@@ -34,7 +34,7 @@ def read_avro_rows(name: str, stream: BinaryIO, options: ListOptions, found: Lis
     try:
         file = AvroFile(stream)
         columns = find_columns(name, file.field_names, options.columns)
-        found.set_columns(columns)
+        found.set_columns({each.field: each.name for each in columns}, file.field_names)
         for number, record in enumerate(file.read_records([each.name for each in columns]), 1):
             fields = {each.field: record.get(each.name) for each in columns}
             yield Row(number, 1, fields, found.columns, fields.items())
