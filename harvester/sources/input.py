@@ -24,6 +24,7 @@ from harvester.sources.rejects_file import BadLineCollector
 from harvester.sources.temporary_folder import create_temporary_folder
 
 PAGE_PAIRS = 2000
+REPEATED_HEADERS = "rows that repeat the header"
 _MAX_FORMATS = 3
 """How many different formats of a place's files are described."""
 
@@ -120,6 +121,8 @@ class Input:
                         bad = self._add_row(row, file, pairs)
                     if bad is not None:
                         yield bad
+                if found.repeated_headers:
+                    self.skipped[REPEATED_HEADERS] += found.repeated_headers
                 if len(formats) < _MAX_FORMATS:
                     formats.setdefault(found.describe())
             yield from pairs.list_pairs(now=self._now)

@@ -41,10 +41,10 @@ def read_table_rows(
     if first.problem:
         raise UsageError(f"{name}: its header cannot be read: {first.problem}")
     if options.no_header:
-        table = _Table(name, options.no_header, options)
+        table = _Table(name, options.no_header, options, found)
         records = chain([first], records)
     else:
-        table = _Table(name, [cell.strip() for cell in first.cells], options)
+        table = _Table(name, [cell.strip() for cell in first.cells], options, found)
     found.set_columns(table.names, () if options.no_header else table.header)
     for record in records:
         yield table.read_row(record)
@@ -53,11 +53,12 @@ def read_table_rows(
 class _Table:
     """The header of a list, with which its records are read."""
 
-    def __init__(self, name: str, header: Sequence[str], options: ListOptions) -> None:
+    def __init__(self, name: str, header: Sequence[str], options: ListOptions, found: ListFormat) -> None:
         """Find the columns. Raises ``UsageError`` for a header without the required columns."""
         self._columns = find_columns(name, header, options.columns)
         self._name = name
         self._options = options
+        self._found = found
         self.header = header
         self._positions = [(each.field, each.position) for each in self._columns]
         self.names = {each.field: each.name for each in self._columns}
@@ -67,12 +68,12 @@ class _Table:
         self._required_cells = 1 + max(each.position for each in self._id_columns)
 
     def read_row(self, record: Record) -> Row | BadLine | None:
-        """Return the row of a record, a bad line, or None if all its cells are empty."""
+        """Return the row of a record, a bad line, or None if all its cells are empty or it is the header again."""
         line, lines, cells, problem, text, _, types = record
         if problem:
             return BadLine(self._name, line, "", problem, text, lines)
-        if not self._id_names.isdisjoint(cells) and (repeated := self._find_repeated_header(record)):
-            return self._create_bad_line(record, repeated)
+        if not self._id_names.isdisjoint(cells) and self._repeats_columns(record):
+            return self._read_second_header(record)
         if len(cells) != len(self.header) and len(cells := self._fit_cells(record)) != len(self.header):
             return self._create_bad_line(record, self._describe_length(record)) if any(map(str.strip, cells)) else None
         fields = {field: _clean_cell(cells[position]) for field, position in self._positions}
@@ -103,20 +104,29 @@ class _Table:
             self._name, record.line, field, problem, ",".join(record.cells)[:MAX_QUOTED_CHARACTERS], record.lines
         )
 
-    def _find_repeated_header(self, record: Record) -> str | None:
-        """Return the problem of a record that repeats the header, or None if it does not.
+    def _repeats_columns(self, record: Record) -> bool:
+        """Return whether a record names the known columns.
 
         Raises ``UsageError`` if it is a header in another order. All rows after it would be misread.
         """
         cells = [normalize_name(cell) for cell in record.cells]
         moved = any(cells[each.position : each.position + 1] != [normalize_name(each.name)] for each in self._columns)
         if not moved:
-            return "the line repeats the header"
+            return True
         if len(ID_COLUMNS.intersection(find_field(cell, self._options.columns) or "" for cell in record.cells)) > 1:
             raise UsageError(
                 f"{self._name}:{record.line}: a second header names the columns in another order; if two lists were "
                 "joined, save each list as a separate file"
             )
+        return False
+
+    def _read_second_header(self, record: Record) -> BadLine | None:
+        """Count a record that is equal to the header. Return a bad line for another header, or one after no header."""
+        if self._options.no_header:
+            return self._create_bad_line(record, "the line is a header, but --no-header was given")
+        if list(map(normalize_name, record.cells)) != list(map(normalize_name, self.header)):
+            return self._create_bad_line(record, "the line is a second header, whose ignored columns differ")
+        self._found.repeated_headers += 1
         return None
 
 

@@ -36,11 +36,15 @@ class Row(NamedTuple):
 
 @dataclass(slots=True)
 class ListFormat:
-    """What was found out about a list: its kind with details such as the separator, and the columns of its fields."""
+    """What was found out about a list: its kind with details such as the separator, and the columns of its fields.
+
+    ``repeated_headers`` counts the rows that are equal to the header, as in joined lists.
+    """
 
     details: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
     ignored: str = ""
+    repeated_headers: int = 0
 
     def describe(self) -> str:
         """Return the kind with its details, and the columns that are read and ignored."""
