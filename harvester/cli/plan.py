@@ -76,7 +76,8 @@ async def _estimate(
 ) -> "tuple[Estimate, Books, Input, RejectsFile, dict[str, int]]":
     """Enqueue the pairs in a copy of the ledger, and estimate what is pending there.
 
-    Also returns how many of the requests are for pairs that were pending before, and how many are not due yet.
+    Also returns how many pairs of the lists are new and known, and of the ledger, how many were pending before and how
+    many readings are not due yet.
     """
     from harvester.clock import SystemClock
     from harvester.commands.capture import enqueue_all
@@ -93,37 +94,47 @@ async def _estimate(
             listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now, options=list_options)
             before = sum((await ledger.reports.count_pending()).values())
             rejects = RejectsFile(Path(folder) / "rejects.ndjson")
+            new = known = 0
             async with progress.show_reading(listed):
-                async for _ in enqueue_all(ledger, listed, rejects):
-                    pass
+                async for count in enqueue_all(ledger, listed, rejects):
+                    new, known = new + count.new, known + count.known
             await ledger.upkeep.schedule_due(workspaces, trust_clock=True)
             await ledger.upkeep.expire(workspaces, trust_clock=True)
             result = estimate(await ledger.reports.list_deadlines(), now=now, **limits)
-            included = {"pending_before": before, "planned_readings": await ledger.reports.count_planned()}
+            included = {
+                "list_new": new,
+                "list_known": known,
+                "pending_before": before,
+                "planned_readings": await ledger.reports.count_planned(),
+            }
             return result, await ledger.reports.get_books(), listed, rejects, included
 
 
 def estimate_lines(
-    estimate: "Estimate", *, settled: int, expired: int, limit: int, pending_before: int = 0, planned_readings: int = 0
-) -> list[str]:
-    """Return what a capture needs, or why there is nothing to request."""
-    done = [output.plural(settled, "pair is", "pairs are") + " already settled"] if settled else []
-    done += [output.plural(expired, "pair has", "pairs have") + " expired"] if expired else []
+    estimate: "Estimate", *, settled: int, expired: int, limit: int, list_new: int = 0, list_known: int = 0,
+    pending_before: int = 0, planned_readings: int = 0,
+) -> list[str]:  # fmt: skip
+    """Return the pairs of the lists and of the ledger, and what a capture needs or that nothing is due."""
+    counts = [
+        f"in list    {output.plural(list_new + list_known, 'pair')}: {list_new} new, {list_known} already in the ledger"
+    ]
+    total = [output.plural(settled, "pair is", "pairs are") + " already settled"] if settled else []
+    total += [output.plural(expired, "pair has", "pairs have") + " expired"] if expired else []
+    total += (
+        [output.plural(planned_readings, "reading is", "readings are") + " not due yet"] if planned_readings else []
+    )
+    counts += [f"in total   {', '.join(total)} (of the ledger and the list together)"] if total else []
     if not estimate.requests:
-        return [f"requests   0: {', '.join(done) or 'no pair is listed'}"]
+        return [*counts, "requests   0: no pair is due"]
     seconds = estimate.duration_seconds
     duration = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
     share = f"{estimate.quota_share:.1%}" if estimate.quota_share >= 0.001 else "less than 0.1%"
     included = (
-        [f"included   {output.plural(pending_before, 'pair')} that the ledger already contained"]
-        if pending_before
-        else []
+        f", including {output.plural(pending_before, 'pair')} pending in the ledger before" if pending_before else ""
     )
-    if planned_readings:
-        included.append(f"later      {output.plural(planned_readings, 'reading')} not due yet")
     return [
-        f"requests   {'; '.join([str(estimate.requests), *done])}",
-        *included,
+        *counts,
+        f"requests   {estimate.requests}{included}",
         f"pace       {estimate.pace:.1f} requests per second, if there are no other users of the quota",
         f"time       {duration}",
         f"quota      {share} of an hour's {output.plural(limit, 'request')}",

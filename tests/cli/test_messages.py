@@ -120,17 +120,20 @@ async def test_one_workspace_under_two_names_is_reported(harvester, tmp_path):
 
 
 def test_zeros_are_explained(capsys):
-    """A plan without requests and a run without parts say why."""
+    """A plan without requests and a run without parts say why. Counts of a plan name the list or the ledger."""
     nothing = estimate([], now=0.0, limit=1000, reserve=0.2, max_rate=10.0)
-    assert estimate_lines(nothing, settled=0, expired=0, limit=1000) == ["requests   0: no pair is listed"]
-    gone = "requests   0: 7 pairs are already settled, 1 pair has expired"
-    assert estimate_lines(nothing, settled=7, expired=1, limit=1000) == [gone]
-    assert estimate_lines(nothing, settled=0, expired=299, limit=1000) == ["requests   0: 299 pairs have expired"]
+    lines = ["in list    0 pairs: 0 new, 0 already in the ledger", "requests   0: no pair is due"]
+    assert estimate_lines(nothing, settled=0, expired=0, limit=1000) == lines
+    lines[0] = "in list    3 pairs: 1 new, 2 already in the ledger"
+    total = "7 pairs are already settled, 1 pair has expired, 2 readings are not due yet"
+    lines.insert(1, f"in total   {total} (of the ledger and the list together)")
+    counts = {"settled": 7, "expired": 1, "list_new": 1, "list_known": 2, "planned_readings": 2}
+    assert estimate_lines(nothing, **counts, limit=1000) == lines
     little = estimate([1e9], now=0.0, limit=250_000, reserve=0.2, max_rate=10.0)
     quota = "quota      less than 0.1% of an hour's 250000 requests"
     assert quota in estimate_lines(little, settled=0, expired=0, limit=250_000)
-    lines = estimate_lines(little, settled=0, expired=0, limit=250_000, pending_before=1, planned_readings=2)
-    assert lines[1:3] == ["included   1 pair that the ledger already contained", "later      2 readings not due yet"]
+    lines = estimate_lines(little, **counts, limit=250_000, pending_before=1)
+    assert lines[2] == "requests   1, including 1 pair pending in the ledger before"
     print_summary(Summary({"eu": Books(accepted=1, captured={}, rejected={"status_400": 1}, expired=0, pending=0)}))
     assert "wrote      nothing, since this run captured no pair" in capsys.readouterr().err
 
