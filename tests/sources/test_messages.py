@@ -1,8 +1,10 @@
 """Tests of messages: which are valid, why others are invalid, and which files are never read."""
 
 import base64
+import bz2
 import gzip
 import json
+import zlib
 
 import pytest
 from hypothesis import given
@@ -101,6 +103,8 @@ def test_many_invalid_parts_take_little_memory():
         (b"\x1f\x8b" + b"x" * 20, "begins as gzip, but cannot be decompressed"),
         (gzip.compress(b" " * (MAX_MESSAGE_BYTES + 1)), "more than 1048576 bytes after decompression"),
         (base64.b64encode(b"not JSON"), "not JSON"),
+        (zlib.compress(b"{}"), "is compressed with zlib, which is not read; compress it with gzip"),
+        (base64.b64encode(bz2.compress(b"{}")), "is compressed with bzip2"),
         (b"[]", "at least one pair"),
         ({"version": 1, "sendId": "s"} | PAIR, "send_id is named twice"),
         (PAIR, "version is missing"),

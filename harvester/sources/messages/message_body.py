@@ -19,6 +19,16 @@ _MAX_LAYERS = 3
 """How many encodings are removed: base64 around gzip around UTF-16, for example."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_OTHER_COMPRESSIONS = {
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"BZh": "bzip2",
+    b"x\x01": "zlib",
+    b"x\x9c": "zlib",
+    b"x\xda": "zlib",
+}
+"""Compressions that are not read, by their first bytes. Senders declare zlib as the content encoding ``deflate``."""
+
 _UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
 _BASE64_ALPHABET = bytes.maketrans(b"-_", b"+/")
@@ -39,6 +49,9 @@ def decode_body(body: bytes) -> bytes:
             body = decoded
         else:
             break
+    if body.startswith(tuple(_OTHER_COMPRESSIONS)):
+        name = next(name for magic, name in _OTHER_COMPRESSIONS.items() if body.startswith(magic))
+        raise InvalidField("", f"the message is compressed with {name}, which is not read; compress it with gzip")
     return body
 
 
@@ -79,5 +92,5 @@ def _decode_base64(body: bytes) -> bytes | None:
         decoded = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error:
         return None
-    known = (*_JSON_BEGINS, _GZIP_MAGIC, *_UTF_16_MARKS, codecs.BOM_UTF8)
+    known = (*_JSON_BEGINS, _GZIP_MAGIC, *_OTHER_COMPRESSIONS, *_UTF_16_MARKS, codecs.BOM_UTF8)
     return decoded if decoded.lstrip().startswith(known) else None
