@@ -3,6 +3,7 @@
 import ssl
 
 import aiohttp
+from yarl import URL
 
 from harvester.causes import PROXY_UNREACHABLE, classify_proxy_status, find_cause
 from harvester.errors import ExchangeError, format_cause
@@ -57,6 +58,9 @@ def _translate_proxy_error(error: Exception, proxy: Proxy) -> ExchangeError | No
     # With a proxy, only its own name is looked up here, and the timeout of a connection is that of its own.
     if isinstance(error, _UNREACHABLE):
         return ExchangeError(PROXY_UNREACHABLE, f"{proxy.address}: {format_cause(find_cause(error) or 'failed')}")
+    if isinstance(error, aiohttp.ClientConnectorSSLError) and error.host == URL(proxy.address).host:
+        advice = "use http:// for the proxy, unless it speaks TLS itself"
+        return ExchangeError(PROXY_UNREACHABLE, f"{proxy.address}: {scrub_foreign(_describe(error))}; {advice}")
     return None
 
 

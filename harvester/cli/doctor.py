@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harvester.cli import options, output, startup
+from harvester.cli import ledger_access, options, output, startup
 from harvester.cli.layout import wrap
-from harvester.cli.run import open_output
 from harvester.errors import ExitCode, HarvesterError, UsageError
 from harvester.observability.redaction import scrub
 from harvester.text import printable
@@ -57,11 +56,8 @@ def _check(arguments: dict[str, Any]) -> "list[Finding]":
     if settings.out == "-":
         raise UsageError("doctor checks a folder or a bucket; name one with -o")
 
-    async def check() -> list[Finding]:
-        with open_output(settings) as (sink, _, path):
-            return await run_checks(settings, ledger=path, sink=sink, clock=SystemClock())
-
-    return asyncio.run(check())
+    path = ledger_access.get_ledger_path(settings.out, settings.state)
+    return asyncio.run(run_checks(settings, ledger=path, clock=SystemClock()))
 
 
 def _print_table(findings: "Sequence[Finding]") -> None:

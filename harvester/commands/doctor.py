@@ -15,6 +15,7 @@ from harvester.engine.workspaces import count_connections
 from harvester.errors import HarvesterError, LedgerError
 from harvester.health import name_workspaces
 from harvester.ledger import Ledger
+from harvester.model import is_in_object_store
 from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings
 from harvester.settings.environment import PROXY_HINT, check_certificates, list_proxy_variables
 from harvester.settings.proxy import FROM_ENVIRONMENT
@@ -26,14 +27,15 @@ _OTHER_FILES = 150
 _RESTORE_HINT = "another program has changed it: restore a backup, or use harvester ledger rebuild"
 
 
-async def run_checks(settings: Settings, *, ledger: Path, sink: Sink, clock: Clock) -> list[Finding]:
-    """Check every workspace, the ledger and every place; ``sink`` is the common one.
+async def run_checks(settings: Settings, *, ledger: Path, clock: Clock) -> list[Finding]:
+    """Check every workspace, the ledger and every place.
 
-    Problems are findings, not exceptions, and end no other check.
+    Problems are findings, not exceptions, and end no other check. A problem of the process is found once.
     """
     findings = check_process(settings)
+    reported = {each.text for each in findings if not each.ok}
     for name in settings.workspaces:
-        findings += await check_workspace(name, settings, clock)
+        findings += [each for each in await check_workspace(name, settings, clock) if each.text not in reported]
     for names in settings.find_duplicates():
         findings.append(Finding("workspaces", ok=False, text=f"{' and '.join(names)}: {DUPLICATE_WORKSPACE_HINT}"))
     ledger_id = None
@@ -45,10 +47,10 @@ async def run_checks(settings: Settings, *, ledger: Path, sink: Sink, clock: Clo
     for out, names in settings.list_places().items():
         owners = "" if len(names) == len(settings.workspaces) else f"{out} of {name_workspaces(names)}: "
         try:
-            own = sink if out == settings.out else open_sink(out)
-            findings += await _check_place(own, ledger, ledger_id, clock, owners=owners)
+            findings += await _check_place(open_sink(out), ledger, ledger_id, clock, owners=owners)
         except HarvesterError as error:
-            findings.append(Finding("place", ok=False, text=f"{owners}{error}"))
+            if str(error) not in reported:
+                findings.append(Finding("place", ok=False, text=f"{owners}{error}"))
     return findings
 
 
@@ -73,11 +75,16 @@ def check_process(settings: Settings) -> list[Finding]:
 
 
 def _describe_proxy(settings: Settings) -> str | None:
-    """Return how buckets are reached, and which variables are ignored. Raises ``UsageError`` for an unusable proxy."""
+    """Return how buckets are reached, if there are any, and which variables are ignored.
+
+    Raises ``UsageError`` for an unusable proxy.
+    """
     if not settings.has_proxy:
         variables = list_proxy_variables()
         return f"{', '.join(variables)} set: {PROXY_HINT}" if variables else None
     proxy = settings.load_store_proxy()
+    if not any(map(is_in_object_store, settings.list_places())):
+        return None
     if proxy is None:
         unset = settings.proxy.get_secret_value() == FROM_ENVIRONMENT
         return "buckets are reached directly" + (", since HTTPS_PROXY is not set" if unset else "")

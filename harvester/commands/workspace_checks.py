@@ -11,7 +11,7 @@ from harvester.clock import LARGE_DIFFERENCE_SECONDS, BrazeClock, Clock, format_
 from harvester.errors import ExchangeError, HarvesterError, Meaning, classify_status
 from harvester.model import Pair
 from harvester.observability.redaction import scrub_foreign
-from harvester.settings import Settings
+from harvester.settings import Proxy, Settings
 from harvester.settings.environment import check_certificates
 
 
@@ -47,9 +47,7 @@ async def check_workspace(name: str, settings: Settings, clock: Clock) -> list[F
         answer = await dated.send_series(nonexistent, length_days=1, ending_at=clock.wall())
         text = scrub_foreign(answer.body[:16_384].decode("utf-8", "replace"))
     except ExchangeError as error:
-        advice = "check the endpoint, the network and this machine's clock"
-        hint = "" if error.cause.startswith("proxy_") else f"; {advice}"
-        return [found("endpoint", ok=False, text=f"no response from {address} ({error}){hint}")]
+        return [found("endpoint", ok=False, text=f"no response from {address} ({error}); {_advise(error, proxy)}")]
     finally:
         await transport.close()
         await connections.close()
@@ -57,6 +55,13 @@ async def check_workspace(name: str, settings: Settings, clock: Clock) -> list[F
     if classify_status(answer.status) is not Meaning.HALTED:  # a refused key has no quota
         findings.append(_check_quota(found, answer))
     return [*findings, _check_clock(found, answer, clock, braze)]
+
+
+def _advise(error: ExchangeError, proxy: Proxy | None) -> str:
+    if error.cause.startswith("proxy_"):
+        return "check the proxy"
+    through = "" if proxy is None else " the proxy,"
+    return f"check the endpoint,{through} the network and this machine's clock"
 
 
 def _check_key(found: CreateFinding, answer: Response, text: str) -> Finding:

@@ -88,10 +88,8 @@ def _apply_defaults(values: dict[str, Any]) -> dict[str, Any]:
 
 def _drop_repeated(problems: list[ErrorDetails]) -> list[ErrorDetails]:
     """Drop the problems of workspaces that the same setting of the defaults has."""
-    of_defaults = {(each["loc"][1:], each["msg"]) for each in problems if each["loc"][0] == "workspace_defaults"}
-    return [
-        each for each in problems if each["loc"][0] != "workspaces" or (each["loc"][2:], each["msg"]) not in of_defaults
-    ]
+    known = {(each["loc"][1:], each["msg"]) for each in problems if "workspace_defaults" in each["loc"]}
+    return [each for each in problems if "workspaces" not in each["loc"] or (each["loc"][2:], each["msg"]) not in known]
 
 
 def _format_error(problem: ErrorDetails) -> str:
@@ -104,7 +102,8 @@ def _format_error(problem: ErrorDetails) -> str:
         message = _NO_ENDPOINT if problem["loc"][-1] == "endpoint" else "is missing"
     if problem["type"].startswith("union_tag"):
         message = f"kind must be one of {', '.join(KINDS)}"
-    return f"  {printable('.'.join(map(str, problem['loc'])))}: {message}"
+    place = [".".join(map(str, problem["loc"]))] if problem["loc"] else []  # a rule between settings has no place
+    return "  " + printable(": ".join([*place, message]))
 
 
 def _explain_unknown(*place: int | str) -> str:

@@ -1,9 +1,9 @@
 """How requests reach Braze and buckets: through which proxy, and which certificates they trust."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from harvester.errors import UsageError
@@ -53,13 +53,12 @@ class NetworkSettings(BaseSettings):
     proxy_file: LocalPath | None = None
     ca_file: LocalPath | None = None
 
-    @field_validator("proxy_file")
-    @classmethod
-    def _check_proxy_source(cls, value: LocalPath | None, info: ValidationInfo) -> LocalPath | None:
-        proxy: SecretStr | None = info.data.get("proxy")
-        if value is not None and proxy is not None and proxy.get_secret_value() != DIRECT:
+    @model_validator(mode="after")
+    def _check_proxy_source(self) -> Self:
+        """Refuse both sources of the proxy; a proxy that is not set has a default, so its value does not tell."""
+        if self.proxy_file is not None and "proxy" in self.model_fields_set:
             raise ValueError("set either proxy or proxy_file")
-        return value
+        return self
 
     def load_store_proxy(self) -> Proxy | None:
         """Return the proxy of requests to buckets; None for none. Raises ``UsageError``."""

@@ -1,7 +1,7 @@
 """Reads secrets from files, such as mounted secrets.
 
 No error shows a secret. A user may have entered the secret as the name of the file, so an error shows only what is
-clearly a path.
+clearly a path: it contains a slash, or the file exists.
 """
 
 import errno
@@ -34,7 +34,8 @@ def read_secret(file: Path, what: str) -> str:
 def name_source(setting: str, file: Path) -> str:
     """Return the setting and its path for an error; no path if it could be a secret: a key, or a URL with a user."""
     path = str(file)
-    return f"{setting}, {path}" if "/" in path and not any(mark in path for mark in ":@") else setting
+    is_path = "/" in path or os.path.lexists(path)
+    return f"{setting}, {path}" if is_path and not any(mark in path for mark in ":@") else setting
 
 
 def read_start(file: Path, max_bytes: int) -> bytes:

@@ -91,7 +91,7 @@ _ADVICE = (
     (
         "proxy_unreachable",
         r"ConnectFailed",
-        "the proxy cannot be reached; check its address and the network",
+        "the proxy cannot be reached; check its address and the network, and use http:// unless it speaks TLS itself",
     ),
     (
         "timeout",

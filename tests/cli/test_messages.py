@@ -244,3 +244,32 @@ def test_a_signal_before_the_work_ends_the_command_with_130(monkeypatch, moment)
     monkeypatch.setattr(f"harvester.cli.{moment}", interrupt)
     result = CliRunner().invoke(main, ["status"])
     assert (result.exit_code, "interrupted" in result.stderr) == (130, True)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "failed", "text"),
+    [
+        ('proxy_file = "none.key"', "proxy", "cannot read the file of the proxy"),
+        ('ca_file = "none.pem"', "certificates", "ca_file names 'none.pem', which cannot be read"),
+    ],
+)
+def test_doctor_names_a_mistake_of_the_process_once_and_continues(mistake, failed, text, tmp_path, monkeypatch):
+    """Workspaces and places that share the mistake do not repeat it."""
+    monkeypatch.chdir(tmp_path)
+    tables = "".join(f'[workspaces.{name}]\nendpoint = "{BRAZE}"\napi_key = "{KEY}-{name}"\n' for name in ("eu", "us"))
+    (tmp_path / "h.toml").write_text(f'{mistake}\nout = "s3://lake/x"\n{tables}')
+    done = CliRunner().invoke(main, ["doctor", "--config", "h.toml", "--json"])
+    checks = json.loads(done.stdout)["checks"]
+    assert [(each["check"], text in each["text"]) for each in checks if not each["ok"]] == [(failed, True)]
+    assert "ledger" in [each["check"] for each in checks]
+
+
+def test_doctor_says_to_check_a_proxy_that_does_not_respond(tmp_path, monkeypatch):
+    """The proxy of a workspace is named with its endpoint; nothing is said about buckets, since there are none."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARVESTER_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("BRAZE_API_KEY", KEY)
+    done = CliRunner().invoke(main, ["doctor", "--endpoint", BRAZE, "--json"])
+    (first, *_) = json.loads(done.stdout)["checks"]
+    assert first["check"] == "endpoint"
+    assert first["text"].endswith("connection refused); check the proxy")

@@ -106,8 +106,11 @@ def test_all_missing_keys_are_reported_at_once(set_env, tmp_path):
     assert re.findall(r"workspaces\.(\w+):", str(refused.value)) == ["a", "c"]
 
 
-def test_an_error_names_the_path_of_a_secret_file_but_not_a_key_in_its_place():
-    """A user sees which file is missing; a key that was entered as the name of the file stays hidden."""
-    assert name_source("api_key_file", Path("secrets/braze")) == "api_key_file, secrets/braze"
+def test_an_error_names_the_path_of_a_secret_file_but_not_a_key_in_its_place(tmp_path, monkeypatch):
+    """A user sees which file is wrong; a key that was entered as the name of the file stays hidden."""
+    monkeypatch.chdir(tmp_path)
+    Path("braze.key").touch()
+    for path in ("secrets/braze", "braze.key"):
+        assert name_source("api_key_file", Path(path)) == f"api_key_file, {path}"
     for secret in ("0a1b2c3d-0000-4000-8000-000000000000", "http:/user:word@proxy", "user@host/path"):
         assert name_source("api_key_file", Path(secret)) == "api_key_file"

@@ -141,11 +141,27 @@ def test_no_text_form_shows_the_password():
     assert scrub(f"{PROXY_PASSWORD} canary%2Dproxy%2Dpassword") == f"{MASK} {MASK}"
 
 
-def test_proxy_and_proxy_file_exclude_each_other(tmp_path):
-    """Two sources in the same place would hide a mistake."""
-    for place in ("", "[workspace_defaults]\n"):
-        with pytest.raises(UsageError, match="proxy_file: set either proxy or proxy_file"):
-            load_text(tmp_path, f'{place}proxy = "http://proxy.example"\nproxy_file = "x"')
+@pytest.mark.parametrize("place", ["", "[workspace_defaults]\n", "[workspaces.eu]\n"])
+@pytest.mark.parametrize("proxy", ["http://proxy.example", "none"])
+def test_proxy_and_proxy_file_exclude_each_other(tmp_path, place, proxy):
+    """Two sources in the same place would hide a mistake; ``none`` is one, too."""
+    with pytest.raises(UsageError, match="set either proxy or proxy_file"):
+        load_text(tmp_path, f'{place}proxy = "{proxy}"\nproxy_file = "x"')
+
+
+def test_either_source_of_a_proxy_replaces_an_inherited_one(tmp_path, monkeypatch):
+    """A table overrides the defaults of workspaces, and a variable overrides the file, whichever source they use."""
+    (tmp_path / "proxy.key").write_text("http://file.example:1")
+    from_file, direct = f'proxy_file = "{tmp_path}/proxy.key"\n', 'proxy = "none"\n'
+    settings = load_text(tmp_path, f"[workspace_defaults]\n{from_file}[workspaces.eu]\n{direct}")
+    assert get_addresses(settings) == [None, "http://file.example:1", None]
+    settings = load_text(tmp_path, f"[workspace_defaults]\n{direct}[workspaces.eu]\n{from_file}")
+    assert get_addresses(settings) == ["http://file.example:1", None, None]
+    monkeypatch.setenv("HARVESTER_PROXY", "none")
+    assert get_addresses(load_text(tmp_path, from_file)) == [None, None, None]
+    monkeypatch.delenv("HARVESTER_PROXY")
+    monkeypatch.setenv("HARVESTER_PROXY_FILE", f"{tmp_path}/proxy.key")
+    assert get_addresses(load_text(tmp_path, direct)) == ["http://file.example:1"] * 3
 
 
 def test_a_new_password_in_the_file_is_noticed(tmp_path):

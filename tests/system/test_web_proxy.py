@@ -85,6 +85,7 @@ async def test_a_failure_of_the_proxy_is_not_blamed_on_braze(proxy):
             (proxy.open, f"https://{BRAZE_HOST}:1", "proxy_refused", f"status 403 from {proxy.open}"),
             ("http://127.0.0.1:9", url, "proxy_unreachable", "http://127.0.0.1:9: connection refused"),
             ("http://nowhere.invalid:9", url, "proxy_unreachable", "http://nowhere.invalid:9: name not found"),
+            (proxy.open.replace("http", "https"), url, "proxy_unreachable", "use http:// for the proxy"),
             (proxy.inspecting, url, "certificate", "a proxy that inspects TLS signed it, set ca_file"),
         ):
             error = await send(to, address, trusting=proxy.internet_ca)
