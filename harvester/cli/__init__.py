@@ -6,7 +6,6 @@ ends the process.
 
 import asyncio
 import contextlib
-import os
 import resource
 import signal
 import sys
@@ -21,6 +20,7 @@ from harvester import __version__
 from harvester.cli import audit, demo, doctor, latest, ledger, pairs, plan, run, schema, serve, show, simulate, status
 from harvester.cli.output import print_lines
 from harvester.cli.progress import defer_rich
+from harvester.cli.streams import drop_output, open_streams
 from harvester.errors import ExitCode, HarvesterError, SinkClosed
 from harvester.observability.redaction import scrub
 from harvester.text import printable
@@ -43,7 +43,7 @@ class _Commands(click.Group):
     """Reports expected errors as one sentence, and ends with their exit code."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        _open_closed_streams()
+        open_streams()
         defer_rich()
         sys.excepthook = _print_bug
         try:
@@ -54,7 +54,7 @@ class _Commands(click.Group):
             click.echo(
                 f"harvester: {error.strerror or error}{where}; correct this, then run the same command again", err=True
             )
-            _drop_output()
+            drop_output()
             sys.exit(ExitCode.STORAGE)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -78,7 +78,7 @@ class _Commands(click.Group):
             try:
                 return super().invoke(ctx)
             except (BrokenPipeError, SinkClosed):
-                _drop_output()  # the reader closed the pipe
+                drop_output()  # the reader closed the pipe
                 ctx.exit(ExitCode.COMPLETE)
             except HarvesterError as error:
                 lines = scrub(str(error)).split("\n")  # one sentence for each problem of the settings
@@ -129,19 +129,6 @@ def _allow_open_files() -> None:
 def _print_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print a traceback as Python does, with secrets masked."""
     sys.stderr.write(scrub("".join(traceback.format_exception(kind, error, trace))))
-
-
-def _drop_output() -> None:
-    """Discard further output: otherwise the interpreter would fail to flush it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _open_closed_streams() -> None:
-    """Replace closed standard streams by /dev/null; otherwise a file or socket would get their numbers."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        if getattr(sys, name) is None:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
-            setattr(sys, name, os.fdopen(number, mode))
 
 
 def _set_color(context: click.Context, option: click.Parameter, value: str | None) -> None:

@@ -26,10 +26,10 @@ DEFAULT_WIDTH = 80
 """The width of a terminal that does not know its own."""
 
 
-def check_stdout() -> None:
-    """Raise ``UsageError`` if standard output was closed at the start: rows written to it would be lost."""
+def check_stdout(alternative: str = "write to a place with -o") -> None:
+    """Raise ``UsageError`` if standard output was closed at the start: what is written to it would be lost."""
     if sys.__stdout__ is None:
-        raise UsageError("standard output is closed; open it, or write to a place with -o")
+        raise UsageError(f"standard output is closed; open it, or {alternative}")
 
 
 def get_width(stream: TextIO) -> int | None:

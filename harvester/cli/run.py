@@ -56,6 +56,8 @@ def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -
     log = startup.set_up_logs(arguments)
     settings = startup.load_settings(arguments)
     startup.check_environment(settings)
+    if arguments["json"]:
+        check_stdout("omit --json")  # now, since a capture may take hours
     settings.load_keys()  # before anything is created
     if not pairs and not ledger_access.get_ledger_path(settings.out, settings.state).exists():
         raise UsageError("there is no list and no ledger; name a list, such as: harvester run sends.csv")

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import os
 import re
 import socket
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -214,7 +216,9 @@ def test_windows_is_refused_with_a_sentence(monkeypatch, capsys):
     )
 
 
-@pytest.mark.parametrize("arguments", [("run", "-"), ("run", "p.csv", "-o", "-"), ("latest", "harvest")])
+@pytest.mark.parametrize(
+    "arguments", [("run", "-"), ("run", "p.csv", "-o", "-"), ("run", "p.csv", "--json"), ("latest", "harvest")]
+)
 def test_a_closed_stream_that_a_command_needs_is_refused(arguments, monkeypatch, tmp_path):
     """Rows written to a closed standard output would be lost, and a closed standard input is not an empty list."""
     (tmp_path / "p.csv").write_text("campaign_id,send_id\n")
@@ -224,6 +228,31 @@ def test_a_closed_stream_that_a_command_needs_is_refused(arguments, monkeypatch,
     done = CliRunner().invoke(main, arguments, env={"BRAZE_API_KEY": KEY, "BRAZE_ENDPOINT": BRAZE})
     assert done.exit_code == 2
     assert "is closed; open it, or" in done.output
+
+
+@pytest.mark.parametrize("arguments", [["plan", "p.csv", "--json"], ["schema", "--for", "duckdb"], ["--version"]])
+def test_what_a_closed_standard_output_would_lose_is_an_error(arguments, tmp_path, monkeypatch, capsys):
+    """A script that closed it by mistake does not get exit code 0."""
+    (tmp_path / "p.csv").write_text("campaign_id,send_id\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)  # the number 1 is not closed in this process
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert (ended.value.code, "standard output is closed; open it" in capsys.readouterr().err) == (2, True)
+
+
+@pytest.mark.parametrize(("listed", "code"), [("p.csv", 0), ("none.csv", 2)])
+def test_a_standard_error_that_cannot_be_written_does_not_change_the_exit_code(listed, code, tmp_path, monkeypatch):
+    """A full disk under the log loses messages, and the command ends as it would with them."""
+    (tmp_path / "p.csv").write_text("campaign_id,send_id\n")
+    monkeypatch.chdir(tmp_path)
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        monkeypatch.setattr(sys, "__stderr__", full)
+        with pytest.raises(SystemExit) as ended:
+            main(["plan", listed])
+    assert ended.value.code == code
 
 
 def test_the_heading_of_invalid_settings_is_not_a_check_of_doctor(monkeypatch):
