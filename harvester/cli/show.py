@@ -35,7 +35,7 @@ def show(ids: tuple[str, ...], path: Path, configured: list[str] | None, named: 
       harvester show autumn-1
       harvester show 6f2c autumn-1 --workspace eu --json
     """
-    from harvester.commands.show import UNKNOWN_HINT, as_dict, list_facts
+    from harvester.commands.show import as_dict, explain_unknown, list_facts
 
     ids = tuple(each.strip() for each in ids)
     if len(ids) > 2:
@@ -54,9 +54,8 @@ def show(ids: tuple[str, ...], path: Path, configured: list[str] | None, named: 
         click.echo(f"only the first {MAX_SENDS} are printed; name the campaign, or a --workspace", err=True)
     if not found.sends:
         where = f" in workspace {output.quote(named)}" if named else ""
-        click.echo(
-            f"harvester: {path} does not contain the send {' '.join(map(repr, ids))}{where}; {UNKNOWN_HINT}", err=True
-        )
+        unknown = f"{path} does not contain the send {' '.join(map(repr, ids))}{where}"
+        click.echo(f"harvester: {unknown}; {explain_unknown(found)}", err=True)
         sys.exit(ExitCode.PARTIAL)
 
 

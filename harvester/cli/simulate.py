@@ -123,7 +123,8 @@ async def _serve(simulator: "Simulator", listed: Path | None) -> None:
         if listed is not None:
             write_pairs(listed, simulator)
         click.echo(
-            f"serving {output.plural(simulator.config.pairs, 'send')} on {simulator.url}; press Ctrl-C to stop. "
+            f"serving {output.plural(simulator.config.pairs, 'send')} on {simulator.url} "
+            f"with the key {simulator.config.api_key}; press Ctrl-C to stop. "
             f"To serve the same sends later, use --day {simulator.day}",
             err=True,
         )

@@ -10,8 +10,6 @@ from harvester.formatting import ago, iso_time, quantity, safe_text
 from harvester.ledger import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
 from harvester.model import Pair
 
-UNKNOWN_HINT = "check the id; harvester enqueue adds a send, harvester audit finds all that are missing"
-
 
 def list_facts(send: SendHistory, search: SendSearch, served: Collection[str] | None = None) -> list[tuple[str, str]]:
     """Return what is known about a pair as names with their texts; the first is its state.
@@ -30,6 +28,14 @@ def list_facts(send: SendHistory, search: SendSearch, served: Collection[str] | 
     if send.state in ("rejected", "expired"):
         facts.append(("command", f"to request it again: {build_requeue_command(send.pair)}"))
     return facts
+
+
+def explain_unknown(search: SendSearch) -> str:
+    """Return what to do if no send was found."""
+    if search.example is None:
+        return "check the id; harvester enqueue adds a send, harvester audit finds all that are missing"
+    command = shlex.join(["harvester", "show", search.example.campaign_id, search.example.send_id])
+    return f"it is the id of a campaign: add the id of one of its sends, such as: {safe_text(command)}"
 
 
 def build_requeue_command(pair: Pair) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy import Row, Select, and_, bindparam, func, literal_column, selec
 from harvester.ledger.database import Transaction
 from harvester.ledger.datasets import list_places
 from harvester.ledger.filters import DUE, LEASE_NOW, NOW, PRIORITY, TRIED
-from harvester.ledger.schema import NEVER, outcomes, owners, pairs, parts, plans, workspaces
+from harvester.ledger.schema import NEVER, outcomes, owners, pair_counts, pairs, parts, plans, workspaces
 from harvester.model import DATASET, GRACE_SECONDS, Pair
 
 MAX_READINGS = 20
@@ -18,6 +18,13 @@ MAX_READINGS = 20
 
 MAX_AHEAD = 10_000
 """Up to how many more urgent readings are counted."""
+
+_PAIR_OF_CAMPAIGN = (
+    select(pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
+    .where(pairs.c.workspace.in_(select(pair_counts.c.workspace)), pairs.c.campaign_id == bindparam("campaign"))
+    .limit(1)
+)
+"""It names the workspaces, because the index of pairs begins with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,8 @@ class SendHistory:
 class SendSearch:
     """The pairs that a search found at a time; there are ``more`` than these.
 
-    ``in_use`` is whether a process uses the ledger, ``served`` whether a service has ever used it.
+    ``in_use`` is whether a process uses the ledger, ``served`` whether a service has ever used it. If no send has the
+    searched id, but a campaign has it, ``example`` is a pair of that campaign.
     """
 
     at: float
@@ -85,6 +93,7 @@ class SendSearch:
     more: bool
     in_use: bool
     served: bool
+    example: Pair | None = None
 
 
 def find_sends(
@@ -101,7 +110,13 @@ def find_sends(
         more=len(rows) > limit,
         in_use=tx.execute(select(owners.c.epoch).where(owners.c.alive_until > LEASE_NOW).limit(1)).first() is not None,
         served=tx.execute(select(plans.c.workspace).limit(1)).first() is not None,
+        example=None if rows or campaign_id is not None else _find_pair_of_campaign(tx, send_id),
     )
+
+
+def _find_pair_of_campaign(tx: Transaction, campaign_id: str) -> Pair | None:
+    row = tx.execute(_PAIR_OF_CAMPAIGN, {"campaign": campaign_id}).first()
+    return None if row is None else Pair(*row)
 
 
 @cache

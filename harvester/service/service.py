@@ -121,6 +121,7 @@ class Service:
                 except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
                     self.conditions.log_changes()  # such as a lost ledger, which ended the service
                     raise first_of(failures) from None
+        log.info("service_stopped")
         return await self._exit_code()
 
     async def _work(self, group: asyncio.TaskGroup) -> None:

@@ -87,9 +87,11 @@ def parse_pair(record: Mapping[str, object], workspaces: Collection[str]) -> Pai
     if not isinstance(workspace, str):
         raise InvalidField("workspace", "must be text")
     if workspace not in workspaces:
-        known = _format_names(workspaces)
-        problem = f"is {format_value(workspace)}, which is not configured; the workspaces are: {known}"
-        raise InvalidField("workspace", problem)
+        known = f"the workspaces are: {_format_names(workspaces)}"
+        if len(workspaces) == 1:
+            known = f"the only workspace is {_format_names(workspaces)}"
+            known += "; configure the other one (--config), or leave the field empty"
+        raise InvalidField("workspace", f"is {format_value(workspace)}, which is not configured; {known}")
     return Pair(workspace, parse_id(record, "campaign_id"), parse_id(record, "send_id"))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from markupsafe import Markup
 
-from harvester.commands.show import UNKNOWN_HINT, list_facts
+from harvester.commands.show import explain_unknown, list_facts
 from harvester.formatting import safe_text
 from harvester.ledger import SendHistory, SendSearch
 from harvester.model import MAX_ID_CHARACTERS
@@ -36,7 +36,7 @@ def render_sends(search: SendSearch | None, send_id: str, campaign_id: str, serv
             content += Markup("<p>There are more. Add the campaign id to see others.</p>")
     elif search is not None:
         content += Markup("<p>The ledger does not contain the send <code>{}</code>; {}.</p>").format(
-            safe_text(send_id), UNKNOWN_HINT
+            safe_text(send_id), explain_unknown(search)
         )
     return render_document("Sends", content)
 

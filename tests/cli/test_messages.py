@@ -194,6 +194,8 @@ async def test_show_prints_the_history_of_a_send(harvester, tmp_path):
         assert (send["send_id"], send["state"], send["wait_cause"]) == ("autumn\x1b-1", "pending", "no_process")
         code, out, err = await harvester.run("show", "nope", "--state", "ledger.db")
         assert (code, out, "'nope'; check the id; harvester enqueue adds a send" in err) == (3, "", True)
+        code, out, err = await harvester.run("show", "c", "--state", "ledger.db")
+        assert (code, out, "it is the id of a campaign: add the id of one of its sends" in err) == (3, "", True)
 
 
 async def test_the_port_of_the_page_is_an_option_of_serve(harvester, tmp_path):

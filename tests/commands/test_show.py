@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harvester.commands.show import as_dict, find_wait_cause, list_facts
+from harvester.commands.show import as_dict, explain_unknown, find_wait_cause, list_facts
 from harvester.ledger import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
 from harvester.model import Pair
 
@@ -68,3 +68,9 @@ def test_a_capture_names_its_part():
     facts = dict(list_facts(replace(PENDING, round=2, readings=(past,)), SEARCH))
     assert facts["reading"].endswith("1 min ago: zero; part send_analytics/a.ndjson, not stored yet")
     assert facts["round"] == "2: the send id was sent again"
+
+
+def test_the_id_of_a_campaign_is_recognized():
+    """The command with a send of the campaign can be copied."""
+    found = replace(SEARCH, sends=(), example=Pair("eu", "c o", "s"))
+    assert explain_unknown(found).endswith(": harvester show 'c o' s")

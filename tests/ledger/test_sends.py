@@ -62,6 +62,13 @@ async def test_a_send_id_is_found_in_each_campaign_and_workspace(ledger):
     assert ([each.pair for each in found.sends], found.more) == (everywhere[:2], True)
 
 
+async def test_the_id_of_a_campaign_leads_to_its_sends(ledger):
+    """A search by the wrong id says so, and names a pair that exists."""
+    await enqueue(ledger, Pair("eu", "c1", "s1"), Pair("us", "c2", "s2"))
+    assert (await ledger.reports.find_sends("c2", limit=10)).example == Pair("us", "c2", "s2")
+    assert (await ledger.reports.find_sends("c2", campaign_id="c1", limit=10)).example is None
+
+
 async def test_a_send_has_its_readings_in_order_with_their_parts(ledger, clock):
     """A capture names the part of its rows, and says whether it is stored; the next reading follows."""
     await ledger.intake.set_plans({"eu": ReadingPlan((1, 3, 7))})
@@ -110,6 +117,7 @@ async def test_no_search_reads_all_pairs(ledger, tmp_path):
     with recorded_statements(ledger) as statements:
         for which in ({}, {"campaign_id": "c"}, {"workspaces": ["eu", "us"]}):
             await ledger.reports.find_sends("s30", **which, limit=10)
+        await ledger.reports.find_sends("c", limit=10)
     plan = explained(tmp_path / "ledger.db", statements)
     assert not [line for line in plan if line.split()[:2] in (["SCAN", "pair"], ["SCAN", "outcome"], ["SCAN", "part"])]
     assert [line for line in plan if "pair_next (workspace=? AND (yields" in line], plan

@@ -316,13 +316,16 @@ async def test_until_idle_reads_all_messages_and_the_files_that_they_name(broker
 
 
 async def test_a_wait_for_the_rate_limit_ends_with_the_first_signal(tmp_path):
-    """While the service waits an hour for the rate limit, the metrics show the hold, and SIGTERM ends the process."""
+    """While the service waits an hour, the metrics show the hold. SIGTERM ends the process, as the log says."""
     async with Simulator(SimulatorConfig(pairs=5, limit=0, api_key=KEY)) as simulator:
         service = Serving(tmp_path, simulator.url, "out")
         await service.enqueue(simulator, 0, 5)
-        async with service.running():
-            await service.wait_for_page("/metrics", word='harvester_hold{workspace="eu",cause="throttled"} 1')
-            await service.wait_for_page("/readyz", 200)
+        service.start("--log-level", "info")
+        await service.wait_for_page("/metrics", word='harvester_hold{workspace="eu",cause="throttled"} 1')
+        await service.wait_for_page("/readyz", 200)
+        code, err = await service.stop()
+        events = [json.loads(line)["event"] for line in err.splitlines()]
+        assert (code, events[0], events[-1]) == (0, "service_started", "service_stopped")
         assert (await service.status())["books"]["pending"] == 5
         assert list(simulator.responses) == ["429"]
 

@@ -75,7 +75,10 @@ def test_a_bad_csv_line_is_reported_with_line_and_field_and_the_others_are_read(
         (b'{"campaign_id": "c", "send_id": "s", "sent_at": "soon"}', "ISO 8601"),
         (b'{"campaign_id": "c", "send_id": "s", "sent_at": "2030-01-01"}', "future"),
         (b'{"campaign_id": "c", "send_id": "s", "sent_at": "0001-01-01T00:00:00+14:00"}', "before 1970"),
-        (b'{"campaign_id": "c", "send_id": "s", "workspace": "x"}', "not configured; the workspaces are: default"),
+        (
+            b'{"campaign_id": "c", "send_id": "s", "workspace": "x"}',
+            "the only workspace is default; configure the other one",
+        ),
         (b'{"campaign_id": "c", "send_id": "\xff"}', "printable ASCII"),
     ],
 )
