@@ -117,14 +117,14 @@ def parts(path: Path, since: int, place: str | None) -> None:
 
 
 def _find_dataset(path: Path, place: str) -> str:
-    """Return the id of the dataset at a place. Raises ``UsageError`` if this ledger has not used the place."""
+    """Return the id of the dataset at a place. Raises ``UsageError`` if the ledger knows none there."""
     from harvester.storage import open_sink
 
     classify_place(place, "--place", buckets=True)
     name = open_sink(place).place
     dataset_id = ledger_access.with_ledger(path, lambda ledger: ledger.reports.find_dataset(name))
     if dataset_id is None:
-        raise UsageError(f"--place: the ledger {path} has stored no parts in {name}; name the out of a workspace")
+        raise UsageError(f"--place: the ledger {path} knows no dataset in {name}; name the out of a workspace")
     return dataset_id
 
 

@@ -23,8 +23,8 @@ class Comparison:
             return f"all {self.compared} stored parts of this ledger exist{bound}"
         return (
             f"{len(self.missing)} of {self.compared} stored parts are missing{bound}, the first is {self.missing[0]}; "
-            "restore them from a copy; to capture sends of the last 14 days again, use harvester remove, then "
-            "harvester enqueue and harvester run"
+            "mount their disk, or restore them from a copy; to capture sends of the last 14 days again, use harvester "
+            "remove, then harvester enqueue and harvester run"
         )
 
 

@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import structlog
+
 from harvester.clock import Clock
 from harvester.errors import PartConflict, SinkError, SinkRefused, UsageError
+from harvester.formatting import quantity
 from harvester.health import name_workspaces
 from harvester.ledger import Ledger
 from harvester.observability.traces import Span
@@ -14,6 +17,8 @@ from harvester.storage import Sink
 
 ATTACH_SECONDS = 10.0
 """How long a start waits for each of several places. One that needs longer is attached later."""
+
+log = structlog.get_logger()
 
 OpenSink = Callable[[str], Sink]
 """Returns the sink for a place, without using it. Raises ``UsageError``."""
@@ -34,10 +39,10 @@ class Place:
 
     sink: Sink
     known: str | None
-    """The dataset that the ledger found there before."""
+    """The dataset that was found there before."""
     dataset_id: str | None = None
     attached: bool = False
-    """Whether this process has checked which dataset the place contains."""
+    """Whether this process has checked which dataset the place contains; a failure makes that uncertain again."""
     waiting: dict[str, tuple[int, Span]] = field(default_factory=dict)
     """The bytes and the span of each sealed batch that is not stored yet, the oldest first."""
     sealed_bytes: int = 0
@@ -167,8 +172,13 @@ class Places:
         return None
 
     async def attach(self, place: Place) -> None:
-        """Find or mark the dataset of a place. Raises ``SinkError``; parts for a known place can wait then."""
+        """Find or mark the dataset of a place. Raises ``SinkError``; parts for a known place can wait then.
+
+        An empty place keeps the dataset that is known, so that what is sealed for it is stored; a warning says what is
+        missing.
+        """
         try:
+            emptied = await _is_emptied(place)
             found = await place.sink.attach(self._ledger.ledger_id, known=place.known)
         except SinkRefused:
             raise
@@ -179,8 +189,12 @@ class Places:
             message = "contains a different dataset than before; restore the previous one, or choose another place"
             raise SinkRefused(f"{place.sink.place} {message}")
         await self._ledger.upkeep.save_dataset(place.sink.place, found)
-        place.attached = True
+        place.attached, place.known = True, found
         self._use(place, found)
+        if emptied and (count := await self._ledger.reports.count_stored_parts(found)):
+            stored = quantity(count, "part")
+            hint = f"mount or restore {place.sink.place}: it contains no part, but the ledger has stored {stored} there"
+            log.warning("place_emptied", place=place.sink.place, parts=count, hint=hint)
 
     def _expect(self, place: Place) -> None:
         """Capture for a known place although it is unavailable: it is checked before the first upload."""
@@ -198,3 +212,8 @@ class Places:
         if self.only is not None or not names:
             return problem
         return type(problem)(f"{problem} (the place of {name_workspaces(names)})", cause=problem.cause)
+
+
+async def _is_emptied(place: Place) -> bool:
+    """Return whether a known place has neither a marker nor a part; a pipe never has. Raises ``SinkError``."""
+    return place.known is not None and place.sink.place != "-" and await place.sink.find_owner() is None

@@ -179,6 +179,7 @@ class Uploader:
                 except SinkError as error:
                     if isinstance(error, SinkClosed) or (isinstance(error, SinkRefused) and place is self._places.only):
                         raise
+                    place.attached = False  # it may be another disk, or a new folder, when it works again
                     place.record_failure(error, self._clock.monotonic())
                     place.given_up = self._should_give_up(place)
                     if not place.given_up:

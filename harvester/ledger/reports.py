@@ -159,8 +159,12 @@ class Reports:
         )
 
     async def find_dataset(self, place: str) -> str | None:
-        """Return the id of the dataset that was last found at a place; None for a place that was never reached."""
+        """Return the id of the dataset of a place; None if it was never reached, or its dataset is elsewhere now."""
         return await self._database.report(datasets.find_dataset, place)
+
+    async def count_stored_parts(self, dataset_id: str) -> int:
+        """Count the parts that were stored in the place of a dataset."""
+        return await self._database.report(datasets.count_stored_parts, dataset_id)
 
     async def list_places(self) -> dict[str, str]:
         """Return the place where each dataset was found last."""

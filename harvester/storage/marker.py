@@ -59,14 +59,12 @@ async def find_owner(sink: MarkedSink) -> str | None:
 async def mark_dataset(sink: MarkedSink, ledger_id: str, *, known: str | None) -> tuple[bytes, str]:
     """Mark the dataset as this ledger's, or find its marker; returns the marker and the dataset's id.
 
-    ``known`` is the id of the dataset that the ledger found here before. With it, a deleted marker is restored.
+    ``known`` is the id of the dataset that the ledger found here before. With it, a lost marker is restored.
     Raises ``SinkRefused`` for another ledger's dataset, a damaged marker, and parts without one.
     """
     marker = await sink.read_marker(MARKER)
     if marker is None:
-        marker = await _recover_marker(sink, ledger_id, known) or await sink.create_marker(
-            MARKER, make_marker(ledger_id)
-        )
+        marker = await _recover_marker(sink, ledger_id, known)
     dataset_id = _check_owner(sink, marker, MARKER, ledger_id)
     # A process of an older version creates and finds only the old marker.
     old = await sink.read_marker(OLD_MARKER)
@@ -75,18 +73,19 @@ async def mark_dataset(sink: MarkedSink, ledger_id: str, *, known: str | None) -
     return marker, dataset_id
 
 
-async def _recover_marker(sink: MarkedSink, ledger_id: str, known: str | None) -> bytes | None:
-    """Copy an old marker, or restore a deleted one; return None for a new dataset."""
+async def _recover_marker(sink: MarkedSink, ledger_id: str, known: str | None) -> bytes:
+    """Copy an old marker, restore that of the known dataset, or create one for a new dataset.
+
+    A known dataset keeps its id even if all of its parts are gone: other parts are sealed for this id.
+    """
     old = await sink.read_marker(OLD_MARKER)
     if old is not None:
         _check_owner(sink, old, OLD_MARKER, ledger_id)
         return await sink.create_marker(MARKER, old)
-    if not await sink.has_parts():
-        return None
-    marker = await sink.read_marker(MARKER)  # another process may have created it in the meantime
-    if marker is not None:
-        return marker
-    if known is None:
+    if known is None and await sink.has_parts():
+        marker = await sink.read_marker(MARKER)  # another process may have created it in the meantime
+        if marker is not None:
+            return marker
         raise SinkRefused(
             f"{sink.place} contains parts, but {MARKER}, which names their ledger, is missing; {_NEXT_STEP}"
         )

@@ -16,9 +16,9 @@ class Sink(Protocol):
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Mark the dataset as this ledger's, or find that marker. Returns the dataset's id.
 
-        ``known`` is the id of the dataset that the ledger found here before. With it, a deleted marker is restored.
-        Raises ``SinkRefused`` if the dataset belongs to another ledger or the place is not safe to use, another
-        ``SinkError`` if the place is unavailable.
+        ``known`` is the id of the dataset that the ledger found here before. With it, a lost marker is restored, even
+        if no part is left. Raises ``SinkRefused`` if the dataset belongs to another ledger or the place is not safe to
+        use, another ``SinkError`` if the place is unavailable.
         """
         ...
 

@@ -213,6 +213,12 @@ class TestEverySink:
         assert await place.sink().attach("ledger", known="the dataset") == "the dataset"
         assert await place.sink().attach("ledger") == "the dataset"
 
+    async def test_an_emptied_place_keeps_the_dataset_that_its_ledger_knows(self, place):
+        """Other parts are sealed for this dataset, so they could not be stored in a new one."""
+        assert await place.sink().find_owner() is None
+        assert await place.sink().attach("ledger", known="the dataset") == "the dataset"
+        assert await place.sink().attach("ledger") == "the dataset"
+
 
 @pytest.fixture
 def folder(tmp_path):

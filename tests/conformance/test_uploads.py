@@ -2,10 +2,12 @@
 
 import asyncio
 import random
+import shutil
 import sqlite3
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from harvester.clock import Clock, SystemClock
 from harvester.engine.places import Places
@@ -13,6 +15,7 @@ from harvester.engine.uploader import Uploader
 from harvester.ledger import Ledger
 from harvester.model import DATASET, Batch, Captured, Pair, Part, ReadingOutcome, SentPair, Verdict
 from harvester.settings import Settings, Workspace
+from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.storage import FolderSink, Sink, open_sink
 from harvester.storage.bucket import BucketSink
 from harvester.storage.object_store import ObjectStore
@@ -144,3 +147,45 @@ async def test_damaged_bytes_in_the_ledger_are_never_stored(tmp_path):
         assert await ledger.reports.count_batches() == {"conflict": 1, "stored": 1}
     assert (tmp_path / "harvest" / good.name).read_bytes() == good.data
     assert not (tmp_path / "harvest" / bad.name).exists()
+
+
+async def test_a_place_that_comes_back_empty_keeps_its_dataset(tmp_path):
+    """An unmounted or deleted folder is reported once, and what is sealed for its dataset is stored in it."""
+    clock, sink = SystemClock(), FolderSink(tmp_path / "harvest")
+    async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+        dataset = await sink.attach(ledger.ledger_id)
+        stored, sealed = await seal_batches(ledger, 2, dataset)
+        uploader = await start_uploader(ledger, sink, dataset, clock=clock)
+        uploader.add(get_batch_id(stored), dataset, stored.size_bytes)
+        uploader.finish()
+        await uploader.run()
+        shutil.rmtree(sink.folder)
+        with capture_logs() as logs:
+            uploader = await start_uploader(ledger, sink, dataset, clock=clock)
+            assert await uploader.recover() == []
+            uploader.finish()
+            await uploader.run()
+            await start_uploader(ledger, sink, dataset, clock=clock)
+        assert [(each["event"], each["place"], each["parts"]) for each in logs] == [("place_emptied", sink.place, 1)]
+        assert (sink.folder / sealed.name).read_bytes() == sealed.data
+
+
+def test_a_place_that_is_replaced_while_it_is_used_is_attached_again(tmp_path):
+    """A folder that is deleted and created again lacks what an upload needs; the next attempt creates it."""
+    clock, sink = VirtualClock(), FolderSink(tmp_path / "harvest")
+
+    async def story() -> None:
+        async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+            dataset = await sink.attach(ledger.ledger_id)
+            uploader = await start_uploader(ledger, sink, dataset, clock=clock)
+            shutil.rmtree(sink.folder)
+            sink.folder.mkdir()
+            (part,) = await seal_batches(ledger, 1, dataset)
+            uploader.add(get_batch_id(part), dataset, part.size_bytes)
+            uploader.finish()
+            await uploader.run()
+            assert uploader.problem is None
+            assert (sink.folder / part.name).read_bytes() == part.data
+            assert await sink.attach(ledger.ledger_id) == dataset
+
+    run_virtual(story())

@@ -187,6 +187,15 @@ async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(tmp_p
     assert reading.deadline == NOW - 3600 + 14 * 86_400
 
 
+async def test_a_dataset_that_was_moved_is_not_expected_at_its_former_place(tmp_path):
+    """Otherwise, two places would have the same dataset once the former one is used again."""
+    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
+        for place in ("former", "present"):
+            await ledger.upkeep.save_dataset(place, "the dataset")
+        found = [await ledger.reports.find_dataset(place) for place in ("former", "present", "unknown")]
+    assert found == [None, "the dataset", None]
+
+
 async def test_a_file_that_is_not_a_ledger_is_refused(tmp_path):
     """A foreign database, a text, a newer schema or a damaged page is an error, and never an empty ledger."""
     foreign, text, newer, damaged = (tmp_path / name for name in ("other.db", "text.db", "newer.db", "damaged.db"))

@@ -38,11 +38,18 @@ class RecordingSink:
         self.problem: SinkError | None = None
         self.hanging = False
         self._clock = clock
+        self._owner: str | None = None
 
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:
         """Accept every ledger."""
         await self._fail()
+        self._owner = ledger_id
         return known or f"{ledger_id} in {self.place}"
+
+    async def find_owner(self) -> str | None:
+        """Return the ledger that was attached."""
+        await self._fail()
+        return self._owner
 
     async def _fail(self) -> None:
         while self.hanging:
