@@ -30,6 +30,9 @@ DATASET = "send_analytics"
 RAW_DATASET = "raw_answers"
 """The name of the optional dataset of responses as they were received, because they cannot be requested again."""
 
+OWN_FOLDERS = frozenset({DATASET, RAW_DATASET, ".harvester"})
+"""The folders of a place that only harvester writes to."""
+
 PART_SUFFIXES = (".ndjson", ".ndjson.zst", ".ndjson.gz")
 
 STORE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss")

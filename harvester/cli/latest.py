@@ -9,7 +9,7 @@ import click
 
 from harvester.cli import options, output, startup
 from harvester.errors import HarvesterError, UsageError
-from harvester.model import DATASET, RAW_DATASET, is_in_object_store, is_part
+from harvester.model import DATASET, OWN_FOLDERS, is_in_object_store, is_part
 from harvester.place import PlaceKind, classify_place
 from harvester.text import printable
 
@@ -110,7 +110,7 @@ def _check_options(out: str | None, kind: str, since: str | None) -> None:
         raise UsageError("--format duckdb needs a file on this machine; for a bucket, use --format parquet")
     if out is not None and is_in_object_store(out) and not out.partition("://")[2].rstrip("/").partition("/")[2]:
         raise UsageError(f"-o {printable(out)} names only a bucket; add the name of the file or folder to write")
-    if out is not None and not {DATASET, RAW_DATASET, ".harvester"}.isdisjoint(out.split("/")):
+    if out is not None and not OWN_FOLDERS.isdisjoint(out.split("/")):
         raise UsageError(f"-o {printable(out)} is inside a dataset; choose a place outside of it")
 
 

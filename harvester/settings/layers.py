@@ -75,6 +75,7 @@ def load(config: Path | None, options: dict[str, Any], workspace_options: dict[s
     if problems:
         where = f" in {config} and the environment" if config else ""
         raise UsageError("\n".join([f"invalid settings{where}:", *problems]))
+    settings.check_places()
     return settings
 
 

@@ -6,9 +6,10 @@ from typing import Literal, TypeVar
 from pydantic import Field, PrivateAttr, field_validator
 
 from harvester.errors import UsageError
+from harvester.health import name_workspaces
 from harvester.schedule import ReadingPlan
 from harvester.settings.network import NetworkSettings, load_proxy
-from harvester.settings.places import LocalPath, PartsPlace
+from harvester.settings.places import LocalPath, PartsPlace, find_nested
 from harvester.settings.proxy import DIRECT, Proxy
 from harvester.settings.triggers import TriggerSettings
 from harvester.settings.workspace import Name, Workspace, WorkspaceDefaults, variable_name
@@ -69,6 +70,19 @@ class Settings(NetworkSettings):
         for name, each in self.workspaces.items():
             places.setdefault(each.out or self.out, []).append(name)
         return places
+
+    def check_places(self) -> None:
+        """Raise ``UsageError`` with all places that are in a folder of another place that only harvester writes to."""
+        places = {
+            out: (f"workspaces.{names[0]}.out", f"the place of {name_workspaces(names)}")
+            for out, names in self.list_places().items()
+        } | {self.out: ("out", "the common place")}
+        problems = [
+            f"  {places[place][0]}: is inside {folder}/ of {places[other][1]}; choose a place outside of it"
+            for place, other, folder in find_nested(places)
+        ]
+        if problems:
+            raise UsageError("\n".join(["these places cannot be used:", *problems]))
 
     def load_keys(self) -> dict[str, str]:
         """Return the API key of each workspace. Raises ``UsageError`` with all problems at once."""
@@ -134,14 +148,14 @@ class Settings(NetworkSettings):
     def keep(self, old: "Settings", *, fields: Collection[str], workspaces: Collection[str]) -> "Settings":
         """Return a copy in which these fields and workspaces are as in ``old``, or missing as there.
 
-        Keys and proxies belong to their workspaces.
-
-        ``workspaces`` contains all whose key could not be loaded.
+        Keys and proxies belong to their workspaces. ``workspaces`` contains all whose key could not be loaded. Raises
+        ``UsageError`` for places that cannot be used together.
         """
         usable = {name: each for name, each in self.workspaces.items() if name not in workspaces}
         kept = {name: old.workspaces[name] for name in workspaces if name in old.workspaces}
         fields_kept = {name: getattr(old, name) for name in fields}
         copy = self.model_copy(update={"workspaces": usable | kept} | fields_kept)
+        copy.check_places()
         copy._keys = {name: self._keys[name] for name in usable} | {name: old.load_key(name) for name in kept}  # noqa: SLF001 - a copy of this object
         copy._proxies = {name: self.load_proxy(name) for name in usable} | {name: old.load_proxy(name) for name in kept}  # noqa: SLF001 - as above
         return copy

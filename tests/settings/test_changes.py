@@ -1,5 +1,8 @@
 """What differs between two settings."""
 
+import pytest
+
+from harvester.errors import UsageError
 from harvester.settings import Settings, Workspace, changes
 from tests.support.secret_canary import KEY
 from tests.support.settings import BRAZE
@@ -36,3 +39,11 @@ def test_settings_that_need_a_restart_are_named_and_can_be_kept():
     assert found.ignored == ("out", "web_port")
     kept = new.keep(old, fields=found.ignored, workspaces=())
     assert (kept.out, kept.web_port, kept.concurrency) == (old.out, old.web_port, 3)
+
+
+def test_a_new_place_is_checked_against_the_places_that_are_kept():
+    """The common place changes only with a restart, so a reload must not use a place inside the present one."""
+    old = settings(eu={})
+    new = settings(eu={"out": "harvest/send_analytics/eu"}).model_copy(update={"out": "elsewhere"})
+    with pytest.raises(UsageError, match=r"workspaces\.eu\.out: is inside send_analytics/ of the common place"):
+        new.keep(old, fields=("out",), workspaces=())

@@ -133,3 +133,31 @@ def test_a_workspace_has_a_place_of_its_own_or_the_common_one(set_env):
 def test_a_place_that_cannot_be_used_is_refused_by_the_name_of_its_setting(text, problem):
     """The error does not show the value, which may contain a secret."""
     assert problem in load_error(text)
+
+
+@pytest.mark.parametrize(
+    ("out", "eu", "us", "problem"),
+    [
+        (
+            "lake",
+            "eu",
+            "eu/../eu/send_analytics/us",
+            'workspaces.us.out: is inside send_analytics/ of the place of workspace "eu"',
+        ),
+        ("lake", "lake/raw_answers", "us", "workspaces.eu.out: is inside raw_answers/ of the common place"),
+        ("eu/.harvester/x", "./eu/", "us", 'out: is inside .harvester/ of the place of workspace "eu"'),
+        ("s3://a/b/send_analytics", "s3://a/b/", "us", 'out: is inside send_analytics/ of the place of workspace "eu"'),
+    ],
+)
+def test_a_place_in_a_folder_that_only_harvester_writes_to_is_refused(out, eu, us, problem):
+    """Readers of the outer place would load the rows of both; the error names both places."""
+    workspaces = f'[workspaces.eu]\nout = "{eu}"\n[workspaces.us]\nout = "{us}"\n'
+    assert f"\n  {problem}; choose a place outside of it" in load_error(f'out = "{out}"\n' + DEFAULTS + workspaces)
+
+
+def test_a_place_beside_the_folders_of_another_place_can_be_used():
+    """A place may contain other places, as a bucket does."""
+    tables = '[workspaces.eu]\nout = "lake/eu"\n[workspaces.us]\nout = "lake/eu/us/send_analytics"\n[workspaces.au]\n'
+    assert list(load_text('out = "lake"\n' + DEFAULTS + tables).list_places()) == [
+        "lake/eu", "lake/eu/us/send_analytics", "lake",
+    ]  # fmt: skip
