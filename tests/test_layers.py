@@ -118,7 +118,7 @@ def test_the_command_line_starts_without_slow_libraries():
     """``--help`` imports no library but click, and rich is imported only where progress is drawn."""
     tree = ast.parse((PACKAGE / "cli/progress.py").read_text())
     importing = [getattr(node, "name", "the module") for node in tree.body if "from rich" in ast.unparse(node)]
-    assert importing == ["_draw"]
+    assert importing == ["_drawing"]
     slow = "{'structlog', 'rich', 'pydantic', 'sqlalchemy', 'duckdb', 'aiohttp'}"
     check = f"import sys, harvester.cli; assert not {slow} & set(sys.modules), {slow} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)

@@ -132,15 +132,15 @@ def _print_bug(kind: type[BaseException], error: BaseException, trace: Traceback
 
 
 def _set_color(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    """Print no color if ``NO_COLOR`` has a value (https://no-color.org)."""
-    del option
-    if value:
+    """Print no color if ``NO_COLOR`` has a value (https://no-color.org), or if the terminal has no control codes."""
+    if value == "dumb" or (value and option.name == "no_color"):
         context.color = False
 
 
 @click.group(cls=_Commands, epilog=EXIT_CODES)
 @click.version_option(__version__)
 @click.option("--no-color", envvar="NO_COLOR", hidden=True, is_eager=True, expose_value=False, callback=_set_color)
+@click.option("--terminal", envvar="TERM", hidden=True, is_eager=True, expose_value=False, callback=_set_color)
 def main() -> None:
     """Capture Braze send analytics before they expire.
 

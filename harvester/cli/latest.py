@@ -1,13 +1,16 @@
 """The command latest: exports the latest numbers of every send."""
 
+import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harvester.cli import options, output, startup
+from harvester.cli import options, output, progress, startup
 from harvester.errors import HarvesterError, UsageError
 from harvester.model import DATASET, OWN_FOLDERS, is_in_object_store, is_part
 from harvester.place import PlaceKind, classify_place
@@ -15,6 +18,9 @@ from harvester.text import printable
 
 if TYPE_CHECKING:
     from harvester.datasets import WrittenView
+
+Show = Callable[[str], None]
+"""Shows what a command is doing."""
 
 
 @click.command()
@@ -66,8 +72,11 @@ def latest(place: str, out: str | None, config: Path | None, kind: str, since: s
     in_bucket = classify_place(place, "PLACE", buckets=True) is PlaceKind.BUCKET
     if config is not None and (in_bucket or is_in_object_store(out or "")):
         startup.load_settings({"config": config})  # it names the proxy
-    with tempfile.TemporaryDirectory(prefix="harvester-") as temporary:
-        written = _export(place, out, Path(temporary), file_format=kind, since=since, **export)
+    with (
+        tempfile.TemporaryDirectory(prefix="harvester-") as temporary,
+        _show_progress(out, f"reading {place}") as show,
+    ):
+        written = _export(place, out, Path(temporary), show, file_format=kind, since=since, **export)
     if out is not None:
         click.echo(f"wrote {output.plural(written.row_count, 'row')} to {out}", err=True)
     if written.folded_count:
@@ -78,16 +87,22 @@ def latest(place: str, out: str | None, config: Path | None, kind: str, since: s
         )
 
 
-def _export(place: str, out: str | None, temporary: Path, **export: Any) -> "WrittenView":
+def _show_progress(out: str | None, text: str) -> AbstractContextManager[Show]:
+    """Show progress, unless the terminal gets the rows."""
+    return nullcontext(lambda _: None) if out is None and sys.stdout.isatty() else progress.show_work(text)
+
+
+def _export(place: str, out: str | None, temporary: Path, show: Show, **export: Any) -> "WrittenView":
     """Write the latest view of a place; through folders for temporary files, if one of both is in a bucket."""
     from harvester.datasets import write_latest
 
     in_bucket = is_in_object_store(place)
-    folder = copy_parts(place, temporary) if in_bucket else Path(place)
+    folder = copy_parts(place, temporary, show) if in_bucket else Path(place)
     target = None if out is None else Path(out)
     if out is not None and is_in_object_store(out):
         target = temporary / "export" / out.rstrip("/").rpartition("/")[2]
         target.parent.mkdir()
+    show(f"computing the latest numbers of {place}")
     try:
         written = write_latest(folder, target, temp_directory=temporary, **export)
     except HarvesterError as error:
@@ -96,7 +111,7 @@ def _export(place: str, out: str | None, temporary: Path, **export: Any) -> "Wri
         # The error names the copy.
         raise type(error)(str(error).replace(str(folder), place.rstrip("/"))) from None
     if out is not None and target is not None and is_in_object_store(out):
-        _upload_files(target, out)
+        _upload_files(target, out, show)
     return written
 
 
@@ -121,24 +136,24 @@ def _is_day(text: str) -> bool:
         return False
 
 
-def _upload_files(target: Path, out: str) -> None:
+def _upload_files(target: Path, out: str, show: Show) -> None:
     """Write the exported file, or all files of the folder, to a bucket. Files of an earlier export are replaced."""
     from harvester.storage.object_store import ObjectStore
 
     store = ObjectStore(out.rstrip("/").rpartition("/")[0])
     for path in sorted(target.rglob("*")) if target.is_dir() else [target]:
         if path.is_file():
+            show(f"writing {path.relative_to(target.parent)} to {out}")
             store.replace(str(path.relative_to(target.parent)), path)
 
 
-def copy_parts(place: str, to: Path) -> Path:
-    """Copy the parts of a bucket to a folder, under the same names; returns the folder."""
+def copy_parts(place: str, to: Path, show: Show) -> Path:
+    """Copy the parts of a bucket to a folder, under the same names; returns the folder. ``show`` gets the progress."""
     from harvester.storage.object_store import ObjectStore
 
     store = ObjectStore(place)
-    for name in store.list_names(DATASET):
-        if not is_part(name):
-            continue
+    for number, name in enumerate(filter(is_part, store.list_names(DATASET)), 1):
+        show(f"copying part {number} of {place}")
         part = to / name
         part.parent.mkdir(parents=True, exist_ok=True)
         store.download(name, part)

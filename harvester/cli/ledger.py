@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harvester.cli import ledger_access, options, output, startup
+from harvester.cli import ledger_access, options, output, progress, startup
 from harvester.errors import UsageError
 from harvester.model import is_in_object_store
 from harvester.place import classify_place
 
 if TYPE_CHECKING:
+    from harvester.cli.latest import Show
     from harvester.schedule import ReadingPlan
 
 
@@ -40,7 +41,8 @@ def backup(to: Path, path: Path) -> None:
     ledger_access.check_exists(path)
     if to.exists():
         raise UsageError(f"{to} already exists; choose another file name")
-    copy_ledger(path, to)
+    with progress.show_work(f"copying {path}"):
+        copy_ledger(path, to)
     click.echo(f"{to}: {to.stat().st_size} bytes", err=True)
 
 
@@ -67,8 +69,11 @@ def rebuild(places: tuple[str, ...], state: Path | None, config: Path | None) ->
     if state is None and len(places) > 1:
         raise UsageError("several places have one ledger: name its file with --state")
     path, named = ledger_access.get_ledger_path(places[0], state), " and ".join(places)
-    with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
-        pairs = asyncio.run(_rebuild(places, path, plans, Path(folder)))
+    with (
+        tempfile.TemporaryDirectory(prefix="harvester-") as folder,
+        progress.show_work(f"rebuilding {path}") as show,
+    ):
+        pairs = asyncio.run(_rebuild(places, path, plans, Path(folder), show))
     if pairs is None:
         click.echo(f"{path} is already the ledger of {named}: there is nothing to rebuild", err=True)
     else:
@@ -86,7 +91,9 @@ def _load_plans(config: Path | None, state: Path | None) -> "tuple[Mapping[str, 
     return settings.get_plans(), state or settings.state
 
 
-async def _rebuild(places: Sequence[str], path: Path, plans: "Mapping[str, ReadingPlan]", folder: Path) -> int | None:
+async def _rebuild(
+    places: Sequence[str], path: Path, plans: "Mapping[str, ReadingPlan]", folder: Path, show: "Show"
+) -> int | None:
     """Rebuild the ledger at ``path``; ``folder`` is for temporary files, and for copies of the parts in buckets."""
     from harvester.cli.latest import copy_parts
     from harvester.clock import SystemClock
@@ -101,6 +108,7 @@ async def _rebuild(places: Sequence[str], path: Path, plans: "Mapping[str, Readi
     datasets = []
     for number, (place, sink) in enumerate(zip(places, sinks, strict=True)):
         in_bucket = is_in_object_store(place)
-        datasets.append((sink, copy_parts(place, folder / str(number)) if in_bucket else Path(place)))
+        datasets.append((sink, copy_parts(place, folder / str(number), show) if in_bucket else Path(place)))
+    show(f"rebuilding {path}")
     async with await Ledger.open(path, clock=SystemClock()) as new:
         return await rebuild(new, datasets, plans, temp_directory=folder)

@@ -43,7 +43,7 @@ def get_width(stream: TextIO) -> int | None:
 
 
 def use_color(stream: TextIO) -> bool:
-    """Return whether a stream is a terminal, and the user has not set ``NO_COLOR``."""
+    """Return whether a stream is a terminal that has colors, and the user has not set ``NO_COLOR``."""
     context = click.get_current_context(silent=True)
     return stream.isatty() and (context is None or context.color is not False)
 

@@ -6,11 +6,14 @@ The only module that imports rich, and only if stderr is a terminal: the import 
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from harvester.cli.layout import Line, Span, shorten
 from harvester.cli.output import plural
+from harvester.clock import SystemClock
 
 if TYPE_CHECKING:
     from harvester.cli.short_log import ShortLog
@@ -84,10 +87,48 @@ async def _show(lines: Lines, refresh_seconds: float = REFRESH_SECONDS) -> Async
 
 
 async def _draw(lines: Lines, refresh_seconds: float) -> None:
-    """Draw the lines again and again, until this is cancelled.
+    """Draw the lines again and again, until this is cancelled."""
+    loop = asyncio.get_running_loop()
+    with _drawing(lines) as draw:
+        while True:
+            draw(loop.time())
+            await asyncio.sleep(refresh_seconds)
+
+
+@contextlib.contextmanager
+def show_work(text: str) -> Iterator[Callable[[str], None]]:
+    """Show what work that occupies this thread does, and for how long; yields a function that changes the text."""
+    steps, ended = deque([text], maxlen=1), threading.Event()
+    drawing = threading.Thread(target=_draw_beside, args=(steps, ended), name="progress")
+    if sys.stderr.isatty():
+        drawing.start()
+    try:
+        yield steps.append
+    finally:
+        ended.set()
+        if drawing.ident is not None:
+            drawing.join()
+
+
+def _draw_beside(steps: deque[str], ended: threading.Event) -> None:
+    """Draw the last step until the work has ended. Short work is not shown."""
+    if ended.wait(REFRESH_SECONDS):
+        return
+    from harvester.cli.progress_lines import work_line
+
+    clock = SystemClock()
+    began = clock.monotonic()
+    with _drawing(lambda now, width, _: [work_line(steps[-1], now - began, width)]) as draw:
+        while not ended.wait(REFRESH_SECONDS):
+            draw(clock.monotonic())
+
+
+@contextlib.contextmanager
+def _drawing(lines: Lines) -> Iterator[Callable[[float], None]]:
+    """Yield a function that draws the lines of a monotonic time; erases them at the end.
 
     rich computes where to draw before it writes. Its own refresh thread would let a log line be written in between, on
-    the same line. So this task draws instead, and holds the lock that each log line takes.
+    the same line. So the caller draws, and this holds the lock that each log line takes.
     """
     if sys.modules.get("rich", True) is None:  # see ``defer_rich``
         del sys.modules["rich"]
@@ -97,17 +138,19 @@ async def _draw(lines: Lines, refresh_seconds: float) -> None:
 
     from harvester.observability.logs import OUTPUT_LOCK
 
-    console, loop = Console(stderr=True), asyncio.get_running_loop()
+    console = Console(stderr=True)
     ascii_only = not console.encoding.startswith("utf")
     live = Live(console=console, auto_refresh=False, transient=True)
+
+    def draw(now: float) -> None:
+        texts = [Text.assemble(*line) for line in lines(now, console.width - _FREE_COLUMNS, ascii_only)]
+        with OUTPUT_LOCK:
+            live.update(Text("\n", no_wrap=True, overflow="ellipsis").join(texts), refresh=True)
+
     with OUTPUT_LOCK:
         live.start()
     try:
-        while True:
-            texts = [Text.assemble(*line) for line in lines(loop.time(), console.width - _FREE_COLUMNS, ascii_only)]
-            with OUTPUT_LOCK:
-                live.update(Text("\n", no_wrap=True, overflow="ellipsis").join(texts), refresh=True)
-            await asyncio.sleep(refresh_seconds)
+        yield draw
     finally:
         with OUTPUT_LOCK:
             live.stop()

@@ -196,6 +196,12 @@ def _rest_lines(rest: Sequence[Work]) -> list[Line]:
     return [[Span(f"  {others}: {number(finished)} finished, {number(left)} pairs left", "bright_black")]]
 
 
+def work_line(text: str, seconds: float, width: int) -> Line:
+    """Return what work does whose end is unknown, and for how long."""
+    spent = _spell(max(1.0, seconds))
+    return join_fields([Field(shorten(text, width - len(spent) - 2)), Field(spent)])
+
+
 class Reading:
     """Measures how lists are read while it is watched: first all lines of a list are read, then its pairs are used."""
 

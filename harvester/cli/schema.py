@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from harvester.cli import options, startup
-from harvester.cli.latest import copy_parts
+from harvester.cli import options, progress, startup
+from harvester.cli.latest import Show, copy_parts
 from harvester.errors import UsageError
 from harvester.place import PlaceKind, classify_place
 
@@ -50,15 +50,18 @@ def schema(place: str | None, kind: str, statement: str, table: str, config: Pat
     if kind in _LIBRARIES and statement != "table":
         raise UsageError(f"--statement {statement} needs a database; {kind} has only the definition of the table")
     with tempfile.TemporaryDirectory(prefix="harvester-") as temporary:
-        folder = None if place is None else _get_folder(place, Path(temporary), config)
-        columns = list_columns(folder, Path(temporary))
+        if place is None:
+            columns = list_columns(None, Path(temporary))
+        else:
+            with progress.show_work(f"reading {place}") as show:
+                columns = list_columns(_get_folder(place, Path(temporary), config, show), Path(temporary))
     click.echo(build_statement(Statement(statement), kind, columns, table), nl=False)
 
 
-def _get_folder(place: str, temporary: Path, config: Path | None) -> Path:
+def _get_folder(place: str, temporary: Path, config: Path | None, show: Show) -> Path:
     """Return the folder with the parts of a place; those of a bucket are copied."""
     if classify_place(place, "PLACE", buckets=True) is PlaceKind.FILE:
         return Path(place)
     if config is not None:
         startup.load_settings({"config": config})  # it names the proxy
-    return copy_parts(place, temporary)
+    return copy_parts(place, temporary, show)

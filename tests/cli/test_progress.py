@@ -1,9 +1,17 @@
 """The progress of long work: what a line shows at a width, and how fast work is."""
 
+import io
+import sys
+import threading
+from collections import deque
+
 import pytest
 
 from harvester.braze.pace_state import PaceState
+from harvester.cli import main
 from harvester.cli.layout import Line
+from harvester.cli.output import use_color
+from harvester.cli.progress import _draw_beside
 from harvester.cli.progress_lines import CaptureWork, Reading, Work, capture_lines
 from harvester.commands.capture import WorkspaceProgress
 from harvester.health import HOLD_DESCRIPTIONS
@@ -114,3 +122,57 @@ def test_reading_a_list_has_a_bar_if_its_size_is_known():
     assert text(line).endswith("\u2501 5,000 pairs  1,000/s  15 s left")
     line = Reading().line(1, None, pairs=7, now=0.0, width=60)
     assert text(line) == "1 line read  7 pairs"
+
+
+class Terminal(io.TextIOWrapper):
+    """A terminal that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        """Nothing is written yet."""
+        super().__init__(io.BytesIO(), encoding="utf-8")
+
+    def isatty(self) -> bool:
+        """Return that this is a terminal."""
+        return True
+
+    def read_all(self) -> str:
+        """Return all that was written."""
+        self.flush()
+        return self.buffer.getvalue().decode()
+
+
+class EndAfter(threading.Event):
+    """The end of work, after it was waited for a number of times."""
+
+    def __init__(self, waits: int) -> None:
+        """Come after ``waits``."""
+        super().__init__()
+        self.left = waits
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return at once whether the work has ended."""
+        del timeout
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize(("terminal", "waits", "shown"), [("xterm", 2, True), ("xterm", 0, False), ("dumb", 2, False)])
+def test_long_work_shows_what_it_does_but_not_on_a_terminal_without_control_codes(monkeypatch, terminal, waits, shown):
+    """The line is the last step. Short work, and a terminal such as that of an editor, show nothing."""
+    monkeypatch.setenv("TERM", terminal)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    _draw_beside(deque(["copying part 2 of s3://lake"]), EndAfter(waits))
+    written = sys.stderr.read_all()
+    assert ("copying part 2 of s3://lake  1 s" in written, "\x1b" in written) == (shown, shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "color"), [("TERM", "dumb", False), ("NO_COLOR", "1", False), ("TERM", "xterm", True)]
+)
+def test_color_is_used_only_if_the_terminal_and_the_user_want_it(monkeypatch, name, value, color):
+    """A terminal such as that of an editor shows control codes as text."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    with main.make_context("harvester", ["status"]):
+        assert use_color(Terminal()) is color
