@@ -62,6 +62,7 @@ class Engine:
             patience_seconds=math.inf if lasting else settings.patience_seconds,
         )  # fmt: skip
         self._ledger = ledger
+        self._lasting = lasting
         self._patience = Patience(None if lasting else settings.patience_seconds)
         self._holdings = Holdings()
         self._lease = Lease(ledger, self._drop_lost)
@@ -95,13 +96,14 @@ class Engine:
     async def opened(self) -> AsyncIterator[None]:
         """Mark the datasets, recover what dead processes held, and load the keys; close all connections at the end.
 
-        Raises ``UsageError`` for a missing key, ``StorageError`` if a place or the ledger cannot be used.
+        Raises ``UsageError`` for a missing key, ``StorageError`` if a place or the ledger cannot be used. A service of
+        several places starts without the place of a sealed batch: it concerns only some workspaces.
         """
         self.workspaces.load_keys()
         self._warn_of_duplicates(self.workspaces)
         await self.places.apply(self.workspaces.settings)
         await self.places.attach_all(self._ledger.clock)
-        if await self.uploader.recover():
+        if await self.uploader.recover() and not (self._lasting and self.places.only is None):
             raise SinkError(
                 f"the ledger {self._ledger.path} holds a part that was sealed for another place; "
                 "run once with the previous output, or choose another ledger with --state"

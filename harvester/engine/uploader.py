@@ -6,7 +6,6 @@ own, so no place waits for another.
 """
 
 import asyncio
-import hashlib
 import random
 from enum import Enum
 
@@ -16,8 +15,8 @@ from harvester.clock import Clock, wait_for_event
 from harvester.engine.places import Place, Places
 from harvester.errors import PartConflict, SinkClosed, SinkError, SinkRefused
 from harvester.ledger import Ledger
-from harvester.model import Part
 from harvester.observability.traces import NO_SPAN, Span
+from harvester.storage import check_sealed
 
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 60.0
@@ -56,6 +55,7 @@ class Uploader:
         self._sealed_bytes = 0
         self._phase = _Phase.OPEN
         self._full_reported = False
+        self._skipped: set[str] = set()
         self._stopping = asyncio.Event()
         self._finishing = asyncio.Event()
         self._work = asyncio.Event()
@@ -109,7 +109,10 @@ class Uploader:
                 self.add(batch.batch_id, batch.destination, batch.size_bytes)
             else:
                 others.append(batch.batch_id)
-                log.warning("batch_skipped", batch_id=batch.batch_id, reason="it was sealed for another place")
+        for batch_id in sorted(set(others) - self._skipped):
+            hint = "name the place that contains its dataset as out, or restore that dataset"
+            log.warning("batch_skipped", batch_id=batch_id, reason="it was sealed for another place", hint=hint)
+        self._skipped = set(others)
         return others
 
     def finish(self) -> None:
@@ -211,7 +214,7 @@ class Uploader:
         """Create each part of a batch and mark it as stored. On ``SinkError``, the remaining parts stay sealed."""
         for part in await self._ledger.batches.list_sealed_parts(batch_id):
             try:
-                _check(part)
+                check_sealed(part)
                 await place.sink.create(part)
             except PartConflict:
                 await self._ledger.batches.mark_conflict(batch_id)
@@ -239,12 +242,3 @@ class Uploader:
         failures = place.outage.failures if place.outage else 1
         seconds = min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 10), MAX_PAUSE_SECONDS)
         await wait_for_event(self._stopping, timeout_seconds=seconds * self._jitter.uniform(0.75, 1.0))
-
-
-def _check(part: Part) -> None:
-    """Raise ``PartConflict`` unless the bytes are those that were sealed."""
-    if hashlib.sha256(part.data).hexdigest() != part.sha256:
-        raise PartConflict(
-            f"the bytes of {part.name} in the ledger are damaged and were not stored; check the disk, "
-            "and capture its pairs again into a new place"
-        )

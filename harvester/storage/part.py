@@ -14,6 +14,7 @@ from typing import Any
 
 import zstandard
 
+from harvester.errors import PartConflict
 from harvester.model import Batch, Part
 
 _CHUNK_BYTES = 1024 * 1024
@@ -105,3 +106,12 @@ class PartWriter:
         data = b"".join(self._compressed) + self._compressor.flush()
         self._compressor = None  # it has 0.9 MB, and there may be a part for each of hundreds of places
         return data, hashlib.sha256(data).hexdigest()
+
+
+def check_sealed(part: Part) -> None:
+    """Raise ``PartConflict`` unless the bytes are those that were sealed."""
+    if hashlib.sha256(part.data).hexdigest() != part.sha256:
+        raise PartConflict(
+            f"the bytes of {part.name} in the ledger are damaged and were not stored; check the disk, "
+            "and capture its pairs again into a new place"
+        )

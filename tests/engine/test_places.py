@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from harvester.errors import SinkError
 from harvester.simulator.virtual_time import run_virtual
@@ -154,5 +155,26 @@ def test_the_place_of_a_workspace_changes_while_it_works(tmp_path):
             await wait_until_stored(scene)
             assert (stored(scene.sinks["old"]), stored(scene.sinks["new"])) == ([("eu", 5)], [])
         assert scene.braze.requests == []
+
+    run_virtual(story())
+
+
+def test_a_batch_of_an_unknown_place_holds_up_no_workspace_of_a_service(tmp_path):
+    """If another dataset has replaced the one of a sealed batch, this is logged once, and all else continues."""
+    names, places = ["a", "b"], {"a": "a", "b": "b"}
+
+    async def story() -> None:
+        async with serve(tmp_path, names, places=places) as scene:
+            scene.sinks["a"].problem = FULL
+            await scene.enqueue(sends("a", 5))
+            await scene.wait_until_pending(0)
+            await scene.ledger.upkeep.save_dataset("a", "another dataset")
+        with capture_logs() as logs:
+            async with serve(tmp_path, names, places=places) as scene:
+                await scene.enqueue(*(sends(name, 3, prefix="later") for name in names))
+                await wait_until_stored(scene)
+                await asyncio.sleep(600)
+                assert [stored(scene.sinks[name]) for name in names] == [[("a", 3)], [("b", 3)]]
+        assert [each["event"] for each in logs].count("batch_skipped") == 1
 
     run_virtual(story())
