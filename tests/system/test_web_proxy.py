@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 
 import pytest
 from yarl import URL
@@ -124,6 +125,21 @@ async def test_a_bucket_is_reached_through_the_same_proxy(proxy, stores, monkeyp
             assert (error.cause, advice in str(error)) == (cause, True), str(error)
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{bucket.port}")
         assert await open_store("http://127.0.0.1:9", proxy.internet_ca).read("internet.pem") == b"rows"
+
+
+async def test_a_bucket_of_google_is_reached_through_the_proxy(proxy, stores, monkeypatch, tmp_path):
+    """The proxy and the certificates apply to every kind of store; only the proxy can find this one."""
+    bucket, account = stores("gcs"), tmp_path / "account.json"
+    shutil.copyfile(bucket.env["GOOGLE_SERVICE_ACCOUNT"], account)
+    async with serve_tls(proxy, bucket.port) as port:
+        here, behind = f"http://127.0.0.1:{bucket.port}", f"https://{STORE_HOST}:{port}"
+        account.write_text(account.read_text().replace(here, behind))
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(account))
+        monkeypatch.setenv("HARVESTER_PROXY", proxy.with_login())
+        monkeypatch.setenv("HARVESTER_CA_FILE", str(proxy.internet_ca))
+        store = ObjectStore(f"{bucket.url}/through-a-proxy")
+        await store.create("part", b"rows")
+        assert await store.read("part") == b"rows"
 
 
 async def test_a_capture_reaches_braze_and_the_bucket_through_a_proxy_with_a_password(
