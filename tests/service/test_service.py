@@ -33,7 +33,7 @@ ONE_READING = [1 / DAY_SECONDS]
 AT_FIRST = ("--workspace", "eu", "--workspace", "other")
 """Options that a command needs until a service has used the ledger."""
 
-MANY = int(os.environ.get("SERVICE_PAIRS", "2000"))
+MANY = int(os.environ.get("SERVICE_PAIRS", "500"))
 FEW = int(os.environ.get("SERVICE_PAIRS", "250"))
 """Pairs of the test with kills: with RabbitMQ, and with the other brokers."""
 

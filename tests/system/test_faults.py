@@ -23,6 +23,7 @@ def test_every_test_named_in_the_fault_table_exists():
         assert re.search(rf"^\s*(async )?def {inside[-1]}\(", source, re.MULTILINE), name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["run", "serve"])
 def test_a_short_torture_run_loses_and_duplicates_nothing(command):
     """Kills, suspensions, full disks, revoked keys, store failures and clock jumps lose and repeat no row."""

@@ -65,6 +65,7 @@ async def test_the_loader_of_the_page_loads_new_parts_once(harvester, tmp_path, 
     assert (code, "needs a database" in problem) == (2, True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reader", ["clickhouse", "polars", "pyarrow"])
 def test_the_code_of_a_reader_gives_the_latest_view(reader, tmp_path):
     """The code of docs/loading.md gives the rows of harvester latest, or all rows if it reads only."""
