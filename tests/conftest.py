@@ -128,8 +128,8 @@ def pytest_make_parametrize_id(val, argname):
     return f"{argname} of {len(val)}" if isinstance(val, str | bytes) and len(val) > 200 else None
 
 
-LONG_GROUPS = ("moto", "rabbitmq", "sqs", "redis", "nats", "month", "azurite", "radosgw")
-LONG_TESTS = (
+FIRST_GROUPS = ("moto", "rabbitmq", "sqs", "redis", "nats", "month", "azurite", "radosgw")
+FIRST_FOLDERS = (
     "tests/system/",
     "tests/service/",
     "tests/conformance/",
@@ -164,10 +164,10 @@ def _find_server(item: pytest.Item) -> str | None:
 
 def _get_rank(item: pytest.Item) -> int:
     marker = item.get_closest_marker("xdist_group")
-    if marker and marker.args[0] in LONG_GROUPS:
-        return LONG_GROUPS.index(marker.args[0])
-    folders = (at for at, folder in enumerate(LONG_TESTS) if item.nodeid.startswith(folder))
-    return len(LONG_GROUPS) + next(folders, len(LONG_TESTS))
+    if marker and marker.args[0] in FIRST_GROUPS:
+        return FIRST_GROUPS.index(marker.args[0])
+    folders = (at for at, folder in enumerate(FIRST_FOLDERS) if item.nodeid.startswith(folder))
+    return len(FIRST_GROUPS) + next(folders, len(FIRST_FOLDERS))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -33,7 +33,7 @@ ONE_READING = [1 / DAY_SECONDS]
 AT_FIRST = ("--workspace", "eu", "--workspace", "other")
 """Options that a command needs until a service has used the ledger."""
 
-MANY = int(os.environ.get("SERVICE_PAIRS", "500"))
+MANY = int(os.environ.get("SERVICE_PAIRS", "2000"))
 FEW = int(os.environ.get("SERVICE_PAIRS", "250"))
 """Pairs of the test with kills: with RabbitMQ, and with the other brokers."""
 
@@ -235,6 +235,7 @@ def place(bucket):
     return f"{bucket.url}/{uuid.uuid4()}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broker_server", list(BROKER_SERVERS), indirect=True)
 async def test_kills_never_lose_or_repeat_a_reading(broker_server, stores, tmp_path):
     """Broker and service are killed at random moments. Each reading is in the bucket once, and the queue is empty."""

@@ -9,7 +9,7 @@ from benchmarks.measure.month import BRAZE_UNAVAILABLE, Month, month
 from benchmarks.measure.soak import Soak
 from harvester.model import DAY_SECONDS
 
-pytestmark = pytest.mark.xdist_group("month")  # the month runs once
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("month")]  # the month runs once
 
 SENDS_PER_DAY = 6
 
