@@ -105,11 +105,11 @@ def encode_avro_with_header(codec, schema, block=b""):
 def measure_peak(work):
     """Return the peak of the memory that some work took, in bytes, and the result of the work.
 
-    Garbage of cycles counts until it is collected, so it is collected as often as by Python's default. Objects of other
-    tests are excluded: the more there are, the rarer is a full collection.
+    Garbage of cycles counts until it is collected, so it is collected as often as by Python's default. What other tests
+    left is excluded from now on: the more there is, the rarer is a full collection.
     """
-    gc.freeze()
     gc.collect()
+    gc.freeze()
     threshold = gc.get_threshold()
     gc.set_threshold(700, 10, 10)
     tracemalloc.start()
@@ -119,4 +119,3 @@ def measure_peak(work):
     finally:
         tracemalloc.stop()
         gc.set_threshold(*threshold)
-        gc.unfreeze()
