@@ -33,7 +33,7 @@ from harvester.errors import SinkError
 from harvester.health import Condition
 from harvester.ledger import Ledger
 from harvester.settings import DUPLICATE_WORKSPACE_HINT, Changes, Settings
-from harvester.storage import Compression, Sink, open_sink
+from harvester.storage import Compression, Sink, share_clients
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ class Engine:
     def __init__(
         self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression, lasting: bool = False,
         connect: Connect | None = None, after_housekeeping: AfterHousekeeping | None = None,
-        open_sink: OpenSink = open_sink,
+        open_sink: OpenSink | None = None,
     ) -> None:  # fmt: skip
         """Use an open ledger, its clock and a sink, and ``open_sink`` for the places of workspaces that have their own.
 
@@ -55,7 +55,7 @@ class Engine:
         self.workspaces = Workspaces(settings, ledger.clock, connect)
         self.counters = Counters()
         self.time = TimeCheck(ledger)
-        self.places = Places(ledger, sink, open_sink)
+        self.places = Places(ledger, sink, open_sink or share_clients())
         self.uploader = Uploader(
             ledger, self.places, clock=ledger.clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
             max_sealed_bytes=settings.max_sealed_bytes,

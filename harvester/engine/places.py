@@ -116,7 +116,7 @@ class Places:
             return self._common
         if out not in self._sinks:
             try:
-                self._sinks[out] = await asyncio.to_thread(self._open_sink, out)  # a bucket's library takes 30 ms
+                self._sinks[out] = await asyncio.to_thread(self._open_sink, out)  # a client of a bucket takes 10 ms
             except UsageError as error:
                 raise UsageError(f"workspaces.{workspace}.out: {error}") from None
         return self._sinks[out]

@@ -62,7 +62,8 @@ class BucketSink:
 
     async def has_parts(self) -> bool:
         """Return whether the dataset has a part."""
-        return await asyncio.to_thread(lambda: any(map(is_part, self._store.list_names(DATASET))))
+        # Not in a thread: with hundreds of places, most would wait for a free one, and seem not to respond.
+        return await self._store.contains(DATASET, is_part)
 
     async def _verify_equal(self, part: Part) -> None:
         existing = await self._store.read(part.name)

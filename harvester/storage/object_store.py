@@ -9,7 +9,7 @@ environment, web identity, the role of the instance or container. AWS profiles a
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -59,16 +59,19 @@ class RequestRefused(SinkError):  # noqa: N818 - a result, not a fault
 class ObjectStore:
     """The objects below one place, such as ``s3://bucket/prefix``. Names are relative to it."""
 
-    def __init__(self, url: str) -> None:
-        """Open a place without sending anything. Raises ``UsageError`` for an invalid URL or invalid settings."""
+    def __init__(self, url: str, clients: dict[str, Any] | None = None) -> None:
+        """Open a place without sending anything. Raises ``UsageError`` for an invalid URL or invalid settings.
+
+        Places that get the same ``clients`` share one for each bucket, with its connections and credentials. Making one
+        takes 10 ms of CPU, mostly to load the certificates of the system.
+        """
         classify_place(url, "a place in a bucket", buckets=True)
-        self.url = url.rstrip("/")
-        try:
-            self._store: Any = from_url(self.url, **_build_options(self.url))
-        except (BaseError, ValueError) as error:
-            account_missing = "Account must" in str(error)
-            advice = "set AZURE_STORAGE_ACCOUNT_NAME" if account_missing else "check its environment variables"
-            raise UsageError(f"{url}: the settings of this store are invalid; {advice}") from None
+        self.url = url.rstrip("/ ")  # obstore ignores blanks at the end of a URL
+        bucket, self._prefix = _split(self.url)
+        clients = {} if clients is None else clients
+        if bucket not in clients:
+            clients[bucket] = _make_client(bucket, url)
+        self._client = clients[bucket]
 
     async def create(self, name: str, data: bytes) -> None:
         """Create an object if its name is free. Raises ``NameTaken`` if it is not, ``SinkError`` on failure.
@@ -77,7 +80,7 @@ class ObjectStore:
         """
         with self._describe_errors(f"write {name} to"):
             try:
-                await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
+                await obstore.put_async(self._client, self._prefix + name, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 raise NameTaken from None
             except PermissionDeniedError:
@@ -90,7 +93,7 @@ class ObjectStore:
         """Return an object's bytes, None if it does not exist. Raises ``SinkError`` on failure."""
         with self._describe_errors(f"read {name} from"):
             try:
-                return bytes(await (await obstore.get_async(self._store, name)).bytes_async())
+                return bytes(await (await obstore.get_async(self._client, self._prefix + name)).bytes_async())
             except FileNotFoundError as missing:
                 if find_advice(str(missing)) is None:
                     return None
@@ -103,16 +106,25 @@ class ObjectStore:
         one.
         """
         with self._describe_errors("list"):
-            folder = name.rpartition("/")[0]
-            async for page in obstore.list(self._store, prefix=folder or None, offset=name[:-1], chunk_size=1):
-                return any(entry["path"] == name for entry in page)
+            path = self._prefix + name
+            folder = path.rpartition("/")[0]
+            async for page in obstore.list(self._client, prefix=folder or None, offset=path[:-1], chunk_size=1):
+                return any(entry["path"] == path for entry in page)
+            return False
+
+    async def contains(self, folder: str, is_wanted: Callable[[str], bool]) -> bool:
+        """Return whether the name of an object below a folder is wanted. Raises ``SinkError``."""
+        with self._describe_errors("list"):
+            async for page in obstore.list(self._client, prefix=self._prefix + folder, chunk_size=1000):
+                if any(is_wanted(entry["path"].removeprefix(self._prefix)) for entry in page):
+                    return True
             return False
 
     def list_names(self, folder: str = "") -> Iterator[str]:
         """List the objects below a folder in the order of their names, page by page. Raises ``SinkError``."""
         with self._describe_errors("list"):
-            for page in obstore.list(self._store, prefix=folder or None, chunk_size=1000):
-                yield from (entry["path"] for entry in page)
+            for page in obstore.list(self._client, prefix=self._prefix + folder or None, chunk_size=1000):
+                yield from (entry["path"].removeprefix(self._prefix) for entry in page)
 
     def download(self, name: str, target: Path) -> None:
         """Copy an object to a file, in chunks. Raises ``SinkError``, also if the object does not exist."""
@@ -122,7 +134,7 @@ class ObjectStore:
     def replace(self, name: str, file: Path) -> None:
         """Write a file as an object, and replace an existing one. Raises ``SinkError``. Never use it for parts."""
         with self._describe_errors(f"write {name} to"):
-            obstore.put(self._store, name, file)
+            obstore.put(self._client, self._prefix + name, file)
 
     def open_copy(self, name: str) -> BinaryIO:
         """Open a copy of an object, on disk if it is large. Raises ``SinkError`` as ``download`` does."""
@@ -134,7 +146,7 @@ class ObjectStore:
 
     def _copy(self, name: str, file: BinaryIO, folder: Path) -> None:
         """Copy an object after checking its size. Raises ``ObjectTooLarge``, also if it is larger than reported."""
-        response = obstore.get(self._store, name)
+        response = obstore.get(self._client, self._prefix + name)
         size = response.meta["size"]
         if size > MAX_OBJECT_BYTES:
             raise ObjectTooLarge(f"{self.url}/{name} has {size} bytes; the limit is {MAX_OBJECT_BYTES}; split it")
@@ -179,6 +191,23 @@ def is_available(url: str) -> bool:
     except SinkError:
         return False
     return True
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Return the URL of a place's bucket, and the prefix of all names there; it ends with a slash or is empty."""
+    scheme, _, rest = url.partition("://")
+    bucket, slash, path = rest.partition("/")
+    return f"{scheme}://{bucket}", path + slash
+
+
+def _make_client(bucket: str, place: str) -> Any:
+    """Return obstore's client for the URL of a bucket. Raises ``UsageError``, which names the place."""
+    try:
+        return from_url(bucket, **_build_options(bucket))
+    except (BaseError, ValueError) as error:
+        account_missing = "Account must" in str(error)
+        advice = "set AZURE_STORAGE_ACCOUNT_NAME" if account_missing else "check its environment variables"
+        raise UsageError(f"{place}: the settings of this store are invalid; {advice}") from None
 
 
 def _build_options(url: str) -> dict[str, Any]:

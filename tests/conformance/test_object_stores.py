@@ -1,11 +1,14 @@
 """Puts into object stores that cut connections, change bytes or overwrite: a part is stored once and complete."""
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from harvester.errors import PartConflict, SinkError
 from harvester.model import DATASET
+from harvester.storage import share_clients
 from harvester.storage.bucket import BucketSink
 from harvester.storage.object_store import ObjectStore
 from tests.support.buckets import connect_to, make_part
@@ -76,3 +79,22 @@ async def test_an_existing_name_is_found_without_the_permission_to_overwrite(sto
             await sink.create(make_part(b"other rows"))
         with pytest.raises(SinkError, match="no permission"):
             await sink.create(make_part(b"rows", "another"))
+
+
+async def test_places_in_one_bucket_share_its_client_and_need_no_thread(stores, monkeypatch):
+    """Hundreds of new places are attached in seconds, since none loads certificates or waits for a thread."""
+    url = connect_to(monkeypatch, stores("moto"), stores("moto").port)
+    open_sink, release = share_clients(), threading.Event()
+    first = open_sink(f"{url}/first")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # another client would not reach the store
+    second = open_sink(f"{url}/second")
+    threads = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(threads)
+    threads.submit(release.wait)
+    try:
+        async with asyncio.timeout(20):
+            assert await first.attach("ledger") != await second.attach("ledger")
+    finally:
+        release.set()
+    await first.create(make_part(b"rows"))
+    assert [await each.list_parts(DATASET) for each in (first, second)] == [{f"{DATASET}/batch"}, set()]

@@ -65,7 +65,8 @@ class BucketPlace:
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file as another program would."""
-        obstore.put(ObjectStore(self._url)._store, name, data)
+        store = ObjectStore(self._url)
+        obstore.put(store._client, store._prefix + name, data)
 
     def objects(self) -> dict[str, bytes]:
         """Return the names and bytes of all files that a reader finds."""

@@ -59,7 +59,7 @@ async def test_the_documented_permissions_are_sufficient_and_minimal(stores, mon
         await sink.create(make_part(b"other rows"))
     assert list(store.list_names()) == [MARKER, f"{DATASET}/batch"]
     with pytest.raises((BaseError, PermissionError)):
-        obstore.delete(store._store, f"{DATASET}/batch")
+        obstore.delete(store._client, f"{store._prefix}{DATASET}/batch")
     assert await store.read(f"{DATASET}/batch") == b"rows"
     if name == "radosgw":
         with pytest.raises(SinkError, match="no permission"):
