@@ -48,6 +48,7 @@ def audit(
     """
     from harvester.sources import Input, RejectsFile
 
+    output.check_stdout()  # before the ledger changes
     if not adding:
         ledger_access.check_exists(path)
     now, difference = ledger_access.get_time(path)

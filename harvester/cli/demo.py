@@ -30,6 +30,7 @@ def demo(out: str, pairs: int, *, verbose: bool) -> None:
     """
     from harvester.datasets import build_latest_query, run_latest_query
 
+    output.check_stdout()  # now, since the capture takes a while
     startup.set_up_logs({}, level="error")
     folder = parse_local_path(out, "--out")
     folder.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,7 @@ def latest(place: str, out: str | None, config: Path | None, kind: str, since: s
     out = None if out == "-" else out
     _check_options(out, kind, since)
     if out is None:
-        output.check_stdout()
+        output.check_stdout("write to a place with -o")
     in_bucket = classify_place(place, "PLACE", buckets=True) is PlaceKind.BUCKET
     if config is not None and (in_bucket or is_in_object_store(out or "")):
         startup.load_settings({"config": config})  # it names the proxy

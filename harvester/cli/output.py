@@ -26,7 +26,7 @@ DEFAULT_WIDTH = 80
 """The width of a terminal that does not know its own."""
 
 
-def check_stdout(alternative: str = "write to a place with -o") -> None:
+def check_stdout(alternative: str = "redirect it to /dev/null") -> None:
     """Raise ``UsageError`` if standard output was closed at the start: what is written to it would be lost."""
     if sys.__stdout__ is None:
         raise UsageError(f"standard output is closed; open it, or {alternative}")

@@ -47,6 +47,7 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str], list_opti
     """
     from harvester.sources import Input, RejectsFile
 
+    output.check_stdout()  # before the ledger changes
     now, difference = ledger_access.get_time(path)
     listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now, options=list_options)
     rejects = RejectsFile(path.with_name("rejects.ndjson"))
@@ -105,6 +106,7 @@ def requeue(
       harvester requeue --outcome rejected --reason status_404
       harvester requeue --pair 6f2c autumn-1
     """
+    output.check_stdout()  # before the ledger changes
     if (outcome is None) == (ids is None):
         raise UsageError("requeue takes either --outcome, or one --pair")
     if reason is not None and outcome != "rejected":
@@ -172,6 +174,7 @@ def remove(
       harvester remove sends.csv
       harvester remove --pair 6f2c autumn-1 --workspace eu
     """
+    output.check_stdout()  # before the ledger changes
     if bool(pairs) == (ids is not None):
         raise UsageError("remove takes either lists of pairs, or one --pair")
     if ids is None:

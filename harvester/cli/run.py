@@ -83,7 +83,7 @@ def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path
     if out != "-":
         yield sink, Compression(settings.compression), ledger_access.get_ledger_path(out, state)
         return
-    check_stdout()
+    check_stdout("write to a place with -o")
     if own := [name for name, each in settings.workspaces.items() if each.out is not None]:
         raise UsageError(f"-o - writes the rows of all workspaces to stdout, but workspaces.{own[0]}.out is set")
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:

@@ -30,7 +30,7 @@ def drop_output() -> None:
 class _ClosedOutput(io.TextIOBase):
     def write(self, text: str) -> int:
         if text:
-            raise click.UsageError("standard output is closed; open it")
+            raise click.UsageError("standard output is closed; open it, or redirect it to /dev/null")
         return 0
 
     def fileno(self) -> int:

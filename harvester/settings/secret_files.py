@@ -24,11 +24,14 @@ def read_secret(file: Path, what: str) -> str:
         data = read_start(file, MAX_FILE_BYTES)
         if len(data) > MAX_FILE_BYTES:
             raise UsageError(f"the file of {what} has more than {MAX_FILE_BYTES} bytes; name the right file")
-        return data.decode().strip()
+        text = data.decode().strip()
     except OSError as error:
         raise UsageError(f"cannot read the file of {what}: {error.strerror}") from None
     except ValueError:
         raise UsageError(f"the file of {what} does not contain text") from None
+    if not text:
+        raise UsageError(f"the file of {what} is empty")
+    return text
 
 
 def name_source(setting: str, file: Path) -> str:

@@ -219,10 +219,24 @@ def test_windows_is_refused_with_a_sentence(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("run", "-"), ("run", "p.csv", "-o", "-"), ("run", "p.csv", "--json"), ("latest", "harvest")]
+    "arguments",
+    [
+        ("run", "-"),
+        ("run", "p.csv", "-o", "-"),
+        ("run", "p.csv", "--json"),
+        ("latest", "harvest"),
+        ("enqueue", "p.csv"),
+        ("requeue", "--outcome", "expired"),
+        ("remove", "p.csv"),
+        ("audit", "p.csv", "--enqueue"),
+        ("demo",),
+    ],
 )
 def test_a_closed_stream_that_a_command_needs_is_refused(arguments, monkeypatch, tmp_path):
-    """Rows written to a closed standard output would be lost, and a closed standard input is not an empty list."""
+    """Rows written to a closed standard output would be lost, and a closed standard input is not an empty list.
+
+    The command has changed nothing.
+    """
     (tmp_path / "p.csv").write_text("campaign_id,send_id\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "__stdin__", None)
@@ -230,6 +244,7 @@ def test_a_closed_stream_that_a_command_needs_is_refused(arguments, monkeypatch,
     done = CliRunner().invoke(main, arguments, env={"BRAZE_API_KEY": KEY, "BRAZE_ENDPOINT": BRAZE})
     assert done.exit_code == 2
     assert "is closed; open it, or" in done.output
+    assert [each.name for each in tmp_path.iterdir()] == ["p.csv"]
 
 
 @pytest.mark.parametrize("arguments", [["plan", "p.csv", "--json"], ["schema", "--for", "duckdb"], ["--version"]])

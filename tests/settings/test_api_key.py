@@ -24,8 +24,8 @@ def test_whitespace_around_the_key_in_its_file_is_ignored(tmp_path, text):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no API key"),
-        (b" \n", "no API key"),
+        (b"", "api_key_file, .*key.* is empty"),
+        (b" \n", "is empty"),
         (f"{KEY}\r{KEY}".encode(), "malformed"),
         (f"{KEY} {KEY}".encode(), "malformed"),
         (f"{KEY}\r\nInjected: header".encode(), "malformed"),
