@@ -25,10 +25,12 @@ async def serve_script(script: Script, *, tls: ssl.SSLContext | None = None) -> 
     """Serve each connection with a script, on loopback."""
     server = FaultyServer()
     tasks: set[asyncio.Task] = set()
+    transports: set[asyncio.BaseTransport] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
         tasks.add(asyncio.current_task())
+        transports.add(writer.transport)
         try:
             await script(reader, writer, server)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -42,9 +44,13 @@ async def serve_script(script: Script, *, tls: ssl.SSLContext | None = None) -> 
         yield server
     finally:
         listening.close()
+        await asyncio.sleep(0)  # connections that were just accepted begin their task
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for transport in transports:
+            transport.abort()  # a client that does not read would delay the end of its connection
+        await asyncio.sleep(0)
 
 
 async def read_request(reader: asyncio.StreamReader, server: FaultyServer) -> bytes:

@@ -37,6 +37,7 @@ class TcpProxy:
     ) -> None:
         """Stop listening, and close every connection."""
         self._server.close()
+        await asyncio.sleep(0)  # connections that were just accepted begin their task
         for each in self._serving:
             each.cancel()
         if self._serving:
