@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -48,14 +49,16 @@ _PR_SET_PTRACER, _ANY = 0x59616D61, ctypes.c_ulong(-1)
 
 
 def fork(
-    folder: Path, env: dict[str, str], *arguments: str, streams: Streams | None = None, held: Connection | None = None
-) -> BaseProcess:
+    folder: Path, env: dict[str, str], *arguments: str, streams: Streams | None = None, held: Connection | None = None,
+    few_threads: bool = False,
+) -> BaseProcess:  # fmt: skip
     """Start ``harvester`` in a folder, with this environment and no other.
 
     Without ``streams``, its output goes to the file ``output`` in the folder. With ``held``, it waits until that
-    connection is closed at its other end, so that a tracer can attach.
+    connection is closed at its other end, so that a tracer can attach. With ``few_threads``, each pool has one thread,
+    and the event loop is Python's own, because uvloop wakes up by writes.
     """
-    process = _context.Process(target=_run_harvester, args=(folder, env, arguments, streams, held))
+    process = _context.Process(target=_run_harvester, args=(folder, env, arguments, streams, held, few_threads))
     process.start()
     return process
 
@@ -110,13 +113,20 @@ def _write_all(pipe: Connection, data: bytes) -> None:
         file.write(data)
 
 
-def run_traced(folder: Path, env: dict[str, str], *arguments: str, inject: str) -> tuple[int, str]:
+def run_with_fault(folder: Path, env: dict[str, str], *arguments: str, inject: str) -> tuple[int, str]:
     """Run it to its end under strace with the fault ``inject``; return the exit code and its output."""
+    trace = ("-o", os.devnull, "-e", f"trace={inject.partition(':')[0]}", "-e", f"inject={inject}")
+    return run_traced(folder, env, *arguments, strace=trace, few_threads=True)  # since strace counts in each thread
+
+
+def run_traced(
+    folder: Path, env: dict[str, str], *arguments: str, strace: Sequence[str], few_threads: bool = False
+) -> tuple[int, str]:
+    """Run it to its end under strace with these options; return the exit code and its output."""
     child_end, parent_end = _context.Pipe(duplex=False)
     with child_end, parent_end:
-        process = fork(folder, env, *arguments, held=child_end)
-        trace = ("-e", f"trace={inject.partition(':')[0]}", "-e", f"inject={inject}")
-        tracing = ["strace", "-f", "-p", str(process.pid), "-o", os.devnull, *trace]
+        process = fork(folder, env, *arguments, held=child_end, few_threads=few_threads)
+        tracing = ["strace", "-f", "-p", str(process.pid), *strace]
         with subprocess.Popen(tracing, stderr=subprocess.PIPE) as tracer:
             assert b"attached" in tracer.stderr.readline()
             parent_end.close()
@@ -126,7 +136,12 @@ def run_traced(folder: Path, env: dict[str, str], *arguments: str, inject: str) 
 
 
 def _run_harvester(
-    folder: Path, env: dict[str, str], arguments: tuple[str, ...], streams: Streams | None, held: Connection | None
+    folder: Path,
+    env: dict[str, str],
+    arguments: tuple[str, ...],
+    streams: Streams | None,
+    held: Connection | None,
+    few_threads: bool,  # noqa: FBT001 - a process takes its arguments by position
 ) -> None:
     import uvloop  # noqa: PLC0415 - only the child process needs it
 
@@ -135,11 +150,11 @@ def _run_harvester(
 
     if most := env.pop(MOST_READINGS, None):
         committer.MAX_OUTCOMES = int(most)
-    if held is not None:
-        uvloop.new_event_loop = asyncio.new_event_loop  # uvloop wakes up by writes, which strace would count
-        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # allow tracing where only a parent may trace
-        # strace counts the calls of each thread, so each pool has one thread.
+    if few_threads:
+        uvloop.new_event_loop = asyncio.new_event_loop
         ThreadPoolExecutor.__init__.__defaults__ = (1, *ThreadPoolExecutor.__init__.__defaults__[1:])
+    if held is not None:
+        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY)  # allow tracing where only a parent may trace
         held.poll(None)
     os.chdir(folder)
     os.environ.clear()

@@ -1,10 +1,10 @@
 """SIGKILL at each durable step: no row is lost or duplicated, and sealed readings are not requested again.
 
 ``strace`` sends SIGKILL at the k-th call of a system call, for every k until a run completes. Writes of the ledger's
-pages are only sampled, since only a flush makes them durable. strace counts per thread, so runs log nothing and use
-Python's own event loop; then only the marker and the part are written. The verdict uses the input, the stand-in API's
-log, the parts, and the ledger as plain SQLite reads it after the kill. This process recovers what a killed run left, to
-save its start time.
+pages are only sampled, since only a flush makes them durable. strace counts per thread, so runs use few threads, log
+nothing and print one line; then only the marker, the part and this line are written. The verdict uses the input, the
+stand-in API's log, the parts, and the ledger as plain SQLite reads it after the kill. This process recovers what a
+killed run left, to save its start time.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,12 @@ from harvester.sources import Input, RejectsFile
 from harvester.storage import Compression, FolderSink
 from tests.conftest import read_rows
 from tests.support.secret_canary import KEY
-from tests.support.warm_process import run_traced
+from tests.support.warm_process import run_traced, run_with_fault
 
 PAIRS = 6
 STEPS = {
     "fdatasync": (1, 5, 3), "fsync": (1, 4, 2), "write": (1, 2, 1), "link": (1, 2, 1), "unlink": (1, 2, 1),
-    "pwrite64": (16, 3, 1),
+    "pwrite64": (40, 3, 1),
 }  # fmt: skip
 """Calls of the commit path: the step between kills, and the least number of kills in a run and in a recovery."""
 
@@ -68,7 +69,7 @@ class KilledRun:
         self.folder, self.log = folder, log
         self.env = {"BRAZE_API_KEY": KEY}
         self.url = simulator.url
-        self.arguments = ["run", "p.csv", "--endpoint", simulator.url, "--log-level", "error"]
+        self.arguments = ["run", "p.csv", "--endpoint", simulator.url, "--log-level", "error", "--json"]
         self.pairs = {
             (each.pair.campaign_id, each.pair.send_id) for each in simulator.population[first : first + PAIRS]
         }
@@ -77,7 +78,8 @@ class KilledRun:
 
     async def run(self, inject: str) -> int:
         """Run once under strace with this fault, save the output, and return the exit code."""
-        code, self.output = await asyncio.to_thread(run_traced, self.folder, self.env, *self.arguments, inject=inject)
+        start = partial(run_with_fault, self.folder, self.env, *self.arguments, inject=inject)
+        code, self.output = await asyncio.to_thread(start)
         return code
 
     def count_requests(self) -> Counter:
@@ -218,15 +220,17 @@ async def test_a_zombie_writes_nothing(harvester, tmp_path):
 
 
 @needs_strace
-async def test_each_flush_happens_before_the_step_that_relies_on_it(harvester, tmp_path):
+async def test_each_flush_happens_before_the_step_that_relies_on_it(tmp_path):
     """A part is flushed before it gets its name, and the seal before the part exists."""
     trace = tmp_path / "trace"
-    strace = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=fsync,fdatasync,link,unlink"]
+    strace = ("-y", "-o", str(trace), "-e", "trace=fsync,fdatasync,link,unlink")
     async with Simulator(SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY)) as simulator:
         sends = "".join(f'{each.pair.campaign_id},"{each.pair.send_id}"\n' for each in simulator.population)
         (tmp_path / "p.csv").write_text("campaign_id,send_id\n" + sends)
-        code, _, err = await harvester.run("run", "p.csv", "--endpoint", simulator.url, inside=strace)
-        assert code == 0, err
+        arguments = ("run", "p.csv", "--endpoint", simulator.url)
+        start = partial(run_traced, tmp_path, {"BRAZE_API_KEY": KEY}, *arguments, strace=strace)
+        code, output = await asyncio.to_thread(start)
+        assert code == 0, output
     calls = [line for line in trace.read_text().splitlines() if "(" in line]
     (named,) = [at for at, line in enumerate(calls) if re.search(r'link\("[^"]*", "[^"]*captured_date', line)]
     temporary = calls[named].split('"')[1]
