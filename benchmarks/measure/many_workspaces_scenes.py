@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -59,13 +60,16 @@ def _run_alone(version: Path, file: Path, out: Path) -> float:
     return (len(file.read_text().splitlines()) - 1) / (usage.ru_utime + usage.ru_stime)
 
 
-def measure_metrics(port: int) -> float:
-    """Return the least milliseconds of a scrape of the metrics."""
+def measure_metrics(port: int) -> float | str:
+    """Return the least milliseconds of a scrape of the metrics, or the status of a service that refuses it."""
     seconds = []
     for _ in range(SCRAPES):
         began = time.perf_counter()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
-            response.read()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
+                response.read()
+        except urllib.error.HTTPError as error:
+            return f"status {error.code}"
         seconds.append(time.perf_counter() - began)
     return 1000 * min(seconds)
 
