@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import RecordedWarmProcess
@@ -72,6 +73,7 @@ def test_the_compose_file_names_exactly_the_files_of_its_folder():
     assert all(set(each.get("secrets", [])) <= set(COMPOSE["secrets"]) for each in SERVICES.values())
 
 
+@pytest.mark.long
 async def test_compose_captures_every_send_from_the_queue_into_the_bucket(tmp_path):
     """Every send of the queue is captured into the bucket, and the one invalid message becomes a dead letter."""
     compose = ComposeProcesses(tmp_path)
