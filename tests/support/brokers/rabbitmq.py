@@ -13,6 +13,7 @@ from tests.support.brokers.broker_server import BrokerServer, Server
 from tests.support.processes import free_port, require_program
 
 _ERLANG_LIBRARIES = Path("/usr/lib/erlang/lib")
+_EXAMPLE = Path(__file__).parent.parent.parent.parent / "config/compose"
 
 
 def _install_without_plugins(home: Path) -> str:
@@ -40,18 +41,20 @@ def _link_modules(folder: Path, *libraries: Path) -> str:
 
 
 class RabbitMQ(BrokerServer):
-    """Debian's RabbitMQ, with its own epmd (Erlang's name server)."""
+    """Debian's RabbitMQ with the configuration of config/compose, and its own epmd (Erlang's name server)."""
 
     kind = "rabbitmq"
 
-    def __init__(self, folder: Path, **environment: str) -> None:
-        """Start both, with these environment variables too."""
+    def __init__(self, folder: Path) -> None:
+        """Start both."""
         require_program("rabbitmq-server")
         port, epmd_port = free_port(), free_port()
         folder.mkdir(parents=True)
         program = _install_without_plugins(folder / "home")
         modules = _link_modules(folder / "modules", folder / "home/plugins", _ERLANG_LIBRARIES)
         (folder / "plugins").write_text("[].")
+        config = (_EXAMPLE / "rabbitmq.conf").read_text().replace("/etc/rabbitmq", str(_EXAMPLE))
+        (folder / "rabbitmq.conf").write_text(config)
         env = {
             "HOME": str(folder),
             "ERL_EPMD_PORT": str(epmd_port),
@@ -63,13 +66,14 @@ class RabbitMQ(BrokerServer):
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "flags"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_PLUGINS_DIR": str(folder / "home/plugins"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S 1:1 +sbwt none -pa {modules}",
-        } | environment
+        }
         self._epmd = Server(epmd_port, require_program("epmd"), "-port", str(epmd_port), "-address", "127.0.0.1")
         self.server = Server(port, program, env=env)
-        self.url = f"amqp://guest:guest@127.0.0.1:{port}"
+        self.url = (_EXAMPLE / "rabbitmq_url").read_text().strip().replace("@queue", f"@127.0.0.1:{port}")
 
     def options(self, name: str) -> dict[str, Any]:
         """See ``BrokerServer``."""
