@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harvester.cli import ledger_access, options, output, startup
+from harvester.cli import ledger_access, options, output, progress, startup
 from harvester.cli.layout import wrap
 from harvester.errors import ExitCode, HarvesterError, UsageError
 from harvester.observability.redaction import scrub
@@ -57,7 +57,8 @@ def _check(arguments: dict[str, Any]) -> "list[Finding]":
         raise UsageError("doctor checks a folder or a bucket; name one with -o")
 
     path = ledger_access.get_ledger_path(settings.out, settings.state)
-    return asyncio.run(run_checks(settings, ledger=path, clock=SystemClock()))
+    with progress.show_work(f"checking {output.plural(len(settings.workspaces), 'workspace')}"):
+        return asyncio.run(run_checks(settings, ledger=path, clock=SystemClock()))
 
 
 def _print_table(findings: "Sequence[Finding]") -> None:

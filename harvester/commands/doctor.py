@@ -4,7 +4,10 @@ No check creates a ledger or a folder: it creates a temporary one on the same di
 remains, because harvester does not need the permission to delete.
 """
 
+import asyncio
 import resource
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
 from harvester.clock import Clock
@@ -19,10 +22,12 @@ from harvester.model import is_in_object_store
 from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings
 from harvester.settings.environment import PROXY_HINT, check_certificates, list_proxy_variables
 from harvester.settings.proxy import FROM_ENVIRONMENT
-from harvester.storage import Sink, open_sink
+from harvester.storage import Sink, share_clients
 
 _OTHER_FILES = 150
 """Open files other than requests: ledger, parts, brokers, buckets, and at most 64 connections to the page."""
+
+_CHECKS_AT_ONCE = 16
 
 _RESTORE_HINT = "another program has changed it: restore a backup, or use harvester ledger rebuild"
 
@@ -34,8 +39,8 @@ async def run_checks(settings: Settings, *, ledger: Path, clock: Clock) -> list[
     """
     findings = check_process(settings)
     reported = {each.text for each in findings if not each.ok}
-    for name in settings.workspaces:
-        findings += [each for each in await check_workspace(name, settings, clock) if each.text not in reported]
+    of_workspaces = await _check_all(settings.workspaces, lambda name: check_workspace(name, settings, clock))
+    findings += [each for each in of_workspaces if each.text not in reported]
     for names in settings.find_duplicates():
         findings.append(Finding("workspaces", ok=False, text=f"{' and '.join(names)}: {DUPLICATE_WORKSPACE_HINT}"))
     ledger_id = None
@@ -44,14 +49,28 @@ async def run_checks(settings: Settings, *, ledger: Path, clock: Clock) -> list[
         findings.append(Finding("ledger", ok=True, text=f"{ledger} {seen}"))
     except HarvesterError as error:
         findings.append(Finding("ledger", ok=False, text=str(error)))
-    for out, names in settings.list_places().items():
+    open_sink, places = share_clients(), settings.list_places()
+
+    async def check_place(out: str) -> list[Finding]:
+        names = places[out]
         owners = "" if len(names) == len(settings.workspaces) else f"{out} of {name_workspaces(names)}: "
         try:
-            findings += await _check_place(open_sink(out), ledger, ledger_id, clock, owners=owners)
+            return await _check_place(open_sink(out), ledger, ledger_id, clock, owners=owners)
         except HarvesterError as error:
-            if str(error) not in reported:
-                findings.append(Finding("place", ok=False, text=f"{owners}{error}"))
-    return findings
+            return [] if str(error) in reported else [Finding("place", ok=False, text=f"{owners}{error}")]
+
+    return findings + await _check_all(places, check_place)
+
+
+async def _check_all(names: Iterable[str], check: Callable[[str], Awaitable[list[Finding]]]) -> list[Finding]:
+    """Return the findings about all names in their order. A few checks run at once, since they wait for responses."""
+    slots = asyncio.Semaphore(_CHECKS_AT_ONCE)
+
+    async def check_one(name: str) -> list[Finding]:
+        async with slots:
+            return await check(name)
+
+    return list(chain.from_iterable(await asyncio.gather(*map(check_one, names))))
 
 
 def check_process(settings: Settings) -> list[Finding]:

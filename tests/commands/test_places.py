@@ -9,8 +9,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from harvester.clock import SystemClock
+from harvester.commands.doctor import run_checks
+from harvester.settings import Settings, Workspace
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.conftest import read_rows
+from tests.support.faulty_server import read_request, serve_script
 from tests.support.ledger_file import query
 from tests.support.secret_canary import KEY
 
@@ -104,3 +108,23 @@ async def test_the_place_of_another_ledger_is_refused_by_the_name_of_its_workspa
         assert (code, simulator.responses.total()) == (5, requests)
         assert "client-b was captured with another ledger" in err
         assert '(the place of workspace "b")' in err
+
+
+async def test_doctor_checks_workspaces_and_places_at_once_and_keeps_their_order(tmp_path):
+    """Hundreds of workspaces take seconds, not minutes: here, no endpoint responds before all have a request."""
+    names = [f"w{number}" for number in range(4)]
+    together = asyncio.Barrier(len(names))
+
+    async def respond_together(reader, writer, server):
+        await read_request(reader, server)
+        await together.wait()
+        writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with serve_script(respond_together) as server, asyncio.timeout(20):
+        workspaces = {
+            name: Workspace(endpoint=server.url, api_key=KEY + name, out=str(tmp_path / name)) for name in names
+        }
+        found = await run_checks(Settings(workspaces=workspaces), ledger=tmp_path / "ledger.db", clock=SystemClock())
+    assert [each.workspace for each in found if each.check == "endpoint"] == names
+    assert [each.text.split('"')[1] for each in found if each.check == "place"] == names
