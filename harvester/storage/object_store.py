@@ -7,8 +7,10 @@ environment, web identity, the role of the instance or container. AWS profiles a
 ``store_failures`` turns failures into sentences.
 """
 
+import atexit
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -34,6 +36,10 @@ _RETRIES: Any = {
 }
 _NO_PROXY, _ALL_HOSTS = "http://127.0.0.1:9", ("*", "0.0.0.0/0", "::/0")
 """obstore has no option to ignore the proxy of the environment, but one for hosts that are reached without a proxy."""
+
+# A thread of obstore that returns to Python after the interpreter has begun to end aborts the process (PyO3). A thread
+# that has a result returns within a millisecond if the interpreter is idle.
+atexit.register(time.sleep, 0.05)
 
 _SPOOLED_BYTES = 8 * 1024 * 1024
 MAX_OBJECT_BYTES = 4 << 30
