@@ -79,9 +79,9 @@ class Command:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
-    def start_warm(self, *arguments: str) -> WarmProcess:
+    def start_warm(self, *arguments: str, **options) -> WarmProcess:
         """Start a process that has already imported everything, see ``WarmProcess``."""
-        return RecordedWarmProcess(self.folder, self.env, *arguments)
+        return RecordedWarmProcess(self.folder, self.env, *arguments, **options)
 
     async def run(
         self, *arguments: str, stdin: bytes | None = None, inside: Sequence[str] = ()

@@ -66,12 +66,20 @@ def fork(
 class WarmProcess:
     """A warm process with pipes as a shell makes them, and the methods of ``subprocess.Popen`` that tests use."""
 
-    def __init__(self, folder: Path, env: dict[str, str], *arguments: str) -> None:
-        """Start it."""
+    def __init__(self, folder: Path, env: dict[str, str], *arguments: str, output_device: str | None = None) -> None:
+        """Start it; its standard output is a pipe, or a device."""
         (stdin, self._stdin), (out, out_writer), (err, err_writer) = (_context.Pipe(duplex=False) for _ in range(3))
+        if output_device is not None:
+            out_writer.close()
+            out_writer = Connection(os.open(output_device, os.O_WRONLY), readable=False)
         with stdin, out_writer, err_writer:
             self._process = fork(folder, env, *arguments, streams=(stdin, out_writer, err_writer))
         self.stdout, self.stderr = _open_pipe(out), _open_pipe(err)
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
 
     @property
     def returncode(self) -> int | None:
