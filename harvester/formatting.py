@@ -69,5 +69,6 @@ def safe_text(text: str) -> str:
     """Return foreign text without secrets, on one line, truncated, with control characters escaped."""
     visible = scrub(text)
     if not visible.isprintable():
-        visible = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in visible)
+        kept = visible[: LONGEST_TEXT + 1]  # one more than is shown, so that a longer text ends with the ellipsis
+        visible = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in kept)
     return visible if len(visible) <= LONGEST_TEXT else visible[: LONGEST_TEXT - 1] + "…"
