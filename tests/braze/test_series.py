@@ -4,7 +4,7 @@ import json
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.braze.counters import FIXED_COLUMNS
@@ -325,7 +325,6 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(JSON, max_size=5))
 def test_any_list_of_days_becomes_rows(days):
     """Whatever the days contain, every row can be read back and names its pair."""

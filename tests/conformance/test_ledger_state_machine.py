@@ -22,6 +22,7 @@ from harvester.model import (
     Returned,
     SentPair,
 )
+from harvester.simulator.virtual_time import VirtualLoop
 from tests.conformance.ledger_model import NOW, OUTCOMES, PLANS, ExpectedPair, NoJitter, Owner
 from tests.support.clocks import SettableClock
 
@@ -70,7 +71,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def begin(self, days_ago):
         """Give one workspace a plan and the other single readings, and enqueue sends in each."""
         self.folder = tempfile.TemporaryDirectory()
-        self.runner = asyncio.Runner()
+        self.runner = asyncio.Runner(loop_factory=VirtualLoop)  # it runs transactions without other threads
         self.owners = {name: Owner(self.open_ledger()) for name in ("a", "b")}
         self.ledger = self.owners["a"].ledger
         self.run(self.ledger.intake.set_plan("eu", PLANS["eu"]))

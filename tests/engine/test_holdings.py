@@ -20,12 +20,13 @@ def test_half_is_shared_evenly_and_the_rest_goes_to_the_nearest_deadline():
 
 
 @given(
-    wanted=st.dictionaries(st.text(min_size=1), st.integers(1, 2000), max_size=30), room=st.integers(0, 3000),
-    chance=st.randoms(),
-)  # fmt: skip
-def test_the_room_is_used_and_never_exceeded(wanted, room, chance):
+    workspaces=st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 30)), max_size=30),
+    room=st.integers(0, 3000),
+)
+def test_the_room_is_used_and_never_exceeded(workspaces, room):
     """No workspace gets more than it wants, and the room is used as far as the workspaces need it."""
-    limits = share_room(wanted, {name: chance.random() for name in wanted}, room)
+    wanted = {f"w{number}": count for number, (count, _) in enumerate(workspaces)}
+    limits = share_room(wanted, {f"w{number}": float(at) for number, (_, at) in enumerate(workspaces)}, room)
     assert all(0 < limit <= wanted[name] for name, limit in limits.items())
     assert sum(limits.values()) == min(room, sum(wanted.values()))
 

@@ -10,7 +10,7 @@ from harvester.simulator.virtual_time import run_virtual
 from harvester.storage import Sink
 from tests.engine.test_changed_workspaces import configure
 from tests.support.ledger_file import query, recorded_statements
-from tests.support.many_workspaces import RecordingSink, Scene, sends, serve
+from tests.support.many_workspaces import FORTY_DAYS, RecordingSink, Scene, sends, serve
 
 FULL = SinkError("cannot write to a: No space left on device; free some space", cause="disk_full")
 
@@ -57,9 +57,9 @@ def test_a_cut_has_at_most_a_thousand_outcomes_of_all_places(tmp_path):
 
     async def story() -> None:
         async with serve(tmp_path, names, places={name: name for name in names}) as scene:
-            await scene.enqueue(*(sends(name, 900) for name in names))
+            await scene.enqueue(*(sends(name, 450) for name in names))
             await wait_until_stored(scene)
-            assert [stored(scene.sinks[name]) for name in names] == [[(name, 900)] for name in names]
+            assert [stored(scene.sinks[name]) for name in names] == [[(name, 450)] for name in names]
             sizes = query(tmp_path / "ledger.db", "SELECT count(*) FROM outcome GROUP BY ended_at")
             assert max(size for (size,) in sizes) <= 1000
 
@@ -97,18 +97,18 @@ def test_a_full_share_stops_only_the_workspaces_of_the_place_that_fails(tmp_path
 
     async def story() -> None:
         async with serve(tmp_path, ["a", "b"], places={"a": "a", "b": "b"}, max_sealed_bytes=1 << 20) as scene:
-            scene.sinks["a"].problem = FULL
-            await scene.enqueue(sends("a", 8000))
+            scene.sinks["a"].problem, scene.braze.body = FULL, FORTY_DAYS
+            await scene.enqueue(sends("a", 1000))
             await asyncio.sleep(300)
             requested = len(scene.braze.requests)
-            assert requested < 8000
+            assert requested < 1000
             await scene.enqueue(sends("b", 100))
             await asyncio.sleep(60)
             assert stored(scene.sinks["b"]) == [("b", 100)]
             assert len(scene.braze.requests) == requested + 100
             scene.sinks["a"].problem = None
             await wait_until_stored(scene)
-            assert stored(scene.sinks["a"]) == [("a", 8000)]
+            assert stored(scene.sinks["a"]) == [("a", 1000)]
 
     run_virtual(story())
 

@@ -22,6 +22,8 @@ from harvester.storage import Compression
 ENDPOINT = "https://rest.fra-01.braze.eu"
 START = VirtualClock().starts_at
 EMPTY = orjson.dumps({"message": "success", "data": []})
+FORTY_DAYS = orjson.dumps({"message": "success", "data": [{"time": "2026-01-01"}] * 40})
+"""A response that becomes 41 rows, for tests that need many bytes of few requests."""
 LATENCY_SECONDS = 0.2
 
 
@@ -76,6 +78,7 @@ class Braze:
     """The transport of every workspace. ``requests`` are workspace, send and time."""
 
     behaviours: Mapping[str, Behaviour] = field(default_factory=dict)
+    body: bytes = EMPTY
     requests: list[tuple[str, str, float]] = field(default_factory=list)
     most_in_flight: int = 0
     in_flight: int = 0
@@ -96,7 +99,7 @@ class Braze:
         status = does if isinstance(does, int) else 200
         ended = START + asyncio.get_running_loop().time()
         report = QuotaReport(250_000, 249_000, START + 3600, float(int(ended)))
-        return Response(status, EMPTY if status == 200 else b"{}", report, ended - START - now)
+        return Response(status, self.body if status == 200 else b"{}", report, ended - START - now)
 
     def scrub(self, text: str) -> str:
         """Return the text."""
