@@ -19,7 +19,7 @@ import zstandard
 from hypothesis import settings
 
 from harvester.settings import layers
-from tests.support import compiled_statements, quick_collection
+from tests.support import compiled_statements, quick_collection, warm_process
 from tests.support.brokers import start_broker_server
 from tests.support.object_stores import STORES, Bucket
 from tests.support.secret_canary import KEY, RecordedProcess, captured_output, find_leaks
@@ -36,10 +36,17 @@ MEMORY_DISK, ROOM_BYTES = Path("/dev/shm"), 2 << 30  # Linux keeps a file system
 
 
 def pytest_configure(config):
-    """Keep the folders of tests in memory, where every flush is quick, unless the user chose a folder."""
+    """Keep the folders of tests in memory, where every flush is quick, unless the user chose a folder.
+
+    The workers of the whole suite share a server of warm processes.
+    """
     chosen = config.option.basetemp or "TMPDIR" in os.environ
     if not chosen and os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free >= ROOM_BYTES:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY_DISK)
+    if hasattr(config, "workerinput"):
+        warm_process.use_shared_server()
+    elif config.option.numprocesses and quick_collection.runs_whole_suite(config):
+        warm_process.share_server()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -25,9 +25,14 @@ def allow_cache() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+def runs_whole_suite(config: pytest.Config) -> bool:
+    """Return whether pytest was given all tests."""
+    return [Path(each).resolve() for each in config.args] == [TOP / "tests"]
+
+
 def import_share(config: pytest.Config) -> None:
     """Import every n-th test module in a worker that will collect all, so that the others find it in the cache."""
-    if not hasattr(config, "workerinput") or [Path(each).resolve() for each in config.args] != [TOP / "tests"]:
+    if not hasattr(config, "workerinput") or not runs_whole_suite(config):
         return
     number, count = int(config.workerinput["workerid"].removeprefix("gw")), config.workerinput["workercount"]
     files = sorted((TOP / "tests").rglob("test_*.py"), key=lambda path: (-path.stat().st_size, path))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -38,6 +39,25 @@ _context.set_forkserver_preload([
     *(f"harvester.{name}" for name in _PRELOADED), "sqlalchemy.dialects.sqlite", "uvloop",
     "tests.support.preloaded",  # found only if tests run in the project's folder; elsewhere forks are slower
 ])  # fmt: skip
+
+_SHARED_SERVER = "SERVER_OF_WARM_PROCESSES"
+
+
+def share_server() -> None:
+    """Start the server of warm processes for the workers of this process, which then start none of their own."""
+    if sys.version_info >= (3, 14):
+        return  # its server requires a key that only its own process has
+    forkserver.ensure_running()
+    os.environ[_SHARED_SERVER] = forkserver._forkserver._forkserver_address
+
+
+def use_shared_server() -> None:
+    """Fork from the server that this worker's parent has started, if any."""
+    if address := os.environ.get(_SHARED_SERVER):
+        server = forkserver._forkserver
+        server._forkserver_address, server.ensure_running = address, resource_tracker.ensure_running
+        server._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)  # forks inherit it, and do not use it
+
 
 Streams = tuple[Connection, Connection, Connection]
 """Standard input, output and error."""

@@ -108,7 +108,7 @@ class Shell:
             self.harvester.env[name] = value
         if words[1] == "simulate":
             self.port = free_port()
-            self.background.append(self.harvester.start(*words[1:], "--port", str(self.port), "--pairs", "20"))
+            self.background.append(self.harvester.start_warm(*words[1:], "--port", str(self.port), "--pairs", "20"))
             while not (self.harvester.folder / "pairs.csv").exists():
                 await asyncio.sleep(0.05)
         else:
