@@ -106,7 +106,7 @@ def prepare(tx: Transaction) -> str:
     if about.name not in tables:
         if tables:
             raise LedgerError("this file is a database of another program; name another file with --state")
-        metadata.create_all(tx.connection)
+        metadata.create_all(tx.connection, checkfirst=False)  # there is none yet
         start_counting(tx)
         tx.execute(insert(about).values(ledger_id=secrets.token_hex(16), schema_version=SCHEMA_VERSION))
     ledger_id, version = tx.execute(select(about.c.ledger_id, about.c.schema_version)).one()

@@ -6,21 +6,26 @@ more than executing it.
 
 import asyncio
 import tempfile
+from collections.abc import Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 import structlog
+from sqlalchemy import Connection, DDLElement, MetaData, Table, create_mock_engine
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.util import LRUCache
 
 _COMPILED = LRUCache(2000)
 _begin_engine = Engine.__init__
+_create_all = MetaData.create_all
 
 
 def share() -> None:
-    """Let all engines use one cache. Its keys hold the dialect, and two of SQLite's are equal here."""
+    """Let all engines use one cache and one schema. The keys hold the dialect, and two of SQLite's are equal here."""
     Engine.__init__ = _begin_engine_with_shared_cache
+    MetaData.create_all = _create_all_from_text
     SQLiteDialect_pysqlite.__hash__ = lambda dialect: hash(type(dialect))
     SQLiteDialect_pysqlite.__eq__ = lambda dialect, other: type(dialect) is type(other)
 
@@ -28,6 +33,25 @@ def share() -> None:
 def _begin_engine_with_shared_cache(engine: Engine, *arguments, **options) -> None:
     _begin_engine(engine, *arguments, **options)
     engine._compiled_cache = _COMPILED
+
+
+def _create_all_from_text(
+    metadata: MetaData, connection: Connection, tables: Sequence[Table] | None = None, *, checkfirst: bool = True
+) -> None:
+    """Create the tables of a new ledger with statements that were compiled before; others as SQLAlchemy does."""
+    if tables is not None or checkfirst:
+        _create_all(metadata, connection, tables, checkfirst)
+        return
+    for statement in _compile_schema(metadata):
+        connection.exec_driver_sql(statement)
+
+
+@cache
+def _compile_schema(metadata: MetaData) -> list[str]:
+    found: list[DDLElement] = []
+    engine = create_mock_engine("sqlite://", lambda statement, *_: found.append(statement))
+    _create_all(metadata, engine, checkfirst=False)
+    return [str(each.compile(dialect=engine.dialect)) for each in found]
 
 
 def compile_all() -> None:
