@@ -150,7 +150,7 @@ class Dispatcher:
         names = sorted(self._workspaces.names, key=lambda name: name not in self._due)
         first = int(self._clock.monotonic() // POLL_SECONDS) * TIME_PROBES % len(names)
         probed = (names[first:] + names[:first])[:TIME_PROBES]
-        await self._time.request_time_if_needed(probed, lambda name: self._workspaces.get(name).client)
+        await self._time.request_time_if_needed(probed, self._workspaces.find_client)
 
     def _check_time(self) -> None:
         """Act on a time that was confirmed or has moved."""

@@ -94,23 +94,26 @@ class TimeCheck:
             self._record_witness(workspace)
         return Returned() if void else outcome
 
-    async def may_expire(self, workspace: str, get_client: Callable[[], Client] | None) -> bool:
+    async def may_expire(self, workspace: str, find_client: Callable[[], Client | None]) -> bool:
         """Return whether pairs of a workspace may expire: the time is right for it too.
 
         If the time contradicts the machine's clock, its own endpoint must agree with it, and is asked if necessary. The
-        wrong ``Date`` of another workspace's endpoint must never end its pairs. Without ``get_client``, as for a
-        workspace that was removed, no endpoint can be asked.
+        wrong ``Date`` of another workspace's endpoint must never end its pairs. ``find_client`` returns None for a
+        workspace that was removed, even meanwhile: then no endpoint can be asked.
         """
         clock, difference = self._clock, self._clock.difference
         if difference is None:
             return False
         if abs(difference) <= LARGE_DIFFERENCE_SECONDS or self._witnesses.get(workspace) == clock.moves:
             return True
-        if get_client is None or not await self._ledger.upkeep.has_expired(workspace):
+        if not await self._ledger.upkeep.has_expired(workspace):
             return False
         moves, pair = clock.moves, Pair(workspace, *_NO_SEND)
         for _ in range(2):  # the second response decides, if the first one contradicts the known time
-            if await get_client().request_time(pair, ending_at=clock.wall()):
+            client = find_client()
+            if client is None:
+                return False
+            if await client.request_time(pair, ending_at=clock.wall()):
                 self._record_witness(workspace)
             if clock.moves != moves:
                 return False
@@ -159,15 +162,19 @@ class TimeCheck:
             self._requests_left = MAX_TIME_REQUESTS
         return self._requests_left > 0
 
-    async def request_time_if_needed(self, workspaces: Sequence[str], get_client: Callable[[str], Client]) -> bool:
+    async def request_time_if_needed(
+        self, workspaces: Sequence[str], find_client: Callable[[str], Client | None]
+    ) -> bool:
         """Make one request for the time if the next step depends on it; returns whether one was made.
 
         It is needed for pairs that only a confirmed time can end, and once the machine's clock has jumped.
+        ``find_client`` returns None for a workspace that was removed meanwhile.
         """
         pair = await self._ledger.upkeep.find_time_probe(workspaces) if self.may_request_time else None
-        if pair is None:
+        client = find_client(pair.workspace) if pair is not None else None
+        if pair is None or client is None:
             return False
-        if await get_client(pair.workspace).request_time(pair, ending_at=self._clock.wall()):
+        if await client.request_time(pair, ending_at=self._clock.wall()):
             self._requests_left -= 1
             self._requested_at = self._clock.monotonic()
             self._record_witness(pair.workspace)

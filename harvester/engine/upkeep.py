@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from itertools import islice
 
 import structlog
 
-from harvester.braze.client import Client
 from harvester.clock import wait_for_event
 from harvester.engine.counters import Counters
 from harvester.engine.dispatcher import Dispatcher
@@ -110,11 +110,9 @@ class Upkeep:
 
     async def _expire(self, page: list[str]) -> None:
         """Expire the overdue pairs of those workspaces whose time is certain."""
-        certain = [name for name in page if await self._time.may_expire(name, self._find_client(name))]
+        find = self._workspaces.find_client
+        certain = [name for name in page if await self._time.may_expire(name, partial(find, name))]
         await self._ledger.upkeep.expire(certain)
-
-    def _find_client(self, name: str) -> Callable[[], Client] | None:
-        return (lambda: self._workspaces.get(name).client) if name in self._workspaces else None
 
     def _report_progress(self) -> None:
         """Log what the workspaces at work have done: the work may take long where the pace is low."""

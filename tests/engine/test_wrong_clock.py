@@ -20,6 +20,8 @@ from harvester.cli.output import clock_line, format_time
 from harvester.clock import MAX_MOVES, Bounds, BrazeClock, format_difference
 from harvester.commands.capture import Run, Summary
 from harvester.engine.engine import Engine
+from harvester.engine.time_check import TimeCheck
+from harvester.engine.workspaces import Workspaces
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
 from harvester.model import Batch, Captured, Deferred, Pair, ReadingOutcome, SentPair, Verdict
@@ -401,6 +403,21 @@ def test_a_reading_deferred_by_a_clock_that_was_ahead_is_due_at_once(tmp_path, c
             return len(await ledger.batches.claim({"eu": 1}))
 
     assert run_virtual(story()) == 1
+
+
+def test_a_workspace_that_is_removed_while_its_pair_is_found_ends_nothing(tmp_path):
+    """The time is then not requested of it. Otherwise, a reload at the wrong moment would end the service."""
+
+    async def story() -> bool:
+        machine = Machine(20 * DAY)
+        async with await Ledger.open(tmp_path / "ledger.db", clock=machine) as ledger:
+            await ledger.intake.set_plan("eu", ReadingPlan((1.0, 13.0)))
+            await ledger.intake.enqueue(sends(0.0))
+            assert await ledger.upkeep.find_time_probe(["eu"]) is not None
+            workspaces = Workspaces(Settings(workspaces={"us": Workspace(endpoint=AT, api_key=KEY)}), ledger.clock)
+            return await TimeCheck(ledger).request_time_if_needed(["eu"], workspaces.find_client)
+
+    assert run_virtual(story()) is False
 
 
 def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_path):
