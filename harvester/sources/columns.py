@@ -95,6 +95,12 @@ def list_columns(names: Iterable[str], columns: Mapping[str, str] | None = None)
     return list(found.values())
 
 
+def contains_pair(columns: Iterable[Column]) -> bool:
+    """Return whether the columns of a list contain both ids of a pair."""
+    fields = {each.field for each in columns}
+    return "send_id" in fields and bool(fields & {"campaign_id", API_ID})
+
+
 def find_columns(list_name: str, header: Sequence[str], columns: Mapping[str, str] | None = None) -> list[Column]:
     """Return the known columns of a header. Raises ``UsageError`` if a required one is missing or two fit a field."""
     try:
@@ -112,7 +118,7 @@ def find_columns(list_name: str, header: Sequence[str], columns: Mapping[str, st
             f"{list_name}: the header contains no column {(columns or {})[missing[0]]!r}, which --column names for "
             f"{missing[0]}; found: {_format_header(header)}"
         )
-    if not ("send_id" in fields and fields & {"campaign_id", API_ID}):
+    if not contains_pair(found):
         required = " and ".join(ID_FIELDS)
         names = ",".join([*ID_FIELDS, *["x"] * (len(header) - len(ID_FIELDS))][:_MAX_NAMES])
         more = f",... ({len(header)} names)" if len(header) > _MAX_NAMES else ""

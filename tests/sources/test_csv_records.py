@@ -128,14 +128,14 @@ def test_a_header_is_quoted_without_its_control_characters():
     "second", ["campaign_id,send_id,x", "\ufeffcampaign_id,send_id,x", '"campaign_id","send_id","x"']
 )
 def test_a_repeated_header_between_rows_is_skipped_and_counted(second):
-    """``cat a.csv b.csv`` produces such a list. The header is no row, but it counts in the numbers of lines."""
+    """``cat a.csv b.csv`` produces such a list. The repeated header is skipped, but counts as a line."""
     pairs, (bad,), source = read_list(f"campaign_id,send_id,x\nc,s1,1\n{second}\nc,s2,2\nc,,3\n")
     assert list(pairs) == [("c", "s1"), ("c", "s2")]
     assert (bad.line, source.lines, source.skipped) == (5, 3, {"rows that repeat the header": 1})
 
 
 def test_a_second_header_with_other_columns_is_a_bad_line():
-    """It is no row either, but the lists that were joined are not the same."""
+    """It is not skipped: the joined lists have different columns."""
     pairs, (bad,), _ = read_list("campaign_id,send_id,x\nc,s1,1\ncampaign_id,send_id,y\nc,s2,2\n")
     assert (list(pairs), bad.line) == ([("c", "s1"), ("c", "s2")], 3)
     assert "second header, whose ignored columns differ" in bad.problem

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from harvester.sources.avro.binary import UnreadableAvro, advance, read_long, select_branch
-from harvester.sources.avro.schema import AvroTypes
+from harvester.sources.avro.schema import UUID_BYTES, AvroTypes
 
 Decode = Callable[[bytes, int], tuple[Any, int]]
 """Decodes the value at a position. Returns the value and the position after it."""
@@ -20,7 +20,6 @@ _UNITS_PER_SECOND = {
     for unit, units in {"millis": 1_000, "micros": 1_000_000, "nanos": 1_000_000_000}.items()
 }
 _DAY_SECONDS = 86_400
-_UUID_BYTES = 16
 
 
 def compile_record_decoder(schema: Any, wanted: Sequence[str]) -> Decode:
@@ -115,7 +114,7 @@ def _decode_text(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _decode_uuid(data: bytes, at: int) -> tuple[str, int]:
-    end = advance(data, at, _UUID_BYTES)
+    end = advance(data, at, UUID_BYTES)
     return str(UUID(bytes=data[at:end])), end
 
 

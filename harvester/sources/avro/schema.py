@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from harvester.sources.avro.binary import UnreadableAvro, advance, read_long, select_branch, skip_bytes, skip_long
 
 _FIXED_SIZES = {"null": 0, "boolean": 1, "float": 4, "double": 8}
-_UUID_BYTES = 16
+UUID_BYTES = 16
 
 
 class AvroType(NamedTuple):
@@ -63,7 +63,7 @@ class AvroTypes:
             compiled = AvroType(skip_long)
         elif schema["type"] == "fixed":
             compiled = _create_fixed(int(schema["size"]))
-            if schema.get("logicalType") == "uuid" and compiled.size == _UUID_BYTES:
+            if schema.get("logicalType") == "uuid" and compiled.size == UUID_BYTES:
                 self._uuids.add(name)
         else:
             compiled = _create_sequence([self.compile(each["type"], (*enclosing, name)) for each in schema["fields"]])

@@ -37,7 +37,7 @@ class Record(NamedTuple):
 
 
 def read_csv_records(file: TextFile, *, separator: str = ",", lines_before: int = 0) -> Iterator[Record]:
-    """Yield the records of a CSV text. A record without cells is no row: it shows that reading continues."""
+    """Yield the records of a CSV text. An empty record is not a row; it only lets the reader show progress or stop."""
     pieces = read_pieces(file, lines_before=lines_before)
     for piece in pieces:
         if piece.ends_line and '"' not in piece.text:

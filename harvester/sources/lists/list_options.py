@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from harvester.errors import UsageError
-from harvester.sources.columns import API_ID, FIELDS, AmbiguousColumn, find_field, list_columns
+from harvester.sources.columns import FIELDS, AmbiguousColumn, contains_pair, find_field, list_columns
 from harvester.sources.fields import ID_FIELDS
 
 _EXAMPLE_TIME = datetime(2026, 11, 24, 8, tzinfo=UTC)
@@ -59,10 +59,10 @@ class ListOptions:
 def _check_names(names: Sequence[str], columns: Mapping[str, str]) -> None:
     """Raise ``UsageError`` unless the names of the columns of a list contain those of a pair once."""
     try:
-        fields = {each.field for each in list_columns(names, columns)}
+        found = list_columns(names, columns)
     except AmbiguousColumn as error:
         raise UsageError(f"--no-header names {error.field} twice; write x for a column that is not needed") from None
-    if not ("send_id" in fields and fields & {"campaign_id", API_ID}):
+    if not contains_pair(found):
         raise UsageError(f"--no-header {','.join(names)!r}: the names must include {' and '.join(ID_FIELDS)}")
 
 

@@ -11,7 +11,7 @@ from typing import IO
 
 from harvester.errors import UsageError
 from harvester.model import BadLine
-from harvester.sources.columns import API_ID, AmbiguousColumn, list_columns
+from harvester.sources.columns import AmbiguousColumn, contains_pair, list_columns
 from harvester.sources.lists import workbook_process
 from harvester.sources.lists.csv_records import Record
 from harvester.sources.lists.csv_rows import read_table_rows
@@ -83,7 +83,6 @@ def _skip_titles(records: Iterator[Record], options: ListOptions) -> Iterator[Re
         first = first or record
         with suppress(AmbiguousColumn):
             names = (cell.strip() for cell in record.cells if len(cell) < workbook_process.TEXT_CHARACTERS)
-            fields = {each.field for each in list_columns(names, options.columns)}
-            if "send_id" in fields and fields & {"campaign_id", API_ID}:
+            if contains_pair(list_columns(names, options.columns)):
                 return chain([record], records)
     return chain([first] if first else [], records)

@@ -49,8 +49,7 @@ def decode_body(body: bytes) -> bytes:
             body = decoded
         else:
             break
-    if body.startswith(tuple(_OTHER_COMPRESSIONS)):
-        name = next(name for magic, name in _OTHER_COMPRESSIONS.items() if body.startswith(magic))
+    if name := next((name for magic, name in _OTHER_COMPRESSIONS.items() if body.startswith(magic)), None):
         raise InvalidField("", f"the message is compressed with {name}, which is not read; compress it with gzip")
     return body
 
