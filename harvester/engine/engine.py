@@ -62,7 +62,6 @@ class Engine:
             patience_seconds=math.inf if lasting else settings.patience_seconds,
         )  # fmt: skip
         self._ledger = ledger
-        self._lasting = lasting
         self._patience = Patience(None if lasting else settings.patience_seconds)
         self._holdings = Holdings()
         self._lease = Lease(ledger, self._drop_lost)
@@ -103,7 +102,7 @@ class Engine:
         self._warn_of_duplicates(self.workspaces)
         await self.places.apply(self.workspaces.settings)
         await self.places.attach_all(self._ledger.clock)
-        if await self.uploader.recover() and not (self._lasting and self.places.only is None):
+        if await self.uploader.recover() and not (self._patience.lasting and self.places.only is None):
             raise SinkError(
                 f"the ledger {self._ledger.path} holds a part that was sealed for another place; "
                 "run once with the previous output, or choose another ledger with --state"
@@ -198,8 +197,10 @@ class Engine:
         failing = {name for name, each in self.workspaces.list_access().items() if not each.droppable}
         others = sorted(set(self.workspaces) - {workspace}, key=lambda name: (name in failing, name))
         for name in [workspace, *others[: MAX_TIME_REQUESTS - 1]]:
-            if name in self.workspaces and not self._ledger.clock.confirmed:
-                await self.time.confirm(name, self.workspaces.get(name).client)
+            if self._ledger.clock.confirmed:
+                return
+            if (client := self.workspaces.find_client(name)) is not None:
+                await self.time.confirm(name, client)
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         assert self._group is not None

@@ -106,7 +106,10 @@ class Places:
     async def apply(self, settings: Settings) -> None:
         """Give each workspace of these settings its place. Raises ``UsageError`` for a place that cannot be opened."""
         sinks = {name: await self._find_sink(name, workspace.out) for name, workspace in settings.workspaces.items()}
-        self._by_workspace = {name: await self._find_or_add(sink) for name, sink in sinks.items()}
+        known = {place: dataset_id for dataset_id, place in (await self._ledger.reports.list_places()).items()}
+        for sink in sinks.values():
+            self._places.setdefault(sink.place, Place(sink, known.get(sink.place)))
+        self._by_workspace = {name: self._places[sink.place] for name, sink in sinks.items()}
         for name, place in self._by_workspace.items():
             if place.dataset_id is not None:
                 self.destinations[name] = place.dataset_id
@@ -120,11 +123,6 @@ class Places:
             except UsageError as error:
                 raise UsageError(f"workspaces.{workspace}.out: {error}") from None
         return self._sinks[out]
-
-    async def _find_or_add(self, sink: Sink) -> Place:
-        if sink.place not in self._places:
-            self._places[sink.place] = Place(sink, await self._ledger.reports.find_dataset(sink.place))
-        return self._places[sink.place]
 
     def find(self, dataset_id: str) -> Place | None:
         """Return the place that takes the parts of a dataset; None if there is none."""

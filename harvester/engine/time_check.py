@@ -110,8 +110,7 @@ class TimeCheck:
             return False
         moves, pair = clock.moves, Pair(workspace, *_NO_SEND)
         for _ in range(2):  # the second response decides, if the first one contradicts the known time
-            client = find_client()
-            if client is None:
+            if (client := find_client()) is None:
                 return False
             if await client.request_time(pair, ending_at=clock.wall()):
                 self._record_witness(workspace)
@@ -171,8 +170,7 @@ class TimeCheck:
         ``find_client`` returns None for a workspace that was removed meanwhile.
         """
         pair = await self._ledger.upkeep.find_time_probe(workspaces) if self.may_request_time else None
-        client = find_client(pair.workspace) if pair is not None else None
-        if pair is None or client is None:
+        if pair is None or (client := find_client(pair.workspace)) is None:
             return False
         if await client.request_time(pair, ending_at=self._clock.wall()):
             self._requests_left -= 1

@@ -176,7 +176,7 @@ class Workspaces(Collection[str]):
 
     def find_client(self, name: str) -> Client | None:
         """Return the client of a workspace; None if the workspace is not configured any more."""
-        return self.get(name).client if name in self.settings.workspaces else None
+        return self.get(name).client if name in self else None
 
     def describe_hold(self, name: str, cause: str) -> str:
         """Return what a hold of a workspace waits for, in words for people."""
