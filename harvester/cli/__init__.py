@@ -131,16 +131,26 @@ def _print_bug(kind: type[BaseException], error: BaseException, trace: Traceback
     sys.stderr.write(scrub("".join(traceback.format_exception(kind, error, trace))))
 
 
-def _set_color(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    """Print no color if ``NO_COLOR`` has a value (https://no-color.org), or if the terminal has no control codes."""
-    if value == "dumb" or (value and option.name == "no_color"):
+def _follow_no_color(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Print no color if ``NO_COLOR`` has a value (https://no-color.org)."""
+    del option
+    if value:
+        context.color = False
+
+
+def _follow_terminal(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Print no color on a terminal without control codes."""
+    del option
+    if value == "dumb":
         context.color = False
 
 
 @click.group(cls=_Commands, epilog=EXIT_CODES)
 @click.version_option(__version__)
-@click.option("--no-color", envvar="NO_COLOR", hidden=True, is_eager=True, expose_value=False, callback=_set_color)
-@click.option("--terminal", envvar="TERM", hidden=True, is_eager=True, expose_value=False, callback=_set_color)
+@click.option(
+    "--no-color", envvar="NO_COLOR", hidden=True, is_eager=True, expose_value=False, callback=_follow_no_color
+)
+@click.option("--terminal", envvar="TERM", hidden=True, is_eager=True, expose_value=False, callback=_follow_terminal)
 def main() -> None:
     """Capture Braze send analytics before they expire.
 

@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import date
 from pathlib import Path
@@ -18,9 +17,6 @@ from harvester.text import printable
 
 if TYPE_CHECKING:
     from harvester.datasets import WrittenView
-
-Show = Callable[[str], None]
-"""Shows what a command is doing."""
 
 
 @click.command()
@@ -87,12 +83,12 @@ def latest(place: str, out: str | None, config: Path | None, kind: str, since: s
         )
 
 
-def _show_progress(out: str | None, text: str) -> AbstractContextManager[Show]:
+def _show_progress(out: str | None, text: str) -> AbstractContextManager[progress.Show]:
     """Show progress, unless the terminal gets the rows."""
     return nullcontext(lambda _: None) if out is None and sys.stdout.isatty() else progress.show_work(text)
 
 
-def _export(place: str, out: str | None, temporary: Path, show: Show, **export: Any) -> "WrittenView":
+def _export(place: str, out: str | None, temporary: Path, show: progress.Show, **export: Any) -> "WrittenView":
     """Write the latest view of a place; through folders for temporary files, if one of both is in a bucket."""
     from harvester.datasets import write_latest
 
@@ -136,7 +132,7 @@ def _is_day(text: str) -> bool:
         return False
 
 
-def _upload_files(target: Path, out: str, show: Show) -> None:
+def _upload_files(target: Path, out: str, show: progress.Show) -> None:
     """Write the exported file, or all files of the folder, to a bucket. Files of an earlier export are replaced."""
     from harvester.storage.object_store import ObjectStore
 
@@ -147,7 +143,7 @@ def _upload_files(target: Path, out: str, show: Show) -> None:
             store.replace(str(path.relative_to(target.parent)), path)
 
 
-def copy_parts(place: str, to: Path, show: Show) -> Path:
+def copy_parts(place: str, to: Path, show: progress.Show) -> Path:
     """Copy the parts of a bucket to a folder, under the same names; returns the folder. ``show`` gets the progress."""
     from harvester.storage.object_store import ObjectStore
 

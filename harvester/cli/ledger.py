@@ -14,7 +14,7 @@ from harvester.model import is_in_object_store
 from harvester.place import classify_place
 
 if TYPE_CHECKING:
-    from harvester.cli.latest import Show
+    from harvester.cli.progress import Show
     from harvester.schedule import ReadingPlan
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from harvester.cli.layout import wrap
+from harvester.cli.streams import CLOSED_STDOUT, DISCARD
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, format_difference
 from harvester.errors import UsageError
 from harvester.text import printable
@@ -26,10 +27,10 @@ DEFAULT_WIDTH = 80
 """The width of a terminal that does not know its own."""
 
 
-def check_stdout(alternative: str = "redirect it to /dev/null") -> None:
+def check_stdout(alternative: str = DISCARD) -> None:
     """Raise ``UsageError`` if standard output was closed at the start: what is written to it would be lost."""
     if sys.__stdout__ is None:
-        raise UsageError(f"standard output is closed; open it, or {alternative}")
+        raise UsageError(CLOSED_STDOUT.format(alternative))
 
 
 def get_width(stream: TextIO) -> int | None:

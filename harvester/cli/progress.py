@@ -28,6 +28,9 @@ _FREE_COLUMNS = 3
 Lines = Callable[[float, int, bool], list[Line]]
 """Returns the lines at a monotonic time for a width; the last argument is whether only ASCII can be shown."""
 
+Show = Callable[[str], None]
+"""Shows what a command is doing."""
+
 
 def defer_rich() -> None:
     """Let ``import rich`` fail until progress is drawn. structlog would import it for its tracebacks, if it can."""
@@ -96,8 +99,11 @@ async def _draw(lines: Lines, refresh_seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def show_work(text: str) -> Iterator[Callable[[str], None]]:
-    """Show what work that occupies this thread does, and for how long; yields a function that changes the text."""
+def show_work(text: str) -> Iterator[Show]:
+    """Show what a command that occupies this thread is doing, and for how long.
+
+    Yields a function that changes the text.
+    """
     steps, ended = deque([text], maxlen=1), threading.Event()
     drawing = threading.Thread(target=_draw_beside, args=(steps, ended), name="progress")
     if sys.stderr.isatty():

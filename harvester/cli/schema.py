@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from harvester.cli import options, progress, startup
-from harvester.cli.latest import Show, copy_parts
+from harvester.cli.latest import copy_parts
 from harvester.errors import UsageError
 from harvester.place import PlaceKind, classify_place
 
@@ -58,7 +58,7 @@ def schema(place: str | None, kind: str, statement: str, table: str, config: Pat
     click.echo(build_statement(Statement(statement), kind, columns, table), nl=False)
 
 
-def _get_folder(place: str, temporary: Path, config: Path | None, show: Show) -> Path:
+def _get_folder(place: str, temporary: Path, config: Path | None, show: progress.Show) -> Path:
     """Return the folder with the parts of a place; those of a bucket are copied."""
     if classify_place(place, "PLACE", buckets=True) is PlaceKind.FILE:
         return Path(place)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harvester.simulator import Simulator
 
 
-def _list_faults(context: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
+def _list_faults(context: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click calls it so
     """Print the faults, then exit."""
     del option
     if value:

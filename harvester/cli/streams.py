@@ -7,6 +7,11 @@ from typing import Any, TextIO
 
 import click
 
+CLOSED_STDOUT = "standard output is closed; open it, or {}"
+"""The error of a command whose output would be lost, with what else to do."""
+
+DISCARD = "redirect it to /dev/null"
+
 
 def open_streams() -> None:
     """Make the standard streams usable. Call it before anything is opened or printed.
@@ -30,7 +35,7 @@ def drop_output() -> None:
 class _ClosedOutput(io.TextIOBase):
     def write(self, text: str) -> int:
         if text:
-            raise click.UsageError("standard output is closed; open it, or redirect it to /dev/null")
+            raise click.UsageError(CLOSED_STDOUT.format(DISCARD))
         return 0
 
     def fileno(self) -> int:
