@@ -282,7 +282,7 @@ def test_the_heading_of_invalid_settings_is_not_a_check_of_doctor(monkeypatch):
 
 @pytest.mark.parametrize("moment", ["_escape_invalid", "_allow_open_files"])
 def test_a_signal_before_the_work_ends_the_command_with_130(monkeypatch, moment):
-    """A Ctrl-C while arguments are parsed, or before the event loop runs, is no bug, which 1 would mean."""
+    """Ctrl-C gives exit code 130 even while arguments are parsed or before the event loop runs; 1 means a bug."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

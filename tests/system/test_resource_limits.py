@@ -163,7 +163,7 @@ async def test_a_limit_of_forty_files_loses_no_pair(harvester):
         (harvester.folder / "p.csv").write_text("campaign_id,send_id\n" + lines)
         arguments = ("run", "p.csv", "--endpoint", simulator.url, "--json", "--patience-seconds", "0")
         process = harvester.start_warm(*arguments)
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (40, 40))  # long before it opens so many
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (40, 40))  # set early, before it has opened 40 files
         output = b""
         while not any(
             each in output for each in (b"=waiting", b"=store_unavailable", b"=endpoint_unavailable", b"=batch_sealed")
