@@ -4,10 +4,11 @@ A response is never returned for another request.
 """
 
 import ssl
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+from harvester.braze.aiohttp_import import aiohttp
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -37,16 +38,18 @@ class Connections:
 
         Trust the authorities in ``ca_file``, a readable file of PEM certificates, besides those of the machine.
         """
-        tls = True if ca_file is None else _trust_also(ca_file)
-        self.connector = _Connector(limit=limit, ttl_dns_cache=60, ssl=tls)
+        self.connector = _Connector(limit=limit, ttl_dns_cache=60)
+        self._ca_file = ca_file
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext:
+        """What https trusts. Loading the authorities of the machine takes 50 ms, so it waits for the first https."""
+        context = ssl.create_default_context()
+        if self._ca_file is not None:
+            context.load_verify_locations(self._ca_file)
+        context.set_alpn_protocols(("http/1.1",))
+        return context
 
     async def close(self) -> None:
         """Close all connections."""
         await self.connector.close()
-
-
-def _trust_also(ca_file: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.load_verify_locations(ca_file)
-    context.set_alpn_protocols(("http/1.1",))
-    return context

@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
-import aiohttp
 from yarl import URL
 
+from harvester.braze.aiohttp_import import aiohttp
 from harvester.braze.connections import Connections
 from harvester.braze.quota import QuotaReport
 from harvester.braze.transport_errors import translate_error
@@ -108,10 +108,11 @@ class BrazeTransport:
         self._register_key(api_key)
         self._clock = clock
         self._proxy = proxy if self._url.scheme == "https" else None
-        self._options = self._build_options()
-        self._held_bytes = 0
         shared = isinstance(connections, Connections)
         pool = connections if isinstance(connections, Connections) else Connections(connections)
+        self._tls = pool.tls if self._url.scheme == "https" else None
+        self._options = self._build_options()
+        self._held_bytes = 0
         self._session = aiohttp.ClientSession(
             connector=pool.connector,
             connector_owner=not shared,
@@ -146,6 +147,8 @@ class BrazeTransport:
             "allow_redirects": False,
             "headers": {"Authorization": f"Bearer {self._api_key}"},
         }
+        if self._tls is not None:
+            options["ssl"] = self._tls
         if self._proxy is not None:
             options["proxy"] = URL(self._proxy.address)
             if self._proxy.credentials is not None:

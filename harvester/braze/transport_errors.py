@@ -2,9 +2,9 @@
 
 import ssl
 
-import aiohttp
 from yarl import URL
 
+from harvester.braze.aiohttp_import import aiohttp
 from harvester.causes import PROXY_UNREACHABLE, classify_proxy_status, find_cause
 from harvester.errors import ExchangeError, format_cause
 from harvester.observability.redaction import scrub_foreign
