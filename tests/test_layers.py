@@ -51,7 +51,6 @@ ALLOWED_IMPORTERS = {
     },
     "prometheus_client": {"web/metrics.py"},
     "pydantic": {"settings"},
-    "pydantic_settings": {"settings"},
     "python_calamine": {"sources/lists/workbook_process.py"},
     "redis": {"sources/brokers/redis.py", "sources/brokers/redis_replies.py"},
     "rich": {"cli/progress.py"},

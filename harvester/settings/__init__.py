@@ -4,6 +4,11 @@ The only package that imports pydantic. All problems are reported at once, by na
 user may have put a key into the wrong setting.
 """
 
+import os
+
+# pydantic would search all installed packages for plugins, which takes up to 0.1 s.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 from harvester.settings.changes import Changes, changes
 from harvester.settings.layers import (
     environment_has_workspaces,

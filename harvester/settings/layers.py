@@ -1,6 +1,6 @@
 """Where settings come from: the command line overrides the environment, which overrides the file.
 
-The only module that reads variables named ``HARVESTER_`` and ``BRAZE_``.
+``variables`` reads those named ``HARVESTER_``; this module reads those named ``BRAZE_``.
 """
 
 import difflib
@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import EnvSettingsSource, SettingsError
 
 from harvester.errors import UsageError
 from harvester.settings.environment import hide_environment_secrets
@@ -22,6 +21,7 @@ from harvester.settings.network import NetworkSettings
 from harvester.settings.removed import REMOVED, REMOVED_FROM_WORKSPACE
 from harvester.settings.secret_files import read_start
 from harvester.settings.triggers import KINDS
+from harvester.settings.variables import read_variables
 from harvester.settings.workspace import LOOPBACK, ORIGIN, Workspace, variable_name
 from harvester.text import printable
 
@@ -43,7 +43,7 @@ def load(config: Path | None, options: dict[str, Any], workspace_options: dict[s
     or of ``HARVESTER_WORKSPACES__NAME__...``, otherwise one named ``default``. Raises ``UsageError`` with all problems.
     """
     hide_environment_secrets()
-    file, variables = _read_file(config), _read_variables()
+    file, variables = _read_file(config), read_variables()
     folder = variables.get("api_key_dir") or file.get("api_key_dir")
     key_files, problem = list_key_files(folder)
     file = _merge({"workspaces": key_files}, {"workspaces": _get_tables(file, "workspaces")} | file)
@@ -157,19 +157,6 @@ def list_key_files(folder: object) -> tuple[dict[str, dict[str, Any]], str | Non
     return {each.name: {"api_key_file": str(each)} for each in files}, None
 
 
-def _read_variables() -> dict[str, Any]:
-    """Read ``HARVESTER_...``, where ``__`` separates tables.
-
-    Variables that name no setting are ignored, because an orchestrator sets some for a service of this name.
-    """
-    try:
-        values = EnvSettingsSource(Settings)()
-    except (SettingsError, RecursionError):
-        raise UsageError("HARVESTER_WORKSPACES, HARVESTER_TRIGGERS or a trigger's PREFIXES is not valid JSON") from None
-    names = {name.upper() for name, value in os.environ.items() if value}
-    return values | {name: "" for name in REMOVED if f"HARVESTER_{name.upper()}" in names}
-
-
 def _spell_names(variables: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
     """Return the variables with the names of workspaces and triggers as ``file`` spells them."""
     spelled = dict(variables)
@@ -223,7 +210,7 @@ def get_network() -> NetworkSettings:
         return _network_in_use[0]
     hide_environment_secrets()
     names = NetworkSettings.model_fields
-    variables = {name: value for name, value in _read_variables().items() if name in names}
+    variables = {name: value for name, value in read_variables().items() if name in names}
     try:
         return NetworkSettings(**variables)
     except ValidationError as error:

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, SecretStr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, model_validator
 
 from harvester.errors import UsageError
 from harvester.settings.places import LocalPath
@@ -36,17 +35,11 @@ def load_proxy(proxy: SecretStr | None, proxy_file: Path | None) -> Proxy | None
     return None if text == DIRECT else parse_proxy(text)
 
 
-class NetworkSettings(BaseSettings):
-    """The settings that commands without workspaces need, too. Creating them reads no file and no variable."""
+class NetworkSettings(BaseModel):
+    """The settings that commands without workspaces need, too."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="HARVESTER_",
-        env_nested_delimiter="__",
-        env_ignore_empty=True,
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        allow_inf_nan=False,
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False, validate_default=True
     )
 
     proxy: ProxySetting = SecretStr(DIRECT)
@@ -63,16 +56,3 @@ class NetworkSettings(BaseSettings):
     def load_store_proxy(self) -> Proxy | None:
         """Return the proxy of requests to buckets; None for none. Raises ``UsageError``."""
         return load_proxy(self.proxy, self.proxy_file)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Use only the arguments of the constructor."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)

@@ -91,9 +91,17 @@ def test_no_error_shows_the_key(tmp_path, text):
 
 
 def test_a_broken_variable_is_refused_without_its_value(set_env):
-    """The error names the variable's setting and does not show the value, which could be a key."""
-    set_env(WORKSPACES=f"{{{KEY}")
-    assert KEY not in load_error()
+    """The error names the variable or its setting and does not show the value, which could be a key."""
+    for name in ("WORKSPACES", "WORKSPACES__EU", "WORKSPACES__EU__AGES_DAYS", "TRIGGERS__SENDS__PREFIXES"):
+        set_env(**{name: f"{{{KEY}"})
+        message = load_error()
+        assert f"HARVESTER_{name} is not valid JSON" in message
+        assert KEY not in message
+        set_env(**{name: ""})
+    set_env(WORKSPACES=f'["{KEY}"]', WORKSPACES__EU__RESERVE="0.1")
+    message = load_error()
+    assert "HARVESTER_WORKSPACES__EU__RESERVE: workspaces is not a table" in message
+    assert KEY not in message
     set_env(WORKSPACES=f'{{"eu": {{"endpoint": "{BRAZE}"}}}}', WORKSPACES__EU__RESERVE__DEEPER=KEY)
     message = load_error()
     assert "workspaces.eu.reserve" in message

@@ -61,8 +61,11 @@ def test_workspaces_may_come_from_the_environment_alone(set_env):
     """A container needs no file: variables, or one variable in JSON, configure a workspace."""
     set_env("HARVESTER_WORKSPACES__", EU__ENDPOINT=BRAZE, EU__API_KEY=KEY)
     assert load_settings().load_keys() == {"eu": KEY}
-    set_env(WORKSPACES=f'{{"Asia": {{"endpoint": "{BRAZE}", "api_key": "{KEY}-asia"}}}}')
-    assert load_settings().load_keys() == {"eu": KEY, "Asia": f"{KEY}-asia"}
+    asia = f'{{"endpoint": "{BRAZE}", "api_key": "{KEY}-asia"}}'
+    set_env(WORKSPACES=f'{{"Asia": {asia}, "eu": {{"reserve": 0.1, "api_key": "{KEY}-json"}}}}')
+    settings = load_settings()
+    assert settings.load_keys() == {"eu": KEY, "Asia": f"{KEY}-asia"}  # the variable of one setting wins
+    assert settings.workspaces["eu"].reserve == 0.1
 
 
 def test_options_and_short_variables_apply_to_the_only_workspace(set_env, tmp_path):
