@@ -7,6 +7,7 @@ bare loop`` compares pairs per second with the bare loop in the same turn, as a 
 """
 
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -82,6 +83,8 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     for pairs, runs in ((10_000, 1 if quick else 9), *(() if quick else ((100_000, 3),))):
         for row in compare_jobs(OURS, pairs, runs):
             yield "speed", row
+    for row in compare_one_pair(3 if quick else 21):
+        yield "one_pair", row
     for row in compare_start(3 if quick else 9):
         yield "start", row
     for row in compare_memory((10_000, 20_000 if quick else 200_000)):
@@ -96,6 +99,39 @@ def compare_start(runs: int) -> Iterator[dict[str, Any]]:
     ]
     for command, column in (("harvester --help", 0), ('python -c "import aiohttp"', 1)):
         yield {"command": command, "milliseconds": 1000 * statistics.median(each[column] for each in usage)}
+
+
+def compare_one_pair(runs: int) -> Iterator[dict[str, Any]]:
+    """Compare whole processes that capture one pair, which is the cost of a start and an end."""
+    usage = run_in_turn(OURS, 1, runs)
+    modules = count_modules(OURS)
+    first = next(iter(usage.values()))
+    for client, each in usage.items():
+        ratios = [one.seconds / other.seconds for one, other in zip(each, first, strict=True)]
+        yield {
+            "client": client,
+            "milliseconds": 1000 * statistics.median(one.seconds for one in each),
+            "times the bare loop": statistics.median(ratios),
+            "CPU milliseconds": 1000 * statistics.median(one.cpu_seconds for one in each),
+            "peak MiB": statistics.median(one.peak_mib for one in each),
+            "modules": modules[client],
+        }
+
+
+def count_modules(jobs: dict[str, Job]) -> dict[str, int]:
+    """Return how many modules each job imports."""
+    counts = {}
+    with tempfile.TemporaryDirectory() as name, run_process.start_server("fast_server.py") as server:
+        folder = Path(name)
+        list_file = run_process.write_pairs(folder / "pairs.csv", 1)
+        for client, job in jobs.items():
+            python, *arguments = job(server.url, list_file, folder)
+            command = [python, "-X", "importtime", *arguments]
+            lines = subprocess.run(
+                command, env=run_process.ENVIRONMENT, capture_output=True, text=True, check=True
+            ).stderr
+            counts[client] = lines.count("import time:") - 1  # the first line is the heading
+    return counts
 
 
 def compare_memory(sizes: tuple[int, ...]) -> Iterator[dict[str, Any]]:
