@@ -73,7 +73,7 @@ async def _enqueue(
 ) -> tuple[int, int, set[str]]:
     """Add the pairs; returns how many are new and known, and which workspaces no service has served."""
     from harvester.clock import SystemClock
-    from harvester.commands.capture import enqueue_all
+    from harvester.commands.enqueue import enqueue_all
     from harvester.ledger import Ledger
 
     new = known = 0

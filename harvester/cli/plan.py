@@ -80,7 +80,7 @@ async def _estimate(
     many readings are not due yet.
     """
     from harvester.clock import SystemClock
-    from harvester.commands.capture import enqueue_all
+    from harvester.commands.enqueue import enqueue_all
     from harvester.commands.estimate import estimate
     from harvester.ledger import Ledger, copy_ledger
     from harvester.sources import Input, RejectsFile

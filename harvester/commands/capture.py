@@ -5,17 +5,18 @@ The composition root of ``harvester run``.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from harvester.books import Books
 from harvester.braze.pace_state import PaceState
+from harvester.commands.enqueue import enqueue_all
 from harvester.engine.engine import Engine
 from harvester.engine.workspaces import Connect
 from harvester.errors import ExitCode, SinkError
 from harvester.health import ConditionLog
-from harvester.ledger import EnqueueResult, Ledger
+from harvester.ledger import Ledger
 from harvester.settings import Settings
 from harvester.signals import stop_on_signals
 from harvester.sources import Input, RejectsFile
@@ -206,29 +207,3 @@ class Run:
             if access.unreachable is not None:
                 summary.unreachable[name] = access.unreachable
         return summary
-
-
-async def enqueue_all(
-    ledger: Ledger, pairs: Input, rejects: RejectsFile, *, forced: bool = False, once: bool = False,
-    confirm: Callable[[str], Awaitable[None]] | None = None,
-) -> AsyncIterator[EnqueueResult]:  # fmt: skip
-    """Enqueue all pairs of an input; bad lines go to the rejects file.
-
-    Other tasks run in between. ``confirm`` makes at most one request of a workspace to confirm the time, which decides
-    whether captured pairs are read again. Without a response none is read again, and the counts contain one as
-    ``in_question``.
-    """
-    time_requested = False
-    for page in pairs.read_pages(rejects):
-        if not page:
-            await asyncio.sleep(0)
-            yield EnqueueResult(0, 0)
-            continue
-        count = await ledger.intake.enqueue(page, once=once, forced=forced, trust_clock=confirm is None)
-        if count.in_question is not None and confirm is not None and not time_requested:
-            time_requested = True
-            await confirm(count.in_question.workspace)
-            if ledger.clock.confirmed:
-                await ledger.intake.enqueue(page, once=once, forced=forced)
-                count = EnqueueResult(count.new, count.known)
-        yield count
