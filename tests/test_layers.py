@@ -57,7 +57,7 @@ ALLOWED_IMPORTERS = {
     "tenacity": {"braze/client.py"},
     "uvloop": {"cli/startup.py"},
     "yarl": {"braze/transport.py", "braze/transport_errors.py"},
-    "zstandard": {"storage/part.py", "datasets/members.py", "sources/lists/compression.py"},
+    "zstandard": {"storage/part.py", "datasets/part_files.py", "sources/lists/compression.py"},
 }
 """Which files or packages may import a library. orjson is used everywhere; only its hot path is in braze."""
 

@@ -24,7 +24,7 @@ ROWS, QUICK_ROWS = 10_000_000, 500_000
 ROW = """
 SELECT 'default' AS workspace, 'campaign-' || (key // 500) AS campaign_id, 'send-' || (key // 25) AS send_id,
     (DATE '2026-11-01' + (key % 14)::INTEGER)::VARCHAR AS date, 'variation' AS level, 'email' AS channel,
-    'Variant ' || (key % 25) AS variation_name, 'once' AS reading, 'activity' AS verdict,
+    'Variant ' || (key % 25) AS variation_name, NULL AS variation_api_id, 'once' AS reading, 'activity' AS verdict,
     '2026-11-' || (15 + later) || 'T12:00:00Z' AS captured_at, 'batch-' || (row // {part}) AS batch_id,
     counted * (key % 9973) AS sent, counted * (key % 997) AS unique_opens, counted * (key % 991) AS clicks,
     counted * (key % 97) AS bounces, counted * (key % 89) AS conversions, counted * (key % 83) * 0.5 AS revenue

@@ -2,7 +2,8 @@
 
 import sys
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def latest(place: str, out: str | None, config: Path | None, kind: str, since: s
 
     PLACE is the folder or bucket of the parts. The export is the latest view: one row for each pair, day, channel and
     variation, with a column for each counter (500 at most). Each reading is a snapshot: sum over these rows, never over
-    readings. The parts of a bucket are copied to the folder for temporary files (TMPDIR) while they are read.
+    readings. The parts of a bucket are read once, a few at a time.
 
     With --since, the export has only the rows whose numbers were captured on that day or later. With --partition-by
     too, it has all rows of each partition that contains such a row, so its files replace those of an earlier export.
@@ -92,20 +93,20 @@ def _export(place: str, out: str | None, temporary: Path, show: progress.Show, *
     """Write the latest view of a place; through folders for temporary files, if one of both is in a bucket."""
     from harvester.datasets import write_latest
 
-    in_bucket = is_in_object_store(place)
-    folder = copy_parts(place, temporary, show) if in_bucket else Path(place)
     target = None if out is None else Path(out)
     if out is not None and is_in_object_store(out):
         target = temporary / "export" / out.rstrip("/").rpartition("/")[2]
         target.parent.mkdir()
     show(f"computing the latest numbers of {place}")
-    try:
-        written = write_latest(folder, target, temp_directory=temporary, **export)
-    except HarvesterError as error:
-        if not in_bucket:
-            raise
-        # The error names the copy.
-        raise type(error)(str(error).replace(str(folder), place.rstrip("/"))) from None
+    if is_in_object_store(place):
+        copies = temporary / "parts"
+        try:
+            written = write_latest(BucketParts(place, copies, show), target, temp_directory=temporary, **export)
+        except HarvesterError as error:
+            # The error names the copy of a part.
+            raise type(error)(str(error).replace(str(copies), place.rstrip("/"))) from None
+    else:
+        written = write_latest(Path(place), target, temp_directory=temporary, **export)
     if out is not None and target is not None and is_in_object_store(out):
         _upload_files(target, out, show)
     return written
@@ -141,6 +142,34 @@ def _upload_files(target: Path, out: str, show: progress.Show) -> None:
         if path.is_file():
             show(f"writing {path.relative_to(target.parent)} to {out}")
             store.replace(str(path.relative_to(target.parent)), path)
+
+
+class BucketParts:
+    """The parts in a bucket. A part is requested when it is opened, and its copy is deleted when it is closed."""
+
+    def __init__(self, place: str, copies: Path, show: progress.Show) -> None:
+        """List the parts. ``copies`` is a folder for the parts that are open; ``show`` gets the progress."""
+        from harvester.storage.object_store import ObjectStore
+
+        self._store = ObjectStore(place)
+        self._copies, self._show = copies, show
+        self._opened = 0
+        self.place = place.rstrip("/")
+        self.names = list(filter(is_part, self._store.list_names(DATASET)))
+        self.is_used = next(self._store.list_names(".harvester"), None) is not None
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[Path]:
+        """Copy a part to a file."""
+        part = self._copies / name
+        part.parent.mkdir(parents=True, exist_ok=True)
+        self._opened += 1
+        self._show(f"reading part {self._opened} of {len(self.names)} in {self.place}")
+        self._store.download(name, part)
+        try:
+            yield part
+        finally:
+            part.unlink()
 
 
 def copy_parts(place: str, to: Path, show: progress.Show) -> Path:

@@ -8,6 +8,7 @@ from harvester.datasets.dialects import Column, ColumnType
 from harvester.datasets.latest import WrittenView, find_column_types, write_latest
 from harvester.datasets.latest_sql import build_latest_query, run_latest_query
 from harvester.datasets.parquet import ParquetFile
+from harvester.datasets.part_files import PartFiles
 from harvester.datasets.statements import FORMATS, Statement, build_statement
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Column",
     "ColumnType",
     "ParquetFile",
+    "PartFiles",
     "Statement",
     "WrittenView",
     "build_latest_query",

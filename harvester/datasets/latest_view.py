@@ -6,32 +6,14 @@ Text columns stay text, whatever their values look like: an id of digits keeps i
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harvester.datasets.dialects import DIALECTS, ColumnType
 from harvester.datasets.members import Members, build_object_table
 from harvester.datasets.sql import escape_path, quote_name, quote_text, quote_texts
+from harvester.datasets.staging import MAX_COUNTERS, TEXT_COLUMNS, Staged, build_staged_table
 
-TEXT_COLUMNS = (
-    "workspace",
-    "campaign_id",
-    "send_id",
-    "date",
-    "level",
-    "channel",
-    "variation_name",
-    "variation_api_id",
-    "reading",
-    "captured_at",
-    "verdict",
-    "batch_id",
-    "ending_at",
-    "since",
-)
 KEY = ("workspace", "campaign_id", "send_id", "date", "level", "channel", "variation_name", "variation_api_id")
-MAX_COUNTERS = 500
-"""At most this many counters have a column. DuckDB needs a megabyte for each, for any number of rows."""
-
 _UNRECOGNIZED = "unrecognized"
 """The column for all other members of a row, as the text of a JSON object."""
 
@@ -48,7 +30,31 @@ def build_view(members: Members, parts: list[Path], *, escape_formulas: bool) ->
     counters, folded = _choose_counters(members)
     build_table = _build_folded_table if folded else _build_row_table
     rows = build_table(counters, members, parts)
-    return View(_build_view_query(counters, rows, escape_formulas=escape_formulas), len(folded))
+    columns_by_name = _assign_columns([*TEXT_COLUMNS, *counters])
+    columns = _list_columns(counters, columns_by_name, escape_formulas=escape_formulas)
+    keys = ", ".join(quote_name(name) for name in KEY)
+    order = f"({_test_counted(counters, columns_by_name)}) DESC, captured_at DESC, batch_id DESC"
+    newest = f"row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
+    return View(f"SELECT {columns} FROM {rows} QUALIFY {newest}", len(folded))  # noqa: S608 - quoted
+
+
+def build_staged_view(connection: Any, staged: Staged, *, escape_formulas: bool) -> View:
+    """Choose the newest rows, and build the query that returns them.
+
+    An aggregate with one number for each key takes a quarter of the time of a window function, which sorts all columns
+    on disk.
+    """
+    inferred = {name: kind or ColumnType.TEXT for name, kind in staged.types.items()}
+    counters = {name: DIALECTS["duckdb"].types[inferred[name].value] for name in sorted(inferred)}
+    columns_by_name = _assign_columns([*TEXT_COLUMNS, *counters])
+    rows = build_staged_table(staged)
+    key = f"CAST(row({', '.join(map(quote_name, KEY))}) AS VARCHAR)"  # its texts are quoted, so no two keys are equal
+    counted = _test_counted(counters, columns_by_name)
+    order = f"concat(CASE WHEN {counted} THEN 1 ELSE 0 END, captured_at, chr(0), batch_id)"
+    newest = f"SELECT arg_max(_row, {order}) AS _row FROM {rows} GROUP BY md5_number({key})"  # noqa: S608 - quoted
+    connection.execute(f"CREATE TEMP TABLE newest AS {newest}")
+    columns = _list_columns(counters, columns_by_name, escape_formulas=escape_formulas)
+    return View(f"SELECT {columns} FROM {rows} WHERE _row IN (SELECT _row FROM newest)", 0)  # noqa: S608 - quoted
 
 
 def _choose_counters(members: Members) -> tuple[dict[str, str], set[str]]:
@@ -69,22 +75,23 @@ def _choose_counters(members: Members) -> tuple[dict[str, str], set[str]]:
     return {name: types[name] for name in ordered}, names - kept
 
 
-def _build_view_query(counters: dict[str, str], rows: str, *, escape_formulas: bool) -> str:
-    """Return the query of the view over the SQL of a table of rows."""
-    types_by_column = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
-    columns_by_name = _assign_columns(types_by_column)
-    counts = [f"coalesce(TRY_CAST({quote_name(columns_by_name[name])} AS DOUBLE), 0) <> 0" for name in counters]
+def _test_counted(counters: dict[str, str], columns_by_name: dict[str, str]) -> str:
+    """Return the SQL of the test whether a counter of a row is not 0."""
+    tests = [f"coalesce(TRY_CAST({quote_name(columns_by_name[name])} AS DOUBLE), 0) <> 0" for name in counters]
     if _UNRECOGNIZED in counters:
-        counts.append(f"coalesce(regexp_matches({_UNRECOGNIZED}, '\":\"?-?[0.]*[1-9]'), false)")
-    columns = ", ".join(
+        tests.append(f"coalesce(regexp_matches({_UNRECOGNIZED}, '\":\"?-?[0.]*[1-9]'), false)")
+    return " OR ".join(tests) or "false"
+
+
+def _list_columns(counters: dict[str, str], columns_by_name: dict[str, str], *, escape_formulas: bool) -> str:
+    """Return the SQL of the columns of the view."""
+    types = dict.fromkeys(TEXT_COLUMNS, "VARCHAR") | counters
+    return ", ".join(
         _escape_formula(columns_by_name[name])
         if escape_formulas and kind == "VARCHAR"
         else quote_name(columns_by_name[name])
-        for name, kind in types_by_column.items()
+        for name, kind in types.items()
     )
-    keys = ", ".join(quote_name(name) for name in KEY)
-    order = f"({' OR '.join(counts) or 'false'}) DESC, captured_at DESC, batch_id DESC"
-    return f"SELECT {columns} FROM {rows} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"  # noqa: S608 - all is quoted
 
 
 def _assign_columns(names: Iterable[str]) -> dict[str, str]:

@@ -3,19 +3,16 @@
 Each query reads one part. For several parts DuckDB keeps a buffer each, so memory would grow with the dataset.
 """
 
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 from harvester.datasets.dialects import ColumnType
+from harvester.datasets.layout import OBJECT_BYTES, Layout
 from harvester.datasets.sql import THREADS, escape_path, quote_text, quote_texts
-from harvester.errors import SinkError
 
 MANY_NAMES = 1000
 """DuckDB needs 10 KB of memory for each member name when it infers the columns of a part."""
@@ -23,10 +20,6 @@ MANY_NAMES = 1000
 _NUMBERS = frozenset({"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"})
 _NULLS = frozenset({"JSON", "NULL", '"NULL"'})
 """How DuckDB names the type of a member that is always null."""
-
-_CHUNK_BYTES = 256 * 1024
-_OBJECT_BYTES = 1_048_576
-"""DuckDB reserves twice this for each thread, or twice the longest row if that is longer."""
 
 
 @dataclass
@@ -39,7 +32,7 @@ class Members:
     rows: Counter[str] = field(default_factory=Counter)
     """By name, how many rows have the member."""
 
-    object_bytes: int = _OBJECT_BYTES
+    object_bytes: int = OBJECT_BYTES
     """The length limit for one row that DuckDB reads, in bytes."""
 
     def infer_type(self, name: str) -> ColumnType | None:
@@ -74,7 +67,9 @@ def build_object_table(parts: Sequence[Path], object_bytes: int) -> str:
 
 def _scan_part(connection: Any, part: Path) -> Members:
     """Scan one part."""
-    found = Members(object_bytes=max(_OBJECT_BYTES, _measure_longest_line(part) + 1024))
+    layout = Layout()
+    layout.add_part(part)
+    found = Members(object_bytes=layout.object_bytes)
     rows = build_object_table([part], found.object_bytes)
     names = f"SELECT name, count(*) FROM (SELECT unnest(json_keys(json)) AS name FROM {rows}) GROUP BY name"  # noqa: S608 - quoted
     found.rows = Counter(dict(connection.execute(names).fetchall()))
@@ -96,36 +91,3 @@ def _build_members_query(rows: str) -> str:
     kind = "json_type(member.value)"
     small = f"{kind} = 'UBIGINT' AND TRY_CAST(member.value AS BIGINT) IS NOT NULL"
     return f"SELECT DISTINCT member.key, CASE WHEN {small} THEN 'BIGINT' ELSE {kind} END FROM ({members})"  # noqa: S608 - quoted
-
-
-def _measure_longest_line(part: Path) -> int:
-    """Return the length of the longest line. Reads the part to its end, because DuckDB accepts truncated parts."""
-    longest = current = 0
-    for chunk in _decompress(part):
-        first, *others = chunk.split(b"\n")
-        current += len(first)
-        if others:
-            longest = max(longest, current, *map(len, others))
-            current = len(others[-1])
-    return max(longest, current)
-
-
-def _decompress(part: Path) -> Iterator[bytes]:
-    """Yield the decompressed chunks of a part. Raises ``SinkError`` for a damaged part, or bytes after its end."""
-    stream: Any = None
-    if part.suffix == ".zst":
-        stream = zstandard.ZstdDecompressor().decompressobj()
-    elif part.suffix == ".gz":
-        stream = zlib.decompressobj(31)
-    try:
-        with part.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                yield chunk if stream is None else stream.decompress(chunk)
-    except (zstandard.ZstdError, zlib.error):
-        raise _make_damaged_error(part) from None
-    if stream is not None and (not stream.eof or stream.unused_data):
-        raise _make_damaged_error(part)
-
-
-def _make_damaged_error(part: Path) -> SinkError:
-    return SinkError(f"the part {part} is damaged; restore it, or move it away")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from harvester.datasets.dialects import DIALECTS, Column, ColumnType, Dialect
-from harvester.datasets.latest_view import KEY, TEXT_COLUMNS
+from harvester.datasets.latest_view import KEY
+from harvester.datasets.staging import TEXT_COLUMNS
 
 UNRECOGNIZED = "unrecognized"
 NULLABLE_KEY = ("date", "channel", "variation_name", "variation_api_id")

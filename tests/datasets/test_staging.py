@@ -1,0 +1,124 @@
+"""How the latest view reads parts: each once, a few at a time, and every member of every row is found."""
+
+import shutil
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+import zstandard
+
+from harvester.datasets import write_latest
+from harvester.datasets.part_files import FolderParts
+from harvester.datasets.sql import THREADS
+
+ROW = {
+    "workspace": "default",
+    "campaign_id": "c",
+    "send_id": "s",
+    "date": "2026-11-20",
+    "level": "variation",
+    "channel": "email",
+    "variation_name": "A",
+    "variation_api_id": None,
+    "reading": "once",
+    "captured_at": "2026-11-21T00:00:00.000Z",
+    "verdict": "activity",
+    "batch_id": "b",
+}
+
+
+class CountedParts(FolderParts):
+    """Parts that exist only while they are open, as those of a bucket."""
+
+    def __init__(self, folder: Path, copies: Path) -> None:
+        """Count from 0."""
+        super().__init__(folder)
+        self._copies, self._lock, self._open = copies, threading.Lock(), 0
+        self.opened: list[str] = []
+        self.most_open = 0
+
+    @contextmanager
+    def open(self, name):
+        """Copy a part, and delete the copy."""
+        with self._lock:
+            self.opened.append(name)
+            self._open += 1
+            self.most_open = max(self.most_open, self._open)
+        copy = self._copies / Path(name).name
+        shutil.copy(name, copy)
+        yield copy
+        copy.unlink()
+        with self._lock:
+            self._open -= 1
+
+
+@pytest.fixture
+def harvest(tmp_path):
+    """Write parts as harvester does: ``harvest(rows, rows, ...)`` creates one part for each list."""
+
+    def write(*parts):
+        folder = tmp_path / "harvest" / "send_analytics" / "captured_date=2026-11-21"
+        folder.mkdir(parents=True)
+        for number, rows in enumerate(parts):
+            lines = b"".join(orjson.dumps(ROW | row) + b"\n" for row in rows)
+            (folder / f"{number:03d}.ndjson.zst").write_bytes(zstandard.compress(lines))
+        return tmp_path / "harvest"
+
+    return write
+
+
+def read(parts, tmp_path):
+    """Return the rows of the latest view by date."""
+    write_latest(parts, tmp_path / "view.ndjson", "ndjson", temp_directory=tmp_path)
+    return {row["date"]: row for row in map(orjson.loads, (tmp_path / "view.ndjson").read_bytes().splitlines())}
+
+
+def test_each_part_is_opened_once_and_few_at_a_time(harvest, tmp_path):
+    """A part is never read again, and all parts of a bucket are never on disk together."""
+    folder = harvest(*([{"date": str(number), "sent": number}] for number in range(80)))
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    parts = CountedParts(folder, copies)
+    rows = read(parts, tmp_path)
+    assert {row["sent"] for row in rows.values()} == set(range(80))
+    assert sorted(parts.opened) == sorted(parts.names)
+    assert parts.most_open <= 2 * THREADS
+    assert list(copies.iterdir()) == []
+
+
+LAST = {"date": "last", "sent": 1}
+"""The row of a chunk that is parsed for its names."""
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"new": 7}, 7),
+        ({"new": 7, "variation_name": 'a "quoted\\" name'}, 7),
+        ({"new": "many"}, "many"),
+        ({"new": "5"}, "5"),
+        ({"new": 'a "text"'}, 'a "text"'),
+        ({"new": 2.5}, 2.5),
+        ({"new": -(2**63)}, -(2**63)),
+        ({"new": 2**64 - 1}, float(2**64)),
+        ({"new": True}, "true"),
+        ({"new": {"a": [1, "b"]}}, '{"a":[1,"b"]}'),
+        ({"new": None}, None),
+    ],
+)
+def test_a_counter_that_only_one_row_has_gets_a_column(harvest, tmp_path, row, expected):
+    """Its value has the type that it has in the part, whatever it is, even if no other row has the counter."""
+    rows = read(harvest([LAST | {"date": "0"}, LAST], [row, LAST | {"revenue": 1.0}, LAST]), tmp_path)
+    assert (rows["2026-11-20"]["new"], rows["2026-11-20"]["sent"]) == (expected, None)
+    assert (rows["last"]["new"], rows["last"]["sent"]) == (None, 1)
+
+
+def test_rows_of_another_layout_lose_no_counter(harvest, tmp_path):
+    """Rows with absent, additional and untyped members do not make up for each other."""
+    folder = harvest([{"new": 1}, LAST])
+    part = next(folder.glob("*/*/*"))
+    lines = zstandard.decompress(part.read_bytes()).replace(b'"variation_api_id":null,', b"")
+    part.write_bytes(zstandard.compress(lines))
+    assert read(folder, tmp_path)["2026-11-20"]["new"] == 1
