@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from harvester.datasets import ParquetFile
 from harvester.model import BadLine
 from harvester.sources.avro.binary import UnreadableAvro
 from harvester.sources.avro.reader import AvroFile
@@ -15,6 +14,8 @@ from harvester.sources.lists.rows import ListFormat, Row
 
 def read_parquet_rows(name: str, path: Path, options: ListOptions, found: ListFormat) -> Iterator[Row]:
     """Yield the rows of a Parquet file. Raises ``UsageError`` for a file without the required columns."""
+    from harvester.datasets import ParquetFile  # noqa: PLC0415 - a dozen modules, and few lists are in Parquet
+
     with ParquetFile(path) as file:
         columns = find_columns(name, file.columns, options.columns)
         found.set_columns({each.field: each.name for each in columns}, file.columns)
