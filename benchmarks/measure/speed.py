@@ -4,6 +4,8 @@ The server returns prepared bytes: 42 rows of 28 variations and 14 days per resp
 program that can do the job: 64 aiohttp tasks without retries, pacing or a ledger. The bare loop and harvester write
 rows; the alternatives write each response unchanged, which is less work. Figures are medians of several runs. ``of the
 bare loop`` compares pairs per second with the bare loop in the same turn, as a median of the turns.
+
+The table with ``modules`` compares whole processes that capture one pair: the cost of a start and an end.
 """
 
 import statistics
