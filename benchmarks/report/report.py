@@ -152,9 +152,10 @@ OPEN_BATCH = (
 UNCONFIRMED = (
     "seven are BEGIN, and two look for closed windows, because no response has confirmed the time in this scene"
 )
-TWO_READS = (
-    "the parts are read twice, to find every counter, and data above 512 MB is written to disk, whereas DuckDB alone "
-    "uses 2.6 GiB or runs out of memory"
+STAGED_ROWS = (
+    "memory is limited to 512 MB, so the rows are written by column to temporary files and read again; DuckDB alone "
+    "uses 2.6 GiB or runs out of memory. Of 71 s of CPU (DuckDB alone: 45), about 19 read JSON, 13 write the columns, "
+    "15 check the parts and find the counters, 12 choose the newest rows, and 10 write the view"
 )
 
 _HOUR = {"rule": "line", "window, s": 3600}
@@ -256,7 +257,7 @@ GOALS = (
         at_most=30,
         reason=UNCONFIRMED,
     ),
-    Goal("time of latest relative to DuckDB alone", _compare_latest, at_most=1.2, reason=TWO_READS),
+    Goal("time of latest relative to DuckDB alone", _compare_latest, at_most=1.2, reason=STAGED_ROWS),
     Goal("latest, peak memory, MiB", _find_worst("latest_view", "peak MiB", way="harvester latest"), at_most=700),
 )
 

@@ -116,16 +116,23 @@ class _Staging:
 
 def _summarize(connection: Any, path: Path, counters: Sequence[str]) -> tuple[dict[str, ColumnType | None], int]:
     """Return the type that contains all values of each counter, and the quotes that a part with these rows has."""
-    rows = f"FROM read_parquet({quote_text(escape_path(path))})"
+    file = quote_text(escape_path(path))
 
     def select(figures: Sequence[str]) -> list[Any]:
-        return list(connection.execute(f"SELECT {', '.join(figures)} {rows}").fetchone()) if figures else []
+        found = connection.execute(f"SELECT {', '.join(figures)} FROM read_parquet({file})").fetchone()  # noqa: S608 - quoted
+        return list(found)
 
-    count, *found = select(["count(*)", *(f"count({quote_name(name)})" for name in (*TEXT_COLUMNS, *counters))])
-    texts, values = found[: len(TEXT_COLUMNS)], dict(zip(counters, found[len(TEXT_COLUMNS) :], strict=True))
-    small = select([f"bool_and(regexp_full_match({quote_name(name)}, '-?[0-9]{{1,18}}'))" for name in counters])
+    column_values = f"SELECT sum(num_values - stats_null_count) FROM parquet_metadata({file}) GROUP BY column_id"  # noqa: S608 - quoted
+    found = [int(number) for (number,) in connection.execute(f"{column_values} ORDER BY column_id").fetchall()]
+    if not found:
+        return dict.fromkeys(counters), 0  # the parts have no rows
+    texts, rows = found[: len(TEXT_COLUMNS)], found[-1]  # the last column has the number of the file
+    values = dict(zip(counters, found[len(TEXT_COLUMNS) :], strict=False))
     types = {name: ColumnType.INTEGER if values[name] else None for name in counters}
-    others = [name for name, is_small in zip(counters, small, strict=True) if is_small is False]
+    small = [f"bool_and(regexp_full_match({quote_name(name)}, '-?[0-9]{{1,18}}'))" for name in counters]
+    others = [
+        name for name, is_small in zip(counters, select(small) if small else [], strict=True) if is_small is False
+    ]
     strings = 0
     for name in others:
         column = quote_name(name)
@@ -138,7 +145,7 @@ def _summarize(connection: Any, path: Path, counters: Sequence[str]) -> tuple[di
         strings += quoted
         if integers < values[name]:
             types[name] = ColumnType.DECIMAL if numbers == values[name] else ColumnType.TEXT
-    members = len(FIXED_MEMBERS) * count + sum(texts[len(FIXED_MEMBERS) :]) + sum(values.values())
+    members = len(FIXED_MEMBERS) * rows + sum(texts[len(FIXED_MEMBERS) :]) + sum(values.values())
     return types, 2 * (members + sum(texts) + strings)
 
 
