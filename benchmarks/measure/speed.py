@@ -1,6 +1,7 @@
 """Speed without a rate limit: the same job on the same server, one client after the other, from start to exit.
 
-The server returns prepared bytes: 42 rows of 28 variations and 14 days per response. The bare loop is the simplest
+The server returns prepared bytes: 42 rows of 28 variations and 14 days per response. It is a small Python program, or
+nginx, which leaves more of the two cores to the clients. The bare loop is the simplest
 program that can do the job: 64 aiohttp tasks without retries, pacing or a ledger. The bare loop and harvester write
 rows; the alternatives write each response unchanged, which is less work. Figures are medians of several runs. ``of the
 bare loop`` compares pairs per second with the bare loop in the same turn, as a median of the turns.
@@ -47,27 +48,30 @@ PEERS: dict[str, Job] = {
 }
 
 
-def run_in_turn(jobs: dict[str, Job], pairs: int, runs: int, *, warm_up: int = 1) -> dict[str, list[Usage]]:
-    """Run every job in turn, ``runs`` times; the first ``warm_up`` runs are not counted."""
+def run_in_turn(
+    jobs: dict[str, Job], pairs: int, runs: int, *, server: str = "nginx", warm_up: int = 1
+) -> dict[str, list[Usage]]:
+    """Run every job in turn on one server, ``runs`` times; the first ``warm_up`` runs are not counted."""
     usage: dict[str, list[Usage]] = {name: [] for name in jobs}
-    with tempfile.TemporaryDirectory() as name, run_process.start_server("fast_server.py") as server:
+    with tempfile.TemporaryDirectory() as name, run_process.start_server(run_process.SERVERS[server]) as running:
         folder = Path(name)
         list_file = run_process.write_pairs(folder / "pairs.csv", pairs)
         for _ in range(warm_up + runs):
             for client, job in jobs.items():
-                usage[client].append(run_process.run_checked(job(server.url, list_file, folder)))
+                usage[client].append(run_process.run_checked(job(running.url, list_file, folder)))
     return {client: each[warm_up:] for client, each in usage.items()}
 
 
-def compare_jobs(jobs: dict[str, Job], pairs: int, runs: int) -> Iterator[dict[str, Any]]:
+def compare_jobs(jobs: dict[str, Job], pairs: int, runs: int, *, server: str) -> Iterator[dict[str, Any]]:
     """Yield a row of medians for each job; the first job is the reference."""
-    usage = run_in_turn(jobs, pairs, runs)
+    usage = run_in_turn(jobs, pairs, runs, server=server)
     first = next(iter(usage.values()))
     for client, each in usage.items():
         seconds = statistics.median(one.seconds for one in each)
         ratios = [one.seconds / other.seconds for one, other in zip(first, each, strict=True)]
         yield {
             "pairs": pairs,
+            "server": server,
             "client": client,
             "seconds": seconds,
             "pairs per second": pairs / seconds,
@@ -80,11 +84,14 @@ def compare_jobs(jobs: dict[str, Job], pairs: int, runs: int) -> Iterator[dict[s
 
 def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of the tables."""
-    for row in compare_jobs(OURS | PEERS, 1000, 1 if quick else 3):
+    for row in compare_jobs(OURS | PEERS, 1000, 1 if quick else 3, server="Python"):
         yield "speed", row
-    for pairs, runs in ((10_000, 1 if quick else 9), *(() if quick else ((100_000, 3),))):
-        for row in compare_jobs(OURS, pairs, runs):
-            yield "speed", row
+    for row in compare_jobs(OURS, 1000, 1 if quick else 9, server="nginx"):
+        yield "speed", row
+    for pairs, runs in ((10_000, 1 if quick else 5), *(() if quick else ((100_000, 3),))):
+        for server in run_process.SERVERS:
+            for row in compare_jobs(OURS, pairs, runs, server=server):
+                yield "speed", row
     for row in compare_one_pair(3 if quick else 21):
         yield "one_pair", row
     for row in compare_start(3 if quick else 9):
@@ -123,7 +130,7 @@ def compare_one_pair(runs: int) -> Iterator[dict[str, Any]]:
 def count_modules(jobs: dict[str, Job]) -> dict[str, int]:
     """Return how many modules each job imports."""
     counts = {}
-    with tempfile.TemporaryDirectory() as name, run_process.start_server("fast_server.py") as server:
+    with tempfile.TemporaryDirectory() as name, run_process.start_server(run_process.SERVERS["nginx"]) as server:
         folder = Path(name)
         list_file = run_process.write_pairs(folder / "pairs.csv", 1)
         for client, job in jobs.items():

@@ -1,7 +1,7 @@
 """The speed of two processes on one ledger compared with one: the same pairs on the same server, in turn.
 
-The pairs are in the ledger before the clock starts. The server runs on the same machine. The gain is limited on two
-cores, because one process and the server already use most of both.
+The pairs are in the ledger before the clock starts. The server runs on the same machine. With the Python server, the
+gain is limited on two cores, because one process and the server already use most of both; nginx needs much less.
 """
 
 import shutil
@@ -36,19 +36,24 @@ def run_processes(url: str, pairs: Path, folder: Path, count: int) -> tuple[floa
 
 def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of the table."""
-    pairs, runs = (4000, 1) if quick else (30_000, 5)
+    for server in run_process.SERVERS:
+        yield from _measure_with(server, *((4000, 1) if quick else (30_000, 5)))
+
+
+def _measure_with(server: str, pairs: int, runs: int) -> Iterator[tuple[str, dict[str, Any]]]:
     times: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
-    with tempfile.TemporaryDirectory() as name, run_process.start_server("fast_server.py") as server:
+    with tempfile.TemporaryDirectory() as name, run_process.start_server(run_process.SERVERS[server]) as running:
         folder = Path(name)
         list_file = run_process.write_pairs(folder / "pairs.csv", pairs)
         for _ in range(runs):
             for count, each in times.items():
-                each.append(run_processes(server.url, list_file, folder, count))
+                each.append(run_processes(running.url, list_file, folder, count))
     for count, each in times.items():
         ratios = [single[0] / several[0] for single, several in zip(times[1], each, strict=True)]
         yield (
             "two_processes",
             {
+                "server": server,
                 "processes": count,
                 "pairs": pairs,
                 "pairs per second": pairs / statistics.median(seconds for seconds, _ in each),

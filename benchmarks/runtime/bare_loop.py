@@ -1,7 +1,8 @@
 """The simplest possible harvester: 64 aiohttp tasks, orjson, one NDJSON file, and no safety.
 
 It has no ledger, no pacing, no retries and no compression. ``speed.py`` compares the other clients with it. It sends
-the same requests and writes the same rows as harvester. Run ``python bare_loop.py URL PAIRS.csv OUT.ndjson``.
+the same requests and writes the same rows as harvester. Run ``python bare_loop.py URL PAIRS.csv OUT.ndjson``; a number
+after that is the most requests per second.
 """
 
 import asyncio
@@ -32,15 +33,20 @@ def encode_rows(campaign_id: str, send_id: str, captured_at: str, series: dict) 
     return b"\n".join(lines)
 
 
-async def main(url: str, pairs_csv: str, out: str) -> None:
+async def main(url: str, pairs_csv: str, out: str, rate: str = "inf") -> None:
     """Request every pair of the file and write its rows."""
     with open(pairs_csv, newline="") as file:
         pairs = iter([(row["campaign_id"], row["send_id"]) for row in csv.DictReader(file)])
+    next_at, gap = asyncio.get_running_loop().time(), 1 / float(rate)
     with open(out, "wb") as sink:
         async with aiohttp.ClientSession(headers={"Authorization": "Bearer key"}) as session:
 
             async def work() -> None:
+                nonlocal next_at
                 for campaign_id, send_id in pairs:
+                    if gap:
+                        next_at += gap
+                        await asyncio.sleep(next_at - asyncio.get_running_loop().time())
                     params = {"campaign_id": campaign_id, "send_id": send_id, "length": "15"}
                     async with session.get(url, params=params) as response:
                         series = orjson.loads(await response.read())

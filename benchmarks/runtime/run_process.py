@@ -29,6 +29,9 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
     "PYTHONPATH": str(HERE.parent.parent),
 }
 
+SERVERS = {"Python": "fast_server.py", "nginx": "nginx_server.py"}
+"""The scripts of the servers that send prepared responses."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
