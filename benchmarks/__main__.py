@@ -22,6 +22,7 @@ from benchmarks.measure import (
     ledger_growth,
     many_workspaces,
     polite,
+    quick_and_light,
     quota_simulation,
     speed,
     two_processes,
@@ -34,6 +35,7 @@ MODULES = {
     for module in (
         polite,
         quota_simulation,
+        quick_and_light,
         speed,
         two_processes,
         many_workspaces,

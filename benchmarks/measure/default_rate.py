@@ -9,10 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure.speed import bare_loop_command
+from benchmarks.measure import speed
 from benchmarks.runtime import run_process
 
 RATE = 69
+
+
+def bare_loop_command(url: str, pairs: Path, folder: Path) -> list[str]:
+    """Return the command of the bare loop at this rate."""
+    return [*speed.bare_loop_command(url, pairs, folder), str(RATE)]
+
+
+def harvester_command(url: str, pairs: Path, folder: Path, *, version: Path | None = None) -> list[str]:
+    """Return the command of harvester at this rate."""
+    return run_process.harvester_command(url, pairs, folder / "harvest", "--max-rate", str(RATE), version=version)
 
 
 def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -21,14 +31,8 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     with tempfile.TemporaryDirectory() as name, run_process.start_server(run_process.SERVERS["nginx"]) as server:
         folder = Path(name)
         list_file = run_process.write_pairs(folder / "pairs.csv", pairs)
-        commands = {
-            "bare aiohttp loop": [*bare_loop_command(server.url, list_file, folder), str(RATE)],
-            "harvester": run_process.harvester_command(
-                server.url, list_file, folder / "harvest", "--max-rate", str(RATE)
-            ),
-        }
-        for client, command in commands.items():
-            usage = run_process.run_checked(command)
+        for client, job in {"bare aiohttp loop": bare_loop_command, "harvester": harvester_command}.items():
+            usage = run_process.run_checked(job(server.url, list_file, folder))
             row = {
                 "client": client,
                 "seconds": usage.seconds,

@@ -12,7 +12,6 @@ import hashlib
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Iterator
@@ -95,10 +94,11 @@ def _create_part(batch: Batch) -> Part:
     return Part(DATASET, f"{batch.id}.ndjson.zst", digest, len(data), 42 * BATCH, data, "here")
 
 
-def measure_first_request(folder: Path, *pairs: str) -> float:
+def measure_first_request(folder: Path, *pairs: str, version: Path | None = None) -> float:
     """Start ``harvester run`` on a folder, and return the seconds until its first request."""
     with run_process.start_server("fast_server.py") as server:
-        command = [sys.executable, "-m", "harvester", "run", *pairs, "--endpoint", server.url, "-o", str(folder)]
+        options = ("--endpoint", server.url, "-o", str(folder))
+        command = run_process.harvester("run", *pairs, *options, version=version)
         started = time.time()
         process = subprocess.Popen(
             command, env=run_process.ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

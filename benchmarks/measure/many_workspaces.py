@@ -7,14 +7,12 @@ ledger takes 5 ms. Sick workspaces are slow, halted, late, dead or hang.
 """
 
 import contextlib
-import io
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import urllib.error
@@ -41,14 +39,6 @@ MOST_BEFORE, MOST_BUSY_BEFORE = 2000, 500
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TOP = Path(__file__).parent.parent.parent
-
-
-def check_out(folder: Path) -> Path:
-    """Write the files of the earlier version to a folder."""
-    archive = subprocess.run(["git", "archive", BEFORE], cwd=_TOP, check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
-    return folder
 
 
 class Service:
@@ -185,8 +175,7 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of the tables."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "before").mkdir()
-        versions = {BEFORE: check_out(folder / "before"), "now": _TOP}
+        versions = {BEFORE: run_process.check_out(BEFORE, folder / "before"), "now": _TOP}
         idle: list[dict[str, Any]] = []
         for workspaces, label in _list_runs(versions, (50,) if quick else (500, 2000, 10_000), MOST_BEFORE):
             row = measure_idle(versions[label], folder / f"idle-{workspaces}-{label}", workspaces)

@@ -29,9 +29,9 @@ def bare_loop_command(url: str, pairs: Path, folder: Path) -> list[str]:
     return [sys.executable, script, url + "/sends/data_series", str(pairs), str(folder / "bare.ndjson")]
 
 
-def harvester_command(url: str, pairs: Path, folder: Path) -> list[str]:
+def harvester_command(url: str, pairs: Path, folder: Path, *, version: Path | None = None) -> list[str]:
     """Return the command of harvester with default settings, except for the maximum rate."""
-    return run_process.harvester_command(url, pairs, folder / "harvest", "--max-rate", "100000")
+    return run_process.harvester_command(url, pairs, folder / "harvest", "--max-rate", "100000", version=version)
 
 
 def peer_job(name: str) -> Job:

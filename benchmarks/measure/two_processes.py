@@ -7,7 +7,6 @@ gain is limited on two cores, because one process and the server already use mos
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,18 +15,20 @@ from typing import Any
 from benchmarks.runtime import run_process
 
 
-def run_processes(url: str, pairs: Path, folder: Path, count: int) -> tuple[float, float]:
+def run_processes(
+    url: str, pairs: Path, folder: Path, count: int, *, version: Path | None = None
+) -> tuple[float, float]:
     """Run ``count`` processes on one ledger. Returns the seconds until the last one ends, and all CPU seconds."""
     out = folder / "harvest"
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "harvester"]
     subprocess.run(
-        [*command, "enqueue", str(pairs), "-o", str(out)],
+        run_process.harvester("enqueue", str(pairs), "-o", str(out), version=version),
         env=run_process.ENVIRONMENT,
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    run = [*command, "run", "-o", str(out), "--endpoint", url, "--log-level", "error", "--max-rate", "100000"]
+    options = ("-o", str(out), "--endpoint", url, "--log-level", "error", "--max-rate", "100000")
+    run = run_process.harvester("run", *options, version=version)
     usage = run_process.run(*[run] * count)
     if any(each.status for each in usage):
         raise SystemExit(f"the processes ended with {[each.status for each in usage]}")

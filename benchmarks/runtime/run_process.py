@@ -6,6 +6,7 @@ its own environment in ``.cache/`` at the first use.
 """
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import tomllib
 import uuid
 from collections.abc import Iterator, Sequence
@@ -101,11 +103,27 @@ def find_free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def harvester_command(url: str, pairs: Path, out: Path, *options: str) -> list[str]:
+def check_out(commit: str, folder: Path) -> Path:
+    """Write the files of an earlier version of harvester to a folder, which is created."""
+    top = HERE.parent.parent
+    archive = subprocess.run(["git", "archive", commit], cwd=top, check=True, capture_output=True).stdout
+    folder.mkdir()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(folder, filter="data")
+    return folder
+
+
+def harvester(*arguments: str, version: Path | None = None) -> list[str]:
+    """Return a command of harvester: that of this checkout, or of an earlier ``version`` in a folder."""
+    environment = [] if version is None else ["env", f"PYTHONPATH={version}"]
+    return [*environment, sys.executable, "-m", "harvester", *arguments]
+
+
+def harvester_command(url: str, pairs: Path, out: Path, *options: str, version: Path | None = None) -> list[str]:
     """Return the command of ``harvester run`` with default settings. Deletes the output folder ``out``."""
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "harvester", "run", str(pairs), "--endpoint", url, "-o", str(out)]
-    return [*command, "--log-level", "error", *options]
+    run = ("run", str(pairs), "--endpoint", url, "-o", str(out), "--log-level", "error")
+    return harvester(*run, *options, version=version)
 
 
 def peer_command(
