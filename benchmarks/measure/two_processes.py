@@ -26,6 +26,7 @@ def run_processes(
         env=run_process.ENVIRONMENT,
         check=True,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     options = ("-o", str(out), "--endpoint", url, "--log-level", "error", "--max-rate", "100000")
     run = run_process.harvester("run", *options, version=version)

@@ -112,9 +112,9 @@ SMALL_WINDOWS = (
     "few responses, and slows down; live sending is never refused"
 )
 INSTRUCTIONS = (
-    "cachegrind, millions of instructions per pair: 2.6, and 1.7 of the bare loop. Rows take 1.3 (1.2), the HTTP client "
-    "0.4 (0.4), pacing and the engine 0.36, claim and seal in the ledger 0.31, reading and enqueueing the list 0.16, "
-    "compression 0.12; the bare loop has nothing like the last four"
+    "cachegrind, millions of instructions per pair: 2.6, and 1.7 of the bare loop. Rows take 1.3 (1.2), the HTTP "
+    "client 0.4 (0.4), pacing and the engine 0.36, claim and seal in the ledger 0.31, reading and enqueueing the list "
+    "0.16, compression 0.12; the bare loop has nothing like the last four"
 )
 MEMORY = "TODO"
 CORES = "the server runs on the same two cores; one process and the server already use more than one of them"
