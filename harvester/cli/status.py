@@ -14,7 +14,7 @@ from harvester.errors import ExitCode, UsageError
 from harvester.place import classify_place
 
 if TYPE_CHECKING:
-    from harvester.ledger import ClockDifference, LedgerStatus, StoredPart
+    from harvester.ledger import ClockDifference, LedgerStatus, PartsPage, PrunedParts
 
 REJECTIONS = 5
 """How many of the latest rejected pairs ``status`` lists."""
@@ -96,13 +96,13 @@ def _list_counts(counts: Mapping[str, int]) -> str:
 
 @click.command()
 @ledger_access.ledger_command
-@click.option("--since", default=0, show_default=True, help="Only parts stored after the part with this order.")
+@click.option("--since", type=int, help="Only parts stored after the part with this order.  [default: all parts]")
 @click.option("--place", help="Only parts in this folder or bucket.  [default: all places]")
-def parts(path: Path, since: int, place: str | None) -> None:
+def parts(path: Path, since: int | None, place: str | None) -> None:
     """List parts in the order in which they were stored, for loaders.
 
     Prints a line of NDJSON per part. Save the "order" of the last part that you loaded, and pass it to --since the
-    next time.
+    next time. The ledger does not list parts that were stored long ago: see keep_days.
 
     \b
     Examples:
@@ -110,10 +110,29 @@ def parts(path: Path, since: int, place: str | None) -> None:
       harvester parts --config harvester.toml --place s3://client-a/braze --since 17
     """
     dataset_id = None if place is None else _find_dataset(path, place)
-    while page := _list_page(path, since, dataset_id):
-        for part in page:
+    after = 0 if since is None else since
+    page = _list_page(path, after, dataset_id)
+    if page.pruned is not None and since is None:
+        click.echo(_describe_pruned(page.pruned), err=True)
+        after = page.pruned.order
+    while True:
+        if page.pruned is not None and page.pruned.order > after:
+            raise UsageError(f"--since {after}: {_describe_pruned(page.pruned)}")
+        if not page.parts:
+            break
+        for part in page.parts:
             output.print_json(asdict(part) | {"stored_at": output.format_time(part.stored_at)}, indent=False)
-        since = page[-1].order
+        after = page.parts[-1].order
+        page = _list_page(path, after, dataset_id)
+
+
+def _describe_pruned(pruned: "PrunedParts") -> str:
+    """Return which parts the ledger does not list, and how to load them."""
+    return (
+        f"the ledger lists no parts up to order {pruned.order}, stored until {output.format_time(pruned.stored_at)}: "
+        f"they are older than keep_days. They are still in {', '.join(pruned.places)}: load all parts there, "
+        f"then continue with --since {pruned.order}"
+    )
 
 
 def _find_dataset(path: Path, place: str) -> str:
@@ -128,7 +147,7 @@ def _find_dataset(path: Path, place: str) -> str:
     return dataset_id
 
 
-def _list_page(path: Path, after: int, dataset_id: str | None) -> "list[StoredPart]":
+def _list_page(path: Path, after: int, dataset_id: str | None) -> "PartsPage":
     return ledger_access.with_ledger(
         path, lambda ledger: ledger.reports.list_parts(after=after, limit=PARTS_PER_PAGE, dataset_id=dataset_id)
     )

@@ -135,8 +135,10 @@ async def _check_place(sink: Sink, path: Path, ledger_id: str | None, clock: Clo
         findings = [Finding("place", ok=True, text=owners + await check_place(sink, ledger_id, dataset_id))]
         if dataset_id is None and await sink.find_owner():
             dataset_id = await sink.attach(ledger.ledger_id)  # a place that was moved keeps its dataset
-        if dataset_id is not None and (found := await compare_parts(ledger, sink, dataset_id)).compared:
-            findings.append(Finding("parts", ok=not found.missing, text=f"{owners}{found}"))
+        if dataset_id is not None:
+            found = await compare_parts(ledger, sink, dataset_id)
+            if found.compared or found.pruned:
+                findings.append(Finding("parts", ok=not found.missing, text=f"{owners}{found}"))
     return findings
 
 

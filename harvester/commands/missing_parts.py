@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from harvester.formatting import quantity
 from harvester.ledger import Ledger
 from harvester.storage import Sink
 
@@ -11,14 +12,22 @@ NEWEST_PARTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How many parts were compared, and the names of the missing ones, the earliest stored first."""
+    """How many parts were compared, and the names of the missing ones, the earliest stored first.
+
+    ``pruned`` is how many parts were not, because the ledger does not list them any more.
+    """
 
     compared: int
     missing: tuple[str, ...]
+    pruned: int = 0
 
     def __str__(self) -> str:
         """Return what was compared, and for missing parts what to do."""
-        bound = f" (only the newest {NEWEST_PARTS} are compared)" if self.compared == NEWEST_PARTS else ""
+        bound = ""
+        if self.compared == NEWEST_PARTS:
+            bound = f" (only the newest {NEWEST_PARTS} are compared)"
+        elif self.pruned:
+            bound = f" ({quantity(self.pruned, 'older part')} not compared: the ledger does not list them any more)"
         if not self.missing:
             return f"all {self.compared} stored parts of this ledger exist{bound}"
         return (
@@ -34,4 +43,6 @@ async def compare_parts(ledger: Ledger, sink: Sink, dataset_id: str) -> Comparis
     there: set[str] = set()
     for folder in sorted({name.rpartition("/")[0] for name in names}):
         there |= await sink.list_parts(folder)
-    return Comparison(len(names), tuple(name for name in reversed(names) if name not in there))
+    missing = tuple(name for name in reversed(names) if name not in there)
+    pruned = await ledger.reports.find_pruned_parts(dataset_id)
+    return Comparison(len(names), missing, 0 if pruned is None else pruned.count)

@@ -33,7 +33,10 @@ def list_facts(send: SendHistory, search: SendSearch, served: Collection[str] | 
 def explain_unknown(search: SendSearch) -> str:
     """Return what to do if no send was found."""
     if search.example is None:
-        return "check the id; harvester enqueue adds a send, harvester audit finds all that are missing"
+        return (
+            "check the id; harvester enqueue adds a send, harvester audit finds all that are missing. "
+            "Sends older than keep_days are only in the parts, which harvester latest reads"
+        )
     command = shlex.join(["harvester", "show", search.example.campaign_id, search.example.send_id])
     return f"it is the id of a campaign: add the id of one of its sends, such as: {safe_text(command)}"
 

@@ -105,8 +105,10 @@ class Upkeep:
             await self._expire(page)
         self._dispatcher.refresh(self._workspaces.names)
         if self._clock.confirmed and self._clock.monotonic() - self._pruned_at >= DAY_SECONDS:
-            self._pruned_at = self._clock.monotonic()
-            log.info("pairs_pruned", pairs=await self._ledger.upkeep.prune(keep_days=self._keep_days))
+            pruned = await self._ledger.upkeep.prune(keep_days=self._keep_days)
+            if pruned.complete:
+                self._pruned_at = self._clock.monotonic()
+            log.info("ledger_pruned", **pruned.rows)
 
     async def _expire(self, page: list[str]) -> None:
         """Expire the overdue pairs of those workspaces whose time is certain."""

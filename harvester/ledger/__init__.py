@@ -3,7 +3,6 @@
 Other packages import from this package, never from its modules.
 """
 
-from harvester.ledger.books import StoredPart
 from harvester.ledger.braze_time import ClockDifference
 from harvester.ledger.database import LEASE_SECONDS
 from harvester.ledger.due import DueCount
@@ -15,6 +14,7 @@ from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
 from harvester.ledger.reports import LedgerStatus, Reports
 from harvester.ledger.sends import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
 from harvester.ledger.sqlite import copy as copy_ledger
+from harvester.ledger.stored_parts import PartsPage, PrunedParts, StoredPart
 
 __all__ = [
     "LEASE_SECONDS",
@@ -28,7 +28,9 @@ __all__ = [
     "LedgerStatus",
     "NextReading",
     "Outlook",
+    "PartsPage",
     "PastReading",
+    "PrunedParts",
     "Rejection",
     "Reports",
     "SealedBatch",

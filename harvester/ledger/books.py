@@ -2,7 +2,6 @@
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -40,20 +39,6 @@ _UNFINISHED = (
     .distinct()
 )
 _SHAPES = select(*_SHAPE, _NUMBER).group_by(*_SHAPE).having(_NUMBER > 0)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPart:
-    """A stored part. ``order`` only grows in the whole ledger, so loaders use it as a bookmark, also for one place."""
-
-    order: int
-    dataset: str
-    name: str
-    sha256: str
-    size_bytes: int
-    row_count: int
-    stored_at: float
-    place: str | None = None
 
 
 def get_books(tx: Transaction) -> Books:
@@ -192,33 +177,6 @@ def count_waiting(tx: Transaction) -> dict[str, int]:
     rows = tx.execute(unstored.join(batches, batches.c.id == parts.c.batch_id).group_by(parts.c.destination))
     places = list_places(tx)
     return {places.get(destination, "an unknown place"): count for destination, count in rows}
-
-
-def list_parts(tx: Transaction, *, after: int, limit: int, dataset_id: str | None = None) -> list[StoredPart]:
-    """List stored parts in the order of storing, after a bookmark; of all datasets, or of one."""
-    following = select(parts).where(parts.c.stored_order > after).order_by(parts.c.stored_order).limit(limit)
-    if dataset_id is not None:
-        following = following.where(parts.c.destination == dataset_id)
-    places = list_places(tx)
-    return [
-        StoredPart(
-            order=row.stored_order,
-            dataset=row.dataset,
-            name=row.name,
-            sha256=row.sha256,
-            size_bytes=row.size_bytes,
-            row_count=row.row_count,
-            stored_at=row.stored_at,
-            place=places.get(row.destination),
-        )
-        for row in tx.execute(following)
-    ]
-
-
-def list_newest_parts(tx: Transaction, dataset_id: str, *, limit: int) -> list[str]:
-    """Return the names of the parts that were stored last in one place's dataset, the newest first."""
-    here = select(parts.c.name).where(parts.c.destination == dataset_id, parts.c.stored_order.is_not(None))
-    return list(tx.execute(here.order_by(parts.c.stored_order.desc()).limit(limit)).scalars())
 
 
 def find(tx: Transaction, wanted: Sequence[Pair]) -> dict[Pair, str]:

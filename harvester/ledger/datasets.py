@@ -1,9 +1,9 @@
 """Stores which dataset is at which place, so that a capture can start while a known place is unavailable."""
 
-from sqlalchemy import ColumnElement, delete, func, insert, literal_column, select
+from sqlalchemy import ColumnElement, delete, insert, literal_column, select
 
 from harvester.ledger.database import Transaction
-from harvester.ledger.schema import datasets, parts
+from harvester.ledger.schema import datasets
 
 _ROW_ORDER: ColumnElement[int] = literal_column("rowid")
 """SQLite's own number of a row: each ``save_dataset`` inserts the last one."""
@@ -26,9 +26,3 @@ def find_dataset(tx: Transaction, place: str) -> str | None:
     None for a place that was never reached, and for one whose dataset was found at another place since: it was moved.
     """
     return next((dataset_id for dataset_id, last in list_places(tx).items() if last == place), None)
-
-
-def count_stored_parts(tx: Transaction, dataset_id: str) -> int:
-    """Count the parts that were stored in the place of a dataset."""
-    here = select(func.count()).where(parts.c.destination == dataset_id, parts.c.stored_order.is_not(None))
-    return tx.execute(here).scalar_one()

@@ -17,6 +17,7 @@ from harvester.ledger.schema import (
     owners,
     paces,
     pair_counts,
+    pruned_parts,
 )
 
 _STEPS: dict[int, tuple[str, ...]] = {
@@ -82,6 +83,11 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX pair_send ON pair (send_id, workspace, campaign_id)",
         "CREATE INDEX pair_failed ON pair (outcome, reason, id) WHERE outcome = 'rejected' OR outcome = 'expired'",
     ),
+    6: (
+        "CREATE INDEX pair_settled ON pair (expires_at) WHERE state = 'settled'",
+        "CREATE INDEX outcome_ended ON outcome (ended_at)",
+        "CREATE INDEX batch_stored ON batch (opened_at) WHERE state = 'stored'",
+    ),
 }
 _NEW_TABLES: dict[int, tuple[Table, ...]] = {
     1: (datasets,),
@@ -89,7 +95,10 @@ _NEW_TABLES: dict[int, tuple[Table, ...]] = {
     3: (),
     4: (owners,),
     5: (pair_counts, outcome_counts),
+    6: (pruned_parts,),
 }
+_COUNTS_SINCE = 6
+"""The first schema whose ledgers keep counts."""
 
 
 def find_id(tx: Transaction) -> str | None:
@@ -125,5 +134,6 @@ def _upgrade(tx: Transaction, version: int) -> None:
         for step in _STEPS[each]:
             tx.execute(DDL(step))  # type: ignore[no-untyped-call] # SQLAlchemy gives it no types
         metadata.create_all(tx.connection, tables=_NEW_TABLES[each])
-    start_counting(tx)  # the only version that counts is the newest one
+    if version < _COUNTS_SINCE:
+        start_counting(tx)
     tx.execute(update(about).values(schema_version=SCHEMA_VERSION))

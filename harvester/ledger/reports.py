@@ -5,13 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harvester.books import Books
-from harvester.ledger import books, counts, datasets, due, failures, outlook, plans, sends
-from harvester.ledger.books import StoredPart
+from harvester.ledger import books, counts, datasets, due, failures, outlook, plans, sends, stored_parts
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.due import DueCount
 from harvester.ledger.failures import FailedPair
 from harvester.ledger.outlook import Outlook, Rejection
 from harvester.ledger.sends import SendSearch
+from harvester.ledger.stored_parts import PartsPage, PrunedParts
 from harvester.model import Pair
 from harvester.schedule import ReadingPlan
 
@@ -126,13 +126,17 @@ class Reports:
         """List the workspaces that have a plan: those that a service serves."""
         return await self._database.report(plans.list_served_workspaces)
 
-    async def list_parts(self, *, after: int, limit: int, dataset_id: str | None = None) -> list[StoredPart]:
+    async def list_parts(self, *, after: int, limit: int, dataset_id: str | None = None) -> PartsPage:
         """List stored parts in the order of storing, after the ``order`` of one; of all datasets, or of one."""
-        return await self._database.report(books.list_parts, after=after, limit=limit, dataset_id=dataset_id)
+        return await self._database.report(stored_parts.list_parts, after=after, limit=limit, dataset_id=dataset_id)
 
     async def list_newest_parts(self, dataset_id: str, *, limit: int) -> list[str]:
         """List the names of the parts that were stored last in one place's dataset, the newest first."""
-        return await self._database.report(books.list_newest_parts, dataset_id, limit=limit)
+        return await self._database.report(stored_parts.list_newest_parts, dataset_id, limit=limit)
+
+    async def find_pruned_parts(self, dataset_id: str) -> PrunedParts | None:
+        """Return which parts of one place's dataset were pruned; None if none was."""
+        return await self._database.report(stored_parts.find_pruned, dataset_id=dataset_id)
 
     async def list_rejections(self, *, limit: int) -> list[Rejection]:
         """List the pairs that were rejected last and still are, each once, the newest first."""
@@ -163,8 +167,8 @@ class Reports:
         return await self._database.report(datasets.find_dataset, place)
 
     async def count_stored_parts(self, dataset_id: str) -> int:
-        """Count the parts that were stored in the place of a dataset."""
-        return await self._database.report(datasets.count_stored_parts, dataset_id)
+        """Count the parts that were stored in the place of a dataset, including those that were pruned."""
+        return await self._database.report(stored_parts.count_stored_parts, dataset_id)
 
     async def list_places(self) -> dict[str, str]:
         """Return the place where each dataset was found last."""

@@ -25,7 +25,7 @@ from sqlalchemy import (
     event,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 NEVER = 253_402_300_799.0
 """The last second of the year 9999: a pair that was forced does not expire."""
@@ -114,6 +114,16 @@ parts = Table(
     Column("stored_at", Float),
 )
 
+pruned_parts = Table(
+    "pruned_part",
+    metadata,
+    Column("destination", String, primary_key=True),
+    Column("parts", Integer, nullable=False),
+    Column("stored_order", Integer, nullable=False),
+    Column("stored_at", Float, nullable=False),
+)
+"""For each dataset, how many of its stored parts were pruned, and the order and time of the newest one."""
+
 workspaces = Table(
     "workspace",
     metadata,
@@ -192,9 +202,12 @@ _partial("pair_deferred", pairs, "workspace, due_at", where="state = 'waiting' A
 _partial("pair_leased", pairs, "epoch, workspace", where="state = 'leased'")
 Index("outcome_pair", outcomes.c.pair_id)  # not partial: SQLite uses no partial index for a foreign key
 _partial("pair_expired", pairs, "workspace, expires_at", where="outcome = 'expired'")
+_partial("pair_settled", pairs, "expires_at", where="state = 'settled'")
 _partial("pair_failed", pairs, "outcome, reason, id", where="outcome = 'rejected' OR outcome = 'expired'")
+Index("outcome_ended", outcomes.c.ended_at)
 _partial("outcome_rejected", outcomes, "id", where="outcome = 'rejected'")
 Index(
     "pair_send", pairs.c.send_id, pairs.c.workspace, pairs.c.campaign_id
 )  # in the order of a search, which need not sort
 _partial("batch_unstored", batches, "state, epoch", where="state <> 'stored'")
+_partial("batch_stored", batches, "opened_at", where="state = 'stored'")

@@ -18,17 +18,16 @@ from sqlalchemy import (
     update,
 )
 
-from harvester.ledger import braze_time, datasets
-from harvester.ledger.counts import delete_empty_counts
+from harvester.ledger import braze_time, datasets, prune
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.due import make_due
 from harvester.ledger.filters import NOW, TRIED, UNSETTLED, is_named
-from harvester.ledger.intake import delete_pairs
 from harvester.ledger.json_rows import encode_values
 from harvester.ledger.plans import group_by_plan
+from harvester.ledger.prune import Pruned
 from harvester.ledger.schema import outcomes, paces, pairs, workspaces
-from harvester.model import DAY_SECONDS, Pair
+from harvester.model import Pair
 
 
 class Upkeep:
@@ -57,9 +56,13 @@ class Upkeep:
         """Return whether a workspace has open pairs that have expired by the present time."""
         return await self._database.read(braze_time.has_expired, workspace)
 
-    async def prune(self, *, keep_days: float) -> int:
-        """Delete the settled pairs that expired more than ``keep_days`` ago; returns how many."""
-        return await self._database.write(_prune, keep_days=keep_days)
+    async def prune(self, *, keep_days: float) -> Pruned:
+        """Delete the settled pairs that expired more than ``keep_days`` ago, and the rest of the history of that age.
+
+        While the time is not confirmed it changes nothing. A call that leaves old rows, because there are many, is not
+        ``complete``.
+        """
+        return await prune.prune(self._database, keep_days=keep_days)
 
     async def halt(self, workspace: str, *, reason: str) -> None:
         """Store that a workspace is halted, and why. While it stays halted, the time of the halt does not change."""
@@ -132,12 +135,6 @@ def _expire_statements(dialect: Dialect) -> tuple[Insert, Update]:
     ending = select(pairs.c.id, pairs.c.reading, literal("expired"), NOW).where(over)
     settle = update(pairs).where(over).values(state="settled", outcome="expired")
     return insert(outcomes).from_select(columns, ending), settle
-
-
-def _prune(tx: Transaction, *, keep_days: float) -> int:
-    settled_before = tx.now - keep_days * DAY_SECONDS
-    delete_empty_counts(tx)
-    return delete_pairs(tx, and_(pairs.c.state == "settled", pairs.c.expires_at < settled_before))
 
 
 def _halt(tx: Transaction, workspace: str, *, reason: str) -> None:

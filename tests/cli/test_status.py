@@ -1,16 +1,18 @@
-"""The command status."""
+"""The commands status and parts."""
 
 import asyncio
+import json
 import sqlite3
 from contextlib import closing
 
 import pytest
 
-from harvester.cli.status import status
+from harvester.cli.status import parts, status
 from harvester.clock import SystemClock
-from harvester.errors import ExitCode
+from harvester.errors import ExitCode, UsageError
 from harvester.ledger import Ledger
-from harvester.model import Pair, SentPair
+from harvester.model import DATASET, DAY_SECONDS, Batch, Pair, Part, SentPair
+from tests.support.clocks import SettableClock
 
 
 def test_books_that_do_not_balance_are_marked_and_end_with_exit_code_1(tmp_path, capsys):
@@ -30,3 +32,43 @@ def test_books_that_do_not_balance_are_marked_and_end_with_exit_code_1(tmp_path,
         status.main(["--state", str(path)], standalone_mode=False)
     assert ended.value.code == ExitCode.BUG
     assert "NOT BALANCED: report this bug" in capsys.readouterr().out
+
+
+@pytest.fixture
+def pruned_ledger(tmp_path):
+    """A ledger that lists the last one of three parts; the others were pruned."""
+    path, clock = tmp_path / "ledger.db", SettableClock(1_795_527_667.0)
+
+    async def fill() -> None:
+        async with await Ledger.open(path, clock=clock) as ledger:
+            ledger.clock.observe(clock.now, departed=clock.now, received=clock.now)
+            await ledger.upkeep.save_dataset("./harvest", "d")
+            for _ in range(3):
+                batch = Batch.open(clock.now)
+                await ledger.batches.seal([(batch, [], [Part(DATASET, batch.id, "0", 7, 1, b"x", "d")])])
+                await ledger.batches.mark_stored(batch.id, dataset=DATASET, destination="d")
+                clock.now += 100 * DAY_SECONDS
+            await ledger.upkeep.prune(keep_days=90)
+
+    asyncio.run(fill())
+    return path
+
+
+def test_parts_says_which_parts_it_does_not_list(pruned_ledger, capsys):
+    """Standard output has the parts that the ledger lists, and only these."""
+    parts.main(["--state", str(pruned_ledger)], standalone_mode=False)
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["order"] for line in out.splitlines()] == [3]
+    assert "lists no parts up to order 2, stored until 2027-03-04T" in err
+    assert "still in ./harvest: load all parts there, then continue with --since 2" in err
+
+
+def test_a_bookmark_before_the_pruned_parts_is_refused(pruned_ledger, capsys):
+    """A loader that missed parts fails, and prints nothing that it could take for all of them."""
+    for since in ("0", "1"):
+        with pytest.raises(UsageError, match=f"--since {since}: .*load all parts there, then continue with --since 2"):
+            parts.main(["--state", str(pruned_ledger), "--since", since], standalone_mode=False)
+        assert capsys.readouterr().out == ""
+    parts.main(["--state", str(pruned_ledger), "--since", "2"], standalone_mode=False)
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["order"], err) == (3, "")

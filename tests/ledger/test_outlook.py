@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harvester.cli.books import book_lines
-from harvester.ledger import Ledger, StoredPart
+from harvester.ledger import Ledger, PartsPage, StoredPart
 from harvester.model import (
     DATASET,
     DAY_SECONDS,
@@ -192,11 +192,11 @@ async def test_parts_are_listed_in_the_order_in_which_they_were_stored(ledger, c
     for batch in (three, one):
         await ledger.batches.mark_stored(batch.id, dataset=DATASET, destination="d")
         clock.now += 1
-    (first,) = await ledger.reports.list_parts(after=0, limit=1)
-    (second,) = await ledger.reports.list_parts(after=first.order, limit=5)
+    (first,) = (await ledger.reports.list_parts(after=0, limit=1)).parts
+    (second,) = (await ledger.reports.list_parts(after=first.order, limit=5)).parts
     assert first == StoredPart(first.order, DATASET, f"{three.id}.ndjson", "0", 7, 1, NOW)
     assert (second.name, second.stored_at) == (f"{one.id}.ndjson", NOW + 1)
-    assert await ledger.reports.list_parts(after=second.order, limit=5) == []
+    assert await ledger.reports.list_parts(after=second.order, limit=5) == PartsPage([], None)
 
 
 async def test_expired_and_open_pairs_are_counted_by_workspace(ledger):

@@ -1,0 +1,135 @@
+"""Deletes old history in pages, each a short transaction, so that a ledger's size depends on what is open and recent.
+
+A settled pair is deleted with its outcomes some days after it expired. The rest of the history is kept for the lifetime
+of a pair longer, so that the parts of a pair's readings can be looked up while the ledger contains the pair. Open pairs
+and batches that are not stored are never deleted. While the time is not confirmed nothing is: the clock may be wrong.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, literal_column, select, update
+
+from harvester.ledger.counts import delete_empty_counts
+from harvester.ledger.database import Database, Transaction
+from harvester.ledger.intake import delete_pairs
+from harvester.ledger.schema import NEVER, batches, outcomes, pairs, parts, pruned_parts
+from harvester.model import DAY_SECONDS, GRACE_SECONDS, RETENTION_SECONDS
+
+PAGE = 500
+"""How many rows one transaction deletes."""
+
+PAGES_AT_ONCE = 200
+"""How many transactions ``prune`` makes at most: leases are renewed between two calls."""
+
+_SETTLED = pairs.c.state == literal_column("'settled'")
+_STORED = batches.c.state == literal_column("'stored'")
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many rows were deleted of each kind (those of a pair count once), and whether no old ones are left."""
+
+    rows: Mapping[str, int]
+    complete: bool
+
+
+async def prune(database: Database, *, keep_days: float) -> Pruned:
+    """Delete settled pairs that expired more than ``keep_days`` ago, and older history. Raises ``LedgerError``.
+
+    Call it again if the result is not complete.
+    """
+    rows = dict.fromkeys((kind for kind, _ in _STEPS), 0)
+    pages = 0
+    await database.write(delete_empty_counts)
+    for kind, delete_page in _STEPS:
+        while deleted := await database.write(_prune_page, delete_page, keep_days=keep_days):
+            rows[kind] += deleted
+            pages += 1
+            if pages == PAGES_AT_ONCE:
+                return Pruned(rows, complete=False)
+    return Pruned(rows, complete=True)
+
+
+def _prune_page(tx: Transaction, delete_page: Callable[[Transaction, float, float], int], *, keep_days: float) -> int:
+    """Delete one page of a kind; returns the number of rows, 0 if none is old."""
+    if not tx.confirmed:
+        return 0
+    expired_before = tx.now - keep_days * DAY_SECONDS
+    return delete_page(tx, expired_before, expired_before - RETENTION_SECONDS - GRACE_SECONDS)
+
+
+def _delete_pairs(tx: Transaction, expired_before: float, _ended_before: float) -> int:
+    """Delete settled pairs that have expired."""
+    old = select(pairs.c.id).where(_SETTLED, pairs.c.expires_at < expired_before).limit(PAGE)
+    return delete_pairs(tx, pairs.c.id.in_(old))
+
+
+def _delete_forced_pairs(tx: Transaction, _expired_before: float, ended_before: float) -> int:
+    """Delete settled pairs that do not expire, and whose last reading is old."""
+    recent = select(outcomes.c.id).where(outcomes.c.pair_id == pairs.c.id, outcomes.c.ended_at >= ended_before)
+    old = select(pairs.c.id).where(_SETTLED, pairs.c.expires_at >= NEVER, ~recent.exists()).limit(PAGE)
+    return delete_pairs(tx, pairs.c.id.in_(old))
+
+
+def _delete_outcomes(tx: Transaction, _expired_before: float, ended_before: float) -> int:
+    """Delete old outcomes of pairs that are kept, such as a send that is sent again each week, but not their last."""
+    later = outcomes.alias("later")
+    superseded = select(later.c.id).where(later.c.pair_id == outcomes.c.pair_id, later.c.id > outcomes.c.id).exists()
+    old = select(outcomes.c.id).where(outcomes.c.ended_at < ended_before, superseded).limit(PAGE)
+    return tx.execute(delete(outcomes).where(outcomes.c.id.in_(old))).rowcount
+
+
+def _delete_parts(tx: Transaction, _expired_before: float, stored_before: float) -> int:
+    """Delete the rows of stored parts in the order of storing, and remember how far; the newest part stays.
+
+    The newest one stays because the order of the next part follows from it.
+    """
+    newest = select(func.max(parts.c.stored_order)).scalar_subquery()
+    oldest = select(parts.c.destination, parts.c.stored_order, parts.c.stored_at).where(parts.c.stored_order < newest)
+    old = _find_old(tx.execute(oldest.order_by(parts.c.stored_order).limit(PAGE)).all(), stored_before, tx.now)
+    for destination in {each.destination for each in old}:
+        _remember(tx, destination, [each for each in old if each.destination == destination])
+    if old:
+        tx.execute(delete(parts).where(parts.c.stored_order <= old[-1].stored_order))
+    return len(old)
+
+
+def _find_old(rows: Sequence[Row[Any]], stored_before: float, now: float) -> Sequence[Row[Any]]:
+    """Return the rows, in the order of storing, up to the last one before the first recent one.
+
+    A part with a time in the future was stored while the clock was wrong: it is as old as the parts around it.
+    """
+    count = 0
+    for index, each in enumerate(rows):
+        if stored_before <= each.stored_at <= now:
+            break
+        if each.stored_at < stored_before:
+            count = index + 1
+    return rows[:count]
+
+
+def _remember(tx: Transaction, destination: str, old: Sequence[Row[Any]]) -> None:
+    newest = {"stored_order": old[-1].stored_order, "stored_at": old[-1].stored_at}
+    known = pruned_parts.c.destination == destination
+    more = pruned_parts.c.parts + len(old)
+    if tx.execute(update(pruned_parts).where(known).values(parts=more, **newest)).rowcount == 0:
+        tx.execute(insert(pruned_parts).values(destination=destination, parts=len(old), **newest))
+
+
+def _delete_batches(tx: Transaction, _expired_before: float, opened_before: float) -> int:
+    """Delete stored batches without rows of parts."""
+    with_part = select(parts.c.batch_id).where(parts.c.batch_id == batches.c.id).exists()
+    old = select(batches.c.id).where(_STORED, batches.c.opened_at < opened_before, ~with_part).limit(PAGE)
+    return tx.execute(delete(batches).where(batches.c.id.in_(old))).rowcount
+
+
+_STEPS = (
+    ("pairs", _delete_pairs),
+    ("pairs", _delete_forced_pairs),
+    ("readings", _delete_outcomes),
+    ("parts", _delete_parts),
+    ("batches", _delete_batches),
+)
+"""What each step counts, and how it deletes a page."""
