@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.measure import (
     default_rate,
+    instructions,
     latest_view,
     ledger_growth,
     many_workspaces,
@@ -36,6 +37,7 @@ MODULES = {
         polite,
         quota_simulation,
         quick_and_light,
+        instructions,
         speed,
         two_processes,
         many_workspaces,

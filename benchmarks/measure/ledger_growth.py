@@ -43,10 +43,10 @@ class LedgerTimer:
         """Fill the ledger, settle half of its pairs, and measure each operation."""
         async with await self._open() as ledger:
             for first in range(0, self._pairs, PAGE):
-                page = [_create_sent_pair(at) for at in range(first, min(first + PAGE, self._pairs))]
+                page = [create_sent_pair(at) for at in range(first, min(first + PAGE, self._pairs))]
                 await self._measure("enqueue", ledger.intake.enqueue(page, once=True))
             for _ in range(self._pairs // 2 // BATCH):
-                await self._settle_batch(ledger)
+                await self.settle_batch(ledger)
             await self._measure("status", ledger.reports.get_books())
         for _ in range(5):
             async with await self._measure("open", self._open()) as ledger:
@@ -69,7 +69,7 @@ class LedgerTimer:
     async def _open(self) -> Ledger:
         return await Ledger.open(self._path, clock=SystemClock())
 
-    async def _settle_batch(self, ledger: Ledger) -> None:
+    async def settle_batch(self, ledger: Ledger) -> None:
         """Claim a batch, seal it as captured with a part of typical size, and mark it as stored."""
         readings = await self._measure("claim", ledger.batches.claim({"default": BATCH}))
         batch = Batch.open(time.time())
@@ -84,7 +84,8 @@ class LedgerTimer:
         return result
 
 
-def _create_sent_pair(at: int) -> SentPair:
+def create_sent_pair(at: int) -> SentPair:
+    """Return one of many sends, twenty for each campaign."""
     return SentPair(Pair("default", f"campaign-{at // 20:08d}", f"send-{at:08d}"), time.time())
 
 
