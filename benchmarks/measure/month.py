@@ -205,7 +205,7 @@ async def _serve(
     *, limit: int, path: Path, clock: VirtualClock, count_waiting: bool,
 ) -> None:  # fmt: skip
     workspace = Workspace(endpoint="https://rest.fra-01.braze.eu", api_key=SecretStr(KEY))
-    settings = Settings(workspaces={"eu": workspace}, concurrency=8, web_port=0)
+    settings = Settings(workspaces={"eu": workspace}, concurrency=8, web_port=0, keep_days=30)
     braze = _Braze(result, limit, clock)
     enqueued = 0
     for began, ended in ((0.0, PROCESS_DOWN[0]), (PROCESS_DOWN[1], float(days))):

@@ -1,22 +1,27 @@
-"""Three months of service in minutes: checks that memory, open files and tasks do not grow.
+"""Months of service in minutes: checks that memory, open files, tasks and the ledger do not grow.
 
 ``python -m benchmarks.measure.soak [--days 90] [--sends-per-day 24]`` runs the service as ``month.py`` does, with
 outages. Once per simulated day, it counts memory blocks, open files and tasks. The blocks include the
-records of ``month.py``, a few hundred per day.
+records of ``month.py``, a few hundred per day. Every thirty days it counts the rows and bytes of the ledger's tables,
+which settle after 45 days: the service keeps settled sends for 30 days after their 15 days.
 """
 
 import argparse
 import asyncio
 import gc
 import os
+import sqlite3
 import sys
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from benchmarks.measure.month import PROCESS_DOWN, month
 from harvester.observability.logs import set_up_logs
+
+MONTH_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +36,11 @@ class DayUsage:
 
 @dataclass(slots=True)
 class Soak:
-    """The usage of a service on each day."""
+    """The usage of a service on each day, and the rows and bytes of each table of its ledger every thirty days."""
 
+    ledger: Path
     days: list[DayUsage] = field(default_factory=list)
+    tables: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
 
     def sample(self, day: float) -> None:
         """Record the usage, once a day."""
@@ -42,6 +49,8 @@ class Soak:
         gc.collect()
         usage = (sys.getallocatedblocks(), len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()))
         self.days.append(DayUsage(int(day), *usage))
+        if int(day) and int(day) % MONTH_DAYS == 0:
+            self.tables[int(day)] = measure_tables(self.ledger)
 
     def early_and_late(self) -> tuple[DayUsage, DayUsage]:
         """Return the medians of the first and the last third of the days since the last start of the process."""
@@ -59,6 +68,26 @@ def _median(days: list[DayUsage]) -> DayUsage:
     )
 
 
+def measure_tables(ledger: Path) -> dict[str, tuple[int, int]]:
+    """Return the rows of each table, and the bytes of its pages and those of its indexes."""
+    sizes = (
+        "SELECT tbl_name, sum(pgsize) FROM sqlite_master JOIN dbstat ON dbstat.name = sqlite_master.name"
+        " WHERE tbl_name NOT LIKE 'sqlite_%' GROUP BY 1 ORDER BY 1"
+    )
+    with closing(sqlite3.connect(f"{ledger.as_uri()}?mode=ro", uri=True)) as connection:
+        return {
+            name: (connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0], size)
+            for name, size in connection.execute(sizes).fetchall()
+        }
+
+
+def _print_tables(tables: dict[int, dict[str, tuple[int, int]]]) -> None:
+    print("rows (KiB)       " + "".join(f"{f'day {day}':>16}" for day in tables))
+    for name in next(iter(tables.values()), {}):
+        cells = (tables[day][name] for day in tables)
+        print(f"{name:17}" + "".join(f"{f'{rows} ({size // 1024})':>16}" for rows, size in cells))
+
+
 def main() -> None:
     """Run the service, and print its usage on each day."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,12 +96,11 @@ def main() -> None:
     args = parser.parse_args()
     set_up_logs(json=False, level="error")
     with tempfile.TemporaryDirectory() as folder:
-        soak = Soak()
-        month(
-            sends_per_day=args.sends_per_day, days=args.days, ledger=Path(folder) / "ledger.db", on_sample=soak.sample
-        )
+        soak = Soak(Path(folder) / "ledger.db")
+        month(sends_per_day=args.sends_per_day, days=args.days, ledger=soak.ledger, on_sample=soak.sample)
     for each in soak.days:
         print(f"day {each.day:4}  {each.blocks:8} blocks  {each.open_files:4} files  {each.tasks:4} tasks")
+    _print_tables(soak.tables)
 
 
 if __name__ == "__main__":

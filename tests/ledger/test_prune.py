@@ -119,7 +119,7 @@ async def test_only_pairs_that_expired_long_ago_are_pruned(ledger, clock):
     assert await ledger.reports.count_readings() == {"captured": 1, "pending": 1}
 
 
-async def test_a_pair_keeps_its_last_reading_and_the_part_of_each_reading(ledger, clock):
+async def test_a_pair_keeps_the_part_of_each_reading(ledger, clock):
     """As long as the ledger has an expired pair, ``show`` finds its readings and their parts."""
     await enqueue(ledger, "s", NOW)
     for age in (1.1, 13.1):
@@ -130,6 +130,17 @@ async def test_a_pair_keeps_its_last_reading_and_the_part_of_each_reading(ledger
     await ledger.upkeep.prune(keep_days=KEEP_DAYS)
     (found,) = (await ledger.reports.find_sends("s", limit=1)).sends
     assert [(each.name, each.part is not None) for each in found.readings] == [("d1", True), ("final", True)]
+
+
+async def test_a_pair_keeps_its_last_reading_however_old(ledger, clock):
+    """The reason of a refusal can be looked up until the pair is pruned; readings before the last one cannot."""
+    await enqueue(ledger, "scheduled", NOW + 200 * DAY_SECONDS, once=True)
+    await seal(ledger, clock, Rejected("status_400", "first"), to=None)
+    await ledger.intake.requeue(outcome="rejected")
+    await seal(ledger, clock, Rejected("status_400", "last"), to=None)
+    clock.now += 100 * DAY_SECONDS
+    assert (await ledger.upkeep.prune(keep_days=KEEP_DAYS)).rows["readings"] == 1
+    assert [each.detail for each in await ledger.reports.list_rejections(limit=9)] == ["last"]
 
 
 async def test_nothing_is_pruned_before_the_time_is_confirmed(tmp_path, clock):

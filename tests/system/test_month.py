@@ -17,11 +17,10 @@ SENDS_PER_DAY = 6
 @pytest.fixture(scope="module")
 def month_and_soak(tmp_path_factory) -> tuple[Month, Soak]:
     """Run a month, and measure the process once a day."""
-    soak = Soak()
-    ledger = tmp_path_factory.mktemp("month") / "ledger.db"
+    soak = Soak(tmp_path_factory.mktemp("month") / "ledger.db")
     gc.freeze()  # what existed before is not searched for garbage each day
     try:
-        return month(sends_per_day=SENDS_PER_DAY, days=30, ledger=ledger, on_sample=soak.sample), soak
+        return month(sends_per_day=SENDS_PER_DAY, days=30, ledger=soak.ledger, on_sample=soak.sample), soak
     finally:
         gc.unfreeze()
 
