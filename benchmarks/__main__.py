@@ -25,6 +25,7 @@ from benchmarks.measure import (
     polite,
     quick_and_light,
     quota_simulation,
+    soak,
     speed,
     two_processes,
 )
@@ -43,6 +44,7 @@ MODULES = {
         many_workspaces,
         default_rate,
         ledger_growth,
+        soak,
         latest_view,
     )
 }

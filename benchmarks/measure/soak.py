@@ -1,9 +1,9 @@
-"""Months of service in minutes: checks that memory, open files, tasks and the ledger do not grow.
+"""Months of service in minutes: memory, open files, tasks and the ledger do not grow.
 
-``python -m benchmarks.measure.soak [--days 90] [--sends-per-day 24]`` runs the service as ``month.py`` does, with
-outages. Once per simulated day, it counts memory blocks, open files and tasks. The blocks include the
-records of ``month.py``, a few hundred per day. Every thirty days it counts the rows and bytes of the ledger's tables,
-which settle after 45 days: the service keeps settled sends for 30 days after their 15 days.
+The service runs in virtual time, with the outages of ``month.py``. The ledger keeps settled sends for 30 days after
+their 15 days, so its tables have their final size after 45 days. ``python -m benchmarks.measure.soak [--days 90]
+[--sends-per-day 24]`` also prints memory blocks, open files and tasks for each day. The blocks include the records of
+``month.py``, a few hundred per day.
 """
 
 import argparse
@@ -13,10 +13,12 @@ import os
 import sqlite3
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks.measure.month import PROCESS_DOWN, month
 from harvester.observability.logs import set_up_logs
@@ -81,6 +83,24 @@ def measure_tables(ledger: Path) -> dict[str, tuple[int, int]]:
         }
 
 
+def run_service(*, days: int, sends_per_day: int) -> Soak:
+    """Run the service for some simulated days; returns its usage."""
+    set_up_logs(json=False, level="error")
+    with tempfile.TemporaryDirectory() as folder:
+        soak = Soak(Path(folder) / "ledger.db")
+        month(sends_per_day=sends_per_day, days=days, ledger=soak.ledger, on_sample=soak.sample)
+    return soak
+
+
+def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a row for each table of the ledger: its rows every thirty days, and the KiB on the last of these days."""
+    tables = run_service(days=91 if quick else 181, sends_per_day=6).tables
+    for name in next(iter(tables.values())):
+        rows = {f"rows on day {day}": each[name][0] for day, each in tables.items()}
+        last = tables[max(tables)][name][1]
+        yield "soak", {"table": name} | rows | {"KiB at the end": last / 1024}
+
+
 def _print_tables(tables: dict[int, dict[str, tuple[int, int]]]) -> None:
     print("rows (KiB)       " + "".join(f"{f'day {day}':>16}" for day in tables))
     for name in next(iter(tables.values()), {}):
@@ -94,10 +114,7 @@ def main() -> None:
     parser.add_argument("--sends-per-day", type=int, default=24)
     parser.add_argument("--days", type=int, default=90)
     args = parser.parse_args()
-    set_up_logs(json=False, level="error")
-    with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder) / "ledger.db")
-        month(sends_per_day=args.sends_per_day, days=args.days, ledger=soak.ledger, on_sample=soak.sample)
+    soak = run_service(days=args.days, sends_per_day=args.sends_per_day)
     for each in soak.days:
         print(f"day {each.day:4}  {each.blocks:8} blocks  {each.open_files:4} files  {each.tasks:4} tasks")
     _print_tables(soak.tables)

@@ -1,10 +1,10 @@
 """Speed without a rate limit: the same job on the same server, one client after the other, from start to exit.
 
 The server returns prepared bytes: 42 rows of 28 variations and 14 days per response. It is a small Python program, or
-nginx, which leaves more of the two cores to the clients. The bare loop is the simplest
-program that can do the job: 64 aiohttp tasks without retries, pacing or a ledger. The bare loop and harvester write
-rows; the alternatives write each response unchanged, which is less work. Figures are medians of several runs. ``of the
-bare loop`` compares pairs per second with the bare loop in the same turn, as a median of the turns.
+nginx, which leaves more of the two cores to the clients. The bare loop is the simplest program that can do the job: 64
+aiohttp tasks without retries, pacing or a ledger. The bare loop and harvester write rows; the alternatives write each
+response unchanged, which is less work. Figures are medians of several runs. ``of the bare loop`` compares pairs per
+second with the bare loop in the same turn, as a median of the turns.
 
 The table with ``modules`` compares whole processes that capture one pair: the cost of a start and an end.
 """

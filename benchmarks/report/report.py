@@ -257,10 +257,10 @@ HOW = (
 )
 TITLES = {
     "polite": "Beside live sending", "quota_simulation": "Beside live sending, simulated", "speed": "Speed",
-    "quick_and_light": "Quick to start, light to keep",
-    "instructions": "Instructions", "two_processes": "Two processes",
-    "many_workspaces": "Many workspaces",
-    "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth", "latest_view": "Latest view",
+    "quick_and_light": "Quick to start, light to keep", "instructions": "Instructions",
+    "two_processes": "Two processes", "many_workspaces": "Many workspaces",
+    "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth", "soak": "Months of service",
+    "latest_view": "Latest view",
 }  # fmt: skip
 PICTURES = {"polite": "polite.svg", "speed": "fast.svg", "ledger_growth": "growth.svg"}
 
