@@ -117,8 +117,8 @@ INSTRUCTIONS = (
 )
 CORES = "the server runs on the same two cores; one process and the server already use more than one of them"
 COLD_CACHES = (
-    "requests that arrive a few at a time cost more, because caches are cold; samples: HTTP client and callbacks "
-    "44 %, rows 21 %, event loop 10 %"
+    "requests that arrive a few at a time cost more, because caches are cold, and the bare loop costs at least as much "
+    "at this rate: see Cost at the default quota"
 )
 IMPORTS = (
     "imports take 66 MiB, 24 of them for shared libraries: SQLAlchemy 12, pydantic and the settings 12, asyncio 10, "
