@@ -36,6 +36,7 @@ ALLOWED_IMPORTERS = {
     "orjson": {
         "braze/counters.py",
         "braze/series.py",
+        "datasets/layout.py",
         "ledger/json_rows.py",
         "ledger/plans.py",
         "simulator",

@@ -1,12 +1,16 @@
 """Finds out which members the rows of a part have, without parsing the rows.
 
 A member's name stands in quotes, and so does a text. If the quotes in a part are exactly those of the members that are
-known, its rows have no other members. This costs a tenth of parsing every row for its names.
+known, its rows have no other members with a value. Texts and nulls are counted too, because a fixed member that is
+absent or that is not a text would make up for another member. Any other form of a row, such as spaces between its
+members, makes the numbers differ. This costs a third of parsing every row for its names.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+import orjson
 
 from harvester.datasets.part_files import decompress
 
@@ -30,6 +34,19 @@ OBJECT_BYTES = 1_048_576
 """The default length limit for one row. DuckDB reserves twice this for each thread."""
 
 
+class Marks(NamedTuple):
+    """What can be counted in the bytes of rows."""
+
+    quotes: int = 0
+    """The quotes around names and texts, not those inside a text."""
+
+    texts: int = 0
+    """The members that are texts."""
+
+    nulls: int = 0
+    """The members that are null."""
+
+
 @dataclass
 class Layout:
     """What the bytes of some parts say about their rows."""
@@ -37,11 +54,8 @@ class Layout:
     names: set[str] = field(default_factory=set)
     """The members of the rows that were parsed: one in each chunk."""
 
-    quotes: int = 0
-    """The quotes around names and texts. Quotes inside a text are not counted."""
-
-    has_fixed_members: bool = True
-    """Whether the rows that were parsed have all ``FIXED_MEMBERS``."""
+    marks: Marks = field(default_factory=Marks)
+    """The marks in all rows."""
 
     object_bytes: int = OBJECT_BYTES
     """The length limit for one row that DuckDB reads, in bytes."""
@@ -61,18 +75,20 @@ class Layout:
             self._add_lines(lines, len(lines))
 
     def _add_lines(self, lines: bytes, end: int) -> None:
-        """Count the quotes of complete lines, which end at ``end``, and parse the last one."""
-        self.quotes += lines.count(b'"', 0, end)
+        """Count the marks of complete lines, which end at ``end``, and parse the last one."""
+        quotes, texts, nulls = lines.count(b'"', 0, end), lines.count(b'":"', 0, end), lines.count(b'":null', 0, end)
         if b"\\" in lines:
-            self.quotes -= lines[:end].replace(b"\\\\", b"").count(b'\\"')
+            unescaped = lines[:end].replace(b"\\\\", b"")
+            quotes -= unescaped.count(b'\\"')
+            nulls -= unescaped.count(b'\\":null')
+        self.marks = Marks(self.marks.quotes + quotes, self.marks.texts + texts, self.marks.nulls + nulls)
         self._limit_rows(lines, end)
         try:
-            row = json.loads(lines[lines.rfind(b"\n", 0, end - 1) + 1 : end])
-        except ValueError:
-            return  # DuckDB names the line
+            row = orjson.loads(lines[lines.rfind(b"\n", 0, end - 1) + 1 : end])
+        except orjson.JSONDecodeError:
+            return  # DuckDB names the line, or accepts it and finds its members
         if isinstance(row, dict):
             self.names.update(row)
-            self.has_fixed_members = self.has_fixed_members and row.keys() >= set(FIXED_MEMBERS)
 
     def _limit_rows(self, lines: bytes, end: int) -> None:
         """Raise the length limit if a line is longer."""

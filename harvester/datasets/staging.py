@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harvester.datasets.dialects import DIALECTS, ColumnType
-from harvester.datasets.layout import FIXED_MEMBERS, Layout
+from harvester.datasets.layout import FIXED_MEMBERS, Layout, Marks
 from harvester.datasets.members import build_object_table
 from harvester.datasets.part_files import PartFiles
 from harvester.datasets.sql import THREADS, escape_path, quote_name, quote_text, quote_texts
@@ -37,20 +37,27 @@ class Staged:
     paths: list[Path] = field(default_factory=list)
     types: dict[str, ColumnType | None] = field(default_factory=dict)
 
+    def add(self, path: Path, types: dict[str, ColumnType | None]) -> None:
+        """Add the rows of a file, and widen the types of the counters to its types."""
+        self.paths.append(path)
+        for name, kind in types.items():
+            known = self.types.get(name)
+            self.types[name] = max((each for each in (known, kind) if each), key=lambda each: each.value, default=None)
+
 
 def stage_parts(connection: Any, parts: PartFiles, folder: Path) -> Staged:
     """Stage all parts in a folder. Raises ``IrregularNames``, ``SinkError`` for a damaged part, ``duckdb.Error``."""
     size = max(1, min(len(parts.names) // _FILES, _MAX_PARTS_PER_FILE))
     groups = [parts.names[start : start + size] for start in range(0, len(parts.names), size)]
-    staging = _Staging(connection, parts, folder)
+    staging, staged = _Staging(connection, parts, folder), Staged()
     with ThreadPoolExecutor(THREADS) as pool:  # DuckDB reads a compressed part with one thread
         try:
-            for _ in pool.map(staging.stage, range(len(groups)), groups):
-                pass
+            for path, types in pool.map(staging.stage, range(len(groups)), groups):
+                staged.add(path, types)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return staging.staged
+    return staged
 
 
 class _Staging:
@@ -59,10 +66,9 @@ class _Staging:
     def __init__(self, connection: Any, parts: PartFiles, folder: Path) -> None:
         self._connection, self._parts, self._folder = connection, parts, folder
         self._names: set[str] = set()
-        self.staged = Staged()
 
-    def stage(self, number: int, names: Sequence[str]) -> None:
-        """Write the rows of a group of parts to one file."""
+    def stage(self, number: int, names: Sequence[str]) -> tuple[Path, dict[str, ColumnType | None]]:
+        """Write the rows of a group of parts to one file; returns the file and the types of its counters."""
         connection, path, layout = self._connection.cursor(), self._folder / f"{number:06d}.parquet", Layout()
         with ExitStack() as opened:
             files = [opened.enter_context(self._parts.open(name)) for name in names]
@@ -71,15 +77,14 @@ class _Staging:
             self._names |= layout.names
             counters = self._list_counters()
             self._copy(connection, files, counters, layout.object_bytes, path)
-            types, quotes = _summarize(connection, path, counters)
-            if not (layout.has_fixed_members and quotes == layout.quotes):
-                # Some row has a member that no parsed row has, or another layout.
+            types, marks = _summarize(connection, path, counters)
+            if marks != layout.marks:  # some row has a member that no parsed row has, or another layout
                 self._names |= _list_names(connection, files, layout.object_bytes)
                 if self._list_counters() != counters:
                     counters = self._list_counters()
                     self._copy(connection, files, counters, layout.object_bytes, path)
                     types, _ = _summarize(connection, path, counters)
-        self._add(path, types)
+        return path, types
 
     def _list_counters(self) -> list[str]:
         """Return the counters so far. Raises ``IrregularNames``."""
@@ -106,16 +111,9 @@ class _Staging:
         options = f"(FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE {group_rows})"
         connection.execute(f"COPY (SELECT {listed} FROM {rows}) TO {quote_text(str(path))} {options}")  # noqa: S608 - quoted
 
-    def _add(self, path: Path, types: dict[str, ColumnType | None]) -> None:
-        self.staged.paths.append(path)
-        for name, kind in types.items():
-            known = self.staged.types.get(name)
-            widest = max((each for each in (known, kind) if each), key=lambda each: each.value, default=None)
-            self.staged.types[name] = widest
 
-
-def _summarize(connection: Any, path: Path, counters: Sequence[str]) -> tuple[dict[str, ColumnType | None], int]:
-    """Return the type that contains all values of each counter, and the quotes that a part with these rows has."""
+def _summarize(connection: Any, path: Path, counters: Sequence[str]) -> tuple[dict[str, ColumnType | None], Marks]:
+    """Return the type that contains all values of each counter, and the marks that a part with these rows has."""
     file = quote_text(escape_path(path))
 
     def select(figures: Sequence[str]) -> list[Any]:
@@ -125,7 +123,7 @@ def _summarize(connection: Any, path: Path, counters: Sequence[str]) -> tuple[di
     column_values = f"SELECT sum(num_values - stats_null_count) FROM parquet_metadata({file}) GROUP BY column_id"  # noqa: S608 - quoted
     found = [int(number) for (number,) in connection.execute(f"{column_values} ORDER BY column_id").fetchall()]
     if not found:
-        return dict.fromkeys(counters), 0  # the parts have no rows
+        return dict.fromkeys(counters), Marks()  # the parts have no rows
     texts, rows = found[: len(TEXT_COLUMNS)], found[-1]  # the last column has the number of the file
     values = dict(zip(counters, found[len(TEXT_COLUMNS) :], strict=False))
     types = {name: ColumnType.INTEGER if values[name] else None for name in counters}
@@ -140,13 +138,15 @@ def _summarize(connection: Any, path: Path, counters: Sequence[str]) -> tuple[di
         quoted, integers, numbers = select([
             f"count(*) FILTER (starts_with({column}, '\"'))",
             f"count(*) FILTER ({integer})",
-            f"count(*) FILTER (regexp_matches({column}, '^-?[0-9]'))",
+            f"count(*) FILTER (regexp_matches({column}, '^(-?[0-9]|NaN|-?Infinity)'))",
         ])  # fmt: skip
         strings += quoted
         if integers < values[name]:
             types[name] = ColumnType.DECIMAL if numbers == values[name] else ColumnType.TEXT
-    members = len(FIXED_MEMBERS) * rows + sum(texts[len(FIXED_MEMBERS) :]) + sum(values.values())
-    return types, 2 * (members + sum(texts) + strings)
+    fixed, optional = len(FIXED_MEMBERS) * rows, sum(texts[len(FIXED_MEMBERS) :])
+    members = fixed + optional + sum(values.values())
+    strings += sum(texts)
+    return types, Marks(2 * (members + strings), strings, fixed + optional - sum(texts))
 
 
 def _list_names(connection: Any, files: Sequence[Path], object_bytes: int) -> set[str]:

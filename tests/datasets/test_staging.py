@@ -12,6 +12,7 @@ import zstandard
 from harvester.datasets import write_latest
 from harvester.datasets.part_files import FolderParts
 from harvester.datasets.sql import THREADS
+from harvester.errors import SinkError
 
 ROW = {
     "workspace": "default",
@@ -115,10 +116,28 @@ def test_a_counter_that_only_one_row_has_gets_a_column(harvest, tmp_path, row, e
     assert (rows["last"]["new"], rows["last"]["sent"]) == (None, 1)
 
 
-def test_rows_of_another_layout_lose_no_counter(harvest, tmp_path):
-    """Rows with absent, additional and untyped members do not make up for each other."""
-    folder = harvest([{"new": 1}, LAST])
+def replace_in_part(folder, old, new):
+    """Replace bytes in the only part."""
     part = next(folder.glob("*/*/*"))
-    lines = zstandard.decompress(part.read_bytes()).replace(b'"variation_api_id":null,', b"")
-    part.write_bytes(zstandard.compress(lines))
+    lines = zstandard.decompress(part.read_bytes())
+    assert old in lines
+    part.write_bytes(zstandard.compress(lines.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    "fixed", [b"", b'"variation_api_id":5,', b'"variation_api_id":{},', b'"variation_api_id":[":"],']
+)
+def test_a_fixed_member_of_another_form_makes_up_for_no_counter(harvest, tmp_path, fixed):
+    """A counter of one row is found although a fixed member of this row has fewer quotes, or is absent."""
+    folder = harvest([{"new": 1, "variation_api_id": "odd"}, LAST])
+    replace_in_part(folder, b'"variation_api_id":"odd",', fixed)
     assert read(folder, tmp_path)["2026-11-20"]["new"] == 1
+
+
+@pytest.mark.parametrize("name", ['"\\ud800":1', '"a":' + "[" * 5000], ids=["surrogate", "nesting"])
+def test_a_row_that_is_not_valid_json_is_an_error(harvest, tmp_path, name):
+    """Half a character, or nesting without an end, is reported as any other damage of a part."""
+    folder = harvest([LAST | {"odd": 1}])
+    replace_in_part(folder, b'"odd":1', name.encode())
+    with pytest.raises(SinkError, match="cannot read the parts"):
+        read(folder, tmp_path)
