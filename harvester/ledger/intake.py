@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, select, update
 
 from harvester.ledger import plans
 from harvester.ledger.database import Database, Transaction
-from harvester.ledger.enqueue import IDENTITY, EnqueueResult, enqueue
+from harvester.ledger.enqueue import IDENTITY, EnqueueResult, enqueue, enqueue_new
 from harvester.ledger.filters import DEFERRED, is_named
 from harvester.ledger.json_rows import encode_rows, encode_values, rows_as_table
 from harvester.ledger.schema import NEVER, outcomes, pairs
@@ -31,6 +31,10 @@ class Intake:
         settled pair whose window seems closed is not read again, except with ``trust_clock``.
         """
         return await self._database.write(enqueue, arrivals, once=once, forced=forced, trust_clock=trust_clock)
+
+    async def enqueue_new(self, arrivals: Sequence[SentPair]) -> int:
+        """Add pairs that the ledger does not contain, to be read once; returns how many. Other pairs do not change."""
+        return await self._database.write(enqueue_new, arrivals)
 
     async def set_plan(self, workspace: str, plan: ReadingPlan) -> None:
         """Set the plan of a workspace's readings; readings that are already planned stay."""

@@ -187,6 +187,16 @@ async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(tmp_p
     assert reading.deadline == NOW - 3600 + 14 * 86_400
 
 
+@pytest.mark.parametrize(("earlier", "counts"), [(NOW - 2 * 86_400, True), (NOW - 20 * 86_400, False)])
+async def test_an_earlier_time_counts_if_its_analytics_can_still_be_read(tmp_path, earlier, counts):
+    """Otherwise, the deadline would be over, and the send would never be read."""
+    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
+        for sent_at in (NOW - 86_400, earlier):
+            await ledger.intake.enqueue([SentPair(pair(1), sent_at)], once=True)
+        (reading,) = await ledger.batches.claim({"w": 1})
+    assert reading.deadline == (earlier if counts else NOW - 86_400) + 14 * 86_400
+
+
 async def test_a_dataset_that_was_moved_is_not_expected_at_its_former_place(tmp_path):
     """Otherwise, two places would have the same dataset once the former one is used again."""
     async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
