@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harvester.cli import ledger_access, options, output, progress
+from harvester.cli import ledger_access, options, output, progress, streams
 from harvester.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def audit(
     if not adding:
         ledger_access.check_exists(path)
     now, difference = ledger_access.get_time(path)
-    listed = Input(sources, workspaces=workspaces, stdin=sys.stdin.buffer, now=now, options=list_options)
+    listed = Input(sources, workspaces=workspaces, stdin=streams.get_stdin(), now=now, options=list_options)
     # A separate file, so that the rejects of the last run are kept.
     rejects = RejectsFile(path.with_name("audit-rejects.ndjson"))
     done = asyncio.run(_audit(path, listed, rejects, now=now, adding=adding, json=json))

@@ -14,7 +14,7 @@ from harvester.model import DATASET
 from harvester.place import parse_local_path
 
 if TYPE_CHECKING:
-    from harvester.commands.capture import Summary
+    from harvester.commands.summary import Summary
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harvester.cli import ledger_access, options, output, progress
+from harvester.cli import ledger_access, options, output, progress, streams
 from harvester.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str], list_opti
 
     output.check_stdout()  # before the ledger changes
     now, difference = ledger_access.get_time(path)
-    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now, options=list_options)
+    listed = Input(pairs, workspaces=workspaces, stdin=streams.get_stdin(), now=now, options=list_options)
     rejects = RejectsFile(path.with_name("rejects.ndjson"))
     new, known, unserved = asyncio.run(_enqueue(path, listed, rejects, workspaces))
     unread = f", {output.plural(rejects.count, 'line')} unreadable, see {rejects.path}" if rejects.count else ""
@@ -78,7 +78,7 @@ async def _enqueue(
 
     new = known = 0
     async with await Ledger.open(path, clock=SystemClock()) as ledger, progress.show_reading(listed):
-        async for count in enqueue_all(ledger, listed, rejects):
+        async for _, count in enqueue_all(ledger, listed, rejects):
             new, known = new + count.new, known + count.known
         served = await ledger.reports.list_served_workspaces()
     return new, known, set(workspaces).difference(served)
@@ -198,7 +198,7 @@ def _remove_listed(path: Path, pairs: tuple[str, ...], workspaces: list[str], li
     from harvester.sources import Input, RejectsFile
 
     now, _ = ledger_access.get_time(path)
-    listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now, options=list_options)
+    listed = Input(pairs, workspaces=workspaces, stdin=streams.get_stdin(), now=now, options=list_options)
     rejects = RejectsFile(path.with_name("remove-rejects.ndjson"))
 
     async def remove_all(ledger: "Ledger") -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harvester.cli import ledger_access, options, output, progress
+from harvester.cli import ledger_access, options, output, progress, streams
 from harvester.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -91,12 +91,12 @@ async def _estimate(
             copy_ledger(path, draft)
         async with await Ledger.open(draft, clock=SystemClock()) as ledger:
             now = ledger.clock.wall()
-            listed = Input(pairs, workspaces=workspaces, stdin=sys.stdin.buffer, now=now, options=list_options)
+            listed = Input(pairs, workspaces=workspaces, stdin=streams.get_stdin(), now=now, options=list_options)
             before = sum((await ledger.reports.count_pending()).values())
             rejects = RejectsFile(Path(folder) / "rejects.ndjson")
             new = known = 0
             async with progress.show_reading(listed):
-                async for count in enqueue_all(ledger, listed, rejects):
+                async for _, count in enqueue_all(ledger, listed, rejects):
                     new, known = new + count.new, known + count.known
             await ledger.upkeep.schedule_due(workspaces, trust_clock=True)
             await ledger.upkeep.expire(workspaces, trust_clock=True)

@@ -58,9 +58,9 @@ def show_capture(
 
     Lines of hundreds of ``workspaces`` take 10 ms, so they are drawn less often.
     """
-    from harvester.cli.progress_lines import CaptureWork, capture_lines
+    from harvester.cli.progress_lines import CaptureWork, Reading, capture_lines
 
-    get_reading, work = _create_reading(listed), CaptureWork()
+    get_reading, work, reading = _create_reading(listed), CaptureWork(), Reading()
 
     def get_lines(now: float, width: int, ascii_only: bool) -> list[Line]:  # noqa: FBT001 - see ``Lines``
         progress, problem = job.progress(), job.store_problem
@@ -70,7 +70,8 @@ def show_capture(
         if not progress:
             return above + get_reading(now, width, ascii_only)
         every = work.measure(progress, now)
-        return above + capture_lines(every, width=width, wall=job.wall, ascii_only=ascii_only)
+        below = [reading.line_below(listed.lines, now=now, width=width)] if job.reads_lists else []
+        return above + capture_lines(every, width=width, wall=job.wall, ascii_only=ascii_only) + below
 
     return _show(get_lines, refresh_seconds=REFRESH_SECONDS * (1 + workspaces // 100))
 

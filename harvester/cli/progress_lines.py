@@ -240,3 +240,9 @@ class Reading:
         if share is None:
             return join_fields(fit_fields(fields, width))
         return _add_bar(share, fields, width, ascii_only=ascii_only)
+
+    def line_below(self, lines: int, *, now: float, width: int) -> Line:
+        """Return the progress of a list whose first pairs are already captured."""
+        self._lines.observe(lines, now)
+        read = f"{plural(lines, 'line', number=number)} of the list read, more to come"
+        return join_fields(fit_fields([Field(read), Field(format_speed(self._lines.per_second), 1)], width))

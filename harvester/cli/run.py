@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harvester.cli import ledger_access, options, progress, startup
+from harvester.cli import ledger_access, options, progress, startup, streams
 from harvester.cli.output import check_stdout
 from harvester.cli.summary import print_summary
 from harvester.errors import UsageError
 
 if TYPE_CHECKING:
     from harvester.cli.short_log import ShortLog
-    from harvester.commands.capture import Summary
+    from harvester.commands.summary import Summary
     from harvester.settings import Settings
     from harvester.sources import ListOptions
     from harvester.storage import Compression, Sink
@@ -113,7 +113,7 @@ async def run_capture(
             listed = Input(
                 pairs,
                 workspaces=workspaces,
-                stdin=sys.stdin.buffer,
+                stdin=streams.get_stdin(),
                 now=ledger.clock.wall(),
                 confirmed=False,
                 options=list_options,

@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import click
 
@@ -30,6 +30,15 @@ def open_streams() -> None:
 def drop_output() -> None:
     """Discard further output: otherwise the interpreter would fail to flush it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def get_stdin() -> BinaryIO:
+    """Return standard input without a buffer.
+
+    A thread may wait for a silent pipe. At the end of the process, it must not hold the lock of a buffer.
+    """
+    stdin: BinaryIO = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+    return stdin
 
 
 class _ClosedOutput(io.TextIOBase):

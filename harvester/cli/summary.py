@@ -9,7 +9,7 @@ from harvester.cli import books, output
 from harvester.errors import Meaning, classify_status
 
 if TYPE_CHECKING:
-    from harvester.commands.capture import Summary
+    from harvester.commands.summary import Summary
 
 _RESPONSES = {
     Meaning.SUCCESS: "usable",
@@ -38,6 +38,7 @@ def _as_dict(done: "Summary") -> dict[str, Any]:
         "books": books.books_as_dict(done.books),
         "workspaces": books.books_by_workspace(done.workspaces),
         "lines": done.lines,
+        "lists_read": done.lists_read,
         "bad_lines": done.bad_lines,
         "bad_line_reasons": done.reasons,
         "rejects_file": done.rejects_file,
@@ -140,6 +141,8 @@ def _next_steps(done: "Summary") -> list[str]:
             "Some pairs are pending: check the endpoint and the network (harvester doctor shows what fails), then run "
             "the same command again."
         )
+    elif not done.lists_read:
+        lines.append("The list was not read to its end: run the same command again to continue.")
     elif done.books.pending > done.planned:
         lines.append("Some pairs are pending: run the same command again to continue.")
     if done.planned:

@@ -4,83 +4,32 @@ The composition root of ``harvester run``.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from harvester.books import Books
 from harvester.braze.pace_state import PaceState
 from harvester.commands.enqueue import enqueue_all
+from harvester.commands.summary import Summary
 from harvester.engine.engine import Engine
 from harvester.engine.workspaces import Connect
-from harvester.errors import ExitCode, SinkError
+from harvester.errors import HarvesterError, SinkError
 from harvester.health import ConditionLog
 from harvester.ledger import Ledger
+from harvester.model import SentPair
 from harvester.settings import Settings
 from harvester.signals import stop_on_signals
 from harvester.sources import Input, RejectsFile
+from harvester.sources.input import PAGE_PAIRS
 from harvester.storage import Compression, Sink
 
 REPORT_SECONDS = 1.0
-"""How often conditions are checked, for a person who watches."""
-
-
-@dataclass(slots=True)
-class Summary:
-    """The result of a run, and the state of the ledger after it."""
-
-    workspaces: dict[str, Books]
-    lines: int = 0
-    bad_lines: int = 0
-    reasons: list[str] = field(default_factory=list)
-    rejects_file: str | None = None
-    formats: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    naive_times: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    parts: int = 0
-    rows: int = 0
-    part_bytes: int = 0
-    requests: Counter[str] = field(default_factory=Counter)
-    responses: Counter[str] = field(default_factory=Counter)
-    throttled: int = 0
-    waited_seconds: float = 0.0
-    halted: dict[str, str] = field(default_factory=dict)
-    unreachable: dict[str, str] = field(default_factory=dict)
-    interrupted: bool = False
-    unstored: int = 0
-    planned: int = 0
-    clock_difference_seconds: float | None = None
-    clock_problem: str | None = None
-    in_question: int = 0
-    windows_unknown: bool = False
-    problem: SinkError | None = None
-
-    @property
-    def books(self) -> Books:
-        """The balance of all workspaces together."""
-        return Books.sum(self.workspaces.values())
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """The exit code: if several apply, that of the most serious problem."""
-        if not all(books.balanced for books in self.workspaces.values()):
-            return ExitCode.BUG
-        if self.problem is not None:
-            return ExitCode.STORAGE
-        if self.halted:
-            return ExitCode.HALTED
-        if self.interrupted and self.books.pending:
-            return ExitCode.INTERRUPTED
-        if self.books.pending or self.books.rejected or self.books.expired or self.bad_lines or self.windows_unknown:
-            return ExitCode.PARTIAL
-        return ExitCode.COMPLETE
+"""How often conditions are checked and pending pairs are counted, for a person who watches."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceProgress:
-    """How far a run is with the pairs of one workspace that were pending at its start.
+    """How far a run is with the pairs of one workspace that are or were pending.
 
     ``answered`` are captured or rejected, and ``saved`` of them survive a kill. ``describe_hold`` says what a hold of a
     cause waits for.
@@ -106,14 +55,32 @@ class Run:
         self._clock = ledger.clock
         self._engine = Engine(settings, ledger=ledger, sink=sink, compression=compression, connect=connect)
         self._condition_log = ConditionLog(self._clock)
-        self.pending_at_start: dict[str, int] = {}
+        self._totals: dict[str, int] = {}
+        self._reading: asyncio.Task[None] | None = None
+        self._has_page = asyncio.Event()
+        """Set once the first page of a long list is enqueued, or all lists are read."""
+        self._lists_read = False
         self._stopped = False
         self._windows_unknown = False
 
     def stop(self) -> None:
         """Claim nothing more, and let requests in flight finish."""
         self._stopped = True
+        if self._reading is not None:
+            self._reading.cancel()
         self._engine.stop()
+
+    @property
+    def reads_lists(self) -> bool:
+        """Whether lists are still being read."""
+        return self._reading is not None and not self._reading.done()
+
+    @property
+    def _list_error(self) -> BaseException | None:
+        """Why a list could not be read."""
+        if self._reading is None or not self._reading.done() or self._reading.cancelled():
+            return None
+        return self._reading.exception()
 
     @property
     def store_problem(self) -> SinkError | None:
@@ -126,15 +93,15 @@ class Run:
         return self._clock.wall()
 
     def progress(self) -> dict[str, WorkspaceProgress]:
-        """Return the progress of each workspace; empty while pairs are read."""
-        if not self.pending_at_start:
+        """Return the progress of each workspace; empty until something is captured."""
+        if not self._totals:
             return {}
         workspaces, unsaved = self._engine.workspaces, self._engine.count_unsaved()
         return {
             name: WorkspaceProgress(
                 answered=self._engine.counters.count_done(name) + unsaved[name],
                 saved=self._engine.counters.count_done(name),
-                total=self.pending_at_start.get(name, 0),
+                total=self._totals.get(name, 0),
                 pace=workspaces.get_pace_state(name),
                 describe_hold=partial(workspaces.describe_hold, name),
             )
@@ -142,42 +109,90 @@ class Run:
         }
 
     async def capture(self, pairs: Input, rejects: RejectsFile, *, forced: bool = False) -> Summary:
-        """Enqueue the pairs, capture them, and return the summary.
+        """Enqueue the pairs, capture them, and return the summary. A long list is captured while it is read.
 
         Raises ``UsageError`` for unusable input, and ``StorageError`` if the ledger fails or the place fails from the
-        start. A later failure of the place is the summary's ``problem``.
+        start. A later failure of the place or of a list is the summary's ``problem``.
         """
         async with self._engine.opened():
             await self._ledger.intake.reset_deferrals(tuple(self._settings.workspaces))
             with stop_on_signals(self.stop):
-                await self._enqueue_all(pairs, rejects, forced=forced)
-                self.pending_at_start = await self._ledger.reports.count_pending()
-                report = asyncio.create_task(self._report(), name="conditions")
+                self._reading = asyncio.create_task(self._enqueue_all(pairs, rejects, forced=forced), name="lists")
+                self._reading.add_done_callback(self._end_reading)
                 try:
-                    await self._engine.run()
+                    await self._has_page.wait()
+                    await self._run_engine()
                 finally:
-                    report.cancel()
-                    self._condition_log.update(self._engine.conditions())
+                    self._reading.cancel()
         return await self._summary(pairs, rejects)
 
+    async def _run_engine(self) -> None:
+        """Capture until all lists are read and nothing is left."""
+        if self._list_error is not None:
+            raise self._list_error
+        await self._count_pairs()
+        report = asyncio.create_task(self._report(), name="report")
+        try:
+            await self._engine.run(more_pairs=self.reads_lists)
+        finally:
+            report.cancel()
+            self._condition_log.update(self._engine.conditions())
+        if self._list_error is not None and not isinstance(self._list_error, HarvesterError):
+            raise self._list_error
+
     async def _report(self) -> None:
-        """Log conditions as soon as they begin and end."""
+        """Log conditions as soon as they begin and end, and count the pairs, which other processes may enqueue too."""
         while True:
             await asyncio.sleep(REPORT_SECONDS)
             self._condition_log.update(self._engine.conditions())
+            await self._count_pairs()
+
+    async def _count_pairs(self) -> None:
+        pending = await self._ledger.reports.count_pending()
+        done = {name: self._engine.counters.count_done(name) for name in self._settings.workspaces}
+        self._totals = {name: pending.get(name, 0) + done[name] for name in done if name in pending or done[name]}
 
     async def _enqueue_all(self, pairs: Input, rejects: RejectsFile, *, forced: bool) -> None:
-        confirm = self._engine.confirm_time
-        async for count in enqueue_all(self._ledger, pairs, rejects, forced=forced, once=True, confirm=confirm):
+        confirm, loop = self._engine.confirm_time, asyncio.get_running_loop()
+
+        def enqueue_new(page: Sequence[SentPair]) -> bool:
+            return asyncio.run_coroutine_threadsafe(self._enqueue_new(page), loop).result()
+
+        async for page, count in enqueue_all(
+            self._ledger, pairs, rejects, forced=forced, once=True, confirm=confirm,
+            enqueue_new=None if forced else enqueue_new,
+        ):  # fmt: skip
             if pairs.unconfirmed_pair is not None:
                 await confirm(pairs.unconfirmed_pair.workspace)
                 pairs.set_time(self._clock.wall())
             self._windows_unknown |= count.in_question is not None
+            self._engine.wake({each.pair.workspace for each in page})
+        self._lists_read = True
+
+    async def _enqueue_new(self, page: Sequence[SentPair]) -> bool:
+        """Enqueue the new pairs of a page, and let the engine capture them; returns whether all were new.
+
+        The first page starts the engine.
+        """
+        new = 0
+        for start in range(0, len(page), PAGE_PAIRS):
             if self._stopped:
-                return
+                return False
+            pairs = page[start : start + PAGE_PAIRS]
+            new += await self._ledger.intake.enqueue_new(pairs)
+            self._engine.wake({each.pair.workspace for each in pairs})
+            self._has_page.set()
+        return new == len(page)
+
+    def _end_reading(self, _: asyncio.Task[None]) -> None:
+        """Let the engine end after the last pair, or at once if a list cannot be read."""
+        self._has_page.set()
+        self._engine.finish()
+        if self._list_error is not None:
+            self._engine.stop()
 
     async def _summary(self, pairs: Input, rejects: RejectsFile) -> Summary:
-        uploader, time = self._engine.uploader, self._engine.time
+        uploader, time, list_error = self._engine.uploader, self._engine.time, self._list_error
         await self._ledger.save_clock_difference()
         difference, wrong, unconfirmed_at = self._clock.difference, time.condition(), time.unconfirmed_at
         summary = Summary(
@@ -186,7 +201,8 @@ class Run:
             rejects_file=str(rejects.path) if rejects.count else None,
             naive_times=pairs.naive_times,
             skipped=pairs.skipped,
-            interrupted=self._stopped, unstored=uploader.waiting, problem=uploader.problem,
+            interrupted=self._stopped, lists_read=self._lists_read, unstored=uploader.waiting,
+            problem=uploader.problem or (list_error if isinstance(list_error, HarvesterError) else None),
             planned=await self._ledger.reports.count_planned(),
             clock_difference_seconds=None if difference is None else round(difference, 1),
             windows_unknown=self._windows_unknown,

@@ -55,6 +55,9 @@ class Dispatcher:
         self._time = time
         self._on_time_changed = on_time_changed
         self._lasting = lasting
+        self.more_pairs = False
+        """Whether a run continues without lanes, because more pairs will be enqueued. ``finish`` ends it."""
+        self._running = False
         self._due: dict[str, float] = {}
         """When the next reading of each workspace falls due, by Braze's clock."""
         self._poll_at: dict[str, float] = dict.fromkeys(workspaces.names, -math.inf)
@@ -75,8 +78,12 @@ class Dispatcher:
         for name in names:
             if name in self.lanes:
                 self.lanes[name].wake(due=True)
-            elif name in self._workspaces:
+            elif name not in self._workspaces:
+                continue
+            elif self._lasting:
                 self._poll_at.setdefault(name, at)
+            elif self._running and not self.stopping:
+                self._start(name)
         self._changed.set()
 
     def refresh(self, names: Iterable[str]) -> None:
@@ -109,12 +116,22 @@ class Dispatcher:
         for lane in self.lanes.values():
             lane.wake()
 
+    def finish(self) -> None:
+        """Let a run end with its last lane: no more pairs will be enqueued."""
+        self.more_pairs = False
+        self._changed.set()
+
     async def run(self) -> None:
         """Run lanes until ``stop``; without ``lasting``, until the last lane ends. Raises ``LedgerError``."""
+        self._running = True
+        try:
+            await self._run()
+        finally:
+            self._running = False
+
+    async def _run(self) -> None:
         if not self._lasting:
-            for name in await self._ledger.reports.list_unfinished_workspaces():
-                if name in self._workspaces:
-                    self._start(name)
+            self.wake(await self._ledger.reports.list_unfinished_workspaces())
         while self._lasting and not self.stopping:
             self._changed.clear()
             if await self._poll():
@@ -123,7 +140,7 @@ class Dispatcher:
             self._start_due()
             await wait_for_event(self._changed, timeout_seconds=self._seconds_to_next_step())
             await wait_for_event(self._stopped, timeout_seconds=SPACING_SECONDS)
-        while self.lanes:
+        while self.lanes or (self.more_pairs and not self.stopping):
             self._changed.clear()
             await self._changed.wait()
 

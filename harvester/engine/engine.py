@@ -113,11 +113,13 @@ class Engine:
         finally:
             await self.workspaces.close()
 
-    async def run(self) -> None:
+    async def run(self, *, more_pairs: bool = False) -> None:
         """Capture and upload to the end. Raises ``LedgerError``, or ``SinkClosed`` if the place takes no more parts.
 
-        A place that fails otherwise is the ``problem`` of ``uploader``: what was sealed is in the ledger.
+        A place that fails otherwise is the ``problem`` of ``uploader``: what was sealed is in the ledger. With
+        ``more_pairs``, pairs are enqueued meanwhile: call ``wake`` after each page, and ``finish`` after the last one.
         """
+        self._dispatcher.more_pairs = more_pairs
         if self.stopped:
             self.stop()
         try:
@@ -144,6 +146,10 @@ class Engine:
         found = self.workspaces.names if names is None else tuple(names)
         self._dispatcher.wake(found)
         self._upkeep.touch(found)
+
+    def finish(self) -> None:
+        """Let a run end when its last pair is done."""
+        self._dispatcher.finish()
 
     async def apply(self, settings: Settings) -> Changes:
         """Serve the workspaces of other settings, whose keys are loaded.

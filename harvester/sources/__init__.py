@@ -7,6 +7,7 @@ and times in ``columns``, ``fields`` and ``times``.
 
 from harvester.sources.input import Input
 from harvester.sources.lists.list_options import ListOptions
+from harvester.sources.lists.pair_list import EnqueueNew
 from harvester.sources.rejects_file import RejectsFile
 
-__all__ = ["Input", "ListOptions", "RejectsFile"]
+__all__ = ["EnqueueNew", "Input", "ListOptions", "RejectsFile"]

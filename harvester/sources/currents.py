@@ -67,7 +67,7 @@ class CurrentsReader:
             for file in self._files_to_read:
                 yield from self._read_file(file.name, file.open, times)
                 yield None
-            for pair, first, last in times.list_sends():
+            for pair, first, last, _ in times.list_sends():
                 yield SentPair(pair, choose_send_time(first, last, now=self._now))
 
     @property

@@ -2,10 +2,13 @@
 
 A line that contains no valid pair becomes a ``BadLine``, and reading continues. Each list returns each pair once, after
 all its rows are read. If several lines report the same send, the earliest time counts, as for the events of Currents.
+
+A long list can be enqueued while it is read (``EnqueueNew``). Then the list returns at its end only pairs that were
+known before, or that have several rows.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -18,7 +21,7 @@ from harvester.sources.lists.kinds import Kind
 from harvester.sources.lists.list_file import read_rows
 from harvester.sources.lists.list_options import ListOptions
 from harvester.sources.lists.listed_files import FilesOfPlace, ListedFile, Place, StandardInput
-from harvester.sources.lists.pair_list import PairList, UnconfirmedTime
+from harvester.sources.lists.pair_list import EnqueueNew, PairList, UnconfirmedTime
 from harvester.sources.lists.rows import ListFormat, Row
 from harvester.sources.rejects_file import BadLineCollector
 from harvester.sources.temporary_folder import create_temporary_folder
@@ -76,16 +79,22 @@ class Input:
     @property
     def share_read(self) -> float | None:
         """How much of the only file is read, 0 to 1; None if that is unknown, as for standard input and folders."""
-        if self._file is None or self._file.closed or not self._file_bytes:
+        if self._file is None or not self._file_bytes:
             return None
-        return self._file.tell() / self._file_bytes
+        try:
+            return self._file.tell() / self._file_bytes
+        except ValueError:  # another thread has closed it
+            return None
 
     def set_time(self, now: float) -> None:
         """Set the confirmed current time. It applies to everything that is read afterwards."""
         self._now, self._latest, self._confirmed = now, now + DAY_SECONDS, True
 
-    def read(self) -> Iterator[SentPair | BadLine | None]:
+    def read(self, enqueue_new: EnqueueNew | None = None) -> Iterator[SentPair | BadLine | None]:
         """Yield bad lines immediately, and the pairs of each list at its end. A None means that reading continues.
+
+        ``enqueue_new`` enqueues pairs while they are read, if the last list is a single file: then the headers of all
+        files were checked before.
 
         Raises ``UsageError`` if a file cannot be read, and ``StorageError`` if the disk has no space to sort a long
         list.
@@ -96,17 +105,25 @@ class Input:
             raise UsageError(f"{name}: files of Currents name no workspace; enqueue with --workspace NAME, then run")
         for place in self._places:
             if place not in currents:
-                yield from self._read_list(place)
+                is_last = place is self._places[-1] and place.is_single and not currents
+                yield from self._read_list(place, enqueue_new if is_last else None)
         if currents:
             yield from self._read_currents(currents)
 
-    def _read_list(self, place: Place) -> Iterator[SentPair | BadLine | None]:
+    def _read_list(self, place: Place, enqueue_new: EnqueueNew | None) -> Iterator[SentPair | BadLine | None]:
         rows, formats = 0, dict[str, None]()
-        with PairList(place.place, workspaces=self._workspaces, time_format=self._options.time_format) as pairs:
+        pairs = PairList(
+            place.place,
+            workspaces=self._workspaces,
+            time_format=self._options.time_format,
+            enqueue_new=enqueue_new,
+        )
+        with pairs:
             for file in place:
                 found = ListFormat()
                 for turn, row in enumerate(self._read_rows(file, found), 1):
                     if turn % PAGE_PAIRS == 0:
+                        pairs.enqueue_page()
                         yield None
                     if row is None:
                         continue
@@ -125,7 +142,7 @@ class Input:
                     self.skipped[REPEATED_HEADERS] += found.repeated_headers
                 if len(formats) < _MAX_FORMATS:
                     formats.setdefault(found.describe())
-            yield from pairs.list_pairs(now=self._now)
+            yield from _skip_enqueued(pairs.list_pairs(now=self._now))
         self.skipped += pairs.skipped
         self.naive_times += pairs.naive_times
         self.notes += pairs.list_notes(rows=rows)
@@ -157,10 +174,15 @@ class Input:
         elif not sends and currents.skipped:
             self.notes.append(f"{names}: no event has a {' and a '.join(ID_FIELDS)}")
 
-    def read_pages(self, bad_lines: BadLineCollector) -> Iterator[list[SentPair]]:
-        """Yield pairs in pages, and add bad lines to ``bad_lines``. An empty page means that reading continues."""
+    def read_pages(
+        self, bad_lines: BadLineCollector, enqueue_new: EnqueueNew | None = None
+    ) -> Generator[list[SentPair], None, None]:
+        """Yield pairs in pages, and add bad lines to ``bad_lines``. An empty page means that reading continues.
+
+        ``enqueue_new`` enqueues other pairs while they are read (see ``read``).
+        """
         page: list[SentPair] = []
-        for each in self.read():
+        for each in self.read(enqueue_new):
             if isinstance(each, BadLine):
                 bad_lines.add(each)
                 continue
@@ -186,6 +208,11 @@ class Input:
         (place, *others) = self._places
         if not others and isinstance(place, FilesOfPlace) and place.is_single and place.kind is not Kind.PARQUET:
             self._file, self._file_bytes = content, file.path.stat().st_size if file.path else 0
+
+
+def _skip_enqueued(pairs: Iterator[SentPair | None]) -> Iterator[SentPair | None]:
+    """Yield the pairs, and one None for a page of pairs that were enqueued before."""
+    return (pair for turn, pair in enumerate(pairs, 1) if pair is not None or turn % PAGE_PAIRS == 0)
 
 
 @contextmanager

@@ -8,15 +8,33 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from harvester.causes import find_cause
 from harvester.errors import StorageError
 from harvester.model import RETENTION_SECONDS, Pair, SentPair
 
 SENDS_IN_MEMORY = 10_000
+"""How many sends are in memory, and how many form a page of a long list."""
+
 _CACHE_KIB = 16_384
-_CREATE_TABLE = "CREATE TABLE send_times (workspace TEXT, campaign_id TEXT, send_id TEXT, first REAL, last REAL)"
+_CREATE_TABLE = (
+    "CREATE TABLE send_times (workspace TEXT, campaign_id TEXT, send_id TEXT, first REAL, last REAL, page INTEGER)"
+)
+
+
+_SELECT_SENDS = """
+SELECT workspace, campaign_id, send_id, min(first), max(last), count(*), min(page) FROM send_times GROUP BY 1, 2, 3
+"""
+
+
+class SendTime(NamedTuple):
+    """A send with its first and last time; ``used`` is whether it was used with its only time (``mark_page``)."""
+
+    pair: Pair
+    first: float | None
+    last: float | None
+    used: bool = False
 
 
 class SendTimes:
@@ -24,13 +42,21 @@ class SendTimes:
 
     Up to ``SENDS_IN_MEMORY`` sends are in memory. The others are in an SQLite file, which sorts them on disk. Use it as
     a context manager, which deletes the file.
+
+    The sends that are written to the file together are a page. The caller may use each page before the next one is
+    written: ``take_page`` returns it. ``list_sends`` marks the sends that were used, unless they were added again.
     """
 
-    def __init__(self) -> None:
-        """Start without sends. The file is created when it is needed."""
+    def __init__(self, *, keep_page: bool = False) -> None:
+        """Start without sends. The file is created when it is needed. ``keep_page`` allows ``take_page``."""
+        self._keep_page = keep_page
         self._sends: dict[Pair, tuple[float | None, float | None]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._connection: sqlite3.Connection | None = None
+        self._times_differ = False
+        self._page: dict[Pair, tuple[float | None, float | None]] = {}
+        self._pages = 0
+        self._used_pages: set[int] = set()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -58,30 +84,48 @@ class SendTimes:
                 self._sends[pair] = (seconds, seconds)
             elif not first <= seconds <= last:
                 self._sends[pair] = (min(first, seconds), max(last, seconds))
+            else:
+                return
+            self._times_differ = True
 
-    def list_sends(self) -> Iterator[tuple[Pair, float | None, float | None]]:
-        """Yield each send once with its first and last time, in any order. Raises ``StorageError``."""
+    def take_page(self) -> list[SentPair]:
+        """Return the sends of the last page, or none if it was taken.
+
+        Once a send has several times on one page, none are returned: such a list reports events, and only its end shows
+        which times count.
+        """
+        page, self._page = self._page, {}
+        return [] if self._times_differ else [SentPair(pair, first) for pair, (first, _) in page.items()]
+
+    def mark_page(self) -> None:
+        """Record that all sends of the last page were used."""
+        self._used_pages.add(self._pages)
+
+    def list_sends(self) -> Iterator[SendTime]:
+        """Yield each send once, in any order. Raises ``StorageError``."""
         if self._connection is None:
-            yield from ((pair, first, last) for pair, (first, last) in self._sends.items())
+            yield from (SendTime(pair, first, last) for pair, (first, last) in self._sends.items())
             return
         self._spill_to_disk()
         try:
-            rows = self._connection.execute(
-                "SELECT workspace, campaign_id, send_id, min(first), max(last) FROM send_times GROUP BY 1, 2, 3"
-            )
-            while page := rows.fetchmany(2048):
-                yield from ((Pair(*row[:3]), row[3], row[4]) for row in page)
+            rows = self._connection.execute(_SELECT_SENDS)
+            while found := rows.fetchmany(1024):
+                for *pair, first, last, count, page in found:
+                    yield SendTime(Pair(*pair), first, last, count == 1 and page in self._used_pages)
         except sqlite3.Error as error:
             raise _create_disk_error(error) from None
 
     def _spill_to_disk(self) -> None:
-        rows = [(*pair, *times) for pair, times in self._sends.items()]
+        self._pages += 1
+        rows = [(*pair, *times, self._pages) for pair, times in self._sends.items()]
+        if self._keep_page:
+            self._page = self._sends.copy()
         self._sends.clear()
         try:
             if self._connection is None:
                 self._connection = self._create_database()
             with self._connection:
-                self._connection.executemany("INSERT INTO send_times VALUES (?, ?, ?, ?, ?)", rows)
+                self._connection.executemany("INSERT INTO send_times VALUES (?, ?, ?, ?, ?, ?)", rows)
         except (OSError, sqlite3.Error) as error:
             raise _create_disk_error(error) from None
 
@@ -109,7 +153,7 @@ def merge_sends(arrivals: list[SentPair], *, now: float) -> list[SentPair]:
     with SendTimes() as times:
         for each in arrivals:
             times.add(each.pair, each.sent_at)
-        return [SentPair(pair, choose_send_time(first, last, now=now)) for pair, first, last in times.list_sends()]
+        return [SentPair(pair, choose_send_time(first, last, now=now)) for pair, first, last, _ in times.list_sends()]
 
 
 def _create_disk_error(error: OSError | sqlite3.Error) -> StorageError:

@@ -4,7 +4,7 @@ from harvester.books import Books
 from harvester.cli.books import book_lines
 from harvester.cli.output import limit_lines
 from harvester.cli.summary import print_summary
-from harvester.commands.capture import Summary
+from harvester.commands.summary import Summary
 from harvester.model import Verdict
 
 

@@ -20,8 +20,8 @@ from harvester.cli.output import unread_lines
 from harvester.cli.plan import estimate_lines
 from harvester.cli.summary import print_summary
 from harvester.clock import SystemClock
-from harvester.commands.capture import Summary
 from harvester.commands.estimate import estimate
+from harvester.commands.summary import Summary
 from harvester.ledger import Ledger
 from harvester.model import Pair, SentPair, Verdict
 from harvester.simulator import Simulator, SimulatorConfig

@@ -162,6 +162,30 @@ def test_a_run_makes_access_only_to_workspaces_with_open_pairs(tmp_path):
     assert run_virtual(count_statements(tmp_path / "many", [f"w{number}" for number in range(500)])) <= one
 
 
+def test_a_run_waits_for_pairs_of_a_list_that_is_still_read(tmp_path):
+    """A lane starts for each workspace of a later page, unless the run has given up the workspace."""
+
+    async def story() -> None:
+        behaviours = {"refused": lambda _: 401}
+        names = ["eu", "us", "refused"]
+        async with create_engine(tmp_path, names, lasting=False, behaviours=behaviours) as (engine, ledger, braze, *_):
+            running = asyncio.create_task(engine.run(more_pairs=True))
+            for number, page in enumerate((["eu", "refused"], ["us"], ["eu", "refused"])):
+                await asyncio.sleep(60)
+                await ledger.intake.enqueue([each for name in page for each in sends(name, 5, prefix=f"{number}-")])
+                engine.wake(page)
+            await asyncio.sleep(60)
+            assert not running.done()
+            engine.finish()
+            await running
+            requests = Counter(name for name, _, _ in braze.requests)
+            assert (requests["eu"], requests["us"]) == (10, 5)
+            assert requests["refused"] <= 5
+            assert await ledger.reports.count_pending() == {"refused": 10}
+
+    run_virtual(story())
+
+
 def test_access_is_dropped_after_an_idle_hour_and_made_again(tmp_path):
     """The counters of the process continue after a workspace was idle for an hour."""
 

@@ -18,7 +18,8 @@ from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
 from harvester.cli.output import clock_line, format_time
 from harvester.clock import MAX_MOVES, Bounds, BrazeClock, format_difference
-from harvester.commands.capture import Run, Summary
+from harvester.commands.capture import Run
+from harvester.commands.summary import Summary
 from harvester.engine.engine import Engine
 from harvester.engine.time_check import TimeCheck
 from harvester.engine.workspaces import Workspaces

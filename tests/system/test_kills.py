@@ -23,7 +23,8 @@ from pathlib import Path
 import pytest
 
 from harvester.clock import Clock, SystemClock
-from harvester.commands.capture import Run, Summary
+from harvester.commands.capture import Run
+from harvester.commands.summary import Summary
 from harvester.ledger import LEASE_SECONDS, Ledger
 from harvester.settings import Settings, Workspace
 from harvester.simulator import Simulator, SimulatorConfig

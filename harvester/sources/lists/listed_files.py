@@ -43,9 +43,10 @@ class ListedFile(NamedTuple):
 
 
 class Place(Protocol):
-    """A place of lists, as the user named it, and its files."""
+    """A place of lists, as the user named it, and its files. ``is_single`` is whether it is a file itself."""
 
     place: str
+    is_single: bool
 
     def __iter__(self) -> Iterator[ListedFile]:
         """Yield the files. Raises ``UsageError`` if one cannot be part of the list."""
@@ -56,6 +57,7 @@ class StandardInput:
     """Standard input as the only file of a place."""
 
     place = "-"
+    is_single = True
 
     def __init__(self, stdin: BinaryIO) -> None:
         """Read from ``stdin``."""

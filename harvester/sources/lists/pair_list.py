@@ -1,7 +1,7 @@
 """Collects the pairs of one list while it is read: each send once, and notes about the list for the user."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +14,9 @@ from harvester.sources.id_checks import find_id_doubt, is_placeholder
 from harvester.sources.lists.rows import Row
 from harvester.sources.send_times import SendTimes, choose_send_time
 from harvester.sources.times import TimeInFuture, parse_time
+
+EnqueueNew = Callable[[Sequence[SentPair]], bool]
+"""Enqueues the pairs that are not in the ledger while their list is read; returns whether all were new."""
 
 
 @dataclass(slots=True)
@@ -39,14 +42,22 @@ class PairList:
     ``naive_times`` counts times without a zone, ``skipped`` counts skipped rows by cause.
     """
 
-    def __init__(self, name: str, *, workspaces: Collection[str], time_format: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        workspaces: Collection[str],
+        time_format: str | None = None,
+        enqueue_new: EnqueueNew | None = None,
+    ) -> None:
         """Create an empty list; ``name`` is its place, or ``-`` for standard input."""
         self.naive_times = 0
         self.skipped: Counter[str] = Counter()
         self._display_name = "standard input" if name == "-" else name
         self._workspaces = workspaces
         self._time_format = time_format
-        self._times = SendTimes()
+        self._enqueue_new = enqueue_new
+        self._times = SendTimes(keep_page=enqueue_new is not None)
         self._doubts: dict[tuple[str, str], _Doubt] = {}
         self._rows = 0
         self._sends = 0
@@ -96,12 +107,23 @@ class PairList:
             if (doubt := find_id_doubt(text)) is not None:
                 self._doubts.setdefault((field, doubt), _Doubt(f"{file}:{row.line}: {field} {text!r}")).count += 1
 
-    def list_pairs(self, *, now: float) -> Iterator[SentPair]:
-        """Yield each pair once, with the time from which its deadline counts. Raises ``StorageError``."""
-        for pair, first, last in self._times.list_sends():
+    def enqueue_page(self) -> None:
+        """Enqueue the last page of sends, if the list is enqueued while it is read."""
+        if self._enqueue_new is None:
+            return
+        page = self._times.take_page()
+        if page and self._enqueue_new(page):
+            self._times.mark_page()
+
+    def list_pairs(self, *, now: float) -> Iterator[SentPair | None]:
+        """Yield each pair once, with the time from which its deadline counts. Raises ``StorageError``.
+
+        None stands for a pair that ``enqueue_page`` has enqueued.
+        """
+        for pair, first, last, enqueued in self._times.list_sends():
             self._sends += 1
             self._sends_with_several_times += first != last
-            yield SentPair(pair, choose_send_time(first, last, now=now))
+            yield None if enqueued else SentPair(pair, choose_send_time(first, last, now=now))
 
     def describe(self, formats: Iterable[str]) -> str:
         """Return what was read: the formats of the files, and the numbers of rows, sends and duplicates."""

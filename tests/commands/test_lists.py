@@ -1,0 +1,272 @@
+"""Long lists are enqueued and captured while they are read, and the result is that of a list that was read first."""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harvester.braze.quota import QuotaReport
+from harvester.braze.transport import Response
+from harvester.commands.capture import Run
+from harvester.commands.enqueue import enqueue_all
+from harvester.commands.summary import Summary
+from harvester.errors import UsageError
+from harvester.ledger import Ledger
+from harvester.model import Batch, Captured, Pair, ReadingOutcome, SentPair, Verdict
+from harvester.settings import Settings, Workspace
+from harvester.sources import Input, RejectsFile
+from harvester.storage import Compression, FolderSink
+from tests.support.clocks import SettableClock
+from tests.support.ledger_file import query
+
+PAGE = 5
+"""The sends of a page in these tests."""
+
+NOW = 1_790_000_000.0
+HOUR, DAY = 3600.0, 86_400.0
+
+
+@pytest.fixture(autouse=True)
+def _small_pages(monkeypatch):
+    """Make the pages small, so that a short list has several."""
+    monkeypatch.setattr("harvester.sources.send_times.SENDS_IN_MEMORY", PAGE)
+    monkeypatch.setattr("harvester.sources.input.PAGE_PAIRS", PAGE)
+
+
+class Braze:
+    """The transport of every workspace: it accepts all requests and keeps their pairs."""
+
+    def __init__(self) -> None:
+        """Nothing is requested yet."""
+        self.requests: list[tuple[str, str]] = []
+        self._requested = asyncio.Event()
+
+    async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
+        """Respond that the send has no analytics."""
+        del length_days, ending_at
+        self.requests.append((pair.workspace, pair.send_id))
+        self._requested.set()
+        now = time.time()
+        return Response(200, b'{"message":"success","data":[]}', QuotaReport(250_000, 249_000, now + 3600, now), 0.0)
+
+    async def wait_for(self, workspace: str) -> None:
+        """Wait until a pair of a workspace is requested."""
+        while workspace not in dict(self.requests):
+            self._requested.clear()
+            await self._requested.wait()
+
+    def scrub(self, text: str) -> str:
+        """Return the text."""
+        return text
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class Scene:
+    """A run of lists; standard input is a pipe that the test feeds."""
+
+    def __init__(self, folder: Path, *lists: str) -> None:
+        """Use a new ledger in ``folder``."""
+        self.braze = Braze()
+        self.folder = folder
+        self._lists = lists or ("-",)
+        self._stdin: BinaryIO = BytesIO()
+        if not lists:
+            reader, self._writer = os.pipe()
+            self._stdin = os.fdopen(reader, "rb", buffering=0)
+        self.run: Run
+
+    async def capture(self) -> Summary:
+        """Capture the lists."""
+        workspaces = {
+            each: Workspace(endpoint="https://rest.fra-01.braze.eu", api_key="k" * 20) for each in ("eu", "us")
+        }
+        async with await Ledger.open(self.folder / "ledger.db", clock=SettableClock(time.time())) as ledger:
+            self.run = Run(
+                Settings(workspaces=workspaces), ledger=ledger, sink=FolderSink(self.folder / "out"),
+                compression=Compression.NONE, connect=lambda *_: self.braze,
+            )  # fmt: skip
+            now = ledger.clock.wall()
+            listed = Input(self._lists, workspaces=list(workspaces), stdin=self._stdin, now=now)
+            with structlog.testing.capture_logs():
+                return await self.run.capture(listed, RejectsFile(self.folder / "rejects.ndjson"))
+
+    def feed(self, *rows: str) -> None:
+        """Write rows to the pipe."""
+        os.write(self._writer, "".join(f"{row}\n" for row in rows).encode())
+
+    def end(self) -> None:
+        """Close the pipe."""
+        os.close(self._writer)
+
+
+def rows(workspace: str, first: int, last: int) -> list[str]:
+    """Return rows of sends."""
+    return [f"{workspace},c,s{number}" for number in range(first, last)]
+
+
+HEADER = "workspace,campaign_id,send_id"
+
+
+async def test_the_first_request_leaves_before_the_list_is_read(tmp_path):
+    """The pipe stays open until a request arrives. A workspace of the last rows is captured too, each send once."""
+    scene = Scene(tmp_path)
+    running = asyncio.create_task(scene.capture())
+    scene.feed(HEADER, *rows("eu", 0, 50))
+    await scene.braze.wait_for("eu")
+    assert scene.run.reads_lists
+    scene.feed(*rows("eu", 30, 70), *rows("us", 0, 70))
+    await scene.braze.wait_for("us")
+    scene.feed(*rows("us", 70, 75), "us,c,")
+    scene.end()
+    done = await running
+    expected = [("eu", f"s{number}") for number in range(70)] + [("us", f"s{number}") for number in range(75)]
+    assert Counter(scene.braze.requests) == Counter(expected)
+    assert (done.lines, done.bad_lines, done.exit_code, done.books.pending) == (166, 1, 3, 0)
+    assert done.formats == [
+        "standard input: CSV, separated by commas; columns "
+        + HEADER.replace(",", ", ")
+        + "; rows 165, sends 145, duplicates 20"
+    ]
+
+
+async def test_a_stop_does_not_wait_for_a_silent_pipe(tmp_path):
+    """What was read is captured or pending, and the exit code tells that the list was not read to its end."""
+    scene = Scene(tmp_path)
+    running = asyncio.create_task(scene.capture())
+    scene.feed(HEADER, *rows("eu", 0, 50))
+    await scene.braze.wait_for("eu")
+    scene.run.stop()
+    done = await running
+    assert (done.lists_read, done.exit_code) == (False, 130)
+    scene.end()
+
+
+async def test_a_list_that_becomes_unreadable_stops_the_run_and_keeps_what_was_captured(tmp_path):
+    """A second header with other columns is an error of the list. Nothing that was enqueued is lost."""
+    scene = Scene(tmp_path)
+    running = asyncio.create_task(scene.capture())
+    scene.feed(HEADER, *rows("eu", 0, 50))
+    await scene.braze.wait_for("eu")
+    scene.feed("campaign_id,workspace,send_id", *rows("eu", 50, 99))
+    scene.end()
+    done = await running
+    assert isinstance(done.problem, UsageError)
+    assert (done.exit_code, done.lists_read, done.books.balanced) == (2, False, True)
+    assert sum(done.books.captured.values()) + done.books.pending == done.books.accepted >= PAGE
+
+
+@pytest.mark.parametrize("second", ["campaign_id,other\nc,s\n", None])
+async def test_a_wrong_header_of_any_list_is_refused_before_the_first_request(tmp_path, second):
+    """Only the last list, and only a single file, is captured while it is read."""
+    (tmp_path / "lists").mkdir()
+    first = tmp_path / "lists" / "1.csv"
+    first.write_text("\n".join([HEADER, *rows("eu", 0, 100), ""]))
+    (tmp_path / "lists" / "2.csv").write_text(second or "campaign_id,other\n")
+    lists = [str(first), str(tmp_path / "lists" / "2.csv")] if second else [str(tmp_path / "lists")]
+    scene = Scene(tmp_path, *lists)
+    with pytest.raises(UsageError, match=r"2\.csv"):
+        await scene.capture()
+    assert not scene.braze.requests
+
+
+Times = Sequence[tuple[int, float | None]]
+"""Rows of a list: the number of a send, and its time."""
+
+
+async def import_list(folder: Path, times: Times, known: Times, *, paged: bool, captured: bool = False) -> Ledger:
+    """Enqueue known sends and then a list, and return the ledger. ``captured``: due pairs are captured meanwhile."""
+    ledger = await Ledger.open(folder / "ledger.db", clock=SettableClock(NOW))
+    await ledger.intake.enqueue([SentPair(Pair("w", "c", f"s{send}"), sent_at) for send, sent_at in known], once=True)
+    text = "campaign_id,send_id,sent_at\n" + "".join(f"c,s{send},{sent_at or ''}\n" for send, sent_at in times)
+    loop = asyncio.get_running_loop()
+
+    async def enqueue(page: Sequence[SentPair]) -> bool:
+        new = await ledger.intake.enqueue_new(page)
+        if captured:
+            await capture_due(ledger)
+        return new == len(page)
+
+    listed = Input(["-"], workspaces=["w"], stdin=BytesIO(text.encode()), now=NOW)
+    async for _ in enqueue_all(
+        ledger, listed, RejectsFile(folder / "rejects.ndjson"), once=True,
+        enqueue_new=(lambda page: asyncio.run_coroutine_threadsafe(enqueue(page), loop).result()) if paged else None,
+    ):  # fmt: skip
+        pass
+    return ledger
+
+
+async def capture_due(ledger: Ledger) -> None:
+    """Capture all due pairs."""
+    readings = await ledger.batches.claim({"w": 1000})
+    captured = Captured(Verdict.EMPTY, NOW, b"", 0)
+    if readings:
+        await ledger.batches.seal([(Batch.open(NOW), [ReadingOutcome(each, captured) for each in readings], [])])
+
+
+PLANS = "SELECT send_id, sent_at, expires_at, reading, due_at, state, outcome, captures FROM pair ORDER BY send_id"
+"""What decides the next reading of each pair."""
+
+CAPTURES = "SELECT send_id, round, captures, state, outcome FROM pair ORDER BY send_id"
+"""How often each pair was captured."""
+
+
+old = st.integers(0, 20 * 24).map(lambda hours: NOW - hours * HOUR)
+unknown_or_old = st.one_of(st.none(), old)
+recent = st.integers(0, 13 * 24).map(lambda hours: NOW - hours * HOUR)
+
+
+def passes(times: st.SearchStrategy[float | None], *, most: int) -> st.SearchStrategy[Times]:
+    """Return lists that name the same sends several times, in another order and with other times in each pass."""
+    each = st.tuples(st.permutations(range(2 * PAGE)), st.lists(times, min_size=2 * PAGE, max_size=2 * PAGE))
+    one = each.map(lambda found: list(zip(*found, strict=False)))
+    return st.lists(one, max_size=most).map(lambda found: [row for rows in found for row in rows])
+
+
+def check_same(folder: Path, times: Times, known: Times, sql: str, *, captured: bool) -> None:
+    """Check that a list has the same result if it is enqueued while it is read, and if it is read first."""
+
+    async def import_both() -> list[list[object]]:
+        found = []
+        for paged in (False, True):
+            async with await import_list(folder / str(paged), times, known, paged=paged, captured=captured) as ledger:
+                if captured:
+                    await capture_due(ledger)
+                found.append(query(ledger.path, sql))
+        return found
+
+    whole, paged = asyncio.run(import_both())
+    assert paged == whole
+
+
+@pytest.mark.parametrize("times", [unknown_or_old, recent])
+def test_a_list_that_is_enqueued_while_it_is_read_has_the_same_plan_as_one_that_was_read_first(tmp_path_factory, times):
+    """For any order, repeats, times and known pairs, if nothing was captured meanwhile."""
+
+    @settings(max_examples=30)
+    @given(passes(times, most=3), passes(times, most=1))
+    def check(listed: Times, known: Times) -> None:
+        check_same(tmp_path_factory.mktemp("lists"), listed, known, PLANS, captured=False)
+
+    check()
+
+
+def test_a_send_is_not_captured_again_because_its_time_changes_in_later_rows(tmp_path_factory):
+    """All due pairs are captured after each page, and have as many captures as if the list was read first."""
+
+    @settings(max_examples=30)
+    @given(passes(st.one_of(st.none(), recent), most=3))
+    def check(rows: Times) -> None:
+        check_same(tmp_path_factory.mktemp("lists"), rows, [], CAPTURES, captured=True)
+
+    check()
