@@ -42,7 +42,7 @@ def measure_figures(versions: Versions, folder: Path, *, quick: bool) -> Iterato
     yield "1,000 pairs: speed, of the bare loop", "at least 0.8", compare_speed(versions, 1000, 1 if quick else 9)
     if not quick:
         yield "10,000 pairs: speed, of the bare loop", "at least 1", compare_speed(versions, 10_000, 5)
-    cost = measure_default_rate(versions, folder, default_rate.RATE * (20 if quick else 240))
+    cost = measure_default_rate(versions, folder, default_rate.RATE * (20 if quick else 120))
     yield "at 69 requests per second: peak MiB", "at most 70", {name: each.peak_mib for name, each in cost.items()}
     shares = {name: 100 * each.cpu_seconds / each.seconds for name, each in cost.items()}
     yield "at 69 requests per second: share of a core, %", "at most 3", shares
