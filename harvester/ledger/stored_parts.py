@@ -79,7 +79,7 @@ def find_pruned(tx: Transaction, *, after: int = 0, dataset_id: str | None = Non
         count=sum(row.parts for row in rows),
         order=rows[-1].stored_order,
         stored_at=rows[-1].stored_at,
-        places=tuple(sorted(places.get(row.destination, "an unknown place") for row in rows)),
+        places=tuple(sorted({places.get(row.destination, "an unknown place") for row in rows})),
     )
 
 

@@ -74,3 +74,9 @@ def test_the_id_of_a_campaign_is_recognized():
     """The command with a send of the campaign can be copied."""
     found = replace(SEARCH, sends=(), example=Pair("eu", "c o", "s"))
     assert explain_unknown(found).endswith(": harvester show 'c o' s")
+
+
+def test_an_unknown_send_may_have_been_pruned():
+    """The numbers of a send that the ledger has deleted are still in the parts."""
+    found = replace(SEARCH, sends=(), example=None)
+    assert explain_unknown(found).endswith("older than keep_days are only in the parts, which harvester latest reads")
