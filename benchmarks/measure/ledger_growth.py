@@ -4,7 +4,7 @@ In each ledger, half of the pairs are settled and half are waiting. ``claim``, `
 the last batches of 250 readings. ``recover`` releases 250 readings of a dead owner. ``stored`` is the time per batch,
 and ``open`` the time per start. ``status`` counts all pairs. ``first request`` is the time from the start of
 ``harvester run`` to its first request: once with the waiting pairs in the ledger, and once with a list of the same
-number of pairs that are not in the ledger.
+number of pairs that are not in the ledger, one row for each.
 """
 
 import asyncio

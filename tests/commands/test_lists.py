@@ -1,7 +1,10 @@
 """Long lists are enqueued and captured while they are read, and the result is that of a list that was read first."""
 
 import asyncio
+import contextlib
 import os
+import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 
 from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
+from harvester.clock import SystemClock
 from harvester.commands.capture import Run
 from harvester.commands.enqueue import enqueue_all
 from harvester.commands.summary import Summary
@@ -56,7 +60,7 @@ class Braze:
         self.requests.append((pair.workspace, pair.send_id))
         self._requested.set()
         now = time.time()
-        return Response(200, b'{"message":"success","data":[]}', QuotaReport(250_000, 249_000, now + 3600, now), 0.0)
+        return Response(200, b'{"message":"success","data":[]}', QuotaReport(10**8, 10**8, now + 3600, now), 0.0)
 
     async def wait_for(self, workspace: str) -> None:
         """Wait until a pair of a workspace is requested."""
@@ -91,7 +95,7 @@ class Scene:
         workspaces = {
             each: Workspace(endpoint="https://rest.fra-01.braze.eu", api_key="k" * 20) for each in ("eu", "us")
         }
-        async with await Ledger.open(self.folder / "ledger.db", clock=SettableClock(time.time())) as ledger:
+        async with await Ledger.open(self.folder / "ledger.db", clock=SystemClock()) as ledger:
             self.run = Run(
                 Settings(workspaces=workspaces), ledger=ledger, sink=FolderSink(self.folder / "out"),
                 compression=Compression.NONE, connect=lambda *_: self.braze,
@@ -180,30 +184,53 @@ async def test_a_wrong_header_of_any_list_is_refused_before_the_first_request(tm
     assert not scene.braze.requests
 
 
+def test_an_interrupt_ends_a_command_that_waits_for_a_silent_pipe(harvester):
+    """The thread that waits does not keep the process from ending."""
+    process = harvester.start("enqueue", "-", stdin=subprocess.PIPE)
+    process.stdin.write(b"campaign_id,send_id\n" + b"c,s\n" * 20_000)  # more than a pipe holds: the command reads it
+    process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    process.communicate()
+
+
 Times = Sequence[tuple[int, float | None]]
 """Rows of a list: the number of a send, and its time."""
 
 
-async def import_list(folder: Path, times: Times, known: Times, *, paged: bool, captured: bool = False) -> Ledger:
-    """Enqueue known sends and then a list, and return the ledger. ``captured``: due pairs are captured meanwhile."""
-    ledger = await Ledger.open(folder / "ledger.db", clock=SettableClock(NOW))
-    await ledger.intake.enqueue([SentPair(Pair("w", "c", f"s{send}"), sent_at) for send, sent_at in known], once=True)
+class Killed(Exception):  # noqa: N818 - it is what happened to the process
+    """The process ended while it read a list."""
+
+
+async def import_list(ledger: Ledger, times: Times, how: str) -> None:
+    """Enqueue a list. ``how`` is ``whole`` (read first), ``paged``, ``killed`` at its second page, or ``captured``.
+
+    With ``captured``, all due pairs are captured after each page.
+    """
     text = "campaign_id,send_id,sent_at\n" + "".join(f"c,s{send},{sent_at or ''}\n" for send, sent_at in times)
     loop = asyncio.get_running_loop()
 
+    pages = 0
+
     async def enqueue(page: Sequence[SentPair]) -> bool:
+        nonlocal pages
+        pages += 1
+        if how == "killed" and pages == 2:
+            raise Killed
         new = await ledger.intake.enqueue_new(page)
-        if captured:
+        if how == "captured":
             await capture_due(ledger)
         return new == len(page)
 
+    def enqueue_new(page: Sequence[SentPair]) -> bool:
+        return asyncio.run_coroutine_threadsafe(enqueue(page), loop).result()
+
     listed = Input(["-"], workspaces=["w"], stdin=BytesIO(text.encode()), now=NOW)
+    rejects = RejectsFile(ledger.path.with_name("rejects.ndjson"))
     async for _ in enqueue_all(
-        ledger, listed, RejectsFile(folder / "rejects.ndjson"), once=True,
-        enqueue_new=(lambda page: asyncio.run_coroutine_threadsafe(enqueue(page), loop).result()) if paged else None,
+        ledger, listed, rejects, once=True, enqueue_new=None if how == "whole" else enqueue_new
     ):  # fmt: skip
         pass
-    return ledger
 
 
 async def capture_due(ledger: Ledger) -> None:
@@ -233,40 +260,50 @@ def passes(times: st.SearchStrategy[float | None], *, most: int) -> st.SearchStr
     return st.lists(one, max_size=most).map(lambda found: [row for rows in found for row in rows])
 
 
-def check_same(folder: Path, times: Times, known: Times, sql: str, *, captured: bool) -> None:
-    """Check that a list has the same result if it is enqueued while it is read, and if it is read first."""
+def import_in_turn(folder: Path, times: Times, known: Times, *how: str, sql: str) -> list[tuple]:
+    """Enqueue known sends, and then a list in each of these ways in turn; return the rows of a query."""
 
-    async def import_both() -> list[list[object]]:
-        found = []
-        for paged in (False, True):
-            async with await import_list(folder / str(paged), times, known, paged=paged, captured=captured) as ledger:
-                if captured:
-                    await capture_due(ledger)
-                found.append(query(ledger.path, sql))
-        return found
+    async def story() -> list[tuple]:
+        async with await Ledger.open(folder / how[0] / "ledger.db", clock=SettableClock(NOW)) as ledger:
+            before = [SentPair(Pair("w", "c", f"s{send}"), sent_at) for send, sent_at in known]
+            await ledger.intake.enqueue(before, once=True)
+            for each in how:
+                with contextlib.suppress(Killed):
+                    await import_list(ledger, times, each)
+            if sql is CAPTURES:
+                await capture_due(ledger)
+            return query(ledger.path, sql)
 
-    whole, paged = asyncio.run(import_both())
-    assert paged == whole
+    return asyncio.run(story())
 
 
 @pytest.mark.parametrize("times", [unknown_or_old, recent])
 def test_a_list_that_is_enqueued_while_it_is_read_has_the_same_plan_as_one_that_was_read_first(tmp_path_factory, times):
-    """For any order, repeats, times and known pairs, if nothing was captured meanwhile."""
+    """For any order, repeats, times and known pairs, if nothing was captured meanwhile, and after a kill."""
 
-    @settings(max_examples=30)
+    @settings(max_examples=15)
     @given(passes(times, most=3), passes(times, most=1))
     def check(listed: Times, known: Times) -> None:
-        check_same(tmp_path_factory.mktemp("lists"), listed, known, PLANS, captured=False)
+        folder = tmp_path_factory.mktemp("lists")
+        whole = import_in_turn(folder, listed, known, "whole", sql=PLANS)
+        assert import_in_turn(folder, listed, known, "paged", sql=PLANS) == whole
+        assert import_in_turn(folder, listed, known, "killed", "paged", sql=PLANS) == whole
 
     check()
 
 
 def test_a_send_is_not_captured_again_because_its_time_changes_in_later_rows(tmp_path_factory):
-    """All due pairs are captured after each page, and have as many captures as if the list was read first."""
+    """All due pairs are captured after each page, and have as many captures as if the list was read first.
 
-    @settings(max_examples=30)
+    That is so when the same list is read again, too.
+    """
+
+    @settings(max_examples=15)
     @given(passes(st.one_of(st.none(), recent), most=3))
     def check(rows: Times) -> None:
-        check_same(tmp_path_factory.mktemp("lists"), rows, [], CAPTURES, captured=True)
+        folder = tmp_path_factory.mktemp("lists")
+        whole = import_in_turn(folder, rows, [], "whole", sql=CAPTURES)
+        assert import_in_turn(folder, rows, [], "captured", sql=CAPTURES) == whole
+        assert import_in_turn(folder, rows, [], "captured", "captured", sql=CAPTURES) == whole
 
     check()
