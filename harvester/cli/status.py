@@ -112,6 +112,11 @@ def parts(path: Path, since: int | None, place: str | None) -> None:
     dataset_id = None if place is None else _find_dataset(path, place)
     after = 0 if since is None else since
     page = _list_page(path, after, dataset_id)
+    if after > page.newest_order:
+        raise UsageError(
+            f"--since {after}: the newest part of this ledger has order {page.newest_order}: the ledger was rebuilt, "
+            f"restored or replaced. Load all parts again, then continue with --since {page.newest_order}"
+        )
     if page.pruned is not None and since is None:
         click.echo(_describe_pruned(page.pruned), err=True)
         after = page.pruned.order

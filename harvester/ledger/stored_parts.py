@@ -42,10 +42,14 @@ class PartsPage:
 
     parts: list[StoredPart]
     pruned: PrunedParts | None
+    newest_order: int
+    """The order of the part that was stored last in any place, 0 if there is none."""
 
 
 def list_parts(tx: Transaction, *, after: int, limit: int, dataset_id: str | None = None) -> PartsPage:
     """List stored parts in the order of storing, after a bookmark; of all datasets, or of one."""
+    newest = tx.execute(select(func.coalesce(func.max(parts.c.stored_order), 0))).scalar_one()
+    after = min(max(after, 0), newest)  # SQLite refuses larger integers
     following = select(parts).where(parts.c.stored_order > after).order_by(parts.c.stored_order).limit(limit)
     if dataset_id is not None:
         following = following.where(parts.c.destination == dataset_id)
@@ -63,7 +67,7 @@ def list_parts(tx: Transaction, *, after: int, limit: int, dataset_id: str | Non
         )
         for row in tx.execute(following)
     ]
-    return PartsPage(found, find_pruned(tx, after=after, dataset_id=dataset_id))
+    return PartsPage(found, find_pruned(tx, after=after, dataset_id=dataset_id), newest)
 
 
 def find_pruned(tx: Transaction, *, after: int = 0, dataset_id: str | None = None) -> PrunedParts | None:

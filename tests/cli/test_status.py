@@ -72,3 +72,11 @@ def test_a_bookmark_before_the_pruned_parts_is_refused(pruned_ledger, capsys):
     parts.main(["--state", str(pruned_ledger), "--since", "2"], standalone_mode=False)
     out, err = capsys.readouterr()
     assert (json.loads(out)["order"], err) == (3, "")
+
+
+def test_a_bookmark_of_a_ledger_that_was_rebuilt_is_refused(pruned_ledger):
+    """The orders of a rebuilt or restored ledger begin again; its new parts would be skipped up to the bookmark."""
+    parts.main(["--state", str(pruned_ledger), "--since", "3"], standalone_mode=False)
+    for since in ("4", "99999999999999999999"):
+        with pytest.raises(UsageError, match=f"--since {since}: .*was rebuilt.* all parts again, .* with --since 3"):
+            parts.main(["--state", str(pruned_ledger), "--since", since], standalone_mode=False)

@@ -196,7 +196,7 @@ async def test_parts_are_listed_in_the_order_in_which_they_were_stored(ledger, c
     (second,) = (await ledger.reports.list_parts(after=first.order, limit=5)).parts
     assert first == StoredPart(first.order, DATASET, f"{three.id}.ndjson", "0", 7, 1, NOW)
     assert (second.name, second.stored_at) == (f"{one.id}.ndjson", NOW + 1)
-    assert await ledger.reports.list_parts(after=second.order, limit=5) == PartsPage([], None)
+    assert await ledger.reports.list_parts(after=second.order, limit=5) == PartsPage([], None, second.order)
 
 
 async def test_expired_and_open_pairs_are_counted_by_workspace(ledger):

@@ -205,11 +205,11 @@ class TestParts:
         page = await ledger.reports.list_parts(after=4, limit=9)
         assert (page.parts, page.pruned.order, page.pruned.places) == (before.parts[5:], 5, ("./harvest",))
         assert page.pruned.stored_at == before.parts[4].stored_at
-        assert await ledger.reports.list_parts(after=5, limit=9) == PartsPage(before.parts[5:], None)
+        assert await ledger.reports.list_parts(after=5, limit=9) == PartsPage(before.parts[5:], None, 6)
         await ledger.upkeep.save_dataset("./harvest", "other")
         assert (await ledger.reports.list_parts(after=0, limit=9)).pruned.places == ("an unknown place",)
         assert (await ledger.reports.list_parts(after=1, limit=9, dataset_id="quiet")).pruned.order == 2
-        assert await ledger.reports.list_parts(after=2, limit=9, dataset_id="quiet") == PartsPage([], None)
+        assert await ledger.reports.list_parts(after=2, limit=9, dataset_id="quiet") == PartsPage([], None, 6)
 
     async def test_the_order_continues_after_all_parts_are_old(self, ledger, clock):
         """A loader's bookmark stays valid: a part that is stored later never gets an order again."""
