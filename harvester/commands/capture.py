@@ -4,6 +4,7 @@ The composition root of ``harvester run``.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from harvester.commands.enqueue import enqueue_all
 from harvester.commands.summary import Summary
 from harvester.engine.engine import Engine
 from harvester.engine.workspaces import Connect
-from harvester.errors import HarvesterError, SinkError
+from harvester.errors import HarvesterError, LedgerError, SinkError
 from harvester.health import ConditionLog
 from harvester.ledger import Ledger
 from harvester.model import SentPair
@@ -145,7 +146,8 @@ class Run:
         while True:
             await asyncio.sleep(REPORT_SECONDS)
             self._condition_log.update(self._engine.conditions())
-            await self._count_pairs()
+            with contextlib.suppress(LedgerError):  # the engine raises it
+                await self._count_pairs()
 
     async def _count_pairs(self) -> None:
         pending = await self._ledger.reports.count_pending()
