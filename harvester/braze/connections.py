@@ -43,7 +43,7 @@ class Connections:
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
-        """What https trusts. Loading the authorities of the machine takes 50 ms, so it waits for the first https."""
+        """The context of https connections. Created at the first use: loading the machine's authorities takes 50 ms."""
         context = ssl.create_default_context()
         if self._ca_file is not None:
             context.load_verify_locations(self._ca_file)

@@ -144,10 +144,10 @@ class _Rows:
         self._add(encoded_date, _get_level("day"), day)
 
     def _find_level(self, names: tuple[Any, ...]) -> bytes:
-        """Return the encoded level of a variation, given its channel, name and API id. They recur on every day."""
+        """Return the encoded level of a variation, given its channel, name and API id, which are the same every day."""
         try:
             return self._levels_by_names[names]
-        except (KeyError, TypeError):  # unknown so far, or not even a value that a dictionary can have as its key
+        except (KeyError, TypeError):  # not encoded yet, or a value that cannot be the key of a dictionary
             channel, *texts = names
         if not all(text is None or type(text) is str for text in texts):
             self.drift = True
@@ -188,7 +188,7 @@ class _Rows:
         """
         names = set().union(*self.counters)
         if self._regular and names <= DOCUMENTED_COUNTERS:
-            # All values are numbers, so this text occurs only between rows. One call is faster than one for each row.
+            # All values are numbers, so `},{` occurs only between rows. One call is faster than a call for each row.
             counters = orjson.dumps(self.counters)[2:-2].split(b"},{") if self.counters else []
         else:
             columns = find_columns(names, self._new_counters)

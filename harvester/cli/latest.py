@@ -90,7 +90,7 @@ def _show_progress(out: str | None, text: str) -> AbstractContextManager[progres
 
 
 def _export(place: str, out: str | None, temporary: Path, show: progress.Show, **export: Any) -> "WrittenView":
-    """Write the latest view of a place; through folders for temporary files, if one of both is in a bucket."""
+    """Write the latest view of a place. Parts and output in a bucket are copied through the folder ``temporary``."""
     from harvester.datasets import write_latest
 
     target = None if out is None else Path(out)
@@ -145,10 +145,10 @@ def _upload_files(target: Path, out: str, show: progress.Show) -> None:
 
 
 class BucketParts:
-    """The parts in a bucket. A part is requested when it is opened, and its copy is deleted when it is closed."""
+    """The parts in a bucket. Opening a part downloads a copy; closing it deletes the copy."""
 
     def __init__(self, place: str, copies: Path, show: progress.Show) -> None:
-        """List the parts. ``copies`` is a folder for the parts that are open; ``show`` gets the progress."""
+        """List the parts. Open parts are copied to the folder ``copies``; ``show`` displays the progress."""
         from harvester.storage.object_store import ObjectStore
 
         self._store = ObjectStore(place)
@@ -160,7 +160,7 @@ class BucketParts:
 
     @contextmanager
     def open(self, name: str) -> Iterator[Path]:
-        """Copy a part to a file."""
+        """Return a copy of a part, which exists inside the context. Raises ``SinkError``."""
         part = self._copies / name
         part.parent.mkdir(parents=True, exist_ok=True)
         self._opened += 1

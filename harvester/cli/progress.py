@@ -70,7 +70,7 @@ def show_capture(
         if not progress:
             return above + get_reading(now, width, ascii_only)
         every = work.measure(progress, now)
-        below = [reading.line_below(listed.lines, now=now, width=width)] if job.reads_lists else []
+        below = [reading.line_below(listed.lines, now=now, width=width)] if job.is_reading_lists else []
         return above + capture_lines(every, width=width, wall=job.wall, ascii_only=ascii_only) + below
 
     return _show(get_lines, refresh_seconds=REFRESH_SECONDS * (1 + workspaces // 100))

@@ -242,7 +242,7 @@ class Reading:
         return _add_bar(share, fields, width, ascii_only=ascii_only)
 
     def line_below(self, lines: int, *, now: float, width: int) -> Line:
-        """Return the progress of a list whose first pairs are already captured."""
+        """Return the progress of a list that is still read while its first pairs are captured."""
         self._lines.observe(lines, now)
         read = f"{plural(lines, 'line', number=number)} of the list read, more to come"
         return join_fields(fit_fields([Field(read), Field(format_speed(self._lines.per_second), 1)], width))

@@ -102,7 +102,7 @@ def parts(path: Path, since: int | None, place: str | None) -> None:
     """List parts in the order in which they were stored, for loaders.
 
     Prints a line of NDJSON per part. Save the "order" of the last part that you loaded, and pass it to --since the
-    next time. The ledger does not list parts that were stored long ago: see keep_days.
+    next time. The ledger of a service lists a part for keep_days + 15 days after it was stored.
 
     \b
     Examples:
@@ -132,11 +132,11 @@ def parts(path: Path, since: int | None, place: str | None) -> None:
 
 
 def _describe_pruned(pruned: "PrunedParts") -> str:
-    """Return which parts the ledger does not list, and how to load them."""
+    """Return which parts the ledger no longer lists, and how to load them."""
     return (
-        f"the ledger lists no parts up to order {pruned.order}, stored until {output.format_time(pruned.stored_at)}: "
-        f"they are older than keep_days. They are still in {', '.join(pruned.places)}: load all parts there, "
-        f"then continue with --since {pruned.order}"
+        f"the ledger no longer lists the parts up to order {pruned.order}, stored until "
+        f"{output.format_time(pruned.stored_at)} (see keep_days). They are still in {', '.join(pruned.places)}: "
+        f"load all parts there, then continue with --since {pruned.order}"
     )
 
 

@@ -35,7 +35,8 @@ def drop_output() -> None:
 def get_stdin() -> BinaryIO:
     """Return standard input without a buffer.
 
-    A thread may wait for a silent pipe. At the end of the process, it must not hold the lock of a buffer.
+    A thread may still wait for a silent pipe when the process ends. It would hold the lock of the buffer, which Python
+    needs to close standard input.
     """
     stdin: BinaryIO = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     return stdin

@@ -30,7 +30,7 @@ REPORT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceProgress:
-    """How far a run is with the pairs of one workspace that are or were pending.
+    """The progress of a run in one workspace. ``total`` counts its pending pairs and those that the run has finished.
 
     ``answered`` are captured or rejected, and ``saved`` of them survive a kill. ``describe_hold`` says what a hold of a
     cause waits for.
@@ -57,31 +57,31 @@ class Run:
         self._engine = Engine(settings, ledger=ledger, sink=sink, compression=compression, connect=connect)
         self._condition_log = ConditionLog(self._clock)
         self._totals: dict[str, int] = {}
-        self._reading: asyncio.Task[None] | None = None
-        self._has_page = asyncio.Event()
-        """Set once the first page of a long list is enqueued, or all lists are read."""
+        self._list_task: asyncio.Task[None] | None = None
+        self._can_start = asyncio.Event()
+        """Set once the first page of a long list is enqueued, or no list is being read any more."""
         self._lists_read = False
         self._stopped = False
         self._windows_unknown = False
 
     def stop(self) -> None:
-        """Claim nothing more, and let requests in flight finish."""
+        """Read no more lists, claim nothing more, and let requests in flight finish."""
         self._stopped = True
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._list_task is not None:
+            self._list_task.cancel()
         self._engine.stop()
 
     @property
-    def reads_lists(self) -> bool:
+    def is_reading_lists(self) -> bool:
         """Whether lists are still being read."""
-        return self._reading is not None and not self._reading.done()
+        return self._list_task is not None and not self._list_task.done()
 
     @property
     def _list_error(self) -> BaseException | None:
-        """Why a list could not be read."""
-        if self._reading is None or not self._reading.done() or self._reading.cancelled():
+        """The error that ended the reading of the lists; None while there is none."""
+        if self._list_task is None or not self._list_task.done() or self._list_task.cancelled():
             return None
-        return self._reading.exception()
+        return self._list_task.exception()
 
     @property
     def store_problem(self) -> SinkError | None:
@@ -94,7 +94,7 @@ class Run:
         return self._clock.wall()
 
     def progress(self) -> dict[str, WorkspaceProgress]:
-        """Return the progress of each workspace; empty until something is captured."""
+        """Return the progress of each workspace; empty until the first pairs are counted."""
         if not self._totals:
             return {}
         workspaces, unsaved = self._engine.workspaces, self._engine.count_unsaved()
@@ -118,13 +118,13 @@ class Run:
         async with self._engine.opened():
             await self._ledger.intake.reset_deferrals(tuple(self._settings.workspaces))
             with stop_on_signals(self.stop):
-                self._reading = asyncio.create_task(self._enqueue_all(pairs, rejects, forced=forced), name="lists")
-                self._reading.add_done_callback(self._end_reading)
+                self._list_task = asyncio.create_task(self._enqueue_all(pairs, rejects, forced=forced), name="lists")
+                self._list_task.add_done_callback(self._on_lists_ended)
                 try:
-                    await self._has_page.wait()
+                    await self._can_start.wait()
                     await self._run_engine()
                 finally:
-                    self._reading.cancel()
+                    self._list_task.cancel()
         return await self._summary(pairs, rejects)
 
     async def _run_engine(self) -> None:
@@ -134,7 +134,7 @@ class Run:
         await self._count_pairs()
         report = asyncio.create_task(self._report(), name="report")
         try:
-            await self._engine.run(more_pairs=self.reads_lists)
+            await self._engine.run(more_pairs=self.is_reading_lists)
         finally:
             report.cancel()
             self._condition_log.update(self._engine.conditions())
@@ -142,7 +142,7 @@ class Run:
             raise self._list_error
 
     async def _report(self) -> None:
-        """Log conditions as soon as they begin and end, and count the pairs, which other processes may enqueue too."""
+        """Log conditions as soon as they begin and end, and count the pairs: other processes may enqueue some too."""
         while True:
             await asyncio.sleep(REPORT_SECONDS)
             self._condition_log.update(self._engine.conditions())
@@ -172,9 +172,9 @@ class Run:
         self._lists_read = True
 
     async def _enqueue_new(self, page: Sequence[SentPair]) -> bool:
-        """Enqueue the new pairs of a page, and let the engine capture them; returns whether all were new.
+        """Enqueue the new pairs of a page while its list is read, and wake the engine. Returns whether all were new.
 
-        The first page starts the engine.
+        After the first page, the engine can start.
         """
         new = 0
         for start in range(0, len(page), PAGE_PAIRS):
@@ -183,12 +183,12 @@ class Run:
             pairs = page[start : start + PAGE_PAIRS]
             new += await self._ledger.intake.enqueue_new(pairs)
             self._engine.wake({each.pair.workspace for each in pairs})
-            self._has_page.set()
+            self._can_start.set()
         return new == len(page)
 
-    def _end_reading(self, _: asyncio.Task[None]) -> None:
-        """Let the engine end after the last pair, or at once if a list cannot be read."""
-        self._has_page.set()
+    def _on_lists_ended(self, _: asyncio.Task[None]) -> None:
+        """Let the engine end after the last pair, or stop it if a list could not be read."""
+        self._can_start.set()
         self._engine.finish()
         if self._list_error is not None:
             self._engine.stop()

@@ -21,9 +21,9 @@ async def enqueue_all(
 ) -> AsyncIterator[tuple[list[SentPair], EnqueueResult]]:  # fmt: skip
     """Enqueue all pairs of an input; bad lines go to the rejects file. Yields each page and its counts.
 
-    Other tasks run in between. ``confirm`` makes at most one request of a workspace to confirm the time, which decides
-    whether captured pairs are read again. Without a response none is read again, and the counts contain one as
-    ``in_question``. ``enqueue_new`` enqueues new pairs of a long list while it is read, on another thread.
+    Other tasks run between the pages. ``confirm`` makes at most one request of a workspace to confirm the time, which
+    decides whether captured pairs are read again. Without a response none is read again, and the counts contain one as
+    ``in_question``. ``enqueue_new`` enqueues new pairs of a long list while it is read; it is called on another thread.
     """
     time_requested = False
     async with contextlib.aclosing(_read_pages(pairs.read_pages(rejects, enqueue_new))) as pages:
@@ -56,12 +56,12 @@ async def _read_pages(pages: Generator[list[SentPair], None, None]) -> AsyncGene
             yield page
     finally:
         ended.set()
-        with contextlib.suppress(ValueError):  # the thread that still reads a page closes them
+        with contextlib.suppress(ValueError):  # a thread is still reading a page, and closes them afterwards
             pages.close()
 
 
 class _DaemonThreads(Executor):
-    """Runs each call on a thread that does not keep the process from ending: it may wait for a silent pipe."""
+    """Runs each call on a thread of its own. The process may end while a thread still waits for a silent pipe."""
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a thread, and return the future of its result."""

@@ -14,7 +14,7 @@ NEWEST_PARTS = 1000
 class Comparison:
     """How many parts were compared, and the names of the missing ones, the earliest stored first.
 
-    ``pruned`` is how many parts were not, because the ledger does not list them any more.
+    ``pruned`` is the number of older parts that were not compared, because the ledger no longer lists them.
     """
 
     compared: int
@@ -27,7 +27,7 @@ class Comparison:
         if self.compared == NEWEST_PARTS:
             bound = f" (only the newest {NEWEST_PARTS} are compared)"
         elif self.pruned:
-            bound = f" ({quantity(self.pruned, 'older part')} not compared: the ledger does not list them any more)"
+            bound = f" ({quantity(self.pruned, 'older part')} not compared: the ledger no longer lists them)"
         if not self.missing:
             return f"all {self.compared} stored parts of this ledger exist{bound}"
         return (

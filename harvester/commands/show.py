@@ -35,7 +35,7 @@ def explain_unknown(search: SendSearch) -> str:
     if search.example is None:
         return (
             "check the id; harvester enqueue adds a send, harvester audit finds all that are missing. "
-            "Sends older than keep_days are only in the parts, which harvester latest reads"
+            "The ledger of a service deletes settled sends after keep_days; harvester latest exports their rows"
         )
     command = shlex.join(["harvester", "show", search.example.campaign_id, search.example.send_id])
     return f"it is the id of a campaign: add the id of one of its sends, such as: {safe_text(command)}"

@@ -54,7 +54,7 @@ def write_latest(
 
     parts = FolderParts(source) if isinstance(source, Path) else source
     _check_parts(parts)
-    files = _open_files(out, file_format, partition_by, table, temp_directory)
+    files = _choose_output(out, file_format, partition_by, table, temp_directory)
     with _describe_errors(parts.place, files, memory_limit_mb, temp_directory), duckdb.connect() as connection:
         limit_memory(connection, memory_limit_mb, temp_directory)
         with _select_newest(connection, parts, temp_directory, escape_formulas=file_format == "csv") as view:
@@ -63,10 +63,10 @@ def write_latest(
     return WrittenView(rows, view.folded_count)
 
 
-def _open_files(
+def _choose_output(
     out: Path | None, file_format: str, partition_by: str | None, table: str, temp_directory: Path
 ) -> ViewFiles:
-    """Return where the view goes. Raises ``UsageError`` if it cannot be written there."""
+    """Return the output for a path and format. Raises ``UsageError`` if they do not fit together."""
     if out is None and (file_format not in ("ndjson", "csv") or partition_by):
         raise UsageError("only NDJSON and CSV in one file can be written to standard output; use -o")
     if out is not None and partition_by:
@@ -80,8 +80,8 @@ def _open_files(
 def _select_newest(connection: Any, parts: PartFiles, temp_directory: Path, *, escape_formulas: bool) -> Iterator[View]:
     """Return the view, which can be queried inside the context.
 
-    Parts are staged and read once. Only if their counters cannot all be columns, which occurs in datasets of older
-    versions, the parts are read in place, several times.
+    The parts are staged, so each is read once. If their counters cannot all be columns, which occurs only in datasets
+    of older versions, the parts are read several times instead.
     """
     with tempfile.TemporaryDirectory(dir=temp_directory) as staging, ExitStack() as opened:
         try:
@@ -110,7 +110,7 @@ def find_column_types(folder: Path, *, temp_directory: Path) -> dict[str, Column
 
 
 def _check_parts(parts: PartFiles) -> None:
-    """Raise ``UsageError`` if there is no part. If harvester has used the place, its parts may have been lost."""
+    """Raise ``UsageError`` if there is no part. The error says if parts may have been lost."""
     if parts.names:
         return
     if parts.is_used:

@@ -33,26 +33,26 @@ def build_view(members: Members, parts: list[Path], *, escape_formulas: bool) ->
     columns_by_name = _assign_columns([*TEXT_COLUMNS, *counters])
     columns = _list_columns(counters, columns_by_name, escape_formulas=escape_formulas)
     keys = ", ".join(quote_name(name) for name in KEY)
-    order = f"({_test_counted(counters, columns_by_name)}) DESC, captured_at DESC, batch_id DESC"
+    order = f"({_build_nonzero_test(counters, columns_by_name)}) DESC, captured_at DESC, batch_id DESC"
     newest = f"row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
     return View(f"SELECT {columns} FROM {rows} QUALIFY {newest}", len(folded))  # noqa: S608 - quoted
 
 
 def build_staged_view(connection: Any, staged: Staged, *, escape_formulas: bool) -> View:
-    """Choose the newest rows, and build the query that returns them.
+    """Choose the newest rows, and build the query that returns them. Creates the temporary table ``newest``.
 
-    An aggregate with one number for each key takes a quarter of the time of a window function, which sorts all columns
-    on disk.
+    The aggregate keeps one number for each key. It takes a quarter of the time of a window function, which sorts all
+    columns on disk.
     """
     inferred = {name: kind or ColumnType.TEXT for name, kind in staged.types.items()}
     counters = {name: DIALECTS["duckdb"].types[inferred[name].value] for name in sorted(inferred)}
     columns_by_name = _assign_columns([*TEXT_COLUMNS, *counters])
     rows = build_staged_table(staged)
     names = [quote_name(name) for name in KEY]
-    # Two hashes of 64 bits stand for the key, because its texts take twice the CPU time. The second is over digests of
-    # the texts, so that two texts with the same hash do not have the same hash there too.
+    # Two hashes of 64 bits replace the key, because grouping by its texts takes twice the CPU time. The second one is
+    # over digests of the texts, so texts with the same first hash have different second hashes.
     key = f"hash({', '.join(names)}), hash({', '.join(f'md5_number({name})' for name in names)})"
-    counted = _test_counted(counters, columns_by_name)
+    counted = _build_nonzero_test(counters, columns_by_name)
     order = f"concat(CASE WHEN {counted} THEN 1 ELSE 0 END, captured_at, chr(0), batch_id)"
     newest = f"SELECT arg_max(_row, {order}) AS _row FROM {rows} GROUP BY {key}"  # noqa: S608 - quoted
     connection.execute(f"CREATE TEMP TABLE newest AS {newest}")
@@ -78,8 +78,8 @@ def _choose_counters(members: Members) -> tuple[dict[str, str], set[str]]:
     return {name: types[name] for name in ordered}, names - kept
 
 
-def _test_counted(counters: dict[str, str], columns_by_name: dict[str, str]) -> str:
-    """Return the SQL of the test whether a counter of a row is not 0."""
+def _build_nonzero_test(counters: dict[str, str], columns_by_name: dict[str, str]) -> str:
+    """Return the SQL that tests whether any counter of a row is not 0."""
     tests = [f"coalesce(TRY_CAST({quote_name(columns_by_name[name])} AS DOUBLE), 0) <> 0" for name in counters]
     if _UNRECOGNIZED in counters:
         tests.append(f"coalesce(regexp_matches({_UNRECOGNIZED}, '\":\"?-?[0.]*[1-9]'), false)")

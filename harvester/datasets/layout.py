@@ -1,9 +1,9 @@
-"""Finds out which members the rows of a part have, without parsing the rows.
+"""Checks that the known members are all members of the rows of a part, without parsing each row.
 
-A member's name stands in quotes, and so does a text. If the quotes in a part are exactly those of the members that are
-known, its rows have no other members with a value. Texts and nulls are counted too, because a fixed member that is
-absent or that is not a text would make up for another member. Any other form of a row, such as spaces between its
-members, makes the numbers differ. This costs a third of parsing every row for its names.
+The names of members are in quotes, and so are texts. If a part has exactly as many quotes as its known members need,
+its rows have no other member with a value. Texts and nulls are counted too: if a fixed member were absent or not a
+text, an unknown member could have the quotes that it lacks. If rows have another form, for example spaces between
+members, the counts differ, and the caller parses all rows. The check costs a third of parsing every row for its names.
 """
 
 from dataclasses import dataclass, field
@@ -28,31 +28,31 @@ FIXED_MEMBERS = (
     "verdict",
     "batch_id",
 )
-"""The members of every row, even if they are null. All are texts."""
+"""The members that every row has. Their values are texts or null."""
 
 OBJECT_BYTES = 1_048_576
 """The default length limit for one row. DuckDB reserves twice this for each thread."""
 
 
 class Marks(NamedTuple):
-    """What can be counted in the bytes of rows."""
+    """What is counted in the bytes of rows."""
 
     quotes: int = 0
     """The quotes around names and texts, not those inside a text."""
 
     texts: int = 0
-    """The members that are texts."""
+    """The members whose value is a text."""
 
     nulls: int = 0
-    """The members that are null."""
+    """The members whose value is null."""
 
 
 @dataclass
 class Layout:
-    """What the bytes of some parts say about their rows."""
+    """What was found in the bytes of some parts."""
 
     names: set[str] = field(default_factory=set)
-    """The members of the rows that were parsed: one in each chunk."""
+    """The members of the rows that were parsed: one row of each chunk."""
 
     marks: Marks = field(default_factory=Marks)
     """The marks in all rows."""

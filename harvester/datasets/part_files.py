@@ -19,15 +19,15 @@ class PartFiles(Protocol):
 
     @property
     def place(self) -> str:
-        """The place, as the user named it."""
+        """The name of the place for messages."""
 
     @property
     def names(self) -> Sequence[str]:
-        """The parts, in the order of their days and batches."""
+        """The names of the parts, in the order of their days and batches."""
 
     @property
     def is_used(self) -> bool:
-        """Whether harvester has used the place, so that missing parts may have been lost."""
+        """Whether harvester has used the place. If it has no parts, they may have been lost."""
 
     def open(self, name: str) -> AbstractContextManager[Path]:
         """Return the file of a part. It may exist only inside the context. Raises ``SinkError``."""
@@ -37,7 +37,7 @@ class FolderParts:
     """The parts in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        """List the parts."""
+        """List the parts of ``folder``."""
         self.place = str(folder)
         self.names = sorted(str(path) for path in (folder / DATASET).glob("*/*") if is_part(path.name))
         self.is_used = (folder / ".harvester").is_dir()

@@ -1,7 +1,7 @@
 """Writes the rows of parts to temporary Parquet files, so that each part is read once.
 
-A counter is kept as its JSON text until all parts are read, because only then its type is known. The files take less
-space than the parts. They are read by column: to choose the newest rows, and then to write only these.
+A counter is kept as its JSON text until all parts are read, because its type is only known then. The files usually take
+less space than the parts. They are read by column: first to choose the newest rows, then to write only these.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Staged:
 
 
 def stage_parts(connection: Any, parts: PartFiles, folder: Path) -> Staged:
-    """Stage all parts in a folder. Raises ``IrregularNames``, ``SinkError`` for a damaged part, ``duckdb.Error``."""
+    """Stage all parts in a folder. Raises ``IrregularNames``, ``SinkError`` for a damaged part, or ``duckdb.Error``."""
     size = max(1, min(len(parts.names) // _FILES, _MAX_PARTS_PER_FILE))
     groups = [parts.names[start : start + size] for start in range(0, len(parts.names), size)]
     staging, staged = _Staging(connection, parts, folder), Staged()
@@ -61,7 +61,7 @@ def stage_parts(connection: Any, parts: PartFiles, folder: Path) -> Staged:
 
 
 class _Staging:
-    """Stages groups of parts. The names that one group has are expected in the next ones."""
+    """Stages groups of parts. The names that were found in earlier groups get columns in later ones."""
 
     def __init__(self, connection: Any, parts: PartFiles, folder: Path) -> None:
         self._connection, self._parts, self._folder = connection, parts, folder
@@ -78,7 +78,7 @@ class _Staging:
             counters = self._list_counters()
             self._copy(connection, files, counters, layout.object_bytes, path)
             types, marks = _summarize(connection, path, counters)
-            if marks != layout.marks:  # some row has a member that no parsed row has, or another layout
+            if marks != layout.marks:  # some row has an unknown member, or another form
                 self._names |= _list_names(connection, files, layout.object_bytes)
                 if self._list_counters() != counters:
                     counters = self._list_counters()
@@ -87,7 +87,7 @@ class _Staging:
         return path, types
 
     def _list_counters(self) -> list[str]:
-        """Return the counters so far. Raises ``IrregularNames``."""
+        """Return the counters found so far. Raises ``IrregularNames``."""
         names = set(self._names)
         counters = sorted(names - set(TEXT_COLUMNS))
         columns = [*TEXT_COLUMNS, *counters]
@@ -113,7 +113,7 @@ class _Staging:
 
 
 def _summarize(connection: Any, path: Path, counters: Sequence[str]) -> tuple[dict[str, ColumnType | None], Marks]:
-    """Return the type that contains all values of each counter, and the marks that a part with these rows has."""
+    """Return the type that contains all values of each counter, and the marks that these rows have in parts."""
     file = quote_text(escape_path(path))
 
     def select(figures: Sequence[str]) -> list[Any]:
@@ -150,7 +150,7 @@ def _summarize(connection: Any, path: Path, counters: Sequence[str]) -> tuple[di
 
 
 def _list_names(connection: Any, files: Sequence[Path], object_bytes: int) -> set[str]:
-    """Return the members of all rows, which takes longer than to stage them."""
+    """Return the members of all rows. This takes longer than staging them."""
     rows = build_object_table(files, object_bytes)
     return {name for (name,) in connection.execute(f"SELECT DISTINCT unnest(json_keys(json)) FROM {rows}").fetchall()}  # noqa: S608 - quoted
 

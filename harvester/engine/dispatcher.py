@@ -56,7 +56,7 @@ class Dispatcher:
         self._on_time_changed = on_time_changed
         self._lasting = lasting
         self.more_pairs = False
-        """Whether a run continues without lanes, because more pairs will be enqueued. ``finish`` ends it."""
+        """Whether a run continues when no lane is left, because more pairs will be enqueued. ``finish`` unsets it."""
         self._running = False
         self._due: dict[str, float] = {}
         """When the next reading of each workspace falls due, by Braze's clock."""

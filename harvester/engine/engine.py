@@ -117,7 +117,7 @@ class Engine:
         """Capture and upload to the end. Raises ``LedgerError``, or ``SinkClosed`` if the place takes no more parts.
 
         A place that fails otherwise is the ``problem`` of ``uploader``: what was sealed is in the ledger. With
-        ``more_pairs``, pairs are enqueued meanwhile: call ``wake`` after each page, and ``finish`` after the last one.
+        ``more_pairs``, a run waits for more pairs: call ``wake`` after each page that you enqueue, then ``finish``.
         """
         self._dispatcher.more_pairs = more_pairs
         if self.stopped:
@@ -148,7 +148,7 @@ class Engine:
         self._upkeep.touch(found)
 
     def finish(self) -> None:
-        """Let a run end when its last pair is done."""
+        """Let a run end when its last pair is done: no more pairs will be enqueued."""
         self._dispatcher.finish()
 
     async def apply(self, settings: Settings) -> Changes:

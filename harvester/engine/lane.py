@@ -39,7 +39,7 @@ class Lane:
         """Begin without readings."""
         self.workspace = workspace
         self._access = access
-        access.unreachable = None  # a lane before this one may have given up
+        access.unreachable = None  # an earlier lane may have given up
         self._pacer = access.pacer
         self._endpoint = access.client.endpoint
         self._shared = shared

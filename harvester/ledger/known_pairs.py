@@ -1,4 +1,4 @@
-"""How known pairs change when they arrive again: one statement for each event. At most one event applies to a pair."""
+"""How a known pair changes when it arrives again: a statement for each event, of which at most one applies."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,8 +1,9 @@
 """Deletes old history in pages, each a short transaction, so that a ledger's size depends on what is open and recent.
 
-A settled pair is deleted with its outcomes some days after it expired. The rest of the history is kept for the lifetime
-of a pair longer, so that the parts of a pair's readings can be looked up while the ledger contains the pair. Open pairs
-and batches that are not stored are never deleted. While the time is not confirmed nothing is: the clock may be wrong.
+A settled pair is deleted with its outcomes ``keep_days`` after it expired. Superseded outcomes, parts and batches are
+kept for 15 days more, the lifetime of a pair, so that the parts of a pair can be found as long as the ledger contains
+the pair. Open pairs and batches that are not stored are never deleted. Nothing is deleted while the time is not
+confirmed, because the clock may be wrong.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +19,10 @@ from harvester.ledger.schema import NEVER, batches, outcomes, pairs, parts, prun
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, RETENTION_SECONDS
 
 PAGE = 500
-"""How many rows one transaction deletes."""
+"""How many rows one transaction deletes; the outcomes of a pair are deleted with it, and not counted."""
 
 PAGES_AT_ONCE = 200
-"""How many transactions ``prune`` makes at most: leases are renewed between two calls."""
+"""The most transactions of one call of ``prune``. The caller renews its lease between two calls."""
 
 _SETTLED = pairs.c.state == literal_column("'settled'")
 _STORED = batches.c.state == literal_column("'stored'")
@@ -29,16 +30,16 @@ _STORED = batches.c.state == literal_column("'stored'")
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How many rows were deleted of each kind (those of a pair count once), and whether no old ones are left."""
+    """How many rows of each kind were deleted, not counting the outcomes of pairs, and whether no old ones are left."""
 
     rows: Mapping[str, int]
     complete: bool
 
 
 async def prune(database: Database, *, keep_days: float) -> Pruned:
-    """Delete settled pairs that expired more than ``keep_days`` ago, and older history. Raises ``LedgerError``.
+    """Delete settled pairs that expired more than ``keep_days`` ago, and other old history. Raises ``LedgerError``.
 
-    Call it again if the result is not complete.
+    Call it again if the result is not ``complete``.
     """
     rows = dict.fromkeys((kind for kind, _ in _STEPS), 0)
     pages = 0
@@ -82,24 +83,24 @@ def _delete_outcomes(tx: Transaction, _expired_before: float, ended_before: floa
 
 
 def _delete_parts(tx: Transaction, _expired_before: float, stored_before: float) -> int:
-    """Delete the rows of stored parts in the order of storing, and remember how far; the newest part stays.
+    """Delete the rows of stored parts in the order of storing, and record the last deleted one of each dataset.
 
-    The newest one stays because the order of the next part follows from it.
+    The newest part stays, because the next part gets the order after it.
     """
     newest = select(func.max(parts.c.stored_order)).scalar_subquery()
     oldest = select(parts.c.destination, parts.c.stored_order, parts.c.stored_at).where(parts.c.stored_order < newest)
     old = _find_old(tx.execute(oldest.order_by(parts.c.stored_order).limit(PAGE)).all(), stored_before, tx.now)
     for destination in {each.destination for each in old}:
-        _remember(tx, destination, [each for each in old if each.destination == destination])
+        _record_pruned(tx, destination, [each for each in old if each.destination == destination])
     if old:
         tx.execute(delete(parts).where(parts.c.stored_order <= old[-1].stored_order))
     return len(old)
 
 
 def _find_old(rows: Sequence[Row[Any]], stored_before: float, now: float) -> Sequence[Row[Any]]:
-    """Return the rows, in the order of storing, up to the last one before the first recent one.
+    """Return the rows, which are in the order of storing, up to the last old one before the first recent one.
 
-    A part with a time in the future was stored while the clock was wrong: it is as old as the parts around it.
+    A part with a time in the future was stored while the clock was wrong. It counts as old if an old part follows it.
     """
     count = 0
     for index, each in enumerate(rows):
@@ -110,7 +111,7 @@ def _find_old(rows: Sequence[Row[Any]], stored_before: float, now: float) -> Seq
     return rows[:count]
 
 
-def _remember(tx: Transaction, destination: str, old: Sequence[Row[Any]]) -> None:
+def _record_pruned(tx: Transaction, destination: str, old: Sequence[Row[Any]]) -> None:
     newest = {"stored_order": old[-1].stored_order, "stored_at": old[-1].stored_at}
     known = pruned_parts.c.destination == destination
     more = pruned_parts.c.parts + len(old)
@@ -132,4 +133,4 @@ _STEPS = (
     ("parts", _delete_parts),
     ("batches", _delete_batches),
 )
-"""What each step counts, and how it deletes a page."""
+"""The kind of rows that each step deletes, and the function that deletes a page of them."""

@@ -127,7 +127,7 @@ class Reports:
         return await self._database.report(plans.list_served_workspaces)
 
     async def list_parts(self, *, after: int, limit: int, dataset_id: str | None = None) -> PartsPage:
-        """List stored parts in the order of storing, after the ``order`` of one; of all datasets, or of one."""
+        """Return a page of stored parts in the order of storing, after a bookmark; of all datasets, or of one."""
         return await self._database.report(stored_parts.list_parts, after=after, limit=limit, dataset_id=dataset_id)
 
     async def list_newest_parts(self, dataset_id: str, *, limit: int) -> list[str]:
@@ -135,7 +135,7 @@ class Reports:
         return await self._database.report(stored_parts.list_newest_parts, dataset_id, limit=limit)
 
     async def find_pruned_parts(self, dataset_id: str) -> PrunedParts | None:
-        """Return which parts of one place's dataset were pruned; None if none was."""
+        """Return the pruned parts of one place's dataset; None if none was pruned."""
         return await self._database.report(stored_parts.find_pruned, dataset_id=dataset_id)
 
     async def list_rejections(self, *, limit: int) -> list[Rejection]:

@@ -1,4 +1,4 @@
-"""Lists the stored parts of a ledger. Every function only reads."""
+"""Reads which parts are stored, and which of them were deleted from the list. No function writes."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class StoredPart:
 
 @dataclass(frozen=True, slots=True)
 class PrunedParts:
-    """Stored parts that were deleted from the ledger: their number and places, and the last one's order and time."""
+    """Stored parts that were deleted from the ledger: their number and places, and the order and time of the newest."""
 
     count: int
     order: int
@@ -35,9 +35,9 @@ class PrunedParts:
 
 @dataclass(frozen=True, slots=True)
 class PartsPage:
-    """Stored parts, and which parts after the same bookmark the ledger does not list any more; None if there are none.
+    """Stored parts after a bookmark, and the parts after it that were pruned; None if there are none.
 
-    Both are from one transaction: a reader of several pages notices when parts are pruned in between.
+    Both are from one transaction, so a reader of several pages notices when parts are pruned in between.
     """
 
     parts: list[StoredPart]
@@ -71,7 +71,7 @@ def list_parts(tx: Transaction, *, after: int, limit: int, dataset_id: str | Non
 
 
 def find_pruned(tx: Transaction, *, after: int = 0, dataset_id: str | None = None) -> PrunedParts | None:
-    """Return which parts were pruned from the datasets whose newest pruned part is after a bookmark."""
+    """Return the pruned parts of the datasets whose newest pruned part is after a bookmark; None if there are none."""
     which = select(pruned_parts).where(pruned_parts.c.stored_order > after).order_by(pruned_parts.c.stored_order)
     if dataset_id is not None:
         which = which.where(pruned_parts.c.destination == dataset_id)

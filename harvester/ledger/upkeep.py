@@ -57,10 +57,10 @@ class Upkeep:
         return await self._database.read(braze_time.has_expired, workspace)
 
     async def prune(self, *, keep_days: float) -> Pruned:
-        """Delete the settled pairs that expired more than ``keep_days`` ago, and the rest of the history of that age.
+        """Delete settled pairs that expired more than ``keep_days`` ago, and other history 15 days later.
 
-        While the time is not confirmed it changes nothing. A call that leaves old rows, because there are many, is not
-        ``complete``.
+        Deletes nothing while the time is not confirmed. If there are many old rows, a call deletes only some of them,
+        and its result is not ``complete``.
         """
         return await prune.prune(self._database, keep_days=keep_days)
 

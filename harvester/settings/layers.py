@@ -1,6 +1,6 @@
 """Where settings come from: the command line overrides the environment, which overrides the file.
 
-``variables`` reads those named ``HARVESTER_``; this module reads those named ``BRAZE_``.
+``variables`` reads the variables named ``HARVESTER_``; this module reads those named ``BRAZE_``.
 """
 
 import difflib

@@ -18,10 +18,10 @@ _LISTS = ("ages_days", "prefixes")
 
 
 def read_variables() -> dict[str, Any]:
-    """Return the settings in variables, by lower-case names. Raises ``UsageError``, which contains no value.
+    """Return the settings in variables, by lower-case names. Raises ``UsageError``, which never shows a value.
 
-    Empty variables are ignored, and those that name no setting, because an orchestrator sets some for a service of
-    this name.
+    Empty variables are ignored. So are those that name no setting, because an orchestrator sets such variables for a
+    service named harvester.
     """
     values: dict[str, Any] = {}
     known = Settings.model_fields.keys() | REMOVED.keys()

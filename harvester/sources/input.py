@@ -3,8 +3,8 @@
 A line that contains no valid pair becomes a ``BadLine``, and reading continues. Each list returns each pair once, after
 all its rows are read. If several lines report the same send, the earliest time counts, as for the events of Currents.
 
-A long list can be enqueued while it is read (``EnqueueNew``). Then the list returns at its end only pairs that were
-known before, or that have several rows.
+A long list can be enqueued while it is read (``EnqueueNew``). Then the list returns at its end only the pairs that
+remain: those with several rows, those of a page with known pairs, and those of the last page.
 """
 
 from collections import Counter
@@ -93,8 +93,8 @@ class Input:
     def read(self, enqueue_new: EnqueueNew | None = None) -> Iterator[SentPair | BadLine | None]:
         """Yield bad lines immediately, and the pairs of each list at its end. A None means that reading continues.
 
-        ``enqueue_new`` enqueues pairs while they are read, if the last list is a single file: then the headers of all
-        files were checked before.
+        ``enqueue_new`` enqueues pairs of the last list while it is read, if this list is a single file. By then, the
+        headers of all files have been checked.
 
         Raises ``UsageError`` if a file cannot be read, and ``StorageError`` if the disk has no space to sort a long
         list.
@@ -179,7 +179,7 @@ class Input:
     ) -> Generator[list[SentPair], None, None]:
         """Yield pairs in pages, and add bad lines to ``bad_lines``. An empty page means that reading continues.
 
-        ``enqueue_new`` enqueues other pairs while they are read (see ``read``).
+        ``enqueue_new`` enqueues pairs while their list is read: see ``read``.
         """
         page: list[SentPair] = []
         for each in self.read(enqueue_new):
@@ -211,7 +211,7 @@ class Input:
 
 
 def _skip_enqueued(pairs: Iterator[SentPair | None]) -> Iterator[SentPair | None]:
-    """Yield the pairs, and one None for a page of pairs that were enqueued before."""
+    """Yield the pairs that are not enqueued yet, and a None now and then for the others."""
     return (pair for turn, pair in enumerate(pairs, 1) if pair is not None or turn % PAGE_PAIRS == 0)
 
 

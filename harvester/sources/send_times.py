@@ -15,7 +15,7 @@ from harvester.errors import StorageError
 from harvester.model import RETENTION_SECONDS, Pair, SentPair
 
 SENDS_IN_MEMORY = 10_000
-"""How many sends are in memory, and how many form a page of a long list."""
+"""The most sends in memory. In a long list, this is also the size of a page."""
 
 _CACHE_KIB = 16_384
 _CREATE_TABLE = (
@@ -29,12 +29,12 @@ SELECT workspace, campaign_id, send_id, min(first), max(last), count(*), min(pag
 
 
 class SendTime(NamedTuple):
-    """A send with its first and last time; ``used`` is whether it was used with its only time (``mark_page``)."""
+    """A send with its first and last time; ``enqueued`` is whether it was enqueued with its only time."""
 
     pair: Pair
     first: float | None
     last: float | None
-    used: bool = False
+    enqueued: bool = False
 
 
 class SendTimes:
@@ -43,8 +43,8 @@ class SendTimes:
     Up to ``SENDS_IN_MEMORY`` sends are in memory. The others are in an SQLite file, which sorts them on disk. Use it as
     a context manager, which deletes the file.
 
-    The sends that are written to the file together are a page. The caller may use each page before the next one is
-    written: ``take_page`` returns it. ``list_sends`` marks the sends that were used, unless they were added again.
+    The sends that are written to the file together are a page. The caller may enqueue each page before the next one is
+    written: ``take_page`` returns it, and ``mark_enqueued`` records that it was enqueued.
     """
 
     def __init__(self, *, keep_page: bool = False) -> None:
@@ -56,7 +56,7 @@ class SendTimes:
         self._times_differ = False
         self._page: dict[Pair, tuple[float | None, float | None]] = {}
         self._pages = 0
-        self._used_pages: set[int] = set()
+        self._enqueued_pages: set[int] = set()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -89,17 +89,17 @@ class SendTimes:
             self._times_differ = True
 
     def take_page(self) -> list[SentPair]:
-        """Return the sends of the last page, or none if it was taken.
+        """Return the sends of the last page; none if they were returned before.
 
-        Once a send has several times on one page, none are returned: such a list reports events, and only its end shows
-        which times count.
+        Returns none either once a send has several times on one page: such a list reports events, and which times count
+        is known only at its end.
         """
         page, self._page = self._page, {}
         return [] if self._times_differ else [SentPair(pair, first) for pair, (first, _) in page.items()]
 
-    def mark_page(self) -> None:
-        """Record that all sends of the last page were used."""
-        self._used_pages.add(self._pages)
+    def mark_enqueued(self) -> None:
+        """Record that all sends of the last page were enqueued."""
+        self._enqueued_pages.add(self._pages)
 
     def list_sends(self) -> Iterator[SendTime]:
         """Yield each send once, in any order. Raises ``StorageError``."""
@@ -111,7 +111,7 @@ class SendTimes:
             rows = self._connection.execute(_SELECT_SENDS)
             while found := rows.fetchmany(1024):
                 for *pair, first, last, count, page in found:
-                    yield SendTime(Pair(*pair), first, last, count == 1 and page in self._used_pages)
+                    yield SendTime(Pair(*pair), first, last, count == 1 and page in self._enqueued_pages)
         except sqlite3.Error as error:
             raise _create_disk_error(error) from None
 

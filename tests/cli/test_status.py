@@ -59,7 +59,7 @@ def test_parts_says_which_parts_it_does_not_list(pruned_ledger, capsys):
     parts.main(["--state", str(pruned_ledger)], standalone_mode=False)
     out, err = capsys.readouterr()
     assert [json.loads(line)["order"] for line in out.splitlines()] == [3]
-    assert "lists no parts up to order 2, stored until 2027-03-04T" in err
+    assert "no longer lists the parts up to order 2, stored until 2027-03-04T" in err
     assert "still in ./harvest: load all parts there, then continue with --since 2" in err
 
 

@@ -128,7 +128,7 @@ async def test_the_first_request_leaves_before_the_list_is_read(tmp_path):
     running = asyncio.create_task(scene.capture())
     scene.feed(HEADER, *rows("eu", 0, 50))
     await scene.braze.wait_for("eu")
-    assert scene.run.reads_lists
+    assert scene.run.is_reading_lists
     scene.feed(*rows("eu", 30, 70), *rows("us", 0, 70))
     await scene.braze.wait_for("us")
     scene.feed(*rows("us", 70, 75), "us,c,")

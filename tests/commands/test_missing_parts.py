@@ -20,7 +20,7 @@ async def test_pruned_parts_are_counted_but_not_missed(tmp_path):
             clock.now += 100 * DAY_SECONDS
         await ledger.upkeep.prune(keep_days=90)
         (folder / "2.ndjson.zst").touch()
-        older = "(2 older parts not compared: the ledger does not list them any more)"
+        older = "(2 older parts not compared: the ledger no longer lists them)"
         found = await compare_parts(ledger, FolderSink(tmp_path), "d")
         assert str(found) == f"all 1 stored parts of this ledger exist {older}"
         (folder / "2.ndjson.zst").unlink()

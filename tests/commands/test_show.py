@@ -79,4 +79,4 @@ def test_the_id_of_a_campaign_is_recognized():
 def test_an_unknown_send_may_have_been_pruned():
     """The numbers of a send that the ledger has deleted are still in the parts."""
     found = replace(SEARCH, sends=(), example=None)
-    assert explain_unknown(found).endswith("older than keep_days are only in the parts, which harvester latest reads")
+    assert explain_unknown(found).endswith("deletes settled sends after keep_days; harvester latest exports their rows")

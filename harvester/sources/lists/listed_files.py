@@ -43,7 +43,7 @@ class ListedFile(NamedTuple):
 
 
 class Place(Protocol):
-    """A place of lists, as the user named it, and its files. ``is_single`` is whether it is a file itself."""
+    """A place of lists, as the user named it, and its files. ``is_single`` is whether it is one file."""
 
     place: str
     is_single: bool
@@ -72,7 +72,7 @@ class FilesOfPlace:
     """The files of one place, in the order of their names.
 
     ``kind`` is the kind that the names of the files tell. If some are Avro files, the others are ignored. ``first`` is
-    the first file, and ``is_single`` whether the place is a file itself.
+    the first file, and ``is_single`` whether the place is one file.
     """
 
     def __init__(self, place: str, *, patterns: bool = True) -> None:

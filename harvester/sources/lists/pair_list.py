@@ -16,7 +16,7 @@ from harvester.sources.send_times import SendTimes, choose_send_time
 from harvester.sources.times import TimeInFuture, parse_time
 
 EnqueueNew = Callable[[Sequence[SentPair]], bool]
-"""Enqueues the pairs that are not in the ledger while their list is read; returns whether all were new."""
+"""Enqueues those pairs of a page that are new to the ledger, while their list is read; returns whether all were."""
 
 
 @dataclass(slots=True)
@@ -108,12 +108,12 @@ class PairList:
                 self._doubts.setdefault((field, doubt), _Doubt(f"{file}:{row.line}: {field} {text!r}")).count += 1
 
     def enqueue_page(self) -> None:
-        """Enqueue the last page of sends, if the list is enqueued while it is read."""
+        """Enqueue the sends of the last page with ``enqueue_new``, if there is one and they are not enqueued yet."""
         if self._enqueue_new is None:
             return
         page = self._times.take_page()
         if page and self._enqueue_new(page):
-            self._times.mark_page()
+            self._times.mark_enqueued()
 
     def list_pairs(self, *, now: float) -> Iterator[SentPair | None]:
         """Yield each pair once, with the time from which its deadline counts. Raises ``StorageError``.
