@@ -18,6 +18,9 @@ from harvester.text import printable
 
 if TYPE_CHECKING:
     from harvester.datasets import WrittenView
+    from harvester.storage.object_store import ObjectStore
+
+_SLASHES_OF_A_PART = 2
 
 
 @click.command()
@@ -155,7 +158,7 @@ class BucketParts:
         self._copies, self._show = copies, show
         self._opened = 0
         self.place = place.rstrip("/")
-        self.names = list(filter(is_part, self._store.list_names(DATASET)))
+        self.names = list(_list_parts(self._store))
         self.is_used = next(self._store.list_names(".harvester"), None) is not None
 
     @contextmanager
@@ -172,12 +175,17 @@ class BucketParts:
             part.unlink()
 
 
+def _list_parts(store: "ObjectStore") -> Iterator[str]:
+    """List the parts in the folders of days. Objects in folders below them, such as copies, are not parts."""
+    return (name for name in store.list_names(DATASET) if is_part(name) and name.count("/") == _SLASHES_OF_A_PART)
+
+
 def copy_parts(place: str, to: Path, show: progress.Show) -> Path:
     """Copy the parts of a bucket to a folder, under the same names; returns the folder. ``show`` gets the progress."""
     from harvester.storage.object_store import ObjectStore
 
     store = ObjectStore(place)
-    for number, name in enumerate(filter(is_part, store.list_names(DATASET)), 1):
+    for number, name in enumerate(_list_parts(store), 1):
         show(f"copying part {number} of {place}")
         part = to / name
         part.parent.mkdir(parents=True, exist_ok=True)

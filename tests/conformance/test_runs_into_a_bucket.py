@@ -156,6 +156,9 @@ async def test_lists_and_the_latest_view_are_read_from_a_bucket(stores, tmp_path
         assert code == 0, err
         code, _, err = await run.command.run("run", f"{listed}/p.csv", *run.arguments[2:])
         assert code == 0, err
+        with pytest.MonkeyPatch.context() as patch:
+            connect_to(patch, bucket, bucket.port)
+            await ObjectStore(run.url).create("send_analytics/copies/old/p.ndjson", b"not in the folder of a day")
         code, out, err = await run.command.run("latest", run.url)
         assert code == 0, err
         assert len({json.loads(line)["send_id"] for line in out.splitlines()}) == 5
