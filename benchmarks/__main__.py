@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import (
+    costs,
     default_rate,
     instructions,
     latest_view,
     ledger_growth,
     many_workspaces,
     polite,
-    quick_and_light,
     quota_simulation,
     soak,
     speed,
@@ -37,7 +37,7 @@ MODULES = {
     for module in (
         polite,
         quota_simulation,
-        quick_and_light,
+        costs,
         instructions,
         speed,
         two_processes,

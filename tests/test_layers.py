@@ -106,7 +106,7 @@ def test_each_library_is_imported_only_where_it_may_be():
 
 
 def test_rich_is_imported_only_where_progress_is_drawn():
-    """``tests/cli/test_imports.py`` has no terminal, so it draws no progress."""
+    """A command without progress starts without rich. Unlike ``test_imports``, this covers commands on a terminal."""
     tree = ast.parse((PACKAGE / "cli/progress.py").read_text())
     importing = [getattr(node, "name", "the module") for node in tree.body if "from rich" in ast.unparse(node)]
     assert importing == ["_drawing"]

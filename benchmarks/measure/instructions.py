@@ -1,8 +1,9 @@
-"""Where the instructions of a capture go, counted by valgrind, which no load of the machine changes.
+"""Where the instructions of a capture go. valgrind counts them, so the load of the machine does not change the figures.
 
-The first table has the instructions of one pair: the difference between a longer and a shorter run, divided by their
-pairs. HTTP and rows are what the bare loop does too. The second table has the instructions of a start: a whole run of
-one pair, and the imports of its largest libraries. Install ``valgrind`` and ``nginx`` to run it.
+The first table has the millions of instructions for one pair: the difference between a longer and a shorter run,
+divided by the difference of their pairs. The bare loop makes HTTP requests and rows too. The second table has the
+instructions of a start: a whole run of one pair, and the imports of its largest libraries. Install ``valgrind`` and
+``nginx`` to run this benchmark.
 """
 
 import re
@@ -23,7 +24,7 @@ _COUNT = re.compile(r"I +refs: +([\d,]+)")
 
 
 def count_instructions(command: Sequence[str]) -> int:
-    """Return the user instructions of a process. Raises ``SystemExit`` if it fails."""
+    """Return how many instructions a process executes outside the kernel. Raises ``SystemExit`` if it fails."""
     if shutil.which("valgrind") is None:
         raise SystemExit("install valgrind to run this benchmark, for example with: apt-get install valgrind")
     valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
@@ -41,10 +42,10 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     long = SHORT + (LONG - SHORT) // (2 if quick else 1)  # a multiple of the batches of 250
     with tempfile.TemporaryDirectory() as name, run_process.start_server(run_process.SERVERS["nginx"]) as server:
         counter = PairCounter(Path(name), server.url, long)
-        for part, ours, bare in counter.list_parts():
-            yield "instructions_of_a_pair", {"part": part, "harvester": ours / 1e6, "bare loop": bare / 1e6}
-        for part, count in counter.list_start():
-            yield "instructions_of_a_start", {"part": part, "millions": count / 1e6}
+        for work, ours, bare in counter.compare_work():
+            yield "instructions_of_a_pair", {"work": work, "harvester": ours / 1e6, "bare loop": bare / 1e6}
+        for process, count in counter.count_start():
+            yield "instructions_of_a_start", {"process": process, "millions": count / 1e6}
 
 
 class PairCounter:
@@ -56,8 +57,8 @@ class PairCounter:
         self._url = url
         self._long = long
 
-    def list_parts(self) -> Iterator[tuple[str, float, float]]:
-        """Yield the parts of the work for a pair, with the instructions of harvester and of the bare loop."""
+    def compare_work(self) -> Iterator[tuple[str, float, float]]:
+        """Yield each kind of work for one pair, with the instructions of harvester and of the bare loop."""
         ours, bare = self._compare_jobs(speed.harvester_command), self._compare_jobs(speed.bare_loop_command)
         rows, bare_rows = self._compare_scenes("build_rows"), self._compare_scenes("build_bare_rows")
         request = self._compare_scenes("request", self._url)
@@ -71,7 +72,7 @@ class PairCounter:
         yield "compression", compression, 0
         yield "the rest: pacing, engine, event loop", ours - rows - request - ledger - reading - compression, 0
 
-    def list_start(self) -> Iterator[tuple[str, float]]:
+    def count_start(self) -> Iterator[tuple[str, float]]:
         """Yield the instructions of a run of one pair, and those of its largest imports."""
         list_file = run_process.write_pairs(self._folder / "one.csv", 1)
         for name, job in (("harvester run", speed.harvester_command), ("bare loop", speed.bare_loop_command)):

@@ -4,7 +4,7 @@ The dataset has 10 million rows in parts of 100,000. Each row is captured twice,
 only zeros. The view is written as Parquet. DuckDB alone runs twice: with its default memory limit, and with harvester's
 limits (512 MB, the same number of threads). DuckDB alone does not check that parts are complete, and it infers the
 columns from the first rows instead of finding all counters. harvester stages the rows by column in temporary files,
-because the view does not fit into its memory; a window function that writes to disk takes twice as long.
+because the view does not fit into its memory limit. A window function that writes to disk takes twice as long.
 """
 
 import sys

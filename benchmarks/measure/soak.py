@@ -2,8 +2,8 @@
 
 The service runs in virtual time, with the outages of ``month.py``. The ledger keeps settled sends for 30 days after
 their 15 days, so its tables have their final size after 45 days. ``python -m benchmarks.measure.soak [--days 90]
-[--sends-per-day 24]`` also prints memory blocks, open files and tasks for each day. The blocks include the records of
-``month.py``, a few hundred per day.
+[--sends-per-day 24]`` also prints the memory blocks, open files and tasks of each day. The blocks include the records
+of ``month.py``, a few hundred per day.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def _median(days: list[DayUsage]) -> DayUsage:
 
 
 def measure_tables(ledger: Path) -> dict[str, tuple[int, int]]:
-    """Return the rows of each table, and the bytes of its pages and those of its indexes."""
+    """Return for each table how many rows it has, and the bytes of its pages and those of its indexes."""
     sizes = (
         "SELECT tbl_name, sum(pgsize) FROM sqlite_master JOIN dbstat ON dbstat.name = sqlite_master.name"
         " WHERE tbl_name NOT LIKE 'sqlite_%' GROUP BY 1 ORDER BY 1"

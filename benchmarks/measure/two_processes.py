@@ -1,7 +1,7 @@
 """The speed of two processes on one ledger compared with one: the same pairs on the same server, in turn.
 
-The pairs are in the ledger before the clock starts. The server runs on the same machine. With the Python server, the
-gain is limited on two cores, because one process and the server already use most of both; nginx needs much less.
+The pairs are in the ledger before the clock starts. The server runs on the same machine. With the Python server, two
+cores limit the gain, because one process and the server already use most of both. nginx needs much less.
 """
 
 import shutil

@@ -94,7 +94,7 @@ def _find_now(table: str, figure: str, *, relative: bool = False) -> Figure:
 
 def _find_cost(figure: str) -> Figure:
     """Return a function that finds today's figure in the table of costs."""
-    return _find_now("quick_and_light", figure)
+    return _find_now("costs", figure)
 
 
 def _compare_start(results: Results) -> float | None:
@@ -113,12 +113,12 @@ SMALL_WINDOWS = (
 )
 INSTRUCTIONS = (
     "see Instructions: rows and the HTTP client cost as much as in the bare loop; the ledger, the list, compression, "
-    "pacing and the engine, which it lacks, cost half as much again"
+    "pacing and the engine, which the bare loop does not have, add half of that"
 )
 CORES = "the server runs on the same two cores; one process and the server already use more than one of them"
 COLD_CACHES = (
-    "requests that arrive a few at a time cost more, because caches are cold, and the bare loop costs at least as much "
-    "at this rate: see Cost at the default quota"
+    "requests that arrive a few at a time cost more, because caches are cold. The bare loop costs at least as much at "
+    "this rate: see Cost at the default quota"
 )
 IMPORTS = (
     "imports take 66 MiB, 24 of them for shared libraries: SQLAlchemy 12, pydantic and the settings 12, asyncio 10, "
@@ -257,7 +257,7 @@ HOW = (
 )
 TITLES = {
     "polite": "Beside live sending", "quota_simulation": "Beside live sending, simulated", "speed": "Speed",
-    "quick_and_light": "Quick to start, light to keep", "instructions": "Instructions",
+    "costs": "Costs compared with an earlier version", "instructions": "Instructions",
     "two_processes": "Two processes", "many_workspaces": "Many workspaces",
     "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth", "soak": "Months of service",
     "latest_view": "Latest view",

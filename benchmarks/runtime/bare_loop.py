@@ -1,8 +1,8 @@
 """The simplest possible harvester: 64 aiohttp tasks, orjson, one NDJSON file, and no safety.
 
 It has no ledger, no pacing, no retries and no compression. ``speed.py`` compares the other clients with it. It sends
-the same requests and writes the same rows as harvester. Run ``python bare_loop.py URL PAIRS.csv OUT.ndjson``; a number
-after that is the most requests per second.
+the same requests and writes the same rows as harvester. Run ``python bare_loop.py URL PAIRS.csv OUT.ndjson [RATE]``;
+``RATE`` is the maximum number of requests per second.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""Parts of a capture as processes, whose instructions ``instructions.py`` counts.
+"""The steps of a capture, one per process, so that ``instructions.py`` can count the instructions of each.
 
-Run ``python instructions_scenes.py SCENE COUNT [URL]``: it does the work of ``COUNT`` pairs.
+``python instructions_scenes.py SCENE COUNT [URL]`` does the work of one step for ``COUNT`` pairs.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ async def compress(count: int) -> None:
 
 
 async def request(count: int) -> None:
-    """Make requests, without pacing and a ledger."""
+    """Make requests, without pacing or a ledger."""
     transport = BrazeTransport(sys.argv[3], "key", connections=CONNECTIONS, clock=SystemClock())
     sends = iter(range(count))
 

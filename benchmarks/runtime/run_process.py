@@ -32,7 +32,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
 }
 
 SERVERS = {"Python": "fast_server.py", "nginx": "nginx_server.py"}
-"""The scripts of the servers that send prepared responses."""
+"""The servers that send prepared responses, and their scripts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def find_free_port() -> int:
 
 
 def check_out(commit: str, folder: Path) -> Path:
-    """Write the files of an earlier version of harvester to a folder, which is created."""
+    """Write the files of an earlier version of harvester to a new folder; returns the folder."""
     top = HERE.parent.parent
     archive = subprocess.run(["git", "archive", commit], cwd=top, check=True, capture_output=True).stdout
     folder.mkdir()

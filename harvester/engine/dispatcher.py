@@ -73,7 +73,10 @@ class Dispatcher:
         return self._stopped.is_set()
 
     def wake(self, names: Iterable[str]) -> None:
-        """Read the due times of these workspaces again: pairs were enqueued, or a key was replaced."""
+        """Read the due times of these workspaces again: pairs were enqueued, or a key was replaced.
+
+        In a run, this starts a lane for each workspace that has none.
+        """
         at = self._clock.monotonic() + LINGER_SECONDS
         for name in names:
             if name in self.lanes:

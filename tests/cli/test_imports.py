@@ -1,4 +1,4 @@
-"""What each command imports, which is most of the time and the memory that it takes to start."""
+"""What each command imports. Imports take most of the time and memory of a start."""
 
 import asyncio
 import json
@@ -23,10 +23,10 @@ IMPORTS = {
     "status": LEDGER,
     "latest harvest -o latest.csv": {"duckdb"},
 }
-"""The large libraries that each command imports. A command imports its libraries when it runs."""
+"""The large libraries that each command imports while it runs."""
 
 MODULES_OF_A_RUN = 460
-"""The modules of a run outside the standard library: a few more than the 453 when this was written."""
+"""The limit for the modules of a run outside the standard library. There were 453 when this was written."""
 
 RUN_EACH = """
 import json, os, sys
@@ -47,7 +47,7 @@ for command in sys.argv[1:]:
 
 @pytest.fixture
 async def modules(tmp_path):
-    """Run the commands; return the modules that each one has imported at its end."""
+    """Run the commands; returns the modules that each of them has imported at its end."""
     async with Simulator(SimulatorConfig(pairs=1, api_key=KEY)) as simulator:
         pair = simulator.population[0].pair
         (tmp_path / "one.csv").write_text(f"campaign_id,send_id\n{pair.campaign_id},{pair.send_id}\n")
@@ -63,7 +63,7 @@ async def modules(tmp_path):
 
 
 async def test_a_command_imports_only_what_it_needs(modules):
-    """A command starts without the large libraries that it does not use, and a run imports few modules at all."""
+    """A command starts without the large libraries that it does not use, and a run does not import too many modules."""
     assert {command: names & LARGE for command, names in modules.items()} == IMPORTS
     run = next(names for command, names in modules.items() if command.startswith("run"))
     assert len([name for name in run if name.partition(".")[0] not in sys.stdlib_module_names]) <= MODULES_OF_A_RUN

@@ -125,7 +125,7 @@ def test_reading_a_list_has_a_bar_if_its_size_is_known():
 
 
 def test_a_list_that_is_read_during_a_capture_has_a_line_below_it():
-    """It shows the lines and their speed, and that the total of the pairs will grow."""
+    """It shows how many lines are read and how fast, and that more will follow."""
     reading = Reading()
     lines = [text(reading.line_below(2000 * second, now=float(second), width=60)) for second in range(11)]
     assert lines[10] == "20,000 lines of the list read, more to come  2,000/s"

@@ -36,7 +36,7 @@ def test_books_that_do_not_balance_are_marked_and_end_with_exit_code_1(tmp_path,
 
 @pytest.fixture
 def pruned_ledger(tmp_path):
-    """A ledger that lists the last one of three parts; the others were pruned."""
+    """A ledger that lists the last of three parts; the others were pruned."""
     path, clock = tmp_path / "ledger.db", SettableClock(1_795_527_667.0)
 
     async def fill() -> None:
@@ -54,8 +54,8 @@ def pruned_ledger(tmp_path):
     return path
 
 
-def test_parts_says_which_parts_it_does_not_list(pruned_ledger, capsys):
-    """Standard output has the parts that the ledger lists, and only these."""
+def test_parts_reports_which_parts_it_no_longer_lists(pruned_ledger, capsys):
+    """Standard output contains only the parts that the ledger lists; the report goes to standard error."""
     parts.main(["--state", str(pruned_ledger)], standalone_mode=False)
     out, err = capsys.readouterr()
     assert [json.loads(line)["order"] for line in out.splitlines()] == [3]
@@ -64,7 +64,7 @@ def test_parts_says_which_parts_it_does_not_list(pruned_ledger, capsys):
 
 
 def test_a_bookmark_before_the_pruned_parts_is_refused(pruned_ledger, capsys):
-    """A loader that missed parts fails, and prints nothing that it could take for all of them."""
+    """A loader that missed parts gets an error instead of an incomplete list."""
     for since in ("0", "1"):
         with pytest.raises(UsageError, match=f"--since {since}: .*load all parts there, then continue with --since 2"):
             parts.main(["--state", str(pruned_ledger), "--since", since], standalone_mode=False)

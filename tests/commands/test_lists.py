@@ -1,4 +1,4 @@
-"""Long lists are enqueued and captured while they are read, and the result is that of a list that was read first."""
+"""Long lists are enqueued and captured while they are read, with the same result as if they had been read first."""
 
 import asyncio
 import contextlib
@@ -145,7 +145,7 @@ async def test_the_first_request_leaves_before_the_list_is_read(tmp_path):
 
 
 async def test_a_stop_does_not_wait_for_a_silent_pipe(tmp_path):
-    """What was read is captured or pending, and the exit code tells that the list was not read to its end."""
+    """The sends that were read are captured or pending; the exit code shows that the list was not read completely."""
     scene = Scene(tmp_path)
     running = asyncio.create_task(scene.capture())
     scene.feed(HEADER, *rows("eu", 0, 50))
@@ -185,7 +185,7 @@ async def test_a_wrong_header_of_any_list_is_refused_before_the_first_request(tm
 
 
 def test_an_interrupt_ends_a_command_that_waits_for_a_silent_pipe(harvester):
-    """The thread that waits does not keep the process from ending."""
+    """The process ends although a thread still waits for the pipe."""
     process = harvester.start("enqueue", "-", stdin=subprocess.PIPE)
     process.stdin.write(b"campaign_id,send_id\n" + b"c,s\n" * 20_000)  # more than a pipe holds: the command reads it
     process.stdin.flush()
@@ -198,7 +198,7 @@ Times = Sequence[tuple[int, float | None]]
 """Rows of a list: the number of a send, and its time."""
 
 
-class Killed(Exception):  # noqa: N818 - it is what happened to the process
+class Killed(Exception):  # noqa: N818 - an event, not an error
     """The process ended while it read a list."""
 
 
@@ -279,7 +279,7 @@ def import_in_turn(folder: Path, times: Times, known: Times, *how: str, sql: str
 
 @pytest.mark.parametrize("times", [unknown_or_old, recent])
 def test_a_list_that_is_enqueued_while_it_is_read_has_the_same_plan_as_one_that_was_read_first(tmp_path_factory, times):
-    """For any order, repeats, times and known pairs, if nothing was captured meanwhile, and after a kill."""
+    """For any order, repeats, times and known pairs, also after a kill, as long as nothing is captured meanwhile."""
 
     @settings(max_examples=15)
     @given(passes(times, most=3), passes(times, most=1))
@@ -293,9 +293,9 @@ def test_a_list_that_is_enqueued_while_it_is_read_has_the_same_plan_as_one_that_
 
 
 def test_a_send_is_not_captured_again_because_its_time_changes_in_later_rows(tmp_path_factory):
-    """All due pairs are captured after each page, and have as many captures as if the list was read first.
+    """Pairs that are captured after each page have as many captures as if the list had been read first.
 
-    That is so when the same list is read again, too.
+    This is also true if the same list is read again.
     """
 
     @settings(max_examples=15)

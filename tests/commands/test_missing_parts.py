@@ -7,8 +7,8 @@ from harvester.storage import FolderSink
 from tests.support.clocks import SettableClock
 
 
-async def test_pruned_parts_are_counted_but_not_missed(tmp_path):
-    """A lost part is reported if the ledger lists it; the older ones, lost or not, are only counted."""
+async def test_pruned_parts_are_counted_but_not_reported_as_missing(tmp_path):
+    """A lost part is reported if the ledger lists it. Older parts are only counted, lost or not."""
     clock, folder = SettableClock(1_795_527_667.0), tmp_path / DATASET / "captured_date=2026-11-20"
     folder.mkdir(parents=True)
     async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:

@@ -1,4 +1,4 @@
-"""How the latest view reads parts: each once, a few at a time, and every member of every row is found."""
+"""The latest view reads each part once, a few at a time, and finds every member of every row."""
 
 import shutil
 import threading
@@ -31,10 +31,10 @@ ROW = {
 
 
 class CountedParts(FolderParts):
-    """Parts that exist only while they are open, as those of a bucket."""
+    """Parts that exist only while they are open, like those of a bucket. Counts how often and how many are open."""
 
     def __init__(self, folder: Path, copies: Path) -> None:
-        """Count from 0."""
+        """Serve the parts of ``folder`` as copies in ``copies``."""
         super().__init__(folder)
         self._copies, self._lock, self._open = copies, threading.Lock(), 0
         self.opened: list[str] = []
@@ -42,7 +42,7 @@ class CountedParts(FolderParts):
 
     @contextmanager
     def open(self, name):
-        """Copy a part, and delete the copy."""
+        """Return a copy of a part, which is deleted at the end of the context."""
         with self._lock:
             self.opened.append(name)
             self._open += 1
@@ -90,7 +90,7 @@ def test_each_part_is_opened_once_and_few_at_a_time(harvest, tmp_path):
 
 
 LAST = {"date": "last", "sent": 1}
-"""The row of a chunk that is parsed for its names."""
+"""The last row of a part: the only one that is parsed for its names."""
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def replace_in_part(folder, old, new):
 @pytest.mark.parametrize(
     "fixed", [b"", b'"variation_api_id":5,', b'"variation_api_id":{},', b'"variation_api_id":[":"],']
 )
-def test_a_fixed_member_of_another_form_makes_up_for_no_counter(harvest, tmp_path, fixed):
-    """A counter of one row is found although a fixed member of this row has fewer quotes, or is absent."""
+def test_a_fixed_member_of_another_type_hides_no_counter(harvest, tmp_path, fixed):
+    """A counter that only one row has is found, even if a fixed member of this row is absent or not a text."""
     folder = harvest([{"new": 1, "variation_api_id": "odd"}, LAST])
     replace_in_part(folder, b'"variation_api_id":"odd",', fixed)
     assert read(folder, tmp_path)["2026-11-20"]["new"] == 1
@@ -136,7 +136,7 @@ def test_a_fixed_member_of_another_form_makes_up_for_no_counter(harvest, tmp_pat
 
 @pytest.mark.parametrize("name", ['"\\ud800":1', '"a":' + "[" * 5000], ids=["surrogate", "nesting"])
 def test_a_row_that_is_not_valid_json_is_an_error(harvest, tmp_path, name):
-    """Half a character, or nesting without an end, is reported as any other damage of a part."""
+    """A name with a lone surrogate, or unclosed nesting, is reported like any other damage of a part."""
     folder = harvest([LAST | {"odd": 1}])
     replace_in_part(folder, b'"odd":1', name.encode())
     with pytest.raises(SinkError, match="cannot read the parts"):

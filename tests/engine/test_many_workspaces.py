@@ -163,7 +163,7 @@ def test_a_run_makes_access_only_to_workspaces_with_open_pairs(tmp_path):
 
 
 def test_a_run_waits_for_pairs_of_a_list_that_is_still_read(tmp_path):
-    """A lane starts for each workspace of a later page, unless the run has given up the workspace."""
+    """The pairs of a later page are requested, unless the run has given up their workspace."""
 
     async def story() -> None:
         behaviours = {"refused": lambda _: 401}

@@ -189,7 +189,7 @@ async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(tmp_p
 
 @pytest.mark.parametrize(("earlier", "counts"), [(NOW - 2 * 86_400, True), (NOW - 20 * 86_400, False)])
 async def test_an_earlier_time_counts_if_its_analytics_can_still_be_read(tmp_path, earlier, counts):
-    """Otherwise, the deadline would be over, and the send would never be read."""
+    """A time by which the deadline has passed is ignored, because the send would never be read."""
     async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
         for sent_at in (NOW - 86_400, earlier):
             await ledger.intake.enqueue([SentPair(pair(1), sent_at)], once=True)

@@ -1,4 +1,4 @@
-"""Pruning: what is old is deleted from the ledger, in short transactions, and what is open or recent stays."""
+"""Pruning deletes old history from the ledger in short transactions, and keeps what is open or recent."""
 
 from collections.abc import AsyncIterator
 
@@ -167,7 +167,7 @@ async def test_a_batch_that_is_not_stored_is_never_pruned(ledger, clock):
 
 
 async def test_a_backlog_is_pruned_in_short_transactions(ledger, clock, monkeypatch):
-    """A call deletes a bounded number of rows, each transaction a page; later calls continue."""
+    """Each transaction deletes a page of rows, and a call a limited number of pages; later calls continue."""
     monkeypatch.setattr(prune, "PAGE", 2)
     monkeypatch.setattr(prune, "PAGES_AT_ONCE", 2)
     for number in range(5):
@@ -180,7 +180,7 @@ async def test_a_backlog_is_pruned_in_short_transactions(ledger, clock, monkeypa
 
 
 async def test_pruning_searches_indexes(ledger, clock):
-    """Its time depends on what is old, not on the size of the ledger."""
+    """The time that pruning takes depends on how much is old, not on the size of the ledger."""
     await enqueue(ledger, "s", NOW, once=True)
     await store_parts(ledger, clock, 2)
     clock.now += 100 * DAY_SECONDS
@@ -193,8 +193,8 @@ async def test_pruning_searches_indexes(ledger, clock):
 class TestParts:
     """The parts of a ledger after the older ones were pruned."""
 
-    async def test_a_page_says_which_parts_after_a_bookmark_are_not_listed(self, ledger, clock):
-        """A bookmark before the last pruned part of its place is incomplete; the last pruned part itself is not."""
+    async def test_a_page_reports_which_parts_after_a_bookmark_are_not_listed(self, ledger, clock):
+        """Parts are missing after a bookmark before the last pruned part of its place, but not after that part."""
         await store_parts(ledger, clock, 2, to="quiet")
         await store_parts(ledger, clock, 3)
         clock.now += 100 * DAY_SECONDS
@@ -212,7 +212,7 @@ class TestParts:
         assert await ledger.reports.list_parts(after=2, limit=9, dataset_id="quiet") == PartsPage([], None, 6)
 
     async def test_the_order_continues_after_all_parts_are_old(self, ledger, clock):
-        """A loader's bookmark stays valid: a part that is stored later never gets an order again."""
+        """A loader's bookmark stays valid: a part that is stored later never gets an order that was used before."""
         await store_parts(ledger, clock, 3)
         clock.now += 1000 * DAY_SECONDS
         await ledger.upkeep.prune(keep_days=KEEP_DAYS)
@@ -230,7 +230,7 @@ class TestParts:
 
     @pytest.mark.parametrize("ahead_days", [1000, -1000])
     async def test_a_part_stored_while_the_clock_was_wrong_is_as_old_as_its_neighbours(self, ledger, clock, ahead_days):
-        """It neither keeps older parts in the ledger for ever, nor lets recent ones be pruned."""
+        """It does not keep older parts in the ledger forever, and recent ones are not pruned because of it."""
         await store_parts(ledger, clock, 2)
         clock.now += ahead_days * DAY_SECONDS
         await store(ledger, await seal(ledger, clock))

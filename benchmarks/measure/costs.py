@@ -1,7 +1,7 @@
 """What a start, a pair, a long list and the latest view cost, compared with commit eb7d6a4.
 
-Both versions run in turn on this machine, with the same libraries, and nginx as the server. The bare loop is the one of
-"Speed". Figures are medians of several runs, except for the list of five million sends and the cost at the default
+Both versions run in turn on this machine, with the same libraries and with nginx as the server. "Speed" describes the
+bare loop. Figures are medians of several runs, except for the list of five million sends and the cost at the default
 rate, which are measured once.
 """
 
@@ -32,7 +32,7 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
         top = run_process.HERE.parent.parent
         versions = {BEFORE: run_process.check_out(BEFORE, folder / "before"), "now": top}
         for figure, goal, figures in measure_figures(versions, folder, quick=quick):
-            yield "quick_and_light", {"figure": figure, "goal": goal} | figures
+            yield "costs", {"figure": figure, "goal": goal} | figures
 
 
 def measure_figures(versions: Versions, folder: Path, *, quick: bool) -> Iterator[tuple[str, str, Figures]]:
