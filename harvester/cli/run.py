@@ -42,7 +42,8 @@ def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -
 
     PAIRS are CSV, JSON, Avro, Parquet or Excel files, folders of them or of Currents, or - for stdin. Their columns are
     campaign_id and send_id, and optionally sent_at and workspace. Without PAIRS, the command captures what is pending
-    in the ledger. If it is killed or interrupted, run it again to continue.
+    in the ledger. A long list is captured while it is read. If the command is killed or interrupted, run it again to
+    continue.
 
     With -o -, the command ends with 0 when the reader closes the pipe. With --state, the next run then continues, and
     writes the interrupted part again, so some rows may repeat.

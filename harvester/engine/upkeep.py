@@ -1,4 +1,4 @@
-"""The periodic work of a process: renew its lease, recover those of dead processes, expire and prune pairs."""
+"""The periodic work of a process: renew its lease, recover those of dead processes, expire pairs, prune the ledger."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -45,7 +45,7 @@ class Upkeep:
         housekeeping: bool,
         after_housekeeping: AfterHousekeeping,
     ) -> None:
-        """Without ``housekeeping`` nothing is scheduled, expired and deleted. Settled pairs stay for ``keep_days``."""
+        """Without ``housekeeping``, nothing is scheduled, expired or deleted. Settled pairs stay for ``keep_days``."""
         self._ledger = ledger
         self._clock = ledger.clock
         self._lease = lease

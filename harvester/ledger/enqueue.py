@@ -1,7 +1,8 @@
 """Adds pairs: new ones are inserted, known ones are updated by one statement for each event.
 
-A known pair may begin another round, because send ids may be used again. It may also start to follow a plan, or the
-time of its send may become known. A captured pair is not requested again unless it is a new send.
+A known pair may begin another round, because send ids may be used again. It may also start to follow a plan. The time
+of its send may become known, or be earlier than the known one. A captured pair is not requested again unless it is a
+new send.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Schedules, expires and prunes pairs, and stores the state of workspaces and places."""
+"""Schedules and expires pairs, prunes the ledger, and stores the state of workspaces and places."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache

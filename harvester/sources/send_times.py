@@ -91,8 +91,8 @@ class SendTimes:
     def take_page(self) -> list[SentPair]:
         """Return the sends of the last page; none if they were returned before.
 
-        Returns none either once a send has several times on one page: such a list reports events, and which times count
-        is known only at its end.
+        It also returns none after a send had several times on one page. Such a list reports events, and only its end
+        shows which times count.
         """
         page, self._page = self._page, {}
         return [] if self._times_differ else [SentPair(pair, first) for pair, (first, _) in page.items()]
