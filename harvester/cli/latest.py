@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from harvester.storage.object_store import ObjectStore
 
 _SLASHES_OF_A_PART = 2
+_FORMATS = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".parquet": "parquet", ".duckdb": "duckdb"}
+"""The formats by the ending of a file's name."""
 
 
 @click.command()
@@ -29,9 +31,7 @@ _SLASHES_OF_A_PART = 2
     "--format",
     "kind",
     type=click.Choice(["ndjson", "csv", "parquet", "duckdb"]),
-    default="ndjson",
-    show_default=True,
-    help="The file format, or a table in a DuckDB file; Parquet and DuckDB need -o.",
+    help="The file format, or a table in a DuckDB file.  [default: that of the ending of OUT, else ndjson]",
 )
 @click.option("-o", "--out", type=options.ListedPlace(), help="The file or object to write.  [default: stdout]")
 @click.option(
@@ -48,7 +48,9 @@ _SLASHES_OF_A_PART = 2
     help="The memory for sorting, in MB; larger data is sorted on disk.",
 )
 @options.config
-def latest(place: str, out: str | None, config: Path | None, kind: str, since: str | None, **export: Any) -> None:
+def latest(
+    place: str, out: str | None, config: Path | None, kind: str | None, since: str | None, **export: Any
+) -> None:
     """Export the latest numbers of every send.
 
     PLACE is the folder or bucket of the parts. The export is the latest view: one row for each pair, day, channel and
@@ -60,12 +62,13 @@ def latest(place: str, out: str | None, config: Path | None, kind: str, since: s
 
     \b
     Examples:
-      harvester latest ./harvest --format parquet -o latest.parquet
-      harvester latest s3://lake/braze --format csv -o latest.csv
+      harvester latest ./harvest -o latest.parquet
+      harvester latest s3://lake/braze -o latest.csv
       harvester latest s3://lake/braze --format parquet -o s3://lake/latest --partition-by date --since 2026-11-20
-      harvester latest ./harvest --format duckdb -o lake.duckdb
+      harvester latest ./harvest -o lake.duckdb
     """
     out = None if out == "-" else out
+    kind = _find_format(out, kind)
     _check_options(out, kind, since)
     if out is None:
         output.check_stdout("write to a place with -o")
@@ -113,6 +116,17 @@ def _export(place: str, out: str | None, temporary: Path, show: progress.Show, *
     if out is not None and target is not None and is_in_object_store(out):
         _upload_files(target, out, show)
     return written
+
+
+def _find_format(out: str | None, kind: str | None) -> str:
+    """Return the format, given the option ``kind``. Raises ``UsageError`` if the ending of ``out`` contradicts it."""
+    ending = Path(out or "").suffix.lower()
+    implied = _FORMATS.get(ending)
+    if kind is None and ending and implied is None:
+        raise UsageError(f"-o {printable(out or '')}: no format has the ending {printable(ending)}; add --format")
+    if None not in (kind, implied) and kind != implied:
+        raise UsageError(f"-o {printable(out or '')} is no name for --format {kind}; change one of them")
+    return kind or implied or "ndjson"
 
 
 def _check_options(out: str | None, kind: str, since: str | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from harvester.errors import UsageError
 from harvester.settings.model import Settings
 from harvester.settings.removed import REMOVED
+from harvester.settings.workspace import Workspace
 
 _PREFIX = "harvester_"
 _TABLES = {"workspaces": 2, "triggers": 2, "workspace_defaults": 1}
@@ -21,7 +22,7 @@ def read_variables() -> dict[str, Any]:
     """Return the settings in variables, by lower-case names. Raises ``UsageError``, which never shows a value.
 
     Empty variables are ignored. So are those that name no setting, because an orchestrator sets such variables for a
-    service named harvester.
+    service named harvester. A setting of a workspace that names no workspace is refused: it would not apply.
     """
     values: dict[str, Any] = {}
     known = Settings.model_fields.keys() | REMOVED.keys()
@@ -30,6 +31,9 @@ def read_variables() -> dict[str, Any]:
         *tables, setting = lower_name.removeprefix(_PREFIX).split("__")
         if tables[0] in _TABLES if tables else setting in known:
             _add_variable(values, tables, setting, variables[lower_name])
+        elif not tables and setting in Workspace.model_fields:
+            name = f"HARVESTER_WORKSPACES__DEFAULT__{setting.upper()}"
+            raise UsageError(f"{variables[lower_name]} is a setting of a workspace; name the workspace, as in {name}")
     return values
 
 

@@ -123,3 +123,10 @@ def test_secret_variables_of_clouds_are_masked_and_names_of_keys_are_not(monkeyp
     load(None, {}, {"endpoint": BRAZE, "api_key_file": "key"})
     text = "wJalrXUtnFEMI/K7MDENG-example-1 AKIAIOSFODNN7EXAMPLE sv=2024&sig=abcdefghijkl-example-2 endpoint-pass-3"
     assert scrub(text) == f"{MASK} AKIAIOSFODNN7EXAMPLE {MASK} {MASK}"
+
+
+def test_a_variable_of_a_workspace_that_names_none_is_refused(monkeypatch):
+    """It would not apply: a reserve that does not apply costs live messages."""
+    monkeypatch.setenv("HARVESTER_RESERVE", "0.5")
+    with pytest.raises(UsageError, match=r"HARVESTER_RESERVE is a setting of a workspace.*__DEFAULT__RESERVE"):
+        load(None, {}, {})
