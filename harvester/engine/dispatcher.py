@@ -208,6 +208,8 @@ class Dispatcher:
             if name in self._workspaces:
                 self._workspaces.get(name)  # it is idle from now on
                 self._poll_at[name] = -math.inf
-                if lane.retired and not self._lasting and not self.stopping:
-                    self._start(name)
             self._changed.set()
+        # A run has no poll that would notice pairs that were enqueued while the lane ended.
+        again = (lane.retired or lane.more_due) and not self._lasting and not self.stopping
+        if again and name in self._workspaces:
+            self._start(name)

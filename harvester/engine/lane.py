@@ -47,6 +47,8 @@ class Lane:
         self.requests = Requests(access, shared, self._awake.set)
         self._exhausted = False
         """Whether the last claim returned everything that was due."""
+        self.more_due = False
+        """Whether more readings may be due than when it decided last."""
         self._last_reported: tuple[str, int] | None = None
 
     @property
@@ -57,7 +59,7 @@ class Lane:
     def wake(self, *, due: bool = False) -> None:
         """Decide again. ``due``: more readings may be due than before."""
         if due:
-            self._exhausted = False
+            self._exhausted, self.more_due = False, True
         self._awake.set()
 
     async def run(self) -> None:
@@ -74,6 +76,7 @@ class Lane:
     async def _continue(self) -> bool:
         """Decide once, and wait; returns whether there may be more to do."""
         self._awake.clear()  # what wakes it from here on is not part of this decision
+        self.more_due = False
         hold = self._pacer.find_long_hold()
         ending = (
             self._shared.is_stopping()
