@@ -37,19 +37,19 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def measure_figures(versions: Versions, folder: Path, *, quick: bool) -> Iterator[tuple[str, str, Figures]]:
     """Yield each figure with its goal."""
-    one = compare_speed(versions, 1, 3 if quick else 21)
+    one = compare_speed(versions, 1, 3 if quick else 9)
     yield "one pair: time of a run, times the bare loop", "at most 1.3", {name: 1 / each for name, each in one.items()}
-    yield "1,000 pairs: speed, of the bare loop", "at least 0.8", compare_speed(versions, 1000, 1 if quick else 9)
+    yield "1,000 pairs: speed, of the bare loop", "at least 0.8", compare_speed(versions, 1000, 1 if quick else 5)
     if not quick:
-        yield "10,000 pairs: speed, of the bare loop", "at least 1", compare_speed(versions, 10_000, 5)
-    cost = measure_default_rate(versions, folder, default_rate.RATE * (20 if quick else 120))
+        yield "10,000 pairs: speed, of the bare loop", "at least 1", compare_speed(versions, 10_000, 3)
+    cost = measure_default_rate(versions, folder, default_rate.RATE * (20 if quick else 60))
     yield "at 69 requests per second: peak MiB", "at most 70", {name: each.peak_mib for name, each in cost.items()}
     shares = {name: 100 * each.cpu_seconds / each.seconds for name, each in cost.items()}
     yield "at 69 requests per second: share of a core, %", "at most 3", shares
-    ratios = compare_processes(versions, folder, *((4000, 1) if quick else (30_000, 3)))
+    ratios = compare_processes(versions, folder, *((4000, 1) if quick else (20_000, 3)))
     yield "two processes: speed, times one process", "at least 1.6", ratios
     rows = latest_view.QUICK_ROWS if quick else latest_view.ROWS
-    views = measure_latest(versions, folder, rows, 1 if quick else 3)
+    views = measure_latest(versions, folder, rows, 1)
     alone = statistics.median(each.seconds for each in views.pop(BARE))
     seconds = {name: statistics.median(each.seconds for each in usage) / alone for name, usage in views.items()}
     yield f"latest of {rows:,} rows: time, times DuckDB alone", "at most 1.3", seconds

@@ -27,7 +27,7 @@ def harvester_command(url: str, pairs: Path, folder: Path, *, version: Path | No
 
 def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield a row for each client."""
-    pairs = RATE * (30 if quick else 240)
+    pairs = RATE * (30 if quick else 120)
     with tempfile.TemporaryDirectory() as name, run_process.start_server(run_process.SERVERS["nginx"]) as server:
         folder = Path(name)
         list_file = run_process.write_pairs(folder / "pairs.csv", pairs)

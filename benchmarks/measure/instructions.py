@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.measure import speed
 from benchmarks.runtime import run_process
 
-SHORT, LONG = 500, 1000
+SHORT, LONG = 500, 1500
 LIBRARIES = ("sqlalchemy", "aiohttp", "pydantic", "asyncio", "click", "structlog")
 _COUNT = re.compile(r"I +refs: +([\d,]+)")
 

@@ -116,7 +116,7 @@ def check_out(commit: str, folder: Path) -> Path:
 def harvester(*arguments: str, version: Path | None = None) -> list[str]:
     """Return a command of harvester: that of this checkout, or of an earlier ``version`` in a folder."""
     environment = [] if version is None else ["env", f"PYTHONPATH={version}"]
-    return [*environment, sys.executable, "-m", "harvester", *arguments]
+    return [*environment, sys.executable, "-P", "-m", "harvester", *arguments]  # -P: not that of the current folder
 
 
 def harvester_command(url: str, pairs: Path, out: Path, *options: str, version: Path | None = None) -> list[str]:
