@@ -35,6 +35,7 @@ ALLOWED_IMPORTERS = {
     "opentelemetry": {"observability/traces.py"},
     "orjson": {
         "braze/counters.py",
+        "braze/rows.py",
         "braze/series.py",
         "datasets/layout.py",
         "ledger/json_rows.py",

@@ -1,43 +1,25 @@
-"""Turns a response into rows. Pure. The only module that depends on the shape of Braze's JSON.
+"""Turns a response into a capture. Pure. Only this module and ``rows`` depend on the shape of Braze's JSON.
 
 The shape (documentation of the endpoint, and one recorded response) is an object with ``message`` equal to ``success``
 and ``data``, a list with one element per day: ``time``, ``messages`` by channel (each a list of variations), and the
 day's totals. Days are zero-filled, counters that do not apply are absent, and new channels and counters can appear. No
-counter is therefore required, and none is dropped. ``counters`` decides which names become columns, and their types. A
-value that does not have the type of its column is kept as text, and the response is marked as *drift*.
+counter is therefore required, and none is dropped.
 """
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import orjson
 
-from harvester.braze.counters import (
-    CHANNELS,
-    DAY,
-    DOCUMENTED_COUNTERS,
-    INTEGER_LIMIT,
-    UNRECOGNIZED,
-    VARIATION,
-    find_columns,
-    fold_row,
-)
+from harvester.braze.rows import Rows, encode_members
 from harvester.errors import ExchangeError
-from harvester.model import Captured, Pair, Reading, Verdict
+from harvester.model import Captured, Reading, Verdict
 
 MAX_NODES = 200_000
 """A response with more lists and objects is implausible. Each of them takes a hundred times its bytes in memory."""
 
-MAX_ROW_BYTES = 8 * 1024 * 1024
-"""Readers refuse the whole part if a line is too long; DuckDB's limit is 16 MiB."""
-
-MAX_ROWS_BYTES = 64 * 1024 * 1024
-"""A name is repeated in every row of its day or channel, so a small response with long names could become gigabytes."""
-
 _LARGE_BYTES = 1024 * 1024
-_PIECES_OF_A_ROW = 5
 
 
 def parse_days(body: bytes) -> list[Any]:
@@ -74,7 +56,7 @@ def build_capture(
 def encode_raw_row(body: bytes, reading: Reading, capture: Captured, *, batch_id: str) -> bytes:
     """Return the row that keeps a response unchanged, spaces included, as text in ``answer``."""
     pair = reading.pair
-    members = _encode_members(
+    members = encode_members(
         workspace=pair.workspace,
         campaign_id=pair.campaign_id,
         send_id=pair.send_id,
@@ -88,169 +70,16 @@ def encode_raw_row(body: bytes, reading: Reading, capture: Captured, *, batch_id
 
 
 def _capture(days: list[Any], reading: Reading, batch_id: str, captured_at: float, new_counters: set[str]) -> Captured:
-    rows = _Rows(reading.pair, new_counters)
+    rows = Rows(reading.pair, new_counters)
     for day in days:
         rows.add_day(day)
     verdict = Verdict.ACTIVITY if rows.check_activity() else Verdict.ZERO if days else Verdict.EMPTY
-    shared = _encode_members(
+    shared = encode_members(
         reading=reading.name, captured_at=_format_time(captured_at), verdict=verdict, batch_id=batch_id
     )
-    requested = _encode_members(ending_at=_format_time(reading.ending_at), since=_format_time(reading.since))
+    requested = encode_members(ending_at=_format_time(reading.ending_at), since=_format_time(reading.since))
     encoded = rows.encode(shared, requested)
     return Captured(verdict, captured_at, encoded, row_count=len(rows.counters) + 1, drift=rows.drift)
-
-
-class _Rows:
-    """The rows of one response: date, level and counters of each.
-
-    This is the hot path. Counters are checked and rows are joined for all rows at once, in C. Only a response with an
-    unexpected value is processed row by row.
-    """
-
-    def __init__(self, pair: Pair, new_counters: set[str]) -> None:
-        members = _encode_members(workspace=pair.workspace, campaign_id=pair.campaign_id, send_id=pair.send_id)
-        self._head = b"{" + members + b',"date":'
-        self._dates: list[bytes] = []
-        self._levels: list[bytes] = []
-        self._levels_by_names: dict[tuple[Any, ...], bytes] = {}
-        self._new_counters = new_counters
-        self._regular = True
-        """Whether every value has the type of its column, provided that its name is documented."""
-        self.counters: list[dict[str, Any]] = []
-        self.drift = False
-
-    def add_day(self, day: object) -> None:
-        """Add a row for each variation of a day and one for its totals. Changes the parsed day."""
-        if not isinstance(day, dict):
-            self.drift = True
-            self._add(b"null", _get_level("day"), {DAY: day})
-            return
-        date, channels = day.pop("time", None), day.pop("messages", None)
-        if not isinstance(date, str) or not isinstance(channels, dict):
-            self.drift = True
-            date = _to_text(date)
-        encoded_date = orjson.dumps(date)
-        if isinstance(channels, dict):
-            for channel, variations in channels.items():
-                for variation in variations if isinstance(variations, list) else (variations,):
-                    if isinstance(variation, dict):
-                        names = channel, variation.pop("variation_name", None), variation.pop("variation_api_id", None)
-                        self._add(encoded_date, self._find_level(names), variation)
-                    else:
-                        self.drift = True
-                        self._add(encoded_date, _encode_level("variation", channel), {VARIATION: variation})
-        elif channels is not None:
-            day[CHANNELS] = channels
-        self._add(encoded_date, _get_level("day"), day)
-
-    def _find_level(self, names: tuple[Any, ...]) -> bytes:
-        """Return the encoded level of a variation, given its channel, name and API id, which are the same every day."""
-        try:
-            return self._levels_by_names[names]
-        except (KeyError, TypeError):  # not encoded yet, or a value that cannot be the key of a dictionary
-            channel, *texts = names
-        if not all(text is None or type(text) is str for text in texts):
-            self.drift = True
-            return _encode_level("variation", channel, *map(_to_text, texts))
-        level = self._levels_by_names[names] = _encode_level("variation", channel, *texts)
-        return level
-
-    def _add(self, date: bytes, level: bytes, counters: dict[str, Any]) -> None:
-        """Add one row."""
-        self._dates.append(date)
-        self._levels.append(level)
-        self.counters.append(counters)
-
-    def check_activity(self) -> bool:
-        """Return whether any counter is not zero. A counter that is not a number is drift."""
-        if not self.counters:
-            return False
-        decimals = 0
-        for row in self.counters:
-            if "revenue" in row:
-                if type(row["revenue"]) is int:
-                    row["revenue"] = float(row["revenue"])
-                decimals += type(row["revenue"]) is float
-        values = list(chain.from_iterable(map(dict.values, self.counters)))
-        types = list(map(type, values))
-        others = len(types) - types.count(int)
-        self._regular = others == decimals and sum(values) < INTEGER_LIMIT
-        if self._regular or others == types.count(float):
-            return any(values)
-        self.drift = True
-        orjson.dumps(self.counters)  # raises if they are nested too deep to be encoded
-        return any(map(_is_active, values))
-
-    def encode(self, shared: bytes, requested: bytes) -> bytes:
-        """Return all rows, one line each; ``shared`` is in each row, between its level and its counters.
-
-        The last row describes the capture; it has ``requested`` instead of counters.
-        """
-        names = set().union(*self.counters)
-        if self._regular and names <= DOCUMENTED_COUNTERS:
-            # All values are numbers, so `},{` occurs only between rows. One call is faster than a call for each row.
-            counters = orjson.dumps(self.counters)[2:-2].split(b"},{") if self.counters else []
-        else:
-            columns = find_columns(names, self._new_counters)
-            folded = [fold_row(row, columns) for row in self.counters]
-            self.drift = self.drift or any(UNRECOGNIZED in row for row in folded)
-            counters = [orjson.dumps(row)[1:-1] for row in folded]
-        between = {level: level + b"," + shared for level in set(self._levels)}
-        with_comma = {level: each + b"," for level, each in between.items()}
-        pieces = [self._head, b"", b"", b"", b"}\n"] * len(counters)
-        pieces[1::_PIECES_OF_A_ROW] = self._dates
-        pieces[2::_PIECES_OF_A_ROW] = [
-            (with_comma if row else between)[level] for level, row in zip(self._levels, counters, strict=True)
-        ]
-        pieces[3::_PIECES_OF_A_ROW] = counters
-        _check_lengths(pieces)
-        pieces += (self._head, b"null", _get_level("capture"), b",", shared, b",", requested, b"}\n")
-        return b"".join(pieces)
-
-
-def _check_lengths(pieces: list[bytes]) -> None:
-    """Raise ``ExchangeError`` for rows that no reader accepts, before they are joined."""
-    total = sum(map(len, pieces))
-    if total > MAX_ROWS_BYTES:
-        raise ExchangeError("oversized", f"the response makes rows of more than {MAX_ROWS_BYTES} bytes")
-    if total > MAX_ROW_BYTES:
-        lengths = list(map(len, pieces))
-        if (
-            max(sum(lengths[row : row + _PIECES_OF_A_ROW]) for row in range(0, len(lengths), _PIECES_OF_A_ROW))
-            > MAX_ROW_BYTES
-        ):
-            raise ExchangeError("oversized", f"the response makes a row of more than {MAX_ROW_BYTES} bytes")
-
-
-def _to_text(value: object) -> str | None:
-    """Return a text unchanged, and anything else as JSON text."""
-    return value if isinstance(value, str | None) else orjson.dumps(value).decode()
-
-
-def _is_active(value: object) -> bool:
-    """Return whether a value of any type reports activity: anything except zeros and empty values."""
-    if isinstance(value, str):
-        try:
-            return float(value) != 0
-        except ValueError:
-            return bool(value.strip())
-    if isinstance(value, list | dict):
-        return any(map(_is_active, value if isinstance(value, list) else value.values()))
-    return bool(value)
-
-
-def _encode_level(level: str, channel: str | None = None, name: str | None = None, api_id: str | None = None) -> bytes:
-    """Encode the level of a row: a day, a variation or the capture."""
-    return b"," + _encode_members(level=level, channel=channel, variation_name=name, variation_api_id=api_id)
-
-
-_get_level = lru_cache(maxsize=4096)(_encode_level)
-"""The same few levels recur for every day and every send. Long names are not cached."""
-
-
-def _encode_members(**values: object) -> bytes:
-    """Encode the inside of a JSON object, without its braces."""
-    return orjson.dumps(values)[1:-1]
 
 
 def _format_time(seconds: float) -> str:
