@@ -18,7 +18,6 @@ from harvester.text import printable
 
 if TYPE_CHECKING:
     from harvester.datasets import WrittenView
-    from harvester.storage.object_store import ObjectStore
 
 _SLASHES_OF_A_PART = 2
 _FORMATS = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".parquet": "parquet", ".duckdb": "duckdb"}
@@ -125,7 +124,7 @@ def _find_format(out: str | None, kind: str | None) -> str:
     if kind is None and ending and implied is None:
         raise UsageError(f"-o {printable(out or '')}: no format has the ending {printable(ending)}; add --format")
     if None not in (kind, implied) and kind != implied:
-        raise UsageError(f"-o {printable(out or '')} is no name for --format {kind}; change one of them")
+        raise UsageError(f"-o {printable(out or '')} does not match --format {kind}; change one of them")
     return kind or implied or "ndjson"
 
 
@@ -172,38 +171,36 @@ class BucketParts:
         self._copies, self._show = copies, show
         self._opened = 0
         self.place = place.rstrip("/")
-        self.names = list(_list_parts(self._store))
+        # Objects in folders below those of days, such as copies, are not parts.
+        names = self._store.list_names(DATASET)
+        self.names = [name for name in names if is_part(name) and name.count("/") == _SLASHES_OF_A_PART]
         self.is_used = next(self._store.list_names(".harvester"), None) is not None
 
     @contextmanager
     def open(self, name: str) -> Iterator[Path]:
         """Return a copy of a part, which exists inside the context. Raises ``SinkError``."""
-        part = self._copies / name
-        part.parent.mkdir(parents=True, exist_ok=True)
         self._opened += 1
         self._show(f"reading part {self._opened} of {len(self.names)} in {self.place}")
-        self._store.download(name, part)
+        part = self.copy(name)
         try:
             yield part
         finally:
             part.unlink()
 
-
-def _list_parts(store: "ObjectStore") -> Iterator[str]:
-    """List the parts in the folders of days. Objects in folders below them, such as copies, are not parts."""
-    return (name for name in store.list_names(DATASET) if is_part(name) and name.count("/") == _SLASHES_OF_A_PART)
+    def copy(self, name: str) -> Path:
+        """Copy a part; returns the copy. Raises ``SinkError``."""
+        part = self._copies / name
+        part.parent.mkdir(parents=True, exist_ok=True)
+        self._store.download(name, part)
+        return part
 
 
 def copy_parts(place: str, to: Path, show: progress.Show) -> Path:
     """Copy the parts of a bucket to a folder, under the same names; returns the folder. ``show`` gets the progress."""
-    from harvester.storage.object_store import ObjectStore
-
-    store = ObjectStore(place)
-    for number, name in enumerate(_list_parts(store), 1):
+    parts = BucketParts(place, to, show)
+    for number, name in enumerate(parts.names, 1):
         show(f"copying part {number} of {place}")
-        part = to / name
-        part.parent.mkdir(parents=True, exist_ok=True)
-        store.download(name, part)
-    if next(store.list_names(".harvester"), None) is not None:
+        parts.copy(name)
+    if parts.is_used:
         (to / ".harvester").mkdir()
     return to

@@ -37,7 +37,7 @@ def test_the_ending_of_a_file_decides_the_format(export):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("-o", "view.parquet", "--format", "csv"), "-o view.parquet is no name for --format csv; change one of them"),
+        (("-o", "view.parquet", "--format", "csv"), "-o view.parquet does not match --format csv; change one of them"),
         (("-o", "view.xlsx"), "-o view.xlsx: no format has the ending .xlsx; add --format"),
     ],
 )
