@@ -41,11 +41,11 @@ async def prune(database: Database, *, keep_days: float) -> Pruned:
 
     Call it again if the result is not ``complete``.
     """
-    rows = dict.fromkeys((kind for kind, _ in _STEPS), 0)
+    rows = dict.fromkeys((kind for kind, *_ in _STEPS), 0)
     pages = 0
     await database.write(delete_empty_counts)
-    for kind, delete_page in _STEPS:
-        while deleted := await database.write(_prune_page, delete_page, keep_days=keep_days):
+    for kind, delete_page, days in _STEPS:
+        while deleted := await database.write(_prune_page, delete_page, keep_days=keep_days + days):
             rows[kind] += deleted
             pages += 1
             if pages == PAGES_AT_ONCE:
@@ -53,28 +53,25 @@ async def prune(database: Database, *, keep_days: float) -> Pruned:
     return Pruned(rows, complete=True)
 
 
-def _prune_page(tx: Transaction, delete_page: Callable[[Transaction, float, float], int], *, keep_days: float) -> int:
+def _prune_page(tx: Transaction, delete_page: Callable[[Transaction, float], int], *, keep_days: float) -> int:
     """Delete one page of a kind; returns the number of rows, 0 if none is old."""
-    if not tx.confirmed:
-        return 0
-    expired_before = tx.now - keep_days * DAY_SECONDS
-    return delete_page(tx, expired_before, expired_before - RETENTION_SECONDS - GRACE_SECONDS)
+    return delete_page(tx, tx.now - keep_days * DAY_SECONDS) if tx.confirmed else 0
 
 
-def _delete_pairs(tx: Transaction, expired_before: float, _ended_before: float) -> int:
+def _delete_pairs(tx: Transaction, expired_before: float) -> int:
     """Delete settled pairs that have expired."""
     old = select(pairs.c.id).where(_SETTLED, pairs.c.expires_at < expired_before).limit(PAGE)
     return delete_pairs(tx, pairs.c.id.in_(old))
 
 
-def _delete_forced_pairs(tx: Transaction, _expired_before: float, ended_before: float) -> int:
+def _delete_forced_pairs(tx: Transaction, ended_before: float) -> int:
     """Delete settled pairs that do not expire, and whose last reading is old."""
     recent = select(outcomes.c.id).where(outcomes.c.pair_id == pairs.c.id, outcomes.c.ended_at >= ended_before)
     old = select(pairs.c.id).where(_SETTLED, pairs.c.expires_at >= NEVER, ~recent.exists()).limit(PAGE)
     return delete_pairs(tx, pairs.c.id.in_(old))
 
 
-def _delete_outcomes(tx: Transaction, _expired_before: float, ended_before: float) -> int:
+def _delete_outcomes(tx: Transaction, ended_before: float) -> int:
     """Delete old outcomes of pairs that are kept, such as a send that is sent again each week, but not their last."""
     later = outcomes.alias("later")
     superseded = select(later.c.id).where(later.c.pair_id == outcomes.c.pair_id, later.c.id > outcomes.c.id).exists()
@@ -82,7 +79,7 @@ def _delete_outcomes(tx: Transaction, _expired_before: float, ended_before: floa
     return tx.execute(delete(outcomes).where(outcomes.c.id.in_(old))).rowcount
 
 
-def _delete_parts(tx: Transaction, _expired_before: float, stored_before: float) -> int:
+def _delete_parts(tx: Transaction, stored_before: float) -> int:
     """Delete the rows of stored parts in the order of storing, and record the last deleted one of each dataset.
 
     The newest part stays, because the next part gets the order after it.
@@ -119,18 +116,21 @@ def _record_pruned(tx: Transaction, destination: str, old: Sequence[Row[Any]]) -
         tx.execute(insert(pruned_parts).values(destination=destination, parts=len(old), **newest))
 
 
-def _delete_batches(tx: Transaction, _expired_before: float, opened_before: float) -> int:
+def _delete_batches(tx: Transaction, opened_before: float) -> int:
     """Delete stored batches without rows of parts."""
     with_part = select(parts.c.batch_id).where(parts.c.batch_id == batches.c.id).exists()
     old = select(batches.c.id).where(_STORED, batches.c.opened_at < opened_before, ~with_part).limit(PAGE)
     return tx.execute(delete(batches).where(batches.c.id.in_(old))).rowcount
 
 
+_PAIR_DAYS = (RETENTION_SECONDS + GRACE_SECONDS) / DAY_SECONDS
+"""How long after a send its pair expires."""
+
 _STEPS = (
-    ("pairs", _delete_pairs),
-    ("pairs", _delete_forced_pairs),
-    ("readings", _delete_outcomes),
-    ("parts", _delete_parts),
-    ("batches", _delete_batches),
+    ("pairs", _delete_pairs, 0.0),
+    ("pairs", _delete_forced_pairs, _PAIR_DAYS),
+    ("readings", _delete_outcomes, _PAIR_DAYS),
+    ("parts", _delete_parts, _PAIR_DAYS),
+    ("batches", _delete_batches, _PAIR_DAYS),
 )
-"""The kind of rows that each step deletes, and the function that deletes a page of them."""
+"""What each step deletes, the function that deletes a page of it, and how many days longer than a pair it is kept."""
