@@ -1,8 +1,8 @@
 """What a start, a pair, a long list and the latest view cost, compared with commit eb7d6a4.
 
 Both versions run in turn on this machine, with the same libraries and with nginx as the server. "Speed" describes the
-bare loop. Figures are medians of several runs, except for the list of five million sends and the cost at the default
-rate, which are measured once.
+bare loop. The speeds are medians of several runs; the cost at the default rate, the latest view and the long list are
+measured once.
 """
 
 import statistics

@@ -7,7 +7,7 @@ once, and only for https.
 
 import ssl
 
-ssl.SSLContext.set_default_verify_paths = lambda _: None  # type: ignore[assignment]
+ssl.SSLContext.set_default_verify_paths = lambda _: None  # type: ignore[assignment] # only for the import below
 try:
     import aiohttp
 finally:

@@ -110,7 +110,7 @@ def find_column_types(folder: Path, *, temp_directory: Path) -> dict[str, Column
 
 
 def _check_parts(parts: PartFiles) -> None:
-    """Raise ``UsageError`` if there is no part. The error says if parts may have been lost."""
+    """Raise ``UsageError`` if the place has no parts. The message is different if harvester has used the place."""
     if parts.names:
         return
     if parts.is_used:

@@ -1,4 +1,4 @@
-"""How a known pair changes when it arrives again: a statement for each event, of which at most one applies."""
+"""The statements that update a known pair when it arrives again. At most one of them changes a pair."""
 
 from dataclasses import dataclass
 from typing import Any
