@@ -1,4 +1,4 @@
-"""Finds the kind of place that a text names: a file or folder of this machine, a bucket, or a pipe. Pure.
+"""Finds the kind of place that a text names: a file or folder of this machine, a bucket, a pipe, or a database. Pure.
 
 Every setting, option and argument that names a place is checked here before anything is opened or created. Otherwise
 a text of an unsupported kind would become a folder of that name. An error repeats only the scheme of the text, since a
@@ -6,14 +6,18 @@ URL may contain credentials.
 """
 
 import re
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import TypeAlias
 
 from harvester.errors import UsageError
 from harvester.model import STORE_SCHEMES, is_in_object_store
 
 BUCKET_FORM = "s3://bucket/folder (or gs://, az://, abfs://, abfss://)"
 FILE_FORM = "a path on a disk of this machine, such as /data/braze"
+
+DATABASE_FORM = "postgresql://user@host/database"
 
 _SCHEME = re.compile(r"\s*((?:[A-Za-z][A-Za-z0-9+.-]{0,30}:)+)/")
 _KNOWN = re.compile(
@@ -25,6 +29,11 @@ _REMOTE = re.compile(r"^[^/\s]+@[^/\s]+:")
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._$-]*")
 _CONTAINER_OF_ACCOUNT = re.compile(r"[A-Za-z0-9$][A-Za-z0-9$-]*@[A-Za-z0-9.-]+")
 _UNEXPANDED = re.compile(r"^(?:~|\$\{?[A-Za-z_])")
+_DATABASE = re.compile(r"postgres(?:ql)?://", re.IGNORECASE)
+_URL = re.compile(
+    r"postgres(?:ql)?://(?:(?P<user>[^:@/?#\s]*)(?::[^@/?#\s]*)?@)?(?P<hosts>[^@/?#\s]*)"
+    r"(?:/(?P<database>[^/?#\s]*))?(?:\?[^#\s]*)?"
+)
 _KINDS = (
     (re.compile(r"^\s*:memory:"), "a database in memory is lost when the process ends"),
     (_CONNECTION, "connection strings are not supported yet"),
@@ -40,6 +49,25 @@ class PlaceKind(Enum):
     FILE = "file"
     BUCKET = "bucket"
     PIPE = "pipe"
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrl:
+    """The URL of a PostgreSQL database, in libpq's form; ``url`` may contain a password."""
+
+    url: str = field(repr=False)
+
+    def __str__(self) -> str:
+        """Return the URL without password and parameters."""
+        found = _URL.fullmatch(self.url)
+        if found is None:
+            return "a PostgreSQL database"
+        user = f"{found['user']}@" if found["user"] else ""
+        return f"postgresql://{user}{found['hosts']}/{found['database'] or ''}"
+
+
+LedgerLocation: TypeAlias = Path | DatabaseUrl
+"""Where a ledger is: a file of this machine, or a database. ``str`` of it is its name in texts."""
 
 
 def classify_place(text: str, what: str, *, buckets: bool = False, pipe: bool = False) -> PlaceKind:
@@ -59,6 +87,18 @@ def parse_local_path(text: str, what: str) -> Path:
     """Return the path of a file or folder of this machine. Raises ``UsageError`` for a place of another kind."""
     classify_place(text, what)
     return Path(text)
+
+
+def parse_ledger_location(text: str, what: str) -> LedgerLocation:
+    """Return the location of a ledger; ``what`` names the option or setting.
+
+    Raises ``UsageError``, which repeats nothing of a URL, because it may contain a password.
+    """
+    if not _DATABASE.match(text.strip()):
+        return parse_local_path(text, what)
+    if _URL.fullmatch(text) is None:
+        raise UsageError(f"{what}: this is not the URL of a PostgreSQL database; write {DATABASE_FORM}")
+    return DatabaseUrl(text)
 
 
 def find_place_problem(text: str, *, files: bool = True, buckets: bool = False, pipe: bool = False) -> str | None:

@@ -1,0 +1,40 @@
+"""A ledger's location: what is accepted, and what its name contains."""
+
+from pathlib import Path
+
+import pytest
+
+from harvester.errors import UsageError
+from harvester.place import parse_ledger_location
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("postgresql://h:5433/d", "postgresql://h:5433/d"),
+        ("postgres://u:s3cret@h/d?sslmode=require", "postgresql://u@h/d"),
+        ("postgresql://u@h1:5432,h2:5433/d?target_session_attrs=read-write&password=s3cret", "postgresql://u@h1:5432,h2:5433/d"),
+        ("postgresql://u:a%40b@[::1]/d", "postgresql://u@[::1]/d"),
+        ("postgresql:///d?host=/var/run/postgresql", "postgresql:///d"),
+    ],
+)  # fmt: skip
+def test_the_name_of_a_database_contains_no_password(text, name):
+    """Messages name user, host and database; the password and the parameters, which may contain one, are left out."""
+    location = parse_ledger_location(text, "--state")
+    assert str(location) == name
+    assert "s3cret" not in repr(location)
+
+
+def test_a_path_is_the_location_of_a_file():
+    """Any other text that names a file of this machine is a path."""
+    assert parse_ledger_location("/data/ledger.db", "--state") == Path("/data/ledger.db")
+
+
+@pytest.mark.parametrize(
+    "text", ["postgresql://u:s3cret@h/d with spaces", "postgresql://u:s3/cret@h/d", "host=h password=s3cret", "POSTGRESQL://h/d#s3cret"]
+)  # fmt: skip
+def test_an_unusable_url_is_refused_without_repeating_it(text):
+    """What may contain a password is not part of the error."""
+    with pytest.raises(UsageError, match="--state") as refused:
+        parse_ledger_location(text, "--state")
+    assert "cret" not in str(refused.value)
