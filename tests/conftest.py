@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -139,7 +139,7 @@ def pytest_make_parametrize_id(val, argname):
     return f"{argname} of {len(val)}" if isinstance(val, str | bytes) and len(val) > 200 else None
 
 
-FIRST_GROUPS = ("moto", "rabbitmq", "sqs", "redis", "nats", "month", "azurite", "radosgw")
+FIRST_GROUPS = ("moto", "postgresql", "rabbitmq", "sqs", "redis", "nats", "month", "azurite", "radosgw")
 FIRST_FOLDERS = (
     "tests/system/",
     "tests/service/",
@@ -152,7 +152,7 @@ FIRST_FOLDERS = (
 
 @pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
-    """Run the tests of each object store and each broker in one process: each server starts only once.
+    """Run the tests of each object store, broker and database in one process: each server starts only once.
 
     Long groups come first, and then long tests: a process that began a long one last would delay the end.
     """
@@ -163,8 +163,10 @@ def pytest_collection_modifyitems(items):
 
 
 def _find_server(item: pytest.Item) -> str | None:
-    """Return the broker or the object store that a test names; moto is the store of those that name none."""
+    """Return the server that a test names; moto is the object store of those that name none."""
     chosen = item.callspec.params if hasattr(item, "callspec") else {}
+    if "postgresql" in item.fixturenames or "postgresql" in chosen.values():
+        return "postgresql"
     if "broker_server" in item.fixturenames:
         return chosen["broker_server"]
     named = [value for value in chosen.values() if isinstance(value, str) and value in STORES]
@@ -219,3 +221,19 @@ def broker_servers(tmp_path_factory):
             return started[kind]
 
         yield broker_server
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A PostgreSQL server, started at its first use."""
+    from tests.support.postgresql import PostgreSQL  # noqa: PLC0415 - most tests need no client of PostgreSQL
+
+    with closing(PostgreSQL()) as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgresql):
+    """The URL of a new, empty PostgreSQL database."""
+    with postgresql.database() as name:
+        yield postgresql.url(name)

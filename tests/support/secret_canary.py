@@ -15,7 +15,8 @@ from tests.support.object_stores import AZURITE_KEY, SECRET_KEY
 
 KEY = "canary-key-0123456789"
 PROXY_PASSWORD = "canary-proxy-password"
-CANARIES = tuple(secret[:14].encode() for secret in (KEY, PROXY_PASSWORD, SECRET_KEY, AZURITE_KEY))
+DATABASE_PASSWORD = "canary-database-password"
+CANARIES = tuple(secret[:14].encode() for secret in (KEY, PROXY_PASSWORD, DATABASE_PASSWORD, SECRET_KEY, AZURITE_KEY))
 """The first 14 bytes of each secret, because a partial key counts as a leak."""
 
 KEY_FILES = ("key", "*.key", "keys/*", "keys/*/*", "*.toml", "account.json")

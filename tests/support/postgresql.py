@@ -1,0 +1,132 @@
+"""PostgreSQL for tests: one server for each process of pytest, and a new database for each test.
+
+``POSTGRESQL_BIN`` names the folder of the programs of another version than the installed one.
+"""
+
+import contextlib
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from harvester.place import DatabaseUrl
+from tests.support.processes import free_port, require_program, wait_until_listening
+from tests.support.secret_canary import DATABASE_PASSWORD
+
+USER = "harvester"
+_DEBIAN = Path("/usr/lib/postgresql")
+_OPTIONS = {
+    "fsync": "off",  # the machine does not fail, only the server
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_connections": "100",
+    "shared_buffers": "32MB",
+    "autovacuum": "off",  # it would visit databases that live for a moment
+    "jit": "off",
+    "listen_addresses": "127.0.0.1",
+}
+
+
+def find_programs() -> Path:
+    """Return the folder of PostgreSQL's programs. If there is none, CI fails and a developer's shell skips."""
+    if chosen := os.environ.get("POSTGRESQL_BIN"):
+        return Path(chosen).absolute()
+    installed = sorted(_DEBIAN.glob("*/bin/initdb"), key=lambda path: int(path.parent.parent.name))
+    return (installed[-1] if installed else Path(require_program("initdb")).resolve()).parent
+
+
+def run_as_other_user() -> dict[str, Any]:
+    """Return the arguments of ``Popen`` for servers that refuse to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+class PostgreSQL:
+    """A server in a temporary folder. ``kill`` and ``start`` keep its port and its databases."""
+
+    def __init__(self) -> None:
+        """Create and start it. The folders of pytest are closed to other users, so it has a folder elsewhere."""
+        self._programs = find_programs()
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+        self.user = run_as_other_user()
+        if self.user:
+            os.chown(self.folder, self.user["user"], self.user["group"])
+        self._names = (f"ledger{number}" for number in itertools.count())
+        try:
+            self._create()
+            self.start()
+        except BaseException:
+            shutil.rmtree(self.folder)
+            raise
+
+    def _create(self) -> None:
+        password = self.folder / "password"
+        password.write_text(DATABASE_PASSWORD)
+        authentication = ("--auth-local=trust", "--auth-host=scram-sha-256", "--username", USER, "--pwfile", password)
+        format_options = ("--no-locale", "--encoding=UTF8", "--no-sync", "--no-instructions")
+        command = (self._programs / "initdb", "--pgdata", self.folder / "data", *authentication, *format_options)
+        subprocess.run(command, check=True, capture_output=True, cwd=self.folder, **self.user)
+
+    def start(self) -> None:
+        """Start it, the first time or after ``stop``, and wait until it accepts connections."""
+        options = [f"--{name}={value}" for name, value in _OPTIONS.items()]
+        sockets = ("-p", str(self.port), "-k", str(self.folder))
+        command = (self._programs / "postgres", "-D", self.folder / "data", *sockets, *options)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self.user)
+        wait_until_listening(self.port, self._process)
+        while True:
+            with contextlib.suppress(psycopg.OperationalError):  # it recovers
+                self._admin = psycopg.connect(self.url("postgres").url, autocommit=True)
+                return
+
+    def stop(self, *, how: signal.Signals = signal.SIGQUIT) -> None:
+        """Stop it: SIGQUIT aborts all connections as a failure does, SIGINT ends them in order."""
+        self._admin.close()
+        self._process.send_signal(how)
+        self._process.wait()
+
+    def close(self) -> None:
+        """Stop it, and delete its databases."""
+        if self._process.poll() is None:
+            self.stop()
+        shutil.rmtree(self.folder)
+
+    def url(self, database: str, *, port: int | None = None) -> DatabaseUrl:
+        """Return the URL of a database: by the server's socket, or by TCP with ``port``, such as a proxy's."""
+        user = f"{USER}:{DATABASE_PASSWORD}"
+        if port is not None:
+            return DatabaseUrl(f"postgresql://{user}@127.0.0.1:{port}/{database}")
+        return DatabaseUrl(f"postgresql://{user}@/{database}?host={self.folder}&port={self.port}")
+
+    def execute(self, statement: str, *values: object, database: str | None = None) -> list[tuple[Any, ...]]:
+        """Execute a statement as the superuser, outside of a transaction; returns its rows, if it has any."""
+        if database is None:
+            cursor = self._admin.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+        with psycopg.connect(self.url(database).url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def database(self, *, template: str = "template0") -> Iterator[str]:
+        """Create a database from a template, and drop it at the end; yields its name."""
+        name = next(self._names)
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield name
+        finally:
+            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
