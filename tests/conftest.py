@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from hypothesis import settings
 from harvester.settings import layers
 from tests.support import compiled_statements, quick_collection, warm_process
 from tests.support.brokers import start_broker_server
+from tests.support.ledger_file import DATABASES
 from tests.support.object_stores import STORES, Bucket
 from tests.support.secret_canary import KEY, RecordedProcess, captured_output, find_leaks
 from tests.support.warm_process import WarmProcess
@@ -237,3 +238,26 @@ def database_url(postgresql):
     """The URL of a new, empty PostgreSQL database."""
     with postgresql.database() as name:
         yield postgresql.url(name)
+
+
+@pytest.fixture(scope="session")
+def create_location(request):
+    """Return a context manager that yields the location of a new ledger in a kind of database."""
+
+    @contextmanager
+    def create(database):
+        if database == "postgresql":
+            server = request.getfixturevalue("postgresql")
+            with server.database() as name:
+                yield server.url(name)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder) / "ledger.db"
+
+    return create
+
+
+@pytest.fixture(params=DATABASES)
+def location(request, tmp_path):
+    """The location of a new ledger, in each kind of database: in a database of a server, or at ``tmp_path``."""
+    return request.getfixturevalue("database_url") if request.param == "postgresql" else tmp_path / "ledger.db"

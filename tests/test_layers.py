@@ -122,10 +122,11 @@ def test_the_ledger_is_used_only_through_its_interfaces():
 
 
 def test_tests_and_benchmarks_use_no_sql_of_ours():
-    """They use the interfaces, or read the file with the database's own client; three helpers watch statements."""
+    """They use the interfaces, or read the file with the database's own client; helpers watch statements."""
     helpers = {
         ROOT / "tests/support/ledger_file.py",
         ROOT / "tests/support/compiled_statements.py",
+        ROOT / "tests/support/postgresql.py",
         ROOT / "benchmarks/runtime/workspaces_scenes.py",
     }
     for module in (*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")):

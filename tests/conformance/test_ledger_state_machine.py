@@ -1,13 +1,22 @@
 """The ledger under any order of events: a model in memory predicts the state of every pair, and the books balance."""
 
 import asyncio
-import tempfile
 from collections import Counter
-from pathlib import Path
+from contextlib import ExitStack
+from functools import partial
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from harvester.ledger import Ledger
 from harvester.ledger.schema import NEVER
@@ -25,6 +34,7 @@ from harvester.model import (
 from harvester.simulator.virtual_time import VirtualLoop
 from tests.conformance.ledger_model import NOW, OUTCOMES, PLANS, ExpectedPair, NoJitter, Owner
 from tests.support.clocks import SettableClock
+from tests.support.ledger_file import DATABASES, pass_time
 
 DATASETS = ("rows", "raw")
 OWNERS = st.sampled_from(["a", "b"])
@@ -40,9 +50,10 @@ class LedgerMachine(RuleBasedStateMachine):
     claimed = Bundle("claimed")
     """Readings as a claim returned them, which may have been sealed, released, recovered or claimed again since."""
 
-    def __init__(self) -> None:
-        """Start without pairs."""
+    def __init__(self, create_location) -> None:
+        """Start without pairs, in a new ledger."""
         super().__init__()
+        self.create_location = create_location
         self.clock = SettableClock(NOW)
         self.expected: dict[Pair, ExpectedPair] = {}
         self.claims: list[Reading] = []
@@ -65,12 +76,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @now.setter
     def now(self, now: float) -> None:
-        self.clock.now = now
+        pass_time(self.location, self.clock, now - self.now)
 
     @initialize(days_ago=st.tuples(SENT_DAYS_AGO, SENT_DAYS_AGO))
     def begin(self, days_ago):
         """Give one workspace a plan and the other single readings, and enqueue sends in each."""
-        self.folder = tempfile.TemporaryDirectory()
+        self.resources = ExitStack()
+        self.location = self.resources.enter_context(self.create_location())
         self.runner = asyncio.Runner(loop_factory=VirtualLoop)  # it runs transactions without other threads
         self.owners = {name: Owner(self.open_ledger()) for name in ("a", "b")}
         self.ledger = self.owners["a"].ledger
@@ -85,12 +97,11 @@ class LedgerMachine(RuleBasedStateMachine):
         for owner in self.owners.values():
             self.run(owner.ledger.close())
         self.runner.close()
-        self.folder.cleanup()
+        self.resources.close()
 
     def open_ledger(self) -> Ledger:
         """Open the ledger as an owner whose time is confirmed."""
-        path = Path(self.folder.name) / "ledger.db"
-        ledger = self.run(Ledger.open(path, clock=self.clock, jitter=NoJitter()))
+        ledger = self.run(Ledger.open(self.location, clock=self.clock, jitter=NoJitter()))
         ledger.clock.observe(self.now, departed=self.now, received=self.now)
         return ledger
 
@@ -211,9 +222,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def claim_with_a_wrong_clock(self, workspace, name, days):
         """Pairs that an unconfirmed clock leased are returned unchanged after the first response shows the time."""
         wrong = self.enter(name).ledger
-        right, self.now, wrong.clock.confirmed = self.now, self.now + days * DAY_SECONDS, False
+        right, self.clock.now, wrong.clock.confirmed = self.now, self.now + days * DAY_SECONDS, False
         readings = self.run(wrong.batches.claim({workspace: 9}))
-        self.now, wrong.clock.confirmed = right, True
+        self.clock.now, wrong.clock.confirmed = right, True
         returned = [ReadingOutcome(reading, Returned()) for reading in readings]
         batch = Batch.open(self.now)
         assert self.run(wrong.batches.seal([(batch, returned, [])]))
@@ -473,5 +484,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert set(self.leased) == {pair for pair, each in self.expected.items() if each.state == "leased"}
 
 
-TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+@pytest.mark.parametrize("database", DATABASES)
+def test_the_ledger_keeps_its_books_under_any_order_of_events(create_location, database):
+    """What the model predicts holds in each kind of database."""
+    machine = partial(LedgerMachine, partial(create_location, database))
+    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=20, deadline=None))

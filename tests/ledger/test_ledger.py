@@ -1,21 +1,16 @@
-"""The ledger as a file that several processes share: claims, leases, and files that it refuses."""
+"""The ledger that several processes share: claims and leases."""
 
 import asyncio
-import sqlite3
-import tempfile
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harvester.errors import LedgerError
 from harvester.ledger import Ledger, leases
-from harvester.ledger.sqlite import connect
 from harvester.model import DATASET, Batch, Captured, Pair, Part, Reading, ReadingOutcome, SentPair, Verdict
 from tests.support.clocks import SettableClock
-from tests.support.ledger_file import recorded_statements
+from tests.support.ledger_file import pass_time, recorded_statements
 
 NOW = 1_767_225_600.0
 
@@ -25,12 +20,11 @@ def pair(number: int) -> Pair:
     return Pair("w", "c", f"s{number}")
 
 
-async def test_sixteen_processes_claim_each_pair_once(tmp_path):
+async def test_sixteen_processes_claim_each_pair_once(location):
     """Processes that claim at the same time never claim the same pair, and none is left out."""
-    path = tmp_path / "ledger.db"
-    async with await Ledger.open(path, clock=SettableClock(NOW)) as ledger:
+    async with await Ledger.open(location, clock=SettableClock(NOW)) as ledger:
         await ledger.intake.enqueue([SentPair(pair(number)) for number in range(400)])
-    ledgers = [await Ledger.open(path, clock=SettableClock(NOW)) for _ in range(16)]
+    ledgers = [await Ledger.open(location, clock=SettableClock(NOW)) for _ in range(16)]
 
     async def claim_all(ledger: Ledger) -> list[Pair]:
         found = []
@@ -54,19 +48,18 @@ async def seal_one(ledger: Ledger, readings: list[Reading] | None = None) -> Bat
     return batch if await ledger.batches.seal([(batch, ended, [part])]) else None
 
 
-async def test_batches_and_leases_of_a_dead_owner_are_recovered_at_once(tmp_path):
+async def test_batches_and_leases_of_a_dead_owner_are_recovered_at_once(location):
     """Sealed batches are returned and leased readings released before the lease expires.
 
     Stored and conflicting batches stay.
     """
-    path = tmp_path / "ledger.db"
-    async with await Ledger.open(path, clock=SettableClock(NOW)) as ours:
+    async with await Ledger.open(location, clock=SettableClock(NOW)) as ours:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(4)])
         await ours.batches.mark_stored((await seal_one(ours)).id, dataset=DATASET, destination="d")
         await ours.batches.mark_conflict((await seal_one(ours)).id)
         async with (
-            await Ledger.open(path, clock=SettableClock(NOW)) as one,
-            await Ledger.open(path, clock=SettableClock(NOW)) as other,
+            await Ledger.open(location, clock=SettableClock(NOW)) as one,
+            await Ledger.open(location, clock=SettableClock(NOW)) as other,
         ):
             waiting = await seal_one(one)
             unsealed = await other.batches.claim({"w": 1})
@@ -76,31 +69,30 @@ async def test_batches_and_leases_of_a_dead_owner_are_recovered_at_once(tmp_path
         assert [each.pair for each in reclaimed] == [each.pair for each in unsealed]
 
 
-async def test_leases_that_are_not_renewed_expire(tmp_path):
+async def test_leases_that_are_not_renewed_expire(location):
     """The lease time is two minutes; one renewal keeps all readings. Another owner then claims them."""
-    path, clock = tmp_path / "ledger.db", SettableClock(NOW)
-    async with await Ledger.open(path, clock=clock) as ours, await Ledger.open(path, clock=clock) as theirs:
+    clock = SettableClock(NOW)
+    async with await Ledger.open(location, clock=clock) as ours, await Ledger.open(location, clock=clock) as theirs:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(2)])
         held = [*await ours.batches.claim({"w": 1}), *await ours.batches.claim({"w": 1})]
         for _ in range(2):
-            clock.now += 100
+            pass_time(location, clock, 100)
             assert await ours.batches.renew()
             assert await theirs.batches.recover() == []
             assert await theirs.batches.claim({"w": 2}) == []
-        clock.now += 121
+        pass_time(location, clock, 121)
         assert await theirs.batches.recover() == []
         assert not await ours.batches.renew()
         assert [each.pair for each in await theirs.batches.claim({"w": 2})] == [each.pair for each in held]
         assert await seal_one(ours, held) is None
 
 
-async def test_readings_of_a_dead_owner_are_released_in_pages(tmp_path, monkeypatch):
+async def test_readings_of_a_dead_owner_are_released_in_pages(location, monkeypatch):
     """Each page is a transaction, so that other processes can claim in between."""
-    path = tmp_path / "ledger.db"
     monkeypatch.setattr(leases, "PAGE", 10)
-    async with await Ledger.open(path, clock=SettableClock(NOW)) as ours:
+    async with await Ledger.open(location, clock=SettableClock(NOW)) as ours:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(25)])
-        async with await Ledger.open(path, clock=SettableClock(NOW)) as theirs:
+        async with await Ledger.open(location, clock=SettableClock(NOW)) as theirs:
             assert len(await theirs.batches.claim({"w": 25})) == 25
         with recorded_statements(ours) as statements:
             await ours.batches.recover()
@@ -108,23 +100,23 @@ async def test_readings_of_a_dead_owner_are_released_in_pages(tmp_path, monkeypa
         assert len(await ours.batches.claim({"w": 99})) == 25
 
 
-async def test_a_late_claim_of_an_owner_whose_epoch_is_over_is_released(tmp_path):
+async def test_a_late_claim_of_an_owner_whose_epoch_is_over_is_released(location):
     """A process that was stopped claims after another one recovered it; nothing stays leased forever."""
-    path, clock = tmp_path / "ledger.db", SettableClock(NOW)
-    async with await Ledger.open(path, clock=clock) as late, await Ledger.open(path, clock=clock) as ours:
+    clock = SettableClock(NOW)
+    async with await Ledger.open(location, clock=clock) as late, await Ledger.open(location, clock=clock) as ours:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(2)])
         await late.batches.claim({"w": 1})
-        clock.now += 121
+        pass_time(location, clock, 121)
         await ours.batches.recover()
         assert len(await late.batches.claim({"w": 2})) == 2
         await ours.batches.recover()
         assert len(await ours.batches.claim({"w": 2})) == 2
 
 
-async def test_a_claim_serves_many_workspaces_each_up_to_its_limit(tmp_path):
+async def test_a_claim_serves_many_workspaces_each_up_to_its_limit(location):
     """A claim takes exactly as many readings of each workspace as its limit allows, and none of other workspaces."""
     limits = {f"w{number}": number for number in range(20)}
-    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
+    async with await Ledger.open(location, clock=SettableClock(NOW)) as ledger:
         pairs = [Pair(workspace, "c", f"s{number}") for workspace in [*limits, "other"] for number in range(12)]
         await ledger.intake.enqueue([SentPair(each) for each in pairs])
         counts = Counter(each.pair.workspace for each in await ledger.batches.claim(limits))
@@ -133,9 +125,9 @@ async def test_a_claim_serves_many_workspaces_each_up_to_its_limit(tmp_path):
     assert due == {name: 0.0 for name, limit in limits.items() if limit < 12} | {"other": 0.0}
 
 
-async def test_a_part_of_each_place_is_sealed_and_stored_on_its_own(tmp_path):
+async def test_a_part_of_each_place_is_sealed_and_stored_on_its_own(location):
     """A batch with readings of two workspaces may have a part of the same dataset in each of two places."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
+    async with await Ledger.open(location, clock=SettableClock(NOW)) as ledger:
         await ledger.intake.enqueue([SentPair(Pair(workspace, "c", "s")) for workspace in ("eu", "us")])
         readings = await ledger.batches.claim({"eu": 1, "us": 1})
         ended = [ReadingOutcome(each, Captured(Verdict.ZERO, NOW, b"", 1)) for each in readings]
@@ -150,9 +142,9 @@ async def test_a_part_of_each_place_is_sealed_and_stored_on_its_own(tmp_path):
         assert await ledger.reports.count_batches() == {"stored": 1}
 
 
-async def test_the_nearest_deadline_is_claimed_first(tmp_path):
+async def test_the_nearest_deadline_is_claimed_first(location):
     """A pair that expires today is claimed before thousands of pairs that expire in a week."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
+    async with await Ledger.open(location, clock=SettableClock(NOW)) as ledger:
         ages = [1, 13, 5, 9, 12]
         arrivals = [SentPair(pair(days), NOW - days * 86_400) for days in ages]
         await ledger.intake.enqueue(arrivals)
@@ -162,25 +154,21 @@ async def test_the_nearest_deadline_is_claimed_first(tmp_path):
 
 @given(st.lists(st.floats(0, 1e10, exclude_min=True), min_size=1, max_size=20, unique=True))
 @settings(deadline=None, max_examples=20)
-def test_times_are_stored_without_rounding(times):
+def test_times_are_stored_without_rounding(shared, times):
     """A time is read back exactly as it was stored, because requests and due times depend on it."""
-
-    async def store_and_load() -> set[tuple[float, float]]:
-        with tempfile.TemporaryDirectory() as folder:
-            clock = SettableClock(NOW)
-            clock.now = max(times)
-            async with await Ledger.open(Path(folder) / "ledger.db", clock=clock) as ledger:
-                arrivals = [SentPair(pair(number), time) for number, time in enumerate(times)]
-                await ledger.intake.enqueue(arrivals, forced=True)
-                readings = await ledger.batches.claim({"w": 100})
-        return {(each.since, each.ending_at) for each in readings}
-
-    assert asyncio.run(store_and_load()) == {(time, max(times)) for time in times}
+    ledger, clock, run = shared
+    clock.now = max(times)
+    arrivals = [SentPair(pair(number), time) for number, time in enumerate(times)]
+    run(ledger.intake.enqueue(arrivals, forced=True))
+    readings = run(ledger.batches.claim({"w": 100}))
+    run(ledger.batches.release(readings))
+    run(ledger.intake.remove([each.pair for each in arrivals]))
+    assert {(each.since, each.ending_at) for each in readings} == {(time, max(times)) for time in times}
 
 
-async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(tmp_path):
+async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(location):
     """A send id that is used again gets the whole retention time."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
+    async with await Ledger.open(location, clock=SettableClock(NOW)) as ledger:
         for sent_at in (NOW - 86_400, NOW - 3600, NOW - 7200):
             await ledger.intake.enqueue([SentPair(pair(1), sent_at)])
         (reading,) = await ledger.batches.claim({"w": 1})
@@ -188,49 +176,19 @@ async def test_a_later_send_moves_the_deadline_and_an_earlier_one_does_not(tmp_p
 
 
 @pytest.mark.parametrize(("earlier", "counts"), [(NOW - 2 * 86_400, True), (NOW - 20 * 86_400, False)])
-async def test_an_earlier_time_counts_if_its_analytics_can_still_be_read(tmp_path, earlier, counts):
+async def test_an_earlier_time_counts_if_its_analytics_can_still_be_read(location, earlier, counts):
     """A time by which the deadline has passed is ignored, because the send would never be read."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
+    async with await Ledger.open(location, clock=SettableClock(NOW)) as ledger:
         for sent_at in (NOW - 86_400, earlier):
             await ledger.intake.enqueue([SentPair(pair(1), sent_at)], once=True)
         (reading,) = await ledger.batches.claim({"w": 1})
     assert reading.deadline == (earlier if counts else NOW - 86_400) + 14 * 86_400
 
 
-async def test_a_dataset_that_was_moved_is_not_expected_at_its_former_place(tmp_path):
+async def test_a_dataset_that_was_moved_is_not_expected_at_its_former_place(location):
     """Otherwise, two places would have the same dataset once the former one is used again."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=SettableClock(NOW)) as ledger:
+    async with await Ledger.open(location, clock=SettableClock(NOW)) as ledger:
         for place in ("former", "present"):
             await ledger.upkeep.save_dataset(place, "the dataset")
         found = [await ledger.reports.find_dataset(place) for place in ("former", "present", "unknown")]
     assert found == [None, "the dataset", None]
-
-
-async def test_a_file_that_is_not_a_ledger_is_refused(tmp_path):
-    """A foreign database, a text, a newer schema or a damaged page is an error, and never an empty ledger."""
-    foreign, text, newer, damaged = (tmp_path / name for name in ("other.db", "text.db", "newer.db", "damaged.db"))
-    with sqlite3.connect(foreign) as connection:
-        connection.execute("CREATE TABLE theirs (a)")
-    text.write_text("no database " * 1000)
-    for path in (newer, damaged):
-        async with await Ledger.open(path, clock=SettableClock(NOW)) as ledger:
-            await ledger.intake.enqueue([SentPair(pair(number)) for number in range(2000)])
-    with sqlite3.connect(newer) as connection:
-        connection.execute("UPDATE about SET schema_version = 99")
-    data = bytearray(damaged.read_bytes())
-    data[4096:40960] = b"\xa5" * 36864
-    damaged.write_bytes(data)
-    for path in (foreign, text, newer, damaged):
-        with pytest.raises(LedgerError):
-            async with await Ledger.open(path, clock=SettableClock(NOW)) as ledger:
-                await ledger.reports.get_books()
-
-
-def test_temporary_files_are_created_beside_the_ledger(tmp_path, monkeypatch):
-    """Temporary files are beside the ledger, because in a container no other folder may be writable."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
-    folder = tmp_path / "it's here"
-    with connect(folder / "ledger.db").connect() as connection:
-        connection.exec_driver_sql("CREATE TEMP TABLE wide AS SELECT randomblob(20000000) AS bytes")
-        opened = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
-        assert [name for name in opened if name.startswith(f"{folder}/etilqs_")]

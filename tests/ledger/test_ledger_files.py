@@ -1,4 +1,4 @@
-"""The ledger's files: one name, for this user alone, and saved if somebody removes them."""
+"""The ledger's files: one name, for this user alone, saved if somebody removes them, refused if foreign."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ from harvester.clock import SystemClock
 from harvester.errors import LedgerError, LedgerLost
 from harvester.health import Component
 from harvester.ledger import Ledger, copy_ledger
+from harvester.ledger.sqlite import connect
 from harvester.model import BadLine, Pair, SentPair
 from harvester.sources import RejectsFile
 from harvester.storage import FolderSink
@@ -246,3 +247,33 @@ async def test_a_ledger_on_a_read_only_volume_is_an_error_with_the_next_step(har
     assert code == 5
     assert "volume/ledger.db is on a read-only volume" in err
     assert "copy its folder to another volume, and name the copy with --state" in err
+
+
+async def test_a_file_that_is_not_a_ledger_is_refused(tmp_path):
+    """A foreign database, a text, a newer schema or a damaged page is an error, and never an empty ledger."""
+    foreign, text, newer, damaged = (tmp_path / name for name in ("other.db", "text.db", "newer.db", "damaged.db"))
+    with sqlite3.connect(foreign) as connection:
+        connection.execute("CREATE TABLE theirs (a)")
+    text.write_text("no database " * 1000)
+    for path in (newer, damaged):
+        async with await Ledger.open(path, clock=SystemClock()) as ledger:
+            await ledger.intake.enqueue([SentPair(Pair("w", "c", f"s{number}")) for number in range(2000)])
+    with sqlite3.connect(newer) as connection:
+        connection.execute("UPDATE about SET schema_version = 99")
+    data = bytearray(damaged.read_bytes())
+    data[4096:40960] = b"\xa5" * 36864
+    damaged.write_bytes(data)
+    for path in (foreign, text, newer, damaged):
+        with pytest.raises(LedgerError):
+            async with await Ledger.open(path, clock=SystemClock()) as ledger:
+                await ledger.reports.get_books()
+
+
+def test_temporary_files_are_created_beside_the_ledger(tmp_path, monkeypatch):
+    """Temporary files are beside the ledger, because in a container no other folder may be writable."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
+    folder = tmp_path / "it's here"
+    with connect(folder / "ledger.db").connect() as connection:
+        connection.exec_driver_sql("CREATE TEMP TABLE wide AS SELECT randomblob(20000000) AS bytes")
+        opened = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        assert [name for name in opened if name.startswith(f"{folder}/etilqs_")]

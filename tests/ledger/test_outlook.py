@@ -1,6 +1,5 @@
 """The ledger's outlook: deadlines, risk, rejections, unstored batches and parts, without a scan of all pairs."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -26,7 +25,7 @@ from harvester.model import (
 )
 from harvester.schedule import ReadingPlan
 from tests.support.clocks import SettableClock
-from tests.support.ledger_file import explained, recorded_statements
+from tests.support.ledger_file import explained, only_sqlite, recorded_statements
 
 NOW = 1_795_527_667.0
 SOON = NOW + 6 * 3600
@@ -39,9 +38,9 @@ def clock() -> SettableClock:
 
 
 @pytest.fixture
-async def ledger(tmp_path, clock) -> AsyncIterator[Ledger]:
+async def ledger(location, clock) -> AsyncIterator[Ledger]:
     """An empty ledger."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as opened:
+    async with await Ledger.open(location, clock=clock) as opened:
         yield opened
 
 
@@ -65,19 +64,11 @@ async def seal_batch(ledger: Ledger, workspace: str, outcomes: list[object], *, 
     return batch
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """One ledger for all examples, and a function that awaits its methods."""
-    with asyncio.Runner() as runner:
-        ledger = runner.run(Ledger.open(tmp_path_factory.mktemp("ledger") / "ledger.db", clock=SettableClock(NOW)))
-        yield ledger, runner.run
-        runner.run(ledger.close())
-
-
 @given(st.lists(st.floats(-5 * DAY_SECONDS, RETENTION_SECONDS + GRACE_SECONDS - 60), max_size=30))
 def test_the_outlook_counts_each_open_pair_on_the_day_of_its_deadline(shared, ages):
     """Late pairs count on the first day, and pairs of other workspaces do not count."""
-    ledger, run = shared
+    ledger, clock, run = shared
+    clock.now = NOW
     arrivals = [*sends(ages=ages), *sends(ages=[1.0, 2.0], workspace="another")]
     run(ledger.intake.enqueue(arrivals))
     outlook = run(ledger.reports.get_outlooks(["w"]))["w"]
@@ -209,12 +200,13 @@ async def test_expired_and_open_pairs_are_counted_by_workspace(ledger):
     assert await ledger.reports.count_pending() == {"w": 1, "other": 2}
 
 
-async def test_the_outlook_reads_no_settled_pair(ledger):
+@only_sqlite
+async def test_the_outlook_reads_no_settled_pair(ledger, location):
     """Every query reads counts, or an index of open pairs or unstored batches, so a large ledger is as quick."""
     with recorded_statements(ledger) as statements:
         await ledger.reports.get_outlooks()
         await count_unstored(ledger)
-    plans = explained(ledger.path, statements)
+    plans = explained(location, statements)
     tables = [
         plan for plan in plans if plan.split()[0] in ("SEARCH", "SCAN") and plan.split()[1] in ("pair", "batch", "part")
     ]

@@ -22,7 +22,7 @@ from harvester.model import (
 )
 from harvester.schedule import ONCE, ReadingPlan
 from tests.support.clocks import SettableClock
-from tests.support.ledger_file import explained, query, recorded_statements
+from tests.support.ledger_file import count_rows, explained, only_sqlite, recorded_statements
 
 NOW = 1_795_527_667.0
 ZERO = Captured(Verdict.ZERO, NOW, b"", 1)
@@ -37,9 +37,9 @@ def clock() -> SettableClock:
 
 
 @pytest.fixture
-async def ledger(tmp_path, clock) -> AsyncIterator[Ledger]:
+async def ledger(location, clock) -> AsyncIterator[Ledger]:
     """A ledger with confirmed time, and a plan of two readings."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as opened:
+    async with await Ledger.open(location, clock=clock) as opened:
         opened.clock.observe(NOW, departed=NOW, received=NOW)
         await opened.intake.set_plan("w", ReadingPlan((1.0, 13.0)))
         yield opened
@@ -71,13 +71,7 @@ async def store_parts(ledger: Ledger, clock: SettableClock, count: int, to: str 
         clock.now += DAY_SECONDS
 
 
-def count_rows(ledger: Ledger) -> dict[str, int]:
-    """Count the rows of every table of the file."""
-    tables = query(ledger.path, "SELECT name FROM sqlite_master WHERE type = 'table'")
-    return {name: query(ledger.path, f"SELECT count(*) FROM {name}")[0][0] for (name,) in tables}
-
-
-async def test_the_ledger_of_a_service_stops_growing(ledger, clock):
+async def test_the_ledger_of_a_service_stops_growing(ledger, location, clock):
     """Once the first history is old, no table grows in two more weeks, whatever the service does each day."""
     rows = {}
     for day in range(45):
@@ -92,7 +86,7 @@ async def test_the_ledger_of_a_service_stops_growing(ledger, clock):
         await seal(ledger, clock, REJECTED, to=None)
         await ledger.upkeep.expire(["w"])
         assert (await ledger.upkeep.prune(keep_days=0)).complete
-        rows[day] = count_rows(ledger)
+        rows[day] = count_rows(location)
         clock.now += DAY_SECONDS
     assert rows[44] == rows[30]
     assert rows[44]["part"] == 15 + 1
@@ -143,16 +137,16 @@ async def test_a_pair_keeps_its_last_reading_however_old(ledger, clock):
     assert [each.detail for each in await ledger.reports.list_rejections(limit=9)] == ["last"]
 
 
-async def test_nothing_is_pruned_before_the_time_is_confirmed(tmp_path, clock):
+async def test_nothing_is_pruned_before_the_time_is_confirmed(location, clock):
     """A clock that is years ahead makes everything look old."""
     tables = ("pair", "outcome", "part", "batch")
-    async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+    async with await Ledger.open(location, clock=clock) as ledger:
         await enqueue(ledger, "s", NOW, once=True)
         await store_parts(ledger, clock, 2)
         clock.now += 1000 * DAY_SECONDS
-        before = [count_rows(ledger)[table] for table in tables]
+        before = [count_rows(location)[table] for table in tables]
         pruned = await ledger.upkeep.prune(keep_days=KEEP_DAYS)
-        assert (sum(pruned.rows.values()), [count_rows(ledger)[table] for table in tables]) == (0, before)
+        assert (sum(pruned.rows.values()), [count_rows(location)[table] for table in tables]) == (0, before)
 
 
 async def test_a_batch_that_is_not_stored_is_never_pruned(ledger, clock):
@@ -179,14 +173,15 @@ async def test_a_backlog_is_pruned_in_short_transactions(ledger, clock, monkeypa
     assert (await ledger.upkeep.prune(keep_days=KEEP_DAYS)).complete
 
 
-async def test_pruning_searches_indexes(ledger, clock):
+@only_sqlite
+async def test_pruning_searches_indexes(ledger, location, clock):
     """The time that pruning takes depends on how much is old, not on the size of the ledger."""
     await enqueue(ledger, "s", NOW, once=True)
     await store_parts(ledger, clock, 2)
     clock.now += 100 * DAY_SECONDS
     with recorded_statements(ledger) as statements:
         await ledger.upkeep.prune(keep_days=KEEP_DAYS)
-    scans = [each for each in explained(ledger.path, statements) if each.startswith("SCAN")]
+    scans = [each for each in explained(location, statements) if each.startswith("SCAN")]
     assert [each for each in scans if "pair_count" not in each and "part USING INDEX" not in each] == []
 
 
@@ -243,11 +238,11 @@ class TestParts:
         assert len((await ledger.reports.list_parts(after=0, limit=9)).parts) == 1
 
 
-async def test_a_rebuilt_ledger_is_pruned_to_its_recent_pairs(tmp_path, clock):
+async def test_a_rebuilt_ledger_is_pruned_to_its_recent_pairs(location, clock):
     """A rebuild adds every pair that was ever captured; the next pruning deletes the old ones again."""
     times = {f"s{days}": NOW - days * DAY_SECONDS for days in (400, 5, 60)}
     captures = [LastCapture(Pair("w", "c", name), ONCE, Verdict.ZERO, at, at, 1) for name, at in times.items()]
-    async with await Ledger.open(tmp_path / "new.db", clock=clock) as ledger:
+    async with await Ledger.open(location, clock=clock) as ledger:
         await ledger.rebuild("lost", captures, {})
         ledger.clock.observe(NOW, departed=NOW, received=NOW)
         assert (await ledger.upkeep.prune(keep_days=KEEP_DAYS)).rows["pairs"] == 2

@@ -12,7 +12,7 @@ from harvester.ledger import Ledger
 from harvester.model import DATASET, Batch, Captured, Deferred, Pair, Part, ReadingOutcome, Rejected, SentPair, Verdict
 from harvester.schedule import ReadingPlan
 from tests.support.clocks import SettableClock
-from tests.support.ledger_file import explained, recorded_statements
+from tests.support.ledger_file import count_rows, explained, only_sqlite, recorded_statements
 
 NOW = 1_795_527_667.0
 
@@ -24,9 +24,9 @@ def clock() -> SettableClock:
 
 
 @pytest.fixture
-async def ledger(tmp_path, clock) -> AsyncIterator[Ledger]:
+async def ledger(location, clock) -> AsyncIterator[Ledger]:
     """An empty ledger."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as opened:
+    async with await Ledger.open(location, clock=clock) as opened:
         yield opened
 
 
@@ -110,7 +110,8 @@ async def test_a_due_send_counts_the_more_urgent_ones(ledger):
         assert [each.next.ahead for each in found.sends if each.next] == [hours]
 
 
-async def test_no_search_reads_all_pairs(ledger, tmp_path):
+@only_sqlite
+async def test_no_search_reads_all_pairs(ledger, location):
     """With ten million pairs a search takes milliseconds, since each statement uses an index."""
     await enqueue(ledger, *(Pair("eu", "c", f"s{n}") for n in range(50)))
     await seal(ledger, "eu", Captured(Verdict.ZERO, NOW, b"", 0))
@@ -118,19 +119,20 @@ async def test_no_search_reads_all_pairs(ledger, tmp_path):
         for which in ({}, {"campaign_id": "c"}, {"workspaces": ["eu", "us"]}):
             await ledger.reports.find_sends("s30", **which, limit=10)
         await ledger.reports.find_sends("c", limit=10)
-    plan = explained(tmp_path / "ledger.db", statements)
+    plan = explained(location, statements)
     assert not [line for line in plan if line.split()[:2] in (["SCAN", "pair"], ["SCAN", "outcome"], ["SCAN", "part"])]
     assert [line for line in plan if "pair_next (workspace=? AND (yields" in line], plan
     assert not [line for line in plan if "B-TREE" in line], plan
 
 
-async def test_a_ledger_is_opened_to_read_beside_its_service(ledger, tmp_path, clock):
+async def test_a_ledger_is_opened_to_read_beside_its_service(ledger, location, tmp_path, clock):
     """A reader sees what the service has committed, takes no lock, and changes nothing."""
     await enqueue(ledger, Pair("eu", "c", "s"))
-    owners = list((tmp_path / "ledger.db.owners").iterdir())
-    async with Ledger.open_to_read(tmp_path / "ledger.db", clock=clock) as reports:
+    await ledger.batches.claim({"eu": 1})
+    before = count_rows(location), list(tmp_path.glob("ledger.db.owners/*"))
+    async with Ledger.open_to_read(location, clock=clock) as reports:
         assert len((await reports.find_sends("s", limit=1)).sends) == 1
-        assert list((tmp_path / "ledger.db.owners").iterdir()) == owners
+        assert (count_rows(location), list(tmp_path.glob("ledger.db.owners/*"))) == before
 
 
 async def test_a_ledger_that_does_not_exist_is_not_created_to_read(tmp_path, clock):

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 import structlog
-from sqlalchemy import Connection, DDLElement, MetaData, Table, create_mock_engine
+from sqlalchemy import Connection, DDLElement, Dialect, MetaData, Table, create_mock_engine
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.util import LRUCache
@@ -23,11 +23,16 @@ _create_all = MetaData.create_all
 
 
 def share() -> None:
-    """Let all engines use one cache and one schema. The keys hold the dialect, and two of SQLite's are equal here."""
+    """Let all engines use one cache and one schema."""
     Engine.__init__ = _begin_engine_with_shared_cache
     MetaData.create_all = _create_all_from_text
-    SQLiteDialect_pysqlite.__hash__ = lambda dialect: hash(type(dialect))
-    SQLiteDialect_pysqlite.__eq__ = lambda dialect, other: type(dialect) is type(other)
+    share_dialect(SQLiteDialect_pysqlite)
+
+
+def share_dialect(kind: type[Dialect]) -> None:
+    """Make all dialects of a kind equal: the keys of the cache hold them. All use one version of the database."""
+    kind.__hash__ = lambda dialect: hash(type(dialect))
+    kind.__eq__ = lambda dialect, other: type(dialect) is type(other)
 
 
 def _begin_engine_with_shared_cache(engine: Engine, *arguments, **options) -> None:
@@ -42,14 +47,14 @@ def _create_all_from_text(
     if tables is not None or checkfirst:
         _create_all(metadata, connection, tables, checkfirst)
         return
-    for statement in _compile_schema(metadata):
+    for statement in _compile_schema(metadata, connection.engine.url.drivername):
         connection.exec_driver_sql(statement)
 
 
 @cache
-def _compile_schema(metadata: MetaData) -> list[str]:
+def _compile_schema(metadata: MetaData, driver: str) -> list[str]:
     found: list[DDLElement] = []
-    engine = create_mock_engine("sqlite://", lambda statement, *_: found.append(statement))
+    engine = create_mock_engine(f"{driver}://", lambda statement, *_: found.append(statement))
     _create_all(metadata, engine, checkfirst=False)
     return [str(each.compile(dialect=engine.dialect)) for each in found]
 

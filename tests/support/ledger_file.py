@@ -1,4 +1,4 @@
-"""Looks into a ledger from outside: its file with the database's own client, and the statements that it executes."""
+"""Looks into a ledger from outside: its database with the database's own client, and the statements it executes."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -6,17 +6,58 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, event
 
 from harvester.ledger import Ledger
+from harvester.place import LedgerLocation
+from tests.support.clocks import SettableClock
 
 Statement = tuple[str, Any]
 
+DATABASES = ("sqlite",)
+"""The kinds of database that every test of a ledger runs with, see the fixture ``location``."""
 
-def query(path: Path, sql: str, values: Any = ()) -> list[tuple]:
-    """Return the rows of a query of the ledger's file."""
-    with closing(sqlite3.connect(path)) as connection:
+only_sqlite = pytest.mark.parametrize("location", ["sqlite"], indirect=True)
+only_postgresql = pytest.mark.parametrize("location", ["postgresql"], indirect=True)
+
+
+def query(location: LedgerLocation, sql: str, values: Any = ()) -> list[tuple]:
+    """Return the rows of a query of the ledger's database."""
+    if isinstance(location, Path):
+        with closing(sqlite3.connect(location)) as connection:
+            return connection.execute(sql, values).fetchall()
+    import psycopg  # noqa: PLC0415 - most tests need no client of PostgreSQL
+
+    with psycopg.connect(location.url) as connection:
         return connection.execute(sql, values).fetchall()
+
+
+def execute(location: LedgerLocation, sql: str) -> None:
+    """Execute a statement that returns no rows."""
+    if isinstance(location, Path):
+        with closing(sqlite3.connect(location)) as connection, connection:
+            connection.execute(sql)
+        return
+    import psycopg  # noqa: PLC0415 - most tests need no client of PostgreSQL
+
+    with psycopg.connect(location.url) as connection:
+        connection.execute(sql)
+
+
+def count_rows(location: LedgerLocation) -> dict[str, int]:
+    """Count the rows of every table."""
+    listed = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    if not isinstance(location, Path):
+        listed = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+    return {name: query(location, f"SELECT count(*) FROM {name}")[0][0] for (name,) in query(location, listed)}
+
+
+def pass_time(location: LedgerLocation, clock: SettableClock, seconds: float) -> None:
+    """Advance the clock, and the leases with it: on PostgreSQL they end by the server's time."""
+    clock.now += seconds
+    if not isinstance(location, Path):
+        execute(location, f"UPDATE owner SET alive_until = alive_until - {seconds}")
 
 
 def engines(ledger: Ledger) -> tuple[Engine, Engine]:
@@ -42,11 +83,11 @@ def recorded_statements(ledger: Ledger) -> Iterator[list[Statement]]:
             event.remove(engine, "before_cursor_execute", record)
 
 
-def explained(path: Path, statements: list[Statement]) -> list[str]:
+def explained(location: Path, statements: list[Statement]) -> list[str]:
     """Return the query plan of each statement: one line for each table that it reads."""
     return [
         row[3]
         for sql, values in statements
         if not sql.startswith(("BEGIN", "PRAGMA"))
-        for row in query(path, f"EXPLAIN QUERY PLAN {sql}", values)
+        for row in query(location, f"EXPLAIN QUERY PLAN {sql}", values)
     ]

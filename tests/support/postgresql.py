@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from harvester.place import DatabaseUrl
+from tests.support import compiled_statements
 from tests.support.processes import free_port, require_program, wait_until_listening
 from tests.support.secret_canary import DATABASE_PASSWORD
+
+compiled_statements.share_dialect(PGDialect_psycopg)
 
 USER = "harvester"
 _DEBIAN = Path("/usr/lib/postgresql")
