@@ -26,7 +26,7 @@ from tests.support.secret_canary import DATABASE_PASSWORD
 
 compiled_statements.share_dialect(PGDialect_psycopg)
 
-USER = "harvester"
+USER, SUPERUSER = "harvester", "postgres"
 _DEBIAN = Path("/usr/lib/postgresql")
 _OPTIONS = {
     "fsync": "off",  # the machine does not fail, only the server
@@ -37,6 +37,7 @@ _OPTIONS = {
     "shared_buffers": "32MB",
     "autovacuum": "off",  # it would visit databases that live for a moment
     "jit": "off",
+    "deadlock_timeout": "100ms",
     "listen_addresses": "127.0.0.1",
 }
 
@@ -68,18 +69,18 @@ class PostgreSQL:
         self.user = run_as_other_user()
         if self.user:
             os.chown(self.folder, self.user["user"], self.user["group"])
+        self._read_lines = 0
         self._names = (f"ledger{number}" for number in itertools.count())
         try:
             self._create()
             self.start()
+            self.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{DATABASE_PASSWORD}'")
         except BaseException:
             shutil.rmtree(self.folder)
             raise
 
     def _create(self) -> None:
-        password = self.folder / "password"
-        password.write_text(DATABASE_PASSWORD)
-        authentication = ("--auth-local=trust", "--auth-host=scram-sha-256", "--username", USER, "--pwfile", password)
+        authentication = ("--auth-local=trust", "--auth-host=scram-sha-256", "--username", SUPERUSER)
         format_options = ("--no-locale", "--encoding=UTF8", "--no-sync", "--no-instructions")
         command = (self._programs / "initdb", "--pgdata", self.folder / "data", *authentication, *format_options)
         subprocess.run(command, check=True, capture_output=True, cwd=self.folder, **self.user)
@@ -94,14 +95,34 @@ class PostgreSQL:
         wait_until_listening(self.port, self._process)
         while True:
             with contextlib.suppress(psycopg.OperationalError):  # it recovers
-                self._admin = psycopg.connect(self.url("postgres").url, autocommit=True)
+                self._admin = psycopg.connect(self._superuser_url("postgres"), autocommit=True)
                 return
 
-    def stop(self, *, how: signal.Signals = signal.SIGQUIT) -> None:
-        """Stop it: SIGQUIT aborts all connections as a failure does, SIGINT ends them in order."""
+    def stop(self) -> None:
+        """Stop it as a failure does: it aborts all connections, and recovers when it starts again."""
         self._admin.close()
-        self._process.send_signal(how)
+        self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it, and start it again at the end."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def altered(self, database: str, change: str, restore: str) -> Iterator[None]:
+        """Alter a database, and restore it at the end. Its connections are terminated, since only new ones see it."""
+        self.execute(f"ALTER DATABASE {database} {change}")
+        self.terminate_connections(database)
+        try:
+            yield
+        finally:
+            self.execute(f"ALTER DATABASE {database} {restore}")
+            self.terminate_connections(database)
 
     def close(self) -> None:
         """Stop it, and delete its databases."""
@@ -116,21 +137,31 @@ class PostgreSQL:
             return DatabaseUrl(f"postgresql://{user}@127.0.0.1:{port}/{database}")
         return DatabaseUrl(f"postgresql://{user}@/{database}?host={self.folder}&port={self.port}")
 
-    def execute(self, statement: str, *values: object, database: str | None = None) -> list[tuple[Any, ...]]:
+    def _superuser_url(self, database: str) -> str:
+        return f"postgresql://{SUPERUSER}@/{database}?host={self.folder}&port={self.port}"
+
+    def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Execute a statement as the superuser, outside of a transaction; returns its rows, if it has any."""
-        if database is None:
-            cursor = self._admin.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
-        with psycopg.connect(self.url(database).url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
+        cursor = self._admin.execute(statement.encode(), values or None)
+        return cursor.fetchall() if cursor.description else []
 
     @contextmanager
-    def database(self, *, template: str = "template0") -> Iterator[str]:
-        """Create a database from a template, and drop it at the end; yields its name."""
+    def database(self) -> Iterator[str]:
+        """Create a database that belongs to the ordinary user, and drop it at the end; yields its name."""
         name = next(self._names)
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.execute(f"CREATE DATABASE {name} OWNER {USER} TEMPLATE template0")
         try:
             yield name
         finally:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def terminate_connections(self, database: str, *, state: str = "%") -> None:
+        """Terminate the connections to a database whose state is like ``state``, and wait until they are gone."""
+        chosen = "FROM pg_stat_activity WHERE datname = %s AND state LIKE %s"
+        self.execute(f"SELECT pg_terminate_backend(pid, 10000) {chosen}", database, state)
+
+    def read_errors(self) -> list[str]:
+        """Return the errors that the server has logged since the last call."""
+        lines = (self.folder / "log").read_text(errors="replace").splitlines()
+        new, self._read_lines = lines[self._read_lines :], len(lines)
+        return [line for line in new if "ERROR:" in line or "PANIC:" in line]
