@@ -1,0 +1,60 @@
+"""The assignment of workspaces to the processes that serve them."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harvester.engine.assignment import assign, find_server
+
+WORKSPACES = st.lists(st.text(max_size=12), unique=True, max_size=20)
+OWNERS = st.lists(st.text(max_size=8), unique=True, min_size=1, max_size=6)
+
+
+@given(WORKSPACES, OWNERS)
+def test_each_workspace_has_exactly_one_server(workspaces, owners):
+    """The shares of all owners are disjoint, and together they are all workspaces."""
+    shares = [name for owner in owners for name in assign(workspaces, owners, owner)]
+    assert sorted(shares) == sorted(workspaces)
+
+
+@given(WORKSPACES, OWNERS, st.randoms(use_true_random=False))
+def test_all_processes_agree(workspaces, owners, random):
+    """The order in which a process sees owners and workspaces does not matter."""
+    shuffled = random.sample(owners, len(owners))
+    for owner in owners:
+        expected = assign(workspaces, owners, owner)
+        assert assign(reversed(workspaces), shuffled, owner) == expected
+
+
+@given(WORKSPACES, OWNERS, st.data())
+def test_only_the_workspaces_of_an_owner_that_leaves_move(workspaces, owners, data):
+    """Read backwards, an owner that joins takes only its own share."""
+    leaver = data.draw(st.sampled_from(owners))
+    rest = [each for each in owners if each != leaver]
+    for name in workspaces if rest else ():
+        before = find_server(name, owners)
+        assert before == leaver or find_server(name, rest) == before
+
+
+@given(WORKSPACES, OWNERS)
+def test_a_process_that_is_no_owner_serves_nothing(workspaces, owners):
+    """A process whose registration has ended leaves its workspaces to the others."""
+    assert assign(workspaces, owners, "not among " + "".join(owners)) == set()
+    assert assign(workspaces, [], owners[0]) == set()
+
+
+@pytest.mark.parametrize("workspace", ["w{}", "client-{}-production", "{:08}"])
+def test_shares_are_nearly_even(workspace):
+    """Of 2,000 workspaces, each of four owners serves 500, give or take five standard deviations."""
+    owners = ["3f9c2a7d1b", "harvester-0", "harvester-1", "harvester-2"]
+    shares = Counter(find_server(workspace.format(number), owners) for number in range(2000))
+    assert set(shares) == set(owners)
+    assert all(400 <= share <= 600 for share in shares.values())
+
+
+def test_the_assignment_never_changes():
+    """Two versions of harvester agree on it while one replaces the other."""
+    servers = [find_server(f"w{number}", ["a", "b", "c"]) for number in range(12)]
+    assert "".join(servers) == "cacababcbacc"
