@@ -1,7 +1,7 @@
 """Starts the processes under test: harvester with short leases and a wrong clock, and the stand-in.
 
 They are forked from a process that has imported everything, so that a kill interrupts their work and not the imports.
-A lease lasts one second instead of two minutes, and long waits are shorter. Nothing else differs from the command.
+A lease lasts one second instead of one minute, and long waits are shorter. Nothing else differs from the command.
 """
 
 import asyncio

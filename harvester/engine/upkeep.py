@@ -20,6 +20,9 @@ from harvester.model import DAY_SECONDS
 HOUSEKEEPING_SECONDS = 600.0
 """How often due readings are scheduled, and expired pairs ended, in workspaces without work."""
 
+PROGRESS_SECONDS = 30.0
+"""How often the progress of the workspaces at work is logged."""
+
 PAGE = 100
 """How many workspaces one transaction tidies up."""
 
@@ -57,7 +60,7 @@ class Upkeep:
         self._keep_days = keep_days
         self._housekeeping = housekeeping
         self._after_housekeeping = after_housekeeping
-        self._tidied_at = self._pruned_at = float("-inf")
+        self._tidied_at = self._pruned_at = self._reported_at = float("-inf")
         self._time_changed = asyncio.Event()
         self._touched: set[str] = set()
         """Workspaces whose pairs may have expired when they were enqueued."""
@@ -84,7 +87,9 @@ class Upkeep:
         """Do everything that is due. Raises ``LedgerError``."""
         await self._lease.renew()
         await self._uploader.recover()
-        self._report_progress()
+        if self._clock.monotonic() - self._reported_at >= PROGRESS_SECONDS:
+            self._reported_at = self._clock.monotonic()
+            self._report_progress()
         await self._workspaces.drop_idle(self._dispatcher.lanes)
         touched, self._touched = self._touched, set()
         for page in _paginate(touched):

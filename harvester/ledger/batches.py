@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import BindParameter, String, and_, bindparam, func, select, update
 
-from harvester.ledger import claim, due, leases
+from harvester.ledger import claim, due, leases, serving
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.filters import NOW
 from harvester.ledger.leases import SealedBatch
@@ -60,6 +60,12 @@ class Batches:
         self._lock = lock
         self._jitter = jitter
         self._registering = asyncio.Lock()
+        self._serves = False
+
+    @property
+    def owner(self) -> str:
+        """The id of this owner, which it keeps for its whole life."""
+        return self._lock.owner
 
     async def register(self) -> None:
         """Begin a new epoch, which ends the previous one: call it when ``renew`` returns False.
@@ -67,12 +73,24 @@ class Batches:
         What was leased to the previous epoch cannot be sealed any more once it is recovered, so drop it, and call
         ``recover``.
         """
-        self.epoch = await self._database.write(leases.register, self._lock.owner)
+        self.epoch = await self._database.write(leases.register, self.owner, serves=self._serves)
 
     async def unregister(self) -> None:
         """End the epoch: this process ends, and others may recover what it still holds."""
         if self.epoch is not None:
             await self._database.write(leases.unregister, self.epoch)
+
+    async def set_serving(self, *, serves: bool) -> None:
+        """Become one of the owners that divide the workspaces among themselves, or stop being one.
+
+        A new owner is none of them. What is leased stays leased.
+        """
+        self._serves = serves
+        await self._database.write(serving.set_serving, await self._get_epoch(), serves=serves)
+
+    async def list_serving(self) -> list[str]:
+        """List the owners that live and serve workspaces, in an order."""
+        return await self._database.read(serving.list_serving)
 
     async def renew(self) -> bool:
         """Extend all leases of this process. False if its epoch is over, because another process has recovered it."""

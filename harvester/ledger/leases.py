@@ -73,10 +73,10 @@ class SealedBatch:
     size_bytes: int
 
 
-def register(tx: Transaction, owner: str) -> int:
-    """Give an owner a new epoch, which ends its previous one; returns the new one."""
+def register(tx: Transaction, owner: str, *, serves: bool) -> int:
+    """Give an owner a new epoch, which ends its previous one; returns the new one. ``serves``: it serves workspaces."""
     tx.execute(delete(owners).where(owners.c.id == owner))
-    row = insert(owners).values(id=owner, alive_until=LEASE_UNTIL, version=__version__)
+    row = insert(owners).values(id=owner, alive_until=LEASE_UNTIL, version=__version__, serves=int(serves))
     return int(tx.execute(row.returning(owners.c.epoch)).scalar_one())
 
 

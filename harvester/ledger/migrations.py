@@ -14,10 +14,10 @@ from harvester.ledger.schema import (
     differences,
     metadata,
     outcome_counts,
-    owners,
     paces,
     pair_counts,
     pruned_parts,
+    services,
 )
 
 _STEPS: dict[int, tuple[str, ...]] = {
@@ -65,6 +65,10 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX pair_leased ON pair (epoch, workspace) WHERE state = 'leased'",
         "CREATE INDEX batch_unstored ON batch (state, epoch) WHERE state <> 'stored'",
         (
+            "CREATE TABLE owner (epoch INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, id VARCHAR NOT NULL,"
+            " alive_until FLOAT NOT NULL, version VARCHAR NOT NULL, UNIQUE (id))"
+        ),
+        (
             "CREATE TABLE new_part (batch_id VARCHAR NOT NULL, dataset VARCHAR NOT NULL, destination VARCHAR NOT NULL,"
             " name VARCHAR NOT NULL, sha256 VARCHAR NOT NULL, size_bytes INTEGER NOT NULL, row_count INTEGER NOT NULL,"
             " data BLOB, stored_order INTEGER, stored_at FLOAT, PRIMARY KEY (batch_id, dataset, destination),"
@@ -88,14 +92,16 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX outcome_ended ON outcome (ended_at)",
         "CREATE INDEX batch_stored ON batch (opened_at) WHERE state = 'stored'",
     ),
+    7: ("ALTER TABLE owner ADD COLUMN serves INTEGER NOT NULL DEFAULT 0",),
 }
 _NEW_TABLES: dict[int, tuple[Table, ...]] = {
     1: (datasets,),
     2: (differences, paces),
     3: (),
-    4: (owners,),
+    4: (),
     5: (pair_counts, outcome_counts),
     6: (pruned_parts,),
+    7: (services,),
 }
 _COUNTS_SINCE = 6
 """The first schema whose ledgers keep counts."""

@@ -25,7 +25,7 @@ from sqlalchemy import (
     event,
 )
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 NEVER = 253_402_300_799.0
 """The last second of the year 9999: a pair that was forced does not expire."""
@@ -47,9 +47,13 @@ owners = Table(
     Column("id", String, nullable=False, unique=True),
     Column("alive_until", Float, nullable=False),
     Column("version", String, nullable=False),
+    Column("serves", Integer, nullable=False, default=0, server_default="0"),
     sqlite_autoincrement=True,
 )
-"""The processes that hold leases, one row each. An epoch is never reused, even after its row is deleted."""
+"""The processes that hold leases, one row each. An epoch is never reused, even after its row is deleted.
+
+Those that ``serves`` marks divide the workspaces among themselves. A run, or another command, claims what it was given.
+"""
 
 pairs = Table(
     "pair",
@@ -131,6 +135,17 @@ workspaces = Table(
     Column("halted_at", Float, nullable=False),
     Column("halted_because", String, key="halt_reason", nullable=False),
 )
+
+services = Table(
+    "service",
+    metadata,
+    Column("workspace", String, primary_key=True),
+    Column("served_until", Float, nullable=False),
+)
+"""Until when each workspace counts as served: a while after its last claim, or after the end of its hold.
+
+Written only while several owners serve workspaces.
+"""
 
 plans = Table(
     "reading_plan",

@@ -18,7 +18,7 @@ from sqlalchemy import (
     update,
 )
 
-from harvester.ledger import braze_time, datasets, prune
+from harvester.ledger import braze_time, datasets, prune, serving
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.due import make_due
@@ -90,6 +90,14 @@ class Upkeep:
     async def find_time_probe(self, workspaces: Sequence[str]) -> Pair | None:
         """Find the pair to request only to confirm the time; None if the next step does not depend on the time."""
         return await self._database.read(braze_time.find_time_probe, workspaces)
+
+    async def extend_service(self, seconds: Mapping[str, float]) -> None:
+        """Let each of these workspaces count as served for the next ``seconds``: call it after claims and in holds."""
+        await self._database.write(serving.extend_service, seconds)
+
+    async def list_unserved(self, workspaces: Sequence[str]) -> list[str]:
+        """List those of these workspaces that do not count as served, which any process may serve now."""
+        return await self._database.read(serving.list_unserved, workspaces)
 
     async def ping(self) -> None:
         """Return once a small query has run, queued behind writes."""

@@ -210,7 +210,7 @@ def test_messages_cost_the_same_whatever_the_number_of_workspaces(tmp_path):
 
     async def story() -> None:
         async with serve(tmp_path, names) as scene:
-            await asyncio.sleep(15)  # 5 s before the next poll of all workspaces
+            await asyncio.sleep(21)  # between two polls of all workspaces, and between two renewals
             with recorded_statements(scene.ledger) as statements:
                 for _ in range(3):
                     await scene.enqueue(sends("w3", 1, age_days=0.0))

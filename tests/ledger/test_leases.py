@@ -21,7 +21,7 @@ main()
 
 
 class ShortLeaseCommand(Command):
-    """The command with short leases, so that a test does not wait for two minutes."""
+    """The command with short leases, so that a test does not wait for a minute."""
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line."""

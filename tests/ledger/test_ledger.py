@@ -70,17 +70,17 @@ async def test_batches_and_leases_of_a_dead_owner_are_recovered_at_once(location
 
 
 async def test_leases_that_are_not_renewed_expire(location):
-    """The lease time is two minutes; one renewal keeps all readings. Another owner then claims them."""
+    """The lease time is one minute; one renewal keeps all readings. Another owner then claims them."""
     clock = SettableClock(NOW)
     async with await Ledger.open(location, clock=clock) as ours, await Ledger.open(location, clock=clock) as theirs:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(2)])
         held = [*await ours.batches.claim({"w": 1}), *await ours.batches.claim({"w": 1})]
         for _ in range(2):
-            pass_time(location, clock, 100)
+            pass_time(location, clock, 50)
             assert await ours.batches.renew()
             assert await theirs.batches.recover() == []
             assert await theirs.batches.claim({"w": 2}) == []
-        pass_time(location, clock, 121)
+        pass_time(location, clock, 61)
         assert await theirs.batches.recover() == []
         assert not await ours.batches.renew()
         assert [each.pair for each in await theirs.batches.claim({"w": 2})] == [each.pair for each in held]
@@ -106,7 +106,7 @@ async def test_a_late_claim_of_an_owner_whose_epoch_is_over_is_released(location
     async with await Ledger.open(location, clock=clock) as late, await Ledger.open(location, clock=clock) as ours:
         await ours.intake.enqueue([SentPair(pair(number)) for number in range(2)])
         await late.batches.claim({"w": 1})
-        pass_time(location, clock, 121)
+        pass_time(location, clock, 61)
         await ours.batches.recover()
         assert len(await late.batches.claim({"w": 2})) == 2
         await ours.batches.recover()

@@ -58,6 +58,7 @@ def pass_time(location: LedgerLocation, clock: SettableClock, seconds: float) ->
     clock.now += seconds
     if not isinstance(location, Path):
         execute(location, f"UPDATE owner SET alive_until = alive_until - {seconds}")
+        execute(location, f"UPDATE service SET served_until = served_until - {seconds}")
 
 
 def engines(ledger: Ledger) -> tuple[Engine, Engine]:

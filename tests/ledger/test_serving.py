@@ -1,0 +1,50 @@
+"""Which owners divide the workspaces among themselves, and which workspaces nobody serves."""
+
+from harvester.ledger import LEASE_SECONDS, Ledger
+from tests.support.clocks import SettableClock
+from tests.support.ledger_file import pass_time
+
+NOW = 1_767_225_600.0
+
+
+async def test_only_living_owners_that_serve_are_listed(location):
+    """A run is a guest, a service that stops leaves at once, and one that dies leaves with its lease."""
+    clock = SettableClock(NOW)
+    async with (
+        await Ledger.open(location, clock=clock) as one,
+        await Ledger.open(location, clock=clock) as other,
+        await Ledger.open(location, clock=clock) as guest,
+    ):
+        await guest.batches.recover()
+        for each in (one, other):
+            await each.batches.set_serving(serves=True)
+        expected = sorted([one.batches.owner, other.batches.owner])
+        assert await guest.batches.list_serving() == await one.batches.list_serving() == expected
+        pass_time(location, clock, LEASE_SECONDS - 1)
+        assert await one.batches.renew()
+        pass_time(location, clock, 2)
+        assert await one.batches.list_serving() == [one.batches.owner]
+        await one.batches.set_serving(serves=False)
+        assert await one.batches.list_serving() == []
+        assert await one.batches.renew()  # what it still holds stays its own
+
+
+async def test_an_owner_that_registers_again_still_serves(location):
+    """A service that loses its lease serves the same workspaces afterwards, because its id stays."""
+    async with await Ledger.open(location, clock=SettableClock(NOW)) as ledger:
+        await ledger.batches.set_serving(serves=True)
+        await ledger.batches.register()
+        assert await ledger.batches.list_serving() == [ledger.batches.owner]
+
+
+async def test_a_workspace_counts_as_served_for_a_time(location):
+    """A longer or shorter time replaces the previous one; a workspace that was never served is unserved."""
+    clock = SettableClock(NOW)
+    async with await Ledger.open(location, clock=clock) as ledger:
+        await ledger.upkeep.extend_service({"a": 10.0, "b": 1000.0})
+        assert await ledger.upkeep.list_unserved(["a", "b", "c"]) == ["c"]
+        pass_time(location, clock, 60)
+        assert await ledger.upkeep.list_unserved(["a", "b"]) == ["a"]
+        await ledger.upkeep.extend_service({"a": 100.0, "b": 30.0})
+        pass_time(location, clock, 60)
+        assert await ledger.upkeep.list_unserved(["b", "a"]) == ["b"]
