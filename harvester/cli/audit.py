@@ -10,6 +10,7 @@ import click
 
 from harvester.cli import ledger_access, options, output, progress, streams
 from harvester.errors import ExitCode
+from harvester.place import LedgerLocation
 
 if TYPE_CHECKING:
     from harvester.commands.audit import Audit, Uncovered
@@ -21,14 +22,15 @@ STATES = ("unknown", "expired", "rejected")
 
 @click.command()
 @click.argument("sources", type=options.ListedPlace(), nargs=-1, required=True)
-@ledger_access.creating_command(lambda arguments: arguments["adding"])
+@ledger_access.list_command(creates=lambda arguments: arguments["adding"])
 @options.list_workspaces
 @options.list_options
 @click.option("--enqueue", "adding", is_flag=True, help="Enqueue the sends that can still be read.")
 @click.option("--json", is_flag=True, help="Print the list as NDJSON to stdout, and the counts as JSON to stderr.")
 def audit(
     sources: tuple[str, ...],
-    path: Path,
+    location: LedgerLocation,
+    rejects_folder: Path,
     workspaces: list[str],
     list_options: "ListOptions",
     *,
@@ -50,12 +52,12 @@ def audit(
 
     output.check_stdout()  # before the ledger changes
     if not adding:
-        ledger_access.check_exists(path)
-    now, difference = ledger_access.get_time(path)
+        ledger_access.check_exists(location)
+    now, difference = ledger_access.get_time(location)
     listed = Input(sources, workspaces=workspaces, stdin=streams.get_stdin(), now=now, options=list_options)
     # A separate file, so that the rejects of the last run are kept.
-    rejects = RejectsFile(path.with_name("audit-rejects.ndjson"))
-    done = asyncio.run(_audit(path, listed, rejects, now=now, adding=adding, json=json))
+    rejects = RejectsFile(rejects_folder / "audit-rejects.ndjson")
+    done = asyncio.run(_audit(location, listed, rejects, now=now, adding=adding, json=json))
     if json:
         _print_json(done, listed, rejects, difference)
     else:
@@ -64,14 +66,14 @@ def audit(
 
 
 async def _audit(
-    path: Path, listed: "Input", rejects: "RejectsFile", *, now: float, adding: bool, json: bool
+    location: LedgerLocation, listed: "Input", rejects: "RejectsFile", *, now: float, adding: bool, json: bool
 ) -> "Audit":
     """Compare the sends, and print each missing one when it is found."""
     from harvester.clock import SystemClock
     from harvester.commands.audit import Audit
     from harvester.ledger import Ledger
 
-    async with await Ledger.open(path, clock=SystemClock()) as ledger, contextlib.AsyncExitStack() as view:
+    async with await Ledger.open(location, clock=SystemClock()) as ledger, contextlib.AsyncExitStack() as view:
         await view.enter_async_context(progress.show_reading(listed))
         job = Audit(ledger, now=now, adding=adding)
         async for each in job.find_uncovered(listed, rejects):

@@ -56,9 +56,12 @@ def _check(arguments: dict[str, Any]) -> "list[Finding]":
     if settings.out == "-":
         raise UsageError("doctor checks a folder or a bucket; name one with -o")
 
-    path = ledger_access.get_ledger_path(settings.out, settings.state)
+    try:
+        location = ledger_access.get_location(settings.out, settings.state)
+    except UsageError as error:
+        return [Finding("configuration", ok=False, text=str(error))]
     with progress.show_work(f"checking {output.plural(len(settings.workspaces), 'workspace')}"):
-        return asyncio.run(run_checks(settings, ledger=path, clock=SystemClock()))
+        return asyncio.run(run_checks(settings, ledger=location, clock=SystemClock()))
 
 
 def _print_table(findings: "Sequence[Finding]") -> None:

@@ -11,7 +11,7 @@ import click
 from harvester.cli import ledger_access, options, output, progress, startup
 from harvester.errors import UsageError
 from harvester.model import is_in_object_store
-from harvester.place import classify_place
+from harvester.place import LedgerLocation, classify_place
 
 if TYPE_CHECKING:
     from harvester.cli.progress import Show
@@ -26,7 +26,7 @@ def ledger() -> None:
 @ledger.command()
 @click.argument("to", type=options.LocalPath())
 @ledger_access.ledger_command
-def backup(to: Path, path: Path) -> None:
+def backup(to: Path, location: LedgerLocation) -> None:
     """Copy the ledger to the new file TO, even while it is in use.
 
     To restore a copy, stop all processes that use the ledger, then put the copy in its place. What was captured since
@@ -36,13 +36,15 @@ def backup(to: Path, path: Path) -> None:
     Example:
       harvester ledger backup /backups/ledger-$(date +%F).db
     """
-    from harvester.ledger import copy_ledger
+    from harvester.ledger import back_up_ledger
 
-    ledger_access.check_exists(path)
+    if not isinstance(location, Path):
+        raise UsageError(f"{location} is not a file: back it up with pg_dump")
+    ledger_access.check_exists(location)
     if to.exists():
         raise UsageError(f"{to} already exists; choose another file name")
-    with progress.show_work(f"copying {path}"):
-        copy_ledger(path, to)
+    with progress.show_work(f"copying {location}"):
+        back_up_ledger(location, to)
     click.echo(f"{to}: {to.stat().st_size} bytes", err=True)
 
 
@@ -50,7 +52,7 @@ def backup(to: Path, path: Path) -> None:
 @click.argument("places", nargs=-1, required=True, metavar="PLACE...", shell_complete=options.complete_path)
 @options.state
 @options.config
-def rebuild(places: tuple[str, ...], state: Path | None, config: Path | None) -> None:
+def rebuild(places: tuple[str, ...], state: LedgerLocation | None, config: Path | None) -> None:
     """Rebuild a lost ledger from the parts in each PLACE.
 
     PLACE is a folder or bucket of parts; if workspaces have their own, name all of them in one command. The new ledger
@@ -67,21 +69,23 @@ def rebuild(places: tuple[str, ...], state: Path | None, config: Path | None) ->
         classify_place(each, "PLACE", buckets=True)
     plans, state = _load_plans(config, state)
     if state is None and len(places) > 1:
-        raise UsageError("several places have one ledger: name its file with --state")
-    path, named = ledger_access.get_ledger_path(places[0], state), " and ".join(places)
+        raise UsageError("several places have one ledger: name it with --state")
+    location, named = ledger_access.get_location(places[0], state), " and ".join(places)
     with (
         tempfile.TemporaryDirectory(prefix="harvester-") as folder,
-        progress.show_work(f"rebuilding {path}") as show,
+        progress.show_work(f"rebuilding {location}") as show,
     ):
-        pairs = asyncio.run(_rebuild(places, path, plans, Path(folder), show))
+        pairs = asyncio.run(_rebuild(places, location, plans, Path(folder), show))
     if pairs is None:
-        click.echo(f"{path} is already the ledger of {named}: there is nothing to rebuild", err=True)
+        click.echo(f"{location} is already the ledger of {named}: there is nothing to rebuild", err=True)
     else:
-        click.echo(f"rebuilt the ledger {path} from {named}: {output.plural(pairs, 'pair')}", err=True)
+        click.echo(f"rebuilt the ledger {location} from {named}: {output.plural(pairs, 'pair')}", err=True)
 
 
-def _load_plans(config: Path | None, state: Path | None) -> "tuple[Mapping[str, ReadingPlan], Path | None]":
-    """Return the plan of each configured workspace, and the path of the ledger if it is named."""
+def _load_plans(
+    config: Path | None, state: LedgerLocation | None
+) -> "tuple[Mapping[str, ReadingPlan], LedgerLocation | None]":
+    """Return the plan of each configured workspace, and the location of the ledger if it is named."""
     from harvester.schedule import ReadingPlan
     from harvester.settings import AGES_DAYS, environment_has_workspaces
 
@@ -92,9 +96,9 @@ def _load_plans(config: Path | None, state: Path | None) -> "tuple[Mapping[str, 
 
 
 async def _rebuild(
-    places: Sequence[str], path: Path, plans: "Mapping[str, ReadingPlan]", folder: Path, show: "Show"
+    places: Sequence[str], location: LedgerLocation, plans: "Mapping[str, ReadingPlan]", folder: Path, show: "Show"
 ) -> int | None:
-    """Rebuild the ledger at ``path``; ``folder`` is for temporary files, and for copies of the parts in buckets."""
+    """Rebuild the ledger; ``folder`` is for temporary files, and for copies of the parts in buckets."""
     from harvester.cli.latest import copy_parts
     from harvester.clock import SystemClock
     from harvester.commands.rebuild import rebuild
@@ -109,6 +113,6 @@ async def _rebuild(
     for number, (place, sink) in enumerate(zip(places, sinks, strict=True)):
         in_bucket = is_in_object_store(place)
         datasets.append((sink, copy_parts(place, folder / str(number), show) if in_bucket else Path(place)))
-    show(f"rebuilding {path}")
-    async with await Ledger.open(path, clock=SystemClock()) as new:
+    show(f"rebuilding {location}")
+    async with await Ledger.open(location, clock=SystemClock()) as new:
         return await rebuild(new, datasets, plans, temp_directory=folder)

@@ -12,7 +12,7 @@ import click
 from harvester.cli import options
 from harvester.cli.startup import load_settings
 from harvester.errors import SinkError, SinkRefused, UsageError
-from harvester.place import PlaceKind, classify_place
+from harvester.place import LedgerLocation, PlaceKind, classify_place
 
 if TYPE_CHECKING:
     from harvester.ledger import ClockDifference, Ledger
@@ -22,8 +22,8 @@ DEFAULT_OUT = "./harvest"
 T = TypeVar("T")
 
 
-def get_ledger_path(out: str | None, state: Path | None) -> Path:
-    """Return the path of the ledger: ``state``, or inside the output folder, or for a bucket in the current folder."""
+def get_location(out: str | None, state: LedgerLocation | None) -> LedgerLocation:
+    """Return where the ledger is: ``state``, or in the output folder, or for a bucket in the current folder."""
     out = out or DEFAULT_OUT
     kind = classify_place(out, "--out", buckets=True, pipe=True)
     if state is not None:
@@ -35,8 +35,30 @@ def get_ledger_path(out: str | None, state: Path | None) -> Path:
     return Path(out) / ".harvester" / "ledger.db"
 
 
+def get_rejects_folder(out: str | None, location: LedgerLocation) -> Path:
+    """Return the folder of the rejects: that of the ledger's file; for a database, where the file would be without it.
+
+    ``out`` is the place of the parts.
+    """
+    if isinstance(location, Path):
+        return location.parent
+    folder = out or DEFAULT_OUT
+    in_folder = classify_place(folder, "--out", buckets=True, pipe=True) is PlaceKind.FILE
+    return Path(folder if in_folder else "") / ".harvester"
+
+
+def exists(location: LedgerLocation) -> bool:
+    """Return whether there is a ledger. Creates nothing. Raises ``LedgerError``."""
+    if isinstance(location, Path):
+        return location.exists()
+    from harvester.clock import SystemClock
+    from harvester.ledger import Ledger
+
+    return asyncio.run(Ledger.exists(location, clock=SystemClock()))
+
+
 def ledger_command(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that find a ledger; the command gets its ``path``, and the ``workspaces`` of a list."""
+    """Add the options that find a ledger; the command gets its ``location``, and the ``workspaces`` of a list."""
     return _find_ledger(command, creates=lambda _: False)
 
 
@@ -45,41 +67,54 @@ def reading_command(command: Callable[..., None]) -> Callable[..., None]:
     return _find_ledger(command, creates=lambda _: False, passes_configured=True)
 
 
-def creating_command(creates: Callable[[dict[str, Any]], bool]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Like ``ledger_command``, but create a missing ledger if ``creates`` returns True for the arguments."""
-    return functools.partial(_find_ledger, creates=creates)
+def list_command(
+    creates: Callable[[dict[str, Any]], bool] = lambda _: False,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Like ``ledger_command``, for a command that reads a list; it also gets the ``rejects_folder``.
+
+    A missing ledger is created if ``creates`` returns True for the arguments.
+    """
+    return functools.partial(_find_ledger, creates=creates, passes_folder=True)
 
 
 def _find_ledger(
-    command: Callable[..., None], creates: Callable[[dict[str, Any]], bool], *, passes_configured: bool = False
+    command: Callable[..., None],
+    creates: Callable[[dict[str, Any]], bool],
+    *,
+    passes_configured: bool = False,
+    passes_folder: bool = False,
 ) -> Callable[..., None]:
 
     @functools.wraps(command)
-    def with_path(*, config: Path | None, out: str | None, state: Path | None, **arguments: Any) -> None:
+    def with_location(*, config: Path | None, out: str | None, state: LedgerLocation | None, **arguments: Any) -> None:
         configured: Iterable[str] = ()
         places: Mapping[str, Sequence[str]] = {out or DEFAULT_OUT: ()}
         if config is not None:
             settings = load_settings({"config": config, "out": out, "state": state})
             out, state, configured = settings.out, settings.state, settings.workspaces
             places = settings.list_places()
-        path = get_ledger_path(out, state)
+        location = get_location(out, state)
         if creates(arguments) and (out is not None or state is None):
-            _check_unclaimed(path, places)
+            _check_unclaimed(location, places)
         if "workspaces" in arguments:
-            arguments["workspaces"] = _choose_workspaces(path, arguments["workspaces"], configured)
+            arguments["workspaces"] = _choose_workspaces(location, arguments["workspaces"], configured)
         if passes_configured:
             arguments["configured"] = None if config is None else list(configured)
-        command(path=path, **arguments)
+        if passes_folder:
+            arguments["rejects_folder"] = get_rejects_folder(out, location)
+        command(location=location, **arguments)
 
-    return options.ledger(with_path)
+    return options.ledger(with_location)
 
 
-def _choose_workspaces(path: Path, named: tuple[str, ...], configured: Iterable[str]) -> list[str]:
+def _choose_workspaces(location: LedgerLocation, named: tuple[str, ...], configured: Iterable[str]) -> list[str]:
     """Return the workspaces that the pairs of a list may have: the named ones, or those served and configured.
 
     Raises ``UsageError`` for a workspace that the service does not serve: its pairs would expire unread.
     """
-    served = sorted(with_ledger(path, lambda ledger: ledger.reports.list_served_workspaces())) if path.exists() else []
+    served = []
+    if exists(location):
+        served = sorted(with_ledger(location, lambda ledger: ledger.reports.list_served_workspaces()))
     for name in named if served else ():
         if name not in {*served, *configured}:
             known = ", ".join(f'"{each}"' for each in served)
@@ -87,47 +122,49 @@ def _choose_workspaces(path: Path, named: tuple[str, ...], configured: Iterable[
     return list(named) or sorted({*served, *configured}) or ["default"]
 
 
-def with_ledger(path: Path, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") -> T:
+def with_ledger(location: LedgerLocation, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") -> T:
     """Open an existing ledger, and return the result of ``work``. Raises ``UsageError`` if it does not exist."""
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
 
-    check_exists(path)
+    check_exists(location)
 
     async def open_and_work() -> T:
-        async with await Ledger.open(path, clock=SystemClock()) as ledger:
+        async with await Ledger.open(location, clock=SystemClock()) as ledger:
             return await work(ledger)
 
     return asyncio.run(open_and_work())
 
 
-def check_exists(path: Path) -> None:
+def check_exists(location: LedgerLocation) -> None:
     """Raise ``UsageError`` if the ledger does not exist."""
-    if not path.exists():
-        raise UsageError(f"there is no ledger at {path}; name the output with -o, or the ledger with --state")
+    if not exists(location):
+        raise UsageError(f"there is no ledger at {location}; name the output with -o, or the ledger with --state")
 
 
-def get_time(path: Path) -> "tuple[float, ClockDifference | None]":
+def get_time(location: LedgerLocation) -> "tuple[float, ClockDifference | None]":
     """Return Braze's time by the ledger, if it exists, and the last measured difference, which may be outdated."""
     from harvester.clock import SystemClock
 
     async def read(ledger: "Ledger") -> "tuple[float, ClockDifference | None]":
         return ledger.clock.wall(), ledger.clock_difference or ledger.outdated_difference
 
-    return with_ledger(path, read) if path.exists() else (SystemClock().wall(), None)
+    return with_ledger(location, read) if exists(location) else (SystemClock().wall(), None)
 
 
-async def check_new_ledger(path: Path, places: Mapping[str, Sequence[str]]) -> None:
+async def check_new_ledger(location: LedgerLocation, places: Mapping[str, Sequence[str]]) -> None:
     """Raise ``SinkRefused`` if the ledger is missing but a place has one: a new ledger has no plan.
 
     ``places`` has the workspaces of each place. If there are several, those that are unavailable are skipped, because
     the engine checks them again.
     """
+    from harvester.clock import SystemClock
     from harvester.health import name_workspaces
+    from harvester.ledger import Ledger
 
-    if path.exists():  # noqa: ASYNC240 - nothing runs beside it
+    if await Ledger.exists(location, clock=SystemClock()):
         return
-    failures = await asyncio.gather(*(_check_unowned(each, path) for each in places), return_exceptions=True)
+    failures = await asyncio.gather(*(_check_unowned(each, location) for each in places), return_exceptions=True)
     for failure, names in zip(failures, places.values(), strict=True):
         if isinstance(failure, SinkRefused) and len(places) > 1:
             raise SinkRefused(f"{failure} (the place of {name_workspaces(names)})")
@@ -135,7 +172,7 @@ async def check_new_ledger(path: Path, places: Mapping[str, Sequence[str]]) -> N
             raise failure
 
 
-async def _check_unowned(place: str, path: Path) -> None:
+async def _check_unowned(place: str, location: LedgerLocation) -> None:
     from harvester.storage import open_sink
 
     sink = open_sink(place)
@@ -143,14 +180,15 @@ async def _check_unowned(place: str, path: Path) -> None:
     if owner is not None:
         whose = f"another ledger (its id is {owner})" if owner else "an unknown ledger, since its marker is missing"
         raise SinkRefused(
-            f"there is no ledger at {path}, but {sink.place} was captured with {whose}: restore that ledger, or name "
-            f"it with --state. If it is lost, run harvester ledger rebuild {sink.place}, or name a new place with -o"
+            f"there is no ledger at {location}, but {sink.place} was captured with {whose}: restore that ledger, or "
+            f"name it with --state. If it is lost, run harvester ledger rebuild {sink.place}, or name a new place "
+            "with -o"
         )
 
 
-def _check_unclaimed(path: Path, places: Mapping[str, Sequence[str]]) -> None:
+def _check_unclaimed(location: LedgerLocation, places: Mapping[str, Sequence[str]]) -> None:
     try:
-        asyncio.run(check_new_ledger(path, places))
+        asyncio.run(check_new_ledger(location, places))
     except SinkRefused:
         raise
     except SinkError as error:

@@ -10,6 +10,7 @@ import click
 
 from harvester.cli import ledger_access, options, output, progress, streams
 from harvester.errors import ExitCode, UsageError
+from harvester.place import LedgerLocation
 
 if TYPE_CHECKING:
     from harvester.ledger import Ledger, SendHistory
@@ -31,10 +32,16 @@ one_pair = click.option(
 
 @click.command()
 @click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
-@ledger_access.creating_command(lambda _: True)
+@ledger_access.list_command(creates=lambda _: True)
 @options.list_workspaces
 @options.list_options
-def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str], list_options: "ListOptions") -> None:
+def enqueue(
+    pairs: tuple[str, ...],
+    location: LedgerLocation,
+    rejects_folder: Path,
+    workspaces: list[str],
+    list_options: "ListOptions",
+) -> None:
     """Add PAIRS to the ledger, even while a service uses it.
 
     The service, or harvester run without PAIRS, captures them. PAIRS are lists as for harvester run. Folders of
@@ -48,10 +55,10 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str], list_opti
     from harvester.sources import Input, RejectsFile
 
     output.check_stdout()  # before the ledger changes
-    now, difference = ledger_access.get_time(path)
+    now, difference = ledger_access.get_time(location)
     listed = Input(pairs, workspaces=workspaces, stdin=streams.get_stdin(), now=now, options=list_options)
-    rejects = RejectsFile(path.with_name("rejects.ndjson"))
-    new, known, unserved = asyncio.run(_enqueue(path, listed, rejects, workspaces))
+    rejects = RejectsFile(rejects_folder / "rejects.ndjson")
+    new, known, unserved = asyncio.run(_enqueue(location, listed, rejects, workspaces))
     unread = f", {output.plural(rejects.count, 'line')} unreadable, see {rejects.path}" if rejects.count else ""
     counts = f"{output.plural(new, 'pair is', 'pairs are')} new, {output.plural(known, 'was', 'were')} known{unread}"
     output.print_lines([counts, *(f"           {reason}" for reason in rejects.reasons)])
@@ -69,7 +76,7 @@ def enqueue(pairs: tuple[str, ...], path: Path, workspaces: list[str], list_opti
 
 
 async def _enqueue(
-    path: Path, listed: "Input", rejects: "RejectsFile", workspaces: list[str]
+    location: LedgerLocation, listed: "Input", rejects: "RejectsFile", workspaces: list[str]
 ) -> tuple[int, int, set[str]]:
     """Add the pairs; returns how many are new and known, and which workspaces no service has served."""
     from harvester.clock import SystemClock
@@ -77,7 +84,7 @@ async def _enqueue(
     from harvester.ledger import Ledger
 
     new = known = 0
-    async with await Ledger.open(path, clock=SystemClock()) as ledger, progress.show_reading(listed):
+    async with await Ledger.open(location, clock=SystemClock()) as ledger, progress.show_reading(listed):
         async for _, count in enqueue_all(ledger, listed, rejects):
             new, known = new + count.new, known + count.known
         served = await ledger.reports.list_served_workspaces()
@@ -95,7 +102,11 @@ async def _enqueue(
 @one_pair
 @click.option("--workspace", help="Only this workspace.  [default: all]")
 def requeue(
-    path: Path, outcome: str | None, reason: str | None, ids: tuple[str, str] | None, workspace: str | None
+    location: LedgerLocation,
+    outcome: str | None,
+    reason: str | None,
+    ids: tuple[str, str] | None,
+    workspace: str | None,
 ) -> None:
     """Make rejected or expired pairs pending again.
 
@@ -112,9 +123,11 @@ def requeue(
     if reason is not None and outcome != "rejected":
         raise UsageError("--reason needs --outcome rejected; expired pairs have no reason")
     if ids is not None:
-        count = ledger_access.with_ledger(path, lambda ledger: _requeue_pair(ledger, ids, workspace))
+        count = ledger_access.with_ledger(location, lambda ledger: _requeue_pair(ledger, ids, workspace))
     else:
-        count = ledger_access.with_ledger(path, lambda ledger: _requeue_all(ledger, str(outcome), reason, workspace))
+        count = ledger_access.with_ledger(
+            location, lambda ledger: _requeue_all(ledger, str(outcome), reason, workspace)
+        )
     reopened = output.plural(count, "pair is", "pairs are")
     click.echo(f"{reopened} pending again; a running service or harvester run requests them")
 
@@ -151,7 +164,7 @@ async def _find_pair(ledger: "Ledger", ids: tuple[str, str], workspaces: Sequenc
 
 @click.command()
 @click.argument("pairs", type=options.ListedPlace(), nargs=-1)
-@ledger_access.ledger_command
+@ledger_access.list_command()
 @one_pair
 @options.list_workspaces
 @options.list_options
@@ -159,7 +172,8 @@ async def _find_pair(ledger: "Ledger", ids: tuple[str, str], workspaces: Sequenc
 def remove(
     context: click.Context,
     pairs: tuple[str, ...],
-    path: Path,
+    location: LedgerLocation,
+    rejects_folder: Path,
     ids: tuple[str, str] | None,
     workspaces: list[str],
     list_options: "ListOptions",
@@ -178,10 +192,11 @@ def remove(
     if bool(pairs) == (ids is not None):
         raise UsageError("remove takes either lists of pairs, or one --pair")
     if ids is None:
-        _remove_listed(path, pairs, workspaces, list_options)
+        listed = _open_lists(location, pairs, workspaces, list_options)
+        _remove_listed(location, listed, rejects_folder / "remove-rejects.ndjson")
         return
     named = context.params["workspaces"]  # a pair may be in a workspace that no service serves any more
-    removed = ledger_access.with_ledger(path, lambda ledger: _remove_pair(ledger, ids, named))
+    removed = ledger_access.with_ledger(location, lambda ledger: _remove_pair(ledger, ids, named))
     if not removed:
         click.echo("removed 0 of 1 pair; it is being read now: repeat the command in a minute")
         sys.exit(ExitCode.PARTIAL)
@@ -193,13 +208,20 @@ async def _remove_pair(ledger: "Ledger", ids: tuple[str, str], workspaces: Seque
     return await ledger.intake.remove([found.pair])
 
 
-def _remove_listed(path: Path, pairs: tuple[str, ...], workspaces: list[str], list_options: "ListOptions") -> None:
-    """Delete the pairs in lists, and end with the exit code."""
-    from harvester.sources import Input, RejectsFile
+def _open_lists(
+    location: LedgerLocation, pairs: tuple[str, ...], workspaces: list[str], list_options: "ListOptions"
+) -> "Input":
+    from harvester.sources import Input
 
-    now, _ = ledger_access.get_time(path)
-    listed = Input(pairs, workspaces=workspaces, stdin=streams.get_stdin(), now=now, options=list_options)
-    rejects = RejectsFile(path.with_name("remove-rejects.ndjson"))
+    now, _ = ledger_access.get_time(location)
+    return Input(pairs, workspaces=workspaces, stdin=streams.get_stdin(), now=now, options=list_options)
+
+
+def _remove_listed(location: LedgerLocation, listed: "Input", rejects_file: Path) -> None:
+    """Delete the pairs in lists, and end with the exit code."""
+    from harvester.sources import RejectsFile
+
+    rejects = RejectsFile(rejects_file)
 
     async def remove_all(ledger: "Ledger") -> tuple[int, int]:
         read = removed = 0
@@ -210,7 +232,7 @@ def _remove_listed(path: Path, pairs: tuple[str, ...], workspaces: list[str], li
                 await asyncio.sleep(0)
         return read, removed
 
-    read, removed = ledger_access.with_ledger(path, remove_all)
+    read, removed = ledger_access.with_ledger(location, remove_all)
     rest = "; the others are not in the ledger, or are being read now: repeat the command in a minute"
     click.echo(f"removed {removed} of {output.plural(read, 'pair')}{rest if removed < read else ''}")
     output.print_lines(output.list_lines(listed, rejects))

@@ -11,6 +11,7 @@ import click
 
 from harvester.cli import ledger_access, options, output, progress, streams
 from harvester.errors import ExitCode
+from harvester.place import LedgerLocation
 
 if TYPE_CHECKING:
     from harvester.books import Books
@@ -44,7 +45,11 @@ if TYPE_CHECKING:
 )
 @click.option("--json", is_flag=True, help="Print JSON.")
 def plan(
-    pairs: tuple[str, ...], path: Path, workspaces: list[str], list_options: "ListOptions", **arguments: Any
+    pairs: tuple[str, ...],
+    location: LedgerLocation,
+    workspaces: list[str],
+    list_options: "ListOptions",
+    **arguments: Any,
 ) -> None:
     """Estimate the requests, time and quota of a capture.
 
@@ -58,9 +63,11 @@ def plan(
       harvester plan sends.csv --reserve 0.5
     """
     limits = {name: arguments[name] for name in ("limit", "reserve", "max_rate")}
-    estimate, books, listed, rejects, included = asyncio.run(_estimate(pairs, path, workspaces, limits, list_options))
+    estimate, books, listed, rejects, included = asyncio.run(
+        _estimate(pairs, location, workspaces, limits, list_options)
+    )
     counts = {"settled": books.accepted - books.pending - books.expired, "expired": books.expired} | included
-    _, difference = ledger_access.get_time(path)
+    _, difference = ledger_access.get_time(location)
     output.print_lines([output.clock_line(difference)], err=True)
     if arguments["json"]:
         unread = {"bad_lines": rejects.count, "bad_line_reasons": rejects.reasons}
@@ -72,7 +79,11 @@ def plan(
 
 
 async def _estimate(
-    pairs: tuple[str, ...], path: Path, workspaces: list[str], limits: dict[str, Any], list_options: "ListOptions"
+    pairs: tuple[str, ...],
+    location: LedgerLocation,
+    workspaces: list[str],
+    limits: dict[str, Any],
+    list_options: "ListOptions",
 ) -> "tuple[Estimate, Books, Input, RejectsFile, dict[str, int]]":
     """Enqueue the pairs in a copy of the ledger, and estimate what is pending there.
 
@@ -82,13 +93,13 @@ async def _estimate(
     from harvester.clock import SystemClock
     from harvester.commands.enqueue import enqueue_all
     from harvester.commands.estimate import estimate
-    from harvester.ledger import Ledger, copy_ledger
+    from harvester.ledger import Ledger
     from harvester.sources import Input, RejectsFile
 
     with tempfile.TemporaryDirectory(prefix="harvester-") as folder:
         draft = Path(folder) / "ledger.db"
-        if path.exists():  # noqa: ASYNC240 - nothing runs beside it
-            copy_ledger(path, draft)
+        if await Ledger.exists(location, clock=SystemClock()):
+            await Ledger.copy_pairs(location, draft, clock=SystemClock())
         async with await Ledger.open(draft, clock=SystemClock()) as ledger:
             now = ledger.clock.wall()
             listed = Input(pairs, workspaces=workspaces, stdin=streams.get_stdin(), now=now, options=list_options)

@@ -17,6 +17,7 @@ from harvester.errors import UsageError
 if TYPE_CHECKING:
     from harvester.cli.short_log import ShortLog
     from harvester.commands.summary import Summary
+    from harvester.place import LedgerLocation
     from harvester.settings import Settings
     from harvester.sources import ListOptions
     from harvester.storage import Compression, Sink
@@ -60,7 +61,8 @@ def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -
     if arguments["json"]:
         check_stdout("omit --json")  # now, since a capture may take hours
     settings.load_keys()  # before anything is created
-    if not pairs and not ledger_access.get_ledger_path(settings.out, settings.state).exists():
+    state = settings.state
+    if not pairs and not ledger_access.exists(ledger_access.get_location(settings.out, state)):
         raise UsageError("there is no list and no ledger; name a list, such as: harvester run sends.csv")
     with startup.send_traces():
         done = startup.run_async(run_capture(settings, pairs, list_options, forced=arguments["force"], log=log))
@@ -73,8 +75,8 @@ def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -
 
 
 @contextlib.contextmanager
-def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path]]":
-    """Return the sink that ``out`` names, the compression, and the path of the ledger.
+def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, LedgerLocation]]":
+    """Return the sink that ``out`` names, the compression, and the location of the ledger.
 
     Raises ``UsageError`` for standard output that is closed, or beside the place of a workspace.
     """
@@ -82,7 +84,7 @@ def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Path
 
     out, state, sink = settings.out, settings.state, open_sink(settings.out)
     if out != "-":
-        yield sink, Compression(settings.compression), ledger_access.get_ledger_path(out, state)
+        yield sink, Compression(settings.compression), ledger_access.get_location(out, state)
         return
     check_stdout("write to a place with -o")
     if own := [name for name, each in settings.workspaces.items() if each.out is not None]:
@@ -107,9 +109,9 @@ async def run_capture(
         from harvester.ledger import Ledger
         from harvester.sources import Input, RejectsFile
 
-    with open_output(settings) as (sink, compression, path):
-        await ledger_access.check_new_ledger(path, settings.list_places())
-        async with await Ledger.open(path, clock=SystemClock()) as ledger:
+    with open_output(settings) as (sink, compression, location):
+        await ledger_access.check_new_ledger(location, settings.list_places())
+        async with await Ledger.open(location, clock=SystemClock()) as ledger:
             workspaces = list(settings.workspaces)
             listed = Input(
                 pairs,
@@ -120,6 +122,6 @@ async def run_capture(
                 options=list_options,
             )
             job = Run(settings, ledger=ledger, sink=sink, compression=compression)
-            rejects = RejectsFile(path.with_name("rejects.ndjson"))
+            rejects = RejectsFile(ledger_access.get_rejects_folder(settings.out, location) / "rejects.ndjson")
             async with progress.show_capture(job, listed, log, workspaces=len(workspaces)):
                 return await job.capture(listed, rejects, forced=forced)

@@ -51,9 +51,9 @@ def serve(*, until_idle: bool, **values: Any) -> None:
             raise UsageError(f"triggers.{name}: {error}") from None
 
     async def served() -> ExitCode:
-        with open_output(settings) as (sink, compression, path):
-            await ledger_access.check_new_ledger(path, settings.list_places())
-            async with await Ledger.open(path, clock=SystemClock()) as ledger:
+        with open_output(settings) as (sink, compression, location):
+            await ledger_access.check_new_ledger(location, settings.list_places())
+            async with await Ledger.open(location, clock=SystemClock()) as ledger:
                 service = Service(
                     settings, source, ledger=ledger, sink=sink, compression=compression, until_idle=until_idle
                 )

@@ -2,13 +2,13 @@
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from harvester.cli import ledger_access, output
 from harvester.errors import ExitCode, UsageError
+from harvester.place import LedgerLocation
 from harvester.text import printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ MAX_SENDS = 1000
 @ledger_access.reading_command
 @click.option("--workspace", "named", multiple=True, help="Only this workspace; repeat for more.  [default: all]")
 @click.option("--json", is_flag=True, help="Print JSON.")
-def show(ids: tuple[str, ...], path: Path, configured: list[str] | None, named: tuple[str, ...], *, json: bool) -> None:
+def show(
+    ids: tuple[str, ...], location: LedgerLocation, configured: list[str] | None, named: tuple[str, ...], *, json: bool
+) -> None:
     """Print the history of a send.
 
     Prints its times, its readings with their verdicts and parts, the next reading, and why it waits or failed. If
@@ -40,8 +42,8 @@ def show(ids: tuple[str, ...], path: Path, configured: list[str] | None, named: 
     ids = tuple(each.strip() for each in ids)
     if len(ids) > 2:
         raise UsageError("show takes a send id, or a campaign id and a send id")
-    ledger_access.check_exists(path)
-    found = asyncio.run(_find(path, ids, named))
+    ledger_access.check_exists(location)
+    found = asyncio.run(_find(location, ids, named))
     if json:
         sends = [as_dict(each, found, configured) for each in found.sends]
         output.print_json({"sends": sends, "more": found.more})
@@ -54,15 +56,15 @@ def show(ids: tuple[str, ...], path: Path, configured: list[str] | None, named: 
         click.echo(f"only the first {MAX_SENDS} are printed; name the campaign, or a --workspace", err=True)
     if not found.sends:
         where = f" in workspace {output.quote(named)}" if named else ""
-        unknown = f"{path} does not contain the send {' '.join(map(repr, ids))}{where}"
+        unknown = f"{location} does not contain the send {' '.join(map(repr, ids))}{where}"
         click.echo(f"harvester: {unknown}; {explain_unknown(found)}", err=True)
         sys.exit(ExitCode.PARTIAL)
 
 
-async def _find(path: Path, ids: tuple[str, ...], workspaces: tuple[str, ...]) -> "SendSearch":
+async def _find(location: LedgerLocation, ids: tuple[str, ...], workspaces: tuple[str, ...]) -> "SendSearch":
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
 
     campaign_id = ids[0] if len(ids) == 2 else None
-    async with Ledger.open_to_read(path, clock=SystemClock()) as reports:
+    async with Ledger.open_to_read(location, clock=SystemClock()) as reports:
         return await reports.find_sends(ids[-1], campaign_id=campaign_id, workspaces=workspaces, limit=MAX_SENDS)

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +10,7 @@ import click
 from harvester.books import Books
 from harvester.cli import books, ledger_access, output
 from harvester.errors import ExitCode, UsageError
-from harvester.place import classify_place
+from harvester.place import LedgerLocation, classify_place
 
 if TYPE_CHECKING:
     from harvester.ledger import ClockDifference, LedgerStatus, PartsPage, PrunedParts
@@ -25,7 +24,7 @@ PARTS_PER_PAGE = 1000
 @click.command()
 @ledger_access.ledger_command
 @click.option("--json", is_flag=True, help="Print JSON.")
-def status(path: Path, *, json: bool) -> None:
+def status(location: LedgerLocation, *, json: bool) -> None:
     """Print how many pairs are captured, expired or pending.
 
     Accepted pairs = captured + rejected + expired + pending. With several workspaces, also prints these totals for
@@ -35,8 +34,8 @@ def status(path: Path, *, json: bool) -> None:
     Example:
       harvester status -o ./harvest
     """
-    _, difference = ledger_access.get_time(path)
-    found = ledger_access.with_ledger(path, lambda ledger: ledger.reports.get_status(rejections=REJECTIONS))
+    _, difference = ledger_access.get_time(location)
+    found = ledger_access.with_ledger(location, lambda ledger: ledger.reports.get_status(rejections=REJECTIONS))
     if json:
         _print_json(found, difference)
     else:
@@ -98,7 +97,7 @@ def _list_counts(counts: Mapping[str, int]) -> str:
 @ledger_access.ledger_command
 @click.option("--since", type=int, help="Only parts stored after the part with this order.  [default: all parts]")
 @click.option("--place", help="Only parts in this folder or bucket.  [default: all places]")
-def parts(path: Path, since: int | None, place: str | None) -> None:
+def parts(location: LedgerLocation, since: int | None, place: str | None) -> None:
     """List parts in the order in which they were stored, for loaders.
 
     Prints a line of NDJSON per part. Save the "order" of the last part that you loaded, and pass it to --since the
@@ -109,9 +108,9 @@ def parts(path: Path, since: int | None, place: str | None) -> None:
       harvester parts --since 17
       harvester parts --config harvester.toml --place s3://client-a/braze --since 17
     """
-    dataset_id = None if place is None else _find_dataset(path, place)
+    dataset_id = None if place is None else _find_dataset(location, place)
     after = 0 if since is None else since
-    page = _list_page(path, after, dataset_id)
+    page = _list_page(location, after, dataset_id)
     if after > page.newest_order:
         raise UsageError(
             f"--since {after}: the newest part of this ledger has order {page.newest_order}: the ledger was rebuilt, "
@@ -128,7 +127,7 @@ def parts(path: Path, since: int | None, place: str | None) -> None:
         for part in page.parts:
             output.print_json(asdict(part) | {"stored_at": output.format_time(part.stored_at)}, indent=False)
         after = page.parts[-1].order
-        page = _list_page(path, after, dataset_id)
+        page = _list_page(location, after, dataset_id)
 
 
 def _describe_pruned(pruned: "PrunedParts") -> str:
@@ -140,19 +139,19 @@ def _describe_pruned(pruned: "PrunedParts") -> str:
     )
 
 
-def _find_dataset(path: Path, place: str) -> str:
+def _find_dataset(location: LedgerLocation, place: str) -> str:
     """Return the id of the dataset at a place. Raises ``UsageError`` if the ledger knows none there."""
     from harvester.storage import open_sink
 
     classify_place(place, "--place", buckets=True)
     name = open_sink(place).place
-    dataset_id = ledger_access.with_ledger(path, lambda ledger: ledger.reports.find_dataset(name))
+    dataset_id = ledger_access.with_ledger(location, lambda ledger: ledger.reports.find_dataset(name))
     if dataset_id is None:
-        raise UsageError(f"--place: the ledger {path} knows no dataset in {name}; name the out of a workspace")
+        raise UsageError(f"--place: the ledger {location} knows no dataset in {name}; name the out of a workspace")
     return dataset_id
 
 
-def _list_page(path: Path, after: int, dataset_id: str | None) -> "PartsPage":
+def _list_page(location: LedgerLocation, after: int, dataset_id: str | None) -> "PartsPage":
     return ledger_access.with_ledger(
-        path, lambda ledger: ledger.reports.list_parts(after=after, limit=PARTS_PER_PAGE, dataset_id=dataset_id)
+        location, lambda ledger: ledger.reports.list_parts(after=after, limit=PARTS_PER_PAGE, dataset_id=dataset_id)
     )

@@ -19,6 +19,7 @@ from harvester.errors import HarvesterError, LedgerError
 from harvester.health import name_workspaces
 from harvester.ledger import Ledger
 from harvester.model import is_in_object_store
+from harvester.place import LedgerLocation
 from harvester.settings import DUPLICATE_WORKSPACE_HINT, Settings
 from harvester.settings.environment import PROXY_HINT, check_certificates, list_proxy_variables
 from harvester.settings.proxy import FROM_ENVIRONMENT
@@ -32,7 +33,7 @@ _CHECKS_AT_ONCE = 16
 _RESTORE_HINT = "another program has changed it: restore a backup, or use harvester ledger rebuild"
 
 
-async def run_checks(settings: Settings, *, ledger: Path, clock: Clock) -> list[Finding]:
+async def run_checks(settings: Settings, *, ledger: LedgerLocation, clock: Clock) -> list[Finding]:
     """Check every workspace, the ledger and every place.
 
     Problems are findings, not exceptions, and end no other check. A problem of the process is found once.
@@ -111,26 +112,31 @@ def _describe_proxy(settings: Settings) -> str | None:
     return f"buckets are to be reached through {proxy.address}{excluded}"
 
 
-async def _check_ledger(path: Path, clock: Clock) -> tuple[str, str]:
-    """Open the ledger, or a temporary one; returns its id, and the finding."""
-    if _exists(path):
-        async with await Ledger.open(path, clock=clock) as ledger:
+async def _check_ledger(location: LedgerLocation, clock: Clock) -> tuple[str, str]:
+    """Open the ledger, or one that is not kept; returns its id, and the finding."""
+    if await _exists(location, clock):
+        async with await Ledger.open(location, clock=clock) as ledger:
             if wrong := await ledger.reports.find_wrong_counts():
-                raise LedgerError(f"the counts of the ledger {path} are wrong ({wrong[0]}); {_RESTORE_HINT}")
+                raise LedgerError(f"the counts of the ledger {location} are wrong ({wrong[0]}); {_RESTORE_HINT}")
             return ledger.ledger_id, "can be read and written"
-    with temporary_folder_at(path.parent) as folder:
-        async with await Ledger.open(folder / path.name, clock=clock) as draft:
-            return draft.ledger_id, "does not exist yet, and can be created"
+    missing = "does not exist yet, and can be created"
+    if not isinstance(location, Path):
+        return await Ledger.try_to_create(location, clock=clock), missing
+    with temporary_folder_at(location.parent) as folder:
+        async with await Ledger.open(folder / location.name, clock=clock) as draft:
+            return draft.ledger_id, missing
 
 
-async def _check_place(sink: Sink, path: Path, ledger_id: str | None, clock: Clock, *, owners: str) -> list[Finding]:
+async def _check_place(
+    sink: Sink, location: LedgerLocation, ledger_id: str | None, clock: Clock, *, owners: str
+) -> list[Finding]:
     """Check a place, and compare the stored parts in the ledger with those in the place.
 
     Whose dataset it contains depends on the ledger, whose id is None if it cannot be used.
     """
-    if ledger_id is None or not _exists(path):
+    if ledger_id is None or not await _exists(location, clock):
         return [Finding("place", ok=True, text=owners + await check_place(sink, ledger_id, None))]
-    async with await Ledger.open(path, clock=clock) as ledger:
+    async with await Ledger.open(location, clock=clock) as ledger:
         dataset_id = await ledger.reports.find_dataset(sink.place)
         findings = [Finding("place", ok=True, text=owners + await check_place(sink, ledger_id, dataset_id))]
         if dataset_id is None and await sink.find_owner():
@@ -142,8 +148,8 @@ async def _check_place(sink: Sink, path: Path, ledger_id: str | None, clock: Clo
     return findings
 
 
-def _exists(path: Path) -> bool:
+async def _exists(location: LedgerLocation, clock: Clock) -> bool:
     try:
-        return path.exists()
+        return await Ledger.exists(location, clock=clock)
     except OSError as error:
-        raise LedgerError(f"cannot access the ledger {path}: {error.strerror}; give this user access") from None
+        raise LedgerError(f"cannot access the ledger {location}: {error.strerror}; give this user access") from None

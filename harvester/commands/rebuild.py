@@ -33,7 +33,9 @@ async def rebuild(
     if len({owner for owner in owners.values() if owner}) > 1:
         raise UsageError(f"{' and '.join(owners)} belong to different ledgers; rebuild each of them by itself")
     if (await ledger.reports.get_books()).accepted:
-        raise UsageError(f"{ledger.path} already contains pairs, so it cannot be rebuilt; name a new file with --state")
+        raise UsageError(
+            f"{ledger.location} already contains pairs, so it cannot be rebuilt; name a new one with --state"
+        )
     captures = list_last_captures(*(parts for _, parts in places), temp_directory=temp_directory)
     owner = next((each for each in owners.values() if each), ledger.ledger_id)
     unmarked = {place: new_dataset_id() for place in lost if owners[place] == NO_OWNER}

@@ -104,7 +104,7 @@ class Engine:
         await self.places.attach_all(self._ledger.clock)
         if await self.uploader.recover() and not (self._patience.lasting and self.places.only is None):
             raise SinkError(
-                f"the ledger {self._ledger.path} holds a part that was sealed for another place; "
+                f"the ledger {self._ledger.location} holds a part that was sealed for another place; "
                 "run once with the previous output, or choose another ledger with --state"
             )
         await self._halts.load()

@@ -13,7 +13,7 @@ from harvester.ledger.ledger import Ledger
 from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
 from harvester.ledger.reports import LedgerStatus, Reports
 from harvester.ledger.sends import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
-from harvester.ledger.sqlite import copy as copy_ledger
+from harvester.ledger.sqlite import copy as back_up_ledger
 from harvester.ledger.stored_parts import PartsPage, PrunedParts, StoredPart
 
 __all__ = [
@@ -37,5 +37,5 @@ __all__ = [
     "SendHistory",
     "SendSearch",
     "StoredPart",
-    "copy_ledger",
+    "back_up_ledger",
 ]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,9 @@ class Dialect:
 
     json_rows: Callable[..., Any]
     """An aggregate: one JSON array of all rows."""
+
+    continue_ids: Callable[[Connection], None]
+    """Let the database choose the ids of new rows after those that were added with their ids."""
 
     exact_float: Callable[[ColumnElement[Any]], ColumnElement[Any]]
     """A float as JSON, or as text, with every digit."""

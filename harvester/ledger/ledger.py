@@ -6,7 +6,7 @@ Every database error becomes a ``LedgerError``.
 import contextlib
 import random
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +21,13 @@ from harvester.ledger.braze_time import ClockDifference
 from harvester.ledger.database import Database
 from harvester.ledger.file_identity import resolve_ledger
 from harvester.ledger.intake import Intake
-from harvester.ledger.migrations import find_id, prepare
+from harvester.ledger.migrations import find_id, has_ledger, prepare, try_to_create
 from harvester.ledger.rebuild import rebuild
 from harvester.ledger.reports import Reports
 from harvester.ledger.sqlite import OwnerLock
 from harvester.ledger.upkeep import Upkeep
 from harvester.model import LastCapture
+from harvester.place import LedgerLocation
 from harvester.schedule import ReadingPlan
 
 
@@ -49,12 +50,12 @@ class Ledger:
         self._lock = lock
 
     @classmethod
-    async def open(cls, path: Path, *, clock: Clock, jitter: random.Random | None = None) -> Self:
+    async def open(cls, location: LedgerLocation, *, clock: Clock, jitter: random.Random | None = None) -> Self:
         """Open or create the ledger. Raises ``LedgerError``, with the reason, when it cannot be used.
 
         ``clock`` is the machine's clock; code that works with the ledger uses ``ledger.clock``, which is Braze's.
         """
-        database = Database(resolve_ledger(path), clock)
+        database = Database(resolve_ledger(location), clock)
         try:
             # Only a new or an older ledger is written to, so that a command that reads never waits for a writer.
             found = await database.read(find_id)
@@ -82,16 +83,16 @@ class Ledger:
 
     @staticmethod
     @asynccontextmanager
-    async def open_to_read(path: Path, *, clock: Clock) -> AsyncIterator[Reports]:
+    async def open_to_read(location: LedgerLocation, *, clock: Clock) -> AsyncIterator[Reports]:
         """Open an existing ledger read-only, even while others use it. Raises ``LedgerError``.
 
         It takes no lock and upgrades nothing. Its time is Braze's, unless the machine's clock was set since.
         """
-        database = Database(resolve_ledger(path), clock, reads_only=True)
+        database = Database(resolve_ledger(location), clock, reads_only=True)
         try:
             if await database.report(find_id) is None:
                 raise LedgerError(
-                    f"{path} is not a ledger of this version; to upgrade an earlier one, run harvester status"
+                    f"{location} is not a ledger of this version; to upgrade an earlier one, run harvester status"
                 )
             known = await database.report(braze_time.find_difference)
             if known is not None and known.still_holds(clock.wall()) and known.is_large:
@@ -100,9 +101,55 @@ class Ledger:
         finally:
             await database.close()
 
+    @staticmethod
+    async def exists(location: LedgerLocation, *, clock: Clock) -> bool:
+        """Return whether there is a ledger, of any schema. Creates nothing. Raises ``LedgerError`` for a database."""
+        if isinstance(location, Path):
+            return location.exists()
+        database = Database(resolve_ledger(location), clock, reads_only=True)
+        try:
+            return await database.report(has_ledger)
+        finally:
+            await database.close()
+
+    @staticmethod
+    async def try_to_create(location: LedgerLocation, *, clock: Clock) -> str:
+        """Create the ledger in a database, and undo it; returns the id that it had. Raises ``LedgerError``."""
+        database = Database(resolve_ledger(location), clock)
+        try:
+            return await database.write(try_to_create)
+        finally:
+            await database.close()
+
+    @staticmethod
+    async def copy(source: LedgerLocation, to: LedgerLocation, *, clock: Clock, show: Callable[[str], None]) -> int:
+        """Copy a ledger that no process uses into another database, and compare all rows; returns how many there are.
+
+        ``to`` is empty, or the copy of the same ledger that was interrupted. ``show`` gets a text for each page. Raises
+        ``LedgerError``.
+        """
+        from harvester.ledger.copy import copy_ledger  # noqa: PLC0415 - only one command needs it
+
+        return await copy_ledger(source, to, clock=clock, show=show)
+
+    @staticmethod
+    async def copy_pairs(source: LedgerLocation, to: Path, *, clock: Clock) -> None:
+        """Copy the pairs of a ledger into a new file, even while others use the ledger. Raises ``LedgerError``.
+
+        The copy of a file has everything else, too; that of a database has no outcomes and no parts.
+        """
+        from harvester.ledger.copy import copy_pairs  # noqa: PLC0415 - as above
+
+        await copy_pairs(source, to, clock=clock)
+
     @property
     def path(self) -> Path:
         """Return the real path of the ledger's file."""
+        return self._database.path
+
+    @property
+    def location(self) -> LedgerLocation:
+        """Return where the ledger is; its text is the name of the ledger for people."""
         return self._database.path
 
     @property

@@ -8,6 +8,7 @@ from harvester.errors import LedgerError
 from harvester.ledger.counts import start_counting
 from harvester.ledger.database import Transaction
 from harvester.ledger.schema import (
+    COPYING,
     SCHEMA_VERSION,
     about,
     datasets,
@@ -117,11 +118,8 @@ def find_id(tx: Transaction) -> str | None:
 
 def prepare(tx: Transaction) -> str:
     """Create the tables of a new ledger, or upgrade an older one; returns the ledger's id. Raises ``LedgerError``."""
-    tables = set(inspect(tx.connection).get_table_names())
-    if about.name not in tables:
-        if tables:
-            raise LedgerError("this file is a database of another program; name another file with --state")
-        metadata.create_all(tx.connection, checkfirst=False)  # there is none yet
+    if not inspect(tx.connection).has_table(about.name):
+        create_tables(tx)
         start_counting(tx)
         tx.execute(insert(about).values(ledger_id=secrets.token_hex(16), schema_version=SCHEMA_VERSION))
     ledger_id, version = tx.execute(select(about.c.ledger_id, about.c.schema_version)).one()
@@ -130,8 +128,30 @@ def prepare(tx: Transaction) -> str:
     return str(ledger_id)
 
 
+def has_ledger(tx: Transaction) -> bool:
+    """Return whether there is a ledger, of any schema."""
+    return inspect(tx.connection).has_table(about.name)
+
+
+def create_tables(tx: Transaction) -> None:
+    """Create the tables of a ledger in an empty database. Raises ``LedgerError`` if there are other tables."""
+    if inspect(tx.connection).get_table_names():
+        raise LedgerError("this is a database of another program; name another one with --state")
+    metadata.create_all(tx.connection, checkfirst=False)  # there is none yet
+
+
+def try_to_create(tx: Transaction) -> str:
+    """Create a ledger, and undo it in the same transaction; returns the id that it had. Raises ``LedgerError``."""
+    with tx.connection.begin_nested() as savepoint:
+        ledger_id = prepare(tx)
+        savepoint.rollback()
+    return ledger_id
+
+
 def _upgrade(tx: Transaction, version: int) -> None:
     """Upgrade a ledger of schema ``version``. Raises ``LedgerError`` for a newer or unknown one."""
+    if version == COPYING:
+        raise LedgerError("this copy of a ledger is not complete; repeat the harvester ledger copy that created it")
     if not 1 <= version <= SCHEMA_VERSION:
         raise LedgerError(
             f"this ledger has schema {version}, this harvester supports {SCHEMA_VERSION}; upgrade harvester"

@@ -26,6 +26,8 @@ from sqlalchemy import (
 )
 
 SCHEMA_VERSION = 8
+COPYING = 0
+"""The schema version of a copy that is not complete."""
 
 NEVER = 253_402_300_799.0
 """The last second of the year 9999: a pair that was forced does not expire."""

@@ -36,6 +36,7 @@ DIALECT = Dialect(
     json_elements=func.json_each,
     json_row=func.json_array,
     json_rows=func.json_group_array,
+    continue_ids=lambda _: None,  # an id is the highest one plus one
     # SQLite's JSON keeps 15 digits of a float, but only 17 digits represent every float exactly.
     exact_float=lambda column: func.printf("%!.17g", column),
 )

@@ -6,7 +6,7 @@ from typing import Protocol
 import orjson
 
 from harvester.model import BadLine
-from harvester.private_files import append_private
+from harvester.private_files import append_private, make_private_folder
 from harvester.sources.fields import format_problem
 from harvester.text import printable
 
@@ -44,5 +44,6 @@ class RejectsFile:
         record = {"source": source, "line": bad.line, "field": field, "problem": problem, "text": text}
         if bad.lines > 1:
             record["lines"] = bad.lines
+        make_private_folder(self.path.parent)
         with append_private(self.path) as file:
             file.write(orjson.dumps(record) + b"\n")

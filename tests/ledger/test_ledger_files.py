@@ -12,7 +12,7 @@ import pytest
 from harvester.clock import SystemClock
 from harvester.errors import LedgerError, LedgerLost
 from harvester.health import Component
-from harvester.ledger import Ledger, copy_ledger
+from harvester.ledger import Ledger, back_up_ledger
 from harvester.ledger.sqlite import connect
 from harvester.model import BadLine, Pair, SentPair
 from harvester.sources import RejectsFile
@@ -55,7 +55,7 @@ async def test_a_ledger_may_have_any_file_name(tmp_path, monkeypatch, name):
         names = {path.name for path in tmp_path.iterdir()}
         assert names == {name, f"{name}-wal", f"{name}-shm", f"{name}.owners"}
         assert len(list((tmp_path / f"{name}.owners").iterdir())) == 2
-    copy_ledger(Path(name), Path("copy?x.db"))
+    back_up_ledger(Path(name), Path("copy?x.db"))
     async with await Ledger.open(Path("copy?x.db"), clock=SystemClock()) as ledger:
         assert (await ledger.reports.get_books()).accepted == 1
 
@@ -68,7 +68,7 @@ async def test_new_files_are_private_and_existing_ones_keep_their_mode(tmp_path,
         await open_with_pair(tmp_path / "shared" / "ledger.db"),
     ):
         RejectsFile(tmp_path / "new" / "rejects.ndjson").add(BadLine("s", 1, "f", "p", "t"))
-        copy_ledger(tmp_path / "new" / "ledger.db", tmp_path / "new" / "copy.db")
+        back_up_ledger(tmp_path / "new" / "ledger.db", tmp_path / "new" / "copy.db")
         modes = {str(path.relative_to(tmp_path)): oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
     assert modes.pop("shared") == "0o755"
     folders = {name for name, mode in modes.items() if mode == "0o700"}
@@ -86,7 +86,7 @@ async def test_no_file_is_created_through_a_symbolic_link(tmp_path):
     (tmp_path / "copy.db").symlink_to(victim)
     async with await open_with_pair(tmp_path / "ledger.db"):
         with pytest.raises(LedgerError, match="File exists"):
-            copy_ledger(tmp_path / "ledger.db", tmp_path / "copy.db")
+            back_up_ledger(tmp_path / "ledger.db", tmp_path / "copy.db")
     rejects = RejectsFile(tmp_path / "rejects.ndjson")
     rejects.path.symlink_to(victim)
     with pytest.raises(OSError, match="symbolic links"):

@@ -1,0 +1,197 @@
+"""Copies a ledger into another database, row by row, because SQLite and PostgreSQL have no common tool.
+
+Until all rows have been compared, the copy has the schema version ``COPYING``, so that no process uses a part of a
+ledger. A copy that was interrupted continues. The counts start at the end.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, Table, delete, func, insert, inspect, select, tuple_, union_all, update
+
+from harvester.clock import Clock
+from harvester.errors import LedgerError
+from harvester.ledger.counts import start_counting
+from harvester.ledger.database import Database, Transaction
+from harvester.ledger.file_identity import resolve_ledger
+from harvester.ledger.migrations import create_tables, find_id
+from harvester.ledger.schema import (
+    COPYING,
+    SCHEMA_VERSION,
+    about,
+    batches,
+    differences,
+    metadata,
+    outcome_counts,
+    owners,
+    paces,
+    pair_counts,
+    pairs,
+    parts,
+    plans,
+)
+from harvester.ledger.sqlite import copy as back_up
+from harvester.place import LedgerLocation
+
+_TABLES = [each for each in metadata.sorted_tables if each not in {about, owners, pair_counts, outcome_counts}]
+"""The tables that are copied, a table after those that it refers to. No owner lives when a ledger is copied."""
+
+_PAIR_TABLES = (pairs, plans, differences, paces)
+
+_PAGE_ROWS = 1000
+_PAGE_PARTS = 20
+"""How many rows are copied in one transaction. Those of parts can contain megabytes."""
+
+Show = Callable[[str], None]
+Row = tuple[Any, ...]
+
+
+async def copy_ledger(source: LedgerLocation, to: LedgerLocation, *, clock: Clock, show: Show) -> int:
+    """See ``Ledger.copy``."""
+    async with _open(source, clock, reads_only=True) as original, _open(to, clock) as copy:
+        await _begin(original, copy)
+        await original.report(_check_unused, source)
+        for table in _TABLES:
+            await _copy_table(original, copy, table, show)
+        rows = 0
+        for table in _TABLES:
+            rows += await _compare_table(original, copy, table, show)
+        await original.report(_check_unused, source)
+        await copy.write(_finish, await original.report(_find_last_epoch))
+    return rows
+
+
+async def copy_pairs(source: LedgerLocation, to: Path, *, clock: Clock) -> None:
+    """See ``Ledger.copy_pairs``."""
+    if isinstance(source, Path):
+        back_up(source, to)
+        return
+    async with _open(source, clock, reads_only=True) as original, _open(to, clock) as copy:
+        await _begin(original, copy)
+        for table in _PAIR_TABLES:
+            await _copy_table(original, copy, table, lambda _: None)
+        await copy.write(_finish, await original.report(_find_last_epoch))
+
+
+@asynccontextmanager
+async def _open(location: LedgerLocation, clock: Clock, *, reads_only: bool = False) -> AsyncIterator[Database]:
+    database = Database(resolve_ledger(location), clock, reads_only=reads_only)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def _begin(original: Database, copy: Database) -> None:
+    """Create the tables of the copy, or find those of an interrupted one. Raises ``LedgerError``."""
+    ledger_id = await original.report(find_id)
+    if ledger_id is None:
+        raise LedgerError(
+            f"{original.path} is not a ledger of this version; to upgrade an earlier one, run harvester status"
+        )
+    if not await copy.write(_create, ledger_id):
+        raise LedgerError(f"{copy.path} already contains a ledger; name a new file, or an empty database")
+
+
+def _create(tx: Transaction, ledger_id: str) -> bool:
+    """Return whether the database is a copy of this ledger that is not complete; creates one in an empty database."""
+    if not inspect(tx.connection).has_table(about.name):
+        create_tables(tx)
+        tx.execute(insert(about).values(ledger_id=ledger_id, schema_version=COPYING))
+    found = tx.execute(select(about.c.ledger_id, about.c.schema_version)).one()
+    return tuple(found) == (ledger_id, COPYING)
+
+
+def _check_unused(tx: Transaction, location: LedgerLocation) -> None:
+    if tx.execute(select(owners.c.id).where(owners.c.alive_until > tx.lease_now)).first() is not None:
+        raise LedgerError(
+            f"a process uses the ledger {location}: stop it, and repeat the command. After a kill, wait two minutes"
+        )
+
+
+async def _copy_table(original: Database, copy: Database, table: Table, show: Show) -> None:
+    """Copy the rows that are missing in the copy, in the order of their keys."""
+    after = await copy.read(_find_last_id, table)
+    copied = 0
+    while page := await original.report(_list_page, table, after):
+        await copy.write(_add_page, table, page)
+        after = _get_key(table, page[-1])
+        copied += len(page)
+        show(f"copied {copied} rows of the table {table.name}")
+
+
+async def _compare_table(original: Database, copy: Database, table: Table, show: Show) -> int:
+    """Compare all rows; returns how many there are. Raises ``LedgerError`` if some differ."""
+    compared, after = 0, None
+    while page := await original.report(_list_page, table, after):
+        keys = [_get_key(table, each) for each in page]
+        if set(page) != await copy.read(_find_rows, table, keys):
+            break
+        after = keys[-1]
+        compared += len(page)
+        show(f"compared {compared} rows of the table {table.name}")
+    if page or await copy.read(_count_rows, table) != compared:
+        raise LedgerError(
+            f"the rows of the table {table.name} in {original.path} and {copy.path} differ: the ledger was "
+            "used while it was copied, or since. Empty the copy, stop all processes, and repeat the command"
+        )
+    return compared
+
+
+def _key(table: Table) -> ColumnElement[Any]:
+    columns = list(table.primary_key)
+    return columns[0] if len(columns) == 1 else tuple_(*columns)
+
+
+def _get_key(table: Table, row: Row) -> Any:
+    names = table.c.keys()
+    values = tuple(row[names.index(each.key)] for each in table.primary_key)
+    return values[0] if len(values) == 1 else values
+
+
+def _find_last_id(tx: Transaction, table: Table) -> int | None:
+    """Return the highest id, up to which all rows have been copied; None for a table whose keys are no numbers."""
+    key = _key(table)
+    return tx.execute(select(func.max(key))).scalar_one() if isinstance(key.type, Integer) else None
+
+
+def _list_page(tx: Transaction, table: Table, after: Any) -> list[Row]:
+    key = _key(table)
+    page = select(table).order_by(*table.primary_key).limit(_PAGE_PARTS if table is parts else _PAGE_ROWS)
+    if after is not None:
+        page = page.where(key > (tuple_(*after) if isinstance(after, tuple) else after))
+    return [tuple(row) for row in tx.execute(page)]
+
+
+def _find_rows(tx: Transaction, table: Table, keys: Sequence[Any]) -> set[Row]:
+    return {tuple(row) for row in tx.execute(select(table).where(_key(table).in_(keys)))}
+
+
+def _count_rows(tx: Transaction, table: Table) -> int:
+    return tx.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def _add_page(tx: Transaction, table: Table, page: Sequence[Row]) -> None:
+    """Add the rows that the copy does not have yet."""
+    names = table.c.keys()
+    rows = [dict(zip(names, each, strict=True)) for each in page]
+    tx.execute(tx.dialect.insert(table).on_conflict_do_nothing(), rows)
+
+
+def _find_last_epoch(tx: Transaction) -> int:
+    """Return the highest epoch of the rows, which no owner may get again; 0 if there is none."""
+    used = (select(each.c.epoch).where(each.c.epoch.is_not(None)) for each in (owners, pairs, batches))
+    highest: int = tx.execute(select(func.coalesce(func.max(union_all(*used).subquery().c.epoch), 0))).scalar_one()
+    return highest
+
+
+def _finish(tx: Transaction, last_epoch: int) -> None:
+    """Continue the ids of the original, count the rows, and make the copy a ledger."""
+    if last_epoch:
+        tx.execute(insert(owners).values(epoch=last_epoch, id="copy", alive_until=0.0, version=""))
+    tx.dialect.continue_ids(tx.connection)
+    tx.execute(delete(owners))
+    start_counting(tx)
+    tx.execute(update(about).values(schema_version=SCHEMA_VERSION))
