@@ -1,0 +1,154 @@
+{{/* The name of all objects of the release. */}}
+{{- define "harvester.name" -}}
+{{- if contains "harvester" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-harvester" .Release.Name | trunc 50 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{/* The labels that never change, for selectors. Pods also have app.kubernetes.io/component. */}}
+{{- define "harvester.selector" -}}
+app.kubernetes.io/name: harvester
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "harvester.metadata" -}}
+name: {{ include "harvester.name" . }}
+namespace: {{ .Release.Namespace }}
+labels:
+  {{- include "harvester.selector" . | nindent 2 }}
+  app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+  app.kubernetes.io/managed-by: {{ .Release.Service }}
+  helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{/* harvester.toml: what the chart decides, then the value "config". */}}
+{{- define "harvester.toml" -}}
+# The chart sets these.
+state = "/data/ledger.db"
+api_key_dir = "/run/secrets/braze"
+
+{{ required "config is required: the content of harvester.toml" .Values.config }}
+{{- end }}
+
+{{/* The settings of harvester.toml as JSON. Fails if the file is not valid, for example if a setting occurs twice. */}}
+{{- define "harvester.settings" -}}
+{{- $settings := include "harvester.toml" . | fromToml }}
+{{- if $settings.Error }}{{ fail (printf "config is not valid: %s" $settings.Error) }}{{ end }}
+{{- toJson $settings }}
+{{- end }}
+
+{{- define "harvester.webPort" -}}
+{{- $settings := include "harvester.settings" . | fromJson }}
+{{- $settings.web_port | default 8080 | int }}
+{{- end }}
+
+{{/* The template of a pod. Takes "root" and the values "component", "arguments" and "restartPolicy". */}}
+{{- define "harvester.pod" -}}
+{{- $serves := eq .component "serve" }}
+metadata:
+  labels:
+    {{- include "harvester.selector" .root | nindent 4 }}
+    app.kubernetes.io/component: {{ .component }}
+  {{- if $serves }}
+  {{- $settings := include "harvester.settings" .root | fromJson }}
+  annotations:
+    # A pod reloads these settings, so it restarts only if others change.
+    harvester/restart: {{ omit $settings "workspaces" "workspace_defaults" "api_key_dir" "concurrency" "proxy" "proxy_file" | toJson | sha256sum }}
+  {{- end }}
+spec:
+  restartPolicy: {{ .restartPolicy }}
+  serviceAccountName: {{ include "harvester.name" .root }}
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  # After a SIGTERM, harvester ends within 25 seconds.
+  terminationGracePeriodSeconds: 30
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 65532
+    runAsGroup: 65532
+    fsGroup: 65532
+    fsGroupChangePolicy: OnRootMismatch
+    seccompProfile: {type: RuntimeDefault}
+  {{- with .root.Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  {{- with .root.Values.nodeSelector }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .root.Values.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if and (not $serves) (eq .root.Values.mode "service") }}
+  # The volume can be mounted only on the node of the service.
+  affinity:
+    podAffinity:
+      requiredDuringSchedulingIgnoredDuringExecution:
+        - topologyKey: kubernetes.io/hostname
+          labelSelector:
+            matchLabels:
+              {{- include "harvester.selector" .root | nindent 14 }}
+              app.kubernetes.io/component: serve
+  {{- end }}
+  containers:
+    - name: harvester
+      image: "{{ required "image.repository is required: build the image with the Dockerfile of the repository" .root.Values.image.repository }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}"
+      args: {{- toYaml .arguments | nindent 8 }}
+      env:
+        - {name: TMPDIR, value: /tmp}
+        {{- range $name, $value := .root.Values.env }}
+        - {name: {{ $name }}, value: {{ $value | quote }}}
+        {{- end }}
+      securityContext:
+        readOnlyRootFilesystem: true
+        allowPrivilegeEscalation: false
+        capabilities: {drop: [ALL]}
+      resources: {{- toYaml .root.Values.resources | nindent 8 }}
+      {{- if $serves }}
+      ports:
+        - {name: web, containerPort: {{ include "harvester.webPort" .root }}}
+      startupProbe: # a migration of a large ledger may take minutes
+        httpGet: {path: /livez, port: web}
+        periodSeconds: 5
+        failureThreshold: 120
+      livenessProbe:
+        httpGet: {path: /livez, port: web}
+        periodSeconds: 10
+        timeoutSeconds: 10
+        failureThreshold: 6
+      readinessProbe:
+        httpGet: {path: /readyz, port: web}
+        periodSeconds: 10
+        timeoutSeconds: 15
+      {{- end }}
+      volumeMounts:
+        # Whole folders: a file that is mounted with subPath is never updated.
+        - {name: config, mountPath: /etc/harvester, readOnly: true}
+        - {name: api-keys, mountPath: /run/secrets/braze, readOnly: true}
+        {{- if .root.Values.secrets.files }}
+        - {name: files, mountPath: /run/secrets/files, readOnly: true}
+        {{- end }}
+        - {name: data, mountPath: /data}
+        - {name: tmp, mountPath: /tmp}
+  volumes:
+    - name: config
+      configMap: {name: {{ include "harvester.name" .root }}}
+    - name: api-keys
+      secret: {secretName: {{ required "secrets.apiKeys is required" .root.Values.secrets.apiKeys }}, defaultMode: 0440}
+    {{- with .root.Values.secrets.files }}
+    - name: files
+      secret: {secretName: {{ . }}, defaultMode: 0440}
+    {{- end }}
+    - name: data
+      persistentVolumeClaim: {claimName: {{ include "harvester.name" .root }}}
+    - name: tmp
+      emptyDir: {sizeLimit: {{ .root.Values.temporaryStorage }}}
+{{- end }}
+
+{{/* The template of a job that runs "harvester serve --until-idle". */}}
+{{- define "harvester.job" -}}
+backoffLimit: 0 # the next job continues
+template:
+  {{- include "harvester.pod" (dict "root" . "component" "serve" "restartPolicy" "Never" "arguments" (list "serve" "--config" "/etc/harvester/harvester.toml" "--until-idle")) | nindent 2 }}
+{{- end }}
