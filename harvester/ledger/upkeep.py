@@ -95,9 +95,9 @@ class Upkeep:
         """Let each of these workspaces count as served for the next ``seconds``: call it after claims and in holds."""
         await self._database.write(serving.extend_service, seconds)
 
-    async def list_unserved(self, workspaces: Sequence[str]) -> list[str]:
-        """List those of these workspaces that do not count as served, which any process may serve now."""
-        return await self._database.read(serving.list_unserved, workspaces)
+    async def list_unclaimed(self, workspaces: Sequence[str]) -> list[str]:
+        """List those of these workspaces that do not count as served, so that any process may serve them."""
+        return await self._database.read(serving.list_unclaimed, workspaces)
 
     async def ping(self) -> None:
         """Return once a small query has run, queued behind writes."""
