@@ -181,7 +181,7 @@ async def test_due_times_of_all_workspaces_are_on_twelve_phases_an_hour(eu):
         for workspace in ("eu", "us"):
             pair = Pair(workspace, "c", f"s{number}")
             await eu.ledger.intake.enqueue([SentPair(pair, NOW + number * 150)])
-    due_times = [row[0] for row in query(eu.ledger.path, "SELECT due_at FROM pair")]
+    due_times = [row[0] for row in query(eu.ledger.location, "SELECT due_at FROM pair")]
     assert {due_at % 300 for due_at in due_times} == {0.0}
     assert len({due_at % 3600 for due_at in due_times}) == 12
 
@@ -458,7 +458,7 @@ async def test_no_frequent_method_reads_every_pair(eu, method):
     await eu.enqueue("s", NOW - 1.5 * DAY)
     with recorded_statements(eu.ledger) as statements:
         await method(eu)
-    found = [each for each in explained(eu.ledger.path, statements) if "pair" in each]
+    found = [each for each in explained(eu.ledger.location, statements) if "pair" in each]
     assert found
     for detail in found:
         assert "SCAN pair " not in f"{detail} " or "INDEX pair_open" in detail, detail
@@ -495,7 +495,7 @@ async def test_deletions_of_pairs_use_indexes(eu):
         assert await eu.ledger.intake.remove([Pair("eu", "c", "s")]) == 1
     deletions = [each for each in statements if each[0].startswith("DELETE")]
     assert len(deletions) == 2
-    assert not [detail for detail in explained(eu.ledger.path, deletions) if detail.startswith("SCAN")]
+    assert not [detail for detail in explained(eu.ledger.location, deletions) if detail.startswith("SCAN")]
 
 
 PLANNED = (
@@ -520,7 +520,7 @@ async def test_a_ledger_rebuilt_from_captures_has_the_plans_of_the_lost_one(eu, 
     async with await Ledger.open(tmp_path / "new.db", clock=eu.clock) as new:
         for restored in (5, 0):
             assert await new.rebuild("lost", captures, {"eu": PLAN}) == restored
-        assert query(new.path, PLANNED) == query(eu.ledger.path, PLANNED)
+        assert query(new.location, PLANNED) == query(eu.ledger.location, PLANNED)
     async with await Ledger.open(tmp_path / "new.db", clock=eu.clock) as new:
         assert new.ledger_id == "lost"
 

@@ -87,7 +87,6 @@ class Upkeep:
         """Do everything that is due. Raises ``LedgerError``."""
         await self._lease.renew()
         await self._uploader.recover()
-        await self._dispatcher.refresh_share()
         if self._clock.monotonic() - self._reported_at >= PROGRESS_SECONDS:
             self._reported_at = self._clock.monotonic()
             self._report_progress()
@@ -110,6 +109,7 @@ class Upkeep:
             await self._ledger.upkeep.schedule_due(page)
             await self._expire(page)
         self._dispatcher.refresh(self._workspaces.names)
+        await self._ledger.upkeep.tidy_counts()
         if self._clock.confirmed and self._clock.monotonic() - self._pruned_at >= DAY_SECONDS:
             pruned = await self._ledger.upkeep.prune(keep_days=self._keep_days)
             if pruned.complete:

@@ -8,11 +8,12 @@ from sqlalchemy import BindParameter, String, and_, bindparam, func, select, upd
 
 from harvester.ledger import claim, due, leases, serving
 from harvester.ledger.database import Database, Transaction
+from harvester.ledger.dialect import Owner
 from harvester.ledger.filters import NOW
 from harvester.ledger.leases import SealedBatch
+from harvester.ledger.locks import lock_ledger
 from harvester.ledger.schema import batches, parts
 from harvester.ledger.seal import ClosedBatch, LeaseOver, seal
-from harvester.ledger.sqlite import OwnerLock
 from harvester.model import Part, Probe, Reading
 from harvester.schedule import deferral_seconds
 
@@ -52,12 +53,12 @@ class Batches:
     epoch that claimed them, ``mark_stored`` and ``mark_conflict`` only a batch that is sealed.
     """
 
-    def __init__(self, database: Database, lock: OwnerLock, jitter: random.Random) -> None:
-        """Act as the owner that holds ``lock``."""
+    def __init__(self, database: Database, owner: Owner, jitter: random.Random) -> None:
+        """Act as this owner."""
         self.epoch: int | None = None
         """The present epoch; None before the first claim or recovery, which registers this owner."""
         self._database = database
-        self._lock = lock
+        self._owner = owner
         self._jitter = jitter
         self._registering = asyncio.Lock()
         self._serves = False
@@ -65,7 +66,7 @@ class Batches:
     @property
     def owner(self) -> str:
         """The id of this owner, which it keeps for its whole life."""
-        return self._lock.owner
+        return self._owner.name
 
     async def register(self) -> None:
         """Begin a new epoch, which ends the previous one: call it when ``renew`` returns False.
@@ -176,7 +177,7 @@ class Batches:
         """
         epoch = await self._get_epoch()
         ended = await self._database.write(
-            leases.take_over, owner=self._lock.owner, epoch=epoch, list_dead=self._lock.list_dead
+            leases.take_over, owner=self._owner.name, epoch=epoch, list_dead=self._owner.list_dead
         )
         for each in ended:
             while await self._database.write(leases.release_page, each):
@@ -207,6 +208,7 @@ def list_sealed_parts(tx: Transaction, batch_id: str) -> list[Part]:
 
 def mark_stored(tx: Transaction, batch_id: str, *, dataset: str, destination: str) -> bool:
     """Drop the bytes of a sealed batch's part; the batch is stored with its last part."""
+    lock_ledger(tx)  # the orders are in the order in which others see the parts, so that no loader misses one
     of_part = {"of_batch": batch_id, "of_dataset": dataset, "at": destination}
     marked = tx.execute(_MARK_PART_STORED, of_part).rowcount
     tx.execute(_MARK_BATCH_STORED, {"of_batch": batch_id})

@@ -5,14 +5,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, and_, bindparam, case, func, literal_column, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    String,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+)
 
 from harvester.books import Books
 from harvester.ledger.counts import ACCEPTED, DEFERRED_STATE, OPEN
 from harvester.ledger.database import Transaction
 from harvester.ledger.datasets import list_places
 from harvester.ledger.dialect import Dialect
-from harvester.ledger.enqueue import IDENTITY
 from harvester.ledger.filters import UNSETTLED, WAITING
 from harvester.ledger.json_rows import (
     decode_rows,
@@ -22,22 +34,26 @@ from harvester.ledger.json_rows import (
     select_as_json,
     values_as_table,
 )
-from harvester.ledger.schema import batches, outcome_counts, pair_counts, pairs, parts, workspaces
+from harvester.ledger.schema import IDENTITY, batches, outcome_counts, pair_counts, pairs, parts, workspaces
 from harvester.model import GRACE_SECONDS, Pair, Verdict
 from harvester.schedule import ONCE
 
 _NUMBER = func.sum(pair_counts.c.pairs).label("pairs")
 _SHAPE = [pair_counts.c[name] for name in ("workspace", "state", "outcome", "verdict", "reason", "captured")]
 _OPEN_OF_WORKSPACE = (
-    select(pair_counts.c.pairs)
-    .where(pair_counts.c.workspace == bindparam("of_workspace", type_=String), OPEN, pair_counts.c.pairs > 0)
-    .limit(1)
+    select(pair_counts.c.workspace)
+    .where(pair_counts.c.workspace == bindparam("of_workspace", type_=String), OPEN)
+    .group_by(pair_counts.c.workspace)
+    .having(_NUMBER > 0)
 )
 _UNFINISHED = (
     select(pair_counts.c.workspace)
-    .where(or_(OPEN, pair_counts.c.outcome == "expired"), pair_counts.c.pairs > 0)
-    .distinct()
+    .where(or_(OPEN, pair_counts.c.outcome == "expired"))
+    .group_by(pair_counts.c.workspace)
+    .having(_NUMBER > 0)
 )
+_READINGS = cast(func.sum(outcome_counts.c.readings), BigInteger)
+_COUNT_OUTCOMES = select(outcome_counts.c.outcome, _READINGS).group_by(outcome_counts.c.outcome)
 _SHAPES = select(*_SHAPE, _NUMBER).group_by(*_SHAPE).having(_NUMBER > 0)
 
 
@@ -139,7 +155,7 @@ def count_planned(tx: Transaction) -> int:
 
 def count_readings(tx: Transaction) -> dict[str, int]:
     """Return the number of readings by outcome; ``pending`` are the open ones."""
-    counts = {row.outcome: row.readings for row in tx.execute(select(outcome_counts)) if row.readings}
+    counts = {outcome: number for outcome, number in tx.execute(_COUNT_OUTCOMES) if number}
     return counts | {"pending": sum(count_pending(tx).values())}
 
 

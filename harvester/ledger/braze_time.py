@@ -27,6 +27,7 @@ from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.filters import DUE, EXPIRED, LEASED, NOW, SINCE, UNSETTLED, is_named, released_state
 from harvester.ledger.json_rows import encode_values, values_as_table
+from harvester.ledger.locks import lock_ledger, locked
 from harvester.ledger.plans import group_by_plan
 from harvester.ledger.schema import NEVER, differences, pairs
 from harvester.model import DAY_SECONDS, Pair
@@ -82,6 +83,7 @@ def find_difference(tx: Transaction) -> ClockDifference | None:
 
 def save_difference(tx: Transaction, measured: ClockDifference) -> None:
     """Replace the stored difference."""
+    lock_ledger(tx)
     tx.execute(delete(differences))
     tx.execute(insert(differences).values(seconds=measured.seconds, measured_at=measured.measured_at))
 
@@ -145,8 +147,8 @@ def _move_due(dialect: Dialect) -> tuple[Update, Update]:
     too_long = and_(named, UNSETTLED, pairs.c.deferrals > 0, pairs.c.due_at > _SOON + DEFERRAL_MAX_SECONDS)
     too_early = and_(named, DUE, pairs.c.reading != ONCE, pairs.c.due_at > _SOON)
     return (
-        update(pairs).where(too_long).values(due_at=NOW),
-        update(pairs).where(too_early).values(state="waiting"),
+        update(pairs).where(locked(dialect, too_long)).values(due_at=NOW),
+        update(pairs).where(locked(dialect, too_early)).values(state="waiting"),
     )
 
 
@@ -173,7 +175,7 @@ def _plan_again(dialect: Dialect, plan: ReadingPlan) -> Update:
         p.low_priority: 0,
         p.first_seen_at: case((p.first_seen_at > NOW, NOW), else_=p.first_seen_at),
     }
-    return update(pairs).where(too_late).values(first)
+    return update(pairs).where(locked(dialect, too_late)).values(first)
 
 
 @cache
@@ -189,7 +191,7 @@ def _reopen_expired(dialect: Dialect) -> UpdateBase:
         p.low_priority: 0,
         p.first_seen_at: case((p.first_seen_at > NOW, NOW), else_=p.first_seen_at),
     }
-    return update(pairs).where(by_mistake).values(opened).returning(p.workspace)
+    return update(pairs).where(locked(dialect, by_mistake)).values(opened).returning(p.workspace)
 
 
 @cache
@@ -203,4 +205,4 @@ def _move_first_seen(dialect: Dialect) -> Update:
         p.expires_at: p.expires_at - p.first_seen_at + NOW,
         p.due_at: p.due_at - p.first_seen_at + NOW,
     }
-    return update(pairs).where(no_time, p.first_seen_at > _SOON).values(seen_now)
+    return update(pairs).where(locked(dialect, and_(no_time, p.first_seen_at > _SOON))).values(seen_now)

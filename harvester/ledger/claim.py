@@ -33,6 +33,8 @@ from harvester.ledger.schema import pairs
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair, Probe, Reading
 from harvester.schedule import ONCE, ReadingPlan
 
+_TO_EPOCH: BindParameter[int] = bindparam("to_epoch", type_=Integer)
+
 Found = list[tuple[str, int]]
 """Pairs that a claim leases, each with its workspace and its id, in the order of their priority in a workspace."""
 
@@ -57,7 +59,7 @@ def claim(tx: Transaction, limits: Mapping[str, int], probes: Mapping[str, Probe
     leased: dict[int, Reading] = {}
     for plan, ids in _group_by_plan(get_plans(tx, workspaces), found).items():
         leased |= _lease(tx, plan, ids, epoch)
-    return [leased[pair_id] for _, pair_id in found]
+    return [leased[pair_id] for _, pair_id in found if pair_id in leased]
 
 
 def _find_due(tx: Transaction, limits: Mapping[str, int]) -> Found:
@@ -82,8 +84,9 @@ def _select_due(dialect: Dialect) -> Select[str]:
     named = values_as_table(dialect, pairs.c.workspace)
     due = and_(pairs.c.workspace == named.c.workspace, DUE, IN_TIME)
     most: BindParameter[int] = bindparam("most", type_=Integer)
-    first = select(pairs.c.id).where(due).order_by(*PRIORITY).limit(most).correlate(named).subquery()
-    return select_lists(dialect, named.c.workspace, first.c.id)
+    first = select(pairs.c.id).where(due).order_by(*PRIORITY).limit(most).correlate(named)
+    unlocked = first.with_for_update(skip_locked=True, key_share=True).subquery()
+    return select_lists(dialect, named.c.workspace, unlocked.c.id)
 
 
 def _find_waiting(tx: Transaction, limits: Mapping[str, int]) -> Found:
@@ -118,8 +121,8 @@ def _group_by_plan(plans: Mapping[str, ReadingPlan], found: Found) -> dict[Readi
 def _lease(tx: Transaction, plan: ReadingPlan, ids: Sequence[int], epoch: int) -> dict[int, Reading]:
     """Lease pairs that follow one plan; returns the reading of each."""
     mark, read = _lease_statements(tx.dialect, plan, confirmed=tx.confirmed)
-    values = encode_values(ids)
-    tx.execute(mark, values | {"to_epoch": epoch})
+    values = encode_values(ids) | {"to_epoch": epoch}
+    tx.execute(mark, values)
     return {each.pair_id: each for each in _build_readings(tx.execute(read, values), epoch)}
 
 
@@ -128,12 +131,14 @@ def _lease_statements(dialect: Dialect, plan: ReadingPlan, *, confirmed: bool) -
     """Return the statement that leases the pairs of one plan, and the one that reads them afterwards."""
     named = values_as_table(dialect, pairs.c.id)
     these = pairs.c.id.in_(select(named.c.id))
+    free = or_(DUE, WAITING)  # another transaction may have leased a pair since it was found
+    ours = and_(these, LEASED, pairs.c.epoch == _TO_EPOCH)
     name, ending_at = _latest_due(plan), _find_ending_at(plan)
-    leasing: dict[Any, Any] = {pairs.c.state: "leased", pairs.c.epoch: bindparam("to_epoch", type_=Integer)}
+    leasing: dict[Any, Any] = {pairs.c.state: "leased", pairs.c.epoch: _TO_EPOCH}
     if confirmed:
         leasing |= {pairs.c.reading: name, pairs.c.ending_at: ending_at}
         name, ending_at = pairs.c.reading, pairs.c.ending_at
-    return update(pairs).where(these).values(leasing), _select_readings(dialect, these, name, ending_at)
+    return update(pairs).where(these, free).values(leasing), _select_readings(dialect, ours, name, ending_at)
 
 
 def list_leased(tx: Transaction, epoch: int) -> list[Reading]:

@@ -15,7 +15,6 @@ from harvester.clock import Clock
 from harvester.errors import LedgerError
 from harvester.ledger.counts import start_counting
 from harvester.ledger.database import Database, Transaction
-from harvester.ledger.file_identity import resolve_ledger
 from harvester.ledger.migrations import create_tables, find_id
 from harvester.ledger.schema import (
     COPYING,
@@ -77,7 +76,7 @@ async def copy_pairs(source: LedgerLocation, to: Path, *, clock: Clock) -> None:
 
 @asynccontextmanager
 async def _open(location: LedgerLocation, clock: Clock, *, reads_only: bool = False) -> AsyncIterator[Database]:
-    database = Database(resolve_ledger(location), clock, reads_only=reads_only)
+    database = Database(location, clock, reads_only=reads_only)
     try:
         yield database
     finally:
@@ -89,10 +88,10 @@ async def _begin(original: Database, copy: Database) -> None:
     ledger_id = await original.report(find_id)
     if ledger_id is None:
         raise LedgerError(
-            f"{original.path} is not a ledger of this version; to upgrade an earlier one, run harvester status"
+            f"{original.location} is not a ledger of this version; to upgrade an earlier one, run harvester status"
         )
     if not await copy.write(_create, ledger_id):
-        raise LedgerError(f"{copy.path} already contains a ledger; name a new file, or an empty database")
+        raise LedgerError(f"{copy.location} already contains a ledger; name a new file, or an empty database")
 
 
 def _create(tx: Transaction, ledger_id: str) -> bool:
@@ -134,7 +133,7 @@ async def _compare_table(original: Database, copy: Database, table: Table, show:
         show(f"compared {compared} rows of the table {table.name}")
     if page or await copy.read(_count_rows, table) != compared:
         raise LedgerError(
-            f"the rows of the table {table.name} in {original.path} and {copy.path} differ: the ledger was "
+            f"the rows of the table {table.name} in {original.location} and {copy.location} differ: the ledger was "
             "used while it was copied, or since. Empty the copy, stop all processes, and repeat the command"
         )
     return compared

@@ -4,11 +4,13 @@ Triggers of the database keep the counts, in the transaction that changes a pair
 transaction that is rolled back changes none. ``find_wrong_counts`` compares them with a full count.
 """
 
+from collections import Counter
 from typing import Any
 
-from sqlalchemy import DDL, delete, select, text
+from sqlalchemy import DDL, select, text
 
 from harvester.ledger.database import Transaction
+from harvester.ledger.dialect import Dialect
 from harvester.ledger.schema import outcome_counts, pair_counts
 from harvester.model import DAY_SECONDS, GRACE_SECONDS
 
@@ -27,71 +29,50 @@ _KEY = (
     " CASE ROW.state WHEN 'settled' THEN coalesce(ROW.outcome, '') ELSE '' END,"
     " CASE ROW.state WHEN 'settled' THEN coalesce(ROW.verdict, '') ELSE '' END,"
     " CASE ROW.state WHEN 'settled' THEN coalesce(ROW.reason, '') ELSE '' END,"
-    " ROW.captures > 0,"
-    " CASE ROW.state WHEN 'settled' THEN 0 ELSE CAST((ROW.expires_at - GRACE) / DAY AS INTEGER) END"
+    " CAST(ROW.captures > 0 AS INTEGER),"
+    " CASE ROW.state WHEN 'settled' THEN 0 ELSE CAST(WHOLE((ROW.expires_at - GRACE) / DAY) AS INTEGER) END"
 ).replace("GRACE", str(GRACE_SECONDS)).replace("DAY", str(DAY_SECONDS))  # fmt: skip
 """The values by which a pair is counted, in the order of the columns of ``pair_count``."""
-
-_ADD_PAIR = "INSERT INTO pair_count VALUES (KEY, CHANGE) ON CONFLICT DO UPDATE SET pairs = pairs + CHANGE;".replace(
-    "KEY", _KEY
-)
-_ADD_ACCEPTED = (
-    "INSERT INTO pair_count (workspace, state, pairs) VALUES (ROW.workspace, 'accepted', CHANGE)"
-    " ON CONFLICT DO UPDATE SET pairs = pairs + CHANGE;"
-)
-_ADD_OUTCOME = (
-    "INSERT INTO outcome_count VALUES (ROW.outcome, CHANGE) ON CONFLICT DO UPDATE SET readings = readings + CHANGE;"
-)
-
-
-def _plus(*statements: str) -> str:
-    return "".join(statements).replace("ROW", "new").replace("CHANGE", "1")
-
-
-def _minus(*statements: str) -> str:
-    return "".join(statements).replace("ROW", "old").replace("CHANGE", "-1")
-
-
-_TRIGGERS = (
-    f"CREATE TRIGGER pair_added AFTER INSERT ON pair BEGIN {_plus(_ADD_PAIR, _ADD_ACCEPTED)} END",
-    f"CREATE TRIGGER pair_deleted AFTER DELETE ON pair BEGIN {_minus(_ADD_PAIR, _ADD_ACCEPTED)} END",
-    (
-        "CREATE TRIGGER pair_changed"
-        " AFTER UPDATE OF state, outcome, verdict, reason, captures, deferrals, expires_at ON pair"
-        f" WHEN ({_minus(_KEY)}) IS NOT ({_plus(_KEY)}) BEGIN {_minus(_ADD_PAIR)} {_plus(_ADD_PAIR)} END"
-    ),
-    f"CREATE TRIGGER outcome_added AFTER INSERT ON outcome BEGIN {_plus(_ADD_OUTCOME)} END",
-    f"CREATE TRIGGER outcome_deleted AFTER DELETE ON outcome BEGIN {_minus(_ADD_OUTCOME)} END",
-)
 
 _COUNT_PAIRS = (
     "SELECT KEY, count(*) FROM pair GROUP BY 1, 2, 3, 4, 5, 6, 7"
     " UNION ALL SELECT workspace, 'accepted', '', '', '', 0, 0, count(*) FROM pair GROUP BY 1"
-).replace("KEY", _KEY.replace("ROW.", ""))
+)
 _COUNT_OUTCOMES = "SELECT outcome, count(*) FROM outcome GROUP BY 1"
 
 
 def start_counting(tx: Transaction) -> None:
     """Count what a ledger contains, and keep the counts from now on."""
-    tx.execute(text("INSERT INTO pair_count " + _COUNT_PAIRS))
+    tx.execute(text("INSERT INTO pair_count " + _count_pairs(tx.dialect)))
     tx.execute(text("INSERT INTO outcome_count " + _COUNT_OUTCOMES))
-    for each in _TRIGGERS:
+    for each in tx.dialect.count_statements(_get_key(tx.dialect)):
         tx.execute(DDL(each))  # type: ignore[no-untyped-call] # SQLAlchemy gives it no types
+
+
+def _get_key(dialect: Dialect) -> str:
+    return _KEY.replace("WHOLE", dialect.whole)
+
+
+def _count_pairs(dialect: Dialect) -> str:
+    return _COUNT_PAIRS.replace("KEY", _get_key(dialect).replace("ROW.", ""))
 
 
 def find_wrong_counts(tx: Transaction) -> list[str]:
     """Compare the counts with a full count, which reads every pair; returns a description of each difference."""
     wrong = []
-    for table, counting in ((pair_counts, _COUNT_PAIRS), (outcome_counts, _COUNT_OUTCOMES)):
-        kept: dict[tuple[Any, ...], int] = {tuple(row[:-1]): row[-1] for row in tx.execute(select(table)) if row[-1]}
+    for table, counting in ((pair_counts, _count_pairs(tx.dialect)), (outcome_counts, _COUNT_OUTCOMES)):
+        kept: Counter[tuple[Any, ...]] = Counter()
+        for row in tx.execute(select(table)):
+            kept[tuple(row[:-1])] += row[-1]
         real: dict[tuple[Any, ...], int] = {tuple(row[:-1]): row[-1] for row in tx.execute(text(counting))}
         for key in sorted(kept.keys() | real.keys()):
-            if kept.get(key, 0) != real.get(key, 0):
+            if kept[key] != real.get(key, 0):
                 name = " ".join(str(each) for each in key if each != "")
-                wrong.append(f"{name}: {kept.get(key, 0)} counted, {real.get(key, 0)} found")
+                wrong.append(f"{name}: {kept[key]} counted, {real.get(key, 0)} found")
     return wrong
 
 
-def delete_empty_counts(tx: Transaction) -> None:
-    """Delete counts that are zero: every day that has passed leaves some."""
-    tx.execute(delete(pair_counts).where(pair_counts.c.pairs == 0))
+def tidy_counts(tx: Transaction) -> None:
+    """Summarize counts that were added one by one, and delete those that are zero: each day that passes leaves some."""
+    for statement in tx.dialect.fold_counts:
+        tx.execute(text(statement))

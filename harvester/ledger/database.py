@@ -1,30 +1,26 @@
 """Two threads, each with its own connection: one for transactions that write, one for reports.
 
-A slow report never delays a claim. Every database error becomes a ``LedgerError``.
+A slow report never delays a claim. Every database error becomes a ``LedgerError``. A transaction that fails because a
+server is unavailable is repeated until it succeeds, so that its caller only waits.
 """
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, TypeVarTuple, overload
 
-import structlog
 from sqlalchemy import Connection, CursorResult, Engine, Executable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from harvester.clock import BrazeClock, Clock
 from harvester.errors import LedgerError, LedgerLost
-from harvester.ledger.dialect import Dialect
-from harvester.ledger.file_identity import FileIdentity
-from harvester.ledger.sqlite import DIALECT, READS_ONLY, connect, connect_to_read, describe, save
-from harvester.private_files import make_private_folder
-
-log = structlog.get_logger()
+from harvester.ledger.availability import READ_PATIENCE_SECONDS, Availability, CommitUnknown, TransactionFailed
+from harvester.ledger.dialect import READS_ONLY, Backend, Begun, Dialect, Owner
+from harvester.ledger.sqlite_file import SQLiteFile
+from harvester.place import LedgerLocation
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,9 +38,9 @@ renewals before that, so a ledger that is slow for half a minute costs no leases
 class Transaction:
     """One open transaction: its connection, its database's dialect, and its time.
 
-    ``now`` is Braze's time; ``confirmed`` is whether a response has confirmed it. Leases follow the machine's clock,
-    ``lease_now``, which all processes that use the file share. A lease that is taken or renewed in this transaction
-    ends at ``lease_until``.
+    ``now`` is Braze's time; ``confirmed`` is whether a response has confirmed it. Leases follow ``lease_now``, a clock
+    that all processes share: the machine's for a file, the server's for a database. A lease that is taken or renewed
+    in this transaction ends at ``lease_until``.
     """
 
     connection: Connection
@@ -94,94 +90,147 @@ class Lane:
         self._thread.shutdown()
 
 
+def _create_backend(location: LedgerLocation) -> Backend:
+    """Return the database at a location. Raises ``LedgerError``, or ``UsageError`` without its client library."""
+    if isinstance(location, Path):
+        return SQLiteFile(location)
+    from harvester.ledger.postgresql import PostgreSQL  # noqa: PLC0415 - most users need no client of a server
+
+    return PostgreSQL(location)
+
+
 class Database:
-    """The connections of this process to a ledger's file."""
+    """The connections of this process to a ledger."""
 
-    def __init__(self, path: Path, clock: Clock, *, reads_only: bool = False) -> None:
-        """Open or create the file; ``clock`` is the machine's. Raises ``LedgerError``.
+    def __init__(self, location: LedgerLocation, clock: Clock, *, reads_only: bool = False) -> None:
+        """Open or create the ledger; ``clock`` is the machine's. Raises ``LedgerError``.
 
-        With ``reads_only``, the file must exist, and is opened read-only: ``write`` fails.
+        With ``reads_only``, the ledger must exist, and is opened read-only: ``write`` fails.
         """
-        self.path = path
+        self._backend = _create_backend(location)
         self.clock = BrazeClock(clock)
-        self._machine = clock
         self.lease_seconds = LEASE_SECONDS
-        self.lost: LedgerLost | None = None
-        """Set once the file was moved or removed; every transaction raises it from then on."""
-        self._files: FileIdentity | None = None
-        self._writes = Lane("ledger", connect_to_read(path) if reads_only else connect(path))
-        self._reports = Lane("reports", connect_to_read(path))
+        self.availability = Availability(patience_seconds=READ_PATIENCE_SECONDS if reads_only else None)
+        self._machine = clock
+        self._opened = False
+        self._writes = Lane("ledger", self._backend.connect(reads_only=reads_only))
+        self._reports = Lane("reports", self._backend.connect(reads_only=True))
         self._reading = self._writes.engine.execution_options(**READS_ONLY)
 
-    def watch_files(self) -> None:
-        """Detect from now on when a file of the ledger is removed or replaced."""
-        self._files = FileIdentity(self.path)
+    @property
+    def location(self) -> LedgerLocation:
+        """Return where the ledger is. Links to a file are resolved."""
+        return self._backend.location
+
+    @property
+    def lost(self) -> LedgerLost | None:
+        """Return the error that every transaction raises once a file was moved or removed; None before that."""
+        return self._backend.lost
+
+    def watch(self) -> None:
+        """Wait from now on for a server that is unavailable, and detect when a file is removed or replaced."""
+        self._opened = True
+        self._backend.watch()
+
+    def create_owner(self, name: str) -> Owner:
+        """Show other processes that this one lives. Raises ``LedgerError``."""
+        return self._backend.create_owner(name)
 
     async def close(self) -> None:
-        """Close both connections, the writing one last, since the last one cleans up the file."""
+        """Close both connections, the writing one last, since the last one cleans up a file."""
         await self._reports.close()
         await self._writes.close()
 
     async def write(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a function as one transaction, which is durable on return. Raises ``LedgerError``."""
-        work = self._work(verb, *args, **kwargs)
-        return await self._writes.run(lambda: self._transaction(self._writes.engine, work))
+        """Run a function as one transaction, which is durable on return. Raises ``LedgerError``.
+
+        The function may run several times, but only one of these transactions is committed.
+        """
+        return await self._repeat(self._writes, lambda: self._work(self._writes.engine, verb, *args, **kwargs))
 
     async def read(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function that only reads, queued behind writes but without a write lock. Raises ``LedgerError``."""
-        work = self._work(verb, *args, **kwargs)
-        return await self._writes.run(lambda: self._transaction(self._reading, work))
+        return await self._repeat(self._writes, lambda: self._work(self._reading, verb, *args, **kwargs))
 
     async def report(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function that only reads, concurrently with writes. Raises ``LedgerError``."""
-        work = self._work(verb, *args, **kwargs)
-        return await self._reports.run(lambda: self._report(work))
+        return await self._repeat(self._reports, lambda: self._work(self._reports.engine, verb, *args, **kwargs))
 
     def _work(
-        self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
-    ) -> Callable[[Connection], R]:
+        self, engine: Engine, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[[], R]:
         """Bind a function to the time of its call: other threads cannot read the event loop's time."""
-        now, lease_now = self.clock.wall(), self._machine.wall()
-        times = (now, self.clock.confirmed, lease_now, lease_now + self.lease_seconds)
-        return lambda connection: verb(Transaction(connection, DIALECT, *times), *args, **kwargs)
+        now, confirmed, machine = self.clock.wall(), self.clock.confirmed, self._machine.wall()
 
-    def _report(self, work: Callable[[Connection], R]) -> R:
-        if self.lost is not None or (self._files is not None and self._files.missing() is not None):
-            self._writes.run_now(self._check_in_place)  # only its connection can save the content
-        return self._execute(self._reports.engine, work)
+        def begin(connection: Connection, begun: Begun) -> R:
+            lease_now = machine if begun.lease_now is None else begun.lease_now
+            times = (now, confirmed, lease_now, lease_now + self.lease_seconds)
+            return verb(Transaction(connection, self._backend.dialect, *times), *args, **kwargs)
 
-    def _transaction(self, engine: Engine, work: Callable[[Connection], R]) -> R:
-        self._check_in_place()
-        return self._execute(engine, work)
+        return lambda: self._run(engine, begin, now)
 
-    def _execute(self, engine: Engine, work: Callable[[Connection], R]) -> R:
+    async def _repeat(self, lane: Lane, start: Callable[[], Callable[[], R]]) -> R:
+        """Run work until it succeeds; ``start`` returns it for each attempt. Raises ``LedgerError``."""
+        failures = 0
+        while True:
+            try:
+                result = await lane.run(start())
+            except TransactionFailed as failure:
+                failures += 1
+                await self.availability.wait(failures, failure.error)
+            except CommitUnknown as unknown:
+                if await self._was_committed(lane, unknown.transaction_id):
+                    return unknown.result  # type: ignore[no-any-return] # it is of this call
+            else:
+                self.availability.record_success()
+                return result
+
+    async def _was_committed(self, lane: Lane, transaction_id: str) -> bool:
+        """Ask the server until it knows whether a transaction was committed. Raises ``LedgerError``."""
+        failures = 0
+        while True:
+            try:
+                committed = await lane.run(
+                    lambda: self._try(lane.engine, lambda each: self._backend.was_committed(each, transaction_id))
+                )
+            except TransactionFailed as failure:
+                failures += 1
+                await self.availability.wait(failures, failure.error)
+                continue
+            if committed is not None:
+                return committed
+            await self.availability.wait(1, LedgerError("the server still ends a transaction"))
+
+    def _run(self, engine: Engine, work: Callable[[Connection, Begun], R], now: float) -> R:
+        """Run one transaction on this thread. Raises ``LedgerError``, ``TransactionFailed`` or ``CommitUnknown``."""
+        if not self._backend.is_in_place():
+            if engine is self._reports.engine:  # only the other connection can save the content
+                self._writes.run_now(lambda: self._backend.check_in_place(self._writes.engine, now))
+            self._backend.check_in_place(self._writes.engine, now)
+        writes = engine is self._writes.engine
+        return self._try(engine, lambda connection: self._commit(connection, work, writes=writes))
+
+    def _try(self, engine: Engine, work: Callable[[Connection], R]) -> R:
+        """Call a function with a connection. Raises ``LedgerError`` or ``TransactionFailed``."""
         try:
-            with engine.begin() as connection:
+            with engine.connect() as connection:
                 return work(connection)
         except DBAPIError as error:
-            raise LedgerError(
-                f"the ledger {self.path} cannot be used: {describe(error)}; nothing sealed is lost"
-            ) from None
+            problem = LedgerError(
+                f"the ledger {self.location} cannot be used: {self._backend.describe(error)}; nothing sealed is lost"
+            )
+            if self._opened and self._backend.is_transient(error):
+                raise TransactionFailed(problem) from None
+            raise problem from None
 
-    def _check_in_place(self) -> None:
-        """Compare the files by device and inode; the content of a lost file is saved beside it, once."""
-        missing = self._files.missing() if self._files is not None and self.lost is None else None
-        if missing is not None:
-            self.lost = LedgerLost(f"{missing} was removed or replaced while it was in use. {self._rescue()}")
-            log.error("ledger_lost", reason=str(self.lost))
-        if self.lost is not None:
-            raise self.lost
-
-    def _rescue(self) -> str:
-        """Copy the content of the open file beside it; returns a sentence with the copy's name and what to do."""
-        moment = datetime.fromtimestamp(self.clock.wall(), UTC)
-        to = self.path.with_name(f"{self.path.name}.saved-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
-        connection = self._writes.engine.raw_connection()
-        try:
-            make_private_folder(to.parent)
-            save(connection.driver_connection, to, what=str(self.path))  # type: ignore[arg-type] # it is sqlite3's
-        except (LedgerError, OSError) as error:
-            return f"Its content could not be saved ({error}): restore a backup, or use harvester ledger rebuild"
-        finally:
-            connection.close()
-        return f"Its content was saved: move {to} to {self.path}, and start again"
+    def _commit(self, connection: Connection, work: Callable[[Connection, Begun], R], *, writes: bool) -> R:
+        with connection.begin() as transaction:
+            begun = self._backend.begin(connection, writes=writes)
+            result = work(connection, begun)
+            try:
+                transaction.commit()
+            except DBAPIError as error:
+                if begun.transaction_id is not None and self._backend.is_transient(error):
+                    raise CommitUnknown(begun.transaction_id, result) from None
+                raise
+            return result

@@ -1,23 +1,22 @@
 """Stores which dataset is at which place, so that a capture can start while a known place is unavailable."""
 
-from sqlalchemy import ColumnElement, delete, insert, literal_column, select
+from sqlalchemy import delete, insert, or_, select
 
 from harvester.ledger.database import Transaction
+from harvester.ledger.locks import lock_ledger
 from harvester.ledger.schema import datasets
-
-_ROW_ORDER: ColumnElement[int] = literal_column("rowid")
-"""SQLite's own number of a row: each ``save_dataset`` inserts the last one."""
 
 
 def save_dataset(tx: Transaction, place: str, dataset_id: str) -> None:
-    """Store the id of the dataset at a place."""
-    tx.execute(delete(datasets).where(datasets.c.place == place))
+    """Store the id of the dataset at a place. A dataset is only at the place where it was found last."""
+    lock_ledger(tx)
+    tx.execute(delete(datasets).where(or_(datasets.c.place == place, datasets.c.dataset_id == dataset_id)))
     tx.execute(insert(datasets).values(place=place, dataset_id=dataset_id))
 
 
 def list_places(tx: Transaction) -> dict[str, str]:
     """Return the place where each dataset was found last."""
-    return {row.dataset_id: row.place for row in tx.execute(select(datasets).order_by(_ROW_ORDER))}
+    return {row.dataset_id: row.place for row in tx.execute(select(datasets))}
 
 
 def find_dataset(tx: Transaction, place: str) -> str | None:

@@ -1,15 +1,29 @@
-"""Defines the operations that differ between databases. All other statements are the same."""
+"""Defines what differs between databases: a few expressions of SQL (``Dialect``), and the rest (``Backend``)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import ColumnElement, Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from harvester.errors import LedgerLost
+from harvester.place import LedgerLocation
+
+READS_ONLY = {"reads_only": True}
+"""The option of a connection whose transactions only read, and therefore block no other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """The operations of a database that SQLAlchemy does not abstract."""
+
+    single_writer: bool
+    """Whether only one transaction writes at a time.
+
+    Otherwise transactions lock the rows that they change, in the order of their ids, and ids are not in the order of
+    the transactions.
+    """
 
     insert: Callable[[Any], Any]
     """An ``INSERT`` that has ``on_conflict_do_nothing``."""
@@ -25,6 +39,81 @@ class Dialect:
 
     continue_ids: Callable[[Connection], None]
     """Let the database choose the ids of new rows after those that were added with their ids."""
+    json_value: Callable[..., Any]
+    """A JSON array as an element of another one, and not as text."""
 
     exact_float: Callable[[ColumnElement[Any]], ColumnElement[Any]]
     """A float as JSON, or as text, with every digit."""
+
+    whole: str
+    """The SQL function that drops the fraction of a positive float."""
+
+    count_statements: Callable[[str], tuple[str, ...]]
+    """The statements that make the database count pairs by a key, which refers to the row as ``ROW``."""
+
+    lock_schema: str
+    """The statement that lets transactions wait for each other that create or upgrade the tables; empty for none."""
+
+    after_create: tuple[str, ...]
+    """Statements for new tables."""
+
+    fold_counts: tuple[str, ...]
+    """Statements that delete empty counts, and summarize those that transactions added as rows of their own."""
+
+
+class Begun(NamedTuple):
+    """A transaction that began: the time of leases (None for the machine's), and its id, which outlives it."""
+
+    lease_now: float | None = None
+    transaction_id: str | None = None
+
+
+class Owner(Protocol):
+    """The identity of this process among those that use the ledger, and which others have ended."""
+
+    name: str
+
+    def list_dead(self, owners: Iterable[str]) -> list[str]:
+        """Return the owners whose process is known to have ended."""
+
+    def release(self) -> None:
+        """Show that this process has ended."""
+
+
+class Backend(Protocol):
+    """A database that contains a ledger."""
+
+    dialect: Dialect
+    lost: LedgerLost | None
+    """Set once the ledger was moved or removed; every transaction raises it from then on."""
+
+    @property
+    def location(self) -> LedgerLocation:
+        """Return where the ledger is. Links to a file are resolved."""
+
+    def connect(self, *, reads_only: bool) -> Engine:
+        """Return an engine for one thread at a time; creates what is missing unless it ``reads_only``."""
+
+    def begin(self, connection: Connection, *, writes: bool) -> Begun:
+        """Prepare a transaction, and return its lease time and id."""
+
+    def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
+        """Return whether a transaction was committed; None while the server still ends it."""
+
+    def watch(self) -> None:
+        """Detect from now on when the ledger is moved or removed."""
+
+    def is_in_place(self) -> bool:
+        """Return whether the ledger is where it was opened. Cheap."""
+
+    def check_in_place(self, engine: Engine, now: float) -> None:
+        """Save the content of a ledger that is not in its place, once. Raises ``LedgerLost``."""
+
+    def create_owner(self, name: str) -> Owner:
+        """Show other processes that this one lives."""
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        """Return whether the same transaction may succeed later."""
+
+    def describe(self, error: DBAPIError) -> str:
+        """Describe an error for people, and what to do."""

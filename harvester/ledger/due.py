@@ -10,6 +10,7 @@ from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.filters import DEFERRED, DUE, IN_TIME, NOW, WAITING, is_named
 from harvester.ledger.json_rows import decode_rows, encode_values, select_as_json, values_as_table
+from harvester.ledger.locks import locked
 from harvester.ledger.schema import pairs
 
 
@@ -25,7 +26,7 @@ class DueCount:
 def make_due(dialect: Dialect) -> Update:
     """Change overdue waiting readings of some workspaces to the state ``due``."""
     late = and_(WAITING, is_named(dialect), pairs.c.due_at <= NOW)
-    return update(pairs).where(late).values(state="due")
+    return update(pairs).where(locked(dialect, late, skip=True)).values(state="due")
 
 
 def list_due(tx: Transaction, workspaces: Sequence[str]) -> dict[str, float]:

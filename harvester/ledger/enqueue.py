@@ -5,15 +5,16 @@ of its send may become known, or be earlier than the known one. A captured pair 
 new send.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     ColumnElement,
     Executable,
-    Integer,
     Select,
     Update,
     and_,
@@ -39,19 +40,24 @@ from harvester.ledger.known_pairs import (
     start_plan,
     take_earlier_time,
 )
+from harvester.ledger.locks import lock_arrived
 from harvester.ledger.plans import get_plans
-from harvester.ledger.schema import NEVER, pairs
+from harvester.ledger.schema import IDENTITY, NEVER, pairs
 from harvester.model import Pair, SentPair
 from harvester.schedule import ONCE, SINGLE_READING_PLAN, ReadingPlan
 
-IDENTITY = (pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
 _COLUMNS = (*IDENTITY, pairs.c.sent_at, pairs.c.expires_at, pairs.c.reading, pairs.c.due_at, pairs.c.state)
 
 _WHICH = {"any": true(), "planned": pairs.c.reading != ONCE, "once": pairs.c.reading == ONCE}
 """Which known pairs a statement updates: by how they are read."""
 
-_BEFORE: BindParameter[int] = bindparam("before", type_=Integer)
+_BEFORE: BindParameter[int] = bindparam("before", type_=BigInteger)
 """The highest id of the pairs that were there before the arrivals."""
+
+_MAX_ID = 2**62
+
+Row = tuple[Any, ...]
+"""The values of ``_COLUMNS``."""
 
 _LAST_ID = select(func.coalesce(func.max(pairs.c.id), 0))
 _COUNT_NEW = select(func.count()).select_from(pairs).where(pairs.c.id > _BEFORE)
@@ -86,19 +92,20 @@ def enqueue(
     plans = get_plans(tx, sorted({pair.workspace for pair in latest}))
     by_plan = [_row(each, plans[pair.workspace], tx.now, forced=forced) for pair, each in latest.items()]
     rows = [_row(each, SINGLE_READING_PLAN, tx.now, forced=forced) for each in latest.values()] if once else by_plan
-    before = {"before": tx.execute(_LAST_ID).scalar_one()}
-    new = _insert_new(tx, rows, before)
+    inserted = _insert_new(tx, rows)
     question = None
-    if new < len(rows):
+    if inserted.number < len(rows):
         confirmed = tx.confirmed or trust_clock
         # A list that is read once does not end a plan.
         changes = [("planned", by_plan), ("once", rows)] if once else [("any", rows)]
         for which, arrived in changes:
-            values = encode_rows(arrived) | before
+            known = inserted.select_known(arrived)
+            lock_arrived(tx, known)
+            values = encode_rows(known) | {"before": inserted.before}
             for statement in _update_known(tx.dialect, which, forced=forced, confirmed=confirmed):
                 tx.execute(statement, values)
         question = None if confirmed else _find_closed(tx, rows)
-    return EnqueueResult(new=new, known=len(arrivals) - new, in_question=question)
+    return EnqueueResult(new=inserted.number, known=len(arrivals) - inserted.number, in_question=question)
 
 
 def enqueue_new(tx: Transaction, arrivals: Sequence[SentPair]) -> int:
@@ -107,13 +114,31 @@ def enqueue_new(tx: Transaction, arrivals: Sequence[SentPair]) -> int:
     Returns how many were new.
     """
     rows = [_row(each, SINGLE_READING_PLAN, tx.now, forced=False) for each in arrivals]
-    return _insert_new(tx, rows, {"before": tx.execute(_LAST_ID).scalar_one()})
+    return _insert_new(tx, rows).number
 
 
-def _insert_new(tx: Transaction, rows: Sequence[Sequence[object]], before: Mapping[str, int]) -> int:
-    tx.execute(_insert(tx.dialect), encode_rows(rows))
-    count: int = tx.execute(_COUNT_NEW, before).scalar_one()
-    return count
+@dataclass(frozen=True, slots=True)
+class _Inserted:
+    """How many pairs were inserted, and which: those after the id ``before``, or those with these identities."""
+
+    number: int
+    before: int = _MAX_ID
+    identities: frozenset[tuple[object, ...]] = frozenset()
+
+    def select_known(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return the rows of pairs that were not inserted, as far as their identities tell."""
+        return [row for row in rows if row[:3] not in self.identities] if self.identities else rows
+
+
+def _insert_new(tx: Transaction, rows: Sequence[Row]) -> _Inserted:
+    if tx.dialect.single_writer:
+        before = tx.execute(_LAST_ID).scalar_one()
+        tx.execute(_insert(tx.dialect), encode_rows(rows))
+        return _Inserted(tx.execute(_COUNT_NEW, {"before": before}).scalar_one(), before)
+    # In the order of the unique index: transactions that insert the same pairs wait for each other in one direction.
+    ordered = sorted(rows, key=lambda row: row[:3])
+    found = frozenset(tuple(row) for row in tx.execute(_insert(tx.dialect), encode_rows(ordered)))
+    return _Inserted(len(found), identities=found)
 
 
 def _latest_of_each(arrivals: Sequence[SentPair]) -> dict[Pair, SentPair]:
@@ -126,7 +151,7 @@ def _latest_of_each(arrivals: Sequence[SentPair]) -> dict[Pair, SentPair]:
     return latest
 
 
-def _row(arrival: SentPair, plan: ReadingPlan, now: float, *, forced: bool) -> tuple[object, ...]:
+def _row(arrival: SentPair, plan: ReadingPlan, now: float, *, forced: bool) -> Row:
     pair, sent_at = arrival.pair, arrival.sent_at
     expires_at = NEVER if forced else plan.expires_at(now if sent_at is None else sent_at)
     first = plan.first(sent_at, now)
@@ -136,13 +161,14 @@ def _row(arrival: SentPair, plan: ReadingPlan, now: float, *, forced: bool) -> t
 
 @cache
 def _insert(dialect: Dialect) -> Executable:
-    """Insert the pairs that are new."""
+    """Insert the pairs that are new. If several transactions write at the same time, it returns their identities."""
     arrived = rows_as_table(dialect, _COLUMNS)
     # SQLite would parse ON CONFLICT after a SELECT as the ON of a join, unless there is a WHERE between them.
     every = select(arrived, NOW, literal(0)).where(true())
     columns = [*(column.name for column in _COLUMNS), "first_seen_at", "deferrals"]
-    statement: Executable = dialect.insert(pairs).from_select(columns, every).on_conflict_do_nothing()
-    return statement
+    statement = dialect.insert(pairs).from_select(columns, every).on_conflict_do_nothing()
+    returned: Executable = statement if dialect.single_writer else statement.returning(*IDENTITY)
+    return returned
 
 
 @cache

@@ -7,18 +7,13 @@ process ends, so it must be noticed.
 from pathlib import Path
 
 from harvester.errors import LedgerError
-from harvester.place import LedgerLocation
 
 
-def resolve_ledger(path: LedgerLocation) -> Path:
+def resolve_ledger(path: Path) -> Path:
     """Return the real path of a ledger, beside which its locks and SQLite's own files are; symbolic links are followed.
 
     Raises ``LedgerError`` for a file with hard links: SQLite would keep a separate log for each name.
     """
-    if not isinstance(path, Path):
-        raise LedgerError(
-            f"the ledger {path} cannot be used: PostgreSQL is not supported yet; name a file with --state"
-        )
     try:
         if path.is_symlink() and not path.exists():
             raise LedgerError(

@@ -7,10 +7,11 @@ from sqlalchemy import ColumnElement, and_, case, delete, select, update
 
 from harvester.ledger import plans
 from harvester.ledger.database import Database, Transaction
-from harvester.ledger.enqueue import IDENTITY, EnqueueResult, enqueue, enqueue_new
+from harvester.ledger.enqueue import EnqueueResult, enqueue, enqueue_new
 from harvester.ledger.filters import DEFERRED, is_named
 from harvester.ledger.json_rows import encode_rows, encode_values, rows_as_table
-from harvester.ledger.schema import NEVER, outcomes, pairs
+from harvester.ledger.locks import locked
+from harvester.ledger.schema import IDENTITY, NEVER, outcomes, pairs
 from harvester.model import Pair, SentPair
 from harvester.schedule import ReadingPlan
 
@@ -96,13 +97,14 @@ def _reopen(tx: Transaction, which: Iterable[ColumnElement[bool]]) -> int:
         pairs.c.verdict: None,
         pairs.c.expires_at: case((pairs.c.expires_at <= tx.now, NEVER), else_=pairs.c.expires_at),
     }
-    return tx.execute(update(pairs).where(*which).values(values)).rowcount
+    return tx.execute(update(pairs).where(locked(tx.dialect, and_(*which))).values(values)).rowcount
 
 
 def reset_deferrals(tx: Transaction, workspaces: Sequence[str]) -> None:
     """Make the deferred readings of some workspaces due at once."""
     deferred = and_(is_named(tx.dialect), DEFERRED)
-    tx.execute(update(pairs).where(deferred).values(due_at=0.0, deferrals=0), encode_values(workspaces))
+    which = locked(tx.dialect, deferred)
+    tx.execute(update(pairs).where(which).values(due_at=0.0, deferrals=0), encode_values(workspaces))
 
 
 def remove(tx: Transaction, named: Iterable[Pair]) -> int:
@@ -116,7 +118,7 @@ def remove(tx: Transaction, named: Iterable[Pair]) -> int:
 
 def delete_pairs(tx: Transaction, which: ColumnElement[bool], values: Mapping[str, object] | None = None) -> int:
     """Delete pairs and their outcomes, page by page; returns how many."""
-    found = list(tx.execute(select(pairs.c.id).where(which), values).scalars())
+    found = list(tx.execute(select(pairs.c.id).where(which).order_by(pairs.c.id).with_for_update(), values).scalars())
     for start in range(0, len(found), 500):
         page = found[start : start + 500]
         tx.execute(delete(outcomes).where(outcomes.c.pair_id.in_(page)))

@@ -19,7 +19,6 @@ from sqlalchemy import (
     String,
     bindparam,
     cast,
-    func,
     literal_column,
     select,
     true,
@@ -37,7 +36,10 @@ def rows_as_table(dialect: Dialect, columns: Sequence[Column[Any]]) -> FromClaus
     """Return a table with the names and types of ``columns``; ``encode_rows`` gives it its rows at execution."""
     text: BindParameter[str] = bindparam("rows", type_=String)
     element = dialect.json_elements(text).table_valued("value").c.value
-    fields = (cast(element.op("->>")(literal_column(str(at))), column.type) for at, column in enumerate(columns))
+    fields = (
+        cast(element.op("->>")(literal_column(str(at))), String() if isinstance(column.type, String) else column.type)
+        for at, column in enumerate(columns)
+    )
     return select(*(field.label(column.name) for field, column in zip(fields, columns, strict=True))).subquery()
 
 
@@ -59,7 +61,7 @@ def select_as_json(dialect: Dialect, columns: Sequence[ColumnElement[Any]], whic
 
 def select_lists(dialect: Dialect, key: ColumnElement[Any], values: ColumnElement[Any]) -> Select[str]:
     """Select every key with the values of a subquery that is correlated with the key's table, in their order."""
-    each = func.json(select(dialect.json_rows(values)).scalar_subquery())
+    each = dialect.json_value(select(dialect.json_rows(values)).scalar_subquery())
     return select_as_json(dialect, (key, each), true())
 
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from functools import cache
 
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     Integer,
     String,
     Update,
     and_,
     bindparam,
+    cast,
     delete,
     func,
     insert,
@@ -25,6 +27,7 @@ from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.filters import LEASE_UNTIL, LEASED, released_state
 from harvester.ledger.json_rows import encode_rows, rows_as_table
+from harvester.ledger.locks import lock_pairs
 from harvester.ledger.schema import batches, owners, pairs, parts
 from harvester.model import Reading
 from harvester.schedule import ONCE
@@ -47,7 +50,7 @@ _TAKE_OVER = (
 )
 
 _LIST_SEALED = (
-    select(batches.c.id, parts.c.destination, func.sum(parts.c.size_bytes))
+    select(batches.c.id, parts.c.destination, cast(func.sum(parts.c.size_bytes), BigInteger))
     .join(parts, batches.c.id == parts.c.batch_id)
     .where(_SEALED, batches.c.epoch == _OF_EPOCH, parts.c.stored_at.is_(None))
     .group_by(batches.c.id, parts.c.destination)
@@ -92,6 +95,7 @@ def renew(tx: Transaction, epoch: int) -> bool:
 
 def release(tx: Transaction, readings: Sequence[Reading]) -> None:
     """Make leased readings due again; those that are no longer leased to their epoch stay as they are."""
+    lock_pairs(tx, [each.pair_id for each in readings])
     tx.execute(_release(tx.dialect), encode_rows([(each.pair_id, each.epoch) for each in readings]))
 
 
@@ -127,7 +131,8 @@ def take_over(tx: Transaction, *, owner: str, epoch: int, list_dead: Callable[[s
 
 def release_page(tx: Transaction, epoch: int) -> bool:
     """Release some readings of an epoch that is over; returns whether there may be more."""
-    page = select(pairs.c.id).where(LEASED, pairs.c.epoch == epoch).limit(PAGE)
+    held = select(pairs.c.id).where(LEASED, pairs.c.epoch == epoch).limit(PAGE)
+    page = held.with_for_update(skip_locked=True, key_share=True)
     values = {"state": released_state(pairs.c.due_at), "epoch": null()}
     return tx.execute(update(pairs).where(pairs.c.id.in_(page)).values(values)).rowcount == PAGE
 

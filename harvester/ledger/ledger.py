@@ -1,4 +1,4 @@
-"""Opens a ledger file, and provides its interfaces: ``intake``, ``batches``, ``upkeep`` and ``reports``.
+"""Opens a ledger, and provides its interfaces: ``intake``, ``batches``, ``upkeep`` and ``reports``.
 
 Every database error becomes a ``LedgerError``.
 """
@@ -19,12 +19,11 @@ from harvester.ledger import braze_time
 from harvester.ledger.batches import Batches
 from harvester.ledger.braze_time import ClockDifference
 from harvester.ledger.database import Database
-from harvester.ledger.file_identity import resolve_ledger
+from harvester.ledger.dialect import Owner
 from harvester.ledger.intake import Intake
 from harvester.ledger.migrations import find_id, has_ledger, prepare, try_to_create
 from harvester.ledger.rebuild import rebuild
 from harvester.ledger.reports import Reports
-from harvester.ledger.sqlite import OwnerLock
 from harvester.ledger.upkeep import Upkeep
 from harvester.model import LastCapture
 from harvester.place import LedgerLocation
@@ -32,22 +31,22 @@ from harvester.schedule import ReadingPlan
 
 
 class Ledger:
-    """The handle of this process on a ledger; several processes can share the file.
+    """The handle of this process on a ledger; several processes can share it.
 
-    Use it as an async context manager: ``async with await Ledger.open(path, clock=clock) as ledger``.
+    Use it as an async context manager: ``async with await Ledger.open(location, clock=clock) as ledger``.
     """
 
-    def __init__(self, database: Database, ledger_id: str, lock: OwnerLock, jitter: random.Random) -> None:
+    def __init__(self, database: Database, ledger_id: str, owner: Owner, jitter: random.Random) -> None:
         """Wrap a prepared database; use ``open``."""
         self.ledger_id = ledger_id
         self.clock_difference: ClockDifference | None = None
         self.outdated_difference: ClockDifference | None = None
         self.intake = Intake(database)
-        self.batches = Batches(database, lock, jitter)
+        self.batches = Batches(database, owner, jitter)
         self.upkeep = Upkeep(database)
         self.reports = Reports(database)
         self._database = database
-        self._lock = lock
+        self._owner = owner
 
     @classmethod
     async def open(cls, location: LedgerLocation, *, clock: Clock, jitter: random.Random | None = None) -> Self:
@@ -55,18 +54,18 @@ class Ledger:
 
         ``clock`` is the machine's clock; code that works with the ledger uses ``ledger.clock``, which is Braze's.
         """
-        database = Database(resolve_ledger(location), clock)
+        database = Database(location, clock)
         try:
             # Only a new or an older ledger is written to, so that a command that reads never waits for a writer.
             found = await database.read(find_id)
             ledger_id = await database.write(prepare) if found is None else found
             known = await database.read(braze_time.find_difference)
-            lock = OwnerLock(database.path, secrets.token_hex(8))
-            database.watch_files()
+            owner = database.create_owner(secrets.token_hex(8))
+            database.watch()
         except BaseException:
             await database.close()
             raise
-        ledger = cls(database, ledger_id, lock, jitter or random.Random())  # noqa: S311 - jitter, no secret
+        ledger = cls(database, ledger_id, owner, jitter or random.Random())  # noqa: S311 - jitter, no secret
         ledger._assume_difference(known, clock)
         return ledger
 
@@ -88,7 +87,7 @@ class Ledger:
 
         It takes no lock and upgrades nothing. Its time is Braze's, unless the machine's clock was set since.
         """
-        database = Database(resolve_ledger(location), clock, reads_only=True)
+        database = Database(location, clock, reads_only=True)
         try:
             if await database.report(find_id) is None:
                 raise LedgerError(
@@ -106,7 +105,7 @@ class Ledger:
         """Return whether there is a ledger, of any schema. Creates nothing. Raises ``LedgerError`` for a database."""
         if isinstance(location, Path):
             return location.exists()
-        database = Database(resolve_ledger(location), clock, reads_only=True)
+        database = Database(location, clock, reads_only=True)
         try:
             return await database.report(has_ledger)
         finally:
@@ -115,7 +114,7 @@ class Ledger:
     @staticmethod
     async def try_to_create(location: LedgerLocation, *, clock: Clock) -> str:
         """Create the ledger in a database, and undo it; returns the id that it had. Raises ``LedgerError``."""
-        database = Database(resolve_ledger(location), clock)
+        database = Database(location, clock)
         try:
             return await database.write(try_to_create)
         finally:
@@ -143,14 +142,14 @@ class Ledger:
         await copy_pairs(source, to, clock=clock)
 
     @property
-    def path(self) -> Path:
-        """Return the real path of the ledger's file."""
-        return self._database.path
+    def location(self) -> LedgerLocation:
+        """Return where the ledger is: the real path of its file, or its database."""
+        return self._database.location
 
     @property
-    def location(self) -> LedgerLocation:
-        """Return where the ledger is; its text is the name of the ledger for people."""
-        return self._database.path
+    def unavailable(self) -> str | None:
+        """Return why the server of the ledger cannot be used now; None while it can, and always for a file."""
+        return self._database.availability.problem
 
     @property
     def clock(self) -> BrazeClock:
@@ -204,8 +203,8 @@ class Ledger:
         await self.close()
 
     async def close(self) -> None:
-        """Close the file, and release the lock that shows that this process lives."""
+        """Close the ledger, and show that this process has ended."""
         with contextlib.suppress(LedgerError):  # a file that cannot be written is closed all the same
             await self.batches.unregister()
         await self._database.close()
-        self._lock.release()
+        self._owner.release()

@@ -2,7 +2,7 @@
 
 import secrets
 
-from sqlalchemy import DDL, Table, insert, inspect, select, update
+from sqlalchemy import DDL, Table, insert, inspect, select, text, update
 
 from harvester.errors import LedgerError
 from harvester.ledger.counts import start_counting
@@ -93,7 +93,10 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX outcome_ended ON outcome (ended_at)",
         "CREATE INDEX batch_stored ON batch (opened_at) WHERE state = 'stored'",
     ),
-    7: ("ALTER TABLE owner ADD COLUMN serves INTEGER NOT NULL DEFAULT 0",),
+    7: (
+        "ALTER TABLE owner ADD COLUMN serves INTEGER NOT NULL DEFAULT 0",
+        "DELETE FROM dataset WHERE rowid NOT IN (SELECT max(rowid) FROM dataset GROUP BY dataset_id)",
+    ),
 }
 _NEW_TABLES: dict[int, tuple[Table, ...]] = {
     1: (datasets,),
@@ -118,6 +121,8 @@ def find_id(tx: Transaction) -> str | None:
 
 def prepare(tx: Transaction) -> str:
     """Create the tables of a new ledger, or upgrade an older one; returns the ledger's id. Raises ``LedgerError``."""
+    if tx.dialect.lock_schema:
+        tx.execute(text(tx.dialect.lock_schema))
     if not inspect(tx.connection).has_table(about.name):
         create_tables(tx)
         start_counting(tx)
@@ -135,9 +140,12 @@ def has_ledger(tx: Transaction) -> bool:
 
 def create_tables(tx: Transaction) -> None:
     """Create the tables of a ledger in an empty database. Raises ``LedgerError`` if there are other tables."""
-    if inspect(tx.connection).get_table_names():
+    tables = set(inspect(tx.connection).get_table_names())
+    if tables if tx.dialect.single_writer else tables & metadata.tables.keys():  # a server's may contain others
         raise LedgerError("this is a database of another program; name another one with --state")
     metadata.create_all(tx.connection, checkfirst=False)  # there is none yet
+    for statement in tx.dialect.after_create:
+        tx.execute(text(statement))
 
 
 def try_to_create(tx: Transaction) -> str:

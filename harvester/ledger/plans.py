@@ -9,6 +9,7 @@ from sqlalchemy import Select, bindparam, delete, insert, select
 from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.json_rows import encode_values, values_as_table
+from harvester.ledger.locks import lock_ledger
 from harvester.ledger.schema import plans
 from harvester.schedule import SINGLE_READING_PLAN, ReadingPlan
 
@@ -46,6 +47,7 @@ def _parse_plan(ages: str) -> ReadingPlan:
 
 def set_plans(tx: Transaction, by_workspace: Mapping[str, ReadingPlan]) -> None:
     """Store the plans of workspaces that changed. Readings that are already planned do not change."""
+    lock_ledger(tx)
     wanted = {workspace: orjson.dumps(plan.ages_days).decode() for workspace, plan in by_workspace.items()}
     known = {row.workspace: row.ages_days for row in tx.execute(select(plans))}
     changed = [

@@ -23,6 +23,7 @@ def find_probe(tx: Transaction, workspace: str, probe: Probe) -> int | None:
         .where(pairs.c.workspace == workspace, DUE, IN_TIME, other)
         .order_by(*(PRIORITY if probe.nearest else (each.desc() for each in PRIORITY)))
         .limit(1)
+        .with_for_update(skip_locked=True, key_share=True)
     )
     latest = select(outcomes.c.pair_id, outcomes.c.outcome).order_by(outcomes.c.id.desc()).limit(OUTCOMES_SEEN)
     seen = latest.subquery()

@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, literal_column, select, update
 
-from harvester.ledger.counts import delete_empty_counts
+from harvester.ledger.counts import tidy_counts
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.intake import delete_pairs
+from harvester.ledger.locks import lock_ledger
 from harvester.ledger.schema import NEVER, batches, outcomes, pairs, parts, pruned_parts
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, RETENTION_SECONDS
 
@@ -43,7 +44,7 @@ async def prune(database: Database, *, keep_days: float) -> Pruned:
     """
     rows = dict.fromkeys((kind for kind, *_ in _STEPS), 0)
     pages = 0
-    await database.write(delete_empty_counts)
+    await database.write(tidy_counts)
     for kind, delete_page, days in _STEPS:
         while deleted := await database.write(_prune_page, delete_page, keep_days=keep_days + days):
             rows[kind] += deleted
@@ -84,6 +85,7 @@ def _delete_parts(tx: Transaction, stored_before: float) -> int:
 
     The newest part stays, because the next part gets the order after it.
     """
+    lock_ledger(tx)
     newest = select(func.max(parts.c.stored_order)).scalar_subquery()
     oldest = select(parts.c.destination, parts.c.stored_order, parts.c.stored_at).where(parts.c.stored_order < newest)
     old = _find_old(tx.execute(oldest.order_by(parts.c.stored_order).limit(PAGE)).all(), stored_before, tx.now)

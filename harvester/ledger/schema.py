@@ -34,6 +34,9 @@ NEVER = 253_402_300_799.0
 
 metadata = MetaData()
 _key = BigInteger().with_variant(Integer, "sqlite")
+_id = String().with_variant(String(collation="C"), "postgresql")
+"""Ids are compared by their bytes, in every database and language."""
+
 
 about = Table(
     "about",
@@ -61,9 +64,9 @@ pairs = Table(
     "pair",
     metadata,
     Column("id", _key, primary_key=True),
-    Column("workspace", String, nullable=False),
-    Column("campaign_id", String, nullable=False),
-    Column("send_id", String, nullable=False),
+    Column("workspace", _id, nullable=False),
+    Column("campaign_id", _id, nullable=False),
+    Column("send_id", _id, nullable=False),
     Column("sent_at", Float),
     Column("first_seen_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
@@ -81,6 +84,8 @@ pairs = Table(
     Column("yields", Integer, key="low_priority", nullable=False, default=0, server_default="0"),
     UniqueConstraint("workspace", "campaign_id", "send_id"),
 )
+
+IDENTITY = (pairs.c.workspace, pairs.c.campaign_id, pairs.c.send_id)
 
 outcomes = Table(
     "outcome",
@@ -113,10 +118,10 @@ parts = Table(
     Column("destination", String, primary_key=True),
     Column("name", String, nullable=False),
     Column("sha256", String, nullable=False),
-    Column("size_bytes", Integer, nullable=False),
+    Column("size_bytes", _key, nullable=False),
     Column("row_count", Integer, nullable=False),
     Column("data", LargeBinary),
-    Column("stored_order", Integer, unique=True),
+    Column("stored_order", _key, unique=True),
     Column("stored_at", Float),
 )
 
@@ -125,7 +130,7 @@ pruned_parts = Table(
     metadata,
     Column("destination", String, primary_key=True),
     Column("parts", Integer, nullable=False),
-    Column("stored_order", Integer, nullable=False),
+    Column("stored_order", _key, nullable=False),
     Column("stored_at", Float, nullable=False),
 )
 """For each dataset, how many of its stored parts were pruned, and the order and time of the newest one."""
@@ -133,7 +138,7 @@ pruned_parts = Table(
 workspaces = Table(
     "workspace",
     metadata,
-    Column("name", String, primary_key=True),
+    Column("name", _id, primary_key=True),
     Column("halted_at", Float, nullable=False),
     Column("halted_because", String, key="halt_reason", nullable=False),
 )
@@ -152,7 +157,7 @@ Written only while several owners serve workspaces.
 plans = Table(
     "reading_plan",
     metadata,
-    Column("workspace", String, primary_key=True),
+    Column("workspace", _id, primary_key=True),
     Column("ages_days", String, nullable=False),
 )
 
@@ -175,7 +180,7 @@ differences = Table(
 paces = Table(
     "pace",
     metadata,
-    Column("workspace", String, primary_key=True),
+    Column("workspace", _id, primary_key=True),
     Column("calls_per_second", Float, key="requests_per_second", nullable=False),
 )
 """The pace that a service last measured over hours. Pairs that it cannot read in time at this pace are at risk."""
@@ -183,7 +188,7 @@ paces = Table(
 pair_counts = Table(
     "pair_count",
     metadata,
-    Column("workspace", String, primary_key=True),
+    Column("workspace", _id, primary_key=True),
     Column("state", String, primary_key=True),
     Column("outcome", String, primary_key=True, server_default=""),
     Column("verdict", String, primary_key=True, server_default=""),

@@ -29,6 +29,7 @@ from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.filters import NOW, SINCE, released_state
 from harvester.ledger.json_rows import encode_rows, encode_values, rows_as_table, values_as_table
+from harvester.ledger.locks import lock_pairs
 from harvester.ledger.plans import get_plans
 from harvester.ledger.schema import batches, outcomes, pairs, parts
 from harvester.model import Batch, Captured, Deferred, Part, Reading, ReadingOutcome, Rejected
@@ -78,8 +79,9 @@ def seal(tx: Transaction, closed: Sequence[ClosedBatch], *, epoch: int, delay: C
     for batch, _, parts_of_batch in closed:
         state = "sealed" if parts_of_batch else "stored"
         row = {"id": batch.id, "epoch": epoch, "state": state, "opened_at": batch.opened_at}
-        if tx.execute(_insert_batch(tx.dialect), row).rowcount != 1:
+        if tx.execute(_insert_batch(tx.dialect), row).first() is None:
             raise LeaseOver
+    lock_pairs(tx, [reading.pair_id for _, reading_outcomes, _ in closed for reading, _ in reading_outcomes])
     rows = _build_rows(tx, closed, delay)
     if rows.ended:
         _update_leased(tx, _end(tx.dialect), rows.ended)
@@ -95,7 +97,7 @@ def seal(tx: Transaction, closed: Sequence[ClosedBatch], *, epoch: int, delay: C
 
 @cache
 def _insert_batch(dialect: Dialect) -> Executable:
-    statement: Executable = dialect.insert(batches).on_conflict_do_nothing()
+    statement: Executable = dialect.insert(batches).on_conflict_do_nothing().returning(batches.c.id)
     return statement
 
 

@@ -56,7 +56,7 @@ def _extend_service(dialect: Dialect) -> Executable:
     return statement
 
 
-def list_unclaimed(tx: Transaction, workspaces: Sequence[str]) -> list[str]:
+def list_unserved(tx: Transaction, workspaces: Sequence[str]) -> list[str]:
     """List those of these workspaces that do not count as served."""
     served = set(tx.execute(_select_served(tx.dialect), encode_values(workspaces)).scalars())
     return [name for name in workspaces if name not in served]

@@ -21,24 +21,29 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
 from harvester.errors import LedgerError
-from harvester.ledger.dialect import Dialect
+from harvester.ledger.dialect import READS_ONLY, Dialect
+from harvester.ledger.sqlite_counts import FOLD_COUNTS, count_statements
 from harvester.private_files import make_private_file, make_private_folder, open_private
 
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs|cifs|smb|9p|afs|ceph|gluster|lustre|fuse\.(sshfs|s3fs|rclone|gcsfuse|goofys)")
-READS_ONLY = {"reads_only": True}
-"""The option of a connection whose transactions only read, and therefore block no other."""
-
 _WAIT_SECONDS = 120.0
 """How long to wait for another process's transaction. A long list is enqueued in short transactions."""
 
 DIALECT = Dialect(
+    single_writer=True,
     insert=insert,
     json_elements=func.json_each,
     json_row=func.json_array,
     json_rows=func.json_group_array,
     continue_ids=lambda _: None,  # an id is the highest one plus one
+    json_value=func.json,
     # SQLite's JSON keeps 15 digits of a float, but only 17 digits represent every float exactly.
     exact_float=lambda column: func.printf("%!.17g", column),
+    whole="",
+    count_statements=count_statements,
+    fold_counts=FOLD_COUNTS,
+    lock_schema="",
+    after_create=(),
 )
 
 _MOUNTS = Path("/proc/self/mounts")
@@ -149,7 +154,7 @@ class OwnerLock:
 
     def __init__(self, ledger: Path, owner: str) -> None:
         """Take the lock of ``owner``. Raises ``LedgerError`` if the folder prevents it."""
-        self.owner = owner
+        self.name = owner
         self._folder = ledger.with_name(ledger.name + ".owners")
         self._mine = self._folder / owner
         try:

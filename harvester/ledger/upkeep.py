@@ -8,6 +8,7 @@ from sqlalchemy import (
     BindParameter,
     Float,
     Insert,
+    Select,
     Update,
     and_,
     bindparam,
@@ -19,15 +20,20 @@ from sqlalchemy import (
 )
 
 from harvester.ledger import braze_time, datasets, prune, serving
+from harvester.ledger.counts import tidy_counts
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.due import make_due
 from harvester.ledger.filters import NOW, TRIED, UNSETTLED, is_named
-from harvester.ledger.json_rows import encode_values
+from harvester.ledger.json_rows import encode_values, values_as_table
+from harvester.ledger.locks import lock_ledger, locked
 from harvester.ledger.plans import group_by_plan
 from harvester.ledger.prune import Pruned
 from harvester.ledger.schema import outcomes, paces, pairs, workspaces
 from harvester.model import Pair
+
+PAGE = 5000
+"""How many pairs expire in one transaction."""
 
 
 class Upkeep:
@@ -50,7 +56,10 @@ class Upkeep:
         A pair that was enqueued in time gets one attempt even after that, because the hour of its deletion is unknown.
         While the time is not confirmed it changes nothing, except with ``trust_clock``.
         """
-        return await self._database.write(_expire, workspaces, trust_clock=trust_clock)
+        expired = 0
+        while page := await self._database.write(_expire_page, workspaces, trust_clock=trust_clock):
+            expired += page
+        return expired
 
     async def has_expired(self, workspace: str) -> bool:
         """Return whether a workspace has open pairs that have expired by the present time."""
@@ -63,6 +72,10 @@ class Upkeep:
         and its result is not ``complete``.
         """
         return await prune.prune(self._database, keep_days=keep_days)
+
+    async def tidy_counts(self) -> None:
+        """Summarize the counts of pairs and readings, so that reports stay fast."""
+        await self._database.write(tidy_counts)
 
     async def halt(self, workspace: str, *, reason: str) -> None:
         """Store that a workspace is halted, and why. While it stays halted, the time of the halt does not change."""
@@ -95,9 +108,9 @@ class Upkeep:
         """Let each of these workspaces count as served for the next ``seconds``: call it after claims and in holds."""
         await self._database.write(serving.extend_service, seconds)
 
-    async def list_unclaimed(self, workspaces: Sequence[str]) -> list[str]:
-        """List those of these workspaces that do not count as served, so that any process may serve them."""
-        return await self._database.read(serving.list_unclaimed, workspaces)
+    async def list_unserved(self, workspaces: Sequence[str]) -> list[str]:
+        """List those of these workspaces that do not count as served, which any process may serve now."""
+        return await self._database.read(serving.list_unserved, workspaces)
 
     async def ping(self) -> None:
         """Return once a small query has run, queued behind writes."""
@@ -120,32 +133,36 @@ def _raise_priority(dialect: Dialect) -> Update:
     """Give final readings full priority."""
     due = and_(is_named(dialect), pairs.c.state == "due", pairs.c.low_priority == 1)
     final_since: BindParameter[float] = bindparam("final_since", type_=Float)
-    return update(pairs).where(due, pairs.c.expires_at <= final_since).values(low_priority=0)
+    late = and_(due, pairs.c.expires_at <= final_since)
+    return update(pairs).where(locked(dialect, late, skip=True)).values(low_priority=0)
 
 
-def _expire(tx: Transaction, workspaces: Sequence[str], *, trust_clock: bool) -> int:
+def _expire_page(tx: Transaction, workspaces: Sequence[str], *, trust_clock: bool) -> int:
     if not tx.confirmed and not trust_clock:
         return 0
-    record, settle = _expire_statements(tx.dialect)
-    values = encode_values(workspaces)
-    expired = tx.execute(record, values).rowcount
+    find, record, settle = _expire_statements(tx.dialect)
+    expired = list(tx.execute(find, encode_values(workspaces)).scalars())
     if expired:
-        tx.execute(settle, values)
-    return expired
+        tx.execute(record, encode_values(expired))
+        tx.execute(settle, encode_values(expired))
+    return len(expired)
 
 
 @cache
-def _expire_statements(dialect: Dialect) -> tuple[Insert, Update]:
-    """Return the statement that records the outcome of expired pairs, and the one that settles them."""
+def _expire_statements(dialect: Dialect) -> tuple[Select[int], Insert, Update]:
+    """Return the statements that find a page of expired pairs, record their outcome, and settle them."""
     due = and_(is_named(dialect), UNSETTLED, pairs.c.state == "due")
-    over = and_(due, pairs.c.expires_at <= NOW, TRIED)
+    over = select(pairs.c.id).where(due, pairs.c.expires_at <= NOW, TRIED).limit(PAGE)
+    named = values_as_table(dialect, pairs.c.id)
+    these = pairs.c.id.in_(select(named.c.id))
     columns = ("pair_id", "reading", "outcome", "ended_at")
-    ending = select(pairs.c.id, pairs.c.reading, literal("expired"), NOW).where(over)
-    settle = update(pairs).where(over).values(state="settled", outcome="expired")
-    return insert(outcomes).from_select(columns, ending), settle
+    ending = select(pairs.c.id, pairs.c.reading, literal("expired"), NOW).where(these)
+    settle = update(pairs).where(these).values(state="settled", outcome="expired")
+    return over.with_for_update(skip_locked=True, key_share=True), insert(outcomes).from_select(columns, ending), settle
 
 
 def _halt(tx: Transaction, workspace: str, *, reason: str) -> None:
+    lock_ledger(tx)
     update_reason = update(workspaces).where(workspaces.c.name == workspace).values(halt_reason=reason)
     if tx.execute(update_reason).rowcount == 0:
         tx.execute(insert(workspaces).values(name=workspace, halted_at=tx.now, halt_reason=reason))
@@ -156,6 +173,7 @@ def _resume(tx: Transaction, workspace: str) -> None:
 
 
 def _save_paces(tx: Transaction, requests_per_second: Mapping[str, float]) -> None:
+    lock_ledger(tx)
     rows: list[dict[str, Any]] = [
         {"workspace": workspace, "requests_per_second": pace} for workspace, pace in requests_per_second.items()
     ]

@@ -267,7 +267,7 @@ def test_only_a_small_batch_is_leased_before_the_first_response(tmp_path):
         async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
             """Respond with a large quota."""
             await asyncio.sleep(0 if self.request_count else 20)
-            leased.append(query(self.ledger.path, LEASED)[0][0])
+            leased.append(query(self.ledger.location, LEASED)[0][0])
             response = await super().send_series(pair, length_days=length_days, ending_at=ending_at)
             now = self.clock.wall()
             return response._replace(quota=QuotaReport(250_000, 250_000 - self.request_count, now + 1800, now))

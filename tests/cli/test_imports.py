@@ -25,8 +25,8 @@ IMPORTS = {
 }
 """The large libraries that each command imports while it runs."""
 
-MODULES_OF_A_RUN = 460
-"""The limit for the modules of a run outside the standard library. There were 453 when this was written."""
+MODULES_OF_A_RUN = 468
+"""The limit for the modules of a run outside the standard library. There were 463 when this was written."""
 
 RUN_EACH = """
 import json, os, sys

@@ -226,7 +226,7 @@ async def import_list(ledger: Ledger, times: Times, how: str) -> None:
         return asyncio.run_coroutine_threadsafe(enqueue(page), loop).result()
 
     listed = Input(["-"], workspaces=["w"], stdin=BytesIO(text.encode()), now=NOW)
-    rejects = RejectsFile(ledger.path.with_name("rejects.ndjson"))
+    rejects = RejectsFile(ledger.location.with_name("rejects.ndjson"))
     async for _ in enqueue_all(
         ledger, listed, rejects, once=True, enqueue_new=None if how == "whole" else enqueue_new
     ):  # fmt: skip
@@ -272,7 +272,7 @@ def import_in_turn(folder: Path, times: Times, known: Times, *how: str, sql: str
                     await import_list(ledger, times, each)
             if sql is CAPTURES:
                 await capture_due(ledger)
-            return query(ledger.path, sql)
+            return query(ledger.location, sql)
 
     return asyncio.run(story())
 

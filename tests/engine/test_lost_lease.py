@@ -20,7 +20,7 @@ class LateClock(VirtualClock):
 
 async def recover_as_another_process(scene: Scene) -> None:
     """Take over the readings of the scene's process."""
-    async with await Ledger.open(scene.ledger.path, clock=LateClock()) as other:
+    async with await Ledger.open(scene.ledger.location, clock=LateClock()) as other:
         await other.batches.recover()
 
 

@@ -249,7 +249,7 @@ def test_memory_is_bounded_whatever_is_due(tmp_path, monkeypatch):
             most = 0
             for _ in range(20):
                 await asyncio.sleep(0.25)
-                ((leased,),) = query(scene.ledger.path, "SELECT count(*) FROM pair WHERE state = 'leased'")
+                ((leased,),) = query(scene.ledger.location, "SELECT count(*) FROM pair WHERE state = 'leased'")
                 most = max(most, leased)
             assert most_held / 2 < most <= most_held
 

@@ -288,7 +288,7 @@ def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, 
         async with open_harvest(tmp_path, machine, wire, lasting=True) as (ledger, engine):
             asyncio.get_running_loop().call_later(0.11 * DAY, engine.stop)
             await engine.run()
-            rows = query(ledger.path, READ)
+            rows = query(ledger.location, READ)
         return [(send_id, reading, (ended_at - START + age * DAY) / DAY) for send_id, reading, ended_at, age in rows]
 
     read = run_virtual(story())
@@ -349,7 +349,7 @@ def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):
             await ledger.intake.enqueue([SentPair(Pair("eu", "c", "s"))])
             machine.ahead = 0.0
             await ledger.upkeep.correct_times(["eu"])
-            (row,) = query(ledger.path, "SELECT first_seen_at, expires_at, due_at FROM pair")
+            (row,) = query(ledger.location, "SELECT first_seen_at, expires_at, due_at FROM pair")
         return tuple(each - START for each in row)
 
     assert run_virtual(story()) == pytest.approx((0.0, 15 * DAY, 0.0), abs=0.001)
@@ -371,7 +371,7 @@ def test_a_send_enqueued_by_a_clock_that_was_ahead_keeps_its_plan(tmp_path, ahea
             machine.ahead = 0.0
             await ledger.upkeep.correct_times(["eu"])
             await ledger.batches.release(readings)
-            ((reading, state, due_at),) = query(ledger.path, "SELECT reading, state, due_at FROM pair")
+            ((reading, state, due_at),) = query(ledger.location, "SELECT reading, state, due_at FROM pair")
         return reading, state, due_at - START
 
     reading, state, due_at = run_virtual(story())
@@ -434,7 +434,7 @@ def test_a_first_seen_time_corrected_during_a_lease_moves_the_next_reading(tmp_p
             await ledger.upkeep.correct_times(["eu"])
             ended = [ReadingOutcome(each, Captured(Verdict.ZERO, START, b"", 1)) for each in readings]
             assert await ledger.batches.seal([(Batch.open(START), ended, [])])
-            ((due_at,),) = query(ledger.path, "SELECT due_at FROM pair")
+            ((due_at,),) = query(ledger.location, "SELECT due_at FROM pair")
         return due_at - START
 
     assert DAY <= run_virtual(story()) <= DAY + 3600

@@ -189,9 +189,9 @@ async def create_engine(
 async def serve(folder: Path, names: Iterable[str], **more: object) -> AsyncIterator[Scene]:
     """Serve the workspaces of ``create_engine`` until the body ends."""
     async with create_engine(folder, names, **more) as (engine, ledger, braze, sink, sinks):
-        scene = Scene(engine, ledger, braze, sink, sinks, asyncio.create_task(engine.run()))
+        task = asyncio.create_task(engine.run())
         try:
-            yield scene
+            yield Scene(engine, ledger, braze, sink, sinks, task)
         finally:
             engine.stop()
-            await scene.task
+            await task

@@ -100,7 +100,7 @@ async def test_any_query_has_a_page(http, server, query):
 
 async def test_a_ledger_that_cannot_be_read_is_no_empty_csv(http, server, ledger):
     """If the ledger cannot be read, the response is an error and not an empty CSV."""
-    ledger.path.rename(ledger.path.with_name("moved.db"))
+    ledger.location.rename(ledger.location.with_name("moved.db"))
     for path in ("/rejections", "/rejections.csv"):
         assert (await get(http, server, path))[0] == 503
 
@@ -138,8 +138,8 @@ async def test_a_csv_that_breaks_off_is_no_complete_response(http, server, ledge
     encode = lookups.encode_csv
 
     def encode_and_lose_the_ledger(*arguments, **options):
-        if ledger.path.exists():
-            ledger.path.rename(ledger.path.with_name("moved.db"))
+        if ledger.location.exists():
+            ledger.location.rename(ledger.location.with_name("moved.db"))
         return encode(*arguments, **options)
 
     monkeypatch.setattr(lookups, "encode_csv", encode_and_lose_the_ledger)

@@ -76,7 +76,7 @@ async def test_any_search_has_a_page(http, server, query):
 
 async def test_a_ledger_that_cannot_be_read_is_reported(http, server, ledger):
     """If the ledger cannot be read, the page says why in one line."""
-    ledger.path.rename(ledger.path.with_name("moved.db"))
+    ledger.location.rename(ledger.location.with_name("moved.db"))
     status, text = await get(http, server, "/sends?q=s")
     assert (status, "was removed or replaced while it was in use" in text, text.count("\n")) == (503, True, 1)
 

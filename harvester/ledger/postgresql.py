@@ -1,0 +1,173 @@
+"""A ledger in a PostgreSQL database, through psycopg.
+
+Nothing lives longer than a transaction, so PgBouncer may give each transaction another connection of the server. The
+first statement of a transaction sets its timeouts, and returns the server's time and the transaction's id. If the reply
+to a COMMIT is lost, the server still knows by that id whether it was committed.
+"""
+
+from typing import Any
+
+from sqlalchemy import JSON, Connection, Engine, Float, cast, create_engine, func, literal_column, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+
+from harvester.errors import LedgerError, LedgerLost, UsageError, install_hint
+from harvester.ledger.dialect import Begun, Dialect
+from harvester.ledger.postgresql_counts import FOLD_COUNTS, count_statements
+from harvester.ledger.schema import outcomes, owners, pairs
+from harvester.place import DatabaseUrl
+
+try:
+    import psycopg
+except ImportError:
+    psycopg = None  # type: ignore[assignment] # it is an extra
+
+_CONNECTION = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "application_name": "harvester",
+    "prepare_threshold": None,  # PgBouncer gives the next transaction another connection of the server
+}
+
+_TIMEOUTS = (
+    "set_config('statement_timeout', '30s', true), set_config('lock_timeout', '10s', true),"
+    " set_config('idle_in_transaction_session_timeout', '60s', true)"
+)
+_TIME = "CAST(extract(epoch FROM clock_timestamp()) AS float8)"
+_BEGIN_READING = text(f"SELECT {_TIME}, {_TIMEOUTS}")
+_BEGIN_WRITING = text(f"SELECT {_TIME}, {_TIMEOUTS}, CAST(pg_current_xact_id() AS text)")
+_GET_STATUS = text("SELECT pg_xact_status(CAST(:id AS xid8))")
+
+_TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
+"""Connection failures, rolled back transactions, resources, interventions of an operator, failures of the system."""
+
+_TRANSIENT = frozenset({"25006", "55P03"})
+"""A server that is read-only, as a standby is during a fail-over, and a lock that was not available."""
+
+_FUTURE_ID = "22023"
+"""The id of a transaction that the server has not begun: a standby that never received it was promoted."""
+
+_SCHEMA_LOCK = 7_512_943_807
+"""The advisory lock of a transaction that creates or upgrades the tables."""
+
+_AFTER_CREATE = tuple(
+    f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05)"
+    for table in ("pair", "outcome", "pair_count", "outcome_count", "part", "batch")
+)
+"""Most rows of these tables change several times, so the default, a fifth of a table, is too rare."""
+
+
+def _continue_ids(connection: Connection) -> None:
+    for table, column in ((pairs, pairs.c.id), (outcomes, outcomes.c.id), (owners, owners.c.epoch)):
+        sequence, last = func.pg_get_serial_sequence(table.name, column.name), func.max(column)
+        connection.execute(select(func.setval(sequence, last)).having(last.is_not(None)))
+
+
+DIALECT = Dialect(
+    single_writer=False,
+    insert=insert,
+    json_elements=lambda rows: func.json_array_elements(cast(rows, JSON)),
+    json_row=func.json_build_array,
+    json_rows=func.json_agg,
+    json_value=lambda value: func.coalesce(value, cast(literal_column("'[]'"), JSON)),
+    continue_ids=_continue_ids,
+    exact_float=lambda column: cast(column, Float),  # PostgreSQL's JSON has the shortest text that is exact
+    whole="floor",
+    count_statements=count_statements,
+    fold_counts=FOLD_COUNTS,
+    lock_schema=f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})",
+    after_create=_AFTER_CREATE,
+)
+
+
+class PostgreSQL:
+    """The database of a ledger."""
+
+    dialect = DIALECT
+    lost: LedgerLost | None = None
+
+    def __init__(self, location: DatabaseUrl) -> None:
+        """Connect at the first use. Raises ``UsageError`` without psycopg, or for an invalid URL."""
+        self.location = location
+        if psycopg is None:
+            raise UsageError(f"a ledger in PostgreSQL needs psycopg; {install_hint('postgresql')}")
+        try:
+            given = psycopg.conninfo.conninfo_to_dict(location.url)
+        except psycopg.ProgrammingError:
+            raise UsageError("the URL of the ledger's database is invalid; check its parameters") from None
+        self._arguments: dict[str, Any] = _CONNECTION | given
+
+    def connect(self, *, reads_only: bool) -> Engine:
+        """Return an engine with one connection, which is opened again after it was lost."""
+        arguments = self._arguments
+        engine = create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: psycopg.connect(**arguments),
+            pool_size=1,
+            max_overflow=0,
+            isolation_level="REPEATABLE READ" if reads_only else "READ COMMITTED",
+        )
+        if reads_only:
+            engine = engine.execution_options(postgresql_readonly=True)
+        return engine
+
+    def begin(self, connection: Connection, *, writes: bool) -> Begun:
+        """Set the timeouts of a transaction; returns the server's time, and the id of one that writes."""
+        row = connection.execute(_BEGIN_WRITING if writes else _BEGIN_READING).one()
+        return Begun(row[0], row[-1] if writes else None)
+
+    def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
+        """Return whether a transaction was committed; None while it is in progress."""
+        try:
+            status = connection.execute(_GET_STATUS, {"id": transaction_id}).scalar_one()
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) == _FUTURE_ID:
+                return False
+            raise
+        if status is None:
+            raise LedgerError("the server no longer knows whether a transaction was committed")
+        return None if status == "in progress" else bool(status == "committed")
+
+    def watch(self) -> None:
+        """Do nothing: a database does not move."""
+
+    def is_in_place(self) -> bool:
+        """Return True."""
+        return True
+
+    def check_in_place(self, engine: Engine, now: float) -> None:
+        """Do nothing."""
+
+    def create_owner(self, name: str) -> "DatabaseOwner":
+        """Return an owner that is known to live by its lease only."""
+        return DatabaseOwner(name)
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        """Return whether the server may be able to execute the same transaction later."""
+        state = getattr(error.orig, "sqlstate", None)
+        if state is None:
+            return error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError)
+        return state in _TRANSIENT or state.startswith(_TRANSIENT_CLASSES)
+
+    def describe(self, error: DBAPIError) -> str:
+        """Return the server's message without the details that it adds in further lines."""
+        return str(error.orig).strip().partition("\n")[0]
+
+
+class DatabaseOwner:
+    """An owner of leases. No process can see that another one on another machine has ended, so leases must end."""
+
+    def __init__(self, name: str) -> None:
+        """Be the owner of this name."""
+        self.name = name
+
+    def list_dead(self, owners: object) -> list[str]:
+        """Return nothing."""
+        del owners
+        return []
+
+    def release(self) -> None:
+        """Do nothing: the ledger has deleted this owner."""

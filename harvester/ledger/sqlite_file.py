@@ -1,0 +1,85 @@
+"""A ledger in an SQLite file: its identity, and what happens if it is moved or removed while it is in use."""
+
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from harvester.errors import LedgerError, LedgerLost
+from harvester.ledger.dialect import Begun
+from harvester.ledger.file_identity import FileIdentity, resolve_ledger
+from harvester.ledger.sqlite import DIALECT, OwnerLock, connect, connect_to_read, describe, save
+from harvester.private_files import make_private_folder
+
+log = structlog.get_logger()
+
+
+class SQLiteFile:
+    """A ledger's file. Its lease time is that of the machine, which all processes that use the file share."""
+
+    dialect = DIALECT
+
+    def __init__(self, path: Path) -> None:
+        """Follow links. Raises ``LedgerError`` for a file that cannot be used safely."""
+        self.location = resolve_ledger(path)
+        self.lost: LedgerLost | None = None
+        self.describe: Callable[[DBAPIError], str] = describe
+        self._files: FileIdentity | None = None
+
+    def connect(self, *, reads_only: bool) -> Engine:
+        """Open the file, or create it and its folders. Raises ``LedgerError``."""
+        return connect_to_read(self.location) if reads_only else connect(self.location)
+
+    def begin(self, connection: Connection, *, writes: bool) -> Begun:
+        """Do nothing: the transaction began with ``BEGIN IMMEDIATE``, and nobody can lose its end."""
+        del connection, writes
+        return Begun()
+
+    def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
+        """Never called, because no transaction has an id."""
+        raise NotImplementedError(connection, transaction_id)
+
+    def watch(self) -> None:
+        """Detect from now on when a file of the ledger is removed or replaced."""
+        self._files = FileIdentity(self.location)
+
+    def is_in_place(self) -> bool:
+        """Return whether the files have the device and inode that they had when they were opened."""
+        return self.lost is None and (self._files is None or self._files.missing() is None)
+
+    def check_in_place(self, engine: Engine, now: float) -> None:
+        """Save the content of a lost file beside it, once. Raises ``LedgerLost``."""
+        missing = self._files.missing() if self._files is not None and self.lost is None else None
+        if missing is not None:
+            saved = self._rescue(engine, now)
+            self.lost = LedgerLost(f"{missing} was removed or replaced while it was in use. {saved}")
+            log.error("ledger_lost", reason=str(self.lost))
+        if self.lost is not None:
+            raise self.lost
+
+    def create_owner(self, name: str) -> OwnerLock:
+        """Lock a file beside the ledger, which the kernel releases when this process ends."""
+        return OwnerLock(self.location, name)
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        """Return False: SQLite itself waits for other processes."""
+        del error
+        return False
+
+    def _rescue(self, engine: Engine, now: float) -> str:
+        """Copy the content of the open file beside it; returns a sentence with the copy's name and what to do."""
+        path, moment = self.location, datetime.fromtimestamp(now, UTC)
+        to = path.with_name(f"{path.name}.saved-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
+        connection = engine.raw_connection()
+        try:
+            make_private_folder(to.parent)
+            save(connection.driver_connection, to, what=str(path))  # type: ignore[arg-type] # it is sqlite3's
+        except (LedgerError, OSError) as error:
+            return f"Its content could not be saved ({error}): restore a backup, or use harvester ledger rebuild"
+        finally:
+            connection.close()
+        return f"Its content was saved: move {to} to {path}, and start again"
