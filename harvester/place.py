@@ -36,7 +36,7 @@ _URL = re.compile(
 )
 _KINDS = (
     (re.compile(r"^\s*:memory:"), "a database in memory is lost when the process ends"),
-    (_CONNECTION, "connection strings are not supported yet"),
+    (_CONNECTION, "connection strings are not supported; write the URL of a database"),
     (_REMOTE, "a place on another machine is not supported"),
     (_UNEXPANDED, "only a shell expands ~ and $VARIABLE, so write the full path"),
 )
@@ -94,11 +94,23 @@ def parse_ledger_location(text: str, what: str) -> LedgerLocation:
 
     Raises ``UsageError``, which repeats nothing of a URL, because it may contain a password.
     """
-    if not _DATABASE.match(text.strip()):
-        return parse_local_path(text, what)
+    problem = find_location_problem(text)
+    if problem is not None:
+        raise UsageError(f"{what}: {problem}")
+    return DatabaseUrl(text) if _DATABASE.match(text) else Path(text)
+
+
+def find_location_problem(text: str) -> str | None:
+    """Return why a text names no place for a ledger; None if it names one."""
+    if not _DATABASE.match(text):
+        problem = find_place_problem(text)
+        return f"{problem}, or {DATABASE_FORM}" if problem else None
     if _URL.fullmatch(text) is None:
-        raise UsageError(f"{what}: this is not the URL of a PostgreSQL database; write {DATABASE_FORM}")
-    return DatabaseUrl(text)
+        return (
+            f"this is not the URL of a PostgreSQL database; write {DATABASE_FORM}, and each of / ? # @ in the password "
+            "as %2F %3F %23 %40"
+        )
+    return None
 
 
 def find_place_problem(text: str, *, files: bool = True, buckets: bool = False, pipe: bool = False) -> str | None:
@@ -126,7 +138,7 @@ def _find_unsupported_kind(text: str) -> str | None:
     if scheme in STORE_SCHEMES:
         return f"write {scheme}:// in lower case, without spaces before it"
     if scheme.startswith("postgres"):
-        return "PostgreSQL is not supported yet"
+        return "a database cannot be used here in this form"
     return f"{scheme}: is not a supported kind of place"
 
 

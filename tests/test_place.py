@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from harvester.cli import main
 from harvester.errors import UsageError
-from harvester.place import PlaceKind, classify_place, find_place_problem, parse_local_path
+from harvester.place import PlaceKind, classify_place, find_place_problem, parse_ledger_location, parse_local_path
 from harvester.settings import load
 from harvester.storage.object_store import ObjectStore
 from tests.support.secret_canary import KEY
@@ -70,10 +70,14 @@ def test_an_unsupported_place_is_refused_without_its_credentials(name):
         assert "name" in problem
 
 
-def test_a_ledger_on_postgresql_is_not_supported_yet():
-    """The error says that it is not supported yet, not that it is wrong."""
-    with pytest.raises(UsageError, match=r"--state: PostgreSQL is not supported yet; name a path"):
-        parse_local_path("postgresql://db/ledger", "--state")
+def test_only_a_ledger_can_be_in_a_database():
+    """The error names what can be used instead, and for a ledger the form of its URL."""
+    with pytest.raises(UsageError, match=r"--out: a database cannot be used here in this form; name a path"):
+        parse_local_path("postgresql://db/ledger", "--out")
+    with pytest.raises(
+        UsageError, match=r"--state: .* in this form; name a path .*, or postgresql://user@host/database"
+    ):
+        parse_ledger_location("postgresql+psycopg://db/ledger", "--state")
 
 
 @pytest.mark.parametrize("url", IN_A_BUCKET)
@@ -93,10 +97,10 @@ def test_every_setting_for_a_place_is_validated(monkeypatch):
         assert SECRET not in str(refused.value)
         return str(refused.value)
 
-    database = f"postgresql://u:{SECRET}@db/l"
+    database = f"jdbc:postgresql://u:{SECRET}@db/l"
     queue = {"kind": "redis", "stream": "s"}
-    assert "  state: PostgreSQL is not supported yet" in problem({"state": database}, {})
-    assert "  out: PostgreSQL is not supported yet" in problem({"out": database}, {})
+    assert "  state: a database cannot be used here in this form" in problem({"state": database}, {})
+    assert "  out: a database cannot be used here" in problem({"out": f"postgresql://u:{SECRET}@db/l"}, {})
     assert "  out: the name of the bucket" in problem({"out": f"s3://K:{SECRET}@lake"}, {})
     assert "api_key_file: https: is not a supported kind" in problem({}, {"api_key_file": f"https://vault/{SECRET}"})
     for trigger, message in (
@@ -109,7 +113,7 @@ def test_every_setting_for_a_place_is_validated(monkeypatch):
     ):
         assert message in problem({"triggers": {"sends": trigger}}, {})
     monkeypatch.setenv("HARVESTER_STATE", database)
-    assert "PostgreSQL" in problem({}, {})
+    assert "a database" in problem({}, {})
 
 
 COMMANDS = (
@@ -117,7 +121,8 @@ COMMANDS = (
     ("run", "p.csv", "--api-key-file", "{}"), ("plan", "{}"), ("plan", "p.csv", "--state", "{}"),
     ("serve", "--state", "{}"), ("serve", "-o", "{}"), ("doctor", "-o", "{}"), ("doctor", "--state", "{}"),
     ("enqueue", "{}"), ("enqueue", "p.csv", "-o", "{}"), ("enqueue", "p.csv", "--state", "{}"), ("audit", "{}"),
-    ("status", "-o", "{}"), ("status", "--state", "{}"), ("remove", "{}"),
+    ("status", "-o", "{}"), ("status", "--state", "{}"), ("status", "--state-file", "{}"), ("remove", "{}"),
+    ("ledger", "copy", "{}", "led.db"), ("ledger", "copy", "led.db", "{}"),
     ("ledger", "backup", "{}"), ("ledger", "rebuild", "{}"),
     ("parts", "--state", "{}"), ("latest", "{}"), ("latest", "harvest", "-o", "{}"), ("demo", "-o", "{}"),
     ("simulate", "--write-pairs", "{}"), ("simulate", "--log", "{}"), ("requeue", "--outcome", "expired", "-o", "{}"),
@@ -129,8 +134,8 @@ def test_every_option_and_argument_for_a_place_is_validated_first(monkeypatch, t
     monkeypatch.setenv("BRAZE_ENDPOINT", BRAZE)
     monkeypatch.setenv("BRAZE_API_KEY", KEY)
     (tmp_path / "p.csv").write_text("campaign_id,send_id\nc,s\n")
-    database, bucket = f"postgresql://u:{SECRET}@db/ledger.csv", f"s3://K:{SECRET}@lake/p"
-    cases = [(each, database, "PostgreSQL is not supported yet") for each in COMMANDS]
+    database, bucket = f"jdbc:postgresql://u:{SECRET}@db/ledger.csv", f"s3://K:{SECRET}@lake/p"
+    cases = [(each, database, "a database cannot be used here") for each in COMMANDS]
     cases += [(each, bucket, "credentials") for each in COMMANDS if each[-2] == "-o" or not each[-2].startswith("-")]
     for command, place, reason in cases:
         done = CliRunner().invoke(main, [each.format(place) for each in command])

@@ -57,7 +57,7 @@ def _check(arguments: dict[str, Any]) -> "list[Finding]":
         raise UsageError("doctor checks a folder or a bucket; name one with -o")
 
     try:
-        location = ledger_access.get_location(settings.out, settings.state)
+        location = ledger_access.get_location(settings.out, settings.load_state())
     except UsageError as error:
         return [Finding("configuration", ok=False, text=str(error))]
     with progress.show_work(f"checking {output.plural(len(settings.workspaces), 'workspace')}"):

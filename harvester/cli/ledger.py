@@ -1,4 +1,4 @@
-"""The command group ledger: back up a ledger, or rebuild a lost one."""
+"""The command group ledger: back up or copy a ledger, or rebuild a lost one."""
 
 import asyncio
 import tempfile
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group("ledger")
 def ledger() -> None:
-    """Back up a ledger, or rebuild a lost one."""
+    """Back up or copy a ledger, or rebuild a lost one."""
 
 
 @ledger.command()
@@ -30,7 +30,7 @@ def backup(to: Path, location: LedgerLocation) -> None:
     """Copy the ledger to the new file TO, even while it is in use.
 
     To restore a copy, stop all processes that use the ledger, then put the copy in its place. What was captured since
-    the copy was made is captured again.
+    the copy was made is captured again. For a ledger in PostgreSQL, use pg_dump.
 
     \b
     Example:
@@ -39,7 +39,7 @@ def backup(to: Path, location: LedgerLocation) -> None:
     from harvester.ledger import back_up_ledger
 
     if not isinstance(location, Path):
-        raise UsageError(f"{location} is not a file: back it up with pg_dump")
+        raise UsageError(f"{location} is not a file: back it up with pg_dump, or copy it with harvester ledger copy")
     ledger_access.check_exists(location)
     if to.exists():
         raise UsageError(f"{to} already exists; choose another file name")
@@ -49,10 +49,36 @@ def backup(to: Path, location: LedgerLocation) -> None:
 
 
 @ledger.command()
+@click.argument("source", type=options.LedgerPlace(), metavar="FROM")
+@click.argument("to", type=options.LedgerPlace())
+def copy(source: LedgerLocation, to: LedgerLocation) -> None:
+    """Copy a ledger FROM a file or database TO another.
+
+    TO is a new file or an empty database. Stop all processes that use the ledger first, and use only the copy
+    afterwards: two ledgers of the same parts would capture each send twice. All rows are compared at the end. If the
+    command is interrupted, repeat it. Passwords come from PGPASSFILE or a service file of PostgreSQL.
+
+    \b
+    Examples:
+      harvester ledger copy /data/ledger.db postgresql://harvester@db/harvester
+      harvester ledger copy postgresql://harvester@db/harvester /data/ledger.db
+    """
+    from harvester.clock import SystemClock
+    from harvester.ledger import Ledger
+
+    ledger_access.check_exists(source)
+    with progress.show_work(f"copying {source}") as show:
+        rows = asyncio.run(Ledger.copy(source, to, clock=SystemClock(), show=show))
+    click.echo(f"copied {source} to {to}: {output.plural(rows, 'row')}. From now on, use only the copy", err=True)
+
+
+@ledger.command()
 @click.argument("places", nargs=-1, required=True, metavar="PLACE...", shell_complete=options.complete_path)
 @options.state
 @options.config
-def rebuild(places: tuple[str, ...], state: LedgerLocation | None, config: Path | None) -> None:
+def rebuild(
+    places: tuple[str, ...], state: LedgerLocation | None, state_file: Path | None, config: Path | None
+) -> None:
     """Rebuild a lost ledger from the parts in each PLACE.
 
     PLACE is a folder or bucket of parts; if workspaces have their own, name all of them in one command. The new ledger
@@ -67,7 +93,7 @@ def rebuild(places: tuple[str, ...], state: LedgerLocation | None, config: Path 
     """
     for each in places:
         classify_place(each, "PLACE", buckets=True)
-    plans, state = _load_plans(config, state)
+    plans, state = _load_plans(config, state if state_file is None else ledger_access.load_state_file(state_file))
     if state is None and len(places) > 1:
         raise UsageError("several places have one ledger: name it with --state")
     location, named = ledger_access.get_location(places[0], state), " and ".join(places)
@@ -92,7 +118,7 @@ def _load_plans(
     if config is None and not environment_has_workspaces():
         return {"default": ReadingPlan(AGES_DAYS)}, state
     settings = startup.load_settings({"config": config})
-    return settings.get_plans(), state or settings.state
+    return settings.get_plans(), state or settings.load_state()
 
 
 async def _rebuild(

@@ -86,13 +86,17 @@ def _find_ledger(
 ) -> Callable[..., None]:
 
     @functools.wraps(command)
-    def with_location(*, config: Path | None, out: str | None, state: LedgerLocation | None, **arguments: Any) -> None:
+    def with_location(
+        *, config: Path | None, out: str | None, state: LedgerLocation | None, state_file: Path | None, **arguments: Any
+    ) -> None:
         configured: Iterable[str] = ()
         places: Mapping[str, Sequence[str]] = {out or DEFAULT_OUT: ()}
         if config is not None:
-            settings = load_settings({"config": config, "out": out, "state": state})
-            out, state, configured = settings.out, settings.state, settings.workspaces
+            settings = load_settings({"config": config, "out": out, "state": state, "state_file": state_file})
+            out, state, configured = settings.out, settings.load_state(), settings.workspaces
             places = settings.list_places()
+        elif state_file is not None:
+            state = load_state_file(state_file)
         location = get_location(out, state)
         if creates(arguments) and (out is not None or state is None):
             _check_unclaimed(location, places)
@@ -105,6 +109,13 @@ def _find_ledger(
         command(location=location, **arguments)
 
     return options.ledger(with_location)
+
+
+def load_state_file(file: Path) -> LedgerLocation:
+    """Return the URL in a file. Raises ``UsageError``."""
+    from harvester.settings.state import load_state
+
+    return load_state(file)
 
 
 def _choose_workspaces(location: LedgerLocation, named: tuple[str, ...], configured: Iterable[str]) -> list[str]:

@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from harvester.errors import UsageError
-from harvester.place import classify_place, parse_local_path
+from harvester.observability.redaction import register_url_secrets
+from harvester.place import (
+    DATABASE_FORM,
+    LedgerLocation,
+    classify_place,
+    parse_ledger_location,
+    parse_local_path,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +32,24 @@ class LocalPath(click.ParamType[Path]):
         """Return the path. Raises ``UsageError``."""
         del ctx
         return value if isinstance(value, Path) else parse_local_path(str(value), _get_name(param))
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete names of files."""
+        return complete_path(ctx, param, incomplete)
+
+
+class LedgerPlace(click.ParamType[LedgerLocation]):
+    """A ledger: a file on this machine, or a database. The password of a database is masked from then on."""
+
+    name = "path or URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LedgerLocation:
+        """Return the location. Raises ``UsageError``."""
+        del ctx
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return] # it has been converted
+        register_url_secrets(value)
+        return parse_ledger_location(value, _get_name(param))
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Let the shell complete names of files."""
@@ -78,12 +104,41 @@ def _out(what: str) -> Callable[[F], F]:
 
 _PLACE = "The folder or bucket for the parts (s3://bucket/prefix, gs://, az://)"
 
-state = click.option(
-    "--state",
-    type=LocalPath(),
-    envvar="HARVESTER_STATE",
-    help="The ledger's file.  [default: in the folder of the parts; for a bucket ./.harvester/NAME.db]",
+_state = _combine(
+    click.option(
+        "--state",
+        type=LedgerPlace(),
+        envvar="HARVESTER_STATE",
+        help=(
+            f"The ledger: a file, or {DATABASE_FORM}.  [default: a file in the folder of the parts; for a bucket "
+            "./.harvester/NAME.db]"
+        ),
+    ),
+    click.option(
+        "--state-file",
+        type=LocalPath(),
+        envvar="HARVESTER_STATE_FILE",
+        help="A file that contains the URL of the ledger's database.",
+    ),
 )
+
+
+def state(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name a ledger. An option on the command line replaces the other one's variable."""
+
+    @functools.wraps(command)
+    def with_state(*args: Any, **arguments: Any) -> None:
+        both = [name for name in ("state", "state_file") if arguments[name] is not None]
+        if len(both) > 1:
+            source = click.get_current_context().get_parameter_source
+            both = [name for name in both if source(name) is not ParameterSource.ENVIRONMENT] or both
+            if len(both) > 1:
+                raise UsageError("set either --state or --state-file (HARVESTER_STATE or HARVESTER_STATE_FILE)")
+        command(*args, **arguments | {name: None for name in ("state", "state_file") if name not in both})
+
+    return _state(with_state)
+
+
 config = click.option(
     "--config",
     type=LocalPath(),

@@ -61,7 +61,7 @@ def run(pairs: tuple[str, ...], list_options: "ListOptions", **arguments: Any) -
     if arguments["json"]:
         check_stdout("omit --json")  # now, since a capture may take hours
     settings.load_keys()  # before anything is created
-    state = settings.state
+    state = settings.load_state()
     if not pairs and not ledger_access.exists(ledger_access.get_location(settings.out, state)):
         raise UsageError("there is no list and no ledger; name a list, such as: harvester run sends.csv")
     with startup.send_traces():
@@ -82,7 +82,7 @@ def open_output(settings: "Settings") -> "Iterator[tuple[Sink, Compression, Ledg
     """
     from harvester.storage import Compression, open_sink
 
-    out, state, sink = settings.out, settings.state, open_sink(settings.out)
+    out, state, sink = settings.out, settings.load_state(), open_sink(settings.out)
     if out != "-":
         yield sink, Compression(settings.compression), ledger_access.get_location(out, state)
         return

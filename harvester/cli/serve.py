@@ -29,6 +29,7 @@ def serve(*, until_idle: bool, **values: Any) -> None:
       harvester serve --config harvester.toml
       harvester serve --config harvester.toml --web-port 8081
       harvester serve --config harvester.toml --until-idle   # for cron or scheduled containers
+      harvester serve --config harvester.toml --state postgresql://harvester@db/harvester   # several replicas share it
     """
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger

@@ -17,7 +17,7 @@ OBJECTS_BEFORE_COLLECTION = 10_000
 """Responses create hundreds of objects that are freed at once. With Python's default of 700, the search for garbage
 takes 3 % of a capture, and finds almost none."""
 
-_OPTIONS = ("out", "state", "concurrency", "compression", "raw", "patience_seconds", "web_port")
+_OPTIONS = ("out", "state", "state_file", "concurrency", "compression", "raw", "patience_seconds", "web_port")
 _WORKSPACE_OPTIONS = ("endpoint", "api_key_file", "allow_unknown_host", "reserve", "max_rate")
 
 SWITCH_INTERVAL_SECONDS = 0.0005

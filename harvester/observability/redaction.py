@@ -30,7 +30,7 @@ _ESCAPES = re.compile(
 )
 _HTML_ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _USERINFO = re.compile(r"(?<=://)[^\s/@\"']*:[^\s/@\"']*(?=@)")
-_QUERY_SECRET = re.compile(r"(?i)[?&](?:password|passwd|pass|token|secret|sig|key)=([^&#\s]+)")
+_QUERY_SECRET = re.compile(r"(?i)[?&](?:password|sslpassword|passwd|pass|token|secret|sig|key)=([^&#\s]+)")
 
 _FEW_BLOCKS = 400
 _CACHED_TEXTS = 2048
@@ -62,8 +62,11 @@ def register_secret(secret: str) -> None:
 
 
 def register_url_secrets(url: str) -> None:
-    """Mask the passwords and tokens of a broker's URL, or of several URLs separated by commas, escaped or not."""
-    for each in {url, *url.split(",")}:
+    """Mask the passwords and tokens of the URL of a broker or a database, escaped or not.
+
+    Several URLs can be separated by commas. A password may contain a comma, and a query an @.
+    """
+    for each in {url, url.partition("?")[0], *url.split(",")}:
         userinfo, at, _ = each.partition("://")[2].rpartition("@")
         found = [userinfo.partition(":")[2] or userinfo] if at else []
         for secret in found + _QUERY_SECRET.findall(each):

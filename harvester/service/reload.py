@@ -63,6 +63,7 @@ class Reload:
     def _load(self) -> tuple[Settings, dict[str, str]]:
         loaded = self._source.load()
         loaded.load_proxies()
+        loaded.load_state()
         return loaded, loaded.find_key_problems()
 
     def _refuse(self, problem: str, *, requested: bool) -> None:

@@ -19,7 +19,7 @@ class Changes:
 
 
 def changes(old: Settings, new: Settings) -> Changes:
-    """Compare two settings whose keys and proxies are loaded. They are part of their workspaces."""
+    """Compare two settings whose keys, proxies and state are loaded. Keys and proxies are part of their workspaces."""
     both = [name for name in new.workspaces if name in old.workspaces]
     return Changes(
         added=tuple(name for name in new.workspaces if name not in old.workspaces),
@@ -31,7 +31,12 @@ def changes(old: Settings, new: Settings) -> Changes:
             or old.load_key(name) != new.load_key(name)
             or old.load_proxy(name) != new.load_proxy(name)
         ),
-        ignored=tuple(
-            name for name in Settings.model_fields if name not in RELOADED and getattr(old, name) != getattr(new, name)
-        ),
+        ignored=tuple(name for name in Settings.model_fields if name not in RELOADED and _differs(name, old, new)),
     )
+
+
+def _differs(name: str, old: Settings, new: Settings) -> bool:
+    """Return whether a setting differs; that of a file also differs if the file has a new URL."""
+    if name == "state_file" and None not in (old.state_file, new.state_file):
+        return old.state_file != new.state_file or old.load_state() != new.load_state()
+    return bool(getattr(old, name) != getattr(new, name))

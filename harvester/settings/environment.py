@@ -10,7 +10,9 @@ from harvester.errors import UsageError
 from harvester.observability.redaction import register_secret, register_url_secrets
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-_SECRETS = re.compile(r"(AWS|AZURE|GOOGLE|BRAZE|HARVESTER|OTEL|ARM|GCP)_.*(SECRET|TOKEN|PASSWORD|KEY|SAS|HEADERS)\w*")
+_SECRETS = re.compile(
+    r"(AWS|AZURE|GOOGLE|BRAZE|HARVESTER|OTEL|ARM|GCP)_.*(SECRET|TOKEN|PASSWORD|KEY|SAS|HEADERS)\w*|PGPASSWORD"
+)
 _NO_SECRETS = re.compile(r".*(_FILE|_ID|_PATH|_URI|_URL|_NAME)")
 
 
@@ -22,9 +24,9 @@ PROXY_HINT = (
 
 
 def hide_environment_secrets() -> None:
-    """Mask the values of secret variables of clouds, collectors and proxies from now on."""
+    """Mask the values of secret variables of clouds, collectors, proxies and databases from now on."""
     for name, value in os.environ.items():
-        if name.upper() in _PROXIES or name.upper().endswith(("_URL", "_ENDPOINT")):
+        if name.upper() in _PROXIES or name.upper().endswith(("_URL", "_ENDPOINT", "HARVESTER_STATE")):
             register_url_secrets(value)
         elif _SECRETS.fullmatch(name.upper()) and not _NO_SECRETS.fullmatch(name.upper()):
             register_secret(value.strip())

@@ -28,7 +28,9 @@ from harvester.text import printable
 MAX_CONFIG_BYTES = 1 << 20
 """The size limit of a configuration file."""
 
-_SECRET_SOURCES = (("api_key", "api_key_file"), ("url", "url_file"), ("proxy", "proxy_file"))
+_SECRET_SOURCES = (
+    ("api_key", "api_key_file"), ("url", "url_file"), ("proxy", "proxy_file"), ("state", "state_file")
+)  # fmt: skip
 _NO_ENDPOINT = (
     "is missing: set BRAZE_ENDPOINT or use --endpoint, such as https://rest.fra-01.braze.eu; with several workspaces, "
     "set endpoint in the table of each, or in [workspace_defaults]"

@@ -1,16 +1,18 @@
 """All settings, their defaults, and the rules between them. Creating them reads no file and no variable."""
 
 from collections.abc import Collection
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from harvester.errors import UsageError
 from harvester.health import name_workspaces
+from harvester.place import DatabaseUrl, LedgerLocation
 from harvester.schedule import ReadingPlan
 from harvester.settings.network import NetworkSettings, load_proxy
 from harvester.settings.places import LocalPath, PartsPlace, find_nested
 from harvester.settings.proxy import DIRECT, Proxy
+from harvester.settings.state import StateSetting, load_state
 from harvester.settings.triggers import TriggerSettings
 from harvester.settings.workspace import Name, Workspace, WorkspaceDefaults, variable_name
 
@@ -31,7 +33,8 @@ class Settings(NetworkSettings):
     api_key_dir: LocalPath | None = None
     triggers: dict[Name, TriggerSettings] = Field(default={})
     out: PartsPlace = "./harvest"
-    state: LocalPath | None = None
+    state: StateSetting | None = None
+    state_file: LocalPath | None = None
     concurrency: int = Field(default=64, ge=1, le=1024)
     max_in_flight: int = Field(default=256, ge=1, le=4096)
     compression: Literal["zstd", "gzip"] = "zstd"
@@ -41,6 +44,7 @@ class Settings(NetworkSettings):
     keep_days: float = Field(default=90.0, ge=30)
     web_host: str = "127.0.0.1"
     web_port: int = Field(default=8080, ge=0, le=65_535)
+    _url: DatabaseUrl | None = PrivateAttr(default=None)
     _keys: dict[str, str] = PrivateAttr(default_factory=dict)
     _proxies: dict[str, Proxy | None] = PrivateAttr(default_factory=dict)
 
@@ -59,6 +63,21 @@ class Settings(NetworkSettings):
                 "two names differ only in case or punctuation, so they would share their variables; rename one"
             )
         return value
+
+    @model_validator(mode="after")
+    def _check_state_source(self) -> Self:
+        if self.state is not None and self.state_file is not None:
+            raise ValueError("set either state or state_file")
+        return self
+
+    def load_state(self) -> LedgerLocation | None:
+        """Return where the ledger is, if the settings name it. Raises ``UsageError``; the file is read once."""
+        if self.state_file is None:
+            location: LedgerLocation | None = self.state
+            return location
+        if self._url is None:
+            self._url = load_state(self.state_file)
+        return self._url
 
     def get_plans(self) -> dict[str, ReadingPlan]:
         """Return the plan of readings of each workspace."""
@@ -156,7 +175,8 @@ class Settings(NetworkSettings):
         fields_kept = {name: getattr(old, name) for name in fields}
         copy = self.model_copy(update={"workspaces": usable | kept} | fields_kept)
         copy.check_places()
-        copy._keys = {name: self._keys[name] for name in usable} | {name: old.load_key(name) for name in kept}  # noqa: SLF001 - a copy of this object
+        copy._url = old._url if "state_file" in fields else self._url  # noqa: SLF001 - a copy of this object
+        copy._keys = {name: self._keys[name] for name in usable} | {name: old.load_key(name) for name in kept}  # noqa: SLF001 - as above
         copy._proxies = {name: self.load_proxy(name) for name in usable} | {name: old.load_proxy(name) for name in kept}  # noqa: SLF001 - as above
         return copy
 

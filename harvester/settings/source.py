@@ -23,7 +23,7 @@ class SettingsSource:
         return load(self._config, self._options, self._workspace_options)
 
     def digest(self, settings: Settings) -> bytes:
-        """Return a digest of the configuration file and of the key files and proxy files of ``settings``.
+        """Return a digest of the configuration file and of the secret files that ``settings`` names.
 
         It is made of their content: Kubernetes replaces a mounted file by changing a symbolic link to its folder.
         """
@@ -31,7 +31,7 @@ class SettingsSource:
         if self._config is not None:
             digest.update(_hash_file(self._config, MAX_CONFIG_BYTES))
         digest.update(repr(list_key_files(settings.api_key_dir)).encode())
-        secret_files = [settings.proxy_file]
+        secret_files = [settings.proxy_file, settings.state_file]
         for each in settings.workspaces.values():
             secret_files += [each.api_key_file, each.proxy_file]
         for file in secret_files:

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from harvester.cli import ledger_access
+from harvester.cli import ledger_access, options
+from harvester.errors import UsageError
 from harvester.place import DatabaseUrl
 
 DATABASE = DatabaseUrl("postgresql://h/d")
@@ -27,3 +30,34 @@ def test_rejects_are_beside_the_file_or_where_it_would_be(out, state, location, 
     """A ledger in a database leaves its rejects in the folder that a file would be in."""
     assert ledger_access.get_location(out, state) == location
     assert ledger_access.get_rejects_folder(out, location) == Path(folder)
+
+
+@click.command()
+@options.state
+def print_sources(state, state_file):
+    """Print the values of both options."""
+    click.echo(f"{state} {state_file}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        ((), "variable.db None"),
+        (("--state", "postgresql://u:secret@h/d"), "postgresql://u@h/d None"),
+        (("--state-file", "f"), "None f"),
+    ],
+)
+def test_an_option_replaces_the_variable_of_the_other_one(monkeypatch, arguments, printed):
+    """The command line comes before the environment, whichever of the two options it has."""
+    monkeypatch.setenv("HARVESTER_STATE", "variable.db")
+    assert CliRunner().invoke(print_sources, arguments).output == f"{printed}\n"
+
+
+def test_two_sources_of_the_same_kind_are_refused(monkeypatch):
+    """One of them would be ignored."""
+    monkeypatch.setenv("HARVESTER_STATE", "variable.db")
+    monkeypatch.setenv("HARVESTER_STATE_FILE", "f")
+    for arguments in ((), ("--state", "a", "--state-file", "b")):
+        problem = CliRunner().invoke(print_sources, arguments).exception
+        assert isinstance(problem, UsageError)
+        assert "set either --state or --state-file" in str(problem)

@@ -35,10 +35,12 @@ ELSEWHERE = {
     r"zstd -dc .*psql": "benchmarks/loading/check_postgresql.py",
     r"helm install": "tests/system/test_helm_chart.py",
     r"export OTEL_": "tests/observability/test_traces.py",
+    r"postgresql://": "tests/cli/test_postgresql.py",
 }
 """Commands that need an installation, a server or files of their own, and what runs the same."""
 
 VENDORS = (
+    "createdb",
     "gcloud",
     "az",
     "aws",
