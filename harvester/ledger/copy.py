@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Integer, Table, delete, func, insert, insp
 
 from harvester.clock import Clock
 from harvester.errors import LedgerError
-from harvester.ledger.counts import start_counting
+from harvester.ledger.counts import lift_timeout, start_counting
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.migrations import create_tables, find_id
 from harvester.ledger.schema import (
@@ -169,6 +169,7 @@ def _find_rows(tx: Transaction, table: Table, keys: Sequence[Any]) -> set[Row]:
 
 
 def _count_rows(tx: Transaction, table: Table) -> int:
+    lift_timeout(tx)
     return tx.execute(select(func.count()).select_from(table)).scalar_one()
 
 

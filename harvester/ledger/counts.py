@@ -43,10 +43,17 @@ _COUNT_OUTCOMES = "SELECT outcome, count(*) FROM outcome GROUP BY 1"
 
 def start_counting(tx: Transaction) -> None:
     """Count what a ledger contains, and keep the counts from now on."""
+    lift_timeout(tx)
     tx.execute(text("INSERT INTO pair_count " + _count_pairs(tx.dialect)))
     tx.execute(text("INSERT INTO outcome_count " + _COUNT_OUTCOMES))
     for each in tx.dialect.count_statements(_get_key(tx.dialect)):
         tx.execute(DDL(each))  # type: ignore[no-untyped-call] # SQLAlchemy gives it no types
+
+
+def lift_timeout(tx: Transaction) -> None:
+    """Let this transaction take as long as it needs: it reads every row of a table."""
+    if tx.dialect.lift_timeout:
+        tx.execute(text(tx.dialect.lift_timeout))
 
 
 def _get_key(dialect: Dialect) -> str:
@@ -59,6 +66,7 @@ def _count_pairs(dialect: Dialect) -> str:
 
 def find_wrong_counts(tx: Transaction) -> list[str]:
     """Compare the counts with a full count, which reads every pair; returns a description of each difference."""
+    lift_timeout(tx)
     wrong = []
     for table, counting in ((pair_counts, _count_pairs(tx.dialect)), (outcome_counts, _COUNT_OUTCOMES)):
         kept: Counter[tuple[Any, ...]] = Counter()

@@ -39,6 +39,7 @@ class Dialect:
 
     continue_ids: Callable[[Connection], None]
     """Let the database choose the ids of new rows after those that were added with their ids."""
+
     json_value: Callable[..., Any]
     """A JSON array as an element of another one, and not as text."""
 
@@ -53,6 +54,9 @@ class Dialect:
 
     lock_schema: str
     """The statement that lets transactions wait for each other that create or upgrade the tables; empty for none."""
+
+    lift_timeout: str
+    """The statement that lets the others of its transaction take as long as they need; empty if nothing limits them."""
 
     after_create: tuple[str, ...]
     """Statements for new tables."""

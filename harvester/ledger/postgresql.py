@@ -79,6 +79,7 @@ DIALECT = Dialect(
     count_statements=count_statements,
     fold_counts=FOLD_COUNTS,
     lock_schema=f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})",
+    lift_timeout="SELECT set_config('statement_timeout', '0', true)",
     after_create=_AFTER_CREATE,
 )
 

@@ -43,6 +43,7 @@ DIALECT = Dialect(
     count_statements=count_statements,
     fold_counts=FOLD_COUNTS,
     lock_schema="",
+    lift_timeout="",
     after_create=(),
 )
 

@@ -3,7 +3,7 @@
 import pytest
 
 from harvester.errors import LedgerError
-from harvester.ledger import Ledger, copy
+from harvester.ledger import Ledger, copy, counts
 from harvester.model import DATASET, Batch, Captured, Pair, Part, Reading, ReadingOutcome, Rejected, SentPair, Verdict
 from harvester.place import LedgerLocation
 from harvester.schedule import ReadingPlan
@@ -130,3 +130,15 @@ async def test_an_estimate_needs_only_the_pairs(original, location, tmp_path):
         async with await Ledger.open(tmp_path / "draft.db", clock=CLOCK) as draft:
             assert await draft.reports.get_books() == await used.reports.get_books()
             assert await draft.reports.count_pending() == await used.reports.count_pending()
+
+
+async def test_reading_every_pair_has_no_time_limit(database_url):
+    """A server ends other statements after 30 seconds, but a ledger may have more pairs than it counts in that time."""
+
+    def get_limit(tx, work):
+        work(tx)
+        return tx.connection.exec_driver_sql("SHOW statement_timeout").scalar_one()
+
+    async with await Ledger.open(database_url, clock=CLOCK) as ledger:
+        assert await ledger._database.report(get_limit, lambda _: None) == "30s"
+        assert await ledger._database.report(get_limit, counts.find_wrong_counts) == "0"
