@@ -3,7 +3,7 @@
 Every time is by the clock of leases.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 from sqlalchemy import Executable, Float, Integer, Select, bindparam, cast, literal_column, select, true, update
@@ -11,7 +11,7 @@ from sqlalchemy import Executable, Float, Integer, Select, bindparam, cast, lite
 from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.filters import LEASE_NOW
-from harvester.ledger.json_rows import encode_rows, encode_values, rows_as_table, values_as_table
+from harvester.ledger.json_rows import encode_values, values_as_table
 from harvester.ledger.schema import owners, services
 
 _SET_SERVING = (
@@ -37,18 +37,18 @@ def list_serving(tx: Transaction) -> list[str]:
     return list(tx.execute(_LIST_SERVING).scalars())
 
 
-def extend_service(tx: Transaction, seconds: Mapping[str, float]) -> None:
-    """Let each of these workspaces count as served for the next ``seconds``."""
-    rows = sorted(seconds.items())  # several owners lock the rows of a table in one order
-    tx.execute(_extend_service(tx.dialect), encode_rows(rows))
+def extend_service(tx: Transaction, workspaces: Sequence[str], *, seconds: float) -> None:
+    """Let these workspaces count as served for the next ``seconds``."""
+    tx.execute(_extend_service(tx.dialect), encode_values(workspaces) | {"seconds": seconds})
 
 
 @cache
 def _extend_service(dialect: Dialect) -> Executable:
-    given = rows_as_table(dialect, (services.c.workspace, services.c.served_until))
+    named = values_as_table(dialect, services.c.workspace)
     # The type is for the database: the sum of two parameters has none.
-    until = cast(LEASE_NOW, Float) + given.c.served_until
-    rows = select(given.c.workspace, until).where(true()).order_by(given.c.workspace)
+    until = cast(LEASE_NOW, Float) + bindparam("seconds", type_=Float)
+    # In one order, so that owners that write the same rows wait for each other only briefly.
+    rows = select(named.c.workspace, until).where(true()).order_by(named.c.workspace)
     insert = dialect.insert(services).from_select(["workspace", "served_until"], rows)
     statement: Executable = insert.on_conflict_do_update(
         index_elements=["workspace"], set_={"served_until": insert.excluded.served_until}
@@ -56,7 +56,7 @@ def _extend_service(dialect: Dialect) -> Executable:
     return statement
 
 
-def list_unserved(tx: Transaction, workspaces: Sequence[str]) -> list[str]:
+def list_unclaimed(tx: Transaction, workspaces: Sequence[str]) -> list[str]:
     """List those of these workspaces that do not count as served."""
     served = set(tx.execute(_select_served(tx.dialect), encode_values(workspaces)).scalars())
     return [name for name in workspaces if name not in served]

@@ -1,4 +1,4 @@
-"""Which owners divide the workspaces among themselves, and which workspaces nobody serves."""
+"""Which owners divide the workspaces among themselves, and which workspaces nobody claims for."""
 
 from harvester.ledger import LEASE_SECONDS, Ledger
 from tests.support.clocks import SettableClock
@@ -38,13 +38,15 @@ async def test_an_owner_that_registers_again_still_serves(location):
 
 
 async def test_a_workspace_counts_as_served_for_a_time(location):
-    """A longer or shorter time replaces the previous one; a workspace that was never served is unserved."""
+    """A longer or shorter time replaces the previous one; a workspace that was never served does not count."""
     clock = SettableClock(NOW)
     async with await Ledger.open(location, clock=clock) as ledger:
-        await ledger.upkeep.extend_service({"a": 10.0, "b": 1000.0})
-        assert await ledger.upkeep.list_unserved(["a", "b", "c"]) == ["c"]
+        await ledger.upkeep.extend_service(["a"], seconds=10.0)
+        await ledger.upkeep.extend_service(["b"], seconds=1000.0)
+        assert await ledger.upkeep.list_unclaimed(["a", "b", "c"]) == ["c"]
         pass_time(location, clock, 60)
-        assert await ledger.upkeep.list_unserved(["a", "b"]) == ["a"]
-        await ledger.upkeep.extend_service({"a": 100.0, "b": 30.0})
+        assert await ledger.upkeep.list_unclaimed(["a", "b"]) == ["a"]
+        await ledger.upkeep.extend_service(["a"], seconds=100.0)
+        await ledger.upkeep.extend_service(["b"], seconds=30.0)
         pass_time(location, clock, 60)
-        assert await ledger.upkeep.list_unserved(["b", "a"]) == ["b"]
+        assert await ledger.upkeep.list_unclaimed(["b", "a"]) == ["b"]

@@ -192,9 +192,9 @@ async def create_engine(
 async def serve(folder: Path, names: Iterable[str], **more: object) -> AsyncIterator[Scene]:
     """Serve the workspaces of ``create_engine`` until the body ends."""
     async with create_engine(folder, names, **more) as (engine, ledger, braze, sink, sinks):
-        task = asyncio.create_task(engine.run())
+        scene = Scene(engine, ledger, braze, sink, sinks, asyncio.create_task(engine.run()))
         try:
-            yield Scene(engine, ledger, braze, sink, sinks, task)
+            yield scene
         finally:
             engine.stop()
-            await task
+            await scene.task
