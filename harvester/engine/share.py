@@ -11,10 +11,7 @@ import structlog
 
 from harvester.engine.assignment import assign
 from harvester.engine.workspaces import Workspaces
-from harvester.ledger import Ledger
-
-UNCLAIMED_SECONDS = 120.0
-"""A workspace with something due is unclaimed after this time without a request, unless it is held."""
+from harvester.ledger import UNCLAIMED_SECONDS, Ledger
 
 SAVE_SECONDS = 30.0
 """How often the ledger records which workspaces are served, and is asked for unclaimed ones."""

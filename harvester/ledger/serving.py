@@ -4,15 +4,32 @@ Every time is by the clock of leases.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import Executable, Float, Integer, Select, bindparam, cast, literal_column, select, true, update
+from sqlalchemy import (
+    BindParameter,
+    Executable,
+    Float,
+    Integer,
+    Select,
+    bindparam,
+    cast,
+    literal_column,
+    select,
+    true,
+    update,
+)
 
 from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
-from harvester.ledger.filters import LEASE_NOW
+from harvester.ledger.filters import DUE, IN_TIME, LEASE_NOW
 from harvester.ledger.json_rows import encode_values, values_as_table
-from harvester.ledger.schema import owners, services
+from harvester.ledger.plans import list_served_workspaces
+from harvester.ledger.schema import owners, pairs, services
+
+UNCLAIMED_SECONDS = 120.0
+"""A workspace with something due is unclaimed after this time without a request, unless it is held."""
 
 _SET_SERVING = (
     update(owners)
@@ -25,6 +42,39 @@ _LIST_SERVING = (
     .where(owners.c.serves == literal_column("1"), owners.c.alive_until >= LEASE_NOW)
     .order_by(owners.c.id)
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The living owners that serve workspaces, the workspaces that have a plan, and those that are unclaimed.
+
+    A workspace is unclaimed if something of it was due for ``UNCLAIMED_SECONDS``, and it does not count as served. If
+    fewer than two owners serve, nobody records what is served, and ``unclaimed`` is empty.
+    """
+
+    owners: Sequence[str] = ()
+    workspaces: Sequence[str] = ()
+    unclaimed: Sequence[str] = ()
+
+
+def get_services(tx: Transaction) -> Services:
+    """Return which owners serve workspaces, and what they leave unclaimed."""
+    serving, workspaces = list_serving(tx), sorted(list_served_workspaces(tx))
+    unclaimed: list[str] = []
+    if len(serving) > 1:
+        values = encode_values(list_unclaimed(tx, workspaces)) | {"late": tx.now - UNCLAIMED_SECONDS}
+        unclaimed = sorted(tx.execute(_select_late(tx.dialect), values).scalars())
+    return Services(serving, workspaces, unclaimed)
+
+
+@cache
+def _select_late(dialect: Dialect) -> Select[str]:
+    """Select those of some workspaces that have a reading which was due before the time ``late``."""
+    named = values_as_table(dialect, pairs.c.workspace)
+    late: BindParameter[float] = bindparam("late", type_=Float)
+    overdue = select(pairs.c.id).where(pairs.c.workspace == named.c.workspace, DUE, IN_TIME)
+    overdue = overdue.where(pairs.c.due_at <= late, pairs.c.first_seen_at <= late)
+    return select(named.c.workspace).where(overdue.exists())
 
 
 def set_serving(tx: Transaction, epoch: int, *, serves: bool) -> None:
