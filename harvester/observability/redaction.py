@@ -30,6 +30,7 @@ _ESCAPES = re.compile(
 )
 _HTML_ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _USERINFO = re.compile(r"(?<=://)[^\s/@\"']*:[^\s/@\"']*(?=@)")
+_DATABASE = re.compile(r"(?i)\s*postgres(ql)?://")
 _QUERY_SECRET = re.compile(r"(?i)[?&](?:password|sslpassword|passwd|pass|token|secret|sig|key)=([^&#\s]+)")
 
 _FEW_BLOCKS = 400
@@ -64,12 +65,15 @@ def register_secret(secret: str) -> None:
 def register_url_secrets(url: str) -> None:
     """Mask the passwords and tokens of the URL of a broker or a database, escaped or not.
 
-    Several URLs can be separated by commas. A password may contain a comma, and a query an @.
+    Several URLs of brokers can be separated by commas. A user without a password is the token of a broker, but the name
+    of a user of a database.
     """
-    for each in {url, url.partition("?")[0], *url.split(",")}:
+    of_database = _DATABASE.match(url) is not None
+    for each in {url.partition("?")[0]} if of_database else {url, *url.split(",")}:
         userinfo, at, _ = each.partition("://")[2].rpartition("@")
-        found = [userinfo.partition(":")[2] or userinfo] if at else []
-        for secret in found + _QUERY_SECRET.findall(each):
+        password = userinfo.partition(":")[2]
+        found = [password or ("" if of_database else userinfo)] if at else []
+        for secret in found + _QUERY_SECRET.findall(url if of_database else each):
             register_secret(secret)
             register_secret(unquote(secret))
 

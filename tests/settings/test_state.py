@@ -34,7 +34,20 @@ def test_the_ledger_is_a_file_or_a_database(monkeypatch):
     settings = load_settings(endpoint=BRAZE)
     assert (settings.load_state().url, str(settings.load_state())) == (URL, NAME)
     assert DATABASE_PASSWORD not in repr(settings)
-    assert scrub(f"refused: {DATABASE_PASSWORD}") == f"refused: {MASK}"
+    text = "run harvester doctor: someone@db.example/harvester, application a@b, is refused: "
+    assert scrub(text + DATABASE_PASSWORD) == text + MASK
+
+
+@pytest.mark.parametrize("query", ["password", "sslpassword"])
+def test_only_the_password_of_a_database_is_masked(monkeypatch, query):
+    """The documented URL has a user without a password, whose name must stay readable in every text."""
+    for url in (
+        "postgresql://harvester@db/harvester",
+        f"postgresql://harvester@db/d?{query}=canary%2Dof%2Dthe%2Dquery",
+    ):
+        monkeypatch.setenv("HARVESTER_STATE", url)
+        load_settings(endpoint=BRAZE)
+    assert scrub("run harvester doctor; canary-of-the-query") == f"run harvester doctor; {MASK}"
 
 
 def test_a_nearer_source_replaces_the_file_of_the_url(monkeypatch, config):
