@@ -19,7 +19,7 @@ DATABASE_PASSWORD = "canary-database-password"
 CANARIES = tuple(secret[:14].encode() for secret in (KEY, PROXY_PASSWORD, DATABASE_PASSWORD, SECRET_KEY, AZURITE_KEY))
 """The first 14 bytes of each secret, because a partial key counts as a leak."""
 
-KEY_FILES = ("run/secrets/braze/*", "key", "*.key", "keys/*", "keys/*/*", "*.toml", "account.json")
+KEY_FILES = ("run/secrets/braze/*", "ledger_url", "key", "*.key", "keys/*", "keys/*/*", "*.toml", "account.json")
 
 captured_output: list[bytes] = []
 """The output of processes since the last search."""

@@ -21,7 +21,7 @@ from harvester.settings import Settings, load
 from harvester.settings.changes import RELOADED
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.conftest import RecordedWarmProcess
-from tests.support.processes import free_port
+from tests.support.processes import free_port, require_program
 from tests.support.secret_canary import KEY
 
 TOP = Path(__file__).parent.parent.parent
@@ -56,6 +56,12 @@ EVERYTHING = {
     "monitoring": {"enabled": True, "labels": {"release": "prometheus"}},
     "audit": AUDIT,
 }
+DATABASE = {"ledger": "harvester-ledger"}
+REPLICAS = EVERYTHING | {
+    "mode": "replicas",
+    "secrets": BASE["secrets"] | DATABASE,
+    "replicas": {"autoscaling": {"enabled": True}},
+}
 HOURLY = {
     "type": "cron",
     "metadata": {"timezone": "UTC", "start": "0 * * * *", "end": "1 * * * *", "desiredReplicas": "1"},
@@ -67,9 +73,16 @@ MATRIX = {
     "everything": EVERYTHING,
     "schedule": {"mode": "schedule", "audit": AUDIT},
     "queue": {"mode": "queue", "queue": {"triggers": [HOURLY]}, "networkPolicy": {"enabled": False}},
+    "queue, PostgreSQL": {"mode": "queue", "queue": {"triggers": [HOURLY]}, "secrets": BASE["secrets"] | DATABASE},
+    "replicas": {"mode": "replicas", "secrets": BASE["secrets"] | DATABASE},
+    "replicas, everything": REPLICAS,
 }
 
 pytestmark = pytest.mark.xdist_group("helm")
+
+
+SECRETS = {"/run/secrets/braze": "harvester-api-keys", "/run/secrets/files": "harvester-files"}
+"""The secrets of ``BASE`` by the path where they are mounted."""
 
 
 def run_helm(*arguments, values=None):
@@ -107,11 +120,12 @@ def list_pods(objects):
     return [
         {
             "StatefulSet": lambda spec: spec["template"],
+            "Deployment": lambda spec: spec["template"],
             "CronJob": lambda spec: spec["jobTemplate"]["spec"]["template"],
             "ScaledJob": lambda spec: spec["jobTargetRef"]["template"],
         }[kind](spec)
         for kind, spec in specs
-        if kind in {"StatefulSet", "CronJob", "ScaledJob"}
+        if kind in {"StatefulSet", "Deployment", "CronJob", "ScaledJob"}
     ]
 
 
@@ -155,6 +169,8 @@ def create_container_files(objects, folder):
     (folder / "etc/harvester/harvester.toml").write_text(localize(toml, folder))
     (folder / "run/secrets/braze/eu").write_text(KEY)
     (folder / "run/secrets/files/rabbitmq_url").write_text("amqp://localhost")
+    if (folder / "run/secrets/ledger").exists():
+        (folder / "run/secrets/ledger/url").write_text("postgresql://harvester@db/harvester")
 
 
 def test_the_chart_is_made_for_this_version_and_these_alerts():
@@ -186,12 +202,19 @@ def test_the_schema_describes_every_value():
         ({"config": "out ="}, "config is not valid"),
         ({"config": 'state = "/other.db"'}, "'state' has already been defined"),
         ({"mode": "fleet"}, "/mode"),
-        ({"replicas": 2}, "replicas"),
+        ({"replicas": 2}, "/replicas"),
+        ({"mode": "replicas"}, "needs secrets.ledger"),
+        ({"mode": "replicas", "secrets": DATABASE, "config": "raw = true"}, "out must be a bucket"),
+        (
+            {"secrets": DATABASE, "config": 'out = "s3://lake"\n[workspaces.eu]\nout = "/data/eu"'},
+            "out must be a bucket, because no volume outlives the pods: /data/eu",
+        ),
+        (REPLICAS | {"monitoring": {}}, "needs monitoring.enabled"),
         ({"env": {"BRAZE_API_KEY": {"valueFrom": {}}}}, "/env/BRAZE_API_KEY"),
         ({"mode": "queue"}, "needs queue.triggers"),
         ({"audit": {"enabled": True}}, "needs audit.arguments"),
         ({"monitoring": {"enabled": True}}, "needs networkPolicy.ingressFrom"),
-        ({"mode": "schedule", "monitoring": {"enabled": True}}, "monitoring needs the mode service"),
+        ({"mode": "schedule", "monitoring": {"enabled": True}}, "monitoring needs the mode service or replicas"),
     ],
 )
 def test_values_that_cannot_work_are_refused(values, message):
@@ -210,7 +233,7 @@ def test_secrets_are_mounted_as_files_only(rendered):
         mounted = {
             path: volume["secret"]["secretName"] for path, (volume, _) in list_mounts(pod).items() if "secret" in volume
         }
-        assert mounted == {"/run/secrets/braze": "harvester-api-keys", "/run/secrets/files": "harvester-files"}
+        assert mounted in (SECRETS, SECRETS | {"/run/secrets/ledger": "harvester-ledger"})
 
 
 def test_pods_have_no_privileges(rendered):
@@ -225,7 +248,8 @@ def test_pods_have_no_privileges(rendered):
         writable = {
             path: next(iter(set(volume) - {"name"})) for path, (volume, fixed) in list_mounts(pod).items() if not fixed
         }
-        assert writable == {"/data": "persistentVolumeClaim", "/tmp": "emptyDir"}
+        in_database = "/run/secrets/ledger" in list_mounts(pod)
+        assert writable == {"/data": "emptyDir" if in_database else "persistentVolumeClaim", "/tmp": "emptyDir"}
         assert {"name": "TMPDIR", "value": "/tmp"} in container["env"]
         assert (container["resources"]["limits"].keys(), pod["spec"]["terminationGracePeriodSeconds"]) == (
             {"memory"},
@@ -240,7 +264,9 @@ def test_names_refer_to_objects_of_the_chart(rendered):
     for pod in list_pods(rendered):
         volumes = {path: volume for path, (volume, _) in list_mounts(pod).items()}
         assert ("ConfigMap", volumes["/etc/harvester"]["configMap"]["name"]) in names
-        assert ("PersistentVolumeClaim", volumes["/data"]["persistentVolumeClaim"]["claimName"]) in names
+        claim = volumes["/data"].get("persistentVolumeClaim")
+        assert claim is None or ("PersistentVolumeClaim", claim["claimName"]) in names
+        assert (claim is None) == ("/run/secrets/ledger" in volumes) == ("PersistentVolumeClaim" not in dict(names))
         assert ("ServiceAccount", pod["spec"]["serviceAccountName"]) in names
 
 
@@ -266,6 +292,66 @@ def test_selectors_match_the_pods_that_they_are_for():
     assert [endpoint["port"], port["targetPort"]] == [port["name"], container["ports"][0]["name"]]
 
 
+def test_replicas_are_spread_protected_and_scaled():
+    """Pods of different nodes and zones are preferred, a drain stops one at a time, and KEDA scales the Deployment."""
+    objects = render(json.dumps(REPLICAS))
+    pods, deployment = list_pods(objects), find(objects, "Deployment")
+    spreads = get_serving_pod(objects)["spec"]["topologySpreadConstraints"]
+    assert [each["topologyKey"] for each in spreads] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    for selector in (
+        deployment["spec"]["selector"],
+        find(objects, "PodDisruptionBudget")["spec"]["selector"],
+        *(each["labelSelector"] for each in spreads),
+    ):
+        assert select(pods, selector["matchLabels"]) == ["serve"]
+    assert select(pods, find(objects, "Service")["spec"]["selector"]) == ["serve"]
+    assert find(objects, "ScaledObject")["spec"]["scaleTargetRef"] == {"name": deployment["metadata"]["name"]}
+    assert "replicas" not in deployment["spec"], "Helm would undo what KEDA does"
+    fixed = find(render(json.dumps(MATRIX["replicas"])), "Deployment")
+    assert fixed["spec"]["replicas"] == 2
+
+
+def test_pods_are_added_for_readings_that_wait_for_a_process_only(tmp_path):
+    """The due readings of a workspace, which every replica exports, count once; those that wait for quota do not."""
+    promtool = require_program("promtool")
+    objects = render(json.dumps(REPLICAS))
+    [trigger] = find(objects, "ScaledObject")["spec"]["triggers"]
+    target = f'namespace="data", service="{find(objects, "Service")["metadata"]["name"]}"'
+    series = {
+        f'harvester_readings{{state="due", workspace="eu", pod="a", {target}}}': 40_000,
+        f'harvester_readings{{state="due", workspace="eu", pod="b", {target}}}': 40_000,
+        f'harvester_readings{{state="waiting", workspace="eu", pod="a", {target}}}': 7,
+        f'harvester_readings{{state="due", workspace="us", pod="a", {target}}}': 500,
+        f'harvester_hold{{cause="rate_limited", workspace="us", pod="b", {target}}}': 1,
+        'harvester_readings{state="due", workspace="eu", namespace="test", service="other"}': 9,
+    }
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": str(value)} for name, value in series.items()],
+        "promql_expr_test": [
+            {"expr": trigger["metadata"]["query"], "eval_time": "0m", "exp_samples": [{"value": 40_000}]}
+        ],
+    }
+    (tmp_path / "test.yml").write_text(
+        json.dumps(
+            {
+                "tests": [
+                    test,
+                    test
+                    | {
+                        "input_series": [],
+                        "promql_expr_test": [test["promql_expr_test"][0] | {"exp_samples": [{"value": 0}]}],
+                    },
+                ]
+            }
+        )
+    )
+    done = subprocess.run(
+        [promtool, "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_rules_are_the_alerts():
     """The Prometheus operator gets the alerts of ``config/alerts.yml``, unchanged."""
     spec = find(render(json.dumps(EVERYTHING)), "PrometheusRule")["spec"]
@@ -281,7 +367,13 @@ def test_harvester_loads_the_configuration_of_each_mode(rendered, tmp_path, monk
         settings = load(config, {}, {})
         mounts = {localize(path, tmp_path): volume["name"] for path, (volume, _) in list_mounts(each).items()}
         assert mounts[str(settings.api_key_dir)] == "api-keys"
-        assert mounts[str(settings.state.parent)] == "data"
+        in_database = any("ledger" in path for path in mounts)
+        assert mounts[str((settings.state_file if in_database else settings.state).parent)] == (
+            "ledger" if in_database else "data"
+        )
+        assert str(settings.load_state()) == (
+            "postgresql://harvester@db/harvester" if in_database else f"{tmp_path}/data/ledger.db"
+        )
         assert mounts[str(settings.triggers["sends"].url_file.parent)] == "files"
         assert list(settings.workspaces) == ["eu"]
 

@@ -20,19 +20,37 @@ labels:
   helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
+{{/* "true" in a mode with pods that always run, and that Prometheus can scrape. */}}
+{{- define "harvester.alwaysRuns" -}}
+{{- if has .Values.mode (list "service" "replicas") }}true{{ end }}
+{{- end }}
+
 {{/* harvester.toml: what the chart decides, then the value "config". */}}
 {{- define "harvester.toml" -}}
 # The chart sets these.
-state = "/data/ledger.db"
+{{ if .Values.secrets.ledger }}state_file = "/run/secrets/ledger/url"{{ else }}state = "/data/ledger.db"{{ end }}
 api_key_dir = "/run/secrets/braze"
 
 {{ required "config is required: the content of harvester.toml" .Values.config }}
+{{- end }}
+
+{{/* The places of workspaces that have their own, as JSON. */}}
+{{- define "harvester.places" -}}
+{{- $places := list }}
+{{- range . }}{{ with .out }}{{ $places = append $places . }}{{ end }}{{ end }}
+{{- toJson $places }}
 {{- end }}
 
 {{/* The settings of harvester.toml as JSON. Fails if the file is not valid, for example if a setting occurs twice. */}}
 {{- define "harvester.settings" -}}
 {{- $settings := include "harvester.toml" . | fromToml }}
 {{- if $settings.Error }}{{ fail (printf "config is not valid: %s" $settings.Error) }}{{ end }}
+{{- if .Values.secrets.ledger }}
+{{- $workspaces := $settings.workspaces | default dict | values }}
+{{- range $place := append (include "harvester.places" $workspaces | fromJsonArray) ($settings.out | default "./harvest") }}
+{{- if not (contains "://" $place) }}{{ fail (printf "out must be a bucket, because no volume outlives the pods: %s" $place) }}{{ end }}
+{{- end }}
+{{- end }}
 {{- toJson $settings }}
 {{- end }}
 
@@ -80,7 +98,7 @@ spec:
   {{- with .root.Values.tolerations }}
   tolerations: {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- if and (not $serves) (eq .root.Values.mode "service") }}
+  {{- if and (not $serves) (eq .root.Values.mode "service") (not .root.Values.secrets.ledger) }}
   # The volume can be mounted only on the node of the service.
   affinity:
     podAffinity:
@@ -90,6 +108,18 @@ spec:
             matchLabels:
               {{- include "harvester.selector" .root | nindent 14 }}
               app.kubernetes.io/component: serve
+  {{- end }}
+  {{- if and $serves (eq .root.Values.mode "replicas") }}
+  topologySpreadConstraints:
+    {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+    - topologyKey: {{ . }}
+      maxSkew: 1
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "harvester.selector" $.root | nindent 10 }}
+          app.kubernetes.io/component: serve
+    {{- end }}
   {{- end }}
   containers:
     - name: harvester
@@ -129,6 +159,9 @@ spec:
         {{- if .root.Values.secrets.files }}
         - {name: files, mountPath: /run/secrets/files, readOnly: true}
         {{- end }}
+        {{- if .root.Values.secrets.ledger }}
+        - {name: ledger, mountPath: /run/secrets/ledger, readOnly: true}
+        {{- end }}
         - {name: data, mountPath: /data}
         - {name: tmp, mountPath: /tmp}
   volumes:
@@ -140,8 +173,15 @@ spec:
     - name: files
       secret: {secretName: {{ . }}, defaultMode: 0440}
     {{- end }}
+    {{- if .root.Values.secrets.ledger }}
+    - name: ledger
+      secret: {secretName: {{ .root.Values.secrets.ledger }}, defaultMode: 0440}
+    - name: data
+      emptyDir: {} # only for lines of lists that cannot be read
+    {{- else }}
     - name: data
       persistentVolumeClaim: {claimName: {{ include "harvester.name" .root }}}
+    {{- end }}
     - name: tmp
       emptyDir: {sizeLimit: {{ .root.Values.temporaryStorage }}}
 {{- end }}
