@@ -1,7 +1,4 @@
-"""A proxy between harvester and a PostgreSQL server that loses a COMMIT, its reply, or the connection around it.
-
-It parses nothing: a client waits for each reply, so what it sends at once is a message or a few.
-"""
+"""A proxy between harvester and a PostgreSQL server that loses a COMMIT, its reply, or the connection around it."""
 
 import asyncio
 import contextlib
@@ -14,7 +11,7 @@ from tests.support.postgresql import PostgreSQL
 
 
 class Fault(Enum):
-    """What happens to a message of the client."""
+    """What happens to the next COMMIT."""
 
     REQUEST_LOST = "the connection is cut, and the server has not received it"
     REPLY_LOST = "the server has executed it, and the connection is cut before the reply"
@@ -37,17 +34,11 @@ class _Connection:
 
 
 class DatabaseProxy:
-    """Forwards bytes both ways. ``fault`` applies to the next COMMIT, and is None afterwards.
-
-    With ``skip``, it applies to the message after so many others, whatever it is.
-    """
+    """Forwards bytes both ways. ``fault`` applies once, and is None afterwards."""
 
     def __init__(self, server: PostgreSQL, database: str) -> None:
         """Forward to a database of a server."""
         self.fault: Fault | None = None
-        self.skip: int | None = None
-        self.messages = 0
-        """How many messages clients have sent."""
         self._server, self._database = server, database
         self._serving: set[asyncio.Task] = set()
 
@@ -89,7 +80,9 @@ class DatabaseProxy:
 
     async def _forward_requests(self, reader: asyncio.StreamReader, server: _Connection) -> None:
         while data := await reader.read(1 << 20):
-            fault = self._choose_fault(data)
+            fault = self.fault if b"COMMIT" in data else None
+            if fault is not None:
+                self.fault = None
             if fault is Fault.REQUEST_LOST:
                 raise _Cut
             if fault is Fault.TERMINATED_BEFORE:
@@ -101,16 +94,6 @@ class DatabaseProxy:
             if fault is Fault.CUT_MEANWHILE:
                 raise _Cut
         raise _Cut
-
-    def _choose_fault(self, message: bytes) -> Fault | None:
-        self.messages += 1
-        if self.skip:
-            self.skip -= 1
-            return None
-        if self.skip is None and b"COMMIT\0" not in message:  # BEGIN may name READ COMMITTED
-            return None
-        fault, self.fault = self.fault, None
-        return fault
 
     async def _forward_replies(self, server: _Connection, writer: asyncio.StreamWriter) -> None:
         while data := await server.reader.read(1 << 20):

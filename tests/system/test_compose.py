@@ -1,9 +1,13 @@
 """``config/compose.yaml`` without containers: its services run as processes with its files and variables."""
 
 import asyncio
+import csv
+import json
 import os
 import runpy
 import shlex
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,10 +24,10 @@ SERVICES = COMPOSE["services"]
 class ComposeProcesses:
     """The services of the compose file in one folder, on free ports of this machine."""
 
-    def __init__(self, folder: Path, *, broker: int, store: int) -> None:
+    def __init__(self, folder: Path, *, broker: int, store: int, bucket: str, database: str = "") -> None:
         """Copy the mounted files, and replace the paths, hosts and ports of the containers; the bucket is a new one."""
-        self.folder, self.broker, self.store = folder, broker, store
-        self.stand_in, self.web_port = free_port(), free_port()
+        self.folder, self.broker, self.store, self.bucket, self.database = folder, broker, store, bucket, database
+        self.stand_in, self.web_ports = free_port(), {"8080": str(free_port()), "8081": str(free_port())}
         for path in (CONFIG / "compose").iterdir():
             (folder / path.name).write_text(self.localize(path.read_text()))
 
@@ -36,8 +40,9 @@ class ComposeProcesses:
             "store:9000": f"127.0.0.1:{self.store}",
             "127.0.0.1:8765": f"127.0.0.1:{self.stand_in}",
             "@queue": f"@127.0.0.1:{self.broker}",
-            "s3://lake/": "s3://compose-lake/",
-            'Bucket="lake"': 'Bucket="compose-lake"',
+            "s3://lake/": f"s3://{self.bucket}/",
+            'Bucket="lake"': f'Bucket="{self.bucket}"',
+            "postgresql://harvester:rehearsal@database/harvester": self.database,
         }.items():
             text = text.replace(container_name, local_name)
         return text
@@ -50,7 +55,8 @@ class ComposeProcesses:
         """Start ``harvester`` as a service does, with its command and variables only."""
         command = SERVICES[service]["command"]
         command = shlex.split(command) if isinstance(command, str) else command
-        env = {"PATH": "/usr/bin:/bin", "HARVESTER_WEB_PORT": str(self.web_port)} | self.list_variables(service)
+        env = {"PATH": "/usr/bin:/bin", "HARVESTER_WEB_PORT": "8080"} | self.list_variables(service)
+        env["HARVESTER_WEB_PORT"] = self.web_ports[env["HARVESTER_WEB_PORT"]]
         return RecordedWarmProcess(self.folder, env, *map(self.localize, command), *more)
 
     async def run(self, service: str, *more: str) -> str:
@@ -81,29 +87,62 @@ def test_the_compose_file_names_exactly_the_files_of_its_folder():
     assert all(set(each.get("secrets", [])) <= set(COMPOSE["secrets"]) for each in SERVICES.values())
 
 
+@asynccontextmanager
+async def send_to_queue(compose, broker, monkeypatch):
+    """Start the stand-in API, and send its sends to the queue; check afterwards that all messages are handled."""
+    await broker.wait_until_ready()
+    earlier = len(await broker.list_dead_letters("sends"))
+    stand_in = compose.start("stand-in", "--port", str(compose.stand_in), "--pairs", "40", "--fault-rate", "0")
+    try:
+        for _ in range(2):  # a second start keeps the existing bucket
+            monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+            await compose.run_script("bucket", monkeypatch)
+        while not (compose.folder / "pairs.csv").exists():
+            await asyncio.sleep(0.1)
+        await compose.run_script("sender", monkeypatch)
+        yield
+    finally:
+        stand_in.terminate()
+        await asyncio.to_thread(stand_in.communicate)
+    [(letter, reason)] = (await broker.list_dead_letters("sends"))[earlier:]
+    assert await broker.count_messages("sends") == 0
+    assert (b"misspelt" in letter, "campaign" in reason) == (True, True)
+
+
 @pytest.mark.xdist_group("rabbitmq")
 async def test_compose_captures_every_send_from_the_queue_into_the_bucket(
     tmp_path, broker_servers, stores, monkeypatch, capsys
 ):
     """Every send of the queue is captured into the bucket, and the one invalid message becomes a dead letter."""
     broker = broker_servers("rabbitmq")
-    await broker.wait_until_ready()
-    compose = ComposeProcesses(tmp_path, broker=broker.server.port, store=stores("moto").port)
-    stand_in = compose.start("stand-in", "--port", str(compose.stand_in), "--pairs", "40", "--fault-rate", "0")
-    try:
-        for _ in range(2):  # a second start keeps the existing bucket
-            monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
-            await compose.run_script("bucket", monkeypatch)
-        while not (tmp_path / "pairs.csv").exists():
-            await asyncio.sleep(0.1)
-        await compose.run_script("sender", monkeypatch)
+    compose = ComposeProcesses(tmp_path, broker=broker.server.port, store=stores("moto").port, bucket="compose-lake")
+    async with send_to_queue(compose, broker, monkeypatch):
         assert "sent 40 sends in 1 messages" in capsys.readouterr().out
         output = await compose.run("harvester", "--until-idle")
-    finally:
-        stand_in.terminate()
-        await asyncio.to_thread(stand_in.communicate)
-    [(letter, reason)] = await broker.list_dead_letters("sends")
-    assert await broker.count_messages("sends") == 0
-    assert (b"misspelt" in letter, "campaign" in reason) == (True, True)
     assert '"event":"batch_sealed"' in output
     assert "trigger_unsafe" not in output
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("rabbitmq")
+async def test_the_replicas_of_compose_capture_every_send_once(
+    tmp_path, broker_servers, stores, database_url, monkeypatch
+):
+    """Two replicas share the queue and the ledger in PostgreSQL, and no send is captured by both."""
+    broker = broker_servers("rabbitmq")
+    compose = ComposeProcesses(
+        tmp_path, broker=broker.server.port, store=stores("moto").port, bucket="fleet-lake", database=database_url.url
+    )
+    assert [name for name, each in SERVICES.items() if "fleet" in each.get("profiles", [])] == [
+        "replica-1", "replica-2", "database",
+    ]  # fmt: skip
+    async with send_to_queue(compose, broker, monkeypatch):
+        outputs = await asyncio.gather(*(compose.run(f"replica-{each}", "--until-idle") for each in (1, 2)))
+    events = [json.loads(line) for output in outputs for line in output.splitlines() if line.startswith("{")]
+    sent_before = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    due = [
+        each
+        for each in csv.DictReader((tmp_path / "pairs.csv").read_text().splitlines())
+        if each["sent_at"] < sent_before
+    ]
+    assert sum(each["captures"] for each in events if each["event"] == "batch_sealed") == len(due) > 30
