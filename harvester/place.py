@@ -97,15 +97,15 @@ def parse_ledger_location(text: str, what: str) -> LedgerLocation:
     problem = find_location_problem(text)
     if problem is not None:
         raise UsageError(f"{what}: {problem}")
-    return DatabaseUrl(text) if _DATABASE.match(text) else Path(text)
+    return DatabaseUrl(text.strip()) if _DATABASE.match(text.strip()) else Path(text)
 
 
 def find_location_problem(text: str) -> str | None:
     """Return why a text names no place for a ledger; None if it names one."""
-    if not _DATABASE.match(text):
+    if not _DATABASE.match(text.strip()):
         problem = find_place_problem(text)
         return f"{problem}, or {DATABASE_FORM}" if problem else None
-    if _URL.fullmatch(text) is None:
+    if _URL.fullmatch(text.strip()) is None:  # a variable from a mounted secret may end with a line break
         return (
             f"this is not the URL of a PostgreSQL database; write {DATABASE_FORM}, and each of / ? # @ in the password "
             "as %2F %3F %23 %40"

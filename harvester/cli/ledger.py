@@ -66,7 +66,8 @@ def copy(source: LedgerLocation, to: LedgerLocation) -> None:
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
 
-    ledger_access.check_exists(source)
+    if not ledger_access.exists(source):
+        raise UsageError(f"there is no ledger at {source}; name a ledger as FROM")
     with progress.show_work(f"copying {source}") as show:
         rows = asyncio.run(Ledger.copy(source, to, clock=SystemClock(), show=show))
     click.echo(f"copied {source} to {to}: {output.plural(rows, 'row')}. From now on, use only the copy", err=True)
