@@ -34,6 +34,7 @@ _URL = re.compile(
     r"postgres(?:ql)?://(?:(?P<user>[^:@/?#\s]*)(?::[^@/?#\s]*)?@)?(?P<hosts>[^@/?#\s]*)"
     r"(?:/(?P<database>[^/?#\s]*))?(?:\?[^#\s]*)?"
 )
+_SERVICE = re.compile(r"[?&](service=[A-Za-z0-9._-]+)(?:&|$)")
 _KINDS = (
     (re.compile(r"^\s*:memory:"), "a database in memory is lost when the process ends"),
     (_CONNECTION, "connection strings are not supported; write the URL of a database"),
@@ -58,12 +59,13 @@ class DatabaseUrl:
     url: str = field(repr=False)
 
     def __str__(self) -> str:
-        """Return the URL without password and parameters."""
+        """Return the URL without password and parameters, except for the name of a service of libpq."""
         found = _URL.fullmatch(self.url)
         if found is None:
             return "a PostgreSQL database"
         user = f"{found['user']}@" if found["user"] else ""
-        return f"postgresql://{user}{found['hosts']}/{found['database'] or ''}"
+        service = _SERVICE.search(self.url)
+        return f"postgresql://{user}{found['hosts']}/{found['database'] or ''}{'?' + service[1] if service else ''}"
 
 
 LedgerLocation: TypeAlias = Path | DatabaseUrl

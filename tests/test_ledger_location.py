@@ -16,7 +16,7 @@ from harvester.place import parse_ledger_location
         ("postgresql://u@h1:5432,h2:5433/d?target_session_attrs=read-write&password=s3cret", "postgresql://u@h1:5432,h2:5433/d"),
         ("postgresql://u:a%40b@[::1]/d", "postgresql://u@[::1]/d"),
         ("postgresql:///d?host=/var/run/postgresql", "postgresql:///d"),
-        ("postgresql:///?service=harvester", "postgresql:///"),
+        ("postgresql:///?service=harvester&password=s3cret", "postgresql:///?service=harvester"),
         ("postgresql://h/d\n", "postgresql://h/d"),
     ],
 )  # fmt: skip
