@@ -166,7 +166,7 @@ def pytest_collection_modifyitems(items):
 def _find_server(item: pytest.Item) -> str | None:
     """Return the server that a test names; moto is the object store of those that name none."""
     chosen = item.callspec.params if hasattr(item, "callspec") else {}
-    if "postgresql" in item.fixturenames or "postgresql" in chosen.values():
+    if "postgresql" in item.fixturenames or not {"postgresql", "pgbouncer"}.isdisjoint(map(str, chosen.values())):
         return "postgresql"
     if "broker_server" in item.fixturenames:
         return chosen["broker_server"]
@@ -233,6 +233,15 @@ def postgresql():
         yield server
 
 
+@pytest.fixture(scope="session")
+def pgbouncer_port(postgresql):
+    """The port of a PgBouncer before the PostgreSQL server, started at its first use."""
+    from tests.support.pgbouncer import pgbouncer  # noqa: PLC0415 - most tests need no client of PostgreSQL
+
+    with pgbouncer(postgresql) as port:
+        yield port
+
+
 @pytest.fixture
 def database_url(postgresql):
     """The URL of a new, empty PostgreSQL database."""
@@ -246,13 +255,14 @@ def create_location(request):
 
     @contextmanager
     def create(database):
-        if database == "postgresql":
-            server = request.getfixturevalue("postgresql")
-            with server.database() as name:
-                yield server.url(name)
-        else:
+        if database == "sqlite":
             with tempfile.TemporaryDirectory() as folder:
                 yield Path(folder) / "ledger.db"
+            return
+        server = request.getfixturevalue("postgresql")
+        port = request.getfixturevalue("pgbouncer_port") if database == "pgbouncer" else None
+        with server.database() as name:
+            yield server.url(name, port=port)
 
     return create
 

@@ -4,6 +4,7 @@ Every process computes the same answer from the same owners, so nothing is negot
 only its workspaces move. The assignment saves requests and quota; correctness never depends on it.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from hashlib import blake2b
 
@@ -18,6 +19,14 @@ def assign(workspaces: Iterable[str], owners: Collection[str], me: str) -> set[s
     if me not in owners:
         return set()
     return {name for name in workspaces if find_server(name, owners) == me}
+
+
+def count_assigned(workspaces: Collection[str], owners: Collection[str]) -> dict[str, int]:
+    """Return how many workspaces each owner serves."""
+    if len(owners) == 1:
+        return dict.fromkeys(owners, len(workspaces))
+    found = Counter(find_server(name, owners) for name in workspaces) if owners else Counter[str]()
+    return {owner: found[owner] for owner in owners}
 
 
 def _score(owner: str, workspace: str) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from harvester.clock import wait_for_event
 from harvester.engine.lane import Lane
+from harvester.engine.share import Share
 from harvester.engine.shared import Spawn
 from harvester.engine.time_check import TimeCheck
 from harvester.engine.workspaces import Workspaces
@@ -20,6 +21,9 @@ LINGER_SECONDS = 1.0
 
 POLL_SECONDS = 10.0
 """How often a service reads the due times of all workspaces, since other processes can enqueue pairs."""
+
+SHARED_POLL_SECONDS = 5.0
+"""The same while several services share the ledger: pairs of any workspace may be enqueued by any of them."""
 
 SPACING_SECONDS = 0.25
 """The least time between two polls."""
@@ -39,6 +43,7 @@ class Dispatcher:
         make_lane: Callable[[str], Lane],
         spawn: Spawn,
         time: TimeCheck,
+        share: Share,
         on_time_changed: Callable[[], None],
         lasting: bool,
     ) -> None:
@@ -53,6 +58,7 @@ class Dispatcher:
         self._make_lane = make_lane
         self._spawn = spawn
         self._time = time
+        self._share = share
         self._on_time_changed = on_time_changed
         self._lasting = lasting
         self.more_pairs = False
@@ -104,7 +110,21 @@ class Dispatcher:
         for name in (*found.removed, *found.changed):
             if name in self.lanes:
                 self.lanes[name].wake(due=True)
+        self._share.assign()
         self.wake((*found.added, *found.changed))
+
+    async def refresh_share(self) -> None:
+        """Divide the workspaces again if another service has started or ended. Raises ``LedgerError``.
+
+        The lane of a workspace that another process serves now ends once its requests in flight have an outcome.
+        """
+        if not self._share.joined or not await self._share.refresh():
+            return
+        for name, lane in self.lanes.items():
+            lane.leaving = name not in self._share
+            lane.wake(due=True)
+        self._next_poll = 0.0
+        self._changed.set()
 
     def drop_lost(self) -> None:
         """Drop all readings whose lease was lost."""
@@ -135,6 +155,8 @@ class Dispatcher:
     async def _run(self) -> None:
         if not self._lasting:
             self.wake(await self._ledger.reports.list_unfinished_workspaces())
+        else:
+            await self._share.join()
         while self._lasting and not self.stopping:
             self._changed.clear()
             if await self._poll():
@@ -143,6 +165,8 @@ class Dispatcher:
             self._start_due()
             await wait_for_event(self._changed, timeout_seconds=self._seconds_to_next_step())
             await wait_for_event(self._stopped, timeout_seconds=SPACING_SECONDS)
+        if self._lasting:
+            await self._share.leave()
         while self.lanes or (self.more_pairs and not self.stopping):
             self._changed.clear()
             await self._changed.wait()
@@ -152,7 +176,7 @@ class Dispatcher:
         now = self._clock.monotonic()
         all_ = now >= self._next_poll
         if all_:
-            self._next_poll = now + POLL_SECONDS
+            self._next_poll = now + (POLL_SECONDS if self._share.alone else SHARED_POLL_SECONDS)
         names = [name for name, at in self._poll_at.items() if at <= now] if not all_ else list(self._workspaces)
         for name in names:
             self._poll_at.pop(name, None)
@@ -161,6 +185,10 @@ class Dispatcher:
             for name in names:
                 self._due.pop(name, None)
             self._due |= due
+        if all_ and not self._share.alone:
+            wall = self._clock.wall()
+            of_others = [name for name, at in self._due.items() if at <= wall and name not in self._share]
+            await self._share.serve_unclaimed(of_others)
         return all_
 
     async def _request_time(self) -> None:
@@ -185,7 +213,7 @@ class Dispatcher:
             del self._due[name]
             if name in self.lanes:
                 self.lanes[name].wake(due=True)
-            elif name in self._workspaces and not self.stopping:
+            elif name in self._workspaces and name in self._share and not self.stopping:
                 self._start(name)
 
     def _seconds_to_next_step(self) -> float:
@@ -205,6 +233,7 @@ class Dispatcher:
             await lane.run()
         finally:
             del self.lanes[name]
+            self._share.end(name)
             if name in self._workspaces:
                 self._workspaces.get(name)  # it is idle from now on
                 self._poll_at[name] = -math.inf

@@ -24,6 +24,7 @@ from harvester.engine.lane import Lane
 from harvester.engine.lease import Lease
 from harvester.engine.patience import Patience
 from harvester.engine.places import OpenSink, Places
+from harvester.engine.share import Share
 from harvester.engine.shared import Shared
 from harvester.engine.time_check import MAX_TIME_REQUESTS, TimeCheck
 from harvester.engine.upkeep import AfterHousekeeping, Upkeep
@@ -70,9 +71,10 @@ class Engine:
             ledger, self.uploader, self.places, compression=compression, lease=self._lease, holdings=self._holdings,
             counters=self.counters, on_sealed=self._refresh,
         )  # fmt: skip
+        self._share = Share(ledger, self.workspaces)
         self._dispatcher = Dispatcher(
-            ledger, self.workspaces, make_lane=self._make_lane, spawn=self._spawn, time=self.time,
-            on_time_changed=self._tidy_up, lasting=lasting,
+            ledger, self.workspaces, spawn=self._spawn, time=self.time, share=self._share, lasting=lasting,
+            make_lane=lambda name: Lane(name, self.workspaces.get(name), self._shared), on_time_changed=self._tidy_up,
         )  # fmt: skip
         self._claims = Claims(
             ledger, lease=self._lease, holdings=self._holdings, count_lanes=lambda: len(self._dispatcher.lanes)
@@ -83,7 +85,7 @@ class Engine:
             housekeeping=lasting or after_housekeeping is not None,
             after_housekeeping=after_housekeeping or _do_nothing,
         )  # fmt: skip
-        self._shared = self._share()
+        self._shared = self._collect_shared()
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -223,16 +225,12 @@ class Engine:
         self._dispatcher.drop_lost()
         self._spawn(self.uploader.recover())
 
-    def _make_lane(self, name: str) -> Lane:
-        return Lane(name, self.workspaces.get(name), self._shared)
-
-    def _share(self) -> Shared:
+    def _collect_shared(self) -> Shared:
         """Return what all lanes use."""
         return Shared(
             ledger=self._ledger, claims=self._claims, committer=self._committer, uploader=self.uploader, time=self.time,
             halts=self._halts, patience=self._patience, lease=self._lease, holdings=self._holdings,
-            workspaces=self.workspaces, spawn=self._spawn,
-            is_stopping=lambda: self.stopped,
+            workspaces=self.workspaces, spawn=self._spawn, is_stopping=lambda: self.stopped,
         )  # fmt: skip
 
 

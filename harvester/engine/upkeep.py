@@ -87,6 +87,7 @@ class Upkeep:
         """Do everything that is due. Raises ``LedgerError``."""
         await self._lease.renew()
         await self._uploader.recover()
+        await self._dispatcher.refresh_share()
         if self._clock.monotonic() - self._reported_at >= PROGRESS_SECONDS:
             self._reported_at = self._clock.monotonic()
             self._report_progress()

@@ -4,7 +4,9 @@ Every database error becomes a ``LedgerError``.
 """
 
 import contextlib
+import os
 import random
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -60,7 +62,7 @@ class Ledger:
             found = await database.read(find_id)
             ledger_id = await database.write(prepare) if found is None else found
             known = await database.read(braze_time.find_difference)
-            owner = database.create_owner(secrets.token_hex(8))
+            owner = database.create_owner(_create_owner_name())
             database.watch()
         except BaseException:
             await database.close()
@@ -208,3 +210,8 @@ class Ledger:
             await self.batches.unregister()
         await self._database.close()
         self._owner.release()
+
+
+def _create_owner_name() -> str:
+    """Return a unique name that shows on which machine, or in which pod, a process runs."""
+    return f"{re.sub('[^A-Za-z0-9.-]', '-', os.uname().nodename)[:64]}-{secrets.token_hex(4)}"

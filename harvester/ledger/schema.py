@@ -149,7 +149,7 @@ services = Table(
     Column("workspace", String, primary_key=True),
     Column("served_until", Float, nullable=False),
 )
-"""Until when each workspace counts as served: a while after its last claim, or after the end of its hold.
+"""Until when each workspace counts as served: a while after its owner last sent a request for it, or held it.
 
 Written only while several owners serve workspaces.
 """

@@ -3,16 +3,33 @@
 Every time is by the clock of leases.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import Executable, Float, Integer, Select, bindparam, cast, literal_column, select, true, update
+from sqlalchemy import (
+    BindParameter,
+    Executable,
+    Float,
+    Integer,
+    Select,
+    bindparam,
+    cast,
+    literal_column,
+    select,
+    true,
+    update,
+)
 
 from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
-from harvester.ledger.filters import LEASE_NOW
-from harvester.ledger.json_rows import encode_rows, encode_values, rows_as_table, values_as_table
-from harvester.ledger.schema import owners, services
+from harvester.ledger.filters import DUE, IN_TIME, LEASE_NOW
+from harvester.ledger.json_rows import encode_values, values_as_table
+from harvester.ledger.plans import list_served_workspaces
+from harvester.ledger.schema import owners, pairs, services
+
+UNCLAIMED_SECONDS = 120.0
+"""A workspace with something due is unclaimed after this time without a request, unless it is held."""
 
 _SET_SERVING = (
     update(owners)
@@ -27,6 +44,39 @@ _LIST_SERVING = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The living owners that serve workspaces, the workspaces that have a plan, and those that are unclaimed.
+
+    A workspace is unclaimed if something of it was due for ``UNCLAIMED_SECONDS``, and it does not count as served. If
+    fewer than two owners serve, nobody records what is served, and ``unclaimed`` is empty.
+    """
+
+    owners: Sequence[str] = ()
+    workspaces: Sequence[str] = ()
+    unclaimed: Sequence[str] = ()
+
+
+def get_services(tx: Transaction) -> Services:
+    """Return which owners serve workspaces, and what they leave unclaimed."""
+    serving, workspaces = list_serving(tx), sorted(list_served_workspaces(tx))
+    unclaimed: list[str] = []
+    if len(serving) > 1:
+        values = encode_values(list_unclaimed(tx, workspaces)) | {"late": tx.now - UNCLAIMED_SECONDS}
+        unclaimed = sorted(tx.execute(_select_late(tx.dialect), values).scalars())
+    return Services(serving, workspaces, unclaimed)
+
+
+@cache
+def _select_late(dialect: Dialect) -> Select[str]:
+    """Select those of some workspaces that have a reading which was due before the time ``late``."""
+    named = values_as_table(dialect, pairs.c.workspace)
+    late: BindParameter[float] = bindparam("late", type_=Float)
+    overdue = select(pairs.c.id).where(pairs.c.workspace == named.c.workspace, DUE, IN_TIME)
+    overdue = overdue.where(pairs.c.due_at <= late, pairs.c.first_seen_at <= late)
+    return select(named.c.workspace).where(overdue.exists())
+
+
 def set_serving(tx: Transaction, epoch: int, *, serves: bool) -> None:
     """Record whether the owner of an epoch serves workspaces."""
     tx.execute(_SET_SERVING, {"of_epoch": epoch, "to": int(serves)})
@@ -37,18 +87,18 @@ def list_serving(tx: Transaction) -> list[str]:
     return list(tx.execute(_LIST_SERVING).scalars())
 
 
-def extend_service(tx: Transaction, seconds: Mapping[str, float]) -> None:
-    """Let each of these workspaces count as served for the next ``seconds``."""
-    rows = sorted(seconds.items())  # several owners lock the rows of a table in one order
-    tx.execute(_extend_service(tx.dialect), encode_rows(rows))
+def extend_service(tx: Transaction, workspaces: Sequence[str], *, seconds: float) -> None:
+    """Let these workspaces count as served for the next ``seconds``."""
+    tx.execute(_extend_service(tx.dialect), encode_values(workspaces) | {"seconds": seconds})
 
 
 @cache
 def _extend_service(dialect: Dialect) -> Executable:
-    given = rows_as_table(dialect, (services.c.workspace, services.c.served_until))
+    named = values_as_table(dialect, services.c.workspace)
     # The type is for the database: the sum of two parameters has none.
-    until = cast(LEASE_NOW, Float) + given.c.served_until
-    rows = select(given.c.workspace, until).where(true()).order_by(given.c.workspace)
+    until = cast(LEASE_NOW, Float) + bindparam("seconds", type_=Float)
+    # In one order, so that owners that write the same rows wait for each other only briefly.
+    rows = select(named.c.workspace, until).where(true()).order_by(named.c.workspace)
     insert = dialect.insert(services).from_select(["workspace", "served_until"], rows)
     statement: Executable = insert.on_conflict_do_update(
         index_elements=["workspace"], set_={"served_until": insert.excluded.served_until}
@@ -56,7 +106,7 @@ def _extend_service(dialect: Dialect) -> Executable:
     return statement
 
 
-def list_unserved(tx: Transaction, workspaces: Sequence[str]) -> list[str]:
+def list_unclaimed(tx: Transaction, workspaces: Sequence[str]) -> list[str]:
     """List those of these workspaces that do not count as served."""
     served = set(tx.execute(_select_served(tx.dialect), encode_values(workspaces)).scalars())
     return [name for name in workspaces if name not in served]

@@ -104,13 +104,13 @@ class Upkeep:
         """Find the pair to request only to confirm the time; None if the next step does not depend on the time."""
         return await self._database.read(braze_time.find_time_probe, workspaces)
 
-    async def extend_service(self, seconds: Mapping[str, float]) -> None:
-        """Let each of these workspaces count as served for the next ``seconds``: call it after claims and in holds."""
-        await self._database.write(serving.extend_service, seconds)
+    async def extend_service(self, workspaces: Sequence[str], *, seconds: float) -> None:
+        """Let these workspaces count as served for the next ``seconds``."""
+        await self._database.write(serving.extend_service, workspaces, seconds=seconds)
 
-    async def list_unserved(self, workspaces: Sequence[str]) -> list[str]:
-        """List those of these workspaces that do not count as served, which any process may serve now."""
-        return await self._database.read(serving.list_unserved, workspaces)
+    async def list_unclaimed(self, workspaces: Sequence[str]) -> list[str]:
+        """List those of these workspaces that do not count as served, so that any process may serve them."""
+        return await self._database.read(serving.list_unclaimed, workspaces)
 
     async def ping(self) -> None:
         """Return once a small query has run, queued behind writes."""

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from harvester import __version__
+from harvester.engine.assignment import count_assigned
 from harvester.engine.engine import Engine
 from harvester.engine.places import Place
 from harvester.health import Component, Condition
 from harvester.ledger import Ledger, Outlook
 from harvester.monitor.activity import ActivityHistory
 from harvester.monitor.history import QuotaHistory
-from harvester.monitor.snapshot import PlaceState, Snapshot, StoreState, TriggerState, WorkspaceState
+from harvester.monitor.snapshot import FleetState, PlaceState, Snapshot, StoreState, TriggerState, WorkspaceState
 from harvester.settings import Settings
 from harvester.sources.messages.trigger import Trigger
 
@@ -98,6 +99,7 @@ class Monitor:
             workspaces=tuple(workspaces),
             triggers=tuple(self._trigger(each) for each in self._triggers),
             store=await self._store(),
+            fleet=await self._fleet(),
             books=await self._ledger.reports.get_books(),
             rejections=tuple(await self._ledger.reports.list_rejections(limit=REJECTIONS)),
             conditions=conditions,
@@ -207,6 +209,11 @@ class Monitor:
             last_error=trigger.problem,
             messages=dict(trigger.outcomes),
         )
+
+    async def _fleet(self) -> FleetState:
+        services = await self._ledger.reports.get_services()
+        assigned = count_assigned(self._engine.workspaces.names, services.owners)
+        return FleetState(self._ledger.batches.owner, assigned, tuple(services.unclaimed))
 
     async def _store(self) -> StoreState:
         counters, problem = self._engine.counters, self._engine.uploader.problem

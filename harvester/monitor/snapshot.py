@@ -132,6 +132,18 @@ class StoreState:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetState:
+    """The services that share the ledger: this one, and how many workspaces are assigned to each.
+
+    ``unclaimed`` are workspaces with due readings of which no service has captured any for two minutes.
+    """
+
+    own: str = ""
+    assigned: Mapping[str, int] = field(default_factory=dict)
+    unclaimed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The service at one moment. ``conditions`` are the components that do not work.
 
@@ -147,6 +159,7 @@ class Snapshot:
     workspaces: tuple[WorkspaceState, ...] = ()
     triggers: tuple[TriggerState, ...] = ()
     store: StoreState = StoreState()
+    fleet: FleetState = FleetState()
     books: Books | None = None
     rejections: tuple[Rejection, ...] = ()
     conditions: tuple[Condition, ...] = ()

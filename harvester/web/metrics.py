@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from harvester.health import Component, Scope
 from harvester.histogram import HistogramState
-from harvester.monitor.snapshot import Snapshot
+from harvester.monitor.snapshot import FleetState, Snapshot
 from harvester.web.workspace_metrics import encode_workspace_metrics
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -47,6 +47,7 @@ class _SnapshotCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from _collect_process(self._snapshot)
+        yield from _collect_fleet(self._snapshot.fleet)
         yield from _collect_captures(self._snapshot)
         yield from _collect_requests(self._snapshot)
         yield from _collect_books(self._snapshot)
@@ -69,6 +70,14 @@ def _collect_process(snapshot: Snapshot) -> Iterator[Metric]:
     ahead = snapshot.clock_difference_seconds
     help_text = "Seconds by which this machine's clock is ahead of Braze's."
     yield _make_gauge("clock_difference_seconds", help_text, (), [] if ahead is None else [((), ahead)])
+
+
+def _collect_fleet(fleet: FleetState) -> Iterator[Metric]:
+    yield _make_gauge("services", "Services that share the ledger, this one included.", (), [((), len(fleet.assigned))])
+    help_text = "Workspaces that are assigned to this service."
+    yield _make_gauge("assigned_workspaces", help_text, (), [((), fleet.assigned.get(fleet.own, 0))])
+    help_text = "Workspaces with due readings of which no service has captured any for two minutes."
+    yield _make_gauge("unclaimed_workspaces", help_text, (), [((), len(fleet.unclaimed))])
 
 
 def _collect_captures(snapshot: Snapshot) -> Iterator[Metric]:

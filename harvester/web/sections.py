@@ -1,6 +1,7 @@
 """The sections of the status page: pure functions from values to markup."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -10,7 +11,7 @@ from harvester.errors import format_cause
 from harvester.formatting import ago, day_and_time, iso_time, number, safe_text, time_of_day, volume
 from harvester.health import HOLD_DESCRIPTIONS
 from harvester.ledger import Rejection
-from harvester.monitor.snapshot import Snapshot, StoreState, TriggerState, Window, WorkspaceState
+from harvester.monitor.snapshot import FleetState, Snapshot, StoreState, TriggerState, Window, WorkspaceState
 from harvester.web import pictures
 
 MAX_LINES = 12
@@ -163,6 +164,25 @@ def render_store(where: StoreState) -> Markup:
     ]
     return Markup('<section class="store"><h2>Store {}</h2><p>{}</p>{}{}</section>').format(
         status, place, problem, _render_figures(figures)
+    )
+
+
+def render_fleet(fleet: FleetState) -> Markup:
+    """Show how many workspaces are assigned to each of several services; nothing for a service that is alone."""
+    if len(fleet.assigned) < 2:
+        return Markup("")
+    figures = [
+        (f"{name} (this one)" if name == fleet.own else name, number(count), False)
+        for name, count in islice(fleet.assigned.items(), MAX_LINES)
+    ]
+    if more := len(fleet.assigned) - len(figures):
+        figures.append(("other services", number(more), False))
+    if fleet.unclaimed:
+        figures.append(("unclaimed", number(len(fleet.unclaimed)), True))
+    names = ", ".join(safe_text(each) for each in fleet.unclaimed[:MAX_LINES])
+    unclaimed = f"Readings are due, but no service has captured any for two minutes: {names}" if names else ""
+    return Markup('<section class="fleet"><h2>Workspaces of each service</h2>{}<p>{}</p></section>').format(
+        _render_figures(figures), unclaimed
     )
 
 

@@ -4,17 +4,27 @@ Times are in UTC. Texts from outside are shortened, and secrets in them masked, 
 """
 
 import json
+from itertools import islice
 from typing import Any
 
 from harvester.formatting import iso_time, safe_text
 from harvester.health import MAX_CONDITIONS, Condition
 from harvester.ledger import Rejection
 from harvester.monitor.health import Health
-from harvester.monitor.snapshot import PlaceState, Snapshot, StoreState, TriggerState, Window, WorkspaceState
+from harvester.monitor.snapshot import (
+    FleetState,
+    PlaceState,
+    Snapshot,
+    StoreState,
+    TriggerState,
+    Window,
+    WorkspaceState,
+)
 from harvester.web.document import take_whole
 
 MAX_STATUS_BYTES = 95_000
 MAX_PLACES = 20
+MAX_SERVICES = 100
 
 
 def encode_status(health: Health) -> str:
@@ -52,6 +62,7 @@ def _process(snapshot: Snapshot) -> dict[str, Any]:
         "conditions": [_condition(each) for each in snapshot.conditions[:MAX_CONDITIONS]],
         "triggers": [_trigger(each) for each in snapshot.triggers],
         "store": _store(snapshot.store),
+        "fleet": _fleet(snapshot.fleet),
         "rejections": [_rejection(each) for each in snapshot.rejections],
     }
 
@@ -74,6 +85,14 @@ def _trigger(each: TriggerState) -> dict[str, Any]:
         "connected": each.connected,
         "last_error": None if each.last_error is None else safe_text(each.last_error),
         "messages": dict(each.messages),
+    }
+
+
+def _fleet(fleet: FleetState) -> dict[str, Any]:
+    return {
+        "own": fleet.own,
+        "assigned_workspaces": dict(islice(fleet.assigned.items(), MAX_SERVICES)),
+        "unclaimed_workspaces": fleet.unclaimed[:MAX_CONDITIONS],
     }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sqlite3
 from contextlib import closing
 
@@ -12,6 +13,7 @@ from harvester.clock import SystemClock
 from harvester.errors import ExitCode, UsageError
 from harvester.ledger import Ledger
 from harvester.model import DATASET, DAY_SECONDS, Batch, Pair, Part, SentPair
+from harvester.schedule import ReadingPlan
 from tests.support.clocks import SettableClock
 
 
@@ -32,6 +34,31 @@ def test_books_that_do_not_balance_are_marked_and_end_with_exit_code_1(tmp_path,
         status.main(["--state", str(path)], standalone_mode=False)
     assert ended.value.code == ExitCode.BUG
     assert "NOT BALANCED: report this bug" in capsys.readouterr().out
+
+
+def test_status_shows_which_service_serves_how_many_workspaces(tmp_path, capsys):
+    """Each living service is listed by its name, which begins with that of its machine."""
+    path = tmp_path / "ledger.db"
+
+    async def show() -> set[str]:
+        async with (
+            await Ledger.open(path, clock=SystemClock()) as one,
+            await Ledger.open(path, clock=SystemClock()) as other,
+        ):
+            await one.intake.set_plans(dict.fromkeys(("eu", "us"), ReadingPlan((1.0,))))
+            for each in (one, other):
+                await each.batches.set_serving(serves=True)
+            await asyncio.to_thread(status.main, ["--state", str(path), "--json"], standalone_mode=False)
+            await asyncio.to_thread(status.main, ["--state", str(path)], standalone_mode=False)
+            return {one.batches.owner, other.batches.owner}
+
+    owners = asyncio.run(show())
+    shown = capsys.readouterr().out
+    counts = json.JSONDecoder().raw_decode(shown)[0]["services"]
+    assert (set(counts), sum(counts.values())) == (owners, 2)
+    for name, count in counts.items():
+        assert f"served by  {name}: {count} workspace" in shown
+        assert name.startswith(os.uname().nodename[:20])
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from harvester.model import (
 from harvester.simulator.virtual_time import VirtualLoop
 from tests.conformance.ledger_model import NOW, OUTCOMES, PLANS, ExpectedPair, NoJitter, Owner
 from tests.support.clocks import SettableClock
-from tests.support.ledger_file import DATABASES, pass_time
+from tests.support.ledger_file import pass_time
 
 DATASETS = ("rows", "raw")
 OWNERS = st.sampled_from(["a", "b"])
@@ -484,8 +484,17 @@ class LedgerMachine(RuleBasedStateMachine):
         assert set(self.leased) == {pair for pair, each in self.expected.items() if each.state == "leased"}
 
 
-@pytest.mark.parametrize("database", DATABASES)
-def test_the_ledger_keeps_its_books_under_any_order_of_events(create_location, database):
-    """What the model predicts holds in each kind of database."""
+@pytest.mark.parametrize(
+    ("database", "max_examples"),
+    [
+        ("sqlite", 15),
+        pytest.param("sqlite", 100, marks=pytest.mark.long),
+        pytest.param("postgresql", 30, marks=pytest.mark.long),
+        pytest.param("pgbouncer", 10, marks=pytest.mark.long),
+    ],
+)
+def test_the_ledger_keeps_its_books_under_any_order_of_events(create_location, database, max_examples):
+    """What the model predicts holds in each kind of database, and also through PgBouncer."""
     machine = partial(LedgerMachine, partial(create_location, database))
-    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=20, deadline=None))
+    examples = settings(max_examples=max_examples, stateful_step_count=20, deadline=None)
+    run_state_machine_as_test(machine, settings=examples)

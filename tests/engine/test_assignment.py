@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.engine.assignment import assign, find_server
+from harvester.engine.assignment import assign, count_assigned, find_server
 
 WORKSPACES = st.lists(st.text(max_size=12), unique=True, max_size=20)
 OWNERS = st.lists(st.text(max_size=8), unique=True, min_size=1, max_size=6)
@@ -15,8 +15,9 @@ OWNERS = st.lists(st.text(max_size=8), unique=True, min_size=1, max_size=6)
 @given(WORKSPACES, OWNERS)
 def test_each_workspace_has_exactly_one_server(workspaces, owners):
     """The shares of all owners are disjoint, and together they are all workspaces."""
-    shares = [name for owner in owners for name in assign(workspaces, owners, owner)]
-    assert sorted(shares) == sorted(workspaces)
+    shares = {owner: assign(workspaces, owners, owner) for owner in owners}
+    assert sorted(name for share in shares.values() for name in share) == sorted(workspaces)
+    assert count_assigned(workspaces, owners) == {owner: len(share) for owner, share in shares.items()}
 
 
 @given(WORKSPACES, OWNERS, st.randoms(use_true_random=False))

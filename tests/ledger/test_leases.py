@@ -7,6 +7,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
+from harvester.clock import SystemClock
+from harvester.ledger import Ledger
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.conftest import KEY, Command, read_rows
 
@@ -42,12 +46,18 @@ def count_captures(folder: Path) -> Counter:
     return Counter((row["campaign_id"], row["send_id"]) for row in rows if row["level"] == "capture")
 
 
-async def test_a_slow_batch_keeps_its_lease(tmp_path):
+def name_in_command(location) -> str:
+    """Return a ledger's location as it is written in a command."""
+    return str(location) if isinstance(location, Path) else location.url
+
+
+async def test_a_slow_batch_keeps_its_lease(tmp_path, location):
     """While a batch is slow, its owner renews the lease: no other process recovers or repeats its requests."""
     config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, latency_seconds=0.3)
     async with Simulator(config) as simulator:
         expected, command = write_list(tmp_path, simulator), ShortLeaseCommand(tmp_path)
         arguments = ("run", "p.csv", "--endpoint", simulator.url, "--json", "--concurrency", "4")
+        arguments += ("--state", name_in_command(location))
         process = command.start(*arguments)
         while simulator.responses.total() < PAIRS - 10:
             await asyncio.sleep(0.01)
@@ -59,3 +69,23 @@ async def test_a_slow_batch_keeps_its_lease(tmp_path):
         assert json.loads(out)["books"]["balanced"]
         assert simulator.responses.total() == PAIRS
     assert count_captures(tmp_path) == expected
+
+
+@pytest.mark.long
+async def test_readings_of_killed_processes_are_captured_once_from_a_postgresql_ledger(tmp_path, database_url):
+    """A process of another machine cannot be seen to die: its readings are claimed when their leases end."""
+    config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, latency_seconds=0.1)
+    async with Simulator(config) as simulator:
+        expected, command = write_list(tmp_path, simulator), ShortLeaseCommand(tmp_path)
+        arguments = ("run", "p.csv", "--endpoint", simulator.url, "--concurrency", "4", "--state", database_url.url)
+        for killed_after in (5, 15, 30):
+            with command.start(*arguments) as process:
+                while simulator.responses.total() < killed_after:
+                    await asyncio.sleep(0.01)
+                process.kill()
+                await asyncio.to_thread(process.communicate)
+        code, _, err = await command.run(*arguments)
+        assert code == 0, err
+    assert count_captures(tmp_path) == expected
+    async with await Ledger.open(database_url, clock=SystemClock()) as ledger:
+        assert await ledger.reports.find_wrong_counts() == []

@@ -1,4 +1,7 @@
-"""A proxy between harvester and a PostgreSQL server that loses a COMMIT, its reply, or the connection around it."""
+"""A proxy between harvester and a PostgreSQL server that loses a COMMIT, its reply, or the connection around it.
+
+It parses nothing: a client waits for each reply, so what it sends at once is a message or a few.
+"""
 
 import asyncio
 import contextlib
@@ -11,7 +14,7 @@ from tests.support.postgresql import PostgreSQL
 
 
 class Fault(Enum):
-    """What happens to the next COMMIT."""
+    """What happens to a message of the client."""
 
     REQUEST_LOST = "the connection is cut, and the server has not received it"
     REPLY_LOST = "the server has executed it, and the connection is cut before the reply"
@@ -34,11 +37,17 @@ class _Connection:
 
 
 class DatabaseProxy:
-    """Forwards bytes both ways. ``fault`` applies once, and is None afterwards."""
+    """Forwards bytes both ways. ``fault`` applies to the next COMMIT, and is None afterwards.
+
+    With ``skip``, it applies to the message after so many others, whatever it is.
+    """
 
     def __init__(self, server: PostgreSQL, database: str) -> None:
         """Forward to a database of a server."""
         self.fault: Fault | None = None
+        self.skip: int | None = None
+        self.messages = 0
+        """How many messages clients have sent."""
         self._server, self._database = server, database
         self._serving: set[asyncio.Task] = set()
 
@@ -80,9 +89,7 @@ class DatabaseProxy:
 
     async def _forward_requests(self, reader: asyncio.StreamReader, server: _Connection) -> None:
         while data := await reader.read(1 << 20):
-            fault = self.fault if b"COMMIT" in data else None
-            if fault is not None:
-                self.fault = None
+            fault = self._choose_fault(data)
             if fault is Fault.REQUEST_LOST:
                 raise _Cut
             if fault is Fault.TERMINATED_BEFORE:
@@ -94,6 +101,16 @@ class DatabaseProxy:
             if fault is Fault.CUT_MEANWHILE:
                 raise _Cut
         raise _Cut
+
+    def _choose_fault(self, message: bytes) -> Fault | None:
+        self.messages += 1
+        if self.skip:
+            self.skip -= 1
+            return None
+        if self.skip is None and b"COMMIT\0" not in message:  # BEGIN may name READ COMMITTED
+            return None
+        fault, self.fault = self.fault, None
+        return fault
 
     async def _forward_replies(self, server: _Connection, writer: asyncio.StreamWriter) -> None:
         while data := await server.reader.read(1 << 20):

@@ -10,16 +10,18 @@ import pytest
 from sqlalchemy import Engine, event
 
 from harvester.ledger import Ledger
-from harvester.place import LedgerLocation
+from harvester.place import DatabaseUrl, LedgerLocation
 from tests.support.clocks import SettableClock
 
 Statement = tuple[str, Any]
 
-DATABASES = ("sqlite",)
-"""The kinds of database that every test of a ledger runs with, see the fixture ``location``."""
+DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.long))
+"""The kinds of database that every test of a ledger runs with, see the fixture ``location``.
+
+PostgreSQL costs more, so it is left to the long tests, but for those of races and failures.
+"""
 
 only_sqlite = pytest.mark.parametrize("location", ["sqlite"], indirect=True)
-only_postgresql = pytest.mark.parametrize("location", ["postgresql"], indirect=True)
 
 
 def query(location: LedgerLocation, sql: str, values: Any = ()) -> list[tuple]:
@@ -92,3 +94,37 @@ def explained(location: Path, statements: list[Statement]) -> list[str]:
         if not sql.startswith(("BEGIN", "PRAGMA"))
         for row in query(location, f"EXPLAIN QUERY PLAN {sql}", values)
     ]
+
+
+LARGE_TABLES = ("pair", "outcome", "batch", "part")
+
+
+def find_full_scans(location: DatabaseUrl, statements: list[Statement]) -> list[str]:
+    """Return the statements that PostgreSQL can execute only by reading all rows of a large table.
+
+    The test needs a few thousand pairs. Without the settings here, reading all of so few would be the best plan. A
+    partial index has few rows, and a limit ends a scan.
+    """
+    import psycopg  # noqa: PLC0415 - most tests need no client of PostgreSQL
+
+    found = []
+    with psycopg.connect(location.url) as connection:
+        connection.execute("ANALYZE")
+        for avoided in ("seqscan", "hashjoin", "mergejoin"):
+            connection.execute(f"SET enable_{avoided} = off")
+        partial = connection.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE indpred IS NOT NULL")
+        few_rows = {name for (name,) in partial.fetchall()}
+        for sql, values in statements:
+            if sql.lstrip().startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")):
+                ((plan,),) = connection.execute(f"EXPLAIN (FORMAT JSON) {sql}", values).fetchall()
+                found += [f"{each}: {sql}" for each in _find_full_reads(plan[0]["Plan"], few_rows)]
+    return found
+
+
+def _find_full_reads(plan: dict[str, Any], few_rows: set[str], *, limited: bool = False) -> Iterator[str]:
+    kind, table, limited = plan["Node Type"], plan.get("Relation Name"), limited or plan["Node Type"] == "Limit"
+    searches = "Index Cond" in plan or plan.get("Index Name") in few_rows or limited
+    if (kind == "Seq Scan" and table in LARGE_TABLES) or (table == "pair" and "Index" in kind and not searches):
+        yield f"{kind} of {table}"
+    for each in plan.get("Plans", ()):
+        yield from _find_full_reads(each, few_rows, limited=limited)

@@ -15,6 +15,7 @@ from harvester.engine.engine import Engine
 from harvester.errors import SinkError
 from harvester.ledger import Ledger
 from harvester.model import DAY_SECONDS, Pair, Part, SentPair
+from harvester.place import LedgerLocation
 from harvester.settings import Settings, Workspace
 from harvester.simulator.virtual_time import VirtualClock
 from harvester.storage import Compression
@@ -154,11 +155,13 @@ def sends(workspace: str, count: int, *, age_days: float = 2.0, prefix: str = "s
 @asynccontextmanager
 async def create_engine(
     folder: Path, names: Iterable[str], *, lasting: bool = True, behaviours: Mapping[str, Behaviour] | None = None,
-    places: Mapping[str, str] | None = None, unavailable: Mapping[str, SinkError] | None = None, **settings: object,
+    places: Mapping[str, str] | None = None, unavailable: Mapping[str, SinkError] | None = None,
+    location: LedgerLocation | None = None, **settings: object,
 ) -> AsyncIterator[tuple[Engine, Ledger, Braze, RecordingSink, dict[str, RecordingSink]]]:  # fmt: skip
     """Open an engine for workspaces whose sends have one reading, due at once.
 
-    ``places`` are those of workspaces that have their own; the ``unavailable`` ones fail from the start.
+    ``places`` are those of workspaces that have their own; the ``unavailable`` ones fail from the start. The ledger is
+    in ``folder``, or at its ``location``.
     """
     clock, places = VirtualClock(), places or {}
     clock.monotonic()
@@ -175,7 +178,7 @@ async def create_engine(
         braze.opened += 1
         return braze
 
-    async with await Ledger.open(folder / "ledger.db", clock=clock) as ledger:
+    async with await Ledger.open(location or folder / "ledger.db", clock=clock) as ledger:
         engine = Engine(
             Settings(workspaces=workspaces, **settings), ledger=ledger, sink=sink, compression=Compression.NONE,
             lasting=lasting, connect=connect, open_sink=sinks.__getitem__,
@@ -189,9 +192,9 @@ async def create_engine(
 async def serve(folder: Path, names: Iterable[str], **more: object) -> AsyncIterator[Scene]:
     """Serve the workspaces of ``create_engine`` until the body ends."""
     async with create_engine(folder, names, **more) as (engine, ledger, braze, sink, sinks):
-        task = asyncio.create_task(engine.run())
+        scene = Scene(engine, ledger, braze, sink, sinks, asyncio.create_task(engine.run()))
         try:
-            yield Scene(engine, ledger, braze, sink, sinks, task)
+            yield scene
         finally:
             engine.stop()
-            await task
+            await scene.task

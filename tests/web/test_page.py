@@ -18,7 +18,8 @@ from harvester.ledger import Rejection
 from harvester.model import Pair, Verdict
 from harvester.monitor.health import Health
 from harvester.monitor.history import QuotaHistory
-from harvester.monitor.snapshot import Snapshot, TriggerState
+from harvester.monitor.snapshot import FleetState, Snapshot, TriggerState
+from harvester.web.metrics import encode_metrics
 from harvester.web.page import render_page
 from tests.support import snapshots
 
@@ -209,3 +210,11 @@ def test_the_history_of_a_window_is_short_and_never_decreases(samples, seed):
 def test_counts_in_narrow_places_have_four_characters_at_most(count):
     """A phone shows fifteen of them side by side."""
     assert len(compact(count)) <= 4
+
+
+def test_workspaces_that_no_service_claims_are_named():
+    """The page names them, the metrics count them."""
+    fleet = FleetState("a", {"a": 1, "b": 1}, ("<eu>", "us"))
+    snapshot = replace(snapshots.healthy(), fleet=fleet)
+    assert "no service has captured any for two minutes: <eu>, us" in text(snapshot)
+    assert "harvester_unclaimed_workspaces 2.0" in encode_metrics(snapshot, "")[0].decode()

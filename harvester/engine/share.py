@@ -1,0 +1,114 @@
+"""The workspaces that this process serves while several processes share a ledger.
+
+Every workspace is assigned to one living owner. The ledger keeps when each was served last, so that a workspace whose
+owner does not work, or does not know it, is served by another process: see ``serve_unclaimed``.
+"""
+
+import math
+from collections.abc import Collection
+
+import structlog
+
+from harvester.engine.assignment import assign
+from harvester.engine.workspaces import Workspaces
+from harvester.ledger import UNCLAIMED_SECONDS, Ledger
+
+SAVE_SECONDS = 30.0
+"""How often the ledger records which workspaces are served, and is asked for unclaimed ones."""
+
+log = structlog.get_logger()
+
+
+class Share:
+    """A container of workspaces: those that this process may claim for. A process that is alone serves all of them."""
+
+    def __init__(self, ledger: Ledger, workspaces: Workspaces) -> None:
+        """Be alone until ``join``."""
+        self.joined = False
+        """Whether this process takes part in the assignment."""
+        self._ledger = ledger
+        self._clock = ledger.clock
+        self._workspaces = workspaces
+        self._owners: list[str] = []
+        self._assigned: set[str] = set()
+        self._unclaimed: set[str] = set()
+        """The workspaces of others that this process serves until nothing of them is due."""
+        self._due_since: dict[str, float] = {}
+        self._saved_at = -math.inf
+        self._requests: dict[str, int] = {}
+        """How many requests each workspace had sent when this was recorded last."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other owner serves workspaces."""
+        return not self._owners or self._owners == [self._ledger.batches.owner]
+
+    def __contains__(self, workspace: str) -> bool:
+        """Return whether this process may claim for a workspace."""
+        return self.alone or workspace in self._assigned or workspace in self._unclaimed
+
+    async def join(self) -> None:
+        """Take part in the assignment. Raises ``LedgerError``."""
+        await self._ledger.batches.set_serving(serves=True)
+        self.joined = True
+        await self.refresh()
+
+    async def leave(self) -> None:
+        """Leave all workspaces to others, at once; what is leased stays leased. Raises ``LedgerError``."""
+        self.joined = False
+        await self._ledger.batches.set_serving(serves=False)
+
+    async def refresh(self) -> bool:
+        """Read which owners serve; returns whether they changed. Raises ``LedgerError``."""
+        owners, was_alone = await self._ledger.batches.list_serving(), self.alone
+        if owners == self._owners:
+            return False
+        self._owners = owners
+        self._unclaimed.clear()
+        self.assign()
+        if not (was_alone and self.alone):
+            served = len(self._workspaces) if self.alone else len(self._assigned)
+            log.info("workspaces_assigned", workspaces=served, processes=len(owners))
+        return True
+
+    def assign(self) -> None:
+        """Compute the assignment again: owners or workspaces changed."""
+        if not self.alone:
+            self._assigned = assign(self._workspaces, self._owners, self._ledger.batches.owner)
+
+    def end(self, workspace: str) -> None:
+        """Leave a workspace to its owner again, if it has one: nothing of it is due."""
+        self._unclaimed.discard(workspace)
+
+    async def serve_unclaimed(self, due: Collection[str]) -> None:
+        """Serve those of the workspaces ``due`` that were due for ``UNCLAIMED_SECONDS`` without being served.
+
+        ``due`` are workspaces of others that have something due now: call it after each poll of all workspaces. Also
+        records which workspaces this process serves. Raises ``LedgerError``.
+        """
+        now = self._clock.monotonic()
+        self._due_since = {name: self._due_since.get(name, now) for name in due}
+        if now - self._saved_at < SAVE_SECONDS:
+            return
+        self._saved_at = now
+        late = [name for name, since in self._due_since.items() if now - since >= UNCLAIMED_SECONDS]
+        unclaimed = await self._ledger.upkeep.list_unclaimed(late) if late else []
+        if served := [*self._list_served(), *unclaimed]:
+            await self._ledger.upkeep.extend_service(served, seconds=UNCLAIMED_SECONDS)
+        self._unclaimed.update(unclaimed)
+        if unclaimed:
+            hint = "the process that they are assigned to hangs, or has another configuration"
+            log.warning("workspaces_unclaimed", workspaces=len(unclaimed), examples=unclaimed[:5], hint=hint)
+
+    def _list_served(self) -> list[str]:
+        """List the workspaces that this process sends requests for, or holds.
+
+        A claim alone does not count: a process that hangs may hold readings that it never requests.
+        """
+        paces = {name: self._workspaces.get_pace_state(name) for name in self._workspaces.list_access() if name in self}
+        before, self._requests = self._requests, {name: each.requests for name, each in paces.items()}
+        return [
+            name
+            for name, each in paces.items()
+            if each.hold_cause is not None or each.in_flight or each.requests != before.get(name, 0)
+        ]

@@ -1,0 +1,199 @@
+"""A PostgreSQL server that fails: each verb of the ledger happens exactly once, as soon as the server works again."""
+
+import asyncio
+import contextlib
+from contextlib import asynccontextmanager
+
+import pytest
+import structlog
+
+from harvester.errors import LedgerError
+from harvester.ledger import EnqueueResult, Ledger
+from harvester.model import DATASET
+from tests.support.clocks import SettableClock
+from tests.support.database_proxy import DatabaseProxy, Fault
+from tests.support.ledger_cycles import NOW, capture, list_sends, run_cycles
+from tests.support.ledger_file import query
+
+each_fault = pytest.mark.parametrize(
+    "fault",
+    [Fault.REPLY_LOST, *(pytest.param(each, marks=pytest.mark.long) for each in Fault if each is not Fault.REPLY_LOST)],
+    ids=lambda fault: fault.name.lower(),
+)
+"""Each fault around a COMMIT. That of the lost reply is the hardest, so it is not left to the long tests."""
+
+
+@asynccontextmanager
+async def opened(location, *, now=NOW):
+    """Open a ledger whose time is confirmed."""
+    async with await Ledger.open(location, clock=SettableClock(now)) as ledger:
+        ledger.clock.observe(now, departed=now, received=now)
+        yield ledger
+
+
+async def check_books(location, *, captured: int, pending: int) -> None:
+    """Compare the books with what must have happened, and the counts with a full count."""
+    async with opened(location) as ledger:
+        books = await ledger.reports.get_books()
+        assert (books.captured.get("zero", 0), books.pending, books.balanced) == (captured, pending, True)
+        assert await ledger.reports.find_wrong_counts() == []
+    assert query(location, "SELECT count(*), count(DISTINCT pair_id) FROM outcome") == [(captured, captured)]
+
+
+@each_fault
+async def test_each_verb_happens_once_if_the_connection_is_lost_around_its_commit(postgresql, fault):
+    """The caller gets the result of the transaction that was committed, whether its reply arrived or not."""
+    with postgresql.database() as name:
+        async with DatabaseProxy(postgresql, name) as proxy, opened(proxy.url) as ledger:
+
+            async def fail(verb):
+                proxy.fault = fault
+                result = await verb
+                assert proxy.fault is None
+                return result
+
+            await fail(ledger.batches.register())
+            assert await fail(ledger.intake.enqueue(list_sends(10), once=True)) == EnqueueResult(new=10, known=0)
+            assert await fail(ledger.intake.enqueue(list_sends(12), once=True)) == EnqueueResult(new=2, known=10)
+            readings = await fail(ledger.batches.claim({"w": 6}))
+            assert len(readings) == 6
+            assert sorted(await ledger.batches.list_leased()) == sorted(readings)
+            assert await fail(ledger.batches.renew())
+            await fail(ledger.batches.release(readings[4:]))
+            sealed = capture(readings[:4])
+            assert await fail(ledger.batches.seal([sealed]))
+            assert not await ledger.batches.seal([sealed])
+            of_part = {"dataset": DATASET, "destination": "d"}
+            assert await fail(ledger.batches.mark_stored(sealed[0].id, **of_part))
+            assert not await fail(ledger.batches.mark_stored(sealed[0].id, **of_part))
+            assert await fail(ledger.intake.remove([readings[5].pair])) == 1
+        await check_books(postgresql.url(name), captured=4, pending=7)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "fault", [Fault.REQUEST_LOST, Fault.REPLY_LOST, Fault.CUT_MEANWHILE], ids=lambda fault: fault.name.lower()
+)
+async def test_a_cut_at_any_message_of_a_cycle_changes_nothing(postgresql, fault):
+    """Each cycle enqueues, claims, seals and stores one pair, and loses its connection one message later."""
+    with postgresql.database() as name:
+        async with DatabaseProxy(postgresql, name) as proxy, opened(proxy.url) as ledger:
+            cycles, messages = 0, 99
+            while cycles < messages:
+                before, cycles = proxy.messages, cycles + 1
+                proxy.fault, proxy.skip = fault, cycles
+                assert (await ledger.intake.enqueue(list_sends(1, first=cycles), once=True)).new == 1
+                assert len(await run_cycles(ledger, at_once=9)) == 1
+                messages = min(messages, proxy.messages - before)
+        await check_books(postgresql.url(name), captured=cycles, pending=0)
+    assert cycles > 20
+
+
+@each_fault
+async def test_a_ledger_can_be_created_again_after_the_connection_was_lost(postgresql, fault):
+    """Whether the creation fails or not, the next process creates the ledger or finds it complete."""
+    with postgresql.database() as name:
+        async with DatabaseProxy(postgresql, name) as proxy:
+            proxy.fault = fault
+            with contextlib.suppress(LedgerError):
+                async with opened(proxy.url):
+                    pass
+            assert proxy.fault is None
+        await check_books(postgresql.url(name), captured=0, pending=0)
+
+
+@asynccontextmanager
+async def outage(ledger, failing, *, reason=""):
+    """Claim a reading while the server fails: the claim waits, and succeeds once the server works again.
+
+    The ledger reports the ``reason`` meanwhile, even if the first error had another one.
+    """
+    with structlog.testing.capture_logs() as logs:
+        with failing:
+            claim = asyncio.create_task(ledger.batches.claim({"w": 1}))
+            async with asyncio.timeout(10):
+                while ledger.unavailable is None or reason not in ledger.unavailable:
+                    await asyncio.sleep(0.01)
+            yield
+            assert not claim.done()
+        assert len(await claim) == 1
+    assert ledger.unavailable is None
+    assert [each["event"] for each in logs] == ["ledger_unavailable", "ledger_recovered"]
+
+
+async def test_a_ledger_works_again_after_its_server_was_restarted(postgresql, database_url):
+    """A verb waits while the server is down, and the ledger says why; nothing that was committed is lost."""
+    async with opened(database_url) as ledger:
+        await ledger.intake.enqueue(list_sends(2), once=True)
+        async with outage(ledger, postgresql.stopped()):
+            pass
+    await check_books(database_url, captured=0, pending=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "restore", "reason"),
+    [
+        ("SET default_transaction_read_only = on", "RESET default_transaction_read_only", "read-only"),
+        pytest.param("CONNECTION LIMIT 0", "CONNECTION LIMIT -1", "too many connections", marks=pytest.mark.long),
+        pytest.param(
+            "ALLOW_CONNECTIONS false", "ALLOW_CONNECTIONS true", "not currently accepting", marks=pytest.mark.long
+        ),
+    ],
+    ids=["read-only", "out of connections", "maintenance"],
+)
+async def test_a_ledger_waits_for_a_server_that_refuses_to_work(postgresql, change, restore, reason):
+    """After a fail-over to a replica that is still read-only, and while others use all connections, verbs wait."""
+    with postgresql.database() as name:
+        location = postgresql.url(name)
+        async with opened(location) as ledger:
+            await ledger.intake.enqueue(list_sends(2), once=True)
+            async with outage(ledger, postgresql.altered(name, change, restore), reason=reason):
+                pass
+        await check_books(location, captured=0, pending=2)
+
+
+@pytest.mark.long
+async def test_a_verb_that_waits_for_the_server_can_be_cancelled(postgresql, database_url):
+    """A service that stops while its server is down ends at once."""
+    async with opened(database_url) as ledger:
+        await ledger.intake.enqueue(list_sends(2), once=True)
+        with postgresql.stopped():
+            claim = asyncio.create_task(ledger.batches.claim({"w": 1}))
+            while ledger.unavailable is None:
+                await asyncio.sleep(0.01)
+            claim.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await claim
+        assert len(await ledger.batches.claim({"w": 9})) == 2
+
+
+async def test_a_ledger_that_cannot_be_opened_is_an_error(postgresql, database_url):
+    """A command ends at once with an error that names the database without its password."""
+    with postgresql.stopped(), pytest.raises(LedgerError) as failed:
+        await Ledger.open(database_url, clock=SettableClock(NOW))
+    assert str(database_url) in str(failed.value)
+
+
+async def test_owners_share_the_connections_of_pgbouncer(postgresql, pgbouncer_port):
+    """In transaction mode, four owners use two connections to the server, a transaction each."""
+    with postgresql.database() as name:
+        through = postgresql.url(name, port=pgbouncer_port)
+        async with opened(through) as one, opened(through) as two, opened(through) as three, opened(through) as four:
+            await one.intake.enqueue(list_sends(100), once=True)
+            await asyncio.gather(*(run_cycles(each, at_once=9) for each in (one, two, three, four)))
+            assert await one.batches.renew()
+            await one.upkeep.expire(["w"])
+            await one.upkeep.prune(keep_days=30)
+        await check_books(postgresql.url(name), captured=100, pending=0)
+
+
+@pytest.mark.parametrize("ahead_seconds", [pytest.param(-3600, marks=pytest.mark.long), 3600])
+async def test_leases_end_by_the_time_of_the_server(database_url, ahead_seconds):
+    """An owner whose clock is an hour off recovers no living owner, and keeps its own leases."""
+    async with opened(database_url) as right, opened(database_url, now=NOW + ahead_seconds) as wrong:
+        await right.intake.enqueue(list_sends(4), once=True)
+        for owner, other in ((right, wrong), (wrong, right)):
+            assert len(await owner.batches.claim({"w": 2})) == 2
+            await other.batches.recover()
+            assert await owner.batches.renew()
+        assert await right.batches.claim({"w": 9}) == []
