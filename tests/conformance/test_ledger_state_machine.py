@@ -489,8 +489,8 @@ class LedgerMachine(RuleBasedStateMachine):
     [
         ("sqlite", 15),
         pytest.param("sqlite", 100, marks=pytest.mark.long),
-        pytest.param("postgresql", 30, marks=pytest.mark.long),
-        pytest.param("pgbouncer", 10, marks=pytest.mark.long),
+        pytest.param("postgresql", 20, marks=pytest.mark.long),
+        pytest.param("pgbouncer", 5, marks=pytest.mark.long),
     ],
 )
 def test_the_ledger_keeps_its_books_under_any_order_of_events(create_location, database, max_examples):

@@ -130,14 +130,13 @@ async def test_a_ledger_works_again_after_its_server_was_restarted(postgresql, d
     await check_books(database_url, captured=0, pending=2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "restore", "reason"),
     [
         ("SET default_transaction_read_only = on", "RESET default_transaction_read_only", "read-only"),
-        pytest.param("CONNECTION LIMIT 0", "CONNECTION LIMIT -1", "too many connections", marks=pytest.mark.long),
-        pytest.param(
-            "ALLOW_CONNECTIONS false", "ALLOW_CONNECTIONS true", "not currently accepting", marks=pytest.mark.long
-        ),
+        ("CONNECTION LIMIT 0", "CONNECTION LIMIT -1", "too many connections"),
+        ("ALLOW_CONNECTIONS false", "ALLOW_CONNECTIONS true", "not currently accepting"),
     ],
     ids=["read-only", "out of connections", "maintenance"],
 )

@@ -9,6 +9,8 @@ from tests.support.clocks import SettableClock
 from tests.support.ledger_cycles import NOW, capture, list_sends
 from tests.support.ledger_file import find_full_scans, recorded_statements
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def clock():
@@ -66,7 +68,6 @@ async def test_no_frequent_method_reads_all_rows_of_a_table(ledger, database_url
     assert find_full_scans(database_url, statements) == []
 
 
-@pytest.mark.long
 async def test_pruning_searches_indexes(ledger, database_url, clock):
     """The time that pruning takes depends on how much is old, not on the size of the ledger."""
     sealed = capture(await ledger.batches.claim({"w": 2000}))
