@@ -13,7 +13,7 @@ from harvester.errors import ExitCode, UsageError
 from harvester.place import LedgerLocation, classify_place
 
 if TYPE_CHECKING:
-    from harvester.ledger import ClockDifference, LedgerStatus, PartsPage, PrunedParts, Services
+    from harvester.ledger import ClockDifference, LedgerStatus, PartsPage, PrunedParts, Replicas
 
 REJECTIONS = 5
 """How many of the latest rejected pairs ``status`` lists."""
@@ -55,8 +55,8 @@ def _print_json(found: "LedgerStatus", difference: "ClockDifference | None") -> 
             "waiting_by_place": dict(found.waiting),
             "at_risk": sum(found.at_risk.values()),
             "at_risk_by_workspace": dict(found.at_risk),
-            "services": _count_assigned(found.services),
-            "unclaimed": list(found.services.unclaimed),
+            "replicas": _count_assigned(found.replicas),
+            "unclaimed": list(found.replicas.unclaimed),
             "clock_difference_seconds": None if difference is None else difference.current_seconds,
         }
     )
@@ -77,7 +77,7 @@ def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -
         *output.limit_lines("waiting", _waiting_lines(found.waiting)),
         f"at risk    {at_risk} may expire unread",
         *output.limit_lines("halted", [f'halted     workspace "{name}": {why}' for name, why in found.halted.items()]),
-        *output.limit_lines("served by", _service_lines(found.services)),
+        *output.limit_lines("served by", _replica_lines(found.replicas)),
         output.clock_line(difference),
         *books.refused_lines(found.workspaces),
         # Ids are quoted: they may contain control characters.
@@ -88,21 +88,21 @@ def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -
     ]
 
 
-def _service_lines(services: "Services") -> list[str]:
+def _replica_lines(replicas: "Replicas") -> list[str]:
     """Return the processes that serve workspaces, and what they leave unclaimed."""
     lines = [
-        f"served by  {name}: {output.plural(count, 'workspace')}" for name, count in _count_assigned(services).items()
+        f"served by  {name}: {output.plural(count, 'workspace')}" for name, count in _count_assigned(replicas).items()
     ]
-    if services.unclaimed:
-        names = output.quote(services.unclaimed)
-        lines.append(f"unclaimed  {names}: readings are due, but no service has captured any for two minutes")
+    if replicas.unclaimed:
+        names = output.quote(replicas.unclaimed)
+        lines.append(f"unclaimed  {names}: readings are due, but no replica has captured any for two minutes")
     return lines
 
 
-def _count_assigned(services: "Services") -> dict[str, int]:
+def _count_assigned(replicas: "Replicas") -> dict[str, int]:
     from harvester.engine.assignment import count_assigned
 
-    return count_assigned(services.workspaces, services.owners)
+    return count_assigned(replicas.workspaces, replicas.owners)
 
 
 def _waiting_lines(counts: Mapping[str, int]) -> list[str]:

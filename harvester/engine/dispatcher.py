@@ -23,7 +23,7 @@ POLL_SECONDS = 10.0
 """How often a service reads the due times of all workspaces, since other processes can enqueue pairs."""
 
 SHARED_POLL_SECONDS = 5.0
-"""The same while several services share the ledger: pairs of any workspace may be enqueued by any of them."""
+"""The same while several replicas share the ledger: pairs of any workspace may be enqueued by any of them."""
 
 SPACING_SECONDS = 0.25
 """The least time between two polls."""
@@ -114,7 +114,7 @@ class Dispatcher:
         self.wake((*found.added, *found.changed))
 
     async def refresh_share(self) -> None:
-        """Divide the workspaces again if another service has started or ended. Raises ``LedgerError``.
+        """Divide the workspaces again if another replica has started or ended. Raises ``LedgerError``.
 
         The lane of a workspace that another process serves now ends once its requests in flight have an outcome.
         """

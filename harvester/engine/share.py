@@ -68,7 +68,7 @@ class Share:
         self.assign()
         if not (was_alone and self.alone):
             served = len(self._workspaces) if self.alone else len(self._assigned)
-            log.info("workspaces_assigned", workspaces=served, processes=len(owners))
+            log.info("workspaces_assigned", workspaces=served, replicas=len(owners))
         return True
 
     def assign(self) -> None:
@@ -97,7 +97,7 @@ class Share:
             await self._ledger.upkeep.extend_service(served, seconds=UNCLAIMED_SECONDS)
         self._unclaimed.update(unclaimed)
         if unclaimed:
-            hint = "the process that they are assigned to hangs, or has another configuration"
+            hint = "the replica that they are assigned to hangs, or has another configuration"
             log.warning("workspaces_unclaimed", workspaces=len(unclaimed), examples=unclaimed[:5], hint=hint)
 
     def _list_served(self) -> list[str]:

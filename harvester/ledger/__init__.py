@@ -13,7 +13,7 @@ from harvester.ledger.ledger import Ledger
 from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
 from harvester.ledger.reports import LedgerStatus, Reports
 from harvester.ledger.sends import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
-from harvester.ledger.serving import UNCLAIMED_SECONDS, Services
+from harvester.ledger.serving import UNCLAIMED_SECONDS, Replicas
 from harvester.ledger.sqlite import copy as back_up_ledger
 from harvester.ledger.stored_parts import PartsPage, PrunedParts, StoredPart
 
@@ -34,11 +34,11 @@ __all__ = [
     "PastReading",
     "PrunedParts",
     "Rejection",
+    "Replicas",
     "Reports",
     "SealedBatch",
     "SendHistory",
     "SendSearch",
-    "Services",
     "StoredPart",
     "back_up_ledger",
 ]

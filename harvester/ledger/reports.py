@@ -11,7 +11,7 @@ from harvester.ledger.due import DueCount
 from harvester.ledger.failures import FailedPair
 from harvester.ledger.outlook import Outlook, Rejection
 from harvester.ledger.sends import SendSearch
-from harvester.ledger.serving import Services
+from harvester.ledger.serving import Replicas
 from harvester.ledger.stored_parts import PartsPage, PrunedParts
 from harvester.model import Pair
 from harvester.schedule import ReadingPlan
@@ -32,7 +32,7 @@ class LedgerStatus:
     at_risk: Mapping[str, int]
     waiting: Mapping[str, int]
     rejections: Sequence[Rejection]
-    services: Services
+    replicas: Replicas
 
 
 class Reports:
@@ -128,9 +128,9 @@ class Reports:
         """List the workspaces that have a plan: those that a service serves."""
         return await self._database.report(plans.list_served_workspaces)
 
-    async def get_services(self) -> Services:
+    async def get_replicas(self) -> Replicas:
         """Return which processes serve workspaces, and which workspaces they leave unclaimed."""
-        return await self._database.report(serving.get_services)
+        return await self._database.report(serving.get_replicas)
 
     async def list_parts(self, *, after: int, limit: int, dataset_id: str | None = None) -> PartsPage:
         """Return a page of stored parts in the order of storing, after a bookmark; of all datasets, or of one."""
@@ -191,5 +191,5 @@ def _get_status(tx: Transaction, *, rejections: int) -> LedgerStatus:
         at_risk={name: each.at_risk for name, each in outlook.get_outlooks(tx).items()},
         waiting=books.count_waiting(tx),
         rejections=outlook.list_rejections(tx, limit=rejections),
-        services=serving.get_services(tx),
+        replicas=serving.get_replicas(tx),
     )

@@ -45,7 +45,7 @@ _LIST_SERVING = (
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class Replicas:
     """The living owners that serve workspaces, the workspaces that have a plan, and those that are unclaimed.
 
     A workspace is unclaimed if something of it was due for ``UNCLAIMED_SECONDS``, and it does not count as served. If
@@ -57,14 +57,14 @@ class Services:
     unclaimed: Sequence[str] = ()
 
 
-def get_services(tx: Transaction) -> Services:
+def get_replicas(tx: Transaction) -> Replicas:
     """Return which owners serve workspaces, and what they leave unclaimed."""
     serving, workspaces = list_serving(tx), sorted(list_served_workspaces(tx))
     unclaimed: list[str] = []
     if len(serving) > 1:
         values = encode_values(list_unclaimed(tx, workspaces)) | {"late": tx.now - UNCLAIMED_SECONDS}
         unclaimed = sorted(tx.execute(_select_late(tx.dialect), values).scalars())
-    return Services(serving, workspaces, unclaimed)
+    return Replicas(serving, workspaces, unclaimed)
 
 
 @cache

@@ -211,9 +211,9 @@ class Monitor:
         )
 
     async def _fleet(self) -> FleetState:
-        services = await self._ledger.reports.get_services()
-        assigned = count_assigned(self._engine.workspaces.names, services.owners)
-        return FleetState(self._ledger.batches.owner, assigned, tuple(services.unclaimed))
+        replicas = await self._ledger.reports.get_replicas()
+        assigned = count_assigned(self._engine.workspaces.names, replicas.owners)
+        return FleetState(self._ledger.batches.owner, assigned, tuple(replicas.unclaimed))
 
     async def _store(self) -> StoreState:
         counters, problem = self._engine.counters, self._engine.uploader.problem

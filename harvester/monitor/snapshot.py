@@ -133,9 +133,9 @@ class StoreState:
 
 @dataclass(frozen=True, slots=True)
 class FleetState:
-    """The services that share the ledger: this one, and how many workspaces are assigned to each.
+    """The replicas that share the ledger: this one, and how many workspaces are assigned to each.
 
-    ``unclaimed`` are workspaces with due readings of which no service has captured any for two minutes.
+    ``unclaimed`` are workspaces with due readings of which no replica has captured any for two minutes.
     """
 
     own: str = ""

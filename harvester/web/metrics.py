@@ -73,10 +73,10 @@ def _collect_process(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _collect_fleet(fleet: FleetState) -> Iterator[Metric]:
-    yield _make_gauge("services", "Services that share the ledger, this one included.", (), [((), len(fleet.assigned))])
-    help_text = "Workspaces that are assigned to this service."
+    yield _make_gauge("replicas", "Replicas that share the ledger, this one included.", (), [((), len(fleet.assigned))])
+    help_text = "Workspaces that are assigned to this replica."
     yield _make_gauge("assigned_workspaces", help_text, (), [((), fleet.assigned.get(fleet.own, 0))])
-    help_text = "Workspaces with due readings of which no service has captured any for two minutes."
+    help_text = "Workspaces with due readings of which no replica has captured any for two minutes."
     yield _make_gauge("unclaimed_workspaces", help_text, (), [((), len(fleet.unclaimed))])
 
 

@@ -168,7 +168,7 @@ def render_store(where: StoreState) -> Markup:
 
 
 def render_fleet(fleet: FleetState) -> Markup:
-    """Show how many workspaces are assigned to each of several services; nothing for a service that is alone."""
+    """Show how many workspaces are assigned to each of several replicas; nothing for a service that is alone."""
     if len(fleet.assigned) < 2:
         return Markup("")
     figures = [
@@ -176,12 +176,12 @@ def render_fleet(fleet: FleetState) -> Markup:
         for name, count in islice(fleet.assigned.items(), MAX_LINES)
     ]
     if more := len(fleet.assigned) - len(figures):
-        figures.append(("other services", number(more), False))
+        figures.append(("other replicas", number(more), False))
     if fleet.unclaimed:
         figures.append(("unclaimed", number(len(fleet.unclaimed)), True))
     names = ", ".join(safe_text(each) for each in fleet.unclaimed[:MAX_LINES])
-    unclaimed = f"Readings are due, but no service has captured any for two minutes: {names}" if names else ""
-    return Markup('<section class="fleet"><h2>Workspaces of each service</h2>{}<p>{}</p></section>').format(
+    unclaimed = f"Readings are due, but no replica has captured any for two minutes: {names}" if names else ""
+    return Markup('<section class="fleet"><h2>Workspaces of each replica</h2>{}<p>{}</p></section>').format(
         _render_figures(figures), unclaimed
     )
 

@@ -24,7 +24,7 @@ from harvester.web.document import take_whole
 
 MAX_STATUS_BYTES = 95_000
 MAX_PLACES = 20
-MAX_SERVICES = 100
+MAX_REPLICAS = 100
 
 
 def encode_status(health: Health) -> str:
@@ -91,7 +91,7 @@ def _trigger(each: TriggerState) -> dict[str, Any]:
 def _fleet(fleet: FleetState) -> dict[str, Any]:
     return {
         "own": fleet.own,
-        "assigned_workspaces": dict(islice(fleet.assigned.items(), MAX_SERVICES)),
+        "assigned_workspaces": dict(islice(fleet.assigned.items(), MAX_REPLICAS)),
         "unclaimed_workspaces": fleet.unclaimed[:MAX_CONDITIONS],
     }
 

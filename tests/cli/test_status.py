@@ -36,8 +36,8 @@ def test_books_that_do_not_balance_are_marked_and_end_with_exit_code_1(tmp_path,
     assert "NOT BALANCED: report this bug" in capsys.readouterr().out
 
 
-def test_status_shows_which_service_serves_how_many_workspaces(tmp_path, capsys):
-    """Each living service is listed by its name, which begins with that of its machine."""
+def test_status_shows_which_replica_serves_how_many_workspaces(tmp_path, capsys):
+    """Each living replica is listed by its name, which begins with that of its machine."""
     path = tmp_path / "ledger.db"
 
     async def show() -> set[str]:
@@ -54,7 +54,7 @@ def test_status_shows_which_service_serves_how_many_workspaces(tmp_path, capsys)
 
     owners = asyncio.run(show())
     shown = capsys.readouterr().out
-    counts = json.JSONDecoder().raw_decode(shown)[0]["services"]
+    counts = json.JSONDecoder().raw_decode(shown)[0]["replicas"]
     assert (set(counts), sum(counts.values())) == (owners, 2)
     for name, count in counts.items():
         assert f"served by  {name}: {count} workspace" in shown

@@ -1,4 +1,4 @@
-"""Several services on one ledger: each serves its share, and none leaves a workspace unread that another one can read.
+"""Several replicas on one ledger: each serves its share, and none leaves a workspace unread that another one can read.
 
 The processes share a virtual clock, so a test of several minutes takes a second.
 """

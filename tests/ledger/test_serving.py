@@ -1,6 +1,6 @@
 """Which owners divide the workspaces among themselves, and which workspaces nobody claims for."""
 
-from harvester.ledger import LEASE_SECONDS, UNCLAIMED_SECONDS, Ledger, Services
+from harvester.ledger import LEASE_SECONDS, UNCLAIMED_SECONDS, Ledger, Replicas
 from harvester.model import DAY_SECONDS, Pair, SentPair
 from harvester.schedule import ReadingPlan
 from tests.support.clocks import SettableClock
@@ -65,14 +65,14 @@ async def test_a_workspace_is_unclaimed_once_something_was_due_for_two_minutes(l
         await one.batches.set_serving(serves=True)
         pass_time(location, clock, UNCLAIMED_SECONDS / 3)
         assert await one.batches.renew()
-        assert (await one.reports.get_services()) == Services([one.batches.owner], names, [])
+        assert (await one.reports.get_replicas()) == Replicas([one.batches.owner], names, [])
         await other.batches.set_serving(serves=True)
         await one.upkeep.extend_service(["busy"], seconds=UNCLAIMED_SECONDS)
-        assert (await one.reports.get_services()).unclaimed == []
+        assert (await one.reports.get_replicas()).unclaimed == []
         for _ in range(2):
             pass_time(location, clock, UNCLAIMED_SECONDS / 3 + 1)
             assert await one.batches.renew()
             assert await other.batches.renew()
         await one.intake.enqueue([SentPair(Pair("new", "c", "s"), NOW - 2 * DAY_SECONDS)])
-        found = await one.reports.get_services()
+        found = await one.reports.get_replicas()
         assert (set(found.owners), found.unclaimed) == ({one.batches.owner, other.batches.owner}, ["late"])

@@ -212,9 +212,9 @@ def test_counts_in_narrow_places_have_four_characters_at_most(count):
     assert len(compact(count)) <= 4
 
 
-def test_workspaces_that_no_service_claims_are_named():
+def test_workspaces_that_no_replica_claims_are_named():
     """The page names them, the metrics count them."""
     fleet = FleetState("a", {"a": 1, "b": 1}, ("<eu>", "us"))
     snapshot = replace(snapshots.healthy(), fleet=fleet)
-    assert "no service has captured any for two minutes: <eu>, us" in text(snapshot)
+    assert "no replica has captured any for two minutes: <eu>, us" in text(snapshot)
     assert "harvester_unclaimed_workspaces 2.0" in encode_metrics(snapshot, "")[0].decode()
