@@ -66,7 +66,7 @@ class Upkeep:
         """Workspaces whose pairs may have expired when they were enqueued."""
 
     def touch(self, names: Iterable[str]) -> None:
-        """Expire the overdue pairs of these workspaces in the next ``run_once``: pairs were enqueued."""
+        """Expire the overdue pairs of these workspaces within a quarter of a lease: pairs were enqueued."""
         self._touched.update(names)
 
     def tidy_up_now(self) -> None:
@@ -75,19 +75,31 @@ class Upkeep:
         self._time_changed.set()
 
     async def run(self) -> None:
-        """Run until this is cancelled. Raises ``LedgerError``."""
+        """Run until this is cancelled. Raises ``LedgerError``, in a group.
+
+        Housekeeping does not delay the renewal: with many workspaces, it can take longer than a lease.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_lease(), name="lease")
+            group.create_task(self._keep_house(), name="housekeeping")
+
+    async def _keep_lease(self) -> None:
+        """Renew the lease, and look for owners that have started or ended, every quarter of a lease."""
+        while True:
+            await asyncio.sleep(self._ledger.lease_seconds / 4)
+            await self._lease.renew()
+            await self._uploader.recover()
+            await self._dispatcher.refresh_share()
+
+    async def _keep_house(self) -> None:
         if self._housekeeping:
-            await self.run_once()
+            await self._do_due_work()
         while True:
             await wait_for_event(self._time_changed, timeout_seconds=self._ledger.lease_seconds / 4)
             self._time_changed.clear()
-            await self.run_once()
+            await self._do_due_work()
 
-    async def run_once(self) -> None:
-        """Do everything that is due. Raises ``LedgerError``."""
-        await self._lease.renew()
-        await self._uploader.recover()
-        await self._dispatcher.refresh_share()
+    async def _do_due_work(self) -> None:
         if self._clock.monotonic() - self._reported_at >= PROGRESS_SECONDS:
             self._reported_at = self._clock.monotonic()
             self._report_progress()

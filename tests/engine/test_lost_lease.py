@@ -69,6 +69,22 @@ def test_a_process_that_was_suspended_renews_before_it_continues(tmp_path):
     run_virtual(story())
 
 
+def test_housekeeping_does_not_delay_the_renewal_of_the_lease(tmp_path):
+    """A process whose housekeeping takes minutes keeps its readings."""
+
+    async def story() -> None:
+        slow = {"after_housekeeping": lambda: asyncio.sleep(1e9), "behaviours": {"eu": lambda _: 25.0}}
+        async with serve(tmp_path, ["eu"], concurrency=8, **slow) as scene:
+            await scene.enqueue(sends("eu", 100))
+            async with await Ledger.open(scene.ledger.location, clock=VirtualClock()) as other:
+                for _ in range(20):
+                    await asyncio.sleep(LEASE_SECONDS / 3)
+                    await other.batches.recover()
+            assert len(scene.braze.requests) == len({send for _, send, _ in scene.braze.requests}) == 100
+
+    run_virtual(story())
+
+
 def test_a_stop_seals_what_was_answered_and_releases_the_rest(tmp_path):
     """After a stop nothing is leased, so the next process starts without waiting for a lease."""
 

@@ -12,6 +12,7 @@ from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
 from harvester.clock import Clock
 from harvester.engine.engine import Engine
+from harvester.engine.upkeep import AfterHousekeeping
 from harvester.errors import SinkError
 from harvester.ledger import Ledger
 from harvester.model import DAY_SECONDS, Pair, Part, SentPair
@@ -156,7 +157,7 @@ def sends(workspace: str, count: int, *, age_days: float = 2.0, prefix: str = "s
 async def create_engine(
     folder: Path, names: Iterable[str], *, lasting: bool = True, behaviours: Mapping[str, Behaviour] | None = None,
     places: Mapping[str, str] | None = None, unavailable: Mapping[str, SinkError] | None = None,
-    location: LedgerLocation | None = None, **settings: object,
+    location: LedgerLocation | None = None, after_housekeeping: AfterHousekeeping | None = None, **settings: object,
 ) -> AsyncIterator[tuple[Engine, Ledger, Braze, RecordingSink, dict[str, RecordingSink]]]:  # fmt: skip
     """Open an engine for workspaces whose sends have one reading, due at once.
 
@@ -181,7 +182,7 @@ async def create_engine(
     async with await Ledger.open(location or folder / "ledger.db", clock=clock) as ledger:
         engine = Engine(
             Settings(workspaces=workspaces, **settings), ledger=ledger, sink=sink, compression=Compression.NONE,
-            lasting=lasting, connect=connect, open_sink=sinks.__getitem__,
+            lasting=lasting, connect=connect, open_sink=sinks.__getitem__, after_housekeeping=after_housekeeping,
         )  # fmt: skip
         await ledger.intake.set_plans(Settings(workspaces=workspaces).get_plans())
         async with engine.opened():
