@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from harvester.ledger import Ledger
-from harvester.model import Captured, Deferred, Outcome, Reading, Rejected, Returned, Verdict
+from harvester.model import GRACE_SECONDS, Captured, Deferred, Outcome, Reading, Rejected, Returned, Verdict
 from harvester.schedule import FINAL, ONCE, SINGLE_READING_PLAN, ReadingPlan, deferral_seconds
 
 NOW = 1_767_225_600.0
@@ -60,12 +60,21 @@ class ExpectedPair:
         if later or reopened or planned:
             self.round, self.captures = self.round + 1, 0
             self.first_seen_at = now if later or reopened else self.first_seen_at
+        elif self.takes_earlier_time(sent_at, expires_at, now):
+            self.sent_at, self.expires_at = sent_at, expires_at
+            return
         elif settled or self.sent_at is not None or sent_at is None:
             return
         self.sent_at = None if reopened else self.sent_at if sent_at is None else sent_at
         self.state = "open" if settled else self.state
         self.reading, self.due_at, self.expires_at, self.deferrals = first.name, first.due_at, expires_at, 0
         self.ending_at, self.yields = None, False
+
+    def takes_earlier_time(self, sent_at: float | None, expires_at: float, now: float) -> bool:
+        """Return whether an earlier time of its send moves its deadline: it is open, and read once."""
+        earlier = sent_at is not None and self.sent_at is not None and sent_at < self.sent_at
+        open_once = self.state in ("open", "leased") and self.reading == ONCE and self.round == 0
+        return earlier and open_once and expires_at - GRACE_SECONDS > now
 
     def current_reading(self, plan: ReadingPlan, now: float) -> str:
         """Return the name of the reading that is current now."""

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from harvester.ledger import Ledger
+from harvester.ledger import LEASE_SECONDS, Ledger
 from harvester.ledger.schema import NEVER
 from harvester.model import (
     DAY_SECONDS,
@@ -143,7 +143,7 @@ class LedgerMachine(RuleBasedStateMachine):
         owner = self.owners[name]
         self.run(owner.ledger.batches.register())
         assert owner.ledger.batches.epoch not in {each.epoch for each in self.owners.values()}
-        owner.epoch, owner.over, owner.alive_until = owner.ledger.batches.epoch, False, self.now + 120
+        owner.epoch, owner.over, owner.alive_until = owner.ledger.batches.epoch, False, self.now + LEASE_SECONDS
 
     def list_living(self) -> set[int | None]:
         """List the epochs that are not over."""
@@ -361,7 +361,7 @@ class LedgerMachine(RuleBasedStateMachine):
         owner = self.owners[name]
         assert self.run(owner.ledger.batches.renew()) == (not owner.over)
         if not owner.over:
-            owner.alive_until = self.now + 120
+            owner.alive_until = self.now + LEASE_SECONDS
 
     @rule(name=OWNERS)
     def begin_again(self, name):
