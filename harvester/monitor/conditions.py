@@ -108,5 +108,5 @@ class Conditions:
         seconds = self._clock.monotonic() - self._probed_at
         if seconds < LEDGER_PATIENCE_SECONDS:
             return []
-        detail = f"it has not responded for {seconds:.0f} seconds"
+        detail = self._ledger.unavailable or f"it has not responded for {seconds:.0f} seconds"
         return [Condition(Component.LEDGER, "timeout", self._clock.wall() - seconds, detail=detail)]
