@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from harvester.ledger import Ledger
+from harvester.ledger.known_pairs import SAME_SEND_SECONDS
 from harvester.model import GRACE_SECONDS, Captured, Deferred, Outcome, Reading, Rejected, Returned, Verdict
 from harvester.schedule import FINAL, ONCE, SINGLE_READING_PLAN, ReadingPlan, deferral_seconds
 
@@ -56,7 +57,7 @@ class ExpectedPair:
         reopened = settled and sent_at is None and self.expires_at < now
         expires_at = self.expires_at if sent_at is None and not reopened else expires_at
         planned = self.reading == ONCE != first.name and expires_at > now
-        later = sent_at is not None and sent_at > self.since
+        later = sent_at is not None and sent_at >= self.since + SAME_SEND_SECONDS
         if later or reopened or planned:
             self.round, self.captures = self.round + 1, 0
             self.first_seen_at = now if later or reopened else self.first_seen_at
@@ -64,6 +65,10 @@ class ExpectedPair:
             self.sent_at, self.expires_at = sent_at, expires_at
             return
         elif settled or self.sent_at is not None or sent_at is None:
+            return
+        elif self.captures:
+            self.due_at += sent_at - self.first_seen_at
+            self.sent_at, self.expires_at = sent_at, expires_at
             return
         self.sent_at = None if reopened else self.sent_at if sent_at is None else sent_at
         self.state = "open" if settled else self.state
@@ -115,8 +120,11 @@ class ExpectedPair:
             following = plan.after(reading.name, reading.since, reading.ending_at)
             if following is None:
                 self.state = kind
+                if self.sent_at is None and self.expires_at < now:  # a clock that was behind may have seen it first
+                    self.expires_at += now - self.first_seen_at
+                    self.first_seen_at = now
             else:
-                self.reading, self.due_at = following.name, following.due_at
+                self.reading, self.due_at = following.name, following.due_at + self.since - reading.since
                 self.yields = following.name != FINAL
 
 
