@@ -43,6 +43,9 @@ class Dialect:
     json_value: Callable[..., Any]
     """A JSON array as an element of another one, and not as text."""
 
+    analyze_pairs: Callable[[Connection], None]
+    """Collect statistics of pairs if there are none yet."""
+
     exact_float: Callable[[ColumnElement[Any]], ColumnElement[Any]]
     """A float as JSON, or as text, with every digit."""
 

@@ -55,6 +55,9 @@ _BEFORE: BindParameter[int] = bindparam("before", type_=BigInteger)
 """The highest id of the pairs that were there before the arrivals."""
 
 _MAX_ID = 2**62
+_FEW = 500
+"""Up to how many arrivals any plan of a statement is fast."""
+
 
 Row = tuple[Any, ...]
 """The values of ``_COLUMNS``."""
@@ -138,6 +141,8 @@ def _insert_new(tx: Transaction, rows: Sequence[Row]) -> _Inserted:
     # In the order of the unique index: transactions that insert the same pairs wait for each other in one direction.
     ordered = sorted(rows, key=lambda row: row[:3])
     found = frozenset(tuple(row) for row in tx.execute(_insert(tx.dialect), encode_rows(ordered)))
+    if len(found) > _FEW:
+        tx.dialect.analyze_pairs(tx.connection)
     return _Inserted(len(found), identities=found)
 
 

@@ -40,7 +40,11 @@ def rows_as_table(dialect: Dialect, columns: Sequence[Column[Any]]) -> FromClaus
         cast(element.op("->>")(literal_column(str(at))), String() if isinstance(column.type, String) else column.type)
         for at, column in enumerate(columns)
     )
-    return select(*(field.label(column.name) for field, column in zip(fields, columns, strict=True))).subquery()
+    rows = select(*(field.label(column.name) for field, column in zip(fields, columns, strict=True)))
+    if dialect.single_writer:
+        return rows.subquery()
+    # A server without statistics of a new table may join by loops, and would parse all rows again in each of them.
+    return rows.cte().prefix_with("MATERIALIZED")
 
 
 def values_as_table(dialect: Dialect, column: Column[Any]) -> FromClause:

@@ -39,6 +39,7 @@ _TIMEOUTS = (
 _TIME = "CAST(extract(epoch FROM clock_timestamp()) AS float8)"
 _BEGIN_READING = text(f"SELECT {_TIME}, {_TIMEOUTS}")
 _BEGIN_WRITING = text(f"SELECT {_TIME}, {_TIMEOUTS}, CAST(pg_current_xact_id() AS text)")
+_HAS_STATISTICS = text("SELECT reltuples FROM pg_class WHERE oid = CAST('pair' AS regclass)")
 _GET_STATUS = text("SELECT pg_xact_status(CAST(:id AS xid8))")
 
 _TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
@@ -60,6 +61,12 @@ _AFTER_CREATE = tuple(
 """Most rows of these tables change several times, so the default, a fifth of a table, is too rare."""
 
 
+def _analyze_pairs(connection: Connection) -> None:
+    """Analyze the table if the server never did: it would join a new table with arrivals by loops for a minute."""
+    if connection.execute(_HAS_STATISTICS).scalar_one() < 0:
+        connection.execute(text("ANALYZE pair"))
+
+
 def _continue_ids(connection: Connection) -> None:
     for table, column in ((pairs, pairs.c.id), (outcomes, outcomes.c.id), (owners, owners.c.epoch)):
         sequence, last = func.pg_get_serial_sequence(table.name, column.name), func.max(column)
@@ -73,6 +80,7 @@ DIALECT = Dialect(
     json_row=func.json_build_array,
     json_rows=func.json_agg,
     json_value=lambda value: func.coalesce(value, cast(literal_column("'[]'"), JSON)),
+    analyze_pairs=_analyze_pairs,
     continue_ids=_continue_ids,
     exact_float=lambda column: cast(column, Float),  # PostgreSQL's JSON has the shortest text that is exact
     whole="floor",

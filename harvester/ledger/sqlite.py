@@ -35,6 +35,7 @@ DIALECT = Dialect(
     json_elements=func.json_each,
     json_row=func.json_array,
     json_rows=func.json_group_array,
+    analyze_pairs=lambda _: None,  # it has fixed plans
     continue_ids=lambda _: None,  # an id is the highest one plus one
     json_value=func.json,
     # SQLite's JSON keeps 15 digits of a float, but only 17 digits represent every float exactly.
