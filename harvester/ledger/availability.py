@@ -1,4 +1,4 @@
-"""How long to wait for a database server that is unavailable, and since when it is."""
+"""Whether the database server of a ledger can be used, and how long to wait before a transaction is repeated."""
 
 import asyncio
 import random
@@ -14,9 +14,6 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 5.0
 
 QUIET_FAILURES = 3
 """After so many failures in a row a server counts as unavailable. A deadlock is over after one."""
-
-READ_PATIENCE_SECONDS = 30.0
-"""For how long a command that only reads waits for a server."""
 
 
 class TransactionFailed(Exception):  # noqa: N818 - it is repeated
@@ -41,22 +38,19 @@ class CommitUnknown(Exception):  # noqa: N818 - it is resolved
 class Availability:
     """Whether the server of a ledger can be used. A file always can."""
 
-    def __init__(self, *, patience_seconds: float | None) -> None:
-        """Wait for at most ``patience_seconds`` for one transaction; without a limit if it is None."""
+    def __init__(self) -> None:
+        """Start with a server that can be used."""
         self.problem: str | None = None
         """Why the server cannot be used now; None while it can."""
-        self._patience_seconds = patience_seconds
         self._jitter = random.Random()  # noqa: S311 - jitter, no secret
 
     async def wait(self, failures: int, error: LedgerError) -> None:
-        """Wait before a transaction that failed so often is repeated. Raises the error if the patience is over."""
+        """Wait before a transaction that failed so often is repeated."""
         if failures >= QUIET_FAILURES:
             if self.problem is None:
                 log.warning("ledger_unavailable", reason=str(error))
             self.problem = str(error)
         seconds = min(FIRST_WAIT_SECONDS * 2.0 ** min(failures - 1, 20), LONGEST_WAIT_SECONDS)
-        if self._patience_seconds is not None and failures * seconds > self._patience_seconds:
-            raise error
         await asyncio.sleep(seconds * self._jitter.uniform(0.5, 1.0))
 
     def record_success(self) -> None:

@@ -1,7 +1,8 @@
 """Two threads, each with its own connection: one for transactions that write, one for reports.
 
 A slow report never delays a claim. Every database error becomes a ``LedgerError``. A transaction that fails because a
-server is unavailable is repeated until it succeeds, so that its caller only waits.
+server is unavailable is repeated until it succeeds, so that its caller only waits. This begins once the ledger is open;
+a command that only reads fails at once.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from harvester.clock import BrazeClock, Clock
 from harvester.errors import LedgerError, LedgerLost
-from harvester.ledger.availability import READ_PATIENCE_SECONDS, Availability, CommitUnknown, TransactionFailed
+from harvester.ledger.availability import Availability, CommitUnknown, TransactionFailed
 from harvester.ledger.dialect import READS_ONLY, Backend, Begun, Dialect, Owner
 from harvester.ledger.sqlite_file import SQLiteFile
 from harvester.place import LedgerLocation
@@ -69,7 +70,7 @@ class Transaction:
 
 
 class Lane:
-    """One thread with one connection to the file, which no other thread uses."""
+    """One thread with one connection, which no other thread uses."""
 
     def __init__(self, name: str, engine: Engine) -> None:
         """Connect at the first use."""
@@ -110,7 +111,7 @@ class Database:
         self._backend = _create_backend(location)
         self.clock = BrazeClock(clock)
         self.lease_seconds = LEASE_SECONDS
-        self.availability = Availability(patience_seconds=READ_PATIENCE_SECONDS if reads_only else None)
+        self.availability = Availability()
         self._machine = clock
         self._opened = False
         self._writes = Lane("ledger", self._backend.connect(reads_only=reads_only))
