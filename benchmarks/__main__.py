@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.measure import (
     costs,
     default_rate,
+    fleet_simulation,
     instructions,
     latest_view,
     ledger_growth,
@@ -42,6 +43,7 @@ MODULES = {
         speed,
         two_processes,
         many_workspaces,
+        fleet_simulation,
         default_rate,
         ledger_growth,
         soak,

@@ -262,6 +262,7 @@ TITLES = {
     "costs": "Costs compared with an earlier version", "instructions": "Instructions",
     "two_processes": "Two processes", "many_workspaces": "Many workspaces",
     "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth", "soak": "Months of service",
+    "fleet_simulation": "Replicas in virtual time",
     "latest_view": "Latest view",
 }  # fmt: skip
 PICTURES = {"polite": "polite.svg", "speed": "fast.svg", "ledger_growth": "growth.svg"}
