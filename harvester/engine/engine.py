@@ -179,7 +179,8 @@ class Engine:
         return self._committer.count_unsealed()
 
     def stop(self) -> None:
-        """Stop claiming, and let requests in flight finish."""
+        """Stop claiming, let requests in flight finish, and do not wait for the ledger if it is unavailable."""
+        self._ledger.stop_waiting()
         self._dispatcher.stop()
         self.workspaces.stop()
         self.uploader.stop()

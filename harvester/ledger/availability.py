@@ -15,6 +15,9 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 5.0
 QUIET_FAILURES = 3
 """After so many failures in a row a server counts as unavailable. A deadlock is over after one."""
 
+LAST_FAILURES = 6
+"""After so many failures in a row, about two seconds, a process that ends gives up."""
+
 
 class TransactionFailed(Exception):  # noqa: N818 - it is repeated
     """A transaction failed with an ``error``, and may succeed later."""
@@ -42,16 +45,23 @@ class Availability:
         """Start with a server that can be used."""
         self.problem: str | None = None
         """Why the server cannot be used now; None while it can."""
+        self._most_failures = float("inf")
         self._jitter = random.Random()  # noqa: S311 - jitter, no secret
 
     async def wait(self, failures: int, error: LedgerError) -> None:
-        """Wait before a transaction that failed so often is repeated."""
+        """Wait before a transaction that failed so often is repeated. Raises the error after ``stop_waiting``."""
+        if failures >= self._most_failures:
+            raise error
         if failures >= QUIET_FAILURES:
             if self.problem is None:
                 log.warning("ledger_unavailable", reason=str(error))
             self.problem = str(error)
         seconds = min(FIRST_WAIT_SECONDS * 2.0 ** min(failures - 1, 20), LONGEST_WAIT_SECONDS)
         await asyncio.sleep(seconds * self._jitter.uniform(0.5, 1.0))
+
+    def stop_waiting(self) -> None:
+        """Give up from now on after some seconds of failures, because the process ends."""
+        self._most_failures = LAST_FAILURES
 
     def record_success(self) -> None:
         """Record that a transaction has succeeded."""

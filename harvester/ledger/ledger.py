@@ -153,6 +153,10 @@ class Ledger:
         """Return why the server of the ledger cannot be used now; None while it can, and always for a file."""
         return self._database.availability.problem
 
+    def stop_waiting(self) -> None:
+        """Do not wait for long any more for a server that is unavailable, because the process ends."""
+        self._database.availability.stop_waiting()
+
     @property
     def clock(self) -> BrazeClock:
         """Return Braze's clock, the time of every transaction."""

@@ -166,6 +166,20 @@ async def test_a_verb_that_waits_for_the_server_can_be_cancelled(postgresql, dat
         assert len(await ledger.batches.claim({"w": 9})) == 2
 
 
+@pytest.mark.long
+async def test_a_process_that_ends_does_not_wait_for_the_server(postgresql, database_url):
+    """A service that is stopped while its server is down ends with an error, also if it already waits."""
+    async with opened(database_url) as ledger:
+        await ledger.intake.enqueue(list_sends(2), once=True)
+        with postgresql.stopped():
+            claim = asyncio.create_task(ledger.batches.claim({"w": 1}))
+            while ledger.unavailable is None:
+                await asyncio.sleep(0.01)
+            ledger.stop_waiting()
+            with pytest.raises(LedgerError, match="cannot be used"):
+                await claim
+
+
 async def test_a_ledger_that_cannot_be_opened_is_an_error(postgresql, database_url):
     """A command ends at once with an error that names the database without its password."""
     with postgresql.stopped(), pytest.raises(LedgerError) as failed:
