@@ -125,7 +125,7 @@ def _choose_workspaces(location: LedgerLocation, named: tuple[str, ...], configu
     """
     served = []
     if exists(location):
-        served = sorted(with_ledger(location, lambda ledger: ledger.reports.list_served_workspaces()))
+        served = sorted(_with_existing(location, lambda ledger: ledger.reports.list_served_workspaces()))
     for name in named if served else ():
         if name not in {*served, *configured}:
             known = ", ".join(f'"{each}"' for each in served)
@@ -135,10 +135,14 @@ def _choose_workspaces(location: LedgerLocation, named: tuple[str, ...], configu
 
 def with_ledger(location: LedgerLocation, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") -> T:
     """Open an existing ledger, and return the result of ``work``. Raises ``UsageError`` if it does not exist."""
+    check_exists(location)
+    return _with_existing(location, work)
+
+
+def _with_existing(location: LedgerLocation, work: "Callable[[Ledger], Coroutine[Any, Any, T]]") -> T:
+    """Do the same without asking again whether the ledger exists, for which a database needs other connections."""
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger
-
-    check_exists(location)
 
     async def open_and_work() -> T:
         async with await Ledger.open(location, clock=SystemClock()) as ledger:
@@ -160,7 +164,7 @@ def get_time(location: LedgerLocation) -> "tuple[float, ClockDifference | None]"
     async def read(ledger: "Ledger") -> "tuple[float, ClockDifference | None]":
         return ledger.clock.wall(), ledger.clock_difference or ledger.outdated_difference
 
-    return with_ledger(location, read) if exists(location) else (SystemClock().wall(), None)
+    return _with_existing(location, read) if exists(location) else (SystemClock().wall(), None)
 
 
 async def check_new_ledger(location: LedgerLocation, places: Mapping[str, Sequence[str]]) -> None:

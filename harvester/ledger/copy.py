@@ -15,7 +15,7 @@ from harvester.clock import Clock
 from harvester.errors import LedgerError
 from harvester.ledger.counts import lift_timeout, start_counting
 from harvester.ledger.database import Database, Transaction
-from harvester.ledger.migrations import create_tables, find_id
+from harvester.ledger.migrations import create_tables, get_id
 from harvester.ledger.schema import (
     COPYING,
     SCHEMA_VERSION,
@@ -85,11 +85,7 @@ async def _open(location: LedgerLocation, clock: Clock, *, reads_only: bool = Fa
 
 async def _begin(original: Database, copy: Database) -> None:
     """Create the tables of the copy, or find those of an interrupted one. Raises ``LedgerError``."""
-    ledger_id = await original.report(find_id)
-    if ledger_id is None:
-        raise LedgerError(
-            f"{original.location} is not a ledger of this version; to upgrade an earlier one, run harvester status"
-        )
+    ledger_id = await original.report(get_id, original.location)
     if not await copy.write(_create, ledger_id):
         raise LedgerError(f"{copy.location} already contains a ledger; name a new file, or an empty database")
 

@@ -23,7 +23,7 @@ from harvester.ledger.braze_time import ClockDifference
 from harvester.ledger.database import Database
 from harvester.ledger.dialect import Owner
 from harvester.ledger.intake import Intake
-from harvester.ledger.migrations import find_id, has_ledger, prepare, try_to_create
+from harvester.ledger.migrations import find_id, get_id, has_ledger, prepare, try_to_create
 from harvester.ledger.rebuild import rebuild
 from harvester.ledger.reports import Reports
 from harvester.ledger.upkeep import Upkeep
@@ -91,10 +91,7 @@ class Ledger:
         """
         database = Database(location, clock, reads_only=True)
         try:
-            if await database.report(find_id) is None:
-                raise LedgerError(
-                    f"{location} is not a ledger of this version; to upgrade an earlier one, run harvester status"
-                )
+            await database.report(get_id, location)
             known = await database.report(braze_time.find_difference)
             if known is not None and known.still_holds(clock.wall()) and known.is_large:
                 database.clock = BrazeClock(clock, difference=known.seconds)

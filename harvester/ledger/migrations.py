@@ -20,6 +20,7 @@ from harvester.ledger.schema import (
     pruned_parts,
     services,
 )
+from harvester.place import LedgerLocation
 
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -117,6 +118,16 @@ def find_id(tx: Transaction) -> str | None:
         return None
     ledger_id, version = tx.execute(select(about.c.ledger_id, about.c.schema_version)).one()
     return ledger_id if version == SCHEMA_VERSION else None
+
+
+def get_id(tx: Transaction, location: LedgerLocation) -> str:
+    """Return the ledger's id. Raises ``LedgerError`` for a ledger without the current schema."""
+    ledger_id = find_id(tx)
+    if ledger_id is None:
+        raise LedgerError(
+            f"{location} is not a ledger of this version; to upgrade an earlier one, run harvester status"
+        )
+    return ledger_id
 
 
 def prepare(tx: Transaction) -> str:

@@ -102,18 +102,24 @@ async def test_a_ledger_can_be_created_again_after_the_connection_was_lost(postg
         await check_books(postgresql.url(name), captured=0, pending=0)
 
 
+async def claim_from_failing_server(ledger, *, reason=""):
+    """Start a claim, and return its task once the ledger reports the ``reason`` why it waits.
+
+    The first error may have another reason.
+    """
+    claim = asyncio.create_task(ledger.batches.claim({"w": 1}))
+    async with asyncio.timeout(10):
+        while ledger.unavailable is None or reason not in ledger.unavailable:
+            await asyncio.sleep(0.01)
+    return claim
+
+
 @asynccontextmanager
 async def outage(ledger, failing, *, reason=""):
-    """Claim a reading while the server fails: the claim waits, and succeeds once the server works again.
-
-    The ledger reports the ``reason`` meanwhile, even if the first error had another one.
-    """
+    """Claim a reading while the server fails: the claim waits, and succeeds once the server works again."""
     with structlog.testing.capture_logs() as logs:
         with failing:
-            claim = asyncio.create_task(ledger.batches.claim({"w": 1}))
-            async with asyncio.timeout(10):
-                while ledger.unavailable is None or reason not in ledger.unavailable:
-                    await asyncio.sleep(0.01)
+            claim = await claim_from_failing_server(ledger, reason=reason)
             yield
             assert not claim.done()
         assert len(await claim) == 1
@@ -157,9 +163,7 @@ async def test_a_verb_that_waits_for_the_server_can_be_cancelled(postgresql, dat
     async with opened(database_url) as ledger:
         await ledger.intake.enqueue(list_sends(2), once=True)
         with postgresql.stopped():
-            claim = asyncio.create_task(ledger.batches.claim({"w": 1}))
-            while ledger.unavailable is None:
-                await asyncio.sleep(0.01)
+            claim = await claim_from_failing_server(ledger)
             claim.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await claim
@@ -172,9 +176,7 @@ async def test_a_process_that_ends_does_not_wait_for_the_server(postgresql, data
     async with opened(database_url) as ledger:
         await ledger.intake.enqueue(list_sends(2), once=True)
         with postgresql.stopped():
-            claim = asyncio.create_task(ledger.batches.claim({"w": 1}))
-            while ledger.unavailable is None:
-                await asyncio.sleep(0.01)
+            claim = await claim_from_failing_server(ledger)
             ledger.stop_waiting()
             with pytest.raises(LedgerError, match="cannot be used"):
                 await claim
