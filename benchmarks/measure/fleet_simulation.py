@@ -183,7 +183,7 @@ class Simulation:
             self._push(at, "step", queue)
 
     def _step(self, now: float, queue: WorkspaceQueue) -> None:
-        """Request what is due in a workspace, for up to a minute."""
+        """Send the requests of a workspace's due readings for up to a minute."""
         if now < queue.next_at:
             return
         queue.next_at = math.inf

@@ -67,7 +67,7 @@ def copy(source: LedgerLocation, to: LedgerLocation) -> None:
     from harvester.ledger import Ledger
 
     if not ledger_access.exists(source):
-        raise UsageError(f"there is no ledger at {source}; name a ledger as FROM")
+        raise UsageError(f"{source} contains no ledger; FROM must be an existing ledger")
     with progress.show_work(f"copying {source}") as show:
         rows = asyncio.run(Ledger.copy(source, to, clock=SystemClock(), show=show))
     click.echo(f"copied {source} to {to}: {output.plural(rows, 'row')}. From now on, use only the copy", err=True)

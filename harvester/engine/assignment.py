@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 
 def find_server(workspace: str, owners: Collection[str]) -> str:
-    """Return the owner that serves a workspace. Raises ``ValueError`` if there is no owner."""
+    """Return the owner that a workspace is assigned to. Raises ``ValueError`` for an empty ``owners``."""
     return max(owners, key=lambda owner: (_score(owner, workspace), owner))
 
 

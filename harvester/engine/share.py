@@ -1,7 +1,7 @@
 """The workspaces that this process serves while several processes share a ledger.
 
-Every workspace is assigned to one living owner. The ledger keeps when each was served last, so that a workspace whose
-owner does not work, or does not know it, is served by another process: see ``serve_unclaimed``.
+Each workspace is assigned to one living owner. The ledger records until when each counts as served. If its owner hangs,
+or does not have it in its configuration, another process serves it: see ``serve_unclaimed``.
 """
 
 import math
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class Share:
-    """A container of workspaces: those that this process may claim for. A process that is alone serves all of them."""
+    """The set of workspaces whose readings this process may claim: all of them if it is alone."""
 
     def __init__(self, ledger: Ledger, workspaces: Workspaces) -> None:
         """Be alone until ``join``."""
@@ -77,7 +77,7 @@ class Share:
             self._assigned = assign(self._workspaces, self._owners, self._ledger.batches.owner)
 
     def end(self, workspace: str) -> None:
-        """Leave a workspace to its owner again, if it has one: nothing of it is due."""
+        """Leave a workspace to its owner again, because no reading of it is due."""
         self._unclaimed.discard(workspace)
 
     async def serve_unclaimed(self, due: Collection[str]) -> None:

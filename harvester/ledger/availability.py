@@ -13,10 +13,10 @@ log = structlog.get_logger()
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 5.0
 
 QUIET_FAILURES = 3
-"""After so many failures in a row a server counts as unavailable. A deadlock is over after one."""
+"""The number of consecutive failures after which a server counts as unavailable. A deadlock causes only one."""
 
 LAST_FAILURES = 6
-"""After so many failures in a row, about two seconds, a process that ends gives up."""
+"""The number of consecutive failures, about two seconds, after which a process that is stopping gives up."""
 
 
 class TransactionFailed(Exception):  # noqa: N818 - it is repeated
@@ -49,7 +49,7 @@ class Availability:
         self._jitter = random.Random()  # noqa: S311 - jitter, no secret
 
     async def wait(self, failures: int, error: LedgerError) -> None:
-        """Wait before a transaction that failed so often is repeated. Raises the error after ``stop_waiting``."""
+        """Wait before the transaction is repeated. After ``stop_waiting``, raise the error at ``LAST_FAILURES``."""
         if failures >= self._most_failures:
             raise error
         if failures >= QUIET_FAILURES:
@@ -60,7 +60,7 @@ class Availability:
         await asyncio.sleep(seconds * self._jitter.uniform(0.5, 1.0))
 
     def stop_waiting(self) -> None:
-        """Give up from now on after some seconds of failures, because the process ends."""
+        """From now on, give up after ``LAST_FAILURES``, because the process is stopping."""
         self._most_failures = LAST_FAILURES
 
     def record_success(self) -> None:

@@ -84,7 +84,7 @@ class Batches:
     async def set_serving(self, *, serves: bool) -> None:
         """Become one of the owners that divide the workspaces among themselves, or stop being one.
 
-        A new owner is none of them. What is leased stays leased.
+        A new owner does not serve until this is called. Leases do not change.
         """
         self._serves = serves
         await self._database.write(serving.set_serving, await self._get_epoch(), serves=serves)

@@ -56,8 +56,7 @@ _BEFORE: BindParameter[int] = bindparam("before", type_=BigInteger)
 
 _MAX_ID = 2**62
 _FEW = 500
-"""Up to how many arrivals any plan of a statement is fast."""
-
+"""The number of arrivals up to which every query plan is fast."""
 
 Row = tuple[Any, ...]
 """The values of ``_COLUMNS``."""

@@ -135,7 +135,7 @@ class StoreState:
 class FleetState:
     """The replicas that share the ledger: this one, and how many workspaces are assigned to each.
 
-    ``unclaimed`` are workspaces with due readings of which no replica has captured any for two minutes.
+    ``unclaimed`` are workspaces with due readings for which no replica has sent a request for two minutes.
     """
 
     own: str = ""

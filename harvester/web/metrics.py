@@ -76,7 +76,7 @@ def _collect_fleet(fleet: FleetState) -> Iterator[Metric]:
     yield _make_gauge("replicas", "Replicas that share the ledger, this one included.", (), [((), len(fleet.assigned))])
     help_text = "Workspaces that are assigned to this replica."
     yield _make_gauge("assigned_workspaces", help_text, (), [((), fleet.assigned.get(fleet.own, 0))])
-    help_text = "Workspaces with due readings of which no replica has captured any for two minutes."
+    help_text = "Workspaces with due readings for which no replica has sent a request for two minutes."
     yield _make_gauge("unclaimed_workspaces", help_text, (), [((), len(fleet.unclaimed))])
 
 
