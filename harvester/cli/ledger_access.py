@@ -177,9 +177,12 @@ async def check_new_ledger(location: LedgerLocation, places: Mapping[str, Sequen
     from harvester.health import name_workspaces
     from harvester.ledger import Ledger
 
-    if await Ledger.exists(location, clock=SystemClock()):
+    clock = SystemClock()
+    if await Ledger.exists(location, clock=clock):
         return
     failures = await asyncio.gather(*(_check_unowned(each, location) for each in places), return_exceptions=True)
+    if any(isinstance(each, SinkRefused) for each in failures) and await Ledger.exists(location, clock=clock):
+        return  # another process that also just started has created it, and then marked the place
     for failure, names in zip(failures, places.values(), strict=True):
         if isinstance(failure, SinkRefused) and len(places) > 1:
             raise SinkRefused(f"{failure} (the place of {name_workspaces(names)})")

@@ -1,5 +1,7 @@
 """How commands find a ledger, and the folder beside it."""
 
+import asyncio
+import os
 from pathlib import Path
 
 import click
@@ -7,8 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from harvester.cli import ledger_access, options
-from harvester.errors import UsageError
+from harvester.clock import SystemClock
+from harvester.errors import SinkRefused, UsageError
+from harvester.ledger import Ledger
 from harvester.place import DatabaseUrl
+from harvester.storage import FolderSink
+from harvester.storage.marker import MARKER
 
 DATABASE = DatabaseUrl("postgresql://h/d")
 
@@ -61,3 +67,21 @@ def test_two_sources_of_the_same_kind_are_refused(monkeypatch):
         problem = CliRunner().invoke(print_sources, arguments).exception
         assert isinstance(problem, UsageError)
         assert "set either --state or --state-file" in str(problem)
+
+
+async def test_two_processes_may_start_at_the_same_time(tmp_path):
+    """One finds no ledger; before it looks for the place's marker, the other has created ledger and marker."""
+    place, location = tmp_path / "out", tmp_path / "ledger.db"
+    async with await Ledger.open(tmp_path / "other.db", clock=SystemClock()) as other:
+        await FolderSink(place).attach(other.ledger_id)
+    marker = place / MARKER
+    content = marker.read_bytes()
+    with pytest.raises(SinkRefused, match="there is no ledger at"):
+        await ledger_access.check_new_ledger(location, {str(place): ()})
+    marker.unlink()
+    os.mkfifo(marker)
+    checking = asyncio.create_task(ledger_access.check_new_ledger(location, {str(place): ()}))
+    with await asyncio.to_thread(marker.open, "wb") as file:  # waits until the marker is being read
+        async with await Ledger.open(location, clock=SystemClock()):
+            file.write(content)
+    await checking
