@@ -1,4 +1,4 @@
-"""The conditions of an engine: its clock, the endpoints and keys of its workspaces, and their places."""
+"""The conditions of an engine: its ledger, the endpoints and keys of its workspaces, and their places."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,15 @@ from harvester.engine.places import Places
 from harvester.engine.uploader import Uploader
 from harvester.engine.workspaces import WorkspaceAccess
 from harvester.health import OUTAGE_SECONDS, Component, Condition, describe_failed_request
+from harvester.ledger import Ledger
+
+
+def find_ledger_condition(ledger: Ledger) -> Condition | None:
+    """Return the condition of the ledger's server; None while it can be used."""
+    if (outage := ledger.outage) is None:
+        return None
+    away = ledger.clock.monotonic() - outage.since
+    return Condition(Component.LEDGER, "unavailable", ledger.clock.wall() - away, detail=outage.reason)
 
 
 def find_workspace_condition(

@@ -15,7 +15,7 @@ import structlog
 
 from harvester.engine.claims import Claims
 from harvester.engine.committer import Committer
-from harvester.engine.conditions import find_store_conditions, find_workspace_condition
+from harvester.engine.conditions import find_ledger_condition, find_store_conditions, find_workspace_condition
 from harvester.engine.counters import Counters
 from harvester.engine.dispatcher import Dispatcher
 from harvester.engine.halts import Halts
@@ -100,6 +100,7 @@ class Engine:
         Raises ``UsageError`` for a missing key, ``StorageError`` if a place or the ledger cannot be used. A service of
         several places starts without the place of a sealed batch: it concerns only some workspaces.
         """
+        self._ledger.report_as_conditions()
         self.workspaces.load_keys()
         self._warn_of_duplicates(self.workspaces)
         await self.places.apply(self.workspaces.settings)
@@ -186,9 +187,10 @@ class Engine:
         self.uploader.stop()
 
     def conditions(self) -> list[Condition]:
-        """Return the conditions of the clock, the endpoints, the keys and the store."""
+        """Return the conditions of the ledger, the clock, the endpoints, the keys and the store."""
         clock = self._ledger.clock
         found = [
+            find_ledger_condition(self._ledger),
             self.time.condition(),
             *(
                 find_workspace_condition(name, each, self._patience, clock)

@@ -2,11 +2,15 @@
 
 import asyncio
 import random
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
+from harvester.clock import Clock
 from harvester.errors import LedgerError
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -38,13 +42,24 @@ class CommitUnknown(Exception):  # noqa: N818 - it is resolved
         self.result = result
 
 
+class LedgerOutage(NamedTuple):
+    """Why the server of a ledger cannot be used, and since when in monotonic seconds."""
+
+    since: float
+    reason: str
+
+
 class Availability:
     """Whether the server of a ledger can be used. A file always can."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         """Start with a server that can be used."""
-        self.problem: str | None = None
+        self.outage: LedgerOutage | None = None
         """Why the server cannot be used now; None while it can."""
+        self.logs_changes = True
+        """Whether changes are logged here; an engine logs them as conditions."""
+        self._clock = clock
+        self._unavailable = asyncio.Event()
         self._most_failures = float("inf")
         self._jitter = random.Random()  # noqa: S311 - jitter, no secret
 
@@ -53,9 +68,10 @@ class Availability:
         if failures >= self._most_failures:
             raise error
         if failures >= QUIET_FAILURES:
-            if self.problem is None:
+            if self.outage is None and self.logs_changes:
                 log.warning("ledger_unavailable", reason=str(error))
-            self.problem = str(error)
+            self.outage = LedgerOutage(self.outage.since if self.outage else self._clock.monotonic(), str(error))
+            self._unavailable.set()
         seconds = min(FIRST_WAIT_SECONDS * 2.0 ** min(failures - 1, 20), LONGEST_WAIT_SECONDS)
         await asyncio.sleep(seconds * self._jitter.uniform(0.5, 1.0))
 
@@ -65,6 +81,20 @@ class Availability:
 
     def record_success(self) -> None:
         """Record that a transaction has succeeded."""
-        if self.problem is not None:
-            self.problem = None
-            log.info("ledger_recovered")
+        if self.outage is not None:
+            self.outage = None
+            self._unavailable.clear()
+            if self.logs_changes:
+                log.info("ledger_recovered")
+
+    async def unless_unavailable(self, work: Awaitable[T]) -> T:
+        """Return the result of work. Cancel it, and raise ``LedgerError``, as soon as the server is unavailable."""
+        tasks = asyncio.ensure_future(work), asyncio.ensure_future(self._unavailable.wait())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self.outage is not None and not tasks[0].done():
+                raise LedgerError(self.outage.reason)
+            return await tasks[0]
+        finally:
+            for each in tasks:
+                each.cancel()

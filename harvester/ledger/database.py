@@ -111,7 +111,7 @@ class Database:
         self._backend = _create_backend(location)
         self.clock = BrazeClock(clock)
         self.lease_seconds = LEASE_SECONDS
-        self.availability = Availability()
+        self.availability = Availability(clock)
         self._machine = clock
         self._opened = False
         self._writes = Lane("ledger", self._backend.connect(reads_only=reads_only))

@@ -8,16 +8,17 @@ import os
 import random
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from harvester.clock import BrazeClock, Clock
 from harvester.errors import LedgerError, LedgerLost
 from harvester.ledger import braze_time
+from harvester.ledger.availability import LedgerOutage
 from harvester.ledger.batches import Batches
 from harvester.ledger.braze_time import ClockDifference
 from harvester.ledger.database import Database
@@ -30,6 +31,8 @@ from harvester.ledger.upkeep import Upkeep
 from harvester.model import LastCapture
 from harvester.place import LedgerLocation
 from harvester.schedule import ReadingPlan
+
+T = TypeVar("T")
 
 
 class Ledger:
@@ -146,9 +149,17 @@ class Ledger:
         return self._database.location
 
     @property
-    def unavailable(self) -> str | None:
+    def outage(self) -> LedgerOutage | None:
         """Return why the server of the ledger cannot be used now; None while it can, and always for a file."""
-        return self._database.availability.problem
+        return self._database.availability.outage
+
+    async def unless_unavailable(self, work: Awaitable[T]) -> T:
+        """Return the result of work. Cancel it, and raise ``LedgerError``, as soon as the server is unavailable."""
+        return await self._database.availability.unless_unavailable(work)
+
+    def report_as_conditions(self) -> None:
+        """Do not log when the server becomes unavailable and available: the caller reports ``outage``."""
+        self._database.availability.logs_changes = False
 
     def stop_waiting(self) -> None:
         """Do not wait for long any more for a server that is unavailable, because the process ends."""

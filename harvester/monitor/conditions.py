@@ -103,10 +103,10 @@ class Conditions:
     def _of_ledger(self) -> list[Condition]:
         if self._ledger.lost is not None:
             return [Condition(Component.LEDGER, "lost", self._clock.wall(), detail=str(self._ledger.lost))]
-        if self._probe is None or self._probe.done():
+        if self._probe is None or self._probe.done() or self._ledger.outage is not None:  # the engine reports it
             return []
         seconds = self._clock.monotonic() - self._probed_at
         if seconds < LEDGER_PATIENCE_SECONDS:
             return []
-        detail = self._ledger.unavailable or f"it has not responded for {seconds:.0f} seconds"
+        detail = f"it has not responded for {seconds:.0f} seconds"
         return [Condition(Component.LEDGER, "timeout", self._clock.wall() - seconds, detail=detail)]

@@ -69,7 +69,10 @@ class Monitor:
             self._activity[name].sample(self._engine.workspaces.get_counters(name), self._clock.wall())
 
     async def snapshot(self) -> Snapshot:
-        """Take a snapshot. Raises ``LedgerError``."""
+        """Take a snapshot. Raises ``LedgerError``, at once if the ledger's server is unavailable."""
+        return await self._ledger.unless_unavailable(self._take_snapshot())
+
+    async def _take_snapshot(self) -> Snapshot:
         now = self._clock.wall()
         self.sample()
         if self._last_captures is None:

@@ -109,7 +109,7 @@ async def claim_from_failing_server(ledger, *, reason=""):
     """
     claim = asyncio.create_task(ledger.batches.claim({"w": 1}))
     async with asyncio.timeout(10):
-        while ledger.unavailable is None or reason not in ledger.unavailable:
+        while ledger.outage is None or reason not in ledger.outage.reason:
             await asyncio.sleep(0.01)
     return claim
 
@@ -123,7 +123,7 @@ async def outage(ledger, failing, *, reason=""):
             yield
             assert not claim.done()
         assert len(await claim) == 1
-    assert ledger.unavailable is None
+    assert ledger.outage is None
     assert [each["event"] for each in logs] == ["ledger_unavailable", "ledger_recovered"]
 
 
@@ -180,6 +180,7 @@ async def test_a_process_that_ends_does_not_wait_for_the_server(postgresql, data
             ledger.stop_waiting()
             with pytest.raises(LedgerError, match="cannot be used"):
                 await claim
+            assert ledger.outage is not None, "it has not recovered"
 
 
 async def test_a_ledger_that_cannot_be_opened_is_an_error(postgresql, database_url):

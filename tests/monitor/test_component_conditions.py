@@ -5,11 +5,12 @@ import random
 import sqlite3
 from collections.abc import Sequence
 
+import pytest
 import structlog
 from pydantic import SecretStr
 
 from harvester.engine.engine import Engine
-from harvester.errors import BrokerError, SinkError
+from harvester.errors import BrokerError, LedgerError, SinkError
 from harvester.health import Component
 from harvester.ledger import Ledger
 from harvester.model import Pair, SentPair
@@ -179,3 +180,26 @@ async def test_a_hanging_ledger_is_reported_without_a_query(tmp_path):
                 await asyncio.sleep(0)
             conditions.report()
         assert [each["event"] for each in logs] == ["ledger_unavailable", "ledger_recovered"]
+
+
+@pytest.mark.long
+def test_a_server_of_the_ledger_that_is_down_makes_the_process_unready_with_the_reason(
+    postgresql, database_url, tmp_path
+):
+    """A snapshot does not wait for it, whether it was begun before or during the outage. The log has it once."""
+
+    async def story(seen: Seen) -> None:
+        await seen.enqueue(10, "us")
+        await seen.at(20)
+        with postgresql.stopped():
+            for seconds in (20, 60, 100):
+                with pytest.raises(LedgerError, match="cannot be used: connection is bad"):
+                    await seen.at(seconds)
+            (condition,) = seen.service.conditions()
+            assert (condition.component, condition.cause, condition.blocks) == (Component.LEDGER, "unavailable", True)
+        assert (await seen.at(200)).unready_reasons() == []
+        assert [each["event"] for each in seen.logs if each["event"].startswith("ledger_")] == [
+            "ledger_unavailable", "ledger_recovered"
+        ]  # fmt: skip
+
+    served(tmp_path, {"us": Wire()}, story, location=database_url)

@@ -116,7 +116,7 @@ def served(tmp_path, wires: dict[str, Wire], story: Callable[[Seen], Awaitable[N
         workspaces = {name: Workspace(endpoint=AT, api_key=SecretStr(f"{KEY}-{name}")) for name in wires}
         settings = source.load() if source else Settings(workspaces=workspaces, web_port=0, concurrency=8)
         by_key = {f"{KEY}-{name}": wire for name, wire in wires.items()}
-        async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
+        async with await Ledger.open(more.get("location", tmp_path / "ledger.db"), clock=clock) as ledger:
             for name in more.get("once", ()):
                 await ledger.intake.enqueue(arrivals(10, name), once=True)
             service = Service(
