@@ -89,7 +89,7 @@ _EVENTS = {
     Component.CLOCK: ("clock_wrong", "clock_right"),
     Component.CONFIG: ("config_unusable", "config_usable"),
     Component.KEY: ("key_unusable", "key_usable"),
-    Component.WORKSPACE: ("workspace_unserved", "workspace_served"),
+    Component.WORKSPACE: ("workspace_unconfigured", "workspace_configured"),
 }
 """The log events of components whose events are not ``COMPONENT_unavailable`` and ``COMPONENT_recovered``."""
 _SENTENCES = {
@@ -99,7 +99,7 @@ _SENTENCES = {
     Component.CONFIG: "The configuration cannot be used, so the previous one stays in use",
     Component.ENDPOINT: 'Every request of workspace "{subject}" fails',
     Component.KEY: 'Workspace "{subject}" is halted',
-    Component.WORKSPACE: 'Workspace "{subject}" is not served',
+    Component.WORKSPACE: 'Workspace "{subject}" is not configured',
     Component.BROKER: 'Trigger "{subject}" is not connected',
 }
 _KEY_FILE_SENTENCE = (

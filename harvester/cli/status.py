@@ -56,7 +56,7 @@ def _print_json(found: "LedgerStatus", difference: "ClockDifference | None") -> 
             "at_risk": sum(found.at_risk.values()),
             "at_risk_by_workspace": dict(found.at_risk),
             "replicas": _count_assigned(found.replicas),
-            "unclaimed": list(found.replicas.unclaimed),
+            "unserved": list(found.replicas.unserved),
             "clock_difference_seconds": None if difference is None else difference.current_seconds,
         }
     )
@@ -89,13 +89,13 @@ def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -
 
 
 def _replica_lines(replicas: "Replicas") -> list[str]:
-    """Return the processes that serve workspaces, and what they leave unclaimed."""
+    """Return the processes that serve workspaces, and what they leave unserved."""
     lines = [
         f"served by  {name}: {output.plural(count, 'workspace')}" for name, count in _count_assigned(replicas).items()
     ]
-    if replicas.unclaimed:
-        names = output.quote(replicas.unclaimed)
-        lines.append(f"unclaimed  {names}: readings are due, but no replica has captured any for two minutes")
+    if replicas.unserved:
+        names = output.quote(replicas.unserved)
+        lines.append(f"unserved   {names}: readings are due, but no replica has sent a request for two minutes")
     return lines
 
 

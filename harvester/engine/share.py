@@ -1,7 +1,7 @@
 """The workspaces that this process serves while several processes share a ledger.
 
 Each workspace is assigned to one living owner. The ledger records until when each counts as served. If its owner hangs,
-or does not have it in its configuration, another process serves it: see ``serve_unclaimed``.
+or does not have it in its configuration, another process serves it: see ``serve_unserved``.
 """
 
 import math
@@ -11,10 +11,10 @@ import structlog
 
 from harvester.engine.assignment import assign
 from harvester.engine.workspaces import Workspaces
-from harvester.ledger import UNCLAIMED_SECONDS, Ledger
+from harvester.ledger import UNSERVED_SECONDS, Ledger
 
 SAVE_SECONDS = 30.0
-"""How often the ledger records which workspaces are served, and is asked for unclaimed ones."""
+"""How often the ledger records which workspaces are served, and is asked for unserved ones."""
 
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ class Share:
         self._workspaces = workspaces
         self._owners: list[str] = []
         self._assigned: set[str] = set()
-        self._unclaimed: set[str] = set()
+        self._unserved: set[str] = set()
         """The workspaces of others that this process serves until nothing of them is due."""
         self._due_since: dict[str, float] = {}
         self._saved_at = -math.inf
@@ -45,7 +45,7 @@ class Share:
 
     def __contains__(self, workspace: str) -> bool:
         """Return whether this process may claim for a workspace."""
-        return self.alone or workspace in self._assigned or workspace in self._unclaimed
+        return self.alone or workspace in self._assigned or workspace in self._unserved
 
     async def join(self) -> None:
         """Take part in the assignment. Raises ``LedgerError``."""
@@ -64,7 +64,7 @@ class Share:
         if owners == self._owners:
             return False
         self._owners = owners
-        self._unclaimed.clear()
+        self._unserved.clear()
         self.assign()
         if not (was_alone and self.alone):
             served = len(self._workspaces) if self.alone else len(self._assigned)
@@ -78,10 +78,10 @@ class Share:
 
     def end(self, workspace: str) -> None:
         """Leave a workspace to its owner again, because no reading of it is due."""
-        self._unclaimed.discard(workspace)
+        self._unserved.discard(workspace)
 
-    async def serve_unclaimed(self, due: Collection[str]) -> None:
-        """Serve those of the workspaces ``due`` that were due for ``UNCLAIMED_SECONDS`` without being served.
+    async def serve_unserved(self, due: Collection[str]) -> None:
+        """Serve those of the workspaces ``due`` that were due for ``UNSERVED_SECONDS`` without being served.
 
         ``due`` are workspaces of others that have something due now: call it after each poll of all workspaces. Also
         records which workspaces this process serves. Raises ``LedgerError``.
@@ -91,14 +91,14 @@ class Share:
         if now - self._saved_at < SAVE_SECONDS:
             return
         self._saved_at = now
-        late = [name for name, since in self._due_since.items() if now - since >= UNCLAIMED_SECONDS]
-        unclaimed = await self._ledger.upkeep.list_unclaimed(late) if late else []
-        if served := [*self._list_served(), *unclaimed]:
-            await self._ledger.upkeep.extend_service(served, seconds=UNCLAIMED_SECONDS)
-        self._unclaimed.update(unclaimed)
-        if unclaimed:
+        late = [name for name, since in self._due_since.items() if now - since >= UNSERVED_SECONDS]
+        unserved = await self._ledger.upkeep.list_unserved(late) if late else []
+        if served := [*self._list_served(), *unserved]:
+            await self._ledger.upkeep.extend_service(served, seconds=UNSERVED_SECONDS)
+        self._unserved.update(unserved)
+        if unserved:
             hint = "the replica that they are assigned to hangs, or has another configuration"
-            log.warning("workspaces_unclaimed", workspaces=len(unclaimed), examples=unclaimed[:5], hint=hint)
+            log.warning("workspaces_taken_over", workspaces=len(unserved), examples=unserved[:5], hint=hint)
 
     def _list_served(self) -> list[str]:
         """List the workspaces that this process sends requests for, or holds.

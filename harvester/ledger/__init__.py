@@ -13,14 +13,14 @@ from harvester.ledger.ledger import Ledger
 from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
 from harvester.ledger.reports import LedgerStatus, Reports
 from harvester.ledger.sends import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
-from harvester.ledger.serving import UNCLAIMED_SECONDS, Replicas
+from harvester.ledger.serving import UNSERVED_SECONDS, Replicas
 from harvester.ledger.sqlite import copy as back_up_ledger
 from harvester.ledger.stored_parts import PartsPage, PrunedParts, StoredPart
 
 __all__ = [
     "LEASE_SECONDS",
     "MAX_AHEAD",
-    "UNCLAIMED_SECONDS",
+    "UNSERVED_SECONDS",
     "ClockDifference",
     "DayOfDeadlines",
     "DueCount",

@@ -129,7 +129,7 @@ class Reports:
         return await self._database.report(plans.list_served_workspaces)
 
     async def get_replicas(self) -> Replicas:
-        """Return which processes serve workspaces, and which workspaces they leave unclaimed."""
+        """Return which processes serve workspaces, and which workspaces they leave unserved."""
         return await self._database.report(serving.get_replicas)
 
     async def list_parts(self, *, after: int, limit: int, dataset_id: str | None = None) -> PartsPage:

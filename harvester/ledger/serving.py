@@ -28,8 +28,8 @@ from harvester.ledger.json_rows import encode_values, values_as_table
 from harvester.ledger.plans import list_served_workspaces
 from harvester.ledger.schema import owners, pairs, services
 
-UNCLAIMED_SECONDS = 120.0
-"""A workspace with something due is unclaimed after this time without a request, unless it is held."""
+UNSERVED_SECONDS = 120.0
+"""A workspace with something due is unserved after this time without a request, unless it is held."""
 
 _SET_SERVING = (
     update(owners)
@@ -46,25 +46,25 @@ _LIST_SERVING = (
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """The living owners that serve workspaces, the workspaces that have a plan, and those that are unclaimed.
+    """The living owners that serve workspaces, the workspaces that have a plan, and those that are unserved.
 
-    A workspace is unclaimed if something of it was due for ``UNCLAIMED_SECONDS``, and it does not count as served. If
-    fewer than two owners serve, nobody records what is served, and ``unclaimed`` is empty.
+    A workspace is unserved if something of it was due for ``UNSERVED_SECONDS``, and it does not count as served. If
+    fewer than two owners serve, nobody records what is served, and ``unserved`` is empty.
     """
 
     owners: Sequence[str] = ()
     workspaces: Sequence[str] = ()
-    unclaimed: Sequence[str] = ()
+    unserved: Sequence[str] = ()
 
 
 def get_replicas(tx: Transaction) -> Replicas:
-    """Return which owners serve workspaces, and what they leave unclaimed."""
+    """Return which owners serve workspaces, and what they leave unserved."""
     serving, workspaces = list_serving(tx), sorted(list_served_workspaces(tx))
-    unclaimed: list[str] = []
+    unserved: list[str] = []
     if len(serving) > 1:
-        values = encode_values(list_unclaimed(tx, workspaces)) | {"late": tx.now - UNCLAIMED_SECONDS}
-        unclaimed = sorted(tx.execute(_select_late(tx.dialect), values).scalars())
-    return Replicas(serving, workspaces, unclaimed)
+        values = encode_values(list_unserved(tx, workspaces)) | {"late": tx.now - UNSERVED_SECONDS}
+        unserved = sorted(tx.execute(_select_late(tx.dialect), values).scalars())
+    return Replicas(serving, workspaces, unserved)
 
 
 @cache
@@ -106,7 +106,7 @@ def _extend_service(dialect: Dialect) -> Executable:
     return statement
 
 
-def list_unclaimed(tx: Transaction, workspaces: Sequence[str]) -> list[str]:
+def list_unserved(tx: Transaction, workspaces: Sequence[str]) -> list[str]:
     """List those of these workspaces that do not count as served."""
     served = set(tx.execute(_select_served(tx.dialect), encode_values(workspaces)).scalars())
     return [name for name in workspaces if name not in served]

@@ -108,9 +108,9 @@ class Upkeep:
         """Let these workspaces count as served for the next ``seconds``."""
         await self._database.write(serving.extend_service, workspaces, seconds=seconds)
 
-    async def list_unclaimed(self, workspaces: Sequence[str]) -> list[str]:
+    async def list_unserved(self, workspaces: Sequence[str]) -> list[str]:
         """List those of these workspaces that do not count as served, so that any process may serve them."""
-        return await self._database.read(serving.list_unclaimed, workspaces)
+        return await self._database.read(serving.list_unserved, workspaces)
 
     async def ping(self) -> None:
         """Return once a small query has run, queued behind writes."""

@@ -17,9 +17,7 @@ LEDGER_PATIENCE_SECONDS = 10.0
 """The ledger is unavailable once it has not responded for this time."""
 
 
-_NOT_SERVED = (
-    "it is not configured, so its {} are not read unless another process serves it; add it to the configuration"
-)
+_NOT_CONFIGURED = "its {} are not read unless another process serves it; add it to the configuration"
 
 
 class Conditions:
@@ -34,7 +32,7 @@ class Conditions:
         self._log = ConditionLog(clock)
         self._config: tuple[str, float] | None = None
         self._key_files: dict[str, tuple[str, float]] = {}
-        self._unserved: dict[str, tuple[str, float]] = {}
+        self._unconfigured: dict[str, tuple[str, float]] = {}
         self._probe: asyncio.Task[object] | None = None
         self._probed_at = 0.0
 
@@ -49,7 +47,9 @@ class Conditions:
             for name, each in self._key_files.items()
             if name not in halted_workspaces
         ]
-        found += [self._fault(Component.WORKSPACE, "unserved", name, *each) for name, each in self._unserved.items()]
+        found += [
+            self._fault(Component.WORKSPACE, "unconfigured", name, *each) for name, each in self._unconfigured.items()
+        ]
         now = self._clock.monotonic()
         for each in self.triggers:
             if each.failing is not None:
@@ -85,9 +85,9 @@ class Conditions:
 
     def set_pending(self, pending: Mapping[str, int]) -> None:
         """Record the open pairs of each workspace. Those of a workspace that is not configured are not read."""
-        now, before = self._clock.monotonic(), self._unserved
-        self._unserved = {
-            name: (_NOT_SERVED.format(quantity(count, "pending pair")), before[name][1] if name in before else now)
+        now, before = self._clock.monotonic(), self._unconfigured
+        self._unconfigured = {
+            name: (_NOT_CONFIGURED.format(quantity(count, "pending pair")), before[name][1] if name in before else now)
             for name, count in pending.items()
             if count and name not in self._engine.workspaces
         }

@@ -82,7 +82,7 @@ class Monitor:
         names = self._engine.workspaces.names
         outlooks = await self._ledger.reports.get_outlooks(names)
         conditions = tuple(self._conditions())
-        unserved = [each.subject for each in conditions if each.component is Component.WORKSPACE]
+        unconfigured = [each.subject for each in conditions if each.component is Component.WORKSPACE]
         workspaces = [
             self._workspace(
                 name,
@@ -94,7 +94,7 @@ class Monitor:
             for name in names
             if name in self._engine.workspaces
         ]
-        at_risk = {name: outlooks[name].at_risk for name in unserved if name in outlooks}
+        at_risk = {name: outlooks[name].at_risk for name in unconfigured if name in outlooks}
         return Snapshot(
             taken_at=now,
             started_at=now - (self._clock.monotonic() - self._started),
@@ -106,7 +106,7 @@ class Monitor:
             books=await self._ledger.reports.get_books(),
             rejections=tuple(await self._ledger.reports.list_rejections(limit=REJECTIONS)),
             conditions=conditions,
-            unserved_at_risk=at_risk,
+            unconfigured_at_risk=at_risk,
             captures=dict(self._engine.counters.captures),
             lateness=self._engine.counters.lateness.state(),
             durations=self._engine.workspaces.durations.state(),
@@ -216,7 +216,7 @@ class Monitor:
     async def _fleet(self) -> FleetState:
         replicas = await self._ledger.reports.get_replicas()
         assigned = count_assigned(self._engine.workspaces.names, replicas.owners)
-        return FleetState(self._ledger.batches.owner, assigned, tuple(replicas.unclaimed))
+        return FleetState(self._ledger.batches.owner, assigned, tuple(replicas.unserved))
 
     async def _store(self) -> StoreState:
         counters, problem = self._engine.counters, self._engine.uploader.problem

@@ -135,22 +135,22 @@ class StoreState:
 class FleetState:
     """The replicas that share the ledger: this one, and how many workspaces are assigned to each.
 
-    ``unclaimed`` are workspaces with due readings for which no replica has sent a request for two minutes.
+    ``unserved`` are workspaces with due readings for which no replica has sent a request for two minutes.
     """
 
     own: str = ""
     assigned: Mapping[str, int] = field(default_factory=dict)
-    unclaimed: tuple[str, ...] = ()
+    unserved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The service at one moment. ``conditions`` are the components that do not work.
 
-    ``unserved_at_risk`` counts the pairs at risk of each workspace that is not configured. ``captures`` counts those
-    since the start, by verdict and name of the reading. ``lateness`` is how late they were, and ``durations`` is how
-    long requests took, in seconds.
-    ``clock_difference_seconds`` is how much this machine's clock is ahead of Braze's; None until it is confirmed.
+    ``unconfigured_at_risk`` counts the pairs at risk of each workspace that is not configured. ``captures`` counts
+    those since the start, by verdict and name of the reading. ``lateness`` is how late they were, and ``durations`` is
+    how long requests took, in seconds. ``clock_difference_seconds`` is how much this machine's clock is ahead of
+    Braze's; None until it is confirmed.
     """
 
     taken_at: float
@@ -163,7 +163,7 @@ class Snapshot:
     books: Books | None = None
     rejections: tuple[Rejection, ...] = ()
     conditions: tuple[Condition, ...] = ()
-    unserved_at_risk: Mapping[str, int] = field(default_factory=dict)
+    unconfigured_at_risk: Mapping[str, int] = field(default_factory=dict)
     captures: Mapping[tuple[str, str], int] = field(default_factory=dict)
     lateness: HistogramState = _NO_VALUES
     durations: HistogramState = _NO_VALUES
@@ -194,7 +194,7 @@ class Snapshot:
     def alerts(self) -> list[str]:
         """Return sentences for an operator, the most urgent first; an empty list means that the service is healthy."""
         reasons = [_workspace_at_risk(each, self.taken_at) for each in self.workspaces if each.at_risk]
-        reasons += [_at_risk(name, count) for name, count in self.unserved_at_risk.items() if count]
+        reasons += [_at_risk(name, count) for name, count in self.unconfigured_at_risk.items() if count]
         if conflicts := self.store.batches.get("conflict"):
             batches = quantity(conflicts, "batch", "batches")
             reasons.append(f"{batches} cannot be stored: a part of the same name exists with different bytes")

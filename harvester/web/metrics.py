@@ -77,7 +77,7 @@ def _collect_fleet(fleet: FleetState) -> Iterator[Metric]:
     help_text = "Workspaces that are assigned to this replica."
     yield _make_gauge("assigned_workspaces", help_text, (), [((), fleet.assigned.get(fleet.own, 0))])
     help_text = "Workspaces with due readings for which no replica has sent a request for two minutes."
-    yield _make_gauge("unclaimed_workspaces", help_text, (), [((), len(fleet.unclaimed))])
+    yield _make_gauge("unserved_workspaces", help_text, (), [((), len(fleet.unserved))])
 
 
 def _collect_captures(snapshot: Snapshot) -> Iterator[Metric]:

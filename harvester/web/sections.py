@@ -177,12 +177,12 @@ def render_fleet(fleet: FleetState) -> Markup:
     ]
     if more := len(fleet.assigned) - len(figures):
         figures.append(("other replicas", number(more), False))
-    if fleet.unclaimed:
-        figures.append(("unclaimed", number(len(fleet.unclaimed)), True))
-    names = ", ".join(safe_text(each) for each in fleet.unclaimed[:MAX_LINES])
-    unclaimed = f"Readings are due, but no replica has captured any for two minutes: {names}" if names else ""
+    if fleet.unserved:
+        figures.append(("unserved", number(len(fleet.unserved)), True))
+    names = ", ".join(safe_text(each) for each in fleet.unserved[:MAX_LINES])
+    unserved = f"Readings are due, but no replica has sent a request for two minutes: {names}" if names else ""
     return Markup('<section class="fleet"><h2>Workspaces of each replica</h2>{}<p>{}</p></section>').format(
-        _render_figures(figures), unclaimed
+        _render_figures(figures), unserved
     )
 
 

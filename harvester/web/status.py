@@ -92,7 +92,7 @@ def _fleet(fleet: FleetState) -> dict[str, Any]:
     return {
         "own": fleet.own,
         "assigned_workspaces": dict(islice(fleet.assigned.items(), MAX_REPLICAS)),
-        "unclaimed_workspaces": fleet.unclaimed[:MAX_CONDITIONS],
+        "unserved_workspaces": fleet.unserved[:MAX_CONDITIONS],
     }
 
 

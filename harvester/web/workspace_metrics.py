@@ -23,8 +23,8 @@ def encode_workspace_metrics(snapshot: Snapshot, *, openmetrics: bool) -> bytes:
     _add_pace(text, every)
     # A window that no response has described yet has no quota.
     _add_quota(text, [each for each in every if each[1].window.is_current(snapshot.taken_at)])
-    unserved = [(_write_label(name), pairs) for name, pairs in snapshot.unserved_at_risk.items()]
-    _add_readings(text, every, unserved)
+    unconfigured = [(_write_label(name), pairs) for name, pairs in snapshot.unconfigured_at_risk.items()]
+    _add_readings(text, every, unconfigured)
     return "".join(text.lines).encode()
 
 
@@ -77,7 +77,7 @@ def _add_quota(text: _Text, known: Labelled) -> None:
     text.add_gauge("quota_reset_timestamp_seconds", help_text, _get_values(known, lambda w: w.window.resets_at))
 
 
-def _add_readings(text: _Text, every: Labelled, unserved_at_risk: Iterable[tuple[str, int]]) -> None:
+def _add_readings(text: _Text, every: Labelled, unconfigured_at_risk: Iterable[tuple[str, int]]) -> None:
     readings = [(f'{label},state="{state}"', count) for label, w in every for state, count in w.readings.items()]
     text.add_gauge("readings", "Readings that are not done yet, by state.", readings)
     planned = [(label, w.next_due_at) for label, w in every if w.next_due_at is not None]
@@ -86,7 +86,7 @@ def _add_readings(text: _Text, every: Labelled, unserved_at_risk: Iterable[tuple
     help_text = "When a reading was last captured, since the epoch; 0 if unknown."
     text.add_gauge("last_capture_timestamp_seconds", help_text, _get_values(every, lambda w: w.last_captured_at))
     help_text = "Pending pairs that may expire unread: past their planning deadline, or too many for the measured pace."
-    at_risk = [*_get_values(every, lambda w: w.at_risk), *unserved_at_risk]
+    at_risk = [*_get_values(every, lambda w: w.at_risk), *unconfigured_at_risk]
     text.add_gauge("at_risk_pairs", help_text, at_risk)
     help_text = "Pairs that expired before their last reading."
     text.add_gauge("expired_pairs", help_text, _get_values(every, lambda w: w.expired))

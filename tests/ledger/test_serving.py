@@ -1,6 +1,6 @@
-"""Which owners divide the workspaces among themselves, and which workspaces nobody claims for."""
+"""Which owners divide the workspaces among themselves, and which workspaces nobody serves."""
 
-from harvester.ledger import LEASE_SECONDS, UNCLAIMED_SECONDS, Ledger, Replicas
+from harvester.ledger import LEASE_SECONDS, UNSERVED_SECONDS, Ledger, Replicas
 from harvester.model import DAY_SECONDS, Pair, SentPair
 from harvester.schedule import ReadingPlan
 from tests.support.clocks import SettableClock
@@ -45,17 +45,17 @@ async def test_a_workspace_counts_as_served_for_a_time(location):
     async with await Ledger.open(location, clock=clock) as ledger:
         await ledger.upkeep.extend_service(["a"], seconds=10.0)
         await ledger.upkeep.extend_service(["b"], seconds=1000.0)
-        assert await ledger.upkeep.list_unclaimed(["a", "b", "c"]) == ["c"]
+        assert await ledger.upkeep.list_unserved(["a", "b", "c"]) == ["c"]
         pass_time(location, clock, 60)
-        assert await ledger.upkeep.list_unclaimed(["a", "b"]) == ["a"]
+        assert await ledger.upkeep.list_unserved(["a", "b"]) == ["a"]
         await ledger.upkeep.extend_service(["a"], seconds=100.0)
         await ledger.upkeep.extend_service(["b"], seconds=30.0)
         pass_time(location, clock, 60)
-        assert await ledger.upkeep.list_unclaimed(["b", "a"]) == ["b"]
+        assert await ledger.upkeep.list_unserved(["b", "a"]) == ["b"]
 
 
-async def test_a_workspace_is_unclaimed_once_something_was_due_for_two_minutes(location):
-    """What was enqueued or fell due just now, is served, or is left by a service that is alone, is not unclaimed."""
+async def test_a_workspace_is_unserved_once_something_was_due_for_two_minutes(location):
+    """What was enqueued or fell due just now, is served, or is left by a service that is alone, is not unserved."""
     clock = SettableClock(NOW)
     async with await Ledger.open(location, clock=clock) as one, await Ledger.open(location, clock=clock) as other:
         names = ["busy", "late", "later", "new"]
@@ -63,16 +63,16 @@ async def test_a_workspace_is_unclaimed_once_something_was_due_for_two_minutes(l
         await one.intake.enqueue([SentPair(Pair(name, "c", "s"), NOW - 2 * DAY_SECONDS) for name in ("busy", "late")])
         await one.intake.enqueue([SentPair(Pair("later", "c", "s"), NOW)])
         await one.batches.set_serving(serves=True)
-        pass_time(location, clock, UNCLAIMED_SECONDS / 3)
+        pass_time(location, clock, UNSERVED_SECONDS / 3)
         assert await one.batches.renew()
         assert (await one.reports.get_replicas()) == Replicas([one.batches.owner], names, [])
         await other.batches.set_serving(serves=True)
-        await one.upkeep.extend_service(["busy"], seconds=UNCLAIMED_SECONDS)
-        assert (await one.reports.get_replicas()).unclaimed == []
+        await one.upkeep.extend_service(["busy"], seconds=UNSERVED_SECONDS)
+        assert (await one.reports.get_replicas()).unserved == []
         for _ in range(2):
-            pass_time(location, clock, UNCLAIMED_SECONDS / 3 + 1)
+            pass_time(location, clock, UNSERVED_SECONDS / 3 + 1)
             assert await one.batches.renew()
             assert await other.batches.renew()
         await one.intake.enqueue([SentPair(Pair("new", "c", "s"), NOW - 2 * DAY_SECONDS)])
         found = await one.reports.get_replicas()
-        assert (set(found.owners), found.unclaimed) == ({one.batches.owner, other.batches.owner}, ["late"])
+        assert (set(found.owners), found.unserved) == ({one.batches.owner, other.batches.owner}, ["late"])

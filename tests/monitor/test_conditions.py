@@ -89,17 +89,17 @@ def test_pairs_of_a_workspace_that_is_not_configured_are_a_condition(tmp_path):
     async def story(seen: Seen) -> None:
         await seen.ledger.intake.enqueue(arrivals(10, "gone", sent_at=seen.clock.wall() - 13.9 * 86_400))
         (condition,) = (await seen.at(700)).conditions
-        assert (condition.component, condition.subject, condition.cause) == (Component.WORKSPACE, "gone", "unserved")
+        assert (condition.component, condition.subject) == (Component.WORKSPACE, "gone")
         assert condition.sentence in seen.page
         assert 'Workspace "gone": 10 pairs at risk of expiring unread' in seen.page
         assert seen.snapshot.unready_reasons() == []
-        assert seen.metrics["harvester_condition", "gone", "unserved", "workspace"] == 1
+        assert seen.metrics["harvester_condition", "gone", "unconfigured", "workspace"] == 1
         assert seen.metrics["harvester_at_risk_pairs", "gone"] == 10
         assert (await seen.ledger.reports.get_status(rejections=0)).at_risk["gone"] == 10
-        assert [each["workspace"] for each in seen.events("workspace_unserved")] == ["gone"]
+        assert [each["workspace"] for each in seen.events("workspace_unconfigured")] == ["gone"]
         await seen.ledger.intake.remove([Pair("gone", "c", f"s{number}") for number in range(10)])
         assert (await seen.at(1300)).conditions == ()
-        assert len(seen.events("workspace_served")) == 1
+        assert len(seen.events("workspace_configured")) == 1
 
     served(tmp_path, {"us": Wire()}, story)
 

@@ -86,7 +86,7 @@ def test_a_workspace_whose_key_file_is_added_is_served_and_its_messages_are_acce
 
 
 def test_the_pairs_of_a_removed_workspace_stay_in_the_ledger_and_are_a_condition(tmp_path, config):
-    """The pairs are shown as not served at once, and are captured once the workspace is configured again."""
+    """They are a condition at once, and are captured once the workspace is configured again."""
     write_key("eu")
 
     async def story(seen: Seen) -> None:

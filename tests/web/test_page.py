@@ -216,5 +216,5 @@ def test_workspaces_that_no_replica_claims_are_named():
     """The page names them, the metrics count them."""
     fleet = FleetState("a", {"a": 1, "b": 1}, ("<eu>", "us"))
     snapshot = replace(snapshots.healthy(), fleet=fleet)
-    assert "no replica has captured any for two minutes: <eu>, us" in text(snapshot)
-    assert "harvester_unclaimed_workspaces 2.0" in encode_metrics(snapshot, "")[0].decode()
+    assert "no replica has sent a request for two minutes: <eu>, us" in text(snapshot)
+    assert "harvester_unserved_workspaces 2.0" in encode_metrics(snapshot, "")[0].decode()

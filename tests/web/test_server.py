@@ -190,7 +190,7 @@ async def test_a_port_in_use_is_an_error_with_a_next_step(source):
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
 async def test_metrics_show_the_figures_of_the_page(http, server, source, accept):
     """The metrics have the figures of the page, and no label contains an id."""
-    source.show(replace(snapshots.unhealthy(), unserved_at_risk={'"old"\\\n': 3}))
+    source.show(replace(snapshots.unhealthy(), unconfigured_at_risk={'"old"\\\n': 3}))
     status, text = await get(http, server, "/metrics", headers={"Accept": accept})
     assert status == 200
     parse = openmetrics_families if accept else families
