@@ -16,7 +16,7 @@ from harvester.health import Component, Condition
 from harvester.ledger import Ledger, Outlook
 from harvester.monitor.activity import ActivityHistory
 from harvester.monitor.history import QuotaHistory
-from harvester.monitor.snapshot import FleetState, PlaceState, Snapshot, StoreState, TriggerState, WorkspaceState
+from harvester.monitor.snapshot import PlaceState, ReplicasState, Snapshot, StoreState, TriggerState, WorkspaceState
 from harvester.settings import Settings
 from harvester.sources.messages.trigger import Trigger
 
@@ -102,7 +102,7 @@ class Monitor:
             workspaces=tuple(workspaces),
             triggers=tuple(self._trigger(each) for each in self._triggers),
             store=await self._store(),
-            fleet=await self._fleet(),
+            replicas=await self._replicas(),
             books=await self._ledger.reports.get_books(),
             rejections=tuple(await self._ledger.reports.list_rejections(limit=REJECTIONS)),
             conditions=conditions,
@@ -213,10 +213,10 @@ class Monitor:
             messages=dict(trigger.outcomes),
         )
 
-    async def _fleet(self) -> FleetState:
+    async def _replicas(self) -> ReplicasState:
         replicas = await self._ledger.reports.get_replicas()
         assigned = count_assigned(self._engine.workspaces.names, replicas.owners)
-        return FleetState(self._ledger.batches.owner, assigned, tuple(replicas.unserved))
+        return ReplicasState(self._ledger.batches.owner, assigned, tuple(replicas.unserved))
 
     async def _store(self) -> StoreState:
         counters, problem = self._engine.counters, self._engine.uploader.problem

@@ -132,7 +132,7 @@ class StoreState:
 
 
 @dataclass(frozen=True, slots=True)
-class FleetState:
+class ReplicasState:
     """The replicas that share the ledger: this one, and how many workspaces are assigned to each.
 
     ``unserved`` are workspaces with due readings for which no replica has sent a request for two minutes.
@@ -141,6 +141,10 @@ class FleetState:
     own: str = ""
     assigned: Mapping[str, int] = field(default_factory=dict)
     unserved: tuple[str, ...] = ()
+
+    def rank_assigned(self) -> list[tuple[str, int]]:
+        """Return how many workspaces are assigned to each replica: this one first, then those with the most."""
+        return sorted(self.assigned.items(), key=lambda each: (each[0] != self.own, -each[1], each[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ class Snapshot:
     workspaces: tuple[WorkspaceState, ...] = ()
     triggers: tuple[TriggerState, ...] = ()
     store: StoreState = StoreState()
-    fleet: FleetState = FleetState()
+    replicas: ReplicasState = ReplicasState()
     books: Books | None = None
     rejections: tuple[Rejection, ...] = ()
     conditions: tuple[Condition, ...] = ()

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from harvester.health import Component, Scope
 from harvester.histogram import HistogramState
-from harvester.monitor.snapshot import FleetState, Snapshot
+from harvester.monitor.snapshot import ReplicasState, Snapshot
 from harvester.web.workspace_metrics import encode_workspace_metrics
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -47,7 +47,7 @@ class _SnapshotCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from _collect_process(self._snapshot)
-        yield from _collect_fleet(self._snapshot.fleet)
+        yield from _collect_replicas(self._snapshot.replicas)
         yield from _collect_captures(self._snapshot)
         yield from _collect_requests(self._snapshot)
         yield from _collect_books(self._snapshot)
@@ -72,12 +72,13 @@ def _collect_process(snapshot: Snapshot) -> Iterator[Metric]:
     yield _make_gauge("clock_difference_seconds", help_text, (), [] if ahead is None else [((), ahead)])
 
 
-def _collect_fleet(fleet: FleetState) -> Iterator[Metric]:
-    yield _make_gauge("replicas", "Replicas that share the ledger, this one included.", (), [((), len(fleet.assigned))])
+def _collect_replicas(replicas: ReplicasState) -> Iterator[Metric]:
+    help_text = "Replicas that share the ledger, this one included."
+    yield _make_gauge("replicas", help_text, (), [((), len(replicas.assigned))])
     help_text = "Workspaces that are assigned to this replica."
-    yield _make_gauge("assigned_workspaces", help_text, (), [((), fleet.assigned.get(fleet.own, 0))])
+    yield _make_gauge("assigned_workspaces", help_text, (), [((), replicas.assigned.get(replicas.own, 0))])
     help_text = "Workspaces with due readings for which no replica has sent a request for two minutes."
-    yield _make_gauge("unserved_workspaces", help_text, (), [((), len(fleet.unserved))])
+    yield _make_gauge("unserved_workspaces", help_text, (), [((), len(replicas.unserved))])
 
 
 def _collect_captures(snapshot: Snapshot) -> Iterator[Metric]:

@@ -117,7 +117,7 @@ def _render_body(snapshot: Snapshot, pattern: str) -> Markup:
     triggers, store = sections.render_triggers(snapshot.triggers), sections.render_store(snapshot.store)
     blocks += [
         Markup('<div class="beside">{}{}</div>').format(triggers, store),
-        sections.render_fleet(snapshot.fleet),
+        sections.render_replicas(snapshot.replicas),
         sections.render_rejections(snapshot.rejections, snapshot.taken_at),
         Markup(
             '<footer>harvester {} · up {} · <a href="/readyz">readyz</a> · <a href="/metrics">metrics</a></footer>'

@@ -1,7 +1,6 @@
 """The sections of the status page: pure functions from values to markup."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -11,7 +10,7 @@ from harvester.errors import format_cause
 from harvester.formatting import ago, day_and_time, iso_time, number, safe_text, time_of_day, volume
 from harvester.health import HOLD_DESCRIPTIONS
 from harvester.ledger import Rejection
-from harvester.monitor.snapshot import FleetState, Snapshot, StoreState, TriggerState, Window, WorkspaceState
+from harvester.monitor.snapshot import ReplicasState, Snapshot, StoreState, TriggerState, Window, WorkspaceState
 from harvester.web import pictures
 
 MAX_LINES = 12
@@ -167,21 +166,21 @@ def render_store(where: StoreState) -> Markup:
     )
 
 
-def render_fleet(fleet: FleetState) -> Markup:
+def render_replicas(replicas: ReplicasState) -> Markup:
     """Show how many workspaces are assigned to each of several replicas; nothing for a service that is alone."""
-    if len(fleet.assigned) < 2:
+    if len(replicas.assigned) < 2:
         return Markup("")
     figures = [
-        (f"{name} (this one)" if name == fleet.own else name, number(count), False)
-        for name, count in islice(fleet.assigned.items(), MAX_LINES)
+        (f"{name} (this one)" if name == replicas.own else name, number(count), False)
+        for name, count in replicas.rank_assigned()[:MAX_LINES]
     ]
-    if more := len(fleet.assigned) - len(figures):
+    if more := len(replicas.assigned) - len(figures):
         figures.append(("other replicas", number(more), False))
-    if fleet.unserved:
-        figures.append(("unserved", number(len(fleet.unserved)), True))
-    names = ", ".join(safe_text(each) for each in fleet.unserved[:MAX_LINES])
+    if replicas.unserved:
+        figures.append(("unserved", number(len(replicas.unserved)), True))
+    names = ", ".join(safe_text(each) for each in replicas.unserved[:MAX_LINES])
     unserved = f"Readings are due, but no replica has sent a request for two minutes: {names}" if names else ""
-    return Markup('<section class="fleet"><h2>Workspaces of each replica</h2>{}<p>{}</p></section>').format(
+    return Markup('<section class="replicas"><h2>Workspaces of each replica</h2>{}<p>{}</p></section>').format(
         _render_figures(figures), unserved
     )
 

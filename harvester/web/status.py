@@ -4,7 +4,6 @@ Times are in UTC. Texts from outside are shortened, and secrets in them masked, 
 """
 
 import json
-from itertools import islice
 from typing import Any
 
 from harvester.formatting import iso_time, safe_text
@@ -12,8 +11,8 @@ from harvester.health import MAX_CONDITIONS, Condition
 from harvester.ledger import Rejection
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import (
-    FleetState,
     PlaceState,
+    ReplicasState,
     Snapshot,
     StoreState,
     TriggerState,
@@ -62,7 +61,7 @@ def _process(snapshot: Snapshot) -> dict[str, Any]:
         "conditions": [_condition(each) for each in snapshot.conditions[:MAX_CONDITIONS]],
         "triggers": [_trigger(each) for each in snapshot.triggers],
         "store": _store(snapshot.store),
-        "fleet": _fleet(snapshot.fleet),
+        "replicas": _replicas(snapshot.replicas),
         "rejections": [_rejection(each) for each in snapshot.rejections],
     }
 
@@ -88,11 +87,11 @@ def _trigger(each: TriggerState) -> dict[str, Any]:
     }
 
 
-def _fleet(fleet: FleetState) -> dict[str, Any]:
+def _replicas(replicas: ReplicasState) -> dict[str, Any]:
     return {
-        "own": fleet.own,
-        "assigned_workspaces": dict(islice(fleet.assigned.items(), MAX_REPLICAS)),
-        "unserved_workspaces": fleet.unserved[:MAX_CONDITIONS],
+        "own": replicas.own,
+        "assigned_workspaces": dict(replicas.rank_assigned()[:MAX_REPLICAS]),
+        "unserved_workspaces": replicas.unserved[:MAX_CONDITIONS],
     }
 
 

@@ -18,7 +18,7 @@ from harvester.ledger import Rejection
 from harvester.model import Pair, Verdict
 from harvester.monitor.health import Health
 from harvester.monitor.history import QuotaHistory
-from harvester.monitor.snapshot import FleetState, Snapshot, TriggerState
+from harvester.monitor.snapshot import ReplicasState, Snapshot, TriggerState
 from harvester.web.metrics import encode_metrics
 from harvester.web.page import render_page
 from tests.support import snapshots
@@ -212,9 +212,17 @@ def test_counts_in_narrow_places_have_four_characters_at_most(count):
     assert len(compact(count)) <= 4
 
 
-def test_workspaces_that_no_replica_claims_are_named():
+def test_a_replica_shows_itself_and_those_with_the_most_workspaces():
+    """The page of one of a hundred replicas says how many workspaces are its own."""
+    others = {f"r{number:02}": number % 50 for number in range(99)}
+    page = text(replace(snapshots.healthy(), replicas=ReplicasState("z", others | {"z": 0})))
+    assert "z (this one) 0 r49 49 r48 48 r98 48 r47 47" in page
+    assert "other replicas 88" in page
+
+
+def test_workspaces_that_no_replica_serves_are_named():
     """The page names them, the metrics count them."""
-    fleet = FleetState("a", {"a": 1, "b": 1}, ("<eu>", "us"))
-    snapshot = replace(snapshots.healthy(), fleet=fleet)
+    replicas = ReplicasState("a", {"a": 1, "b": 1}, ("<eu>", "us"))
+    snapshot = replace(snapshots.healthy(), replicas=replicas)
     assert "no replica has sent a request for two minutes: <eu>, us" in text(snapshot)
     assert "harvester_unserved_workspaces 2.0" in encode_metrics(snapshot, "")[0].decode()

@@ -23,7 +23,7 @@ def test_a_replica_without_workspaces_is_ready_and_shows_who_serves_them(tmp_pat
                 owners.append(other.batches.owner)
             snapshot = await seen.at(60)
             assert snapshot.unready_reasons() == []
-            assert snapshot.fleet.assigned == {name: int(name == owners[-1]) for name in sorted(owners)}
+            assert snapshot.replicas.assigned == {name: int(name == owners[-1]) for name in sorted(owners)}
             assert seen.metrics["harvester_ready",] == 1
             assert seen.metrics["harvester_replicas",] == len(owners)
             assert seen.metrics["harvester_assigned_workspaces",] == 0
