@@ -22,6 +22,7 @@ from benchmarks.measure import (
     fleet_simulation,
     instructions,
     latest_view,
+    ledger_databases,
     ledger_growth,
     many_workspaces,
     polite,
@@ -46,6 +47,7 @@ MODULES = {
         fleet_simulation,
         default_rate,
         ledger_growth,
+        ledger_databases,
         soak,
         latest_view,
     )

@@ -102,6 +102,33 @@ def _compare_start(results: Results) -> float | None:
     return found["harvester --help"] / found['python -c "import aiohttp"'] if found else None
 
 
+def _compare_times(*owners: int) -> Figure:
+    """Return a function that finds PostgreSQL's longest time of a pair relative to SQLite's, with some owners."""
+
+    def found(results: Results) -> float | None:
+        rows = select_rows(results, "ledger_databases", database="PostgreSQL")
+        return max((1 / row["of SQLite"] for row in rows if row["owners"] in owners), default=None)
+
+    return found
+
+
+def _compare_speeds(base: Row, other: Row) -> Figure:
+    """Return a function that compares pairs per second in PostgreSQL between two rows."""
+
+    def found(results: Results) -> float | None:
+        bases, others = (
+            select_rows(results, "ledger_databases", database="PostgreSQL", **each) for each in (base, other)
+        )
+        return others[0]["pairs per second"] / bases[0]["pairs per second"] if bases and others else None
+
+    return found
+
+
+def _find_longest_call(results: Results) -> float | None:
+    rows = select_rows(results, "longest_calls", database="PostgreSQL")
+    return max((figure for row in rows for name, figure in row.items() if name.endswith(", s")), default=None)
+
+
 LATE = "half a second is a tenth of these windows; the headers are outdated when they arrive, so harvester slows down"
 CAMPAIGN = (
     "if a window has only 69 requests, a campaign can use the rest of it at once, and some requests that eight "
@@ -249,6 +276,24 @@ GOALS = (
     Goal(
         "seconds to the first request of a new list of a million sends or more", _find_cost("first request"), at_most=5
     ),
+    Goal("PostgreSQL, one owner: time of a pair relative to SQLite", _compare_times(1), at_most=2),
+    Goal("the same, four owners and more", _compare_times(4, 8), at_most=1),
+    Goal(
+        "PostgreSQL, speed of eight owners relative to four, 100,000 pairs",
+        _compare_speeds({"pairs": 10**5, "owners": 4}, {"pairs": 10**5, "owners": 8}),
+        at_least=1,
+    ),
+    Goal(
+        "PostgreSQL, speed with a million pairs relative to 100,000, four owners",
+        _compare_speeds({"pairs": 10**5, "owners": 4}, {"pairs": 10**6, "owners": 4}),
+        at_least=0.7,
+    ),
+    Goal("PostgreSQL, longest call, s", _find_longest_call, at_most=0.5),
+    Goal(
+        "PostgreSQL, size of a table after ten readings relative to a fresh one",
+        _find_worst("bloat", "times fresh"),
+        at_most=2,
+    ),
     Goal("time of latest relative to DuckDB alone", _find_cost("latest"), at_most=1.3, reason=STAGED_ROWS),
     Goal("latest, peak memory, MiB", _find_cost("the same: peak MiB"), at_most=700),
 )
@@ -261,7 +306,8 @@ TITLES = {
     "polite": "Beside live sending", "quota_simulation": "Beside live sending, simulated", "speed": "Speed",
     "costs": "Costs compared with an earlier version", "instructions": "Instructions",
     "two_processes": "Two processes", "many_workspaces": "Many workspaces",
-    "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth", "soak": "Months of service",
+    "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth",
+    "ledger_databases": "The ledger in PostgreSQL", "soak": "Months of service",
     "fleet_simulation": "Replicas in virtual time",
     "latest_view": "Latest view",
 }  # fmt: skip

@@ -131,14 +131,12 @@ def peer_command(
 ) -> list[str]:
     """Return the command of an alternative, limited to ``max_requests`` in ``seconds``; 0 means no limit."""
     shutil.rmtree(out, ignore_errors=True)
-    command = [
-        str(_create_environment(name, load_requirements(name))),
-        str(PEERS / f"{name}.py"),
-        url,
-        str(pairs),
-        str(out),
-    ]
-    return [*command, str(max_requests), str(seconds), *options]
+    return [*peer_script(name), url, str(pairs), str(out), str(max_requests), str(seconds), *options]
+
+
+def peer_script(name: str) -> list[str]:
+    """Return the command that starts an alternative, without its arguments."""
+    return [str(_create_environment(name, load_requirements(name))), str(PEERS / f"{name}.py")]
 
 
 def load_requirements(name: str) -> list[str]:

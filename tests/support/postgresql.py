@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,9 @@ def run_as_other_user() -> dict[str, Any]:
 class PostgreSQL:
     """A server in a temporary folder. ``kill`` and ``start`` keep its port and its databases."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Mapping[str, str] = _OPTIONS) -> None:
         """Create and start it. The folders of pytest are closed to other users, so it has a folder elsewhere."""
+        self._options = options
         self._programs = find_programs()
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
@@ -87,7 +88,7 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Start it, the first time or after ``stop``, and wait until it accepts connections."""
-        options = [f"--{name}={value}" for name, value in _OPTIONS.items()]
+        options = [f"--{name}={value}" for name, value in self._options.items()]
         sockets = ("-p", str(self.port), "-k", str(self.folder))
         command = (self._programs / "postgres", "-D", self.folder / "data", *sockets, *options)
         with (self.folder / "log").open("ab") as log:
