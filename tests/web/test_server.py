@@ -1,6 +1,7 @@
 """The web server over real HTTP, as probes, scrapers and browsers use it."""
 
 import asyncio
+import json
 import re
 import socket
 from dataclasses import replace
@@ -249,20 +250,71 @@ async def test_files_for_operations_name_only_metrics_that_exist(http, server, s
 async def test_every_metric_and_every_alert_is_explained(http, server, source):
     """docs/operations.md has a row for each metric and each alert."""
     text = (CONFIG.parent / "docs" / "operations.md").read_text()
-    alerts = yaml.safe_load((CONFIG / "alerts.yml").read_text())
-    names = {rule["alert"] for group in alerts["groups"] for rule in group["rules"]}
-    assert [name for name in sorted(names | await exported(http, server, source)) if f"`{name}`" not in text] == []
+    assert [
+        name for name in sorted(list_alerts() | await exported(http, server, source)) if f"`{name}`" not in text
+    ] == []
+
+
+def list_alerts():
+    """List the names of the alerts."""
+    groups = yaml.safe_load((CONFIG / "alerts.yml").read_text())["groups"]
+    return {rule["alert"] for group in groups for rule in group["rules"]}
+
+
+async def run_promtool(*arguments):
+    """Run promtool. An error is a failed assertion with its output."""
+    promtool = require_program("promtool")
+    process = await asyncio.create_subprocess_exec(
+        promtool, *arguments, cwd=CONFIG.parent, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
 
 
 async def test_the_alerts_fire_when_they_should():
-    """Promtool accepts the rules, and their unit tests pass."""
-    promtool = require_program("promtool")
-    for command in (("check", "rules", str(CONFIG / "alerts.yml")), ("test", "rules", "tests/alerts_test.yml")):
-        process = await asyncio.create_subprocess_exec(
-            promtool, *command, cwd=CONFIG.parent, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        output, _ = await process.communicate()
-        assert process.returncode == 0, output.decode()
+    """Promtool accepts the rules, and their unit tests, in which each alert fires, pass."""
+    tests = yaml.safe_load((CONFIG.parent / "tests" / "alerts_test.yml").read_text())["tests"]
+    fired = {rule["alertname"] for test in tests for rule in test["alert_rule_test"] if rule["exp_alerts"]}
+    assert fired == list_alerts()
+    await run_promtool("check", "rules", str(CONFIG / "alerts.yml"))
+    await run_promtool("test", "rules", "tests/alerts_test.yml")
+
+
+async def test_an_alert_fires_once_for_all_replicas(tmp_path):
+    """If two replicas export each series of the tests, there are as many alerts, and they keep the namespace.
+
+    Only a wrong clock is an alert for each replica, because it belongs to a machine.
+    """
+    tests = yaml.safe_load((CONFIG.parent / "tests" / "alerts_test.yml").read_text())
+    tests["rule_files"] = [str(CONFIG / "alerts.yml")]
+    tests["tests"] = [each for each in tests["tests"] if "replica" not in each["name"]]
+    for test in tests["tests"]:
+        test["input_series"] = [add_labels(each, name) for each in test["input_series"] for name in "ab"]
+        for rule in test["alert_rule_test"]:
+            names = [{"instance": name, "pod": name} for name in "ab"] if "Clock" in rule["alertname"] else [{}]
+            rule["exp_alerts"] = [
+                each | {"exp_labels": each["exp_labels"] | name | {"namespace": "data"}}
+                for each in rule["exp_alerts"]
+                for name in names
+            ]
+    (tmp_path / "test.yml").write_text(json.dumps(tests))
+    await run_promtool("test", "rules", str(tmp_path / "test.yml"))
+
+
+def test_the_dashboard_counts_the_figures_of_a_ledger_once():
+    """Each panel combines the replicas, and adds only what belongs to each of them."""
+    panels = json.loads((CONFIG / "grafana-dashboard.json").read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    assert [query for query in queries if not re.search(r"\b(sum|min|max)\b", query)] == []
+    added = re.findall(r"sum(?: by \([^)]*\))? ?\((\w+)", " ".join(queries))
+    assert set(added) == {"max", "rate", "harvester_requests_in_flight"}
+
+
+def add_labels(series, name):
+    """Return a series of a test as a replica exports it on Kubernetes."""
+    metric, _, labels = series["series"].partition("{")
+    labels = labels or "}"
+    return series | {"series": f'{metric}{{namespace="data", instance="{name}", pod="{name}", {labels}'}
 
 
 CHANGED = """new Promise(done => {
