@@ -275,7 +275,9 @@ def test_a_summary_counts_pairs_that_wait_for_a_confirmed_time(tmp_path):
     assert (done.books.pending, done.books.expired, done.in_question, done.exit_code) == (1, 0, 1, 3)
 
 
-@pytest.mark.parametrize("ahead", [3 * DAY, -3 * DAY, 90 * DAY])
+@pytest.mark.parametrize(
+    "ahead", [-3 * DAY, *(pytest.param(each, marks=pytest.mark.long) for each in (3 * DAY, 90 * DAY))]
+)
 def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, monkeypatch, ahead):
     """A service on a machine with a wrong clock makes each reading at its time, with the right name."""
     monkeypatch.setattr("harvester.engine.dispatcher.POLL_SECONDS", 600.0)

@@ -51,6 +51,7 @@ def name_in_command(location) -> str:
     return str(location) if isinstance(location, Path) else location.url
 
 
+@pytest.mark.long
 async def test_a_slow_batch_keeps_its_lease(tmp_path, location):
     """While a batch is slow, its owner renews the lease: no other process recovers or repeats its requests."""
     config = SimulatorConfig(pairs=PAIRS, limit=10_000_000, api_key=KEY, latency_seconds=0.3)

@@ -138,7 +138,7 @@ def small_memory(monkeypatch):
 
 def test_memory_is_bounded_for_hundreds_of_files(tmp_path, small_memory):
     """All sends are found, with less than half of the memory that all sends together would take."""
-    files, each = 500, 20
+    files, each = 250, 40
     for at in range(files):
         events = [create_event(f"{at:036}", f"{number:036}") for number in range(each)]
         write_events(tmp_path, events, name=f"{at:04}.avro")

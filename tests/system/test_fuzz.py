@@ -138,6 +138,7 @@ def test_any_web_request_gets_a_response_or_a_closed_connection(raw_requests):
             assert EVIL.encode() not in answer or b"text/plain" in answer
 
 
+@pytest.mark.long
 def test_a_decompression_bomb_stays_within_the_memory_limit(ledger, tmp_path):
     """Responses, messages and lists that would decompress to hundreds of megabytes follow their whole paths."""
     for name, raw in decompression_bombs.answers():

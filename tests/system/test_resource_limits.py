@@ -62,6 +62,7 @@ async def peak_mib(process: asyncio.subprocess.Process) -> float:
     return peak / 1024
 
 
+@pytest.mark.long
 async def test_64_simultaneous_bombs_stay_below_the_memory_limit(harvester):
     """Responses are valid until all workers are busy, then each is a bomb. Its pair stays pending."""
     hostile, barrier = itertools.cycle(bombs()), asyncio.Barrier(WORKERS)
