@@ -45,8 +45,11 @@ api_key_dir = "/run/secrets/braze"
 {{- define "harvester.settings" -}}
 {{- $settings := include "harvester.toml" . | fromToml }}
 {{- if $settings.Error }}{{ fail (printf "config is not valid: %s" $settings.Error) }}{{ end }}
-{{- if .Values.secrets.ledger }}
 {{- $workspaces := $settings.workspaces | default dict | values }}
+{{- range append $workspaces ($settings.workspace_defaults | default dict) }}
+{{- if .api_key }}{{ fail "api_key in config would be readable in the ConfigMap: use secrets.apiKeys" }}{{ end }}
+{{- end }}
+{{- if .Values.secrets.ledger }}
 {{- range $place := append (include "harvester.places" $workspaces | fromJsonArray) ($settings.out | default "./harvest") }}
 {{- if not (contains "://" $place) }}{{ fail (printf "out must be a bucket, because no volume outlives the pods: %s" $place) }}{{ end }}
 {{- end }}
@@ -57,6 +60,27 @@ api_key_dir = "/run/secrets/braze"
 {{- define "harvester.webPort" -}}
 {{- $settings := include "harvester.settings" . | fromJson }}
 {{- $settings.web_port | default 8080 | int }}
+{{- end }}
+
+{{/* The value "env" as variables of a container. Fails for a name that another value is for. */}}
+{{- define "harvester.env" -}}
+{{- range $name, $value := .Values.env }}
+{{- $upper := upper $name }}
+{{- $use := "" }}
+{{- if eq $upper "TMPDIR" }}
+{{- $use = "the chart sets it; temporaryStorage is its size" }}
+{{- else if regexMatch "^(HARVESTER_STATE(_FILE)?|PGPASSWORD)$" $upper }}
+{{- $use = "use secrets.ledger, a secret that contains the URL of the database" }}
+{{- else if regexMatch "^(BRAZE_API_KEY|HARVESTER_.*API_KEY(_FILE|_DIR)?)$" $upper }}
+{{- $use = "use secrets.apiKeys, a secret that contains the key of each workspace" }}
+{{- else if regexMatch "^(BRAZE|HARVESTER)_" $upper }}
+{{- $use = "variables override harvester.toml; set it in config" }}
+{{- else if and (regexMatch "(^|_)(SECRET|TOKEN|PASSWORD|KEY|SAS|HEADERS)(_|$)" $upper) (not (regexMatch "_(FILE|ID|PATH|URI|URL|NAME)$" $upper)) }}
+{{- $use = "it is a secret; use a role (serviceAccount.annotations), or a file of secrets.files, such as AWS_SHARED_CREDENTIALS_FILE" }}
+{{- end }}
+{{- if $use }}{{ fail (printf "env.%s: %s" $name $use) }}{{ end }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
 {{- end }}
 
 {{/* The template of a pod. Takes "root" and the values "component", "arguments" and "restartPolicy". */}}
@@ -127,9 +151,7 @@ spec:
       args: {{- toYaml .arguments | nindent 8 }}
       env:
         - {name: TMPDIR, value: /tmp}
-        {{- range $name, $value := .root.Values.env }}
-        - {name: {{ $name }}, value: {{ $value | quote }}}
-        {{- end }}
+        {{- include "harvester.env" .root | nindent 8 }}
       securityContext:
         readOnlyRootFilesystem: true
         allowPrivilegeEscalation: false
