@@ -73,7 +73,11 @@ MATRIX = {
     "everything": EVERYTHING,
     "schedule": {"mode": "schedule", "audit": AUDIT},
     "queue": {"mode": "queue", "queue": {"triggers": [HOURLY]}, "networkPolicy": {"enabled": False}},
-    "queue, PostgreSQL": {"mode": "queue", "queue": {"triggers": [HOURLY]}, "secrets": BASE["secrets"] | DATABASE},
+    "queue, PostgreSQL": {
+        "mode": "queue",
+        "queue": {"triggers": [HOURLY], "maximum": 4},
+        "secrets": BASE["secrets"] | DATABASE,
+    },
     "replicas": {"mode": "replicas", "secrets": BASE["secrets"] | DATABASE},
     "replicas, everything": REPLICAS,
 }
@@ -221,6 +225,7 @@ def test_the_schema_describes_every_value():
         ({"env": {"TMPDIR": "/data"}}, "the chart sets it"),
         ({"env": {"AWS_SECRET_ACCESS_KEY": "1"}}, "env.AWS_SECRET_ACCESS_KEY: it is a secret"),
         ({"mode": "queue"}, "needs queue.triggers"),
+        ({"mode": "queue", "queue": {"triggers": [HOURLY], "maximum": 2}}, "needs secrets.ledger"),
         ({"audit": {"enabled": True}}, "needs audit.arguments"),
         ({"monitoring": {"enabled": True}}, "needs networkPolicy.ingressFrom"),
         ({"mode": "schedule", "monitoring": {"enabled": True}}, "monitoring needs the mode service or replicas"),
@@ -318,6 +323,12 @@ def test_replicas_are_spread_protected_and_scaled():
     assert "replicas" not in deployment["spec"], "Helm would undo what KEDA does"
     fixed = find(render(json.dumps(MATRIX["replicas"])), "Deployment")
     assert fixed["spec"]["replicas"] == 2
+
+
+def test_several_jobs_run_at_once_only_with_a_database():
+    """A ledger on a volume is used by one job at a time."""
+    found = [find(render(json.dumps(MATRIX[name])), "ScaledJob")["spec"] for name in ("queue", "queue, PostgreSQL")]
+    assert [each["maxReplicaCount"] for each in found] == [1, 4]
 
 
 def test_pods_are_added_for_readings_that_wait_for_a_process_only(tmp_path):
