@@ -525,7 +525,7 @@ async def test_a_ledger_rebuilt_from_captures_has_the_plans_of_the_lost_one(eu, 
         assert new.ledger_id == "lost"
 
 
-@pytest.mark.parametrize("schema", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("schema", [1, 2, 3, 4, 5, 6, 7, 8])
 async def test_a_ledger_of_an_earlier_schema_is_upgraded_in_place(tmp_path, schema):
     """Its counts, sealed parts and due readings stay, and a second opening changes nothing."""
     path = tmp_path / "ledger.db"

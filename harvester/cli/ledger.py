@@ -1,4 +1,4 @@
-"""The command group ledger: back up or copy a ledger, or rebuild a lost one."""
+"""The command group ledger: back up, copy or migrate a ledger, or rebuild a lost one."""
 
 import asyncio
 import tempfile
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group("ledger")
 def ledger() -> None:
-    """Back up or copy a ledger, or rebuild a lost one."""
+    """Back up, copy or migrate a ledger, or rebuild a lost one."""
 
 
 @ledger.command()
@@ -71,6 +71,41 @@ def copy(source: LedgerLocation, to: LedgerLocation) -> None:
     with progress.show_work(f"copying {source}") as show:
         rows = asyncio.run(Ledger.copy(source, to, clock=SystemClock(), show=show))
     click.echo(f"copied {source} to {to}: {output.plural(rows, 'row')}. From now on, use only the copy", err=True)
+
+
+@ledger.command()
+@ledger_access.ledger_command
+def migrate(location: LedgerLocation) -> None:
+    """Upgrade the ledger to the schema of this version, while processes of the previous version use it.
+
+    Use it before you replace replicas one after the other. A process that uses a ledger alone upgrades it when it
+    starts. What only earlier versions need is removed once no process of them lives: by harvester serve, or by this
+    command. After that, they cannot use the ledger any more. It does no harm to repeat the command.
+
+    \b
+    Example:
+      harvester ledger migrate --state postgresql://harvester@db/harvester
+    """
+    from harvester.clock import SystemClock
+    from harvester.ledger import Ledger
+
+    if not ledger_access.exists(location):
+        click.echo(f"there is no ledger at {location}: there is nothing to migrate", err=True)
+        return
+    with progress.show_work(f"migrating {location}"):
+        done = asyncio.run(Ledger.migrate(location, clock=SystemClock()))
+    if done.schema != done.schema_before:
+        click.echo(f"upgraded {location} from schema {done.schema_before} to {done.schema}", err=True)
+    if done.post_parts:
+        click.echo(f"removed what only versions before schema {done.post_parts[-1]} needed", err=True)
+    if done.waits_for:
+        click.echo(
+            f"{', '.join(done.waits_for)} of an earlier version still uses the ledger. What only that version needs is "
+            "removed once these processes have ended: by harvester serve within ten minutes, or by this command",
+            err=True,
+        )
+    elif done.schema == done.schema_before and not done.post_parts:
+        click.echo(f"{location} has schema {done.schema}: there is nothing to migrate", err=True)
 
 
 @ledger.command()

@@ -14,6 +14,7 @@ from harvester.engine.lease import Lease
 from harvester.engine.time_check import TimeCheck
 from harvester.engine.uploader import Uploader
 from harvester.engine.workspaces import Workspaces
+from harvester.errors import LedgerError
 from harvester.ledger import Ledger
 from harvester.model import DAY_SECONDS
 
@@ -123,11 +124,20 @@ class Upkeep:
             await self._expire(page)
         self._dispatcher.refresh(self._workspaces.names)
         await self._ledger.upkeep.tidy_counts()
+        await self._finish_migration()
         if self._clock.confirmed and self._clock.monotonic() - self._pruned_at >= DAY_SECONDS:
             pruned = await self._ledger.upkeep.prune(keep_days=self._keep_days)
             if pruned.complete:
                 self._pruned_at = self._clock.monotonic()
             log.info("ledger_pruned", **pruned.rows)
+
+    async def _finish_migration(self) -> None:
+        """Remove from the ledger what only earlier versions need, if none of their processes lives."""
+        try:
+            for schema in await self._ledger.upkeep.finish_migration():
+                log.info("ledger_migrated", schema=schema)
+        except LedgerError as error:
+            log.info("ledger_migration_postponed", reason=str(error))
 
     async def _expire(self, page: list[str]) -> None:
         """Expire the overdue pairs of those workspaces whose time is certain."""

@@ -9,16 +9,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Table, delete, func, insert, inspect, select, tuple_, union_all, update
+from sqlalchemy import ColumnElement, Integer, Table, delete, func, insert, select, tuple_, union_all, update
 
 from harvester.clock import Clock
 from harvester.errors import LedgerError
 from harvester.ledger.counts import lift_timeout, start_counting
 from harvester.ledger.database import Database, Transaction
-from harvester.ledger.migrations import create_tables, get_id
+from harvester.ledger.migrations import About, check_complete, create_tables, find_about, get_id
 from harvester.ledger.schema import (
     COPYING,
-    SCHEMA_VERSION,
     about,
     batches,
     differences,
@@ -32,6 +31,7 @@ from harvester.ledger.schema import (
     plans,
 )
 from harvester.ledger.sqlite import copy as back_up
+from harvester.ledger.steps import get_newest_schema, get_oldest_schema
 from harvester.place import LedgerLocation
 
 _TABLES = [each for each in metadata.sorted_tables if each not in {about, owners, pair_counts, outcome_counts}]
@@ -86,17 +86,25 @@ async def _open(location: LedgerLocation, clock: Clock, *, reads_only: bool = Fa
 async def _begin(original: Database, copy: Database) -> None:
     """Create the tables of the copy, or find those of an interrupted one. Raises ``LedgerError``."""
     ledger_id = await original.report(get_id, original.location)
+    await original.report(check_complete, original.location)
     if not await copy.write(_create, ledger_id):
         raise LedgerError(f"{copy.location} already contains a ledger; name a new file, or an empty database")
 
 
 def _create(tx: Transaction, ledger_id: str) -> bool:
-    """Return whether the database is a copy of this ledger that is not complete; creates one in an empty database."""
-    if not inspect(tx.connection).has_table(about.name):
+    """Return whether the database is a copy of this ledger that is not complete; creates one in an empty database.
+
+    Until it is complete, ``oldest_schema`` is the schema of the code that creates it. Raises ``LedgerError`` if that is
+    another one.
+    """
+    found, schema = find_about(tx), get_newest_schema()
+    if found is None:
         create_tables(tx)
-        tx.execute(insert(about).values(ledger_id=ledger_id, schema_version=COPYING))
-    found = tx.execute(select(about.c.ledger_id, about.c.schema_version)).one()
-    return tuple(found) == (ledger_id, COPYING)
+        found = About(ledger_id, COPYING, schema)
+        tx.execute(insert(about).values(ledger_id=ledger_id, schema_version=COPYING, oldest_schema=schema))
+    if (found.ledger_id, found.schema) == (ledger_id, COPYING) and found.oldest_schema != schema:
+        raise LedgerError("another version of harvester has begun this copy: empty it, and repeat the command")
+    return found == About(ledger_id, COPYING, schema)
 
 
 def _check_unused(tx: Transaction, location: LedgerLocation) -> None:
@@ -190,4 +198,4 @@ def _finish(tx: Transaction, last_epoch: int) -> None:
     tx.dialect.continue_ids(tx.connection)
     tx.execute(delete(owners))
     start_counting(tx)
-    tx.execute(update(about).values(schema_version=SCHEMA_VERSION))
+    tx.execute(update(about).values(schema_version=get_newest_schema(), oldest_schema=get_oldest_schema()))

@@ -6,7 +6,7 @@ a command that only reads fails at once.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from harvester.errors import LedgerError, LedgerLost
 from harvester.ledger.availability import Availability, CommitUnknown, TransactionFailed
 from harvester.ledger.dialect import READS_ONLY, Backend, Begun, Dialect, Owner
 from harvester.ledger.sqlite_file import SQLiteFile
+from harvester.ledger.steps import get_newest_schema
 from harvester.place import LedgerLocation
 
 P = ParamSpec("P")
@@ -112,6 +113,7 @@ class Database:
         self.clock = BrazeClock(clock)
         self.lease_seconds = LEASE_SECONDS
         self.availability = Availability(clock)
+        self._schema = get_newest_schema()
         self._machine = clock
         self._opened = False
         self._writes = Lane("ledger", self._backend.connect(reads_only=reads_only))
@@ -128,14 +130,22 @@ class Database:
         """Return the error that every transaction raises once a file was moved or removed; None before that."""
         return self._backend.lost
 
-    def watch(self) -> None:
-        """Wait from now on for a server that is unavailable, and detect when a file is removed or replaced."""
+    def keep_trying(self) -> None:
+        """Wait from now on for a server that is unavailable."""
         self._opened = True
+
+    def watch(self) -> None:
+        """Also detect from now on when a file is removed or replaced, or the ledger no longer supports this version."""
+        self.keep_trying()
         self._backend.watch()
 
     def create_owner(self, name: str) -> Owner:
         """Show other processes that this one lives. Raises ``LedgerError``."""
         return self._backend.create_owner(name)
+
+    def list_living(self, leased: Collection[str]) -> list[str]:
+        """List the owners that live, of those whose leases have not ended and of any others that are known."""
+        return self._backend.list_living(leased)
 
     async def close(self) -> None:
         """Close both connections, the writing one last, since the last one cleans up a file."""
@@ -227,6 +237,9 @@ class Database:
     def _commit(self, connection: Connection, work: Callable[[Connection, Begun], R], *, writes: bool) -> R:
         with connection.begin() as transaction:
             begun = self._backend.begin(connection, writes=writes)
+            if begun.oldest_schema > self._schema:
+                versions = f"{begun.oldest_schema}, but this process has schema {self._schema}"
+                raise LedgerError(f"the ledger {self.location} now needs schema {versions}; upgrade harvester")
             result = work(connection, begun)
             try:
                 transaction.commit()

@@ -1,6 +1,6 @@
 """Defines what differs between databases: a few expressions of SQL (``Dialect``), and the rest (``Backend``)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -55,8 +55,11 @@ class Dialect:
     count_statements: Callable[[str], tuple[str, ...]]
     """The statements that make the database count pairs by a key, which refers to the row as ``ROW``."""
 
-    lock_schema: str
-    """The statement that lets transactions wait for each other that create or upgrade the tables; empty for none."""
+    lock_schema: tuple[str, ...]
+    """The statements that let transactions wait for each other that create or upgrade the tables."""
+
+    lock_about: str
+    """The statement that waits until no transaction reads the table ``about``, and blocks others; empty for none."""
 
     lift_timeout: str
     """The statement that lets the others of its transaction take as long as they need; empty if nothing limits them."""
@@ -69,10 +72,15 @@ class Dialect:
 
 
 class Begun(NamedTuple):
-    """A transaction that began: the time of leases (None for the machine's), and its id, which outlives it."""
+    """A transaction that began.
+
+    It has the time of leases (None for the machine's), the transaction's id, which outlives it, and the oldest schema
+    whose code can use the ledger, which is 0 before the ledger is watched.
+    """
 
     lease_now: float | None = None
     transaction_id: str | None = None
+    oldest_schema: int = 0
 
 
 class Owner(Protocol):
@@ -102,13 +110,13 @@ class Backend(Protocol):
         """Return an engine for one thread at a time; creates what is missing unless it ``reads_only``."""
 
     def begin(self, connection: Connection, *, writes: bool) -> Begun:
-        """Prepare a transaction, and return its lease time and id."""
+        """Prepare a transaction, and return its lease time and id, and the oldest schema."""
 
     def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
         """Return whether a transaction was committed; None while the server still ends it."""
 
     def watch(self) -> None:
-        """Detect from now on when the ledger is moved or removed."""
+        """Detect from now on when the ledger is moved or removed, and read its oldest schema in each transaction."""
 
     def is_in_place(self) -> bool:
         """Return whether the ledger is where it was opened. Cheap."""
@@ -118,6 +126,9 @@ class Backend(Protocol):
 
     def create_owner(self, name: str) -> Owner:
         """Show other processes that this one lives."""
+
+    def list_living(self, leased: Collection[str]) -> list[str]:
+        """List the owners that live, of those whose leases have not ended and of any others that are known."""
 
     def is_transient(self, error: DBAPIError) -> bool:
         """Return whether the same transaction may succeed later."""

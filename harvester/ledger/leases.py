@@ -29,6 +29,7 @@ from harvester.ledger.filters import LEASE_UNTIL, LEASED, released_state
 from harvester.ledger.json_rows import encode_rows, rows_as_table
 from harvester.ledger.locks import lock_pairs
 from harvester.ledger.schema import batches, owners, pairs, parts
+from harvester.ledger.steps import get_newest_schema
 from harvester.model import Reading
 from harvester.schedule import ONCE
 
@@ -79,7 +80,13 @@ class SealedBatch:
 def register(tx: Transaction, owner: str, *, serves: bool) -> int:
     """Give an owner a new epoch, which ends its previous one; returns the new one. ``serves``: it serves workspaces."""
     tx.execute(delete(owners).where(owners.c.id == owner))
-    row = insert(owners).values(id=owner, alive_until=LEASE_UNTIL, version=__version__, serves=int(serves))
+    row = insert(owners).values(
+        id=owner,
+        alive_until=LEASE_UNTIL,
+        version=__version__,
+        schema_version=get_newest_schema(),
+        serves=int(serves),
+    )
     return int(tx.execute(row.returning(owners.c.epoch)).scalar_one())
 
 

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from harvester.clock import BrazeClock, Clock
 from harvester.errors import LedgerError, LedgerLost
@@ -31,6 +31,9 @@ from harvester.ledger.upkeep import Upkeep
 from harvester.model import LastCapture
 from harvester.place import LedgerLocation
 from harvester.schedule import ReadingPlan
+
+if TYPE_CHECKING:
+    from harvester.ledger.migrate import Migration
 
 T = TypeVar("T")
 
@@ -63,7 +66,7 @@ class Ledger:
         try:
             # Only a new or an older ledger is written to, so that a command that reads never waits for a writer.
             found = await database.read(find_id)
-            ledger_id = await database.write(prepare) if found is None else found
+            ledger_id = await database.write(prepare, database.list_living) if found is None else found
             known = await database.read(braze_time.find_difference)
             owner = database.create_owner(_create_owner_name())
             database.watch()
@@ -121,6 +124,17 @@ class Ledger:
             return await database.write(try_to_create)
         finally:
             await database.close()
+
+    @staticmethod
+    async def migrate(location: LedgerLocation, *, clock: Clock) -> "Migration":
+        """Upgrade an existing ledger as far as the processes that use it allow. Raises ``LedgerError``.
+
+        It adds what this version needs, if the processes of earlier versions can continue, and removes what only they
+        need once none of them lives.
+        """
+        from harvester.ledger.migrate import migrate  # noqa: PLC0415 - only one command needs it
+
+        return await migrate(location, clock=clock)
 
     @staticmethod
     async def copy(source: LedgerLocation, to: LedgerLocation, *, clock: Clock, show: Callable[[str], None]) -> int:

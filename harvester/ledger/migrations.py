@@ -1,152 +1,173 @@
-"""Creates a ledger in a new file, or upgrades one of an earlier schema, in one transaction."""
+"""Creates a ledger in an empty database, and applies steps to one of an earlier schema, each time in one transaction.
+
+Code can use a ledger whose schema is its own or newer, if its own is not older than the ``oldest_schema`` that the
+ledger supports. Pre parts raise the first number, and post parts the second one.
+
+A migration locks the table ``about``. Every transaction of an opened ledger reads ``oldest_schema`` there at its begin.
+So none overlaps a post part, and a process whose code has become too old is refused before it reads or writes anything.
+"""
 
 import secrets
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 
-from sqlalchemy import DDL, Table, insert, inspect, select, text, update
+from sqlalchemy import DDL, insert, inspect, text, update
+from sqlalchemy.exc import DBAPIError
 
 from harvester.errors import LedgerError
 from harvester.ledger.counts import start_counting
 from harvester.ledger.database import Transaction
-from harvester.ledger.schema import (
-    COPYING,
-    SCHEMA_VERSION,
-    about,
-    datasets,
-    differences,
-    metadata,
-    outcome_counts,
-    paces,
-    pair_counts,
-    pruned_parts,
-    services,
-)
+from harvester.ledger.schema import COPYING, about, metadata
+from harvester.ledger.steps import COUNTS_SINCE, OWNERS_SINCE, STEPS, get_newest_schema, get_oldest_schema
 from harvester.place import LedgerLocation
 
-_STEPS: dict[int, tuple[str, ...]] = {
-    1: (
-        "ALTER TABLE pair ADD COLUMN round INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE pair ADD COLUMN captures INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE pair ADD COLUMN yields INTEGER NOT NULL DEFAULT 0",
-        "DROP INDEX pair_due",
-        "CREATE INDEX pair_next ON pair (workspace, yields, expires_at, id) WHERE state = 'due'",
-        "CREATE INDEX pair_open ON pair (workspace, expires_at, state) WHERE state <> 'settled'",
-        "CREATE INDEX pair_expired ON pair (workspace) WHERE outcome = 'expired'",
-        "CREATE INDEX outcome_rejected ON outcome (id) WHERE outcome = 'rejected'",
-        "CREATE INDEX pair_deferred ON pair (workspace, due_at) WHERE state = 'waiting' AND deferrals > 0",
-        "CREATE INDEX outcome_pair ON outcome (pair_id)",
-        (
-            "CREATE TABLE reading_plan (workspace VARCHAR NOT NULL, ages_days VARCHAR NOT NULL,"
-            " retention_days FLOAT NOT NULL, margin_days FLOAT NOT NULL, PRIMARY KEY (workspace))"
-        ),
-    ),
-    2: (
-        "DROP INDEX pair_expired",
-        "CREATE INDEX pair_expired ON pair (workspace, expires_at) WHERE outcome = 'expired'",
-    ),
-    3: (
-        # Paused pairs continue where they stopped; pairs that follow a plan become due at the next claim.
-        "UPDATE pair SET state = CASE reading WHEN 'once' THEN 'due' ELSE 'waiting' END WHERE state = 'paused'",
-        "ALTER TABLE reading_plan DROP COLUMN retention_days",
-        "ALTER TABLE reading_plan DROP COLUMN margin_days",
-    ),
-    4: (
-        # Readings of open batches are released; sealed batches belong to no living epoch, so the first process that
-        # recovers takes them over.
-        "UPDATE pair SET state = CASE reading WHEN 'once' THEN 'due' ELSE 'waiting' END WHERE state = 'leased'",
-        "DELETE FROM batch WHERE state = 'open'",
-        "DROP INDEX pair_leased",
-        "DROP INDEX batch_unstored",
-        "ALTER TABLE pair DROP COLUMN batch_id",
-        "ALTER TABLE pair ADD COLUMN epoch INTEGER",
-        "ALTER TABLE batch DROP COLUMN workspace",
-        "ALTER TABLE batch DROP COLUMN owner",
-        "ALTER TABLE batch DROP COLUMN token",
-        "ALTER TABLE batch DROP COLUMN lease_until",
-        "ALTER TABLE batch RENAME COLUMN claimed_at TO opened_at",
-        "ALTER TABLE batch ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
-        "CREATE INDEX pair_leased ON pair (epoch, workspace) WHERE state = 'leased'",
-        "CREATE INDEX batch_unstored ON batch (state, epoch) WHERE state <> 'stored'",
-        (
-            "CREATE TABLE owner (epoch INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, id VARCHAR NOT NULL,"
-            " alive_until FLOAT NOT NULL, version VARCHAR NOT NULL, UNIQUE (id))"
-        ),
-        (
-            "CREATE TABLE new_part (batch_id VARCHAR NOT NULL, dataset VARCHAR NOT NULL, destination VARCHAR NOT NULL,"
-            " name VARCHAR NOT NULL, sha256 VARCHAR NOT NULL, size_bytes INTEGER NOT NULL, row_count INTEGER NOT NULL,"
-            " data BLOB, stored_order INTEGER, stored_at FLOAT, PRIMARY KEY (batch_id, dataset, destination),"
-            " FOREIGN KEY(batch_id) REFERENCES batch (id), UNIQUE (stored_order))"
-        ),
-        (
-            "INSERT INTO new_part SELECT batch_id, dataset, destination, name, sha256, size_bytes, row_count, data,"
-            " stored_order, stored_at FROM part"
-        ),
-        "DROP TABLE part",
-        "ALTER TABLE new_part RENAME TO part",
-    ),
-    5: (
-        "DROP INDEX pair_waiting",
-        "CREATE INDEX pair_waiting ON pair (workspace, due_at, captures) WHERE state = 'waiting'",
-        "CREATE INDEX pair_send ON pair (send_id, workspace, campaign_id)",
-        "CREATE INDEX pair_failed ON pair (outcome, reason, id) WHERE outcome = 'rejected' OR outcome = 'expired'",
-    ),
-    6: (
-        "CREATE INDEX pair_settled ON pair (expires_at) WHERE state = 'settled'",
-        "CREATE INDEX outcome_ended ON outcome (ended_at)",
-        "CREATE INDEX batch_stored ON batch (opened_at) WHERE state = 'stored'",
-    ),
-    7: (
-        "ALTER TABLE owner ADD COLUMN serves INTEGER NOT NULL DEFAULT 0",
-        "DELETE FROM dataset WHERE rowid NOT IN (SELECT max(rowid) FROM dataset GROUP BY dataset_id)",
-    ),
-}
-_NEW_TABLES: dict[int, tuple[Table, ...]] = {
-    1: (datasets,),
-    2: (differences, paces),
-    3: (),
-    4: (),
-    5: (pair_counts, outcome_counts),
-    6: (pruned_parts,),
-    7: (services,),
-}
-_COUNTS_SINCE = 6
-"""The first schema whose ledgers keep counts."""
+ListLiving = Callable[[Collection[str]], list[str]]
+"""Lists the processes that use the ledger, given those whose leases have not ended; see ``Backend.list_living``."""
 
 
-def find_id(tx: Transaction) -> str | None:
-    """Return the ledger's id; None for a file without the current schema."""
-    if not inspect(tx.connection).has_table(about.name):
+@dataclass(frozen=True, slots=True)
+class About:
+    """The id of a ledger, its schema, and the oldest schema whose code can still use it."""
+
+    ledger_id: str
+    schema: int
+    oldest_schema: int
+
+    @property
+    def usable(self) -> bool:
+        """Return whether this code can use the ledger."""
+        return self.oldest_schema <= get_newest_schema() <= self.schema
+
+    def list_pending(self) -> list[int]:
+        """Return the steps whose pre part was applied, but not their post part."""
+        return [each for each, step in STEPS.items() if step.post and self.oldest_schema < each <= self.schema]
+
+
+def find_about(tx: Transaction) -> About | None:
+    """Return what a ledger says about itself; None if there is no ledger."""
+    if not has_ledger(tx):
         return None
-    ledger_id, version = tx.execute(select(about.c.ledger_id, about.c.schema_version)).one()
-    return ledger_id if version == SCHEMA_VERSION else None
-
-
-def get_id(tx: Transaction, location: LedgerLocation) -> str:
-    """Return the ledger's id. Raises ``LedgerError`` for a ledger without the current schema."""
-    ledger_id = find_id(tx)
-    if ledger_id is None:
-        raise LedgerError(
-            f"{location} is not a ledger of this version; to upgrade an earlier one, run harvester status"
-        )
-    return ledger_id
-
-
-def prepare(tx: Transaction) -> str:
-    """Create the tables of a new ledger, or upgrade an older one; returns the ledger's id. Raises ``LedgerError``."""
-    if tx.dialect.lock_schema:
-        tx.execute(text(tx.dialect.lock_schema))
-    if not inspect(tx.connection).has_table(about.name):
-        create_tables(tx)
-        start_counting(tx)
-        tx.execute(insert(about).values(ledger_id=secrets.token_hex(16), schema_version=SCHEMA_VERSION))
-    ledger_id, version = tx.execute(select(about.c.ledger_id, about.c.schema_version)).one()
-    if version != SCHEMA_VERSION:
-        _upgrade(tx, version)
-    return str(ledger_id)
+    row = tx.execute(text("SELECT * FROM about")).mappings().one()  # the columns depend on the schema
+    return About(row["ledger_id"], row["schema_version"], row.get("oldest_schema", row["schema_version"]))
 
 
 def has_ledger(tx: Transaction) -> bool:
     """Return whether there is a ledger, of any schema."""
     return inspect(tx.connection).has_table(about.name)
+
+
+def find_id(tx: Transaction) -> str | None:
+    """Return the id of a ledger that this code can use; otherwise None."""
+    found = find_about(tx)
+    return found.ledger_id if found is not None and found.usable else None
+
+
+def get_id(tx: Transaction, location: LedgerLocation) -> str:
+    """Return the ledger's id. Raises ``LedgerError`` for a ledger that this code cannot use."""
+    found = find_about(tx)
+    if found is None:
+        raise LedgerError(f"{location} contains no ledger; name another one with --state")
+    _check_known(found)
+    if not found.usable:
+        raise LedgerError(
+            f"the ledger {location} has schema {found.schema}, and this version of harvester needs schema "
+            f"{get_newest_schema()}; to upgrade the ledger, run harvester ledger migrate"
+        )
+    return found.ledger_id
+
+
+def check_complete(tx: Transaction, location: LedgerLocation) -> None:
+    """Raise ``LedgerError`` unless the ledger has exactly the schema of this code."""
+    found = find_about(tx)
+    if found is not None and (found.schema != get_newest_schema() or found.list_pending()):
+        raise LedgerError(
+            f"the ledger {location} has schema {found.schema} and supports schema {found.oldest_schema}, but only a "
+            f"ledger that has exactly schema {get_newest_schema()} can be copied by this version of harvester. Use "
+            "its newest version, run harvester ledger migrate, and repeat the command"
+        )
+
+
+def prepare(tx: Transaction, list_living: ListLiving) -> str:
+    """Create a ledger, or upgrade one that no other process uses; returns its id. Raises ``LedgerError``."""
+    _begin(tx)
+    found = find_about(tx)
+    if found is None:
+        return _create(tx)
+    _check_known(found)
+    if not found.usable:
+        if living := _list_living(tx, found, list_living):
+            raise LedgerError(
+                f"this ledger has schema {found.schema}, and {_name(living)} still uses it, so it is not upgraded to "
+                f"schema {get_newest_schema()} now. Run harvester ledger migrate, or stop the other processes first; "
+                "a process that was killed counts for a minute"
+            )
+        _apply_post(tx, _apply_pre(tx, found).list_pending())
+    return found.ledger_id
+
+
+def try_to_create(tx: Transaction) -> str:
+    """Create a ledger, and undo it in the same transaction; returns the id that it had. Raises ``LedgerError``."""
+    with tx.connection.begin_nested() as savepoint:
+        ledger_id = prepare(tx, list)
+        savepoint.rollback()
+    return ledger_id
+
+
+def apply_pre_parts(tx: Transaction, list_living: ListLiving) -> tuple[int, int]:
+    """Apply the missing pre parts; returns the schemas before and after it.
+
+    Raises ``LedgerError`` if one of them stops other processes, and there are some.
+    """
+    _begin(tx)
+    found = find_about(tx)
+    if found is None:
+        raise LedgerError("there is no ledger any more")
+    _check_known(found)
+    missing = range(found.schema + 1, get_newest_schema() + 1)
+    if not missing:
+        return found.schema, found.schema
+    living = _list_living(tx, found, list_living)
+    if living and any(STEPS[each].stops_others for each in missing):
+        raise LedgerError(
+            f"processes of earlier versions cannot use this ledger after its upgrade from schema {found.schema}: stop "
+            f"{_name(living)}, and repeat the command. A process that was killed counts for a minute"
+        )
+    _apply_pre(tx, found)
+    return found.schema, get_newest_schema()
+
+
+def apply_post_parts(tx: Transaction, list_living: ListLiving) -> tuple[list[int], list[str]]:
+    """Apply the pending post parts that no living process prevents.
+
+    Returns the steps whose post part was applied, and the processes of earlier schemas that prevent the next one.
+    """
+    _begin(tx)
+    found = find_about(tx)
+    if found is None or not found.list_pending():
+        return [], []
+    living = _list_living(tx, found, list_living)
+    possible = [each for each in found.list_pending() if each <= min(living.values(), default=each)]
+    _apply_post(tx, possible)
+    postponed = found.list_pending()[len(possible) :]
+    return possible, [name for name, schema in living.items() if postponed and schema < postponed[-1]]
+
+
+def try_post_parts(tx: Transaction, list_living: ListLiving) -> list[int]:
+    """Apply the post parts that no living process prevents; returns their steps.
+
+    Raises ``LedgerError`` for any error of the database, so that the transaction is not repeated.
+    """
+    try:
+        return apply_post_parts(tx, list_living)[0]
+    except DBAPIError as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        raise LedgerError(f"what only earlier versions need cannot be removed from the ledger now: {reason}") from None
+
+
+def has_pending(tx: Transaction) -> bool:
+    """Return whether a post part can be applied once nothing prevents it."""
+    found = find_about(tx)
+    return found is not None and bool(found.list_pending())
 
 
 def create_tables(tx: Transaction) -> None:
@@ -159,26 +180,63 @@ def create_tables(tx: Transaction) -> None:
         tx.execute(text(statement))
 
 
-def try_to_create(tx: Transaction) -> str:
-    """Create a ledger, and undo it in the same transaction; returns the id that it had. Raises ``LedgerError``."""
-    with tx.connection.begin_nested() as savepoint:
-        ledger_id = prepare(tx)
-        savepoint.rollback()
+def _create(tx: Transaction) -> str:
+    create_tables(tx)
+    start_counting(tx)
+    ledger_id, schemas = secrets.token_hex(16), (get_newest_schema(), get_oldest_schema())
+    tx.execute(insert(about).values(ledger_id=ledger_id, schema_version=schemas[0], oldest_schema=schemas[1]))
     return ledger_id
 
 
-def _upgrade(tx: Transaction, version: int) -> None:
-    """Upgrade a ledger of schema ``version``. Raises ``LedgerError`` for a newer or unknown one."""
-    if version == COPYING:
+def _begin(tx: Transaction) -> None:
+    """Wait for other transactions that create or upgrade the tables."""
+    for statement in tx.dialect.lock_schema:
+        tx.execute(text(statement))
+
+
+def _check_known(found: About) -> None:
+    """Raise ``LedgerError`` for a ledger that this code can neither use nor upgrade."""
+    if found.schema == COPYING:
         raise LedgerError("this copy of a ledger is not complete; repeat the harvester ledger copy that created it")
-    if not 1 <= version <= SCHEMA_VERSION:
-        raise LedgerError(
-            f"this ledger has schema {version}, this harvester supports {SCHEMA_VERSION}; upgrade harvester"
-        )
-    for each in range(version, SCHEMA_VERSION):
-        for step in _STEPS[each]:
-            tx.execute(DDL(step))  # type: ignore[no-untyped-call] # SQLAlchemy gives it no types
-        metadata.create_all(tx.connection, tables=_NEW_TABLES[each])
-    if version < _COUNTS_SINCE:
+    newest = get_newest_schema()
+    if found.schema < 1 or found.oldest_schema > newest:
+        raise LedgerError(f"this ledger has schema {found.schema}, this harvester supports {newest}; upgrade harvester")
+
+
+def _list_living(tx: Transaction, found: About, list_living: ListLiving) -> dict[str, int]:
+    """Return the processes that use the ledger, each with the schema of its code; 0 if it is unknown."""
+    if tx.dialect.lock_about:
+        tx.execute(text(tx.dialect.lock_about))  # so that no process registers meanwhile
+    rows = tx.execute(text("SELECT * FROM owner")).mappings().all() if found.schema >= OWNERS_SINCE else ()
+    leased = {row["id"]: row.get("schema_version", found.schema) for row in rows if row["alive_until"] >= tx.lease_now}
+    return {name: leased.get(name, 0) for name in list_living(leased)}
+
+
+def _name(living: Iterable[str]) -> str:
+    names = sorted(living)
+    more = f" and {len(names) - 5} others" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _apply_pre(tx: Transaction, found: About) -> About:
+    """Apply the pre parts of all steps after the schema of the ledger; returns what it says about itself then."""
+    for schema in range(found.schema + 1, get_newest_schema() + 1):
+        _execute(tx, STEPS[schema].pre)
+        metadata.create_all(tx.connection, tables=STEPS[schema].new_tables)
+    if found.schema < COUNTS_SINCE:
         start_counting(tx)
-    tx.execute(update(about).values(schema_version=SCHEMA_VERSION))
+    tx.execute(update(about).values(schema_version=get_newest_schema()))
+    return replace(found, schema=get_newest_schema())
+
+
+def _apply_post(tx: Transaction, schemas: Iterable[int]) -> None:
+    """Apply the post parts of these steps."""
+    for schema in schemas:
+        if STEPS[schema].post:
+            _execute(tx, STEPS[schema].post)
+            tx.execute(update(about).values(oldest_schema=schema))
+
+
+def _execute(tx: Transaction, statements: Iterable[str]) -> None:
+    for statement in statements:
+        tx.execute(DDL(statement))  # type: ignore[no-untyped-call] # SQLAlchemy gives it no types

@@ -5,6 +5,7 @@ first statement of a transaction sets its timeouts, and returns the server's tim
 to a COMMIT is lost, the server still knows by that id whether it was committed.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import JSON, Connection, Engine, Float, cast, create_engine, func, literal_column, select, text
@@ -37,8 +38,15 @@ _TIMEOUTS = (
     " set_config('idle_in_transaction_session_timeout', '60s', true)"
 )
 _TIME = "CAST(extract(epoch FROM clock_timestamp()) AS float8)"
-_BEGIN_READING = text(f"SELECT {_TIME}, {_TIMEOUTS}")
-_BEGIN_WRITING = text(f"SELECT {_TIME}, {_TIMEOUTS}, CAST(pg_current_xact_id() AS text)")
+_OLDEST_SCHEMA = "(SELECT oldest_schema FROM about)"
+_ID = "CAST(pg_current_xact_id() AS text)"
+_BEGIN = {
+    (writes, watches): text(
+        f"SELECT {_TIME}, {_ID if writes else 'NULL'}, {_OLDEST_SCHEMA if watches else 0}, {_TIMEOUTS}"
+    )
+    for writes in (False, True)
+    for watches in (False, True)
+}
 _HAS_STATISTICS = text("SELECT reltuples FROM pg_class WHERE oid = CAST('pair' AS regclass)")
 _GET_STATUS = text("SELECT pg_xact_status(CAST(:id AS xid8))")
 
@@ -51,8 +59,13 @@ _TRANSIENT = frozenset({"25006", "55P03"})
 _FUTURE_ID = "22023"
 """The id of a transaction that the server has not begun: a standby that never received it was promoted."""
 
-_SCHEMA_LOCK = 7_512_943_807
-"""The advisory lock of a transaction that creates or upgrades the tables."""
+_LOCK_SCHEMA = (
+    # The other transaction may take long, and so may the statements of this one.
+    "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)",
+    "SELECT pg_advisory_xact_lock(7512943807)",
+    # While it waits for a table, it blocks others.
+    "SELECT set_config('lock_timeout', '2s', true)",
+)
 
 _AFTER_CREATE = tuple(
     f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05)"
@@ -86,7 +99,8 @@ DIALECT = Dialect(
     whole="floor",
     count_statements=count_statements,
     fold_counts=FOLD_COUNTS,
-    lock_schema=f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})",
+    lock_schema=_LOCK_SCHEMA,
+    lock_about="LOCK TABLE about IN ACCESS EXCLUSIVE MODE",
     lift_timeout="SELECT set_config('statement_timeout', '0', true)",
     after_create=_AFTER_CREATE,
 )
@@ -108,6 +122,7 @@ class PostgreSQL:
         except psycopg.ProgrammingError:
             raise UsageError("the URL of the ledger's database is invalid; check its parameters") from None
         self._arguments: dict[str, Any] = _CONNECTION | given
+        self._watches = False
 
     def connect(self, *, reads_only: bool) -> Engine:
         """Return an engine with one connection, which is opened again after it was lost."""
@@ -124,9 +139,8 @@ class PostgreSQL:
         return engine
 
     def begin(self, connection: Connection, *, writes: bool) -> Begun:
-        """Set the timeouts of a transaction; returns the server's time, and the id of one that writes."""
-        row = connection.execute(_BEGIN_WRITING if writes else _BEGIN_READING).one()
-        return Begun(row[0], row[-1] if writes else None)
+        """Set the timeouts of a transaction; returns the server's time, the id of one that writes, and the schema."""
+        return Begun(*connection.execute(_BEGIN[writes, self._watches]).one()[:3])
 
     def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
         """Return whether a transaction was committed; None while it is in progress."""
@@ -141,7 +155,8 @@ class PostgreSQL:
         return None if status == "in progress" else bool(status == "committed")
 
     def watch(self) -> None:
-        """Do nothing: a database does not move."""
+        """Read the oldest schema in each transaction from now on. A database does not move."""
+        self._watches = True
 
     def is_in_place(self) -> bool:
         """Return True."""
@@ -153,6 +168,10 @@ class PostgreSQL:
     def create_owner(self, name: str) -> "DatabaseOwner":
         """Return an owner that is known to live by its lease only."""
         return DatabaseOwner(name)
+
+    def list_living(self, leased: Collection[str]) -> list[str]:
+        """Return the owners whose leases have not ended: the server knows no others."""
+        return sorted(leased)
 
     def is_transient(self, error: DBAPIError) -> bool:
         """Return whether the server may be able to execute the same transaction later."""

@@ -25,9 +25,8 @@ from sqlalchemy import (
     event,
 )
 
-SCHEMA_VERSION = 8
 COPYING = 0
-"""The schema version of a copy that is not complete."""
+"""The schema of a copy that is not complete."""
 
 NEVER = 253_402_300_799.0
 """The last second of the year 9999: a pair that was forced does not expire."""
@@ -43,7 +42,9 @@ about = Table(
     metadata,
     Column("ledger_id", String, primary_key=True),
     Column("schema_version", Integer, nullable=False),
+    Column("oldest_schema", Integer, nullable=False, server_default="8"),
 )
+"""The schema that this ledger has, and the oldest one whose code can still use it. ``steps`` has the schemas."""
 
 owners = Table(
     "owner",
@@ -53,11 +54,13 @@ owners = Table(
     Column("alive_until", Float, nullable=False),
     Column("version", String, nullable=False),
     Column("serves", Integer, nullable=False, default=0, server_default="0"),
+    Column("schema_version", Integer, nullable=False, server_default="8"),
     sqlite_autoincrement=True,
 )
 """The processes that hold leases, one row each. An epoch is never reused, even after its row is deleted.
 
 Those that ``serves`` marks divide the workspaces among themselves. A run, or another command, claims what it was given.
+``schema_version`` is the schema of the process's code.
 """
 
 pairs = Table(

@@ -1,7 +1,7 @@
 """A ledger in an SQLite file: its identity, and what happens if it is moved or removed while it is in use."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from harvester.errors import LedgerError, LedgerLost
 from harvester.ledger.dialect import Begun
 from harvester.ledger.file_identity import FileIdentity, resolve_ledger
-from harvester.ledger.sqlite import DIALECT, OwnerLock, connect, connect_to_read, describe, save
+from harvester.ledger.owner_locks import OwnerLock, list_living
+from harvester.ledger.sqlite import DIALECT, connect, connect_to_read, describe, read_oldest_schema, save
 from harvester.private_files import make_private_folder
 
 log = structlog.get_logger()
@@ -35,16 +36,16 @@ class SQLiteFile:
         return connect_to_read(self.location) if reads_only else connect(self.location)
 
     def begin(self, connection: Connection, *, writes: bool) -> Begun:
-        """Do nothing: the transaction began with ``BEGIN IMMEDIATE``, and nobody can lose its end."""
-        del connection, writes
-        return Begun()
+        """Read the oldest schema. The transaction began with ``BEGIN IMMEDIATE``, and nobody can lose its end."""
+        del writes
+        return Begun() if self._files is None else Begun(oldest_schema=read_oldest_schema(connection))
 
     def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
         """Never called, because no transaction has an id."""
         raise NotImplementedError(connection, transaction_id)
 
     def watch(self) -> None:
-        """Detect from now on when a file of the ledger is removed or replaced."""
+        """Detect from now on when a file of the ledger is removed or replaced, or no longer supports this version."""
         self._files = FileIdentity(self.location)
 
     def is_in_place(self) -> bool:
@@ -64,6 +65,10 @@ class SQLiteFile:
     def create_owner(self, name: str) -> OwnerLock:
         """Lock a file beside the ledger, which the kernel releases when this process ends."""
         return OwnerLock(self.location, name)
+
+    def list_living(self, leased: Collection[str]) -> list[str]:
+        """List the owners whose process lives, also those without a lease."""
+        return list_living(self.location, leased)
 
     def is_transient(self, error: DBAPIError) -> bool:
         """Return False: SQLite itself waits for other processes."""

@@ -19,7 +19,7 @@ from sqlalchemy import (
     update,
 )
 
-from harvester.ledger import braze_time, datasets, prune, serving
+from harvester.ledger import braze_time, datasets, migrations, prune, serving
 from harvester.ledger.counts import tidy_counts
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.dialect import Dialect
@@ -76,6 +76,15 @@ class Upkeep:
     async def tidy_counts(self) -> None:
         """Summarize the counts of pairs and readings, so that reports stay fast."""
         await self._database.write(tidy_counts)
+
+    async def finish_migration(self) -> list[int]:
+        """Remove what only earlier versions need, if none of their processes lives; returns the schemas of these steps.
+
+        Raises ``LedgerError`` also if another transaction holds a table for more than two seconds.
+        """
+        if not await self._database.read(migrations.has_pending):
+            return []
+        return await self._database.write(migrations.try_post_parts, self._database.list_living)
 
     async def halt(self, workspace: str, *, reason: str) -> None:
         """Store that a workspace is halted, and why. While it stays halted, the time of the halt does not change."""

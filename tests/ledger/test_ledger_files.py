@@ -259,7 +259,7 @@ async def test_a_file_that_is_not_a_ledger_is_refused(tmp_path):
         async with await Ledger.open(path, clock=SystemClock()) as ledger:
             await ledger.intake.enqueue([SentPair(Pair("w", "c", f"s{number}")) for number in range(2000)])
     with sqlite3.connect(newer) as connection:
-        connection.execute("UPDATE about SET schema_version = 99")
+        connection.execute("UPDATE about SET schema_version = 99, oldest_schema = 99")
     data = bytearray(damaged.read_bytes())
     data[4096:40960] = b"\xa5" * 36864
     damaged.write_bytes(data)

@@ -1,0 +1,36 @@
+"""Upgrades a ledger that other processes may use at the same time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harvester.clock import Clock
+from harvester.ledger.database import Database
+from harvester.ledger.migrations import apply_post_parts, apply_pre_parts
+from harvester.place import LedgerLocation
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """What was changed in a ledger: its schemas before and after it, and the steps whose post part was applied.
+
+    ``waits_for`` are the processes of earlier schemas because of which the other post parts were not applied.
+    """
+
+    schema_before: int
+    schema: int
+    post_parts: Sequence[int]
+    waits_for: Sequence[str]
+
+
+async def migrate(location: LedgerLocation, *, clock: Clock) -> Migration:
+    """See ``Ledger.migrate``. A kill leaves the ledger as it was before or after one of the two transactions."""
+    database = Database(location, clock)
+    try:
+        # Other transactions may hold a table longer than a migration waits for it.
+        database.keep_trying()
+        database.availability.stop_waiting()
+        before, after = await database.write(apply_pre_parts, database.list_living)
+        applied, waits_for = await database.write(apply_post_parts, database.list_living)
+        return Migration(before, after, applied, waits_for)
+    finally:
+        await database.close()

@@ -1,0 +1,43 @@
+"""The code of a next version: its ledger has one more step, with a pre and a post part."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harvester.ledger.steps import STEPS, Step, get_newest_schema
+from harvester.place import LedgerLocation
+from tests.support.ledger_file import query
+
+SCHEMA = get_newest_schema()
+NEXT_SCHEMA = SCHEMA + 1
+
+NEXT_VERSION = "NEXT_VERSION"
+"""A variable of a warm process that makes it one of the next version."""
+
+_STEP = Step(
+    pre=("ALTER TABLE pair ADD COLUMN next_version INTEGER NOT NULL DEFAULT 0",), post=("DROP INDEX pair_deferred",)
+)
+
+
+def become_next_version() -> None:
+    """Make this process one of the next version, from now on."""
+    STEPS[NEXT_SCHEMA] = _STEP
+
+
+@contextmanager
+def next_version() -> Iterator[None]:
+    """Be the next version for a while. Ledgers that were opened before stay those of this version."""
+    become_next_version()
+    try:
+        yield
+    finally:
+        del STEPS[NEXT_SCHEMA]
+
+
+def list_parts(location: LedgerLocation) -> list[str]:
+    """Return which parts of the step were applied to a ledger, as its database shows it."""
+    names = "SELECT name FROM sqlite_master UNION SELECT name FROM pragma_table_info('pair')"
+    if not isinstance(location, Path):
+        names = "SELECT indexname FROM pg_indexes UNION SELECT column_name FROM information_schema.columns"
+    found = {name for (name,) in query(location, names)}
+    return ["pre"] * ("next_version" in found) + ["post"] * ("pair_deferred" not in found)
