@@ -109,8 +109,8 @@ def find_location_problem(text: str) -> str | None:
         return f"{problem}, or {DATABASE_FORM}" if problem else None
     if _URL.fullmatch(text.strip()) is None:  # a variable from a mounted secret may end with a line break
         return (
-            f"this is not the URL of a PostgreSQL database; write {DATABASE_FORM}, and each of / ? # @ in the password "
-            "as %2F %3F %23 %40"
+            f"this is not the URL of a PostgreSQL database; write {DATABASE_FORM}, and each of % / ? # @ in the "
+            "password as %25 %2F %3F %23 %40"
         )
     return None
 

@@ -131,7 +131,7 @@ def rebuild(
         classify_place(each, "PLACE", buckets=True)
     plans, state = _load_plans(config, state if state_file is None else ledger_access.load_state_file(state_file))
     if state is None and len(places) > 1:
-        raise UsageError("several places have one ledger: name it with --state")
+        raise UsageError("several places have one ledger: name it with --state or --state-file")
     location, named = ledger_access.get_location(places[0], state), " and ".join(places)
     with (
         tempfile.TemporaryDirectory(prefix="harvester-") as folder,

@@ -210,7 +210,7 @@ class Database:
                 continue
             if committed is not None:
                 return committed
-            await self.availability.wait(1, LedgerError("the server still ends a transaction"))
+            await self.availability.wait(1, LedgerError("the server has not ended a transaction; it is asked again"))
 
     def _run(self, engine: Engine, work: Callable[[Connection, Begun], R], now: float) -> R:
         """Run one transaction on this thread. Raises ``LedgerError``, ``TransactionFailed`` or ``CommitUnknown``."""

@@ -120,7 +120,10 @@ class PostgreSQL:
         try:
             given = psycopg.conninfo.conninfo_to_dict(location.url)
         except psycopg.ProgrammingError:
-            raise UsageError("the URL of the ledger's database is invalid; check its parameters") from None
+            raise UsageError(
+                "the URL of the ledger's database is invalid; check its parameters, and write each % in the password "
+                "as %25"
+            ) from None
         self._arguments: dict[str, Any] = _CONNECTION | given
         self._watches = False
 
@@ -151,7 +154,10 @@ class PostgreSQL:
                 return False
             raise
         if status is None:
-            raise LedgerError("the server no longer knows whether a transaction was committed")
+            raise LedgerError(
+                f"the server of the ledger {self.location} has forgotten whether a transaction was committed; start "
+                "the process again: it continues with what the ledger contains"
+            )
         return None if status == "in progress" else bool(status == "committed")
 
     def watch(self) -> None:
@@ -182,7 +188,9 @@ class PostgreSQL:
 
     def describe(self, error: DBAPIError) -> str:
         """Return the server's message without the details that it adds in further lines."""
-        return str(error.orig).strip().partition("\n")[0]
+        message = str(error.orig).strip().partition("\n")[0]
+        wrong_password = "password authentication failed" in message
+        return f"{message}; in a URL, write each % in the password as %25" if wrong_password else message
 
 
 class DatabaseOwner:
