@@ -120,10 +120,6 @@ class Batches:
         epoch = await self._get_epoch()
         return await self._database.write(claim.claim, limits, probes or {}, epoch=epoch)
 
-    async def list_leased(self) -> list[Reading]:
-        """List the readings that are leased to our epoch, in no order. Use it after a claim whose reply was lost."""
-        return await self._database.read(claim.list_leased, await self._get_epoch())
-
     async def release(self, readings: Sequence[Reading]) -> None:
         """Make leased readings due again, as they were; skips those that are not leased to their epoch any more."""
         await self._database.write(leases.release, readings)
@@ -132,7 +128,7 @@ class Batches:
         """Record the outcomes of the readings of batches together with their parts, in one transaction.
 
         False, and nothing is recorded, if one of the readings is not leased to its epoch any more or one of the batches
-        was sealed before. After an error, ``is_sealed`` returns whether a batch was sealed in spite of it.
+        was sealed before.
         """
         epoch = await self._get_epoch()
         try:
@@ -145,10 +141,6 @@ class Batches:
         except LeaseOver:
             return False
         return True
-
-    async def is_sealed(self, batch_id: str) -> bool:
-        """Return whether any process has sealed a batch."""
-        return await self._database.read(is_sealed, batch_id)
 
     async def list_sealed_parts(self, batch_id: str) -> list[Part]:
         """List the parts of a batch, with their bytes, that are not stored yet."""
@@ -191,11 +183,6 @@ class Batches:
                 await self.register()
         assert self.epoch is not None
         return self.epoch
-
-
-def is_sealed(tx: Transaction, batch_id: str) -> bool:
-    """Return whether a batch exists."""
-    return tx.execute(select(batches.c.id).where(_THIS_BATCH), {"of_batch": batch_id}).first() is not None
 
 
 def list_sealed_parts(tx: Transaction, batch_id: str) -> list[Part]:

@@ -141,13 +141,6 @@ def _lease_statements(dialect: Dialect, plan: ReadingPlan, *, confirmed: bool) -
     return update(pairs).where(these, free).values(leasing), _select_readings(dialect, ours, name, ending_at)
 
 
-def list_leased(tx: Transaction, epoch: int) -> list[Reading]:
-    """List the readings that are leased to an epoch."""
-    ours = and_(LEASED, pairs.c.epoch == epoch)
-    stored = func.coalesce(pairs.c.ending_at, NOW)
-    return list(_build_readings(tx.execute(_select_readings(tx.dialect, ours, pairs.c.reading, stored)), epoch))
-
-
 def _select_readings(
     dialect: Dialect, which: ColumnElement[bool], name: ColumnElement[Any], ending_at: ColumnElement[Any]
 ) -> Select[str]:

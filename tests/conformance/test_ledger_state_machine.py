@@ -174,15 +174,13 @@ class LedgerMachine(RuleBasedStateMachine):
         limits=st.dictionaries(WORKSPACES, st.integers(1, 5), min_size=1),
         name=OWNERS,
         confirmed=st.booleans(),
-        reply_lost=st.booleans(),
     )
-    def claim(self, limits, name, confirmed, reply_lost):
+    def claim(self, limits, name, confirmed):
         """A claim returns due pairs that nobody holds, of each workspace the nearest deadlines, in this order.
 
-        Readings that yield are last, and a pair that was enqueued in time is requested even after that. A process whose
-        claim was committed without a reply finds the readings by its epoch.
+        Readings that yield are last, and a pair that was enqueued in time is requested even after that.
         """
-        owner, due, before = self.enter(name), self.list_due(limits), set(self.leased)
+        owner, due = self.enter(name), self.list_due(limits)
         owner.ledger.clock.confirmed = confirmed
         readings = self.run(owner.ledger.batches.claim(limits))
         owner.ledger.clock.confirmed = True
@@ -199,9 +197,6 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert len(mine) <= limit
         for reading in readings:
             self.lease(reading, owner, due[reading.pair], confirmed=confirmed)
-        if reply_lost and confirmed:
-            found = self.run(owner.ledger.batches.list_leased())
-            assert sorted(each for each in found if each.pair not in before) == sorted(readings)
         return multiple(*readings)
 
     def lease(self, reading: Reading, owner: Owner, pair: ExpectedPair, *, confirmed: bool) -> None:
@@ -250,13 +245,12 @@ class LedgerMachine(RuleBasedStateMachine):
         readings=st.lists(claimed, min_size=1, max_size=4, unique_by=lambda reading: reading.pair),
         kinds=st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=4, max_size=4),
         by=OWNERS,
-        reply_lost=st.booleans(),
     )
-    def seal(self, readings, kinds, by, reply_lost):
+    def seal(self, readings, kinds, by):
         """A seal records all of its readings or, if one is not leased to its epoch any more, none of them.
 
         It has a batch for each workspace, which has its own place. The same batches, and any other batch with one of
-        the readings, are refused afterwards. A process whose seal was committed without a reply finds the batches.
+        the readings, are refused afterwards.
         """
         readings = [each for each in readings if self.has_own_id(each)]
         if not readings:
@@ -267,8 +261,6 @@ class LedgerMachine(RuleBasedStateMachine):
         closed = [each for each in closed if each[1]]
         valid = all(self.holds(reading) for reading in readings)
         assert self.run(batches.seal(closed)) == valid
-        if reply_lost:
-            assert all(self.run(batches.is_sealed(batch.id)) == valid for batch, _, _ in closed)
         again = [(Batch.open(self.now), outcomes, parts) for _, outcomes, parts in closed]
         for each in (closed, again, [*again[:-1], closed[-1]]):
             assert not self.run(batches.seal(each))
@@ -317,16 +309,16 @@ class LedgerMachine(RuleBasedStateMachine):
         an owner that lost its epoch learns it at its next renewal.
         """
         for name in self.owners:
-            self.claim(limits=dict.fromkeys(PLANS, 1), name=name, confirmed=True, reply_lost=False)
+            self.claim(limits=dict.fromkeys(PLANS, 1), name=name, confirmed=True)
             held = [each for each in self.claims if self.holds(each) and each.epoch == self.owners[name].epoch]
             if len(held) > 1:
-                self.seal(readings=held[:1], kinds=["captured"], by=name, reply_lost=False)
+                self.seal(readings=held[:1], kinds=["captured"], by=name)
         if how == "again":
             self.begin_again(name=by)
         else:
             self.now += 121 * (how == "late")
             self.recover(name=by, dead=how == "dead")
-        claimed = self.claim(limits=dict.fromkeys(PLANS, 9), name=by, confirmed=True, reply_lost=True)
+        claimed = self.claim(limits=dict.fromkeys(PLANS, 9), name=by, confirmed=True)
         batches, overtaken = self.owners[by].ledger.batches, self.list_overtaken()
         for each in overtaken:
             others = [reading for reading in self.claims if self.holds(reading) and reading.pair != each.pair][:1]
@@ -346,12 +338,9 @@ class LedgerMachine(RuleBasedStateMachine):
         for kind, seconds in times:
             for workspace in limits:
                 self.keep_up(workspace=workspace)
-            before = dict(self.leased)
-            self.claim(limits=limits, name="a", confirmed=True, reply_lost=False)
-            mine = self.run(self.owners["a"].ledger.batches.list_leased())
-            new = [reading for reading in mine if reading.pair not in before]
+            new = list(self.claim(limits=limits, name="a", confirmed=True).values)
             if new:
-                self.seal(readings=new, kinds=[kind] * len(new), by="a", reply_lost=False)
+                self.seal(readings=new, kinds=[kind] * len(new), by="a")
             self.the_books_balance()
             self.now += seconds
 

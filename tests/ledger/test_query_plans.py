@@ -42,12 +42,10 @@ async def test_no_frequent_method_reads_all_rows_of_a_table(ledger, database_url
         readings = await batches.claim({"w": 5})
         assert len(readings) == 5
         (probe,) = await batches.claim({}, {"w": Probe(refused=())})
-        await batches.list_leased()
         batch, outcomes, parts = capture(readings[:2])
         others = (Rejected("status_400", "no"), Deferred("timeout"), Returned())
         outcomes += [ReadingOutcome(*each) for each in zip(readings[2:], others, strict=True)]
         assert await batches.seal([(batch, outcomes, parts)])
-        await batches.is_sealed(batch.id)
         await batches.list_sealed_parts(batch.id)
         await batches.mark_stored(batch.id, dataset=DATASET, destination="d")
         await batches.release([probe])
