@@ -9,19 +9,17 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
 from itertools import islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from benchmarks.torture.check_output import CheckFailed, OutputChecker, Pair, check_books, check_secrets
 from benchmarks.torture.storage_targets import BucketPlace, FolderPlace
-from benchmarks.torture.torture_target import LEASE_SECONDS, start_harvester, start_stand_in
+from benchmarks.torture.torture_target import LEASE_SECONDS, start_harvester, start_stand_in, wait_until_serving
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.support.processes import free_port
 
@@ -55,7 +53,10 @@ class Torture:
         self.pairs = LIST_PAIRS * (3 * kills // 2 + 50)
         self.population = iter(Simulator(SimulatorConfig(seed=seed, pairs=self.pairs)).population)
         self.log = self.output / "responses.ndjson"  # not on the disk that becomes full
-        self.checker = OutputChecker(self.log, place.parts, self.last_reading)
+        self.checker = OutputChecker([self.log], place.parts, self.last_reading)
+        self.findings: list[str] = []
+        """What else the checks at the end have found: sentences to print."""
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(disk), "HARVESTER_PATIENCE_SECONDS": "1"}
         self._api: BaseProcess | None = None
         (disk / "valid.key").write_text(self.keys[-1])
         self.log.touch()
@@ -97,10 +98,7 @@ class Torture:
             latency_seconds=self.rng.choice([0.001, 0.01, 0.05]), log=self.log,
             fault_rate=0.0 if without_faults else self.rng.choice([0.0, 0.02, 0.1]),
         ))  # fmt: skip
-        while True:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            time.sleep(0.01)
+        wait_until_serving(self.port)
 
     def stop_api(self) -> None:
         """Kill the stand-in."""
@@ -113,10 +111,9 @@ class Torture:
         self.counts["started"] += 1
         jumps = [0.0] if right_clock else [self.rng.choice(self.jumps) for _ in range(2)]
         self.counts["wrong clocks"] += jumps[0] != 0
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.disk), "HARVESTER_PATIENCE_SECONDS": "1"}
         output = self.output / f"output-{self.counts['started'] % 8}"
         process = start_harvester(
-            self.disk, env | self.place.env, [*arguments] or self.arguments(), output=output, jumps=jumps
+            self.disk, self.env | self.place.env, [*arguments] or self.arguments(), output=output, jumps=jumps
         )
         process.name = output.name
         return process
@@ -223,7 +220,7 @@ class Torture:
         printed = self.output / "books"
         process = start_harvester(
             self.disk,
-            {"PATH": os.environ["PATH"]},
+            self.env,
             ["status", "--json", "-o", self.place.out],
             output=printed,
             jumps=[0.0],

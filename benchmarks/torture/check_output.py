@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import zstandard
@@ -27,42 +27,46 @@ class CheckFailed(Exception):  # noqa: N818 - it is a result, not an error of th
 class OutputChecker:
     """Compares the parts with the stand-in's log repeatedly, and keeps what it has read."""
 
-    def __init__(self, log: Path, parts: Callable[[], Parts], last_reading: str) -> None:
-        """Read the stand-in's ``log`` as it grows; ``parts`` gives all parts that a reader finds, by name.
+    def __init__(self, logs: Sequence[Path], parts: Callable[[], Parts], last_reading: str) -> None:
+        """Read the stand-in's ``logs`` as they grow; ``parts`` gives all parts that a reader finds, by name.
 
         A pair must not be requested after its last reading is stored.
         """
         self._last_reading = last_reading
-        self._log = log
+        self._read_to = dict.fromkeys(logs, 0)
         self._read_parts = parts
-        self._at = 0
         self._digests: dict[str, str] = {}
         self._stored: set[Pair] = set()
-        self._captures: Counter[Reading] = Counter()
+        self.captures: Counter[Reading] = Counter()
+        """How many captures of each reading the parts contain."""
         self._verdicts: dict[Pair, set[str]] = {}
         self._part_of: dict[Reading, set[str]] = {}
         self.responses = 0
 
     def read_responses(self) -> list[Pair]:
         """Return the pairs of the responses since the last call; an incomplete last line is left for the next one."""
-        with self._log.open("rb") as file:
-            file.seek(self._at)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._at += len(whole)
-        lines = [json.loads(line) for line in whole.splitlines()]
+        lines = [json.loads(line) for log in self._read_to for line in self._read_lines(log)]
         self.responses += len(lines)
         for line in lines:
             if line["verdict"]:
                 self._verdicts.setdefault((line["campaign_id"], line["send_id"]), set()).add(line["verdict"])
         return [(line["campaign_id"], line["send_id"]) for line in lines]
 
+    def _read_lines(self, log: Path) -> list[bytes]:
+        with log.open("rb") as file:
+            file.seek(self._read_to[log])
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read_to[log] += len(whole)
+        return whole.splitlines()
+
     def check(self) -> None:
-        """Check everything since the last check. Call it while no harvester runs. Raises ``CheckFailed``."""
+        """Check everything since the last check. Raises ``CheckFailed``."""
         requested_again = self._stored & set(self.read_responses())
         if requested_again:
             raise CheckFailed(f"requested again after the last reading was stored: {sorted(requested_again)[:3]}")
         parts = self._read_parts()
+        self.read_responses()  # these may have been sent before the parts were stored
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
         changed = [name for name, digest in self._digests.items() if digests.get(name) != digest]
         if changed:
@@ -77,7 +81,7 @@ class OutputChecker:
             self._part_of.setdefault((*pair, reading), set()).add(name)
             if row["level"] != "capture":
                 continue
-            self._captures[*pair, reading] += 1
+            self.captures[*pair, reading] += 1
             if reading == self._last_reading:
                 self._stored.add(pair)
             if row["verdict"] not in self._verdicts.get(pair, ()):
@@ -85,8 +89,8 @@ class OutputChecker:
 
     def check_complete(self, enqueued_pairs: set[Pair]) -> None:
         """Check that each pair has its last reading, each reading is complete in one part, and nothing else exists."""
-        missing, unknown = enqueued_pairs - self._stored, {reading[:2] for reading in self._captures} - enqueued_pairs
-        repeated = [reading for reading, count in self._captures.items() if count > 1]
+        missing, unknown = enqueued_pairs - self._stored, {reading[:2] for reading in self.captures} - enqueued_pairs
+        repeated = [reading for reading, count in self.captures.items() if count > 1]
         if missing or repeated or unknown:
             problems = (
                 f"{problem} {sorted(pairs)[:3]} ({len(pairs)})"
@@ -100,7 +104,7 @@ class OutputChecker:
     @property
     def captured(self) -> Counter[str]:
         """The number of captures in the parts, by reading."""
-        return Counter(reading for _, _, reading in self._captures)
+        return Counter(reading for _, _, reading in self.captures)
 
 
 def parse_rows(name: str, data: bytes) -> list[dict]:

@@ -29,7 +29,7 @@ class ServiceTarget(Torture):
         """Send messages to a queue on ``broker_server``."""
         super().__init__(disk, place, seed=seed, kills=kills)
         self.broker_server, self.queue = broker_server, create_queue_name()
-        self._sent_at: dict[Pair, float | None] = {}
+        self.sent_at: dict[Pair, float | None] = {}
         (disk / "broker.key").write_text(broker_server.url)
 
     async def set_up(self) -> None:
@@ -67,11 +67,19 @@ class ServiceTarget(Torture):
         return ["serve", "--config", "harvester.toml", "--concurrency", str(self.rng.choice([2, 8, 64])), *idle]
 
     async def enqueue_pairs(self) -> None:
-        """Send messages of new pairs, most with a time; repeat some pairs and some messages."""
+        """Send messages of some new pairs."""
         pairs = self.new_pairs(self.rng.randrange(1, LIST_PAIRS))
-        self._sent_at |= {pair: time.time() if self.rng.random() < 0.8 else None for pair in pairs}
+        await self.broker_server.send(self.queue, *self.create_messages(pairs))
+
+    def choose_time(self) -> float | None:
+        """Return the time of a new send: mostly now; for some it is unknown."""
+        return time.time() if self.rng.random() < 0.8 else None
+
+    def create_messages(self, pairs: list[Pair]) -> list[bytes]:
+        """Return messages of new pairs; some pairs, also older ones, and some messages are repeated."""
+        self.sent_at |= {pair: self.choose_time() for pair in pairs}
         self.enqueued_pairs |= set(pairs)
-        pairs += self.rng.choices(sorted(self._sent_at), k=len(pairs) // 2)
+        pairs += self.rng.choices(sorted(self.sent_at), k=len(pairs) // 2)
         self.rng.shuffle(pairs)
         bodies = []
         while pairs:
@@ -80,7 +88,7 @@ class ServiceTarget(Torture):
             pairs = pairs[size:]
         bodies += self.rng.choices(bodies, k=len(bodies) // 3)
         self.counts["messages"] += len(bodies)
-        await self.broker_server.send(self.queue, *bodies)
+        return bodies
 
     def _message(self, pairs: list[Pair]) -> bytes:
         named = [self.describe_pair(pair) for pair in pairs]
@@ -88,7 +96,7 @@ class ServiceTarget(Torture):
 
     def describe_pair(self, pair: Pair) -> dict[str, str]:
         """Return a pair as a message contains it."""
-        at = self._sent_at[pair]
+        at = self.sent_at[pair]
         sent = {} if at is None else {"sent_at": datetime.fromtimestamp(at, UTC).isoformat()}
         return {"campaign_id": pair[0], "send_id": pair[1]} | sent
 

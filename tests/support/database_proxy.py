@@ -74,7 +74,11 @@ class DatabaseProxy:
         task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server = _Connection(*await asyncio.open_connection("127.0.0.1", self._server.port))
+        try:
+            server = _Connection(*await asyncio.open_connection("127.0.0.1", self._server.port))
+        except OSError:  # it is unavailable
+            writer.close()
+            return
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._forward_requests(reader, server))

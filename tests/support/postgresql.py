@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,8 +59,16 @@ def run_as_other_user() -> dict[str, Any]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
+def _is_running(pid: int) -> bool:
+    """Return whether a process exists and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class PostgreSQL:
-    """A server in a temporary folder. ``kill`` and ``start`` keep its port and its databases."""
+    """A server in a temporary folder. ``stop``, ``kill`` and ``start`` keep its port and its databases."""
 
     def __init__(self, options: Mapping[str, str] = _OPTIONS) -> None:
         """Create and start it. The folders of pytest are closed to other users, so it has a folder elsewhere."""
@@ -99,11 +108,40 @@ class PostgreSQL:
                 self._admin = psycopg.connect(self._superuser_url("postgres"), autocommit=True)
                 return
 
-    def stop(self) -> None:
-        """Stop it as a failure does: it aborts all connections, and recovers when it starts again."""
+    def stop(self, number: signal.Signals = signal.SIGQUIT) -> None:
+        """Stop it as a failure does: it aborts all connections, and recovers when it starts again.
+
+        With SIGINT, it ends its connections, and has nothing to recover.
+        """
         self._admin.close()
-        self._process.send_signal(signal.SIGQUIT)
+        self._process.send_signal(number)
         self._process.wait()
+
+    def kill(self) -> None:
+        """Kill its main process. The others notice that and end, which this waits for: they would prevent a start."""
+        children = self._list_children()
+        self.stop(signal.SIGKILL)
+        while any(_is_running(pid) for pid in children):
+            time.sleep(0.01)
+
+    def suspend(self) -> None:
+        """Suspend all its processes."""
+        self._process.send_signal(signal.SIGSTOP)  # it starts no others from now on
+        self._signal_children(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let all its processes continue."""
+        self._signal_children(signal.SIGCONT)
+        self._process.send_signal(signal.SIGCONT)
+
+    def _signal_children(self, number: signal.Signals) -> None:
+        for pid in self._list_children():
+            with contextlib.suppress(ProcessLookupError):  # its connection was closed
+                os.kill(pid, number)
+
+    def _list_children(self) -> list[int]:
+        pid = self._process.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -146,11 +184,16 @@ class PostgreSQL:
         cursor = self._admin.execute(statement.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
 
-    @contextmanager
-    def database(self) -> Iterator[str]:
-        """Create a database that belongs to the ordinary user, and drop it at the end; yields its name."""
+    def create_database(self) -> str:
+        """Create a database that belongs to the ordinary user, and return its name."""
         name = next(self._names)
         self.execute(f"CREATE DATABASE {name} OWNER {USER} TEMPLATE template0")
+        return name
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """Create a database, and drop it at the end; yields its name."""
+        name = self.create_database()
         try:
             yield name
         finally:

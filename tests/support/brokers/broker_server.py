@@ -39,6 +39,14 @@ class Server:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
                 time.sleep(0.01)
 
+    def suspend(self) -> None:
+        """Suspend it and all its children."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it and all its children continue."""
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     async def wait_until_ready(self) -> None:
         """Wait until it accepts connections."""
         async with asyncio.timeout(60):
