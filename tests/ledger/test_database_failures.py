@@ -14,6 +14,7 @@ from tests.support.clocks import SettableClock
 from tests.support.database_proxy import DatabaseProxy, Fault
 from tests.support.ledger_cycles import NOW, capture, list_sends, run_cycles
 from tests.support.ledger_file import query
+from tests.support.postgresql_standby import replicated_servers
 
 each_fault = pytest.mark.parametrize(
     "fault",
@@ -156,6 +157,40 @@ async def test_a_ledger_waits_for_a_server_that_refuses_to_work(postgresql, chan
             async with outage(ledger, postgresql.altered(name, change, restore), reason=reason):
                 pass
         await check_books(location, captured=0, pending=2)
+
+
+@pytest.mark.long
+async def test_a_ledger_continues_on_a_synchronous_standby_that_is_promoted():
+    """With both servers in its URL, it waits until one accepts changes; nothing that was committed is lost."""
+    with replicated_servers() as (primary, standby, location):
+        async with opened(location) as ledger:
+            await ledger.intake.enqueue(list_sends(3), once=True)
+            assert len(await ledger.batches.claim({"w": 1})) == 1
+            primary.stop()
+            claim = await claim_from_failing_server(ledger)
+            standby.promote()
+            assert len(await claim) == 1
+        await check_books(location, captured=0, pending=3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("sqlstate", "reason"),
+    [
+        ("53100", "could not extend file: No space left on device"),
+        ("57014", "canceling statement due to statement timeout"),
+        ("55P03", "canceling statement due to lock timeout"),
+    ],
+    ids=["full", "slow", "locked"],
+)
+async def test_a_ledger_waits_for_a_server_that_cannot_finish_a_statement(postgresql, database_url, sqlstate, reason):
+    """While its disk is full, or it is too slow for the timeouts of a statement, verbs wait."""
+    async with opened(database_url) as ledger:
+        await ledger.intake.enqueue(list_sends(2), once=True)
+        name = str(database_url).rpartition("/")[2]
+        async with outage(ledger, postgresql.refusing_updates(name, sqlstate, reason), reason=reason):
+            pass
+    await check_books(database_url, captured=0, pending=2)
 
 
 @pytest.mark.long

@@ -29,7 +29,7 @@ compiled_statements.share_dialect(PGDialect_psycopg)
 
 USER, SUPERUSER = "harvester", "postgres"
 _DEBIAN = Path("/usr/lib/postgresql")
-_OPTIONS = {
+OPTIONS = {
     "fsync": "off",  # the machine does not fail, only the server
     "full_page_writes": "off",
     "wal_level": "minimal",
@@ -70,7 +70,7 @@ def _is_running(pid: int) -> bool:
 class PostgreSQL:
     """A server in a temporary folder. ``stop``, ``kill`` and ``start`` keep its port and its databases."""
 
-    def __init__(self, options: Mapping[str, str] = _OPTIONS) -> None:
+    def __init__(self, options: Mapping[str, str] = OPTIONS) -> None:
         """Create and start it. The folders of pytest are closed to other users, so it has a folder elsewhere."""
         self._options = options
         self._programs = find_programs()
@@ -84,7 +84,7 @@ class PostgreSQL:
         try:
             self._create()
             self.start()
-            self.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{DATABASE_PASSWORD}'")
+            self._create_role()
         except BaseException:
             shutil.rmtree(self.folder)
             raise
@@ -94,6 +94,9 @@ class PostgreSQL:
         format_options = ("--no-locale", "--encoding=UTF8", "--no-sync", "--no-instructions")
         command = (self._programs / "initdb", "--pgdata", self.folder / "data", *authentication, *format_options)
         subprocess.run(command, check=True, capture_output=True, cwd=self.folder, **self.user)
+
+    def _create_role(self) -> None:
+        self.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{DATABASE_PASSWORD}'")
 
     def start(self) -> None:
         """Start it, the first time or after ``stop``, and wait until it accepts connections."""
@@ -162,6 +165,20 @@ class PostgreSQL:
         finally:
             self.execute(f"ALTER DATABASE {database} {restore}")
             self.terminate_connections(database)
+
+    @contextmanager
+    def refusing_updates(self, database: str, sqlstate: str, message: str) -> Iterator[None]:
+        """Let each update of a pair fail with an error of the server, until the end."""
+        with psycopg.connect(self._superuser_url(database), autocommit=True) as connection:
+            connection.execute(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                f"RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = '{message}'; END $$".encode()
+            )
+            connection.execute("CREATE TRIGGER refuse BEFORE UPDATE ON pair EXECUTE FUNCTION refuse()")
+            try:
+                yield
+            finally:
+                connection.execute("DROP FUNCTION refuse CASCADE")
 
     def close(self) -> None:
         """Stop it, and delete its databases."""
