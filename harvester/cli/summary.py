@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harvester.cli import books, output
@@ -48,6 +48,7 @@ def _as_dict(done: "Summary") -> dict[str, Any]:
         "parts": done.parts,
         "rows": done.rows,
         "part_bytes": done.part_bytes,
+        "places": done.places,
         "unstored_batches": done.unstored,
         "planned_readings": done.planned,
         "requests": dict(done.requests),
@@ -63,9 +64,8 @@ def _as_dict(done: "Summary") -> dict[str, Any]:
 
 def _result_lines(done: "Summary", *, verbose: bool) -> list[str]:
     """Return what was captured and written, and what it took."""
-    written = (
-        f"{output.plural(done.rows, 'row')} in {output.plural(done.parts, 'part')}, {done.part_bytes / 1e6:.1f} MB"
-    )
+    rows, parts = output.plural(done.rows, "row"), output.plural(done.parts, "part")
+    written = f"{rows} in {parts}, {done.part_bytes / 1e6:.1f} MB, to {_name_places(done.places)}"
     lines = books.book_lines(done.books, done.workspaces, width=output.get_width(sys.stderr))
     lines.append("wrote      " + (written if done.parts else "nothing, since this run captured no pair"))
     for label, counts, group in (
@@ -77,6 +77,12 @@ def _result_lines(done: "Summary", *, verbose: bool) -> list[str]:
         lines.append(f"{label:<10} {listed or 'none'}")
     lines.append(f"waited     {done.waited_seconds:.1f} s for quota")
     return lines
+
+
+def _name_places(places: Sequence[str]) -> str:
+    if len(places) > 1:
+        return output.plural(len(places), "place")
+    return "standard output" if places == ["-"] else "".join(places)
 
 
 def _count_groups(counts: Mapping[str, int], group: Callable[[str], str]) -> dict[str, int]:

@@ -205,7 +205,7 @@ class Run:
             skipped=pairs.skipped,
             interrupted=self._stopped, lists_read=self._lists_read, unstored=uploader.waiting,
             problem=uploader.problem or (list_error if isinstance(list_error, HarvesterError) else None),
-            planned=await self._ledger.reports.count_planned(),
+            places=list(self._settings.list_places()), planned=await self._ledger.reports.count_planned(),
             clock_difference_seconds=None if difference is None else round(difference, 1),
             windows_unknown=self._windows_unknown,
             clock_problem=wrong.detail if wrong else None,

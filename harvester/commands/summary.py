@@ -11,7 +11,8 @@ from harvester.errors import ExitCode, HarvesterError
 class Summary:
     """The result of a run, and the state of the ledger after it.
 
-    ``lists_read`` is whether all lists were read to their end. ``problem`` is what ended the run early.
+    ``places`` are those of the parts. ``lists_read`` is whether all lists were read to their end. ``problem`` is what
+    ended the run early.
     """
 
     workspaces: dict[str, Books]
@@ -26,6 +27,7 @@ class Summary:
     parts: int = 0
     rows: int = 0
     part_bytes: int = 0
+    places: list[str] = field(default_factory=list)
     requests: Counter[str] = field(default_factory=Counter)
     responses: Counter[str] = field(default_factory=Counter)
     throttled: int = 0

@@ -67,7 +67,7 @@ class Workspace(BaseModel):
         """Return the endpoint as it was parsed, so that requests go to what was checked."""
         origin = ORIGIN.fullmatch(value)
         if origin is None or not is_host(origin[2]):
-            raise ValueError("must be an origin such as https://rest.fra-01.braze.eu, without a path")
+            raise ValueError("must be a URL without a path, such as https://rest.fra-01.braze.eu")
         scheme, host, port = origin[1].lower(), origin[2].lower(), origin[3] or ""
         if host not in LOOPBACK:
             if scheme != "https":
