@@ -104,10 +104,11 @@ def parse_ledger_location(text: str, what: str) -> LedgerLocation:
 
 def find_location_problem(text: str) -> str | None:
     """Return why a text names no place for a ledger; None if it names one."""
-    if not _DATABASE.match(text.strip()):
+    url = text.strip()  # a variable from a mounted secret may end with a line break
+    if not _DATABASE.match(url):
         problem = find_place_problem(text)
         return f"{problem}, or {DATABASE_FORM}" if problem else None
-    if _URL.fullmatch(text.strip()) is None:  # a variable from a mounted secret may end with a line break
+    if _URL.fullmatch(url) is None or not url.isprintable():
         return (
             f"this is not the URL of a PostgreSQL database; write {DATABASE_FORM}, and each of % / ? # @ in the "
             "password as %25 %2F %3F %23 %40"

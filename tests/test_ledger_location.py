@@ -33,7 +33,8 @@ def test_a_path_is_the_location_of_a_file():
 
 
 @pytest.mark.parametrize(
-    "text", ["postgresql://u:s3cret@h/d with spaces", "postgresql://u:s3/cret@h/d", "host=h password=s3cret", "POSTGRESQL://h/d#s3cret"]
+    "text", ["postgresql://u:s3cret@h/d with spaces", "postgresql://u:s3/cret@h/d", "host=h password=s3cret", "POSTGRESQL://h/d#s3cret",
+     "postgresql://u:s3cret@h/d\0", "postgresql://u:s3cret@h/d\x1b[31m", "postgresql://u:s3cret@h/d\npostgresql://h/d"]
 )  # fmt: skip
 def test_an_unusable_url_is_refused_without_repeating_it(text):
     """What may contain a password is not part of the error."""

@@ -116,12 +116,13 @@ async def _check_ledger(location: LedgerLocation, clock: Clock) -> tuple[str, st
     """Open the ledger, or one that is not kept; returns its id, and the finding."""
     if await _exists(location, clock):
         async with await Ledger.open(location, clock=clock) as ledger:
+            await Ledger.try_to_write(location, clock=clock)
             if wrong := await ledger.reports.find_wrong_counts():
                 raise LedgerError(f"the counts of the ledger {location} are wrong ({wrong[0]}); {_RESTORE_HINT}")
             return ledger.ledger_id, "can be read and written"
     missing = "does not exist yet, and can be created"
     if not isinstance(location, Path):
-        return await Ledger.try_to_create(location, clock=clock), missing
+        return await Ledger.try_to_write(location, clock=clock), missing
     with temporary_folder_at(location.parent) as folder:
         async with await Ledger.open(folder / location.name, clock=clock) as draft:
             return draft.ledger_id, missing

@@ -24,7 +24,7 @@ from harvester.ledger.braze_time import ClockDifference
 from harvester.ledger.database import Database
 from harvester.ledger.dialect import Owner
 from harvester.ledger.intake import Intake
-from harvester.ledger.migrations import find_id, get_id, has_ledger, prepare, try_to_create
+from harvester.ledger.migrations import find_id, get_id, has_ledger, prepare, try_to_write
 from harvester.ledger.rebuild import rebuild
 from harvester.ledger.reports import Reports
 from harvester.ledger.upkeep import Upkeep
@@ -117,11 +117,11 @@ class Ledger:
             await database.close()
 
     @staticmethod
-    async def try_to_create(location: LedgerLocation, *, clock: Clock) -> str:
-        """Create the ledger in a database, and undo it; returns the id that it had. Raises ``LedgerError``."""
+    async def try_to_write(location: LedgerLocation, *, clock: Clock) -> str:
+        """Create the ledger, or change it, and undo that; returns its id. Raises ``LedgerError`` at once."""
         database = Database(location, clock)
         try:
-            return await database.write(try_to_create)
+            return await database.write(try_to_write)
         finally:
             await database.close()
 

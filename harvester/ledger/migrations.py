@@ -24,6 +24,8 @@ from harvester.place import LedgerLocation
 ListLiving = Callable[[Collection[str]], list[str]]
 """Lists the processes that use the ledger, given those whose leases have not ended; see ``Backend.list_living``."""
 
+_FOREIGN = "this is a database of another program; name another one with --state"
+
 
 @dataclass(frozen=True, slots=True)
 class About:
@@ -47,7 +49,9 @@ def find_about(tx: Transaction) -> About | None:
     """Return what a ledger says about itself; None if there is no ledger."""
     if not has_ledger(tx):
         return None
-    row = tx.execute(text("SELECT * FROM about")).mappings().one()  # the columns depend on the schema
+    row = tx.execute(text("SELECT * FROM about")).mappings().first()  # the columns depend on the schema
+    if row is None or not {"ledger_id", "schema_version"} <= row.keys():
+        raise LedgerError(_FOREIGN)
     return About(row["ledger_id"], row["schema_version"], row.get("oldest_schema", row["schema_version"]))
 
 
@@ -105,10 +109,11 @@ def prepare(tx: Transaction, list_living: ListLiving) -> str:
     return found.ledger_id
 
 
-def try_to_create(tx: Transaction) -> str:
-    """Create a ledger, and undo it in the same transaction; returns the id that it had. Raises ``LedgerError``."""
+def try_to_write(tx: Transaction) -> str:
+    """Create or change a ledger, and undo it in the same transaction; returns its id. Raises ``LedgerError``."""
     with tx.connection.begin_nested() as savepoint:
         ledger_id = prepare(tx, list)
+        tx.execute(update(about).values(schema_version=about.c.schema_version))
         savepoint.rollback()
     return ledger_id
 
@@ -174,7 +179,7 @@ def create_tables(tx: Transaction) -> None:
     """Create the tables of a ledger in an empty database. Raises ``LedgerError`` if there are other tables."""
     tables = set(inspect(tx.connection).get_table_names())
     if tables if tx.dialect.single_writer else tables & metadata.tables.keys():  # a server's may contain others
-        raise LedgerError("this is a database of another program; name another one with --state")
+        raise LedgerError(_FOREIGN)
     metadata.create_all(tx.connection, checkfirst=False)  # there is none yet
     for statement in tx.dialect.after_create:
         tx.execute(text(statement))

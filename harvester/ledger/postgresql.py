@@ -33,6 +33,9 @@ _CONNECTION = {
     "prepare_threshold": None,  # PgBouncer gives the next transaction another connection of the server
 }
 
+_ALWAYS = {"client_encoding": "utf8"}
+"""What neither the URL nor the environment can change: psycopg returns text in some other encodings as bytes."""
+
 _TIMEOUTS = (
     "set_config('statement_timeout', '30s', true), set_config('lock_timeout', '10s', true),"
     " set_config('idle_in_transaction_session_timeout', '60s', true)"
@@ -67,7 +70,15 @@ _LOCK_SCHEMA = (
     "SELECT set_config('lock_timeout', '2s', true)",
 )
 
-_AFTER_CREATE = tuple(
+_CHECK_ENCODING = """
+DO $$ BEGIN
+    IF current_setting('server_encoding') <> 'UTF8' THEN
+        RAISE 'its encoding is %, but must be UTF8; create another one WITH ENCODING ''UTF8'' TEMPLATE template0',
+            current_setting('server_encoding');
+    END IF;
+END $$"""
+
+_SET_AUTOVACUUM = tuple(
     f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05)"
     for table in ("pair", "outcome", "pair_count", "outcome_count", "part", "batch")
 )
@@ -102,7 +113,7 @@ DIALECT = Dialect(
     lock_schema=_LOCK_SCHEMA,
     lock_about="LOCK TABLE about IN ACCESS EXCLUSIVE MODE",
     lift_timeout="SELECT set_config('statement_timeout', '0', true)",
-    after_create=_AFTER_CREATE,
+    after_create=(_CHECK_ENCODING, *_SET_AUTOVACUUM),
 )
 
 
@@ -124,7 +135,7 @@ class PostgreSQL:
                 "the URL of the ledger's database is invalid; check its parameters, and write each % in the password "
                 "as %25"
             ) from None
-        self._arguments: dict[str, Any] = _CONNECTION | given
+        self._arguments: dict[str, Any] = _CONNECTION | given | _ALWAYS
         self._watches = False
 
     def connect(self, *, reads_only: bool) -> Engine:

@@ -89,3 +89,17 @@ async def test_the_password_is_never_shown(on_database, tmp_path, postgresql):
     assert "write each % in the password as %25" in refused
     (tmp_path / "ledger.key").write_text(url.url.replace("@", "%-wrong@"))
     assert "write each % in the password as %25" in await run(on_database, "status", code=2)
+
+
+@pytest.mark.long
+async def test_doctor_reports_a_database_that_can_only_be_read(on_database, tmp_path, postgresql):
+    """Commands that write would wait for it. It is a standby, or its disk is full and it was set to read-only."""
+    on_database.env["BRAZE_ENDPOINT"] = "http://127.0.0.1:1"
+    with postgresql.database() as name:
+        (tmp_path / "ledger.key").write_text(postgresql.url(name).url)
+        (tmp_path / "bad.csv").write_text(BAD_LINE)
+        await run(on_database, "enqueue", "bad.csv", code=3)
+        read_only = "SET default_transaction_read_only = on", "RESET default_transaction_read_only"
+        with postgresql.altered(name, *read_only):
+            assert "cannot execute UPDATE in a read-only transaction" in await run(on_database, "doctor", code=2)
+            assert "accepted   0" in await run(on_database, "status")

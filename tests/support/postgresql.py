@@ -201,16 +201,16 @@ class PostgreSQL:
         cursor = self._admin.execute(statement.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
 
-    def create_database(self) -> str:
+    def create_database(self, options: str = "") -> str:
         """Create a database that belongs to the ordinary user, and return its name."""
         name = next(self._names)
-        self.execute(f"CREATE DATABASE {name} OWNER {USER} TEMPLATE template0")
+        self.execute(f"CREATE DATABASE {name} OWNER {USER} TEMPLATE template0 {options}")
         return name
 
     @contextmanager
-    def database(self) -> Iterator[str]:
+    def database(self, options: str = "") -> Iterator[str]:
         """Create a database, and drop it at the end; yields its name."""
-        name = self.create_database()
+        name = self.create_database(options)
         try:
             yield name
         finally:
