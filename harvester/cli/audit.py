@@ -116,7 +116,11 @@ def _print_json(done: "Audit", listed: "Input", rejects: "RejectsFile", differen
     uncovered = {
         state: {"readable": done.uncovered[state, True], "lost": done.uncovered[state, False]} for state in STATES
     }
-    notes = {"bad_line_reasons": rejects.reasons, "skipped": dict(listed.skipped), "notes": listed.notes}
+    notes = {
+        "bad_line_reasons": rejects.reasons,
+        "skipped": dict(listed.skipped),
+        "notes": [*listed.notes, *rejects.notes],
+    }
     output.print_json(counts | uncovered | notes, indent=False, to_stderr=True)
 
 

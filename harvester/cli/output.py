@@ -125,9 +125,10 @@ def limit_lines(label: str, lines: Sequence[str]) -> list[str]:
 
 def list_lines(listed: "Input", rejects: "RejectsFile", *, see_file: bool = True) -> list[str]:
     """Return what was read, not read or skipped in a list, and its notes. ``see_file`` names the file of rejects."""
-    where = str(rejects.path) if see_file else None
+    where = str(rejects.file) if see_file and rejects.file else None
     unread = unread_lines(rejects.count, listed.lines, rejects.reasons, where=where)
-    return [*read_lines(listed.formats), *unread, *skipped_lines(listed.skipped), *note_lines(listed.notes)]
+    notes = note_lines([*listed.notes, *rejects.notes])
+    return [*read_lines(listed.formats), *unread, *skipped_lines(listed.skipped), *notes]
 
 
 def read_lines(formats: Sequence[str]) -> list[str]:

@@ -59,7 +59,8 @@ def enqueue(
     listed = Input(pairs, workspaces=workspaces, stdin=streams.get_stdin(), now=now, options=list_options)
     rejects = RejectsFile(rejects_folder / "rejects.ndjson")
     new, known, unserved = asyncio.run(_enqueue(location, listed, rejects, workspaces))
-    unread = f", {output.plural(rejects.count, 'line')} unreadable, see {rejects.path}" if rejects.count else ""
+    unread = f", {output.plural(rejects.count, 'line')} unreadable" if rejects.count else ""
+    unread += f", see {rejects.file}" if rejects.file else ""
     counts = f"{output.plural(new, 'pair is', 'pairs are')} new, {output.plural(known, 'was', 'were')} known{unread}"
     output.print_lines([counts, *(f"           {reason}" for reason in rejects.reasons)])
     output.print_lines([output.clock_line(difference)], err=True)
@@ -69,9 +70,8 @@ def enqueue(
             "them several times, start harvester serve, then enqueue them again."
         )
         output.print_lines([text], err=True)
-    output.print_lines(
-        [*output.read_lines(listed.formats), *output.skipped_lines(listed.skipped), *output.note_lines(listed.notes)]
-    )
+    notes = output.note_lines([*listed.notes, *rejects.notes])
+    output.print_lines([*output.read_lines(listed.formats), *output.skipped_lines(listed.skipped), *notes])
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
 

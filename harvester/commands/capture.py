@@ -199,8 +199,8 @@ class Run:
         difference, wrong, unconfirmed_at = self._clock.difference, time.condition(), time.unconfirmed_at
         summary = Summary(
             workspaces=await self._ledger.reports.get_books_by_workspace(), lines=pairs.lines, bad_lines=rejects.count,
-            reasons=rejects.reasons, formats=pairs.formats, notes=pairs.notes,
-            rejects_file=str(rejects.path) if rejects.count else None,
+            reasons=rejects.reasons, formats=pairs.formats, notes=[*pairs.notes, *rejects.notes],
+            rejects_file=str(rejects.file) if rejects.file else None,
             naive_times=pairs.naive_times,
             skipped=pairs.skipped,
             interrupted=self._stopped, lists_read=self._lists_read, unstored=uploader.waiting,

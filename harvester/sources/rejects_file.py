@@ -24,7 +24,8 @@ class BadLineCollector(Protocol):
 class RejectsFile:
     """Writes bad lines to an NDJSON file. Each run creates a new file, at its first bad line.
 
-    ``count`` is the number of lines. ``reasons`` describes the first bad lines: location, field and problem.
+    ``count`` is the number of lines. ``reasons`` describes the first bad lines: location, field and problem. If the
+    file cannot be written, the other lines are read all the same.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +33,27 @@ class RejectsFile:
         self.path = path
         self.count = 0
         self.reasons: list[str] = []
-        path.unlink(missing_ok=True)
+        self._problem: str | None = None
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._problem = error.strerror
+
+    @property
+    def file(self) -> Path | None:
+        """The file with all bad lines; None if there are none, or if it cannot be written."""
+        return self.path if self.count and self._problem is None else None
+
+    @property
+    def notes(self) -> list[str]:
+        """What to do if the file cannot be written."""
+        if not self.count or self._problem is None:
+            return []
+        note = (
+            f"{self.path} does not have all bad lines, because it cannot be written: {self._problem}. The other lines "
+            "were read. To get all bad lines, make that folder writable, and repeat the command"
+        )
+        return [note]
 
     def add(self, bad: BadLine) -> None:
         """Append one bad line."""
@@ -44,6 +65,14 @@ class RejectsFile:
         record = {"source": source, "line": bad.line, "field": field, "problem": problem, "text": text}
         if bad.lines > 1:
             record["lines"] = bad.lines
+        if self._problem is not None:
+            return
+        try:
+            self._write(orjson.dumps(record) + b"\n")
+        except OSError as error:
+            self._problem = error.strerror
+
+    def _write(self, line: bytes) -> None:
         make_private_folder(self.path.parent)
         with append_private(self.path) as file:
-            file.write(orjson.dumps(record) + b"\n")
+            file.write(line)

@@ -121,3 +121,19 @@ async def test_blanks_around_ids_are_ignored(harvester, tmp_path):
     assert (await harvester.run("show", " s "))[0] == 0
     code, out, _ = await harvester.run("remove", "--pair", "c ", " s")
     assert (code, out) == (0, "removed 1 of 1 pair\n")
+
+
+async def test_pairs_are_enqueued_if_bad_lines_cannot_be_written(harvester, tmp_path):
+    """The command shows the first bad lines, and says which file cannot be written and what to do."""
+    (tmp_path / "sends.csv").write_text("campaign_id,send_id\nc,\nc,one\nc,\nc,two\n")
+    rejects = tmp_path / "rejects.ndjson"
+    rejects.mkdir()
+    code, out, err = await harvester.run("enqueue", "sends.csv", "--state", "ledger.db")
+    assert (code, out.splitlines()[0]) == (3, "2 pairs are new, 0 were known, 2 lines unreadable"), err
+    assert "sends.csv:2: send_id is empty" in out
+    assert "rejects.ndjson does not have all bad lines, because it cannot be written: Is a directory." in out
+    rejects.rmdir()
+    assert (
+        "2 were known, 2 lines unreadable, see rejects.ndjson"
+        in (await harvester.run("enqueue", "sends.csv", "--state", "ledger.db"))[1]
+    )

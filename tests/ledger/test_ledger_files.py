@@ -89,8 +89,8 @@ async def test_no_file_is_created_through_a_symbolic_link(tmp_path):
             back_up_ledger(tmp_path / "ledger.db", tmp_path / "copy.db")
     rejects = RejectsFile(tmp_path / "rejects.ndjson")
     rejects.path.symlink_to(victim)
-    with pytest.raises(OSError, match="symbolic links"):
-        rejects.add(BadLine("s", 1, "f", "p", "t"))
+    rejects.add(BadLine("s", 1, "f", "p", "t"))
+    assert "symbolic links" in rejects.notes[0]
     assert not victim.exists()
 
 
