@@ -8,9 +8,9 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     CursorResult,
+    Executable,
     Integer,
     Select,
-    Update,
     and_,
     bindparam,
     case,
@@ -18,6 +18,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     update,
 )
 
@@ -120,33 +121,35 @@ def _group_by_plan(plans: Mapping[str, ReadingPlan], found: Found) -> dict[Readi
 
 def _lease(tx: Transaction, plan: ReadingPlan, ids: Sequence[int], epoch: int) -> dict[int, Reading]:
     """Lease pairs that follow one plan; returns the reading of each."""
-    mark, read = _lease_statements(tx.dialect, plan, confirmed=tx.confirmed)
+    *others, last = _lease_statements(tx.dialect, plan, confirmed=tx.confirmed)
     values = encode_values(ids) | {"to_epoch": epoch}
-    tx.execute(mark, values)
-    return {each.pair_id: each for each in _build_readings(tx.execute(read, values), epoch)}
+    for statement in others:
+        tx.execute(statement, values)
+    return {each.pair_id: each for each in _build_readings(tx.execute(last, values), epoch)}
 
 
 @lru_cache
-def _lease_statements(dialect: Dialect, plan: ReadingPlan, *, confirmed: bool) -> tuple[Update, Select[str]]:
-    """Return the statement that leases the pairs of one plan, and the one that reads them afterwards."""
+def _lease_statements(dialect: Dialect, plan: ReadingPlan, *, confirmed: bool) -> tuple[Executable, ...]:
+    """Return the statements that lease the pairs of one plan; the last one selects their readings."""
     named = values_as_table(dialect, pairs.c.id)
     these = pairs.c.id.in_(select(named.c.id))
     free = or_(DUE, WAITING)  # another transaction may have leased a pair since it was found
-    ours = and_(these, LEASED, pairs.c.epoch == _TO_EPOCH)
     name, ending_at = _latest_due(plan), _find_ending_at(plan)
     leasing: dict[Any, Any] = {pairs.c.state: "leased", pairs.c.epoch: _TO_EPOCH}
     if confirmed:
         leasing |= {pairs.c.reading: name, pairs.c.ending_at: ending_at}
         name, ending_at = pairs.c.reading, pairs.c.ending_at
-    return update(pairs).where(these, free).values(leasing), _select_readings(dialect, ours, name, ending_at)
+    mark, columns = update(pairs).where(these, free).values(leasing), _list_columns(name, ending_at)
+    if dialect.single_writer:  # SQLite cannot aggregate what an update returns
+        return mark, select_as_json(dialect, columns, and_(these, LEASED, pairs.c.epoch == _TO_EPOCH))
+    labelled = [each.label(f"c{at}") for at, each in enumerate(columns)]
+    return (select_as_json(dialect, list(mark.returning(*labelled).cte().c), true()),)
 
 
-def _select_readings(
-    dialect: Dialect, which: ColumnElement[bool], name: ColumnElement[Any], ending_at: ColumnElement[Any]
-) -> Select[str]:
+def _list_columns(name: ColumnElement[Any], ending_at: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
+    """Return the columns of a reading, in the order in which ``_build_readings`` expects them."""
     p = pairs.c
-    columns = (p.id, p.workspace, p.campaign_id, p.send_id, name, ending_at, p.expires_at, SINCE, p.round, p.due_at)
-    return select_as_json(dialect, columns, which)
+    return p.id, p.workspace, p.campaign_id, p.send_id, name, ending_at, p.expires_at, SINCE, p.round, p.due_at
 
 
 def _build_readings(selected: CursorResult[str], epoch: int) -> Iterable[Reading]:

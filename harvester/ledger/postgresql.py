@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import JSON, Connection, Engine, Float, cast, create_engine, func, literal_column, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import DBAPIError
 
 from harvester.errors import LedgerError, LedgerLost, UsageError, install_hint
@@ -100,7 +100,7 @@ def _continue_ids(connection: Connection) -> None:
 DIALECT = Dialect(
     single_writer=False,
     insert=insert,
-    json_elements=lambda rows: func.json_array_elements(cast(rows, JSON)),
+    json_elements=lambda rows: func.jsonb_array_elements(cast(rows, JSONB)),  # JSON would be parsed for each column
     json_row=func.json_build_array,
     json_rows=func.json_agg,
     json_value=lambda value: func.coalesce(value, cast(literal_column("'[]'"), JSON)),
