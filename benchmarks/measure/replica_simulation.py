@@ -39,8 +39,8 @@ PLACE_DOWN = (20 * DAY_SECONDS, 21 * DAY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
-    """The sizes of a simulated fleet. ``ledger_rate`` and ``replica_rate`` are pairs per second."""
+class Scene:
+    """The sizes of a simulation. ``ledger_rate`` and ``replica_rate`` are pairs per second."""
 
     workspaces: int = 10_000
     replicas: int = 20
@@ -117,18 +117,18 @@ class WorkspaceQueue:
 
 
 class Simulation:
-    """A fleet in virtual time, from second 0."""
+    """Replicas in virtual time, from second 0."""
 
-    def __init__(self, fleet: Fleet, seed: int = 7) -> None:
+    def __init__(self, scene: Scene, seed: int = 7) -> None:
         """Create the workspaces, with all their sends, and the replicas."""
-        self.fleet, self.result = fleet, Result()
+        self.scene, self.result = scene, Result()
         self._random = random.Random(seed)
         self._plan = ReadingPlan(AGES_DAYS)
         self._events: list[tuple[float, int, str, Any]] = []
         self._count = 0
         self._now = 0.0
-        self._queues = [WorkspaceQueue(f"w{at}", self._random.uniform(0, 0.5)) for at in range(fleet.workspaces)]
-        self._owners = {f"replica-{at}": True for at in range(fleet.replicas)}
+        self._queues = [WorkspaceQueue(f"w{at}", self._random.uniform(0, 0.5)) for at in range(scene.workspaces)]
+        self._owners = {f"replica-{at}": True for at in range(scene.replicas)}
         self._server: dict[str, str] = {}
         self._used: defaultdict[tuple[str, int], int] = defaultdict(int)
         self._claims: defaultdict[tuple[str, int], int] = defaultdict(int)
@@ -140,8 +140,8 @@ class Simulation:
         for queue in self._queues:
             for sent_at, size in self._draw_campaigns():
                 self._push(sent_at, "arrive", (queue, sent_at, size))
-        for _ in range(DEATHS_PER_DAY * self.fleet.days):
-            self._push(self._random.uniform(0, self.fleet.days * DAY_SECONDS), "kill", None)
+        for _ in range(DEATHS_PER_DAY * self.scene.days):
+            self._push(self._random.uniform(0, self.scene.days * DAY_SECONDS), "kill", None)
         while self._events:
             self._now, _, kind, value = heapq.heappop(self._events)
             getattr(self, f"_{kind}")(self._now, value)
@@ -155,8 +155,8 @@ class Simulation:
     def _draw_campaigns(self) -> Iterator[tuple[float, int]]:
         """Draw the campaigns of one workspace: when each is sent, and to how many sends it belongs."""
         per_day = self._random.choice((1, 1, 1, 2, 3))
-        size = self.fleet.sends_per_day / 1.6 * self._random.lognormvariate(-0.98, 1.4)  # the mean is 1
-        for day in range(self.fleet.days):
+        size = self.scene.sends_per_day / 1.6 * self._random.lognormvariate(-0.98, 1.4)  # the mean is 1
+        for day in range(self.scene.days):
             for _ in range(per_day):
                 sent_at = day * DAY_SECONDS + self._random.triangular(6, 22, 10) * HOUR_SECONDS
                 yield sent_at, max(1, round(size * self._random.lognormvariate(-0.125, 0.5)))
@@ -199,8 +199,8 @@ class Simulation:
         pace = queue.find_pace(now)
         allowed = min(
             pace * STEP_SECONDS,
-            self.fleet.replica_rate * STEP_SECONDS - self._used[owner, minute],
-            self.fleet.ledger_rate * STEP_SECONDS - self._used["ledger", minute],
+            self.scene.replica_rate * STEP_SECONDS - self._used[owner, minute],
+            self.scene.ledger_rate * STEP_SECONDS - self._used["ledger", minute],
         )
         done = self._take(now, queue, int(allowed), pace)
         if done:
@@ -224,7 +224,7 @@ class Simulation:
             return LEDGER_DOWN[1]
         if not PLACE_DOWN[0] <= now < PLACE_DOWN[1]:
             self._sealed_bytes = 0.0
-        elif self._sealed_bytes >= self.fleet.max_sealed_bytes:
+        elif self._sealed_bytes >= self.scene.max_sealed_bytes:
             return PLACE_DOWN[1]
         return None if self._owners.get(self._server[queue.name]) else now + LEASE_SECONDS / 4
 
@@ -290,20 +290,20 @@ class Simulation:
                 self.result.transactions[minute] += min(240, self._claims[owner, minute]) + 2 * seals
 
 
-_SMALL = Fleet(workspaces=2000, replicas=4, max_sealed_bytes=16 << 30)
-SCENES: dict[str, Fleet] = {
-    "10,000 workspaces, 20 replicas": Fleet(max_sealed_bytes=16 << 30),
+_SMALL = Scene(workspaces=2000, replicas=4, max_sealed_bytes=16 << 30)
+SCENES: dict[str, Scene] = {
+    "10,000 workspaces, 20 replicas": Scene(max_sealed_bytes=16 << 30),
     "2,000 workspaces, 4 replicas": _SMALL,
     "the same, max_sealed_bytes 0.1 GiB": replace(_SMALL, max_sealed_bytes=0.1 * 2**30),
 }
-QUICK = Fleet(workspaces=200, replicas=4, max_sealed_bytes=16 << 20)
+QUICK = Scene(workspaces=200, replicas=4, max_sealed_bytes=16 << 20)
 
 
 def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield a row for each scene."""
-    for scene, fleet in ({"200 workspaces, 4 replicas": QUICK} if quick else SCENES).items():
-        result = Simulation(fleet).run()
-        yield "fleet_simulation", {"scene": scene} | describe(result)
+    for name, scene in ({"200 workspaces, 4 replicas": QUICK} if quick else SCENES).items():
+        result = Simulation(scene).run()
+        yield "replica_simulation", {"scene": name} | describe(result)
 
 
 def describe(result: Result) -> dict[str, float]:
