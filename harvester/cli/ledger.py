@@ -100,8 +100,8 @@ def migrate(location: LedgerLocation) -> None:
         click.echo(f"removed what only versions before schema {done.post_parts[-1]} needed", err=True)
     if done.waits_for:
         click.echo(
-            f"{', '.join(done.waits_for)} of an earlier version still uses the ledger. What only that version needs is "
-            "removed once these processes have ended: by harvester serve within ten minutes, or by this command",
+            f"processes of an earlier version still use the ledger: {', '.join(done.waits_for)}. What only they need "
+            "is removed once they have ended: by harvester serve within ten minutes, or by this command",
             err=True,
         )
     elif done.schema == done.schema_before and not done.post_parts:

@@ -56,7 +56,8 @@ _GET_STATUS = text("SELECT pg_xact_status(CAST(:id AS xid8))")
 _TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 """Connection failures, rolled back transactions, resources, interventions of an operator, failures of the system."""
 
-_TRANSIENT = frozenset({"25006", "55P03"})
+_LOCK_TIMEOUT = "55P03"
+_TRANSIENT = frozenset({"25006", _LOCK_TIMEOUT})
 """A server that is read-only, as a standby is during a fail-over, and a lock that was not available."""
 
 _FUTURE_ID = "22023"
@@ -200,6 +201,8 @@ class PostgreSQL:
     def describe(self, error: DBAPIError) -> str:
         """Return the server's message without the details that it adds in further lines."""
         message = str(error.orig).strip().partition("\n")[0]
+        if getattr(error.orig, "sqlstate", None) == _LOCK_TIMEOUT:
+            return f"another transaction, for example of pg_dump, has locked it for too long ({message})"
         wrong_password = "password authentication failed" in message
         return f"{message}; in a URL, write each % in the password as %25" if wrong_password else message
 

@@ -1,20 +1,27 @@
 """Upgrades of a ledger that processes of two versions use, and what is refused."""
 
 import asyncio
+import csv
 import sqlite3
+from collections import Counter
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import psycopg
 import pytest
+from aiohttp import web
 
 from harvester.errors import LedgerError
 from harvester.ledger import Ledger
 from harvester.ledger.owner_locks import OwnerLock
 from harvester.model import Pair, SentPair
+from harvester.place import LedgerLocation
+from harvester.simulator import Simulator, SimulatorConfig
+from tests.conftest import Command, read_rows
 from tests.support.clocks import SettableClock
 from tests.support.ledger_file import execute, pass_time, query
-from tests.support.next_version import NEXT_SCHEMA, SCHEMA, list_parts, next_version
+from tests.support.next_version import NEXT_SCHEMA, NEXT_VERSION, SCHEMA, next_version
+from tests.support.secret_canary import KEY
 
 NOW = 1_767_225_600.0
 CLOCK = SettableClock(NOW)
@@ -28,6 +35,15 @@ def create_of_schema(path: Path, schema: int) -> None:
     """Create the file of a ledger of an earlier schema."""
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parent.parent / "ledgers" / f"schema-{schema}.sql").read_text())
+
+
+def list_parts(location: LedgerLocation) -> list[str]:
+    """Return which parts of the next version's step were applied to a ledger, as its database shows it."""
+    names = "SELECT name FROM sqlite_master UNION SELECT name FROM pragma_table_info('pair')"
+    if not isinstance(location, Path):
+        names = "SELECT indexname FROM pg_indexes UNION SELECT column_name FROM information_schema.columns"
+    found = {name for (name,) in query(location, names)}
+    return ["pre"] * ("next_version" in found) + ["post"] * ("pair_deferred" not in found)
 
 
 async def create(location) -> None:
@@ -180,3 +196,87 @@ async def test_a_ledger_that_is_not_migrated_completely_is_not_copied(location, 
         await Ledger.copy(location, tmp_path / "copy.db", clock=CLOCK, show=lambda _: None)
     with next_version(), pytest.raises(LedgerError, match="run harvester ledger migrate, and repeat the command"):
         await Ledger.copy(location, tmp_path / "copy.db", clock=CLOCK, show=lambda _: None)
+
+
+class GatedSimulator(Simulator):
+    """A stand-in that answers no request before its gate is open."""
+
+    def __init__(self, config: SimulatorConfig) -> None:
+        """Start with a closed gate."""
+        super().__init__(config)
+        self.gate = asyncio.Event()
+        self.waiting = 0
+        self.arrived = asyncio.Condition()
+
+    async def _handle_request(self, request: web.BaseRequest) -> web.StreamResponse:
+        async with self.arrived:
+            self.waiting += 1
+            self.arrived.notify_all()
+        await self.gate.wait()
+        return await super()._handle_request(request)
+
+    async def wait_for_requests(self, count: int) -> None:
+        """Wait until this many requests wait at the gate."""
+        async with self.arrived:
+            await self.arrived.wait_for(lambda: self.waiting >= count)
+
+
+async def test_processes_of_two_versions_capture_from_one_ledger_while_it_is_migrated(location, tmp_path, harvester):
+    """The ledger is migrated while the old version waits for a response. Both capture each send once."""
+    following = Command(tmp_path)
+    following.env[NEXT_VERSION] = "1"
+    (tmp_path / "ledger.key").write_text(location.url if not isinstance(location, Path) else "")
+    state = ("--state", location.name) if isinstance(location, Path) else ("--state-file", "ledger.key")
+
+    async def migrate(*expected: str) -> None:
+        code, _, text = await following.run("ledger", "migrate", *state)
+        assert code == 0
+        assert [each for each in expected if each not in text] == [], text
+
+    async with GatedSimulator(SimulatorConfig(pairs=40, limit=1_000_000, api_key=KEY)) as simulator:
+        ids = [(each.pair.campaign_id, each.pair.send_id) for each in simulator.population]
+        for name, rows in (("old.csv", ids[:20]), ("new.csv", ids[20:])):
+            with (tmp_path / name).open("w", newline="") as file:
+                csv.writer(file).writerows([("campaign_id", "send_id"), *rows])
+        options = ("--endpoint", simulator.url, *state)
+        old = harvester.start_warm("run", "old.csv", *options)
+        await simulator.wait_for_requests(1)
+        code, _, text = await following.run("run", "new.csv", *options)
+        assert (code, "still uses it" in text, "harvester ledger migrate" in text) == (5, True, True), text
+        await migrate(f"from schema {SCHEMA} to {NEXT_SCHEMA}", "of an earlier version still use the ledger")
+        new = following.start_warm("run", "new.csv", *options)
+        await simulator.wait_for_requests(2)
+        await migrate("of an earlier version still use the ledger")
+        assert list_parts(location) == ["pre"]
+        simulator.gate.set()
+        for process in (old, new):
+            _, text = await asyncio.to_thread(process.communicate)
+            assert process.returncode == 0, text
+        assert simulator.responses == {"200": 40}
+    captured = [
+        (row["campaign_id"], row["send_id"]) for row in read_rows(tmp_path / "harvest") if row["level"] == "capture"
+    ]
+    assert Counter(captured) == Counter(ids)
+    assert query(location, "SELECT count(DISTINCT epoch) FROM batch") == [(2,)]
+    await migrate(f"removed what only versions before schema {NEXT_SCHEMA} needed")
+    await migrate("nothing to migrate")
+    assert list_parts(location) == ["pre", "post"]
+    code, _, text = await harvester.run("status", *state)
+    assert (code, "upgrade harvester" in text) == (5, True), text
+
+
+async def test_a_copy_that_another_version_began_is_not_continued(tmp_path):
+    """Its tables are those of the other version."""
+    source, to = tmp_path / "ledger.db", tmp_path / "copy.db"
+
+    def interrupt(_text: str) -> None:
+        raise KeyboardInterrupt
+
+    async with await Ledger.open(source, clock=CLOCK) as ledger:
+        await ledger.intake.enqueue([SentPair(Pair("w", "c", "s"), NOW)])
+    with pytest.raises(KeyboardInterrupt):
+        await Ledger.copy(source, to, clock=CLOCK, show=interrupt)
+    with next_version():
+        await Ledger.migrate(source, clock=CLOCK)
+        with pytest.raises(LedgerError, match="another version of harvester has begun this copy: empty it"):
+            await Ledger.copy(source, to, clock=CLOCK, show=lambda _: None)

@@ -2,11 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from harvester.ledger.steps import STEPS, Step, get_newest_schema
-from harvester.place import LedgerLocation
-from tests.support.ledger_file import query
 
 SCHEMA = get_newest_schema()
 NEXT_SCHEMA = SCHEMA + 1
@@ -32,12 +29,3 @@ def next_version() -> Iterator[None]:
         yield
     finally:
         del STEPS[NEXT_SCHEMA]
-
-
-def list_parts(location: LedgerLocation) -> list[str]:
-    """Return which parts of the step were applied to a ledger, as its database shows it."""
-    names = "SELECT name FROM sqlite_master UNION SELECT name FROM pragma_table_info('pair')"
-    if not isinstance(location, Path):
-        names = "SELECT indexname FROM pg_indexes UNION SELECT column_name FROM information_schema.columns"
-    found = {name for (name,) in query(location, names)}
-    return ["pre"] * ("next_version" in found) + ["post"] * ("pair_deferred" not in found)

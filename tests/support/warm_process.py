@@ -19,6 +19,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import BinaryIO
 
+from tests.support.next_version import NEXT_VERSION, become_next_version
+
 _context = multiprocessing.get_context("forkserver")
 # Installed modules: the server of Python 3.11 does not find modules beside this file, and reports no error.
 _PRELOADED = (
@@ -176,6 +178,8 @@ def _run_harvester(
     from harvester.cli import main  # noqa: PLC0415 - as above
     from harvester.engine import committer  # noqa: PLC0415 - as above
 
+    if env.pop(NEXT_VERSION, None):
+        become_next_version()
     if most := env.pop(MOST_READINGS, None):
         committer.MAX_OUTCOMES = int(most)
     if few_threads:

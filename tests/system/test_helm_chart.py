@@ -125,11 +125,12 @@ def list_pods(objects):
         {
             "StatefulSet": lambda spec: spec["template"],
             "Deployment": lambda spec: spec["template"],
+            "Job": lambda spec: spec["template"],
             "CronJob": lambda spec: spec["jobTemplate"]["spec"]["template"],
             "ScaledJob": lambda spec: spec["jobTargetRef"]["template"],
         }[kind](spec)
         for kind, spec in specs
-        if kind in {"StatefulSet", "Deployment", "CronJob", "ScaledJob"}
+        if kind in {"StatefulSet", "Deployment", "Job", "CronJob", "ScaledJob"}
     ]
 
 
@@ -325,6 +326,19 @@ def test_replicas_are_spread_protected_and_scaled():
     assert fixed["spec"]["replicas"] == 2
 
 
+def test_a_ledger_in_a_database_is_migrated_before_the_pods_are_replaced(rendered):
+    """The job runs only before an upgrade, without the configuration, and no other object counts its pod as its own."""
+    jobs = [each for each in rendered if each["kind"] == "Job"]
+    assert len(jobs) == ("/run/secrets/ledger" in list_mounts(get_serving_pod(rendered)))
+    owners = [each for each in rendered if each["kind"] in {"Deployment", "PodDisruptionBudget", "Service"}]
+    for job in jobs:
+        pod = job["spec"]["template"]
+        assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
+        assert pod["spec"]["containers"][0]["args"] == ["ledger", "migrate", "--state-file", "/run/secrets/ledger/url"]
+        for each in owners:
+            assert select([pod], each["spec"]["selector"].get("matchLabels", each["spec"]["selector"])) == []
+
+
 def test_several_jobs_run_at_once_only_with_a_database():
     """A ledger on a volume is used by one job at a time."""
     found = [find(render(json.dumps(MATRIX[name])), "ScaledJob")["spec"] for name in ("queue", "queue, PostgreSQL")]
@@ -383,6 +397,8 @@ def test_harvester_loads_the_configuration_of_each_mode(rendered, tmp_path, monk
     create_container_files(rendered, tmp_path)
     for each in list_pods(rendered):
         arguments = each["spec"]["containers"][0]["args"]
+        if "--config" not in arguments:
+            continue
         config = Path(localize(arguments[arguments.index("--config") + 1], tmp_path))
         settings = load(config, {}, {})
         mounts = {localize(path, tmp_path): volume["name"] for path, (volume, _) in list_mounts(each).items()}

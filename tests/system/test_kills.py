@@ -17,6 +17,7 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from harvester.clock import Clock, SystemClock
 from harvester.commands.capture import Run
 from harvester.commands.summary import Summary
 from harvester.ledger import LEASE_SECONDS, Ledger
+from harvester.ledger.steps import get_newest_schema
 from harvester.settings import Settings, Workspace
 from harvester.simulator import Simulator, SimulatorConfig
 from harvester.sources import Input, RejectsFile
@@ -185,6 +187,29 @@ async def test_a_failing_disk_ends_the_run_with_exit_code_5_and_loses_nothing(tm
         assert "Traceback" not in killed_run.output
         assert sum(line.startswith("harvester: ") for line in killed_run.output.splitlines()) == 1
         await killed_run.complete()
+
+
+@needs_strace
+async def test_a_migration_that_is_killed_changes_nothing_or_everything(tmp_path):
+    """The ledger has the old or the new schema, and the same content, whatever was written before the kill."""
+    sql = (Path(__file__).parent.parent / "ledgers" / "schema-5.sql").read_text()
+    newest, found = get_newest_schema(), []
+    for written in range(25, 1000, 30):
+        path = tmp_path / f"{written}.db"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(sql)
+        migrate = partial(run_with_fault, tmp_path, {}, "ledger", "migrate", "--state", path.name)
+        code, output = await asyncio.to_thread(migrate, inject=f"pwrite64:signal=KILL:when={written}")
+        assert code in (0, -signal.SIGKILL), output
+        with closing(sqlite3.connect(path)) as connection:
+            found += connection.execute("SELECT schema_version FROM about").fetchone()
+        async with await Ledger.open(path, clock=SystemClock()) as ledger:
+            assert (await ledger.reports.get_books()).accepted == 4
+            assert await ledger.reports.find_wrong_counts() == []
+        if code == 0:
+            break
+    assert set(found) == {5, newest}
+    assert found == sorted(found)
 
 
 class LateClock(SystemClock):
