@@ -9,6 +9,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import zstandard
@@ -39,6 +40,8 @@ class OutputChecker:
         self._stored: set[Pair] = set()
         self.captures: Counter[Reading] = Counter()
         """How many captures of each reading the parts contain."""
+        self.captured_at: dict[Reading, float] = {}
+        """When each reading was captured, by its row."""
         self._verdicts: dict[Pair, set[str]] = {}
         self._part_of: dict[Reading, set[str]] = {}
         self.responses = 0
@@ -82,6 +85,7 @@ class OutputChecker:
             if row["level"] != "capture":
                 continue
             self.captures[*pair, reading] += 1
+            self.captured_at[*pair, reading] = datetime.fromisoformat(row["captured_at"]).timestamp()
             if reading == self._last_reading:
                 self._stored.add(pair)
             if row["verdict"] not in self._verdicts.get(pair, ()):

@@ -1,14 +1,18 @@
-"""Checks the requests of a test from outside: the quota of each workspace, and the deadlines of pairs.
+"""Checks the requests of a test from outside: the quota of each workspace, and the times of captures.
 
-It uses only the logs of the stand-in.
+It uses only the logs of the stand-in, and the rows of captures.
 """
 
 import json
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
-from benchmarks.torture.check_output import CheckFailed, Pair
+from benchmarks.torture.check_output import CheckFailed, Pair, Reading
+
+SLACK_SECONDS = 10.0
+"""How far the time of a capture may be from that of its response: clocks differ by seconds, and processes wait."""
 
 
 def check_quota(log: Path, *, limit: int, reserve: int, window_seconds: float) -> int:
@@ -43,3 +47,18 @@ def check_deadlines(log: Path, deadlines: Mapping[Pair, float]) -> float:
     if late:
         raise CheckFailed(f"requested after the deadline: {sorted(late.items())[:3]} ({len(late)})")
     return min(left.values(), default=float("inf"))
+
+
+def check_times(logs: Sequence[Path], captured_at: Mapping[Reading, float]) -> None:
+    """Check that each capture has a usable response at its time. Raises ``CheckFailed``."""
+    answered: defaultdict[Pair, list[float]] = defaultdict(list)
+    for line in chain.from_iterable(map(json.loads, log.read_bytes().splitlines()) for log in logs):
+        if line["verdict"]:
+            answered[line["campaign_id"], line["send_id"]].append(line["at"])
+    wrong = {
+        reading: at
+        for reading, at in captured_at.items()
+        if not any(abs(at - each) < SLACK_SECONDS for each in answered[reading[:2]])
+    }
+    if wrong:
+        raise CheckFailed(f"captured at a time without a response: {sorted(wrong.items())[:3]} ({len(wrong)})")

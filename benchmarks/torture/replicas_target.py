@@ -25,7 +25,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.torture.check_output import CheckFailed, OutputChecker, Pair, check_secrets
-from benchmarks.torture.check_requests import check_deadlines, check_quota
+from benchmarks.torture.check_requests import check_deadlines, check_quota, check_times
 from benchmarks.torture.service_target import SETTLE_SECONDS, ServiceTarget
 from benchmarks.torture.storage_targets import BucketPlace, FolderPlace
 from benchmarks.torture.torture_target import REPLICA_LEASE_SECONDS, start_harvester, start_stand_in, wait_until_serving
@@ -39,7 +39,7 @@ from tests.support.processes import free_port
 LIFE_SECONDS = 8.0
 """The longest time until a replica is killed; the mean is half of it."""
 
-RESTART_SECONDS = 0.5
+RESTART_SECONDS = 1.0
 """The pause after a start that failed because the database was unavailable."""
 
 STOP_SECONDS = 30.0
@@ -56,8 +56,10 @@ _LIST_CAPTURES = """
     SELECT campaign_id, send_id, outcome.reading FROM outcome JOIN pair ON pair.id = pair_id
     WHERE outcome.outcome = 'captured'
 """
-_COUNT_PAIRS = "SELECT count(*), count(*) FILTER (WHERE state = 'settled') FROM pair"
-_COUNT_UNSTORED = "SELECT count(*) FROM batch WHERE state <> 'stored'"
+_COUNT_PROGRESS = """
+    SELECT count(*), count(*) FILTER (WHERE state = 'settled'), (SELECT count(*) FROM batch WHERE state <> 'stored')
+    FROM pair
+"""
 
 
 @dataclass(slots=True)
@@ -110,8 +112,13 @@ class ReplicasTarget(ServiceTarget):
         log = self.output / f"responses-{name}.ndjson"
         log.touch()
         each = Workspace(name, self.seed * 1000 + number, pairs, free_port(), f"torture-key-{name}-0", log)
-        (self.disk / f"{name}.key").write_text(each.key)
+        self._write_key(each)
         return each
+
+    def _write_key(self, workspace: Workspace) -> None:
+        written = self.disk / "new.key"  # a replica that starts meanwhile must not read half of it
+        written.write_text(workspace.key)
+        written.replace(self.disk / f"{workspace.name}.key")
 
     # What the services are given
 
@@ -312,14 +319,14 @@ class ReplicasTarget(ServiceTarget):
             each = rng.choice(self.workspaces)
             revoked = rng.random() < 0.5
             if revoked:
-                each.key = f"{each.key[: -len(each.key.rpartition('-')[2])]}{len(self.keys)}"
+                each.key = f"torture-key-{each.name}-{len(self.keys)}"
                 self.keys.append(each.key)
             self.counts["api: key revoked" if revoked else "api: restart"] += 1
             self.stop_api()
             await asyncio.sleep(rng.uniform(0, 2.0))
             await asyncio.to_thread(self.restart_api)
             await asyncio.sleep(rng.uniform(0, 1.0))
-            (self.disk / f"{each.name}.key").write_text(each.key)
+            self._write_key(each)
 
     async def _fail_store(self, rng: random.Random) -> None:
         """Let the store drop connections, be unavailable, or work."""
@@ -339,11 +346,13 @@ class ReplicasTarget(ServiceTarget):
     async def settle_all(self) -> None:
         """Serve until everything is settled and stored; a SIGTERM must then end each replica with 0."""
         processes = [self._start_replica(number, [0.0]) for number in range(self.replicas)]
-        until = time.monotonic() + SETTLE_SECONDS
-        complete = (len(self.enqueued_pairs), len(self.enqueued_pairs))
-        while (found := self._query(_COUNT_PAIRS)[0]) != complete or self._query(_COUNT_UNSTORED) != [(0,)]:
+        pairs = len(self.enqueued_pairs)
+        until, before = 0.0, (-1, -1, -1)
+        while (found := self._query(_COUNT_PROGRESS)[0]) != (pairs, pairs, 0):
+            if found != before:
+                until, before = time.monotonic() + SETTLE_SECONDS, found
             if time.monotonic() > until:
-                raise CheckFailed(f"{found} pairs are accepted and settled, of {complete[0]}")
+                raise CheckFailed(f"accepted, settled, and batches not stored: {found}; {pairs} pairs arrived")
             for process in processes:
                 await self._let_live(process, 0.1)
         for process in processes:
@@ -352,10 +361,8 @@ class ReplicasTarget(ServiceTarget):
             await self.wait_for_end(process, timeout_seconds=STOP_SECONDS)
             if process.exitcode != 0:
                 raise CheckFailed(f"an idle replica ended with {process.exitcode}")
-        left, dead = (
-            await self.broker_server.count_messages(self.queue),
-            await self.broker_server.list_dead_letters(self.queue),
-        )
+        left = await self.broker_server.count_messages(self.queue)
+        dead = await self.broker_server.list_dead_letters(self.queue)
         if left or dead:
             raise CheckFailed(f"{left} messages are left, and these are dead letters: {dead[:3]}")
 
@@ -371,6 +378,7 @@ class ReplicasTarget(ServiceTarget):
         stored = self.checker.captures
         if different := [*(sealed - stored), *(stored - sealed)]:
             raise CheckFailed(f"ledger and parts differ: {different[:3]}")
+        check_times([each.log for each in self.workspaces], self.checker.captured_at)
         old = {pair: at + RETENTION_SECONDS for pair, at in self.sent_at.items() if at is not None}
         reserve = math.floor(RESERVE * self.limit)
         left = [
