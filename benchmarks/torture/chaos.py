@@ -125,7 +125,7 @@ class Torture:
             self.kill(process)
         process.join()
         output = (self.output / process.name).read_bytes()
-        if process.exitcode not in ENDS or b"Traceback" in output:
+        if process.exitcode not in ENDS or b"Traceback" in output or b"bug_found" in output:
             raise CheckFailed(f"the process ended with {process.exitcode}: {output[-4000:].decode(errors='replace')}")
         if process.exitcode in (0, 3):
             self.record_success()

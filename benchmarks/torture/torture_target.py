@@ -53,6 +53,7 @@ def start_harvester(
 
     ``jumps`` contains the errors of its clock, in seconds: the first one applies until a SIGUSR1, then the next one.
     """
+    output.write_bytes(b"")  # the process may be killed before it opens it
     process = _context.Process(
         target=_harvester, args=(folder, env, arguments, output, jumps), kwargs={"replica": replica}, daemon=True
     )
