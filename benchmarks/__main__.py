@@ -1,6 +1,6 @@
 """Runs the benchmarks and writes ``report/results.json``, ``README.md`` and the pictures.
 
-``python -m benchmarks`` runs all benchmarks, which takes about an hour. ``--quick`` runs smaller versions in a few
+``python -m benchmarks`` runs all benchmarks, which takes about two hours. ``--quick`` runs smaller versions in a few
 minutes. ``python -m benchmarks polite speed`` runs only these two, and keeps the results of the others. ``--huge`` also
 measures a ledger of ten million pairs. Run nothing else on the machine meanwhile.
 """
@@ -26,6 +26,7 @@ from benchmarks.measure import (
     many_workspaces,
     polite,
     quota_simulation,
+    replica_faults,
     replica_simulation,
     soak,
     speed,
@@ -45,6 +46,7 @@ MODULES = {
         two_processes,
         many_workspaces,
         replica_simulation,
+        replica_faults,
         default_rate,
         ledger_growth,
         ledger_databases,

@@ -308,7 +308,7 @@ TITLES = {
     "two_processes": "Two processes", "many_workspaces": "Many workspaces",
     "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth",
     "ledger_databases": "The ledger in PostgreSQL", "soak": "Months of service",
-    "replica_simulation": "Replicas in virtual time",
+    "replica_simulation": "Replicas in virtual time", "replica_faults": "Replicas with random faults",
     "latest_view": "Latest view",
 }  # fmt: skip
 PICTURES = {"polite": "polite.svg", "speed": "fast.svg", "ledger_growth": "growth.svg"}

@@ -139,9 +139,10 @@ def main() -> None:
     print(
         f"{len(torture.enqueued_pairs)} pairs: none is missing, none was written twice; {checker.responses} responses"
     )
-    print(*torture.findings, sep="\n", end="\n" if torture.findings else "")
     print(", ".join(f"{count} {event}" for event, count in sorted(torture.counts.items())))
     print("captures: " + ", ".join(f"{count} {reading}" for reading, count in sorted(checker.captured.items())))
+    for name, figure in torture.figures.items():
+        print(f"lowest {name}: {figure:.0f}")
 
 
 if __name__ == "__main__":

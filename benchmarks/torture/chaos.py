@@ -54,8 +54,8 @@ class Torture:
         self.population = iter(Simulator(SimulatorConfig(seed=seed, pairs=self.pairs)).population)
         self.log = self.output / "responses.ndjson"  # not on the disk that becomes full
         self.checker = OutputChecker([self.log], place.parts, self.last_reading)
-        self.findings: list[str] = []
-        """What else the checks at the end have found: sentences to print."""
+        self.figures: dict[str, float] = {}
+        """What else the checks at the end have measured, by name."""
         self.env = {"PATH": os.environ["PATH"], "HOME": str(disk), "HARVESTER_PATIENCE_SECONDS": "1"}
         self._api: BaseProcess | None = None
         (disk / "valid.key").write_text(self.keys[-1])

@@ -385,11 +385,8 @@ class ReplicasTarget(ServiceTarget):
             check_quota(each.log, limit=self.limit, reserve=reserve, window_seconds=WINDOW_SECONDS)
             for each in self.workspaces
         ]
-        deadline = min(check_deadlines(each.log, old) for each in self.workspaces)
-        self.findings += [
-            f"the reserve of each workspace is {reserve} of {self.limit} requests; at least {min(left)} were left",
-            f"each final capture was at least {deadline:.0f} s before its deadline",
-        ]
+        self.figures["above the reserve"] = min(left) - reserve
+        self.figures["before the deadline, s"] = min(check_deadlines(each.log, old) for each in self.workspaces)
         books = self.read_books()
         if (books["accepted"], sum(books["captured"].values())) != (len(self.enqueued_pairs),) * 2:
             raise CheckFailed(f"not everything is captured: {books}")
