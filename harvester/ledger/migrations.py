@@ -103,7 +103,7 @@ def prepare(tx: Transaction, list_living: ListLiving) -> str:
             raise LedgerError(
                 f"this ledger has schema {found.schema}, and {_name(living)} still uses it, so it is not upgraded to "
                 f"schema {get_newest_schema()} now. Run harvester ledger migrate, or stop the other processes first; "
-                "a process that was killed counts for a minute"
+                "in PostgreSQL, a process that was killed counts for a minute"
             )
         _apply_post(tx, _apply_pre(tx, found).list_pending())
     return found.ledger_id
@@ -126,7 +126,7 @@ def apply_pre_parts(tx: Transaction, list_living: ListLiving) -> tuple[int, int]
     _begin(tx)
     found = find_about(tx)
     if found is None:
-        raise LedgerError("there is no ledger any more")
+        raise LedgerError("this database contains no ledger; name another one with --state")
     _check_known(found)
     missing = range(found.schema + 1, get_newest_schema() + 1)
     if not missing:
@@ -135,7 +135,7 @@ def apply_pre_parts(tx: Transaction, list_living: ListLiving) -> tuple[int, int]
     if living and any(STEPS[each].stops_others for each in missing):
         raise LedgerError(
             f"processes of earlier versions cannot use this ledger after its upgrade from schema {found.schema}: stop "
-            f"{_name(living)}, and repeat the command. A process that was killed counts for a minute"
+            f"{_name(living)}, and repeat the command"
         )
     _apply_pre(tx, found)
     return found.schema, get_newest_schema()

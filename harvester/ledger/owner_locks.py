@@ -21,7 +21,10 @@ def _get_lock_folder(ledger: Path) -> Path:
 def list_living(ledger: Path, leased: Collection[str]) -> list[str]:
     """List the owners whose process lives: those that hold their lock, and those ``leased`` whose lock is not known."""
     folder = _get_lock_folder(ledger)
-    locks = (path.name for path in folder.iterdir() if path.is_file()) if folder.exists() else ()
+    try:
+        locks = [path.name for path in folder.iterdir() if path.is_file()] if folder.exists() else []
+    except OSError as error:
+        raise LedgerError(f"cannot list the locks in {folder}: {error.strerror}; give this user access") from None
     return sorted(each for each in {*leased, *locks} if not _is_dead(folder / each))
 
 

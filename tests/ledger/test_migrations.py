@@ -17,10 +17,12 @@ from harvester.ledger.owner_locks import OwnerLock
 from harvester.model import Pair, SentPair
 from harvester.place import LedgerLocation
 from harvester.simulator import Simulator, SimulatorConfig
+from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from tests.conftest import Command, read_rows
 from tests.support.clocks import SettableClock
 from tests.support.ledger_file import execute, pass_time, query
 from tests.support.next_version import NEXT_SCHEMA, NEXT_VERSION, SCHEMA, next_version
+from tests.support.observed_service import Seen, Wire, served
 from tests.support.secret_canary import KEY
 
 NOW = 1_767_225_600.0
@@ -133,6 +135,31 @@ async def test_a_post_part_does_not_overlap_another_transaction(database_url):
                     await new.upkeep.finish_migration()
             assert list_parts(database_url) == ["pre"]
             assert await new.upkeep.finish_migration() == [NEXT_SCHEMA]
+
+
+def test_a_service_finishes_the_migration_once_the_previous_version_has_ended(tmp_path):
+    """It looks at its start and every ten minutes. Meanwhile the previous version continues."""
+    path = tmp_path / "ledger.db"
+
+    async def start_old() -> Ledger:
+        old = await Ledger.open(path, clock=VirtualClock())
+        await old.batches.register()
+        with next_version():
+            await Ledger.migrate(path, clock=VirtualClock())
+        return old
+
+    async def story(seen: Seen) -> None:
+        assert list_parts(path) == ["pre"]
+        await old.close()
+        await seen.at(599)
+        assert list_parts(path) == ["pre"]
+        await seen.at(620)
+        assert list_parts(path) == ["pre", "post"]
+        assert [each["schema"] for each in seen.events("ledger_migrated")] == [NEXT_SCHEMA]
+
+    old = run_virtual(start_old())
+    with next_version():
+        served(tmp_path, {"us": Wire()}, story)
 
 
 async def test_processes_of_an_earlier_schema_that_cannot_continue_must_be_stopped(tmp_path):
