@@ -5,9 +5,7 @@ server is unavailable is repeated until it succeeds, so that its caller only wai
 a command that only reads fails at once.
 """
 
-import asyncio
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, TypeVarTuple, overload
@@ -19,6 +17,7 @@ from sqlalchemy.sql.selectable import TypedReturnsRows
 from harvester.clock import BrazeClock, Clock
 from harvester.errors import LedgerError, LedgerLost
 from harvester.ledger.availability import Availability, CommitUnknown, TransactionFailed
+from harvester.ledger.database_thread import DatabaseThread
 from harvester.ledger.dialect import READS_ONLY, Backend, Begun, Dialect, Owner
 from harvester.ledger.sqlite_file import SQLiteFile
 from harvester.ledger.steps import get_newest_schema
@@ -70,28 +69,6 @@ class Transaction:
         return self.connection.execute(statement, values)
 
 
-class Lane:
-    """One thread with one connection, which no other thread uses."""
-
-    def __init__(self, name: str, engine: Engine) -> None:
-        """Connect at the first use."""
-        self.engine = engine
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-
-    async def run(self, work: Callable[[], R]) -> R:
-        """Run work on the thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    def run_now(self, work: Callable[[], R]) -> R:
-        """Run work on the thread, and wait for it on another one."""
-        return self._thread.submit(work).result()
-
-    async def close(self) -> None:
-        """Close the connection and end the thread."""
-        await self.run(self.engine.dispose)
-        self._thread.shutdown()
-
-
 def _create_backend(location: LedgerLocation) -> Backend:
     """Return the database at a location. Raises ``LedgerError``, or ``UsageError`` without its client library."""
     if isinstance(location, Path):
@@ -116,8 +93,8 @@ class Database:
         self._schema = get_newest_schema()
         self._machine = clock
         self._opened = False
-        self._writes = Lane("ledger", self._backend.connect(reads_only=reads_only))
-        self._reports = Lane("reports", self._backend.connect(reads_only=True))
+        self._writes = DatabaseThread("ledger", self._backend.connect(reads_only=reads_only))
+        self._reports = DatabaseThread("reports", self._backend.connect(reads_only=True))
         self._reading = self._writes.engine.execution_options(**READS_ONLY)
 
     @property
@@ -129,6 +106,11 @@ class Database:
     def lost(self) -> LedgerLost | None:
         """Return the error that every transaction raises once a file was moved or removed; None before that."""
         return self._backend.lost
+
+    def stop_waiting(self) -> None:
+        """Do not wait for long any more for a server that is unavailable, or does not reply."""
+        self.availability.stop_waiting()
+        self._backend.stop_waiting()
 
     def keep_trying(self) -> None:
         """Wait from now on for a server that is unavailable."""
@@ -180,37 +162,38 @@ class Database:
 
         return lambda: self._run(engine, begin, now)
 
-    async def _repeat(self, lane: Lane, start: Callable[[], Callable[[], R]]) -> R:
+    async def _repeat(self, thread: DatabaseThread, start: Callable[[], Callable[[], R]]) -> R:
         """Run work until it succeeds; ``start`` returns it for each attempt. Raises ``LedgerError``."""
         failures = 0
         while True:
             try:
-                result = await lane.run(start())
+                result = await thread.run(start())
             except TransactionFailed as failure:
                 failures += 1
                 await self.availability.wait(failures, failure.error)
             except CommitUnknown as unknown:
-                if await self._was_committed(lane, unknown.transaction_id):
+                if await self._was_committed(thread, unknown.transaction_id):
                     return unknown.result  # type: ignore[no-any-return] # it is of this call
             else:
                 self.availability.record_success()
                 return result
 
-    async def _was_committed(self, lane: Lane, transaction_id: str) -> bool:
+    async def _was_committed(self, thread: DatabaseThread, transaction_id: str) -> bool:
         """Ask the server until it knows whether a transaction was committed. Raises ``LedgerError``."""
         failures = 0
         while True:
+            error = LedgerError("the server has not ended a transaction; it is asked again")
             try:
-                committed = await lane.run(
-                    lambda: self._try(lane.engine, lambda each: self._backend.was_committed(each, transaction_id))
+                committed = await thread.run(
+                    lambda: self._try(thread.engine, lambda each: self._backend.was_committed(each, transaction_id))
                 )
             except TransactionFailed as failure:
-                failures += 1
-                await self.availability.wait(failures, failure.error)
-                continue
+                committed, error = None, failure.error
             if committed is not None:
+                self.availability.record_success()
                 return committed
-            await self.availability.wait(1, LedgerError("the server has not ended a transaction; it is asked again"))
+            failures += 1
+            await self.availability.wait(failures, error)
 
     def _run(self, engine: Engine, work: Callable[[Connection, Begun], R], now: float) -> R:
         """Run one transaction on this thread. Raises ``LedgerError``, ``TransactionFailed`` or ``CommitUnknown``."""

@@ -61,8 +61,8 @@ class Dialect:
     lock_about: str
     """The statement that waits until no transaction reads the table ``about``, and blocks others; empty for none."""
 
-    lift_timeout: str
-    """The statement that lets the others of its transaction take as long as they need; empty if nothing limits them."""
+    lift_timeout: Callable[[Connection], None]
+    """Let the following statements of a transaction take as long as they need."""
 
     after_create: tuple[str, ...]
     """Statements for new tables."""
@@ -114,6 +114,9 @@ class Backend(Protocol):
 
     def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
         """Return whether a transaction was committed; None while the server still ends it."""
+
+    def stop_waiting(self) -> None:
+        """Wait less for a server that does not reply, because the process is stopping."""
 
     def watch(self) -> None:
         """Detect from now on when the ledger is moved or removed, and read its oldest schema in each transaction."""

@@ -177,7 +177,7 @@ class Ledger:
 
     def stop_waiting(self) -> None:
         """Do not wait for long any more for a server that is unavailable, because the process ends."""
-        self._database.availability.stop_waiting()
+        self._database.stop_waiting()
 
     @property
     def clock(self) -> BrazeClock:
@@ -232,8 +232,9 @@ class Ledger:
 
     async def close(self) -> None:
         """Close the ledger, and show that this process has ended."""
-        with contextlib.suppress(LedgerError):  # a file that cannot be written is closed all the same
-            await self.batches.unregister()
+        if self.outage is None:  # otherwise its lease ends
+            with contextlib.suppress(LedgerError):  # a file that cannot be written is closed all the same
+                await self.batches.unregister()
         await self._database.close()
         self._owner.release()
 

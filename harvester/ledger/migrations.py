@@ -15,7 +15,7 @@ from sqlalchemy import DDL, insert, inspect, text, update
 from sqlalchemy.exc import DBAPIError
 
 from harvester.errors import LedgerError
-from harvester.ledger.counts import start_counting
+from harvester.ledger.counts import lift_timeout, start_counting
 from harvester.ledger.database import Transaction
 from harvester.ledger.schema import COPYING, about, metadata
 from harvester.ledger.steps import COUNTS_SINCE, OWNERS_SINCE, STEPS, get_newest_schema, get_oldest_schema
@@ -194,7 +194,8 @@ def _create(tx: Transaction) -> str:
 
 
 def _begin(tx: Transaction) -> None:
-    """Wait for other transactions that create or upgrade the tables."""
+    """Wait for other transactions that create or upgrade the tables. All statements may take long."""
+    lift_timeout(tx)
     for statement in tx.dialect.lock_schema:
         tx.execute(text(statement))
 

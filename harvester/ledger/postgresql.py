@@ -6,7 +6,6 @@ to a COMMIT is lost, the server still knows by that id whether it was committed.
 """
 
 from collections.abc import Collection
-from typing import Any
 
 from sqlalchemy import JSON, Connection, Engine, Float, cast, create_engine, func, literal_column, select, text
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -20,11 +19,12 @@ from harvester.place import DatabaseUrl
 
 try:
     import psycopg
+
+    from harvester.ledger.postgresql_connection import Connector, WatchedConnection
 except ImportError:
     psycopg = None  # type: ignore[assignment] # it is an extra
 
 _CONNECTION = {
-    "connect_timeout": 10,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
@@ -64,8 +64,7 @@ _FUTURE_ID = "22023"
 """The id of a transaction that the server has not begun: a standby that never received it was promoted."""
 
 _LOCK_SCHEMA = (
-    # The other transaction may take long, and so may the statements of this one.
-    "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)",
+    "SELECT set_config('lock_timeout', '0', true)",  # the other transaction may take long
     "SELECT pg_advisory_xact_lock(7512943807)",
     # While it waits for a table, it blocks others.
     "SELECT set_config('lock_timeout', '2s', true)",
@@ -84,6 +83,18 @@ _SET_AUTOVACUUM = tuple(
     for table in ("pair", "outcome", "pair_count", "outcome_count", "part", "batch")
 )
 """Most rows of these tables change several times, so the default, a fifth of a table, is too rare."""
+
+
+_LIFT_TIMEOUT = text("SELECT set_config('statement_timeout', '0', true)")
+
+
+def _lift_timeout(connection: Connection) -> None:
+    connection.execute(_LIFT_TIMEOUT)
+    _find_connection(connection).limited = False
+
+
+def _find_connection(connection: Connection) -> "WatchedConnection":
+    return connection.connection.driver_connection  # type: ignore[return-value] # ``connect`` creates no other
 
 
 def _analyze_pairs(connection: Connection) -> None:
@@ -113,7 +124,7 @@ DIALECT = Dialect(
     fold_counts=FOLD_COUNTS,
     lock_schema=_LOCK_SCHEMA,
     lock_about="LOCK TABLE about IN ACCESS EXCLUSIVE MODE",
-    lift_timeout="SELECT set_config('statement_timeout', '0', true)",
+    lift_timeout=_lift_timeout,
     after_create=(_CHECK_ENCODING, *_SET_AUTOVACUUM),
 )
 
@@ -136,15 +147,14 @@ class PostgreSQL:
                 "the URL of the ledger's database is invalid; check its parameters, and write each % in the password "
                 "as %25"
             ) from None
-        self._arguments: dict[str, Any] = _CONNECTION | given | _ALWAYS
+        self._connector = Connector(_CONNECTION | given | _ALWAYS)
         self._watches = False
 
     def connect(self, *, reads_only: bool) -> Engine:
         """Return an engine with one connection, which is opened again after it was lost."""
-        arguments = self._arguments
         engine = create_engine(
             "postgresql+psycopg://",
-            creator=lambda: psycopg.connect(**arguments),
+            creator=self._connector.connect,
             pool_size=1,
             max_overflow=0,
             isolation_level="REPEATABLE READ" if reads_only else "READ COMMITTED",
@@ -155,6 +165,7 @@ class PostgreSQL:
 
     def begin(self, connection: Connection, *, writes: bool) -> Begun:
         """Set the timeouts of a transaction; returns the server's time, the id of one that writes, and the schema."""
+        _find_connection(connection).limited = True
         return Begun(*connection.execute(_BEGIN[writes, self._watches]).one()[:3])
 
     def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
@@ -171,6 +182,10 @@ class PostgreSQL:
                 "the process again: it continues with what the ledger contains"
             )
         return None if status == "in progress" else bool(status == "committed")
+
+    def stop_waiting(self) -> None:
+        """Wait only seconds from now on for a server that does not reply."""
+        self._connector.stop_waiting()
 
     def watch(self) -> None:
         """Read the oldest schema in each transaction from now on. A database does not move."""

@@ -40,7 +40,7 @@ DIALECT = Dialect(
     fold_counts=FOLD_COUNTS,
     lock_schema=(),
     lock_about="",
-    lift_timeout="",
+    lift_timeout=lambda _: None,
     after_create=(),
 )
 

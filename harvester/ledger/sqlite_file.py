@@ -44,6 +44,9 @@ class SQLiteFile:
         """Never called, because no transaction has an id."""
         raise NotImplementedError(connection, transaction_id)
 
+    def stop_waiting(self) -> None:
+        """Do nothing: a file has no server."""
+
     def watch(self) -> None:
         """Detect from now on when a file of the ledger is removed or replaced, or no longer supports this version."""
         self._files = FileIdentity(self.location)

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from harvester.errors import LedgerError
-from harvester.ledger import EnqueueResult, Ledger
+from harvester.ledger import EnqueueResult, Ledger, postgresql_connection
 from harvester.model import DATASET
 from tests.support.clocks import SettableClock
 from tests.support.database_proxy import DatabaseProxy, Fault
@@ -18,7 +18,14 @@ from tests.support.postgresql_standby import replicated_servers
 
 each_fault = pytest.mark.parametrize(
     "fault",
-    [Fault.REPLY_LOST, *(pytest.param(each, marks=pytest.mark.long) for each in Fault if each is not Fault.REPLY_LOST)],
+    [
+        Fault.REPLY_LOST,
+        *(
+            pytest.param(each, marks=pytest.mark.long)
+            for each in Fault
+            if each not in (Fault.REPLY_LOST, Fault.REPLY_WITHHELD)
+        ),
+    ],
     ids=lambda fault: fault.name.lower(),
 )
 """Each fault around a COMMIT. That of the lost reply is the hardest, so it is not left to the long tests."""
@@ -104,6 +111,39 @@ async def test_a_ledger_can_be_created_again_after_the_connection_was_lost(postg
         await check_books(postgresql.url(name), captured=0, pending=0)
 
 
+@pytest.mark.long
+async def test_a_connection_on_which_the_server_stays_silent_is_replaced(postgresql, monkeypatch):
+    """A proxy may keep a connection open whose server is gone. Each statement and each commit still happens once."""
+    monkeypatch.setattr(postgresql_connection, "REPLY_SECONDS", 0.3)
+    with postgresql.database() as name:
+        async with DatabaseProxy(postgresql, name) as proxy, opened(proxy.url) as ledger:
+            await ledger.intake.enqueue(list_sends(9), once=True)
+            for skip in (None, 1, 2, 3):  # at the commit, or after so many messages
+                proxy.fault, proxy.skip = Fault.REPLY_WITHHELD, skip
+                assert len(await ledger.batches.claim({"w": 1})) == 1
+                assert proxy.fault is None
+            proxy.fault, proxy.skip = Fault.REPLY_WITHHELD, 1
+            assert (await ledger.reports.get_books()).pending == 9
+            assert len(await ledger.batches.claim({"w": 9})) == 5
+        await check_books(postgresql.url(name), captured=0, pending=9)
+
+
+@pytest.mark.long
+async def test_a_process_that_ends_waits_only_shortly_for_a_server_that_stays_silent(postgresql, monkeypatch):
+    """A service ends in time after a signal, also if the server will never reply to what it waits for."""
+    monkeypatch.setattr(postgresql_connection, "STOPPING_REPLY_SECONDS", 0.3)
+    with postgresql.database() as name:
+        async with DatabaseProxy(postgresql, name) as proxy, opened(proxy.url) as ledger:
+            await ledger.intake.enqueue(list_sends(1), once=True)
+            proxy.fault = Fault.REPLY_WITHHELD
+            claim = asyncio.create_task(ledger.batches.claim({"w": 1}))
+            while proxy.fault is not None:
+                await asyncio.sleep(0.01)
+            ledger.stop_waiting()
+            async with asyncio.timeout(20):
+                assert len(await claim) == 1
+
+
 async def claim_from_failing_server(ledger, *, reason=""):
     """Start a claim, and return its task once the ledger reports the ``reason`` why it waits.
 
@@ -160,12 +200,17 @@ async def test_a_ledger_waits_for_a_server_that_refuses_to_work(postgresql, chan
 
 
 @pytest.mark.long
-async def test_a_ledger_continues_on_a_synchronous_standby_that_is_promoted():
-    """With both servers in its URL, it waits until one accepts changes; nothing that was committed is lost."""
+async def test_a_ledger_continues_on_a_synchronous_standby_that_is_promoted(monkeypatch):
+    """With both servers in its URL, it waits until one accepts changes; nothing that was committed is lost.
+
+    If the standby is lost, the server does not end a transaction before it is back, so the verb waits, too.
+    """
+    monkeypatch.setattr(postgresql_connection, "REPLY_SECONDS", 0.3)
     with replicated_servers() as (primary, standby, location):
         async with opened(location) as ledger:
             await ledger.intake.enqueue(list_sends(3), once=True)
-            assert len(await ledger.batches.claim({"w": 1})) == 1
+            async with outage(ledger, standby.stopped(), reason="has not ended a transaction"):
+                pass
             primary.stop()
             claim = await claim_from_failing_server(ledger)
             standby.promote()

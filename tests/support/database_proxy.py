@@ -20,6 +20,7 @@ class Fault(Enum):
     REPLY_LOST = "the server has executed it, and the connection is cut before the reply"
     CUT_MEANWHILE = "the connection is cut while the server executes it"
     TERMINATED_BEFORE = "the server ends the connection before it receives it"
+    REPLY_WITHHELD = "the server has executed it, and neither its reply nor the end of the connection ever arrives"
     TERMINATED_AFTER = "the server ends the connection after its reply"
 
 
@@ -121,6 +122,8 @@ class DatabaseProxy:
             fault, server.of_reply = server.of_reply, None
             if fault is Fault.REPLY_LOST:
                 raise _Cut
+            if fault is Fault.REPLY_WITHHELD:
+                continue
             writer.write(data)
             await writer.drain()
             if fault is Fault.TERMINATED_AFTER:
