@@ -294,6 +294,16 @@ GOALS = (
         _find_worst("bloat", "times fresh"),
         at_most=2,
     ),
+    Goal(
+        "seconds until the workspaces of a killed replica are served",
+        _find_worst("shares", "settled, s", event="one is killed"),
+        at_most=90,
+    ),
+    Goal(
+        "seconds until a new replica serves its share",
+        _find_worst("shares", "settled, s", event="one starts"),
+        at_most=30,
+    ),
     Goal("time of latest relative to DuckDB alone", _find_cost("latest"), at_most=1.3, reason=STAGED_ROWS),
     Goal("latest, peak memory, MiB", _find_cost("the same: peak MiB"), at_most=700),
 )
@@ -309,6 +319,7 @@ TITLES = {
     "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth",
     "ledger_databases": "The ledger in PostgreSQL", "soak": "Months of service",
     "replica_simulation": "Replicas in virtual time", "replica_faults": "Replicas with random faults",
+    "replicas": "Replicas",
     "latest_view": "Latest view",
 }  # fmt: skip
 PICTURES = {"polite": "polite.svg", "speed": "fast.svg", "ledger_growth": "growth.svg"}
