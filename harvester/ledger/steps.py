@@ -26,7 +26,8 @@ class Step:
 
     ``pre`` also creates ``new_tables``. After it, the code of earlier schemas must still work, unless ``stops_others``:
     then it is applied only while no process uses the ledger. A ledger can get the pre parts of several steps before
-    their post parts, so a pre part must not need the post part of an earlier step.
+    their post parts, so a pre part must not need the post part of an earlier step. Each part is one transaction, which
+    holds up others that need the same tables.
     """
 
     pre: tuple[str, ...] = ()

@@ -33,10 +33,13 @@ END_WAITING = (
 )
 
 
+OLD_LEDGERS = Path(__file__).parent.parent / "ledgers"
+
+
 def create_of_schema(path: Path, schema: int) -> None:
     """Create the file of a ledger of an earlier schema."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript((Path(__file__).parent.parent / "ledgers" / f"schema-{schema}.sql").read_text())
+        connection.executescript((OLD_LEDGERS / f"schema-{schema}.sql").read_text())
 
 
 def list_parts(location: LedgerLocation) -> list[str]:
@@ -186,6 +189,25 @@ async def test_processes_of_schema_8_continue(tmp_path):
     execute(path, f"INSERT INTO owner (id, alive_until, version) VALUES ('other', {NOW + 60}, '')")
     assert query(path, "SELECT schema_version FROM owner") == [(8,)]
     other.release()
+
+
+@pytest.mark.long
+async def test_a_database_of_schema_8_is_upgraded(postgresql):
+    """Its content stays, and its tables are those of a new ledger."""
+    structure = (
+        "SELECT table_name, column_name, data_type, column_default, is_nullable FROM information_schema.columns"
+        " WHERE table_schema = 'public' UNION SELECT tablename, indexname, indexdef, '', '' FROM pg_indexes"
+        " WHERE schemaname = 'public' ORDER BY 1, 2"
+    )
+    with postgresql.database() as old, postgresql.database() as new:
+        with psycopg.connect(postgresql.url(old).url) as connection:
+            connection.execute((OLD_LEDGERS / "postgresql-schema-8.sql").read_text())
+        await create(postgresql.url(new))
+        async with await Ledger.open(postgresql.url(old), clock=CLOCK) as ledger:
+            assert (await ledger.reports.get_books()).accepted == 4
+            assert await ledger.reports.find_wrong_counts() == []
+            assert len(await ledger.batches.recover()) == 1
+        assert query(postgresql.url(old), structure) == query(postgresql.url(new), structure)
 
 
 async def test_only_one_of_several_migrations_changes_the_ledger(location):
