@@ -23,6 +23,7 @@ from benchmarks.measure import (
     latest_view,
     ledger_databases,
     ledger_growth,
+    ledger_size,
     many_workspaces,
     polite,
     quota_simulation,
@@ -52,6 +53,7 @@ MODULES = {
         default_rate,
         ledger_growth,
         ledger_databases,
+        ledger_size,
         soak,
         latest_view,
     )

@@ -183,16 +183,16 @@ def measure_bloat(server: PostgreSQL, pairs: int) -> Iterator[dict[str, Any]]:
             for _ in range(ROUNDS):
                 owners.run("advance 1")
                 owners.run("capture")
-        used = _list_sizes(location)
+        used = list_sizes(location)
         with psycopg.connect(location, autocommit=True) as connection:
             connection.execute("VACUUM FULL")
-        for table, fresh in _list_sizes(location).items():
+        for table, fresh in list_sizes(location).items():
             if fresh >= 2**20:
                 mib = {"MiB": used[table] / 2**20, "fresh MiB": fresh / 2**20}
                 yield {"table": table, "pairs": pairs, "readings": ROUNDS} | mib | {"times fresh": used[table] / fresh}
 
 
-def _list_sizes(location: str) -> dict[str, int]:
+def list_sizes(location: str) -> dict[str, int]:
     """Return the bytes of each table with its indexes and large values."""
     sizes = "SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables ORDER BY relname"
     with psycopg.connect(location) as connection:
