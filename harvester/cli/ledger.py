@@ -54,9 +54,9 @@ def backup(to: Path, location: LedgerLocation) -> None:
 def copy(source: LedgerLocation, to: LedgerLocation) -> None:
     """Copy a ledger FROM a file or database TO another.
 
-    TO is a new file or an empty database. Stop all processes that use the ledger first, and use only the copy
-    afterwards: two ledgers of the same parts would capture each send twice. All rows are compared at the end. If the
-    command is interrupted, repeat it. Passwords come from PGPASSFILE or a service file of PostgreSQL.
+    TO is a new file or an empty database. Stop all processes that use the ledger first. All rows are compared at the
+    end. From then on, only the copy can be used, because two ledgers of the same parts would capture each send twice.
+    If the command is interrupted, repeat it. Passwords come from PGPASSFILE or a service file of PostgreSQL.
 
     \b
     Examples:
@@ -70,7 +70,7 @@ def copy(source: LedgerLocation, to: LedgerLocation) -> None:
         raise UsageError(f"{source} contains no ledger; FROM must be an existing ledger")
     with progress.show_work(f"copying {source}") as show:
         rows = asyncio.run(Ledger.copy(source, to, clock=SystemClock(), show=show))
-    click.echo(f"copied {source} to {to}: {output.plural(rows, 'row')}. From now on, use only the copy", err=True)
+    click.echo(f"copied {source} to {to}: {output.plural(rows, 'row')}. Only the copy can be used now", err=True)
 
 
 @ledger.command()

@@ -1,7 +1,7 @@
 """Copies a ledger into another database, row by row, because SQLite and PostgreSQL have no common tool.
 
 Until all rows have been compared, the copy has the schema version ``COPYING``, so that no process uses a part of a
-ledger. A copy that was interrupted continues. The counts start at the end.
+ledger. A copy that was interrupted continues. The counts start at the end. The original cannot be used from then on.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Table, delete, func, insert, select, tuple_, union_all, update
+from sqlalchemy import ColumnElement, Integer, Table, delete, func, insert, select, text, tuple_, union_all, update
 
 from harvester.clock import Clock
 from harvester.errors import LedgerError
 from harvester.ledger.counts import lift_timeout, start_counting
 from harvester.ledger.database import Database, Transaction
-from harvester.ledger.migrations import About, check_complete, create_tables, find_about, get_id
+from harvester.ledger.migrations import About, create_tables, find_about, get_id
 from harvester.ledger.schema import (
     COPYING,
     about,
@@ -31,7 +31,7 @@ from harvester.ledger.schema import (
     plans,
 )
 from harvester.ledger.sqlite import copy as back_up
-from harvester.ledger.steps import get_newest_schema, get_oldest_schema
+from harvester.ledger.steps import MOVED, get_newest_schema, get_oldest_schema
 from harvester.place import LedgerLocation
 
 _TABLES = [each for each in metadata.sorted_tables if each not in {about, owners, pair_counts, outcome_counts}]
@@ -50,16 +50,42 @@ Row = tuple[Any, ...]
 async def copy_ledger(source: LedgerLocation, to: LedgerLocation, *, clock: Clock, show: Show) -> int:
     """See ``Ledger.copy``."""
     async with _open(source, clock, reads_only=True) as original, _open(to, clock) as copy:
+        found = await original.report(find_about)
+        if found is None or found.oldest_schema != MOVED:  # otherwise this continues after the ledger was closed
+            await original.report(get_id, source)
         await _begin(original, copy)
         await original.report(_check_unused, source)
         for table in _TABLES:
             await _copy_table(original, copy, table, show)
         rows = 0
-        for table in _TABLES:
-            rows += await _compare_table(original, copy, table, show)
-        await original.report(_check_unused, source)
+        async with _closed(source, clock):
+            for table in _TABLES:
+                rows += await _compare_table(original, copy, table, show)
         await copy.write(_finish, await original.report(_find_last_epoch))
     return rows
+
+
+@asynccontextmanager
+async def _closed(source: LedgerLocation, clock: Clock) -> AsyncIterator[None]:
+    """Let no process use a ledger from now on, unless the block fails: each would capture what the copy does, too."""
+    async with _open(source, clock) as original:
+        await original.write(_close, source)
+        try:
+            yield
+        except BaseException:
+            await original.write(_set_oldest_schema, get_oldest_schema())
+            raise
+
+
+def _close(tx: Transaction, location: LedgerLocation) -> None:
+    if tx.dialect.lock_about:
+        tx.execute(text(tx.dialect.lock_about))  # wait for transactions that have begun
+    _check_unused(tx, location)
+    _set_oldest_schema(tx, MOVED)
+
+
+def _set_oldest_schema(tx: Transaction, schema: int) -> None:
+    tx.execute(update(about).values(oldest_schema=schema))
 
 
 async def copy_pairs(source: LedgerLocation, to: Path, *, clock: Clock) -> None:
@@ -68,6 +94,7 @@ async def copy_pairs(source: LedgerLocation, to: Path, *, clock: Clock) -> None:
         back_up(source, to)
         return
     async with _open(source, clock, reads_only=True) as original, _open(to, clock) as copy:
+        await original.report(get_id, source)
         await _begin(original, copy)
         for table in _PAIR_TABLES:
             await _copy_table(original, copy, table, lambda _: None)
@@ -85,10 +112,25 @@ async def _open(location: LedgerLocation, clock: Clock, *, reads_only: bool = Fa
 
 async def _begin(original: Database, copy: Database) -> None:
     """Create the tables of the copy, or find those of an interrupted one. Raises ``LedgerError``."""
-    ledger_id = await original.report(get_id, original.location)
-    await original.report(check_complete, original.location)
-    if not await copy.write(_create, ledger_id):
+    await original.report(_check_complete, original.location)
+    if not await copy.write(_create, await original.report(_get_id)):
         raise LedgerError(f"{copy.location} already contains a ledger; name a new file, or an empty database")
+
+
+def _check_complete(tx: Transaction, location: LedgerLocation) -> None:
+    """Raise ``LedgerError`` unless the ledger has exactly the schema of this code."""
+    found = find_about(tx)
+    if found is not None and (found.schema != get_newest_schema() or found.list_pending()):
+        raise LedgerError(
+            f"the ledger {location} has schema {found.schema} and supports schema {found.oldest_schema}, but only a "
+            f"ledger that has exactly schema {get_newest_schema()} can be copied by this version of harvester. Use "
+            "its newest version, run harvester ledger migrate, and repeat the command"
+        )
+
+
+def _get_id(tx: Transaction) -> str:
+    ledger_id: str = tx.execute(select(about.c.ledger_id)).scalar_one()
+    return ledger_id
 
 
 def _create(tx: Transaction, ledger_id: str) -> bool:

@@ -20,7 +20,7 @@ from harvester.ledger.availability import Availability, CommitUnknown, Transacti
 from harvester.ledger.database_thread import DatabaseThread
 from harvester.ledger.dialect import READS_ONLY, Backend, Begun, Dialect, Owner
 from harvester.ledger.sqlite_file import SQLiteFile
-from harvester.ledger.steps import get_newest_schema
+from harvester.ledger.steps import explain_newer, get_newest_schema
 from harvester.place import LedgerLocation
 
 P = ParamSpec("P")
@@ -221,8 +221,7 @@ class Database:
         with connection.begin() as transaction:
             begun = self._backend.begin(connection, writes=writes)
             if begun.oldest_schema > self._schema:
-                versions = f"{begun.oldest_schema}, but this process has schema {self._schema}"
-                raise LedgerError(f"the ledger {self.location} now needs schema {versions}; upgrade harvester")
+                raise LedgerError(f"the ledger {self.location} {explain_newer(begun.oldest_schema)}")
             result = work(connection, begun)
             try:
                 transaction.commit()

@@ -18,7 +18,14 @@ from harvester.errors import LedgerError
 from harvester.ledger.counts import lift_timeout, start_counting
 from harvester.ledger.database import Transaction
 from harvester.ledger.schema import COPYING, about, metadata
-from harvester.ledger.steps import COUNTS_SINCE, OWNERS_SINCE, STEPS, get_newest_schema, get_oldest_schema
+from harvester.ledger.steps import (
+    COUNTS_SINCE,
+    OWNERS_SINCE,
+    STEPS,
+    explain_newer,
+    get_newest_schema,
+    get_oldest_schema,
+)
 from harvester.place import LedgerLocation
 
 ListLiving = Callable[[Collection[str]], list[str]]
@@ -78,17 +85,6 @@ def get_id(tx: Transaction, location: LedgerLocation) -> str:
             f"{get_newest_schema()}; to upgrade the ledger, run harvester ledger migrate"
         )
     return found.ledger_id
-
-
-def check_complete(tx: Transaction, location: LedgerLocation) -> None:
-    """Raise ``LedgerError`` unless the ledger has exactly the schema of this code."""
-    found = find_about(tx)
-    if found is not None and (found.schema != get_newest_schema() or found.list_pending()):
-        raise LedgerError(
-            f"the ledger {location} has schema {found.schema} and supports schema {found.oldest_schema}, but only a "
-            f"ledger that has exactly schema {get_newest_schema()} can be copied by this version of harvester. Use "
-            "its newest version, run harvester ledger migrate, and repeat the command"
-        )
 
 
 def prepare(tx: Transaction, list_living: ListLiving) -> str:
@@ -204,9 +200,8 @@ def _check_known(found: About) -> None:
     """Raise ``LedgerError`` for a ledger that this code can neither use nor upgrade."""
     if found.schema == COPYING:
         raise LedgerError("this copy of a ledger is not complete; repeat the harvester ledger copy that created it")
-    newest = get_newest_schema()
-    if found.schema < 1 or found.oldest_schema > newest:
-        raise LedgerError(f"this ledger has schema {found.schema}, this harvester supports {newest}; upgrade harvester")
+    if found.schema < 1 or found.oldest_schema > get_newest_schema():
+        raise LedgerError(f"this ledger {explain_newer(found.oldest_schema)}")
 
 
 def _list_living(tx: Transaction, found: About, list_living: ListLiving) -> dict[str, int]:

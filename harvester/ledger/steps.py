@@ -157,6 +157,9 @@ COUNTS_SINCE = 6
 OWNERS_SINCE = 5
 """The first schema whose ledgers have owners."""
 
+MOVED = 2**31 - 1
+"""The oldest schema of a ledger that was copied elsewhere: no code can use it."""
+
 
 def get_newest_schema() -> int:
     """Return the schema of this code."""
@@ -166,3 +169,10 @@ def get_newest_schema() -> int:
 def get_oldest_schema() -> int:
     """Return the oldest schema whose code can use a ledger to which all steps were applied."""
     return max((schema for schema, step in STEPS.items() if step.post), default=8)
+
+
+def explain_newer(oldest_schema: int) -> str:
+    """Return why this code cannot use a ledger that needs a newer schema, and what to do."""
+    if oldest_schema == MOVED:
+        return "was copied elsewhere with harvester ledger copy: name the copy with --state, or copy it once more"
+    return f"needs schema {oldest_schema}, this harvester supports {get_newest_schema()}; upgrade harvester"

@@ -54,13 +54,14 @@ async def test_a_copy_has_every_row_and_continues(original, location, tmp_path, 
     """Rows are the same in every column, also after a copy back, counts are right, and no id is used again."""
     monkeypatch.setattr(copy, "_PAGE_ROWS", 2)
     monkeypatch.setattr(copy, "_PAGE_PARTS", 1)
+    async with await Ledger.open(original, clock=CLOCK) as first:
+        ledger_id, books = first.ledger_id, await first.reports.get_books()
     rows = await Ledger.copy(original, location, clock=CLOCK, show=show)
-    await Ledger.copy(location, tmp_path / "back.db", clock=CLOCK, show=show)
-    assert list_rows(original) == list_rows(location) == list_rows(tmp_path / "back.db")
+    assert list_rows(original) == list_rows(location)
     assert rows == sum(map(len, list_rows(original).values()))
-    async with await Ledger.open(original, clock=CLOCK) as first, await Ledger.open(location, clock=CLOCK) as second:
-        assert second.ledger_id == first.ledger_id
-        assert await second.reports.get_books() == await first.reports.get_books()
+    async with await Ledger.open(location, clock=CLOCK) as second:
+        assert second.ledger_id == ledger_id
+        assert await second.reports.get_books() == books
         assert await second.reports.find_wrong_counts() == []
         await second.batches.recover()
         await second.intake.enqueue([SentPair(Pair("w", "c", "new"))])
@@ -70,6 +71,24 @@ async def test_a_copy_has_every_row_and_continues(original, location, tmp_path, 
             epoch for (epoch,) in query(original, "SELECT epoch FROM batch")
         )
         assert (await seal(second, claimed, rows=b"more")) is not None
+    await Ledger.copy(location, tmp_path / "back.db", clock=CLOCK, show=show)
+    assert list_rows(location) == list_rows(tmp_path / "back.db")
+
+
+async def test_a_ledger_cannot_be_used_after_it_was_copied(original, location, tmp_path):
+    """A forgotten process would capture everything once more. To use it again, one copies it once more."""
+    async with await Ledger.open(original, clock=CLOCK) as forgotten:
+        await Ledger.copy(original, location, clock=CLOCK, show=show)
+        with pytest.raises(LedgerError, match=r"original\.db was copied elsewhere .* name the copy with --state"):
+            await forgotten.batches.claim({"w": 1})
+    with pytest.raises(LedgerError, match="was copied elsewhere"):
+        await Ledger.open(original, clock=CLOCK)
+    await Ledger.copy(location, tmp_path / "back.db", clock=CLOCK, show=show)
+    with pytest.raises(LedgerError, match="was copied elsewhere"):
+        await Ledger.open(location, clock=CLOCK)
+    await Ledger.copy(original, tmp_path / "again.db", clock=CLOCK, show=show)
+    async with await Ledger.open(tmp_path / "again.db", clock=CLOCK) as again:
+        assert (await again.reports.get_books()).balanced
 
 
 async def test_an_interrupted_copy_cannot_be_used_and_continues(original, tmp_path):
@@ -104,6 +123,8 @@ async def test_a_ledger_that_changes_while_it_is_copied_is_noticed(original, tmp
             await Ledger.copy(original, tmp_path / name, clock=CLOCK, show=show)
         with pytest.raises(LedgerError, match="is not complete"):
             await Ledger.open(tmp_path / name, clock=CLOCK)
+        async with await Ledger.open(original, clock=CLOCK):
+            pass  # it is still the ledger
 
     await copy_and("UPDATE pair SET due_at = due_at + 1 WHERE id = 5", "changed.db")
     await copy_and("DELETE FROM pair WHERE id = 9", "deleted.db")
