@@ -60,6 +60,14 @@ _LOCK_TIMEOUT = "55P03"
 _TRANSIENT = frozenset({"25006", _LOCK_TIMEOUT})
 """A server that is read-only, as a standby is during a fail-over, and a lock that was not available."""
 
+_HINTS = {
+    "password authentication failed": "in a URL, write each % in the password as %25",
+    "no password supplied": "use PGPASSFILE, or a file with the whole URL (--state-file)",
+    "permission denied for schema": "make the user the owner of the database, or grant it CREATE on the schema",
+    "connection timeout expired": "check the address, the firewall and, on Kubernetes, networkPolicy.egressPorts",
+}
+"""What to do about a message of the server or of libpq that contains one of these texts."""
+
 _FUTURE_ID = "22023"
 """The id of a transaction that the server has not begun: a standby that never received it was promoted."""
 
@@ -218,8 +226,7 @@ class PostgreSQL:
         message = str(error.orig).strip().partition("\n")[0]
         if getattr(error.orig, "sqlstate", None) == _LOCK_TIMEOUT:
             return f"another transaction, for example of pg_dump, has locked it for too long ({message})"
-        wrong_password = "password authentication failed" in message
-        return f"{message}; in a URL, write each % in the password as %25" if wrong_password else message
+        return "; ".join([message, *(hint for part, hint in _HINTS.items() if part in message)])
 
 
 class DatabaseOwner:

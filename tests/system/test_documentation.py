@@ -33,7 +33,7 @@ ELSEWHERE = {
     r"_HARVESTER_COMPLETE=|^eval TEXT": "tests/cli/test_help.py::test_the_documented_variable_prints_the",
     r"harvester schema |harvester latest harvest .*(duckdb|since)": "tests/system/test_loading.py",
     r"zstd -dc .*psql": "benchmarks/loading/check_postgresql.py",
-    r"helm install": "tests/system/test_helm_chart.py",
+    r"helm (install|upgrade)": "tests/system/test_helm_chart.py",
     r"export OTEL_": "tests/observability/test_traces.py",
     r"postgresql://": "tests/cli/test_postgresql.py",
 }

@@ -66,10 +66,16 @@ HOURLY = {
     "type": "cron",
     "metadata": {"timezone": "UTC", "start": "0 * * * *", "end": "1 * * * *", "desiredReplicas": "1"},
 }
-DOCUMENTED = re.search(r"```yaml\n(.*?)```", (TOP / "docs" / "kubernetes.md").read_text(), re.DOTALL)[1]
+DOCUMENTED, DOCUMENTED_REPLICAS = map(
+    yaml.safe_load, re.findall(r"```yaml\n(.*?)```", (TOP / "docs" / "kubernetes.md").read_text(), re.DOTALL)
+)
 MATRIX = {
     "service": {},
-    "documented": yaml.safe_load(DOCUMENTED),
+    "documented": DOCUMENTED,
+    "documented replicas": {
+        name: {**each, **DOCUMENTED_REPLICAS.get(name, {})} if isinstance(each, dict) else each
+        for name, each in (DOCUMENTED_REPLICAS | DOCUMENTED).items()
+    },
     "everything": EVERYTHING,
     "schedule": {"mode": "schedule", "audit": AUDIT},
     "queue": {"mode": "queue", "queue": {"triggers": [HOURLY]}, "networkPolicy": {"enabled": False}},
