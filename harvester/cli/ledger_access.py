@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harvester.cli import options
-from harvester.cli.startup import load_settings
+from harvester.cli.startup import load_settings, set_up_logs
 from harvester.errors import SinkError, SinkRefused, UsageError
 from harvester.place import LedgerLocation, PlaceKind, classify_place
 
@@ -89,6 +89,7 @@ def _find_ledger(
     def with_location(
         *, config: Path | None, out: str | None, state: LedgerLocation | None, state_file: Path | None, **arguments: Any
     ) -> None:
+        set_up_logs({}, level="warning")  # of a server that is unavailable; the default would be standard output
         configured: Iterable[str] = ()
         places: Mapping[str, Sequence[str]] = {out or DEFAULT_OUT: ()}
         if config is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from harvester.cli import ledger_access, options
@@ -57,6 +58,21 @@ def test_an_option_replaces_the_variable_of_the_other_one(monkeypatch, arguments
     """The command line comes before the environment, whichever of the two options it has."""
     monkeypatch.setenv("HARVESTER_STATE", "variable.db")
     assert CliRunner().invoke(print_sources, arguments).output == f"{printed}\n"
+
+
+@click.command()
+@ledger_access.ledger_command
+def wait_for_server(location):
+    """Log a warning and print a result, as a command does whose server was unavailable."""
+    structlog.get_logger().warning("ledger_unavailable", reason=f"{location} is unavailable")
+    click.echo("{}")
+
+
+def test_the_log_of_a_command_is_not_a_part_of_its_result():
+    """A warning does not make standard output unusable for a script."""
+    result = CliRunner().invoke(wait_for_server, ["--state", "x.db"])
+    assert result.stdout == "{}\n"
+    assert "event=ledger_unavailable" in result.stderr
 
 
 def test_two_sources_of_the_same_kind_are_refused(monkeypatch):
