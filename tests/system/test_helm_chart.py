@@ -345,6 +345,17 @@ def test_a_ledger_in_a_database_is_migrated_before_the_pods_are_replaced(rendere
             assert select([pod], each["spec"]["selector"].get("matchLabels", each["spec"]["selector"])) == []
 
 
+def test_the_migration_reaches_a_database_that_the_previous_release_did_not_use():
+    """The hook allows the new ports to its own pod, because the policy of the release is replaced after it."""
+    objects = render(json.dumps(MATRIX["documented replicas"]))
+    release, hook = [each for each in objects if each["kind"] == "NetworkPolicy"]
+    assert select(list_pods(objects), hook["spec"]["podSelector"]["matchLabels"]) == ["ledger"]
+    assert hook["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
+    assert int(hook["metadata"]["annotations"]["helm.sh/hook-weight"]) < 0, "the job has the weight 0"
+    assert hook["spec"]["egress"] == release["spec"]["egress"]
+    assert {"port": 5432} in hook["spec"]["egress"][1]["ports"]
+
+
 def test_several_jobs_run_at_once_only_with_a_database():
     """A ledger on a volume is used by one job at a time."""
     found = [find(render(json.dumps(MATRIX[name])), "ScaledJob")["spec"] for name in ("queue", "queue, PostgreSQL")]

@@ -57,6 +57,15 @@ api_key_dir = "/run/secrets/braze"
 {{- toJson $settings }}
 {{- end }}
 
+{{/* The connections that a NetworkPolicy allows to pods. */}}
+{{- define "harvester.egress" -}}
+- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+- ports:
+    {{- range .Values.networkPolicy.egressPorts }}
+    - {port: {{ . }}}
+    {{- end }}
+{{- end }}
+
 {{- define "harvester.webPort" -}}
 {{- $settings := include "harvester.settings" . | fromJson }}
 {{- $settings.web_port | default 8080 | int }}
