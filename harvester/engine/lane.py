@@ -4,6 +4,7 @@ A lane is a task only while its workspace has something due. Requests are made i
 """
 
 import asyncio
+import random
 
 import structlog
 
@@ -28,6 +29,9 @@ OTHERS_SECONDS = 2.0
 
 RECHECK_SECONDS = 10.0
 """How often a run that waits for deferred readings checks for due ones."""
+
+EMPTY_CLAIM_SECONDS = (0.05, 0.25)
+"""How long a run waits after a claim without readings, although some are due."""
 
 log = structlog.get_logger()
 
@@ -201,9 +205,10 @@ class Lane:
         )
         if due_at is None:
             return await self._wait_for_others()
-        seconds = due_at - self._shared.ledger.clock.wall()
-        if seconds > 0:
-            await wait_for_event(self._awake, timeout_seconds=min(seconds, RECHECK_SECONDS))
+        # What is due now may be locked by a transaction of another process, and several of them must not spin.
+        least = random.uniform(*EMPTY_CLAIM_SECONDS)  # noqa: S311 - jitter, no secret
+        seconds = min(max(least, due_at - self._shared.ledger.clock.wall()), RECHECK_SECONDS)
+        await wait_for_event(self._awake, timeout_seconds=seconds)
         return True
 
     async def _wait_for_others(self) -> bool:

@@ -8,7 +8,7 @@ import psycopg
 CONNECT_SECONDS, REPLY_SECONDS = 10, 45.0
 """How long a server may take to accept a connection, and to reply: longer than it may execute a statement."""
 
-STOPPING_CONNECT_SECONDS, STOPPING_REPLY_SECONDS = 3, 10.0
+STOPPING_CONNECT_SECONDS, STOPPING_REPLY_SECONDS = 2, 10.0
 """The same in a process that is stopping."""
 
 _INTERVAL_SECONDS = 0.1
