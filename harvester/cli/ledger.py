@@ -79,8 +79,9 @@ def migrate(location: LedgerLocation) -> None:
     """Upgrade the ledger to the schema of this version, while processes of the previous version use it.
 
     Use it before you replace replicas one after the other. A process that uses a ledger alone upgrades it when it
-    starts. What only earlier versions need is removed once no process of them lives: by harvester serve, or by this
-    command. After that, they cannot use the ledger any more. It does no harm to repeat the command.
+    starts. What only earlier versions need is removed once no process of them lives: by this command, or by harvester
+    serve after it has run for a day. After that, they cannot use the ledger any more. It does no harm to repeat the
+    command.
 
     \b
     Example:
@@ -101,7 +102,7 @@ def migrate(location: LedgerLocation) -> None:
     if done.waits_for:
         click.echo(
             f"processes of an earlier version still use the ledger: {', '.join(done.waits_for)}. What only they need "
-            "is removed once they have ended: by harvester serve within ten minutes, or by this command",
+            "is removed after they have ended: by this command, or by harvester serve after it has run for a day",
             err=True,
         )
     elif done.schema == done.schema_before and not done.post_parts:

@@ -24,6 +24,9 @@ HOUSEKEEPING_SECONDS = 600.0
 PROGRESS_SECONDS = 30.0
 """How often the progress of the workspaces at work is logged."""
 
+RETURN_SECONDS = DAY_SECONDS
+"""How long a service has run before it removes what only earlier versions need, so that a user can return to them."""
+
 PAGE = 100
 """How many workspaces one transaction tidies up."""
 
@@ -61,6 +64,7 @@ class Upkeep:
         self._keep_days = keep_days
         self._housekeeping = housekeeping
         self._after_housekeeping = after_housekeeping
+        self._started_at = self._clock.monotonic()
         self._tidied_at = self._pruned_at = self._reported_at = float("-inf")
         self._time_changed = asyncio.Event()
         self._touched: set[str] = set()
@@ -124,7 +128,8 @@ class Upkeep:
             await self._expire(page)
         self._dispatcher.refresh(self._workspaces.names)
         await self._ledger.upkeep.tidy_counts()
-        await self._finish_migration()
+        if self._clock.monotonic() - self._started_at >= RETURN_SECONDS:
+            await self._finish_migration()
         if self._clock.confirmed and self._clock.monotonic() - self._pruned_at >= DAY_SECONDS:
             pruned = await self._ledger.upkeep.prune(keep_days=self._keep_days)
             if pruned.complete:
