@@ -482,10 +482,26 @@ async def wait_for_probe(http, port, path):
             await asyncio.sleep(0.05)
 
 
+def test_the_job_that_copies_a_ledger_finds_it():
+    """The job mounts the volume and the secret of the documented release where its command needs them."""
+    job = yaml.safe_load((CHART.parent / "copy_ledger.yaml").read_text())
+    [pod], mounts = list_pods([job]), list_mounts(job["spec"]["template"])
+    volume, secret = (
+        list_mounts(get_serving_pod(render(json.dumps(MATRIX[name])))) for name in ("documented", "documented replicas")
+    )
+    assert mounts["/run/secrets/ledger"] == secret["/run/secrets/ledger"]
+    claim = volume["/data"][0]["persistentVolumeClaim"]["claimName"]
+    assert f"test-{mounts['/data'][0]['persistentVolumeClaim']['claimName']}" == claim
+    serving = get_serving_pod(render("{}"))["spec"]
+    assert pod["spec"]["securityContext"] == serving["securityContext"]
+    assert pod["spec"]["containers"][0]["securityContext"] == serving["containers"][0]["securityContext"]
+
+
 @pytest.mark.long
 def test_every_object_is_valid():
     """The schemas of each version of Kubernetes, of KEDA and of the Prometheus operator accept every object."""
-    assert validate([each for values in MATRIX.values() for each in render(json.dumps(values))]) == []
+    job = yaml.safe_load((CHART.parent / "copy_ledger.yaml").read_text())
+    assert validate([job, *(each for values in MATRIX.values() for each in render(json.dumps(values)))]) == []
 
 
 @pytest.mark.long
