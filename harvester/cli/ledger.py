@@ -29,8 +29,9 @@ def ledger() -> None:
 def backup(to: Path, location: LedgerLocation) -> None:
     """Copy the ledger to the new file TO, even while it is in use.
 
-    To restore a copy, stop all processes that use the ledger, then put the copy in its place. What was captured since
-    the copy was made is captured again. For a ledger in PostgreSQL, use pg_dump.
+    To restore a copy, stop all processes that use the ledger, delete its file and those whose names end with -wal and
+    -shm, then move the copy there. What was captured since the copy was made is captured again. For a ledger in
+    PostgreSQL, use pg_dump.
 
     \b
     Example:
@@ -79,9 +80,9 @@ def migrate(location: LedgerLocation) -> None:
     """Upgrade the ledger to the schema of this version, while processes of the previous version use it.
 
     Use it before you replace replicas one after the other. A process that uses a ledger alone upgrades it when it
-    starts. What only earlier versions need is removed once no process of them lives: by this command, or by harvester
-    serve after it has run for a day. After that, they cannot use the ledger any more. It does no harm to repeat the
-    command.
+    starts. The command adds what this version needs. Once no process of an earlier version runs, this command if you
+    repeat it, or harvester serve after it has run for a day, removes what only they need. After that, you cannot return
+    to them.
 
     \b
     Example:
@@ -98,11 +99,11 @@ def migrate(location: LedgerLocation) -> None:
     if done.schema != done.schema_before:
         click.echo(f"upgraded {location} from schema {done.schema_before} to {done.schema}", err=True)
     if done.post_parts:
-        click.echo(f"removed what only versions before schema {done.post_parts[-1]} needed", err=True)
+        click.echo(f"removed what only versions before schema {done.post_parts[-1]} need", err=True)
     if done.waits_for:
         click.echo(
-            f"processes of an earlier version still use the ledger: {', '.join(done.waits_for)}. What only they need "
-            "is removed after they have ended: by this command, or by harvester serve after it has run for a day",
+            f"processes of an earlier version still use the ledger: {', '.join(done.waits_for)}. Stop or replace them, "
+            "and repeat the command to remove what only they need; or harvester serve does that after a day",
             err=True,
         )
     elif done.schema == done.schema_before and not done.post_parts:
@@ -118,9 +119,9 @@ def rebuild(
 ) -> None:
     """Rebuild a lost ledger from the parts in each PLACE.
 
-    PLACE is a folder or bucket of parts; if workspaces have their own, name all of them in one command. The new ledger
-    contains every captured pair, and harvester serve continues with the next reading of each. It does not contain pairs
-    that were never captured, rejected pairs, or the order of harvester parts: enqueue your lists again.
+    PLACE is a folder or bucket of parts. If workspaces have places of their own, name all places in one command. The
+    new ledger contains every captured pair, and harvester serve continues with the next reading of each. It does not
+    contain pairs that were never captured, rejected pairs, or the order of harvester parts: enqueue your lists again.
 
     \b
     Examples:
@@ -132,7 +133,7 @@ def rebuild(
         classify_place(each, "PLACE", buckets=True)
     plans, state = _load_plans(config, state if state_file is None else ledger_access.load_state_file(state_file))
     if state is None and len(places) > 1:
-        raise UsageError("several places have one ledger: name it with --state or --state-file")
+        raise UsageError("with several places, name the ledger with --state or --state-file")
     location, named = ledger_access.get_location(places[0], state), " and ".join(places)
     with (
         tempfile.TemporaryDirectory(prefix="harvester-") as folder,

@@ -77,7 +77,7 @@ def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -
         *output.limit_lines("waiting", _waiting_lines(found.waiting)),
         f"at risk    {at_risk} may expire unread",
         *output.limit_lines("halted", [f'halted     workspace "{name}": {why}' for name, why in found.halted.items()]),
-        *output.limit_lines("served by", _replica_lines(found.replicas)),
+        *output.limit_lines("assigned", _replica_lines(found.replicas)),
         output.clock_line(difference),
         *books.refused_lines(found.workspaces),
         # Ids are quoted: they may contain control characters.
@@ -89,9 +89,9 @@ def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -
 
 
 def _replica_lines(replicas: "Replicas") -> list[str]:
-    """Return the processes that serve workspaces, and what they leave unserved."""
+    """Return how many workspaces are assigned to each replica, and which are unserved."""
     lines = [
-        f"served by  {name}: {output.plural(count, 'workspace')}" for name, count in _count_assigned(replicas).items()
+        f"assigned   {name}: {output.plural(count, 'workspace')}" for name, count in _count_assigned(replicas).items()
     ]
     if replicas.unserved:
         names = output.quote(replicas.unserved)

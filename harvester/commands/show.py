@@ -75,7 +75,7 @@ def find_wait_cause(send: SendHistory, search: SendSearch, served: Collection[st
     if send.next.leased:
         return "leased"
     if not (send.has_plan or not search.served if served is None else send.pair.workspace in served):
-        return "unserved"
+        return "unconfigured"
     if send.halt_reason is not None:
         return "halted"
     if send.next.due_at > search.at:
@@ -104,7 +104,7 @@ def _wait(send: SendHistory, following: NextReading, search: SendSearch, served:
     ahead = bound + quantity(following.ahead, "more urgent reading")
     sentences = {
         "leased": "a process is requesting it",
-        "unserved": f"{name} is not served; add it to the configuration of harvester serve",
+        "unconfigured": f"{name} is not served; add it to the configuration of harvester serve",
         "halted": f"{name} is halted: {safe_text(send.halt_reason or '')}",
         "deferred": f"{_failures(following)}; it is tried again {_relative(following.due_at, search.at)}",
         "not_due": f"its reading {following.name} is due {_relative(following.due_at, search.at)}",

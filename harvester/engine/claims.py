@@ -27,7 +27,7 @@ class Claimed:
     readings: list[Reading]
     offset: float
     limit: int
-    """The limit of the claim: if there are fewer readings, no more are due."""
+    """The limit of the claim: if there are fewer readings, no more are due, or other processes are claiming them."""
 
 
 @dataclass(slots=True)

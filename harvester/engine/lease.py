@@ -47,7 +47,7 @@ class Lease:
             if self.epoch != epoch:
                 return
             log.warning(
-                "leases_lost", hint="this process did not renew its leases in time; its readings are requested again"
+                "leases_lost", reason="they were not renewed in time", hint="if this repeats, look for a lack of CPU"
             )
             began = self._ledger.clock.monotonic()
             await self._ledger.batches.register()

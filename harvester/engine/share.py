@@ -97,7 +97,7 @@ class Share:
             await self._ledger.upkeep.extend_service(served, seconds=UNSERVED_SECONDS)
         self._unserved.update(unserved)
         if unserved:
-            hint = "the replica that they are assigned to hangs, or has another configuration"
+            hint = "if they have a replica, check its log and its configuration: it has sent no request for minutes"
             log.warning("workspaces_taken_over", workspaces=len(unserved), examples=unserved[:5], hint=hint)
 
     def _list_served(self) -> list[str]:

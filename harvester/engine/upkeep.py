@@ -140,7 +140,7 @@ class Upkeep:
         """Remove from the ledger what only earlier versions need, if none of their processes lives."""
         try:
             for schema in await self._ledger.upkeep.finish_migration():
-                log.info("ledger_migrated", schema=schema)
+                log.info("ledger_migration_finished", schema=schema)
         except LedgerError as error:
             log.info("ledger_migration_postponed", reason=str(error))
 

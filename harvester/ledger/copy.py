@@ -152,7 +152,8 @@ def _create(tx: Transaction, ledger_id: str) -> bool:
 def _check_unused(tx: Transaction, location: LedgerLocation) -> None:
     if tx.execute(select(owners.c.id).where(owners.c.alive_until > tx.lease_now)).first() is not None:
         raise LedgerError(
-            f"a process uses the ledger {location}: stop it, and repeat the command. After a kill, wait a minute"
+            f"a process uses the ledger {location}: stop it, and repeat the command. One that was "
+            "killed counts until its lease ends, a minute later"
         )
 
 

@@ -1,7 +1,8 @@
 """Row locks, for databases in which several transactions write at the same time.
 
-All transactions lock pairs in the order of their ids, so that none waits for another one that waits for it. With a
-single writer, none of these functions does anything.
+A transaction that may wait for others locks pairs in the order of their ids, so that none waits for another one that
+waits for it. Claims, expiry and recovery skip locked pairs instead. With a single writer, none of these functions does
+anything.
 """
 
 from collections.abc import Sequence

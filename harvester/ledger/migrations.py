@@ -31,7 +31,7 @@ from harvester.place import LedgerLocation
 ListLiving = Callable[[Collection[str]], list[str]]
 """Lists the processes that use the ledger, given those whose leases have not ended; see ``Backend.list_living``."""
 
-_FOREIGN = "this is a database of another program; name another one with --state"
+_FOREIGN = "this database contains tables of another program; name a different file or database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def prepare(tx: Transaction, list_living: ListLiving) -> str:
             raise LedgerError(
                 f"this ledger has schema {found.schema}, and {_name(living)} still uses it, so it is not upgraded to "
                 f"schema {get_newest_schema()} now. Run harvester ledger migrate, or stop the other processes first; "
-                "in PostgreSQL, a process that was killed counts for a minute"
+                "in PostgreSQL, a process that was killed counts until its lease ends, a minute later"
             )
         _apply_post(tx, _apply_pre(tx, found).list_pending())
     return found.ledger_id
@@ -162,7 +162,7 @@ def try_post_parts(tx: Transaction, list_living: ListLiving) -> list[int]:
         return apply_post_parts(tx, list_living)[0]
     except DBAPIError as error:
         reason = str(error.orig).strip().partition("\n")[0]
-        raise LedgerError(f"what only earlier versions need cannot be removed from the ledger now: {reason}") from None
+        raise LedgerError(f"the migration cannot be finished now: {reason}; it is tried again in ten minutes") from None
 
 
 def has_pending(tx: Transaction) -> bool:

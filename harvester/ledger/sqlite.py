@@ -22,6 +22,7 @@ from harvester.private_files import make_private_file, make_private_folder
 
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs|cifs|smb|9p|afs|ceph|gluster|lustre|fuse\.(sshfs|s3fs|rclone|gcsfuse|goofys)")
 _WAIT_SECONDS = 120.0
+_COPY_HINT = "free space, or choose another file"
 """How long to wait for another process's transaction. A long list is enqueued in short transactions."""
 
 DIALECT = Dialect(
@@ -179,7 +180,7 @@ def save(source: sqlite3.Connection, to: Path, *, what: str) -> None:
             if target.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("the copy is damaged")
     except OSError as error:
-        raise LedgerError(f"cannot copy the ledger {what} to {to}: {error.strerror}") from None
+        raise LedgerError(f"cannot copy the ledger {what} to {to}: {error.strerror}; {_COPY_HINT}") from None
     except sqlite3.Error as error:
         to.unlink(missing_ok=True)
-        raise LedgerError(f"cannot copy the ledger {what} to {to}: {error}") from None
+        raise LedgerError(f"cannot copy the ledger {what} to {to}: {error}; {_COPY_HINT}") from None

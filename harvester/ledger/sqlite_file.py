@@ -93,7 +93,7 @@ class SQLiteFile:
             return f"Its content could not be saved ({error}): restore a backup, or use harvester ledger rebuild"
         finally:
             connection.close()
-        return f"Its content was saved: move {to} to {path}, and start again"
+        return f"Its content was saved: delete {path} and its -wal and -shm files, move {to} to {path}, and start again"
 
 
 def resolve_ledger(path: Path) -> Path:

@@ -57,7 +57,7 @@ def test_status_shows_which_replica_serves_how_many_workspaces(tmp_path, capsys)
     counts = json.JSONDecoder().raw_decode(shown)[0]["replicas"]
     assert (set(counts), sum(counts.values())) == (owners, 2)
     for name, count in counts.items():
-        assert f"served by  {name}: {count} workspace" in shown
+        assert f"assigned   {name}: {count} workspace" in shown
         assert name.startswith(os.uname().nodename[:20])
 
 

@@ -27,7 +27,12 @@ REFUSED = PastReading("d1", "rejected", None, "status_404", "no such\x1b campaig
         ),
         (PENDING, replace(SEARCH, in_use=False), "no_process", "start harvester serve or harvester run"),
         (replace(PENDING, halt_reason="status 401"), SEARCH, "halted", 'workspace "eu" is halted: status 401'),
-        (replace(PENDING, has_plan=False), SEARCH, "unserved", 'workspace "eu" is not served'),
+        (
+            replace(PENDING, has_plan=False),
+            SEARCH,
+            "unconfigured",
+            'workspace "eu" is not served',
+        ),
         (replace(PENDING, has_plan=False), replace(SEARCH, served=False), "queued", "it is due"),
         (replace(PENDING, next=replace(DUE, due_at=NOW + 7200)), SEARCH, "not_due", "its reading d3 is due in 2 h"),
         (
@@ -48,7 +53,7 @@ def test_a_pending_send_says_what_it_waits_for(send, search, cause, text):
 
 def test_the_configuration_decides_which_workspace_is_served():
     """A workspace that is not configured any more is shown as not served, although the ledger has its plan."""
-    assert find_wait_cause(PENDING, SEARCH, ["us"]) == "unserved"
+    assert find_wait_cause(PENDING, SEARCH, ["us"]) == "unconfigured"
     assert find_wait_cause(replace(PENDING, has_plan=False), SEARCH, ["eu"]) == "queued"
 
 

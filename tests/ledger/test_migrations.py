@@ -135,7 +135,7 @@ async def test_a_post_part_does_not_overlap_another_transaction(database_url):
         async with await Ledger.open(database_url, clock=CLOCK) as new:
             with psycopg.connect(database_url.url) as other:
                 other.execute("SELECT oldest_schema FROM about")
-                with pytest.raises(LedgerError, match=r"cannot be removed from the ledger now: .*lock timeout"):
+                with pytest.raises(LedgerError, match=r"the migration cannot be finished now: .*lock timeout"):
                     await new.upkeep.finish_migration()
             assert list_parts(database_url) == ["pre"]
             assert await new.upkeep.finish_migration() == [NEXT_SCHEMA]
@@ -157,7 +157,7 @@ def test_a_service_finishes_the_migration_after_a_while(tmp_path, monkeypatch):
         assert list_parts(path) == ["pre"]
         await seen.at(620)
         assert list_parts(path) == ["pre", "post"]
-        assert [each["schema"] for each in seen.events("ledger_migrated")] == [NEXT_SCHEMA]
+        assert [each["schema"] for each in seen.events("ledger_migration_finished")] == [NEXT_SCHEMA]
 
     run_virtual(migrate())
     with next_version():
@@ -306,7 +306,7 @@ async def test_processes_of_two_versions_capture_from_one_ledger_while_it_is_mig
     ]
     assert Counter(captured) == Counter(ids)
     assert query(location, "SELECT count(DISTINCT epoch) FROM batch") == [(2,)]
-    await migrate(f"removed what only versions before schema {NEXT_SCHEMA} needed")
+    await migrate(f"removed what only versions before schema {NEXT_SCHEMA} need")
     await migrate("nothing to migrate")
     assert list_parts(location) == ["pre", "post"]
     code, _, text = await harvester.run("status", *state)

@@ -40,5 +40,5 @@ async def test_text_is_text_whatever_encoding_a_client_is_set_to(database_url):
 async def test_a_database_of_another_program_is_refused(database_url, table):
     """A table with the name of one of the ledger's does not make it a ledger."""
     execute(database_url, f"CREATE TABLE {table}")
-    with pytest.raises(LedgerError, match="this is a database of another program"):
+    with pytest.raises(LedgerError, match="contains tables of another program"):
         await Ledger.open(database_url, clock=CLOCK)

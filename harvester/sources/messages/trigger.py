@@ -174,7 +174,7 @@ class Trigger:
                 try:
                     await self._broker.renew(deliveries)
                 except HarvesterError as error:
-                    self._log.warning("lease_renewal_failed", error=str(error))
+                    self._log.warning("message_lease_renewal_failed", error=str(error))
 
         renewal = asyncio.create_task(renew_repeatedly(), name=f"lease of {self.name}")
         try:
