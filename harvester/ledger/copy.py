@@ -53,6 +53,7 @@ async def copy_ledger(source: LedgerLocation, to: LedgerLocation, *, clock: Cloc
         found = await original.report(find_about)
         if found is None or found.oldest_schema != MOVED:  # otherwise this continues after the ledger was closed
             await original.report(get_id, source)
+        await original.report(_check_complete, source)
         await _begin(original, copy)
         await original.report(_check_unused, source)
         for table in _TABLES:
@@ -112,7 +113,6 @@ async def _open(location: LedgerLocation, clock: Clock, *, reads_only: bool = Fa
 
 async def _begin(original: Database, copy: Database) -> None:
     """Create the tables of the copy, or find those of an interrupted one. Raises ``LedgerError``."""
-    await original.report(_check_complete, original.location)
     if not await copy.write(_create, await original.report(_get_id)):
         raise LedgerError(f"{copy.location} already contains a ledger; name a new file, or an empty database")
 

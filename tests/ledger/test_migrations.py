@@ -98,14 +98,17 @@ async def test_a_process_that_is_alone_upgrades_the_ledger_completely(location):
             await use
 
 
-async def test_the_previous_version_can_return_before_the_post_part(location):
-    """Until then, it opens the newer ledger like its own."""
+async def test_the_previous_version_can_return_before_the_post_part(location, tmp_path):
+    """Until then, both versions can use the ledger, and estimate what its pairs take."""
     async with await Ledger.open(location, clock=CLOCK) as old:
         await old.batches.register()
         with next_version():
             await Ledger.migrate(location, clock=CLOCK)
         async with await Ledger.open(location, clock=CLOCK), Ledger.open_to_read(location, clock=CLOCK) as reports:
             assert (await reports.get_books()).accepted == 0
+        await Ledger.copy_pairs(location, tmp_path / "old.db", clock=CLOCK)
+        with next_version():
+            await Ledger.copy_pairs(location, tmp_path / "new.db", clock=CLOCK)
 
 
 async def test_a_process_that_was_thought_dead_is_refused_before_it_writes(location):
