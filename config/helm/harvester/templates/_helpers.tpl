@@ -160,7 +160,7 @@ spec:
       args: {{- toYaml .arguments | nindent 8 }}
       env:
         - {name: TMPDIR, value: /tmp}
-        {{- include "harvester.env" .root | nindent 8 }}
+        {{- with include "harvester.env" .root }}{{ . | trim | nindent 8 }}{{ end }}
       securityContext:
         readOnlyRootFilesystem: true
         allowPrivilegeEscalation: false
