@@ -9,9 +9,9 @@ Microseconds per pair are the times of the calls of all owners, divided by the p
 second`` counts the whole work. Both databases run in turn; figures are medians of the turns, and the longest calls are
 those of all turns. ``of SQLite`` compares pairs per second in the same turn.
 
-Bloat: every pair is read ten times, once a day. The benchmark captures the readings of a day in seconds, so autovacuum
-checks the tables every second instead of every minute. ``times fresh`` compares the size of a table and its indexes
-with their size after ``VACUUM FULL``.
+Bloat: every pair is read ten times, once a day; the sends are spread over a day. The benchmark captures the readings of
+a day in seconds, so autovacuum checks the tables every second instead of every minute. ``times fresh`` compares the
+size of a table and its indexes with their size after ``VACUUM FULL``.
 
 The other queues do less: procrastinate keeps jobs, the plain loop keeps states, and neither stores rows. ``of the
 ledger`` compares pairs per second with the ledger in PostgreSQL that has as many owners.
@@ -65,10 +65,10 @@ class Owners:
             self._read(process)
             self._processes.append(process)
 
-    def enqueue(self, pairs: int) -> Phase:
-        """Enqueue pairs, an equal share in each process."""
+    def enqueue(self, pairs: int, *, hours: int = 1) -> Phase:
+        """Enqueue pairs that were sent in the last hours, an equal share in each process."""
         share = pairs // len(self._processes)
-        return self.run(*(f"enqueue {at * share} {share}" for at in range(len(self._processes))))
+        return self.run(*(f"enqueue {at * share} {share} {hours}" for at in range(len(self._processes))))
 
     def run(self, *commands: str) -> Phase:
         """Execute a command in each process, or one in all."""
@@ -178,9 +178,9 @@ def measure_bloat(server: PostgreSQL, pairs: int) -> Iterator[dict[str, Any]]:
     with server.database() as name:
         location = server.url(name).url
         with start_owners(location, 1) as owners:
-            owners.run(f"plan {ROUNDS}")
-            owners.enqueue(pairs)
-            for _ in range(ROUNDS):
+            owners.run(f"plan {ROUNDS + 1}")  # every pair waits for one more reading at the end
+            owners.enqueue(pairs, hours=24)
+            for _ in range(24 * ROUNDS):
                 owners.run("advance 1")
                 owners.run("capture")
         used = list_sizes(location)

@@ -30,7 +30,7 @@ async def main(url: str) -> None:
         for line in sys.stdin:
             began = time.perf_counter()
             match line.split():
-                case "enqueue", first, count:
+                case "enqueue", first, count, _:
                     end = int(first) + int(count)
                     for start in range(int(first), end, PAGE):
                         numbers = range(start, min(start + PAGE, end))

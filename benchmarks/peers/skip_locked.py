@@ -35,7 +35,7 @@ def main(url: str, at_once: int) -> None:
         for line in sys.stdin:
             began = time.perf_counter()
             match line.split():
-                case "enqueue", first, count:
+                case "enqueue", first, count, _:
                     enqueue(connection, int(first), int(first) + int(count))
                 case ("capture",):
                     while capture(connection, at_once):

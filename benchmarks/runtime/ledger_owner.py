@@ -1,7 +1,8 @@
 """One owner of a ledger: executes the commands of its standard input, and prints the times of its calls.
 
-The argument is the ledger's path or URL. ``plan READINGS`` plans a reading a day, ``enqueue FIRST COUNT`` adds pairs,
-``capture`` claims, seals and stores until nothing is due, and ``advance DAYS`` moves the clock. After each command, it
+The argument is the ledger's path or URL. ``plan READINGS`` plans a reading a day, ``enqueue FIRST COUNT HOURS``
+adds pairs that were sent in the last hours, ``capture`` claims, seals and stores until nothing is due, and ``advance
+HOURS`` moves the clock. After each command, it
 prints a line of JSON: when the command began and ended, by a clock that all processes share, and the seconds of each
 call.
 """
@@ -16,7 +17,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import TypeVar
 
-from harvester.clock import DAY_SECONDS, SystemClock
+from harvester.clock import SystemClock
 from harvester.ledger import Ledger
 from harvester.model import DATASET, Batch, Captured, Pair, Part, Reading, ReadingOutcome, SentPair, Verdict
 from harvester.place import DatabaseUrl
@@ -32,17 +33,17 @@ _WORKSPACE = "default"
 
 
 class OwnerClock(SystemClock):
-    """The machine's clock, a number of days ahead."""
+    """The machine's clock, a number of hours ahead."""
 
-    days = 0
+    hours = 0
 
     def monotonic(self) -> float:
         """Return monotonic seconds."""
-        return super().monotonic() + self.days * DAY_SECONDS
+        return super().monotonic() + self.hours * 3600
 
     def wall(self) -> float:
         """Return UTC seconds since the epoch."""
-        return super().wall() + self.days * DAY_SECONDS
+        return super().wall() + self.hours * 3600
 
 
 class Owner:
@@ -62,19 +63,21 @@ class Owner:
             case "plan", (readings,):
                 plan = ReadingPlan(tuple(float(day) for day in range(1, readings + 1)))
                 await self._ledger.intake.set_plan(_WORKSPACE, plan)
-            case "enqueue", (first, count):
-                await self._enqueue(first, first + count)
+            case "enqueue", (first, count, hours):
+                await self._enqueue(first, first + count, hours)
             case "capture", ():
                 while readings := await self._claim():
                     await self._settle(readings)
-            case "advance", (days,):
-                self._clock.days += days
+            case "advance", (hours,):
+                self._clock.hours += hours
             case _:
                 raise SystemExit(f"unknown command {command}")
 
-    async def _enqueue(self, first: int, end: int) -> None:
+    async def _enqueue(self, first: int, end: int, hours: int) -> None:
+        now, interval = self._clock.wall(), hours * 3600 / (end - first)
         for start in range(first, end, PAGE):
-            page = [_create_sent_pair(at, self._clock.wall()) for at in range(start, min(start + PAGE, end))]
+            numbers = range(start, min(start + PAGE, end))
+            page = [_create_sent_pair(at, now - (end - at) * interval) for at in numbers]
             await self._measure("enqueue", self._ledger.intake.enqueue(page))
 
     async def _claim(self) -> list[Reading]:
@@ -104,10 +107,10 @@ class Owner:
         return result
 
 
-def _create_sent_pair(at: int, now: float) -> SentPair:
-    """Return one of many sends of the last hour, twenty for each campaign."""
+def _create_sent_pair(at: int, sent_at: float) -> SentPair:
+    """Return one of many sends, twenty for each campaign."""
     campaign, send = (hashlib.md5(f"{name} {number}".encode()) for name, number in (("c", at // 20), ("s", at)))
-    return SentPair(Pair(_WORKSPACE, campaign.hexdigest(), send.hexdigest()[:24]), now - 3600)
+    return SentPair(Pair(_WORKSPACE, campaign.hexdigest(), send.hexdigest()[:24]), sent_at)
 
 
 async def main() -> None:

@@ -13,6 +13,9 @@ from harvester.ledger.json_rows import decode_rows, encode_values, select_as_jso
 from harvester.ledger.locks import locked
 from harvester.ledger.schema import pairs
 
+PAGE = 2000
+"""How many readings become due in one transaction. After an outage, all readings of a workspace may be overdue."""
+
 
 @dataclass(frozen=True, slots=True)
 class DueCount:
@@ -24,9 +27,9 @@ class DueCount:
 
 @cache
 def make_due(dialect: Dialect) -> Update:
-    """Change overdue waiting readings of some workspaces to the state ``due``."""
+    """Change a page of overdue waiting readings of some workspaces to the state ``due``."""
     late = and_(WAITING, is_named(dialect), pairs.c.due_at <= NOW)
-    return update(pairs).where(locked(dialect, late, skip=True)).values(state="due")
+    return update(pairs).where(locked(dialect, late, skip=True, most=PAGE)).values(state="due")
 
 
 def list_due(tx: Transaction, workspaces: Sequence[str]) -> dict[str, float]:

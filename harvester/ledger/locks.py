@@ -52,12 +52,17 @@ def _lock_arrived(dialect: Dialect) -> Select[int]:
     return select(pairs.c.id).where(*same).order_by(pairs.c.id).with_for_update(key_share=True, of=pairs)
 
 
-def locked(dialect: Dialect, which: ColumnElement[bool], *, skip: bool = False) -> ColumnElement[bool]:
+def locked(
+    dialect: Dialect, which: ColumnElement[bool], *, skip: bool = False, most: int | None = None
+) -> ColumnElement[bool]:
     """Return a condition that is true for the pairs ``which``, and locks them, as part of an update.
 
-    With ``skip``, it is false for pairs that another transaction has locked, which will change them.
+    With ``skip``, it is false for pairs that another transaction has locked, which will change them. With ``most``, it
+    is true for at most so many pairs, in no order.
     """
+    rows = select(pairs.c.id).where(which).limit(most)
     if dialect.single_writer:
-        return which
-    rows = select(pairs.c.id).where(which).order_by(pairs.c.id)
+        return which if most is None else pairs.c.id.in_(rows)
+    if not skip:  # a transaction that skips waits for none
+        rows = rows.order_by(pairs.c.id)
     return pairs.c.id.in_(rows.with_for_update(key_share=True, skip_locked=skip))

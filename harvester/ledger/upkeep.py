@@ -48,7 +48,10 @@ class Upkeep:
 
         While the time is not confirmed it changes nothing, except with ``trust_clock``: the clock may be wrong.
         """
-        return await self._database.write(_schedule_due, workspaces, trust_clock=trust_clock)
+        scheduled = 0
+        while page := await self._database.write(_schedule_due, workspaces, trust_clock=trust_clock):
+            scheduled += page
+        return scheduled
 
     async def expire(self, workspaces: Sequence[str], *, trust_clock: bool = False) -> int:
         """Expire due pairs; returns their number.

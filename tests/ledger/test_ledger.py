@@ -8,7 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvester.ledger import Ledger, leases
-from harvester.model import DATASET, Batch, Captured, Pair, Part, Reading, ReadingOutcome, SentPair, Verdict
+from harvester.ledger.due import PAGE
+from harvester.model import (
+    DATASET,
+    DAY_SECONDS,
+    Batch,
+    Captured,
+    Pair,
+    Part,
+    Reading,
+    ReadingOutcome,
+    SentPair,
+    Verdict,
+)
+from harvester.schedule import ReadingPlan
 from tests.support.clocks import SettableClock
 from tests.support.ledger_file import pass_time, recorded_statements
 
@@ -150,6 +163,20 @@ async def test_the_nearest_deadline_is_claimed_first(location):
         await ledger.intake.enqueue(arrivals)
         readings = await ledger.batches.claim({"w": 3})
     assert [reading.pair for reading in readings] == [pair(13), pair(12), pair(9)]
+
+
+async def test_a_claim_makes_only_a_page_of_overdue_readings_due(location):
+    """After an outage of a day, a claim is not longer than usual, however many readings are overdue."""
+    clock = SettableClock(NOW)
+    async with await Ledger.open(location, clock=clock) as ledger:
+        await ledger.intake.set_plan("w", ReadingPlan((1.0, 13.0)))
+        await ledger.intake.enqueue([SentPair(pair(number), NOW) for number in range(PAGE + 10)])
+        clock.now += 2 * DAY_SECONDS
+        ledger.clock.observe(clock.now, departed=clock.now, received=clock.now)
+        assert len(await ledger.batches.claim({"w": 5})) == 5
+        outlook = (await ledger.reports.get_outlooks())["w"]
+        assert outlook.readings == {"leased": 5, "due": PAGE - 5, "waiting": 10}
+        assert await ledger.upkeep.schedule_due(["w"]) == 10
 
 
 @given(st.lists(st.floats(0, 1e10, exclude_min=True), min_size=1, max_size=20, unique=True))
