@@ -50,30 +50,30 @@ Row = tuple[Any, ...]
 async def copy_ledger(source: LedgerLocation, to: LedgerLocation, *, clock: Clock, show: Show) -> int:
     """See ``Ledger.copy``."""
     async with _open(source, clock, reads_only=True) as original, _open(to, clock) as copy:
-        found = await original.report(find_about)
-        if found is None or found.oldest_schema != MOVED:  # otherwise this continues after the ledger was closed
-            await original.report(get_id, source)
-        await original.report(_check_complete, source)
-        await _begin(original, copy)
+        await _begin(copy, await original.report(_get_id, source))
         await original.report(_check_unused, source)
         for table in _TABLES:
             await _copy_table(original, copy, table, show)
         rows = 0
-        async with _closed(source, clock):
+        async with _closed(source, copy, clock):
             for table in _TABLES:
                 rows += await _compare_table(original, copy, table, show)
-        await copy.write(_finish, await original.report(_find_last_epoch))
+            await copy.write(_finish, await original.report(_find_last_epoch))
     return rows
 
 
 @asynccontextmanager
-async def _closed(source: LedgerLocation, clock: Clock) -> AsyncIterator[None]:
-    """Let no process use a ledger from now on, unless the block fails: each would capture what the copy does, too."""
+async def _closed(source: LedgerLocation, copy: Database, clock: Clock) -> AsyncIterator[None]:
+    """Let no process use a ledger from now on: it would capture what the copy does, too.
+
+    If the block fails, the ledger can be used again, unless another process has completed the copy.
+    """
     async with _open(source, clock) as original:
         await original.write(_close, source)
         try:
             yield
         except BaseException:
+            await copy.read(_check_incomplete)
             await original.write(_set_oldest_schema, get_oldest_schema())
             raise
 
@@ -95,8 +95,7 @@ async def copy_pairs(source: LedgerLocation, to: Path, *, clock: Clock) -> None:
         back_up(source, to)
         return
     async with _open(source, clock, reads_only=True) as original, _open(to, clock) as copy:
-        await original.report(get_id, source)
-        await _begin(original, copy)
+        await _begin(copy, await original.report(get_id, source))
         for table in _PAIR_TABLES:
             await _copy_table(original, copy, table, lambda _: None)
         await copy.write(_finish, await original.report(_find_last_epoch))
@@ -111,26 +110,27 @@ async def _open(location: LedgerLocation, clock: Clock, *, reads_only: bool = Fa
         await database.close()
 
 
-async def _begin(original: Database, copy: Database) -> None:
+async def _begin(copy: Database, ledger_id: str) -> None:
     """Create the tables of the copy, or find those of an interrupted one. Raises ``LedgerError``."""
-    if not await copy.write(_create, await original.report(_get_id)):
+    if not await copy.write(_create, ledger_id):
         raise LedgerError(f"{copy.location} already contains a ledger; name a new file, or an empty database")
 
 
-def _check_complete(tx: Transaction, location: LedgerLocation) -> None:
-    """Raise ``LedgerError`` unless the ledger has exactly the schema of this code."""
+def _get_id(tx: Transaction, location: LedgerLocation) -> str:
+    """Return the ledger's id. Raises ``LedgerError`` unless the ledger has exactly the schema of this code."""
     found = find_about(tx)
-    if found is not None and (found.schema != get_newest_schema() or found.list_pending()):
+    if (
+        found is None or found.oldest_schema != MOVED
+    ):  # otherwise it was closed by a copy that was interrupted, or ended
+        get_id(tx, location)
+    assert found is not None
+    if found.schema != get_newest_schema() or found.list_pending():
         raise LedgerError(
             f"the ledger {location} has schema {found.schema} and supports schema {found.oldest_schema}, but only a "
             f"ledger that has exactly schema {get_newest_schema()} can be copied by this version of harvester. Use "
             "its newest version, run harvester ledger migrate, and repeat the command"
         )
-
-
-def _get_id(tx: Transaction) -> str:
-    ledger_id: str = tx.execute(select(about.c.ledger_id)).scalar_one()
-    return ledger_id
+    return found.ledger_id
 
 
 def _create(tx: Transaction, ledger_id: str) -> bool:
@@ -234,8 +234,14 @@ def _find_last_epoch(tx: Transaction) -> int:
     return highest
 
 
+def _check_incomplete(tx: Transaction) -> None:
+    if tx.execute(select(about.c.schema_version)).scalar_one() != COPYING:
+        raise LedgerError("another process has completed this copy; only the copy can be used now")
+
+
 def _finish(tx: Transaction, last_epoch: int) -> None:
     """Continue the ids of the original, count the rows, and make the copy a ledger."""
+    _check_incomplete(tx)
     if last_epoch:
         tx.execute(insert(owners).values(epoch=last_epoch, id="copy", alive_until=0.0, version=""))
     tx.dialect.continue_ids(tx.connection)

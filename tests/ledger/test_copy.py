@@ -1,5 +1,8 @@
 """A copy of a ledger in another database: every row, the ids that follow, and what is refused."""
 
+import asyncio
+import contextlib
+
 import pytest
 
 from harvester.errors import LedgerError
@@ -109,6 +112,24 @@ async def test_an_interrupted_copy_cannot_be_used_and_continues(original, tmp_pa
     assert list_rows(to) == list_rows(original)
     with pytest.raises(LedgerError, match="already contains a ledger"):
         await Ledger.copy(original, to, clock=CLOCK, show=show)
+
+
+async def test_a_copy_that_another_process_completes_is_not_used_beside_the_original(original, location):
+    """Of two copies at the same time, one fails, and the original still cannot be used."""
+    other: list[asyncio.Task] = []
+
+    def start_other(text: str) -> None:
+        if text.startswith("compared") and not other:
+            other.append(asyncio.create_task(Ledger.copy(original, location, clock=CLOCK, show=show)))
+
+    with contextlib.suppress(LedgerError):
+        await Ledger.copy(original, location, clock=CLOCK, show=start_other)
+    with contextlib.suppress(LedgerError):
+        await other[0]
+    with pytest.raises(LedgerError, match="was copied elsewhere"):
+        await Ledger.open(original, clock=CLOCK)
+    async with await Ledger.open(location, clock=CLOCK) as copied:
+        assert await copied.reports.find_wrong_counts() == []
 
 
 async def test_a_ledger_that_changes_while_it_is_copied_is_noticed(original, tmp_path):
