@@ -40,7 +40,7 @@ ELSEWHERE = {
 """Commands that need an installation, a server or files of their own, and what runs the same."""
 
 VENDORS = (
-    "createdb",
+    "createuser",
     "gcloud",
     "az",
     "aws",
