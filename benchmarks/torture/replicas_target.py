@@ -36,8 +36,11 @@ from tests.support.database_proxy import DatabaseProxy, Fault
 from tests.support.postgresql import PostgreSQL
 from tests.support.processes import free_port
 
-LIFE_SECONDS = 8.0
+LIFE_SECONDS = 6.0
 """The longest time until a replica is killed; the mean is half of it."""
+
+SERVING_SHARE = 0.85
+"""The share of replicas whose time begins once they serve. The others may be killed while they start."""
 
 RESTART_SECONDS = 1.0
 """The pause after a start that failed because the database was unavailable."""
@@ -230,6 +233,9 @@ class ReplicasTarget(ServiceTarget):
         while not self._done:
             jumps = [rng.choice(self.jumps) for _ in range(2)]
             process = self._start_replica(number, jumps, "proxy.key" if number % 2 else "ledger.key")
+            if rng.random() < SERVING_SHARE:
+                while process.is_alive() and not self._is_serving(process) and not self._done:
+                    await asyncio.sleep(0.05)
             await self._let_live(process, rng.uniform(0, LIFE_SECONDS))
             match rng.choices(["kill", "suspend", "clock", "term"], [70, 12, 8, 10])[0]:
                 case "suspend":
@@ -258,6 +264,10 @@ class ReplicasTarget(ServiceTarget):
         self._running[number] = process
         return process
 
+    def _is_serving(self, process: BaseProcess) -> bool:
+        """Return whether a replica has logged that it serves."""
+        return b"service_started" in (self.output / process.name).read_bytes()
+
     async def _let_live(self, process: BaseProcess, seconds: float) -> None:
         """Wait. A replica may end by itself only before it serves, because a server is unavailable."""
         until = time.monotonic() + seconds
@@ -265,8 +275,8 @@ class ReplicasTarget(ServiceTarget):
             await asyncio.sleep(0.05)
         if process.is_alive():
             return
-        output = (self.output / process.name).read_text(errors="replace")
-        if process.exitcode == 0 or "service_started" in output:
+        if process.exitcode == 0 or self._is_serving(process):
+            output = (self.output / process.name).read_text(errors="replace")
             raise CheckFailed(f"a replica ended by itself with {process.exitcode}: {output[-4000:]}")
         self.counts["failed starts"] += 1
         await asyncio.sleep(RESTART_SECONDS)

@@ -35,7 +35,7 @@ class Requests:
     @property
     def busy(self) -> bool:
         """Whether a reading is claimed that has no outcome yet."""
-        return self._tasks > 0 or bool(self._unsent)
+        return self._tasks > 0 or bool(self._unsent) or bool(self.returned)
 
     @property
     def unsent(self) -> int:

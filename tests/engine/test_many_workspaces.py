@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harvester.braze.gate import HALTED_SECONDS
 from harvester.simulator.virtual_time import run_virtual
 from tests.support.ledger_file import query, recorded_statements
 from tests.support.many_workspaces import LATENCY_SECONDS, Behaviour, create_engine, sends, serve
@@ -264,5 +265,27 @@ def test_a_workspace_that_hangs_learns_the_time_from_another(tmp_path):
             await scene.engine.confirm_time("w0")
             assert scene.ledger.clock.confirmed
             assert [name for name, _, _ in scene.braze.requests] == ["w0", "w1"]
+
+    run_virtual(story())
+
+
+def test_a_reading_whose_request_is_refused_while_its_lane_claims_is_requested_again(tmp_path):
+    """A message wakes the lane, and the key is refused before the claim ends. The reading is not leased for ever."""
+
+    async def story() -> None:
+        behaviours: dict[str, Behaviour] = {
+            "a": lambda n: 401 if n == 2 else 0.2,
+            "b": lambda n: 0.2 if n == 1 else 5.0,
+        }
+        async with serve(tmp_path, ["a", "b"], behaviours=behaviours) as scene:
+            await scene.enqueue(sends("a", 1), sends("b", 1))
+            await scene.wait_until_pending(0)  # the time is known from now on, so no request waits for it
+            await scene.enqueue(sends("a", 1, prefix="t"), sends("b", 1, prefix="t"))
+            while len(scene.braze.requests) < 4:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(LATENCY_SECONDS / 2)
+            scene.engine.wake({"a"})
+            await asyncio.sleep(HALTED_SECONDS + HANG_SECONDS)
+            assert (await scene.ledger.reports.get_books()).pending == 0
 
     run_virtual(story())
