@@ -36,6 +36,7 @@ from tests.support.postgresql import PostgreSQL
 OWNERS = (1, 4, 8)
 VERBS = ("enqueue", "claim", "seal", "stored")
 ROUNDS = 10
+WARM_UP_PAIRS = 100
 
 QUEUES = {
     "procrastinate": ("procrastinate_queue", ()),
@@ -65,10 +66,15 @@ class Owners:
             self._read(process)
             self._processes.append(process)
 
-    def enqueue(self, pairs: int, *, hours: int = 1) -> Phase:
+    def warm_up(self) -> None:
+        """Execute each statement once in each process."""
+        self.enqueue(WARM_UP_PAIRS * len(self._processes), first=10**9)
+        self.run("capture")
+
+    def enqueue(self, pairs: int, *, first: int = 0, hours: int = 1) -> Phase:
         """Enqueue pairs that were sent in the last hours, an equal share in each process."""
         share = pairs // len(self._processes)
-        return self.run(*(f"enqueue {at * share} {share} {hours}" for at in range(len(self._processes))))
+        return self.run(*(f"enqueue {first + at * share} {share} {hours}" for at in range(len(self._processes))))
 
     def run(self, *commands: str) -> Phase:
         """Execute a command in each process, or one in all."""
@@ -116,6 +122,7 @@ def start_owners(location: str, count: int) -> contextlib.closing[Owners]:
 def run_ledger(server: PostgreSQL, database: str, pairs: int, count: int) -> Phase:
     """Capture pairs with a number of owners; returns the time of the whole work."""
     with new_ledger(server, database) as location, start_owners(location, count) as owners:
+        owners.warm_up()
         enqueued, captured = owners.enqueue(pairs), owners.run("capture")
     return Phase(enqueued.seconds + captured.seconds, enqueued.calls | captured.calls)
 
@@ -151,6 +158,7 @@ def run_queue(server: PostgreSQL, peer: str, arguments: Sequence[str], pairs: in
         server.database() as name,
         contextlib.closing(Owners([*command, server.url(name).url, *arguments], count)) as owners,
     ):
+        owners.warm_up()
         return owners.enqueue(pairs).seconds + owners.run("capture").seconds
 
 
@@ -207,8 +215,8 @@ def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield from compare(server, pairs, count, 1 if quick else 3)
         if not quick:
             yield from compare(server, 10**6, 4, 1)
-        for row in compare_queues(server, 2000 if quick else 8000, 1 if quick else 3):
+        for row in compare_queues(server, 500 if quick else 1500, 1 if quick else 3):
             yield "queues", row
     with contextlib.closing(PostgreSQL({"autovacuum_naptime": "1s"})) as server:
-        for row in measure_bloat(server, 2000 if quick else 20_000):
+        for row in measure_bloat(server, 2000 if quick else 10_000):
             yield "bloat", row

@@ -138,7 +138,7 @@ def _count_busy_seconds() -> float:
 
 def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of the tables."""
-    pairs = 8000 if quick else 40_000
+    pairs = 8000 if quick else 20_000
     script = run_process.SERVERS["nginx"]
     with contextlib.closing(PostgreSQL({})) as server, run_process.start_server(script) as running:
         for count in COUNTS:

@@ -108,9 +108,9 @@ class Owner:
 
 
 def _create_sent_pair(at: int, sent_at: float) -> SentPair:
-    """Return one of many sends, twenty for each campaign."""
-    campaign, send = (hashlib.md5(f"{name} {number}".encode()) for name, number in (("c", at // 20), ("s", at)))
-    return SentPair(Pair(_WORKSPACE, campaign.hexdigest(), send.hexdigest()[:24]), sent_at)
+    """Return one of many sends, twenty for each campaign. The id of a send begins with its time, the rest is random."""
+    campaign, send = (hashlib.md5(str(number).encode()).hexdigest() for number in (at // 20, at))
+    return SentPair(Pair(_WORKSPACE, campaign, f"{int(sent_at):08x}{send[:16]}"), sent_at)
 
 
 async def main() -> None:
