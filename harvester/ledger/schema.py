@@ -221,7 +221,7 @@ def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
 
 
 _partial("pair_next", pairs, "workspace, yields, expires_at, id", where="state = 'due'")
-_partial("pair_open", pairs, "workspace, expires_at, state", where="state <> 'settled'")
+_partial("pair_open", pairs, "workspace, expires_at", where="state <> 'settled'")
 _partial("pair_waiting", pairs, "workspace, due_at, captures", where="state = 'waiting'")
 _partial("pair_deferred", pairs, "workspace, due_at", where="state = 'waiting' AND deferrals > 0")
 _partial("pair_leased", pairs, "epoch, workspace", where="state = 'leased'")

@@ -146,6 +146,8 @@ STEPS: dict[int, Step] = {
         pre=(
             "ALTER TABLE about ADD COLUMN oldest_schema INTEGER NOT NULL DEFAULT 8",
             "ALTER TABLE owner ADD COLUMN schema_version INTEGER NOT NULL DEFAULT 8",
+            "DROP INDEX pair_open",
+            "CREATE INDEX pair_open ON pair (workspace, expires_at) WHERE state <> 'settled'",
         ),
     ),
 }
