@@ -1,7 +1,4 @@
-"""The engine of a process: captures the due readings of all workspaces of a ledger into their places.
-
-It knows nothing of where pairs come from.
-"""
+"""The engine of a process: captures what is due in all workspaces of a ledger, wherever its pairs come from."""
 
 import asyncio
 import math
@@ -100,6 +97,7 @@ class Engine:
         Raises ``UsageError`` for a missing key, ``StorageError`` if a place or the ledger cannot be used. A service of
         several places starts without the place of a sealed batch: it concerns only some workspaces.
         """
+        self._ledger.keep_trying()
         self._ledger.report_as_conditions()
         self.workspaces.load_keys()
         self._warn_of_duplicates(self.workspaces)

@@ -20,7 +20,7 @@ QUIET_FAILURES = 3
 """The number of consecutive failures after which a server counts as unavailable. A deadlock causes only one."""
 
 LAST_FAILURES = 6
-"""The number of consecutive failures, about two seconds, after which a process that is stopping gives up."""
+"""The number of consecutive failures, about two seconds, after which a command, or a process that stops, gives up."""
 
 
 class TransactionFailed(Exception):  # noqa: N818 - it is repeated
@@ -60,11 +60,11 @@ class Availability:
         """Whether changes are logged here; an engine logs them as conditions."""
         self._clock = clock
         self._unavailable = asyncio.Event()
-        self._most_failures = float("inf")
+        self._most_failures: float = LAST_FAILURES
         self._jitter = random.Random()  # noqa: S311 - jitter, no secret
 
     async def wait(self, failures: int, error: LedgerError) -> None:
-        """Wait before the transaction is repeated. After ``stop_waiting``, raise the error at ``LAST_FAILURES``."""
+        """Wait before the transaction is repeated; at ``LAST_FAILURES``, raise the error, unless it keeps trying."""
         if failures >= self._most_failures:
             raise error
         if failures >= QUIET_FAILURES:
@@ -74,6 +74,10 @@ class Availability:
             self._unavailable.set()
         seconds = min(FIRST_WAIT_SECONDS * 2.0 ** min(failures - 1, 20), LONGEST_WAIT_SECONDS)
         await asyncio.sleep(seconds * self._jitter.uniform(0.5, 1.0))
+
+    def keep_trying(self) -> None:
+        """From now on, wait as long as the server is unavailable."""
+        self._most_failures = float("inf")
 
     def stop_waiting(self) -> None:
         """From now on, give up after ``LAST_FAILURES``, because the process is stopping."""

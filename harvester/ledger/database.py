@@ -1,8 +1,8 @@
 """Two threads, each with its own connection: one for transactions that write, one for reports.
 
 A slow report never delays a claim. Every database error becomes a ``LedgerError``. A transaction that fails because a
-server is unavailable is repeated until it succeeds, so that its caller only waits. This begins once the ledger is open;
-a command that only reads fails at once.
+server is unavailable is repeated, once the ledger is open: a few times for a command, and until it succeeds for an
+engine, whose callers only wait.
 """
 
 from collections.abc import Callable, Collection
@@ -92,7 +92,7 @@ class Database:
         self.availability = Availability(clock)
         self._schema = get_newest_schema()
         self._machine = clock
-        self._opened = False
+        self._repeats = False
         self._writes = DatabaseThread("ledger", self._backend.connect(reads_only=reads_only))
         self._reports = DatabaseThread("reports", self._backend.connect(reads_only=True))
         self._reading = self._writes.engine.execution_options(**READS_ONLY)
@@ -112,13 +112,13 @@ class Database:
         self.availability.stop_waiting()
         self._backend.stop_waiting()
 
-    def keep_trying(self) -> None:
-        """Wait from now on for a server that is unavailable."""
-        self._opened = True
+    def repeat_transactions(self) -> None:
+        """Repeat transactions from now on if they may succeed later: for seconds, or after ``keep_trying`` for ever."""
+        self._repeats = True
 
     def watch(self) -> None:
         """Also detect from now on when a file is removed or replaced, or the ledger no longer supports this version."""
-        self.keep_trying()
+        self.repeat_transactions()
         self._backend.watch()
 
     def create_owner(self, name: str) -> Owner:
@@ -213,7 +213,7 @@ class Database:
             problem = LedgerError(
                 f"the ledger {self.location} cannot be used: {self._backend.describe(error)}; nothing sealed is lost"
             )
-            if self._opened and self._backend.is_transient(error):
+            if self._repeats and self._backend.is_transient(error):
                 raise TransactionFailed(problem) from None
             raise problem from None
 

@@ -175,6 +175,10 @@ class Ledger:
         """Do not log when the server becomes unavailable and available: the caller reports ``outage``."""
         self._database.availability.logs_changes = False
 
+    def keep_trying(self) -> None:
+        """Wait from now on for a server that is unavailable, as long as it takes; a command gives up after seconds."""
+        self._database.availability.keep_trying()
+
     def stop_waiting(self) -> None:
         """Do not wait for long any more for a server that is unavailable, because the process ends."""
         self._database.stop_waiting()

@@ -27,8 +27,7 @@ async def migrate(location: LedgerLocation, *, clock: Clock) -> Migration:
     database = Database(location, clock)
     try:
         # Other transactions may hold a table longer than a migration waits for it, so it is tried a few times.
-        database.keep_trying()
-        database.availability.stop_waiting()
+        database.repeat_transactions()
         before, after = await database.write(apply_pre_parts, database.list_living)
         applied, waits_for = await database.write(apply_post_parts, database.list_living)
         return Migration(before, after, applied, waits_for)

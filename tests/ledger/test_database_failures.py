@@ -36,6 +36,7 @@ async def opened(location, *, now=NOW):
     """Open a ledger whose time is confirmed."""
     async with await Ledger.open(location, clock=SettableClock(now)) as ledger:
         ledger.clock.observe(now, departed=now, received=now)
+        ledger.keep_trying()
         yield ledger
 
 
@@ -262,6 +263,17 @@ async def test_a_process_that_ends_does_not_wait_for_the_server(postgresql, data
             with pytest.raises(LedgerError, match="cannot be used"):
                 await claim
             assert ledger.outage is not None, "it has not recovered"
+
+
+@pytest.mark.long
+async def test_a_command_gives_up_after_seconds(postgresql, database_url):
+    """What runs once, such as status or enqueue, does not wait for the server; only a run and a service do."""
+    async with await Ledger.open(database_url, clock=SettableClock(NOW)) as ledger:
+        with postgresql.stopped():
+            for verb in (ledger.reports.get_books, lambda: ledger.intake.enqueue(list_sends(1), once=True)):
+                with pytest.raises(LedgerError, match="cannot be used"):
+                    await verb()
+        assert (await ledger.intake.enqueue(list_sends(1), once=True)).new == 1
 
 
 async def test_a_ledger_that_cannot_be_opened_is_an_error(postgresql, database_url):
