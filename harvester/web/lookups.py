@@ -7,6 +7,7 @@ from aiohttp import web
 
 from harvester.errors import HarvesterError
 from harvester.ledger import DueCount, FailedPair, Reports
+from harvester.text import printable
 from harvester.web.failures import MAX_PAIRS, FailedGroup, encode_csv, list_groups, render_failures
 from harvester.web.search_limit import SearchesBusy, SearchLimit
 from harvester.web.searches import MAX_SENDS, render_sends
@@ -40,11 +41,12 @@ class Lookups:
 
     async def list_planned(self, workspace: str) -> list[DueCount]:
         """Return when the next readings of a workspace are due, and how many. Raises as the handlers."""
-        return await self._limit.run(lambda: self._reports.list_planned(workspace, limit=MAX_PLANNED))
+        return await self._limit.run(lambda: self._reports.list_planned(printable(workspace), limit=MAX_PLANNED))
 
     async def _sends(self, request: web.Request) -> web.Response:
         """Find a send by its id, and optionally its campaign's."""
-        send_id, campaign_id = (request.query.get(name, "").strip() for name in ("q", "campaign_id"))
+        # PostgreSQL refuses a character that no id contains.
+        send_id, campaign_id = (printable(request.query.get(name, "")).strip() for name in ("q", "campaign_id"))
         search = None
         if send_id:
             search = await self._limit.run(

@@ -15,6 +15,7 @@ from harvester.model import Pair, SentPair
 from harvester.web import WebServer, search_limit
 from harvester.web.searches import render_sends
 from tests.support import snapshots
+from tests.support.ledger_file import only_sqlite
 from tests.web.test_page import Elements
 from tests.web.test_server import SnapshotSource, get
 
@@ -22,9 +23,9 @@ NOW = snapshots.NOW
 
 
 @pytest.fixture
-async def ledger(tmp_path) -> AsyncIterator[Ledger]:
+async def ledger(location) -> AsyncIterator[Ledger]:
     """A ledger with a send in two campaigns."""
-    async with await Ledger.open(tmp_path / "ledger.db", clock=SystemClock()) as opened:
+    async with await Ledger.open(location, clock=SystemClock()) as opened:
         await opened.intake.enqueue([SentPair(Pair("eu", each, "<s>")) for each in ("c1", "c2")])
         yield opened
 
@@ -51,6 +52,7 @@ def read(document: str) -> str:
     return " ".join(Elements(document.partition("<main>")[2]).text.split())
 
 
+@only_sqlite
 async def test_the_page_finds_a_send_without_a_script(http, server, ledger):
     """The form of the status page leads to the page of a send, which shows what ``harvester show`` prints."""
     assert '<form action="/sends"' in (await get(http, server, "/"))[1]
@@ -69,11 +71,13 @@ async def test_the_page_finds_a_send_without_a_script(http, server, ledger):
 )
 async def test_any_search_has_a_page(http, server, query):
     """The page of a send that does not exist says what to do."""
+    assert (await get(http, server, "/?workspace=eu%00"))[0] == 200
     status, page = await get(http, server, f"/sends{query}")
     searched = query.startswith("?q=") and len(query) > 3
     assert (status, "harvester enqueue adds a send" in page) == (200, searched)
 
 
+@only_sqlite
 async def test_a_ledger_that_cannot_be_read_is_reported(http, server, ledger):
     """If the ledger cannot be read, the page says why in one line."""
     ledger.location.rename(ledger.location.with_name("moved.db"))
@@ -81,6 +85,7 @@ async def test_a_ledger_that_cannot_be_read_is_reported(http, server, ledger):
     assert (status, "was removed or replaced while it was in use" in text, text.count("\n")) == (503, True, 1)
 
 
+@only_sqlite
 async def test_a_search_is_refused_while_another_runs(http, server, monkeypatch):
     """While another search runs, every page that searches the ledger says when to try again."""
     monkeypatch.setattr(search_limit, "BUSY_SECONDS", 0.01)
