@@ -22,6 +22,9 @@ QUIET_FAILURES = 3
 LAST_FAILURES = 6
 """The number of consecutive failures, about two seconds, after which a command, or a process that stops, gives up."""
 
+STOPPING_SECONDS = 5.0
+"""How long a process that stops tries it at most: each failure may take seconds, and many callers may wait."""
+
 
 class TransactionFailed(Exception):  # noqa: N818 - it is repeated
     """A transaction failed with an ``error``, and may succeed later."""
@@ -60,17 +63,25 @@ class Availability:
         """Whether changes are logged here; an engine logs them as conditions."""
         self._clock = clock
         self._unavailable = asyncio.Event()
+        self.given_up: LedgerError | None = None
+        """The error with which a process that is stopping gave up. It tries nothing from then on."""
         self._most_failures: float = LAST_FAILURES
+        self._stopped_at: float | None = None
+        self._failing_since: float | None = None
         self._jitter = random.Random()  # noqa: S311 - jitter, no secret
 
     async def wait(self, failures: int, error: LedgerError) -> None:
         """Wait before the transaction is repeated; at ``LAST_FAILURES``, raise the error, unless it keeps trying."""
-        if failures >= self._most_failures:
+        now = self._clock.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        began = None if self._stopped_at is None else max(self._stopped_at, self._failing_since)
+        if failures >= self._most_failures or (began is not None and now - began >= STOPPING_SECONDS):
+            self.given_up = None if began is None else error
             raise error
         if failures >= QUIET_FAILURES:
             if self.outage is None and self.logs_changes:
                 log.warning("ledger_unavailable", reason=str(error))
-            self.outage = LedgerOutage(self.outage.since if self.outage else self._clock.monotonic(), str(error))
+            self.outage = LedgerOutage(self.outage.since if self.outage else now, str(error))
             self._unavailable.set()
         seconds = min(FIRST_WAIT_SECONDS * 2.0 ** min(failures - 1, 20), LONGEST_WAIT_SECONDS)
         await asyncio.sleep(seconds * self._jitter.uniform(0.5, 1.0))
@@ -80,11 +91,12 @@ class Availability:
         self._most_failures = float("inf")
 
     def stop_waiting(self) -> None:
-        """From now on, give up after ``LAST_FAILURES``, because the process is stopping."""
-        self._most_failures = LAST_FAILURES
+        """From now on, give up after ``LAST_FAILURES`` or ``STOPPING_SECONDS``, because the process is stopping."""
+        self._most_failures, self._stopped_at = LAST_FAILURES, self._clock.monotonic()
 
     def record_success(self) -> None:
         """Record that a transaction has succeeded."""
+        self._failing_since = None
         if self.outage is not None:
             self.outage = None
             self._unavailable.clear()

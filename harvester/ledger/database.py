@@ -206,6 +206,8 @@ class Database:
 
     def _try(self, engine: Engine, work: Callable[[Connection], R]) -> R:
         """Call a function with a connection. Raises ``LedgerError`` or ``TransactionFailed``."""
+        if self.availability.given_up is not None:
+            raise self.availability.given_up
         try:
             with engine.connect() as connection:
                 return work(connection)

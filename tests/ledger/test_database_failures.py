@@ -9,6 +9,7 @@ import structlog
 
 from harvester.errors import LedgerError
 from harvester.ledger import EnqueueResult, Ledger, postgresql_connection
+from harvester.ledger.postgresql_connection import WatchedConnection
 from harvester.model import DATASET
 from tests.support.clocks import SettableClock
 from tests.support.database_proxy import DatabaseProxy, Fault
@@ -263,6 +264,26 @@ async def test_a_process_that_ends_does_not_wait_for_the_server(postgresql, data
             with pytest.raises(LedgerError, match="cannot be used"):
                 await claim
             assert ledger.outage is not None, "it has not recovered"
+
+
+@pytest.mark.long
+async def test_a_process_that_ends_gives_up_once_for_all_that_waits(postgresql, database_url, monkeypatch):
+    """Where each attempt takes seconds, neither the number of attempts nor that of callers adds up."""
+    attempts, connect = [], WatchedConnection.connect
+    clock = SettableClock(NOW)
+    async with await Ledger.open(database_url, clock=clock) as ledger:
+        ledger.keep_trying()
+        with postgresql.stopped():
+            claims = [await claim_from_failing_server(ledger) for _ in range(9)]
+            ledger.stop_waiting()
+            clock.now += 6
+            monkeypatch.setattr(WatchedConnection, "connect", lambda **to: (attempts.append(1), connect(**to))[1])
+            for claim in claims:
+                with pytest.raises(LedgerError, match="cannot be used"):
+                    await claim
+            with pytest.raises(LedgerError, match="cannot be used"):
+                await ledger.reports.get_books()
+            assert len(attempts) == 1
 
 
 @pytest.mark.long
