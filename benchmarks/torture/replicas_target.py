@@ -241,7 +241,7 @@ class ReplicasTarget(ServiceTarget):
                 case "suspend":
                     self.counts["suspended"] += process.is_alive()
                     self.signal(process, signal.SIGSTOP)
-                    await asyncio.sleep(rng.uniform(1.2, 3.0) * REPLICA_LEASE_SECONDS)
+                    await asyncio.sleep(rng.uniform(1.1, 1.5) * REPLICA_LEASE_SECONDS)
                     self.signal(process, signal.SIGCONT)
                     await self._let_live(process, rng.uniform(0, LIFE_SECONDS))
                 case "clock":
@@ -287,7 +287,7 @@ class ReplicasTarget(ServiceTarget):
         """Kill, stop or suspend the database, or terminate its connections."""
         database, faults = self.database, ["kill", "stop", "suspend", "terminate"]
         while await self._wait_for_kills(rng, 6):
-            fault, seconds = rng.choices(faults, [3, 3, 2, 4])[0], rng.uniform(0, 2 * REPLICA_LEASE_SECONDS)
+            fault, seconds = rng.choices(faults, [3, 3, 2, 4])[0], rng.uniform(0, 1.2 * REPLICA_LEASE_SECONDS)
             self.counts[f"database: {fault}"] += 1
             if fault == "terminate":
                 await asyncio.to_thread(database.terminate_connections, self._ledger)

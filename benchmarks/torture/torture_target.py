@@ -1,7 +1,7 @@
 """Starts the processes under test: harvester with short leases and a wrong clock, and the stand-in.
 
 They are forked from a process that has imported everything, so that a kill interrupts their work and not the imports.
-A lease lasts a second or two instead of one minute, and long waits are shorter. Nothing else differs from the command.
+A lease lasts a few seconds instead of one minute, and long waits are shorter. Nothing else differs from the command.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from pathlib import Path
 from harvester.simulator import Simulator, SimulatorConfig
 
 LEASE_SECONDS = 1.0
-REPLICA_LEASE_SECONDS = 2.0
-"""Four processes and their servers share the cores, so that a renewal takes longer."""
+REPLICA_LEASE_SECONDS = 5.0
+"""Four processes and their servers share the cores, so that a renewal may take seconds."""
 
 PRELOADED = (
     "cli.run",
@@ -140,7 +140,7 @@ def _shorten_waits_for_others() -> None:
     from harvester.sources.messages.trigger import Trigger  # noqa: PLC0415 - see above
 
     database.LEASE_SECONDS = REPLICA_LEASE_SECONDS
-    serving.UNCLAIMED_SECONDS = share.UNCLAIMED_SECONDS = 2 * REPLICA_LEASE_SECONDS
+    serving.UNSERVED_SECONDS = share.UNSERVED_SECONDS = 2 * REPLICA_LEASE_SECONDS
     share.SAVE_SECONDS = dispatcher.SHARED_POLL_SECONDS = REPLICA_LEASE_SECONDS / 4
     committer.MAX_AGE_SECONDS = availability.LONGEST_WAIT_SECONDS = 1.0
     Trigger.__init__.__kwdefaults__["wait_max_seconds"] = 2.0  # type: ignore[index]
