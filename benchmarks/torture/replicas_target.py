@@ -391,10 +391,9 @@ class ReplicasTarget(ServiceTarget):
         check_times([each.log for each in self.workspaces], self.checker.captured_at)
         old = {pair: at + RETENTION_SECONDS for pair, at in self.sent_at.items() if at is not None}
         reserve = math.floor(RESERVE * self.limit)
-        left = [
-            check_quota(each.log, limit=self.limit, reserve=reserve, window_seconds=WINDOW_SECONDS)
-            for each in self.workspaces
-        ]
+        # While a workspace moves to another replica, no replica sees the last request of the others.
+        limits = {"limit": self.limit, "reserve": reserve, "unseen": self.replicas - 1}
+        left = [check_quota(each.log, window_seconds=WINDOW_SECONDS, **limits) for each in self.workspaces]
         self.figures["above the reserve"] = min(left) - reserve
         self.figures["before the deadline, s"] = min(check_deadlines(each.log, old) for each in self.workspaces)
         books = self.read_books()
