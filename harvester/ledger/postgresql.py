@@ -11,9 +11,10 @@ from sqlalchemy import JSON, Connection, Engine, Float, cast, create_engine, fun
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import DBAPIError
 
-from harvester.errors import LedgerError, LedgerLost, UsageError, install_hint
+from harvester.errors import LedgerLost, UsageError, install_hint
 from harvester.ledger.dialect import Begun, Dialect
 from harvester.ledger.postgresql_counts import FOLD_COUNTS, count_statements
+from harvester.ledger.postgresql_transactions import BEGIN, was_committed
 from harvester.ledger.schema import outcomes, owners, pairs
 from harvester.place import DatabaseUrl
 
@@ -36,22 +37,7 @@ _CONNECTION = {
 _ALWAYS = {"client_encoding": "utf8"}
 """What neither the URL nor the environment can change: psycopg returns text in some other encodings as bytes."""
 
-_TIMEOUTS = (
-    "set_config('statement_timeout', '30s', true), set_config('lock_timeout', '10s', true),"
-    " set_config('idle_in_transaction_session_timeout', '60s', true)"
-)
-_TIME = "CAST(extract(epoch FROM clock_timestamp()) AS float8)"
-_OLDEST_SCHEMA = "(SELECT oldest_schema FROM about)"
-_ID = "CAST(pg_current_xact_id() AS text)"
-_BEGIN = {
-    (writes, watches): text(
-        f"SELECT {_TIME}, {_ID if writes else 'NULL'}, {_OLDEST_SCHEMA if watches else 0}, {_TIMEOUTS}"
-    )
-    for writes in (False, True)
-    for watches in (False, True)
-}
 _HAS_STATISTICS = text("SELECT reltuples FROM pg_class WHERE oid = CAST('pair' AS regclass)")
-_GET_STATUS = text("SELECT pg_xact_status(CAST(:id AS xid8))")
 
 _TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 """Connection failures, rolled back transactions, resources, interventions of an operator, failures of the system."""
@@ -67,9 +53,6 @@ _HINTS = {
     "connection timeout expired": "check the address, the firewall and, on Kubernetes, networkPolicy.egressPorts",
 }
 """What to do about a message of the server or of libpq that contains one of these texts."""
-
-_FUTURE_ID = "22023"
-"""The id of a transaction that the server has not begun: a standby that never received it was promoted."""
 
 _LOCK_SCHEMA = (
     "SELECT set_config('lock_timeout', '0', true)",  # the other transaction may take long
@@ -174,22 +157,11 @@ class PostgreSQL:
     def begin(self, connection: Connection, *, writes: bool) -> Begun:
         """Set the timeouts of a transaction; returns the server's time, the id of one that writes, and the schema."""
         _find_connection(connection).limited = True
-        return Begun(*connection.execute(_BEGIN[writes, self._watches]).one()[:3])
+        return Begun(*connection.execute(BEGIN[writes, self._watches]).one()[:3])
 
     def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
         """Return whether a transaction was committed; None while it is in progress."""
-        try:
-            status = connection.execute(_GET_STATUS, {"id": transaction_id}).scalar_one()
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) == _FUTURE_ID:
-                return False
-            raise
-        if status is None:
-            raise LedgerError(
-                f"the server of the ledger {self.location} has forgotten whether a transaction was committed; start "
-                "the process again: it continues with what the ledger contains"
-            )
-        return None if status == "in progress" else bool(status == "committed")
+        return was_committed(connection, transaction_id)
 
     def stop_waiting(self) -> None:
         """Wait only seconds from now on for a server that does not reply."""

@@ -9,6 +9,7 @@ import structlog
 
 from harvester.errors import LedgerError
 from harvester.ledger import EnqueueResult, Ledger, postgresql_connection
+from harvester.ledger.postgresql import PostgreSQL
 from harvester.ledger.postgresql_connection import WatchedConnection
 from harvester.model import DATASET
 from tests.support.clocks import SettableClock
@@ -218,6 +219,33 @@ async def test_a_ledger_continues_on_a_synchronous_standby_that_is_promoted(monk
             standby.promote()
             assert len(await claim) == 1
         await check_books(location, captured=0, pending=3)
+
+
+@pytest.mark.long
+def test_a_transaction_of_a_promoted_standby_is_not_taken_for_an_earlier_one_with_its_id():
+    """A standby gives an id again whose transaction it never received, so the answer would be wrong."""
+    with replicated_servers() as (primary, standby, location):
+        backend = PostgreSQL(location)
+        engine = backend.connect(reads_only=False)
+        standby.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        standby.execute("SELECT pg_reload_conf()")
+        while primary.execute("SELECT 1 FROM pg_stat_replication"):
+            pass
+        with engine.connect() as connection:
+            begun = backend.begin(connection, writes=True)
+        engine.dispose()
+        primary.stop()
+        standby.promote()
+        with engine.connect() as connection:
+            assert backend.was_committed(connection, begun.transaction_id) is False
+        for _ in range(99):
+            standby.execute("SELECT pg_current_xact_id()")
+        with (
+            engine.connect() as connection,
+            pytest.raises(LedgerError, match="a standby has become the ledger's server"),
+        ):
+            backend.was_committed(connection, begun.transaction_id)
+        engine.dispose()
 
 
 @pytest.mark.long

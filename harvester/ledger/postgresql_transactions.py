@@ -1,0 +1,57 @@
+"""How a transaction begins in PostgreSQL, and how to find out whether it was committed."""
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from harvester.errors import LedgerError
+
+_TIMEOUTS = (
+    "set_config('statement_timeout', '30s', true), set_config('lock_timeout', '10s', true),"
+    " set_config('idle_in_transaction_session_timeout', '60s', true)"
+)
+_TIME = "CAST(extract(epoch FROM clock_timestamp()) AS float8)"
+_OLDEST_SCHEMA = "(SELECT oldest_schema FROM about)"
+_TIMELINE = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+"""Changes when a standby is promoted. It may use ids again that its former primary gave to transactions."""
+_ID = f"CAST(pg_current_xact_id() AS text) || '@' || {_TIMELINE}"
+BEGIN = {
+    (writes, watches): text(
+        f"SELECT {_TIME}, {_ID if writes else 'NULL'}, {_OLDEST_SCHEMA if watches else 0}, {_TIMEOUTS}"
+    )
+    for writes in (False, True)
+    for watches in (False, True)
+}
+"""By whether it writes, and whether it reads the oldest schema."""
+
+_GET_STATUS = text(f"SELECT pg_xact_status(CAST(:id AS xid8)), CASE WHEN NOT pg_is_in_recovery() THEN {_TIMELINE} END")
+
+_FUTURE_ID = "22023"
+"""The id of a transaction that the server has not begun: a standby that never received it was promoted."""
+
+_NEXT_STEP = "start the process again: it continues with what the ledger contains"
+
+
+def was_committed(connection: Connection, transaction_id: str) -> bool | None:
+    """Return whether a transaction was committed; None while the server does not know. Raises ``LedgerError``.
+
+    An id that a promoted standby calls committed may be of a later transaction, if the standby never received ours.
+    """
+    number, _, began_on = transaction_id.partition("@")
+    try:
+        status, timeline = connection.execute(_GET_STATUS, {"id": number}).one()
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == _FUTURE_ID:
+            return False
+        raise
+    if timeline is None or status == "in progress":
+        return None
+    if status == "aborted":
+        return False
+    if status is None:
+        raise LedgerError(f"the ledger's server has forgotten whether a transaction was committed; {_NEXT_STEP}")
+    if timeline != began_on:
+        raise LedgerError(
+            "a standby has become the ledger's server, and cannot tell whether the last transaction was committed; "
+            f"{_NEXT_STEP}"
+        )
+    return True
