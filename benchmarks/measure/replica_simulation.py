@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harvester.braze.quota import Quota, QuotaReport
-from harvester.engine.assignment import find_server
+from harvester.engine.assignment import find_owner
 from harvester.model import DAY_SECONDS, RETENTION_SECONDS
 from harvester.schedule import FINAL, MARGIN_SECONDS, ReadingPlan
 from harvester.settings.workspace import AGES_DAYS
@@ -280,7 +280,7 @@ class Simulation:
     def _assign(self) -> None:
         """Assign the workspaces to the owners that have not ended."""
         before, names = self._server, [queue.name for queue in self._queues]
-        self._server = {name: find_server(name, self._owners) for name in names}
+        self._server = {name: find_owner(name, self._owners) for name in names}
         self.result.moved += sum(before.get(name, owner) != owner for name, owner in self._server.items())
 
     def _count_transactions(self) -> None:

@@ -1,7 +1,7 @@
 """The commands status and parts: what a ledger contains."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 REJECTIONS = 5
 """How many of the latest rejected pairs ``status`` lists."""
+
+NAMED_WORKSPACES = 5
+"""``status`` names the workspaces of a replica up to this number."""
 
 PARTS_PER_PAGE = 1000
 
@@ -55,7 +58,7 @@ def _print_json(found: "LedgerStatus", difference: "ClockDifference | None") -> 
             "waiting_by_place": dict(found.waiting),
             "at_risk": sum(found.at_risk.values()),
             "at_risk_by_workspace": dict(found.at_risk),
-            "replicas": _count_assigned(found.replicas),
+            "replicas": _list_assigned(found.replicas),
             "unserved": list(found.replicas.unserved),
             "clock_difference_seconds": None if difference is None else difference.current_seconds,
         }
@@ -91,7 +94,7 @@ def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -
 def _replica_lines(replicas: "Replicas") -> list[str]:
     """Return how many workspaces are assigned to each replica, and which are unserved."""
     lines = [
-        f"assigned   {name}: {output.plural(count, 'workspace')}" for name, count in _count_assigned(replicas).items()
+        f"assigned   {name}: {_name_workspaces(workspaces)}" for name, workspaces in _list_assigned(replicas).items()
     ]
     if replicas.unserved:
         names = output.quote(replicas.unserved)
@@ -99,10 +102,15 @@ def _replica_lines(replicas: "Replicas") -> list[str]:
     return lines
 
 
-def _count_assigned(replicas: "Replicas") -> dict[str, int]:
-    from harvester.engine.assignment import count_assigned
+def _name_workspaces(workspaces: Sequence[str]) -> str:
+    names = f" ({output.quote(workspaces)})" if 0 < len(workspaces) <= NAMED_WORKSPACES else ""
+    return output.plural(len(workspaces), "workspace") + names
 
-    return count_assigned(replicas.workspaces, replicas.owners)
+
+def _list_assigned(replicas: "Replicas") -> dict[str, list[str]]:
+    from harvester.engine.assignment import list_assigned
+
+    return list_assigned(replicas.workspaces, replicas.owners)
 
 
 def _waiting_lines(counts: Mapping[str, int]) -> list[str]:

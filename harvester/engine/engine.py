@@ -173,6 +173,13 @@ class Engine:
             if any(each in names for each in same):
                 log.warning("workspace_duplicated", workspaces=same, hint=DUPLICATE_WORKSPACE_HINT)
 
+    def serves(self, workspace: str) -> bool:
+        """Return whether this process claims readings of a workspace, and not another replica.
+
+        False before a service knows the other replicas.
+        """
+        return workspace in self._share and (self._share.joined or not self._patience.lasting)
+
     def count_unsaved(self) -> Counter[str]:
         """Return how many pairs of each workspace are captured or rejected, but not sealed yet."""
         return self._committer.count_unsealed()

@@ -90,10 +90,10 @@ class Share:
         self._due_since = {name: self._due_since.get(name, now) for name in due}
         if now - self._saved_at < SAVE_SECONDS:
             return
-        self._saved_at = now
         late = [name for name, since in self._due_since.items() if now - since >= UNSERVED_SECONDS]
         unserved = await self._ledger.upkeep.list_unserved(late) if late else []
         if served := [*self._list_served(), *unserved]:
+            self._saved_at = now
             await self._ledger.upkeep.extend_service(served, seconds=UNSERVED_SECONDS)
         self._unserved.update(unserved)
         if unserved:

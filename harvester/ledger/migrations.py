@@ -97,9 +97,9 @@ def prepare(tx: Transaction, list_living: ListLiving) -> str:
     if not found.usable:
         if living := _list_living(tx, found, list_living):
             raise LedgerError(
-                f"this ledger has schema {found.schema}, and {_name(living)} still uses it, so it is not upgraded to "
-                f"schema {get_newest_schema()} now. Run harvester ledger migrate, or stop the other processes first; "
-                "in PostgreSQL, a process that was killed counts until its lease ends, a minute later"
+                f"this ledger has schema {found.schema}, and it is still used by {_name(living)}, so it is not "
+                f"upgraded to schema {get_newest_schema()} now. Run harvester ledger migrate, or stop the other "
+                "processes first; in PostgreSQL, a process that was killed counts until its lease ends, a minute later"
             )
         _apply_post(tx, _apply_pre(tx, found).list_pending())
     return found.ledger_id

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from harvester import __version__
-from harvester.engine.assignment import count_assigned
+from harvester.engine.assignment import list_assigned
 from harvester.engine.engine import Engine
 from harvester.engine.places import Place
 from harvester.health import Component, Condition
@@ -81,6 +81,7 @@ class Monitor:
         halted = await self._ledger.reports.list_halted()
         names = self._engine.workspaces.names
         outlooks = await self._ledger.reports.get_outlooks(names)
+        others, replicas = await self._get_replicas()
         conditions = tuple(self._conditions())
         unconfigured = [each.subject for each in conditions if each.component is Component.WORKSPACE]
         workspaces = [
@@ -90,6 +91,7 @@ class Monitor:
                 outlooks[name],
                 expired=expired.get(name, 0),
                 halted_since=halted[name][1] if name in halted else None,
+                replica=None if self._engine.serves(name) else others.get(name),
             )
             for name in names
             if name in self._engine.workspaces
@@ -102,7 +104,7 @@ class Monitor:
             workspaces=tuple(workspaces),
             triggers=tuple(self._trigger(each) for each in self._triggers),
             store=await self._store(),
-            replicas=await self._replicas(),
+            replicas=replicas,
             books=await self._ledger.reports.get_books(),
             rejections=tuple(await self._ledger.reports.list_rejections(limit=REJECTIONS)),
             conditions=conditions,
@@ -153,13 +155,14 @@ class Monitor:
         return False
 
     def _workspace(
-        self, name: str, now: float, seen: Outlook, *, expired: int, halted_since: float | None
+        self, name: str, now: float, seen: Outlook, *, expired: int, halted_since: float | None, replica: str | None
     ) -> WorkspaceState:
         workspaces = self._engine.workspaces
         state, counters, access = workspaces.get_pace_state(name), workspaces.get_counters(name), workspaces.find(name)
         halt = access.client.endpoint.halt if access else None
         return WorkspaceState(
             name=name,
+            replica=replica,
             pace=state.pace,
             in_flight=state.in_flight,
             window=self._histories[name].window,
@@ -181,9 +184,15 @@ class Monitor:
         )
 
     async def store_paces(self) -> None:
-        """Store the sustained pace of each workspace in the ledger, so that other commands can count pairs at risk."""
+        """Store the sustained pace of each workspace in the ledger, so that other commands can count pairs at risk.
+
+        Only the replica that serves a workspace knows its pace.
+        """
         changed = {}
         for name in self._engine.workspaces.names:
+            if not self._engine.serves(name):
+                self._paces.pop(name, None)
+                continue
             pace, stored = self._sustained_pace(name), self._paces.get(name)
             if stored is None or abs(pace - stored) > PACE_TOLERANCE * max(pace, stored):
                 changed[name] = pace
@@ -213,10 +222,14 @@ class Monitor:
             messages=dict(trigger.outcomes),
         )
 
-    async def _replicas(self) -> ReplicasState:
-        replicas = await self._ledger.reports.get_replicas()
-        assigned = count_assigned(self._engine.workspaces.names, replicas.owners)
-        return ReplicasState(self._ledger.batches.owner, assigned, tuple(replicas.unserved))
+    async def _get_replicas(self) -> tuple[dict[str, str], ReplicasState]:
+        """Return the other replica that a workspace is assigned to, and the state of all replicas."""
+        found = await self._ledger.reports.get_replicas()
+        assigned = list_assigned(self._engine.workspaces.names, found.owners)
+        counts = {owner: len(names) for owner, names in assigned.items()}
+        own = self._ledger.batches.owner
+        others = {name: owner for owner, names in assigned.items() if owner != own for name in names}
+        return others, ReplicasState(own, counts, tuple(found.unserved))
 
     async def _store(self) -> StoreState:
         counters, problem = self._engine.counters, self._engine.uploader.problem

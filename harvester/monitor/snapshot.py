@@ -61,11 +61,13 @@ class Window:
 class WorkspaceState:
     """One workspace: ``readings`` by state, and since the start ``requests`` by cause and ``responses`` by result.
 
-    ``last_captured_at`` is 0 if no capture is known. ``next_due_at`` is in the past if a reading is due now. It is None
-    if none is planned.
+    ``replica`` is the name of the replica that serves it instead of this process, which therefore knows no pace and no
+    window. ``last_captured_at`` is 0 if no capture is known. ``next_due_at`` is in the past if a reading is due now. It
+    is None if none is planned.
     """
 
     name: str
+    replica: str | None = None
     pace: float = 0.0
     in_flight: int = 0
     window: Window = Window()

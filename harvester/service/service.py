@@ -164,7 +164,8 @@ class Service:
             reports=self._ledger.reports,
             served=self._engine.workspaces,
         ) as server:
-            log.info("service_started", url=server.url, workspaces=len(settings.workspaces))
+            replica = self._ledger.batches.owner
+            log.info("service_started", url=server.url, workspaces=len(settings.workspaces), replica=replica)
             yield
 
     def _stop_triggers(self) -> None:

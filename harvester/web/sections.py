@@ -10,7 +10,7 @@ from harvester.errors import format_cause
 from harvester.formatting import ago, day_and_time, iso_time, number, safe_text, time_of_day, volume
 from harvester.health import HOLD_DESCRIPTIONS
 from harvester.ledger import Rejection
-from harvester.monitor.snapshot import ReplicasState, Snapshot, StoreState, TriggerState, Window, WorkspaceState
+from harvester.monitor.snapshot import ReplicasState, Snapshot, StoreState, TriggerState, WorkspaceState
 from harvester.web import pictures
 
 MAX_LINES = 12
@@ -30,6 +30,8 @@ def render_overview(snapshot: Snapshot) -> Markup:
 
 def describe_activity(each: WorkspaceState, now: float) -> str:
     """Return in words what a workspace does, or waits for."""
+    if each.replica is not None:
+        return f"is served by {each.replica}"
     if each.hold_cause is not None:
         until = f" until {time_of_day(each.hold_until)} ({ago(each.hold_until, now)})" if each.hold_until > now else ""
         return f"waits{until} for {HOLD_DESCRIPTIONS.get(each.hold_cause, safe_text(each.hold_cause))}"
@@ -63,17 +65,20 @@ def render_workspace(each: WorkspaceState, now: float) -> Markup:
         name=each.name,
         halted=halted,
         figures=_render_figures(figures),
-        quota=_render_quota(each.window, now),
+        quota=_render_quota(each, now),
         deadlines=pictures.draw_deadlines(each.deadlines),
         requests=_render_counts("requests", each.requests),
         responses=_render_counts("responses", each.responses),
     )
 
 
-def _render_quota(window: Window, now: float) -> Markup:
+def _render_quota(each: WorkspaceState, now: float) -> Markup:
+    window = each.window
     if not window.is_current(now):
         unknown = "Unknown until the first response."
-        if window.limit:
+        if each.replica is not None:
+            unknown = "Known to the replica that serves the workspace."
+        elif window.limit:
             unknown = f"Unknown: no request since the window reset, {ago(window.resets_at, now)}."
         return Markup('<figcaption>Quota of this window</figcaption><p class="unknown">{}</p>').format(unknown)
     legend = (

@@ -133,6 +133,7 @@ def _rejection(each: Rejection) -> dict[str, Any]:
 def _workspace(each: WorkspaceState, now: float) -> dict[str, Any]:
     return {
         "name": each.name,
+        "replica": each.replica,
         "pace_requests_per_second": round(each.pace, 3),
         "requests_in_flight": each.in_flight,
         "hold_cause": each.hold_cause,

@@ -50,8 +50,9 @@ class _Text:
 
 
 def _add_pace(text: _Text, every: Labelled) -> None:
-    help_text = "The rate at which requests may be sent; 0 while they are held."
-    text.add_gauge("pace_requests_per_second", help_text, _get_values(every, lambda w: w.pace))
+    help_text = "The rate at which requests may be sent; 0 while they are held. Only of the replica that serves it."
+    served = [(label, w) for label, w in every if w.replica is None]
+    text.add_gauge("pace_requests_per_second", help_text, _get_values(served, lambda w: w.pace))
     help_text = "Requests that wait for a response."
     text.add_gauge("requests_in_flight", help_text, _get_values(every, lambda w: w.in_flight))
     holds = [(f'{label},cause="{w.hold_cause}"', 1) for label, w in every if w.hold_cause]

@@ -54,10 +54,11 @@ def test_status_shows_which_replica_serves_how_many_workspaces(tmp_path, capsys)
 
     owners = asyncio.run(show())
     shown = capsys.readouterr().out
-    counts = json.JSONDecoder().raw_decode(shown)[0]["replicas"]
-    assert (set(counts), sum(counts.values())) == (owners, 2)
-    for name, count in counts.items():
-        assert f"assigned   {name}: {count} workspace" in shown
+    replicas = json.JSONDecoder().raw_decode(shown)[0]["replicas"]
+    assert (set(replicas), sorted(each for names in replicas.values() for each in names)) == (owners, ["eu", "us"])
+    for name, workspaces in replicas.items():
+        assert f"assigned   {name}: {len(workspaces)} workspace" in shown
+        assert all(f'"{each}"' in shown for each in workspaces)
         assert name.startswith(os.uname().nodename[:20])
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.engine.assignment import assign, count_assigned, find_server
+from harvester.engine.assignment import assign, find_owner, list_assigned
 
 WORKSPACES = st.lists(st.text(max_size=12), unique=True, max_size=20)
 OWNERS = st.lists(st.text(max_size=8), unique=True, min_size=1, max_size=6)
@@ -17,7 +17,9 @@ def test_each_workspace_has_exactly_one_server(workspaces, owners):
     """The shares of all owners are disjoint, and together they are all workspaces."""
     shares = {owner: assign(workspaces, owners, owner) for owner in owners}
     assert sorted(name for share in shares.values() for name in share) == sorted(workspaces)
-    assert count_assigned(workspaces, owners) == {owner: len(share) for owner, share in shares.items()}
+    assert list_assigned(workspaces, owners) == {
+        owner: [name for name in workspaces if name in share] for owner, share in shares.items()
+    }
 
 
 @given(WORKSPACES, OWNERS, st.randoms(use_true_random=False))
@@ -35,8 +37,8 @@ def test_only_the_workspaces_of_an_owner_that_leaves_move(workspaces, owners, da
     leaver = data.draw(st.sampled_from(owners))
     rest = [each for each in owners if each != leaver]
     for name in workspaces if rest else ():
-        before = find_server(name, owners)
-        assert before == leaver or find_server(name, rest) == before
+        before = find_owner(name, owners)
+        assert before == leaver or find_owner(name, rest) == before
 
 
 @given(WORKSPACES, OWNERS)
@@ -50,12 +52,12 @@ def test_a_process_that_is_no_owner_serves_nothing(workspaces, owners):
 def test_shares_are_nearly_even(workspace):
     """Of 2,000 workspaces, each of four owners serves 500, give or take five standard deviations."""
     owners = ["3f9c2a7d1b", "harvester-0", "harvester-1", "harvester-2"]
-    shares = Counter(find_server(workspace.format(number), owners) for number in range(2000))
+    shares = Counter(find_owner(workspace.format(number), owners) for number in range(2000))
     assert set(shares) == set(owners)
     assert all(400 <= share <= 600 for share in shares.values())
 
 
 def test_the_assignment_never_changes():
     """Two versions of harvester agree on it while one replaces the other."""
-    servers = [find_server(f"w{number}", ["a", "b", "c"]) for number in range(12)]
+    servers = [find_owner(f"w{number}", ["a", "b", "c"]) for number in range(12)]
     assert "".join(servers) == "cacababcbacc"

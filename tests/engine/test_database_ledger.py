@@ -6,7 +6,7 @@ from collections import Counter
 import psycopg
 import pytest
 
-from harvester.engine.assignment import find_server
+from harvester.engine.assignment import find_owner
 from harvester.ledger import Ledger
 from harvester.ledger.postgresql_connection import WatchedConnection
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
@@ -100,7 +100,7 @@ def test_workspaces_of_a_replica_that_hangs_are_served_after_two_minutes(postgre
                 await hanging.batches.set_serving(serves=True)
                 await asyncio.sleep(30)
                 owners = [hanging.batches.owner, scene.ledger.batches.owner]
-                shares = Counter(find_server(each, owners) for each in NAMES)
+                shares = Counter(find_owner(each, owners) for each in NAMES)
                 await scene.enqueue(*(sends(each, 3) for each in NAMES))
                 await asyncio.sleep(100)
                 assert (await scene.ledger.reports.get_books()).pending == 3 * shares[hanging.batches.owner]

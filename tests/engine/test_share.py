@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from harvester.engine.assignment import assign, find_server
+from harvester.engine.assignment import assign, find_owner
 from harvester.ledger import LEASE_SECONDS, Ledger
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from tests.engine.test_changed_workspaces import configure
@@ -42,7 +42,7 @@ def list_assigned(scene: Scene, *scenes: Scene) -> set[str]:
 
 def find_name(server: str, owners: Iterable[str]) -> str:
     """Return a workspace that one of some owners serves."""
-    return next(name for name in NAMES if find_server(name, list(owners)) == server)
+    return next(name for name in NAMES if find_owner(name, list(owners)) == server)
 
 
 @asynccontextmanager

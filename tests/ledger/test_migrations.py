@@ -64,7 +64,7 @@ async def test_a_ledger_is_upgraded_while_the_previous_version_uses_it(location)
         old = await previous.enter_async_context(await Ledger.open(location, clock=CLOCK))
         await old.batches.register()
         with next_version():
-            with pytest.raises(LedgerError, match=f"{old.batches.owner} still uses it.* Run harvester ledger migrate"):
+            with pytest.raises(LedgerError, match=f"still used by {old.batches.owner}.* Run harvester ledger migrate"):
                 await Ledger.open(location, clock=CLOCK)
             done = await Ledger.migrate(location, clock=CLOCK)
             assert (done.schema_before, done.schema, done.post_parts) == (SCHEMA, NEXT_SCHEMA, [])
@@ -293,7 +293,7 @@ async def test_processes_of_two_versions_capture_from_one_ledger_while_it_is_mig
         old = harvester.start_warm("run", "old.csv", *options)
         await simulator.wait_for_requests(1)
         code, _, text = await following.run("run", "new.csv", *options)
-        assert (code, "still uses it" in text, "harvester ledger migrate" in text) == (5, True, True), text
+        assert (code, "still used by" in text, "harvester ledger migrate" in text) == (5, True, True), text
         await migrate(f"from schema {SCHEMA} to {NEXT_SCHEMA}", "of an earlier version still use the ledger")
         new = following.start_warm("run", "new.csv", *options)
         await simulator.wait_for_requests(2)
