@@ -155,7 +155,10 @@ def _with_existing(location: LedgerLocation, work: "Callable[[Ledger], Coroutine
 def check_exists(location: LedgerLocation) -> None:
     """Raise ``UsageError`` if the ledger does not exist."""
     if not exists(location):
-        raise UsageError(f"there is no ledger at {location}; name the output with -o, or the ledger with --state")
+        raise UsageError(
+            f"there is no ledger at {location}; harvester run, serve and enqueue create one. To use another, name the "
+            "output with -o, or the ledger with --state"
+        )
 
 
 def get_time(location: LedgerLocation) -> "tuple[float, ClockDifference | None]":
