@@ -388,20 +388,24 @@ class ReplicasTarget(ServiceTarget):
         stored = self.checker.captures
         if different := [*(sealed - stored), *(stored - sealed)]:
             raise CheckFailed(f"ledger and parts differ: {different[:3]}")
-        check_times([each.log for each in self.workspaces], self.checker.captured_at)
-        old = {pair: at + RETENTION_SECONDS for pair, at in self.sent_at.items() if at is not None}
-        reserve = math.floor(RESERVE * self.limit)
-        # While a workspace moves to another replica, no replica sees the last request of the others.
-        limits = {"limit": self.limit, "reserve": reserve, "unseen": self.replicas - 1}
-        left = [check_quota(each.log, window_seconds=WINDOW_SECONDS, **limits) for each in self.workspaces]
-        self.figures["above the reserve"] = min(left) - reserve
-        self.figures["before the deadline, s"] = min(check_deadlines(each.log, old) for each in self.workspaces)
         books = self.read_books()
         if (books["accepted"], sum(books["captured"].values())) != (len(self.enqueued_pairs),) * 2:
             raise CheckFailed(f"not everything is captured: {books}")
         self._audit()
         for folder in (self.disk, self.output):
             check_secrets([*self.keys, self.broker_server.url, self._ledger_url], folder)
+        self._check_requests()
+
+    def _check_requests(self) -> None:
+        """Check the times of captures, deadlines and reserves. Raises ``CheckFailed``."""
+        check_times([each.log for each in self.workspaces], self.checker.captured_at)
+        deadlines = {pair: at + RETENTION_SECONDS for pair, at in self.sent_at.items() if at is not None}
+        self.figures["before the deadline, s"] = min(check_deadlines(each.log, deadlines) for each in self.workspaces)
+        reserve = math.floor(RESERVE * self.limit)
+        # While a workspace moves to another replica, no replica sees the last request of the others.
+        limits = {"limit": self.limit, "reserve": reserve, "unseen": self.replicas - 1}
+        left = [check_quota(each.log, window_seconds=WINDOW_SECONDS, **limits) for each in self.workspaces]
+        self.figures["above the reserve"] = min(left) - reserve
 
     def _audit(self) -> None:
         """Check that ``harvester audit`` misses no pair. Raises ``CheckFailed``."""

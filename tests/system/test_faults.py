@@ -51,5 +51,5 @@ def test_replicas_lose_and_duplicate_nothing_while_all_they_need_is_killed():
     """
     require_program("rabbitmq-server")
     find_programs()
-    options = ("--serve", "rabbitmq", "--workspaces", "20", "--pairs", "2000", "--kills", "20")
+    options = ("--serve", "rabbitmq", "--workspaces", "20", "--pairs", "2000", "--kills", "15")
     assert re.search(r"2000 pairs: .*\b[1-9]\d* database: kill", torture("--replicas", "4", *options), re.DOTALL)
