@@ -59,6 +59,12 @@ _LIST_CAPTURES = """
     SELECT campaign_id, send_id, outcome.reading FROM outcome JOIN pair ON pair.id = pair_id
     WHERE outcome.outcome = 'captured'
 """
+_LIST_REPEATED = """
+    SELECT workspace, send_id, sent_at, first_seen_at, expires_at, round, captures, outcome.reading, ended_at, batch_id
+    FROM pair JOIN outcome ON pair.id = pair_id WHERE pair_id IN (
+        SELECT pair_id FROM outcome WHERE outcome = 'captured' GROUP BY pair_id, reading HAVING count(*) > 1
+    ) ORDER BY outcome.id
+"""
 _COUNT_PROGRESS = """
     SELECT count(*), count(*) FILTER (WHERE state = 'settled'), (SELECT count(*) FROM batch WHERE state <> 'stored')
     FROM pair
@@ -383,7 +389,10 @@ class ReplicasTarget(ServiceTarget):
     def _check_all(self) -> None:
         """Check the parts, the requests and the ledger against each other. Raises ``CheckFailed``."""
         self.checker.check()
-        self.checker.check_complete(self.enqueued_pairs)
+        try:
+            self.checker.check_complete(self.enqueued_pairs)
+        except CheckFailed as error:
+            raise CheckFailed(f"{error}; captured twice in the ledger: {self._query(_LIST_REPEATED)}") from None
         sealed = Counter(self._query(_LIST_CAPTURES))
         stored = self.checker.captures
         if different := [*(sealed - stored), *(stored - sealed)]:
