@@ -134,7 +134,7 @@ def compare(server: PostgreSQL, pairs: int, count: int, turns: int) -> Iterator[
         for database, each in phases.items():
             each.append(run_ledger(server, database, pairs, count))
     for database, each in phases.items():
-        columns = {"pairs": pairs, "owners": count, "database": database}
+        columns = {"pairs": pairs, "owners": count, "database": database, "turns": turns}
         ratios = [one.seconds / other.seconds for one, other in zip(phases["SQLite"], each, strict=True)]
         micro = {verb: [1e6 * sum(one.calls[verb]) / pairs / count for one in each] for verb in VERBS}
         yield (
@@ -149,6 +149,18 @@ def compare(server: PostgreSQL, pairs: int, count: int, turns: int) -> Iterator[
         )
         longest = {f"{verb}, s": max(max(one.calls[verb]) for one in each) for verb in VERBS}
         yield "longest_calls", columns | longest
+
+
+def compare_sizes(server: PostgreSQL, sizes: Sequence[int], count: int) -> Iterator[dict[str, Any]]:
+    """Yield a row for each number of pairs in PostgreSQL."""
+    first = None
+    for pairs in sizes:
+        phase = run_ledger(server, "PostgreSQL", pairs, count)
+        speed = pairs / phase.seconds
+        first = first or speed
+        longest = {f"longest {verb}, s": max(phase.calls[verb]) for verb in VERBS}
+        speeds = {"pairs per second": speed, "of the first": speed / first}
+        yield {"database": "PostgreSQL", "pairs": pairs, "owners": count} | speeds | longest
 
 
 def run_queue(server: PostgreSQL, peer: str, arguments: Sequence[str], pairs: int, count: int) -> float:
@@ -210,11 +222,11 @@ def list_sizes(location: str) -> dict[str, int]:
 def measure(*, quick: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of the tables."""
     with contextlib.closing(PostgreSQL({})) as server:
-        for pairs in (8000,) if quick else (10_000, 100_000):
+        for pairs, turns in ((8000, 1),) if quick else ((10_000, 3), (100_000, 1)):
             for count in OWNERS:
-                yield from compare(server, pairs, count, 1 if quick else 3)
-        if not quick:
-            yield from compare(server, 10**6, 4, 1)
+                yield from compare(server, pairs, count, turns)
+        for row in compare_sizes(server, (2000, 8000) if quick else (10**5, 10**6), 4):
+            yield "ledger_sizes", row
         for row in compare_queues(server, 500 if quick else 1500, 1 if quick else 3):
             yield "queues", row
     with contextlib.closing(PostgreSQL({"autovacuum_naptime": "1s"})) as server:

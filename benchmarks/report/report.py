@@ -112,16 +112,17 @@ def _compare_times(*owners: int) -> Figure:
     return found
 
 
-def _compare_speeds(base: Row, other: Row) -> Figure:
-    """Return a function that compares pairs per second in PostgreSQL between two rows."""
+def _compare_owners(results: Results) -> float | None:
+    """Return PostgreSQL's pairs per second with eight owners, relative to four, for 100,000 pairs."""
+    four, eight = (
+        select_rows(results, "ledger_databases", database="PostgreSQL", pairs=10**5, owners=owners) for owners in (4, 8)
+    )
+    return eight[0]["pairs per second"] / four[0]["pairs per second"] if four and eight else None
 
-    def found(results: Results) -> float | None:
-        bases, others = (
-            select_rows(results, "ledger_databases", database="PostgreSQL", **each) for each in (base, other)
-        )
-        return others[0]["pairs per second"] / bases[0]["pairs per second"] if bases and others else None
 
-    return found
+def _find_lowest(table: str, column: str) -> Figure:
+    """Return a function that finds the lowest figure of a column."""
+    return lambda results: min((row[column] for row in select_rows(results, table)), default=None)
 
 
 def _find_longest_call(results: Results) -> float | None:
@@ -172,6 +173,14 @@ OPEN_BATCH = (
 )
 UNCONFIRMED = (
     "seven are BEGIN, and two look for closed windows, because no response has confirmed the time in this scene"
+)
+TWO_CORES = (
+    "clients and server share two cores, and other work used them, too, when these rows were measured. Without other "
+    "work, the longest call of four owners took 0.45 s"
+)
+DEAD_ENTRIES = (
+    "the table itself has 1.5 times its fresh size, and the index pair_open 4 times: each of the three changes of a "
+    "reading adds an entry to every index, and a day of readings takes seconds here, so autovacuum removes them late"
 )
 STAGED_ROWS = (
     "memory is limited to 512 MB, so the rows are written by column to temporary files and read again; DuckDB alone "
@@ -280,19 +289,21 @@ GOALS = (
     Goal("the same, four owners and more", _compare_times(4, 8), at_most=1),
     Goal(
         "PostgreSQL, speed of eight owners relative to four, 100,000 pairs",
-        _compare_speeds({"pairs": 10**5, "owners": 4}, {"pairs": 10**5, "owners": 8}),
+        _compare_owners,
         at_least=1,
+        reason=TWO_CORES,
     ),
     Goal(
         "PostgreSQL, speed with a million pairs relative to 100,000, four owners",
-        _compare_speeds({"pairs": 10**5, "owners": 4}, {"pairs": 10**6, "owners": 4}),
+        _find_lowest("ledger_sizes", "of the first"),
         at_least=0.7,
     ),
-    Goal("PostgreSQL, longest call, s", _find_longest_call, at_most=0.5),
+    Goal("PostgreSQL, longest call, s", _find_longest_call, at_most=0.5, reason=TWO_CORES),
     Goal(
         "PostgreSQL, size of a table after ten readings relative to a fresh one",
         _find_worst("bloat", "times fresh"),
         at_most=2,
+        reason=DEAD_ENTRIES,
     ),
     Goal(
         "seconds until the workspaces of a killed replica are served",
