@@ -67,7 +67,7 @@ class Ledger:
             # Only a new or an older ledger is written to, so that a command that reads never waits for a writer.
             found = await database.read(find_id)
             ledger_id = await database.write(prepare, database.list_living) if found is None else found
-            known = await database.read(braze_time.find_difference)
+            known = await database.read(braze_time.find_difference) if _is_of_one_machine(location) else None
             owner = database.create_owner(_create_owner_name())
             database.watch()
         except BaseException:
@@ -98,7 +98,7 @@ class Ledger:
         database = Database(location, clock, reads_only=True)
         try:
             await database.report(get_id, location)
-            known = await database.report(braze_time.find_difference)
+            known = await database.report(braze_time.find_difference) if _is_of_one_machine(location) else None
             if known is not None and known.still_holds(clock.wall()) and known.is_large:
                 database.clock = BrazeClock(clock, difference=known.seconds)
             yield Reports(database)
@@ -199,9 +199,12 @@ class Ledger:
         return self._database.lost
 
     async def save_clock_difference(self) -> None:
-        """Store the measured difference of the clocks, if it changed, for commands that make no request."""
+        """Store the measured difference of the clocks, if it changed, for commands that make no request.
+
+        Processes that use a database may run on several machines, so it would not apply to their clocks.
+        """
         seconds, known = self.clock.difference, self.clock_difference
-        if seconds is None:
+        if seconds is None or not _is_of_one_machine(self.location):
             return
         measured = ClockDifference(round(seconds, 1), self.clock.wall())
         if known is None or measured.should_replace(known):
@@ -241,6 +244,11 @@ class Ledger:
                 await self.batches.unregister()
         await self._database.close()
         self._owner.release()
+
+
+def _is_of_one_machine(location: LedgerLocation) -> bool:
+    """Return whether all processes that use a ledger have the clock of one machine."""
+    return isinstance(location, Path)
 
 
 def _create_owner_name() -> str:

@@ -11,7 +11,7 @@ from harvester.errors import LedgerError
 from harvester.ledger import EnqueueResult, Ledger, postgresql_connection
 from harvester.ledger.postgresql import PostgreSQL
 from harvester.ledger.postgresql_connection import WatchedConnection
-from harvester.model import DATASET
+from harvester.model import DATASET, DAY_SECONDS
 from tests.support.clocks import SettableClock
 from tests.support.database_proxy import DatabaseProxy, Fault
 from tests.support.ledger_cycles import NOW, capture, list_sends, run_cycles
@@ -343,6 +343,17 @@ async def test_owners_share_the_connections_of_pgbouncer(postgresql, pgbouncer_p
             await one.upkeep.expire(["w"])
             await one.upkeep.prune(keep_days=30)
         await check_books(postgresql.url(name), captured=100, pending=0)
+
+
+@pytest.mark.long
+async def test_the_wrong_clock_of_a_machine_is_not_assumed_on_another_one(database_url):
+    """Otherwise, a replica with a right clock would plan and expire pairs by a wrong one until its first response."""
+    async with await Ledger.open(database_url, clock=SettableClock(NOW + 20 * DAY_SECONDS)) as wrong:
+        wrong.clock.observe(NOW, departed=NOW + 20 * DAY_SECONDS, received=NOW + 20 * DAY_SECONDS)
+        assert round(wrong.clock.wall() - NOW) == 0
+        await wrong.save_clock_difference()
+    async with await Ledger.open(database_url, clock=SettableClock(NOW + 20 * DAY_SECONDS)) as right:
+        assert round(right.clock.wall() - NOW) == 20 * DAY_SECONDS
 
 
 @pytest.mark.parametrize("ahead_seconds", [pytest.param(-3600, marks=pytest.mark.long), 3600])
