@@ -146,7 +146,7 @@ async def test_a_queue_that_is_deleted_and_created_again_is_consumed_again(queue
         await wait_until(lambda: trigger.outcomes["enqueued"] == 1)
 
 
-@pytest.mark.parametrize("broker_server", ["sqs", "nats", "redis"], indirect=True)
+@pytest.mark.parametrize("broker_server", [pytest.param("sqs", marks=pytest.mark.long), "nats", "redis"], indirect=True)
 async def test_the_lease_is_renewed_while_a_message_is_handled(queue):
     """While a large file is imported, no other replica receives its message."""
     await queue.broker_server.send(queue.name, PAIR)

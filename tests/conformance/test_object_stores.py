@@ -16,7 +16,9 @@ from tests.support.tcp_proxy import TcpProxy
 
 
 @pytest.mark.parametrize("cut", ["before", "within", "after"])
-@pytest.mark.parametrize("name", ["moto", "radosgw", "azurite", "gcs"])
+@pytest.mark.parametrize(
+    "name", ["moto", *(pytest.param(each, marks=pytest.mark.long) for each in ("radosgw", "azurite", "gcs"))]
+)
 async def test_a_connection_cut_at_any_put_changes_nothing(stores, monkeypatch, fast_retries, name, cut):
     """A put that is cut at any point is retried and succeeds. The part exists once and is complete."""
     bucket = stores(name)

@@ -375,6 +375,7 @@ async def test_a_halted_workspace_affects_no_other_and_recovers_with_a_new_key(t
         assert simulator.responses["401"] == refused
 
 
+@pytest.mark.long
 async def test_a_service_reads_pairs_that_another_process_enqueues(tmp_path):
     """Pairs that a command adds to the ledger of a running service are read."""
     async with Simulator(SimulatorConfig(pairs=4, limit=1_000_000, api_key=KEY)) as simulator:

@@ -109,6 +109,7 @@ async def send_to_queue(compose, broker, monkeypatch):
     assert (b"misspelt" in letter, "campaign" in reason) == (True, True)
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("rabbitmq")
 async def test_compose_captures_every_send_from_the_queue_into_the_bucket(
     tmp_path, broker_servers, stores, monkeypatch, capsys

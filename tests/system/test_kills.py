@@ -147,6 +147,7 @@ async def test_a_run_killed_at_any_durable_step_completes_later(tmp_path, call):
 
 
 @needs_strace
+@pytest.mark.long
 @pytest.mark.parametrize("call", STEPS)
 async def test_a_recovery_killed_at_any_durable_step_completes_later(tmp_path, call):
     """The first run is killed between seal and upload, the second during recovery, and the third completes."""

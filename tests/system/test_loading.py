@@ -27,6 +27,7 @@ def count_sent(folder: Path) -> list[tuple[object, ...]]:
         return connection.sql(f"SELECT count(*), sum(sent), sum(conversions) FROM '{folder}/latest.parquet'").fetchall()
 
 
+@pytest.mark.long
 async def test_the_loader_of_the_page_loads_new_parts_once(harvester, tmp_path, monkeypatch):
     """After each capture it loads only the new parts, and repeats nothing when it is killed before its bookmark."""
     monkeypatch.chdir(tmp_path)

@@ -100,6 +100,7 @@ async def test_64_simultaneous_bombs_stay_below_the_memory_limit(harvester):
     assert peak < MEMORY_CAP_MIB
 
 
+@pytest.mark.long
 async def test_thousands_of_failed_requests_leave_no_file_open():
     """Resets, cut bodies and garbage alternate, and no task is left either."""
     kinds = [
