@@ -287,6 +287,7 @@ async def test_kills_never_lose_or_repeat_a_reading(broker_server, stores, tmp_p
     assert await broker.list_dead_letters(name) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broker_server", ["redis"], indirect=True)
 async def test_until_idle_reads_all_messages_and_the_files_that_they_name(broker_server, stores, tmp_path):
     """A pair, a file that a message names, and an event of a store are captured, and the exit code is 0."""

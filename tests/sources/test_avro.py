@@ -136,6 +136,7 @@ def small_memory(monkeypatch):
     monkeypatch.setattr("harvester.sources.send_times.SENDS_IN_MEMORY", 500)
 
 
+@pytest.mark.long
 def test_memory_is_bounded_for_hundreds_of_files(tmp_path, small_memory):
     """All sends are found, with less than half of the memory that all sends together would take."""
     files, each = 250, 40
