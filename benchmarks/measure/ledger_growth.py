@@ -2,9 +2,9 @@
 
 In each ledger, half of the pairs are settled and half are waiting. ``claim``, ``seal`` and ``stored`` are measured with
 the last batches of 250 readings. ``recover`` releases 250 readings of a dead owner. ``stored`` is the time per batch,
-and ``open`` the time per start. ``status`` counts all pairs. ``first request`` is the time from the start of
-``harvester run`` to its first request: once with the waiting pairs in the ledger, and once with a list of the same
-number of pairs that are not in the ledger, one row for each.
+and ``open`` the time per start. When this was measured last, ``status`` counted all pairs; it reads counts now. ``first
+request`` is the time from the start of ``harvester run`` to its first request: once with the waiting pairs in the
+ledger, and once with a list of the same number of pairs that are not in the ledger, one row for each.
 """
 
 import asyncio
