@@ -134,7 +134,7 @@ def _workspace(each: WorkspaceState, now: float) -> dict[str, Any]:
     return {
         "name": each.name,
         "replica": each.replica,
-        "pace_requests_per_second": round(each.pace, 3),
+        "pace_requests_per_second": round(each.pace, 3) if each.replica is None else None,
         "requests_in_flight": each.in_flight,
         "hold_cause": each.hold_cause,
         "hold_until": _time(each.hold_until) if each.hold_cause else None,
