@@ -111,7 +111,8 @@ class ReplicasTarget(ServiceTarget):
         self.keys = [each.key for each in self.workspaces]
         needed = REQUESTS_OF_PAIR * pairs / workspaces / (SECONDS_OF_KILL * kills)
         self.limit = math.ceil(needed * WINDOW_SECONDS / (1 - RESERVE))
-        self.checker = OutputChecker([each.log for each in self.workspaces], place.parts, self.last_reading)
+        logs = [each.log for each in self.workspaces]
+        self.checker = OutputChecker(logs, place.parts, self.last_reading, several=True)
         self._running: dict[int, BaseProcess] = {}
         self._until = math.inf
         self._failed: BaseException | None = None
@@ -404,6 +405,7 @@ class ReplicasTarget(ServiceTarget):
         for folder in (self.disk, self.output):
             check_secrets([*self.keys, self.broker_server.url, self._ledger_url], folder)
         self._check_requests()
+        self.counts["requests after the last reading"] = self.checker.requested_again
 
     def _check_requests(self) -> None:
         """Check the times of captures, deadlines and reserves. Raises ``CheckFailed``."""
