@@ -179,7 +179,7 @@ class ReplicasTarget(ServiceTarget):
     async def run(self, *, seconds: float) -> None:
         """Inject faults for at most ``seconds``, stop them, settle all pairs and check. Raises ``CheckFailed``."""
         self._until = time.monotonic() + seconds
-        logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # a broker that is killed is no news
+        logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # it reports each kill of the broker
         self.restart_api()
         await self.set_up()
         loops: list[Callable[[random.Random], Awaitable[None]]] = [

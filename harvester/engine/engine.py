@@ -1,4 +1,4 @@
-"""The engine of a process: captures what is due in all workspaces of a ledger, wherever its pairs come from."""
+"""The engine of a process: captures the due readings of all workspaces. It does not know who enqueued the pairs."""
 
 import asyncio
 import math

@@ -205,7 +205,7 @@ class Lane:
         )
         if due_at is None:
             return await self._wait_for_others()
-        # What is due now may be locked by a transaction of another process, and several of them must not spin.
+        # Other processes may have locked the readings that are due. Without a pause, all would repeat their claims.
         least = random.uniform(*EMPTY_CLAIM_SECONDS)  # noqa: S311 - jitter, no secret
         seconds = min(max(least, due_at - self._shared.ledger.clock.wall()), RECHECK_SECONDS)
         await wait_for_event(self._awake, timeout_seconds=seconds)

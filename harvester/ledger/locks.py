@@ -57,8 +57,8 @@ def locked(
 ) -> ColumnElement[bool]:
     """Return a condition that is true for the pairs ``which``, and locks them, as part of an update.
 
-    With ``skip``, it is false for pairs that another transaction has locked, which will change them. With ``most``, it
-    is true for at most so many pairs, in no order.
+    With ``skip``, it is false for pairs that another transaction has locked, which will change them. ``most``
+    limits their number; which ones are chosen is not defined.
     """
     rows = select(pairs.c.id).where(which).limit(most)
     if dialect.single_writer:

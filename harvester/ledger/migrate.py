@@ -13,7 +13,7 @@ from harvester.place import LedgerLocation
 class Migration:
     """What was changed in a ledger: its schemas before and after it, and the steps whose post part was applied.
 
-    ``waits_for`` are the processes of earlier schemas because of which the other post parts were not applied.
+    ``waits_for`` are processes of earlier versions: while they run, the remaining post parts cannot be applied.
     """
 
     schema_before: int

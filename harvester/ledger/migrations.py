@@ -53,7 +53,7 @@ class About:
 
 
 def find_about(tx: Transaction) -> About | None:
-    """Return what a ledger says about itself; None if there is no ledger."""
+    """Return the id and the schemas of a ledger; None if there is no ledger."""
     if not has_ledger(tx):
         return None
     row = tx.execute(text("SELECT * FROM about")).mappings().first()  # the columns depend on the schema
@@ -220,7 +220,7 @@ def _name(living: Iterable[str]) -> str:
 
 
 def _apply_pre(tx: Transaction, found: About) -> About:
-    """Apply the pre parts of all steps after the schema of the ledger; returns what it says about itself then."""
+    """Apply the pre parts of all steps after the schema of the ledger; returns its id and its schemas then."""
     for schema in range(found.schema + 1, get_newest_schema() + 1):
         _execute(tx, STEPS[schema].pre)
         metadata.create_all(tx.connection, tables=STEPS[schema].new_tables)

@@ -121,7 +121,7 @@ async def test_a_connection_on_which_the_server_stays_silent_is_replaced(postgre
     with postgresql.database() as name:
         async with DatabaseProxy(postgresql, name) as proxy, opened(proxy.url) as ledger:
             await ledger.intake.enqueue(list_sends(9), once=True)
-            for skip in (None, 1, 2, 3):  # at the commit, or after so many messages
+            for skip in (None, 1, 2, 3):  # at the commit, or after this number of messages
                 proxy.fault, proxy.skip = Fault.REPLY_WITHHELD, skip
                 assert len(await ledger.batches.claim({"w": 1})) == 1
                 assert proxy.fault is None
