@@ -17,9 +17,7 @@ def find_owner(workspace: str, owners: Collection[str]) -> str:
 
 def assign(workspaces: Iterable[str], owners: Collection[str], me: str) -> set[str]:
     """Return the workspaces that are assigned to the owner ``me``; none if it is not among the ``owners``."""
-    if me not in owners:
-        return set()
-    return {name for name in workspaces if find_owner(name, owners) == me}
+    return set(list_assigned(workspaces, owners).get(me, ()))
 
 
 def list_assigned(workspaces: Iterable[str], owners: Collection[str]) -> dict[str, list[str]]:

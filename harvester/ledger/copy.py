@@ -119,9 +119,8 @@ async def _begin(copy: Database, ledger_id: str) -> None:
 def _get_id(tx: Transaction, location: LedgerLocation) -> str:
     """Return the ledger's id. Raises ``LedgerError`` unless the ledger has exactly the schema of this code."""
     found = find_about(tx)
-    if (
-        found is None or found.oldest_schema != MOVED
-    ):  # otherwise it was closed by a copy that was interrupted, or ended
+    # A copy that was interrupted has closed the ledger, but it may be continued.
+    if found is None or found.oldest_schema != MOVED:
         get_id(tx, location)
     assert found is not None
     if found.schema != get_newest_schema() or found.list_pending():

@@ -25,11 +25,11 @@ def list_living(ledger: Path, leased: Collection[str]) -> list[str]:
         locks = [path.name for path in folder.iterdir() if path.is_file()] if folder.exists() else []
     except OSError as error:
         raise LedgerError(f"cannot list the locks in {folder}: {error.strerror}; give this user access") from None
-    return sorted(each for each in {*leased, *locks} if not _is_dead(folder / each))
+    return sorted(each for each in {*leased, *locks} if not _remove_if_dead(folder / each))
 
 
-def _is_dead(path: Path) -> bool:
-    """Return whether another owner's process has ended, and delete its lock.
+def _remove_if_dead(path: Path) -> bool:
+    """Delete the lock of another owner if its process has ended; returns whether it has.
 
     Anything else at its place, such as a folder, a link or a file of another user, stays and shows no death.
     """
@@ -77,14 +77,14 @@ class OwnerLock:
 
     def list_dead(self, owners: Iterable[str]) -> list[str]:
         """Return the owners whose process has ended, and remove their locks."""
-        dead = [each for each in owners if _is_dead(self._folder / each)]
-        self._clear_dead()
+        dead = [each for each in owners if _remove_if_dead(self._folder / each)]
+        self._remove_dead()
         return dead
 
-    def _clear_dead(self) -> None:
+    def _remove_dead(self) -> None:
         for path in self._folder.iterdir():
             if path != self._mine:
-                _is_dead(path)
+                _remove_if_dead(path)
 
     def release(self) -> None:
         """Release the lock and delete its file."""

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
@@ -11,7 +13,7 @@ from harvester.ledger import Ledger
 from harvester.ledger.postgresql_connection import WatchedConnection
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from tests.support.ledger_file import recorded_statements
-from tests.support.many_workspaces import create_engine, sends, serve
+from tests.support.many_workspaces import Scene, create_engine, sends, serve
 
 NAMES = ["a", "b", "c"]
 
@@ -34,30 +36,37 @@ async def check_result(*scenes, location) -> None:
         assert await ledger.reports.find_wrong_counts() == []
 
 
+@asynccontextmanager
+async def two_engines(postgresql, folder) -> AsyncIterator[tuple[str, Scene, Scene]]:
+    """Run two services on one new database; yields its name, too."""
+    with postgresql.database() as name:
+        location = postgresql.url(name)
+        async with (
+            serve(folder, NAMES, location=location) as one,
+            serve(folder, NAMES, location=location) as two,
+        ):
+            yield name, one, two
+
+
 @pytest.mark.parametrize("seconds", [1.0, 3.7])
 def test_two_engines_store_each_pair_once_while_the_server_ends_their_connections(postgresql, tmp_path, seconds):
     """All connections are terminated every few seconds: no row is lost or repeated, and no request is wasted."""
 
     async def story() -> None:
-        with postgresql.database() as name:
-            location = postgresql.url(name)
-            async with (
-                serve(tmp_path, NAMES, location=location) as one,
-                serve(tmp_path, NAMES, location=location) as two,
-            ):
+        async with two_engines(postgresql, tmp_path) as (name, one, two):
 
-                async def terminate() -> None:
-                    while True:
-                        await asyncio.sleep(seconds)
-                        postgresql.terminate_connections(name)
+            async def terminate() -> None:
+                while True:
+                    await asyncio.sleep(seconds)
+                    postgresql.terminate_connections(name)
 
-                terminating = asyncio.create_task(terminate())
-                for number, scene in enumerate((one, two, one, two)):
-                    await scene.enqueue(*(sends(each, 100, prefix=f"{number}-") for each in NAMES))
-                    await asyncio.sleep(2)
-                await one.wait_until_pending(0)
-                terminating.cancel()
-                await check_result(one, two, location=location)
+            terminating = asyncio.create_task(terminate())
+            for number, scene in enumerate((one, two, one, two)):
+                await scene.enqueue(*(sends(each, 100, prefix=f"{number}-") for each in NAMES))
+                await asyncio.sleep(2)
+            await one.wait_until_pending(0)
+            terminating.cancel()
+            await check_result(one, two, location=postgresql.url(name))
 
     run_virtual(story())
 
@@ -68,21 +77,16 @@ def test_two_engines_wait_for_a_server_that_is_unavailable_for_long(postgresql, 
     monkeypatch.setattr(WatchedConnection, "connect", lambda **options: (attempts.append(1), connect(**options))[1])
 
     async def story() -> None:
-        with postgresql.database() as name:
-            location = postgresql.url(name)
-            async with (
-                serve(tmp_path, NAMES, location=location) as one,
-                serve(tmp_path, NAMES, location=location) as two,
-            ):
-                await one.enqueue(*(sends(each, 400) for each in NAMES))
-                await asyncio.sleep(3)
-                with postgresql.stopped():
-                    await asyncio.sleep(60)
-                    before = len(attempts)
-                    await asyncio.sleep(1200)
-                    assert one.ledger.outage is not None
-                    assert 1200 / 5 < len(attempts) - before < 3 * 1200
-                await check_result(one, two, location=location)
+        async with two_engines(postgresql, tmp_path) as (name, one, two):
+            await one.enqueue(*(sends(each, 400) for each in NAMES))
+            await asyncio.sleep(3)
+            with postgresql.stopped():
+                await asyncio.sleep(60)
+                before = len(attempts)
+                await asyncio.sleep(1200)
+                assert one.ledger.outage is not None
+                assert 1200 / 5 < len(attempts) - before < 3 * 1200
+            await check_result(one, two, location=postgresql.url(name))
 
     run_virtual(story())
 
