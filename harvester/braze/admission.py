@@ -1,10 +1,33 @@
-"""Waits for a slot of the process with a request that the workspace's pacer permits."""
+"""Admits a request: its workspace's pacer lets it go, the process has a slot for it, and its reading is leased."""
+
+from collections.abc import Callable
 
 from harvester.braze.pacer import Pacer
 from harvester.braze.slots import Slots
+from harvester.errors import HarvesterError
 
 
-async def wait_for_slot(pacer: Pacer, slots: Slots, deadline: float) -> int:
+class NotPermittedError(HarvesterError):
+    """A request may not leave any more; its reading is returned to the ledger."""
+
+
+async def admit(pacer: Pacer, slots: Slots, *, deadline: float, permit: Callable[[], bool]) -> int:
+    """Wait until a request may leave; returns its slot. The request must leave without any further wait.
+
+    ``permit`` is asked last, since the wait may take seconds. Raises ``Held``, and ``NotPermittedError`` if it is
+    False.
+    """
+    slot = slots.take(await pacer.acquire())
+    if slot is None:
+        slot = await _wait_for_slot(pacer, slots, deadline)
+    if not permit():
+        slots.release(slot)
+        pacer.cancel()
+        raise NotPermittedError("the request was not permitted any more")
+    return slot
+
+
+async def _wait_for_slot(pacer: Pacer, slots: Slots, deadline: float) -> int:
     """Wait for a slot after ``pacer.acquire``, which is repeated if a hold begins meanwhile; returns the slot.
 
     The request with the nearest ``deadline`` gets the next slot. Raises ``Held``.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_random_exponential
 
-from harvester.braze.admission import wait_for_slot
+from harvester.braze.admission import NotPermittedError, admit
 from harvester.braze.client_counters import ClientCounters
 from harvester.braze.endpoint import Endpoint
 from harvester.braze.gate import Held, Hold, HoldCause
@@ -43,7 +43,7 @@ class _Job:
 
     reading: Reading
     get_batch_id: Callable[[], str]
-    departed: Callable[[], None] | None
+    permit: Callable[[], bool]
     span: Span
     cause: str = "first"
 
@@ -91,22 +91,23 @@ class Client:
         asyncio.get_running_loop().call_later(STOP_SECONDS, self._in_flight.cancel)
 
     async def capture(
-        self, reading: Reading, *, get_batch_id: Callable[[], str], departed: Callable[[], None] | None = None,
+        self, reading: Reading, *, get_batch_id: Callable[[], str], permit: Callable[[], bool] = lambda: True,
         span: Span = NO_SPAN,
     ) -> Outcome:  # fmt: skip
         """Attempt a reading until it has an outcome. Never raises for anything that the API or the network does.
 
         ``get_batch_id`` names the batch that takes a response which has just arrived. The capture is returned without
-        any wait after that. ``departed`` is called when the first request leaves.
+        any wait after that. ``permit`` is called right before each request leaves; if it returns False, none does, and
+        the reading is returned.
         """
-        job = _Job(reading, get_batch_id, departed, span)
+        job = _Job(reading, get_batch_id, permit, span)
         try:
             outcome = await self._attempt(job)
             if not isinstance(outcome, Deferred):
                 return outcome
             if self._pacer.may_retry():  # tenacity costs too much for the first attempt
                 outcome = await self._retrying(self._attempt, job)
-        except Held:
+        except (Held, NotPermittedError):
             return Returned()
         except Exception as bug:  # noqa: BLE001 - one response must not end the capture of all others
             log.error("bug_found", **locate(bug), **get_names(reading))  # noqa: TRY400 - a trace may quote the key
@@ -148,7 +149,7 @@ class Client:
             while True:
                 response = await self._send(
                     pair, job.reading.ending_at, job.span, job.cause, deadline=job.reading.deadline,
-                    departed=job.departed,
+                    permit=job.permit,
                 )  # fmt: skip
                 meaning = classify_status(response.status)
                 if meaning is Meaning.SUCCESS:
@@ -176,15 +177,11 @@ class Client:
 
     async def _send(
         self, pair: Pair, ending_at: float, span: Span, cause: str, *, deadline: float,
-        departed: Callable[[], None] | None = None,
+        permit: Callable[[], bool] = lambda: True,
     ) -> Response:  # fmt: skip
         """Send one request when it is admitted, count it by its cause, and report its end."""
-        slot = self._slots.take(await self._pacer.acquire())
-        if slot is None:
-            slot = await wait_for_slot(self._pacer, self._slots, deadline)
+        slot = await admit(self._pacer, self._slots, deadline=deadline, permit=permit)
         self.counters.requests[cause] += 1
-        if departed is not None:
-            departed()
         response: Response | None = None
         try:
             response = await self._in_flight.send(

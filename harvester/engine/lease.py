@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from harvester.ledger import Ledger
+from harvester.model import Reading
 
 log = structlog.get_logger()
 
@@ -32,6 +33,10 @@ class Lease:
     def over(self) -> bool:
         """Whether it was not renewed in time. Then nothing may be requested or sealed before it is renewed."""
         return self._ledger.clock.monotonic() - self._renewed_at >= self._ledger.lease_seconds
+
+    def covers(self, reading: Reading) -> bool:
+        """Return whether a reading that was claimed is certainly leased still, so that it may be requested."""
+        return reading.epoch == self.epoch and not self.over
 
     async def renew(self) -> None:
         """Extend the lease; if it was lost, begin a new one. Raises ``LedgerError``."""

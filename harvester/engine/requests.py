@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Self
 
+from harvester.engine.lease import Lease
 from harvester.engine.shared import Shared
 from harvester.engine.workspaces import WorkspaceAccess
 from harvester.model import Captured, Outcome, Reading, Returned
@@ -62,7 +63,7 @@ class Requests:
 
     def drop_lost(self) -> None:
         """Drop readings of an earlier epoch, which other processes may hold."""
-        kept = [each for each in self._unsent if each[0].epoch == self._shared.lease.epoch]
+        kept = [each for each in self._unsent if self._shared.lease.covers(each[0])]
         self._shared.holdings.remove(len(self._unsent) - len(kept))
         self._unsent = deque(kept)
 
@@ -86,7 +87,7 @@ class Requests:
                 reading, offset = self._unsent.popleft()
                 if len(self._unsent) == self._refill_below - 1:
                     self._wake()
-                with _Departure(self) as departure:
+                with _Departure(self, reading, self._shared.lease) as departure:
                     outcome = await self._shared.time.send(
                         reading.pair.workspace, offset, partial(self._capture, reading, departure)
                     )
@@ -103,12 +104,10 @@ class Requests:
                 self._wake()
 
     async def _capture(self, reading: Reading, departure: "_Departure") -> Outcome:
-        if self._shared.lease.over:
-            return Returned()
         opened, pair = self._shared.committer.open_batch(reading.pair.workspace), reading.pair
         span = opened.span.child("capture", campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name)
         outcome = await self._access.client.capture(
-            reading, get_batch_id=lambda: self._get_batch_id(pair.workspace), departed=departure.end, span=span
+            reading, get_batch_id=lambda: self._get_batch_id(pair.workspace), permit=departure.permit, span=span
         )
         span.end(outcome=type(outcome).__name__.lower())
         return outcome
@@ -118,25 +117,33 @@ class Requests:
 
 
 class _Departure:
-    """Counts a reading in ``leaving`` until its first request is sent."""
+    """Counts a reading in ``leaving`` until its first request leaves, and lets none leave once its lease is over.
 
-    __slots__ = ("_requests",)
+    It decides at the last moment: a request may wait for seconds, and a suspended process loses its readings meanwhile.
+    """
 
-    def __init__(self, requests: Requests) -> None:
-        self._requests: Requests | None = requests
+    __slots__ = ("_lease", "_left", "_reading", "_requests")
+
+    def __init__(self, requests: Requests, reading: Reading, lease: Lease) -> None:
+        self._requests = requests
+        self._reading = reading
+        self._lease = lease
+        self._left = False
 
     def __enter__(self) -> Self:
-        assert self._requests is not None
         self._requests.leaving += 1
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._requests is not None:
+        if not self._left:
             self._requests.leaving -= 1
 
-    def end(self) -> None:
-        """Record that the first request is sent."""
-        if self._requests is not None:
-            requests, self._requests = self._requests, None
-            requests.leaving -= 1
-            requests.start_tasks()
+    def permit(self) -> bool:
+        """Return whether a request may leave now, and record the first one that does."""
+        if not self._lease.covers(self._reading):
+            return False
+        if not self._left:
+            self._left = True
+            self._requests.leaving -= 1
+            self._requests.start_tasks()
+        return True

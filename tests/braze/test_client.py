@@ -15,11 +15,12 @@ from harvester.braze.gate import FAILURES_TO_HOLD
 from harvester.braze.pacer import Pacer
 from harvester.braze.quota import QuotaReport
 from harvester.braze.refusals import REFUSALS_TO_DOUBT, Trust
+from harvester.braze.slots import Slots
 from harvester.braze.transport import Response
 from harvester.engine.engine import Engine
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
-from harvester.model import Captured, Deferred, Pair, Reading, Rejected, Returned, SentPair, Verdict
+from harvester.model import Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned, SentPair, Verdict
 from harvester.settings import Settings, Workspace
 from harvester.signals import GRACE_SECONDS
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
@@ -120,6 +121,21 @@ def test_a_429_costs_no_attempt():
     (outcome,), transport, _ = capture_all([503, 429, 429, 429, 429, 429, 200])
     assert isinstance(outcome, Captured)
     assert transport.request_count == 7
+
+
+def test_no_attempt_leaves_without_permission():
+    """Permission is asked before each attempt. Without it, the reading is returned, and later ones are not delayed."""
+    transport, permissions = ScriptedTransport([503, 200]), iter([True, False])
+
+    async def capture() -> list[Outcome]:
+        clock = VirtualClock()
+        pacer = Pacer(reserve=0.2, max_rate=1000.0, clock=clock, jitter=random.Random(1))
+        client = Client(transport=transport, pacer=pacer, clock=clock, endpoint=AT, slots=Slots(1, clock))
+        lost = await client.capture(reading(1), get_batch_id=lambda: "b", permit=lambda: next(permissions))
+        return [lost, await client.capture(reading(2), get_batch_id=lambda: "b")]
+
+    lost, captured = run_virtual(capture())
+    assert (lost, type(captured), transport.request_count) == (Returned(), Captured, 2)
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 422])

@@ -69,6 +69,24 @@ def test_a_process_that_was_suspended_renews_before_it_continues(tmp_path):
     run_virtual(story())
 
 
+def test_a_request_that_waited_for_its_turn_while_the_process_was_suspended_does_not_leave(tmp_path):
+    """Another process may have captured its reading meanwhile, so nothing is requested before the lease is renewed."""
+
+    async def story() -> None:
+        async with serve(tmp_path, ["eu"], max_rate=0.5) as scene:
+            await scene.enqueue(sends("eu", 5))
+            while len(scene.braze.requests) < 2:
+                await asyncio.sleep(0.1)
+            await recover_as_another_process(scene)
+            requested = len(scene.braze.requests)
+            asyncio.get_running_loop()._jumping.now += 3 * LEASE_SECONDS  # type: ignore[attr-defined]
+            await scene.wait_until_pending(0)
+            requests = Counter(send for _, send, _ in scene.braze.requests[requested:])
+            assert requests == Counter(f"s{number}" for number in range(5))
+
+    run_virtual(story())
+
+
 def test_housekeeping_does_not_delay_the_renewal_of_the_lease(tmp_path):
     """A process whose housekeeping takes minutes keeps its readings."""
 

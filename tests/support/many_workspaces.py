@@ -157,7 +157,8 @@ def sends(workspace: str, count: int, *, age_days: float = 2.0, prefix: str = "s
 async def create_engine(
     folder: Path, names: Iterable[str], *, lasting: bool = True, behaviours: Mapping[str, Behaviour] | None = None,
     places: Mapping[str, str] | None = None, unavailable: Mapping[str, SinkError] | None = None,
-    location: LedgerLocation | None = None, after_housekeeping: AfterHousekeeping | None = None, **settings: object,
+    location: LedgerLocation | None = None, after_housekeeping: AfterHousekeeping | None = None,
+    max_rate: float = 1000.0, **settings: object,
 ) -> AsyncIterator[tuple[Engine, Ledger, Braze, RecordingSink, dict[str, RecordingSink]]]:  # fmt: skip
     """Open an engine for workspaces whose sends have one reading, due at once.
 
@@ -167,7 +168,9 @@ async def create_engine(
     clock, places = VirtualClock(), places or {}
     clock.monotonic()
     workspaces = {
-        name: Workspace(endpoint=ENDPOINT, api_key="k" * 20 + name, ages_days=(0.01,), out=places.get(name))
+        name: Workspace(
+            endpoint=ENDPOINT, api_key="k" * 20 + name, ages_days=(0.01,), out=places.get(name), max_rate=max_rate
+        )
         for name in names
     }
     braze, sink = Braze(behaviours or {}), RecordingSink(clock)
