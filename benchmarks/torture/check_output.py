@@ -28,16 +28,11 @@ class CheckFailed(Exception):  # noqa: N818 - it is a result, not an error of th
 class OutputChecker:
     """Compares the parts with the stand-in's log repeatedly, and keeps what it has read."""
 
-    def __init__(
-        self, logs: Sequence[Path], parts: Callable[[], Parts], last_reading: str, *, several: bool = False
-    ) -> None:
+    def __init__(self, logs: Sequence[Path], parts: Callable[[], Parts], last_reading: str) -> None:
         """Read the stand-in's ``logs`` as they grow; ``parts`` gives all parts that a reader finds, by name.
 
-        A pair must not be requested after its last reading is stored. With ``several`` processes at the same time, such
-        requests are only counted: their responses must not be stored.
+        A pair must not be requested after its last reading is stored.
         """
-        self._several = several
-        self.requested_again = 0
         self._last_reading = last_reading
         self._read_to = dict.fromkeys(logs, 0)
         self._read_parts = parts
@@ -71,8 +66,7 @@ class OutputChecker:
     def check(self) -> None:
         """Check everything since the last check. Raises ``CheckFailed``."""
         requested_again = self._stored & set(self.read_responses())
-        self.requested_again += len(requested_again)
-        if requested_again and not self._several:
+        if requested_again:
             raise CheckFailed(f"requested again after the last reading was stored: {sorted(requested_again)[:3]}")
         parts = self._read_parts()
         self.read_responses()  # these may have been sent before the parts were stored

@@ -15,17 +15,17 @@ SLACK_SECONDS = 10.0
 """How far the time of a capture may be from that of its response: clocks differ by seconds, and processes wait."""
 
 
-def check_quota(log: Path, *, limit: int, reserve: int, window_seconds: float, unseen: int) -> int:
+def check_quota(log: Path, *, limit: int, reserve: int, window_seconds: float) -> int:
     """Check that a workspace kept its reserve, and return the lowest number of requests that was left.
 
-    ``limit`` is the number of requests in a window. As many as ``unseen`` may use the reserve. Raises ``CheckFailed``.
+    ``limit`` is the number of requests in a window. Raises ``CheckFailed``.
     """
     lines = [json.loads(line) for line in log.read_bytes().splitlines()]
     charged = [line for line in lines if line["remaining"] is not None]
     refused = sum(line["status"] == 429 for line in charged)
     by_window = Counter(line["at"] // window_seconds for line in charged)
     left = min([limit - max(by_window.values(), default=0), *(line["remaining"] for line in charged)])
-    if refused or left < reserve - unseen:
+    if refused or left < reserve:
         raise CheckFailed(
             f"{log.name}: the reserve of {reserve} requests was used: {left} were left, and {refused} were refused; "
             f"requests by window: {sorted(by_window.items())}"

@@ -181,7 +181,7 @@ class Pacer:
         left = quota.seconds_to_reset(now) if quota.has_window else 0.0
         self._gate.record_throttled(now, left)
         self._changed.set()
-        return left > 0 and quota.remaining <= quota.reserve * quota.limit
+        return left > 0 and quota.spare(0) < 1
 
     def halt(self, seconds: float = HALTED_SECONDS) -> None:
         """Stop all requests except one probe every ``seconds``: the key, its permission or the endpoint is wrong."""

@@ -25,6 +25,10 @@ SPEED_UP = 1.25
 _HORIZON_SHARE = 0.02
 _OUTLIER_SHARE = 0.1
 _RECENT_SECONDS = 1.0
+_BLIND_REQUESTS = 3
+_BLIND_SHARE = 0.05
+"""Above the reserve, this many requests are left unused, at most this share of them: a process that starts, or takes a
+workspace over from another, makes its first request without knowledge of the quota, and must not use the reserve."""
 _MIN_SHARE = 0.02
 """Even if other users take all of the pace, harvester makes a few requests, to notice when they stop."""
 
@@ -73,6 +77,7 @@ class Quota:
         self.limit = 0
         self.remaining = 0
         self.suspicious = False
+        self._kept = 0.0
         self._reset_at = 0.0
         self._offset = Bounds(-math.inf, math.inf)
         self._line_remaining = 0
@@ -122,6 +127,8 @@ class Quota:
     def _start_line(self, limit: int, remaining: int, now: float) -> None:
         self.limit, self.remaining = limit, remaining
         self._line_remaining, self._line_at = remaining, now
+        reserve = self.reserve * limit
+        self._kept = reserve + min(_BLIND_REQUESTS, _BLIND_SHARE * (limit - reserve))
         self._seen_at, self.suspicious = now, False
 
     def _is_plausible(self, remaining: int) -> bool:
@@ -150,8 +157,8 @@ class Quota:
         return max(_MIN_SHARE, self._spent_by_us / self._spent)
 
     def spare(self, in_flight: int) -> float:
-        """Return the requests above the reserve, less our requests in flight and an estimate of those of others."""
-        return self.remaining - in_flight / self.share - self.reserve * self.limit
+        """Return the requests that may be used, less our requests in flight and an estimate of those of others."""
+        return self.remaining - in_flight / self.share - self._kept
 
     def pace(self, now: float, *, in_flight: int, latency_seconds: float) -> float:
         """Return the requests per second that may be sent now; 0 or less means to wait."""
@@ -169,7 +176,7 @@ class Quota:
 
     def _slope(self, now: float, left: float) -> float:
         """Return the slope of the line, in requests per second; above 0 while there are requests to spare."""
-        return (self._line_remaining - self.reserve * self.limit) / max(left + (now - self._line_at), 1e-3)
+        return (self._line_remaining - self._kept) / max(left + (now - self._line_at), 1e-3)
 
     def wait_seconds(self, now: float, *, in_flight: int) -> float:
         """Return how long ``pace`` stays 0 without requests: until the line has come down, or the reset."""

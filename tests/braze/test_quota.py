@@ -83,7 +83,7 @@ def test_unused_quota_is_made_up_at_a_quarter_more():
     """If nothing was used for half a window, the pace is a quarter higher, and not twice as high."""
     quota = Quota(0.2)
     observe(quota, 0.0, 1000, reset_at=5600.0)
-    assert quota.pace(1800.0, in_flight=0, latency_seconds=0.1) == pytest.approx(1.25 * 800 / 3600)
+    assert quota.pace(1800.0, in_flight=0, latency_seconds=0.1) == pytest.approx(1.25 * 797 / 3600)
 
 
 def test_requests_in_flight_count_as_used():
@@ -103,6 +103,16 @@ def test_no_fraction_of_a_request_is_taken_from_the_reserve():
     assert quota.pace(2999.0, in_flight=0, latency_seconds=0.01) == 0
 
 
+@pytest.mark.parametrize(("limit", "remaining", "allowed"), [(1000, 203, False), (1000, 204, True), (20, 6, True)])
+def test_requests_that_do_not_know_the_quota_leave_the_reserve_alone(limit, remaining, allowed):
+    """Three requests above the reserve of 20 % stay for processes that start at the end of a window, or fewer."""
+    quota = Quota(0.2)
+    observe(quota, 0.0, limit, limit=limit)
+    for _ in range(2):  # so deep a fall is not believed at once
+        observe(quota, 3500.0, remaining, limit=limit)
+    assert (quota.spare(0) >= 1) is allowed
+
+
 def test_requests_without_a_report_count_as_ours():
     """Requests that timed out count as our own. A larger fall means other clients, and reduces the share."""
     quota = Quota(0.2)
@@ -113,7 +123,7 @@ def test_requests_without_a_report_count_as_ours():
     assert quota.share == 1.0
     observe(quota, 0.0, 892)
     assert quota.share == pytest.approx(5 / 8)
-    assert quota.spare(10) == pytest.approx(892 - 16 - 200)  # others like us have six on their way
+    assert quota.spare(10) == pytest.approx(892 - 16 - 203)  # others like us have six on their way
     observe(quota, 5.0, 891)
     assert quota.share == pytest.approx(1.0, rel=0.05)  # they have gone
 
