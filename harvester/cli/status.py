@@ -107,10 +107,10 @@ def _name_workspaces(workspaces: Sequence[str]) -> str:
     return output.plural(len(workspaces), "workspace") + names
 
 
-def _list_assigned(replicas: "Replicas") -> dict[str, list[str]]:
+def _list_assigned(replicas: "Replicas") -> Mapping[str, Sequence[str]]:
     from harvester.engine.assignment import list_assigned
 
-    return list_assigned(replicas.workspaces, replicas.owners)
+    return list_assigned(tuple(replicas.workspaces), tuple(replicas.owners))
 
 
 def _waiting_lines(counts: Mapping[str, int]) -> list[str]:

@@ -225,7 +225,7 @@ class Monitor:
     async def _get_replicas(self) -> tuple[dict[str, str], ReplicasState]:
         """Return the other replica that a workspace is assigned to, and the state of all replicas."""
         found = await self._ledger.reports.get_replicas()
-        assigned = list_assigned(self._engine.workspaces.names, found.owners)
+        assigned = list_assigned(self._engine.workspaces.names, tuple(found.owners))
         counts = {owner: len(names) for owner, names in assigned.items()}
         own = self._ledger.batches.owner
         others = {name: owner for owner, names in assigned.items() if owner != own for name in names}

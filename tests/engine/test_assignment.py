@@ -17,7 +17,7 @@ def test_each_workspace_has_exactly_one_server(workspaces, owners):
     """The shares of all owners are disjoint, and together they are all workspaces."""
     shares = {owner: assign(workspaces, owners, owner) for owner in owners}
     assert sorted(name for share in shares.values() for name in share) == sorted(workspaces)
-    assert list_assigned(workspaces, owners) == {
+    assert list_assigned(tuple(workspaces), tuple(owners)) == {
         owner: [name for name in workspaces if name in share] for owner, share in shares.items()
     }
 
