@@ -18,6 +18,7 @@ BUCKET_FORM = "s3://bucket/folder (or gs://, az://, abfs://, abfss://)"
 FILE_FORM = "a path on a disk of this machine, such as /data/braze"
 
 DATABASE_FORM = "postgresql://user@host/database"
+ESCAPE_HINT = "write each of % / ? # @ in the password as %25 %2F %3F %23 %40"
 
 _SCHEME = re.compile(r"\s*((?:[A-Za-z][A-Za-z0-9+.-]{0,30}:)+)/")
 _KNOWN = re.compile(
@@ -29,7 +30,9 @@ _REMOTE = re.compile(r"^[^/\s]+@[^/\s]+:")
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._$-]*")
 _CONTAINER_OF_ACCOUNT = re.compile(r"[A-Za-z0-9$][A-Za-z0-9$-]*@[A-Za-z0-9.-]+")
 _UNEXPANDED = re.compile(r"^(?:~|\$\{?[A-Za-z_])")
-_DATABASE = re.compile(r"postgres(?:ql)?://", re.IGNORECASE)
+_DATABASE = re.compile(r"postgres(?:ql)?://")
+_LIKE_DATABASE = re.compile(r"(?:jdbc:)?p(?:os|g|sql)[a-z0-9+]*(?::|//)", re.IGNORECASE)
+"""The beginning of texts that are probably meant as the URL of a database, such as ``postgres:/`` or ``psql://``."""
 _URL = re.compile(
     r"postgres(?:ql)?://(?:(?P<user>[^:@/?#\s]*)(?::[^@/?#\s]*)?@)?(?P<hosts>[^@/?#\s]*)"
     r"(?:/(?P<database>[^/?#\s]*))?(?:\?[^#\s]*)?"
@@ -105,14 +108,13 @@ def parse_ledger_location(text: str, what: str) -> LedgerLocation:
 def find_location_problem(text: str) -> str | None:
     """Return why a text names no place for a ledger; None if it names one."""
     url = text.strip()  # a variable from a mounted secret may end with a line break
-    if not _DATABASE.match(url):
+    if not _LIKE_DATABASE.match(url):
         problem = find_place_problem(text)
         return f"{problem}, or {DATABASE_FORM}" if problem else None
+    if not _DATABASE.match(url):
+        return f"this is not the URL of a PostgreSQL database; write {DATABASE_FORM}"
     if _URL.fullmatch(url) is None or not url.isprintable():
-        return (
-            f"this is not the URL of a PostgreSQL database; write {DATABASE_FORM}, and each of % / ? # @ in the "
-            "password as %25 %2F %3F %23 %40"
-        )
+        return f"this is not the URL of a PostgreSQL database; write {DATABASE_FORM}, and {ESCAPE_HINT}"
     return None
 
 
@@ -141,7 +143,7 @@ def _find_unsupported_kind(text: str) -> str | None:
     if scheme in STORE_SCHEMES:
         return f"write {scheme}:// in lower case, without spaces before it"
     if scheme.startswith("postgres"):
-        return "a database cannot be used here in this form"
+        return "a database cannot be used here"
     return f"{scheme}: is not a supported kind of place"
 
 

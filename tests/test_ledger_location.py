@@ -29,7 +29,8 @@ def test_the_name_of_a_database_contains_no_password(text, name):
 
 def test_a_path_is_the_location_of_a_file():
     """Any other text that names a file of this machine is a path."""
-    assert parse_ledger_location("/data/ledger.db", "--state") == Path("/data/ledger.db")
+    for text in ("/data/ledger.db", "postgres/ledger.db", "postgresql", "pairs.db"):
+        assert parse_ledger_location(text, "--state") == Path(text)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,15 @@ def test_an_unusable_url_is_refused_without_repeating_it(text):
     with pytest.raises(UsageError, match="--state") as refused:
         parse_ledger_location(text, "--state")
     assert "cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["postgres:/d", "postgresql:h", "postgresql//h/d", "POSTGRES://h/d", "postgress://u:s3cret@h/d", "postgersql://h/d",
+     "posgresql://h/d", "psql://h/d", "pg://h/d", "postgresql+psycopg://h/d", "jdbc:postgresql://h/d"]
+)  # fmt: skip
+def test_a_misspelt_url_creates_no_file_and_the_error_says_what_to_write(text):
+    """A text that is probably meant as the URL of a database is not the path of a ledger."""
+    with pytest.raises(UsageError) as refused:
+        parse_ledger_location(text, "--state")
+    assert "write postgresql://user@host/database" in str(refused.value)
+    assert "s3cret" not in str(refused.value)

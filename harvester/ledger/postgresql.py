@@ -16,7 +16,7 @@ from harvester.ledger.dialect import Begun, Dialect
 from harvester.ledger.postgresql_counts import FOLD_COUNTS, count_statements
 from harvester.ledger.postgresql_transactions import BEGIN, was_committed
 from harvester.ledger.schema import outcomes, owners, pairs
-from harvester.place import DatabaseUrl
+from harvester.place import ESCAPE_HINT, DatabaseUrl
 
 try:
     import psycopg
@@ -47,7 +47,7 @@ _TRANSIENT = frozenset({"25006", _LOCK_TIMEOUT})
 """A server that is read-only, as a standby is during a fail-over, and a lock that was not available."""
 
 _HINTS = {
-    "password authentication failed": "in a URL, write each % in the password as %25",
+    "password authentication failed": f"in a URL, {ESCAPE_HINT}",
     "no password supplied": "use PGPASSFILE, or a file with the whole URL (--state-file)",
     "permission denied for schema": "make the user the owner of the database, or grant it CREATE on the schema",
     "connection timeout expired": "check the address, the firewall and, on Kubernetes, networkPolicy.egressPorts",
@@ -134,10 +134,8 @@ class PostgreSQL:
         try:
             given = psycopg.conninfo.conninfo_to_dict(location.url)
         except psycopg.ProgrammingError:
-            raise UsageError(
-                "the URL of the ledger's database is invalid; check its parameters, and write each % in the password "
-                "as %25"
-            ) from None
+            problem = f"the URL of the ledger's database is invalid; check its parameters, and {ESCAPE_HINT}"
+            raise UsageError(problem) from None
         self._connector = Connector(_CONNECTION | given | _ALWAYS)
         self._watches = False
 

@@ -86,9 +86,9 @@ async def test_the_password_is_never_shown(on_database, tmp_path, postgresql):
     (tmp_path / "ledger.key").write_text(url.url.replace("@", "-wrong@"))
     refused = await run(on_database, "status", code=5)
     assert f"{url}" in refused
-    assert "write each % in the password as %25" in refused
+    assert "write each of % / ? # @ in the password as %25" in refused
     (tmp_path / "ledger.key").write_text(url.url.replace("@", "%-wrong@"))
-    assert "write each % in the password as %25" in await run(on_database, "status", code=2)
+    assert "write each of % / ? # @ in the password as %25" in await run(on_database, "status", code=2)
 
 
 @pytest.mark.long
