@@ -16,6 +16,7 @@ from harvester.place import LedgerLocation, PlaceKind, classify_place
 
 if TYPE_CHECKING:
     from harvester.ledger import ClockDifference, Ledger
+    from harvester.settings import Workspace
 
 DEFAULT_OUT = "./harvest"
 
@@ -67,6 +68,11 @@ def reading_command(command: Callable[..., None]) -> Callable[..., None]:
     return _find_ledger(command, creates=lambda _: False, passes_configured=True)
 
 
+def planning_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Like ``ledger_command``; the command also gets the ``configured_limits``: the strictest of the workspaces."""
+    return _find_ledger(command, creates=lambda _: False, passes_limits=True)
+
+
 def list_command(
     creates: Callable[[dict[str, Any]], bool] = lambda _: False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -83,6 +89,7 @@ def _find_ledger(
     *,
     passes_configured: bool = False,
     passes_folder: bool = False,
+    passes_limits: bool = False,
 ) -> Callable[..., None]:
 
     @functools.wraps(command)
@@ -90,7 +97,7 @@ def _find_ledger(
         *, config: Path | None, out: str | None, state: LedgerLocation | None, state_file: Path | None, **arguments: Any
     ) -> None:
         set_up_logs({}, level="warning")  # of a server that is unavailable; the default would be standard output
-        configured: Iterable[str] = ()
+        configured: Mapping[str, Workspace] = {}
         places: Mapping[str, Sequence[str]] = {out or DEFAULT_OUT: ()}
         if config is not None:
             settings = load_settings({"config": config, "out": out, "state": state, "state_file": state_file})
@@ -105,11 +112,21 @@ def _find_ledger(
             arguments["workspaces"] = _choose_workspaces(location, arguments["workspaces"], configured)
         if passes_configured:
             arguments["configured"] = None if config is None else list(configured)
+        if passes_limits:
+            planned = [configured[name] for name in arguments["workspaces"] if name in configured]
+            arguments["configured_limits"] = _find_strictest_limits(planned)
         if passes_folder:
             arguments["rejects_folder"] = get_rejects_folder(out, location)
         command(location=location, **arguments)
 
     return options.ledger(with_location)
+
+
+def _find_strictest_limits(workspaces: "Sequence[Workspace]") -> dict[str, float]:
+    """Return the largest reserve and the smallest rate; empty without workspaces."""
+    if not workspaces:
+        return {}
+    return {"reserve": max(each.reserve for each in workspaces), "max_rate": min(each.max_rate for each in workspaces)}
 
 
 def load_state_file(file: Path) -> LedgerLocation:

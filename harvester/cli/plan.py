@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from harvester.commands.estimate import Estimate
     from harvester.sources import Input, ListOptions, RejectsFile
 
+DEFAULT_LIMITS = {"reserve": 0.2, "max_rate": 1000.0}
+
 
 @click.command()
 @click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
-@ledger_access.ledger_command
+@ledger_access.planning_command
 @options.list_workspaces
 @options.list_options
 @options.endpoint
@@ -31,17 +33,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--reserve",
-    default=0.2,
-    show_default=True,
     type=click.FloatRange(0, 1, max_open=True),
-    help="The share of the hourly quota that stays free for live sending.",
+    help="The share of the hourly quota that stays free for live sending.  [default: that of --config, or 0.2]",
 )
 @click.option(
     "--max-rate",
-    default=1000.0,
-    show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="The most requests per second.",
+    help="The most requests per second.  [default: that of --config, or 1000]",
 )
 @click.option("--json", is_flag=True, help="Print JSON.")
 def plan(
@@ -49,20 +47,22 @@ def plan(
     location: LedgerLocation,
     workspaces: list[str],
     list_options: "ListOptions",
+    configured_limits: dict[str, float],
     **arguments: Any,
 ) -> None:
     """Estimate the requests, time and quota of a capture.
 
     Also shows how many pairs would expire before they are requested. The estimate is for one workspace, with the quota
-    of --limit, --reserve and --max-rate. The options of harvester run for
-    the connection and the parts, such as --endpoint and --compression, are accepted and ignored. The exit code is 3 if
-    lines could not be read.
+    of --limit, --reserve and --max-rate. If the workspaces of --config differ, the largest reserve and the smallest
+    rate count. The options of harvester run for the connection and the parts, such as --endpoint and --compression, are
+    accepted and ignored. The exit code is 3 if lines could not be read.
 
     \b
     Example:
       harvester plan sends.csv --reserve 0.5
     """
-    limits = {name: arguments[name] for name in ("limit", "reserve", "max_rate")}
+    given = {name: arguments[name] for name in ("limit", "reserve", "max_rate") if arguments[name] is not None}
+    limits = DEFAULT_LIMITS | configured_limits | given
     estimate, books, listed, rejects, included = asyncio.run(
         _estimate(pairs, location, workspaces, limits, list_options)
     )

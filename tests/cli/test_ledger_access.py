@@ -1,6 +1,7 @@
 """How commands find a ledger, and the folder beside it."""
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
-from harvester.cli import ledger_access, options
+from harvester.cli import ledger_access, main, options
 from harvester.clock import SystemClock
 from harvester.errors import SinkRefused, UsageError
 from harvester.ledger import Ledger
@@ -66,6 +67,25 @@ def wait_for_server(location):
     """Log a warning and print a result, as a command does whose server was unavailable."""
     structlog.get_logger().warning("ledger_unavailable", reason=f"{location} is unavailable")
     click.echo("{}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pace"),
+    [
+        (("--workspace", "eu"), 12.5),
+        ((), 10),
+        (("--max-rate", "40"), 12.5),
+        (("--max-rate", "40", "--reserve", "0.4"), 15),
+    ],
+)
+def test_plan_keeps_to_the_limits_of_the_configuration(arguments, pace, tmp_path, monkeypatch):
+    """An estimate does not promise more than the service will do; of several workspaces, the strictest limits count."""
+    monkeypatch.chdir(tmp_path)
+    table = '[workspaces.{}]\nendpoint = "https://rest.fra-01.braze.eu"\nreserve = {}\nmax_rate = {}\n'
+    Path("h.toml").write_text(table.format("eu", 0.5, 30) + table.format("us", 0.2, 10))
+    Path("p.csv").write_text("workspace,campaign_id,send_id\neu,c,s\n")
+    command = ["plan", "p.csv", "--config", "h.toml", "--limit", "90000", "--json", *arguments]
+    assert json.loads(CliRunner().invoke(main, command).stdout)["pace"] == pace
 
 
 def test_the_log_of_a_command_is_not_a_part_of_its_result():
