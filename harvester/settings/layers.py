@@ -25,6 +25,9 @@ from harvester.settings.variables import read_variables
 from harvester.settings.workspace import LOOPBACK, ORIGIN, Workspace, variable_name
 from harvester.text import printable
 
+USUAL_NAME = "harvester.toml"
+"""The name of a configuration file in the documentation. It is read only if it is given."""
+
 MAX_CONFIG_BYTES = 1 << 20
 """The size limit of a configuration file."""
 
@@ -75,8 +78,7 @@ def load(config: Path | None, options: dict[str, Any], workspace_options: dict[s
         found.sort(key=lambda each: each["type"] != "extra_forbidden")  # a missing setting may only be misspelt
         problems += map(_format_error, found)
     if problems:
-        where = f" in {config} and the environment" if config else ""
-        raise UsageError("\n".join([f"invalid settings{where}:", *problems]))
+        raise UsageError(_format_errors(problems, config))
     settings.check_places()
     return settings
 
@@ -93,6 +95,13 @@ def _drop_repeated(problems: list[ErrorDetails]) -> list[ErrorDetails]:
     """Drop the problems of workspaces that the same setting of the defaults has."""
     known = {(each["loc"][1:], each["msg"]) for each in problems if "workspace_defaults" in each["loc"]}
     return [each for each in problems if "workspaces" not in each["loc"] or (each["loc"][2:], each["msg"]) not in known]
+
+
+def _format_errors(problems: list[str], config: Path | None) -> str:
+    where = f" in {config} and the environment" if config else ""
+    unused = config is None and Path(USUAL_NAME).is_file()
+    hint = [f"  the file {USUAL_NAME} in this folder is not used; name it with --config {USUAL_NAME}"] if unused else []
+    return "\n".join([f"invalid settings{where}:", *problems, *hint])
 
 
 def _format_error(problem: ErrorDetails) -> str:

@@ -36,6 +36,14 @@ async def test_all_problems_are_reported_at_once_by_name_without_values(harveste
     assert "4711" not in err
 
 
+def test_a_configuration_that_is_not_named_is_mentioned(tmp_path, monkeypatch):
+    """Settings that are missing although the usual file is in the folder are in that file, which needs --config."""
+    monkeypatch.chdir(tmp_path)
+    assert "--config" not in load_error()
+    Path("harvester.toml").write_text(f'[workspaces.eu]\nendpoint = "{BRAZE}"\n')
+    assert "harvester.toml in this folder is not used; name it with --config harvester.toml" in load_error()
+
+
 def test_an_unknown_name_is_reported_with_file_table_and_a_suggestion(tmp_path):
     """The error suggests the most similar name, or lists all names if none is similar."""
     path = tmp_path / "misspelt.toml"
