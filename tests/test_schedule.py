@@ -406,6 +406,15 @@ async def test_a_halt_keeps_its_start_time_and_its_latest_reason(eu):
     assert await eu.ledger.reports.list_halted() == {"us": both["us"]}
 
 
+async def test_a_run_leaves_the_readings_that_a_service_has_leased_to_it(eu):
+    """They are planned, so the summary does not advise to run the command again, which would find nothing to read."""
+    await eu.enqueue("later", NOW)
+    await eu.enqueue("leased", NOW - 1.5 * DAY)
+    await eu.claim(9)
+    assert await eu.ledger.reports.count_planned() == 1
+    assert await eu.ledger.reports.count_planned(leased=True) == 2
+
+
 async def release_all(eu: Workspace) -> None:
     """Claim and release all due readings."""
     await eu.ledger.batches.release(await eu.claim(9))

@@ -174,7 +174,7 @@ def check_exists(location: LedgerLocation) -> None:
     if not exists(location):
         raise UsageError(
             f"there is no ledger at {location}; harvester run, serve and enqueue create one. To use another, name the "
-            "output with -o, or the ledger with --state"
+            "configuration with --config, the output with -o, or the ledger with --state"
         )
 
 

@@ -206,7 +206,7 @@ class Run:
             interrupted=self._stopped, lists_read=self._lists_read, unstored=uploader.waiting,
             problem=uploader.problem or (list_error if isinstance(list_error, HarvesterError) else None),
             places=list(self._settings.list_places()),
-            planned=await self._ledger.reports.count_planned(),
+            planned=await self._ledger.reports.count_planned(leased=True),  # by a service
             clock_difference_seconds=None if difference is None else round(difference, 1),
             windows_unknown=self._windows_unknown,
             clock_problem=wrong.detail if wrong else None,

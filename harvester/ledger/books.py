@@ -25,7 +25,7 @@ from harvester.ledger.counts import ACCEPTED, DEFERRED_STATE, OPEN
 from harvester.ledger.database import Transaction
 from harvester.ledger.datasets import list_places
 from harvester.ledger.dialect import Dialect
-from harvester.ledger.filters import UNSETTLED, WAITING
+from harvester.ledger.filters import LEASED, UNSETTLED, WAITING
 from harvester.ledger.json_rows import (
     decode_rows,
     encode_rows,
@@ -147,9 +147,10 @@ def count_seemingly_expired(tx: Transaction) -> int:
     return int(tx.execute(select(func.count()).select_from(pairs).where(gone)).scalar_one())
 
 
-def count_planned(tx: Transaction) -> int:
-    """Count the pairs that wait for a planned reading."""
-    by_plan = and_(WAITING, pairs.c.reading != ONCE, pairs.c.deferrals == 0)
+def count_planned(tx: Transaction, *, leased: bool) -> int:
+    """Count the pairs that wait for a planned reading, and with ``leased`` those that a process is reading."""
+    open_ = and_(WAITING, pairs.c.deferrals == 0)
+    by_plan = and_(or_(open_, LEASED) if leased else open_, pairs.c.reading != ONCE)
     return tx.execute(select(func.count()).select_from(pairs).where(by_plan)).scalar_one()
 
 

@@ -92,9 +92,9 @@ class Reports:
         """List the workspaces that have open pairs, or expired ones, which a wrong clock may have ended."""
         return await self._database.report(books.list_unfinished_workspaces)
 
-    async def count_planned(self) -> int:
-        """Count the pairs that wait for a planned reading."""
-        return await self._database.report(books.count_planned)
+    async def count_planned(self, *, leased: bool = False) -> int:
+        """Count the pairs that wait for a planned reading, and with ``leased`` those that a process is reading."""
+        return await self._database.report(books.count_planned, leased=leased)
 
     async def count_expired(self) -> dict[str, int]:
         """Count the expired pairs of each workspace."""
