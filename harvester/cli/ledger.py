@@ -98,15 +98,15 @@ def migrate(location: LedgerLocation) -> None:
         done = asyncio.run(Ledger.migrate(location, clock=SystemClock()))
     if done.schema != done.schema_before:
         click.echo(f"upgraded {location} from schema {done.schema_before} to {done.schema}", err=True)
-    if done.post_parts:
-        click.echo(f"removed what only versions before schema {done.post_parts[-1]} need", err=True)
+    if done.contracted:
+        click.echo(f"removed what only versions before schema {done.contracted[-1]} need", err=True)
     if done.waits_for:
         click.echo(
             f"processes of an earlier version still use the ledger: {', '.join(done.waits_for)}. Stop or replace them, "
             "and repeat the command to remove what only they need; or harvester serve does that after a day",
             err=True,
         )
-    elif done.schema == done.schema_before and not done.post_parts:
+    elif done.schema == done.schema_before and not done.contracted:
         click.echo(f"{location} has schema {done.schema}: there is nothing to migrate", err=True)
 
 

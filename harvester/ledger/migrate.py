@@ -5,20 +5,21 @@ from dataclasses import dataclass
 
 from harvester.clock import Clock
 from harvester.ledger.database import Database
-from harvester.ledger.migrations import apply_post_parts, apply_pre_parts
+from harvester.ledger.migrations import apply_contract_phases, apply_expand_phases
 from harvester.place import LedgerLocation
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """What was changed in a ledger: its schemas before and after it, and the steps whose post part was applied.
+    """What was changed in a ledger: its schemas before and after it.
 
-    ``waits_for`` are processes of earlier versions: while they run, the remaining post parts cannot be applied.
+    ``contracted`` are the steps whose contract phase was applied. ``waits_for`` are processes of earlier versions:
+    while they run, the remaining contract phases cannot be applied.
     """
 
     schema_before: int
     schema: int
-    post_parts: Sequence[int]
+    contracted: Sequence[int]
     waits_for: Sequence[str]
 
 
@@ -28,8 +29,8 @@ async def migrate(location: LedgerLocation, *, clock: Clock) -> Migration:
     try:
         # Other transactions may hold a table longer than a migration waits for it, so it is tried a few times.
         database.repeat_transactions()
-        before, after = await database.write(apply_pre_parts, database.list_living)
-        applied, waits_for = await database.write(apply_post_parts, database.list_living)
+        before, after = await database.write(apply_expand_phases, database.list_living)
+        applied, waits_for = await database.write(apply_contract_phases, database.list_living)
         return Migration(before, after, applied, waits_for)
     finally:
         await database.close()

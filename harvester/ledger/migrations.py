@@ -1,10 +1,11 @@
 """Creates a ledger in an empty database, and applies steps to one of an earlier schema, each time in one transaction.
 
 Code can use a ledger whose schema is its own or newer, if its own is not older than the ``oldest_schema`` that the
-ledger supports. Pre parts raise the first number, and post parts the second one.
+ledger supports. Expand phases raise the first number, and contract phases the second one.
 
 A migration locks the table ``about``. Every transaction of an opened ledger reads ``oldest_schema`` there at its begin.
-So none overlaps a post part, and a process whose code has become too old is refused before it reads or writes anything.
+So none overlaps a contract phase, and a process whose code has become too old is refused before it reads or writes
+anything.
 """
 
 import secrets
@@ -48,8 +49,8 @@ class About:
         return self.oldest_schema <= get_newest_schema() <= self.schema
 
     def list_pending(self) -> list[int]:
-        """Return the steps whose pre part was applied, but not their post part."""
-        return [each for each, step in STEPS.items() if step.post and self.oldest_schema < each <= self.schema]
+        """Return the steps whose expand phase was applied, but not their contract phase."""
+        return [each for each, step in STEPS.items() if step.contract and self.oldest_schema < each <= self.schema]
 
 
 def find_about(tx: Transaction) -> About | None:
@@ -101,7 +102,7 @@ def prepare(tx: Transaction, list_living: ListLiving) -> str:
                 f"upgraded to schema {get_newest_schema()} now. Run harvester ledger migrate, or stop the other "
                 "processes first; in PostgreSQL, a process that was killed counts until its lease ends, a minute later"
             )
-        _apply_post(tx, _apply_pre(tx, found).list_pending())
+        _contract(tx, _expand(tx, found).list_pending())
     return found.ledger_id
 
 
@@ -114,8 +115,8 @@ def try_to_write(tx: Transaction) -> str:
     return ledger_id
 
 
-def apply_pre_parts(tx: Transaction, list_living: ListLiving) -> tuple[int, int]:
-    """Apply the missing pre parts; returns the schemas before and after it.
+def apply_expand_phases(tx: Transaction, list_living: ListLiving) -> tuple[int, int]:
+    """Apply the missing expand phases; returns the schemas before and after it.
 
     Raises ``LedgerError`` if one of them stops other processes, and there are some.
     """
@@ -133,14 +134,14 @@ def apply_pre_parts(tx: Transaction, list_living: ListLiving) -> tuple[int, int]
             f"processes of earlier versions cannot use this ledger after its upgrade from schema {found.schema}: stop "
             f"{_name(living)}, and repeat the command"
         )
-    _apply_pre(tx, found)
+    _expand(tx, found)
     return found.schema, get_newest_schema()
 
 
-def apply_post_parts(tx: Transaction, list_living: ListLiving) -> tuple[list[int], list[str]]:
-    """Apply the pending post parts that no living process prevents.
+def apply_contract_phases(tx: Transaction, list_living: ListLiving) -> tuple[list[int], list[str]]:
+    """Apply the pending contract phases that no living process prevents.
 
-    Returns the steps whose post part was applied, and the processes of earlier schemas that prevent the next one.
+    Returns the steps whose contract phase was applied, and the processes of earlier schemas that prevent the next one.
     """
     _begin(tx)
     found = find_about(tx)
@@ -148,25 +149,25 @@ def apply_post_parts(tx: Transaction, list_living: ListLiving) -> tuple[list[int
         return [], []
     living = _list_living(tx, found, list_living)
     possible = [each for each in found.list_pending() if each <= min(living.values(), default=each)]
-    _apply_post(tx, possible)
+    _contract(tx, possible)
     postponed = found.list_pending()[len(possible) :]
     return possible, [name for name, schema in living.items() if postponed and schema < postponed[-1]]
 
 
-def try_post_parts(tx: Transaction, list_living: ListLiving) -> list[int]:
-    """Apply the post parts that no living process prevents; returns their steps.
+def try_contract_phases(tx: Transaction, list_living: ListLiving) -> list[int]:
+    """Apply the contract phases that no living process prevents; returns their steps.
 
     Raises ``LedgerError`` for any error of the database, so that the transaction is not repeated.
     """
     try:
-        return apply_post_parts(tx, list_living)[0]
+        return apply_contract_phases(tx, list_living)[0]
     except DBAPIError as error:
         reason = str(error.orig).strip().partition("\n")[0]
         raise LedgerError(f"the migration cannot be finished now: {reason}; it is tried again in ten minutes") from None
 
 
 def has_pending(tx: Transaction) -> bool:
-    """Return whether a post part can be applied once nothing prevents it."""
+    """Return whether a contract phase can be applied once nothing prevents it."""
     found = find_about(tx)
     return found is not None and bool(found.list_pending())
 
@@ -219,10 +220,10 @@ def _name(living: Iterable[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def _apply_pre(tx: Transaction, found: About) -> About:
-    """Apply the pre parts of all steps after the schema of the ledger; returns its id and its schemas then."""
+def _expand(tx: Transaction, found: About) -> About:
+    """Apply the expand phases of all steps after the schema of the ledger; returns its id and its schemas then."""
     for schema in range(found.schema + 1, get_newest_schema() + 1):
-        _execute(tx, STEPS[schema].pre)
+        _execute(tx, STEPS[schema].expand)
         metadata.create_all(tx.connection, tables=STEPS[schema].new_tables)
     if found.schema < COUNTS_SINCE:
         start_counting(tx)
@@ -230,11 +231,11 @@ def _apply_pre(tx: Transaction, found: About) -> About:
     return replace(found, schema=get_newest_schema())
 
 
-def _apply_post(tx: Transaction, schemas: Iterable[int]) -> None:
-    """Apply the post parts of these steps."""
+def _contract(tx: Transaction, schemas: Iterable[int]) -> None:
+    """Apply the contract phases of these steps."""
     for schema in schemas:
-        if STEPS[schema].post:
-            _execute(tx, STEPS[schema].post)
+        if STEPS[schema].contract:
+            _execute(tx, STEPS[schema].contract)
             tx.execute(update(about).values(oldest_schema=schema))
 
 

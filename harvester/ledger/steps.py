@@ -1,8 +1,8 @@
 """The steps from each schema of the ledger to the next one. A new schema is one more step here.
 
-A step has two parts, so that versions of harvester can replace each other one process at a time. The *pre* part adds
-what its schema needs. The *post* part removes what only earlier schemas need, once no process with an earlier schema
-lives. ``migrations`` applies them.
+A step has two phases, so that versions of harvester can replace each other one process at a time. The *expand* phase
+adds what its schema needs. The *contract* phase removes what only earlier schemas need, once no process with an earlier
+schema lives. ``migrations`` applies them.
 """
 
 from dataclasses import dataclass
@@ -22,23 +22,23 @@ from harvester.ledger.schema import (
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The change from the previous schema: statements of both parts, which all databases understand.
+    """The change from the previous schema: statements of both phases, which all databases understand.
 
-    ``pre`` also creates ``new_tables``. After it, the code of earlier schemas must still work, unless ``stops_others``:
-    then it is applied only while no process uses the ledger. A ledger can get the pre parts of several steps before
-    their post parts, so a pre part must not need the post part of an earlier step. Each part is one transaction, which
-    holds up others that need the same tables.
+    ``expand`` also creates ``new_tables``. After it, the code of earlier schemas must still work, unless
+    ``stops_others``: then it is applied only while no process uses the ledger. A ledger can get the expand phases of
+    several steps before their contract phases, so an expand phase must not need the contract phase of an earlier step.
+    Each phase is one transaction, which holds up others that need the same tables.
     """
 
-    pre: tuple[str, ...] = ()
+    expand: tuple[str, ...] = ()
     new_tables: tuple[Table, ...] = ()
-    post: tuple[str, ...] = ()
+    contract: tuple[str, ...] = ()
     stops_others: bool = False
 
 
 STEPS: dict[int, Step] = {
     2: Step(
-        pre=(
+        expand=(
             "ALTER TABLE pair ADD COLUMN round INTEGER NOT NULL DEFAULT 0",
             "ALTER TABLE pair ADD COLUMN captures INTEGER NOT NULL DEFAULT 0",
             "ALTER TABLE pair ADD COLUMN yields INTEGER NOT NULL DEFAULT 0",
@@ -58,7 +58,7 @@ STEPS: dict[int, Step] = {
         stops_others=True,
     ),
     3: Step(
-        pre=(
+        expand=(
             "DROP INDEX pair_expired",
             "CREATE INDEX pair_expired ON pair (workspace, expires_at) WHERE outcome = 'expired'",
         ),
@@ -66,7 +66,7 @@ STEPS: dict[int, Step] = {
         stops_others=True,
     ),
     4: Step(
-        pre=(
+        expand=(
             # Paused pairs continue where they stopped; pairs that follow a plan become due at the next claim.
             "UPDATE pair SET state = CASE reading WHEN 'once' THEN 'due' ELSE 'waiting' END WHERE state = 'paused'",
             "ALTER TABLE reading_plan DROP COLUMN retention_days",
@@ -75,7 +75,7 @@ STEPS: dict[int, Step] = {
         stops_others=True,
     ),
     5: Step(
-        pre=(
+        expand=(
             # Readings of open batches are released; sealed batches belong to no living epoch, so the first process
             # that recovers takes them over.
             "UPDATE pair SET state = CASE reading WHEN 'once' THEN 'due' ELSE 'waiting' END WHERE state = 'leased'",
@@ -113,7 +113,7 @@ STEPS: dict[int, Step] = {
         stops_others=True,
     ),
     6: Step(
-        pre=(
+        expand=(
             "DROP INDEX pair_waiting",
             "CREATE INDEX pair_waiting ON pair (workspace, due_at, captures) WHERE state = 'waiting'",
             "CREATE INDEX pair_send ON pair (send_id, workspace, campaign_id)",
@@ -126,7 +126,7 @@ STEPS: dict[int, Step] = {
         stops_others=True,
     ),
     7: Step(
-        pre=(
+        expand=(
             "CREATE INDEX pair_settled ON pair (expires_at) WHERE state = 'settled'",
             "CREATE INDEX outcome_ended ON outcome (ended_at)",
             "CREATE INDEX batch_stored ON batch (opened_at) WHERE state = 'stored'",
@@ -135,7 +135,7 @@ STEPS: dict[int, Step] = {
         stops_others=True,
     ),
     8: Step(
-        pre=(
+        expand=(
             "ALTER TABLE owner ADD COLUMN serves INTEGER NOT NULL DEFAULT 0",
             "DELETE FROM dataset WHERE rowid NOT IN (SELECT max(rowid) FROM dataset GROUP BY dataset_id)",
         ),
@@ -143,7 +143,7 @@ STEPS: dict[int, Step] = {
         stops_others=True,
     ),
     9: Step(
-        pre=(
+        expand=(
             "ALTER TABLE about ADD COLUMN oldest_schema INTEGER NOT NULL DEFAULT 8",
             "ALTER TABLE owner ADD COLUMN schema_version INTEGER NOT NULL DEFAULT 8",
             "DROP INDEX pair_open",
@@ -170,7 +170,7 @@ def get_newest_schema() -> int:
 
 def get_oldest_schema() -> int:
     """Return the oldest schema whose code can use a ledger to which all steps were applied."""
-    return max((schema for schema, step in STEPS.items() if step.post), default=8)
+    return max((schema for schema, step in STEPS.items() if step.contract), default=8)
 
 
 def explain_newer(oldest_schema: int) -> str:

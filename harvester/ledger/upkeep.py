@@ -87,7 +87,7 @@ class Upkeep:
         """
         if not await self._database.read(migrations.has_pending):
             return []
-        return await self._database.write(migrations.try_post_parts, self._database.list_living)
+        return await self._database.write(migrations.try_contract_phases, self._database.list_living)
 
     async def halt(self, workspace: str, *, reason: str) -> None:
         """Store that a workspace is halted, and why. While it stays halted, the time of the halt does not change."""

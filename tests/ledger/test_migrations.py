@@ -43,13 +43,13 @@ def create_of_schema(path: Path, schema: int) -> None:
         connection.executescript((OLD_LEDGERS / f"schema-{schema}.sql").read_text())
 
 
-def list_parts(location: LedgerLocation) -> list[str]:
-    """Return which parts of the next version's step were applied to a ledger, as its database shows it."""
+def list_phases(location: LedgerLocation) -> list[str]:
+    """Return which phases of the next version's step were applied to a ledger, as its database shows it."""
     names = "SELECT name FROM sqlite_master UNION SELECT name FROM pragma_table_info('pair')"
     if not isinstance(location, Path):
         names = "SELECT indexname FROM pg_indexes UNION SELECT column_name FROM information_schema.columns"
     found = {name for (name,) in query(location, names)}
-    return ["pre"] * ("next_version" in found) + ["post"] * ("pair_deferred" not in found)
+    return ["expand"] * ("next_version" in found) + ["contract"] * ("pair_deferred" not in found)
 
 
 async def create(location) -> None:
@@ -67,7 +67,7 @@ async def test_a_ledger_is_upgraded_while_the_previous_version_uses_it(location)
             with pytest.raises(LedgerError, match=f"still used by {old.batches.owner}.* Run harvester ledger migrate"):
                 await Ledger.open(location, clock=CLOCK)
             done = await Ledger.migrate(location, clock=CLOCK)
-            assert (done.schema_before, done.schema, done.post_parts) == (SCHEMA, NEXT_SCHEMA, [])
+            assert (done.schema_before, done.schema, done.contracted) == (SCHEMA, NEXT_SCHEMA, [])
             assert done.waits_for == [old.batches.owner]
             async with await Ledger.open(location, clock=CLOCK) as new:
                 await new.batches.register()
@@ -76,12 +76,12 @@ async def test_a_ledger_is_upgraded_while_the_previous_version_uses_it(location)
                     (claimed,) = await ledger.batches.claim({"w": 9})
                     assert claimed.pair.send_id == name
                 assert await new.upkeep.finish_migration() == []
-                assert list_parts(location) == ["pre"]
+                assert list_phases(location) == ["expand"]
                 await previous.aclose()
                 assert await new.upkeep.finish_migration() == [NEXT_SCHEMA]
-                assert list_parts(location) == ["pre", "post"]
+                assert list_phases(location) == ["expand", "contract"]
             done = await Ledger.migrate(location, clock=CLOCK)
-            assert (done.schema_before, done.post_parts, done.waits_for) == (NEXT_SCHEMA, [], [])
+            assert (done.schema_before, done.contracted, done.waits_for) == (NEXT_SCHEMA, [], [])
 
 
 async def test_a_process_that_is_alone_upgrades_the_ledger_completely(location):
@@ -92,13 +92,13 @@ async def test_a_process_that_is_alone_upgrades_the_ledger_completely(location):
     pass_time(location, clock, 60)
     with next_version():
         async with await Ledger.open(location, clock=clock):
-            assert list_parts(location) == ["pre", "post"]
+            assert list_phases(location) == ["expand", "contract"]
     for use in (Ledger.open(location, clock=clock), Ledger.open_to_read(location, clock=clock).__aenter__()):
         with pytest.raises(LedgerError, match=f"schema {NEXT_SCHEMA}, this harvester supports {SCHEMA}; upgrade"):
             await use
 
 
-async def test_the_previous_version_can_return_before_the_post_part(location, tmp_path):
+async def test_the_previous_version_can_return_before_the_contract_phase(location, tmp_path):
     """Until then, both versions can use the ledger, and estimate what its pairs take."""
     async with await Ledger.open(location, clock=CLOCK) as old:
         await old.batches.register()
@@ -128,7 +128,7 @@ async def test_a_process_that_was_thought_dead_is_refused_before_it_writes(locat
 
 
 @pytest.mark.long  # it waits for two seconds
-async def test_a_post_part_does_not_overlap_another_transaction(database_url):
+async def test_a_contract_phase_does_not_overlap_another_transaction(database_url):
     """It gives up while one is open that may be of an earlier version. The next attempt succeeds."""
     async with await Ledger.open(database_url, clock=CLOCK) as old:
         await old.batches.register()
@@ -140,7 +140,7 @@ async def test_a_post_part_does_not_overlap_another_transaction(database_url):
                 other.execute("SELECT oldest_schema FROM about")
                 with pytest.raises(LedgerError, match=r"the migration cannot be finished now: .*lock timeout"):
                     await new.upkeep.finish_migration()
-            assert list_parts(database_url) == ["pre"]
+            assert list_phases(database_url) == ["expand"]
             assert await new.upkeep.finish_migration() == [NEXT_SCHEMA]
 
 
@@ -157,9 +157,9 @@ def test_a_service_finishes_the_migration_after_a_while(tmp_path, monkeypatch):
 
     async def story(seen: Seen) -> None:
         await seen.at(299)
-        assert list_parts(path) == ["pre"]
+        assert list_phases(path) == ["expand"]
         await seen.at(620)
-        assert list_parts(path) == ["pre", "post"]
+        assert list_phases(path) == ["expand", "contract"]
         assert [each["schema"] for each in seen.events("ledger_migration_finished")] == [NEXT_SCHEMA]
 
     run_virtual(migrate())
@@ -218,7 +218,7 @@ async def test_only_one_of_several_migrations_changes_the_ledger(location):
     with next_version():
         done = await asyncio.gather(*(Ledger.migrate(location, clock=CLOCK) for _ in range(3)))
         assert sorted(each.schema_before for each in done) == [SCHEMA, NEXT_SCHEMA, NEXT_SCHEMA]
-        assert sorted(each.post_parts for each in done) == [[], [], [NEXT_SCHEMA]]
+        assert sorted(each.contracted for each in done) == [[], [], [NEXT_SCHEMA]]
 
 
 async def test_a_migration_that_is_cut_off_changes_nothing_and_is_repeated(postgresql):
@@ -231,14 +231,14 @@ async def test_a_migration_that_is_cut_off_changes_nothing_and_is_repeated(postg
             migration = asyncio.create_task(Ledger.migrate(location, clock=CLOCK))
             while not await asyncio.to_thread(postgresql.execute, END_WAITING, name):
                 pass
-            assert list_parts(location) == []
+            assert list_phases(location) == []
             reader.rollback()
-            assert (await migration).post_parts == [NEXT_SCHEMA]
-        assert list_parts(location) == ["pre", "post"]
+            assert (await migration).contracted == [NEXT_SCHEMA]
+        assert list_phases(location) == ["expand", "contract"]
 
 
 async def test_a_ledger_that_is_not_migrated_completely_is_not_copied(location, tmp_path):
-    """Neither one with more than this version knows, nor one with something that a post part will change."""
+    """Neither one with more than this version knows, nor one with something that a contract phase will change."""
     async with await Ledger.open(location, clock=CLOCK) as old:
         await old.batches.register()
         with next_version():
@@ -298,7 +298,7 @@ async def test_processes_of_two_versions_capture_from_one_ledger_while_it_is_mig
         new = following.start_warm("run", "new.csv", *options)
         await simulator.wait_for_requests(2)
         await migrate("of an earlier version still use the ledger")
-        assert list_parts(location) == ["pre"]
+        assert list_phases(location) == ["expand"]
         simulator.gate.set()
         for process in (old, new):
             _, text = await asyncio.to_thread(process.communicate)
@@ -311,7 +311,7 @@ async def test_processes_of_two_versions_capture_from_one_ledger_while_it_is_mig
     assert query(location, "SELECT count(DISTINCT epoch) FROM batch") == [(2,)]
     await migrate(f"removed what only versions before schema {NEXT_SCHEMA} need")
     await migrate("nothing to migrate")
-    assert list_parts(location) == ["pre", "post"]
+    assert list_phases(location) == ["expand", "contract"]
     code, _, text = await harvester.run("status", *state)
     assert (code, "upgrade harvester" in text) == (5, True), text
 

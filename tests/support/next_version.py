@@ -1,4 +1,4 @@
-"""The code of a next version: its ledger has one more step, with a pre and a post part."""
+"""The code of a next version: its ledger has one more step, with an expand and a contract phase."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,8 @@ NEXT_VERSION = "NEXT_VERSION"
 """A variable of a warm process that makes it one of the next version."""
 
 _STEP = Step(
-    pre=("ALTER TABLE pair ADD COLUMN next_version INTEGER NOT NULL DEFAULT 0",), post=("DROP INDEX pair_deferred",)
+    expand=("ALTER TABLE pair ADD COLUMN next_version INTEGER NOT NULL DEFAULT 0",),
+    contract=("DROP INDEX pair_deferred",),
 )
 
 
