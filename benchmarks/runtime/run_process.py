@@ -103,12 +103,23 @@ def find_free_port() -> int:
         return int(free.getsockname()[1])
 
 
+class CommitMissing(SystemExit):
+    """An earlier version of harvester is not in this clone."""
+
+
 def check_out(commit: str, folder: Path) -> Path:
-    """Write the files of an earlier version of harvester to a new folder; returns the folder."""
-    top = HERE.parent.parent
-    archive = subprocess.run(["git", "archive", commit], cwd=top, check=True, capture_output=True).stdout
+    """Write the files of an earlier version of harvester to a new folder; returns the folder.
+
+    Raises ``CommitMissing``.
+    """
+    archive = subprocess.run(["git", "archive", commit], cwd=HERE.parent.parent, check=False, capture_output=True)
+    if archive.returncode:
+        raise CommitMissing(
+            f"cannot read commit {commit}: {archive.stderr.decode().strip()}. "
+            "In a shallow clone, run git fetch --unshallow"
+        )
     folder.mkdir()
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(folder, filter="data")
     return folder
 
