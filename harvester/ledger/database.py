@@ -18,7 +18,7 @@ from harvester.clock import BrazeClock, Clock
 from harvester.errors import LedgerError, LedgerLost
 from harvester.ledger.availability import Availability, CommitUnknown, TransactionFailed
 from harvester.ledger.database_thread import DatabaseThread
-from harvester.ledger.dialect import READS_ONLY, Backend, Begun, Dialect, Owner
+from harvester.ledger.dialect import READS_ONLY, Backend, Dialect, Owner, TransactionStart
 from harvester.ledger.sqlite_file import SQLiteFile
 from harvester.ledger.steps import explain_newer, get_newest_schema
 from harvester.place import LedgerLocation
@@ -134,40 +134,40 @@ class Database:
         await self._reports.close()
         await self._writes.close()
 
-    async def write(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def write(self, operation: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function as one transaction, which is durable on return. Raises ``LedgerError``.
 
         The function may run several times, but only one of these transactions is committed.
         """
-        return await self._repeat(self._writes, lambda: self._work(self._writes.engine, verb, *args, **kwargs))
+        return await self._repeat(self._writes, lambda: self._work(self._writes.engine, operation, *args, **kwargs))
 
-    async def read(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def read(self, operation: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function that only reads, queued behind writes but without a write lock. Raises ``LedgerError``."""
-        return await self._repeat(self._writes, lambda: self._work(self._reading, verb, *args, **kwargs))
+        return await self._repeat(self._writes, lambda: self._work(self._reading, operation, *args, **kwargs))
 
-    async def report(self, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def report(self, operation: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function that only reads, concurrently with writes. Raises ``LedgerError``."""
-        return await self._repeat(self._reports, lambda: self._work(self._reports.engine, verb, *args, **kwargs))
+        return await self._repeat(self._reports, lambda: self._work(self._reports.engine, operation, *args, **kwargs))
 
     def _work(
-        self, engine: Engine, verb: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
+        self, engine: Engine, operation: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> Callable[[], R]:
         """Bind a function to the time of its call: other threads cannot read the event loop's time."""
         now, confirmed, machine = self.clock.wall(), self.clock.confirmed, self._machine.wall()
 
-        def begin(connection: Connection, begun: Begun) -> R:
-            lease_now = machine if begun.lease_now is None else begun.lease_now
+        def call(connection: Connection, start: TransactionStart) -> R:
+            lease_now = machine if start.lease_now is None else start.lease_now
             times = (now, confirmed, lease_now, lease_now + self.lease_seconds)
-            return verb(Transaction(connection, self._backend.dialect, *times), *args, **kwargs)
+            return operation(Transaction(connection, self._backend.dialect, *times), *args, **kwargs)
 
-        return lambda: self._run(engine, begin, now)
+        return lambda: self._run(engine, call, now)
 
-    async def _repeat(self, thread: DatabaseThread, start: Callable[[], Callable[[], R]]) -> R:
-        """Run work until it succeeds; ``start`` returns it for each attempt. Raises ``LedgerError``."""
+    async def _repeat(self, thread: DatabaseThread, prepare: Callable[[], Callable[[], R]]) -> R:
+        """Run work until it succeeds; ``prepare`` returns it for each attempt. Raises ``LedgerError``."""
         failures = 0
         while True:
             try:
-                result = await thread.run(start())
+                result = await thread.run(prepare())
             except TransactionFailed as failure:
                 failures += 1
                 await self.availability.wait(failures, failure.error)
@@ -195,7 +195,7 @@ class Database:
             failures += 1
             await self.availability.wait(failures, error)
 
-    def _run(self, engine: Engine, work: Callable[[Connection, Begun], R], now: float) -> R:
+    def _run(self, engine: Engine, work: Callable[[Connection, TransactionStart], R], now: float) -> R:
         """Run one transaction on this thread. Raises ``LedgerError``, ``TransactionFailed`` or ``CommitUnknown``."""
         if not self._backend.is_in_place():
             if engine is self._reports.engine:  # only the other connection can save the content
@@ -219,16 +219,16 @@ class Database:
                 raise TransactionFailed(problem) from None
             raise problem from None
 
-    def _commit(self, connection: Connection, work: Callable[[Connection, Begun], R], *, writes: bool) -> R:
+    def _commit(self, connection: Connection, work: Callable[[Connection, TransactionStart], R], *, writes: bool) -> R:
         with connection.begin() as transaction:
-            begun = self._backend.begin(connection, writes=writes)
-            if begun.oldest_schema > self._schema:
-                raise LedgerError(f"the ledger {self.location} {explain_newer(begun.oldest_schema)}")
-            result = work(connection, begun)
+            start = self._backend.begin(connection, writes=writes)
+            if start.oldest_schema > self._schema:
+                raise LedgerError(f"the ledger {self.location} {explain_newer(start.oldest_schema)}")
+            result = work(connection, start)
             try:
                 transaction.commit()
             except DBAPIError as error:
-                if begun.transaction_id is not None and self._backend.is_transient(error):
-                    raise CommitUnknown(begun.transaction_id, result) from None
+                if start.transaction_id is not None and self._backend.is_transient(error):
+                    raise CommitUnknown(start.transaction_id, result) from None
                 raise
             return result

@@ -71,10 +71,10 @@ class Dialect:
     """Statements that delete empty counts, and summarize those that transactions added as rows of their own."""
 
 
-class Begun(NamedTuple):
-    """A transaction that began.
+class TransactionStart(NamedTuple):
+    """What is known of a transaction at its start.
 
-    It has the time of leases (None for the machine's), the transaction's id, which outlives it, and the oldest schema
+    That is the time of leases (None for the machine's), the transaction's id, which outlives it, and the oldest schema
     whose code can use the ledger, which is 0 before the ledger is watched.
     """
 
@@ -109,7 +109,7 @@ class Backend(Protocol):
     def connect(self, *, reads_only: bool) -> Engine:
         """Return an engine for one thread at a time; creates what is missing unless it ``reads_only``."""
 
-    def begin(self, connection: Connection, *, writes: bool) -> Begun:
+    def begin(self, connection: Connection, *, writes: bool) -> TransactionStart:
         """Prepare a transaction, and return its lease time and id, and the oldest schema."""
 
     def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import DBAPIError
 
 from harvester.errors import LedgerLost, UsageError, install_hint
-from harvester.ledger.dialect import Begun, Dialect
+from harvester.ledger.dialect import Dialect, TransactionStart
 from harvester.ledger.postgresql_counts import FOLD_COUNTS, count_statements
 from harvester.ledger.postgresql_transactions import BEGIN, was_committed
 from harvester.ledger.schema import outcomes, owners, pairs
@@ -152,10 +152,10 @@ class PostgreSQL:
             engine = engine.execution_options(postgresql_readonly=True)
         return engine
 
-    def begin(self, connection: Connection, *, writes: bool) -> Begun:
+    def begin(self, connection: Connection, *, writes: bool) -> TransactionStart:
         """Set the timeouts of a transaction; returns the server's time, the id of one that writes, and the schema."""
         _find_connection(connection).limited = True
-        return Begun(*connection.execute(BEGIN[writes, self._watches]).one()[:3])
+        return TransactionStart(*connection.execute(BEGIN[writes, self._watches]).one()[:3])
 
     def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
         """Return whether a transaction was committed; None while it is in progress."""

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from harvester.errors import LedgerError, LedgerLost
-from harvester.ledger.dialect import Begun
+from harvester.ledger.dialect import TransactionStart
 from harvester.ledger.owner_locks import OwnerLock, list_living
 from harvester.ledger.sqlite import DIALECT, connect, connect_to_read, describe, read_oldest_schema, save
 from harvester.private_files import make_private_folder
@@ -38,10 +38,14 @@ class SQLiteFile:
         """Open the file, or create it and its folders. Raises ``LedgerError``."""
         return connect_to_read(self.location) if reads_only else connect(self.location)
 
-    def begin(self, connection: Connection, *, writes: bool) -> Begun:
+    def begin(self, connection: Connection, *, writes: bool) -> TransactionStart:
         """Read the oldest schema. The transaction began with ``BEGIN IMMEDIATE``, and nobody can lose its end."""
         del writes
-        return Begun() if self._files is None else Begun(oldest_schema=read_oldest_schema(connection))
+        return (
+            TransactionStart()
+            if self._files is None
+            else TransactionStart(oldest_schema=read_oldest_schema(connection))
+        )
 
     def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
         """Never called, because no transaction has an id."""

@@ -1,4 +1,4 @@
-"""A PostgreSQL server that fails: each verb of the ledger happens exactly once, as soon as the server works again."""
+"""A PostgreSQL server that fails: each operation happens exactly once, as soon as the server works again."""
 
 import asyncio
 import contextlib
@@ -52,14 +52,14 @@ async def check_books(location, *, captured: int, pending: int) -> None:
 
 
 @each_fault
-async def test_each_verb_happens_once_if_the_connection_is_lost_around_its_commit(postgresql, fault):
+async def test_each_operation_happens_once_if_the_connection_is_lost_around_its_commit(postgresql, fault):
     """The caller gets the result of the transaction that was committed, whether its reply arrived or not."""
     with postgresql.database() as name:
         async with DatabaseProxy(postgresql, name) as proxy, opened(proxy.url) as ledger:
 
-            async def fail(verb):
+            async def fail(operation):
                 proxy.fault = fault
-                result = await verb
+                result = await operation
                 assert proxy.fault is None
                 return result
 
@@ -173,7 +173,7 @@ async def outage(ledger, failing, *, reason=""):
 
 
 async def test_a_ledger_works_again_after_its_server_was_restarted(postgresql, database_url):
-    """A verb waits while the server is down, and the ledger says why; nothing that was committed is lost."""
+    """An operation waits while the server is down, and the ledger says why; nothing that was committed is lost."""
     async with opened(database_url) as ledger:
         await ledger.intake.enqueue(list_sends(2), once=True)
         async with outage(ledger, postgresql.stopped()):
@@ -192,7 +192,7 @@ async def test_a_ledger_works_again_after_its_server_was_restarted(postgresql, d
     ids=["read-only", "out of connections", "maintenance"],
 )
 async def test_a_ledger_waits_for_a_server_that_refuses_to_work(postgresql, change, restore, reason):
-    """After a fail-over to a replica that is still read-only, and while others use all connections, verbs wait."""
+    """After a fail-over to a replica that is still read-only, and while others use all connections, operations wait."""
     with postgresql.database() as name:
         location = postgresql.url(name)
         async with opened(location) as ledger:
@@ -206,7 +206,7 @@ async def test_a_ledger_waits_for_a_server_that_refuses_to_work(postgresql, chan
 async def test_a_ledger_continues_on_a_synchronous_standby_that_is_promoted(monkeypatch):
     """With both servers in its URL, it waits until one accepts changes; nothing that was committed is lost.
 
-    If the standby is lost, the server does not end a transaction before it is back, so the verb waits, too.
+    If the standby is lost, the server does not end a transaction before it is back, so the operation waits, too.
     """
     monkeypatch.setattr(postgresql_connection, "REPLY_SECONDS", 0.3)
     with replicated_servers() as (primary, standby, location):
@@ -259,7 +259,7 @@ def test_a_transaction_of_a_promoted_standby_is_not_taken_for_an_earlier_one_wit
     ids=["full", "slow", "locked"],
 )
 async def test_a_ledger_waits_for_a_server_that_cannot_finish_a_statement(postgresql, database_url, sqlstate, reason):
-    """While its disk is full, or it is too slow for the timeouts of a statement, verbs wait."""
+    """While its disk is full, or it is too slow for the timeouts of a statement, operations wait."""
     async with opened(database_url) as ledger:
         await ledger.intake.enqueue(list_sends(2), once=True)
         name = str(database_url).rpartition("/")[2]
@@ -269,7 +269,7 @@ async def test_a_ledger_waits_for_a_server_that_cannot_finish_a_statement(postgr
 
 
 @pytest.mark.long
-async def test_a_verb_that_waits_for_the_server_can_be_cancelled(postgresql, database_url):
+async def test_an_operation_that_waits_for_the_server_can_be_cancelled(postgresql, database_url):
     """A service that stops while its server is down ends at once."""
     async with opened(database_url) as ledger:
         await ledger.intake.enqueue(list_sends(2), once=True)
@@ -319,9 +319,9 @@ async def test_a_command_gives_up_after_seconds(postgresql, database_url):
     """What runs once, such as status or enqueue, does not wait for the server; only a run and a service do."""
     async with await Ledger.open(database_url, clock=SettableClock(NOW)) as ledger:
         with postgresql.stopped():
-            for verb in (ledger.reports.get_books, lambda: ledger.intake.enqueue(list_sends(1), once=True)):
+            for operation in (ledger.reports.get_books, lambda: ledger.intake.enqueue(list_sends(1), once=True)):
                 with pytest.raises(LedgerError, match="cannot be used"):
-                    await verb()
+                    await operation()
         assert (await ledger.intake.enqueue(list_sends(1), once=True)).new == 1
 
 

@@ -116,14 +116,14 @@ async def test_a_process_that_was_thought_dead_is_refused_before_it_writes(locat
     async with await Ledger.open(location, clock=CLOCK) as old:
         await old.batches.register()
         execute(location, f"UPDATE about SET oldest_schema = {NEXT_SCHEMA}, schema_version = {NEXT_SCHEMA}")
-        for verb in (
+        for operation in (
             old.batches.renew,
             old.batches.register,
             lambda: old.intake.enqueue([SentPair(Pair("w", "c", "s"), NOW)]),
             old.reports.get_books,
         ):
             with pytest.raises(LedgerError, match=f"needs schema {NEXT_SCHEMA}.*; upgrade harvester"):
-                await verb()
+                await operation()
     assert query(location, "SELECT count(*) FROM pair") == [(0,)]
 
 

@@ -46,10 +46,10 @@ async def owners(location, clock):
         assert await opened[0].reports.find_wrong_counts() == []
 
 
-async def together(*verbs):
-    """Run verbs at the same time; a deadlock ends them."""
+async def together(*operations):
+    """Run operations at the same time; a deadlock ends them."""
     async with asyncio.timeout(60):
-        return await asyncio.gather(*verbs)
+        return await asyncio.gather(*operations)
 
 
 async def test_eight_owners_capture_each_pair_of_a_workspace_once(owners, location):
