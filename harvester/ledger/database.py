@@ -197,10 +197,10 @@ class Database:
 
     def _run(self, engine: Engine, work: Callable[[Connection, TransactionStart], R], now: float) -> R:
         """Run one transaction on this thread. Raises ``LedgerError``, ``TransactionFailed`` or ``CommitUnknown``."""
-        if not self._backend.is_in_place():
+        if self._backend.is_lost():
             if engine is self._reports.engine:  # only the other connection can save the content
-                self._writes.run_now(lambda: self._backend.check_in_place(self._writes.engine, now))
-            self._backend.check_in_place(self._writes.engine, now)
+                self._writes.run_now(lambda: self._backend.raise_if_lost(self._writes.engine, now))
+            self._backend.raise_if_lost(self._writes.engine, now)
         writes = engine is self._writes.engine
         return self._try(engine, lambda connection: self._commit(connection, work, writes=writes))
 

@@ -121,11 +121,11 @@ class Backend(Protocol):
     def watch(self) -> None:
         """Detect from now on when the ledger is moved or removed, and read its oldest schema in each transaction."""
 
-    def is_in_place(self) -> bool:
-        """Return whether the ledger is where it was opened. Cheap."""
+    def is_lost(self) -> bool:
+        """Return whether the ledger was moved or removed since it was opened. Cheap."""
 
-    def check_in_place(self, engine: Engine, now: float) -> None:
-        """Save the content of a ledger that is not in its place, once. Raises ``LedgerLost``."""
+    def raise_if_lost(self, engine: Engine, now: float) -> None:
+        """Raise ``LedgerLost`` for a ledger that was moved or removed. The first call saves its content."""
 
     def create_owner(self, name: str) -> Owner:
         """Show other processes that this one lives."""

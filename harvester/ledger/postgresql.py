@@ -169,11 +169,11 @@ class PostgreSQL:
         """Read the oldest schema in each transaction from now on. A database does not move."""
         self._watches = True
 
-    def is_in_place(self) -> bool:
-        """Return True."""
-        return True
+    def is_lost(self) -> bool:
+        """Return False."""
+        return False
 
-    def check_in_place(self, engine: Engine, now: float) -> None:
+    def raise_if_lost(self, engine: Engine, now: float) -> None:
         """Do nothing."""
 
     def create_owner(self, name: str) -> "DatabaseOwner":

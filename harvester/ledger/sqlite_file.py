@@ -58,12 +58,12 @@ class SQLiteFile:
         """Detect from now on when a file of the ledger is removed or replaced, or no longer supports this version."""
         self._files = FileIdentity(self.location)
 
-    def is_in_place(self) -> bool:
-        """Return whether the files have the device and inode that they had when they were opened."""
-        return self.lost is None and (self._files is None or self._files.missing() is None)
+    def is_lost(self) -> bool:
+        """Return whether a file has another device or inode than when it was opened."""
+        return self.lost is not None or (self._files is not None and self._files.missing() is not None)
 
-    def check_in_place(self, engine: Engine, now: float) -> None:
-        """Save the content of a lost file beside it, once. Raises ``LedgerLost``."""
+    def raise_if_lost(self, engine: Engine, now: float) -> None:
+        """Raise ``LedgerLost`` for a file that was removed or replaced. The first call saves its content beside it."""
         missing = self._files.missing() if self._files is not None and self.lost is None else None
         if missing is not None:
             saved = self._rescue(engine, now)
