@@ -154,7 +154,7 @@ async def test_a_changed_plan_applies_from_the_next_reading_on(eu):
     changed = ReadingPlan((4.0, 6.0))
     await eu.ledger.intake.set_plan("eu", changed)
     assert await eu.run_for(7) == [("s", "d1"), ("s", "d4"), ("s", FINAL)]
-    assert sorted(await eu.ledger.reports.list_served_workspaces()) == ["eu", "us"]
+    assert sorted(await eu.ledger.reports.list_planned_workspaces()) == ["eu", "us"]
     assert await eu.ledger.reports.get_plan("eu") == changed
     assert await eu.ledger.reports.get_plan("unknown") == SINGLE_READING_PLAN
 

@@ -143,7 +143,7 @@ def _choose_workspaces(location: LedgerLocation, named: tuple[str, ...], configu
     """
     served = []
     if exists(location):
-        served = sorted(_with_existing(location, lambda ledger: ledger.reports.list_served_workspaces()))
+        served = sorted(_with_existing(location, lambda ledger: ledger.reports.list_planned_workspaces()))
     for name in named if served else ():
         if name not in {*served, *configured}:
             known = ", ".join(f'"{each}"' for each in served)

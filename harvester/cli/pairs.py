@@ -87,7 +87,7 @@ async def _enqueue(
     async with await Ledger.open(location, clock=SystemClock()) as ledger, progress.show_reading(listed):
         async for _, count in enqueue_all(ledger, listed, rejects):
             new, known = new + count.new, known + count.known
-        served = await ledger.reports.list_served_workspaces()
+        served = await ledger.reports.list_planned_workspaces()
     return new, known, set(workspaces).difference(served)
 
 

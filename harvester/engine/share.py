@@ -49,18 +49,18 @@ class Share:
 
     async def join(self) -> None:
         """Take part in the assignment. Raises ``LedgerError``."""
-        await self._ledger.batches.set_serving(serves=True)
+        await self._ledger.batches.join_replicas()
         self.joined = True
         await self.refresh()
 
     async def leave(self) -> None:
         """Leave all workspaces to others, at once; what is leased stays leased. Raises ``LedgerError``."""
         self.joined = False
-        await self._ledger.batches.set_serving(serves=False)
+        await self._ledger.batches.leave_replicas()
 
     async def refresh(self) -> bool:
         """Read which owners serve; returns whether they changed. Raises ``LedgerError``."""
-        owners, was_alone = await self._ledger.batches.list_serving(), self.alone
+        owners, was_alone = await self._ledger.batches.list_replicas(), self.alone
         if owners == self._owners:
             return False
         self._owners = owners
@@ -94,7 +94,7 @@ class Share:
         unserved = await self._ledger.upkeep.list_unserved(late) if late else []
         if served := [*self._list_served(), *unserved]:
             self._saved_at = now
-            await self._ledger.upkeep.extend_service(served, seconds=UNSERVED_SECONDS)
+            await self._ledger.upkeep.mark_served(served, seconds=UNSERVED_SECONDS)
         self._unserved.update(unserved)
         if unserved:
             hint = "if they have a replica, check its log and its configuration: it has sent no request for minutes"

@@ -81,17 +81,21 @@ class Batches:
         if self.epoch is not None:
             await self._database.write(leases.unregister, self.epoch)
 
-    async def set_serving(self, *, serves: bool) -> None:
-        """Become one of the owners that divide the workspaces among themselves, or stop being one.
+    async def join_replicas(self) -> None:
+        """Become one of the owners that divide the workspaces among themselves. Leases do not change."""
+        await self._set_serves(serves=True)
 
-        A new owner does not serve until this is called. Leases do not change.
-        """
+    async def leave_replicas(self) -> None:
+        """Leave all workspaces to the other owners. Leases do not change."""
+        await self._set_serves(serves=False)
+
+    async def _set_serves(self, *, serves: bool) -> None:
         self._serves = serves
-        await self._database.write(serving.set_serving, await self._get_epoch(), serves=serves)
+        await self._database.write(serving.set_serves, await self._get_epoch(), serves=serves)
 
-    async def list_serving(self) -> list[str]:
+    async def list_replicas(self) -> list[str]:
         """List the owners that live and serve workspaces, in an order."""
-        return await self._database.read(serving.list_serving)
+        return await self._database.read(serving.list_replicas)
 
     async def renew(self) -> bool:
         """Extend all leases of this process. False if its epoch is over, because another process has recovered it."""

@@ -62,6 +62,6 @@ def set_plans(tx: Transaction, by_workspace: Mapping[str, ReadingPlan]) -> None:
         tx.execute(insert(plans), changed)
 
 
-def list_served_workspaces(tx: Transaction) -> list[str]:
+def list_planned_workspaces(tx: Transaction) -> list[str]:
     """List the workspaces that have a plan: those that a service serves."""
     return list(tx.execute(select(plans.c.workspace)).scalars())

@@ -124,9 +124,9 @@ class Reports:
         """List the halted workspaces, each with its cause and the time of its halt."""
         return await self._database.report(books.list_halted)
 
-    async def list_served_workspaces(self) -> list[str]:
+    async def list_planned_workspaces(self) -> list[str]:
         """List the workspaces that have a plan: those that a service serves."""
-        return await self._database.report(plans.list_served_workspaces)
+        return await self._database.report(plans.list_planned_workspaces)
 
     async def get_replicas(self) -> Replicas:
         """Return which processes serve workspaces, and which workspaces they leave unserved."""

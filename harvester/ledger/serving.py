@@ -25,19 +25,19 @@ from harvester.ledger.database import Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.filters import DUE, IN_TIME, LEASE_NOW
 from harvester.ledger.json_rows import encode_values, values_as_table
-from harvester.ledger.plans import list_served_workspaces
+from harvester.ledger.plans import list_planned_workspaces
 from harvester.ledger.schema import owners, pairs, services
 
 UNSERVED_SECONDS = 120.0
 """A workspace with something due is unserved after this time without a request, unless it is held."""
 
-_SET_SERVING = (
+_SET_SERVES = (
     update(owners)
     .where(owners.c.epoch == bindparam("of_epoch", type_=Integer))
     .values(serves=bindparam("to", type_=Integer))
 )
 
-_LIST_SERVING = (
+_LIST_REPLICAS = (
     select(owners.c.id)
     .where(owners.c.serves == literal_column("1"), owners.c.alive_until >= LEASE_NOW)
     .order_by(owners.c.id)
@@ -59,12 +59,12 @@ class Replicas:
 
 def get_replicas(tx: Transaction) -> Replicas:
     """Return which owners serve workspaces, and what they leave unserved."""
-    serving, workspaces = list_serving(tx), sorted(list_served_workspaces(tx))
+    replicas, workspaces = list_replicas(tx), sorted(list_planned_workspaces(tx))
     unserved: list[str] = []
-    if len(serving) > 1:
+    if len(replicas) > 1:
         values = encode_values(list_unserved(tx, workspaces)) | {"late": tx.now - UNSERVED_SECONDS}
         unserved = sorted(tx.execute(_select_late(tx.dialect), values).scalars())
-    return Replicas(serving, workspaces, unserved)
+    return Replicas(replicas, workspaces, unserved)
 
 
 @cache
@@ -77,23 +77,23 @@ def _select_late(dialect: Dialect) -> Select[str]:
     return select(named.c.workspace).where(overdue.exists())
 
 
-def set_serving(tx: Transaction, epoch: int, *, serves: bool) -> None:
+def set_serves(tx: Transaction, epoch: int, *, serves: bool) -> None:
     """Record whether the owner of an epoch serves workspaces."""
-    tx.execute(_SET_SERVING, {"of_epoch": epoch, "to": int(serves)})
+    tx.execute(_SET_SERVES, {"of_epoch": epoch, "to": int(serves)})
 
 
-def list_serving(tx: Transaction) -> list[str]:
+def list_replicas(tx: Transaction) -> list[str]:
     """List the owners that live and serve workspaces."""
-    return list(tx.execute(_LIST_SERVING).scalars())
+    return list(tx.execute(_LIST_REPLICAS).scalars())
 
 
-def extend_service(tx: Transaction, workspaces: Sequence[str], *, seconds: float) -> None:
+def mark_served(tx: Transaction, workspaces: Sequence[str], *, seconds: float) -> None:
     """Let these workspaces count as served for the next ``seconds``."""
-    tx.execute(_extend_service(tx.dialect), encode_values(workspaces) | {"seconds": seconds})
+    tx.execute(_mark_served(tx.dialect), encode_values(workspaces) | {"seconds": seconds})
 
 
 @cache
-def _extend_service(dialect: Dialect) -> Executable:
+def _mark_served(dialect: Dialect) -> Executable:
     named = values_as_table(dialect, services.c.workspace)
     # The type is for the database: the sum of two parameters has none.
     until = cast(LEASE_NOW, Float) + bindparam("seconds", type_=Float)

@@ -116,9 +116,9 @@ class Upkeep:
         """Find the pair to request only to confirm the time; None if the next step does not depend on the time."""
         return await self._database.read(braze_time.find_time_probe, workspaces)
 
-    async def extend_service(self, workspaces: Sequence[str], *, seconds: float) -> None:
+    async def mark_served(self, workspaces: Sequence[str], *, seconds: float) -> None:
         """Let these workspaces count as served for the next ``seconds``."""
-        await self._database.write(serving.extend_service, workspaces, seconds=seconds)
+        await self._database.write(serving.mark_served, workspaces, seconds=seconds)
 
     async def list_unserved(self, workspaces: Sequence[str]) -> list[str]:
         """List those of these workspaces that do not count as served, so that any process may serve them."""

@@ -47,7 +47,7 @@ def test_status_shows_which_replica_serves_how_many_workspaces(tmp_path, capsys)
         ):
             await one.intake.set_plans(dict.fromkeys(("eu", "us"), ReadingPlan((1.0,))))
             for each in (one, other):
-                await each.batches.set_serving(serves=True)
+                await each.batches.join_replicas()
             await asyncio.to_thread(status.main, ["--state", str(path), "--json"], standalone_mode=False)
             await asyncio.to_thread(status.main, ["--state", str(path)], standalone_mode=False)
             return {one.batches.owner, other.batches.owner}

@@ -101,7 +101,7 @@ def test_workspaces_of_a_replica_that_hangs_are_served_after_two_minutes(postgre
                 await Ledger.open(location, clock=VirtualClock()) as hanging,
                 serve(tmp_path, NAMES, location=location) as scene,
             ):
-                await hanging.batches.set_serving(serves=True)
+                await hanging.batches.join_replicas()
                 await asyncio.sleep(30)
                 owners = [hanging.batches.owner, scene.ledger.batches.owner]
                 shares = Counter(find_owner(each, owners) for each in NAMES)

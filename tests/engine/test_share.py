@@ -49,7 +49,7 @@ def find_name(server: str, owners: Iterable[str]) -> str:
 async def run_owner(folder: Path) -> AsyncIterator[Ledger]:
     """Run a service that hangs: it renews its lease, and claims nothing."""
     async with await Ledger.open(folder / "ledger.db", clock=VirtualClock()) as ledger:
-        await ledger.batches.set_serving(serves=True)
+        await ledger.batches.join_replicas()
 
         async def renew() -> None:
             while await ledger.batches.renew():
@@ -227,7 +227,7 @@ def test_a_run_is_a_guest(tmp_path):
             await ledger.intake.enqueue([each for name in NAMES for each in sends(name, 200)], once=True)
             await engine.run()
             assert {name for name, _, _ in braze.requests} == set(NAMES)
-            assert await ledger.batches.list_serving() == [service.ledger.batches.owner]
+            assert await ledger.batches.list_replicas() == [service.ledger.batches.owner]
             await service.enqueue(*(sends(name, 1, prefix="later") for name in NAMES))
             await service.wait_until_pending(0)
             assert list_requested(service) == set(NAMES)

@@ -19,37 +19,37 @@ async def test_only_living_owners_that_serve_are_listed(location):
     ):
         await guest.batches.recover()
         for each in (one, other):
-            await each.batches.set_serving(serves=True)
+            await each.batches.join_replicas()
         expected = sorted([one.batches.owner, other.batches.owner])
-        assert await guest.batches.list_serving() == await one.batches.list_serving() == expected
+        assert await guest.batches.list_replicas() == await one.batches.list_replicas() == expected
         pass_time(location, clock, LEASE_SECONDS - 1)
         assert await one.batches.renew()
         pass_time(location, clock, 2)
-        assert await one.batches.list_serving() == [one.batches.owner]
-        await one.batches.set_serving(serves=False)
-        assert await one.batches.list_serving() == []
+        assert await one.batches.list_replicas() == [one.batches.owner]
+        await one.batches.leave_replicas()
+        assert await one.batches.list_replicas() == []
         assert await one.batches.renew()  # what it still holds stays its own
 
 
 async def test_an_owner_that_registers_again_still_serves(location):
     """A service that loses its lease serves the same workspaces afterwards, because its id stays."""
     async with await Ledger.open(location, clock=SettableClock(NOW)) as ledger:
-        await ledger.batches.set_serving(serves=True)
+        await ledger.batches.join_replicas()
         await ledger.batches.register()
-        assert await ledger.batches.list_serving() == [ledger.batches.owner]
+        assert await ledger.batches.list_replicas() == [ledger.batches.owner]
 
 
 async def test_a_workspace_counts_as_served_for_a_time(location):
     """A longer or shorter time replaces the previous one; a workspace that was never served does not count."""
     clock = SettableClock(NOW)
     async with await Ledger.open(location, clock=clock) as ledger:
-        await ledger.upkeep.extend_service(["a"], seconds=10.0)
-        await ledger.upkeep.extend_service(["b"], seconds=1000.0)
+        await ledger.upkeep.mark_served(["a"], seconds=10.0)
+        await ledger.upkeep.mark_served(["b"], seconds=1000.0)
         assert await ledger.upkeep.list_unserved(["a", "b", "c"]) == ["c"]
         pass_time(location, clock, 60)
         assert await ledger.upkeep.list_unserved(["a", "b"]) == ["a"]
-        await ledger.upkeep.extend_service(["a"], seconds=100.0)
-        await ledger.upkeep.extend_service(["b"], seconds=30.0)
+        await ledger.upkeep.mark_served(["a"], seconds=100.0)
+        await ledger.upkeep.mark_served(["b"], seconds=30.0)
         pass_time(location, clock, 60)
         assert await ledger.upkeep.list_unserved(["b", "a"]) == ["b"]
 
@@ -62,12 +62,12 @@ async def test_a_workspace_is_unserved_once_something_was_due_for_two_minutes(lo
         await one.intake.set_plans(dict.fromkeys(names, ReadingPlan((1.0,))))
         await one.intake.enqueue([SentPair(Pair(name, "c", "s"), NOW - 2 * DAY_SECONDS) for name in ("busy", "late")])
         await one.intake.enqueue([SentPair(Pair("later", "c", "s"), NOW)])
-        await one.batches.set_serving(serves=True)
+        await one.batches.join_replicas()
         pass_time(location, clock, UNSERVED_SECONDS / 3)
         assert await one.batches.renew()
         assert (await one.reports.get_replicas()) == Replicas([one.batches.owner], names, [])
-        await other.batches.set_serving(serves=True)
-        await one.upkeep.extend_service(["busy"], seconds=UNSERVED_SECONDS)
+        await other.batches.join_replicas()
+        await one.upkeep.mark_served(["busy"], seconds=UNSERVED_SECONDS)
         assert (await one.reports.get_replicas()).unserved == []
         for _ in range(2):
             pass_time(location, clock, UNSERVED_SECONDS / 3 + 1)

@@ -20,7 +20,7 @@ def test_a_replica_without_workspaces_is_ready_and_shows_who_serves_them(tmp_pat
             owners = [own]
             while find_owner("us", owners) == own:
                 other = await stack.enter_async_context(await Ledger.open(tmp_path / "ledger.db", clock=seen.clock))
-                await other.batches.set_serving(serves=True)
+                await other.batches.join_replicas()
                 owners.append(other.batches.owner)
             snapshot = await seen.at(60)
             assert snapshot.unready_reasons() == []
