@@ -188,7 +188,7 @@ class Dispatcher:
         if all_ and not self._share.alone:
             wall = self._clock.wall()
             of_others = [name for name, at in self._due.items() if at <= wall and name not in self._share]
-            await self._share.serve_unserved(of_others)
+            await self._share.take_over_unserved(of_others)
         return all_
 
     async def _request_time(self) -> None:

@@ -1,7 +1,7 @@
 """The workspaces that this process serves while several processes share a ledger.
 
 Each workspace is assigned to one living owner. The ledger records until when each counts as served. If its owner hangs,
-or does not have it in its configuration, another process serves it: see ``serve_unserved``.
+or does not have it in its configuration, another process serves it: see ``take_over_unserved``.
 """
 
 import math
@@ -31,7 +31,7 @@ class Share:
         self._workspaces = workspaces
         self._owners: list[str] = []
         self._assigned: set[str] = set()
-        self._unserved: set[str] = set()
+        self._taken_over: set[str] = set()
         """The workspaces of others that this process serves until nothing of them is due."""
         self._due_since: dict[str, float] = {}
         self._saved_at = -math.inf
@@ -45,7 +45,7 @@ class Share:
 
     def __contains__(self, workspace: str) -> bool:
         """Return whether this process may claim for a workspace."""
-        return self.alone or workspace in self._assigned or workspace in self._unserved
+        return self.alone or workspace in self._assigned or workspace in self._taken_over
 
     async def join(self) -> None:
         """Take part in the assignment. Raises ``LedgerError``."""
@@ -64,7 +64,7 @@ class Share:
         if owners == self._owners:
             return False
         self._owners = owners
-        self._unserved.clear()
+        self._taken_over.clear()
         self.assign()
         if not (was_alone and self.alone):
             served = len(self._workspaces) if self.alone else len(self._assigned)
@@ -78,10 +78,10 @@ class Share:
 
     def end(self, workspace: str) -> None:
         """Leave a workspace to its owner again, because no reading of it is due."""
-        self._unserved.discard(workspace)
+        self._taken_over.discard(workspace)
 
-    async def serve_unserved(self, due: Collection[str]) -> None:
-        """Serve those of the workspaces ``due`` that were due for ``UNSERVED_SECONDS`` without being served.
+    async def take_over_unserved(self, due: Collection[str]) -> None:
+        """Take over those of the workspaces ``due`` that were due for ``UNSERVED_SECONDS`` without being served.
 
         ``due`` are workspaces of others that have something due now: call it after each poll of all workspaces. Also
         records which workspaces this process serves. Raises ``LedgerError``.
@@ -95,7 +95,7 @@ class Share:
         if served := [*self._list_served(), *unserved]:
             self._saved_at = now
             await self._ledger.upkeep.mark_served(served, seconds=UNSERVED_SECONDS)
-        self._unserved.update(unserved)
+        self._taken_over.update(unserved)
         if unserved:
             hint = "if they have a replica, check its log and its configuration: it has sent no request for minutes"
             log.warning("workspaces_taken_over", workspaces=len(unserved), examples=unserved[:5], hint=hint)
