@@ -420,11 +420,11 @@ async def release_all(eu: Workspace) -> None:
     await eu.ledger.batches.release(await eu.claim(9))
 
 
-async def hold_in_another_epoch(eu: Workspace) -> None:
+async def lease_in_another_epoch(eu: Workspace) -> None:
     """Claim all due readings, and begin another epoch."""
     await eu.claim(9)
     await eu.ledger.batches.register()
-    assert not await eu.ledger.batches.held_by_others("eu")  # it was planned, not listed for one reading
+    assert not await eu.ledger.batches.leased_by_others("eu")  # it was planned, not listed for one reading
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ async def hold_in_another_epoch(eu: Workspace) -> None:
         lambda eu: eu.ledger.batches.list_due(["eu", "us"]),
         lambda eu: eu.ledger.upkeep.find_time_probe(["eu", "us"]),
         lambda eu: eu.ledger.upkeep.has_expired("eu"),
-        hold_in_another_epoch,
+        lease_in_another_epoch,
         release_all,
     ],
     ids=[
@@ -456,7 +456,7 @@ async def hold_in_another_epoch(eu: Workspace) -> None:
         "list_due",
         "find_time_probe",
         "has_expired",
-        "held_by_others",
+        "leased_by_others",
         "release",
     ],
 )

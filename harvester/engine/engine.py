@@ -92,7 +92,7 @@ class Engine:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Mark the datasets, recover what dead processes held, and load the keys; close all connections at the end.
+        """Mark the datasets, recover the leases of dead processes, and load the keys; close all connections at the end.
 
         Raises ``UsageError`` for a missing key, ``StorageError`` if a place or the ledger cannot be used. A service of
         several places starts without the place of a sealed batch: it concerns only some workspaces.

@@ -191,7 +191,7 @@ class Lane:
         return again
 
     async def _wait_for_deferred(self) -> bool:
-        """Wait for readings that are deferred, or held by other processes; False if there are none."""
+        """Wait for readings that are deferred, or leased to other processes; False if there are none."""
         self._exhausted = False
         time, reports = self._shared.time, self._shared.ledger.reports
         if not time.may_request_time and not await reports.has_open_pairs(self.workspace):
@@ -212,11 +212,11 @@ class Lane:
         return True
 
     async def _wait_for_others(self) -> bool:
-        """Wait a little for readings that other processes hold; False when they hold none.
+        """Wait a little for readings that are leased to other processes; False if there are none.
 
         The others capture or release them. If a process dies, its readings are released here.
         """
-        if not await self._shared.ledger.batches.held_by_others(self.workspace):
+        if not await self._shared.ledger.batches.leased_by_others(self.workspace):
             return False
         if self._last_reported != ("others", 0):
             log.info(

@@ -99,7 +99,7 @@ class Uploader:
             self._work.set()
 
     async def recover(self) -> list[str]:
-        """Recover what dead processes held; what they had sealed is uploaded to the place that it was sealed for.
+        """Recover what dead processes had leased; what they had sealed is uploaded to the place that it was sealed for.
 
         Returns the ids of the batches that were sealed for a place that the ledger does not know any more.
         """

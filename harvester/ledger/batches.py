@@ -77,7 +77,7 @@ class Batches:
         self.epoch = await self._database.write(leases.register, self.owner, serves=self._serves)
 
     async def unregister(self) -> None:
-        """End the epoch: this process ends, and others may recover what it still holds."""
+        """End the epoch: this process ends, and others may recover what it has leased."""
         if self.epoch is not None:
             await self._database.write(leases.unregister, self.epoch)
 
@@ -161,9 +161,9 @@ class Batches:
         """Set a sealed batch aside because a part of the same name has different bytes. False if it is not sealed."""
         return await self._database.write(mark_conflict, batch_id)
 
-    async def held_by_others(self, workspace: str) -> bool:
-        """Return whether another process holds readings of a workspace that are read once."""
-        return await self._database.read(leases.held_by_others, workspace, epoch=await self._get_epoch())
+    async def leased_by_others(self, workspace: str) -> bool:
+        """Return whether readings of a workspace that are read once are leased to another process."""
+        return await self._database.read(leases.leased_by_others, workspace, epoch=await self._get_epoch())
 
     async def recover(self) -> list[SealedBatch]:
         """Release the readings of dead and late owners; returns the sealed batches that are now ours to store.

@@ -30,7 +30,7 @@ Columns = TypeVarTuple("Columns")
 LEASE_SECONDS = 60.0
 """How long readings stay leased to a process that does not renew; it renews every quarter of this time.
 
-Others recover what a dead process held, and serve its workspaces, within 90 seconds. A live process misses three
+Others recover what a dead process had leased, and serve its workspaces, within 90 seconds. A live process misses three
 renewals before that, so a ledger that is slow for half a minute costs no leases.
 """
 

@@ -58,7 +58,7 @@ _LIST_SEALED = (
     .order_by(batches.c.id)
 )
 
-_HELD = (
+_LEASED_ONCE = (
     select(pairs.c.id)
     .where(LEASED, pairs.c.epoch == _OF_EPOCH, pairs.c.workspace == bindparam("of_workspace", type_=String))
     .where(pairs.c.reading == ONCE)
@@ -113,10 +113,10 @@ def _release(dialect: Dialect) -> Update:
     return update(pairs).where(ours).values(state=released_state(pairs.c.due_at), epoch=null(), ending_at=null())
 
 
-def held_by_others(tx: Transaction, workspace: str, *, epoch: int) -> bool:
-    """Return whether another epoch holds readings of a workspace that are read once."""
+def leased_by_others(tx: Transaction, workspace: str, *, epoch: int) -> bool:
+    """Return whether readings of a workspace that are read once are leased to another epoch."""
     others = [each for each in _list_leased_epochs(tx) if each != epoch]
-    return any(tx.execute(_HELD, {"of_epoch": each, "of_workspace": workspace}).first() for each in others)
+    return any(tx.execute(_LEASED_ONCE, {"of_epoch": each, "of_workspace": workspace}).first() for each in others)
 
 
 def take_over(tx: Transaction, *, owner: str, epoch: int, list_dead: Callable[[set[str]], list[str]]) -> list[int]:
@@ -138,8 +138,8 @@ def take_over(tx: Transaction, *, owner: str, epoch: int, list_dead: Callable[[s
 
 def release_page(tx: Transaction, epoch: int) -> bool:
     """Release some readings of an epoch that is over; returns whether there may be more."""
-    held = select(pairs.c.id).where(LEASED, pairs.c.epoch == epoch).limit(PAGE)
-    page = held.with_for_update(skip_locked=True, key_share=True)
+    leased = select(pairs.c.id).where(LEASED, pairs.c.epoch == epoch).limit(PAGE)
+    page = leased.with_for_update(skip_locked=True, key_share=True)
     values = {"state": released_state(pairs.c.due_at), "epoch": null()}
     return tx.execute(update(pairs).where(pairs.c.id.in_(page)).values(values)).rowcount == PAGE
 

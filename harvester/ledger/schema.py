@@ -1,9 +1,9 @@
 """The ledger's tables, in SQLAlchemy Core.
 
-A pair is always in one state. ``waiting``: its reading is due later. ``due``: it may be claimed. ``leased``: an
-``epoch`` of an owner holds it; in all other states its epoch is null. ``settled``: its last reading has its outcome. An
-owner is a living process; it gets another epoch when it registers again, and an epoch without a row is over. A batch is
-``sealed`` until its parts are stored, or ``conflict`` if one cannot be.
+A pair is always in one state. ``waiting``: its reading is due later. ``due``: it may be claimed. ``leased``: it is
+leased to the ``epoch`` of an owner; in all other states its epoch is null. ``settled``: its last reading has its
+outcome. An owner is a living process; it gets another epoch when it registers again, and an epoch without a row is
+over. A batch is ``sealed`` until its parts are stored, or ``conflict`` if one cannot be.
 
 A pair that is sent again begins another *round*, which an outcome of the previous round does not end. ``low_priority``
 (the column ``yields``) marks readings that are neither the pair's first capture nor its final one.

@@ -50,7 +50,7 @@ async def test_no_frequent_method_reads_all_rows_of_a_table(ledger, database_url
         await batches.mark_stored(batch.id, dataset=DATASET, destination="d")
         await batches.release([probe])
         await batches.renew()
-        await batches.held_by_others("w")
+        await batches.leased_by_others("w")
         await batches.recover()
         await upkeep.find_time_probe(["w"])
         await upkeep.has_expired("w")
