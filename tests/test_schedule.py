@@ -232,7 +232,7 @@ async def test_a_new_round_that_starts_during_a_reading_has_all_its_readings(eu,
     assert await eu.run_for(1) == [("s", "d2")]
 
 
-async def test_a_message_without_a_time_is_a_duplicate_until_the_window_ends(eu):
+async def test_a_message_without_a_time_is_a_duplicate_until_its_retention_ends(eu):
     """Brokers deliver a message more than once; a month later it is another send."""
     await eu.enqueue("s")
     await eu.run_for(13.8)

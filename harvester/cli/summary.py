@@ -126,7 +126,7 @@ def _clock_lines(done: "Summary") -> list[str]:
     if done.in_question:
         pairs = output.plural(done.in_question, "pair seems", "pairs seem")
         lines.append(f"unsure     {pairs} expired, but no response has confirmed the time: run the same command again")
-    if done.windows_unknown:
+    if done.retention_unconfirmed:
         lines.append(
             "unsure     captured sends without sent_at may have been sent again, but no response has confirmed the "
             "time: run the same command again"

@@ -62,7 +62,7 @@ class Run:
         """Set once the first page of a long list is enqueued, or no list is being read any more."""
         self._lists_read = False
         self._stopped = False
-        self._windows_unknown = False
+        self._retention_unconfirmed = False
 
     def stop(self) -> None:
         """Read no more lists, claim nothing more, and let requests in flight finish."""
@@ -167,7 +167,7 @@ class Run:
             if pairs.unconfirmed_pair is not None:
                 await confirm(pairs.unconfirmed_pair.workspace)
                 pairs.set_time(self._clock.wall())
-            self._windows_unknown |= count.in_question is not None
+            self._retention_unconfirmed |= count.in_question is not None
             self._engine.wake({each.pair.workspace for each in page})
         self._lists_read = True
 
@@ -208,7 +208,7 @@ class Run:
             places=list(self._settings.list_places()),
             planned=await self._ledger.reports.count_planned(leased=True),  # by a service
             clock_difference_seconds=None if difference is None else round(difference, 1),
-            windows_unknown=self._windows_unknown,
+            retention_unconfirmed=self._retention_unconfirmed,
             clock_problem=wrong.detail if wrong else None,
             in_question=0 if unconfirmed_at is None else await self._ledger.reports.count_seemingly_expired(),
         )  # fmt: skip

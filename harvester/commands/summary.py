@@ -41,7 +41,7 @@ class Summary:
     clock_difference_seconds: float | None = None
     clock_problem: str | None = None
     in_question: int = 0
-    windows_unknown: bool = False
+    retention_unconfirmed: bool = False
     problem: HarvesterError | None = None
 
     @property
@@ -60,6 +60,12 @@ class Summary:
             return ExitCode.HALTED
         if self.interrupted and (self.books.pending or not self.lists_read):
             return ExitCode.INTERRUPTED
-        if self.books.pending or self.books.rejected or self.books.expired or self.bad_lines or self.windows_unknown:
+        if (
+            self.books.pending
+            or self.books.rejected
+            or self.books.expired
+            or self.bad_lines
+            or self.retention_unconfirmed
+        ):
             return ExitCode.PARTIAL
         return ExitCode.COMPLETE

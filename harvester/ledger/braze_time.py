@@ -180,7 +180,7 @@ def _plan_again(dialect: Dialect, plan: ReadingPlan) -> Update:
 
 @cache
 def _reopen_expired(dialect: Dialect) -> UpdateBase:
-    """Reopen expired pairs whose window is still open; returns the workspace of each."""
+    """Reopen expired pairs whose retention is not over; returns the workspace of each."""
     p = pairs.c
     by_mistake = and_(is_named(dialect), _BY_MISTAKE)
     opened: dict[Any, Any] = {

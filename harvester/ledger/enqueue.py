@@ -32,7 +32,7 @@ from harvester.ledger.json_rows import encode_rows, rows_as_table
 from harvester.ledger.known_pairs import (
     KnownPairs,
     begin_round,
-    is_closed,
+    is_past_retention,
     keep_open,
     learn_send_time,
     move_times,
@@ -69,7 +69,7 @@ _COUNT_NEW = select(func.count()).select_from(pairs).where(pairs.c.id > _BEFORE)
 class EnqueueResult:
     """The numbers of enqueued pairs that were new and known.
 
-    ``in_question`` is a settled pair whose window seems closed, but the time is not confirmed.
+    ``in_question`` is a settled pair whose retention seems over, but the time is not confirmed.
     """
 
     new: int
@@ -88,7 +88,7 @@ def enqueue(
     """Add pairs, to be read by the plan of their workspace or ``once``; a known pair stays one pair.
 
     ``forced`` pairs do not expire, and expired ones are opened again. While the time is not confirmed, and without
-    ``trust_clock``, no window counts as closed. A wrong clock therefore causes no new reading.
+    ``trust_clock``, no retention counts as over. A wrong clock therefore causes no new reading.
     """
     latest = _latest_of_each(arrivals)
     plans = get_plans(tx, sorted({pair.workspace for pair in latest}))
@@ -106,7 +106,7 @@ def enqueue(
             values = encode_rows(known) | {"before": inserted.before}
             for statement in _update_known(tx.dialect, which, forced=forced, confirmed=confirmed):
                 tx.execute(statement, values)
-        question = None if confirmed else _find_closed(tx, rows)
+        question = None if confirmed else _find_past_retention(tx, rows)
     return EnqueueResult(new=inserted.number, known=len(arrivals) - inserted.number, in_question=question)
 
 
@@ -196,14 +196,14 @@ def _join_known(dialect: Dialect, which: ColumnElement[bool]) -> KnownPairs:
     return KnownPairs(arrived, and_(which, pairs.c.id <= _BEFORE, *identity))
 
 
-def _find_closed(tx: Transaction, rows: Sequence[Sequence[object]]) -> Pair | None:
-    row = tx.execute(_select_closed(tx.dialect), encode_rows(rows)).first()
+def _find_past_retention(tx: Transaction, rows: Sequence[Sequence[object]]) -> Pair | None:
+    row = tx.execute(_select_past_retention(tx.dialect), encode_rows(rows)).first()
     return None if row is None else Pair(*row)
 
 
 @cache
-def _select_closed(dialect: Dialect) -> Select[str, str, str]:
-    """Select one pair that arrived whose window seems closed."""
+def _select_past_retention(dialect: Dialect) -> Select[str, str, str]:
+    """Select one pair that arrived whose retention seems over."""
     arrived = rows_as_table(dialect, _COLUMNS)
     same = (pairs.c[column.name] == arrived.c[column.name] for column in IDENTITY)
-    return select(*IDENTITY).where(*same, is_closed(arrived)).limit(1)
+    return select(*IDENTITY).where(*same, is_past_retention(arrived)).limit(1)

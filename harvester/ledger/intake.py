@@ -29,7 +29,7 @@ class Intake:
         """Add pairs, to be read by the plan of their workspace or ``once``; a known pair stays one pair.
 
         ``forced`` pairs do not expire, and expired ones are opened again. While no response has confirmed the time, a
-        settled pair whose window seems closed is not read again, except with ``trust_clock``.
+        settled pair whose retention seems over is not read again, except with ``trust_clock``.
         """
         return await self._database.write(enqueue, arrivals, once=once, forced=forced, trust_clock=trust_clock)
 

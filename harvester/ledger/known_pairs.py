@@ -25,10 +25,10 @@ class KnownPairs:
 
 
 def begin_round(known: KnownPairs, *, confirmed: bool) -> Update:
-    """Begin another round: the send is later than the known one, or it has no time and the window has closed."""
+    """Begin another round: the send is later than the known one, or it has no time and the retention is over."""
     p, arrived = pairs.c, known.arrived.c
     later = arrived.sent_at >= func.coalesce(p.sent_at, p.first_seen_at) + SAME_SEND_SECONDS
-    closed = is_closed(known.arrived) if confirmed else false()
+    over = is_past_retention(known.arrived) if confirmed else false()
     values = _restart_values(arrived) | {
         p.sent_at: arrived.sent_at,
         p.first_seen_at: NOW,
@@ -36,11 +36,11 @@ def begin_round(known: KnownPairs, *, confirmed: bool) -> Update:
         p.round: p.round + 1,
         p.captures: 0,
     }
-    return update(pairs).where(known.same, or_(later, closed)).values(values)
+    return update(pairs).where(known.same, or_(later, over)).values(values)
 
 
 def start_plan(known: KnownPairs) -> Update:
-    """Begin a round by plan for a pair that was to be read once, while its window is open."""
+    """Begin a round by plan for a pair that was to be read once, before its retention is over."""
     p, arrived = pairs.c, known.arrived.c
     expires_at = case((arrived.sent_at.is_(None), p.expires_at), else_=arrived.expires_at)
     planned = and_(p.reading == ONCE, arrived.reading != ONCE, expires_at > NOW)
@@ -117,6 +117,6 @@ def _learns_time(arrived: Any) -> ColumnElement[bool]:
     return and_(~_SETTLED, pairs.c.sent_at.is_(None), arrived.sent_at.is_not(None))
 
 
-def is_closed(arrived: FromClause) -> ColumnElement[bool]:
-    """Return whether a settled pair's window has closed, so that the same pair without a time is a new send."""
+def is_past_retention(arrived: FromClause) -> ColumnElement[bool]:
+    """Return whether a settled pair's retention is over, so that the same pair without a time is a new send."""
     return and_(_SETTLED, arrived.c.sent_at.is_(None), pairs.c.expires_at < NOW)

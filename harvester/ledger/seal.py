@@ -87,7 +87,7 @@ def seal(tx: Transaction, closed: Sequence[ClosedBatch], *, epoch: int, delay: C
         _update_leased(tx, _end(tx.dialect), rows.ended)
         tx.execute(_record_outcomes(tx.dialect), encode_rows(rows.ended))
         if tx.confirmed:
-            tx.execute(_restart_windows(tx.dialect), encode_values(each[0] for each in rows.ended))
+            tx.execute(_restart_retention(tx.dialect), encode_values(each[0] for each in rows.ended))
     if rows.released:
         _update_leased(tx, _release(tx.dialect), rows.released)
     for batch, _, parts_of_batch in closed:
@@ -205,8 +205,8 @@ def _record_outcomes(dialect: Dialect) -> Insert:
 
 
 @cache
-def _restart_windows(dialect: Dialect) -> Update:
-    """Restart the windows of captured pairs that seem closed and whose sends have no time.
+def _restart_retention(dialect: Dialect) -> Update:
+    """Restart the retention of captured pairs for which it seems over and whose sends have no time.
 
     A clock that was behind recorded when they were first seen. Enqueued again in time, they are not new sends.
     """

@@ -259,11 +259,11 @@ def test_a_list_without_times_starts_new_rounds_only_at_a_confirmed_time(tmp_pat
     assert done.requests["first"] == (0 if ahead else 2)
     assert (sum(done.books.captured.values()), done.exit_code) == (2, 0)
     dead = run_list(tmp_path, ahead + passed + 80 * DAY, ["c,s,", "c,t,"], Braze([ExchangeError("dns", "")] * 9))
-    assert (sum(dead.books.captured.values()), dead.windows_unknown, dead.exit_code) == (2, True, 3)
+    assert (sum(dead.books.captured.values()), dead.retention_unconfirmed, dead.exit_code) == (2, True, 3)
 
 
 def test_a_list_that_was_read_with_a_late_clock_is_not_read_again(tmp_path):
-    """A pair that was captured today has a window that begins today, although the clock was weeks late."""
+    """The retention of a pair that was captured today begins today, although the clock was weeks late."""
     run_list(tmp_path, -40 * DAY, ["c,s,"], Braze())
     done = run_list(tmp_path, 0.0, ["c,s,"], Braze())
     assert (sum(done.books.captured.values()), done.requests["first"], done.exit_code) == (1, 0, 0)
