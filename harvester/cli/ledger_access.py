@@ -107,7 +107,7 @@ def _find_ledger(
             state = load_state_file(state_file)
         location = get_location(out, state)
         if creates(arguments) and (out is not None or state is None):
-            _check_unclaimed(location, places)
+            _check_new_ledger_or_warn(location, places)
         if "workspaces" in arguments:
             arguments["workspaces"] = _choose_workspaces(location, arguments["workspaces"], configured)
         if passes_configured:
@@ -201,7 +201,7 @@ async def check_new_ledger(location: LedgerLocation, places: Mapping[str, Sequen
     clock = SystemClock()
     if await Ledger.exists(location, clock=clock):
         return
-    failures = await asyncio.gather(*(_check_unowned(each, location) for each in places), return_exceptions=True)
+    failures = await asyncio.gather(*(_check_unmarked(each, location) for each in places), return_exceptions=True)
     if any(isinstance(each, SinkRefused) for each in failures) and await Ledger.exists(location, clock=clock):
         return  # another process that also just started has created it, and then marked the place
     for failure, names in zip(failures, places.values(), strict=True):
@@ -211,7 +211,7 @@ async def check_new_ledger(location: LedgerLocation, places: Mapping[str, Sequen
             raise failure
 
 
-async def _check_unowned(place: str, location: LedgerLocation) -> None:
+async def _check_unmarked(place: str, location: LedgerLocation) -> None:
     from harvester.storage import open_sink
 
     sink = open_sink(place)
@@ -225,7 +225,8 @@ async def _check_unowned(place: str, location: LedgerLocation) -> None:
         )
 
 
-def _check_unclaimed(location: LedgerLocation, places: Mapping[str, Sequence[str]]) -> None:
+def _check_new_ledger_or_warn(location: LedgerLocation, places: Mapping[str, Sequence[str]]) -> None:
+    """Check it as ``check_new_ledger`` does, but only warn if the places are unavailable."""
     try:
         asyncio.run(check_new_ledger(location, places))
     except SinkRefused:
