@@ -90,7 +90,7 @@ class Torture:
         """Return pairs that were not used before."""
         return [(each.pair.campaign_id, each.pair.send_id) for each in islice(self.population, count)]
 
-    def restart_api(self, *, without_faults: bool = False) -> None:
+    async def restart_api(self, *, without_faults: bool = False) -> None:
         """Restart the stand-in with the newest key and other faults. This drops open connections."""
         self.stop_api()
         self._api = start_stand_in(SimulatorConfig(
@@ -98,7 +98,7 @@ class Torture:
             latency_seconds=self.rng.choice([0.001, 0.01, 0.05]), log=self.log,
             fault_rate=0.0 if without_faults else self.rng.choice([0.0, 0.02, 0.1]),
         ))  # fmt: skip
-        wait_until_serving(self.port)
+        await asyncio.to_thread(wait_until_serving, self.port)
 
     def stop_api(self) -> None:
         """Kill the stand-in."""
@@ -120,7 +120,10 @@ class Torture:
 
     async def wait_for_end(self, process: BaseProcess, *, timeout_seconds: float | None = None) -> None:
         """Wait for the process to end, and check its exit code and output. Raises ``CheckFailed``."""
-        await asyncio.to_thread(process.join, timeout_seconds or self.patience_seconds)
+        # Not in a thread: two threads that ask for the exit code of a process can get a wrong one.
+        until = time.monotonic() + (timeout_seconds or self.patience_seconds)
+        while process.is_alive() and time.monotonic() < until:
+            await asyncio.sleep(0.01)
         if process.is_alive():  # it waits for a server that is unavailable
             self.kill(process)
         process.join()
@@ -175,13 +178,13 @@ class Torture:
             case "key":
                 self.counts["keys revoked"] += 1
                 self.keys.append(f"torture-key-{len(self.keys)}")
-                self.restart_api()
+                await self.restart_api()
                 await asyncio.sleep(self.rng.uniform(0, 0.5))
                 (self.disk / "valid.key").write_text(self.keys[-1])
                 await self.wait_a_while(process)
             case "api":
                 self.counts["api restarts"] += 1
-                self.restart_api()
+                await self.restart_api()
             case "clock":
                 self.counts["clock jumps"] += 1
                 self.signal(process, signal.SIGUSR1)
@@ -234,7 +237,7 @@ class Torture:
 
     async def run(self, *, seconds: float) -> None:
         """Inject faults for at most ``seconds``, stop them, settle all pairs and check. Raises ``CheckFailed``."""
-        self.restart_api()
+        await self.restart_api()
         await self.set_up()
         await self.enqueue_pairs()
         until = time.monotonic() + seconds
@@ -243,7 +246,7 @@ class Torture:
             if self.counts["started"] % 50 == 0:
                 print(f"{self.counts['kills']} killed, {len(self.enqueued_pairs)} pairs", file=sys.stderr, flush=True)
         self.place.clear_faults()
-        self.restart_api(without_faults=True)
+        await self.restart_api(without_faults=True)
         await self.settle_all()
         self.checker.check()
         self.read_books()

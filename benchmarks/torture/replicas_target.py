@@ -154,7 +154,7 @@ class ReplicasTarget(ServiceTarget):
             return time.time() - RETENTION_SECONDS + self.rng.uniform(*DEADLINE_SECONDS)
         return super().choose_time()
 
-    def restart_api(self, *, without_faults: bool = False) -> None:
+    async def restart_api(self, *, without_faults: bool = False) -> None:
         """Restart the stand-in with the newest keys and other faults. This drops open connections."""
         self.stop_api()
         latency_seconds = self.rng.choice([0.001, 0.01, 0.05])
@@ -167,7 +167,7 @@ class ReplicasTarget(ServiceTarget):
             for each in self.workspaces
         ]  # fmt: skip
         self._api = start_stand_in(*configs)
-        wait_until_serving(self.workspaces[-1].port)
+        await asyncio.to_thread(wait_until_serving, self.workspaces[-1].port)
 
     # The test
 
@@ -180,7 +180,7 @@ class ReplicasTarget(ServiceTarget):
         """Inject faults for at most ``seconds``, stop them, settle all pairs and check. Raises ``CheckFailed``."""
         self._until = time.monotonic() + seconds
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # it reports each kill of the broker
-        self.restart_api()
+        await self.restart_api()
         await self.set_up()
         loops: list[Callable[[random.Random], Awaitable[None]]] = [
             self._send_pairs, self._fail_database, self._cut_commits, self._fail_broker, self._fail_api,
@@ -189,7 +189,7 @@ class ReplicasTarget(ServiceTarget):
         ]  # fmt: skip
         try:
             await self._run_together(loops)
-            self.restart_api(without_faults=True)
+            await self.restart_api(without_faults=True)
             await self.settle_all()
             self._check_all()
         finally:
@@ -342,7 +342,7 @@ class ReplicasTarget(ServiceTarget):
             self.counts["api: key revoked" if revoked else "api: restart"] += 1
             self.stop_api()
             await asyncio.sleep(rng.uniform(0, 2.0))
-            await asyncio.to_thread(self.restart_api)
+            await self.restart_api()
             await asyncio.sleep(rng.uniform(0, 1.0))
             self._write_key(each)
 
