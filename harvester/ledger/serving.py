@@ -88,8 +88,9 @@ def list_replicas(tx: Transaction) -> list[str]:
 
 
 def mark_served(tx: Transaction, workspaces: Sequence[str], *, seconds: float) -> None:
-    """Let these workspaces count as served for the next ``seconds``."""
-    tx.execute(_mark_served(tx.dialect), encode_values(workspaces) | {"seconds": seconds})
+    """Let these workspaces count as served for the next ``seconds``. One may be named twice."""
+    names = sorted(set(workspaces))  # PostgreSQL refuses a statement that inserts a row and then updates it
+    tx.execute(_mark_served(tx.dialect), encode_values(names) | {"seconds": seconds})
 
 
 @cache

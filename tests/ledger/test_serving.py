@@ -40,10 +40,13 @@ async def test_an_owner_that_registers_again_still_serves(location):
 
 
 async def test_a_workspace_counts_as_served_for_a_time(location):
-    """A longer or shorter time replaces the previous one; a workspace that was never served does not count."""
+    """A longer or shorter time replaces the previous one; a workspace that was never served does not count.
+
+    A workspace is named twice if it is assigned to the process that takes it over at this moment.
+    """
     clock = SettableClock(NOW)
     async with await Ledger.open(location, clock=clock) as ledger:
-        await ledger.upkeep.mark_served(["a"], seconds=10.0)
+        await ledger.upkeep.mark_served(["a", "a"], seconds=10.0)
         await ledger.upkeep.mark_served(["b"], seconds=1000.0)
         assert await ledger.upkeep.list_unserved(["a", "b", "c"]) == ["c"]
         pass_time(location, clock, 60)
