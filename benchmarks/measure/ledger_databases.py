@@ -11,8 +11,10 @@ second`` counts the whole work. The databases run in turn; figures are medians o
 those of all turns. ``of 1268f99`` and ``of SQLite`` compare pairs per second in the same turn.
 
 The table with ``cores`` shows where the time goes: the CPU time of owners and server for each pair, how many cores they
-use together, and what the owners' connections wait for in the server, sampled every 50 ms: for locks of each other, for
-the disk, and for the next statement of the owner. The rest of the samples are at work, or wait for a core.
+use together, the write-ahead log of PostgreSQL, and what the owners' connections wait for in the server, sampled every
+50 ms: for locks of each other, for the disk, and for the next statement of the owner. The rest of the samples are at
+work, or wait for a core. If owners waited for each other or repeated work, fewer cores would be used, or CPU time and
+log would grow with their number.
 
 Bloat: every pair is read ten times, once a day; the sends are spread over a day. The benchmark captures the readings of
 a day in seconds. Either autovacuum checks the tables every second instead of every minute, a few times in each of these
@@ -119,6 +121,7 @@ def profile(works: Sequence[Work], pairs: int) -> dict[str, Any]:
         "owners, us of CPU per pair": 1e6 * owners / pairs,
         "server, us of CPU per pair": 1e6 * server / pairs,
         "cores": statistics.median(used),
+        "WAL, bytes per pair": round(statistics.median(each.wal_bytes for each in works) / pairs),
         "wait for locks, %": share("locks"),
         "for the disk, %": share("disk"),
         "for the owner, %": share("client"),

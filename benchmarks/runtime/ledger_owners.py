@@ -35,10 +35,14 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Work(Phase):
-    """A whole work: also the CPU seconds of owners and server, and how often a sample saw the server wait for what."""
+    """A whole work: also the CPU seconds of owners and server, the bytes of the server's write-ahead log, and waits.
+
+    The waits are how many sampled connections waited for what.
+    """
 
     owners_cpu_seconds: float
     server_cpu_seconds: float
+    wal_bytes: int
     waits: Counter[str]
 
 
@@ -111,7 +115,7 @@ def capture_all(server: PostgreSQL, owners: Owners, pairs: int) -> Work:
     """Enqueue and capture pairs; returns what the whole work took."""
     owners.warm_up()
     pid = int((server.folder / "data" / "postmaster.pid").read_text().split()[0])
-    owners_before, server_before = owners.count_cpu_seconds(), count_cpu_seconds(pid)
+    owners_before, server_before, wal_before = owners.count_cpu_seconds(), count_cpu_seconds(pid), _count_wal(server)
     with sample_waits(server) as waits:
         enqueued, captured = owners.enqueue(pairs), owners.run("capture")
     return Work(
@@ -119,8 +123,13 @@ def capture_all(server: PostgreSQL, owners: Owners, pairs: int) -> Work:
         enqueued.calls | captured.calls,
         owners.count_cpu_seconds() - owners_before,
         count_cpu_seconds(pid) - server_before,
+        _count_wal(server) - wal_before,
         waits,
     )
+
+
+def _count_wal(server: PostgreSQL) -> int:
+    return int(server.execute("SELECT pg_current_wal_insert_lsn() - '0/0'")[0][0])
 
 
 @contextlib.contextmanager
