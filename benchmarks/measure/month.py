@@ -138,7 +138,7 @@ class _CountingSink:
     async def attach(self, ledger_id: str, *, known: str | None = None) -> str:  # noqa: ARG002 - it has no dataset mark
         return ledger_id
 
-    async def find_owner(self) -> None:
+    async def find_ledger_id(self) -> None:
         return None
 
     async def create(self, part: Part) -> None:

@@ -171,7 +171,7 @@ async def _rebuild(
 
     sinks = [open_sink(each) for each in places]
     for place, sink in zip(places, sinks, strict=True):
-        if await sink.find_owner() is None:
+        if await sink.find_ledger_id() is None:
             raise UsageError(f"there are no parts in {place}; name the folder or bucket that was given to -o")
     datasets = []
     for number, (place, sink) in enumerate(zip(places, sinks, strict=True)):

@@ -215,9 +215,9 @@ async def _check_unmarked(place: str, location: LedgerLocation) -> None:
     from harvester.storage import open_sink
 
     sink = open_sink(place)
-    owner = await sink.find_owner()
-    if owner is not None:
-        whose = f"another ledger (its id is {owner})" if owner else "an unknown ledger, since its marker is missing"
+    found = await sink.find_ledger_id()
+    if found is not None:
+        whose = f"another ledger (its id is {found})" if found else "an unknown ledger, since its marker is missing"
         raise SinkRefused(
             f"there is no ledger at {location}, but {sink.place} was captured with {whose}: restore that ledger, or "
             f"name it with --state. If it is lost, run harvester ledger rebuild {sink.place}, or name a new place "

@@ -54,11 +54,11 @@ async def run_checks(settings: Settings, *, ledger: LedgerLocation, clock: Clock
 
     async def check_place(out: str) -> list[Finding]:
         names = places[out]
-        owners = "" if len(names) == len(settings.workspaces) else f"{out} of {name_workspaces(names)}: "
+        prefix = "" if len(names) == len(settings.workspaces) else f"{out} of {name_workspaces(names)}: "
         try:
-            return await _check_place(open_sink(out), ledger, ledger_id, clock, owners=owners)
+            return await _check_place(open_sink(out), ledger, ledger_id, clock, prefix=prefix)
         except HarvesterError as error:
-            return [] if str(error) in reported else [Finding("place", ok=False, text=f"{owners}{error}")]
+            return [] if str(error) in reported else [Finding("place", ok=False, text=f"{prefix}{error}")]
 
     return findings + await _check_all(places, check_place)
 
@@ -129,23 +129,23 @@ async def _check_ledger(location: LedgerLocation, clock: Clock) -> tuple[str, st
 
 
 async def _check_place(
-    sink: Sink, location: LedgerLocation, ledger_id: str | None, clock: Clock, *, owners: str
+    sink: Sink, location: LedgerLocation, ledger_id: str | None, clock: Clock, *, prefix: str
 ) -> list[Finding]:
     """Check a place, and compare the stored parts in the ledger with those in the place.
 
     Whose dataset it contains depends on the ledger, whose id is None if it cannot be used.
     """
     if ledger_id is None or not await _exists(location, clock):
-        return [Finding("place", ok=True, text=owners + await check_place(sink, ledger_id, None))]
+        return [Finding("place", ok=True, text=prefix + await check_place(sink, ledger_id, None))]
     async with await Ledger.open(location, clock=clock) as ledger:
         dataset_id = await ledger.reports.find_dataset(sink.place)
-        findings = [Finding("place", ok=True, text=owners + await check_place(sink, ledger_id, dataset_id))]
-        if dataset_id is None and await sink.find_owner():
+        findings = [Finding("place", ok=True, text=prefix + await check_place(sink, ledger_id, dataset_id))]
+        if dataset_id is None and await sink.find_ledger_id():
             dataset_id = await sink.attach(ledger.ledger_id)  # a place that was moved keeps its dataset
         if dataset_id is not None:
             found = await compare_parts(ledger, sink, dataset_id)
             if found.compared or found.pruned:
-                findings.append(Finding("parts", ok=not found.missing, text=f"{owners}{found}"))
+                findings.append(Finding("parts", ok=not found.missing, text=f"{prefix}{found}"))
     return findings
 
 

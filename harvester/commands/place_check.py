@@ -15,12 +15,12 @@ from harvester.model import DATASET, Part
 from harvester.storage import FolderSink, Sink
 
 _PROBE = ".harvester/probe"
-_PROBE_OWNER = "harvester-doctor"
+_PROBE_LEDGER = "harvester-doctor"
 
 
 async def check_place(sink: Sink, ledger_id: str | None, known: str | None) -> str:
-    """Check that a part cannot be overwritten, and the owner of the dataset unless the ledger is unknown."""
-    marked = await sink.find_owner() is not None and ledger_id is not None
+    """Check that a part cannot be overwritten, and that the dataset belongs to the ledger, unless that is unknown."""
+    marked = await sink.find_ledger_id() is not None and ledger_id is not None
     if marked and ledger_id is not None:
         await sink.attach(ledger_id, known=known)
     if not isinstance(sink, FolderSink):
@@ -32,7 +32,7 @@ async def check_place(sink: Sink, ledger_id: str | None, known: str | None) -> s
     else:
         with temporary_folder_at(sink.folder) as folder:
             draft = FolderSink(folder)
-            await draft.attach(ledger_id or _PROBE_OWNER)
+            await draft.attach(ledger_id or _PROBE_LEDGER)
             await _check_overwriting(draft)
     return "can be written, and does not overwrite existing files"
 

@@ -13,7 +13,7 @@ from harvester.errors import UsageError
 from harvester.ledger import Ledger
 from harvester.schedule import ReadingPlan
 from harvester.storage import Sink
-from harvester.storage.marker import NO_OWNER, new_dataset_id
+from harvester.storage.marker import UNKNOWN_LEDGER, new_dataset_id
 
 
 async def rebuild(
@@ -26,24 +26,24 @@ async def rebuild(
     transaction adds all pairs. Raises ``UsageError`` for a ledger that has pairs, and for places of several ledgers,
     ``StorageError`` if parts or ledger cannot be read.
     """
-    owners = {sink.place: await sink.find_owner() for sink, _ in places}
-    lost = [place for place, owner in owners.items() if await _is_lost(ledger, place, owner)]
+    ledger_ids = {sink.place: await sink.find_ledger_id() for sink, _ in places}
+    lost = [place for place, ledger_id in ledger_ids.items() if await _is_lost(ledger, place, ledger_id)]
     if not lost:
         return None
-    if len({owner for owner in owners.values() if owner}) > 1:
-        raise UsageError(f"{' and '.join(owners)} belong to different ledgers; rebuild each of them by itself")
+    if len({ledger_id for ledger_id in ledger_ids.values() if ledger_id}) > 1:
+        raise UsageError(f"{' and '.join(ledger_ids)} belong to different ledgers; rebuild each of them by itself")
     if (await ledger.reports.get_books()).accepted:
         raise UsageError(
             f"{ledger.location} already contains pairs, so it cannot be rebuilt; name a new one with --state"
         )
     captures = list_last_captures(*(parts for _, parts in places), temp_directory=temp_directory)
-    owner = next((each for each in owners.values() if each), ledger.ledger_id)
-    unmarked = {place: new_dataset_id() for place in lost if owners[place] == NO_OWNER}
-    return await ledger.rebuild(owner, captures, plans, unmarked=unmarked)
+    ledger_id = next((each for each in ledger_ids.values() if each), ledger.ledger_id)
+    unmarked = {place: new_dataset_id() for place in lost if ledger_ids[place] == UNKNOWN_LEDGER}
+    return await ledger.rebuild(ledger_id, captures, plans, unmarked=unmarked)
 
 
-async def _is_lost(ledger: Ledger, place: str, owner: str | None) -> bool:
-    """Return whether the dataset of a place has an owner other than this ledger."""
-    if owner == NO_OWNER:
+async def _is_lost(ledger: Ledger, place: str, ledger_id: str | None) -> bool:
+    """Return whether the dataset of a place belongs to another ledger."""
+    if ledger_id == UNKNOWN_LEDGER:
         return await ledger.reports.find_dataset(place) is None
-    return owner is not None and owner != ledger.ledger_id
+    return ledger_id is not None and ledger_id != ledger.ledger_id

@@ -214,4 +214,4 @@ class Places:
 
 async def _is_emptied(place: Place) -> bool:
     """Return whether a known place has neither a marker nor a part; a pipe never has. Raises ``SinkError``."""
-    return place.known is not None and place.sink.place != "-" and await place.sink.find_owner() is None
+    return place.known is not None and place.sink.place != "-" and await place.sink.find_ledger_id() is None

@@ -9,7 +9,7 @@ import hashlib
 
 from harvester.errors import PartConflict, SinkError, SinkRefused
 from harvester.model import DATASET, Part, is_part
-from harvester.storage.marker import MARKER, find_owner, mark_dataset
+from harvester.storage.marker import MARKER, find_ledger_id, mark_dataset
 from harvester.storage.object_store import NameTaken, ObjectStore
 
 
@@ -33,9 +33,9 @@ class BucketSink:
             "choose another store, or a newer version of this one"
         )
 
-    async def find_owner(self) -> str | None:
-        """Return the owner of the dataset (see the protocol)."""
-        return await find_owner(self)
+    async def find_ledger_id(self) -> str | None:
+        """Return the id of the ledger in the marker (see the protocol)."""
+        return await find_ledger_id(self)
 
     async def list_parts(self, folder: str) -> set[str]:
         """List a folder (see the protocol)."""

@@ -18,7 +18,7 @@ from harvester.causes import find_cause
 from harvester.errors import PartConflict, SinkError
 from harvester.model import DATASET, Part, is_part
 from harvester.private_files import make_private_folder, open_private
-from harvester.storage.marker import find_owner, mark_dataset
+from harvester.storage.marker import find_ledger_id, mark_dataset
 
 _STALE_SECONDS = 3600.0
 
@@ -38,10 +38,10 @@ class FolderSink:
             await asyncio.to_thread(self._prepare_temporary_folder)
             return (await mark_dataset(self, ledger_id, known=known))[1]
 
-    async def find_owner(self) -> str | None:
-        """Return the owner of the dataset (see the protocol)."""
+    async def find_ledger_id(self) -> str | None:
+        """Return the id of the ledger in the marker (see the protocol)."""
         with _describe_errors(self.folder):
-            return await find_owner(self)
+            return await find_ledger_id(self)
 
     async def list_parts(self, folder: str) -> set[str]:
         """List a folder (see the protocol)."""

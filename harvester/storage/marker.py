@@ -17,7 +17,7 @@ from harvester.model import DATASET
 
 MARKER = f".harvester/{DATASET}.json"
 OLD_MARKER = f"{DATASET}/_ledger.json"
-NO_OWNER = ""
+UNKNOWN_LEDGER = ""
 """Returned instead of a ledger's id if there are parts but no marker."""
 
 _NEXT_STEP = "name that ledger with --state. If it is lost, run harvester ledger rebuild, or choose a new place with -o"
@@ -44,8 +44,8 @@ class MarkedSink(Protocol):
         ...
 
 
-async def find_owner(sink: MarkedSink) -> str | None:
-    """Return the id of the dataset's ledger, ``NO_OWNER`` for parts without a marker, None for a new dataset.
+async def find_ledger_id(sink: MarkedSink) -> str | None:
+    """Return the id of the dataset's ledger, ``UNKNOWN_LEDGER`` for parts without a marker, None for a new dataset.
 
     Raises ``SinkRefused`` for a damaged marker.
     """
@@ -53,7 +53,7 @@ async def find_owner(sink: MarkedSink) -> str | None:
         marker = await sink.read_marker(name)
         if marker is not None:
             return _parse(marker, f"{sink.place}/{name}")[0]
-    return NO_OWNER if await sink.has_parts() else None
+    return UNKNOWN_LEDGER if await sink.has_parts() else None
 
 
 async def mark_dataset(sink: MarkedSink, ledger_id: str, *, known: str | None) -> tuple[bytes, str]:
@@ -65,11 +65,11 @@ async def mark_dataset(sink: MarkedSink, ledger_id: str, *, known: str | None) -
     marker = await sink.read_marker(MARKER)
     if marker is None:
         marker = await _recover_marker(sink, ledger_id, known)
-    dataset_id = _check_owner(sink, marker, MARKER, ledger_id)
+    dataset_id = _check_ledger(sink, marker, MARKER, ledger_id)
     # A process of an older version creates and finds only the old marker.
     old = await sink.read_marker(OLD_MARKER)
     if old is not None:
-        _check_owner(sink, old, OLD_MARKER, ledger_id)
+        _check_ledger(sink, old, OLD_MARKER, ledger_id)
     return marker, dataset_id
 
 
@@ -80,7 +80,7 @@ async def _recover_marker(sink: MarkedSink, ledger_id: str, known: str | None) -
     """
     old = await sink.read_marker(OLD_MARKER)
     if old is not None:
-        _check_owner(sink, old, OLD_MARKER, ledger_id)
+        _check_ledger(sink, old, OLD_MARKER, ledger_id)
         return await sink.create_marker(MARKER, old)
     if known is None and await sink.has_parts():
         marker = await sink.read_marker(MARKER)  # another process may have created it in the meantime
@@ -102,11 +102,11 @@ def new_dataset_id() -> str:
     return secrets.token_hex(16)
 
 
-def _check_owner(sink: MarkedSink, marker: bytes, name: str, ledger_id: str) -> str:
+def _check_ledger(sink: MarkedSink, marker: bytes, name: str, ledger_id: str) -> str:
     """Return the dataset's id. Raises ``SinkRefused`` for a damaged marker and for that of another ledger."""
-    owner, dataset_id = _parse(marker, f"{sink.place}/{name}")
-    if owner != ledger_id:
-        raise SinkRefused(f"{sink.place} was captured with another ledger (its id is {owner}); {_NEXT_STEP}")
+    found, dataset_id = _parse(marker, f"{sink.place}/{name}")
+    if found != ledger_id:
+        raise SinkRefused(f"{sink.place} was captured with another ledger (its id is {found}); {_NEXT_STEP}")
     return dataset_id
 
 

@@ -22,10 +22,10 @@ class Sink(Protocol):
         """
         ...
 
-    async def find_owner(self) -> str | None:
-        """Return the id of the ledger in the marker; None for a new dataset, ``NO_OWNER`` for parts without a marker.
+    async def find_ledger_id(self) -> str | None:
+        """Return the id of the ledger in the marker; None for a new dataset.
 
-        Raises ``SinkError``.
+        Returns ``UNKNOWN_LEDGER`` for parts without a marker. Raises ``SinkError``.
         """
         ...
 

@@ -23,7 +23,7 @@ class StdoutSink:
         """Accept any ledger."""
         return "stdout"
 
-    async def find_owner(self) -> str | None:
+    async def find_ledger_id(self) -> str | None:
         """Return None: a pipe has no marker."""
         return None
 

@@ -16,7 +16,7 @@ from harvester.errors import PartConflict, SinkError
 from harvester.model import DATASET, Part
 from harvester.storage import FolderSink, Sink
 from harvester.storage.bucket import BucketSink
-from harvester.storage.marker import MARKER, NO_OWNER, OLD_MARKER, make_marker
+from harvester.storage.marker import MARKER, OLD_MARKER, UNKNOWN_LEDGER, make_marker
 from harvester.storage.object_store import ObjectStore
 from tests.support.object_stores import STORES, Bucket
 
@@ -194,7 +194,7 @@ class TestEverySink:
             await open_sink(place, "other")
         assert set(place.objects()) == {OLD_MARKER}
         for _ in range(2):
-            assert await place.sink().find_owner() == "ours"
+            assert await place.sink().find_ledger_id() == "ours"
             assert await place.sink().attach("ours") == "the dataset"
         assert place.objects() == dict.fromkeys((MARKER, OLD_MARKER), make_marker("ours", "the dataset"))
 
@@ -208,7 +208,7 @@ class TestEverySink:
     async def test_parts_without_a_marker_are_refused(self, place):
         """Deleting .harvester/ deletes marker and ledger: a new ledger must not request and write everything again."""
         place.put(NAME, b"rows")
-        assert await place.sink().find_owner() == NO_OWNER
+        assert await place.sink().find_ledger_id() == UNKNOWN_LEDGER
         with pytest.raises(SinkError, match=r"contains parts, but \.harvester/send_analytics\.json.*ledger rebuild"):
             await open_sink(place)
         assert await place.sink().attach("ledger", known="the dataset") == "the dataset"
@@ -216,7 +216,7 @@ class TestEverySink:
 
     async def test_an_emptied_place_keeps_the_dataset_that_its_ledger_knows(self, place):
         """Other parts are sealed for this dataset, so they could not be stored in a new one."""
-        assert await place.sink().find_owner() is None
+        assert await place.sink().find_ledger_id() is None
         assert await place.sink().attach("ledger", known="the dataset") == "the dataset"
         assert await place.sink().attach("ledger") == "the dataset"
 

@@ -50,7 +50,7 @@ class RecordingSink:
         self._owner = ledger_id
         return known or f"{ledger_id} in {self.place}"
 
-    async def find_owner(self) -> str | None:
+    async def find_ledger_id(self) -> str | None:
         """Return the ledger that was attached."""
         await self._fail()
         return self._owner
