@@ -135,13 +135,13 @@ def _shorten_waits() -> None:
 
 def _shorten_waits_for_others() -> None:
     """Shorten what depends on other replicas, and the age of batches, so that one that is soon killed seals some."""
-    from harvester.engine import committer, dispatcher, share  # noqa: PLC0415 - see above
+    from harvester.engine import committer, dispatcher, served_workspaces  # noqa: PLC0415 - see above
     from harvester.ledger import availability, database, serving  # noqa: PLC0415 - see above
     from harvester.sources.messages.trigger import Trigger  # noqa: PLC0415 - see above
 
     database.LEASE_SECONDS = REPLICA_LEASE_SECONDS
-    serving.UNSERVED_SECONDS = share.UNSERVED_SECONDS = 2 * REPLICA_LEASE_SECONDS
-    share.SAVE_SECONDS = dispatcher.SHARED_POLL_SECONDS = REPLICA_LEASE_SECONDS / 4
+    serving.UNSERVED_SECONDS = served_workspaces.UNSERVED_SECONDS = 2 * REPLICA_LEASE_SECONDS
+    served_workspaces.SAVE_SECONDS = dispatcher.SHARED_POLL_SECONDS = REPLICA_LEASE_SECONDS / 4
     committer.MAX_AGE_SECONDS = availability.LONGEST_WAIT_SECONDS = 1.0
     Trigger.__init__.__kwdefaults__["wait_max_seconds"] = 2.0  # type: ignore[index]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from harvester.clock import wait_for_event
 from harvester.engine.lane import Lane
-from harvester.engine.share import Share
+from harvester.engine.served_workspaces import ServedWorkspaces
 from harvester.engine.shared import Spawn
 from harvester.engine.time_check import TimeCheck
 from harvester.engine.workspaces import Workspaces
@@ -43,7 +43,7 @@ class Dispatcher:
         make_lane: Callable[[str], Lane],
         spawn: Spawn,
         time: TimeCheck,
-        share: Share,
+        served: ServedWorkspaces,
         on_time_changed: Callable[[], None],
         lasting: bool,
     ) -> None:
@@ -58,7 +58,7 @@ class Dispatcher:
         self._make_lane = make_lane
         self._spawn = spawn
         self._time = time
-        self._share = share
+        self._served = served
         self._on_time_changed = on_time_changed
         self._lasting = lasting
         self.more_pairs = False
@@ -110,18 +110,18 @@ class Dispatcher:
         for name in (*found.removed, *found.changed):
             if name in self.lanes:
                 self.lanes[name].wake(due=True)
-        self._share.assign()
+        self._served.assign()
         self.wake((*found.added, *found.changed))
 
-    async def refresh_share(self) -> None:
+    async def refresh_served(self) -> None:
         """Divide the workspaces again if another replica has started or ended. Raises ``LedgerError``.
 
         The lane of a workspace that another process serves now ends once its requests in flight have an outcome.
         """
-        if not self._share.joined or not await self._share.refresh():
+        if not self._served.joined or not await self._served.refresh():
             return
         for name, lane in self.lanes.items():
-            lane.leaving = name not in self._share
+            lane.leaving = name not in self._served
             lane.wake(due=True)
         self._next_poll = 0.0
         self._changed.set()
@@ -156,7 +156,7 @@ class Dispatcher:
         if not self._lasting:
             self.wake(await self._ledger.reports.list_unfinished_workspaces())
         else:
-            await self._share.join()
+            await self._served.join()
         while self._lasting and not self.stopping:
             self._changed.clear()
             if await self._poll():
@@ -166,7 +166,7 @@ class Dispatcher:
             await wait_for_event(self._changed, timeout_seconds=self._seconds_to_next_step())
             await wait_for_event(self._stopped, timeout_seconds=SPACING_SECONDS)
         if self._lasting:
-            await self._share.leave()
+            await self._served.leave()
         while self.lanes or (self.more_pairs and not self.stopping):
             self._changed.clear()
             await self._changed.wait()
@@ -176,7 +176,7 @@ class Dispatcher:
         now = self._clock.monotonic()
         all_ = now >= self._next_poll
         if all_:
-            self._next_poll = now + (POLL_SECONDS if self._share.alone else SHARED_POLL_SECONDS)
+            self._next_poll = now + (POLL_SECONDS if self._served.alone else SHARED_POLL_SECONDS)
         names = [name for name, at in self._poll_at.items() if at <= now] if not all_ else list(self._workspaces)
         for name in names:
             self._poll_at.pop(name, None)
@@ -185,10 +185,10 @@ class Dispatcher:
             for name in names:
                 self._due.pop(name, None)
             self._due |= due
-        if all_ and not self._share.alone:
+        if all_ and not self._served.alone:
             wall = self._clock.wall()
-            of_others = [name for name, at in self._due.items() if at <= wall and name not in self._share]
-            await self._share.take_over_unserved(of_others)
+            of_others = [name for name, at in self._due.items() if at <= wall and name not in self._served]
+            await self._served.take_over_unserved(of_others)
         return all_
 
     async def _request_time(self) -> None:
@@ -213,7 +213,7 @@ class Dispatcher:
             del self._due[name]
             if name in self.lanes:
                 self.lanes[name].wake(due=True)
-            elif name in self._workspaces and name in self._share and not self.stopping:
+            elif name in self._workspaces and name in self._served and not self.stopping:
                 self._start(name)
 
     def _seconds_to_next_step(self) -> float:
@@ -233,7 +233,7 @@ class Dispatcher:
             await lane.run()
         finally:
             del self.lanes[name]
-            self._share.end(name)
+            self._served.give_back(name)
             if name in self._workspaces:
                 self._workspaces.get(name)  # it is idle from now on
                 self._poll_at[name] = -math.inf

@@ -21,7 +21,7 @@ from harvester.engine.lane import Lane
 from harvester.engine.lease import Lease
 from harvester.engine.patience import Patience
 from harvester.engine.places import OpenSink, Places
-from harvester.engine.share import Share
+from harvester.engine.served_workspaces import ServedWorkspaces
 from harvester.engine.shared import Shared
 from harvester.engine.time_check import MAX_TIME_REQUESTS, TimeCheck
 from harvester.engine.upkeep import AfterHousekeeping, Upkeep
@@ -68,9 +68,9 @@ class Engine:
             ledger, self.uploader, self.places, compression=compression, lease=self._lease, holdings=self._holdings,
             counters=self.counters, on_sealed=self._refresh,
         )  # fmt: skip
-        self._share = Share(ledger, self.workspaces)
+        self._served = ServedWorkspaces(ledger, self.workspaces)
         self._dispatcher = Dispatcher(
-            ledger, self.workspaces, spawn=self._spawn, time=self.time, share=self._share, lasting=lasting,
+            ledger, self.workspaces, spawn=self._spawn, time=self.time, served=self._served, lasting=lasting,
             make_lane=lambda name: Lane(name, self.workspaces.get(name), self._shared), on_time_changed=self._tidy_up,
         )  # fmt: skip
         self._claims = Claims(
@@ -178,7 +178,7 @@ class Engine:
 
         False before a service knows the other replicas.
         """
-        return workspace in self._share and (self._share.joined or not self._patience.lasting)
+        return workspace in self._served and (self._served.joined or not self._patience.lasting)
 
     def count_unsaved(self) -> Counter[str]:
         """Return how many pairs of each workspace are captured or rejected, but not sealed yet."""

@@ -94,7 +94,7 @@ class Upkeep:
             await asyncio.sleep(self._ledger.lease_seconds / 4)
             await self._lease.renew()
             await self._uploader.recover()
-            await self._dispatcher.refresh_share()
+            await self._dispatcher.refresh_served()
 
     async def _keep_house(self) -> None:
         if self._housekeeping:

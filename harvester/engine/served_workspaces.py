@@ -19,7 +19,7 @@ SAVE_SECONDS = 30.0
 log = structlog.get_logger()
 
 
-class Share:
+class ServedWorkspaces:
     """The set of workspaces whose readings this process may claim: all of them if it is alone."""
 
     def __init__(self, ledger: Ledger, workspaces: Workspaces) -> None:
@@ -76,7 +76,7 @@ class Share:
         if not self.alone:
             self._assigned = assign(self._workspaces, self._owners, self._ledger.batches.owner)
 
-    def end(self, workspace: str) -> None:
+    def give_back(self, workspace: str) -> None:
         """Leave a workspace to its owner again, because no reading of it is due."""
         self._taken_over.discard(workspace)
 
