@@ -28,7 +28,7 @@ from harvester.braze import gate, pacer
 from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
 from harvester.clock import Clock
-from harvester.engine import dispatcher, upkeep
+from harvester.engine import dispatcher, periodic_work
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger, database
 from harvester.model import DAY_SECONDS, Pair, Part, SentPair
@@ -59,7 +59,7 @@ _PERIODS_SECONDS = {
     gate: {"OVERLOAD_MAX_SECONDS": 2400.0},
     pacer: {"BURST_SECONDS": 2.0, "SLICE_SECONDS": 1.0},  # a request costs many seconds here, so longer slices suffice
     dispatcher: {"POLL_SECONDS": 10_800.0},
-    upkeep: {"HOUSEKEEPING_SECONDS": 43_200.0},
+    periodic_work: {"HOUSEKEEPING_SECONDS": 43_200.0},
     database: {"LEASE_SECONDS": 43_200.0},
     service: {"SAMPLE_SECONDS": 10_800.0, "REPORT_SECONDS": 10_800.0},
 }  # fmt: skip

@@ -120,14 +120,14 @@ def _shorten_waits() -> None:
     """Shorten leases, pauses and periodic work."""
     from harvester import schedule  # noqa: PLC0415 - see above
     from harvester.braze import gate  # noqa: PLC0415 - see above
-    from harvester.engine import upkeep, uploader  # noqa: PLC0415 - see above
+    from harvester.engine import periodic_work, uploader  # noqa: PLC0415 - see above
     from harvester.ledger import database  # noqa: PLC0415 - see above
     from harvester.service import reload  # noqa: PLC0415 - see above
     from harvester.sources.brokers import redis  # noqa: PLC0415 - see above
 
     database.LEASE_SECONDS = LEASE_SECONDS
     redis.RedisBroker.__init__.__kwdefaults__["lease_seconds"] = LEASE_SECONDS
-    reload.CHECK_SECONDS = upkeep.HOUSEKEEPING_SECONDS = 0.3
+    reload.CHECK_SECONDS = periodic_work.HOUSEKEEPING_SECONDS = 0.3
     schedule.DEFERRAL_FIRST_SECONDS, schedule.DEFERRAL_MAX_SECONDS = 0.2, 2.0
     gate.OVERLOAD_FIRST_SECONDS, gate.OVERLOAD_MAX_SECONDS = 0.5, 2.0
     uploader.FIRST_PAUSE_SECONDS, uploader.MAX_PAUSE_SECONDS = 0.2, 1.0

@@ -20,11 +20,11 @@ from harvester.engine.holdings import Holdings
 from harvester.engine.lane import Lane
 from harvester.engine.lease import Lease
 from harvester.engine.patience import Patience
+from harvester.engine.periodic_work import AfterHousekeeping, PeriodicWork
 from harvester.engine.places import OpenSink, Places
 from harvester.engine.served_workspaces import ServedWorkspaces
 from harvester.engine.shared import Shared
 from harvester.engine.time_check import MAX_TIME_REQUESTS, TimeCheck
-from harvester.engine.upkeep import AfterHousekeeping, Upkeep
 from harvester.engine.uploader import Uploader
 from harvester.engine.workspaces import Connect, Workspaces
 from harvester.errors import SinkError
@@ -76,7 +76,7 @@ class Engine:
         self._claims = Claims(
             ledger, lease=self._lease, holdings=self._holdings, count_lanes=lambda: len(self._dispatcher.lanes)
         )
-        self._upkeep = Upkeep(
+        self._periodic_work = PeriodicWork(
             ledger, lease=self._lease, uploader=self.uploader, workspaces=self.workspaces, dispatcher=self._dispatcher,
             time=self.time, counters=self.counters, keep_days=settings.keep_days,
             housekeeping=lasting or after_housekeeping is not None,
@@ -130,7 +130,7 @@ class Engine:
                 committing = group.create_task(self._committer.run(), name="committer")
                 periodic = [
                     group.create_task(self._claims.run(), name="claims"),
-                    group.create_task(self._upkeep.run(), name="upkeep"),
+                    group.create_task(self._periodic_work.run(), name="periodic_work"),
                 ]
                 await group.create_task(self._dispatcher.run(), name="dispatcher")
                 self._committer.finish()
@@ -146,7 +146,7 @@ class Engine:
         """Check these workspaces, or all, for due readings: pairs were enqueued, or a key was replaced."""
         found = self.workspaces.names if names is None else tuple(names)
         self._dispatcher.wake(found)
-        self._upkeep.touch(found)
+        self._periodic_work.touch(found)
 
     def finish(self) -> None:
         """Let a run end when its last pair is done: no more pairs will be enqueued."""
@@ -165,7 +165,7 @@ class Engine:
         found = self.workspaces.apply(settings)
         self._warn_of_duplicates({*found.added, *found.changed})
         self._dispatcher.apply(found)
-        self._upkeep.touch(found.added)
+        self._periodic_work.touch(found.added)
         return found
 
     def _warn_of_duplicates(self, names: Collection[str]) -> None:
@@ -226,7 +226,7 @@ class Engine:
         self._dispatcher.refresh(names)
 
     def _tidy_up(self) -> None:
-        self._upkeep.tidy_up_now()
+        self._periodic_work.tidy_up_now()
 
     def _drop_lost(self) -> None:
         self._committer.drop_lost()

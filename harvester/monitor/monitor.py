@@ -118,7 +118,7 @@ class Monitor:
     async def alert(self) -> None:
         """Log pairs at risk when their number grows, then every hour; and pairs that expired since the last call.
 
-        Claims and upkeep of every process expire pairs, so only the ledger's count includes all of them.
+        Claims and the periodic work of every process expire pairs, so only the ledger's count includes all of them.
         """
         now = self._clock.wall()
         expired, outlooks = await self._ledger.reports.count_expired(), await self._ledger.reports.get_outlooks()

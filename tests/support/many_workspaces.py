@@ -12,7 +12,7 @@ from harvester.braze.quota import QuotaReport
 from harvester.braze.transport import Response
 from harvester.clock import Clock
 from harvester.engine.engine import Engine
-from harvester.engine.upkeep import AfterHousekeeping
+from harvester.engine.periodic_work import AfterHousekeeping
 from harvester.errors import SinkError
 from harvester.ledger import Ledger
 from harvester.model import DAY_SECONDS, Pair, Part, SentPair

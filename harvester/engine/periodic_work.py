@@ -35,7 +35,7 @@ AfterHousekeeping = Callable[[], Awaitable[None]]
 log = structlog.get_logger()
 
 
-class Upkeep:
+class PeriodicWork:
     """One timer for all periodic work of a process on the ledger."""
 
     def __init__(
