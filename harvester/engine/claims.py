@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harvester.engine.holdings import Holdings, share_room
+from harvester.engine.capacity import Capacity, share_room
 from harvester.engine.lease import Lease
 from harvester.ledger import Ledger
 from harvester.model import Probe, Reading
@@ -43,11 +43,11 @@ class _Request:
 class Claims:
     """Combines the requests of several lanes into one claim."""
 
-    def __init__(self, ledger: Ledger, *, lease: Lease, holdings: Holdings, count_lanes: Callable[[], int]) -> None:
-        """Claim for the owner that holds ``lease``, as much as ``holdings`` have room for."""
+    def __init__(self, ledger: Ledger, *, lease: Lease, capacity: Capacity, count_lanes: Callable[[], int]) -> None:
+        """Claim for the owner that holds ``lease``, at most what ``capacity`` has room for."""
         self._ledger = ledger
         self._lease = lease
-        self._holdings = holdings
+        self._capacity = capacity
         self._count_lanes = count_lanes
         self._requests: dict[str, _Request] = {}
         self._deadlines: dict[str, float] = {}
@@ -75,7 +75,7 @@ class Claims:
             limits = share_room(
                 {name: each.limit for name, each in requests.items()},
                 {name: each.deadline for name, each in requests.items()},
-                self._holdings.room,
+                self._capacity.room,
             )
             if limits:
                 await self._claim({name: requests[name] for name in limits}, limits)
@@ -98,7 +98,7 @@ class Claims:
         plain = {name: limit for name, limit in limits.items() if name not in probes}
         by_workspace: dict[str, list[Reading]] = {name: [] for name in requests}
         readings = await self._ledger.batches.claim(plain, probes)
-        self._holdings.add(len(readings))
+        self._capacity.take(len(readings))
         for reading in readings:
             by_workspace[reading.pair.workspace].append(reading)
         for name, request in requests.items():

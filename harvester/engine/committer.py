@@ -13,8 +13,8 @@ import structlog
 
 from harvester.clock import wait_for_event
 from harvester.engine.batch_in_progress import BatchInProgress
+from harvester.engine.capacity import Capacity
 from harvester.engine.counters import Counters
-from harvester.engine.holdings import Holdings
 from harvester.engine.lease import Lease
 from harvester.engine.places import Places
 from harvester.engine.uploader import Uploader
@@ -47,7 +47,7 @@ class Committer:
         *,
         compression: Compression,
         lease: Lease,
-        holdings: Holdings,
+        capacity: Capacity,
         counters: Counters,
         on_sealed: Callable[[set[str]], None],
     ) -> None:
@@ -57,7 +57,7 @@ class Committer:
         self._places = places
         self._compression = compression
         self._lease = lease
-        self._holdings = holdings
+        self._capacity = capacity
         self._counters = counters
         self._on_sealed = on_sealed
         self._open: dict[str, BatchInProgress] = {}
@@ -85,7 +85,7 @@ class Committer:
     async def add(self, reading: Reading, outcome: Outcome) -> None:
         """Add the outcome of a reading, before any wait; it is dropped if the lease was lost since the claim."""
         if reading.epoch != self._lease.epoch:
-            self._holdings.remove(1)
+            self._capacity.free(1)
             return
         opened = self.open_batch(reading.pair.workspace)
         self._unsealed[reading.pair.workspace] += 1
@@ -122,7 +122,7 @@ class Committer:
 
     def drop_lost(self) -> None:
         """Drop all outcomes: the lease of their readings was lost."""
-        self._holdings.remove(self._unsealed.total())
+        self._capacity.free(self._unsealed.total())
         self._unsealed.clear()
         self._open.clear()
         self._outcomes = self._bytes = 0
@@ -179,7 +179,7 @@ class Committer:
             await self._lease.replace(epoch)
             return
         if epoch == self._lease.epoch:  # otherwise ``drop_lost`` has already updated the counts
-            self._holdings.remove(readings)
+            self._capacity.free(readings)
             self._unsealed -= Counter(each.reading.pair.workspace for one in closed for each in one.outcomes)
         for each, (_, outcomes, parts) in zip(closed, finished, strict=True):
             self._counters.add(outcomes, parts)

@@ -10,13 +10,13 @@ from typing import Any
 
 import structlog
 
+from harvester.engine.capacity import Capacity
 from harvester.engine.claims import Claims
 from harvester.engine.committer import Committer
 from harvester.engine.conditions import find_ledger_condition, find_store_conditions, find_workspace_condition
 from harvester.engine.counters import Counters
 from harvester.engine.dispatcher import Dispatcher
 from harvester.engine.halts import Halts
-from harvester.engine.holdings import Holdings
 from harvester.engine.lane import Lane
 from harvester.engine.lease import Lease
 from harvester.engine.patience import Patience
@@ -61,11 +61,11 @@ class Engine:
         )  # fmt: skip
         self._ledger = ledger
         self._patience = Patience(None if lasting else settings.patience_seconds)
-        self._holdings = Holdings()
+        self._capacity = Capacity()
         self._lease = Lease(ledger, self._drop_lost)
         self._halts = Halts(ledger, self.workspaces)
         self._committer = Committer(
-            ledger, self.uploader, self.places, compression=compression, lease=self._lease, holdings=self._holdings,
+            ledger, self.uploader, self.places, compression=compression, lease=self._lease, capacity=self._capacity,
             counters=self.counters, on_sealed=self._refresh,
         )  # fmt: skip
         self._served = ServedWorkspaces(ledger, self.workspaces)
@@ -74,7 +74,7 @@ class Engine:
             make_lane=lambda name: Lane(name, self.workspaces.get(name), self._shared), on_time_changed=self._tidy_up,
         )  # fmt: skip
         self._claims = Claims(
-            ledger, lease=self._lease, holdings=self._holdings, count_lanes=lambda: len(self._dispatcher.lanes)
+            ledger, lease=self._lease, capacity=self._capacity, count_lanes=lambda: len(self._dispatcher.lanes)
         )
         self._periodic_work = PeriodicWork(
             ledger, lease=self._lease, uploader=self.uploader, workspaces=self.workspaces, dispatcher=self._dispatcher,
@@ -237,7 +237,7 @@ class Engine:
         """Return what all lanes use."""
         return Shared(
             ledger=self._ledger, claims=self._claims, committer=self._committer, uploader=self.uploader, time=self.time,
-            halts=self._halts, patience=self._patience, lease=self._lease, holdings=self._holdings,
+            halts=self._halts, patience=self._patience, lease=self._lease, capacity=self._capacity,
             workspaces=self.workspaces, spawn=self._spawn, is_stopping=lambda: self.stopped,
         )  # fmt: skip
 

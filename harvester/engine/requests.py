@@ -58,13 +58,13 @@ class Requests:
         self.returned, self._refill_below = [], 0
         self._unsent.clear()
         if readings:
-            self._shared.holdings.remove(len(readings))
+            self._shared.capacity.free(len(readings))
             await self._shared.ledger.batches.release(readings)
 
     def drop_lost(self) -> None:
         """Drop readings of an earlier epoch, which other processes may hold."""
         kept = [each for each in self._unsent if self._shared.lease.covers(each[0])]
-        self._shared.holdings.remove(len(self._unsent) - len(kept))
+        self._shared.capacity.free(len(self._unsent) - len(kept))
         self._unsent = deque(kept)
 
     def start_tasks(self) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from harvester.engine.capacity import Capacity
 from harvester.engine.claims import Claims
 from harvester.engine.committer import Committer
 from harvester.engine.halts import Halts
-from harvester.engine.holdings import Holdings
 from harvester.engine.lease import Lease
 from harvester.engine.patience import Patience
 from harvester.engine.time_check import TimeCheck
@@ -21,7 +21,7 @@ Spawn = Callable[[Coroutine[Any, Any, object]], object]
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The parts of an engine that exist once."""
+    """The objects of an engine that exist once."""
 
     ledger: Ledger
     workspaces: Workspaces
@@ -32,6 +32,6 @@ class Shared:
     halts: Halts
     patience: Patience
     lease: Lease
-    holdings: Holdings
+    capacity: Capacity
     spawn: Spawn
     is_stopping: Callable[[], bool]

@@ -240,8 +240,8 @@ def test_a_part_has_at_most_a_thousand_responses(tmp_path):
 
 def test_memory_is_bounded_whatever_is_due(tmp_path, monkeypatch):
     """Eight workspaces could have 345 readings each in hand, five seconds of their pace; together they have 2,000."""
-    names, most_held = [f"w{number}" for number in range(8)], 2000
-    monkeypatch.setattr("harvester.engine.holdings.MAX_HELD", most_held)
+    names, most_leased = [f"w{number}" for number in range(8)], 2000
+    monkeypatch.setattr("harvester.engine.capacity.MAX_LEASED", most_leased)
 
     async def story() -> None:
         async with serve(tmp_path, names) as scene:
@@ -252,7 +252,7 @@ def test_memory_is_bounded_whatever_is_due(tmp_path, monkeypatch):
                 await asyncio.sleep(0.25)
                 ((leased,),) = query(scene.ledger.location, "SELECT count(*) FROM pair WHERE state = 'leased'")
                 most = max(most, leased)
-            assert most_held / 2 < most <= most_held
+            assert most_leased / 2 < most <= most_leased
 
     run_virtual(story())
 

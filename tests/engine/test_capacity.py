@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.engine.holdings import MAX_HELD, Holdings, share_room
+from harvester.engine.capacity import MAX_LEASED, Capacity, share_room
 
 
 def test_everyone_gets_what_it_wants_if_there_is_room():
@@ -31,10 +31,10 @@ def test_the_room_is_used_and_never_exceeded(workspaces, room):
     assert sum(limits.values()) == min(room, sum(wanted.values()))
 
 
-def test_holdings_count_what_is_neither_sealed_nor_released():
+def test_the_capacity_counts_what_is_neither_sealed_nor_released():
     """The free room is never negative, even if a claim leased what another process released."""
-    holdings = Holdings()
-    holdings.add(MAX_HELD + 5)
-    assert holdings.room == 0
-    holdings.remove(105)
-    assert holdings.room == 100
+    capacity = Capacity()
+    capacity.take(MAX_LEASED + 5)
+    assert capacity.room == 0
+    capacity.free(105)
+    assert capacity.room == 100

@@ -1,28 +1,28 @@
-"""How many readings this process holds in memory, and how the room for more is shared among workspaces."""
+"""How many readings this process may have in memory, and how the room for more is shared among workspaces."""
 
 from collections.abc import Mapping
 
-MAX_HELD = 8000
-"""The most readings that a process holds: leased, and neither sealed nor released."""
+MAX_LEASED = 8000
+"""The most readings that a process has leased, and neither sealed nor released."""
 
 
-class Holdings:
-    """The number of readings that are leased, and neither sealed nor released."""
+class Capacity:
+    """Counts the readings that are leased, and neither sealed nor released."""
 
     def __init__(self) -> None:
-        """Hold none."""
+        """Count none."""
         self.count = 0
 
     @property
     def room(self) -> int:
         """How many more readings may be claimed."""
-        return max(0, MAX_HELD - self.count)
+        return max(0, MAX_LEASED - self.count)
 
-    def add(self, count: int) -> None:
+    def take(self, count: int) -> None:
         """Count readings that were claimed."""
         self.count += count
 
-    def remove(self, count: int) -> None:
+    def free(self, count: int) -> None:
         """Count readings that were sealed, released or lost."""
         self.count -= count
 
