@@ -122,6 +122,7 @@ class PeriodicWork:
         """Schedule, expire and prune. A transaction handles a page of workspaces, so it delays no claim for long."""
         for page in _paginate(self._workspaces.names):
             await self._time.correct(page)
+            await self._time.correct_arrivals(page)
         pending = await self._ledger.reports.count_pending()
         for page in _paginate(pending):  # those of a workspace that was removed expire, too
             await self._ledger.upkeep.schedule_due(page)

@@ -140,6 +140,14 @@ class TimeCheck:
             )
         await self._ledger.save_clock_difference()
 
+    async def correct_arrivals(self, workspaces: Sequence[str]) -> None:
+        """Undo what the wrong clocks of other processes did to pairs that they enqueued without a send time.
+
+        Such a process may end before it knows the time, so nobody else would. Call it from time to time.
+        """
+        if self._clock.confirmed:
+            await self._ledger.upkeep.correct_first_seen(workspaces)
+
     def condition(self) -> Condition | None:
         """Return the condition of this machine's clock; None while it is right or unknown."""
         seconds = self._clock.difference

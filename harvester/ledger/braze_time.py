@@ -128,16 +128,20 @@ def correct_times(tx: Transaction, workspaces: Sequence[str]) -> dict[str, int]:
     """
     names = encode_values(workspaces)
     reopened = Counter(tx.execute(_reopen_expired(tx.dialect), names).scalars())
-    plans = group_by_plan(tx, workspaces).items()
-    for plan, followers in plans:
-        longest = plan.expires_at(tx.now + LARGE_DIFFERENCE_SECONDS)
-        tx.execute(_move_first_seen(tx.dialect), encode_values(followers) | {"longest": longest})
-    for plan, followers in plans:
+    correct_first_seen(tx, workspaces)
+    for plan, followers in group_by_plan(tx, workspaces).items():
         if plan.readings:
             tx.execute(_plan_again(tx.dialect, plan), encode_values(followers))
     for statement in _move_due(tx.dialect):
         tx.execute(statement, names)
     return dict(reopened)
+
+
+def correct_first_seen(tx: Transaction, workspaces: Sequence[str]) -> None:
+    """Change a ``first_seen_at`` in the future to the current time, for open pairs without a send time."""
+    for plan, followers in group_by_plan(tx, workspaces).items():
+        longest = plan.expires_at(tx.now + LARGE_DIFFERENCE_SECONDS)
+        tx.execute(_move_first_seen(tx.dialect), encode_values(followers) | {"longest": longest})
 
 
 @cache
@@ -196,7 +200,6 @@ def _reopen_expired(dialect: Dialect) -> UpdateBase:
 
 @cache
 def _move_first_seen(dialect: Dialect) -> Update:
-    """Change a ``first_seen_at`` in the future to the current time, for open pairs without a send time."""
     p = pairs.c
     longest: BindParameter[float] = bindparam("longest", type_=Float)
     no_time = and_(is_named(dialect), UNSETTLED, p.expires_at > longest, p.expires_at < NEVER, p.sent_at.is_(None))

@@ -112,6 +112,13 @@ class Upkeep:
         """
         return await self._database.write(braze_time.correct_times, workspaces)
 
+    async def correct_first_seen(self, workspaces: Sequence[str]) -> None:
+        """Change times in the future at which open pairs without a send time seem to have arrived to the present one.
+
+        Call it once the time is confirmed.
+        """
+        await self._database.write(braze_time.correct_first_seen, workspaces)
+
     async def find_time_probe(self, workspaces: Sequence[str]) -> Pair | None:
         """Find the pair to request only to confirm the time; None if the next step does not depend on the time."""
         return await self._database.read(braze_time.find_time_probe, workspaces)

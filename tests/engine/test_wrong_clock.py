@@ -21,10 +21,11 @@ from harvester.clock import MAX_MOVES, Bounds, BrazeClock, format_difference
 from harvester.commands.capture import Run
 from harvester.commands.summary import Summary
 from harvester.engine.engine import Engine
+from harvester.engine.periodic_work import HOUSEKEEPING_SECONDS
 from harvester.engine.time_check import TimeCheck
 from harvester.engine.workspaces import Workspaces
 from harvester.errors import ExchangeError
-from harvester.ledger import Ledger
+from harvester.ledger import LEASE_SECONDS, Ledger
 from harvester.model import Batch, Captured, Deferred, Pair, ReadingOutcome, SentPair, Verdict
 from harvester.schedule import ReadingPlan
 from harvester.settings import Settings, Workspace
@@ -355,6 +356,26 @@ def test_a_first_seen_time_in_the_future_is_corrected(tmp_path):
         return tuple(each - START for each in row)
 
     assert run_virtual(story()) == pytest.approx((0.0, 15 * DAY, 0.0), abs=0.001)
+
+
+def test_a_service_corrects_what_another_process_with_a_wrong_clock_enqueued(tmp_path):
+    """That process ended before it learned the time. Otherwise the send's last readings would be too late."""
+
+    async def story() -> float:
+        async with open_harvest(tmp_path, Machine(), Braze(), lasting=True) as (ledger, engine):
+            await ledger.intake.set_plan("eu", ReadingPlan((1.0, 13.0)))
+            await ledger.intake.enqueue(sends(2.0))  # its response confirms the time
+            running = asyncio.create_task(engine.run())
+            await asyncio.sleep(60)
+            async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(20 * DAY)) as other:
+                await other.intake.enqueue([SentPair(Pair("eu", "c", "s"))])
+            await asyncio.sleep(HOUSEKEEPING_SECONDS + LEASE_SECONDS)
+            engine.stop()
+            await running
+            ((due_at,),) = query(ledger.location, "SELECT due_at FROM pair WHERE send_id = 's'")
+        return due_at - START
+
+    assert DAY < run_virtual(story()) < 1.05 * DAY
 
 
 @pytest.mark.parametrize(("ahead", "leased"), [(3 * DAY, False), (3 * DAY, True), (20 * DAY, False)])
