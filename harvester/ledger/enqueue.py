@@ -6,7 +6,7 @@ new send.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -88,8 +88,11 @@ def enqueue(
     """Add pairs, to be read by the plan of their workspace or ``once``; a known pair stays one pair.
 
     ``forced`` pairs do not expire, and expired ones are opened again. While the time is not confirmed, and without
-    ``trust_clock``, no retention counts as over. A wrong clock therefore causes no new reading.
+    ``trust_clock``, no retention counts as over. A wrong clock therefore causes no new reading. The clock to trust is
+    the server's, if the ledger is in a database: those of the machines that use it may differ.
     """
+    if trust_clock and not tx.confirmed and not tx.dialect.single_writer:
+        tx = replace(tx, now=tx.lease_now)
     latest = _latest_of_each(arrivals)
     plans = get_plans(tx, sorted({pair.workspace for pair in latest}))
     by_plan = [_row(each, plans[pair.workspace], tx.now, forced=forced) for pair, each in latest.items()]

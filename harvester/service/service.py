@@ -147,7 +147,7 @@ class Service:
         count = await self._ledger.intake.enqueue(arrivals, once=once)
         if count.in_question is not None:
             await self._engine.confirm_time(count.in_question.workspace)
-            # A message is received once. Without a response from Braze, the machine's clock decides.
+            # A message is received once. Without a response from Braze, the clock of leases decides.
             await self._ledger.intake.enqueue(arrivals, once=once, trust_clock=True)
         self._engine.wake({each.pair.workspace for each in arrivals})
         return count

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,7 +12,7 @@ from harvester.errors import LedgerError
 from harvester.ledger import EnqueueResult, Ledger, postgresql_connection
 from harvester.ledger.postgresql import PostgreSQL
 from harvester.ledger.postgresql_connection import WatchedConnection
-from harvester.model import DATASET, DAY_SECONDS
+from harvester.model import DATASET, DAY_SECONDS, Pair, SentPair
 from tests.support.clocks import SettableClock
 from tests.support.database_proxy import DatabaseProxy, Fault
 from tests.support.ledger_cycles import NOW, capture, list_sends, run_cycles
@@ -354,6 +355,19 @@ async def test_the_wrong_clock_of_a_machine_is_not_assumed_on_another_one(databa
         await wrong.save_clock_difference()
     async with await Ledger.open(database_url, clock=SettableClock(NOW + 20 * DAY_SECONDS)) as right:
         assert round(right.clock.wall() - NOW) == 20 * DAY_SECONDS
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("days", [15, 13])
+async def test_the_servers_clock_decides_whether_a_send_without_a_time_is_new(database_url, days):
+    """While Braze does not respond, a machine whose clock is ahead would otherwise read a captured send again."""
+    now, arrivals = time.time(), [SentPair(Pair("w", "c", "s"))]
+    async with opened(database_url, now=now - days * DAY_SECONDS) as ledger:
+        await ledger.intake.enqueue(arrivals, once=True)
+        assert await run_cycles(ledger, at_once=1) == [arrivals[0].pair]
+    async with await Ledger.open(database_url, clock=SettableClock(now + 20 * DAY_SECONDS)) as wrong:
+        await wrong.intake.enqueue(arrivals, once=True, trust_clock=True)
+        assert len(await wrong.batches.claim({"w": 1})) == (days > 14)
 
 
 @pytest.mark.parametrize("ahead_seconds", [pytest.param(-3600, marks=pytest.mark.long), 3600])
