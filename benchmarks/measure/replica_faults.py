@@ -4,9 +4,7 @@ Pairs of twenty workspaces arrive through RabbitMQ while replicas are killed. Da
 independently of each other: they are killed, stopped, suspended, or disconnected around a COMMIT, and keys are revoked.
 At the end, the log of the stand-in API, the parts in the bucket and the ledger are compared: each pair has its final
 capture, and no reading was captured twice. ``above the reserve`` is the lowest number of requests that any workspace
-had left above its reserve. At most three requests may use the reserve: replicas that serve the same workspace for a
-moment do not see each other's last request. ``before the deadline`` is the shortest time between a final capture and
-the end of retention.
+had left above its reserve. ``before the deadline`` is the shortest time between a request and the end of retention.
 
 ``python -m benchmarks.torture --replicas 4 --serve rabbitmq --workspaces 20 --store moto --kills 1000`` runs the same
 test, with any seed, and keeps the files of a run that fails.
