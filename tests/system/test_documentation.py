@@ -41,6 +41,7 @@ ELSEWHERE = {
 
 VENDORS = (
     "createuser",
+    "createdb",
     "gcloud",
     "az",
     "aws",
