@@ -64,13 +64,8 @@ def ledger_command(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def reading_command(command: Callable[..., None]) -> Callable[..., None]:
-    """Like ``ledger_command``; the command also gets the ``configured`` workspaces, or None without a configuration."""
+    """Like ``ledger_command``; the command also gets the ``configured`` workspaces by name, or None without a file."""
     return _find_ledger(command, creates=lambda _: False, passes_configured=True)
-
-
-def planning_command(command: Callable[..., None]) -> Callable[..., None]:
-    """Like ``ledger_command``; the command also gets the ``configured_limits``: the strictest of the workspaces."""
-    return _find_ledger(command, creates=lambda _: False, passes_limits=True)
 
 
 def list_command(
@@ -89,7 +84,6 @@ def _find_ledger(
     *,
     passes_configured: bool = False,
     passes_folder: bool = False,
-    passes_limits: bool = False,
 ) -> Callable[..., None]:
 
     @functools.wraps(command)
@@ -111,22 +105,12 @@ def _find_ledger(
         if "workspaces" in arguments:
             arguments["workspaces"] = _choose_workspaces(location, arguments["workspaces"], configured)
         if passes_configured:
-            arguments["configured"] = None if config is None else list(configured)
-        if passes_limits:
-            planned = [configured[name] for name in arguments["workspaces"] if name in configured]
-            arguments["configured_limits"] = _find_strictest_limits(planned)
+            arguments["configured"] = None if config is None else configured
         if passes_folder:
             arguments["rejects_folder"] = get_rejects_folder(out, location)
         command(location=location, **arguments)
 
     return options.ledger(with_location)
-
-
-def _find_strictest_limits(workspaces: "Sequence[Workspace]") -> dict[str, float]:
-    """Return the largest reserve and the smallest rate; empty without workspaces."""
-    if not workspaces:
-        return {}
-    return {"reserve": max(each.reserve for each in workspaces), "max_rate": min(each.max_rate for each in workspaces)}
 
 
 def load_state_file(file: Path) -> LedgerLocation:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from harvester.place import LedgerLocation
 if TYPE_CHECKING:
     from harvester.books import Books
     from harvester.commands.estimate import Estimate
+    from harvester.settings import Workspace
     from harvester.sources import Input, ListOptions, RejectsFile
 
 DEFAULT_LIMITS = {"reserve": 0.2, "max_rate": 1000.0}
@@ -23,7 +25,7 @@ DEFAULT_LIMITS = {"reserve": 0.2, "max_rate": 1000.0}
 
 @click.command()
 @click.argument("pairs", type=options.ListedPlace(), nargs=-1, required=True)
-@ledger_access.planning_command
+@ledger_access.reading_command
 @options.list_workspaces
 @options.list_options
 @options.endpoint
@@ -47,7 +49,7 @@ def plan(
     location: LedgerLocation,
     workspaces: list[str],
     list_options: "ListOptions",
-    configured_limits: dict[str, float],
+    configured: "Mapping[str, Workspace] | None",
     **arguments: Any,
 ) -> None:
     """Estimate the requests, time and quota of a capture.
@@ -62,7 +64,8 @@ def plan(
       harvester plan sends.csv --reserve 0.5
     """
     given = {name: arguments[name] for name in ("limit", "reserve", "max_rate") if arguments[name] is not None}
-    limits = DEFAULT_LIMITS | configured_limits | given
+    planned = [each for name, each in (configured or {}).items() if name in workspaces]
+    limits = DEFAULT_LIMITS | _find_strictest_limits(planned) | given
     estimate, books, listed, rejects, included = asyncio.run(
         _estimate(pairs, location, workspaces, limits, list_options)
     )
@@ -76,6 +79,13 @@ def plan(
         lines = estimate_lines(estimate, **counts, limit=arguments["limit"])
         output.print_lines([*lines, *output.list_lines(listed, rejects, see_file=False)])
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
+
+
+def _find_strictest_limits(workspaces: "Sequence[Workspace]") -> dict[str, float]:
+    """Return the largest reserve and the smallest rate; empty without workspaces."""
+    if not workspaces:
+        return {}
+    return {"reserve": max(each.reserve for each in workspaces), "max_rate": min(each.max_rate for each in workspaces)}
 
 
 async def _estimate(

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import click
@@ -23,7 +24,12 @@ MAX_SENDS = 1000
 @click.option("--workspace", "named", multiple=True, help="Only this workspace; repeat for more.  [default: all]")
 @click.option("--json", is_flag=True, help="Print JSON.")
 def show(
-    ids: tuple[str, ...], location: LedgerLocation, configured: list[str] | None, named: tuple[str, ...], *, json: bool
+    ids: tuple[str, ...],
+    location: LedgerLocation,
+    configured: Collection[str] | None,
+    named: tuple[str, ...],
+    *,
+    json: bool,
 ) -> None:
     """Print the history of a send.
 
