@@ -1,7 +1,7 @@
 """Stores the difference of the clocks, and corrects the ledger once a response has confirmed the time."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -128,8 +128,9 @@ def correct_times(tx: Transaction, workspaces: Sequence[str]) -> dict[str, int]:
     """
     names = encode_values(workspaces)
     reopened = Counter(tx.execute(_reopen_expired(tx.dialect), names).scalars())
-    correct_first_seen(tx, workspaces)
-    for plan, followers in group_by_plan(tx, workspaces).items():
+    plans = group_by_plan(tx, workspaces)
+    _correct_first_seen(tx, plans)
+    for plan, followers in plans.items():
         if plan.readings:
             tx.execute(_plan_again(tx.dialect, plan), encode_values(followers))
     for statement in _move_due(tx.dialect):
@@ -139,7 +140,11 @@ def correct_times(tx: Transaction, workspaces: Sequence[str]) -> dict[str, int]:
 
 def correct_first_seen(tx: Transaction, workspaces: Sequence[str]) -> None:
     """Change a ``first_seen_at`` in the future to the current time, for open pairs without a send time."""
-    for plan, followers in group_by_plan(tx, workspaces).items():
+    _correct_first_seen(tx, group_by_plan(tx, workspaces))
+
+
+def _correct_first_seen(tx: Transaction, plans: Mapping[ReadingPlan, Sequence[str]]) -> None:
+    for plan, followers in plans.items():
         longest = plan.expires_at(tx.now + LARGE_DIFFERENCE_SECONDS)
         tx.execute(_move_first_seen(tx.dialect), encode_values(followers) | {"longest": longest})
 
