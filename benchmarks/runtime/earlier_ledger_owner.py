@@ -1,7 +1,8 @@
 """One owner of a ledger of commit 1268f99, which had other names: executes commands as ``ledger_owner.py`` does.
 
 The arguments are the folder of that version, which must also be on ``PYTHONPATH``, and the ledger's path. A claim of
-that version is a batch, so it claims as many readings at once as a batch has.
+that version is a batch, so it claims as many readings at once as a batch has. It shares no code with
+``ledger_owner.py``: in its process, ``harvester`` and ``benchmarks`` are the packages of that version.
 """
 
 import asyncio

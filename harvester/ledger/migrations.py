@@ -54,7 +54,7 @@ class About:
 
 
 def find_about(tx: Transaction) -> About | None:
-    """Return the id and the schemas of a ledger; None if there is no ledger."""
+    """Return the ledger's id and schemas, or None if the database contains no ledger."""
     if not has_ledger(tx):
         return None
     row = tx.execute(text("SELECT * FROM about")).mappings().first()  # the columns depend on the schema
