@@ -124,7 +124,8 @@ class RabbitMQ(BrokerServer):
         found = []
         async with self._channel() as channel:
             queue = await channel.get_queue(f"{name}.dead")
-            while (message := await queue.get(fail=False)) is not None:
+            # A quorum queue that has just recovered may take longer than the default of five seconds to respond.
+            while (message := await queue.get(fail=False, timeout=60)) is not None:
                 found.append((message.body, message.headers["reason"]))
         return found
 
