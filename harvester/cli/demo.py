@@ -1,5 +1,6 @@
 """The command demo: a capture from a stand-in API, without an account."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,11 +42,13 @@ def demo(out: str, pairs: int, *, verbose: bool) -> None:
     if done.problem is not None:
         raise done.problem
     click.echo(f"\n{build_latest_query(out)}\n{run_latest_query(out)}")
+    program = sys.argv[0] if shutil.which("harvester") is None else "harvester"  # as in an environment not activated
     output.print_lines(
         [
             f"Run these statements in DuckDB to read the parts in {folder / DATASET}.",
+            "A send that used several channels counts in each of them.",
             "Each reading is a snapshot; never sum over readings.",
-            f"To export the same rows: harvester latest {folder}",
+            f"To write the latest rows to a file: {program} latest {folder} -o latest.parquet",
         ]
     )
     sys.exit(done.exit_code)

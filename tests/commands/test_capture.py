@@ -261,7 +261,7 @@ async def test_the_demo_runs_twice_and_shows_the_data(harvester, tmp_path):
         assert "Output: ./demo-out\n" in err
         assert build_latest_query("./demo-out") in out
         assert "never sum over readings" in out
-        assert "harvester latest demo-out" in out.splitlines()[-1]
+        assert "harvester latest demo-out -o latest.parquet" in out.splitlines()[-1]
         left = sorted(path.name for path in (tmp_path / "demo-out").iterdir())
         assert left == [".harvester", "pairs.csv", "send_analytics"]
 
