@@ -42,7 +42,8 @@ def demo(out: str, pairs: int, *, verbose: bool) -> None:
     if done.problem is not None:
         raise done.problem
     click.echo(f"\n{build_latest_query(out)}\n{run_latest_query(out)}")
-    program = sys.argv[0] if shutil.which("harvester") is None else "harvester"  # as in an environment not activated
+    not_found = shutil.which("harvester") is None  # as in an environment that is not activated
+    program = sys.argv[0] if not_found and Path(sys.argv[0]).name == "harvester" else "harvester"
     output.print_lines(
         [
             f"Run these statements in DuckDB to read the parts in {folder / DATASET}.",
