@@ -174,12 +174,12 @@ class Deferred:
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
-    """A reading that was claimed but not requested: it becomes due again unchanged."""
+class Released:
+    """A reading that was claimed but not requested. It becomes due again, unchanged."""
 
 
-Outcome = Captured | Rejected | Deferred | Returned
-"""The outcome of a leased reading. The first two end it; the others return it to the ledger."""
+Outcome = Captured | Rejected | Deferred | Released
+"""The outcome of a leased reading. The first two end it; the others make it due again."""
 
 
 class ReadingOutcome(NamedTuple):

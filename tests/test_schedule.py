@@ -24,7 +24,7 @@ from harvester.model import (
     Reading,
     ReadingOutcome,
     Rejected,
-    Returned,
+    Released,
     SentPair,
     Verdict,
 )
@@ -305,9 +305,9 @@ async def test_a_clock_that_is_set_back_repeats_no_reading(eu):
 
 
 async def test_a_retried_reading_requests_the_same_days(eu):
-    """A returned reading was not requested, so it has no end time yet."""
+    """A released reading was not requested, so it has no end time yet."""
     await eu.enqueue("s", NOW - 1.5 * DAY)
-    await eu.read(outcome=Returned())
+    await eu.read(outcome=Released())
     eu.clock.now += 600
     requested_at = eu.clock.now
     await eu.read(outcome=Deferred("timeout"))
@@ -363,12 +363,12 @@ async def test_a_time_that_arrives_late_repeats_no_captured_reading(eu):
     assert [*read, *(name for _, name in await eu.run_for(13))] == ["d0", "d1", "d2", "d3", "d5", "d8", "d11", "final"]
 
 
-async def test_a_returned_reading_of_a_historical_run_is_due_at_once(eu):
-    """A returned reading is due at once, even if the clock was set back."""
+async def test_a_released_reading_of_a_historical_run_is_due_at_once(eu):
+    """A released reading is due at once, even if the clock was set back."""
     await eu.enqueue("s", once=True)
     readings = await eu.claim()
     eu.clock.now -= 3600
-    await eu.seal(readings, Returned())
+    await eu.seal(readings, Released())
     assert await eu.read() == [("s", ONCE)]
 
 

@@ -25,7 +25,7 @@ from harvester.braze.slots import Slots, unlimited_slots
 from harvester.braze.transport import Response, Transport
 from harvester.clock import Clock, wait_for_event
 from harvester.errors import ExchangeError, Meaning, classify_status
-from harvester.model import SERIES_DAYS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned
+from harvester.model import SERIES_DAYS, Captured, Deferred, Outcome, Pair, Reading, Rejected, Released
 from harvester.observability.redaction import scrub_foreign
 from harvester.observability.traces import NO_SPAN, Span
 
@@ -97,8 +97,8 @@ class Client:
         """Attempt a reading until it has an outcome. Never raises for anything that the API or the network does.
 
         ``get_batch_id`` names the batch that takes a response which has just arrived. The capture is returned without
-        any wait after that. ``permit`` is called right before each request leaves; if it returns False, none does, and
-        the reading is returned.
+        any wait after that. ``permit`` is called right before each request leaves; if it returns False, no request is
+        sent, and the outcome is ``Released``.
         """
         job = _Job(reading, get_batch_id, permit, span)
         try:
@@ -108,7 +108,7 @@ class Client:
             if self._pacer.may_retry():  # tenacity costs too much for the first attempt
                 outcome = await self._retrying(self._attempt, job)
         except (Held, NotPermittedError):
-            return Returned()
+            return Released()
         except Exception as bug:  # noqa: BLE001 - one response must not end the capture of all others
             log.error("bug_found", **locate(bug), **get_names(reading))  # noqa: TRY400 - a trace may quote the key
             return Deferred("bug")
@@ -169,7 +169,7 @@ class Client:
                 else:
                     reason = f"status {response.status}: {self._quote(response)}"
                     self.endpoint.record_refused_key(pair, response.status, reason)
-                    return Returned()
+                    return Released()
         except ExchangeError as error:
             self._record_failure(error)
             job.cause = f"retry_after_{error.cause}"

@@ -19,7 +19,7 @@ OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS = 15.0, 300.0
 THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS = 15.0, 3660.0
 HALTED_SECONDS = 600.0
 REFUSED_SECONDS = 6.0
-"""The time between probes after refusals. It is longer than a worker waits, so that leased readings are returned."""
+"""The time between probes after refusals. ``Pacer.acquire`` does not wait that long, so leased readings are released."""
 
 RETRIES_PER_RESPONSE = 0.2
 _MAX_RETRY_CREDIT = 20.0
@@ -58,7 +58,7 @@ class Hold(NamedTuple):
 
 
 class Held(HarvesterError):  # noqa: N818 - a state to act on, not a failure
-    """No request may be sent for longer than a worker should wait; the reading is returned to the ledger."""
+    """No request may be sent for longer than ``Pacer.acquire`` waits, so the reading is released."""
 
     def __init__(self, hold: Hold) -> None:
         """Create the error of this hold."""

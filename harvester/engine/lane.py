@@ -91,7 +91,7 @@ class Lane:
             or self._should_give_up(hold)
             or not await self._shared.uploader.wait_for_room(self.workspace)
         )
-        if ending or hold is not None or self.requests.returned:
+        if ending or hold is not None or self.requests.to_release:
             await self.requests.release()
             self._exhausted = False
         await self._shared.halts.record(self.workspace, self._endpoint, captured=self.requests.captured)

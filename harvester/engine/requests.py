@@ -9,7 +9,7 @@ from typing import Self
 from harvester.engine.lease import Lease
 from harvester.engine.shared import Shared
 from harvester.engine.workspaces import WorkspaceAccess
-from harvester.model import Captured, Outcome, Reading, Returned
+from harvester.model import Captured, Outcome, Reading, Released
 
 
 class Requests:
@@ -20,7 +20,7 @@ class Requests:
 
     def __init__(self, access: WorkspaceAccess, shared: Shared, wake: Callable[[], None]) -> None:
         """Begin without readings."""
-        self.returned: list[Reading] = []
+        self.to_release: list[Reading] = []
         """Readings that were not requested after all, to be released."""
         self.captured = False
         """Whether any reading was captured."""
@@ -36,7 +36,7 @@ class Requests:
     @property
     def busy(self) -> bool:
         """Whether a reading is claimed that has no outcome yet."""
-        return self._tasks > 0 or bool(self._unsent) or bool(self.returned)
+        return self._tasks > 0 or bool(self._unsent) or bool(self.to_release)
 
     @property
     def unsent(self) -> int:
@@ -54,8 +54,8 @@ class Requests:
 
     async def release(self) -> None:
         """Release the readings that are not requested yet, at once and unchanged. Raises ``LedgerError``."""
-        readings = [*self.returned, *(reading for reading, _ in self._unsent)]
-        self.returned, self._refill_below = [], 0
+        readings = [*self.to_release, *(reading for reading, _ in self._unsent)]
+        self.to_release, self._refill_below = [], 0
         self._unsent.clear()
         if readings:
             self._shared.capacity.free(len(readings))
@@ -80,7 +80,7 @@ class Requests:
             self._shared.spawn(self._work())
 
     async def _work(self) -> None:
-        """Turn one reading after the other into an outcome, until none is left or one is returned."""
+        """Turn one reading after the other into an outcome, until none is left or one is released."""
         self._starting -= 1
         try:
             while self._unsent:
@@ -91,8 +91,8 @@ class Requests:
                     outcome = await self._shared.time.send(
                         reading.pair.workspace, offset, partial(self._capture, reading, departure)
                     )
-                if isinstance(outcome, Returned):
-                    self.returned.append(reading)
+                if isinstance(outcome, Released):
+                    self.to_release.append(reading)
                     return
                 self.captured |= isinstance(outcome, Captured)
                 await self._shared.committer.add(reading, outcome)
@@ -100,7 +100,7 @@ class Requests:
                 await asyncio.sleep(0)  # other tasks handle their responses first
         finally:
             self._tasks -= 1
-            if self.returned or not self.busy:
+            if self.to_release or not self.busy:
                 self._wake()
 
     async def _capture(self, reading: Reading, departure: "_Departure") -> Outcome:

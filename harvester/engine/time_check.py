@@ -14,7 +14,7 @@ from harvester.braze.client import Client
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, format_difference
 from harvester.health import Component, Condition
 from harvester.ledger import Ledger
-from harvester.model import Outcome, Pair, Returned
+from harvester.model import Outcome, Pair, Released
 
 TURN_SECONDS = 5.0
 MAX_TIME_REQUESTS = 3
@@ -54,7 +54,7 @@ class TimeCheck:
         return abs(self._clock.offset - since) > LARGE_DIFFERENCE_SECONDS
 
     async def send(self, workspace: str, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        """Make a request unless the clock has moved; returns its outcome, or ``Returned`` if the clock moves meanwhile.
+        """Make a request unless the clock has moved; returns its outcome, or ``Released`` if the clock moves meanwhile.
 
         Until a response has confirmed the time, one request is made at a time: a wrong clock makes all of them void. A
         request that hangs delays the others only for ``TURN_SECONDS``.
@@ -86,13 +86,13 @@ class TimeCheck:
 
     async def _send(self, workspace: str, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
         if self.moved(since):
-            return Returned()
+            return Released()
         outcome = await request()
         void = self.moved(since) or self._clock.in_doubt
         self._answered = self._clock.confirmed or not void
         if not void:
             self._record_witness(workspace)
-        return Returned() if void else outcome
+        return Released() if void else outcome
 
     async def may_expire(self, workspace: str, find_client: Callable[[], Client | None]) -> bool:
         """Return whether pairs of a workspace may expire: the time is right for it too.

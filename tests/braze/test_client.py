@@ -20,7 +20,7 @@ from harvester.braze.transport import Response
 from harvester.engine.engine import Engine
 from harvester.errors import ExchangeError
 from harvester.ledger import Ledger
-from harvester.model import Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned, SentPair, Verdict
+from harvester.model import Captured, Deferred, Outcome, Pair, Reading, Rejected, Released, SentPair, Verdict
 from harvester.settings import Settings, Workspace
 from harvester.signals import GRACE_SECONDS
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
@@ -124,7 +124,7 @@ def test_a_429_costs_no_attempt():
 
 
 def test_no_attempt_leaves_without_permission():
-    """Permission is asked before each attempt. Without it, the reading is returned, and later ones are not delayed."""
+    """Permission is asked before each attempt. Without it, the reading is released, and later ones are not delayed."""
     transport, permissions = ScriptedTransport([503, 200]), iter([True, False])
 
     async def capture() -> list[Outcome]:
@@ -135,7 +135,7 @@ def test_no_attempt_leaves_without_permission():
         return [lost, await client.capture(reading(2), get_batch_id=lambda: "b")]
 
     lost, captured = run_virtual(capture())
-    assert (lost, type(captured), transport.request_count) == (Returned(), Captured, 2)
+    assert (lost, type(captured), transport.request_count) == (Released(), Captured, 2)
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 422])
@@ -147,10 +147,10 @@ def test_a_refused_pair_is_rejected_at_once_with_its_reason(status):
 
 
 @pytest.mark.parametrize("status", [401, 403, 415])
-def test_a_refused_key_halts_the_workspace_and_the_reading_is_returned(status):
+def test_a_refused_key_halts_the_workspace_and_the_reading_is_released(status):
     """One refused request halts the workspace. The reading is unchanged, and the reason does not contain the key."""
     (outcome,), transport, client = capture_all([status])
-    assert outcome == Returned()
+    assert outcome == Released()
     assert transport.request_count == 1
     assert str(status) in client.endpoint.halt.reason
     assert "canary" not in client.endpoint.halt.reason
@@ -191,7 +191,7 @@ def test_if_everything_fails_there_are_few_more_requests_than_readings():
 
 
 def test_a_stop_ends_the_wait_between_attempts():
-    """A stop returns a reading that waits for its next attempt."""
+    """A stop releases a reading that waits for its next attempt."""
 
     async def stopped() -> tuple:
         clock = VirtualClock()
@@ -202,7 +202,7 @@ def test_a_stop_ends_the_wait_between_attempts():
         client.stop()
         return await task
 
-    assert run_virtual(stopped()) == Returned()
+    assert run_virtual(stopped()) == Released()
 
 
 def test_no_log_line_contains_the_key_or_a_control_character():
@@ -274,7 +274,7 @@ def test_a_run_ends_within_a_minute_if_the_endpoint_never_responds(tmp_path):
 
 
 def test_only_a_small_batch_is_leased_before_the_first_response(tmp_path):
-    """Before the first response a kill costs little; once the quota is known, a minute of readings is leased."""
+    """Before the first response a kill costs little; once the quota is known, readings for five seconds are leased."""
     leased: list[int] = []
 
     class Slow(ScriptedTransport):
@@ -333,12 +333,12 @@ def test_a_bug_of_ours_defers_only_its_own_reading():
 def test_a_response_to_a_request_sent_before_a_halt_does_not_end_it():
     """A key is revoked while earlier requests still succeed: the run ends as halted, not as partial."""
     outcomes, _, client = capture_all([200, 403, 200], readings=1, concurrent=2)
-    assert [type(each) for each in outcomes] == [Captured, Returned, Captured]
+    assert [type(each) for each in outcomes] == [Captured, Released, Captured]
     assert "403" in client.endpoint.halt.reason
 
 
 def test_a_probe_that_succeeds_ends_a_halt():
     """The success of a request that was sent after the halt shows that the key works again."""
     outcomes, _, client = capture_all([200, 403, 200, 200], readings=1, concurrent=3)
-    assert [type(each) for each in outcomes] == [Captured, Returned, Captured, Captured]
+    assert [type(each) for each in outcomes] == [Captured, Released, Captured, Captured]
     assert client.endpoint.halt is None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from harvester.ledger import Ledger
 from harvester.ledger.known_pairs import SAME_SEND_SECONDS
-from harvester.model import GRACE_SECONDS, Captured, Deferred, Outcome, Reading, Rejected, Returned, Verdict
+from harvester.model import GRACE_SECONDS, Captured, Deferred, Outcome, Reading, Rejected, Released, Verdict
 from harvester.schedule import FINAL, ONCE, SINGLE_READING_PLAN, ReadingPlan, deferral_seconds
 
 NOW = 1_767_225_600.0
@@ -16,7 +16,7 @@ OUTCOMES: dict[str, Outcome] = {
     "captured": Captured(Verdict.ACTIVITY, NOW, b"", 1),
     "rejected": Rejected("status_400", "no"),
     "deferred": Deferred("timeout"),
-    "returned": Returned(),
+    "released": Released(),
 }
 
 

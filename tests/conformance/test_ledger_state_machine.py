@@ -28,7 +28,7 @@ from harvester.model import (
     Part,
     Reading,
     ReadingOutcome,
-    Returned,
+    Released,
     SentPair,
 )
 from harvester.simulator.virtual_time import VirtualLoop
@@ -215,14 +215,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(workspace=WORKSPACES, name=OWNERS, days=st.sampled_from([-20.0, -3.0, 3.0, 20.0, 90.0]))
     def claim_with_a_wrong_clock(self, workspace, name, days):
-        """Pairs that an unconfirmed clock leased are returned unchanged after the first response shows the time."""
+        """Pairs that an unconfirmed clock leased are released unchanged after the first response shows the time."""
         wrong = self.enter(name).ledger
         right, self.clock.now, wrong.clock.confirmed = self.now, self.now + days * DAY_SECONDS, False
         readings = self.run(wrong.batches.claim({workspace: 9}))
         self.clock.now, wrong.clock.confirmed = right, True
-        returned = [ReadingOutcome(reading, Returned()) for reading in readings]
+        released = [ReadingOutcome(reading, Released()) for reading in readings]
         batch = Batch.open(self.now)
-        assert self.run(wrong.batches.seal([(batch, returned, [])]))
+        assert self.run(wrong.batches.seal([(batch, released, [])]))
         self.empty.add(batch.id)
         for reading in readings:
             assert self.expected[reading.pair].state == "open"

@@ -3,7 +3,7 @@
 import pytest
 
 from harvester.ledger import Ledger
-from harvester.model import DATASET, DAY_SECONDS, Deferred, Probe, ReadingOutcome, Rejected, Returned
+from harvester.model import DATASET, DAY_SECONDS, Deferred, Probe, ReadingOutcome, Rejected, Released
 from harvester.schedule import ReadingPlan
 from tests.support.clocks import SettableClock
 from tests.support.ledger_cycles import NOW, capture, list_sends
@@ -43,7 +43,7 @@ async def test_no_frequent_method_reads_all_rows_of_a_table(ledger, database_url
         assert len(readings) == 5
         (probe,) = await batches.claim({}, {"w": Probe(refused=())})
         batch, outcomes, parts = capture(readings[:2])
-        others = (Rejected("status_400", "no"), Deferred("timeout"), Returned())
+        others = (Rejected("status_400", "no"), Deferred("timeout"), Released())
         outcomes += [ReadingOutcome(*each) for each in zip(readings[2:], others, strict=True)]
         assert await batches.seal([(batch, outcomes, parts)])
         await batches.list_sealed_parts(batch.id)

@@ -21,7 +21,7 @@ from harvester.datasets import write_latest
 from harvester.engine.batch_in_progress import BatchInProgress
 from harvester.errors import ExchangeError, UsageError
 from harvester.ledger import EnqueueResult, Ledger
-from harvester.model import Batch, Captured, Deferred, Outcome, Pair, Reading, Rejected, Returned, SentPair
+from harvester.model import Batch, Captured, Deferred, Outcome, Pair, Reading, Rejected, Released, SentPair
 from harvester.simulator.virtual_time import VirtualClock, run_virtual
 from harvester.sources import Input, RejectsFile
 from harvester.sources.brokers import Delivery
@@ -212,7 +212,7 @@ def check_outcomes(folder: Path, outcomes: Sequence[Outcome]) -> None:
     """Every capture is in the latest view; every refusal has a printable reason."""
     captured = {f"s{number}" for number, each in enumerate(outcomes) if isinstance(each, Captured)}
     for each in outcomes:
-        assert isinstance(each, Captured | Rejected | Deferred | Returned)
+        assert isinstance(each, Captured | Rejected | Deferred | Released)
         assert not isinstance(each, Deferred) or each.cause != "bug"
         assert not isinstance(each, Rejected) or each.detail.isprintable()
     if not captured:
