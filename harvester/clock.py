@@ -61,13 +61,13 @@ class Bounds(NamedTuple):
     high: float
 
     @classmethod
-    def from_date(cls, date: float, *, received: float, departed: float = -math.inf) -> "Bounds":
+    def from_date(cls, date: float, *, received: float, sent: float = -math.inf) -> "Bounds":
         """Bound the offset by one response.
 
         ``Date`` has whole seconds. Braze's time was therefore between ``date`` and a second later, at some moment
         between the request and the response.
         """
-        return cls(date - received, date + 1 - departed)
+        return cls(date - received, date + 1 - sent)
 
     def intersect(self, other: "Bounds") -> "Bounds":
         """Return the intersection of two bounds; if it is empty, since clocks drift, ``other``, the newer one."""
@@ -143,11 +143,11 @@ class BrazeClock:
         """Whether the machine's wall clock has jumped against its monotonic clock since the last response."""
         return self.confirmed and abs(self._offset_of_machine() - self._machine_offset) > LARGE_DIFFERENCE_SECONDS
 
-    def observe(self, date: float | None, *, departed: float, received: float) -> None:
-        """Learn from the ``Date`` of a response; ``departed`` and ``received`` are monotonic seconds."""
+    def observe(self, date: float | None, *, sent: float, received: float) -> None:
+        """Learn from the ``Date`` of a response to a request; ``sent`` and ``received`` are monotonic seconds."""
         if date is None:
             return
-        bounds = Bounds.from_date(date, departed=departed, received=received)
+        bounds = Bounds.from_date(date, sent=sent, received=received)
         if bounds.is_near(self.offset):
             self._believe(bounds, self.offset)
         elif (self.jumped or not self.confirmed) and bounds.is_near(self._offset_of_machine()):

@@ -85,7 +85,7 @@ async def eu(tmp_path):
     clock = SettableClock(NOW)
     async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
         await ledger.intake.set_plan("eu", PLAN)
-        ledger.clock.observe(NOW, departed=NOW, received=NOW)
+        ledger.clock.observe(NOW, sent=NOW, received=NOW)
         yield Workspace(ledger, clock)
 
 
@@ -566,7 +566,7 @@ async def test_readings_that_an_earlier_version_paused_or_leased_are_read_again(
         connection.executescript((Path(__file__).parent / "ledgers" / f"schema-{schema}.sql").read_text())
     assert [state for (state,) in query(path, OPEN_STATES)] == states
     async with await Ledger.open(path, clock=clock) as ledger:
-        ledger.clock.observe(NOW, departed=NOW, received=NOW)
+        ledger.clock.observe(NOW, sent=NOW, received=NOW)
         eu = Workspace(ledger, clock)
         assert await eu.read() == [("s0", "d0")]
         assert await eu.run_for(1.1) == [("s0", "d1"), ("s1", "d2")]

@@ -119,7 +119,7 @@ async def main() -> None:
     location = DatabaseUrl(sys.argv[1]) if sys.argv[1].startswith("postgresql:") else Path(sys.argv[1])
     async with await Ledger.open(location, clock=clock) as ledger:
         now = clock.monotonic()
-        ledger.clock.observe(clock.wall(), departed=now, received=now)
+        ledger.clock.observe(clock.wall(), sent=now, received=now)
         await ledger.batches.register()
         owner = Owner(ledger, clock)
         print("ready", flush=True)

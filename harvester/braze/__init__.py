@@ -1,1 +1,1 @@
-"""The requests of one workspace to Braze: when each may leave, what its response means, and when it is repeated."""
+"""The requests of one workspace to Braze: when each may be sent, what its response means, and when it is repeated."""

@@ -1,4 +1,4 @@
-"""Admits a request: its workspace's pacer lets it go, the process has a slot for it, and its reading is leased."""
+"""Admits a request: its workspace's pacer permits it, the process has a slot for it, and its reading is leased."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,14 @@ from harvester.errors import HarvesterError
 
 
 class NotPermittedError(HarvesterError):
-    """A request may not leave any more; its reading is returned to the ledger."""
+    """A request may not be sent any more; its reading is released."""
 
 
 async def admit(pacer: Pacer, slots: Slots, *, deadline: float, permit: Callable[[], bool]) -> int:
-    """Wait until a request may leave; returns its slot. The request must leave without any further wait.
+    """Wait until a request may be sent; returns its slot. Send the request without any further wait.
 
-    ``permit`` is asked last, since the wait may take seconds. Raises ``Held``, and ``NotPermittedError`` if it is
-    False.
+    ``permit`` is called last, since the wait may take seconds. Raises ``Held``, and ``NotPermittedError`` if ``permit``
+    returns False.
     """
     slot = slots.take(await pacer.acquire())
     if slot is None:

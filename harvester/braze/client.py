@@ -97,7 +97,7 @@ class Client:
         """Attempt a reading until it has an outcome. Never raises for anything that the API or the network does.
 
         ``get_batch_id`` names the batch that takes a response which has just arrived. The capture is returned without
-        any wait after that. ``permit`` is called right before each request leaves; if it returns False, no request is
+        any wait after that. ``permit`` is called right before each request is sent; if it returns False, no request is
         sent, and the outcome is ``Released``.
         """
         job = _Job(reading, get_batch_id, permit, span)

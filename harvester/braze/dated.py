@@ -15,9 +15,9 @@ class DatedTransport:
 
     async def send_series(self, pair: Pair, *, length_days: int, ending_at: float) -> Response:
         """Send one request, and report the response's ``Date`` to the clock (see the protocol)."""
-        departed = self._clock.monotonic()
+        sent = self._clock.monotonic()
         response = await self._transport.send_series(pair, length_days=length_days, ending_at=ending_at)
-        self._clock.observe(response.quota.server_time, departed=departed, received=self._clock.monotonic())
+        self._clock.observe(response.quota.server_time, sent=sent, received=self._clock.monotonic())
         return response
 
     def use_key(self, api_key: str) -> bool:

@@ -19,7 +19,7 @@ OVERLOAD_FIRST_SECONDS, OVERLOAD_MAX_SECONDS = 15.0, 300.0
 THROTTLED_FIRST_SECONDS, THROTTLED_MAX_SECONDS = 15.0, 3660.0
 HALTED_SECONDS = 600.0
 REFUSED_SECONDS = 6.0
-"""The time between probes after refusals. ``Pacer.acquire`` does not wait that long, so leased readings are released."""
+"""The time between probes after refusals: longer than ``Pacer.acquire`` waits, so leased readings are released."""
 
 RETRIES_PER_RESPONSE = 0.2
 _MAX_RETRY_CREDIT = 20.0

@@ -143,14 +143,14 @@ class Pacer:
         self._changed.set()
 
     def cancel(self) -> None:
-        """Take back an ``acquire`` whose request did not leave, instead of a ``release``."""
+        """Undo an ``acquire`` whose request was not sent. Call it instead of ``release``."""
         self._traffic.in_flight -= 1
         self._traffic.requests -= 1
         self._changed.set()
 
     @contextmanager
     def waiting_for_slot(self) -> Iterator[None]:
-        """Let no further request leave while one that was acquired waits for a slot of the process."""
+        """Send no further request while one that was acquired waits for a slot of the process."""
         self._traffic.without_slot += 1
         try:
             yield
@@ -228,11 +228,11 @@ class Pacer:
         """Return how many requests can be made within some seconds, ``concurrency`` at a time."""
         return self._limits.count_requests_within(seconds, self._clock.monotonic(), concurrency=concurrency)
 
-    def count_leaving_soon(self) -> int:
+    def count_for_next_slice(self) -> int:
         """Return how many requests should wait in the queue for the next slice; at least 1."""
         now = self._clock.monotonic()
-        of_a_slice = math.ceil(max(0.0, self._limits.find_pace(now)) * SLICE_SECONDS)
-        return max(1, min(of_a_slice, self._limits.count_free(now)))
+        in_a_slice = math.ceil(max(0.0, self._limits.find_pace(now)) * SLICE_SECONDS)
+        return max(1, min(in_a_slice, self._limits.count_free(now)))
 
     def state(self) -> PaceState:
         """Return the current state."""

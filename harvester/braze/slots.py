@@ -1,7 +1,7 @@
 """The slots of a process: how many requests of all its workspaces may be in flight.
 
-A request takes a slot only when its workspace's pacer lets it go, so a workspace that waits holds none. A request that
-lasts gives its slot to others: otherwise a few workspaces whose requests hang would hold every slot.
+A request takes a slot only when its workspace's pacer permits it, so a workspace that waits holds none. A slow request
+gives its slot to others: otherwise a few workspaces whose requests hang would hold every slot.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class Slots:
         slot: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._number += 1
         heappush(self._waiting, (deadline, self._number, slot))
-        self._hand_out()
+        self._grant_free_slots()
         try:
             return await slot
         except asyncio.CancelledError:
@@ -55,7 +55,7 @@ class Slots:
             del self._taken[slot]
             self._free += 1
             if self._waiting:
-                self._hand_out()
+                self._grant_free_slots()
 
     def stop(self) -> None:
         """End every wait."""
@@ -70,7 +70,7 @@ class Slots:
     def _held(self) -> Held:
         return Held(Hold(HoldCause.STOPPING, self._clock.monotonic()))
 
-    def _hand_out(self) -> None:
+    def _grant_free_slots(self) -> None:
         """Grant free slots to waiting requests; repeat this when the oldest request becomes slow."""
         now = self._clock.monotonic()
         while self._waiting and (self._waiting[0][2].done() or self._find_free(now)):
@@ -80,7 +80,7 @@ class Slots:
         if self._waiting and self._timer is None:
             oldest = next(iter(self._taken.values()), now)
             wait_seconds = max(oldest + SLOW_SECONDS - now, 0.001)
-            self._timer = asyncio.get_running_loop().call_later(wait_seconds, self._end_timer)
+            self._timer = asyncio.get_running_loop().call_later(wait_seconds, self._on_timer)
 
     def _grant(self, now: float) -> int:
         self._free -= 1
@@ -88,9 +88,9 @@ class Slots:
         self._taken[self._number] = now
         return self._number
 
-    def _end_timer(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        self._hand_out()
+        self._grant_free_slots()
 
     def _find_free(self, now: float) -> bool:
         """Return whether a slot is free, if necessary that of the oldest request because it is slow."""

@@ -121,7 +121,7 @@ class Dispatcher:
         if not self._served.joined or not await self._served.refresh():
             return
         for name, lane in self.lanes.items():
-            lane.leaving = name not in self._served
+            lane.reassigned = name not in self._served
             lane.wake(due=True)
         self._next_poll = 0.0
         self._changed.set()

@@ -53,8 +53,8 @@ class Lane:
         """Whether the last claim returned everything that was due."""
         self.more_due = False
         """Whether more readings may be due than when it decided last."""
-        self.leaving = False
-        """Whether it ends because another process serves its workspace now."""
+        self.reassigned = False
+        """Whether it ends because its workspace is assigned to another process now."""
         self._last_reported: tuple[str, int] | None = None
 
     @property
@@ -87,7 +87,7 @@ class Lane:
         ending = (
             self._shared.is_stopping()
             or self.retired
-            or self.leaving
+            or self.reassigned
             or self._should_give_up(hold)
             or not await self._shared.uploader.wait_for_room(self.workspace)
         )

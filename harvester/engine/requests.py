@@ -15,7 +15,7 @@ from harvester.model import Captured, Outcome, Reading, Released
 class Requests:
     """Makes requests in the order of the claims. It calls ``wake`` when its lane has something to decide.
 
-    A task exists only for a request that is in flight, is retried, or may leave soon.
+    A task exists only for a request that is in flight, is retried, or may be sent soon.
     """
 
     def __init__(self, access: WorkspaceAccess, shared: Shared, wake: Callable[[], None]) -> None:
@@ -29,8 +29,8 @@ class Requests:
         self._wake = wake
         self._unsent: deque[tuple[Reading, float]] = deque()
         self._tasks = 0
-        self._starting = self.leaving = 0
-        """The tasks that have not begun yet, and those whose request has not left yet."""
+        self._starting = self.waiting_to_send = 0
+        """The tasks that have not begun yet, and those that have not sent the first request of their reading yet."""
         self._refill_below = 0
 
     @property
@@ -68,12 +68,12 @@ class Requests:
         self._unsent = deque(kept)
 
     def start_tasks(self) -> None:
-        """Start as many tasks as may leave soon."""
+        """Start as many tasks as may send a request soon."""
         concurrency = self._shared.workspaces.settings.concurrency
         if not self._unsent or self._tasks >= concurrency:
             return
-        waiting = self._starting + self.leaving
-        more = min(self._access.pacer.count_leaving_soon() - waiting, concurrency - self._tasks)
+        waiting = self._starting + self.waiting_to_send
+        more = min(self._access.pacer.count_for_next_slice() - waiting, concurrency - self._tasks)
         for _ in range(min(more, len(self._unsent) - self._starting)):
             self._tasks += 1
             self._starting += 1
@@ -87,9 +87,9 @@ class Requests:
                 reading, offset = self._unsent.popleft()
                 if len(self._unsent) == self._refill_below - 1:
                     self._wake()
-                with _Departure(self, reading, self._shared.lease) as departure:
+                with _SendPermit(self, reading, self._shared.lease) as permit:
                     outcome = await self._shared.time.send(
-                        reading.pair.workspace, offset, partial(self._capture, reading, departure)
+                        reading.pair.workspace, offset, partial(self._capture, reading, permit)
                     )
                 if isinstance(outcome, Released):
                     self.to_release.append(reading)
@@ -103,11 +103,11 @@ class Requests:
             if self.to_release or not self.busy:
                 self._wake()
 
-    async def _capture(self, reading: Reading, departure: "_Departure") -> Outcome:
+    async def _capture(self, reading: Reading, permit: "_SendPermit") -> Outcome:
         opened, pair = self._shared.committer.open_batch(reading.pair.workspace), reading.pair
         span = opened.span.child("capture", campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name)
         outcome = await self._access.client.capture(
-            reading, get_batch_id=lambda: self._get_batch_id(pair.workspace), permit=departure.permit, span=span
+            reading, get_batch_id=lambda: self._get_batch_id(pair.workspace), permit=permit.check, span=span
         )
         span.end(outcome=type(outcome).__name__.lower())
         return outcome
@@ -116,34 +116,35 @@ class Requests:
         return self._shared.committer.open_batch(workspace).batch.id
 
 
-class _Departure:
-    """Counts a reading in ``leaving`` until its first request leaves, and lets none leave once its lease is over.
+class _SendPermit:
+    """Permits the requests of a reading while its lease lasts, and counts it in ``waiting_to_send`` before the first.
 
-    It decides at the last moment: a request may wait for seconds, and a suspended process loses its readings meanwhile.
+    ``check`` is called at the last moment: a request may wait for seconds, and a suspended process loses its readings
+    meanwhile.
     """
 
-    __slots__ = ("_lease", "_left", "_reading", "_requests")
+    __slots__ = ("_lease", "_reading", "_requests", "_sent")
 
     def __init__(self, requests: Requests, reading: Reading, lease: Lease) -> None:
         self._requests = requests
         self._reading = reading
         self._lease = lease
-        self._left = False
+        self._sent = False
 
     def __enter__(self) -> Self:
-        self._requests.leaving += 1
+        self._requests.waiting_to_send += 1
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._left:
-            self._requests.leaving -= 1
+        if not self._sent:
+            self._requests.waiting_to_send -= 1
 
-    def permit(self) -> bool:
-        """Return whether a request may leave now, and record the first one that does."""
+    def check(self) -> bool:
+        """Return whether a request may be sent now, and record the first one that is."""
         if not self._lease.covers(self._reading):
             return False
-        if not self._left:
-            self._left = True
-            self._requests.leaving -= 1
+        if not self._sent:
+            self._sent = True
+            self._requests.waiting_to_send -= 1
             self._requests.start_tasks()
         return True

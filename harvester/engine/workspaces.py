@@ -145,7 +145,7 @@ class Workspaces(Collection[str]):
         return found
 
     def _retire(self, name: str) -> None:
-        """Let no further request leave with the access to a workspace; those in flight may end, for a few seconds."""
+        """Send no further request with the access to a workspace; those in flight may end, for a few seconds."""
         access = self._access.pop(name, None)
         if access is not None:
             access.retired = True
@@ -207,7 +207,7 @@ class Workspaces(Collection[str]):
             await access.transport.close()
 
     def stop(self) -> None:
-        """Let no further request leave; those in flight may end, for a few seconds."""
+        """Send no further request; those in flight may end, for a few seconds."""
         self._stopped = True
         self._slots.stop()
         for access in self._access.values():

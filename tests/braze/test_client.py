@@ -123,7 +123,7 @@ def test_a_429_costs_no_attempt():
     assert transport.request_count == 7
 
 
-def test_no_attempt_leaves_without_permission():
+def test_no_attempt_is_made_without_permission():
     """Permission is asked before each attempt. Without it, the reading is released, and later ones are not delayed."""
     transport, permissions = ScriptedTransport([503, 200]), iter([True, False])
 

@@ -69,7 +69,7 @@ def pruned_ledger(tmp_path):
 
     async def fill() -> None:
         async with await Ledger.open(path, clock=clock) as ledger:
-            ledger.clock.observe(clock.now, departed=clock.now, received=clock.now)
+            ledger.clock.observe(clock.now, sent=clock.now, received=clock.now)
             await ledger.upkeep.save_dataset("./harvest", "d")
             for _ in range(3):
                 batch = Batch.open(clock.now)

@@ -12,7 +12,7 @@ async def test_pruned_parts_are_counted_but_not_reported_as_missing(tmp_path):
     clock, folder = SettableClock(1_795_527_667.0), tmp_path / DATASET / "captured_date=2026-11-20"
     folder.mkdir(parents=True)
     async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
-        ledger.clock.observe(clock.now, departed=clock.now, received=clock.now)
+        ledger.clock.observe(clock.now, sent=clock.now, received=clock.now)
         for number in range(3):
             batch, name = Batch.open(clock.now), f"{DATASET}/{folder.name}/{number}.ndjson.zst"
             await ledger.batches.seal([(batch, [], [Part(DATASET, name, "0", 7, 1, b"x", "d")])])

@@ -102,7 +102,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def open_ledger(self) -> Ledger:
         """Open the ledger as an owner whose time is confirmed."""
         ledger = self.run(Ledger.open(self.location, clock=self.clock, jitter=NoJitter()))
-        ledger.clock.observe(self.now, departed=self.now, received=self.now)
+        ledger.clock.observe(self.now, sent=self.now, received=self.now)
         return ledger
 
     def run(self, method):

@@ -488,9 +488,9 @@ def test_the_error_of_the_time_is_at_most_a_round_trip_and_a_second(offset, wron
     machine = ManualClock(offset + 1000.0 + wrong)
     clock = BrazeClock(machine)
     for pause, trip, when in trips:
-        departed = machine.ticks + pause
-        machine.ticks, machine.now = departed + trip, machine.now + pause + trip
-        clock.observe(math.floor(offset + departed + when * trip), departed=departed, received=machine.ticks)
+        sent = machine.ticks + pause
+        machine.ticks, machine.now = sent + trip, machine.now + pause + trip
+        clock.observe(math.floor(offset + sent + when * trip), sent=sent, received=machine.ticks)
     longest = max(trip for _, trip, _ in trips)
     assert clock.confirmed
     assert abs(clock.wall() - (offset + machine.ticks)) <= longest + 1.001
@@ -502,7 +502,7 @@ def test_the_machines_time_is_used_while_it_agrees_with_the_responses():
     """If the machine's clock is right, a ``Date`` in whole seconds does not make the time less exact."""
     machine = ManualClock(5000.4)
     clock = BrazeClock(machine)
-    clock.observe(5000.0, departed=999.9, received=1000.1)
+    clock.observe(5000.0, sent=999.9, received=1000.1)
     assert (clock.confirmed, clock.wall(), clock.difference) == (True, 5000.4, 0.0)
 
 
@@ -511,17 +511,17 @@ def test_the_time_is_corrected_rarely_after_a_few_corrections():
     machine = ManualClock(5000.0)
     clock = BrazeClock(machine)
     for number in range(400):
-        clock.observe(5000.0 + number // 2 % 2 * DAY, departed=machine.ticks, received=machine.ticks + 0.1)
+        clock.observe(5000.0 + number // 2 % 2 * DAY, sent=machine.ticks, received=machine.ticks + 0.1)
     assert clock.moves <= MAX_MOVES
     machine.ticks += HOUR
     for _ in range(2):
-        clock.observe(9 * DAY, departed=machine.ticks, received=machine.ticks)
+        clock.observe(9 * DAY, sent=machine.ticks, received=machine.ticks)
     assert abs(clock.wall() - 9 * DAY) < 2
 
 
 def test_bounds_narrow_and_newer_ones_replace_contradicting_ones():
     """The bounds follow a clock that drifts by seconds in months."""
-    assert Bounds.from_date(100.0, received=10.0, departed=9.5) == (90.0, 91.5)
+    assert Bounds.from_date(100.0, received=10.0, sent=9.5) == (90.0, 91.5)
     assert Bounds(90.0, 91.5).intersect(Bounds(89.8, 90.4)) == (90.0, 90.4)
     assert Bounds(90.0, 91.5).intersect(Bounds(93.0, 94.0)) == (93.0, 94.0)
 
@@ -538,7 +538,7 @@ async def test_a_comparison_is_outdated_after_the_clock_was_set(tmp_path):
     async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
         assert "not compared" in clock_line(ledger.clock_difference or ledger.outdated_difference)
         now = ledger.clock.monotonic()
-        ledger.clock.observe(ledger.clock.wall(), departed=now, received=now)
+        ledger.clock.observe(ledger.clock.wall(), sent=now, received=now)
         await ledger.save_clock_difference()
         measured_at = ledger.clock_difference.measured_at
     async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(-3 * DAY)) as ledger:

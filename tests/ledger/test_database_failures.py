@@ -38,7 +38,7 @@ each_fault = pytest.mark.parametrize(
 async def opened(location, *, now=NOW):
     """Open a ledger whose time is confirmed."""
     async with await Ledger.open(location, clock=SettableClock(now)) as ledger:
-        ledger.clock.observe(now, departed=now, received=now)
+        ledger.clock.observe(now, sent=now, received=now)
         ledger.keep_trying()
         yield ledger
 
@@ -350,7 +350,7 @@ async def test_owners_share_the_connections_of_pgbouncer(postgresql, pgbouncer_p
 async def test_the_wrong_clock_of_a_machine_is_not_assumed_on_another_one(database_url):
     """Otherwise, a replica with a right clock would plan and expire pairs by a wrong one until its first response."""
     async with await Ledger.open(database_url, clock=SettableClock(NOW + 20 * DAY_SECONDS)) as wrong:
-        wrong.clock.observe(NOW, departed=NOW + 20 * DAY_SECONDS, received=NOW + 20 * DAY_SECONDS)
+        wrong.clock.observe(NOW, sent=NOW + 20 * DAY_SECONDS, received=NOW + 20 * DAY_SECONDS)
         assert round(wrong.clock.wall() - NOW) == 0
         await wrong.save_clock_difference()
     async with await Ledger.open(database_url, clock=SettableClock(NOW + 20 * DAY_SECONDS)) as right:

@@ -172,7 +172,7 @@ async def test_a_claim_makes_only_a_page_of_overdue_readings_due(location):
         await ledger.intake.set_plan("w", ReadingPlan((1.0, 13.0)))
         await ledger.intake.enqueue([SentPair(pair(number), NOW) for number in range(PAGE + 10)])
         clock.now += 2 * DAY_SECONDS
-        ledger.clock.observe(clock.now, departed=clock.now, received=clock.now)
+        ledger.clock.observe(clock.now, sent=clock.now, received=clock.now)
         assert len(await ledger.batches.claim({"w": 5})) == 5
         outlook = (await ledger.reports.get_outlooks())["w"]
         assert outlook.readings == {"leased": 5, "due": PAGE - 5, "waiting": 10}

@@ -40,7 +40,7 @@ def clock() -> SettableClock:
 async def ledger(location, clock) -> AsyncIterator[Ledger]:
     """A ledger with confirmed time, and a plan of two readings."""
     async with await Ledger.open(location, clock=clock) as opened:
-        opened.clock.observe(NOW, departed=NOW, received=NOW)
+        opened.clock.observe(NOW, sent=NOW, received=NOW)
         await opened.intake.set_plan("w", ReadingPlan((1.0, 13.0)))
         yield opened
 
@@ -244,7 +244,7 @@ async def test_a_rebuilt_ledger_is_pruned_to_its_recent_pairs(location, clock):
     captures = [LastCapture(Pair("w", "c", name), ONCE, Verdict.ZERO, at, at, 1) for name, at in times.items()]
     async with await Ledger.open(location, clock=clock) as ledger:
         await ledger.rebuild("lost", captures, {})
-        ledger.clock.observe(NOW, departed=NOW, received=NOW)
+        ledger.clock.observe(NOW, sent=NOW, received=NOW)
         assert (await ledger.upkeep.prune(keep_days=KEEP_DAYS)).rows["pairs"] == 2
         assert await ledger.reports.find([each.pair for each in captures]) == {captures[1].pair: "captured"}
         assert (await ledger.reports.get_books()).balanced

@@ -22,7 +22,7 @@ def clock():
 async def ledger(database_url, clock):
     """A ledger with thousands of pairs, confirmed time, and a plan of two readings."""
     async with await Ledger.open(database_url, clock=clock) as opened:
-        opened.clock.observe(NOW, departed=NOW, received=NOW)
+        opened.clock.observe(NOW, sent=NOW, received=NOW)
         await opened.intake.enqueue(list_sends(3000, first=1000), once=True)
         await opened.intake.set_plan("w", ReadingPlan((0.01, 13.0)))
         yield opened

@@ -40,7 +40,7 @@ async def owners(location, clock):
         opened = []
         for _ in range(OWNERS):
             opened.append(await stack.enter_async_context(await Ledger.open(location, clock=clock)))
-            opened[-1].clock.observe(NOW, departed=NOW, received=NOW)
+            opened[-1].clock.observe(NOW, sent=NOW, received=NOW)
         yield opened
         assert (await opened[0].reports.get_books()).balanced
         assert await opened[0].reports.find_wrong_counts() == []
