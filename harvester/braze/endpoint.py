@@ -92,9 +92,9 @@ class Endpoint:
         names = {"campaign_id": pair.campaign_id, "send_id": pair.send_id}
         self._halt(reason, HALTED_SECONDS, cause=f"status_{status}", workspace=pair.workspace, **names)
 
-    def end_campaigns(self, workspace: str) -> bool:
-        """Update the trust if no pair of another campaign is due; returns whether to claim at once."""
-        before, claim = self.refusals.trust, self.refusals.end_campaigns()
+    def record_no_other_campaign(self, workspace: str) -> bool:
+        """Update the trust: no pair is due except those of refused campaigns. Returns whether to claim at once."""
+        before, claim = self.refusals.trust, self.refusals.record_no_other_campaign()
         if self.refusals.trust is not before:
             self._apply_trust(workspace)
         return claim

@@ -54,18 +54,20 @@ class Refusals:
         self.trust = Trust.TRUSTED
         self.count = 0
         self._last_response = ""
-        self._counted = 0
-        self._refused: dict[str, None] = {}
-        self._wrong: dict[str, None] = {}
+        self._unexplained = 0
+        """The refusals since the last capture, except those of ``_wrong_campaigns``."""
+        self._refused_campaigns: dict[str, None] = {}
+        self._wrong_campaigns: dict[str, None] = {}
+        """Campaigns that were refused before trust was restored, so their ids are wrong. Their refusals cause no doubt."""
         self._probing = False
         self._nearest = True
-        self._probed = 0
+        self._refused_probes = 0
 
     def __str__(self) -> str:
         """Return what was refused since the last capture."""
         return (
-            f"{self.count} pairs of {len(self._refused)} campaigns were refused in a row without one capture, "
-            f"the last with {self._last_response}"
+            f"{self.count} pairs of {len(self._refused_campaigns)} campaigns were refused in a row without one "
+            f"capture, the last with {self._last_response}"
         )
 
     def doubt(self) -> None:
@@ -79,23 +81,23 @@ class Refusals:
         """
         self._probing = True
         self._nearest = not self._nearest
-        return Probe(tuple(self._refused), self._nearest)
+        return Probe(tuple(self._refused_campaigns), self._nearest)
 
     def add_refusal(self, campaign_id: str, response: str) -> None:
         """Count a refused pair and update the trust; ``response`` describes Braze's response."""
         self.count += 1
         self._last_response = response
         if self.trust is Trust.TRUSTED:
-            if campaign_id in self._wrong:
+            if campaign_id in self._wrong_campaigns:
                 return
-            self._counted += 1
-            if self._counted >= REFUSALS_TO_DOUBT:
+            self._unexplained += 1
+            if self._unexplained >= REFUSALS_TO_DOUBT:
                 self.trust = Trust.DOUBTED
-        elif self._probing and campaign_id not in self._refused:
-            self._probed += 1
-            if self._probed >= PROBES_TO_HALT:
+        elif self._probing and campaign_id not in self._refused_campaigns:
+            self._refused_probes += 1
+            if self._refused_probes >= PROBES_TO_HALT:
                 self.trust = Trust.HALTED
-        keep_newest(self._refused, campaign_id)
+        keep_newest(self._refused_campaigns, campaign_id)
 
     def add_capture(self) -> bool:
         """Restore trust in the endpoint; returns whether it was in doubt."""
@@ -104,23 +106,23 @@ class Refusals:
             self._restore_trust()
         return doubted
 
-    def end_campaigns(self) -> bool:
-        """Update the trust if no other campaign is due; returns whether refused campaigns may be repeated."""
-        may_repeat = bool(self._refused)
-        if self.trust is Trust.DOUBTED and len(self._refused) >= CAMPAIGNS_TO_HALT:
+    def record_no_other_campaign(self) -> bool:
+        """Update the trust: no campaign is due except refused ones. Returns whether these may be requested again."""
+        may_repeat = bool(self._refused_campaigns)
+        if self.trust is Trust.DOUBTED and len(self._refused_campaigns) >= CAMPAIGNS_TO_HALT:
             self.trust = Trust.HALTED
         elif self.trust is Trust.DOUBTED and may_repeat:  # too few to conclude that the endpoint is wrong
             self._restore_trust()
         elif self.trust is Trust.HALTED:
-            self._refused.clear()
+            self._refused_campaigns.clear()
         return may_repeat
 
     def _restore_trust(self) -> None:
-        for campaign_id in self._refused:
-            keep_newest(self._wrong, campaign_id)
-        self._refused.clear()
+        for campaign_id in self._refused_campaigns:
+            keep_newest(self._wrong_campaigns, campaign_id)
+        self._refused_campaigns.clear()
         self.trust, self._probing, self._nearest = Trust.TRUSTED, False, True
-        self.count = self._counted = self._probed = 0
+        self.count = self._unexplained = self._refused_probes = 0
 
 
 def keep_newest(campaigns: dict[str, None], campaign_id: str) -> None:

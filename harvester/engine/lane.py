@@ -168,7 +168,7 @@ class Lane:
         if self.requests.busy:
             await self._awake.wait()
             return True
-        if self._doubted and await self._end_campaigns():
+        if self._doubted and await self._decide_without_other_campaign():
             return True
         if self._shared.patience.lasting:
             return False  # the dispatcher knows when more is due
@@ -179,16 +179,16 @@ class Lane:
             return True
         return await self._wait_for_deferred()
 
-    async def _end_campaigns(self) -> bool:
-        """Decide what to do if no other campaign is due; returns whether to claim again at once.
+    async def _decide_without_other_campaign(self) -> bool:
+        """Decide what to do if only refused campaigns are due; returns whether to claim again at once.
 
         If nothing at all is due, the doubt stays.
         """
         if await self._shared.ledger.batches.get_next_due_at(self.workspace) != 0.0:
             return False
-        again = self._endpoint.end_campaigns(self.workspace)
+        claim_again = self._endpoint.record_no_other_campaign(self.workspace)
         await self._shared.halts.record(self.workspace, self._endpoint, captured=False)
-        return again
+        return claim_again
 
     async def _wait_for_deferred(self) -> bool:
         """Wait for readings that are deferred, or leased to other processes; False if there are none."""
