@@ -71,7 +71,8 @@ class Engine:
         self._served = ServedWorkspaces(ledger, self.workspaces)
         self._dispatcher = Dispatcher(
             ledger, self.workspaces, spawn=self._spawn, time=self.time, served=self._served, lasting=lasting,
-            make_lane=lambda name: Lane(name, self.workspaces.get(name), self._shared), on_time_changed=self._tidy_up,
+            make_lane=lambda name: Lane(name, self.workspaces.get(name), self._shared),
+            on_time_changed=self._request_housekeeping,
         )  # fmt: skip
         self._claims = Claims(
             ledger, lease=self._lease, capacity=self._capacity, count_lanes=lambda: len(self._dispatcher.lanes)
@@ -146,7 +147,7 @@ class Engine:
         """Check these workspaces, or all, for due readings: pairs were enqueued, or a key was replaced."""
         found = self.workspaces.names if names is None else tuple(names)
         self._dispatcher.wake(found)
-        self._periodic_work.touch(found)
+        self._periodic_work.expire_soon(found)
 
     def finish(self) -> None:
         """Let a run end when its last pair is done: no more pairs will be enqueued."""
@@ -165,7 +166,7 @@ class Engine:
         found = self.workspaces.apply(settings)
         self._warn_of_duplicates({*found.added, *found.changed})
         self._dispatcher.apply(found)
-        self._periodic_work.touch(found.added)
+        self._periodic_work.expire_soon(found.added)
         return found
 
     def _warn_of_duplicates(self, names: Collection[str]) -> None:
@@ -225,8 +226,8 @@ class Engine:
     def _refresh(self, names: set[str]) -> None:
         self._dispatcher.refresh(names)
 
-    def _tidy_up(self) -> None:
-        self._periodic_work.tidy_up_now()
+    def _request_housekeeping(self) -> None:
+        self._periodic_work.request_housekeeping()
 
     def _drop_lost(self) -> None:
         self._committer.drop_lost()

@@ -24,11 +24,11 @@ HOUSEKEEPING_SECONDS = 600.0
 PROGRESS_SECONDS = 30.0
 """How often the progress of the workspaces at work is logged."""
 
-RETURN_SECONDS = DAY_SECONDS
-"""How long a service has run before it removes what only earlier versions need, so that a user can return to them."""
+DOWNGRADE_SECONDS = DAY_SECONDS
+"""How long a service keeps what only earlier versions need, so that a user can return to one of them."""
 
 PAGE = 100
-"""How many workspaces one transaction tidies up."""
+"""How many workspaces one transaction of the housekeeping handles."""
 
 AfterHousekeeping = Callable[[], Awaitable[None]]
 
@@ -65,18 +65,18 @@ class PeriodicWork:
         self._housekeeping = housekeeping
         self._after_housekeeping = after_housekeeping
         self._started_at = self._clock.monotonic()
-        self._tidied_at = self._pruned_at = self._reported_at = float("-inf")
+        self._housekeeping_at = self._pruned_at = self._reported_at = float("-inf")
         self._time_changed = asyncio.Event()
-        self._touched: set[str] = set()
-        """Workspaces whose pairs may have expired when they were enqueued."""
+        self._to_expire: set[str] = set()
+        """Workspaces whose pairs may have expired before they were enqueued."""
 
-    def touch(self, names: Iterable[str]) -> None:
+    def expire_soon(self, names: Iterable[str]) -> None:
         """Expire the overdue pairs of these workspaces within a quarter of a lease: pairs were enqueued."""
-        self._touched.update(names)
+        self._to_expire.update(names)
 
-    def tidy_up_now(self) -> None:
-        """Tidy up at once, because the time has changed."""
-        self._tidied_at = float("-inf")
+    def request_housekeeping(self) -> None:
+        """Begin the housekeeping at once, because the time has changed."""
+        self._housekeeping_at = float("-inf")
         self._time_changed.set()
 
     async def run(self) -> None:
@@ -86,7 +86,7 @@ class PeriodicWork:
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_lease(), name="lease")
-            group.create_task(self._keep_house(), name="housekeeping")
+            group.create_task(self._run_timer(), name="housekeeping")
 
     async def _keep_lease(self) -> None:
         """Renew the lease, and look for owners that have started or ended, every quarter of a lease."""
@@ -96,7 +96,7 @@ class PeriodicWork:
             await self._uploader.recover()
             await self._dispatcher.refresh_served()
 
-    async def _keep_house(self) -> None:
+    async def _run_timer(self) -> None:
         if self._housekeeping:
             await self._do_due_work()
         while True:
@@ -109,16 +109,16 @@ class PeriodicWork:
             self._reported_at = self._clock.monotonic()
             self._report_progress()
         await self._workspaces.drop_idle(self._dispatcher.lanes)
-        touched, self._touched = self._touched, set()
-        for page in _paginate(touched):
+        to_expire, self._to_expire = self._to_expire, set()
+        for page in _paginate(to_expire):
             await self._expire(page)
-        due = self._clock.monotonic() - self._tidied_at >= HOUSEKEEPING_SECONDS
+        due = self._clock.monotonic() - self._housekeeping_at >= HOUSEKEEPING_SECONDS
         if due and self._housekeeping:
-            self._tidied_at = self._clock.monotonic()
-            await self._tidy_up()
+            self._housekeeping_at = self._clock.monotonic()
+            await self._do_housekeeping()
             await self._after_housekeeping()
 
-    async def _tidy_up(self) -> None:
+    async def _do_housekeeping(self) -> None:
         """Schedule, expire and prune. A transaction handles a page of workspaces, so it delays no claim for long."""
         for page in _paginate(self._workspaces.names):
             await self._time.correct(page)
@@ -128,8 +128,8 @@ class PeriodicWork:
             await self._ledger.upkeep.schedule_due(page)
             await self._expire(page)
         self._dispatcher.refresh(self._workspaces.names)
-        await self._ledger.upkeep.tidy_counts()
-        if self._clock.monotonic() - self._started_at >= RETURN_SECONDS:
+        await self._ledger.upkeep.summarize_counts()
+        if self._clock.monotonic() - self._started_at >= DOWNGRADE_SECONDS:
             await self._finish_migration()
         if self._clock.confirmed and self._clock.monotonic() - self._pruned_at >= DAY_SECONDS:
             pruned = await self._ledger.upkeep.prune(keep_days=self._keep_days)

@@ -79,7 +79,7 @@ def find_wrong_counts(tx: Transaction) -> list[str]:
     return wrong
 
 
-def tidy_counts(tx: Transaction) -> None:
+def summarize_counts(tx: Transaction) -> None:
     """Summarize counts that were added one by one, and delete those that are zero: each day that passes leaves some."""
-    for statement in tx.dialect.fold_counts:
+    for statement in tx.dialect.summarize_counts:
         tx.execute(text(statement))

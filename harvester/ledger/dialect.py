@@ -67,8 +67,8 @@ class Dialect:
     after_create: tuple[str, ...]
     """Statements for new tables."""
 
-    fold_counts: tuple[str, ...]
-    """Statements that delete empty counts, and summarize those that transactions added as rows of their own."""
+    summarize_counts: tuple[str, ...]
+    """Statements that delete counts of zero, and add up the rows that transactions added for one count."""
 
 
 class TransactionStart(NamedTuple):

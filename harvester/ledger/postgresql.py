@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from harvester.errors import LedgerLost, UsageError, install_hint
 from harvester.ledger.dialect import Dialect, TransactionStart
-from harvester.ledger.postgresql_counts import FOLD_COUNTS, count_statements
+from harvester.ledger.postgresql_counts import SUMMARIZE_COUNTS, count_statements
 from harvester.ledger.postgresql_transactions import BEGIN, was_committed
 from harvester.ledger.schema import outcomes, owners, pairs
 from harvester.place import ESCAPE_HINT, DatabaseUrl
@@ -112,7 +112,7 @@ DIALECT = Dialect(
     exact_float=lambda column: cast(column, Float),  # PostgreSQL's JSON has the shortest text that is exact
     whole="floor",
     count_statements=count_statements,
-    fold_counts=FOLD_COUNTS,
+    summarize_counts=SUMMARIZE_COUNTS,
     lock_schema=_LOCK_SCHEMA,
     lock_about="LOCK TABLE about IN ACCESS EXCLUSIVE MODE",
     lift_timeout=_lift_timeout,

@@ -2,22 +2,22 @@
 """The triggers of PostgreSQL that count pairs and outcomes as they change.
 
 Each statement adds rows with its differences. If it changed one row for each kind of pair instead, transactions would
-wait for each other's counts. ``FOLD_COUNTS`` summarizes the rows.
+wait for each other's counts. ``SUMMARIZE_COUNTS`` summarizes the rows.
 """
 
 _KEY_COLUMNS = "workspace, state, outcome, verdict, reason, captured, day"
 
 _NEW, _OLD = "REFERENCING NEW TABLE AS new_rows", "REFERENCING OLD TABLE AS old_rows"
 
-_FOLD = (
-    "WITH folded AS (DELETE FROM {table} WHERE ctid IN"
+_SUMMARIZE = (
+    "WITH summarized AS (DELETE FROM {table} WHERE ctid IN"
     " (SELECT ctid FROM {table} FOR UPDATE SKIP LOCKED LIMIT 100000) RETURNING *)"
-    " INSERT INTO {table} ({columns}, {number}) SELECT {columns}, sum({number}) FROM folded"
+    " INSERT INTO {table} ({columns}, {number}) SELECT {columns}, sum({number}) FROM summarized"
     " GROUP BY {columns} HAVING sum({number}) <> 0"
 )
-FOLD_COUNTS = (
-    _FOLD.format(table="pair_count", columns=_KEY_COLUMNS, number="pairs"),
-    _FOLD.format(table="outcome_count", columns="outcome", number="readings"),
+SUMMARIZE_COUNTS = (
+    _SUMMARIZE.format(table="pair_count", columns=_KEY_COLUMNS, number="pairs"),
+    _SUMMARIZE.format(table="outcome_count", columns="outcome", number="readings"),
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, literal_column, select, update
 
-from harvester.ledger.counts import tidy_counts
+from harvester.ledger.counts import summarize_counts
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.intake import delete_pairs
 from harvester.ledger.locks import lock_ledger
@@ -44,7 +44,7 @@ async def prune(database: Database, *, keep_days: float) -> Pruned:
     """
     rows = dict.fromkeys((kind for kind, *_ in _STEPS), 0)
     pages = 0
-    await database.write(tidy_counts)
+    await database.write(summarize_counts)
     for kind, delete_page, days in _STEPS:
         while deleted := await database.write(_prune_page, delete_page, keep_days=keep_days + days):
             rows[kind] += deleted

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from harvester.errors import LedgerError
 from harvester.ledger.dialect import READS_ONLY, Dialect
-from harvester.ledger.sqlite_counts import FOLD_COUNTS, count_statements
+from harvester.ledger.sqlite_counts import SUMMARIZE_COUNTS, count_statements
 from harvester.private_files import make_private_file, make_private_folder
 
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs|cifs|smb|9p|afs|ceph|gluster|lustre|fuse\.(sshfs|s3fs|rclone|gcsfuse|goofys)")
@@ -38,7 +38,7 @@ DIALECT = Dialect(
     exact_float=lambda column: func.printf("%!.17g", column),
     whole="",
     count_statements=count_statements,
-    fold_counts=FOLD_COUNTS,
+    summarize_counts=SUMMARIZE_COUNTS,
     lock_schema=(),
     lock_about="",
     lift_timeout=lambda _: None,

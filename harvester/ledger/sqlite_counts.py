@@ -34,4 +34,4 @@ def count_statements(key: str) -> tuple[str, ...]:
     )
 
 
-FOLD_COUNTS = ("DELETE FROM pair_count WHERE pairs = 0",)
+SUMMARIZE_COUNTS = ("DELETE FROM pair_count WHERE pairs = 0",)

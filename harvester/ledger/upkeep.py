@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from harvester.ledger import braze_time, datasets, migrations, prune, serving
-from harvester.ledger.counts import tidy_counts
+from harvester.ledger.counts import summarize_counts
 from harvester.ledger.database import Database, Transaction
 from harvester.ledger.dialect import Dialect
 from harvester.ledger.due import make_due
@@ -76,9 +76,9 @@ class Upkeep:
         """
         return await prune.prune(self._database, keep_days=keep_days)
 
-    async def tidy_counts(self) -> None:
+    async def summarize_counts(self) -> None:
         """Summarize the counts of pairs and readings, so that reports stay fast."""
-        await self._database.write(tidy_counts)
+        await self._database.write(summarize_counts)
 
     async def finish_migration(self) -> list[int]:
         """Remove what only earlier versions need, if none of their processes lives; returns the schemas of these steps.

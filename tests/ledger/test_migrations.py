@@ -146,7 +146,7 @@ async def test_a_contract_phase_does_not_overlap_another_transaction(database_ur
 
 def test_a_service_finishes_the_migration_after_a_while(tmp_path, monkeypatch):
     """Until then, a user can return to the previous version."""
-    monkeypatch.setattr(periodic_work, "RETURN_SECONDS", 300.0)
+    monkeypatch.setattr(periodic_work, "DOWNGRADE_SECONDS", 300.0)
     path = tmp_path / "ledger.db"
 
     async def migrate() -> None:
