@@ -14,7 +14,7 @@ from harvester.ledger.outlook import DayOfDeadlines, Outlook, Rejection
 from harvester.ledger.reports import LedgerStatus, Reports
 from harvester.ledger.sends import MAX_AHEAD, NextReading, PastReading, SendHistory, SendSearch
 from harvester.ledger.serving import UNSERVED_SECONDS, Replicas
-from harvester.ledger.sqlite import copy as back_up_ledger
+from harvester.ledger.sqlite import back_up as back_up_ledger
 from harvester.ledger.stored_parts import PartsPage, PrunedParts, StoredPart
 
 __all__ = [

@@ -30,7 +30,7 @@ from harvester.ledger.schema import (
     parts,
     plans,
 )
-from harvester.ledger.sqlite import copy as back_up
+from harvester.ledger.sqlite import back_up
 from harvester.ledger.steps import MOVED, get_newest_schema, get_oldest_schema
 from harvester.place import LedgerLocation
 
@@ -49,7 +49,7 @@ Row = tuple[Any, ...]
 
 async def copy_ledger(source: LedgerLocation, to: LedgerLocation, *, clock: Clock, show: Show) -> int:
     """See ``Ledger.copy``."""
-    async with _open(source, clock, reads_only=True) as original, _open(to, clock) as copy:
+    async with _open(source, clock, read_only=True) as original, _open(to, clock) as copy:
         await _begin(copy, await original.report(_get_id, source))
         await original.report(_check_unused, source)
         for table in _TABLES:
@@ -94,7 +94,7 @@ async def copy_pairs(source: LedgerLocation, to: Path, *, clock: Clock) -> None:
     if isinstance(source, Path):
         back_up(source, to)
         return
-    async with _open(source, clock, reads_only=True) as original, _open(to, clock) as copy:
+    async with _open(source, clock, read_only=True) as original, _open(to, clock) as copy:
         await _begin(copy, await original.report(get_id, source))
         for table in _PAIR_TABLES:
             await _copy_table(original, copy, table, lambda _: None)
@@ -102,8 +102,8 @@ async def copy_pairs(source: LedgerLocation, to: Path, *, clock: Clock) -> None:
 
 
 @asynccontextmanager
-async def _open(location: LedgerLocation, clock: Clock, *, reads_only: bool = False) -> AsyncIterator[Database]:
-    database = Database(location, clock, reads_only=reads_only)
+async def _open(location: LedgerLocation, clock: Clock, *, read_only: bool = False) -> AsyncIterator[Database]:
+    database = Database(location, clock, read_only=read_only)
     try:
         yield database
     finally:

@@ -18,7 +18,7 @@ from harvester.clock import BrazeClock, Clock
 from harvester.errors import LedgerError, LedgerLost
 from harvester.ledger.availability import Availability, CommitUnknown, TransactionFailed
 from harvester.ledger.database_thread import DatabaseThread
-from harvester.ledger.dialect import READS_ONLY, Backend, Dialect, Owner, TransactionStart
+from harvester.ledger.dialect import READ_ONLY, Backend, Dialect, Owner, TransactionStart
 from harvester.ledger.sqlite_file import SQLiteFile
 from harvester.ledger.steps import explain_newer, get_newest_schema
 from harvester.place import LedgerLocation
@@ -81,10 +81,10 @@ def _create_backend(location: LedgerLocation) -> Backend:
 class Database:
     """The connections of this process to a ledger."""
 
-    def __init__(self, location: LedgerLocation, clock: Clock, *, reads_only: bool = False) -> None:
+    def __init__(self, location: LedgerLocation, clock: Clock, *, read_only: bool = False) -> None:
         """Open or create the ledger; ``clock`` is the machine's. Raises ``LedgerError``.
 
-        With ``reads_only``, the ledger must exist, and is opened read-only: ``write`` fails.
+        With ``read_only``, the ledger must exist, and is opened read-only: ``write`` fails.
         """
         self._backend = _create_backend(location)
         self.clock = BrazeClock(clock)
@@ -93,9 +93,9 @@ class Database:
         self._schema = get_newest_schema()
         self._machine = clock
         self._repeats = False
-        self._writes = DatabaseThread("ledger", self._backend.connect(reads_only=reads_only))
-        self._reports = DatabaseThread("reports", self._backend.connect(reads_only=True))
-        self._reading = self._writes.engine.execution_options(**READS_ONLY)
+        self._writes = DatabaseThread("ledger", self._backend.connect(read_only=read_only))
+        self._reports = DatabaseThread("reports", self._backend.connect(read_only=True))
+        self._reading = self._writes.engine.execution_options(**READ_ONLY)
 
     @property
     def location(self) -> LedgerLocation:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from harvester.errors import LedgerLost
 from harvester.place import LedgerLocation
 
-READS_ONLY = {"reads_only": True}
+READ_ONLY = {"read_only": True}
 """The option of a connection whose transactions only read, and therefore block no other."""
 
 
@@ -106,8 +106,8 @@ class Backend(Protocol):
     def location(self) -> LedgerLocation:
         """Return where the ledger is. Links to a file are resolved."""
 
-    def connect(self, *, reads_only: bool) -> Engine:
-        """Return an engine for one thread at a time; creates what is missing unless it ``reads_only``."""
+    def connect(self, *, read_only: bool) -> Engine:
+        """Return an engine for one thread at a time; creates what is missing unless it is ``read_only``."""
 
     def begin(self, connection: Connection, *, writes: bool) -> TransactionStart:
         """Prepare a transaction, and return its lease time and id, and the oldest schema."""

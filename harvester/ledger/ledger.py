@@ -95,7 +95,7 @@ class Ledger:
 
         It takes no lock and upgrades nothing. Its time is Braze's, unless the machine's clock was set since.
         """
-        database = Database(location, clock, reads_only=True)
+        database = Database(location, clock, read_only=True)
         try:
             await database.report(get_id, location)
             known = await database.report(braze_time.find_difference) if _is_of_one_machine(location) else None
@@ -110,7 +110,7 @@ class Ledger:
         """Return whether there is a ledger, of any schema. Creates nothing. Raises ``LedgerError`` for a database."""
         if isinstance(location, Path):
             return location.exists()
-        database = Database(location, clock, reads_only=True)
+        database = Database(location, clock, read_only=True)
         try:
             return await database.report(has_ledger)
         finally:

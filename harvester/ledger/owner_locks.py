@@ -62,11 +62,11 @@ class OwnerLock:
         self._mine = self._folder / owner
         try:
             make_private_folder(self._folder)
-            self._file = self._locked()
+            self._file = self._lock_own_file()
         except OSError as error:
             raise LedgerError(f"cannot lock {self._mine}: {error.strerror}; give this user write permission") from None
 
-    def _locked(self) -> int:
+    def _lock_own_file(self) -> int:
         """Open and lock our file; retry if another process deleted it in between as that of a dead owner."""
         while True:
             file = open_private(self._mine)
@@ -78,10 +78,10 @@ class OwnerLock:
     def list_dead(self, owners: Iterable[str]) -> list[str]:
         """Return the owners whose process has ended, and remove their locks."""
         dead = [each for each in owners if _remove_if_dead(self._folder / each)]
-        self._remove_dead()
+        self._remove_dead_locks()
         return dead
 
-    def _remove_dead(self) -> None:
+    def _remove_dead_locks(self) -> None:
         for path in self._folder.iterdir():
             if path != self._mine:
                 _remove_if_dead(path)

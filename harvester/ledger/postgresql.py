@@ -139,16 +139,16 @@ class PostgreSQL:
         self._connector = Connector(_CONNECTION | given | _ALWAYS)
         self._watches = False
 
-    def connect(self, *, reads_only: bool) -> Engine:
+    def connect(self, *, read_only: bool) -> Engine:
         """Return an engine with one connection, which is opened again after it was lost."""
         engine = create_engine(
             "postgresql+psycopg://",
             creator=self._connector.connect,
             pool_size=1,
             max_overflow=0,
-            isolation_level="REPEATABLE READ" if reads_only else "READ COMMITTED",
+            isolation_level="REPEATABLE READ" if read_only else "READ COMMITTED",
         )
-        if reads_only:
+        if read_only:
             engine = engine.execution_options(postgresql_readonly=True)
         return engine
 

@@ -16,13 +16,14 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
 from harvester.errors import LedgerError
-from harvester.ledger.dialect import READS_ONLY, Dialect
+from harvester.ledger.dialect import READ_ONLY, Dialect
 from harvester.ledger.sqlite_counts import SUMMARIZE_COUNTS, count_statements
 from harvester.private_files import make_private_file, make_private_folder
 
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs|cifs|smb|9p|afs|ceph|gluster|lustre|fuse\.(sshfs|s3fs|rclone|gcsfuse|goofys)")
-_WAIT_SECONDS = 120.0
 _COPY_HINT = "free space, or choose another file"
+
+_WAIT_SECONDS = 120.0
 """How long to wait for another process's transaction. A long list is enqueued in short transactions."""
 
 DIALECT = Dialect(
@@ -57,7 +58,7 @@ def connect(path: Path) -> Engine:
         raise LedgerError(
             f"cannot create the ledger's folder {path.parent}: {error.strerror}; choose another --state"
         ) from None
-    kind = _file_system(path.parent.resolve())
+    kind = _find_file_system(path.parent.resolve())
     if _NETWORK_FILE_SYSTEMS.match(kind):
         raise LedgerError(
             f"the ledger {path} would be on a network file system ({kind}), whose locks are unreliable; "
@@ -96,8 +97,8 @@ def connect_to_read(path: Path) -> Engine:
         "sqlite://",
         poolclass=StaticPool,
         creator=lambda: sqlite3.connect(target, uri=True, check_same_thread=False, timeout=_WAIT_SECONDS),
-    ).execution_options(**READS_ONLY)
-    event.listen(engine, "connect", _leave_transactions_to_us)
+    ).execution_options(**READ_ONLY)
+    event.listen(engine, "connect", _disable_driver_transactions)
     event.listen(engine, "connect", lambda connection, _record: _spill_into(connection, path.parent))
     event.listen(engine, "begin", _begin)
     return engine
@@ -115,12 +116,12 @@ def _check_volume(path: Path) -> None:
         )
 
 
-def _leave_transactions_to_us(connection: Any, _record: object = None) -> None:
+def _disable_driver_transactions(connection: Any, _record: object = None) -> None:
     connection.isolation_level = None  # the driver would begin a transaction too late, and not as an immediate one
 
 
 def _set_up(connection: Any, _record: object) -> None:
-    _leave_transactions_to_us(connection)
+    _disable_driver_transactions(connection)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "journal_size_limit = 67108864"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -134,8 +135,8 @@ def _spill_into(connection: Any, folder: Path) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    reads_only = READS_ONLY.items() <= connection.get_execution_options().items()
-    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+    read_only = READ_ONLY.items() <= connection.get_execution_options().items()
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 
 def read_oldest_schema(connection: Connection) -> int:
@@ -148,7 +149,7 @@ def read_oldest_schema(connection: Connection) -> int:
     return oldest
 
 
-def _file_system(folder: Path) -> str:
+def _find_file_system(folder: Path) -> str:
     """Return the kind of file system of a folder; empty if unknown."""
     try:
         mounts = [line.split()[1:3] for line in _MOUNTS.read_text().splitlines()]
@@ -165,7 +166,7 @@ def describe(error: DBAPIError) -> str:
     return str(error.orig)
 
 
-def copy(path: Path, to: Path) -> None:
+def back_up(path: Path, to: Path) -> None:
     """Copy a ledger into a new, consistent file, even while others write to it. Raises ``LedgerError``."""
     with closing(sqlite3.connect(path.absolute())) as source:
         save(source, to, what=str(path))

@@ -34,12 +34,12 @@ class SQLiteFile:
         self.describe: Callable[[DBAPIError], str] = describe
         self._files: FileIdentity | None = None
 
-    def connect(self, *, reads_only: bool) -> Engine:
+    def connect(self, *, read_only: bool) -> Engine:
         """Open the file, or create it and its folders. Raises ``LedgerError``."""
-        return connect_to_read(self.location) if reads_only else connect(self.location)
+        return connect_to_read(self.location) if read_only else connect(self.location)
 
     def begin(self, connection: Connection, *, writes: bool) -> TransactionStart:
-        """Read the oldest schema. The transaction began with ``BEGIN IMMEDIATE``, and nobody can lose its end."""
+        """Read the oldest schema. The transaction needs no id, because no connection can be lost during its commit."""
         del writes
         return (
             TransactionStart()
@@ -60,11 +60,11 @@ class SQLiteFile:
 
     def is_lost(self) -> bool:
         """Return whether a file has another device or inode than when it was opened."""
-        return self.lost is not None or (self._files is not None and self._files.missing() is not None)
+        return self.lost is not None or (self._files is not None and self._files.find_missing() is not None)
 
     def raise_if_lost(self, engine: Engine, now: float) -> None:
         """Raise ``LedgerLost`` for a file that was removed or replaced. The first call saves its content beside it."""
-        missing = self._files.missing() if self._files is not None and self.lost is None else None
+        missing = self._files.find_missing() if self._files is not None and self.lost is None else None
         if missing is not None:
             saved = self._rescue(engine, now)
             self.lost = LedgerLost(f"{missing} was removed or replaced while it was in use. {saved}")
@@ -126,14 +126,14 @@ class FileIdentity:
     def __init__(self, path: Path) -> None:
         """Record the current files: the database, its write-ahead log and its shared memory."""
         names = (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm"))
-        self._files = {name: found for name in names if (found := _identity(name)) is not None}
+        self._files = {name: found for name in names if (found := _get_identity(name)) is not None}
 
-    def missing(self) -> Path | None:
+    def find_missing(self) -> Path | None:
         """Return a file that was removed or replaced; None while all are in place."""
-        return next((name for name, found in self._files.items() if _identity(name) != found), None)
+        return next((name for name, found in self._files.items() if _get_identity(name) != found), None)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _get_identity(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
     except OSError:

@@ -227,7 +227,7 @@ def test_a_transaction_of_a_promoted_standby_is_not_taken_for_an_earlier_one_wit
     """A standby gives an id again whose transaction it never received, so the answer would be wrong."""
     with replicated_servers() as (primary, standby, location):
         backend = PostgreSQL(location)
-        engine = backend.connect(reads_only=False)
+        engine = backend.connect(read_only=False)
         standby.execute("ALTER SYSTEM SET primary_conninfo = ''")
         standby.execute("SELECT pg_reload_conf()")
         while primary.execute("SELECT 1 FROM pg_stat_replication"):
