@@ -424,7 +424,7 @@ async def lease_in_another_epoch(eu: Workspace) -> None:
     """Claim all due readings, and begin another epoch."""
     await eu.claim(9)
     await eu.ledger.batches.register()
-    assert not await eu.ledger.batches.leased_by_others("eu")  # it was planned, not listed for one reading
+    assert not await eu.ledger.batches.has_leases_of_others("eu")  # it was planned, not listed for one reading
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ async def lease_in_another_epoch(eu: Workspace) -> None:
         lambda eu: eu.ledger.batches.recover(),
         lambda eu: eu.ledger.batches.list_due(["eu", "us"]),
         lambda eu: eu.ledger.upkeep.find_time_probe(["eu", "us"]),
-        lambda eu: eu.ledger.upkeep.has_expired("eu"),
+        lambda eu: eu.ledger.upkeep.has_overdue_pairs("eu"),
         lease_in_another_epoch,
         release_all,
     ],
@@ -455,8 +455,8 @@ async def lease_in_another_epoch(eu: Workspace) -> None:
         "recover",
         "list_due",
         "find_time_probe",
-        "has_expired",
-        "leased_by_others",
+        "has_overdue_pairs",
+        "has_leases_of_others",
         "release",
     ],
 )

@@ -216,7 +216,7 @@ class Lane:
 
         The others capture or release them. If a process dies, its readings are released here.
         """
-        if not await self._shared.ledger.batches.leased_by_others(self.workspace):
+        if not await self._shared.ledger.batches.has_leases_of_others(self.workspace):
             return False
         if self._last_reported != ("others", 0):
             log.info(

@@ -106,7 +106,7 @@ class TimeCheck:
             return False
         if abs(difference) <= LARGE_DIFFERENCE_SECONDS or self._witnesses.get(workspace) == clock.moves:
             return True
-        if not await self._ledger.upkeep.has_expired(workspace):
+        if not await self._ledger.upkeep.has_overdue_pairs(workspace):
             return False
         moves, pair = clock.moves, Pair(workspace, *_NO_SEND)
         for _ in range(2):  # the second response decides, if the first one contradicts the known time

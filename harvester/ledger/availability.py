@@ -16,14 +16,14 @@ log = structlog.get_logger()
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 5.0
 
-QUIET_FAILURES = 3
+FAILURES_TO_OUTAGE = 3
 """The number of consecutive failures after which a server counts as unavailable. A deadlock causes only one."""
 
-LAST_FAILURES = 6
+FAILURES_TO_GIVE_UP = 6
 """The number of consecutive failures, about two seconds, after which a command, or a process that stops, gives up."""
 
 STOPPING_SECONDS = 5.0
-"""How long a process that stops tries it at most: each failure may take seconds, and many callers may wait."""
+"""How long a stopping process repeats transactions: each failure may take seconds, and many callers may wait."""
 
 
 class TransactionFailed(Exception):  # noqa: N818 - it is repeated
@@ -65,20 +65,20 @@ class Availability:
         self._unavailable = asyncio.Event()
         self.given_up: LedgerError | None = None
         """The error with which a process that is stopping gave up. It tries nothing from then on."""
-        self._most_failures: float = LAST_FAILURES
+        self._most_failures: float = FAILURES_TO_GIVE_UP
         self._stopped_at: float | None = None
         self._failing_since: float | None = None
         self._jitter = random.Random()  # noqa: S311 - jitter, no secret
 
     async def wait(self, failures: int, error: LedgerError) -> None:
-        """Wait before the transaction is repeated; at ``LAST_FAILURES``, raise the error, unless it keeps trying."""
+        """Wait before the transaction is repeated. Raises ``error`` instead, once there were too many failures."""
         now = self._clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
         began = None if self._stopped_at is None else max(self._stopped_at, self._failing_since)
         if failures >= self._most_failures or (began is not None and now - began >= STOPPING_SECONDS):
             self.given_up = None if began is None else error
             raise error
-        if failures >= QUIET_FAILURES:
+        if failures >= FAILURES_TO_OUTAGE:
             if self.outage is None and self.logs_changes:
                 log.warning("ledger_unavailable", reason=str(error))
             self.outage = LedgerOutage(self.outage.since if self.outage else now, str(error))
@@ -91,8 +91,8 @@ class Availability:
         self._most_failures = float("inf")
 
     def stop_waiting(self) -> None:
-        """From now on, give up after ``LAST_FAILURES`` or ``STOPPING_SECONDS``, because the process is stopping."""
-        self._most_failures, self._stopped_at = LAST_FAILURES, self._clock.monotonic()
+        """Give up after ``FAILURES_TO_GIVE_UP`` or ``STOPPING_SECONDS`` from now on: the process is stopping."""
+        self._most_failures, self._stopped_at = FAILURES_TO_GIVE_UP, self._clock.monotonic()
 
     def record_success(self) -> None:
         """Record that a transaction has succeeded."""
@@ -103,7 +103,7 @@ class Availability:
             if self.logs_changes:
                 log.info("ledger_recovered")
 
-    async def unless_unavailable(self, work: Awaitable[T]) -> T:
+    async def cancel_if_unavailable(self, work: Awaitable[T]) -> T:
         """Return the result of work. Cancel it, and raise ``LedgerError``, as soon as the server is unavailable."""
         tasks = asyncio.ensure_future(work), asyncio.ensure_future(self._unavailable.wait())
         try:

@@ -161,9 +161,9 @@ class Batches:
         """Set a sealed batch aside because a part of the same name has different bytes. False if it is not sealed."""
         return await self._database.write(mark_conflict, batch_id)
 
-    async def leased_by_others(self, workspace: str) -> bool:
+    async def has_leases_of_others(self, workspace: str) -> bool:
         """Return whether readings of a workspace that are read once are leased to another process."""
-        return await self._database.read(leases.leased_by_others, workspace, epoch=await self._get_epoch())
+        return await self._database.read(leases.has_leases_of_others, workspace, epoch=await self._get_epoch())
 
     async def recover(self) -> list[SealedBatch]:
         """Release the readings of dead and late owners; returns the sealed batches that are now ours to store.

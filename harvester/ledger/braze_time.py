@@ -65,9 +65,9 @@ class ClockDifference:
         """Whether it is more than a measuring error."""
         return abs(self.seconds) > LARGE_DIFFERENCE_SECONDS
 
-    def still_holds(self, machine: float) -> bool:
-        """Return whether it can apply to a machine's clock: the current time must not be before the measurement."""
-        return machine - self.seconds >= self.measured_at - LARGE_DIFFERENCE_SECONDS
+    def still_holds(self, machine_time: float) -> bool:
+        """Return whether it can apply to the machine's clock: by it, the time must not be before the measurement."""
+        return machine_time - self.seconds >= self.measured_at - LARGE_DIFFERENCE_SECONDS
 
     def should_replace(self, before: "ClockDifference") -> bool:
         """Return whether this measurement should replace an earlier one."""
@@ -99,7 +99,7 @@ def find_time_probe(tx: Transaction, workspaces: Sequence[str]) -> Pair | None:
     return _find_first(tx, workspaces, _OVERDUE) or _find_first(tx, workspaces, _BY_MISTAKE)
 
 
-def has_expired(tx: Transaction, workspace: str) -> bool:
+def has_overdue_pairs(tx: Transaction, workspace: str) -> bool:
     """Return whether a workspace has open pairs that have expired by the present time."""
     return _find_first(tx, [workspace], _OVERDUE) is not None
 
@@ -132,8 +132,8 @@ def correct_times(tx: Transaction, workspaces: Sequence[str]) -> dict[str, int]:
     _correct_first_seen(tx, plans)
     for plan, followers in plans.items():
         if plan.readings:
-            tx.execute(_plan_again(tx.dialect, plan), encode_values(followers))
-    for statement in _move_due(tx.dialect):
+            tx.execute(_plan_first_reading(tx.dialect, plan), encode_values(followers))
+    for statement in _correct_due(tx.dialect):
         tx.execute(statement, names)
     return dict(reopened)
 
@@ -150,7 +150,7 @@ def _correct_first_seen(tx: Transaction, plans: Mapping[ReadingPlan, Sequence[st
 
 
 @cache
-def _move_due(dialect: Dialect) -> tuple[Update, Update]:
+def _correct_due(dialect: Dialect) -> tuple[Update, Update]:
     """Make readings due that were deferred for too long, and let those wait that became due too early."""
     named = is_named(dialect)
     too_long = and_(named, UNSETTLED, pairs.c.deferrals > 0, pairs.c.due_at > _SOON + DEFERRAL_MAX_SECONDS)
@@ -162,8 +162,8 @@ def _move_due(dialect: Dialect) -> tuple[Update, Update]:
 
 
 @lru_cache
-def _plan_again(dialect: Dialect, plan: ReadingPlan) -> Update:
-    """Plan the first reading again of pairs that were enqueued by a clock that was ahead.
+def _plan_first_reading(dialect: Dialect, plan: ReadingPlan) -> Update:
+    """Plan again the first reading of pairs that were enqueued by a clock that was ahead.
 
     All readings that seemed overdue were replaced by one, due at the time of that clock: later than its age plans it.
     One that is leased is planned again too: its request is void, and it will be released unchanged.

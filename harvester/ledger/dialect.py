@@ -56,10 +56,10 @@ class Dialect:
     """The statements that make the database count pairs by a key, which refers to the row as ``ROW``."""
 
     lock_schema: tuple[str, ...]
-    """The statements that let transactions wait for each other that create or upgrade the tables."""
+    """Statements by which transactions that create or upgrade the tables wait for each other."""
 
     lock_about: str
-    """The statement that waits until no transaction reads the table ``about``, and blocks others; empty for none."""
+    """The statement that waits until no transaction reads the table ``about``, then blocks others; empty for none."""
 
     lift_timeout: Callable[[Connection], None]
     """Let the following statements of a transaction take as long as they need."""
@@ -72,10 +72,10 @@ class Dialect:
 
 
 class TransactionStart(NamedTuple):
-    """What is known of a transaction at its start.
+    """What the database returned at the start of a transaction.
 
-    That is the time of leases (None for the machine's), the transaction's id, which outlives it, and the oldest schema
-    whose code can use the ledger, which is 0 before the ledger is watched.
+    ``lease_now`` is the time of leases, None for the machine's. ``transaction_id`` is valid after the transaction, too.
+    ``oldest_schema`` is the oldest schema whose code can use the ledger, 0 before the ledger is watched.
     """
 
     lease_now: float | None = None
@@ -84,7 +84,7 @@ class TransactionStart(NamedTuple):
 
 
 class Owner(Protocol):
-    """The identity of this process among those that use the ledger, and which others have ended."""
+    """This process as one of the owners of leases. It knows which other owners have ended."""
 
     name: str
 

@@ -93,10 +93,12 @@ def enqueue(
     """
     if trust_clock and not tx.confirmed and not tx.dialect.single_writer:
         tx = replace(tx, now=tx.lease_now)
-    latest = _latest_of_each(arrivals)
+    latest = _keep_latest(arrivals)
     plans = get_plans(tx, sorted({pair.workspace for pair in latest}))
-    by_plan = [_row(each, plans[pair.workspace], tx.now, forced=forced) for pair, each in latest.items()]
-    rows = [_row(each, SINGLE_READING_PLAN, tx.now, forced=forced) for each in latest.values()] if once else by_plan
+    by_plan = [_build_row(each, plans[pair.workspace], tx.now, forced=forced) for pair, each in latest.items()]
+    rows = by_plan
+    if once:
+        rows = [_build_row(each, SINGLE_READING_PLAN, tx.now, forced=forced) for each in latest.values()]
     inserted = _insert_new(tx, rows)
     question = None
     if inserted.number < len(rows):
@@ -118,7 +120,7 @@ def enqueue_new(tx: Transaction, arrivals: Sequence[SentPair]) -> int:
 
     Returns how many were new.
     """
-    rows = [_row(each, SINGLE_READING_PLAN, tx.now, forced=False) for each in arrivals]
+    rows = [_build_row(each, SINGLE_READING_PLAN, tx.now, forced=False) for each in arrivals]
     return _insert_new(tx, rows).number
 
 
@@ -148,7 +150,7 @@ def _insert_new(tx: Transaction, rows: Sequence[Row]) -> _Inserted:
     return _Inserted(len(found), identities=found)
 
 
-def _latest_of_each(arrivals: Sequence[SentPair]) -> dict[Pair, SentPair]:
+def _keep_latest(arrivals: Sequence[SentPair]) -> dict[Pair, SentPair]:
     """Return each pair once, with the latest time of its send."""
     latest: dict[Pair, SentPair] = {}
     for each in arrivals:
@@ -158,7 +160,7 @@ def _latest_of_each(arrivals: Sequence[SentPair]) -> dict[Pair, SentPair]:
     return latest
 
 
-def _row(arrival: SentPair, plan: ReadingPlan, now: float, *, forced: bool) -> Row:
+def _build_row(arrival: SentPair, plan: ReadingPlan, now: float, *, forced: bool) -> Row:
     pair, sent_at = arrival.pair, arrival.sent_at
     expires_at = NEVER if forced else plan.expires_at(now if sent_at is None else sent_at)
     first = plan.first(sent_at, now)

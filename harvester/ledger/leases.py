@@ -113,7 +113,7 @@ def _release(dialect: Dialect) -> Update:
     return update(pairs).where(ours).values(state=released_state(pairs.c.due_at), epoch=null(), ending_at=null())
 
 
-def leased_by_others(tx: Transaction, workspace: str, *, epoch: int) -> bool:
+def has_leases_of_others(tx: Transaction, workspace: str, *, epoch: int) -> bool:
     """Return whether readings of a workspace that are read once are leased to another epoch."""
     others = [each for each in _list_leased_epochs(tx) if each != epoch]
     return any(tx.execute(_LEASED_ONCE, {"of_epoch": each, "of_workspace": workspace}).first() for each in others)

@@ -167,9 +167,9 @@ class Ledger:
         """Return why the server of the ledger cannot be used now; None while it can, and always for a file."""
         return self._database.availability.outage
 
-    async def unless_unavailable(self, work: Awaitable[T]) -> T:
+    async def cancel_if_unavailable(self, work: Awaitable[T]) -> T:
         """Return the result of work. Cancel it, and raise ``LedgerError``, as soon as the server is unavailable."""
-        return await self._database.availability.unless_unavailable(work)
+        return await self._database.availability.cancel_if_unavailable(work)
 
     def report_as_conditions(self) -> None:
         """Do not log when the server becomes unavailable and available: the caller reports ``outage``."""

@@ -98,7 +98,7 @@ def prepare(tx: Transaction, list_living: ListLiving) -> str:
     if not found.usable:
         if living := _list_living(tx, found, list_living):
             raise LedgerError(
-                f"this ledger has schema {found.schema}, and it is still used by {_name(living)}, so it is not "
+                f"this ledger has schema {found.schema}, and it is still used by {_format_names(living)}, so it is not "
                 f"upgraded to schema {get_newest_schema()} now. Run harvester ledger migrate, or stop the other "
                 "processes first; in PostgreSQL, a process that was killed counts until its lease ends, a minute later"
             )
@@ -132,7 +132,7 @@ def apply_expand_phases(tx: Transaction, list_living: ListLiving) -> tuple[int, 
     if living and any(STEPS[each].stops_others for each in missing):
         raise LedgerError(
             f"processes of earlier versions cannot use this ledger after its upgrade from schema {found.schema}: stop "
-            f"{_name(living)}, and repeat the command"
+            f"{_format_names(living)}, and repeat the command"
         )
     _expand(tx, found)
     return found.schema, get_newest_schema()
@@ -214,7 +214,7 @@ def _list_living(tx: Transaction, found: About, list_living: ListLiving) -> dict
     return {name: leased.get(name, 0) for name in list_living(leased)}
 
 
-def _name(living: Iterable[str]) -> str:
+def _format_names(living: Iterable[str]) -> str:
     names = sorted(living)
     more = f" and {len(names) - 5} others" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

@@ -187,7 +187,7 @@ def _get_status(tx: Transaction, *, rejections: int) -> LedgerStatus:
         readings=books.count_readings(tx),
         batches=books.count_batches(tx),
         batches_without_part=books.count_batches_without_part(tx),
-        halted={name: because for name, (because, _) in books.list_halted(tx).items()},
+        halted={name: reason for name, (reason, _) in books.list_halted(tx).items()},
         at_risk={name: each.at_risk for name, each in outlook.get_outlooks(tx).items()},
         waiting=books.count_waiting(tx),
         rejections=outlook.list_rejections(tx, limit=rejections),

@@ -213,26 +213,26 @@ outcome_counts = Table(
 """How many readings have each outcome; ``counts`` keeps it."""
 
 
-def _partial(name: str, table: Table, columns: str, *, where: str) -> None:
+def _add_partial_index(name: str, table: Table, columns: str, *, where: str) -> None:
     """Index only the rows in a state: claiming stays quick however many pairs are settled."""
     # As text: the syntax is the same in SQLite and PostgreSQL; SQLAlchemy's form would import both dialects.
     index = f"CREATE INDEX {name} ON {table.name} ({columns}) WHERE {where}"
     event.listen(table, "after_create", DDL(index))  # type: ignore[no-untyped-call] # SQLAlchemy gives it no types
 
 
-_partial("pair_next", pairs, "workspace, yields, expires_at, id", where="state = 'due'")
-_partial("pair_open", pairs, "workspace, expires_at", where="state <> 'settled'")
-_partial("pair_waiting", pairs, "workspace, due_at, captures", where="state = 'waiting'")
-_partial("pair_deferred", pairs, "workspace, due_at", where="state = 'waiting' AND deferrals > 0")
-_partial("pair_leased", pairs, "epoch, workspace", where="state = 'leased'")
+_add_partial_index("pair_next", pairs, "workspace, yields, expires_at, id", where="state = 'due'")
+_add_partial_index("pair_open", pairs, "workspace, expires_at", where="state <> 'settled'")
+_add_partial_index("pair_waiting", pairs, "workspace, due_at, captures", where="state = 'waiting'")
+_add_partial_index("pair_deferred", pairs, "workspace, due_at", where="state = 'waiting' AND deferrals > 0")
+_add_partial_index("pair_leased", pairs, "epoch, workspace", where="state = 'leased'")
 Index("outcome_pair", outcomes.c.pair_id)  # not partial: SQLite uses no partial index for a foreign key
-_partial("pair_expired", pairs, "workspace, expires_at", where="outcome = 'expired'")
-_partial("pair_settled", pairs, "expires_at", where="state = 'settled'")
-_partial("pair_failed", pairs, "outcome, reason, id", where="outcome = 'rejected' OR outcome = 'expired'")
+_add_partial_index("pair_expired", pairs, "workspace, expires_at", where="outcome = 'expired'")
+_add_partial_index("pair_settled", pairs, "expires_at", where="state = 'settled'")
+_add_partial_index("pair_failed", pairs, "outcome, reason, id", where="outcome = 'rejected' OR outcome = 'expired'")
 Index("outcome_ended", outcomes.c.ended_at)
-_partial("outcome_rejected", outcomes, "id", where="outcome = 'rejected'")
+_add_partial_index("outcome_rejected", outcomes, "id", where="outcome = 'rejected'")
 Index(
     "pair_send", pairs.c.send_id, pairs.c.workspace, pairs.c.campaign_id
 )  # in the order of a search, which need not sort
-_partial("batch_unstored", batches, "state, epoch", where="state <> 'stored'")
-_partial("batch_stored", batches, "opened_at", where="state = 'stored'")
+_add_partial_index("batch_unstored", batches, "state, epoch", where="state <> 'stored'")
+_add_partial_index("batch_stored", batches, "opened_at", where="state = 'stored'")

@@ -56,7 +56,7 @@ class Upkeep:
     async def expire(self, workspaces: Sequence[str], *, trust_clock: bool = False) -> int:
         """Expire due pairs; returns their number.
 
-        A pair that was enqueued in time gets one attempt even after that, because the hour of its deletion is unknown.
+        A pair that was enqueued in time gets one attempt even after it expired: the hour of its deletion is unknown.
         While the time is not confirmed it changes nothing, except with ``trust_clock``.
         """
         expired = 0
@@ -64,9 +64,9 @@ class Upkeep:
             expired += page
         return expired
 
-    async def has_expired(self, workspace: str) -> bool:
+    async def has_overdue_pairs(self, workspace: str) -> bool:
         """Return whether a workspace has open pairs that have expired by the present time."""
-        return await self._database.read(braze_time.has_expired, workspace)
+        return await self._database.read(braze_time.has_overdue_pairs, workspace)
 
     async def prune(self, *, keep_days: float) -> Pruned:
         """Delete settled pairs that expired more than ``keep_days`` ago, and other history 15 days later.
@@ -113,7 +113,7 @@ class Upkeep:
         return await self._database.write(braze_time.correct_times, workspaces)
 
     async def correct_first_seen(self, workspaces: Sequence[str]) -> None:
-        """Change times in the future at which open pairs without a send time seem to have arrived to the present one.
+        """Change a ``first_seen_at`` in the future to the present time, for open pairs without a send time.
 
         Call it once the time is confirmed.
         """

@@ -70,7 +70,7 @@ class Monitor:
 
     async def snapshot(self) -> Snapshot:
         """Take a snapshot. Raises ``LedgerError``, at once if the ledger's server is unavailable."""
-        return await self._ledger.unless_unavailable(self._take_snapshot())
+        return await self._ledger.cancel_if_unavailable(self._take_snapshot())
 
     async def _take_snapshot(self) -> Snapshot:
         now = self._clock.wall()
