@@ -97,7 +97,7 @@ class Run:
         """Return the progress of each workspace; empty until the first pairs are counted."""
         if not self._totals:
             return {}
-        workspaces, unsaved = self._engine.workspaces, self._engine.count_unsaved()
+        workspaces, unsaved = self._engine.workspaces, self._engine.count_unsealed()
         return {
             name: WorkspaceProgress(
                 answered=self._engine.counters.count_done(name) + unsaved[name],

@@ -1,6 +1,6 @@
 """Which replica each workspace is assigned to: rendezvous hashing, pure.
 
-Every process computes the same answer from the same owners, so nothing is negotiated or stored. If an owner leaves,
+Every process computes the same assignment from the same owners, so nothing is negotiated or stored. If an owner leaves,
 only its workspaces move. The assignment saves requests and quota; correctness never depends on it.
 """
 
@@ -25,7 +25,7 @@ def assign(workspaces: Iterable[str], owners: Collection[str], me: str) -> set[s
 def list_assigned(workspaces: tuple[str, ...], owners: tuple[str, ...]) -> Mapping[str, Sequence[str]]:
     """Return the workspaces that are assigned to each owner.
 
-    The last answers are kept: 10,000 workspaces of 20 owners take 0.2 s, and each snapshot of the service needs them.
+    The last results are cached: 10,000 workspaces of 20 owners take 0.2 s, and each snapshot of the service needs them.
     """
     assigned: dict[str, list[str]] = {owner: [] for owner in owners}
     for name in workspaces if owners else ():

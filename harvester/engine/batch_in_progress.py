@@ -25,7 +25,7 @@ class BatchInProgress:
         self._counted_bytes = 0
 
     def count_new_bytes(self) -> int:
-        """Return by how many compressed bytes it has grown since the last call."""
+        """Return how many compressed bytes were added since the last call."""
         before, self._counted_bytes = self._counted_bytes, self._rows.size_bytes + self._raw.size_bytes
         return self._counted_bytes - before
 
@@ -35,7 +35,7 @@ class BatchInProgress:
         return {each.reading.pair.workspace for each in self.outcomes}
 
     async def add_outcome(self, reading: Reading, outcome: Outcome, *, now: float) -> None:
-        """Add a reading's outcome, and its rows to the part. All but the compression happens before any wait."""
+        """Add a reading's outcome and rows. It waits only for the compression, after both were added."""
         if not self.outcomes:
             self.first_outcome_at = now
         if not isinstance(outcome, Captured):

@@ -31,8 +31,8 @@ class Claimed:
 
 
 @dataclass(slots=True)
-class _Request:
-    """A pending claim of a workspace. ``deadline`` is that of its last reading; later readings are not nearer."""
+class _PendingClaim:
+    """What a lane needs. ``deadline`` is that of its workspace's last claimed reading: those still due come after it."""
 
     limit: int
     probe: Probe | None
@@ -41,7 +41,7 @@ class _Request:
 
 
 class Claims:
-    """Combines the requests of several lanes into one claim."""
+    """Combines the claims that several lanes need into one transaction."""
 
     def __init__(self, ledger: Ledger, *, lease: Lease, capacity: Capacity, count_lanes: Callable[[], int]) -> None:
         """Claim for the owner that holds ``lease``, at most what ``capacity`` has room for."""
@@ -49,63 +49,63 @@ class Claims:
         self._lease = lease
         self._capacity = capacity
         self._count_lanes = count_lanes
-        self._requests: dict[str, _Request] = {}
+        self._pending: dict[str, _PendingClaim] = {}
         self._deadlines: dict[str, float] = {}
         self._requested = asyncio.Event()
         self._last_at = -math.inf
 
     async def claim(self, workspace: str, limit: int, probe: Probe | None = None) -> Claimed:
         """Lease up to ``limit`` due readings of a workspace, or the one that a ``probe`` describes."""
-        request = _Request(limit, probe, self._deadlines.get(workspace, -math.inf))
-        self._requests[workspace] = request
+        pending = _PendingClaim(limit, probe, self._deadlines.get(workspace, -math.inf))
+        self._pending[workspace] = pending
         self._requested.set()
         try:
-            return await request.claimed
+            return await pending.claimed
         finally:
-            if self._requests.get(workspace) is request:
-                del self._requests[workspace]
+            if self._pending.get(workspace) is pending:
+                del self._pending[workspace]
 
     async def run(self) -> None:
         """Claim until this is cancelled. Raises ``LedgerError``."""
         while True:
             await self._requested.wait()
-            await self._wait_for_others()
+            await self._wait_for_next_claim()
             self._requested.clear()
-            requests = dict(self._requests)
+            pending = dict(self._pending)
             limits = share_room(
-                {name: each.limit for name, each in requests.items()},
-                {name: each.deadline for name, each in requests.items()},
+                {name: each.limit for name, each in pending.items()},
+                {name: each.deadline for name, each in pending.items()},
                 self._capacity.room,
             )
             if limits:
-                await self._claim({name: requests[name] for name in limits}, limits)
-            if len(limits) < len(requests):
+                await self._claim({name: pending[name] for name in limits}, limits)
+            if len(limits) < len(pending):
                 self._requested.set()  # the others wait for room
                 await asyncio.sleep(CLAIM_SECONDS)
 
-    async def _wait_for_others(self) -> None:
+    async def _wait_for_next_claim(self) -> None:
         """Wait until the next claim may be made. A single lane need not wait: it claims rarely."""
         if self._count_lanes() > 1:
             since = asyncio.get_running_loop().time() - self._last_at
             await asyncio.sleep(max(CLAIM_SECONDS - since, GATHER_SECONDS))
 
-    async def _claim(self, requests: dict[str, _Request], limits: dict[str, int]) -> None:
+    async def _claim(self, pending: dict[str, _PendingClaim], limits: dict[str, int]) -> None:
         if self._lease.over:
             await self._lease.renew()
         self._last_at = asyncio.get_running_loop().time()
         offset = self._ledger.clock.offset
-        probes = {name: each.probe for name, each in requests.items() if each.probe is not None}
+        probes = {name: each.probe for name, each in pending.items() if each.probe is not None}
         plain = {name: limit for name, limit in limits.items() if name not in probes}
-        by_workspace: dict[str, list[Reading]] = {name: [] for name in requests}
+        by_workspace: dict[str, list[Reading]] = {name: [] for name in pending}
         readings = await self._ledger.batches.claim(plain, probes)
         self._capacity.take(len(readings))
         for reading in readings:
             by_workspace[reading.pair.workspace].append(reading)
-        for name, request in requests.items():
+        for name, each in pending.items():
             self._save_deadline(name, by_workspace[name])
-            self._requests.pop(name, None)
-            if not request.claimed.done():
-                request.claimed.set_result(Claimed(by_workspace[name], offset, limits[name]))
+            self._pending.pop(name, None)
+            if not each.claimed.done():
+                each.claimed.set_result(Claimed(by_workspace[name], offset, limits[name]))
 
     def _save_deadline(self, workspace: str, readings: list[Reading]) -> None:
         """Remember how urgent a workspace is, or forget it once nothing is due."""

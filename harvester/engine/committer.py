@@ -61,8 +61,7 @@ class Committer:
         self._counters = counters
         self._on_sealed = on_sealed
         self._open: dict[str, BatchInProgress] = {}
-        self._outcomes = self._bytes = 0
-        """Of all open batches."""
+        self._open_outcomes = self._open_bytes = 0
         self._closed: deque[list[BatchInProgress]] = deque()
         self._sealing: list[BatchInProgress] = []
         self._unsealed: Counter[str] = Counter()
@@ -70,8 +69,8 @@ class Committer:
         self._finishing = False
         self._changed = asyncio.Event()
 
-    def open_batch(self, workspace: str) -> BatchInProgress:
-        """Return the batch of the workspace's place, which takes the next outcome."""
+    def get_open_batch(self, workspace: str) -> BatchInProgress:
+        """Return the open batch of a workspace's place, to which its next outcome will be added."""
         destination = self._places.destinations[workspace]
         opened = self._open.get(destination)
         if opened is not None and opened.outcomes:
@@ -87,15 +86,15 @@ class Committer:
         if reading.epoch != self._lease.epoch:
             self._capacity.free(1)
             return
-        opened = self.open_batch(reading.pair.workspace)
+        opened = self.get_open_batch(reading.pair.workspace)
         self._unsealed[reading.pair.workspace] += 1
-        if not self._outcomes:
+        if not self._open_outcomes:
             self._changed.set()
-        self._outcomes += 1
+        self._open_outcomes += 1
         await opened.add_outcome(reading, outcome, now=self._ledger.clock.monotonic())
         if self._open.get(opened.destination) is opened:
-            self._bytes += opened.count_new_bytes()
-            if self._outcomes >= MAX_OUTCOMES or self._bytes >= MAX_BYTES:
+            self._open_bytes += opened.count_new_bytes()
+            if self._open_outcomes >= MAX_OUTCOMES or self._open_bytes >= MAX_BYTES:
                 self._close()
 
     def has_unsealed(self, workspace: str) -> bool:
@@ -125,7 +124,7 @@ class Committer:
         self._capacity.free(self._unsealed.total())
         self._unsealed.clear()
         self._open.clear()
-        self._outcomes = self._bytes = 0
+        self._open_outcomes = self._open_bytes = 0
         self._closed.clear()
 
     def finish(self) -> None:
@@ -141,13 +140,13 @@ class Committer:
             while self._closed:
                 self._sealing = self._closed.popleft()
                 await self._seal(self._sealing)
-            if self._finishing and not self._outcomes:
+            if self._finishing and not self._open_outcomes:
                 return
             await wait_for_event(self._changed, timeout_seconds=seconds)
 
     def _close_old(self) -> float | None:
         """Close the batches if it is time; returns the seconds until then, or None without an outcome."""
-        if not self._outcomes:
+        if not self._open_outcomes:
             return None
         began = min(each.first_outcome_at for each in self._open.values() if each.outcomes)
         seconds = began + MAX_AGE_SECONDS - self._ledger.clock.monotonic()
@@ -159,7 +158,7 @@ class Committer:
     def _close(self) -> None:
         closed = [each for each in self._open.values() if each.outcomes]
         self._open = {place: each for place, each in self._open.items() if not each.outcomes}
-        self._outcomes = self._bytes = 0
+        self._open_outcomes = self._open_bytes = 0
         self._closed.append(closed)
         self._changed.set()
 

@@ -15,8 +15,8 @@ def find_ledger_condition(ledger: Ledger) -> Condition | None:
     """Return the condition of the ledger's server; None while it can be used."""
     if (outage := ledger.outage) is None:
         return None
-    away = ledger.clock.monotonic() - outage.since
-    return Condition(Component.LEDGER, "unavailable", ledger.clock.wall() - away, detail=outage.reason)
+    outage_seconds = ledger.clock.monotonic() - outage.since
+    return Condition(Component.LEDGER, "unavailable", ledger.clock.wall() - outage_seconds, detail=outage.reason)
 
 
 def find_workspace_condition(
@@ -43,23 +43,23 @@ def _describe_endpoint(access: WorkspaceAccess, patience: Patience, now: float) 
     at_once = seconds is not None and not access.pacer.state().answered
     if not at_once and now - failing.since < OUTAGE_SECONDS:
         return ""
-    hope = f"; trying again for up to {seconds:.0f} s" if seconds and at_once else ""
-    return describe_failed_request(access.client.endpoint.url, failing) + hope
+    retry_note = f"; trying again for up to {seconds:.0f} s" if seconds and at_once else ""
+    return describe_failed_request(access.client.endpoint.url, failing) + retry_note
 
 
 def find_store_conditions(places: Places, uploader: Uploader, clock: BrazeClock) -> Iterator[Condition]:
-    """Yield the condition of each place that takes no parts. Of several places, it names the place and workspaces."""
+    """Yield the condition of each unavailable place; if there are several places, with its name and workspaces."""
     for place in places.list_used():
         if place.outage is None:
             continue
-        away, problem = clock.monotonic() - place.outage.since, place.outage.problem
+        outage_seconds, problem = clock.monotonic() - place.outage.since, place.outage.problem
         only, names = place is places.only, tuple(places.list_workspaces(place))
         yield Condition(
             Component.STORE,
             problem.cause,
-            clock.wall() - away,
+            clock.wall() - outage_seconds,
             "" if only else place.sink.place,
             str(problem),
-            blocks=bool(names) and (uploader.is_full(place) or away >= OUTAGE_SECONDS),
+            blocks=bool(names) and (uploader.is_full(place) or outage_seconds >= OUTAGE_SECONDS),
             workspaces=() if only else names,
         )

@@ -105,13 +105,13 @@ class Dispatcher:
                 self._poll_at[name] = now
         self._changed.set()
 
-    def apply(self, found: Changes) -> None:
+    def apply(self, changes: Changes) -> None:
         """End the lanes whose access was retired, and read the due times of workspaces that were added or changed."""
-        for name in (*found.removed, *found.changed):
+        for name in (*changes.removed, *changes.changed):
             if name in self.lanes:
                 self.lanes[name].wake(due=True)
         self._served.assign()
-        self.wake((*found.added, *found.changed))
+        self.wake((*changes.added, *changes.changed))
 
     async def refresh_served(self) -> None:
         """Divide the workspaces again if another replica has started or ended. Raises ``LedgerError``.
@@ -233,7 +233,7 @@ class Dispatcher:
             await lane.run()
         finally:
             del self.lanes[name]
-            self._served.give_back(name)
+            self._served.return_to_owner(name)
             if name in self._workspaces:
                 self._workspaces.get(name)  # it is idle from now on
                 self._poll_at[name] = -math.inf

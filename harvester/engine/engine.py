@@ -181,7 +181,7 @@ class Engine:
         """
         return workspace in self._served and (self._served.joined or not self._patience.lasting)
 
-    def count_unsaved(self) -> Counter[str]:
+    def count_unsealed(self) -> Counter[str]:
         """Return how many pairs of each workspace are captured or rejected, but not sealed yet."""
         return self._committer.count_unsealed()
 

@@ -4,7 +4,7 @@ from harvester.braze.gate import Hold, HoldCause, count_overload_holds
 from harvester.braze.pacer import Pacer
 from harvester.schedule import count_deferrals
 
-PROBES_UNANSWERED = 2
+MAX_UNANSWERED_PROBES = 2
 """A run gives up after this many failed probes if no request ever got a response: the endpoint may not exist."""
 
 
@@ -31,4 +31,4 @@ class Patience:
 
     def _allowed_holds(self, pacer: Pacer) -> int:
         """Return how many holds in a row to wait for."""
-        return self._holds if pacer.state().answered else min(self._holds, PROBES_UNANSWERED)
+        return self._holds if pacer.state().answered else min(self._holds, MAX_UNANSWERED_PROBES)

@@ -104,7 +104,7 @@ class Requests:
                 self._wake()
 
     async def _capture(self, reading: Reading, permit: "_SendPermit") -> Outcome:
-        opened, pair = self._shared.committer.open_batch(reading.pair.workspace), reading.pair
+        opened, pair = self._shared.committer.get_open_batch(reading.pair.workspace), reading.pair
         span = opened.span.child("capture", campaign_id=pair.campaign_id, send_id=pair.send_id, reading=reading.name)
         outcome = await self._access.client.capture(
             reading, get_batch_id=lambda: self._get_batch_id(pair.workspace), permit=permit.check, span=span
@@ -113,7 +113,7 @@ class Requests:
         return outcome
 
     def _get_batch_id(self, workspace: str) -> str:
-        return self._shared.committer.open_batch(workspace).batch.id
+        return self._shared.committer.get_open_batch(workspace).batch.id
 
 
 class _SendPermit:

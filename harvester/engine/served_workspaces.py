@@ -23,7 +23,7 @@ class ServedWorkspaces:
     """The set of workspaces whose readings this process may claim: all of them if it is alone."""
 
     def __init__(self, ledger: Ledger, workspaces: Workspaces) -> None:
-        """Be alone until ``join``."""
+        """Serve all workspaces until ``join``."""
         self.joined = False
         """Whether this process takes part in the assignment."""
         self._ledger = ledger
@@ -76,8 +76,8 @@ class ServedWorkspaces:
         if not self.alone:
             self._assigned = assign(self._workspaces, self._owners, self._ledger.batches.owner)
 
-    def give_back(self, workspace: str) -> None:
-        """Leave a workspace to its owner again, because no reading of it is due."""
+    def return_to_owner(self, workspace: str) -> None:
+        """Serve a workspace of another owner no longer, because no reading of it is due."""
         self._taken_over.discard(workspace)
 
     async def take_over_unserved(self, due: Collection[str]) -> None:

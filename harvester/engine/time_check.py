@@ -17,6 +17,8 @@ from harvester.ledger import Ledger
 from harvester.model import Outcome, Pair, Released
 
 TURN_SECONDS = 5.0
+"""How long a request, while the time is not confirmed, delays the others at most."""
+
 MAX_TIME_REQUESTS = 3
 TIME_REQUESTS_PAUSE_SECONDS = 600.0
 """The pause after ``MAX_TIME_REQUESTS`` requests for the time whose responses did not confirm it."""
@@ -31,7 +33,7 @@ class TimeCheck:
     """Shared by all lanes of a process. It must never record an outcome or lease a reading."""
 
     def __init__(self, ledger: Ledger) -> None:
-        """Go by the clock of the ledger."""
+        """Use the clock of the ledger."""
         self._ledger = ledger
         self._clock = ledger.clock
         self._answered = False
@@ -49,20 +51,20 @@ class TimeCheck:
         """Return the current time if no response has confirmed it; otherwise None."""
         return None if self._clock.confirmed else self._clock.wall()
 
-    def moved(self, since: float) -> bool:
+    def has_moved(self, offset: float) -> bool:
         """Return whether the clock has moved since it had this offset, so that requests made with it are void."""
-        return abs(self._clock.offset - since) > LARGE_DIFFERENCE_SECONDS
+        return abs(self._clock.offset - offset) > LARGE_DIFFERENCE_SECONDS
 
-    async def send(self, workspace: str, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        """Make a request unless the clock has moved; returns its outcome, or ``Released`` if the clock moves meanwhile.
+    async def send(self, workspace: str, offset: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Request a reading that was claimed with this ``offset``; returns ``Released`` if the clock has moved since.
 
         Until a response has confirmed the time, one request is made at a time: a wrong clock makes all of them void. A
         request that hangs delays the others only for ``TURN_SECONDS``.
         """
         if self._answered or not await self._take_turn():
-            return await self._send(workspace, since, request)
+            return await self._send(workspace, offset, request)
         try:
-            return await self._send(workspace, since, request)
+            return await self._send(workspace, offset, request)
         finally:
             self._turn_taken = False
             self._turn_ended.set()
@@ -84,11 +86,11 @@ class TimeCheck:
         self._turn_ended.clear()
         return True
 
-    async def _send(self, workspace: str, since: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        if self.moved(since):
+    async def _send(self, workspace: str, offset: float, request: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        if self.has_moved(offset):
             return Released()
         outcome = await request()
-        void = self.moved(since) or self._clock.in_doubt
+        void = self.has_moved(offset) or self._clock.in_doubt
         self._answered = self._clock.confirmed or not void
         if not void:
             self._record_witness(workspace)
@@ -130,11 +132,11 @@ class TimeCheck:
     async def correct(self, workspaces: Iterable[str]) -> None:
         """Undo what a wrong clock did to the ledger, once the time is confirmed or moved; store the difference."""
         clock = self._clock
-        wrong = [each for each in workspaces if self.needs_correction(each)]
-        if not wrong:
+        uncorrected = [each for each in workspaces if self.needs_correction(each)]
+        if not uncorrected:
             return
-        self._corrected |= dict.fromkeys(wrong, clock.moves)
-        for name, count in (await self._ledger.upkeep.correct_times(wrong)).items():
+        self._corrected |= dict.fromkeys(uncorrected, clock.moves)
+        for name, count in (await self._ledger.upkeep.correct_times(uncorrected)).items():
             log.warning(
                 "pairs_reopened", workspace=name, pairs=count, reason="they had expired because of a wrong clock"
             )

@@ -75,7 +75,7 @@ class Uploader:
         """Return the number of sealed batches that are not stored yet."""
         return sum(len(each.waiting) for each in self._places.list_used())
 
-    def get_away_seconds(self, place: Place) -> float:
+    def get_outage_seconds(self, place: Place) -> float:
         """Return for how many seconds parts could not be stored in a place; 0 while they can."""
         return 0.0 if place.outage is None else self._clock.monotonic() - place.outage.since
 
@@ -232,7 +232,7 @@ class Uploader:
         finishing = self._phase is _Phase.FINISHING
         if finishing and self._stopping.is_set():
             return True
-        return (finishing or self.is_full(place)) and self.get_away_seconds(place) >= self._patience_seconds
+        return (finishing or self.is_full(place)) and self.get_outage_seconds(place) >= self._patience_seconds
 
     async def _pause(self, place: Place) -> None:
         """Wait before the next attempt. After a stop, wait for the last batch, and make one more attempt then."""

@@ -57,9 +57,9 @@ def test_pairs_count_as_responses_land_and_as_saved_once_they_are_sealed(tmp_pat
         async with serve(tmp_path, ["eu", "us"], behaviours=behaviours) as scene:
             await scene.enqueue(sends("eu", 10), sends("us", 10))
             await asyncio.sleep(6)
-            assert (scene.engine.counters.count_done("eu"), scene.engine.count_unsaved()) == (0, {"eu": 9})
+            assert (scene.engine.counters.count_done("eu"), scene.engine.count_unsealed()) == (0, {"eu": 9})
             await scene.wait_until_pending(10)
-            assert (scene.engine.counters.count_done("eu"), scene.engine.count_unsaved()) == (10, {})
+            assert (scene.engine.counters.count_done("eu"), scene.engine.count_unsealed()) == (10, {})
 
     run_virtual(story())
 
